@@ -1,0 +1,400 @@
+"""Every configuration of the library: keyword-only frozen dataclasses with checked values.
+
+A config can be made without arguments, is hashable, and is never traced: modules read it once, when they are built.
+An illegal value raises `ValueError` naming the field, the value and what is valid.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+Gate = Literal["log_bias", "scale", "scale_value", "none"]
+Select = Literal["all", "highest_gate", "pool"]
+Evict = Literal["oldest", "lowest_gate", "least_read"]
+Visibility = Literal["segment", "token"]
+Fusion = Literal["gated", "gated_heads", "concat", "add"]
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise `ValueError(message)` unless the condition holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoMemoryConfig:
+    """No memory: the baseline."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KVMemoryConfig:
+    """MemGPT's memory: gated key-value entries, appended a segment at a time and read by attention."""
+
+    memory_size: int = 1024
+    """Entries M that each layer keeps for each row. 0: nothing is ever stored."""
+    num_heads: int = 1
+    """Heads with which the Reader attends; each entry holds one key and one value for each head."""
+    head_dim: int = 64
+    """Width of a key and of a value, per head."""
+    gate: Gate = "log_bias"
+    """What the write gate g does to an entry: `log_bias` adds log g to its read logit, `scale` stores (g k, g v),
+    `scale_value` stores (k, g v), `none` stores (k, v)."""
+    gate_bias: float = 0.0
+    """Initial bias b_g of the write gate g = sigmoid(W_g h + b_g)."""
+    select: Select = "all"
+    """What a segment of T tokens stores: `all` T entries, the `select_size` of the `highest_gate`, or `select_size`
+    entries that learned queries `pool` from the segment by attention."""
+    select_size: int = 16
+    """Entries that a segment stores when `select` is not `all`; at most the segment length."""
+    evict: Evict = "oldest"
+    """What leaves a full memory: the `oldest` entries, those of the `lowest_gate` (new ones included), or the
+    `least_read` (lowest mean attention weight per token since they were written; new ones always enter)."""
+    initial_entries: int = 0
+    """Trainable entries that a fresh memory starts with; at most `memory_size`."""
+    null_entry: bool = True
+    """Add an always visible entry with a learned key and the value 0, so that "nothing relevant" can be read."""
+    visibility: Visibility = "segment"
+    """What a token reads: entries of earlier `segment`s, or also each earlier `token` of its own, itself included."""
+    writer_conv: int = 3
+    """Kernel size of the causal depthwise convolution in front of the Writer's keys; 1: none."""
+    qk_norm: bool = True
+    """Normalise queries and keys to unit length, with one learned temperature per head."""
+    temperature: float = 10.0
+    """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
+    recency_bias: bool = False
+    """Subtract a learned multiple (per head, at least 0) of log(1 + age in segments) from an entry's logit."""
+    bptt_segments: int | None = None
+    """How many segments back gradients flow through the memory. 0: none; default: all within a call."""
+
+    def __post_init__(self):
+        check(self.memory_size >= 0, f"memory_size must be at least 0, got {self.memory_size}")
+        check(self.num_heads >= 1, f"num_heads must be at least 1, got {self.num_heads}")
+        check(self.head_dim >= 1, f"head_dim must be at least 1, got {self.head_dim}")
+        check(self.select_size >= 1, f"select_size must be at least 1, got {self.select_size}")
+        check(
+            0 <= self.initial_entries <= self.memory_size,
+            f"initial_entries must be between 0 and memory_size={self.memory_size}, got {self.initial_entries}",
+        )
+        check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")
+        check(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
+        check(
+            self.bptt_segments is None or self.bptt_segments >= 0,
+            f"bptt_segments must be None or at least 0, got {self.bptt_segments}",
+        )
+        check_literals(self)
+
+
+MemoryConfig = KVMemoryConfig | NoMemoryConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A GPT decoder whose layers own a memory."""
+
+    vocab_size: int = 256
+    """Number of token ids V."""
+    d_model: int = 128
+    """Width D of the residual stream."""
+    num_layers: int = 4
+    """Number of decoder blocks."""
+    num_heads: int = 4
+    """Query heads of self-attention."""
+    num_kv_heads: int | None = None
+    """Key-value heads of self-attention, a divisor of `num_heads`; default: `num_heads`."""
+    head_dim: int | None = None
+    """Width of a self-attention head; default: d_model / num_heads."""
+    d_ff: int | None = None
+    """Hidden width of the feed-forward layer; default: 4 d_model (GELU), 8/3 d_model rounded up to 8 (SwiGLU)."""
+    window_size: int = 128
+    """Sliding self-attention window W: a token attends to itself and the W - 1 tokens before it."""
+    segment_length: int = 64
+    """Tokens T after which a layer writes to its memory."""
+    memory: MemoryConfig = field(default_factory=KVMemoryConfig)
+    """The memory mechanism and its settings."""
+    memory_layers: tuple[int, ...] | None = None
+    """Which layers (counted from 0) own a memory; default: all."""
+    fusion: Fusion = "gated"
+    """How a read r joins the stream h: `gated` (one gate per channel), `gated_heads` (one gate per head-sized group
+    of channels), `concat` (concatenate and project), `add`."""
+    fusion_bias: float = 2.0
+    """Initial bias of the fusion gate: lambda = sigmoid(fusion_bias) of h passes at the start."""
+    position: Literal["rotary", "learned", "sinusoidal", "none"] = "rotary"
+    """Position encoding; learned and sinusoidal positions count from the start of a document."""
+    num_positions: int = 1024
+    """Size of the table of learned positions; positions beyond it wrap around."""
+    rotary_base: float = 10000.0
+    """Base of the rotary and sinusoidal wavelengths."""
+    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    """Pre-normalisation."""
+    activation: Literal["gelu", "swiglu"] = "gelu"
+    """Feed-forward activation."""
+    tie_embeddings: bool = True
+    """Use the token embedding as the output projection too."""
+    qk_norm: bool = False
+    """RMS-normalise queries and keys of self-attention, per head."""
+    dropout: float = 0.0
+    """Dropout rate on the outputs of attention, memory and feed-forward; active when a dropout key is given."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute type. Parameters, softmax and gates are always float32."""
+    remat: bool = False
+    """Recompute each block's activations in the backward pass instead of storing them."""
+
+    def __post_init__(self):
+        for name in ("vocab_size", "d_model", "num_layers", "num_heads", "window_size", "segment_length"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(
+            self.head_dim is not None or self.d_model % self.num_heads == 0,
+            f"num_heads={self.num_heads} must divide d_model={self.d_model}, or head_dim must be given",
+        )
+        check(
+            self.num_heads % self.kv_heads == 0,
+            f"num_kv_heads={self.num_kv_heads} must divide num_heads={self.num_heads}",
+        )
+        check(
+            self.position != "rotary" or self.attention_head_dim % 2 == 0,
+            f"rotary positions need an even head width, got {self.attention_head_dim}",
+        )
+        check(
+            self.position != "sinusoidal" or self.d_model % 2 == 0,
+            f"sinusoidal positions need an even d_model, got {self.d_model}",
+        )
+        check(self.num_positions >= 1, f"num_positions must be at least 1, got {self.num_positions}")
+        check(0.0 <= self.dropout < 1.0, f"dropout must be in [0, 1), got {self.dropout}")
+        check(
+            self.fusion != "gated_heads" or self.d_model % self.num_heads == 0,
+            f"fusion='gated_heads' needs num_heads={self.num_heads} to divide d_model={self.d_model}",
+        )
+        for layer in self.memory_layers or ():
+            check(
+                0 <= layer < self.num_layers,
+                f"memory_layers must be between 0 and {self.num_layers - 1}, got {layer}",
+            )
+        if isinstance(self.memory, KVMemoryConfig) and self.memory.select != "all":
+            check(
+                self.memory.select_size <= self.segment_length,
+                f"memory.select_size={self.memory.select_size} must be at most segment_length={self.segment_length}",
+            )
+        check_literals(self)
+
+    @property
+    def kv_heads(self) -> int:
+        """Key-value heads of self-attention, default filled in."""
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    @property
+    def attention_head_dim(self) -> int:
+        """Width of a self-attention head, default filled in."""
+        return self.d_model // self.num_heads if self.head_dim is None else self.head_dim
+
+    @property
+    def feed_forward_dim(self) -> int:
+        """Hidden width of the feed-forward layer, default filled in."""
+        if self.d_ff is not None:
+            return self.d_ff
+        return 4 * self.d_model if self.activation == "gelu" else -(-8 * self.d_model // 24) * 8
+
+    def layer_has_memory(self, layer: int) -> bool:
+        """Whether the given layer owns a memory."""
+        return self.memory_layers is None or layer in self.memory_layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """Real documents, tokenized, one in-order stream per batch row."""
+
+    corpus: str = "stdlib"
+    """`stdlib` (the Python standard library's source on this machine), `folder`, or the name of any text data set of
+    TensorFlow Datasets (`pg19`, `lm1b`, `wiki40b/en`, ...)."""
+    path: str | None = None
+    """The folder, or JSONL file, when `corpus` is `folder`. `~` and `$VARIABLES` are expanded."""
+    tokenizer: str = "bpe"
+    """`bpe` (sentencepiece, trained on the training split), `byte`, or the path of a sentencepiece `.model`."""
+    tokenizer_vocab_size: int = 2048
+    """Vocabulary of a `bpe` tokenizer trained here."""
+    invalid_utf8: Literal["error", "replace"] = "error"
+    """What to do with a file that is not valid UTF-8: refuse it by name and offset, or replace the bad bytes."""
+    max_documents: int | None = None
+    """Use only this many documents of each split (for quick runs)."""
+    cache_dir: str = "~/.cache/memgpt_jax"
+    """Where prepared data sets, tokenizers and tokenized corpora are kept."""
+
+    def __post_init__(self):
+        check(
+            self.corpus != "folder" or self.path is not None,
+            "data.corpus='folder' needs data.path, a folder of .txt, .md, .py or .gz files or a .jsonl file",
+        )
+        check(self.tokenizer_vocab_size >= 300, f"tokenizer_vocab_size must be >= 300, got {self.tokenizer_vocab_size}")
+        check_literals(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecallConfig:
+    """Associative recall: key-value pairs among filler, then, in the last segment, keys whose values are asked for."""
+
+    num_pairs: int = 8
+    """Pairs k v hidden in each context."""
+    num_keys: int = 64
+    """Size of the key alphabet; keys of one context are distinct."""
+    num_values: int = 64
+    """Size of the value alphabet; values of one context are distinct."""
+    num_fillers: int = 16
+    """Size of the filler alphabet, disjoint from keys and values."""
+    context_length: int = 64
+    """Tokens that hold the pairs and filler; a multiple of the model's segment length."""
+    query_length: int = 16
+    """Tokens that hold the queries: key, value, key, value, ...; an even number, at most 2 num_pairs."""
+
+    def __post_init__(self):
+        check(self.num_pairs >= 1, f"num_pairs must be at least 1, got {self.num_pairs}")
+        check(
+            self.num_pairs <= min(self.num_keys, self.num_values),
+            f"num_pairs={self.num_pairs} must be at most num_keys={self.num_keys} and num_values={self.num_values}",
+        )
+        check(self.num_fillers >= 1, f"num_fillers must be at least 1, got {self.num_fillers}")
+        check(
+            2 * self.num_pairs <= self.context_length,
+            f"context_length={self.context_length} cannot hold num_pairs={self.num_pairs} pairs of two tokens",
+        )
+        check(
+            self.query_length % 2 == 0 and 2 <= self.query_length <= 2 * self.num_pairs,
+            f"query_length must be even and between 2 and {2 * self.num_pairs}, got {self.query_length}",
+        )
+
+    @property
+    def vocab_size(self) -> int:
+        """Fillers, then keys, then values."""
+        return self.num_fillers + self.num_keys + self.num_values
+
+
+DataConfig = TextConfig | RecallConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Optimizer and learning-rate schedule."""
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    """Update rule."""
+    learning_rate: float = 3e-3
+    """Peak learning rate."""
+    warmup_steps: int = 100
+    """Steps of linear warm-up from 0."""
+    final_learning_rate: float = 0.1
+    """Learning rate at the last step, as a share of the peak; cosine in between."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay of `adamw`; never on norms, biases, gates and learned entries."""
+    b1: float = 0.9
+    """Decay of the first moment; the momentum of `sgd`."""
+    b2: float = 0.95
+    """Decay of the second moment."""
+    clip_norm: float = 1.0
+    """Global gradient norm is clipped to this; 0: no clipping."""
+    gate_learning_rate: float = 3.0
+    """Learning-rate multiplier of write gates and fusion gates."""
+    accumulate_steps: int = 1
+    """Gradient accumulation: batches that are averaged into one update."""
+
+    def __post_init__(self):
+        check(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
+        check(self.warmup_steps >= 0, f"warmup_steps must be at least 0, got {self.warmup_steps}")
+        check(self.accumulate_steps >= 1, f"accumulate_steps must be at least 1, got {self.accumulate_steps}")
+        check(self.weight_decay >= 0, f"weight_decay must be at least 0, got {self.weight_decay}")
+        check(self.clip_norm >= 0, f"clip_norm must be at least 0, got {self.clip_norm}")
+        check(
+            0 <= self.final_learning_rate <= 1,
+            f"final_learning_rate must be between 0 and 1, got {self.final_learning_rate}",
+        )
+        check_literals(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The training loop."""
+
+    steps: int = 400
+    """Optimizer updates."""
+    batch_size: int = 8
+    """Rows B, each an independent stream."""
+    sequence_length: int = 1024
+    """Tokens L of a row that one step sees; a multiple of the model's segment length."""
+    carry_state: bool = True
+    """Carry memory and window from step to step (the gradient is cut there). False: every step starts fresh."""
+    log_every: int = 10
+    """Steps between lines of `metrics.jsonl`."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 2
+    """How many checkpoints are kept."""
+    max_skipped: int = 10
+    """Stop after this many updates in a row were skipped for a loss or gradient that is not finite."""
+
+    def __post_init__(self):
+        for name in (
+            "steps", "batch_size", "sequence_length", "log_every", "checkpoint_every", "keep_checkpoints", "max_skipped"
+        ):  # fmt: skip
+            check(getattr(self, name) >= 1, f"training.{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Held-out evaluation: each document streams from an empty memory."""
+
+    split: Literal["valid", "test"] = "valid"
+    """Which split is read."""
+    max_documents: int | None = 32
+    """How many documents; default of the command line: the first 32. None: all."""
+    max_tokens: int | None = 8192
+    """How many tokens of each document. None: all."""
+    batch_size: int = 8
+    """Rows evaluated together."""
+    chunk_length: int = 1024
+    """Tokens of a row per call; a multiple of the model's segment length."""
+    num_batches: int = 16
+    """Batches of a generated task (recall) that are evaluated."""
+
+    def __post_init__(self):
+        check_literals(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """One experiment: what `configs/NAME.py` builds and the command line changes."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The model."""
+    data: DataConfig = field(default_factory=TextConfig)
+    """What it is trained on."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """How it is optimized."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """The training loop."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """The evaluation after training, and of `experiments/evaluate.py`."""
+    seed: int = 0
+    """Seed of parameters, data order and dropout."""
+
+    def __post_init__(self):
+        segment = self.model.segment_length
+        for name, length in (
+            ("training.sequence_length", self.training.sequence_length),
+            ("evaluation.chunk_length", self.evaluation.chunk_length),
+        ):
+            check(
+                isinstance(self.data, RecallConfig) or length % segment == 0,
+                f"{name}={length} must be a multiple of model.segment_length={segment}",
+            )
+        if isinstance(self.data, RecallConfig):
+            check(
+                self.model.vocab_size >= self.data.vocab_size,
+                f"model.vocab_size={self.model.vocab_size} must be at least {self.data.vocab_size}, the task's "
+                "fillers + keys + values",
+            )
+
+
+def check_literals(config) -> None:
+    """Check every field with a `Literal` type against its valid values."""
+    for item in dataclasses.fields(config):
+        valid = getattr(item.type, "__args__", ())
+        if getattr(item.type, "__origin__", None) is Literal:
+            value = getattr(config, item.name)
+            check(value in valid, f"{item.name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
