@@ -1,0 +1,44 @@
+# Every target sets up what it needs: a virtual environment in .venv, made once, with this package and its tools.
+#   make demo                    train with and without memory, about five minutes on two CPU cores
+#   make test                    all tests
+#   make test PYTHON=python3.13  with another Python (add VENV=.venv313 to keep the first environment)
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench clean
+
+help:
+	@echo "make demo | test | lint | format | bench | clean     [PYTHON=python3] [VENV=.venv]"
+
+# The stamp is written last, so an interrupted set-up starts again; `venv` leaves what is already installed in place.
+$(VENV)/.installed: pyproject.toml requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	touch $@
+
+setup: $(VENV)/.installed
+
+demo: setup
+	$(BIN)/python experiments/demo.py
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python experiments/benchmark.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
