@@ -1,0 +1,156 @@
+"""The command line of every experiment: a config by name, then overrides, which tyro checks and explains.
+
+    python experiments/train.py quickstart --model.memory.memory_size=512 --training.steps 20 --workdir runs/quickstart
+
+A name stands for `configs/NAME.py`, whose `config()` returns an `ExperimentConfig`; a path to such a file works too.
+`--model.memory none|kv|...` chooses the mechanism; fields that the old and the new one share keep their values.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import importlib.util
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import tyro
+
+from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.memory import MEMORIES
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+MECHANISM = "--model.memory"
+
+Arguments = TypeVar("Arguments")
+
+
+@contextlib.contextmanager
+def one_line_errors():
+    """Turn a `ValueError`, which names what was wrong, into one line on standard error and exit code 2."""
+    try:
+        yield
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+@one_line_errors()
+def parse(
+    arguments: type[Arguments], description: str, argv: Sequence[str] | None = None
+) -> tuple[ExperimentConfig, Arguments]:
+    """Read `CONFIG [--field value ...]` from `argv` (default: the command line).
+
+    `arguments` is a dataclass of the script's own options (such as `workdir`), which join those of the config.
+    Returns the overridden config and the filled-in arguments. Anything wrong ends the program with one clear message
+    that names the nearest valid choices, and exit code 2.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    wants_help = "-h" in words or "--help" in words
+    if words and not words[0].startswith("-"):
+        name = words.pop(0)
+    elif wants_help:
+        name = "CONFIG"
+    else:
+        raise ValueError(f"the first argument must be a config: {', '.join(config_names())}, or the path of a .py file")
+    default = ExperimentConfig() if name == "CONFIG" else load_config(name)
+    description = (
+        f"{description}\n\nCONFIG: {', '.join(config_names())}, or the path of a .py file with `config()`. "
+        f"Defaults below are those of {name}.\n{MECHANISM} {{{','.join(MEMORIES)}}}: the memory mechanism, whose "
+        "options are then shown under `model.memory`."
+    )
+    default, words = choose_mechanism(default, words)
+    command = dataclasses.make_dataclass(
+        "Command",
+        [
+            ("arguments", Annotated[arguments, tyro.conf.arg(name="")]),
+            ("config", Annotated[ExperimentConfig, tyro.conf.arg(name="")], dataclasses.field(default=default)),
+        ],
+        kw_only=True,
+    )
+    result = run_tyro(command, words, prog=f"{Path(sys.argv[0]).name} {name}", description=description)
+    return result.config, result.arguments
+
+
+@one_line_errors()
+def override(config: ExperimentConfig, words: Sequence[str]) -> ExperimentConfig:
+    """The config with overrides such as `["--model.memory", "none", "--seed=3"]`; errors as in `parse`."""
+    config, words = choose_mechanism(config, list(words))
+    return run_tyro(ExperimentConfig, words, default=config, prog="overrides", add_help=False)
+
+
+def load_config(name: str) -> ExperimentConfig:
+    """The config of `configs/NAME.py`, or of the `.py` file at a path; `ValueError` if there is none."""
+    path = Path(name) if name.endswith(".py") else CONFIGS / f"{name}.py"
+    if not path.is_file():
+        near = difflib.get_close_matches(name, config_names(), n=3)
+        hint = f" Perhaps you meant {' or '.join(near)}." if near else ""
+        raise ValueError(
+            f"there is no config {name!r}.{hint} Available: {', '.join(config_names())}, or a path to a .py file"
+        )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "config"):
+        raise ValueError(f"{path} does not define config() -> ExperimentConfig")
+    return module.config()
+
+
+def config_names() -> list[str]:
+    """Names of the configs of this repository, in alphabetical order."""
+    return sorted(path.stem for path in CONFIGS.glob("*.py"))
+
+
+def sweep(words: Sequence[str]) -> list[dict[str, str]]:
+    """All combinations of `["model.memory.memory_size=0,64", "seed=0,1"]`, the last field varying fastest.
+
+    Values are the words of the command line; one with several parts, as of a tuple, holds spaces: `"field=0 1,2 3"`.
+    `ValueError` if a word is not of this form.
+    """
+    fields = {}
+    for word in words:
+        name, equals, values = word.partition("=")
+        name = name.removeprefix("--")
+        if not equals or not name or "" in values.split(","):
+            raise ValueError(f"a sweep is written field=value,value,... and not {word!r}")
+        if name in fields:
+            raise ValueError(f"the sweep names {name} twice")
+        fields[name] = values.split(",")
+    return [dict(zip(fields, values, strict=True)) for values in itertools.product(*fields.values())]
+
+
+def sweep_words(values: dict[str, str]) -> list[str]:
+    """The command-line words of one combination: `{"seed": "1"}` gives `["--seed", "1"]`."""
+    return [word for name, value in values.items() for word in (f"--{name}", *value.split())]
+
+
+def choose_mechanism(config: ExperimentConfig, words: list[str]) -> tuple[ExperimentConfig, list[str]]:
+    """Take `--model.memory NAME` out of the words and put that mechanism into the config, equal-named fields kept.
+
+    This comes before tyro, which can override the fields of a union's present member but not exchange it.
+    """
+    rest, name = [], None
+    remaining = iter(words)
+    for word in remaining:
+        if word == MECHANISM:
+            name = next(remaining, "")
+        elif word.startswith(f"{MECHANISM}="):
+            name = word.removeprefix(f"{MECHANISM}=")
+        else:
+            rest.append(word)
+    if name is None:
+        return config, rest
+    if name not in MEMORIES:
+        raise ValueError(f"{MECHANISM} must be one of {', '.join(MEMORIES)}, got {name!r}")
+    config_class, _ = MEMORIES[name]
+    names = {field.name for field in dataclasses.fields(config_class)}
+    kept = {key: value for key, value in vars(config.model.memory).items() if key in names}
+    model = dataclasses.replace(config.model, memory=config_class(**kept))
+    return dataclasses.replace(config, model=model), rest
+
+
+def run_tyro(target, words, **options):
+    """Let tyro parse the words; with flags off, a boolean is written `--field True`, as every other field is."""
+    return tyro.cli(target, args=words, config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff), **options)

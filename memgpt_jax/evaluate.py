@@ -1,0 +1,147 @@
+"""Held-out evaluation: every document streams from an empty memory, as a reader would meet it.
+
+With nats n_t of target t (a token that stands for y_t UTF-8 bytes), summed over all documents:
+
+    loss = sum n_t / tokens        bits per byte = sum n_t / (ln 2 sum y_t)
+    perplexity per token = exp(loss)        perplexity per word = exp(sum n_t / words)
+
+Words are the whitespace-separated words of the text, whatever the tokenizer, as reported for PG-19 (Rae et al., 2020).
+"""
+
+import math
+
+import jax
+import numpy as np
+
+from memgpt_jax import data, models
+from memgpt_jax.config import ExperimentConfig, RecallConfig
+
+FIRST_BUCKET = 64
+HELD_OUT_SEED = 0x5EED
+
+
+def evaluate(config: ExperimentConfig, params, tokenizer=None) -> dict:
+    """Evaluate `params` as `config.evaluation` says; on generated tasks, on batches that no training seed draws.
+
+    Parameters do not depend on the size of the memory: to read with another one, give a config with another
+    `model.memory.memory_size`. Returns a dictionary that JSON can hold. For text: `loss` (nats per token),
+    `bits_per_byte`, `perplexity_per_token`, `perplexity_per_word`, the counts `documents`, `tokens`, `bytes` and
+    `words`, and `curve`, a list of `{start, end, bits_per_byte, tokens, bytes}` for the tokens at positions
+    [start, end) of their documents. For recall: `loss`, `accuracy` (share of the answers) and the count `answers`.
+    """
+    if isinstance(config.data, RecallConfig):
+        return evaluate_recall(config, params)
+    tokenizer = data.load_tokenizer(config.data) if tokenizer is None else tokenizer
+    return evaluate_text(config, params, tokenizer)
+
+
+def evaluate_text(config: ExperimentConfig, params, tokenizer) -> dict:
+    """`evaluate` for text. The first token of a document is predicted from the id that begins every document."""
+    settings = config.evaluation
+    texts = data.documents(config.data, settings.split, tokenizer)
+    number = len(texts) if settings.max_documents is None else min(settings.max_documents, len(texts))
+    texts = [np.asarray(texts[i], np.int32)[: settings.max_tokens] for i in range(number)]
+    texts = [text for text in texts if len(text)]
+    if not texts:
+        raise ValueError(f"the {settings.split} split of {config.data.corpus!r} holds no text to evaluate")
+
+    longest = max(len(text) for text in texts)
+    nats, bytes_, tokens = np.zeros(longest), np.zeros(longest, np.int64), np.zeros(longest, np.int64)  # by position
+    for text, losses in zip(texts, document_losses(config, params, tokenizer.document_id, texts), strict=True):
+        nats[: len(text)] += losses
+        bytes_[: len(text)] += tokenizer.token_bytes[text]
+        tokens[: len(text)] += 1
+    words = sum(len(tokenizer.decode(text.tolist()).split()) for text in texts)
+    return {
+        "loss": float(nats.sum() / tokens.sum()),
+        "bits_per_byte": bits_per_byte(nats, bytes_),
+        "perplexity_per_token": perplexity(nats.sum(), tokens.sum()),
+        "perplexity_per_word": perplexity(nats.sum(), words),
+        "documents": len(texts),
+        "tokens": int(tokens.sum()),
+        "bytes": int(bytes_.sum()),
+        "words": words,
+        "curve": position_curve(nats, bytes_, tokens),
+    }
+
+
+def document_losses(config: ExperimentConfig, params, document_id: int, texts: list[np.ndarray]) -> list[np.ndarray]:
+    """Nats of every token of every document, each document a row that starts from a fresh state.
+
+    Rows take documents of similar length, longest first. Shorter ones run on over padding: nothing of a finished row
+    is used again, so its padding needs no mask, all rows stay at common segment boundaries, and one shape is compiled.
+    """
+    rows, length = config.evaluation.batch_size, config.evaluation.chunk_length
+    score = jax.jit(
+        lambda params, tokens, targets, state: models.score_tokens(
+            config.model, params, tokens, targets, state, aligned=True
+        ),
+        donate_argnums=3,
+    )
+    losses = [np.empty(len(text)) for text in texts]
+    order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+    for first in range(0, len(order), rows):
+        group = order[first : first + rows]
+        padded = -(-len(texts[group[0]]) // length) * length
+        stream = np.full((rows, padded + 1), document_id, np.int32)
+        for row, i in enumerate(group):
+            stream[row, 1 : len(texts[i]) + 1] = texts[i]
+        state = models.init_state(config.model, rows)
+        for start in range(0, padded, length):
+            tokens, targets = stream[:, start : start + length], stream[:, start + 1 : start + length + 1]
+            scores, state = score(params, tokens, targets, state)
+            chunk = np.asarray(scores.losses)
+            for row, i in enumerate(group):
+                losses[i][start : start + length] = chunk[row, : max(0, len(texts[i]) - start)]
+    return losses
+
+
+def position_curve(nats: np.ndarray, bytes_: np.ndarray, tokens: np.ndarray) -> list[dict]:
+    """Bits per byte against position in the document, from sums by position, in buckets that double in size."""
+    curve, start, end = [], 0, FIRST_BUCKET
+    while start < len(nats):
+        bucket = slice(start, end)
+        if bytes_[bucket].any():
+            curve.append(
+                {
+                    "start": start,
+                    "end": min(end, len(nats)),
+                    "bits_per_byte": bits_per_byte(nats[bucket], bytes_[bucket]),
+                    "tokens": int(tokens[bucket].sum()),
+                    "bytes": int(bytes_[bucket].sum()),
+                }
+            )
+        start, end = end, 2 * end
+    return curve
+
+
+def bits_per_byte(nats: np.ndarray, bytes_: np.ndarray) -> float:
+    """Nats per token and bytes per token, summed and divided: bits that one byte of the text costs."""
+    return float(nats.sum() / math.log(2) / bytes_.sum())
+
+
+def perplexity(nats: float, count: int) -> float:
+    """exp(nats / count); infinite where double precision overflows."""
+    return math.exp(nats / count) if nats < 709 * count else math.inf
+
+
+def evaluate_recall(config: ExperimentConfig, params) -> dict:
+    """`evaluate` for the recall task: the share of queries whose value has the highest logit."""
+    settings = config.evaluation
+    length = config.data.context_length + config.data.query_length
+    aligned = length % config.model.segment_length == 0
+    score = jax.jit(
+        lambda params, tokens, targets, state: models.score_tokens(
+            config.model, params, tokens, targets, state, aligned=aligned
+        )
+    )
+    random = np.random.default_rng(HELD_OUT_SEED)  # the same questions for every training seed
+    state = models.init_state(config.model, settings.batch_size)
+    nats = hits = answers = 0.0
+    for _ in range(settings.num_batches):
+        batch = data.recall_batch(config.data, random, settings.batch_size)
+        scores, _ = score(params, batch["tokens"], batch["targets"], state)
+        nats += float(np.sum(np.asarray(scores.losses) * batch["weights"], dtype=np.float64))
+        hits += float(np.sum(np.asarray(scores.correct) * batch["weights"], dtype=np.float64))
+        answers += float(np.sum(batch["weights"], dtype=np.float64))
+    return {"loss": nats / answers, "accuracy": hits / answers, "answers": int(answers)}
