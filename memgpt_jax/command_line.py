@@ -28,11 +28,11 @@ Arguments = TypeVar("Arguments")
 
 
 @contextlib.contextmanager
-def one_line_errors():
-    """Turn a `ValueError`, which names what was wrong, into one line on standard error and exit code 2."""
+def one_line_errors(kind: type[Exception] = ValueError):
+    """Turn errors whose message says all, of our configs (or of another kind), into one line and exit code 2."""
     try:
         yield
-    except ValueError as error:
+    except kind as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
@@ -72,6 +72,12 @@ def parse(
     )
     result = run_tyro(command, words, prog=f"{Path(sys.argv[0]).name} {name}", description=description)
     return result.config, result.arguments
+
+
+@one_line_errors()
+def parse_arguments(arguments: type[Arguments], description: str, argv: Sequence[str] | None = None) -> Arguments:
+    """Read the options of a script that takes no config; errors as in `parse`."""
+    return run_tyro(arguments, argv, prog=Path(sys.argv[0]).name, description=description)
 
 
 @one_line_errors()

@@ -1,0 +1,76 @@
+"""Plots of evaluations and ablations, as PNG files."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+METRIC_LABELS = {
+    "bits_per_byte": "bits per byte",
+    "loss": "loss (nats per token)",
+    "accuracy": "accuracy",
+    "perplexity_per_token": "perplexity per token",
+    "perplexity_per_word": "perplexity per word",
+}
+
+
+def plot_curves(curves: Mapping[str, Sequence[Sequence[dict]]], path: str | Path, title: str = "") -> None:
+    """Bits per byte against position in the document, one line for each label.
+
+    `curves` maps a label to one curve (see `evaluate`) for each seed; several seeds give their mean, with the
+    standard deviation as error bars. Only buckets that every seed has are drawn.
+    """
+    figure, axes = new_figure(title, "position in the document (tokens)", METRIC_LABELS["bits_per_byte"])
+    for label, seeds in curves.items():
+        number = min(len(curve) for curve in seeds)
+        # The first bucket starts at 0, which has no place on a logarithmic axis: points stand at the buckets' middles.
+        middles = [(bucket["start"] + bucket["end"]) / 2 for bucket in seeds[0][:number]]
+        values = [[curve[i]["bits_per_byte"] for curve in seeds] for i in range(number)]
+        draw_line(axes, middles, values, label)
+    axes.set_xscale("log", base=2)
+    axes.legend(frameon=False)
+    save(figure, path)
+
+
+def plot_ablation(
+    lines: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path, field: str, metric: str, title: str = ""
+) -> None:
+    """A metric against the values of the swept field, with the standard deviation over seeds as error bars.
+
+    `lines` maps a label (of the other swept fields; "" if there are none) to {value of `field`: the metric of each
+    seed}. Values are placed at equal distances in the order given, so that 0, 64, 1024 and words are all legible.
+    """
+    figure, axes = new_figure(title, field, METRIC_LABELS.get(metric, metric))
+    ticks = list(dict.fromkeys(value for points in lines.values() for value in points))
+    for label, points in lines.items():
+        draw_line(axes, [ticks.index(value) for value in points], list(points.values()), label)
+    axes.set_xticks(range(len(ticks)), ticks)
+    if any(lines):
+        axes.legend(frameon=False)
+    save(figure, path)
+
+
+def draw_line(axes: Axes, x: Sequence[float], values: Sequence[Sequence[float]], label: str) -> None:
+    """A line through the means of `values` (for each point, one number per seed), error bars if there are seeds."""
+    spread = [statistics.stdev(seeds) if len(seeds) > 1 else 0.0 for seeds in values]
+    means = [statistics.mean(seeds) for seeds in values]
+    axes.errorbar(x, means, yerr=spread if any(spread) else None, label=label, marker="o", markersize=4, capsize=3)
+
+
+def new_figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    """An empty figure in our style. It is made without pyplot, which would choose a backend for the whole process."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write the figure, making its folder."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure).print_figure(str(path), dpi=160)
