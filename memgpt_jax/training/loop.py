@@ -1,0 +1,142 @@
+"""Train a model, from the first step or from where an earlier process stopped."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from memgpt_jax import data, models
+from memgpt_jax.config import ExperimentConfig, RecallConfig
+from memgpt_jax.training.checkpoint import Checkpoints
+from memgpt_jax.training.errors import RunError
+from memgpt_jax.training.metrics import MetricsLog, Reporter, read_metrics
+from memgpt_jax.training.optimizer import parameter_names
+from memgpt_jax.training.progress import progress
+from memgpt_jax.training.state import TrainState, create
+from memgpt_jax.training.step import train_step
+from memgpt_jax.training.workdir import StopSignals, locked
+
+
+def train(config: ExperimentConfig, workdir: str | Path, *, print_progress: bool | None = None) -> dict[str, Any]:
+    """Train in a folder until `training.steps` steps are done, then evaluate on held-out data.
+
+    Called again with the same config after any interruption, it goes on from the last checkpoint, and parameters and
+    logged losses come out bitwise equal to those of a run that was never interrupted. SIGTERM and SIGINT save, and end
+    the process with exit code 0. A run that is finished returns its results again.
+
+    Arguments:
+        config: the experiment.
+        workdir: the folder, made if missing, that gets checkpoints/, tokenizer/, metrics.jsonl, tensorboard/ and
+            evaluation.json.
+        print_progress: whether to draw a progress bar; default: if standard output is a terminal.
+
+    Returns:
+        The last record of metrics.jsonl, with the results of `memgpt_jax.evaluate` under "evaluation".
+
+    Raises:
+        RunError: another trainer is at work there, the folder holds a run with another config, its checkpoint cannot be
+            read, the tokenizer does not fit the model, or `training.max_skipped` updates in a row were skipped.
+    """
+    workdir = Path(workdir).expanduser().absolute()
+    shown = sys.stdout.isatty() if print_progress is None else print_progress
+    with (
+        StopSignals() as signals,
+        locked(workdir),
+        Checkpoints(workdir, keep=config.training.keep_checkpoints) as checkpoints,
+    ):
+        # The order of restoring: config (must be equal), state, tokenizer, data position, metrics.jsonl (cut there).
+        resumed = checkpoints.latest_step() is not None
+        state, data_state = checkpoints.restore(config) if resumed else (create(config), None)
+        tokenizer = load_tokenizer(config, workdir, resumed)
+        if state.step < config.training.steps:
+            (workdir / "evaluation.json").unlink(missing_ok=True)
+            batches = data.train_batches(config.data, config.training, config.seed, tokenizer)
+            if resumed:
+                batches.set_state(data_state)
+            else:
+                checkpoints.save(config, state, batches.get_state())
+            with (
+                MetricsLog(workdir, int(state.step)) as log,
+                progress(int(state.step), config.training.steps, shown) as advance,
+            ):
+                state = run(config, state, batches, checkpoints, log, advance, signals)
+        return read_metrics(workdir)[-1] | {"evaluation": held_out(config, state.params, tokenizer, workdir)}
+
+
+def load_tokenizer(config: ExperimentConfig, workdir: Path, resumed: bool) -> Any:
+    """The run's own tokenizer, kept in `workdir/tokenizer` from the start; None for tasks without text."""
+    if isinstance(config.data, RecallConfig):
+        return None
+    if resumed:
+        return data.load_saved_tokenizer(workdir / "tokenizer")
+    tokenizer = data.load_tokenizer(config.data)
+    if tokenizer.vocab_size > config.model.vocab_size:
+        raise RunError(
+            f"the tokenizer has {tokenizer.vocab_size} token ids, but model.vocab_size is {config.model.vocab_size}; "
+            f"set model.vocab_size to at least {tokenizer.vocab_size}"
+        )
+    tokenizer.save(workdir / "tokenizer")
+    return tokenizer
+
+
+def run(
+    config: ExperimentConfig,
+    state: TrainState,
+    batches: Iterator[dict[str, np.ndarray]],
+    checkpoints: Checkpoints,
+    log: MetricsLog,
+    advance: Callable[[int, dict[str, Any] | None], None],
+    signals: StopSignals,
+) -> TrainState:
+    """Take the steps that are left, logging and saving on the way.
+
+    What step k reports is fetched when step k + 1 is under way, so that the device does not wait for the host; before
+    a save it is fetched first, so that a checkpoint never runs ahead of `metrics.jsonl`.
+    """
+    training = config.training
+    step_function = jax.jit(partial(train_step, config), donate_argnums=0)
+    diagnose = jax.jit(partial(models.diagnostics, config.model))
+    reporter = Reporter(config, parameter_names(state.params), log, advance)
+    signals.deferred = True
+    pending = None
+    for step in range(int(state.step) + 1, training.steps + 1):
+        batch = stack([next(batches) for _ in range(config.optimizer.accumulate_steps)])
+        diagnostics = None
+        if step % training.log_every == 0 or step == training.steps:
+            diagnostics = diagnose(state.params, batch["tokens"][0], state.memory, batch["reset"][0])
+        state, metrics = step_function(state, batch)
+        if pending is not None:
+            reporter(*pending)
+        pending = step, metrics, diagnostics
+        stop = signals.received
+        if stop or step % training.checkpoint_every == 0 or step == training.steps:
+            reporter(*pending)
+            pending = None
+            checkpoints.save(config, state, batches.get_state())
+        if stop:
+            raise SystemExit(0)
+    signals.deferred = False
+    return state
+
+
+def stack(batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Batches [B, L] as one [A, B, L]."""
+    return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Path) -> dict[str, Any]:
+    """The evaluation of a finished run, kept in `evaluation.json`."""
+    from memgpt_jax.evaluate import evaluate
+
+    path = workdir / "evaluation.json"
+    if not path.exists():
+        whole = path.with_suffix(".tmp")
+        whole.write_text(json.dumps(evaluate(config, params, tokenizer), indent=2))
+        os.replace(whole, path)
+    return json.loads(path.read_text())

@@ -1,0 +1,152 @@
+"""What a run reports: `workdir/metrics.jsonl`, one JSON object per logged step, and TensorBoard files."""
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.training.errors import RunError
+from memgpt_jax.training.step import StepMetrics
+
+logger = logging.getLogger(__name__)
+
+
+class Reporter:
+    """Turns what steps report into log records, warnings about skipped updates, and the error that ends a run."""
+
+    def __init__(self, config: ExperimentConfig, parameters: list[str], log: "MetricsLog", advance: Callable):
+        self._max_skipped = config.training.max_skipped
+        self._tokens = config.training.batch_size * config.training.sequence_length * config.optimizer.accumulate_steps
+        self._parameters = parameters
+        self._log = log
+        self._advance = advance
+        self._last = None  # step and time from which tokens per second count: the first step compiles, so its end
+
+    def __call__(self, step: int, metrics: StepMetrics, diagnostics: dict[str, jax.Array] | None) -> None:
+        """Fetch and report one step; `diagnostics` is given where it is to be logged.
+
+        Raises:
+            RunError: `training.max_skipped` updates in a row were skipped, this one included.
+        """
+        metrics, diagnostics = jax.device_get((metrics, diagnostics))
+        if metrics.skipped_in_a_row:
+            logger.warning("step %d: update skipped: %s", step, fault(metrics, self._parameters))
+        if metrics.skipped_in_a_row >= self._max_skipped:
+            raise RunError(
+                f"stopped at step {step}: {metrics.skipped_in_a_row} updates in a row were skipped; in the last one, "
+                f"{fault(metrics, self._parameters)}. The latest checkpoint holds the last good parameters"
+            )
+        record = None
+        if diagnostics is not None:
+            lists = {name: value.tolist() for name, value in diagnostics.items()}
+            record = {"step": step} | summary(metrics) | {"tokens_per_second": self._speed(step)} | lists
+            self._log.write(record)
+        self._advance(step, record)
+        if self._last is None or record:
+            self._last = step, time.perf_counter()
+
+    def _speed(self, step: int) -> float | None:
+        if self._last is None:
+            return None
+        last_step, last_time = self._last
+        return (step - last_step) * self._tokens / (time.perf_counter() - last_time)
+
+
+def summary(metrics: StepMetrics) -> dict[str, float | int | None]:
+    """The figures of a logged step; None where there is nothing to divide by, or where a number is not finite.
+
+    loss [nats per scored token] and accuracy are means since the last logged step, and so is
+    bits_per_byte = sum of losses / ln 2 / bytes of the targets. Skipped steps count in none of them.
+    """
+    totals = metrics.totals
+    return {
+        "loss": ratio(totals.loss, totals.weight),
+        "bits_per_byte": ratio(totals.loss / math.log(2), totals.target_bytes),
+        "accuracy": ratio(totals.correct, totals.weight),
+        "learning_rate": float(metrics.learning_rate),
+        "gradient_norm": float(metrics.gradient_norm) if np.isfinite(metrics.gradient_norm) else None,
+        "skipped": int(metrics.skipped),
+    }
+
+
+def ratio(numerator: float, denominator: float) -> float | None:
+    """The quotient; None over 0."""
+    return float(numerator) / float(denominator) if denominator else None
+
+
+def fault(metrics: StepMetrics, parameters: list[str]) -> str:
+    """What was not finite in a skipped step, in words; `parameters` names the arrays of `finite_gradients`."""
+    if not metrics.finite_loss:
+        return "the loss is not finite, in the forward pass already"
+    if not metrics.finite_memory:
+        return "the loss is finite, but the new memory holds NaN"
+    if metrics.finite_gradients.all():
+        return "every gradient is finite, but their global norm overflows"
+    bad = [name for name, finite in zip(parameters, metrics.finite_gradients, strict=True) if not finite]
+    groups = dict.fromkeys(name.rpartition("/")[0] or name for name in bad)
+    return f"the loss is finite, but the gradient of {', '.join(groups)} is not"
+
+
+class MetricsLog:
+    """Appends to `metrics.jsonl` and to TensorBoard; what an interrupted run wrote after `step` is dropped."""
+
+    def __init__(self, workdir: Path, step: int):
+        from tensorboardX import SummaryWriter
+
+        path = workdir / "metrics.jsonl"
+        records = [record for record in read_metrics(workdir) if record["step"] <= step]
+        whole = path.with_suffix(".tmp")
+        whole.write_text("".join(json.dumps(record) + "\n" for record in records))
+        os.replace(whole, path)
+        self._path = path
+        self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1, flush_secs=10)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._writer.close()
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Log one record: numbers, lists of one number per layer, and lists of one histogram over [0, 1] per layer."""
+        with open(self._path, "a") as file:
+            file.write(json.dumps(record) + "\n")
+        for name, value in record.items():
+            if np.ndim(value) == 0 and value is not None:
+                self._writer.add_scalar(name, value, record["step"])
+            elif np.ndim(value) == 1:
+                for layer, number in enumerate(value):
+                    self._writer.add_scalar(f"{name}/layer_{layer}", number, record["step"])
+            elif np.ndim(value) == 2:
+                for layer, counts in enumerate(value):
+                    self._add_histogram(f"{name}/layer_{layer}", np.asarray(counts), record["step"])
+
+    def _add_histogram(self, name: str, counts: np.ndarray, step: int) -> None:
+        edges = np.linspace(0, 1, len(counts) + 1)
+        centers = (edges[1:] + edges[:-1]) / 2
+        self._writer.add_histogram_raw(
+            name,
+            min=0.0,
+            max=1.0,
+            num=float(counts.sum()),
+            sum=float(counts @ centers),
+            sum_squares=float(counts @ centers**2),
+            bucket_limits=edges[1:].tolist(),
+            bucket_counts=counts.tolist(),
+            global_step=step,
+        )
+
+
+def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
+    """The records of `workdir/metrics.jsonl`, oldest first; a last line that was cut short by a kill is left out."""
+    path = Path(workdir) / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -1,0 +1,71 @@
+"""The optimizer: an optax chain chosen by `OptimizerConfig`, with parameters told apart by their path."""
+
+from typing import Any
+
+import jax
+import optax
+
+from memgpt_jax.config import OptimizerConfig
+
+
+def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Learning rate of the update that follows `count` updates, of `steps` in all.
+
+    With n = count + 1, so that no update is wasted on a rate of 0:
+        n <= warmup_steps:  learning_rate · n / warmup_steps
+        after that:         a half cosine from learning_rate down to final_learning_rate · learning_rate at n = steps
+    A run no longer than its warm-up never reaches the cosine.
+    """
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        decay_steps=max(steps, config.warmup_steps + 1),
+        end_value=config.final_learning_rate * config.learning_rate,
+    )
+    return lambda count: schedule(count + 1)
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """The chain: clip by global norm, update rule, decoupled weight decay, learning rate, multiplier of gates.
+
+    `clip_norm=0` leaves gradients as they are. Weight decay belongs to `adamw` alone, and reaches only what `decays`.
+    """
+    rules = {
+        "adamw": [
+            optax.scale_by_adam(config.b1, config.b2),
+            optax.add_decayed_weights(config.weight_decay, mask=decays),
+        ],
+        "adam": [optax.scale_by_adam(config.b1, config.b2)],
+        "sgd": [optax.trace(config.b1)],
+    }
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+        *rules[config.name],
+        optax.scale_by_learning_rate(learning_rate_schedule(config, steps)),
+        optax.masked(optax.scale(config.gate_learning_rate), is_gate),
+    )
+
+
+def is_gate(params: Any) -> Any:
+    """Tree of bools: true for the parameters of write gates and fusion gates."""
+    return jax.tree.map_with_path(lambda path, _: "gate" in path_names(path), params)
+
+
+def decays(params: Any) -> Any:
+    """Tree of bools: true for matrices and embeddings; not for norms, biases, gates, temperatures, learned entries."""
+
+    def leaf(path, _):
+        return path_names(path)[-1] in ("kernel", "embedding") and "gate" not in path_names(path)
+
+    return jax.tree.map_with_path(leaf, params)
+
+
+def parameter_names(params: Any) -> list[str]:
+    """The path of every array, such as "layers/0/memory/writer/gate/bias", in the order of `jax.tree.leaves`."""
+    return ["/".join(path_names(path)) for path, _ in jax.tree.leaves_with_path(params)]
+
+
+def path_names(path: tuple) -> tuple[str, ...]:
+    """The names along one path of a tree."""
+    return tuple(jax.tree_util.keystr((entry,), simple=True) for entry in path)

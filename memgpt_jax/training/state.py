@@ -1,0 +1,60 @@
+"""Everything that a training run carries from step to step, in one pytree."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from memgpt_jax import models
+from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.training.optimizer import make_optimizer
+
+
+class Totals(NamedTuple):
+    """Sums over scored tokens (float32 scalars)."""
+
+    loss: jax.Array
+    """Of losses times weights, in nats."""
+    weight: jax.Array
+    """Of weights."""
+    target_bytes: jax.Array
+    """Of the UTF-8 bytes that targets stand for, times weights."""
+    correct: jax.Array
+    """Of weights where the most likely token was the target."""
+
+
+class TrainState(NamedTuple):
+    """State of a run between two steps; a checkpoint of it and of the data position is a run's whole past."""
+
+    step: jax.Array
+    """Steps taken, skipped ones included; int32."""
+    params: Any
+    """Parameters of the model, float32."""
+    opt_state: Any
+    """State of the optax chain."""
+    memory: Any
+    """State of the model for each batch row: windows, memories, positions."""
+    key: jax.Array
+    """PRNG key of dropout; each step folds its number in."""
+    totals: Totals
+    """Since the last logged step; skipped steps left out."""
+    skipped: jax.Array
+    """Updates that were skipped so far; int32."""
+    skipped_in_a_row: jax.Array
+    """Updates that were skipped since the last good one; int32."""
+
+
+def create(config: ExperimentConfig) -> TrainState:
+    """The state of a run that has not taken a step."""
+    params_key, dropout_key = jax.random.split(jax.random.key(config.seed))
+    params = models.init(config.model, params_key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=make_optimizer(config.optimizer, config.training.steps).init(params),
+        memory=models.init_state(config.model, config.training.batch_size),
+        key=dropout_key,
+        totals=Totals(*(jnp.zeros((), jnp.float32) for _ in Totals._fields)),
+        skipped=jnp.zeros((), jnp.int32),
+        skipped_in_a_row=jnp.zeros((), jnp.int32),
+    )

@@ -1,0 +1,137 @@
+"""One training step, a pure function of arrays."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from memgpt_jax import models
+from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.memory.base import where_rows
+from memgpt_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from memgpt_jax.training.state import Totals, TrainState
+
+
+class StepMetrics(NamedTuple):
+    """What a step reports (scalars, unless a shape is given)."""
+
+    totals: Totals
+    """Sums since the last logged step, this one included."""
+    learning_rate: jax.Array
+    """Rate with which this update was made, before the multiplier of gates."""
+    gradient_norm: jax.Array
+    """Global norm of the gradient, before clipping."""
+    skipped: jax.Array
+    """Updates skipped so far; int32."""
+    skipped_in_a_row: jax.Array
+    """Updates skipped since the last good one, this one included; int32. Positive: this update was skipped."""
+    finite_loss: jax.Array
+    """Whether this step's loss is finite."""
+    finite_memory: jax.Array
+    """Whether the memory that this step left holds no NaN."""
+    finite_gradients: jax.Array
+    """[number of parameter arrays, in the order of `jax.tree.leaves`] Whether the gradient of each is finite."""
+
+
+def train_step(
+    config: ExperimentConfig, state: TrainState, batches: dict[str, jax.Array]
+) -> tuple[TrainState, StepMetrics]:
+    """One update from A = `optimizer.accumulate_steps` consecutive batches of B rows of L tokens.
+
+        loss = Σ losses · weights / Σ weights      over all A batches, so that A batches weigh as one of A·B rows
+
+    Memory goes from batch to batch, and to the next step, as a value: no gradient crosses.
+    With `training.carry_state=False` every batch starts with a fresh memory.
+    Where the loss, a gradient or the new memory is not finite, parameters, optimizer and memory stay as they were.
+
+    Arguments:
+        config: static; capture it with `functools.partial` before `jax.jit`.
+        state: the run so far; may be donated.
+        batches: tokens, targets [A, B, L] int32; reset [A, B, L] bool; weights [A, B, L] float32;
+            target_bytes [A, B, L] int32.
+
+    Returns:
+        The run after the step, and what is worth reporting.
+    """
+    training = config.training
+    fresh = models.init_state(config.model, training.batch_size)
+    keys = jax.random.split(jax.random.fold_in(state.key, state.step), config.optimizer.accumulate_steps)
+
+    def accumulate(carry, inputs):
+        gradients, totals, memory = carry
+        batch, key = inputs
+        start = memory if training.carry_state else fresh
+        (_, (new_totals, memory)), new_gradients = jax.value_and_grad(batch_loss, argnums=1, has_aux=True)(
+            config, state.params, start, batch, key
+        )
+        return (optax.tree.add(gradients, new_gradients), optax.tree.add(totals, new_totals), memory), None
+
+    zeros = optax.tree.zeros_like((state.params, state.totals))
+    (gradients, totals, memory), _ = jax.lax.scan(accumulate, (*zeros, state.memory), (batches, keys))
+    gradients = optax.tree.scale(1 / jnp.where(totals.weight > 0, totals.weight, 1), gradients)
+
+    norm = optax.tree.norm(gradients)
+    finite_loss = jnp.isfinite(totals.loss)
+    # A memory may hold -inf (the log of a closed gate), so only NaN condemns it.
+    finite_memory = ~jnp.stack([jnp.isnan(leaf).any() for leaf in jax.tree.leaves(memory)]).any()
+    good = finite_loss & finite_memory & jnp.isfinite(norm)
+
+    optimizer = make_optimizer(config.optimizer, training.steps)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    # Rows in which a document began must not go on with the memory of the one before, even if the step is skipped.
+    kept_memory = where_rows(batches["reset"].any(axis=(0, 2)), fresh, state.memory)
+    params, opt_state, memory, totals = jax.tree.map(
+        lambda new, old: jnp.where(good, new, old),
+        (optax.apply_updates(state.params, updates), opt_state, memory, totals),
+        (state.params, state.opt_state, kept_memory, optax.tree.zeros_like(totals)),
+    )
+
+    logged = state.step % training.log_every == 0
+    totals = jax.tree.map(lambda past, now: jnp.where(logged, now, past + now), state.totals, totals)
+    skipped = state.skipped + (~good).astype(jnp.int32)
+    skipped_in_a_row = jnp.where(good, 0, state.skipped_in_a_row + 1)
+    metrics = StepMetrics(
+        totals=totals,
+        learning_rate=learning_rate_schedule(config.optimizer, training.steps)(state.step - state.skipped),
+        gradient_norm=norm,
+        skipped=skipped,
+        skipped_in_a_row=skipped_in_a_row,
+        finite_loss=finite_loss,
+        finite_memory=finite_memory,
+        finite_gradients=jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients)]),
+    )
+    new_state = TrainState(
+        step=state.step + 1,
+        params=params,
+        opt_state=opt_state,
+        memory=memory if training.carry_state else state.memory,
+        key=state.key,
+        totals=totals,
+        skipped=skipped,
+        skipped_in_a_row=skipped_in_a_row,
+    )
+    return new_state, metrics
+
+
+def batch_loss(config: ExperimentConfig, params: Any, memory: Any, batch: dict[str, jax.Array], key: jax.Array):
+    """Σ losses · weights of one batch [B, L] in nats, with (its totals, the memory after it)."""
+    scores, memory = models.score_tokens(
+        config.model,
+        params,
+        batch["tokens"],
+        batch["targets"],
+        memory,
+        reset=batch["reset"],
+        # Rows start at a boundary and every batch moves them on by L, so they stay on one when L is whole segments.
+        aligned=batch["tokens"].shape[1] % config.model.segment_length == 0,
+        dropout_key=key if config.model.dropout else None,
+    )
+    weights = batch["weights"]
+    totals = Totals(
+        loss=jnp.sum(scores.losses * weights),
+        weight=jnp.sum(weights),
+        target_bytes=jnp.sum(batch["target_bytes"].astype(jnp.float32) * weights),
+        correct=jnp.sum(jnp.where(scores.correct, weights, 0)),
+    )
+    return totals.loss, (totals, memory)
