@@ -2,8 +2,8 @@
 
     python experiments/ablate.py ablate_memory --sweep model.memory.memory_size=0,64,256 seed=0,1,2 --workdir runs/size
 
-The first field is the plot's axis, seeds its error bars (standard deviation), further fields its lines. The same command again goes on
-where it was stopped: finished runs are read back, and an unfinished one resumes from its checkpoint.
+The first field is the plot's axis, seeds its error bars (standard deviation), further fields its lines. The same
+command again goes on where it was stopped: finished runs are read back, and an unfinished one is resumed.
 """
 
 import csv

@@ -1,0 +1,36 @@
+"""Associative recall: pairs of key and value among filler, asked for when they are far outside the window.
+
+Command: python experiments/train.py recall --workdir runs/recall
+         python experiments/train.py recall --model.memory none --workdir runs/recall_none
+Time:    not measured yet
+Result:  not measured yet
+"""
+
+from memgpt_jax.config import (
+    ExperimentConfig,
+    KVMemoryConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RecallConfig,
+    TrainingConfig,
+)
+
+
+def config() -> ExperimentConfig:
+    data = RecallConfig(num_pairs=8, context_length=64, query_length=16)
+    return ExperimentConfig(
+        model=ModelConfig(
+            vocab_size=data.vocab_size,
+            d_model=64,
+            num_layers=2,
+            num_heads=4,
+            window_size=16,
+            segment_length=16,
+            memory=KVMemoryConfig(memory_size=64),
+        ),
+        data=data,
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100),
+        training=TrainingConfig(
+            steps=400, batch_size=32, sequence_length=data.context_length + data.query_length, carry_state=False
+        ),
+    )
