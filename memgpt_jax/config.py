@@ -223,6 +223,10 @@ class TextConfig:
             self.corpus != "folder" or self.path is not None,
             "data.corpus='folder' needs data.path, a folder of .txt, .md, .py or .gz files or a .jsonl file",
         )
+        check(
+            self.max_documents is None or self.max_documents >= 1,
+            f"data.max_documents must be at least 1, got {self.max_documents}",
+        )
         check(self.tokenizer_vocab_size >= 300, f"tokenizer_vocab_size must be >= 300, got {self.tokenizer_vocab_size}")
         check_literals(self)
 

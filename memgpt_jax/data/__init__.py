@@ -1,0 +1,25 @@
+"""Real text and synthetic recall, offline: tokenizers, tokenized documents, training batches.
+
+TFDS, sentencepiece and Grain are imported when they are first used, not with this package.
+"""
+
+from memgpt_jax.data.batches import BatchIterator, train_batches
+from memgpt_jax.data.recall import recall_batch
+from memgpt_jax.data.text import TokenizedText, documents, load_tokenizer
+from memgpt_jax.data.tokenizer import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_saved_tokenizer
+
+__all__ = [
+    # training
+    "BatchIterator",
+    "train_batches",
+    "recall_batch",
+    # evaluation
+    "TokenizedText",
+    "documents",
+    # tokenizers
+    "ByteTokenizer",
+    "SentencePieceTokenizer",
+    "Tokenizer",
+    "load_saved_tokenizer",
+    "load_tokenizer",
+]

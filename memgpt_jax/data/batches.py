@@ -1,0 +1,124 @@
+"""The training stream: endless batches, the same for the same seed, resumable at every step."""
+
+import ast
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from memgpt_jax.config import DataConfig, RecallConfig, TextConfig, TrainingConfig
+from memgpt_jax.data.recall import recall_batch
+from memgpt_jax.data.text import TokenizedText, documents, load_tokenizer
+from memgpt_jax.data.tokenizer import Tokenizer
+
+Batch = dict[str, np.ndarray]
+RECALL_STREAM = 1  # keeps the seeds of training batches apart from seeds that a user gives to `recall_batch`
+
+
+class BatchIterator(Iterator[Batch]):
+    """Batches of a Grain iterator, with a state that can go into JSON."""
+
+    def __init__(self, iterator, source: str):
+        """Args: iterator: of Grain. source: what its positions belong to."""
+        self.iterator = iterator
+        self.source = source
+
+    def __next__(self) -> Batch:
+        return next(self.iterator)
+
+    def get_state(self) -> dict[str, str]:
+        """The position of the stream: the batches that follow depend on nothing else."""
+        # As Python's own notation, because Grain tells tuples from lists and JSON does not.
+        return {"source": self.source, "position": repr(self.iterator.get_state())}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go to a position. Raises `ValueError` where it is one of another stream."""
+        if state["source"] != self.source:
+            raise ValueError(
+                f"the saved data position belongs to {state['source']}, but this is {self.source}: "
+                "the corpus, the tokenizer, the seed or the batch shape has changed"
+            )
+        self.iterator.set_state(ast.literal_eval(state["position"]))
+
+
+def train_batches(
+    data_config: DataConfig, training_config: TrainingConfig, seed: int, tokenizer: Tokenizer | None = None
+) -> BatchIterator:
+    """Endless training batches; all arrays [B, L].
+
+    `tokens` int32; `targets` int32, the next token of the row; `reset` bool, true where a document begins, which it
+    does with `document_id`; `weights` float32, 1 where the target is scored; `target_bytes` int32, UTF-8 bytes that
+    the target stands for.
+
+    Text: each row is one stream of whole documents, one after the other without padding, which goes on from batch to
+    batch. Rows share out the documents of the training split, and each shuffles its own anew in each epoch (all of
+    them, where there are fewer documents than rows).
+    Recall: each row of each batch is a task of its own, L = context_length + query_length.
+
+    Args:
+        data_config: text or recall.
+        training_config: `batch_size` B and `sequence_length` L.
+        seed: at least 0; all randomness follows from it.
+        tokenizer: of the text; default: the one of the config.
+
+    Raises:
+        ValueError: the corpus is refused.
+    """
+    if isinstance(data_config, RecallConfig):
+        return _recall_batches(data_config, training_config.batch_size, seed)
+    return _text_batches(data_config, training_config, seed, tokenizer or load_tokenizer(data_config))
+
+
+def _recall_batches(config: RecallConfig, batch_size: int, seed: int) -> BatchIterator:
+    import grain
+
+    def make(step: int) -> Batch:
+        return recall_batch(config, np.random.default_rng((RECALL_STREAM, seed, step)), batch_size)
+
+    steps = grain.MapDataset.range(2**62).map(make)
+    return BatchIterator(iter(_in_this_thread(steps)), f"{config}, {batch_size} rows, seed {seed}")
+
+
+def _text_batches(config: TextConfig, training: TrainingConfig, seed: int, tokenizer: Tokenizer) -> BatchIterator:
+    import grain
+
+    text = documents(config, "train", tokenizer)
+    batch_size, length = training.batch_size, training.sequence_length
+
+    def row(index: int):
+        share = grain.MapDataset.range(len(text))
+        if len(text) >= batch_size:
+            share = share[index::batch_size]
+        row_seed = np.random.SeedSequence((seed, index)).generate_state(1).item()
+        pieces = share.seed(row_seed).shuffle().repeat().map(lambda document: _inputs_and_targets(text, document))
+        return grain.experimental.ConcatThenSplitIterDataset(
+            _in_this_thread(pieces), length_struct={"tokens": length, "targets": length}
+        )
+
+    def stack(rows) -> Batch:
+        tokens = np.stack([row["tokens"] for row in rows]).astype(np.int32)
+        targets = np.stack([row["targets"] for row in rows]).astype(np.int32)
+        return {
+            "tokens": tokens,
+            "targets": targets,
+            "reset": tokens == tokenizer.document_id,
+            "weights": np.ones(tokens.shape, np.float32),
+            "target_bytes": tokenizer.token_bytes[targets],
+        }
+
+    rows = grain.experimental.ZipIterDataset([row(index) for index in range(batch_size)])
+    source = f"text {text.fingerprint}, {batch_size} rows of {length}, seed {seed}"
+    return BatchIterator(iter(rows.map(stack)), source)
+
+
+def _inputs_and_targets(text: TokenizedText, document: int) -> Batch:
+    """A document from its `document_id` on, and the token after each; after the last, the next `document_id`."""
+    start, stop = text.offsets[document], text.offsets[document + 1]
+    return {"tokens": text.flat[start:stop], "targets": text.flat[start + 1 : stop + 1]}
+
+
+def _in_this_thread(dataset):
+    """Grain's iterator over a dataset, without reading ahead: what it reads is in memory, or a memory map."""
+    import grain
+
+    return dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))

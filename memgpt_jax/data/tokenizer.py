@@ -1,0 +1,174 @@
+"""Tokenizers: bytes, and sentencepiece BPE that gives every text back exactly."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+MODEL_FILE = "tokenizer.model"
+BYTE_FILE = "tokenizer.json"
+
+# sentencepiece writes spaces as U+2581, so a U+2581 of the text would come back as a space. It is escaped by two
+# symbols of its own, which begin with a private-use character that is escaped too.
+SPACE_MARK = "\u2581"
+ESCAPE = "\ue000"
+ESCAPED_SPACE_MARK = ESCAPE + "a"
+ESCAPED_ESCAPE = ESCAPE + "b"
+
+TRAINING_CHARACTERS = 10_000_000
+LONGEST_LINE = 8192
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back."""
+
+    vocab_size: int
+    """Number of ids."""
+    document_id: int
+    """The id that begins every document; no text is ever encoded to it."""
+    token_bytes: np.ndarray
+    """[vocab_size] int32: UTF-8 bytes of text that each id stands for; 0 for special ids."""
+    fingerprint: str
+    """Equal for tokenizers that encode alike."""
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without `document_id`."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; special ids are left out, and bytes that are not UTF-8 become U+FFFD."""
+
+    def save(self, folder: str | Path) -> None:
+        """Write the tokenizer, for `load_saved_tokenizer`."""
+
+
+class ByteTokenizer:
+    """Ids 0 to 255 are UTF-8 bytes; 256 begins a document."""
+
+    vocab_size = 257
+    document_id = 256
+    fingerprint = "byte"
+
+    def __init__(self):
+        self.token_bytes = np.ones(self.vocab_size, np.int32)
+        self.token_bytes[self.document_id] = 0
+
+    def encode(self, text: str) -> list[int]:
+        """The UTF-8 bytes of a text."""
+        return list(text.encode("utf-8"))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of bytes; `document_id` is left out, and bytes that are not UTF-8 become U+FFFD."""
+        return bytes(int(token) for token in ids if token != self.document_id).decode("utf-8", "replace")
+
+    def save(self, folder: str | Path) -> None:
+        """Write `tokenizer.json` into the folder."""
+        (Path(folder) / BYTE_FILE).write_text(json.dumps({"tokenizer": "byte"}) + "\n")
+
+
+class SentencePieceTokenizer:
+    """A sentencepiece model.
+
+    One from `train` is lossless: `decode(encode(text)) == text` for every text. So is any other model that has byte
+    fallback and neither normalises nor adds a space, but for a literal U+2581, which it gives back as a space.
+    """
+
+    def __init__(self, model: bytes):
+        """Args: model: the content of a `.model` file. Raises `ValueError` where it has no special id to use."""
+        import sentencepiece
+
+        self.model = model
+        self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.vocab_size = self.processor.vocab_size()
+        self.document_id = next((i for i in (self.processor.bos_id(), self.processor.eos_id()) if i >= 0), -1)
+        if self.document_id < 0:
+            raise ValueError("the sentencepiece model has neither a begin nor an end symbol to begin documents with")
+        self.escapes = self.processor.id_to_piece(self.processor.piece_to_id(ESCAPED_ESCAPE)) == ESCAPED_ESCAPE
+        self.token_bytes = np.array([self._bytes_of(token) for token in range(self.vocab_size)], np.int32)
+        self.fingerprint = hashlib.blake2b(model, digest_size=8).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without `document_id`."""
+        return self.processor.encode(_escape(text) if self.escapes else text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; special ids are left out, and bytes that are not UTF-8 become U+FFFD."""
+        text = self.processor.decode([int(token) for token in ids if not self.processor.is_control(int(token))])
+        if self.escapes:
+            text = text.replace(ESCAPED_SPACE_MARK, SPACE_MARK).replace(ESCAPED_ESCAPE, ESCAPE)
+        return text
+
+    def save(self, folder: str | Path) -> None:
+        """Write `tokenizer.model` into the folder."""
+        (Path(folder) / MODEL_FILE).write_bytes(self.model)
+
+    def _bytes_of(self, token: int) -> int:
+        if self.processor.is_byte(token):
+            return 1
+        if self.processor.is_control(token) or self.processor.is_unknown(token):
+            return 0
+        piece = self.processor.id_to_piece(token)
+        if self.escapes and piece in (ESCAPED_SPACE_MARK, ESCAPED_ESCAPE):
+            return 3
+        return len(piece.replace(SPACE_MARK, " ").encode("utf-8"))
+
+
+def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> SentencePieceTokenizer:
+    """Train a lossless BPE model on the first 10 million characters of the texts.
+
+    Newlines are ids of their own, runs of spaces may be one id, and what is rare is spelt in bytes. The same texts
+    give the same model. Raises `ValueError` where the texts do not support the vocabulary.
+    """
+    import sentencepiece
+
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_training_lines(texts),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            add_dummy_prefix=False,
+            allow_whitespace_only_pieces=True,
+            user_defined_symbols=["\n", ESCAPED_SPACE_MARK, ESCAPED_ESCAPE],
+            max_sentence_length=8 * LONGEST_LINE,
+            unk_id=0,
+            bos_id=1,
+            bos_piece="<document>",
+            eos_id=-1,
+            pad_id=-1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise ValueError(f"data.tokenizer_vocab_size={vocab_size} does not fit the training text: {error}") from None
+    return SentencePieceTokenizer(model.getvalue())
+
+
+def load_saved_tokenizer(folder: str | Path) -> Tokenizer:
+    """The tokenizer that `save` wrote into a folder. Raises `ValueError` where there is none."""
+    if (Path(folder) / MODEL_FILE).is_file():
+        return SentencePieceTokenizer((Path(folder) / MODEL_FILE).read_bytes())
+    if (Path(folder) / BYTE_FILE).is_file():
+        return ByteTokenizer()
+    raise ValueError(f"{folder} holds no tokenizer: neither {MODEL_FILE} nor {BYTE_FILE}")
+
+
+def _escape(text: str) -> str:
+    return text.replace(ESCAPE, ESCAPED_ESCAPE).replace(SPACE_MARK, ESCAPED_SPACE_MARK)
+
+
+def _training_lines(texts: Iterable[str]) -> Iterator[str]:
+    left = TRAINING_CHARACTERS
+    for text in texts:
+        for line in _escape(text[:left]).splitlines(keepends=True):
+            for start in range(0, len(line), LONGEST_LINE):
+                yield line[start : start + LONGEST_LINE]
+        left -= len(text)
+        if left <= 0:
+            return
