@@ -1,4 +1,4 @@
-"""What memory size is worth: `stdlib` with fewer steps, swept over `memory_size`.
+r"""What memory size is worth: `stdlib` with fewer steps, swept over `memory_size`.
 
 Command: python experiments/ablate.py ablate_memory \
              --sweep model.memory.memory_size=0,64,256,1024,4096 seed=0,1,2 --workdir runs/ablate_memory
