@@ -16,6 +16,7 @@ from generate import continue_text
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from memgpt_jax import data
 from memgpt_jax.command_line import load_config, one_line_errors, parse_arguments
@@ -75,7 +76,7 @@ def main() -> None:
 
     saved, tokenizer = load(workdir / "quickstart"), data.load_saved_tokenizer(workdir / "quickstart" / "tokenizer")
     text = continue_text(saved, tokenizer, PROMPT, max_new_tokens=128, temperature=0.7, top_p=0.95)
-    console.print(Panel.fit(PROMPT + text, title="written with memory"), markup=False, highlight=False)
+    console.print(Panel.fit(Text(PROMPT + text), title="written with memory"))
     console.print(f"plot: {workdir / 'curves.png'}; {time.monotonic() - start:.0f} seconds")
 
 

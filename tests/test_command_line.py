@@ -1,0 +1,143 @@
+"""The command line: names, overrides, the choice of mechanism, and errors that help."""
+
+import dataclasses
+
+import pytest
+
+from memgpt_jax import command_line
+from memgpt_jax.command_line import load_config, override, parse, parse_arguments, sweep, sweep_words
+from memgpt_jax.config import ExperimentConfig, KVMemoryConfig, NoMemoryConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    workdir: str = "runs/x"
+    """Folder of the run."""
+
+
+def fails(capsys, function, *arguments) -> str:
+    """Everything on standard error of a call that must end with exit code 2 and without a traceback."""
+    with pytest.raises(SystemExit) as error:
+        function(*arguments)
+    assert error.value.code == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return " ".join(message.replace("│", " ").split())
+
+
+def test_overrides_and_options():
+    words = ["stdlib", "--model.memory.memory_size=512", "--training.steps", "20", "--workdir", "here", "--seed", "3"]
+    config, options = parse(Options, "Train.", words)
+    expected = load_config("stdlib")
+    memory = dataclasses.replace(expected.model.memory, memory_size=512)
+    expected = dataclasses.replace(
+        expected,
+        model=dataclasses.replace(expected.model, memory=memory),
+        training=dataclasses.replace(expected.training, steps=20),
+        seed=3,
+    )
+    assert config == expected
+    assert options == Options(workdir="here")
+
+
+def test_path_of_a_config(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from memgpt_jax.config import ExperimentConfig\ndef config():\n    return ExperimentConfig(seed=7)\n"
+    )
+    config, _ = parse(Options, "Train.", [str(path)])
+    assert config == ExperimentConfig(seed=7)
+
+
+def test_none_tuples_and_booleans():
+    words = ["--model.memory_layers", "0", "2", "--model.remat", "True", "--evaluation.max_documents", "None"]
+    config = override(ExperimentConfig(), words)
+    assert config.model.memory_layers == (0, 2)
+    assert config.model.remat is True
+    assert config.evaluation.max_documents is None
+
+
+@pytest.mark.parametrize("words", [["--model.memory", "none"], ["--model.memory=none"]])
+def test_mechanism(words):
+    config = override(ExperimentConfig(), words)
+    assert config.model.memory == NoMemoryConfig()
+    back = override(config, ["--model.memory", "kv", "--model.memory.memory_size=8"])
+    assert back.model.memory == KVMemoryConfig(memory_size=8)
+
+
+def test_mechanism_keeps_equal_fields(monkeypatch):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class OtherConfig:
+        memory_size: int = 1
+        hops: int = 2
+
+    monkeypatch.setitem(command_line.MEMORIES, "other", (OtherConfig, None))
+    config = dataclasses.replace(ExperimentConfig(), seed=5)
+    model, words = command_line.choose_mechanism(config, ["--seed=1", "--model.memory", "other"])
+    assert model.model.memory == OtherConfig(memory_size=KVMemoryConfig().memory_size, hops=2)
+    assert words == ["--seed=1"]
+
+
+def test_help_shows_fields_types_defaults_and_meanings(capsys):
+    with pytest.raises(SystemExit) as error:
+        parse(Options, "Train.", ["stdlib", "--help"])
+    assert error.value.code == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--model.memory.memory-size INT Entries M that each layer keeps for each row." in text
+    assert "(default: 1024)" in text
+    assert "--workdir STR Folder of the run." in text
+    assert "--model.memory {none,kv" in text
+    for part in ("model", "memory", "data", "optimizer", "training", "evaluation"):
+        assert f"{part} options" in text
+
+
+def test_every_field_has_a_meaning(capsys):
+    with pytest.raises(SystemExit):
+        parse(Options, "Train.", ["--help"])
+    text = capsys.readouterr().out
+    for line, following in zip(text.splitlines(), text.splitlines()[1:], strict=False):
+        if line.startswith("│ --"):
+            assert following.strip("│ ") and not following.strip("│ ").startswith(("(default", "--")), line
+
+
+def test_wrong_names_and_values(capsys):
+    parse_words = lambda *words: fails(capsys, parse, Options, "Train.", list(words))  # noqa: E731
+    assert "--model.memory.select" in parse_words("stdlib", "--model.memory.slot=3")
+    assert "'log_bias', 'scale'" in parse_words("stdlib", "--model.memory.gate=foo")
+    assert "--training.steps" in parse_words("stdlib", "--training.steps=many")
+    assert "memory_size must be at least 0, got -4" in parse_words("stdlib", "--model.memory.memory_size=-4")
+    assert "none, kv" in parse_words("stdlib", "--model.memory", "vk")
+    message = parse_words("stdlib", "--training.sequence_length=65")
+    assert "training.sequence_length=65 must be a multiple of model.segment_length=128" in message
+    message = parse_words("stdlob")
+    assert "Perhaps you meant stdlib" in message and "quickstart, recall" in message
+    assert "the first argument must be a config" in parse_words("--seed=3")
+    assert "there is no config 'missing.py'" in parse_words("missing.py")
+
+
+def test_config_file_without_config(tmp_path, capsys):
+    (tmp_path / "empty.py").write_text("")
+    assert "does not define config()" in fails(capsys, parse, Options, "Train.", [str(tmp_path / "empty.py")])
+
+
+def test_script_without_config(capsys):
+    assert parse_arguments(Options, "Evaluate.", ["--workdir", "there"]) == Options(workdir="there")
+    assert "--workdir" in fails(capsys, parse_arguments, Options, "Evaluate.", ["--workdri", "there"])
+
+
+def test_sweep():
+    assert sweep(["model.memory.memory_size=0,64", "seed=0,1"]) == [
+        {"model.memory.memory_size": "0", "seed": "0"},
+        {"model.memory.memory_size": "0", "seed": "1"},
+        {"model.memory.memory_size": "64", "seed": "0"},
+        {"model.memory.memory_size": "64", "seed": "1"},
+    ]
+    words = sweep_words({"model.memory": "none", "model.memory_layers": "0 1"})
+    config = override(ExperimentConfig(), words)
+    assert config.model.memory == NoMemoryConfig() and config.model.memory_layers == (0, 1)
+
+
+@pytest.mark.parametrize("words", [["seed"], ["seed="], ["=1"], ["seed=1,,2"], ["seed=1", "seed=2"]])
+def test_wrong_sweeps(words):
+    with pytest.raises(ValueError, match="sweep"):
+        sweep(words)

@@ -1,0 +1,103 @@
+"""Imports flow one way, heavy libraries stay where they belong, and importing the package is cheap."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "memgpt_jax"
+
+# What each part may import of the others. `config` holds plain values; everything may read it.
+LAYERS = {
+    "shapes": set(),
+    "config": set(),
+    "config_json": {"config"},
+    "ops": {"shapes"},
+    "memory": {"shapes", "config", "ops"},
+    "models": {"shapes", "config", "ops", "memory"},
+    "parameters": {"config", "models"},
+    "data": {"config"},
+    "plots": set(),
+    "command_line": {"config", "memory"},
+    "generation": {"shapes", "config", "ops", "memory", "models"},
+    "evaluate": {"config", "models", "data"},
+    "training": {"shapes", "config", "config_json", "ops", "memory", "models", "data", "evaluate"},
+    "": {"config", "ops", "memory", "models", "parameters", "data", "generation", "evaluate", "training"},
+}
+ONLY_IN = {
+    "orbax": ["training/checkpoint.py"],
+    "tensorflow_datasets": ["data/"],
+    "array_record": ["data/"],
+    "grain": ["data/"],
+    "sentencepiece": ["data/"],
+    "matplotlib": ["plots.py"],
+    "tyro": ["command_line.py"],
+    "torch": [],
+    "transformers": [],
+    "tensorflow": [],
+}
+
+IMPORT_AND_REPORT = """
+import sys, time
+import jax, flax
+start = time.perf_counter()
+import memgpt_jax
+seconds = time.perf_counter() - start
+import json
+from jax._src import xla_bridge
+loaded = sorted({name.split(".")[0] for name in sys.modules})
+print(json.dumps({"seconds": seconds, "loaded": loaded, "devices": xla_bridge.backends_are_initialized()}))
+"""
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of all that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are written in full"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def part_of(path: Path) -> str:
+    """The layer of a file: `ops` for memgpt_jax/ops/read.py, `` for memgpt_jax/__init__.py."""
+    first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_layers(path):
+    part = part_of(path)
+    assert part in LAYERS, f"say in LAYERS what {part} may import"
+    used = {name.split(".")[1] for name in imported(path) if name.startswith("memgpt_jax.")}
+    assert not used - LAYERS[part] - {part}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_heavy_libraries_stay_in_place(path):
+    name = str(path.relative_to(PACKAGE))
+    used = {imported_name.split(".")[0] for imported_name in imported(path)}
+    for library in used & set(ONLY_IN):
+        assert any(name.startswith(place) for place in ONLY_IN[library]), f"{library} does not belong into {name}"
+
+
+def test_importing_is_cheap():
+    # Its own process, as this one has everything loaded; the better of two, as a first import may write bytecode.
+    command = [sys.executable, "-c", IMPORT_AND_REPORT]
+    outputs = [subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout for _ in range(2)]
+    reports = [json.loads(output) for output in outputs]
+    heavy = {"tensorflow_datasets", "sentencepiece", "orbax", "grain", "array_record", "matplotlib", "tensorboardX"}
+    assert not heavy & set(reports[0]["loaded"])
+    assert not reports[0]["devices"]
+    assert min(report["seconds"] for report in reports) < 2.0
