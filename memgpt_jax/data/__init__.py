@@ -9,17 +9,14 @@ from memgpt_jax.data.text import TokenizedText, documents, load_tokenizer
 from memgpt_jax.data.tokenizer import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_saved_tokenizer
 
 __all__ = [
-    # training
     "BatchIterator",
-    "train_batches",
-    "recall_batch",
-    # evaluation
-    "TokenizedText",
-    "documents",
-    # tokenizers
     "ByteTokenizer",
     "SentencePieceTokenizer",
+    "TokenizedText",
     "Tokenizer",
+    "documents",
     "load_saved_tokenizer",
     "load_tokenizer",
+    "recall_batch",
+    "train_batches",
 ]

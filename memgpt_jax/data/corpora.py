@@ -10,10 +10,12 @@ import difflib
 import io
 import os
 import platform
+import sys
 from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 from absl import logging
+from array_record.python.array_record_module import ArrayRecordReader
 
 from memgpt_jax.config import TextConfig
 from memgpt_jax.data import sources
@@ -84,23 +86,29 @@ class Corpus:
         self._prepare()
         expression = self._split_expression(list(self.builder.info.splits), split)
         source = self.builder.as_data_source(split=expression)
-        # A damaged ArrayRecord file opens without an error, with fewer records.
-        expected = self.builder.info.splits[expression].num_examples
-        if len(source) != expected:
-            raise ValueError(
-                f"{self.builder.data_path} is damaged: split {split!r} holds {len(source)} of {expected} documents; "
-                "delete that folder, and it is prepared again"
-            )
-        if expected == 0:
+        if len(source) == 0:
             raise ValueError(f"split {split!r} of {self.fingerprint} holds no documents")
-        count = min(expected, self.config.max_documents or expected)
+        self._check_counts(expression.partition("[")[0])
+        count = min(len(source), self.config.max_documents or len(source))
         feature = _text_feature(self.fingerprint, self.builder.info.features)
         return count, (self._document(source[index], index, feature, split) for index in range(count))
 
     def _prepare(self):
-        # TFDS talks much about local files; a download is worth its progress bars.
-        with _quiet() if isinstance(self.builder, _SourceFiles) else contextlib.nullcontext():
+        # A download is worth TFDS's progress bars; local files have ours.
+        talkative = sys.stderr.isatty() and not isinstance(self.builder, _SourceFiles)
+        with contextlib.nullcontext() if talkative else _quiet():
             self.builder.download_and_prepare(file_format="array_record")
+
+    def _check_counts(self, split: str):
+        # An ArrayRecord file that was cut short opens without an error, with no records.
+        info = self.builder.info.splits[split]
+        for path, expected in zip(info.filepaths, info.shard_lengths, strict=True):
+            found = ArrayRecordReader(str(path)).num_records()
+            if found != expected:
+                raise ValueError(
+                    f"{path} is damaged: it holds {found} of {expected} documents; delete its folder, and it is "
+                    "prepared again"
+                )
 
     def _split_expression(self, available: list[str], split: str) -> str:
         """How TFDS names the split. Where a set of TFDS has no valid or no test split, each is 5 % off train's end."""
@@ -127,6 +135,8 @@ class Corpus:
 
 def open_corpus(config: TextConfig) -> Corpus:
     """The corpus that the config names.
+
+    Sets of TFDS are looked for, and prepared, in `TFDS_DATA_DIR` if that is set, else below `config.cache_dir`.
 
     Raises:
         ValueError: there is no such corpus; the folder is absent or holds no text; Python's source is not there.

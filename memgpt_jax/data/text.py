@@ -17,7 +17,6 @@ from memgpt_jax.config import TextConfig
 from memgpt_jax.data.progress import track
 from memgpt_jax.data.sources import SPLITS, expand
 from memgpt_jax.data.tokenizer import (
-    MODEL_FILE,
     ByteTokenizer,
     SentencePieceTokenizer,
     Tokenizer,
@@ -107,13 +106,11 @@ def load_tokenizer(config: TextConfig) -> Tokenizer:
 def _load_trained_tokenizer(config: TextConfig) -> Tokenizer:
     from memgpt_jax.data.corpora import open_corpus
 
-    corpus = open_corpus(config)
-
     def train(folder: Path):
-        _, documents = corpus.read("train")
+        _, documents = open_corpus(config).read("train")
         train_sentencepiece((text for _, text in documents), config.tokenizer_vocab_size).save(folder)
 
-    key = (corpus.fingerprint, config.invalid_utf8, config.max_documents, config.tokenizer_vocab_size)
+    key = (open_corpus(config).fingerprint, config.invalid_utf8, config.max_documents, config.tokenizer_vocab_size)
     return _cached(config, "tokenizers", key, train, load_saved_tokenizer)
 
 
@@ -126,24 +123,24 @@ def documents(config: TextConfig, split: str, tokenizer: Tokenizer) -> Tokenized
 
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(map(repr, SPLITS))}, got {split!r}")
-    corpus = open_corpus(config)
 
     def tokenize(folder: Path):
-        count, texts = corpus.read(split)
+        count, texts = open_corpus(config).read(split)
         texts = track(texts, f"Tokenizing {config.corpus}, {split}", count)
         try:
             TokenizedText.write(folder, (tokenizer.encode(text) for _, text in texts), tokenizer)
         except ValueError as error:
             raise ValueError(f"split {split!r} of {config.path or config.corpus}: {error}") from None
 
-    key = (corpus.fingerprint, config.invalid_utf8, config.max_documents, split, tokenizer.fingerprint)
+    key = (open_corpus(config).fingerprint, config.invalid_utf8, config.max_documents, split, tokenizer.fingerprint)
     return _cached(config, "tokens", key, tokenize, TokenizedText)
 
 
 def _cached(config: TextConfig, kind: str, key: tuple, make: Callable[[Path], None], load: Callable):
     """Load what belongs to the key, made first where it is absent or damaged.
 
-    It is made in a temporary folder that is renamed when complete, one process at a time.
+    It is made in a temporary folder that is renamed when complete, one process at a time. `make` has to open the
+    corpus itself: while this process waited, another may have prepared it.
     """
     root = expand(config.cache_dir) / kind
     folder = root / hashlib.blake2b(repr((FORMAT, *key)).encode(), digest_size=16).hexdigest()
@@ -152,7 +149,7 @@ def _cached(config: TextConfig, kind: str, key: tuple, make: Callable[[Path], No
         if folder.exists():
             try:
                 return load(folder)
-            except (ValueError, OSError, KeyError) as error:
+            except (ValueError, KeyError, OSError, EOFError) as error:
                 logging.getLogger(__name__).warning("Making %s anew: %s", folder, error)
                 shutil.rmtree(folder)
         making = Path(tempfile.mkdtemp(prefix="making-", dir=root))

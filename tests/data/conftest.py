@@ -1,0 +1,21 @@
+"""A small folder corpus."""
+
+import pytest
+
+from memgpt_jax.config import TextConfig
+
+
+@pytest.fixture
+def folder_config(tmp_path):
+    """Makes a TextConfig of a folder with {split: texts}, cached beside it."""
+
+    def make(documents=None, **changes):
+        documents = documents or {"train": [f"document {i} " * (i + 1) for i in range(6)], "valid": ["held out"]}
+        for split, texts in documents.items():
+            (tmp_path / "corpus" / split).mkdir(parents=True, exist_ok=True)
+            for index, text in enumerate(texts):
+                (tmp_path / "corpus" / split / f"{index}.txt").write_text(text)
+        defaults = {"corpus": "folder", "path": str(tmp_path / "corpus"), "tokenizer": "byte"}
+        return TextConfig(**defaults | {"cache_dir": str(tmp_path / "cache")} | changes)
+
+    return make
