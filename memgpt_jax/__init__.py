@@ -1,0 +1,56 @@
+"""memgpt_jax: GPT decoders whose layers own a differentiable external memory.
+
+import memgpt_jax as mg
+"""
+
+from memgpt_jax.config import (
+    EvaluationConfig,
+    ExperimentConfig,
+    KVMemoryConfig,
+    ModelConfig,
+    NoMemoryConfig,
+    OptimizerConfig,
+    RecallConfig,
+    TextConfig,
+    TrainingConfig,
+)
+from memgpt_jax.memory import MEMORIES
+from memgpt_jax.models import (
+    MemGPT,
+    MemoryLayer,
+    ModelState,
+    apply,
+    diagnostics,
+    init,
+    init_state,
+    merge,
+    score_tokens,
+    split,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # configuration
+    "EvaluationConfig",
+    "ExperimentConfig",
+    "KVMemoryConfig",
+    "ModelConfig",
+    "NoMemoryConfig",
+    "OptimizerConfig",
+    "RecallConfig",
+    "TextConfig",
+    "TrainingConfig",
+    # the model, as a module and as pure functions
+    "MEMORIES",
+    "MemGPT",
+    "MemoryLayer",
+    "ModelState",
+    "apply",
+    "diagnostics",
+    "init",
+    "init_state",
+    "merge",
+    "score_tokens",
+    "split",
+]

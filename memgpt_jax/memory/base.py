@@ -1,0 +1,107 @@
+"""The interface of a memory mechanism.
+
+A mechanism is an NNX module that holds parameters only; its state goes in as an argument and comes out as a result.
+In time the order is: reset, then read, then write. A segment's tokens read what earlier segments wrote; when the
+segment is full, its tokens are written.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from memgpt_jax.shapes import Array, Bool, Float, Int32
+
+State = Any  # a pytree of arrays of fixed shapes, each with the batch axis first
+
+
+class Segment(NamedTuple):
+    """One segment of every row. Rows may hold fewer than T tokens when a call ends inside the segment."""
+
+    x: Float[Array, "B T D"]
+    reset: Bool[Array, "B T"]  # a document begins with this token
+    exists: Bool[Array, "B T"]  # the token belongs to the document that is open, or to one that begins here
+    new: Bool[Array, "B T"]  # the token arrived with this call (it was not read for before)
+    full: Bool[Array, "B"]  # all T tokens are there: write
+
+
+class Own(NamedTuple):
+    """What a block of Q tokens needs to know of its own segment."""
+
+    x: Float[Array, "B T D"]
+    document: Int32[Array, "B T"]  # equal for tokens of one document; 0: the one that was open before; -1: no token
+    place: Int32[Array, "B Q"]  # where in the segment each of the Q tokens stands
+
+
+def whole_segment(
+    x: Float[Array, "B T D"], reset: Bool[Array, "B T"] | None = None, valid: Bool[Array, "B T"] | None = None
+) -> Segment:
+    """The `Segment` of T tokens that all arrive at once."""
+    batch, length, _ = x.shape
+    reset = jnp.zeros((batch, length), bool) if reset is None else reset
+    valid = jnp.ones((batch, length), bool) if valid is None else valid
+    return Segment(x, reset, valid, valid, jnp.ones(batch, bool))
+
+
+def where_rows(condition: Bool[Array, "B"], yes: State, no: State) -> State:
+    """`yes` in the rows where the condition holds, else `no`."""
+    pick = lambda a, b: jnp.where(condition.reshape(-1, *(1,) * (a.ndim - 1)), a, b)  # noqa: E731
+    return jax.tree.map(pick, yes, no)
+
+
+class Memory(nnx.Module):
+    """Base of every mechanism: implement `init_state`, `read` and `write`; override `sequence` with a parallel form."""
+
+    def init_state(self, batch_size: int) -> State:
+        """An empty memory; it holds no parameters."""
+        raise NotImplementedError
+
+    def fresh(self, batch_size: int) -> State:
+        """The memory with which a document begins: `init_state` with learned initial entries in place."""
+        return self.init_state(batch_size)
+
+    def read(
+        self, x: Float[Array, "B Q D"], state: State, own: Own, counts: Bool[Array, "B Q"]
+    ) -> tuple[Float[Array, "B Q D"], State]:
+        """What each of Q tokens reads. Only tokens that count may change the state (usage statistics)."""
+        raise NotImplementedError
+
+    def write(self, x: Float[Array, "B T D"], state: State, live: Bool[Array, "B T"]) -> State:
+        """The memory after a full segment, of which only the `live` tokens (of the open document) are stored."""
+        raise NotImplementedError
+
+    def stats(self, state: State) -> dict[str, Array]:
+        """Measurements to log: occupancy, histogram of write gates, age of entries, bytes."""
+        return {}
+
+    def segment(self, segment: Segment, state: State) -> tuple[Float[Array, "B T D"], State]:
+        """Read for every token of a segment, then write the segment. The recurrent form, and the definition."""
+        batch, length, _ = segment.x.shape
+        document = jnp.cumsum(segment.reset, axis=1, dtype=jnp.int32)
+        place = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
+        own = Own(segment.x, jnp.where(segment.exists, document, -1), place)
+        after_reset = document > 0
+        has_reset = after_reset[:, -1]
+
+        def restart(before):
+            """Tokens after a reset read from a fresh memory, and it replaces the old one."""
+            read, state = before
+            fresh_read, fresh = self.read(segment.x, self.fresh(batch), own, segment.new & after_reset)
+            return jnp.where(after_reset[..., None], fresh_read, read), where_rows(has_reset, fresh, state)
+
+        before = self.read(segment.x, state, own, segment.new & ~after_reset)
+        read, state = jax.lax.cond(jnp.any(has_reset), restart, lambda before: before, before)
+        live = segment.exists & (document == document[:, -1:])
+        return read, where_rows(segment.full, self.write(segment.x, state, live), state)
+
+    def sequence(self, segments: Segment, state: State) -> tuple[Float[Array, "B S T D"], State]:
+        """`segment` over S segments (a `Segment` whose arrays have an S axis after the batch axis)."""
+        segments = jax.tree.map(lambda x: x.swapaxes(0, 1), segments)
+
+        def step(state, segment):
+            read, state = self.segment(segment, state)
+            return state, read
+
+        state, reads = jax.lax.scan(step, state, segments)
+        return reads.swapaxes(0, 1), state

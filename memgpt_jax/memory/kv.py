@@ -1,0 +1,325 @@
+"""MemGPT's memory: gated key-value entries, appended a segment at a time and read by attention."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from memgpt_jax.config import KVMemoryConfig
+from memgpt_jax.memory.base import Memory, Own, where_rows
+from memgpt_jax.ops import (
+    Entries,
+    Source,
+    append,
+    causal_conv,
+    flat_dot_general,
+    map_rows,
+    pool_entries,
+    read,
+    read_mass,
+    select_highest_gate,
+    take,
+)
+from memgpt_jax.shapes import Array, Float
+
+
+class KVState(NamedTuple):
+    """Bytes per row: M (2 H K itemsize + 13) + (writer_conv - 1) D itemsize, with 4 M more for `least_read`."""
+
+    entries: Entries
+    tail: Float[Array, "B W-1 D"]  # the tokens before the segment that the Writer's convolution still reaches
+
+
+class KVMemory(Memory):
+    """Gated append key-value memory.
+
+        Reader   r = W_o sum_i softmax_i(t_h q . k_i + [log g_i]) v_i,                q = W_q x
+        Writer   g = sigmoid(W_g x + b_g),  k = W_k conv(x) + b_k,  v = W_v x + b_v;  append
+
+    `x` is the normalised stream. With `qk_norm`, q and k have unit length and t_h is learned, else t = K^-1/2.
+    Keys carry no positions. See `KVMemoryConfig` for the choices.
+    """
+
+    def __init__(self, config: KVMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+        self.config, self.d_model, self.segment_length, self.dtype = config, d_model, segment_length, jnp.dtype(dtype)
+        heads, width = config.num_heads, config.head_dim
+        normal = jax.nn.initializers.normal
+
+        def linear(d_in, d_out, **options):
+            options = {"dtype": self.dtype, "dot_general": flat_dot_general, "rngs": rngs} | options
+            return nnx.Linear(d_in, d_out, kernel_init=normal(d_in**-0.5), **options)
+
+        self.query = linear(d_model, heads * width, use_bias=False)
+        self.key = linear(d_model, heads * width)
+        self.value = linear(d_model, heads * width)
+        self.output = linear(heads * width, d_model, use_bias=False)
+        if config.gate != "none":
+            bias_init = jax.nn.initializers.constant(config.gate_bias)
+            self.write_gate = linear(d_model, 1, dtype=jnp.float32, bias_init=bias_init)
+        if config.writer_conv > 1:
+            shape = (config.writer_conv, d_model)
+            self.conv_kernel = nnx.Param(normal(config.writer_conv**-0.5)(rngs.params(), shape))
+        if config.qk_norm:
+            self.log_temperature = nnx.Param(jnp.full(heads, jnp.log(jnp.float32(config.temperature))))
+        if config.recency_bias:
+            self.recency_bias = nnx.Param(jnp.full(heads, -2.0, jnp.float32))
+        if config.null_entry:
+            self.null_key = nnx.Param(jnp.zeros((heads, width), jnp.float32))
+        if config.initial_entries:
+            shape = (config.initial_entries, heads, width)
+            self.initial_keys = nnx.Param(normal(width**-0.5)(rngs.params(), shape))
+            self.initial_values = nnx.Param(normal(1.0)(rngs.params(), shape))
+        if config.select == "pool":
+            shape = (config.select_size, heads, width)
+            self.pool_queries = nnx.Param(normal(width**-0.5)(rngs.params(), shape))
+
+    def init_state(self, batch_size):
+        config, size = self.config, self.config.memory_size
+        stored = (batch_size, size, config.num_heads, config.head_dim)
+        entries = Entries(
+            keys=jnp.zeros(stored, self.dtype),
+            values=jnp.zeros(stored, self.dtype),
+            log_gate=jnp.zeros((batch_size, size), jnp.float32),
+            valid=jnp.zeros((batch_size, size), bool),
+            age=jnp.zeros((batch_size, size), jnp.int32),
+            read_mass=self._no_mass(batch_size, size),
+        )
+        return KVState(entries, jnp.zeros((batch_size, config.writer_conv - 1, self.d_model), self.dtype))
+
+    def fresh(self, batch_size):
+        state, num = self.init_state(batch_size), self.config.initial_entries
+        if num == 0:
+            return state
+        keys = self._unit(self.initial_keys[...]).astype(self.dtype)
+        values = self.initial_values[...].astype(self.dtype)
+        entries = state.entries._replace(
+            keys=state.entries.keys.at[:, -num:].set(keys[None]),
+            values=state.entries.values.at[:, -num:].set(values[None]),
+            valid=state.entries.valid.at[:, -num:].set(True),
+        )
+        return state._replace(entries=entries)
+
+    def read(self, x, state, own, counts):
+        query, entries = self._query(x), state.entries
+        visible = jnp.broadcast_to(entries.valid[:, None], (*x.shape[:2], entries.valid.shape[1]))
+        sources = [self._source(entries, visible)]
+        if self.config.visibility == "token":
+            written = self._gated(self._entries(own.x, own.document, state.tail))
+            sources.append(self._source(written, _own_visible(own)))
+        out = read(query, sources, *self._extras())
+        if self.config.evict == "least_read":
+            mass = read_mass(query, sources, *self._extras(), counts)[:, : self.config.memory_size]
+            entries = entries._replace(read_mass=entries.read_mass + jax.lax.stop_gradient(mass))
+        return self._output(out), state._replace(entries=entries)
+
+    def write(self, x, state, live):
+        document = jnp.where(live, 0, -1)
+        new = self._select(self._entries(x, document, state.tail))
+        entries = append(state.entries, new, self.config.evict)
+        seen, documents = self._with_tail(x, document, state.tail)
+        last = x.shape[1]  # the places from here on are the W - 1 last ones
+        return KVState(entries, jnp.where((documents[:, last:] == 0)[..., None], seen[:, last:], 0))
+
+    def sequence(self, segments, state):
+        """All segments at once, equal to the scan over `segment`: write everything, then read in parallel.
+
+        Which entries a segment sees depends on gates, resets and time alone, so a scan over these small arrays finds
+        their places among the E entries in play: M old ones, the initial ones, S N new ones. Only `least_read`
+        depends on what was read, and takes the scan over `segment`.
+        """
+        if self.config.evict == "least_read":
+            return super().sequence(segments, state)
+        batch, num_segments, length, width = segments.x.shape
+        per_segment = (batch, num_segments, length)
+        resets = jnp.cumsum(segments.reset, axis=2, dtype=jnp.int32)  # within the segment
+        live = segments.exists & (resets == resets[:, :, -1:])
+        document = jnp.cumsum(segments.reset.reshape(batch, -1), axis=1, dtype=jnp.int32)
+        open_document = document[:, -1:]
+        document = jnp.where(segments.exists.reshape(batch, -1), document, -1)
+
+        x = segments.x.reshape(batch, num_segments * length, width)
+        own = self._entries(x, document, state.tail)
+        new = own._replace(valid=live.reshape(batch, -1))
+        new = jax.tree.map(lambda x: x.reshape(batch * num_segments, length, *x.shape[2:]), new)
+        new = jax.tree.map(lambda x: x.reshape(batch, num_segments, *x.shape[1:]), self._select(new))
+
+        start = self.fresh(batch).entries
+        initial = jax.tree.map(lambda x: x[:, self.config.memory_size - self.config.initial_entries :], start)
+        flat_new = jax.tree.map(lambda x: x.reshape(batch, -1, *x.shape[3:]), new)
+        in_play = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), state.entries, initial, flat_new)
+        seen, final = self._places(segments, state.entries, start, new)
+
+        rows = {"query": self._query(x).reshape(*per_segment, self.config.num_heads, -1)}
+        rows |= {"seen": seen, "after_reset": resets > 0, "in_play": in_play, "initial": initial}
+        if self.config.visibility == "token":
+            rows["own"] = jax.tree.map(lambda x: x.reshape(*per_segment, *x.shape[2:]), self._gated(own))
+            rows["document"] = document.reshape(per_segment)
+        out = map_rows(self._read_row, rows, recompute=False).reshape(batch, num_segments * length, -1)
+
+        entries = take(in_play, final.keys)._replace(valid=final.valid, age=final.age)
+        tail, documents = self._with_tail(x, document, state.tail)
+        written = jnp.sum(segments.full, axis=1, dtype=jnp.int32)[:, None] * length
+        tail, documents = take((tail, documents), written + jnp.arange(state.tail.shape[1], dtype=jnp.int32)[None, :])
+        tail = jnp.where((documents == open_document)[..., None], tail, 0)
+        return self._output(out).reshape(segments.x.shape), KVState(_clean(entries), tail)
+
+    def _places(self, segments, old, start, new):
+        """Where the entries that each segment sees stand among those in play: `Entries` whose keys are places.
+
+        Returns those at the start of each segment, [B, S, M], and those after the last full one, [B, M].
+        """
+        batch, num_segments, num_new = new.valid.shape
+        size, num_initial = self.config.memory_size, self.config.initial_entries
+        index = jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32), (batch, size))
+        places = jnp.arange(num_segments * num_new, dtype=jnp.int32).reshape(1, num_segments, num_new)
+        places = jnp.broadcast_to(size + num_initial + places, (batch, num_segments, num_new))
+        strip = lambda entries, keys: entries._replace(keys=keys, values=None, read_mass=None)  # noqa: E731
+
+        def step(seen, segment):
+            new, has_reset, full = segment
+            restart = strip(start, jnp.where(start.valid, index + num_initial, seen.keys))
+            kept = where_rows(has_reset, restart, seen)
+            return where_rows(full, append(kept, new, self.config.evict), kept), seen
+
+        by_segment = (strip(new, places), jnp.any(segments.reset, axis=2), segments.full)
+        by_segment = jax.tree.map(lambda x: x.swapaxes(0, 1), jax.lax.stop_gradient(by_segment))
+        final, seen = jax.lax.scan(step, jax.lax.stop_gradient(strip(old, index)), by_segment)
+        return jax.tree.map(lambda x: x.swapaxes(0, 1), seen), final
+
+    def _read_row(self, row):
+        """What every segment of one batch row reads: [S, T, H, K]."""
+        in_play, initial = row.pop("in_play"), row.pop("initial")
+        contiguous = self.config.evict == "oldest" and self.config.initial_entries == 0 < self.config.memory_size
+        as_row = lambda tree: jax.tree.map(lambda x: x[None], tree)  # noqa: E731
+
+        def read_segment(segment):
+            seen, after_reset = segment["seen"], segment["after_reset"]
+            if contiguous:  # a slice is faster than a gather
+                fetch = lambda x: jax.lax.dynamic_slice_in_dim(x, seen.keys[0], seen.keys.shape[0])  # noqa: E731
+            else:
+                fetch = lambda x: x[seen.keys]  # noqa: E731
+            entries = jax.tree.map(fetch, in_play)._replace(valid=seen.valid, age=seen.age)
+            sources = [self._source(as_row(entries), (seen.valid[None] & ~after_reset[:, None])[None])]
+            if self.config.initial_entries:
+                visible = jnp.broadcast_to(after_reset[:, None], (*after_reset.shape, initial.valid.shape[0]))
+                sources.append(self._source(as_row(initial), visible[None]))
+            if self.config.visibility == "token":
+                document = segment["document"]
+                visible = _own_visible(Own(None, document[None], jnp.arange(document.shape[0])[None]))
+                sources.append(self._source(as_row(segment["own"]), visible))
+            return read(segment["query"][None], sources, *self._extras())[0]
+
+        return map_rows(read_segment, row)
+
+    def stats(self, state):
+        entries, config = state.entries, self.config
+        valid = entries.valid.astype(jnp.float32)
+        bins = jnp.clip((jnp.exp(entries.log_gate) * 10).astype(jnp.int32), 0, 9)
+        histogram = jnp.sum((bins[..., None] == jnp.arange(10)) * valid[..., None], axis=(0, 1))
+        return {
+            "occupancy": jnp.sum(valid) / max(1, valid.size),
+            "write_gate_histogram": histogram / jnp.maximum(jnp.sum(valid), 1),
+            "age_mean": jnp.sum(entries.age * entries.valid) / jnp.maximum(jnp.sum(valid), 1),
+            "bytes": jnp.asarray(sum(x.nbytes for x in jax.tree.leaves(state)) / max(1, valid.shape[0]), jnp.float32),
+        }
+
+    def _unit(self, x):
+        """Unit length in float32, or unchanged without qk_norm."""
+        if not self.config.qk_norm:
+            return x
+        x = x.astype(jnp.float32)
+        return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
+
+    def _heads(self, x):
+        return x.reshape(*x.shape[:-1], self.config.num_heads, self.config.head_dim)
+
+    def _query(self, x):
+        query = self._unit(self._heads(self.query(x)))
+        if self.config.qk_norm:
+            query = query * jnp.exp(self.log_temperature[...])[None, None, :, None]
+        else:
+            query = query * jnp.asarray(self.config.head_dim**-0.5, query.dtype)
+        return query.astype(self.dtype)
+
+    def _output(self, out):
+        return self.output(out.reshape(*out.shape[:2], -1))
+
+    def _extras(self):
+        """The null entry's key and the recency slopes, where they are configured."""
+        null_key = self.null_key[...] if self.config.null_entry else None
+        recency = jax.nn.softplus(self.recency_bias[...]) if self.config.recency_bias else None
+        return null_key, recency
+
+    def _no_mass(self, batch_size, num):
+        """Read statistics are kept only where eviction uses them."""
+        return jnp.zeros((batch_size, num), jnp.float32) if self.config.evict == "least_read" else None
+
+    def _with_tail(self, x, document, tail):
+        """Inputs and their documents, with the W - 1 before them in front; those belong to document 0."""
+        before = jnp.zeros(tail.shape[:2], document.dtype)
+        return jnp.concatenate([tail.astype(x.dtype), x], axis=1), jnp.concatenate([before, document], axis=1)
+
+    def _entries(self, x, document, tail) -> Entries:
+        """The entries of L tokens, before selection and gating."""
+        batch, length, _ = x.shape
+        convolved = x
+        if self.config.writer_conv > 1:
+            seen, documents = self._with_tail(x, document, tail)
+            stop = None if self.config.bptt_segments is None else self.segment_length
+            convolved = causal_conv(seen, documents, self.conv_kernel[...].astype(x.dtype), stop)
+        log_gate = jnp.zeros((batch, length), jnp.float32)
+        if self.config.gate != "none":
+            log_gate = jax.nn.log_sigmoid(self.write_gate(x.astype(jnp.float32))[..., 0])
+        return Entries(
+            keys=self._unit(self._heads(self.key(convolved))).astype(self.dtype),
+            values=self._heads(self.value(x)),
+            log_gate=log_gate,
+            valid=document >= 0,
+            age=jnp.zeros((batch, length), jnp.int32),
+            read_mass=self._no_mass(batch, length),
+        )
+
+    def _select(self, entries: Entries) -> Entries:
+        """What a segment stores of its T entries, gated."""
+        if self.config.select == "highest_gate":
+            entries = select_highest_gate(entries, self.config.select_size)
+        elif self.config.select == "pool":
+            entries = pool_entries(entries, self.pool_queries[...])
+            entries = entries._replace(keys=self._unit(entries.keys).astype(self.dtype))
+        return _clean(self._gated(entries))
+
+    def _gated(self, entries: Entries) -> Entries:
+        """The gate's effect on what is stored; `log_bias` acts when it is read."""
+        gate = jnp.exp(entries.log_gate)[..., None, None].astype(self.dtype)
+        if self.config.gate == "scale":
+            entries = entries._replace(keys=entries.keys * gate)
+        if self.config.gate in ("scale", "scale_value"):
+            entries = entries._replace(values=entries.values * gate)
+        return entries
+
+    def _source(self, entries: Entries, visible) -> Source:
+        """Entries as the Reader takes them: no gradient into those older than `bptt_segments`."""
+        if self.config.bptt_segments is not None:
+            recent = entries.age <= self.config.bptt_segments
+            stopped = jax.lax.stop_gradient(entries)
+            entries = jax.tree.map(
+                lambda x, cut: jnp.where(recent.reshape(*recent.shape, *(1,) * (x.ndim - 2)), x, cut), entries, stopped
+            )
+        bias = entries.log_gate if self.config.gate == "log_bias" else jnp.zeros_like(entries.log_gate)
+        return Source(entries.keys, entries.values, bias, entries.age, visible)
+
+
+def _own_visible(own: Own):
+    """[B, Q, T]: a token sees the earlier tokens of its document in its own segment, itself included."""
+    document = jnp.take_along_axis(own.document, own.place, axis=1)
+    earlier = jnp.arange(own.document.shape[1])[None, None, :] <= own.place[..., None]
+    return (own.document[:, None, :] == document[..., None]) & (own.document >= 0)[:, None, :] & earlier
+
+
+def _clean(entries: Entries) -> Entries:
+    """Zeros where an entry is not valid, so that equal memories are equal arrays."""
+    return jax.tree.map(
+        lambda x: jnp.where(entries.valid.reshape(*entries.valid.shape, *(1,) * (x.ndim - 2)), x, jnp.zeros_like(x)),
+        entries,
+    )

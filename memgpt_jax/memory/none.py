@@ -1,0 +1,22 @@
+"""No memory: the baseline as a mechanism."""
+
+import jax.numpy as jnp
+
+from memgpt_jax.config import NoMemoryConfig
+from memgpt_jax.memory.base import Memory
+
+
+class NoMemory(Memory):
+    """Reads 0 and stores nothing. State: 0 bytes."""
+
+    def __init__(self, config: NoMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs):
+        pass
+
+    def init_state(self, batch_size):
+        return ()
+
+    def read(self, x, state, own, counts):
+        return jnp.zeros_like(x), state
+
+    def write(self, x, state, live):
+        return state

@@ -1,0 +1,145 @@
+"""A memory in a stream: any way of cutting the stream into calls gives the same reads and the same state."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from memgpt_jax.memory.base import Memory, Own, Segment, State, where_rows
+from memgpt_jax.shapes import Array, Bool, Float, Int32
+
+
+class StreamState(NamedTuple):
+    """A memory and the tokens of the segment that is not full yet."""
+
+    memory: State
+    pending: Float[Array, "B T D"]  # tokens of the open segment at their places; 0 where there is none
+    offset: Int32[Array, "B"]  # how many places of it are taken, 0 <= offset < T
+    start: Int32[Array, "B"]  # the first of them that belongs to the open document
+    fresh: Bool[Array, "B"]  # the row has seen no token: `memory.fresh` takes the place of `memory`
+
+
+def init_stream_state(memory: Memory, batch_size: int, segment_length: int, d_model: int, dtype) -> StreamState:
+    """The state before the first token. It holds no parameters."""
+    zeros = jnp.zeros(batch_size, jnp.int32)
+    pending = jnp.zeros((batch_size, segment_length, d_model), dtype)
+    return StreamState(memory.init_state(batch_size), pending, zeros, zeros, jnp.ones(batch_size, bool))
+
+
+def stream(
+    memory: Memory,
+    x: Float[Array, "B L D"],
+    state: StreamState,
+    reset: Bool[Array, "B L"],
+    valid: Bool[Array, "B L"],
+    aligned: bool = False,
+) -> tuple[Float[Array, "B L D"], StreamState]:
+    """What each token reads, and the state after the call. Only trailing tokens of a row may be not valid.
+
+    `aligned` promises that every row stands at a segment boundary, every token is valid and T divides L: then the
+    tokens need not be moved to their places. If the promise is broken, every read is NaN.
+    """
+    if x.shape[1] == 1:
+        return _one_token(memory, x, state, reset, valid)
+    replaced = _replace(memory, state.memory, state.fresh)
+    state = state._replace(memory=replaced, fresh=jnp.zeros_like(state.fresh))
+    if aligned:
+        return _aligned(memory, x, state, reset, valid)
+    return _unaligned(memory, x, state, reset, valid)
+
+
+def _replace(memory: Memory, state: State, rows: Bool[Array, "B"]) -> State:
+    """The state with a fresh memory in the given rows."""
+    fresh = lambda state: where_rows(rows, memory.fresh(rows.shape[0]), state)  # noqa: E731
+    return jax.lax.cond(jnp.any(rows), fresh, lambda state: state, state)
+
+
+def _one_token(memory, x, state, reset, valid):
+    """Decoding: read for one token of each row, and write the rows whose segment is full now."""
+    batch, segment_length, _ = state.pending.shape
+    exists, begins = valid[:, 0], reset[:, 0] & valid[:, 0]
+    replaced = _replace(memory, state.memory, begins | (state.fresh & exists))
+    start = jnp.where(begins, state.offset, state.start)
+    place = jnp.arange(segment_length)[None, :]
+    live = place >= start[:, None]
+    here = (place == state.offset[:, None]) & valid
+    pending = jnp.where(here[..., None], x.astype(state.pending.dtype), jnp.where(live[..., None], state.pending, 0))
+
+    own = Own(pending, jnp.where(live & (place <= state.offset[:, None]), 0, -1), state.offset[:, None])
+    read, replaced = memory.read(x, replaced, own, valid)
+
+    full = exists & (state.offset + 1 == segment_length)
+    write = lambda kept: where_rows(full, memory.write(pending, kept, live), kept)  # noqa: E731
+    written = jax.lax.cond(jnp.any(full), write, lambda kept: kept, replaced)
+    return jnp.where(valid[..., None], read, 0), StreamState(
+        memory=written,
+        pending=jnp.where(full[:, None, None], 0, pending),
+        offset=jnp.where(exists, (state.offset + 1) % segment_length, state.offset),
+        start=jnp.where(full, 0, start),
+        fresh=state.fresh & ~exists,
+    )
+
+
+def _aligned(memory, x, state, reset, valid):
+    """Whole segments: the tokens are already at their places."""
+    batch, length, width = x.shape
+    segment_length = state.pending.shape[1]
+    if length % segment_length:
+        raise ValueError(f"aligned=True needs a multiple of segment_length={segment_length} tokens, got {length}")
+    shape = (batch, length // segment_length, segment_length)
+    kept_promise = jnp.all(state.offset == 0) & jnp.all(valid)
+    x = jnp.where(kept_promise, x, jnp.nan).reshape(*shape, width)
+    everywhere = jnp.ones(shape, bool)
+    segments = Segment(x, reset.reshape(shape), everywhere, everywhere, jnp.ones(shape[:2], bool))
+    read, memory_state = memory.sequence(segments, state.memory)
+    state = state._replace(
+        memory=memory_state, pending=jnp.zeros_like(state.pending), start=jnp.zeros_like(state.start)
+    )
+    return read.reshape(batch, length, width), state
+
+
+def _unaligned(memory, x, state, reset, valid):
+    """Any place and any number of tokens: lay pending and new tokens out in segments, each row at its own offset."""
+    batch, length, width = x.shape
+    segment_length = state.pending.shape[1]
+    num_segments = (segment_length - 1 + length + segment_length - 1) // segment_length
+    shape = (batch, num_segments, segment_length)
+    offset, tokens = state.offset[:, None], jnp.sum(valid, axis=1, dtype=jnp.int32)[:, None]
+
+    cell = jnp.arange(num_segments * segment_length, dtype=jnp.int32)[None, :]
+    new = (cell >= offset) & (cell < offset + tokens)
+    exists = new | ((cell >= state.start[:, None]) & (cell < offset))
+    call_index = jnp.clip(cell - offset, 0, length - 1)
+    cells_reset = jnp.take_along_axis(reset, call_index, axis=1) & new
+    source = jnp.where(cell < offset, jnp.minimum(cell, segment_length - 1), segment_length + call_index)
+    both = jnp.concatenate([state.pending.astype(x.dtype), x], axis=1)
+    cells = jnp.where(exists[..., None], jnp.take_along_axis(both, source[..., None], axis=1), 0)
+    num_full = (offset + tokens) // segment_length  # [B, 1]
+    segments = Segment(
+        cells.reshape(*shape, width),
+        cells_reset.reshape(shape),
+        exists.reshape(shape),
+        new.reshape(shape),
+        jnp.arange(num_segments)[None, :] < num_full,
+    )
+    read, memory_state = memory.sequence(segments, state.memory)
+    read = read.reshape(batch, num_segments * segment_length, width)
+    read = jnp.take_along_axis(read, (offset + jnp.arange(length)[None, :])[..., None], axis=1)
+
+    open_segment = jnp.minimum(num_full, num_segments - 1)  # past the end when it is empty: then nothing in it counts
+    in_open = jnp.take_along_axis(segments.reset, open_segment[..., None], axis=1)[:, 0]
+    last_reset = jnp.max(jnp.where(in_open, jnp.arange(segment_length, dtype=jnp.int32)[None, :], -1), axis=1)
+    last_reset = jnp.where(num_full[:, 0] < num_segments, last_reset, -1)
+    start = jnp.where(last_reset >= 0, last_reset, jnp.where(num_full[:, 0] == 0, state.start, 0))
+    offset = (state.offset + tokens[:, 0]) % segment_length
+    pending = jnp.take_along_axis(segments.x, open_segment[..., None, None], axis=1)[:, 0]
+    place = jnp.arange(segment_length)[None, :]
+    taken = (place >= start[:, None]) & (place < offset[:, None])
+    pending = jnp.where(taken[..., None], pending, 0).astype(state.pending.dtype)
+    return jnp.where(valid[..., None], read, 0), StreamState(
+        memory=memory_state,
+        pending=pending,
+        offset=offset,
+        start=start,
+        fresh=state.fresh,
+    )

@@ -1,0 +1,146 @@
+"""The layers of a decoder block: each takes a stream and its own state, and returns both."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from memgpt_jax.config import ModelConfig
+from memgpt_jax.ops import attend, flat_dot_general, masked_bias, rotate, window_attention
+from memgpt_jax.shapes import Array, Bool, Flags, Float, Int32, Stream
+
+
+def linear(config: ModelConfig, d_in: int, d_out: int, rngs: nnx.Rngs, **options) -> nnx.Linear:
+    """A fan-in initialised matmul in the compute type; no bias unless asked for."""
+    options = {"use_bias": False, "dtype": jnp.dtype(config.dtype), "dot_general": flat_dot_general} | options
+    return nnx.Linear(d_in, d_out, kernel_init=jax.nn.initializers.normal(d_in**-0.5), rngs=rngs, **options)
+
+
+def norm(config: ModelConfig, width: int, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
+    """The configured normalisation; statistics in float32."""
+    kind = {"rmsnorm": nnx.RMSNorm, "layernorm": nnx.LayerNorm}[config.norm]
+    return kind(width, dtype=jnp.dtype(config.dtype), rngs=rngs)
+
+
+def dropout(x: Array, rate: float, key: Array | None) -> Array:
+    """Zero each element with probability `rate` and scale the rest; nothing without a key."""
+    if key is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), 0)
+
+
+class WindowCache(NamedTuple):
+    """The last W tokens' keys and values: a ring of W slots per row."""
+
+    keys: Float[Array, "B W G K"]  # rotated to their own positions
+    values: Float[Array, "B W G K"]
+    valid: Bool[Array, "B W"]  # the slot holds a token of the open document
+    cursor: Int32[Array, "B"]  # the slot that the next token takes
+
+
+def split_heads(x: Array, head_dim: int) -> Array:
+    """[..., heads * head_dim] -> [..., heads, head_dim]."""
+    return x.reshape(*x.shape[:-1], -1, head_dim)
+
+
+class SelfAttention(nnx.Module):
+    """Causal sliding-window self-attention with a window cache.
+
+    out_i = W_o concat_h sum_j softmax_j(q_i . k_j / sqrt(K)) v_j over the last `window_size` tokens of i's document.
+    """
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.config = config
+        width = config.attention_head_dim
+        self.query_key_value = linear(config, config.d_model, (config.num_heads + 2 * config.kv_heads) * width, rngs)
+        self.output = linear(config, config.num_heads * width, config.d_model, rngs)
+        if config.qk_norm:
+            self.query_norm, self.key_norm = nnx.RMSNorm(width, rngs=rngs), nnx.RMSNorm(width, rngs=rngs)
+
+    def init_state(self, batch_size: int) -> WindowCache:
+        """An empty window."""
+        config = self.config
+        shape = (batch_size, config.window_size, config.kv_heads, config.attention_head_dim)
+        zeros = jnp.zeros(shape, jnp.dtype(config.dtype))
+        return WindowCache(zeros, zeros, jnp.zeros(shape[:2], bool), jnp.zeros(batch_size, jnp.int32))
+
+    def __call__(
+        self, x: Stream, cache: WindowCache, positions: Int32[Array, "B L"], reset: Flags, valid: Flags
+    ) -> tuple[Stream, WindowCache]:
+        config = self.config
+        heads = split_heads(self.query_key_value(x), config.attention_head_dim)
+        query, key, value = jnp.split(heads, [config.num_heads, config.num_heads + config.kv_heads], axis=2)
+        if config.qk_norm:
+            query, key = self.query_norm(query).astype(x.dtype), self.key_norm(key).astype(x.dtype)
+        if config.position == "rotary":
+            query, key = (rotate(a, positions, config.rotary_base) for a in (query, key))
+
+        document = jnp.cumsum(reset, axis=1, dtype=jnp.int32)
+        updated = update_window(cache, key, value, document, valid)
+        if x.shape[1] == 1:
+            out = read_window(query, updated)
+        else:
+            past = time_ordered(cache)
+            out = window_attention(
+                query,
+                jnp.concatenate([past.keys, key], axis=1),
+                jnp.concatenate([past.values, value], axis=1),
+                document,
+                jnp.concatenate([jnp.where(past.valid, 0, -1), document], axis=1),
+                window_size=config.window_size,
+            )
+        return self.output(out.reshape(*out.shape[:2], -1)), updated
+
+
+def update_window(cache: WindowCache, key, value, document: Int32[Array, "B L"], valid: Flags) -> WindowCache:
+    """The window after L more tokens, of which only the open document's stay visible."""
+    batch, size = cache.valid.shape
+    index = jnp.arange(document.shape[1], dtype=jnp.int32)[None, :]
+    tokens = jnp.sum(valid, axis=1, dtype=jnp.int32)[:, None]
+    stays = (index < tokens) & (index >= tokens - size)
+    slot = jnp.where(stays, (cache.cursor[:, None] + index) % size, size)  # slot `size` does not exist: dropped
+    row = jnp.arange(batch)[:, None]
+    last = jnp.max(jnp.where(valid, document, 0), axis=1, keepdims=True)
+    put = lambda old, new: old.at[row, slot].set(new, mode="drop")  # noqa: E731
+    return WindowCache(
+        keys=put(cache.keys, key),
+        values=put(cache.values, value),
+        valid=put(cache.valid & (last == 0), document == last),
+        cursor=(cache.cursor + tokens[:, 0]) % size,
+    )
+
+
+def time_ordered(cache: WindowCache) -> WindowCache:
+    """The same window with its oldest slot first."""
+    size = cache.valid.shape[1]
+    slot = (cache.cursor[:, None] + jnp.arange(size, dtype=jnp.int32)[None, :]) % size
+    row = jnp.arange(slot.shape[0])[:, None]
+    return WindowCache(cache.keys[row, slot], cache.values[row, slot], cache.valid[row, slot], cache.cursor)
+
+
+def read_window(query: Float[Array, "B 1 H K"], cache: WindowCache) -> Float[Array, "B 1 H K"]:
+    """Attention of one token over a window that already holds it."""
+    batch, _, num_heads, head_dim = query.shape
+    query = (query * jnp.asarray(head_dim**-0.5, query.dtype)).reshape(batch, cache.keys.shape[2], -1, 1, head_dim)
+    bias = masked_bias(cache.valid)[:, None, None, None, :]
+    out = attend(query, cache.keys.swapaxes(1, 2), cache.values.swapaxes(1, 2), bias)
+    return out.reshape(batch, 1, num_heads, head_dim)
+
+
+class FeedForward(nnx.Module):
+    """W_2 gelu(W_1 x), or W_2 (silu(W_1 x) * W_3 x) for SwiGLU."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.config = config
+        hidden = config.feed_forward_dim * (2 if config.activation == "swiglu" else 1)
+        self.input = linear(config, config.d_model, hidden, rngs)
+        self.output = linear(config, config.feed_forward_dim, config.d_model, rngs)
+
+    def __call__(self, x: Stream) -> Stream:
+        hidden = self.input(x)
+        if self.config.activation == "swiglu":
+            gate, value = jnp.split(hidden, 2, axis=-1)
+            return self.output(jax.nn.silu(gate) * value)
+        return self.output(jax.nn.gelu(hidden))

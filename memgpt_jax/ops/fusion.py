@@ -1,0 +1,18 @@
+"""How a memory read joins the residual stream."""
+
+import jax
+import jax.numpy as jnp
+
+from memgpt_jax.shapes import Array, Float, Float32
+
+
+def gated_fusion(
+    stream: Float[Array, "... D"], read: Float[Array, "... D"], gate_logit: Float32[Array, "... C"]
+) -> tuple[Float[Array, "... D"], Float32[Array, "... C"]]:
+    """f = lambda * h + (1 - lambda) * r with lambda = sigmoid(gate_logit), in float32; returns (f, lambda).
+
+    C gates share the D channels evenly: C = D is one gate per channel, C = H one per head-sized group.
+    """
+    gate = jax.nn.sigmoid(gate_logit.astype(jnp.float32))
+    spread = jnp.repeat(gate, stream.shape[-1] // gate.shape[-1], axis=-1).astype(stream.dtype)
+    return spread * stream + (1 - spread) * read, gate
