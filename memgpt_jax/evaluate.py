@@ -75,8 +75,7 @@ def document_losses(config: ExperimentConfig, params, document_id: int, texts: l
     score = jax.jit(
         lambda params, tokens, targets, state: models.score_tokens(
             config.model, params, tokens, targets, state, aligned=True
-        ),
-        donate_argnums=3,
+        )
     )
     losses = [np.empty(len(text)) for text in texts]
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))

@@ -1,0 +1,40 @@
+"""Plots are written, with labelled axes and error bars where there are seeds."""
+
+import pytest
+
+from memgpt_jax import plots
+
+
+def curve(value: float) -> list[dict]:
+    return [
+        {"start": 0, "end": 64, "bits_per_byte": value, "tokens": 10, "bytes": 10},
+        {"start": 64, "end": 128, "bits_per_byte": value / 2, "tokens": 10, "bytes": 10},
+    ]
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that were saved."""
+    saved, save = [], plots.save
+    monkeypatch.setattr(plots, "save", lambda figure, path: (saved.append(figure), save(figure, path)))
+    return saved
+
+
+def test_curves(tmp_path, figures):
+    plots.plot_curves({"a": [curve(2.0), curve(3.0)], "b": [curve(1.0)[:1]]}, tmp_path / "new" / "curves.png", "title")
+    assert (tmp_path / "new" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    (axes,) = figures[0].axes
+    assert axes.get_xlabel() == "position in the document (tokens)" and axes.get_ylabel() == "bits per byte"
+    line = axes.containers[0].lines[0]
+    assert line.get_xdata().tolist() == [32, 96] and line.get_ydata().tolist() == [2.5, 1.25]
+    assert axes.containers[0].has_yerr and not axes.containers[1].has_yerr
+
+
+def test_ablation(tmp_path, figures):
+    lines = {"": {"0": [0.5, 0.7], "64": [0.9]}}
+    plots.plot_ablation(lines, tmp_path / "results.png", "model.memory.memory_size", "accuracy")
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+    (axes,) = figures[0].axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "64"]
+    assert axes.containers[0].lines[0].get_ydata().tolist() == pytest.approx([0.6, 0.9])
+    assert axes.get_legend() is None
