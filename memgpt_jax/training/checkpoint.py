@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from memgpt_jax import models
 from memgpt_jax.config import ExperimentConfig
@@ -64,7 +65,7 @@ class Checkpoints:
         if read_only and not self.folder.is_dir():
             raise RunError(f"there is no checkpoint in {self.folder.parent}: no run has been started there")
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only
+            max_to_keep=keep, create=not read_only, cleanup_tmp_directories=not read_only
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=(*TREES, "data", "config"))
 
@@ -92,7 +93,7 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest_step():
             return
-        args = {name: self._ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
+        args = {name: self._ocp.args.StandardSave(_without_empty(tree)) for name, tree in _items(state).items()}
         args["data"] = self._ocp.args.JsonSave({"state": data_state})
         args["config"] = self._ocp.args.JsonSave(to_json(config))
         self._manager.save(step, args=self._ocp.args.Composite(**args))
@@ -129,9 +130,8 @@ class Checkpoints:
         def args(target):
             if target is None:
                 return self._ocp.args.JsonRestore()
-            return self._ocp.args.StandardRestore(
-                jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), target)
-            )
+            placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), target)
+            return self._ocp.args.StandardRestore(_without_empty(placed))
 
         try:
             composite = self._ocp.args.Composite(**{name: args(target) for name, target in targets.items()})
@@ -142,10 +142,22 @@ class Checkpoints:
                 f"the checkpoint {self.folder / str(step)} cannot be read ({', '.join(targets)}): it is damaged, or "
                 f"of another version. Remove that folder to go on from another checkpoint; there are: {others}"
             ) from error
-        return {name: restored[name] for name in targets}
+        return {name: _with_empty(restored[name], target) for name, target in targets.items()}
 
 
 def _items(state: TrainState) -> dict[str, Any]:
     """The trees that are saved, by name."""
     trees = {name: getattr(state, name) for name in TREES if name != "run"}
     return trees | {"run": {name: getattr(state, name) for name in RUN_FIELDS}}
+
+
+def _without_empty(tree: Any) -> Any:
+    """The tree without arrays of size 0 (a memory of no entries has them), which Orbax refuses."""
+    return jax.tree.map(lambda leaf: leaf if leaf.size else (), tree)
+
+
+def _with_empty(tree: Any, target: Any) -> Any:
+    """`_without_empty` undone for a tree of the shapes of `target`; None as target: it is no tree of arrays."""
+    if target is None:
+        return tree
+    return jax.tree.map(lambda leaf, value: value if leaf.size else jnp.zeros(leaf.shape, leaf.dtype), target, tree)

@@ -113,7 +113,7 @@ def run(
         state, metrics = step_function(state, batch)
         if pending is not None:
             reporter(*pending)
-        pending = step, metrics, diagnostics
+        pending = step, batch["tokens"].size, metrics, diagnostics
         stop = signals.received
         if stop or step % training.checkpoint_every == 0 or step == training.steps:
             reporter(*pending)

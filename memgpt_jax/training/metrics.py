@@ -24,14 +24,14 @@ class Reporter:
 
     def __init__(self, config: ExperimentConfig, parameters: list[str], log: "MetricsLog", advance: Callable):
         self._max_skipped = config.training.max_skipped
-        self._tokens = config.training.batch_size * config.training.sequence_length * config.optimizer.accumulate_steps
         self._parameters = parameters
         self._log = log
         self._advance = advance
-        self._last = None  # step and time from which tokens per second count: the first step compiles, so its end
+        self._since = None  # when the tokens were 0; counting starts after the first step, which compiles
+        self._tokens = 0
 
-    def __call__(self, step: int, metrics: StepMetrics, diagnostics: dict[str, jax.Array] | None) -> None:
-        """Fetch and report one step; `diagnostics` is given where it is to be logged.
+    def __call__(self, step: int, tokens: int, metrics: StepMetrics, diagnostics: dict[str, jax.Array] | None) -> None:
+        """Fetch and report one step of so many tokens; `diagnostics` is given where it is to be logged.
 
         Raises:
             RunError: `training.max_skipped` updates in a row were skipped, this one included.
@@ -44,20 +44,17 @@ class Reporter:
                 f"stopped at step {step}: {metrics.skipped_in_a_row} updates in a row were skipped; in the last one, "
                 f"{fault(metrics, self._parameters)}. The latest checkpoint holds the last good parameters"
             )
+        now = time.perf_counter()
+        self._tokens += tokens
         record = None
         if diagnostics is not None:
+            speed = self._tokens / (now - self._since) if self._since else None
             lists = {name: value.tolist() for name, value in diagnostics.items()}
-            record = {"step": step} | summary(metrics) | {"tokens_per_second": self._speed(step)} | lists
+            record = {"step": step, **summary(metrics), "tokens_per_second": speed, **lists}
             self._log.write(record)
         self._advance(step, record)
-        if self._last is None or record:
-            self._last = step, time.perf_counter()
-
-    def _speed(self, step: int) -> float | None:
-        if self._last is None:
-            return None
-        last_step, last_time = self._last
-        return (step - last_step) * self._tokens / (time.perf_counter() - last_time)
+        if self._since is None or record:
+            self._since, self._tokens = now, 0
 
 
 def summary(metrics: StepMetrics) -> dict[str, float | int | None]:

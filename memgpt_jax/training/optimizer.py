@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from memgpt_jax.config import OptimizerConfig
@@ -23,7 +24,7 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
         decay_steps=max(steps, config.warmup_steps + 1),
         end_value=config.final_learning_rate * config.learning_rate,
     )
-    return lambda count: schedule(count + 1)
+    return lambda count: schedule(jnp.asarray(count, jnp.float32) + 1)
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
@@ -49,20 +50,29 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 def is_gate(params: Any) -> Any:
     """Tree of bools: true for the parameters of write gates and fusion gates."""
-    return jax.tree.map_with_path(lambda path, _: "gate" in path_names(path), params)
+    return jax.tree.map_with_path(lambda path, _: _under_gate(path), params)
 
 
 def decays(params: Any) -> Any:
     """Tree of bools: true for matrices and embeddings; not for norms, biases, gates, temperatures, learned entries."""
 
     def leaf(path, _):
-        return path_names(path)[-1] in ("kernel", "embedding") and "gate" not in path_names(path)
+        return _last_word(path_names(path)[-1]) in ("kernel", "embedding") and not _under_gate(path)
 
     return jax.tree.map_with_path(leaf, params)
 
 
+def _under_gate(path: tuple) -> bool:
+    return any(_last_word(name) == "gate" for name in path_names(path))
+
+
+def _last_word(name: str) -> str:
+    """`gate` of `write_gate`, `embedding` of `position_embedding`."""
+    return name.rpartition("_")[-1]
+
+
 def parameter_names(params: Any) -> list[str]:
-    """The path of every array, such as "layers/0/memory/writer/gate/bias", in the order of `jax.tree.leaves`."""
+    """The path of every array, such as "blocks/0/memory_layer/fusion/gate/bias", in the order of `jax.tree.leaves`."""
     return ["/".join(path_names(path)) for path, _ in jax.tree.leaves_with_path(params)]
 
 

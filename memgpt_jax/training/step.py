@@ -78,7 +78,8 @@ def train_step(
     good = finite_loss & finite_memory & jnp.isfinite(norm)
 
     optimizer = make_optimizer(config.optimizer, training.steps)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts with floats
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     # Rows in which a document began must not go on with the memory of the one before, even if the step is skipped.
     kept_memory = where_rows(batches["reset"].any(axis=(0, 2)), fresh, state.memory)
     params, opt_state, memory, totals = jax.tree.map(

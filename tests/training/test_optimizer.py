@@ -1,0 +1,100 @@
+"""Schedule, masks, multiplier and clipping of the optimizer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from memgpt_jax import models
+from memgpt_jax.config import KVMemoryConfig, ModelConfig, OptimizerConfig
+from memgpt_jax.training.optimizer import decays, is_gate, learning_rate_schedule, make_optimizer, parameter_names
+
+PARAMS = {
+    "layer": {
+        "feed_forward": {"kernel": jnp.full((2, 3), 2.0), "bias": jnp.full(3, 2.0)},
+        "gate": {"kernel": jnp.full((2, 1), 2.0)},
+        "norm": {"scale": jnp.full(2, 2.0)},
+    }
+}
+
+
+def updates(gradients=1.0, **settings):
+    """The first update from equal gradients."""
+    optimizer = make_optimizer(OptimizerConfig(**({"warmup_steps": 0, "clip_norm": 0.0} | settings)), steps=10)
+    gradients = jax.tree.map(lambda x: jnp.full_like(x, gradients), PARAMS)
+    with jax.numpy_dtype_promotion("standard"):
+        return optimizer.update(gradients, optimizer.init(PARAMS), PARAMS)[0]["layer"]
+
+
+def test_schedule_warms_up_from_the_first_update_and_ends_at_its_share():
+    config = OptimizerConfig(learning_rate=2.0, warmup_steps=4, final_learning_rate=0.1)
+    rates = np.array([learning_rate_schedule(config, 20)(count) for count in range(20)])
+    np.testing.assert_allclose(rates[:4], [0.5, 1.0, 1.5, 2.0], rtol=1e-6)
+    cosine = 0.2 + 1.8 * (1 + np.cos(np.pi * np.arange(17) / 16)) / 2
+    np.testing.assert_allclose(rates[3:], cosine, rtol=1e-5)
+
+
+def test_schedule_without_warm_up_and_with_nothing_but_warm_up():
+    config = OptimizerConfig(learning_rate=1.0, warmup_steps=0)
+    assert learning_rate_schedule(config, 1000)(0) == pytest.approx(1.0, abs=1e-4)
+    config = OptimizerConfig(learning_rate=1.0, warmup_steps=100)
+    assert learning_rate_schedule(config, 10)(9) == pytest.approx(0.1)
+
+
+def test_weight_decay_reaches_kernels_alone():
+    plain, decayed = updates(name="adam"), updates(name="adamw", weight_decay=0.5)
+    rate = learning_rate_schedule(OptimizerConfig(warmup_steps=0), 10)(0)
+    change = jax.tree.map(jnp.subtract, plain, decayed)
+    np.testing.assert_allclose(change["feed_forward"]["kernel"], 0.5 * 2.0 * rate, rtol=1e-4)
+    for leaf in (change["feed_forward"]["bias"], change["gate"]["kernel"], change["norm"]["scale"]):
+        np.testing.assert_array_equal(leaf, 0)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_gates_move_faster_by_their_multiplier(name):
+    step = updates(name=name, weight_decay=0.0, gate_learning_rate=5.0)
+    np.testing.assert_allclose(step["gate"]["kernel"], 5 * step["norm"]["scale"][:, None], rtol=1e-6)
+
+
+def test_gradients_are_clipped_by_global_norm():
+    free = updates(gradients=3.0, name="sgd", gate_learning_rate=1.0, clip_norm=0.0)
+    clipped = updates(gradients=3.0, name="sgd", gate_learning_rate=1.0, clip_norm=1.0)
+    norm = optax.tree.norm(jax.tree.map(lambda x: jnp.full_like(x, 3.0), PARAMS))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b * norm, rtol=1e-5), free, clipped)
+    small = updates(gradients=1e-3, name="sgd", gate_learning_rate=1.0, clip_norm=1.0)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b / 3000, rtol=1e-5), small, free)
+
+
+def test_momentum_of_sgd_is_b1():
+    optimizer = make_optimizer(OptimizerConfig(name="sgd", b1=0.5, warmup_steps=0, clip_norm=0.0), steps=1_000_000)
+    gradients, state = jax.tree.map(jnp.ones_like, PARAMS), optimizer.init(PARAMS)
+    first, state = optimizer.update(gradients, state, PARAMS)
+    second, state = optimizer.update(gradients, state, PARAMS)
+    np.testing.assert_allclose(second["layer"]["norm"]["scale"], 1.5 * first["layer"]["norm"]["scale"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "swiglu"])
+def test_masks_on_every_parameter_of_a_model(activation):
+    memory = KVMemoryConfig(memory_size=8, initial_entries=2, select="pool", select_size=4, recency_bias=True)
+    config = ModelConfig(
+        d_model=16,
+        num_layers=1,
+        segment_length=8,
+        memory=memory,
+        activation=activation,
+        norm="layernorm",
+        position="learned",
+        tie_embeddings=False,
+    )
+    params = jax.eval_shape(lambda: models.init(config, jax.random.key(0)))
+    names = parameter_names(params)
+    gates = {name for name, gate in zip(names, jax.tree.leaves(is_gate(params)), strict=True) if gate}
+    decayed = {name for name, decay in zip(names, jax.tree.leaves(decays(params)), strict=True) if decay}
+
+    assert {name.split("/")[-2:-1][0] for name in gates} == {"gate", "write_gate"}
+    assert {name.split("/")[-1] for name in gates} == {"kernel", "bias"}
+    assert {"embedding", "position_embedding", "output/kernel", "blocks/0/feed_forward/input/kernel"} < decayed
+    never = ("bias", "scale", "norm", "temperature", "initial", "null", "queries", "gate")
+    assert not [name for name in decayed if any(word in name for word in never)]
+    assert [name for name in set(names) - decayed if not any(word in name for word in never)] == []
