@@ -195,8 +195,9 @@ class KVMemory(Memory):
 
         def read_segment(segment):
             seen, after_reset = segment["seen"], segment["after_reset"]
-            if contiguous:  # a slice is faster than a gather
-                fetch = lambda x: jax.lax.dynamic_slice_in_dim(x, seen.keys[0], seen.keys.shape[0])  # noqa: E731
+            if contiguous:  # the valid ones, which come last; a slice is faster than a gather
+                size = seen.keys.shape[0]
+                fetch = lambda x: jax.lax.dynamic_slice_in_dim(x, seen.keys[-1] - (size - 1), size)  # noqa: E731
             else:
                 fetch = lambda x: x[seen.keys]  # noqa: E731
             entries = jax.tree.map(fetch, in_play)._replace(valid=seen.valid, age=seen.age)
@@ -213,14 +214,14 @@ class KVMemory(Memory):
         return map_rows(read_segment, row)
 
     def stats(self, state):
-        entries, config = state.entries, self.config
+        entries = state.entries
         valid = entries.valid.astype(jnp.float32)
         bins = jnp.clip((jnp.exp(entries.log_gate) * 10).astype(jnp.int32), 0, 9)
-        histogram = jnp.sum((bins[..., None] == jnp.arange(10)) * valid[..., None], axis=(0, 1))
+        histogram = jnp.sum(jax.nn.one_hot(bins, 10) * valid[..., None], axis=(0, 1))
         return {
             "occupancy": jnp.sum(valid) / max(1, valid.size),
             "write_gate_histogram": histogram / jnp.maximum(jnp.sum(valid), 1),
-            "age_mean": jnp.sum(entries.age * entries.valid) / jnp.maximum(jnp.sum(valid), 1),
+            "age_mean": jnp.sum(entries.age.astype(jnp.float32) * valid) / jnp.maximum(jnp.sum(valid), 1),
             "bytes": jnp.asarray(sum(x.nbytes for x in jax.tree.leaves(state)) / max(1, valid.shape[0]), jnp.float32),
         }
 

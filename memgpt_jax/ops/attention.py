@@ -46,7 +46,7 @@ def attention_weights(
     total = jnp.sum(weights, axis=-1)
     if sink is not None:
         total = total + jnp.exp(sink - highest)
-    return weights / jnp.maximum(total, jnp.finfo(jnp.float32).tiny)[..., None]
+    return weights / jnp.where(total > 0, total, 1)[..., None]  # total is 0 or at least 1; where keeps gradients finite
 
 
 def attend(

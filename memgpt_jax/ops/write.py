@@ -84,6 +84,7 @@ def pool_entries(entries: Entries, queries: Float[Array, "N G K"]) -> Entries:
 def append(memory: Entries, new: Entries, evict: str) -> Entries:
     """The memory after a segment: M of the M + N entries stay, in order of time, and all grow one segment older.
 
+    Invalid entries stand before the valid ones, in `memory` and in `new`; those of `new` take no place.
     - `oldest`: the last M stay.
     - `lowest_gate`: the M with the highest gates stay, invalid ones last; the newer of two equal ones stays.
     - `least_read`: new entries stay; of the old ones those with the highest read mass per segment of age.
@@ -91,7 +92,9 @@ def append(memory: Entries, new: Entries, evict: str) -> Entries:
     size = memory.valid.shape[1]
     both = jax.tree.map(lambda old, new: jnp.concatenate([old, new.astype(old.dtype)], axis=1), memory, new)
     if evict == "oldest":
-        kept = jax.tree.map(lambda x: x[:, x.shape[1] - size :], both)
+        place = jnp.arange(size, dtype=jnp.int32)[None, :] + jnp.sum(new.valid, axis=1, dtype=jnp.int32)[:, None]
+        skipped = jnp.sum(~new.valid, axis=1, dtype=jnp.int32)[:, None]
+        kept = take(both, jnp.where(place < size, place, place + skipped))
     else:
         if evict == "lowest_gate":
             score = both.log_gate
