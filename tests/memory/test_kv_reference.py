@@ -1,0 +1,109 @@
+"""The key-value memory in a stream equals a token-by-token reference, over every pair of options."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from coverings import covering, name_of
+from memory_laws import SEGMENT, build, difference, random_inputs, runner
+from reference_memory import ReferenceKVMemory
+
+from memgpt_jax.config import KVMemoryConfig
+from memgpt_jax.memory import kv
+
+OPTIONS = {
+    "gate": ["log_bias", "scale", "scale_value", "none"],
+    "select": ["all", "highest_gate", "pool"],
+    "evict": ["oldest", "lowest_gate", "least_read"],
+    "visibility": ["segment", "token"],
+    "initial_entries": [0, 2],
+    "null_entry": [True, False],
+    "writer_conv": [3, 1, 4],
+    "recency_bias": [False, True],
+    "memory_size": [7, 16, 3, 0],  # not dividing, dividing, smaller than a segment, nothing
+    "qk_norm": [True, False],
+}
+BATCH, LENGTH = 3, 6 * SEGMENT + 2
+
+
+def config_of(row):
+    row = row | {"initial_entries": min(row["initial_entries"], row["memory_size"])}
+    return KVMemoryConfig(**row, select_size=2, num_heads=2, head_dim=4, temperature=3.0)
+
+
+def reference_run(config, params, x, reset):
+    """Reads [B, L, D] and the memory of each row."""
+    reads, memories = np.zeros(x.shape), []
+    for b in range(len(x)):
+        memory = ReferenceKVMemory(config, params, SEGMENT)
+        reads[b] = [memory.step(x[b, t], reset[b, t]) for t in range(x.shape[1])]
+        memories.append(memory)
+    return reads, memories
+
+
+def assert_state_equals(state, memories, config):
+    """The stored entries, in order, and the convolution's tail."""
+    entries, tail = jax.device_get(state.memory)
+    for b, memory in enumerate(memories):
+        valid = entries.valid[b]
+        close = lambda got, expected, name: np.testing.assert_allclose(got, expected, atol=2e-5, err_msg=name)  # noqa: E731
+        assert valid.sum() == len(memory.memory)
+        if memory.memory:
+            close(entries.keys[b, valid], [entry.key for entry in memory.memory], "keys")
+            close(entries.values[b, valid], [entry.value for entry in memory.memory], "values")
+            close(entries.log_gate[b, valid], [entry.log_gate for entry in memory.memory], "log_gate")
+            close(entries.age[b, valid], [entry.age for entry in memory.memory], "age")
+            if config.evict == "least_read":
+                close(entries.read_mass[b, valid], [entry.mass for entry in memory.memory], "read_mass")
+        if config.writer_conv > 1:
+            close(tail[b], memory.tail, "tail")
+        assert state.offset[b] == memory.tokens_seen % SEGMENT
+
+
+@pytest.mark.parametrize("row", covering(OPTIONS), ids=name_of)
+def test_stream_equals_token_by_token_reference(row):
+    config = config_of(row)
+    graph, params = build(config)
+    run = runner(graph)
+    for seed, breaks in ((0, 0.0), (1, 0.1), (2, 0.3)):
+        x, reset = random_inputs(seed, BATCH, LENGTH, breaks)
+        reads, state = run(params, x, reset, np.ones(reset.shape, bool), None)
+        expected, memories = reference_run(config, params, x, reset)
+        np.testing.assert_allclose(reads, expected, atol=2e-5)
+        assert_state_equals(state, memories, config)
+
+
+@pytest.mark.parametrize("fault", ["order", "gate", "age"])
+def test_the_reference_notices_faults(fault, monkeypatch):
+    """A wrong memory does not pass the comparison above."""
+    config = KVMemoryConfig(memory_size=7, num_heads=2, head_dim=4, recency_bias=True, gate="log_bias")
+    select, append = kv.KVMemory._select, kv.append
+
+    def backwards(memory, new, evict):
+        return append(memory, jax.tree.map(lambda x: x[:, ::-1], new), evict)
+
+    def older(memory, new, evict):
+        after = append(memory, new, evict)
+        return after._replace(age=after.age + 1)
+
+    def louder(self, entries):
+        return select(self, entries._replace(log_gate=entries.log_gate * 2))
+
+    where, wrong = {"order": (kv, backwards), "age": (kv, older), "gate": (kv.KVMemory, louder)}[fault]
+    monkeypatch.setattr(where, "_select" if fault == "gate" else "append", wrong)
+    graph, params = build(config)
+    x, reset = random_inputs(0, BATCH, LENGTH)
+    reads, _ = runner(graph)(params, x, reset, np.ones(reset.shape, bool), None)
+    assert difference(reads, reference_run(config, params, x, reset)[0]) > 1e-3
+
+
+def test_covering_really_covers_all_pairs():
+    rows = covering(OPTIONS)
+    for name, values in OPTIONS.items():
+        for other, other_values in OPTIONS.items():
+            if name < other:
+                seen = {(row[name], row[other]) for row in rows}
+                assert len(seen) == len(values) * len(other_values)
+    assert len(rows) < 25
+    assert {field.name for field in dataclasses.fields(KVMemoryConfig)} >= set(OPTIONS)
