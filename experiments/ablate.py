@@ -70,7 +70,7 @@ def report(combinations: list[dict[str, str]], results: list[dict], workdir: Pat
     write_csv(workdir / "results.csv", combinations, results)
     metric, groups = metric_of(results), grouped(combinations, results)
     axis = next((field for field in combinations[0] if field != "seed"), "seed")
-    lines, curves, table = {}, {}, Table(axis, "", metric, "± (seeds)", "runs")
+    lines, curves, table = {}, {}, Table(axis, "other fields", metric, "± (seeds)", "runs")
     for (value, label), runs in groups.items():
         scores = [run[metric] for run in runs]
         lines.setdefault(label, {})[value] = scores

@@ -82,15 +82,19 @@ def evaluate_run(workdir: Path, arguments: Arguments) -> dict[str, dict]:
 def results_table(results: dict[str, dict]) -> Table:
     """One row for each result, with the columns that any of them has."""
     columns = [name for name in COLUMNS if any(name in result for result in results.values())]
-    table = Table("run", *columns)
+    table = Table("run", *(name.replace("_", " ") for name in columns))
     for label, result in results.items():
         table.add_row(label, *(number(result.get(name)) for name in columns))
     return table
 
 
 def number(value: float | int | None) -> str:
-    """Four decimals for measurements, plain counts."""
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+    """Counts in full, measurements with four decimals, or four digits where they are large; empty if there is none."""
+    if value is None:
+        return ""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if value < 1000 else f"{value:.4g}"
 
 
 @one_line_errors(RunError)

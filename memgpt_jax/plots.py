@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 METRIC_LABELS = {
     "bits_per_byte": "bits per byte",
@@ -31,6 +32,7 @@ def plot_curves(curves: Mapping[str, Sequence[Sequence[dict]]], path: str | Path
         values = [[curve[i]["bits_per_byte"] for curve in seeds] for i in range(number)]
         draw_line(axes, middles, values, label)
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.legend(frameon=False)
     save(figure, path)
 
