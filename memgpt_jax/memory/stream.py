@@ -41,8 +41,8 @@ def stream(
     """
     if x.shape[1] == 1:
         return _one_token(memory, x, state, reset, valid)
-    replaced = _replace(memory, state.memory, state.fresh)
-    state = state._replace(memory=replaced, fresh=jnp.zeros_like(state.fresh))
+    begins = state.fresh & jnp.any(valid, axis=1)
+    state = state._replace(memory=_replace(memory, state.memory, begins), fresh=state.fresh & ~begins)
     if aligned:
         return _aligned(memory, x, state, reset, valid)
     return _unaligned(memory, x, state, reset, valid)

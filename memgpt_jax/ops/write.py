@@ -104,7 +104,7 @@ def append(memory: Entries, new: Entries, evict: str) -> Entries:
         score = jnp.where(both.valid, score, -jnp.inf)
         newest_first = jax.lax.top_k(jnp.flip(score, axis=1), size)[1]
         kept = take(both, jnp.sort(score.shape[1] - 1 - newest_first, axis=1))
-    return kept._replace(age=jnp.minimum(kept.age + 1, OLDEST_AGE))
+    return kept._replace(age=jnp.where(kept.valid, jnp.minimum(kept.age + 1, OLDEST_AGE), 0))
 
 
 def take(entries, index: Int32[Array, "B N"]):
