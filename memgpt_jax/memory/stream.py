@@ -21,9 +21,13 @@ class StreamState(NamedTuple):
 
 def init_stream_state(memory: Memory, batch_size: int, segment_length: int, d_model: int, dtype) -> StreamState:
     """The state before the first token. It holds no parameters."""
-    zeros = jnp.zeros(batch_size, jnp.int32)
-    pending = jnp.zeros((batch_size, segment_length, d_model), dtype)
-    return StreamState(memory.init_state(batch_size), pending, zeros, zeros, jnp.ones(batch_size, bool))
+    return StreamState(  # no array twice: a state can be donated
+        memory=memory.init_state(batch_size),
+        pending=jnp.zeros((batch_size, segment_length, d_model), dtype),
+        offset=jnp.zeros(batch_size, jnp.int32),
+        start=jnp.zeros(batch_size, jnp.int32),
+        fresh=jnp.ones(batch_size, bool),
+    )
 
 
 def stream(

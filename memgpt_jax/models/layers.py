@@ -63,8 +63,13 @@ class SelfAttention(nnx.Module):
         """An empty window."""
         config = self.config
         shape = (batch_size, config.window_size, config.kv_heads, config.attention_head_dim)
-        zeros = jnp.zeros(shape, jnp.dtype(config.dtype))
-        return WindowCache(zeros, zeros, jnp.zeros(shape[:2], bool), jnp.zeros(batch_size, jnp.int32))
+        dtype = jnp.dtype(config.dtype)
+        return WindowCache(  # no array twice: a state can be donated
+            keys=jnp.zeros(shape, dtype),
+            values=jnp.zeros(shape, dtype),
+            valid=jnp.zeros(shape[:2], bool),
+            cursor=jnp.zeros(batch_size, jnp.int32),
+        )
 
     def __call__(
         self, x: Stream, cache: WindowCache, positions: Int32[Array, "B L"], reset: Flags, valid: Flags
