@@ -43,7 +43,7 @@ class Tokenizer(Protocol):
         """The text of ids; special ids are left out, and bytes that are not UTF-8 become U+FFFD."""
 
     def save(self, folder: str | Path) -> None:
-        """Write the tokenizer, for `load_saved_tokenizer`."""
+        """Write the tokenizer into a folder, made if missing, for `load_saved_tokenizer`."""
 
 
 class ByteTokenizer:
@@ -67,6 +67,7 @@ class ByteTokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json` into the folder."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / BYTE_FILE).write_text(json.dumps({"tokenizer": "byte"}) + "\n")
 
 
@@ -107,6 +108,7 @@ class SentencePieceTokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.model` into the folder."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / MODEL_FILE).write_bytes(self.model)
 
     def _bytes_of(self, token: int) -> int:
