@@ -52,7 +52,7 @@ def train(config: ExperimentConfig, workdir: str | Path, *, print_progress: bool
     ):
         # The order of restoring: config (must be equal), state, tokenizer, data position, metrics.jsonl (cut there).
         resumed = checkpoints.latest_step() is not None
-        state, data_state = checkpoints.restore(config) if resumed else (create(config), None)
+        state, data_state = checkpoints.restore(config) if resumed else (jax.jit(partial(create, config))(), None)
         tokenizer = load_tokenizer(config, workdir, resumed)
         if state.step < config.training.steps:
             (workdir / "evaluation.json").unlink(missing_ok=True)
@@ -81,6 +81,7 @@ def load_tokenizer(config: ExperimentConfig, workdir: Path, resumed: bool) -> An
             f"the tokenizer has {tokenizer.vocab_size} token ids, but model.vocab_size is {config.model.vocab_size}; "
             f"set model.vocab_size to at least {tokenizer.vocab_size}"
         )
+    (workdir / "tokenizer").mkdir(exist_ok=True)
     tokenizer.save(workdir / "tokenizer")
     return tokenizer
 

@@ -68,25 +68,33 @@ def train_step(
         return (optax.tree.add(gradients, new_gradients), optax.tree.add(totals, new_totals), memory), None
 
     zeros = optax.tree.zeros_like((state.params, state.totals))
-    (gradients, totals, memory), _ = jax.lax.scan(accumulate, (*zeros, state.memory), (batches, keys))
+    (gradients, totals, memory), _ = jax.lax.scan(
+        accumulate,
+        (*zeros, state.memory),
+        (batches, keys),
+        unroll=config.optimizer.accumulate_steps == 1,  # no loop to compile where there is one batch
+    )
     gradients = optax.tree.scale(1 / jnp.where(totals.weight > 0, totals.weight, 1), gradients)
 
-    norm = optax.tree.norm(gradients)
+    norms = jnp.stack([jnp.linalg.norm(leaf) for leaf in jax.tree.leaves(gradients)])
+    norm = jnp.linalg.norm(norms)
     finite_loss = jnp.isfinite(totals.loss)
     # A memory may hold -inf (the log of a closed gate), so only NaN condemns it.
     finite_memory = ~jnp.stack([jnp.isnan(leaf).any() for leaf in jax.tree.leaves(memory)]).any()
     good = finite_loss & finite_memory & jnp.isfinite(norm)
 
-    optimizer = make_optimizer(config.optimizer, training.steps)
-    with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts with floats
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    # Rows in which a document began must not go on with the memory of the one before, even if the step is skipped.
-    kept_memory = where_rows(batches["reset"].any(axis=(0, 2)), fresh, state.memory)
-    params, opt_state, memory, totals = jax.tree.map(
-        lambda new, old: jnp.where(good, new, old),
-        (optax.apply_updates(state.params, updates), opt_state, memory, totals),
-        (state.params, state.opt_state, kept_memory, optax.tree.zeros_like(totals)),
-    )
+    def update():
+        optimizer = make_optimizer(config.optimizer, training.steps)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts with floats
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        return optax.apply_updates(state.params, updates), opt_state, memory, totals
+
+    def skip():
+        # Rows in which a document began must not go on with the memory of the one before.
+        kept_memory = where_rows(batches["reset"].any(axis=(0, 2)), fresh, state.memory)
+        return state.params, state.opt_state, kept_memory, optax.tree.zeros_like(totals)
+
+    params, opt_state, memory, totals = jax.lax.cond(good, update, skip)
 
     logged = state.step % training.log_every == 0
     totals = jax.tree.map(lambda past, now: jnp.where(logged, now, past + now), state.totals, totals)
@@ -100,7 +108,7 @@ def train_step(
         skipped_in_a_row=skipped_in_a_row,
         finite_loss=finite_loss,
         finite_memory=finite_memory,
-        finite_gradients=jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients)]),
+        finite_gradients=jnp.isfinite(norms),
     )
     new_state = TrainState(
         step=state.step + 1,

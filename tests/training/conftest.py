@@ -22,7 +22,7 @@ def make_config():
     def make(model=None, optimizer=None, data=None, **training) -> ExperimentConfig:
         memory = KVMemoryConfig(memory_size=24, head_dim=8)
         default_model = ModelConfig(
-            vocab_size=20, d_model=16, num_layers=2, num_heads=2, window_size=8, segment_length=8, memory=memory
+            vocab_size=20, d_model=16, num_layers=1, num_heads=2, window_size=8, segment_length=8, memory=memory
         )
         task = RecallConfig(num_pairs=4, num_keys=8, num_values=8, num_fillers=4, context_length=24, query_length=8)
         settings = {"steps": 12, "batch_size": 4, "sequence_length": 32, "log_every": 2, "checkpoint_every": 5}

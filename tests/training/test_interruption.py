@@ -1,0 +1,125 @@
+"""Real processes, killed: a run that was interrupted ends bitwise equal to one that was not."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from memgpt_jax.config_json import to_json
+from memgpt_jax.training import RunError, load, read_metrics, train
+from memgpt_jax.training.checkpoint import Checkpoints
+
+PROGRAM = """
+import json, sys
+from memgpt_jax.config_json import from_json
+from memgpt_jax.training import train
+train(from_json(json.loads(sys.argv[1])), sys.argv[2])
+"""
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Starts a trainer in a process of its own; all of them share compiled programs."""
+    cache = tmp_path_factory.mktemp("compiled")
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+
+    def launch(config, workdir):
+        command = [sys.executable, "-c", PROGRAM, json.dumps(to_json(config)), str(workdir)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    return launch
+
+
+@pytest.fixture(scope="module")
+def config(make_config):
+    """Long enough to be killed in, with a save every few steps so that kills fall into saves."""
+    return make_config(steps=160, checkpoint_every=4)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(start, config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    finish(start(config, workdir))
+    return workdir
+
+
+def finish(process):
+    """Wait for the end, which must be a good one; gives what was printed."""
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return output
+
+
+def wait_for_steps(process, workdir, seconds):
+    """Wait until the run logs a step beyond those it found, then for so long again."""
+    before = last_step(workdir)
+    while process.poll() is None and last_step(workdir) <= before:
+        time.sleep(0.01)
+    time.sleep(seconds)
+
+
+def last_step(workdir):
+    """The last step on record; 0 if there is none."""
+    records = read_metrics(workdir)
+    return records[-1]["step"] if records else 0
+
+
+def assert_same_run(config, workdir, expected):
+    """Logged figures, results, and the whole state, bitwise."""
+    timeless = [
+        [record | {"tokens_per_second": None} for record in read_metrics(folder)] for folder in (workdir, expected)
+    ]
+    assert timeless[0] == timeless[1]
+    assert (workdir / "evaluation.json").read_text() == (expected / "evaluation.json").read_text()
+    states = []
+    for folder in (workdir, expected):
+        with Checkpoints(folder) as checkpoints:
+            state, data_state = checkpoints.restore(config)
+        states.append((state._replace(key=jax.random.key_data(state.key)), data_state["position"]))
+    assert states[0][1] == states[1][1]
+    jax.tree.map(np.testing.assert_array_equal, states[0][0], states[1][0])
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_run_ends_bitwise_equal(start, config, uninterrupted, tmp_path, kills):
+    moments = random.Random(kills)
+    killed = 0
+    for kill in range(kills):
+        process = start(config, tmp_path)
+        if kill % 4 == 2:
+            time.sleep(moments.uniform(0, 5))  # while it starts: imports, lock, restoring, compiling
+        else:
+            wait_for_steps(process, tmp_path, moments.uniform(0, 1 / kills))
+        process.kill()
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+    assert killed == kills, "the run ended before it could be killed: make it longer"
+    finish(start(config, tmp_path))
+    assert_same_run(config, tmp_path, uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_signal_saves_the_step_and_exits_with_0(start, config, uninterrupted, tmp_path, number):
+    process = start(config, tmp_path)
+    wait_for_steps(process, tmp_path, 0.1)
+    with pytest.raises(RunError, match=f"in use by another trainer .process {process.pid}"):
+        train(config, tmp_path)
+    process.send_signal(number)
+    finish(process)
+    step = load(tmp_path).step
+    assert 0 < step < config.training.steps
+    assert last_step(tmp_path) == step - step % config.training.log_every  # the saved step is on record
+    assert finish(start(config, tmp_path)) == ""  # quiet where there is no terminal
+    assert_same_run(config, tmp_path, uninterrupted)

@@ -1,0 +1,162 @@
+"""A run in a folder: what it leaves there, what it refuses, and where it stops."""
+
+import json
+import logging
+
+import jax
+import numpy as np
+import pytest
+
+from memgpt_jax import data
+from memgpt_jax.config import NoMemoryConfig, TextConfig
+from memgpt_jax.training import RunError, load, loop, read_metrics, train
+from memgpt_jax.training.checkpoint import Checkpoints
+from memgpt_jax.training.metrics import MetricsLog
+from memgpt_jax.training.workdir import locked
+
+PLAIN = {"memory": NoMemoryConfig()}
+
+
+class Interrupted(Exception):
+    """Stands for anything that ends a process in the middle of a run."""
+
+
+@pytest.fixture
+def change_batches(monkeypatch):
+    """Pass every training batch, with its number from 0, through a function."""
+    original = data.train_batches
+
+    def install(change):
+        class Changed:
+            def __init__(self, *arguments):
+                self.batches, self.number = original(*arguments), 0
+                self.get_state = self.batches.get_state
+
+            def set_state(self, state):
+                self.batches.set_state(state)
+
+            def __next__(self):
+                self.number += 1
+                return change(self.number - 1, next(self.batches))
+
+        monkeypatch.setattr(data, "train_batches", Changed)
+
+    return install
+
+
+def interrupt_at(number):
+    def change(n, batch):
+        if n == number:
+            raise Interrupted
+        return batch
+
+    return change
+
+
+def timeless(workdir):
+    """The records of a run, without what a clock measured."""
+    return [record | {"tokens_per_second": None} for record in read_metrics(workdir)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, make_config):
+    """A finished run with memory: workdir, config, results."""
+    workdir, config = tmp_path_factory.mktemp("finished"), make_config()
+    return workdir, config, train(config, workdir)
+
+
+def test_a_run_leaves_metrics_checkpoints_and_an_evaluation(finished, capsys):
+    workdir, config, results = finished
+    records = read_metrics(workdir)
+    assert [record["step"] for record in records] == [2, 4, 6, 8, 10, 12]
+    for record in records:
+        assert record["loss"] > 0 and 0 <= record["accuracy"] <= 1 and record["gradient_norm"] > 0
+        assert record["bits_per_byte"] is None and record["skipped"] == 0
+        assert record["tokens_per_second"] > 0
+        assert len(record["fusion_gate"]) == config.model.num_layers
+    assert results == records[-1] | {"evaluation": json.loads((workdir / "evaluation.json").read_text())}
+    assert list((workdir / "tensorboard").glob("events.*"))
+    assert load(workdir).step == 12
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["10", "12"]
+
+
+def test_a_finished_run_returns_its_results_without_a_step(finished, change_batches):
+    workdir, config, results = finished
+    change_batches(interrupt_at(0))
+    assert train(config, workdir) == results
+
+
+def test_another_config_is_refused_with_the_difference(finished, make_config):
+    with pytest.raises(RunError, match=r"training\.steps: 12 → 13\n  seed|training\.steps: 12 → 13$"):
+        train(make_config(steps=13), finished[0])
+
+
+def test_a_second_trainer_is_refused(finished):
+    workdir, config, _ = finished
+    with locked(workdir), pytest.raises(RunError, match=r"in use by another trainer \(process \d+\)"):
+        train(config, workdir)
+
+
+def test_a_text_run_goes_on_bitwise_after_an_interruption(tmp_path, make_config, change_batches):
+    corpus = tmp_path / "corpus"
+    for split, number in (("train", 9), ("valid", 2)):
+        (corpus / split).mkdir(parents=True)
+        for i in range(number):
+            (corpus / split / f"{i}.txt").write_text(f"document {i} of {split}. " * (3 + 2 * i))
+    text = TextConfig(corpus="folder", path=str(corpus), tokenizer="byte", cache_dir=str(tmp_path / "cache"))
+    config = make_config(data=text, model=PLAIN | {"vocab_size": 260}, optimizer={"accumulate_steps": 2})
+    expected = train(config, tmp_path / "whole")
+    assert expected["bits_per_byte"] > 0
+
+    workdir = tmp_path / "cut"
+    change_batches(interrupt_at(16))  # in step 9, after step 8 was logged and step 5 saved
+    with pytest.raises(Interrupted):
+        train(config, workdir)
+    assert [record["step"] for record in read_metrics(workdir)][-1] > load(workdir).step == 5
+    change_batches(lambda number, batch: batch)
+    results = train(config, workdir)
+    assert timeless(workdir) == timeless(tmp_path / "whole")
+    assert results["evaluation"] == expected["evaluation"]
+    for name in ("params", "memory"):
+        trees = []
+        for folder in (workdir, tmp_path / "whole"):
+            with Checkpoints(folder) as checkpoints:
+                trees.append(getattr(checkpoints.restore(config)[0], name))
+        jax.tree.map(np.testing.assert_array_equal, *trees)
+
+
+def test_updates_skipped_in_a_row_stop_the_run_with_a_good_checkpoint(tmp_path, make_config, change_batches, caplog):
+    def poison(number, batch):
+        return batch | {"weights": batch["weights"] * np.nan} if number in (2, 6, 7, 8) else batch
+
+    config = make_config(model=PLAIN, max_skipped=3)
+    change_batches(poison)
+    with (
+        caplog.at_level(logging.WARNING),
+        pytest.raises(RunError, match=r"stopped at step 9: 3 updates in a row were skipped.*loss is not finite"),
+    ):
+        train(config, tmp_path)
+    assert [record.message.split(":")[0] for record in caplog.records] == ["step 3", "step 7", "step 8", "step 9"]
+    assert [record["skipped"] for record in read_metrics(tmp_path)] == [0, 1, 1, 3]
+    assert all(record["loss"] is None or np.isfinite(record["loss"]) for record in read_metrics(tmp_path))
+    loaded = load(tmp_path)
+    assert loaded.step == 5
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(loaded.params))
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path, make_config, monkeypatch):
+    class Tokenizer:
+        vocab_size = 300
+
+    monkeypatch.setattr(data, "load_tokenizer", lambda config: Tokenizer())
+    with pytest.raises(RunError, match=r"300 token ids, but model.vocab_size is 20"):
+        loop.load_tokenizer(make_config(data=TextConfig()), tmp_path, resumed=False)
+
+
+def test_metrics_after_the_checkpoint_and_cut_lines_are_dropped(tmp_path):
+    lines = [json.dumps({"step": step, "loss": step / 2}) + "\n" for step in (2, 4, 6)]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines) + '{"step": 8, "lo')
+    assert [record["step"] for record in read_metrics(tmp_path)] == [2, 4, 6]
+    with MetricsLog(tmp_path, step=4) as log:
+        log.write({"step": 6, "loss": None, "gates": [0.5, 0.25], "histogram": [[1, 2], [3, 4]]})
+    assert [record["loss"] for record in read_metrics(tmp_path)] == [1.0, 2.0, None]
