@@ -1,5 +1,6 @@
 """Real processes, killed: a run that was interrupted ends bitwise equal to one that was not."""
 
+import functools
 import json
 import os
 import random
@@ -28,12 +29,12 @@ train(from_json(json.loads(sys.argv[1])), sys.argv[2])
 def start(tmp_path_factory):
     """Starts a trainer in a process of its own; all of them share compiled programs."""
     cache = tmp_path_factory.mktemp("compiled")
-    environment = os.environ | {
+    environment = {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # set it to 0 to test what users run
+    } | os.environ
 
     def launch(config, workdir):
         command = [sys.executable, "-c", PROGRAM, json.dumps(to_json(config)), str(workdir)]
@@ -43,16 +44,16 @@ def start(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def config(make_config):
-    """Long enough to be killed in, with a save every few steps so that kills fall into saves."""
-    return make_config(steps=160, checkpoint_every=4)
+def uninterrupted(start, make_config, tmp_path_factory):
+    """Makes a config of some steps, with so many saves that kills fall into them, and the folder of its whole run."""
 
+    @functools.cache
+    def make(steps):
+        config, workdir = make_config(steps=steps, checkpoint_every=3), tmp_path_factory.mktemp("uninterrupted")
+        finish(start(config, workdir))
+        return config, workdir
 
-@pytest.fixture(scope="module")
-def uninterrupted(start, config, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("uninterrupted")
-    finish(start(config, workdir))
-    return workdir
+    return make
 
 
 def finish(process):
@@ -92,10 +93,12 @@ def assert_same_run(config, workdir, expected):
     jax.tree.map(np.testing.assert_array_equal, states[0][0], states[1][0])
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_killed_run_ends_bitwise_equal(start, config, uninterrupted, tmp_path, kills):
-    moments = random.Random(kills)
-    killed = 0
+@pytest.mark.parametrize(
+    "kills, steps", [(3, 48), pytest.param(20, 200, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
+def test_a_killed_run_ends_bitwise_equal(start, uninterrupted, tmp_path, kills, steps):
+    config, expected = uninterrupted(steps)
+    moments, killed = random.Random(kills), 0
     for kill in range(kills):
         process = start(config, tmp_path)
         if kill % 4 == 2:
@@ -107,19 +110,20 @@ def test_a_killed_run_ends_bitwise_equal(start, config, uninterrupted, tmp_path,
         killed += process.returncode == -signal.SIGKILL
     assert killed == kills, "the run ended before it could be killed: make it longer"
     finish(start(config, tmp_path))
-    assert_same_run(config, tmp_path, uninterrupted)
+    assert_same_run(config, tmp_path, expected)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_signal_saves_the_step_and_exits_with_0(start, config, uninterrupted, tmp_path, number):
-    process = start(config, tmp_path)
-    wait_for_steps(process, tmp_path, 0.1)
-    with pytest.raises(RunError, match=f"in use by another trainer .process {process.pid}"):
-        train(config, tmp_path)
-    process.send_signal(number)
-    finish(process)
-    step = load(tmp_path).step
-    assert 0 < step < config.training.steps
-    assert last_step(tmp_path) == step - step % config.training.log_every  # the saved step is on record
+def test_stop_signals_save_the_step_and_exit_with_0(start, uninterrupted, tmp_path):
+    config, expected = uninterrupted(48)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        process = start(config, tmp_path)
+        wait_for_steps(process, tmp_path, 0.05)
+        with pytest.raises(RunError, match=f"in use by another trainer .process {process.pid}"):
+            train(config, tmp_path)
+        process.send_signal(number)
+        finish(process)
+        step = load(tmp_path).step
+        assert 0 < step < config.training.steps
+        assert last_step(tmp_path) == step - step % config.training.log_every  # the saved step is on record
     assert finish(start(config, tmp_path)) == ""  # quiet where there is no terminal
-    assert_same_run(config, tmp_path, uninterrupted)
+    assert_same_run(config, tmp_path, expected)
