@@ -17,15 +17,13 @@ def progress(step: int, steps: int, shown: bool) -> Iterator[Callable[[int, dict
     from rich import progress as rich
 
     columns = (
-        rich.TextColumn("step"),
         rich.MofNCompleteColumn(),
-        rich.BarColumn(bar_width=None),
+        rich.BarColumn(bar_width=16),
         rich.TextColumn("{task.fields[figures]}"),
-        rich.TimeElapsedColumn(),
-        rich.TextColumn("left"),
         rich.TimeRemainingColumn(),
+        rich.TextColumn("left"),
     )
-    with rich.Progress(*columns, expand=True) as bar:
+    with rich.Progress(*columns) as bar:
         task = bar.add_task("train", total=steps, completed=step, figures="")
 
         def advance(step: int, record: dict[str, Any] | None) -> None:
@@ -40,5 +38,5 @@ def _log(step: int, record: dict[str, Any] | None) -> None:
 
 
 def _figures(record: dict[str, Any]) -> str:
-    shown = ("loss", "bits_per_byte", "accuracy", "tokens_per_second")
-    return "  ".join(f"{name} {record[name]:.4g}" for name in shown if record.get(name) is not None)
+    texts = {"loss": "loss {:.3f}", "bits_per_byte": "bits/byte {:.3f}", "tokens_per_second": "{:,.0f} tokens/s"}
+    return "  ".join(text.format(record[name]) for name, text in texts.items() if record[name] is not None)

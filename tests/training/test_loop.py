@@ -12,6 +12,7 @@ from memgpt_jax.config import NoMemoryConfig, TextConfig
 from memgpt_jax.training import RunError, load, loop, read_metrics, train
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.metrics import MetricsLog
+from memgpt_jax.training.progress import progress
 from memgpt_jax.training.workdir import locked
 
 PLAIN = {"memory": NoMemoryConfig()}
@@ -160,3 +161,17 @@ def test_metrics_after_the_checkpoint_and_cut_lines_are_dropped(tmp_path):
     with MetricsLog(tmp_path, step=4) as log:
         log.write({"step": 6, "loss": None, "gates": [0.5, 0.25], "histogram": [[1, 2], [3, 4]]})
     assert [record["loss"] for record in read_metrics(tmp_path)] == [1.0, 2.0, None]
+
+
+def test_progress_fits_a_terminal_and_logs_elsewhere(caplog, capsys):
+    record = {"loss": 1.25, "bits_per_byte": 2.5, "tokens_per_second": 12345.6}
+    with progress(0, 10, shown=True) as advance:
+        advance(1, None)
+        advance(2, record)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "2/10" in last and "loss 1.250  bits/byte 2.500  12,346 tokens/s" in last and "left" in last
+    with caplog.at_level(logging.INFO), progress(0, 10, shown=False) as advance:
+        advance(1, None)
+        advance(2, record)
+    assert [line.message for line in caplog.records] == ["step 2: loss 1.250  bits/byte 2.500  12,346 tokens/s"]
+    assert capsys.readouterr().out == ""
