@@ -4,21 +4,16 @@ A config can be made without arguments, is hashable, and is never traced: module
 An illegal value raises `ValueError` naming the field, the value and what is valid.
 """
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
+
+from memgpt_jax.checks import check, check_literals, check_positive
 
 Gate = Literal["log_bias", "scale", "scale_value", "none"]
 Select = Literal["all", "highest_gate", "pool"]
 Evict = Literal["oldest", "lowest_gate", "least_read"]
 Visibility = Literal["segment", "token"]
 Fusion = Literal["gated", "gated_heads", "concat", "add"]
-
-
-def check(condition: bool, message: str) -> None:
-    """Raise `ValueError(message)` unless the condition holds."""
-    if not condition:
-        raise ValueError(message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +86,7 @@ MemoryConfig = KVMemoryConfig | NoMemoryConfig
 class ModelConfig:
     """A GPT decoder whose layers own a memory."""
 
-    vocab_size: int = 256
+    vocab_size: int = 2048
     """Number of token ids V."""
     d_model: int = 128
     """Width D of the residual stream."""
@@ -140,8 +135,7 @@ class ModelConfig:
     """Recompute each block's activations in the backward pass instead of storing them."""
 
     def __post_init__(self):
-        for name in ("vocab_size", "d_model", "num_layers", "num_heads", "window_size", "segment_length"):
-            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check_positive(self)
         check(
             self.head_dim is not None or self.d_model % self.num_heads == 0,
             f"num_heads={self.num_heads} must divide d_model={self.d_model}, or head_dim must be given",
@@ -158,7 +152,6 @@ class ModelConfig:
             self.position != "sinusoidal" or self.d_model % 2 == 0,
             f"sinusoidal positions need an even d_model, got {self.d_model}",
         )
-        check(self.num_positions >= 1, f"num_positions must be at least 1, got {self.num_positions}")
         check(0.0 <= self.dropout < 1.0, f"dropout must be in [0, 1), got {self.dropout}")
         check(
             self.fusion != "gated_heads" or self.d_model % self.num_heads == 0,
@@ -249,12 +242,11 @@ class RecallConfig:
     """Tokens that hold the queries: key, value, key, value, ...; an even number, at most 2 num_pairs."""
 
     def __post_init__(self):
-        check(self.num_pairs >= 1, f"num_pairs must be at least 1, got {self.num_pairs}")
+        check_positive(self)
         check(
             self.num_pairs <= min(self.num_keys, self.num_values),
             f"num_pairs={self.num_pairs} must be at most num_keys={self.num_keys} and num_values={self.num_values}",
         )
-        check(self.num_fillers >= 1, f"num_fillers must be at least 1, got {self.num_fillers}")
         check(
             2 * self.num_pairs <= self.context_length,
             f"context_length={self.context_length} cannot hold num_pairs={self.num_pairs} pairs of two tokens",
@@ -333,10 +325,7 @@ class TrainingConfig:
     """Stop after this many updates in a row were skipped for a loss or gradient that is not finite."""
 
     def __post_init__(self):
-        for name in (
-            "steps", "batch_size", "sequence_length", "log_every", "checkpoint_every", "keep_checkpoints", "max_skipped"
-        ):  # fmt: skip
-            check(getattr(self, name) >= 1, f"training.{name} must be at least 1, got {getattr(self, name)}")
+        check_positive(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -357,6 +346,7 @@ class EvaluationConfig:
     """Batches of a generated task (recall) that are evaluated."""
 
     def __post_init__(self):
+        check_positive(self)
         check_literals(self)
 
 
@@ -393,12 +383,3 @@ class ExperimentConfig:
                 f"model.vocab_size={self.model.vocab_size} must be at least {self.data.vocab_size}, the task's "
                 "fillers + keys + values",
             )
-
-
-def check_literals(config) -> None:
-    """Check every field with a `Literal` type against its valid values."""
-    for item in dataclasses.fields(config):
-        valid = getattr(item.type, "__args__", ())
-        if getattr(item.type, "__origin__", None) is Literal:
-            value = getattr(config, item.name)
-            check(value in valid, f"{item.name} must be one of {', '.join(map(repr, valid))}, got {value!r}")

@@ -14,7 +14,8 @@ PACKAGE = ROOT / "memgpt_jax"
 # What each part may import of the others. `config` holds plain values; everything may read it.
 LAYERS = {
     "shapes": set(),
-    "config": set(),
+    "checks": set(),
+    "config": {"checks"},
     "config_json": {"config"},
     "ops": {"shapes"},
     "memory": {"shapes", "config", "ops"},

@@ -1,0 +1,27 @@
+"""Checks of configuration values: each failure is a `ValueError` that names the field, the value and what is valid."""
+
+import dataclasses
+from typing import Literal
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise `ValueError(message)` unless the condition holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def check_positive(config) -> None:
+    """Check that every integer field, where it is given, is at least 1."""
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if item.type in (int, int | None) and value is not None:
+            check(value >= 1, f"{item.name} must be at least 1, got {value}")
+
+
+def check_literals(config) -> None:
+    """Check every field with a `Literal` type against its valid values."""
+    for item in dataclasses.fields(config):
+        valid = getattr(item.type, "__args__", ())
+        if getattr(item.type, "__origin__", None) is Literal:
+            value = getattr(config, item.name)
+            check(value in valid, f"{item.name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
