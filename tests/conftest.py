@@ -1,13 +1,24 @@
 """JAX at its strictest, several fake devices, and reproducible hypothesis examples, for every test."""
 
+import os
+from unittest import mock
+
 import jax
 from hypothesis import HealthCheck, settings
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-# Tests compile hundreds of tiny programs and run each for milliseconds: compile fast, not well (half the time).
+
+# Tests compile hundreds of tiny programs and run each for milliseconds: compile fast, not well (a fifth of the time).
+# XLA reads its flags when the first device is asked for; programs that the tests start do not inherit them.
 jax.config.update("jax_disable_most_optimizations", True)
+FAST = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+flags = os.environ.get("XLA_FLAGS", "")
+if jax.__version_info__ < (0, 11):  # later releases refuse the first flag
+    flags = f"{flags} {FAST}"
+with mock.patch.dict(os.environ, {"XLA_FLAGS": flags}):
+    jax.devices()
 
 # `pytest --hypothesis-profile=explore` looks for new counterexamples.
 quiet = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.differing_executors]}

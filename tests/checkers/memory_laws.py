@@ -40,7 +40,7 @@ def runner(graph, aligned=False, dtype="float32", segment_length=SEGMENT):
     return run
 
 
-def sequence_forms(graph, aligned_shape, segment_length=SEGMENT):
+def sequence_forms(graph):
     """The three forms of a memory over whole segments: its own `sequence`, the scan, and a Python loop.
 
     Each maps (params, x [B, S, T, D], reset [B, S, T]) to (reads, state).

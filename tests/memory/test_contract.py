@@ -1,0 +1,264 @@
+"""What every mechanism of `MEMORIES` promises. A new entry of the registry is tested without an edit here."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from memory_laws import (
+    SEGMENT,
+    WIDTH,
+    build,
+    by_segment_distance,
+    difference,
+    influence,
+    leaks,
+    random_inputs,
+    runner,
+    sequence_forms,
+    state_after,
+)
+
+from memgpt_jax.memory import MEMORIES, NoMemory, make_memory
+from memgpt_jax.memory.stream import stream
+
+SMALL = {"memory_size": 7, "num_heads": 2, "head_dim": 4, "initial_entries": 2}
+BATCH, LENGTH = 2, 4 * SEGMENT
+
+
+def small(name, **changes):
+    """The mechanism's default config, but small."""
+    config_class = MEMORIES[name][0]
+    fields = {field.name for field in dataclasses.fields(config_class)}
+    return config_class(**{key: value for key, value in (SMALL | changes).items() if key in fields})
+
+
+def remembers(name):
+    return not issubclass(MEMORIES[name][1], NoMemory)
+
+
+every_memory = pytest.mark.parametrize("name", MEMORIES)
+every_real_memory = pytest.mark.parametrize("name", [name for name in MEMORIES if remembers(name)])
+
+
+@pytest.fixture(scope="module")
+def built():
+    """name -> (params, run), made once."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            graph, params = build(small(name))
+            made[name] = params, runner(graph)
+        return made[name]
+
+    return get
+
+
+@every_memory
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("length", [1, 3, LENGTH])
+def test_shapes_and_types_stay(name, dtype, length):
+    graph, params = build(small(name), dtype)
+    memory = nnx.merge(graph, params)
+    x, flags = jnp.zeros((BATCH, length, WIDTH), dtype), jnp.zeros((BATCH, length), bool)
+    before = jax.eval_shape(lambda: state_after(memory, BATCH, dtype))
+    read, after = jax.eval_shape(lambda state: stream(memory, x, state, flags, ~flags), before)
+    assert (read.shape, read.dtype) == (x.shape, x.dtype)
+    assert jax.tree.structure(before) == jax.tree.structure(after)
+    assert jax.tree.leaves(before) == jax.tree.leaves(after)
+    assert all(leaf.shape[0] == BATCH for leaf in jax.tree.leaves(after))
+
+
+@every_memory
+def test_the_parameters_are_float32_whatever_the_compute_type(name):
+    _, params = build(small(name), "bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} <= {jnp.dtype("float32")}
+
+
+@every_memory
+def test_a_new_state_holds_no_parameters(name):
+    make = lambda seed: make_memory(  # noqa: E731
+        small(name), d_model=WIDTH, segment_length=SEGMENT, dtype="float32", rngs=nnx.Rngs(seed)
+    ).init_state(BATCH)
+    assert difference(make(0), make(1)) == 0
+    rows = jax.tree.leaves(make(0))
+    assert all(not np.any(np.asarray(leaf)) for leaf in rows)
+
+
+@every_memory
+def test_bfloat16_reads_are_close_to_float32(name, built):
+    params, run = built(name)
+    x, reset = random_inputs(0, BATCH, LENGTH)
+    exact, _ = run(params, x, reset, np.ones(reset.shape, bool), None)
+    graph, _ = build(small(name), "bfloat16")
+    half, state = runner(graph, dtype="bfloat16")(
+        params, jnp.asarray(x, jnp.bfloat16), reset, np.ones(reset.shape, bool), None
+    )
+    assert difference(exact, half) < 0.1 * max(1.0, np.abs(exact).max())
+    assert all(leaf.dtype != jnp.float16 for leaf in jax.tree.leaves(state))
+
+
+@every_memory
+def test_nothing_leaks_by_gradient(name, built):
+    params, run = built(name)
+    x, _ = random_inputs(0, BATCH, LENGTH)
+    reset = np.zeros((BATCH, LENGTH), bool)
+    reset[0, [6, 8]] = reset[1, 13] = True  # inside a segment, at a boundary, late
+    flow = influence(lambda x: run(params, x, reset, jnp.ones(reset.shape, bool), None)[0], x)
+    assert leaks(flow, reset) == {"causality": 0.0, "rows": 0.0, "documents": 0.0}
+    if remembers(name):
+        distance = by_segment_distance(flow)
+        assert np.all(distance[1:3] > 1e-4), "a token must depend on earlier segments"
+        assert np.all(np.isfinite(flow))
+    else:
+        assert not flow.any()
+
+
+@every_memory
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**32 - 1), row=st.integers(0, BATCH - 1), place=st.integers(0, LENGTH - 1))
+def test_nothing_leaks_by_perturbation(name, built, seed, row, place):
+    params, run = built(name)
+    x, reset = random_inputs(seed, BATCH, LENGTH)
+    valid = np.ones(reset.shape, bool)
+    before, _ = run(params, x, reset, valid, None)
+    x[row, place] += 10
+    after, _ = run(params, x, reset, valid, None)
+    document = np.cumsum(reset[row])
+    allowed = np.zeros(reset.shape, bool)
+    allowed[row] = (np.arange(LENGTH) >= place) & (document == document[place])
+    assert np.array_equal(np.asarray(before)[~allowed], np.asarray(after)[~allowed])
+
+
+@every_memory
+@given(seed=st.integers(0, 2**32 - 1), cuts=st.lists(st.sampled_from([1, 3, 6]), min_size=3, max_size=9))
+def test_streaming_equals_whole(name, built, seed, cuts):
+    params, run = built(name)
+    x, reset = random_inputs(seed, BATCH, LENGTH)
+    valid = np.ones(reset.shape, bool)
+    whole, whole_state = run(params, x, reset, valid, None)
+    state, reads, start = state_after(nnx.merge(build(small(name))[0], params), BATCH), [], 0
+    for size in [*cuts, *[1] * LENGTH]:
+        part = slice(start, start + size)
+        if part.stop <= LENGTH:
+            read, state = run(params, x[:, part], reset[:, part], valid[:, part], state)
+            reads.append(read)
+            start = part.stop
+    assert start == LENGTH
+    assert difference(whole, np.concatenate(reads, axis=1)) < 1e-5
+    assert difference(whole_state, state) < 1e-5
+
+
+@every_memory
+@given(seed=st.integers(0, 2**32 - 1), lengths=st.lists(st.integers(0, 6), min_size=2, max_size=2))
+def test_rows_of_different_lengths(name, built, seed, lengths):
+    """Rows that stand at different places of their segments do what each would do alone."""
+    params, run = built(name)
+    x, reset = random_inputs(seed, BATCH, LENGTH)
+    valid = np.ones(reset.shape, bool)
+    whole, _ = run(params, x, reset, valid, None)
+    some = np.arange(6)[None] < np.array(lengths)[:, None]
+    first, state = run(params, x[:, :6], reset[:, :6], some, None)
+    rest = lambda a: np.stack([np.roll(row, -n, axis=0) for row, n in zip(a, lengths, strict=True)])  # noqa: E731
+    second, _ = run(params, rest(x), rest(reset), np.arange(LENGTH)[None] < LENGTH - np.array(lengths)[:, None], state)
+    for b, n in enumerate(lengths):
+        got = np.concatenate([np.asarray(first)[b, :n], np.asarray(second)[b, : LENGTH - n]])
+        assert difference(np.asarray(whole)[b], got) < 1e-5
+
+
+@every_memory
+def test_a_token_that_is_not_valid_moves_nothing(name, built):
+    params, run = built(name)
+    x, reset = random_inputs(3, BATCH, 6, breaks=0.5)
+    none = np.zeros(reset.shape, bool)
+    fresh = state_after(nnx.merge(build(small(name))[0], params), BATCH)
+    _, used = run(params, x, reset, ~none, fresh)
+    for state in (fresh, used):
+        for length in (1, 6):
+            part = slice(0, length)
+            read, after = run(params, x[:, part], reset[:, part], none[:, part], state)
+            assert difference(state, after) == 0
+            assert not np.any(np.asarray(read))
+
+
+@every_memory
+@pytest.mark.parametrize("begin", [SEGMENT, 2 * SEGMENT])
+def test_reset_at_a_boundary_equals_a_fresh_state(name, built, begin):
+    params, run = built(name)
+    x, reset = random_inputs(4, BATCH, LENGTH, breaks=0.0)
+    reset[:, begin] = True
+    valid = np.ones(reset.shape, bool)
+    whole, state = run(params, x, reset, valid, None)
+    alone, fresh = run(params, x[:, begin:], np.zeros_like(reset[:, begin:]), valid[:, begin:], None)
+    assert difference(whole[:, begin:], alone) < 1e-6
+    assert difference(state, fresh) < 1e-6
+
+
+@every_memory
+def test_three_forms_agree_in_value_and_gradient(name):
+    graph, params = build(small(name))
+    x, reset = random_inputs(5, BATCH, 3 * SEGMENT)
+    x, reset = x.reshape(BATCH, 3, SEGMENT, WIDTH), reset.reshape(BATCH, 3, SEGMENT)
+
+    def loss(form, params, x):
+        read, state = form(params, x, reset)
+        return jnp.sum(jnp.sin(read)), (read, state)
+
+    parallel, scan, loop = (
+        jax.jit(lambda p, x, form=form: jax.value_and_grad(loss, (1, 2), has_aux=True)(form, p, x))(params, x)
+        for form in sequence_forms(graph)
+    )
+    assert difference(scan, parallel) < 2e-5
+    assert difference(scan, loop) < 2e-5
+
+
+@every_memory
+def test_jit_equals_no_jit(name, built):
+    params, run = built(name)
+    graph, _ = build(small(name))
+    x, reset = random_inputs(6, BATCH, 6)
+    valid = np.ones(reset.shape, bool)
+    memory = nnx.merge(graph, params)
+    eager = stream(memory, jnp.asarray(x), state_after(memory, BATCH), jnp.asarray(reset), jnp.asarray(valid))
+    assert difference(run(params, x, reset, valid, None), eager) < 1e-5
+
+
+@every_real_memory
+def test_gradients_reach_every_parameter(name, built):
+    params, run = built(name)
+    x, reset = random_inputs(7, BATCH, LENGTH, breaks=0.1)
+    loss = lambda params: jnp.sum(jnp.sin(run(params, x, reset, jnp.ones(reset.shape, bool), None)[0]))  # noqa: E731
+    gradients = jax.jit(jax.grad(loss))(params)
+    for path, gradient in jax.tree.leaves_with_path(gradients):
+        assert np.all(np.isfinite(gradient)) and np.any(np.abs(gradient) > 1e-7), jax.tree_util.keystr(path)
+
+
+@every_memory
+def test_stats_are_finite_numbers(name, built):
+    params, run = built(name)
+    x, reset = random_inputs(8, BATCH, LENGTH)
+    memory = nnx.merge(build(small(name))[0], params)
+    for state in (state_after(memory, BATCH), run(params, x, reset, np.ones(reset.shape, bool), None)[1]):
+        stats = jax.jit(memory.stats)(state.memory)
+        assert all(np.all(np.isfinite(np.asarray(value))) for value in stats.values())
+
+
+@pytest.mark.parametrize("segments", [0, 1, 2])
+@pytest.mark.parametrize("name", [name for name, (config, _) in MEMORIES.items() if hasattr(config(), "bptt_segments")])
+def test_bptt_segments_cuts_exactly(name, segments):
+    graph, params = build(small(name, bptt_segments=segments, memory_size=4 * SEGMENT, visibility="token"))
+    x, _ = random_inputs(9, 1, LENGTH)
+    nothing = jnp.zeros((1, LENGTH), bool)
+    distance = by_segment_distance(influence(lambda x: runner(graph)(params, x, nothing, ~nothing, None)[0], x))
+    assert np.all(distance[: segments + 1] > 1e-4)
+    assert np.all(distance[segments + 1 :] == 0)
+
+
+def test_an_unknown_config_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"unknown memory config dict; valid: NoMemoryConfig, KVMemoryConfig"):
+        make_memory({}, d_model=WIDTH, segment_length=SEGMENT, dtype="float32", rngs=nnx.Rngs(0))
