@@ -152,9 +152,9 @@ class MemGPT(nnx.Module):
         x, state, _ = self.hidden(tokens, state, reset, valid, **options)
         return cross_entropy(x, self._output_embedding(), targets), state
 
-    def diagnostics(self, tokens: Tokens, state: ModelState, reset=None) -> dict[str, Array]:
+    def diagnostics(self, tokens: Tokens, state: ModelState, reset=None, *, aligned=False) -> dict[str, Array]:
         """Measurements of a call, one row for each layer that owns a memory: fusion gates and the memory's stats."""
-        _, state, gates = self.hidden(tokens, state, reset)
+        _, state, gates = self.hidden(tokens, state, reset, aligned=aligned)
         owners = [i for i, block in enumerate(self.blocks) if isinstance(block.memory_layer, MemoryLayer)]
         if not owners:
             return {}
@@ -232,6 +232,6 @@ def score_tokens(
     return merge(config, params).score(tokens, targets, state, **options)
 
 
-def diagnostics(config: ModelConfig, params: Params, tokens: Tokens, state: ModelState, reset=None) -> dict:
+def diagnostics(config: ModelConfig, params: Params, tokens: Tokens, state: ModelState, reset=None, **options) -> dict:
     """`MemGPT.diagnostics` as a pure function of plain pytrees."""
-    return merge(config, params).diagnostics(tokens, state, reset)
+    return merge(config, params).diagnostics(tokens, state, reset, **options)

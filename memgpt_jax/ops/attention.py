@@ -37,16 +37,8 @@ def attention_weights(
     A bias of `MASKED` hides an entry. If every entry is hidden and there is no sink, all weights are 0.
     The query carries the scale (head_dim ** -0.5, or a temperature).
     """
-    logits = jnp.einsum("...rqk,...ek->...rqe", query, keys, preferred_element_type=jnp.float32) + bias
-    highest = jnp.max(logits, axis=-1, initial=_FLOOR)
-    if sink is not None:
-        highest = jnp.maximum(highest, sink)
-    highest = jax.lax.stop_gradient(highest)
-    weights = jnp.exp(logits - highest[..., None])
-    total = jnp.sum(weights, axis=-1)
-    if sink is not None:
-        total = total + jnp.exp(sink - highest)
-    return weights / jnp.where(total > 0, total, 1)[..., None]  # total is 0 or at least 1; where keeps gradients finite
+    weights, total = _softmax_parts(query, keys, bias, sink)
+    return weights / total[..., None]
 
 
 def attend(
@@ -57,8 +49,23 @@ def attend(
     sink: Float32[Array, "*b R Q"] | None = None,
 ) -> Float[Array, "*b R Q K"]:
     """Attention read r = sum_e w_e v_e, with w from `attention_weights`."""
-    weights = attention_weights(query, keys, bias, sink)
-    return jnp.einsum("...rqe,...ek->...rqk", weights.astype(values.dtype), values)
+    weights, total = _softmax_parts(query, keys, bias, sink)
+    summed = jnp.einsum("...rqe,...ek->...rqk", weights.astype(values.dtype), values)
+    return summed / total[..., None].astype(values.dtype)  # dividing [Q, K] is cheaper than dividing [Q, E]
+
+
+def _softmax_parts(query, keys, bias, sink):
+    """exp(l_e - highest) and its sum over e and the sink: the softmax before the division, both in float32."""
+    logits = jnp.einsum("...rqk,...ek->...rqe", query, keys, preferred_element_type=jnp.float32) + bias
+    highest = jnp.max(logits, axis=-1, initial=_FLOOR)
+    if sink is not None:
+        highest = jnp.maximum(highest, sink)
+    highest = jax.lax.stop_gradient(highest)
+    weights = jnp.exp(logits - highest[..., None])
+    total = jnp.sum(weights, axis=-1)
+    if sink is not None:
+        total = total + jnp.exp(sink - highest)
+    return weights, jnp.where(total > 0, total, 1)  # total is 0 or at least 1; where keeps gradients finite
 
 
 def window_attention(

@@ -102,7 +102,7 @@ def run(
     """
     training = config.training
     step_function = jax.jit(partial(train_step, config), donate_argnums=0)
-    diagnose = jax.jit(partial(models.diagnostics, config.model))
+    diagnose = jax.jit(partial(models.diagnostics, config.model), static_argnames="aligned")
     reporter = Reporter(config, parameter_names(state.params), log, advance)
     signals.deferred = True
     pending = None
@@ -110,7 +110,9 @@ def run(
         batch = stack([next(batches) for _ in range(config.optimizer.accumulate_steps)])
         diagnostics = None
         if step % training.log_every == 0 or step == training.steps:
-            diagnostics = diagnose(state.params, batch["tokens"][0], state.memory, batch["reset"][0])
+            tokens, reset = batch["tokens"][0], batch["reset"][0]
+            aligned = tokens.shape[1] % config.model.segment_length == 0  # as in `batch_loss`
+            diagnostics = diagnose(state.params, tokens, state.memory, reset, aligned=aligned)
         state, metrics = step_function(state, batch)
         if pending is not None:
             reporter(*pending)
