@@ -14,4 +14,4 @@ from memgpt_jax.config import ExperimentConfig
 
 def config() -> ExperimentConfig:
     base = load_config("stdlib")
-    return dataclasses.replace(base, training=dataclasses.replace(base.training, steps=150))
+    return dataclasses.replace(base, training=dataclasses.replace(base.training, steps=100))

@@ -28,7 +28,7 @@ def config() -> ExperimentConfig:
             memory=KVMemoryConfig(memory_size=1024),
         ),
         data=TextConfig(corpus="stdlib", tokenizer="bpe", tokenizer_vocab_size=2048),
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
-        training=TrainingConfig(steps=300, batch_size=4, sequence_length=2048),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=30),
+        training=TrainingConfig(steps=150, batch_size=4, sequence_length=2048),
         evaluation=EvaluationConfig(max_documents=32, max_tokens=8192, batch_size=4, chunk_length=2048),
     )

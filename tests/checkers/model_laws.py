@@ -88,9 +88,8 @@ def streaming_violation(model: Built, tokens, reset, cuts):
     return difference(whole, np.concatenate(logits, axis=1)), state_difference(whole_state, state)
 
 
-def ragged_violation(model: Built, tokens, reset, lengths):
+def ragged_violation(model: Built, tokens, reset, lengths, size):
     """The same where each call has room for `size` tokens, and row b uses lengths[i, b] of it in the i-th call."""
-    size = lengths.max(initial=1)
     whole, whole_state = model(tokens, reset=reset)
     state, done, gap = model.fresh(len(tokens)), np.zeros(len(tokens), int), 0.0
     for used in lengths:
