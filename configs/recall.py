@@ -26,11 +26,11 @@ def config() -> ExperimentConfig:
             num_heads=4,
             window_size=16,
             segment_length=16,
-            memory=KVMemoryConfig(memory_size=64),
+            memory=KVMemoryConfig(memory_size=64, head_dim=32),
         ),
         data=data,
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
         training=TrainingConfig(
-            steps=400, batch_size=32, sequence_length=data.context_length + data.query_length, carry_state=False
+            steps=250, batch_size=32, sequence_length=data.context_length + data.query_length, carry_state=False
         ),
     )

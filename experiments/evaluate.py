@@ -1,6 +1,7 @@
 """Evaluate runs on held-out documents: a table, a JSON file and a plot, side by side.
 
     python experiments/evaluate.py runs/stdlib runs/stdlib_none --memory-size 0 256 1024
+    python experiments/evaluate.py runs/recall --memory-size 1024 --change data.context_length=1024
 
 All results together go to `comparison.json` and `comparison.png`, in the folder of the first run or in `--output`.
 """
@@ -16,13 +17,22 @@ from rich.console import Console
 from rich.table import Table
 
 from memgpt_jax import data
-from memgpt_jax.command_line import one_line_errors, parse_arguments
+from memgpt_jax.command_line import one_line_errors, override, parse_arguments, sweep, sweep_words
 from memgpt_jax.config import ExperimentConfig, RecallConfig
 from memgpt_jax.evaluate import evaluate
 from memgpt_jax.plots import plot_curves
 from memgpt_jax.training import RunError, checkpoint
 
-COLUMNS = ("bits_per_byte", "accuracy", "loss", "perplexity_per_token", "perplexity_per_word", "documents", "tokens")
+COLUMNS = (
+    "bits_per_byte",
+    "accuracy",
+    "answers",
+    "loss",
+    "perplexity_per_token",
+    "perplexity_per_word",
+    "documents",
+    "tokens",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +51,8 @@ class Arguments:
     """How many documents; 0: all."""
     max_tokens: int | None = None
     """How many tokens of each document; 0: all."""
+    change: tuple[str, ...] = ()
+    """Other changes of the run's config, each `field=value`, such as `data.context_length=1024`."""
     output: Path | None = None
     """Folder of `comparison.json` and `comparison.png`; default: the first run's."""
 
@@ -69,6 +81,8 @@ def evaluate_run(workdir: Path, arguments: Arguments) -> dict[str, dict]:
     """Results of one run by label, one for each memory size."""
     saved = checkpoint.load(workdir, arguments.step)
     config = settings_of(saved.config, arguments)
+    for words in map(sweep_words, sweep(arguments.change)):
+        config = override(config, words)
     is_text = not isinstance(config.data, RecallConfig)
     tokenizer = data.load_saved_tokenizer(workdir / "tokenizer") if is_text else None
     if not hasattr(config.model.memory, "memory_size") or not arguments.memory_size:
