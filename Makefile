@@ -1,15 +1,15 @@
 # Every target sets up what it needs: a virtual environment in .venv, made once, with this package and its tools.
 #   make demo                    train with and without memory, about five minutes on two CPU cores
-#   make test                    all tests
+#   make test                    all tests but the longest; make test-slow runs those
 #   make test PYTHON=python3.13  with another Python (add VENV=.venv313 to keep the first environment)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test test-slow lint format bench clean
 
 help:
-	@echo "make demo | test | lint | format | bench | clean     [PYTHON=python3] [VENV=.venv]"
+	@echo "make demo | test | test-slow | lint | format | bench | clean     [PYTHON=python3] [VENV=.venv]"
 
 # The stamp is written last, so an interrupted set-up starts again; `venv` leaves what is already installed in place.
 $(VENV)/.installed: pyproject.toml requirements.txt
@@ -28,6 +28,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-slow: setup
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m slow --timeout 3600
 
 lint: setup
 	$(BIN)/ruff check .

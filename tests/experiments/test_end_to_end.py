@@ -86,7 +86,6 @@ def kill_after(workdir: Path, step: int, *words) -> None:
     assert not (workdir / "evaluation.json").exists()
 
 
-@pytest.mark.slow
 def test_train_kill_resume_evaluate_generate(folder):
     config, killed, whole = folder / "tiny.py", folder / "killed", folder / "whole"
     kill_after(killed, 15, config, "--workdir", killed)
@@ -108,7 +107,6 @@ def test_train_kill_resume_evaluate_generate(folder):
     assert text == run("generate", whole, "--prompt", "Der Bär", "--max-new-tokens", 20, "--temperature", 0)
 
 
-@pytest.mark.slow
 def test_ablation_is_resumed(folder):
     words = [folder / "tiny.py", "--training.steps=5", "--workdir", folder / "ablation", "--sweep"]
     run("ablate", *words, "model.memory=none,kv", "seed=0")
