@@ -87,7 +87,8 @@ class Memory(nnx.Module):
         def restart(before):
             """Tokens after a reset read from a fresh memory, and it replaces the old one."""
             read, state = before
-            fresh_read, fresh = self.read(segment.x, self.fresh(batch), own, segment.new & after_reset)
+            open_document = after_reset & (document == document[:, -1:])  # others that begin here end here
+            fresh_read, fresh = self.read(segment.x, self.fresh(batch), own, segment.new & open_document)
             return jnp.where(after_reset[..., None], fresh_read, read), where_rows(has_reset, fresh, state)
 
         before = self.read(segment.x, state, own, segment.new & ~after_reset)

@@ -66,7 +66,7 @@ def test_stream_equals_token_by_token_reference(row):
     config = config_of(row)
     graph, params = build(config)
     run = runner(graph)
-    for seed, breaks in ((0, 0.0), (1, 0.1), (2, 0.3)):
+    for seed, breaks in ((0, 0.0), (1, 0.1), (2, 0.3), (3, 0.6)):
         x, reset = random_inputs(seed, BATCH, LENGTH, breaks)
         reads, state = run(params, x, reset, np.ones(reset.shape, bool), None)
         expected, memories = reference_run(config, params, x, reset)
