@@ -1,0 +1,204 @@
+"""Streaming, documents, rows, padding and counters of whole models, with cuts and resets that hypothesis chooses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from memory_laws import difference, leaks
+from model_laws import (
+    BATCH,
+    Built,
+    build,
+    built,
+    perturbation_violation,
+    ragged_violation,
+    state_difference,
+    stream_inputs,
+    streaming_violation,
+    tiny,
+    token_influence,
+)
+
+from memgpt_jax.config import KVMemoryConfig, NoMemoryConfig
+
+# Everything that stands in the way of a law: own-segment reads, initial entries, statistics of reads, a long
+# convolution, two layers, a window shorter than a segment.
+HARD = tiny(
+    KVMemoryConfig(
+        memory_size=6,
+        num_heads=2,
+        head_dim=4,
+        visibility="token",
+        initial_entries=2,
+        evict="least_read",
+        select="highest_gate",
+        select_size=3,
+        writer_conv=4,
+        recency_bias=True,
+    ),
+    num_layers=2,
+    window_size=3,
+    segment_length=5,
+    position="learned",
+    num_positions=7,
+)
+CONFIGS = [tiny(), HARD]
+LENGTH = 26
+seeds, breaks = st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.05, 0.3])
+both = pytest.mark.parametrize("config", CONFIGS, ids=["plain", "hard"])
+
+
+@st.composite
+def cuts(draw):
+    """Lengths of calls, of a few kinds, that add up to LENGTH."""
+    sizes = []
+    while sum(sizes) < LENGTH:
+        sizes.append(draw(st.sampled_from([size for size in (1, 2, 3, 5, 7) if size <= LENGTH - sum(sizes)])))
+    return sizes
+
+
+@st.composite
+def ragged(draw):
+    """How many of 7 places each row uses in each call, [calls, B]; every row uses LENGTH in all."""
+    rows = [draw(st.lists(st.integers(0, 7), min_size=6, max_size=6)) for _ in range(BATCH)]
+    for row in rows:
+        row[:] = np.diff(np.minimum(np.cumsum([0, *row, 7, 7, 7, 7]), LENGTH))
+    return np.array(rows).T
+
+
+@both
+@given(seed=seeds, breaks=breaks, cuts=cuts())
+def test_any_cut_gives_the_logits_and_the_state_of_one_call(config, seed, breaks, cuts):
+    tokens, reset = stream_inputs(seed, config, LENGTH, breaks=breaks)
+    assert max(streaming_violation(built(config), tokens, reset, cuts)) < 1e-4
+
+
+@both
+@given(seed=seeds, breaks=breaks, lengths=ragged())
+def test_rows_may_have_different_lengths_in_every_call(config, seed, breaks, lengths):
+    tokens, reset = stream_inputs(seed, config, LENGTH, breaks=breaks)
+    assert max(ragged_violation(built(config), tokens, reset, lengths, 7)) < 1e-4
+
+
+@both
+@given(seed=seeds, breaks=breaks, row=st.integers(0, BATCH - 1), place=st.integers(0, LENGTH - 1))
+def test_nothing_leaks_by_perturbation(config, seed, breaks, row, place):
+    tokens, reset = stream_inputs(seed, config, LENGTH, breaks=breaks)
+    assert perturbation_violation(built(config), tokens, reset, row, place) == 0
+
+
+@pytest.mark.parametrize("memory", [KVMemoryConfig(memory_size=12, num_heads=2, head_dim=4), NoMemoryConfig()])
+def test_nothing_leaks_by_gradient_and_only_memory_reaches_far(memory):
+    config = tiny(memory, num_layers=2, window_size=3, vocab_size=2 * 14, tie_embeddings=False)
+    reset = np.zeros((BATCH, 14), bool)
+    reset[0, 10] = True
+    flow = token_influence(build(config), reset)
+    assert leaks(flow, reset) == {"causality": 0.0, "rows": 0.0, "documents": 0.0}
+    far = flow[1, 13, 1, :8]  # beyond what two windows of three tokens reach
+    assert np.all(far > 0) if isinstance(memory, KVMemoryConfig) else np.all(far == 0)
+
+
+@both
+@given(seed=seeds, used=st.integers(0, 9))
+def test_tokens_that_are_not_valid_move_nothing(config, seed, used):
+    model = built(config)
+    tokens, reset = stream_inputs(seed, config, 7 + 5, breaks=0.3)
+    _, state = model(tokens[:, :7], reset=reset[:, :7])
+    for before in (model.fresh(), state):
+        for size in (1, 5):
+            part = slice(7, 7 + size)
+            _, after = model(tokens[:, part], before, reset[:, part], np.zeros((BATCH, size), bool))
+            assert difference(before, after) == 0
+
+
+@both
+@given(seed=seeds, segments=st.integers(1, 4))
+def test_reset_at_a_boundary_equals_a_fresh_state(config, seed, segments):
+    model, begin = built(config), segments * config.segment_length
+    tokens, _ = stream_inputs(seed, config, begin + 7)
+    reset = np.zeros((BATCH, 7), bool)
+    reset[:, 0] = True
+    _, state = model(tokens[:, :begin])
+    after_reset = model(tokens[:, begin:], state, reset)
+    alone = model(tokens[:, begin:])
+    assert difference(after_reset[0], alone[0]) < 1e-5
+    cursors = lambda state: [layer.window._replace(cursor=0) for layer in state.layers]  # noqa: E731
+    assert (
+        difference([layer.memory for layer in after_reset[1].layers], [layer.memory for layer in alone[1].layers])
+        < 1e-5
+    )
+    assert np.array_equal(after_reset[1].position, alone[1].position) and cursors(state)
+
+
+@both
+def test_aligned_equals_unaligned(config):
+    model = built(config)
+    tokens, reset = stream_inputs(0, config, 4 * config.segment_length)
+    _, state = model(tokens[:, : config.segment_length], reset=reset[:, : config.segment_length])
+    for before in (None, state):
+        one, other = (model(tokens, before, reset, aligned=aligned) for aligned in (False, True))
+        assert difference(one[0], other[0]) < 1e-5 and state_difference(one[1], other[1]) < 1e-5
+
+
+def test_a_broken_promise_of_alignment_is_nan():
+    model = built(tiny())
+    tokens, reset = stream_inputs(0, model.config, 16)
+    _, state = model(tokens[:, :1])
+    assert np.all(np.isnan(model(tokens, state, aligned=True)[0]))
+    valid = np.ones(tokens.shape, bool)
+    valid[1, -1] = False
+    assert np.all(np.isnan(model(tokens, valid=valid, aligned=True)[0]))
+    with pytest.raises(ValueError, match="aligned=True needs a multiple of segment_length=4 tokens, got 5"):
+        model(tokens[:, :5], aligned=True)
+
+
+@pytest.mark.parametrize("position", ["rotary", "sinusoidal"])
+@pytest.mark.parametrize("start", [2**31 - 9, 2**31 - 1, 10**9])
+def test_positions_far_out(position, start):
+    """Any cut still gives the same logits where counters wrap; rotary logits depend on distances alone."""
+    model = built(tiny(position=position))
+    tokens, reset = stream_inputs(0, model.config, LENGTH, breaks=0.0)
+    at = lambda state: state._replace(position=np.full(BATCH, start, np.int32))  # noqa: E731
+    shifted = Built(model.config, model.params, model.call)
+    object.__setattr__(shifted, "fresh", lambda batch=BATCH: at(model.fresh(batch)))
+    assert max(streaming_violation(shifted, tokens, reset, [7, 1, 5, 1, 1, 1, 3, 7])) < 1e-4
+    near, far = model(tokens)[0], shifted(tokens)[0]
+    assert np.all(np.isfinite(far))
+    assert (difference(near, far) < 1e-4) == (position == "rotary")
+
+
+def test_ages_and_statistics_far_out():
+    """A row at the ends of its counters goes on reading and writing."""
+    model = built(HARD)
+    tokens, reset = stream_inputs(0, HARD, LENGTH)
+    _, state = model(tokens, reset=reset)
+    old = lambda path, x: np.full_like(x, 2**30) if "age" in jax.tree_util.keystr(path) else x  # noqa: E731
+    logits, after = model(tokens, jax.tree.map_with_path(old, state), reset)
+    assert np.all(np.isfinite(logits))
+    assert all(np.all(np.asarray(layer.memory.memory.entries.age) >= 0) for layer in after.layers)
+
+
+def test_a_state_holds_no_parameters_and_can_be_forked():
+    model = built(HARD)
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves([layer.window for layer in model.fresh().layers]))
+    tokens, reset = stream_inputs(0, HARD, LENGTH)
+    _, state = model(tokens[:, :7], reset=reset[:, :7])
+    pick = lambda rows: jax.tree.map(lambda x: x[np.array(rows)], state)  # noqa: E731
+    expected, _ = model(tokens[:, 7:12], state)
+    forked, _ = model(tokens[::-1, 7:12], pick([1, 0]))
+    assert difference(expected, np.asarray(forked)[::-1]) < 1e-5
+
+
+@jax.numpy_dtype_promotion("standard")  # Flax's norms multiply bfloat16 by float32
+def test_bfloat16_model_streams():
+    model = build(tiny(dtype="bfloat16"))
+    tokens, reset = stream_inputs(0, model.config, 15)
+    logits, state = model(tokens, reset=reset)
+    assert logits.dtype == jnp.float32
+    assert state.layers[0].window.keys.dtype == state.layers[0].memory.memory.entries.keys.dtype == jnp.bfloat16
+    assert state.layers[0].memory.memory.entries.log_gate.dtype == jnp.float32
+    assert max(streaming_violation(model, tokens, reset, [5] + [1] * 5 + [5])) < 0.1
+    exact = built(tiny())(tokens, reset=reset)[0]
+    assert difference(logits, exact) < 0.15 * np.abs(exact).max()

@@ -1,0 +1,193 @@
+"""Dropout, rematerialisation, scores, gradients, the pure interface, and errors."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference_ops as reference
+from flax import nnx
+from memory_laws import difference
+from model_laws import BATCH, build, built, stream_inputs, tiny
+
+from memgpt_jax.config import KVMemoryConfig, ModelConfig, NoMemoryConfig
+from memgpt_jax.models import MemGPT, apply, diagnostics, init, init_state, merge, score_tokens, split
+from memgpt_jax.models.layers import dropout
+
+LENGTH = 12
+
+
+def value_and_gradient(config, params, tokens, reset, **options):
+    def loss(params):
+        logits, state = apply(config, params, tokens, init_state(config, BATCH), reset, **options)
+        return jnp.mean(jnp.sin(logits)), (logits, state)
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A model's config, parameters, inputs, and its value and gradient."""
+    config = tiny(KVMemoryConfig(memory_size=7, num_heads=2, head_dim=4, initial_entries=2, recency_bias=True))
+    tokens, reset = stream_inputs(0, config, LENGTH)
+    params = built(config).params
+    return config, params, tokens, reset, value_and_gradient(config, params, tokens, reset)
+
+
+def test_remat_changes_neither_value_nor_gradient(plain):
+    config, params, tokens, reset, expected = plain
+    again = value_and_gradient(dataclasses.replace(config, remat=True), params, tokens, reset)
+    assert difference(expected, again) < 1e-5
+
+
+def test_every_parameter_has_a_finite_gradient(plain):
+    *_, (_, gradients) = plain
+    for path, leaf in jax.tree.leaves_with_path(gradients):
+        assert np.all(np.isfinite(leaf)) and np.any(leaf != 0), jax.tree_util.keystr(path)
+
+
+def test_gradients_are_finite_where_nothing_is_visible():
+    memory = KVMemoryConfig(memory_size=7, num_heads=2, head_dim=4, null_entry=False)
+    config = tiny(memory)
+    tokens, reset = stream_inputs(0, config, LENGTH, breaks=0.4)
+    _, gradients = value_and_gradient(config, built(config).params, tokens, reset)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradients))
+
+
+def test_dropout_acts_only_with_a_key(plain):
+    config, params, tokens, reset, (expected, _) = plain
+    config = dataclasses.replace(config, dropout=0.5)
+    call = jax.jit(lambda key: apply(config, params, tokens, init_state(config, BATCH), reset, dropout_key=key)[0])
+    logits = expected[1][0]
+    assert difference(call(None), logits) < 1e-5
+    one, same, other = (call(jax.random.key(seed)) for seed in (1, 1, 2))
+    assert difference(one, same) == 0
+    assert difference(one, other) > 1e-2 and difference(one, logits) > 1e-2
+
+
+def test_dropout_keeps_the_mean():
+    x = dropout(jnp.ones(100_000), 0.3, jax.random.key(0))
+    assert np.mean(x) == pytest.approx(1, abs=0.01) and np.mean(x == 0) == pytest.approx(0.3, abs=0.01)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_scores_are_log_softmax_in_value_and_gradient(tied):
+    config = tiny(tie_embeddings=tied)
+    params = built(config).params
+    tokens, reset = stream_inputs(0, config, LENGTH)
+    targets = np.roll(tokens, -1, axis=1)
+    weights = jnp.asarray(np.random.default_rng(0).random(tokens.shape), jnp.float32)
+    state = init_state(config, BATCH)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def by_scores(params):
+        scores, after = score_tokens(config, params, tokens, targets, state, reset=reset)
+        return jnp.sum(scores.losses * weights), (scores, after)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def by_logits(params):
+        logits, after = apply(config, params, tokens, state, reset)
+        losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=2)[..., 0]
+        return jnp.sum(losses * weights), (losses, after, logits)
+
+    (value, (scores, after)), gradients = by_scores(params)
+    (expected, (losses, expected_after, logits)), expected_gradients = by_logits(params)
+    assert difference((value, scores.losses, gradients), (expected, losses, expected_gradients)) < 1e-4
+    assert difference(after, expected_after) < 1e-5
+    np.testing.assert_array_equal(scores.correct, np.argmax(logits, axis=-1) == targets)
+    slow = [[reference.cross_entropy(logits[b, t], targets[b, t]) for t in range(LENGTH)] for b in range(BATCH)]
+    np.testing.assert_allclose(scores.losses, slow, atol=1e-5)
+
+
+def test_pure_functions_equal_the_module():
+    config = tiny(num_layers=2)
+    model = MemGPT(config, rngs=nnx.Rngs(3))
+    params = split(model)
+    tokens, reset = stream_inputs(0, config, LENGTH)
+    expected = jax.jit(lambda: model(tokens, model.init_state(BATCH), reset))()
+    pure = jax.jit(lambda params: apply(config, params, tokens, init_state(config, BATCH), reset))(params)
+    assert difference(expected, pure) < 1e-5
+    assert difference(split(merge(config, params)), params) == 0
+    assert jax.tree.structure(jax.eval_shape(lambda: init(config, jax.random.key(0)))) == jax.tree.structure(params)
+
+
+def test_init_is_a_function_of_the_key_and_float32():
+    make = jax.jit(functools.partial(init, tiny(dtype="bfloat16", tie_embeddings=False)))
+    one, same, other = make(jax.random.key(0)), make(jax.random.key(0)), make(jax.random.key(1))
+    assert difference(one, same) == 0 and difference(one, other) > 0
+    assert {leaf.dtype for leaf in jax.tree.leaves(one)} == {jnp.dtype("float32")}
+    names = {jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(one)}
+    assert "blocks/0/memory_layer/memory/write_gate/kernel" in names
+    assert "blocks/0/memory_layer/fusion/gate/bias" in names
+
+
+def test_diagnostics_have_a_row_for_each_memory():
+    config = tiny(num_layers=3, memory_layers=(0, 2))
+    model = built(config)
+    tokens, reset = stream_inputs(0, config, LENGTH)
+    stats = jax.jit(functools.partial(diagnostics, config))(model.params, tokens, model.fresh(), reset)
+    assert {"fusion_gate", "occupancy", "write_gate_histogram", "age_mean", "bytes"} == set(stats)
+    assert all(len(value) == 2 and np.all(np.isfinite(value)) for value in stats.values())
+    np.testing.assert_allclose(np.sum(stats["write_gate_histogram"], axis=1), 1, atol=1e-6)
+    assert np.all((stats["fusion_gate"] > 0) & (stats["fusion_gate"] < 1))
+    none = tiny(NoMemoryConfig())
+    assert diagnostics(none, built(none).params, tokens, built(none).fresh()) == {}
+
+
+def test_one_compilation_serves_every_prefill_of_a_length_and_every_step():
+    model = build(tiny())
+    tokens, _ = stream_inputs(0, model.config, 5)
+    _, state = model(tokens)
+    for t in range(5):
+        _, state = model(tokens[:, [t]], state)
+    model(tokens, state)
+    assert model.call._cache_size() == 2
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"tokens": np.zeros((2, 0), np.int32)}, r"tokens must be integers \[B, L\] with L >= 1, got int32\[2, 0\]"),
+        ({"tokens": np.zeros(3, np.int32)}, r"tokens must be integers .* got int32\[3\]"),
+        ({"tokens": np.zeros((2, 3), np.float32)}, r"tokens must be integers .* got float32\[2, 3\]"),
+        ({"reset": np.zeros((2, 4), bool)}, r"reset must be bool\[2, 3\] like tokens, got bool\[2, 4\]"),
+        ({"valid": np.zeros((2, 3), np.int32)}, r"valid must be bool\[2, 3\] like tokens, got int32\[2, 3\]"),
+        ({"state": None}, r"state must be a ModelState of 1 layers: use init_state\(batch_size\)"),
+        ({"state": init_state(tiny(num_layers=2), 2)}, r"state must be a ModelState of 1 layers"),
+        ({"state": init_state(tiny(), 3)}, r"state has 3 rows, tokens have 2"),
+    ],
+)
+def test_calls_that_do_not_fit_are_refused_by_name(change, message):
+    config = tiny()
+    arguments = {"tokens": np.zeros((2, 3), np.int32), "state": init_state(config, 2), "reset": None, "valid": None}
+    with pytest.raises(ValueError, match=message):
+        apply(config, built(config).params, **arguments | change)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: ModelConfig(d_model=10, num_heads=4), "num_heads=4 must divide d_model=10"),
+        (lambda: ModelConfig(num_heads=4, num_kv_heads=3), "num_kv_heads=3 must divide num_heads=4"),
+        (lambda: ModelConfig(d_model=6, num_heads=2), "rotary positions need an even head width, got 3"),
+        (lambda: ModelConfig(window_size=0), "window_size must be at least 1, got 0"),
+        (lambda: ModelConfig(dropout=1.0), r"dropout must be in \[0, 1\), got 1.0"),
+        (lambda: ModelConfig(memory_layers=(9,)), "memory_layers must be between 0 and 3, got 9"),
+        (lambda: ModelConfig(fusion="blend"), "fusion must be one of 'gated'.*got 'blend'"),
+        (lambda: ModelConfig(segment_length=8, memory=KVMemoryConfig(select="pool")), "select_size=16 must be at most"),
+        (lambda: KVMemoryConfig(memory_size=-1), "memory_size must be at least 0, got -1"),
+        (
+            lambda: KVMemoryConfig(initial_entries=5, memory_size=4),
+            "initial_entries must be between 0 and memory_size=4",
+        ),
+        (lambda: KVMemoryConfig(gate="wide"), "gate must be one of 'log_bias'.*got 'wide'"),
+        (lambda: KVMemoryConfig(bptt_segments=-1), "bptt_segments must be None or at least 0, got -1"),
+    ],
+)
+def test_illegal_configs_are_refused_by_name(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

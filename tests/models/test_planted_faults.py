@@ -1,0 +1,124 @@
+"""Each law checker of models is seen to fail on a model with a fault planted in it."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from memory_laws import difference, leaks
+from model_laws import (
+    BATCH,
+    build,
+    perturbation_violation,
+    ragged_violation,
+    stream_inputs,
+    streaming_violation,
+    tiny,
+    token_influence,
+)
+from reference_model import ReferenceDecoder
+
+from memgpt_jax.config import NoMemoryConfig
+from memgpt_jax.models import decoder, layers, memory_layer
+
+LENGTH = 12
+UNTIED = {"vocab_size": BATCH * LENGTH, "tie_embeddings": False}
+
+
+def plant(monkeypatch, fault):
+    """Replace one function of the model by a wrong one."""
+    window, stream, cache = layers.window_attention, memory_layer.stream, layers.update_window
+    embed, positions = decoder.MemGPT._embed, decoder.document_positions
+
+    def sees_the_next_token(query, keys, values, *documents, window_size):
+        shifted = [jnp.roll(x, -1, axis=1) for x in (keys, values)]
+        return window(query, *shifted, *documents, window_size=window_size)
+
+    def window_too_long(*arrays, window_size):
+        return window(*arrays, window_size=window_size + 1)
+
+    def documents_joined(query, keys, values, own, others, window_size):
+        return window(query, keys, values, own * 0, jnp.where(others < 0, -1, 0), window_size=window_size)
+
+    def deaf_memory(memory, x, state, reset, valid, aligned):
+        return stream(memory, x, state, reset & False, valid, aligned)
+
+    def mixed_rows(self, tokens, positions):
+        x = embed(self, tokens, positions)
+        return x + 0.1 * jnp.roll(x, 1, axis=0)
+
+    def forgetful_window(old, key, value, document, valid):
+        new = cache(old, key, value, document, valid)
+        return new._replace(valid=new.valid & (jnp.arange(new.valid.shape[1]) > 0)[None])
+
+    def padding_moves(old, key, value, document, valid):
+        return cache(old, key, value, document, valid | True)
+
+    def frozen_positions(start, reset):
+        return positions(start * 0, reset)
+
+    where, name, wrong = {
+        "sees the next token": (layers, "window_attention", sees_the_next_token),
+        "window too long": (layers, "window_attention", window_too_long),
+        "documents joined": (layers, "window_attention", documents_joined),
+        "deaf memory": (memory_layer, "stream", deaf_memory),
+        "mixed rows": (decoder.MemGPT, "_embed", mixed_rows),
+        "forgetful window": (layers, "update_window", forgetful_window),
+        "padding moves": (layers, "update_window", padding_moves),
+        "frozen positions": (decoder, "document_positions", frozen_positions),
+    }[fault]
+    monkeypatch.setattr(where, name, wrong)
+
+
+@pytest.mark.parametrize(
+    "fault, law, memory",
+    [
+        ("sees the next token", "causality", True),
+        ("documents joined", "documents", True),
+        ("deaf memory", "documents", True),
+        ("mixed rows", "rows", True),
+    ],
+)
+def test_leaks_are_seen_by_gradient_and_by_perturbation(fault, law, memory, monkeypatch):
+    reset = np.zeros((BATCH, LENGTH), bool)
+    reset[0, 6] = reset[1, 3] = True
+    tokens = np.arange(BATCH * LENGTH, dtype=np.int32).reshape(BATCH, LENGTH)
+    plant(monkeypatch, fault)
+    model = build(tiny(**UNTIED))
+    assert leaks(token_influence(model, reset), reset)[law] > 1e-4
+    # Two layers' worth of places: the token before a reset, and one that stands in an earlier, written segment.
+    assert max(perturbation_violation(model, tokens, reset, 0, place) for place in (3, 5, 11)) > 1e-4
+
+
+@pytest.mark.parametrize("fault", ["window too long", "forgetful window", "frozen positions"])
+def test_streaming_violations_are_seen(fault, monkeypatch):
+    config = tiny(position="sinusoidal")
+    tokens, reset = stream_inputs(0, config, LENGTH, breaks=0.0)
+    assert max(streaming_violation(build(config), tokens, reset, [5, 1, 1, 5])) < 1e-4
+    plant(monkeypatch, fault)
+    assert streaming_violation(build(config), tokens, reset, [5, 1, 1, 5])[0] > 1e-4
+
+
+def test_padding_that_moves_is_seen(monkeypatch):
+    config = tiny()
+    tokens, reset = stream_inputs(0, config, LENGTH)
+    lengths = np.array([[5, 3], [5, 5], [2, 4]])
+    assert max(ragged_violation(build(config), tokens, reset, lengths, 5)) < 1e-4
+    plant(monkeypatch, "padding moves")
+    assert max(ragged_violation(build(config), tokens, reset, lengths, 5)) > 1e-4
+
+
+@pytest.mark.parametrize("fault", ["sees the next token", "window too long", "frozen positions"])
+def test_the_numpy_model_notices(fault, monkeypatch):
+    config = tiny(NoMemoryConfig(), position="sinusoidal", window_size=3)
+    tokens, reset = stream_inputs(0, config, 6, breaks=0.0)
+
+    def violation():
+        model = build(config)
+        _, state = model(tokens[:, :3])
+        rest, _ = model(tokens[:, 3:], state)
+        row = ReferenceDecoder(config, model.params)
+        expected = [row.step(tokens[0, t], reset[0, t]) for t in range(6)][3:]
+        return difference(rest[0], np.array(expected))
+
+    assert violation() < 1e-4
+    plant(monkeypatch, fault)
+    assert violation() > 1e-3
