@@ -52,6 +52,10 @@ class KVMemory(Memory):
 
         self.query = linear(d_model, heads * width, use_bias=False)
         self.key = linear(d_model, heads * width)
+        # Keys start in the space of queries, and the convolution as a shift by one token: from the first step, a token
+        # reads what followed the entries that resemble it. From unrelated projections, reading a memory of a thousand
+        # entries starts as their mean, and gets too little gradient to become anything else.
+        self.key.kernel[...] = self.query.kernel[...]
         self.value = linear(d_model, heads * width)
         self.output = linear(heads * width, d_model, use_bias=False)
         if config.gate != "none":
@@ -59,7 +63,7 @@ class KVMemory(Memory):
             self.write_gate = linear(d_model, 1, dtype=jnp.float32, bias_init=bias_init)
         if config.writer_conv > 1:
             shape = (config.writer_conv, d_model)
-            self.conv_kernel = nnx.Param(normal(config.writer_conv**-0.5)(rngs.params(), shape))
+            self.conv_kernel = nnx.Param(jnp.zeros(shape, jnp.float32).at[1].set(1.0))
         if config.qk_norm:
             self.log_temperature = nnx.Param(jnp.full(heads, jnp.log(jnp.float32(config.temperature))))
         if config.recency_bias:
