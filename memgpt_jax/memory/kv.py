@@ -55,7 +55,7 @@ class KVMemory(Memory):
         # Keys start in the space of queries, and the convolution as a shift by one token: from the first step, a token
         # reads what followed the entries that resemble it. From unrelated projections, reading a memory of a thousand
         # entries starts as their mean, and gets too little gradient to become anything else.
-        self.key.kernel[...] = self.query.kernel[...]
+        self.key.kernel[...] = jnp.copy(self.query.kernel[...])
         self.value = linear(d_model, heads * width)
         self.output = linear(heads * width, d_model, use_bias=False)
         if config.gate != "none":
