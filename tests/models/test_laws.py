@@ -114,7 +114,7 @@ def test_tokens_that_are_not_valid_move_nothing(config, seed, used):
 
 
 @both
-@given(seed=seeds, segments=st.integers(1, 4))
+@given(seed=seeds, segments=st.sampled_from([1, 3]))
 def test_reset_at_a_boundary_equals_a_fresh_state(config, seed, segments):
     model, begin = built(config), segments * config.segment_length
     tokens, _ = stream_inputs(seed, config, begin + 7)
@@ -124,12 +124,9 @@ def test_reset_at_a_boundary_equals_a_fresh_state(config, seed, segments):
     after_reset = model(tokens[:, begin:], state, reset)
     alone = model(tokens[:, begin:])
     assert difference(after_reset[0], alone[0]) < 1e-5
-    cursors = lambda state: [layer.window._replace(cursor=0) for layer in state.layers]  # noqa: E731
-    assert (
-        difference([layer.memory for layer in after_reset[1].layers], [layer.memory for layer in alone[1].layers])
-        < 1e-5
-    )
-    assert np.array_equal(after_reset[1].position, alone[1].position) and cursors(state)
+    memories = [[layer.memory for layer in state.layers] for _, state in (after_reset, alone)]
+    assert difference(*memories) < 1e-5
+    assert np.array_equal(after_reset[1].position, alone[1].position)
 
 
 @both

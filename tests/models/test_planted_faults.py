@@ -7,6 +7,7 @@ from memory_laws import difference, leaks
 from model_laws import (
     BATCH,
     build,
+    built,
     perturbation_violation,
     ragged_violation,
     stream_inputs,
@@ -92,7 +93,7 @@ def test_leaks_are_seen_by_gradient_and_by_perturbation(fault, law, memory, monk
 def test_streaming_violations_are_seen(fault, monkeypatch):
     config = tiny(position="sinusoidal")
     tokens, reset = stream_inputs(0, config, LENGTH, breaks=0.0)
-    assert max(streaming_violation(build(config), tokens, reset, [5, 1, 1, 5])) < 1e-4
+    assert max(streaming_violation(built(config), tokens, reset, [5, 1, 1, 5])) < 1e-4
     plant(monkeypatch, fault)
     assert streaming_violation(build(config), tokens, reset, [5, 1, 1, 5])[0] > 1e-4
 
@@ -101,7 +102,7 @@ def test_padding_that_moves_is_seen(monkeypatch):
     config = tiny()
     tokens, reset = stream_inputs(0, config, LENGTH)
     lengths = np.array([[5, 3], [5, 5], [2, 4]])
-    assert max(ragged_violation(build(config), tokens, reset, lengths, 5)) < 1e-4
+    assert max(ragged_violation(built(config), tokens, reset, lengths, 5)) < 1e-4
     plant(monkeypatch, "padding moves")
     assert max(ragged_violation(build(config), tokens, reset, lengths, 5)) > 1e-4
 
@@ -111,14 +112,13 @@ def test_the_numpy_model_notices(fault, monkeypatch):
     config = tiny(NoMemoryConfig(), position="sinusoidal", window_size=3)
     tokens, reset = stream_inputs(0, config, 6, breaks=0.0)
 
-    def violation():
-        model = build(config)
+    def violation(model):
         _, state = model(tokens[:, :3])
         rest, _ = model(tokens[:, 3:], state)
         row = ReferenceDecoder(config, model.params)
         expected = [row.step(tokens[0, t], reset[0, t]) for t in range(6)][3:]
         return difference(rest[0], np.array(expected))
 
-    assert violation() < 1e-4
+    assert violation(built(config)) < 1e-4
     plant(monkeypatch, fault)
-    assert violation() > 1e-3
+    assert violation(build(config)) > 1e-3
