@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config import ModelConfig
-from memgpt_jax.ops import attend, flat_dot_general, masked_bias, rotate, window_attention
+from memgpt_jax.ops import attend, flat_dot_general, masked_bias, rotate, take, window_attention
 from memgpt_jax.shapes import Array, Bool, Flags, Float, Int32, Stream
 
 
@@ -83,46 +83,47 @@ class SelfAttention(nnx.Module):
             query, key = (rotate(a, positions, config.rotary_base) for a in (query, key))
 
         document = jnp.cumsum(reset, axis=1, dtype=jnp.int32)
-        updated = update_window(cache, key, value, document, valid)
         if x.shape[1] == 1:
-            out = read_window(query, updated)
+            cache = push_token(cache, key, value, reset, valid)
+            out = read_window(query, cache)
         else:
-            past = time_ordered(cache)
-            out = window_attention(
-                query,
-                jnp.concatenate([past.keys, key], axis=1),
-                jnp.concatenate([past.values, value], axis=1),
-                document,
-                jnp.concatenate([jnp.where(past.valid, 0, -1), document], axis=1),
-                window_size=config.window_size,
-            )
-        return self.output(out.reshape(*out.shape[:2], -1)), updated
+            slot = ring_places(cache.cursor, config.window_size)  # of the oldest token first
+            keys = jnp.concatenate([take(cache.keys, slot), key], axis=1)
+            values = jnp.concatenate([take(cache.values, slot), value], axis=1)
+            documents = jnp.concatenate([jnp.where(take(cache.valid, slot), 0, -1), document], axis=1)
+            out = window_attention(query, keys, values, document, documents, window_size=config.window_size)
+            cache = last_window(keys, values, documents, cache.cursor, valid)
+        return self.output(out.reshape(*out.shape[:2], -1)), cache
 
 
-def update_window(cache: WindowCache, key, value, document: Int32[Array, "B L"], valid: Flags) -> WindowCache:
-    """The window after L more tokens, of which only the open document's stay visible."""
+def ring_places(first: Int32[Array, "B"], size: int) -> Int32[Array, "B W"]:
+    """The numbers 0 to W - 1 in a ring, from `first` on."""
+    return (first[:, None] + jnp.arange(size, dtype=jnp.int32)[None, :]) % size
+
+
+def push_token(cache: WindowCache, key, value, reset: Flags, valid: Flags) -> WindowCache:
+    """The window after one more token, written in place; where it is not valid, the window as it was."""
     batch, size = cache.valid.shape
-    index = jnp.arange(document.shape[1], dtype=jnp.int32)[None, :]
-    tokens = jnp.sum(valid, axis=1, dtype=jnp.int32)[:, None]
-    stays = (index < tokens) & (index >= tokens - size)
-    slot = jnp.where(stays, (cache.cursor[:, None] + index) % size, size)  # slot `size` does not exist: dropped
-    row = jnp.arange(batch)[:, None]
-    last = jnp.max(jnp.where(valid, document, 0), axis=1, keepdims=True)
+    row = jnp.arange(batch)
+    slot = jnp.where(valid[:, 0], cache.cursor, size)  # slot `size` does not exist: dropped
     put = lambda old, new: old.at[row, slot].set(new, mode="drop")  # noqa: E731
     return WindowCache(
-        keys=put(cache.keys, key),
-        values=put(cache.values, value),
-        valid=put(cache.valid & (last == 0), document == last),
-        cursor=(cache.cursor + tokens[:, 0]) % size,
+        keys=put(cache.keys, key[:, 0]),
+        values=put(cache.values, value[:, 0]),
+        valid=put(cache.valid & ~reset, True),
+        cursor=(cache.cursor + valid[:, 0].astype(jnp.int32)) % size,
     )
 
 
-def time_ordered(cache: WindowCache) -> WindowCache:
-    """The same window with its oldest slot first."""
-    size = cache.valid.shape[1]
-    slot = (cache.cursor[:, None] + jnp.arange(size, dtype=jnp.int32)[None, :]) % size
-    row = jnp.arange(slot.shape[0])[:, None]
-    return WindowCache(cache.keys[row, slot], cache.values[row, slot], cache.valid[row, slot], cache.cursor)
+def last_window(keys, values, documents: Int32[Array, "B W+L"], cursor, valid: Flags) -> WindowCache:
+    """The window after a call, from the W tokens before it and its own, in order of time."""
+    size = keys.shape[1] - valid.shape[1]
+    tokens = jnp.sum(valid, axis=1, dtype=jnp.int32)
+    cursor = (cursor + tokens) % size
+    place = tokens[:, None] + ring_places(-cursor, size)  # slot s holds the token (s - cursor) % W after the oldest
+    newest = take(documents, (tokens + size - 1)[:, None])
+    keys, values, documents = take((keys, values, documents), place)
+    return WindowCache(keys, values, (documents == newest) & (newest >= 0), cursor)
 
 
 def read_window(query: Float[Array, "B 1 H K"], cache: WindowCache) -> Float[Array, "B 1 H K"]:

@@ -26,7 +26,7 @@ UNTIED = {"vocab_size": BATCH * LENGTH, "tie_embeddings": False}
 
 def plant(monkeypatch, fault):
     """Replace one function of the model by a wrong one."""
-    window, stream, cache = layers.window_attention, memory_layer.stream, layers.update_window
+    window, stream, cache = layers.window_attention, memory_layer.stream, layers.last_window
     embed, positions = decoder.MemGPT._embed, decoder.document_positions
 
     def sees_the_next_token(query, keys, values, *documents, window_size):
@@ -46,12 +46,12 @@ def plant(monkeypatch, fault):
         x = embed(self, tokens, positions)
         return x + 0.1 * jnp.roll(x, 1, axis=0)
 
-    def forgetful_window(old, key, value, document, valid):
-        new = cache(old, key, value, document, valid)
+    def forgetful_window(*arrays):
+        new = cache(*arrays)
         return new._replace(valid=new.valid & (jnp.arange(new.valid.shape[1]) > 0)[None])
 
-    def padding_moves(old, key, value, document, valid):
-        return cache(old, key, value, document, valid | True)
+    def padding_moves(keys, values, documents, cursor, valid):
+        return cache(keys, values, documents, cursor, valid | True)
 
     def frozen_positions(start, reset):
         return positions(start * 0, reset)
@@ -62,8 +62,8 @@ def plant(monkeypatch, fault):
         "documents joined": (layers, "window_attention", documents_joined),
         "deaf memory": (memory_layer, "stream", deaf_memory),
         "mixed rows": (decoder.MemGPT, "_embed", mixed_rows),
-        "forgetful window": (layers, "update_window", forgetful_window),
-        "padding moves": (layers, "update_window", padding_moves),
+        "forgetful window": (layers, "last_window", forgetful_window),
+        "padding moves": (layers, "last_window", padding_moves),
         "frozen positions": (decoder, "document_positions", frozen_positions),
     }[fault]
     monkeypatch.setattr(where, name, wrong)
