@@ -14,4 +14,8 @@ from memgpt_jax.config import ExperimentConfig
 
 def config() -> ExperimentConfig:
     base = load_config("stdlib")
-    return dataclasses.replace(base, training=dataclasses.replace(base.training, steps=100))
+    return dataclasses.replace(
+        base,
+        training=dataclasses.replace(base.training, steps=60),
+        evaluation=dataclasses.replace(base.evaluation, max_documents=16),
+    )
