@@ -30,7 +30,7 @@ from memgpt_jax.models import (
 
 __version__ = "0.1.0"
 
-__all__ = [
+__all__ = [  # noqa: RUF022 — in groups
     # configuration
     "EvaluationConfig",
     "ExperimentConfig",

@@ -1,5 +1,6 @@
 """MemGPT's memory: gated key-value entries, appended a segment at a time and read by attention."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -272,7 +273,8 @@ class KVMemory(Memory):
         if self.config.writer_conv > 1:
             seen, documents = self._with_tail(x, document, tail)
             stop = None if self.config.bptt_segments is None else self.segment_length
-            convolved = causal_conv(seen, documents, self.conv_kernel[...].astype(x.dtype), stop)
+            conv = jax.checkpoint(partial(causal_conv, stop_every=stop))  # cheaper to repeat than to store its taps
+            convolved = conv(seen, documents, self.conv_kernel[...].astype(x.dtype))
         log_gate = jnp.zeros((batch, length), jnp.float32)
         if self.config.gate != "none":
             log_gate = jax.nn.log_sigmoid(self.write_gate(x.astype(jnp.float32))[..., 0])

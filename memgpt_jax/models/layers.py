@@ -149,4 +149,4 @@ class FeedForward(nnx.Module):
         if self.config.activation == "swiglu":
             gate, value = jnp.split(hidden, 2, axis=-1)
             return self.output(jax.nn.silu(gate) * value)
-        return self.output(jax.nn.gelu(hidden))
+        return self.output(jax.checkpoint(jax.nn.gelu)(hidden))  # repeated, not stored: [B, L, 4D] several times over

@@ -35,12 +35,10 @@ class Fusion(nnx.Module):
     def __call__(self, h: Stream, normed: Stream, read: Stream) -> tuple[Stream, Float32[Array, "B L"]]:
         """The fused stream, and the mean share lambda of h in it (1 where there is no gate)."""
         if self.kind in ("gated", "gated_heads"):
-            fused, gate = gated_fusion(h, read, self.gate(jnp.concatenate([normed, read], axis=-1)))
+            logits = self.gate(jnp.concatenate([normed, read], axis=-1))
+            fused, gate = jax.checkpoint(gated_fusion)(h, read, logits)  # cheaper to repeat than to store
             return fused, jnp.mean(gate, axis=-1)
-        if self.kind == "concat":
-            fused = self.projection(jnp.concatenate([h, read], axis=-1))
-        else:
-            fused = h + read
+        fused = h + read if self.kind == "add" else self.projection(jnp.concatenate([h, read], axis=-1))
         return fused, jnp.ones(h.shape[:2], jnp.float32)
 
 
