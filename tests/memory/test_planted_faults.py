@@ -78,7 +78,9 @@ def test_an_ignored_reset_leaks(evict, monkeypatch):
 
 def test_a_convolution_across_documents_leaks(monkeypatch):
     conv = kv.causal_conv
-    monkeypatch.setattr(kv, "causal_conv", lambda x, document, *rest: conv(x, document * 0, *rest))
+    monkeypatch.setattr(
+        kv, "causal_conv", lambda x, document, *rest, **options: conv(x, document * 0, *rest, **options)
+    )
     assert leaks_of(visibility="token")["documents"] > 1e-4
 
 
