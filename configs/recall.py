@@ -17,7 +17,7 @@ from memgpt_jax.config import (
 
 
 def config() -> ExperimentConfig:
-    data = RecallConfig(num_pairs=8, context_length=64, query_length=16)
+    data = RecallConfig(num_pairs=8, context_length=64, gap_length=32, query_length=16)
     return ExperimentConfig(
         model=ModelConfig(
             vocab_size=data.vocab_size,

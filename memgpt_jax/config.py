@@ -238,18 +238,23 @@ class RecallConfig:
     """Size of the filler alphabet, disjoint from keys and values."""
     context_length: int = 64
     """Tokens that hold the pairs and filler; a multiple of the model's segment length."""
+    gap_length: int = 0
+    """The last tokens of the context, which hold no pair: with layers x window of them, only a memory reaches back."""
     query_length: int = 16
     """Tokens that hold the queries: key, value, key, value, ...; an even number, at most 2 num_pairs."""
 
     def __post_init__(self):
-        check_positive(self)
+        for name in ("num_pairs", "num_keys", "num_values", "num_fillers", "context_length", "query_length"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(self.gap_length >= 0, f"gap_length must be at least 0, got {self.gap_length}")
         check(
             self.num_pairs <= min(self.num_keys, self.num_values),
             f"num_pairs={self.num_pairs} must be at most num_keys={self.num_keys} and num_values={self.num_values}",
         )
         check(
-            2 * self.num_pairs <= self.context_length,
-            f"context_length={self.context_length} cannot hold num_pairs={self.num_pairs} pairs of two tokens",
+            2 * self.num_pairs <= self.context_length - self.gap_length,
+            f"context_length={self.context_length} less gap_length={self.gap_length} cannot hold "
+            f"num_pairs={self.num_pairs} pairs of two tokens",
         )
         check(
             self.query_length % 2 == 0 and 2 <= self.query_length <= 2 * self.num_pairs,

@@ -8,8 +8,8 @@ from memgpt_jax.config import RecallConfig
 def recall_batch(config: RecallConfig, rng: np.random.Generator | int, batch_size: int) -> dict[str, np.ndarray]:
     """A batch of recall tasks, L = context_length + query_length tokens a row.
 
-    A row is fillers with the pairs k v at random places that do not overlap, then the queries `k1 v1 k2 v2 ...`,
-    of distinct keys of the context. Ids: fillers from 0, then keys, then values.
+    A row is fillers with the pairs k v at random places that do not overlap, then `gap_length` fillers, then the
+    queries `k1 v1 k2 v2 ...`, of distinct keys of the context. Ids: fillers from 0, then keys, then values.
     A target is scored (weight 1) where the token is a queried key, and so the target its value.
 
     Args:
@@ -27,8 +27,9 @@ def recall_batch(config: RecallConfig, rng: np.random.Generator | int, batch_siz
     keys = config.num_fillers + _choose(rng, batch_size, config.num_keys, config.num_pairs)
     values = config.num_fillers + config.num_keys + _choose(rng, batch_size, config.num_values, config.num_pairs)
 
-    # Distinct places among context_length - num_pairs, sorted, become pairs by moving pair i on by the i before it.
-    places = np.sort(_choose(rng, batch_size, config.context_length - config.num_pairs, config.num_pairs), axis=1)
+    # Distinct places among all but num_pairs, sorted, become pairs by moving pair i on by the i before it.
+    holds_pairs = config.context_length - config.gap_length
+    places = np.sort(_choose(rng, batch_size, holds_pairs - config.num_pairs, config.num_pairs), axis=1)
     places += np.arange(config.num_pairs)[None]
     length = config.context_length + config.query_length
     tokens = rng.integers(config.num_fillers, size=(batch_size, length + 1), dtype=np.int32)

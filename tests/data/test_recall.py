@@ -9,6 +9,7 @@ from memgpt_jax.data import recall_batch
 CONFIGS = [
     RecallConfig(),
     RecallConfig(num_pairs=4, num_keys=4, num_values=5, num_fillers=1, context_length=8, query_length=8),
+    RecallConfig(num_pairs=3, context_length=20, gap_length=14, query_length=4),
     RecallConfig(num_pairs=3, num_keys=9, num_values=9, num_fillers=4, context_length=33, query_length=2),
 ]
 
@@ -35,6 +36,8 @@ def test_labels_by_brute_force(config):
                 position += 1
             position += 1
         assert len(stored) == config.num_pairs
+        gap = tokens[config.context_length - config.gap_length : config.context_length]
+        assert all(token < first_key for token in gap)
         queries = tokens[config.context_length :: 2]
         assert len(set(queries)) == config.query_length // 2
         assert targets[config.context_length :: 2] == [stored[key] for key in queries]
