@@ -2,8 +2,8 @@
 
 Command: python experiments/train.py recall --workdir runs/recall
          python experiments/train.py recall --model.memory none --workdir runs/recall_none
-Time:    not measured yet
-Result:  not measured yet
+Time:    about 40 s with memory, 32 s without (Python 3.11, jax 0.10.2, one core of an AMD EPYC)
+Result:  accuracy with memory 1.000, 1.000, 1.000 (seeds 0, 1, 2); without 0.013, 0.013, 0.016; chance is 1/64 = 0.016
 """
 
 from memgpt_jax.config import (
