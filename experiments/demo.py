@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-from generate import continue_text
+from generate import open_session
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from memgpt_jax import data
 from memgpt_jax.command_line import load_config, one_line_errors, parse_arguments
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.parameters import count_parameters, match_parameters
 from memgpt_jax.plots import plot_curves
-from memgpt_jax.training import RunError, load, train
+from memgpt_jax.training import RunError, train
 
 PROMPT = 'import os\n\n\ndef read_lines(path):\n    """'
 
@@ -74,8 +73,9 @@ def main() -> None:
     curves = {"without memory": [results["quickstart_none"]["curve"]], "with memory": [results["quickstart"]["curve"]]}
     plot_curves(curves, workdir / "curves.png", "Python standard library, held-out files")
 
-    saved, tokenizer = load(workdir / "quickstart"), data.load_saved_tokenizer(workdir / "quickstart" / "tokenizer")
-    text = continue_text(saved, tokenizer, PROMPT, max_new_tokens=128, temperature=0.7, top_p=0.95)
+    session = open_session(workdir / "quickstart")
+    session.feed(PROMPT)
+    text = session.generate(max_new_tokens=128, temperature=0.7, top_p=0.95)
     console.print(Panel.fit(Text(PROMPT + text), title="written with memory"))
     console.print(f"plot: {workdir / 'curves.png'}; {time.monotonic() - start:.0f} seconds")
 

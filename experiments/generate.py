@@ -1,20 +1,32 @@
 """Continue a prompt with a trained model, its memory live while it writes.
 
-python experiments/generate.py runs/stdlib --prompt "import os" --temperature 0.8 --top-p 0.95
+    python experiments/generate.py runs/stdlib --prompt "import os" --temperature 0.8 --top-p 0.95
+    python experiments/generate.py runs/stdlib --prompt @story.txt --stream
+    python experiments/generate.py runs/stdlib --interactive
+
+With --interactive, each line that you type is read as what comes next, and answered; /help names the commands.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import tyro
 from rich.console import Console
 
 from memgpt_jax import data
 from memgpt_jax.command_line import one_line_errors, parse_arguments
-from memgpt_jax.config import RecallConfig
-from memgpt_jax.generation import check_sampling, generate
+from memgpt_jax.config import TextConfig
+from memgpt_jax.generation import Sampling, Session
 from memgpt_jax.training import RunError, checkpoint
+
+COMMANDS = """\
+/memory      how full each layer's memory is, and what it costs
+/fork        remember this point
+/back        return to the point remembered last
+/save PATH   write the session into a folder
+/load PATH   go on with a saved session
+/reset       begin a new document
+/quit        leave"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +37,10 @@ class Arguments:
     """Folder of the run."""
     prompt: str = ""
     """How the document begins; `@FILE` reads it from a file, as long as you like."""
+    interactive: bool = False
+    """Read and answer line by line."""
+    stream: bool = False
+    """Show the answer while it is written."""
     max_new_tokens: int = 256
     """Tokens to write at most; the end of the document ends it earlier."""
     temperature: float = 0.8
@@ -33,42 +49,109 @@ class Arguments:
     """Draw among the k most probable tokens only."""
     top_p: float | None = None
     """Draw among the fewest tokens that hold this probability together."""
+    min_p: float | None = None
+    """Draw among tokens with at least this share of the most probable one's probability."""
+    repetition_penalty: float | None = None
+    """Above 1: what was written becomes less likely."""
     seed: int = 0
     """Seed of the draws."""
     step: int | None = None
     """Which checkpoint; default: the latest."""
 
     def __post_init__(self):
-        check_sampling(self.temperature, self.top_k, self.top_p)
+        Sampling(**{name: vars(self)[name] for name in vars(Sampling())})
+
+    @property
+    def options(self) -> dict:
+        """What `Session.generate` takes."""
+        names = ("max_new_tokens", "seed", *vars(Sampling()))
+        return {name: getattr(self, name) for name in names}
 
 
-def continue_text(saved, tokenizer, prompt: str, **options) -> str:
-    """The text that follows the prompt at the start of a document, up to the document's end.
+def open_session(workdir: Path, step: int | None = None) -> Session:
+    """A new document with the model and the tokenizer of a run."""
+    saved = checkpoint.load(workdir, step)
+    if not isinstance(saved.config.data, TextConfig):
+        raise RunError(f"{workdir} was trained on a generated task, which has no text to write")
+    tokenizer = data.load_saved_tokenizer(workdir / "tokenizer")
+    return Session((saved.config.model, saved.params), tokenizer)
 
-    All new tokens are decoded at once, so that a character of several bytes, and tokens, comes out whole; one that the
-    limit on tokens cut in the middle is left out.
-    """
-    tokens = [tokenizer.document_id, *tokenizer.encode(prompt)]
-    new = np.asarray(generate(saved.config.model, saved.params, [tokens], **options).tokens)[0].tolist()
-    if tokenizer.document_id in new:
-        new = new[: new.index(tokenizer.document_id)]
-    return tokenizer.decode(new).rstrip("\N{REPLACEMENT CHARACTER}")
+
+def answer(session: Session, console: Console, options: dict) -> None:
+    """Write an answer as it comes."""
+    for piece in session.generate(stream=True, **options):
+        console.print(piece, end="")
+    console.print()
+
+
+def interact(session: Session, console: Console, options: dict) -> None:
+    """Read lines and commands until the end of the input."""
+    model, points, turn = (session.config, session.params), [], 0
+    console.print("[text, or /help]", style="dim")
+    while True:
+        try:
+            line = console.input("> ")
+        except (EOFError, KeyboardInterrupt):
+            return
+        command, _, path = line.partition(" ")
+        try:
+            match command:
+                case "/quit":
+                    return
+                case "/help":
+                    console.print(COMMANDS, style="dim")
+                case "/memory":
+                    show_memory(session, console)
+                case "/fork":
+                    points.append(session.fork())
+                    console.print(f"point {len(points)} remembered", style="dim")
+                case "/back" if points:
+                    session = points.pop()
+                    console.print(f"back at point {len(points) + 1}", style="dim")
+                case "/back":
+                    console.print("there is no point to go back to: /fork remembers one", style="dim")
+                case "/save":
+                    session.save(path)
+                    console.print(f"saved in {path}", style="dim")
+                case "/load":
+                    session = Session.load(path, model, session.tokenizer)
+                case "/reset":
+                    session.reset()
+                case _ if command.startswith("/"):
+                    console.print(f"there is no command {command}\n{COMMANDS}", style="dim")
+                case _:
+                    turn += 1
+                    session.feed(line + "\n")
+                    answer(session, console, options | {"seed": options["seed"] + turn})
+        except (ValueError, OSError) as error:
+            console.print(str(error), style="red")
+
+
+def show_memory(session: Session, console: Console) -> None:
+    """One line for each layer with a memory."""
+    console.print(f"{session.num_tokens:,} tokens so far", style="dim")
+    for layer, stats in enumerate(session.memory()):
+        if stats:
+            text = f"layer {layer}: {stats['occupancy']:.0%} full, {stats['bytes'] / 1e3:,.0f} kB, "
+            console.print(text + f"mean age {stats['age_mean']:.1f} segments", style="dim")
 
 
 @one_line_errors(RunError)
 def main() -> None:
     arguments = parse_arguments(Arguments, __doc__)
-    options = {name: value for name, value in vars(arguments).items() if name not in ("workdir", "prompt", "step")}
     prompt = arguments.prompt
     if prompt.startswith("@"):
         prompt = Path(prompt.removeprefix("@")).read_text(encoding="utf-8")
-    saved = checkpoint.load(arguments.workdir, arguments.step)
-    if isinstance(saved.config.data, RecallConfig):
-        raise RunError(f"{arguments.workdir} was trained on a generated task, which has no text to write")
-    tokenizer = data.load_saved_tokenizer(arguments.workdir / "tokenizer")
+    session = open_session(arguments.workdir, arguments.step)
     console = Console(highlight=False, markup=False, soft_wrap=True)
+    session.feed(prompt)
     console.print(prompt, style="dim", end="")
-    console.print(continue_text(saved, tokenizer, prompt, **options))
+    if arguments.interactive:
+        interact(session, console, arguments.options)
+    elif arguments.stream:
+        answer(session, console, arguments.options)
+    else:
+        console.print(session.generate(**arguments.options))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from memgpt_jax.config import (
     TextConfig,
     TrainingConfig,
 )
+from memgpt_jax.generation import Sampling, Session, generate
 from memgpt_jax.memory import MEMORIES
 from memgpt_jax.models import (
     MemGPT,
@@ -53,4 +54,8 @@ __all__ = [  # noqa: RUF022 — in groups
     "merge",
     "score_tokens",
     "split",
+    # generation with live memory
+    "Sampling",
+    "Session",
+    "generate",
 ]

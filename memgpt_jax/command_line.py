@@ -77,7 +77,8 @@ def parse(
 @one_line_errors()
 def parse_arguments(arguments: type[Arguments], description: str, argv: Sequence[str] | None = None) -> Arguments:
     """Read the options of a script that takes no config; errors as in `parse`."""
-    return run_tyro(arguments, argv, prog=Path(sys.argv[0]).name, description=description)
+    flags = tyro.conf.FlagCreatePairsOff  # a script's booleans are flags: `--stream`
+    return run_tyro(arguments, argv, prog=Path(sys.argv[0]).name, description=description, booleans=flags)
 
 
 @one_line_errors()
@@ -157,6 +158,6 @@ def choose_mechanism(config: ExperimentConfig, words: list[str]) -> tuple[Experi
     return dataclasses.replace(config, model=model), rest
 
 
-def run_tyro(target, words, **options):
-    """Let tyro parse the words; with flags off, a boolean is written `--field True`, as every other field is."""
-    return tyro.cli(target, args=words, config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff), **options)
+def run_tyro(target, words, booleans=tyro.conf.FlagConversionOff, **options):
+    """Let tyro parse the words; a boolean of a config is written `--field True`, as every other field is."""
+    return tyro.cli(target, args=words, config=(tyro.conf.AvoidSubcommands, booleans), **options)

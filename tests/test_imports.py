@@ -19,18 +19,18 @@ LAYERS = {
     "config_json": {"config"},
     "ops": {"shapes"},
     "memory": {"shapes", "config", "ops"},
-    "models": {"shapes", "config", "ops", "memory"},
+    "models": {"shapes", "config", "ops", "memory", "generation"},  # generation: only in `MemGPT.generate`
     "parameters": {"config", "models"},
     "data": {"config"},
     "plots": set(),
     "command_line": {"config", "memory"},
-    "generation": {"shapes", "config", "ops", "memory", "models"},
+    "generation": {"shapes", "checks", "config", "config_json", "ops", "memory", "models"},
     "evaluate": {"config", "models", "data"},
     "training": {"shapes", "config", "config_json", "ops", "memory", "models", "data", "evaluate"},
     "": {"config", "ops", "memory", "models", "parameters", "data", "generation", "evaluate", "training"},
 }
 ONLY_IN = {
-    "orbax": ["training/checkpoint.py"],
+    "orbax": ["training/checkpoint.py", "generation/session.py"],
     "tensorflow_datasets": ["data/"],
     "array_record": ["data/"],
     "grain": ["data/"],

@@ -1,8 +1,21 @@
 """Generation with live memory: the memory is read and written while decoding, token by token."""
 
-from memgpt_jax.generation.decode import Generated as Generated
-from memgpt_jax.generation.decode import generate as generate
-from memgpt_jax.generation.sampling import check_sampling as check_sampling
-from memgpt_jax.generation.sampling import keep_top_k as keep_top_k
-from memgpt_jax.generation.sampling import keep_top_p as keep_top_p
-from memgpt_jax.generation.sampling import sample as sample
+from memgpt_jax.generation.api import generate
+from memgpt_jax.generation.sampling import (
+    Sampling,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    penalize_repetition,
+)
+from memgpt_jax.generation.session import Session
+
+__all__ = [
+    "Sampling",
+    "Session",
+    "generate",
+    "keep_min_p",
+    "keep_top_k",
+    "keep_top_p",
+    "penalize_repetition",
+]

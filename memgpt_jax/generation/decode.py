@@ -1,121 +1,94 @@
-"""Prefill a prompt through the memory, then decode one token at a time with the memory live."""
+"""Decoding one token at a time with the memory live, in one compiled loop."""
 
-import functools
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import Array
-from jaxtyping import Int
+from jaxtyping import Array, Bool, Float32, Int32
 
 from memgpt_jax import models
 from memgpt_jax.config import ModelConfig
-from memgpt_jax.generation.sampling import check_sampling, sample
-
-PREFILL_LENGTH = 512
-"""Prompts are read in pieces of about this many tokens, so that a long one never holds its logits [B, L, V] at once."""
+from memgpt_jax.generation.sampling import Sampling
+from memgpt_jax.models import ModelState
 
 
-class Generated(NamedTuple):
-    """What `generate` returns."""
+class Decoding(NamedTuple):
+    """Rows that are being continued. A row's text depends on its prompt, its key and its own state alone."""
 
-    tokens: Int[Array, "B N"]
-    """The new tokens, without the prompt."""
-    state: Any
-    """The state after the prompt and all new tokens but the last, which has not been read yet: to go on, pass the state
-    back with that token as the prompt."""
-
-
-def generate(
-    config: ModelConfig,
-    params: Any,
-    tokens: Int[Array, "B L"],
-    *,
-    max_new_tokens: int,
-    temperature: float = 0.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int = 0,
-    state: Any = None,
-) -> Generated:
-    """Continue prompts `tokens` [B, L] (int, L >= 1, any length: longer than window and memory too).
-
-    The prompt streams through window and memory into `state` (default: fresh; it is not modified, so one state can be
-    continued many times), then each new token is read, remembered and followed by the next, all in one compiled scan.
-    The same arguments and seed give the same tokens. Token ids out of the vocabulary, an empty prompt and sampling
-    values out of range raise `ValueError`.
-    """
-    check_sampling(temperature, top_k, top_p)
-    tokens = np.asarray(tokens, np.int32)
-    if tokens.ndim != 2 or tokens.shape[1] == 0:
-        raise ValueError(f"a prompt must be tokens [B, L] with L >= 1, got shape {tokens.shape}")
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    if tokens.min() < 0 or tokens.max() >= config.vocab_size:
-        raise ValueError(f"token ids must be from 0 to {config.vocab_size - 1}, got {tokens.min()} to {tokens.max()}")
-    logits, state = prefill(config, params, tokens, state)
-    decode = compiled_decode(config, max_new_tokens, temperature, top_k, top_p)
-    return Generated(*decode(params, logits, state, jax.random.key(seed)))
+    token: Int32[Array, " R"]  # the newest token, which has not been read yet
+    count: Int32[Array, " R"]  # new tokens so far
+    limit: Int32[Array, " R"]  # new tokens at most
+    done: Bool[Array, " R"]  # the newest token is the last: the row reads and writes nothing any more
+    key: Array  # [R] PRNG keys
+    seen: Bool[Array, "R V"] | None  # tokens that a repetition penalty falls on
+    state: ModelState  # every token but the newest has been read
 
 
-def prefill(config: ModelConfig, params: Any, tokens: np.ndarray, state: Any = None) -> tuple[Array, Any]:
-    """Read prompts `tokens` [B, L] into the state; returns the logits [B, V] after the last token, and the state.
-
-    A fresh state meets whole pieces first, on the fast aligned path; what is left is padded to whole segments and
-    masked, so that prompts of all lengths share a few compiled shapes.
-    """
-    batch, length = tokens.shape
-    fresh = state is None
-    if fresh:
-        state = models.init_state(config, batch)
-    segment = config.segment_length
-    size = segment * max(1, PREFILL_LENGTH // segment)
-    for start in range(0, length, size):
-        piece = tokens[:, start : start + size]
-        last = piece.shape[1] - 1
-        valid = None
-        if piece.shape[1] < size:
-            piece = np.pad(piece, ((0, 0), (0, -piece.shape[1] % segment)))
-            valid = np.broadcast_to(np.arange(piece.shape[1]) <= last, piece.shape)
-        read = compiled_prefill(config, aligned=fresh and valid is None)
-        logits, state = read(params, piece, state, valid, last)
-    return logits, state
+def fork(tree: Any, copies: int) -> Any:
+    """Each row `copies` times, copies side by side."""
+    return jax.tree.map(lambda x: jnp.repeat(x, copies, axis=0), tree)
 
 
-# A config decides what is compiled and is hashable, so the compiled functions are kept by it, as jit keeps its own by
-# shape: the second call with the same settings starts at once.
-@functools.lru_cache(maxsize=16)
-def compiled_prefill(config: ModelConfig, aligned: bool):
-    """Compiled reading of one piece of a prompt: (params, tokens, state, valid, last) -> (logits [B, V], state)."""
-
-    @jax.jit
-    def read(params, tokens, state, valid, last):
-        logits, state = models.apply(config, params, tokens, state, valid=valid, aligned=aligned)
-        return jax.lax.dynamic_index_in_dim(logits, last, axis=1, keepdims=False), state
-
-    return read
+@partial(jax.jit, static_argnums=(0, 1))
+def begin(
+    sampling: Sampling, copies: int, logits: Float32[Array, "B V"], state: ModelState, limit, seen, stop, seed
+) -> Decoding:
+    """Fork the rows of a prefill, and choose each one's first token."""
+    logits, state, limit, seen = fork((logits, state, limit, seen), copies)
+    rows = jnp.arange(logits.shape[0])
+    key = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(rows)
+    nothing = jnp.zeros(rows.shape, jnp.int32)
+    return _choose(sampling, logits, stop, Decoding(nothing, nothing, limit, limit < 1, key, seen, state))
 
 
-@functools.lru_cache(maxsize=16)
-def compiled_decode(
-    config: ModelConfig, max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None
-):
-    """Compiled decoding: (params, logits [B, V], state, key) -> (tokens [B, max_new_tokens], state)."""
+def _choose(sampling: Sampling, logits, stop: Int32[Array, " stops"], decoding: Decoding) -> Decoding:
+    """Rows that are not done get their next token."""
+    key = jax.vmap(jax.random.fold_in)(decoding.key, decoding.count)
+    token = jnp.where(decoding.done, decoding.token, sampling.choose(key, logits, decoding.seen))
+    count = decoding.count + (~decoding.done).astype(jnp.int32)
+    done = decoding.done | (count >= decoding.limit) | jnp.any(token[:, None] == stop[None, :], axis=1)
+    seen = decoding.seen
+    if seen is not None:
+        seen = seen.at[jnp.arange(token.shape[0]), token].set(True)
+    return decoding._replace(token=token, count=count, done=done, seen=seen)
 
-    def draw(key, logits, position):
-        return sample(jax.random.fold_in(key, position), logits, temperature, top_k, top_p)
 
-    @functools.partial(jax.jit, donate_argnums=2)
-    def decode(params, logits, state, key):
-        def step(carry, position):
-            token, state = carry
-            logits, state = models.apply(config, params, token[:, None], state)
-            following = draw(key, logits[:, 0], position)
-            return (following, state), token
+def at_boundary(state: ModelState, rows: Bool[Array, " R"]) -> Bool[Array, ""]:
+    """Whether the next token begins the stream, or fills a segment, of one of these rows."""
+    streams = [layer.memory for layer in state.layers if layer.memory]
+    if not streams:
+        return jnp.zeros((), bool)
+    stream = streams[0]  # all layers stand at the same place
+    return jnp.any(rows & (stream.fresh | (stream.offset + 1 == stream.pending.shape[1])))
 
-        first = draw(key, logits, 0)
-        (last, state), tokens = jax.lax.scan(step, (first, state), jnp.arange(1, max_new_tokens, dtype=jnp.int32))
-        return jnp.concatenate([tokens.T, last[:, None]], axis=1), state
 
-    return decode
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
+def advance(
+    config: ModelConfig, sampling: Sampling, capacity: int, params: Any, decoding: Decoding, steps, stop
+) -> tuple[Int32[Array, "R capacity"], Decoding]:
+    """Up to `steps` (at most `capacity`) more tokens for the rows that are not done; what is not filled is -1."""
+    model = models.merge(config, params)
+
+    def step(carry, inside):
+        index, tokens, before = carry
+        logits, state = model(before.token[:, None], before.state, valid=~before.done[:, None], inside=inside)
+        after = _choose(sampling, logits[:, 0], stop, before._replace(state=state))
+        new = jnp.where(before.done, -1, after.token)
+        return index + 1, tokens.at[:, index].set(new), after
+
+    def goes_on(carry):
+        index, _, decoding = carry
+        return (index < steps) & ~jnp.all(decoding.done)
+
+    def is_inside(carry):
+        return ~at_boundary(carry[2].state, ~carry[2].done)
+
+    def steps_to_a_boundary(carry):
+        """Where memories are only read, a loop leaves them in place."""
+        carry = jax.lax.while_loop(lambda c: goes_on(c) & is_inside(c), partial(step, inside=True), carry)
+        return jax.lax.while_loop(lambda c: goes_on(c) & ~is_inside(c), partial(step, inside=False), carry)
+
+    tokens = jnp.full((decoding.token.shape[0], capacity), -1, jnp.int32)
+    _, tokens, decoding = jax.lax.while_loop(goes_on, steps_to_a_boundary, (jnp.int32(0), tokens, decoding))
+    return tokens, decoding

@@ -1,12 +1,19 @@
 """A memory in a stream: any way of cutting the stream into calls gives the same reads and the same state."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from memgpt_jax.memory.base import Memory, Own, Segment, State, where_rows
 from memgpt_jax.shapes import Array, Bool, Float, Int32
+
+Promise = Literal["aligned", "inside"] | None
+"""What the caller of a model promises, so that the call is faster; where a promise is broken, every read is NaN.
+
+- aligned: every row stands at a segment boundary, every token is valid, and T divides L.
+- inside: one token a row, which is neither the first of a stream or document nor the last of a segment.
+"""
 
 
 class StreamState(NamedTuple):
@@ -36,20 +43,19 @@ def stream(
     state: StreamState,
     reset: Bool[Array, "B L"],
     valid: Bool[Array, "B L"],
-    aligned: bool = False,
+    promise: Promise = None,
 ) -> tuple[Float[Array, "B L D"], StreamState]:
     """What each token reads, and the state after the call. Only trailing tokens of a row may be not valid.
 
-    `aligned` promises that every row stands at a segment boundary, every token is valid and T divides L: then the
-    tokens need not be moved to their places. If the promise is broken, every read is NaN.
+    `aligned` tokens need not be moved to their places, and a token `inside` a segment leaves the memory alone.
     """
-    if x.shape[1] == 1:
-        return _one_token(memory, x, state, reset, valid)
+    if x.shape[1] == 1 and promise != "aligned":
+        return _one_token(memory, x, state, reset, valid, promise == "inside")
+    if promise == "inside":
+        raise ValueError(f"inside=True is for one token a row, got {x.shape[1]}")
     begins = state.fresh & jnp.any(valid, axis=1)
     state = state._replace(memory=_replace(memory, state.memory, begins), fresh=state.fresh & ~begins)
-    if aligned:
-        return _aligned(memory, x, state, reset, valid)
-    return _unaligned(memory, x, state, reset, valid)
+    return (_aligned if promise == "aligned" else _unaligned)(memory, x, state, reset, valid)
 
 
 def _replace(memory: Memory, state: State, rows: Bool[Array, "B"]) -> State:
@@ -58,26 +64,35 @@ def _replace(memory: Memory, state: State, rows: Bool[Array, "B"]) -> State:
     return jax.lax.cond(jnp.any(rows), fresh, lambda state: state, state)
 
 
-def _one_token(memory, x, state, reset, valid):
-    """Decoding: read for one token of each row, and write the rows whose segment is full now."""
+def _one_token(memory, x, state, reset, valid, inside):
+    """Decoding: read for one token of each row, and write the rows whose segment is full now.
+
+    A `cond` copies what it passes on. So whoever decodes many tokens calls for those `inside` a segment, where there
+    is nothing to replace or to write, with that promise.
+    """
     batch, segment_length, _ = state.pending.shape
     exists, begins = valid[:, 0], reset[:, 0] & valid[:, 0]
-    replaced = _replace(memory, state.memory, begins | (state.fresh & exists))
+    starts = begins | (state.fresh & exists)
+    full = exists & (state.offset + 1 == segment_length)
+    if inside:
+        x = jnp.where(jnp.any(starts | full), jnp.nan, x)
+    before = state.memory if inside else _replace(memory, state.memory, starts)
     start = jnp.where(begins, state.offset, state.start)
     place = jnp.arange(segment_length)[None, :]
     live = place >= start[:, None]
-    here = (place == state.offset[:, None]) & valid
-    pending = jnp.where(here[..., None], x.astype(state.pending.dtype), jnp.where(live[..., None], state.pending, 0))
+    pending = state.pending if inside else jnp.where(begins[:, None, None], 0, state.pending)
+    here = jnp.where(exists, state.offset, segment_length)  # there is no such place: dropped
+    pending = pending.at[jnp.arange(batch), here].set(x[:, 0].astype(pending.dtype), mode="drop")
 
     own = Own(pending, jnp.where(live & (place <= state.offset[:, None]), 0, -1), state.offset[:, None])
-    read, replaced = memory.read(x, replaced, own, valid)
-
-    full = exists & (state.offset + 1 == segment_length)
-    write = lambda kept: where_rows(full, memory.write(pending, kept, live), kept)  # noqa: E731
-    written = jax.lax.cond(jnp.any(full), write, lambda kept: kept, replaced)
+    read, after = memory.read(x, before, own, valid)
+    if not inside:
+        write = lambda kept: where_rows(full, memory.write(pending, kept, live), kept)  # noqa: E731
+        after = jax.lax.cond(jnp.any(full), write, lambda kept: kept, after)
+        pending = jnp.where(full[:, None, None], 0, pending)
     return jnp.where(valid[..., None], read, 0), StreamState(
-        memory=written,
-        pending=jnp.where(full[:, None, None], 0, pending),
+        memory=after,
+        pending=pending,
         offset=jnp.where(exists, (state.offset + 1) % segment_length, state.offset),
         start=jnp.where(full, 0, start),
         fresh=state.fresh & ~exists,

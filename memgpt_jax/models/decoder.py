@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config import ModelConfig, NoMemoryConfig
-from memgpt_jax.memory.stream import StreamState
+from memgpt_jax.memory.stream import Promise, StreamState
 from memgpt_jax.models.layers import FeedForward, SelfAttention, WindowCache, dropout, linear, norm
 from memgpt_jax.models.memory_layer import MemoryLayer, NoMemoryLayer
-from memgpt_jax.ops import Scores, cross_entropy, document_positions, flat_dot_general, sinusoidal
+from memgpt_jax.ops import Scores, cross_entropy, document_positions, flat_dot_general, sinusoidal, take
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Rows, Stream, Tokens
 
 Params = Any  # nested dictionaries of float32 arrays
@@ -51,14 +51,14 @@ class Block(nnx.Module):
         return LayerState(self.attention.init_state(batch_size), self.memory_layer.init_state(batch_size))
 
     def __call__(
-        self, x: Stream, state: LayerState, positions, reset: Flags, valid: Flags, aligned: bool, dropout_key
+        self, x: Stream, state: LayerState, positions, reset: Flags, valid: Flags, promise: Promise, dropout_key
     ) -> tuple[Stream, LayerState, Float32[Array, "B L"]]:
         """The stream, the state, and the mean fusion gate of each token."""
         rate = self.config.dropout
         keys = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
         attended, window = self.attention(self.attention_norm(x), state.window, positions, reset, valid)
         h = x + dropout(attended, rate, keys[0])
-        f, memory, gate = self.memory_layer(h, state.memory, reset, valid, aligned, keys[1])
+        f, memory, gate = self.memory_layer(h, state.memory, reset, valid, promise, keys[1])
         y = f + dropout(self.feed_forward(self.feed_forward_norm(f)), rate, keys[2])
         return y, LayerState(window, memory), gate
 
@@ -94,6 +94,7 @@ class MemGPT(nnx.Module):
         valid: Flags | None = None,
         *,
         aligned: bool = False,
+        inside: bool = False,
         dropout_key: Array | None = None,
     ) -> tuple[Float32[Array, "B L V"], ModelState]:
         """Logits of each next token, and the state after the call; any L >= 1.
@@ -102,14 +103,23 @@ class MemGPT(nnx.Module):
         valid: False marks trailing padding, which reads nothing, writes nothing and moves nothing.
         aligned: the caller's promise that each row stands at a segment boundary, that the segment length divides L
             and that every token is valid; faster. A broken promise gives NaN.
+        inside: the promise that the one token of each row neither begins a stream or document nor fills a segment.
         dropout_key: a PRNG key; dropout acts only when it is given.
         """
-        x, state, _ = self.hidden(tokens, state, reset, valid, aligned=aligned, dropout_key=dropout_key)
+        x, state, _ = self.hidden(tokens, state, reset, valid, aligned=aligned, inside=inside, dropout_key=dropout_key)
         logits = flat_dot_general(x, self._output_embedding().T, (((2,), (0,)), ((), ())))
         return logits.astype(jnp.float32), state
 
     def hidden(
-        self, tokens: Tokens, state: ModelState, reset=None, valid=None, *, aligned=False, dropout_key=None
+        self,
+        tokens: Tokens,
+        state: ModelState,
+        reset=None,
+        valid=None,
+        *,
+        aligned=False,
+        inside=False,
+        dropout_key=None,
     ) -> tuple[Stream, ModelState, tuple[Float32[Array, "B L"], ...]]:
         """The normalised last hidden states, the state, and each layer's mean fusion gates."""
         check_call(self.config, tokens, state, reset, valid)
@@ -117,18 +127,36 @@ class MemGPT(nnx.Module):
         valid = jnp.ones(tokens.shape, bool) if valid is None else valid
         reset = reset & valid
         positions = document_positions(state.position, reset)
+        promise = "aligned" if aligned else "inside" if inside else None
         x = self._embed(tokens, positions)
         layers, gates = [], []
         for index, (block, layer_state) in enumerate(zip(self.blocks, state.layers, strict=True)):
             key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
             call = _recomputed if self.config.remat else Block.__call__
-            x, layer_state, gate = call(block, x, layer_state, positions, reset, valid, aligned, key)
+            x, layer_state, gate = call(block, x, layer_state, positions, reset, valid, promise, key)
             layers.append(layer_state)
             gates.append(gate)
         last = jnp.sum(valid, axis=1, dtype=jnp.int32)[:, None] - 1
         after = jnp.take_along_axis(positions, jnp.maximum(last, 0), axis=1)[:, 0] + 1
         position = jnp.where(last[:, 0] >= 0, after, state.position)
         return self.final_norm(x), ModelState(tuple(layers), position), tuple(gates)
+
+    def next_logits(
+        self, tokens: Tokens, state: ModelState, reset=None, valid=None, **options
+    ) -> tuple[Float32[Array, "B V"], ModelState]:
+        """Logits after the last valid token of each row, and the state: `__call__` without the logits in between."""
+        x, state, _ = self.hidden(tokens, state, reset, valid, **options)
+        tokens_read = (
+            jnp.full(x.shape[0], x.shape[1], jnp.int32) if valid is None else jnp.sum(valid, axis=1, dtype=jnp.int32)
+        )
+        x = take(x, jnp.maximum(tokens_read - 1, 0)[:, None])[:, 0]
+        return (x @ self._output_embedding().T).astype(jnp.float32), state
+
+    def generate(self, prompt, **options):
+        """`memgpt_jax.generate` with this model."""
+        from memgpt_jax.generation import generate  # against the order of the layers, for the user's convenience
+
+        return generate(self, prompt, **options)
 
     def _embed(self, tokens: Tokens, positions: Int32[Array, "B L"]) -> Stream:
         """Embeddings enter the stream at unit RMS: with smaller ones the memory does not learn to bind."""
@@ -164,8 +192,8 @@ class MemGPT(nnx.Module):
 
 
 @functools.partial(nnx.remat, static_argnums=(6,))
-def _recomputed(block, x, state, positions, reset, valid, aligned, key):
-    return block(x, state, positions, reset, valid, aligned, key)
+def _recomputed(block, x, state, positions, reset, valid, promise, key):
+    return block(x, state, positions, reset, valid, promise, key)
 
 
 def check_call(config: ModelConfig, tokens, state, reset, valid) -> None:

@@ -6,7 +6,7 @@ from flax import nnx
 
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.memory import make_memory
-from memgpt_jax.memory.stream import StreamState, init_stream_state, stream
+from memgpt_jax.memory.stream import Promise, StreamState, init_stream_state, stream
 from memgpt_jax.models.layers import dropout, linear, norm
 from memgpt_jax.ops import gated_fusion
 from memgpt_jax.shapes import Array, Flags, Float32, Stream
@@ -65,10 +65,10 @@ class MemoryLayer(nnx.Module):
         )
 
     def __call__(
-        self, h: Stream, state: StreamState, reset: Flags, valid: Flags, aligned: bool, dropout_key
+        self, h: Stream, state: StreamState, reset: Flags, valid: Flags, promise: Promise, dropout_key
     ) -> tuple[Stream, StreamState, Float32[Array, "B L"]]:
         normed = self.norm(h)
-        read, state = stream(self.memory, normed, state, reset, valid, aligned)
+        read, state = stream(self.memory, normed, state, reset, valid, promise)
         fused, gate = self.fusion(h, normed, dropout(read, self.config.dropout, dropout_key))
         return fused, state, gate
 
@@ -80,5 +80,5 @@ class NoMemoryLayer(nnx.Module):
         """Nothing."""
         return ()
 
-    def __call__(self, h: Stream, state, reset: Flags, valid: Flags, aligned: bool, dropout_key):
+    def __call__(self, h: Stream, state, reset: Flags, valid: Flags, promise: Promise, dropout_key):
         return h, state, jnp.ones(h.shape[:2], jnp.float32)

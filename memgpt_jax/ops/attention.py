@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int
 
 MASKED = -1e30  # a finite "minus infinity": sums and differences of masked logits stay finite
+FEW_QUERIES = 16  # below, as in decoding, transposing the keys would cost more than multiplying them
 _FLOOR = -1e20  # the running maximum never goes below this, so a fully masked row has weights 0, not uniform ones
 
 
@@ -56,7 +57,11 @@ def attend(
 
 def _softmax_parts(query, keys, bias, sink):
     """exp(l_e - highest) and its sum over e and the sink: the softmax before the division, both in float32."""
-    logits = jnp.einsum("...rqk,...ek->...rqe", query, keys, preferred_element_type=jnp.float32) + bias
+    if query.shape[-3] * query.shape[-2] < FEW_QUERIES:
+        logits = jnp.einsum("...ek,...rqk->...erq", keys, query, preferred_element_type=jnp.float32)
+        logits = jnp.moveaxis(logits, -3, -1) + bias
+    else:
+        logits = jnp.einsum("...rqk,...ek->...rqe", query, keys, preferred_element_type=jnp.float32) + bias
     highest = jnp.max(logits, axis=-1, initial=_FLOOR)
     if sink is not None:
         highest = jnp.maximum(highest, sink)

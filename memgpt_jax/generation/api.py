@@ -1,0 +1,247 @@
+"""`generate`: prompts in, prompts with their answers out, as ids or as text."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from memgpt_jax import models
+from memgpt_jax.checks import check
+from memgpt_jax.config import ModelConfig
+from memgpt_jax.generation.beam import BeamSettings, beam_search
+from memgpt_jax.generation.decode import advance, begin, fork
+from memgpt_jax.generation.prefill import power_of_two, prefill
+from memgpt_jax.generation.prompts import Prompts, check_state, padded
+from memgpt_jax.generation.sampling import Sampling
+from memgpt_jax.generation.text import AnswerText
+from memgpt_jax.models import MemGPT, ModelState
+
+
+def generate(
+    model: MemGPT | tuple[ModelConfig, Any],
+    prompt: Any,
+    *,
+    tokenizer: Any = None,
+    state: ModelState | None = None,
+    max_new_tokens: int | None = None,
+    max_length: int | None = None,
+    num_beams: int = 1,
+    num_return_sequences: int = 1,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float | None = None,
+    length_penalty: float = 1.0,
+    early_stopping: bool | Literal["never"] = False,
+    stop: int | str | Sequence[int | str] = (),
+    pad_token_id: int | None = None,
+    seed: int = 0,
+    stream: bool = False,
+    return_state: bool = False,
+) -> Any:
+    """Continue prompts, the memory live: every token, of prompt and answer, is read and remembered.
+
+    Greedy by default; drawn at random when `temperature` or a filter is given; by beam search when `num_beams` is above
+    1. Beams and returned sequences fork the memory. An answer depends on its own prompt and state, the seed and its
+    place in the batch, not on its neighbours.
+
+    Args:
+        model: a `MemGPT`, or `(config, params)`.
+        prompt: ids [B, L], or B lists of ids of any lengths; or a text, or a list of texts, with a `tokenizer`.
+        tokenizer: has `encode`, `decode` and `document_id`. A text without a `state` begins a document.
+        state: what the model has read before (default: nothing). It is not modified.
+        max_new_tokens, max_length: new tokens, or tokens with the prompt, of each row; one of the two.
+        num_beams, length_penalty, early_stopping: beam search, where n new tokens score log p / n ** length_penalty.
+        num_return_sequences: answers to each prompt; in beam search the best ones, at most num_beams.
+        temperature, top_k, top_p, min_p, repetition_penalty: see `Sampling`.
+        stop: ids, and for texts also strings, that end an answer. Ids returned include the stop id, texts stop short.
+        pad_token_id: fills rows up on the right; default: the first stop id, or 0.
+        seed: of the draws. The same arguments and seed give the same tokens.
+        stream: return an iterator over what is new, token by token: pieces of text (one prompt, one answer), or ids
+            [R, 1], -1 in rows that have ended.
+        return_state: return the state too. It has read all but each row's last token: go on with that as the prompt.
+
+    Returns:
+        Ids [B * num_return_sequences, prompt + new] int32, a prompt's answers together, padded on the right. For a
+        text its continuation, prompt included; for several texts or answers, the list of them.
+
+    Raises:
+        ValueError: an argument is out of range, contradicts another or does not fit the model; the message names it.
+    """
+    config, params = (model.config, models.split(model)) if isinstance(model, MemGPT) else model
+    prompts = Prompts(
+        config,
+        prompt,
+        tokenizer=tokenizer,
+        begins=state is None,
+        max_new_tokens=max_new_tokens,
+        max_length=max_length,
+        stop=stop,
+    )
+    state = models.init_state(config, len(prompts.rows)) if state is None else state
+    check_state(config, state, len(prompts.rows))
+    sampling = Sampling(
+        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
+    )
+    beams = BeamSettings(num_beams, length_penalty, early_stopping)
+    _check_search(prompts, sampling, beams, num_return_sequences, stream, return_state)
+
+    if num_beams > 1:
+        new, state = _search(config, params, prompts, state, sampling, beams, num_return_sequences, return_state)
+        texts = _answer_texts(prompts, tokenizer, num_return_sequences)
+        _push(texts, new)
+    else:
+        answers = Answers(config, params, prompts, tokenizer, state, sampling, num_return_sequences, seed)
+        if stream:
+            return answers.stream()
+        answers.finish()
+        new, state, texts = answers.new, answers.state, answers.texts
+
+    if prompts.texts:
+        for text in texts:
+            text.rest()
+        result = [
+            prompt + a.text for prompt, a in zip(_repeat(prompts.texts, num_return_sequences), texts, strict=True)
+        ]
+        result = result[0] if prompts.is_single_text and num_return_sequences == 1 else result
+    else:
+        pad = pad_token_id if pad_token_id is not None else int(next(iter(prompts.stop), 0))
+        rows = zip(_repeat(prompts.rows, num_return_sequences), new, strict=True)
+        result = padded([np.concatenate([prompt, row[row >= 0]]) for prompt, row in rows], pad)
+    return (result, state) if return_state else result
+
+
+def _check_search(prompts, sampling, beams, num_return_sequences, stream, return_state) -> None:
+    """Refuse values out of range, and options that contradict each other."""
+    num_beams, early_stopping = beams.num_beams, beams.early_stopping
+    check(num_beams >= 1, f"num_beams must be at least 1, got {num_beams}")
+    check(num_return_sequences >= 1, f"num_return_sequences must be at least 1, got {num_return_sequences}")
+    check(np.isfinite(beams.length_penalty), f"length_penalty must be a number, got {beams.length_penalty}")
+    valid = early_stopping in (True, False, "never")
+    check(valid, f'early_stopping must be True, False or "never", got {early_stopping!r}')
+    if num_beams > 1:
+        check(sampling.is_greedy, f"num_beams={num_beams} searches: no temperature, top_k, top_p or min_p")
+        check(
+            num_return_sequences <= num_beams,
+            f"num_return_sequences={num_return_sequences} must be at most num_beams={num_beams}",
+        )
+        check(not stream, "stream: beam search knows its answer only at the end")
+        check(not prompts.stop_texts, f"stop: beam search ends answers at ids, not at texts {prompts.stop_texts}")
+    else:
+        check(
+            num_return_sequences == 1 or not sampling.is_greedy,
+            f"num_return_sequences={num_return_sequences} greedy answers are all the same: "
+            "give a temperature, a filter or num_beams",
+        )
+        check(
+            beams.length_penalty == 1.0 and not early_stopping, "length_penalty and early_stopping need num_beams > 1"
+        )
+    if stream:
+        check(not return_state, "stream and return_state: a Session streams and keeps its state")
+        single = len(prompts.rows) == num_return_sequences == 1
+        check(single or not prompts.texts, "stream: texts come one prompt and one answer at a time")
+
+
+class Answers:
+    """Answers being decoded: one row for each copy of each prompt."""
+
+    def __init__(self, config, params, prompts: Prompts, tokenizer, state, sampling: Sampling, copies: int, seed: int):
+        self._config, self._params, self._sampling, self._stop = config, params, sampling, prompts.stop
+        logits, state = prefill(config, params, prompts.rows, state)
+        seen = _seen(config, prompts) if sampling.repetition_penalty is not None else None
+        self._decoding = begin(sampling, copies, logits, state, prompts.limit, seen, prompts.stop, seed)
+        self._longest = int(prompts.limit.max())
+        self._step_by_step = bool(prompts.stop_texts)
+        self._columns = []
+        self.texts = _answer_texts(prompts, tokenizer, copies)
+        """The texts so far, if the prompts are texts."""
+        self._add(np.asarray(self._decoding.token)[:, None])
+
+    @property
+    def new(self) -> np.ndarray:
+        """[R, N] int32: the new ids, -1 after the end of a row."""
+        return np.concatenate(self._columns, axis=1)
+
+    @property
+    def done(self) -> bool:
+        """Whether all rows have ended."""
+        return bool(np.asarray(self._decoding.done).all())
+
+    @property
+    def state(self) -> ModelState:
+        """The state that has read all but the newest token of each row; gone after the next step."""
+        return self._decoding.state
+
+    def advance(self, steps: int) -> None:
+        """Up to `steps` more tokens."""
+        args = (self._config, self._sampling, power_of_two(steps), self._params, self._decoding, steps, self._stop)
+        columns, self._decoding = advance(*args)
+        self._add(np.asarray(columns)[:, :steps])
+
+    def finish(self) -> None:
+        """All tokens, in one go if nothing has to look at the text in between."""
+        while not self.done:
+            self.advance(1 if self._step_by_step else self._longest - 1)
+
+    def stream(self) -> Iterator[str] | Iterator[np.ndarray]:
+        """The text of the only row piece by piece, or the ids [R, 1] of all rows column by column."""
+        written = 0
+        while True:
+            if not self.texts:
+                yield self._columns[-1]
+            elif len(self.texts[0].text) > written:
+                yield self.texts[0].text[written:]
+                written = len(self.texts[0].text)
+            if self.done:
+                break
+            self.advance(1)
+        if self.texts and (rest := self.texts[0].rest()):
+            yield rest
+
+    def _add(self, columns: np.ndarray) -> None:
+        self._columns.append(columns)
+        _push(self.texts, columns)
+        if self._step_by_step:
+            stopped = np.array([text.stopped for text in self.texts])
+            self._decoding = self._decoding._replace(done=self._decoding.done | stopped)
+
+
+def _search(config, params, prompts, state, sampling, beams, num_return_sequences, return_state):
+    """Beam search: new ids [R, N], and the state where it is wanted."""
+    logits, state = prefill(config, params, prompts.rows, state)
+    seen = _seen(config, prompts) if sampling.repetition_penalty is not None else None
+    capacity = power_of_two(int(prompts.limit.max()))
+    found, _ = beam_search(config, sampling, beams, capacity, params, logits, state, prompts.limit, seen, prompts.stop)
+    new = np.asarray(found)[:, :num_return_sequences].reshape(-1, capacity)
+    if return_state:  # a beam's own state is gone when the search ends: read the answers
+        answers = [row[row >= 0][:-1] for row in new]
+        state = fork(state, num_return_sequences)
+        _, state = prefill(config, params, answers, state)
+    return new, state
+
+
+def _seen(config: ModelConfig, prompts: Prompts) -> np.ndarray:
+    """[B, V] bool: the tokens of each prompt."""
+    seen = np.zeros((len(prompts.rows), config.vocab_size), bool)
+    for mask, row in zip(seen, prompts.rows, strict=True):
+        mask[row] = True
+    return seen
+
+
+def _answer_texts(prompts: Prompts, tokenizer, copies: int) -> list[AnswerText]:
+    """The still empty texts of the answers; none where ids are wanted."""
+    rows = _repeat(prompts.rows, copies) if prompts.in_text else []
+    return [AnswerText(tokenizer, row, prompts.stop_texts) for row in rows]
+
+
+def _repeat(rows: list, copies: int) -> list:
+    """Each row `copies` times, copies side by side."""
+    return [row for row in rows for _ in range(copies)]
+
+
+def _push(texts: list[AnswerText], columns: np.ndarray) -> None:
+    """Feed new ids [R, N], -1 after the end, to the texts of the rows."""
+    for text, row in zip(texts, columns, strict=True) if texts else ():
+        for token in row[row >= 0]:
+            text.push(token)

@@ -1,0 +1,124 @@
+"""Beam search whose beams fork the memory: each continues its own."""
+
+import functools
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int32
+
+from memgpt_jax import models
+from memgpt_jax.config import ModelConfig
+from memgpt_jax.generation.decode import fork
+from memgpt_jax.generation.sampling import Sampling
+from memgpt_jax.models import ModelState
+
+IMPOSSIBLE = -1e30  # the score of what does not exist; finite, so that sums of it stay numbers
+
+
+class BeamSettings(NamedTuple):
+    """Beam search as the transformers library defines it."""
+
+    num_beams: int
+    length_penalty: float  # a text of n new tokens scores log p / n ** length_penalty
+    early_stopping: bool | Literal["never"]  # when to stop once num_beams texts are finished; see `_cannot_improve`
+
+
+class Beams(NamedTuple):
+    """The search of B rows with K beams each; sequences hold new tokens, and -1 after the end."""
+
+    count: Int32[Array, ""]  # new tokens of each open beam
+    tokens: Int32[Array, "B K N"]
+    score: Float32[Array, "B K"]  # log p of the open beams, best first
+    finished_tokens: Int32[Array, "B K N"]
+    finished_score: Float32[Array, "B K"]  # log p / n ** length_penalty, best first; IMPOSSIBLE where there is none
+    done: Bool[Array, "B"]
+    seen: Bool[Array, "B*K V"] | None
+    state: ModelState  # B * K rows
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def beam_search(
+    config: ModelConfig,
+    sampling: Sampling,
+    settings: BeamSettings,
+    capacity: int,
+    params: Any,
+    logits: Float32[Array, "B V"],
+    state: ModelState,
+    limit: Int32[Array, "B"],
+    seen: Bool[Array, "B V"] | None,
+    stop: Int32[Array, " stops"],
+) -> tuple[Int32[Array, "B K N"], Float32[Array, "B K"]]:
+    """The K best continuations found of each row, best first, and their scores; at most `limit` <= N new tokens."""
+    num, model = settings.num_beams, models.merge(config, params)
+    batch = logits.shape[0]
+    nothing = jnp.full((batch, num, capacity), -1, jnp.int32)
+    impossible = jnp.full((batch, num), IMPOSSIBLE, jnp.float32)
+    beams = Beams(  # all beams are equal at the start: only the first may be continued
+        jnp.int32(0), nothing, impossible.at[:, 0].set(0), nothing, impossible, limit < 1, *fork((seen, state), num)
+    )
+
+    def step(beams):
+        done = jnp.repeat(beams.done, num)
+        token = jnp.take(beams.tokens, beams.count - 1, axis=2).reshape(-1, 1)
+        logits, state = model(jnp.maximum(token, 0), beams.state, valid=~done[:, None])
+        return _extend(sampling, settings, logits[:, 0], limit, stop, beams._replace(state=state))
+
+    beams = _extend(sampling, settings, fork(logits, num), limit, stop, beams)
+    beams = jax.lax.while_loop(lambda beams: ~jnp.all(beams.done), step, beams)
+    return beams.finished_tokens, beams.finished_score
+
+
+def _extend(sampling: Sampling, settings: BeamSettings, logits, limit, stop, beams: Beams) -> Beams:
+    """Every open beam meets every next token: the best that end are finished, the best others stay open."""
+    batch, num, capacity = beams.tokens.shape
+    vocab_size = logits.shape[-1]
+    log_p = sampling(jax.nn.log_softmax(logits.astype(jnp.float32)), beams.seen)
+    total = beams.score[..., None] + log_p.reshape(batch, num, vocab_size)
+    # Each open beam has at most `stops` continuations that end, so num of these do not.
+    kept = min(num * max(2, 1 + stop.shape[0]), num * vocab_size)
+    score, index = jax.lax.top_k(total.reshape(batch, -1), kept)
+    parent, token = index // vocab_size, (index % vocab_size).astype(jnp.int32)
+    tokens = jnp.take_along_axis(beams.tokens, parent[..., None], axis=1)
+    tokens = jnp.where((jnp.arange(capacity) == beams.count)[None, None], token[..., None], tokens)
+    count = beams.count + 1
+    at_limit = (count >= limit)[:, None]
+    ends = jnp.any(token[..., None] == stop[None, None], axis=-1) | at_limit
+
+    # A text that ends counts if it is among the best num of all; the others could only fill up the list.
+    ends_well = ends & (jnp.arange(kept) < num)[None] & ~beams.done[:, None]
+    length = count.astype(jnp.float32) ** settings.length_penalty
+    ended_score = jnp.where(ends_well & (score > IMPOSSIBLE / 2), score / length, IMPOSSIBLE)
+    both = jnp.concatenate([beams.finished_score, ended_score], axis=1)
+    finished_score, best = jax.lax.top_k(both, num)
+    finished_tokens = jnp.take_along_axis(
+        jnp.concatenate([beams.finished_tokens, tokens], axis=1), best[..., None], axis=1
+    )
+
+    open_score, best = jax.lax.top_k(jnp.where(ends, IMPOSSIBLE, score), num)
+    tokens = jnp.take_along_axis(tokens, best[..., None], axis=1)
+    parent = jnp.take_along_axis(parent, best, axis=1)
+    rows = (jnp.arange(batch)[:, None] * num + parent).reshape(-1)
+    state, seen = jax.tree.map(lambda x: x[rows], (beams.state, beams.seen))
+    if seen is not None:
+        newest = jnp.take_along_axis(token, best, axis=1).reshape(-1)
+        seen = seen.at[jnp.arange(batch * num), newest].set(True)
+    done = beams.done | at_limit[:, 0] | _cannot_improve(settings, open_score, finished_score, count, limit)
+    return Beams(count, tokens, open_score, finished_tokens, finished_score, done, seen, state)
+
+
+def _cannot_improve(settings: BeamSettings, open_score, finished_score, count, limit) -> Bool[Array, "B"]:
+    """Whether the search of a row ends: it has num_beams finished texts and, by `early_stopping`,
+
+    - True: that is enough;
+    - False: the best open beam, were it to end now, would not be among them;
+    - "never": it could not come among them at any length up to the limit.
+    """
+    full = finished_score[:, -1] > IMPOSSIBLE / 2
+    if settings.early_stopping is True:
+        return full
+    longest = settings.early_stopping == "never" and settings.length_penalty > 0
+    length = (limit if longest else jnp.broadcast_to(count, limit.shape)).astype(jnp.float32)
+    reachable = open_score[:, 0] / length**settings.length_penalty
+    return full & (reachable <= finished_score[:, -1])

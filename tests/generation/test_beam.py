@@ -1,0 +1,128 @@
+"""Beam search against the search of everything, on vocabularies small enough for that."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from memgpt_jax import models
+from memgpt_jax.config import KVMemoryConfig, ModelConfig
+from memgpt_jax.generation import generate
+
+VOCAB, NEW, STOP = 4, 4, 2
+CONFIG = ModelConfig(
+    vocab_size=VOCAB,
+    d_model=8,
+    num_layers=1,
+    num_heads=2,
+    window_size=3,
+    segment_length=2,
+    memory=KVMemoryConfig(memory_size=4, head_dim=4),
+)
+PROMPT = [1, 3, 0, 2, 1]
+
+
+@pytest.fixture(scope="module", params=[0, 1], ids=["one model", "another"])
+def model(request):
+    params = models.init(CONFIG, jax.random.key(request.param))
+    return CONFIG, jax.tree.map(lambda x: x * jnp.float32(1.5), params)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def log_probabilities(config, params, tokens):
+    logits, _ = models.apply(config, params, tokens, models.init_state(config, tokens.shape[0]))
+    return jax.nn.log_softmax(logits)
+
+
+def all_answers(model, length_penalty: float, stops: bool) -> list[tuple[float, list[int]]]:
+    """Every answer of at most NEW tokens with its score, best first; with `stops`, STOP ends an answer."""
+    texts = np.array(list(itertools.product(range(VOCAB), repeat=NEW)), np.int32)
+    whole = np.concatenate([np.tile(np.array(PROMPT, np.int32), (len(texts), 1)), texts], axis=1)
+    log_p = np.asarray(log_probabilities(*model, whole), np.float64)[:, len(PROMPT) - 1 : -1]
+    log_p = np.take_along_axis(log_p, texts[..., None], axis=2)[..., 0]
+    scores = {}
+    for text, steps in zip(texts.tolist(), log_p, strict=True):
+        length = text.index(STOP) + 1 if stops and STOP in text else NEW
+        scores[tuple(text[:length])] = steps[:length].sum() / length**length_penalty
+    return sorted(((score, list(text)) for text, score in scores.items()), reverse=True)
+
+
+def search(model, num_beams: int, **options) -> list[list[int]]:
+    new = generate(
+        model,
+        [PROMPT],
+        max_new_tokens=NEW,
+        num_beams=num_beams,
+        num_return_sequences=num_beams,
+        pad_token_id=0,
+        **options,
+    )[:, len(PROMPT) :]
+    return new.tolist()
+
+
+def unpadded(text: list[int]) -> list[int]:
+    return text[: text.index(STOP) + 1] if STOP in text else text
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0, 2.0, -1.0])
+@pytest.mark.parametrize("stops", [False, True])
+def test_with_beams_for_everything_it_is_exact(model, length_penalty, stops):
+    num_beams = VOCAB ** (NEW - 1)  # as many as there are open texts before the last token
+    stop = [STOP] if stops else []
+    found = search(model, num_beams, stop=stop, length_penalty=length_penalty, early_stopping="never")
+    expected = [text for _, text in all_answers(model, length_penalty, stops)][:num_beams]
+    assert [unpadded(text) if stops else text for text in found] == expected
+
+
+@pytest.mark.parametrize("num_beams", [2, 3])
+@pytest.mark.parametrize("early_stopping", [True, False, "never"])
+def test_few_beams_are_those_of_the_textbook(model, num_beams, early_stopping):
+    found = search(model, num_beams, stop=[STOP], early_stopping=early_stopping)
+    expected = textbook_beam_search(model, num_beams, early_stopping)
+    assert [unpadded(text) for text in found] == expected
+
+
+def textbook_beam_search(model, num_beams: int, early_stopping) -> list[list[int]]:
+    """One prompt, lists and loops; every beam is read again from the start."""
+    open_, finished = [(0.0, [])], []
+    for count in range(1, NEW + 1):
+        candidates = []
+        for score, text in open_:
+            step = np.asarray(log_probabilities(*model, np.array([PROMPT + text], np.int32)), np.float64)[0, -1]
+            candidates += [(score + step[token], [*text, token]) for token in range(VOCAB)]
+        candidates.sort(key=lambda item: -item[0])
+        ends = [count == NEW or text[-1] == STOP for _, text in candidates]
+        finished += [(s / count, t) for (s, t), end in list(zip(candidates, ends, strict=True))[:num_beams] if end]
+        finished = sorted(finished, key=lambda item: -item[0])[:num_beams]
+        open_ = [item for item, end in zip(candidates, ends, strict=True) if not end][:num_beams]
+        if len(finished) == num_beams and open_:
+            length = NEW if early_stopping == "never" else count
+            if early_stopping is True or open_[0][0] / length <= finished[-1][0]:
+                break
+    return [text for _, text in finished]
+
+
+def test_rows_are_searched_by_themselves(model):
+    prompts = [PROMPT, [0, 1], [3, 3, 3, 3, 3, 3, 3]]
+    options = {"num_beams": 3, "num_return_sequences": 2, "stop": [STOP], "pad_token_id": 0}
+    together = generate(model, prompts, max_length=10, **options)
+    for i, prompt in enumerate(prompts):
+        alone = generate(model, [prompt], max_length=10, **options)
+        np.testing.assert_array_equal(together[2 * i : 2 * i + 2, : alone.shape[1]], alone)
+
+
+def test_more_beams_find_no_worse(model):
+    def score(num_beams):
+        text = generate(model, [PROMPT], max_new_tokens=8, num_beams=num_beams)
+        log_p = np.asarray(log_probabilities(*model, text))[0, len(PROMPT) - 1 : -1]
+        return np.take_along_axis(log_p, text[0, len(PROMPT) :, None], axis=1).sum()
+
+    assert score(16) >= score(1)
+
+
+def test_repetition_penalty_acts_in_the_search(model):
+    answer = generate(model, [[0]], max_new_tokens=3, num_beams=2, repetition_penalty=1e6)[0].tolist()
+    assert sorted(answer) == [0, 1, 2, 3]

@@ -1,0 +1,164 @@
+"""Prompts in, answers out: greedy decoding equals reading everything again, rows do not mix, bad input is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from rereading import ids
+
+import memgpt_jax as mg
+from memgpt_jax import models
+from memgpt_jax.generation import decode, generate, prefill
+
+
+@pytest.mark.parametrize("length", [1, 4, 7, 19])
+def test_greedy_equals_rereading(tiny, length, monkeypatch):
+    monkeypatch.setattr(prefill, "PIECE_LENGTH", 8)
+    answer = tiny.reread(ids(length), 9)
+    assert generate(tiny.model, [ids(length)], max_new_tokens=9).tolist() == [ids(length) + answer]
+    assert len(set(answer)) > 2  # else the test would see little
+
+
+def test_prompts_of_different_lengths(tiny):
+    prompts = [ids(3), ids(17), ids(8)]
+    result = generate(tiny.model, prompts, max_new_tokens=6, pad_token_id=99)
+    for row, prompt in zip(result.tolist(), prompts, strict=True):
+        text = prompt + tiny.reread(prompt, 6)
+        assert row == text + [99] * (len(row) - len(text))
+    assert result.shape == (3, 17 + 6) and result.dtype == np.int32
+
+
+def test_max_length_counts_the_prompt(tiny):
+    prompts = [ids(3), ids(8)]
+    result = generate(tiny.model, prompts, max_length=10)
+    assert result.tolist() == [prompt + tiny.reread(prompt, 10 - len(prompt)) for prompt in prompts]
+
+
+def test_a_module_generates_too(tiny):
+    module = models.merge(tiny.config, tiny.params)
+    expected = generate(tiny.model, [ids(5)], max_new_tokens=4)
+    np.testing.assert_array_equal(module.generate([ids(5)], max_new_tokens=4), expected)
+    np.testing.assert_array_equal(mg.generate(module, jnp.array([ids(5)]), max_new_tokens=4), expected)
+
+
+def test_rows_stop_by_themselves(tiny):
+    prompts = [ids(7), ids(5)]
+    answers = [tiny.reread(prompt, 12) for prompt in prompts]
+    stop = next(token for token in answers[0] if token not in answers[1])
+    end = answers[0].index(stop) + 1
+    result, state = generate(tiny.model, prompts, max_new_tokens=12, stop=[stop, 256], return_state=True)
+    assert result[0].tolist() == prompts[0] + answers[0][:end] + [stop] * (result.shape[1] - 7 - end)
+    assert result[1].tolist() == prompts[1] + answers[1]
+    _, alone = generate(tiny.model, [prompts[0]] * 2, max_new_tokens=end, return_state=True)
+    first_row = lambda tree: jax.tree.map(lambda x: np.asarray(x)[0], tree)  # noqa: E731
+    jax.tree.map(np.testing.assert_array_equal, first_row(state), first_row(alone))  # nothing was written after the end
+
+
+def test_a_row_does_not_depend_on_its_neighbours(tiny):
+    options = {"max_new_tokens": 12, "temperature": 1.0, "top_p": 0.95, "seed": 3}
+    one = generate(tiny.model, [ids(7), ids(9), ids(2)], **options)
+    other = generate(tiny.model, [ids(5, 1), ids(9), ids(11, 1)], **options)
+    np.testing.assert_array_equal(one[1, : 9 + 12], other[1, : 9 + 12])
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"num_beams": 3}])
+def test_the_state_goes_on_and_is_not_modified(tiny, options):
+    prompts = [ids(7), ids(9)]
+    ids_, state = generate(tiny.model, prompts, max_new_tokens=4, return_state=True, **options)
+    ends = [len(prompt) + 4 for prompt in prompts]
+    last = [[row[end - 1]] for row, end in zip(ids_.tolist(), ends, strict=True)]
+    rest = [generate(tiny.model, last, max_new_tokens=6, state=state)[:, 1:] for _ in range(2)]  # twice the same
+    np.testing.assert_array_equal(*rest)
+    for row, end, answer in zip(ids_.tolist(), ends, rest[0].tolist(), strict=True):
+        assert answer == tiny.reread(row[:end], 6)
+
+
+def test_seeds(tiny):
+    draw = lambda seed: generate(tiny.model, [ids(5)], max_new_tokens=12, temperature=1.0, seed=seed)  # noqa: E731
+    np.testing.assert_array_equal(draw(1), draw(1))
+    assert not np.array_equal(draw(1), draw(2))
+
+
+def test_several_sequences_fork_the_memory(tiny):
+    options = {"max_new_tokens": 8, "temperature": 20.0, "num_return_sequences": 3}
+    prompts = [ids(7), ids(7, 1)]
+    result, state = generate(tiny.model, prompts, return_state=True, **options)
+    assert result.shape == (6, 15)
+    assert [row[:7] for row in result.tolist()] == [prompts[0]] * 3 + [prompts[1]] * 3
+    assert len({tuple(row) for row in result.tolist()}) == 6
+    # Each went on with its own memory: it is the one that reading its text leaves.
+    _, read = prefill.prefill(*tiny.model, [row[:-1] for row in result], models.init_state(tiny.config, 6))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), state.layers[0].memory, read.layers[0].memory
+    )
+
+
+def test_repetition_penalty_counts_prompt_and_answer(tiny):
+    answer = generate(tiny.model, [ids(6)], max_new_tokens=20, repetition_penalty=1e9)[0].tolist()
+    assert len(set(answer)) == len(answer)
+
+
+def test_decoding_is_compiled_once(tiny):
+    run = lambda seed, number: generate(tiny.model, [ids(6)], max_new_tokens=number, top_k=5, seed=seed)  # noqa: E731
+    run(0, 30)
+    compiled = [decode.advance._cache_size(), decode.begin._cache_size(), prefill._read._cache_size()]
+    for seed, number in ((1, 30), (2, 31), (3, 24)):
+        run(seed, number)
+    assert compiled == [decode.advance._cache_size(), decode.begin._cache_size(), prefill._read._cache_size()]
+
+
+def test_whole_pieces_are_read_by_the_parallel_path(tiny, monkeypatch):
+    monkeypatch.setattr(prefill, "PIECE_LENGTH", 8)
+    taken, read = [], prefill._read
+    monkeypatch.setattr(prefill, "_read", lambda *args: (taken.append((args[1], args[3].shape[1])), read(*args))[1])
+    state = models.init_state(tiny.config, 2)
+    _, state = prefill.prefill(*tiny.model, [np.array(ids(19))] * 2, state)
+    assert taken == [(True, 8), (True, 8), (False, 4)]
+    prefill.prefill(*tiny.model, [np.array(ids(8))] * 2, state)  # no longer at a boundary
+    assert taken[3:] == [(False, 8)]
+
+
+BAD = [
+    ([[]], {}, "prompt 0 is empty"),
+    ([[1], []], {}, "prompt 1 is empty"),
+    ([], {}, "prompt must be"),
+    ([1, 2], {}, "prompt must be"),
+    ([[1.5]], {}, "prompt must be"),
+    ([[257]], {}, "from 0 to 256"),
+    ([[-1]], {}, "from 0 to 256"),
+    ("text", {}, "tokenizer"),
+    ([[1]], {"max_new_tokens": 0}, "max_new_tokens"),
+    ([[1]], {"max_new_tokens": None}, "one of max_new_tokens and max_length"),
+    ([[1]], {"max_length": 5}, "one of max_new_tokens and max_length"),
+    ([[1, 2]], {"max_new_tokens": None, "max_length": 2}, "max_length=2 must exceed"),
+    ([[1]], {"temperature": float("nan")}, "temperature"),
+    ([[1]], {"temperature": -1.0}, "temperature"),
+    ([[1]], {"temperature": 0.0, "top_k": 3}, "temperature=0"),
+    ([[1]], {"stop": 300}, "stop must be from 0 to 256"),
+    ([[1]], {"stop": "end"}, "stop: only answers to texts"),
+    ([[1]], {"num_beams": 0}, "num_beams"),
+    ([[1]], {"num_beams": 2, "top_k": 2}, "num_beams=2 searches"),
+    ([[1]], {"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences=3 must be at most num_beams=2"),
+    ([[1]], {"num_beams": 2, "stream": True}, "stream"),
+    ([[1]], {"num_return_sequences": 2}, "all the same"),
+    ([[1]], {"num_return_sequences": 0}, "num_return_sequences"),
+    ([[1]], {"length_penalty": 2.0}, "need num_beams"),
+    ([[1]], {"early_stopping": "soon"}, "early_stopping"),
+    ([[1]], {"stream": True, "return_state": True}, "return_state"),
+    ([[1]], {"state": 3}, "state must be a ModelState"),
+]
+
+
+@pytest.mark.parametrize(("prompt", "options", "message"), BAD, ids=lambda x: x if isinstance(x, str) else "")
+def test_bad_input_is_refused_by_name(tiny, prompt, options, message):
+    with pytest.raises(ValueError, match=message):
+        generate(tiny.model, prompt, **{"max_new_tokens": 2} | options)
+
+
+def test_states_of_another_model_or_batch_are_refused(tiny):
+    with pytest.raises(ValueError, match="state has 3 rows, but there are 2 prompts"):
+        generate(tiny.model, [[1], [2]], max_new_tokens=2, state=models.init_state(tiny.config, 3))
+    other = mg.MemGPT(mg.ModelConfig(vocab_size=257, d_model=16, num_layers=1), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="another config"):
+        generate(tiny.model, [[1]], max_new_tokens=2, state=other.init_state(1))
