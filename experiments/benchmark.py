@@ -1,7 +1,9 @@
-"""Training speed and memory, measured side by side on this machine.
+"""Speed and memory, measured side by side on this machine.
 
-    python experiments/benchmark.py speed     # none, kv and (where torch is installed) transformers' GPT-2
+    python experiments/benchmark.py speed     # training: none, kv and (where torch is installed) transformers' GPT-2
     python experiments/benchmark.py memory    # peak memory of a training step against sequence length
+    python experiments/benchmark.py decode    # generation after contexts of 1k, 16k and 256k tokens, 1 and 8 rows
+    python experiments/benchmark.py stream    # a million tokens: time per token, memory, compilations
 
 Speeds are ratios within one run: the candidates take turns of four steps, and the median of all but the first step of
 a turn counts (in the first, memory that the last candidate gave back to the system is fetched again).
@@ -10,6 +12,7 @@ a turn counts (in the first, memory that the last candidate gave back to the sys
 import argparse
 import dataclasses
 import importlib.util
+import resource
 import statistics
 import time
 
@@ -22,6 +25,8 @@ from rich.progress import track
 from rich.table import Table
 
 import memgpt_jax as mg
+from memgpt_jax.generation.decode import advance, begin
+from memgpt_jax.generation.prefill import compiled_read, prefill
 from memgpt_jax.parameters import count_parameters
 
 TOKENS = 8192  # tokens of a training step
@@ -119,6 +124,110 @@ def speed(rounds: int) -> Table:
     return table
 
 
+CONTEXTS = (1024, 16384, 262144)
+NEW = 64  # tokens that a decoding candidate writes
+
+
+def decode_candidates(name: str, config: mg.ModelConfig) -> dict:
+    """By (name, rows, context): a function that writes n tokens after that many."""
+    model = (config, mg.init(config, jax.random.key(0)))
+    text = np.random.default_rng(0).integers(config.vocab_size, size=(1, CONTEXTS[-1]), dtype=np.int32)
+    candidates, state, read = {}, None, 0
+    for context in track(CONTEXTS, description=f"reading, {name}"):
+        _, state = mg.generate(model, text[:, read:context], state=state, max_new_tokens=1, return_state=True)
+        read = context
+        for rows in (1, 8):
+            forked = jax.tree.map(lambda x, rows=rows: jnp.repeat(x, rows, axis=0), state)
+            prompt = np.repeat(text[:, -1:], rows, axis=0)
+            options = {"prompt": prompt, "state": forked}
+            candidates[name, rows, context] = lambda n, o=options: mg.generate(model, max_new_tokens=n, **o)
+    return candidates
+
+
+def torch_decode_candidates(config: mg.ModelConfig) -> dict:
+    """The same for transformers' GPT-2 with its key-value cache, at the shortest context."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    size = {"n_embd": config.d_model, "n_layer": config.num_layers, "n_head": config.num_heads}
+    special = {"bos_token_id": 0, "eos_token_id": 0}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=config.vocab_size, n_positions=2 * CONTEXTS[0], **size, **special))
+
+    def candidate(rows):
+        ids = torch.randint(1, config.vocab_size, (rows, CONTEXTS[0]))
+        options = {"attention_mask": torch.ones_like(ids), "do_sample": False, "pad_token_id": 0}
+        return lambda n: model.eval().generate(ids, max_new_tokens=n, min_new_tokens=n, **options)
+
+    return {("GPT-2 of transformers", rows, CONTEXTS[0]): candidate(rows) for rows in (1, 8)}
+
+
+def decode(rounds: int) -> Table:
+    """Median time of a step of greedy decoding: that of NEW tokens less that of one, which pays for the prompt too."""
+    candidates = decode_candidates("none", dataclasses.replace(BASE, memory=mg.NoMemoryConfig()))
+    candidates |= decode_candidates("kv", BASE)
+    if importlib.util.find_spec("transformers") and importlib.util.find_spec("torch"):
+        candidates |= torch_decode_candidates(BASE)
+    seconds = {key: [] for key in candidates}
+    for _ in track(range(rounds + 1), description="rounds"):
+        for key, write in candidates.items():
+            times = [time.perf_counter()]
+            for number in (NEW, 1):
+                write(number)
+                times.append(time.perf_counter())
+            seconds[key].append((times[1] - times[0] - (times[2] - times[1])) / (NEW - 1))
+    medians = {key: statistics.median(values[1:]) for key, values in seconds.items()}  # the first round compiles
+    table = Table("greedy decoding", "rows", "context", "ms a step", "tokens/s", "speed relative to none at 1k")
+    for (name, rows, context), median in medians.items():
+        relative = medians["none", rows, CONTEXTS[0]] / median
+        table.add_row(
+            name, str(rows), f"{context:,}", f"{1e3 * median:.2f}", f"{rows / median:,.0f}", f"{relative:.2f}"
+        )
+    return table
+
+
+SMALL = mg.ModelConfig(
+    vocab_size=257, d_model=64, num_layers=2, window_size=128, memory=mg.KVMemoryConfig(memory_size=1024)
+)
+
+
+def stream_measurements(num_tokens: int, by_token: bool) -> dict:
+    """Read, or write, a stream of so many tokens: milliseconds per 1,000 in each tenth, peak memory, compilations."""
+    piece, params = 1024, mg.init(SMALL, jax.random.key(0))
+    random, greedy, never = np.random.default_rng(0), mg.Sampling(), np.zeros(0, np.int32)
+    logits, state = prefill(SMALL, params, [random.integers(257, size=piece)], mg.init_state(SMALL, 1))
+    decoding = begin(greedy, 1, logits, state, np.full(1, 2**30, np.int32), None, never, 0)
+    times, peak = [], 0
+    for number in track(range(num_tokens // piece), description="tokens" if by_token else "pieces"):
+        start = time.perf_counter()
+        if by_token:
+            tokens, decoding = advance(SMALL, greedy, piece, params, decoding, piece, never)
+            tokens.block_until_ready()
+        else:
+            logits, state = prefill(SMALL, params, [random.integers(257, size=piece)], state)
+            logits.block_until_ready()
+        times.append(1e6 * (time.perf_counter() - start) / piece)
+        if number < 10_000 // piece + 1:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tenth = len(times) // 10
+    return {
+        "milliseconds": [statistics.median(times[i * tenth : (i + 1) * tenth]) for i in range(10)],
+        "growth": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1024,
+        "compilations": (advance if by_token else compiled_read)._cache_size(),
+    }
+
+
+def stream(num_tokens: int) -> Table:
+    """A stream read in pieces of 1,024 tokens, and one written token by token, by a small model."""
+    columns = ("tenth 2", "tenth 10", "10 / 2", "memory after 10k, MB", "compilations")
+    table = Table(f"{num_tokens:,} tokens", *columns, caption="tenths: milliseconds per 1,000 tokens")
+    for name, by_token in (("read in pieces", False), ("written one by one", True)):
+        found = stream_measurements(num_tokens, by_token)
+        second, last = found["milliseconds"][1], found["milliseconds"][9]
+        ratio, growth = f"{last / second:.2f}", f"+{found['growth']:.1f}"
+        table.add_row(name, f"{second:.1f}", f"{last:.1f}", ratio, growth, str(found["compilations"]))
+    return table
+
+
 def memory() -> Table:
     """What the compiler allocates for one row's training step, beyond parameters and state."""
     table = Table("sequence length", "none, MB", "kv, MB", "kv, bytes per token")
@@ -133,7 +242,14 @@ def memory() -> Table:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["speed", "memory"])
+    parser.add_argument("what", choices=["speed", "memory", "decode", "stream"])
     parser.add_argument("--rounds", type=int, default=3, help="turns of each candidate")
+    parser.add_argument("--tokens", type=int, default=1_000_000, help="length of the stream")
     arguments = parser.parse_args()
-    Console().print(speed(arguments.rounds) if arguments.what == "speed" else memory())
+    measure = {
+        "speed": lambda: speed(arguments.rounds),
+        "memory": memory,
+        "decode": lambda: decode(arguments.rounds),
+        "stream": lambda: stream(arguments.tokens),
+    }
+    Console().print(measure[arguments.what]())

@@ -21,6 +21,7 @@ class Entries(NamedTuple):
 
 
 OLDEST_AGE = 2**30  # ages stop here, so that they cannot overflow
+READ_HORIZON = 4096  # read rates are means over about so many segments: older reads fade, and the sums stay exact
 
 
 def causal_conv(
@@ -87,7 +88,8 @@ def append(memory: Entries, new: Entries, evict: str) -> Entries:
     Invalid entries stand before the valid ones, in `memory` and in `new`; those of `new` take no place.
     - `oldest`: the last M stay.
     - `lowest_gate`: the M with the highest gates stay, invalid ones last; the newer of two equal ones stays.
-    - `least_read`: new entries stay; of the old ones those with the highest read mass per segment of age.
+    - `least_read`: new entries stay; of the old ones those with the highest read mass per segment of age. After
+      READ_HORIZON segments, each further one takes 1 / READ_HORIZON of the mass away.
     """
     size = memory.valid.shape[1]
     both = jax.tree.map(lambda old, new: jnp.concatenate([old, new.astype(old.dtype)], axis=1), memory, new)
@@ -99,11 +101,14 @@ def append(memory: Entries, new: Entries, evict: str) -> Entries:
         if evict == "lowest_gate":
             score = both.log_gate
         else:
-            rate = memory.read_mass / jnp.maximum(memory.age, 1).astype(jnp.float32)
+            rate = memory.read_mass / jnp.clip(memory.age, 1, READ_HORIZON).astype(jnp.float32)
             score = jnp.concatenate([rate, jnp.full(new.valid.shape, jnp.inf, jnp.float32)], axis=1)
         score = jnp.where(both.valid, score, -jnp.inf)
         newest_first = jax.lax.top_k(jnp.flip(score, axis=1), size)[1]
         kept = take(both, jnp.sort(score.shape[1] - 1 - newest_first, axis=1))
+    if evict == "least_read":
+        fading = jnp.where(kept.age >= READ_HORIZON, jnp.float32(1 - 1 / READ_HORIZON), jnp.float32(1))
+        kept = kept._replace(read_mass=kept.read_mass * fading)
     return kept._replace(age=jnp.where(kept.valid, jnp.minimum(kept.age + 1, OLDEST_AGE), 0))
 
 

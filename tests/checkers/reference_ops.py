@@ -108,7 +108,7 @@ def survivors(old, new, size, evict):
     elif evict == "lowest_gate":
         rank = [entry.log_gate for entry in both]
     else:
-        rank = [entry.mass / max(entry.age, 1) for entry in old] + [math.inf] * len(new)
+        rank = [entry.mass / min(max(entry.age, 1), 4096) for entry in old] + [math.inf] * len(new)
     best_first = sorted(range(len(both)), key=lambda i: (rank[i], i), reverse=True)
     return [both[i] for i in sorted(best_first[:size])]
 

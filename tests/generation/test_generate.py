@@ -102,16 +102,18 @@ def test_repetition_penalty_counts_prompt_and_answer(tiny):
 def test_decoding_is_compiled_once(tiny):
     run = lambda seed, number: generate(tiny.model, [ids(6)], max_new_tokens=number, top_k=5, seed=seed)  # noqa: E731
     run(0, 30)
-    compiled = [decode.advance._cache_size(), decode.begin._cache_size(), prefill._read._cache_size()]
+    compiled = [decode.advance._cache_size(), decode.begin._cache_size(), prefill.compiled_read._cache_size()]
     for seed, number in ((1, 30), (2, 31), (3, 24)):
         run(seed, number)
-    assert compiled == [decode.advance._cache_size(), decode.begin._cache_size(), prefill._read._cache_size()]
+    assert compiled == [decode.advance._cache_size(), decode.begin._cache_size(), prefill.compiled_read._cache_size()]
 
 
 def test_whole_pieces_are_read_by_the_parallel_path(tiny, monkeypatch):
     monkeypatch.setattr(prefill, "PIECE_LENGTH", 8)
-    taken, read = [], prefill._read
-    monkeypatch.setattr(prefill, "_read", lambda *args: (taken.append((args[1], args[3].shape[1])), read(*args))[1])
+    taken, read = [], prefill.compiled_read
+    monkeypatch.setattr(
+        prefill, "compiled_read", lambda *args: (taken.append((args[1], args[3].shape[1])), read(*args))[1]
+    )
     state = models.init_state(tiny.config, 2)
     _, state = prefill.prefill(*tiny.model, [np.array(ids(19))] * 2, state)
     assert taken == [(True, 8), (True, 8), (False, 4)]

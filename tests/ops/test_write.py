@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memgpt_jax.ops import Entries, append, causal_conv, pool_entries, select_highest_gate
-from memgpt_jax.ops.write import OLDEST_AGE
+from memgpt_jax.ops.write import OLDEST_AGE, READ_HORIZON
 
 append = jax.jit(append, static_argnums=2)
 select_highest_gate = jax.jit(select_highest_gate, static_argnums=1)
@@ -148,3 +148,20 @@ def test_conv_stops_gradients_at_multiples_only():
     same_block = np.array([[(t // 4) == (s - 2) // 4 for s in range(10)] for t in range(8)])
     np.testing.assert_array_equal(flows(None), taps)
     np.testing.assert_array_equal(flows(4), taps & same_block)
+
+
+def test_read_rates_stay_true_in_an_endless_stream():
+    """However old an entry is, what it is read now shows in its rate."""
+    memory = entries(np.random.default_rng(0), 2, 2)
+    memory = memory._replace(
+        age=np.full((BATCH, 2), 10**9, np.int32),
+        read_mass=np.full((BATCH, 2), [[0.5, 0.1]], np.float32) * np.float32(READ_HORIZON),
+    )
+    nothing = entries(np.random.default_rng(0), 1, 0)
+    now = np.array([[0.1, 0.3]], np.float32)  # the second is read more from now on
+
+    def step(memory, _):
+        return append(memory._replace(read_mass=memory.read_mass + now), nothing, "least_read"), None
+
+    after, _ = jax.jit(lambda memory: jax.lax.scan(step, memory, length=8 * READ_HORIZON))(memory)
+    np.testing.assert_allclose(after.read_mass / READ_HORIZON, np.broadcast_to(now, (BATCH, 2)), rtol=0.01)
