@@ -22,6 +22,7 @@ from model_laws import (
 )
 
 from memgpt_jax.config import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.models import apply
 
 # Everything that stands in the way of a law: own-segment reads, initial entries, statistics of reads, a long
 # convolution, two layers, a window shorter than a segment.
@@ -149,6 +150,25 @@ def test_a_broken_promise_of_alignment_is_nan():
     assert np.all(np.isnan(model(tokens, valid=valid, aligned=True)[0]))
     with pytest.raises(ValueError, match="aligned=True needs a multiple of segment_length=4 tokens, got 5"):
         model(tokens[:, :5], aligned=True)
+
+
+@both
+def test_the_promise_of_a_token_inside_a_segment(config):
+    model, steps = built(config), jax.jit(apply, static_argnums=0, static_argnames="inside")
+    tokens, _ = stream_inputs(0, config, 3 * config.segment_length)
+    whole, _ = model(tokens)
+    state, logits = model.fresh(), []
+    for i in range(tokens.shape[1]):
+        inside = i > 0 and (i + 1) % config.segment_length != 0
+        step, state = steps(config, model.params, tokens[:, i : i + 1], state, inside=inside)
+        logits.append(step)
+    assert difference(whole, np.concatenate(logits, axis=1)) < 1e-4
+
+    first, end = model.fresh(), model(tokens[:, : config.segment_length - 1])[1]
+    for broken in (first, end):
+        assert np.all(np.isnan(steps(config, model.params, tokens[:, :1], broken, inside=True)[0]))
+    with pytest.raises(ValueError, match="inside=True is for one token a row, got 2"):
+        steps(config, model.params, tokens[:, :2], first, inside=True)
 
 
 @pytest.mark.parametrize("position", ["rotary", "sinusoidal"])
