@@ -14,5 +14,6 @@ def test_the_readme_shows_code():
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[f"block {number}" for number in range(1, len(BLOCKS) + 1)])
-def test_block_runs(block):
+def test_block_runs(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # blocks may write files
     exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
