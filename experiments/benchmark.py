@@ -25,7 +25,7 @@ from rich.progress import track
 from rich.table import Table
 
 import memgpt_jax as mg
-from memgpt_jax.generation.decode import advance, begin
+from memgpt_jax.generation.decode import CAPACITY, advance, begin
 from memgpt_jax.generation.prefill import compiled_read, prefill
 from memgpt_jax.parameters import count_parameters
 
@@ -204,7 +204,8 @@ def stream_measurements(num_tokens: int, by_token: bool) -> dict:
     for number in track(range(num_tokens // piece), description="tokens" if by_token else "pieces"):
         start = time.perf_counter()
         if by_token:
-            tokens, decoding = advance(SMALL, greedy, piece, params, decoding, piece, never)
+            for _ in range(piece // CAPACITY):
+                tokens, decoding = advance(SMALL, greedy, params, decoding, CAPACITY, never)
             tokens.block_until_ready()
         else:
             logits, state = prefill(SMALL, params, [random.integers(257, size=piece)], state)

@@ -9,7 +9,7 @@ from memgpt_jax import models
 from memgpt_jax.checks import check
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.generation.beam import BeamSettings, beam_search
-from memgpt_jax.generation.decode import advance, begin, fork
+from memgpt_jax.generation.decode import CAPACITY, advance, begin, fork
 from memgpt_jax.generation.prefill import power_of_two, prefill
 from memgpt_jax.generation.prompts import Prompts, check_state, padded
 from memgpt_jax.generation.sampling import Sampling
@@ -151,7 +151,6 @@ class Answers:
         logits, state = prefill(config, params, prompts.rows, state)
         seen = _seen(config, prompts) if sampling.repetition_penalty is not None else None
         self._decoding = begin(sampling, copies, logits, state, prompts.limit, seen, prompts.stop, seed)
-        self._longest = int(prompts.limit.max())
         self._step_by_step = bool(prompts.stop_texts)
         self._columns = []
         self.texts = _answer_texts(prompts, tokenizer, copies)
@@ -174,15 +173,15 @@ class Answers:
         return self._decoding.state
 
     def advance(self, steps: int) -> None:
-        """Up to `steps` more tokens."""
-        args = (self._config, self._sampling, power_of_two(steps), self._params, self._decoding, steps, self._stop)
+        """Up to `steps` more tokens, at most CAPACITY."""
+        args = (self._config, self._sampling, self._params, self._decoding, steps, self._stop)
         columns, self._decoding = advance(*args)
         self._add(np.asarray(columns)[:, :steps])
 
     def finish(self) -> None:
-        """All tokens, in one go if nothing has to look at the text in between."""
+        """All tokens; one by one only if their text has to be looked at."""
         while not self.done:
-            self.advance(1 if self._step_by_step else self._longest - 1)
+            self.advance(1 if self._step_by_step else CAPACITY)
 
     def stream(self) -> Iterator[str] | Iterator[np.ndarray]:
         """The text of the only row piece by piece, or the ids [R, 1] of all rows column by column."""

@@ -12,6 +12,9 @@ from memgpt_jax.config import ModelConfig
 from memgpt_jax.generation.sampling import Sampling
 from memgpt_jax.models import ModelState
 
+CAPACITY = 256
+"""Tokens of one call of `advance`, at most: one compiled loop serves answers of all lengths."""
+
 
 class Decoding(NamedTuple):
     """Rows that are being continued. A row's text depends on its prompt, its key and its own state alone."""
@@ -63,11 +66,11 @@ def at_boundary(state: ModelState, rows: Bool[Array, " R"]) -> Bool[Array, ""]:
     return jnp.any(rows & (stream.fresh | (stream.offset + 1 == stream.pending.shape[1])))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def advance(
-    config: ModelConfig, sampling: Sampling, capacity: int, params: Any, decoding: Decoding, steps, stop
-) -> tuple[Int32[Array, "R capacity"], Decoding]:
-    """Up to `steps` (at most `capacity`) more tokens for the rows that are not done; what is not filled is -1."""
+    config: ModelConfig, sampling: Sampling, params: Any, decoding: Decoding, steps, stop
+) -> tuple[Int32[Array, "R CAPACITY"], Decoding]:
+    """Up to `steps` (at most CAPACITY) more tokens for the rows that are not done; what is not filled is -1."""
     model = models.merge(config, params)
 
     def step(carry, inside):
@@ -89,6 +92,6 @@ def advance(
         carry = jax.lax.while_loop(lambda c: goes_on(c) & is_inside(c), partial(step, inside=True), carry)
         return jax.lax.while_loop(lambda c: goes_on(c) & ~is_inside(c), partial(step, inside=False), carry)
 
-    tokens = jnp.full((decoding.token.shape[0], capacity), -1, jnp.int32)
+    tokens = jnp.full((decoding.token.shape[0], CAPACITY), -1, jnp.int32)
     _, tokens, decoding = jax.lax.while_loop(goes_on, steps_to_a_boundary, (jnp.int32(0), tokens, decoding))
     return tokens, decoding

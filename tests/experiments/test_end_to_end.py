@@ -56,9 +56,9 @@ def environment(tmp_path_factory):
         yield
 
 
-def run(script: str, *words) -> str:
+def run(script: str, *words, typed: str = "") -> str:
     """Standard output of a script that must succeed."""
-    result = subprocess.run(command(script, *words), capture_output=True, text=True, timeout=240)
+    result = subprocess.run(command(script, *words), input=typed, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -104,7 +104,15 @@ def test_train_kill_resume_evaluate_generate(folder):
 
     text = run("generate", killed, "--prompt", "Der Bär", "--max-new-tokens", 20, "--temperature", 0)
     assert text.startswith("Der Bär") and len(text) > len("Der Bär")
-    assert text == run("generate", whole, "--prompt", "Der Bär", "--max-new-tokens", 20, "--temperature", 0)
+    assert text == run("generate", whole, "--prompt", "Der Bär", "--max-new-tokens", 20, "--temperature", 0, "--stream")
+
+    lines = ["Der", "/fork", "Bär", f"/save {folder / 'session'}", "/back", "/memory", "/forth", "/reset", "/memory"]
+    lines += [f"/load {folder / 'nowhere'}", f"/load {folder / 'session'}", "/memory", "/back", "/quit"]
+    text = run("generate", killed, "--interactive", "--max-new-tokens", 8, typed="\n".join(lines))
+    told = [line for line in text.splitlines() if "tokens so far" in line]
+    assert [int(line.split()[-4].strip("> ")) for line in told] == [13, 1, 26]
+    for message in ("back at point 1", "no command /forth", "no session in", "no point to go back to"):
+        assert message in text
 
 
 def test_ablation_is_resumed(folder):
