@@ -12,7 +12,7 @@ from rich.console import Console
 
 from memgpt_jax import data
 from memgpt_jax.command_line import one_line_errors, parse_arguments
-from memgpt_jax.config import RecallConfig
+from memgpt_jax.config import TextConfig
 from memgpt_jax.generation import check_sampling, generate
 from memgpt_jax.training import RunError, checkpoint
 
@@ -63,8 +63,8 @@ def main() -> None:
     if prompt.startswith("@"):
         prompt = Path(prompt.removeprefix("@")).read_text(encoding="utf-8")
     saved = checkpoint.load(arguments.workdir, arguments.step)
-    if isinstance(saved.config.data, RecallConfig):
-        raise RunError(f"{arguments.workdir} was trained on a generated task, which has no text to write")
+    if not isinstance(saved.config.data, TextConfig):
+        raise RunError(f"{arguments.workdir} was trained on a generated task, and not to write text")
     tokenizer = data.load_saved_tokenizer(arguments.workdir / "tokenizer")
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(prompt, style="dim", end="")
