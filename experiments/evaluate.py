@@ -18,7 +18,7 @@ from rich.table import Table
 
 from memgpt_jax import data
 from memgpt_jax.command_line import one_line_errors, override, parse_arguments, sweep, sweep_words
-from memgpt_jax.config import ExperimentConfig, RecallConfig
+from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.evaluate import evaluate
 from memgpt_jax.plots import plot_curves
 from memgpt_jax.training import RunError, checkpoint
@@ -83,8 +83,7 @@ def evaluate_run(workdir: Path, arguments: Arguments) -> dict[str, dict]:
     config = settings_of(saved.config, arguments)
     for words in map(sweep_words, sweep(arguments.change)):
         config = override(config, words)
-    is_text = not isinstance(config.data, RecallConfig)
-    tokenizer = data.load_saved_tokenizer(workdir / "tokenizer") if is_text else None
+    tokenizer = data.load_saved_tokenizer(workdir / "tokenizer") if config.text else None
     if not hasattr(config.model.memory, "memory_size") or not arguments.memory_size:
         return {str(workdir): evaluate(config, saved.params, tokenizer)}
     return {

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from memgpt_jax import data, models
-from memgpt_jax.config import ExperimentConfig, RecallConfig
+from memgpt_jax.config import ExperimentConfig, NeedleConfig, RecallConfig
 
 FIRST_BUCKET = 64
 HELD_OUT_SEED = 0x5EED
@@ -27,10 +27,15 @@ def evaluate(config: ExperimentConfig, params, tokenizer=None) -> dict:
     `model.memory.memory_size`. Returns a dictionary that JSON can hold. For text: `loss` (nats per token),
     `bits_per_byte`, `perplexity_per_token`, `perplexity_per_word`, the counts `documents`, `tokens`, `bytes` and
     `words`, and `curve`, a list of `{start, end, bits_per_byte, tokens, bytes}` for the tokens at positions
-    [start, end) of their documents. For recall: `loss`, `accuracy` (share of the answers) and the count `answers`.
+    [start, end) of their documents. For recall and needles: `loss`, `accuracy` (share of the answers) and the count
+    `answers`; needles are hidden in held-out text, in rows as long as those of training.
     """
+    rows = config.evaluation.batch_size
     if isinstance(config.data, RecallConfig):
-        return evaluate_recall(config, params)
+        return evaluate_task(config, params, lambda random: data.recall_batch(config.data, random, rows))
+    if isinstance(config.data, NeedleConfig):
+        task, length = data.NeedleTask(config.data, config.evaluation.split, tokenizer), config.training.sequence_length
+        return evaluate_task(config, params, lambda random: task.batch(random, rows, length))
     tokenizer = data.load_tokenizer(config.data) if tokenizer is None else tokenizer
     return evaluate_text(config, params, tokenizer)
 
@@ -124,21 +129,18 @@ def perplexity(nats: float, count: int) -> float:
     return math.exp(nats / count) if nats < 709 * count else math.inf
 
 
-def evaluate_recall(config: ExperimentConfig, params) -> dict:
-    """`evaluate` for the recall task: the share of queries whose value has the highest logit."""
-    settings = config.evaluation
-    length = config.data.context_length + config.data.query_length
-    aligned = length % config.model.segment_length == 0
+def evaluate_task(config: ExperimentConfig, params, make_batch) -> dict:
+    """`evaluate` for tasks: the share of scored targets that have the highest logit, over `make_batch(generator)`s."""
     score = jax.jit(
         lambda params, tokens, targets, state: models.score_tokens(
-            config.model, params, tokens, targets, state, aligned=aligned
+            config.model, params, tokens, targets, state, aligned=tokens.shape[1] % config.model.segment_length == 0
         )
     )
     random = np.random.default_rng(HELD_OUT_SEED)  # the same questions for every training seed
-    state = models.init_state(config.model, settings.batch_size)
+    state = models.init_state(config.model, config.evaluation.batch_size)
     nats = hits = answers = 0.0
-    for _ in range(settings.num_batches):
-        batch = data.recall_batch(config.data, random, settings.batch_size)
+    for _ in range(config.evaluation.num_batches):
+        batch = make_batch(random)
         scores, _ = score(params, batch["tokens"], batch["targets"], state)
         nats += float(np.sum(np.asarray(scores.losses) * batch["weights"], dtype=np.float64))
         hits += float(np.sum(np.asarray(scores.correct) * batch["weights"], dtype=np.float64))

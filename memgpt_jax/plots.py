@@ -55,6 +55,23 @@ def plot_ablation(
     save(figure, path)
 
 
+def plot_recall(lines: Mapping[str, Sequence[Sequence[dict]]], path: str | Path, title: str = "") -> None:
+    """Accuracy against the tokens read, one line for each label, seeds as error bars.
+
+    `lines` maps a label to one list of `{length, accuracy, ...}` (see `needle_stream`) for each seed.
+    """
+    figure, axes = new_figure(title, "tokens of the stream", METRIC_LABELS["accuracy"])
+    for label, seeds in lines.items():
+        lengths = [point["length"] for point in seeds[0]]
+        values = [[points[i]["accuracy"] for points in seeds] for i in range(len(lengths))]
+        draw_line(axes, lengths, values, label)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set_ylim(-0.03, 1.03)
+    axes.legend(frameon=False)
+    save(figure, path)
+
+
 def draw_line(axes: Axes, x: Sequence[float], values: Sequence[Sequence[float]], label: str) -> None:
     """A line through the means of `values` (for each point, one number per seed), error bars if there are seeds."""
     spread = [statistics.stdev(seeds) if len(seeds) > 1 else 0.0 for seeds in values]

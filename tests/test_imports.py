@@ -15,7 +15,8 @@ PACKAGE = ROOT / "memgpt_jax"
 LAYERS = {
     "shapes": set(),
     "checks": set(),
-    "config": {"checks"},
+    "config_data": {"checks"},
+    "config": {"checks", "config_data"},
     "config_json": {"config"},
     "ops": {"shapes"},
     "memory": {"shapes", "config", "ops"},
@@ -26,6 +27,7 @@ LAYERS = {
     "command_line": {"config", "memory"},
     "generation": {"shapes", "checks", "config", "config_json", "ops", "memory", "models"},
     "evaluate": {"config", "models", "data"},
+    "needle_stream": {"config", "models", "data", "evaluate"},
     "training": {"shapes", "config", "config_json", "ops", "memory", "models", "data", "evaluate"},
     "": {"config", "ops", "memory", "models", "parameters", "data", "generation", "evaluate", "training"},
 }

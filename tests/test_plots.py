@@ -38,3 +38,13 @@ def test_ablation(tmp_path, figures):
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "64"]
     assert axes.containers[0].lines[0].get_ydata().tolist() == pytest.approx([0.6, 0.9])
     assert axes.get_legend() is None
+
+
+def test_recall(tmp_path, figures):
+    seeds = [[{"length": 10, "accuracy": a}, {"length": 1000, "accuracy": b}] for a, b in ((1.0, 0.5), (1.0, 0.7))]
+    plots.plot_recall({"a": seeds, "b": seeds[:1]}, tmp_path / "recall.png", "title")
+    assert (tmp_path / "recall.png").read_bytes().startswith(b"\x89PNG")
+    (axes,) = figures[0].axes
+    assert axes.get_xscale() == "log" and axes.get_xlabel() == "tokens of the stream"
+    line = axes.containers[0].lines[0]
+    assert line.get_xdata().tolist() == [10, 1000] and line.get_ydata().tolist() == pytest.approx([1.0, 0.6])

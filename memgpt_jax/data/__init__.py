@@ -1,9 +1,10 @@
-"""Real text and synthetic recall, offline: tokenizers, tokenized documents, training batches.
+"""Real text, synthetic recall and needles in text, offline: tokenizers, tokenized documents, training batches.
 
 TFDS, sentencepiece and Grain are imported when they are first used, not with this package.
 """
 
 from memgpt_jax.data.batches import BatchIterator, train_batches
+from memgpt_jax.data.needle import NeedleTask
 from memgpt_jax.data.recall import recall_batch
 from memgpt_jax.data.text import TokenizedText, documents, load_tokenizer
 from memgpt_jax.data.tokenizer import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_saved_tokenizer
@@ -11,6 +12,7 @@ from memgpt_jax.data.tokenizer import ByteTokenizer, SentencePieceTokenizer, Tok
 __all__ = [
     "BatchIterator",
     "ByteTokenizer",
+    "NeedleTask",
     "SentencePieceTokenizer",
     "TokenizedText",
     "Tokenizer",

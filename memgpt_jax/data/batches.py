@@ -1,18 +1,19 @@
 """The training stream: endless batches, the same for the same seed, resumable at every step."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from memgpt_jax.config import DataConfig, RecallConfig, TextConfig, TrainingConfig
+from memgpt_jax.config import DataConfig, NeedleConfig, RecallConfig, TextConfig, TrainingConfig
+from memgpt_jax.data.needle import NeedleTask
 from memgpt_jax.data.recall import recall_batch
 from memgpt_jax.data.text import TokenizedText, documents, load_tokenizer
 from memgpt_jax.data.tokenizer import Tokenizer
 
 Batch = dict[str, np.ndarray]
-RECALL_STREAM = 1  # keeps the seeds of training batches apart from seeds that a user gives to `recall_batch`
+TASK_STREAM = 1  # keeps the seeds of training batches apart from seeds that a user gives to `recall_batch`
 
 
 class BatchIterator(Iterator[Batch]):
@@ -54,9 +55,10 @@ def train_batches(
     batch. Rows share out the documents of the training split, and each shuffles its own anew in each epoch (all of
     them, where there are fewer documents than rows).
     Recall: each row of each batch is a task of its own, L = context_length + query_length.
+    Needles: likewise, in text from a random place of the training split.
 
     Args:
-        data_config: text or recall.
+        data_config: text, recall or needles.
         training_config: `batch_size` B and `sequence_length` L.
         seed: at least 0; all randomness follows from it.
         tokenizer: of the text; default: the one of the config.
@@ -64,19 +66,22 @@ def train_batches(
     Raises:
         ValueError: the corpus is refused.
     """
+    batch_size, length = training_config.batch_size, training_config.sequence_length
     if isinstance(data_config, RecallConfig):
-        return _recall_batches(data_config, training_config.batch_size, seed)
+        source = f"{data_config}, {batch_size} rows, seed {seed}"
+        return _task_batches(lambda rng: recall_batch(data_config, rng, batch_size), source, seed)
+    if isinstance(data_config, NeedleConfig):
+        task = NeedleTask(data_config, "train", tokenizer)
+        source = f"{data_config}, {batch_size} rows of {length}, seed {seed}"
+        return _task_batches(lambda rng: task.batch(rng, batch_size, length), source, seed)
     return _text_batches(data_config, training_config, seed, tokenizer or load_tokenizer(data_config))
 
 
-def _recall_batches(config: RecallConfig, batch_size: int, seed: int) -> BatchIterator:
+def _task_batches(make: Callable[[np.random.Generator], Batch], source: str, seed: int) -> BatchIterator:
     import grain
 
-    def make(step: int) -> Batch:
-        return recall_batch(config, np.random.default_rng((RECALL_STREAM, seed, step)), batch_size)
-
-    steps = grain.MapDataset.range(2**62).map(make)
-    return BatchIterator(iter(_in_this_thread(steps)), f"{config}, {batch_size} rows, seed {seed}")
+    steps = grain.MapDataset.range(2**62).map(lambda step: make(np.random.default_rng((TASK_STREAM, seed, step))))
+    return BatchIterator(iter(_in_this_thread(steps)), source)
 
 
 def _text_batches(config: TextConfig, training: TrainingConfig, seed: int, tokenizer: Tokenizer) -> BatchIterator:

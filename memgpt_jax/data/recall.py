@@ -24,19 +24,19 @@ def recall_batch(config: RecallConfig, rng: np.random.Generator | int, batch_siz
     """
     rng = np.random.default_rng(rng)
     rows = np.arange(batch_size)[:, None]
-    keys = config.num_fillers + _choose(rng, batch_size, config.num_keys, config.num_pairs)
-    values = config.num_fillers + config.num_keys + _choose(rng, batch_size, config.num_values, config.num_pairs)
+    keys = config.num_fillers + choose(rng, batch_size, config.num_keys, config.num_pairs)
+    values = config.num_fillers + config.num_keys + choose(rng, batch_size, config.num_values, config.num_pairs)
 
     # Distinct places among all but num_pairs, sorted, become pairs by moving pair i on by the i before it.
     holds_pairs = config.context_length - config.gap_length
-    places = np.sort(_choose(rng, batch_size, holds_pairs - config.num_pairs, config.num_pairs), axis=1)
+    places = np.sort(choose(rng, batch_size, holds_pairs - config.num_pairs, config.num_pairs), axis=1)
     places += np.arange(config.num_pairs)[None]
     length = config.context_length + config.query_length
     tokens = rng.integers(config.num_fillers, size=(batch_size, length + 1), dtype=np.int32)
     tokens[rows, places] = keys
     tokens[rows, places + 1] = values
 
-    queried = _choose(rng, batch_size, config.num_pairs, config.query_length // 2)
+    queried = choose(rng, batch_size, config.num_pairs, config.query_length // 2)
     tokens[:, config.context_length : length : 2] = keys[rows, queried]
     tokens[:, config.context_length + 1 : length : 2] = values[rows, queried]
 
@@ -53,6 +53,6 @@ def recall_batch(config: RecallConfig, rng: np.random.Generator | int, batch_siz
     }
 
 
-def _choose(rng: np.random.Generator, rows: int, size: int, count: int) -> np.ndarray:
+def choose(rng: np.random.Generator, rows: int, size: int, count: int) -> np.ndarray:
     """[rows, count] int64: for each row, `count` distinct numbers below `size`, in random order."""
     return rng.permuted(np.broadcast_to(np.arange(size), (rows, size)), axis=1)[:, :count]

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from memgpt_jax import data, models
-from memgpt_jax.config import ExperimentConfig, RecallConfig
+from memgpt_jax.config import ExperimentConfig, NeedleConfig
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.errors import RunError
 from memgpt_jax.training.metrics import MetricsLog, Reporter, read_metrics
@@ -71,15 +71,17 @@ def train(config: ExperimentConfig, workdir: str | Path, *, print_progress: bool
 
 def load_tokenizer(config: ExperimentConfig, workdir: Path, resumed: bool) -> Any:
     """The run's own tokenizer, kept in `workdir/tokenizer` from the start; None for tasks without text."""
-    if isinstance(config.data, RecallConfig):
+    if config.text is None:
         return None
     if resumed:
         return data.load_saved_tokenizer(workdir / "tokenizer")
-    tokenizer = data.load_tokenizer(config.data)
-    if tokenizer.vocab_size > config.model.vocab_size:
+    tokenizer = data.load_tokenizer(config.text)
+    answers = config.data.num_words if isinstance(config.data, NeedleConfig) else 0
+    needed = tokenizer.vocab_size + answers
+    if needed > config.model.vocab_size:
         raise RunError(
-            f"the tokenizer has {tokenizer.vocab_size} token ids, but model.vocab_size is {config.model.vocab_size}; "
-            f"set model.vocab_size to at least {tokenizer.vocab_size}"
+            f"the tokenizer has {tokenizer.vocab_size} token ids{f' and there are {answers} answers' * bool(answers)}, "
+            f"but model.vocab_size is {config.model.vocab_size}; set model.vocab_size to at least {needed}"
         )
     (workdir / "tokenizer").mkdir(exist_ok=True)
     tokenizer.save(workdir / "tokenizer")

@@ -1,0 +1,93 @@
+"""Ask trained runs for needles after ever longer streams of held-out text: a table, a JSON file and a plot.
+
+    python experiments/needle.py runs/needle-0 runs/needle-1 runs/needle_none-0 --lengths 1000 10000 100000 1000000
+
+One pass over the longest stream gives recall at every length. Runs whose configs differ in nothing but the seed become
+one line. All goes to `needle.json` and `needle.png`, in the folder of the first run or in `--output`.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Column, Table
+
+from memgpt_jax import data
+from memgpt_jax.command_line import one_line_errors, override, parse_arguments, sweep, sweep_words
+from memgpt_jax.config import NeedleConfig
+from memgpt_jax.needle_stream import needle_stream
+from memgpt_jax.plots import plot_recall
+from memgpt_jax.training import RunError, checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Options of this script; everything else is as in the run's own config."""
+
+    workdirs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of the runs, one or more."""
+    lengths: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
+    """Tokens of the stream after which the needles are asked for; each is rounded up to whole chunks."""
+    num_needles: int = 16
+    """Needles in the first chunk of each row's stream."""
+    change: tuple[str, ...] = ()
+    """Changes of the runs' configs, each `field=value`, such as `model.memory.memory_size=1024`."""
+    step: int | None = None
+    """Which checkpoint; default: the latest."""
+    output: Path | None = None
+    """Folder of `needle.json` and `needle.png`; default: the first run's."""
+
+    def __post_init__(self):
+        if not self.workdirs:
+            raise ValueError("name the folder of at least one run")
+        if not self.lengths or min(self.lengths) < 1:
+            raise ValueError(f"lengths must be at least 1, got {self.lengths}")
+
+
+def recall_of_run(workdir: Path, arguments: Arguments, progress: Progress):
+    """The run's config, and its recall at each length."""
+    saved = checkpoint.load(workdir, arguments.step)
+    config = saved.config
+    if not isinstance(config.data, NeedleConfig):
+        raise RunError(f"{workdir} was not trained on needles, as `configs/needle.py` is")
+    for words in map(sweep_words, sweep((f"data.num_needles={arguments.num_needles}", *arguments.change))):
+        config = override(config, words)
+    bar = progress.add_task(str(workdir), total=max(arguments.lengths))
+    tokenizer = data.load_saved_tokenizer(workdir / "tokenizer")
+    advance = lambda tokens: progress.update(bar, completed=tokens)  # noqa: E731
+    return config, needle_stream(config, saved.params, arguments.lengths, tokenizer, advance)
+
+
+def label(runs: list[str]) -> str:
+    """The folder of one run; of several, the first one's without its number."""
+    return runs[0] if len(runs) == 1 else runs[0].rstrip("0123456789").rstrip("-_=,")
+
+
+@one_line_errors(RunError)
+def main() -> None:
+    arguments = parse_arguments(Arguments, __doc__)
+    console, results, groups, table = Console(), {}, {}, None
+    with Progress(console=console) as progress:
+        for workdir in arguments.workdirs:
+            config, recall = recall_of_run(workdir, arguments, progress)
+            jax.clear_caches()  # the compiled functions of one run are of no use to the next
+            results[str(workdir)] = recall
+            groups.setdefault(dataclasses.replace(config, seed=0), []).append(str(workdir))
+            lengths = [f"{point['length']:,}" for point in recall]
+            table = table or Table(Column("run", overflow="fold"), *lengths, "answers")
+            table.add_row(str(workdir), *(f"{point['accuracy']:.3f}" for point in recall), str(recall[0]["answers"]))
+    console.print(table)
+    output = arguments.output or arguments.workdirs[0]
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "needle.json").write_text(json.dumps(results, indent=2) + "\n")
+    lines = {label(runs): [results[run] for run in runs] for runs in groups.values()}
+    plot_recall(lines, output / "needle.png", "Needles in the first chunk, asked for after held-out text")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Configurations of what a model is trained on: text, recall, needles in text."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from memgpt_jax.checks import check, check_literals
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """Real documents, tokenized, one in-order stream per batch row."""
+
+    corpus: str = "stdlib"
+    """`stdlib` (the Python standard library's source on this machine), `folder`, or the name of any text data set of
+    TensorFlow Datasets (`pg19`, `lm1b`, `wiki40b/en`, ...)."""
+    path: str | None = None
+    """The folder, or JSONL file, when `corpus` is `folder`. `~` and `$VARIABLES` are expanded."""
+    tokenizer: str = "bpe"
+    """`bpe` (sentencepiece, trained on the training split), `byte`, or the path of a sentencepiece `.model`."""
+    tokenizer_vocab_size: int = 2048
+    """Vocabulary of a `bpe` tokenizer trained here."""
+    invalid_utf8: Literal["error", "replace"] = "error"
+    """What to do with a file that is not valid UTF-8: refuse it by name and offset, or replace the bad bytes."""
+    max_documents: int | None = None
+    """Use only this many documents of each split (for quick runs)."""
+    cache_dir: str = "~/.cache/memgpt_jax"
+    """Where prepared data sets, tokenizers and tokenized corpora are kept."""
+
+    def __post_init__(self):
+        check(
+            self.corpus != "folder" or self.path is not None,
+            "data.corpus='folder' needs data.path, a folder of .txt, .md, .py or .gz files or a .jsonl file",
+        )
+        check(
+            self.max_documents is None or self.max_documents >= 1,
+            f"data.max_documents must be at least 1, got {self.max_documents}",
+        )
+        check(self.tokenizer_vocab_size >= 300, f"tokenizer_vocab_size must be >= 300, got {self.tokenizer_vocab_size}")
+        check_literals(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecallConfig:
+    """Associative recall: key-value pairs among filler, then, in the last segment, keys whose values are asked for."""
+
+    num_pairs: int = 8
+    """Pairs k v hidden in each context."""
+    num_keys: int = 64
+    """Size of the key alphabet; keys of one context are distinct."""
+    num_values: int = 64
+    """Size of the value alphabet; values of one context are distinct."""
+    num_fillers: int = 16
+    """Size of the filler alphabet, disjoint from keys and values."""
+    context_length: int = 64
+    """Tokens that hold the pairs and filler; a multiple of the model's segment length."""
+    gap_length: int = 0
+    """The last tokens of the context, which hold no pair: with layers x window of them, only a memory reaches back."""
+    query_length: int = 16
+    """Tokens that hold the queries: key, value, key, value, ...; an even number, at most 2 num_pairs."""
+
+    def __post_init__(self):
+        for name in ("num_pairs", "num_keys", "num_values", "num_fillers", "context_length", "query_length"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(self.gap_length >= 0, f"gap_length must be at least 0, got {self.gap_length}")
+        check(
+            self.num_pairs <= min(self.num_keys, self.num_values),
+            f"num_pairs={self.num_pairs} must be at most num_keys={self.num_keys} and num_values={self.num_values}",
+        )
+        check(
+            2 * self.num_pairs <= self.context_length - self.gap_length,
+            f"context_length={self.context_length} less gap_length={self.gap_length} cannot hold "
+            f"num_pairs={self.num_pairs} pairs of two tokens",
+        )
+        check(
+            self.query_length % 2 == 0 and 2 <= self.query_length <= 2 * self.num_pairs,
+            f"query_length must be even and between 2 and {2 * self.num_pairs}, got {self.query_length}",
+        )
+
+    @property
+    def vocab_size(self) -> int:
+        """Fillers, then keys, then values."""
+        return self.num_fillers + self.num_keys + self.num_values
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeedleConfig:
+    """Facts hidden in real text, "The key of <word> is <answer>.", then questions about them.
+
+    A row has `training.sequence_length` tokens: text with the needles, a gap of text, the questions.
+    """
+
+    text: TextConfig = field(default_factory=TextConfig)
+    """The text that hides them, and its tokenizer."""
+    num_needles: int = 8
+    """Facts hidden in each row, about distinct words."""
+    num_questions: int = 8
+    """Facts asked for at the end of a row; at most `num_needles`."""
+    gap_length: int = 128
+    """Tokens of text between the last needle and the questions: with layers x window of them, only a memory reaches
+    back."""
+    num_words: int = 64
+    """Words that facts are about, each one token of the text; and answers, which are ids after the tokenizer's."""
+
+    def __post_init__(self):
+        for name in ("num_needles", "num_questions", "num_words"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(self.gap_length >= 0, f"gap_length must be at least 0, got {self.gap_length}")
+        check(
+            self.num_questions <= self.num_needles <= self.num_words,
+            f"num_questions={self.num_questions} must be at most num_needles={self.num_needles}, and that at most "
+            f"num_words={self.num_words}",
+        )
+
+
+DataConfig = TextConfig | RecallConfig | NeedleConfig

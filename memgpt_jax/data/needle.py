@@ -1,0 +1,129 @@
+"""Needles in real text: facts hidden among the tokens of a corpus, and asked for when they are far outside the window.
+
+A fact is a sentence, "The key of <word> is <answer>.", on a line of its own. A question is the same sentence again, of
+which the model has to know the answer. All but the answers are tokens of the text. Answers are ids of their own, after
+those of the tokenizer. (With answers that are words of the text too, small models learn to recall within minutes, but
+their write gates learn these words and not the sentence around them: a few in a thousand of the text's tokens pass for
+an answer, and fill any memory long before the millionth token.)
+"""
+
+import re
+
+import numpy as np
+
+from memgpt_jax.config import NeedleConfig
+from memgpt_jax.data.recall import choose
+from memgpt_jax.data.text import documents, load_tokenizer
+from memgpt_jax.data.tokenizer import Tokenizer
+
+BEFORE, BETWEEN, AFTER = "\nThe key of", " is", ".\n"
+
+
+class NeedleTask:
+    """The task on one split of a corpus. A sentence has `sentence_length` tokens, the answer at place `answer`."""
+
+    def __init__(self, config: NeedleConfig, split: str, tokenizer: Tokenizer | None = None):
+        """Args: tokenizer: of the text; default: the one of the config.
+
+        Raises `ValueError` where the corpus is refused or the tokenizer has too few words that are one token.
+        """
+        tokenizer = tokenizer or load_tokenizer(config.text)
+        self.config = config
+        self.token_bytes = np.pad(tokenizer.token_bytes, (0, config.num_words))
+        self.flat = documents(config.text, split, tokenizer).flat
+        self.keys, space = find_words(tokenizer, config.num_words)
+        self.values = tokenizer.vocab_size + np.arange(config.num_words, dtype=np.int32)
+        before, between, after = map(tokenizer.encode, (BEFORE, BETWEEN, AFTER))
+        unknown = -1  # the places of word and answer
+        self.sentence = np.array([*before, *space, unknown, *between, unknown, *after], np.int32)
+        self.sentence_length = len(self.sentence)
+        self.key, self.answer = np.flatnonzero(self.sentence == unknown).tolist()
+
+    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> dict[str, np.ndarray]:
+        """A batch of tasks of L = `length` tokens a row: text with needles, `gap_length` tokens of text, questions.
+
+        Args:
+            rng: a generator, or its seed.
+            batch_size: rows B.
+            length: L.
+
+        Returns:
+            As `recall_batch`: `tokens`, `targets` [B, L] int32, `reset` [B, L] bool (true at position 0), `weights`
+            [B, L] float32 (1 where the target is an answer), `target_bytes` [B, L] int32.
+
+        Raises:
+            ValueError: a row cannot hold the needles, the gap and the questions.
+        """
+        rng, config = np.random.default_rng(rng), self.config
+        facts = self.facts(rng, batch_size)
+        rows = np.arange(batch_size)[:, None]
+        asked = facts[rows, choose(rng, batch_size, config.num_needles, config.num_questions)]
+        questions, scored = self.questions(asked)
+        context = self.hide(rng, facts, length - questions.shape[1])
+        tokens = np.concatenate([context, questions, self.sentence[None, :1].repeat(batch_size, 0)], axis=1)
+        reset = np.zeros((batch_size, length), bool)
+        reset[:, 0] = True
+        weights = np.zeros((batch_size, length), np.float32)
+        weights[:, context.shape[1] - 1 : -1] = scored
+        targets = tokens[:, 1:]
+        return {
+            "tokens": tokens[:, :-1],
+            "targets": targets,
+            "reset": reset,
+            "weights": weights,
+            "target_bytes": self.token_bytes[targets],
+        }
+
+    def facts(self, rng: np.random.Generator, batch_size: int) -> np.ndarray:
+        """[B, num_needles, sentence_length] sentences about distinct keys, with distinct values."""
+        facts = np.tile(self.sentence, (batch_size, self.config.num_needles, 1))
+        for place, words in ((self.key, self.keys), (self.answer, self.values)):
+            facts[:, :, place] = words[choose(rng, batch_size, len(words), self.config.num_needles)]
+        return facts
+
+    def hide(self, rng: np.random.Generator, facts: np.ndarray, length: int) -> np.ndarray:
+        """[B, length] text with the facts at random places, in order, none in the last `gap_length` tokens."""
+        batch_size, number, size = facts.shape
+        fillers = length - number * size
+        if fillers - self.config.gap_length < number:
+            raise ValueError(
+                f"{length} tokens in front of the questions cannot hold {number} needles of {size} tokens among text "
+                f"and data.gap_length={self.config.gap_length} tokens of text after them"
+            )
+        # Distinct places among the text alone, sorted; needle i moves on by the i needles before it.
+        places = np.sort(choose(rng, batch_size, fillers - self.config.gap_length, number), axis=1)
+        places += np.arange(number)[None] * size
+        places = (places[..., None] + np.arange(size)).reshape(batch_size, -1)
+        tokens = np.empty((batch_size, length), np.int32)
+        is_text = np.ones((batch_size, length), bool)
+        np.put_along_axis(tokens, places, facts.reshape(batch_size, -1), axis=1)
+        np.put_along_axis(is_text, places, False, axis=1)
+        tokens[is_text] = self.text(rng.integers(len(self.flat), size=batch_size), fillers).reshape(-1)
+        return tokens
+
+    def text(self, start: np.ndarray, length: int) -> np.ndarray:
+        """[B, length] the corpus from each of B places on; after its end, it begins again."""
+        return self.flat[(start[:, None] + np.arange(length)) % len(self.flat)].astype(np.int32)
+
+    def questions(self, facts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """[B, Q] the facts one after the other, and [B, Q] float32 that is 1 where the token is an answer."""
+        tokens = facts.reshape(len(facts), -1)
+        scored = np.zeros(facts.shape, np.float32)
+        scored[:, :, self.answer] = 1
+        return tokens, scored.reshape(tokens.shape)
+
+
+def find_words(tokenizer: Tokenizer, number: int) -> tuple[np.ndarray, list[int]]:
+    """The first ids that are a lower-case word with its space, and no ids; else single letters, and the space's ids.
+
+    Raises `ValueError` where the tokenizer has too few of either.
+    """
+    pieces = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
+    for pattern, space in ((" [a-z]{3,}", []), ("[A-Za-z]", tokenizer.encode(" "))):
+        words = [token for token, piece in enumerate(pieces) if re.fullmatch(pattern, piece)]
+        if len(words) >= number:
+            return np.array(words[:number], np.int32), space
+    raise ValueError(
+        f"data.num_words={number} needs as many words, or letters, that are one token each; the tokenizer has "
+        f"{len(words)}: use fewer, or a larger data.text.tokenizer_vocab_size"
+    )
