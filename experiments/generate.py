@@ -77,15 +77,19 @@ def open_session(workdir: Path, step: int | None = None) -> Session:
     return Session((saved.config.model, saved.params), tokenizer)
 
 
-def answer(session: Session, console: Console, options: dict) -> None:
-    """Write an answer as it comes."""
-    for piece in session.generate(stream=True, **options):
-        console.print(piece, end="")
-    console.print()
+def answer(session: Session, options: dict) -> None:
+    """Write an answer as it comes; an interrupt ends it there."""
+    try:
+        for piece in session.generate(stream=True, **options):
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:
+        pass
+    print()
 
 
-def interact(session: Session, console: Console, options: dict) -> None:
+def interact(session: Session, options: dict) -> None:
     """Read lines and commands until the end of the input."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     model, points, turn = (session.config, session.params), [], 0
     console.print("[text, or /help]", style="dim")
     while True:
@@ -122,7 +126,7 @@ def interact(session: Session, console: Console, options: dict) -> None:
                 case _:
                     turn += 1
                     session.feed(line + "\n")
-                    answer(session, console, options | {"seed": options["seed"] + turn})
+                    answer(session, options | {"seed": options["seed"] + turn})
         except (ValueError, OSError) as error:
             console.print(str(error), style="red")
 
@@ -143,15 +147,14 @@ def main() -> None:
     if prompt.startswith("@"):
         prompt = Path(prompt.removeprefix("@")).read_text(encoding="utf-8")
     session = open_session(arguments.workdir, arguments.step)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
     session.feed(prompt)
-    console.print(prompt, style="dim", end="")
+    print(prompt, end="", flush=True)
     if arguments.interactive:
-        interact(session, console, arguments.options)
+        interact(session, arguments.options)
     elif arguments.stream:
-        answer(session, console, arguments.options)
+        answer(session, arguments.options)
     else:
-        console.print(session.generate(**arguments.options))
+        print(session.generate(**arguments.options))
 
 
 if __name__ == "__main__":

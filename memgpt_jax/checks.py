@@ -25,3 +25,14 @@ def check_literals(config) -> None:
         if getattr(item.type, "__origin__", None) is Literal:
             value = getattr(config, item.name)
             check(value in valid, f"{item.name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
+
+
+def whole(name: str, value, low: int, high: int = 2**31 - 1) -> int:
+    """The value as an `int`, if it is a whole number from `low` to `high`."""
+    try:
+        number = value if isinstance(value, str | bytes | bool) else int(value)
+        valid = number == value and not isinstance(number, str | bytes | bool) and low <= number <= high
+    except (TypeError, ValueError, OverflowError):
+        valid = False
+    check(valid, f"{name} must be a whole number from {low} to {high}, got {value!r}")
+    return number

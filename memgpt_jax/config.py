@@ -158,6 +158,8 @@ class ModelConfig:
             self.fusion != "gated_heads" or self.d_model % self.num_heads == 0,
             f"fusion='gated_heads' needs num_heads={self.num_heads} to divide d_model={self.d_model}",
         )
+        if self.memory_layers is not None:
+            object.__setattr__(self, "memory_layers", tuple(self.memory_layers))  # a list is welcome too
         for layer in self.memory_layers or ():
             check(
                 0 <= layer < self.num_layers,

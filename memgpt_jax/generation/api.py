@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from memgpt_jax import models
-from memgpt_jax.checks import check
+from memgpt_jax.checks import check, whole
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.generation.beam import BeamSettings, beam_search
 from memgpt_jax.generation.decode import CAPACITY, advance, begin, fork
@@ -54,13 +55,15 @@ def generate(
         max_new_tokens, max_length: new tokens, or tokens with the prompt, of each row; one of the two.
         num_beams, length_penalty, early_stopping: beam search, where n new tokens score log p / n ** length_penalty.
         num_return_sequences: answers to each prompt; in beam search the best ones, at most num_beams.
-        temperature, top_k, top_p, min_p, repetition_penalty: see `Sampling`.
+        temperature, top_k, top_p, min_p, repetition_penalty: see `Sampling`. What only the `state` has read is not
+            penalised.
         stop: ids, and for texts also strings, that end an answer. Ids returned include the stop id, texts stop short.
         pad_token_id: fills rows up on the right; default: the first stop id, or 0.
         seed: of the draws. The same arguments and seed give the same tokens.
         stream: return an iterator over what is new, token by token: pieces of text (one prompt, one answer), or ids
             [R, 1], -1 in rows that have ended.
-        return_state: return the state too. It has read all but each row's last token: go on with that as the prompt.
+        return_state: for ids, return the state too. It has read all but each row's last token: go on with that as the
+            prompt.
 
     Returns:
         Ids [B * num_return_sequences, prompt + new] int32, a prompt's answers together, padded on the right. For a
@@ -69,7 +72,7 @@ def generate(
     Raises:
         ValueError: an argument is out of range, contradicts another or does not fit the model; the message names it.
     """
-    config, params = (model.config, models.split(model)) if isinstance(model, MemGPT) else model
+    config, params = config_and_params(model)
     prompts = Prompts(
         config,
         prompt,
@@ -84,10 +87,11 @@ def generate(
     sampling = Sampling(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
     )
-    beams = BeamSettings(num_beams, length_penalty, early_stopping)
+    num_return_sequences = whole("num_return_sequences", num_return_sequences, 1)
+    beams = BeamSettings(whole("num_beams", num_beams, 1), length_penalty, early_stopping)
     _check_search(prompts, sampling, beams, num_return_sequences, stream, return_state)
 
-    if num_beams > 1:
+    if beams.num_beams > 1:
         new, state = _search(config, params, prompts, state, sampling, beams, num_return_sequences, return_state)
         texts = _answer_texts(prompts, tokenizer, num_return_sequences)
         _push(texts, new)
@@ -106,7 +110,7 @@ def generate(
         ]
         result = result[0] if prompts.is_single_text and num_return_sequences == 1 else result
     else:
-        pad = pad_token_id if pad_token_id is not None else int(next(iter(prompts.stop), 0))
+        pad = next(iter(prompts.stop), 0) if pad_token_id is None else whole("pad_token_id", pad_token_id, -(2**31))
         rows = zip(_repeat(prompts.rows, num_return_sequences), new, strict=True)
         result = padded([np.concatenate([prompt, row[row >= 0]]) for prompt, row in rows], pad)
     return (result, state) if return_state else result
@@ -115,11 +119,11 @@ def generate(
 def _check_search(prompts, sampling, beams, num_return_sequences, stream, return_state) -> None:
     """Refuse values out of range, and options that contradict each other."""
     num_beams, early_stopping = beams.num_beams, beams.early_stopping
-    check(num_beams >= 1, f"num_beams must be at least 1, got {num_beams}")
-    check(num_return_sequences >= 1, f"num_return_sequences must be at least 1, got {num_return_sequences}")
-    check(np.isfinite(beams.length_penalty), f"length_penalty must be a number, got {beams.length_penalty}")
-    valid = early_stopping in (True, False, "never")
+    is_number = isinstance(beams.length_penalty, int | float) and np.isfinite(beams.length_penalty)
+    check(is_number, f"length_penalty must be a number, got {beams.length_penalty!r}")
+    valid = isinstance(early_stopping, bool) or early_stopping == "never"
     check(valid, f'early_stopping must be True, False or "never", got {early_stopping!r}')
+    check(not return_state or not prompts.texts, "return_state: for texts, a Session keeps the state")
     if num_beams > 1:
         check(sampling.is_greedy, f"num_beams={num_beams} searches: no temperature, top_k, top_p or min_p")
         check(
@@ -143,19 +147,39 @@ def _check_search(prompts, sampling, beams, num_return_sequences, stream, return
         check(single or not prompts.texts, "stream: texts come one prompt and one answer at a time")
 
 
+def config_and_params(model: MemGPT | tuple[ModelConfig, Any]) -> tuple[ModelConfig, Any]:
+    """What a model computes, and with which parameters."""
+    return (model.config, models.split(model)) if isinstance(model, MemGPT) else model
+
+
 class Answers:
     """Answers being decoded: one row for each copy of each prompt."""
 
-    def __init__(self, config, params, prompts: Prompts, tokenizer, state, sampling: Sampling, copies: int, seed: int):
+    def __init__(
+        self,
+        config: ModelConfig,
+        params: Any,
+        prompts: Prompts,
+        tokenizer,
+        state: ModelState,
+        sampling: Sampling,
+        copies: int,
+        seed: int,
+        before: AnswerText | None = None,
+    ):
+        """Args: before: the text that the only row goes on with; default: that of its prompt."""
         self._config, self._params, self._sampling, self._stop = config, params, sampling, prompts.stop
+        seed = np.uint32(whole("seed", seed, 0, 2**32 - 1))
         logits, state = prefill(config, params, prompts.rows, state)
-        seen = _seen(config, prompts) if sampling.repetition_penalty is not None else None
+        seen = prompts.seen(config, sampling)
         self._decoding = begin(sampling, copies, logits, state, prompts.limit, seen, prompts.stop, seed)
         self._step_by_step = bool(prompts.stop_texts)
         self._columns = []
         self.texts = _answer_texts(prompts, tokenizer, copies)
+        if before is not None:
+            self.texts[0].context, self.texts[0].unfinished = list(before.context), list(before.unfinished)
         """The texts so far, if the prompts are texts."""
-        self._add(np.asarray(self._decoding.token)[:, None])
+        self._add(self._decoding.token[:, None])
 
     @property
     def new(self) -> np.ndarray:
@@ -176,7 +200,7 @@ class Answers:
         """Up to `steps` more tokens, at most CAPACITY."""
         args = (self._config, self._sampling, self._params, self._decoding, steps, self._stop)
         columns, self._decoding = advance(*args)
-        self._add(np.asarray(columns)[:, :steps])
+        self._add(columns)  # before the tokens are there: an interrupt leaves tokens and state that belong together
 
     def finish(self) -> None:
         """All tokens; one by one only if their text has to be looked at."""
@@ -198,8 +222,10 @@ class Answers:
         if self.texts and (rest := self.texts[0].rest()):
             yield rest
 
-    def _add(self, columns: np.ndarray) -> None:
+    def _add(self, columns: jax.Array) -> None:
         self._columns.append(columns)
+        columns = np.asarray(columns)
+        self._columns[-1] = columns = columns[:, : max(1, (columns >= 0).sum(axis=1).max())]
         _push(self.texts, columns)
         if self._step_by_step:
             stopped = np.array([text.stopped for text in self.texts])
@@ -209,7 +235,7 @@ class Answers:
 def _search(config, params, prompts, state, sampling, beams, num_return_sequences, return_state):
     """Beam search: new ids [R, N], and the state where it is wanted."""
     logits, state = prefill(config, params, prompts.rows, state)
-    seen = _seen(config, prompts) if sampling.repetition_penalty is not None else None
+    seen = prompts.seen(config, sampling)
     capacity = power_of_two(int(prompts.limit.max()))
     found, _ = beam_search(config, sampling, beams, capacity, params, logits, state, prompts.limit, seen, prompts.stop)
     new = np.asarray(found)[:, :num_return_sequences].reshape(-1, capacity)
@@ -220,18 +246,10 @@ def _search(config, params, prompts, state, sampling, beams, num_return_sequence
     return new, state
 
 
-def _seen(config: ModelConfig, prompts: Prompts) -> np.ndarray:
-    """[B, V] bool: the tokens of each prompt."""
-    seen = np.zeros((len(prompts.rows), config.vocab_size), bool)
-    for mask, row in zip(seen, prompts.rows, strict=True):
-        mask[row] = True
-    return seen
-
-
 def _answer_texts(prompts: Prompts, tokenizer, copies: int) -> list[AnswerText]:
     """The still empty texts of the answers; none where ids are wanted."""
     rows = _repeat(prompts.rows, copies) if prompts.in_text else []
-    return [AnswerText(tokenizer, row, prompts.stop_texts) for row in rows]
+    return [AnswerText(tokenizer, row, prompts.stop, prompts.stop_texts) for row in rows]
 
 
 def _repeat(rows: list, copies: int) -> list:

@@ -37,7 +37,7 @@ class Beams(NamedTuple):
     state: ModelState  # B * K rows
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
 def beam_search(
     config: ModelConfig,
     sampling: Sampling,

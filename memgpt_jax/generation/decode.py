@@ -33,7 +33,7 @@ def fork(tree: Any, copies: int) -> Any:
     return jax.tree.map(lambda x: jnp.repeat(x, copies, axis=0), tree)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=1)
 def begin(
     sampling: Sampling, copies: int, logits: Float32[Array, "B V"], state: ModelState, limit, seen, stop, seed
 ) -> Decoding:
@@ -66,7 +66,7 @@ def at_boundary(state: ModelState, rows: Bool[Array, " R"]) -> Bool[Array, ""]:
     return jnp.any(rows & (stream.fresh | (stream.offset + 1 == stream.pending.shape[1])))
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+@partial(jax.jit, static_argnums=0, donate_argnums=3)
 def advance(
     config: ModelConfig, sampling: Sampling, params: Any, decoding: Decoding, steps, stop
 ) -> tuple[Int32[Array, "R CAPACITY"], Decoding]:

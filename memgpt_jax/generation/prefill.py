@@ -31,12 +31,13 @@ def prefill(
     at_boundary = all((np.asarray(layer.memory.offset) == 0).all() for layer in state.layers if layer.memory)
     logits = jnp.zeros((len(prompts), config.vocab_size), jnp.float32)
     for start in range(0, lengths.max(), piece):
-        size = min(piece, power_of_two(-(-(lengths.max() - start) // segment)) * segment)
+        rest = lengths.max() - start
+        size = 1 if rest == 1 else min(piece, power_of_two(-(-rest // segment)) * segment)
         tokens = np.zeros((len(prompts), size), np.int32)
         present = np.clip(lengths - start, 0, size)
         for row, (prompt, number) in enumerate(zip(prompts, present, strict=True)):
             tokens[row, :number] = prompt[start : start + number]
-        aligned = at_boundary and bool((present == size).all())
+        aligned = at_boundary and size % segment == 0 and bool((present == size).all())
         logits, state = compiled_read(config, aligned, params, tokens, present, logits, state)
     return logits, state
 

@@ -1,15 +1,20 @@
 """Prompts as the user gives them, checked, as rows of ids."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from memgpt_jax import models
-from memgpt_jax.checks import check
+from memgpt_jax.checks import check, whole
 from memgpt_jax.config import ModelConfig
+from memgpt_jax.generation.sampling import Sampling
 from memgpt_jax.models import ModelState
+
+PROMPT_FORMS = (
+    "prompt must be ids [B, L], a list of B lists of ids (one prompt: [[1, 2, 3]]), a text or a list of texts"
+)
 
 
 class Prompts:
@@ -27,6 +32,8 @@ class Prompts:
     """Ids that end an answer, int32."""
     stop_texts: list[str]
     """Texts that end an answer."""
+    said: list[np.ndarray]
+    """Ids of each row that a repetition penalty falls on."""
 
     in_text: bool
     """Whether answers are wanted as text: by default, where prompts are texts."""
@@ -42,29 +49,33 @@ class Prompts:
         max_length: int | None = None,
         stop=(),
         in_text: bool = False,
+        said: Iterable[int] | None = None,
     ):
-        """Args: as in `generate`; begins: texts begin a document."""
+        """Args: as in `generate`; begins: texts begin a document; said: ids that a repetition penalty falls on."""
         self.is_single_text = isinstance(prompt, str)
-        given = [prompt] if self.is_single_text else prompt
+        given = [prompt] if self.is_single_text else _listed(prompt)
         self.texts = list(given) if len(given) and all(isinstance(text, str) for text in given) else None
         if self.texts is None:
             self.rows = _rows_of_ids(given)
         else:
             check(tokenizer is not None, "a prompt of text needs a tokenizer")
+            check_tokenizer(config, tokenizer)
             start = [tokenizer.document_id] if begins else []
-            self.rows = [np.array([*start, *tokenizer.encode(text)], np.int32) for text in self.texts]
+            self.rows = [np.array([*start, *tokenizer.encode(text)], np.int64) for text in self.texts]
         for i, row in enumerate(self.rows):
             check(len(row) > 0, f"prompt {i} is empty: give at least one token")
-        _check_ids(config, "token ids", np.concatenate(self.rows))
+        self.rows = [ids_of(config, "token ids", row) for row in self.rows]
+        self.said = self.rows if said is None else [np.fromiter(said, np.int32)]
         self.limit = self._limits(max_new_tokens, max_length)
 
-        stops = [stop] if isinstance(stop, int | str | np.integer) else list(stop)
+        stops = () if stop is None else stop
+        stops = [stops] if isinstance(stops, str) or np.ndim(stops) == 0 else list(stops)
         self.stop_texts = [text for text in stops if isinstance(text, str)]
         self.in_text = in_text or self.texts is not None
         check(self.in_text or not self.stop_texts, "stop: only answers to texts can end at texts")
         check("" not in self.stop_texts, "stop holds an empty text")
-        self.stop = np.array([token for token in stops if not isinstance(token, str)], np.int32)
-        _check_ids(config, "stop", self.stop)
+        ids = (token for token in stops if not isinstance(token, str))
+        self.stop = np.array([whole("stop", token, 0, config.vocab_size - 1) for token in ids], np.int32)
 
     def _limits(self, max_new_tokens, max_length) -> np.ndarray:
         check(
@@ -72,27 +83,55 @@ class Prompts:
             f"give one of max_new_tokens and max_length, got {max_new_tokens} and {max_length}",
         )
         if max_length is None:
-            check(max_new_tokens >= 1, f"max_new_tokens must be at least 1, got {max_new_tokens}")
-            return np.full(len(self.rows), max_new_tokens, np.int32)
+            return np.full(len(self.rows), whole("max_new_tokens", max_new_tokens, 1), np.int32)
+        max_length = whole("max_length", max_length, 1)
         longest = max(map(len, self.rows))
         check(max_length > longest, f"max_length={max_length} must exceed the longest prompt's {longest} tokens")
         return np.array([max_length - len(row) for row in self.rows], np.int32)
 
+    def seen(self, config: ModelConfig, sampling: Sampling) -> np.ndarray | None:
+        """[B, V] bool: the tokens of each prompt, where a repetition penalty falls on them."""
+        if sampling.repetition_penalty is None:
+            return None
+        seen = np.zeros((len(self.rows), config.vocab_size), bool)
+        for mask, row in zip(seen, self.said, strict=True):
+            mask[row] = True
+        return seen
 
-def _rows_of_ids(prompt) -> list[np.ndarray]:
+
+def _listed(prompt) -> list:
+    """The prompts one by one."""
+    try:
+        rows = None if isinstance(prompt, Mapping | bytes) else list(prompt)
+    except TypeError:
+        rows = None
+    if not rows:
+        raise ValueError(f"{PROMPT_FORMS}, got {type(prompt).__name__}")
+    return rows
+
+
+def _rows_of_ids(rows: list) -> list[np.ndarray]:
     """Ids [B, L], or B sequences of ids."""
     try:
-        rows = [np.asarray(row) for row in prompt]
+        rows = [np.asarray(row) for row in rows]
     except (TypeError, ValueError):
-        rows = []
-    if not rows or any(row.ndim != 1 or (row.size and row.dtype.kind not in "iu") for row in rows):
-        raise ValueError("prompt must be ids [B, L], a list of B lists of ids, a text or a list of texts")
-    return [row.astype(np.int32) for row in rows]
+        rows = [np.zeros(())]
+    if any(row.ndim != 1 or (row.size and row.dtype.kind not in "iu") for row in rows):
+        raise ValueError(PROMPT_FORMS)
+    return rows
 
 
-def _check_ids(config: ModelConfig, name: str, ids: np.ndarray) -> None:
+def ids_of(config: ModelConfig, name: str, ids: np.ndarray) -> np.ndarray:
+    """The ids as int32; `ValueError` if one is out of the vocabulary."""
     if len(ids) and not 0 <= ids.min() <= ids.max() < config.vocab_size:
         raise ValueError(f"{name} must be from 0 to {config.vocab_size - 1}, got {ids.min()} to {ids.max()}")
+    return ids.astype(np.int32)
+
+
+def check_tokenizer(config: ModelConfig, tokenizer) -> None:
+    """Raise `ValueError` if the tokenizer has ids that the model has not."""
+    ids, known = tokenizer.vocab_size, config.vocab_size
+    check(ids <= known, f"the tokenizer has {ids} ids, the model's vocab_size is {known}: they do not belong together")
 
 
 def check_state(config: ModelConfig, state: Any, batch_size: int) -> None:

@@ -2,11 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Float32, Int32
+
+from memgpt_jax.checks import check, whole
 
 
 def penalize_repetition(
@@ -29,12 +32,13 @@ def keep_top_k(logits: Float[Array, "... V"], k: int) -> Float[Array, "... V"]:
 def keep_top_p(logits: Float[Array, "... V"], p: float) -> Float[Array, "... V"]:
     """Rule out (-inf) all but the nucleus: the fewest most probable tokens whose probabilities reach p.
 
-    The most probable token always stays. Holtzman et al. 2020, "The curious case of neural text degeneration".
+    The most probable token always stays, and with p = 1 all do. Holtzman et al. 2020, "The curious case of neural text
+    degeneration".
     """
     descending = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
     probabilities = jax.nn.softmax(descending, axis=-1)
     before = jnp.cumsum(probabilities, axis=-1) - probabilities  # mass of the strictly more probable tokens
-    inside = (before < p).at[..., 0].set(True)
+    inside = ((before < p) | (p >= 1)).at[..., 0].set(True)
     threshold = jnp.min(jnp.where(inside, descending, jnp.inf), axis=-1, keepdims=True)
     return jnp.where(logits >= threshold, logits, -jnp.inf)
 
@@ -44,41 +48,63 @@ def keep_min_p(logits: Float[Array, "... V"], p: float) -> Float[Array, "... V"]
 
     Nguyen et al. 2024, "Turning up the heat: min-p sampling".
     """
-    return jnp.where(logits >= jnp.max(logits, axis=-1, keepdims=True) + math.log(p), logits, -jnp.inf)
+    return jnp.where(logits >= jnp.max(logits, axis=-1, keepdims=True) + jnp.log(jnp.float32(p)), logits, -jnp.inf)
 
 
+VALID = {
+    "temperature": ("0 (the most probable token), or from 1e-6 to 1e6", lambda x: x == 0 or 1e-6 <= x <= 1e6),
+    "top_p": ("above 0 and at most 1", lambda x: 0 < x <= 1),
+    "min_p": ("from 0 to 1", lambda x: 0 <= x <= 1),
+    "repetition_penalty": ("from 1e-30 to 1e30", lambda x: 1e-30 <= x <= 1e30),
+}
+
+
+def _checked(name: str, value) -> float | int | None:
+    """The value of a `Sampling` field as a number; None where it does nothing."""
+    if name == "top_k":
+        return whole(name, value, 0) or None
+    valid, is_valid = VALID[name]
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    check(is_valid(number), f"{name} must be {valid}, got {value!r}")
+    return None if name == "min_p" and number == 0 else number
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["temperature", "top_p", "min_p", "repetition_penalty"],
+    meta_fields=["top_k"],
+)
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How the next token is chosen: greedily without temperature and filters, else drawn at random.
 
-    In this order: repetition penalty, temperature, top-k, top-p, min-p. `ValueError` for values out of range.
+    In this order: repetition penalty, temperature, top-k, top-p, min-p. `ValueError` for values out of range. A pytree:
+    other numbers for the same filters do not compile anything again, but for `top_k`.
     """
 
     temperature: float | None = None
     """Softmax temperature; 0: greedy. Default: 1 with a filter, else greedy."""
     top_k: int | None = None
-    """Draw among the k most probable tokens only."""
+    """Draw among the k most probable tokens only; 0: all."""
     top_p: float | None = None
     """Draw among the fewest tokens that hold this probability together."""
     min_p: float | None = None
-    """Draw among tokens with at least this share of the most probable one's probability."""
+    """Draw among tokens with at least this share of the most probable one's probability; 0: all."""
     repetition_penalty: float | None = None
     """Above 1: tokens of the prompt and of the answer become less likely. Acts on greedy and beam search too."""
 
     def __post_init__(self):
-        valid = {
-            "temperature": ("at least 0 (0: the most probable token)", lambda x: x >= 0),
-            "top_k": ("a whole number of at least 1", lambda x: x >= 1 and x == int(x)),
-            "top_p": ("above 0 and at most 1", lambda x: 0 < x <= 1),
-            "min_p": ("above 0 and at most 1", lambda x: 0 < x <= 1),
-            "repetition_penalty": ("above 0", lambda x: x > 0),
-        }
-        for name, (range_, is_valid) in valid.items():
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and is_valid(value)):
-                raise ValueError(f"{name} must be {range_}, got {value}")
-        if self.temperature == 0 and self.filters:
-            raise ValueError(f"temperature=0 takes the most probable token, which leaves {self.filters} nothing to do")
+        values = {name: value for name, value in vars(self).items() if value is not None}
+        if any(isinstance(value, jax.core.Tracer) or type(value) is object for value in values.values()):
+            return  # taken apart and put together again inside a transformation
+        for name, value in values.items():
+            object.__setattr__(self, name, _checked(name, value))
+        if self.temperature == 0:
+            check(not self.filters, f"temperature=0 takes the most probable token: {self.filters} have nothing to do")
+            object.__setattr__(self, "temperature", None)
 
     @property
     def filters(self) -> dict[str, float]:
@@ -89,7 +115,7 @@ class Sampling:
     @property
     def is_greedy(self) -> bool:
         """Whether nothing is drawn."""
-        return self.temperature == 0 or (self.temperature is None and not self.filters)
+        return self.temperature is None and not self.filters
 
     def __call__(self, logits: Float[Array, "... V"], seen: Bool[Array, "... V"] | None) -> Float32[Array, "... V"]:
         """The logits to choose from; `seen` marks the tokens that a repetition penalty falls on."""
@@ -99,7 +125,7 @@ class Sampling:
         if self.is_greedy:
             return logits
         if self.temperature is not None:
-            logits = logits / self.temperature
+            logits = (logits - jnp.max(logits, axis=-1, keepdims=True)) / self.temperature
         for name, keep in (("top_k", keep_top_k), ("top_p", keep_top_p), ("min_p", keep_min_p)):
             if name in self.filters:
                 logits = keep(logits, self.filters[name])

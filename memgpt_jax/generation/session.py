@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from memgpt_jax import models
 from memgpt_jax.checks import check
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_json import differences, from_json, to_json
-from memgpt_jax.generation.api import Answers
+from memgpt_jax.generation.api import Answers, config_and_params
 from memgpt_jax.generation.prefill import prefill
-from memgpt_jax.generation.prompts import Prompts
+from memgpt_jax.generation.prompts import Prompts, check_tokenizer, ids_of
 from memgpt_jax.generation.sampling import Sampling
+from memgpt_jax.generation.text import AnswerText
 from memgpt_jax.models import MemGPT, ModelState
 
 FILE = "session.json"
@@ -39,58 +40,70 @@ class Session:
     """The last tokens: the model reads them when it needs to know what follows."""
     num_tokens: int
     """Tokens of the document so far."""
+    said: frozenset[int]
+    """The tokens that the document holds: a repetition penalty falls on them."""
 
     def __init__(self, model: MemGPT | tuple[ModelConfig, Any], tokenizer):
-        """Args: model: a `MemGPT` or `(config, params)`; tokenizer: has `encode`, `decode` and `document_id`."""
-        self.config, self.params = (model.config, models.split(model)) if isinstance(model, MemGPT) else model
+        """Args: model: a `MemGPT` or `(config, params)`; tokenizer: as in `memgpt_jax.data.Tokenizer`.
+
+        Raises `ValueError` if the tokenizer has more ids than the model.
+        """
+        self.config, self.params = config_and_params(model)
+        check_tokenizer(self.config, tokenizer)
         self.tokenizer = tokenizer
+        self._stream = None
         self.reset()
 
     def reset(self) -> None:
         """Forget everything and begin a new document."""
+        self._end_stream()
         self.state = models.init_state(self.config, batch_size=1)
-        self.unread, self.num_tokens = [self.tokenizer.document_id], 1
+        self.unread, self.num_tokens, self.said = [self.tokenizer.document_id], 1, frozenset()
+        self._text = AnswerText(self.tokenizer, [])  # where its text stands, perhaps inside a character
 
     def feed(self, text: str) -> None:
         """Read a text of any length, as what comes next in the document."""
-        tokens = self.unread + list(self.tokenizer.encode(text))
-        self.num_tokens += len(tokens) - len(self.unread)
+        self._end_stream()
+        new = ids_of(self.config, "token ids", np.array(self.tokenizer.encode(text), np.int64)).tolist()
+        tokens = self.unread + new
         if len(tokens) > 1:
             _, self.state = prefill(self.config, self.params, [np.array(tokens[:-1], np.int32)], self.state)
         self.unread = tokens[-1:]
+        self.num_tokens, self.said = self.num_tokens + len(new), self.said.union(new)
+        if new:
+            self._text = AnswerText(self.tokenizer, new)
 
     def generate(
         self,
         *,
         max_new_tokens: int,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float | None = None,
-        stop: int | str | list[int | str] = (),
+        stop: int | str | Sequence[int | str] = (),
         seed: int = 0,
         stream: bool = False,
+        **sampling,
     ) -> str | Iterator[str]:
-        """Go on with the document, and return what is new; the options are those of `memgpt_jax.generate`.
+        """Go on with the document, and return what is new.
 
-        The end of the document ends the answer, too. With `stream`, the text comes in pieces; if you stop taking them,
-        the document ends with the last one taken. `ValueError` after the end of a document: feed or reset first.
+        `sampling` are the options of `Sampling`: temperature, top_k, top_p, min_p, repetition_penalty. The end of the
+        document ends the answer, too; after it, `ValueError`: feed or reset first. With `stream`, the text comes in
+        pieces; if you stop taking them, or use the session otherwise, the document ends with the last one taken.
         """
+        self._end_stream()
         check(bool(self.unread), "the document has ended: feed() what follows, or reset()")
-        sampling = Sampling(
-            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
-        )
-        stops = [stop] if isinstance(stop, int | str) else list(stop)
+        stops = [stop] if isinstance(stop, str) or np.ndim(stop) == 0 else list(stop)
         prompts = Prompts(
             self.config,
             [self.unread],
             max_new_tokens=max_new_tokens,
             stop=[*stops, self.tokenizer.document_id],
             in_text=True,
+            said=self.said,
         )
-        pieces = self._answer(Answers(self.config, self.params, prompts, self.tokenizer, self.state, sampling, 1, seed))
-        return pieces if stream else "".join(pieces)
+        answers = Answers(
+            self.config, self.params, prompts, self.tokenizer, self.state, Sampling(**sampling), 1, seed, self._text
+        )
+        self._stream = self._answer(answers)
+        return self._stream if stream else "".join(self._stream)
 
     def _answer(self, answers: Answers) -> Iterator[str]:
         try:
@@ -99,11 +112,19 @@ class Session:
             new = answers.new[0]
             new = new[new >= 0].tolist()
             ended = new[-1] == self.tokenizer.document_id
-            self.state, self.unread = answers.state, [] if ended else new[-1:]
-            self.num_tokens += len(new) - ended
+            self.state, self.unread, self._text = answers.state, [] if ended else new[-1:], answers.texts[0]
+            self.num_tokens, self.said = self.num_tokens + len(new) - ended, self.said.union(new)
+            self._stream = None
+
+    def _end_stream(self) -> None:
+        """What was taken of a streamed answer stands; the rest is not written."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
     def fork(self) -> "Session":
         """A second session that goes on from here by itself."""
+        self._end_stream()
         other = object.__new__(Session)
         other.__dict__.update(self.__dict__, unread=list(self.unread))
         return other
@@ -119,10 +140,12 @@ class Session:
         """Write the session into a folder; one that is there already is replaced when the new one is whole."""
         import orbax.checkpoint as ocp
 
+        self._end_stream()
         folder = Path(path).expanduser().absolute()
         check(not folder.exists() or (folder / FILE).is_file(), f"{folder} exists and is not a session")
         values = {"config": to_json(self.config), "tokenizer": self.tokenizer.fingerprint}
-        values |= {"unread": self.unread, "num_tokens": self.num_tokens}
+        values |= {"unread": self.unread, "num_tokens": self.num_tokens, "said": sorted(self.said)}
+        values |= {"context": self._text.context, "unfinished": self._text.unfinished}
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
             new = Path(temporary) / "new"
@@ -152,4 +175,6 @@ class Session:
         with ocp.StandardCheckpointer() as checkpointer:
             session.state = jax.tree.unflatten(structure, checkpointer.restore(folder / "state", expected))
         session.unread, session.num_tokens = values["unread"], values["num_tokens"]
+        session.said = frozenset(values["said"])
+        session._text = AnswerText(tokenizer, values["context"], unfinished=values["unfinished"])
         return session

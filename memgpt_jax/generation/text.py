@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what bytes decode to that are not a whole character
+LONGEST_CHARACTER = 4  # ids, one for each byte
 CONTEXT = 8  # ids of the prompt that are decoded again: with some tokenizers a token's text depends on those before it
 
 
@@ -13,23 +14,34 @@ class AnswerText:
     not whole at the end is left out. What may become a stop text is held back until it is clear.
     """
 
-    def __init__(self, tokenizer, prompt: Sequence[int], stop_texts: Sequence[str] = ()):
-        """Args: tokenizer: anything with `decode(ids)`; prompt: the ids before the answer."""
+    def __init__(
+        self, tokenizer, prompt: Sequence[int], stop: Sequence[int] = (), stop_texts: Sequence[str] = (), unfinished=()
+    ):
+        """Args: as below.
+
+        tokenizer: has `decode(ids)` and `vocab_size`; ids beyond it stand for no text.
+        prompt: the ids before the answer.
+        stop: ids that end the answer and are no part of its text.
+        unfinished: ids at the end of the prompt that are a character's beginning.
+        """
         self.text, self.stopped = "", False
-        self._decode, self._stop_texts = tokenizer.decode, stop_texts
-        self._context, self._new = [int(token) for token in prompt[-CONTEXT:]], []
+        self._tokenizer, self._stop, self._stop_texts = tokenizer, set(map(int, stop)), stop_texts
         self._held = ""
+        self.context = [int(token) for token in prompt][-CONTEXT:]
+        """The last ids whose text is out."""
+        self.unfinished = [int(token) for token in unfinished]
+        """The ids after them, not yet a whole character."""
 
     def push(self, token: int) -> str:
         """What one more id adds to the text."""
-        if self.stopped:
+        if self.stopped or token in self._stop or token >= self._tokenizer.vocab_size:
             return ""
-        self._new.append(int(token))
-        text = self._decode(self._context + self._new)
-        if text.endswith(UNFINISHED):
+        self.unfinished.append(int(token))
+        text = self._tokenizer.decode(self.context + self.unfinished)
+        if text.endswith(UNFINISHED) and len(self.unfinished) < LONGEST_CHARACTER:
             return ""
-        self._held += text[len(self._decode(self._context)) :]
-        self._context, self._new = self._new[-CONTEXT:], []
+        self._held += text[len(self._tokenizer.decode(self.context)) :]
+        self.context, self.unfinished = self.unfinished[-CONTEXT:], []
         places = [place for place in map(self._held.find, self._stop_texts) if place >= 0]
         self.stopped = bool(places)
         return self._release(min(places) if places else len(self._held) - self._may_become_stop())

@@ -108,6 +108,24 @@ def test_decoding_is_compiled_once(tiny):
     assert compiled == [decode.advance._cache_size(), decode.begin._cache_size(), prefill.compiled_read._cache_size()]
 
 
+def test_other_numbers_do_not_compile_again(tiny):
+    run = lambda **options: generate(tiny.model, [ids(6)], max_new_tokens=3, **options)  # noqa: E731
+    run(temperature=0.5, top_p=0.9, seed=0)
+    compiled = decode.advance._cache_size(), decode.begin._cache_size()
+    run(temperature=np.float32(0.7), top_p=1, seed=np.int64(2**32 - 1))
+    assert compiled == (decode.advance._cache_size(), decode.begin._cache_size())
+
+
+def test_values_that_mean_off(tiny):
+    run = lambda **options: generate(tiny.model, [ids(6)], max_new_tokens=9, seed=3, **options)  # noqa: E731
+    drawn = run(temperature=20.0)
+    for off in ({"top_k": 0}, {"top_k": 257.0}, {"top_p": 1.0}, {"min_p": 0.0}, {"repetition_penalty": 1.0}):
+        np.testing.assert_array_equal(run(temperature=20.0, **off), drawn)
+    np.testing.assert_array_equal(run(top_k=0, min_p=0), run())
+    np.testing.assert_array_equal(run(temperature=1e-6), run())
+    np.testing.assert_array_equal(run(stop=None), run())
+
+
 def test_whole_pieces_are_read_by_the_parallel_path(tiny, monkeypatch):
     monkeypatch.setattr(prefill, "PIECE_LENGTH", 8)
     taken, read = [], prefill.compiled_read
@@ -137,7 +155,7 @@ BAD = [
     ([[1]], {"temperature": float("nan")}, "temperature"),
     ([[1]], {"temperature": -1.0}, "temperature"),
     ([[1]], {"temperature": 0.0, "top_k": 3}, "temperature=0"),
-    ([[1]], {"stop": 300}, "stop must be from 0 to 256"),
+    ([[1]], {"stop": 300}, "stop must be a whole number from 0 to 256"),
     ([[1]], {"stop": "end"}, "stop: only answers to texts"),
     ([[1]], {"num_beams": 0}, "num_beams"),
     ([[1]], {"num_beams": 2, "top_k": 2}, "num_beams=2 searches"),
@@ -149,6 +167,21 @@ BAD = [
     ([[1]], {"early_stopping": "soon"}, "early_stopping"),
     ([[1]], {"stream": True, "return_state": True}, "return_state"),
     ([[1]], {"state": 3}, "state must be a ModelState"),
+    ([[2**32 + 5]], {}, "from 0 to 256, got 4294967301"),
+    ([[1]], {"max_new_tokens": float("inf")}, "max_new_tokens must be a whole number"),
+    ([[1]], {"max_new_tokens": 8.5}, "max_new_tokens must be a whole number"),
+    ([[1]], {"max_new_tokens": 2**31}, "max_new_tokens must be a whole number"),
+    ([[1]], {"max_new_tokens": "8"}, "max_new_tokens must be a whole number"),
+    ([[1]], {"num_beams": None}, "num_beams must be a whole number"),
+    ([[1]], {"early_stopping": 1, "num_beams": 2}, "early_stopping"),
+    ([[1]], {"temperature": "hot"}, "temperature"),
+    ([[1]], {"top_k": 1.5}, "top_k"),
+    ([[1]], {"seed": -1}, "seed"),
+    ([[1]], {"seed": None}, "seed"),
+    ([[1]], {"stop": [None]}, "stop"),
+    ([[1]], {"pad_token_id": 0.5}, "pad_token_id"),
+    ({"input_ids": [[1]]}, {}, "prompt must be .* got dict"),
+    (None, {}, "prompt must be .* got NoneType"),
 ]
 
 

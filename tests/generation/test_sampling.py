@@ -74,11 +74,11 @@ def test_frequencies_are_those_of_the_filtered_distribution(tiny, filters):
         ("temperature", -1.0),
         ("temperature", float("nan")),
         ("temperature", float("inf")),
-        ("top_k", 0),
+        ("top_k", -1),
         ("top_k", 1.5),
         ("top_p", 0.0),
         ("top_p", 1.5),
-        ("min_p", 0.0),
+        ("min_p", -0.1),
         ("repetition_penalty", 0.0),
     ],
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from memgpt_jax.generation import Session, generate
+from memgpt_jax.generation.text import AnswerText
 
 TEXT = "Das Gedächtnis ist ein Garten, "
 CHECKERS = Path(__file__).parents[1] / "checkers"
@@ -62,6 +63,49 @@ def test_a_stream_left_early_ends_the_text_there(session, tiny):
     taken = "".join(next(stream) for _ in range(3))
     stream.close()
     assert fork.generate(max_new_tokens=session.num_tokens - fork.num_tokens) == taken
+    same_state(session, fork)
+
+
+@pytest.mark.parametrize("use", ["feed", "generate", "reset", "fork", "save"])
+def test_using_the_session_ends_an_open_stream(session, tiny, tmp_path, use):
+    stream = session.generate(max_new_tokens=20, stream=True)
+    next(stream)
+    expected = session.fork() if use == "fork" else None
+    {
+        "feed": lambda: session.feed("IMPORTANT"),
+        "generate": lambda: session.generate(max_new_tokens=3),
+        "reset": session.reset,
+        "fork": session.fork,
+        "save": lambda: session.save(tmp_path / "session"),
+    }[use]()
+    before = session.fork()
+    stream.close()  # it has nothing to say any more
+    assert list(stream) == []
+    same_state(session, expected or before)
+    assert int(np.asarray(session.state.position)[0]) + len(session.unread) == session.num_tokens
+
+
+def test_a_repetition_penalty_falls_on_the_whole_document(session, tiny):
+    session.feed("".join(map(chr, range(1, 128))))
+    said = set(session.said)
+    session.generate(max_new_tokens=20, repetition_penalty=1e9)
+    assert len(session.said - said) == 20
+
+
+def test_an_interrupt_leaves_state_and_tokens_that_belong_together(session, tiny, monkeypatch):
+    fork, pushed = session.fork(), []
+
+    def interrupted(self, token):
+        pushed.append(token)
+        if len(pushed) == 4:
+            raise KeyboardInterrupt
+        return ""
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AnswerText, "push", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            session.generate(max_new_tokens=20)
+    fork.generate(max_new_tokens=4)
     same_state(session, fork)
 
 

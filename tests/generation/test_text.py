@@ -3,7 +3,7 @@
 import pytest
 
 from memgpt_jax.data import ByteTokenizer
-from memgpt_jax.generation import generate
+from memgpt_jax.generation import Session, generate
 from memgpt_jax.generation.text import AnswerText
 
 OPTIONS = {"tokenizer": ByteTokenizer(), "max_new_tokens": 24, "temperature": 1.0}
@@ -18,7 +18,9 @@ def test_a_text_begins_a_document_and_comes_back_with_its_answer(tiny):
     start = [256, *"hällo".encode()]
     new = generate(tiny.model, [start], max_new_tokens=24, temperature=1.0)[0, len(start) :]
     assert text.startswith("hällo")
-    assert text.removeprefix("hällo") == tiny.tokenizer.decode(new.tolist()).rstrip("\N{REPLACEMENT CHARACTER}")
+    whole = tiny.tokenizer.decode(new.tolist())
+    assert whole.startswith(text.removeprefix("hällo"))
+    assert whole.removeprefix(text.removeprefix("hällo")) in ("", *("\N{REPLACEMENT CHARACTER}" * n for n in (1, 2, 3)))
 
 
 def test_several_texts_and_answers(tiny):
@@ -54,21 +56,48 @@ def test_a_stop_text_ends_the_answer(tiny):
     assert "hällo" + "".join(generate(tiny.model, "hällo", stop=stop, stream=True, **OPTIONS)) == shorter
 
 
+def test_a_stop_id_ends_the_answer_and_is_no_part_of_its_text(tiny):
+    answer = generate(tiny.model, "hällo", **OPTIONS).removeprefix("hällo")
+    stop = next(character for character in answer if character.isascii())
+    text = generate(tiny.model, "hällo", stop=ord(stop), **OPTIONS)
+    assert text == "hällo" + answer[: answer.index(stop)]
+
+
+def test_ids_without_text(tiny):
+    """A model may have more ids than its tokenizer, not fewer."""
+
+    small, large = ByteTokenizer(), ByteTokenizer()
+    small.vocab_size, large.vocab_size = 200, 300
+    options = {"max_new_tokens": 30, "temperature": 9.0}
+    assert isinstance(generate(tiny.model, "a", tokenizer=small, **options), str)
+    for use in (lambda: generate(tiny.model, "a", tokenizer=large, **options), lambda: Session(tiny.model, large)):
+        with pytest.raises(ValueError, match="the tokenizer has 300 ids, the model's vocab_size is 257"):
+            use()
+
+
 def test_characters_come_out_whole():
     assert pushed(AnswerText(ByteTokenizer(), []), "aé€😀b") == [*"a", "", "é", "", "", "€", "", "", "", "😀", "b"]
-    assert pushed(AnswerText(ByteTokenizer(), []), "a")[:-1] == []
+
+
+def test_a_character_may_begin_before_the_answer():
+    first = AnswerText(ByteTokenizer(), [])
+    first.push(0xE2)
+    second = AnswerText(ByteTokenizer(), first.context, unfinished=first.unfinished)
+    assert [second.push(0x82), second.push(0xAC)] == ["", "€"]
 
 
 def test_bytes_that_are_no_character_do_not_hold_up_the_text():
     answer = AnswerText(ByteTokenizer(), [])
     assert "".join(answer.push(token) for token in [0x61, 0xFF, 0x62]) == "a\N{REPLACEMENT CHARACTER}b"
+    answer = AnswerText(ByteTokenizer(), [])
+    assert "".join(answer.push(0x80) for _ in range(4)) == 4 * "\N{REPLACEMENT CHARACTER}"
 
 
 def test_what_may_become_a_stop_text_is_held_back():
-    answer = AnswerText(ByteTokenizer(), [], ["\n\n", "END"])
+    answer = AnswerText(ByteTokenizer(), [], stop_texts=["\n\n", "END"])
     assert pushed(answer, "a\nbEN") == ["a", "", "\nb", "", ""]
     assert answer.rest() == "EN" and answer.text == "a\nbEN"
-    answer = AnswerText(ByteTokenizer(), [], ["END"])
+    answer = AnswerText(ByteTokenizer(), [], stop_texts=["END"])
     assert "".join(pushed(answer, "xENDy")) == "x" and answer.stopped and answer.rest() == ""
 
 
@@ -78,6 +107,7 @@ def test_what_may_become_a_stop_text_is_held_back():
         (["a", "b"], {"stream": True}, "one prompt"),
         ("a", {"num_return_sequences": 2, "stream": True}, "one prompt"),
         ("a", {"stop": ""}, "empty text"),
+        ("a", {"return_state": True}, "a Session keeps the state"),
         ("a", {"stop": "x", "num_beams": 2, "temperature": None}, "not at texts"),
     ],
 )
