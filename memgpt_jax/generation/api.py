@@ -176,9 +176,9 @@ class Answers:
         self._step_by_step = bool(prompts.stop_texts)
         self._columns = []
         self.texts = _answer_texts(prompts, tokenizer, copies)
+        """The texts so far, where answers are wanted as text."""
         if before is not None:
             self.texts[0].context, self.texts[0].unfinished = list(before.context), list(before.unfinished)
-        """The texts so far, if the prompts are texts."""
         self._add(self._decoding.token[:, None])
 
     @property
