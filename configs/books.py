@@ -12,7 +12,8 @@ import dataclasses
 import os
 
 from memgpt_jax.command_line import load_config
-from memgpt_jax.config import ExperimentConfig, TextConfig
+from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config_data import TextConfig
 
 
 def config() -> ExperimentConfig:

@@ -8,15 +8,9 @@ Result:  bits per byte on 32 held-out files, seeds 0, 1, 2: 1.903, 1.880, 1.894.
          0.45 to 8,192.
 """
 
-from memgpt_jax.config import (
-    EvaluationConfig,
-    ExperimentConfig,
-    KVMemoryConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TextConfig,
-    TrainingConfig,
-)
+from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config_data import TextConfig
+from memgpt_jax.config_memory import KVMemoryConfig
 
 
 def config() -> ExperimentConfig:

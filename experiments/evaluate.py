@@ -73,7 +73,7 @@ def settings_of(config: ExperimentConfig, arguments: Arguments) -> ExperimentCon
 
 def with_memory_size(config: ExperimentConfig, size: int) -> ExperimentConfig:
     """The same experiment, read with another memory size."""
-    memory = dataclasses.replace(config.model.memory, memory_size=size)
+    memory = dataclasses.replace(config.model.memory, memory_size=size, match_state_bytes=None)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, memory=memory))
 
 

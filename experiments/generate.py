@@ -15,7 +15,7 @@ from rich.console import Console
 
 from memgpt_jax import data
 from memgpt_jax.command_line import one_line_errors, parse_arguments
-from memgpt_jax.config import TextConfig
+from memgpt_jax.config_data import TextConfig
 from memgpt_jax.generation import Sampling, Session
 from memgpt_jax.training import RunError, checkpoint
 

@@ -19,7 +19,7 @@ from rich.table import Column, Table
 
 from memgpt_jax import data
 from memgpt_jax.command_line import one_line_errors, override, parse_arguments, sweep, sweep_words
-from memgpt_jax.config import NeedleConfig
+from memgpt_jax.config_data import NeedleConfig
 from memgpt_jax.needle_stream import needle_stream
 from memgpt_jax.plots import plot_recall
 from memgpt_jax.training import RunError, checkpoint

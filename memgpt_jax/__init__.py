@@ -3,20 +3,11 @@
 import memgpt_jax as mg
 """
 
-from memgpt_jax.config import (
-    EvaluationConfig,
-    ExperimentConfig,
-    KVMemoryConfig,
-    ModelConfig,
-    NeedleConfig,
-    NoMemoryConfig,
-    OptimizerConfig,
-    RecallConfig,
-    TextConfig,
-    TrainingConfig,
-)
+from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config_data import NeedleConfig, RecallConfig, TextConfig
+from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, SizedMemoryConfig
 from memgpt_jax.generation import Sampling, Session, generate
-from memgpt_jax.memory import MEMORIES
+from memgpt_jax.memory import MEMORIES, Memory, state_bytes
 from memgpt_jax.models import (
     MemGPT,
     MemoryLayer,
@@ -44,8 +35,13 @@ __all__ = [  # noqa: RUF022 — in groups
     "RecallConfig",
     "TextConfig",
     "TrainingConfig",
-    # the model, as a module and as pure functions
+    # memory mechanisms
     "MEMORIES",
+    "Memory",
+    "MemoryConfig",
+    "SizedMemoryConfig",
+    "state_bytes",
+    # the model, as a module and as pure functions
     "MemGPT",
     "MemoryLayer",
     "ModelState",

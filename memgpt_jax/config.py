@@ -8,79 +8,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from memgpt_jax.checks import check, check_literals, check_positive
-from memgpt_jax.config_data import DataConfig, NeedleConfig, RecallConfig, TextConfig
+from memgpt_jax.config_data import DataConfig, TaskConfig, TextConfig
+from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig
 
-Gate = Literal["log_bias", "scale", "scale_value", "none"]
-Select = Literal["all", "highest_gate", "pool"]
-Evict = Literal["oldest", "lowest_gate", "least_read"]
-Visibility = Literal["segment", "token"]
 Fusion = Literal["gated", "gated_heads", "concat", "add"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoMemoryConfig:
-    """No memory: the baseline."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class KVMemoryConfig:
-    """MemGPT's memory: gated key-value entries, appended a segment at a time and read by attention."""
-
-    memory_size: int = 1024
-    """Entries M that each layer keeps for each row. 0: nothing is ever stored."""
-    num_heads: int = 1
-    """Heads with which the Reader attends; each entry holds one key and one value for each head."""
-    head_dim: int = 64
-    """Width of a key and of a value, per head."""
-    gate: Gate = "log_bias"
-    """What the write gate g does to an entry: `log_bias` adds log g to its read logit, `scale` stores (g k, g v),
-    `scale_value` stores (k, g v), `none` stores (k, v)."""
-    gate_bias: float = 0.0
-    """Initial bias b_g of the write gate g = sigmoid(W_g h + b_g)."""
-    select: Select = "all"
-    """What a segment of T tokens stores: `all` T entries, the `select_size` of the `highest_gate`, or `select_size`
-    entries that learned queries `pool` from the segment by attention."""
-    select_size: int = 16
-    """Entries that a segment stores when `select` is not `all`; at most the segment length."""
-    evict: Evict = "oldest"
-    """What leaves a full memory: the `oldest` entries, those of the `lowest_gate` (new ones included), or the
-    `least_read` (lowest mean attention weight per token since they were written; new ones always enter)."""
-    initial_entries: int = 0
-    """Trainable entries that a fresh memory starts with; at most `memory_size`."""
-    null_entry: bool = True
-    """Add an always visible entry with a learned key and the value 0, so that "nothing relevant" can be read."""
-    visibility: Visibility = "segment"
-    """What a token reads: entries of earlier `segment`s, or also each earlier `token` of its own, itself included."""
-    writer_conv: int = 3
-    """Kernel size of the causal depthwise convolution in front of the Writer's keys; 1: none."""
-    qk_norm: bool = True
-    """Normalise queries and keys to unit length, with one learned temperature per head."""
-    temperature: float = 10.0
-    """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
-    recency_bias: bool = False
-    """Subtract a learned multiple (per head, at least 0) of log(1 + age in segments) from an entry's logit."""
-    bptt_segments: int | None = None
-    """How many segments back gradients flow through the memory. 0: none; default: all within a call."""
-
-    def __post_init__(self):
-        check(self.memory_size >= 0, f"memory_size must be at least 0, got {self.memory_size}")
-        check(self.num_heads >= 1, f"num_heads must be at least 1, got {self.num_heads}")
-        check(self.head_dim >= 1, f"head_dim must be at least 1, got {self.head_dim}")
-        check(self.select_size >= 1, f"select_size must be at least 1, got {self.select_size}")
-        check(
-            0 <= self.initial_entries <= self.memory_size,
-            f"initial_entries must be between 0 and memory_size={self.memory_size}, got {self.initial_entries}",
-        )
-        check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")
-        check(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
-        check(
-            self.bptt_segments is None or self.bptt_segments >= 0,
-            f"bptt_segments must be None or at least 0, got {self.bptt_segments}",
-        )
-        check_literals(self)
-
-
-MemoryConfig = KVMemoryConfig | NoMemoryConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,11 +96,7 @@ class ModelConfig:
                 0 <= layer < self.num_layers,
                 f"memory_layers must be between 0 and {self.num_layers - 1}, got {layer}",
             )
-        if isinstance(self.memory, KVMemoryConfig) and self.memory.select != "all":
-            check(
-                self.memory.select_size <= self.segment_length,
-                f"memory.select_size={self.memory.select_size} must be at most segment_length={self.segment_length}",
-            )
+        self.memory.check_model(self)
         check_literals(self)
 
     @property
@@ -303,19 +230,21 @@ class ExperimentConfig:
             ("evaluation.chunk_length", self.evaluation.chunk_length),
         ):
             check(
-                isinstance(self.data, RecallConfig) or length % segment == 0,
+                self.row_length is not None or length % segment == 0,
                 f"{name}={length} must be a multiple of model.segment_length={segment}",
             )
-        if isinstance(self.data, RecallConfig):
+        if isinstance(self.data, TaskConfig) and self.data.text is None:
             check(
-                self.model.vocab_size >= self.data.vocab_size,
-                f"model.vocab_size={self.model.vocab_size} must be at least {self.data.vocab_size}, the task's "
-                "fillers + keys + values",
+                self.model.vocab_size >= self.data.num_ids,
+                f"model.vocab_size={self.model.vocab_size} must be at least {self.data.num_ids}, the ids of the task",
             )
 
     @property
     def text(self) -> TextConfig | None:
         """The corpus that `data` reads; None where all is generated."""
-        if isinstance(self.data, NeedleConfig):
-            return self.data.text
-        return None if isinstance(self.data, RecallConfig) else self.data
+        return self.data.text if isinstance(self.data, TaskConfig) else self.data
+
+    @property
+    def row_length(self) -> int | None:
+        """Tokens of a row, where they follow from the task and not from `training.sequence_length`."""
+        return self.data.row_length if isinstance(self.data, TaskConfig) else None

@@ -1,7 +1,7 @@
 """Configurations of what a model is trained on: text, recall, needles in text."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from memgpt_jax.checks import check, check_literals
 
@@ -40,7 +40,25 @@ class TextConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecallConfig:
+class TaskConfig:
+    """Base of the configuration of every task: rows of tokens, some of whose targets are answers that are scored."""
+
+    text: ClassVar[TextConfig | None] = None
+    """The corpus that the task hides something in, if there is one."""
+
+    @property
+    def num_ids(self) -> int:
+        """Token ids that the task adds to those of the text's tokenizer; all of them where there is no text."""
+        raise NotImplementedError
+
+    @property
+    def row_length(self) -> int | None:
+        """Tokens L of a row, where they follow from the task; None: `training.sequence_length` says it."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecallConfig(TaskConfig):
     """Associative recall: key-value pairs among filler, then, in the last segment, keys whose values are asked for."""
 
     num_pairs: int = 8
@@ -77,13 +95,18 @@ class RecallConfig:
         )
 
     @property
-    def vocab_size(self) -> int:
+    def num_ids(self) -> int:
         """Fillers, then keys, then values."""
         return self.num_fillers + self.num_keys + self.num_values
 
+    @property
+    def row_length(self) -> int:
+        """The context and the queries."""
+        return self.context_length + self.query_length
+
 
 @dataclass(frozen=True, kw_only=True)
-class NeedleConfig:
+class NeedleConfig(TaskConfig):
     """Facts hidden in real text, "The key of <word> is <answer>.", then questions about them.
 
     A row has `training.sequence_length` tokens: text with the needles, a gap of text, the questions.
@@ -111,5 +134,10 @@ class NeedleConfig:
             f"num_words={self.num_words}",
         )
 
+    @property
+    def num_ids(self) -> int:
+        """The answers."""
+        return self.num_words
 
-DataConfig = TextConfig | RecallConfig | NeedleConfig
+
+DataConfig = TextConfig | TaskConfig

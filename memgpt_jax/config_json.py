@@ -5,6 +5,7 @@ Every dataclass becomes an object with its class name under "type", so that a un
 
 import dataclasses
 import typing
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from memgpt_jax.config import ExperimentConfig
@@ -41,10 +42,17 @@ def from_json(values: dict[str, Any], classes: tuple[type, ...] = (ExperimentCon
     for name, value in values.items():
         if isinstance(value, dict):
             members = typing.get_args(types[name]) or (types[name],)
-            fields[name] = from_json(value, tuple(filter(dataclasses.is_dataclass, members)))
+            fields[name] = from_json(value, tuple(filter(dataclasses.is_dataclass, _with_subclasses(members))))
         elif name != "type":
             fields[name] = tuple(value) if isinstance(value, list) else value
     return by_name[kind](**fields)
+
+
+def _with_subclasses(classes: Iterable[type]) -> Iterator[type]:
+    for cls in classes:
+        yield cls
+        if isinstance(cls, type):
+            yield from _with_subclasses(cls.__subclasses__())
 
 
 def differences(old: Any, new: Any) -> list[str]:

@@ -14,7 +14,8 @@ import jax
 import numpy as np
 
 from memgpt_jax import data, models
-from memgpt_jax.config import ExperimentConfig, NeedleConfig, RecallConfig
+from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config_data import TaskConfig
 
 FIRST_BUCKET = 64
 HELD_OUT_SEED = 0x5EED
@@ -27,15 +28,11 @@ def evaluate(config: ExperimentConfig, params, tokenizer=None) -> dict:
     `model.memory.memory_size`. Returns a dictionary that JSON can hold. For text: `loss` (nats per token),
     `bits_per_byte`, `perplexity_per_token`, `perplexity_per_word`, the counts `documents`, `tokens`, `bytes` and
     `words`, and `curve`, a list of `{start, end, bits_per_byte, tokens, bytes}` for the tokens at positions
-    [start, end) of their documents. For recall and needles: `loss`, `accuracy` (share of the answers) and the count
-    `answers`; needles are hidden in held-out text, in rows as long as those of training.
+    [start, end) of their documents. For tasks: `loss`, `accuracy` (share of the answers), the count `answers`, and
+    `groups`, the accuracy of each group that the task reports one by one; rows are as long as those of training.
     """
-    rows = config.evaluation.batch_size
-    if isinstance(config.data, RecallConfig):
-        return evaluate_task(config, params, lambda random: data.recall_batch(config.data, random, rows))
-    if isinstance(config.data, NeedleConfig):
-        task, length = data.NeedleTask(config.data, config.evaluation.split, tokenizer), config.training.sequence_length
-        return evaluate_task(config, params, lambda random: task.batch(random, rows, length))
+    if isinstance(config.data, TaskConfig):
+        return evaluate_task(config, params, data.make_task(config.data, config.evaluation.split, tokenizer))
     tokenizer = data.load_tokenizer(config.data) if tokenizer is None else tokenizer
     return evaluate_text(config, params, tokenizer)
 
@@ -129,20 +126,26 @@ def perplexity(nats: float, count: int) -> float:
     return math.exp(nats / count) if nats < 709 * count else math.inf
 
 
-def evaluate_task(config: ExperimentConfig, params, make_batch) -> dict:
-    """`evaluate` for tasks: the share of scored targets that have the highest logit, over `make_batch(generator)`s."""
+def evaluate_task(config: ExperimentConfig, params, task: data.Task) -> dict:
+    """`evaluate` for tasks: the share of scored targets that have the highest logit."""
     score = jax.jit(
         lambda params, tokens, targets, state: models.score_tokens(
             config.model, params, tokens, targets, state, aligned=tokens.shape[1] % config.model.segment_length == 0
         )
     )
-    random = np.random.default_rng(HELD_OUT_SEED)  # the same questions for every training seed
-    state = models.init_state(config.model, config.evaluation.batch_size)
-    nats = hits = answers = 0.0
-    for _ in range(config.evaluation.num_batches):
-        batch = make_batch(random)
+    rows, length = config.evaluation.batch_size, config.row_length or config.training.sequence_length
+    state = models.init_state(config.model, rows)
+    nats, hits, answers = (np.zeros(max(1, len(task.groups))) for _ in range(3))
+    # The same questions for every training seed.
+    for batch in task.held_out(HELD_OUT_SEED, rows, length, config.evaluation.num_batches):
         scores, _ = score(params, batch["tokens"], batch["targets"], state)
-        nats += float(np.sum(np.asarray(scores.losses) * batch["weights"], dtype=np.float64))
-        hits += float(np.sum(np.asarray(scores.correct) * batch["weights"], dtype=np.float64))
-        answers += float(np.sum(batch["weights"], dtype=np.float64))
-    return {"loss": nats / answers, "accuracy": hits / answers, "answers": int(answers)}
+        group = batch.get("group", np.zeros(rows, np.int32))
+        for total, values in ((nats, scores.losses), (hits, scores.correct), (answers, 1.0)):
+            np.add.at(total, group, np.sum(np.asarray(values) * batch["weights"], axis=1, dtype=np.float64))
+    accuracies = hits / np.maximum(answers, 1)
+    result = {
+        "loss": float(nats.sum() / answers.sum()),
+        "accuracy": float(hits.sum() / answers.sum()),
+        "answers": int(answers.sum()),
+    }
+    return result | ({"groups": dict(zip(task.groups, accuracies.tolist(), strict=True))} if task.groups else {})

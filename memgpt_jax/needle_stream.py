@@ -6,7 +6,8 @@ import jax
 import numpy as np
 
 from memgpt_jax import data, models
-from memgpt_jax.config import ExperimentConfig, NeedleConfig
+from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config_data import NeedleConfig
 from memgpt_jax.evaluate import HELD_OUT_SEED
 
 

@@ -5,7 +5,8 @@ import math
 
 import jax
 
-from memgpt_jax.config import ModelConfig, NoMemoryConfig
+from memgpt_jax.config import ModelConfig
+from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.models import init
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from memgpt_jax import command_line
 from memgpt_jax.command_line import load_config, override, parse, parse_arguments, sweep, sweep_words
-from memgpt_jax.config import ExperimentConfig, KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ def test_mechanism(words):
 
 def test_mechanism_keeps_equal_fields(monkeypatch):
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class OtherConfig:
+    class OtherConfig(MemoryConfig):
         memory_size: int = 1
         hops: int = 2
 

@@ -5,8 +5,10 @@ import json
 
 import pytest
 
-from memgpt_jax.config import ExperimentConfig, KVMemoryConfig, ModelConfig, NoMemoryConfig, RecallConfig, TextConfig
+from memgpt_jax.config import ExperimentConfig, ModelConfig
+from memgpt_jax.config_data import RecallConfig, TextConfig
 from memgpt_jax.config_json import differences, from_json, to_json
+from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
 
 CONFIGS = [
     ExperimentConfig(),
@@ -36,7 +38,9 @@ def test_unknown_fields_and_types_are_refused_with_the_valid_ones():
         from_json(values)
     values = to_json(ExperimentConfig())
     values["model"]["memory"] = {"type": "DiskMemoryConfig"}
-    with pytest.raises(ValueError, match=r"'DiskMemoryConfig'; valid: KVMemoryConfig, NoMemoryConfig"):
+    with pytest.raises(
+        ValueError, match=r"'DiskMemoryConfig'; valid: MemoryConfig, NoMemoryConfig, SizedMemoryConfig, KVMemoryConfig"
+    ):
         from_json(values)
 
 

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from memgpt_jax.command_line import CONFIGS, config_names, load_config
-from memgpt_jax.config import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.models import init, init_state
 from memgpt_jax.parameters import count_parameters, match_parameters
 

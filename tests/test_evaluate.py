@@ -9,15 +9,9 @@ import numpy as np
 import pytest
 
 from memgpt_jax import data, evaluate, models
-from memgpt_jax.config import (
-    EvaluationConfig,
-    ExperimentConfig,
-    KVMemoryConfig,
-    ModelConfig,
-    RecallConfig,
-    TextConfig,
-    TrainingConfig,
-)
+from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, TrainingConfig
+from memgpt_jax.config_data import RecallConfig, TextConfig
+from memgpt_jax.config_memory import KVMemoryConfig
 
 MODEL = ModelConfig(
     vocab_size=257,
@@ -125,7 +119,7 @@ def test_curve_and_perplexity():
 
 def test_recall():
     task = RecallConfig(num_pairs=2, num_keys=8, num_values=8, num_fillers=4, context_length=16, query_length=4)
-    model = dataclasses.replace(MODEL, vocab_size=task.vocab_size)
+    model = dataclasses.replace(MODEL, vocab_size=task.num_ids)
     settings = EvaluationConfig(batch_size=4, num_batches=2)
     config = ExperimentConfig(model=model, data=task, evaluation=settings)
     params = models.init(model, jax.random.key(1))

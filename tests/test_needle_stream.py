@@ -9,16 +9,9 @@ import numpy as np
 import pytest
 
 from memgpt_jax import models, needle_stream
-from memgpt_jax.config import (
-    EvaluationConfig,
-    ExperimentConfig,
-    KVMemoryConfig,
-    ModelConfig,
-    NeedleConfig,
-    RecallConfig,
-    TextConfig,
-    TrainingConfig,
-)
+from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, TrainingConfig
+from memgpt_jax.config_data import NeedleConfig, RecallConfig, TextConfig
+from memgpt_jax.config_memory import KVMemoryConfig
 from memgpt_jax.data import ByteTokenizer, NeedleTask
 from memgpt_jax.evaluate import HELD_OUT_SEED, evaluate
 

@@ -4,21 +4,23 @@ TFDS, sentencepiece and Grain are imported when they are first used, not with th
 """
 
 from memgpt_jax.data.batches import BatchIterator, train_batches
-from memgpt_jax.data.needle import NeedleTask
-from memgpt_jax.data.recall import recall_batch
+from memgpt_jax.data.tasks import TASKS, NeedleTask, Task, make_task, recall_batch
 from memgpt_jax.data.text import TokenizedText, documents, load_tokenizer
 from memgpt_jax.data.tokenizer import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_saved_tokenizer
 
 __all__ = [
+    "TASKS",
     "BatchIterator",
     "ByteTokenizer",
     "NeedleTask",
     "SentencePieceTokenizer",
+    "Task",
     "TokenizedText",
     "Tokenizer",
     "documents",
     "load_saved_tokenizer",
     "load_tokenizer",
+    "make_task",
     "recall_batch",
     "train_batches",
 ]

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from memgpt_jax.config import DataConfig, NeedleConfig, RecallConfig, TextConfig, TrainingConfig
-from memgpt_jax.data.needle import NeedleTask
-from memgpt_jax.data.recall import recall_batch
+from memgpt_jax.config import TrainingConfig
+from memgpt_jax.config_data import DataConfig, TaskConfig, TextConfig
+from memgpt_jax.data.tasks import make_task
+from memgpt_jax.data.tasks.base import Batch
 from memgpt_jax.data.text import TokenizedText, documents, load_tokenizer
 from memgpt_jax.data.tokenizer import Tokenizer
 
-Batch = dict[str, np.ndarray]
-TASK_STREAM = 1  # keeps the seeds of training batches apart from seeds that a user gives to `recall_batch`
+TASK_STREAM = 1  # keeps the seeds of training batches apart from those of an evaluation
 
 
 class BatchIterator(Iterator[Batch]):
@@ -54,11 +54,10 @@ def train_batches(
     Text: each row is one stream of whole documents, one after the other without padding, which goes on from batch to
     batch. Rows share out the documents of the training split, and each shuffles its own anew in each epoch (all of
     them, where there are fewer documents than rows).
-    Recall: each row of each batch is a task of its own, L = context_length + query_length.
-    Needles: likewise, in text from a random place of the training split.
+    Tasks: each row of each batch is a task of its own.
 
     Args:
-        data_config: text, recall or needles.
+        data_config: text or a task.
         training_config: `batch_size` B and `sequence_length` L.
         seed: at least 0; all randomness follows from it.
         tokenizer: of the text; default: the one of the config.
@@ -67,11 +66,8 @@ def train_batches(
         ValueError: the corpus is refused.
     """
     batch_size, length = training_config.batch_size, training_config.sequence_length
-    if isinstance(data_config, RecallConfig):
-        source = f"{data_config}, {batch_size} rows, seed {seed}"
-        return _task_batches(lambda rng: recall_batch(data_config, rng, batch_size), source, seed)
-    if isinstance(data_config, NeedleConfig):
-        task = NeedleTask(data_config, "train", tokenizer)
+    if isinstance(data_config, TaskConfig):
+        task, length = make_task(data_config, "train", tokenizer), data_config.row_length or length
         source = f"{data_config}, {batch_size} rows of {length}, seed {seed}"
         return _task_batches(lambda rng: task.batch(rng, batch_size, length), source, seed)
     return _text_batches(data_config, training_config, seed, tokenizer or load_tokenizer(data_config))

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader
 
-from memgpt_jax.config import TextConfig
+from memgpt_jax.config_data import TextConfig
 from memgpt_jax.data import sources
 from memgpt_jax.data.progress import track
 

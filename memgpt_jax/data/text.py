@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from memgpt_jax.config import TextConfig
+from memgpt_jax.config_data import TextConfig
 from memgpt_jax.data.progress import track
 from memgpt_jax.data.sources import SPLITS, expand
 from memgpt_jax.data.tokenizer import (

@@ -1,6 +1,13 @@
 """Memory mechanisms, all behind the interface of `memgpt_jax.memory.base`."""
 
-from memgpt_jax.config import KVMemoryConfig, NoMemoryConfig
+import dataclasses
+import functools
+
+import jax
+from flax import nnx
+
+from memgpt_jax.config import ModelConfig
+from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig
 from memgpt_jax.memory.base import Memory
 from memgpt_jax.memory.kv import KVMemory
 from memgpt_jax.memory.none import NoMemory
@@ -9,12 +16,68 @@ MEMORIES = {
     "none": (NoMemoryConfig, NoMemory),
     "kv": (KVMemoryConfig, KVMemory),
 }
+"""The mechanisms by name. A mechanism of your own becomes `--model.memory NAME` by one more entry."""
+
+LARGEST = 2**30  # of the sizes that `match_state_bytes` tries
 
 
-def make_memory(config, **arguments) -> Memory:
-    """The mechanism that a memory config describes."""
+def make_memory(config: MemoryConfig, *, rngs: nnx.Rngs, **shapes) -> Memory:
+    """The mechanism that a memory config describes, sized to `match_state_bytes` where that is given.
+
+    Arguments:
+        config: of a mechanism in `MEMORIES`.
+        rngs: from which its parameters are drawn.
+        shapes: `d_model`, `segment_length` and `dtype`.
+
+    Raises:
+        ValueError: the config belongs to no mechanism, or its smallest state has more than `match_state_bytes`.
+    """
+    if getattr(config, "match_state_bytes", None) is not None:
+        config = _matched(config, **shapes)
+    return _module_class(config)(config, rngs=rngs, **shapes)
+
+
+def state_bytes(config: ModelConfig) -> int:
+    """Bytes of one layer's memory for one row. (The tokens of the open segment, [T, D], come on top in all.)"""
+    return _bytes(config.memory, d_model=config.d_model, segment_length=config.segment_length, dtype=config.dtype)
+
+
+def _module_class(config: MemoryConfig) -> type[Memory]:
     for config_class, module_class in MEMORIES.values():
         if type(config) is config_class:
-            return module_class(config, **arguments)
+            return module_class
     valid = ", ".join(config_class.__name__ for config_class, _ in MEMORIES.values())
     raise ValueError(f"unknown memory config {type(config).__name__}; valid: {valid}")
+
+
+@functools.lru_cache(maxsize=256)
+def _bytes(config: MemoryConfig, **shapes) -> int:
+    memory = nnx.eval_shape(lambda: make_memory(config, rngs=nnx.Rngs(0), **shapes))
+    state = jax.eval_shape(lambda: memory.init_state(1))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+
+@functools.lru_cache(maxsize=256)
+def _matched(config: MemoryConfig, **shapes) -> MemoryConfig:
+    """The config with the largest `memory_size` that its `match_state_bytes` allow."""
+    limit = config.match_state_bytes
+
+    def sized(size: int) -> MemoryConfig:
+        return dataclasses.replace(config, memory_size=size, match_state_bytes=None)
+
+    def fits(size: int) -> bool:
+        return _bytes(sized(size), **shapes) <= limit
+
+    low = max(1, getattr(config, "initial_entries", 0))
+    if not fits(low):
+        raise ValueError(
+            f"match_state_bytes={limit}: the smallest state of {type(config).__name__} has "
+            f"{_bytes(sized(low), **shapes)} bytes"
+        )
+    high = 2 * low
+    while high < LARGEST and fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:  # low fits, high does not
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return sized(low)

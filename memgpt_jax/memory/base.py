@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from memgpt_jax.config_memory import MemoryConfig
 from memgpt_jax.shapes import Array, Bool, Float, Int32
 
 State = Any  # a pytree of arrays of fixed shapes, each with the batch axis first
@@ -53,6 +54,18 @@ def where_rows(condition: Bool[Array, "B"], yes: State, no: State) -> State:
 class Memory(nnx.Module):
     """Base of every mechanism: implement `init_state`, `read` and `write`; override `sequence` with a parallel form."""
 
+    def __init__(self, config: MemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+        """Mechanisms create their parameters here, after a call of this.
+
+        Arguments:
+            config: the mechanism's own.
+            d_model: width D of the tokens that come in and of the reads that go out.
+            segment_length: tokens T of a segment.
+            dtype: compute type; parameters are float32.
+            rngs: from which parameters are drawn.
+        """
+        self.config, self.d_model, self.segment_length, self.dtype = config, d_model, segment_length, jnp.dtype(dtype)
+
     def init_state(self, batch_size: int) -> State:
         """An empty memory; it holds no parameters."""
         raise NotImplementedError
@@ -72,8 +85,9 @@ class Memory(nnx.Module):
         raise NotImplementedError
 
     def stats(self, state: State) -> dict[str, Array]:
-        """Measurements to log: occupancy, histogram of write gates, age of entries, bytes."""
-        return {}
+        """Measurements to log, such as occupancy, a histogram of write gates, age of entries; `bytes` per row."""
+        leaves = jax.tree.leaves(state)
+        return {"bytes": jnp.asarray(sum(leaf.nbytes // leaf.shape[0] for leaf in leaves), jnp.float32)}
 
     def segment(self, segment: Segment, state: State) -> tuple[Float[Array, "B T D"], State]:
         """Read for every token of a segment, then write the segment. The recurrent form, and the definition."""
@@ -97,12 +111,26 @@ class Memory(nnx.Module):
         return read, where_rows(segment.full, self.write(segment.x, state, live), state)
 
     def sequence(self, segments: Segment, state: State) -> tuple[Float[Array, "B S T D"], State]:
-        """`segment` over S segments (a `Segment` whose arrays have an S axis after the batch axis)."""
+        """`segment` over S segments (a `Segment` whose arrays have an S axis after the batch axis).
+
+        With `bptt_segments` = n, the gradient is cut in front of every (n + 1)-th segment of the call, so that it flows
+        through at most n of them.
+        """
+        return self.scan(segments, state, getattr(self.config, "bptt_segments", None))
+
+    def scan(
+        self, segments: Segment, state: State, bptt_segments: int | None = None
+    ) -> tuple[Float[Array, "B S T D"], State]:
+        """`sequence` in its recurrent form."""
         segments = jax.tree.map(lambda x: x.swapaxes(0, 1), segments)
 
-        def step(state, segment):
+        def step(carry, segment):
+            number, state = carry
+            if bptt_segments is not None:
+                cut = number % (bptt_segments + 1) == 0
+                state = jax.tree.map(lambda x: jnp.where(cut, jax.lax.stop_gradient(x), x), state)
             read, state = self.segment(segment, state)
-            return state, read
+            return (number + 1, state), read
 
-        state, reads = jax.lax.scan(step, state, segments)
+        (_, state), reads = jax.lax.scan(step, (jnp.int32(0), state), segments)
         return reads.swapaxes(0, 1), state

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config import KVMemoryConfig
+from memgpt_jax.config_memory import KVMemoryConfig
 from memgpt_jax.memory.base import Memory, Own, where_rows
 from memgpt_jax.ops import (
     Entries,
@@ -43,7 +43,7 @@ class KVMemory(Memory):
     """
 
     def __init__(self, config: KVMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
-        self.config, self.d_model, self.segment_length, self.dtype = config, d_model, segment_length, jnp.dtype(dtype)
+        super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
         heads, width = config.num_heads, config.head_dim
         normal = jax.nn.initializers.normal
 
@@ -134,7 +134,7 @@ class KVMemory(Memory):
         depends on what was read, and takes the scan over `segment`.
         """
         if self.config.evict == "least_read":
-            return super().sequence(segments, state)
+            return self.scan(segments, state)  # `_source` cuts gradients, by age
         batch, num_segments, length, width = segments.x.shape
         per_segment = (batch, num_segments, length)
         resets = jnp.cumsum(segments.reset, axis=2, dtype=jnp.int32)  # within the segment
@@ -227,8 +227,7 @@ class KVMemory(Memory):
             "occupancy": jnp.sum(valid) / max(1, valid.size),
             "write_gate_histogram": histogram / jnp.maximum(jnp.sum(valid), 1),
             "age_mean": jnp.sum(entries.age.astype(jnp.float32) * valid) / jnp.maximum(jnp.sum(valid), 1),
-            "bytes": jnp.asarray(sum(x.nbytes for x in jax.tree.leaves(state)) / max(1, valid.shape[0]), jnp.float32),
-        }
+        } | super().stats(state)
 
     def _unit(self, x):
         """Unit length in float32, or unchanged without qk_norm."""

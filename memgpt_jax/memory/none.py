@@ -2,15 +2,11 @@
 
 import jax.numpy as jnp
 
-from memgpt_jax.config import NoMemoryConfig
 from memgpt_jax.memory.base import Memory
 
 
 class NoMemory(Memory):
     """Reads 0 and stores nothing. State: 0 bytes."""
-
-    def __init__(self, config: NoMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs):
-        pass
 
     def init_state(self, batch_size):
         return ()

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config import ModelConfig, NoMemoryConfig
+from memgpt_jax.config import ModelConfig
+from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.memory.stream import Promise, StreamState
 from memgpt_jax.models.layers import FeedForward, SelfAttention, WindowCache, dropout, linear, norm
 from memgpt_jax.models.memory_layer import MemoryLayer, NoMemoryLayer

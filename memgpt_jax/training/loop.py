@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from memgpt_jax import data, models
-from memgpt_jax.config import ExperimentConfig, NeedleConfig
+from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config_data import TaskConfig
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.errors import RunError
 from memgpt_jax.training.metrics import MetricsLog, Reporter, read_metrics
@@ -76,7 +77,7 @@ def load_tokenizer(config: ExperimentConfig, workdir: Path, resumed: bool) -> An
     if resumed:
         return data.load_saved_tokenizer(workdir / "tokenizer")
     tokenizer = data.load_tokenizer(config.text)
-    answers = config.data.num_words if isinstance(config.data, NeedleConfig) else 0
+    answers = config.data.num_ids if isinstance(config.data, TaskConfig) else 0
     needed = tokenizer.vocab_size + answers
     if needed > config.model.vocab_size:
         raise RunError(

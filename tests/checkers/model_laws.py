@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from memory_laws import difference
 
-from memgpt_jax.config import KVMemoryConfig, ModelConfig
+from memgpt_jax.config import ModelConfig
+from memgpt_jax.config_memory import KVMemoryConfig
 from memgpt_jax.models import apply, init, init_state
 
 BATCH = 2

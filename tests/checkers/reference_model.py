@@ -7,7 +7,7 @@ import reference_ops as reference
 from reference_memory import ReferenceKVMemory
 from reference_ops import f64
 
-from memgpt_jax.config import KVMemoryConfig
+from memgpt_jax.config_memory import KVMemoryConfig
 
 
 class ReferenceDecoder:

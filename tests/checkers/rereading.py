@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax import models
-from memgpt_jax.config import KVMemoryConfig, ModelConfig
+from memgpt_jax.config import ModelConfig
+from memgpt_jax.config_memory import KVMemoryConfig
 from memgpt_jax.data import ByteTokenizer
 
 CONFIG = ModelConfig(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from memgpt_jax.config import TextConfig
+from memgpt_jax.config_data import TextConfig
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from memgpt_jax.config import RecallConfig, TrainingConfig
+from memgpt_jax.config import TrainingConfig
+from memgpt_jax.config_data import RecallConfig
 from memgpt_jax.data import documents, load_tokenizer, train_batches
 
 TEXTS = ["x" * n + chr(97 + n) for n in (0, 1, 2, 6, 7, 8, 9, 15, 16, 17, 23, 40)]  # about 8, the length of a batch

@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 import tensorflow_datasets as tfds
 
-from memgpt_jax.config import TextConfig
+from memgpt_jax.config_data import TextConfig
 from memgpt_jax.data.corpora import Stdlib, open_corpus
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memgpt_jax.config import TextConfig
+from memgpt_jax.config_data import TextConfig
 from memgpt_jax.data import documents, load_tokenizer
 from memgpt_jax.data.tokenizer import ByteTokenizer, train_sentencepiece
 
@@ -114,7 +114,7 @@ def test_a_failed_preparation_leaves_nothing(folder_config, monkeypatch):
 def test_processes_prepare_the_same_corpus_at_once(folder_config):
     config = folder_config()
     code = (
-        "from memgpt_jax.config import TextConfig; from memgpt_jax.data import *; "
+        "from memgpt_jax.config_data import TextConfig; from memgpt_jax.data import *; "
         f"import sys; c = {config!r}; print(len(documents(c, sys.argv[1], load_tokenizer(c))))"
     )
     commands = [[sys.executable, "-c", code, split] for split in ("train", "train", "valid")]

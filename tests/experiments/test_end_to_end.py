@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
-from memgpt_jax.config import *
+from memgpt_jax.config import (*)
 
 def config():
     return ExperimentConfig(

@@ -5,7 +5,7 @@ import pytest
 from coverings import covering, name_of
 from model_laws import build, tiny
 
-from memgpt_jax.config import KVMemoryConfig
+from memgpt_jax.config_memory import KVMemoryConfig
 from memgpt_jax.generation import generate
 
 OPTIONS = {

@@ -23,7 +23,8 @@ from memory_laws import (
     state_after,
 )
 
-from memgpt_jax.memory import MEMORIES, NoMemory, make_memory
+from memgpt_jax.config import ModelConfig
+from memgpt_jax.memory import MEMORIES, NoMemory, make_memory, state_bytes
 from memgpt_jax.memory.stream import stream
 
 SMALL = {"memory_size": 7, "num_heads": 2, "head_dim": 4, "initial_entries": 2}
@@ -248,6 +249,21 @@ def test_stats_are_finite_numbers(name, built):
         assert all(np.all(np.isfinite(np.asarray(value))) for value in stats.values())
 
 
+@every_real_memory
+def test_the_size_follows_from_state_bytes(name):
+    model = ModelConfig(d_model=WIDTH, num_heads=1, segment_length=SEGMENT, memory=small(name))
+    state = nnx.merge(*build(small(name))).init_state(3)
+    assert 3 * state_bytes(model) == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    sized = lambda **sizes: state_bytes(dataclasses.replace(model, memory=small(name, **sizes)))  # noqa: E731
+    for size in (SMALL["memory_size"], 100):
+        exact = sized(memory_size=size)
+        assert sized(match_state_bytes=exact) == exact
+        assert sized(match_state_bytes=exact + 1) == exact
+        assert sized(match_state_bytes=exact - 1) < exact
+    with pytest.raises(ValueError, match=r"match_state_bytes=0: the smallest state of \w+ has \d+ bytes"):
+        sized(match_state_bytes=0)
+
+
 @pytest.mark.parametrize("segments", [0, 1, 2])
 @pytest.mark.parametrize("name", [name for name, (config, _) in MEMORIES.items() if hasattr(config(), "bptt_segments")])
 def test_bptt_segments_cuts_exactly(name, segments):
@@ -255,7 +271,7 @@ def test_bptt_segments_cuts_exactly(name, segments):
     x, _ = random_inputs(9, 1, LENGTH)
     nothing = jnp.zeros((1, LENGTH), bool)
     distance = by_segment_distance(influence(lambda x: runner(graph)(params, x, nothing, ~nothing, None)[0], x))
-    assert np.all(distance[: segments + 1] > 1e-4)
+    assert np.all(distance[1 : segments + 1] > 1e-4)
     assert np.all(distance[segments + 1 :] == 0)
 
 

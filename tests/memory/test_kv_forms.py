@@ -7,7 +7,7 @@ import pytest
 from coverings import covering, name_of
 from memory_laws import SEGMENT, WIDTH, build, difference, random_inputs, sequence_forms
 
-from memgpt_jax.config import KVMemoryConfig
+from memgpt_jax.config_memory import KVMemoryConfig
 
 OPTIONS = {
     "gate": ["log_bias", "scale"],

@@ -9,7 +9,7 @@ from coverings import covering, name_of
 from memory_laws import SEGMENT, build, difference, random_inputs, runner
 from reference_memory import ReferenceKVMemory
 
-from memgpt_jax.config import KVMemoryConfig
+from memgpt_jax.config_memory import KVMemoryConfig
 from memgpt_jax.memory import kv
 
 OPTIONS = {

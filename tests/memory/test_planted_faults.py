@@ -19,7 +19,7 @@ from memory_laws import (
     state_after,
 )
 
-from memgpt_jax.config import KVMemoryConfig
+from memgpt_jax.config_memory import KVMemoryConfig
 from memgpt_jax.memory import Memory, kv, stream
 
 BATCH, LENGTH = 2, 3 * SEGMENT

@@ -21,7 +21,7 @@ from model_laws import (
     token_influence,
 )
 
-from memgpt_jax.config import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.models import apply
 
 # Everything that stands in the way of a law: own-segment reads, initial entries, statistics of reads, a long

@@ -12,7 +12,8 @@ from flax import nnx
 from memory_laws import difference
 from model_laws import BATCH, build, built, stream_inputs, tiny
 
-from memgpt_jax.config import KVMemoryConfig, ModelConfig, NoMemoryConfig
+from memgpt_jax.config import ModelConfig
+from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.models import MemGPT, apply, diagnostics, init, init_state, merge, score_tokens, split
 from memgpt_jax.models.layers import dropout
 

@@ -17,7 +17,7 @@ from model_laws import (
 )
 from reference_model import ReferenceDecoder
 
-from memgpt_jax.config import NoMemoryConfig
+from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.models import decoder, layers, memory_layer
 
 LENGTH = 12

@@ -10,7 +10,7 @@ from coverings import covering, name_of
 from model_laws import BATCH, built, perturbation_violation, ragged_violation, stream_inputs, streaming_violation, tiny
 from reference_model import ReferenceDecoder
 
-from memgpt_jax.config import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
 
 MODEL_OPTIONS = {
     "fusion": ["gated", "gated_heads", "concat", "add"],

@@ -4,15 +4,9 @@ import dataclasses
 
 import pytest
 
-from memgpt_jax.config import (
-    EvaluationConfig,
-    ExperimentConfig,
-    KVMemoryConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RecallConfig,
-    TrainingConfig,
-)
+from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config_data import RecallConfig
+from memgpt_jax.config_memory import KVMemoryConfig
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from memgpt_jax.config import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.training import RunError, load
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.state import create

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from memgpt_jax import data
-from memgpt_jax.config import NoMemoryConfig, TextConfig
+from memgpt_jax.config_data import TextConfig
+from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.training import RunError, load, loop, read_metrics, train
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.metrics import MetricsLog

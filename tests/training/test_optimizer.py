@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from memgpt_jax import models
-from memgpt_jax.config import KVMemoryConfig, ModelConfig, OptimizerConfig
+from memgpt_jax.config import ModelConfig, OptimizerConfig
+from memgpt_jax.config_memory import KVMemoryConfig
 from memgpt_jax.training.optimizer import decays, is_gate, learning_rate_schedule, make_optimizer, parameter_names
 
 PARAMS = {

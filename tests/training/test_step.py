@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from memgpt_jax import data, models
-from memgpt_jax.config import NoMemoryConfig
+from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.training.metrics import fault, summary
 from memgpt_jax.training.optimizer import parameter_names
 from memgpt_jax.training.state import create

@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from memgpt_jax.config import ExperimentConfig, ModelConfig, NeedleConfig, TrainingConfig
+from memgpt_jax.config import ExperimentConfig, ModelConfig, TrainingConfig
+from memgpt_jax.config_data import NeedleConfig
 from memgpt_jax.data import ByteTokenizer, NeedleTask, train_batches
-from memgpt_jax.data.needle import find_words
+from memgpt_jax.data.tasks.needle import find_words
 from memgpt_jax.training import RunError, train
 
 TEXT = "".join(f"Line {number} of a story, 0123456789.\n" for number in range(40))

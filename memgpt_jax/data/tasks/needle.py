@@ -11,24 +11,21 @@ import re
 
 import numpy as np
 
-from memgpt_jax.config import NeedleConfig
-from memgpt_jax.data.recall import choose
+from memgpt_jax.config_data import NeedleConfig
+from memgpt_jax.data.tasks.base import Task, choose, scored_rows
 from memgpt_jax.data.text import documents, load_tokenizer
 from memgpt_jax.data.tokenizer import Tokenizer
 
 BEFORE, BETWEEN, AFTER = "\nThe key of", " is", ".\n"
 
 
-class NeedleTask:
+class NeedleTask(Task):
     """The task on one split of a corpus. A sentence has `sentence_length` tokens, the answer at place `answer`."""
 
     def __init__(self, config: NeedleConfig, split: str, tokenizer: Tokenizer | None = None):
-        """Args: tokenizer: of the text; default: the one of the config.
-
-        Raises `ValueError` where the corpus is refused or the tokenizer has too few words that are one token.
-        """
+        """Raises `ValueError` where the corpus is refused or the tokenizer has too few words that are one token."""
+        super().__init__(config, split, tokenizer)
         tokenizer = tokenizer or load_tokenizer(config.text)
-        self.config = config
         self.token_bytes = np.pad(tokenizer.token_bytes, (0, config.num_words))
         self.flat = documents(config.text, split, tokenizer).flat
         self.keys, space = find_words(tokenizer, config.num_words)
@@ -39,17 +36,8 @@ class NeedleTask:
         self.sentence_length = len(self.sentence)
         self.key, self.answer = np.flatnonzero(self.sentence == unknown).tolist()
 
-    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> dict[str, np.ndarray]:
-        """A batch of tasks of L = `length` tokens a row: text with needles, `gap_length` tokens of text, questions.
-
-        Args:
-            rng: a generator, or its seed.
-            batch_size: rows B.
-            length: L.
-
-        Returns:
-            As `recall_batch`: `tokens`, `targets` [B, L] int32, `reset` [B, L] bool (true at position 0), `weights`
-            [B, L] float32 (1 where the target is an answer), `target_bytes` [B, L] int32.
+    def batch(self, rng, batch_size, length):
+        """`Task.batch`; a row is text with needles, `gap_length` tokens of text, questions.
 
         Raises:
             ValueError: a row cannot hold the needles, the gap and the questions.
@@ -61,18 +49,9 @@ class NeedleTask:
         questions, scored = self.questions(asked)
         context = self.hide(rng, facts, length - questions.shape[1])
         tokens = np.concatenate([context, questions, self.sentence[None, :1].repeat(batch_size, 0)], axis=1)
-        reset = np.zeros((batch_size, length), bool)
-        reset[:, 0] = True
         weights = np.zeros((batch_size, length), np.float32)
         weights[:, context.shape[1] - 1 : -1] = scored
-        targets = tokens[:, 1:]
-        return {
-            "tokens": tokens[:, :-1],
-            "targets": targets,
-            "reset": reset,
-            "weights": weights,
-            "target_bytes": self.token_bytes[targets],
-        }
+        return scored_rows(tokens, weights, self.token_bytes[tokens[:, 1:]])
 
     def facts(self, rng: np.random.Generator, batch_size: int) -> np.ndarray:
         """[B, num_needles, sentence_length] sentences about distinct keys, with distinct values."""

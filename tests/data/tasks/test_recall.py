@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from memgpt_jax.config import RecallConfig
+from memgpt_jax.config_data import RecallConfig
 from memgpt_jax.data import recall_batch
 
 CONFIGS = [
@@ -30,7 +30,7 @@ def test_labels_by_brute_force(config):
             token = tokens[position]
             if token >= first_key:
                 value = tokens[position + 1]
-                assert first_key <= token < first_value <= value < config.vocab_size
+                assert first_key <= token < first_value <= value < config.num_ids
                 assert token not in stored and value not in stored.values()
                 stored[token] = value
                 position += 1

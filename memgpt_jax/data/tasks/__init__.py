@@ -1,0 +1,23 @@
+"""Tasks that ask for what was read before, all behind the interface of `memgpt_jax.data.tasks.base`."""
+
+from memgpt_jax.config_data import NeedleConfig, RecallConfig, TaskConfig
+from memgpt_jax.data.tasks.base import Task
+from memgpt_jax.data.tasks.needle import NeedleTask
+from memgpt_jax.data.tasks.recall import RecallTask, recall_batch
+
+TASKS = {
+    RecallConfig: RecallTask,
+    NeedleConfig: NeedleTask,
+}
+"""The task of each config. A task of your own is one more entry."""
+
+
+def make_task(config: TaskConfig, split: str, tokenizer=None) -> Task:
+    """The task that a config describes, on one split; `ValueError` if there is none or it refuses its data."""
+    if type(config) not in TASKS:
+        valid = ", ".join(cls.__name__ for cls in TASKS)
+        raise ValueError(f"unknown task config {type(config).__name__}; valid: {valid}")
+    return TASKS[type(config)](config, split, tokenizer)
+
+
+__all__ = ["TASKS", "NeedleTask", "RecallTask", "Task", "make_task", "recall_batch"]
