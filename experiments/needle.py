@@ -60,7 +60,10 @@ def recall_of_run(workdir: Path, arguments: Arguments, progress: Progress):
     bar = progress.add_task(str(workdir), total=max(arguments.lengths))
     tokenizer = data.load_saved_tokenizer(workdir / "tokenizer")
     advance = lambda tokens: progress.update(bar, completed=tokens)  # noqa: E731
-    return config, needle_stream(config, saved.params, arguments.lengths, tokenizer, advance)
+    try:
+        return config, needle_stream(config, saved.params, arguments.lengths, tokenizer, advance)
+    except ValueError as error:  # too many needles for a chunk, or a corpus that is not there
+        raise RunError(str(error)) from error
 
 
 def label(runs: list[str]) -> str:

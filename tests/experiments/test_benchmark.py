@@ -1,19 +1,24 @@
-"""A stream of a million tokens: one compilation, flat memory, flat time."""
+"""A stream of a million tokens: one compilation, flat memory, flat time; and how speeds are compared."""
 
 import importlib.util
+import time
 from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).resolve().parents[2] / "experiments" / "benchmark.py"
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    spec = importlib.util.spec_from_file_location("benchmark", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("benchmark")
 
 
 @pytest.mark.parametrize("by_token", [False, True], ids=["read", "written"])
@@ -30,3 +35,10 @@ def test_a_million_tokens(benchmark, by_token):
     assert found["compilations"] == 1
     assert found["growth"] <= 16
     assert found["milliseconds"][9] <= 1.1 * found["milliseconds"][1]
+
+
+def test_speeds_are_relative_to_the_reference(monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    compare = script("benchmark_mechanisms").relative_speed
+    fast, slow = (lambda seconds=seconds: time.sleep(seconds) for seconds in (0.02, 0.06))
+    assert 0.2 < compare(slow, fast, rounds=2) < 0.5
