@@ -1,0 +1,28 @@
+"""Variable tracking: what a variable holds, over chains of assignments in noise.
+
+Command: python experiments/train.py tracking --workdir runs/tracking
+Time:    TIME
+Result:  RESULT
+"""
+
+from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config_memory import KVMemoryConfig
+from memgpt_jax.config_tasks import TrackingConfig
+
+
+def config() -> ExperimentConfig:
+    data = TrackingConfig(context_length=120, num_questions=2)
+    return ExperimentConfig(
+        model=ModelConfig(
+            vocab_size=data.num_ids,
+            d_model=64,
+            num_layers=3,
+            num_heads=4,
+            window_size=16,
+            segment_length=16,
+            memory=KVMemoryConfig(memory_size=128, temperature=20.0),
+        ),
+        data=data,
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
+        training=TrainingConfig(steps=600, batch_size=32, sequence_length=data.row_length, carry_state=False),
+    )
