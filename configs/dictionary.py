@@ -11,7 +11,7 @@ from memgpt_jax.config_tasks import DictionaryConfig
 
 
 def config() -> ExperimentConfig:
-    data = DictionaryConfig(num_entries=24, num_questions=8)
+    data = DictionaryConfig(num_entries=16, num_questions=8)
     return ExperimentConfig(
         model=ModelConfig(
             vocab_size=data.num_ids,
@@ -24,5 +24,5 @@ def config() -> ExperimentConfig:
         ),
         data=data,
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
-        training=TrainingConfig(steps=400, batch_size=32, sequence_length=data.row_length, carry_state=False),
+        training=TrainingConfig(steps=250, batch_size=32, sequence_length=data.row_length, carry_state=False),
     )

@@ -24,5 +24,5 @@ def config() -> ExperimentConfig:
         ),
         data=data,
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
-        training=TrainingConfig(steps=300, batch_size=32, sequence_length=data.row_length, carry_state=False),
+        training=TrainingConfig(steps=200, batch_size=32, sequence_length=data.row_length, carry_state=False),
     )

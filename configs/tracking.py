@@ -11,7 +11,7 @@ from memgpt_jax.config_tasks import TrackingConfig
 
 
 def config() -> ExperimentConfig:
-    data = TrackingConfig(context_length=120, num_questions=2)
+    data = TrackingConfig(context_length=114, num_questions=2)
     return ExperimentConfig(
         model=ModelConfig(
             vocab_size=data.num_ids,
@@ -24,5 +24,5 @@ def config() -> ExperimentConfig:
         ),
         data=data,
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
-        training=TrainingConfig(steps=600, batch_size=32, sequence_length=data.row_length, carry_state=False),
+        training=TrainingConfig(steps=400, batch_size=32, sequence_length=data.row_length, carry_state=False),
     )

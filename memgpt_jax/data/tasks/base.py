@@ -28,9 +28,10 @@ class Task:
             length: tokens L of a row.
 
         Returns:
-            `tokens`, `targets` [B, L] int32; `reset` [B, L] bool, true at position 0; `weights` [B, L] float32, 1 where
-            the target is an answer that is scored; `target_bytes` [B, L] int32, the UTF-8 bytes that the target stands
-            for, 0 where it is no text.
+            `tokens`, `targets` [B, L] int32, the targets being the next tokens but for answers that the row does not
+            show; `reset` [B, L] bool, true at position 0; `weights` [B, L] float32, 1 where the target is an answer
+            that is scored; `target_bytes` [B, L] int32, the UTF-8 bytes that the target stands for, 0 where it is no
+            text.
         """
         raise NotImplementedError
 
