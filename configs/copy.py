@@ -1,8 +1,10 @@
 """Copy: give back up to 31 symbols that the window no longer holds.
 
 Command: python experiments/train.py copy --workdir runs/copy
-Time:    TIME
-Result:  RESULT
+         python experiments/evaluate.py runs/copy --lengths 15 31 63 127 --memory-size 256
+Time:    47 s of CPU time (Python 3.11, jax 0.10.2, one core of an AMD EPYC, shared)
+Result:  accuracy 0.981 (seed 0, 2,116 symbols); seeds 1 and 2, and other lengths, are not measured yet. Chance is
+         1/64 = 0.016
 """
 
 from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig

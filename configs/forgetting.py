@@ -1,8 +1,8 @@
-"""Forgetting: 8 keys, 8 of whose values are rewritten; the last value counts.
+"""Forgetting: 8 keys and 8 rewrites, each of a random key with a new value; the last value counts.
 
 Command: python experiments/train.py forgetting --workdir runs/forgetting
-Time:    TIME
-Result:  RESULT
+Time:    69 s of CPU time (Python 3.11, jax 0.10.2, one core of an AMD EPYC, shared)
+Result:  accuracy 0.995 (seed 0, 1,024 answers); seeds 1 and 2 are not measured yet. Chance is 1/128 = 0.008
 """
 
 from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig

@@ -1,8 +1,8 @@
 """Multi-query associative recall: 8 pairs, asked for at random later places.
 
 Command: python experiments/train.py mqar --workdir runs/mqar
-Time:    TIME
-Result:  RESULT
+Time:    36 s of CPU time (Python 3.11, jax 0.10.2, one core of an AMD EPYC, shared)
+Result:  accuracy 1.000 (seed 0, 1,024 answers); seeds 1 and 2 are not measured yet. Chance is 1/128 = 0.008
 """
 
 from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig

@@ -1,8 +1,8 @@
-"""Variable tracking: what a variable holds, over chains of assignments in noise.
+"""Variable tracking: what a variable holds, up to one hop from its value, in noise.
 
 Command: python experiments/train.py tracking --workdir runs/tracking
-Time:    TIME
-Result:  RESULT
+Time:    not measured yet
+Result:  not measured yet
 """
 
 from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
@@ -11,12 +11,12 @@ from memgpt_jax.config_tasks import TrackingConfig
 
 
 def config() -> ExperimentConfig:
-    data = TrackingConfig(context_length=114, num_questions=2)
+    data = TrackingConfig(num_chains=4, num_hops=1, num_questions=4, context_length=100)
     return ExperimentConfig(
         model=ModelConfig(
             vocab_size=data.num_ids,
             d_model=64,
-            num_layers=3,
+            num_layers=2,
             num_heads=4,
             window_size=16,
             segment_length=16,
@@ -24,5 +24,5 @@ def config() -> ExperimentConfig:
         ),
         data=data,
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
-        training=TrainingConfig(steps=400, batch_size=32, sequence_length=data.row_length, carry_state=False),
+        training=TrainingConfig(steps=250, batch_size=32, sequence_length=data.row_length, carry_state=False),
     )
