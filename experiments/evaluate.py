@@ -2,12 +2,16 @@
 
     python experiments/evaluate.py runs/stdlib runs/stdlib_none --memory-size 0 256 1024
     python experiments/evaluate.py runs/recall --memory-size 1024 --change data.context_length=1024
+    python experiments/evaluate.py runs/copy-0 runs/copy-1 runs/copy-2 --lengths 20 40 80 160
 
-All results together go to `comparison.json` and `comparison.png`, in the folder of the first run or in `--output`.
+`--lengths` reads generated tasks at other lengths than that of training, and plots accuracy against length; runs whose
+configs differ in nothing but the seed become one line. All results together go to `comparison.json` and
+`comparison.png`, in the folder of the first run or in `--output`.
 """
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,11 +23,13 @@ from rich.table import Table
 from memgpt_jax import data
 from memgpt_jax.command_line import one_line_errors, override, parse_arguments, sweep, sweep_words
 from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config_data import TaskConfig
 from memgpt_jax.evaluate import evaluate
-from memgpt_jax.plots import plot_curves
+from memgpt_jax.plots import label_of_seeds, plot_curves, plot_recall
 from memgpt_jax.training import RunError, checkpoint
 
 COLUMNS = (
+    "length",
     "bits_per_byte",
     "accuracy",
     "answers",
@@ -45,6 +51,8 @@ class Arguments:
     """Which checkpoint; default: the latest."""
     memory_size: tuple[int, ...] = ()
     """Read with memories of these sizes; default: the size of training. Runs without memory are read as they are."""
+    lengths: tuple[int, ...] = ()
+    """Read the runs' tasks at these lengths, in the task's own unit: symbols to copy, items, definitions, tokens."""
     split: Literal["valid", "test"] | None = None
     """Which split."""
     max_documents: int | None = None
@@ -77,19 +85,32 @@ def with_memory_size(config: ExperimentConfig, size: int) -> ExperimentConfig:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, memory=memory))
 
 
-def evaluate_run(workdir: Path, arguments: Arguments) -> dict[str, dict]:
-    """Results of one run by label, one for each memory size."""
+def with_length(config: ExperimentConfig, workdir: Path, length: int) -> ExperimentConfig:
+    """The same experiment, with its task at another length; `RunError` if that cannot be."""
+    if not isinstance(config.data, TaskConfig) or not config.data.length_fields:
+        raise RunError(
+            f"{workdir} was trained on {type(config.data).__name__}, which has no length that --lengths could set"
+        )
+    try:
+        return dataclasses.replace(config, data=config.data.at_length(length))
+    except ValueError as error:
+        raise RunError(f"{workdir} at length {length}: {error}") from None
+
+
+def evaluate_run(workdir: Path, arguments: Arguments) -> Iterator[tuple[str, ExperimentConfig, dict]]:
+    """(label behind the run's name, config, result) of each memory size and length; results say their length."""
     saved = checkpoint.load(workdir, arguments.step)
     config = settings_of(saved.config, arguments)
     for words in map(sweep_words, sweep(arguments.change)):
         config = override(config, words)
     tokenizer = data.load_saved_tokenizer(workdir / "tokenizer") if config.text else None
-    if not hasattr(config.model.memory, "memory_size") or not arguments.memory_size:
-        return {str(workdir): evaluate(config, saved.params, tokenizer)}
-    return {
-        f"{workdir} memory {size}": evaluate(with_memory_size(config, size), saved.params, tokenizer)
-        for size in arguments.memory_size
-    }
+    sizes = arguments.memory_size if hasattr(config.model.memory, "memory_size") else ()
+    for label, sized in {f" memory {size}": with_memory_size(config, size) for size in sizes}.items() or [("", config)]:
+        for length in arguments.lengths:
+            result = evaluate(with_length(sized, workdir, length), saved.params, tokenizer)
+            yield label, sized, {"length": length} | result
+        if not arguments.lengths:
+            yield label, sized, evaluate(sized, saved.params, tokenizer)
 
 
 def results_table(results: dict[str, dict]) -> Table:
@@ -113,9 +134,12 @@ def number(value: float | int | None) -> str:
 @one_line_errors(RunError)
 def main() -> None:
     arguments = parse_arguments(Arguments, __doc__)
-    results = {}
+    results, lines = {}, {}  # lines: {(config, label): {run: results by length}}
     for workdir in arguments.workdirs:
-        results |= evaluate_run(workdir, arguments)
+        for label, config, result in evaluate_run(workdir, arguments):
+            results[f"{workdir}{label}" + (f" length {result['length']}" if arguments.lengths else "")] = result
+            line = lines.setdefault((dataclasses.replace(config, seed=0), label), {})
+            line.setdefault(str(workdir), []).append(result)
     Console().print(results_table(results))
     output = arguments.output or arguments.workdirs[0]
     output.mkdir(parents=True, exist_ok=True)
@@ -123,6 +147,10 @@ def main() -> None:
     curves = {label: [result["curve"]] for label, result in results.items() if "curve" in result}
     if curves:
         plot_curves(curves, output / "comparison.png", "Held-out documents, each from an empty memory")
+    if arguments.lengths:
+        plotted = {label_of_seeds([*runs]) + label: [*runs.values()] for (_, label), runs in lines.items()}
+        unit = ", ".join(dict.fromkeys(config.data.length_fields[-1] for config, _ in lines))
+        plot_recall(plotted, output / "comparison.png", "Generated tasks at other lengths than in training", unit)
 
 
 if __name__ == "__main__":

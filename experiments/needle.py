@@ -21,7 +21,7 @@ from memgpt_jax import data
 from memgpt_jax.command_line import one_line_errors, override, parse_arguments, sweep, sweep_words
 from memgpt_jax.config_data import NeedleConfig
 from memgpt_jax.needle_stream import needle_stream
-from memgpt_jax.plots import plot_recall
+from memgpt_jax.plots import label_of_seeds, plot_recall
 from memgpt_jax.training import RunError, checkpoint
 
 
@@ -66,11 +66,6 @@ def recall_of_run(workdir: Path, arguments: Arguments, progress: Progress):
         raise RunError(str(error)) from error
 
 
-def label(runs: list[str]) -> str:
-    """The folder of one run; of several, the first one's without its number."""
-    return runs[0] if len(runs) == 1 else runs[0].rstrip("0123456789").rstrip("-_=,")
-
-
 @one_line_errors(RunError)
 def main() -> None:
     arguments = parse_arguments(Arguments, __doc__)
@@ -88,7 +83,7 @@ def main() -> None:
     output = arguments.output or arguments.workdirs[0]
     output.mkdir(parents=True, exist_ok=True)
     (output / "needle.json").write_text(json.dumps(results, indent=2) + "\n")
-    lines = {label(runs): [results[run] for run in runs] for runs in groups.values()}
+    lines = {label_of_seeds(runs): [results[run] for run in runs] for runs in groups.values()}
     plot_recall(lines, output / "needle.png", "Needles in the first chunk, asked for after held-out text")
 
 

@@ -6,6 +6,14 @@ import memgpt_jax as mg
 from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config_data import NeedleConfig, RecallConfig, TextConfig
 from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, SizedMemoryConfig
+from memgpt_jax.config_tasks import (
+    CopyConfig,
+    DictionaryConfig,
+    ItemRecallConfig,
+    MQARConfig,
+    NoiseNeedleConfig,
+    TrackingConfig,
+)
 from memgpt_jax.generation import Sampling, Session, generate
 from memgpt_jax.memory import MEMORIES, Memory, state_bytes
 from memgpt_jax.models import (
@@ -29,12 +37,19 @@ __all__ = [  # noqa: RUF022 — in groups
     "ExperimentConfig",
     "KVMemoryConfig",
     "ModelConfig",
-    "NeedleConfig",
     "NoMemoryConfig",
     "OptimizerConfig",
-    "RecallConfig",
     "TextConfig",
     "TrainingConfig",
+    # tasks
+    "CopyConfig",
+    "DictionaryConfig",
+    "ItemRecallConfig",
+    "MQARConfig",
+    "NeedleConfig",
+    "NoiseNeedleConfig",
+    "RecallConfig",
+    "TrackingConfig",
     # memory mechanisms
     "MEMORIES",
     "Memory",

@@ -1,7 +1,7 @@
 """Configurations of what a model is trained on: text, recall, needles in text."""
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, Self
 
 from memgpt_jax.checks import check, check_literals
 
@@ -45,6 +45,13 @@ class TaskConfig:
 
     text: ClassVar[TextConfig | None] = None
     """The corpus that the task hides something in, if there is one."""
+    length_fields: ClassVar[tuple[str, ...]] = ()
+    """The fields that say how long the task is, in its own unit; token ids and parameters do not depend on them."""
+
+    def at_length(self, length: int) -> Self:
+        """The same task with its length fields set; `ValueError` if it has none, or it cannot be that long."""
+        check(bool(self.length_fields), f"{type(self).__name__} has no field that is its length")
+        return replace(self, **dict.fromkeys(self.length_fields, length))
 
     @property
     def num_ids(self) -> int:
@@ -61,8 +68,12 @@ class TaskConfig:
 class RecallConfig(TaskConfig):
     """Associative recall: key-value pairs among filler, then, in the last segment, keys whose values are asked for."""
 
+    length_fields: ClassVar[tuple[str, ...]] = ("context_length",)
+
     num_pairs: int = 8
-    """Pairs k v hidden in each context."""
+    """Keys hidden in each context, each in a pair k v."""
+    num_rewrites: int = 0
+    """Further pairs, of keys that have one already, with a new value: the last one counts."""
     num_keys: int = 64
     """Size of the key alphabet; keys of one context are distinct."""
     num_values: int = 64
@@ -79,15 +90,17 @@ class RecallConfig(TaskConfig):
     def __post_init__(self):
         for name in ("num_pairs", "num_keys", "num_values", "num_fillers", "context_length", "query_length"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        check(self.gap_length >= 0, f"gap_length must be at least 0, got {self.gap_length}")
+        for name in ("gap_length", "num_rewrites"):
+            check(getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}")
         check(
-            self.num_pairs <= min(self.num_keys, self.num_values),
-            f"num_pairs={self.num_pairs} must be at most num_keys={self.num_keys} and num_values={self.num_values}",
+            self.num_pairs <= self.num_keys and self.num_pairs + self.num_rewrites <= self.num_values,
+            f"num_pairs={self.num_pairs} must be at most num_keys={self.num_keys}, and with num_rewrites="
+            f"{self.num_rewrites} at most num_values={self.num_values}",
         )
         check(
-            2 * self.num_pairs <= self.context_length - self.gap_length,
+            2 * (self.num_pairs + self.num_rewrites) <= self.context_length - self.gap_length,
             f"context_length={self.context_length} less gap_length={self.gap_length} cannot hold "
-            f"num_pairs={self.num_pairs} pairs of two tokens",
+            f"num_pairs={self.num_pairs} and num_rewrites={self.num_rewrites} pairs of two tokens",
         )
         check(
             self.query_length % 2 == 0 and 2 <= self.query_length <= 2 * self.num_pairs,

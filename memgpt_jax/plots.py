@@ -55,21 +55,33 @@ def plot_ablation(
     save(figure, path)
 
 
-def plot_recall(lines: Mapping[str, Sequence[Sequence[dict]]], path: str | Path, title: str = "") -> None:
-    """Accuracy against the tokens read, one line for each label, seeds as error bars.
+def plot_recall(
+    lines: Mapping[str, Sequence[Sequence[dict]]],
+    path: str | Path,
+    title: str = "",
+    x_label: str = "tokens of the stream",
+) -> None:
+    """Accuracy against a length, one line for each label, seeds as error bars.
 
     `lines` maps a label to one list of `{length, accuracy, ...}` (see `needle_stream`) for each seed.
     """
-    figure, axes = new_figure(title, "tokens of the stream", METRIC_LABELS["accuracy"])
+    figure, axes = new_figure(title, x_label, METRIC_LABELS["accuracy"])
+    ticks = sorted({point["length"] for seeds in lines.values() for point in seeds[0]})
     for label, seeds in lines.items():
         lengths = [point["length"] for point in seeds[0]]
         values = [[points[i]["accuracy"] for points in seeds] for i in range(len(lengths))]
         draw_line(axes, lengths, values, label)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set_xticks(ticks, [f"{length:,}" for length in ticks])
+    axes.minorticks_off()
     axes.set_ylim(-0.03, 1.03)
     axes.legend(frameon=False)
     save(figure, path)
+
+
+def label_of_seeds(runs: Sequence[str]) -> str:
+    """The folder of one run; of several that differ in their seed, the first one's without its number."""
+    return runs[0] if len(runs) == 1 else runs[0].rstrip("0123456789").rstrip("-_=,")
 
 
 def draw_line(axes: Axes, x: Sequence[float], values: Sequence[Sequence[float]], label: str) -> None:

@@ -46,5 +46,14 @@ def test_recall(tmp_path, figures):
     assert (tmp_path / "recall.png").read_bytes().startswith(b"\x89PNG")
     (axes,) = figures[0].axes
     assert axes.get_xscale() == "log" and axes.get_xlabel() == "tokens of the stream"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["10", "1,000"]
     line = axes.containers[0].lines[0]
     assert line.get_xdata().tolist() == [10, 1000] and line.get_ydata().tolist() == pytest.approx([1.0, 0.6])
+    plots.plot_recall({"a": seeds}, tmp_path / "recall.png", x_label="items")
+    assert figures[1].axes[0].get_xlabel() == "items"
+
+
+def test_runs_that_differ_in_their_seed_share_a_label():
+    assert plots.label_of_seeds(["runs/copy-0"]) == "runs/copy-0"
+    assert plots.label_of_seeds(["runs/copy-0", "runs/copy-1"]) == "runs/copy"
+    assert plots.label_of_seeds(["sweep/model=kv,seed=0", "sweep/model=kv,seed=10"]) == "sweep/model=kv,seed"

@@ -47,9 +47,9 @@ def train_batches(
 ) -> BatchIterator:
     """Endless training batches; all arrays [B, L].
 
-    `tokens` int32; `targets` int32, the next token of the row; `reset` bool, true where a document begins, which it
-    does with `document_id`; `weights` float32, 1 where the target is scored; `target_bytes` int32, UTF-8 bytes that
-    the target stands for.
+    `tokens` int32; `targets` int32, the next token of the row, or a task's answer that the row does not show; `reset`
+    bool, true where a document begins, which it does with `document_id`; `weights` float32, 1 where the target is
+    scored; `target_bytes` int32, UTF-8 bytes that the target stands for.
 
     Text: each row is one stream of whole documents, one after the other without padding, which goes on from batch to
     batch. Rows share out the documents of the training split, and each shuffles its own anew in each epoch (all of

@@ -1,12 +1,32 @@
 """Tasks that ask for what was read before, all behind the interface of `memgpt_jax.data.tasks.base`."""
 
 from memgpt_jax.config_data import NeedleConfig, RecallConfig, TaskConfig
+from memgpt_jax.config_tasks import (
+    CopyConfig,
+    DictionaryConfig,
+    ItemRecallConfig,
+    MQARConfig,
+    NoiseNeedleConfig,
+    TrackingConfig,
+)
 from memgpt_jax.data.tasks.base import Task
+from memgpt_jax.data.tasks.copy import CopyTask
+from memgpt_jax.data.tasks.dictionary import DictionaryTask
+from memgpt_jax.data.tasks.item_recall import ItemRecallTask
+from memgpt_jax.data.tasks.mqar import MQARTask
 from memgpt_jax.data.tasks.needle import NeedleTask
+from memgpt_jax.data.tasks.noise import NoiseNeedleTask
 from memgpt_jax.data.tasks.recall import RecallTask, recall_batch
+from memgpt_jax.data.tasks.tracking import TrackingTask
 
 TASKS = {
     RecallConfig: RecallTask,
+    CopyConfig: CopyTask,
+    ItemRecallConfig: ItemRecallTask,
+    MQARConfig: MQARTask,
+    DictionaryConfig: DictionaryTask,
+    NoiseNeedleConfig: NoiseNeedleTask,
+    TrackingConfig: TrackingTask,
     NeedleConfig: NeedleTask,
 }
 """The task of each config. A task of your own is one more entry."""

@@ -28,9 +28,10 @@ class Task:
             length: tokens L of a row.
 
         Returns:
-            `tokens`, `targets` [B, L] int32; `reset` [B, L] bool, true at position 0; `weights` [B, L] float32, 1 where
-            the target is an answer that is scored; `target_bytes` [B, L] int32, the UTF-8 bytes that the target stands
-            for, 0 where it is no text.
+            `tokens`, `targets` [B, L] int32, the targets being the next tokens but for answers that the row does not
+            show; `reset` [B, L] bool, true at position 0; `weights` [B, L] float32, 1 where the target is an answer
+            that is scored; `target_bytes` [B, L] int32, the UTF-8 bytes that the target stands for, 0 where it is no
+            text.
         """
         raise NotImplementedError
 
@@ -43,9 +44,58 @@ class Task:
             yield self.batch(rng, batch_size, length)
 
 
+MOST_TO_PERMUTE = 65_536
+
+
 def choose(rng: np.random.Generator, rows: int, size: int, count: int) -> np.ndarray:
-    """[rows, count] int64: for each row, `count` distinct numbers below `size`, in random order."""
-    return rng.permuted(np.broadcast_to(np.arange(size), (rows, size)), axis=1)[:, :count]
+    """[rows, count] int64: for each row, `count` distinct numbers below `size`, in random order, all equally likely."""
+    if size <= MOST_TO_PERMUTE:
+        return rng.permuted(np.broadcast_to(np.arange(size), (rows, size)), axis=1)[:, :count]
+    # Repeated numbers are drawn again, the first of them excepted. No number is treated unlike another.
+    chosen = rng.integers(size, size=(rows, count))
+    while True:
+        order = np.argsort(chosen, axis=1, kind="stable")
+        repeated = np.zeros(chosen.shape, bool)
+        equal = np.diff(np.take_along_axis(chosen, order, axis=1), axis=1) == 0
+        np.put_along_axis(repeated, order[:, 1:], equal, axis=1)
+        if not repeated.any():
+            return chosen
+        chosen[repeated] = rng.integers(size, size=repeated.sum())
+
+
+def writes(rng: np.random.Generator, rows: int, num_pairs: int, num_rewrites: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which pair each of `num_pairs + num_rewrites` writes sets: [rows, W], each at least once; and the last write of
+    each pair [rows, P].
+
+    Rewrites go to pairs at random, in a random order among all writes. Without them pair i is write i.
+    """
+    order = np.broadcast_to(np.arange(num_pairs), (rows, num_pairs))
+    if num_rewrites:
+        rewritten = rng.integers(num_pairs, size=(rows, num_rewrites))
+        order = rng.permuted(np.concatenate([order, rewritten], axis=1), axis=1)
+    from_the_end = (order[:, ::-1, None] == np.arange(num_pairs)[None, None]).argmax(axis=1)
+    return order, order.shape[1] - 1 - from_the_end
+
+
+def spell(codes: np.ndarray, num_symbols: int, length: int) -> np.ndarray:
+    """The words of `length` symbols below `num_symbols` that numbers stand for: a last axis of digits."""
+    return codes[..., None] // num_symbols ** np.arange(length) % num_symbols
+
+
+def insert(text: np.ndarray, places: np.ndarray, pieces: np.ndarray) -> np.ndarray:
+    """[B, F + N S]: texts [B, F] with N pieces [B, N, S] in front of the tokens at `places` [B, N], in ascending order.
+
+    A place of F is the end of the text; where places are equal, pieces follow each other.
+    """
+    batch_size, number, size = pieces.shape
+    places = places + np.arange(number)[None] * size  # piece i moves on by the i pieces before it
+    places = (places[..., None] + np.arange(size)).reshape(batch_size, -1)
+    tokens = np.empty((batch_size, text.shape[1] + number * size), np.int32)
+    is_text = np.ones(tokens.shape, bool)
+    np.put_along_axis(tokens, places, pieces.reshape(batch_size, -1).astype(np.int32), axis=1)
+    np.put_along_axis(is_text, places, False, axis=1)
+    tokens[is_text] = text.reshape(-1)
+    return tokens
 
 
 def scored_rows(tokens: np.ndarray, weights: np.ndarray, target_bytes: np.ndarray | None = None) -> Batch:

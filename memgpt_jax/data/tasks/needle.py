@@ -12,7 +12,7 @@ import re
 import numpy as np
 
 from memgpt_jax.config_data import NeedleConfig
-from memgpt_jax.data.tasks.base import Task, choose, scored_rows
+from memgpt_jax.data.tasks.base import Task, choose, insert, scored_rows
 from memgpt_jax.data.text import documents, load_tokenizer
 from memgpt_jax.data.tokenizer import Tokenizer
 
@@ -69,16 +69,8 @@ class NeedleTask(Task):
                 f"{length} tokens in front of the questions cannot hold {number} needles of {size} tokens among text "
                 f"and data.gap_length={self.config.gap_length} tokens of text after them"
             )
-        # Distinct places among the text alone, sorted; needle i moves on by the i needles before it.
         places = np.sort(choose(rng, batch_size, fillers - self.config.gap_length, number), axis=1)
-        places += np.arange(number)[None] * size
-        places = (places[..., None] + np.arange(size)).reshape(batch_size, -1)
-        tokens = np.empty((batch_size, length), np.int32)
-        is_text = np.ones((batch_size, length), bool)
-        np.put_along_axis(tokens, places, facts.reshape(batch_size, -1), axis=1)
-        np.put_along_axis(is_text, places, False, axis=1)
-        tokens[is_text] = self.text(rng.integers(len(self.flat), size=batch_size), fillers).reshape(-1)
-        return tokens
+        return insert(self.text(rng.integers(len(self.flat), size=batch_size), fillers), places, facts)
 
     def text(self, start: np.ndarray, length: int) -> np.ndarray:
         """[B, length] the corpus from each of B places on; after its end, it begins again."""

@@ -11,6 +11,7 @@ CONFIGS = [
     RecallConfig(num_pairs=4, num_keys=4, num_values=5, num_fillers=1, context_length=8, query_length=8),
     RecallConfig(num_pairs=3, context_length=20, gap_length=14, query_length=4),
     RecallConfig(num_pairs=3, num_keys=9, num_values=9, num_fillers=4, context_length=33, query_length=2),
+    RecallConfig(num_pairs=3, num_rewrites=6, num_keys=9, num_values=9, context_length=18, query_length=6),
 ]
 
 
@@ -25,17 +26,18 @@ def test_labels_by_brute_force(config):
     for tokens, targets, reset, weights in zip(
         *(batch[name].tolist() for name in ("tokens", "targets", "reset", "weights")), strict=True
     ):
-        stored, position = {}, 0
+        stored, values, position = {}, [], 0
         while position < config.context_length:  # read the context as its author would
             token = tokens[position]
             if token >= first_key:
                 value = tokens[position + 1]
                 assert first_key <= token < first_value <= value < config.num_ids
-                assert token not in stored and value not in stored.values()
-                stored[token] = value
+                assert value not in values and (config.num_rewrites or token not in stored)
+                stored[token] = value  # the last one counts
+                values.append(value)
                 position += 1
             position += 1
-        assert len(stored) == config.num_pairs
+        assert len(stored) == config.num_pairs and len(values) == config.num_pairs + config.num_rewrites
         gap = tokens[config.context_length - config.gap_length : config.context_length]
         assert all(token < first_key for token in gap)
         queries = tokens[config.context_length :: 2]

@@ -1,0 +1,55 @@
+"""Copy, reverse and repeat-copy: can a memory give back a sequence symbol by symbol?
+
+Graves et al., "Neural Turing Machines", 2014, sections 4.1 and 4.2 (copy, repeat copy); Graves et al., "Hybrid
+computing using a neural network with dynamic external memory", 2016; Bulatov et al., "Recurrent Memory Transformer",
+2022 (copy, reverse).
+"""
+
+import numpy as np
+
+from memgpt_jax.config_tasks import CopyConfig
+from memgpt_jax.data.tasks.base import Task, scored_rows
+
+FILLER, END, START, FIRST_DELIMITER = range(4)
+
+
+class CopyTask(Task):
+    """A start mark, symbols s1 ... sn, a delimiter that states the number r of copies, and r copies.
+
+        START  s1 ... sn  D_r  s1 ... sn  s1 ... sn  ...  END  filler ...          copies backwards with `reverse`
+
+    n and r are drawn for each row, evenly between their bounds, symbols evenly with replacement. Ids: filler 0, END 1,
+    START 2, the delimiters D_1 ... D_max_repeats, the symbols. END is there only where `max_repeats` is more than 1:
+    the model has to count. Filler after the answer makes rows equally long.
+
+    Scored: each symbol of the answer and END, from the delimiter on, one token at a time: the inputs of the answer are
+    the right answers before it, or filler with `blank_answers`. (The papers feed symbols as vectors of bits, the number
+    of copies as a scalar, and count wrong bits. An id for each number of copies means that numbers beyond
+    `max_repeats` cannot be asked for.)
+    """
+
+    config: CopyConfig
+
+    def batch(self, rng, batch_size, length):
+        rng, config = np.random.default_rng(rng), self.config
+        number = rng.integers(config.min_length, config.max_length + 1, size=(batch_size, 1))
+        repeats = rng.integers(config.min_repeats, config.max_repeats + 1, size=(batch_size, 1))
+        symbols = rng.integers(config.num_symbols, size=(batch_size, config.max_length))
+        symbols += FIRST_DELIMITER + config.max_repeats
+
+        place = np.arange(-1, config.row_length)[None]  # counted from the first symbol
+        start, end = number + 1, number + 1 + number * repeats  # of the answer
+        answer = (place - start) % number
+        source = np.where(place < number, place, number - 1 - answer if config.reverse else answer)
+        tokens = np.take_along_axis(symbols, np.maximum(source, 0), axis=1)
+        tokens[:, 0] = START
+        np.put_along_axis(tokens, number + 1, FIRST_DELIMITER - 1 + repeats, axis=1)
+        tokens[place >= end] = FILLER
+        if config.max_repeats > 1:
+            np.put_along_axis(tokens, end + 1, END, axis=1)
+            end = end + 1
+        is_answer = (place >= start) & (place < end)
+        batch = scored_rows(tokens, is_answer[:, 1:])
+        if config.blank_answers:
+            batch["tokens"][is_answer[:, :-1]] = FILLER
+        return batch
