@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
-from memgpt_jax.config import (*)
+from memgpt_jax.config import *
+from memgpt_jax.config_data import *
+from memgpt_jax.config_memory import *
 
 def config():
     return ExperimentConfig(
