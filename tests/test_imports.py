@@ -12,12 +12,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "memgpt_jax"
 
 # What each part may import of the others. `config` and its parts hold plain values; everything may read them.
-CONFIG_PARTS = {"config_data", "config_memory"}
+CONFIG_PARTS = {"config_data", "config_memory", "config_reading"}
 LAYERS = {
     "shapes": set(),
     "checks": set(),
     "config_data": {"checks"},
     "config_memory": {"checks"},
+    "config_reading": {"checks", "config"},
     "config": {"checks"},
     "config_json": {"config"},
     "ops": {"shapes"},

@@ -1,6 +1,8 @@
 """Tasks that ask for what was read before, all behind the interface of `memgpt_jax.data.tasks.base`."""
 
 from memgpt_jax.config_data import NeedleConfig, RecallConfig, TaskConfig
+from memgpt_jax.config_reading import BabiConfig
+from memgpt_jax.data.tasks.babi import BabiTask
 from memgpt_jax.data.tasks.base import Task
 from memgpt_jax.data.tasks.needle import NeedleTask
 from memgpt_jax.data.tasks.recall import RecallTask, recall_batch
@@ -8,6 +10,7 @@ from memgpt_jax.data.tasks.recall import RecallTask, recall_batch
 TASKS = {
     RecallConfig: RecallTask,
     NeedleConfig: NeedleTask,
+    BabiConfig: BabiTask,
 }
 """The task of each config. A task of your own is one more entry."""
 
@@ -20,4 +23,4 @@ def make_task(config: TaskConfig, split: str, tokenizer=None) -> Task:
     return TASKS[type(config)](config, split, tokenizer)
 
 
-__all__ = ["TASKS", "NeedleTask", "RecallTask", "Task", "make_task", "recall_batch"]
+__all__ = ["TASKS", "BabiTask", "NeedleTask", "RecallTask", "Task", "make_task", "recall_batch"]
