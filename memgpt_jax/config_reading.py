@@ -1,10 +1,13 @@
 """Configurations of question answering over what was read: bAbI, BABILong, key-value retrieval in JSON."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from memgpt_jax.checks import check, check_literals
-from memgpt_jax.config_data import TaskConfig
+from memgpt_jax.config_data import TaskConfig, TextConfig
+
+JSON_CHARACTERS = '\n {}":,-0123456789abcdef'
+"""What a JSON object of hexadecimal strings is written in; the place of a character is its id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +52,80 @@ class BabiConfig(TaskConfig):
         return self.num_words
 
 
+@dataclass(frozen=True, kw_only=True)
+class BabiLongConfig(TaskConfig):
+    """BABILong (Kuratov et al., 2024): the statements of a bAbI story, in order, at random places among the sentences
+    of real text; then the question.
+
+    A row has `training.sequence_length` tokens, of which the last is the question's last; any number may be evaluated.
+    """
+
+    text: TextConfig = field(default_factory=TextConfig)
+    """The text that hides the statements, and the tokenizer of all."""
+    path: str | None = None
+    """Folder of bAbI's files, as in `BabiConfig`."""
+    tasks: tuple[int, ...] = (1,)
+    """Numbers of bAbI's tasks; a row is of any of them, equally often."""
+    num_answers: int = 8
+    """Ids, after the tokenizer's, that the model holds ready for answers: at least as many as the tasks have."""
+    valid_share: float = 0.1
+    """Share of the training file's stories, its last ones, that is split off for validation."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "tasks", tuple(self.tasks))
+        check_babi(self)
+        check(self.num_answers >= 1, f"num_answers must be at least 1, got {self.num_answers}")
+
+    @property
+    def num_ids(self) -> int:
+        """The answers."""
+        return self.num_answers
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonRecallConfig(TaskConfig):
+    """Key-value retrieval in JSON (Liu et al., 2023, "Lost in the Middle"), in characters: an object of random
+    hexadecimal keys and values, then keys whose values are asked for."""
+
+    num_pairs: int = 8
+    """Pairs of the object, any number."""
+    key_length: int = 4
+    """Characters of a key."""
+    value_length: int = 4
+    """Characters of a value."""
+    num_questions: int = 4
+    """Keys that are asked for after the object, each followed by its value; at most `num_pairs`."""
+    path: str | None = None
+    """A published file to evaluate on, `.jsonl` or `.jsonl.gz` with `ordered_kv_records`, `key` and `value` (36
+    characters each), instead of generated objects. Training is on generated ones in any case."""
+
+    def __post_init__(self):
+        for name in ("num_pairs", "key_length", "value_length", "num_questions"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(
+            self.num_questions <= self.num_pairs <= 16**self.key_length,
+            f"num_questions={self.num_questions} must be at most num_pairs={self.num_pairs}, and that at most "
+            f"16 ** key_length={self.key_length}",
+        )
+
+    @property
+    def num_ids(self) -> int:
+        """Characters of JSON."""
+        return len(JSON_CHARACTERS)
+
+    @property
+    def row_length(self) -> int:
+        """Object and questions, `{"k": "v", "k": "v"}` and `\n"k": "v"` each, padded to a multiple of 64."""
+        pair = self.key_length + self.value_length
+        return 64 * -(-((8 + pair) * self.num_pairs + (7 + pair) * self.num_questions) // 64)
+
+
 def check_babi(config) -> None:
     """Check the fields that name bAbI's stories."""
     check(
-        len(config.tasks) > 0 and set(config.tasks) <= set(range(1, 21)) and len(set(config.tasks)) == len(config.tasks),
+        len(config.tasks) > 0
+        and set(config.tasks) <= set(range(1, 21))
+        and len(set(config.tasks)) == len(config.tasks),
         f"tasks must be distinct numbers from 1 to 20, at least one, got {config.tasks}",
     )
     check(0 < config.valid_share < 1, f"valid_share must be between 0 and 1, got {config.valid_share}")

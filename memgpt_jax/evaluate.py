@@ -30,8 +30,8 @@ def evaluate(config: ExperimentConfig, params, tokenizer=None) -> dict:
     `bits_per_byte`, `perplexity_per_token`, `perplexity_per_word`, the counts `documents`, `tokens`, `bytes` and
     `words`, and `curve`, a list of `{start, end, bits_per_byte, tokens, bytes}` for the tokens at positions
     [start, end) of their documents. For tasks: `loss`, `accuracy` (share of the answers), the count `answers`, and
-    `groups`, the accuracy of each group that the task reports one by one, with `failed_tasks`, the number of those below
-    what the task asks for. Rows are as long as those of training; an answer of several tokens is right where all are.
+    `groups`, the accuracy of each group that the task reports one by one, with `failed_tasks`, how many of them are
+    below what the task asks for. Rows are as long as those of training. An answer is right where all its tokens are.
     """
     if isinstance(config.data, TaskConfig):
         return evaluate_task(config, params, data.make_task(config.data, config.evaluation.split, tokenizer))

@@ -1,9 +1,11 @@
 """Tasks that ask for what was read before, all behind the interface of `memgpt_jax.data.tasks.base`."""
 
 from memgpt_jax.config_data import NeedleConfig, RecallConfig, TaskConfig
-from memgpt_jax.config_reading import BabiConfig
+from memgpt_jax.config_reading import BabiConfig, BabiLongConfig, JsonRecallConfig
 from memgpt_jax.data.tasks.babi import BabiTask
+from memgpt_jax.data.tasks.babilong import BabiLongTask
 from memgpt_jax.data.tasks.base import Task
+from memgpt_jax.data.tasks.json_recall import JsonRecallTask
 from memgpt_jax.data.tasks.needle import NeedleTask
 from memgpt_jax.data.tasks.recall import RecallTask, recall_batch
 
@@ -11,6 +13,8 @@ TASKS = {
     RecallConfig: RecallTask,
     NeedleConfig: NeedleTask,
     BabiConfig: BabiTask,
+    BabiLongConfig: BabiLongTask,
+    JsonRecallConfig: JsonRecallTask,
 }
 """The task of each config. A task of your own is one more entry."""
 
@@ -23,4 +27,14 @@ def make_task(config: TaskConfig, split: str, tokenizer=None) -> Task:
     return TASKS[type(config)](config, split, tokenizer)
 
 
-__all__ = ["TASKS", "BabiTask", "NeedleTask", "RecallTask", "Task", "make_task", "recall_batch"]
+__all__ = [
+    "TASKS",
+    "BabiLongTask",
+    "BabiTask",
+    "JsonRecallTask",
+    "NeedleTask",
+    "RecallTask",
+    "Task",
+    "make_task",
+    "recall_batch",
+]

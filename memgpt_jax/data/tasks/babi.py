@@ -8,8 +8,8 @@ Answering"; a task counts as failed below an accuracy of 0.95.
 import numpy as np
 
 from memgpt_jax.config_reading import BabiConfig
-from memgpt_jax.data.tasks.babi_files import Story, babi_files, read_stories, words_of
 from memgpt_jax.data.sources import read_text
+from memgpt_jax.data.tasks.babi_files import Story, babi_files, read_stories, words_of
 from memgpt_jax.data.tasks.base import Task, scored_rows
 
 PADDING, BLANK = 0, 1  # ids; the words follow
@@ -100,7 +100,8 @@ class BabiTask(Task):
         """Lines one after the other; the answer of a question is its last token that is not padding."""
         tokens = [tokens for tokens, _ in lines]
         answers = [
-            asked & (np.arange(len(ids)) == np.count_nonzero(ids) - 1) for ids, asked in zip(tokens, scored, strict=True)
+            asked & (np.arange(len(ids)) == np.count_nonzero(ids) - 1)
+            for ids, asked in zip(tokens, scored, strict=True)
         ]
         return np.concatenate(tokens or [np.empty(0, np.int32)]), np.concatenate(answers or [np.empty(0, bool)])
 

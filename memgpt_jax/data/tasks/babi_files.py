@@ -36,7 +36,9 @@ def babi_files(path: str | None) -> dict[tuple[int, str], Path]:
                 raise ValueError(f"{found[key]} and {file} are both the {key[1]} file of task {key[0]}: keep one")
             found[key] = file
     if not found:
-        raise ValueError(f"data.path={path!r} must be a folder of bAbI's files, such as qa1_single_train.txt or .txt.gz")
+        raise ValueError(
+            f"data.path={path!r} must be a folder of bAbI's files, such as qa1_single_train.txt or .txt.gz"
+        )
     return found
 
 
