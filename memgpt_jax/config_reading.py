@@ -57,7 +57,7 @@ class BabiLongConfig(TaskConfig):
     """BABILong (Kuratov et al., 2024): the statements of a bAbI story, in order, at random places among the sentences
     of real text; then the question.
 
-    A row has `training.sequence_length` tokens, of which the last is the question's last; any number may be evaluated.
+    A row has `training.sequence_length` tokens, the last of them the question's last; any length may be evaluated.
     """
 
     text: TextConfig = field(default_factory=TextConfig)
@@ -68,6 +68,9 @@ class BabiLongConfig(TaskConfig):
     """Numbers of bAbI's tasks; a row is of any of them, equally often."""
     num_answers: int = 8
     """Ids, after the tokenizer's, that the model holds ready for answers: at least as many as the tasks have."""
+    train_on_all_questions: bool = True
+    """In rows of training, ask the story's earlier questions too, each with its answer where it stands in the story:
+    one answer a row teaches little. Evaluations ask the last question alone."""
     valid_share: float = 0.1
     """Share of the training file's stories, its last ones, that is split off for validation."""
 

@@ -19,7 +19,7 @@ from memgpt_jax.data.tokenizer import Tokenizer
 class Question(NamedTuple):
     """A question about what a story has said so far."""
 
-    statements: tuple[np.ndarray, ...]  # the tokens of each, int32
+    before: tuple[np.ndarray, ...]  # int32 tokens of each statement, and of each earlier question with its answer
     tokens: np.ndarray  # [n] int32
     answer: int  # an id
 
@@ -45,6 +45,7 @@ class BabiLongTask(Task):
                 f"the tasks have {len(self.answers)} answers, but data.num_answers is {config.num_answers}: set it to "
                 f"at least that, and model.vocab_size to at least {self.tokenizer.vocab_size + len(self.answers)}"
             )
+        self.ask_all = config.train_on_all_questions and split == "train"
         self.questions = [[q for story in stories for q in self._questions(story)] for stories in shares[split]]
         """For each task, its questions."""
         self.flat = documents(config.text, split, self.tokenizer).flat
@@ -53,7 +54,7 @@ class BabiLongTask(Task):
         self.token_bytes = np.pad(self.tokenizer.token_bytes, (0, config.num_answers))
 
     def batch(self, rng, batch_size, length):
-        """`Task.batch`; each row is text with the statements of a story, then a question; `group` [B].
+        """`Task.batch`; each row is text with what a story says before a question, then the question; `group` [B].
 
         Raises:
             ValueError: a row cannot hold a story and its question.
@@ -63,15 +64,14 @@ class BabiLongTask(Task):
         tokens = np.empty((batch_size, length + 1), np.int32)
         for row, task in zip(tokens, group, strict=True):
             question = self.questions[task][rng.integers(len(self.questions[task]))]
-            context = self.hide(rng, question.statements, length - len(question.tokens))
+            context = self.hide(rng, question.before, length - len(question.tokens))
             row[:] = np.concatenate([context, question.tokens, [question.answer]])
-        weights = np.zeros((batch_size, length), np.float32)
-        weights[:, -1] = 1
-        return scored_rows(tokens, weights, self.token_bytes[tokens[:, 1:]]) | {"group": group}
+        is_answer = tokens[:, 1:] >= self.tokenizer.vocab_size
+        return scored_rows(tokens, is_answer, self.token_bytes[tokens[:, 1:]]) | {"group": group}
 
-    def hide(self, rng: np.random.Generator, statements: tuple[np.ndarray, ...], length: int) -> np.ndarray:
-        """[length] text from a random place on, with the statements between random sentences of it, in order."""
-        fillers = length - sum(map(len, statements))
+    def hide(self, rng: np.random.Generator, said: tuple[np.ndarray, ...], length: int) -> np.ndarray:
+        """[length] text from a random place on, with what is said between random sentences of it, in order."""
+        fillers = length - sum(map(len, said))
         if fillers < 0:
             raise ValueError(
                 f"a story of {length - fillers} tokens and its question do not fit into a row: set "
@@ -79,17 +79,20 @@ class BabiLongTask(Task):
             )
         text = self.flat[(rng.integers(len(self.flat)) + np.arange(fillers)) % len(self.flat)].astype(np.int32)
         between = np.concatenate([[0], 1 + np.flatnonzero(self.ends_sentence[text])])
-        places = np.sort(rng.choice(between, len(statements)))
-        parts = [part for pair in zip(np.split(text, places), (*statements, []), strict=True) for part in pair]
+        places = np.sort(rng.choice(between, len(said)))
+        parts = [part for pair in zip(np.split(text, places), (*said, []), strict=True) for part in pair]
         return np.concatenate(parts).astype(np.int32)
 
     def _questions(self, story) -> list[Question]:
         encode = lambda text: np.array(self.tokenizer.encode(f" {text}"), np.int32)  # noqa: E731
-        statements, questions = [], []
+        said, questions = [], []
         for line in story:
+            tokens = encode(line.text)
             if line.answer is None:
-                statements.append(encode(line.text))
-            else:
-                answer = self.tokenizer.vocab_size + self.answers.index(line.answer)
-                questions.append(Question(tuple(statements), encode(line.text), answer))
+                said.append(tokens)
+                continue
+            answer = np.int32(self.tokenizer.vocab_size + self.answers.index(line.answer))
+            questions.append(Question(tuple(said), tokens, answer))
+            if self.ask_all:
+                said.append(np.append(tokens, answer))
         return questions

@@ -1,5 +1,6 @@
 """BABILong: rows read as their reader would, by brute force."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -28,7 +29,9 @@ def config(folder_config, tmp_path):
             "1 Mary is in the attic.\n2 Is Mary in the attic?\tyes\t1\n" * 3
         )
     text = folder_config({"train": [TEXT], "valid": [TEXT.replace("day", "night")]})
-    return BabiLongConfig(text=text, path=str(tmp_path), tasks=(1, 6), num_answers=6, valid_share=0.34)
+    return BabiLongConfig(
+        text=text, path=str(tmp_path), tasks=(1, 6), num_answers=6, valid_share=0.34, train_on_all_questions=False
+    )
 
 
 def test_rows_by_brute_force(config, tmp_path):
@@ -68,6 +71,22 @@ def test_statements_are_anywhere(config):
     places = [int(np.flatnonzero(task.hide(np.random.default_rng(i), statement, 2000) == 300)[0]) for i in range(600)]
     assert min(places) < 100 and max(places) > 1900
     assert np.histogram(places, 10, (0, 2000))[0].min() > 30
+
+
+def test_all_questions_in_training(config):
+    dense = dataclasses.replace(config, train_on_all_questions=True)
+    batch = BabiLongTask(dense, "train").batch(0, 40, 400)
+    for tokens, targets, weights, group in zip(
+        *(batch[n] for n in ("tokens", "targets", "weights", "group")), strict=True
+    ):
+        places = np.flatnonzero(weights)
+        text = bytes(tokens[tokens < 256].tolist()).decode()
+        assert places[-1] == 399 and len(places) == len(re.findall(r"Where is \w+\?|Is Mary in the attic\?", text))
+        expected = [2, 0, 1] if group == 0 else [3]  # office, garden, hall; yes
+        assert (targets[places] - ByteTokenizer.vocab_size).tolist() == expected[: len(places)]
+        assert all(bytes(tokens[place - 4 : place + 1].tolist()).endswith(b"?") for place in places)
+    held_out = [BabiLongTask(c, "valid").batch(0, 4, 400) for c in (dense, config)]
+    assert (held_out[0]["tokens"] == held_out[1]["tokens"]).all() and (held_out[0]["weights"].sum(1) == 1).all()
 
 
 def test_splits_seeds_and_any_length(config):
