@@ -8,8 +8,8 @@ Time:    72 to 107 s of CPU time a task (Python 3.11, jax 0.10.2, one core of an
 Result:  accuracy on the 1,000 test questions, one model per task, seed 0 alone. With 1,000 questions for training:
          task 1 0.976 (`--training.steps 400`), task 20 0.963, task 4 0.905, task 15 0.834 (`--training.steps 200`; in
          training 4 and 15 reach 0.997 and 0.990). With 10,000: task 4 1.000, task 15 0.987.
-         Sentences matter. With `--data.sentence_length None --model.window_size 16 --training.sequence_length 192`, task
-         1 ends at 0.451 (1,000 questions, 500 steps, 1.000 in training) or 0.623 (10,000 questions, 400 steps).
+         Sentences matter. With `--data.sentence_length None --model.window_size 16 --training.sequence_length 192`,
+         task 1 ends at 0.451 (1,000 questions, 500 steps, 1.000 in training) or 0.623 (10,000 questions, 400 steps).
          Answers stand in the story after their questions, where Memory Networks do not see them: to hide them,
          `--data.show_answers False`.
 """
