@@ -10,11 +10,9 @@ import numpy as np
 from memgpt_jax.config_reading import BabiConfig
 from memgpt_jax.data.sources import read_text
 from memgpt_jax.data.tasks.babi_files import Story, babi_files, read_stories, words_of
-from memgpt_jax.data.tasks.base import Task, scored_rows
+from memgpt_jax.data.tasks.base import Batch, Task, scored_rows
 
-PADDING, BLANK = 0, 1  # ids; the words follow
-
-Piece = tuple[np.ndarray, np.ndarray]  # [n] int32 tokens of a story or of the end of one; [n] bool: a scored answer
+PADDING, BLANK = 0, 1  # ids, zero as rows begin; the words follow
 
 
 class BabiTask(Task):
@@ -38,8 +36,9 @@ class BabiTask(Task):
             [self._encode(story) for story in read_stories(files, task, split, config.valid_share)]
             for task in config.tasks
         ]
-        """For each task, its stories, each a list of lines: tokens, and whether the line is a question."""
-        self._pieces: dict[int, list[list[Piece]]] = {}
+        """For each task, its stories, each a list of lines: [3, n] int32, the words, what of them is said (a blank for
+        a hidden answer), and 1 where the word is an answer that is scored."""
+        self._pieces: dict[int, list[list[np.ndarray]]] = {}
 
     def batch(self, rng, batch_size, length):
         """`Task.batch`; each row holds stories of one task, `group` [B]; `reset` is true where each begins.
@@ -58,8 +57,8 @@ class BabiTask(Task):
             part, group = zip(*rows[first : first + batch_size], strict=True)
             yield self._rows(part, np.array(group), batch_size, length)
 
-    def pieces(self, length: int) -> list[list[Piece]]:
-        """For each task, what can stand in a row of L targets: whole stories, and the ends of those that are longer."""
+    def pieces(self, length: int) -> list[list[np.ndarray]]:
+        """For each task, what can stand in a row of L targets, [3, n] each: whole stories, or parts of longer ones."""
         if length not in self._pieces:
             self._pieces[length] = [
                 [piece for story in stories for piece in self._cut(story, length, group)]
@@ -67,77 +66,74 @@ class BabiTask(Task):
             ]
         return self._pieces[length]
 
-    def _encode(self, story: Story) -> list[tuple[np.ndarray, bool]]:
+    def _encode(self, story: Story) -> list[np.ndarray]:
         lines = []
         for line in story:
             ids = [self.words[word] for word in words_of(line.text)]
-            if line.answer is not None:
-                ids.append(self.words[line.answer.lower()])
+            asks = line.answer is not None
+            ids += [self.words[line.answer.lower()]] if asks else []
             padding = 0 if self.config.sentence_length is None else -len(ids) % self.config.sentence_length
-            lines.append((np.array(ids + padding * [PADDING], np.int32), line.answer is not None))
+            encoded = np.zeros((3, len(ids) + padding), np.int32)
+            encoded[:2, : len(ids)] = ids
+            if asks:
+                encoded[2, len(ids) - 1] = 1
+                encoded[1, len(ids) - 1] = ids[-1] if self.config.show_answers else BLANK
+            lines.append(encoded)
         return lines
 
-    def _cut(self, story: list[tuple[np.ndarray, bool]], length: int, group: str) -> list[Piece]:
+    def _cut(self, story: list[np.ndarray], length: int, group: str) -> list[np.ndarray]:
         """The story as one piece, or as several that ask each of its questions once."""
-        ends = np.cumsum([len(tokens) for tokens, _ in story])
+        ends = np.cumsum([line.shape[1] for line in story])
         if ends[-1] > length and self.config.long_stories == "error":
             raise ValueError(
                 f"a story of {group} has {ends[-1]} tokens, a row {length}: set training.sequence_length to at least "
                 "that, or data.long_stories='cut'"
             )
         fit = int(np.sum(ends <= length))
-        pieces = [self._piece(story[:fit], [asks for _, asks in story[:fit]])]
+        pieces = [np.concatenate(story[:fit], axis=1)] if fit else []
         for last in range(fit, len(story)):
-            if story[last][1]:
+            if story[last][2].any():
                 first = 1 + int(np.sum(ends < ends[last] - length))
                 if first > last:
-                    raise ValueError(f"a question of {group} has {len(story[last][0])} tokens, a row only {length}")
-                lines = story[first : last + 1]
-                pieces.append(self._piece(lines, [False] * (len(lines) - 1) + [True]))
-        return [piece for piece in pieces if piece[1].any()]
+                    raise ValueError(f"a question of {group} has {story[last].shape[1]} tokens, a row only {length}")
+                piece = np.concatenate(story[first : last + 1], axis=1)
+                piece[2, : -story[last].shape[1]] = 0  # the earlier questions have been asked
+                pieces.append(piece)
+        return [piece for piece in pieces if piece[2].any()]
 
-    def _piece(self, lines: list[tuple[np.ndarray, bool]], scored: list[bool]) -> Piece:
-        """Lines one after the other; the answer of a question is its last token that is not padding."""
-        tokens = [tokens for tokens, _ in lines]
-        answers = [
-            asked & (np.arange(len(ids)) == np.count_nonzero(ids) - 1)
-            for ids, asked in zip(tokens, scored, strict=True)
-        ]
-        return np.concatenate(tokens or [np.empty(0, np.int32)]), np.concatenate(answers or [np.empty(0, bool)])
-
-    def _random_row(self, rng: np.random.Generator, pieces: list[Piece], length: int) -> list[Piece]:
+    def _random_row(self, rng: np.random.Generator, pieces: list[np.ndarray], length: int) -> list[np.ndarray]:
         """Random pieces, as long as the next one fits."""
         row, room = [], length
-        while len((piece := pieces[rng.integers(len(pieces))])[0]) <= room:
+        while (piece := pieces[rng.integers(len(pieces))]).shape[1] <= room:
             row.append(piece)
-            room -= len(piece[0])
+            room -= piece.shape[1]
         return row
 
-    def _rows(self, rows, group: np.ndarray, batch_size: int, length: int) -> dict[str, np.ndarray]:
-        tokens = np.full((batch_size, length + 1), PADDING, np.int32)
-        scored, begins = (np.zeros((batch_size, length + 1), bool) for _ in range(2))
+    def _rows(self, rows, group: np.ndarray, batch_size: int, length: int) -> Batch:
+        words, said, scored = np.zeros((3, batch_size, length + 1), np.int32)
+        begins = np.zeros((batch_size, length + 1), bool)
         for i, row in enumerate(rows):
             place = 0
-            for piece, answers in row:
-                part = np.s_[i, place : place + len(piece)]
-                tokens[part], scored[part], begins[i, place] = piece, answers, True
-                place += len(piece)
-        batch = scored_rows(tokens, scored[:, 1:])
+            for piece in row:
+                part = np.s_[i, place : place + piece.shape[1]]
+                words[part], said[part], scored[part] = piece
+                begins[i, place] = True
+                place += piece.shape[1]
+        batch = scored_rows(words, scored[:, 1:])
+        batch["tokens"] = said[:, :-1]
         batch["reset"] |= begins[:, :-1]
-        if not self.config.show_answers:
-            batch["tokens"] = np.where(scored[:, :-1], np.int32(BLANK), batch["tokens"])
         return batch | {"group": np.pad(group, (0, batch_size - len(group))).astype(np.int32)}
 
 
-def packed(pieces: list[Piece], length: int) -> list[list[Piece]]:
+def packed(pieces: list[np.ndarray], length: int) -> list[list[np.ndarray]]:
     """Rows of pieces in order, each row as full as they allow."""
     rows, room = [], -1
     for piece in pieces:
-        if len(piece[0]) > room:
+        if piece.shape[1] > room:
             rows.append([])
             room = length
         rows[-1].append(piece)
-        room -= len(piece[0])
+        room -= piece.shape[1]
     return rows
 
 

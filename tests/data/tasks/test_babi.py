@@ -128,14 +128,14 @@ def test_cut_by_whole_sentences_from_the_front(folder):
     story = read_stories(babi_files(str(folder)), 1, "test", 0.1)[0]
     whole = story_words(story)  # 34 words
     for length in range(17, 34):
-        first, second = (text_of(task, piece) for piece, _ in task.pieces(length)[0][:2])
+        first, second = (text_of(task, piece[0]) for piece in task.pieces(length)[0][:2])
         lines = [story_words([line]) for line in story]
         ends = np.cumsum([len(line) for line in lines])
         assert first == whole[: max(end for end in ends if end <= length)]
         # As many whole lines as fit end with the second question.
         fitting = max(n for n in range(1, 7) if sum(map(len, lines[-n:])) <= length)
         assert second == [word for line in lines[-fitting:] for word in line]
-        assert [int(mask.sum()) for _, mask in task.pieces(length)[0][:2]] == [1, 1]
+        assert [int(piece[2].sum()) for piece in task.pieces(length)[0][:2]] == [1, 1]
     with pytest.raises(ValueError, match=r"a story of qa1 has 34 tokens, a row 33: set training.sequence_length"):
         make(folder, tasks=(1,)).batch(0, 2, 33)
     with pytest.raises(ValueError, match="a question of qa1 has 5 tokens, a row only 4"):
@@ -149,6 +149,8 @@ def test_hidden_answers(folder):
     assert (hidden["tokens"][answer] == BLANK).all() and (hidden["tokens"] == shown["tokens"])[~answer].all()
     for name in ("targets", "weights", "reset", "group"):
         assert (hidden[name] == shown[name]).all()
+    part = make(folder, tasks=(1,), show_answers=False, long_stories="cut").pieces(33)[0][1]
+    assert (part[1] == BLANK).sum() == 2 and part[2].sum() == 1  # also where the question was asked in a row before
 
 
 def test_sentences_have_segments_of_their_own(folder):
