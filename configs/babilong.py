@@ -1,4 +1,14 @@
-"""BABILong"""
+"""BABILong: what a bAbI story says, scattered over books, and asked for after any number of tokens.
+
+Command: MEMGPT_DATA=FOLDER python experiments/train.py babilong --workdir runs/babilong
+         python experiments/babilong.py runs/babilong --lengths 256 4096 32768 --num-rows 64
+         python experiments/babilong.py runs/babilong --lengths 262144 1048576 --num-rows 8    (not run yet)
+         FOLDER/babi/en-10k is bAbI with 10,000 questions a task, unpacked; --data.path names another.
+Time:    213 s of CPU time for training, 63 s for 64 rows of each of the three lengths (Python 3.11, jax 0.10.2, one
+         core of an AMD EPYC)
+Result:  task 1, test stories in held-out books, 64 answers at each length, seed 0 alone, 128 entries a layer, rows of
+         256 tokens in training: 0.984 at 256 tokens, 0.984 at 4,096, 0.891 at 32,768.
+"""
 
 import os
 

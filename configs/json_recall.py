@@ -19,6 +19,6 @@ def config() -> ExperimentConfig:
         ),
         data=data,
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
-        training=TrainingConfig(steps=400, batch_size=32, sequence_length=data.row_length, carry_state=False),
+        training=TrainingConfig(steps=150, batch_size=32, sequence_length=data.row_length, carry_state=False),
         evaluation=EvaluationConfig(batch_size=16),
     )
