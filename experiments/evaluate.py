@@ -32,6 +32,7 @@ COLUMNS = (
     "length",
     "bits_per_byte",
     "accuracy",
+    "failed_tasks",
     "answers",
     "loss",
     "perplexity_per_token",
@@ -122,6 +123,14 @@ def results_table(results: dict[str, dict]) -> Table:
     return table
 
 
+def groups_table(results: dict[str, dict]) -> Table:
+    """One row for each task that a model learned together with others, one column for each result."""
+    table = Table("task", *results)
+    for name in dict.fromkeys(name for result in results.values() for name in result["groups"]):
+        table.add_row(name, *(number(result["groups"].get(name)) for result in results.values()))
+    return table
+
+
 def number(value: float | int | None) -> str:
     """Counts in full, measurements with four decimals, or four digits where they are large; empty if there is none."""
     if value is None:
@@ -140,7 +149,10 @@ def main() -> None:
             results[f"{workdir}{label}" + (f" length {result['length']}" if arguments.lengths else "")] = result
             line = lines.setdefault((dataclasses.replace(config, seed=0), label), {})
             line.setdefault(str(workdir), []).append(result)
-    Console().print(results_table(results))
+    console, grouped = Console(), {label: result for label, result in results.items() if "groups" in result}
+    console.print(results_table(results))
+    if grouped:
+        console.print(groups_table(grouped))
     output = arguments.output or arguments.workdirs[0]
     output.mkdir(parents=True, exist_ok=True)
     (output / "comparison.json").write_text(json.dumps(results, indent=2) + "\n")

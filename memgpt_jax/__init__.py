@@ -6,6 +6,7 @@ import memgpt_jax as mg
 from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config_data import NeedleConfig, RecallConfig, TextConfig
 from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, SizedMemoryConfig
+from memgpt_jax.config_reading import BabiConfig, BabiLongConfig, JsonRecallConfig
 from memgpt_jax.config_tasks import (
     CopyConfig,
     DictionaryConfig,
@@ -42,9 +43,12 @@ __all__ = [  # noqa: RUF022 — in groups
     "TextConfig",
     "TrainingConfig",
     # tasks
+    "BabiConfig",
+    "BabiLongConfig",
     "CopyConfig",
     "DictionaryConfig",
     "ItemRecallConfig",
+    "JsonRecallConfig",
     "MQARConfig",
     "NeedleConfig",
     "NoiseNeedleConfig",

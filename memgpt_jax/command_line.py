@@ -28,7 +28,7 @@ Arguments = TypeVar("Arguments")
 
 
 @contextlib.contextmanager
-def one_line_errors(kind: type[Exception] = ValueError):
+def one_line_errors(kind: type[Exception] | tuple[type[Exception], ...] = ValueError):
     """Turn errors whose message says all, of our configs (or of another kind), into one line and exit code 2."""
     try:
         yield

@@ -9,6 +9,7 @@ Words are the whitespace-separated words of the text, whatever the tokenizer, as
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -29,7 +30,8 @@ def evaluate(config: ExperimentConfig, params, tokenizer=None) -> dict:
     `bits_per_byte`, `perplexity_per_token`, `perplexity_per_word`, the counts `documents`, `tokens`, `bytes` and
     `words`, and `curve`, a list of `{start, end, bits_per_byte, tokens, bytes}` for the tokens at positions
     [start, end) of their documents. For tasks: `loss`, `accuracy` (share of the answers), the count `answers`, and
-    `groups`, the accuracy of each group that the task reports one by one; rows are as long as those of training.
+    `groups`, the accuracy of each group that the task reports one by one, with `failed_tasks`, how many of them are
+    below what the task asks for. Rows are as long as those of training. An answer is right where all its tokens are.
     """
     if isinstance(config.data, TaskConfig):
         return evaluate_task(config, params, data.make_task(config.data, config.evaluation.split, tokenizer))
@@ -127,25 +129,70 @@ def perplexity(nats: float, count: int) -> float:
 
 
 def evaluate_task(config: ExperimentConfig, params, task: data.Task) -> dict:
-    """`evaluate` for tasks: the share of scored targets that have the highest logit."""
-    score = jax.jit(
-        lambda params, tokens, targets, state: models.score_tokens(
-            config.model, params, tokens, targets, state, aligned=tokens.shape[1] % config.model.segment_length == 0
-        )
-    )
+    """`evaluate` for tasks: the share of answers all of whose tokens have the highest logit."""
     rows, length = config.evaluation.batch_size, config.row_length or config.training.sequence_length
-    state = models.init_state(config.model, rows)
-    nats, hits, answers = (np.zeros(max(1, len(task.groups))) for _ in range(3))
+    score = row_scorer(config, params)
+    nats, tokens, hits, answers = (np.zeros(max(1, len(task.groups))) for _ in range(4))
     # The same questions for every training seed.
     for batch in task.held_out(HELD_OUT_SEED, rows, length, config.evaluation.num_batches):
-        scores, _ = score(params, batch["tokens"], batch["targets"], state)
-        group = batch.get("group", np.zeros(rows, np.int32))
-        for total, values in ((nats, scores.losses), (hits, scores.correct), (answers, 1.0)):
-            np.add.at(total, group, np.sum(np.asarray(values) * batch["weights"], axis=1, dtype=np.float64))
-    accuracies = hits / np.maximum(answers, 1)
+        losses, correct = score(batch)
+        weights, group = batch["weights"], batch.get("group", np.zeros(rows, np.int32))
+        right, asked = count_answers(correct, weights, batch.get("answer"))
+        for total, values in (
+            (nats, np.sum(losses * weights, axis=1, dtype=np.float64)),
+            (tokens, np.sum(weights, axis=1, dtype=np.float64)),
+            (hits, right),
+            (answers, asked),
+        ):
+            np.add.at(total, group, values)
+    accuracies = dict(zip(task.groups, (hits / np.maximum(answers, 1)).tolist(), strict=False))
     result = {
-        "loss": float(nats.sum() / answers.sum()),
+        "loss": float(nats.sum() / tokens.sum()),
         "accuracy": float(hits.sum() / answers.sum()),
         "answers": int(answers.sum()),
     }
-    return result | ({"groups": dict(zip(task.groups, accuracies.tolist(), strict=True))} if task.groups else {})
+    if task.passing_accuracy is not None:
+        result["failed_tasks"] = sum(accuracy < task.passing_accuracy for accuracy in accuracies.values())
+    return result | ({"groups": accuracies} if task.groups else {})
+
+
+def row_scorer(config: ExperimentConfig, params) -> Callable[[data.Batch], tuple[np.ndarray, np.ndarray]]:
+    """A function from a batch to the losses and the correctness [B, L] of its targets, each row from a fresh state.
+
+    Rows longer than `evaluation.chunk_length` are read in chunks with carried state: what the device holds does not
+    grow with them.
+    """
+    segment, chunk = config.model.segment_length, config.evaluation.chunk_length
+
+    @jax.jit
+    def score(params, tokens, targets, reset, state):
+        aligned = chunk % segment == 0 and tokens.shape[1] % segment == 0  # then every chunk begins at a boundary
+        return models.score_tokens(config.model, params, tokens, targets, state, reset=reset, aligned=aligned)
+
+    def score_batch(batch: data.Batch) -> tuple[np.ndarray, np.ndarray]:
+        tokens, targets, reset = (batch[name] for name in ("tokens", "targets", "reset"))
+        state, parts = models.init_state(config.model, len(tokens)), []
+        for first in range(0, tokens.shape[1], chunk):
+            part = np.s_[:, first : first + chunk]
+            scores, state = score(params, tokens[part], targets[part], reset[part], state)
+            parts.append(jax.device_get(scores))
+        return tuple(np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
+
+    return score_batch
+
+
+def count_answers(
+    correct: np.ndarray, weights: np.ndarray, answer: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Per row [B], how many answers are right and how many there are.
+
+    An answer is right where all of its targets are. Its targets are those with weight that share a number of `answer`
+    [B, L] int32; without it, every target with weight is an answer of its own.
+    """
+    if answer is None:
+        answer = np.broadcast_to(np.arange(weights.shape[1]), weights.shape)
+    row, column = np.nonzero(weights)
+    pairs, index = np.unique(np.stack([row, answer[row, column]]), axis=1, return_inverse=True)
+    wrong = np.bincount(index.reshape(-1), ~correct[row, column], pairs.shape[1])
+    right = np.bincount(pairs[0], wrong == 0, len(weights))
+    return right, np.bincount(pairs[0], minlength=len(weights))

@@ -144,6 +144,13 @@ def read_documents(file: SourceFile, split: str, invalid_utf8: str) -> Iterator[
         yield file.name, decode(data, str(file.path), invalid_utf8)
 
 
+def read_text(path: Path) -> str:
+    """The text of a file, unpacked where its name ends in `.gz`. `ValueError` where it is damaged or not UTF-8."""
+    file = SourceFile(path.name, path)
+    with _open(file) as stream:
+        return decode(b"".join(_checked(file, stream)), str(path), "error")
+
+
 def decode(data: bytes, where: str, invalid_utf8: str, offset: int = 0) -> str:
     """UTF-8 bytes as text; bytes that are not UTF-8 are an error, or with `replace` become U+FFFD.
 

@@ -1,6 +1,7 @@
 """Tasks that ask for what was read before, all behind the interface of `memgpt_jax.data.tasks.base`."""
 
 from memgpt_jax.config_data import NeedleConfig, RecallConfig, TaskConfig
+from memgpt_jax.config_reading import BabiConfig, BabiLongConfig, JsonRecallConfig
 from memgpt_jax.config_tasks import (
     CopyConfig,
     DictionaryConfig,
@@ -9,10 +10,13 @@ from memgpt_jax.config_tasks import (
     NoiseNeedleConfig,
     TrackingConfig,
 )
+from memgpt_jax.data.tasks.babi import BabiTask
+from memgpt_jax.data.tasks.babilong import BabiLongTask
 from memgpt_jax.data.tasks.base import Task
 from memgpt_jax.data.tasks.copy import CopyTask
 from memgpt_jax.data.tasks.dictionary import DictionaryTask
 from memgpt_jax.data.tasks.item_recall import ItemRecallTask
+from memgpt_jax.data.tasks.json_recall import JsonRecallTask
 from memgpt_jax.data.tasks.mqar import MQARTask
 from memgpt_jax.data.tasks.needle import NeedleTask
 from memgpt_jax.data.tasks.noise import NoiseNeedleTask
@@ -28,6 +32,9 @@ TASKS = {
     NoiseNeedleConfig: NoiseNeedleTask,
     TrackingConfig: TrackingTask,
     NeedleConfig: NeedleTask,
+    BabiConfig: BabiTask,
+    BabiLongConfig: BabiLongTask,
+    JsonRecallConfig: JsonRecallTask,
 }
 """The task of each config. A task of your own is one more entry."""
 
@@ -40,4 +47,14 @@ def make_task(config: TaskConfig, split: str, tokenizer=None) -> Task:
     return TASKS[type(config)](config, split, tokenizer)
 
 
-__all__ = ["TASKS", "NeedleTask", "RecallTask", "Task", "make_task", "recall_batch"]
+__all__ = [
+    "TASKS",
+    "BabiLongTask",
+    "BabiTask",
+    "JsonRecallTask",
+    "NeedleTask",
+    "RecallTask",
+    "Task",
+    "make_task",
+    "recall_batch",
+]

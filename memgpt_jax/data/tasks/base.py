@@ -14,6 +14,8 @@ class Task:
 
     groups: tuple[str, ...] = ()
     """Names of the kinds of rows whose accuracies are reported one by one; a batch then says `group` [B] int32."""
+    passing_accuracy: float | None = None
+    """A group below this accuracy counts as failed; None: nothing is said of that."""
 
     def __init__(self, config: TaskConfig, split: str, tokenizer=None):
         """Args: split: `train`, `valid` or `test`. tokenizer: of the task's text; default: the one of the config."""
@@ -31,7 +33,8 @@ class Task:
             `tokens`, `targets` [B, L] int32, the targets being the next tokens but for answers that the row does not
             show; `reset` [B, L] bool, true at position 0; `weights` [B, L] float32, 1 where the target is an answer
             that is scored; `target_bytes` [B, L] int32, the UTF-8 bytes that the target stands for, 0 where it is no
-            text.
+            text. Where an answer has several tokens, `answer` [B, L] int32 too: equal numbers for the scored targets of
+            one answer of a row, which is right where all of them are.
         """
         raise NotImplementedError
 

@@ -1,0 +1,147 @@
+"""bAbI's question-answering tasks: stories streamed through memory, each question answered where it stands.
+
+An answer is one id, also where it is a list (`football,milk` of task 8, `s,e` of task 19), as in the literature; it is
+right where that id has the highest logit at the question mark. Weston et al., 2015, "Towards AI-Complete Question
+Answering"; a task counts as failed below an accuracy of 0.95.
+"""
+
+import numpy as np
+
+from memgpt_jax.config_reading import BabiConfig
+from memgpt_jax.data.sources import read_text
+from memgpt_jax.data.tasks.babi_files import Story, babi_files, read_stories, words_of
+from memgpt_jax.data.tasks.base import Batch, Task, scored_rows
+
+PADDING, BLANK = 0, 1  # ids, zero as rows begin; the words follow
+
+
+class BabiTask(Task):
+    """The tasks of a folder, each a group of its own; `words` gives the ids."""
+
+    passing_accuracy = 0.95
+
+    def __init__(self, config: BabiConfig, split: str, tokenizer=None):
+        """Raises `ValueError` where a file is absent or damaged, or `num_words` is too small."""
+        super().__init__(config, split, tokenizer)
+        files = babi_files(config.path)
+        self.words = {word: BLANK + 1 + i for i, word in enumerate(vocabulary(files))}
+        needed = BLANK + 1 + len(self.words)
+        if needed > config.num_words:
+            raise ValueError(
+                f"{config.path} needs {needed} ids, but data.num_words is {config.num_words}: set data.num_words and "
+                f"model.vocab_size to at least {needed}"
+            )
+        self.groups = tuple(f"qa{task}" for task in config.tasks)
+        self.stories = [
+            [self._encode(story) for story in read_stories(files, task, split, config.valid_share)]
+            for task in config.tasks
+        ]
+        """For each task, its stories, each a list of lines: [3, n] int32, the words, what of them is said (a blank for
+        a hidden answer), and 1 where the word is an answer that is scored."""
+        self._pieces: dict[int, list[list[np.ndarray]]] = {}
+
+    def batch(self, rng, batch_size, length):
+        """`Task.batch`; each row holds stories of one task, `group` [B]; `reset` is true where each begins.
+
+        Raises:
+            ValueError: a row cannot hold a story, and `long_stories` is not `cut`; or not even one question.
+        """
+        rng, pieces = np.random.default_rng(rng), self.pieces(length)
+        group = rng.integers(len(pieces), size=batch_size)
+        return self._rows([self._random_row(rng, pieces[task], length) for task in group], group, batch_size, length)
+
+    def held_out(self, rng, batch_size, length, num_batches):
+        """All stories of the split, each once, whatever `num_batches` says; rows of padding fill the last batch."""
+        rows = [(row, task) for task, pieces in enumerate(self.pieces(length)) for row in packed(pieces, length)]
+        for first in range(0, len(rows), batch_size):
+            part, group = zip(*rows[first : first + batch_size], strict=True)
+            yield self._rows(part, np.array(group), batch_size, length)
+
+    def pieces(self, length: int) -> list[list[np.ndarray]]:
+        """For each task, what can stand in a row of L targets, [3, n] each: whole stories, or parts of longer ones."""
+        if length not in self._pieces:
+            self._pieces[length] = [
+                [piece for story in stories for piece in self._cut(story, length, group)]
+                for stories, group in zip(self.stories, self.groups, strict=True)
+            ]
+        return self._pieces[length]
+
+    def _encode(self, story: Story) -> list[np.ndarray]:
+        lines = []
+        for line in story:
+            ids = [self.words[word] for word in words_of(line.text)]
+            asks = line.answer is not None
+            ids += [self.words[line.answer.lower()]] if asks else []
+            padding = 0 if self.config.sentence_length is None else -len(ids) % self.config.sentence_length
+            encoded = np.zeros((3, len(ids) + padding), np.int32)
+            encoded[:2, : len(ids)] = ids
+            if asks:
+                encoded[2, len(ids) - 1] = 1
+                encoded[1, len(ids) - 1] = ids[-1] if self.config.show_answers else BLANK
+            lines.append(encoded)
+        return lines
+
+    def _cut(self, story: list[np.ndarray], length: int, group: str) -> list[np.ndarray]:
+        """The story as one piece, or as several that ask each of its questions once."""
+        ends = np.cumsum([line.shape[1] for line in story])
+        if ends[-1] > length and self.config.long_stories == "error":
+            raise ValueError(
+                f"a story of {group} has {ends[-1]} tokens, a row {length}: set training.sequence_length to at least "
+                "that, or data.long_stories='cut'"
+            )
+        fit = int(np.sum(ends <= length))
+        pieces = [np.concatenate(story[:fit], axis=1)] if fit else []
+        for last in range(fit, len(story)):
+            if story[last][2].any():
+                first = 1 + int(np.sum(ends < ends[last] - length))
+                if first > last:
+                    raise ValueError(f"a question of {group} has {story[last].shape[1]} tokens, a row only {length}")
+                piece = np.concatenate(story[first : last + 1], axis=1)
+                piece[2, : -story[last].shape[1]] = 0  # the earlier questions have been asked
+                pieces.append(piece)
+        return [piece for piece in pieces if piece[2].any()]
+
+    def _random_row(self, rng: np.random.Generator, pieces: list[np.ndarray], length: int) -> list[np.ndarray]:
+        """Random pieces, as long as the next one fits."""
+        row, room = [], length
+        while (piece := pieces[rng.integers(len(pieces))]).shape[1] <= room:
+            row.append(piece)
+            room -= piece.shape[1]
+        return row
+
+    def _rows(self, rows, group: np.ndarray, batch_size: int, length: int) -> Batch:
+        words, said, scored = np.zeros((3, batch_size, length + 1), np.int32)
+        begins = np.zeros((batch_size, length + 1), bool)
+        for i, row in enumerate(rows):
+            place = 0
+            for piece in row:
+                part = np.s_[i, place : place + piece.shape[1]]
+                words[part], said[part], scored[part] = piece
+                begins[i, place] = True
+                place += piece.shape[1]
+        batch = scored_rows(words, scored[:, 1:])
+        batch["tokens"] = said[:, :-1]
+        batch["reset"] |= begins[:, :-1]
+        return batch | {"group": np.pad(group, (0, batch_size - len(group))).astype(np.int32)}
+
+
+def packed(pieces: list[np.ndarray], length: int) -> list[list[np.ndarray]]:
+    """Rows of pieces in order, each row as full as they allow."""
+    rows, room = [], -1
+    for piece in pieces:
+        if piece.shape[1] > room:
+            rows.append([])
+            room = length
+        rows[-1].append(piece)
+        room -= piece.shape[1]
+    return rows
+
+
+def vocabulary(files) -> list[str]:
+    """All words and whole answers of the files, in alphabetical order: the same whatever tasks are chosen."""
+    words = set()
+    for path in files.values():
+        for line in read_text(path).splitlines():
+            text, *rest = line.partition(" ")[2].split("\t")
+            words.update(words_of(text), (answer.strip().lower() for answer in rest[:1]))
+    return sorted(words)

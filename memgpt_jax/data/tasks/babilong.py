@@ -1,0 +1,98 @@
+"""BABILong: what a bAbI story says, scattered over a text of any length, and asked for at its end.
+
+Kuratov et al., 2024, "BABILong: Testing the Limits of LLMs with Long Context Reasoning-in-a-Haystack". A question is
+right where the id of its answer has the highest logit after the last token. Answers are ids of their own, after those
+of the tokenizer; statements and questions are written as text.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from memgpt_jax.config_reading import BabiLongConfig
+from memgpt_jax.data.tasks.babi_files import babi_files, read_stories
+from memgpt_jax.data.tasks.base import Task, scored_rows
+from memgpt_jax.data.text import documents, load_tokenizer
+from memgpt_jax.data.tokenizer import Tokenizer
+
+
+class Question(NamedTuple):
+    """A question about what a story has said so far."""
+
+    before: tuple[np.ndarray, ...]  # int32 tokens of each statement, and of each earlier question with its answer
+    tokens: np.ndarray  # [n] int32
+    answer: int  # an id
+
+
+class BabiLongTask(Task):
+    """The task on one split of bAbI and of a corpus; an evaluation draws questions of the split at random."""
+
+    passing_accuracy = 0.95
+
+    def __init__(self, config: BabiLongConfig, split: str, tokenizer: Tokenizer | None = None):
+        """Raises `ValueError` where bAbI's files or the corpus are refused, or `num_answers` is too small."""
+        super().__init__(config, split, tokenizer)
+        self.tokenizer = tokenizer or load_tokenizer(config.text)
+        self.groups = tuple(f"qa{task}" for task in config.tasks)
+        files = babi_files(config.path)
+        shares = {part: [read_stories(files, task, part, config.valid_share) for task in config.tasks]
+                  for part in ("train", "valid", "test")}  # fmt: skip
+        # Of all splits, so that an answer has the same id in each.
+        lines = (line for tasks in shares.values() for stories in tasks for story in stories for line in story)
+        self.answers = sorted({line.answer for line in lines if line.answer is not None})
+        if len(self.answers) > config.num_answers:
+            raise ValueError(
+                f"the tasks have {len(self.answers)} answers, but data.num_answers is {config.num_answers}: set it to "
+                f"at least that, and model.vocab_size to at least {self.tokenizer.vocab_size + len(self.answers)}"
+            )
+        self.ask_all = config.train_on_all_questions and split == "train"
+        self.questions = [[q for story in stories for q in self._questions(story)] for stories in shares[split]]
+        """For each task, its questions."""
+        self.flat = documents(config.text, split, self.tokenizer).flat
+        ends = [self.tokenizer.decode([i]).endswith((".", "!", "?", "\n")) for i in range(self.tokenizer.vocab_size)]
+        self.ends_sentence = np.array(ends)
+        self.token_bytes = np.pad(self.tokenizer.token_bytes, (0, config.num_answers))
+
+    def batch(self, rng, batch_size, length):
+        """`Task.batch`; each row is text with what a story says before a question, then the question; `group` [B].
+
+        Raises:
+            ValueError: a row cannot hold a story and its question.
+        """
+        rng = np.random.default_rng(rng)
+        group = rng.integers(len(self.questions), size=batch_size).astype(np.int32)
+        tokens = np.empty((batch_size, length + 1), np.int32)
+        for row, task in zip(tokens, group, strict=True):
+            question = self.questions[task][rng.integers(len(self.questions[task]))]
+            context = self.hide(rng, question.before, length - len(question.tokens))
+            row[:] = np.concatenate([context, question.tokens, [question.answer]])
+        is_answer = tokens[:, 1:] >= self.tokenizer.vocab_size
+        return scored_rows(tokens, is_answer, self.token_bytes[tokens[:, 1:]]) | {"group": group}
+
+    def hide(self, rng: np.random.Generator, said: tuple[np.ndarray, ...], length: int) -> np.ndarray:
+        """[length] text from a random place on, with what is said between random sentences of it, in order."""
+        fillers = length - sum(map(len, said))
+        if fillers < 0:
+            raise ValueError(
+                f"a story of {length - fillers} tokens and its question do not fit into a row: set "
+                "training.sequence_length to more"
+            )
+        text = self.flat[(rng.integers(len(self.flat)) + np.arange(fillers)) % len(self.flat)].astype(np.int32)
+        between = np.concatenate([[0], 1 + np.flatnonzero(self.ends_sentence[text])])
+        places = np.sort(rng.choice(between, len(said)))
+        parts = [part for pair in zip(np.split(text, places), (*said, []), strict=True) for part in pair]
+        return np.concatenate(parts).astype(np.int32)
+
+    def _questions(self, story) -> list[Question]:
+        encode = lambda text: np.array(self.tokenizer.encode(f" {text}"), np.int32)  # noqa: E731
+        said, questions = [], []
+        for line in story:
+            tokens = encode(line.text)
+            if line.answer is None:
+                said.append(tokens)
+                continue
+            answer = np.int32(self.tokenizer.vocab_size + self.answers.index(line.answer))
+            questions.append(Question(tuple(said), tokens, answer))
+            if self.ask_all:
+                said.append(np.append(tokens, answer))
+        return questions

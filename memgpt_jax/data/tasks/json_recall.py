@@ -1,0 +1,112 @@
+"""Key-value retrieval in JSON, as in Liu et al., 2023, "Lost in the Middle: How Language Models Use Long Contexts".
+
+A row is the object `{"k": "v", ...}` and the questions `\\n"k": "v"`, in characters. An answer is right where all
+characters of the value are, each predicted from what precedes it (the right characters of the value included).
+"""
+
+import json
+
+import numpy as np
+
+from memgpt_jax.config_reading import JSON_CHARACTERS, JsonRecallConfig
+from memgpt_jax.data.sources import expand, read_text
+from memgpt_jax.data.tasks.base import Task, scored_rows
+
+Pairs = list[tuple[str, str]]
+DIGITS = np.array(list("0123456789abcdef"))
+
+
+class JsonRecallTask(Task):
+    """Objects that are generated, or for an evaluation those of a published file."""
+
+    def __init__(self, config: JsonRecallConfig, split: str, tokenizer=None):
+        """Raises `ValueError` where the file is not of the form, or its objects do not fit the config."""
+        super().__init__(config, split, tokenizer)
+        self.records = None if config.path is None or split == "train" else read_records(config)
+
+    def batch(self, rng, batch_size, length):
+        """`Task.batch`, generated; `answer` [B, L] numbers the questions of a row from 1."""
+        rng, config = np.random.default_rng(rng), self.config
+        rows = []
+        for _ in range(batch_size):
+            keys = random_keys(rng, config.num_pairs, config.key_length)
+            values = rng.choice(DIGITS, (config.num_pairs, config.value_length))
+            pairs = [("".join(key), "".join(value)) for key, value in zip(keys, values, strict=True)]
+            rows.append((pairs, rng.permutation(config.num_pairs)[: config.num_questions]))
+        return self._rows(rows, batch_size)
+
+    def held_out(self, rng, batch_size, length, num_batches):
+        """`num_batches` of generated rows, or each object of the file once; rows of padding fill the last batch.
+
+        Of the file's object, the pair that it asks for and the first of the others, in their order, are the row's
+        `num_pairs`. The first question is the file's own, any more are about random other pairs.
+        """
+        if self.records is None:
+            yield from super().held_out(rng, batch_size, length, num_batches)
+            return
+        rng, config = np.random.default_rng(rng), self.config
+        for first in range(0, len(self.records), batch_size):
+            rows = []
+            for pairs, asked in self.records[first : first + batch_size]:
+                others = rng.permutation(np.delete(np.arange(config.num_pairs), asked))
+                rows.append((pairs, np.array([asked, *others])[: config.num_questions]))
+            yield self._rows(rows, batch_size)
+
+    def _rows(self, rows: list[tuple[Pairs, np.ndarray]], batch_size: int) -> dict[str, np.ndarray]:
+        config = self.config
+        ids = np.zeros(128, np.int32)
+        ids[[ord(character) for character in JSON_CHARACTERS]] = np.arange(len(JSON_CHARACTERS))
+        tokens = np.zeros((batch_size, config.row_length + 1), np.int32)
+        answer = np.zeros((batch_size, config.row_length + 1), np.int32)
+        for i, (pairs, asked) in enumerate(rows):
+            questions = [f'\n"{pairs[number][0]}": "{pairs[number][1]}"' for number in asked]
+            text = json.dumps(dict(pairs)) + "".join(questions)
+            tokens[i, : len(text)] = ids[np.frombuffer(text.encode(), np.uint8)]
+            end = len(text) - sum(map(len, questions))
+            for number, question in enumerate(questions, start=1):
+                end += len(question)
+                answer[i, end - 1 - config.value_length : end - 1] = number
+        return scored_rows(tokens, answer[:, 1:] > 0) | {"answer": answer[:, 1:]}
+
+
+def random_keys(rng: np.random.Generator, number: int, length: int) -> np.ndarray:
+    """[number, length] hexadecimal digits, rows distinct: their first digits, of which eight are plenty, are."""
+    first = min(length, 8)
+    codes = rng.choice(16**first, number, replace=False)
+    digits = codes[:, None] // 16 ** np.arange(first) % 16
+    return DIGITS[np.concatenate([digits, rng.integers(16, size=(number, length - first))], axis=1)]
+
+
+def read_records(config: JsonRecallConfig) -> list[tuple[Pairs, int]]:
+    """For each line of the file, the pairs of its row and which of them is asked for."""
+    path, records = expand(config.path), []
+    if not path.is_file():
+        raise ValueError(f"data.path={config.path!r} must be a .jsonl or .jsonl.gz file of key-value records")
+    for count, line in enumerate(read_text(path).splitlines(), start=1):
+        where = f"{path}, line {count}"
+        try:
+            record = json.loads(line)
+            pairs = [(str(key), str(value)) for key, value in record["ordered_kv_records"]]
+            asked = pairs.index((record["key"], record["value"]))
+        except (ValueError, TypeError, KeyError):
+            raise ValueError(
+                f"{where} must be a JSON object with ordered_kv_records, a list of [key, value], and one of these as "
+                "key and value"
+            ) from None
+        if len(pairs) < config.num_pairs or len(dict(pairs)) < len(pairs):
+            raise ValueError(
+                f"{where} holds {len(pairs)} pairs with {len(dict(pairs))} distinct keys; it needs distinct keys, "
+                f"at least data.num_pairs={config.num_pairs}"
+            )
+        place = min(asked, config.num_pairs - 1)
+        pairs = [*pairs[:place], pairs[asked], *pairs[place + 1 : config.num_pairs]]
+        lengths = {(len(key), len(value)) for key, value in pairs}
+        if lengths != {(config.key_length, config.value_length)}:
+            raise ValueError(
+                f"{where} holds keys and values of {sorted(lengths)} characters, not of data.key_length="
+                f"{config.key_length} and data.value_length={config.value_length}: set these"
+            )
+        if not set("".join(key + value for key, value in pairs)) <= set(JSON_CHARACTERS):
+            raise ValueError(f"{where} holds characters other than {JSON_CHARACTERS!r}")
+        records.append((pairs, place))
+    return records
