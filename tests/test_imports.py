@@ -28,10 +28,11 @@ LAYERS = {
     "plots": set(),
     "command_line": {"config", "memory"},
     "generation": {"shapes", "checks", "config", "config_json", "ops", "memory", "models"},
+    "interop": {"shapes", "config", "memory", "models"},
     "evaluate": {"config", "models", "data"},
     "needle_stream": {"config", "models", "data", "evaluate"},
     "training": {"shapes", "config", "config_json", "ops", "memory", "models", "data", "evaluate"},
-    "": {"config", "ops", "memory", "models", "parameters", "data", "generation", "evaluate", "training"},
+    "": {"config", "ops", "memory", "models", "parameters", "data", "generation", "interop", "evaluate", "training"},
 }
 ONLY_IN = {
     "orbax": ["training/checkpoint.py", "generation/session.py"],
