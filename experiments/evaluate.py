@@ -16,12 +16,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from memgpt_jax import data
-from memgpt_jax.command_line import one_line_errors, override, parse_arguments, sweep, sweep_words
+from memgpt_jax.command_line import assignments, one_line_errors, parse_arguments
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.evaluate import evaluate
 from memgpt_jax.plots import plot_curves
-from memgpt_jax.training import RunError, checkpoint
+from memgpt_jax.runs import reopen
+from memgpt_jax.training import RunError
 
 COLUMNS = (
     "bits_per_byte",
@@ -59,6 +59,7 @@ class Arguments:
     def __post_init__(self):
         if not self.workdirs:
             raise ValueError("name the folder of at least one run")
+        assignments(self.change)
 
 
 def settings_of(config: ExperimentConfig, arguments: Arguments) -> ExperimentConfig:
@@ -79,15 +80,12 @@ def with_memory_size(config: ExperimentConfig, size: int) -> ExperimentConfig:
 
 def evaluate_run(workdir: Path, arguments: Arguments) -> dict[str, dict]:
     """Results of one run by label, one for each memory size."""
-    saved = checkpoint.load(workdir, arguments.step)
-    config = settings_of(saved.config, arguments)
-    for words in map(sweep_words, sweep(arguments.change)):
-        config = override(config, words)
-    tokenizer = data.load_saved_tokenizer(workdir / "tokenizer") if config.text else None
+    config, params, tokenizer = reopen(workdir, arguments.change, arguments.step)
+    config = settings_of(config, arguments)
     if not hasattr(config.model.memory, "memory_size") or not arguments.memory_size:
-        return {str(workdir): evaluate(config, saved.params, tokenizer)}
+        return {str(workdir): evaluate(config, params, tokenizer)}
     return {
-        f"{workdir} memory {size}": evaluate(with_memory_size(config, size), saved.params, tokenizer)
+        f"{workdir} memory {size}": evaluate(with_memory_size(config, size), params, tokenizer)
         for size in arguments.memory_size
     }
 
