@@ -1,18 +1,22 @@
 """The ledger: what makes a claim hold or fail, how it is measured and resumed, and what is written."""
 
 import dataclasses
+import functools
 import json
+import runpy
 import subprocess
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from memory_laws import difference
 
 from memgpt_jax import ledger
 from memgpt_jax.command_line import CONFIGS, assignments
 from memgpt_jax.ledger import Case, Claim, Measured, Outcome, at_least, at_most, near
-from memgpt_jax.models import apply, init, init_state
+from memgpt_jax.models import MemoryLayer
 from memgpt_jax.training import RunError
 
 TINY = (
@@ -155,7 +159,7 @@ def test_commands_are_what_a_user_types(tmp_path):
     again = Case(
         label="far", config="recall", overrides=("model.memory_layers=0 1",), change=("seed=4", "data.gap_length=2")
     )
-    needle = Case(label="needle", config="needle", change=("data.num_needles=5",), needles_after=1000)
+    needle = Case(label="needle", config="needle", change=("data.num_needles=9",), needles_after=1000)
     script = "python() { printf '%s|' \"$@\"; echo; }; "
     typed = lambda case: subprocess.run(  # noqa: E731
         ["bash", "-c", script + case.command(tmp_path, (0, 1))], capture_output=True, text=True, check=True
@@ -165,26 +169,41 @@ def test_commands_are_what_a_user_types(tmp_path):
     assert again.workdir(tmp_path, 1) == folder
     assert lines[2] == f"experiments/train.py|recall|--model.memory_layers|0|1|--seed|1|--workdir|{folder}|"
     assert lines[3] == f"experiments/evaluate.py|{folder}|--change|seed=4|data.gap_length=2|"
-    words = "--lengths|1000|--num-needles|5|--change|data.num_needles=5|"
+    words = "--lengths|1000|--num-needles|9|--change|data.num_needles=9|"
     assert typed(needle)[1] == f"experiments/needle.py|{tmp_path}/needle,seed=0|{words}"
 
 
-def test_the_read_only_memory_of_the_claim_takes_nothing_in():
-    overrides = ledger.override(
-        ledger.load_config("recall"),
-        ["--model.memory.evict", "lowest_gate", "--model.memory.initial_entries", "64"],
-    )
-    model = overrides.model
-    params = init(model, jax.random.key(0))
-    tokens = jnp.asarray(np.random.default_rng(0).integers(model.vocab_size, size=(2, 96)), jnp.int32)
-    start = init_state(model, 2)
-    _, half = apply(model, params, tokens[:, :1], start)
-    _, after = apply(model, params, tokens, start)
-    assert "evict=lowest_gate" in (CONFIGS.parent / "experiments" / "claims.py").read_text()
-    for one, other in zip(half.layers, after.layers, strict=True):
-        np.testing.assert_array_equal(one.memory.memory.entries.keys, other.memory.memory.entries.keys)
-        np.testing.assert_array_equal(one.memory.memory.entries.values, other.memory.memory.entries.values)
-        assert one.memory.memory.entries.valid.all()
+@pytest.fixture(scope="module")
+def claims() -> dict[str, Claim]:
+    """The claims of this repository, by name."""
+    made = runpy.run_path(str(CONFIGS.parent / "experiments" / "claims.py"))["CLAIMS"]
+    named = {claimed.name: claimed for claimed in made}
+    assert len(named) == len(made)
+    return named
+
+
+def test_every_claim_can_be_run_and_has_a_source(claims, tmp_path):
+    for claimed in claims.values():
+        assert claimed.says.endswith(".") and claimed.source and len(claimed.seeds) >= 3
+        for case in claimed.cases:
+            case.reading(0)  # the config and every change are valid
+            assert f"experiments/train.py {case.config}" in case.command(tmp_path, claimed.seeds)
+
+
+def test_the_read_only_memory_of_the_claim_takes_nothing_in(claims):
+    read_only, written = (case.experiment(0).model.memory for case in claims["writing_matters"].cases)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 24, 8)), jnp.float32)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def entries(memory, x):
+        layer = MemoryLayer(memory, d_model=8, segment_length=4, rngs=nnx.Rngs(0))
+        state = layer.init_state(2)
+        return [layer(x[:, :length], state)[1].memory.entries for length in (1, 24)]
+
+    before, after = entries(read_only, x)
+    assert difference(before, after._replace(age=before.age)) == 0 and np.all(after.valid)
+    before, after = entries(written, x)
+    assert not np.any(before.valid) and np.all(np.sum(after.valid, axis=1) == 24)
 
 
 def test_changes_are_checked():
