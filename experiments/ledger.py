@@ -40,18 +40,16 @@ class Arguments:
     output: Path | None = None
     """The ledger; `ledger.json` goes beside it. Default: WORKDIR/LEDGER.md."""
 
-    def __post_init__(self):
-        if not self.claims():
-            listed = "\n".join(f"  {claim.name} ({claim.tier}): {claim.says}" for claim in CLAIMS)
-            raise ValueError(f"name claims, or a tier that has some:\n{listed}")
-
     def claims(self) -> list[Claim]:
-        """The claims that were asked for; `ValueError` if a name is not known."""
+        """The claims that were asked for; `ValueError` if there are none, or a name is not known."""
         known = {claim.name: claim for claim in CLAIMS}
         for name in self.names:
             if name not in known:
                 raise ValueError(f"there is no claim {name!r}; there are: {', '.join(known)}")
         chosen = [claim for claim in CLAIMS if claim.name in self.names or claim.tier == self.tier]
+        if not chosen:
+            listed = "\n".join(f"  {claim.name} ({claim.tier}): {claim.says}" for claim in CLAIMS)
+            raise ValueError(f"name claims, or a tier that has some:\n{listed}")
         return chosen if self.seeds is None else [dataclasses.replace(claim, seeds=self.seeds) for claim in chosen]
 
 
@@ -64,9 +62,10 @@ def earlier(path: Path) -> dict[str, dict]:
 @one_line_errors(RunError)
 def main() -> None:
     arguments, console = parse_arguments(Arguments, __doc__), Console()
-    claims, output = arguments.claims(), arguments.output or arguments.workdir / "LEDGER.md"
-    for claim in claims:  # a wrong override ends it here, at once
-        for case in claim.cases:
+    output = arguments.output or arguments.workdir / "LEDGER.md"
+    with one_line_errors():  # a wrong name or override ends it here, at once
+        claims = arguments.claims()
+        for case in (case for claim in claims for case in claim.cases):
             case.reading(0)
     output.parent.mkdir(parents=True, exist_ok=True)
     records, failed = earlier(output.parent / "ledger.json"), []
