@@ -16,13 +16,13 @@ import tyro
 from rich.console import Console
 from rich.table import Column, Table
 
-from memgpt_jax import data
-from memgpt_jax.command_line import one_line_errors, override, parse_arguments, sweep, sweep_words
+from memgpt_jax.command_line import assignments, one_line_errors, parse_arguments
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_reading import BabiLongConfig
 from memgpt_jax.evaluate import evaluate
-from memgpt_jax.plots import plot_recall
-from memgpt_jax.training import RunError, checkpoint
+from memgpt_jax.plots import label_of_seeds, plot_recall
+from memgpt_jax.runs import reopen
+from memgpt_jax.training import RunError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,7 @@ class Arguments:
             raise ValueError("name the folder of at least one run")
         if not self.lengths or min(self.lengths) < 1 or self.num_rows < 1:
             raise ValueError(f"lengths and num_rows must be at least 1, got {self.lengths} and {self.num_rows}")
+        assignments(self.change)
 
 
 def at_length(config: ExperimentConfig, length: int, num_rows: int) -> ExperimentConfig:
@@ -65,16 +66,12 @@ def main() -> None:
     table = Table(Column("run", overflow="fold"), *(f"{length:,}" for length in lengths), "answers")
     results, groups = {}, {}
     for workdir in arguments.workdirs:
-        saved = checkpoint.load(workdir)
-        config = saved.config
+        config, params, tokenizer = reopen(workdir, arguments.change)
         if not isinstance(config.data, BabiLongConfig):
             raise RunError(f"{workdir} was not trained on BABILong, as `configs/babilong.py` is")
-        for words in map(sweep_words, sweep(arguments.change)):
-            config = override(config, words)
-        tokenizer = data.load_saved_tokenizer(workdir / "tokenizer")
         points = []
         for length in lengths:
-            result = evaluate(at_length(config, length, arguments.num_rows), saved.params, tokenizer)
+            result = evaluate(at_length(config, length, arguments.num_rows), params, tokenizer)
             points.append({"length": length} | result)
             print(f"{workdir}: {length:,} tokens: {result['accuracy']:.3f}", flush=True)
         jax.clear_caches()  # the compiled functions of one run are of no use to the next
@@ -86,7 +83,7 @@ def main() -> None:
     output = arguments.output or arguments.workdirs[0]
     output.mkdir(parents=True, exist_ok=True)
     (output / "babilong.json").write_text(json.dumps(results, indent=2) + "\n")
-    lines = {runs[0]: [results[run] for run in runs] for runs in groups.values()}
+    lines = {label_of_seeds(runs): [results[run] for run in runs] for runs in groups.values()}
     plot_recall(lines, output / "babilong.png", "bAbI's questions at the end of held-out text")
 
 

@@ -20,13 +20,13 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from memgpt_jax import data
-from memgpt_jax.command_line import one_line_errors, override, parse_arguments, sweep, sweep_words
+from memgpt_jax.command_line import assignments, one_line_errors, parse_arguments
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_data import TaskConfig
 from memgpt_jax.evaluate import evaluate
 from memgpt_jax.plots import label_of_seeds, plot_curves, plot_recall
-from memgpt_jax.training import RunError, checkpoint
+from memgpt_jax.runs import reopen
+from memgpt_jax.training import RunError
 
 COLUMNS = (
     "length",
@@ -68,6 +68,7 @@ class Arguments:
     def __post_init__(self):
         if not self.workdirs:
             raise ValueError("name the folder of at least one run")
+        assignments(self.change)
 
 
 def settings_of(config: ExperimentConfig, arguments: Arguments) -> ExperimentConfig:
@@ -100,18 +101,15 @@ def with_length(config: ExperimentConfig, workdir: Path, length: int) -> Experim
 
 def evaluate_run(workdir: Path, arguments: Arguments) -> Iterator[tuple[str, ExperimentConfig, dict]]:
     """(label behind the run's name, config, result) of each memory size and length; results say their length."""
-    saved = checkpoint.load(workdir, arguments.step)
-    config = settings_of(saved.config, arguments)
-    for words in map(sweep_words, sweep(arguments.change)):
-        config = override(config, words)
-    tokenizer = data.load_saved_tokenizer(workdir / "tokenizer") if config.text else None
+    config, params, tokenizer = reopen(workdir, arguments.change, arguments.step)
+    config = settings_of(config, arguments)
     sizes = arguments.memory_size if hasattr(config.model.memory, "memory_size") else ()
     for label, sized in {f" memory {size}": with_memory_size(config, size) for size in sizes}.items() or [("", config)]:
         for length in arguments.lengths:
-            result = evaluate(with_length(sized, workdir, length), saved.params, tokenizer)
+            result = evaluate(with_length(sized, workdir, length), params, tokenizer)
             yield label, sized, {"length": length} | result
         if not arguments.lengths:
-            yield label, sized, evaluate(sized, saved.params, tokenizer)
+            yield label, sized, evaluate(sized, params, tokenizer)
 
 
 def results_table(results: dict[str, dict]) -> Table:

@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Column, Table
 
-from memgpt_jax import data
-from memgpt_jax.command_line import one_line_errors, override, parse_arguments, sweep, sweep_words
+from memgpt_jax.command_line import assignments, one_line_errors, parse_arguments
 from memgpt_jax.config_data import NeedleConfig
 from memgpt_jax.needle_stream import needle_stream
 from memgpt_jax.plots import label_of_seeds, plot_recall
-from memgpt_jax.training import RunError, checkpoint
+from memgpt_jax.runs import reopen
+from memgpt_jax.training import RunError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,21 +47,20 @@ class Arguments:
             raise ValueError("name the folder of at least one run")
         if not self.lengths or min(self.lengths) < 1:
             raise ValueError(f"lengths must be at least 1, got {self.lengths}")
+        assignments(self.change)
 
 
 def recall_of_run(workdir: Path, arguments: Arguments, progress: Progress):
     """The run's config, and its recall at each length."""
-    saved = checkpoint.load(workdir, arguments.step)
-    config = saved.config
+    config, params, tokenizer = reopen(workdir, arguments.change, arguments.step)
     if not isinstance(config.data, NeedleConfig):
         raise RunError(f"{workdir} was not trained on needles, as `configs/needle.py` is")
-    for words in map(sweep_words, sweep((f"data.num_needles={arguments.num_needles}", *arguments.change))):
-        config = override(config, words)
     bar = progress.add_task(str(workdir), total=max(arguments.lengths))
-    tokenizer = data.load_saved_tokenizer(workdir / "tokenizer")
     advance = lambda tokens: progress.update(bar, completed=tokens)  # noqa: E731
     try:
-        return config, needle_stream(config, saved.params, arguments.lengths, tokenizer, advance)
+        needles = dataclasses.replace(config.data, num_needles=arguments.num_needles)
+        config = dataclasses.replace(config, data=needles)
+        return config, needle_stream(config, params, arguments.lengths, tokenizer, advance)
     except ValueError as error:  # too many needles for a chunk, or a corpus that is not there
         raise RunError(str(error)) from error
 

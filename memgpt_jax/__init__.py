@@ -3,6 +3,7 @@
 import memgpt_jax as mg
 """
 
+from memgpt_jax import interop
 from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config_data import NeedleConfig, RecallConfig, TextConfig
 from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, SizedMemoryConfig
@@ -16,6 +17,7 @@ from memgpt_jax.config_tasks import (
     TrackingConfig,
 )
 from memgpt_jax.generation import Sampling, Session, generate
+from memgpt_jax.interop import wrap
 from memgpt_jax.memory import MEMORIES, Memory, state_bytes
 from memgpt_jax.models import (
     MemGPT,
@@ -71,6 +73,9 @@ __all__ = [  # noqa: RUF022 — in groups
     "merge",
     "score_tokens",
     "split",
+    # memory in other people's models
+    "interop",
+    "wrap",
     # generation with live memory
     "Sampling",
     "Session",

@@ -110,22 +110,49 @@ def config_names() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.py"))
 
 
+def assignments(words: Sequence[str], what: str = "a change") -> dict[str, str]:
+    """`["data.context_length=64", "seed=1"]` as a dictionary; `ValueError` where a word is not of this form."""
+    values = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        name = name.removeprefix("--").replace("-", "_")
+        if not equals or not name or not value:
+            raise ValueError(f"{what} is written field=value, and not {word!r}")
+        if name in values:
+            raise ValueError(f"{what} names {name} twice")
+        values[name] = value
+    return values
+
+
 def sweep(words: Sequence[str]) -> list[dict[str, str]]:
     """All combinations of `["model.memory.memory_size=0,64", "seed=0,1"]`, the last field varying fastest.
 
     Values are the words of the command line; one with several parts, as of a tuple, holds spaces: `"field=0 1,2 3"`.
-    `ValueError` if a word is not of this form.
+    Where `model.memory` is swept, a field of it that a mechanism does not have is left out of that mechanism's
+    combinations, which are then as many fewer. `ValueError` if a word is not of this form, or no mechanism has a field.
     """
-    fields = {}
-    for word in words:
-        name, equals, values = word.partition("=")
-        name = name.removeprefix("--")
-        if not equals or not name or "" in values.split(","):
-            raise ValueError(f"a sweep is written field=value,value,... and not {word!r}")
-        if name in fields:
-            raise ValueError(f"the sweep names {name} twice")
-        fields[name] = values.split(",")
-    return [dict(zip(fields, values, strict=True)) for values in itertools.product(*fields.values())]
+    fields = {name: values.split(",") for name, values in assignments(words, "a sweep").items()}
+    for name, values in fields.items():
+        if "" in values:
+            raise ValueError(f"a sweep is written field=value,value,... and not {name}={','.join(values)}")
+    product = [dict(zip(fields, values, strict=True)) for values in itertools.product(*fields.values())]
+    combinations = []
+    for values in map(_applicable, product):
+        if values not in combinations:
+            combinations.append(values)
+    unused = fields.keys() - {name for values in combinations for name in values}
+    if unused:
+        raise ValueError(f"none of the swept mechanisms has {', '.join(sorted(unused))}")
+    return combinations
+
+
+def _applicable(values: dict[str, str]) -> dict[str, str]:
+    """The values without those for fields that the chosen mechanism, if it is among the values, does not have."""
+    mechanism = values.get("model.memory")
+    if mechanism not in MEMORIES:
+        return values
+    names = {f"model.memory.{field.name}" for field in dataclasses.fields(MEMORIES[mechanism][0])}
+    return {name: value for name, value in values.items() if not name.startswith("model.memory.") or name in names}
 
 
 def sweep_words(values: dict[str, str]) -> list[str]:

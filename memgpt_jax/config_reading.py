@@ -1,7 +1,7 @@
 """Configurations of question answering over what was read: bAbI, BABILong, key-value retrieval in JSON."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from memgpt_jax.checks import check, check_literals
 from memgpt_jax.config_data import TaskConfig, TextConfig
@@ -89,6 +89,8 @@ class BabiLongConfig(TaskConfig):
 class JsonRecallConfig(TaskConfig):
     """Key-value retrieval in JSON (Liu et al., 2023, "Lost in the Middle"), in characters: an object of random
     hexadecimal keys and values, then keys whose values are asked for."""
+
+    length_fields: ClassVar[tuple[str, ...]] = ("num_pairs",)
 
     num_pairs: int = 8
     """Pairs of the object, any number."""

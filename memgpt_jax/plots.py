@@ -84,6 +84,27 @@ def label_of_seeds(runs: Sequence[str]) -> str:
     return runs[0] if len(runs) == 1 else runs[0].rstrip("0123456789").rstrip("-_=,")
 
 
+def plot_state_bytes(
+    lines: Mapping[str, Mapping[int, Sequence[float]]], path: str | Path, metric: str, title: str = ""
+) -> None:
+    """A metric against the bytes of state of a layer and row, one line for each mechanism, seeds as error bars.
+
+    `lines` maps a label to {bytes: the metric of each seed}. What has no state at all is a dashed line across.
+    """
+    figure, axes = new_figure(title, "state of a layer (bytes per row)", METRIC_LABELS.get(metric, metric))
+    for label, points in lines.items():
+        sizes = sorted(size for size in points if size > 0)
+        if sizes:
+            draw_line(axes, sizes, [points[size] for size in sizes], label)
+        if 0 in points:
+            axes.axhline(statistics.mean(points[0]), linestyle="--", color="gray", label=label)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    if any(lines):
+        axes.legend(frameon=False)
+    save(figure, path)
+
+
 def draw_line(axes: Axes, x: Sequence[float], values: Sequence[Sequence[float]], label: str) -> None:
     """A line through the means of `values` (for each point, one number per seed), error bars if there are seeds."""
     spread = [statistics.stdev(seeds) if len(seeds) > 1 else 0.0 for seeds in values]

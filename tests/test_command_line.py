@@ -142,3 +142,15 @@ def test_sweep():
 def test_wrong_sweeps(words):
     with pytest.raises(ValueError, match="sweep"):
         sweep(words)
+
+
+def test_a_sweep_over_mechanisms_leaves_out_what_one_does_not_have():
+    sizes = ["model.memory.match_state_bytes=64,128", "seed=0,1"]
+    swept = sweep(["model.memory=none,kv", *sizes])
+    assert swept[:2] == [{"model.memory": "none", "seed": "0"}, {"model.memory": "none", "seed": "1"}]
+    assert len(swept) == 6 and all("model.memory.match_state_bytes" in values for values in swept[2:])
+    assert len(sweep(["model.memory=none", *sizes[1:]])) == 2
+    with pytest.raises(ValueError, match=r"none of the swept mechanisms has model\.memory\.slots"):
+        sweep(["model.memory=none,kv", "model.memory.slots=1"])
+    config = override(ExperimentConfig(), sweep_words(swept[-1]))
+    assert config.model.memory == KVMemoryConfig(match_state_bytes=128)

@@ -31,10 +31,13 @@ LAYERS = {
     "plots": set(),
     "command_line": {"config", "memory"},
     "generation": {"shapes", "checks", "config", "config_json", "ops", "memory", "models"},
+    "interop": {"shapes", "config", "memory", "models"},
     "evaluate": {"config", "models", "data"},
     "needle_stream": {"config", "models", "data", "evaluate"},
+    "runs": {"config", "command_line", "data", "training"},
+    "ledger": {"checks", "config", "command_line", "memory", "evaluate", "needle_stream", "runs", "training"},
     "training": {"shapes", "config", "config_json", "ops", "memory", "models", "data", "evaluate"},
-    "": {"config", "ops", "memory", "models", "parameters", "data", "generation", "evaluate", "training"},
+    "": {"config", "ops", "memory", "models", "parameters", "data", "generation", "interop", "evaluate", "training"},
 }
 ONLY_IN = {
     "orbax": ["training/checkpoint.py", "generation/session.py"],

@@ -57,3 +57,14 @@ def test_runs_that_differ_in_their_seed_share_a_label():
     assert plots.label_of_seeds(["runs/copy-0"]) == "runs/copy-0"
     assert plots.label_of_seeds(["runs/copy-0", "runs/copy-1"]) == "runs/copy"
     assert plots.label_of_seeds(["sweep/model=kv,seed=0", "sweep/model=kv,seed=10"]) == "sweep/model=kv,seed"
+
+
+def test_state_bytes(tmp_path, figures):
+    lines = {"memory none": {0: [0.1, 0.3]}, "memory kv": {4096: [0.9, 0.7], 1024: [0.5, 0.5]}}
+    plots.plot_state_bytes(lines, tmp_path / "state_bytes.png", "accuracy", "title")
+    (axes,) = figures[0].axes
+    assert axes.get_xscale() == "log" and axes.get_xlabel() == "state of a layer (bytes per row)"
+    line = axes.containers[0].lines[0]
+    assert line.get_xdata().tolist() == [1024, 4096] and line.get_ydata().tolist() == pytest.approx([0.5, 0.8])
+    (level,) = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert level.get_ydata() == pytest.approx([0.2, 0.2]) and level.get_label() == "memory none"

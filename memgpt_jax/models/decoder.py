@@ -10,8 +10,8 @@ from flax import nnx
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.memory.stream import Promise, StreamState
-from memgpt_jax.models.layers import FeedForward, SelfAttention, WindowCache, dropout, linear, norm
-from memgpt_jax.models.memory_layer import MemoryLayer, NoMemoryLayer
+from memgpt_jax.models.layers import FeedForward, SelfAttention, WindowCache, dropout, filled_flags, linear, norm
+from memgpt_jax.models.memory_layer import MemoryLayer, make_memory_layer
 from memgpt_jax.ops import Scores, cross_entropy, document_positions, flat_dot_general, sinusoidal, take
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Rows, Stream, Tokens
 
@@ -42,8 +42,18 @@ class Block(nnx.Module):
         self.config = config
         self.attention_norm = norm(config, config.d_model, rngs)
         self.attention = SelfAttention(config, rngs)
-        has_memory = config.layer_has_memory(layer) and not isinstance(config.memory, NoMemoryConfig)
-        self.memory_layer = MemoryLayer(config, rngs) if has_memory else NoMemoryLayer()
+        self.memory_layer = make_memory_layer(
+            config.memory if config.layer_has_memory(layer) else NoMemoryConfig(),
+            d_model=config.d_model,
+            segment_length=config.segment_length,
+            num_heads=config.num_heads,
+            fusion=config.fusion,
+            fusion_bias=config.fusion_bias,
+            norm=config.norm,
+            dropout=config.dropout,
+            dtype=config.dtype,
+            rngs=rngs,
+        )
         self.feed_forward_norm = norm(config, config.d_model, rngs)
         self.feed_forward = FeedForward(config, rngs)
 
@@ -59,7 +69,7 @@ class Block(nnx.Module):
         keys = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
         attended, window = self.attention(self.attention_norm(x), state.window, positions, reset, valid)
         h = x + dropout(attended, rate, keys[0])
-        f, memory, gate = self.memory_layer(h, state.memory, reset, valid, promise, keys[1])
+        f, memory, gate = self.memory_layer.with_gate(h, state.memory, reset, valid, promise, keys[1])
         y = f + dropout(self.feed_forward(self.feed_forward_norm(f)), rate, keys[2])
         return y, LayerState(window, memory), gate
 
@@ -123,10 +133,8 @@ class MemGPT(nnx.Module):
         dropout_key=None,
     ) -> tuple[Stream, ModelState, tuple[Float32[Array, "B L"], ...]]:
         """The normalised last hidden states, the state, and each layer's mean fusion gates."""
-        check_call(self.config, tokens, state, reset, valid)
-        reset = jnp.zeros(tokens.shape, bool) if reset is None else reset
-        valid = jnp.ones(tokens.shape, bool) if valid is None else valid
-        reset = reset & valid
+        check_call(self.config, tokens, state)
+        reset, valid = filled_flags(tokens.shape, reset, valid)
         positions = document_positions(state.position, reset)
         promise = "aligned" if aligned else "inside" if inside else None
         x = self._embed(tokens, positions)
@@ -197,15 +205,10 @@ def _recomputed(block, x, state, positions, reset, valid, promise, key):
     return block(x, state, positions, reset, valid, promise, key)
 
 
-def check_call(config: ModelConfig, tokens, state, reset, valid) -> None:
+def check_call(config: ModelConfig, tokens, state) -> None:
     """Raise `ValueError` where the arguments of a call do not fit the model or each other."""
     if tokens.ndim != 2 or tokens.shape[1] < 1 or not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise ValueError(f"tokens must be integers [B, L] with L >= 1, got {tokens.dtype}{list(tokens.shape)}")
-    for name, flags in (("reset", reset), ("valid", valid)):
-        if flags is not None and (flags.shape != tokens.shape or flags.dtype != bool):
-            raise ValueError(
-                f"{name} must be bool{list(tokens.shape)} like tokens, got {flags.dtype}{list(flags.shape)}"
-            )
     if not isinstance(state, ModelState) or len(state.layers) != config.num_layers:
         raise ValueError(f"state must be a ModelState of {config.num_layers} layers: use init_state(batch_size)")
     if state.position.shape[0] != tokens.shape[0]:

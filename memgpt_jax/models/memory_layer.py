@@ -1,13 +1,19 @@
 """A memory in a residual stream: normalise, read and write, fuse."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from memgpt_jax.config import Fusion as FusionName
 from memgpt_jax.config import ModelConfig
+from memgpt_jax.config_memory import MemoryConfig, NoMemoryConfig
 from memgpt_jax.memory import make_memory
 from memgpt_jax.memory.stream import Promise, StreamState, init_stream_state, stream
-from memgpt_jax.models.layers import dropout, linear, norm
+from memgpt_jax.models.layers import dropout as dropped
+from memgpt_jax.models.layers import filled_flags, linear
+from memgpt_jax.models.layers import norm as make_norm
 from memgpt_jax.ops import gated_fusion
 from memgpt_jax.shapes import Array, Flags, Float32, Stream
 
@@ -43,34 +49,100 @@ class Fusion(nnx.Module):
 
 
 class MemoryLayer(nnx.Module):
-    """f = Fusion(h, Read(memory, norm(h))); memory' = Write(memory, norm(h))."""
+    """f = Fusion(h, Read(memory, norm(h))); memory' = Write(memory, norm(h)).
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.config = config
-        self.norm = norm(config, config.d_model, rngs)
-        self.memory = make_memory(
-            config.memory,
-            d_model=config.d_model,
-            segment_length=config.segment_length,
-            dtype=config.dtype,
-            rngs=rngs,
+    A layer of its own, for any stream of width D:
+
+        layer = MemoryLayer(KVMemoryConfig(memory_size=256), d_model=64, segment_length=16, rngs=nnx.Rngs(0))
+        state = layer.init_state(batch_size)
+        y, state = layer(h, state)  # [B, L, D], any L >= 1
+
+    Any way of cutting a stream into calls gives the same result.
+    """
+
+    def __init__(
+        self,
+        memory: MemoryConfig,
+        *,
+        d_model: int,
+        segment_length: int,
+        num_heads: int = 1,
+        fusion: FusionName = "gated",
+        fusion_bias: float = 2.0,
+        norm: Literal["rmsnorm", "layernorm"] = "rmsnorm",
+        dropout: float = 0.0,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        rngs: nnx.Rngs,
+    ):
+        """Everything but `rngs`, from which parameters are drawn, is a field of `ModelConfig`, and means the same.
+
+        Raises:
+            ValueError: a value is not valid, or the mechanism does not fit the layer.
+        """
+        config = ModelConfig(  # checks the values; the last two are of attention, which a layer does not have
+            memory=memory,
+            d_model=d_model,
+            segment_length=segment_length,
+            num_heads=num_heads,
+            fusion=fusion,
+            fusion_bias=fusion_bias,
+            norm=norm,
+            dropout=dropout,
+            dtype=dtype,
+            position="none",
+            head_dim=1,
         )
+        shapes = {"d_model": d_model, "segment_length": segment_length, "dtype": dtype}
+        self.config = config
+        self.norm = make_norm(config, d_model, rngs)
+        self.memory = make_memory(memory, **shapes, rngs=rngs)
         self.fusion = Fusion(config, rngs)
 
     def init_state(self, batch_size: int) -> StreamState:
-        """An empty memory and an empty segment."""
+        """An empty memory and an empty segment. It holds no parameters."""
         config = self.config
         return init_stream_state(
             self.memory, batch_size, config.segment_length, config.d_model, jnp.dtype(config.dtype)
         )
 
     def __call__(
-        self, h: Stream, state: StreamState, reset: Flags, valid: Flags, promise: Promise, dropout_key
+        self,
+        h: Stream,
+        state: StreamState,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        *,
+        promise: Promise = None,
+        dropout_key: Array | None = None,
+    ) -> tuple[Stream, StreamState]:
+        """The stream with what it remembers, in the compute type, and the state after the call.
+
+        reset, valid, dropout_key: as in `MemGPT.__call__`; promise: "aligned" or "inside", as there.
+        """
+        y, state, _ = self.with_gate(h, state, reset, valid, promise, dropout_key)
+        return y, state
+
+    def with_gate(
+        self, h: Stream, state: StreamState, reset=None, valid=None, promise: Promise = None, dropout_key=None
     ) -> tuple[Stream, StreamState, Float32[Array, "B L"]]:
+        """`__call__`, with the mean fusion gate of each token too."""
+        check_stream(self.config, h, state)
+        reset, valid = filled_flags(h.shape[:2], reset, valid)
+        h = h.astype(self.config.dtype)
         normed = self.norm(h)
         read, state = stream(self.memory, normed, state, reset, valid, promise)
-        fused, gate = self.fusion(h, normed, dropout(read, self.config.dropout, dropout_key))
+        fused, gate = self.fusion(h, normed, dropped(read, self.config.dropout, dropout_key))
         return fused, state, gate
+
+
+def check_stream(config: ModelConfig, h: Stream, state: StreamState) -> None:
+    """Raise `ValueError` where a stream or a state does not fit the layer."""
+    if h.ndim != 3 or h.shape[1] < 1 or h.shape[2] != config.d_model or not jnp.issubdtype(h.dtype, jnp.floating):
+        raise ValueError(f"h must be floats [B, L, {config.d_model}] with L >= 1, got {h.dtype}{list(h.shape)}")
+    if not isinstance(state, StreamState):
+        raise ValueError(f"state must be a StreamState, got {type(state).__name__}: use init_state(batch_size)")
+    if state.offset.shape[0] != h.shape[0]:
+        raise ValueError(f"state has {state.offset.shape[0]} rows, h has {h.shape[0]}")
 
 
 class NoMemoryLayer(nnx.Module):
@@ -80,5 +152,15 @@ class NoMemoryLayer(nnx.Module):
         """Nothing."""
         return ()
 
-    def __call__(self, h: Stream, state, reset: Flags, valid: Flags, promise: Promise, dropout_key):
+    def __call__(self, h: Stream, state, reset=None, valid=None, **options):
+        """The stream as it is, and no state."""
+        return h, state
+
+    def with_gate(self, h: Stream, state, reset=None, valid=None, promise: Promise = None, dropout_key=None):
+        """`__call__`, with a gate of 1: all of the stream passes."""
         return h, state, jnp.ones(h.shape[:2], jnp.float32)
+
+
+def make_memory_layer(memory: MemoryConfig, **options) -> MemoryLayer | NoMemoryLayer:
+    """A `MemoryLayer`; without a memory there is nothing to fuse, and the stream stays as it is."""
+    return NoMemoryLayer() if isinstance(memory, NoMemoryConfig) else MemoryLayer(memory, **options)

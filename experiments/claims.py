@@ -1,0 +1,139 @@
+"""The claims of the ledger, as data. `python experiments/ledger.py NAME` measures one; a new one is a few lines here.
+
+A source that is not a paper of others is "ours": a figure of the README or of a config's docstring.
+"""
+
+from memgpt_jax.ledger import Case, Claim, at_least, at_most
+
+# A smaller `recall`: one layer, whose window of 16 does not reach over the gap of 16. About 15 s for each seed.
+SMALL = ("model.num_layers=1", "data.gap_length=16", "training.steps=200")
+
+# Entries of the gate 1 fill the memory from the start, and what a token writes has a lower gate: nothing gets in.
+READ_ONLY = ("model.memory.evict=lowest_gate", "model.memory.initial_entries=64")
+
+FAR = ("model.memory.memory_size=16384", "data.context_length=16384")
+SMALL_BATCHES = ("evaluation.batch_size=2", "evaluation.num_batches=8")
+"""`FAR` is 256 times the memory of training; 128 answers."""
+
+
+def gate(name: str, expected: float, *overrides: str) -> Case:
+    """A gate of the `kv` memory on recall, read with 256 times the entries of training."""
+    label = " ".join([name, *(word.rpartition(".")[2] for word in overrides)])
+    settings = {"overrides": (f"model.memory.gate={name}", *overrides), "change": FAR + SMALL_BATCHES}
+    return Case(label=label, config="recall", expected=at_least(expected), **settings)
+
+
+CLAIMS = (
+    Claim(
+        name="convolution_binds",
+        says="A kernel-3 convolution in front of the Writer's keys turns recall from a few percent to 0.99 and more.",
+        source="ours; short convolutions: Poli et al. 2023, Hyena; Arora et al. 2024, Zoology",
+        tier="cpu",
+        metric="accuracy",
+        order="rises",
+        cases=(
+            Case(
+                label="kernel 1",
+                config="recall",
+                overrides=(*SMALL, "model.memory.writer_conv=1"),
+                expected=at_most(0.2),
+            ),
+            Case(label="kernel 3", config="recall", overrides=SMALL, expected=at_least(0.99)),
+        ),
+    ),
+    Claim(
+        name="writing_matters",
+        says="A memory of trained entries that is only read stays at chance (0.016) on recall; one that is written "
+        "solves it.",
+        source="ours; Bulatov et al. 2022, Recurrent Memory Transformer, on copy and reverse",
+        tier="cpu",
+        metric="accuracy",
+        order="rises",
+        cases=(
+            Case(label="read only", config="recall", overrides=(*SMALL, *READ_ONLY), expected=at_most(0.05)),
+            Case(label="read and written", config="recall", overrides=SMALL, expected=at_least(0.99)),
+        ),
+    ),
+    Claim(
+        name="recall_needs_memory",
+        says="Pairs that lie outside of the attention window are recalled with a memory, and not without.",
+        source="ours",
+        tier="cpu-long",
+        metric="accuracy",
+        cases=(
+            Case(label="none", config="recall", overrides=("model.memory=none",), expected=at_most(0.03)),
+            Case(label="kv", config="recall", expected=at_least(0.99)),
+        ),
+    ),
+    Claim(
+        name="gates_far_from_training",
+        says="Each gate reads 256 times the memory of training; `scale` needs a sharper reader for it.",
+        source="ours",
+        tier="cpu-long",
+        metric="accuracy",
+        cases=(
+            gate("log_bias", 0.99),
+            gate("scale_value", 0.95),
+            gate("none", 0.95),
+            gate("scale", 0.7),
+            gate("scale", 0.99, "model.memory.temperature=40"),
+        ),
+    ),
+    Claim(
+        name="bptt_depth",
+        says="The further back gradients flow through the memory, 0, 1 or 2 segments, the fewer bits per byte.",
+        source="Bulatov et al. 2022, Recurrent Memory Transformer, on WikiText-103",
+        tier="cpu-long",
+        metric="bits_per_byte",
+        order="falls",
+        cases=tuple(
+            Case(label=f"depth {depth}", config="ablate_memory", overrides=(f"model.memory.bptt_segments={depth}",))
+            for depth in (0, 1, 2)
+        ),
+    ),
+    Claim(
+        name="memory_size",
+        says="On source code, a larger memory gives fewer bits per byte, from no entries to 1,024.",
+        source="ours; Wu et al. 2022, Memorizing Transformers, section 4",
+        tier="cpu-long",
+        metric="bits_per_byte",
+        order="falls",
+        cases=tuple(
+            Case(label=f"{size} entries", config="ablate_memory", overrides=(f"model.memory.memory_size={size}",))
+            for size in (0, 64, 256, 1024)
+        ),
+    ),
+    Claim(
+        name="memory_on_text",
+        says="On source code, the memory gives fewer bits per byte than the same model without, at equal parameters.",
+        source="ours",
+        tier="cpu-long",
+        metric="bits_per_byte",
+        order="falls",
+        cases=(Case(label="none", config="stdlib_none"), Case(label="kv", config="stdlib")),
+    ),
+    Claim(
+        name="needle_after_a_million",
+        says="Facts in source code are recalled after a million tokens from 64 entries a layer, and not without.",
+        source="ours; task: Hsieh et al. 2024, RULER",
+        tier="cpu-long",
+        metric="accuracy",
+        cases=(
+            Case(
+                label="kv",
+                config="needle",
+                change=("data.num_needles=16",),
+                needles_after=1_000_000,
+                expected=at_least(0.98),
+            ),
+            Case(
+                label="none",
+                config="needle",
+                overrides=("model.memory=none",),
+                change=("data.num_needles=16",),
+                needles_after=1_000_000,
+                expected=at_most(0.1),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,40 @@
+"""Modules of this library in Flax Linen models, through Flax's bridge."""
+
+from collections.abc import Callable
+from typing import Any
+
+from flax import nnx
+from flax.core import FrozenDict
+
+
+class ToLinen(nnx.bridge.ToLinen):
+    """Flax's bridge, with the state before the first call: see `to_linen`."""
+
+    def init_state(self, batch_size: int) -> Any:
+        """`init_state` of the NNX module. It holds no parameters, so the Linen module needs no variables for it."""
+        return initial_state(self.nnx_class, *self.args, **self.kwargs)(batch_size)
+
+
+def initial_state(module_class: Callable[..., nnx.Module], *args, **kwargs) -> Callable[[int], Any]:
+    """`init_state` of an NNX module of which nothing is made but shapes."""
+    return nnx.eval_shape(lambda: module_class(*args, **kwargs, rngs=nnx.Rngs(0))).init_state
+
+
+def to_linen(module_class: Callable[..., nnx.Module], *args, name: str | None = None, **kwargs) -> ToLinen:
+    """A Linen module that does what an NNX module of this library does.
+
+        layer = to_linen(MemoryLayer, KVMemoryConfig(memory_size=256), d_model=64, segment_length=16)
+        state = layer.init_state(batch_size)
+        variables = layer.init(key, h, state)
+        y, state = layer.apply(variables, h, state)
+
+    Works alone and inside a Linen model. State stays an argument and a result; `variables["params"]` holds the
+    parameters, float32, under the names of the NNX module. Other methods than `__call__` go by their names:
+    `layer.apply(variables, segment, state, nnx_method="segment")` for a mechanism by itself.
+
+    Arguments:
+        module_class: `MemoryLayer`, `MemGPT` or a mechanism of `MEMORIES`.
+        args, kwargs: what it is made with, hashable, without `rngs`, which Linen provides.
+        name: of the Linen submodule.
+    """
+    return ToLinen(module_class, args=args, kwargs=FrozenDict(kwargs), name=name)

@@ -1,0 +1,40 @@
+"""Memory in a Flax NNX model of your own: a layer, a block with a memory, a mechanism by itself."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import memgpt_jax as mg
+from memgpt_jax.memory import KVMemory
+from memgpt_jax.memory.base import whole_segment
+
+B, L, T, D = 2, 48, 16, 32
+memory = mg.KVMemoryConfig(memory_size=64, head_dim=16)
+
+
+class Model(nnx.Module):
+    """A convolution, a memory over its output, and a block of somebody else's with a memory behind it."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.convolution = nnx.Conv(D, D, kernel_size=(3,), padding="CAUSAL", rngs=rngs)
+        self.memory = mg.MemoryLayer(memory, d_model=D, segment_length=T, rngs=rngs)
+        block = nnx.Sequential(nnx.Linear(D, 4 * D, rngs=rngs), nnx.gelu, nnx.Linear(4 * D, D, rngs=rngs))
+        self.block = mg.wrap(block, memory=memory, d_model=D, segment_length=T, rngs=rngs)
+
+    def init_state(self, batch_size: int):
+        return self.memory.init_state(batch_size), self.block.init_state(batch_size)
+
+    def __call__(self, x, state, reset=None):
+        x, first = self.memory(self.convolution(x), state[0], reset)  # reset [B, L]: a document begins here
+        x, second = self.block(x, state[1], reset=reset)
+        return x, (first, second)
+
+
+model = Model(nnx.Rngs(0))
+x = jax.random.normal(jax.random.key(0), (B, L, D))
+y, state = model(x, model.init_state(B))  # what is to be remembered comes out, and goes into the next call
+y, state = model(x[:, :1], state)  # any number of tokens
+y, state = model(x, state, reset=jnp.zeros((B, L), bool).at[:, 20].set(True))
+
+alone = KVMemory(memory, d_model=D, segment_length=T, dtype="float32", rngs=nnx.Rngs(0))
+read, stored = alone.segment(whole_segment(x[:, :T]), alone.init_state(B))  # T tokens read, then are written

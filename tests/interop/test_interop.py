@@ -1,0 +1,229 @@
+"""Memory in other people's code: a layer alone, a wrapped block, Linen; and the examples of all this."""
+
+import runpy
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+from hypothesis import given
+from hypothesis import strategies as st
+from memory_laws import difference
+from model_laws import stream_inputs, tiny
+
+import memgpt_jax as mg
+from memgpt_jax.memory.base import whole_segment
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+B, L, T, D = 2, 12, 4, 6
+KV = mg.KVMemoryConfig(memory_size=7, head_dim=4, initial_entries=2)
+SHAPES = {"d_model": D, "segment_length": T}
+RESET = np.random.default_rng(2).random((B, L)) < 0.2
+
+
+def memory_layer(memory=KV, **options):
+    return mg.MemoryLayer(memory, **SHAPES, **options, rngs=nnx.Rngs(0))
+
+
+def run_linen(module, *inputs):
+    """The parameters of a Linen module that was initialised, and its compiled call."""
+    params = module.init(jax.random.key(1), *inputs)["params"]
+    return params, jax.jit(lambda *inputs: module.apply({"params": params}, *inputs))
+
+
+def run_nnx(module):
+    """The parameters of an NNX module, and its compiled call."""
+    graph, params = nnx.split(module)
+    return params, jax.jit(lambda *inputs: nnx.merge(graph, params)(*inputs))
+
+
+@pytest.fixture(scope="module")
+def x():
+    return jax.random.normal(jax.random.key(0), (B, L, D))
+
+
+class Doubled(linen.Module):
+    """A Linen block that takes more than a stream."""
+
+    @linen.compact
+    def __call__(self, x, scale):
+        return linen.Dense(D)(x) * scale
+
+
+@pytest.fixture(scope="module")
+def calls(x):
+    """name -> (state before, call(x, state, reset)), each with a memory over a stream of width D."""
+    layer = memory_layer(num_heads=2, fusion="gated_heads")
+    linen_layer = mg.interop.to_linen(mg.MemoryLayer, KV, **SHAPES)
+    wrapped = mg.wrap(nnx.Linear(D, D, rngs=nnx.Rngs(1)), memory=KV, **SHAPES, rngs=nnx.Rngs(0))
+    linen_wrapped = mg.wrap(Doubled(), memory=KV, **SHAPES)
+    params = linen_wrapped.init(jax.random.key(1), x, linen_wrapped.init_state(B), 2.0)
+    graph, weights = nnx.split(wrapped)
+    return {
+        "layer": (layer.init_state(B), run_nnx(layer)[1]),
+        "linen layer": (linen_layer.init_state(B), run_linen(linen_layer, x, linen_layer.init_state(B))[1]),
+        "wrap": (
+            wrapped.init_state(B),
+            jax.jit(lambda x, state, reset: nnx.merge(graph, weights)(x, state, reset=reset)),
+        ),
+        "linen wrap": (
+            linen_wrapped.init_state(B),
+            jax.jit(lambda x, state, reset: linen_wrapped.apply(params, x, state, 2.0, reset=reset)),
+        ),
+    }
+
+
+@pytest.mark.parametrize("kind", ["layer", "linen layer", "wrap", "linen wrap"])
+@given(cuts=st.lists(st.sampled_from([1, 3, 5]), min_size=2, max_size=6))
+def test_any_cutting_into_calls_gives_the_same(kind, calls, x, cuts):
+    state, call = calls[kind]
+    whole, after = call(x, state, RESET)
+    parts, start = [], 0
+    for size in [*cuts, *[1] * L]:
+        part = slice(start, start + size)
+        if part.stop <= L:
+            y, state = call(x[:, part], state, RESET[:, part])
+            parts.append(y)
+            start = part.stop
+    assert start == L
+    assert difference(whole, np.concatenate(parts, axis=1)) < 1e-5
+    assert difference(after, state) < 1e-5
+
+
+def test_a_layer_remembers_what_no_window_reaches(calls, x):
+    state, call = calls["layer"]
+    nothing = np.zeros((B, L), bool)
+    before, _ = call(x, state, nothing)
+    after, _ = call(x.at[0, 0].add(1.0), state, nothing)
+    assert np.abs(after - before)[0, -1].max() > 1e-4 and np.array_equal(after[1], before[1])
+
+
+def test_reset_and_valid_are_optional(x):
+    layer = memory_layer()
+    everywhere = jnp.ones((B, L), bool)
+    plain = layer(x, layer.init_state(B))
+    assert difference(plain, layer(x, layer.init_state(B), ~everywhere, everywhere)) == 0
+    assert difference(plain, layer(x, layer.init_state(B), promise="aligned")) < 1e-5
+    # Padding neither resets nor counts.
+    valid = everywhere.at[:, 8:].set(False)
+    short = layer(x[:, :8], layer.init_state(B))
+    padded = layer(x, layer.init_state(B), ~valid, valid)
+    assert difference(short[1], padded[1]) < 1e-6 and difference(short[0], padded[0][:, :8]) < 1e-6
+
+
+@jax.numpy_dtype_promotion("standard")  # Flax's norms multiply bfloat16 by float32
+def test_the_compute_type_and_dropout(x):
+    half = memory_layer(dtype="bfloat16")
+    y, state = half(x, half.init_state(B))
+    assert y.dtype == jnp.bfloat16 == state.pending.dtype
+    layer = memory_layer(dropout=0.5)
+    dropped, _ = layer(x, layer.init_state(B), dropout_key=jax.random.key(0))
+    assert difference(dropped, layer(x, layer.init_state(B))[0]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"fusion": "sum"}, "fusion must be one of 'gated'"),
+        ({"dtype": "float16"}, "dtype must be one of"),
+        ({"memory": mg.KVMemoryConfig(select="pool", select_size=5)}, "select_size=5 must be at most segment_length=4"),
+    ],
+)
+def test_wrong_settings_of_a_layer(options, message):
+    with pytest.raises(ValueError, match=message):
+        memory_layer(**options)
+    with pytest.raises(ValueError, match=message):  # at once, not in `init`
+        mg.wrap(linen.Dense(D), **{"memory": KV} | options, **SHAPES)
+
+
+def test_wrong_arguments_of_a_call(x):
+    layer = memory_layer()
+    state = layer.init_state(B)
+    for arguments, message in (
+        ((x[..., 1:], state), r"h must be floats \[B, L, 6\] with L >= 1, got float32\[2, 12, 5\]"),
+        ((x, layer.init_state(3)), "state has 3 rows, h has 2"),
+        ((x, ()), r"state must be a StreamState, got tuple: use init_state"),
+        ((x, state, RESET[:, 1:]), r"reset must be bool\[2, 12\] like tokens, got bool\[2, 11\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            layer(*arguments)
+
+
+@pytest.mark.parametrize("kind", ["nnx", "linen"])
+def test_gradients_reach_every_parameter_of_block_and_memory(kind, x):
+    if kind == "nnx":
+        module = mg.wrap(nnx.Linear(D, D, rngs=nnx.Rngs(1)), memory=KV, **SHAPES, rngs=nnx.Rngs(0))
+        graph, params = nnx.split(module)
+        call = lambda params: nnx.merge(graph, params)(x, module.init_state(B), reset=RESET)  # noqa: E731
+    else:
+        module = mg.wrap(linen.Dense(D), memory=KV, **SHAPES)
+        params = module.init(jax.random.key(1), x, module.init_state(B))
+        call = lambda params: module.apply(params, x, module.init_state(B), reset=RESET)  # noqa: E731
+    gradients = jax.jit(jax.grad(lambda params: jnp.sum(jnp.sin(call(params)[0]))))(params)
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(gradients)]
+    assert any("block" in name for name in names) and any("write_gate" in name for name in names)
+    for name, gradient in zip(names, jax.tree.leaves(gradients), strict=True):
+        assert np.all(np.isfinite(gradient)) and np.any(np.abs(gradient) > 1e-7), name
+
+
+def test_without_memory_a_block_stays_as_it_is(x):
+    block = nnx.Linear(D, D, rngs=nnx.Rngs(1))
+    wrapped = mg.wrap(block, memory=mg.NoMemoryConfig(), **SHAPES, rngs=nnx.Rngs(0))
+    y, state = wrapped(x, wrapped.init_state(B))
+    assert state == () and np.array_equal(y, block(x))
+    dense = mg.wrap(linen.Dense(D), memory=mg.NoMemoryConfig(), **SHAPES)
+    params, call = run_linen(dense, x, dense.init_state(B))
+    assert np.array_equal(call(x, ())[0], linen.Dense(D).apply({"params": params["block"]}, x))
+
+
+def test_a_function_is_a_block_too(x):
+    wrapped = mg.wrap(jnp.tanh, memory=KV, **SHAPES, rngs=nnx.Rngs(0))
+    layer = memory_layer()
+    assert difference(wrapped(x, wrapped.init_state(B)), layer(jnp.tanh(x), layer.init_state(B))) == 0
+
+
+def test_rngs_are_given_where_they_are_needed():
+    with pytest.raises(ValueError, match="rngs must be given for an NNX block"):
+        mg.wrap(jnp.tanh, memory=KV, **SHAPES)
+    with pytest.raises(ValueError, match="rngs must not be given for a Linen block"):
+        mg.wrap(linen.Dense(D), memory=KV, **SHAPES, rngs=nnx.Rngs(0))
+
+
+def test_linen_does_what_nnx_does(x):
+    module = mg.interop.to_linen(mg.MemoryLayer, KV, **SHAPES)
+    params, call = run_linen(module, x, module.init_state(B))
+    layer = memory_layer()
+    nnx.update(layer, params)
+    assert difference(call(x, module.init_state(B), RESET), run_nnx(layer)[1](x, layer.init_state(B), RESET)) < 1e-5
+
+
+def test_a_whole_model_in_linen():
+    config = tiny(num_layers=2)
+    tokens, reset = stream_inputs(0, config, L)
+    module = mg.interop.to_linen(mg.MemGPT, config)
+    params, call = run_linen(module, tokens, module.init_state(B))
+    expected = jax.jit(mg.apply, static_argnums=0)(config, params, tokens, mg.init_state(config, B), reset)
+    assert difference(call(tokens, module.init_state(B), reset), expected) < 1e-5
+
+
+def test_a_mechanism_by_itself_in_linen(x):
+    module = mg.interop.to_linen(mg.MEMORIES["kv"][1], KV, **SHAPES, dtype="float32")
+    segment = whole_segment(x[:, :T])
+    variables = module.init(jax.random.key(1), segment, module.init_state(B), nnx_method="segment")
+    read, state = module.apply(variables, segment, module.init_state(B), nnx_method="segment")
+    assert read.shape == (B, T, D) and np.all(np.sum(state.entries.valid, axis=1) == T)
+
+
+def test_the_nnx_example():
+    made = runpy.run_path(str(EXAMPLES / "nnx_model.py"))
+    assert made["y"].shape == made["x"].shape
+    assert np.all(np.sum(made["stored"].entries.valid, axis=1) == made["T"])
+
+
+@jax.numpy_dtype_promotion("standard")  # optax mixes integer counts with floats
+def test_the_linen_example_learns():
+    made = runpy.run_path(str(EXAMPLES / "linen_model.py"))
+    first, second, third = made["losses"]
+    assert first > second > third

@@ -1,0 +1,90 @@
+"""A mechanism that a user writes outside of the package does all that ours do: `tests/examples/mean_memory.py`."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import memgpt_jax as mg
+from memgpt_jax.command_line import load_config, override
+from memgpt_jax.config_json import from_json, to_json
+from memgpt_jax.training import load, train
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "tests" / "examples" / "mean_memory.py"
+
+
+@pytest.fixture
+def mean():
+    """The example's config, smaller; the entry is taken back afterwards."""
+    config = load_config(str(EXAMPLE))
+    words = "--model.d_model 16 --model.num_layers 1 --training.steps 2 --training.batch_size 4"
+    yield override(config, [*words.split(), "--evaluation.num_batches", "1"])
+    del mg.MEMORIES["mean"]
+
+
+def test_it_keeps_the_contract():
+    """By the command that the example gives."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "mean_memory", "tests/memory/test_contract.py", "-k", "mean"]
+    path = os.pathsep.join([str(EXAMPLE.parent), str(ROOT)])
+    result = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=280
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert int(result.stdout.split(" passed")[0].split()[-1]) >= 20
+
+
+def test_it_is_chosen_and_set_on_the_command_line(mean):
+    config_class, _ = mg.MEMORIES["mean"]
+    words = ["--model.memory", "mean", "--model.memory.memory_size=8", "--model.memory.decay", "0.5"]
+    assert override(load_config("recall"), words).model.memory == config_class(memory_size=8, decay=0.5)
+
+
+def test_wrong_settings_end_in_one_line(mean, capsys):
+    with pytest.raises(SystemExit):
+        override(mean, ["--model.memory.decay", "2"])
+    assert "decay must be between 0 and 1, got 2.0" in capsys.readouterr().err
+
+
+def test_it_survives_json(mean):
+    assert from_json(json.loads(json.dumps(to_json(mean)))) == mean
+
+
+def test_its_size_follows_from_bytes(mean):
+    matched = override(mean, ["--model.memory.match_state_bytes", "1000"]).model
+    assert mg.state_bytes(mean.model) == 4 * 16 + 4
+    assert mg.state_bytes(matched) == 1000 == 4 * 249 + 4
+
+
+def test_it_is_trained_loaded_and_generates(mean, tmp_path):
+    result = train(mean, tmp_path / "run", print_progress=False)
+    assert result["step"] == 2 and np.isfinite(result["evaluation"]["loss"])
+    saved = load(tmp_path / "run")
+    assert saved.config == mean
+    prompt = jnp.arange(40, dtype=jnp.int32)[None]
+    written = jnp.asarray(mg.generate((mean.model, saved.params), prompt, max_new_tokens=20))
+    assert written.shape == (1, 60)
+    # The first token has left the window long before the end: only the memory can know of it.
+    logits = lambda tokens: mg.apply(mean.model, saved.params, tokens, mg.init_state(mean.model, 1))[0]  # noqa: E731
+    change = jnp.abs(logits(written) - logits(written.at[0, 0].add(1)))
+    assert jnp.max(change[0, -1]) > 0
+
+
+def test_what_it_reads_is_the_mean(mean):
+    config = dataclasses.replace(mean.model, memory=dataclasses.replace(mean.model.memory, decay=0.5))
+    layer = mg.MemoryLayer(config.memory, d_model=config.d_model, segment_length=4, fusion="add", rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (2, 12, config.d_model))
+    y, _ = layer(x, layer.init_state(2))
+    tokens = np.asarray(layer.norm(x), np.float64) @ np.asarray(layer.memory.input.kernel[...], np.float64)
+    sums = tokens.reshape(2, 3, 4, -1).sum(axis=2)
+    mean_of_two = (0.5 * sums[:, 0] + sums[:, 1]) / (0.5 * 4 + 4)
+    expected = mean_of_two @ np.asarray(layer.memory.output.kernel[...], np.float64)
+    np.testing.assert_allclose((y - x)[:, 8:], np.repeat(expected[:, None], 4, axis=1), atol=1e-5)
