@@ -4,6 +4,7 @@ from memgpt_jax.ops.attention import attend, attention_weights, map_rows, masked
 from memgpt_jax.ops.fusion import gated_fusion
 from memgpt_jax.ops.linear import flat_dot_general
 from memgpt_jax.ops.loss import Scores, cross_entropy
+from memgpt_jax.ops.nearest import nearest, read_chosen
 from memgpt_jax.ops.positions import document_positions, rotate, sinusoidal
 from memgpt_jax.ops.read import Source, read, read_mass
 from memgpt_jax.ops.write import Entries, append, causal_conv, pool_entries, select_highest_gate, take
@@ -22,8 +23,10 @@ __all__ = [
     "gated_fusion",
     "map_rows",
     "masked_bias",
+    "nearest",
     "pool_entries",
     "read",
+    "read_chosen",
     "read_mass",
     "rotate",
     "select_highest_gate",
