@@ -9,6 +9,7 @@ Gate = Literal["log_bias", "scale", "scale_value", "none"]
 Select = Literal["all", "highest_gate", "pool"]
 Evict = Literal["oldest", "lowest_gate", "least_read"]
 Visibility = Literal["segment", "token"]
+Compression = Literal["mean", "max", "conv", "most_used"]
 Search = Literal["exact", "approximate"]
 
 
@@ -150,3 +151,33 @@ class KNNMemoryConfig(ProjectedMemoryConfig):
         super().__post_init__()
         check(self.top_k >= 1, f"top_k must be at least 1, got {self.top_k}")
         check(0 < self.recall_target < 1, f"recall_target must be above 0 and below 1, got {self.recall_target}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressiveMemoryConfig(ProjectedMemoryConfig):
+    """A memory of recent entries, which are compressed into an older, longer one when they leave it."""
+
+    memory_size: int = 512
+    """Entries M that each layer keeps for each row, recent and compressed together. 0: nothing is ever stored."""
+    recent_size: int | None = None
+    """How many of the M are the most recent entries, uncompressed; default: half of `memory_size`, rounded down.
+    `memory_size`, where that is less."""
+    ratio: int = 2
+    """Entries c that become one compressed entry."""
+    compression: Compression = "conv"
+    """How: their `mean`, the `max` of each channel, a learned `conv`olution of width and stride c (which starts as the
+    mean), or the `most_used` one: that which received most attention."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(
+            self.recent_size is None or self.recent_size >= 0,
+            f"recent_size must be None or at least 0, got {self.recent_size}",
+        )
+        check(self.ratio >= 1, f"ratio must be at least 1, got {self.ratio}")
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Entries that are recent and entries that are compressed; their sum is `memory_size`."""
+        recent = self.memory_size // 2 if self.recent_size is None else min(self.recent_size, self.memory_size)
+        return recent, self.memory_size - recent

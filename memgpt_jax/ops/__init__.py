@@ -1,6 +1,7 @@
 """Pure functions on arrays: everything the modules compute, usable without Flax."""
 
 from memgpt_jax.ops.attention import attend, attention_weights, map_rows, masked_bias, window_attention
+from memgpt_jax.ops.compress import compress, most_used
 from memgpt_jax.ops.fusion import gated_fusion
 from memgpt_jax.ops.linear import flat_dot_general
 from memgpt_jax.ops.loss import Scores, cross_entropy
@@ -17,12 +18,14 @@ __all__ = [
     "attend",
     "attention_weights",
     "causal_conv",
+    "compress",
     "cross_entropy",
     "document_positions",
     "flat_dot_general",
     "gated_fusion",
     "map_rows",
     "masked_bias",
+    "most_used",
     "nearest",
     "pool_entries",
     "read",
