@@ -1,5 +1,7 @@
 """Nearest entries: the top-k search over a large store, in memory that does not grow with it, and the read of them."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -7,6 +9,7 @@ from memgpt_jax.ops.attention import attend, masked_bias
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 BLOCK = 4096  # entries scored at a time
+LANES = 128  # bins are a multiple of this: other numbers do not fill vector registers
 
 
 def nearest(
@@ -28,8 +31,8 @@ def nearest(
 
         L = 1 / (1 - recall_target ^ (1 / (top_k - 1))),    so that E[share found] >= recall_target
 
-    for entries at random places (Chern et al., 2022, "TPU-KNN", section 5; `jax.lax.approx_max_k` does the same on
-    TPU, but sorts everything elsewhere).
+    for entries at random places; L is rounded up to a multiple of `LANES` (Chern et al., 2022, "TPU-KNN", section 5;
+    `jax.lax.approx_max_k` does the same on TPU, but sorts everything elsewhere).
 
     Arguments:
         query, keys: any float type; scores are float32. Not differentiable: the result is integer.
@@ -68,7 +71,8 @@ def nearest(
 
 
 def _num_bins(top_k: int, recall_target: float) -> int:
-    return 1 if top_k == 1 else int(1 / (1 - recall_target ** (1 / (top_k - 1)))) + 1
+    enough = 1 if top_k == 1 else 1 / (1 - recall_target ** (1 / (top_k - 1)))
+    return LANES * math.ceil(enough / LANES)
 
 
 def _top(scores: Float32[Array, "Q E"], place: Int32[Array, " E"], top_k: int):
