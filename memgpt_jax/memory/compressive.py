@@ -43,11 +43,11 @@ class CompressiveMemory(ProjectedMemory):
     f is the `compression`; keys and values have kernels of their own. Entries that leave the compressed memory are
     forgotten. Groups count from the beginning of the document; an entry that has left the R newest before its group is
     complete can still be read as it is. `most_used` compresses to the entry of the group that received most attention
-    weight since it was written. Keys carry no positions. `x` is the normalised stream.
+    weight since it was written. Keys carry no positions. `x` is the normalised stream; a is learned, one per head.
 
     **Training of f.** The paper trains it by an auxiliary loss (attention reconstruction), and also compares
     backpropagation through time. Here it is the latter: a read of a compressed entry passes its gradient through f
-    to the Writer. So f learns only where a call is longer than T + R tokens and `bptt_segments` reach so far back.
+    to the Writer. So f learns only from calls that read what they compressed themselves (longer than R + c tokens).
     """
 
     def __init__(self, config: CompressiveMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):

@@ -47,7 +47,7 @@ class KNNMemory(ProjectedMemory):
 
     The second sum goes over the tokens of t's document in its own segment, t included. The gate g = sigmoid(b), b [H],
     is learned, one per head. Where the store is empty its read is 0. The oldest entries are overwritten. Keys carry no
-    positions. `x` is the normalised stream; c is learned (see `ProjectedMemory`). Of equal scores any may be chosen.
+    positions. `x` is the normalised stream; c is learned, one per head. Of equal scores any may be chosen.
 
     **Gradient.** None ever flows into what came in with the state: the paper's "non-differentiable memory". Its Writer
     learns by the local sum, which has the same projections. Here entries that the same call wrote pass gradient on

@@ -31,8 +31,8 @@ def nearest(
 
         L = 1 / (1 - recall_target ^ (1 / (top_k - 1))),    so that E[share found] >= recall_target
 
-    for entries at random places; L is rounded up to a multiple of `LANES` (Chern et al., 2022, "TPU-KNN", section 5;
-    `jax.lax.approx_max_k` does the same on TPU, but sorts everything elsewhere).
+    for entries at random places; L is rounded up to a multiple of `LANES` (the partial reduction of Chern et al., 2022,
+    "TPU-KNN"; `jax.lax.approx_max_k` does the same on TPU, but sorts everything elsewhere).
 
     Arguments:
         query, keys: any float type; scores are float32. Not differentiable: the result is integer.
