@@ -56,10 +56,9 @@ class CompressiveMemory(ProjectedMemory):
         self.recent_size, self.compressed_size = config.sizes
         self.ratio = config.ratio if self.compressed_size else 1  # what is not compressed need not wait
         self.null_key = nnx.Param(jnp.zeros((heads, width), jnp.float32))
-        if self.compressed_size:
-            self.source_embedding = nnx.Param(jnp.zeros((heads, width), jnp.float32))
-        if self.compressed_size and config.compression == "conv":
-            mean = jnp.broadcast_to(jnp.eye(width) / self.ratio, (self.ratio, heads, width, width))
+        self.source_embedding = nnx.Param(jnp.zeros((heads, width), jnp.float32))
+        if config.compression == "conv":
+            mean = jnp.broadcast_to(jnp.eye(width) / config.ratio, (config.ratio, heads, width, width))
             self.compress_keys_kernel = nnx.Param(mean)
             self.compress_values_kernel = nnx.Param(jnp.copy(mean))
 
@@ -129,8 +128,7 @@ class CompressiveMemory(ProjectedMemory):
 
     def _sources(self, query, keys, values, count, compressed_keys, compressed_values, compressed_count):
         """Recent and compressed entries as the Reader takes them."""
-        if self.compressed_size:
-            compressed_keys = compressed_keys + self.source_embedding[...].astype(self.dtype)[None, None]
+        compressed_keys = compressed_keys + self.source_embedding[...].astype(self.dtype)[None, None]
 
         def source(keys, values, count):
             nothing = jnp.zeros(keys.shape[:2], jnp.int32)

@@ -53,8 +53,6 @@ class ReferenceCompressiveMemory(ReferenceProjections):
                 both.append(sum(vectors) / len(vectors))
             elif kind == "max":
                 both.append(np.maximum.reduce(vectors))
-            elif self.config.sizes[1] == 0:
-                both.append(vectors[0])  # forgotten at once
             else:
                 kernel = f64(self.params[f"compress_{name}s_kernel"])
                 heads = range(self.config.num_heads)

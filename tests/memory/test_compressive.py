@@ -158,6 +158,13 @@ def test_gradient_trains_the_compression_through_time():
     assert np.any(np.abs(long) > 1e-4)
 
 
+def test_parameters_do_not_depend_on_the_sizes():
+    """So a model can be evaluated with a memory of another size."""
+    sizes = [(16, None), (7, 7), (0, None), (5, 0)]
+    shapes = [build(config_of(memory_size=size, recent_size=recent))[1] for size, recent in sizes]
+    assert all(jax.tree.map(jnp.shape, one) == jax.tree.map(jnp.shape, shapes[0]) for one in shapes)
+
+
 @pytest.mark.parametrize("compression, extra", [("mean", 0), ("most_used", 4 * (4 + 2))])
 def test_state_bytes_are_as_documented(compression, extra):
     config = config_of(memory_size=10, recent_size=4, ratio=3, compression=compression)
