@@ -15,6 +15,13 @@ from memgpt_jax.config_tasks import (
     MQARConfig,
     NoiseNeedleConfig,
     TrackingConfig,
+from memgpt_jax.config_memory import (
+    CompressiveMemoryConfig,
+    KNNMemoryConfig,
+    KVMemoryConfig,
+    MemoryConfig,
+    NoMemoryConfig,
+    SizedMemoryConfig,
 )
 from memgpt_jax.generation import Sampling, Session, generate
 from memgpt_jax.interop import wrap
@@ -36,8 +43,10 @@ __version__ = "0.1.0"
 
 __all__ = [  # noqa: RUF022 — in groups
     # configuration
+    "CompressiveMemoryConfig",
     "EvaluationConfig",
     "ExperimentConfig",
+    "KNNMemoryConfig",
     "KVMemoryConfig",
     "ModelConfig",
     "NoMemoryConfig",

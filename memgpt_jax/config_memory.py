@@ -9,6 +9,8 @@ Gate = Literal["log_bias", "scale", "scale_value", "none"]
 Select = Literal["all", "highest_gate", "pool"]
 Evict = Literal["oldest", "lowest_gate", "least_read"]
 Visibility = Literal["segment", "token"]
+Compression = Literal["mean", "max", "conv", "most_used"]
+Search = Literal["exact", "approximate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,3 +106,78 @@ class KVMemoryConfig(SizedMemoryConfig):
             self.select == "all" or self.select_size <= model.segment_length,
             f"memory.select_size={self.select_size} must be at most segment_length={model.segment_length}",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectedMemoryConfig(SizedMemoryConfig):
+    """Base of mechanisms that store projected keys and values, and read them by attention."""
+
+    num_heads: int = 1
+    """Heads with which the Reader attends; each entry holds one key and one value for each head."""
+    head_dim: int = 64
+    """Width of a key and of a value, per head."""
+    writer_conv: int = 3
+    """Kernel size of the causal depthwise convolution in front of the Writer's keys; 1: none."""
+    qk_norm: bool = True
+    """Normalise queries and keys to unit length, with one learned temperature per head."""
+    temperature: float = 20.0
+    """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.num_heads >= 1, f"num_heads must be at least 1, got {self.num_heads}")
+        check(self.head_dim >= 1, f"head_dim must be at least 1, got {self.head_dim}")
+        check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")
+        check(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KNNMemoryConfig(ProjectedMemoryConfig):
+    """A very large store of keys and values, of which each token reads the few that match it best."""
+
+    memory_size: int = 4096
+    """Entries M that each layer keeps for each row, the oldest giving way. 0: nothing is ever stored."""
+    top_k: int = 32
+    """Entries that a head reads for a token; the whole store where it holds no more."""
+    search: Search = "exact"
+    """How they are found: the `exact` ones, or `approximate`ly: the best of so many bins that, if entries fall into
+    bins at random, `recall_target` of them are expected to be found."""
+    recall_target: float = 0.95
+    """Expected share of the best `top_k` entries that an `approximate` search finds; above 0 and below 1."""
+    gate_bias: float = 0.0
+    """Initial bias b of each head's gate g = sigmoid(b) between the store (g) and the token's own segment (1 - g)."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.top_k >= 1, f"top_k must be at least 1, got {self.top_k}")
+        check(0 < self.recall_target < 1, f"recall_target must be above 0 and below 1, got {self.recall_target}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressiveMemoryConfig(ProjectedMemoryConfig):
+    """A memory of recent entries, which are compressed into an older, longer one when they leave it."""
+
+    memory_size: int = 512
+    """Entries M that each layer keeps for each row, recent and compressed together. 0: nothing is ever stored."""
+    recent_size: int | None = None
+    """How many of the M are the most recent entries, uncompressed; default: half of `memory_size`, rounded down.
+    `memory_size`, where that is less."""
+    ratio: int = 2
+    """Entries c that become one compressed entry."""
+    compression: Compression = "conv"
+    """How: their `mean`, the `max` of each channel, a learned `conv`olution of width and stride c (which starts as the
+    mean), or the `most_used` one: that which received most attention."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(
+            self.recent_size is None or self.recent_size >= 0,
+            f"recent_size must be None or at least 0, got {self.recent_size}",
+        )
+        check(self.ratio >= 1, f"ratio must be at least 1, got {self.ratio}")
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Entries that are recent and entries that are compressed; their sum is `memory_size`."""
+        recent = self.memory_size // 2 if self.recent_size is None else min(self.recent_size, self.memory_size)
+        return recent, self.memory_size - recent

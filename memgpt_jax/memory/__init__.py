@@ -7,14 +7,24 @@ import jax
 from flax import nnx
 
 from memgpt_jax.config import ModelConfig
-from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig
+from memgpt_jax.config_memory import (
+    CompressiveMemoryConfig,
+    KNNMemoryConfig,
+    KVMemoryConfig,
+    MemoryConfig,
+    NoMemoryConfig,
+)
 from memgpt_jax.memory.base import Memory
+from memgpt_jax.memory.compressive import CompressiveMemory
+from memgpt_jax.memory.knn import KNNMemory
 from memgpt_jax.memory.kv import KVMemory
 from memgpt_jax.memory.none import NoMemory
 
 MEMORIES = {
     "none": (NoMemoryConfig, NoMemory),
     "kv": (KVMemoryConfig, KVMemory),
+    "knn": (KNNMemoryConfig, KNNMemory),
+    "compressive": (CompressiveMemoryConfig, CompressiveMemory),
 }
 """The mechanisms by name. A mechanism of your own becomes `--model.memory NAME` by one more entry."""
 

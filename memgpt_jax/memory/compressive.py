@@ -1,0 +1,180 @@
+"""Compressive Transformer: a memory of recent entries, compressed into an older, longer one."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from memgpt_jax.config_memory import CompressiveMemoryConfig
+from memgpt_jax.memory.projected import ProjectedMemory
+from memgpt_jax.ops import Source, compress, map_rows, most_used, read, read_mass, take
+from memgpt_jax.shapes import Array, Float, Float32, Int32
+
+
+class CompressiveState(NamedTuple):
+    """R recent and C compressed entries, and up to c - 1 that wait until their group of c is complete.
+
+    The entries stand in the order of time from place 0 on; 0 where there is none. Bytes per row: 2 (R + c - 1 + C) H K
+    itemsize + (writer_conv - 1) D itemsize + 8, with 4 (R + c - 1) more for `most_used`. Without a compressed memory
+    (C = 0) nothing waits: 2 R H K itemsize.
+    """
+
+    keys: Float[Array, "B R+c-1 H K"]
+    values: Float[Array, "B R+c-1 H K"]
+    count: Int32[Array, "B"]  # of recent entries, those that wait included
+    compressed_keys: Float[Array, "B C H K"]
+    compressed_values: Float[Array, "B C H K"]
+    compressed_count: Int32[Array, "B"]
+    usage: Float32[Array, "B R+c-1"] | None  # attention weight received, summed over tokens, mean over heads
+    tail: Float[Array, "B W-1 D"]  # the tokens before the segment that the Writer's convolution still reaches
+
+
+class CompressiveMemory(ProjectedMemory):
+    """Compressive Transformer memory (Rae et al., 2020, section 3), of keys and values instead of activations.
+
+        q_t = a unit(W_q x_t),   k_t = unit(W_k conv(x)_t + b_k),   v_t = W_v x_t + b_v           [H, K] each
+        Writer   the entries (k, v) of a segment are appended to the recent ones; groups of c consecutive entries of
+                 which all have left the R newest become one:  k' = unit(f(k_1 .. k_c)),  v' = f(v_1 .. v_c)
+        Reader   r = W_o sum_i softmax_i(q . k_i) v_i    over recent entries (k, v), compressed ones (k' + e, v'), and
+                 a null entry (learned key, value 0) in the place of the paper's own sequence, so that nothing
+                 relevant can be read; e [H, K] is learned and tells the sources apart
+
+    f is the `compression`; keys and values have kernels of their own. Entries that leave the compressed memory are
+    forgotten. Groups count from the beginning of the document; an entry that has left the R newest before its group is
+    complete can still be read as it is. `most_used` compresses to the entry of the group that received most attention
+    weight since it was written. Keys carry no positions. `x` is the normalised stream; a is learned, one per head.
+
+    **Training of f.** The paper trains it by an auxiliary loss (attention reconstruction), and also compares
+    backpropagation through time. Here it is the latter: a read of a compressed entry passes its gradient through f
+    to the Writer. So f learns only from calls that read what they compressed themselves (longer than R + c tokens).
+    """
+
+    def __init__(self, config: CompressiveMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+        super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
+        heads, width = config.num_heads, config.head_dim
+        self.recent_size, self.compressed_size = config.sizes
+        self.ratio = config.ratio if self.compressed_size else 1  # what is not compressed need not wait
+        self.null_key = nnx.Param(jnp.zeros((heads, width), jnp.float32))
+        self.source_embedding = nnx.Param(jnp.zeros((heads, width), jnp.float32))
+        if config.compression == "conv":
+            mean = jnp.broadcast_to(jnp.eye(width) / config.ratio, (config.ratio, heads, width, width))
+            self.compress_keys_kernel = nnx.Param(mean)
+            self.compress_values_kernel = nnx.Param(jnp.copy(mean))
+
+    def init_state(self, batch_size):
+        config, waiting = self.config, self.recent_size + self.ratio - 1
+        empty = lambda size: jnp.zeros((batch_size, size, config.num_heads, config.head_dim), self.dtype)  # noqa: E731
+        return CompressiveState(
+            keys=empty(waiting),
+            values=empty(waiting),
+            count=jnp.zeros(batch_size, jnp.int32),
+            compressed_keys=empty(self.compressed_size),
+            compressed_values=empty(self.compressed_size),
+            compressed_count=jnp.zeros(batch_size, jnp.int32),
+            usage=jnp.zeros((batch_size, waiting), jnp.float32) if config.compression == "most_used" else None,
+            tail=self.empty_tail(batch_size),
+        )
+
+    def read(self, x, state, own, counts):
+        query = self.queries(x)
+        rows = (query, state.keys, state.values, state.count)
+        rows += (state.compressed_keys, state.compressed_values, state.compressed_count)
+        if x.shape[1] == 1:
+            out = self._read(*rows)
+        else:
+            out = map_rows(lambda row: self._read(*(a[None] for a in row))[0], rows)
+        if state.usage is not None:
+            mass = read_mass(query, self._sources(*rows), self.null_key[...], None, counts)
+            mass = jax.lax.stop_gradient(mass)[:, : state.usage.shape[1]]
+            state = state._replace(usage=state.usage + mass)
+        return self.project_out(out), state
+
+    def write(self, x, state, live):
+        batch, length = live.shape
+        document = jnp.where(live, 0, -1)
+        keys, values = self.keys_and_values(x, document, state.tail)
+        everything = jnp.full(batch, length, jnp.int32)
+        tail = self.next_tail(x, document, state.tail, everything, jnp.zeros_like(everything))
+
+        usage = None if state.usage is None else jnp.zeros((batch, length), jnp.float32)
+        old, new = (state.keys, state.values, state.usage), (keys, values, usage)
+        recent, count = _joined(old, state.count, new, jnp.sum(live, axis=1, dtype=jnp.int32))
+        num_groups = (length + self.ratio - 1) // self.ratio  # at most
+        leaving = jnp.maximum(count - self.recent_size, 0) // self.ratio
+        kept = jnp.arange(state.keys.shape[1], dtype=jnp.int32)[None, :] + (leaving * self.ratio)[:, None]
+        kept = jnp.minimum(kept, state.keys.shape[1] + length - 1)
+        count = count - leaving * self.ratio
+        keys, values, usage = _clean(take(recent, kept), count)
+
+        older, older_count = (state.compressed_keys, state.compressed_values), state.compressed_count
+        if self.compressed_size:
+            older, older_count = _joined(older, older_count, self._compressed(recent, num_groups), leaving, True)
+            forgotten = jnp.maximum(older_count - self.compressed_size, 0)
+            kept = jnp.arange(self.compressed_size, dtype=jnp.int32)[None, :] + forgotten[:, None]
+            older_count = older_count - forgotten
+            older = _clean(take(older, kept), older_count)
+        return CompressiveState(keys, values, count, *older, older_count, usage, tail)
+
+    def stats(self, state):
+        mean = lambda count, size: jnp.mean(count.astype(jnp.float32)) / max(1, size)  # noqa: E731
+        return {
+            "recent_occupancy": mean(state.count, state.keys.shape[1]),
+            "compressed_occupancy": mean(state.compressed_count, self.compressed_size),
+        } | super().stats(state)
+
+    def _read(self, query, *entries):
+        return read(query, self._sources(query, *entries), self.null_key[...])
+
+    def _sources(self, query, keys, values, count, compressed_keys, compressed_values, compressed_count):
+        """Recent and compressed entries as the Reader takes them."""
+        compressed_keys = compressed_keys + self.source_embedding[...].astype(self.dtype)[None, None]
+
+        def source(keys, values, count):
+            nothing = jnp.zeros(keys.shape[:2], jnp.int32)
+            visible = jnp.broadcast_to(_taken(keys, count)[:, None], (*query.shape[:2], keys.shape[1]))
+            return Source(keys, values, nothing.astype(jnp.float32), nothing, visible)
+
+        return [source(keys, values, count), source(compressed_keys, compressed_values, compressed_count)]
+
+    def _compressed(self, recent, num_groups):
+        """Keys and values [B, N, H, K] of the first N groups of c entries."""
+        grouped = lambda x: x[:, : num_groups * self.ratio].reshape(x.shape[0], num_groups, self.ratio, *x.shape[2:])  # noqa: E731
+        keys, values, usage = jax.tree.map(grouped, recent)
+        kind = self.config.compression
+        if kind == "most_used":
+            return most_used(keys, usage), most_used(values, usage)
+        kernels = (None, None)
+        if kind == "conv":
+            kernels = (self.compress_keys_kernel[...], self.compress_values_kernel[...])
+            kernels = (kernel.astype(self.dtype) for kernel in kernels)
+        keys, values = (compress(x, kind, kernel) for x, kernel in zip((keys, values), kernels, strict=True))
+        return self.unit(keys).astype(self.dtype), values
+
+
+def _joined(old, old_count, new, new_count, new_from_start=False):
+    """Pytrees of [B, ...] entries, the old ones and then the new ones from place 0 on, and how many they are.
+
+    Old entries stand at their array's start, and new ones at its end, or at its start too.
+    """
+    old_size, new_size = (jax.tree.leaves(tree)[0].shape[1] for tree in (old, new))
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b.astype(a.dtype)], axis=1), old, new)
+    place = jnp.arange(old_size + new_size, dtype=jnp.int32)[None, :]
+    first_new = jnp.full_like(new_count, old_size) if new_from_start else old_size + new_size - new_count
+    in_new = jnp.minimum(place - old_count[:, None] + first_new[:, None], old_size + new_size - 1)
+    return take(both, jnp.where(place < old_count[:, None], place, in_new)), old_count + new_count
+
+
+def _taken(entries, count):
+    """[B, E]: the places that hold an entry."""
+    return jnp.arange(entries.shape[1], dtype=jnp.int32)[None, :] < count[:, None]
+
+
+def _clean(entries, count):
+    """Zeros where there is no entry, so that equal memories are equal arrays."""
+
+    def one(x):
+        taken = _taken(x, count)
+        return jnp.where(taken.reshape(*taken.shape, *(1,) * (x.ndim - 2)), x, jnp.zeros_like(x))
+
+    return jax.tree.map(one, entries)

@@ -1,0 +1,246 @@
+"""Memorizing Transformer: a very large store of keys and values, of which each token reads the best few."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from memgpt_jax.config_memory import KNNMemoryConfig
+from memgpt_jax.memory.base import Own, where_rows
+from memgpt_jax.memory.projected import ProjectedMemory, own_visible
+from memgpt_jax.ops import Source, map_rows, nearest, read, read_chosen
+from memgpt_jax.shapes import Array, Float, Int32
+
+
+class KNNState(NamedTuple):
+    """A ring of M entries. Bytes per row: 2 M H K itemsize + (writer_conv - 1) D itemsize + 8."""
+
+    keys: Float[Array, "B H M K"]
+    values: Float[Array, "B H M K"]
+    next: Int32[Array, "B"]  # the place that the next entry takes, 0 <= next < M
+    count: Int32[Array, "B"]  # places that are taken, at most M: those below `count`
+    tail: Float[Array, "B W-1 D"]  # the tokens before the segment that the Writer's convolution still reaches
+
+
+class Timeline(NamedTuple):
+    """Entries of a call numbered from 0 in the order of writing; the store holds the numbers -count to -1.
+
+    A segment sees an interval of numbers, and which one follows from time alone.
+    """
+
+    number: Int32[Array, "B L"]  # of each token's entry; `NEVER` where it is not written
+    first: Int32[Array, "B S+1"]  # the lowest number that each segment sees, and that is stored in the end
+    end: Int32[Array, "B S+1"]  # one above the highest
+    begin: Int32[Array, "B S+1"]  # the number with which the document of that time began; -count: before the call
+
+
+NEVER = 2**30
+
+
+class KNNMemory(ProjectedMemory):
+    """Memorizing Transformer memory (Wu et al., 2022, section 3): top-k attention into a store, gated with a local one.
+
+        q_t = c unit(W_q x_t),   k_t = unit(W_k conv(x)_t + b_k),   v_t = W_v x_t + b_v                 [H, K] each
+        N_t = the top_k entries i of the store with the highest q_t . k_i                              for each head
+        r_t = W_o (g * sum_{i in N_t} softmax_i(q_t . k_i) v_i + (1 - g) * sum_{j <= t} softmax_j(q_t . k_j) v_j)
+
+    The second sum goes over the tokens of t's document in its own segment, t included. The gate g = sigmoid(b), b [H],
+    is learned, one per head. Where the store is empty its read is 0. The oldest entries are overwritten. Keys carry no
+    positions. `x` is the normalised stream; c is learned, one per head. Of equal scores any may be chosen.
+
+    **Gradient.** None ever flows into what came in with the state: the paper's "non-differentiable memory". Its Writer
+    learns by the local sum, which has the same projections. Here entries that the same call wrote pass gradient on
+    too, wherever they are among the chosen, back to `bptt_segments` segments (default: all of the call), as
+    in-context attention would; `bptt_segments=0` is the paper's rule, where what is stored is never told what it was
+    good for. The choice itself has no gradient.
+    """
+
+    def __init__(self, config: KNNMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+        super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
+        self.store_gate = nnx.Param(jnp.full(config.num_heads, config.gate_bias, jnp.float32))
+
+    def init_state(self, batch_size):
+        config = self.config
+        stored = (batch_size, config.num_heads, config.memory_size, config.head_dim)
+        return KNNState(
+            keys=jnp.zeros(stored, self.dtype),
+            values=jnp.zeros(stored, self.dtype),
+            next=jnp.zeros(batch_size, jnp.int32),
+            count=jnp.zeros(batch_size, jnp.int32),
+            tail=self.empty_tail(batch_size),
+        )
+
+    def read(self, x, state, own, counts):
+        query = self.queries(x)
+        local = _read_local(query, *self.keys_and_values(own.x, own.document, state.tail), own)
+
+        def one_head(query, keys, values, count):
+            index, found = self._search(query, keys, jnp.zeros_like(count), count)
+            return read_chosen(query, keys[index], values[index], found)
+
+        over_heads = jax.vmap(one_head, in_axes=(1, 0, 0, None), out_axes=1)
+        stored = jnp.zeros_like(local)
+        if self.config.memory_size:
+            stored = jax.vmap(over_heads)(query, state.keys, state.values, state.count)
+        return self._fused(stored, local), state
+
+    def write(self, x, state, live):
+        document = jnp.where(live, 0, -1)
+        keys, values = self.keys_and_values(x, document, state.tail)
+        everything = jnp.full(x.shape[0], x.shape[1], jnp.int32)
+        tail = self.next_tail(x, document, state.tail, everything, jnp.zeros_like(everything))
+        number = jnp.where(live, jnp.cumsum(live, axis=1, dtype=jnp.int32) - 1, NEVER)
+        end = jnp.sum(live, axis=1, dtype=jnp.int32)
+        first = jnp.maximum(-state.count, end - self.config.memory_size)
+        return self._store(state, keys, values, number, first, end)._replace(tail=tail)
+
+    def sequence(self, segments, state):
+        """All segments at once, equal to the scan over `segment`, but with no gradient into the state that comes in.
+
+        With the store laid out in the order of writing and the new entries behind it, each segment searches a range.
+        """
+        state = jax.lax.stop_gradient(state)
+        batch, num_segments, length, width = segments.x.shape
+        x = segments.x.reshape(batch, num_segments * length, width)
+        resets = jnp.cumsum(segments.reset.reshape(batch, -1), axis=1, dtype=jnp.int32)
+        document = jnp.where(segments.exists.reshape(batch, -1), resets, -1)
+        query, (keys, values) = self.queries(x), self.keys_and_values(x, document, state.tail)
+
+        as_segments = lambda a: a.reshape(batch * num_segments, length, *a.shape[2:])  # noqa: E731
+        rows = [as_segments(a) for a in (query, keys, values, document)]
+        local = map_rows(_read_local_row, rows).reshape(query.shape)
+        timeline, stored = self._timeline(segments, state.count), jnp.zeros_like(local)
+        if self.config.memory_size:
+            before_reset = jnp.cumsum(segments.reset, axis=2, dtype=jnp.int32).reshape(batch, -1) == 0
+            stored = self._read_store(query, keys, values, state, timeline, before_reset)
+
+        first, end, begin = (a[:, -1] for a in timeline[1:])
+        state = self._restarted(state, jnp.any(segments.reset, axis=(1, 2)), begin)
+        written = jnp.sum(segments.full, axis=1, dtype=jnp.int32) * length
+        tail = self.next_tail(x, document, state.tail, written, resets[:, -1])
+        after = self._store(state, keys, values, timeline.number, first, end)._replace(tail=tail)
+        return self._fused(stored, local).reshape(segments.x.shape), after
+
+    def stats(self, state):
+        gate = jax.nn.sigmoid(self.store_gate[...])
+        occupancy = jnp.mean(state.count.astype(jnp.float32)) / max(1, self.config.memory_size)
+        return {"occupancy": occupancy, "store_gate_mean": jnp.mean(gate)} | super().stats(state)
+
+    def _fused(self, stored, local):
+        gate = jax.nn.sigmoid(self.store_gate[...])[None, None, :, None].astype(local.dtype)
+        return self.project_out(gate * stored + (1 - gate) * local)
+
+    def _search(self, query, keys, first, end):
+        """`nearest` as configured: [Q, K] queries in the range [first, end) of [E, K] keys."""
+        config = self.config
+        return nearest(
+            query,
+            keys,
+            first,
+            end,
+            top_k=min(config.top_k, config.memory_size),
+            most=config.memory_size,
+            recall_target=config.recall_target if config.search == "approximate" else None,
+        )
+
+    def _timeline(self, segments, count) -> Timeline:
+        batch, num_segments, length = segments.reset.shape
+        resets = jnp.cumsum(segments.reset, axis=2, dtype=jnp.int32)  # within the segment
+        live = segments.exists & (resets == resets[:, :, -1:]) & segments.full[..., None]
+        flat = live.reshape(batch, num_segments * length)
+        number = jnp.where(flat, jnp.cumsum(flat, axis=1, dtype=jnp.int32) - 1, NEVER)
+        per_segment = jnp.sum(live, axis=2, dtype=jnp.int32)
+        end = jnp.pad(jnp.cumsum(per_segment, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
+        begin = jnp.where(resets[:, :, -1] > 0, end[:, :-1], -count[:, None])
+        begin = jax.lax.cummax(jnp.concatenate([-count[:, None], begin], axis=1), axis=1)
+        return Timeline(number, jnp.maximum(begin, end - self.config.memory_size), end, begin)
+
+    def _read_store(self, query, keys, values, state, timeline, sees):
+        """What all tokens read of the store as it is at their segment: [B, L, H, K]. One row and head at a time on CPU.
+
+        The search is done once; only the read of what it found is repeated in the backward pass.
+        """
+        size, length, bptt = self.config.memory_size, self.segment_length, self.config.bptt_segments
+        segment = jnp.arange(query.shape[1], dtype=jnp.int32) // length
+
+        def in_play(ring, new, next_place, number):
+            """Entries in the order of writing: number n stands at the place size + n."""
+            ordered = jax.lax.dynamic_slice_in_dim(jnp.concatenate([ring, ring]), next_place, size)
+            place = jnp.where(number < NEVER, size + number, size + new.shape[0] + jnp.arange(new.shape[0]))
+            padded = jnp.concatenate([ordered, jnp.zeros_like(new)])
+            return padded.at[place].set(new, mode="drop", unique_indices=True)
+
+        def search_row(row):
+            query, keys, ring, next_place, number, first, end = row
+
+            def search_head(head):
+                query, keys, ring = head
+                entries = in_play(ring, keys, next_place, number)
+                by_segment = (query.reshape(-1, length, query.shape[-1]), size + first[:-1], size + end[:-1])
+                found = map_rows(lambda s: self._search(s[0], entries, s[1], s[2]), by_segment, recompute=False)
+                return jax.tree.map(lambda a: a.reshape(query.shape[0], -1), found)
+
+            return map_rows(search_head, (query, keys, ring), recompute=False)
+
+        def read_row(row):
+            query, keys, values, ring_keys, ring_values, next_place, number, index, found = row
+
+            def read_head(head):
+                query, keys, values, ring_keys, ring_values, index, found = head
+                chosen = [
+                    in_play(ring, new, next_place, number).at[index].get(mode="promise_in_bounds")
+                    for ring, new in ((ring_keys, keys), (ring_values, values))
+                ]
+                if bptt is not None:
+                    written_in = in_play(jnp.full(size, -NEVER), segment, next_place, number)[index]
+                    recent = (segment[:, None] - written_in <= bptt)[..., None]
+                    chosen = [jnp.where(recent, a, jax.lax.stop_gradient(a)) for a in chosen]
+                return read_chosen(query, *chosen, found)
+
+            return map_rows(read_head, (query, keys, values, ring_keys, ring_values, index, found))
+
+        query, keys, values = (a.swapaxes(1, 2) for a in (query, keys, values))
+        times = (state.next, timeline.number)
+        searched = (*jax.lax.stop_gradient((query, keys)), state.keys, *times, timeline.first, timeline.end)
+        index, found = map_rows(search_row, searched, recompute=False)
+        found = found & sees[:, None, :, None]
+        rows = (query, keys, values, state.keys, state.values, *times, index, found)
+        return map_rows(read_row, rows, recompute=False).swapaxes(1, 2)
+
+    def _restarted(self, state, rows, begin):
+        """The state with an empty store in the given rows, where the number `begin` will be its first entry.
+
+        A loop that runs once or not at all works in place; a `cond` would copy what it passes on.
+        """
+        clear = lambda _, arrays: where_rows(rows, jax.tree.map(jnp.zeros_like, arrays), arrays)  # noqa: E731
+        once = jnp.any(rows).astype(jnp.int32)
+        keys, values = jax.lax.fori_loop(0, once, clear, (state.keys, state.values))
+        return state._replace(keys=keys, values=values, next=jnp.where(rows, -begin, state.next))
+
+    def _store(self, state, keys, values, number, first, end):
+        """The state after the entries with first <= number < end, set in place: the number n at `next` + n."""
+        size = self.config.memory_size
+        if size == 0:
+            return state._replace(next=jnp.zeros_like(state.next))
+        batch, length = number.shape
+        kept = (number >= first[:, None]) & (number < end[:, None])
+        outside = size + jnp.arange(length, dtype=jnp.int32)[None, :]  # there is no such place: dropped
+        place = jnp.where(kept, (state.next[:, None] + number) % size, outside)
+        rows = jnp.arange(batch)[:, None]
+        put = lambda old, new: old.at[rows, :, place].set(new, mode="drop", unique_indices=True)  # noqa: E731
+        keys, values = put(state.keys, keys), put(state.values, values)
+        return state._replace(keys=keys, values=values, next=(state.next + end) % size, count=end - first)
+
+
+def _read_local(query, keys, values, own):
+    """Attention of each token to the earlier ones of its document in its own segment, itself included."""
+    nothing = jnp.zeros(keys.shape[:2], jnp.int32)
+    return read(query, [Source(keys, values, nothing.astype(jnp.float32), nothing, own_visible(own))])
+
+
+def _read_local_row(row):
+    """`_read_local` of one whole segment."""
+    query, keys, values, document = (a[None] for a in row)
+    place = jnp.arange(document.shape[1], dtype=jnp.int32)[None]
+    return _read_local(query, keys, values, Own(None, document, place))[0]
