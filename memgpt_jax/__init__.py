@@ -5,7 +5,13 @@ import memgpt_jax as mg
 
 from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config_data import NeedleConfig, RecallConfig, TextConfig
-from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, SizedMemoryConfig
+from memgpt_jax.config_memory import (
+    KVMemoryConfig,
+    MemN2NMemoryConfig,
+    MemoryConfig,
+    NoMemoryConfig,
+    SizedMemoryConfig,
+)
 from memgpt_jax.generation import Sampling, Session, generate
 from memgpt_jax.memory import MEMORIES, Memory, state_bytes
 from memgpt_jax.models import (
@@ -28,6 +34,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "EvaluationConfig",
     "ExperimentConfig",
     "KVMemoryConfig",
+    "MemN2NMemoryConfig",
     "ModelConfig",
     "NeedleConfig",
     "NoMemoryConfig",

@@ -9,6 +9,8 @@ Gate = Literal["log_bias", "scale", "scale_value", "none"]
 Select = Literal["all", "highest_gate", "pool"]
 Evict = Literal["oldest", "lowest_gate", "least_read"]
 Visibility = Literal["segment", "token"]
+MemN2NEntry = Literal["token", "segment"]
+MemN2NTying = Literal["adjacent", "layerwise"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,3 +106,40 @@ class KVMemoryConfig(SizedMemoryConfig):
             self.select == "all" or self.select_size <= model.segment_length,
             f"memory.select_size={self.select_size} must be at most segment_length={model.segment_length}",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemN2NMemoryConfig(SizedMemoryConfig):
+    """End-to-end memory network: the newest entries, read in several hops."""
+
+    memory_size: int = 1024
+    """Entries M that each layer keeps for each row: the newest. 0: nothing is ever stored."""
+    entry: MemN2NEntry = "token"
+    """What an entry holds: one `token`, or a whole `segment` as the position-encoded sum of its tokens."""
+    num_hops: int = 3
+    """How many times the Reader looks into memory, each time with what it found before."""
+    tying: MemN2NTying = "adjacent"
+    """Which maps hops share: `adjacent`, the output map of one is the input map of the next; `layerwise`, all hops have
+    the same two, and a learned map updates the question between them."""
+    num_heads: int = 1
+    """Heads, each a memory network of its own."""
+    head_dim: int = 64
+    """Width of a stored vector and of a question, per head."""
+    num_ages: int = 16
+    """Ages, counted in segments, that have a temporal encoding of their own; older entries share the last. 0: none."""
+    null_entry: bool = True
+    """Add an always visible entry with a learned key and the value 0, so that a hop can leave the question as it is."""
+    writer_conv: int = 3
+    """Kernel size of the causal depthwise convolution over embedded tokens in front of the keys; 1: none."""
+    qk_norm: bool = True
+    """Normalise the question of each hop and the stored keys to unit length, with one learned temperature per head."""
+    temperature: float = 10.0
+    """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("num_hops", "num_heads", "head_dim"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(self.num_ages >= 0, f"num_ages must be at least 0, got {self.num_ages}")
+        check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")
+        check(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
