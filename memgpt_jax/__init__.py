@@ -11,6 +11,7 @@ from memgpt_jax.config_memory import (
     MemoryConfig,
     NoMemoryConfig,
     SizedMemoryConfig,
+    TokensMemoryConfig,
 )
 from memgpt_jax.generation import Sampling, Session, generate
 from memgpt_jax.memory import MEMORIES, Memory, state_bytes
@@ -41,6 +42,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "OptimizerConfig",
     "RecallConfig",
     "TextConfig",
+    "TokensMemoryConfig",
     "TrainingConfig",
     # memory mechanisms
     "MEMORIES",

@@ -11,6 +11,7 @@ Evict = Literal["oldest", "lowest_gate", "least_read"]
 Visibility = Literal["segment", "token"]
 MemN2NEntry = Literal["token", "segment"]
 MemN2NTying = Literal["adjacent", "layerwise"]
+TokensUpdate = Literal["lstm", "fixed", "replace"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,5 +142,35 @@ class MemN2NMemoryConfig(SizedMemoryConfig):
         for name in ("num_hops", "num_heads", "head_dim"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         check(self.num_ages >= 0, f"num_ages must be at least 0, got {self.num_ages}")
+        check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")
+        check(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensMemoryConfig(SizedMemoryConfig):
+    """Recurrent state vectors, read and rewritten by cross-attention."""
+
+    memory_size: int = 64
+    """State vectors M of each layer and row, each of the model's width. A parameter belongs to each of them."""
+    num_heads: int = 4
+    """Heads of both attentions."""
+    head_dim: int = 32
+    """Width of a head."""
+    update: TokensUpdate = "lstm"
+    """How a state takes up what it found in a segment: with the input and forget gates of an `lstm`, with one learned
+    `fixed` gate per channel, or `replace`d by it."""
+    keep_bias: float = 3.0
+    """Initial bias b_f of the forget gate, or b_g of the fixed one: how much of a state a segment leaves in place."""
+    writer_conv: int = 3
+    """Kernel size of the causal depthwise convolution in front of what the tokens offer to the states; 1: none."""
+    qk_norm: bool = True
+    """Normalise queries and keys to unit length, with one learned temperature per head, for reading and for writing."""
+    temperature: float = 10.0
+    """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.num_heads >= 1, f"num_heads must be at least 1, got {self.num_heads}")
+        check(self.head_dim >= 1, f"head_dim must be at least 1, got {self.head_dim}")
         check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")
         check(self.temperature > 0, f"temperature must be positive, got {self.temperature}")

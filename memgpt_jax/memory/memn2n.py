@@ -192,7 +192,7 @@ class MemN2NMemory(Memory):
     def _entries(self, embedded, convolved, live):
         """z and y [B, N, H, K] of a segment's live tokens, and which of the N entries there are [B, N]."""
         if self.config.entry == "segment":
-            weights = jnp.asarray(position_encoding(*embedded.shape[1:])) * live[..., None].astype(jnp.float32)
+            weights = jnp.asarray(position_encoding(*embedded.shape[1:]))[None] * live[..., None].astype(jnp.float32)
             pool = lambda x: jnp.sum(x.astype(jnp.float32) * weights, axis=1, keepdims=True)  # noqa: E731
             embedded, convolved, live = pool(embedded), pool(convolved), jnp.any(live, axis=1, keepdims=True)
         keys, values = self._heads(convolved), self._heads(embedded)
