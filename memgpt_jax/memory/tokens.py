@@ -178,7 +178,7 @@ class TokensMemory(Memory):
         normed = self._normed(states).astype(self.dtype)
         keys, values = self._unit(self.key(normed)), self._heads(self.value(normed))
         out = _attend(question, keys, values, jnp.ones(keys.shape[:2], bool))
-        return self.output(out.reshape(*out.shape[:2], -1))
+        return self.output(_side_by_side(out))
 
     def _with_tail(self, x, document, tail):
         """Inputs and their documents, with the W - 1 before them in front; those belong to document 0."""
@@ -204,8 +204,7 @@ class TokensMemory(Memory):
         state_values = self._heads(self.state_value(normed.astype(self.dtype)))
         values = jnp.concatenate([token_values, state_values], axis=1)
         visible = jnp.concatenate([live, jnp.ones(states.shape[:2], bool)], axis=1)
-        found = _attend(query, keys, values, visible)
-        found = found.reshape(*found.shape[:2], -1).astype(jnp.float32)
+        found = _side_by_side(_attend(query, keys, values, visible)).astype(jnp.float32)
         new = self.update(found)
         if self.config.update == "fixed":
             gate = jax.nn.sigmoid(self.update_gate[...])[None, None]
@@ -214,6 +213,10 @@ class TokensMemory(Memory):
             take_in, keep = jnp.split(self.update_gate(found), 2, axis=-1)
             return jax.nn.sigmoid(keep) * states + jax.nn.sigmoid(take_in) * jnp.tanh(new)
         return new
+
+
+def _side_by_side(heads: Float[Array, "B Q H K"]) -> Float[Array, "B Q HK"]:
+    return heads.reshape(*heads.shape[:2], heads.shape[2] * heads.shape[3])  # -1 cannot be had from no elements
 
 
 def _attend(query: Float[Array, "B Q H K"], keys, values, visible: Bool[Array, "B E"]) -> Float[Array, "B Q H K"]:

@@ -24,7 +24,7 @@ BATCH, LENGTH = 3, 5 * SEGMENT + 2
 
 
 def config_of(row):
-    return TokensMemoryConfig(**row, num_heads=2, head_dim=4, temperature=3.0)
+    return TokensMemoryConfig(**{"num_heads": 2, "head_dim": 4, "temperature": 3.0} | row)
 
 
 def make(**options):
@@ -119,6 +119,17 @@ def test_a_closed_gate_keeps_the_state_bitwise(update):
     state = memory.fresh(2)
     _, after = memory.segment(segment_of(), state)
     assert np.array_equal(state.states, after.states)
+
+
+@pytest.mark.parametrize("update", ["lstm", "fixed"])
+def test_keep_bias_is_what_stays_at_the_start(update):
+    """Where nothing new is found, sigmoid(keep_bias) of the state is left."""
+    memory = make(update=update, keep_bias=2.0)
+    for linear in (memory.update, *([memory.update_gate] if update == "lstm" else [])):
+        linear.kernel[...] = jnp.zeros_like(linear.kernel[...])
+    state = memory.fresh(2)
+    _, after = memory.segment(segment_of(), state)
+    np.testing.assert_allclose(after.states, state.states / (1 + np.exp(-2.0)), rtol=1e-5)
 
 
 def test_an_open_gate_replaces_the_state():
