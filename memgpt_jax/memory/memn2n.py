@@ -8,8 +8,16 @@ from flax import nnx
 
 from memgpt_jax.config_memory import MemN2NMemoryConfig
 from memgpt_jax.memory.base import Memory
-from memgpt_jax.ops import causal_conv, flat_dot_general, map_rows, take
-from memgpt_jax.ops.hops import Hops, multi_hop_read, position_encoding, unit
+from memgpt_jax.ops import (
+    Hops,
+    causal_conv,
+    flat_dot_general,
+    map_rows,
+    multi_hop_read,
+    position_encoding,
+    take,
+    unit,
+)
 from memgpt_jax.ops.write import OLDEST_AGE
 from memgpt_jax.shapes import Array, Float, Int32
 
@@ -38,10 +46,10 @@ class MemN2NMemory(Memory):
     `qk_norm`, z is not normalised and q_n = A_n^T u_n / sqrt(K).
 
     The paper embeds an entry with matrices of its own for each hop, A_n x_i and C_n x_i. Here these are A_n E and C_n E
-    with one E [H K, D]: what is stored is E x_i once, so that hops take neither bytes nor a pass over the entries, and
-    a hop costs what a read of `kv` does. `tying` is the paper's: `adjacent` A_{n+1} = C_n and U = 1; `layerwise` one A
-    and one C for all hops and a learned U. The convolution (an entry made of one token cannot say what came before it)
-    and the null entry (a hop may find nothing) are not the paper's.
+    with one E [H K, D]: what is stored are z and y alone, so that hops take no bytes, and a hop is one attention over
+    them. `tying` is the paper's: `adjacent` A_{n+1} = C_n and U = 1; `layerwise` one A and one C for all hops and a
+    learned U. (There, adjacent tying also binds B to A_1 and W to C_N; here both are free.) The convolution (an entry
+    made of one token cannot say what came before it) and the null entry (a hop may find nothing) are not the paper's.
     """
 
     def __init__(self, config: MemN2NMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):

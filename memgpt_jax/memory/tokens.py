@@ -8,8 +8,7 @@ from flax import nnx
 
 from memgpt_jax.config_memory import TokensMemoryConfig
 from memgpt_jax.memory.base import Memory, where_rows
-from memgpt_jax.ops import attend, causal_conv, flat_dot_general, map_rows, masked_bias, take
-from memgpt_jax.ops.hops import unit
+from memgpt_jax.ops import attend, causal_conv, flat_dot_general, map_rows, masked_bias, take, unit
 from memgpt_jax.shapes import Array, Bool, Float, Float32
 
 

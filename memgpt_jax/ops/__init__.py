@@ -2,6 +2,7 @@
 
 from memgpt_jax.ops.attention import attend, attention_weights, map_rows, masked_bias, window_attention
 from memgpt_jax.ops.fusion import gated_fusion
+from memgpt_jax.ops.hops import Hops, multi_hop_read, position_encoding, unit
 from memgpt_jax.ops.linear import flat_dot_general
 from memgpt_jax.ops.loss import Scores, cross_entropy
 from memgpt_jax.ops.positions import document_positions, rotate, sinusoidal
@@ -10,6 +11,7 @@ from memgpt_jax.ops.write import Entries, append, causal_conv, pool_entries, sel
 
 __all__ = [
     "Entries",
+    "Hops",
     "Scores",
     "Source",
     "append",
@@ -22,12 +24,15 @@ __all__ = [
     "gated_fusion",
     "map_rows",
     "masked_bias",
+    "multi_hop_read",
     "pool_entries",
+    "position_encoding",
     "read",
     "read_mass",
     "rotate",
     "select_highest_gate",
     "sinusoidal",
     "take",
+    "unit",
     "window_attention",
 ]

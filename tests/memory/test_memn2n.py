@@ -25,7 +25,7 @@ from reference_ops import softmax
 from memgpt_jax.config_memory import MemN2NMemoryConfig
 from memgpt_jax.memory import make_memory, memn2n
 from memgpt_jax.memory.base import whole_segment
-from memgpt_jax.ops.hops import Hops, multi_hop_read, position_encoding
+from memgpt_jax.ops import Hops, multi_hop_read, position_encoding
 
 OPTIONS = {
     "entry": ["token", "segment"],
