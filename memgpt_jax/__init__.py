@@ -22,6 +22,13 @@ from memgpt_jax.config_memory import (
     MemoryConfig,
     NoMemoryConfig,
     SizedMemoryConfig,
+from memgpt_jax.config_memory import (
+    KVMemoryConfig,
+    MemN2NMemoryConfig,
+    MemoryConfig,
+    NoMemoryConfig,
+    SizedMemoryConfig,
+    TokensMemoryConfig,
 )
 from memgpt_jax.generation import Sampling, Session, generate
 from memgpt_jax.interop import wrap
@@ -48,10 +55,12 @@ __all__ = [  # noqa: RUF022 — in groups
     "ExperimentConfig",
     "KNNMemoryConfig",
     "KVMemoryConfig",
+    "MemN2NMemoryConfig",
     "ModelConfig",
     "NoMemoryConfig",
     "OptimizerConfig",
     "TextConfig",
+    "TokensMemoryConfig",
     "TrainingConfig",
     # tasks
     "BabiConfig",

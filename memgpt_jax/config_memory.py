@@ -11,6 +11,12 @@ Evict = Literal["oldest", "lowest_gate", "least_read"]
 Visibility = Literal["segment", "token"]
 Compression = Literal["mean", "max", "conv", "most_used"]
 Search = Literal["exact", "approximate"]
+MemN2NEntry = Literal["token", "segment"]
+MemN2NTying = Literal["adjacent", "layerwise"]
+TokensUpdate = Literal["lstm", "fixed", "replace"]
+FeatureMap = Literal["none", "elu", "dpfp"]
+Controller = Literal["pair", "none", "lstm"]
+Order = Literal["read_write", "write_read"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,3 +187,192 @@ class CompressiveMemoryConfig(ProjectedMemoryConfig):
         """Entries that are recent and entries that are compressed; their sum is `memory_size`."""
         recent = self.memory_size // 2 if self.recent_size is None else min(self.recent_size, self.memory_size)
         return recent, self.memory_size - recent
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemN2NMemoryConfig(SizedMemoryConfig):
+    """End-to-end memory network: the newest entries, read in several hops."""
+
+    memory_size: int = 1024
+    """Entries M that each layer keeps for each row: the newest. 0: nothing is ever stored."""
+    entry: MemN2NEntry = "token"
+    """What an entry holds: one `token`, or a whole `segment` as the position-encoded sum of its tokens."""
+    num_hops: int = 3
+    """How many times the Reader looks into memory, each time with what it found before."""
+    tying: MemN2NTying = "adjacent"
+    """Which maps hops share: `adjacent`, the output map of one is the input map of the next; `layerwise`, all hops have
+    the same two, and a learned map updates the question between them."""
+    num_heads: int = 1
+    """Heads, each a memory network of its own."""
+    head_dim: int = 64
+    """Width of a stored vector and of a question, per head."""
+    num_ages: int = 16
+    """Ages, counted in segments, that have a temporal encoding of their own; older entries share the last. 0: none."""
+    null_entry: bool = True
+    """Add an always visible entry with a learned key and the value 0, so that a hop can leave the question as it is."""
+    writer_conv: int = 3
+    """Kernel size of the causal depthwise convolution over embedded tokens in front of the keys; 1: none."""
+    qk_norm: bool = True
+    """Normalise the question of each hop and the stored keys to unit length, with one learned temperature per head."""
+    temperature: float = 10.0
+    """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("num_hops", "num_heads", "head_dim"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(self.num_ages >= 0, f"num_ages must be at least 0, got {self.num_ages}")
+        check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")
+        check(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensMemoryConfig(SizedMemoryConfig):
+    """Recurrent state vectors, read and rewritten by cross-attention."""
+
+    memory_size: int = 64
+    """State vectors M of each layer and row, each of the model's width. A parameter belongs to each of them."""
+    num_heads: int = 4
+    """Heads of both attentions."""
+    head_dim: int = 32
+    """Width of a head."""
+    update: TokensUpdate = "lstm"
+    """How a state takes up what it found in a segment: with the input and forget gates of an `lstm`, with one learned
+    `fixed` gate per channel, or `replace`d by it."""
+    keep_bias: float = 3.0
+    """Initial bias b_f of the forget gate, or b_g of the fixed one: how much of a state a segment leaves in place."""
+    writer_conv: int = 3
+    """Kernel size of the causal depthwise convolution in front of what the tokens offer to the states; 1: none."""
+    qk_norm: bool = True
+    """Normalise queries and keys to unit length, with one learned temperature per head, for reading and for writing."""
+    temperature: float = 10.0
+    """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.num_heads >= 1, f"num_heads must be at least 1, got {self.num_heads}")
+        check(self.head_dim >= 1, f"head_dim must be at least 1, got {self.head_dim}")
+        check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")
+        check(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssociativeMemoryConfig(SizedMemoryConfig):
+    """Fast weights: a matrix per head that holds outer products of keys and values, with a linear or a delta rule."""
+
+    memory_size: int = 64
+    """Features M of a key, per head: the rows of the matrix, and how many orthogonal keys it can tell apart. Save with
+    `dpfp`, key and query projections are as wide, so a trained model keeps its size."""
+    num_heads: int = 1
+    """Heads, each with a matrix of its own."""
+    head_dim: int = 64
+    """Width K of a value, per head: the columns of the matrix; with `dpfp` also of a key before its features."""
+    rule: Literal["delta", "linear"] = "delta"
+    """How a pair is written: `linear` adds it; `delta` replaces what the matrix holds at its key."""
+    feature_map: FeatureMap = "none"
+    """Features of queries and keys, always of unit length: `none`, `elu` (all positive), or `dpfp` (sparse products,
+    whose number needs no parameters)."""
+    normalize: bool = False
+    """Divide what is read by the weight that was written there; for the linear rule with `elu` or `dpfp`."""
+    gate_bias: float = 0.0
+    """Initial bias b_g of the write strength g = sigmoid(W_g h + b_g), one per head."""
+    forget: bool = False
+    """Let every token scale the matrix by 1 - f, f = sigmoid(W_f h + b_f), before it is written."""
+    forget_bias: float = -5.0
+    """Initial bias b_f of the forget gate, when `forget` is on."""
+    initial_entries: int = 0
+    """Trainable pairs that a fresh matrix holds."""
+    visibility: Visibility = "segment"
+    """What a token reads: what earlier `segment`s wrote, or also each earlier `token` of its own, itself included."""
+    writer_conv: int = 3
+    """Kernel size of the causal depthwise convolution in front of the Writer's keys; 1: none."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("memory_size", "num_heads", "head_dim"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(self.initial_entries >= 0, f"initial_entries must be at least 0, got {self.initial_entries}")
+        check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")
+        check(
+            not self.normalize or (self.rule == "linear" and self.feature_map != "none"),
+            "normalize=True needs rule='linear' and feature_map='elu' or 'dpfp', whose features are positive, got "
+            f"rule={self.rule!r} and feature_map={self.feature_map!r}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TitansMemoryConfig(SizedMemoryConfig):
+    """Titans: a small network per head whose weights are trained on what is written, by surprise with momentum."""
+
+    memory_size: int = 64
+    """Width M of the network's hidden layers; with one layer, of its keys. A trained model keeps its size."""
+    num_heads: int = 1
+    """Heads, each with a network of its own."""
+    head_dim: int = 64
+    """Width K of a value, per head, and of a key where there is a hidden layer."""
+    num_layers: int = 2
+    """Layers of the network; 1: a matrix."""
+    chunk_length: int = 16
+    """Tokens whose gradients are taken at the same weights; a segment has as many equal chunks as it needs."""
+    inner_rate: float = 0.25
+    """Largest step size: theta = inner_rate sigmoid(W h + b)."""
+    rate_bias: float = 0.0
+    """Initial bias of the step size's gate."""
+    inertia_bias: float = 0.0
+    """Initial bias of eta, the share of the momentum that each token lets stand."""
+    forget_bias: float = -5.0
+    """Initial bias of alpha, the share of the weights that each token forgets."""
+    writer_conv: int = 3
+    """Kernel size of the causal depthwise convolution in front of the Writer's keys; 1: none."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("memory_size", "num_heads", "head_dim", "num_layers", "chunk_length"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(self.inner_rate > 0, f"inner_rate must be positive, got {self.inner_rate}")
+        check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurrentMemoryConfig(SizedMemoryConfig):
+    """Base of those whose slots every token reads and writes in turn."""
+
+    memory_size: int = 64
+    """Slots M that each layer keeps for each row."""
+    slot_width: int = 64
+    """Width W of a slot, of keys and of reads; an even number."""
+    num_read_heads: int = 1
+    """Heads R that read."""
+    controller: Controller = "pair"
+    """What addresses the slots: a matmul of the token and the one before it (`pair`), of the token alone (`none`), or
+    an `lstm` that sees the token and what the token before it read."""
+    controller_size: int = 100
+    """Width of the LSTM's state."""
+    order: Order = "read_write"
+    """Whether a token reads before it writes, or writes first and so can read what it writes itself."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("memory_size", "slot_width", "num_read_heads", "controller_size"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(self.slot_width % 2 == 0, f"slot_width must be even, got {self.slot_width}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NTMMemoryConfig(RecurrentMemoryConfig):
+    """Neural Turing Machine: slots addressed by content and by location, erased and added to."""
+
+    num_write_heads: int = 1
+    """Heads that write."""
+    shift_range: int = 1
+    """How many slots a head can move to either side in one step."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.num_write_heads >= 1, f"num_write_heads must be at least 1, got {self.num_write_heads}")
+        check(self.shift_range >= 0, f"shift_range must be at least 0, got {self.shift_range}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DNCMemoryConfig(RecurrentMemoryConfig):
+    """Differentiable Neural Computer: slots that are allocated, freed, and linked in the order of writing."""

@@ -11,20 +11,26 @@ from memgpt_jax.config_memory import (
     CompressiveMemoryConfig,
     KNNMemoryConfig,
     KVMemoryConfig,
+    MemN2NMemoryConfig,
     MemoryConfig,
     NoMemoryConfig,
+    TokensMemoryConfig,
 )
 from memgpt_jax.memory.base import Memory
 from memgpt_jax.memory.compressive import CompressiveMemory
 from memgpt_jax.memory.knn import KNNMemory
 from memgpt_jax.memory.kv import KVMemory
+from memgpt_jax.memory.memn2n import MemN2NMemory
 from memgpt_jax.memory.none import NoMemory
+from memgpt_jax.memory.tokens import TokensMemory
 
 MEMORIES = {
     "none": (NoMemoryConfig, NoMemory),
     "kv": (KVMemoryConfig, KVMemory),
     "knn": (KNNMemoryConfig, KNNMemory),
     "compressive": (CompressiveMemoryConfig, CompressiveMemory),
+    "memn2n": (MemN2NMemoryConfig, MemN2NMemory),
+    "tokens": (TokensMemoryConfig, TokensMemory),
 }
 """The mechanisms by name. A mechanism of your own becomes `--model.memory NAME` by one more entry."""
 

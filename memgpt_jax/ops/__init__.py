@@ -3,6 +3,7 @@
 from memgpt_jax.ops.attention import attend, attention_weights, map_rows, masked_bias, window_attention
 from memgpt_jax.ops.compress import compress, most_used
 from memgpt_jax.ops.fusion import gated_fusion
+from memgpt_jax.ops.hops import Hops, multi_hop_read, position_encoding, unit
 from memgpt_jax.ops.linear import flat_dot_general
 from memgpt_jax.ops.loss import Scores, cross_entropy
 from memgpt_jax.ops.nearest import nearest, read_chosen
@@ -12,6 +13,7 @@ from memgpt_jax.ops.write import Entries, append, causal_conv, pool_entries, sel
 
 __all__ = [
     "Entries",
+    "Hops",
     "Scores",
     "Source",
     "append",
@@ -26,8 +28,10 @@ __all__ = [
     "map_rows",
     "masked_bias",
     "most_used",
+    "multi_hop_read",
     "nearest",
     "pool_entries",
+    "position_encoding",
     "read",
     "read_chosen",
     "read_mass",
@@ -35,5 +39,6 @@ __all__ = [
     "select_highest_gate",
     "sinusoidal",
     "take",
+    "unit",
     "window_attention",
 ]

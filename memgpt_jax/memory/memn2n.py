@@ -1,0 +1,237 @@
+"""End-to-end memory network: several hops of reading, each with the question that the last one left."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from memgpt_jax.config_memory import MemN2NMemoryConfig
+from memgpt_jax.memory.base import Memory
+from memgpt_jax.ops import (
+    Hops,
+    causal_conv,
+    flat_dot_general,
+    map_rows,
+    multi_hop_read,
+    position_encoding,
+    take,
+    unit,
+)
+from memgpt_jax.ops.write import OLDEST_AGE
+from memgpt_jax.shapes import Array, Float, Int32
+
+
+class MemN2NState(NamedTuple):
+    """Bytes per row: M (2 H K itemsize + 4) + (writer_conv - 1) H K itemsize, whatever the number of hops."""
+
+    keys: Float[Array, "B M H K"]  # z, in order of time, the newest last; 0 where there is no entry
+    values: Float[Array, "B M H K"]  # y
+    age: Int32[Array, "B M"]  # segments since it was written; 1 for the segment right after; 0: no entry
+    tail: Float[Array, "B W-1 HK"]  # embedded tokens before the segment that the convolution still reaches
+
+
+class MemN2NMemory(Memory):
+    """End-to-end memory network (Sukhbaatar et al., 2015, section 2) over the last M entries of a stream.
+
+        Writer   y_t = E x_t,  z_t = unit(conv(y)_t)                            entry="token": append (z_t, y_t)
+                 y = sum_t l_t * (E x_t),  z = unit(sum_t l_t * conv(Ex)_t)     entry="segment": append (z, y)
+        Reader   u_1 = B x
+                 p_i = softmax_i(t_h unit(A_n^T u_n) . z_i + u_n . T_A,n[age_i])                      hops n = 1..N
+                 u_{n+1} = U u_n + sum_i p_i (C_n y_i + T_C,n[age_i])
+                 r = W u_{N+1}
+
+    `x` [D] is the normalised stream, a sentence of the paper one token or one segment, l its position encoding (section
+    4.1), T_A and T_C its temporal encoding. u, z and y have H heads of width K; A, C, U map within a head. Without
+    `qk_norm`, z is not normalised and q_n = A_n^T u_n / sqrt(K).
+
+    The paper embeds an entry with matrices of its own for each hop, A_n x_i and C_n x_i. Here these are A_n E and C_n E
+    with one E [H K, D]: what is stored are z and y alone, so that hops take no bytes, and a hop is one attention over
+    them. `tying` is the paper's: `adjacent` A_{n+1} = C_n and U = 1; `layerwise` one A and one C for all hops and a
+    learned U. (There, adjacent tying also binds B to A_1 and W to C_N; here both are free.) The convolution (an entry
+    made of one token cannot say what came before it) and the null entry (a hop may find nothing) are not the paper's.
+    """
+
+    def __init__(self, config: MemN2NMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+        super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
+        heads, width = config.num_heads, config.head_dim
+        self.adjacent = config.tying == "adjacent"
+
+        def linear(d_in, d_out):
+            init = jax.nn.initializers.normal(d_in**-0.5)
+            return nnx.Linear(
+                d_in, d_out, use_bias=False, kernel_init=init, dtype=self.dtype, dot_general=flat_dot_general, rngs=rngs
+            )
+
+        # As in `kv`, a token starts by reading what followed the entries that resemble it: E is a copy of B, A_1 the
+        # identity and the convolution a shift by one. Further maps start as rotations: what each hop found then lies
+        # in directions of its own, and as A_{n+1} = C_n, hop n + 1 starts from what hop n found.
+        self.query = linear(d_model, heads * width)
+        self.entry = linear(d_model, heads * width)
+        self.entry.kernel[...] = jnp.copy(self.query.kernel[...])
+        self.output = linear(heads * width, d_model)
+        num_maps = config.num_hops + 1 if self.adjacent else 2
+        maps = jax.nn.initializers.orthogonal()(rngs.params(), (num_maps, heads, width, width))
+        self.maps = nnx.Param(maps.at[0].set(jnp.eye(width)))
+        self.age_encoding = nnx.Param(jnp.zeros((num_maps, config.num_ages, heads, width), jnp.float32))
+        if not self.adjacent:
+            self.update = nnx.Param(jnp.tile(jnp.eye(width, dtype=jnp.float32), (heads, 1, 1)))
+        if config.writer_conv > 1:
+            shape = (config.writer_conv, heads * width)
+            self.conv_kernel = nnx.Param(jnp.zeros(shape, jnp.float32).at[1].set(1.0))
+        if config.qk_norm:
+            self.log_temperature = nnx.Param(jnp.full(heads, jnp.log(jnp.float32(config.temperature))))
+        if config.null_entry:
+            self.null_key = nnx.Param(jnp.zeros((heads, width), jnp.float32))
+
+    def init_state(self, batch_size):
+        config = self.config
+        stored = (batch_size, config.memory_size, config.num_heads, config.head_dim)
+        return MemN2NState(  # no array twice: a state can be donated
+            keys=jnp.zeros(stored, self.dtype),
+            values=jnp.zeros(stored, self.dtype),
+            age=jnp.zeros(stored[:2], jnp.int32),
+            tail=jnp.zeros((batch_size, config.writer_conv - 1, config.num_heads * config.head_dim), self.dtype),
+        )
+
+    def read(self, x, state, own, counts):
+        visible = jnp.broadcast_to(state.age[:, None] > 0, (*x.shape[:2], state.age.shape[1]))
+        return self._answer(self._hop(self._question(x), state.keys, state.values, state.age, visible)), state
+
+    def write(self, x, state, live):
+        document = jnp.where(live, 0, -1)
+        embedded = self.entry(x)
+        seen, documents = _with_tail(embedded, document, state.tail)
+        keys, values, valid = self._entries(embedded, self._convolved(seen, documents), live)
+        last = lambda old, new: jnp.concatenate([old, new], axis=1)[:, new.shape[1] :]  # noqa: E731
+        older = jnp.where(state.age > 0, jnp.minimum(state.age + 1, OLDEST_AGE), 0)
+        tail_open = documents[:, x.shape[1] :] == 0
+        return MemN2NState(
+            keys=last(state.keys, keys),
+            values=last(state.values, values),
+            age=last(older, valid.astype(jnp.int32)),
+            tail=jnp.where(tail_open[..., None], seen[:, x.shape[1] :], 0),
+        )
+
+    def sequence(self, segments, state):
+        """All segments at once, equal to the scan over `segment`: write everything, then read in parallel.
+
+        Entries in play stand in one line of time: M old ones, then S N new ones (N = T, or 1 for entry="segment").
+        Segment s sees, of its own document, the M that end where its own begin. (An entry without a live token takes a
+        place in the line, but all that come before it are of other documents.)
+        """
+        batch, num_segments, length, _ = segments.x.shape
+        flat = lambda x: x.reshape(batch, num_segments * length, *x.shape[3:])  # noqa: E731
+        resets = jnp.cumsum(flat(segments.reset), axis=1, dtype=jnp.int32)
+        document = jnp.where(flat(segments.exists), resets, -1)
+        x = flat(segments.x)
+        embedded = self.entry(x)
+        seen, documents = _with_tail(embedded, document, state.tail)
+        by_segment = lambda x: x.reshape(batch * num_segments, length, *x.shape[2:])  # noqa: E731
+        last = by_segment(resets)[:, -1:]
+        live = by_segment(document) == last
+        keys, values, valid = self._entries(by_segment(embedded), by_segment(self._convolved(seen, documents)), live)
+
+        size, num_new = self.config.memory_size, keys.shape[1]
+        written = jnp.broadcast_to(jnp.arange(num_segments, dtype=jnp.int32)[:, None], (num_segments, num_new))
+        written = jnp.broadcast_to(written.reshape(1, -1), (batch, num_segments * num_new))
+        in_line = lambda old, new: jnp.concatenate([old, new.reshape(batch, -1, *new.shape[2:])], axis=1)  # noqa: E731
+        line = {
+            "keys": in_line(state.keys, keys),
+            "values": in_line(state.values, values),
+            "document": in_line(jnp.where(state.age > 0, 0, -1), jnp.where(valid, last, -1)),
+            "written": in_line(-state.age, written),  # in which segment of this call
+        }
+
+        def read_row(row):
+            def read_segment(segment):
+                start = segment["number"] * num_new
+                entries = {k: jax.lax.dynamic_slice_in_dim(v, start, size)[None] for k, v in row["line"].items()}
+                own = segment["document"][None, :, None]
+                visible = (entries["document"][:, None] == own) & (own >= 0)
+                age = segment["number"] - entries["written"]
+                return self._hop(segment["question"][None], entries["keys"], entries["values"], age, visible)[0]
+
+            return map_rows(read_segment, row["segments"])
+
+        per_segment = (batch, num_segments, length)
+        question = self._question(x)
+        numbers = jnp.broadcast_to(jnp.arange(num_segments, dtype=jnp.int32), (batch, num_segments))
+        reader = {"question": question.reshape(*per_segment, *question.shape[2:])}
+        reader |= {"document": document.reshape(per_segment), "number": numbers}
+        out = map_rows(read_row, {"line": line, "segments": reader}, recompute=False)
+        out = out.reshape(batch, num_segments * length, *out.shape[3:])
+
+        num_full = jnp.sum(segments.full, axis=1, dtype=jnp.int32)[:, None]
+        kept = take(line, num_full * num_new + jnp.arange(size, dtype=jnp.int32)[None, :])
+        is_open = kept["document"] == resets[:, -1:]
+        tail, documents = take(
+            (seen, documents), num_full * length + jnp.arange(state.tail.shape[1], dtype=jnp.int32)[None, :]
+        )
+        return self._answer(out).reshape(segments.x.shape), MemN2NState(
+            keys=jnp.where(is_open[..., None, None], kept["keys"], 0),
+            values=jnp.where(is_open[..., None, None], kept["values"], 0),
+            age=jnp.where(is_open, jnp.minimum(num_full - kept["written"], OLDEST_AGE), 0),
+            tail=jnp.where((documents == resets[:, -1:])[..., None], tail, 0),
+        )
+
+    def stats(self, state):
+        valid = (state.age > 0).astype(jnp.float32)
+        return {
+            "occupancy": jnp.sum(valid) / max(1, valid.size),
+            "age_mean": jnp.sum(state.age.astype(jnp.float32)) / jnp.maximum(jnp.sum(valid), 1),
+        } | super().stats(state)
+
+    def _heads(self, x):
+        return x.reshape(*x.shape[:-1], self.config.num_heads, self.config.head_dim)
+
+    def _question(self, x):
+        return self._heads(self.query(x))
+
+    def _answer(self, u):
+        return self.output(u.reshape(*u.shape[:2], -1))
+
+    def _convolved(self, seen, documents):
+        if self.config.writer_conv == 1:
+            return seen
+        stop = None if self.config.bptt_segments is None else self.segment_length
+        return causal_conv(seen, documents, self.conv_kernel[...].astype(seen.dtype), stop_every=stop)
+
+    def _entries(self, embedded, convolved, live):
+        """z and y [B, N, H, K] of a segment's live tokens, and which of the N entries there are [B, N]."""
+        if self.config.entry == "segment":
+            weights = jnp.asarray(position_encoding(*embedded.shape[1:]))[None] * live[..., None].astype(jnp.float32)
+            pool = lambda x: jnp.sum(x.astype(jnp.float32) * weights, axis=1, keepdims=True)  # noqa: E731
+            embedded, convolved, live = pool(embedded), pool(convolved), jnp.any(live, axis=1, keepdims=True)
+        keys, values = self._heads(convolved), self._heads(embedded)
+        keys = unit(keys) if self.config.qk_norm else keys
+        clean = lambda x: jnp.where(live[..., None, None], x, 0).astype(self.dtype)  # noqa: E731
+        return clean(keys), clean(values), live
+
+    def _hop(self, question, keys, values, age, visible):
+        """`multi_hop_read` without a gradient into entries older than `bptt_segments`."""
+        config, maps, ages = self.config, self.maps[...], self.age_encoding[...]
+        if config.bptt_segments is not None:
+            recent = (age <= config.bptt_segments)[..., None, None]
+            keys, values = (jnp.where(recent, x, jax.lax.stop_gradient(x)) for x in (keys, values))
+        first, second = slice(0, -1), slice(1, None)
+        if not self.adjacent:
+            maps, ages = (jnp.repeat(x, config.num_hops, axis=0) for x in (maps, ages))
+            first, second = slice(0, config.num_hops), slice(config.num_hops, None)
+        scale = jnp.float32(1 if config.qk_norm else config.head_dim**-0.5)
+        hops = Hops(
+            inputs=maps[first] * scale,
+            outputs=maps[second],
+            input_ages=ages[first],
+            output_ages=ages[second],
+            update=None if self.adjacent else self.update[...],
+            temperature=jnp.exp(self.log_temperature[...]) if config.qk_norm else None,
+            null_key=self.null_key[...] if config.null_entry else None,
+        )
+        return multi_hop_read(question, keys, values, age, visible, hops)
+
+
+def _with_tail(x, document, tail):
+    """Inputs and their documents, with the W - 1 before them in front; those belong to document 0."""
+    before = jnp.zeros(tail.shape[:2], document.dtype)
+    return jnp.concatenate([tail.astype(x.dtype), x], axis=1), jnp.concatenate([before, document], axis=1)

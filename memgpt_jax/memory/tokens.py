@@ -1,0 +1,229 @@
+"""Recurrent state vectors: tokens read them by cross-attention, and a segment rewrites them by cross-attention."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from memgpt_jax.config_memory import TokensMemoryConfig
+from memgpt_jax.memory.base import Memory, where_rows
+from memgpt_jax.ops import attend, causal_conv, flat_dot_general, map_rows, masked_bias, take, unit
+from memgpt_jax.shapes import Array, Bool, Float, Float32
+
+
+class TokensState(NamedTuple):
+    """Bytes per row: 4 M D + (writer_conv - 1) D itemsize."""
+
+    states: Float32[Array, "B M D"]
+    tail: Float[Array, "B W-1 D"]  # the tokens before the segment that the Writer's convolution still reaches
+
+
+class TokensMemory(Memory):
+    """M state vectors s_i [D] that a segment reads, and rewrites when it is full.
+
+        Reader   r_t = W_o sum_i softmax_i(q_t . k_i) v_i
+                 q = unit(W_q x),  k_i = unit(W_k n(s_i)),  v_i = W_v n(s_i)
+        Writer   a_i = sum_e softmax_e(q'_i . k'_e) v'_e        over e in [the segment's T tokens; the M states]
+                 tokens:  k' = unit(W_tk c),  v' = W_tv [x; c],  c = conv(x)
+                 states:  q'_i = unit(W_sq (n(s_i) + id_i)),  k' = unit(W_sk (n(s_i) + id_i)),  v' = W_sv n(s_i)
+        Update   z = W_z a + b_z
+                 fixed    s' = g s + (1 - g) z,     g = sigmoid(b_g) [D]
+                 lstm     s' = f s + i tanh(z),     i = sigmoid(W_i a + b_i),  f = sigmoid(W_f a + b_f)
+                 replace  s' = z
+
+    `x` is the normalised stream, n(s) = s / rms(s); each softmax has its own learned temperature per head (without
+    `qk_norm`: K^-1/2, and no unit length). A document begins with s_i and id_i [D] as learned.
+
+    The states, their ids and both gates are those of the Block-Recurrent Transformer (Hutchins et al., 2022, sections
+    3.1 and 3.2; its `skip` cell, which has no feed-forward layer and was its best), `replace` is the Recurrent Memory
+    Transformer's (Bulatov et al., 2022, section 3.2). As in the latter, a state attends to tokens and states in one
+    softmax; the former has two and joins them. The convolution is not theirs: there, a whole transformer layer stands
+    before the write and binds neighbours.
+    """
+
+    def __init__(self, config: TokensMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+        super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
+        heads, inner, size = config.num_heads, config.num_heads * config.head_dim, config.memory_size
+        normal = jax.nn.initializers.normal
+
+        def linear(d_in, d_out, **options):
+            options = {"use_bias": False, "dtype": self.dtype, "dot_general": flat_dot_general, "rngs": rngs} | options
+            return nnx.Linear(d_in, d_out, kernel_init=normal(d_in**-0.5), **options)
+
+        self.query, self.output = linear(d_model, inner), linear(inner, d_model)
+        self.key, self.value = linear(d_model, inner), linear(d_model, inner)
+        self.token_key = linear(d_model, inner)
+        self.token_value = linear(d_model * (1 if config.writer_conv == 1 else 2), inner)
+        self.state_query, self.state_key, self.state_value = (linear(d_model, inner) for _ in range(3))
+        self.update = linear(inner, d_model, use_bias=True, dtype=jnp.float32)
+        # A state that took up a token answers, from the first step, questions about what came before that token:
+        # v' holds W_q c, and W_k undoes W_z.
+        self.update.kernel[...] = jax.nn.initializers.orthogonal()(rngs.params(), (inner, d_model))
+        self.key.kernel[...] = jnp.copy(self.update.kernel[...].T)
+        if config.writer_conv > 1:
+            self.token_value.kernel[...] = self.token_value.kernel[...].at[d_model:].set(self.query.kernel[...])
+            shape = (config.writer_conv, d_model)
+            self.conv_kernel = nnx.Param(jnp.zeros(shape, jnp.float32).at[1].set(1.0))
+        if config.update == "fixed":
+            self.update_gate = nnx.Param(jnp.full(d_model, jnp.float32(config.keep_bias)))  # b_g
+        elif config.update == "lstm":
+            self.update_gate = linear(inner, 2 * d_model, use_bias=True, dtype=jnp.float32)
+            self.update_gate.bias[...] = jnp.repeat(jnp.array([-1.0, config.keep_bias], jnp.float32), d_model)
+        if config.qk_norm:
+            start = jnp.log(jnp.float32(config.temperature))
+            self.log_temperature = nnx.Param(jnp.full(heads, start))
+            self.write_log_temperature = nnx.Param(jnp.full(heads, start))
+        self.initial_states = nnx.Param(normal(0.1)(rngs.params(), (size, d_model)))
+        self.state_ids = nnx.Param(normal(1.0)(rngs.params(), (size, d_model)))
+
+    def init_state(self, batch_size):
+        return TokensState(
+            jnp.zeros((batch_size, self.config.memory_size, self.d_model), jnp.float32),
+            jnp.zeros((batch_size, self.config.writer_conv - 1, self.d_model), self.dtype),
+        )
+
+    def fresh(self, batch_size):
+        states = jnp.broadcast_to(self.initial_states[...][None], (batch_size, *self.initial_states.shape))
+        return self.init_state(batch_size)._replace(states=states)
+
+    def read(self, x, state, own, counts):
+        return self._read(self._question(x), state.states), state
+
+    def write(self, x, state, live):
+        document = jnp.where(live, 0, -1)
+        seen, documents = self._with_tail(x, document, state.tail)
+        states = self._rewrite(state.states, *self._written(x, seen, documents), live)
+        tail_open = documents[:, x.shape[1] :] == 0
+        return TokensState(states, jnp.where(tail_open[..., None], seen[:, x.shape[1] :], 0))
+
+    def sequence(self, segments, state):
+        """Equal to the scan over `segment`, of which only the rewriting of states is left in the scan.
+
+        What tokens ask and offer is computed before it, and what they read after it, for all segments at once.
+        """
+        batch, num_segments, length, width = segments.x.shape
+        per_segment = lambda x: x.reshape(batch, num_segments, length, *x.shape[2:])  # noqa: E731
+        flat = lambda x: x.reshape(batch, num_segments * length, *x.shape[3:])  # noqa: E731
+        resets = jnp.cumsum(segments.reset, axis=2, dtype=jnp.int32)  # within the segment
+        document = jnp.cumsum(flat(segments.reset), axis=1, dtype=jnp.int32)
+        open_document = document[:, -1:]
+        document = jnp.where(flat(segments.exists), document, -1)
+        x, fresh = flat(segments.x), self.fresh(batch).states
+        seen, documents = self._with_tail(x, document, state.tail)
+        bptt = self.config.bptt_segments
+
+        def step(states, segment):
+            number, keys, values, live, has_reset, full = segment
+            if bptt is not None:  # as in `Memory.scan`
+                states = jnp.where(number % (bptt + 1) == 0, jax.lax.stop_gradient(states), states)
+            kept = where_rows(has_reset, fresh, states)
+            return where_rows(full, self._rewrite(kept, keys, values, live), kept), states
+
+        by_row = (
+            *map(per_segment, self._written(x, seen, documents)),
+            segments.exists & (resets == resets[:, :, -1:]),
+            jnp.any(segments.reset, axis=2),
+            segments.full,
+        )
+        by_segment = jax.tree.map(lambda x: x.swapaxes(0, 1), by_row)
+        numbers = jnp.arange(num_segments, dtype=jnp.int32)
+        final, states = jax.lax.scan(jax.checkpoint(step, prevent_cse=False), state.states, (numbers, *by_segment))
+
+        question = per_segment(self._question(x))
+        question = question.reshape(batch * num_segments, *question.shape[2:])
+        states = states.swapaxes(0, 1).reshape(batch * num_segments, *states.shape[2:])
+        read = self._read(question, states).reshape(segments.x.shape)
+
+        def with_fresh(read):
+            of_fresh = self._read(question, jnp.repeat(fresh, num_segments, axis=0)).reshape(read.shape)
+            return jnp.where((resets > 0)[..., None], of_fresh, read)
+
+        read = jax.lax.cond(jnp.any(segments.reset), with_fresh, lambda read: read, read)
+        written = jnp.sum(segments.full, axis=1, dtype=jnp.int32)[:, None] * length
+        last = written + jnp.arange(state.tail.shape[1], dtype=jnp.int32)[None, :]
+        tail, documents = take((seen, documents), last)
+        return read, TokensState(final, jnp.where((documents == open_document)[..., None], tail, 0))
+
+    def stats(self, state):
+        """`similarity`: mean cosine of two different states of a row; near 1, they have collapsed into one."""
+        directions, size = unit(state.states), state.states.shape[1]
+        total = jnp.sum(jnp.sum(directions, axis=1) ** 2 - jnp.sum(directions**2, axis=1))
+        return {
+            "similarity": total / max(1, state.states.shape[0] * size * (size - 1)),
+            "state_rms": jnp.sqrt(jnp.sum(state.states**2) / max(1, state.states.size)),
+        } | super().stats(state)
+
+    def _heads(self, x):
+        return x.reshape(*x.shape[:-1], self.config.num_heads, self.config.head_dim)
+
+    def _unit(self, x):
+        return unit(self._heads(x)).astype(self.dtype) if self.config.qk_norm else self._heads(x)
+
+    def _scaled(self, query, log_temperature: str):
+        """The query at the temperature of that name, or divided by sqrt(K)."""
+        if not self.config.qk_norm:
+            return query * jnp.asarray(self.config.head_dim**-0.5, query.dtype)
+        return query * jnp.exp(getattr(self, log_temperature)[...]).astype(query.dtype)[None, None, :, None]
+
+    def _question(self, x):
+        return self._scaled(self._unit(self.query(x)), "log_temperature")
+
+    def _normed(self, states: Float32[Array, "B M D"]):
+        """n(s)."""
+        return states * jax.lax.rsqrt(jnp.mean(states * states, axis=-1, keepdims=True) + 1e-6)
+
+    def _read(self, question: Float[Array, "B Q H K"], states: Float32[Array, "B M D"]):
+        normed = self._normed(states).astype(self.dtype)
+        keys, values = self._unit(self.key(normed)), self._heads(self.value(normed))
+        out = _attend(question, keys, values, jnp.ones(keys.shape[:2], bool))
+        return self.output(_side_by_side(out))
+
+    def _with_tail(self, x, document, tail):
+        """Inputs and their documents, with the W - 1 before them in front; those belong to document 0."""
+        before = jnp.zeros(tail.shape[:2], document.dtype)
+        return jnp.concatenate([tail.astype(x.dtype), x], axis=1), jnp.concatenate([before, document], axis=1)
+
+    def _written(self, x, seen, documents):
+        """What L tokens offer to the states: keys and values [B, L, H, K]."""
+        bptt = self.config.bptt_segments
+        if self.config.writer_conv == 1:
+            return self._unit(self.token_key(x)), self._heads(self.token_value(x))
+        stop = None if bptt is None else (bptt + 1) * self.segment_length  # where `Memory.scan` cuts the tail
+        convolved = causal_conv(seen, documents, self.conv_kernel[...].astype(x.dtype), stop_every=stop)
+        both = jnp.concatenate([x, convolved], axis=-1)
+        return self._unit(self.token_key(convolved)), self._heads(self.token_value(both))
+
+    def _rewrite(self, states, token_keys, token_values, live: Bool[Array, "B T"]) -> Float32[Array, "B M D"]:
+        """The states after a segment."""
+        normed = self._normed(states)
+        told_apart = (normed + self.state_ids[...][None]).astype(self.dtype)
+        query = self._scaled(self._unit(self.state_query(told_apart)), "write_log_temperature")
+        keys = jnp.concatenate([token_keys, self._unit(self.state_key(told_apart))], axis=1)
+        state_values = self._heads(self.state_value(normed.astype(self.dtype)))
+        values = jnp.concatenate([token_values, state_values], axis=1)
+        visible = jnp.concatenate([live, jnp.ones(states.shape[:2], bool)], axis=1)
+        found = _side_by_side(_attend(query, keys, values, visible)).astype(jnp.float32)
+        new = self.update(found)
+        if self.config.update == "fixed":
+            gate = jax.nn.sigmoid(self.update_gate[...])[None, None]
+            return gate * states + (1 - gate) * new
+        if self.config.update == "lstm":
+            take_in, keep = jnp.split(self.update_gate(found), 2, axis=-1)
+            return jax.nn.sigmoid(keep) * states + jax.nn.sigmoid(take_in) * jnp.tanh(new)
+        return new
+
+
+def _side_by_side(heads: Float[Array, "B Q H K"]) -> Float[Array, "B Q HK"]:
+    return heads.reshape(*heads.shape[:2], heads.shape[2] * heads.shape[3])  # -1 cannot be had from no elements
+
+
+def _attend(query: Float[Array, "B Q H K"], keys, values, visible: Bool[Array, "B E"]) -> Float[Array, "B Q H K"]:
+    """Attention of Q vectors over E entries [B, E, H, K]."""
+
+    def one_row(row):
+        query, keys, values, visible = row
+        query, keys, values = (x.swapaxes(0, 1) for x in (query, keys, values))
+        return attend(query[:, None], keys, values, masked_bias(visible)[None, None, None])[:, 0].swapaxes(0, 1)
+
+    return map_rows(one_row, (query, keys, values, visible))
