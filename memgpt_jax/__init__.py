@@ -5,7 +5,14 @@ import memgpt_jax as mg
 
 from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config_data import NeedleConfig, RecallConfig, TextConfig
-from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, SizedMemoryConfig
+from memgpt_jax.config_memory import (
+    AssociativeMemoryConfig,
+    KVMemoryConfig,
+    MemoryConfig,
+    NoMemoryConfig,
+    SizedMemoryConfig,
+    TitansMemoryConfig,
+)
 from memgpt_jax.generation import Sampling, Session, generate
 from memgpt_jax.memory import MEMORIES, Memory, state_bytes
 from memgpt_jax.models import (
@@ -25,6 +32,7 @@ __version__ = "0.1.0"
 
 __all__ = [  # noqa: RUF022 — in groups
     # configuration
+    "AssociativeMemoryConfig",
     "EvaluationConfig",
     "ExperimentConfig",
     "KVMemoryConfig",
@@ -34,6 +42,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "OptimizerConfig",
     "RecallConfig",
     "TextConfig",
+    "TitansMemoryConfig",
     "TrainingConfig",
     # memory mechanisms
     "MEMORIES",

@@ -9,6 +9,7 @@ Gate = Literal["log_bias", "scale", "scale_value", "none"]
 Select = Literal["all", "highest_gate", "pool"]
 Evict = Literal["oldest", "lowest_gate", "least_read"]
 Visibility = Literal["segment", "token"]
+FeatureMap = Literal["none", "elu", "dpfp"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,3 +105,80 @@ class KVMemoryConfig(SizedMemoryConfig):
             self.select == "all" or self.select_size <= model.segment_length,
             f"memory.select_size={self.select_size} must be at most segment_length={model.segment_length}",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssociativeMemoryConfig(SizedMemoryConfig):
+    """Fast weights: a matrix per head that holds outer products of keys and values, with a linear or a delta rule."""
+
+    memory_size: int = 64
+    """Features M of a key, per head: the rows of the matrix, and how many orthogonal keys it can tell apart. Save with
+    `dpfp`, key and query projections are as wide, so a trained model keeps its size."""
+    num_heads: int = 1
+    """Heads, each with a matrix of its own."""
+    head_dim: int = 64
+    """Width K of a value, per head: the columns of the matrix; with `dpfp` also of a key before its features."""
+    rule: Literal["delta", "linear"] = "delta"
+    """How a pair is written: `linear` adds it; `delta` replaces what the matrix holds at its key."""
+    feature_map: FeatureMap = "none"
+    """Features of queries and keys, always of unit length: `none`, `elu` (all positive), or `dpfp` (sparse products,
+    whose number needs no parameters)."""
+    normalize: bool = False
+    """Divide what is read by the weight that was written there; for the linear rule with `elu` or `dpfp`."""
+    gate_bias: float = 0.0
+    """Initial bias b_g of the write strength g = sigmoid(W_g h + b_g), one per head."""
+    forget: bool = False
+    """Let every token scale the matrix by 1 - f, f = sigmoid(W_f h + b_f), before it is written."""
+    forget_bias: float = -5.0
+    """Initial bias b_f of the forget gate, when `forget` is on."""
+    initial_entries: int = 0
+    """Trainable pairs that a fresh matrix holds."""
+    visibility: Visibility = "segment"
+    """What a token reads: what earlier `segment`s wrote, or also each earlier `token` of its own, itself included."""
+    writer_conv: int = 3
+    """Kernel size of the causal depthwise convolution in front of the Writer's keys; 1: none."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("memory_size", "num_heads", "head_dim"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(self.initial_entries >= 0, f"initial_entries must be at least 0, got {self.initial_entries}")
+        check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")
+        check(
+            not self.normalize or (self.rule == "linear" and self.feature_map != "none"),
+            "normalize=True needs rule='linear' and feature_map='elu' or 'dpfp', whose features are positive, got "
+            f"rule={self.rule!r} and feature_map={self.feature_map!r}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TitansMemoryConfig(SizedMemoryConfig):
+    """Titans: a small network per head whose weights are trained on what is written, by surprise with momentum."""
+
+    memory_size: int = 64
+    """Width M of the network's hidden layers; with one layer, of its keys. A trained model keeps its size."""
+    num_heads: int = 1
+    """Heads, each with a network of its own."""
+    head_dim: int = 64
+    """Width K of a value, per head, and of a key where there is a hidden layer."""
+    num_layers: int = 2
+    """Layers of the network; 1: a matrix."""
+    chunk_length: int = 16
+    """Tokens whose gradients are taken at the same weights; a segment has as many equal chunks as it needs."""
+    inner_rate: float = 0.25
+    """Largest step size: theta = inner_rate sigmoid(W h + b)."""
+    rate_bias: float = 0.0
+    """Initial bias of the step size's gate."""
+    inertia_bias: float = 0.0
+    """Initial bias of eta, the share of the momentum that each token lets stand."""
+    forget_bias: float = -5.0
+    """Initial bias of alpha, the share of the weights that each token forgets."""
+    writer_conv: int = 3
+    """Kernel size of the causal depthwise convolution in front of the Writer's keys; 1: none."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("memory_size", "num_heads", "head_dim", "num_layers", "chunk_length"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(self.inner_rate > 0, f"inner_rate must be positive, got {self.inner_rate}")
+        check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")

@@ -1,7 +1,9 @@
 """Pure functions on arrays: everything the modules compute, usable without Flax."""
 
 from memgpt_jax.ops.attention import attend, attention_weights, map_rows, masked_bias, window_attention
+from memgpt_jax.ops.fast_weights import Writes, fast_weights, unit_features
 from memgpt_jax.ops.fusion import gated_fusion
+from memgpt_jax.ops.inner_learning import Pairs, coefficients, learn, network
 from memgpt_jax.ops.linear import flat_dot_general
 from memgpt_jax.ops.loss import Scores, cross_entropy
 from memgpt_jax.ops.positions import document_positions, rotate, sinusoidal
@@ -10,18 +12,24 @@ from memgpt_jax.ops.write import Entries, append, causal_conv, pool_entries, sel
 
 __all__ = [
     "Entries",
+    "Pairs",
     "Scores",
     "Source",
+    "Writes",
     "append",
     "attend",
     "attention_weights",
     "causal_conv",
+    "coefficients",
     "cross_entropy",
     "document_positions",
+    "fast_weights",
     "flat_dot_general",
     "gated_fusion",
+    "learn",
     "map_rows",
     "masked_bias",
+    "network",
     "pool_entries",
     "read",
     "read_mass",
@@ -29,5 +37,6 @@ __all__ = [
     "select_highest_gate",
     "sinusoidal",
     "take",
+    "unit_features",
     "window_attention",
 ]
