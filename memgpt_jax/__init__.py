@@ -18,6 +18,8 @@ from memgpt_jax.config_tasks import (
 from memgpt_jax.config_memory import (
     CompressiveMemoryConfig,
     KNNMemoryConfig,
+from memgpt_jax.config_memory import (
+    AssociativeMemoryConfig,
     KVMemoryConfig,
     MemoryConfig,
     NoMemoryConfig,
@@ -29,6 +31,7 @@ from memgpt_jax.config_memory import (
     NoMemoryConfig,
     SizedMemoryConfig,
     TokensMemoryConfig,
+    TitansMemoryConfig,
 )
 from memgpt_jax.generation import Sampling, Session, generate
 from memgpt_jax.interop import wrap
@@ -51,6 +54,7 @@ __version__ = "0.1.0"
 __all__ = [  # noqa: RUF022 — in groups
     # configuration
     "CompressiveMemoryConfig",
+    "AssociativeMemoryConfig",
     "EvaluationConfig",
     "ExperimentConfig",
     "KNNMemoryConfig",
@@ -61,6 +65,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "OptimizerConfig",
     "TextConfig",
     "TokensMemoryConfig",
+    "TitansMemoryConfig",
     "TrainingConfig",
     # tasks
     "BabiConfig",

@@ -16,6 +16,13 @@ from memgpt_jax.config_memory import (
     NoMemoryConfig,
     TokensMemoryConfig,
 )
+    AssociativeMemoryConfig,
+    KVMemoryConfig,
+    MemoryConfig,
+    NoMemoryConfig,
+    TitansMemoryConfig,
+)
+from memgpt_jax.memory.associative import AssociativeMemory
 from memgpt_jax.memory.base import Memory
 from memgpt_jax.memory.compressive import CompressiveMemory
 from memgpt_jax.memory.knn import KNNMemory
@@ -23,6 +30,7 @@ from memgpt_jax.memory.kv import KVMemory
 from memgpt_jax.memory.memn2n import MemN2NMemory
 from memgpt_jax.memory.none import NoMemory
 from memgpt_jax.memory.tokens import TokensMemory
+from memgpt_jax.memory.titans import TitansMemory
 
 MEMORIES = {
     "none": (NoMemoryConfig, NoMemory),
@@ -31,6 +39,8 @@ MEMORIES = {
     "compressive": (CompressiveMemoryConfig, CompressiveMemory),
     "memn2n": (MemN2NMemoryConfig, MemN2NMemory),
     "tokens": (TokensMemoryConfig, TokensMemory),
+    "associative": (AssociativeMemoryConfig, AssociativeMemory),
+    "titans": (TitansMemoryConfig, TitansMemory),
 }
 """The mechanisms by name. A mechanism of your own becomes `--model.memory NAME` by one more entry."""
 

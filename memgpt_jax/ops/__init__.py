@@ -4,6 +4,9 @@ from memgpt_jax.ops.attention import attend, attention_weights, map_rows, masked
 from memgpt_jax.ops.compress import compress, most_used
 from memgpt_jax.ops.fusion import gated_fusion
 from memgpt_jax.ops.hops import Hops, multi_hop_read, position_encoding, unit
+from memgpt_jax.ops.fast_weights import Writes, fast_weights, unit_features
+from memgpt_jax.ops.fusion import gated_fusion
+from memgpt_jax.ops.inner_learning import Pairs, coefficients, learn, network
 from memgpt_jax.ops.linear import flat_dot_general
 from memgpt_jax.ops.loss import Scores, cross_entropy
 from memgpt_jax.ops.nearest import nearest, read_chosen
@@ -14,22 +17,28 @@ from memgpt_jax.ops.write import Entries, append, causal_conv, pool_entries, sel
 __all__ = [
     "Entries",
     "Hops",
+    "Pairs",
     "Scores",
     "Source",
+    "Writes",
     "append",
     "attend",
     "attention_weights",
     "causal_conv",
     "compress",
+    "coefficients",
     "cross_entropy",
     "document_positions",
+    "fast_weights",
     "flat_dot_general",
     "gated_fusion",
+    "learn",
     "map_rows",
     "masked_bias",
     "most_used",
     "multi_hop_read",
     "nearest",
+    "network",
     "pool_entries",
     "position_encoding",
     "read",
@@ -40,5 +49,6 @@ __all__ = [
     "sinusoidal",
     "take",
     "unit",
+    "unit_features",
     "window_attention",
 ]

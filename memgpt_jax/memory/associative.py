@@ -1,0 +1,189 @@
+"""Fast weights: an associative matrix that every token writes an outer product of its key and value into."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from memgpt_jax.config_memory import AssociativeMemoryConfig
+from memgpt_jax.memory.base import Memory
+from memgpt_jax.memory.writer_conv import WriterConv
+from memgpt_jax.ops import Writes, fast_weights, flat_dot_general, unit_features
+from memgpt_jax.shapes import Array, Float, Float32
+
+
+class AssociativeState(NamedTuple):
+    """Bytes per row: 4 H M (K + 1 with `normalize`) + (writer_conv - 1) D itemsize."""
+
+    matrix: Float32[Array, "B H M K"]  # A; with `normalize`, one column more: the normaliser z
+    tail: Float[Array, "B W-1 D"]  # the tokens before the segment that the Writer's convolution still reaches
+
+
+class AssociativeMemory(Memory):
+    """Associative matrix A [M, K] per head, with phi(.) [M] of unit length and M = `memory_size`.
+
+        Reader   r = W_o A^T phi(W_q x),   with `normalize` A^T phi / (z . phi)
+        Writer   g = sigmoid(W_g x + b_g),  k = W_k conv(x) + b_k,  v = W_v x + b_v,  f = sigmoid(W_f x + b_f)
+                 linear   A' = (1 - f) A + g phi(k) v^T,   z' = (1 - f) z + g phi(k)
+                 delta    A' = (1 - f) A + g phi(k) (v - (1 - f) A^T phi(k))^T
+
+    f = 0 without `forget`. Because phi has unit length, the delta rule replaces the share g of what A holds at k.
+
+    Sources: Katharopoulos et al., "Transformers are RNNs" (2020), for the linear rule and z; Schlag et al., "Linear
+    Transformers Are Secretly Fast Weight Programmers" (2021), for the delta rule and dpfp; Munkhdalai et al.,
+    "Leave No Context Behind" (2024), and Rodkin et al., "Associative Recurrent Memory Transformer" (2024), for a matrix
+    beside attention that segments read before they write it; Yang et al., "Gated Delta Networks" (2025), for f.
+    """
+
+    def __init__(self, config: AssociativeMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+        super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
+        heads, width = config.num_heads, config.head_dim
+        key_width = width if config.feature_map == "dpfp" else config.memory_size
+        normal = jax.nn.initializers.normal
+
+        def linear(d_in, d_out, **options):
+            options = {"dtype": self.dtype, "dot_general": flat_dot_general, "rngs": rngs} | options
+            return nnx.Linear(d_in, d_out, kernel_init=normal(d_in**-0.5), **options)
+
+        def gate(bias):
+            return linear(d_model, heads, dtype=jnp.float32, bias_init=jax.nn.initializers.constant(bias))
+
+        self.query = linear(d_model, heads * key_width, use_bias=False)
+        self.key = linear(d_model, heads * key_width)
+        self.key.kernel[...] = jnp.copy(self.query.kernel[...])  # as in `KVMemory`: a key is found from the first step
+        self.value = linear(d_model, heads * width)
+        self.output = linear(heads * width, d_model, use_bias=False)
+        self.write_gate = gate(config.gate_bias)
+        if config.forget:
+            self.forget_gate = gate(config.forget_bias)
+        self.writer_conv = WriterConv(config.writer_conv, d_model)
+        if config.initial_entries:
+            shape = (config.initial_entries, heads)
+            self.initial_keys = nnx.Param(normal(key_width**-0.5)(rngs.params(), (*shape, key_width)))
+            self.initial_values = nnx.Param(normal(1.0)(rngs.params(), (*shape, width)))
+
+    def init_state(self, batch_size):
+        config = self.config
+        columns = config.head_dim + config.normalize
+        return AssociativeState(
+            jnp.zeros((batch_size, config.num_heads, config.memory_size, columns), jnp.float32),
+            self.writer_conv.init_state(batch_size, self.d_model, self.dtype),
+        )
+
+    def fresh(self, batch_size):
+        state, matrix = self.init_state(batch_size), self._fresh_matrix()
+        return state if matrix is None else state._replace(matrix=state.matrix + matrix[None])
+
+    def read(self, x, state, own, counts):
+        if self.config.visibility == "segment":
+            query = self._features(self.query(x))
+            return self._output(jnp.einsum("bqhm,bhmk->bqhk", query, state.matrix)), state
+        exists = own.document >= 0
+        document = jax.lax.cummax(jnp.maximum(own.document, 0), axis=1)
+        writes = self._writes(own.x, own.document, exists, state.tail)
+        full = jnp.zeros((1, x.shape[0]), bool)
+        read, _ = self._run(own.x[:, None], writes, state, document[:, None], full.T)
+        return jnp.take_along_axis(read[:, 0], own.place[..., None], axis=1), state
+
+    def write(self, x, state, live):
+        document = jnp.where(live, 0, -1)
+        writes = self._writes(x, document, live, state.tail)
+        everywhere = jnp.ones((x.shape[0], 1), bool)
+        _, matrix = self._run(None, writes, state, jnp.zeros_like(document)[:, None], everywhere)
+        length = jnp.full(x.shape[0], x.shape[1], jnp.int32)
+        return AssociativeState(matrix, self.writer_conv.next_tail(x, document, state.tail, length, 0 * length))
+
+    def sequence(self, segments, state):
+        """All segments at once, equal to the scan over `segment`: see `fast_weights`."""
+        batch, num_segments, length, width = segments.x.shape
+        x, exists, reset = (a.reshape(batch, -1, *a.shape[3:]) for a in (segments.x, segments.exists, segments.reset))
+        began = jnp.cumsum(reset, axis=1, dtype=jnp.int32)
+        document = jnp.where(exists, began, -1)
+        bptt = self.config.bptt_segments
+        stop = None if bptt is None else (bptt + 1) * length
+        if bptt is not None:
+            state = state._replace(tail=jax.lax.stop_gradient(state.tail))
+        writes = self._writes(x, document, exists, state.tail, stop)
+        in_segment = jnp.cumsum(segments.reset, axis=2, dtype=jnp.int32)
+        read, matrix = self._run(segments.x, writes, state, in_segment, segments.full, bptt)
+        written = jnp.sum(segments.full, axis=1, dtype=jnp.int32) * length
+        tail = self.writer_conv.next_tail(x, document, state.tail, written, began[:, -1])
+        return read, AssociativeState(matrix, tail)
+
+    def stats(self, state):
+        matrix = state.matrix[..., : self.config.head_dim]
+        norms = jnp.sqrt(jnp.sum(matrix * matrix, axis=(2, 3)))
+        return {"matrix_norm_mean": jnp.mean(norms), "matrix_norm_max": jnp.max(norms)} | super().stats(state)
+
+    def _features(self, x) -> Float32[Array, "B L H M"]:
+        heads = self.config.num_heads
+        x = x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
+        return unit_features(x, self.config.feature_map, self.config.memory_size)
+
+    def _values(self, values) -> Float32[Array, "... K"]:
+        """With `normalize`, a 1 behind each value: what it becomes in the matrix is z."""
+        values = values.astype(jnp.float32)
+        if not self.config.normalize:
+            return values
+        return jnp.concatenate([values, jnp.ones_like(values[..., :1])], axis=-1)
+
+    def _fresh_matrix(self) -> Float32[Array, "H M K"] | None:
+        """A_0 = sum_i phi(k_i) v_i^T over the learned initial entries; None where there are none."""
+        config = self.config
+        if config.initial_entries == 0:
+            return None
+        keys = unit_features(self.initial_keys[...], config.feature_map, config.memory_size)
+        return jnp.einsum("nhm,nhk->hmk", keys, self._values(self.initial_values[...]))
+
+    def _writes(self, x, document, exists, tail, stop_every=None) -> Writes:
+        """What L tokens write, [B, L, H, ...]; those that do not exist have a gate of 0 and forget nothing."""
+        convolved = self.writer_conv(x, document, tail, stop_every)
+        values = self.value(x)
+        log_keep = None
+        if self.config.forget:  # log(1 - sigmoid(y)) = log sigmoid(-y)
+            log_keep = jax.nn.log_sigmoid(-self.forget_gate(x.astype(jnp.float32)))
+            log_keep = jnp.where(exists[..., None], log_keep, 0)
+        return Writes(
+            keys=self._features(self.key(convolved)),
+            values=self._values(values.reshape(*values.shape[:-1], self.config.num_heads, -1)),
+            gate=jnp.where(exists[..., None], jax.nn.sigmoid(self.write_gate(x.astype(jnp.float32))), 0),
+            log_keep=log_keep,
+        )
+
+    def _run(self, x, writes, state, document, full, bptt_segments=None):
+        """`fast_weights` with batch rows and heads as its rows: reads [B, S, T, D] of `x` and the matrix."""
+        batch, num_segments, length = document.shape
+        heads = self.config.num_heads
+
+        def by_head(a):
+            """[B, L, H, ...] -> [B H, S, T, ...]"""
+            return jnp.moveaxis(a, 2, 1).reshape(batch * heads, num_segments, length, *a.shape[3:])
+
+        query = None
+        if x is not None:
+            query = by_head(self._features(self.query(x.reshape(batch, -1, x.shape[-1]))))
+        fresh = self._fresh_matrix()
+        if fresh is not None:
+            fresh = jnp.broadcast_to(fresh[None], state.matrix.shape).reshape(batch * heads, *fresh.shape[1:])
+        read, matrix = fast_weights(
+            jax.tree.map(by_head, writes),
+            query,
+            state.matrix.reshape(batch * heads, *state.matrix.shape[2:]),
+            fresh,
+            jnp.repeat(document, heads, axis=0),
+            jnp.repeat(full, heads, axis=0),
+            delta=self.config.rule == "delta",
+            own=self.config.visibility == "token",
+            bptt_segments=bptt_segments,
+        )
+        if x is not None:
+            read = jnp.moveaxis(read.reshape(batch, heads, num_segments * length, -1), 1, 2)
+            read = self._output(read).reshape(x.shape)
+        return read, matrix.reshape(state.matrix.shape)
+
+    def _output(self, read: Float32[Array, "B L H K"]):
+        """Normalised where configured, heads joined, projected to the stream."""
+        if self.config.normalize:
+            read = read[..., :-1] / (read[..., -1:] + jnp.float32(1e-6))
+        return self.output(read.reshape(*read.shape[:2], -1).astype(self.dtype))

@@ -1,0 +1,187 @@
+"""Titans' long-term memory: a small network that learns at test time what surprises it."""
+
+import itertools
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from memgpt_jax.config_memory import TitansMemoryConfig
+from memgpt_jax.memory.base import Memory
+from memgpt_jax.memory.writer_conv import WriterConv
+from memgpt_jax.ops import Pairs, flat_dot_general, learn, map_rows, network
+from memgpt_jax.shapes import Array, Float, Float32
+
+
+class TitansState(NamedTuple):
+    """Bytes per row: 8 H P + (writer_conv - 1) D itemsize, with P weights of a network.
+
+    P = M K with one layer, 2 M K with two, and M M more for every further one.
+    """
+
+    weights: tuple[Float32[Array, "B H I O"], ...]  # of each layer
+    momentum: tuple[Float32[Array, "B H I O"], ...]  # past surprise S
+    tail: Float[Array, "B W-1 D"]  # the tokens before the segment that the Writer's convolution still reaches
+
+
+class TitansMemory(Memory):
+    """A network M per head, trained on every token that is written; hidden width M = `memory_size`.
+
+        Reader   r = W_o M(q),   q = unit(W_q x)
+        Writer   k = unit(W_k conv(x) + b_k),  v = W_v x + b_v,  loss = |M(k) - v|^2,  per head and token
+                 theta = `inner_rate` sigmoid(W_t x + b_t),  eta = sigmoid(W_e x + b_e),  alpha = sigmoid(W_a x + b_a)
+                 S' = eta S - theta d loss / d M,   M' = (1 - alpha) M + S'
+
+    The gradients of `chunk_length` tokens are taken at the weights that they find. The weights with which a document
+    begins are parameters; the last layer's start at 0, so that an untrained memory reads 0.
+
+    Source: Behrouz, Zhong and Mirrokni, "Titans: Learning to Memorize at Test Time" (2025), section 3.
+    """
+
+    def __init__(self, config: TitansMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+        super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
+        heads, width, size = config.num_heads, config.head_dim, config.memory_size
+        self.widths = [width] + [size] * (config.num_layers - 1) + [width]  # of keys, hidden layers, values
+        if config.num_layers == 1:
+            self.widths[0] = size
+        normal = jax.nn.initializers.normal
+
+        def linear(d_in, d_out, **options):
+            options = {"dtype": self.dtype, "dot_general": flat_dot_general, "rngs": rngs} | options
+            return nnx.Linear(d_in, d_out, kernel_init=normal(d_in**-0.5), **options)
+
+        def gate(bias):
+            return linear(d_model, heads, dtype=jnp.float32, bias_init=jax.nn.initializers.constant(bias))
+
+        self.query = linear(d_model, heads * self.widths[0], use_bias=False)
+        self.key = linear(d_model, heads * self.widths[0])
+        self.key.kernel[...] = jnp.copy(self.query.kernel[...])  # as in `KVMemory`: a key is found from the first step
+        self.value = linear(d_model, heads * width)
+        self.output = linear(heads * width, d_model, use_bias=False)
+        self.rate_gate = gate(config.rate_bias)
+        self.inertia_gate = gate(config.inertia_bias)
+        self.forget_gate = gate(config.forget_bias)
+        self.writer_conv = WriterConv(config.writer_conv, d_model)
+        shapes = [(heads, *shape) for shape in itertools.pairwise(self.widths)]
+        initial = [normal(1.0)(rngs.params(), shape) for shape in shapes[:-1]] + [jnp.zeros(shapes[-1])]
+        self.initial_weights = nnx.List([nnx.Param(weight.astype(jnp.float32)) for weight in initial])
+
+    def init_state(self, batch_size):
+        def zeros():
+            shape = (batch_size, self.config.num_heads)
+            return tuple(jnp.zeros((*shape, *weight.shape[1:]), jnp.float32) for weight in self.initial_weights)
+
+        return TitansState(zeros(), zeros(), self.writer_conv.init_state(batch_size, self.d_model, self.dtype))
+
+    def fresh(self, batch_size):
+        state = self.init_state(batch_size)
+        add = lambda zeros, weight: zeros + weight[...][None]  # noqa: E731
+        return state._replace(weights=tuple(map(add, state.weights, self.initial_weights)))
+
+    def read(self, x, state, own, counts):
+        read = jax.vmap(jax.vmap(network))(state.weights, jnp.moveaxis(self._unit(self.query(x)), 2, 1))
+        return self._output(jnp.moveaxis(read, 1, 2)), state
+
+    def write(self, x, state, live):
+        batch, length, _ = x.shape
+        document = jnp.where(live, 0, -1)
+        pairs = self._pairs(x, document, live, state.tail)
+        whole = jnp.ones((batch, 1), bool)
+        _, weights, momentum = self._run(None, pairs, state, jnp.zeros((batch, 1, length), bool), whole)
+        written = jnp.full(batch, length, jnp.int32)
+        tail = self.writer_conv.next_tail(x, document, state.tail, written, jnp.zeros_like(written))
+        return TitansState(weights, momentum, tail)
+
+    def sequence(self, segments, state):
+        """Equal to the scan over `segment`: only what depends on the weights is left to a scan."""
+        batch, _, length, _ = segments.x.shape
+        x, exists, reset = (a.reshape(batch, -1, *a.shape[3:]) for a in (segments.x, segments.exists, segments.reset))
+        began = jnp.cumsum(reset, axis=1, dtype=jnp.int32)
+        document = jnp.where(exists, began, -1)
+        begun = jnp.cumsum(segments.reset, axis=2, dtype=jnp.int32)
+        live = exists & (begun == begun[:, :, -1:]).reshape(exists.shape)
+        bptt = self.config.bptt_segments
+        if bptt is not None:
+            state = state._replace(tail=jax.lax.stop_gradient(state.tail))
+        pairs = self._pairs(x, document, live, state.tail, None if bptt is None else (bptt + 1) * length)
+        read, weights, momentum = self._run(x, pairs, state, begun > 0, segments.full, bptt)
+        written = jnp.sum(segments.full, axis=1, dtype=jnp.int32) * length
+        tail = self.writer_conv.next_tail(x, document, state.tail, written, began[:, -1])
+        return read.reshape(segments.x.shape), TitansState(weights, momentum, tail)
+
+    def stats(self, state):
+        def norm(layers):
+            return jnp.mean(jnp.sqrt(sum(jnp.sum(layer * layer, axis=(2, 3)) for layer in layers)))
+
+        return {"weights_norm": norm(state.weights), "surprise_norm": norm(state.momentum)} | super().stats(state)
+
+    def _unit(self, x) -> Float32[Array, "B L H K"]:
+        """Heads apart, of unit length in float32."""
+        x = x.reshape(*x.shape[:-1], self.config.num_heads, -1).astype(jnp.float32)
+        return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
+
+    def _pairs(self, x, document, live, tail, stop_every=None) -> Pairs:
+        """What L tokens teach, [B, L, H, ...]; those that are not live teach nothing."""
+        precise, live = x.astype(jnp.float32), live[..., None]
+        values = self.value(x).astype(jnp.float32)
+        return Pairs(
+            keys=self._unit(self.key(self.writer_conv(x, document, tail, stop_every))),
+            values=values.reshape(*values.shape[:-1], self.config.num_heads, -1),
+            rate=jnp.where(live, self.config.inner_rate * jax.nn.sigmoid(self.rate_gate(precise)), 0),
+            log_inertia=jnp.where(live, jax.nn.log_sigmoid(self.inertia_gate(precise)), 0),
+            log_keep=jnp.where(live, jax.nn.log_sigmoid(-self.forget_gate(precise)), 0),  # log(1 - alpha)
+        )
+
+    def _run(self, x, pairs, state, begun, full, bptt=None):
+        """Segment by segment, each row and head by itself: reads [B, L, D] of `x`, weights and momentum after it.
+
+        begun [B, S, T]: the token's document began in the segment. full [B, S]: segments that are written.
+        """
+        batch, num_segments, length = begun.shape
+        heads = self.config.num_heads
+        num_chunks = -(-length // self.config.chunk_length)
+        chunk = -(-length // num_chunks)
+
+        def by_head(a):
+            """[B, L, H, ...] -> [B H, S, T, ...]"""
+            return jnp.moveaxis(a, 2, 1).reshape(batch * heads, num_segments, length, *a.shape[3:])
+
+        def chunks(a):
+            """[B H, S, T, ...] -> [B H, S, chunks, C, ...]; what is filled in teaches nothing."""
+            padding = ((0, 0), (0, 0), (0, num_chunks * chunk - length), *((0, 0),) * (a.ndim - 3))
+            return jnp.pad(a, padding).reshape(batch * heads, num_segments, num_chunks, chunk, *a.shape[3:])
+
+        def step(fresh, carry, segment):
+            pairs, query, begun, full, cut = segment
+            carry = jax.tree.map(lambda a: jnp.where(cut, jax.lax.stop_gradient(a), a), carry)
+            zeros = jax.tree.map(jnp.zeros_like, fresh)
+            start = jax.tree.map(lambda new, old: jnp.where(begun[-1], new, old), (fresh, zeros), carry)
+            read = None
+            if query is not None:
+                read = network(carry[0], query)
+                again = lambda: jnp.where(begun[:, None], network(fresh, query), read)  # noqa: E731
+                read = jax.lax.cond(begun[-1], again, lambda: read)
+            after, _ = jax.lax.scan(lambda carry, pairs: (learn(*carry, pairs), None), start, pairs)
+            return jax.tree.map(lambda new, old: jnp.where(full, new, old), after, start), read
+
+        number = jnp.arange(num_segments, dtype=jnp.int32)
+        cut = jnp.zeros_like(number, bool) if bptt is None else number % (bptt + 1) == 0
+        by_segment = (
+            jax.tree.map(lambda a: chunks(by_head(a)), pairs),
+            None if x is None else by_head(self._unit(self.query(x))),
+            jnp.repeat(begun, heads, axis=0),
+            jnp.repeat(full, heads, axis=0),
+            jnp.broadcast_to(cut, (batch * heads, num_segments)),
+        )
+        flat = lambda tree: jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree)  # noqa: E731
+        rows = (flat(self.fresh(batch).weights), flat((state.weights, state.momentum)), by_segment)
+        scan_row = lambda row: jax.lax.scan(partial(step, row[0]), row[1], row[2])  # noqa: E731
+        after, read = map_rows(scan_row, rows, recompute=False)
+        if x is not None:
+            read = self._output(jnp.moveaxis(read.reshape(batch, heads, num_segments * length, -1), 1, 2))
+        return read, *jax.tree.map(lambda a: a.reshape(batch, heads, *a.shape[1:]), after)
+
+    def _output(self, read: Float32[Array, "B L H K"]):
+        return self.output(read.reshape(*read.shape[:2], -1).astype(self.dtype))

@@ -1,0 +1,66 @@
+"""A small network that is trained while it is used: its values, its errors and its updates, as pure functions."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from memgpt_jax.ops.attention import MASKED
+from memgpt_jax.shapes import Array, Float, Float32
+
+Weights = tuple[Float32[Array, "I O"], ...]
+"""The layers of a network, first to last, each [width in, width out]."""
+
+
+class Pairs(NamedTuple):
+    """What T tokens teach: the network shall map the key to the value. With rate 0, keep 1 and inertia 1: nothing."""
+
+    keys: Float32[Array, "T K"]
+    values: Float32[Array, "T K"]
+    rate: Float32[Array, " T"]  # theta, at least 0
+    log_inertia: Float32[Array, " T"]  # log eta: the share of the momentum that the token lets stand
+    log_keep: Float32[Array, " T"]  # log (1 - alpha): the share of the weights that it lets stand
+
+
+def network(weights: Weights, x: Float[Array, "*b I"]) -> Float[Array, "*b O"]:
+    """M(x) = W_n^T h_{n-1},  h_i = silu(W_i^T h_{i-1}) / sqrt(width of h_i),  h_0 = x.
+
+    Because of the division, a step of one size moves what is read by about as much at any width.
+    """
+    for weight in weights[:-1]:
+        x = jax.nn.silu(x @ weight) * jnp.asarray(weight.shape[1] ** -0.5, x.dtype)
+    return x @ weights[-1]
+
+
+def coefficients(pairs: Pairs) -> tuple[Float32[Array, " T"], Float32[Array, " T"], tuple[Array, Array, Array]]:
+    """What T updates S_t = eta_t S_{t-1} - theta_t u_t, M_t = (1 - alpha_t) M_{t-1} + S_t come to, at once:
+
+        M_T = keep M_0 + carried S_0 - sum_t to_weights_t u_t,      S_T = inertia S_0 - sum_t to_momentum_t u_t
+
+    Returns (to_weights, to_momentum, (keep, carried, inertia)).
+    """
+    length = pairs.rate.shape[0]
+    place = jnp.arange(length)
+    inertia, keep = jnp.cumsum(pairs.log_inertia), jnp.cumsum(pairs.log_keep)
+    later = place[None, :] >= place[:, None]  # [t, j]: u_t is in S_j with the eta in between
+    share = jnp.exp(jnp.where(later, inertia[None, :] - inertia[:, None], jnp.float32(MASKED)))
+    kept = jnp.exp(keep[-1] - keep)  # of S_j in M_T
+    to_weights = pairs.rate * (share @ kept)
+    to_momentum = pairs.rate * share[:, -1]
+    return to_weights, to_momentum, (jnp.exp(keep[-1]), jnp.exp(inertia) @ kept, jnp.exp(inertia[-1]))
+
+
+def learn(weights: Weights, momentum: Weights, pairs: Pairs) -> tuple[Weights, Weights]:
+    """Weights M and momentum S after T tokens.
+
+        S_t = eta_t S_{t-1} - theta_t u_t,   M_t = (1 - alpha_t) M_{t-1} + S_t,   u_t = d |M_0(k_t) - v_t|^2 / d M_0
+
+    All gradients u_t are taken at the weights M_0 that the tokens find (Behrouz et al., "Titans: Learning to Memorize
+    at Test Time", 2025, section 3.2), so that they are a few matmuls.
+    """
+    to_weights, to_momentum, (keep, carried, inertia) = coefficients(pairs)
+    out, pull = jax.vjp(lambda weights: network(weights, pairs.keys), weights)
+    surprise = 2 * (out - pairs.values)
+    (into_weights,), (into_momentum,) = (pull(surprise * scale[:, None]) for scale in (to_weights, to_momentum))
+    new_weights = jax.tree.map(lambda m, s, u: keep * m + carried * s - u, weights, momentum, into_weights)
+    return new_weights, jax.tree.map(lambda s, u: inertia * s - u, momentum, into_momentum)
