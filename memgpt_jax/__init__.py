@@ -5,7 +5,14 @@ import memgpt_jax as mg
 
 from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config_data import NeedleConfig, RecallConfig, TextConfig
-from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, SizedMemoryConfig
+from memgpt_jax.config_memory import (
+    DNCMemoryConfig,
+    KVMemoryConfig,
+    MemoryConfig,
+    NoMemoryConfig,
+    NTMMemoryConfig,
+    SizedMemoryConfig,
+)
 from memgpt_jax.generation import Sampling, Session, generate
 from memgpt_jax.memory import MEMORIES, Memory, state_bytes
 from memgpt_jax.models import (
@@ -25,10 +32,12 @@ __version__ = "0.1.0"
 
 __all__ = [  # noqa: RUF022 — in groups
     # configuration
+    "DNCMemoryConfig",
     "EvaluationConfig",
     "ExperimentConfig",
     "KVMemoryConfig",
     "ModelConfig",
+    "NTMMemoryConfig",
     "NeedleConfig",
     "NoMemoryConfig",
     "OptimizerConfig",

@@ -9,6 +9,8 @@ Gate = Literal["log_bias", "scale", "scale_value", "none"]
 Select = Literal["all", "highest_gate", "pool"]
 Evict = Literal["oldest", "lowest_gate", "least_read"]
 Visibility = Literal["segment", "token"]
+Controller = Literal["none", "lstm"]
+Order = Literal["read_write", "write_read"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,3 +106,47 @@ class KVMemoryConfig(SizedMemoryConfig):
             self.select == "all" or self.select_size <= model.segment_length,
             f"memory.select_size={self.select_size} must be at most segment_length={model.segment_length}",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurrentMemoryConfig(SizedMemoryConfig):
+    """Base of those whose slots every token reads and writes in turn."""
+
+    memory_size: int = 64
+    """Slots M that each layer keeps for each row."""
+    slot_width: int = 32
+    """Width W of a slot, of keys and of reads."""
+    num_read_heads: int = 1
+    """Heads R that read."""
+    controller: Controller = "none"
+    """What addresses the slots: a matmul of the token (`none`), or an `lstm` that sees the token and what the token
+    before it read."""
+    controller_size: int = 100
+    """Width of the LSTM's state."""
+    order: Order = "read_write"
+    """Whether a token reads before it writes, or writes first and so can read what it writes itself."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("memory_size", "slot_width", "num_read_heads", "controller_size"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NTMMemoryConfig(RecurrentMemoryConfig):
+    """Neural Turing Machine: slots addressed by content and by location, erased and added to."""
+
+    num_write_heads: int = 1
+    """Heads that write."""
+    shift_range: int = 1
+    """How many slots a head can move to either side in one step."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.num_write_heads >= 1, f"num_write_heads must be at least 1, got {self.num_write_heads}")
+        check(self.shift_range >= 0, f"shift_range must be at least 0, got {self.shift_range}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DNCMemoryConfig(RecurrentMemoryConfig):
+    """Differentiable Neural Computer: slots that are allocated, freed, and linked in the order of writing."""

@@ -7,14 +7,24 @@ import jax
 from flax import nnx
 
 from memgpt_jax.config import ModelConfig
-from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig
+from memgpt_jax.config_memory import (
+    DNCMemoryConfig,
+    KVMemoryConfig,
+    MemoryConfig,
+    NoMemoryConfig,
+    NTMMemoryConfig,
+)
 from memgpt_jax.memory.base import Memory
+from memgpt_jax.memory.dnc import DNCMemory
 from memgpt_jax.memory.kv import KVMemory
 from memgpt_jax.memory.none import NoMemory
+from memgpt_jax.memory.ntm import NTMMemory
 
 MEMORIES = {
     "none": (NoMemoryConfig, NoMemory),
     "kv": (KVMemoryConfig, KVMemory),
+    "ntm": (NTMMemoryConfig, NTMMemory),
+    "dnc": (DNCMemoryConfig, DNCMemory),
 }
 """The mechanisms by name. A mechanism of your own becomes `--model.memory NAME` by one more entry."""
 

@@ -1,0 +1,119 @@
+"""The Neural Turing Machine's memory: slots addressed by content and by location, erased and added to."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from memgpt_jax.config_memory import NTMMemoryConfig
+from memgpt_jax.memory.recurrent import RecurrentMemory
+from memgpt_jax.ops import address_entropy, content_weights, erase_and_add, interpolate, read_slots, sharpen, shift
+from memgpt_jax.shapes import Array, Float32
+
+BLANK = 1e-6  # what the slots of a new document hold; with it the published machine learns fastest
+
+
+class NTMSlots(NamedTuple):
+    """Bytes per row: 4 M (W + R + U) for R read and U write heads; an LSTM adds those of `Controller`."""
+
+    memory: Float32[Array, "B M W"]
+    weights: Float32[Array, "B R+U M"]  # where the heads stand: first those that read, then those that write
+
+
+class NTMInterface(NamedTuple):
+    """What one token asks: of all H = R + U heads where to go, of the U write heads what to do there."""
+
+    key: Float32[Array, "... H W"]
+    strength: Float32[Array, "... H"]  # at least 0
+    gate: Float32[Array, "... H"]  # 1: go by content, 0: go on from where the head stands
+    distance: Float32[Array, "... H 2r+1"]  # a distribution over shifts by -r to r slots
+    power: Float32[Array, "... H"]  # at least 1
+    erase: Float32[Array, "... U W"]  # in [0, 1]
+    add: Float32[Array, "... U W"]
+
+
+class NTMMemory(RecurrentMemory):
+    """Neural Turing Machine: M slots of width W, R heads that read and U heads that write.
+
+        w^c_i = softmax_i(beta cos(k, M_i))                     where the content resembles the key
+        w^g   = g w^c + (1 - g) w_(t-1)                         or where the head stood
+        w'_i  = sum_o s_o w^g_(i-o mod M)                       moved by up to `shift_range` slots
+        w_i   = w'_i^gamma / sum_j w'_j^gamma                   and sharpened
+        r     = sum_i w_i M_i                                   a head that reads
+        M_i   = M_i prod_u (1 - w_ui e_u) + sum_u w_ui a_u      heads that write, e in [0, 1]
+
+    The interface vector (see `RecurrentMemory`) gives each head k [W], beta = softplus, g = sigmoid, s [2 r + 1] =
+    softmax, gamma = 1 + softplus, and each write head e [W] = sigmoid and a [W]. A document begins with all slots at
+    1e-6 and every head at slot 0.
+
+    Graves, Wayne, Danihelka, "Neural Turing Machines" (2014), section 3.
+    """
+
+    def __init__(self, config: NTMMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+        self._num_heads = config.num_read_heads + config.num_write_heads
+        heads, width, written = self._num_heads, config.slot_width, config.num_write_heads * config.slot_width
+        sizes = (heads * width, heads, heads, heads * (2 * config.shift_range + 1), heads, written, written)
+        self._ends = tuple(int(end) for end in np.cumsum(sizes)[:-1])
+        super().__init__(
+            config,
+            d_model=d_model,
+            segment_length=segment_length,
+            dtype=dtype,
+            rngs=rngs,
+            interface_bias=jnp.zeros(sum(sizes), jnp.float32),
+        )
+
+    def init_slots(self, batch_size):
+        config = self.config
+        return NTMSlots(
+            memory=jnp.zeros((batch_size, config.memory_size, config.slot_width), jnp.float32),
+            weights=jnp.zeros((batch_size, self._num_heads, config.memory_size), jnp.float32),
+        )
+
+    def fresh_slots(self, batch_size):
+        slots = self.init_slots(batch_size)
+        return NTMSlots(slots.memory + BLANK, slots.weights.at[:, :, 0].set(1.0))
+
+    def interface(self, vector):
+        key, strength, gate, distance, power, erase, add = jnp.split(vector, self._ends, axis=-1)
+        by_head = lambda part: part.reshape(*part.shape[:-1], self._num_heads, -1)  # noqa: E731
+        by_writer = lambda part: part.reshape(*part.shape[:-1], self.config.num_write_heads, -1)  # noqa: E731
+        return NTMInterface(
+            key=by_head(key),
+            strength=jax.nn.softplus(strength),
+            gate=jax.nn.sigmoid(gate),
+            distance=jax.nn.softmax(by_head(distance), axis=-1),
+            power=1.0 + jax.nn.softplus(power),
+            erase=jax.nn.sigmoid(by_writer(erase)),
+            add=by_writer(add),
+        )
+
+    def step(self, interface, slots):
+        readers = self.config.num_read_heads
+        if self.config.order == "read_write":
+            weights = _address(interface, slots.memory, slots.weights)
+            reads = read_slots(slots.memory, weights[:, :readers])
+            memory = erase_and_add(slots.memory, weights[:, readers:], interface.erase, interface.add)
+        else:
+            writing = _address(interface, slots.memory, slots.weights, slice(readers, None))
+            memory = erase_and_add(slots.memory, writing, interface.erase, interface.add)
+            reading = _address(interface, memory, slots.weights, slice(readers))
+            reads, weights = read_slots(memory, reading), jnp.concatenate([reading, writing], axis=1)
+        return reads, NTMSlots(memory, weights)
+
+    def stats(self, state):
+        slots, readers = state.slots, self.config.num_read_heads
+        return {
+            "read_entropy": address_entropy(slots.weights[:, :readers]),
+            "write_entropy": address_entropy(slots.weights[:, readers:]),
+            "slot_norm": jnp.mean(jnp.linalg.norm(slots.memory, axis=-1)),
+        } | super().stats(state)
+
+
+def _address(interface, memory, weights, heads=slice(None)):
+    """Where the given heads go: by content, or on from where they stand; moved; sharpened."""
+    by_content = content_weights(memory, interface.key[:, heads], interface.strength[:, heads])
+    weights = interpolate(by_content, weights[:, heads], interface.gate[:, heads])
+    return sharpen(shift(weights, interface.distance[:, heads]), interface.power[:, heads])
