@@ -58,7 +58,7 @@ class RecurrentMemory(Memory):
         segment_length: int,
         dtype,
         rngs: nnx.Rngs,
-        interface_bias: Float32[Array, "_"],
+        interface_bias: Array,
     ):
         """Further argument: `interface_bias`, the initial b_xi, as wide as the interface vector."""
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
@@ -87,7 +87,7 @@ class RecurrentMemory(Memory):
         """The slots with which a document begins."""
         return self.init_slots(batch_size)
 
-    def interface(self, vector: Float32[Array, "... _"]) -> Interface:
+    def interface(self, vector: Float32[Array, "... I"]) -> Interface:
         """What the parts of the interface vector stand for, each in its legal range."""
         raise NotImplementedError
 
