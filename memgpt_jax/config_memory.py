@@ -9,7 +9,7 @@ Gate = Literal["log_bias", "scale", "scale_value", "none"]
 Select = Literal["all", "highest_gate", "pool"]
 Evict = Literal["oldest", "lowest_gate", "least_read"]
 Visibility = Literal["segment", "token"]
-Controller = Literal["none", "lstm"]
+Controller = Literal["pair", "none", "lstm"]
 Order = Literal["read_write", "write_read"]
 
 
@@ -114,13 +114,13 @@ class RecurrentMemoryConfig(SizedMemoryConfig):
 
     memory_size: int = 64
     """Slots M that each layer keeps for each row."""
-    slot_width: int = 32
-    """Width W of a slot, of keys and of reads."""
+    slot_width: int = 64
+    """Width W of a slot, of keys and of reads; an even number."""
     num_read_heads: int = 1
     """Heads R that read."""
-    controller: Controller = "none"
-    """What addresses the slots: a matmul of the token (`none`), or an `lstm` that sees the token and what the token
-    before it read."""
+    controller: Controller = "pair"
+    """What addresses the slots: a matmul of the token and the one before it (`pair`), of the token alone (`none`), or
+    an `lstm` that sees the token and what the token before it read."""
     controller_size: int = 100
     """Width of the LSTM's state."""
     order: Order = "read_write"
@@ -130,6 +130,7 @@ class RecurrentMemoryConfig(SizedMemoryConfig):
         super().__post_init__()
         for name in ("memory_size", "slot_width", "num_read_heads", "controller_size"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(self.slot_width % 2 == 0, f"slot_width must be even, got {self.slot_width}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from memgpt_jax.config_memory import DNCMemoryConfig
@@ -69,16 +68,14 @@ class DNCMemory(RecurrentMemory):
 
     def __init__(self, config: DNCMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
         heads, width = config.num_read_heads, config.slot_width
-        sizes = (heads * width, heads, width, 1, width, width, heads, 1, 1, 3 * heads)
-        self._ends = tuple(int(end) for end in np.cumsum(sizes)[:-1])
-        super().__init__(
-            config,
-            d_model=d_model,
-            segment_length=segment_length,
-            dtype=dtype,
-            rngs=rngs,
-            interface_bias=jnp.zeros(sum(sizes), jnp.float32),
-        )
+        parts = {"read_key": (heads, width), "read_strength": (heads,), "write_key": (1, width), "write_strength": (1,)}
+        parts |= {"erase": (1, width), "add": (1, width), "free_gates": (heads,), "allocation_gate": (1,)}
+        parts |= {"write_gate": (1,), "read_modes": (heads, 3)}
+        super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs, parts=parts)
+        # Tokens go to free slots, are found by content, and nothing is freed.
+        biases = {"read_strength": 10.0, "write_strength": 10.0, "free_gates": -4.0, "allocation_gate": 4.0}
+        biases |= {"write_gate": 0.0, "read_modes": jnp.asarray([0.0, 4.0, 0.0])}
+        self.start_as_pairs("read_key", "add", biases)
 
     def init_slots(self, batch_size):
         size, zeros = self.config.memory_size, lambda *shape: jnp.zeros((batch_size, *shape), jnp.float32)
@@ -91,20 +88,18 @@ class DNCMemory(RecurrentMemory):
         )
 
     def interface(self, vector):
-        parts = jnp.split(vector, self._ends, axis=-1)
-        read_key, read_strength, write_key, write_strength, erase, add, frees, allocates, writes, modes = parts
-        by_head = lambda part: part.reshape(*part.shape[:-1], self.config.num_read_heads, -1)  # noqa: E731
+        part = self.parts_of(vector)
         return DNCInterface(
-            read_key=by_head(read_key),
-            read_strength=1.0 + jax.nn.softplus(read_strength),
-            write_key=write_key[..., None, :],
-            write_strength=1.0 + jax.nn.softplus(write_strength),
-            erase=jax.nn.sigmoid(erase)[..., None, :],
-            add=add[..., None, :],
-            free_gates=jax.nn.sigmoid(frees),
-            allocation_gate=jax.nn.sigmoid(allocates),
-            write_gate=jax.nn.sigmoid(writes),
-            read_modes=jax.nn.softmax(by_head(modes), axis=-1),
+            read_key=part["read_key"],
+            read_strength=1.0 + jax.nn.softplus(part["read_strength"]),
+            write_key=part["write_key"],
+            write_strength=1.0 + jax.nn.softplus(part["write_strength"]),
+            erase=jax.nn.sigmoid(part["erase"]),
+            add=part["add"],
+            free_gates=jax.nn.sigmoid(part["free_gates"]),
+            allocation_gate=jax.nn.sigmoid(part["allocation_gate"]),
+            write_gate=jax.nn.sigmoid(part["write_gate"]),
+            read_modes=jax.nn.softmax(part["read_modes"], axis=-1),
         )
 
     def step(self, interface, slots):

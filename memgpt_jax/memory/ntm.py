@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from memgpt_jax.config_memory import NTMMemoryConfig
@@ -52,24 +51,25 @@ class NTMMemory(RecurrentMemory):
     """
 
     def __init__(self, config: NTMMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
-        self._num_heads = config.num_read_heads + config.num_write_heads
-        heads, width, written = self._num_heads, config.slot_width, config.num_write_heads * config.slot_width
-        sizes = (heads * width, heads, heads, heads * (2 * config.shift_range + 1), heads, written, written)
-        self._ends = tuple(int(end) for end in np.cumsum(sizes)[:-1])
-        super().__init__(
-            config,
-            d_model=d_model,
-            segment_length=segment_length,
-            dtype=dtype,
-            rngs=rngs,
-            interface_bias=jnp.zeros(sum(sizes), jnp.float32),
-        )
+        readers, writers, width = config.num_read_heads, config.num_write_heads, config.slot_width
+        heads, shifts = readers + writers, 2 * config.shift_range + 1
+        parts = {"key": (heads, width), "strength": (heads,), "gate": (heads,), "distance": (heads, shifts)}
+        parts |= {"power": (heads,), "erase": (writers, width), "add": (writers, width)}
+        super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs, parts=parts)
+        # Heads that read go by content and stay there; heads that write go on by one slot, and clear it first.
+        reads = jnp.arange(heads) < readers
+        step = jnp.where(reads, config.shift_range, min(config.shift_range + 1, shifts - 1))
+        biases = {"strength": 10.0, "gate": jnp.where(reads, 4.0, -4.0), "power": jnp.where(reads, 0.0, 3.0)}
+        biases |= {"distance": 5.0 * jax.nn.one_hot(step, shifts), "erase": 2.0}
+        self.start_as_pairs("key", "add", biases)
 
     def init_slots(self, batch_size):
         config = self.config
         return NTMSlots(
             memory=jnp.zeros((batch_size, config.memory_size, config.slot_width), jnp.float32),
-            weights=jnp.zeros((batch_size, self._num_heads, config.memory_size), jnp.float32),
+            weights=jnp.zeros(
+                (batch_size, config.num_read_heads + config.num_write_heads, config.memory_size), jnp.float32
+            ),
         )
 
     def fresh_slots(self, batch_size):
@@ -77,17 +77,15 @@ class NTMMemory(RecurrentMemory):
         return NTMSlots(slots.memory + BLANK, slots.weights.at[:, :, 0].set(1.0))
 
     def interface(self, vector):
-        key, strength, gate, distance, power, erase, add = jnp.split(vector, self._ends, axis=-1)
-        by_head = lambda part: part.reshape(*part.shape[:-1], self._num_heads, -1)  # noqa: E731
-        by_writer = lambda part: part.reshape(*part.shape[:-1], self.config.num_write_heads, -1)  # noqa: E731
+        part = self.parts_of(vector)
         return NTMInterface(
-            key=by_head(key),
-            strength=jax.nn.softplus(strength),
-            gate=jax.nn.sigmoid(gate),
-            distance=jax.nn.softmax(by_head(distance), axis=-1),
-            power=1.0 + jax.nn.softplus(power),
-            erase=jax.nn.sigmoid(by_writer(erase)),
-            add=by_writer(add),
+            key=part["key"],
+            strength=jax.nn.softplus(part["strength"]),
+            gate=jax.nn.sigmoid(part["gate"]),
+            distance=jax.nn.softmax(part["distance"], axis=-1),
+            power=1.0 + jax.nn.softplus(part["power"]),
+            erase=jax.nn.sigmoid(part["erase"]),
+            add=part["add"],
         )
 
     def step(self, interface, slots):

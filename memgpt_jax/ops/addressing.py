@@ -84,13 +84,14 @@ def allocation(usage: Float32[Array, "B M"]) -> Float32[Array, "B M"]:
     """a_i = (1 - u_i) prod_j u_j over the slots j that are used less than i (of equal ones, the earlier).
 
     The product runs over comparisons of all pairs, which is the product along the sorted list without a sort. Usage is
-    kept 1e-6 away from 0, so that the gradient of the product's logarithm is finite. DNC, equation 1.
+    kept 1e-6 away from 0, so that the gradient of the product's logarithm is finite. To compare, it is rounded to
+    2^-12: blank slots are used alike, and the last bit must not decide which of them is written. DNC, equation 1.
     """
     usage = EPSILON + (1.0 - EPSILON) * usage
-    place = jnp.arange(usage.shape[1])
-    mine, other = usage[:, :, None], usage[:, None, :]
+    rank, place = jnp.round(usage * 2.0**12), jnp.arange(usage.shape[1])
+    mine, other = rank[:, :, None], rank[:, None, :]
     before = (other < mine) | ((other == mine) & (place[None, None, :] < place[None, :, None]))
-    return (1.0 - usage) * jnp.exp(jnp.sum(jnp.where(before, jnp.log(other), 0.0), axis=-1))
+    return (1.0 - usage) * jnp.exp(jnp.sum(jnp.where(before, jnp.log(usage)[:, None, :], 0.0), axis=-1))
 
 
 def link_writes(
