@@ -23,7 +23,7 @@ from memgpt_jax.shapes import Array, Float32
 
 
 class DNCSlots(NamedTuple):
-    """Bytes per row: 4 M (M + W + R + 2) for R read heads; an LSTM adds those of `Controller`."""
+    """Bytes per row: 4 M (M + W + R + 2) for R read heads; those of `RecurrentState.controller` come on top."""
 
     memory: Float32[Array, "B M W"]
     usage: Float32[Array, "B M"]  # in [0, 1]; the last write is counted, the next freeing is not
@@ -58,7 +58,7 @@ class DNCMemory(RecurrentMemory):
         L_ij  = (1 - w_i - w_j) L_ij + w_i p_j,  L_ii = 0;   p = (1 - sum_i w_i) p + w
         w^r   = pi_1 L^T w^r + pi_2 softmax_i(beta_r cos(k_r, M_i)) + pi_3 L w^r,     r_r = sum_i w^r_i M_i
 
-    The first six lines write, the last reads; `order` says which comes first. In the papers' machine writing does
+    The first six lines write, the last reads; `order` says which comes first. In the paper's machine writing does
     (`order="write_read"`); the other order is the same alternation of reads and writes, cut into tokens one half later.
     The interface vector (see `RecurrentMemory`) gives keys and v as they are, strengths beta = 1 + softplus, the read
     modes pi [3] = softmax, and e, f, g_a, g_w = sigmoid. A document begins with zeros.

@@ -11,11 +11,13 @@ from memgpt_jax.memory.recurrent import RecurrentMemory
 from memgpt_jax.ops import address_entropy, content_weights, erase_and_add, interpolate, read_slots, sharpen, shift
 from memgpt_jax.shapes import Array, Float32
 
-BLANK = 1e-6  # what the slots of a new document hold; with it the published machine learns fastest
+BLANK = (
+    1e-6  # what the slots of a new document hold; it learns fastest of the values that Collier and Beel (2018) tried
+)
 
 
 class NTMSlots(NamedTuple):
-    """Bytes per row: 4 M (W + R + U) for R read and U write heads; an LSTM adds those of `Controller`."""
+    """Bytes per row: 4 M (W + R + U) for R read and U write heads; those of `RecurrentState.controller` come on top."""
 
     memory: Float32[Array, "B M W"]
     weights: Float32[Array, "B R+U M"]  # where the heads stand: first those that read, then those that write

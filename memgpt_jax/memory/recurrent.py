@@ -25,7 +25,10 @@ class LSTMState(NamedTuple):
 
 
 class RecurrentState(NamedTuple):
-    """The memory after the last token, whether its segment is full or not."""
+    """The memory after the last token, whether its segment is full or not.
+
+    Bytes per row of the controller: D itemsize for `pair`, 0 for `none`, those of `LSTMState` for `lstm`.
+    """
 
     slots: State
     controller: LSTMState | Array | None  # of `lstm`; of `pair` the last token [B, D]; of `none` nothing
@@ -92,8 +95,8 @@ class RecurrentMemory(Memory):
 
         One half of what is added to a slot is a key, that of the token before where the controller sees it, in the
         space of the keys that read; the other half is a value of the token. Gates and other numbers start close to the
-        given biases. From unrelated projections and open questions of where to go, nothing is found again, and so
-        nothing is learned (`tests/memory/test_ntm.py` shows the difference).
+        given biases. A slot that no key finds again gives no gradient to what wrote it, so that a memory that starts
+        with unrelated keys and undecided gates first has to find something by chance.
 
         Arguments:
             key: the part whose first R rows [W] are the keys that read.
