@@ -10,7 +10,8 @@ from memory_laws import SEGMENT, WIDTH, build, difference, random_inputs, runner
 from reference_slots import ReferenceDNC, reference_run
 
 from memgpt_jax.config_memory import DNCMemoryConfig
-from memgpt_jax.memory import dnc
+from memgpt_jax.memory import dnc, make_memory
+from memgpt_jax.memory.stream import init_stream_state, stream
 from memgpt_jax.ops import allocation, follow_links, free, link_writes, use
 
 OPTIONS = {
@@ -145,6 +146,25 @@ def test_the_order_says_whether_a_token_reads_what_it_writes(order):
     nothing = np.zeros((BATCH, 1), bool)
     read, _ = runner(graph)(params, x, nothing, ~nothing, None)
     assert np.any(np.abs(np.asarray(read)) > 1e-4) == (order == "write_read")
+
+
+@pytest.mark.parametrize("controller", ["pair", "none"])
+def test_slots_start_as_an_append_memory(controller):
+    """Without training, each token takes a free slot, and a key reads the slot written right after it."""
+    config = DNCMemoryConfig(memory_size=16, slot_width=32, controller=controller)
+    memory = make_memory(config, d_model=64, segment_length=4, dtype="float32", rngs=nnx.Rngs(0))
+    tokens = np.random.default_rng(0).normal(size=(1, 9, 64)).astype(np.float32)
+    tokens[0, 8] = tokens[0, 2]  # asked for again
+
+    def slots_after(length):
+        nothing, fresh = np.zeros((1, length), bool), init_stream_state(memory, 1, 4, 64, jnp.float32)
+        return jax.device_get(stream(memory, tokens[:, :length], fresh, nothing, ~nothing)[1].memory.slots)
+
+    answer = slots_after(4 if controller == "pair" else 3).precedence[0].argmax()  # the last slot written until then
+    slots = slots_after(9)
+    assert np.sum(slots.usage > 0.3) == 9 and np.sum(slots.usage < 0.1) == 7
+    assert slots.read_weights[0, 0].argmax() == answer
+    assert slots.read_weights[0, 0].max() > 0.5
 
 
 def test_stats_and_bytes():
