@@ -32,6 +32,13 @@ from memgpt_jax.config_memory import (
     SizedMemoryConfig,
     TokensMemoryConfig,
     TitansMemoryConfig,
+from memgpt_jax.config_memory import (
+    DNCMemoryConfig,
+    KVMemoryConfig,
+    MemoryConfig,
+    NoMemoryConfig,
+    NTMMemoryConfig,
+    SizedMemoryConfig,
 )
 from memgpt_jax.generation import Sampling, Session, generate
 from memgpt_jax.interop import wrap
@@ -55,12 +62,15 @@ __all__ = [  # noqa: RUF022 — in groups
     # configuration
     "CompressiveMemoryConfig",
     "AssociativeMemoryConfig",
+    "DNCMemoryConfig",
     "EvaluationConfig",
     "ExperimentConfig",
     "KNNMemoryConfig",
     "KVMemoryConfig",
     "MemN2NMemoryConfig",
     "ModelConfig",
+    "NTMMemoryConfig",
+    "NeedleConfig",
     "NoMemoryConfig",
     "OptimizerConfig",
     "TextConfig",

@@ -26,11 +26,20 @@ from memgpt_jax.memory.associative import AssociativeMemory
 from memgpt_jax.memory.base import Memory
 from memgpt_jax.memory.compressive import CompressiveMemory
 from memgpt_jax.memory.knn import KNNMemory
+    DNCMemoryConfig,
+    KVMemoryConfig,
+    MemoryConfig,
+    NoMemoryConfig,
+    NTMMemoryConfig,
+)
+from memgpt_jax.memory.base import Memory
+from memgpt_jax.memory.dnc import DNCMemory
 from memgpt_jax.memory.kv import KVMemory
 from memgpt_jax.memory.memn2n import MemN2NMemory
 from memgpt_jax.memory.none import NoMemory
 from memgpt_jax.memory.tokens import TokensMemory
 from memgpt_jax.memory.titans import TitansMemory
+from memgpt_jax.memory.ntm import NTMMemory
 
 MEMORIES = {
     "none": (NoMemoryConfig, NoMemory),
@@ -41,6 +50,8 @@ MEMORIES = {
     "tokens": (TokensMemoryConfig, TokensMemory),
     "associative": (AssociativeMemoryConfig, AssociativeMemory),
     "titans": (TitansMemoryConfig, TitansMemory),
+    "ntm": (NTMMemoryConfig, NTMMemory),
+    "dnc": (DNCMemoryConfig, DNCMemory),
 }
 """The mechanisms by name. A mechanism of your own becomes `--model.memory NAME` by one more entry."""
 

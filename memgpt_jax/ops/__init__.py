@@ -1,5 +1,19 @@
 """Pure functions on arrays: everything the modules compute, usable without Flax."""
 
+from memgpt_jax.ops.addressing import (
+    address_entropy,
+    allocation,
+    content_weights,
+    erase_and_add,
+    follow_links,
+    free,
+    interpolate,
+    link_writes,
+    read_slots,
+    sharpen,
+    shift,
+    use,
+)
 from memgpt_jax.ops.attention import attend, attention_weights, map_rows, masked_bias, window_attention
 from memgpt_jax.ops.compress import compress, most_used
 from memgpt_jax.ops.fusion import gated_fusion
@@ -21,6 +35,8 @@ __all__ = [
     "Scores",
     "Source",
     "Writes",
+    "address_entropy",
+    "allocation",
     "append",
     "attend",
     "attention_weights",
@@ -30,9 +46,17 @@ __all__ = [
     "cross_entropy",
     "document_positions",
     "fast_weights",
+    "content_weights",
+    "cross_entropy",
+    "document_positions",
+    "erase_and_add",
     "flat_dot_general",
+    "follow_links",
+    "free",
     "gated_fusion",
     "learn",
+    "interpolate",
+    "link_writes",
     "map_rows",
     "masked_bias",
     "most_used",
@@ -44,11 +68,15 @@ __all__ = [
     "read",
     "read_chosen",
     "read_mass",
+    "read_slots",
     "rotate",
     "select_highest_gate",
+    "sharpen",
+    "shift",
     "sinusoidal",
     "take",
     "unit",
     "unit_features",
+    "use",
     "window_attention",
 ]

@@ -1,0 +1,137 @@
+"""The Differentiable Neural Computer's memory: slots that are allocated, freed, and linked in the order of writing."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from memgpt_jax.config_memory import DNCMemoryConfig
+from memgpt_jax.memory.recurrent import RecurrentMemory
+from memgpt_jax.ops import (
+    address_entropy,
+    allocation,
+    content_weights,
+    erase_and_add,
+    follow_links,
+    free,
+    link_writes,
+    read_slots,
+    use,
+)
+from memgpt_jax.shapes import Array, Float32
+
+
+class DNCSlots(NamedTuple):
+    """Bytes per row: 4 M (M + W + R + 2) for R read heads; those of `RecurrentState.controller` come on top."""
+
+    memory: Float32[Array, "B M W"]
+    usage: Float32[Array, "B M"]  # in [0, 1]; the last write is counted, the next freeing is not
+    link: Float32[Array, "B M M"]  # [i, j]: how far slot i was written right after slot j
+    precedence: Float32[Array, "B M"]  # how far a slot was the last one written
+    read_weights: Float32[Array, "B R M"]
+
+
+class DNCInterface(NamedTuple):
+    """What one token asks of R heads that read and of the one that writes."""
+
+    read_key: Float32[Array, "... R W"]
+    read_strength: Float32[Array, "... R"]  # at least 1
+    write_key: Float32[Array, "... 1 W"]
+    write_strength: Float32[Array, "... 1"]  # at least 1
+    erase: Float32[Array, "... 1 W"]  # in [0, 1]
+    add: Float32[Array, "... 1 W"]
+    free_gates: Float32[Array, "... R"]  # in [0, 1]
+    allocation_gate: Float32[Array, "... 1"]  # 1: write where it is free, 0: where the content resembles the key
+    write_gate: Float32[Array, "... 1"]  # 0: write nothing
+    read_modes: Float32[Array, "... R 3"]  # a distribution: backward in time, by content, forward in time
+
+
+class DNCMemory(RecurrentMemory):
+    """Differentiable Neural Computer: M slots of width W, R heads that read and one that writes.
+
+        psi   = prod_r (1 - f_r w^r)                                       what was read and may be freed
+        u     = psi u;   a = allocation(u)                                 the free slots first
+        w     = g_w (g_a a + (1 - g_a) softmax_i(beta_w cos(k_w, M_i)))    where to write
+        M_i   = M_i (1 - w_i e) + w_i v
+        u     = u + w - u w
+        L_ij  = (1 - w_i - w_j) L_ij + w_i p_j,  L_ii = 0;   p = (1 - sum_i w_i) p + w
+        w^r   = pi_1 L^T w^r + pi_2 softmax_i(beta_r cos(k_r, M_i)) + pi_3 L w^r,     r_r = sum_i w^r_i M_i
+
+    The first six lines write, the last reads; `order` says which comes first. In the paper's machine writing does
+    (`order="write_read"`); the other order is the same alternation of reads and writes, cut into tokens one half later.
+    The interface vector (see `RecurrentMemory`) gives keys and v as they are, strengths beta = 1 + softplus, the read
+    modes pi [3] = softmax, and e, f, g_a, g_w = sigmoid. A document begins with zeros.
+
+    Graves et al., "Hybrid computing using a neural network with dynamic external memory" (2016), Methods.
+    """
+
+    def __init__(self, config: DNCMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+        heads, width = config.num_read_heads, config.slot_width
+        parts = {"read_key": (heads, width), "read_strength": (heads,), "write_key": (1, width), "write_strength": (1,)}
+        parts |= {"erase": (1, width), "add": (1, width), "free_gates": (heads,), "allocation_gate": (1,)}
+        parts |= {"write_gate": (1,), "read_modes": (heads, 3)}
+        super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs, parts=parts)
+        # Tokens go to free slots, are found by content, and nothing is freed.
+        biases = {"read_strength": 10.0, "write_strength": 10.0, "free_gates": -4.0, "allocation_gate": 4.0}
+        biases |= {"write_gate": 0.0, "read_modes": jnp.asarray([0.0, 4.0, 0.0])}
+        self.start_as_pairs("read_key", "add", biases)
+
+    def init_slots(self, batch_size):
+        size, zeros = self.config.memory_size, lambda *shape: jnp.zeros((batch_size, *shape), jnp.float32)
+        return DNCSlots(
+            memory=zeros(size, self.config.slot_width),
+            usage=zeros(size),
+            link=zeros(size, size),
+            precedence=zeros(size),
+            read_weights=zeros(self.config.num_read_heads, size),
+        )
+
+    def interface(self, vector):
+        part = self.parts_of(vector)
+        return DNCInterface(
+            read_key=part["read_key"],
+            read_strength=1.0 + jax.nn.softplus(part["read_strength"]),
+            write_key=part["write_key"],
+            write_strength=1.0 + jax.nn.softplus(part["write_strength"]),
+            erase=jax.nn.sigmoid(part["erase"]),
+            add=part["add"],
+            free_gates=jax.nn.sigmoid(part["free_gates"]),
+            allocation_gate=jax.nn.sigmoid(part["allocation_gate"]),
+            write_gate=jax.nn.sigmoid(part["write_gate"]),
+            read_modes=jax.nn.softmax(part["read_modes"], axis=-1),
+        )
+
+    def step(self, interface, slots):
+        if self.config.order == "write_read":
+            slots = _write(interface, slots)
+        slots = slots._replace(read_weights=_read_weights(interface, slots))
+        reads = read_slots(slots.memory, slots.read_weights)
+        if self.config.order == "read_write":
+            slots = _write(interface, slots)
+        return reads, slots
+
+    def stats(self, state):
+        slots = state.slots
+        return {
+            "usage": jnp.mean(slots.usage),
+            "read_entropy": address_entropy(slots.read_weights),
+            "last_write_entropy": address_entropy(slots.precedence[:, None]),
+        } | super().stats(state)
+
+
+def _write(interface: DNCInterface, slots: DNCSlots) -> DNCSlots:
+    usage = free(slots.usage, slots.read_weights, interface.free_gates)
+    by_content = content_weights(slots.memory, interface.write_key, interface.write_strength)[:, 0]
+    where = interface.allocation_gate
+    weights = interface.write_gate * (where * allocation(usage) + (1.0 - where) * by_content)
+    link, precedence = link_writes(slots.link, slots.precedence, weights)
+    memory = erase_and_add(slots.memory, weights[:, None], interface.erase, interface.add)
+    return DNCSlots(memory, use(usage, weights), link, precedence, slots.read_weights)
+
+
+def _read_weights(interface: DNCInterface, slots: DNCSlots) -> Float32[Array, "B R M"]:
+    forward, backward = follow_links(slots.link, slots.read_weights)
+    by_content = content_weights(slots.memory, interface.read_key, interface.read_strength)
+    modes = interface.read_modes
+    return modes[..., 0:1] * backward + modes[..., 1:2] * by_content + modes[..., 2:3] * forward
