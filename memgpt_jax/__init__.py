@@ -6,7 +6,20 @@ import memgpt_jax as mg
 from memgpt_jax import interop
 from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config_data import NeedleConfig, RecallConfig, TextConfig
-from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, SizedMemoryConfig
+from memgpt_jax.config_memory import (
+    AssociativeMemoryConfig,
+    CompressiveMemoryConfig,
+    DNCMemoryConfig,
+    KNNMemoryConfig,
+    KVMemoryConfig,
+    MemN2NMemoryConfig,
+    MemoryConfig,
+    NoMemoryConfig,
+    NTMMemoryConfig,
+    SizedMemoryConfig,
+    TitansMemoryConfig,
+    TokensMemoryConfig,
+)
 from memgpt_jax.config_reading import BabiConfig, BabiLongConfig, JsonRecallConfig
 from memgpt_jax.config_tasks import (
     CopyConfig,
@@ -15,30 +28,6 @@ from memgpt_jax.config_tasks import (
     MQARConfig,
     NoiseNeedleConfig,
     TrackingConfig,
-from memgpt_jax.config_memory import (
-    CompressiveMemoryConfig,
-    KNNMemoryConfig,
-from memgpt_jax.config_memory import (
-    AssociativeMemoryConfig,
-    KVMemoryConfig,
-    MemoryConfig,
-    NoMemoryConfig,
-    SizedMemoryConfig,
-from memgpt_jax.config_memory import (
-    KVMemoryConfig,
-    MemN2NMemoryConfig,
-    MemoryConfig,
-    NoMemoryConfig,
-    SizedMemoryConfig,
-    TokensMemoryConfig,
-    TitansMemoryConfig,
-from memgpt_jax.config_memory import (
-    DNCMemoryConfig,
-    KVMemoryConfig,
-    MemoryConfig,
-    NoMemoryConfig,
-    NTMMemoryConfig,
-    SizedMemoryConfig,
 )
 from memgpt_jax.generation import Sampling, Session, generate
 from memgpt_jax.interop import wrap
@@ -60,22 +49,11 @@ __version__ = "0.1.0"
 
 __all__ = [  # noqa: RUF022 — in groups
     # configuration
-    "CompressiveMemoryConfig",
-    "AssociativeMemoryConfig",
-    "DNCMemoryConfig",
     "EvaluationConfig",
     "ExperimentConfig",
-    "KNNMemoryConfig",
-    "KVMemoryConfig",
-    "MemN2NMemoryConfig",
     "ModelConfig",
-    "NTMMemoryConfig",
-    "NeedleConfig",
-    "NoMemoryConfig",
     "OptimizerConfig",
     "TextConfig",
-    "TokensMemoryConfig",
-    "TitansMemoryConfig",
     "TrainingConfig",
     # tasks
     "BabiConfig",
@@ -92,8 +70,18 @@ __all__ = [  # noqa: RUF022 — in groups
     # memory mechanisms
     "MEMORIES",
     "Memory",
+    "AssociativeMemoryConfig",
+    "CompressiveMemoryConfig",
+    "DNCMemoryConfig",
+    "KNNMemoryConfig",
+    "KVMemoryConfig",
+    "MemN2NMemoryConfig",
     "MemoryConfig",
+    "NTMMemoryConfig",
+    "NoMemoryConfig",
     "SizedMemoryConfig",
+    "TitansMemoryConfig",
+    "TokensMemoryConfig",
     "state_bytes",
     # the model, as a module and as pure functions
     "MemGPT",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Literal
+
 from memgpt_jax.checks import check, check_literals
 
 Gate = Literal["log_bias", "scale", "scale_value", "none"]

@@ -12,15 +12,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "memgpt_jax"
 
 # What each part may import of the others. `config` and its parts hold plain values; everything may read them.
-CONFIG_PARTS = {"config_data", "config_memory", "config_tasks"}
-CONFIG_PARTS = {"config_data", "config_memory", "config_reading"}
+CONFIG_PARTS = {"config_data", "config_memory", "config_reading", "config_tasks"}
 LAYERS = {
     "shapes": set(),
     "checks": set(),
     "config_data": {"checks"},
     "config_memory": {"checks"},
-    "config_tasks": {"checks", "config_data"},
     "config_reading": {"checks", "config"},
+    "config_tasks": {"checks", "config"},
     "config": {"checks"},
     "config_json": {"config"},
     "ops": {"shapes"},

@@ -8,50 +8,41 @@ from flax import nnx
 
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import (
+    AssociativeMemoryConfig,
     CompressiveMemoryConfig,
+    DNCMemoryConfig,
     KNNMemoryConfig,
     KVMemoryConfig,
     MemN2NMemoryConfig,
     MemoryConfig,
     NoMemoryConfig,
-    TokensMemoryConfig,
-)
-    AssociativeMemoryConfig,
-    KVMemoryConfig,
-    MemoryConfig,
-    NoMemoryConfig,
+    NTMMemoryConfig,
     TitansMemoryConfig,
+    TokensMemoryConfig,
 )
 from memgpt_jax.memory.associative import AssociativeMemory
 from memgpt_jax.memory.base import Memory
 from memgpt_jax.memory.compressive import CompressiveMemory
-from memgpt_jax.memory.knn import KNNMemory
-    DNCMemoryConfig,
-    KVMemoryConfig,
-    MemoryConfig,
-    NoMemoryConfig,
-    NTMMemoryConfig,
-)
-from memgpt_jax.memory.base import Memory
 from memgpt_jax.memory.dnc import DNCMemory
+from memgpt_jax.memory.knn import KNNMemory
 from memgpt_jax.memory.kv import KVMemory
 from memgpt_jax.memory.memn2n import MemN2NMemory
 from memgpt_jax.memory.none import NoMemory
-from memgpt_jax.memory.tokens import TokensMemory
-from memgpt_jax.memory.titans import TitansMemory
 from memgpt_jax.memory.ntm import NTMMemory
+from memgpt_jax.memory.titans import TitansMemory
+from memgpt_jax.memory.tokens import TokensMemory
 
 MEMORIES = {
     "none": (NoMemoryConfig, NoMemory),
     "kv": (KVMemoryConfig, KVMemory),
     "knn": (KNNMemoryConfig, KNNMemory),
-    "compressive": (CompressiveMemoryConfig, CompressiveMemory),
+    "ntm": (NTMMemoryConfig, NTMMemory),
+    "dnc": (DNCMemoryConfig, DNCMemory),
     "memn2n": (MemN2NMemoryConfig, MemN2NMemory),
     "tokens": (TokensMemoryConfig, TokensMemory),
     "associative": (AssociativeMemoryConfig, AssociativeMemory),
+    "compressive": (CompressiveMemoryConfig, CompressiveMemory),
     "titans": (TitansMemoryConfig, TitansMemory),
-    "ntm": (NTMMemoryConfig, NTMMemory),
-    "dnc": (DNCMemoryConfig, DNCMemory),
 }
 """The mechanisms by name. A mechanism of your own becomes `--model.memory NAME` by one more entry."""
 
