@@ -10,6 +10,7 @@ With --interactive, each line that you type is read as what comes next, and answ
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import tyro
 from rich.console import Console
 
@@ -135,9 +136,10 @@ def show_memory(session: Session, console: Console) -> None:
     """One line for each layer with a memory."""
     console.print(f"{session.num_tokens:,} tokens so far", style="dim")
     for layer, stats in enumerate(session.memory()):
-        if stats:
-            text = f"layer {layer}: {stats['occupancy']:.0%} full, {stats['bytes'] / 1e3:,.0f} kB, "
-            console.print(text + f"mean age {stats['age_mean']:.1f} segments", style="dim")
+        numbers = {name: value for name, value in stats.items() if np.ndim(value) == 0}
+        if numbers:
+            text = ", ".join(f"{name.replace('_', ' ')} {value:,.3g}" for name, value in numbers.items())
+            console.print(f"layer {layer}: {text}", style="dim")
 
 
 @one_line_errors(RunError)

@@ -26,7 +26,7 @@ from memgpt_jax.shapes import Array, Float
 
 
 class KVState(NamedTuple):
-    """Bytes per row: M (2 H K itemsize + 13) + (writer_conv - 1) D itemsize, with 4 M more for `least_read`."""
+    """Bytes per row: M (2 H K itemsize + 9) + (writer_conv - 1) D itemsize, with 4 M more for `least_read`."""
 
     entries: Entries
     tail: Float[Array, "B W-1 D"]  # the tokens before the segment that the Writer's convolution still reaches
