@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-from benchmark import BASE, TOKENS, jax_candidate
+from benchmark import BASE, jax_candidate
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
