@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from memgpt_jax import data
+from memgpt_jax import runs as run_folders
 from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config_data import NeedleConfig, TextConfig
 from memgpt_jax.config_memory import KVMemoryConfig
@@ -50,13 +51,13 @@ def script(monkeypatch):
     spec = importlib.util.spec_from_file_location("evaluate_script", EVALUATE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    load = checkpoint.load
+    load = run_folders.load
 
     def load_seed(workdir, step=None):
         saved = load(workdir, step)
         return saved._replace(config=dataclasses.replace(saved.config, seed=int(workdir.name == "copy-1")))
 
-    monkeypatch.setattr(checkpoint, "load", load_seed)
+    monkeypatch.setattr(run_folders, "load", load_seed)
     plotted = []
     monkeypatch.setattr(module, "plot_recall", lambda *words: (plotted.append(words), plot_recall(*words)))
 
@@ -99,7 +100,7 @@ def other_runs(tmp_path, runs, script, monkeypatch):
     saved = checkpoint.load(runs[0])
     changed = {"text": config(text), "needle": config(NeedleConfig(text=text))}
     replace = lambda workdir, step: saved._replace(config=changed[Path(workdir).name])  # noqa: E731
-    monkeypatch.setattr(checkpoint, "load", replace)
+    monkeypatch.setattr(run_folders, "load", replace)
     monkeypatch.setattr(data, "load_saved_tokenizer", lambda path: None)
 
 
