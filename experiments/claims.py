@@ -3,7 +3,10 @@
 A source that is not a paper of others is "ours": a figure of the README or of a config's docstring.
 """
 
+import os
+
 from memgpt_jax.ledger import Case, Claim, at_least, at_most
+from memgpt_jax.memory import MEMORIES
 
 # A smaller `recall`: one layer, whose window of 16 does not reach over the gap of 16. About 15 s for each seed.
 SMALL = ("model.num_layers=1", "data.gap_length=16", "training.steps=200")
@@ -21,6 +24,14 @@ def gate(name: str, expected: float, *overrides: str) -> Case:
     label = " ".join([name, *(word.rpartition(".")[2] for word in overrides)])
     settings = {"overrides": (f"model.memory.gate={name}", *overrides), "change": FAR + SMALL_BATCHES}
     return Case(label=label, config="recall", expected=at_least(expected), **settings)
+
+
+BABI_10K = os.path.join(os.environ.get("MEMGPT_DATA", "../shared/data"), "babi", "en-10k")
+
+
+def babi(task: int, *overrides: str) -> Case:
+    """One of bAbI's tasks with a model of its own, on the publishers' 1,000 test questions."""
+    return Case(label=f"qa{task}", config="babi", overrides=(f"data.tasks={task}", *overrides), expected=at_least(0.95))
 
 
 CLAIMS = (
@@ -134,6 +145,64 @@ CLAIMS = (
                 needles_after=1_000_000,
                 expected=at_most(0.1),
             ),
+        ),
+    ),
+    Claim(
+        name="mechanisms_recall",
+        says="Every mechanism learns to recall pairs from outside of the window, with the settings of `kv`.",
+        source="ours",
+        tier="cpu-long",
+        metric="accuracy",
+        cases=tuple(
+            Case(label=name, config="recall", overrides=(f"model.memory={name}",), expected=at_least(0.95))
+            for name in MEMORIES
+            if name != "none"
+        ),
+    ),
+    Claim(
+        name="delta_overwrites",
+        says="Where keys are rewritten, a fast-weight matrix answers with the last value by the delta rule, and not by "
+        "the linear one, which adds.",
+        source="Schlag et al. 2021, Linear Transformers Are Secretly Fast Weight Programmers",
+        tier="cpu-long",
+        metric="accuracy",
+        order="rises",
+        cases=tuple(
+            Case(
+                label=rule,
+                config="forgetting",
+                overrides=("model.memory=associative", f"model.memory.rule={rule}"),
+            )
+            for rule in ("linear", "delta")
+        ),
+    ),
+    Claim(
+        name="babi",
+        says="bAbI's tasks 1 and 20 with 1,000 questions, 4 and 15 with 10,000: 0.95 or more.",
+        source="Weston et al. 2015, Towards AI-Complete Question Answering",
+        tier="cpu-long",
+        metric="accuracy",
+        cases=(
+            babi(1, "training.steps=400"),
+            babi(20, "training.steps=200"),
+            babi(4, f"data.path={BABI_10K}"),
+            babi(15, f"data.path={BABI_10K}"),
+        ),
+    ),
+    Claim(
+        name="babilong",
+        says="bAbI's task 1 in books, trained on 256 tokens: 0.95 after 4,096 tokens, 0.85 after 32,768.",
+        source="Kuratov et al. 2024, BABILong",
+        tier="cpu-long",
+        metric="accuracy",
+        cases=tuple(
+            Case(
+                label=f"{length:,} tokens",
+                config="babilong",
+                change=(f"training.sequence_length={length}", "evaluation.num_batches=8"),
+                expected=at_least(accuracy),
+            )
+            for length, accuracy in ((4096, 0.95), (32768, 0.85))
         ),
     ),
 )
