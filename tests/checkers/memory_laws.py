@@ -117,6 +117,13 @@ def difference(one, other):
     return float(functools.reduce(max, (np.nan_to_num(gap, nan=np.inf).max(initial=0.0) for gap in gaps), 0.0))
 
 
+def relative_difference(one, other):
+    """`difference` with each array in units of its largest value, if that is above 1: float32 rounds as it grows."""
+    sizes = jax.tree.map(lambda a: max(1.0, float(np.abs(np.asarray(a, np.float64)).max(initial=0.0))), one)
+    shrink = lambda tree: jax.tree.map(lambda a, size: np.asarray(a, np.float64) / size, tree, sizes)  # noqa: E731
+    return difference(shrink(one), shrink(other))
+
+
 def random_inputs(seed, batch, length, breaks=0.15, dtype=np.float32):
     rng = np.random.default_rng(seed)
     return rng.normal(size=(batch, length, WIDTH)).astype(dtype), rng.random((batch, length)) < breaks
