@@ -58,7 +58,7 @@ class AssociativeMemory(ProjectedMemory):
         columns = config.head_dim + config.normalize
         return AssociativeState(
             jnp.zeros((batch_size, config.num_heads, config.memory_size, columns), jnp.float32),
-            self.writer_conv.init_state(batch_size),
+            self.conv.init_state(batch_size),
         )
 
     def fresh(self, batch_size):
@@ -81,7 +81,7 @@ class AssociativeMemory(ProjectedMemory):
         writes = self._writes(x, document, live, state.tail)
         everywhere = jnp.ones((x.shape[0], 1), bool)
         _, matrix = self._run(None, writes, state, jnp.zeros_like(document)[:, None], everywhere)
-        return AssociativeState(matrix, self.writer_conv.next_tail(x, document, state.tail))
+        return AssociativeState(matrix, self.conv.next_tail(x, document, state.tail))
 
     def sequence(self, segments, state):
         """All segments at once, equal to the scan over `segment`: see `fast_weights`."""
@@ -93,7 +93,7 @@ class AssociativeMemory(ProjectedMemory):
         writes = self._writes(line.x, line.document, line.document >= 0, state.tail, stop)
         in_segment = jnp.cumsum(segments.reset, axis=2, dtype=jnp.int32)
         read, matrix = self._run(segments.x, writes, state, in_segment, segments.full, bptt)
-        tail = self.writer_conv.next_tail(line.x, line.document, state.tail, line.written, line.open_document)
+        tail = self.conv.next_tail(line.x, line.document, state.tail, line.written, line.open_document)
         return read, AssociativeState(matrix, tail)
 
     def stats(self, state):
@@ -121,7 +121,7 @@ class AssociativeMemory(ProjectedMemory):
 
     def _writes(self, x, document, exists, tail, stop_every=None) -> Writes:
         """What L tokens write, [B, L, H, ...]; those that do not exist have a gate of 0 and forget nothing."""
-        convolved = self.writer_conv(x, document, tail, stop_every)
+        convolved = self.conv(x, document, tail, stop_every)
         log_keep = None
         if self.config.forget:  # log(1 - sigmoid(y)) = log sigmoid(-y)
             log_keep = jax.nn.log_sigmoid(-self.forget_gate(x.astype(jnp.float32)))

@@ -74,7 +74,7 @@ class CompressiveMemory(AttendedMemory):
             compressed_values=empty(self.compressed_size),
             compressed_count=jnp.zeros(batch_size, jnp.int32),
             usage=jnp.zeros((batch_size, waiting), jnp.float32) if config.compression == "most_used" else None,
-            tail=self.writer_conv.init_state(batch_size),
+            tail=self.conv.init_state(batch_size),
         )
 
     def read(self, x, state, own, counts):
@@ -95,7 +95,7 @@ class CompressiveMemory(AttendedMemory):
         batch, length = live.shape
         document = jnp.where(live, 0, -1)
         keys, values = self.keys_and_values(x, document, state.tail)
-        tail = self.writer_conv.next_tail(x, document, state.tail)
+        tail = self.conv.next_tail(x, document, state.tail)
 
         usage = None if state.usage is None else jnp.zeros((batch, length), jnp.float32)
         old, new = (state.keys, state.values, state.usage), (keys, values, usage)

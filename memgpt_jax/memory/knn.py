@@ -68,7 +68,7 @@ class KNNMemory(AttendedMemory):
             values=jnp.zeros(stored, self.dtype),
             next=jnp.zeros(batch_size, jnp.int32),
             count=jnp.zeros(batch_size, jnp.int32),
-            tail=self.writer_conv.init_state(batch_size),
+            tail=self.conv.init_state(batch_size),
         )
 
     def read(self, x, state, own, counts):
@@ -88,7 +88,7 @@ class KNNMemory(AttendedMemory):
     def write(self, x, state, live):
         document = jnp.where(live, 0, -1)
         keys, values = self.keys_and_values(x, document, state.tail)
-        tail = self.writer_conv.next_tail(x, document, state.tail)
+        tail = self.conv.next_tail(x, document, state.tail)
         number = jnp.where(live, jnp.cumsum(live, axis=1, dtype=jnp.int32) - 1, NEVER)
         end = jnp.sum(live, axis=1, dtype=jnp.int32)
         first = jnp.maximum(-state.count, end - self.config.memory_size)
@@ -114,7 +114,7 @@ class KNNMemory(AttendedMemory):
 
         first, end, begin = (a[:, -1] for a in timeline[1:])
         state = self._restarted(state, jnp.any(segments.reset, axis=(1, 2)), begin)
-        tail = self.writer_conv.next_tail(x, document, state.tail, written, open_document)
+        tail = self.conv.next_tail(x, document, state.tail, written, open_document)
         after = self._store(state, keys, values, timeline.number, first, end)._replace(tail=tail)
         return self._fused(stored, local).reshape(segments.x.shape), after
 

@@ -70,7 +70,7 @@ class KVMemory(AttendedMemory):
             age=jnp.zeros((batch_size, size), jnp.int32),
             read_mass=self._no_mass(batch_size, size),
         )
-        return KVState(entries, self.writer_conv.init_state(batch_size))
+        return KVState(entries, self.conv.init_state(batch_size))
 
     def fresh(self, batch_size):
         state, num = self.init_state(batch_size), self.config.initial_entries
@@ -102,7 +102,7 @@ class KVMemory(AttendedMemory):
         document = jnp.where(live, 0, -1)
         new = self._select(self._entries(x, document, state.tail))
         entries = append(state.entries, new, self.config.evict)
-        return KVState(entries, self.writer_conv.next_tail(x, document, state.tail))
+        return KVState(entries, self.conv.next_tail(x, document, state.tail))
 
     def sequence(self, segments, state):
         """All segments at once, equal to the scan over `segment`: write everything, then read in parallel.
@@ -139,7 +139,7 @@ class KVMemory(AttendedMemory):
         out = map_rows(self._read_row, rows, recompute=False).reshape(batch, num_segments * length, -1)
 
         entries = take(in_play, final.keys)._replace(valid=final.valid, age=final.age)
-        tail = self.writer_conv.next_tail(x, document, state.tail, written, open_document)
+        tail = self.conv.next_tail(x, document, state.tail, written, open_document)
         return self.project_out(out).reshape(segments.x.shape), KVState(_clean(entries), tail)
 
     def _places(self, segments, old, start, new):

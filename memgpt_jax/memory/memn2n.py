@@ -64,7 +64,7 @@ class MemN2NMemory(Memory):
         self.age_encoding = nnx.Param(jnp.zeros((num_maps, config.num_ages, heads, width), jnp.float32))
         if not self.adjacent:
             self.update = nnx.Param(jnp.tile(jnp.eye(width, dtype=jnp.float32), (heads, 1, 1)))
-        self.writer_conv = WriterConv(config.writer_conv, heads * width, self.dtype)
+        self.conv = WriterConv(config.writer_conv, heads * width, self.dtype)
         if config.qk_norm:
             self.log_temperature = nnx.Param(jnp.full(heads, jnp.log(jnp.float32(config.temperature))))
         if config.null_entry:
@@ -77,7 +77,7 @@ class MemN2NMemory(Memory):
             keys=jnp.zeros(stored, self.dtype),
             values=jnp.zeros(stored, self.dtype),
             age=jnp.zeros(stored[:2], jnp.int32),
-            tail=self.writer_conv.init_state(batch_size),
+            tail=self.conv.init_state(batch_size),
         )
 
     def read(self, x, state, own, counts):
@@ -94,7 +94,7 @@ class MemN2NMemory(Memory):
             keys=last(state.keys, keys),
             values=last(state.values, values),
             age=last(older, valid.astype(jnp.int32)),
-            tail=self.writer_conv.next_tail(embedded, document, state.tail),
+            tail=self.conv.next_tail(embedded, document, state.tail),
         )
 
     def sequence(self, segments, state):
@@ -149,7 +149,7 @@ class MemN2NMemory(Memory):
             keys=jnp.where(is_open[..., None, None], kept["keys"], 0),
             values=jnp.where(is_open[..., None, None], kept["values"], 0),
             age=jnp.where(is_open, jnp.minimum(num_full - kept["written"], OLDEST_AGE), 0),
-            tail=self.writer_conv.next_tail(embedded, document, state.tail, num_written, open_document),
+            tail=self.conv.next_tail(embedded, document, state.tail, num_written, open_document),
         )
 
     def stats(self, state):
@@ -170,7 +170,7 @@ class MemN2NMemory(Memory):
 
     def _convolved(self, embedded, document, tail):
         stop = None if self.config.bptt_segments is None else self.segment_length
-        return self.writer_conv(embedded, document, tail, stop)
+        return self.conv(embedded, document, tail, stop)
 
     def _entries(self, embedded, convolved, live):
         """z and y [B, N, H, K] of a segment's live tokens, and which of the N entries there are [B, N]."""

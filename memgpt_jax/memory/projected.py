@@ -41,7 +41,7 @@ class ProjectedMemory(Memory):
         self.key.kernel[...] = jnp.copy(self.query.kernel[...])
         self.value = project(d_model, values)
         self.output = project(values, d_model, use_bias=False)
-        self.writer_conv = WriterConv(config.writer_conv, d_model, self.dtype)
+        self.conv = WriterConv(config.writer_conv, d_model, self.dtype)
 
     def heads(self, x: Float[Array, "*b HK"]) -> Float[Array, "*b H K"]:
         """Heads apart."""
@@ -77,7 +77,7 @@ class AttendedMemory(ProjectedMemory):
     ) -> tuple[Float[Array, "B L H K"], Float[Array, "B L H K"]]:
         """One entry for each token; the W - 1 tokens before them (of document 0) are in `tail`."""
         stop = None if self.config.bptt_segments is None else self.segment_length
-        convolved = self.writer_conv(x, document, tail, stop)
+        convolved = self.conv(x, document, tail, stop)
         return self.unit(self.heads(self.key(convolved))).astype(self.dtype), self.heads(self.value(x))
 
     def unit(self, x: Float[Array, "*b K"]) -> Float[Array, "*b K"]:

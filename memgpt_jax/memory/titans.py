@@ -61,7 +61,7 @@ class TitansMemory(ProjectedMemory):
             shape = (batch_size, self.config.num_heads)
             return tuple(jnp.zeros((*shape, *weight.shape[1:]), jnp.float32) for weight in self.initial_weights)
 
-        return TitansState(zeros(), zeros(), self.writer_conv.init_state(batch_size))
+        return TitansState(zeros(), zeros(), self.conv.init_state(batch_size))
 
     def fresh(self, batch_size):
         state = self.init_state(batch_size)
@@ -78,7 +78,7 @@ class TitansMemory(ProjectedMemory):
         pairs = self._pairs(x, document, live, state.tail)
         whole = jnp.ones((batch, 1), bool)
         _, weights, momentum = self._run(None, pairs, state, jnp.zeros((batch, 1, length), bool), whole)
-        return TitansState(weights, momentum, self.writer_conv.next_tail(x, document, state.tail))
+        return TitansState(weights, momentum, self.conv.next_tail(x, document, state.tail))
 
     def sequence(self, segments, state):
         """Equal to the scan over `segment`: only what depends on the weights is left to a scan."""
@@ -89,7 +89,7 @@ class TitansMemory(ProjectedMemory):
             state = state._replace(tail=jax.lax.stop_gradient(state.tail))
         pairs = self._pairs(x, document, live, state.tail, None if bptt is None else (bptt + 1) * self.segment_length)
         read, weights, momentum = self._run(x, pairs, state, begun, segments.full, bptt)
-        tail = self.writer_conv.next_tail(x, document, state.tail, written, open_document)
+        tail = self.conv.next_tail(x, document, state.tail, written, open_document)
         return read.reshape(segments.x.shape), TitansState(weights, momentum, tail)
 
     def stats(self, state):
@@ -106,7 +106,7 @@ class TitansMemory(ProjectedMemory):
         """What L tokens teach, [B, L, H, ...]; those that are not live teach nothing."""
         precise, live = x.astype(jnp.float32), live[..., None]
         return Pairs(
-            keys=self._unit(self.key(self.writer_conv(x, document, tail, stop_every))),
+            keys=self._unit(self.key(self.conv(x, document, tail, stop_every))),
             values=self.heads(self.value(x)).astype(jnp.float32),
             rate=jnp.where(live, self.config.inner_rate * jax.nn.sigmoid(self.rate_gate(precise)), 0),
             log_inertia=jnp.where(live, jax.nn.log_sigmoid(self.inertia_gate(precise)), 0),

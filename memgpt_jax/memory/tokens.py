@@ -61,7 +61,7 @@ class TokensMemory(Memory):
         self.key.kernel[...] = jnp.copy(self.update.kernel[...].T)
         if config.writer_conv > 1:
             self.token_value.kernel[...] = self.token_value.kernel[...].at[d_model:].set(self.query.kernel[...])
-        self.writer_conv = WriterConv(config.writer_conv, d_model, self.dtype)
+        self.conv = WriterConv(config.writer_conv, d_model, self.dtype)
         if config.update == "fixed":
             self.update_gate = nnx.Param(jnp.full(d_model, jnp.float32(config.keep_bias)))  # b_g
         elif config.update == "lstm":
@@ -77,7 +77,7 @@ class TokensMemory(Memory):
     def init_state(self, batch_size):
         return TokensState(
             jnp.zeros((batch_size, self.config.memory_size, self.d_model), jnp.float32),
-            self.writer_conv.init_state(batch_size),
+            self.conv.init_state(batch_size),
         )
 
     def fresh(self, batch_size):
@@ -90,7 +90,7 @@ class TokensMemory(Memory):
     def write(self, x, state, live):
         document = jnp.where(live, 0, -1)
         states = self._rewrite(state.states, *self._written(x, document, state.tail), live)
-        return TokensState(states, self.writer_conv.next_tail(x, document, state.tail))
+        return TokensState(states, self.conv.next_tail(x, document, state.tail))
 
     def sequence(self, segments, state):
         """Equal to the scan over `segment`, of which only the rewriting of states is left in the scan.
@@ -130,7 +130,7 @@ class TokensMemory(Memory):
             return jnp.where(after_reset[..., None], of_fresh, read)
 
         read = jax.lax.cond(jnp.any(segments.reset), with_fresh, lambda read: read, read)
-        tail = self.writer_conv.next_tail(x, document, state.tail, num_written, open_document)
+        tail = self.conv.next_tail(x, document, state.tail, num_written, open_document)
         return read, TokensState(final, tail)
 
     def stats(self, state):
@@ -171,7 +171,7 @@ class TokensMemory(Memory):
         """What L tokens offer to the states: keys and values [B, L, H, K]."""
         bptt = self.config.bptt_segments
         stop = None if bptt is None else (bptt + 1) * self.segment_length  # where `Memory.scan` cuts the tail
-        convolved = self.writer_conv(x, document, tail, stop)
+        convolved = self.conv(x, document, tail, stop)
         both = x if self.config.writer_conv == 1 else jnp.concatenate([x, convolved], axis=-1)
         return self._unit(self.token_key(convolved)), self._heads(self.token_value(both))
 
