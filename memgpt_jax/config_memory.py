@@ -58,15 +58,43 @@ class SizedMemoryConfig(MemoryConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KVMemoryConfig(SizedMemoryConfig):
-    """MemGPT's memory: gated key-value entries, appended a segment at a time and read by attention."""
+class ProjectedMemoryConfig(SizedMemoryConfig):
+    """Base of those that project tokens to keys and values, in heads."""
 
-    memory_size: int = 1024
-    """Entries M that each layer keeps for each row. 0: nothing is ever stored."""
     num_heads: int = 1
     """Heads with which the Reader attends; each entry holds one key and one value for each head."""
     head_dim: int = 64
     """Width of a key and of a value, per head."""
+    writer_conv: int = 3
+    """Kernel size of the causal depthwise convolution in front of the Writer's keys; 1: none."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.num_heads >= 1, f"num_heads must be at least 1, got {self.num_heads}")
+        check(self.head_dim >= 1, f"head_dim must be at least 1, got {self.head_dim}")
+        check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttendedMemoryConfig(ProjectedMemoryConfig):
+    """Base of those that read keys and values by attention."""
+
+    qk_norm: bool = True
+    """Normalise queries and keys to unit length, with one learned temperature per head."""
+    temperature: float = 10.0
+    """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KVMemoryConfig(AttendedMemoryConfig):
+    """MemGPT's memory: gated key-value entries, appended a segment at a time and read by attention."""
+
+    memory_size: int = 1024
+    """Entries M that each layer keeps for each row. 0: nothing is ever stored."""
     gate: Gate = "log_bias"
     """What the write gate g does to an entry: `log_bias` adds log g to its read logit, `scale` stores (g k, g v),
     `scale_value` stores (k, g v), `none` stores (k, v)."""
@@ -86,26 +114,16 @@ class KVMemoryConfig(SizedMemoryConfig):
     """Add an always visible entry with a learned key and the value 0, so that "nothing relevant" can be read."""
     visibility: Visibility = "segment"
     """What a token reads: entries of earlier `segment`s, or also each earlier `token` of its own, itself included."""
-    writer_conv: int = 3
-    """Kernel size of the causal depthwise convolution in front of the Writer's keys; 1: none."""
-    qk_norm: bool = True
-    """Normalise queries and keys to unit length, with one learned temperature per head."""
-    temperature: float = 10.0
-    """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
     recency_bias: bool = False
     """Subtract a learned multiple (per head, at least 0) of log(1 + age in segments) from an entry's logit."""
 
     def __post_init__(self):
         super().__post_init__()
-        check(self.num_heads >= 1, f"num_heads must be at least 1, got {self.num_heads}")
-        check(self.head_dim >= 1, f"head_dim must be at least 1, got {self.head_dim}")
         check(self.select_size >= 1, f"select_size must be at least 1, got {self.select_size}")
         check(
             0 <= self.initial_entries <= self.memory_size,
             f"initial_entries must be between 0 and memory_size={self.memory_size}, got {self.initial_entries}",
         )
-        check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")
-        check(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
 
     def check_model(self, model):
         check(
@@ -115,30 +133,7 @@ class KVMemoryConfig(SizedMemoryConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProjectedMemoryConfig(SizedMemoryConfig):
-    """Base of mechanisms that store projected keys and values, and read them by attention."""
-
-    num_heads: int = 1
-    """Heads with which the Reader attends; each entry holds one key and one value for each head."""
-    head_dim: int = 64
-    """Width of a key and of a value, per head."""
-    writer_conv: int = 3
-    """Kernel size of the causal depthwise convolution in front of the Writer's keys; 1: none."""
-    qk_norm: bool = True
-    """Normalise queries and keys to unit length, with one learned temperature per head."""
-    temperature: float = 20.0
-    """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        check(self.num_heads >= 1, f"num_heads must be at least 1, got {self.num_heads}")
-        check(self.head_dim >= 1, f"head_dim must be at least 1, got {self.head_dim}")
-        check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")
-        check(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class KNNMemoryConfig(ProjectedMemoryConfig):
+class KNNMemoryConfig(AttendedMemoryConfig):
     """A very large store of keys and values, of which each token reads the few that match it best."""
 
     memory_size: int = 4096
@@ -152,6 +147,8 @@ class KNNMemoryConfig(ProjectedMemoryConfig):
     """Expected share of the best `top_k` entries that an `approximate` search finds; above 0 and below 1."""
     gate_bias: float = 0.0
     """Initial bias b of each head's gate g = sigmoid(b) between the store (g) and the token's own segment (1 - g)."""
+    temperature: float = 20.0
+    """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -160,7 +157,7 @@ class KNNMemoryConfig(ProjectedMemoryConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressiveMemoryConfig(ProjectedMemoryConfig):
+class CompressiveMemoryConfig(AttendedMemoryConfig):
     """A memory of recent entries, which are compressed into an older, longer one when they leave it."""
 
     memory_size: int = 512
@@ -173,6 +170,8 @@ class CompressiveMemoryConfig(ProjectedMemoryConfig):
     compression: Compression = "conv"
     """How: their `mean`, the `max` of each channel, a learned `conv`olution of width and stride c (which starts as the
     mean), or the `most_used` one: that which received most attention."""
+    temperature: float = 20.0
+    """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -190,7 +189,7 @@ class CompressiveMemoryConfig(ProjectedMemoryConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemN2NMemoryConfig(SizedMemoryConfig):
+class MemN2NMemoryConfig(AttendedMemoryConfig):
     """End-to-end memory network: the newest entries, read in several hops."""
 
     memory_size: int = 1024
@@ -202,32 +201,19 @@ class MemN2NMemoryConfig(SizedMemoryConfig):
     tying: MemN2NTying = "adjacent"
     """Which maps hops share: `adjacent`, the output map of one is the input map of the next; `layerwise`, all hops have
     the same two, and a learned map updates the question between them."""
-    num_heads: int = 1
-    """Heads, each a memory network of its own."""
-    head_dim: int = 64
-    """Width of a stored vector and of a question, per head."""
     num_ages: int = 16
     """Ages, counted in segments, that have a temporal encoding of their own; older entries share the last. 0: none."""
     null_entry: bool = True
     """Add an always visible entry with a learned key and the value 0, so that a hop can leave the question as it is."""
-    writer_conv: int = 3
-    """Kernel size of the causal depthwise convolution over embedded tokens in front of the keys; 1: none."""
-    qk_norm: bool = True
-    """Normalise the question of each hop and the stored keys to unit length, with one learned temperature per head."""
-    temperature: float = 10.0
-    """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("num_hops", "num_heads", "head_dim"):
-            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(self.num_hops >= 1, f"num_hops must be at least 1, got {self.num_hops}")
         check(self.num_ages >= 0, f"num_ages must be at least 0, got {self.num_ages}")
-        check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")
-        check(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokensMemoryConfig(SizedMemoryConfig):
+class TokensMemoryConfig(AttendedMemoryConfig):
     """Recurrent state vectors, read and rewritten by cross-attention."""
 
     memory_size: int = 64
@@ -241,23 +227,10 @@ class TokensMemoryConfig(SizedMemoryConfig):
     `fixed` gate per channel, or `replace`d by it."""
     keep_bias: float = 3.0
     """Initial bias b_f of the forget gate, or b_g of the fixed one: how much of a state a segment leaves in place."""
-    writer_conv: int = 3
-    """Kernel size of the causal depthwise convolution in front of what the tokens offer to the states; 1: none."""
-    qk_norm: bool = True
-    """Normalise queries and keys to unit length, with one learned temperature per head, for reading and for writing."""
-    temperature: float = 10.0
-    """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        check(self.num_heads >= 1, f"num_heads must be at least 1, got {self.num_heads}")
-        check(self.head_dim >= 1, f"head_dim must be at least 1, got {self.head_dim}")
-        check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")
-        check(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AssociativeMemoryConfig(SizedMemoryConfig):
+class AssociativeMemoryConfig(ProjectedMemoryConfig):
     """Fast weights: a matrix per head that holds outer products of keys and values, with a linear or a delta rule."""
 
     memory_size: int = 64
@@ -284,15 +257,11 @@ class AssociativeMemoryConfig(SizedMemoryConfig):
     """Trainable pairs that a fresh matrix holds."""
     visibility: Visibility = "segment"
     """What a token reads: what earlier `segment`s wrote, or also each earlier `token` of its own, itself included."""
-    writer_conv: int = 3
-    """Kernel size of the causal depthwise convolution in front of the Writer's keys; 1: none."""
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("memory_size", "num_heads", "head_dim"):
-            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(self.memory_size >= 1, f"memory_size must be at least 1, got {self.memory_size}")
         check(self.initial_entries >= 0, f"initial_entries must be at least 0, got {self.initial_entries}")
-        check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")
         check(
             not self.normalize or (self.rule == "linear" and self.feature_map != "none"),
             "normalize=True needs rule='linear' and feature_map='elu' or 'dpfp', whose features are positive, got "
@@ -301,7 +270,7 @@ class AssociativeMemoryConfig(SizedMemoryConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TitansMemoryConfig(SizedMemoryConfig):
+class TitansMemoryConfig(ProjectedMemoryConfig):
     """Titans: a small network per head whose weights are trained on what is written, by surprise with momentum."""
 
     memory_size: int = 64
@@ -322,15 +291,12 @@ class TitansMemoryConfig(SizedMemoryConfig):
     """Initial bias of eta, the share of the momentum that each token lets stand."""
     forget_bias: float = -5.0
     """Initial bias of alpha, the share of the weights that each token forgets."""
-    writer_conv: int = 3
-    """Kernel size of the causal depthwise convolution in front of the Writer's keys; 1: none."""
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("memory_size", "num_heads", "head_dim", "num_layers", "chunk_length"):
+        for name in ("memory_size", "num_layers", "chunk_length"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         check(self.inner_rate > 0, f"inner_rate must be positive, got {self.inner_rate}")
-        check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")
 
 
 @dataclass(frozen=True, kw_only=True)

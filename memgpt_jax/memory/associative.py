@@ -1,5 +1,6 @@
 """Fast weights: an associative matrix that every token writes an outer product of its key and value into."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -7,9 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config_memory import AssociativeMemoryConfig
-from memgpt_jax.memory.base import Memory
-from memgpt_jax.memory.writer_conv import WriterConv
-from memgpt_jax.ops import Writes, fast_weights, flat_dot_general, unit_features
+from memgpt_jax.memory.base import in_line, linear
+from memgpt_jax.memory.projected import ProjectedMemory
+from memgpt_jax.ops import Writes, fast_weights, unit_features
 from memgpt_jax.shapes import Array, Float, Float32
 
 
@@ -20,7 +21,7 @@ class AssociativeState(NamedTuple):
     tail: Float[Array, "B W-1 D"]  # the tokens before the segment that the Writer's convolution still reaches
 
 
-class AssociativeMemory(Memory):
+class AssociativeMemory(ProjectedMemory):
     """Associative matrix A [M, K] per head, with phi(.) [M] of unit length and M = `memory_size`.
 
         Reader   r = W_o A^T phi(W_q x),   with `normalize` A^T phi / (z . phi)
@@ -37,27 +38,16 @@ class AssociativeMemory(Memory):
     """
 
     def __init__(self, config: AssociativeMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
-        super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
         heads, width = config.num_heads, config.head_dim
         key_width = width if config.feature_map == "dpfp" else config.memory_size
-        normal = jax.nn.initializers.normal
-
-        def linear(d_in, d_out, **options):
-            options = {"dtype": self.dtype, "dot_general": flat_dot_general, "rngs": rngs} | options
-            return nnx.Linear(d_in, d_out, kernel_init=normal(d_in**-0.5), **options)
-
-        def gate(bias):
-            return linear(d_model, heads, dtype=jnp.float32, bias_init=jax.nn.initializers.constant(bias))
-
-        self.query = linear(d_model, heads * key_width, use_bias=False)
-        self.key = linear(d_model, heads * key_width)
-        self.key.kernel[...] = jnp.copy(self.query.kernel[...])  # as in `KVMemory`: a key is found from the first step
-        self.value = linear(d_model, heads * width)
-        self.output = linear(heads * width, d_model, use_bias=False)
-        self.write_gate = gate(config.gate_bias)
+        super().__init__(
+            config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs, key_width=key_width
+        )
+        normal, constant = jax.nn.initializers.normal, jax.nn.initializers.constant
+        gate = partial(linear, d_model, heads, dtype=jnp.float32, rngs=rngs)
+        self.write_gate = gate(bias_init=constant(config.gate_bias))
         if config.forget:
-            self.forget_gate = gate(config.forget_bias)
-        self.writer_conv = WriterConv(config.writer_conv, d_model)
+            self.forget_gate = gate(bias_init=constant(config.forget_bias))
         if config.initial_entries:
             shape = (config.initial_entries, heads)
             self.initial_keys = nnx.Param(normal(key_width**-0.5)(rngs.params(), (*shape, key_width)))
@@ -68,7 +58,7 @@ class AssociativeMemory(Memory):
         columns = config.head_dim + config.normalize
         return AssociativeState(
             jnp.zeros((batch_size, config.num_heads, config.memory_size, columns), jnp.float32),
-            self.writer_conv.init_state(batch_size, self.d_model, self.dtype),
+            self.conv.init_state(batch_size),
         )
 
     def fresh(self, batch_size):
@@ -91,24 +81,19 @@ class AssociativeMemory(Memory):
         writes = self._writes(x, document, live, state.tail)
         everywhere = jnp.ones((x.shape[0], 1), bool)
         _, matrix = self._run(None, writes, state, jnp.zeros_like(document)[:, None], everywhere)
-        length = jnp.full(x.shape[0], x.shape[1], jnp.int32)
-        return AssociativeState(matrix, self.writer_conv.next_tail(x, document, state.tail, length, 0 * length))
+        return AssociativeState(matrix, self.conv.next_tail(x, document, state.tail))
 
     def sequence(self, segments, state):
         """All segments at once, equal to the scan over `segment`: see `fast_weights`."""
-        batch, num_segments, length, width = segments.x.shape
-        x, exists, reset = (a.reshape(batch, -1, *a.shape[3:]) for a in (segments.x, segments.exists, segments.reset))
-        began = jnp.cumsum(reset, axis=1, dtype=jnp.int32)
-        document = jnp.where(exists, began, -1)
+        line = in_line(segments)
         bptt = self.config.bptt_segments
-        stop = None if bptt is None else (bptt + 1) * length
+        stop = None if bptt is None else (bptt + 1) * self.segment_length
         if bptt is not None:
             state = state._replace(tail=jax.lax.stop_gradient(state.tail))
-        writes = self._writes(x, document, exists, state.tail, stop)
+        writes = self._writes(line.x, line.document, line.document >= 0, state.tail, stop)
         in_segment = jnp.cumsum(segments.reset, axis=2, dtype=jnp.int32)
         read, matrix = self._run(segments.x, writes, state, in_segment, segments.full, bptt)
-        written = jnp.sum(segments.full, axis=1, dtype=jnp.int32) * length
-        tail = self.writer_conv.next_tail(x, document, state.tail, written, began[:, -1])
+        tail = self.conv.next_tail(line.x, line.document, state.tail, line.written, line.open_document)
         return read, AssociativeState(matrix, tail)
 
     def stats(self, state):
@@ -117,9 +102,7 @@ class AssociativeMemory(Memory):
         return {"matrix_norm_mean": jnp.mean(norms), "matrix_norm_max": jnp.max(norms)} | super().stats(state)
 
     def _features(self, x) -> Float32[Array, "B L H M"]:
-        heads = self.config.num_heads
-        x = x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
-        return unit_features(x, self.config.feature_map, self.config.memory_size)
+        return unit_features(self.heads(x), self.config.feature_map, self.config.memory_size)
 
     def _values(self, values) -> Float32[Array, "... K"]:
         """With `normalize`, a 1 behind each value: what it becomes in the matrix is z."""
@@ -138,15 +121,14 @@ class AssociativeMemory(Memory):
 
     def _writes(self, x, document, exists, tail, stop_every=None) -> Writes:
         """What L tokens write, [B, L, H, ...]; those that do not exist have a gate of 0 and forget nothing."""
-        convolved = self.writer_conv(x, document, tail, stop_every)
-        values = self.value(x)
+        convolved = self.conv(x, document, tail, stop_every)
         log_keep = None
         if self.config.forget:  # log(1 - sigmoid(y)) = log sigmoid(-y)
             log_keep = jax.nn.log_sigmoid(-self.forget_gate(x.astype(jnp.float32)))
             log_keep = jnp.where(exists[..., None], log_keep, 0)
         return Writes(
             keys=self._features(self.key(convolved)),
-            values=self._values(values.reshape(*values.shape[:-1], self.config.num_heads, -1)),
+            values=self._values(self.heads(self.value(x))),
             gate=jnp.where(exists[..., None], jax.nn.sigmoid(self.write_gate(x.astype(jnp.float32))), 0),
             log_keep=log_keep,
         )
@@ -183,7 +165,7 @@ class AssociativeMemory(Memory):
         return read, matrix.reshape(state.matrix.shape)
 
     def _output(self, read: Float32[Array, "B L H K"]):
-        """Normalised where configured, heads joined, projected to the stream."""
+        """Normalised where configured, projected to the stream."""
         if self.config.normalize:
             read = read[..., :-1] / (read[..., -1:] + jnp.float32(1e-6))
-        return self.output(read.reshape(*read.shape[:2], -1).astype(self.dtype))
+        return self.project_out(read)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config_memory import MemoryConfig
+from memgpt_jax.ops import flat_dot_general
 from memgpt_jax.shapes import Array, Bool, Float, Int32
 
 State = Any  # a pytree of arrays of fixed shapes, each with the batch axis first
@@ -45,10 +46,38 @@ def whole_segment(
     return Segment(x, reset, valid, valid, jnp.ones(batch, bool))
 
 
-def where_rows(condition: Bool[Array, "B"], yes: State, no: State) -> State:
-    """`yes` in the rows where the condition holds, else `no`."""
-    pick = lambda a, b: jnp.where(condition.reshape(-1, *(1,) * (a.ndim - 1)), a, b)  # noqa: E731
+class Line(NamedTuple):
+    """The tokens of all S segments of a call in one line, L = S T, and what follows for them from time alone."""
+
+    x: Float[Array, "B L D"]
+    document: Int32[Array, "B L"]  # counts the resets up to the token; 0: the one that was open before; -1: no token
+    live: Bool[Array, "B L"]  # of the document that is open at the end of the token's own segment
+    open_document: Int32[Array, "B 1"]  # the number of the one that is open after the call
+    written: Int32[Array, "B 1"]  # tokens in full segments: the first ones
+
+
+def in_line(segments: Segment) -> Line:
+    """The `Line` of a `Segment` whose arrays have an S axis after the batch axis."""
+    batch, _, length, _ = segments.x.shape
+    x, reset, exists = (a.reshape(batch, -1, *a.shape[3:]) for a in (segments.x, segments.reset, segments.exists))
+    document = jnp.cumsum(reset, axis=1, dtype=jnp.int32)
+    at_end = jnp.repeat(document[:, length - 1 :: length], length, axis=1)
+    written = jnp.sum(segments.full, axis=1, keepdims=True, dtype=jnp.int32) * length
+    return Line(x, jnp.where(exists, document, -1), exists & (document == at_end), document[:, -1:], written)
+
+
+def where_rows(condition: Bool[Array, "*b"], yes: State, no: State) -> State:
+    """`yes` in the rows (or entries: leading axes) where the condition holds, else `no`."""
+    pick = lambda a, b: jnp.where(condition.reshape(*condition.shape, *(1,) * (a.ndim - condition.ndim)), a, b)  # noqa: E731
     return jax.tree.map(pick, yes, no)
+
+
+def linear(d_in: int, d_out: int, *, dtype, rngs: nnx.Rngs, **options) -> nnx.Linear:
+    """A dense layer that starts with the variance of its input."""
+    kernel_init = jax.nn.initializers.normal(d_in**-0.5)
+    return nnx.Linear(
+        d_in, d_out, kernel_init=kernel_init, dtype=dtype, dot_general=flat_dot_general, rngs=rngs, **options
+    )
 
 
 class Memory(nnx.Module):

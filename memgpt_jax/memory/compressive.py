@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config_memory import CompressiveMemoryConfig
-from memgpt_jax.memory.projected import ProjectedMemory
+from memgpt_jax.memory.base import where_rows
+from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops import Source, compress, map_rows, most_used, read, read_mass, take
 from memgpt_jax.shapes import Array, Float, Float32, Int32
 
@@ -30,7 +31,7 @@ class CompressiveState(NamedTuple):
     tail: Float[Array, "B W-1 D"]  # the tokens before the segment that the Writer's convolution still reaches
 
 
-class CompressiveMemory(ProjectedMemory):
+class CompressiveMemory(AttendedMemory):
     """Compressive Transformer memory (Rae et al., 2020, section 3), of keys and values instead of activations.
 
         q_t = a unit(W_q x_t),   k_t = unit(W_k conv(x)_t + b_k),   v_t = W_v x_t + b_v           [H, K] each
@@ -73,7 +74,7 @@ class CompressiveMemory(ProjectedMemory):
             compressed_values=empty(self.compressed_size),
             compressed_count=jnp.zeros(batch_size, jnp.int32),
             usage=jnp.zeros((batch_size, waiting), jnp.float32) if config.compression == "most_used" else None,
-            tail=self.empty_tail(batch_size),
+            tail=self.conv.init_state(batch_size),
         )
 
     def read(self, x, state, own, counts):
@@ -94,8 +95,7 @@ class CompressiveMemory(ProjectedMemory):
         batch, length = live.shape
         document = jnp.where(live, 0, -1)
         keys, values = self.keys_and_values(x, document, state.tail)
-        everything = jnp.full(batch, length, jnp.int32)
-        tail = self.next_tail(x, document, state.tail, everything, jnp.zeros_like(everything))
+        tail = self.conv.next_tail(x, document, state.tail)
 
         usage = None if state.usage is None else jnp.zeros((batch, length), jnp.float32)
         old, new = (state.keys, state.values, state.usage), (keys, values, usage)
@@ -172,9 +172,5 @@ def _taken(entries, count):
 
 def _clean(entries, count):
     """Zeros where there is no entry, so that equal memories are equal arrays."""
-
-    def one(x):
-        taken = _taken(x, count)
-        return jnp.where(taken.reshape(*taken.shape, *(1,) * (x.ndim - 2)), x, jnp.zeros_like(x))
-
-    return jax.tree.map(one, entries)
+    taken = _taken(jax.tree.leaves(entries)[0], count)
+    return where_rows(taken, entries, jax.tree.map(jnp.zeros_like, entries))

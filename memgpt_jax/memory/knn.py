@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config_memory import KNNMemoryConfig
-from memgpt_jax.memory.base import Own, where_rows
-from memgpt_jax.memory.projected import ProjectedMemory, own_visible
+from memgpt_jax.memory.base import Own, in_line, where_rows
+from memgpt_jax.memory.projected import AttendedMemory, own_visible
 from memgpt_jax.ops import Source, map_rows, nearest, read, read_chosen
 from memgpt_jax.shapes import Array, Float, Int32
 
@@ -38,7 +38,7 @@ class Timeline(NamedTuple):
 NEVER = 2**30
 
 
-class KNNMemory(ProjectedMemory):
+class KNNMemory(AttendedMemory):
     """Memorizing Transformer memory (Wu et al., 2022, section 3): top-k attention into a store, gated with a local one.
 
         q_t = c unit(W_q x_t),   k_t = unit(W_k conv(x)_t + b_k),   v_t = W_v x_t + b_v                 [H, K] each
@@ -68,7 +68,7 @@ class KNNMemory(ProjectedMemory):
             values=jnp.zeros(stored, self.dtype),
             next=jnp.zeros(batch_size, jnp.int32),
             count=jnp.zeros(batch_size, jnp.int32),
-            tail=self.empty_tail(batch_size),
+            tail=self.conv.init_state(batch_size),
         )
 
     def read(self, x, state, own, counts):
@@ -88,8 +88,7 @@ class KNNMemory(ProjectedMemory):
     def write(self, x, state, live):
         document = jnp.where(live, 0, -1)
         keys, values = self.keys_and_values(x, document, state.tail)
-        everything = jnp.full(x.shape[0], x.shape[1], jnp.int32)
-        tail = self.next_tail(x, document, state.tail, everything, jnp.zeros_like(everything))
+        tail = self.conv.next_tail(x, document, state.tail)
         number = jnp.where(live, jnp.cumsum(live, axis=1, dtype=jnp.int32) - 1, NEVER)
         end = jnp.sum(live, axis=1, dtype=jnp.int32)
         first = jnp.maximum(-state.count, end - self.config.memory_size)
@@ -101,24 +100,21 @@ class KNNMemory(ProjectedMemory):
         With the store laid out in the order of writing and the new entries behind it, each segment searches a range.
         """
         state = jax.lax.stop_gradient(state)
-        batch, num_segments, length, width = segments.x.shape
-        x = segments.x.reshape(batch, num_segments * length, width)
-        resets = jnp.cumsum(segments.reset.reshape(batch, -1), axis=1, dtype=jnp.int32)
-        document = jnp.where(segments.exists.reshape(batch, -1), resets, -1)
+        batch, num_segments, length, _ = segments.x.shape
+        x, document, live, open_document, written = in_line(segments)
         query, (keys, values) = self.queries(x), self.keys_and_values(x, document, state.tail)
 
         as_segments = lambda a: a.reshape(batch * num_segments, length, *a.shape[2:])  # noqa: E731
         rows = [as_segments(a) for a in (query, keys, values, document)]
         local = map_rows(_read_local_row, rows).reshape(query.shape)
-        timeline, stored = self._timeline(segments, state.count), jnp.zeros_like(local)
+        timeline, stored = self._timeline(segments, live, state.count), jnp.zeros_like(local)
         if self.config.memory_size:
             before_reset = jnp.cumsum(segments.reset, axis=2, dtype=jnp.int32).reshape(batch, -1) == 0
             stored = self._read_store(query, keys, values, state, timeline, before_reset)
 
         first, end, begin = (a[:, -1] for a in timeline[1:])
         state = self._restarted(state, jnp.any(segments.reset, axis=(1, 2)), begin)
-        written = jnp.sum(segments.full, axis=1, dtype=jnp.int32) * length
-        tail = self.next_tail(x, document, state.tail, written, resets[:, -1])
+        tail = self.conv.next_tail(x, document, state.tail, written, open_document)
         after = self._store(state, keys, values, timeline.number, first, end)._replace(tail=tail)
         return self._fused(stored, local).reshape(segments.x.shape), after
 
@@ -144,15 +140,13 @@ class KNNMemory(ProjectedMemory):
             recall_target=config.recall_target if config.search == "approximate" else None,
         )
 
-    def _timeline(self, segments, count) -> Timeline:
-        batch, num_segments, length = segments.reset.shape
-        resets = jnp.cumsum(segments.reset, axis=2, dtype=jnp.int32)  # within the segment
-        live = segments.exists & (resets == resets[:, :, -1:]) & segments.full[..., None]
-        flat = live.reshape(batch, num_segments * length)
+    def _timeline(self, segments, live, count) -> Timeline:
+        live = live.reshape(segments.reset.shape) & segments.full[..., None]
+        flat = live.reshape(live.shape[0], -1)
         number = jnp.where(flat, jnp.cumsum(flat, axis=1, dtype=jnp.int32) - 1, NEVER)
         per_segment = jnp.sum(live, axis=2, dtype=jnp.int32)
         end = jnp.pad(jnp.cumsum(per_segment, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
-        begin = jnp.where(resets[:, :, -1] > 0, end[:, :-1], -count[:, None])
+        begin = jnp.where(jnp.any(segments.reset, axis=2), end[:, :-1], -count[:, None])
         begin = jax.lax.cummax(jnp.concatenate([-count[:, None], begin], axis=1), axis=1)
         return Timeline(number, jnp.maximum(begin, end - self.config.memory_size), end, begin)
 

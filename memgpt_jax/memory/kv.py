@@ -1,6 +1,5 @@
 """MemGPT's memory: gated key-value entries, appended a segment at a time and read by attention."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -8,13 +7,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config_memory import KVMemoryConfig
-from memgpt_jax.memory.base import Memory, Own, where_rows
+from memgpt_jax.memory.base import Own, in_line, linear, where_rows
+from memgpt_jax.memory.projected import AttendedMemory, own_visible
 from memgpt_jax.ops import (
     Entries,
     Source,
     append,
-    causal_conv,
-    flat_dot_general,
     map_rows,
     pool_entries,
     read,
@@ -32,7 +30,7 @@ class KVState(NamedTuple):
     tail: Float[Array, "B W-1 D"]  # the tokens before the segment that the Writer's convolution still reaches
 
 
-class KVMemory(Memory):
+class KVMemory(AttendedMemory):
     """Gated append key-value memory.
 
         Reader   r = W_o sum_i softmax_i(t_h q . k_i + [log g_i]) v_i,                q = W_q x
@@ -46,27 +44,9 @@ class KVMemory(Memory):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
         heads, width = config.num_heads, config.head_dim
         normal = jax.nn.initializers.normal
-
-        def linear(d_in, d_out, **options):
-            options = {"dtype": self.dtype, "dot_general": flat_dot_general, "rngs": rngs} | options
-            return nnx.Linear(d_in, d_out, kernel_init=normal(d_in**-0.5), **options)
-
-        self.query = linear(d_model, heads * width, use_bias=False)
-        self.key = linear(d_model, heads * width)
-        # Keys start in the space of queries, and the convolution as a shift by one token: from the first step, a token
-        # reads what followed the entries that resemble it. From unrelated projections, reading a memory of a thousand
-        # entries starts as their mean, and gets too little gradient to become anything else.
-        self.key.kernel[...] = jnp.copy(self.query.kernel[...])
-        self.value = linear(d_model, heads * width)
-        self.output = linear(heads * width, d_model, use_bias=False)
         if config.gate != "none":
             bias_init = jax.nn.initializers.constant(config.gate_bias)
-            self.write_gate = linear(d_model, 1, dtype=jnp.float32, bias_init=bias_init)
-        if config.writer_conv > 1:
-            shape = (config.writer_conv, d_model)
-            self.conv_kernel = nnx.Param(jnp.zeros(shape, jnp.float32).at[1].set(1.0))
-        if config.qk_norm:
-            self.log_temperature = nnx.Param(jnp.full(heads, jnp.log(jnp.float32(config.temperature))))
+            self.write_gate = linear(d_model, 1, dtype=jnp.float32, rngs=rngs, bias_init=bias_init)
         if config.recency_bias:
             self.recency_bias = nnx.Param(jnp.full(heads, -2.0, jnp.float32))
         if config.null_entry:
@@ -90,13 +70,13 @@ class KVMemory(Memory):
             age=jnp.zeros((batch_size, size), jnp.int32),
             read_mass=self._no_mass(batch_size, size),
         )
-        return KVState(entries, jnp.zeros((batch_size, config.writer_conv - 1, self.d_model), self.dtype))
+        return KVState(entries, self.conv.init_state(batch_size))
 
     def fresh(self, batch_size):
         state, num = self.init_state(batch_size), self.config.initial_entries
         if num == 0:
             return state
-        keys = self._unit(self.initial_keys[...]).astype(self.dtype)
+        keys = self.unit(self.initial_keys[...]).astype(self.dtype)
         values = self.initial_values[...].astype(self.dtype)
         entries = state.entries._replace(
             keys=state.entries.keys.at[:, -num:].set(keys[None]),
@@ -106,25 +86,23 @@ class KVMemory(Memory):
         return state._replace(entries=entries)
 
     def read(self, x, state, own, counts):
-        query, entries = self._query(x), state.entries
+        query, entries = self.queries(x), state.entries
         visible = jnp.broadcast_to(entries.valid[:, None], (*x.shape[:2], entries.valid.shape[1]))
         sources = [self._source(entries, visible)]
         if self.config.visibility == "token":
             written = self._gated(self._entries(own.x, own.document, state.tail))
-            sources.append(self._source(written, _own_visible(own)))
+            sources.append(self._source(written, own_visible(own)))
         out = read(query, sources, *self._extras())
         if self.config.evict == "least_read":
             mass = read_mass(query, sources, *self._extras(), counts)[:, : self.config.memory_size]
             entries = entries._replace(read_mass=entries.read_mass + jax.lax.stop_gradient(mass))
-        return self._output(out), state._replace(entries=entries)
+        return self.project_out(out), state._replace(entries=entries)
 
     def write(self, x, state, live):
         document = jnp.where(live, 0, -1)
         new = self._select(self._entries(x, document, state.tail))
         entries = append(state.entries, new, self.config.evict)
-        seen, documents = self._with_tail(x, document, state.tail)
-        last = x.shape[1]  # the places from here on are the W - 1 last ones
-        return KVState(entries, jnp.where((documents[:, last:] == 0)[..., None], seen[:, last:], 0))
+        return KVState(entries, self.conv.next_tail(x, document, state.tail))
 
     def sequence(self, segments, state):
         """All segments at once, equal to the scan over `segment`: write everything, then read in parallel.
@@ -135,18 +113,11 @@ class KVMemory(Memory):
         """
         if self.config.evict == "least_read":
             return self.scan(segments, state)  # `_source` cuts gradients, by age
-        batch, num_segments, length, width = segments.x.shape
+        batch, num_segments, length, _ = segments.x.shape
         per_segment = (batch, num_segments, length)
-        resets = jnp.cumsum(segments.reset, axis=2, dtype=jnp.int32)  # within the segment
-        live = segments.exists & (resets == resets[:, :, -1:])
-        document = jnp.cumsum(segments.reset.reshape(batch, -1), axis=1, dtype=jnp.int32)
-        open_document = document[:, -1:]
-        document = jnp.where(segments.exists.reshape(batch, -1), document, -1)
-
-        x = segments.x.reshape(batch, num_segments * length, width)
+        x, document, live, open_document, written = in_line(segments)
         own = self._entries(x, document, state.tail)
-        new = own._replace(valid=live.reshape(batch, -1))
-        new = jax.tree.map(lambda x: x.reshape(batch * num_segments, length, *x.shape[2:]), new)
+        new = jax.tree.map(lambda x: x.reshape(batch * num_segments, length, *x.shape[2:]), own._replace(valid=live))
         new = jax.tree.map(lambda x: x.reshape(batch, num_segments, *x.shape[1:]), self._select(new))
 
         start = self.fresh(batch).entries
@@ -155,19 +126,21 @@ class KVMemory(Memory):
         in_play = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), state.entries, initial, flat_new)
         seen, final = self._places(segments, state.entries, start, new)
 
-        rows = {"query": self._query(x).reshape(*per_segment, self.config.num_heads, -1)}
-        rows |= {"seen": seen, "after_reset": resets > 0, "in_play": in_play, "initial": initial}
+        rows = {"query": self.queries(x).reshape(*per_segment, self.config.num_heads, -1)}
+        rows |= {
+            "seen": seen,
+            "after_reset": jnp.cumsum(segments.reset, axis=2) > 0,
+            "in_play": in_play,
+            "initial": initial,
+        }
         if self.config.visibility == "token":
             rows["own"] = jax.tree.map(lambda x: x.reshape(*per_segment, *x.shape[2:]), self._gated(own))
             rows["document"] = document.reshape(per_segment)
         out = map_rows(self._read_row, rows, recompute=False).reshape(batch, num_segments * length, -1)
 
         entries = take(in_play, final.keys)._replace(valid=final.valid, age=final.age)
-        tail, documents = self._with_tail(x, document, state.tail)
-        written = jnp.sum(segments.full, axis=1, dtype=jnp.int32)[:, None] * length
-        tail, documents = take((tail, documents), written + jnp.arange(state.tail.shape[1], dtype=jnp.int32)[None, :])
-        tail = jnp.where((documents == open_document)[..., None], tail, 0)
-        return self._output(out).reshape(segments.x.shape), KVState(_clean(entries), tail)
+        tail = self.conv.next_tail(x, document, state.tail, written, open_document)
+        return self.project_out(out).reshape(segments.x.shape), KVState(_clean(entries), tail)
 
     def _places(self, segments, old, start, new):
         """Where the entries that each segment sees stand among those in play: `Entries` whose keys are places.
@@ -212,7 +185,7 @@ class KVMemory(Memory):
                 sources.append(self._source(as_row(initial), visible[None]))
             if self.config.visibility == "token":
                 document = segment["document"]
-                visible = _own_visible(Own(None, document[None], jnp.arange(document.shape[0])[None]))
+                visible = own_visible(Own(None, document[None], jnp.arange(document.shape[0])[None]))
                 sources.append(self._source(as_row(segment["own"]), visible))
             return read(segment["query"][None], sources, *self._extras())[0]
 
@@ -229,27 +202,6 @@ class KVMemory(Memory):
             "age_mean": jnp.sum(entries.age.astype(jnp.float32) * valid) / jnp.maximum(jnp.sum(valid), 1),
         } | super().stats(state)
 
-    def _unit(self, x):
-        """Unit length in float32, or unchanged without qk_norm."""
-        if not self.config.qk_norm:
-            return x
-        x = x.astype(jnp.float32)
-        return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
-
-    def _heads(self, x):
-        return x.reshape(*x.shape[:-1], self.config.num_heads, self.config.head_dim)
-
-    def _query(self, x):
-        query = self._unit(self._heads(self.query(x)))
-        if self.config.qk_norm:
-            query = query * jnp.exp(self.log_temperature[...])[None, None, :, None]
-        else:
-            query = query * jnp.asarray(self.config.head_dim**-0.5, query.dtype)
-        return query.astype(self.dtype)
-
-    def _output(self, out):
-        return self.output(out.reshape(*out.shape[:2], -1))
-
     def _extras(self):
         """The null entry's key and the recency slopes, where they are configured."""
         null_key = self.null_key[...] if self.config.null_entry else None
@@ -260,26 +212,16 @@ class KVMemory(Memory):
         """Read statistics are kept only where eviction uses them."""
         return jnp.zeros((batch_size, num), jnp.float32) if self.config.evict == "least_read" else None
 
-    def _with_tail(self, x, document, tail):
-        """Inputs and their documents, with the W - 1 before them in front; those belong to document 0."""
-        before = jnp.zeros(tail.shape[:2], document.dtype)
-        return jnp.concatenate([tail.astype(x.dtype), x], axis=1), jnp.concatenate([before, document], axis=1)
-
     def _entries(self, x, document, tail) -> Entries:
         """The entries of L tokens, before selection and gating."""
         batch, length, _ = x.shape
-        convolved = x
-        if self.config.writer_conv > 1:
-            seen, documents = self._with_tail(x, document, tail)
-            stop = None if self.config.bptt_segments is None else self.segment_length
-            conv = jax.checkpoint(partial(causal_conv, stop_every=stop))  # cheaper to repeat than to store its taps
-            convolved = conv(seen, documents, self.conv_kernel[...].astype(x.dtype))
+        keys, values = self.keys_and_values(x, document, tail)
         log_gate = jnp.zeros((batch, length), jnp.float32)
         if self.config.gate != "none":
             log_gate = jax.nn.log_sigmoid(self.write_gate(x.astype(jnp.float32))[..., 0])
         return Entries(
-            keys=self._unit(self._heads(self.key(convolved))).astype(self.dtype),
-            values=self._heads(self.value(x)),
+            keys=keys,
+            values=values,
             log_gate=log_gate,
             valid=document >= 0,
             age=jnp.zeros((batch, length), jnp.int32),
@@ -292,7 +234,7 @@ class KVMemory(Memory):
             entries = select_highest_gate(entries, self.config.select_size)
         elif self.config.select == "pool":
             entries = pool_entries(entries, self.pool_queries[...])
-            entries = entries._replace(keys=self._unit(entries.keys).astype(self.dtype))
+            entries = entries._replace(keys=self.unit(entries.keys).astype(self.dtype))
         return _clean(self._gated(entries))
 
     def _gated(self, entries: Entries) -> Entries:
@@ -308,24 +250,11 @@ class KVMemory(Memory):
         """Entries as the Reader takes them: no gradient into those older than `bptt_segments`."""
         if self.config.bptt_segments is not None:
             recent = entries.age <= self.config.bptt_segments
-            stopped = jax.lax.stop_gradient(entries)
-            entries = jax.tree.map(
-                lambda x, cut: jnp.where(recent.reshape(*recent.shape, *(1,) * (x.ndim - 2)), x, cut), entries, stopped
-            )
+            entries = where_rows(recent, entries, jax.lax.stop_gradient(entries))
         bias = entries.log_gate if self.config.gate == "log_bias" else jnp.zeros_like(entries.log_gate)
         return Source(entries.keys, entries.values, bias, entries.age, visible)
 
 
-def _own_visible(own: Own):
-    """[B, Q, T]: a token sees the earlier tokens of its document in its own segment, itself included."""
-    document = jnp.take_along_axis(own.document, own.place, axis=1)
-    earlier = jnp.arange(own.document.shape[1])[None, None, :] <= own.place[..., None]
-    return (own.document[:, None, :] == document[..., None]) & (own.document >= 0)[:, None, :] & earlier
-
-
 def _clean(entries: Entries) -> Entries:
     """Zeros where an entry is not valid, so that equal memories are equal arrays."""
-    return jax.tree.map(
-        lambda x: jnp.where(entries.valid.reshape(*entries.valid.shape, *(1,) * (x.ndim - 2)), x, jnp.zeros_like(x)),
-        entries,
-    )
+    return where_rows(entries.valid, entries, jax.tree.map(jnp.zeros_like, entries))

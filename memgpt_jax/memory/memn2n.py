@@ -1,5 +1,6 @@
 """End-to-end memory network: several hops of reading, each with the question that the last one left."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -7,17 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config_memory import MemN2NMemoryConfig
-from memgpt_jax.memory.base import Memory
-from memgpt_jax.ops import (
-    Hops,
-    causal_conv,
-    flat_dot_general,
-    map_rows,
-    multi_hop_read,
-    position_encoding,
-    take,
-    unit,
-)
+from memgpt_jax.memory.base import Memory, in_line, linear, where_rows
+from memgpt_jax.memory.writer_conv import WriterConv
+from memgpt_jax.ops import Hops, map_rows, multi_hop_read, position_encoding, take, unit
 from memgpt_jax.ops.write import OLDEST_AGE
 from memgpt_jax.shapes import Array, Float, Int32
 
@@ -56,29 +49,22 @@ class MemN2NMemory(Memory):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
         heads, width = config.num_heads, config.head_dim
         self.adjacent = config.tying == "adjacent"
-
-        def linear(d_in, d_out):
-            init = jax.nn.initializers.normal(d_in**-0.5)
-            return nnx.Linear(
-                d_in, d_out, use_bias=False, kernel_init=init, dtype=self.dtype, dot_general=flat_dot_general, rngs=rngs
-            )
+        project = partial(linear, use_bias=False, dtype=self.dtype, rngs=rngs)
 
         # As in `kv`, a token starts by reading what followed the entries that resemble it: E is a copy of B, A_1 the
         # identity and the convolution a shift by one. Further maps start as rotations: what each hop found then lies
         # in directions of its own, and as A_{n+1} = C_n, hop n + 1 starts from what hop n found.
-        self.query = linear(d_model, heads * width)
-        self.entry = linear(d_model, heads * width)
+        self.query = project(d_model, heads * width)
+        self.entry = project(d_model, heads * width)
         self.entry.kernel[...] = jnp.copy(self.query.kernel[...])
-        self.output = linear(heads * width, d_model)
+        self.output = project(heads * width, d_model)
         num_maps = config.num_hops + 1 if self.adjacent else 2
         maps = jax.nn.initializers.orthogonal()(rngs.params(), (num_maps, heads, width, width))
         self.maps = nnx.Param(maps.at[0].set(jnp.eye(width)))
         self.age_encoding = nnx.Param(jnp.zeros((num_maps, config.num_ages, heads, width), jnp.float32))
         if not self.adjacent:
             self.update = nnx.Param(jnp.tile(jnp.eye(width, dtype=jnp.float32), (heads, 1, 1)))
-        if config.writer_conv > 1:
-            shape = (config.writer_conv, heads * width)
-            self.conv_kernel = nnx.Param(jnp.zeros(shape, jnp.float32).at[1].set(1.0))
+        self.conv = WriterConv(config.writer_conv, heads * width, self.dtype)
         if config.qk_norm:
             self.log_temperature = nnx.Param(jnp.full(heads, jnp.log(jnp.float32(config.temperature))))
         if config.null_entry:
@@ -91,7 +77,7 @@ class MemN2NMemory(Memory):
             keys=jnp.zeros(stored, self.dtype),
             values=jnp.zeros(stored, self.dtype),
             age=jnp.zeros(stored[:2], jnp.int32),
-            tail=jnp.zeros((batch_size, config.writer_conv - 1, config.num_heads * config.head_dim), self.dtype),
+            tail=self.conv.init_state(batch_size),
         )
 
     def read(self, x, state, own, counts):
@@ -101,16 +87,14 @@ class MemN2NMemory(Memory):
     def write(self, x, state, live):
         document = jnp.where(live, 0, -1)
         embedded = self.entry(x)
-        seen, documents = _with_tail(embedded, document, state.tail)
-        keys, values, valid = self._entries(embedded, self._convolved(seen, documents), live)
+        keys, values, valid = self._entries(embedded, self._convolved(embedded, document, state.tail), live)
         last = lambda old, new: jnp.concatenate([old, new], axis=1)[:, new.shape[1] :]  # noqa: E731
         older = jnp.where(state.age > 0, jnp.minimum(state.age + 1, OLDEST_AGE), 0)
-        tail_open = documents[:, x.shape[1] :] == 0
         return MemN2NState(
             keys=last(state.keys, keys),
             values=last(state.values, values),
             age=last(older, valid.astype(jnp.int32)),
-            tail=jnp.where(tail_open[..., None], seen[:, x.shape[1] :], 0),
+            tail=self.conv.next_tail(embedded, document, state.tail),
         )
 
     def sequence(self, segments, state):
@@ -121,26 +105,22 @@ class MemN2NMemory(Memory):
         place in the line, but all that come before it are of other documents.)
         """
         batch, num_segments, length, _ = segments.x.shape
-        flat = lambda x: x.reshape(batch, num_segments * length, *x.shape[3:])  # noqa: E731
-        resets = jnp.cumsum(flat(segments.reset), axis=1, dtype=jnp.int32)
-        document = jnp.where(flat(segments.exists), resets, -1)
-        x = flat(segments.x)
+        x, document, live, open_document, num_written = in_line(segments)
         embedded = self.entry(x)
-        seen, documents = _with_tail(embedded, document, state.tail)
         by_segment = lambda x: x.reshape(batch * num_segments, length, *x.shape[2:])  # noqa: E731
-        last = by_segment(resets)[:, -1:]
-        live = by_segment(document) == last
-        keys, values, valid = self._entries(by_segment(embedded), by_segment(self._convolved(seen, documents)), live)
+        convolved = self._convolved(embedded, document, state.tail)
+        keys, values, valid = self._entries(by_segment(embedded), by_segment(convolved), by_segment(live))
+        last = jnp.max(by_segment(document), axis=1, keepdims=True)  # of its live tokens, where it has one
 
         size, num_new = self.config.memory_size, keys.shape[1]
         written = jnp.broadcast_to(jnp.arange(num_segments, dtype=jnp.int32)[:, None], (num_segments, num_new))
         written = jnp.broadcast_to(written.reshape(1, -1), (batch, num_segments * num_new))
-        in_line = lambda old, new: jnp.concatenate([old, new.reshape(batch, -1, *new.shape[2:])], axis=1)  # noqa: E731
+        after = lambda old, new: jnp.concatenate([old, new.reshape(batch, -1, *new.shape[2:])], axis=1)  # noqa: E731
         line = {
-            "keys": in_line(state.keys, keys),
-            "values": in_line(state.values, values),
-            "document": in_line(jnp.where(state.age > 0, 0, -1), jnp.where(valid, last, -1)),
-            "written": in_line(-state.age, written),  # in which segment of this call
+            "keys": after(state.keys, keys),
+            "values": after(state.values, values),
+            "document": after(jnp.where(state.age > 0, 0, -1), jnp.where(valid, last, -1)),
+            "written": after(-state.age, written),  # in which segment of this call
         }
 
         def read_row(row):
@@ -162,17 +142,14 @@ class MemN2NMemory(Memory):
         out = map_rows(read_row, {"line": line, "segments": reader}, recompute=False)
         out = out.reshape(batch, num_segments * length, *out.shape[3:])
 
-        num_full = jnp.sum(segments.full, axis=1, dtype=jnp.int32)[:, None]
+        num_full = num_written // length
         kept = take(line, num_full * num_new + jnp.arange(size, dtype=jnp.int32)[None, :])
-        is_open = kept["document"] == resets[:, -1:]
-        tail, documents = take(
-            (seen, documents), num_full * length + jnp.arange(state.tail.shape[1], dtype=jnp.int32)[None, :]
-        )
+        is_open = kept["document"] == open_document
         return self._answer(out).reshape(segments.x.shape), MemN2NState(
             keys=jnp.where(is_open[..., None, None], kept["keys"], 0),
             values=jnp.where(is_open[..., None, None], kept["values"], 0),
             age=jnp.where(is_open, jnp.minimum(num_full - kept["written"], OLDEST_AGE), 0),
-            tail=jnp.where((documents == resets[:, -1:])[..., None], tail, 0),
+            tail=self.conv.next_tail(embedded, document, state.tail, num_written, open_document),
         )
 
     def stats(self, state):
@@ -191,11 +168,9 @@ class MemN2NMemory(Memory):
     def _answer(self, u):
         return self.output(u.reshape(*u.shape[:2], -1))
 
-    def _convolved(self, seen, documents):
-        if self.config.writer_conv == 1:
-            return seen
+    def _convolved(self, embedded, document, tail):
         stop = None if self.config.bptt_segments is None else self.segment_length
-        return causal_conv(seen, documents, self.conv_kernel[...].astype(seen.dtype), stop_every=stop)
+        return self.conv(embedded, document, tail, stop)
 
     def _entries(self, embedded, convolved, live):
         """z and y [B, N, H, K] of a segment's live tokens, and which of the N entries there are [B, N]."""
@@ -212,8 +187,8 @@ class MemN2NMemory(Memory):
         """`multi_hop_read` without a gradient into entries older than `bptt_segments`."""
         config, maps, ages = self.config, self.maps[...], self.age_encoding[...]
         if config.bptt_segments is not None:
-            recent = (age <= config.bptt_segments)[..., None, None]
-            keys, values = (jnp.where(recent, x, jax.lax.stop_gradient(x)) for x in (keys, values))
+            entries = keys, values
+            keys, values = where_rows(age <= config.bptt_segments, entries, jax.lax.stop_gradient(entries))
         first, second = slice(0, -1), slice(1, None)
         if not self.adjacent:
             maps, ages = (jnp.repeat(x, config.num_hops, axis=0) for x in (maps, ages))
@@ -229,9 +204,3 @@ class MemN2NMemory(Memory):
             null_key=self.null_key[...] if config.null_entry else None,
         )
         return multi_hop_read(question, keys, values, age, visible, hops)
-
-
-def _with_tail(x, document, tail):
-    """Inputs and their documents, with the W - 1 before them in front; those belong to document 0."""
-    before = jnp.zeros(tail.shape[:2], document.dtype)
-    return jnp.concatenate([tail.astype(x.dtype), x], axis=1), jnp.concatenate([before, document], axis=1)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config_memory import RecurrentMemoryConfig
-from memgpt_jax.memory.base import Memory, State, where_rows
-from memgpt_jax.ops import flat_dot_general
+from memgpt_jax.memory.base import Memory, State, linear, where_rows
 from memgpt_jax.shapes import Array, Float32
 
 Interface = Any  # a NamedTuple of float32 arrays: what one token asks of the slots
@@ -74,21 +74,17 @@ class RecurrentMemory(Memory):
             (name, end - math.prod(shape), end, shape) for (name, shape), end in zip(parts.items(), ends, strict=True)
         )
         hidden, reads = config.controller_size, config.num_read_heads * config.slot_width
-
-        def linear(d_in, d_out, **options):
-            options = {"dtype": self.dtype, "dot_general": flat_dot_general, "rngs": rngs} | options
-            return nnx.Linear(d_in, d_out, kernel_init=jax.nn.initializers.normal(d_in**-0.5), **options)
-
+        project = partial(linear, dtype=self.dtype, rngs=rngs)
         has_lstm = config.controller == "lstm"
-        self.interface_vector = linear(hidden if has_lstm else d_model, ends[-1])
-        self.output = linear(reads + hidden if has_lstm else reads, d_model, use_bias=False)
+        self.interface_vector = project(hidden if has_lstm else d_model, ends[-1])
+        self.output = project(reads + hidden if has_lstm else reads, d_model, use_bias=False)
         if has_lstm:
             # Input, forget and output gate, candidate; the forget gate starts open.
             bias = jnp.zeros(4 * hidden, jnp.float32).at[hidden : 2 * hidden].set(1.0)
-            self.lstm_token = linear(d_model, 4 * hidden, bias_init=lambda *_: bias)
-            self.lstm_recurrent = linear(reads + hidden, 4 * hidden, use_bias=False)
+            self.lstm_token = project(d_model, 4 * hidden, bias_init=lambda *_: bias)
+            self.lstm_recurrent = project(reads + hidden, 4 * hidden, use_bias=False)
         if config.controller == "pair":
-            self.interface_previous = linear(d_model, ends[-1], use_bias=False)
+            self.interface_previous = project(d_model, ends[-1], use_bias=False)
 
     def start_as_pairs(self, key: str, add: str, biases: dict[str, Any]) -> None:
         """Initial values with which slots are pairs of key and value from the first step, unless there is an LSTM.

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config_memory import TitansMemoryConfig
-from memgpt_jax.memory.base import Memory
-from memgpt_jax.memory.writer_conv import WriterConv
-from memgpt_jax.ops import Pairs, flat_dot_general, learn, map_rows, network
+from memgpt_jax.memory.base import in_line, linear
+from memgpt_jax.memory.projected import ProjectedMemory
+from memgpt_jax.ops import Pairs, learn, map_rows, network, unit
 from memgpt_jax.shapes import Array, Float, Float32
 
 
@@ -26,7 +26,7 @@ class TitansState(NamedTuple):
     tail: Float[Array, "B W-1 D"]  # the tokens before the segment that the Writer's convolution still reaches
 
 
-class TitansMemory(Memory):
+class TitansMemory(ProjectedMemory):
     """A network M per head, trained on every token that is written; hidden width M = `memory_size`.
 
         Reader   r = W_o M(q),   q = unit(W_q x)
@@ -41,30 +41,18 @@ class TitansMemory(Memory):
     """
 
     def __init__(self, config: TitansMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
-        super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
         heads, width, size = config.num_heads, config.head_dim, config.memory_size
-        self.widths = [width] + [size] * (config.num_layers - 1) + [width]  # of keys, hidden layers, values
-        if config.num_layers == 1:
-            self.widths[0] = size
-        normal = jax.nn.initializers.normal
-
-        def linear(d_in, d_out, **options):
-            options = {"dtype": self.dtype, "dot_general": flat_dot_general, "rngs": rngs} | options
-            return nnx.Linear(d_in, d_out, kernel_init=normal(d_in**-0.5), **options)
-
-        def gate(bias):
-            return linear(d_model, heads, dtype=jnp.float32, bias_init=jax.nn.initializers.constant(bias))
-
-        self.query = linear(d_model, heads * self.widths[0], use_bias=False)
-        self.key = linear(d_model, heads * self.widths[0])
-        self.key.kernel[...] = jnp.copy(self.query.kernel[...])  # as in `KVMemory`: a key is found from the first step
-        self.value = linear(d_model, heads * width)
-        self.output = linear(heads * width, d_model, use_bias=False)
-        self.rate_gate = gate(config.rate_bias)
-        self.inertia_gate = gate(config.inertia_bias)
-        self.forget_gate = gate(config.forget_bias)
-        self.writer_conv = WriterConv(config.writer_conv, d_model)
-        shapes = [(heads, *shape) for shape in itertools.pairwise(self.widths)]
+        key_width = size if config.num_layers == 1 else width
+        super().__init__(
+            config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs, key_width=key_width
+        )
+        normal, constant = jax.nn.initializers.normal, jax.nn.initializers.constant
+        gate = partial(linear, d_model, heads, dtype=jnp.float32, rngs=rngs)
+        self.rate_gate = gate(bias_init=constant(config.rate_bias))
+        self.inertia_gate = gate(bias_init=constant(config.inertia_bias))
+        self.forget_gate = gate(bias_init=constant(config.forget_bias))
+        widths = [key_width] + [size] * (config.num_layers - 1) + [width]  # of keys, hidden layers, values
+        shapes = [(heads, *shape) for shape in itertools.pairwise(widths)]
         initial = [normal(1.0)(rngs.params(), shape) for shape in shapes[:-1]] + [jnp.zeros(shapes[-1])]
         self.initial_weights = nnx.List([nnx.Param(weight.astype(jnp.float32)) for weight in initial])
 
@@ -73,7 +61,7 @@ class TitansMemory(Memory):
             shape = (batch_size, self.config.num_heads)
             return tuple(jnp.zeros((*shape, *weight.shape[1:]), jnp.float32) for weight in self.initial_weights)
 
-        return TitansState(zeros(), zeros(), self.writer_conv.init_state(batch_size, self.d_model, self.dtype))
+        return TitansState(zeros(), zeros(), self.conv.init_state(batch_size))
 
     def fresh(self, batch_size):
         state = self.init_state(batch_size)
@@ -82,7 +70,7 @@ class TitansMemory(Memory):
 
     def read(self, x, state, own, counts):
         read = jax.vmap(jax.vmap(network))(state.weights, jnp.moveaxis(self._unit(self.query(x)), 2, 1))
-        return self._output(jnp.moveaxis(read, 1, 2)), state
+        return self.project_out(jnp.moveaxis(read, 1, 2)), state
 
     def write(self, x, state, live):
         batch, length, _ = x.shape
@@ -90,25 +78,18 @@ class TitansMemory(Memory):
         pairs = self._pairs(x, document, live, state.tail)
         whole = jnp.ones((batch, 1), bool)
         _, weights, momentum = self._run(None, pairs, state, jnp.zeros((batch, 1, length), bool), whole)
-        written = jnp.full(batch, length, jnp.int32)
-        tail = self.writer_conv.next_tail(x, document, state.tail, written, jnp.zeros_like(written))
-        return TitansState(weights, momentum, tail)
+        return TitansState(weights, momentum, self.conv.next_tail(x, document, state.tail))
 
     def sequence(self, segments, state):
         """Equal to the scan over `segment`: only what depends on the weights is left to a scan."""
-        batch, _, length, _ = segments.x.shape
-        x, exists, reset = (a.reshape(batch, -1, *a.shape[3:]) for a in (segments.x, segments.exists, segments.reset))
-        began = jnp.cumsum(reset, axis=1, dtype=jnp.int32)
-        document = jnp.where(exists, began, -1)
-        begun = jnp.cumsum(segments.reset, axis=2, dtype=jnp.int32)
-        live = exists & (begun == begun[:, :, -1:]).reshape(exists.shape)
+        x, document, live, open_document, written = in_line(segments)
+        begun = jnp.cumsum(segments.reset, axis=2) > 0
         bptt = self.config.bptt_segments
         if bptt is not None:
             state = state._replace(tail=jax.lax.stop_gradient(state.tail))
-        pairs = self._pairs(x, document, live, state.tail, None if bptt is None else (bptt + 1) * length)
-        read, weights, momentum = self._run(x, pairs, state, begun > 0, segments.full, bptt)
-        written = jnp.sum(segments.full, axis=1, dtype=jnp.int32) * length
-        tail = self.writer_conv.next_tail(x, document, state.tail, written, began[:, -1])
+        pairs = self._pairs(x, document, live, state.tail, None if bptt is None else (bptt + 1) * self.segment_length)
+        read, weights, momentum = self._run(x, pairs, state, begun, segments.full, bptt)
+        tail = self.conv.next_tail(x, document, state.tail, written, open_document)
         return read.reshape(segments.x.shape), TitansState(weights, momentum, tail)
 
     def stats(self, state):
@@ -119,16 +100,14 @@ class TitansMemory(Memory):
 
     def _unit(self, x) -> Float32[Array, "B L H K"]:
         """Heads apart, of unit length in float32."""
-        x = x.reshape(*x.shape[:-1], self.config.num_heads, -1).astype(jnp.float32)
-        return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
+        return unit(self.heads(x))
 
     def _pairs(self, x, document, live, tail, stop_every=None) -> Pairs:
         """What L tokens teach, [B, L, H, ...]; those that are not live teach nothing."""
         precise, live = x.astype(jnp.float32), live[..., None]
-        values = self.value(x).astype(jnp.float32)
         return Pairs(
-            keys=self._unit(self.key(self.writer_conv(x, document, tail, stop_every))),
-            values=values.reshape(*values.shape[:-1], self.config.num_heads, -1),
+            keys=self._unit(self.key(self.conv(x, document, tail, stop_every))),
+            values=self.heads(self.value(x)).astype(jnp.float32),
             rate=jnp.where(live, self.config.inner_rate * jax.nn.sigmoid(self.rate_gate(precise)), 0),
             log_inertia=jnp.where(live, jax.nn.log_sigmoid(self.inertia_gate(precise)), 0),
             log_keep=jnp.where(live, jax.nn.log_sigmoid(-self.forget_gate(precise)), 0),  # log(1 - alpha)
@@ -180,8 +159,5 @@ class TitansMemory(Memory):
         scan_row = lambda row: jax.lax.scan(partial(step, row[0]), row[1], row[2])  # noqa: E731
         after, read = map_rows(scan_row, rows, recompute=False)
         if x is not None:
-            read = self._output(jnp.moveaxis(read.reshape(batch, heads, num_segments * length, -1), 1, 2))
+            read = self.project_out(jnp.moveaxis(read.reshape(batch, heads, num_segments * length, -1), 1, 2))
         return read, *jax.tree.map(lambda a: a.reshape(batch, heads, *a.shape[1:]), after)
-
-    def _output(self, read: Float32[Array, "B L H K"]):
-        return self.output(read.reshape(*read.shape[:2], -1).astype(self.dtype))

@@ -1,5 +1,6 @@
 """Recurrent state vectors: tokens read them by cross-attention, and a segment rewrites them by cross-attention."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -7,8 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config_memory import TokensMemoryConfig
-from memgpt_jax.memory.base import Memory, where_rows
-from memgpt_jax.ops import attend, causal_conv, flat_dot_general, map_rows, masked_bias, take, unit
+from memgpt_jax.memory.base import Memory, in_line, linear, where_rows
+from memgpt_jax.memory.writer_conv import WriterConv
+from memgpt_jax.ops import attend, map_rows, masked_bias, unit
 from memgpt_jax.shapes import Array, Bool, Float, Float32
 
 
@@ -46,29 +48,24 @@ class TokensMemory(Memory):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
         heads, inner, size = config.num_heads, config.num_heads * config.head_dim, config.memory_size
         normal = jax.nn.initializers.normal
-
-        def linear(d_in, d_out, **options):
-            options = {"use_bias": False, "dtype": self.dtype, "dot_general": flat_dot_general, "rngs": rngs} | options
-            return nnx.Linear(d_in, d_out, kernel_init=normal(d_in**-0.5), **options)
-
-        self.query, self.output = linear(d_model, inner), linear(inner, d_model)
-        self.key, self.value = linear(d_model, inner), linear(d_model, inner)
-        self.token_key = linear(d_model, inner)
-        self.token_value = linear(d_model * (1 if config.writer_conv == 1 else 2), inner)
-        self.state_query, self.state_key, self.state_value = (linear(d_model, inner) for _ in range(3))
-        self.update = linear(inner, d_model, use_bias=True, dtype=jnp.float32)
+        project = partial(linear, use_bias=False, dtype=self.dtype, rngs=rngs)
+        self.query, self.output = project(d_model, inner), project(inner, d_model)
+        self.key, self.value = project(d_model, inner), project(d_model, inner)
+        self.token_key = project(d_model, inner)
+        self.token_value = project(d_model * (1 if config.writer_conv == 1 else 2), inner)
+        self.state_query, self.state_key, self.state_value = (project(d_model, inner) for _ in range(3))
+        self.update = project(inner, d_model, use_bias=True, dtype=jnp.float32)
         # A state that took up a token answers, from the first step, questions about what came before that token:
         # v' holds W_q c, and W_k undoes W_z.
         self.update.kernel[...] = jax.nn.initializers.orthogonal()(rngs.params(), (inner, d_model))
         self.key.kernel[...] = jnp.copy(self.update.kernel[...].T)
         if config.writer_conv > 1:
             self.token_value.kernel[...] = self.token_value.kernel[...].at[d_model:].set(self.query.kernel[...])
-            shape = (config.writer_conv, d_model)
-            self.conv_kernel = nnx.Param(jnp.zeros(shape, jnp.float32).at[1].set(1.0))
+        self.conv = WriterConv(config.writer_conv, d_model, self.dtype)
         if config.update == "fixed":
             self.update_gate = nnx.Param(jnp.full(d_model, jnp.float32(config.keep_bias)))  # b_g
         elif config.update == "lstm":
-            self.update_gate = linear(inner, 2 * d_model, use_bias=True, dtype=jnp.float32)
+            self.update_gate = project(inner, 2 * d_model, use_bias=True, dtype=jnp.float32)
             self.update_gate.bias[...] = jnp.repeat(jnp.array([-1.0, config.keep_bias], jnp.float32), d_model)
         if config.qk_norm:
             start = jnp.log(jnp.float32(config.temperature))
@@ -80,7 +77,7 @@ class TokensMemory(Memory):
     def init_state(self, batch_size):
         return TokensState(
             jnp.zeros((batch_size, self.config.memory_size, self.d_model), jnp.float32),
-            jnp.zeros((batch_size, self.config.writer_conv - 1, self.d_model), self.dtype),
+            self.conv.init_state(batch_size),
         )
 
     def fresh(self, batch_size):
@@ -92,25 +89,18 @@ class TokensMemory(Memory):
 
     def write(self, x, state, live):
         document = jnp.where(live, 0, -1)
-        seen, documents = self._with_tail(x, document, state.tail)
-        states = self._rewrite(state.states, *self._written(x, seen, documents), live)
-        tail_open = documents[:, x.shape[1] :] == 0
-        return TokensState(states, jnp.where(tail_open[..., None], seen[:, x.shape[1] :], 0))
+        states = self._rewrite(state.states, *self._written(x, document, state.tail), live)
+        return TokensState(states, self.conv.next_tail(x, document, state.tail))
 
     def sequence(self, segments, state):
         """Equal to the scan over `segment`, of which only the rewriting of states is left in the scan.
 
         What tokens ask and offer is computed before it, and what they read after it, for all segments at once.
         """
-        batch, num_segments, length, width = segments.x.shape
+        batch, num_segments, length, _ = segments.x.shape
         per_segment = lambda x: x.reshape(batch, num_segments, length, *x.shape[2:])  # noqa: E731
-        flat = lambda x: x.reshape(batch, num_segments * length, *x.shape[3:])  # noqa: E731
-        resets = jnp.cumsum(segments.reset, axis=2, dtype=jnp.int32)  # within the segment
-        document = jnp.cumsum(flat(segments.reset), axis=1, dtype=jnp.int32)
-        open_document = document[:, -1:]
-        document = jnp.where(flat(segments.exists), document, -1)
-        x, fresh = flat(segments.x), self.fresh(batch).states
-        seen, documents = self._with_tail(x, document, state.tail)
+        x, document, live, open_document, num_written = in_line(segments)
+        fresh = self.fresh(batch).states
         bptt = self.config.bptt_segments
 
         def step(states, segment):
@@ -121,8 +111,7 @@ class TokensMemory(Memory):
             return where_rows(full, self._rewrite(kept, keys, values, live), kept), states
 
         by_row = (
-            *map(per_segment, self._written(x, seen, documents)),
-            segments.exists & (resets == resets[:, :, -1:]),
+            *map(per_segment, (*self._written(x, document, state.tail), live)),
             jnp.any(segments.reset, axis=2),
             segments.full,
         )
@@ -136,14 +125,13 @@ class TokensMemory(Memory):
         read = self._read(question, states).reshape(segments.x.shape)
 
         def with_fresh(read):
+            after_reset = jnp.cumsum(segments.reset, axis=2) > 0
             of_fresh = self._read(question, jnp.repeat(fresh, num_segments, axis=0)).reshape(read.shape)
-            return jnp.where((resets > 0)[..., None], of_fresh, read)
+            return jnp.where(after_reset[..., None], of_fresh, read)
 
         read = jax.lax.cond(jnp.any(segments.reset), with_fresh, lambda read: read, read)
-        written = jnp.sum(segments.full, axis=1, dtype=jnp.int32)[:, None] * length
-        last = written + jnp.arange(state.tail.shape[1], dtype=jnp.int32)[None, :]
-        tail, documents = take((seen, documents), last)
-        return read, TokensState(final, jnp.where((documents == open_document)[..., None], tail, 0))
+        tail = self.conv.next_tail(x, document, state.tail, num_written, open_document)
+        return read, TokensState(final, tail)
 
     def stats(self, state):
         """`similarity`: mean cosine of two different states of a row; near 1, they have collapsed into one."""
@@ -179,19 +167,12 @@ class TokensMemory(Memory):
         out = _attend(question, keys, values, jnp.ones(keys.shape[:2], bool))
         return self.output(_side_by_side(out))
 
-    def _with_tail(self, x, document, tail):
-        """Inputs and their documents, with the W - 1 before them in front; those belong to document 0."""
-        before = jnp.zeros(tail.shape[:2], document.dtype)
-        return jnp.concatenate([tail.astype(x.dtype), x], axis=1), jnp.concatenate([before, document], axis=1)
-
-    def _written(self, x, seen, documents):
+    def _written(self, x, document, tail):
         """What L tokens offer to the states: keys and values [B, L, H, K]."""
         bptt = self.config.bptt_segments
-        if self.config.writer_conv == 1:
-            return self._unit(self.token_key(x)), self._heads(self.token_value(x))
         stop = None if bptt is None else (bptt + 1) * self.segment_length  # where `Memory.scan` cuts the tail
-        convolved = causal_conv(seen, documents, self.conv_kernel[...].astype(x.dtype), stop_every=stop)
-        both = jnp.concatenate([x, convolved], axis=-1)
+        convolved = self.conv(x, document, tail, stop)
+        both = x if self.config.writer_conv == 1 else jnp.concatenate([x, convolved], axis=-1)
         return self._unit(self.token_key(convolved)), self._heads(self.token_value(both))
 
     def _rewrite(self, states, token_keys, token_values, live: Bool[Array, "B T"]) -> Float32[Array, "B M D"]:

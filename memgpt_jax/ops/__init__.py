@@ -14,11 +14,11 @@ from memgpt_jax.ops.addressing import (
     shift,
     use,
 )
-from memgpt_jax.ops.attention import attend, attention_weights, map_rows, masked_bias, window_attention
+from memgpt_jax.ops.attention import attend, attention_weights, map_rows, masked_bias, unit, window_attention
 from memgpt_jax.ops.compress import compress, most_used
 from memgpt_jax.ops.fast_weights import Writes, fast_weights, unit_features
 from memgpt_jax.ops.fusion import gated_fusion
-from memgpt_jax.ops.hops import Hops, multi_hop_read, position_encoding, unit
+from memgpt_jax.ops.hops import Hops, multi_hop_read, position_encoding
 from memgpt_jax.ops.inner_learning import Pairs, coefficients, learn, network
 from memgpt_jax.ops.linear import flat_dot_general
 from memgpt_jax.ops.loss import Scores, cross_entropy

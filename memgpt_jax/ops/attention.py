@@ -25,6 +25,12 @@ def map_rows(function: Callable, arrays, recompute: bool = True):
     return jax.vmap(function)(arrays)
 
 
+def unit(x: Float[Array, "*b K"]) -> Float32[Array, "*b K"]:
+    """x at unit length, in float32: x / sqrt(x . x + 1e-6)."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
+
+
 def attention_weights(
     query: Float[Array, "*b R Q K"],
     keys: Float[Array, "*b E K"],

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from memgpt_jax.ops.attention import MASKED, map_rows
+from memgpt_jax.ops.attention import MASKED, map_rows, unit
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 CHUNK_LENGTH = 64  # tokens of a chunk at most: the work within chunks grows with it, the scan over them shrinks
@@ -47,7 +47,7 @@ def unit_features(x: Float[Array, "... F"], kind: str, size: int) -> Float32[Arr
         shifts = range(1, 1 - (-size // rectified.shape[-1]))
         products = [rectified * jnp.roll(rectified, shift, axis=-1) for shift in shifts]
         x = jnp.concatenate(products or [rectified], axis=-1)[..., :size]
-    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
+    return unit(x)
 
 
 def fast_weights(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memgpt_jax.ops.attention import attend, masked_bias
+from memgpt_jax.ops.attention import attend, masked_bias, unit
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
@@ -63,12 +63,6 @@ def multi_hop_read(
         kept = u if hops.update is None else jnp.einsum("bhrqj,hij->bhrqi", u, hops.update)
         u = kept + answer
     return u[:, :, 0].swapaxes(1, 2)
-
-
-def unit(x: Float[Array, "*b K"]) -> Float32[Array, "*b K"]:
-    """x at unit length, in float32."""
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
 
 
 def position_encoding(length: int, width: int) -> np.ndarray:

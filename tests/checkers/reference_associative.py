@@ -69,7 +69,7 @@ class ReferenceAssociativeMemory:
         config, x = self.config, self.history[-1]
         convolved = x
         if config.writer_conv > 1:
-            taps = zip(f64(self.params["writer_conv"]["kernel"]), reversed(self.history), strict=False)
+            taps = zip(f64(self.params["conv"]["kernel"]), reversed(self.history), strict=False)
             convolved = sum(kernel * earlier for kernel, earlier in taps)
         key = self.affine("key", convolved).reshape(config.num_heads, -1)[h]
         value = self.affine("value", x).reshape(config.num_heads, -1)[h]

@@ -52,7 +52,7 @@ class ReferenceMemN2N:
     def convolved(self):
         if self.config.writer_conv == 1:
             return self.history[-1]
-        taps = zip(f64(self.params["conv_kernel"]), reversed(self.history), strict=False)
+        taps = zip(f64(self.params["conv"]["kernel"]), reversed(self.history), strict=False)
         return sum(kernel * earlier for kernel, earlier in taps)
 
     def sentences(self):

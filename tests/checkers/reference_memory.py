@@ -58,7 +58,7 @@ class ReferenceKVMemory:
         config, params, x = self.config, self.params, history[-1]
         convolved = x
         if config.writer_conv > 1:
-            taps = zip(f64(params["conv_kernel"]), reversed(history), strict=False)
+            taps = zip(f64(params["conv"]["kernel"]), reversed(history), strict=False)
             convolved = sum(kernel * earlier for kernel, earlier in taps)
         key = self.heads(convolved @ f64(params["key"]["kernel"]) + f64(params["key"]["bias"]))
         value = self.heads(x @ f64(params["value"]["kernel"]) + f64(params["value"]["bias"]))

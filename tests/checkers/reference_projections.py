@@ -37,7 +37,7 @@ class ReferenceProjections:
         """Key and value [H, K] of the last token."""
         params, convolved = self.params, self.history[-1]
         if self.config.writer_conv > 1:
-            taps = zip(f64(params["conv_kernel"]), reversed(self.history), strict=False)
+            taps = zip(f64(params["conv"]["kernel"]), reversed(self.history), strict=False)
             convolved = sum(kernel * earlier for kernel, earlier in taps)
         key = self.heads(convolved @ f64(params["key"]["kernel"]) + f64(params["key"]["bias"]))
         value = self.heads(self.history[-1] @ f64(params["value"]["kernel"]) + f64(params["value"]["bias"]))

@@ -89,7 +89,7 @@ class ReferenceTitansMemory:
         config, x = self.config, history[-1]
         convolved = x
         if config.writer_conv > 1:
-            taps = zip(f64(self.params["writer_conv"]["kernel"]), reversed(history), strict=False)
+            taps = zip(f64(self.params["conv"]["kernel"]), reversed(history), strict=False)
             convolved = sum(kernel * earlier for kernel, earlier in taps)
         theta, eta, alpha = (sigmoid(self.affine(name, x)) for name in ("rate_gate", "inertia_gate", "forget_gate"))
         theta = config.inner_rate * theta

@@ -46,7 +46,7 @@ class ReferenceTokens:
         """Key and value [H, K] with which the newest token enters the write."""
         x = convolved = self.history[-1]
         if self.config.writer_conv > 1:
-            taps = zip(f64(self.params["conv_kernel"]), reversed(self.history), strict=False)
+            taps = zip(f64(self.params["conv"]["kernel"]), reversed(self.history), strict=False)
             convolved = sum(kernel * earlier for kernel, earlier in taps)
             x = np.concatenate([x, convolved])
         return self.unit(self.map(convolved, "token_key")), self.map(x, "token_value")

@@ -20,7 +20,7 @@ from memory_laws import (
 )
 
 from memgpt_jax.config_memory import KVMemoryConfig
-from memgpt_jax.memory import Memory, kv, stream
+from memgpt_jax.memory import Memory, kv, stream, writer_conv
 
 BATCH, LENGTH = 2, 3 * SEGMENT
 SMALL = {"memory_size": 7, "num_heads": 2, "head_dim": 4}
@@ -57,14 +57,14 @@ def test_write_before_read_breaks_causality(evict, monkeypatch):
 
 
 def test_a_token_that_sees_its_successor_breaks_causality(monkeypatch):
-    own_visible = kv._own_visible
-    monkeypatch.setattr(kv, "_own_visible", lambda own: own_visible(own._replace(place=own.place + 1)))
+    own_visible = kv.own_visible
+    monkeypatch.setattr(kv, "own_visible", lambda own: own_visible(own._replace(place=own.place + 1)))
     assert leaks_of(visibility="token")["causality"] > 1e-4
 
 
 def test_mixed_rows_leak(monkeypatch):
-    query = kv.KVMemory._query
-    monkeypatch.setattr(kv.KVMemory, "_query", lambda self, x: query(self, jnp.roll(x, 1, axis=0)))
+    query = kv.KVMemory.queries
+    monkeypatch.setattr(kv.KVMemory, "queries", lambda self, x: query(self, jnp.roll(x, 1, axis=0)))
     assert leaks_of()["rows"] > 1e-4
 
 
@@ -77,9 +77,9 @@ def test_an_ignored_reset_leaks(evict, monkeypatch):
 
 
 def test_a_convolution_across_documents_leaks(monkeypatch):
-    conv = kv.causal_conv
+    conv = writer_conv.causal_conv
     monkeypatch.setattr(
-        kv, "causal_conv", lambda x, document, *rest, **options: conv(x, document * 0, *rest, **options)
+        writer_conv, "causal_conv", lambda x, document, *rest, **options: conv(x, document * 0, *rest, **options)
     )
     assert leaks_of(visibility="token")["documents"] > 1e-4
 
