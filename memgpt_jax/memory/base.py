@@ -83,6 +83,9 @@ def linear(d_in: int, d_out: int, *, dtype, rngs: nnx.Rngs, **options) -> nnx.Li
 class Memory(nnx.Module):
     """Base of every mechanism: implement `init_state`, `read` and `write`; override `sequence` with a parallel form."""
 
+    cuts_by_age = False
+    """Whether `read` knows how old an entry is, and itself cuts its gradient where `bptt_segments` says."""
+
     def __init__(self, config: MemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
         """Mechanisms create their parameters here, after a call of this.
 
@@ -143,15 +146,10 @@ class Memory(nnx.Module):
         """`segment` over S segments (a `Segment` whose arrays have an S axis after the batch axis).
 
         With `bptt_segments` = n, the gradient is cut in front of every (n + 1)-th segment of the call, so that it flows
-        through at most n of them.
+        through at most n of them; a mechanism that `cuts_by_age` has cut it already, exactly n segments back.
         """
-        return self.scan(segments, state, getattr(self.config, "bptt_segments", None))
-
-    def scan(
-        self, segments: Segment, state: State, bptt_segments: int | None = None
-    ) -> tuple[Float[Array, "B S T D"], State]:
-        """`sequence` in its recurrent form."""
         segments = jax.tree.map(lambda x: x.swapaxes(0, 1), segments)
+        bptt_segments = None if self.cuts_by_age else getattr(self.config, "bptt_segments", None)
 
         def step(carry, segment):
             number, state = carry

@@ -40,6 +40,8 @@ class KVMemory(AttendedMemory):
     Keys carry no positions. See `KVMemoryConfig` for the choices.
     """
 
+    cuts_by_age = True
+
     def __init__(self, config: KVMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
         heads, width = config.num_heads, config.head_dim
@@ -112,7 +114,7 @@ class KVMemory(AttendedMemory):
         depends on what was read, and takes the scan over `segment`.
         """
         if self.config.evict == "least_read":
-            return self.scan(segments, state)  # `_source` cuts gradients, by age
+            return super().sequence(segments, state)
         batch, num_segments, length, _ = segments.x.shape
         per_segment = (batch, num_segments, length)
         x, document, live, open_document, written = in_line(segments)

@@ -45,6 +45,8 @@ class MemN2NMemory(Memory):
     made of one token cannot say what came before it) and the null entry (a hop may find nothing) are not the paper's.
     """
 
+    cuts_by_age = True
+
     def __init__(self, config: MemN2NMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
         heads, width = config.num_heads, config.head_dim

@@ -105,7 +105,7 @@ class TokensMemory(Memory):
 
         def step(states, segment):
             number, keys, values, live, has_reset, full = segment
-            if bptt is not None:  # as in `Memory.scan`
+            if bptt is not None:  # as in `Memory.sequence`
                 states = jnp.where(number % (bptt + 1) == 0, jax.lax.stop_gradient(states), states)
             kept = where_rows(has_reset, fresh, states)
             return where_rows(full, self._rewrite(kept, keys, values, live), kept), states
@@ -170,7 +170,7 @@ class TokensMemory(Memory):
     def _written(self, x, document, tail):
         """What L tokens offer to the states: keys and values [B, L, H, K]."""
         bptt = self.config.bptt_segments
-        stop = None if bptt is None else (bptt + 1) * self.segment_length  # where `Memory.scan` cuts the tail
+        stop = None if bptt is None else (bptt + 1) * self.segment_length  # where `Memory.sequence` cuts the tail
         convolved = self.conv(x, document, tail, stop)
         both = x if self.config.writer_conv == 1 else jnp.concatenate([x, convolved], axis=-1)
         return self._unit(self.token_key(convolved)), self._heads(self.token_value(both))
