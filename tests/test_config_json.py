@@ -38,9 +38,7 @@ def test_unknown_fields_and_types_are_refused_with_the_valid_ones():
         from_json(values)
     values = to_json(ExperimentConfig())
     values["model"]["memory"] = {"type": "DiskMemoryConfig"}
-    with pytest.raises(
-        ValueError, match=r"'DiskMemoryConfig'; valid: MemoryConfig, NoMemoryConfig, SizedMemoryConfig, KVMemoryConfig"
-    ):
+    with pytest.raises(ValueError, match=r"'DiskMemoryConfig'; valid: .*NoMemoryConfig, .*KVMemoryConfig"):
         from_json(values)
 
 

@@ -15,7 +15,7 @@ from reference_knn import ReferenceKNNMemory
 
 from memgpt_jax.config_memory import KNNMemoryConfig
 from memgpt_jax.memory import knn, make_memory
-from memgpt_jax.memory.base import Segment
+from memgpt_jax.memory.base import Memory, Segment
 from memgpt_jax.ops import nearest
 
 OPTIONS = {
@@ -109,8 +109,8 @@ def test_parallel_equals_scan(row):
     def run(parallel, params, x):
         def loss(params, x):
             memory = nnx.merge(graph, params)
-            form = memory.sequence if parallel else memory.scan
-            read, state = form(segments._replace(x=x), memory.init_state(2))
+            form = knn.KNNMemory.sequence if parallel else Memory.sequence
+            read, state = form(memory, segments._replace(x=x), memory.init_state(2))
             read = jnp.where(exists[..., None], read, 0)
             return jnp.sum(jnp.sin(read)) + jnp.sum(jnp.cos(state.keys) * state.values), (read, state)
 
