@@ -29,6 +29,34 @@ def gate(name: str, expected: float, *overrides: str) -> Case:
 BABI_10K = os.path.join(os.environ.get("MEMGPT_DATA", "../shared/data"), "babi", "en-10k")
 
 
+ALL_TASKS = " ".join(map(str, range(1, 21)))
+JOINT = (f"data.tasks={ALL_TASKS}", "data.show_answers=False", "training.sequence_length=512", "training.steps=2500")
+"""One model for all of bAbI's tasks, which does not see answers to earlier questions, as those of Memory Networks."""
+WHOLE_STORY = {
+    "kv": ("model.memory.memory_size=512",),
+    "memn2n": ("model.memory=memn2n", "model.memory.entry=segment", "model.memory.memory_size=64"),
+}
+"""Memories of 64 sentences."""
+
+
+def babi_table() -> tuple[Case, ...]:
+    """For each memory the number of failed tasks, then the accuracy of each task; all of one run."""
+    return tuple(
+        Case(
+            label=f"{memory}, {label}", config="babi", overrides=(*JOINT, *overrides), metric=metric, expected=expected
+        )
+        for memory, overrides in WHOLE_STORY.items()
+        for label, metric, expected in (
+            ("failed tasks", "failed_tasks", at_most(16)),
+            *((f"qa{task}", f"groups.qa{task}", None) for task in range(1, 21)),
+        )
+    )
+
+
+LONG_COPY = ("data.min_length=120", "data.max_length=120")
+COPY_STEPS = ("training.steps=600",)
+
+
 def babi(task: int, *overrides: str) -> Case:
     """One of bAbI's tasks with a model of its own, on the publishers' 1,000 test questions."""
     return Case(label=f"qa{task}", config="babi", overrides=(f"data.tasks={task}", *overrides), expected=at_least(0.95))
@@ -63,6 +91,17 @@ CLAIMS = (
         cases=(
             Case(label="read only", config="recall", overrides=(*SMALL, *READ_ONLY), expected=at_most(0.05)),
             Case(label="read and written", config="recall", overrides=SMALL, expected=at_least(0.99)),
+        ),
+    ),
+    Claim(
+        name="ntm_copies",
+        says="A Neural Turing Machine that learned to copy up to 20 symbols copies 120.",
+        source="Graves et al. 2014, Neural Turing Machines, section 4.1",
+        tier="cpu",
+        metric="accuracy",
+        cases=(
+            Case(label="up to 20", config="ntm_copy", overrides=COPY_STEPS, expected=at_least(0.99)),
+            Case(label="120", config="ntm_copy", overrides=COPY_STEPS, change=LONG_COPY, expected=at_least(0.99)),
         ),
     ),
     Claim(
@@ -188,6 +227,22 @@ CLAIMS = (
             babi(4, f"data.path={BABI_10K}"),
             babi(15, f"data.path={BABI_10K}"),
         ),
+    ),
+    Claim(
+        name="babi_table",
+        says="One model learns bAbI's 20 tasks from 1,000 questions each: accuracies, and how many fail (below 0.95).",
+        source="Weston et al. 2015, Towards AI-Complete Question Answering; Sukhbaatar et al. 2015, table 1",
+        tier="gpu",
+        metric="accuracy",
+        cases=babi_table(),
+    ),
+    Claim(
+        name="dnc_repeats",
+        says="A Differentiable Neural Computer makes the number of copies it is asked for, then stops.",
+        source="Graves et al. 2014, section 4.2; Graves et al. 2016, Hybrid computing using a neural network",
+        tier="cpu-long",
+        metric="accuracy",
+        cases=(Case(label="1 to 4 copies", config="dnc_repeat_copy", expected=at_least(0.99)),),
     ),
     Claim(
         name="babilong",

@@ -79,6 +79,8 @@ class Case:
     """Ask for needles after so many tokens of held-out text, as `experiments/needle.py` does."""
     expected: Bound | None = None
     """Where the metric must lie for each seed; None: the case is there to be compared."""
+    metric: str | None = None
+    """Another metric than the claim's."""
 
     def words(self, seed: int) -> list[str]:
         """The overrides and the seed as words of the command line."""
@@ -137,6 +139,8 @@ class Claim:
             self.order in (None, "rises", "falls"), f"{self.name}: order must be 'rises' or 'falls', got {self.order!r}"
         )
         judged = (self.order is not None and len(self.cases) > 1) or any(case.expected for case in self.cases)
+        alike = self.order is None or all(case.metric in (None, self.metric) for case in self.cases)
+        check(alike, f"{self.name}: an order compares one metric, so no case may have another than {self.metric}")
         check(judged, f"{self.name}: a claim needs a case with `expected`, or an order of several cases")
         labels = [case.label for case in self.cases]
         check(len(set(labels)) == len(labels), f"{self.name}: labels of cases must be distinct, got {labels}")
@@ -270,7 +274,7 @@ def run_claim(claim: Claim, root: Path, advance: Callable[[str, float | None], N
         name = f"{claim.name}: {case.label}, seed {seed}"
         advance(name, None)
         try:
-            outcome.measured[case.label, seed] = run = measure(case, claim.metric, seed, root)
+            outcome.measured[case.label, seed] = run = measure(case, case.metric or claim.metric, seed, root)
             advance(name, run.value)
         except (RunError, ValueError) as error:
             outcome.errors.append(f"{case.label}, seed {seed}: {error}")
@@ -290,6 +294,7 @@ def record(outcome: Outcome, root: Path) -> dict[str, Any]:
         cases.append(
             {
                 "case": case.label,
+                "metric": case.metric or claim.metric,
                 "expected": str(case.expected) if case.expected else None,
                 "measured": {str(seed): run.value for seed, run in runs.items()},
                 "mean": statistics.mean(values) if values else None,
@@ -343,8 +348,9 @@ def _section(entry: dict[str, Any]) -> list[str]:
         values = ", ".join(f"{seed}: {value:.4f}" for seed, value in case["measured"].items())
         measured = "-" if case["mean"] is None else f"{case['mean']:.4f}{spread} ({values})"
         size, seconds = case["state_bytes"], case["seconds"]
-        cells = [case["case"], case["expected"] or "", measured, "-" if size is None else f"{size:,}"]
+        label = case["case"] if case["metric"] == entry["metric"] else f"{case['case']}: `{case['metric']}`"
+        cells = [label, case["expected"] or "", measured, "-" if size is None else f"{size:,}"]
         lines.append(f"| {' | '.join(cells)} | {'not timed' if seconds is None else f'{seconds:.0f}'} |")
     machines = sorted({machine for case in entry["cases"] for machine in case["machines"]})
     lines += ["", f"Measured on: {'; '.join(machines) or 'unknown'}.", "", "```sh"]
-    return [*lines, *(case["command"] for case in entry["cases"]), "```"]
+    return [*lines, *dict.fromkeys(case["command"] for case in entry["cases"]), "```"]

@@ -54,9 +54,9 @@ ONLY_IN = {
 IMPORT_AND_REPORT = """
 import sys, time
 import jax, flax
-start = time.perf_counter()
+start = time.process_time()
 import memgpt_jax
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 import json
 from jax._src import xla_bridge
 loaded = sorted({name.split(".")[0] for name in sys.modules})

@@ -15,7 +15,7 @@ from memgpt_jax import data, models
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_data import TaskConfig
 from memgpt_jax.training.checkpoint import Checkpoints
-from memgpt_jax.training.errors import RunError
+from memgpt_jax.training.errors import RunError, refused_data
 from memgpt_jax.training.metrics import MetricsLog, Reporter, read_metrics
 from memgpt_jax.training.optimizer import parameter_names
 from memgpt_jax.training.progress import progress
@@ -42,7 +42,8 @@ def train(config: ExperimentConfig, workdir: str | Path, *, print_progress: bool
 
     Raises:
         RunError: another trainer is at work there, the folder holds a run with another config, its checkpoint cannot be
-            read, the tokenizer does not fit the model, or `training.max_skipped` updates in a row were skipped.
+            read, its data is refused, the tokenizer does not fit the model, or `training.max_skipped` updates in a row
+            were skipped.
     """
     workdir = Path(workdir).expanduser().absolute()
     shown = sys.stdout.isatty() if print_progress is None else print_progress
@@ -54,13 +55,15 @@ def train(config: ExperimentConfig, workdir: str | Path, *, print_progress: bool
         # The order of restoring: config (must be equal), state, tokenizer, data position, metrics.jsonl (cut there).
         resumed = checkpoints.latest_step() is not None
         state, data_state = checkpoints.restore(config) if resumed else (jax.jit(partial(create, config))(), None)
-        tokenizer = load_tokenizer(config, workdir, resumed)
+        with refused_data():
+            tokenizer = load_tokenizer(config, workdir, resumed)
         if state.step < config.training.steps:
             (workdir / "evaluation.json").unlink(missing_ok=True)
-            batches = data.train_batches(config.data, config.training, config.seed, tokenizer)
-            if resumed:
-                batches.set_state(data_state)
-            else:
+            with refused_data():
+                batches = data.train_batches(config.data, config.training, config.seed, tokenizer)
+                if resumed:
+                    batches.set_state(data_state)
+            if not resumed:
                 checkpoints.save(config, state, batches.get_state())
             with (
                 MetricsLog(workdir, int(state.step)) as log,

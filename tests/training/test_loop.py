@@ -10,6 +10,7 @@ import pytest
 from memgpt_jax import data
 from memgpt_jax.config_data import TextConfig
 from memgpt_jax.config_memory import NoMemoryConfig
+from memgpt_jax.config_reading import BabiConfig
 from memgpt_jax.training import RunError, load, loop, read_metrics, train
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.metrics import MetricsLog
@@ -153,6 +154,12 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path, make_config, mon
     monkeypatch.setattr(data, "load_tokenizer", lambda config: Tokenizer())
     with pytest.raises(RunError, match=r"300 token ids, but model.vocab_size is 20"):
         loop.load_tokenizer(make_config(data=TextConfig()), tmp_path, resumed=False)
+
+
+def test_data_that_is_not_there_ends_the_run_with_the_reason(tmp_path, make_config):
+    config = make_config(data=BabiConfig(path=str(tmp_path / "nowhere"), num_words=20))
+    with pytest.raises(RunError, match=r"data\.path='.*nowhere' must be a folder"):
+        train(config, tmp_path / "run")
 
 
 def test_metrics_after_the_checkpoint_and_cut_lines_are_dropped(tmp_path):

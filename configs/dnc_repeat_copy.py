@@ -1,0 +1,26 @@
+"""The Differentiable Neural Computer counts: 1 to 4 copies of up to 8 symbols, then an end marker, token by token."""
+
+from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config_memory import DNCMemoryConfig
+from memgpt_jax.config_tasks import CopyConfig
+
+
+def config() -> ExperimentConfig:
+    # Nothing is fed back while the answer is due, and the window holds the token alone: only the memory can count.
+    data = CopyConfig(num_symbols=16, max_length=8, max_repeats=4, blank_answers=True)
+    memory = DNCMemoryConfig(memory_size=32, slot_width=20, controller="lstm", controller_size=100, order="write_read")
+    return ExperimentConfig(
+        model=ModelConfig(
+            vocab_size=data.num_ids,
+            d_model=32,
+            num_layers=1,
+            num_heads=1,
+            window_size=1,
+            segment_length=1,
+            position="none",
+            memory=memory,
+        ),
+        data=data,
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50, weight_decay=0.0),
+        training=TrainingConfig(steps=3000, batch_size=32, sequence_length=data.row_length, carry_state=False),
+    )

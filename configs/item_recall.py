@@ -1,0 +1,23 @@
+"""Associative recall of the Neural Turing Machine's paper: an item of a list is given, the next one is asked for."""
+
+from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config_memory import KVMemoryConfig
+from memgpt_jax.config_tasks import ItemRecallConfig
+
+
+def config() -> ExperimentConfig:
+    data = ItemRecallConfig()
+    return ExperimentConfig(
+        model=ModelConfig(
+            vocab_size=data.num_ids,
+            d_model=64,
+            num_layers=2,
+            num_heads=4,
+            window_size=4,
+            segment_length=4,
+            memory=KVMemoryConfig(memory_size=64, temperature=20.0),
+        ),
+        data=data,
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
+        training=TrainingConfig(steps=600, batch_size=32, sequence_length=data.row_length, carry_state=False),
+    )

@@ -1,0 +1,26 @@
+"""The Neural Turing Machine on its own first task: copy up to 20 symbols, token by token, with an LSTM controller."""
+
+from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config_memory import NTMMemoryConfig
+from memgpt_jax.config_tasks import CopyConfig
+
+
+def config() -> ExperimentConfig:
+    # Nothing is fed back while the answer is due, and the window holds the token alone: only the slots can copy.
+    data = CopyConfig(num_symbols=16, max_length=20, blank_answers=True)
+    memory = NTMMemoryConfig(memory_size=128, slot_width=20, controller="lstm", controller_size=100)
+    return ExperimentConfig(
+        model=ModelConfig(
+            vocab_size=data.num_ids,
+            d_model=32,
+            num_layers=1,
+            num_heads=1,
+            window_size=1,
+            segment_length=1,
+            position="none",
+            memory=memory,
+        ),
+        data=data,
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50, weight_decay=0.0),
+        training=TrainingConfig(steps=2000, batch_size=32, sequence_length=data.row_length, carry_state=False),
+    )
