@@ -21,6 +21,6 @@ def config() -> ExperimentConfig:
             memory=memory,
         ),
         data=data,
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50, weight_decay=0.0),
-        training=TrainingConfig(steps=3000, batch_size=32, sequence_length=data.row_length, carry_state=False),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50, weight_decay=0.0),
+        training=TrainingConfig(steps=4000, batch_size=32, sequence_length=data.row_length, carry_state=False),
     )

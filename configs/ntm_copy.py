@@ -22,5 +22,5 @@ def config() -> ExperimentConfig:
         ),
         data=data,
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50, weight_decay=0.0),
-        training=TrainingConfig(steps=2000, batch_size=32, sequence_length=data.row_length, carry_state=False),
+        training=TrainingConfig(steps=600, batch_size=32, sequence_length=data.row_length, carry_state=False),
     )

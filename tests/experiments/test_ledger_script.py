@@ -18,6 +18,7 @@ def ledger(*words) -> subprocess.CompletedProcess:
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # most of the time is compiling
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
@@ -37,14 +38,13 @@ def test_writing_matters(tmp_path):
     evaluation.write_text(json.dumps(json.loads(evaluation.read_text()) | {"accuracy": 0.5}))
     again = ledger(*words)
     assert again.returncode == 1 and "0 of 1 claims hold" in " ".join(again.stdout.split())
-    assert "read and written, seed 0: 0.5000 is not at least 0.99" in (tmp_path / "LEDGER.md").read_text()
+    assert "read and written, seed 0: 0.5000 is not at least 0.95" in (tmp_path / "LEDGER.md").read_text()
 
 
 @pytest.mark.parametrize(
     "words, message",
     [
         ([], "error: name claims, or a tier that has some:\n  convolution_binds (cpu): "),
-        (["--tier", "gpu"], "error: name claims, or a tier that has some:"),
         (["convolution"], "error: there is no claim 'convolution'; there are: convolution_binds, writing_matters"),
     ],
 )
