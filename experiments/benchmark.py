@@ -59,9 +59,8 @@ def jax_step(config: mg.ModelConfig, batch_size: int, length: int):
     return compiled.compile(), optimizer
 
 
-def jax_candidate(config: mg.ModelConfig, length: int):
+def jax_candidate(config: mg.ModelConfig, length: int, batch_size: int):
     """A function that runs one training step and waits for it."""
-    batch_size = TOKENS // length
     compiled, optimizer = jax_step(config, batch_size, length)
     params = mg.init(config, jax.random.key(0))
     carried = [params, optimizer.init(params), mg.init_state(config, batch_size)]
@@ -104,7 +103,7 @@ def speed(rounds: int) -> Table:
     """
     none = dataclasses.replace(BASE, memory=mg.NoMemoryConfig())
     window = BASE.window_size
-    candidates = {"none": jax_candidate(none, 4 * window), "kv": jax_candidate(BASE, 4 * window)}
+    candidates = {"none": jax_candidate(none, 4 * window, 4), "kv": jax_candidate(BASE, 4 * window, 4)}
     if importlib.util.find_spec("transformers") and importlib.util.find_spec("torch"):
         candidates["GPT-2 of transformers, in torch"] = torch_candidate(none, window)
     seconds = {name: [] for name in candidates}

@@ -36,6 +36,8 @@ class Arguments:
     """Values of `memory_size`."""
     mechanisms: tuple[str, ...] = tuple(name for name in mg.MEMORIES if name != "none")
     """Names of mechanisms; default: all."""
+    batch_size: int = 4
+    """Rows of a step, of 2,048 tokens each."""
     rounds: int = 3
     """Turns of each candidate; a turn is four steps, of which the first does not count."""
     output: Path = Path("runs/benchmark_mechanisms")
@@ -68,12 +70,12 @@ def relative_speed(run: Callable[[], None], reference: Callable[[], None], round
 
 def main() -> None:
     arguments = parse_arguments(Arguments, __doc__)
-    none = jax_candidate(dataclasses.replace(BASE, memory=mg.NoMemoryConfig()), LENGTH)
+    none = jax_candidate(dataclasses.replace(BASE, memory=mg.NoMemoryConfig()), LENGTH, arguments.batch_size)
     results = {}
     for name in track(arguments.mechanisms, description="mechanisms"):
         for size in sorted(arguments.sizes):
             config = dataclasses.replace(BASE, memory=mg.MEMORIES[name][0](memory_size=size))
-            speed = relative_speed(jax_candidate(config, LENGTH), none, arguments.rounds)
+            speed = relative_speed(jax_candidate(config, LENGTH, arguments.batch_size), none, arguments.rounds)
             results.setdefault(name, {})[size] = {"state_bytes": mg.state_bytes(config), "relative_speed": speed}
             jax.clear_caches()
             if speed < TOO_SLOW:

@@ -202,8 +202,8 @@ CLAIMS = (
     ),
     Claim(
         name="delta_overwrites",
-        says="Where keys are rewritten, a fast-weight matrix answers with the last value by the delta rule, and not by "
-        "the linear one, which adds.",
+        says="Where keys are rewritten, a fast-weight matrix answers with the last value more often by the delta rule "
+        "than by the linear one, which adds up all of them.",
         source="Schlag et al. 2021, Linear Transformers Are Secretly Fast Weight Programmers",
         tier="cpu-long",
         metric="accuracy",
