@@ -1,12 +1,16 @@
 """Train a config in a folder, then evaluate it; the same command goes on after any interruption.
 
 python experiments/train.py quickstart --workdir runs/quickstart --model.memory.memory_size 512
+
+On several hosts, the same command on each, with `--distributed` (TPU pods, Slurm, Open MPI), or anywhere with
+`--coordinator HOST:PORT --num-processes N --process-id I`; the workdir is a folder that all of them see.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from memgpt_jax.command_line import one_line_errors, parse
+from memgpt_jax.parallel import join_processes
 from memgpt_jax.training import RunError, train
 
 
@@ -16,11 +20,23 @@ class Arguments:
 
     workdir: Path
     """Folder of the run: checkpoints, tokenizer, metrics.jsonl, TensorBoard files, evaluation.json."""
+    distributed: bool = False
+    """Train together with the processes that JAX finds by itself."""
+    coordinator: str | None = None
+    """Train together with others: HOST:PORT of process 0."""
+    num_processes: int | None = None
+    """How many processes train together."""
+    process_id: int | None = None
+    """Which of them this is, from 0."""
 
 
 @one_line_errors(RunError)
 def main() -> None:
     config, arguments = parse(Arguments, __doc__)
+    processes = arguments.coordinator, arguments.num_processes, arguments.process_id
+    if arguments.distributed or any(value is not None for value in processes):
+        with one_line_errors():
+            join_processes(*processes)
     results = train(config, arguments.workdir)
     figures = {name: value for name, value in results["evaluation"].items() if isinstance(value, float)}
     print(f"{arguments.workdir}: finished {results['step']} steps; held-out", end=" ")

@@ -207,6 +207,27 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """How a run is spread over devices. It may change from one start of a run to the next."""
+
+    data: int | None = None
+    """Devices that share out batch rows and hold parameters of their own; default: those that the others leave."""
+    fsdp: int = 1
+    """Devices that share out batch rows, and with them the parameters and the optimizer's state."""
+    tensor: int = 1
+    """Devices that share out heads and hidden channels."""
+    sequence: int = 1
+    """Devices that share out the entries of each memory."""
+    stall_seconds: float = 25.0
+    """Where several processes train: end this one, with the stacks of all its threads, when for so long no step is done
+    (and for ten times as long as the longest step). 0: wait for ever."""
+
+    def __post_init__(self):
+        check_positive(self)
+        check(self.stall_seconds >= 0, f"stall_seconds must be at least 0, got {self.stall_seconds}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
     """One experiment: what `configs/NAME.py` builds and the command line changes."""
 
@@ -220,6 +241,8 @@ class ExperimentConfig:
     """The training loop."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """The evaluation after training, and of `experiments/evaluate.py`."""
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """How it is spread over devices."""
     seed: int = 0
     """Seed of parameters, data order and dropout."""
 

@@ -1,4 +1,4 @@
-"""JAX at its strictest, several fake devices, and reproducible hypothesis examples, for every test."""
+"""JAX at its strictest, and reproducible hypothesis examples, for every test."""
 
 import os
 from unittest import mock
@@ -6,7 +6,6 @@ from unittest import mock
 import jax
 from hypothesis import HealthCheck, settings
 
-jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

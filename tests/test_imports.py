@@ -25,6 +25,7 @@ LAYERS = {
     "ops": {"shapes"},
     "memory": {"shapes", "config", "ops"},
     "models": {"shapes", "config", "ops", "memory", "generation"},  # generation: only in `MemGPT.generate`
+    "parallel": {"checks", "config"},
     "parameters": {"config", "models"},
     "data": {"config"},
     "plots": set(),
@@ -35,7 +36,7 @@ LAYERS = {
     "needle_stream": {"config", "models", "data", "evaluate"},
     "runs": {"config", "command_line", "data", "training"},
     "ledger": {"checks", "config", "command_line", "memory", "evaluate", "needle_stream", "runs", "training"},
-    "training": {"shapes", "config", "config_json", "ops", "memory", "models", "data", "evaluate"},
+    "training": {"shapes", "config", "config_json", "ops", "memory", "models", "data", "evaluate", "parallel"},
     "": {"config", "ops", "memory", "models", "parameters", "data", "generation", "interop", "evaluate", "training"},
 }
 ONLY_IN = {

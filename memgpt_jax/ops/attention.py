@@ -15,12 +15,12 @@ _FLOOR = -1e20  # the running maximum never goes below this, so a fully masked r
 def map_rows(function: Callable, arrays, recompute: bool = True):
     """Apply `function` to each leading-axis slice of a pytree of arrays; `recompute` it in the backward pass.
 
-    On CPU the rows run one after the other, which keeps each row's logits in cache and each matmul two-dimensional;
-    accelerators run them all at once.
+    On one CPU device the rows run one after the other, which keeps each row's logits in cache and each matmul
+    two-dimensional; accelerators, and the devices of a mesh, which share out the rows, run them all at once.
     """
     if recompute:
         function = jax.checkpoint(function)
-    if jax.default_backend() == "cpu":
+    if jax.default_backend() == "cpu" and jax.sharding.get_abstract_mesh().size <= 1:
         return jax.lax.map(function, arrays)
     return jax.vmap(function)(arrays)
 

@@ -5,6 +5,7 @@ Each checkpoint holds, as items that can be read alone: `params`, `opt_state`, `
 is kept once, in `workdir/tokenizer`, and is written before the first checkpoint.
 """
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,20 +99,29 @@ class Checkpoints:
         args["config"] = self._ocp.args.JsonSave(to_json(config))
         self._manager.save(step, args=self._ocp.args.Composite(**args))
 
-    def restore(self, config: ExperimentConfig) -> tuple[TrainState, Any]:
-        """The latest run state and position in the data, as `save` took them.
+    def restore(self, config: ExperimentConfig, shardings: TrainState | None = None) -> tuple[TrainState, Any]:
+        """The latest run state, and the position in the data, as `save` took them.
+
+        Arguments:
+            config: of the run; its `parallel` may be another one than when it was saved.
+            shardings: how the state is to be split; default: it goes to the first device.
 
         Raises:
             RunError: the checkpoint is of another config, or cannot be read.
         """
         step = self.find(None)
-        changed = differences(self.config(step), config)
+        saved = dataclasses.replace(self.config(step), parallel=config.parallel)  # any mesh can go on
+        changed = differences(saved, config)
         if changed:
             raise RunError(
                 f"{self.folder.parent} holds a run with another config; take it back, or choose another workdir:\n  "
                 + "\n  ".join(changed)
             )
-        items = self.read(step, _items(jax.eval_shape(partial(create, config))))
+        shapes = jax.eval_shape(partial(create, config))
+        if shardings is not None:
+            split = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)  # noqa: E731
+            shapes = jax.tree.map(split, shapes, shardings)
+        items = self.read(step, _items(shapes))
         data_state = self.read(step, {"data": None})["data"]["state"]
         return TrainState(**items["run"], **{name: items[name] for name in TREES if name != "run"}), data_state
 
@@ -122,6 +132,8 @@ class Checkpoints:
     def read(self, step: int, targets: dict[str, Any]) -> dict[str, Any]:
         """Some items of a checkpoint: trees like the given ones of shapes and dtypes, JSON values where that is None.
 
+        Arrays without a sharding go to the first device.
+
         Raises:
             RunError: it cannot be read.
         """
@@ -130,7 +142,9 @@ class Checkpoints:
         def args(target):
             if target is None:
                 return self._ocp.args.JsonRestore()
-            placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), target)
+            sharding = lambda leaf: getattr(leaf, "sharding", None) or device  # noqa: E731
+            place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding(leaf))  # noqa: E731
+            placed = jax.tree.map(place, target)
             return self._ocp.args.StandardRestore(_without_empty(placed))
 
         try:

@@ -9,8 +9,8 @@ class RunError(Exception):
 
 
 @contextlib.contextmanager
-def refused_data() -> Iterator[None]:
-    """Turn the `ValueError` with which data is refused (no such folder, a damaged file) into a `RunError`."""
+def refused() -> Iterator[None]:
+    """Turn the `ValueError` with which settings or data are refused (no such folder, ...) into a `RunError`."""
     try:
         yield
     except ValueError as error:

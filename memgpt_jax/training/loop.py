@@ -1,5 +1,6 @@
 """Train a model, from the first step or from where an earlier process stopped."""
 
+import contextlib
 import json
 import os
 import sys
@@ -11,16 +12,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from memgpt_jax import data, models
+from memgpt_jax import data, models, parallel
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_data import TaskConfig
 from memgpt_jax.training.checkpoint import Checkpoints
-from memgpt_jax.training.errors import RunError, refused_data
+from memgpt_jax.training.errors import RunError, refused
 from memgpt_jax.training.metrics import MetricsLog, Reporter, read_metrics
 from memgpt_jax.training.optimizer import parameter_names
 from memgpt_jax.training.progress import progress
-from memgpt_jax.training.state import TrainState, create
+from memgpt_jax.training.state import TrainState, create, shardings
 from memgpt_jax.training.step import train_step
+from memgpt_jax.training.watchdog import Watchdog
 from memgpt_jax.training.workdir import StopSignals, locked
 
 
@@ -41,36 +43,45 @@ def train(config: ExperimentConfig, workdir: str | Path, *, print_progress: bool
         The last record of metrics.jsonl, with the results of `memgpt_jax.evaluate` under "evaluation".
 
     Raises:
-        RunError: another trainer is at work there, the folder holds a run with another config, its checkpoint cannot be
-            read, its data is refused, the tokenizer does not fit the model, or `training.max_skipped` updates in a row
-            were skipped.
+        RunError: `parallel` does not fit the devices or the model, another trainer is at work there, the folder holds a
+            run with another config, its checkpoint cannot be read, its data is refused, the tokenizer does not fit the
+            model, or `training.max_skipped` updates in a row were skipped.
     """
     workdir = Path(workdir).expanduser().absolute()
-    shown = sys.stdout.isatty() if print_progress is None else print_progress
+    shown = parallel.is_main() and (sys.stdout.isatty() if print_progress is None else print_progress)
+    with refused():
+        mesh = parallel.make_mesh(config.parallel)
+        parallel.check_divides(config, mesh)
     with (
+        jax.set_mesh(mesh),
         StopSignals() as signals,
-        locked(workdir),
+        locked(workdir) if parallel.is_main() else contextlib.nullcontext(),
         Checkpoints(workdir, keep=config.training.keep_checkpoints) as checkpoints,
     ):
         # The order of restoring: config (must be equal), state, tokenizer, data position, metrics.jsonl (cut there).
         resumed = checkpoints.latest_step() is not None
-        state, data_state = checkpoints.restore(config) if resumed else (jax.jit(partial(create, config))(), None)
-        with refused_data():
+        split = shardings(config, mesh)
+        if resumed:
+            state, data_state = checkpoints.restore(config, split)
+        else:
+            state, data_state = jax.jit(partial(create, config), out_shardings=split)(), None
+        with refused(), parallel.main_first("tokenizer"):
             tokenizer = load_tokenizer(config, workdir, resumed)
         if state.step < config.training.steps:
             (workdir / "evaluation.json").unlink(missing_ok=True)
-            with refused_data():
+            with refused(), parallel.main_first("data"):
                 batches = data.train_batches(config.data, config.training, config.seed, tokenizer)
                 if resumed:
                     batches.set_state(data_state)
             if not resumed:
                 checkpoints.save(config, state, batches.get_state())
             with (
-                MetricsLog(workdir, int(state.step)) as log,
+                MetricsLog(workdir, int(state.step)) if parallel.is_main() else contextlib.nullcontext() as log,
                 progress(int(state.step), config.training.steps, shown) as advance,
             ):
-                state = run(config, state, batches, checkpoints, log, advance, signals)
-        return read_metrics(workdir)[-1] | {"evaluation": held_out(config, state.params, tokenizer, workdir)}
+                state = run(config, mesh, state, batches, checkpoints, log, advance, signals)
+        evaluation = held_out(config, state.params, tokenizer, workdir)
+        return read_metrics(workdir)[-1] | {"evaluation": evaluation}
 
 
 def load_tokenizer(config: ExperimentConfig, workdir: Path, resumed: bool) -> Any:
@@ -94,10 +105,11 @@ def load_tokenizer(config: ExperimentConfig, workdir: Path, resumed: bool) -> An
 
 def run(
     config: ExperimentConfig,
+    mesh: jax.sharding.Mesh,
     state: TrainState,
     batches: Iterator[dict[str, np.ndarray]],
     checkpoints: Checkpoints,
-    log: MetricsLog,
+    log: MetricsLog | None,
     advance: Callable[[int, dict[str, Any] | None], None],
     signals: StopSignals,
 ) -> TrainState:
@@ -107,26 +119,40 @@ def run(
     a save it is fetched first, so that a checkpoint never runs ahead of `metrics.jsonl`.
     """
     training = config.training
-    step_function = jax.jit(partial(train_step, config), donate_argnums=0)
-    diagnose = jax.jit(partial(models.diagnostics, config.model), static_argnames="aligned")
+    split, whole = shardings(config, mesh), parallel.everywhere(mesh)
+    step_function = jax.jit(
+        partial(train_step, config),
+        donate_argnums=0,
+        in_shardings=(split, parallel.rows_sharding(mesh, batch_axis=1)),
+        out_shardings=(split, whole),
+    )
+
+    @partial(jax.jit, out_shardings=whole)
+    def diagnose(params, batch, memory):
+        tokens, reset = batch["tokens"][0], batch["reset"][0]
+        aligned = tokens.shape[1] % config.model.segment_length == 0  # as in `batch_loss`
+        return models.diagnostics(config.model, params, tokens, memory, reset, aligned=aligned)
+
     reporter = Reporter(config, parameter_names(state.params), log, advance)
     signals.deferred = True
+    watch = Watchdog(config.parallel.stall_seconds if jax.process_count() > 1 else 0)
     pending = None
     for step in range(int(state.step) + 1, training.steps + 1):
         batch = stack([next(batches) for _ in range(config.optimizer.accumulate_steps)])
+        batch = parallel.split_rows(batch, mesh, batch_axis=1)
         diagnostics = None
         if step % training.log_every == 0 or step == training.steps:
-            tokens, reset = batch["tokens"][0], batch["reset"][0]
-            aligned = tokens.shape[1] % config.model.segment_length == 0  # as in `batch_loss`
-            diagnostics = diagnose(state.params, tokens, state.memory, reset, aligned=aligned)
+            diagnostics = diagnose(state.params, batch, state.memory)
         state, metrics = step_function(state, batch)
         if pending is not None:
             reporter(*pending)
+            watch.alive()
         pending = step, batch["tokens"].size, metrics, diagnostics
-        stop = signals.received
+        stop = signals.received_anywhere(step)
         if stop or step % training.checkpoint_every == 0 or step == training.steps:
             reporter(*pending)
             pending = None
+            watch.rest()
             checkpoints.save(config, state, batches.get_state())
         if stop:
             raise SystemExit(0)
@@ -144,8 +170,11 @@ def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Pat
     from memgpt_jax.evaluate import evaluate
 
     path = workdir / "evaluation.json"
-    if not path.exists():
+    if parallel.agree(path.exists()):
+        return json.loads(path.read_text())
+    result = evaluate(config, params, tokenizer)
+    if parallel.is_main():
         whole = path.with_suffix(".tmp")
-        whole.write_text(json.dumps(evaluate(config, params, tokenizer), indent=2))
+        whole.write_text(json.dumps(result, indent=2))
         os.replace(whole, path)
-    return json.loads(path.read_text())
+    return result

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 class Reporter:
     """Turns what steps report into log records, warnings about skipped updates, and the error that ends a run."""
 
-    def __init__(self, config: ExperimentConfig, parameters: list[str], log: "MetricsLog", advance: Callable):
+    def __init__(self, config: ExperimentConfig, parameters: list[str], log: "MetricsLog | None", advance: Callable):
         self._max_skipped = config.training.max_skipped
         self._parameters = parameters
         self._log = log
@@ -51,7 +51,8 @@ class Reporter:
             speed = self._tokens / (now - self._since) if self._since else None
             lists = {name: value.tolist() for name, value in diagnostics.items()}
             record = {"step": step, **summary(metrics), "tokens_per_second": speed, **lists}
-            self._log.write(record)
+            if self._log is not None:
+                self._log.write(record)
         self._advance(step, record)
         if self._since is None or record:
             self._since, self._tokens = now, 0

@@ -1,11 +1,12 @@
 """Everything that a training run carries from step to step, in one pytree."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from memgpt_jax import models
+from memgpt_jax import models, parallel
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.training.optimizer import make_optimizer
 
@@ -42,6 +43,13 @@ class TrainState(NamedTuple):
     """Updates that were skipped so far; int32."""
     skipped_in_a_row: jax.Array
     """Updates that were skipped since the last good one; int32."""
+
+
+def shardings(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> TrainState:
+    """How the arrays of a run's state are split over a mesh."""
+    shapes = jax.eval_shape(partial(create, config))
+    split = {name: parallel.shardings(tree, parallel.PARAMETERS, mesh) for name, tree in shapes._asdict().items()}
+    return TrainState(**split | {"memory": parallel.shardings(shapes.memory, parallel.STATE, mesh)})
 
 
 def create(config: ExperimentConfig) -> TrainState:

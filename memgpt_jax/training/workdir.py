@@ -7,6 +7,8 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+
 from memgpt_jax.training.errors import RunError
 
 
@@ -46,10 +48,20 @@ class StopSignals:
 
     def __enter__(self):
         self._previous = {}
+        # Several processes stop after the same step: there SIGTERM is left to JAX, which tells the others.
+        numbers = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else (signal.SIGINT,)
         with contextlib.suppress(ValueError):  # not the main thread
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in numbers:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
+
+    def received_anywhere(self, step: int) -> bool:
+        """Whether to stop after this step; the same for all processes of a run, which must all ask at each step."""
+        if jax.process_count() == 1:
+            return self.received
+        from jax.experimental.multihost_utils import reached_preemption_sync_point
+
+        return reached_preemption_sync_point(step)
 
     def __exit__(self, *_):
         for number, handler in self._previous.items():
