@@ -1,0 +1,105 @@
+"""A run on many devices and in many processes is the run on one device; what dies or stands still ends the others."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from memgpt_jax import parallel
+from memgpt_jax.config import ParallelConfig
+from memgpt_jax.training import load, read_metrics
+
+SCRIPT = Path(__file__).parent / "small_run.py"
+MESHES = ["data=8", "data=2,fsdp=4", "data=4,tensor=2", "data=2,sequence=4"]
+
+
+def start(devices: int, workdir: Path, *words) -> subprocess.Popen:
+    command = [sys.executable, SCRIPT, devices, workdir, *words]
+    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2]), "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def start_two(workdir: Path, *words, mesh: str = "fsdp=4") -> list[subprocess.Popen]:
+    """Two processes of two devices each, joined."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    return [start(2, workdir, "--mesh", mesh, *words, "--join", address, 2, index) for index in range(2)]
+
+
+def finish(*processes: subprocess.Popen) -> None:
+    for process in processes:
+        _, errors = process.communicate(timeout=280)
+        assert process.returncode == 0, errors
+
+
+def losses(workdir: Path) -> np.ndarray:
+    return np.array([record["loss"] for record in read_metrics(workdir)])
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("one")
+    finish(start(1, workdir))
+    return workdir
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_losses_on_a_mesh_are_those_of_one_device(mesh, one_device, tmp_path):
+    finish(start(8, tmp_path, "--mesh", mesh))
+    expected = losses(one_device)
+    assert len(expected) == 50 and expected[-1] < expected[0]
+    np.testing.assert_allclose(losses(tmp_path), expected, rtol=1e-5)
+
+
+def test_two_processes_and_then_another_mesh_go_on_as_one_device(one_device, tmp_path):
+    """50 steps in two processes; their checkpoint of step 40 restores bitwise, and goes on on eight devices."""
+    finish(*start_two(tmp_path))
+    expected = losses(one_device)
+    np.testing.assert_allclose(losses(tmp_path), expected, rtol=1e-5)
+    shutil.rmtree(tmp_path / "checkpoints" / "50")
+    before = load(tmp_path)
+    finish(start(8, tmp_path, "--mesh", "data=2,tensor=2,sequence=2", "--steps", 50))
+    np.testing.assert_allclose(losses(tmp_path), expected, rtol=1e-5)
+    assert before.step == 40 and load(tmp_path).step == 50
+
+
+def test_a_process_that_dies_ends_the_others(tmp_path):
+    first, second = start_two(tmp_path, "--steps", 10**6)
+    wait_for_steps(tmp_path, 3)
+    second.kill()
+    _, errors = first.communicate(timeout=30)
+    assert first.returncode not in (0, None) and "process" in errors.lower(), errors
+    second.communicate()
+
+
+def test_a_process_that_stands_still_ends_all_with_the_stacks_of_their_threads(tmp_path):
+    processes = start_two(tmp_path, "--steps", 10**6, "--stuck_after", 5, mesh="fsdp=4,stall_seconds=5")
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 1 and "Timeout" in errors and "Thread 0x" in errors and "loop.py" in errors
+
+
+def wait_for_steps(workdir: Path, number: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(read_metrics(workdir)) < number:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize(
+    "sizes, message",
+    [
+        ({"data": 3}, r"parallel.data=3, .* make 3 devices, but there are 1"),
+        ({"fsdp": 2}, r"parallel.fsdp=2, .* must divide the number of devices, 1"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_devices_are_refused(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        parallel.make_mesh(ParallelConfig(**sizes))
