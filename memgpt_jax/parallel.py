@@ -67,23 +67,25 @@ def join_processes(coordinator: str | None = None, num_processes: int | None = N
         ) from error
 
 
-def make_mesh(config: ParallelConfig, devices: list | None = None) -> Mesh:
-    """The mesh of all devices, of every host; `data` takes those that the other axes leave.
+def make_mesh(config: ParallelConfig) -> Mesh:
+    """The mesh of all devices, of every process; `data` takes those that the other axes leave.
+
+    One process may use fewer devices than it has: the first ones.
 
     Raises:
-        ValueError: the sizes do not come to the number of devices.
+        ValueError: the sizes do not fit the number of devices.
     """
-    devices = jax.devices() if devices is None else devices
-    others = math.prod(getattr(config, axis) for axis in AXES if axis != "data")
-    named = ", ".join(f"parallel.{axis}={getattr(config, axis)}" for axis in AXES if axis != "data")
-    check(len(devices) % others == 0, f"{named} must divide the number of devices, {len(devices)}")
-    data = len(devices) // others if config.data is None else config.data
-    check(
-        data * others == len(devices),
-        f"parallel.data={data}, {named} make {data * others} devices, but there are {len(devices)}",
-    )
-    shape = tuple(data if axis == "data" else getattr(config, axis) for axis in AXES)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    devices, several = jax.devices(), jax.process_count() > 1
+    others = {axis: getattr(config, axis) for axis in AXES if axis != "data"}
+    named = ", ".join(f"parallel.{axis}={size}" for axis, size in others.items())
+    whole, rest = divmod(len(devices), math.prod(others.values()))
+    check(whole and (config.data or not rest), f"{named} must divide the number of devices, {len(devices)}")
+    sizes = others | {"data": config.data or whole}
+    number = math.prod(sizes.values())
+    fits = number == len(devices) if several else number <= len(devices)
+    check(fits, f"parallel.data={config.data}, {named} take {number} devices, but there are {len(devices)}")
+    shape = tuple(sizes[axis] for axis in AXES)
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:number])
 
 
 def check_divides(config: ExperimentConfig, mesh: Mesh) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
 
 from memgpt_jax import parallel
-from memgpt_jax.config import ParallelConfig
+from memgpt_jax.config import ExperimentConfig, ParallelConfig
 from memgpt_jax.training import load, read_metrics
 
 SCRIPT = Path(__file__).parent / "small_run.py"
@@ -96,10 +97,36 @@ def wait_for_steps(workdir: Path, number: int) -> None:
 @pytest.mark.parametrize(
     "sizes, message",
     [
-        ({"data": 3}, r"parallel.data=3, .* make 3 devices, but there are 1"),
+        ({"data": 3}, r"parallel.data=3, .* take 3 devices, but there are 1"),
         ({"fsdp": 2}, r"parallel.fsdp=2, .* must divide the number of devices, 1"),
     ],
 )
 def test_sizes_that_do_not_fit_the_devices_are_refused(sizes, message):
     with pytest.raises(ValueError, match=message):
         parallel.make_mesh(ParallelConfig(**sizes))
+
+
+@pytest.mark.parametrize(
+    "axis, message",
+    [
+        ("data", r"training.batch_size=8 must be a multiple of parallel data x fsdp=3"),
+        ("fsdp", r"training.batch_size=8 must be a multiple of parallel data x fsdp=3"),
+        ("tensor", r"model.num_heads=4 must be a multiple of parallel tensor=3"),
+        ("sequence", r"model.memory.memory_size=1024 must be a multiple of parallel sequence=3"),
+    ],
+)
+def test_dimensions_that_an_axis_does_not_divide_are_refused(axis, message):
+    mesh = AbstractMesh(tuple(3 if name == axis else 1 for name in parallel.AXES), parallel.AXES)
+    with pytest.raises(ValueError, match=message):
+        parallel.check_divides(ExperimentConfig(), mesh)
+
+
+def test_only_part_of_joining_is_refused():
+    with pytest.raises(ValueError, match="give all of coordinator, num_processes and process_id, or none"):
+        parallel.join_processes("localhost:1", 2)
+
+
+def test_a_read_of_split_entries_is_the_read_of_all():
+    """With two small collectives, whatever the number of entries: the highest logits, and the sums."""
+    command = [sys.executable, SCRIPT.parent / "sharded_read.py"]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(SCRIPT.parents[2]), "JAX_PLATFORMS": "cpu"})
