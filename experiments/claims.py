@@ -248,8 +248,8 @@ CLAIMS = (
     ),
     Claim(
         name="babilong",
-        says="bAbI's task 1 in books, trained on 512 tokens, is answered after 4 thousand, 32 thousand, 256 thousand and "
-        "a million tokens from 1,024 entries a layer.",
+        says="bAbI's task 1 in books, trained on 512 tokens, is answered after 4, 32 and 256 thousand and a million "
+        "tokens from 1,024 entries a layer.",
         source="Kuratov et al. 2024, BABILong",
         tier="gpu",
         metric="accuracy",
