@@ -34,6 +34,6 @@ def config() -> ExperimentConfig:
         ),
         data=data,
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
-        training=TrainingConfig(steps=600, batch_size=32, sequence_length=256, carry_state=False),
+        training=TrainingConfig(steps=800, batch_size=16, sequence_length=512, carry_state=False),
         evaluation=EvaluationConfig(split="test", batch_size=8, num_batches=16, chunk_length=1024),
     )
