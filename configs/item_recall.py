@@ -1,4 +1,10 @@
-"""Associative recall of the Neural Turing Machine's paper: an item of a list is given, the next one is asked for."""
+"""Associative recall of the Neural Turing Machine's paper: an item of a list is given, the next one is asked for.
+
+Command: python experiments/train.py item_recall --workdir runs/item_recall
+Time:    61 s with 600 steps (Python 3.11, jax 0.10.2, one core of an AMD EPYC)
+Result:  accuracy 1.000 with 600 steps (seed 0, 384 symbols), in training 0.997 at step 100; other seeds are not
+         measured yet. Chance is 1/64 = 0.016
+"""
 
 from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config_memory import KVMemoryConfig

@@ -1,4 +1,11 @@
-"""RULER's needles in a haystack of noise: which number of seven digits was given for a word?"""
+"""RULER's needles in a haystack of noise: which number of seven digits was given for a word?
+
+Command: python experiments/train.py noise_needle --workdir runs/noise_needle
+Time:    235 s (Python 3.11, jax 0.10.2, one core of an AMD EPYC)
+Result:  not solved in these 300 steps: 0.759 of the digits are right (seed 0, 3,584 digits). A digit that follows
+         others of its number is found by them; the first one must be found by the word, three tokens before it. Chance
+         is 0.1
+"""
 
 from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config_memory import KVMemoryConfig

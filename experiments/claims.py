@@ -99,7 +99,7 @@ CLAIMS = (
         name="ntm_copies",
         says="A Neural Turing Machine that learned to copy up to 20 symbols copies 120.",
         source="Graves et al. 2014, Neural Turing Machines, section 4.1",
-        tier="cpu",
+        tier="cpu-long",
         metric="accuracy",
         cases=(
             Case(label="up to 20", config="ntm_copy", expected=at_least(0.99)),
