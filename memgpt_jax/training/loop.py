@@ -135,27 +135,27 @@ def run(
 
     reporter = Reporter(config, parameter_names(state.params), log, advance)
     signals.deferred = True
-    watch = Watchdog(config.parallel.stall_seconds if jax.process_count() > 1 else 0)
     pending = None
-    for step in range(int(state.step) + 1, training.steps + 1):
-        batch = stack([next(batches) for _ in range(config.optimizer.accumulate_steps)])
-        batch = parallel.split_rows(batch, mesh, batch_axis=1)
-        diagnostics = None
-        if step % training.log_every == 0 or step == training.steps:
-            diagnostics = diagnose(state.params, batch, state.memory)
-        state, metrics = step_function(state, batch)
-        if pending is not None:
-            reporter(*pending)
-            watch.alive()
-        pending = step, batch["tokens"].size, metrics, diagnostics
-        stop = signals.received_anywhere(step)
-        if stop or step % training.checkpoint_every == 0 or step == training.steps:
-            reporter(*pending)
-            pending = None
-            watch.rest()
-            checkpoints.save(config, state, batches.get_state())
-        if stop:
-            raise SystemExit(0)
+    with Watchdog(config.parallel.stall_seconds if jax.process_count() > 1 else 0) as watch:
+        for step in range(int(state.step) + 1, training.steps + 1):
+            batch = stack([next(batches) for _ in range(config.optimizer.accumulate_steps)])
+            batch = parallel.split_rows(batch, mesh, batch_axis=1)
+            diagnostics = None
+            if step % training.log_every == 0 or step == training.steps:
+                diagnostics = diagnose(state.params, batch, state.memory)
+            state, metrics = step_function(state, batch)
+            if pending is not None:
+                reporter(*pending)
+                watch.alive()
+            pending = step, batch["tokens"].size, metrics, diagnostics
+            stop = signals.received_anywhere(step)
+            if stop or step % training.checkpoint_every == 0 or step == training.steps:
+                reporter(*pending)
+                pending = None
+                watch.rest()
+                checkpoints.save(config, state, batches.get_state())
+            if stop:
+                raise SystemExit(0)
     signals.deferred = False
     return state
 

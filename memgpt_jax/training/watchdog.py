@@ -5,7 +5,7 @@ import time
 
 
 class Watchdog:
-    """Ends the process where `alive` was called, and not again for so many seconds, nor `rest`.
+    """Ends the process where `alive` was called, and not again for so many seconds, nor `rest`; a context manager.
 
     The wait is longer where steps are: at least ten times the longest between two calls of `alive`. What is written to
     standard error are the stacks of all threads; the exit code is 1. No `finally` block runs, as they could wait too.
@@ -15,6 +15,12 @@ class Watchdog:
         """Args: seconds: 0 means never."""
         self.seconds = seconds
         self._last = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.rest()
 
     def alive(self) -> None:
         """A step is done."""

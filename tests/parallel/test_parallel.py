@@ -17,7 +17,7 @@ from memgpt_jax.config import ExperimentConfig, ParallelConfig
 from memgpt_jax.training import load, read_metrics
 
 SCRIPT = Path(__file__).parent / "small_run.py"
-MESHES = ["data=8", "data=2,fsdp=4", "data=4,tensor=2", "data=2,sequence=4"]
+MESHES = ["data=2,fsdp=4", *(pytest.param(mesh, marks=pytest.mark.slow) for mesh in ("data=8", "data=4,tensor=2"))]
 
 
 def start(devices: int, workdir: Path, *words) -> subprocess.Popen:
@@ -80,11 +80,32 @@ def test_a_process_that_dies_ends_the_others(tmp_path):
     second.communicate()
 
 
+@pytest.mark.slow
 def test_a_process_that_stands_still_ends_all_with_the_stacks_of_their_threads(tmp_path):
     processes = start_two(tmp_path, "--steps", 10**6, "--stuck_after", 5, mesh="fsdp=4,stall_seconds=5")
     for process in processes:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 1 and "Timeout" in errors and "Thread 0x" in errors and "loop.py" in errors
+
+
+def test_the_watchdog_ends_what_stands_still():
+    program = """
+import time
+from memgpt_jax.training.watchdog import Watchdog
+watch = Watchdog(0.2)
+watch.alive()
+watch.rest()
+time.sleep(0.5)
+print("rested", flush=True)
+watch.alive()
+time.sleep(60)
+"""
+    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2])}
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=50
+    )
+    assert result.returncode == 1 and result.stdout == "rested\n"
+    assert "Timeout" in result.stderr and "Thread 0x" in result.stderr and 'File "<string>", line 10' in result.stderr
 
 
 def wait_for_steps(workdir: Path, number: int) -> None:
