@@ -22,7 +22,8 @@ MESHES = ["data=2,fsdp=4", *(pytest.param(mesh, marks=pytest.mark.slow) for mesh
 
 def start(devices: int, workdir: Path, *words) -> subprocess.Popen:
     command = [sys.executable, SCRIPT, devices, workdir, *words]
-    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2]), "JAX_PLATFORMS": "cpu"}
+    # Threads for all devices, however few cores there are: a collective waits for the others on a thread of its own.
+    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2]), "JAX_PLATFORMS": "cpu", "PJRT_NPROC": "32"}
     return subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.PIPE, text=True)
 
 
