@@ -8,23 +8,29 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
+from restored_on_meshes import digest
 
 from memgpt_jax import parallel
 from memgpt_jax.config import ExperimentConfig, ParallelConfig
 from memgpt_jax.training import load, read_metrics
+from memgpt_jax.training.checkpoint import Checkpoints
 
 SCRIPT = Path(__file__).parent / "small_run.py"
 MESHES = ["data=2,fsdp=4", *(pytest.param(mesh, marks=pytest.mark.slow) for mesh in ("data=8", "data=4,tensor=2"))]
 
 
+def environment() -> dict[str, str]:
+    # Threads for all devices, however few cores there are: a collective waits for the others on a thread of its own.
+    return os.environ | {"PYTHONPATH": str(SCRIPT.parents[2]), "JAX_PLATFORMS": "cpu", "PJRT_NPROC": "32"}
+
+
 def start(devices: int, workdir: Path, *words) -> subprocess.Popen:
     command = [sys.executable, SCRIPT, devices, workdir, *words]
-    # Threads for all devices, however few cores there are: a collective waits for the others on a thread of its own.
-    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2]), "JAX_PLATFORMS": "cpu", "PJRT_NPROC": "32"}
-    return subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(list(map(str, command)), env=environment(), stderr=subprocess.PIPE, text=True)
 
 
 def start_two(workdir: Path, *words, mesh: str = "fsdp=4") -> list[subprocess.Popen]:
@@ -60,16 +66,35 @@ def test_losses_on_a_mesh_are_those_of_one_device(mesh, one_device, tmp_path):
     np.testing.assert_allclose(losses(tmp_path), expected, rtol=1e-5)
 
 
-def test_two_processes_and_then_another_mesh_go_on_as_one_device(one_device, tmp_path):
-    """50 steps in two processes; their checkpoint of step 40 restores bitwise, and goes on on eight devices."""
-    finish(*start_two(tmp_path))
-    expected = losses(one_device)
-    np.testing.assert_allclose(losses(tmp_path), expected, rtol=1e-5)
-    shutil.rmtree(tmp_path / "checkpoints" / "50")
-    before = load(tmp_path)
-    finish(start(8, tmp_path, "--mesh", "data=2,tensor=2,sequence=2", "--steps", 50))
-    np.testing.assert_allclose(losses(tmp_path), expected, rtol=1e-5)
-    assert before.step == 40 and load(tmp_path).step == 50
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("two")
+    finish(*start_two(workdir))
+    return workdir
+
+
+def test_losses_in_two_processes_are_those_of_one_device(one_device, two_processes):
+    np.testing.assert_allclose(losses(two_processes), losses(one_device), rtol=1e-5)
+
+
+def test_what_two_processes_saved_restores_bitwise_elsewhere(two_processes):
+    """Parameters and optimizer state, on one device and on a mesh of another shape."""
+    with Checkpoints(two_processes, read_only=True) as checkpoints:
+        config = checkpoints.config(50)
+        state, _ = checkpoints.restore(config)
+    assert state.step == 50 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    command = [sys.executable, SCRIPT.parents[1] / "checkers" / "restored_on_meshes.py", two_processes]
+    output = subprocess.run(command, check=True, env=environment(), capture_output=True, text=True).stdout
+    assert output.split() == [digest(state)] * 3
+
+
+@pytest.mark.slow
+def test_another_mesh_goes_on_where_two_processes_stopped(one_device, two_processes, tmp_path):
+    shutil.copytree(two_processes, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "50")
+    finish(start(8, tmp_path / "run", "--mesh", "data=2,tensor=2,sequence=2"))
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(one_device), rtol=1e-5)
+    assert load(tmp_path / "run").step == 50
 
 
 def test_a_process_that_dies_ends_the_others(tmp_path):
@@ -151,4 +176,4 @@ def test_only_part_of_joining_is_refused():
 def test_a_read_of_split_entries_is_the_read_of_all():
     """With two small collectives, whatever the number of entries: the highest logits, and the sums."""
     command = [sys.executable, SCRIPT.parent / "sharded_read.py"]
-    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(SCRIPT.parents[2]), "JAX_PLATFORMS": "cpu"})
+    subprocess.run(command, check=True, env=environment())
