@@ -2,8 +2,8 @@
 
 Command: python experiments/train.py dnc_repeat_copy --workdir runs/dnc_repeat_copy
 Time:    240 s (Python 3.11, jax 0.10.2, one core of an AMD EPYC)
-Result:  accuracy 1.000, 1.000, 1.000 (seeds 0, 1, 2; 1,505 symbols and end markers); chance is 0.063. From 2,000 steps on
-         it counts right. With a learning rate of 1e-3 it ends at 0.66 after 3,000 steps (seed 0)
+Result:  accuracy 1.000, 1.000, 1.000 (seeds 0, 1, 2; 1,505 symbols and end markers); chance is 0.063. From 2,000
+         steps on it counts right. With a learning rate of 1e-3 it ends at 0.66 after 3,000 steps (seed 0)
 """
 
 from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
