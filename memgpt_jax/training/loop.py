@@ -17,7 +17,7 @@ from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_data import TaskConfig
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.errors import RunError, refused
-from memgpt_jax.training.metrics import MetricsLog, Reporter, read_metrics
+from memgpt_jax.training.metrics import MetricsLog, Reporter, WallTime, read_metrics
 from memgpt_jax.training.optimizer import parameter_names
 from memgpt_jax.training.progress import progress
 from memgpt_jax.training.state import TrainState, create, shardings
@@ -133,17 +133,21 @@ def run(
         aligned = tokens.shape[1] % config.model.segment_length == 0  # as in `batch_loss`
         return models.diagnostics(config.model, params, tokens, memory, reset, aligned=aligned)
 
-    reporter = Reporter(config, parameter_names(state.params), log, advance)
+    wall_time = WallTime()
+    reporter = Reporter(config, parameter_names(state.params), log, advance, wall_time)
     signals.deferred = True
     pending = None
     with Watchdog(config.parallel.stall_seconds if jax.process_count() > 1 else 0) as watch:
-        for step in range(int(state.step) + 1, training.steps + 1):
-            batch = stack([next(batches) for _ in range(config.optimizer.accumulate_steps)])
-            batch = parallel.split_rows(batch, mesh, batch_axis=1)
-            diagnostics = None
-            if step % training.log_every == 0 or step == training.steps:
-                diagnostics = diagnose(state.params, batch, state.memory)
-            state, metrics = step_function(state, batch)
+        first = int(state.step) + 1
+        for step in range(first, training.steps + 1):
+            with wall_time.spent("data"):
+                batch = stack([next(batches) for _ in range(config.optimizer.accumulate_steps)])
+                batch = parallel.split_rows(batch, mesh, batch_axis=1)
+            logged = step % training.log_every == 0 or step == training.steps
+            compiles = step == first or (logged and step < first + training.log_every)
+            with wall_time.spent("compilation") if compiles else contextlib.nullcontext():
+                diagnostics = diagnose(state.params, batch, state.memory) if logged else None
+                state, metrics = step_function(state, batch)
             if pending is not None:
                 reporter(*pending)
                 watch.alive()
@@ -153,7 +157,8 @@ def run(
                 reporter(*pending)
                 pending = None
                 watch.rest()
-                checkpoints.save(config, state, batches.get_state())
+                with wall_time.spent("checkpoints"):
+                    checkpoints.save(config, state, batches.get_state())
             if stop:
                 raise SystemExit(0)
     signals.deferred = False

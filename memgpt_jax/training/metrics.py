@@ -1,11 +1,12 @@
 """What a run reports: `workdir/metrics.jsonl`, one JSON object per logged step, and TensorBoard files."""
 
+import contextlib
 import json
 import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,49 @@ from memgpt_jax.training.step import StepMetrics
 logger = logging.getLogger(__name__)
 
 
+CLOCKED = ("tokens_per_second", "goodput", "data_share", "compilation_share", "checkpoints_share")
+"""What of a record depends on the machine: all else is the same again for the same config."""
+
+
+class WallTime:
+    """Where wall time goes: in steps, or waiting for data, for compilation, for checkpoints."""
+
+    def __init__(self):
+        self._since = time.perf_counter()
+        self._seconds = dict.fromkeys(("data", "compilation", "checkpoints"), 0.0)
+
+    @contextlib.contextmanager
+    def spent(self, what: str) -> Iterator[None]:
+        """What runs inside is not a step, but `data`, `compilation` or `checkpoints`."""
+        start = time.perf_counter()
+        yield
+        self._seconds[what] += time.perf_counter() - start
+
+    def shares(self) -> dict[str, float]:
+        """Shares of the time since the last call, `data_share` and so on; `goodput` is what is left for steps."""
+        now = time.perf_counter()
+        total = now - self._since
+        shares = {f"{what}_share": seconds / total for what, seconds in self._seconds.items()}
+        self._since, self._seconds = now, dict.fromkeys(self._seconds, 0.0)
+        return {"goodput": 1.0 - sum(shares.values())} | shares
+
+
 class Reporter:
     """Turns what steps report into log records, warnings about skipped updates, and the error that ends a run."""
 
-    def __init__(self, config: ExperimentConfig, parameters: list[str], log: "MetricsLog | None", advance: Callable):
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        parameters: list[str],
+        log: "MetricsLog | None",
+        advance: Callable,
+        wall_time: WallTime,
+    ):
         self._max_skipped = config.training.max_skipped
         self._parameters = parameters
         self._log = log
         self._advance = advance
+        self._wall_time = wall_time
         self._since = None  # when the tokens were 0; counting starts after the first step, which compiles
         self._tokens = 0
 
@@ -50,7 +86,7 @@ class Reporter:
         if diagnostics is not None:
             speed = self._tokens / (now - self._since) if self._since else None
             lists = {name: value.tolist() for name, value in diagnostics.items()}
-            record = {"step": step, **summary(metrics), "tokens_per_second": speed, **lists}
+            record = {"step": step, **summary(metrics), "tokens_per_second": speed, **self._wall_time.shares(), **lists}
             if self._log is not None:
                 self._log.write(record)
         self._advance(step, record)

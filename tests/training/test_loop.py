@@ -11,9 +11,9 @@ from memgpt_jax import data
 from memgpt_jax.config_data import TextConfig
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.config_reading import BabiConfig
-from memgpt_jax.training import RunError, load, loop, read_metrics, train
+from memgpt_jax.training import RunError, load, loop, metrics, read_metrics, train
 from memgpt_jax.training.checkpoint import Checkpoints
-from memgpt_jax.training.metrics import MetricsLog
+from memgpt_jax.training.metrics import CLOCKED, MetricsLog, WallTime
 from memgpt_jax.training.progress import progress
 from memgpt_jax.training.workdir import locked
 
@@ -58,7 +58,7 @@ def interrupt_at(number):
 
 def timeless(workdir):
     """The records of a run, without what a clock measured."""
-    return [record | {"tokens_per_second": None} for record in read_metrics(workdir)]
+    return [record | dict.fromkeys(CLOCKED) for record in read_metrics(workdir)]
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,8 @@ def test_a_run_leaves_metrics_checkpoints_and_an_evaluation(finished, capsys):
         assert record["loss"] > 0 and 0 <= record["accuracy"] <= 1 and record["gradient_norm"] > 0
         assert record["bits_per_byte"] is None and record["skipped"] == 0
         assert record["tokens_per_second"] > 0
+        shares = [record[name] for name in ("goodput", "data_share", "compilation_share", "checkpoints_share")]
+        assert min(shares) >= 0 and sum(shares) == pytest.approx(1)
         assert len(record["fusion_gate"]) == config.model.num_layers
     assert results == records[-1] | {"evaluation": json.loads((workdir / "evaluation.json").read_text())}
     assert list((workdir / "tensorboard").glob("events.*"))
@@ -169,6 +171,21 @@ def test_metrics_after_the_checkpoint_and_cut_lines_are_dropped(tmp_path):
     with MetricsLog(tmp_path, step=4) as log:
         log.write({"step": 6, "loss": None, "gates": [0.5, 0.25], "histogram": [[1, 2], [3, 4]]})
     assert [record["loss"] for record in read_metrics(tmp_path)] == [1.0, 2.0, None]
+
+
+def test_wall_time_is_shared_out(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: clock[0])
+    wall_time = WallTime()
+    for what, seconds in (("data", 1.0), ("compilation", 2.0), ("data", 1.0)):
+        with wall_time.spent(what):
+            clock[0] += seconds
+    clock[0] += 4.0
+    assert wall_time.shares() == {
+        "goodput": 0.5, "data_share": 0.25, "compilation_share": 0.25, "checkpoints_share": 0.0
+    }  # fmt: skip
+    clock[0] += 1.0
+    assert wall_time.shares()["goodput"] == 1.0
 
 
 def test_progress_fits_a_terminal_and_logs_elsewhere(caplog, capsys):
