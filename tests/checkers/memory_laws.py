@@ -23,6 +23,13 @@ def build(config, dtype="float32", segment_length=SEGMENT, jitter=0.3):
     return graph, jax.tree.map(noise, nnx.to_pure_dict(params))
 
 
+def reference_run(x, reset, reference_class, *settings):
+    """Reads [B, L, D] of a NumPy reference for each row, token by token, and the references after the last token."""
+    references = [reference_class(*settings) for _ in x]
+    reads = [[r.step(x[b, t], reset[b, t]) for t in range(x.shape[1])] for b, r in enumerate(references)]
+    return np.array(reads), references
+
+
 def state_after(memory, batch, dtype="float32", segment_length=SEGMENT):
     return init_stream_state(memory, batch, segment_length, WIDTH, jnp.dtype(dtype))
 

@@ -163,10 +163,3 @@ class ReferenceDNC(ReferenceSlots):
     def usage_after(self):
         """Usage with the last write counted, before the next freeing."""
         return self.usage + self.write_weights - self.usage * self.write_weights
-
-
-def reference_run(machine, config, params, x, reset):
-    """Reads [B, L, D] and the machine of each row after its last token."""
-    machines = [machine(config, params) for _ in x]
-    reads = [[m.step(x[b, t], reset[b, t]) for t in range(x.shape[1])] for b, m in enumerate(machines)]
-    return np.array(reads), machines

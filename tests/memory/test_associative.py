@@ -9,7 +9,7 @@ import pytest
 from coverings import covering, name_of
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_laws import SEGMENT, WIDTH, build, difference, random_inputs, runner, sequence_forms
+from memory_laws import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner, sequence_forms
 from reference_associative import ReferenceAssociativeMemory, features
 
 from memgpt_jax.config_memory import AssociativeMemoryConfig
@@ -44,16 +44,6 @@ ROWS = [
 ]
 
 
-def reference_run(config, params, x, reset, segment_length=SEGMENT):
-    """Reads [B, L, D] and the memory of each row."""
-    reads, memories = np.zeros(x.shape), []
-    for b in range(len(x)):
-        memory = ReferenceAssociativeMemory(config, params, segment_length)
-        reads[b] = [memory.step(x[b, t], reset[b, t]) for t in range(x.shape[1])]
-        memories.append(memory)
-    return reads, memories
-
-
 def assert_state_equals(state, memories, config):
     for b, memory in enumerate(memories):
         close = lambda got, expected, name: np.testing.assert_allclose(got, expected, atol=5e-5, err_msg=name)  # noqa: E731
@@ -72,7 +62,7 @@ def test_stream_equals_token_by_token_reference(row):
     for seed, breaks in ((0, 0.0), (1, 0.1), (2, 0.4)):
         x, reset = random_inputs(seed, BATCH, LENGTH, breaks)
         reads, state = run(params, x, reset, np.ones(reset.shape, bool), None)
-        expected, memories = reference_run(config, params, x, reset)
+        expected, memories = reference_run(x, reset, ReferenceAssociativeMemory, config, params, SEGMENT)
         np.testing.assert_allclose(reads, expected, atol=5e-5)
         assert_state_equals(state, memories, config)
 
@@ -89,7 +79,7 @@ def test_segments_of_several_chunks_equal_the_reference(rule, visibility):
         x, reset = random_inputs(4, 2, 2 * segment_length + 70, breaks=0.02)
         run = runner(graph, segment_length=segment_length)
         reads, state = run(params, x, reset, np.ones(reset.shape, bool), None)
-        expected, memories = reference_run(config, params, x, reset, segment_length)
+        expected, memories = reference_run(x, reset, ReferenceAssociativeMemory, config, params, segment_length)
         np.testing.assert_allclose(reads, expected, atol=1e-4)
         assert_state_equals(state, memories, config)
 
@@ -115,7 +105,7 @@ def test_the_reference_notices_faults(fault, monkeypatch):
     graph, params = build(config)
     x, reset = random_inputs(2, BATCH, LENGTH, breaks=0.2)
     reads, _ = runner(graph)(params, x, reset, np.ones(reset.shape, bool), None)
-    assert difference(reads, reference_run(config, params, x, reset)[0]) > 1e-3
+    assert difference(reads, reference_run(x, reset, ReferenceAssociativeMemory, config, params, SEGMENT)[0]) > 1e-3
 
 
 @pytest.mark.parametrize("row", ROWS, ids=name_of)

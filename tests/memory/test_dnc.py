@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from coverings import covering, name_of
 from flax import nnx
-from memory_laws import SEGMENT, WIDTH, build, difference, random_inputs, runner
-from reference_slots import ReferenceDNC, reference_run
+from memory_laws import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner
+from reference_slots import ReferenceDNC
 
 from memgpt_jax.config_memory import DNCMemoryConfig
 from memgpt_jax.memory import dnc, make_memory
@@ -35,7 +35,7 @@ def test_stream_equals_token_by_token_reference(row):
     for seed, breaks in ((0, 0.0), (1, 0.3)):
         x, reset = random_inputs(seed, BATCH, LENGTH, breaks)
         reads, state = run(params, x, reset, np.ones(reset.shape, bool), None)
-        expected, machines = reference_run(ReferenceDNC, config, params, x, reset)
+        expected, machines = reference_run(x, reset, ReferenceDNC, config, params)
         np.testing.assert_allclose(reads, expected, atol=5e-5)
         slots = state.memory.slots
         for got, name in zip(slots, ("memory", "usage_after", "link", "precedence", "read_weights"), strict=True):
@@ -58,7 +58,7 @@ def test_the_reference_notices_faults(fault, monkeypatch):
     graph, params = build(config)
     x, reset = random_inputs(0, BATCH, LENGTH)
     reads, _ = runner(graph)(params, x, reset, np.ones(reset.shape, bool), None)
-    assert difference(reads, reference_run(ReferenceDNC, config, params, x, reset)[0]) > 1e-3
+    assert difference(reads, reference_run(x, reset, ReferenceDNC, config, params)[0]) > 1e-3
 
 
 @pytest.mark.parametrize("controller", ["none", "lstm"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from coverings import covering, name_of
 from flax import nnx
-from memory_laws import SEGMENT, WIDTH, build, difference, influence, random_inputs, runner
+from memory_laws import SEGMENT, WIDTH, build, difference, influence, random_inputs, reference_run, runner
 from reference_knn import ReferenceKNNMemory
 
 from memgpt_jax.config_memory import KNNMemoryConfig
@@ -30,16 +30,6 @@ BATCH, LENGTH = 3, 6 * SEGMENT + 2
 
 def config_of(**row):
     return KNNMemoryConfig(**{"num_heads": 2, "head_dim": 4, "temperature": 3.0} | row)
-
-
-def reference_run(config, params, x, reset):
-    """Reads [B, L, D] and the memory of each row."""
-    reads, memories = np.zeros(x.shape), []
-    for b in range(len(x)):
-        memory = ReferenceKNNMemory(config, params, SEGMENT)
-        reads[b] = [memory.step(x[b, t], reset[b, t]) for t in range(x.shape[1])]
-        memories.append(memory)
-    return reads, memories
 
 
 def in_order(state, b):
@@ -62,7 +52,7 @@ def test_stream_equals_token_by_token_reference(row):
     for seed, breaks in ((0, 0.0), (1, 0.1), (2, 0.3), (3, 0.6)):
         x, reset = random_inputs(seed, BATCH, LENGTH, breaks)
         reads, state = run(params, x, reset, np.ones(reset.shape, bool), None)
-        expected, memories = reference_run(config, params, x, reset)
+        expected, memories = reference_run(x, reset, ReferenceKNNMemory, config, params, SEGMENT)
         np.testing.assert_allclose(reads, expected, atol=2e-5)
         for b, memory in enumerate(memories):
             keys, values = in_order(state.memory, b)
@@ -89,7 +79,7 @@ def test_the_reference_notices_faults(fault, monkeypatch):
     graph, params = build(config)
     x, reset = random_inputs(0, BATCH, LENGTH)
     reads, _ = runner(graph)(params, x, reset, np.ones(reset.shape, bool), None)
-    assert difference(reads, reference_run(config, params, x, reset)[0]) > 1e-3
+    assert difference(reads, reference_run(x, reset, ReferenceKNNMemory, config, params, SEGMENT)[0]) > 1e-3
 
 
 FORMS = {"memory_size": [7, 3], "top_k": [2, 32], "search": ["exact", "approximate"]}

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from coverings import covering, name_of
-from memory_laws import SEGMENT, build, difference, random_inputs, runner
+from memory_laws import SEGMENT, build, difference, random_inputs, reference_run, runner
 from reference_memory import ReferenceKVMemory
 
 from memgpt_jax.config_memory import KVMemoryConfig
@@ -30,16 +30,6 @@ BATCH, LENGTH = 3, 6 * SEGMENT + 2
 def config_of(row):
     row = row | {"initial_entries": min(row["initial_entries"], row["memory_size"])}
     return KVMemoryConfig(**row, select_size=2, num_heads=2, head_dim=4, temperature=3.0)
-
-
-def reference_run(config, params, x, reset):
-    """Reads [B, L, D] and the memory of each row."""
-    reads, memories = np.zeros(x.shape), []
-    for b in range(len(x)):
-        memory = ReferenceKVMemory(config, params, SEGMENT)
-        reads[b] = [memory.step(x[b, t], reset[b, t]) for t in range(x.shape[1])]
-        memories.append(memory)
-    return reads, memories
 
 
 def assert_state_equals(state, memories, config):
@@ -69,7 +59,7 @@ def test_stream_equals_token_by_token_reference(row):
     for seed, breaks in ((0, 0.0), (1, 0.1), (2, 0.3), (3, 0.6)):
         x, reset = random_inputs(seed, BATCH, LENGTH, breaks)
         reads, state = run(params, x, reset, np.ones(reset.shape, bool), None)
-        expected, memories = reference_run(config, params, x, reset)
+        expected, memories = reference_run(x, reset, ReferenceKVMemory, config, params, SEGMENT)
         np.testing.assert_allclose(reads, expected, atol=2e-5)
         assert_state_equals(state, memories, config)
 
@@ -95,7 +85,7 @@ def test_the_reference_notices_faults(fault, monkeypatch):
     graph, params = build(config)
     x, reset = random_inputs(0, BATCH, LENGTH)
     reads, _ = runner(graph)(params, x, reset, np.ones(reset.shape, bool), None)
-    assert difference(reads, reference_run(config, params, x, reset)[0]) > 1e-3
+    assert difference(reads, reference_run(x, reset, ReferenceKVMemory, config, params, SEGMENT)[0]) > 1e-3
 
 
 def test_covering_really_covers_all_pairs():

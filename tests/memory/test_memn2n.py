@@ -16,6 +16,7 @@ from memory_laws import (
     difference,
     influence,
     random_inputs,
+    reference_run,
     runner,
     sequence_forms,
 )
@@ -44,16 +45,6 @@ def config_of(row):
     return MemN2NMemoryConfig(**row, num_heads=2, head_dim=4, temperature=3.0)
 
 
-def reference_run(config, params, x, reset):
-    """Reads [B, L, D] and the memory of each row."""
-    reads, memories = np.zeros(x.shape), []
-    for b in range(len(x)):
-        memory = ReferenceMemN2N(config, params, SEGMENT)
-        reads[b] = [memory.step(x[b, t], reset[b, t]) for t in range(x.shape[1])]
-        memories.append(memory)
-    return reads, memories
-
-
 @pytest.mark.parametrize("row", covering(OPTIONS), ids=name_of)
 def test_stream_equals_token_by_token_reference(row):
     config = config_of(row)
@@ -62,7 +53,7 @@ def test_stream_equals_token_by_token_reference(row):
     for seed, breaks in ((0, 0.0), (1, 0.1), (2, 0.3), (3, 0.6)):
         x, reset = random_inputs(seed, BATCH, LENGTH, breaks)
         reads, state = run(params, x, reset, np.ones(reset.shape, bool), None)
-        expected, memories = reference_run(config, params, x, reset)
+        expected, memories = reference_run(x, reset, ReferenceMemN2N, config, params, SEGMENT)
         np.testing.assert_allclose(reads, expected, atol=5e-5)
         stored = jax.device_get(state.memory)
         for b, memory in enumerate(memories):
@@ -97,7 +88,7 @@ def test_the_reference_notices_faults(fault, monkeypatch):
     graph, params = build(config)
     x, reset = random_inputs(0, BATCH, LENGTH)
     reads, _ = runner(graph)(params, x, reset, np.ones(reset.shape, bool), None)
-    assert difference(reads, reference_run(config, params, x, reset)[0]) > 1e-3
+    assert difference(reads, reference_run(x, reset, ReferenceMemN2N, config, params, SEGMENT)[0]) > 1e-3
 
 
 FORMS = {key: OPTIONS[key][:2] for key in ("entry", "memory_size", "writer_conv", "num_ages")}  # what could differ

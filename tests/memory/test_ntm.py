@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from coverings import covering, name_of
 from flax import nnx
-from memory_laws import SEGMENT, WIDTH, build, difference, random_inputs, runner
-from reference_slots import ReferenceNTM, reference_run
+from memory_laws import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner
+from reference_slots import ReferenceNTM
 
 from memgpt_jax.config_memory import NTMMemoryConfig
 from memgpt_jax.memory import NTMMemory, make_memory, ntm
@@ -40,7 +40,7 @@ def test_stream_equals_token_by_token_reference(row):
     for seed, breaks in ((0, 0.0), (1, 0.3)):
         x, reset = random_inputs(seed, BATCH, LENGTH, breaks)
         reads, state = run(params, x, reset, np.ones(reset.shape, bool), None)
-        expected, machines = reference_run(ReferenceNTM, config, params, x, reset)
+        expected, machines = reference_run(x, reset, ReferenceNTM, config, params)
         np.testing.assert_allclose(reads, expected, atol=5e-5)
         slots, controller = state.memory
         np.testing.assert_allclose(slots.memory, [machine.memory for machine in machines], atol=5e-5)
@@ -64,7 +64,7 @@ def test_the_reference_notices_faults(fault, monkeypatch):
     graph, params = build(config)
     x, reset = random_inputs(0, BATCH, LENGTH)
     _, state = runner(graph)(params, x, reset, np.ones(reset.shape, bool), None)
-    _, machines = reference_run(ReferenceNTM, config, params, x, reset)
+    _, machines = reference_run(x, reset, ReferenceNTM, config, params)
     # Not the reads: they are the same where all heads go the other way round.
     assert difference(state.memory.slots.memory, np.array([machine.memory for machine in machines])) > 1e-3
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from coverings import covering, name_of
-from memory_laws import SEGMENT, WIDTH, build, difference, random_inputs, runner, sequence_forms
+from memory_laws import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner, sequence_forms
 from reference_titans import ReferenceTitansMemory, forward, gradients
 
 from memgpt_jax.config_memory import TitansMemoryConfig
@@ -31,16 +31,6 @@ def config_of(row):
     return TitansMemoryConfig(**row, num_heads=2, head_dim=4, rate_bias=-0.5)
 
 
-def reference_run(config, params, x, reset):
-    """Reads [B, L, D] and the memory of each row."""
-    reads, memories = np.zeros(x.shape), []
-    for b in range(len(x)):
-        memory = ReferenceTitansMemory(config, params, SEGMENT)
-        reads[b] = [memory.step(x[b, t], reset[b, t]) for t in range(x.shape[1])]
-        memories.append(memory)
-    return reads, memories
-
-
 @pytest.mark.parametrize("row", covering(OPTIONS), ids=name_of)
 def test_stream_equals_token_by_token_reference(row):
     config = config_of(row)
@@ -49,7 +39,7 @@ def test_stream_equals_token_by_token_reference(row):
     for seed, breaks in ((0, 0.0), (1, 0.1), (2, 0.4)):
         x, reset = random_inputs(seed, BATCH, LENGTH, breaks)
         reads, state = run(params, x, reset, np.ones(reset.shape, bool), None)
-        expected, memories = reference_run(config, params, x, reset)
+        expected, memories = reference_run(x, reset, ReferenceTitansMemory, config, params, SEGMENT)
         np.testing.assert_allclose(reads, expected, atol=5e-5)
         for b, memory in enumerate(memories):
             for i in range(config.num_layers):
@@ -79,7 +69,7 @@ def test_the_reference_notices_faults(fault, monkeypatch):
     graph, params = build(dataclasses.replace(config, chunk_length=4) if fault == "chunks" else config)
     x, reset = random_inputs(2, BATCH, LENGTH, breaks=0.1)
     reads, _ = runner(graph)(params, x, reset, np.ones(reset.shape, bool), None)
-    assert difference(reads, reference_run(config, params, x, reset)[0]) > 1e-3
+    assert difference(reads, reference_run(x, reset, ReferenceTitansMemory, config, params, SEGMENT)[0]) > 1e-3
 
 
 @pytest.mark.parametrize("layers, chunk_length, bptt", [(2, 16, None), (1, 3, 1), (3, 16, 1)])

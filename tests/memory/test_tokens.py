@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from coverings import covering, name_of
 from flax import nnx
-from memory_laws import SEGMENT, WIDTH, build, difference, random_inputs, runner, sequence_forms
+from memory_laws import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner, sequence_forms
 from reference_tokens import ReferenceTokens
 
 from memgpt_jax.config_memory import TokensMemoryConfig
@@ -32,16 +32,6 @@ def make(**options):
     return make_memory(config, d_model=WIDTH, segment_length=SEGMENT, dtype="float32", rngs=nnx.Rngs(0))
 
 
-def reference_run(config, params, x, reset):
-    """Reads [B, L, D] and the memory of each row."""
-    reads, memories = np.zeros(x.shape), []
-    for b in range(len(x)):
-        memory = ReferenceTokens(config, params, SEGMENT)
-        reads[b] = [memory.step(x[b, t], reset[b, t]) for t in range(x.shape[1])]
-        memories.append(memory)
-    return reads, memories
-
-
 @pytest.mark.parametrize("row", covering(OPTIONS), ids=name_of)
 def test_stream_equals_token_by_token_reference(row):
     config = config_of(row)
@@ -50,7 +40,7 @@ def test_stream_equals_token_by_token_reference(row):
     for seed, breaks in ((0, 0.0), (1, 0.1), (2, 0.3), (3, 0.6)):
         x, reset = random_inputs(seed, BATCH, LENGTH, breaks)
         reads, state = run(params, x, reset, np.ones(reset.shape, bool), None)
-        expected, memories = reference_run(config, params, x, reset)
+        expected, memories = reference_run(x, reset, ReferenceTokens, config, params, SEGMENT)
         np.testing.assert_allclose(reads, expected, atol=5e-5)
         for b, memory in enumerate(memories):
             np.testing.assert_allclose(state.memory.states[b].reshape(-1), np.reshape(memory.states, -1), atol=5e-5)
@@ -77,7 +67,7 @@ def test_the_reference_notices_faults(fault, monkeypatch):
     graph, params = build(config)
     x, reset = random_inputs(1, BATCH, LENGTH)
     reads, _ = runner(graph)(params, x, reset, np.ones(reset.shape, bool), None)
-    assert difference(reads, reference_run(config, params, x, reset)[0]) > 1e-3
+    assert difference(reads, reference_run(x, reset, ReferenceTokens, config, params, SEGMENT)[0]) > 1e-3
 
 
 FORMS = {"update": ["lstm", "replace"], "writer_conv": [3, 1], "bptt_segments": [None, 0, 1]}
