@@ -1,259 +1,188 @@
-"""Speed and memory, measured side by side on this machine.
+r"""Speed and memory, measured side by side: table, plot, `benchmarks.json` and `BENCHMARKS.md`.
 
-    python experiments/benchmark.py speed     # training: none, kv and (where torch is installed) transformers' GPT-2
-    python experiments/benchmark.py memory    # peak memory of a training step against sequence length
-    python experiments/benchmark.py decode    # generation after contexts of 1k, 16k and 256k tokens, 1 and 8 rows
-    python experiments/benchmark.py stream    # a million tokens: time per token, memory, compilations
+    python experiments/benchmark.py train benchmark --sweep model.memory=none,kv --peers
+    python experiments/benchmark.py train benchmark --training.batch_size 1 \
+        --sweep model.memory=none,kv,knn,associative model.memory.memory_size=64,256,1024,4096
+    python experiments/benchmark.py decode benchmark --sweep model.memory=none,kv --contexts 1024 16384 --rows 1 8
+    python experiments/benchmark.py stream
 
-Speeds are ratios within one run: the candidates take turns of four steps, and the median of all but the first step of
-a turn counts (in the first, memory that the last candidate gave back to the system is fetched again).
+`train` and `decode` take a config, overrides of it, and a sweep as that of `ablate.py`, over any fields: sizes of
+memory, segments and models, `parallel.data=1,2,4`. The first combination is the reference: it, each other one, and a
+probe of the machine (matmuls for training, reads of memory for decoding) take turns, so that ratios hold on a busy
+machine, too. `stream` reads, and writes, a million tokens: time per token, growth of memory, compilations.
+
+Columns: `relative speed` in tokens/s; `by multiply-adds` what it would be if only the forward pass's matmuls took time.
 """
 
-import argparse
-import dataclasses
-import importlib.util
-import resource
-import statistics
-import time
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-import memgpt_jax as mg
-from memgpt_jax.generation.decode import CAPACITY, advance, begin
-from memgpt_jax.generation.prefill import compiled_read, prefill
-from memgpt_jax.parameters import count_parameters
+from memgpt_jax import benchmark
+from memgpt_jax.benchmark import Candidate
+from memgpt_jax.command_line import one_line_errors, override, parse, parse_arguments, sweep, sweep_words
+from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.plots import plot_ablation
 
-TOKENS = 8192  # tokens of a training step
-KV = mg.KVMemoryConfig(memory_size=2048)
-BASE = mg.ModelConfig(
-    vocab_size=8192, d_model=256, num_layers=6, num_heads=4, window_size=512, segment_length=512, memory=KV
-)
+TOO_SLOW = 0.1  # what falls below this speed is not measured with a larger memory
 
 
-def jax_step(config: mg.ModelConfig, batch_size: int, length: int):
-    """A compiled AdamW step with carried state, and its arguments."""
-    optimizer = optax.adamw(1e-4)
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Options of this script."""
 
-    def step(params, opt_state, state, tokens):
-        def loss(params):
-            reset = jnp.zeros(tokens.shape, bool)
-            scores, after = mg.score_tokens(config, params, tokens, tokens, state, reset=reset, aligned=True)
-            return jnp.mean(scores.losses), jax.lax.stop_gradient(after)
+    sweep: tuple[str, ...] = ()
+    """Fields and their values, `field=value,value,...`; the first combination is the reference."""
+    contexts: tuple[int, ...] = (1024,)
+    """Of `decode`: tokens that were read before."""
+    rows: tuple[int, ...] = (1,)
+    """Of `decode`: rows that are written at once."""
+    peers: bool = False
+    """Also models of other libraries, in torch, of the reference's widths, where they are installed."""
+    rounds: int = 3
+    """Turns of each candidate; a turn is four runs, of which the first does not count."""
+    output: Path = Path("runs/benchmark")
+    """Folder of `BENCHMARKS.md`, `benchmarks.json` and the plots."""
 
-        (value, after), gradients = jax.value_and_grad(loss, has_aux=True)(params)
-        updates, opt_state = optimizer.update(gradients, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, after, value
-
-    params = jax.eval_shape(lambda: mg.init(config, jax.random.key(0)))
-    state = jax.eval_shape(lambda: mg.init_state(config, batch_size))
-    tokens = jax.ShapeDtypeStruct((batch_size, length), jnp.int32)
-    compiled = jax.jit(step, donate_argnums=(0, 1, 2)).lower(
-        params, jax.eval_shape(optimizer.init, params), state, tokens
-    )
-    return compiled.compile(), optimizer
+    def __post_init__(self):
+        sweep(self.sweep)
 
 
-def jax_candidate(config: mg.ModelConfig, length: int, batch_size: int):
-    """A function that runs one training step and waits for it."""
-    compiled, optimizer = jax_step(config, batch_size, length)
-    params = mg.init(config, jax.random.key(0))
-    carried = [params, optimizer.init(params), mg.init_state(config, batch_size)]
-    tokens = np.random.default_rng(0).integers(config.vocab_size, size=(batch_size, length), dtype=np.int32)
+@dataclass(frozen=True, kw_only=True)
+class StreamArguments:
+    """Options of `stream`."""
 
-    def run():
-        *carried[:], loss = compiled(*carried, tokens)
-        jax.block_until_ready(loss)
-
-    return run
+    tokens: int = 1_000_000
+    """Length of the stream."""
+    output: Path = Path("runs/benchmark")
+    """Folder of `BENCHMARKS.md` and `benchmarks.json`."""
 
 
-def torch_candidate(config: mg.ModelConfig, context: int):
-    """The same for transformers' GPT-2, of the same widths, with full attention in sequences of `context` tokens."""
-    import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
+def candidates_of_train(arguments: Arguments, config: ExperimentConfig, label: dict) -> list:
+    """(label, maker) of a training step."""
+    return [(label, lambda: benchmark.training_candidate(config))]
 
-    model = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=config.vocab_size, n_embd=config.d_model, n_layer=config.num_layers, n_head=config.num_heads,
-            n_positions=context, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False,
+
+def candidates_of_decode(arguments: Arguments, config: ExperimentConfig, label: dict) -> list:
+    """(label, maker) for each context and number of rows."""
+    return [
+        (
+            label | {"context": context, "rows": rows},
+            lambda context=context, rows=rows: benchmark.decoding_candidate(config.model, context, rows),
         )
-    )  # fmt: skip
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    tokens = torch.randint(config.vocab_size, (TOKENS // context, context))
-
-    def run():
-        optimizer.zero_grad()
-        model(tokens, labels=tokens).loss.backward()
-        optimizer.step()
-
-    return run
+        for rows in arguments.rows
+        for context in arguments.contexts
+    ]
 
 
-def speed(rounds: int) -> Table:
-    """Median seconds of a training step; the candidates take turns of four steps.
-
-    Ours: 4 rows of 2,048 tokens, sliding window 512, carried state; kv has 2,048 entries in each layer. GPT-2: 16 rows
-    of 512 tokens.
-    """
-    none = dataclasses.replace(BASE, memory=mg.NoMemoryConfig())
-    window = BASE.window_size
-    candidates = {"none": jax_candidate(none, 4 * window, 4), "kv": jax_candidate(BASE, 4 * window, 4)}
-    if importlib.util.find_spec("transformers") and importlib.util.find_spec("torch"):
-        candidates["GPT-2 of transformers, in torch"] = torch_candidate(none, window)
-    seconds = {name: [] for name in candidates}
-    for _ in track(range(rounds), description="rounds"):
-        for name, run in candidates.items():
-            run()
-            for _ in range(3):
-                start = time.perf_counter()
-                run()
-                seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    reference = medians["none"]
-    table = Table("training step of 8,192 tokens", "seconds", "tokens/s", "speed relative to none")
-    for name, median in medians.items():
-        table.add_row(name, f"{median:.2f}", f"{TOKENS / median:,.0f}", f"{reference / median:.2f}")
-    print(f"parameters: none {count_parameters(none):,}, kv {count_parameters(BASE):,}")
-    return table
+def peers_of(what: str, arguments: Arguments, config: ExperimentConfig) -> list:
+    """(label, maker) of the models of other libraries."""
+    if what == "train":
+        return [({"model": name}, make) for name, make in benchmark.training_peers(config).items()]
+    return [
+        ({"model": name, "context": config.model.window_size, "rows": rows}, make)
+        for rows in arguments.rows
+        for name, make in benchmark.decoding_peers(config, rows).items()
+    ]
 
 
-CONTEXTS = (1024, 16384, 262144)
-NEW = 64  # tokens that a decoding candidate writes
+def is_larger(label: dict, other: dict) -> bool:
+    """Whether a combination differs from another one in a larger memory alone."""
+    size = "model.memory.memory_size"
+    rest = lambda values: {key: value for key, value in values.items() if key != size}  # noqa: E731
+    sized = label.get(size) and other.get(size)
+    return bool(sized) and rest(label) == rest(other) and int(label[size]) > int(other[size])
 
 
-def decode_candidates(name: str, config: mg.ModelConfig) -> dict:
-    """By (name, rows, context): a function that writes n tokens after that many."""
-    model = (config, mg.init(config, jax.random.key(0)))
-    text = np.random.default_rng(0).integers(config.vocab_size, size=(1, CONTEXTS[-1]), dtype=np.int32)
-    candidates, state, read = {}, None, 0
-    for context in track(CONTEXTS, description=f"reading, {name}"):
-        _, state = mg.generate(model, text[:, read:context], state=state, max_new_tokens=1, return_state=True)
-        read = context
-        for rows in (1, 8):
-            forked = jax.tree.map(lambda x, rows=rows: jnp.repeat(x, rows, axis=0), state)
-            prompt = np.repeat(text[:, -1:], rows, axis=0)
-            options = {"prompt": prompt, "state": forked}
-            candidates[name, rows, context] = lambda n, o=options: mg.generate(model, max_new_tokens=n, **o)
-    return candidates
+def measure(makers: list[tuple[dict, Callable[[], Candidate]]], probe: Candidate, rounds: int) -> list[dict]:
+    """A row for each candidate; the first is the reference."""
+    rows, slow, reference = [], [], None
+    for label, make in track(makers, description="candidates"):
+        if any(is_larger(label, other) for other in slow):
+            continue
+        candidate = make()
+        reference = reference or candidate
+        others = {} if candidate is reference else {"reference": reference}
+        times = benchmark.take_turns({"probe": probe, "candidate": candidate} | others, rounds)
+        seconds = times["candidate"].whole, times.get("reference", times["candidate"]).whole
+        relative = (candidate.tokens / seconds[0]) / (reference.tokens / seconds[1])
+        row = {"relative speed": relative}
+        if candidate.flops:
+            row["by multiply-adds"] = reference.flops / reference.tokens / (candidate.flops / candidate.tokens)
+        rows.append(label | row | benchmark.measured_row(candidate, times["candidate"], probe, times["probe"]))
+        slow += [label] * (relative < TOO_SLOW)
+        del candidate
+        jax.clear_caches()
+    return rows
 
 
-def torch_decode_candidates(config: mg.ModelConfig) -> dict:
-    """The same for transformers' GPT-2 with its key-value cache, at the shortest context."""
-    import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    size = {"n_embd": config.d_model, "n_layer": config.num_layers, "n_head": config.num_heads}
-    special = {"bos_token_id": 0, "eos_token_id": 0}
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=config.vocab_size, n_positions=2 * CONTEXTS[0], **size, **special))
-
-    def candidate(rows):
-        ids = torch.randint(1, config.vocab_size, (rows, CONTEXTS[0]))
-        options = {"attention_mask": torch.ones_like(ids), "do_sample": False, "pad_token_id": 0}
-        return lambda n: model.eval().generate(ids, max_new_tokens=n, min_new_tokens=n, **options)
-
-    return {("GPT-2 of transformers", rows, CONTEXTS[0]): candidate(rows) for rows in (1, 8)}
+def draw(rows: list[dict], swept: list[str], path: Path) -> None:
+    """Relative speed against the field that was swept last, a line for each combination of the others."""
+    *others, axis = swept
+    lines = {}
+    for row in rows:
+        if row.get(axis) is not None:
+            label = ", ".join(str(row[name]) for name in others if row.get(name) is not None)
+            lines.setdefault(label, {})[str(row[axis])] = [row["relative speed"]]
+    plot_ablation(lines, path, axis, "relative speed")
 
 
-def decode(rounds: int) -> Table:
-    """Median time of a step of greedy decoding: that of NEW tokens less that of one, which pays for the prompt too."""
-    candidates = decode_candidates("none", dataclasses.replace(BASE, memory=mg.NoMemoryConfig()))
-    candidates |= decode_candidates("kv", BASE)
-    if importlib.util.find_spec("transformers") and importlib.util.find_spec("torch"):
-        candidates |= torch_decode_candidates(BASE)
-    seconds = {key: [] for key in candidates}
-    for _ in track(range(rounds + 1), description="rounds"):
-        for key, write in candidates.items():
-            times = [time.perf_counter()]
-            for number in (NEW, 1):
-                write(number)
-                times.append(time.perf_counter())
-            seconds[key].append((times[1] - times[0] - (times[2] - times[1])) / (NEW - 1))
-    medians = {key: statistics.median(values[1:]) for key, values in seconds.items()}  # the first round compiles
-    table = Table("greedy decoding", "rows", "context", "ms a step", "tokens/s", "speed relative to none at 1k")
-    for (name, rows, context), median in medians.items():
-        relative = medians["none", rows, CONTEXTS[0]] / median
-        table.add_row(
-            name, str(rows), f"{context:,}", f"{1e3 * median:.2f}", f"{rows / median:,.0f}", f"{relative:.2f}"
-        )
-    return table
-
-
-SMALL = mg.ModelConfig(
-    vocab_size=257, d_model=64, num_layers=2, window_size=128, memory=mg.KVMemoryConfig(memory_size=1024)
-)
-
-
-def stream_measurements(num_tokens: int, by_token: bool) -> dict:
-    """Read, or write, a stream of so many tokens: milliseconds per 1,000 in each tenth, peak memory, compilations."""
-    piece, params = 1024, mg.init(SMALL, jax.random.key(0))
-    random, greedy, never = np.random.default_rng(0), mg.Sampling(), np.zeros(0, np.int32)
-    compiled = advance if by_token else compiled_read
-    earlier = compiled._cache_size()
-    state = mg.init_state(SMALL, 1)
-    if by_token:
-        logits, state = prefill(SMALL, params, [random.integers(257, size=piece)], state)
-        decoding = begin(greedy, 1, logits, state, np.full(1, 2**30, np.int32), None, never, 0)
-    times, peak = [], 0
-    for number in track(range(num_tokens // piece), description="tokens" if by_token else "pieces"):
-        start = time.perf_counter()
-        if by_token:
-            for _ in range(piece // CAPACITY):
-                tokens, decoding = advance(SMALL, greedy, params, decoding, CAPACITY, never)
-            tokens.block_until_ready()
-        else:
-            logits, state = prefill(SMALL, params, [random.integers(257, size=piece)], state)
-            logits.block_until_ready()
-        times.append(1e6 * (time.perf_counter() - start) / piece)
-        if number < 10_000 // piece + 1:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    tenth = len(times) // 10
-    return {
-        "milliseconds": [statistics.median(times[i * tenth : (i + 1) * tenth]) for i in range(10)],
-        "growth": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1024,
-        "compilations": compiled._cache_size() - earlier,
-    }
-
-
-def stream(num_tokens: int) -> Table:
-    """A stream read in pieces of 1,024 tokens, and one written token by token, by a small model."""
-    columns = ("tenth 2", "tenth 10", "10 / 2", "memory after 10k, MB", "compilations")
-    table = Table(f"{num_tokens:,} tokens", *columns, caption="tenths: milliseconds per 1,000 tokens")
-    for name, by_token in (("read in pieces", False), ("written one by one", True)):
-        found = stream_measurements(num_tokens, by_token)
+def stream() -> None:
+    """A stream read in pieces, and one written token by token."""
+    arguments = parse_arguments(StreamArguments, __doc__, sys.argv[2:])
+    rows = []
+    for name, by_token in track((("read in pieces", False), ("written one by one", True))):
+        found = benchmark.stream_measurements(arguments.tokens, by_token)
         second, last = found["milliseconds"][1], found["milliseconds"][9]
-        ratio, growth = f"{last / second:.2f}", f"+{found['growth']:.1f}"
-        table.add_row(name, f"{second:.1f}", f"{last:.1f}", ratio, growth, str(found["compilations"]))
-    return table
+        rows.append(
+            {
+                f"{arguments.tokens:,} tokens": name,
+                "last tenth / second": last / second,
+                "growth after 10k tokens, MB": found["growth"],
+                "compilations": found["compilations"],
+            }
+        )
+    print(benchmark.table(rows))
+    benchmark.add_section(arguments.output, command(), "A stream, read and written by a small model.", rows)
 
 
-def memory() -> Table:
-    """What the compiler allocates for one row's training step, beyond parameters and state."""
-    table = Table("sequence length", "none, MB", "kv, MB", "kv, bytes per token")
-    for length in track((2048, 8192, 32768), description="compiling"):
-        sizes = []
-        for config in (dataclasses.replace(BASE, memory=mg.NoMemoryConfig()), BASE):
-            compiled, _ = jax_step(dataclasses.replace(config, remat=True), 1, length)
-            sizes.append(compiled.memory_analysis().temp_size_in_bytes)
-        table.add_row(f"{length:,}", *(f"{size / 1e6:,.0f}" for size in sizes), f"{sizes[1] / length:,.0f}")
-    return table
+def command() -> str:
+    """This command, as it can be given again."""
+    return f"python experiments/benchmark.py {shlex.join(sys.argv[1:])}"
+
+
+@one_line_errors()
+def main() -> None:
+    what = sys.argv[1] if len(sys.argv) > 1 else ""
+    if what == "stream":
+        return stream()
+    if what not in ("train", "decode"):
+        raise ValueError(f"the first argument must be train, decode or stream, got {what!r}")
+    config, arguments = parse(Arguments, __doc__, sys.argv[2:])
+    candidates_of = candidates_of_train if what == "train" else candidates_of_decode
+    combinations = sweep(arguments.sweep)
+    swept = list(dict.fromkeys(name for values in combinations for name in values))
+    configs = [override(config, sweep_words(values)) for values in combinations]  # a wrong value ends it at once
+    makers = []
+    for values, changed in zip(combinations, configs, strict=True):
+        makers += candidates_of(arguments, changed, {name: values.get(name) for name in swept})
+    if arguments.peers:
+        makers += peers_of(what, arguments, configs[0])
+    probe = benchmark.matmul_probe(config.model.dtype) if what == "train" else benchmark.copy_probe()
+    rows = measure(makers, probe, arguments.rounds)
+    print(benchmark.table(rows))
+    words = {"train": "Training steps of random tokens.", "decode": "Greedy decoding, one token after the other."}
+    benchmark.add_section(arguments.output, command(), words[what], rows)
+    swept += ["context", "rows"] if what == "decode" else []
+    if swept:
+        draw(rows, swept, arguments.output / f"{what}.png")
+    print(f"{arguments.output}/BENCHMARKS.md")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["speed", "memory", "decode", "stream"])
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each candidate")
-    parser.add_argument("--tokens", type=int, default=1_000_000, help="length of the stream")
-    arguments = parser.parse_args()
-    measure = {
-        "speed": lambda: speed(arguments.rounds),
-        "memory": memory,
-        "decode": lambda: decode(arguments.rounds),
-        "stream": lambda: stream(arguments.tokens),
-    }
-    Console().print(measure[arguments.what]())
+    main()

@@ -4,11 +4,9 @@ A claim is made of cases: a config with overrides, trained once for each seed, a
 lie within a bound, for each seed; a claim may say that its cases rise or fall, in the order given, for each seed.
 """
 
-import contextlib
 import itertools
 import json
 import os
-import platform
 import shlex
 import statistics
 import time
@@ -23,6 +21,7 @@ from memgpt_jax.checks import check, check_literals
 from memgpt_jax.command_line import assignments, load_config, override, sweep_words
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.evaluate import evaluate
+from memgpt_jax.machine import machine
 from memgpt_jax.memory import state_bytes
 from memgpt_jax.needle_stream import needle_stream
 from memgpt_jax.runs import reopen, run_name
@@ -184,18 +183,6 @@ class Outcome:
                 if not (step > 0 if claim.order == "rises" else step < 0):
                     reasons.append(f"from {one.label} to {other.label}, seed {seed}: {step:+.4f}")
         return reasons
-
-
-def machine() -> str:
-    """The processor, the cores that this process may use, accelerators, and versions."""
-    cpu = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    kinds = [device.device_kind for device in jax.devices() if device.platform != "cpu"]
-    accelerators = f", {len(kinds)} x {kinds[0]}" if kinds else ""
-    return f"{cpu}, {cores} core(s){accelerators}; Python {platform.python_version()}, jax {jax.__version__}"
 
 
 def metric_of(result: dict[str, Any], metric: str) -> float:

@@ -35,7 +35,11 @@ LAYERS = {
     "evaluate": {"config", "models", "data"},
     "needle_stream": {"config", "models", "data", "evaluate"},
     "runs": {"config", "command_line", "data", "training"},
-    "ledger": {"checks", "config", "command_line", "memory", "evaluate", "needle_stream", "runs", "training"},
+    "machine": set(),
+    "flops": {"config", "models"},
+    "benchmark": {"config", "flops", "generation", "machine", "memory", "models", "parallel", "parameters", "training"},
+    "ledger": {"command_line", "config", "evaluate", "machine", "memory", "needle_stream", "runs", "training"}
+    | {"checks"},
     "training": {"shapes", "config", "config_json", "ops", "memory", "models", "data", "evaluate", "parallel"},
     "": {"config", "ops", "memory", "models", "parameters", "data", "generation", "interop", "evaluate", "training"},
 }
@@ -47,8 +51,8 @@ ONLY_IN = {
     "sentencepiece": ["data/"],
     "matplotlib": ["plots.py"],
     "tyro": ["command_line.py"],
-    "torch": [],
-    "transformers": [],
+    "torch": ["benchmark/peers.py"],
+    "transformers": ["benchmark/peers.py"],
     "tensorflow": [],
 }
 

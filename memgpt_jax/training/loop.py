@@ -21,7 +21,7 @@ from memgpt_jax.training.metrics import MetricsLog, Reporter, WallTime, read_met
 from memgpt_jax.training.optimizer import parameter_names
 from memgpt_jax.training.progress import progress
 from memgpt_jax.training.state import TrainState, create, shardings
-from memgpt_jax.training.step import train_step
+from memgpt_jax.training.step import compiled_step
 from memgpt_jax.training.watchdog import Watchdog
 from memgpt_jax.training.workdir import StopSignals, locked
 
@@ -119,15 +119,9 @@ def run(
     a save it is fetched first, so that a checkpoint never runs ahead of `metrics.jsonl`.
     """
     training = config.training
-    split, whole = shardings(config, mesh), parallel.everywhere(mesh)
-    step_function = jax.jit(
-        partial(train_step, config),
-        donate_argnums=0,
-        in_shardings=(split, parallel.rows_sharding(mesh, batch_axis=1)),
-        out_shardings=(split, whole),
-    )
+    step_function = compiled_step(config, mesh)
 
-    @partial(jax.jit, out_shardings=whole)
+    @partial(jax.jit, out_shardings=parallel.everywhere(mesh))
     def diagnose(params, batch, memory):
         tokens, reset = batch["tokens"][0], batch["reset"][0]
         aligned = tokens.shape[1] % config.model.segment_length == 0  # as in `batch_loss`

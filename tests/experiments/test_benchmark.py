@@ -1,28 +1,32 @@
-"""A stream of a million tokens: one compilation, flat memory, flat time; and how speeds are compared."""
+"""Benchmarks take turns and write tables and plots; a stream needs one compilation and no more memory."""
 
 import importlib.util
+import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+from memgpt_jax import benchmark
+from memgpt_jax.benchmark import Candidate
+from memgpt_jax.config import ExperimentConfig, ModelConfig, TrainingConfig
+from memgpt_jax.config_memory import KVMemoryConfig
+from memgpt_jax.flops import model_flops
+from memgpt_jax.memory import state_bytes
+from memgpt_jax.parameters import count_parameters
 
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    return script("benchmark")
+SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "benchmark.py"
+TINY = [
+    *("--model.vocab_size", "64", "--model.d_model", "16", "--model.num_layers", "1", "--model.num_heads", "2"),
+    *("--model.window_size", "16", "--model.segment_length", "16", "--rounds", "1"),
+    *("--training.batch_size", "1", "--training.sequence_length", "32"),
+]
 
 
 @pytest.mark.parametrize("by_token", [False, True], ids=["read", "written"])
-def test_a_stream_needs_one_compilation_and_no_more_memory(benchmark, by_token):
+def test_a_stream_needs_one_compilation_and_no_more_memory(by_token):
     found = benchmark.stream_measurements(40_000, by_token)
     assert found["compilations"] == 1
     assert found["growth"] <= 16
@@ -30,15 +34,92 @@ def test_a_stream_needs_one_compilation_and_no_more_memory(benchmark, by_token):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("by_token", [False, True], ids=["read", "written"])
-def test_a_million_tokens(benchmark, by_token):
+def test_a_million_tokens(by_token):
     found = benchmark.stream_measurements(1_000_000, by_token)
     assert found["compilations"] == 1
     assert found["growth"] <= 16
     assert found["milliseconds"][9] <= 1.1 * found["milliseconds"][1]
 
 
-def test_speeds_are_relative_to_the_reference(monkeypatch):
-    monkeypatch.syspath_prepend(EXPERIMENTS)
-    compare = script("benchmark_mechanisms").relative_speed
-    fast, slow = (lambda seconds=seconds: time.sleep(seconds) for seconds in (0.02, 0.06))
-    assert 0.2 < compare(slow, fast, rounds=2) < 0.5
+def test_candidates_take_turns():
+    order = []
+
+    def candidate(name, seconds):
+        def run():
+            order.append(name)
+            time.sleep(seconds)
+            return seconds / 2
+
+        return Candidate(run=run)
+
+    times = benchmark.take_turns({"fast": candidate("fast", 0.01), "slow": candidate("slow", 0.04)}, rounds=2)
+    assert order == 2 * (4 * ["fast"] + 4 * ["slow"])
+    assert 1.5 < times["slow"].whole / times["fast"].whole < 5
+    assert times["slow"].host == 0.02
+
+
+def test_a_row_says_how_near_the_machine_is():
+    candidate = Candidate(run=lambda: 0.0, tokens=10, flops=600, bytes_read=50, facts={"parameters": 7})
+    probe = Candidate(run=lambda: 0.0, flops=1000, bytes_read=100)
+    row = benchmark.measured_row(candidate, benchmark.Medians(2.0, 0.5), probe, benchmark.Medians(1.0, 0.0))
+    assert row == {
+        "tokens/s": 5.0,
+        "host, ms": 500.0,
+        "share of matmul rate": 0.3,
+        "share of memory rate": 0.25,
+        "parameters": 7,
+    }
+
+
+def test_a_larger_memory_is_not_tried_where_a_smaller_is_too_slow():
+    spec = importlib.util.spec_from_file_location("benchmark_script", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    def maker(memory, size, seconds):
+        label = {"model.memory": memory, "model.memory.memory_size": size}
+        return label, lambda: Candidate(run=lambda: time.sleep(seconds) or 0.0, tokens=1)
+
+    makers = [maker("none", None, 0.005), maker("kv", "8", 0.1), maker("kv", "16", 0.01), maker("knn", "16", 0.01)]
+    rows = script.measure(makers, Candidate(run=lambda: 0.0), rounds=1)
+    assert [row["model.memory"] for row in rows] == ["none", "kv", "knn"]
+    assert rows[0]["relative speed"] == 1 and 0.25 < rows[2]["relative speed"] < 0.75
+
+
+def test_candidates_are_our_training_step_and_our_decoding():
+    memory = KVMemoryConfig(memory_size=16)
+    model = ModelConfig(vocab_size=64, d_model=16, num_layers=1, window_size=16, segment_length=16, memory=memory)
+    config = ExperimentConfig(model=model, training=TrainingConfig(batch_size=2, sequence_length=32))
+    training, decoding = benchmark.training_candidate(config), benchmark.decoding_candidate(model, context=32, rows=3)
+    assert training.tokens == 64 and decoding.tokens == 3 * 64
+    assert training.facts["parameters"] == decoding.facts["parameters"] == count_parameters(model)
+    assert training.facts["state bytes"] == state_bytes(model) and training.facts["temporary bytes"] > 0
+    assert training.flops == 3 * model_flops(model, 2, 32)
+    assert decoding.bytes_read > 64 * (4 * count_parameters(model) + 3 * state_bytes(model))
+    for candidate in (training, decoding):
+        assert all(candidate.run() > 0 for _ in range(2))
+
+
+@pytest.mark.slow
+def test_the_script_writes_table_and_plot(tmp_path):
+    def run(*words):
+        return subprocess.run([sys.executable, SCRIPT, *words], capture_output=True, text=True, cwd=tmp_path)
+
+    sweep = ["--sweep", "model.memory=none,kv", "model.memory.memory_size=16"]
+    done = run("train", "benchmark", *TINY, *sweep, "--output", "out")
+    assert done.returncode == 0, done.stderr
+    done = run("decode", "benchmark", *TINY, "--output", "out")
+    assert done.returncode == 0, done.stderr
+    training, decoding = (
+        section["rows"] for section in json.loads((tmp_path / "out/benchmarks.json").read_text()).values()
+    )
+    assert [row.get("model.memory.memory_size") for row in training] == [None, "16"]
+    assert training[0]["relative speed"] == training[0]["by multiply-adds"] == 1
+    assert training[1]["by multiply-adds"] < 1
+    assert all(row["tokens/s"] > 0 and row["temporary bytes"] > 0 for row in training)
+    assert [row["context"] for row in decoding] == [1024] and decoding[0]["share of memory rate"] > 0
+    text = (tmp_path / "out/BENCHMARKS.md").read_text()
+    assert text.count("```sh\npython experiments/benchmark.py") == 2 and "| kv | 16 |" in text
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"train.png", "decode.png"}
+    wrong = run("fly", "benchmark")
+    assert wrong.returncode == 2 and "train, decode or stream" in wrong.stderr

@@ -1,0 +1,22 @@
+"""The model that `experiments/benchmark.py` times: 6.8 million parameters, 8,192 tokens a step.
+
+Command: python experiments/benchmark.py train benchmark --sweep model.memory=none,kv --peers
+"""
+
+from memgpt_jax.config import ExperimentConfig, ModelConfig, TrainingConfig
+from memgpt_jax.config_memory import KVMemoryConfig
+
+
+def config() -> ExperimentConfig:
+    return ExperimentConfig(
+        model=ModelConfig(
+            vocab_size=8192,
+            d_model=256,
+            num_layers=6,
+            num_heads=4,
+            window_size=512,
+            segment_length=512,
+            memory=KVMemoryConfig(memory_size=2048),
+        ),
+        training=TrainingConfig(batch_size=4, sequence_length=2048),
+    )

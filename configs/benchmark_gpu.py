@@ -1,0 +1,24 @@
+"""A model for `experiments/benchmark.py` on one GPU: about 350 million parameters, bfloat16, rows of 8,192 tokens.
+
+Command: python experiments/benchmark.py train benchmark_gpu --sweep model.memory=none,kv --peers
+"""
+
+from memgpt_jax.config import ExperimentConfig, ModelConfig, TrainingConfig
+from memgpt_jax.config_memory import KVMemoryConfig
+
+
+def config() -> ExperimentConfig:
+    return ExperimentConfig(
+        model=ModelConfig(
+            vocab_size=32768,
+            d_model=1024,
+            num_layers=24,
+            num_heads=16,
+            window_size=1024,
+            segment_length=512,
+            memory=KVMemoryConfig(memory_size=2048),
+            dtype="bfloat16",
+            remat=True,
+        ),
+        training=TrainingConfig(batch_size=4, sequence_length=8192),
+    )

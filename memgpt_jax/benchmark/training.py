@@ -1,0 +1,56 @@
+"""A training step, as `experiments/train.py` takes it, on random tokens."""
+
+import time
+from functools import partial
+
+import jax
+import numpy as np
+
+from memgpt_jax import parallel
+from memgpt_jax.benchmark.turns import Candidate
+from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.flops import model_flops
+from memgpt_jax.memory import state_bytes
+from memgpt_jax.parameters import count_parameters
+from memgpt_jax.training.state import create, shardings
+from memgpt_jax.training.step import compiled_step
+
+
+def random_batch(config: ExperimentConfig) -> dict[str, np.ndarray]:
+    """Batches [A, B, L] as the training loop feeds them; no document ends."""
+    shape = (config.optimizer.accumulate_steps, config.training.batch_size, config.training.sequence_length)
+    tokens = np.random.default_rng(config.seed).integers(config.model.vocab_size, size=shape, dtype=np.int32)
+    return {
+        "tokens": tokens,
+        "targets": np.roll(tokens, -1, axis=2),
+        "reset": np.zeros(shape, bool),
+        "weights": np.ones(shape, np.float32),
+        "target_bytes": np.ones(shape, np.int32),
+    }
+
+
+def training_candidate(config: ExperimentConfig) -> Candidate:
+    """A step on the devices that `config.parallel` names, and what the compiler says of its memory."""
+    mesh, batch = parallel.make_mesh(config.parallel), random_batch(config)
+    with jax.set_mesh(mesh):
+        state = jax.eval_shape(partial(create, config))
+        compiled = compiled_step(config, mesh).lower(state, batch).compile()
+        carried = [jax.jit(partial(create, config), out_shardings=shardings(config, mesh))()]
+
+    def run() -> float:
+        start = time.perf_counter()
+        with jax.set_mesh(mesh):
+            carried[0], metrics = compiled(carried[0], parallel.split_rows(batch, mesh, batch_axis=1))
+        host = time.perf_counter() - start
+        jax.block_until_ready((carried, metrics))
+        return host
+
+    rows, length = batch["tokens"].shape[1:]
+    used = compiled.memory_analysis()
+    facts = {
+        "parameters": count_parameters(config.model),
+        "state bytes": state_bytes(config.model),
+        "temporary bytes": used.temp_size_in_bytes,
+    }
+    forward = model_flops(config.model, rows, length) * batch["tokens"].shape[0]
+    return Candidate(run=run, tokens=batch["tokens"].size, flops=3 * forward, facts=facts)

@@ -1,0 +1,20 @@
+"""On which machine, and with which versions, something was measured."""
+
+import contextlib
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+
+def machine() -> str:
+    """The processor, the cores that this process may use, accelerators, and versions."""
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    kinds = [device.device_kind for device in jax.devices() if device.platform != "cpu"]
+    accelerators = f", {len(kinds)} x {kinds[0]}" if kinds else ""
+    return f"{cpu}, {cores} core(s){accelerators}; Python {platform.python_version()}, jax {jax.__version__}"
