@@ -7,7 +7,8 @@ r"""Train and evaluate every combination of a sweep: one folder per run, one CSV
 The first field is the plot's axis, seeds its error bars (standard deviation), further fields its lines. Where runs
 differ in the size of their state, a second plot has that as its axis, and a line for each mechanism; a mechanism
 without one of the fields (`none` has no size) is run once for all of its values. The same command again goes on where
-it was stopped: finished runs are read back, and an unfinished one is resumed.
+it was stopped: finished runs are read back, and an unfinished one is resumed. A run that
+fails does not stop the others.
 """
 
 import csv
@@ -118,14 +119,23 @@ def main() -> None:
     with one_line_errors():  # a wrong value, or a size that nothing fits, ends it here, at once
         configs = [override(config, sweep_words(values)) for values in combinations]
         sizes = [state_bytes(run_config.model) for run_config in configs]
-    console, results = Console(), []
+    console, done, results, failed, table = Console(), [], [], [], ""
     for number, (values, run_config, size) in enumerate(zip(combinations, configs, sizes, strict=True), start=1):
-        console.print(f"run {number} of {len(combinations)}: {run_name(values)}")
-        result = train(run_config, arguments.workdir / run_name(values))["evaluation"]
+        name = run_name(values)
+        console.print(f"run {number} of {len(combinations)}: {name}")
+        try:
+            result = train(run_config, arguments.workdir / name)["evaluation"]
+        except RunError as error:
+            failed.append(f"{name}: {error}")
+            continue
+        done.append(values)
         results.append(result | {"state_bytes": size})
         jax.clear_caches()  # the compiled functions of a finished run are of no use to the next
-        table = report(combinations[:number], results, arguments.workdir, arguments.workdir.name)
+        table = report(done, results, arguments.workdir, arguments.workdir.name)
     console.print(table)
+    if failed:
+        listed = "\n".join(failed)
+        raise RunError(f"{len(failed)} of {len(combinations)} runs failed; the others are in the table\n{listed}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 
 from memgpt_jax import plots
 from memgpt_jax.command_line import sweep
+from memgpt_jax.training import RunError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,3 +64,21 @@ def test_a_size_that_nothing_fits_ends_it_at_once(ablate, tmp_path, monkeypatch,
     assert error.value.code == 2
     assert "match_state_bytes=4: the smallest state of KVMemoryConfig has" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_that_fails_does_not_stop_the_others(ablate, tmp_path, monkeypatch, capsys):
+    def train(config, workdir):
+        workdir.mkdir(parents=True)
+        if config.seed == 1:
+            raise RunError("the loss is not finite")
+        return {"evaluation": {"accuracy": 0.5}}
+
+    monkeypatch.setitem(ablate["main"].__globals__, "train", train)
+    monkeypatch.setattr(
+        sys, "argv", ["ablate.py", "recall", "--sweep", "seed=0,1,2", "--workdir", str(tmp_path / "new")]
+    )
+    with pytest.raises(SystemExit) as error:
+        ablate["main"]()
+    assert error.value.code == 2
+    assert "1 of 3 runs failed" in (told := capsys.readouterr().err) and "seed=1: the loss is not finite" in told
+    assert len((tmp_path / "new" / "results.csv").read_text().splitlines()) == 3
