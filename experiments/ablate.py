@@ -7,8 +7,7 @@ r"""Train and evaluate every combination of a sweep: one folder per run, one CSV
 The first field is the plot's axis, seeds its error bars (standard deviation), further fields its lines. Where runs
 differ in the size of their state, a second plot has that as its axis, and a line for each mechanism; a mechanism
 without one of the fields (`none` has no size) is run once for all of its values. The same command again goes on where
-it was stopped: finished runs are read back, and an unfinished one is resumed. A run that
-fails does not stop the others.
+it was stopped: finished runs are read back, an unfinished one is resumed. A run that fails does not stop the others.
 """
 
 import csv

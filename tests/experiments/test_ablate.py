@@ -73,7 +73,7 @@ def test_a_run_that_fails_does_not_stop_the_others(ablate, tmp_path, monkeypatch
             raise RunError("the loss is not finite")
         return {"evaluation": {"accuracy": 0.5}}
 
-    monkeypatch.setitem(ablate["main"].__globals__, "train", train)
+    monkeypatch.setitem(ablate["main"].__wrapped__.__globals__, "train", train)
     monkeypatch.setattr(
         sys, "argv", ["ablate.py", "recall", "--sweep", "seed=0,1,2", "--workdir", str(tmp_path / "new")]
     )
