@@ -226,8 +226,8 @@ CLAIMS = (
         cases=(
             babi(1, "training.steps=400"),
             babi(20, "training.steps=200"),
-            babi(4, f"data.path={BABI_10K}"),
-            babi(15, f"data.path={BABI_10K}"),
+            babi(4, f"data.path={BABI_10K}", "training.steps=600"),
+            babi(15, f"data.path={BABI_10K}", "training.steps=600"),
         ),
     ),
     Claim(

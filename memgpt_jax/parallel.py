@@ -32,6 +32,7 @@ PARAMETERS = (
 STATE = (
     (r"window/(keys|values)$", PartitionSpec(ROWS, None, "tensor")),
     (r"memory/(entries/)?(keys|values)$", PartitionSpec(ROWS, "sequence", "tensor")),
+    (r"memory/ring_(keys|values)$", PartitionSpec(ROWS, "tensor", "sequence")),
     (r"entries/", PartitionSpec(ROWS, "sequence")),
     (r"memory/(matrix|weights|momentum)", PartitionSpec(ROWS, "tensor")),
     (r"", PartitionSpec(ROWS)),

@@ -16,8 +16,8 @@ from memgpt_jax.shapes import Array, Float, Int32
 class KNNState(NamedTuple):
     """A ring of M entries. Bytes per row: 2 M H K itemsize + (writer_conv - 1) D itemsize + 8."""
 
-    keys: Float[Array, "B H M K"]
-    values: Float[Array, "B H M K"]
+    ring_keys: Float[Array, "B H M K"]
+    ring_values: Float[Array, "B H M K"]
     next: Int32[Array, "B"]  # the place that the next entry takes, 0 <= next < M
     count: Int32[Array, "B"]  # places that are taken, at most M: those below `count`
     tail: Float[Array, "B W-1 D"]  # the tokens before the segment that the Writer's convolution still reaches
@@ -64,8 +64,8 @@ class KNNMemory(AttendedMemory):
         config = self.config
         stored = (batch_size, config.num_heads, config.memory_size, config.head_dim)
         return KNNState(
-            keys=jnp.zeros(stored, self.dtype),
-            values=jnp.zeros(stored, self.dtype),
+            ring_keys=jnp.zeros(stored, self.dtype),
+            ring_values=jnp.zeros(stored, self.dtype),
             next=jnp.zeros(batch_size, jnp.int32),
             count=jnp.zeros(batch_size, jnp.int32),
             tail=self.conv.init_state(batch_size),
@@ -82,7 +82,7 @@ class KNNMemory(AttendedMemory):
         over_heads = jax.vmap(one_head, in_axes=(1, 0, 0, None), out_axes=1)
         stored = jnp.zeros_like(local)
         if self.config.memory_size:
-            stored = jax.vmap(over_heads)(query, state.keys, state.values, state.count)
+            stored = jax.vmap(over_heads)(query, state.ring_keys, state.ring_values, state.count)
         return self._fused(stored, local), state
 
     def write(self, x, state, live):
@@ -196,10 +196,10 @@ class KNNMemory(AttendedMemory):
 
         query, keys, values = (a.swapaxes(1, 2) for a in (query, keys, values))
         times = (state.next, timeline.number)
-        searched = (*jax.lax.stop_gradient((query, keys)), state.keys, *times, timeline.first, timeline.end)
+        searched = (*jax.lax.stop_gradient((query, keys)), state.ring_keys, *times, timeline.first, timeline.end)
         index, found = map_rows(search_row, searched, recompute=False)
         found = found & sees[:, None, :, None]
-        rows = (query, keys, values, state.keys, state.values, *times, index, found)
+        rows = (query, keys, values, state.ring_keys, state.ring_values, *times, index, found)
         return map_rows(read_row, rows, recompute=False).swapaxes(1, 2)
 
     def _restarted(self, state, rows, begin):
@@ -209,8 +209,8 @@ class KNNMemory(AttendedMemory):
         """
         clear = lambda _, arrays: where_rows(rows, jax.tree.map(jnp.zeros_like, arrays), arrays)  # noqa: E731
         once = jnp.any(rows).astype(jnp.int32)
-        keys, values = jax.lax.fori_loop(0, once, clear, (state.keys, state.values))
-        return state._replace(keys=keys, values=values, next=jnp.where(rows, -begin, state.next))
+        keys, values = jax.lax.fori_loop(0, once, clear, (state.ring_keys, state.ring_values))
+        return state._replace(ring_keys=keys, ring_values=values, next=jnp.where(rows, -begin, state.next))
 
     def _store(self, state, keys, values, number, first, end):
         """The state after the entries with first <= number < end, set in place: the number n at `next` + n."""
@@ -223,8 +223,8 @@ class KNNMemory(AttendedMemory):
         place = jnp.where(kept, (state.next[:, None] + number) % size, outside)
         rows = jnp.arange(batch)[:, None]
         put = lambda old, new: old.at[rows, :, place].set(new, mode="drop", unique_indices=True)  # noqa: E731
-        keys, values = put(state.keys, keys), put(state.values, values)
-        return state._replace(keys=keys, values=values, next=(state.next + end) % size, count=end - first)
+        keys, values = put(state.ring_keys, keys), put(state.ring_values, values)
+        return state._replace(ring_keys=keys, ring_values=values, next=(state.next + end) % size, count=end - first)
 
 
 def _read_local(query, keys, values, own):

@@ -34,9 +34,11 @@ def config_of(**row):
 
 def in_order(state, b):
     """Keys and values [count, H, K] of a row's store, the oldest first."""
-    size, count = state.keys.shape[2], int(state.count[b])
+    size, count = state.ring_keys.shape[2], int(state.count[b])
     places = (int(state.next[b]) - count + np.arange(count)) % max(1, size)
-    return np.asarray(state.keys)[b][:, places].swapaxes(0, 1), np.asarray(state.values)[b][:, places].swapaxes(0, 1)
+    return np.asarray(state.ring_keys)[b][:, places].swapaxes(0, 1), np.asarray(state.ring_values)[b][
+        :, places
+    ].swapaxes(0, 1)
 
 
 def segments_of(x):
@@ -102,7 +104,7 @@ def test_parallel_equals_scan(row):
             form = knn.KNNMemory.sequence if parallel else Memory.sequence
             read, state = form(memory, segments._replace(x=x), memory.init_state(2))
             read = jnp.where(exists[..., None], read, 0)
-            return jnp.sum(jnp.sin(read)) + jnp.sum(jnp.cos(state.keys) * state.values), (read, state)
+            return jnp.sum(jnp.sin(read)) + jnp.sum(jnp.cos(state.ring_keys) * state.ring_values), (read, state)
 
         return jax.value_and_grad(loss, (0, 1), has_aux=True)(params, x)
 
@@ -116,10 +118,10 @@ def test_no_gradient_into_the_state_that_comes_in():
     _, state = run(params, x, reset, valid, None)
 
     def loss(keys, values, tail):
-        memory = state.memory._replace(keys=keys, values=values, tail=tail)
+        memory = state.memory._replace(ring_keys=keys, ring_values=values, tail=tail)
         return jnp.sum(jnp.sin(run(params, x, reset, valid, state._replace(memory=memory))[0]))
 
-    stored = state.memory.keys, state.memory.values, state.memory.tail
+    stored = state.memory.ring_keys, state.memory.ring_values, state.memory.tail
     moved = loss(stored[0], stored[1] + 1, stored[2])
     assert abs(float(moved - loss(*stored))) > 1e-3  # it is read,
     assert difference(jax.grad(loss, (0, 1, 2))(*stored), jax.tree.map(jnp.zeros_like, stored)) == 0  # and no more
@@ -146,7 +148,9 @@ def test_from_the_best_entry_to_all(top_k):
     memory = nnx.merge(graph, params)
     keys, values = (np.random.default_rng(i).normal(size=(8, 4)).astype(np.float32) for i in range(2))
     state = memory.init_state(1)._replace(
-        keys=jnp.asarray(keys)[None, None], values=jnp.asarray(values)[None, None], count=jnp.full(1, 8, jnp.int32)
+        ring_keys=jnp.asarray(keys)[None, None],
+        ring_values=jnp.asarray(values)[None, None],
+        count=jnp.full(1, 8, jnp.int32),
     )
     x = jnp.asarray(random_inputs(0, 1, SEGMENT)[0])
     read, _ = memory.sequence(segments_of(x[:, None]), state)
@@ -180,10 +184,10 @@ def large_memory(**options):
     config = KNNMemoryConfig(memory_size=LARGE, head_dim=16, **options)
     memory = make_memory(config, d_model=16, segment_length=64, dtype="float32", rngs=nnx.Rngs(0))
     state = memory.init_state(1)
-    draw = lambda seed: jnp.asarray(np.random.default_rng(seed).normal(size=state.keys.shape), jnp.float32)  # noqa: E731
+    draw = lambda seed: jnp.asarray(np.random.default_rng(seed).normal(size=state.ring_keys.shape), jnp.float32)  # noqa: E731
     state = state._replace(
-        keys=memory.unit(draw(0)),
-        values=draw(1),
+        ring_keys=memory.unit(draw(0)),
+        ring_values=draw(1),
         next=jnp.full(1, 1000, jnp.int32),
         count=jnp.full(1, LARGE, jnp.int32),
     )
@@ -199,10 +203,10 @@ def test_a_store_of_65536_entries():
     temporary = run.lower(segments_of(x), state).compile().memory_analysis().temp_size_in_bytes
     assert temporary < 10 * LARGE * 16 * 4  # a few copies of keys and values; all scores would be 8 times as much
     assert (int(after.next[0]), int(after.count[0])) == (1000 + 128, LARGE)
-    assert difference(after.keys[:, :, :1000], state.keys[:, :, :1000]) == 0
+    assert difference(after.ring_keys[:, :, :1000], state.ring_keys[:, :, :1000]) == 0
 
     query = np.asarray(memory.queries(x[:, 0]))[0, :, 0]
-    keys, values = (np.asarray(a)[0, 0] for a in (state.keys, state.values))
+    keys, values = (np.asarray(a)[0, 0] for a in (state.ring_keys, state.ring_values))
     scores = query.astype(np.float64) @ keys.T
     best = np.argsort(-scores, axis=1)[:, :32]
     weights = np.exp(np.take_along_axis(scores, best, axis=1))
