@@ -9,7 +9,7 @@ from flax import nnx
 from memgpt_jax.config_memory import KNNMemoryConfig
 from memgpt_jax.memory.base import Own, in_line, where_rows
 from memgpt_jax.memory.projected import AttendedMemory, own_visible
-from memgpt_jax.ops import Source, map_rows, nearest, read, read_chosen
+from memgpt_jax.ops import Source, entry_parts, map_rows, nearest, nearest_of_groups, read, read_chosen
 from memgpt_jax.shapes import Array, Float, Int32
 
 
@@ -76,7 +76,12 @@ class KNNMemory(AttendedMemory):
         local = _read_local(query, *self.keys_and_values(own.x, own.document, state.tail), own)
 
         def one_head(query, keys, values, count):
-            index, found = self._search(query, keys, jnp.zeros_like(count), count)
+            if self._groups() == 1:
+                index, found = self._search(query, keys, jnp.zeros_like(count), count)
+            else:
+                numbers = jnp.arange(keys.shape[0], dtype=jnp.int32)
+                scores, index = self._search_groups(query, keys, numbers, jnp.zeros_like(count), count)
+                found = scores > -jnp.inf
             return read_chosen(query, keys[index], values[index], found)
 
         over_heads = jax.vmap(one_head, in_axes=(1, 0, 0, None), out_axes=1)
@@ -110,7 +115,8 @@ class KNNMemory(AttendedMemory):
         timeline, stored = self._timeline(segments, live, state.count), jnp.zeros_like(local)
         if self.config.memory_size:
             before_reset = jnp.cumsum(segments.reset, axis=2, dtype=jnp.int32).reshape(batch, -1) == 0
-            stored = self._read_store(query, keys, values, state, timeline, before_reset)
+            read_store = self._read_store if self._groups() == 1 else self._read_store_in_groups
+            stored = read_store(query, keys, values, state, timeline, before_reset)
 
         first, end, begin = (a[:, -1] for a in timeline[1:])
         state = self._restarted(state, jnp.any(segments.reset, axis=(1, 2)), begin)
@@ -139,6 +145,16 @@ class KNNMemory(AttendedMemory):
             most=config.memory_size,
             recall_target=config.recall_target if config.search == "approximate" else None,
         )
+
+    def _groups(self) -> int:
+        """In how many parts, each on devices of its own, the store is searched."""
+        parts = entry_parts()
+        return parts if self.config.memory_size % parts == 0 else 1
+
+    def _search_groups(self, query, keys, number, first, end):
+        """`nearest_of_groups`, of a store [M, K] whose parts are on devices of their own."""
+        parts = lambda x: x.reshape(self._groups(), -1, *x.shape[1:])  # noqa: E731
+        return nearest_of_groups(query, parts(keys), parts(number), first, end, top_k=self.config.top_k)
 
     def _timeline(self, segments, live, count) -> Timeline:
         live = live.reshape(segments.reset.shape) & segments.full[..., None]
@@ -201,6 +217,40 @@ class KNNMemory(AttendedMemory):
         found = found & sees[:, None, :, None]
         rows = (query, keys, values, state.ring_keys, state.ring_values, *times, index, found)
         return map_rows(read_row, rows, recompute=False).swapaxes(1, 2)
+
+    def _read_store_in_groups(self, query, keys, values, state, timeline, sees):
+        """`_read_store` where devices share out the store: none moves, but what is found, and the search is exact."""
+        size, length, bptt = self.config.memory_size, self.segment_length, self.config.bptt_segments
+        places = jnp.arange(size, dtype=jnp.int32)
+        segment = jnp.arange(query.shape[1], dtype=jnp.int32) // length
+
+        def one_head(query, keys, values, ring_keys, ring_values, next_place, number, first, end, sees):
+            ring_number = (places - next_place) % size - size  # of the entry that stands there
+
+            def search(query, first, end):
+                stored = self._search_groups(query, ring_keys, ring_number, first, end)
+                new = nearest_of_groups(query, keys[None], number[None], first, end, top_k=self.config.top_k)
+                scores, place = (
+                    jnp.concatenate(pair, axis=1) for pair in zip(stored, (new[0], size + new[1]), strict=True)
+                )
+                scores, column = jax.lax.top_k(scores, min(self.config.top_k, size, scores.shape[1]))
+                return jnp.take_along_axis(place, column, axis=1), scores > -jnp.inf
+
+            found = jax.vmap(search)(query.reshape(-1, length, query.shape[-1]), first[:-1], end[:-1])
+            index, found = (x.reshape(query.shape[0], -1) for x in found)
+            is_new, of_ring, of_new = index >= size, jnp.minimum(index, size - 1), jnp.maximum(index - size, 0)
+            chosen = [
+                jnp.where(is_new[..., None], new[of_new], ring[of_ring])
+                for ring, new in ((ring_keys, keys), (ring_values, values))
+            ]
+            if bptt is not None:
+                recent = (is_new & (segment[:, None] - segment[of_new] <= bptt))[..., None]
+                chosen = [jnp.where(recent, a, jax.lax.stop_gradient(a)) for a in chosen]
+            return read_chosen(query, *chosen, found & sees[:, None])
+
+        over_heads = jax.vmap(one_head, in_axes=(1, 1, 1, 0, 0, *[None] * 5), out_axes=1)
+        times = state.next, timeline.number, timeline.first, timeline.end, sees
+        return jax.vmap(jax.checkpoint(over_heads))(query, keys, values, state.ring_keys, state.ring_values, *times)
 
     def _restarted(self, state, rows, begin):
         """The state with an empty store in the given rows, where the number `begin` will be its first entry.

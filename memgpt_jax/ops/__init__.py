@@ -14,7 +14,15 @@ from memgpt_jax.ops.addressing import (
     shift,
     use,
 )
-from memgpt_jax.ops.attention import attend, attention_weights, map_rows, masked_bias, unit, window_attention
+from memgpt_jax.ops.attention import (
+    attend,
+    attention_weights,
+    entry_parts,
+    map_rows,
+    masked_bias,
+    unit,
+    window_attention,
+)
 from memgpt_jax.ops.compress import compress, most_used
 from memgpt_jax.ops.fast_weights import Writes, fast_weights, unit_features
 from memgpt_jax.ops.fusion import gated_fusion
@@ -22,7 +30,7 @@ from memgpt_jax.ops.hops import Hops, multi_hop_read, position_encoding
 from memgpt_jax.ops.inner_learning import Pairs, coefficients, learn, network
 from memgpt_jax.ops.linear import flat_dot_general
 from memgpt_jax.ops.loss import Scores, cross_entropy
-from memgpt_jax.ops.nearest import nearest, read_chosen
+from memgpt_jax.ops.nearest import nearest, nearest_of_groups, read_chosen
 from memgpt_jax.ops.positions import document_positions, rotate, sinusoidal
 from memgpt_jax.ops.read import Source, read, read_mass
 from memgpt_jax.ops.write import Entries, append, causal_conv, pool_entries, select_highest_gate, take
@@ -45,6 +53,7 @@ __all__ = [
     "content_weights",
     "cross_entropy",
     "document_positions",
+    "entry_parts",
     "erase_and_add",
     "fast_weights",
     "flat_dot_general",
@@ -59,6 +68,7 @@ __all__ = [
     "most_used",
     "multi_hop_read",
     "nearest",
+    "nearest_of_groups",
     "network",
     "pool_entries",
     "position_encoding",

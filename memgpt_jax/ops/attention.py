@@ -25,6 +25,11 @@ def map_rows(function: Callable, arrays, recompute: bool = True):
     return jax.vmap(function)(arrays)
 
 
+def entry_parts() -> int:
+    """In how many parts the active mesh splits the entries of memories: the size of its axis `sequence`, or 1."""
+    return jax.sharding.get_abstract_mesh().shape.get("sequence", 1)
+
+
 def unit(x: Float[Array, "*b K"]) -> Float32[Array, "*b K"]:
     """x at unit length, in float32: x / sqrt(x . x + 1e-6)."""
     x = x.astype(jnp.float32)

@@ -1,11 +1,13 @@
 """Nearest entries: the top-k search over a large store, in memory that does not grow with it, and the read of them."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
-from memgpt_jax.ops.attention import attend, masked_bias
+from memgpt_jax.ops.attention import attend, entry_parts, masked_bias
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 BLOCK = 4096  # entries scored at a time
@@ -65,8 +67,7 @@ def nearest(
     nothing = (jnp.full((query.shape[0], kept), -jnp.inf, jnp.float32), jnp.zeros((query.shape[0], kept), jnp.int32))
     best = jax.lax.fori_loop(0, (end - first + block - 1) // block, body, nothing)
     if recall_target is not None:
-        scores, column = jax.lax.top_k(best[0], top_k)
-        best = scores, jnp.take_along_axis(best[1], column, axis=1)
+        best = _best(*best, top_k)
     return best[1], best[0] > -jnp.inf
 
 
@@ -82,9 +83,7 @@ def _top(scores: Float32[Array, "Q E"], place: Int32[Array, " E"], top_k: int):
 
 def _merge(best, new):
     """The best of two lists; of equal scores those of the first list win."""
-    scores, place = (jnp.concatenate(pair, axis=1) for pair in zip(best, new, strict=True))
-    scores, column = jax.lax.top_k(scores, best[0].shape[1])
-    return scores, jnp.take_along_axis(place, column, axis=1)
+    return _best(*(jnp.concatenate(pair, axis=1) for pair in zip(best, new, strict=True)), best[0].shape[1])
 
 
 def _into_bins(best, scores, start):
@@ -95,6 +94,61 @@ def _into_bins(best, scores, start):
     scores, place = jnp.max(scores, axis=1), start + row * num_bins + jnp.arange(num_bins, dtype=jnp.int32)[None, :]
     better = scores > best[0]
     return jnp.where(better, scores, best[0]), jnp.where(better, place, best[1])
+
+
+def nearest_of_groups(
+    query: Float[Array, "Q K"],
+    keys: Float[Array, "G E K"],
+    number: Int32[Array, "G E"],
+    first: Int32[Array, ""],
+    end: Int32[Array, ""],
+    *,
+    top_k: int,
+) -> tuple[Float32[Array, "Q top_k"], Int32[Array, "Q top_k"]]:
+    """The exact search, with entries in any order: those with first <= number < end.
+
+    Each group is searched by itself, and then the best of all groups are chosen: where groups are split over devices,
+    each device scores its own entries, and only top_k of each group meet.
+
+    Returns:
+        Scores, -inf where there are not so many entries, and places in the G E entries; the best first.
+    """
+    query, keys = jax.lax.stop_gradient((query, keys))
+    groups, size, _ = keys.shape
+    search = partial(_best_of_each_group, top_k=min(top_k, size))
+    if groups == entry_parts() > 1:  # by hand: the partitioner would gather the scores of all entries for the top-k
+        split, whole = PartitionSpec("sequence"), PartitionSpec()
+        specs = {"in_specs": (whole, split, split, whole, whole), "out_specs": (split, split)}
+        search = jax.shard_map(search, **specs, axis_names={"sequence"}, check_vma=False)
+    scores, place = search(query, keys, number, first, end)
+    place = place + size * jnp.arange(groups, dtype=jnp.int32)[:, None, None]
+    scores, place = (jnp.moveaxis(x, 0, 1).reshape(query.shape[0], -1) for x in (scores, place))
+    return _best(scores, place, min(top_k, scores.shape[1]))
+
+
+def _best_of_each_group(query, keys, number, first, end, *, top_k):
+    """Scores and places in their group of the best entries of each group: [G, Q, top_k], some entries at a time."""
+    groups, size, _ = keys.shape
+    num_blocks = next(n for n in range(-(-size // BLOCK), size + 1) if size % n == 0)
+    block = size // num_blocks
+
+    def body(best, start):
+        searched = jax.lax.dynamic_slice_in_dim(keys, start, block, axis=1)
+        numbers = jax.lax.dynamic_slice_in_dim(number, start, block, axis=1)[:, None]
+        scores = jnp.einsum("qk,gek->gqe", query, searched, preferred_element_type=jnp.float32)
+        scores = jnp.where((numbers >= first) & (numbers < end), scores, -jnp.inf)
+        place = jnp.broadcast_to(start + jnp.arange(block, dtype=jnp.int32), scores.shape)
+        return _best(*(jnp.concatenate(pair, axis=2) for pair in zip(best, (scores, place), strict=True)), top_k), None
+
+    shape = (groups, query.shape[0], top_k)
+    nothing = jnp.full(shape, -jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32)
+    return jax.lax.scan(body, nothing, block * jnp.arange(num_blocks, dtype=jnp.int32))[0]
+
+
+def _best(scores: Float32[Array, "*b E"], place: Int32[Array, "*b E"], top_k: int):
+    """The top_k highest scores and their places; of equal scores the first."""
+    scores, column = jax.lax.top_k(scores, top_k)
+    return scores, jnp.take_along_axis(place, column, axis=-1)
 
 
 def read_chosen(

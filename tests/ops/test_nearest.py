@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memgpt_jax.ops import nearest, read_chosen
+from memgpt_jax.ops import nearest, nearest_of_groups, read_chosen
 
 
 def brute_force(query, keys, first, end, top_k):
@@ -38,6 +38,20 @@ def test_exact_search_equals_brute_force(seed, bounds, top_k, block_size, ties):
     query, keys = (draw(*shape).astype(np.float32) for shape in ((4, 3), (23, 3)))
     got = found_places(query, keys, *bounds, top_k=top_k, block_size=block_size)
     assert got == brute_force(query, keys, *bounds, top_k)
+
+
+@given(seed=st.integers(0, 2**32 - 1), groups=st.sampled_from([1, 2, 4]), top_k=st.sampled_from([1, 5, 30]))
+def test_the_search_of_groups_takes_entries_in_any_order(seed, groups, top_k):
+    rng = np.random.default_rng(seed)
+    query, keys = rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=(24, 3)).astype(np.float32)
+    number, (first, end) = rng.permutation(24), sorted(rng.integers(0, 25, size=2))
+    parts = (jnp.asarray(x.reshape(groups, -1, *x.shape[1:])) for x in (keys, number.astype(np.int32)))
+    scores, place = nearest_of_groups(jnp.asarray(query), *parts, first, end, top_k=top_k)
+    expected = brute_force(query, keys[np.argsort(number)], first, end, top_k)
+    for q in range(4):
+        there = np.asarray(scores[q]) > -np.inf
+        assert number[np.asarray(place[q])[there]].tolist() == expected[q]
+        np.testing.assert_allclose(scores[q][there], keys[place[q][there]] @ query[q], rtol=1e-5)
 
 
 @pytest.mark.parametrize("end", [1, 3, 300])

@@ -1,22 +1,25 @@
 """Reads entries that are split over 8 devices; `test_parallel` runs it in a process of its own."""
 
+import math
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from memgpt_jax import parallel
 from memgpt_jax.config import ParallelConfig
+from memgpt_jax.config_memory import KNNMemoryConfig
+from memgpt_jax.models.memory_layer import MemoryLayer
 from memgpt_jax.ops import Source, read
 
 B, Q, M, H, K = 2, 16, 1024, 4, 16
 
 
-def main() -> None:
-    jax.config.update("jax_num_cpu_devices", 8)
-    mesh = parallel.make_mesh(ParallelConfig(sequence=8))
+def softmax_over_all(mesh) -> None:
+    """Reads of all entries merge with two sums over devices."""
     rng = np.random.default_rng(0)
     normal = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
     query, null_key = normal(B, Q, H, K), normal(H, K)
@@ -34,6 +37,38 @@ def main() -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
     collectives = re.findall(r" (all-reduce|all-gather|all-to-all|collective-permute)(?:-start)?\(", compiled.as_text())
     assert collectives == ["all-reduce"] * 2, collectives
+
+
+def best_of_all(mesh) -> None:
+    """Of a store of nearest neighbours only what was found moves."""
+    memory = KNNMemoryConfig(memory_size=M, top_k=8, num_heads=2, head_dim=K)
+    layer = MemoryLayer(memory, d_model=32, segment_length=Q, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (B, 4 * Q, 32))
+    state = jax.tree.map(jnp.asarray, layer.init_state(B))
+    for _ in range(M // (4 * Q) + 1):  # fill the ring, and go round
+        _, state = layer(x, state)
+        x = jnp.roll(x, 1, axis=2)
+
+    def run(x, state):
+        return layer(x, state), jax.grad(lambda x: jnp.sum(jnp.sin(layer(x, state)[0])))(x)
+
+    expected = jax.jit(run)(x, state)
+    split = parallel.shardings({"memory": state}, parallel.STATE, mesh)["memory"]
+    assert "sequence" in split.memory.ring_keys.spec
+    with jax.set_mesh(mesh):
+        compiled = jax.jit(run, in_shardings=(parallel.everywhere(mesh), split)).lower(x, state).compile()
+        got = compiled(jax.device_put(x, parallel.everywhere(mesh)), jax.device_put(state, split))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, expected)
+    moved = re.findall(r"= \w+\[([\d,]*)\][^=]* (?:all-gather|all-to-all|collective-permute)\(", compiled.as_text())
+    largest = max(math.prod(map(int, shape.split(","))) for shape in moved if shape)
+    assert largest < B * 2 * M * K / 2, largest
+
+
+def main() -> None:
+    jax.config.update("jax_num_cpu_devices", 8)
+    mesh = parallel.make_mesh(ParallelConfig(sequence=8))
+    softmax_over_all(mesh)
+    best_of_all(mesh)
 
 
 if __name__ == "__main__":
