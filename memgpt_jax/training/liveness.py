@@ -17,6 +17,8 @@ VIEWS = {"reshape", "squeeze", "expand_dims", "copy", "stop_gradient", "optimiza
 """The same bytes under another shape."""
 CALLS = {"pjit", "jit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
 """Operations that only hold others."""
+RECOMPUTED = {"remat", "remat2", "checkpoint"}
+"""Those of them that wait for all of their operands."""
 UNFUSED = {"dot_general", "scan", "while", "cond", "sort", "top_k", "cumsum", "cumprod", "cummax", "cumlogsumexp"}
 """Operations whose operands and results are buffers (`scatter` and `random` ones too)."""
 ROOTS = {"argmax", "argmin", "gather", "dynamic_update_slice", "concatenate"}
@@ -73,6 +75,9 @@ class _Flat:
             inner = next((eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params), None)
             if name in CALLS and inner is not None:
                 inner = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
+                if name in RECOMPUTED:  # starts when all of its operands are there
+                    operands = [names[var] for var in eqn.invars if not isinstance(var, Literal)]
+                    self.operations.append(_Operation("barrier", operands, [], {}, 0))
                 within = {}
                 for var in inner.constvars:
                     self._new(var, within)

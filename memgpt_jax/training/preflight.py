@@ -113,6 +113,7 @@ def estimate(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
     weights = {owner: on_device(kind.block, parallel.PARAMETERS) for owner, kind in kinds.items()}
     moments = {owner: on_device(jax.eval_shape(init, kind.block), parallel.PARAMETERS) for owner, kind in kinds.items()}
     states = {owner: on_device(kind.state, parallel.STATE) for owner, kind in kinds.items()}
+    new = {owner: _bytes(_shapes(_one_block(local, owner), rows).state) for owner in kinds}
     outer_weights, embedding = on_device(outer, parallel.PARAMETERS), on_device(outer["embedding"], parallel.PARAMETERS)
     total = lambda sizes, layers=owners: sum(sizes[owner] for owner in layers)  # noqa: E731
     always = {
@@ -129,11 +130,11 @@ def estimate(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
     def moment(before: int, gradients: int, work: str, size: int) -> dict[str, int]:
         """The terms when `before` blocks have been run forward and not yet backward."""
         kept = owners if model.scan_layers else owners[:before]  # a loop keeps room for all, from first to last
-        kept_plain = sum(costs[False].turn - states[False] for _ in kept)
+        kept_plain = sum(costs[False].turn - new[False] for _ in kept)
         return always | {
-            "new windows and memories": total(states),
+            "new windows and memories": total(new),
             "saved activations": kept_plain,
-            "saved activations of memories": sum(costs[owner].turn - states[owner] for owner in kept) - kept_plain,
+            "saved activations of memories": sum(costs[owner].turn - new[owner] for owner in kept) - kept_plain,
             "gradients": gradients,
             work: size,
         }
@@ -141,8 +142,8 @@ def estimate(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
     found = [moment(len(owners), 0, "logits and loss", loss.peak)]
     for layer, owner in enumerate(owners):
         behind = outer_weights + total(weights, owners if model.scan_layers else owners[layer + 1 :])
-        found.append(moment(layer, 0, "work of one block", costs[owner].before - states[owner]))
-        found.append(moment(layer, behind, "work of one block", costs[owner].after - states[owner]))
+        found.append(moment(layer, 0, "work of one block", costs[owner].before - new[owner]))
+        found.append(moment(layer, behind, "work of one block", costs[owner].after - new[owner]))
     found.append(moment(0, always["parameters"], "gradient of the embedding", embedding))
     operations = _loss_cost(_one_block(model, False), rows, length, mesh).flops
     operations += sum(_block_cost(_one_block(model, owner), rows, length, mesh).flops for owner in owners)
@@ -191,6 +192,7 @@ def _share(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> tuple[int, Mode
         head_dim=model.attention_head_dim,
         d_ff=model.feed_forward_dim // tensor,
         memory=dataclasses.replace(model.memory, **memory),
+        dtype="float32" if jax.default_backend() == "cpu" else model.dtype,  # XLA computes in float32 there
     )
 
 
