@@ -110,7 +110,7 @@ class ModelConfig:
         owners = sum(map(self.layer_has_memory, range(self.num_layers)))
         check(
             not self.scan_layers or owners in (0, self.num_layers),
-            f"scan_layers needs layers that are all alike: memory_layers={self.memory_layers} must be all of them or none",
+            f"scan_layers needs layers that are all alike: memory_layers={self.memory_layers} must be all or none",
         )
         self.memory.check_model(self)
         check_literals(self)

@@ -15,7 +15,17 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 VIEWS = {"reshape", "squeeze", "expand_dims", "copy", "stop_gradient", "optimization_barrier", "copy_p", "name"}
 """The same bytes under another shape."""
-CALLS = {"pjit", "jit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
+CALLS = {
+    "pjit",
+    "jit",
+    "closed_call",
+    "core_call",
+    "remat",
+    "remat2",
+    "checkpoint",
+    "custom_jvp_call",
+    "custom_vjp_call",
+}
 """Operations that only hold others."""
 RECOMPUTED = {"remat", "remat2", "checkpoint"}
 """Those of them that wait for all of their operands."""
