@@ -1,10 +1,10 @@
 """What a traced program will hold in memory at once, and how many operations its matmuls take, without compiling it.
 
-A jaxpr lists operations in the order in which they run. XLA fuses most of them: an elementwise result lives in registers
-on its way into the operation that uses it. What remains are buffers: results of matmuls, reductions and loops, operands
-of matmuls and loops, and what several operations need and would be dear to compute twice. Each buffer lives from the
-operation that makes it to the last that needs it, through fused operations in between; the peak is the most that lives
-at once. Loops keep what they pass on, what they stack, and the peak of one turn.
+A jaxpr lists operations in the order in which they run. XLA fuses most of them: an elementwise result lives in
+registers on its way into the operation that uses it. What remains are buffers: results of matmuls, reductions and
+loops, operands of matmuls and loops, and what several operations need and would be dear to compute twice. Each buffer
+lives from the operation that makes it to the last that needs it, through fused operations in between; the peak is the
+most that lives at once. Loops keep what they pass on, what they stack, and the peak of one turn.
 """
 
 import math
@@ -15,20 +15,10 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 VIEWS = {"reshape", "squeeze", "expand_dims", "copy", "stop_gradient", "optimization_barrier", "copy_p", "name"}
 """The same bytes under another shape."""
-CALLS = {
-    "pjit",
-    "jit",
-    "closed_call",
-    "core_call",
-    "remat",
-    "remat2",
-    "checkpoint",
-    "custom_jvp_call",
-    "custom_vjp_call",
-}
-"""Operations that only hold others."""
 RECOMPUTED = {"remat", "remat2", "checkpoint"}
-"""Those of them that wait for all of their operands."""
+"""Calls that wait for all of their operands."""
+CALLS = RECOMPUTED | {"pjit", "jit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call"}
+"""Operations that only hold others."""
 UNFUSED = {"dot_general", "scan", "while", "cond", "sort", "top_k", "cumsum", "cumprod", "cummax", "cumlogsumexp"}
 """Operations whose operands and results are buffers (`scatter` and `random` ones too)."""
 ROOTS = {"argmax", "argmin", "gather", "dynamic_update_slice", "concatenate"}

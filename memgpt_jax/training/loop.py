@@ -46,9 +46,9 @@ def train(config: ExperimentConfig, workdir: str | Path, *, print_progress: bool
         The last record of metrics.jsonl, with the results of `memgpt_jax.evaluate` under "evaluation".
 
     Raises:
-        RunError: `parallel` does not fit the devices or the model, the devices have too little memory, another trainer is at work there, the folder holds a
-            run with another config, its checkpoint cannot be read, its data is refused, the tokenizer does not fit the
-            model, or `training.max_skipped` updates in a row were skipped.
+        RunError: `parallel` does not fit the devices or the model, the devices have too little memory, another trainer
+            is at work there, the folder holds a run with another config, its checkpoint cannot be read, its data is
+            refused, the tokenizer does not fit the model, or `training.max_skipped` updates in a row were skipped.
     """
     workdir = Path(workdir).expanduser().absolute()
     shown = parallel.is_main() and (sys.stdout.isatty() if print_progress is None else print_progress)

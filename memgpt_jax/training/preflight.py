@@ -196,6 +196,7 @@ def _share(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> tuple[int, Mode
         num_kv_heads=model.kv_heads // tensor,
         head_dim=model.attention_head_dim,
         d_ff=model.feed_forward_dim // tensor,
+        vocab_size=model.vocab_size // tensor if model.vocab_size % tensor == 0 else model.vocab_size,
         memory=dataclasses.replace(model.memory, **memory),
         dtype="float32" if jax.default_backend() == "cpu" else model.dtype,  # XLA computes in float32 there
     )
@@ -221,7 +222,7 @@ def _block_cost(config: ModelConfig, rows: int, length: int, mesh: jax.sharding.
         _, backward, after = jax.vjp(block, params, x, has_aux=True)
         return backward(gradient), after
 
-    with jax.set_mesh(mesh):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         jaxpr = jax.make_jaxpr(step)(x, x, params, state, positions, flags, flags, key)
     return cost(jaxpr, owned=[1], turn=0)
 
@@ -237,7 +238,7 @@ def _loss_cost(config: ModelConfig, rows: int, length: int, mesh: jax.sharding.M
         model = models.merge(config, outer | {"blocks": {"0": inner}})
         return jnp.sum(cross_entropy(model.final_norm(x), model.output_embedding(), targets).losses)
 
-    with jax.set_mesh(mesh):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(x, outer, inner, targets)
     return cost(jaxpr, owned=[0])
 
