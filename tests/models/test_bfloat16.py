@@ -15,10 +15,17 @@ from memgpt_jax.models import apply, init_state
 from memgpt_jax.training.state import create
 from memgpt_jax.training.step import train_step
 
-LENGTH = 12
+LENGTH = 8
 SMALL = {"memory_size": 8, "num_heads": 2, "head_dim": 4, "top_k": 4}
-ROUNDED = {"keys", "values", "tail", "pending", "controller"}
-"""What of a state follows the compute type: copies of single tokens' activations, which nothing is added to."""
+ROUNDED = {"keys", "values", "compressed_keys", "compressed_values", "tail", "pending", "controller"}
+"""What of a state follows the compute type: activations that are kept as they are; nothing is added to them."""
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion():
+    """Flax's normalisation mixes bfloat16 with its float32 parameters."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 def small(name, dtype, **changes):
@@ -71,7 +78,7 @@ def test_training_curves_agree_with_float32():
             state, metrics = step(state, copies(number))
             curves[dtype].append(float(metrics.totals.loss / metrics.totals.weight))
     full, half = np.array(curves["float32"]), np.array(curves["bfloat16"])
-    assert full[-1] < 0.6 * full[0]
+    assert full[-1] < 0.75 * full[0]
     assert 0 < np.max(np.abs(full - half)) < 0.05 * full[0]
 
 
