@@ -119,7 +119,8 @@ def estimate(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
     outer_weights, embedding = on_device(outer, parallel.PARAMETERS), on_device(outer["embedding"], parallel.PARAMETERS)
     total = lambda sizes, layers=owners: sum(sizes[owner] for owner in layers)  # noqa: E731
     on_cpu = jax.default_backend() == "cpu"
-    at_work = 2 if on_cpu and model.remat != "none" else 1  # there, XLA recomputes a block before the last is done
+    # There, XLA recomputes a block before the one after it is done; unless a loop keeps them apart.
+    at_work = 2 if on_cpu and model.remat != "none" and not model.scan_layers else 1
     always = {
         "parameters": outer_weights + total(weights),
         "optimizer state": on_device(jax.eval_shape(init, outer), parallel.PARAMETERS) + total(moments),
