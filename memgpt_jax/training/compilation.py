@@ -11,8 +11,8 @@ def compiler_options(config: ExperimentConfig) -> dict[str, str]:
     """Options for `jax.jit`: none for accelerators, where XLA does as it should.
 
     On CPU, XLA by default orders operations so that as many as possible can run at once, which takes a quarter more
-    memory and was not faster. And jax 0.10 (0.12 does not) drops the barriers that keep what `ModelConfig.remat` recomputes
-    from being computed early, so that nothing was saved; with them, the default order takes less.
+    memory and was not faster. And jax 0.10 (0.12 does not) drops the barriers that keep what `ModelConfig.remat`
+    recomputes from being computed early, so that nothing was saved; with them, the default order takes less.
     """
     if jax.default_backend() != "cpu":
         return {}

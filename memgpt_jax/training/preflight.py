@@ -23,7 +23,7 @@ from memgpt_jax.training.liveness import Cost, cost
 from memgpt_jax.training.optimizer import make_optimizer
 
 CPU_SAVED = 1.1
-"""What XLA on CPU keeps of attention and feed-forward, over what `liveness` says: fitted to its reports (jax 0.10.2)."""
+"""What XLA on CPU keeps of attention and feed-forward, over what `liveness` says: fitted to its reports."""
 BATCH_BYTES = 4 + 4 + 1 + 4 + 4
 """Of a token in a batch: itself, its target, reset, weight and target bytes."""
 
