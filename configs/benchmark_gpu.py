@@ -18,7 +18,7 @@ def config() -> ExperimentConfig:
             segment_length=512,
             memory=KVMemoryConfig(memory_size=2048),
             dtype="bfloat16",
-            remat=True,
+            remat="block",
         ),
         training=TrainingConfig(batch_size=4, sequence_length=8192),
     )

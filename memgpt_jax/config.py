@@ -5,13 +5,14 @@ An illegal value raises `ValueError` naming the field, the value and what is val
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from memgpt_jax.checks import check, check_literals, check_positive
 from memgpt_jax.config_data import DataConfig, TaskConfig, TextConfig
 from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig
 
 Fusion = Literal["gated", "gated_heads", "concat", "add"]
+Remat = Literal["none", "block", "dots"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +64,22 @@ class ModelConfig:
     """Dropout rate on the outputs of attention, memory and feed-forward; active when a dropout key is given."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type. Parameters, softmax and gates are always float32."""
-    remat: bool = False
-    """Recompute each block's activations in the backward pass instead of storing them."""
+    remat: Remat | bool = "none"
+    """What the backward pass recomputes instead of storing it: `none`; `block`, all activations of each block; `dots`,
+    all of them but the results of matmuls with parameters. True means `block`, False `none`."""
+    scan_layers: bool = False
+    """Run the blocks as one loop over their stacked parameters, for calls of more than one token: a step is traced
+    and compiled for one block, whatever `num_layers` is. Stacking copies parameters and state in every call, so a step
+    takes more time (a fifth to a quarter, 12 layers of width 128 on CPU) and more memory (a fifth there)."""
 
     def __post_init__(self):
+        if isinstance(self.remat, bool):  # of older configs
+            object.__setattr__(self, "remat", "block" if self.remat else "none")
         check_positive(self)
+        check(
+            self.remat in get_args(Remat),
+            f"remat must be one of {', '.join(map(repr, get_args(Remat)))}, got {self.remat!r}",
+        )
         check(
             self.head_dim is not None or self.d_model % self.num_heads == 0,
             f"num_heads={self.num_heads} must divide d_model={self.d_model}, or head_dim must be given",
@@ -96,6 +108,11 @@ class ModelConfig:
                 0 <= layer < self.num_layers,
                 f"memory_layers must be between 0 and {self.num_layers - 1}, got {layer}",
             )
+        owners = sum(map(self.layer_has_memory, range(self.num_layers)))
+        check(
+            not self.scan_layers or owners in (0, self.num_layers),
+            f"scan_layers needs layers that are all alike: memory_layers={self.memory_layers} must be all or none",
+        )
         self.memory.check_model(self)
         check_literals(self)
 

@@ -54,7 +54,7 @@ def test_none_tuples_and_booleans():
     words = ["--model.memory_layers", "0", "2", "--model.remat", "True", "--evaluation.max_documents", "None"]
     config = override(ExperimentConfig(), words)
     assert config.model.memory_layers == (0, 2)
-    assert config.model.remat is True
+    assert config.model.remat == "block"
     assert config.evaluation.max_documents is None
 
 

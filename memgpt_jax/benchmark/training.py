@@ -6,14 +6,14 @@ from functools import partial
 import jax
 import numpy as np
 
-from memgpt_jax import parallel
+from memgpt_jax import models, parallel
 from memgpt_jax.benchmark.turns import Candidate
-from memgpt_jax.config import ExperimentConfig
-from memgpt_jax.flops import model_flops
+from memgpt_jax.config import ExperimentConfig, ModelConfig
 from memgpt_jax.memory import state_bytes
 from memgpt_jax.parameters import count_parameters
+from memgpt_jax.training.compilation import compiled_step
+from memgpt_jax.training.liveness import cost
 from memgpt_jax.training.state import create, shardings
-from memgpt_jax.training.step import compiled_step
 
 
 def random_batch(config: ExperimentConfig) -> dict[str, np.ndarray]:
@@ -27,6 +27,15 @@ def random_batch(config: ExperimentConfig) -> dict[str, np.ndarray]:
         "weights": np.ones(shape, np.float32),
         "target_bytes": np.ones(shape, np.int32),
     }
+
+
+def forward_flops(config: ModelConfig, rows: int, length: int) -> int:
+    """Operations in the matmuls of a forward pass, with the scores of all tokens; masked parts included."""
+    params = jax.eval_shape(lambda: models.init(config, jax.random.key(0)))
+    state = jax.eval_shape(lambda: models.init_state(config, rows))
+    tokens = jax.ShapeDtypeStruct((rows, length), "int32")
+    forward = partial(models.score_tokens, config, aligned=length % config.segment_length == 0)
+    return cost(jax.make_jaxpr(forward)(params, tokens, tokens, state)).flops
 
 
 def training_candidate(config: ExperimentConfig) -> Candidate:
@@ -52,5 +61,5 @@ def training_candidate(config: ExperimentConfig) -> Candidate:
         "state bytes": state_bytes(config.model),
         "temporary bytes": used.temp_size_in_bytes,
     }
-    forward = model_flops(config.model, rows, length) * batch["tokens"].shape[0]
+    forward = forward_flops(config.model, rows, length) * batch["tokens"].shape[0]
     return Candidate(run=run, tokens=batch["tokens"].size, flops=3 * forward, facts=facts)

@@ -118,7 +118,7 @@ class MemGPT(nnx.Module):
         dropout_key: a PRNG key; dropout acts only when it is given.
         """
         x, state, _ = self.hidden(tokens, state, reset, valid, aligned=aligned, inside=inside, dropout_key=dropout_key)
-        logits = flat_dot_general(x, self._output_embedding().T, (((2,), (0,)), ((), ())))
+        logits = flat_dot_general(x, self.output_embedding().T, (((2,), (0,)), ((), ())))
         return logits.astype(jnp.float32), state
 
     def hidden(
@@ -138,17 +138,12 @@ class MemGPT(nnx.Module):
         positions = document_positions(state.position, reset)
         promise = "aligned" if aligned else "inside" if inside else None
         x = self._embed(tokens, positions)
-        layers, gates = [], []
-        for index, (block, layer_state) in enumerate(zip(self.blocks, state.layers, strict=True)):
-            key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
-            call = _recomputed if self.config.remat else Block.__call__
-            x, layer_state, gate = call(block, x, layer_state, positions, reset, valid, promise, key)
-            layers.append(layer_state)
-            gates.append(gate)
+        run = _scanned if self.config.scan_layers and tokens.shape[1] > 1 else _unrolled
+        x, layers, gates = run(self.blocks, x, state.layers, (positions, reset, valid, promise), dropout_key)
         last = jnp.sum(valid, axis=1, dtype=jnp.int32)[:, None] - 1
         after = jnp.take_along_axis(positions, jnp.maximum(last, 0), axis=1)[:, 0] + 1
         position = jnp.where(last[:, 0] >= 0, after, state.position)
-        return self.final_norm(x), ModelState(tuple(layers), position), tuple(gates)
+        return self.final_norm(x), ModelState(layers, position), gates
 
     def next_logits(
         self, tokens: Tokens, state: ModelState, reset=None, valid=None, **options
@@ -159,7 +154,7 @@ class MemGPT(nnx.Module):
             jnp.full(x.shape[0], x.shape[1], jnp.int32) if valid is None else jnp.sum(valid, axis=1, dtype=jnp.int32)
         )
         x = take(x, jnp.maximum(tokens_read - 1, 0)[:, None])[:, 0]
-        return (x @ self._output_embedding().T).astype(jnp.float32), state
+        return (x @ self.output_embedding().T).astype(jnp.float32), state
 
     def generate(self, prompt, **options):
         """`memgpt_jax.generate` with this model."""
@@ -178,7 +173,8 @@ class MemGPT(nnx.Module):
             x = x + sinusoidal(positions, config.d_model, config.rotary_base)
         return x.astype(config.dtype)
 
-    def _output_embedding(self) -> Float[Array, "V D"]:
+    def output_embedding(self) -> Float[Array, "V D"]:
+        """What hidden states are multiplied with, in the compute type."""
         weights = self.embedding[...] if self.config.tie_embeddings else self.output.kernel[...].T
         return weights.astype(self.config.dtype)
 
@@ -187,7 +183,7 @@ class MemGPT(nnx.Module):
     ) -> tuple[Scores, ModelState]:
         """Loss in nats and correctness of each target, without the logits of the whole call in memory."""
         x, state, _ = self.hidden(tokens, state, reset, valid, **options)
-        return cross_entropy(x, self._output_embedding(), targets), state
+        return cross_entropy(x, self.output_embedding(), targets), state
 
     def diagnostics(self, tokens: Tokens, state: ModelState, reset=None, *, aligned=False) -> dict[str, Array]:
         """Measurements of a call, one row for each layer that owns a memory: fusion gates and the memory's stats."""
@@ -200,9 +196,43 @@ class MemGPT(nnx.Module):
         return {"fusion_gate": jnp.stack([jnp.mean(gates[i]) for i in owners])} | stats
 
 
-@functools.partial(nnx.remat, static_argnums=(6,))
-def _recomputed(block, x, state, positions, reset, valid, promise, key):
-    return block(x, state, positions, reset, valid, promise, key)
+CALLS = {
+    "none": Block.__call__,
+    "block": nnx.remat(Block.__call__, static_argnums=(6,)),
+    "dots": nnx.remat(
+        Block.__call__, static_argnums=(6,), policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    ),
+}
+"""How a block is called, by `ModelConfig.remat`."""
+
+
+def _unrolled(blocks, x, states, arguments, dropout_key):
+    """The blocks one after the other: the stream, and each one's state and gates."""
+    layers, gates = [], []
+    for index, (block, state) in enumerate(zip(blocks, states, strict=True)):
+        key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
+        x, state, gate = CALLS[block.config.remat](block, x, state, *arguments, key)
+        layers.append(state)
+        gates.append(gate)
+    return x, tuple(layers), tuple(gates)
+
+
+def _scanned(blocks, x, states, arguments, dropout_key):
+    """`_unrolled` as one loop. Parameters and states are stacked here, so that outside of it their layout is one."""
+    number, (structure, _) = len(blocks), nnx.split(blocks[0])
+
+    def turn(x, inputs):
+        index, params, state = inputs
+        key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
+        block = nnx.merge(structure, params)
+        x, state, gate = CALLS[block.config.remat](block, x, state, *arguments, key)
+        return x, (state, gate)
+
+    params = [nnx.split(block)[1] for block in blocks]
+    stack = lambda *leaves: jnp.stack(leaves)  # noqa: E731
+    inputs = jnp.arange(number), jax.tree.map(stack, *params), jax.tree.map(stack, *states)
+    x, (layers, gates) = jax.lax.scan(turn, x, inputs)
+    return x, tuple(jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(number)), tuple(gates)
 
 
 def check_call(config: ModelConfig, tokens, state) -> None:

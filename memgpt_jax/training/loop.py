@@ -16,12 +16,13 @@ from memgpt_jax import data, models, parallel
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_data import TaskConfig
 from memgpt_jax.training.checkpoint import Checkpoints
+from memgpt_jax.training.compilation import compiled_step
 from memgpt_jax.training.errors import RunError, refused
 from memgpt_jax.training.metrics import MetricsLog, Reporter, WallTime, read_metrics
 from memgpt_jax.training.optimizer import parameter_names
+from memgpt_jax.training.preflight import check_memory
 from memgpt_jax.training.progress import progress
 from memgpt_jax.training.state import TrainState, create, shardings
-from memgpt_jax.training.step import compiled_step
 from memgpt_jax.training.watchdog import Watchdog
 from memgpt_jax.training.workdir import StopSignals, locked
 
@@ -37,21 +38,25 @@ def train(config: ExperimentConfig, workdir: str | Path, *, print_progress: bool
         config: the experiment.
         workdir: the folder, made if missing, that gets checkpoints/, tokenizer/, metrics.jsonl, tensorboard/ and
             evaluation.json.
-        print_progress: whether to draw a progress bar; default: if standard output is a terminal.
+        print_progress: whether to draw a progress bar; default: if standard output is a terminal. What the run will
+            take (`memgpt_jax.training.preflight`) is printed unless this is False.
 
     Returns:
         The last record of metrics.jsonl, with the results of `memgpt_jax.evaluate` under "evaluation".
 
     Raises:
-        RunError: `parallel` does not fit the devices or the model, another trainer is at work there, the folder holds a
-            run with another config, its checkpoint cannot be read, its data is refused, the tokenizer does not fit the
-            model, or `training.max_skipped` updates in a row were skipped.
+        RunError: `parallel` does not fit the devices or the model, the devices have too little memory, another trainer
+            is at work there, the folder holds a run with another config, its checkpoint cannot be read, its data is
+            refused, the tokenizer does not fit the model, or `training.max_skipped` updates in a row were skipped.
     """
     workdir = Path(workdir).expanduser().absolute()
     shown = parallel.is_main() and (sys.stdout.isatty() if print_progress is None else print_progress)
     with refused():
         mesh = parallel.make_mesh(config.parallel)
         parallel.check_divides(config, mesh)
+    found = check_memory(config, mesh)
+    if parallel.is_main() and print_progress is not False:
+        print(found, flush=True)
     with (
         jax.set_mesh(mesh),
         StopSignals() as signals,

@@ -1,17 +1,16 @@
 """One training step, a pure function of arrays."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from memgpt_jax import models, parallel
+from memgpt_jax import models
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.memory.base import where_rows
 from memgpt_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from memgpt_jax.training.state import Totals, TrainState, shardings
+from memgpt_jax.training.state import Totals, TrainState
 
 
 class StepMetrics(NamedTuple):
@@ -122,17 +121,6 @@ def train_step(
         skipped_in_a_row=skipped_in_a_row,
     )
     return new_state, metrics
-
-
-def compiled_step(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
-    """`train_step` for the devices of a mesh; it takes over the arrays of the state that it is given."""
-    split = shardings(config, mesh)
-    return jax.jit(
-        partial(train_step, config),
-        donate_argnums=0,
-        in_shardings=(split, parallel.rows_sharding(mesh, batch_axis=1)),
-        out_shardings=(split, parallel.everywhere(mesh)),
-    )
 
 
 def batch_loss(config: ExperimentConfig, params: Any, memory: Any, batch: dict[str, jax.Array], key: jax.Array):

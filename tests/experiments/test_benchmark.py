@@ -11,9 +11,9 @@ import pytest
 
 from memgpt_jax import benchmark
 from memgpt_jax.benchmark import Candidate
+from memgpt_jax.benchmark.training import forward_flops
 from memgpt_jax.config import ExperimentConfig, ModelConfig, TrainingConfig
 from memgpt_jax.config_memory import KVMemoryConfig
-from memgpt_jax.flops import model_flops
 from memgpt_jax.memory import state_bytes
 from memgpt_jax.parameters import count_parameters
 
@@ -94,7 +94,7 @@ def test_candidates_are_our_training_step_and_our_decoding():
     assert training.tokens == 64 and decoding.tokens == 3 * 64
     assert training.facts["parameters"] == decoding.facts["parameters"] == count_parameters(model)
     assert training.facts["state bytes"] == state_bytes(model) and training.facts["temporary bytes"] > 0
-    assert training.flops == 3 * model_flops(model, 2, 32)
+    assert training.flops == 3 * forward_flops(model, 2, 32)
     assert decoding.bytes_read > 64 * (4 * count_parameters(model) + 3 * state_bytes(model))
     for candidate in (training, decoding):
         assert all(candidate.run() > 0 for _ in range(2))

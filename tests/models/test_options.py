@@ -10,11 +10,11 @@ import pytest
 import reference_ops as reference
 from flax import nnx
 from memory_laws import difference
-from model_laws import BATCH, build, built, stream_inputs, tiny
+from model_laws import BATCH, build, built, stream_inputs, streaming_violation, tiny
 
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.models import MemGPT, apply, diagnostics, init, init_state, merge, score_tokens, split
+from memgpt_jax.models import MemGPT, apply, decoder, diagnostics, init, init_state, merge, score_tokens, split
 from memgpt_jax.models.layers import dropout
 
 LENGTH = 12
@@ -37,10 +37,62 @@ def plain():
     return config, params, tokens, reset, value_and_gradient(config, params, tokens, reset)
 
 
-def test_remat_changes_neither_value_nor_gradient(plain):
+@pytest.mark.parametrize("remat", ["block", "dots"])
+def test_remat_changes_neither_value_nor_gradient(plain, remat):
     config, params, tokens, reset, expected = plain
-    again = value_and_gradient(dataclasses.replace(config, remat=True), params, tokens, reset)
+    again = value_and_gradient(dataclasses.replace(config, remat=remat), params, tokens, reset)
     assert difference(expected, again) < 1e-5
+
+
+def test_remat_saves_less_for_the_backward_pass():
+    config, tokens = tiny(num_layers=2, d_model=32), np.zeros((BATCH, LENGTH), np.int32)
+
+    def saved(remat):
+        changed = dataclasses.replace(config, remat=remat)
+        _, backward = jax.eval_shape(
+            lambda params: jax.vjp(lambda p: apply(changed, p, tokens, init_state(config, BATCH))[0], params),
+            jax.eval_shape(lambda: init(config, jax.random.key(0))),
+        )
+        return sum(leaf.size for leaf in jax.tree.leaves(backward))
+
+    assert saved("block") < saved("dots") < saved("none")
+
+
+def test_remat_of_older_configs_is_a_bool():
+    values = [ModelConfig(remat=old).remat for old in (False, True)]
+    assert values == ["none", "block"] and ModelConfig(remat=True) == ModelConfig(remat="block")
+    with pytest.raises(ValueError, match="remat must be one of 'none', 'block', 'dots', got 'all'"):
+        ModelConfig(remat="all")
+
+
+@pytest.mark.parametrize("memory, remat", [(None, "none"), (NoMemoryConfig(), "block")])
+def test_scanned_layers_equal_unrolled_ones(memory, remat):
+    config = tiny(memory, num_layers=2, dropout=0.2)
+    tokens, reset = stream_inputs(0, config, LENGTH)
+    key = jax.random.key(5)
+    expected = value_and_gradient(config, built(config).params, tokens, reset, dropout_key=key)
+    scanned = dataclasses.replace(config, scan_layers=True, remat=remat)
+    again = value_and_gradient(scanned, built(config).params, tokens, reset, dropout_key=key)
+    assert difference(expected, again) < 1e-5
+
+
+def test_scanned_layers_keep_the_streaming_law_and_the_layout_of_parameters():
+    model = built(tiny(num_layers=2, scan_layers=True))
+    tokens, reset = stream_inputs(0, model.config, LENGTH)
+    logits, state = streaming_violation(model, tokens, reset, [5, 1, 6])
+    assert max(logits, state) < 1e-4
+    shapes = [jax.tree.map(jnp.shape, built(tiny(num_layers=2, scan_layers=scan)).params) for scan in (False, True)]
+    assert shapes[0] == shapes[1]
+
+
+def test_scanned_layers_are_traced_once(monkeypatch):
+    calls = []
+    monkeypatch.setitem(decoder.CALLS, "none", lambda *arguments: calls.append(1) or decoder.Block.__call__(*arguments))
+    for scan, count in ((True, 1), (False, 3)):
+        config = tiny(NoMemoryConfig(), num_layers=3, scan_layers=scan)
+        jax.eval_shape(lambda c=config: apply(c, built(c).params, np.zeros((2, 4), np.int32), init_state(c, 2)))
+        assert len(calls) == count
+        calls.clear()
 
 
 def test_every_parameter_has_a_finite_gradient(plain):
@@ -178,6 +230,10 @@ def test_calls_that_do_not_fit_are_refused_by_name(change, message):
         (lambda: ModelConfig(window_size=0), "window_size must be at least 1, got 0"),
         (lambda: ModelConfig(dropout=1.0), r"dropout must be in \[0, 1\), got 1.0"),
         (lambda: ModelConfig(memory_layers=(9,)), "memory_layers must be between 0 and 3, got 9"),
+        (
+            lambda: ModelConfig(memory_layers=(0,), scan_layers=True),
+            r"scan_layers needs layers .* memory_layers=\(0,\)",
+        ),
         (lambda: ModelConfig(fusion="blend"), "fusion must be one of 'gated'.*got 'blend'"),
         (lambda: ModelConfig(segment_length=8, memory=KVMemoryConfig(select="pool")), "select_size=16 must be at most"),
         (lambda: KVMemoryConfig(memory_size=-1), "memory_size must be at least 0, got -1"),

@@ -1,12 +1,13 @@
-"""Matmuls are counted as often as they run."""
+"""Matmuls are counted as often as they run, and only what cannot be fused takes memory."""
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from memgpt_jax.benchmark.training import forward_flops
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.flops import matmul_flops, model_flops
+from memgpt_jax.training.liveness import cost
 
 x, w = jnp.ones((3, 5)), jnp.ones((5, 5))
 ONE = 2 * 3 * 5 * 5
@@ -25,7 +26,7 @@ ONE = 2 * 3 * 5 * 5
     ],
 )
 def test_matmuls_are_counted(function, times):
-    assert matmul_flops(function) == times * ONE
+    assert cost(jax.make_jaxpr(function)()).flops == times * ONE
 
 
 def test_a_model_costs_two_operations_a_weight_and_its_attention():
@@ -34,13 +35,19 @@ def test_a_model_costs_two_operations_a_weight_and_its_attention():
     )
     weights = 2 * (4 * 16 * 16 + 2 * 16 * 64) + 65 * 16  # two layers; the output, and the target's logit
     attention = 2 * (2 * 32) * 16  # two layers: logits and sums over two blocks of 16 keys, at all heads' widths
-    assert model_flops(config, 3, 32) == 2 * (weights + attention) * 3 * 32
+    assert forward_flops(config, 3, 32) == 2 * (weights + attention) * 3 * 32
 
 
 def test_memory_costs_more_the_larger_it_is():
     def flops(memory):
-        return model_flops(ModelConfig(vocab_size=64, d_model=16, num_layers=1, memory=memory), 1, 128)
+        return forward_flops(ModelConfig(vocab_size=64, d_model=16, num_layers=1, memory=memory), 1, 128)
 
     none, small, large = flops(NoMemoryConfig()), *(flops(KVMemoryConfig(memory_size=size)) for size in (64, 128))
     reads = 2 * 2 * 64 * 64 * 128  # logits and sums: 64 more entries of a head of width 64, read by 128 tokens
     assert none < small and large - small == reads
+
+
+def test_elementwise_operations_take_no_memory_and_matmuls_do():
+    x = jnp.zeros((64, 64))
+    assert cost(jax.make_jaxpr(lambda x: jnp.sum(jnp.sin(x + 1) * 2))(x)).peak == 4
+    assert cost(jax.make_jaxpr(lambda x: jnp.sum((x @ x) @ x))(x)).peak == 2 * x.nbytes

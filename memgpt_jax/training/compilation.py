@@ -1,0 +1,47 @@
+"""How XLA is to compile a training step."""
+
+import functools
+
+import jax
+
+from memgpt_jax import parallel
+from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.training.state import shardings
+from memgpt_jax.training.step import train_step
+
+
+def compiled_step(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
+    """`train_step` for the devices of a mesh; it takes over the arrays of the state that it is given."""
+    split = shardings(config, mesh)
+    return jax.jit(
+        functools.partial(train_step, config),
+        donate_argnums=0,
+        in_shardings=(split, parallel.rows_sharding(mesh, batch_axis=1)),
+        out_shardings=(split, parallel.everywhere(mesh)),
+        compiler_options=compiler_options(config),
+    )
+
+
+def compiler_options(config: ExperimentConfig) -> dict[str, str]:
+    """Options for `jax.jit`: none for accelerators, where XLA does as it should.
+
+    On CPU, XLA by default orders operations so that as many as possible can run at once, which takes a quarter more
+    memory and was not faster. And jax 0.10 (0.12 does not) drops the barriers that keep what `ModelConfig.remat`
+    recomputes from being computed early, so that nothing was saved; with them, the default order takes less.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    option = ("xla_cpu_scheduler_type", "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED")
+    if config.model.remat != "none":
+        option = ("xla_disable_hlo_passes", "cse_barrier_expander")
+    return dict([option]) if _known(option) else {}
+
+
+@functools.lru_cache
+def _known(option: tuple[str, str]) -> bool:
+    """Whether this release of XLA takes the option."""
+    try:
+        jax.jit(lambda: 0, compiler_options=dict([option])).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True

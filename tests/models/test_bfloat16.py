@@ -1,0 +1,102 @@
+"""Runs in bfloat16 agree with runs in float32, and what must not be rounded stays float32."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from model_laws import BATCH, built, stream_inputs, tiny
+
+from memgpt_jax.config import ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.memory import MEMORIES
+from memgpt_jax.models import apply, init_state
+from memgpt_jax.training.state import create
+from memgpt_jax.training.step import train_step
+
+LENGTH = 8
+SMALL = {"memory_size": 8, "num_heads": 2, "head_dim": 4, "top_k": 4}
+ROUNDED = {"keys", "values", "compressed_keys", "compressed_values", "tail", "pending", "controller"}
+"""What of a state follows the compute type: activations that are kept as they are; nothing is added to them."""
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion():
+    """Flax's normalisation mixes bfloat16 with its float32 parameters."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def small(name, dtype, **changes):
+    config_class = MEMORIES[name][0]
+    fields = {field.name for field in dataclasses.fields(config_class)}
+    memory = config_class(**{key: value for key, value in SMALL.items() if key in fields})
+    return tiny(memory, dtype=dtype, **changes)
+
+
+@functools.cache
+def run(name, dtype):
+    """Logits, state and gradient of a mean of squared logits."""
+    config = small(name, dtype)
+    tokens, reset = stream_inputs(0, config, LENGTH)
+
+    def loss(params):
+        logits, state = apply(config, params, tokens, init_state(config, BATCH), reset, aligned=True)
+        return jnp.mean(jnp.square(logits)), (logits, state)
+
+    (_, (logits, state)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(built(config).params)
+    return logits, state, gradient
+
+
+def distance(one, other) -> float:
+    """|one - other| / |one| over all leaves of a tree."""
+    pairs = list(zip(*map(jax.tree.leaves, (one, other)), strict=True))
+    squares = sum(np.sum(np.square(np.float64(a) - np.float64(b))) for a, b in pairs)
+    return np.sqrt(squares / sum(np.sum(np.square(np.float64(a))) for a, _ in pairs))
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_logits_and_gradients_agree_with_float32(name):
+    (logits, _, gradient), (half_logits, state, half_gradient) = run(name, "float32"), run(name, "bfloat16")
+    assert half_logits.dtype == jnp.float32
+    assert 0 < distance(logits, half_logits) < 0.03  # bfloat16 rounds to 1 in 256
+    assert 0 < distance(gradient, half_gradient) < 0.1
+    assert {leaf.dtype for leaf in jax.tree.leaves(half_gradient)} == {jnp.dtype("float32")}
+    for path, leaf in jax.tree.leaves_with_path(state):
+        if leaf.dtype == jnp.bfloat16:
+            assert jax.tree_util.keystr(path[-1:], simple=True) in ROUNDED, jax.tree_util.keystr(path)
+
+
+def test_training_curves_agree_with_float32():
+    curves = {}
+    for dtype in ("float32", "bfloat16"):
+        config = experiment(small("kv", dtype, vocab_size=16, d_model=16))
+        step, state = jax.jit(functools.partial(train_step, config)), jax.jit(functools.partial(create, config))()
+        curves[dtype] = []
+        for number in range(40):
+            state, metrics = step(state, copies(number))
+            curves[dtype].append(float(metrics.totals.loss / metrics.totals.weight))
+    full, half = np.array(curves["float32"]), np.array(curves["bfloat16"])
+    assert full[-1] < 0.75 * full[0]
+    assert 0 < np.max(np.abs(full - half)) < 0.05 * full[0]
+
+
+def experiment(model):
+    training = TrainingConfig(steps=40, batch_size=8, sequence_length=16, log_every=1, carry_state=False)
+    return ExperimentConfig(
+        model=model, optimizer=OptimizerConfig(warmup_steps=5, learning_rate=1e-2), training=training
+    )
+
+
+def copies(seed):
+    """Rows that say four tokens over and over."""
+    tokens = np.tile(np.random.default_rng(seed).integers(0, 16, (1, 8, 4)), (1, 1, 5)).astype(np.int32)
+    shape = (1, 8, 16)
+    return {
+        "tokens": tokens[..., :16],
+        "targets": tokens[..., 1:17],
+        "reset": np.zeros(shape, bool),
+        "weights": np.ones(shape, np.float32),
+        "target_bytes": np.ones(shape, np.int32),
+    }

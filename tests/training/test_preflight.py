@@ -1,0 +1,142 @@
+"""What is told of a run before it starts: against the compiler's own report, and against counting by hand."""
+
+import functools
+import re
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from memgpt_jax import models, parallel
+from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, ParallelConfig, TrainingConfig
+from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.memory import MEMORIES
+from memgpt_jax.parameters import count_parameters
+from memgpt_jax.training import preflight
+from memgpt_jax.training.compilation import compiled_step
+from memgpt_jax.training.errors import RunError
+from memgpt_jax.training.state import create
+
+KV = KVMemoryConfig(memory_size=256, num_heads=2, head_dim=32)
+NONE = NoMemoryConfig()
+
+
+def experiment(memory, accumulate_steps=1, length=256, **model) -> ExperimentConfig:
+    sizes = {"vocab_size": 1024, "d_model": 64, "num_layers": 2, "window_size": 64, "segment_length": 32}
+    return ExperimentConfig(
+        model=ModelConfig(memory=memory, **sizes | model),
+        optimizer=OptimizerConfig(accumulate_steps=accumulate_steps),
+        training=TrainingConfig(batch_size=4, sequence_length=length),
+    )
+
+
+def one_device():
+    return parallel.make_mesh(ParallelConfig(data=1))
+
+
+def reported(config: ExperimentConfig) -> int:
+    """What the compiler says that the step of a training run takes, compiled as there."""
+    shape = config.optimizer.accumulate_steps, config.training.batch_size, config.training.sequence_length
+    types = dict.fromkeys(("tokens", "targets", "target_bytes"), jnp.int32) | {"reset": bool, "weights": jnp.float32}
+    batch = {name: jax.ShapeDtypeStruct(shape, dtype) for name, dtype in types.items()}
+    state = jax.eval_shape(functools.partial(create, config))
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        found = compiled_step(config, one_device()).lower(state, batch).compile().memory_analysis()
+    finally:
+        jax.config.update("jax_disable_most_optimizations", True)  # as in conftest.py
+    results = found.output_size_in_bytes - found.alias_size_in_bytes
+    return found.argument_size_in_bytes + results + found.temp_size_in_bytes
+
+
+QUICK = {
+    "none": experiment(NONE),
+    "kv": experiment(KV, num_layers=1, accumulate_steps=2),
+}
+SPREAD = (
+    {f"{name}, large": experiment(kind(), 1, 512, d_model=128, vocab_size=2048) for name, (kind, _) in MEMORIES.items()}
+    | {"kv, recomputed": experiment(KV, 1, 512, d_model=128, num_layers=4, remat="block")}
+    | {"kv, bfloat16": experiment(KV, 1, 512, d_model=128, dtype="bfloat16")}
+    | {"none, recomputed": experiment(NONE, num_layers=3, remat="block")}
+    | {"none, SwiGLU": experiment(NONE, 1, 512, d_model=256, activation="swiglu", norm="layernorm")}
+    | {"none, many words": experiment(NONE, 1, 512, d_model=128, vocab_size=32768)}
+)
+
+
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SPREAD)])
+def test_the_estimate_is_within_15_percent_of_the_compilers_report(name):
+    config = (QUICK | SPREAD)[name]
+    assert preflight.estimate(config, one_device()).device_bytes == pytest.approx(reported(config), rel=0.15)
+
+
+def test_what_a_run_is_given_is_counted_exactly():
+    config = experiment(KV, memory_layers=(1,), accumulate_steps=2)
+    found, state = preflight.estimate(config, one_device()), jax.eval_shape(functools.partial(create, config))
+    size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))  # noqa: E731
+    assert found.parameters == count_parameters(config.model)
+    assert found.terms["parameters"] == size(state.params)
+    assert found.terms["optimizer state"] == pytest.approx(size(state.opt_state), abs=64)  # counters
+    assert found.state_bytes == found.terms["windows and memories"] == size(state.memory.layers)
+    assert found.terms["batch"] == 2 * 4 * 256 * 17
+
+
+def test_a_mesh_splits_what_a_device_holds():
+    config = experiment(KV)
+    whole = preflight.estimate(config, one_device())
+    for axis in ("fsdp", "tensor"):
+        mesh = jax.sharding.AbstractMesh(tuple(2 if name == axis else 1 for name in parallel.AXES), parallel.AXES)
+        half = preflight.estimate(config, mesh)
+        assert half.parameters == whole.parameters and half.state_bytes == whole.state_bytes
+        assert half.terms["parameters"] < 0.6 * whole.terms["parameters"]
+        assert half.terms["windows and memories"] < 0.6 * whole.terms["windows and memories"]
+        assert half.device_bytes < 0.75 * whole.device_bytes
+
+
+def test_operations_are_those_of_the_matmuls():
+    config = experiment(NONE, num_layers=1, window_size=1)
+    model = config.model
+    weights = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(lambda: models.init(model, jax.random.key(0)))))
+    found = preflight.estimate(config, one_device()).flops_per_token
+    head = 2 * model.d_model * model.vocab_size  # logits are computed again for the backward pass
+    assert 6 * weights + head < found < 1.3 * (6 * weights + head)  # attention on top
+
+
+def test_what_does_not_fit_is_refused_at_once_by_name(monkeypatch, tmp_path, capsys):
+    sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
+    import train
+
+    words = ["train.py", "quickstart", "--workdir", str(tmp_path / "run"), "--model.num_layers", "24"]
+    words += ["--model.d_model", "1024", "--training.batch_size", "100000", "--model.memory.memory_size", "2048"]
+    monkeypatch.setattr(sys, "argv", words)
+    start = []
+    check = preflight.check_memory
+    monkeypatch.setattr(
+        "memgpt_jax.training.loop.check_memory", lambda *a: start.append(time.process_time()) or check(*a)
+    )
+    with pytest.raises(SystemExit) as stopped:
+        train.main()
+    assert time.process_time() - start[0] < 2
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.count("\n") == 1
+    assert re.search(
+        r"takes about [\d.,]+ TB of memory on each device, which has .* most of it: saved activations", error
+    )
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_an_accelerator_says_its_own_limit(monkeypatch):
+    config = experiment(NONE)
+    need = preflight.estimate(config, one_device()).device_bytes
+    monkeypatch.setattr(preflight, "device_memory", lambda: need)
+    assert preflight.check_memory(config, one_device()).device_bytes == need
+    monkeypatch.setattr(preflight, "device_memory", lambda: need - 1)
+    with pytest.raises(RunError, match="which has"):
+        preflight.check_memory(config, one_device())
+
+
+def test_the_estimate_reads_as_a_line():
+    found = preflight.Estimate(1_234_567, 2_000_000, 3_450_000, {"parameters": 5_000_000_000, "batch": 1})
+    assert str(found) == "1,234,567 parameters, 2 MB of state, about 5 GB of memory on each device, 3.5 MFLOP per token"
