@@ -17,7 +17,17 @@ from memgpt_jax.training.step import train_step
 
 LENGTH = 8
 SMALL = {"memory_size": 8, "num_heads": 2, "head_dim": 4, "top_k": 4}
-ROUNDED = {"keys", "values", "compressed_keys", "compressed_values", "tail", "pending", "controller"}
+ROUNDED = {
+    "keys",
+    "values",
+    "ring_keys",
+    "ring_values",
+    "compressed_keys",
+    "compressed_values",
+    "tail",
+    "pending",
+    "controller",
+}
 """What of a state follows the compute type: activations that are kept as they are; nothing is added to them."""
 
 
