@@ -9,7 +9,7 @@ from memgpt_jax.shapes import Array, Bool, Float, Float32, Int
 
 MASKED = -1e30  # a finite "minus infinity": sums and differences of masked logits stay finite
 FEW_QUERIES = 16  # below, as in decoding, transposing the keys would cost more than multiplying them
-_FLOOR = -1e20  # the running maximum never goes below this, so a fully masked row has weights 0, not uniform ones
+FLOOR = -1e20  # the running maximum never goes below this, so a fully masked row has weights 0, not uniform ones
 
 
 def map_rows(function: Callable, arrays, recompute: bool = True):
@@ -68,7 +68,7 @@ def _softmax_parts(query, keys, bias, sink):
         logits = jnp.moveaxis(logits, -3, -1) + bias
     else:
         logits = jnp.einsum("...rqk,...ek->...rqe", query, keys, preferred_element_type=jnp.float32) + bias
-    highest = jnp.max(logits, axis=-1, initial=_FLOOR)
+    highest = jnp.max(logits, axis=-1, initial=FLOOR)
     if sink is not None:
         highest = jnp.maximum(highest, sink)
     highest = jax.lax.stop_gradient(highest)
