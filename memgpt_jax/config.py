@@ -12,6 +12,7 @@ from memgpt_jax.config_data import DataConfig, TaskConfig, TextConfig
 from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig
 
 Fusion = Literal["gated", "gated_heads", "concat", "add"]
+AttentionImplementation = Literal["auto", "portable", "cudnn", "pallas", "interpret"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,9 @@ class ModelConfig:
     """Compute type. Parameters, softmax and gates are always float32."""
     remat: bool = False
     """Recompute each block's activations in the backward pass instead of storing them."""
+    attention_implementation: AttentionImplementation = "auto"
+    """How self-attention runs: in `portable` JAX, or by a kernel: `cudnn`, `pallas` on a GPU or a TPU, or step by step
+    in plain JAX for tests (`interpret`). `auto`: by backend, type and shape. See `ops.Implementation`."""
 
     def __post_init__(self):
         check_positive(self)

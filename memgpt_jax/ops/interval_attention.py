@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from memgpt_jax.ops.attention import FLOOR, MASKED
-from memgpt_jax.ops.sweep import Blocks, Fold, sweep
+from memgpt_jax.ops.sweep import Blocks, Fold, Platform, sweep
 from memgpt_jax.shapes import Array, Float, Float32, Int32
 
 
@@ -100,16 +100,20 @@ def interval_attention(
     return jnp.moveaxis(out, 1, 2).reshape(query.shape)
 
 
-def default_blocks(platform, dtype, interpret: bool = False) -> tuple[Blocks, Blocks]:
-    """Sizes that fit a GPU's shared memory, or that keep a TPU's matrix unit busy: forward and backward.
+def default_blocks(dtype, interpret: bool = False, platform: Platform | None = None) -> tuple[Blocks, Blocks]:
+    """Blocks of the forward and of the backward pass; platform: default, where this runs.
 
-    They follow what published kernels of this kind use; nothing here was tuned on hardware.
+    On a GPU they fit registers and shared memory of the generations from Ampere on (heads of up to 128 in bfloat16, of
+    up to 64 in float32 on the smallest); on a TPU they are large, as each step of the grid costs time of its own.
     """
+    platform = platform or ("tpu" if jax.default_backend() == "tpu" else "gpu")
     if platform == "tpu":
-        return Blocks(platform, 512, 512, interpret), Blocks(platform, 512, 512, interpret)
-    if dtype == jnp.float32:
-        return Blocks(platform, 64, 32, interpret), Blocks(platform, 64, 32, interpret)
-    return Blocks(platform, 128, 64, interpret), Blocks(platform, 128, 32, interpret)
+        forward = backward = (512, 512)
+    elif dtype == jnp.float32:
+        forward = backward = (64, 32)
+    else:
+        forward, backward = (128, 64), (128, 32)
+    return Blocks(platform, *forward, interpret), Blocks(platform, *backward, interpret)
 
 
 class When(NamedTuple):

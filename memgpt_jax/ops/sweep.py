@@ -91,7 +91,7 @@ def _on_gpu(fold, fixed, moving, low, high, outputs, blocks):
         in_specs=[bound, bound, *(spec(x, blocks.fixed) for x in fixed), *(spec(x, None) for x in moving)],
         out_specs=[spec(x, blocks.fixed) for x in outputs],
         out_shape=outputs,
-        compiler_params=pallas_gpu.CompilerParams(num_warps=4 if fixed[0].shape[-1] <= 64 else 8, num_stages=2),
+        compiler_params=pallas_gpu.CompilerParams(num_warps=8, num_stages=2),
         interpret=blocks.interpret,
     )(low, high, *fixed, *moving)
 
@@ -153,9 +153,7 @@ def _on_tpu(fold, fixed, moving, low, high, outputs, blocks):
             out_specs=[spec(x, blocks.fixed, here) for x in outputs],
             scratch_shapes=[pallas_tpu.VMEM(x.shape, x.dtype) for x in carry],
         ),
-        out_shape=[
-            jax.ShapeDtypeStruct((x.shape[0], 1, x.shape[1]) if is_row(x) else x.shape, x.dtype) for x in outputs
-        ],
+        out_shape=[jax.eval_shape(as_row, x) for x in outputs],
         compiler_params=pallas_tpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")),
         interpret=blocks.interpret,
     )(low.reshape(-1), high.reshape(-1), *map(as_row, fixed), *map(as_row, moving))
