@@ -7,13 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from memory_laws import SEGMENT, WIDTH, build, runner
+from memory_laws import SEGMENT, WIDTH, build
 
 from memgpt_jax.config_memory import KVMemoryConfig
-from memgpt_jax.memory.stream import stream
+from memgpt_jax.memory.base import Segment
 from memgpt_jax.ops import Seen, Stored, read_segments
 
-LENGTH = 6 * SEGMENT + 1
 SMALL = {"memory_size": 9, "num_heads": 2, "head_dim": 4}
 
 
@@ -27,26 +26,29 @@ SMALL = {"memory_size": 9, "num_heads": 2, "head_dim": 4}
 )
 def test_reads_states_and_gradients_are_those_of_the_portable_form(options):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, 2, LENGTH, WIDTH)).astype(np.float32)  # two calls: the second begins with old entries
-    reset = rng.random((2, 2, LENGTH)) < [[[0.0], [0.15]]]
-    valid = np.ones((2, LENGTH), bool)
+    x = rng.normal(size=(2, 2, 5, SEGMENT, WIDTH)).astype(np.float32)  # two calls: the second begins with old entries
+    reset = rng.random(x.shape[:-1]) < 0.05
 
     def run(implementation):
         graph, params = build(KVMemoryConfig(**SMALL, **options, read_implementation=implementation))
-        step = runner(graph)
-        _, state = step(params, x[0], reset[0], valid, None)
 
         @jax.jit
         def gradients(params, x):
             def loss(params, x):
-                read, after = stream(nnx.merge(graph, params), x, state, reset[1], valid)
-                return jnp.sum(jnp.sin(read) * jnp.cos(x)), (read, after)
+                memory = nnx.merge(graph, params)
+                call = lambda state, inputs: memory.sequence(Segment(*inputs), state)[::-1]  # noqa: E731
+                everywhere = jnp.ones(reset.shape, bool)
+                full = jnp.ones(reset.shape[:-1], bool)
+                state, read = jax.lax.scan(call, memory.fresh(2), (x, reset, everywhere, everywhere, full))
+                return jnp.sum(jnp.sin(read) * jnp.cos(x)), (read, state)
 
             return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
 
-        return gradients(params, x[1])
+        return gradients(params, x)
 
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)  # noqa: E731
+    def close(a, b):
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(1, np.max(np.abs(b))))
+
     jax.tree.map(close, run("interpret"), run("portable"))
 
 
