@@ -94,6 +94,7 @@ def test_the_kernels_gradients_are_those_of_the_portable_form():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, portable)
 
 
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")  # from JAX 0.12 on
 @pytest.mark.skipif(jax.default_backend() == "cpu", reason="needs a GPU or a TPU")
 @pytest.mark.parametrize("implementation", ["cudnn", "pallas"])
 def test_on_an_accelerator(implementation):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_ops as reference
+from jax.sharding import AbstractDevice, AbstractMesh
 
 from memgpt_jax.ops import Interval, Recency, attend, default_blocks, interval_attention
 from memgpt_jax.ops.attention import MASKED
@@ -148,9 +149,14 @@ def test_bfloat16_keeps_its_type_and_a_float32_softmax():
         np.testing.assert_allclose(gradient.astype(jnp.float32), exact_gradient, atol=0.1)
 
 
-@pytest.mark.parametrize("platform, target, call", [("gpu", "cuda", "triton"), ("tpu", "tpu", "tpu_custom_call")])
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")  # from JAX 0.12 on
+@pytest.mark.parametrize(
+    "platform, target, call, device",
+    [("gpu", "cuda", "triton", "NVIDIA H100"), ("tpu", "tpu", "tpu_custom_call", "TPU v5 lite")],
+    ids=["gpu", "tpu"],
+)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_all_three_kernels_compile_to_the_platforms_own_language(platform, target, call, dtype):
+def test_all_three_kernels_compile_to_the_platforms_own_language(platform, target, call, device, dtype):
     arrays, time, interval, written = inputs()
     arrays = Arrays(*(jnp.asarray(x, dtype) for x in arrays[:3]), *arrays[3:])
 
@@ -166,6 +172,8 @@ def test_all_three_kernels_compile_to_the_platforms_own_language(platform, targe
         )
         return jnp.sum(out.astype(jnp.float32))
 
-    lowered = jax.jit(jax.grad(loss)).trace(arrays).lower(lowering_platforms=(target,)).as_text()
+    there = AbstractMesh((), (), abstract_device=AbstractDevice(device, num_cores=1, platform=platform))
+    with jax.sharding.use_abstract_mesh(there):
+        lowered = jax.jit(jax.grad(loss)).trace(arrays).lower(lowering_platforms=(target,)).as_text()
     calls = [line for line in lowered.splitlines() if "custom_call @" in line and call in line]
     assert len(calls) == 3

@@ -71,6 +71,7 @@ def test_a_memory_that_kernels_do_not_know_is_refused(field):
         dataclasses.replace(config, read_implementation="pallas")
 
 
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")  # from JAX 0.12 on
 @pytest.mark.skipif(jax.default_backend() == "cpu", reason="needs a GPU or a TPU")
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-4), ("bfloat16", 0.05)])
 def test_on_an_accelerator(dtype, tolerance):
