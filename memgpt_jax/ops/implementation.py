@@ -8,18 +8,19 @@ from jax.extend import backend as jax_backend
 
 Implementation = Literal["auto", "portable", "cudnn", "pallas", "interpret"]
 """
-- auto: a kernel where one is known to fit, which takes an accelerator, bfloat16 and 128 queries or more; else portable.
+- auto: `pallas` where it runs, for bfloat16 and 128 queries or more; else `portable`. On a CPU always `portable`.
 - portable: blocks of plain JAX; any backend, any mesh.
-- cudnn: cuDNN's flash attention; NVIDIA GPUs, bfloat16 or float16, head widths that are multiples of 8 up to 128.
 - pallas: our kernels (`interval_attention`); NVIDIA GPUs from Ampere on with head widths up to 128, and TPUs. On one
   device: XLA cannot split a kernel over a mesh.
-- interpret: the same kernels, step by step in plain JAX; very slow, for tests.
+- cudnn: cuDNN's flash attention; NVIDIA GPUs, bfloat16 or float16, head widths that are multiples of 8 up to 128. Only
+  on request: where documents end is a mask to it, which is an array in memory, read by it and given a gradient.
+- interpret: the kernels of `pallas`, step by step in plain JAX; very slow, for tests.
 """
 FEWEST_QUERIES = 128
 
 
 def choose(implementation: Implementation, kernels: tuple[str, ...], dtype, length: int, width: int) -> str:
-    """The implementation to use for queries of L tokens and heads of width K; of the `kernels`, the first is preferred.
+    """The implementation to use for queries of L tokens and heads of width K, where there are these `kernels`.
 
     Raises:
         ValueError: the one that is asked for does not work here; the message names those that do.
@@ -27,7 +28,7 @@ def choose(implementation: Implementation, kernels: tuple[str, ...], dtype, leng
     usable = ["portable", *(name for name in kernels if _runs(name, jnp.dtype(dtype), width))]
     if implementation == "auto":
         worth_it = jnp.dtype(dtype) == jnp.bfloat16 and length >= FEWEST_QUERIES
-        return usable[1] if worth_it and len(usable) > 1 else "portable"
+        return "pallas" if worth_it and "pallas" in usable else "portable"
     if "pallas" in kernels and _devices() == 1:
         usable.append("interpret")
     if implementation not in usable:

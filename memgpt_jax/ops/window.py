@@ -37,7 +37,7 @@ def window_attention(
     """
     length, width = query.shape[1], query.shape[3]
     arrays = (query, keys, values, query_document, key_document)
-    chosen = choose(implementation, ("cudnn", "pallas"), query.dtype, length, width)
+    chosen = choose(implementation, ("pallas", "cudnn"), query.dtype, length, width)
     if chosen == "portable":
         return _portable(*arrays, window_size, block_size or max(16, min(128, window_size)))
     if chosen == "cudnn":

@@ -52,17 +52,6 @@ def test_reads_states_and_gradients_are_those_of_the_portable_form(options):
     jax.tree.map(close, run("interpret"), run("portable"))
 
 
-@pytest.mark.parametrize("implementation, message", [("pallas", "'auto', 'portable', 'interpret'"), ("cudnn", "valid")])
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere they may work")
-def test_what_does_not_work_here_is_refused(implementation, message):
-    entries = Stored(jnp.ones((1, 4, 1, 8)), jnp.ones((1, 4, 1, 8)), jnp.zeros((1, 4)))
-    seen = Seen(jnp.zeros((1, 1, 4), jnp.int32), jnp.ones((1, 1, 4), bool), jnp.ones((1, 1, 4), jnp.int32))
-    with pytest.raises(ValueError, match=f"implementation='{implementation}' does not work here .*{message}"):
-        read_segments(
-            jnp.ones((1, 1, 4, 1, 8)), entries, seen, jnp.zeros((1, 1, 4), bool), implementation=implementation
-        )
-
-
 @pytest.mark.parametrize("field", [{"initial_entries": 2}, {"visibility": "token"}, {"evict": "least_read"}])
 def test_a_memory_that_kernels_do_not_know_is_refused(field):
     config = KVMemoryConfig(**field)
