@@ -13,6 +13,7 @@ from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig
 
 Fusion = Literal["gated", "gated_heads", "concat", "add"]
 Remat = Literal["none", "block", "dots"]
+AttentionImplementation = Literal["auto", "portable", "cudnn", "pallas", "interpret"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +69,12 @@ class ModelConfig:
     """What the backward pass recomputes instead of storing it: `none`; `block`, all activations of each block; `dots`,
     all of them but the results of matmuls with parameters. True means `block`, False `none`."""
     scan_layers: bool = False
-    """Run the blocks as one loop over their stacked parameters, for calls of more than one token: a step is traced
-    and compiled for one block, whatever `num_layers` is. Stacking copies parameters and state in every call, so a step
-    takes more time (a fifth to a quarter, 12 layers of width 128 on CPU) and more memory (a fifth there)."""
+    """Run the blocks as one loop over their stacked parameters, for calls of more than one token: less to trace and to
+    compile. Stacking copies parameters and state in every call, so a step takes more time and memory (about a fifth of
+    each, 12 layers of width 128 on CPU)."""
+    attention_implementation: AttentionImplementation = "auto"
+    """How self-attention runs: in `portable` JAX, or by a kernel: `cudnn`, `pallas` on a GPU or a TPU, or step by step
+    in plain JAX for tests (`interpret`). `auto`: see `ops.Implementation`."""
 
     def __post_init__(self):
         if isinstance(self.remat, bool):  # of older configs

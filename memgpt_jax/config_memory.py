@@ -17,6 +17,7 @@ TokensUpdate = Literal["lstm", "fixed", "replace"]
 FeatureMap = Literal["none", "elu", "dpfp"]
 Controller = Literal["pair", "none", "lstm"]
 Order = Literal["read_write", "write_read"]
+ReadImplementation = Literal["auto", "portable", "pallas", "interpret"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,9 @@ class KVMemoryConfig(AttendedMemoryConfig):
     """What a token reads: entries of earlier `segment`s, or also each earlier `token` of its own, itself included."""
     recency_bias: bool = False
     """Subtract a learned multiple (per head, at least 0) of log(1 + age in segments) from an entry's logit."""
+    read_implementation: ReadImplementation = "auto"
+    """How all segments of a call read at once: in `portable` JAX, or by a kernel: `pallas` on a GPU or a TPU, or step
+    by step in plain JAX for tests (`interpret`). `auto`: see `ops.Implementation`."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -123,6 +127,12 @@ class KVMemoryConfig(AttendedMemoryConfig):
         check(
             0 <= self.initial_entries <= self.memory_size,
             f"initial_entries must be between 0 and memory_size={self.memory_size}, got {self.initial_entries}",
+        )
+        check(
+            self.read_implementation in ("auto", "portable")
+            or (self.initial_entries == 0 and self.visibility == "segment" and self.evict != "least_read"),
+            f"read_implementation={self.read_implementation!r} needs initial_entries=0, visibility='segment' and "
+            f"evict='oldest' or 'lowest_gate', got {self.initial_entries}, {self.visibility!r} and {self.evict!r}",
         )
 
     def check_model(self, model):

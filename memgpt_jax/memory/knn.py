@@ -8,8 +8,17 @@ from flax import nnx
 
 from memgpt_jax.config_memory import KNNMemoryConfig
 from memgpt_jax.memory.base import Own, in_line, where_rows
-from memgpt_jax.memory.projected import AttendedMemory, own_visible
-from memgpt_jax.ops import Source, entry_parts, map_rows, nearest, nearest_of_groups, read, read_chosen
+from memgpt_jax.memory.projected import AttendedMemory
+from memgpt_jax.ops import (
+    Source,
+    entry_parts,
+    map_rows,
+    nearest,
+    nearest_of_groups,
+    own_visible,
+    read,
+    read_chosen,
+)
 from memgpt_jax.shapes import Array, Float, Int32
 
 
@@ -280,7 +289,9 @@ class KNNMemory(AttendedMemory):
 def _read_local(query, keys, values, own):
     """Attention of each token to the earlier ones of its document in its own segment, itself included."""
     nothing = jnp.zeros(keys.shape[:2], jnp.int32)
-    return read(query, [Source(keys, values, nothing.astype(jnp.float32), nothing, own_visible(own))])
+    return read(
+        query, [Source(keys, values, nothing.astype(jnp.float32), nothing, own_visible(own.document, own.place))]
+    )
 
 
 def _read_local_row(row):

@@ -7,17 +7,22 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config_memory import KVMemoryConfig
-from memgpt_jax.memory.base import Own, in_line, linear, where_rows
-from memgpt_jax.memory.projected import AttendedMemory, own_visible
+from memgpt_jax.memory.base import in_line, linear, where_rows
+from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops import (
     Entries,
+    OwnEntries,
+    Seen,
     Source,
+    Stored,
     append,
-    map_rows,
+    own_visible,
     pool_entries,
     read,
     read_mass,
+    read_segments,
     select_highest_gate,
+    source,
     take,
 )
 from memgpt_jax.shapes import Array, Float
@@ -93,7 +98,7 @@ class KVMemory(AttendedMemory):
         sources = [self._source(entries, visible)]
         if self.config.visibility == "token":
             written = self._gated(self._entries(own.x, own.document, state.tail))
-            sources.append(self._source(written, own_visible(own)))
+            sources.append(self._source(written, own_visible(own.document, own.place)))
         out = read(query, sources, *self._extras())
         if self.config.evict == "least_read":
             mass = read_mass(query, sources, *self._extras(), counts)[:, : self.config.memory_size]
@@ -128,17 +133,21 @@ class KVMemory(AttendedMemory):
         in_play = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), state.entries, initial, flat_new)
         seen, final = self._places(segments, state.entries, start, new)
 
-        rows = {"query": self.queries(x).reshape(*per_segment, self.config.num_heads, -1)}
-        rows |= {
-            "seen": seen,
-            "after_reset": jnp.cumsum(segments.reset, axis=2) > 0,
-            "in_play": in_play,
-            "initial": initial,
-        }
-        if self.config.visibility == "token":
-            rows["own"] = jax.tree.map(lambda x: x.reshape(*per_segment, *x.shape[2:]), self._gated(own))
-            rows["document"] = document.reshape(per_segment)
-        out = map_rows(self._read_row, rows, recompute=False).reshape(batch, num_segments * length, -1)
+        contiguous = self.config.evict == "oldest" and self.config.initial_entries == 0 < self.config.memory_size
+        null_key, recency = self._extras()
+        out = read_segments(
+            self.queries(x).reshape(*per_segment, self.config.num_heads, -1),
+            self._stored(in_play),
+            Seen(seen.keys, seen.valid, seen.age),
+            jnp.cumsum(segments.reset, axis=2) > 0,
+            initial=self._stored(initial) if self.config.initial_entries else None,
+            own=self._own(own, document, per_segment) if self.config.visibility == "token" else None,
+            null_key=null_key,
+            recency=recency,
+            bptt_segments=self.config.bptt_segments,
+            contiguous=contiguous,
+            implementation=self.config.read_implementation,
+        ).reshape(batch, num_segments * length, -1)
 
         entries = take(in_play, final.keys)._replace(valid=final.valid, age=final.age)
         tail = self.conv.next_tail(x, document, state.tail, written, open_document)
@@ -167,31 +176,10 @@ class KVMemory(AttendedMemory):
         final, seen = jax.lax.scan(step, jax.lax.stop_gradient(strip(old, index)), by_segment)
         return jax.tree.map(lambda x: x.swapaxes(0, 1), seen), final
 
-    def _read_row(self, row):
-        """What every segment of one batch row reads: [S, T, H, K]."""
-        in_play, initial = row.pop("in_play"), row.pop("initial")
-        contiguous = self.config.evict == "oldest" and self.config.initial_entries == 0 < self.config.memory_size
-        as_row = lambda tree: jax.tree.map(lambda x: x[None], tree)  # noqa: E731
-
-        def read_segment(segment):
-            seen, after_reset = segment["seen"], segment["after_reset"]
-            if contiguous:  # the valid ones, which come last; a slice is faster than a gather
-                size = seen.keys.shape[0]
-                fetch = lambda x: jax.lax.dynamic_slice_in_dim(x, seen.keys[-1] - (size - 1), size)  # noqa: E731
-            else:
-                fetch = lambda x: x[seen.keys]  # noqa: E731
-            entries = jax.tree.map(fetch, in_play)._replace(valid=seen.valid, age=seen.age)
-            sources = [self._source(as_row(entries), (seen.valid[None] & ~after_reset[:, None])[None])]
-            if self.config.initial_entries:
-                visible = jnp.broadcast_to(after_reset[:, None], (*after_reset.shape, initial.valid.shape[0]))
-                sources.append(self._source(as_row(initial), visible[None]))
-            if self.config.visibility == "token":
-                document = segment["document"]
-                visible = own_visible(Own(None, document[None], jnp.arange(document.shape[0])[None]))
-                sources.append(self._source(as_row(segment["own"]), visible))
-            return read(segment["query"][None], sources, *self._extras())[0]
-
-        return map_rows(read_segment, row)
+    def _own(self, own, document, per_segment):
+        """The entries of each segment's own tokens, as those tokens read them."""
+        stored = jax.tree.map(lambda x: x.reshape(*per_segment, *x.shape[2:]), self._stored(self._gated(own)))
+        return OwnEntries(stored, document.reshape(per_segment))
 
     def stats(self, state):
         entries = state.entries
@@ -248,13 +236,14 @@ class KVMemory(AttendedMemory):
             entries = entries._replace(values=entries.values * gate)
         return entries
 
-    def _source(self, entries: Entries, visible) -> Source:
-        """Entries as the Reader takes them: no gradient into those older than `bptt_segments`."""
-        if self.config.bptt_segments is not None:
-            recent = entries.age <= self.config.bptt_segments
-            entries = where_rows(recent, entries, jax.lax.stop_gradient(entries))
+    def _stored(self, entries: Entries) -> Stored:
+        """Entries with what the gate adds to their logits."""
         bias = entries.log_gate if self.config.gate == "log_bias" else jnp.zeros_like(entries.log_gate)
-        return Source(entries.keys, entries.values, bias, entries.age, visible)
+        return Stored(entries.keys, entries.values, bias)
+
+    def _source(self, entries: Entries, visible) -> Source:
+        """Entries as the Reader takes them."""
+        return source(self._stored(entries), entries.age, visible, self.config.bptt_segments)
 
 
 def _clean(entries: Entries) -> Entries:

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config_memory import AttendedMemoryConfig, ProjectedMemoryConfig
-from memgpt_jax.memory.base import Memory, Own, linear
+from memgpt_jax.memory.base import Memory, linear
 from memgpt_jax.memory.writer_conv import WriterConv
 from memgpt_jax.ops import unit
-from memgpt_jax.shapes import Array, Bool, Float, Int32
+from memgpt_jax.shapes import Array, Float, Int32
 
 
 class ProjectedMemory(Memory):
@@ -83,10 +83,3 @@ class AttendedMemory(ProjectedMemory):
     def unit(self, x: Float[Array, "*b K"]) -> Float[Array, "*b K"]:
         """Unit length in float32, or unchanged without `qk_norm`."""
         return unit(x) if self.config.qk_norm else x
-
-
-def own_visible(own: Own) -> Bool[Array, "B Q T"]:
-    """A token sees the earlier tokens of its document in its own segment, itself included."""
-    document = jnp.take_along_axis(own.document, own.place, axis=1)
-    earlier = jnp.arange(own.document.shape[1])[None, None, :] <= own.place[..., None]
-    return (own.document[:, None, :] == document[..., None]) & (own.document >= 0)[:, None, :] & earlier

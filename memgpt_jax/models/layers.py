@@ -104,7 +104,8 @@ class SelfAttention(nnx.Module):
             keys = jnp.concatenate([take(cache.keys, slot), key], axis=1)
             values = jnp.concatenate([take(cache.values, slot), value], axis=1)
             documents = jnp.concatenate([jnp.where(take(cache.valid, slot), 0, -1), document], axis=1)
-            out = window_attention(query, keys, values, document, documents, window_size=config.window_size)
+            options = {"window_size": config.window_size, "implementation": config.attention_implementation}
+            out = window_attention(query, keys, values, document, documents, **options)
             cache = last_window(keys, values, documents, cache.cursor, valid)
         return self.output(out.reshape(*out.shape[:2], -1)), cache
 

@@ -14,33 +14,35 @@ from memgpt_jax.ops.addressing import (
     shift,
     use,
 )
-from memgpt_jax.ops.attention import (
-    attend,
-    attention_weights,
-    entry_parts,
-    map_rows,
-    masked_bias,
-    unit,
-    window_attention,
-)
+from memgpt_jax.ops.attention import attend, attention_weights, entry_parts, map_rows, masked_bias, unit
 from memgpt_jax.ops.compress import compress, most_used
 from memgpt_jax.ops.fast_weights import Writes, fast_weights, unit_features
 from memgpt_jax.ops.fusion import gated_fusion
 from memgpt_jax.ops.hops import Hops, multi_hop_read, position_encoding
+from memgpt_jax.ops.implementation import Implementation
 from memgpt_jax.ops.inner_learning import Pairs, coefficients, learn, network
+from memgpt_jax.ops.interval_attention import Interval, Recency, default_blocks, interval_attention
 from memgpt_jax.ops.linear import flat_dot_general
 from memgpt_jax.ops.loss import Scores, cross_entropy
 from memgpt_jax.ops.nearest import nearest, nearest_of_groups, read_chosen
 from memgpt_jax.ops.positions import document_positions, rotate, sinusoidal
 from memgpt_jax.ops.read import Source, read, read_mass
+from memgpt_jax.ops.segments import OwnEntries, Seen, Stored, own_visible, read_segments, source
+from memgpt_jax.ops.window import window_attention
 from memgpt_jax.ops.write import Entries, append, causal_conv, pool_entries, select_highest_gate, take
 
 __all__ = [
     "Entries",
     "Hops",
+    "Implementation",
+    "Interval",
+    "OwnEntries",
     "Pairs",
+    "Recency",
     "Scores",
+    "Seen",
     "Source",
+    "Stored",
     "Writes",
     "address_entropy",
     "allocation",
@@ -52,6 +54,7 @@ __all__ = [
     "compress",
     "content_weights",
     "cross_entropy",
+    "default_blocks",
     "document_positions",
     "entry_parts",
     "erase_and_add",
@@ -61,6 +64,7 @@ __all__ = [
     "free",
     "gated_fusion",
     "interpolate",
+    "interval_attention",
     "learn",
     "link_writes",
     "map_rows",
@@ -70,17 +74,20 @@ __all__ = [
     "nearest",
     "nearest_of_groups",
     "network",
+    "own_visible",
     "pool_entries",
     "position_encoding",
     "read",
     "read_chosen",
     "read_mass",
+    "read_segments",
     "read_slots",
     "rotate",
     "select_highest_gate",
     "sharpen",
     "shift",
     "sinusoidal",
+    "source",
     "take",
     "unit",
     "unit_features",

@@ -21,6 +21,7 @@ from memory_laws import (
 
 from memgpt_jax.config_memory import KVMemoryConfig
 from memgpt_jax.memory import Memory, kv, stream, writer_conv
+from memgpt_jax.ops import segments
 
 BATCH, LENGTH = 2, 3 * SEGMENT
 SMALL = {"memory_size": 7, "num_heads": 2, "head_dim": 4}
@@ -57,8 +58,8 @@ def test_write_before_read_breaks_causality(evict, monkeypatch):
 
 
 def test_a_token_that_sees_its_successor_breaks_causality(monkeypatch):
-    own_visible = kv.own_visible
-    monkeypatch.setattr(kv, "own_visible", lambda own: own_visible(own._replace(place=own.place + 1)))
+    own_visible = segments.own_visible
+    monkeypatch.setattr(segments, "own_visible", lambda document, place: own_visible(document, place + 1))
     assert leaks_of(visibility="token")["causality"] > 1e-4
 
 
@@ -91,9 +92,8 @@ def test_a_removed_stop_gradient_is_seen(monkeypatch):
         influence(lambda x: runner(graph)(params, x, reset, jnp.ones(reset.shape, bool), None)[0], x)
     )
     assert flow()[2] == 0
-    source = kv.KVMemory._source
-    young = lambda self, entries, visible: source(self, entries._replace(age=entries.age * 0), visible)  # noqa: E731
-    monkeypatch.setattr(kv.KVMemory, "_source", young)
+    source = segments.source
+    monkeypatch.setattr(segments, "source", lambda stored, age, *rest: source(stored, age * 0, *rest))
     assert flow()[2] > 1e-5
 
 

@@ -1,5 +1,7 @@
 """Window attention against plain loops: documents, grouped heads, a cached past, block sizes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memgpt_jax.ops import attend, attention_weights, masked_bias, window_attention
+from memgpt_jax.ops.window import _by_library
 
 run_fixed_shape = jax.jit(lambda *arrays: window_attention(*arrays, window_size=6, block_size=4))
 
@@ -61,6 +64,55 @@ def test_blocks_do_not_change_gradients():
     arrays, arrays_document = arrays[:3], arrays[3:]
     one, two = (jax.jit(jax.grad(loss), static_argnums=1)(arrays, block) for block in (2, 9))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), one, two)
+
+
+@pytest.mark.parametrize("length, past, heads, kv_heads, window", [(13, 6, 4, 2, 6), (9, 2, 2, 2, 64)])
+def test_the_kernel_and_the_library_form_equal_loops(length, past, heads, kv_heads, window):
+    """cuDNN's form through XLA's implementation of the same function, and the kernel step by step."""
+    arrays = inputs(np.random.default_rng(length), 2, length, past, heads, kv_heads)
+    arrays[4][0, : past // 2] = -1
+    expected = reference.window_attention(*arrays, window)
+    for block in (4, 128):
+        np.testing.assert_allclose(_by_library(*arrays, window, block, "xla"), expected, atol=2e-6)
+    run = jax.jit(lambda *arrays: window_attention(*arrays, window_size=window, implementation="interpret"))
+    np.testing.assert_allclose(run(*arrays), expected, atol=2e-6)
+
+
+def test_the_kernels_gradients_are_those_of_the_portable_form():
+    arrays = inputs(np.random.default_rng(4), 2, 11, 4, 2, 1)
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def gradients(arrays, implementation):
+        def loss(arrays):
+            options = {"window_size": 5, "implementation": implementation}
+            return jnp.sum(jnp.sin(window_attention(*arrays, *documents, **options)))
+
+        return jax.grad(loss)(arrays)
+
+    arrays, documents = arrays[:3], arrays[3:]
+    ours, portable = gradients(arrays, "interpret"), gradients(arrays, "portable")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, portable)
+
+
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")  # from JAX 0.12 on
+@pytest.mark.skipif(jax.default_backend() == "cpu", reason="needs a GPU or a TPU")
+@pytest.mark.parametrize("implementation", ["cudnn", "pallas"])
+def test_on_an_accelerator(implementation):
+    """As they run there: outputs and gradients of ordinary sizes, in bfloat16."""
+    if implementation == "cudnn" and jax.default_backend() != "gpu":
+        pytest.skip("needs a GPU")
+    *arrays, query_document, key_document = inputs(np.random.default_rng(6), 2, 700, 256, 4, 2, width=64, breaks=0.01)
+    arrays = [jnp.asarray(x, jnp.bfloat16) for x in arrays]
+
+    def loss(arrays, implementation):
+        options = {"window_size": 256, "implementation": implementation}
+        out = window_attention(*arrays, query_document, key_document, **options)
+        return jnp.sum(out.astype(jnp.float32) ** 2), out
+
+    run = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+    for a, b in zip(*(jax.tree.leaves(run(arrays, name)) for name in (implementation, "portable")), strict=True):
+        a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+        np.testing.assert_allclose(a, b, atol=0.05 * float(jnp.max(jnp.abs(b))))
 
 
 def test_weights_of_a_hidden_row_are_zero_and_its_gradient_is_finite():

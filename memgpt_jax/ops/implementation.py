@@ -1,0 +1,54 @@
+"""Which implementation of attention runs: they are equal within rounding, and differ in speed and in what they need."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax.extend import backend as jax_backend
+
+Implementation = Literal["auto", "portable", "cudnn", "pallas", "interpret"]
+"""
+- auto: `portable`. The kernels have been compiled for GPUs and TPUs, and run step by step on CPU, but on no accelerator
+  yet: until they have, they run where they are asked for.
+- portable: blocks of plain JAX; any backend, any mesh.
+- pallas: our kernels (`interval_attention`); NVIDIA GPUs from Ampere on with head widths up to 128, and TPUs. On one
+  device: XLA cannot split a kernel over a mesh.
+- cudnn: cuDNN's flash attention; NVIDIA GPUs, bfloat16 or float16, head widths that are multiples of 8 up to 128. Only
+  on request: where documents end is a mask to it, which is an array in memory, read by it and given a gradient.
+- interpret: the kernels of `pallas`, step by step in plain JAX; very slow, for tests.
+"""
+
+
+def choose(implementation: Implementation, kernels: tuple[str, ...], dtype, width: int) -> str:
+    """The implementation to use for heads of width K, where there are these `kernels`.
+
+    Raises:
+        ValueError: the one that is asked for does not work here; the message names those that do.
+    """
+    usable = ["portable", *(name for name in kernels if _runs(name, jnp.dtype(dtype), width))]
+    if implementation == "auto":
+        return "portable"
+    if "pallas" in kernels and _devices() == 1:
+        usable.append("interpret")
+    if implementation not in usable:
+        devices = "" if _devices() == 1 else f", a mesh of {_devices()} devices"
+        place = f"{jax.default_backend()}{devices}, {jnp.dtype(dtype)}, heads of width {width}"
+        valid = ", ".join(map(repr, ["auto", *usable]))
+        raise ValueError(f"implementation={implementation!r} does not work here ({place}); valid: {valid}")
+    return implementation
+
+
+def _runs(kernel, dtype, width):
+    backend = jax.default_backend()
+    nvidia = backend == "gpu" and "cuda" in jax_backend.get_backend().platform_version
+    if kernel == "cudnn":
+        return nvidia and dtype in (jnp.bfloat16, jnp.float16) and width % 8 == 0 and width <= 128
+    if _devices() > 1:
+        return False
+    ampere = nvidia and float(jax.local_devices()[0].compute_capability) >= 8
+    return backend == "tpu" or (ampere and width <= 128)
+
+
+def _devices():
+    """Devices that the mesh in use has."""
+    return max(1, jax.sharding.get_abstract_mesh().size)
