@@ -35,7 +35,7 @@ def window_attention(
     Raises:
         ValueError: the implementation does not work here.
     """
-    length, width = query.shape[1], query.shape[3]
+    width = query.shape[3]
     arrays = (query, keys, values, query_document, key_document)
     chosen = choose(implementation, ("pallas", "cudnn"), query.dtype, width)
     if chosen == "portable":
