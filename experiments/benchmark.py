@@ -152,8 +152,12 @@ def stream() -> None:
 
 
 def command() -> str:
-    """This command, as it can be given again."""
-    return f"python experiments/benchmark.py {shlex.join(sys.argv[1:])}"
+    """This command, as it can be given again; where its results went does not matter."""
+    words = sys.argv[1:]
+    if "--output" in words:
+        place = words.index("--output")
+        words = words[:place] + words[place + 2 :]
+    return f"python experiments/benchmark.py {shlex.join(words)}"
 
 
 @one_line_errors()
