@@ -127,14 +127,15 @@ def main() -> None:
         except RunError as error:
             failed.append(f"{name}: {error}")
             continue
+        finally:
+            jax.clear_caches()  # the compiled functions of a finished run are of no use to the next
         done.append(values)
         results.append(result | {"state_bytes": size})
-        jax.clear_caches()  # the compiled functions of a finished run are of no use to the next
         table = report(done, results, arguments.workdir, arguments.workdir.name)
     console.print(table)
     if failed:
         listed = "\n".join(failed)
-        raise RunError(f"{len(failed)} of {len(combinations)} runs failed; the others are in the table\n{listed}")
+        raise RunError(f"{len(failed)} of {len(combinations)} runs failed:\n{listed}")
 
 
 if __name__ == "__main__":

@@ -105,10 +105,14 @@ def measure(makers: list[tuple[dict, Callable[[], Candidate]]], probe: Candidate
     for label, make in track(makers, description="candidates"):
         if any(is_larger(label, other) for other in slow):
             continue
-        candidate = make()
-        reference = reference or candidate
-        others = {} if candidate is reference else {"reference": reference}
-        times = benchmark.take_turns({"probe": probe, "candidate": candidate} | others, rounds)
+        try:
+            candidate = make()
+            reference = reference or candidate
+            others = {} if candidate is reference else {"reference": reference}
+            times = benchmark.take_turns({"probe": probe, "candidate": candidate} | others, rounds)
+        except (jax.errors.JaxRuntimeError, ValueError) as error:  # as where it does not fit: others still may
+            rows.append(label | {"failed": str(error).splitlines()[0]})
+            continue
         seconds = times["candidate"].whole, times.get("reference", times["candidate"]).whole
         relative = (candidate.tokens / seconds[0]) / (reference.tokens / seconds[1])
         row = {"relative speed": relative}
@@ -122,11 +126,11 @@ def measure(makers: list[tuple[dict, Callable[[], Candidate]]], probe: Candidate
 
 
 def draw(rows: list[dict], swept: list[str], path: Path) -> None:
-    """Relative speed against the field that was swept last, a line for each combination of the others."""
-    *others, axis = swept
+    """Relative speed against the last field with several values, a line for each combination of the others."""
+    *others, axis = sorted(swept, key=lambda name: len({row.get(name) for row in rows}) > 1)
     lines = {}
     for row in rows:
-        if row.get(axis) is not None:
+        if row.get(axis) is not None and "failed" not in row:
             label = ", ".join(str(row[name]) for name in others if row.get(name) is not None)
             lines.setdefault(label, {})[str(row[axis])] = [row["relative speed"]]
     plot_ablation(lines, path, axis, "relative speed")
@@ -162,7 +166,9 @@ def command() -> str:
 
 @one_line_errors()
 def main() -> None:
-    what = sys.argv[1] if len(sys.argv) > 1 else ""
+    what = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if what in ("-h", "--help"):
+        return print(__doc__)
     if what == "stream":
         return stream()
     if what not in ("train", "decode"):

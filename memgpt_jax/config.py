@@ -4,12 +4,12 @@ A config can be made without arguments, is hashable, and is never traced: module
 An illegal value raises `ValueError` naming the field, the value and what is valid.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from memgpt_jax.checks import check, check_literals, check_positive
 from memgpt_jax.config_data import DataConfig, TaskConfig, TextConfig
-from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig
+from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig
 
 Fusion = Literal["gated", "gated_heads", "concat", "add"]
 Remat = Literal["none", "block", "dots"]
@@ -70,8 +70,7 @@ class ModelConfig:
     all of them but the results of matmuls with parameters. True means `block`, False `none`."""
     scan_layers: bool = False
     """Run the blocks as one loop over their stacked parameters, for calls of more than one token: less to trace and to
-    compile. Stacking copies parameters and state in every call, so a step takes more time and memory (about a fifth of
-    each, 12 layers of width 128 on CPU)."""
+    compile. Stacking copies parameters and state in every call, so a step takes more time and memory."""
     attention_implementation: AttentionImplementation = "auto"
     """How self-attention runs: in `portable` JAX, or by a kernel: `cudnn`, `pallas` on a GPU or a TPU, or step by step
     in plain JAX for tests (`interpret`). `auto`: see `ops.Implementation`."""
@@ -114,7 +113,7 @@ class ModelConfig:
             )
         owners = sum(map(self.layer_has_memory, range(self.num_layers)))
         check(
-            not self.scan_layers or owners in (0, self.num_layers),
+            not self.scan_layers or owners in (0, self.num_layers) or isinstance(self.memory, NoMemoryConfig),
             f"scan_layers needs layers that are all alike: memory_layers={self.memory_layers} must be all or none",
         )
         self.memory.check_model(self)
@@ -136,6 +135,21 @@ class ModelConfig:
         if self.d_ff is not None:
             return self.d_ff
         return 4 * self.d_model if self.activation == "gelu" else -(-8 * self.d_model // 24) * 8
+
+    def with_implementation(self, name: Literal["auto", "portable"]) -> "ModelConfig":
+        """The same model with attention and the memory's read of an implementation that works on any device."""
+        memory = self.memory
+        if isinstance(memory, KVMemoryConfig):
+            memory = replace(memory, read_implementation=name)
+        return replace(self, attention_implementation=name, memory=memory)
+
+    def run_like(self, other: "ModelConfig") -> "ModelConfig":
+        """This model with all that leaves parameters and (but for rounding) results alone taken from another config."""
+        memory = self.memory
+        if isinstance(memory, KVMemoryConfig) and isinstance(other.memory, KVMemoryConfig):
+            memory = replace(memory, read_implementation=other.memory.read_implementation)
+        ways = {name: getattr(other, name) for name in ("attention_implementation", "remat", "scan_layers")}
+        return replace(self, memory=memory, **ways)
 
     def layer_has_memory(self, layer: int) -> bool:
         """Whether the given layer owns a memory."""

@@ -154,7 +154,8 @@ class KNNMemoryConfig(AttendedMemoryConfig):
     """How they are found: the `exact` ones, or `approximate`ly: the best of so many bins that, if entries fall into
     bins at random, `recall_target` of them are expected to be found."""
     recall_target: float = 0.95
-    """Expected share of the best `top_k` entries that an `approximate` search finds; above 0 and below 1."""
+    """Expected share of the best `top_k` entries that an `approximate` search finds; above 0 and below 1. Where devices
+    share out the entries, each searches its own exactly."""
     gate_bias: float = 0.0
     """Initial bias b of each head's gate g = sigmoid(b) between the store (g) and the token's own segment (1 - g)."""
     temperature: float = 20.0

@@ -1,5 +1,6 @@
 """Folders of runs: how they are named by what is special about them, and how they are opened again to be measured."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,7 @@ def reopen(workdir: str | Path, change: Sequence[str] = (), step: int | None = N
         ValueError: a change is not of this form.
     """
     saved = load(workdir, step)
-    config = override(saved.config, sweep_words(assignments(change))) if change else saved.config
+    saved_config = dataclasses.replace(saved.config, model=saved.config.model.with_implementation("auto"))
+    config = override(saved_config, sweep_words(assignments(change))) if change else saved_config
     tokenizer = data.load_saved_tokenizer(Path(workdir) / "tokenizer") if config.text else None
     return Trained(config, saved.params, tokenizer)

@@ -1,6 +1,5 @@
 """Greedy decoding with the memory live, after a context of any length."""
 
-import math
 import time
 
 import jax
@@ -36,4 +35,4 @@ def decoding_candidate(config: ModelConfig, context: int, rows: int) -> Candidat
         return host
 
     facts = {"parameters": count_parameters(config), "state bytes": state_bytes(config)}
-    return Candidate(run=run, tokens=NEW * rows, bytes_read=NEW * math.ceil(read), facts=facts)
+    return Candidate(run=run, tokens=NEW * rows, bytes_moved=NEW * read, facts=facts)

@@ -68,7 +68,7 @@ def _gpt2(config: ExperimentConfig, num_positions: int):
 def _gpt2_training(config: ExperimentConfig) -> Candidate:
     """Full attention over sequences as long as our window."""
     context = config.model.window_size
-    rows = config.training.batch_size * config.training.sequence_length // context
+    rows = max(1, config.training.batch_size * config.training.sequence_length // context)
     loss = lambda model, tokens: model(tokens, labels=tokens, use_cache=False).loss  # noqa: E731
     return _training(_gpt2(config, context), config, (rows, context), loss)
 

@@ -8,27 +8,28 @@ import jax.numpy as jnp
 
 from memgpt_jax.benchmark.turns import Candidate
 
+PRODUCTS = 4  # of a run
+
 
 def matmul_probe(dtype: str) -> Candidate:
     """Products of square matrices: large enough for the full rate, and about a twentieth of a second on a CPU."""
     width = 1024 if jax.default_backend() == "cpu" else 8192
-    count = 4
     matrix = jax.random.normal(jax.random.key(0), (width, width), jnp.dtype(dtype))
 
     @jax.jit
     def chain(x):
-        for _ in range(count):
+        for _ in range(PRODUCTS):
             x = x @ matrix
         return x
 
-    return Candidate(run=partial(_wait, chain, matrix), flops=count * 2 * width**3)
+    return Candidate(run=partial(_wait, chain, matrix), flops=PRODUCTS * 2 * width**3)
 
 
 def copy_probe() -> Candidate:
-    """Reads, and writes, an array that no cache holds; half of the bytes moved are read."""
+    """Reads, and writes, an array that no cache holds."""
     size = 2**26 if jax.default_backend() == "cpu" else 2**30
     array = jnp.zeros(size, jnp.float32)
-    return Candidate(run=partial(_wait, jax.jit(lambda x: x + 1), array), bytes_read=2 * array.nbytes)
+    return Candidate(run=partial(_wait, jax.jit(lambda x: x + 1), array), bytes_moved=2 * array.nbytes)
 
 
 def _wait(function, argument) -> float:

@@ -16,8 +16,8 @@ def measured_row(candidate: Candidate, times: Medians, probe: Candidate, probe_t
     row: Row = {"tokens/s": candidate.tokens / times.whole, "host, ms": 1e3 * times.host}
     if candidate.flops:
         row["share of matmul rate"] = (candidate.flops / times.whole) / (probe.flops / probe_times.whole)
-    if candidate.bytes_read:
-        row["share of memory rate"] = (candidate.bytes_read / times.whole) / (probe.bytes_read / probe_times.whole)
+    if candidate.bytes_moved:
+        row["share of memory rate"] = (candidate.bytes_moved / times.whole) / (probe.bytes_moved / probe_times.whole)
     return row | dict(candidate.facts)
 
 

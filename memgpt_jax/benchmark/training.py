@@ -11,14 +11,15 @@ from memgpt_jax.benchmark.turns import Candidate
 from memgpt_jax.config import ExperimentConfig, ModelConfig
 from memgpt_jax.memory import state_bytes
 from memgpt_jax.parameters import count_parameters
-from memgpt_jax.training.compilation import compiled_step
+from memgpt_jax.training.compilation import jitted_step
 from memgpt_jax.training.liveness import cost
 from memgpt_jax.training.state import create, shardings
 
 
 def random_batch(config: ExperimentConfig) -> dict[str, np.ndarray]:
     """Batches [A, B, L] as the training loop feeds them; no document ends."""
-    shape = (config.optimizer.accumulate_steps, config.training.batch_size, config.training.sequence_length)
+    length = config.row_length or config.training.sequence_length
+    shape = (config.optimizer.accumulate_steps, config.training.batch_size, length)
     tokens = np.random.default_rng(config.seed).integers(config.model.vocab_size, size=shape, dtype=np.int32)
     return {
         "tokens": tokens,
@@ -30,7 +31,11 @@ def random_batch(config: ExperimentConfig) -> dict[str, np.ndarray]:
 
 
 def forward_flops(config: ModelConfig, rows: int, length: int) -> int:
-    """Operations in the matmuls of a forward pass, with the scores of all tokens; masked parts included."""
+    """Operations in the matmuls of a forward pass, with the scores of all tokens, as the portable form takes them.
+
+    Masked parts are included; loops of unknown length, as of a search by blocks, count once.
+    """
+    config = config.with_implementation("portable")
     params = jax.eval_shape(lambda: models.init(config, jax.random.key(0)))
     state = jax.eval_shape(lambda: models.init_state(config, rows))
     tokens = jax.ShapeDtypeStruct((rows, length), "int32")
@@ -43,7 +48,7 @@ def training_candidate(config: ExperimentConfig) -> Candidate:
     mesh, batch = parallel.make_mesh(config.parallel), random_batch(config)
     with jax.set_mesh(mesh):
         state = jax.eval_shape(partial(create, config))
-        compiled = compiled_step(config, mesh).lower(state, batch).compile()
+        compiled = jitted_step(config, mesh).lower(state, batch).compile()
         carried = [jax.jit(partial(create, config), out_shardings=shardings(config, mesh))()]
 
     def run() -> float:

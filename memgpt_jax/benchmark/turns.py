@@ -19,8 +19,8 @@ class Candidate:
     """Tokens of a run."""
     flops: int = 0
     """Floating-point operations of its matmuls that the model needs: what is computed twice counts once."""
-    bytes_read: int = 0
-    """Bytes that each run must read at least once."""
+    bytes_moved: int = 0
+    """Bytes that go through memory: for decoding, parameters and state, once for each token."""
     facts: Mapping[str, int] = field(default_factory=dict)
     """What else is known of it, without running: parameters, bytes of state and of temporary memory."""
 

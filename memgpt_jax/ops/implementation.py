@@ -11,8 +11,8 @@ Implementation = Literal["auto", "portable", "cudnn", "pallas", "interpret"]
 - auto: `portable`. The kernels have been compiled for GPUs and TPUs, and run step by step on CPU, but on no accelerator
   yet: until they have, they run where they are asked for.
 - portable: blocks of plain JAX; any backend, any mesh.
-- pallas: our kernels (`interval_attention`); NVIDIA GPUs from Ampere on with head widths up to 128, and TPUs. On one
-  device: XLA cannot split a kernel over a mesh.
+- pallas: our kernels (`interval_attention`); NVIDIA GPUs from Ampere on with head widths up to 128 (64 in float32), and
+  TPUs. On one device: XLA cannot split a kernel over a mesh.
 - cudnn: cuDNN's flash attention; NVIDIA GPUs, bfloat16 or float16, head widths that are multiples of 8 up to 128. Only
   on request: where documents end is a mask to it, which is an array in memory, read by it and given a gradient.
 - interpret: the kernels of `pallas`, step by step in plain JAX; very slow, for tests.
@@ -25,9 +25,9 @@ def choose(implementation: Implementation, kernels: tuple[str, ...], dtype, widt
     Raises:
         ValueError: the one that is asked for does not work here; the message names those that do.
     """
-    usable = ["portable", *(name for name in kernels if _runs(name, jnp.dtype(dtype), width))]
-    if implementation == "auto":
+    if implementation in ("auto", "portable"):
         return "portable"
+    usable = ["portable", *(name for name in kernels if _runs(name, jnp.dtype(dtype), width))]
     if "pallas" in kernels and _devices() == 1:
         usable.append("interpret")
     if implementation not in usable:
@@ -46,7 +46,7 @@ def _runs(kernel, dtype, width):
     if _devices() > 1:
         return False
     ampere = nvidia and float(jax.local_devices()[0].compute_capability) >= 8
-    return backend == "tpu" or (ampere and width <= 128)
+    return backend == "tpu" or (ampere and width <= (64 if dtype == jnp.float32 else 128))
 
 
 def _devices():

@@ -111,7 +111,8 @@ def nearest_of_groups(
     each device scores its own entries, and only top_k of each group meet.
 
     Returns:
-        Scores, -inf where there are not so many entries, and places in the G E entries; the best first.
+        Scores, -inf where there are not so many entries, and places in the G E entries; the best first. Of fewer than
+        top_k entries as many columns as there are entries.
     """
     query, keys = jax.lax.stop_gradient((query, keys))
     groups, size, _ = keys.shape
@@ -129,8 +130,11 @@ def nearest_of_groups(
 def _best_of_each_group(query, keys, number, first, end, *, top_k):
     """Scores and places in their group of the best entries of each group: [G, Q, top_k], some entries at a time."""
     groups, size, _ = keys.shape
-    num_blocks = next(n for n in range(-(-size // BLOCK), size + 1) if size % n == 0)
-    block = size // num_blocks
+    num_blocks = -(-size // BLOCK)
+    block = -(-size // num_blocks)
+    padding = (0, 0), (0, num_blocks * block - size)
+    keys = jnp.pad(keys, (*padding, (0, 0)))
+    number = jnp.pad(number, padding, constant_values=jnp.iinfo(jnp.int32).max)  # no range ends above it
 
     def body(best, start):
         searched = jax.lax.dynamic_slice_in_dim(keys, start, block, axis=1)

@@ -103,14 +103,16 @@ class Checkpoints:
         """The latest run state, and the position in the data, as `save` took them.
 
         Arguments:
-            config: of the run; its `parallel` may be another one than when it was saved.
+            config: of the run; `parallel`, and how the model computes (`ModelConfig.run_like`), may be other ones than
+                when it was saved.
             shardings: how the state is to be split; default: it goes to the first device.
 
         Raises:
             RunError: the checkpoint is of another config, or cannot be read.
         """
         step = self.find(None)
-        saved = dataclasses.replace(self.config(step), parallel=config.parallel)  # any mesh can go on
+        saved = self.config(step)  # any mesh, and any way to compute the same, can go on
+        saved = dataclasses.replace(saved, parallel=config.parallel, model=saved.model.run_like(config.model))
         changed = differences(saved, config)
         if changed:
             raise RunError(

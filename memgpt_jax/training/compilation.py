@@ -10,7 +10,7 @@ from memgpt_jax.training.state import shardings
 from memgpt_jax.training.step import train_step
 
 
-def compiled_step(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
+def jitted_step(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
     """`train_step` for the devices of a mesh; it takes over the arrays of the state that it is given."""
     split = shardings(config, mesh)
     return jax.jit(

@@ -37,7 +37,7 @@ class Cost(NamedTuple):
     after: int
     """Bytes of the most that lives at once after it."""
     flops: int
-    """Operations in matmuls, two for each multiplication that is added."""
+    """Operations in matmuls, two for each multiplication that is added. Loops of unknown length count once."""
 
     @property
     def peak(self) -> int:

@@ -16,7 +16,7 @@ from memgpt_jax import data, models, parallel
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_data import TaskConfig
 from memgpt_jax.training.checkpoint import Checkpoints
-from memgpt_jax.training.compilation import compiled_step
+from memgpt_jax.training.compilation import jitted_step
 from memgpt_jax.training.errors import RunError, refused
 from memgpt_jax.training.metrics import MetricsLog, Reporter, WallTime, read_metrics
 from memgpt_jax.training.optimizer import parameter_names
@@ -54,7 +54,7 @@ def train(config: ExperimentConfig, workdir: str | Path, *, print_progress: bool
     with refused():
         mesh = parallel.make_mesh(config.parallel)
         parallel.check_divides(config, mesh)
-    found = check_memory(config, mesh)
+        found = check_memory(config, mesh)
     if parallel.is_main() and print_progress is not False:
         print(found, flush=True)
     with (
@@ -124,7 +124,7 @@ def run(
     a save it is fetched first, so that a checkpoint never runs ahead of `metrics.jsonl`.
     """
     training = config.training
-    step_function = compiled_step(config, mesh)
+    step_function = jitted_step(config, mesh)
 
     @partial(jax.jit, out_shardings=parallel.everywhere(mesh))
     def diagnose(params, batch, memory):

@@ -15,7 +15,7 @@ from flax import nnx
 
 from memgpt_jax import models, parallel
 from memgpt_jax.config import ExperimentConfig, ModelConfig
-from memgpt_jax.config_memory import NoMemoryConfig
+from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.models.decoder import CALLS, abstract_model
 from memgpt_jax.ops import cross_entropy
 from memgpt_jax.training.errors import RunError
@@ -36,7 +36,7 @@ class Estimate(NamedTuple):
     state_bytes: int
     """Of windows and memories, of all rows together."""
     flops_per_token: int
-    """Operations in matmuls, in the forward and the backward pass of a training step."""
+    """Operations in matmuls, in the forward and the backward pass of a training step; see `Cost.flops`."""
     terms: dict[str, int]
     """What is in the memory of each device when it holds most, in bytes."""
 
@@ -57,8 +57,13 @@ def check_memory(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
 
     Raises:
         RunError: a device has less memory than that.
+        ValueError: an implementation of attention or of the memory's read does not work on this mesh.
     """
-    found, limit = estimate(config, mesh), device_memory()
+    model = config.model
+    if model != model.with_implementation("auto"):  # tracing a block refuses kernels that do not work here
+        rows, _ = _share(config, mesh)
+        _block_cost(_one_block(model, True), rows, config.row_length or config.training.sequence_length, mesh)
+    found, limit = estimate(config, mesh), device_memory(mesh)
     if limit is not None and found.device_bytes > limit:
         largest = sorted(found.terms.items(), key=lambda term: -term[1])[:4]
         raise RunError(
@@ -68,15 +73,15 @@ def check_memory(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
     return found
 
 
-def device_memory() -> int | None:
+def device_memory(mesh: jax.sharding.Mesh) -> int | None:
     """Bytes that a device of this process may use: an accelerator's own, or its share of the machine's memory.
 
-    None where the device does not say.
+    None where the device does not say. What a container may use of the machine is not asked.
     """
-    device = jax.local_devices()[0]
+    device = mesh.local_devices[0]
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_limit")
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(mesh.local_devices)
 
 
 def in_bytes(size: float) -> str:
@@ -100,7 +105,8 @@ def estimate(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
     and at any time parameters, optimizer state, memories and the batch. Heads, hidden channels and entries are taken
     to be split over the mesh as `memgpt_jax.parallel` splits parameters and memories.
     """
-    model, training = config.model, config.training
+    model, training = config.model.with_implementation("portable"), config.training
+    config = dataclasses.replace(config, model=model)
     has_memory = not isinstance(model.memory, NoMemoryConfig)
     owners = [has_memory and model.layer_has_memory(layer) for layer in range(model.num_layers)]
     length = config.row_length or training.sequence_length
@@ -188,9 +194,15 @@ def _share(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> tuple[int, Mode
     model, size = config.model, dict(mesh.shape)
     rows = config.training.batch_size // (size["data"] * size["fsdp"])
     tensor, sequence = size["tensor"], size["sequence"]
-    memory = {"num_heads": tensor, "memory_size": sequence, "match_state_bytes": tensor * sequence}
-    values = {name: getattr(model.memory, name, None) for name in memory}
-    memory = {name: value // memory[name] for name, value in values.items() if value}
+    memory = model.memory
+    if getattr(memory, "match_state_bytes", None):
+        memory = abstract_model(_one_block(model, True)).blocks[0].memory_layer.memory.config  # with its size
+    if getattr(memory, "num_heads", 0):
+        memory = dataclasses.replace(memory, num_heads=memory.num_heads // tensor)
+    if isinstance(memory, KVMemoryConfig):
+        entries = memory.memory_size // sequence
+        initial = min(memory.initial_entries, entries)
+        memory = dataclasses.replace(memory, memory_size=entries, initial_entries=initial)
     return rows, dataclasses.replace(
         model,
         num_heads=model.num_heads // tensor,
@@ -198,7 +210,7 @@ def _share(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> tuple[int, Mode
         head_dim=model.attention_head_dim,
         d_ff=model.feed_forward_dim // tensor,
         vocab_size=model.vocab_size // tensor if model.vocab_size % tensor == 0 else model.vocab_size,
-        memory=dataclasses.replace(model.memory, **memory),
+        memory=memory,
         dtype="float32" if jax.default_backend() == "cpu" else model.dtype,  # XLA computes in float32 there
     )
 

@@ -59,8 +59,8 @@ def test_candidates_take_turns():
 
 
 def test_a_row_says_how_near_the_machine_is():
-    candidate = Candidate(run=lambda: 0.0, tokens=10, flops=600, bytes_read=50, facts={"parameters": 7})
-    probe = Candidate(run=lambda: 0.0, flops=1000, bytes_read=100)
+    candidate = Candidate(run=lambda: 0.0, tokens=10, flops=600, bytes_moved=50, facts={"parameters": 7})
+    probe = Candidate(run=lambda: 0.0, flops=1000, bytes_moved=100)
     row = benchmark.measured_row(candidate, benchmark.Medians(2.0, 0.5), probe, benchmark.Medians(1.0, 0.0))
     assert row == {
         "tokens/s": 5.0,
@@ -95,7 +95,7 @@ def test_candidates_are_our_training_step_and_our_decoding():
     assert training.facts["parameters"] == decoding.facts["parameters"] == count_parameters(model)
     assert training.facts["state bytes"] == state_bytes(model) and training.facts["temporary bytes"] > 0
     assert training.flops == 3 * forward_flops(model, 2, 32)
-    assert decoding.bytes_read > 64 * (4 * count_parameters(model) + 3 * state_bytes(model))
+    assert decoding.bytes_moved > 64 * (4 * count_parameters(model) + 3 * state_bytes(model))
     for candidate in (training, decoding):
         assert all(candidate.run() > 0 for _ in range(2))
 

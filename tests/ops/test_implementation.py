@@ -19,7 +19,7 @@ def test_auto_is_portable(backend, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_kernels_run_where_they_were_compiled_for(dtype, monkeypatch):
+def test_kernels_can_be_asked_for_on_a_tpu(dtype, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     assert choose("pallas", WINDOW, dtype, 64) == "pallas"
     with pytest.raises(ValueError, match=r"valid: 'auto', 'portable', 'pallas', 'interpret'$"):

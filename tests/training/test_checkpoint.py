@@ -1,5 +1,6 @@
 """What is saved reads back, and what cannot be read is refused with a clear error."""
 
+import dataclasses
 import shutil
 
 import jax
@@ -46,6 +47,16 @@ def test_state_and_data_position_read_back(saved, config):
         restored, data_state = checkpoints.restore(config)
     assert_equal(restored, state)
     assert data_state == {"position": "there"}
+
+
+def test_how_the_model_computes_may_change_and_what_it_computes_may_not(saved, config):
+    workdir, state = saved
+    other = dataclasses.replace(config.model, remat="block", attention_implementation="portable")
+    with Checkpoints(workdir) as checkpoints:
+        assert_equal(checkpoints.restore(dataclasses.replace(config, model=other))[0], state)
+        wider = dataclasses.replace(config, model=dataclasses.replace(other, window_size=2 * other.window_size))
+        with pytest.raises(RunError, match=r"another config.*\n  model.window_size: \d+ → \d+$"):
+            checkpoints.restore(wider)
 
 
 @pytest.mark.parametrize("memory", [KVMemoryConfig(memory_size=0, writer_conv=1), NoMemoryConfig()])
