@@ -24,12 +24,13 @@ def decoding_candidate(config: ModelConfig, context: int, rows: int) -> Candidat
     logits, state = prefill(config, params, [text], models.init_state(config, 1))
     endless = np.full(1, 2**30, np.int32)
     carried = [begin(Sampling(), rows, logits, state, endless, None, never, 0)]
+    compiled = advance.lower(config, Sampling(), params, carried[0], np.int32(NEW), never).compile()
     size = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))  # noqa: E731
     read = size(params) + size(carried[0].state)
 
     def run() -> float:
         start = time.perf_counter()
-        tokens, carried[0] = advance(config, Sampling(), params, carried[0], NEW, never)
+        tokens, carried[0] = compiled(Sampling(), params, carried[0], np.int32(NEW), never)
         host = time.perf_counter() - start
         jax.block_until_ready(tokens)
         return host
