@@ -295,7 +295,7 @@ class TitansMemoryConfig(ProjectedMemoryConfig):
     chunk_length: int = 16
     """Tokens whose gradients are taken at the same weights; a segment has as many equal chunks as it needs."""
     inner_rate: float = 0.25
-    """Largest step size: theta = inner_rate sigmoid(W h + b). A network of a single hidden channel diverges."""
+    """Largest step size: theta = inner_rate sigmoid(W h + b). Networks of a few hidden channels may diverge."""
     rate_bias: float = 0.0
     """Initial bias of the step size's gate."""
     inertia_bias: float = 0.0
