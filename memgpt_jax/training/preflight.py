@@ -48,7 +48,7 @@ class Estimate(NamedTuple):
     def __str__(self) -> str:
         return (
             f"{self.parameters:,} parameters, {in_bytes(self.state_bytes)} of state, about "
-            f"{in_bytes(self.device_bytes)} of memory on each device, {self.flops_per_token / 1e6:,.1f} MFLOP per token"
+            f"{in_bytes(self.device_bytes)} of memory on each device, {self.flops_per_token / 1e6:,.3g} MFLOP per token"
         )
 
 

@@ -29,15 +29,15 @@ def plant(monkeypatch, fault):
     window, stream, cache = layers.window_attention, memory_layer.stream, layers.last_window
     embed, positions = decoder.MemGPT._embed, decoder.document_positions
 
-    def sees_the_next_token(query, keys, values, *documents, window_size):
+    def sees_the_next_token(query, keys, values, *documents, **options):
         shifted = [jnp.roll(x, -1, axis=1) for x in (keys, values)]
-        return window(query, *shifted, *documents, window_size=window_size)
+        return window(query, *shifted, *documents, **options)
 
-    def window_too_long(*arrays, window_size):
-        return window(*arrays, window_size=window_size + 1)
+    def window_too_long(*arrays, window_size, **options):
+        return window(*arrays, window_size=window_size + 1, **options)
 
-    def documents_joined(query, keys, values, own, others, window_size):
-        return window(query, keys, values, own * 0, jnp.where(others < 0, -1, 0), window_size=window_size)
+    def documents_joined(query, keys, values, own, others, **options):
+        return window(query, keys, values, own * 0, jnp.where(others < 0, -1, 0), **options)
 
     def deaf_memory(memory, x, state, reset, valid, aligned):
         return stream(memory, x, state, reset & False, valid, aligned)
