@@ -160,4 +160,6 @@ def test_an_accelerator_says_its_own_limit(monkeypatch):
 
 def test_the_estimate_reads_as_a_line():
     found = preflight.Estimate(1_234_567, 2_000_000, 3_450_000, {"parameters": 5_000_000_000, "batch": 1})
-    assert str(found) == "1,234,567 parameters, 2 MB of state, about 5 GB of memory on each device, 3.45 MFLOP per token"
+    assert (
+        str(found) == "1,234,567 parameters, 2 MB of state, about 5 GB of memory on each device, 3.45 MFLOP per token"
+    )
