@@ -43,8 +43,8 @@ format: setup
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-bench
-	$(BIN)/python experiments/benchmark.py train benchmark --sweep model.memory=none,kv --peers True True
-	$(BIN)/python experiments/benchmark.py decode benchmark --sweep model.memory=none,kv --rows 1 8 --peers True True
+	$(BIN)/python experiments/benchmark.py train benchmark --sweep model.memory=none,kv --peers True
+	$(BIN)/python experiments/benchmark.py decode benchmark --sweep model.memory=none,kv --rows 1 8 --peers True
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

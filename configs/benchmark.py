@@ -1,6 +1,6 @@
 """The model that `experiments/benchmark.py` times: 6.8 million parameters, 8,192 tokens a step.
 
-Command: python experiments/benchmark.py train benchmark --sweep model.memory=none,kv --peers True True
+Command: python experiments/benchmark.py train benchmark --sweep model.memory=none,kv --peers True
 Time:    about two minutes (Python 3.11, jax 0.10.2, two cores of an AMD EPYC)
 Result:  the tables under "Speed and memory" of the README
 """

@@ -1,6 +1,6 @@
 """A model for `experiments/benchmark.py` on one GPU: about 350 million parameters, bfloat16, rows of 8,192 tokens.
 
-Command: python experiments/benchmark.py train benchmark_gpu --sweep model.memory=none,kv --peers True True
+Command: python experiments/benchmark.py train benchmark_gpu --sweep model.memory=none,kv --peers True
 Time:    not run yet
 Result:  not measured yet: it needs a GPU
 """

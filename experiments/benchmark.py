@@ -1,6 +1,6 @@
 r"""Speed and memory, measured side by side: table, plot, `benchmarks.json` and `BENCHMARKS.md`.
 
-    python experiments/benchmark.py train benchmark --sweep model.memory=none,kv --peers True True
+    python experiments/benchmark.py train benchmark --sweep model.memory=none,kv --peers True
     python experiments/benchmark.py train benchmark --training.batch_size 1 \
         --sweep model.memory=none,kv,knn,associative model.memory.memory_size=64,256,1024,4096
     python experiments/benchmark.py decode benchmark --sweep model.memory=none,kv --contexts 1024 16384 --rows 1 8
