@@ -1,4 +1,4 @@
-"""A model for `experiments/benchmark.py` on one GPU: about 350 million parameters, bfloat16, rows of 8,192 tokens.
+"""For `experiments/benchmark.py` on one GPU: 336 million parameters (392 with memory), bfloat16, rows of 8,192 tokens.
 
 Command: python experiments/benchmark.py train benchmark_gpu --sweep model.memory=none,kv --peers True
 Time:    not run yet

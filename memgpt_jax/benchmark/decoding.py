@@ -1,12 +1,10 @@
 """Greedy decoding with the memory live, after a context of any length."""
 
-import time
-
 import jax
 import numpy as np
 
 from memgpt_jax import models
-from memgpt_jax.benchmark.turns import Candidate
+from memgpt_jax.benchmark.turns import Candidate, timed
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.generation import Sampling
 from memgpt_jax.generation.decode import advance, begin
@@ -29,10 +27,7 @@ def decoding_candidate(config: ModelConfig, context: int, rows: int) -> Candidat
     read = size(params) + size(carried[0].state)
 
     def run() -> float:
-        start = time.perf_counter()
-        tokens, carried[0] = compiled(Sampling(), params, carried[0], np.int32(NEW), never)
-        host = time.perf_counter() - start
-        jax.block_until_ready(tokens)
+        (_, carried[0]), host = timed(compiled, Sampling(), params, carried[0], np.int32(NEW), never)
         return host
 
     facts = {"parameters": count_parameters(config), "state bytes": state_bytes(config)}

@@ -1,12 +1,9 @@
 """What the machine can do: its rate of matmuls, and of reading memory."""
 
-import time
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 
-from memgpt_jax.benchmark.turns import Candidate
+from memgpt_jax.benchmark.turns import Candidate, timed
 
 PRODUCTS = 4  # of a run
 
@@ -22,19 +19,12 @@ def matmul_probe(dtype: str) -> Candidate:
             x = x @ matrix
         return x
 
-    return Candidate(run=partial(_wait, chain, matrix), flops=PRODUCTS * 2 * width**3)
+    return Candidate(run=lambda: timed(chain, matrix)[1], flops=PRODUCTS * 2 * width**3)
 
 
 def copy_probe() -> Candidate:
     """Reads, and writes, an array that no cache holds."""
     size = 2**26 if jax.default_backend() == "cpu" else 2**30
     array = jnp.zeros(size, jnp.float32)
-    return Candidate(run=partial(_wait, jax.jit(lambda x: x + 1), array), bytes_moved=2 * array.nbytes)
-
-
-def _wait(function, argument) -> float:
-    start = time.perf_counter()
-    result = function(argument)
-    host = time.perf_counter() - start
-    jax.block_until_ready(result)
-    return host
+    move = jax.jit(lambda x: x + 1)
+    return Candidate(run=lambda: timed(move, array)[1], bytes_moved=2 * array.nbytes)

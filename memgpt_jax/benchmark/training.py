@@ -1,13 +1,12 @@
 """A training step, as `experiments/train.py` takes it, on random tokens."""
 
-import time
 from functools import partial
 
 import jax
 import numpy as np
 
 from memgpt_jax import models, parallel
-from memgpt_jax.benchmark.turns import Candidate
+from memgpt_jax.benchmark.turns import Candidate, timed
 from memgpt_jax.config import ExperimentConfig, ModelConfig
 from memgpt_jax.memory import state_bytes
 from memgpt_jax.parameters import count_parameters
@@ -51,12 +50,12 @@ def training_candidate(config: ExperimentConfig) -> Candidate:
         compiled = jitted_step(config, mesh).lower(state, batch).compile()
         carried = [jax.jit(partial(create, config), out_shardings=shardings(config, mesh))()]
 
+    def step(state):
+        return compiled(state, parallel.split_rows(batch, mesh, batch_axis=1))
+
     def run() -> float:
-        start = time.perf_counter()
         with jax.set_mesh(mesh):
-            carried[0], metrics = compiled(carried[0], parallel.split_rows(batch, mesh, batch_axis=1))
-        host = time.perf_counter() - start
-        jax.block_until_ready((carried, metrics))
+            (carried[0], _), host = timed(step, carried[0])
         return host
 
     rows, length = batch["tokens"].shape[1:]
