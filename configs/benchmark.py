@@ -1,7 +1,7 @@
 """The model that `experiments/benchmark.py` times: 6.8 million parameters, 8,192 tokens a step.
 
 Command: python experiments/benchmark.py train benchmark --sweep model.memory=none,kv --peers True
-Time:    not measured yet; the sweep of seven memories in the README took ten minutes (two cores of an AMD EPYC)
+Time:    126 s with `--rounds 1` (Python 3.11, jax 0.10.2, two cores of an AMD EPYC, other work beside it)
 Result:  the tables under "Speed and memory" of the README
 """
 
