@@ -53,14 +53,22 @@ def coefficients(pairs: Pairs) -> tuple[Float32[Array, " T"], Float32[Array, " T
 def learn(weights: Weights, momentum: Weights, pairs: Pairs) -> tuple[Weights, Weights]:
     """Weights M and momentum S after T tokens.
 
-        S_t = eta_t S_{t-1} - theta_t u_t,   M_t = (1 - alpha_t) M_{t-1} + S_t,   u_t = d |M_0(k_t) - v_t|^2 / d M_0
+        S_t = eta_t S_{t-1} - s theta_t u_t,   M_t = (1 - alpha_t) M_{t-1} + S_t,   u_t = d |M_0(k_t) - v_t|^2 / d M_0
 
     All gradients u_t are taken at the weights M_0 that the tokens find (Behrouz et al., "Titans: Learning to Memorize
-    at Test Time", 2025, section 3.2), so that they are a few matmuls.
+    at Test Time", 2025, section 3.2), so that they are a few matmuls. Where many tokens pull at few weights their sum
+    would overshoot, further each time, so s bounds it by the Polyak step of the loss that the tokens have together
+    (Loizou et al., "Stochastic Polyak Step-size for SGD", 2021, with c = 1/2):
+
+        s = min(1, 2 F / |dF / dM_0|^2),   F = sum_t to_weights_t |M_0(k_t) - v_t|^2
     """
     to_weights, to_momentum, (keep, carried, inertia) = coefficients(pairs)
     out, pull = jax.vjp(lambda weights: network(weights, pairs.keys), weights)
-    surprise = 2 * (out - pairs.values)
-    (into_weights,), (into_momentum,) = (pull(surprise * scale[:, None]) for scale in (to_weights, to_momentum))
-    new_weights = jax.tree.map(lambda m, s, u: keep * m + carried * s - u, weights, momentum, into_weights)
-    return new_weights, jax.tree.map(lambda s, u: inertia * s - u, momentum, into_momentum)
+    error = out - pairs.values
+    (into_weights,), (into_momentum,) = (pull(2 * error * scale[:, None]) for scale in (to_weights, to_momentum))
+    twice_loss = 2 * jnp.sum(to_weights * jnp.sum(error * error, axis=1))
+    length = sum(jnp.sum(u * u) for u in into_weights)
+    too_far = length > twice_loss
+    bound = jnp.where(too_far, twice_loss / jnp.where(too_far, length, 1), 1)
+    new_weights = jax.tree.map(lambda m, s, u: keep * m + carried * s - bound * u, weights, momentum, into_weights)
+    return new_weights, jax.tree.map(lambda s, u: inertia * s - bound * u, momentum, into_momentum)

@@ -1,5 +1,7 @@
 """Titans' memory again: one row, one token and one head at a time, float64, gradients of the network by hand."""
 
+import itertools
+
 import numpy as np
 from reference_ops import f64, sigmoid
 
@@ -24,6 +26,20 @@ def gradients(weights, key, value):
             slope = s + sums[i - 1] * s * (1 - s)
             error = (weights[i] @ error) * slope / np.sqrt(len(slope))
     return result
+
+
+def bound_of(weights, pairs):
+    """How much of a chunk's step is taken: at most the Polyak step of its loss, each token weighted by what arrives."""
+    loss, total = 0.0, [np.zeros_like(weight) for weight in weights]
+    for i, (key, value, theta, _, _) in enumerate(pairs):
+        inertia, arrives = 1.0, 1.0  # of a unit step of token i, in the momentum and in the weights
+        for _, _, _, eta, alpha in pairs[i + 1 :]:
+            inertia *= eta
+            arrives = (1 - alpha) * arrives + inertia
+        loss += theta * arrives * np.sum((forward(weights, key)[2] - value) ** 2)
+        total = [t + theta * arrives * u for t, u in zip(total, gradients(weights, key, value), strict=True)]
+    length = sum(np.sum(t * t) for t in total)
+    return min(1.0, 2 * loss / length) if length > 0 else 1.0
 
 
 class ReferenceTitansMemory:
@@ -59,16 +75,17 @@ class ReferenceTitansMemory:
         return read
 
     def learn(self, h):
-        """Token by token; the gradients of a chunk are those at the weights in front of it."""
-        weights, momentum, chunk = self.weights[h], self.momentum[h], None
-        for place, pair in self.open:
-            if place // self.chunk != chunk:
-                chunk, found = place // self.chunk, weights
-            key, value, theta, eta, alpha = (part[h] for part in pair)
-            surprise = gradients(found, key, value)
-            momentum = [eta * s - theta * u for s, u in zip(momentum, surprise, strict=True)]
-            weights = [(1 - alpha) * m + s for m, s in zip(weights, momentum, strict=True)]
-        self.weights[h], self.momentum[h] = weights, momentum
+        """Chunk by chunk, token by token; the gradients of a chunk are those at the weights in front of it."""
+        for _, chunk in itertools.groupby(self.open, key=lambda entry: entry[0] // self.chunk):
+            pairs = [[part[h] for part in pair] for _, pair in chunk]
+            found, bound = self.weights[h], bound_of(self.weights[h], pairs)
+            for key, value, theta, eta, alpha in pairs:
+                surprise = gradients(found, key, value)
+                self.momentum[h] = [
+                    eta * s - bound * theta * u for s, u in zip(self.momentum[h], surprise, strict=True)
+                ]
+                layers = zip(self.weights[h], self.momentum[h], strict=True)
+                self.weights[h] = [(1 - alpha) * m + s for m, s in layers]
 
     @property
     def tail(self):
