@@ -30,7 +30,7 @@ from memgpt_jax.config_tasks import (
     TrackingConfig,
 )
 from memgpt_jax.generation import Sampling, Session, generate
-from memgpt_jax.interop import wrap
+from memgpt_jax.interop import add_memory, from_pretrained, load_tokenizer, wrap
 from memgpt_jax.memory import MEMORIES, Memory, state_bytes
 from memgpt_jax.models import (
     MemGPT,
@@ -97,6 +97,10 @@ __all__ = [  # noqa: RUF022 — in groups
     # memory in other people's models
     "interop",
     "wrap",
+    # pretrained models
+    "add_memory",
+    "from_pretrained",
+    "load_tokenizer",
     # generation with live memory
     "Sampling",
     "Session",

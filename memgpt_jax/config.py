@@ -4,156 +4,13 @@ A config can be made without arguments, is hashable, and is never traced: module
 An illegal value raises `ValueError` naming the field, the value and what is valid.
 """
 
-from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+import re
+from dataclasses import dataclass, field
+from typing import Literal
 
 from memgpt_jax.checks import check, check_literals, check_positive
 from memgpt_jax.config_data import DataConfig, TaskConfig, TextConfig
-from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig
-
-Fusion = Literal["gated", "gated_heads", "concat", "add"]
-Remat = Literal["none", "block", "dots"]
-AttentionImplementation = Literal["auto", "portable", "cudnn", "pallas", "interpret"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """A GPT decoder whose layers own a memory."""
-
-    vocab_size: int = 2048
-    """Number of token ids V."""
-    d_model: int = 128
-    """Width D of the residual stream."""
-    num_layers: int = 4
-    """Number of decoder blocks."""
-    num_heads: int = 4
-    """Query heads of self-attention."""
-    num_kv_heads: int | None = None
-    """Key-value heads of self-attention, a divisor of `num_heads`; default: `num_heads`."""
-    head_dim: int | None = None
-    """Width of a self-attention head; default: d_model / num_heads."""
-    d_ff: int | None = None
-    """Hidden width of the feed-forward layer; default: 4 d_model (GELU), 8/3 d_model rounded up to 8 (SwiGLU)."""
-    window_size: int = 128
-    """Sliding self-attention window W: a token attends to itself and the W - 1 tokens before it."""
-    segment_length: int = 64
-    """Tokens T after which a layer writes to its memory."""
-    memory: MemoryConfig = field(default_factory=KVMemoryConfig)
-    """The memory mechanism and its settings."""
-    memory_layers: tuple[int, ...] | None = None
-    """Which layers (counted from 0) own a memory; default: all."""
-    fusion: Fusion = "gated"
-    """How a read r joins the stream h: `gated` (one gate per channel), `gated_heads` (one gate per head-sized group
-    of channels), `concat` (concatenate and project), `add`."""
-    fusion_bias: float = 2.0
-    """Initial bias of the fusion gate: lambda = sigmoid(fusion_bias) of h passes at the start."""
-    position: Literal["rotary", "learned", "sinusoidal", "none"] = "rotary"
-    """Position encoding; learned and sinusoidal positions count from the start of a document."""
-    num_positions: int = 1024
-    """Size of the table of learned positions; positions beyond it wrap around."""
-    rotary_base: float = 10000.0
-    """Base of the rotary and sinusoidal wavelengths."""
-    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
-    """Pre-normalisation."""
-    activation: Literal["gelu", "swiglu"] = "gelu"
-    """Feed-forward activation."""
-    tie_embeddings: bool = True
-    """Use the token embedding as the output projection too."""
-    qk_norm: bool = False
-    """RMS-normalise queries and keys of self-attention, per head."""
-    dropout: float = 0.0
-    """Dropout rate on the outputs of attention, memory and feed-forward; active when a dropout key is given."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Compute type. Parameters, softmax and gates are always float32."""
-    remat: Remat | bool = "none"
-    """What the backward pass recomputes instead of storing it: `none`; `block`, all activations of each block; `dots`,
-    all of them but the results of matmuls with parameters. True means `block`, False `none`."""
-    scan_layers: bool = False
-    """Run the blocks as one loop over their stacked parameters, for calls of more than one token: less to trace and to
-    compile. Stacking copies parameters and state in every call, so a step takes more time and memory."""
-    attention_implementation: AttentionImplementation = "auto"
-    """How self-attention runs: in `portable` JAX, or by a kernel: `cudnn`, `pallas` on a GPU or a TPU, or step by step
-    in plain JAX for tests (`interpret`). `auto`: see `ops.Implementation`."""
-
-    def __post_init__(self):
-        if isinstance(self.remat, bool):  # of older configs
-            object.__setattr__(self, "remat", "block" if self.remat else "none")
-        check_positive(self)
-        check(
-            self.remat in get_args(Remat),
-            f"remat must be one of {', '.join(map(repr, get_args(Remat)))}, got {self.remat!r}",
-        )
-        check(
-            self.head_dim is not None or self.d_model % self.num_heads == 0,
-            f"num_heads={self.num_heads} must divide d_model={self.d_model}, or head_dim must be given",
-        )
-        check(
-            self.num_heads % self.kv_heads == 0,
-            f"num_kv_heads={self.num_kv_heads} must divide num_heads={self.num_heads}",
-        )
-        check(
-            self.position != "rotary" or self.attention_head_dim % 2 == 0,
-            f"rotary positions need an even head width, got {self.attention_head_dim}",
-        )
-        check(
-            self.position != "sinusoidal" or self.d_model % 2 == 0,
-            f"sinusoidal positions need an even d_model, got {self.d_model}",
-        )
-        check(0.0 <= self.dropout < 1.0, f"dropout must be in [0, 1), got {self.dropout}")
-        check(
-            self.fusion != "gated_heads" or self.d_model % self.num_heads == 0,
-            f"fusion='gated_heads' needs num_heads={self.num_heads} to divide d_model={self.d_model}",
-        )
-        if self.memory_layers is not None:
-            object.__setattr__(self, "memory_layers", tuple(self.memory_layers))  # a list is welcome too
-        for layer in self.memory_layers or ():
-            check(
-                0 <= layer < self.num_layers,
-                f"memory_layers must be between 0 and {self.num_layers - 1}, got {layer}",
-            )
-        owners = sum(map(self.layer_has_memory, range(self.num_layers)))
-        check(
-            not self.scan_layers or owners in (0, self.num_layers) or isinstance(self.memory, NoMemoryConfig),
-            f"scan_layers needs layers that are all alike: memory_layers={self.memory_layers} must be all or none",
-        )
-        self.memory.check_model(self)
-        check_literals(self)
-
-    @property
-    def kv_heads(self) -> int:
-        """Key-value heads of self-attention, default filled in."""
-        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
-
-    @property
-    def attention_head_dim(self) -> int:
-        """Width of a self-attention head, default filled in."""
-        return self.d_model // self.num_heads if self.head_dim is None else self.head_dim
-
-    @property
-    def feed_forward_dim(self) -> int:
-        """Hidden width of the feed-forward layer, default filled in."""
-        if self.d_ff is not None:
-            return self.d_ff
-        return 4 * self.d_model if self.activation == "gelu" else -(-8 * self.d_model // 24) * 8
-
-    def with_implementation(self, name: Literal["auto", "portable"]) -> "ModelConfig":
-        """The same model with attention and the memory's read of an implementation that works on any device."""
-        memory = self.memory
-        if isinstance(memory, KVMemoryConfig):
-            memory = replace(memory, read_implementation=name)
-        return replace(self, attention_implementation=name, memory=memory)
-
-    def run_like(self, other: "ModelConfig") -> "ModelConfig":
-        """This model with all that leaves parameters and (but for rounding) results alone taken from another config."""
-        memory = self.memory
-        if isinstance(memory, KVMemoryConfig) and isinstance(other.memory, KVMemoryConfig):
-            memory = replace(memory, read_implementation=other.memory.read_implementation)
-        ways = {name: getattr(other, name) for name in ("attention_implementation", "remat", "scan_layers")}
-        return replace(self, memory=memory, **ways)
-
-    def layer_has_memory(self, layer: int) -> bool:
-        """Whether the given layer owns a memory."""
-        return self.memory_layers is None or layer in self.memory_layers
+from memgpt_jax.config_model import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +35,9 @@ class OptimizerConfig:
     """Global gradient norm is clipped to this; 0: no clipping."""
     gate_learning_rate: float = 3.0
     """Learning-rate multiplier of write gates and fusion gates."""
+    trainable: tuple[str, ...] = ()
+    """Regular expressions: only parameters in whose path one of them is found are trained, as in `memory_layer lora`;
+    default: all. The others have no state in the optimizer."""
     accumulate_steps: int = 1
     """Gradient accumulation: batches that are averaged into one update."""
 
@@ -191,6 +51,12 @@ class OptimizerConfig:
             0 <= self.final_learning_rate <= 1,
             f"final_learning_rate must be between 0 and 1, got {self.final_learning_rate}",
         )
+        object.__setattr__(self, "trainable", tuple(self.trainable))  # a list is welcome too
+        for pattern in self.trainable:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"trainable: {pattern!r} is no regular expression: {error}") from None
         check_literals(self)
 
 
@@ -278,6 +144,9 @@ class ExperimentConfig:
     """The evaluation after training, and of `experiments/evaluate.py`."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     """How it is spread over devices."""
+    pretrained: str | None = None
+    """Weights to start from: a folder, a GGUF file or a name on the Hub, as in `from_pretrained`. The architecture is
+    then theirs; of `model` count the memory, its layers and fusion, window, segments, adapters, and how to compute."""
     seed: int = 0
     """Seed of parameters, data order and dropout."""
 

@@ -16,7 +16,8 @@ class TextConfig:
     path: str | None = None
     """The folder, or JSONL file, when `corpus` is `folder`. `~` and `$VARIABLES` are expanded."""
     tokenizer: str = "bpe"
-    """`bpe` (sentencepiece, trained on the training split), `byte`, or the path of a sentencepiece `.model`."""
+    """`bpe` (sentencepiece, trained on the training split), `byte`, or that of a pretrained model: its folder or name
+    on the Hub, or the path of a `.model` (sentencepiece) or `.gguf` file. `pretrained`: that of the first weights."""
     tokenizer_vocab_size: int = 2048
     """Vocabulary of a `bpe` tokenizer trained here."""
     invalid_utf8: Literal["error", "replace"] = "error"

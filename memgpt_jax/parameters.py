@@ -7,13 +7,12 @@ import jax
 
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.models import init
+from memgpt_jax.models import shapes
 
 
 def count_parameters(config: ModelConfig) -> int:
     """Number of trainable values of the model, found by shapes alone: nothing is allocated."""
-    shapes = jax.eval_shape(lambda: init(config, jax.random.key(0)))
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes(config)))
 
 
 def match_parameters(config: ModelConfig, tolerance: float = 0.02) -> ModelConfig:

@@ -12,26 +12,28 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "memgpt_jax"
 
 # What each part may import of the others. `config` and its parts hold plain values; everything may read them.
-CONFIG_PARTS = {"config_data", "config_memory", "config_reading", "config_tasks"}
+CONFIG_PARTS = {"config_data", "config_memory", "config_model", "config_reading", "config_tasks"}
 LAYERS = {
     "shapes": set(),
     "checks": set(),
     "config_data": {"checks"},
     "config_memory": {"checks"},
+    "config_model": {"checks", "config"},
     "config_reading": {"checks", "config"},
     "config_tasks": {"checks", "config"},
     "config": {"checks"},
     "config_json": {"config"},
     "ops": {"shapes"},
     "memory": {"shapes", "config", "ops"},
-    "models": {"shapes", "config", "ops", "memory", "generation"},  # generation: only in `MemGPT.generate`
+    "models": {"shapes", "config", "ops", "memory", "generation", "interop"},  # the last two: in `MemGPT.generate`, ...
     "parallel": {"checks", "config"},
     "parameters": {"config", "models"},
-    "data": {"config"},
+    "data": {"config", "hub"},
+    "hub": set(),
     "plots": set(),
     "command_line": {"config", "memory"},
     "generation": {"shapes", "checks", "config", "config_json", "ops", "memory", "models"},
-    "interop": {"shapes", "config", "memory", "models"},
+    "interop": {"shapes", "checks", "config", "config_json", "data", "hub", "memory", "models", "ops", "training"},
     "evaluate": {"config", "models", "data"},
     "needle_stream": {"config", "models", "data", "evaluate"},
     "runs": {"config", "command_line", "data", "training"},
@@ -39,7 +41,8 @@ LAYERS = {
     "benchmark": {"config", "generation", "machine", "memory", "models", "parallel", "parameters", "training"},
     "ledger": {"command_line", "config", "evaluate", "machine", "memory", "needle_stream", "runs", "training"}
     | {"checks"},
-    "training": {"shapes", "config", "config_json", "ops", "memory", "models", "data", "evaluate", "parallel"},
+    "training": {"shapes", "config", "config_json", "ops", "memory", "models", "data", "evaluate", "parallel"}
+    | {"interop"},
     "": {"config", "ops", "memory", "models", "parameters", "data", "generation", "interop", "evaluate", "training"},
 }
 ONLY_IN = {
@@ -53,6 +56,10 @@ ONLY_IN = {
     "torch": ["benchmark/peers.py"],
     "transformers": ["benchmark/peers.py"],
     "tensorflow": [],
+    "safetensors": ["interop/tensors.py"],
+    "gguf": ["interop/gguf.py", "data/tokenizer_gguf.py"],
+    "tokenizers": ["data/tokenizer_json.py"],
+    "huggingface_hub": ["hub.py"],
 }
 
 IMPORT_AND_REPORT = """

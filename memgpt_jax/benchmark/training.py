@@ -35,7 +35,7 @@ def forward_flops(config: ModelConfig, rows: int, length: int) -> int:
     Masked parts are included; loops of unknown length, as of a search by blocks, count once.
     """
     config = config.with_implementation("portable")
-    params = jax.eval_shape(lambda: models.init(config, jax.random.key(0)))
+    params = models.shapes(config)
     state = jax.eval_shape(lambda: models.init_state(config, rows))
     tokens = jax.ShapeDtypeStruct((rows, length), "int32")
     forward = partial(models.score_tokens, config, aligned=length % config.segment_length == 0)

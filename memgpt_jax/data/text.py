@@ -16,13 +16,8 @@ import numpy as np
 from memgpt_jax.config_data import TextConfig
 from memgpt_jax.data.progress import track
 from memgpt_jax.data.sources import SPLITS, expand
-from memgpt_jax.data.tokenizer import (
-    ByteTokenizer,
-    SentencePieceTokenizer,
-    Tokenizer,
-    load_saved_tokenizer,
-    train_sentencepiece,
-)
+from memgpt_jax.data.tokenizer import ByteTokenizer, Tokenizer, load_saved_tokenizer, train_sentencepiece
+from memgpt_jax.hub import find
 
 FORMAT = 1  # of the files below; a new one makes all of them anew
 
@@ -88,15 +83,15 @@ def load_tokenizer(config: TextConfig) -> Tokenizer:
     if config.tokenizer == "bpe":
         return _load_trained_tokenizer(config)
     path = expand(config.tokenizer)
-    if path.suffix != ".model" or not path.is_file():
-        raise ValueError(
-            f"data.tokenizer={config.tokenizer!r} must be 'bpe', 'byte' or the path of a sentencepiece .model file"
-            + (f"; there is no file {path}" if path.suffix == ".model" else "")
-        )
+    if path.suffix == ".model" and not path.is_file():
+        raise ValueError(f"data.tokenizer: there is no file {path}")
     try:
-        return SentencePieceTokenizer(path.read_bytes())
-    except RuntimeError as error:
-        raise ValueError(f"data.tokenizer: {path} is not a sentencepiece model: {error}") from None
+        return load_saved_tokenizer(find(path if path.exists() else config.tokenizer))
+    except ValueError as error:
+        raise ValueError(
+            f"data.tokenizer={config.tokenizer!r} must be 'bpe', 'byte', or a tokenizer: a .model or .gguf file, a "
+            f"folder, or a name on the Hub; {error}"
+        ) from None
 
 
 def _load_trained_tokenizer(config: TextConfig) -> Tokenizer:

@@ -12,6 +12,7 @@ import numpy as np
 
 MODEL_FILE = "tokenizer.model"
 BYTE_FILE = "tokenizer.json"
+BYTES = {"tokenizer": "byte"}
 
 # sentencepiece writes spaces as U+2581, so a U+2581 of the text would come back as a space. It is escaped by two
 # symbols of its own, which begin with a private-use character that is escaped too.
@@ -68,7 +69,7 @@ class ByteTokenizer:
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json` into the folder."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / BYTE_FILE).write_text(json.dumps({"tokenizer": "byte"}) + "\n")
+        (Path(folder) / BYTE_FILE).write_text(json.dumps(BYTES) + "\n")
 
 
 class SentencePieceTokenizer:
@@ -156,13 +157,36 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> SentencePieceT
     return SentencePieceTokenizer(model.getvalue())
 
 
-def load_saved_tokenizer(folder: str | Path) -> Tokenizer:
-    """The tokenizer that `save` wrote into a folder. Raises `ValueError` where there is none."""
-    if (Path(folder) / MODEL_FILE).is_file():
-        return SentencePieceTokenizer((Path(folder) / MODEL_FILE).read_bytes())
-    if (Path(folder) / BYTE_FILE).is_file():
+def load_saved_tokenizer(source: str | Path) -> Tokenizer:
+    """The tokenizer that `save` wrote into a folder, or that a pretrained model has.
+
+    Args: source: a folder with a `tokenizer.json`, a sentencepiece model or a GGUF file; or such a file.
+
+    Raises `ValueError` where there is none, or it cannot be read.
+    """
+    path = Path(source)
+    if path.is_dir():
+        names = (BYTE_FILE, MODEL_FILE, "spiece.model", "sentencepiece.bpe.model")
+        files = [path / name for name in names if (path / name).is_file()] or sorted(path.glob("*.gguf"))
+        if not files:
+            raise ValueError(f"{path} holds no tokenizer: none of {', '.join(names)}, nor a .gguf file")
+        path = files[0]
+    if path.suffix == ".gguf":
+        from memgpt_jax.data.tokenizer_gguf import from_gguf
+
+        return from_gguf(path)
+    if path.suffix == ".model":
+        try:
+            return SentencePieceTokenizer(path.read_bytes())
+        except RuntimeError as error:
+            raise ValueError(f"{path} is not a sentencepiece model: {error}") from None
+    if path.name == BYTE_FILE and json.loads(path.read_text(encoding="utf-8")) == BYTES:
         return ByteTokenizer()
-    raise ValueError(f"{folder} holds no tokenizer: neither {MODEL_FILE} nor {BYTE_FILE}")
+    if path.name == BYTE_FILE:
+        from memgpt_jax.data.tokenizer_json import from_folder
+
+        return from_folder(path.parent)
+    raise ValueError(f"{path} is no tokenizer: neither {BYTE_FILE} nor a .model or .gguf file")
 
 
 def _escape(text: str) -> str:

@@ -1,6 +1,17 @@
-"""Memory in other people's code: Linen modules of ours, and a memory for any block of theirs."""
+"""To and from other people's code: pretrained weights, Linen modules of ours, a memory for any block of theirs."""
 
+from memgpt_jax.interop.adding import add_memory, starting_config, starting_params
 from memgpt_jax.interop.linen import to_linen
+from memgpt_jax.interop.pretrained import from_pretrained, load_tokenizer, save_pretrained
 from memgpt_jax.interop.wrapping import wrap
 
-__all__ = ["to_linen", "wrap"]
+__all__ = [
+    "add_memory",
+    "from_pretrained",
+    "load_tokenizer",
+    "save_pretrained",
+    "starting_config",
+    "starting_params",
+    "to_linen",
+    "wrap",
+]

@@ -1,29 +1,34 @@
-"""The decoder and its layers."""
+"""Models, and what they are made of."""
 
-from memgpt_jax.models.decoder import (
-    LayerState,
-    MemGPT,
-    ModelState,
+from memgpt_jax.models.decoder import LayerState, MemGPT, ModelState
+from memgpt_jax.models.encoder import Encoder, EncoderState
+from memgpt_jax.models.functional import (
+    Params,
     apply,
     diagnostics,
     init,
     init_state,
     merge,
     score_tokens,
+    shapes,
     split,
 )
 from memgpt_jax.models.memory_layer import MemoryLayer
 
 __all__ = [
+    "Encoder",
+    "EncoderState",
     "LayerState",
     "MemGPT",
     "MemoryLayer",
     "ModelState",
+    "Params",
     "apply",
     "diagnostics",
     "init",
     "init_state",
     "merge",
     "score_tokens",
+    "shapes",
     "split",
 ]

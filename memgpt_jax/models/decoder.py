@@ -1,28 +1,17 @@
 """MemGPT: a GPT decoder whose layers own a memory."""
 
-import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config import ModelConfig
-from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.memory.stream import Promise, StreamState
-from memgpt_jax.models.layers import FeedForward, SelfAttention, WindowCache, dropout, filled_flags, linear, norm
-from memgpt_jax.models.memory_layer import MemoryLayer, make_memory_layer
+from memgpt_jax.models.blocks import Block, LayerState, run_blocks
+from memgpt_jax.models.layers import filled_flags, linear, norm
+from memgpt_jax.models.memory_layer import MemoryLayer
 from memgpt_jax.ops import Scores, cross_entropy, document_positions, flat_dot_general, sinusoidal, take
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Rows, Stream, Tokens
-
-Params = Any  # nested dictionaries of float32 arrays
-
-
-class LayerState(NamedTuple):
-    """What one block carries from call to call."""
-
-    window: WindowCache
-    memory: StreamState | tuple[()]
 
 
 class ModelState(NamedTuple):
@@ -30,48 +19,6 @@ class ModelState(NamedTuple):
 
     layers: tuple[LayerState, ...]
     position: Rows  # tokens since the open document began
-
-
-class Block(nnx.Module):
-    """One decoder block.
-
-    h = x + SelfAttention(norm(x));   f, memory' = MemoryLayer(h, memory);   y = f + FeedForward(norm(f))
-    """
-
-    def __init__(self, config: ModelConfig, layer: int, rngs: nnx.Rngs):
-        self.config = config
-        self.attention_norm = norm(config, config.d_model, rngs)
-        self.attention = SelfAttention(config, rngs)
-        self.memory_layer = make_memory_layer(
-            config.memory if config.layer_has_memory(layer) else NoMemoryConfig(),
-            d_model=config.d_model,
-            segment_length=config.segment_length,
-            num_heads=config.num_heads,
-            fusion=config.fusion,
-            fusion_bias=config.fusion_bias,
-            norm=config.norm,
-            dropout=config.dropout,
-            dtype=config.dtype,
-            rngs=rngs,
-        )
-        self.feed_forward_norm = norm(config, config.d_model, rngs)
-        self.feed_forward = FeedForward(config, rngs)
-
-    def init_state(self, batch_size: int) -> LayerState:
-        """An empty window and an empty memory."""
-        return LayerState(self.attention.init_state(batch_size), self.memory_layer.init_state(batch_size))
-
-    def __call__(
-        self, x: Stream, state: LayerState, positions, reset: Flags, valid: Flags, promise: Promise, dropout_key
-    ) -> tuple[Stream, LayerState, Float32[Array, "B L"]]:
-        """The stream, the state, and the mean fusion gate of each token."""
-        rate = self.config.dropout
-        keys = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
-        attended, window = self.attention(self.attention_norm(x), state.window, positions, reset, valid)
-        h = x + dropout(attended, rate, keys[0])
-        f, memory, gate = self.memory_layer.with_gate(h, state.memory, reset, valid, promise, keys[1])
-        y = f + dropout(self.feed_forward(self.feed_forward_norm(f)), rate, keys[2])
-        return y, LayerState(window, memory), gate
 
 
 class MemGPT(nnx.Module):
@@ -138,8 +85,9 @@ class MemGPT(nnx.Module):
         positions = document_positions(state.position, reset)
         promise = "aligned" if aligned else "inside" if inside else None
         x = self._embed(tokens, positions)
-        run = _scanned if self.config.scan_layers and tokens.shape[1] > 1 else _unrolled
-        x, layers, gates = run(self.blocks, x, state.layers, (positions, reset, valid, promise), dropout_key)
+        scanned = self.config.scan_layers and tokens.shape[1] > 1
+        arguments = positions, reset, valid, promise
+        x, layers, gates = run_blocks(self.blocks, x, state.layers, arguments, dropout_key, scanned=scanned)
         last = jnp.sum(valid, axis=1, dtype=jnp.int32)[:, None] - 1
         after = jnp.take_along_axis(positions, jnp.maximum(last, 0), axis=1)[:, 0] + 1
         position = jnp.where(last[:, 0] >= 0, after, state.position)
@@ -162,13 +110,18 @@ class MemGPT(nnx.Module):
 
         return generate(self, prompt, **options)
 
+    def save_pretrained(self, folder, **options) -> None:
+        """`memgpt_jax.interop.save_pretrained` of this model."""
+        from memgpt_jax.interop import save_pretrained  # against the order of the layers, for the user's convenience
+
+        save_pretrained(self, folder, **options)
+
     def _embed(self, tokens: Tokens, positions: Int32[Array, "B L"]) -> Stream:
         """Embeddings enter the stream at unit RMS: with smaller ones the memory does not learn to bind."""
-        config = self.config
-        x = self.embedding[...][tokens] * jnp.float32(config.d_model**0.5)
+        config, scale = self.config, jnp.float32(self.config.stream_scale)
+        x = self.embedding[...][tokens] * scale
         if config.position == "learned":
-            table = self.position_embedding[...] * jnp.float32(config.d_model**0.5)
-            x = x + table[positions % config.num_positions]
+            x = x + self.position_embedding[...][positions % config.num_positions] * scale
         elif config.position == "sinusoidal":
             x = x + sinusoidal(positions, config.d_model, config.rotary_base)
         return x.astype(config.dtype)
@@ -196,45 +149,6 @@ class MemGPT(nnx.Module):
         return {"fusion_gate": jnp.stack([jnp.mean(gates[i]) for i in owners])} | stats
 
 
-CALLS = {
-    "none": Block.__call__,
-    "block": nnx.remat(Block.__call__, static_argnums=(6,)),
-    "dots": nnx.remat(
-        Block.__call__, static_argnums=(6,), policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-    ),
-}
-"""How a block is called, by `ModelConfig.remat`."""
-
-
-def _unrolled(blocks, x, states, arguments, dropout_key):
-    """The blocks one after the other: the stream, and each one's state and gates."""
-    layers, gates = [], []
-    for index, (block, state) in enumerate(zip(blocks, states, strict=True)):
-        key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
-        x, state, gate = CALLS[block.config.remat](block, x, state, *arguments, key)
-        layers.append(state)
-        gates.append(gate)
-    return x, tuple(layers), tuple(gates)
-
-
-def _scanned(blocks, x, states, arguments, dropout_key):
-    """`_unrolled` as one loop. Parameters and states are stacked here, so that outside of it their layout is one."""
-    number, (structure, _) = len(blocks), nnx.split(blocks[0])
-
-    def turn(x, inputs):
-        index, params, state = inputs
-        key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
-        block = nnx.merge(structure, params)
-        x, state, gate = CALLS[block.config.remat](block, x, state, *arguments, key)
-        return x, (state, gate)
-
-    params = [nnx.split(block)[1] for block in blocks]
-    stack = lambda *leaves: jnp.stack(leaves)  # noqa: E731
-    inputs = jnp.arange(number), jax.tree.map(stack, *params), jax.tree.map(stack, *states)
-    x, (layers, gates) = jax.lax.scan(turn, x, inputs)
-    return x, tuple(jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(number)), tuple(gates)
-
-
 def check_call(config: ModelConfig, tokens, state) -> None:
     """Raise `ValueError` where the arguments of a call do not fit the model or each other."""
     if tokens.ndim != 2 or tokens.shape[1] < 1 or not jnp.issubdtype(tokens.dtype, jnp.integer):
@@ -243,57 +157,3 @@ def check_call(config: ModelConfig, tokens, state) -> None:
         raise ValueError(f"state must be a ModelState of {config.num_layers} layers: use init_state(batch_size)")
     if state.position.shape[0] != tokens.shape[0]:
         raise ValueError(f"state has {state.position.shape[0]} rows, tokens have {tokens.shape[0]}")
-
-
-@functools.lru_cache(maxsize=256)
-def graph(config: ModelConfig) -> nnx.GraphDef:
-    """The structure of a model, without arrays."""
-    return nnx.split(abstract_model(config), nnx.Param)[0]
-
-
-def abstract_model(config: ModelConfig) -> MemGPT:
-    """A model of shapes without values: what needs no parameters can be asked of it."""
-    return nnx.eval_shape(lambda: MemGPT(config, rngs=nnx.Rngs(0)))
-
-
-def init(config: ModelConfig, key: Array) -> Params:
-    """Fresh parameters as nested dictionaries of float32 arrays."""
-    return split(MemGPT(config, rngs=nnx.Rngs(params=key)))
-
-
-def split(model: MemGPT) -> Params:
-    """The parameters of a module as nested dictionaries."""
-
-    def named(tree):  # lists become dictionaries with the keys "0", "1", ...
-        return {str(key): named(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
-
-    return named(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
-
-
-def merge(config: ModelConfig, params: Params) -> MemGPT:
-    """The module with the given parameters; `split` undone."""
-    return nnx.merge(graph(config), nnx.restore_int_paths(params))
-
-
-def init_state(config: ModelConfig, batch_size: int) -> ModelState:
-    """The state before the first token: `MemGPT.init_state` without a model."""
-    return abstract_model(config).init_state(batch_size)
-
-
-def apply(
-    config: ModelConfig, params: Params, tokens: Tokens, state: ModelState, reset=None, valid=None, **options
-) -> tuple[Float32[Array, "B L V"], ModelState]:
-    """`MemGPT.__call__` as a pure function of plain pytrees."""
-    return merge(config, params)(tokens, state, reset, valid, **options)
-
-
-def score_tokens(
-    config: ModelConfig, params: Params, tokens: Tokens, targets: Tokens, state: ModelState, **options
-) -> tuple[Scores, ModelState]:
-    """`MemGPT.score` as a pure function of plain pytrees."""
-    return merge(config, params).score(tokens, targets, state, **options)
-
-
-def diagnostics(config: ModelConfig, params: Params, tokens: Tokens, state: ModelState, reset=None, **options) -> dict:
-    """`MemGPT.diagnostics` as a pure function of plain pytrees."""
-    return merge(config, params).diagnostics(tokens, state, reset, **options)

@@ -1,5 +1,6 @@
 """The layers of a decoder block: each takes a stream and its own state, and returns both."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -7,20 +8,29 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config import ModelConfig
-from memgpt_jax.ops import attend, flat_dot_general, masked_bias, rotate, take, window_attention
+from memgpt_jax.ops import attend, flat_dot_general, full_attention, masked_bias, rotate, take, window_attention
 from memgpt_jax.shapes import Array, Bool, Flags, Float, Int32, Stream
 
 
-def linear(config: ModelConfig, d_in: int, d_out: int, rngs: nnx.Rngs, **options) -> nnx.Linear:
+def linear(config: ModelConfig, d_in: int, d_out: int, rngs: nnx.Rngs, kind=nnx.Linear, **options) -> nnx.Linear:
     """A fan-in initialised matmul in the compute type; no bias unless asked for."""
     options = {"use_bias": False, "dtype": jnp.dtype(config.dtype), "dot_general": flat_dot_general} | options
-    return nnx.Linear(d_in, d_out, kernel_init=jax.nn.initializers.normal(d_in**-0.5), rngs=rngs, **options)
+    return kind(d_in, d_out, kernel_init=jax.nn.initializers.normal(d_in**-0.5), rngs=rngs, **options)
+
+
+def adapted(config: ModelConfig, d_in: int, d_out: int, rngs: nnx.Rngs, **options) -> nnx.Linear:
+    """`linear`, with a low-rank adapter beside it where the config wants one: W x + b + B A x, B = 0 at first."""
+    if config.adapter_rank is None:
+        return linear(config, d_in, d_out, rngs, **options)
+    dtype = jnp.dtype(config.dtype)
+    kind = partial(nnx.LoRALinear, lora_rank=config.adapter_rank, lora_dtype=dtype)
+    return linear(config, d_in, d_out, rngs, kind=kind, **options)
 
 
 def norm(config: ModelConfig, width: int, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
     """The configured normalisation; statistics in float32."""
     kind = {"rmsnorm": nnx.RMSNorm, "layernorm": nnx.LayerNorm}[config.norm]
-    return kind(width, dtype=jnp.dtype(config.dtype), rngs=rngs)
+    return kind(width, epsilon=config.norm_epsilon, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
@@ -58,19 +68,40 @@ def split_heads(x: Array, head_dim: int) -> Array:
     return x.reshape(*x.shape[:-1], -1, head_dim)
 
 
-class SelfAttention(nnx.Module):
+class Attention(nnx.Module):
+    """The projections of self-attention."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.config = config
+        width, bias = config.attention_head_dim, config.attention_bias
+        heads = config.num_heads + 2 * config.kv_heads
+        self.query_key_value = adapted(config, config.d_model, heads * width, rngs, use_bias=bias != "none")
+        self.output = adapted(config, config.num_heads * width, config.d_model, rngs, use_bias=bias == "all")
+        if config.qk_norm:
+            self.query_norm, self.key_norm = nnx.RMSNorm(width, rngs=rngs), nnx.RMSNorm(width, rngs=rngs)
+
+    def project_in(self, x: Stream, positions: Int32[Array, "B L"]) -> tuple[Array, Array, Array]:
+        """Queries [B, L, H, K], keys and values [B, L, G, K], turned to their positions."""
+        config = self.config
+        heads = split_heads(self.query_key_value(x), config.attention_head_dim)
+        query, key, value = jnp.split(heads, [config.num_heads, config.num_heads + config.kv_heads], axis=2)
+        if config.qk_norm:
+            query, key = self.query_norm(query).astype(x.dtype), self.key_norm(key).astype(x.dtype)
+        if config.position == "rotary":
+            turn = lambda x: rotate(x, positions, config.rotary_base, config.rotary_scaling)  # noqa: E731
+            query, key = turn(query), turn(key)
+        return query, key, value
+
+    def project_out(self, out: Float[Array, "B L H K"]) -> Stream:
+        """Heads side by side, as a stream."""
+        return self.output(out.reshape(*out.shape[:2], -1))
+
+
+class SelfAttention(Attention):
     """Causal sliding-window self-attention with a window cache.
 
     out_i = W_o concat_h sum_j softmax_j(q_i . k_j / sqrt(K)) v_j over the last `window_size` tokens of i's document.
     """
-
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.config = config
-        width = config.attention_head_dim
-        self.query_key_value = linear(config, config.d_model, (config.num_heads + 2 * config.kv_heads) * width, rngs)
-        self.output = linear(config, config.num_heads * width, config.d_model, rngs)
-        if config.qk_norm:
-            self.query_norm, self.key_norm = nnx.RMSNorm(width, rngs=rngs), nnx.RMSNorm(width, rngs=rngs)
 
     def init_state(self, batch_size: int) -> WindowCache:
         """An empty window."""
@@ -88,13 +119,7 @@ class SelfAttention(nnx.Module):
         self, x: Stream, cache: WindowCache, positions: Int32[Array, "B L"], reset: Flags, valid: Flags
     ) -> tuple[Stream, WindowCache]:
         config = self.config
-        heads = split_heads(self.query_key_value(x), config.attention_head_dim)
-        query, key, value = jnp.split(heads, [config.num_heads, config.num_heads + config.kv_heads], axis=2)
-        if config.qk_norm:
-            query, key = self.query_norm(query).astype(x.dtype), self.key_norm(key).astype(x.dtype)
-        if config.position == "rotary":
-            query, key = (rotate(a, positions, config.rotary_base) for a in (query, key))
-
+        query, key, value = self.project_in(x, positions)
         document = jnp.cumsum(reset, axis=1, dtype=jnp.int32)
         if x.shape[1] == 1:
             cache = push_token(cache, key, value, reset, valid)
@@ -107,7 +132,24 @@ class SelfAttention(nnx.Module):
             options = {"window_size": config.window_size, "implementation": config.attention_implementation}
             out = window_attention(query, keys, values, document, documents, **options)
             cache = last_window(keys, values, documents, cache.cursor, valid)
-        return self.output(out.reshape(*out.shape[:2], -1)), cache
+        return self.project_out(out), cache
+
+
+class FullAttention(Attention):
+    """Self-attention to all tokens of the call that are of the same document, before and after.
+
+    out_i = W_o concat_h sum_j softmax_j(q_i . k_j / sqrt(K)) v_j
+    """
+
+    def init_state(self, batch_size: int) -> tuple[()]:
+        """Nothing: each call is a window of its own."""
+        return ()
+
+    def __call__(self, x: Stream, state, positions: Int32[Array, "B L"], reset: Flags, valid: Flags):
+        query, key, value = self.project_in(x, positions)
+        document = jnp.cumsum(reset, axis=1, dtype=jnp.int32)
+        out = full_attention(query, key, value, document, jnp.where(valid, document, -1))
+        return self.project_out(out), state
 
 
 def ring_places(first: Int32[Array, "B"], size: int) -> Int32[Array, "B W"]:
@@ -149,18 +191,27 @@ def read_window(query: Float[Array, "B 1 H K"], cache: WindowCache) -> Float[Arr
     return out.reshape(batch, 1, num_heads, head_dim)
 
 
+ACTIVATIONS = {
+    "gelu": jax.nn.gelu,
+    "gelu_exact": partial(jax.nn.gelu, approximate=False),
+    "relu": jax.nn.relu,
+    "swiglu": jax.nn.silu,
+    "geglu": jax.nn.gelu,
+}
+
+
 class FeedForward(nnx.Module):
-    """W_2 gelu(W_1 x), or W_2 (silu(W_1 x) * W_3 x) for SwiGLU."""
+    """W_2 a(W_1 x), or with a gate W_2 (a(W_1 x) * W_3 x); a: the activation, silu for SwiGLU, gelu for GeGLU."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.config = config
-        hidden = config.feed_forward_dim * (2 if config.activation == "swiglu" else 1)
-        self.input = linear(config, config.d_model, hidden, rngs)
-        self.output = linear(config, config.feed_forward_dim, config.d_model, rngs)
+        hidden = config.feed_forward_dim * (2 if config.gated_activation else 1)
+        self.input = adapted(config, config.d_model, hidden, rngs, use_bias=config.feed_forward_bias)
+        self.output = adapted(config, config.feed_forward_dim, config.d_model, rngs, use_bias=config.feed_forward_bias)
 
     def __call__(self, x: Stream) -> Stream:
-        hidden = self.input(x)
-        if self.config.activation == "swiglu":
+        activation, hidden = ACTIVATIONS[self.config.activation], self.input(x)
+        if self.config.gated_activation:
             gate, value = jnp.split(hidden, 2, axis=-1)
-            return self.output(jax.nn.silu(gate) * value)
-        return self.output(jax.checkpoint(jax.nn.gelu)(hidden))  # repeated, not stored: [B, L, 4D] several times over
+            return self.output(activation(gate) * value)
+        return self.output(jax.checkpoint(activation)(hidden))  # repeated, not stored: [B, L, 4D] several times over

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config import Fusion as FusionName
-from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import MemoryConfig, NoMemoryConfig
+from memgpt_jax.config_model import Fusion as FusionName
+from memgpt_jax.config_model import ModelConfig
 from memgpt_jax.memory import make_memory
 from memgpt_jax.memory.stream import Promise, StreamState, init_stream_state, stream
 from memgpt_jax.models.layers import dropout as dropped
@@ -23,14 +23,15 @@ class Fusion(nnx.Module):
 
     - `gated`: lambda * h + (1 - lambda) * r, lambda = sigmoid(W [n; r] + b), n the normalised h; one gate per channel
     - `gated_heads`: the same with one gate per head-sized group of channels
+    - `gated_add`: h + (1 - lambda) * r, lambda as in `gated`: a read of 0 leaves the stream as it was
     - `concat`: W [h; r], which starts as h + r
     - `add`: h + r
     """
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.kind, width = config.fusion, config.d_model
-        if self.kind in ("gated", "gated_heads"):
-            gates = width if self.kind == "gated" else config.num_heads
+        if self.kind.startswith("gated"):
+            gates = config.num_heads if self.kind == "gated_heads" else width
             bias_init = jax.nn.initializers.constant(config.fusion_bias)
             self.gate = linear(config, 2 * width, gates, rngs, use_bias=True, bias_init=bias_init)
         elif self.kind == "concat":
@@ -40,10 +41,11 @@ class Fusion(nnx.Module):
 
     def __call__(self, h: Stream, normed: Stream, read: Stream) -> tuple[Stream, Float32[Array, "B L"]]:
         """The fused stream, and the mean share lambda of h in it (1 where there is no gate)."""
-        if self.kind in ("gated", "gated_heads"):
+        if self.kind.startswith("gated"):
             logits = self.gate(jnp.concatenate([normed, read], axis=-1))
-            fused, gate = jax.checkpoint(gated_fusion)(h, read, logits)  # cheaper to repeat than to store
-            return fused, jnp.mean(gate, axis=-1)
+            behind = jnp.zeros_like(h) if self.kind == "gated_add" else h
+            fused, gate = jax.checkpoint(gated_fusion)(behind, read, logits)  # cheaper to repeat than to store
+            return h + fused if self.kind == "gated_add" else fused, jnp.mean(gate, axis=-1)
         fused = h + read if self.kind == "add" else self.projection(jnp.concatenate([h, read], axis=-1))
         return fused, jnp.ones(h.shape[:2], jnp.float32)
 
@@ -70,6 +72,7 @@ class MemoryLayer(nnx.Module):
         fusion: FusionName = "gated",
         fusion_bias: float = 2.0,
         norm: Literal["rmsnorm", "layernorm"] = "rmsnorm",
+        norm_epsilon: float = 1e-6,
         dropout: float = 0.0,
         dtype: Literal["float32", "bfloat16"] = "float32",
         rngs: nnx.Rngs,
@@ -87,6 +90,7 @@ class MemoryLayer(nnx.Module):
             fusion=fusion,
             fusion_bias=fusion_bias,
             norm=norm,
+            norm_epsilon=norm_epsilon,
             dropout=dropout,
             dtype=dtype,
             position="none",

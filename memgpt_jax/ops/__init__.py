@@ -17,6 +17,7 @@ from memgpt_jax.ops.addressing import (
 from memgpt_jax.ops.attention import attend, attention_weights, entry_parts, map_rows, masked_bias, unit
 from memgpt_jax.ops.compress import compress, most_used
 from memgpt_jax.ops.fast_weights import Writes, fast_weights, unit_features
+from memgpt_jax.ops.full_attention import full_attention
 from memgpt_jax.ops.fusion import gated_fusion
 from memgpt_jax.ops.hops import Hops, multi_hop_read, position_encoding
 from memgpt_jax.ops.implementation import Implementation
@@ -62,6 +63,7 @@ __all__ = [
     "flat_dot_general",
     "follow_links",
     "free",
+    "full_attention",
     "gated_fusion",
     "interpolate",
     "interval_attention",

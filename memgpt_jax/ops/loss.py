@@ -16,9 +16,13 @@ class Scores(NamedTuple):
 
 
 def cross_entropy(
-    hidden: Float[Array, "B L D"], embedding: Float[Array, "V D"], targets: Int32[Array, "B L"], chunk_size: int = 1024
+    hidden: Float[Array, "B L D"],
+    embedding: Float[Array, "V D"],
+    targets: Int32[Array, "B L"],
+    chunk_size: int = 1024,
+    bias: Float32[Array, "V"] | None = None,
 ) -> Scores:
-    """-log softmax(embedding @ h)[target] for each token, computed in chunks of tokens that the backward pass repeats.
+    """-log softmax(embedding @ h + bias)[target] for each token, in chunks of tokens that the backward pass repeats.
 
     Memory: chunk_size * V logits, whatever B and L are. Logits and losses are float32.
     """
@@ -31,6 +35,7 @@ def cross_entropy(
     def chunk(args):
         hidden, targets = args
         logits = jnp.einsum("nd,vd->nv", hidden, embedding, preferred_element_type=jnp.float32)
+        logits = logits if bias is None else logits + bias[None]
         chosen = jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
         highest = jax.lax.stop_gradient(jnp.max(logits, axis=1))
         total = jnp.log(jnp.sum(jnp.exp(logits - highest[:, None]), axis=1)) + highest

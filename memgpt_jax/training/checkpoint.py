@@ -47,8 +47,7 @@ def load(workdir: str | Path, step: int | None = None) -> Loaded:
     with Checkpoints(workdir, read_only=True) as checkpoints:
         step = checkpoints.find(step)
         config = checkpoints.config(step)
-        params = jax.eval_shape(partial(models.init, config.model), jax.random.key(0))
-        return Loaded(config, checkpoints.read(step, {"params": params})["params"], step)
+        return Loaded(config, checkpoints.read(step, {"params": models.shapes(config.model)})["params"], step)
 
 
 class Checkpoints:

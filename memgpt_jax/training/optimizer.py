@@ -1,5 +1,7 @@
 """The optimizer: an optax chain chosen by `OptimizerConfig`, with parameters told apart by their path."""
 
+import re
+from functools import partial
 from typing import Any
 
 import jax
@@ -40,12 +42,27 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         "adam": [optax.scale_by_adam(config.b1, config.b2)],
         "sgd": [optax.trace(config.b1)],
     }
-    return optax.chain(
+    rule = optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
         *rules[config.name],
         optax.scale_by_learning_rate(learning_rate_schedule(config, steps)),
         optax.masked(optax.scale(config.gate_learning_rate), is_gate),
     )
+    if not config.trainable:
+        return rule
+    return optax.multi_transform({True: rule, False: optax.set_to_zero()}, partial(is_trained, config))
+
+
+def is_trained(config: OptimizerConfig, params: Any) -> Any:
+    """Tree of bools: true for the parameters that `config.trainable` names. `ValueError` where a pattern names none."""
+    if not config.trainable:
+        return jax.tree.map(lambda _: True, params)
+    names = parameter_names(params)
+    for pattern in config.trainable:
+        if not any(re.search(pattern, name) for name in names):
+            raise ValueError(f"optimizer.trainable: {pattern!r} is in no parameter's path, such as {names[0]}")
+    found = [any(re.search(pattern, name) for pattern in config.trainable) for name in names]
+    return jax.tree.unflatten(jax.tree.structure(params), found)
 
 
 def is_gate(params: Any) -> Any:

@@ -16,7 +16,8 @@ from flax import nnx
 from memgpt_jax import models, parallel
 from memgpt_jax.config import ExperimentConfig, ModelConfig
 from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.models.decoder import CALLS, abstract_model
+from memgpt_jax.models.blocks import CALLS
+from memgpt_jax.models.functional import abstract_model
 from memgpt_jax.ops import cross_entropy
 from memgpt_jax.training.errors import RunError
 from memgpt_jax.training.liveness import Cost, cost

@@ -9,7 +9,7 @@ import optax
 from memgpt_jax import models
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.memory.base import where_rows
-from memgpt_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from memgpt_jax.training.optimizer import is_trained, learning_rate_schedule, make_optimizer
 from memgpt_jax.training.state import Totals, TrainState
 
 
@@ -125,6 +125,8 @@ def train_step(
 
 def batch_loss(config: ExperimentConfig, params: Any, memory: Any, batch: dict[str, jax.Array], key: jax.Array):
     """Σ losses · weights of one batch [B, L] in nats, with (its totals, the memory after it)."""
+    trained = is_trained(config.optimizer, params)
+    params = jax.tree.map(lambda kept, leaf: leaf if kept else jax.lax.stop_gradient(leaf), trained, params)
     scores, memory = models.score_tokens(
         config.model,
         params,

@@ -81,7 +81,7 @@ def test_an_existing_model_and_what_is_none(folder_config, tmp_path):
     for name, message in [
         ("bad.model", "bad.model is not a sentencepiece model"),
         ("absent.model", "there is no file .*absent.model"),
-        ("words", "must be 'bpe', 'byte' or the path of a sentencepiece .model file"),
+        ("words", "must be 'bpe', 'byte', or a tokenizer: .* there is no folder"),
     ]:
         with pytest.raises(ValueError, match=message):
             load_tokenizer(folder_config(tokenizer=str(tmp_path / name)))

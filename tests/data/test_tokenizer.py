@@ -57,7 +57,7 @@ def test_saved_tokenizer_is_the_same(tokenizer, tmp_path):
 
 
 def test_folder_without_a_tokenizer_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no tokenizer: neither tokenizer.model nor tokenizer.json"):
+    with pytest.raises(ValueError, match=r"holds no tokenizer: none of tokenizer.json, tokenizer.model"):
         load_saved_tokenizer(tmp_path)
 
 

@@ -14,7 +14,7 @@ from model_laws import BATCH, build, built, stream_inputs, streaming_violation, 
 
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.models import MemGPT, apply, decoder, diagnostics, init, init_state, merge, score_tokens, split
+from memgpt_jax.models import MemGPT, apply, blocks, diagnostics, init, init_state, merge, score_tokens, split
 from memgpt_jax.models.layers import dropout
 
 LENGTH = 12
@@ -87,7 +87,7 @@ def test_scanned_layers_keep_the_streaming_law_and_the_layout_of_parameters():
 
 def test_scanned_layers_are_traced_once(monkeypatch):
     calls = []
-    monkeypatch.setitem(decoder.CALLS, "none", lambda *arguments: calls.append(1) or decoder.Block.__call__(*arguments))
+    monkeypatch.setitem(blocks.CALLS, "none", lambda *arguments: calls.append(1) or blocks.Block.__call__(*arguments))
     for scan, count in ((True, 1), (False, 3)):
         config = tiny(NoMemoryConfig(), num_layers=3, scan_layers=scan)
         jax.eval_shape(lambda c=config: apply(c, built(c).params, np.zeros((2, 4), np.int32), init_state(c, 2)))

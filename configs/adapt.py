@@ -1,0 +1,33 @@
+"""Memory for a pretrained model: its attention limited to 256 tokens, a memory in a third of its layers, on books.
+
+The weights stay as they are; memory and low-rank adapters are trained. Any model that `from_pretrained` reads will do;
+`--optimizer.trainable memory_layer` trains the memory alone.
+
+Command: MEMGPT_DATA=FOLDER python experiments/adapt.py adapt --pretrained FOLDER_OR_NAME --workdir runs/adapt
+"""
+
+import os
+
+from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config_data import TextConfig
+from memgpt_jax.config_memory import KVMemoryConfig
+
+
+def config() -> ExperimentConfig:
+    folder = os.path.join(os.environ.get("MEMGPT_DATA", "../shared/data"), "books_pg")
+    return ExperimentConfig(
+        model=ModelConfig(  # all else is that of the pretrained model
+            num_layers=30,
+            window_size=256,
+            segment_length=128,
+            memory=KVMemoryConfig(memory_size=2048),
+            memory_layers=(8, 11, 14, 17, 20, 23, 26, 29),
+            fusion="gated_add",
+            fusion_bias=0.0,
+            remat="block",
+        ),
+        data=TextConfig(corpus="folder", path=folder, tokenizer="pretrained"),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=10, weight_decay=0.0, trainable=("memory_layer",)),
+        training=TrainingConfig(steps=150, batch_size=1, sequence_length=1024, log_every=10, checkpoint_every=50),
+        evaluation=EvaluationConfig(max_documents=10, max_tokens=4096, batch_size=1, chunk_length=1024),
+    )

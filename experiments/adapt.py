@@ -1,0 +1,93 @@
+"""Give a pretrained model a memory, train it, and measure what it makes up for: table, plot and `adapt.json`.
+
+    python experiments/adapt.py adapt --pretrained HuggingFaceTB/SmolLM2-135M --workdir runs/adapt
+
+Trains `configs/adapt.py` (or another config) as `train.py` does, and measures bits per byte by position for: the
+pretrained model with full attention; with its attention limited to the window; with the memory, untrained; trained.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from memgpt_jax.command_line import one_line_errors, parse
+from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config_memory import NoMemoryConfig
+from memgpt_jax.evaluate import evaluate
+from memgpt_jax.interop import load_tokenizer, starting_config, starting_params
+from memgpt_jax.plots import plot_curves
+from memgpt_jax.training import RunError, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Options of this script."""
+
+    workdir: Path
+    """Folder of the run, of `adapt.json` and of the plot."""
+
+
+def variants(config: ExperimentConfig) -> dict[str, ExperimentConfig]:
+    """What is measured before training, by name."""
+    plain = {"memory": NoMemoryConfig(), "memory_layers": None, "adapter_rank": None}
+    longest = config.evaluation.max_tokens
+    return {
+        "full attention": with_model(config, window_size=longest, **plain),
+        "window": with_model(config, **plain),
+        "window, memory untrained": config,
+    }
+
+
+def with_model(config: ExperimentConfig, **changes) -> ExperimentConfig:
+    """The experiment with another model."""
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
+
+
+def measured(config: ExperimentConfig, workdir: Path, tokenizer) -> dict[str, dict]:
+    """The evaluation of every variant; what is in `adapt.json` is not measured again."""
+    path = workdir / "adapt.json"
+    results = json.loads(path.read_text()) if path.is_file() else {}
+    for name, variant in variants(config).items():
+        if name not in results:
+            results[name] = evaluate(variant, starting_params(variant), tokenizer)
+            workdir.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(results, indent=2))
+            jax.clear_caches()
+    results["window, memory trained"] = train(config, workdir)["evaluation"]
+    path.write_text(json.dumps(results, indent=2))
+    return results
+
+
+def table_of(results: dict[str, dict]) -> Table:
+    """Bits per byte by position; lower is better."""
+    buckets = results["window"]["curve"]
+    table = Table("bits per byte", *(f"{bucket['start']:,}-{bucket['end']:,}" for bucket in buckets), "all")
+    for name, result in results.items():
+        cells = [f"{bucket['bits_per_byte']:.3f}" for bucket in result["curve"]]
+        table.add_row(name, *cells, f"[bold]{result['bits_per_byte']:.3f}[/bold]")
+    return table
+
+
+@one_line_errors((RunError, ValueError))
+def main() -> None:
+    config, arguments = parse(Arguments, __doc__)
+    if config.pretrained is None:
+        raise ValueError("--pretrained is missing: a folder, a .gguf file or a name on the Hub")
+    workdir, console = arguments.workdir, Console()
+    config = starting_config(config)
+    results = measured(config, workdir, load_tokenizer(config.data.tokenizer))
+    console.print(table_of(results))
+    full, window, trained = (
+        results[name]["bits_per_byte"] for name in ("full attention", "window", "window, memory trained")
+    )
+    console.print(f"the memory makes up for {(window - trained) / (window - full):.0%} of what the window loses")
+    plot_curves({name: [result["curve"]] for name, result in results.items()}, workdir / "adapt.png", config.pretrained)
+
+
+if __name__ == "__main__":
+    main()

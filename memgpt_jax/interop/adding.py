@@ -1,0 +1,117 @@
+"""A memory for a model that was trained without one."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from memgpt_jax import models
+from memgpt_jax.checks import check
+from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config_data import TextConfig
+from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig
+from memgpt_jax.config_model import Fusion, ModelConfig
+from memgpt_jax.interop.pretrained import describe
+
+OWN = (
+    "memory",
+    "memory_layers",
+    "fusion",
+    "fusion_bias",
+    "window_size",
+    "segment_length",
+    "adapter_rank",
+    "dropout",
+    "dtype",
+)
+"""What an experiment says of its model where the rest comes from a pretrained one."""
+NEW = ("memory_layer", "lora")
+"""Parts of a model that `add_memory` makes: what their paths hold one of."""
+
+
+def add_memory(
+    model: models.MemGPT,
+    memory: MemoryConfig | None = None,
+    *,
+    layers: Sequence[int] | None = None,
+    window_size: int | None = None,
+    segment_length: int | None = None,
+    fusion: Fusion = "gated_add",
+    fusion_bias: float | None = None,
+    adapter_rank: int | None = None,
+    seed: int = 0,
+) -> models.MemGPT:
+    """The model with a memory in some layers: until it is trained, it computes what it did.
+
+        f = h + (1 - lambda) W_o r,   W_o = 0 at first
+
+    The Reader's last projection starts at 0, so what it reads adds nothing, yet gradient reaches it, and through it,
+    once it has moved, all of the memory.
+
+    Arguments:
+        model: without memory, as from `from_pretrained`. It stays as it is.
+        memory: the mechanism and its settings; default: `KVMemoryConfig()`.
+        layers: which get one, counted from 0; default: all.
+        window_size: tokens that self-attention is limited to; default: those of the model.
+        segment_length: tokens after which a layer writes; default: the window.
+        fusion: how a read joins the stream; one that leaves the stream alone where the read is 0.
+        fusion_bias: initial bias of the fusion's gate; default: 0, half open.
+        adapter_rank: rank of low-rank adapters (LoRA) beside attention and feed-forward; default: none.
+        seed: of the new parameters.
+
+    Raises:
+        ValueError: the model has a memory or adapters, or a value does not fit it.
+    """
+    old = model.config
+    plain = isinstance(old.memory, NoMemoryConfig) and old.adapter_rank is None
+    check(plain, "the model has a memory or adapters already")
+    window = old.window_size if window_size is None else window_size
+    config = dataclasses.replace(
+        old,
+        memory=KVMemoryConfig() if memory is None else memory,
+        memory_layers=None if layers is None else tuple(layers),
+        window_size=window,
+        segment_length=window if segment_length is None else segment_length,
+        fusion=fusion,
+        fusion_bias=0.0 if fusion_bias is None else fusion_bias,
+        adapter_rank=adapter_rank,
+    )
+    return models.merge(config, with_base(config, models.split(model), jax.random.key(seed)))
+
+
+def with_base(config: ModelConfig, base: models.Params, key: jax.Array) -> models.Params:
+    """Parameters of a model with memory, those of a model without it in their places. What is new adds nothing yet."""
+    check(
+        config.fusion in ("gated_add", "add", "concat") or isinstance(config.memory, NoMemoryConfig),
+        f"fusion={config.fusion!r} changes the stream where nothing is read; valid: 'gated_add', 'add', 'concat'",
+    )
+
+    def place(path, new):
+        names = [str(part.key) for part in path]
+        if NEW[0] in names or NEW[1] in names:
+            return jnp.zeros_like(new) if names[-4:-1] == ["memory_layer", "memory", "output"] else new
+        found = base
+        for name in names:
+            check(name in found, f"the model without memory has no {'/'.join(names)}")
+            found = found[name]
+        check(found.shape == new.shape, f"{'/'.join(names)} is {found.shape}, must be {new.shape}")
+        return found
+
+    return jax.tree.map_with_path(place, models.init(config, key))
+
+
+def starting_config(config: ExperimentConfig) -> ExperimentConfig:
+    """The experiment with the architecture of `config.pretrained`; errors as in `from_pretrained` and `add_memory`."""
+    base, _ = describe(config.pretrained)
+    kept = {name: getattr(config.model, name) for name in OWN}
+    data = config.data
+    if isinstance(data, TextConfig) and data.tokenizer == "pretrained":
+        data = dataclasses.replace(data, tokenizer=config.pretrained)
+    return dataclasses.replace(config, data=data, model=dataclasses.replace(base, **kept).run_like(config.model))
+
+
+def starting_params(config: ExperimentConfig) -> models.Params:
+    """Parameters of `starting_config(config)`: those of `config.pretrained`, and new ones that add nothing yet."""
+    _, params = describe(config.pretrained)
+    return with_base(config.model, params(), jax.random.key(config.seed))

@@ -1,0 +1,10 @@
+"""Families of pretrained models, one file each. A new one is a file and a line here."""
+
+from memgpt_jax.interop.families.base import Family, Weight
+from memgpt_jax.interop.families.bert import BERT
+from memgpt_jax.interop.families.gpt2 import GPT2
+from memgpt_jax.interop.families.llama import LLAMA
+
+FAMILIES: tuple[Family, ...] = (BERT, GPT2, LLAMA)
+
+__all__ = ["FAMILIES", "Family", "Weight"]

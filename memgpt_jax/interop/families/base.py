@@ -1,0 +1,72 @@
+"""What a family of pretrained models is: a table of names and shapes, and a translation of its config."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from memgpt_jax.config import ModelConfig
+
+
+class Weight(NamedTuple):
+    """One array of ours, and the tensors of theirs that it is made of."""
+
+    ours: str
+    """Path in the tree of parameters, such as "blocks/0/attention/query_key_value/kernel"."""
+    theirs: tuple[str, ...]
+    """Names; several are joined along the last axis, each transposed first where they are `transposed`."""
+    transposed: bool = False
+    """Theirs are [out, in], ours [in, out]."""
+    widths: tuple[int, ...] = ()
+    """Last axis of each part, once transposed; may be left out where there is one."""
+
+
+class Family(NamedTuple):
+    """One kind of model in the layout of the transformers library."""
+
+    architectures: dict[str, str]
+    """`model_type` of config.json: the class of transformers that holds the whole model."""
+    config: Callable[[dict[str, Any]], ModelConfig]
+    """Our config for the values of a config.json. Raises `ValueError` where it asks for what we do not have."""
+    values: Callable[[ModelConfig], dict[str, Any]]
+    """The values of a config.json, `model_type` among them, for a config that the family may be able to express."""
+    weights: Callable[[ModelConfig], list[Weight]]
+    """Where each array is."""
+    kind: type[ModelConfig] = ModelConfig
+    """Which of our configs expresses it."""
+    prefixes: tuple[str, ...] = ()
+    """What may stand in front of names, or may not: models of one family differ in it."""
+    ignored: str = r"(?!)"
+    """Pattern of tensors that hold nothing learned, or a copy of another one."""
+
+
+def linear(ours: str, *theirs: str, widths: Sequence[int] = (), bias: bool = False) -> list[Weight]:
+    """A matmul of ours made of torch's linear layers, side by side."""
+    weights = tuple(f"{name}.weight" for name in theirs)
+    found = [Weight(f"{ours}/kernel", weights, transposed=True, widths=tuple(widths))]
+    if bias:
+        found.append(Weight(f"{ours}/bias", tuple(f"{name}.bias" for name in theirs), widths=tuple(widths)))
+    return found
+
+
+def layer_norm(ours: str, theirs: str) -> list[Weight]:
+    """Scale and bias of a normalisation."""
+    return [Weight(f"{ours}/scale", (f"{theirs}.weight",)), Weight(f"{ours}/bias", (f"{theirs}.bias",))]
+
+
+def required(values: dict[str, Any], **expected) -> None:
+    """Raise `ValueError` where a setting that we do not have is turned on. A missing one has the expected value."""
+    for name, value in expected.items():
+        if values.get(name, value) != value:
+            raise ValueError(f"config.json: {name}={values[name]!r} is not supported; valid: {value!r}")
+
+
+def one_of(values: dict[str, Any], name: str, choices: dict[str, str], default: str) -> str:
+    """Our word for one of their settings."""
+    value = values.get(name, default)
+    if value not in choices:
+        raise ValueError(f"config.json: {name}={value!r} is not supported; valid: {', '.join(choices)}")
+    return choices[value]
+
+
+def word_of(choices: dict[str, str], ours: str) -> str:
+    """Their word for one of our settings; ours where they have none, which no model reads back."""
+    return next((theirs for theirs, word in choices.items() if word == ours), ours)

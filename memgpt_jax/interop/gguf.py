@@ -1,0 +1,121 @@
+"""GGUF files as a source of weights: dequantised, and renamed to the layout of the transformers library."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+NAMES = {
+    r"token_embd": "model.embed_tokens",
+    r"output_norm": "model.norm",
+    r"output": "lm_head",
+    r"blk\.(\d+)\.attn_norm": r"model.layers.\1.input_layernorm",
+    r"blk\.(\d+)\.ffn_norm": r"model.layers.\1.post_attention_layernorm",
+    r"blk\.(\d+)\.attn_([qkv])": r"model.layers.\1.self_attn.\2_proj",
+    r"blk\.(\d+)\.attn_output": r"model.layers.\1.self_attn.o_proj",
+    r"blk\.(\d+)\.ffn_(gate|up|down)": r"model.layers.\1.mlp.\2_proj",
+}
+ARCHITECTURES = ("llama", "qwen2")  # Mistral and SmolLM are `llama` in such files
+
+
+def read_gguf(path: Path) -> tuple[dict[str, Any], Callable[[], dict[str, np.ndarray]]]:
+    """Values as those of a config.json, and what reads the tensors, by the names that transformers has, float32.
+
+    Raises:
+        ValueError: the file is damaged, or its architecture, a tensor's kind or its rotary factors are not known here.
+    """
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(path)
+    except (ValueError, KeyError, IndexError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as GGUF: {error}") from None
+    fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
+    kind = fields.get("general.architecture")
+    if kind not in ARCHITECTURES:
+        raise ValueError(f"{path}: architecture {kind!r} is not supported; valid: {', '.join(ARCHITECTURES)}")
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    values = _values(kind, fields, tensors["token_embd.weight"])
+    values["tie_word_embeddings"] = "output.weight" not in tensors
+    if "rope_freqs.weight" in tensors:
+        values["rope_scaling"] = _llama3(_dequantized(path, tensors.pop("rope_freqs.weight")), values)
+    heads = {"q": values["num_attention_heads"], "k": values["num_key_value_heads"]}
+
+    def read() -> dict[str, np.ndarray]:
+        found = {}
+        for tensor in tensors.values():
+            name, array = _name(tensor.name), _dequantized(path, tensor)
+            match = re.search(r"self_attn\.([qk])_proj", name)
+            found[name] = _halves(array, heads[match[1]]) if kind == "llama" and match else array
+        return found
+
+    return values, read
+
+
+def _dequantized(path: Path, tensor) -> np.ndarray:
+    from gguf.quants import dequantize
+
+    try:
+        return np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
+    except NotImplementedError as error:
+        raise ValueError(f"{path}: {tensor.name} cannot be dequantised: {error}") from None
+
+
+def _values(kind: str, fields: dict[str, Any], embedding) -> dict[str, Any]:
+    get = lambda name, *default: fields.get(f"{kind}.{name}", *default)  # noqa: E731
+    heads, width = get("attention.head_count"), get("embedding_length")
+    values = {
+        "model_type": kind,
+        "vocab_size": int(embedding.shape[1]),
+        "hidden_size": width,
+        "num_hidden_layers": get("block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": get("attention.head_count_kv", heads),
+        "head_dim": get("attention.key_length", width // heads),
+        "intermediate_size": get("feed_forward_length"),
+        "max_position_embeddings": get("context_length"),
+        "rms_norm_eps": get("attention.layer_norm_rms_epsilon"),
+        "rope_theta": get("rope.freq_base", 10000.0),
+    }
+    scaling = get("rope.scaling.type", "none")
+    if scaling != "none":
+        values["rope_scaling"] = {
+            "rope_type": scaling,
+            "factor": get("rope.scaling.factor"),
+            "original_max_position_embeddings": get("rope.scaling.original_context_length"),
+        }
+    return values
+
+
+def _name(name: str) -> str:
+    base, _, ending = name.rpartition(".")
+    for pattern, theirs in NAMES.items():
+        if match := re.fullmatch(pattern, base):
+            return f"{match.expand(theirs)}.{ending}"
+    return name  # reported as left over
+
+
+def _halves(array: np.ndarray, heads: int) -> np.ndarray:
+    """Rotary channel pairs (2i, 2i + 1) of these files as (i, i + K/2)."""
+    pairs = array.reshape(heads, -1, 2, *array.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(array.shape)
+
+
+def _llama3(factors: np.ndarray, values: dict[str, Any]) -> dict[str, Any]:
+    """The scaling of Llama 3.1 that these rotary factors come from; `ValueError` if they do not."""
+    from memgpt_jax.config_model import RotaryScalingConfig
+    from memgpt_jax.ops.positions import stretched
+
+    config = RotaryScalingConfig(kind="llama3", factor=float(factors.max()), original_positions=8192)
+    turns = values["rope_theta"] ** (-np.arange(len(factors)) / len(factors)) / (2 * np.pi)
+    if not np.allclose(turns / stretched(turns, values["rope_theta"], config), factors, rtol=1e-4):
+        raise ValueError("rope_freqs.weight holds other factors than those of Llama 3.1, which is not supported")
+    return {
+        "rope_type": "llama3",
+        "factor": config.factor,
+        "low_freq_factor": config.slow_turns,
+        "high_freq_factor": config.fast_turns,
+        "original_max_position_embeddings": config.original_positions,
+    }

@@ -1,0 +1,115 @@
+"""The block that all models are stacks of: attention, memory, feed-forward."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from memgpt_jax.config import ModelConfig
+from memgpt_jax.config_memory import NoMemoryConfig
+from memgpt_jax.memory.stream import Promise, StreamState
+from memgpt_jax.models.layers import FeedForward, FullAttention, SelfAttention, WindowCache, dropout, norm
+from memgpt_jax.models.memory_layer import make_memory_layer
+from memgpt_jax.shapes import Array, Flags, Float32, Stream
+
+
+class LayerState(NamedTuple):
+    """What one block carries from call to call."""
+
+    window: WindowCache | tuple[()]
+    memory: StreamState | tuple[()]
+
+
+class Block(nnx.Module):
+    """One block; normalised in front of its parts, or behind them (`ModelConfig.norm_position`).
+
+    pre:   h = x + Attention(norm(x));   f, memory' = MemoryLayer(h, memory);   y = f + FeedForward(norm(f))
+    post:  h = norm(x + Attention(x));   f, memory' = MemoryLayer(h, memory);   y = norm(f + FeedForward(f))
+    """
+
+    def __init__(self, config: ModelConfig, layer: int, rngs: nnx.Rngs):
+        self.config = config
+        self.attention_norm = norm(config, config.d_model, rngs)
+        self.attention = (SelfAttention if config.causal else FullAttention)(config, rngs)
+        self.memory_layer = make_memory_layer(
+            config.memory if config.layer_has_memory(layer) else NoMemoryConfig(),
+            d_model=config.d_model,
+            segment_length=config.segment_length,
+            num_heads=config.num_heads,
+            fusion=config.fusion,
+            fusion_bias=config.fusion_bias,
+            norm=config.norm,
+            norm_epsilon=config.norm_epsilon,
+            dropout=config.dropout,
+            dtype=config.dtype,
+            rngs=rngs,
+        )
+        self.feed_forward_norm = norm(config, config.d_model, rngs)
+        self.feed_forward = FeedForward(config, rngs)
+
+    def init_state(self, batch_size: int) -> LayerState:
+        """An empty window and an empty memory."""
+        return LayerState(self.attention.init_state(batch_size), self.memory_layer.init_state(batch_size))
+
+    def __call__(
+        self, x: Stream, state: LayerState, positions, reset: Flags, valid: Flags, promise: Promise, dropout_key
+    ) -> tuple[Stream, LayerState, Float32[Array, "B L"]]:
+        """The stream, the state, and the mean fusion gate of each token."""
+        rate = self.config.dropout
+        keys = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
+        pre = self.config.norm_position == "pre"
+        before = self.attention_norm(x) if pre else x
+        attended, window = self.attention(before, state.window, positions, reset, valid)
+        h = x + dropout(attended, rate, keys[0])
+        h = h if pre else self.attention_norm(h)
+        f, memory, gate = self.memory_layer.with_gate(h, state.memory, reset, valid, promise, keys[1])
+        y = f + dropout(self.feed_forward(self.feed_forward_norm(f) if pre else f), rate, keys[2])
+        return y if pre else self.feed_forward_norm(y), LayerState(window, memory), gate
+
+
+CALLS = {
+    "none": Block.__call__,
+    "block": nnx.remat(Block.__call__, static_argnums=(6,)),
+    "dots": nnx.remat(
+        Block.__call__, static_argnums=(6,), policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    ),
+}
+"""How a block is called, by `ModelConfig.remat`."""
+
+
+def run_blocks(blocks, x: Stream, states, arguments: tuple, dropout_key, scanned: bool = False):
+    """The blocks one after the other: the stream, and each one's state and gates.
+
+    arguments: of `Block.__call__`, after its state. scanned: as one loop (`ModelConfig.scan_layers`).
+    """
+    run = _scanned if scanned else _unrolled
+    return run(blocks, x, states, arguments, dropout_key)
+
+
+def _unrolled(blocks, x, states, arguments, dropout_key):
+    layers, gates = [], []
+    for index, (block, state) in enumerate(zip(blocks, states, strict=True)):
+        key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
+        x, state, gate = CALLS[block.config.remat](block, x, state, *arguments, key)
+        layers.append(state)
+        gates.append(gate)
+    return x, tuple(layers), tuple(gates)
+
+
+def _scanned(blocks, x, states, arguments, dropout_key):
+    """`_unrolled` as one loop. Parameters and states are stacked here, so that outside of it their layout is one."""
+    number, (structure, _) = len(blocks), nnx.split(blocks[0])
+
+    def turn(x, inputs):
+        index, params, state = inputs
+        key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
+        block = nnx.merge(structure, params)
+        x, state, gate = CALLS[block.config.remat](block, x, state, *arguments, key)
+        return x, (state, gate)
+
+    params = [nnx.split(block)[1] for block in blocks]
+    stack = lambda *leaves: jnp.stack(leaves)  # noqa: E731
+    inputs = jnp.arange(number), jax.tree.map(stack, *params), jax.tree.map(stack, *states)
+    x, (layers, gates) = jax.lax.scan(turn, x, inputs)
+    return x, tuple(jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(number)), tuple(gates)

@@ -1,0 +1,146 @@
+"""A bidirectional encoder whose layers own a memory."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from memgpt_jax.config_model import EncoderConfig
+from memgpt_jax.models.blocks import Block, LayerState, run_blocks
+from memgpt_jax.models.layers import ACTIVATIONS, dropout, filled_flags, linear, norm
+from memgpt_jax.ops import Scores, cross_entropy, document_positions, flat_dot_general, sinusoidal
+from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Stream, Tokens
+
+
+class EncoderState(NamedTuple):
+    """The memories of all layers; every array has the batch axis first."""
+
+    layers: tuple[LayerState, ...]
+
+
+class Encoder(nnx.Module):
+    """An encoder that reads a document call by call, and remembers the calls before.
+
+    Within a call every token attends to all others of its document; what lies before the call is in the memory alone,
+    which is read and written segment by segment as in `MemGPT`. Positions count from the start of the call.
+
+        state = encoder.init_state(batch_size)
+        hidden, state = encoder.hidden(tokens, state)
+    """
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        width = config.d_model
+        normal = jax.nn.initializers.normal(width**-0.5)
+        self.embedding = nnx.Param(normal(rngs.params(), (config.vocab_size, width)))
+        if config.position == "learned":
+            places = config.num_positions + (config.position_offset or 0)
+            self.position_embedding = nnx.Param(normal(rngs.params(), (places, width)))
+        if config.token_types is not None:
+            self.type_embedding = nnx.Param(normal(rngs.params(), (config.token_types, width)))
+        if config.embedding_norm:
+            self.embedding_norm = norm(config, width, rngs)
+        self.blocks = nnx.List([Block(config, layer, rngs) for layer in range(config.num_layers)])
+        if config.norm_position == "pre":
+            self.final_norm = norm(config, width, rngs)
+        if "masked" in config.heads:
+            self.masked_head = MaskedHead(config, rngs)
+        if "pooler" in config.heads:
+            self.pooler = linear(config, width, width, rngs, use_bias=True)
+        if "next_sentence" in config.heads:
+            self.next_sentence = linear(config, width, 2, rngs, use_bias=True)
+
+    def init_state(self, batch_size: int) -> EncoderState:
+        """Empty memories. They hold no parameters."""
+        return EncoderState(tuple(block.init_state(batch_size) for block in self.blocks))
+
+    def hidden(
+        self,
+        tokens: Tokens,
+        state: EncoderState,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        *,
+        token_types: Int32[Array, "B L"] | None = None,
+        dropout_key: Array | None = None,
+    ) -> tuple[Stream, EncoderState]:
+        """The last hidden states [B, L, D], and the state after the call.
+
+        reset: a new document begins with this token. valid: False marks trailing padding, which nothing attends to.
+        token_types: the kind of each token; default: 0.
+
+        Raises `ValueError` if the call is longer than the table of learned positions.
+        """
+        config = self.config
+        if config.position == "learned" and tokens.shape[1] > config.num_positions:
+            raise ValueError(
+                f"a call may have up to num_positions={config.num_positions} tokens, got {tokens.shape[1]}"
+            )
+        reset, valid = filled_flags(tokens.shape, reset, valid)
+        positions = document_positions(jnp.zeros(tokens.shape[0], jnp.int32), reset)
+        x = self._embed(tokens, positions, token_types)
+        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        x = dropout(x, config.dropout, keys[0])
+        arguments = positions, reset, valid, None
+        x, layers, _ = run_blocks(self.blocks, x, state.layers, arguments, keys[1], scanned=config.scan_layers)
+        return self.final_norm(x) if config.norm_position == "pre" else x, EncoderState(layers)
+
+    def _embed(self, tokens, positions, token_types) -> Stream:
+        config, scale = self.config, jnp.float32(self.config.stream_scale)
+        x = self.embedding[...][tokens] * scale
+        if config.position == "learned":
+            x = x + self.position_embedding[...][positions + (config.position_offset or 0)] * scale
+        elif config.position == "sinusoidal":
+            x = x + sinusoidal(positions, config.d_model, config.rotary_base)
+        if config.token_types is not None:
+            types = jnp.zeros_like(tokens) if token_types is None else token_types
+            x = x + self.type_embedding[...][types] * scale
+        return self.embedding_norm(x) if config.embedding_norm else x.astype(config.dtype)
+
+    def __call__(self, tokens: Tokens, state: EncoderState, reset=None, valid=None, **options):
+        """Logits [B, L, V] of what each token is, by the `masked` head, and the state after the call."""
+        x, state = self.hidden(tokens, state, reset, valid, **options)
+        features, embedding, bias = self._masked_output(x)
+        logits = flat_dot_general(features, embedding.T, (((2,), (0,)), ((), ())))
+        return logits.astype(jnp.float32) + bias[None, None], state
+
+    def score(
+        self, tokens: Tokens, targets: Tokens, state: EncoderState, reset=None, valid=None, **options
+    ) -> tuple[Scores, EncoderState]:
+        """Loss in nats and correctness of what each token is said to be, without all logits in memory."""
+        x, state = self.hidden(tokens, state, reset, valid, **options)
+        features, embedding, bias = self._masked_output(x)
+        return cross_entropy(features, embedding, targets, bias=bias), state
+
+    def _masked_output(self, x: Stream) -> tuple[Stream, Float[Array, "V D"], Float32[Array, "V"]]:
+        if "masked" not in self.config.heads:
+            raise ValueError(f"the model has no head 'masked', but {', '.join(self.config.heads) or 'none'}")
+        return self.masked_head(x), self.embedding[...].astype(self.config.dtype), self.masked_head.bias[...]
+
+    def pooled(self, x: Stream) -> Float[Array, "B D"]:
+        """tanh(W h + b) of the first token's hidden state."""
+        return jnp.tanh(self.pooler(x[:, 0]))
+
+    def next_sentence_logits(self, x: Stream) -> Float32[Array, "B 2"]:
+        """Of hidden states: whether the second sentence follows the first (0), or comes from elsewhere (1)."""
+        return self.next_sentence(self.pooled(x)).astype(jnp.float32)
+
+    def save_pretrained(self, folder, **options) -> None:
+        """`memgpt_jax.interop.save_pretrained` of this model."""
+        from memgpt_jax.interop import save_pretrained  # against the order of the layers, for the user's convenience
+
+        save_pretrained(self, folder, **options)
+
+
+class MaskedHead(nnx.Module):
+    """E norm(a(W h + b)) + c, with the token embedding E."""
+
+    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
+        self.config = config
+        self.transform = linear(config, config.d_model, config.d_model, rngs, use_bias=True)
+        self.norm = norm(config, config.d_model, rngs)
+        self.bias = nnx.Param(jnp.zeros(config.vocab_size, jnp.float32))
+
+    def __call__(self, x: Stream) -> Stream:
+        return self.norm(ACTIVATIONS[self.config.activation](self.transform(x)))

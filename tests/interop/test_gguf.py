@@ -1,0 +1,158 @@
+"""GGUF files give the model whose weights they were made of."""
+
+import json
+
+import foreign
+import jax
+import numpy as np
+import pytest
+
+import memgpt_jax as mg
+from memgpt_jax import models
+from memgpt_jax.data import load_saved_tokenizer
+
+gguf = pytest.importorskip("gguf")
+NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+BYTES = sorted(set(range(33, 127)) | set(range(161, 173)) | set(range(174, 256)))
+ALPHABET = [chr(byte) for byte in BYTES] + [chr(256 + i) for i in range(256 - len(BYTES))]
+
+
+def interleaved(array, heads):
+    """Rotary pairs (i, i + K/2) as (2i, 2i + 1), which is how these files have them."""
+    return array.reshape(heads, 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
+
+
+def write(path, case, kind="llama", extra=None, quantised=False):
+    """A foreign model as a GGUF file."""
+    values = foreign.CASES[case]
+    writer = gguf.GGUFWriter(path, kind)
+    writer.add_context_length(values["max_position_embeddings"])
+    writer.add_embedding_length(values["hidden_size"])
+    writer.add_block_count(values["num_hidden_layers"])
+    writer.add_feed_forward_length(values["intermediate_size"])
+    writer.add_head_count(values["num_attention_heads"])
+    writer.add_head_count_kv(values["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(values["rms_norm_eps"])
+    writer.add_rope_freq_base(values.get("rope_theta", 10000.0))
+    if "head_dim" in values:
+        writer.add_key_length(values["head_dim"])
+    for name, shape in json.loads(foreign.STORED.read_text())[case]["shapes"].items():
+        array, (base, _, ending) = foreign.tensor(name, shape), name.rpartition(".")
+        for heads, part in (("num_attention_heads", "q_proj"), ("num_key_value_heads", "k_proj")):
+            if part in base and kind == "llama":
+                array = interleaved(array, values[heads])
+        if base.startswith("model.layers"):
+            _, _, number, rest = base.split(".", 3)
+            base = f"blk.{number}.{NAMES[rest]}"
+        else:
+            base = NAMES[base]
+        if quantised and array.ndim == 2 and array.shape[1] % 32 == 0:
+            kind_of_numbers = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(
+                f"{base}.{ending}", gguf.quants.quantize(array, kind_of_numbers), raw_dtype=kind_of_numbers
+            )
+        else:
+            writer.add_tensor(f"{base}.{ending}", array)
+    if extra is not None:
+        extra(writer)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("case, kind", [("llama", "llama"), ("llama_tied", "llama"), ("qwen2", "qwen2")])
+def test_weights_are_those_of_the_folder(case, kind, tmp_path):
+    expected = mg.from_pretrained(foreign.write(case, tmp_path / "folder"))
+    got = mg.from_pretrained(write(tmp_path / "model.gguf", case, kind))
+    jax.tree.map(np.testing.assert_array_equal, models.split(got), models.split(expected))
+    for name in ("num_kv_heads", "head_dim", "window_size", "tie_embeddings", "attention_bias", "activation"):
+        assert getattr(got.config, name) == getattr(expected.config, name)
+    assert got.config.rotary_base == pytest.approx(expected.config.rotary_base)
+    assert got.config.norm_epsilon == pytest.approx(expected.config.norm_epsilon)
+
+
+def test_the_factors_of_llama_3_are_recognised(tmp_path):
+    factors = np.array([1.0, 1.0, 4.5, 32.0], np.float32)
+
+    def wrong(writer):
+        writer.add_tensor("rope_freqs.weight", factors)
+
+    with pytest.raises(ValueError, match=r"rope_freqs.weight holds other factors than those of Llama 3.1"):
+        mg.from_pretrained(write(tmp_path / "wrong.gguf", "llama_tied", extra=wrong))
+
+
+def test_an_unknown_architecture_is_named(tmp_path):
+    with pytest.raises(ValueError, match="architecture 'falcon' is not supported; valid: llama, qwen2"):
+        mg.from_pretrained(write(tmp_path / "model.gguf", "llama", "falcon"))
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"something else, long enough to hold a header" * 9)
+    with pytest.raises(ValueError, match=r"model.gguf cannot be read as GGUF"):
+        mg.from_pretrained(tmp_path / "model.gguf")
+
+
+def byte_level(writer):
+    """A byte-level BPE with two merges and two control tokens."""
+    tokens = [*ALPHABET, "th", "the", "<|endoftext|>", "<|im_start|>"]
+    kinds = [gguf.TokenType.NORMAL] * (len(tokens) - 2) + [gguf.TokenType.CONTROL] * 2
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds)
+    writer.add_token_merges(["t h", "th e"])
+    writer.add_bos_token_id(len(tokens) - 2)
+
+
+@pytest.mark.parametrize("text", ["the theme 123", "na\u00efve \N{GRINNING FACE}\n\n\t", "<|im_start|>", ""])
+def test_a_byte_level_tokenizer(text, tmp_path):
+    tokenizer = mg.load_tokenizer(write(tmp_path / "model.gguf", "llama", extra=byte_level))
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert sum(tokenizer.token_bytes[ids]) == len(text.encode())
+    assert tokenizer.document_id == 258 and tokenizer.vocab_size == 260
+    assert not {258, 259} & set(ids)
+    assert tokenizer.decode([258, *ids, 259]) == text
+    if text.startswith("the"):
+        assert ids[0] == 257
+    tokenizer.save(tmp_path / "saved")
+    again = load_saved_tokenizer(tmp_path / "saved")
+    assert again.encode(text) == ids and again.fingerprint == tokenizer.fingerprint
+
+
+def sentence_pieces(writer):
+    """A sentencepiece BPE with byte fallback."""
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    kinds = [2, 3, 3, *[6] * 256]
+    words = {"\u2581": -6.0, "t": -5.0, "h": -5.1, "e": -5.2, "th": -1.0, "the": -2.0, "\u2581the": -3.0}
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([*pieces, *words])
+    writer.add_token_scores([0.0] * len(pieces) + list(words.values()))
+    writer.add_token_types([*kinds, *[1] * len(words)])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.add_add_space_prefix(False)
+
+
+@pytest.mark.parametrize("text", ["the the", "h\u00e9\n", "  the"])
+def test_a_sentencepiece_tokenizer(text, tmp_path):
+    tokenizer = mg.load_tokenizer(write(tmp_path / "model.gguf", "llama", extra=sentence_pieces))
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text and tokenizer.document_id == 1
+    assert sum(tokenizer.token_bytes[ids]) == len(text.encode())

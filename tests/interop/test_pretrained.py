@@ -1,0 +1,188 @@
+"""Pretrained models compute what the transformers library computes, and go back to it unchanged."""
+
+import json
+
+import foreign
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import memgpt_jax as mg
+from memgpt_jax import models
+
+CASES = list(foreign.CASES)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pretrained")
+    return {case: foreign.write(case, root / case) for case in CASES}
+
+
+def outputs_of(model, case):
+    """What our model computes, by the names that transformers has for it."""
+    numbers = foreign.tokens_of(case)
+    tokens = jnp.asarray(numbers, jnp.int32)
+
+    def causal(params):
+        return {"logits": models.apply(model.config, params, tokens, model.init_state(2))[0]}
+
+    def encoded(params):
+        merged, types = models.merge(model.config, params), foreign.types_of(case, numbers).astype(np.int32)
+        options = {"valid": jnp.asarray(foreign.valid_of(numbers)), "token_types": jnp.asarray(types)}
+        hidden, _ = merged.hidden(tokens, model.init_state(2), **options)
+        heads = model.config.heads
+        found = {} if "masked" in heads else {"last_hidden_state": hidden}
+        if "masked" in heads:
+            logits, _ = merged(tokens, model.init_state(2), **options)
+            found["prediction_logits" if "next_sentence" in heads else "logits"] = logits
+        if "next_sentence" in heads:
+            found["seq_relationship_logits"] = merged.next_sentence_logits(hidden)
+        elif "pooler" in heads:
+            found["pooler_output"] = merged.pooled(hidden)
+        return found
+
+    return jax.jit(encoded if case in foreign.ENCODERS else causal)(models.split(model))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_outputs_are_those_of_the_library(case, folders):
+    got, expected = outputs_of(mg.from_pretrained(folders[case]), case), foreign.expected(case)
+    assert got.keys() == expected.keys()
+    exists = foreign.valid_of(foreign.tokens_of(case)) if case in foreign.ENCODERS else np.ones((2, 19), bool)
+    for name, values in expected.items():
+        assert np.abs(values).max() > 0.5
+        at = exists if values.ndim == 3 else slice(None)  # what is computed for padding is nobody's
+        np.testing.assert_allclose(np.asarray(got[name])[at], values[at], atol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_stored_is_what_the_library_computes(case):
+    pytest.importorskip("transformers", reason="transformers and torch are not installed")
+    outputs, _ = foreign.library_outputs(case)
+    for name, values in foreign.expected(case).items():
+        np.testing.assert_allclose(outputs[name], values, atol=2e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_saved_model_has_the_same_tensors_and_config(case, folders, tmp_path):
+    model = mg.from_pretrained(folders[case])
+    model.save_pretrained(tmp_path, shard_bytes=4000)
+    assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 1
+    again = mg.from_pretrained(tmp_path)
+    assert again.config == model.config
+    jax.tree.map(np.testing.assert_array_equal, models.split(again), models.split(model))
+    model.save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.glob("*.safetensors*")] == ["model.safetensors"]
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == foreign.CASES[case]["model_type"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_library_reads_what_was_saved(case, folders, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers and torch are not installed")
+    mg.from_pretrained(folders[case]).save_pretrained(tmp_path)
+    kind = getattr(transformers, json.loads((tmp_path / "config.json").read_text())["architectures"][0])
+    theirs, notes = kind.from_pretrained(tmp_path, attn_implementation="eager", output_loading_info=True)
+    assert not any(notes[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    for name, values in foreign.library_outputs(case, theirs.eval())[0].items():
+        np.testing.assert_allclose(values, foreign.expected(case)[name], atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["gpt2", "llama", "mistral"])
+def test_greedy_text_and_beams_are_those_of_the_library(case, folders):
+    pytest.importorskip("transformers", reason="transformers and torch are not installed")
+    import torch
+
+    theirs = foreign.library_model(case)
+    prompt = foreign.tokens_of(case, 7)
+    options = {"max_new_tokens": 64, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    model = mg.from_pretrained(folders[case])
+    for num_beams in (1, 3):
+        with torch.no_grad():
+            expected = theirs.generate(torch.from_numpy(prompt), num_beams=num_beams, **options).numpy()
+        got = mg.generate(model, prompt, max_new_tokens=64, num_beams=num_beams)
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_ours_go_the_same_way(tmp_path):
+    """A model that no family expresses, and one with a memory, are written and read too."""
+    config = mg.ModelConfig(
+        vocab_size=19, d_model=8, num_heads=2, num_layers=2, memory=mg.KVMemoryConfig(memory_size=4, head_dim=4)
+    )
+    model = mg.merge(config, mg.init(config, jax.random.key(0)))
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "memgpt"
+    again = mg.from_pretrained(tmp_path)
+    assert again.config == config
+    jax.tree.map(np.testing.assert_array_equal, models.split(again), models.split(model))
+
+
+def test_changes_leave_the_weights_alone(folders):
+    model = mg.from_pretrained(folders["llama"], window_size=5, dtype="bfloat16")
+    assert (model.config.window_size, model.config.dtype) == (5, "bfloat16")
+    with pytest.raises(ValueError, match="memory: this would change the parameters"):
+        mg.from_pretrained(folders["llama"], memory=mg.KVMemoryConfig())
+
+
+def damaged(folder, tmp_path, change=None, **values):
+    """A copy of a model with other tensors or other values of its config."""
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    (change or (lambda tensors: None))(tensors)
+    save_file(tensors, tmp_path / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text()) | values
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def test_tensors_that_do_not_fit_are_listed(folders, tmp_path):
+    def change(tensors):
+        del tensors["model.norm.weight"]
+        tensors["model.embed_tokens.weight"] = np.zeros((37, 23), np.float32)
+        tensors["model.layers.7.new.weight"] = np.zeros(3, np.float32)
+
+    with pytest.raises(ValueError) as error:
+        mg.from_pretrained(damaged(folders["llama"], tmp_path, change))
+    message = str(error.value)
+    assert "missing: model.norm.weight [24]" in message
+    assert "wrong shape: model.embed_tokens.weight is [37, 23], must be [37, 24]" in message
+    assert "left over: model.layers.7.new.weight [3]" in message
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (
+            {"model_type": "mamba"},
+            "model_type='mamba' is not supported; valid: bert, roberta, gpt2, llama, mistral, qwen2",
+        ),
+        ({"hidden_act": "relu"}, "hidden_act='relu' is not supported; valid: 'silu'"),
+        ({"rope_scaling": {"rope_type": "dynamic"}}, "rope_type='dynamic' is not supported"),
+    ],
+)
+def test_what_is_not_supported_is_named(values, message, folders, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        mg.from_pretrained(damaged(folders["llama"], tmp_path, **values))
+
+
+def test_only_weights_that_run_no_code_are_read(folders, tmp_path):
+    (tmp_path / "config.json").write_text((folders["llama"] / "config.json").read_text())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"pytorch_model.bin can run code when opened, and is not read"):
+        mg.from_pretrained(tmp_path)
+
+
+def test_a_cut_file_is_refused(folders, tmp_path):
+    damaged(folders["llama"], tmp_path)
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[:-100])
+    with pytest.raises(ValueError, match=r"model.safetensors cannot be read"):
+        mg.from_pretrained(tmp_path)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    for source in (tmp_path / "absent", "absent"):
+        with pytest.raises(ValueError, match="there is no folder"):
+            mg.from_pretrained(source)
