@@ -18,6 +18,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -99,8 +100,10 @@ def is_larger(label: dict, other: dict) -> bool:
     return bool(sized) and rest(label) == rest(other) and int(label[size]) > int(other[size])
 
 
-def measure(makers: list[tuple[dict, Callable[[], Candidate]]], probe: Candidate, rounds: int) -> list[dict]:
-    """A row for each candidate; the first is the reference."""
+def measure(
+    makers: list[tuple[dict, Callable[[], Candidate]]], probe: Candidate, rounds: int, keep: Callable[[list], None]
+) -> list[dict]:
+    """A row for each candidate, kept at once; the first is the reference."""
     rows, slow, reference = [], [], None
     for label, make in track(makers, description="candidates"):
         if any(is_larger(label, other) for other in slow):
@@ -112,6 +115,7 @@ def measure(makers: list[tuple[dict, Callable[[], Candidate]]], probe: Candidate
             times = benchmark.take_turns({"probe": probe, "candidate": candidate} | others, rounds)
         except (jax.errors.JaxRuntimeError, ValueError) as error:  # as where it does not fit: others still may
             rows.append(label | {"failed": str(error).splitlines()[0]})
+            keep(rows)
             continue
         seconds = times["candidate"].whole, times.get("reference", times["candidate"]).whole
         relative = (candidate.tokens / seconds[0]) / (reference.tokens / seconds[1])
@@ -119,6 +123,7 @@ def measure(makers: list[tuple[dict, Callable[[], Candidate]]], probe: Candidate
         if candidate.flops:
             row["by multiply-adds"] = reference.flops / reference.tokens / (candidate.flops / candidate.tokens)
         rows.append(label | row | benchmark.measured_row(candidate, times["candidate"], probe, times["probe"]))
+        keep(rows)
         slow += [label] * (relative < TOO_SLOW)
         del candidate
         jax.clear_caches()
@@ -184,10 +189,10 @@ def main() -> None:
     if arguments.peers:
         makers += peers_of(what, arguments, configs[0])
     probe = benchmark.matmul_probe(config.model.dtype) if what == "train" else benchmark.copy_probe()
-    rows = measure(makers, probe, arguments.rounds)
-    print(benchmark.table(rows))
     words = {"train": "Training steps of random tokens.", "decode": "Greedy decoding, one token after the other."}
-    benchmark.add_section(arguments.output, command(), words[what], rows)
+    keep = partial(benchmark.add_section, arguments.output, command(), words[what])
+    rows = measure(makers, probe, arguments.rounds, keep)
+    print(benchmark.table(rows))
     swept += ["context", "rows"] if what == "decode" else []
     if swept:
         draw(rows, swept, arguments.output / f"{what}.png")

@@ -44,9 +44,11 @@ def unit_features(x: Float[Array, "... F"], kind: str, size: int) -> Float32[Arr
         x = jax.nn.elu(x) + 1
     elif kind == "dpfp":
         rectified = jax.nn.relu(jnp.concatenate([x, -x], axis=-1))
-        shifts = range(1, 1 - (-size // rectified.shape[-1]))
-        products = [rectified * jnp.roll(rectified, shift, axis=-1) for shift in shifts]
-        x = jnp.concatenate(products or [rectified], axis=-1)[..., :size]
+        width = rectified.shape[-1]
+        twice = jnp.concatenate([rectified, rectified], axis=-1)  # a slice of it is faster than a roll
+        shifts = (shift % width for shift in range(1, 1 - (-size // width)))
+        products = [rectified * twice[..., width - shift : 2 * width - shift] for shift in shifts]
+        x = jnp.concatenate(products, axis=-1)[..., :size]
     return unit(x)
 
 
@@ -108,7 +110,9 @@ def fast_weights(
         state, fresh, by_segment = row
         return jax.lax.scan(lambda state, segment: _segment(state, fresh, *segment), state, by_segment)
 
-    state, read = map_rows(scan_row, (state, fresh, by_segment), recompute=False)
+    turned = lambda matrix: None if matrix is None else matrix.swapaxes(1, 2)  # noqa: E731
+    state, read = map_rows(scan_row, (turned(state), turned(fresh), by_segment), recompute=False)
+    state = turned(state)
     if own:
         read = read.reshape(*segments, num_chunks * chunk, -1)[:, :, :length]
     return read, state
@@ -127,20 +131,28 @@ def _prepare(writes, query, document, *, delta) -> Chunk:
     solve = None
     if delta:
         earlier = jnp.where(place[:, None] > place[None, :], ratio, 0)
-        system = gate[:, None] * earlier * (keys @ keys.T)  # its unit diagonal is implied
+        system = gate[:, None] * earlier * (_products(keys, keys))  # its unit diagonal is implied
         right = jnp.diag(gate)
         solve = jax.lax.linalg.triangular_solve(system, right, left_side=True, lower=True, unit_diagonal=True)
-    return Chunk(document > 0, kept, ratio[-1], solve, None if query is None else ratio * (query @ keys.T))
+    return Chunk(document > 0, kept, ratio[-1], solve, None if query is None else ratio * (_products(query, keys)))
+
+
+def _products(x: Float32[Array, "C M"], y: Float32[Array, "D M"]) -> Float32[Array, "C D"]:
+    """x y^T. Forward and backward, no operand that is M wide is turned, which would take twice as long on CPU."""
+    return jnp.einsum("cm,dm->cd", x, y)
 
 
 def _segment(state, fresh, chunks, query, begun, full, cut):
-    """A after one segment, and what its tokens read: chunk by chunk, or all from A as the segment finds it."""
+    """A after one segment, and what its tokens read: chunk by chunk, or all from A as the segment finds it.
+
+    Here A is [K, M]: see `_products`.
+    """
     state = jnp.where(cut, jax.lax.stop_gradient(state), state)
     restarted = jnp.zeros_like(state) if fresh is None else fresh
 
     def meet(x, after_reset, state, kept=None):
-        """x^T A of each token, with the A that its document began with or found, and what is left of it."""
-        found = jnp.where(after_reset[:, None], 0 if fresh is None else x @ fresh, x @ state)
+        """A^T x of each token, with the A that its document began with or found, and what is left of it."""
+        found = jnp.where(after_reset[:, None], 0 if fresh is None else _products(x, fresh), _products(x, state))
         return found if kept is None else kept[:, None] * found
 
     def step(state, chunk):
@@ -152,7 +164,7 @@ def _segment(state, fresh, chunks, query, begun, full, cut):
         read = None if query is None else meet(query, chunk.after_reset, state, chunk.kept) + chunk.mix @ u
         left = jnp.where(chunk.after_reset[-1], restarted, state)
         left = left if chunk.kept is None else chunk.kept[-1] * left
-        return left + writes.keys.T @ (chunk.last[:, None] * u), read
+        return left + jnp.einsum("ck,cm->km", chunk.last[:, None] * u, writes.keys), read
 
     written, read = jax.lax.scan(step, state, chunks)
     if query is not None:

@@ -81,9 +81,22 @@ def test_a_larger_memory_is_not_tried_where_a_smaller_is_too_slow():
         return label, lambda: Candidate(run=lambda: time.sleep(seconds) or 0.0, tokens=1)
 
     makers = [maker("none", None, 0.005), maker("kv", "8", 0.1), maker("kv", "16", 0.01), maker("knn", "16", 0.01)]
-    rows = script.measure(makers, Candidate(run=lambda: 0.0), rounds=1)
+    kept = []
+    rows = script.measure(makers, Candidate(run=lambda: 0.0), rounds=1, keep=lambda rows: kept.append(len(rows)))
+    assert kept == [1, 2, 3]
     assert [row["model.memory"] for row in rows] == ["none", "kv", "knn"]
     assert rows[0]["relative speed"] == 1 and 0.25 < rows[2]["relative speed"] < 0.75
+
+
+def test_peers_are_run_as_often_as_ours():
+    pytest.importorskip("transformers", reason="transformers and torch are not installed")
+    model = ModelConfig(vocab_size=64, d_model=16, num_layers=1, num_heads=2, window_size=16, segment_length=16)
+    config = ExperimentConfig(model=model, training=TrainingConfig(batch_size=2, sequence_length=32))
+    peers = benchmark.training_peers(config)["GPT-2 of transformers"](), *benchmark.decoding_peers(config, 2).values()
+    training, decoding = peers[0], peers[1]()
+    assert (training.tokens, decoding.tokens) == (64, 2 * 64)
+    for candidate in (training, decoding):
+        assert all(candidate.run() > 0 for _ in range(2))
 
 
 def test_candidates_are_our_training_step_and_our_decoding():
