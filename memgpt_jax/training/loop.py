@@ -19,7 +19,7 @@ from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.compilation import jitted_step
 from memgpt_jax.training.errors import RunError, refused
 from memgpt_jax.training.metrics import MetricsLog, Reporter, WallTime, read_metrics
-from memgpt_jax.training.optimizer import parameter_names
+from memgpt_jax.training.optimizer import check_trainable, parameter_names
 from memgpt_jax.training.preflight import check_memory
 from memgpt_jax.training.progress import progress
 from memgpt_jax.training.state import TrainState, create, shardings
@@ -59,6 +59,8 @@ def train(config: ExperimentConfig, workdir: str | Path, *, print_progress: bool
     with refused():
         mesh = parallel.make_mesh(config.parallel)
         parallel.check_divides(config, mesh)
+        if config.optimizer.trainable:
+            check_trainable(config.optimizer, models.shapes(config.model))
         found = check_memory(config, mesh)
     if parallel.is_main() and print_progress is not False:
         print(found, flush=True)

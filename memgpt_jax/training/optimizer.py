@@ -54,15 +54,17 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 
 def is_trained(config: OptimizerConfig, params: Any) -> Any:
-    """Tree of bools: true for the parameters that `config.trainable` names. `ValueError` where a pattern names none."""
-    if not config.trainable:
-        return jax.tree.map(lambda _: True, params)
+    """Tree of bools: true for the parameters that `config.trainable` names."""
+    trained = lambda name: not config.trainable or any(re.search(pattern, name) for pattern in config.trainable)  # noqa: E731
+    return jax.tree.unflatten(jax.tree.structure(params), list(map(trained, parameter_names(params))))
+
+
+def check_trainable(config: OptimizerConfig, params: Any) -> None:
+    """Raise `ValueError` where a pattern of `config.trainable` names no parameter."""
     names = parameter_names(params)
     for pattern in config.trainable:
         if not any(re.search(pattern, name) for name in names):
             raise ValueError(f"optimizer.trainable: {pattern!r} is in no parameter's path, such as {names[0]}")
-    found = [any(re.search(pattern, name) for pattern in config.trainable) for name in names]
-    return jax.tree.unflatten(jax.tree.structure(params), found)
 
 
 def is_gate(params: Any) -> Any:

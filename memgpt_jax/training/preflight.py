@@ -116,21 +116,22 @@ def estimate(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
     costs = {owner: _block_cost(_one_block(local, owner), rows, length, mesh) for owner in kinds}
     loss = _loss_cost(_one_block(local, False), rows, length, mesh)
 
-    on_device = functools.partial(_device_bytes, mesh=mesh)
-    init = make_optimizer(config.optimizer, training.steps).init
+    on_device = functools.partial(_device_bytes, rules=parallel.PARAMETERS, mesh=mesh)
+    init = functools.partial(jax.eval_shape, make_optimizer(config.optimizer, training.steps).init)
     outer = kinds[False].outer
-    weights = {owner: on_device(kind.block, parallel.PARAMETERS) for owner, kind in kinds.items()}
-    moments = {owner: on_device(jax.eval_shape(init, kind.block), parallel.PARAMETERS) for owner, kind in kinds.items()}
-    states = {owner: on_device(kind.state, parallel.STATE) for owner, kind in kinds.items()}
+    weights = {owner: on_device(kind.block) for owner, kind in kinds.items()}
+    moments = functools.cache(lambda name, owner: on_device(init({"blocks": {name: kinds[owner].block}})))
+    states = {owner: on_device(kind.state, rules=parallel.STATE) for owner, kind in kinds.items()}
     new = {owner: _bytes(_shapes(_one_block(local, owner), rows).state) for owner in kinds}
-    outer_weights, embedding = on_device(outer, parallel.PARAMETERS), on_device(outer["embedding"], parallel.PARAMETERS)
+    outer_weights, embedding = on_device(outer), on_device(outer["embedding"])
     total = lambda sizes, layers=owners: sum(sizes[owner] for owner in layers)  # noqa: E731
     on_cpu = jax.default_backend() == "cpu"
     # There, XLA recomputes a block before the one after it is done; unless a loop keeps them apart.
     at_work = 2 if on_cpu and model.remat != "none" and not model.scan_layers else 1
     always = {
         "parameters": outer_weights + total(weights),
-        "optimizer state": on_device(jax.eval_shape(init, outer), parallel.PARAMETERS) + total(moments),
+        "optimizer state": on_device(init(outer))
+        + sum(moments(str(layer) if config.optimizer.trainable else "", owner) for layer, owner in enumerate(owners)),
         "windows and memories": total(states),
         "batch": config.optimizer.accumulate_steps * rows * length * BATCH_BYTES,
     }

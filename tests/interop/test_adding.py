@@ -11,7 +11,7 @@ import pytest
 import memgpt_jax as mg
 from memgpt_jax import models
 from memgpt_jax.memory import MEMORIES
-from memgpt_jax.training.optimizer import is_trained, make_optimizer
+from memgpt_jax.training.optimizer import check_trainable, is_trained, make_optimizer
 
 MECHANISMS = [name for name in MEMORIES if name != "none"]
 
@@ -96,7 +96,7 @@ def test_training_moves_what_is_trainable_and_lowers_the_loss(trainable, llama):
 
 def test_a_pattern_without_a_parameter_is_named(llama):
     with pytest.raises(ValueError, match=r"optimizer.trainable: 'memory' is in no parameter's path"):
-        is_trained(mg.OptimizerConfig(trainable=("memory",)), models.split(llama))
+        check_trainable(mg.OptimizerConfig(trainable=("memory",)), models.split(llama))
     with pytest.raises(ValueError, match=r"trainable: '\(' is no regular expression"):
         mg.OptimizerConfig(trainable=("(",))
 
