@@ -65,11 +65,11 @@ def measured(config: ExperimentConfig, workdir: Path, tokenizer) -> dict[str, di
 
 def table_of(results: dict[str, dict]) -> Table:
     """Bits per byte by position; lower is better."""
-    buckets = results["window"]["curve"]
-    table = Table("bits per byte", *(f"{bucket['start']:,}-{bucket['end']:,}" for bucket in buckets), "all")
-    for name, result in results.items():
-        cells = [f"{bucket['bits_per_byte']:.3f}" for bucket in result["curve"]]
-        table.add_row(name, *cells, f"[bold]{result['bits_per_byte']:.3f}[/bold]")
+    table = Table("tokens", *results)
+    for buckets in zip(*(result["curve"] for result in results.values()), strict=True):
+        place = f"{buckets[0]['start']:,} to {buckets[0]['end']:,}"
+        table.add_row(place, *(f"{bucket['bits_per_byte']:.3f}" for bucket in buckets))
+    table.add_row("all", *(f"[bold]{result['bits_per_byte']:.3f}[/bold]" for result in results.values()))
     return table
 
 

@@ -1,9 +1,11 @@
 """JAX at its strictest, and reproducible hypothesis examples, for every test."""
 
 import os
+from pathlib import Path
 from unittest import mock
 
 import jax
+import pytest
 from hypothesis import HealthCheck, settings
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -24,3 +26,18 @@ quiet = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, Healt
 settings.register_profile("reproducible", derandomize=True, max_examples=10, database=None, **quiet)
 settings.register_profile("explore", max_examples=200, **quiet)
 settings.load_profile("reproducible")
+
+LONGEST_FIRST = ("parallel", "experiments", "training", "interop", "generation", "memory")
+
+
+def pytest_collection_modifyitems(items):
+    """Folders with long tests first, so that no process is left with one of them at the end."""
+    folder = lambda item: Path(item.fspath).parent.name  # noqa: E731
+    items.sort(key=lambda item: LONGEST_FIRST.index(folder(item)) if folder(item) in LONGEST_FIRST else 99)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_heap():
+    """What a file compiled is of no use to the next one; kept, it would slow down every garbage collection."""
+    yield
+    jax.clear_caches()

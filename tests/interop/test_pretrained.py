@@ -1,6 +1,10 @@
 """Pretrained models compute what the transformers library computes, and go back to it unchanged."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import foreign
 import jax
@@ -10,6 +14,9 @@ import pytest
 
 import memgpt_jax as mg
 from memgpt_jax import models
+from memgpt_jax.data import ByteTokenizer
+from memgpt_jax.training.checkpoint import Checkpoints
+from memgpt_jax.training.state import create
 
 CASES = list(foreign.CASES)
 
@@ -186,3 +193,38 @@ def test_a_folder_that_is_not_there(tmp_path):
     for source in (tmp_path / "absent", "absent"):
         with pytest.raises(ValueError, match="there is no folder"):
             mg.from_pretrained(source)
+
+
+def test_a_run_is_a_model_too(tmp_path):
+    memory = mg.KVMemoryConfig(memory_size=8, head_dim=4)
+    model = mg.ModelConfig(vocab_size=257, d_model=8, num_heads=2, num_layers=1, memory=memory)
+    config = mg.ExperimentConfig(model=model, data=mg.TextConfig(tokenizer="byte"))
+    state = create(config)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(config, state, None)
+    ByteTokenizer().save(tmp_path / "tokenizer")
+    run = mg.from_pretrained(tmp_path)
+    assert run.config == model
+    jax.tree.map(np.testing.assert_array_equal, models.split(run), state.params)
+    assert mg.load_tokenizer(tmp_path).encode("abc") == [97, 98, 99]
+
+
+OFFLINE = """
+import time
+import huggingface_hub
+import memgpt_jax as mg
+start = time.monotonic()
+try:
+    mg.from_pretrained("nobody/nothing")
+except ValueError as error:
+    print(time.monotonic() - start, error)
+"""
+
+
+def test_without_the_hub_the_error_comes_at_once(tmp_path):
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}  # nobody listens there
+    root = Path(__file__).parents[2]
+    output = subprocess.run([sys.executable, "-c", OFFLINE], cwd=root, env=environment, capture_output=True, text=True)
+    seconds, _, message = output.stdout.partition(" ")
+    assert "there is no folder nobody/nothing, and the Hub did not give a model of this name" in message
+    assert float(seconds) < 1
