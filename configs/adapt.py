@@ -4,6 +4,10 @@ The weights stay as they are; memory and low-rank adapters are trained. Any mode
 `--optimizer.trainable memory_layer` trains the memory alone.
 
 Command: MEMGPT_DATA=FOLDER python experiments/adapt.py adapt --pretrained FOLDER_OR_NAME --workdir runs/adapt
+Time:    23 s a step of a model of 135 million parameters (Python 3.11, jax 0.10.2, one busy core of an AMD EPYC)
+Result:  a run to the end has not been made. SmolLM2-135M-Instruct (4 bits a weight) on the first 2,048 tokens of one
+         held-out book, bits per byte: full attention 0.885, the window 1.077, with the memory untrained 1.077, after 3
+         steps (`--training.steps 3 --evaluation.max_documents 1 --evaluation.max_tokens 2048`) 1.072.
 """
 
 import os
