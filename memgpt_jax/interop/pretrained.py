@@ -180,7 +180,8 @@ def _assembled(
             else:
                 parts.append(tensor.T if weight.transposed else tensor)
         params[weight.ours] = np.concatenate(parts, axis=-1) if len(parts) > 1 else next(iter(parts), None)
-    if "output/kernel" not in params and np.array_equal(tensors.get("lm_head.weight"), params["embedding"]):
+    head = tensors.get("lm_head.weight")
+    if head is not None and "output/kernel" not in params and np.array_equal(head, params.get("embedding")):
         del tensors["lm_head.weight"]  # tied, and written nevertheless
     wrong += [f"left over: {name} {list(tensor.shape)}" for name, tensor in sorted(tensors.items())]
     if wrong:

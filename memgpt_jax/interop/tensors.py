@@ -35,11 +35,10 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    import ml_dtypes  # noqa: F401 — bfloat16 for NumPy
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="flax") as file:  # NumPy alone knows no bfloat16
+        with safe_open(path, framework="np") as file:
             return {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} cannot be read: {error}") from None

@@ -174,6 +174,17 @@ def test_what_is_not_supported_is_named(values, message, folders, tmp_path):
         mg.from_pretrained(damaged(folders["llama"], tmp_path, **values))
 
 
+def test_half_precision_is_read_as_float32(folders, tmp_path):
+    def change(tensors):
+        for name in tensors:
+            tensors[name] = tensors[name].astype(jnp.bfloat16)
+
+    rounded = models.split(mg.from_pretrained(damaged(folders["llama"], tmp_path, change)))
+    whole = models.split(mg.from_pretrained(folders["llama"]))
+    expected = jax.tree.map(lambda leaf: np.asarray(leaf).astype(jnp.bfloat16).astype(np.float32), whole)
+    jax.tree.map(np.testing.assert_array_equal, rounded, expected)
+
+
 def test_only_weights_that_run_no_code_are_read(folders, tmp_path):
     (tmp_path / "config.json").write_text((folders["llama"] / "config.json").read_text())
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
