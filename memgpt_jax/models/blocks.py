@@ -9,16 +9,8 @@ from flax import nnx
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.memory.stream import Promise, StreamState
-from memgpt_jax.models.layers import (
-    CrossAttention,
-    FeedForward,
-    FullAttention,
-    SelfAttention,
-    SourceCache,
-    WindowCache,
-    dropout,
-    norm,
-)
+from memgpt_jax.models.cross_attention import CrossAttention, SourceCache
+from memgpt_jax.models.layers import FeedForward, FullAttention, SelfAttention, WindowCache, dropout, norm
 from memgpt_jax.models.memory_layer import make_memory_layer
 from memgpt_jax.shapes import Array, Flags, Float32, Stream
 
