@@ -71,14 +71,19 @@ class ModelConfig:
     of channels), `gated_add` (h stays, the gate is on r alone), `concat` (concatenate and project), `add`."""
     fusion_bias: float = 2.0
     """Initial bias of the fusion gate: lambda = sigmoid(fusion_bias) of h passes at the start."""
-    position: Literal["rotary", "learned", "sinusoidal", "none"] = "rotary"
-    """Position encoding; learned and sinusoidal positions count from the start of a document."""
+    position: Literal["rotary", "learned", "sinusoidal", "relative", "none"] = "rotary"
+    """Position encoding; learned and sinusoidal positions count from the start of a document. `relative`: what is added
+    to the logits of attention for each bucket of distances, by head, the same in all layers."""
     num_positions: int = 1024
     """Size of the table of learned positions; positions beyond it wrap around."""
     rotary_base: float = 10000.0
     """Base of the rotary and sinusoidal wavelengths."""
     rotary_scaling: RotaryScalingConfig = field(default_factory=RotaryScalingConfig)
     """Stretched rotary wavelengths."""
+    relative_buckets: int = 32
+    """Buckets of distances, of relative positions: one for each short distance, wider ones for long distances."""
+    relative_max_distance: int = 128
+    """Distances from here on share the last bucket."""
     embedding_scale: float | None = None
     """What embeddings are multiplied by on their way into the stream; default: sqrt(d_model), so that they enter it at
     unit RMS."""
@@ -96,11 +101,17 @@ class ModelConfig:
     """Whether the two projections of the feed-forward layer have a bias."""
     tie_embeddings: bool = True
     """Use the token embedding as the output projection too."""
+    logit_scale: float = 1.0
+    """What logits are multiplied by."""
     adapter_rank: int | None = None
     """Rank of low-rank adapters (LoRA) beside the matmuls of attention and feed-forward; default: none. They start at
     zero, so that they change nothing until they are trained."""
     qk_norm: bool = False
     """RMS-normalise queries and keys of self-attention, per head."""
+    attention_scale: float | None = None
+    """What q . k is multiplied by in attention; default: head_dim ** -0.5."""
+    source_length: int | None = None
+    """Most tokens of another sequence, the source, that all layers attend to; default: there is none."""
     dropout: float = 0.0
     """Dropout rate on the outputs of attention, memory and feed-forward; active when a dropout key is given."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -139,6 +150,17 @@ class ModelConfig:
             self.position != "sinusoidal" or self.d_model % 2 == 0,
             f"sinusoidal positions need an even d_model, got {self.d_model}",
         )
+        if self.position == "relative":
+            check(
+                4 <= self.relative_buckets < 2 * self.relative_max_distance,
+                f"relative_buckets={self.relative_buckets} must be at least 4, and below twice "
+                f"relative_max_distance={self.relative_max_distance}",
+            )
+            check(
+                self.attention_implementation in ("auto", "portable"),
+                f"attention_implementation={self.attention_implementation!r} has no relative positions; "
+                "valid: 'auto', 'portable'",
+            )
         check(0.0 <= self.dropout < 1.0, f"dropout must be in [0, 1), got {self.dropout}")
         check(
             self.fusion != "gated_heads" or self.d_model % self.num_heads == 0,
@@ -237,8 +259,26 @@ class EncoderConfig(ModelConfig):
         for head in self.heads:
             check(head in get_args(Head), f"heads must be of {', '.join(get_args(Head))}, got {head!r}")
         check("next_sentence" not in self.heads or "pooler" in self.heads, "heads: next_sentence needs pooler")
+        check(self.source_length is None, f"source_length={self.source_length}: an encoder attends to no source")
 
     @property
     def causal(self) -> bool:
         """Tokens attend to those after them, too."""
         return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seq2SeqConfig:
+    """An encoder that reads a source, and a decoder that attends to it. They share the token embedding."""
+
+    encoder: EncoderConfig
+    """It has no heads."""
+    decoder: ModelConfig
+    """Its `source_length` is the most tokens that a source may have."""
+
+    def __post_init__(self):
+        for name in ("vocab_size", "d_model"):
+            ours, theirs = getattr(self.encoder, name), getattr(self.decoder, name)
+            check(ours == theirs, f"encoder.{name}={ours} must be decoder.{name}={theirs}")
+        check(not self.encoder.heads, f"encoder.heads must be (), got {self.encoder.heads!r}")
+        check(self.decoder.source_length is not None, "decoder.source_length must be given")

@@ -25,12 +25,13 @@ ROWS = ("data", "fsdp")
 # divide its dimension (a gate of one head has a width of 1) leaves it whole.
 PARAMETERS = (
     (r"(^|/)output/kernel$", PartitionSpec("tensor", "fsdp")),  # its input is split over heads or hidden channels
+    (r"relative_embedding$", PartitionSpec(None, "tensor")),
     (r"embedding$", PartitionSpec("tensor", "fsdp")),
     (r"kernel$", PartitionSpec("fsdp", "tensor")),
     (r"", PartitionSpec()),
 )
 STATE = (
-    (r"window/(keys|values)$", PartitionSpec(ROWS, None, "tensor")),
+    (r"(window|source)/(keys|values)$", PartitionSpec(ROWS, None, "tensor")),
     (r"memory/(entries/)?(keys|values)$", PartitionSpec(ROWS, "sequence", "tensor")),
     (r"memory/ring_(keys|values)$", PartitionSpec(ROWS, "tensor", "sequence")),
     (r"entries/", PartitionSpec(ROWS, "sequence")),

@@ -31,7 +31,7 @@ NEW = ("memory_layer", "lora")
 
 
 def add_memory(
-    model: models.MemGPT,
+    model: models.MemGPT | models.EncoderDecoder,
     memory: MemoryConfig | None = None,
     *,
     layers: Sequence[int] | None = None,
@@ -41,7 +41,7 @@ def add_memory(
     fusion_bias: float | None = None,
     adapter_rank: int | None = None,
     seed: int = 0,
-) -> models.MemGPT:
+) -> models.MemGPT | models.EncoderDecoder:
     """The model with a memory in some layers: until it is trained, it computes what it did.
 
         f = h + (1 - lambda) W_o r,   W_o = 0 at first
@@ -50,7 +50,8 @@ def add_memory(
     once it has moved, all of the memory.
 
     Arguments:
-        model: without memory, as from `from_pretrained`. It stays as it is.
+        model: without memory, as from `from_pretrained`. It stays as it is. Of an `EncoderDecoder`, the decoder gets
+            the memory.
         memory: the mechanism and its settings; default: `KVMemoryConfig()`.
         layers: which get one, counted from 0; default: all.
         window_size: tokens that self-attention is limited to; default: those of the model.
@@ -63,7 +64,8 @@ def add_memory(
     Raises:
         ValueError: the model has a memory or adapters, or a value does not fit it.
     """
-    old = model.config
+    is_pair = isinstance(model, models.EncoderDecoder)
+    old = model.config.decoder if is_pair else model.config
     plain = isinstance(old.memory, NoMemoryConfig) and old.adapter_rank is None
     check(plain, "the model has a memory or adapters already")
     window = old.window_size if window_size is None else window_size
@@ -77,7 +79,11 @@ def add_memory(
         fusion_bias=0.0 if fusion_bias is None else fusion_bias,
         adapter_rank=adapter_rank,
     )
-    return models.merge(config, with_base(config, models.split(model), jax.random.key(seed)))
+    base, key = models.split(model), jax.random.key(seed)
+    if is_pair:
+        params = base | {"decoder": with_base(config, base["decoder"], key)}
+        return models.merge(dataclasses.replace(model.config, decoder=config), params)
+    return models.merge(config, with_base(config, base, key))
 
 
 def with_base(config: ModelConfig, base: models.Params, key: jax.Array) -> models.Params:

@@ -15,7 +15,7 @@ from memgpt_jax import models
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_json import from_json, to_json
 from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.config_model import EncoderConfig
+from memgpt_jax.config_model import EncoderConfig, Seq2SeqConfig
 from memgpt_jax.hub import find
 from memgpt_jax.interop.families import FAMILIES, Family, Weight
 from memgpt_jax.interop.tensors import read_tensors, write_tensors
@@ -32,7 +32,7 @@ def from_pretrained(source: str | Path, *, revision: str | None = None, **change
             GGUF file, or a folder with one; the name of a model on the Hugging Face Hub; or the `workdir` of a run.
         revision: of a model on the Hub.
         changes: fields of `ModelConfig` that leave the weights as they are, such as `window_size=2048` (each token
-            attends to so many; the state is as large) or `dtype="bfloat16"`.
+            attends to so many; the state is as large) or `dtype="bfloat16"`. Both stacks of an encoder-decoder change.
 
     Returns:
         The model, its parameters float32.
@@ -109,7 +109,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Callable[[], dict[str, np.ndarray
 
 def _described(values: dict[str, Any]) -> tuple[ModelConfig, list[Weight], Family | None]:
     """The config, where each of its arrays is, and the family."""
-    ours = from_json(values[OURS], (ModelConfig, EncoderConfig)) if OURS in values else None
+    ours = from_json(values[OURS], (ModelConfig, EncoderConfig, Seq2SeqConfig)) if OURS in values else None
     kind, family, table, config = values.get("model_type"), None, [], ours
     if kind != OURS or ours is None:
         family = _family(kind)
@@ -148,6 +148,13 @@ def _reads_back(family: Family, values: dict[str, Any]) -> ModelConfig | None:
 
 def _architecture(config: ModelConfig) -> ModelConfig:
     """The config without memory, and without all that leaves the base model's function alone."""
+    if isinstance(config, Seq2SeqConfig):
+        encoder, decoder = _architecture(config.encoder), _architecture(config.decoder)
+        places = decoder.window_size
+        return Seq2SeqConfig(
+            encoder=dataclasses.replace(encoder, window_size=places),
+            decoder=dataclasses.replace(decoder, source_length=places),
+        )
     default = ModelConfig(memory=NoMemoryConfig())
     names = ("memory", "memory_layers", "fusion", "fusion_bias", "segment_length", "adapter_rank", "dropout", "dtype")
     widths = {
@@ -180,8 +187,8 @@ def _assembled(
             else:
                 parts.append(tensor.T if weight.transposed else tensor)
         params[weight.ours] = np.concatenate(parts, axis=-1) if len(parts) > 1 else next(iter(parts), None)
-    head = tensors.get("lm_head.weight")
-    if head is not None and "output/kernel" not in params and np.array_equal(head, params.get("embedding")):
+    embedding = params.get("decoder/embedding", params.get("embedding"))
+    if "lm_head.weight" in tensors and np.array_equal(tensors["lm_head.weight"], embedding):
         del tensors["lm_head.weight"]  # tied, and written nevertheless
     wrong += [f"left over: {name} {list(tensor.shape)}" for name, tensor in sorted(tensors.items())]
     if wrong:
@@ -225,7 +232,14 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def _changed(config: ModelConfig, changes: dict[str, Any]) -> ModelConfig:
     """The config with changes that leave the parameters as they are; `ValueError` if one does not."""
-    changed = dataclasses.replace(config, **changes)
+    if isinstance(config, Seq2SeqConfig):  # of both stacks
+        of_encoder = {name: value for name, value in changes.items() if name != "source_length"}
+        changed = Seq2SeqConfig(
+            encoder=dataclasses.replace(config.encoder, **of_encoder),
+            decoder=dataclasses.replace(config.decoder, **changes),
+        )
+    else:
+        changed = dataclasses.replace(config, **changes)
     if _shapes(changed) != _shapes(config):
         raise ValueError(f"{', '.join(changes)}: this would change the parameters; add_memory adds a memory")
     return changed

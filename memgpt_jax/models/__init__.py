@@ -14,15 +14,18 @@ from memgpt_jax.models.functional import (
     split,
 )
 from memgpt_jax.models.memory_layer import MemoryLayer
+from memgpt_jax.models.seq2seq import EncoderDecoder, Seq2SeqState
 
 __all__ = [
     "Encoder",
+    "EncoderDecoder",
     "EncoderState",
     "LayerState",
     "MemGPT",
     "MemoryLayer",
     "ModelState",
     "Params",
+    "Seq2SeqState",
     "apply",
     "diagnostics",
     "init",

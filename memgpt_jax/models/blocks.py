@@ -9,6 +9,7 @@ from flax import nnx
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.memory.stream import Promise, StreamState
+from memgpt_jax.models.cross_attention import CrossAttention, SourceCache
 from memgpt_jax.models.layers import FeedForward, FullAttention, SelfAttention, WindowCache, dropout, norm
 from memgpt_jax.models.memory_layer import make_memory_layer
 from memgpt_jax.shapes import Array, Flags, Float32, Stream
@@ -19,6 +20,7 @@ class LayerState(NamedTuple):
 
     window: WindowCache | tuple[()]
     memory: StreamState | tuple[()]
+    source: SourceCache | tuple[()] = ()
 
 
 class Block(nnx.Module):
@@ -26,12 +28,18 @@ class Block(nnx.Module):
 
     pre:   h = x + Attention(norm(x));   f, memory' = MemoryLayer(h, memory);   y = f + FeedForward(norm(f))
     post:  h = norm(x + Attention(x));   f, memory' = MemoryLayer(h, memory);   y = norm(f + FeedForward(f))
+
+    With a source, h' = h + CrossAttention(norm(h), source), or norm(h + CrossAttention(h, source)), takes the place of
+    h. The source stays what it is, also where a document ends.
     """
 
     def __init__(self, config: ModelConfig, layer: int, rngs: nnx.Rngs):
         self.config = config
         self.attention_norm = norm(config, config.d_model, rngs)
         self.attention = (SelfAttention if config.causal else FullAttention)(config, rngs)
+        if config.source_length is not None:
+            self.cross_attention_norm = norm(config, config.d_model, rngs)
+            self.cross_attention = CrossAttention(config, rngs)
         self.memory_layer = make_memory_layer(
             config.memory if config.layer_has_memory(layer) else NoMemoryConfig(),
             d_model=config.d_model,
@@ -49,23 +57,36 @@ class Block(nnx.Module):
         self.feed_forward = FeedForward(config, rngs)
 
     def init_state(self, batch_size: int) -> LayerState:
-        """An empty window and an empty memory."""
-        return LayerState(self.attention.init_state(batch_size), self.memory_layer.init_state(batch_size))
+        """An empty window, an empty memory and no source."""
+        source = () if self.config.source_length is None else self.cross_attention.init_state(batch_size)
+        return LayerState(self.attention.init_state(batch_size), self.memory_layer.init_state(batch_size), source)
 
     def __call__(
-        self, x: Stream, state: LayerState, positions, reset: Flags, valid: Flags, promise: Promise, dropout_key
+        self,
+        x: Stream,
+        state: LayerState,
+        positions,
+        reset: Flags,
+        valid: Flags,
+        promise: Promise,
+        dropout_key,
+        distance_bias=None,
     ) -> tuple[Stream, LayerState, Float32[Array, "B L"]]:
-        """The stream, the state, and the mean fusion gate of each token."""
+        """The stream, the state, and the mean fusion gate of each token. distance_bias: see the kinds of attention."""
         rate = self.config.dropout
-        keys = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
+        keys = (None,) * 4 if dropout_key is None else jax.random.split(dropout_key, 4)
         pre = self.config.norm_position == "pre"
         before = self.attention_norm(x) if pre else x
-        attended, window = self.attention(before, state.window, positions, reset, valid)
+        attended, window = self.attention(before, state.window, positions, reset, valid, distance_bias)
         h = x + dropout(attended, rate, keys[0])
         h = h if pre else self.attention_norm(h)
+        if self.config.source_length is not None:
+            attended = self.cross_attention(self.cross_attention_norm(h) if pre else h, state.source)
+            h = h + dropout(attended, rate, keys[3])
+            h = h if pre else self.cross_attention_norm(h)
         f, memory, gate = self.memory_layer.with_gate(h, state.memory, reset, valid, promise, keys[1])
         y = f + dropout(self.feed_forward(self.feed_forward_norm(f) if pre else f), rate, keys[2])
-        return y if pre else self.feed_forward_norm(y), LayerState(window, memory), gate
+        return y if pre else self.feed_forward_norm(y), LayerState(window, memory, state.source), gate
 
 
 CALLS = {
@@ -78,26 +99,26 @@ CALLS = {
 """How a block is called, by `ModelConfig.remat`."""
 
 
-def run_blocks(blocks, x: Stream, states, arguments: tuple, dropout_key, scanned: bool = False):
+def run_blocks(blocks, x: Stream, states, arguments: tuple, dropout_key, scanned: bool = False, distance_bias=None):
     """The blocks one after the other: the stream, and each one's state and gates.
 
     arguments: of `Block.__call__`, after its state. scanned: as one loop (`ModelConfig.scan_layers`).
     """
     run = _scanned if scanned else _unrolled
-    return run(blocks, x, states, arguments, dropout_key)
+    return run(blocks, x, states, arguments, dropout_key, distance_bias)
 
 
-def _unrolled(blocks, x, states, arguments, dropout_key):
+def _unrolled(blocks, x, states, arguments, dropout_key, distance_bias):
     layers, gates = [], []
     for index, (block, state) in enumerate(zip(blocks, states, strict=True)):
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
-        x, state, gate = CALLS[block.config.remat](block, x, state, *arguments, key)
+        x, state, gate = CALLS[block.config.remat](block, x, state, *arguments, key, distance_bias)
         layers.append(state)
         gates.append(gate)
     return x, tuple(layers), tuple(gates)
 
 
-def _scanned(blocks, x, states, arguments, dropout_key):
+def _scanned(blocks, x, states, arguments, dropout_key, distance_bias):
     """`_unrolled` as one loop. Parameters and states are stacked here, so that outside of it their layout is one."""
     number, (structure, _) = len(blocks), nnx.split(blocks[0])
 
@@ -105,7 +126,7 @@ def _scanned(blocks, x, states, arguments, dropout_key):
         index, params, state = inputs
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
         block = nnx.merge(structure, params)
-        x, state, gate = CALLS[block.config.remat](block, x, state, *arguments, key)
+        x, state, gate = CALLS[block.config.remat](block, x, state, *arguments, key, distance_bias)
         return x, (state, gate)
 
     params = [nnx.split(block)[1] for block in blocks]

@@ -4,13 +4,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.models.blocks import Block, LayerState, run_blocks
 from memgpt_jax.models.layers import filled_flags, linear, norm
 from memgpt_jax.models.memory_layer import MemoryLayer
-from memgpt_jax.ops import Scores, cross_entropy, document_positions, flat_dot_general, sinusoidal, take
+from memgpt_jax.ops import Scores, cross_entropy, document_positions, flat_dot_general, relative_bias, sinusoidal, take
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Rows, Stream, Tokens
 
 
@@ -34,6 +35,8 @@ class MemGPT(nnx.Module):
         self.embedding = nnx.Param(normal(rngs.params(), (config.vocab_size, config.d_model)))
         if config.position == "learned":
             self.position_embedding = nnx.Param(normal(rngs.params(), (config.num_positions, config.d_model)))
+        if config.position == "relative":
+            self.relative_embedding = nnx.Param(normal(rngs.params(), (config.relative_buckets, config.num_heads)))
         self.blocks = nnx.List([Block(config, layer, rngs) for layer in range(config.num_layers)])
         self.final_norm = norm(config, config.d_model, rngs)
         if not config.tie_embeddings:
@@ -79,7 +82,7 @@ class MemGPT(nnx.Module):
         inside=False,
         dropout_key=None,
     ) -> tuple[Stream, ModelState, tuple[Float32[Array, "B L"], ...]]:
-        """The normalised last hidden states, the state, and each layer's mean fusion gates."""
+        """The last hidden states, normalised (and scaled for the logits), the state, and each layer's mean gates."""
         check_call(self.config, tokens, state)
         reset, valid = filled_flags(tokens.shape, reset, valid)
         positions = document_positions(state.position, reset)
@@ -87,11 +90,16 @@ class MemGPT(nnx.Module):
         x = self._embed(tokens, positions)
         scanned = self.config.scan_layers and tokens.shape[1] > 1
         arguments = positions, reset, valid, promise
-        x, layers, gates = run_blocks(self.blocks, x, state.layers, arguments, dropout_key, scanned=scanned)
+        x, layers, gates = run_blocks(
+            self.blocks, x, state.layers, arguments, dropout_key, scanned=scanned, distance_bias=self._distance_bias()
+        )
         last = jnp.sum(valid, axis=1, dtype=jnp.int32)[:, None] - 1
         after = jnp.take_along_axis(positions, jnp.maximum(last, 0), axis=1)[:, 0] + 1
         position = jnp.where(last[:, 0] >= 0, after, state.position)
-        return self.final_norm(x), ModelState(layers, position), gates
+        x = self.final_norm(x)
+        if self.config.logit_scale != 1.0:
+            x = (x.astype(jnp.float32) * self.config.logit_scale).astype(x.dtype)
+        return x, ModelState(layers, position), gates
 
     def next_logits(
         self, tokens: Tokens, state: ModelState, reset=None, valid=None, **options
@@ -125,6 +133,14 @@ class MemGPT(nnx.Module):
         elif config.position == "sinusoidal":
             x = x + sinusoidal(positions, config.d_model, config.rotary_base)
         return x.astype(config.dtype)
+
+    def _distance_bias(self) -> Float32[Array, "H W"] | None:
+        """What each distance in the window adds to the logits of attention."""
+        config = self.config
+        if config.position != "relative":
+            return None
+        distance = np.arange(config.window_size)
+        return relative_bias(self.relative_embedding[...], distance, config.relative_max_distance, causal=True)
 
     def output_embedding(self) -> Float[Array, "V D"]:
         """What hidden states are multiplied with, in the compute type."""

@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from memgpt_jax.config_model import EncoderConfig
 from memgpt_jax.models.blocks import Block, LayerState, run_blocks
 from memgpt_jax.models.layers import ACTIVATIONS, dropout, filled_flags, linear, norm
-from memgpt_jax.ops import Scores, cross_entropy, document_positions, flat_dot_general, sinusoidal
+from memgpt_jax.ops import Scores, cross_entropy, document_positions, flat_dot_general, relative_bias, sinusoidal
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Stream, Tokens
 
 
@@ -29,14 +30,18 @@ class Encoder(nnx.Module):
         hidden, state = encoder.hidden(tokens, state)
     """
 
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs, own_embedding: bool = True):
+        """Args: own_embedding: whether it has a token embedding; otherwise, each call is given one."""
         self.config = config
         width = config.d_model
         normal = jax.nn.initializers.normal(width**-0.5)
-        self.embedding = nnx.Param(normal(rngs.params(), (config.vocab_size, width)))
+        if own_embedding:
+            self.embedding = nnx.Param(normal(rngs.params(), (config.vocab_size, width)))
         if config.position == "learned":
             places = config.num_positions + (config.position_offset or 0)
             self.position_embedding = nnx.Param(normal(rngs.params(), (places, width)))
+        if config.position == "relative":
+            self.relative_embedding = nnx.Param(normal(rngs.params(), (config.relative_buckets, config.num_heads)))
         if config.token_types is not None:
             self.type_embedding = nnx.Param(normal(rngs.params(), (config.token_types, width)))
         if config.embedding_norm:
@@ -63,12 +68,13 @@ class Encoder(nnx.Module):
         valid: Flags | None = None,
         *,
         token_types: Int32[Array, "B L"] | None = None,
+        embedding: Float32[Array, "V D"] | None = None,
         dropout_key: Array | None = None,
     ) -> tuple[Stream, EncoderState]:
         """The last hidden states [B, L, D], and the state after the call.
 
         reset: a new document begins with this token. valid: False marks trailing padding, which nothing attends to.
-        token_types: the kind of each token; default: 0.
+        token_types: the kind of each token; default: 0. embedding: of tokens; default: its own.
 
         Raises `ValueError` if the call is longer than the table of learned positions.
         """
@@ -79,16 +85,25 @@ class Encoder(nnx.Module):
             )
         reset, valid = filled_flags(tokens.shape, reset, valid)
         positions = document_positions(jnp.zeros(tokens.shape[0], jnp.int32), reset)
-        x = self._embed(tokens, positions, token_types)
+        x = self._embed(tokens, positions, token_types, self.embedding[...] if embedding is None else embedding)
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         x = dropout(x, config.dropout, keys[0])
         arguments = positions, reset, valid, None
-        x, layers, _ = run_blocks(self.blocks, x, state.layers, arguments, keys[1], scanned=config.scan_layers)
+        options = {"scanned": config.scan_layers, "distance_bias": self._distance_bias(tokens.shape[1])}
+        x, layers, _ = run_blocks(self.blocks, x, state.layers, arguments, keys[1], **options)
         return self.final_norm(x) if config.norm_position == "pre" else x, EncoderState(layers)
 
-    def _embed(self, tokens, positions, token_types) -> Stream:
+    def _distance_bias(self, length: int) -> Float32[Array, "H 2*L-1"] | None:
+        """What the distances from 1 - L to L - 1 add to the logits of attention."""
+        config = self.config
+        if config.position != "relative":
+            return None
+        distance = np.arange(1 - length, length)
+        return relative_bias(self.relative_embedding[...], distance, config.relative_max_distance, causal=False)
+
+    def _embed(self, tokens, positions, token_types, embedding) -> Stream:
         config, scale = self.config, jnp.float32(self.config.stream_scale)
-        x = self.embedding[...][tokens] * scale
+        x = embedding[tokens] * scale
         if config.position == "learned":
             x = x + self.position_embedding[...][positions + (config.position_offset or 0)] * scale
         elif config.position == "sinusoidal":

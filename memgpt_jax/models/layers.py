@@ -9,7 +9,7 @@ from flax import nnx
 
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.ops import attend, flat_dot_general, full_attention, masked_bias, rotate, take, window_attention
-from memgpt_jax.shapes import Array, Bool, Flags, Float, Int32, Stream
+from memgpt_jax.shapes import Array, Bool, Flags, Float, Float32, Int32, Stream
 
 
 def linear(config: ModelConfig, d_in: int, d_out: int, rngs: nnx.Rngs, kind=nnx.Linear, **options) -> nnx.Linear:
@@ -68,6 +68,13 @@ def split_heads(x: Array, head_dim: int) -> Array:
     return x.reshape(*x.shape[:-1], -1, head_dim)
 
 
+def scaled(query: Float[Array, "B L H K"], config: ModelConfig) -> Float[Array, "B L H K"]:
+    """Queries for attention that multiplies by K ** -0.5, where `ModelConfig.attention_scale` is another."""
+    if config.attention_scale is None:
+        return query
+    return (query.astype(jnp.float32) * (config.attention_scale * query.shape[-1] ** 0.5)).astype(query.dtype)
+
+
 class Attention(nnx.Module):
     """The projections of self-attention."""
 
@@ -90,7 +97,7 @@ class Attention(nnx.Module):
         if config.position == "rotary":
             turn = lambda x: rotate(x, positions, config.rotary_base, config.rotary_scaling)  # noqa: E731
             query, key = turn(query), turn(key)
-        return query, key, value
+        return scaled(query, config), key, value
 
     def project_out(self, out: Float[Array, "B L H K"]) -> Stream:
         """Heads side by side, as a stream."""
@@ -100,7 +107,8 @@ class Attention(nnx.Module):
 class SelfAttention(Attention):
     """Causal sliding-window self-attention with a window cache.
 
-    out_i = W_o concat_h sum_j softmax_j(q_i . k_j / sqrt(K)) v_j over the last `window_size` tokens of i's document.
+    out_i = W_o concat_h sum_j softmax_j(q_i . k_j / sqrt(K) + bias_ij) v_j over the last `window_size` tokens of i's
+    document. distance_bias: bias_ij of each head by i - j, of relative positions.
     """
 
     def init_state(self, batch_size: int) -> WindowCache:
@@ -116,20 +124,27 @@ class SelfAttention(Attention):
         )
 
     def __call__(
-        self, x: Stream, cache: WindowCache, positions: Int32[Array, "B L"], reset: Flags, valid: Flags
+        self,
+        x: Stream,
+        cache: WindowCache,
+        positions: Int32[Array, "B L"],
+        reset: Flags,
+        valid: Flags,
+        distance_bias: Float32[Array, "H W"] | None = None,
     ) -> tuple[Stream, WindowCache]:
         config = self.config
         query, key, value = self.project_in(x, positions)
         document = jnp.cumsum(reset, axis=1, dtype=jnp.int32)
         if x.shape[1] == 1:
             cache = push_token(cache, key, value, reset, valid)
-            out = read_window(query, cache)
+            out = read_window(query, cache, distance_bias)
         else:
             slot = ring_places(cache.cursor, config.window_size)  # of the oldest token first
             keys = jnp.concatenate([take(cache.keys, slot), key], axis=1)
             values = jnp.concatenate([take(cache.values, slot), value], axis=1)
             documents = jnp.concatenate([jnp.where(take(cache.valid, slot), 0, -1), document], axis=1)
             options = {"window_size": config.window_size, "implementation": config.attention_implementation}
+            options["distance_bias"] = distance_bias
             out = window_attention(query, keys, values, document, documents, **options)
             cache = last_window(keys, values, documents, cache.cursor, valid)
         return self.project_out(out), cache
@@ -138,17 +153,33 @@ class SelfAttention(Attention):
 class FullAttention(Attention):
     """Self-attention to all tokens of the call that are of the same document, before and after.
 
-    out_i = W_o concat_h sum_j softmax_j(q_i . k_j / sqrt(K)) v_j
+    out_i = W_o concat_h sum_j softmax_j(q_i . k_j / sqrt(K) + bias_ij) v_j
+
+    distance_bias: bias_ij of each head by L - 1 + i - j, of relative positions.
     """
 
     def init_state(self, batch_size: int) -> tuple[()]:
         """Nothing: each call is a window of its own."""
         return ()
 
-    def __call__(self, x: Stream, state, positions: Int32[Array, "B L"], reset: Flags, valid: Flags):
+    def __call__(
+        self,
+        x: Stream,
+        state,
+        positions: Int32[Array, "B L"],
+        reset: Flags,
+        valid: Flags,
+        distance_bias: Float32[Array, "H 2*L-1"] | None = None,
+    ):
         query, key, value = self.project_in(x, positions)
         document = jnp.cumsum(reset, axis=1, dtype=jnp.int32)
-        out = full_attention(query, key, value, document, jnp.where(valid, document, -1))
+        last = x.shape[1] - 1
+
+        def bias(place):
+            return distance_bias[:, last + place[:, None] - jnp.arange(last + 1)[None, :]]
+
+        documents = document, jnp.where(valid, document, -1)
+        out = full_attention(query, key, value, *documents, bias=None if distance_bias is None else bias)
         return self.project_out(out), state
 
 
@@ -182,11 +213,17 @@ def last_window(keys, values, documents: Int32[Array, "B W+L"], cursor, valid: F
     return WindowCache(keys, values, (documents == newest) & (newest >= 0), cursor)
 
 
-def read_window(query: Float[Array, "B 1 H K"], cache: WindowCache) -> Float[Array, "B 1 H K"]:
+def read_window(
+    query: Float[Array, "B 1 H K"], cache: WindowCache, distance_bias: Float32[Array, "H W"] | None = None
+) -> Float[Array, "B 1 H K"]:
     """Attention of one token over a window that already holds it."""
     batch, _, num_heads, head_dim = query.shape
     query = (query * jnp.asarray(head_dim**-0.5, query.dtype)).reshape(batch, cache.keys.shape[2], -1, 1, head_dim)
     bias = masked_bias(cache.valid)[:, None, None, None, :]
+    if distance_bias is not None:
+        size = distance_bias.shape[1]
+        age = (cache.cursor[:, None] - 1 - jnp.arange(size, dtype=jnp.int32)[None, :]) % size
+        bias = bias + distance_bias.T[age].swapaxes(1, 2).reshape(*query.shape[:3], 1, size)
     out = attend(query, cache.keys.swapaxes(1, 2), cache.values.swapaxes(1, 2), bias)
     return out.reshape(batch, 1, num_heads, head_dim)
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from memgpt_jax.ops.attention import attend, map_rows, masked_bias
 from memgpt_jax.ops.implementation import Implementation, choose
 from memgpt_jax.ops.interval_attention import Interval, default_blocks, interval_attention
-from memgpt_jax.shapes import Array, Bool, Float, Int
+from memgpt_jax.shapes import Array, Bool, Float, Float32, Int
 
 
 def window_attention(
@@ -19,10 +19,11 @@ def window_attention(
     window_size: int,
     block_size: int | None = None,
     implementation: Implementation = "auto",
+    distance_bias: Float32[Array, "H window_size"] | None = None,
 ) -> Float[Array, "B L H K"]:
     """Causal sliding-window attention of L tokens that follow P cached ones; memory is linear in L.
 
-        out_i = sum_j softmax_j(q_i . k_j / sqrt(K)) v_j,    j in (P + i - window_size, P + i], same document
+        out_i = sum_j softmax_j(q_i . k_j / sqrt(K) + bias_ij) v_j,    j in (P + i - window_size, P + i], same document
 
     Query i stands at key position P + i. Keys and values may have fewer heads (G divides H).
 
@@ -31,15 +32,17 @@ def window_attention(
         block_size: of the portable form and of cuDNN's, which take queries in blocks that meet only the keys within
             their reach; default: up to 128, and for cuDNN at least `window_size`.
         implementation: see `Implementation`.
+        distance_bias: bias_ij of each head by the distance P + i - j; default: none. Only the portable form takes it.
 
     Raises:
         ValueError: the implementation does not work here.
     """
     width = query.shape[3]
     arrays = (query, keys, values, query_document, key_document)
-    chosen = choose(implementation, ("pallas", "cudnn"), query.dtype, width)
+    kernels = ("pallas", "cudnn") if distance_bias is None else ()
+    chosen = choose(implementation, kernels, query.dtype, width)
     if chosen == "portable":
-        return _portable(*arrays, window_size, block_size or max(16, min(128, window_size)))
+        return _portable(*arrays, window_size, block_size or max(16, min(128, window_size)), distance_bias)
     if chosen == "cudnn":
         return _by_library(*arrays, window_size, block_size or max(128, window_size + window_size % 2), chosen)
     return _by_kernel(*arrays, window_size, interpret=chosen == "interpret")
@@ -53,8 +56,8 @@ class _Blocks:
         self.reach = -(-(window_size - 1) // block)  # how many earlier blocks a block can see
         self.padding, self.missing = self.number * block - length, self.reach * block - past
         keys = jnp.arange((self.reach + 1) * block)
-        distance = jnp.arange(block)[:, None] + self.reach * block - keys[None, :]
-        self.in_window = (distance >= 0) & (distance < window_size)
+        self.distance = jnp.arange(block)[:, None] + self.reach * block - keys[None, :]
+        self.in_window = (self.distance >= 0) & (self.distance < window_size)
 
     def queries(self, x: Float[Array, "L ..."], fill=0) -> Float[Array, "blocks block ..."]:
         x = jnp.pad(x, ((0, self.padding), *((0, 0),) * (x.ndim - 1)), constant_values=fill)
@@ -72,16 +75,17 @@ class _Blocks:
         return (query_document[:, :, None] == key_document[:, None, :]) & self.in_window[None]
 
 
-def _portable(query, keys, values, query_document, key_document, window_size, block):
+def _portable(query, keys, values, query_document, key_document, window_size, block, distance_bias):
     batch, length, num_heads, head_dim = query.shape
     kv_heads = keys.shape[2]
     blocks = _Blocks(length, keys.shape[1] - length, window_size, min(block, length))
 
     def one_head(row):
-        """query [R, L, K]; keys, values [P+L, K]; document numbers [L] and [P+L]."""
-        query, keys, values, query_document, key_document = row
+        """query [R, L, K]; keys, values [P+L, K]; document numbers [L] and [P+L]; biases [R, block, keys] or none."""
+        query, keys, values, query_document, key_document, of_distance = row
         query = blocks.queries(query.swapaxes(0, 1)).swapaxes(1, 2)
         bias = masked_bias(blocks.visible(query_document, key_document))[:, None]
+        bias = bias if of_distance is None else bias + of_distance[None]
         out = attend(query, blocks.reachable(keys), blocks.reachable(values), bias)
         return out.swapaxes(0, 1).reshape(out.shape[1], -1, head_dim)[:, :length]
 
@@ -89,7 +93,12 @@ def _portable(query, keys, values, query_document, key_document, window_size, bl
     query = query.transpose(0, 2, 3, 1, 4).reshape(batch * kv_heads, -1, length, head_dim)
     keys, values = (x.swapaxes(1, 2).reshape(batch * kv_heads, -1, head_dim) for x in (keys, values))
     documents = (jnp.repeat(x, kv_heads, axis=0) for x in (query_document, key_document))
-    out = map_rows(one_head, (query, keys, values, *documents)).reshape(batch, kv_heads, -1, length, head_dim)
+    biases = None
+    if distance_bias is not None:  # in each block the same
+        biases = distance_bias[:, jnp.clip(blocks.distance, 0, window_size - 1)]
+        biases = jnp.tile(biases.reshape(kv_heads, -1, *biases.shape[1:]), (batch, 1, 1, 1))
+    out = map_rows(one_head, (query, keys, values, *documents, biases))
+    out = out.reshape(batch, kv_heads, -1, length, head_dim)
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, num_heads, head_dim)
 
 

@@ -38,56 +38,79 @@ ENCODERS = {
     "bert_pretraining": BERT | {"model_type": "bert", "architectures": ["BertForPreTraining"]},
     "roberta": BERT | {"model_type": "roberta", "architectures": ["RobertaForMaskedLM"], "type_vocab_size": 1},
 }
-CASES = ENCODERS | {
-    "gpt2": {
-        "model_type": "gpt2",
-        "vocab_size": 37,
-        "n_embd": 20,
-        "n_layer": 3,
-        "n_head": 5,
-        "n_positions": 96,
-        "n_inner": 44,
-    },
-    "gpt2_exact_gelu": {
-        "model_type": "gpt2",
-        "vocab_size": 31,
-        "n_embd": 12,
-        "n_layer": 2,
-        "n_head": 3,
-        "n_positions": 40,
-        "activation_function": "gelu",
-        "layer_norm_epsilon": 1e-3,
-    },
-    "llama": LLAMA | {"model_type": "llama"},
-    "llama_tied": LLAMA | {"model_type": "llama", "tie_word_embeddings": True, "head_dim": 6, "rope_theta": 500.0},
-    "llama_biases": LLAMA | {"model_type": "llama", "attention_bias": True},
-    "llama_linear": LLAMA | {"model_type": "llama", "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
-    "llama3": LLAMA
-    | {
-        "model_type": "llama",
-        "head_dim": 8,
-        "rope_scaling": {
-            "rope_type": "llama3",
-            "factor": 8.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 16,
-        },
-    },
-    "llama_yarn": LLAMA
-    | {
-        "model_type": "llama",
-        "head_dim": 16,
-        "rope_scaling": {
-            "rope_type": "yarn",
-            "factor": 4.0,
-            "beta_fast": 4.0,
-            "original_max_position_embeddings": 12,
-        },
-    },
-    "mistral": LLAMA | {"model_type": "mistral", "sliding_window": 7},
-    "qwen2": LLAMA | {"model_type": "qwen2", "tie_word_embeddings": True},
+T5 = {
+    "model_type": "t5",
+    "architectures": ["T5ForConditionalGeneration"],
+    "vocab_size": 43,
+    "d_model": 20,
+    "d_kv": 6,
+    "d_ff": 36,
+    "num_layers": 3,
+    "num_decoder_layers": 2,  # with more of them than of the encoder's, the library cannot generate
+    "num_heads": 5,
+    "n_positions": 48,
+    "relative_attention_num_buckets": 10,
+    "relative_attention_max_distance": 15,
+    "decoder_start_token_id": 0,
 }
+ENCODER_DECODERS = {
+    "t5": T5,
+    "t5_v11": T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "layer_norm_epsilon": 1e-5},
+}
+CASES = (
+    ENCODERS
+    | ENCODER_DECODERS
+    | {
+        "gpt2": {
+            "model_type": "gpt2",
+            "vocab_size": 37,
+            "n_embd": 20,
+            "n_layer": 3,
+            "n_head": 5,
+            "n_positions": 96,
+            "n_inner": 44,
+        },
+        "gpt2_exact_gelu": {
+            "model_type": "gpt2",
+            "vocab_size": 31,
+            "n_embd": 12,
+            "n_layer": 2,
+            "n_head": 3,
+            "n_positions": 40,
+            "activation_function": "gelu",
+            "layer_norm_epsilon": 1e-3,
+        },
+        "llama": LLAMA | {"model_type": "llama"},
+        "llama_tied": LLAMA | {"model_type": "llama", "tie_word_embeddings": True, "head_dim": 6, "rope_theta": 500.0},
+        "llama_biases": LLAMA | {"model_type": "llama", "attention_bias": True},
+        "llama_linear": LLAMA | {"model_type": "llama", "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+        "llama3": LLAMA
+        | {
+            "model_type": "llama",
+            "head_dim": 8,
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 16,
+            },
+        },
+        "llama_yarn": LLAMA
+        | {
+            "model_type": "llama",
+            "head_dim": 16,
+            "rope_scaling": {
+                "rope_type": "yarn",
+                "factor": 4.0,
+                "beta_fast": 4.0,
+                "original_max_position_embeddings": 12,
+            },
+        },
+        "mistral": LLAMA | {"model_type": "mistral", "sliding_window": 7},
+        "qwen2": LLAMA | {"model_type": "qwen2", "tie_word_embeddings": True},
+    }
+)
 
 
 def tokens_of(case: str, length: int = 19) -> np.ndarray:
@@ -97,10 +120,15 @@ def tokens_of(case: str, length: int = 19) -> np.ndarray:
 
 
 def valid_of(tokens: np.ndarray) -> np.ndarray:
-    """Which of an encoder's tokens are not padding: the second row ends earlier."""
+    """Which of the tokens that an encoder reads are not padding: the second row ends earlier."""
     valid = np.ones(tokens.shape, bool)
     valid[1, -5:] = False
     return valid
+
+
+def source_of(case: str) -> np.ndarray:
+    """What an encoder-decoder's encoder reads."""
+    return tokens_of(case, 29)
 
 
 def types_of(case: str, tokens: np.ndarray) -> np.ndarray:
@@ -144,6 +172,8 @@ def library_model(case: str):
     kind = getattr(transformers, name) if name else transformers.AutoModelForCausalLM
     config._attn_implementation = "eager"
     model = (kind(config) if name else kind.from_config(config)).eval()
+    if case == "t5_v11":  # transformers 5 ties its output, until from_pretrained finds another one in the file
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.from_numpy(tensor(name, parameter.shape)))
@@ -159,6 +189,9 @@ def library_outputs(case: str, model=None) -> tuple[dict[str, np.ndarray], dict[
     inputs = {"input_ids": tokens}
     if case in ENCODERS:
         inputs |= {"attention_mask": valid_of(tokens).astype(np.int64), "token_type_ids": types_of(case, tokens)}
+    if case in ENCODER_DECODERS:
+        source = source_of(case)
+        inputs = {"input_ids": source, "attention_mask": valid_of(source).astype(np.int64), "decoder_input_ids": tokens}
     with torch.no_grad():
         found = model(**{name: torch.from_numpy(values) for name, values in inputs.items()})
     outputs = {name: found[name].numpy() for name in OUTPUTS if name in found and found[name] is not None}

@@ -70,9 +70,17 @@ class ReferenceDecoder:
         out = []
         for h in range(config.num_heads):
             g = h * config.kv_heads // config.num_heads
-            weights = reference.softmax([query[h] @ key[g] / math.sqrt(width) for key, _ in window])
+            logits = [query[h] @ key[g] / math.sqrt(width) for key, _ in window]
+            if config.position == "relative":
+                logits = [logit + self.relative(len(window) - 1 - i, h) for i, logit in enumerate(logits)]
+            weights = reference.softmax(logits)
             out.append(sum(weight * value[g] for weight, (_, value) in zip(weights, window, strict=True)))
         return np.concatenate(out) @ f64(params["output"]["kernel"])
+
+    def relative(self, distance, head):
+        config = self.config
+        bucket = reference.relative_bucket(distance, config.relative_buckets, config.relative_max_distance)
+        return f64(self.params["relative_embedding"])[bucket, head]
 
     def remember(self, h, params, memory, reset):
         normed = self.norm(h, params["norm"])

@@ -21,7 +21,7 @@ def softmax(logits):
     return weights / weights.sum()
 
 
-def window_attention(query, keys, values, query_document, key_document, window_size):
+def window_attention(query, keys, values, query_document, key_document, window_size, distance_bias=None):
     """[B, L, H, K]: token i attends to the last `window_size` tokens, itself included, of its own document."""
     batch, length, heads, width = query.shape
     past, group = keys.shape[1] - length, heads // keys.shape[2]
@@ -32,9 +32,20 @@ def window_attention(query, keys, values, query_document, key_document, window_s
             places = [j for j in places if key_document[b, j] == query_document[b, i]]
             for h in range(heads):
                 logits = [f64(query[b, i, h]) @ f64(keys[b, j, h // group]) / math.sqrt(width) for j in places]
+                if distance_bias is not None:
+                    logits = [logit + distance_bias[h, past + i - j] for logit, j in zip(logits, places, strict=True)]
                 for j, weight in zip(places, softmax(logits) if places else (), strict=True):
                     out[b, i, h] += weight * f64(values[b, j, h // group])
     return out
+
+
+def relative_bucket(distance, buckets, max_distance):
+    """The bucket of a key that stands so many tokens before its query, of causal attention."""
+    exact = buckets // 2
+    if distance < exact:
+        return distance
+    share = math.log(distance / exact) / math.log(max_distance / exact)
+    return min(buckets - 1, exact + math.floor((buckets - exact) * share))
 
 
 def read_one(query, entries, null_key=None, recency=0.0):

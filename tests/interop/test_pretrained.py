@@ -50,6 +50,14 @@ def outputs_of(model, case):
             found["pooler_output"] = merged.pooled(hidden)
         return found
 
+    def sequence_to_sequence(params):
+        merged, source = models.merge(model.config, params), foreign.source_of(case)
+        valid = jnp.asarray(foreign.valid_of(source))
+        state = merged.read_source(jnp.asarray(source, jnp.int32), model.init_state(2), valid=valid)
+        return {"logits": merged(tokens, state)[0]}
+
+    if case in foreign.ENCODER_DECODERS:
+        return jax.jit(sequence_to_sequence)(models.split(model))
     return jax.jit(encoded if case in foreign.ENCODERS else causal)(models.split(model))
 
 

@@ -1,0 +1,66 @@
+"""Span corruption, the objective of T5: spans of a text are hidden behind sentinels, and are to be written.
+
+Source: Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer" (2020),
+section 3.1.4 and figure 2.
+"""
+
+import numpy as np
+
+
+def corrupt_spans(
+    tokens: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    rate: float = 0.15,
+    mean_span: float = 3.0,
+    first_sentinel: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A text with spans hidden, and what was hidden.
+
+        tokens   a b c d e f g h i
+        source   a b S0 e f S1 i        S0 = first_sentinel, S1 = first_sentinel - 1, ...
+        target   S0 c d S1 g h S2       the last sentinel ends it
+
+    Of L tokens, n = round(rate L) are hidden, at least one and not all, in k = round(n / mean_span) spans, at least
+    one, with a kept token or more between them. How n is cut into k spans, and L - n into what stands before, between
+    and after them, is drawn uniformly. (T5's own code lets a kept token begin and a hidden one end every text.) So all
+    texts of a length give sources of L - n + k and targets of n + k + 1 tokens.
+
+    Arguments:
+        tokens: ids [L], L >= 2.
+        first_sentinel: the id of the first sentinel; the others count down from it.
+
+    Returns:
+        The ids of source and target, of the type of `tokens`.
+
+    Raises:
+        ValueError: a value is out of range, or there are ids among the tokens that are sentinels.
+    """
+    tokens = np.asarray(tokens)
+    length = len(tokens)
+    if tokens.ndim != 1 or length < 2:
+        raise ValueError(f"tokens must be ids [L] with L >= 2, got {list(tokens.shape)}")
+    if not 0 < rate < 1 or not mean_span >= 1:
+        raise ValueError(f"rate={rate} must be between 0 and 1, and mean_span={mean_span} at least 1")
+    hidden = min(max(round(length * rate), 1), length - 1)
+    spans = min(max(round(hidden / mean_span), 1), hidden, length - hidden + 1)
+    lowest = first_sentinel - spans
+    if lowest < 0 or tokens.max() >= lowest:
+        raise ValueError(
+            f"first_sentinel={first_sentinel} with {spans + 1} sentinels takes the ids from {lowest} on, "
+            f"but tokens go up to {tokens.max()}"
+        )
+    kept = _parts(length - hidden + 2, spans + 1, rng)
+    kept[[0, -1]] -= 1  # before the first span and after the last one there may be nothing
+    sizes = np.stack([kept[:-1], _parts(hidden, spans, rng)], axis=1).reshape(-1)
+    *pieces, rest = np.split(tokens, np.cumsum(sizes))  # kept, hidden, kept, hidden, ..., kept
+    sentinels = np.arange(first_sentinel, lowest - 1, -1, dtype=tokens.dtype).reshape(-1, 1)
+    source = [piece for pair in zip(pieces[::2], sentinels[:-1], strict=True) for piece in pair]
+    target = [piece for pair in zip(sentinels[:-1], pieces[1::2], strict=True) for piece in pair]
+    return np.concatenate([*source, rest]), np.concatenate([*target, sentinels[-1]])
+
+
+def _parts(total: int, number: int, rng: np.random.Generator) -> np.ndarray:
+    """One of the ways to write `total` as a sum of `number` whole numbers above 0, all equally likely."""
+    cuts = 1 + np.sort(rng.choice(total - 1, number - 1, replace=False))
+    return np.diff(cuts, prepend=0, append=total)

@@ -1,0 +1,90 @@
+"""An encoder that reads a source, and a decoder that attends to it."""
+
+from typing import NamedTuple
+
+from flax import nnx
+
+from memgpt_jax.config_model import Seq2SeqConfig
+from memgpt_jax.models.decoder import MemGPT, ModelState
+from memgpt_jax.models.encoder import Encoder, EncoderState
+from memgpt_jax.models.layers import filled_flags
+from memgpt_jax.ops import Scores
+from memgpt_jax.shapes import Array, Flags, Float32, Tokens
+
+
+class Seq2SeqState(NamedTuple):
+    """What both stacks carry from call to call; every array has the batch axis first."""
+
+    encoder: EncoderState
+    decoder: ModelState  # with the source
+
+
+class EncoderDecoder(nnx.Module):
+    """An encoder-decoder: an `Encoder` without heads, and a `MemGPT` whose layers attend to what it reads.
+
+    Both have memories of their own where their configs say so, and share the decoder's token embedding. What the
+    encoder has read is part of the decoder's state; with it, the decoder streams, generates and forks by itself.
+
+        state = model.read_source(source, model.init_state(batch_size))
+        logits, state = model(tokens, state)
+    """
+
+    def __init__(self, config: Seq2SeqConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.encoder = Encoder(config.encoder, rngs=rngs, own_embedding=False)
+        self.decoder = MemGPT(config.decoder, rngs=rngs)
+
+    def init_state(self, batch_size: int) -> Seq2SeqState:
+        """The state before the first token, without a source. It holds no parameters."""
+        return Seq2SeqState(self.encoder.init_state(batch_size), self.decoder.init_state(batch_size))
+
+    def read_source(
+        self,
+        tokens: Tokens,
+        state: Seq2SeqState,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        *,
+        dropout_key: Array | None = None,
+    ) -> Seq2SeqState:
+        """The state with a new source in place of the one before, which the encoder's memories alone still know.
+
+        reset, valid, dropout_key: see `Encoder.hidden`.
+
+        Raises `ValueError` if the source is longer than `source_length`.
+        """
+        places = self.config.decoder.source_length
+        if tokens.shape[1] > places:
+            raise ValueError(f"a source may have up to source_length={places} tokens, got {tokens.shape[1]}")
+        _, valid = filled_flags(tokens.shape, reset, valid)
+        options = {"embedding": self.decoder.embedding[...], "dropout_key": dropout_key}
+        hidden, encoder = self.encoder.hidden(tokens, state.encoder, reset, valid, **options)
+        layers = tuple(
+            layer._replace(source=block.cross_attention.read_source(hidden, valid))
+            for block, layer in zip(self.decoder.blocks, state.decoder.layers, strict=True)
+        )
+        return Seq2SeqState(encoder, state.decoder._replace(layers=layers))
+
+    def __call__(
+        self, tokens: Tokens, state: Seq2SeqState, reset=None, valid=None, **options
+    ) -> tuple[Float32[Array, "B L V"], Seq2SeqState]:
+        """The decoder's logits, and the state after the call: see `MemGPT.__call__`."""
+        logits, decoder = self.decoder(tokens, state.decoder, reset, valid, **options)
+        return logits, state._replace(decoder=decoder)
+
+    def score(
+        self, tokens: Tokens, targets: Tokens, state: Seq2SeqState, reset=None, valid=None, **options
+    ) -> tuple[Scores, Seq2SeqState]:
+        """The decoder's loss and correctness of each target: see `MemGPT.score`."""
+        scores, decoder = self.decoder.score(tokens, targets, state.decoder, reset, valid, **options)
+        return scores, state._replace(decoder=decoder)
+
+    def generate(self, prompt, state: Seq2SeqState, **options):
+        """`memgpt_jax.generate` with the decoder, which has read the source of the state."""
+        return self.decoder.generate(prompt, state=state.decoder, **options)
+
+    def save_pretrained(self, folder, **options) -> None:
+        """`memgpt_jax.interop.save_pretrained` of this model."""
+        from memgpt_jax.interop import save_pretrained  # against the order of the layers, for the user's convenience
+
+        save_pretrained(self, folder, **options)

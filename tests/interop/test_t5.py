@@ -1,0 +1,164 @@
+"""T5 generates as the transformers library does, takes a memory, and is read in whichever way it was written."""
+
+import dataclasses
+import json
+
+import foreign
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import memgpt_jax as mg
+from memgpt_jax import models
+
+CASES = list(foreign.ENCODER_DECODERS)
+NEW = 40
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("t5")
+    return {case: foreign.write(case, root / case) for case in CASES}
+
+
+def state_of(model, case):
+    """What is left behind by the source."""
+    source = foreign.source_of(case)
+    read = jax.jit(lambda tokens, valid: model.read_source(tokens, model.init_state(2), valid=valid))
+    return read(jnp.asarray(source, jnp.int32), jnp.asarray(foreign.valid_of(source)))
+
+
+def logits_of(model, case):
+    call = jax.jit(lambda params, tokens, state: models.apply(model.config, params, tokens, state)[0])
+    tokens = jnp.asarray(foreign.tokens_of(case), jnp.int32)
+    return np.asarray(call(models.split(model), tokens, state_of(model, case)))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_texts_are_those_of_the_library(case, num_beams, folders):
+    pytest.importorskip("transformers", reason="transformers and torch are not installed")
+    import torch
+
+    theirs, source = foreign.library_model(case), foreign.source_of(case)
+    inputs = {"input_ids": source, "attention_mask": foreign.valid_of(source).astype(np.int64)}
+    inputs = {name: torch.from_numpy(values) for name, values in inputs.items()}
+    options = {"max_new_tokens": NEW, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    with torch.no_grad():
+        expected = theirs.generate(**inputs, num_beams=num_beams, **options).numpy()
+    assert expected.shape == (2, 1 + NEW)
+    model = mg.from_pretrained(folders[case])
+    got = model.generate([[0], [0]], state_of(model, case), max_new_tokens=NEW, num_beams=num_beams)
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_token_by_token_it_computes_the_same(case, folders):
+    model = mg.from_pretrained(folders[case])
+    tokens, state = jnp.asarray(foreign.tokens_of(case), jnp.int32), state_of(model, case)
+    step, logits = jax.jit(lambda tokens, state: model(tokens, state)), []
+    for i in range(tokens.shape[1]):
+        out, state = step(tokens[:, i : i + 1], state)
+        logits.append(out)
+    np.testing.assert_allclose(np.concatenate(logits, axis=1), foreign.expected(case)["logits"], atol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_the_library_writes_is_read(case, tmp_path):
+    """Transformers 5 says in other words which version it is."""
+    pytest.importorskip("transformers", reason="transformers and torch are not installed")
+    foreign.library_model(case).save_pretrained(tmp_path)
+    model = mg.from_pretrained(tmp_path)
+    assert model.config.decoder.tie_embeddings == (case == "t5")
+    np.testing.assert_allclose(logits_of(model, case), foreign.expected(case)["logits"], atol=1e-4)
+
+
+class Numbers:
+    """Texts of numbers, each its own id."""
+
+    vocab_size, document_id, fingerprint = 43, 0, "numbers"
+
+    def encode(self, text):
+        return [int(word) for word in text.split()]
+
+    def decode(self, ids):
+        return "".join(f" {token}" for token in ids)
+
+
+def test_a_session_goes_on_from_a_source(folders):
+    model = mg.from_pretrained(folders["t5_v11"])
+    state = jax.tree.map(lambda x: x[:1], state_of(model, "t5_v11"))
+    expected = model.generate([[0]], state, max_new_tokens=12)[0, 1:].tolist()
+    session = mg.Session(model.decoder, Numbers())
+    session.state = state.decoder
+    parts = [session.generate(max_new_tokens=number) for number in (5, 7)]
+    assert Numbers().encode("".join(parts)) == expected and 0 not in expected
+
+
+def test_changes_concern_both_stacks_and_survive_saving(folders, tmp_path):
+    changes = {"window_size": 30, "source_length": 33, "dtype": "bfloat16"}
+    model = mg.from_pretrained(folders["t5"], **changes)
+    decoder = {name: getattr(model.config.decoder, name) for name in changes}
+    assert decoder == changes and model.config.encoder.dtype == "bfloat16"
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["n_positions"] == 30
+    assert mg.from_pretrained(tmp_path).config == model.config
+
+
+def test_a_memory_for_the_decoder_changes_nothing_until_it_is_trained(folders, tmp_path):
+    model = mg.from_pretrained(folders["t5"])
+    memory = mg.KVMemoryConfig(memory_size=5, head_dim=4)
+    larger = mg.add_memory(model, memory, layers=[1], segment_length=4, adapter_rank=2)
+    np.testing.assert_array_equal(logits_of(larger, "t5"), logits_of(model, "t5"))
+    larger.save_pretrained(tmp_path)
+    again = mg.from_pretrained(tmp_path)
+    assert again.config == larger.config and json.loads((tmp_path / "config.json").read_text())["model_type"] == "t5"
+    jax.tree.map(np.testing.assert_array_equal, models.split(again), models.split(larger))
+    with pytest.raises(ValueError, match="has a memory"):
+        mg.add_memory(larger, memory)
+
+
+def test_what_no_family_expresses_is_written_under_our_name(folders, tmp_path):
+    config = mg.from_pretrained(folders["t5"]).config
+    config = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, norm="layernorm"))
+    model = models.merge(config, models.init(config, jax.random.key(0)))
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "memgpt"
+    again = mg.from_pretrained(tmp_path)
+    assert again.config == config
+    jax.tree.map(np.testing.assert_array_equal, models.split(again), models.split(model))
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (
+            {"feed_forward_proj": "gated-silu"},
+            "feed_forward_proj='gated-silu' is not supported; valid: relu, gated-gelu",
+        ),
+        ({"is_encoder_decoder": False}, "is_encoder_decoder=False is not supported; valid: True"),
+    ],
+)
+def test_what_is_not_supported_is_named(values, message, folders, tmp_path):
+    for file in folders["t5"].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text()) | values
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message):
+        mg.from_pretrained(tmp_path)
+
+
+def test_copies_of_the_embedding_in_old_files_are_left_aside(folders, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(folders["t5"] / "model.safetensors")
+    copies = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
+    unused = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+    old = tensors | {name: tensors["shared.weight"].copy() for name in copies} | {unused: np.ones((10, 5), np.float32)}
+    save_file(old, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((folders["t5"] / "config.json").read_bytes())
+    mg.from_pretrained(tmp_path)
+    save_file(tensors | {"lm_head.weight": 2 * tensors["shared.weight"]}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"left over: lm_head.weight \[43, 20\]"):
+        mg.from_pretrained(tmp_path)

@@ -1,0 +1,226 @@
+"""Encoder-decoders: the decoder streams with its source, both stacks remember, and nothing leaks."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from memory_laws import difference
+from model_laws import tiny
+
+from memgpt_jax import models
+from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config_model import EncoderConfig, Seq2SeqConfig
+from memgpt_jax.generation import generate
+
+LENGTH, SOURCE = 14, 11
+RELATIVE = {"position": "relative", "relative_buckets": 6, "relative_max_distance": 7}
+
+
+def encoder_of(decoder, **changes):
+    """An encoder like a decoder."""
+    fields = {field.name: getattr(decoder, field.name) for field in dataclasses.fields(decoder)}
+    return EncoderConfig(**fields | {"source_length": None, "heads": ()} | changes)
+
+
+def pair(memory=None, encoder=None, **changes):
+    decoder = tiny(memory, num_layers=2, source_length=SOURCE, **RELATIVE | changes)
+    return Seq2SeqConfig(encoder=encoder_of(decoder, num_layers=1, **encoder or {}), decoder=decoder)
+
+
+SMALL = {"memory": KVMemoryConfig(memory_size=3, head_dim=4), "segment_length": 3}
+CONFIGS = {
+    "memory": pair(encoder=SMALL, tie_embeddings=False, num_kv_heads=1),
+    "plain": pair(NoMemoryConfig(), attention_scale=1.0, logit_scale=0.5, activation="relu"),
+    "post": pair(NoMemoryConfig(), norm_position="post", norm="layernorm", position="learned"),
+}
+
+
+@functools.lru_cache
+def params_of(config):
+    params = models.init(config, jax.random.key(0))
+    return jax.tree.map(lambda x: x * jnp.float32(1.5), params)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def read_source(config, params, source, state, valid):
+    return models.merge(config, params).read_source(source, state, valid=valid)
+
+
+call = jax.jit(models.apply, static_argnums=0)
+
+
+def inputs(config, length=LENGTH):
+    rng = np.random.default_rng(1)
+    source, tokens = (rng.integers(0, config.decoder.vocab_size, (2, n)).astype(np.int32) for n in (SOURCE - 2, length))
+    valid = np.ones(source.shape, bool)
+    valid[1, -4:] = False
+    return source, valid, tokens
+
+
+def state_of(config, **changes):
+    source, valid, _ = inputs(config)
+    arguments = {"source": source, "state": models.init_state(config, 2), "valid": valid} | changes
+    return read_source(config, params_of(config), **arguments)
+
+
+each = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+
+
+@each
+def test_any_cut_gives_the_same_logits(config):
+    _, _, tokens = inputs(config)
+    whole, end = call(config, params_of(config), tokens, state_of(config))
+    for sizes in ([1] * LENGTH, [5, 1, 1, 6, 1]):
+        state, logits = state_of(config), []
+        for part in np.split(tokens, np.cumsum(sizes)[:-1], axis=1):
+            out, state = call(config, params_of(config), part, state)
+            logits.append(out)
+        assert difference(whole, np.concatenate(logits, axis=1)) < 1e-4
+        assert difference([layer.source for layer in end.decoder.layers], [x.source for x in state.decoder.layers]) == 0
+
+
+@each
+def test_the_source_is_read_and_its_padding_is_not(config):
+    source, valid, tokens = inputs(config)
+    logits, _ = call(config, params_of(config), tokens, state_of(config))
+    padded = np.where(valid, source, 3).astype(np.int32)
+    same, _ = call(config, params_of(config), tokens, state_of(config, source=padded))
+    assert difference(logits, same) == 0
+    for row, place in ((0, SOURCE - 3), (1, 0)):
+        other = source.copy()
+        other[row, place] = (other[row, place] + 7) % config.decoder.vocab_size
+        changed, _ = call(config, params_of(config), tokens, state_of(config, source=other))
+        gap = np.abs(np.asarray(changed - logits)).max(axis=(1, 2))
+        assert gap[row] > 1e-4 and gap[1 - row] == 0
+
+
+@each
+def test_a_shorter_source_needs_no_padding(config):
+    source, _, tokens = inputs(config)
+    short = source[:, :5]
+    valid = np.broadcast_to(np.arange(source.shape[1]) < 5, source.shape)
+    one, _ = call(config, params_of(config), tokens, state_of(config, source=short, valid=np.ones(short.shape, bool)))
+    other, _ = call(config, params_of(config), tokens, state_of(config, valid=valid))
+    assert difference(one, other) < 1e-5
+
+
+def test_without_a_source_the_decoder_is_one_without_cross_attention():
+    config = CONFIGS["memory"]
+    _, _, tokens = inputs(config)
+    params = params_of(config)["decoder"]
+    plain = dataclasses.replace(config.decoder, source_length=None)
+    kept = jax.tree.map_with_path(
+        lambda path, _: functools.reduce(lambda tree, part: tree[part.key], path, params), models.shapes(plain)
+    )
+    with_it, _ = call(config.decoder, params, tokens, models.init_state(config.decoder, 2))
+    without, _ = call(plain, kept, tokens, models.init_state(plain, 2))
+    assert difference(with_it, without) < 1e-5
+
+
+def test_a_document_ends_and_the_source_stays():
+    config = CONFIGS["plain"]
+    _, _, tokens = inputs(config)
+    reset = np.zeros(tokens.shape, bool)
+    reset[:, 6] = True
+    logits, _ = call(config, params_of(config), tokens, state_of(config), reset)
+    rest, _ = call(config, params_of(config), tokens[:, 6:], state_of(config))
+    assert difference(logits[:, 6:], rest) < 1e-5
+
+
+def test_both_stacks_remember():
+    """A call later, the encoder still knows an earlier source, and the decoder an earlier target."""
+    config = CONFIGS["memory"]
+    source, valid, tokens = inputs(config)
+    first, later = source[:, :8], source[:, ::-1][:, :4].copy()
+    everywhere = np.ones(first.shape, bool)
+    results = []
+    for change in (0, 5):
+        state = state_of(config, source=(first + change) % 32, valid=everywhere)
+        state = state_of(config, source=later, state=state, valid=everywhere[:, :4])
+        results.append(call(config, params_of(config), tokens, state)[0])
+    assert difference(*results) > 1e-4
+    results = []
+    for change in (0, 5):
+        before = (np.tile(tokens, (1, 2))[:, :20] + change) % 32
+        _, state = call(config, params_of(config), before, state_of(config))
+        results.append(call(config, params_of(config), tokens, state)[0][:, -1])
+    assert difference(*results) > 1e-4
+
+
+@pytest.mark.parametrize("name", ["memory", "plain"])
+def test_gradients_reach_every_parameter_through_the_source(name):
+    config = CONFIGS[name]
+    source, valid, tokens = inputs(config)
+
+    def loss(params, config=config):
+        model = models.merge(config, params)
+        state = model.read_source(source, model.init_state(2), valid=valid)
+        if name == "memory":  # that the encoder wrote in the call before
+            state = model.read_source(source, state, valid=valid)
+        scores, _ = model.score(tokens, np.roll(tokens, -1, axis=1), state)
+        return jnp.mean(scores.losses)
+
+    value, gradients = jax.jit(jax.value_and_grad(loss))(params_of(config))
+    for path, leaf in jax.tree.leaves_with_path(gradients):
+        assert np.all(np.isfinite(leaf)) and np.any(leaf != 0), jax.tree_util.keystr(path)
+    if name == "plain":
+        decoder = dataclasses.replace(config.decoder, scan_layers=True, remat="block")
+        same = Seq2SeqConfig(encoder=dataclasses.replace(config.encoder, remat="dots"), decoder=decoder)
+        again = jax.jit(jax.value_and_grad(functools.partial(loss, config=same)))(params_of(config))
+        assert difference((value, gradients), again) < 1e-5
+
+
+def test_the_decoder_generates_from_its_source():
+    """Greedy, each token is the best of all that was read again from the start; beams find no worse a text."""
+    config = CONFIGS["memory"]
+    model = models.merge(config, params_of(config))
+    state = state_of(config)
+    got = model.generate([[0], [0]], state, max_new_tokens=LENGTH)
+    logits, _ = call(config, params_of(config), got[:, :-1], state)
+    np.testing.assert_array_equal(got[:, 1:], np.argmax(logits, axis=-1))
+    pure = generate((config.decoder, params_of(config)["decoder"]), [[0], [0]], state=state.decoder, max_new_tokens=5)
+    np.testing.assert_array_equal(pure, got[:, :6])
+
+    def log_p(text):
+        log_p = jax.nn.log_softmax(call(config, params_of(config), text[:, :-1], state)[0])
+        return np.take_along_axis(np.asarray(log_p), text[:, 1:, None], axis=2).sum(axis=(1, 2))
+
+    beams = generate(model.decoder, [[0], [0]], state=state.decoder, max_new_tokens=LENGTH, num_beams=16)
+    assert np.all(log_p(beams) >= log_p(got) - 1e-4)
+
+
+def test_dropout_acts_in_the_encoder_and_in_cross_attention():
+    config = CONFIGS["plain"]
+    drop = lambda part: dataclasses.replace(part, dropout=0.5)  # noqa: E731
+    config = Seq2SeqConfig(encoder=drop(config.encoder), decoder=drop(config.decoder))
+    source, _, tokens = inputs(config)
+    model = models.merge(config, params_of(CONFIGS["plain"]))
+    read = jax.jit(lambda key: model.read_source(source, model.init_state(2), dropout_key=key).decoder.layers[0].source)
+    assert difference(read(jax.random.key(0)).keys, read(jax.random.key(1)).keys) > 1e-2
+    state = state_of(CONFIGS["plain"])
+    answer = jax.jit(lambda key: model(tokens, state, dropout_key=key)[0])
+    assert difference(answer(jax.random.key(0)), answer(jax.random.key(1))) > 1e-2
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda c: dataclasses.replace(c, encoder=encoder_of(c.decoder, vocab_size=9)), "encoder.vocab_size=9 must be"),
+        (lambda c: dataclasses.replace(c, encoder=encoder_of(c.decoder, heads=("masked",))), r"heads must be \(\)"),
+        (lambda c: dataclasses.replace(c, decoder=tiny(**RELATIVE)), "decoder.source_length must be given"),
+        (lambda c: encoder_of(c.decoder, source_length=4), "source_length=4: an encoder attends to no source"),
+        (lambda c: tiny(**RELATIVE | {"relative_buckets": 3}), "relative_buckets=3 must be at least 4"),
+        (lambda c: tiny(**RELATIVE | {"relative_max_distance": 3}), "below twice relative_max_distance=3"),
+        (lambda c: tiny(**RELATIVE, attention_implementation="pallas"), "'pallas' has no relative positions"),
+        (
+            lambda c: state_of(c, source=np.zeros((2, 12), np.int32), valid=np.ones((2, 12), bool)),
+            "up to source_length",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(CONFIGS["plain"])
