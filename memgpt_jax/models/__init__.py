@@ -14,6 +14,7 @@ from memgpt_jax.models.functional import (
     split,
 )
 from memgpt_jax.models.memory_layer import MemoryLayer
+from memgpt_jax.models.xlnet import XLNet
 
 __all__ = [
     "Encoder",
@@ -23,6 +24,7 @@ __all__ = [
     "MemoryLayer",
     "ModelState",
     "Params",
+    "XLNet",
     "apply",
     "diagnostics",
     "init",

@@ -6,14 +6,15 @@ from typing import Any
 import jax
 from flax import nnx
 
-from memgpt_jax.config_model import EncoderConfig, ModelConfig
+from memgpt_jax.config_model import EncoderConfig, ModelConfig, XLNetConfig
 from memgpt_jax.models.decoder import MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder
+from memgpt_jax.models.xlnet import XLNet
 from memgpt_jax.ops import Scores
 from memgpt_jax.shapes import Array, Float32, Tokens
 
 Params = Any  # nested dictionaries of float32 arrays
-MODELS = {ModelConfig: MemGPT, EncoderConfig: Encoder}
+MODELS = {ModelConfig: MemGPT, EncoderConfig: Encoder, XLNetConfig: XLNet}
 """The model of each kind of config."""
 
 

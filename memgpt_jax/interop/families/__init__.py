@@ -4,7 +4,8 @@ from memgpt_jax.interop.families.base import Family, Weight
 from memgpt_jax.interop.families.bert import BERT
 from memgpt_jax.interop.families.gpt2 import GPT2
 from memgpt_jax.interop.families.llama import LLAMA
+from memgpt_jax.interop.families.xlnet import XLNET
 
-FAMILIES: tuple[Family, ...] = (BERT, GPT2, LLAMA)
+FAMILIES: tuple[Family, ...] = (BERT, GPT2, LLAMA, XLNET)
 
 __all__ = ["FAMILIES", "Family", "Weight"]
