@@ -26,8 +26,13 @@ PARALLEL = {name: config for name, (config, _) in MEMORIES.items() if not issubc
 
 
 def tiny(memory=KV, **changes):
-    defaults = {"vocab_size": 2 * BATCH * LENGTH, "d_model": 8, "num_layers": 2, "num_heads": 2, "d_ff": 12}
+    defaults = {"vocab_size": 31, "d_model": 8, "num_layers": 2, "num_heads": 2, "d_ff": 12}
     return XLNetConfig(memory=memory, **defaults | {"segment_length": 4} | changes)
+
+
+def params_of(config):
+    """Parameters moved by noise, as training would."""
+    return jax.tree.map(jnp.asarray, build(config).params)
 
 
 def inputs(seed, *shape):
@@ -65,24 +70,27 @@ def test_attention_of_both_streams_equals_loops(block, max_distance, monkeypatch
 
 
 def influence(config, orders, resets):
-    """[2, B, L, 2, B, L]: how far hidden states of two calls depend on the tokens of each, by gradient.
+    """[2, B, L, 2, B, L]: how far the hidden states of two calls change with each of their tokens."""
+    shape = 2, BATCH, LENGTH
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, config.vocab_size, shape).astype(np.int32)
+    params = params_of(config)
 
-    Every token is different, so that embedding rows are places.
-    """
-    params, shape = build(config).params, (2, BATCH, LENGTH)
-    tokens = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
-    mix = np.random.default_rng(0).normal(size=config.d_model).astype(np.float32)
-
-    def outputs(embedding):
-        model, state, found = merge(config, params | {"embedding": embedding}), init_state(config, BATCH), []
+    @jax.jit
+    def run(tokens):
+        model, state, found = merge(config, params), init_state(config, BATCH), []
         for call in range(2):
             order = None if orders is None else orders[call]
             hidden, state = model.hidden(tokens[call], state, resets[call], order=order)
-            found.append(jnp.einsum("bld,d->bl", hidden, mix))
+            found.append(hidden)
         return jnp.stack(found)
 
-    jacobian = np.asarray(jax.jit(jax.jacrev(outputs))(params["embedding"]))
-    return np.abs(jacobian).max(axis=-1).reshape(*shape, *shape)
+    before, flow = np.asarray(run(tokens)), np.zeros(shape * 2)
+    for place in np.ndindex(*shape):
+        other = tokens.copy()
+        other[place] = (other[place] + 7) % config.vocab_size
+        flow[(..., *place)] = np.abs(np.asarray(run(other)) - before).max(axis=-1)
+    return flow
 
 
 def may_flow(orders, resets):
@@ -103,31 +111,26 @@ def drawn_orders():
     return [np.array([rng.permutation(LENGTH) for _ in range(BATCH)], np.int32) for _ in range(2)]
 
 
-@pytest.mark.parametrize("two_streams", [True, False])
-@pytest.mark.parametrize("name", PARALLEL)
+@pytest.mark.parametrize("name, two_streams", [("kv", False), *((name, True) for name in PARALLEL)])
 def test_who_depends_on_whom(name, two_streams):
     """A prediction depends on no token of its own or of a higher rank, on no other row and document; and on all others.
 
     The first call reaches the second through memory alone.
     """
-    sizes = {"segment_length": 4} if name != "none" else {}
-    config = tiny(PARALLEL[name](), **sizes)
     resets = np.zeros((2, BATCH, LENGTH), bool)
     resets[0, 0, 2] = resets[1, 1, 5] = True
     orders = drawn_orders() if two_streams else None
-    flow, (within, across) = influence(config, orders, resets), may_flow(orders, resets)
+    flow, (within, across) = influence(tiny(PARALLEL[name]()), orders, resets), may_flow(orders, resets)
     assert np.all(flow[~(within | across)] == 0)
     assert np.all(flow[within] > 0)
     reached = flow[across] > 0
     assert not np.any(reached) if name == "none" else np.mean(reached) > 0.3
 
 
-def test_a_memory_brings_all_of_the_first_call():
-    resets = np.zeros((2, BATCH, LENGTH), bool)
-    flow = influence(tiny(), drawn_orders(), resets)
-    assert np.all(flow[may_flow(drawn_orders(), resets)[1]] > 0)
-    flow = influence(tiny(memory_layers=[1]), drawn_orders(), resets)
-    assert np.all(flow[may_flow(drawn_orders(), resets)[1]] > 0)
+def test_one_memory_brings_all_of_the_first_call():
+    orders, resets = drawn_orders(), np.zeros((2, BATCH, LENGTH), bool)
+    flow = influence(tiny(memory_layers=[1]), orders, resets)
+    assert np.all(flow[may_flow(orders, resets)[1]] > 0)
 
 
 @pytest.mark.parametrize("changes", [{"visibility": "token"}, {"evict": "least_read"}, {"initial_entries": 2}])
@@ -162,84 +165,103 @@ def test_one_segment_read_apart_is_one_segment(name):
     assert difference(run(None), run("apart")) < 1e-5
 
 
-def model_of(config):
-    return merge(config, build(config).params)
+def compiled(config, method="__call__"):
+    """A method of a model with parameters moved by noise."""
+    params = params_of(config)
+    return jax.jit(lambda *arguments, **options: getattr(merge(config, params), method)(*arguments, **options))
 
 
-def test_padding_is_nobody():
-    config = tiny()
-    tokens = np.random.default_rng(0).integers(0, config.vocab_size, (BATCH, LENGTH)).astype(np.int32)
-    order, (valid, state) = drawn_orders()[0], (np.ones(tokens.shape, bool), init_state(config, BATCH))
+def drawn_tokens(config):
+    return np.random.default_rng(0).integers(0, config.vocab_size, (BATCH, LENGTH)).astype(np.int32)
+
+
+@pytest.mark.parametrize("two_streams", [True, False])
+def test_padding_is_nobody(two_streams):
+    config = tiny(num_layers=1)
+    tokens, order, state = drawn_tokens(config), drawn_orders()[0], init_state(config, BATCH)
+    valid = np.ones(tokens.shape, bool)
     valid[:, -2:] = False
-    call = jax.jit(lambda params, *arguments, **options: merge(config, params)(*arguments, **options))
-    params = build(config).params
-    for given in (None, order):
-        whole, after = call(params, tokens, state, None, valid, order=given)
-        short = None if given is None else given[:, :-2]
-        expected, after_short = call(params, tokens[:, :-2], state, order=short)
-        assert difference(whole[:, :-2], expected) < 1e-5
-        assert difference(after, after_short) < 1e-5
+    call = compiled(config)
+    whole, after = call(tokens, state, None, valid, order=order if two_streams else None)
+    expected, after_short = call(tokens[:, :-2], state, order=order[:, :-2] if two_streams else None)
+    assert difference(whole[:, :-2], expected) < 1e-5
+    assert difference(after, after_short) < 1e-5
 
 
 def test_scores_are_those_of_the_logits():
-    config = tiny()
-    model, state = model_of(config), init_state(config, BATCH)
-    tokens = np.random.default_rng(0).integers(0, config.vocab_size, (BATCH, LENGTH)).astype(np.int32)
+    config = tiny(num_layers=1)
+    tokens, state, call = drawn_tokens(config), init_state(config, BATCH), compiled(config)
     options = {"order": drawn_orders()[0], "token_types": tokens % 2}
-    logits, _ = model(tokens, state, **options)
-    scores, _ = model.score(tokens, tokens, state, **options)
+    logits, _ = call(tokens, state, **options)
+    scores, _ = compiled(config, "score")(tokens, tokens, state, **options)
     expected = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), tokens[..., None], axis=2)[..., 0]
     np.testing.assert_allclose(scores.losses, expected, atol=1e-5)
     assert np.array_equal(scores.correct, np.argmax(logits, axis=-1) == tokens)
-    assert difference(logits, model(tokens, state, order=options["order"])[0]) > 1e-3  # types matter
+    assert difference(logits, call(tokens, state, order=options["order"])[0]) > 1e-3  # types matter
 
 
-@pytest.mark.parametrize("changes", [{"remat": "block"}, {"remat": "dots"}, {"scan_layers": True}])
-def test_ways_to_run_give_the_same_gradient(changes):
-    tokens, order = np.arange(BATCH * LENGTH, dtype=np.int32).reshape(BATCH, LENGTH), drawn_orders()[0]
-    params = build(tiny()).params
+def value_and_gradient(config, calls):
+    """Mean loss of calls that follow each other, and its gradient."""
+    tokens, order = drawn_tokens(config), drawn_orders()[0]
 
-    def run(config):
-        def loss(params):
-            state, total = init_state(config, BATCH), jnp.float32(0)
-            for _ in range(2):
-                scores, state = merge(config, params).score(tokens, tokens, state, order=order)
-                total = total + jnp.mean(scores.losses)
-            return total
+    def loss(params):
+        state, total = init_state(config, BATCH), jnp.float32(0)
+        for _ in range(calls):
+            scores, state = merge(config, params).score(tokens, tokens, state, order=order, token_types=tokens % 2)
+            total = total + jnp.mean(scores.losses)
+        return total
 
-        return jax.jit(jax.value_and_grad(loss))(params)
+    return jax.jit(jax.value_and_grad(loss))(params_of(config))
 
-    plain, other = run(tiny()), run(tiny(**changes))
-    assert difference(plain, other) < 1e-5
-    unmoved = [path for path, leaf in jax.tree.leaves_with_path(plain[1]) if not np.any(leaf)]
-    assert all("type" in jax.tree_util.keystr(path) for path in unmoved)  # no types were given
+
+def test_ways_to_run_give_the_same_gradient():
+    config = tiny(NoMemoryConfig())
+    plain = value_and_gradient(config, 1)
+    for changes in ({"remat": "block"}, {"remat": "dots"}, {"scan_layers": True}):
+        assert difference(plain, value_and_gradient(dataclasses.replace(config, **changes), 1)) < 1e-5
+
+
+def test_gradient_reaches_all_of_it_in_two_calls():
+    _, gradient = value_and_gradient(tiny(num_layers=1), 2)
+    missed = [jax.tree_util.keystr(path) for path, leaf in jax.tree.leaves_with_path(gradient) if not np.any(leaf)]
+    assert not missed
 
 
 def test_dropout_acts_where_a_key_is_given():
-    config = tiny(dropout=0.5)
-    model, state = model_of(config), init_state(config, BATCH)
-    tokens, order = np.zeros((BATCH, LENGTH), np.int32), drawn_orders()[0]
-    run = lambda key: np.asarray(model(tokens, state, order=order, dropout_key=key)[0])  # noqa: E731
-    one, other = run(jax.random.key(0)), run(jax.random.key(1))
+    config = tiny(dropout=0.5, num_layers=1)
+    tokens, state, call = drawn_tokens(config), init_state(config, BATCH), compiled(config)
+    run = lambda key: np.asarray(call(tokens, state, order=drawn_orders()[0], dropout_key=key)[0])  # noqa: E731
+    one, again, other = (run(jax.random.key(seed)) for seed in (0, 0, 1))
     assert difference(one, other) > 1e-3
-    assert difference(run(None), run(None)) == 0
+    assert difference(one, again) == 0
 
 
 def test_a_call_may_have_one_token():
-    config = tiny()
-    logits, _ = model_of(config)(np.zeros((BATCH, 1), np.int32), init_state(config, BATCH))
+    config = tiny(num_layers=1)
+    logits, _ = compiled(config)(np.zeros((BATCH, 1), np.int32), init_state(config, BATCH))
     assert logits.shape == (BATCH, 1, config.vocab_size) and np.all(np.isfinite(logits))
 
 
+@jax.numpy_dtype_promotion("standard")  # Flax's norms multiply bfloat16 by float32
+def test_bfloat16():
+    config = tiny(num_layers=1)
+    tokens, options = drawn_tokens(config), {"order": drawn_orders()[0], "token_types": drawn_tokens(config) % 2}
+    rounded = dataclasses.replace(config, dtype="bfloat16")
+    exact, _ = compiled(config)(tokens, init_state(config, BATCH), **options)
+    logits, _ = compiled(rounded)(tokens, init_state(rounded, BATCH), **options)
+    assert logits.dtype == jnp.float32
+    assert difference(logits, exact) < 0.1 * np.abs(exact).max()
+
+
 def test_add_memory_changes_nothing_and_is_saved(tmp_path):
-    config = tiny(NoMemoryConfig(), embedding_scale=1.0, norm_epsilon=1e-5, num_kv_heads=2, head_dim=4)
+    config = tiny(NoMemoryConfig(), num_layers=1, embedding_scale=1.0, norm_epsilon=1e-5, num_kv_heads=2, head_dim=4)
     base = merge(config, init(config, jax.random.key(0)))
     model = mg.add_memory(base, KV, segment_length=4)
-    tokens = np.arange(BATCH * LENGTH, dtype=np.int32).reshape(BATCH, LENGTH)
-    state = model.init_state(BATCH)
+    tokens, state = drawn_tokens(config), model.init_state(BATCH)
+    call, expected = jax.jit(model.__call__), jax.jit(base.__call__)(tokens, base.init_state(BATCH))[0]
     for _ in range(2):
-        logits, state = model(tokens, state)
-        assert difference(logits, base(tokens, base.init_state(BATCH))[0]) < 1e-5
+        logits, state = call(tokens, state)
+        assert difference(logits, expected) < 1e-5
     model.save_pretrained(tmp_path)
     again = mg.from_pretrained(tmp_path)
     assert again.config == model.config
@@ -248,7 +270,8 @@ def test_add_memory_changes_nothing_and_is_saved(tmp_path):
 
 def test_what_does_not_fit_is_named():
     config = tiny()
-    model, state, tokens = model_of(config), init_state(config, BATCH), np.zeros((BATCH, LENGTH), np.int32)
+    model, state = merge(config, params_of(config)), init_state(config, BATCH)
+    tokens = drawn_tokens(config)
     with pytest.raises(ValueError, match=r"order must be integers\[2, 8\] like tokens, got float32\[2, 8\]"):
         model(tokens, state, order=np.zeros((BATCH, LENGTH), np.float32))
     with pytest.raises(ValueError, match=r"token_types must be integers\[2, 8\] like tokens, got int32\[8\]"):
