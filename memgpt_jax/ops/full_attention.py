@@ -42,7 +42,7 @@ def full_attention(
         return x.reshape(number, block, *x.shape[1:])
 
     def of_row(row):
-        query, keys, values, query_document, key_document, *own = row
+        query, keys, values, query_document, key_document, place, *own = row
 
         def of_block(part):
             query, document, place = part
@@ -53,8 +53,12 @@ def full_attention(
             out = attend(query, keys.swapaxes(0, 1), values.swapaxes(0, 1), logits)
             return out.transpose(2, 0, 1, 3).reshape(block, num_heads, width)
 
-        parts = blocks(query), blocks(query_document, -2), blocks(jnp.arange(length, dtype=jnp.int32))
+        parts = blocks(query), blocks(query_document, -2), blocks(place)
         return jax.lax.map(jax.checkpoint(of_block), parts).reshape(-1, num_heads, width)[:length]
 
     query = query * jnp.asarray(width**-0.5, query.dtype)
-    return map_rows(of_row, (query, keys, values, query_document, key_document, *bias_inputs), recompute=False)
+    # A place of each row's own: were it the same for all, the gradient would take the biases of all blocks, which are
+    # quadratic in L, out of the loop over rows.
+    place = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
+    rows = query, keys, values, query_document, key_document, place, *bias_inputs
+    return map_rows(of_row, rows, recompute=False)

@@ -1,5 +1,6 @@
 """Logits of attention that depend on the query and on how far a key is from it."""
 
+import jax
 import jax.numpy as jnp
 
 from memgpt_jax.shapes import Array, Float, Float32, Int
@@ -26,6 +27,6 @@ def relative_logits(
     keys: r of the distances L - 1 down to 1 - L. Q (Q + L) products for each head, not Q L of them for each distance.
     """
     number, length = query.shape[0], (keys.shape[0] + 1) // 2
-    index = length - first - number + jnp.arange(number + length, dtype=jnp.int32)
-    near = jnp.take(keys, index, axis=0, mode="clip")  # what is outside stands for no query or for no key
+    keys = jnp.pad(keys, ((number, 1), (0, 0), (0, 0)))  # of no query behind the last place, and of no key
+    near = jax.lax.dynamic_slice_in_dim(keys, length - first, number + length)
     return relative_shift(jnp.einsum("qhk,chk->hqc", query, near, preferred_element_type=jnp.float32))

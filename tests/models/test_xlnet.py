@@ -16,9 +16,10 @@ import memgpt_jax as mg
 from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig, RecurrentMemoryConfig
 from memgpt_jax.config_model import XLNetConfig
 from memgpt_jax.memory import MEMORIES
-from memgpt_jax.models import init, init_state, merge, split
+from memgpt_jax.models import init, init_state, merge, shapes, split
 from memgpt_jax.models.memory_layer import MemoryLayer
 from memgpt_jax.models.xlnet import Relations, RelativeAttention
+from memgpt_jax.training.liveness import cost
 
 BATCH, LENGTH = 2, 8
 KV = KVMemoryConfig(memory_size=12, num_heads=2, head_dim=4)
@@ -225,6 +226,20 @@ def test_gradient_reaches_all_of_it_in_two_calls():
     _, gradient = value_and_gradient(tiny(num_layers=1), 2)
     missed = [jax.tree_util.keystr(path) for path, leaf in jax.tree.leaves_with_path(gradient) if not np.any(leaf)]
     assert not missed
+
+
+def test_memory_is_linear_in_the_length():
+    config = tiny(NoMemoryConfig(), num_layers=1, vocab_size=8, d_ff=8)
+
+    def peak(length):
+        def loss(params, tokens):
+            scores, _ = merge(config, params).score(tokens, tokens, init_state(config, 1), order=tokens)
+            return jnp.mean(scores.losses)
+
+        tokens = jax.ShapeDtypeStruct((1, length), jnp.int32)
+        return cost(jax.make_jaxpr(jax.grad(loss))(shapes(config), tokens)).peak
+
+    assert peak(2**16) < 2.1 * peak(2**15)
 
 
 def test_dropout_acts_where_a_key_is_given():
