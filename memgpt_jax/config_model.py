@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from memgpt_jax.checks import check, check_literals, check_positive
-from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig
+from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, RecurrentMemoryConfig
 
 Fusion = Literal["gated", "gated_heads", "gated_add", "concat", "add"]
 Remat = Literal["none", "block", "dots"]
@@ -282,3 +282,43 @@ class Seq2SeqConfig:
             check(ours == theirs, f"encoder.{name}={ours} must be decoder.{name}={theirs}")
         check(not self.encoder.heads, f"encoder.heads must be (), got {self.encoder.heads!r}")
         check(self.decoder.source_length is not None, "decoder.source_length must be given")
+
+
+@dataclass(frozen=True, kw_only=True)
+class XLNetConfig(ModelConfig):
+    """An XLNet whose layers own a memory: tokens see each other in any order, by their distances.
+
+    Of `ModelConfig`, `window_size` and `num_positions` are not used: each token attends to all of the call, which may
+    have any length. `rotary_base` is the base of the distances' wavelengths.
+    """
+
+    norm: Literal["rmsnorm", "layernorm"] = "layernorm"
+    """Normalisation."""
+    norm_position: Literal["pre", "post"] = "post"
+    """Behind attention and feed-forward; nothing else is valid here."""
+    position: Literal["rotary", "learned", "sinusoidal", "none"] = "none"
+    """None of a token alone: attention knows distances. Nothing else is valid here."""
+    activation: Activation = "gelu_exact"
+    """Feed-forward activation."""
+    feed_forward_bias: bool = True
+    """Whether the two projections of the feed-forward layer have a bias."""
+    max_distance: int | None = None
+    """Tokens further away than this are as far as this; default: no limit."""
+    output_bias: bool = True
+    """Whether logits have a bias."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, only in (("norm_position", "post"), ("position", "none"), ("tie_embeddings", True)):
+            check(getattr(self, name) == only, f"{name}={getattr(self, name)!r} does not fit XLNet; valid: {only!r}")
+        check(self.d_model % 2 == 0, f"sinusoids of distances need an even d_model, got {self.d_model}")
+        check(
+            not isinstance(self.memory, RecurrentMemoryConfig),
+            f"memory={type(self.memory).__name__} does not fit XLNet, whose tokens read all at once, as each of its "
+            "reads depends on the token before; any other does",
+        )
+
+    @property
+    def causal(self) -> bool:
+        """Tokens attend to those after them, too."""
+        return False

@@ -15,10 +15,11 @@ from memgpt_jax import models
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_json import from_json, to_json
 from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.config_model import EncoderConfig, Seq2SeqConfig
+from memgpt_jax.config_model import Seq2SeqConfig
 from memgpt_jax.hub import find
 from memgpt_jax.interop.families import FAMILIES, Family, Weight
 from memgpt_jax.interop.tensors import read_tensors, write_tensors
+from memgpt_jax.models.functional import MODELS
 
 OURS = "memgpt"
 """Key of config.json that holds a config of ours, and prefix of the tensors that only we have."""
@@ -109,7 +110,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Callable[[], dict[str, np.ndarray
 
 def _described(values: dict[str, Any]) -> tuple[ModelConfig, list[Weight], Family | None]:
     """The config, where each of its arrays is, and the family."""
-    ours = from_json(values[OURS], (ModelConfig, EncoderConfig, Seq2SeqConfig)) if OURS in values else None
+    ours = from_json(values[OURS], tuple(MODELS)) if OURS in values else None
     kind, family, table, config = values.get("model_type"), None, [], ours
     if kind != OURS or ours is None:
         family = _family(kind)
@@ -178,14 +179,15 @@ def _assembled(
     shapes, params, wrong = _shapes(config), {}, []
     for weight in weights:
         parts = []
-        for name, shape in _part_shapes(weight, shapes[weight.ours]).items():
-            tensor = tensors.pop(bare(name), None)
+        for name, part_shape in _part_shapes(weight, shapes[weight.ours]).items():
+            tensor, shape = tensors.pop(bare(name), None), weight.shape or part_shape
             if tensor is None:
                 wrong.append(f"missing: {name} {list(shape)}")
             elif tensor.shape != shape:
                 wrong.append(f"wrong shape: {name} is {list(tensor.shape)}, must be {list(shape)}")
             else:
-                parts.append(tensor.T if weight.transposed else tensor)
+                part = tensor.reshape(part_shape)
+                parts.append(part.T if weight.transposed else part)
         params[weight.ours] = np.concatenate(parts, axis=-1) if len(parts) > 1 else next(iter(parts), None)
     embedding = params.get("decoder/embedding", params.get("embedding"))
     if "lm_head.weight" in tensors and np.array_equal(tensors["lm_head.weight"], embedding):
@@ -204,7 +206,7 @@ def _assembled(
 
 
 def _part_shapes(weight: Weight, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor of theirs."""
+    """The shape of each tensor of theirs, its axes joined as in ours (see `Weight.shape`)."""
     widths = weight.widths or shape[-1:]
     shapes = ((*shape[:-1], width) for width in widths)
     turned = (part[::-1] if weight.transposed else part for part in shapes)
@@ -215,7 +217,8 @@ def _parts(weight: Weight, array: np.ndarray) -> dict[str, np.ndarray]:
     """The tensors of theirs that one of our arrays becomes."""
     cuts = np.cumsum(weight.widths)[:-1]
     parts = np.split(np.asarray(array), cuts, axis=-1) if weight.widths else [np.asarray(array)]
-    return dict(zip(weight.theirs, (part.T if weight.transposed else part for part in parts), strict=True))
+    turned = (part.T if weight.transposed else part for part in parts)
+    return dict(zip(weight.theirs, (part.reshape(weight.shape or part.shape) for part in turned), strict=True))
 
 
 def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 from memgpt_jax.memory.base import Memory, Own, Segment, State, where_rows
 from memgpt_jax.shapes import Array, Bool, Float, Int32
 
-Promise = Literal["aligned", "inside"] | None
+Promise = Literal["aligned", "inside", "apart"] | None
 """What the caller of a model promises, so that the call is faster; where a promise is broken, every read is NaN.
 
 - aligned: every row stands at a segment boundary, every token is valid, and T divides L.
 - inside: one token a row, which is neither the first of a stream or document nor the last of a segment.
+
+`apart` is no promise but a wish: no token reads what the call itself writes; see `_apart`.
 """
 
 
@@ -49,6 +51,8 @@ def stream(
 
     `aligned` tokens need not be moved to their places, and a token `inside` a segment leaves the memory alone.
     """
+    if promise == "apart":
+        return _apart(memory, x, state, reset, valid)
     if x.shape[1] == 1 and promise != "aligned":
         return _one_token(memory, x, state, reset, valid, promise == "inside")
     if promise == "inside":
@@ -62,6 +66,27 @@ def _replace(memory: Memory, state: State, rows: Bool[Array, "B"]) -> State:
     """The state with a fresh memory in the given rows."""
     fresh = lambda state: where_rows(rows, memory.fresh(rows.shape[0]), state)  # noqa: E731
     return jax.lax.cond(jnp.any(rows), fresh, lambda state: state, state)
+
+
+def _apart(memory, x, state, reset, valid):
+    """All tokens read the memory as it was before the call, those after a reset a fresh one; then they are written.
+
+    So the order in which tokens depend on each other need not be that of their places.
+    """
+    batch, length, _ = x.shape
+    nobody = jnp.full((batch, length), -1, jnp.int32)  # a token reads nothing of its own segment, not even itself
+    own = Own(x, nobody, jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length)))
+    count = jnp.zeros((batch, length), bool)
+    before = _replace(memory, state.memory, state.fresh)
+    read, _ = memory.read(x, before, own, count)
+
+    def restart(read):
+        fresh_read, _ = memory.read(x, memory.fresh(batch), own, count)
+        return jnp.where((jnp.cumsum(reset, axis=1) > 0)[..., None], fresh_read, read)
+
+    read = jax.lax.cond(jnp.any(reset), restart, lambda read: read, read)
+    _, state = stream(memory, x, state, reset, valid)
+    return jnp.where(valid[..., None], read, 0), state
 
 
 def _one_token(memory, x, state, reset, valid, inside):

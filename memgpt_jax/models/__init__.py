@@ -15,6 +15,7 @@ from memgpt_jax.models.functional import (
 )
 from memgpt_jax.models.memory_layer import MemoryLayer
 from memgpt_jax.models.seq2seq import EncoderDecoder, Seq2SeqState
+from memgpt_jax.models.xlnet import XLNet
 
 __all__ = [
     "Encoder",
@@ -26,6 +27,7 @@ __all__ = [
     "ModelState",
     "Params",
     "Seq2SeqState",
+    "XLNet",
     "apply",
     "diagnostics",
     "init",

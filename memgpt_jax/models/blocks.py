@@ -10,7 +10,7 @@ from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.memory.stream import Promise, StreamState
 from memgpt_jax.models.cross_attention import CrossAttention, SourceCache
-from memgpt_jax.models.layers import FeedForward, FullAttention, SelfAttention, WindowCache, dropout, norm
+from memgpt_jax.models.layers import Attention, FeedForward, FullAttention, SelfAttention, WindowCache, dropout, norm
 from memgpt_jax.models.memory_layer import make_memory_layer
 from memgpt_jax.shapes import Array, Flags, Float32, Stream
 
@@ -33,10 +33,11 @@ class Block(nnx.Module):
     h. The source stays what it is, also where a document ends.
     """
 
-    def __init__(self, config: ModelConfig, layer: int, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, layer: int, rngs: nnx.Rngs, attention: type[Attention] | None = None):
+        """attention: its kind; default: causal in a window, or full, as the config says."""
         self.config = config
         self.attention_norm = norm(config, config.d_model, rngs)
-        self.attention = (SelfAttention if config.causal else FullAttention)(config, rngs)
+        self.attention = (attention or (SelfAttention if config.causal else FullAttention))(config, rngs)
         if config.source_length is not None:
             self.cross_attention_norm = norm(config, config.d_model, rngs)
             self.cross_attention = CrossAttention(config, rngs)
@@ -73,11 +74,18 @@ class Block(nnx.Module):
         distance_bias=None,
     ) -> tuple[Stream, LayerState, Float32[Array, "B L"]]:
         """The stream, the state, and the mean fusion gate of each token. distance_bias: see the kinds of attention."""
+        before = self.attention_norm(x) if self.config.norm_position == "pre" else x
+        attended, window = self.attention(before, state.window, positions, reset, valid, distance_bias)
+        y, memory, gate = self.after_attention(x, attended, state, reset, valid, promise, dropout_key)
+        return y, LayerState(window, memory, state.source), gate
+
+    def after_attention(
+        self, x: Stream, attended: Stream, state: LayerState, reset, valid, promise: Promise, dropout_key
+    ):
+        """The block from the stream and what attention adds to it: y, memory', and the gate of each token."""
         rate = self.config.dropout
         keys = (None,) * 4 if dropout_key is None else jax.random.split(dropout_key, 4)
         pre = self.config.norm_position == "pre"
-        before = self.attention_norm(x) if pre else x
-        attended, window = self.attention(before, state.window, positions, reset, valid, distance_bias)
         h = x + dropout(attended, rate, keys[0])
         h = h if pre else self.attention_norm(h)
         if self.config.source_length is not None:
@@ -86,15 +94,17 @@ class Block(nnx.Module):
             h = h if pre else self.cross_attention_norm(h)
         f, memory, gate = self.memory_layer.with_gate(h, state.memory, reset, valid, promise, keys[1])
         y = f + dropout(self.feed_forward(self.feed_forward_norm(f) if pre else f), rate, keys[2])
-        return y if pre else self.feed_forward_norm(y), LayerState(window, memory, state.source), gate
+        return y if pre else self.feed_forward_norm(y), memory, gate
+
+
+def _call(block: Block, *arguments):
+    return block(*arguments)
 
 
 CALLS = {
-    "none": Block.__call__,
-    "block": nnx.remat(Block.__call__, static_argnums=(6,)),
-    "dots": nnx.remat(
-        Block.__call__, static_argnums=(6,), policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-    ),
+    "none": _call,
+    "block": nnx.remat(_call, static_argnums=(6,)),
+    "dots": nnx.remat(_call, static_argnums=(6,), policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable),
 }
 """How a block is called, by `ModelConfig.remat`."""
 

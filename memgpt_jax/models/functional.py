@@ -6,15 +6,16 @@ from typing import Any
 import jax
 from flax import nnx
 
-from memgpt_jax.config_model import EncoderConfig, ModelConfig, Seq2SeqConfig
+from memgpt_jax.config_model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
 from memgpt_jax.models.decoder import MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder
 from memgpt_jax.models.seq2seq import EncoderDecoder
+from memgpt_jax.models.xlnet import XLNet
 from memgpt_jax.ops import Scores
 from memgpt_jax.shapes import Array, Float32, Tokens
 
 Params = Any  # nested dictionaries of float32 arrays
-MODELS = {ModelConfig: MemGPT, EncoderConfig: Encoder, Seq2SeqConfig: EncoderDecoder}
+MODELS = {ModelConfig: MemGPT, EncoderConfig: Encoder, Seq2SeqConfig: EncoderDecoder, XLNetConfig: XLNet}
 """The model of each kind of config."""
 
 

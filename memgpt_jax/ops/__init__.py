@@ -29,6 +29,7 @@ from memgpt_jax.ops.nearest import nearest, nearest_of_groups, read_chosen
 from memgpt_jax.ops.positions import document_positions, rotate, sinusoidal
 from memgpt_jax.ops.read import Source, read, read_mass
 from memgpt_jax.ops.relative import relative_bias, relative_bucket
+from memgpt_jax.ops.relative_shift import relative_logits, relative_shift
 from memgpt_jax.ops.segments import OwnEntries, Seen, Stored, own_visible, read_segments, source
 from memgpt_jax.ops.window import window_attention
 from memgpt_jax.ops.write import Entries, append, causal_conv, pool_entries, select_highest_gate, take
@@ -87,6 +88,8 @@ __all__ = [
     "read_slots",
     "relative_bias",
     "relative_bucket",
+    "relative_logits",
+    "relative_shift",
     "rotate",
     "select_highest_gate",
     "sharpen",

@@ -32,12 +32,25 @@ BERT = {
     "max_position_embeddings": 32,
     "type_vocab_size": 3,
 }
+XLNET = {
+    "model_type": "xlnet",
+    "architectures": ["XLNetLMHeadModel"],
+    "vocab_size": 39,
+    "d_model": 20,
+    "n_layer": 2,
+    "n_head": 5,
+    "d_inner": 44,
+}
 ENCODERS = {
     "bert": BERT | {"model_type": "bert", "architectures": ["BertModel"]},
     "bert_masked": BERT | {"model_type": "bert", "architectures": ["BertForMaskedLM"], "hidden_act": "relu"},
     "bert_pretraining": BERT | {"model_type": "bert", "architectures": ["BertForPreTraining"]},
     "roberta": BERT | {"model_type": "roberta", "architectures": ["RobertaForMaskedLM"], "type_vocab_size": 1},
+    "xlnet": XLNET | {"ff_activation": "gelu_new"},
+    "xlnet_near": XLNET | {"architectures": ["XLNetModel"], "clamp_len": 4, "layer_norm_eps": 1e-5},
+    "xlnet_two_streams": XLNET,
 }
+TWO_STREAMS = ("xlnet_two_streams",)
 T5 = {
     "model_type": "t5",
     "architectures": ["T5ForConditionalGeneration"],
@@ -133,7 +146,18 @@ def source_of(case: str) -> np.ndarray:
 
 def types_of(case: str, tokens: np.ndarray) -> np.ndarray:
     """The kinds of an encoder's tokens."""
-    return np.arange(tokens.size).reshape(tokens.shape) % CASES[case]["type_vocab_size"]
+    return np.arange(tokens.size).reshape(tokens.shape) % CASES[case].get("type_vocab_size", 2)
+
+
+def order_of(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A rank for each token, padding last, and the places [2, 4] of the last four in order that are not padding.
+
+    What comes first in order sees nothing; the library then attends to everything, and we to nothing.
+    """
+    drawn = np.where(valid_of(tokens), np.random.default_rng(2).random(tokens.shape), 2)
+    order = drawn.argsort(axis=1, kind="stable").argsort(axis=1)
+    last = np.where(valid_of(tokens), order, -1).argsort(axis=1)[:, -4:]
+    return order, last
 
 
 def tensor(name: str, shape) -> np.ndarray:
@@ -189,6 +213,11 @@ def library_outputs(case: str, model=None) -> tuple[dict[str, np.ndarray], dict[
     inputs = {"input_ids": tokens}
     if case in ENCODERS:
         inputs |= {"attention_mask": valid_of(tokens).astype(np.int64), "token_type_ids": types_of(case, tokens)}
+    if case in TWO_STREAMS:
+        order, places = order_of(tokens)
+        hidden = order[:, None, :] >= order[:, :, None]
+        targets = places[:, :, None] == np.arange(tokens.shape[1])
+        inputs |= {"perm_mask": hidden.astype(np.float32), "target_mapping": targets.astype(np.float32)}
     if case in ENCODER_DECODERS:
         source = source_of(case)
         inputs = {"input_ids": source, "attention_mask": valid_of(source).astype(np.int64), "decoder_input_ids": tokens}

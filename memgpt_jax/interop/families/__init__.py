@@ -5,7 +5,8 @@ from memgpt_jax.interop.families.bert import BERT
 from memgpt_jax.interop.families.gpt2 import GPT2
 from memgpt_jax.interop.families.llama import LLAMA
 from memgpt_jax.interop.families.t5 import T5
+from memgpt_jax.interop.families.xlnet import XLNET
 
-FAMILIES: tuple[Family, ...] = (BERT, GPT2, LLAMA, T5)
+FAMILIES: tuple[Family, ...] = (BERT, GPT2, LLAMA, T5, XLNET)
 
 __all__ = ["FAMILIES", "Family", "Weight"]

@@ -17,6 +17,8 @@ class Weight(NamedTuple):
     """Theirs are [out, in], ours [in, out]."""
     widths: tuple[int, ...] = ()
     """Last axis of each part, once transposed; may be left out where there is one."""
+    shape: tuple[int, ...] = ()
+    """Shape of each tensor of theirs, where it has other axes than the part that it becomes, or is the transpose of."""
 
 
 class Family(NamedTuple):

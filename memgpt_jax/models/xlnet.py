@@ -1,0 +1,221 @@
+"""XLNet: attention by distance in any order of tokens, in two streams, with layers that own a memory."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from memgpt_jax.config_model import XLNetConfig
+from memgpt_jax.models.blocks import Block, LayerState, run_blocks
+from memgpt_jax.models.encoder import EncoderState
+from memgpt_jax.models.layers import Attention, adapted, dropout, filled_flags, split_heads
+from memgpt_jax.ops import (
+    Scores,
+    cross_entropy,
+    flat_dot_general,
+    full_attention,
+    masked_bias,
+    relative_logits,
+    sinusoidal,
+)
+from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Stream, Tokens
+
+
+class Relations(NamedTuple):
+    """How the tokens of a call stand to each other, but for their places. None: all alike."""
+
+    order: Int32[Array, "B L"] | None  # rank in the order in which tokens are predicted
+    token_types: Int32[Array, "B L"] | None
+
+
+class RelativeAttention(Attention):
+    """Attention to all tokens of the call that are of the same document, by their distance.
+
+        a_ij  = ((q_i + u) . k_j + (q_i + v) . W_r R_(i-j) + (q_i + s) . e_ij) / sqrt(K)
+        out_i = W_o concat_h sum_j softmax_j(a_ij) v_j
+
+    q = W_q x, k = W_k h, v_j = W_v h; R_d [D] is the sinusoid of a distance, e_ij [K] one of two learned vectors: for
+    tokens of one type, and for others. u, v, s [H, K] are learned. With an order, the content stream h at i sees the
+    tokens with rank_j <= rank_i, the query stream g those with rank_j < rank_i. Both have the same parameters.
+
+    Sources: Dai et al., "Transformer-XL" (2019), section 3.3; Yang et al., "XLNet" (2019), sections 2.3 and 2.5.
+    """
+
+    def __init__(self, config: XLNetConfig, rngs: nnx.Rngs):
+        super().__init__(config, rngs)
+        heads, width = config.num_heads, config.attention_head_dim
+        self.position_key = adapted(config, config.d_model, heads * width, rngs)  # W_r
+        self.content_bias = nnx.Param(jnp.zeros((heads, width), jnp.float32))  # u
+        self.position_bias = nnx.Param(jnp.zeros((heads, width), jnp.float32))  # v
+        self.type_bias = nnx.Param(jnp.zeros((heads, width), jnp.float32))  # s
+        self.type_keys = nnx.Param(jax.nn.initializers.normal(width**-0.5)(rngs.params(), (2, heads, width)))  # e
+
+    def init_state(self, batch_size: int) -> tuple[()]:
+        """Nothing: each call is a window of its own."""
+        return ()
+
+    def __call__(
+        self, h: Stream, g: Stream | None, relations: Relations, reset: Flags, valid: Flags
+    ) -> tuple[Stream, Stream | None]:
+        """What the content stream and the query stream, if there is one, attend to: the content stream."""
+        query, keys, values = self.project_in(h, None)
+        document = jnp.cumsum(reset, axis=1, dtype=jnp.int32)
+        documents = document, jnp.where(valid, document, -1)
+        distance_keys = self._distance_keys(h.shape[1])
+
+        def attended(query, ranks):
+            def bias(place, query, ranks, relations):
+                logits = self._logits(query[place], distance_keys, place, relations.token_types)
+                if ranks is None:
+                    return logits
+                return logits + masked_bias(relations.order[None, :] <= ranks[place][:, None])[None]
+
+            content = query + self.content_bias[...].astype(query.dtype)[None, None]
+            out = full_attention(content, keys, values, *documents, bias, (query, ranks, relations))
+            return self.project_out(out)
+
+        order = relations.order
+        if g is None:
+            return attended(query, order), None
+        return attended(query, order), attended(self.project_in(g, None)[0], order - 1)
+
+    def _distance_keys(self, length: int) -> Float[Array, "2L-1 H K"]:
+        """W_r R_d of the distances d from L - 1 down to 1 - L."""
+        config = self.config
+        distance = jnp.arange(length - 1, -length, -1, dtype=jnp.int32)[None]
+        if config.max_distance is not None:
+            distance = jnp.clip(distance, -config.max_distance, config.max_distance)
+        waves = sinusoidal(distance, config.d_model, config.rotary_base).astype(config.dtype)
+        return split_heads(self.position_key(waves), config.attention_head_dim)[0]
+
+    def _logits(self, query, distance_keys, place, types) -> Float32[Array, "H Q L"]:
+        """Logits of queries at `place` that are of distance and type, of one row."""
+        added = lambda bias: query + bias[...].astype(query.dtype)[None]  # noqa: E731
+        logits = relative_logits(added(self.position_bias), distance_keys, place[0])
+        if types is not None:
+            keys = self.type_keys[...].astype(query.dtype)
+            same, other = jnp.einsum("qhk,shk->shq", added(self.type_bias), keys, preferred_element_type=jnp.float32)[
+                ..., None
+            ]
+            logits = logits + jnp.where((types[place][:, None] == types[None, :])[None], same, other)
+        return logits * jnp.float32(self.config.attention_head_dim**-0.5)
+
+
+class TwoStreamBlock(Block):
+    """`Block` with `RelativeAttention`, of the content stream h and the query stream g.
+
+    h' is `Block` of h; g' the same of g, which attends to h and reads the memory, but writes nothing. Tokens read the
+    memory as it was before the call: what a call writes, of tokens of any rank, later calls alone can read.
+    """
+
+    def __init__(self, config: XLNetConfig, layer: int, rngs: nnx.Rngs):
+        super().__init__(config, layer, rngs, attention=RelativeAttention)
+
+    def __call__(
+        self, streams, state: LayerState, relations: Relations, reset, valid, promise, dropout_key, distance_bias=None
+    ):
+        """The streams (h, g), g None if there is only one; the state; and the mean fusion gate of each token of h."""
+        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        attended = self.attention(*streams, relations, reset, valid)
+        h, memory, gate = self.after_attention(streams[0], attended[0], state, reset, valid, promise, keys[0])
+        g = streams[1]
+        if g is not None:
+            g, _, _ = self.after_attention(g, attended[1], state, reset, valid, promise, keys[1])
+        return (h, g), LayerState(state.window, memory), gate
+
+
+class XLNet(nnx.Module):
+    """A model of tokens given any others of a document, which it reads call by call, and remembers the calls before.
+
+        state = model.init_state(batch_size)
+        hidden, state = model.hidden(tokens, state)                            # an encoder: all tokens see each other
+        scores, state = model.score(tokens, tokens, state, order=order)        # each given those of lower rank
+
+    The content stream starts as embeddings, the query stream as one learned vector at every place: it knows where it
+    stands, and not which token stands there, which it predicts. It has all places of the call, also those that are
+    not to be predicted.
+
+    In place of XLNet's `mems`, the hidden states of the call before, each layer has a memory, read at the start of a
+    call and written at its end. So gradient reaches a memory's Writer through later calls alone: train on two or more.
+
+    Source: Yang et al., "XLNet: Generalized Autoregressive Pretraining for Language Understanding" (2019).
+    """
+
+    def __init__(self, config: XLNetConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        normal = jax.nn.initializers.normal(config.d_model**-0.5)
+        self.embedding = nnx.Param(normal(rngs.params(), (config.vocab_size, config.d_model)))
+        self.query_embedding = nnx.Param(normal(rngs.params(), (1, config.d_model)))
+        self.blocks = nnx.List([TwoStreamBlock(config, layer, rngs) for layer in range(config.num_layers)])
+        if config.output_bias:
+            self.output_bias = nnx.Param(jnp.zeros(config.vocab_size, jnp.float32))
+
+    def init_state(self, batch_size: int) -> EncoderState:
+        """Empty memories. They hold no parameters."""
+        return EncoderState(tuple(block.init_state(batch_size) for block in self.blocks))
+
+    def hidden(
+        self,
+        tokens: Tokens,
+        state: EncoderState,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        *,
+        order: Int32[Array, "B L"] | None = None,
+        token_types: Int32[Array, "B L"] | None = None,
+        dropout_key: Array | None = None,
+    ) -> tuple[Stream, EncoderState]:
+        """The last hidden states [B, L, D], and the state after the call; any L >= 1.
+
+        reset: a new document begins with this token. valid: False marks trailing padding, which nothing attends to.
+        order: each token's rank. The hidden states are then those of the query stream, which depend on the tokens of
+            lower rank in the same document; tokens of equal rank see each other in the content stream. Without it, they
+            are those of the content stream, which depend on all tokens of the document.
+        token_types: the kind of each token; attention knows which are of the same kind. Default: all are.
+
+        Raises `ValueError` if `order` or `token_types` are not integers like the tokens.
+        """
+        config = self.config
+        for name, numbers in (("order", order), ("token_types", token_types)):
+            if numbers is not None and (
+                numbers.shape != tokens.shape or not jnp.issubdtype(numbers.dtype, jnp.integer)
+            ):
+                raise ValueError(
+                    f"{name} must be integers{list(tokens.shape)} like tokens, got {numbers.dtype}{list(numbers.shape)}"
+                )
+        reset, valid = filled_flags(tokens.shape, reset, valid)
+        keys = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
+        enter = lambda x, key: dropout((x * jnp.float32(config.stream_scale)).astype(config.dtype), config.dropout, key)  # noqa: E731
+        h, g = enter(self.embedding[...][tokens], keys[0]), None
+        if order is not None:
+            g = enter(jnp.broadcast_to(self.query_embedding[...][None], h.shape), keys[1])
+        arguments = Relations(order, token_types), reset, valid, "apart"
+        (h, g), layers, _ = run_blocks(
+            self.blocks, (h, g), state.layers, arguments, keys[2], scanned=config.scan_layers
+        )
+        return h if g is None else g, EncoderState(layers)
+
+    def __call__(self, tokens: Tokens, state: EncoderState, reset=None, valid=None, **options):
+        """Logits [B, L, V] of what each token is, and the state after the call; options as in `hidden`."""
+        x, state = self.hidden(tokens, state, reset, valid, **options)
+        embedding = self.embedding[...].astype(x.dtype)
+        logits = flat_dot_general(x, embedding.T, (((2,), (0,)), ((), ()))).astype(jnp.float32)
+        return logits + self.output_bias[...][None, None] if self.config.output_bias else logits, state
+
+    def score(
+        self, tokens: Tokens, targets: Tokens, state: EncoderState, reset=None, valid=None, **options
+    ) -> tuple[Scores, EncoderState]:
+        """Loss in nats and correctness of what each token is said to be, without all logits in memory.
+
+        With an `order` and the tokens as targets, each is predicted from those of lower rank.
+        """
+        x, state = self.hidden(tokens, state, reset, valid, **options)
+        bias = self.output_bias[...] if self.config.output_bias else None
+        return cross_entropy(x, self.embedding[...].astype(x.dtype), targets, bias=bias), state
+
+    def save_pretrained(self, folder, **options) -> None:
+        """`memgpt_jax.interop.save_pretrained` of this model."""
+        from memgpt_jax.interop import save_pretrained  # against the order of the layers, for the user's convenience
+
+        save_pretrained(self, folder, **options)
