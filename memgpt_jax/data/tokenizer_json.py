@@ -12,6 +12,8 @@ FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 SPACE_MARK = "\u2581"
 BEGINS = ("bos_token", "eos_token", "cls_token")
 """Which special token begins documents: the first of these that a model has."""
+SPECIAL = {"mask": ("[MASK]", "<mask>"), "cls": ("[CLS]", "<s>"), "sep": ("[SEP]", "</s>")}
+"""How BERT and RoBERTa call the special tokens of their objectives."""
 
 
 class JsonTokenizer:
@@ -39,6 +41,8 @@ class JsonTokenizer:
         self.vocab_size = max(vocabulary.values()) + 1
         self.token_bytes = np.zeros(self.vocab_size, np.int32)
         special = {token for token, added in self.tokenizer.get_added_tokens_decoder().items() if added.special}
+        found = {name: [vocabulary[token] for token in tokens if token in special] for name, tokens in SPECIAL.items()}
+        self.special_ids = {name: ids[0] for name, ids in found.items() if ids}
         measure = _measure(json.loads(content).get("decoder") or {})
         for text, token in vocabulary.items():
             self.token_bytes[token] = 0 if token in special else measure(text)
