@@ -170,6 +170,11 @@ class ExperimentConfig:
             f"data.objective={objective!r} is not for this {type(self.model).__name__}, but "
             f"{' or '.join(map(repr, self.model.objectives)) or 'none, as it has no heads'}",
         )
+        length = self.row_length or self.training.sequence_length
+        check(
+            self.model.causal or self.model.position != "learned" or length <= self.model.num_positions,
+            f"training.sequence_length={length} must be at most model.num_positions={self.model.num_positions}",
+        )
         if isinstance(self.data, TaskConfig) and self.data.text is None:
             check(
                 self.model.vocab_size >= self.data.num_ids,

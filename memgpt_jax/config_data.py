@@ -26,7 +26,8 @@ class TextConfig:
     """What to do with a file that is not valid UTF-8: refuse it by name and offset, or replace the bad bytes."""
     objective: Objective = "causal"
     """What the model learns to say: the next token (`causal`); of an encoder, tokens that are hidden from it
-    (`masked`), whether of two sentences the second follows the first (`next_sentence`), or both."""
+    (`masked`), whether of two sentences the second follows the first (`next_sentence`), or both. For the marks that
+    stand in the text, `model.vocab_size` is 3 more than the tokenizer's, unless that has marks of its own."""
     mask_rate: float = 0.15
     """Share of the tokens that are hidden."""
     max_documents: int | None = None

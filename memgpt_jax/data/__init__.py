@@ -1,4 +1,4 @@
-"""Real text, generated tasks and needles in text, offline: tokenizers, tokenized documents, training batches.
+"""Real text, what is to be said of it, generated tasks, offline: tokenizers, tokenized documents, training batches.
 
 TFDS, sentencepiece and Grain are imported when they are first used, not with this package.
 """

@@ -7,6 +7,9 @@ import math
 import jax
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from memgpt_jax import data, models
 from memgpt_jax.command_line import override
@@ -15,8 +18,11 @@ from memgpt_jax.config_data import NeedleConfig, RecallConfig, TextConfig
 from memgpt_jax.config_json import from_json, to_json
 from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config_model import EncoderConfig
+from memgpt_jax.data.objectives import SpecialIds, special_ids
+from memgpt_jax.data.tokenizer_json import JsonTokenizer
 from memgpt_jax.evaluate import HELD_OUT_SEED, evaluate, unigram_losses
 from memgpt_jax.generation import Session, generate
+from memgpt_jax.interop.families.bert import BERT
 from memgpt_jax.training import load, read_metrics, train
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.metrics import CLOCKED
@@ -60,7 +66,7 @@ def make_encoder(tmp_path, make_config):
     ],
 )
 def test_a_run_goes_on_bitwise_after_an_interruption(tmp_path, make_encoder, monkeypatch, objective, model):
-    config = make_encoder(objective, model, optimizer={"accumulate_steps": 2})
+    config = make_encoder(objective, model)
     expected = train(config, tmp_path / "whole")
     assert expected["bits_per_byte"] is None and ("fusion_gate" in expected) == ("memory" in model)
 
@@ -72,7 +78,7 @@ def test_a_run_goes_on_bitwise_after_an_interruption(tmp_path, make_encoder, mon
             raise KeyError("interrupted")
         return original(self)
 
-    interrupted.left = 17  # in step 9, after step 5 was saved
+    interrupted.left = 9  # in step 9, after step 5 was saved
     with monkeypatch.context() as patch:
         patch.setattr(data.BatchIterator, "__next__", interrupted)
         with pytest.raises(KeyError):
@@ -158,8 +164,34 @@ def test_a_config_that_does_not_fit_is_refused(make_encoder, make_config):
         make_config(data=NeedleConfig(text=TextConfig(objective="masked")))
     with pytest.raises(ValueError, match=r"'causal' is not for this EncoderConfig"):
         ExperimentConfig(model=ENCODER, data=RecallConfig())
+    with pytest.raises(ValueError, match=r"sequence_length=32 must be at most model\.num_positions=31"):
+        make_encoder("masked", {"position": "learned", "num_positions": 31})
     with pytest.raises(ValueError, match="mask_rate must be between 0 and 1, got 1"):
         TextConfig(mask_rate=1.0)
+
+
+def test_a_pretrained_encoder_is_trained_with_its_own_special_tokens(tmp_path, make_encoder):
+    words = ["[CLS]", "[SEP]", "[MASK]", "[UNK]", "document", "of", "train", "valid", ".", *map(str, range(6))]
+    tokenizer = Tokenizer(WordLevel({word: place for place, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.add_special_tokens(words[:4])
+    tokenizer = JsonTokenizer(tokenizer.to_str(), "[CLS]")
+    assert special_ids(tokenizer) == SpecialIds(mask=2, cls=0, sep=1)
+
+    sizes = {"vocab_size": len(words), "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    values = {"model_type": "bert", "architectures": ["BertForPreTraining"], "max_position_embeddings": 32}
+    model = BERT.config(values | sizes | {"intermediate_size": 16})
+    params = models.init(model, jax.random.key(0))
+    models.merge(model, params).save_pretrained(tmp_path / "bert", tokenizer=tokenizer)
+
+    config = make_encoder("masked", steps=1, sequence_length=16, optimizer={"learning_rate": 1e-30})
+    text = dataclasses.replace(config.data, tokenizer="pretrained")
+    train(dataclasses.replace(config, data=text, pretrained=str(tmp_path / "bert")), tmp_path / "run")
+    trained = load(tmp_path / "run")
+    assert trained.config.model == dataclasses.replace(
+        model, segment_length=8, window_size=trained.config.model.window_size
+    )
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-20), trained.params, params)
 
 
 def test_an_encoder_is_overridden_and_written_as_any_model(make_encoder):
