@@ -25,6 +25,8 @@ from memgpt_jax.plots import plot_ablation, plot_curves, plot_state_bytes
 from memgpt_jax.runs import run_name
 from memgpt_jax.training import RunError, train
 
+METRICS = ("accuracy", "next_sentence_accuracy", "bits_per_byte")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
@@ -41,8 +43,8 @@ class Arguments:
 
 
 def metric_of(results: list[dict]) -> str:
-    """What is compared: `accuracy` of tasks, else `bits_per_byte`."""
-    return "accuracy" if "accuracy" in results[0] else "bits_per_byte"
+    """What is compared: the first of METRICS that the runs have."""
+    return next(name for name in METRICS if name in results[0])
 
 
 def fields_of(combinations: list[dict[str, str]]) -> list[str]:

@@ -100,7 +100,7 @@ class EvaluationConfig:
     chunk_length: int = 1024
     """Tokens of a row per call; a multiple of the model's segment length."""
     num_batches: int = 16
-    """Batches of a generated task (recall, needles) that are evaluated."""
+    """Batches of a generated task (recall, needles), or of the objective of an encoder, that are evaluated."""
 
     def __post_init__(self):
         check_positive(self)
@@ -160,6 +160,21 @@ class ExperimentConfig:
                 self.row_length is not None or length % segment == 0,
                 f"{name}={length} must be a multiple of model.segment_length={segment}",
             )
+        objective = "causal" if self.text is None else self.text.objective
+        check(
+            objective == "causal" or not isinstance(self.data, TaskConfig),
+            f"data.text.objective={objective!r}: tasks are causal",
+        )
+        check(
+            objective in self.model.objectives,
+            f"data.objective={objective!r} is not for this {type(self.model).__name__}, but "
+            f"{' or '.join(map(repr, self.model.objectives)) or 'none'}",
+        )
+        length = self.row_length or self.training.sequence_length
+        check(
+            self.model.causal or self.model.position != "learned" or length <= self.model.num_positions,
+            f"training.sequence_length={length} must be at most model.num_positions={self.model.num_positions}",
+        )
         if isinstance(self.data, TaskConfig) and self.data.text is None:
             check(
                 self.model.vocab_size >= self.data.num_ids,

@@ -5,6 +5,8 @@ from typing import ClassVar, Literal, Self
 
 from memgpt_jax.checks import check, check_literals
 
+Objective = Literal["causal", "masked", "next_sentence", "masked_next_sentence"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
@@ -22,6 +24,12 @@ class TextConfig:
     """Vocabulary of a `bpe` tokenizer trained here."""
     invalid_utf8: Literal["error", "replace"] = "error"
     """What to do with a file that is not valid UTF-8: refuse it by name and offset, or replace the bad bytes."""
+    objective: Objective = "causal"
+    """What the model learns to say: the next token (`causal`); of an encoder, tokens that are hidden from it
+    (`masked`), whether of two sentences the second follows the first (`next_sentence`), or both. For the marks that
+    stand in the text, `model.vocab_size` is 3 more than the tokenizer's, unless that has marks of its own."""
+    mask_rate: float = 0.15
+    """Share of the tokens that are hidden."""
     max_documents: int | None = None
     """Use only this many documents of each split (for quick runs)."""
     cache_dir: str = "~/.cache/memgpt_jax"
@@ -36,6 +44,7 @@ class TextConfig:
             self.max_documents is None or self.max_documents >= 1,
             f"data.max_documents must be at least 1, got {self.max_documents}",
         )
+        check(0 < self.mask_rate < 1, f"mask_rate must be between 0 and 1, got {self.mask_rate}")
         check(self.tokenizer_vocab_size >= 300, f"tokenizer_vocab_size must be >= 300, got {self.tokenizer_vocab_size}")
         check_literals(self)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from memgpt_jax.checks import check, check_literals, check_positive
+from memgpt_jax.config_data import Objective
 from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, RecurrentMemoryConfig
 
 Fusion = Literal["gated", "gated_heads", "gated_add", "concat", "add"]
@@ -187,6 +188,11 @@ class ModelConfig:
         return True
 
     @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What such a model can be trained for."""
+        return ("causal",)
+
+    @property
     def kv_heads(self) -> int:
         """Key-value heads of self-attention, default filled in."""
         return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
@@ -319,6 +325,18 @@ class XLNetConfig(ModelConfig):
         )
 
     @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """None: orders are drawn by `data.permutation`, for training steps of one's own."""
+        return ()
+
+    @property
     def causal(self) -> bool:
         """Tokens attend to those after them, too."""
         return False
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """By its heads. Pairs of sentences need two token types, too."""
+        masked, pairs = "masked" in self.heads, "next_sentence" in self.heads and (self.token_types or 0) >= 2
+        has = {"masked": masked, "next_sentence": pairs, "masked_next_sentence": masked and pairs}
+        return tuple(name for name in has if has[name])

@@ -8,6 +8,7 @@ With nats n_t of target t (a token that stands for y_t UTF-8 bytes), summed over
 Words are the whitespace-separated words of the text, whatever the tokenizer, as reported for PG-19 (Rae et al., 2020).
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -20,6 +21,7 @@ from memgpt_jax.config_data import TaskConfig
 
 FIRST_BUCKET = 64
 HELD_OUT_SEED = 0x5EED
+CHUNK = 1 << 24  # tokens that are counted at once
 
 
 def evaluate(config: ExperimentConfig, params, tokenizer=None) -> dict:
@@ -29,14 +31,19 @@ def evaluate(config: ExperimentConfig, params, tokenizer=None) -> dict:
     `model.memory.memory_size`. Returns a dictionary that JSON can hold. For text: `loss` (nats per token),
     `bits_per_byte`, `perplexity_per_token`, `perplexity_per_word`, the counts `documents`, `tokens`, `bytes` and
     `words`, and `curve`, a list of `{start, end, bits_per_byte, tokens, bytes}` for the tokens at positions
-    [start, end) of their documents. For tasks: `loss`, `accuracy` (share of the answers), the count `answers`, and
-    `groups`, the accuracy of each group that the task reports one by one, with `failed_tasks`, how many of them are
-    below what the task asks for. Rows are as long as those of training. An answer is right where all its tokens are.
+    [start, end) of their documents. For the objectives of encoders, on `config.evaluation.num_batches` batches that are
+    always the same: of hidden tokens `loss` (nats), `accuracy`, the count `predictions`, and `unigram_loss`, that of a
+    model which knows how frequent each token is in the training split; of pairs of sentences `next_sentence_loss`,
+    `next_sentence_accuracy` and the count `pairs`. For tasks: `loss`, `accuracy` (share of the answers), the count
+    `answers`, and `groups`, the accuracy of each group that the task reports one by one, with `failed_tasks`, how many
+    of them are below what the task asks for. Rows are as long as those of training. An answer is right where all its
+    tokens are.
     """
     if isinstance(config.data, TaskConfig):
         return evaluate_task(config, params, data.make_task(config.data, config.evaluation.split, tokenizer))
     tokenizer = data.load_tokenizer(config.data) if tokenizer is None else tokenizer
-    return evaluate_text(config, params, tokenizer)
+    causal = config.data.objective == "causal"
+    return (evaluate_text if causal else evaluate_objective)(config, params, tokenizer)
 
 
 def evaluate_text(config: ExperimentConfig, params, tokenizer) -> dict:
@@ -126,6 +133,49 @@ def bits_per_byte(nats: np.ndarray, bytes_: np.ndarray) -> float:
 def perplexity(nats: float, count: int) -> float:
     """exp(nats / count); infinite where double precision overflows."""
     return math.exp(nats / count) if nats < 709 * count else math.inf
+
+
+def evaluate_objective(config: ExperimentConfig, params, tokenizer) -> dict:
+    """`evaluate` for the objectives of encoders. Memory goes from batch to batch where it did so in training."""
+    settings, model = config.evaluation, config.model
+    training = dataclasses.replace(config.training, batch_size=settings.batch_size)
+    batches = data.text_batches(config.data, training, HELD_OUT_SEED, tokenizer, settings.split)
+    unigram = unigram_losses(data.documents(config.data, "train", tokenizer).flat, model.vocab_size)
+
+    @jax.jit
+    def score(params, batch, state):
+        options = data.further_inputs(batch) | {"aligned": training.sequence_length % model.segment_length == 0}
+        tokens, targets, reset = batch["tokens"], batch["targets"], batch["reset"]
+        return models.score_tokens(model, params, tokens, targets, state, reset=reset, **options)
+
+    state = fresh = models.init_state(model, settings.batch_size)
+    found, labels = [], []  # one tuple for each prediction: nats, whether it is right, the unigram model's nats
+    for _, batch in zip(range(settings.num_batches), batches, strict=False):
+        scores, after = score(params, batch, state)
+        losses, correct = (np.asarray(array, np.float64) for array in scores)
+        state = after if training.carry_state else fresh
+        hidden = batch["weights"] > 0
+        if "next_sentence" in batch:
+            labels.append([losses[:, 0], correct[:, 0]])
+            hidden[:, 0] = False
+        found.append([losses[hidden], correct[hidden], unigram[batch["targets"][hidden]]])
+    result, found = {}, np.concatenate(found, axis=1)
+    if found.size:
+        means = zip(("loss", "accuracy", "unigram_loss"), found.mean(axis=1).tolist(), strict=True)
+        result |= dict(means) | {"predictions": found.shape[1]}
+    if labels:
+        labels = np.concatenate(labels, axis=1)
+        means = zip(("next_sentence_loss", "next_sentence_accuracy"), labels.mean(axis=1).tolist(), strict=True)
+        result |= dict(means) | {"pairs": labels.shape[1]}
+    return result
+
+
+def unigram_losses(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
+    """[V] nats of every id for a model that knows how often each occurs in `tokens`, and once more: -log p."""
+    counts = np.ones(vocab_size)
+    for start in range(0, len(tokens), CHUNK):
+        counts += np.bincount(tokens[start : start + CHUNK], minlength=vocab_size)
+    return -np.log(counts / counts.sum())
 
 
 def evaluate_task(config: ExperimentConfig, params, task: data.Task) -> dict:

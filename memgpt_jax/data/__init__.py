@@ -1,9 +1,10 @@
-"""Real text, generated tasks and needles in text, offline: tokenizers, tokenized documents, training batches.
+"""Real text, what is to be said of it, generated tasks, offline: tokenizers, tokenized documents, training batches.
 
 TFDS, sentencepiece and Grain are imported when they are first used, not with this package.
 """
 
-from memgpt_jax.data.batches import BatchIterator, train_batches
+from memgpt_jax.data.batches import BatchIterator, added_ids, text_batches, train_batches
+from memgpt_jax.data.objectives import mask_tokens, sentence_pairs
 from memgpt_jax.data.tasks import (
     TASKS,
     BabiLongTask,
@@ -14,7 +15,7 @@ from memgpt_jax.data.tasks import (
     make_task,
     recall_batch,
 )
-from memgpt_jax.data.tasks.base import Batch
+from memgpt_jax.data.tasks.base import Batch, further_inputs
 from memgpt_jax.data.text import TokenizedText, documents, load_tokenizer
 from memgpt_jax.data.tokenizer import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_saved_tokenizer
 
@@ -31,10 +32,15 @@ __all__ = [
     "Task",
     "TokenizedText",
     "Tokenizer",
+    "added_ids",
     "documents",
+    "further_inputs",
     "load_saved_tokenizer",
     "load_tokenizer",
     "make_task",
+    "mask_tokens",
     "recall_batch",
+    "sentence_pairs",
+    "text_batches",
     "train_batches",
 ]

@@ -8,12 +8,13 @@ import numpy as np
 
 from memgpt_jax.config import TrainingConfig
 from memgpt_jax.config_data import DataConfig, TaskConfig, TextConfig
+from memgpt_jax.data.objectives import Windows, mask_tokens, sentence_pairs, special_ids
 from memgpt_jax.data.tasks import make_task
 from memgpt_jax.data.tasks.base import Batch
 from memgpt_jax.data.text import TokenizedText, documents, load_tokenizer
 from memgpt_jax.data.tokenizer import Tokenizer
 
-TASK_STREAM = 1  # keeps the seeds of training batches apart from those of an evaluation
+TASK_STREAM, PAIR_STREAM, MASK_STREAM = 1, 2, 3  # keep seeds apart: of tasks in training, of an objective's draws
 
 
 class BatchIterator(Iterator[Batch]):
@@ -45,7 +46,7 @@ class BatchIterator(Iterator[Batch]):
 def train_batches(
     data_config: DataConfig, training_config: TrainingConfig, seed: int, tokenizer: Tokenizer | None = None
 ) -> BatchIterator:
-    """Endless training batches; all arrays [B, L].
+    """Endless training batches; all arrays [B, L] where no other shape is given.
 
     `tokens` int32; `targets` int32, the next token of the row, or a task's answer that the row does not show; `reset`
     bool, true where a document begins, which it does with `document_id`; `weights` float32, 1 where the target is
@@ -55,6 +56,7 @@ def train_batches(
     batch. Rows share out the documents of the training split, and each shuffles its own anew in each epoch (all of
     them, where there are fewer documents than rows).
     Tasks: each row of each batch is a task of its own.
+    Objectives of encoders: see `text_batches`.
 
     Args:
         data_config: text or a task.
@@ -69,22 +71,90 @@ def train_batches(
     if isinstance(data_config, TaskConfig):
         task, length = make_task(data_config, "train", tokenizer), data_config.row_length or length
         source = f"{data_config}, {batch_size} rows of {length}, seed {seed}"
-        return _task_batches(lambda rng: task.batch(rng, batch_size, length), source, seed)
-    return _text_batches(data_config, training_config, seed, tokenizer or load_tokenizer(data_config))
+        batches = _by_step(lambda rng: task.batch(rng, batch_size, length), (TASK_STREAM, seed))
+        return BatchIterator(iter(batches), source)
+    return text_batches(data_config, training_config, seed, tokenizer or load_tokenizer(data_config))
 
 
-def _task_batches(make: Callable[[np.random.Generator], Batch], source: str, seed: int) -> BatchIterator:
+def added_ids(config: DataConfig, tokenizer: Tokenizer) -> int:
+    """How many ids behind those of the tokenizer there are: answers of a task, or special ids of an objective."""
+    if isinstance(config, TaskConfig):
+        return config.num_ids
+    if config.objective == "causal":
+        return 0
+    return max(0, 1 + max(special_ids(tokenizer)) - tokenizer.vocab_size)
+
+
+def _by_step(make: Callable[[np.random.Generator], Batch], seed: tuple[int, ...]):
+    """Batches whose generators are seeded with their numbers."""
     import grain
 
-    steps = grain.MapDataset.range(2**62).map(lambda step: make(np.random.default_rng((TASK_STREAM, seed, step))))
-    return BatchIterator(iter(_in_this_thread(steps)), source)
+    return _in_this_thread(grain.MapDataset.range(2**62).map(lambda step: make(np.random.default_rng((*seed, step)))))
 
 
-def _text_batches(config: TextConfig, training: TrainingConfig, seed: int, tokenizer: Tokenizer) -> BatchIterator:
-    import grain
+def text_batches(
+    config: TextConfig, training: TrainingConfig, seed: int, tokenizer: Tokenizer, split: str = "train"
+) -> BatchIterator:
+    """`train_batches` for text, of any split, by the objective of the config.
 
-    text = documents(config, "train", tokenizer)
+    - `causal`: rows are streams of whole documents
+    - `masked`: of such rows, `tokens` with some hidden (`mask_tokens`); `targets` what they were, in their own places;
+      weights 1 where there is something to say
+    - `next_sentence`: rows are pairs of their own (`sentence_pairs`), with further arrays `token_types` [B, L] and
+      `next_sentence` [B], the label, whose weight is at position 0
+    - `masked_next_sentence`: pairs with hidden tokens; all labels together weigh as much as all hidden tokens
+
+    What is hidden, and what is paired, follows from the seed and the number of the batch. `target_bytes` are 0 but for
+    `causal`: bits per byte are of text that is read in order.
+    """
+    text = documents(config, split, tokenizer)
     batch_size, length = training.batch_size, training.sequence_length
+    source = f"text {text.fingerprint}, {batch_size} rows of {length}, seed {seed}"
+    if config.objective == "causal":
+        return BatchIterator(iter(_streams(text, batch_size, length, seed, tokenizer)), source)
+    special = special_ids(tokenizer)
+    ordinary = np.pad(tokenizer.token_bytes, (0, added_ids(config, tokenizer))) > 0
+    if config.objective == "masked":
+        batches = _streams(text, batch_size, length, seed, tokenizer)
+    else:
+        windows = Windows(text, length - 3)
+        batches = _by_step(lambda rng: _pairs(rng, windows, batch_size, special), (PAIR_STREAM, seed))
+
+    def hide(step: int, batch: Batch) -> Batch:
+        rng = np.random.default_rng((MASK_STREAM, seed, step))
+        return _hidden(batch, *mask_tokens(rng, batch["tokens"], ordinary, special.mask, config.mask_rate))
+
+    if config.objective != "next_sentence":
+        batches, source = batches.map_with_index(hide), f"{source}, {config.mask_rate} hidden"
+    return BatchIterator(iter(batches), f"{source}, {config.objective}")
+
+
+def _pairs(rng: np.random.Generator, windows: Windows, batch_size: int, special) -> Batch:
+    """A batch of pairs in which the labels are scored."""
+    tokens, types, label = sentence_pairs(rng, windows, batch_size, special)
+    first = np.zeros(tokens.shape, bool)
+    first[:, 0] = True
+    return {
+        "tokens": tokens,
+        "targets": tokens,
+        "reset": first,
+        "weights": first.astype(np.float32),
+        "target_bytes": np.zeros(tokens.shape, np.int32),
+        "token_types": types,
+        "next_sentence": label,
+    }
+
+
+def _hidden(batch: Batch, seen: np.ndarray, weights: np.ndarray) -> Batch:
+    """The batch with hidden tokens, which are scored, beside the labels that it may have."""
+    if "next_sentence" in batch:
+        weights[:, 0] = weights.sum() / len(weights)
+    nothing = np.zeros(weights.shape, np.int32)
+    return batch | {"tokens": seen, "targets": batch["tokens"], "weights": weights, "target_bytes": nothing}
+
+
+def _streams(text: TokenizedText, batch_size: int, length: int, seed: int, tokenizer: Tokenizer):
+    import grain
 
     def row(index: int):
         share = grain.MapDataset.range(len(text))
@@ -107,9 +177,7 @@ def _text_batches(config: TextConfig, training: TrainingConfig, seed: int, token
             "target_bytes": tokenizer.token_bytes[targets],
         }
 
-    rows = grain.experimental.ZipIterDataset([row(index) for index in range(batch_size)])
-    source = f"text {text.fingerprint}, {batch_size} rows of {length}, seed {seed}"
-    return BatchIterator(iter(rows.map(stack)), source)
+    return grain.experimental.ZipIterDataset([row(index) for index in range(batch_size)]).map(stack)
 
 
 def _inputs_and_targets(text: TokenizedText, document: int) -> Batch:

@@ -4,8 +4,9 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -34,6 +35,8 @@ class Tokenizer(Protocol):
     """The id that begins every document; no text is ever encoded to it."""
     token_bytes: np.ndarray
     """[vocab_size] int32: UTF-8 bytes of text that each id stands for; 0 for special ids."""
+    special_ids: Mapping[str, int]
+    """Ids of `mask`, `cls` and `sep`, of those that it has."""
     fingerprint: str
     """Equal for tokenizers that encode alike."""
 
@@ -52,6 +55,7 @@ class ByteTokenizer:
 
     vocab_size = 257
     document_id = 256
+    special_ids: Mapping[str, int] = MappingProxyType({})
     fingerprint = "byte"
 
     def __init__(self):
@@ -78,6 +82,8 @@ class SentencePieceTokenizer:
     One from `train` is lossless: `decode(encode(text)) == text` for every text. So is any other model that has byte
     fallback and neither normalises nor adds a space, but for a literal U+2581, which it gives back as a space.
     """
+
+    special_ids: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, model: bytes):
         """Args: model: the content of a `.model` file. Raises `ValueError` where it has no special id to use."""

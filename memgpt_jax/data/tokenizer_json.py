@@ -12,6 +12,8 @@ FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 SPACE_MARK = "\u2581"
 BEGINS = ("bos_token", "eos_token", "cls_token")
 """Which special token begins documents: the first of these that a model has."""
+SPECIAL = {"mask": ("[MASK]", "<mask>"), "cls": ("[CLS]", "<s>"), "sep": ("[SEP]", "</s>")}
+"""How BERT and RoBERTa call the special tokens of their objectives."""
 
 
 class JsonTokenizer:
@@ -39,6 +41,9 @@ class JsonTokenizer:
         self.vocab_size = max(vocabulary.values()) + 1
         self.token_bytes = np.zeros(self.vocab_size, np.int32)
         special = {token for token, added in self.tokenizer.get_added_tokens_decoder().items() if added.special}
+        found = {name: [vocabulary.get(text) for text in texts] for name, texts in SPECIAL.items()}
+        own = {name: [token for token in ids if token in special] for name, ids in found.items()}
+        self.special_ids = {name: ids[0] for name, ids in own.items() if ids}
         measure = _measure(json.loads(content).get("decoder") or {})
         for text, token in vocabulary.items():
             self.token_bytes[token] = 0 if token in special else measure(text)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from flax import nnx
 
 from memgpt_jax import models
 from memgpt_jax.checks import check, whole
@@ -148,8 +149,10 @@ def _check_search(prompts, sampling, beams, num_return_sequences, stream, return
 
 
 def config_and_params(model: MemGPT | tuple[ModelConfig, Any]) -> tuple[ModelConfig, Any]:
-    """What a model computes, and with which parameters."""
-    return (model.config, models.split(model)) if isinstance(model, MemGPT) else model
+    """What a model computes, and with which parameters. Raises `ValueError` for an encoder."""
+    config, params = (model.config, models.split(model)) if isinstance(model, nnx.Module) else model
+    check(config.causal, f"a model of {type(config).__name__} does not go on with a text: it reads both ways")
+    return config, params
 
 
 class Answers:

@@ -11,7 +11,7 @@ from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.memory.stream import Promise, StreamState
 from memgpt_jax.models.cross_attention import CrossAttention, SourceCache
 from memgpt_jax.models.layers import Attention, FeedForward, FullAttention, SelfAttention, WindowCache, dropout, norm
-from memgpt_jax.models.memory_layer import make_memory_layer
+from memgpt_jax.models.memory_layer import MemoryLayer, make_memory_layer
 from memgpt_jax.shapes import Array, Flags, Float32, Stream
 
 
@@ -144,3 +144,13 @@ def _scanned(blocks, x, states, arguments, dropout_key, distance_bias):
     inputs = jnp.arange(number), jax.tree.map(stack, *params), jax.tree.map(stack, *states)
     x, (layers, gates) = jax.lax.scan(turn, x, inputs)
     return x, tuple(jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(number)), tuple(gates)
+
+
+def memory_stats(blocks, layers: tuple[LayerState, ...], gates) -> dict[str, Array]:
+    """Measurements after a call, one row for each layer that owns a memory: fusion gates and the memory's stats."""
+    owners = [i for i, block in enumerate(blocks) if isinstance(block.memory_layer, MemoryLayer)]
+    if not owners:
+        return {}
+    stats = [blocks[i].memory_layer.memory.stats(layers[i].memory.memory) for i in owners]
+    stats = jax.tree.map(lambda *layers: jnp.stack(layers), *stats)
+    return {"fusion_gate": jnp.stack([jnp.mean(gates[i]) for i in owners])} | stats

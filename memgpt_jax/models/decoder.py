@@ -8,9 +8,8 @@ import numpy as np
 from flax import nnx
 
 from memgpt_jax.config import ModelConfig
-from memgpt_jax.models.blocks import Block, LayerState, run_blocks
+from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
 from memgpt_jax.models.layers import filled_flags, linear, norm
-from memgpt_jax.models.memory_layer import MemoryLayer
 from memgpt_jax.ops import Scores, cross_entropy, document_positions, flat_dot_general, relative_bias, sinusoidal, take
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Rows, Stream, Tokens
 
@@ -152,17 +151,16 @@ class MemGPT(nnx.Module):
     ) -> tuple[Scores, ModelState]:
         """Loss in nats and correctness of each target, without the logits of the whole call in memory."""
         x, state, _ = self.hidden(tokens, state, reset, valid, **options)
-        return cross_entropy(x, self.output_embedding(), targets), state
+        return self.score_hidden(x, targets), state
+
+    def score_hidden(self, x: Stream, targets: Tokens) -> Scores:
+        """`score` of the last hidden states."""
+        return cross_entropy(x, self.output_embedding(), targets)
 
     def diagnostics(self, tokens: Tokens, state: ModelState, reset=None, *, aligned=False) -> dict[str, Array]:
         """Measurements of a call, one row for each layer that owns a memory: fusion gates and the memory's stats."""
         _, state, gates = self.hidden(tokens, state, reset, aligned=aligned)
-        owners = [i for i, block in enumerate(self.blocks) if isinstance(block.memory_layer, MemoryLayer)]
-        if not owners:
-            return {}
-        stats = [self.blocks[i].memory_layer.memory.stats(state.layers[i].memory.memory) for i in owners]
-        stats = jax.tree.map(lambda *layers: jnp.stack(layers), *stats)
-        return {"fusion_gate": jnp.stack([jnp.mean(gates[i]) for i in owners])} | stats
+        return memory_stats(self.blocks, state.layers, gates)
 
 
 def check_call(config: ModelConfig, tokens, state) -> None:

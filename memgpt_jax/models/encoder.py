@@ -8,10 +8,10 @@ import numpy as np
 from flax import nnx
 
 from memgpt_jax.config_model import EncoderConfig
-from memgpt_jax.models.blocks import Block, LayerState, run_blocks
+from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
 from memgpt_jax.models.layers import ACTIVATIONS, dropout, filled_flags, linear, norm
 from memgpt_jax.ops import Scores, cross_entropy, document_positions, flat_dot_general, relative_bias, sinusoidal
-from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Stream, Tokens
+from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Rows, Stream, Tokens
 
 
 class EncoderState(NamedTuple):
@@ -69,15 +69,32 @@ class Encoder(nnx.Module):
         *,
         token_types: Int32[Array, "B L"] | None = None,
         embedding: Float32[Array, "V D"] | None = None,
+        aligned: bool = False,
         dropout_key: Array | None = None,
     ) -> tuple[Stream, EncoderState]:
         """The last hidden states [B, L, D], and the state after the call.
 
         reset: a new document begins with this token. valid: False marks trailing padding, which nothing attends to.
         token_types: the kind of each token; default: 0. embedding: of tokens; default: its own.
+        aligned, dropout_key: as in `MemGPT.__call__`.
 
         Raises `ValueError` if the call is longer than the table of learned positions.
         """
+        x, state, _ = self._run(tokens, state, reset, valid, token_types, aligned, dropout_key, embedding)
+        return x, state
+
+    def _run(
+        self,
+        tokens,
+        state,
+        reset=None,
+        valid=None,
+        token_types=None,
+        aligned=False,
+        dropout_key=None,
+        embedding=None,
+    ):
+        """`hidden`, and each layer's mean fusion gates."""
         config = self.config
         if config.position == "learned" and tokens.shape[1] > config.num_positions:
             raise ValueError(
@@ -88,10 +105,10 @@ class Encoder(nnx.Module):
         x = self._embed(tokens, positions, token_types, self.embedding[...] if embedding is None else embedding)
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         x = dropout(x, config.dropout, keys[0])
-        arguments = positions, reset, valid, None
+        arguments = positions, reset, valid, "aligned" if aligned else None
         options = {"scanned": config.scan_layers, "distance_bias": self._distance_bias(tokens.shape[1])}
-        x, layers, _ = run_blocks(self.blocks, x, state.layers, arguments, keys[1], **options)
-        return self.final_norm(x) if config.norm_position == "pre" else x, EncoderState(layers)
+        x, layers, gates = run_blocks(self.blocks, x, state.layers, arguments, keys[1], **options)
+        return self.final_norm(x) if config.norm_position == "pre" else x, EncoderState(layers), gates
 
     def _distance_bias(self, length: int) -> Float32[Array, "H 2*L-1"] | None:
         """What the distances from 1 - L to L - 1 add to the logits of attention."""
@@ -121,17 +138,51 @@ class Encoder(nnx.Module):
         return logits.astype(jnp.float32) + bias[None, None], state
 
     def score(
-        self, tokens: Tokens, targets: Tokens, state: EncoderState, reset=None, valid=None, **options
+        self,
+        tokens: Tokens,
+        targets: Tokens,
+        state: EncoderState,
+        reset=None,
+        valid=None,
+        *,
+        next_sentence: Rows | None = None,
+        **options,
     ) -> tuple[Scores, EncoderState]:
-        """Loss in nats and correctness of what each token is said to be, without all logits in memory."""
+        """Loss in nats and correctness of what each token is said to be, without all logits in memory.
+
+        next_sentence: whether a row's second sentence follows the first (0) or not (1). Where it is given, what stands
+            at position 0 is the score of this label; and a model without the head `masked` scores nothing else.
+        """
         x, state = self.hidden(tokens, state, reset, valid, **options)
-        features, embedding, bias = self._masked_output(x)
-        return cross_entropy(features, embedding, targets, bias=bias), state
+        if next_sentence is None:
+            self._check_head("masked")
+        return self.score_hidden(x, targets, next_sentence), state
+
+    def score_hidden(self, x: Stream, targets: Tokens, next_sentence: Rows | None = None) -> Scores:
+        """`score` of the last hidden states."""
+        scores = Scores(jnp.zeros(targets.shape, jnp.float32), jnp.zeros(targets.shape, bool))
+        if "masked" in self.config.heads:
+            features, embedding, bias = self._masked_output(x)
+            scores = cross_entropy(features, embedding, targets, bias=bias)
+        if next_sentence is None:
+            return scores
+        self._check_head("next_sentence")
+        kernel, bias = self.next_sentence.kernel[...].astype(x.dtype), self.next_sentence.bias[...]
+        label = cross_entropy(self.pooled(x)[:, None], kernel.T, next_sentence[:, None], bias=bias)
+        return jax.tree.map(lambda tokens, label: jnp.concatenate([label, tokens[:, 1:]], axis=1), scores, label)
+
+    def diagnostics(self, tokens: Tokens, state: EncoderState, reset=None, *, next_sentence=None, **options) -> dict:
+        """Measurements of a call, as in `MemGPT.diagnostics`. Takes what `score` takes; labels change nothing."""
+        _, state, gates = self._run(tokens, state, reset, **options)
+        return memory_stats(self.blocks, state.layers, gates)
 
     def _masked_output(self, x: Stream) -> tuple[Stream, Float[Array, "V D"], Float32[Array, "V"]]:
-        if "masked" not in self.config.heads:
-            raise ValueError(f"the model has no head 'masked', but {', '.join(self.config.heads) or 'none'}")
+        self._check_head("masked")
         return self.masked_head(x), self.embedding[...].astype(self.config.dtype), self.masked_head.bias[...]
+
+    def _check_head(self, name: str) -> None:
+        if name not in self.config.heads:
+            raise ValueError(f"the model has no head {name!r}, but {', '.join(self.config.heads) or 'none'}")
 
     def pooled(self, x: Stream) -> Float[Array, "B D"]:
         """tanh(W h + b) of the first token's hidden state."""

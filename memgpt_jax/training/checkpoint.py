@@ -93,7 +93,8 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest_step():
             return
-        args = {name: self._ocp.args.StandardSave(_without_empty(tree)) for name, tree in _items(state).items()}
+        trees = {name: tree for name, tree in _items(state).items() if _has_values(tree)}
+        args = {name: self._ocp.args.StandardSave(_without_empty(tree)) for name, tree in trees.items()}
         args["data"] = self._ocp.args.JsonSave({"state": data_state})
         args["config"] = self._ocp.args.JsonSave(to_json(config))
         self._manager.save(step, args=self._ocp.args.Composite(**args))
@@ -148,22 +149,28 @@ class Checkpoints:
             placed = jax.tree.map(place, target)
             return self._ocp.args.StandardRestore(_without_empty(placed))
 
+        # What holds no values, as the memory of an encoder without one, was not saved.
+        saved = {name: args(target) for name, target in targets.items() if target is None or _has_values(target)}
         try:
-            composite = self._ocp.args.Composite(**{name: args(target) for name, target in targets.items()})
-            restored = self._manager.restore(step, args=composite)
+            restored = self._manager.restore(step, args=self._ocp.args.Composite(**saved))
         except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
             others = sorted(set(self._manager.all_steps()) - {step})
             raise RunError(
                 f"the checkpoint {self.folder / str(step)} cannot be read ({', '.join(targets)}): it is damaged, or "
                 f"of another version. Remove that folder to go on from another checkpoint; there are: {others}"
             ) from error
-        return {name: _with_empty(restored[name], target) for name, target in targets.items()}
+        found = {name: restored[name] if name in saved else target for name, target in targets.items()}
+        return {name: _with_empty(found[name], target) for name, target in targets.items()}
 
 
 def _items(state: TrainState) -> dict[str, Any]:
     """The trees that are saved, by name."""
     trees = {name: getattr(state, name) for name in TREES if name != "run"}
     return trees | {"run": {name: getattr(state, name) for name in RUN_FIELDS}}
+
+
+def _has_values(tree: Any) -> bool:
+    return any(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def _without_empty(tree: Any) -> Any:

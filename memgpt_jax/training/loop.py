@@ -106,11 +106,11 @@ def load_tokenizer(config: ExperimentConfig, workdir: Path, resumed: bool) -> An
     if resumed:
         return data.load_saved_tokenizer(workdir / "tokenizer")
     tokenizer = data.load_tokenizer(config.text)
-    answers = config.data.num_ids if isinstance(config.data, TaskConfig) else 0
-    needed = tokenizer.vocab_size + answers
+    added, what = data.added_ids(config.data, tokenizer), "answers" if isinstance(config.data, TaskConfig) else "marks"
+    needed = tokenizer.vocab_size + added
     if needed > config.model.vocab_size:
         raise RunError(
-            f"the tokenizer has {tokenizer.vocab_size} token ids{f' and there are {answers} answers' * bool(answers)}, "
+            f"the tokenizer has {tokenizer.vocab_size} token ids{f' and there are {added} {what}' * bool(added)}, "
             f"but model.vocab_size is {config.model.vocab_size}; set model.vocab_size to at least {needed}"
         )
     (workdir / "tokenizer").mkdir(exist_ok=True)
@@ -138,9 +138,10 @@ def run(
 
     @partial(jax.jit, out_shardings=parallel.everywhere(mesh))
     def diagnose(params, batch, memory):
-        tokens, reset = batch["tokens"][0], batch["reset"][0]
+        batch = jax.tree.map(lambda array: array[0], batch)
+        tokens, reset, further = batch["tokens"], batch["reset"], data.further_inputs(batch)
         aligned = tokens.shape[1] % config.model.segment_length == 0  # as in `batch_loss`
-        return models.diagnostics(config.model, params, tokens, memory, reset, aligned=aligned)
+        return models.diagnostics(config.model, params, tokens, memory, reset, aligned=aligned, **further)
 
     wall_time = WallTime()
     reporter = Reporter(config, parameter_names(state.params), log, advance, wall_time)

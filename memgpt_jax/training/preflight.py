@@ -18,7 +18,6 @@ from memgpt_jax.config import ExperimentConfig, ModelConfig
 from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.models.blocks import CALLS
 from memgpt_jax.models.functional import abstract_model
-from memgpt_jax.ops import cross_entropy
 from memgpt_jax.training.errors import RunError
 from memgpt_jax.training.liveness import Cost, cost
 from memgpt_jax.training.optimizer import make_optimizer
@@ -251,7 +250,8 @@ def _loss_cost(config: ModelConfig, rows: int, length: int, mesh: jax.sharding.M
 
     def loss(x, outer, inner, targets):
         model = models.merge(config, outer | {"blocks": {"0": inner}})
-        return jnp.sum(cross_entropy(model.final_norm(x), model.output_embedding(), targets).losses)
+        x = model.final_norm(x) if hasattr(model, "final_norm") else x
+        return jnp.sum(model.score_hidden(x, targets).losses)
 
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(x, outer, inner, targets)

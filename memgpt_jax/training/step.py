@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from memgpt_jax import models
+from memgpt_jax import data, models
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.memory.base import where_rows
 from memgpt_jax.training.optimizer import is_trained, learning_rate_schedule, make_optimizer
@@ -49,7 +49,7 @@ def train_step(
         config: static; capture it with `functools.partial` before `jax.jit`.
         state: the run so far; may be donated.
         batches: tokens, targets [A, B, L] int32; reset [A, B, L] bool; weights [A, B, L] float32;
-            target_bytes [A, B, L] int32.
+            target_bytes [A, B, L] int32; all others [A, B, ...] go to the model's `score` by their names.
 
     Returns:
         The run after the step, and what is worth reporting.
@@ -80,7 +80,8 @@ def train_step(
     norm = jnp.linalg.norm(norms)
     finite_loss = jnp.isfinite(totals.loss)
     # A memory may hold -inf (the log of a closed gate), so only NaN condemns it.
-    finite_memory = ~jnp.stack([jnp.isnan(leaf).any() for leaf in jax.tree.leaves(memory)]).any()
+    broken = [jnp.isnan(leaf).any() for leaf in jax.tree.leaves(memory)]
+    finite_memory = ~jnp.stack(broken).any() if broken else jnp.bool_(True)  # an encoder without memory has no state
     good = finite_loss & finite_memory & jnp.isfinite(norm)
 
     def update():
@@ -137,6 +138,7 @@ def batch_loss(config: ExperimentConfig, params: Any, memory: Any, batch: dict[s
         # Rows start at a boundary and every batch moves them on by L, so they stay on one when L is whole segments.
         aligned=batch["tokens"].shape[1] % config.model.segment_length == 0,
         dropout_key=key if config.model.dropout else None,
+        **data.further_inputs(batch),
     )
     weights = batch["weights"]
     totals = Totals(

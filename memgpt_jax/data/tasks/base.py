@@ -7,6 +7,13 @@ import numpy as np
 from memgpt_jax.config_data import TaskConfig
 
 Batch = dict[str, np.ndarray]
+COMMON = ("tokens", "targets", "reset", "weights", "target_bytes", "group", "answer")
+"""Arrays of batches that are known to those who train and evaluate."""
+
+
+def further_inputs(batch: Batch) -> Batch:
+    """All other arrays of a batch: a model's `score` takes them by their names."""
+    return {name: array for name, array in batch.items() if name not in COMMON}
 
 
 class Task:

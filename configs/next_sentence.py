@@ -1,0 +1,23 @@
+"""An encoder that says whether the second half of a text follows the first, or comes from another file.
+
+Command: python experiments/train.py next_sentence --workdir runs/next_sentence
+Time:    137 s of CPU time with everything (Python 3.11, jax 0.10.2, two busy cores of an AMD EPYC)
+Result:  of 2,048 pairs of held-out text, half of them true, 55.7 % are told right, at 0.682 nats; by guessing 50 %, at
+         0.693. Seed 0. Nothing is learned in the first 200 steps
+"""
+
+import dataclasses
+
+from memgpt_jax.command_line import load_config
+from memgpt_jax.config import ExperimentConfig
+
+
+def config() -> ExperimentConfig:
+    base = load_config("masked_next_sentence")
+    return dataclasses.replace(
+        base,
+        model=dataclasses.replace(base.model, heads=("pooler", "next_sentence")),
+        data=dataclasses.replace(base.data, objective="next_sentence"),
+        optimizer=dataclasses.replace(base.optimizer, learning_rate=1e-3),
+        training=dataclasses.replace(base.training, steps=400),
+    )

@@ -1,0 +1,211 @@
+"""Encoders through the trainer: runs of each objective, what they report, and what is refused."""
+
+import dataclasses
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+from memgpt_jax import data, models
+from memgpt_jax.command_line import override
+from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config_data import NeedleConfig, RecallConfig, TextConfig
+from memgpt_jax.config_json import from_json, to_json
+from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config_model import EncoderConfig
+from memgpt_jax.data.objectives import SpecialIds, special_ids
+from memgpt_jax.data.tokenizer_json import JsonTokenizer
+from memgpt_jax.evaluate import HELD_OUT_SEED, evaluate, unigram_losses
+from memgpt_jax.generation import Session, generate
+from memgpt_jax.interop.families.bert import BERT
+from memgpt_jax.training import load, read_metrics, train
+from memgpt_jax.training.checkpoint import Checkpoints
+from memgpt_jax.training.metrics import CLOCKED
+
+ENCODER = EncoderConfig(
+    vocab_size=260,
+    d_model=16,
+    num_layers=1,
+    num_heads=2,
+    segment_length=8,
+    memory=NoMemoryConfig(),
+    token_types=2,
+    heads=("masked", "pooler", "next_sentence"),
+)
+MEMORY = KVMemoryConfig(memory_size=24, head_dim=8)
+
+
+@pytest.fixture
+def make_encoder(tmp_path, make_config):
+    """Makes an experiment on a small folder: an objective, and fields of its model and training that are changed."""
+    for split in ("train", "valid"):
+        (tmp_path / "corpus" / split).mkdir(parents=True)
+        for i in range(6):
+            (tmp_path / "corpus" / split / f"{i}.txt").write_text(f"document {i} of {split}. " * (3 + 2 * i))
+
+    def make(objective, model=None, optimizer=None, **training) -> ExperimentConfig:
+        text = {"corpus": "folder", "path": str(tmp_path / "corpus"), "tokenizer": "byte"}
+        text = TextConfig(**text, objective=objective, cache_dir=str(tmp_path / "cache"))
+        config = make_config(optimizer=optimizer, **training)
+        return dataclasses.replace(config, data=text, model=dataclasses.replace(ENCODER, **(model or {})))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("objective", "model"),
+    [
+        ("masked", {"heads": ("masked",), "token_types": None, "memory": MEMORY}),
+        ("next_sentence", {"heads": ("pooler", "next_sentence")}),
+        ("masked_next_sentence", {}),
+    ],
+)
+def test_a_run_goes_on_bitwise_after_an_interruption(tmp_path, make_encoder, monkeypatch, objective, model):
+    config = make_encoder(objective, model)
+    expected = train(config, tmp_path / "whole")
+    assert expected["bits_per_byte"] is None and ("fusion_gate" in expected) == ("memory" in model)
+
+    original = data.BatchIterator.__next__
+
+    def interrupted(self):
+        interrupted.left -= 1
+        if interrupted.left == 0:
+            raise KeyError("interrupted")
+        return original(self)
+
+    interrupted.left = 9  # in step 9, after step 5 was saved
+    with monkeypatch.context() as patch:
+        patch.setattr(data.BatchIterator, "__next__", interrupted)
+        with pytest.raises(KeyError):
+            train(config, tmp_path / "cut")
+    assert load(tmp_path / "cut").step == 5
+    results = train(config, tmp_path / "cut")
+    timeless = [
+        [record | dict.fromkeys(CLOCKED) for record in read_metrics(tmp_path / name)] for name in ("cut", "whole")
+    ]
+    assert timeless[0] == timeless[1]
+    assert results["evaluation"] == expected["evaluation"]
+    states = []
+    for name in ("cut", "whole"):
+        with Checkpoints(tmp_path / name) as checkpoints:
+            states.append(checkpoints.restore(config)[0])
+    jax.tree.map(np.testing.assert_array_equal, *(state._replace(key=None) for state in states))
+
+
+@pytest.mark.parametrize("memory", [NoMemoryConfig(), MEMORY])
+def test_evaluation_equals_a_direct_computation(make_encoder, memory):
+    config = make_encoder("masked_next_sentence", {"memory": memory})
+    config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, num_batches=3))
+    params, tokenizer = models.init(config.model, jax.random.key(0)), data.ByteTokenizer()
+    model = models.merge(config.model, params)
+    read = jax.jit(model.hidden)
+    batches = data.text_batches(config.data, config.training, HELD_OUT_SEED, tokenizer, "valid")
+    counts = np.bincount(data.documents(config.data, "train", tokenizer).flat, minlength=260) + 1
+    tokens, pairs = [], []
+    for batch in (next(batches) for _ in range(3)):
+        state = model.init_state(4)
+        x, _ = read(batch["tokens"], state, reset=batch["reset"], token_types=batch["token_types"])
+        logits, _ = model(batch["tokens"], state, reset=batch["reset"], token_types=batch["token_types"])
+        for row, place in zip(*np.nonzero(batch["weights"]), strict=True):
+            if place:
+                target = batch["targets"][row, place]
+                tokens.append((nats(logits[row, place], target), -math.log(counts[target] / counts.sum())))
+        for line, label in zip(model.next_sentence_logits(x), batch["next_sentence"], strict=True):
+            pairs.append((nats(line, label), np.argmax(line) == label))
+    result = evaluate(config, params, tokenizer)
+    loss, unigram = np.mean(tokens, axis=0)
+    assert (result["predictions"], result["pairs"]) == (len(tokens), 12)
+    assert result["loss"] == pytest.approx(loss, rel=1e-5) and result["unigram_loss"] == pytest.approx(unigram)
+    loss, accuracy = np.mean(pairs, axis=0)
+    assert result["next_sentence_loss"] == pytest.approx(loss, rel=1e-5)
+    assert result["next_sentence_accuracy"] == pytest.approx(accuracy)
+    assert evaluate(dataclasses.replace(config, seed=7), params, tokenizer) == result
+
+
+def nats(logits, target):
+    logits = np.asarray(logits, np.float64)
+    return np.log(np.exp(logits).sum()) - logits[target]
+
+
+def test_unigram_losses_are_counted():
+    np.testing.assert_allclose(np.exp(-unigram_losses(np.array([0, 0, 2], np.uint16), 4)), [3 / 7, 1 / 7, 2 / 7, 1 / 7])
+
+
+def test_a_label_takes_the_place_of_the_first_token():
+    model = models.merge(ENCODER, models.init(ENCODER, jax.random.key(0)))
+    tokens, label = np.arange(24, dtype=np.int32).reshape(2, 12), np.array([1, 0], np.int32)
+    plain, _ = model.score(tokens, tokens, model.init_state(2))
+    scores, _ = model.score(tokens, tokens, model.init_state(2), next_sentence=label)
+    np.testing.assert_array_equal(scores.losses[:, 1:], plain.losses[:, 1:])
+    logits = model.next_sentence_logits(model.hidden(tokens, model.init_state(2))[0])
+    first = [nats(*pair) for pair in zip(logits, label, strict=True)]
+    np.testing.assert_allclose(scores.losses[:, 0], first, rtol=1e-5)
+    bare = models.merge(other := dataclasses.replace(ENCODER, heads=()), models.init(other, jax.random.key(0)))
+    for options, head in (({}, "masked"), ({"next_sentence": label}, "next_sentence")):
+        with pytest.raises(ValueError, match=f"the model has no head '{head}', but none"):
+            bare.score(tokens, tokens, bare.init_state(2), **options)
+
+
+def test_a_config_that_does_not_fit_is_refused(make_encoder, make_config):
+    with pytest.raises(ValueError, match=r"data\.objective='causal' is not for this EncoderConfig, but 'masked' or"):
+        make_encoder("causal")
+    with pytest.raises(ValueError, match=r"'next_sentence' is not for this EncoderConfig, but 'masked'$"):
+        make_encoder("next_sentence", {"token_types": None})
+    with pytest.raises(ValueError, match="'masked' is not for this EncoderConfig, but none, as it has no heads"):
+        make_encoder("masked", {"heads": ()})
+    with pytest.raises(ValueError, match=r"data\.objective='masked' is not for this ModelConfig, but 'causal'"):
+        make_config(data=TextConfig(objective="masked"))
+    with pytest.raises(ValueError, match=r"data\.text\.objective='masked': tasks are causal"):
+        make_config(data=NeedleConfig(text=TextConfig(objective="masked")))
+    with pytest.raises(ValueError, match=r"'causal' is not for this EncoderConfig"):
+        ExperimentConfig(model=ENCODER, data=RecallConfig())
+    with pytest.raises(ValueError, match=r"sequence_length=32 must be at most model\.num_positions=31"):
+        make_encoder("masked", {"position": "learned", "num_positions": 31})
+    with pytest.raises(ValueError, match="mask_rate must be between 0 and 1, got 1"):
+        TextConfig(mask_rate=1.0)
+
+
+def test_a_pretrained_encoder_is_trained_with_its_own_special_tokens(tmp_path, make_encoder):
+    words = ["[CLS]", "[SEP]", "[MASK]", "[UNK]", "document", "of", "train", "valid", ".", *map(str, range(6))]
+    tokenizer = Tokenizer(WordLevel({word: place for place, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.add_special_tokens(words[:4])
+    tokenizer = JsonTokenizer(tokenizer.to_str(), "[CLS]")
+    assert special_ids(tokenizer) == SpecialIds(mask=2, cls=0, sep=1)
+
+    sizes = {"vocab_size": len(words), "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    values = {"model_type": "bert", "architectures": ["BertForPreTraining"], "max_position_embeddings": 32}
+    model = BERT.config(values | sizes | {"intermediate_size": 16})
+    params = models.init(model, jax.random.key(0))
+    models.merge(model, params).save_pretrained(tmp_path / "bert", tokenizer=tokenizer)
+
+    config = make_encoder("masked", steps=1, sequence_length=16, optimizer={"learning_rate": 1e-30})
+    text = dataclasses.replace(config.data, tokenizer="pretrained")
+    train(dataclasses.replace(config, data=text, pretrained=str(tmp_path / "bert")), tmp_path / "run")
+    trained = load(tmp_path / "run")
+    assert trained.config.model == dataclasses.replace(
+        model, segment_length=8, window_size=trained.config.model.window_size
+    )
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-20), trained.params, params)
+
+
+def test_an_encoder_is_overridden_and_written_as_any_model(make_encoder):
+    config = make_encoder("masked")
+    changed = override(config, ["--model.heads", "masked", "pooler", "--model.d-model=32", "--data.mask-rate=0.3"])
+    assert type(changed.model) is EncoderConfig and changed.model.heads == ("masked", "pooler")
+    assert (changed.model.d_model, changed.data.mask_rate) == (32, 0.3)
+    assert override(config, ["--model.memory", "kv"]).model.memory == KVMemoryConfig()
+    assert from_json(json.loads(json.dumps(to_json(changed)))) == changed
+
+
+def test_an_encoder_does_not_generate():
+    params, prompt = models.init(ENCODER, jax.random.key(0)), np.zeros((1, 3), np.int32)
+    with pytest.raises(ValueError, match="EncoderConfig does not go on with a text"):
+        generate((ENCODER, params), prompt, max_new_tokens=1)
+    with pytest.raises(ValueError, match="EncoderConfig does not go on with a text"):
+        Session(models.merge(ENCODER, params), data.ByteTokenizer())
