@@ -20,6 +20,7 @@ from memgpt_jax.config_memory import (
     TitansMemoryConfig,
     TokensMemoryConfig,
 )
+from memgpt_jax.config_model import EncoderConfig, Seq2SeqConfig, XLNetConfig
 from memgpt_jax.config_reading import BabiConfig, BabiLongConfig, JsonRecallConfig
 from memgpt_jax.config_tasks import (
     CopyConfig,
@@ -33,9 +34,12 @@ from memgpt_jax.generation import Sampling, Session, generate
 from memgpt_jax.interop import add_memory, from_pretrained, load_tokenizer, wrap
 from memgpt_jax.memory import MEMORIES, Memory, state_bytes
 from memgpt_jax.models import (
+    Encoder,
+    EncoderDecoder,
     MemGPT,
     MemoryLayer,
     ModelState,
+    XLNet,
     apply,
     diagnostics,
     init,
@@ -97,6 +101,13 @@ __all__ = [  # noqa: RUF022 — in groups
     # memory in other people's models
     "interop",
     "wrap",
+    # encoders and encoder-decoders
+    "Encoder",
+    "EncoderConfig",
+    "EncoderDecoder",
+    "Seq2SeqConfig",
+    "XLNet",
+    "XLNetConfig",
     # pretrained models
     "add_memory",
     "from_pretrained",

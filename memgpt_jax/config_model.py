@@ -268,6 +268,13 @@ class EncoderConfig(ModelConfig):
         check(self.source_length is None, f"source_length={self.source_length}: an encoder attends to no source")
 
     @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """By its heads. Pairs of sentences need two token types, too."""
+        masked, pairs = "masked" in self.heads, "next_sentence" in self.heads and (self.token_types or 0) >= 2
+        has = {"masked": masked, "next_sentence": pairs, "masked_next_sentence": masked and pairs}
+        return tuple(name for name in has if has[name])
+
+    @property
     def causal(self) -> bool:
         """Tokens attend to those after them, too."""
         return False
@@ -333,10 +340,3 @@ class XLNetConfig(ModelConfig):
     def causal(self) -> bool:
         """Tokens attend to those after them, too."""
         return False
-
-    @property
-    def objectives(self) -> tuple[Objective, ...]:
-        """By its heads. Pairs of sentences need two token types, too."""
-        masked, pairs = "masked" in self.heads, "next_sentence" in self.heads and (self.token_types or 0) >= 2
-        has = {"masked": masked, "next_sentence": pairs, "masked_next_sentence": masked and pairs}
-        return tuple(name for name in has if has[name])
