@@ -25,7 +25,10 @@ OURS = "memgpt"
 """Key of config.json that holds a config of ours, and prefix of the tensors that only we have."""
 
 
-def from_pretrained(source: str | Path, *, revision: str | None = None, **changes) -> models.MemGPT:
+Model = models.MemGPT | models.Encoder | models.EncoderDecoder | models.XLNet
+
+
+def from_pretrained(source: str | Path, *, revision: str | None = None, **changes) -> Model:
     """A model with somebody's weights, or with ours.
 
     Arguments:
@@ -46,7 +49,7 @@ def from_pretrained(source: str | Path, *, revision: str | None = None, **change
     return models.merge(_changed(config, changes), params())
 
 
-def save_pretrained(model: models.MemGPT, folder: str | Path, *, tokenizer=None, shard_bytes: int = 5 * 10**9) -> None:
+def save_pretrained(model: Model, folder: str | Path, *, tokenizer=None, shard_bytes: int = 5 * 10**9) -> None:
     """Write a model so that `from_pretrained` reads it, and the transformers library too if it has such models.
 
     A memory and its fusion go along as tensors "memgpt.*", which transformers leaves aside: it reads the base model. A

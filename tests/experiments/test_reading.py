@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
 from memgpt_jax.config import *
 from memgpt_jax.config_data import TextConfig
+from memgpt_jax.config_memory import KVMemoryConfig
 from memgpt_jax.config_reading import BabiConfig, BabiLongConfig
 
 def config():

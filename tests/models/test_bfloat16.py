@@ -66,7 +66,12 @@ def distance(one, other) -> float:
     return np.sqrt(squares / sum(np.sum(np.square(np.float64(a))) for a, _ in pairs))
 
 
-@pytest.mark.parametrize("name", MEMORIES)
+QUICK = ("none", "kv", "associative", "titans")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MEMORIES]
+)
 def test_logits_and_gradients_agree_with_float32(name):
     (logits, _, gradient), (half_logits, state, half_gradient) = run(name, "float32"), run(name, "bfloat16")
     assert half_logits.dtype == jnp.float32

@@ -112,7 +112,14 @@ def drawn_orders():
     return [np.array([rng.permutation(LENGTH) for _ in range(BATCH)], np.int32) for _ in range(2)]
 
 
-@pytest.mark.parametrize("name, two_streams", [("kv", False), *((name, True) for name in PARALLEL)])
+@pytest.mark.parametrize(
+    "name, two_streams",
+    [("kv", False)]
+    + [
+        (name, True) if name in ("none", "kv", "associative") else pytest.param(name, True, marks=pytest.mark.slow)
+        for name in PARALLEL
+    ],
+)
 def test_who_depends_on_whom(name, two_streams):
     """A prediction depends on no token of its own or of a higher rank, on no other row and document; and on all others.
 
