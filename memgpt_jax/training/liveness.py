@@ -99,7 +99,8 @@ class _Flat:
                 names |= dict(zip(eqn.outvars, operands, strict=True))
             else:
                 outputs = [self._new(var, names) for var in eqn.outvars]
-                self.operations.append(_Operation(name, operands, outputs, eqn.params, _matmul(eqn)))
+                params = eqn.params | {"num_carry": _num_carry(eqn)} if name == "scan" else eqn.params
+                self.operations.append(_Operation(name, operands, outputs, params, _matmul(eqn)))
 
 
 def size_of(aval) -> int:
@@ -153,6 +154,12 @@ def _cost(jaxpr: Jaxpr, owned: Iterable[int] = (), turn: int | None = None) -> C
         live += min(new, dead, _in_place(operation)) - dead
         live -= sum(size[output] for output in made if output not in last)
     return Cost(peaks[0], at_turn, peaks[1], flops)
+
+
+def _num_carry(scan) -> int:
+    """How many results of a scan go from turn to turn; the others pile up, and so have one more axis."""
+    results = zip(scan.params["jaxpr"].out_avals, scan.outvars, strict=True)
+    return sum(one.shape == result.aval.shape for one, result in results)
 
 
 def _in_place(operation: _Operation) -> float:
