@@ -38,7 +38,7 @@ def add_memory(
     window_size: int | None = None,
     segment_length: int | None = None,
     fusion: Fusion = "gated_add",
-    fusion_bias: float | None = None,
+    fusion_bias: float = 0.0,
     adapter_rank: int | None = None,
     seed: int = 0,
 ) -> models.MemGPT | models.EncoderDecoder:
@@ -57,7 +57,7 @@ def add_memory(
         window_size: tokens that self-attention is limited to; default: those of the model.
         segment_length: tokens after which a layer writes; default: the window.
         fusion: how a read joins the stream; one that leaves the stream alone where the read is 0.
-        fusion_bias: initial bias of the fusion's gate; default: 0, half open.
+        fusion_bias: initial bias of the fusion's gate; 0: half open.
         adapter_rank: rank of low-rank adapters (LoRA) beside attention and feed-forward; default: none.
         seed: of the new parameters.
 
@@ -76,7 +76,7 @@ def add_memory(
         window_size=window,
         segment_length=window if segment_length is None else segment_length,
         fusion=fusion,
-        fusion_bias=0.0 if fusion_bias is None else fusion_bias,
+        fusion_bias=fusion_bias,
         adapter_rank=adapter_rank,
     )
     base, key = models.split(model), jax.random.key(seed)

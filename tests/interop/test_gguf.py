@@ -35,7 +35,7 @@ def interleaved(array, heads):
     return array.reshape(heads, 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
 
 
-def write(path, case, kind="llama", extra=None, quantised=False):
+def write(path, case, kind="llama", extra=None):
     """A foreign model as a GGUF file."""
     values = foreign.CASES[case]
     writer = gguf.GGUFWriter(path, kind)
@@ -59,13 +59,7 @@ def write(path, case, kind="llama", extra=None, quantised=False):
             base = f"blk.{number}.{NAMES[rest]}"
         else:
             base = NAMES[base]
-        if quantised and array.ndim == 2 and array.shape[1] % 32 == 0:
-            kind_of_numbers = gguf.GGMLQuantizationType.Q8_0
-            writer.add_tensor(
-                f"{base}.{ending}", gguf.quants.quantize(array, kind_of_numbers), raw_dtype=kind_of_numbers
-            )
-        else:
-            writer.add_tensor(f"{base}.{ending}", array)
+        writer.add_tensor(f"{base}.{ending}", array)
     if extra is not None:
         extra(writer)
     writer.write_header_to_file()
