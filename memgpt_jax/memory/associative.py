@@ -161,11 +161,11 @@ class AssociativeMemory(ProjectedMemory):
         )
         if x is not None:
             read = jnp.moveaxis(read.reshape(batch, heads, num_segments * length, -1), 1, 2)
-            read = self._output(read).reshape(x.shape)
+            read = self._output(read).reshape(*x.shape[:-1], -1)
         return read, matrix.reshape(state.matrix.shape)
 
     def _output(self, read: Float32[Array, "B L H K"]):
-        """Normalised where configured, projected to the stream."""
+        """Normalised where configured, for W_o."""
         if self.config.normalize:
             read = read[..., :-1] / (read[..., -1:] + jnp.float32(1e-6))
-        return self.project_out(read)
+        return self.side_by_side(read)

@@ -83,6 +83,9 @@ def linear(d_in: int, d_out: int, *, dtype, rngs: nnx.Rngs, **options) -> nnx.Li
 class Memory(nnx.Module):
     """Base of every mechanism: implement `init_state`, `read` and `write`; override `sequence` with a parallel form."""
 
+    output: nnx.Linear | None = None
+    """W_o [R, D], without a bias, on what `read`, `segment` and `sequence` return; None: the stream takes it as it is.
+    Whoever calls them applies it, once for all tokens (`project_out`)."""
     cuts_by_age = False
     """Whether `read` knows how old an entry is, and itself cuts its gradient where `bptt_segments` says."""
 
@@ -108,20 +111,27 @@ class Memory(nnx.Module):
 
     def read(
         self, x: Float[Array, "B Q D"], state: State, own: Own, counts: Bool[Array, "B Q"]
-    ) -> tuple[Float[Array, "B Q D"], State]:
-        """What each of Q tokens reads. Only tokens that count may change the state (usage statistics)."""
+    ) -> tuple[Float[Array, "B Q R"], State]:
+        """What each of Q tokens reads, in front of `output`.
+
+        Only tokens that count may change the state (usage statistics).
+        """
         raise NotImplementedError
 
     def write(self, x: Float[Array, "B T D"], state: State, live: Bool[Array, "B T"]) -> State:
         """The memory after a full segment, of which only the `live` tokens (of the open document) are stored."""
         raise NotImplementedError
 
+    def project_out(self, read: Float[Array, "*b R"]) -> Float[Array, "*b D"]:
+        """W_o on what was read."""
+        return read if self.output is None else self.output(read)
+
     def stats(self, state: State) -> dict[str, Array]:
         """Measurements to log, such as occupancy, a histogram of write gates, age of entries; `bytes` per row."""
         leaves = jax.tree.leaves(state)
         return {"bytes": jnp.asarray(sum(leaf.nbytes // leaf.shape[0] for leaf in leaves), jnp.float32)}
 
-    def segment(self, segment: Segment, state: State) -> tuple[Float[Array, "B T D"], State]:
+    def segment(self, segment: Segment, state: State) -> tuple[Float[Array, "B T R"], State]:
         """Read for every token of a segment, then write the segment. The recurrent form, and the definition."""
         batch, length, _ = segment.x.shape
         document = jnp.cumsum(segment.reset, axis=1, dtype=jnp.int32)
@@ -142,7 +152,7 @@ class Memory(nnx.Module):
         live = segment.exists & (document == document[:, -1:])
         return read, where_rows(segment.full, self.write(segment.x, state, live), state)
 
-    def sequence(self, segments: Segment, state: State) -> tuple[Float[Array, "B S T D"], State]:
+    def sequence(self, segments: Segment, state: State) -> tuple[Float[Array, "B S T R"], State]:
         """`segment` over S segments (a `Segment` whose arrays have an S axis after the batch axis).
 
         With `bptt_segments` = n, the gradient is cut in front of every (n + 1)-th segment of the call, so that it flows

@@ -89,7 +89,7 @@ class CompressiveMemory(AttendedMemory):
             mass = read_mass(query, self._sources(*rows), self.null_key[...], None, counts)
             mass = jax.lax.stop_gradient(mass)[:, : state.usage.shape[1]]
             state = state._replace(usage=state.usage + mass)
-        return self.project_out(out), state
+        return self.side_by_side(out), state
 
     def write(self, x, state, live):
         batch, length = live.shape

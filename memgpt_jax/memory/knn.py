@@ -131,7 +131,7 @@ class KNNMemory(AttendedMemory):
         state = self._restarted(state, jnp.any(segments.reset, axis=(1, 2)), begin)
         tail = self.conv.next_tail(x, document, state.tail, written, open_document)
         after = self._store(state, keys, values, timeline.number, first, end)._replace(tail=tail)
-        return self._fused(stored, local).reshape(segments.x.shape), after
+        return self._fused(stored, local).reshape(batch, num_segments, length, -1), after
 
     def stats(self, state):
         gate = jax.nn.sigmoid(self.store_gate[...])
@@ -140,7 +140,7 @@ class KNNMemory(AttendedMemory):
 
     def _fused(self, stored, local):
         gate = jax.nn.sigmoid(self.store_gate[...])[None, None, :, None].astype(local.dtype)
-        return self.project_out(gate * stored + (1 - gate) * local)
+        return self.side_by_side(gate * stored + (1 - gate) * local)
 
     def _search(self, query, keys, first, end):
         """`nearest` as configured: [Q, K] queries in the range [first, end) of [E, K] keys."""

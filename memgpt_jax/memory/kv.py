@@ -103,7 +103,7 @@ class KVMemory(AttendedMemory):
         if self.config.evict == "least_read":
             mass = read_mass(query, sources, *self._extras(), counts)[:, : self.config.memory_size]
             entries = entries._replace(read_mass=entries.read_mass + jax.lax.stop_gradient(mass))
-        return self.project_out(out), state._replace(entries=entries)
+        return self.side_by_side(out), state._replace(entries=entries)
 
     def write(self, x, state, live):
         document = jnp.where(live, 0, -1)
@@ -147,11 +147,11 @@ class KVMemory(AttendedMemory):
             bptt_segments=self.config.bptt_segments,
             contiguous=contiguous,
             implementation=self.config.read_implementation,
-        ).reshape(batch, num_segments * length, -1)
+        )
 
         entries = take(in_play, final.keys)._replace(valid=final.valid, age=final.age)
         tail = self.conv.next_tail(x, document, state.tail, written, open_document)
-        return self.project_out(out).reshape(segments.x.shape), KVState(_clean(entries), tail)
+        return out.reshape(*per_segment, -1).astype(self.dtype), KVState(_clean(entries), tail)
 
     def _places(self, segments, old, start, new):
         """Where the entries that each segment sees stand among those in play: `Entries` whose keys are places.

@@ -147,7 +147,7 @@ class MemN2NMemory(Memory):
         num_full = num_written // length
         kept = take(line, num_full * num_new + jnp.arange(size, dtype=jnp.int32)[None, :])
         is_open = kept["document"] == open_document
-        return self._answer(out).reshape(segments.x.shape), MemN2NState(
+        return self._answer(out).reshape(*per_segment, -1), MemN2NState(
             keys=jnp.where(is_open[..., None, None], kept["keys"], 0),
             values=jnp.where(is_open[..., None, None], kept["values"], 0),
             age=jnp.where(is_open, jnp.minimum(num_full - kept["written"], OLDEST_AGE), 0),
@@ -168,7 +168,7 @@ class MemN2NMemory(Memory):
         return self._heads(self.query(x))
 
     def _answer(self, u):
-        return self.output(u.reshape(*u.shape[:2], -1))
+        return u.reshape(*u.shape[:2], -1)
 
     def _convolved(self, embedded, document, tail):
         stop = None if self.config.bptt_segments is None else self.segment_length

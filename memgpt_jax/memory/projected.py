@@ -47,9 +47,9 @@ class ProjectedMemory(Memory):
         """Heads apart."""
         return x.reshape(*x.shape[:-1], self.config.num_heads, x.shape[-1] // self.config.num_heads)
 
-    def project_out(self, out: Float[Array, "B Q H K"]) -> Float[Array, "B Q D"]:
-        """W_o on the heads' reads."""
-        return self.output(out.reshape(*out.shape[:2], -1).astype(self.dtype))
+    def side_by_side(self, out: Float[Array, "B Q H K"]) -> Float[Array, "B Q HK"]:
+        """The heads' reads in the compute type, for W_o."""
+        return out.reshape(*out.shape[:2], -1).astype(self.dtype)
 
 
 class AttendedMemory(ProjectedMemory):

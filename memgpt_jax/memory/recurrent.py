@@ -173,7 +173,7 @@ class RecurrentMemory(Memory):
         if self.config.bptt_segments is not None:
             cut = number % (length * (self.config.bptt_segments + 1)) == 0
         reads, state = self._tokens(flat(segments.x), state, flat(segments.reset), flat(segments.new), cut)
-        return reads.reshape(segments.x.shape), state
+        return reads.reshape(*segments.new.shape, -1), state
 
     def _tokens(self, x, state, begins, steps, cut=None):
         """L tokens in turn, those that `steps` [B, L], which stand side by side; documents begin at `begins` [B, L].
@@ -208,7 +208,7 @@ class RecurrentMemory(Memory):
             reads = jnp.concatenate([by_time(hidden), reads], axis=-1)
         if self.config.controller == "pair":
             state = state._replace(controller=last)
-        return self.output(reads.astype(self.dtype)), state
+        return reads.astype(self.dtype), state
 
     def _given(self, x, controller, begins, steps, cut):
         """What is known of all tokens before their turn: interfaces, or what goes into the LSTM; and the last token."""

@@ -46,8 +46,10 @@ def stream(
     reset: Bool[Array, "B L"],
     valid: Bool[Array, "B L"],
     promise: Promise = None,
-) -> tuple[Float[Array, "B L D"], StreamState]:
-    """What each token reads, and the state after the call. Only trailing tokens of a row may be not valid.
+) -> tuple[Float[Array, "B L R"], StreamState]:
+    """What each token reads, in front of `Memory.output`, and the state after the call.
+
+    Only trailing tokens of a row may be not valid.
 
     `aligned` tokens need not be moved to their places, and a token `inside` a segment leaves the memory alone.
     """
@@ -139,7 +141,7 @@ def _aligned(memory, x, state, reset, valid):
     state = state._replace(
         memory=memory_state, pending=jnp.zeros_like(state.pending), start=jnp.zeros_like(state.start)
     )
-    return read.reshape(batch, length, width), state
+    return read.reshape(batch, length, -1), state
 
 
 def _unaligned(memory, x, state, reset, valid):
@@ -167,7 +169,7 @@ def _unaligned(memory, x, state, reset, valid):
         jnp.arange(num_segments)[None, :] < num_full,
     )
     read, memory_state = memory.sequence(segments, state.memory)
-    read = read.reshape(batch, num_segments * segment_length, width)
+    read = read.reshape(batch, num_segments * segment_length, -1)
     read = jnp.take_along_axis(read, (offset + jnp.arange(length)[None, :])[..., None], axis=1)
 
     open_segment = jnp.minimum(num_full, num_segments - 1)  # past the end when it is empty: then nothing in it counts

@@ -70,7 +70,7 @@ class TitansMemory(ProjectedMemory):
 
     def read(self, x, state, own, counts):
         read = jax.vmap(jax.vmap(network))(state.weights, jnp.moveaxis(self._unit(self.query(x)), 2, 1))
-        return self.project_out(jnp.moveaxis(read, 1, 2)), state
+        return self.side_by_side(jnp.moveaxis(read, 1, 2)), state
 
     def write(self, x, state, live):
         batch, length, _ = x.shape
@@ -90,7 +90,7 @@ class TitansMemory(ProjectedMemory):
         pairs = self._pairs(x, document, live, state.tail, None if bptt is None else (bptt + 1) * self.segment_length)
         read, weights, momentum = self._run(x, pairs, state, begun, segments.full, bptt)
         tail = self.conv.next_tail(x, document, state.tail, written, open_document)
-        return read.reshape(segments.x.shape), TitansState(weights, momentum, tail)
+        return read.reshape(*begun.shape, -1), TitansState(weights, momentum, tail)
 
     def stats(self, state):
         def norm(layers):
@@ -159,5 +159,5 @@ class TitansMemory(ProjectedMemory):
         scan_row = lambda row: jax.lax.scan(partial(step, row[0]), row[1], row[2])  # noqa: E731
         after, read = map_rows(scan_row, rows, recompute=False)
         if x is not None:
-            read = self.project_out(jnp.moveaxis(read.reshape(batch, heads, num_segments * length, -1), 1, 2))
+            read = self.side_by_side(jnp.moveaxis(read.reshape(batch, heads, num_segments * length, -1), 1, 2))
         return read, *jax.tree.map(lambda a: a.reshape(batch, heads, *a.shape[1:]), after)

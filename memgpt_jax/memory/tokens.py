@@ -122,7 +122,7 @@ class TokensMemory(Memory):
         question = per_segment(self._question(x))
         question = question.reshape(batch * num_segments, *question.shape[2:])
         states = states.swapaxes(0, 1).reshape(batch * num_segments, *states.shape[2:])
-        read = self._read(question, states).reshape(segments.x.shape)
+        read = per_segment(self._read(question, states).reshape(batch, num_segments * length, -1))
 
         def with_fresh(read):
             after_reset = jnp.cumsum(segments.reset, axis=2) > 0
@@ -165,7 +165,7 @@ class TokensMemory(Memory):
         normed = self._normed(states).astype(self.dtype)
         keys, values = self._unit(self.key(normed)), self._heads(self.value(normed))
         out = _attend(question, keys, values, jnp.ones(keys.shape[:2], bool))
-        return self.output(_side_by_side(out))
+        return _side_by_side(out)
 
     def _written(self, x, document, tail):
         """What L tokens offer to the states: keys and values [B, L, H, K]."""

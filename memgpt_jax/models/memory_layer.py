@@ -14,8 +14,8 @@ from memgpt_jax.memory.stream import Promise, StreamState, init_stream_state, st
 from memgpt_jax.models.layers import dropout as dropped
 from memgpt_jax.models.layers import filled_flags, linear
 from memgpt_jax.models.layers import norm as make_norm
-from memgpt_jax.ops import gated_fusion
-from memgpt_jax.shapes import Array, Flags, Float32, Stream
+from memgpt_jax.ops import flat_dot_general, gated_fusion
+from memgpt_jax.shapes import Array, Flags, Float, Float32, Stream
 
 
 class Fusion(nnx.Module):
@@ -39,15 +39,34 @@ class Fusion(nnx.Module):
             self.projection = linear(config, 2 * width, width, rngs)
             self.projection.kernel[...] = identity
 
-    def __call__(self, h: Stream, normed: Stream, read: Stream) -> tuple[Stream, Float32[Array, "B L"]]:
-        """The fused stream, and the mean share lambda of h in it (1 where there is no gate)."""
+    def __call__(
+        self, h: Stream, normed: Stream, read: Stream, narrow: tuple[Stream, Array] | None = None
+    ) -> tuple[Stream, Float32[Array, "B L"]]:
+        """The fused stream, and the mean share lambda of h in it (1 where there is no gate).
+
+        narrow: o [B, L, R] and W_o [R, D] where the read is r = W_o o.
+        """
         if self.kind.startswith("gated"):
-            logits = self.gate(jnp.concatenate([normed, read], axis=-1))
+            logits = self._gate_logits(normed, read, narrow)
             behind = jnp.zeros_like(h) if self.kind == "gated_add" else h
             fused, gate = jax.checkpoint(gated_fusion)(behind, read, logits)  # cheaper to repeat than to store
             return h + fused if self.kind == "gated_add" else fused, jnp.mean(gate, axis=-1)
         fused = h + read if self.kind == "add" else self.projection(jnp.concatenate([h, read], axis=-1))
         return fused, jnp.ones(h.shape[:2], jnp.float32)
+
+    def _gate_logits(self, normed: Stream, read: Stream, narrow) -> Float[Array, "B L C"]:
+        """W_n n + W_r r + b: the gate on [n; r] without joining them.
+
+        W_r r = (W_r W_o) o, and the product of the matrices is the cheaper one where o is narrow and tokens are many.
+        """
+        on_stream, on_read = jnp.split(self.gate.kernel[...], 2)
+        if narrow is not None:
+            found, output = narrow
+            (inner, width), tokens = output.shape, read.shape[0] * read.shape[1]
+            if tokens * (width - inner) > width * inner:
+                read, on_read = found, output @ on_read
+        dot = lambda x, kernel: flat_dot_general(x, kernel.astype(x.dtype), (((2,), (0,)), ((), ())))  # noqa: E731
+        return dot(normed, on_stream) + dot(read, on_read) + self.gate.bias[...].astype(read.dtype)[None, None]
 
 
 class MemoryLayer(nnx.Module):
@@ -134,8 +153,11 @@ class MemoryLayer(nnx.Module):
         reset, valid = filled_flags(h.shape[:2], reset, valid)
         h = h.astype(self.config.dtype)
         normed = self.norm(h)
-        read, state = stream(self.memory, normed, state, reset, valid, promise)
-        fused, gate = self.fusion(h, normed, dropped(read, self.config.dropout, dropout_key))
+        found, state = stream(self.memory, normed, state, reset, valid, promise)
+        read, rate = self.memory.project_out(found), self.config.dropout
+        is_dropped = rate > 0 and dropout_key is not None
+        narrow = None if self.memory.output is None or is_dropped else (found, self.memory.output.kernel[...])
+        fused, gate = self.fusion(h, normed, dropped(read, rate, dropout_key), narrow)
         return fused, state, gate
 
 

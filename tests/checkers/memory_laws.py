@@ -42,7 +42,8 @@ def runner(graph, aligned=False, dtype="float32", segment_length=SEGMENT):
         memory = nnx.merge(graph, params)
         if state is None:
             state = state_after(memory, x.shape[0], dtype, segment_length)
-        return stream(memory, x, state, reset, valid, aligned)
+        read, state = stream(memory, x, state, reset, valid, aligned)
+        return memory.project_out(read), state
 
     return run
 
@@ -63,11 +64,13 @@ def sequence_forms(graph):
 
     def parallel(params, x, reset):
         memory, state = start(params, x)
-        return memory.sequence(segments(x, reset), state)
+        read, state = memory.sequence(segments(x, reset), state)
+        return memory.project_out(read), state
 
     def scan(params, x, reset):
         memory, state = start(params, x)
-        return Memory.sequence(memory, segments(x, reset), state)
+        read, state = Memory.sequence(memory, segments(x, reset), state)
+        return memory.project_out(read), state
 
     def loop(params, x, reset):
         memory, state = start(params, x)
@@ -75,7 +78,7 @@ def sequence_forms(graph):
         for s in range(x.shape[1]):
             read, state = memory.segment(whole_segment(x[:, s], reset[:, s]), state)
             reads.append(read)
-        return jnp.stack(reads, axis=1), state
+        return memory.project_out(jnp.stack(reads, axis=1)), state
 
     return parallel, scan, loop
 

@@ -52,7 +52,7 @@ class MeanMemory(mg.Memory):
 
     def read(self, x, state, own, counts):
         mean = state.total / jnp.maximum(state.count, 1)
-        return jnp.broadcast_to(self.output(mean.astype(self.dtype))[:, None], x.shape), state
+        return jnp.broadcast_to(mean.astype(self.dtype)[:, None], (*x.shape[:2], mean.shape[1])), state
 
     def write(self, x, state, live):
         decay, live = self.config.decay, live[..., None].astype(jnp.float32)

@@ -37,4 +37,5 @@ y, state = model(x[:, :1], state)  # any number of tokens
 y, state = model(x, state, reset=jnp.zeros((B, L), bool).at[:, 20].set(True))
 
 alone = KVMemory(memory, d_model=D, segment_length=T, dtype="float32", rngs=nnx.Rngs(0))
-read, stored = alone.segment(whole_segment(x[:, :T]), alone.init_state(B))  # T tokens read, then are written
+found, stored = alone.segment(whole_segment(x[:, :T]), alone.init_state(B))  # T tokens read, then are written
+read = alone.project_out(found)  # [B, T, D]

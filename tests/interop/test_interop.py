@@ -213,7 +213,7 @@ def test_a_mechanism_by_itself_in_linen(x):
     segment = whole_segment(x[:, :T])
     variables = module.init(jax.random.key(1), segment, module.init_state(B), nnx_method="segment")
     read, state = module.apply(variables, segment, module.init_state(B), nnx_method="segment")
-    assert read.shape == (B, T, D) and np.all(np.sum(state.entries.valid, axis=1) == T)
+    assert read.shape == (B, T, KV.num_heads * KV.head_dim) and np.all(np.sum(state.entries.valid, axis=1) == T)
 
 
 def test_the_nnx_example():

@@ -156,7 +156,7 @@ def test_from_the_best_entry_to_all(top_k):
     read, _ = memory.sequence(segments_of(x[:, None]), state)
     scores = np.asarray(memory.queries(x))[0, :, 0] @ keys.T
     weights = scores == scores.max(axis=1, keepdims=True) if top_k == 1 else np.exp(scores)
-    expected = weights / weights.sum(axis=1, keepdims=True) @ values @ np.asarray(params["output"]["kernel"])
+    expected = weights / weights.sum(axis=1, keepdims=True) @ values
     np.testing.assert_allclose(read[0, 0], expected, atol=1e-5)
 
 
@@ -213,7 +213,7 @@ def test_a_store_of_65536_entries():
     stored = np.einsum("qe,qek->qk", weights / weights.sum(axis=1, keepdims=True), values[best])
     blank = memory.init_state(1)
     local = run(segments_of(x), blank)[0][:, 0]  # of an empty store only the local read is left
-    expected = np.asarray(local)[0] + 0.5 * stored @ np.asarray(memory.output.kernel[...])
+    expected = np.asarray(local)[0] + 0.5 * stored
     np.testing.assert_allclose(exact[0, 0], expected, atol=1e-4)
 
 

@@ -150,7 +150,7 @@ def hand_set(num_hops, **options):
         memory_size=8, head_dim=8, num_hops=num_hops, tying="layerwise", temperature=40.0, num_ages=0, **options
     )
     memory = make_memory(config, d_model=8, segment_length=4, dtype="float32", rngs=nnx.Rngs(0))
-    for linear in (memory.query, memory.entry, memory.output):
+    for linear in (memory.query, memory.entry):
         linear.kernel[...] = jnp.eye(8)
     memory.maps[...] = jnp.tile(jnp.eye(8), (2, 1, 1, 1))
     memory.update[...] = jnp.zeros((1, 8, 8))
