@@ -24,14 +24,16 @@ def config() -> ExperimentConfig:
             num_layers=30,
             window_size=256,
             segment_length=128,
-            memory=KVMemoryConfig(memory_size=2048),
+            memory=KVMemoryConfig(memory_size=2048, num_heads=4),
             memory_layers=(8, 11, 14, 17, 20, 23, 26, 29),
             fusion="gated_add",
             fusion_bias=0.0,
-            remat="block",
+            adapter_rank=8,
         ),
         data=TextConfig(corpus="folder", path=folder, tokenizer="pretrained"),
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=10, weight_decay=0.0, trainable=("memory_layer",)),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3, warmup_steps=10, weight_decay=0.0, trainable=("memory_layer", "lora")
+        ),
         training=TrainingConfig(steps=150, batch_size=1, sequence_length=1024, log_every=10, checkpoint_every=50),
-        evaluation=EvaluationConfig(max_documents=10, max_tokens=4096, batch_size=1, chunk_length=1024),
+        evaluation=EvaluationConfig(max_documents=8, max_tokens=2048, batch_size=4, chunk_length=1024),
     )

@@ -4,6 +4,7 @@
 
 Trains `configs/adapt.py` (or another config) as `train.py` does, and measures bits per byte by position for: the
 pretrained model with full attention; with its attention limited to the window; with the memory, untrained; trained.
+With `--model.memory none --model.memory_layers none`: what the adapters make up for by themselves.
 """
 
 import dataclasses
@@ -39,8 +40,12 @@ def variants(config: ExperimentConfig) -> dict[str, ExperimentConfig]:
     return {
         "full attention": with_model(config, window_size=longest, **plain),
         "window": with_model(config, **plain),
-        "window, memory untrained": config,
-    }
+    } | ({"window, memory untrained": config} if has_memory(config) else {})
+
+
+def has_memory(config: ExperimentConfig) -> bool:
+    """Whether a memory is added."""
+    return not isinstance(config.model.memory, NoMemoryConfig)
 
 
 def with_model(config: ExperimentConfig, **changes) -> ExperimentConfig:
@@ -58,9 +63,14 @@ def measured(config: ExperimentConfig, workdir: Path, tokenizer) -> dict[str, di
             workdir.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(results, indent=2))
             jax.clear_caches()
-    results["window, memory trained"] = train(config, workdir)["evaluation"]
+    results[trained_name(config)] = train(config, workdir)["evaluation"]
     path.write_text(json.dumps(results, indent=2))
     return results
+
+
+def trained_name(config: ExperimentConfig) -> str:
+    """What the trained variant is called."""
+    return f"window, {'memory' if has_memory(config) else 'adapters'} trained"
 
 
 def table_of(results: dict[str, dict]) -> Table:
@@ -83,9 +93,9 @@ def main() -> None:
     results = measured(config, workdir, load_tokenizer(config.data.tokenizer))
     console.print(table_of(results))
     full, window, trained = (
-        results[name]["bits_per_byte"] for name in ("full attention", "window", "window, memory trained")
+        results[name]["bits_per_byte"] for name in ("full attention", "window", trained_name(config))
     )
-    console.print(f"the memory makes up for {(window - trained) / (window - full):.0%} of what the window loses")
+    console.print(f"training makes up for {(window - trained) / (window - full):.0%} of what the window loses")
     plot_curves({name: [result["curve"]] for name, result in results.items()}, workdir / "adapt.png", config.pretrained)
 
 

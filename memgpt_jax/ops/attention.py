@@ -1,5 +1,6 @@
 """Softmax attention in its dense form, for small blocks of queries and entries."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -28,6 +29,17 @@ def map_rows(function: Callable, arrays, recompute: bool = True):
 def entry_parts() -> int:
     """In how many parts the active mesh splits the entries of memories: the size of its axis `sequence`, or 1."""
     return jax.sharding.get_abstract_mesh().shape.get("sequence", 1)
+
+
+def split_axes(rows: int, heads: int) -> tuple[tuple[str, ...] | None, str | None]:
+    """The axes of the active mesh that split so many rows, and so many heads; None where they do not divide them."""
+    shape = jax.sharding.get_abstract_mesh().shape
+    over_rows = math.prod(shape.get(axis, 1) for axis in ("data", "fsdp"))
+    over_heads = shape.get("tensor", 1)
+    return (
+        ("data", "fsdp") if over_rows > 1 and rows % over_rows == 0 else None,
+        "tensor" if over_heads > 1 and heads % over_heads == 0 else None,
+    )
 
 
 def unit(x: Float[Array, "*b K"]) -> Float32[Array, "*b K"]:

@@ -6,13 +6,15 @@ import jax
 import jax.numpy as jnp
 from jax.extend import backend as jax_backend
 
+from memgpt_jax.ops.attention import entry_parts
+
 Implementation = Literal["auto", "portable", "cudnn", "pallas", "interpret"]
 """
 - auto: `portable`. The kernels have been compiled for GPUs and TPUs, and run step by step on CPU, but on no accelerator
   yet: until they have, they run where they are asked for.
 - portable: blocks of plain JAX; any backend, any mesh.
 - pallas: our kernels (`interval_attention`); NVIDIA GPUs from Ampere on with head widths up to 128 (64 in float32), and
-  TPUs. On one device: XLA cannot split a kernel over a mesh.
+  TPUs. On a mesh each device takes its own rows and heads; where one splits entries (`sequence`), only `portable` runs.
 - cudnn: cuDNN's flash attention; NVIDIA GPUs, bfloat16 or float16, head widths that are multiples of 8 up to 128. Only
   on request: where documents end is a mask to it, which is an array in memory, read by it and given a gradient.
 - interpret: the kernels of `pallas`, step by step in plain JAX; very slow, for tests.
@@ -28,11 +30,11 @@ def choose(implementation: Implementation, kernels: tuple[str, ...], dtype, widt
     if implementation in ("auto", "portable"):
         return "portable"
     usable = ["portable", *(name for name in kernels if _runs(name, jnp.dtype(dtype), width))]
-    if "pallas" in kernels and _devices() == 1:
+    if "pallas" in kernels and entry_parts() == 1:
         usable.append("interpret")
     if implementation not in usable:
-        devices = "" if _devices() == 1 else f", a mesh of {_devices()} devices"
-        place = f"{jax.default_backend()}{devices}, {jnp.dtype(dtype)}, heads of width {width}"
+        parts = "" if entry_parts() == 1 else f", entries split over {entry_parts()} devices"
+        place = f"{jax.default_backend()}{parts}, {jnp.dtype(dtype)}, heads of width {width}"
         valid = ", ".join(map(repr, ["auto", *usable]))
         raise ValueError(f"implementation={implementation!r} does not work here ({place}); valid: {valid}")
     return implementation
@@ -43,12 +45,7 @@ def _runs(kernel, dtype, width):
     nvidia = backend == "gpu" and "cuda" in jax_backend.get_backend().platform_version
     if kernel == "cudnn":
         return nvidia and dtype in (jnp.bfloat16, jnp.float16) and width % 8 == 0 and width <= 128
-    if _devices() > 1:
+    if entry_parts() > 1:
         return False
     ampere = nvidia and float(jax.local_devices()[0].compute_capability) >= 8
     return backend == "tpu" or (ampere and width <= (64 if dtype == jnp.float32 else 128))
-
-
-def _devices():
-    """Devices that the mesh in use has."""
-    return max(1, jax.sharding.get_abstract_mesh().size)

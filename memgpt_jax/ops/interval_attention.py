@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
-from memgpt_jax.ops.attention import FLOOR, MASKED
+from memgpt_jax.ops.attention import FLOOR, MASKED, split_axes
 from memgpt_jax.ops.sweep import Blocks, Fold, Platform, sweep
 from memgpt_jax.shapes import Array, Float, Float32, Int32
 
@@ -53,9 +54,24 @@ def interval_attention(
     Queries carry their scale. A query that sees nothing, as one whose time is negative, reads 0. The closer in time
     queries and entries stand to their neighbours, the fewer blocks of them meet.
 
+    On a mesh each device takes its own rows and heads.
+
     Arguments:
         blocks: of the forward and of the backward pass; see `default_blocks`.
     """
+    arrays = (query, keys, values, time, interval, bias, sink, recency)
+    run = partial(_interval_attention, blocks)
+    rows, heads = split_axes(query.shape[0], keys.shape[2])
+    if rows is None and heads is None:
+        return run(*arrays)
+    of_row, of_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads)
+    fade = Recency(PartitionSpec(heads), of_row)
+    specs = (of_heads, of_heads, of_heads, of_row, of_row, of_row, of_heads, fade if recency else None)
+    return jax.shard_map(run, in_specs=specs, out_specs=of_heads, check_vma=False)(*arrays)
+
+
+def _interval_attention(blocks, query, keys, values, time, interval, bias, sink, recency):
+    """`interval_attention` on one device."""
     batch, length, heads, width = query.shape
     kv_heads, number = keys.shape[2], keys.shape[1]
     group = heads // kv_heads

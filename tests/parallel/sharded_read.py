@@ -14,6 +14,7 @@ from memgpt_jax.config import ParallelConfig
 from memgpt_jax.config_memory import KNNMemoryConfig
 from memgpt_jax.models.memory_layer import MemoryLayer
 from memgpt_jax.ops import Source, read
+from memgpt_jax.ops.interval_attention import Interval, Recency, default_blocks, interval_attention
 
 B, Q, M, H, K = 2, 16, 1024, 4, 16
 
@@ -64,11 +65,46 @@ def best_of_all(mesh) -> None:
     assert largest < B * 2 * M * K / 2, largest
 
 
+def kernels() -> None:
+    """On a mesh, each device runs the kernel on its own rows and heads: nothing moves but sums of gradients."""
+    mesh = parallel.make_mesh(ParallelConfig(data=2, tensor=2))
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+    length, number = 32, 48
+    first = rng.integers(0, length, size=(B, number), dtype=np.int32)
+    arrays = {"query": normal(B, length, H, K), "keys": normal(B, number, 2, K), "values": normal(B, number, 2, K)}
+    arrays |= {"bias": normal(B, number), "sink": normal(B, length, H), "slope": np.abs(normal(H))}
+    time = np.broadcast_to(np.arange(length, dtype=np.int32), (B, length))
+
+    def run(arrays):
+        def loss(arrays):
+            recency = Recency(arrays["slope"], first - 1)
+            rest = {name: arrays[name] for name in ("query", "keys", "values", "bias", "sink")}
+            interval = Interval(first, first + 9)
+            blocks = default_blocks(jnp.float32, interpret=True)
+            out = interval_attention(**rest, time=time, interval=interval, blocks=blocks, recency=recency)
+            return jnp.sum(jnp.sin(out)), out
+
+        return jax.grad(loss, has_aux=True)(arrays)
+
+    expected = jax.jit(run)(arrays)
+    of_heads, of_row = (PartitionSpec("data", *axes) for axes in ((None, "tensor"), ()))
+    specs = dict.fromkeys(("query", "keys", "values", "sink"), of_heads)
+    specs |= {"bias": of_row, "slope": PartitionSpec("tensor")}
+    split = {name: NamedSharding(mesh, specs[name]) for name in arrays}
+    with jax.set_mesh(mesh):
+        compiled = jax.jit(run, in_shardings=(split,)).lower(arrays).compile()
+        got = compiled(jax.device_put(arrays, split))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, expected)
+    assert not re.findall(r" (?:all-gather|all-to-all|collective-permute)(?:-start)?\(", compiled.as_text())
+
+
 def main() -> None:
     jax.config.update("jax_num_cpu_devices", 8)
     mesh = parallel.make_mesh(ParallelConfig(sequence=8))
     softmax_over_all(mesh)
     best_of_all(mesh)
+    kernels()
 
 
 if __name__ == "__main__":
