@@ -72,6 +72,9 @@ class TrainingConfig:
     """Tokens L of a row that one step sees; a multiple of the model's segment length."""
     carry_state: bool = True
     """Carry memory and window from step to step (the gradient is cut there). False: every step starts fresh."""
+    steps_per_call: int = 1
+    """Steps that the device takes in a row before the host hears of them: what the host does for a call, it does once
+    for so many steps. For models so small that the device would wait for the host."""
     log_every: int = 10
     """Steps between lines of `metrics.jsonl`."""
     checkpoint_every: int = 100
@@ -83,6 +86,12 @@ class TrainingConfig:
 
     def __post_init__(self):
         check_positive(self)
+        for name in ("steps", "log_every", "checkpoint_every"):
+            number = getattr(self, name)
+            check(
+                number % self.steps_per_call == 0,
+                f"training.{name}={number} must be a multiple of training.steps_per_call={self.steps_per_call}",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

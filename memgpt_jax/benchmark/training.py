@@ -16,9 +16,10 @@ from memgpt_jax.training.state import create, shardings
 
 
 def random_batch(config: ExperimentConfig) -> dict[str, np.ndarray]:
-    """Batches [A, B, L] as the training loop feeds them; no document ends."""
+    """Batches [N A, B, L] as the training loop feeds them; no document ends."""
     length = config.row_length or config.training.sequence_length
-    shape = (config.optimizer.accumulate_steps, config.training.batch_size, length)
+    number = config.training.steps_per_call * config.optimizer.accumulate_steps
+    shape = (number, config.training.batch_size, length)
     tokens = np.random.default_rng(config.seed).integers(config.model.vocab_size, size=shape, dtype=np.int32)
     return {
         "tokens": tokens,
@@ -56,7 +57,7 @@ def training_candidate(config: ExperimentConfig) -> Candidate:
     def run() -> float:
         with jax.set_mesh(mesh):
             (carried[0], _), host = timed(step, carried[0])
-        return host
+        return host / config.training.steps_per_call
 
     rows, length = batch["tokens"].shape[1:]
     used = compiled.memory_analysis()

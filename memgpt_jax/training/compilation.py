@@ -7,14 +7,14 @@ import jax
 from memgpt_jax import parallel
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.training.state import shardings
-from memgpt_jax.training.step import train_step
+from memgpt_jax.training.step import train_steps
 
 
 def jitted_step(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
-    """`train_step` for the devices of a mesh; it takes over the arrays of the state that it is given."""
+    """`train_steps` for the devices of a mesh; it takes over the arrays of the state that it is given."""
     split = shardings(config, mesh)
     return jax.jit(
-        functools.partial(train_step, config),
+        functools.partial(train_steps, config),
         donate_argnums=0,
         in_shardings=(split, parallel.rows_sharding(mesh, batch_axis=1)),
         out_shardings=(split, parallel.everywhere(mesh)),

@@ -131,9 +131,11 @@ def run(
     """Take the steps that are left, logging and saving on the way.
 
     What step k reports is fetched when step k + 1 is under way, so that the device does not wait for the host; before
-    a save it is fetched first, so that a checkpoint never runs ahead of `metrics.jsonl`.
+    a save it is fetched first, so that a checkpoint never runs ahead of `metrics.jsonl`. All this for each call of
+    `training.steps_per_call` steps, which bears the number of its last one.
     """
     training = config.training
+    together = training.steps_per_call
     step_function = jitted_step(config, mesh)
 
     @partial(jax.jit, out_shardings=parallel.everywhere(mesh))
@@ -148,10 +150,10 @@ def run(
     signals.deferred = True
     pending = None
     with Watchdog(config.parallel.stall_seconds if jax.process_count() > 1 else 0) as watch:
-        first = int(state.step) + 1
-        for step in range(first, training.steps + 1):
+        first = int(state.step) + together
+        for step in range(first, training.steps + 1, together):
             with wall_time.spent("data"):
-                batch = stack([next(batches) for _ in range(config.optimizer.accumulate_steps)])
+                batch = stack([next(batches) for _ in range(together * config.optimizer.accumulate_steps)])
                 batch = parallel.split_rows(batch, mesh, batch_axis=1)
             logged = step % training.log_every == 0 or step == training.steps
             compiles = step == first or (logged and step < first + training.log_every)

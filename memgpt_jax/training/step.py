@@ -1,5 +1,6 @@
 """One training step, a pure function of arrays."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -122,6 +123,18 @@ def train_step(
         skipped_in_a_row=skipped_in_a_row,
     )
     return new_state, metrics
+
+
+def train_steps(
+    config: ExperimentConfig, state: TrainState, batches: dict[str, jax.Array]
+) -> tuple[TrainState, StepMetrics]:
+    """`train_step` for each A of N A batches in turn, N = `training.steps_per_call`; reports what the last one does."""
+    number = config.training.steps_per_call
+    if number == 1:
+        return train_step(config, state, batches)
+    by_step = jax.tree.map(lambda array: array.reshape(number, -1, *array.shape[1:]), batches)
+    state, metrics = jax.lax.scan(partial(train_step, config), state, by_step)
+    return state, jax.tree.map(lambda array: array[-1], metrics)
 
 
 def batch_loss(config: ExperimentConfig, params: Any, memory: Any, batch: dict[str, jax.Array], key: jax.Array):

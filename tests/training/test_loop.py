@@ -85,6 +85,21 @@ def test_a_run_leaves_metrics_checkpoints_and_an_evaluation(finished, capsys):
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["10", "12"]
 
 
+def test_several_steps_in_one_call_are_the_same_steps(finished, tmp_path, make_config, change_batches):
+    """Also where the run was interrupted between two calls."""
+    config = make_config(steps_per_call=2, checkpoint_every=4)
+    change_batches(interrupt_at(7))
+    with pytest.raises(Interrupted):
+        train(config, tmp_path)
+    assert load(tmp_path).step == 4
+    change_batches(lambda number, batch: batch)
+    train(config, tmp_path)
+    figures = lambda workdir: [[r["step"], r["loss"], r["learning_rate"]] for r in read_metrics(workdir)]  # noqa: E731
+    np.testing.assert_allclose(figures(tmp_path), figures(finished[0]), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"training.log_every=2 must be a multiple of training.steps_per_call=3"):
+        make_config(steps_per_call=3)
+
+
 def test_a_finished_run_returns_its_results_without_a_step(finished, change_batches):
     workdir, config, results = finished
     change_batches(interrupt_at(0))
