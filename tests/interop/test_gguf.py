@@ -6,6 +6,7 @@ import foreign
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import memgpt_jax as mg
 from memgpt_jax import models
@@ -37,7 +38,13 @@ def interleaved(array, heads):
 
 def write(path, case, kind="llama", extra=None):
     """A foreign model as a GGUF file."""
-    values = foreign.CASES[case]
+    shapes = json.loads(foreign.STORED.read_text())[case]["shapes"]
+    tensors = {name: foreign.tensor(name, shape) for name, shape in shapes.items()}
+    return write_tensors(path, foreign.CASES[case], tensors, kind, extra)
+
+
+def write_tensors(path, values, tensors, kind="llama", extra=None, quantisation=None):
+    """Tensors by the names that transformers has as a GGUF file; matrices quantised, where a kind is given."""
     writer = gguf.GGUFWriter(path, kind)
     writer.add_context_length(values["max_position_embeddings"])
     writer.add_embedding_length(values["hidden_size"])
@@ -49,8 +56,8 @@ def write(path, case, kind="llama", extra=None):
     writer.add_rope_freq_base(values.get("rope_theta", 10000.0))
     if "head_dim" in values:
         writer.add_key_length(values["head_dim"])
-    for name, shape in json.loads(foreign.STORED.read_text())[case]["shapes"].items():
-        array, (base, _, ending) = foreign.tensor(name, shape), name.rpartition(".")
+    for name, array in tensors.items():
+        base, _, ending = name.rpartition(".")
         for heads, part in (("num_attention_heads", "q_proj"), ("num_key_value_heads", "k_proj")):
             if part in base and kind == "llama":
                 array = interleaved(array, values[heads])
@@ -59,7 +66,10 @@ def write(path, case, kind="llama", extra=None):
             base = f"blk.{number}.{NAMES[rest]}"
         else:
             base = NAMES[base]
-        writer.add_tensor(f"{base}.{ending}", array)
+        if quantisation is None or array.ndim == 1:
+            writer.add_tensor(f"{base}.{ending}", array)
+        else:
+            writer.add_tensor(f"{base}.{ending}", gguf.quantize(array, quantisation), raw_dtype=quantisation)
     if extra is not None:
         extra(writer)
     writer.write_header_to_file()
@@ -78,6 +88,38 @@ def test_weights_are_those_of_the_folder(case, kind, tmp_path):
         assert getattr(got.config, name) == getattr(expected.config, name)
     assert got.config.rotary_base == pytest.approx(expected.config.rotary_base)
     assert got.config.norm_epsilon == pytest.approx(expected.config.norm_epsilon)
+
+
+def rounded(array, kind):
+    """What is left of an array in blocks of 32: a scale in half precision, and whole numbers of 8 or 4 bits."""
+    blocks = array.reshape(-1, 32).astype(np.float32)
+    if kind == "Q8_0":
+        scale, low, high = np.abs(blocks).max(axis=1, keepdims=True) / 127, -127, 127
+    else:  # the number of the largest magnitude is -8
+        largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1, keepdims=True), axis=1)
+        scale, low, high = largest / -8, -8, 7
+    numbers = np.clip(np.floor(blocks / scale + 0.5), low, high)
+    return (numbers * scale.astype(np.float16).astype(np.float32)).reshape(array.shape)
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
+def test_quantised_weights(kind, tmp_path):
+    values = {"model_type": "llama", "vocab_size": 64, "hidden_size": 64, "num_hidden_layers": 1, "head_dim": 32}
+    values |= {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 96, "rms_norm_eps": 1e-5}
+    values |= {"max_position_embeddings": 32, "tie_word_embeddings": True}
+    shapes = {"self_attn.q_proj": (64, 64), "self_attn.k_proj": (32, 64), "self_attn.v_proj": (32, 64)}
+    shapes |= {"self_attn.o_proj": (64, 64), "mlp.gate_proj": (96, 64), "mlp.up_proj": (96, 64)}
+    shapes |= {"mlp.down_proj": (64, 96), "input_layernorm": (64,), "post_attention_layernorm": (64,)}
+    shapes = {f"model.layers.0.{name}.weight": shape for name, shape in shapes.items()}
+    shapes |= {"model.embed_tokens.weight": (64, 64), "model.norm.weight": (64,)}
+    tensors = {name: foreign.tensor(name, shape) for name, shape in shapes.items()}
+    path = write_tensors(tmp_path / "model.gguf", values, tensors, quantisation=gguf.GGMLQuantizationType[kind])
+    blocks = {name: rounded(array, kind) if array.ndim == 2 else array for name, array in tensors.items()}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    save_file(blocks, tmp_path / "model.safetensors")
+    expected, got = (models.split(mg.from_pretrained(source)) for source in (tmp_path, path))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, expected)
+    assert max(np.abs(blocks[name] - array).max() for name, array in tensors.items()) > 1e-4  # something was lost
 
 
 def test_the_factors_of_llama_3_are_recognised(tmp_path):
