@@ -34,6 +34,6 @@ def config() -> ExperimentConfig:
         optimizer=OptimizerConfig(
             learning_rate=1e-3, warmup_steps=10, weight_decay=0.0, trainable=("memory_layer", "lora")
         ),
-        training=TrainingConfig(steps=120, batch_size=1, sequence_length=1024, log_every=10, checkpoint_every=40),
+        training=TrainingConfig(steps=60, batch_size=1, sequence_length=1024, log_every=10, checkpoint_every=20),
         evaluation=EvaluationConfig(max_documents=8, max_tokens=2048, batch_size=4, chunk_length=1024),
     )

@@ -4,7 +4,7 @@
 
 Trains `configs/adapt.py` (or another config) as `train.py` does, and measures bits per byte by position for: the
 pretrained model with full attention; with its attention limited to the window; with the memory, untrained; trained.
-With `--model.memory none --model.memory_layers None`: what the adapters make up for by themselves.
+With `--model.memory none --model.memory_layers None --optimizer.trainable lora`: what the adapters do by themselves.
 """
 
 import dataclasses
