@@ -100,7 +100,7 @@ class EvaluationConfig:
     chunk_length: int = 1024
     """Tokens of a row per call; a multiple of the model's segment length."""
     num_batches: int = 16
-    """Batches of a generated task (recall, needles), or of the objective of an encoder, that are evaluated."""
+    """Batches of a generated task (recall, needles), or of an objective other than `causal`, that are evaluated."""
 
     def __post_init__(self):
         check_positive(self)

@@ -59,7 +59,7 @@ def train_batches(
     batch. Rows share out the documents of the training split, and each shuffles its own anew in each epoch (all of
     them, where there are fewer documents than rows).
     Tasks: each row of each batch is a task of its own.
-    Objectives of encoders: see `text_batches`.
+    Other objectives: see `text_batches`.
 
     Args:
         data_config: text or a task.

@@ -138,6 +138,7 @@ class XLNet(nnx.Module):
 
     In place of XLNet's `mems`, the hidden states of the call before, each layer has a memory, read at the start of a
     call and written at its end. So gradient reaches a memory's Writer through later calls alone: train on two or more.
+    (`memgpt_jax.training` makes one a batch: there the Reader learns to use what a Writer writes that does not learn.)
 
     Source: Yang et al., "XLNet: Generalized Autoregressive Pretraining for Language Understanding" (2019).
     """

@@ -75,7 +75,7 @@ def make_encoder(tmp_path, make_config):
         ("masked", {"heads": ("masked",), "token_types": None, "memory": MEMORY}),
         ("next_sentence", {"heads": ("pooler", "next_sentence")}),
         ("masked_next_sentence", {}),
-        ("span_corruption", {"memory": MEMORY, "dropout": 0.1}),
+        ("span_corruption", {"dropout": 0.1}),
         ("permutation", {"memory": MEMORY, "dropout": 0.1}),
     ],
 )
