@@ -19,5 +19,5 @@ def config() -> ExperimentConfig:
         model=dataclasses.replace(base.model, heads=("pooler", "next_sentence")),
         data=dataclasses.replace(base.data, objective="next_sentence"),
         optimizer=dataclasses.replace(base.optimizer, learning_rate=1e-3),
-        training=dataclasses.replace(base.training, steps=400),
+        training=dataclasses.replace(base.training, steps=1500),
     )

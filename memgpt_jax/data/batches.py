@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from memgpt_jax.checks import check
 from memgpt_jax.config import TrainingConfig
 from memgpt_jax.config_data import DataConfig, TaskConfig, TextConfig
 from memgpt_jax.data.objectives import Windows, mask_tokens, sentence_pairs, special_ids
@@ -167,11 +166,11 @@ def text_batches(
 
     if config.objective == "span_corruption":
         _, number = span_counts(length, config.mask_rate, config.span_length)
-        check(
-            number < SENTINELS,
-            f"training.sequence_length={length}: {number} hidden spans need {number + 1} sentinels, and there are "
-            f"{SENTINELS}; take a smaller data.mask_rate or a larger data.span_length",
-        )
+        if number >= SENTINELS:
+            raise ValueError(
+                f"training.sequence_length={length}: {number} hidden spans need {number + 1} sentinels, and there are "
+                f"{SENTINELS}; take a smaller data.mask_rate or a larger data.span_length"
+            )
         source = f"{source}, spans of {config.span_length}"
     if config.objective != "next_sentence":
         change = {"span_corruption": corrupt, "permutation": permute}.get(config.objective, hide)
