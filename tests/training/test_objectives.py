@@ -299,6 +299,8 @@ def test_both_stacks_are_overridden_and_written(make_encoder):
 
 def test_an_encoder_does_not_generate():
     params, prompt = models.init(ENCODER, jax.random.key(0)), np.zeros((1, 3), np.int32)
+    with pytest.raises(ValueError, match="Seq2SeqConfig does not go on with a text by itself"):
+        generate((PAIR, None), prompt, max_new_tokens=1)
     with pytest.raises(ValueError, match="EncoderConfig does not go on with a text"):
         generate((ENCODER, params), prompt, max_new_tokens=1)
     with pytest.raises(ValueError, match="EncoderConfig does not go on with a text"):
