@@ -19,4 +19,6 @@ def config() -> ExperimentConfig:
         base,
         model=dataclasses.replace(base.model, token_types=2, heads=("masked", "pooler", "next_sentence")),
         data=dataclasses.replace(base.data, objective="masked_next_sentence"),
+        optimizer=dataclasses.replace(base.optimizer, learning_rate=1e-3),
+        training=dataclasses.replace(base.training, steps=1500),
     )

@@ -18,6 +18,4 @@ def config() -> ExperimentConfig:
         base,
         model=dataclasses.replace(base.model, heads=("pooler", "next_sentence")),
         data=dataclasses.replace(base.data, objective="next_sentence"),
-        optimizer=dataclasses.replace(base.optimizer, learning_rate=1e-3),
-        training=dataclasses.replace(base.training, steps=400),
     )

@@ -87,9 +87,13 @@ def settings_of(config: ExperimentConfig, arguments: Arguments) -> ExperimentCon
 
 
 def with_memory_size(config: ExperimentConfig, size: int) -> ExperimentConfig:
-    """The same experiment, read with another memory size."""
-    memory = dataclasses.replace(config.model.memory, memory_size=size, match_state_bytes=None)
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, memory=memory))
+    """The same experiment, read with another size of each memory that has one."""
+    stacks = dict(config.model.stacks)
+    for name, stack in stacks.items():
+        if hasattr(stack.memory, "memory_size"):
+            memory = dataclasses.replace(stack.memory, memory_size=size, match_state_bytes=None)
+            stacks[name] = dataclasses.replace(stack, memory=memory)
+    return dataclasses.replace(config, model=config.model.with_stacks(stacks))
 
 
 def with_length(config: ExperimentConfig, workdir: Path, length: int) -> ExperimentConfig:
@@ -108,7 +112,8 @@ def evaluate_run(workdir: Path, arguments: Arguments) -> Iterator[tuple[str, Exp
     """(label behind the run's name, config, result) of each memory size and length; results say their length."""
     config, params, tokenizer = reopen(workdir, arguments.change, arguments.step)
     config = settings_of(config, arguments)
-    sizes = arguments.memory_size if hasattr(config.model.memory, "memory_size") else ()
+    sized = any(hasattr(stack.memory, "memory_size") for stack in config.model.stacks.values())
+    sizes = arguments.memory_size if sized else ()
     for label, sized in {f" memory {size}": with_memory_size(config, size) for size in sizes}.items() or [("", config)]:
         for length in arguments.lengths:
             result = evaluate(with_length(sized, workdir, length), params, tokenizer)

@@ -75,7 +75,8 @@ def open_session(workdir: Path, step: int | None = None) -> Session:
     if not isinstance(saved.config.data, TextConfig):
         raise RunError(f"{workdir} was trained on a generated task, which has no text to write")
     if not saved.config.model.causal:
-        raise RunError(f"{workdir} holds an encoder, which does not go on with a text: it reads both ways")
+        kind = type(saved.config.model).__name__
+        raise RunError(f"{workdir} holds a model of {kind}, which does not go on with a text by itself")
     tokenizer = data.load_saved_tokenizer(workdir / "tokenizer")
     return Session((saved.config.model, saved.params), tokenizer)
 

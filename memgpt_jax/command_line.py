@@ -163,26 +163,24 @@ def sweep_words(values: dict[str, str]) -> list[str]:
 def choose_mechanism(config: ExperimentConfig, words: list[str]) -> tuple[ExperimentConfig, list[str]]:
     """Take `--model.memory NAME` out of the words and put that mechanism into the config, equal-named fields kept.
 
+    Of an encoder-decoder, `--model.encoder.memory NAME` and `--model.decoder.memory NAME`.
     This comes before tyro, which can override the fields of a union's present member but not exchange it.
     """
-    rest, name = [], None
-    remaining = iter(words)
+    flags = {f"--{stack}.memory": stack for stack in config.model.stacks}
+    stacks, rest, remaining = dict(config.model.stacks), [], iter(words)
     for word in remaining:
-        if word == MECHANISM:
-            name = next(remaining, "")
-        elif word.startswith(f"{MECHANISM}="):
-            name = word.removeprefix(f"{MECHANISM}=")
-        else:
+        flag, equals, name = word.partition("=")
+        if flag not in flags:
             rest.append(word)
-    if name is None:
-        return config, rest
-    if name not in MEMORIES:
-        raise ValueError(f"{MECHANISM} must be one of {', '.join(MEMORIES)}, got {name!r}")
-    config_class, _ = MEMORIES[name]
-    names = {field.name for field in dataclasses.fields(config_class)}
-    kept = {key: value for key, value in vars(config.model.memory).items() if key in names}
-    model = dataclasses.replace(config.model, memory=config_class(**kept))
-    return dataclasses.replace(config, model=model), rest
+            continue
+        name = name if equals else next(remaining, "")
+        if name not in MEMORIES:
+            raise ValueError(f"{flag} must be one of {', '.join(MEMORIES)}, got {name!r}")
+        config_class, _ = MEMORIES[name]
+        names, stack = {field.name for field in dataclasses.fields(config_class)}, stacks[flags[flag]]
+        kept = {key: value for key, value in vars(stack.memory).items() if key in names}
+        stacks[flags[flag]] = dataclasses.replace(stack, memory=config_class(**kept))
+    return dataclasses.replace(config, model=config.model.with_stacks(stacks)), rest
 
 
 def run_tyro(target, words, booleans=tyro.conf.FlagConversionOff, **options):

@@ -10,7 +10,7 @@ from typing import Literal
 
 from memgpt_jax.checks import check, check_literals, check_positive
 from memgpt_jax.config_data import DataConfig, TaskConfig, TextConfig
-from memgpt_jax.config_model import ModelConfig
+from memgpt_jax.config_model import ModelConfig, Seq2SeqConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ class EvaluationConfig:
     chunk_length: int = 1024
     """Tokens of a row per call; a multiple of the model's segment length."""
     num_batches: int = 16
-    """Batches of a generated task (recall, needles), or of the objective of an encoder, that are evaluated."""
+    """Batches of a generated task (recall, needles), or of an objective other than `causal`, that are evaluated."""
 
     def __post_init__(self):
         check_positive(self)
@@ -141,7 +141,7 @@ class ParallelConfig:
 class ExperimentConfig:
     """One experiment: what `configs/NAME.py` builds and the command line changes."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig | Seq2SeqConfig = field(default_factory=ModelConfig)
     """The model."""
     data: DataConfig = field(default_factory=TextConfig)
     """What it is trained on."""
@@ -180,10 +180,15 @@ class ExperimentConfig:
             f"{' or '.join(map(repr, self.model.objectives)) or 'none'}",
         )
         length = self.row_length or self.training.sequence_length
-        check(
-            self.model.causal or self.model.position != "learned" or length <= self.model.num_positions,
-            f"training.sequence_length={length} must be at most model.num_positions={self.model.num_positions}",
-        )
+        for name, stack in self.model.stacks.items():
+            check(
+                stack.causal or stack.position != "learned" or length <= stack.num_positions,
+                f"training.sequence_length={length} must be at most {name}.num_positions={stack.num_positions}",
+            )
+            check(
+                objective != "span_corruption" or not stack.causal or length <= stack.source_length,
+                f"training.sequence_length={length} must be at most {name}.source_length={stack.source_length}",
+            )
         if isinstance(self.data, TaskConfig) and self.data.text is None:
             check(
                 self.model.vocab_size >= self.data.num_ids,

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 
 from memgpt_jax.checks import check, check_literals
 
-Objective = Literal["causal", "masked", "next_sentence", "masked_next_sentence"]
+Objective = Literal["causal", "masked", "next_sentence", "masked_next_sentence", "span_corruption", "permutation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +26,14 @@ class TextConfig:
     """What to do with a file that is not valid UTF-8: refuse it by name and offset, or replace the bad bytes."""
     objective: Objective = "causal"
     """What the model learns to say: the next token (`causal`); of an encoder, tokens that are hidden from it
-    (`masked`), whether of two sentences the second follows the first (`next_sentence`), or both. For the marks that
-    stand in the text, `model.vocab_size` is 3 more than the tokenizer's, unless that has marks of its own."""
+    (`masked`), whether of two sentences the second follows the first (`next_sentence`), or both; of an encoder-decoder,
+    hidden spans (`span_corruption`); of an XLNet, a sixth of the tokens in a random order (`permutation`). For the
+    marks that stand in the text, `model.vocab_size` is 3 more than the tokenizer's, unless that has marks of its own;
+    for sentinels in the place of spans, 100 more."""
     mask_rate: float = 0.15
-    """Share of the tokens that are hidden."""
+    """Share of the tokens that are hidden: `masked` tokens, or those in spans."""
+    span_length: float = 3.0
+    """Mean length of hidden spans."""
     max_documents: int | None = None
     """Use only this many documents of each split (for quick runs)."""
     cache_dir: str = "~/.cache/memgpt_jax"
@@ -45,6 +49,7 @@ class TextConfig:
             f"data.max_documents must be at least 1, got {self.max_documents}",
         )
         check(0 < self.mask_rate < 1, f"mask_rate must be between 0 and 1, got {self.mask_rate}")
+        check(self.span_length >= 1, f"span_length must be at least 1, got {self.span_length}")
         check(self.tokenizer_vocab_size >= 300, f"tokenizer_vocab_size must be >= 300, got {self.tokenizer_vocab_size}")
         check_literals(self)
 

@@ -189,8 +189,17 @@ class ModelConfig:
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """What such a model can be trained for."""
+        """What such a model can be trained for by `memgpt_jax.training`."""
         return ("causal",)
+
+    @property
+    def stacks(self) -> dict[str, "ModelConfig"]:
+        """The stacks of blocks by the names of their configs, in the order in which they run: this one alone."""
+        return {"model": self}
+
+    def with_stacks(self, stacks: dict[str, "ModelConfig"]) -> "ModelConfig":
+        """The model with other configs of its stacks."""
+        return stacks["model"]
 
     @property
     def kv_heads(self) -> int:
@@ -296,6 +305,43 @@ class Seq2SeqConfig:
         check(not self.encoder.heads, f"encoder.heads must be (), got {self.encoder.heads!r}")
         check(self.decoder.source_length is not None, "decoder.source_length must be given")
 
+    @property
+    def stacks(self) -> dict[str, ModelConfig]:
+        """As in `ModelConfig`."""
+        return {"model.encoder": self.encoder, "model.decoder": self.decoder}
+
+    def with_stacks(self, stacks: dict[str, ModelConfig]) -> "Seq2SeqConfig":
+        """As in `ModelConfig`."""
+        return Seq2SeqConfig(encoder=stacks["model.encoder"], decoder=stacks["model.decoder"])
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids V, of both stacks."""
+        return self.decoder.vocab_size
+
+    @property
+    def segment_length(self) -> int:
+        """Of the decoder, which reads the tokens that are scored."""
+        return self.decoder.segment_length
+
+    @property
+    def causal(self) -> bool:
+        """It does not go on with a text by itself: its decoder does, once a source has been read."""
+        return False
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """As in `ModelConfig`."""
+        return ("span_corruption",)
+
+    def with_implementation(self, name: Literal["auto", "portable"]) -> "Seq2SeqConfig":
+        """As in `ModelConfig`, of both stacks."""
+        return self.with_stacks({stack: config.with_implementation(name) for stack, config in self.stacks.items()})
+
+    def run_like(self, other: "Seq2SeqConfig") -> "Seq2SeqConfig":
+        """As in `ModelConfig`, stack by stack."""
+        return self.with_stacks({stack: config.run_like(other.stacks[stack]) for stack, config in self.stacks.items()})
+
 
 @dataclass(frozen=True, kw_only=True)
 class XLNetConfig(ModelConfig):
@@ -333,8 +379,8 @@ class XLNetConfig(ModelConfig):
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """None: orders are drawn by `data.permutation`, for training steps of one's own."""
-        return ()
+        """As in `ModelConfig`."""
+        return ("permutation",)
 
     @property
     def causal(self) -> bool:

@@ -31,13 +31,13 @@ def evaluate(config: ExperimentConfig, params, tokenizer=None) -> dict:
     `model.memory.memory_size`. Returns a dictionary that JSON can hold. For text: `loss` (nats per token),
     `bits_per_byte`, `perplexity_per_token`, `perplexity_per_word`, the counts `documents`, `tokens`, `bytes` and
     `words`, and `curve`, a list of `{start, end, bits_per_byte, tokens, bytes}` for the tokens at positions
-    [start, end) of their documents. For the objectives of encoders, on `config.evaluation.num_batches` batches that are
-    always the same: of hidden tokens `loss` (nats), `accuracy`, the count `predictions`, and `unigram_loss`, that of a
-    model which knows how frequent each token is in the training split; of pairs of sentences `next_sentence_loss`,
-    `next_sentence_accuracy` and the count `pairs`. For tasks: `loss`, `accuracy` (share of the answers), the count
-    `answers`, and `groups`, the accuracy of each group that the task reports one by one, with `failed_tasks`, how many
-    of them are below what the task asks for. Rows are as long as those of training. An answer is right where all its
-    tokens are.
+    [start, end) of their documents. For other objectives, on `config.evaluation.num_batches` batches that are always
+    the same: of the tokens of text that are to be said `loss` (nats), `accuracy`, the count `predictions`, and
+    `unigram_loss`, that of a model which knows how frequent each is in the training split; of pairs of sentences
+    `next_sentence_loss`, `next_sentence_accuracy` and the count `pairs`. For tasks: `loss`, `accuracy` (share of the
+    answers), the count `answers`, and `groups`, the accuracy of each group that the task reports one by one, with
+    `failed_tasks`, how many of them are below what the task asks for. Rows are as long as those of training. An answer
+    is right where all its tokens are.
     """
     if isinstance(config.data, TaskConfig):
         return evaluate_task(config, params, data.make_task(config.data, config.evaluation.split, tokenizer))
@@ -136,11 +136,15 @@ def perplexity(nats: float, count: int) -> float:
 
 
 def evaluate_objective(config: ExperimentConfig, params, tokenizer) -> dict:
-    """`evaluate` for the objectives of encoders. Memory goes from batch to batch where it did so in training."""
+    """`evaluate` for all objectives but `causal`. Memory goes from batch to batch where it did so in training.
+
+    Marks and sentinels, which are no text, are not counted.
+    """
     settings, model = config.evaluation, config.model
     training = dataclasses.replace(config.training, batch_size=settings.batch_size)
     batches = data.text_batches(config.data, training, HELD_OUT_SEED, tokenizer, settings.split)
     unigram = unigram_losses(data.documents(config.data, "train", tokenizer).flat, model.vocab_size)
+    is_text = np.pad(tokenizer.token_bytes > 0, (0, model.vocab_size - tokenizer.vocab_size))
 
     @jax.jit
     def score(params, batch, state):
@@ -154,11 +158,10 @@ def evaluate_objective(config: ExperimentConfig, params, tokenizer) -> dict:
         scores, after = score(params, batch, state)
         losses, correct = (np.asarray(array, np.float64) for array in scores)
         state = after if training.carry_state else fresh
-        hidden = batch["weights"] > 0
+        said = (batch["weights"] > 0) & is_text[batch["targets"]]
         if "next_sentence" in batch:
             labels.append([losses[:, 0], correct[:, 0]])
-            hidden[:, 0] = False
-        found.append([losses[hidden], correct[hidden], unigram[batch["targets"][hidden]]])
+        found.append([losses[said], correct[said], unigram[batch["targets"][said]]])
     result, found = {}, np.concatenate(found, axis=1)
     if found.size:
         means = zip(("loss", "accuracy", "unigram_loss"), found.mean(axis=1).tolist(), strict=True)

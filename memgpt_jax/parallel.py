@@ -92,17 +92,18 @@ def make_mesh(config: ParallelConfig) -> Mesh:
 
 def check_divides(config: ExperimentConfig, mesh: Mesh) -> None:
     """Raise `ValueError` unless the mesh divides the dimensions of the experiment that its axes split."""
-    model, size = config.model, dict(mesh.shape)
+    size = dict(mesh.shape)
     rows = size["data"] * size["fsdp"]
-    dimensions = [
-        ("training.batch_size", config.training.batch_size, "data x fsdp", rows),
-        ("model.d_model", model.d_model, "fsdp", size["fsdp"]),
-        ("model.num_heads", model.num_heads, "tensor", size["tensor"]),
-        ("model.num_kv_heads", model.kv_heads, "tensor", size["tensor"]),
-        ("model.d_ff", model.feed_forward_dim, "tensor", size["tensor"]),
-        ("model.memory.num_heads", getattr(model.memory, "num_heads", 0), "tensor", size["tensor"]),
-        ("model.memory.memory_size", getattr(model.memory, "memory_size", 0), "sequence", size["sequence"]),
-    ]
+    dimensions = [("training.batch_size", config.training.batch_size, "data x fsdp", rows)]
+    for stack, model in config.model.stacks.items():
+        dimensions += [
+            (f"{stack}.d_model", model.d_model, "fsdp", size["fsdp"]),
+            (f"{stack}.num_heads", model.num_heads, "tensor", size["tensor"]),
+            (f"{stack}.num_kv_heads", model.kv_heads, "tensor", size["tensor"]),
+            (f"{stack}.d_ff", model.feed_forward_dim, "tensor", size["tensor"]),
+            (f"{stack}.memory.num_heads", getattr(model.memory, "num_heads", 0), "tensor", size["tensor"]),
+            (f"{stack}.memory.memory_size", getattr(model.memory, "memory_size", 0), "sequence", size["sequence"]),
+        ]
     for name, dimension, axis, number in dimensions:
         check(dimension % number == 0, f"{name}={dimension} must be a multiple of parallel {axis}={number}")
 

@@ -3,7 +3,7 @@
 TFDS, sentencepiece and Grain are imported when they are first used, not with this package.
 """
 
-from memgpt_jax.data.batches import BatchIterator, added_ids, text_batches, train_batches
+from memgpt_jax.data.batches import BatchIterator, added_ids, batch_shapes, text_batches, train_batches
 from memgpt_jax.data.objectives import mask_tokens, sentence_pairs
 from memgpt_jax.data.tasks import (
     TASKS,
@@ -33,6 +33,7 @@ __all__ = [
     "TokenizedText",
     "Tokenizer",
     "added_ids",
+    "batch_shapes",
     "documents",
     "further_inputs",
     "load_saved_tokenizer",

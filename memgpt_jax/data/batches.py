@@ -9,12 +9,14 @@ import numpy as np
 from memgpt_jax.config import TrainingConfig
 from memgpt_jax.config_data import DataConfig, TaskConfig, TextConfig
 from memgpt_jax.data.objectives import Windows, mask_tokens, sentence_pairs, special_ids
+from memgpt_jax.data.permutation import draw_permutation
+from memgpt_jax.data.span_corruption import SENTINELS, corrupt_rows, span_counts
 from memgpt_jax.data.tasks import make_task
 from memgpt_jax.data.tasks.base import Batch
 from memgpt_jax.data.text import TokenizedText, documents, load_tokenizer
 from memgpt_jax.data.tokenizer import Tokenizer
 
-TASK_STREAM, PAIR_STREAM, MASK_STREAM = 1, 2, 3  # keep seeds apart: of tasks in training, of an objective's draws
+TASK_STREAM, PAIR_STREAM, DRAW_STREAM = 1, 2, 3  # keep seeds apart: of tasks in training, of an objective's draws
 
 
 class BatchIterator(Iterator[Batch]):
@@ -56,7 +58,7 @@ def train_batches(
     batch. Rows share out the documents of the training split, and each shuffles its own anew in each epoch (all of
     them, where there are fewer documents than rows).
     Tasks: each row of each batch is a task of its own.
-    Objectives of encoders: see `text_batches`.
+    Other objectives: see `text_batches`.
 
     Args:
         data_config: text or a task.
@@ -80,9 +82,32 @@ def added_ids(config: DataConfig, tokenizer: Tokenizer) -> int:
     """How many ids behind those of the tokenizer there are: answers of a task, or special ids of an objective."""
     if isinstance(config, TaskConfig):
         return config.num_ids
-    if config.objective == "causal":
+    if config.objective in ("causal", "permutation"):
         return 0
+    if config.objective == "span_corruption":
+        return SENTINELS
     return max(0, 1 + max(special_ids(tokenizer)) - tokenizer.vocab_size)
+
+
+def batch_shapes(data_config: DataConfig, training_config: TrainingConfig) -> Batch:
+    """The arrays of `train_batches`, but for those that the model does not get, as zeros that take no memory."""
+    rows, length = training_config.batch_size, training_config.sequence_length
+    objective, further = "causal", {}
+    if isinstance(data_config, TaskConfig):
+        length = data_config.row_length or length
+    else:
+        objective = data_config.objective
+    if "next_sentence" in objective:
+        further = {"token_types": ((rows, length), np.int32), "next_sentence": ((rows,), np.int32)}
+    elif objective == "permutation":
+        further = {"order": ((rows, length), np.int32)}
+    elif objective == "span_corruption":
+        hidden, spans = span_counts(length, data_config.mask_rate, data_config.span_length)
+        source, length = (rows, length - hidden + spans), hidden + spans + 1
+        further = {"source": (source, np.int32), "source_reset": (source, bool)}
+    types = {"tokens": np.int32, "targets": np.int32, "reset": bool, "weights": np.float32, "target_bytes": np.int32}
+    arrays = {name: ((rows, length), dtype) for name, dtype in types.items()} | further
+    return {name: np.broadcast_to(np.zeros((), dtype), shape) for name, (shape, dtype) in arrays.items()}
 
 
 def _by_step(make: Callable[[np.random.Generator], Batch], seed: tuple[int, ...]):
@@ -103,9 +128,16 @@ def text_batches(
     - `next_sentence`: rows are pairs of their own (`sentence_pairs`), with further arrays `token_types` [B, L] and
       `next_sentence` [B], the label, whose weight is at position 0
     - `masked_next_sentence`: pairs with hidden tokens; all labels together weigh as much as all hidden tokens
+    - `span_corruption`: such rows with spans hidden (`corrupt_rows`) are `source` [B, S], in which documents begin at
+      `source_reset` [B, S]; `targets` [B, T] are the hidden spans between their sentinels, and `tokens` the targets one
+      place later, behind a `document_id`
+    - `permutation`: such rows with ranks `order` [B, L] (`draw_permutation`); `targets` are the tokens in their own
+      places; weights 1 where one is predicted
 
-    What is hidden, and what is paired, follows from the seed and the number of the batch. `target_bytes` are 0 but for
+    What is hidden, paired and permuted follows from the seed and the number of the batch. `target_bytes` are 0 but for
     `causal`: bits per byte are of text that is read in order.
+
+    Raises `ValueError` where the corpus is refused, or there are more spans than sentinels.
     """
     text = documents(config, split, tokenizer)
     batch_size, length = training.batch_size, training.sequence_length
@@ -114,18 +146,37 @@ def text_batches(
         return BatchIterator(iter(_streams(text, batch_size, length, seed, tokenizer)), source)
     special = special_ids(tokenizer)
     ordinary = np.pad(tokenizer.token_bytes, (0, added_ids(config, tokenizer))) > 0
-    if config.objective == "masked":
-        batches = _streams(text, batch_size, length, seed, tokenizer)
-    else:
+    if "next_sentence" in config.objective:
         windows = Windows(text, length - 3)
         batches = _by_step(lambda rng: _pairs(rng, windows, batch_size, special), (PAIR_STREAM, seed))
+    else:
+        batches = _streams(text, batch_size, length, seed, tokenizer)
 
-    def hide(step: int, batch: Batch) -> Batch:
-        rng = np.random.default_rng((MASK_STREAM, seed, step))
+    def hide(rng: np.random.Generator, batch: Batch) -> Batch:
         return _hidden(batch, *mask_tokens(rng, batch["tokens"], ordinary, special.mask, config.mask_rate))
 
+    def corrupt(rng: np.random.Generator, batch: Batch) -> Batch:
+        spans = {"rate": config.mask_rate, "mean_span": config.span_length}
+        first = tokenizer.vocab_size + SENTINELS - 1
+        return _corrupted(*corrupt_rows(batch["tokens"], batch["reset"], rng, first_sentinel=first, **spans), tokenizer)
+
+    def permute(rng: np.random.Generator, batch: Batch) -> Batch:
+        order, predicted = draw_permutation(rng, np.ones(batch["tokens"].shape, bool))
+        return _hidden(batch, batch["tokens"], predicted & ordinary[batch["tokens"]]) | {"order": order}
+
+    if config.objective == "span_corruption":
+        _, number = span_counts(length, config.mask_rate, config.span_length)
+        if number >= SENTINELS:
+            raise ValueError(
+                f"training.sequence_length={length}: {number} hidden spans need {number + 1} sentinels, and there are "
+                f"{SENTINELS}; take a smaller data.mask_rate or a larger data.span_length"
+            )
+        source = f"{source}, spans of {config.span_length}"
     if config.objective != "next_sentence":
-        batches, source = batches.map_with_index(hide), f"{source}, {config.mask_rate} hidden"
+        change = {"span_corruption": corrupt, "permutation": permute}.get(config.objective, hide)
+        draw = lambda step: np.random.default_rng((DRAW_STREAM, seed, step))  # noqa: E731
+        batches = batches.map_with_index(lambda step, batch: change(draw(step), batch))
+        source = f"{source}, {config.mask_rate} hidden"
     return BatchIterator(iter(batches), f"{source}, {config.objective}")
 
 
@@ -145,12 +196,28 @@ def _pairs(rng: np.random.Generator, windows: Windows, batch_size: int, special)
     }
 
 
-def _hidden(batch: Batch, seen: np.ndarray, weights: np.ndarray) -> Batch:
-    """The batch with hidden tokens, which are scored, beside the labels that it may have."""
+def _hidden(batch: Batch, seen: np.ndarray, chosen: np.ndarray) -> Batch:
+    """The batch with chosen tokens, which are scored, beside the labels that it may have."""
+    weights = chosen.astype(np.float32)
     if "next_sentence" in batch:
         weights[:, 0] = weights.sum() / len(weights)
     nothing = np.zeros(weights.shape, np.int32)
     return batch | {"tokens": seen, "targets": batch["tokens"], "weights": weights, "target_bytes": nothing}
+
+
+def _corrupted(source: np.ndarray, source_reset: np.ndarray, targets: np.ndarray, tokenizer: Tokenizer) -> Batch:
+    """A batch in which all targets are scored. Each row is a text of its own for the decoder."""
+    first = np.zeros(targets.shape, bool)
+    first[:, 0] = True
+    return {
+        "tokens": np.where(first, tokenizer.document_id, np.roll(targets, 1, axis=1)).astype(np.int32),
+        "targets": targets,
+        "reset": first,
+        "weights": np.ones(targets.shape, np.float32),
+        "target_bytes": np.zeros(targets.shape, np.int32),
+        "source": source,
+        "source_reset": source_reset,
+    }
 
 
 def _streams(text: TokenizedText, batch_size: int, length: int, seed: int, tokenizer: Tokenizer):

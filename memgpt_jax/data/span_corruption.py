@@ -6,6 +6,51 @@ section 3.1.4 and figure 2.
 
 import numpy as np
 
+SENTINELS = 100
+"""How many ids behind a tokenizer's are sentinels, as in T5; the first sentinel is the last of them."""
+
+
+def span_counts(length: int, rate: float, mean_span: float) -> tuple[int, int]:
+    """Of a text of L tokens, how many are hidden, and in how many spans: n and k of `corrupt_spans`.
+
+    Raises `ValueError` where a value is out of range.
+    """
+    if length < 2:
+        raise ValueError(f"tokens must be ids [L] with L >= 2, got {[length]}")
+    if not 0 < rate < 1 or not mean_span >= 1:
+        raise ValueError(f"rate={rate} must be between 0 and 1, and mean_span={mean_span} at least 1")
+    hidden = min(max(round(length * rate), 1), length - 1)
+    return hidden, min(max(round(hidden / mean_span), 1), hidden, length - hidden + 1)
+
+
+def corrupt_rows(
+    tokens: np.ndarray,
+    reset: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    rate: float,
+    mean_span: float,
+    first_sentinel: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`corrupt_spans` of each row [L] of a batch, in which documents begin at `reset` [B, L].
+
+    Returns:
+        Sources [B, S]; where in them documents begin [B, S], a sentinel standing for all that it hides; targets [B, T].
+    """
+    length = tokens.shape[1]
+    _, spans = span_counts(length, rate, mean_span)
+    ids = np.arange(first_sentinel - spans, first_sentinel + 1, dtype=tokens.dtype)
+    rows = []
+    for row, begins in zip(tokens, reset, strict=True):
+        # Places stand for the tokens, and the numbers behind them for the sentinels.
+        places = np.arange(length)
+        kept, hidden = corrupt_spans(places, rng, rate=rate, mean_span=mean_span, first_sentinel=length + spans)
+        last = np.where(kept < length, kept, np.append(kept[1:], length) - 1)  # of the places that each stands for
+        begun = np.diff(np.cumsum(begins)[last], prepend=0) > 0
+        row = np.concatenate([row, ids])
+        rows.append((row[kept], begun, row[hidden]))
+    return tuple(np.stack(arrays) for arrays in zip(*rows, strict=True))
+
 
 def corrupt_spans(
     tokens: np.ndarray,
@@ -38,12 +83,9 @@ def corrupt_spans(
     """
     tokens = np.asarray(tokens)
     length = len(tokens)
-    if tokens.ndim != 1 or length < 2:
+    if tokens.ndim != 1:
         raise ValueError(f"tokens must be ids [L] with L >= 2, got {list(tokens.shape)}")
-    if not 0 < rate < 1 or not mean_span >= 1:
-        raise ValueError(f"rate={rate} must be between 0 and 1, and mean_span={mean_span} at least 1")
-    hidden = min(max(round(length * rate), 1), length - 1)
-    spans = min(max(round(hidden / mean_span), 1), hidden, length - hidden + 1)
+    hidden, spans = span_counts(length, rate, mean_span)
     lowest = first_sentinel - spans
     if lowest < 0 or tokens.max() >= lowest:
         raise ValueError(

@@ -149,9 +149,9 @@ def _check_search(prompts, sampling, beams, num_return_sequences, stream, return
 
 
 def config_and_params(model: MemGPT | tuple[ModelConfig, Any]) -> tuple[ModelConfig, Any]:
-    """What a model computes, and with which parameters. Raises `ValueError` for an encoder."""
+    """What a model computes, and with which parameters. Raises `ValueError` where it is no decoder."""
     config, params = (model.config, models.split(model)) if isinstance(model, nnx.Module) else model
-    check(config.causal, f"a model of {type(config).__name__} does not go on with a text: it reads both ways")
+    check(config.causal, f"a model of {type(config).__name__} does not go on with a text by itself")
     return config, params
 
 

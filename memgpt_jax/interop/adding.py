@@ -110,6 +110,10 @@ def with_base(config: ModelConfig, base: models.Params, key: jax.Array) -> model
 def starting_config(config: ExperimentConfig) -> ExperimentConfig:
     """The experiment with the architecture of `config.pretrained`; errors as in `from_pretrained` and `add_memory`."""
     base, _ = describe(config.pretrained)
+    check(
+        isinstance(config.model, ModelConfig) and isinstance(base, ModelConfig),
+        f"pretrained={config.pretrained!r}: training does not start from the weights of an encoder-decoder",
+    )
     kept = {name: getattr(config.model, name) for name in OWN}
     data = config.data
     if isinstance(data, TextConfig) and data.tokenizer == "pretrained":

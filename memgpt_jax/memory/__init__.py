@@ -66,8 +66,12 @@ def make_memory(config: MemoryConfig, *, rngs: nnx.Rngs, **shapes) -> Memory:
 
 
 def state_bytes(config: ModelConfig) -> int:
-    """Bytes of one layer's memory for one row. (The tokens of the open segment, [T, D], come on top in all.)"""
-    return _bytes(config.memory, d_model=config.d_model, segment_length=config.segment_length, dtype=config.dtype)
+    """Bytes of one layer's memory for one row. (The tokens of the open segment, [T, D], come on top in all.)
+
+    Of an encoder-decoder, of one layer of each stack.
+    """
+    shapes = lambda stack: {name: getattr(stack, name) for name in ("d_model", "segment_length", "dtype")}  # noqa: E731
+    return sum(_bytes(stack.memory, **shapes(stack)) for stack in config.stacks.values())
 
 
 def _module_class(config: MemoryConfig) -> type[Memory]:

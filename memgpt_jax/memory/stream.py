@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from memgpt_jax.memory.base import Memory, Own, Segment, State, where_rows
 from memgpt_jax.shapes import Array, Bool, Float, Int32
 
-Promise = Literal["aligned", "inside", "apart"] | None
+Promise = Literal["aligned", "inside", "apart", "apart_aligned"] | None
 """What the caller of a model promises, so that the call is faster; where a promise is broken, every read is NaN.
 
 - aligned: every row stands at a segment boundary, every token is valid, and T divides L.
 - inside: one token a row, which is neither the first of a stream or document nor the last of a segment.
 
-`apart` is no promise but a wish: no token reads what the call itself writes; see `_apart`.
+`apart` is no promise but a wish: no token reads what the call itself writes; see `_apart`. `apart_aligned` is both.
 """
 
 
@@ -53,8 +53,8 @@ def stream(
 
     `aligned` tokens need not be moved to their places, and a token `inside` a segment leaves the memory alone.
     """
-    if promise == "apart":
-        return _apart(memory, x, state, reset, valid)
+    if promise in ("apart", "apart_aligned"):
+        return _apart(memory, x, state, reset, valid, "aligned" if promise == "apart_aligned" else None)
     if x.shape[1] == 1 and promise != "aligned":
         return _one_token(memory, x, state, reset, valid, promise == "inside")
     if promise == "inside":
@@ -70,7 +70,7 @@ def _replace(memory: Memory, state: State, rows: Bool[Array, "B"]) -> State:
     return jax.lax.cond(jnp.any(rows), fresh, lambda state: state, state)
 
 
-def _apart(memory, x, state, reset, valid):
+def _apart(memory, x, state, reset, valid, promise):
     """All tokens read the memory as it was before the call, those after a reset a fresh one; then they are written.
 
     So the order in which tokens depend on each other need not be that of their places.
@@ -87,7 +87,7 @@ def _apart(memory, x, state, reset, valid):
         return jnp.where((jnp.cumsum(reset, axis=1) > 0)[..., None], fresh_read, read)
 
     read = jax.lax.cond(jnp.any(reset), restart, lambda read: read, read)
-    _, state = stream(memory, x, state, reset, valid)
+    _, state = stream(memory, x, state, reset, valid, promise)
     return jnp.where(valid[..., None], read, 0), state
 
 

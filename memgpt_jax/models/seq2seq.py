@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 from flax import nnx
 
 from memgpt_jax.config_model import Seq2SeqConfig
@@ -9,7 +10,7 @@ from memgpt_jax.models.decoder import MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder, EncoderState
 from memgpt_jax.models.layers import filled_flags
 from memgpt_jax.ops import Scores
-from memgpt_jax.shapes import Array, Flags, Float32, Tokens
+from memgpt_jax.shapes import Array, Bool, Flags, Float32, Int, Tokens
 
 
 class Seq2SeqState(NamedTuple):
@@ -73,11 +74,48 @@ class EncoderDecoder(nnx.Module):
         return logits, state._replace(decoder=decoder)
 
     def score(
-        self, tokens: Tokens, targets: Tokens, state: Seq2SeqState, reset=None, valid=None, **options
+        self,
+        tokens: Tokens,
+        targets: Tokens,
+        state: Seq2SeqState,
+        reset=None,
+        valid=None,
+        *,
+        source: Int[Array, "B S"] | None = None,
+        source_reset: Bool[Array, "B S"] | None = None,
+        dropout_key: Array | None = None,
+        **options,
     ) -> tuple[Scores, Seq2SeqState]:
-        """The decoder's loss and correctness of each target: see `MemGPT.score`."""
-        scores, decoder = self.decoder.score(tokens, targets, state.decoder, reset, valid, **options)
+        """The decoder's loss and correctness of each target: see `MemGPT.score`.
+
+        source: read before (`read_source`), a new document beginning where `source_reset` says; default: the source
+            of the state.
+        """
+        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        if source is not None:
+            state = self.read_source(source, state, source_reset, dropout_key=keys[0])
+        scores, decoder = self.decoder.score(
+            tokens, targets, state.decoder, reset, valid, dropout_key=keys[1], **options
+        )
         return scores, state._replace(decoder=decoder)
+
+    def diagnostics(
+        self,
+        tokens: Tokens,
+        state: Seq2SeqState,
+        reset=None,
+        *,
+        source: Int[Array, "B S"],
+        source_reset: Bool[Array, "B S"] | None = None,
+        aligned: bool = False,
+    ) -> dict[str, Array]:
+        """Measurements of a call of each stack, as in `MemGPT.diagnostics`, with its name in front of theirs."""
+        embedding = {"embedding": self.decoder.embedding[...]}
+        of_encoder = self.encoder.diagnostics(source, state.encoder, source_reset, **embedding)
+        state = self.read_source(source, state, source_reset)
+        of_decoder = self.decoder.diagnostics(tokens, state.decoder, reset, aligned=aligned)
+        stacks = {"encoder": of_encoder, "decoder": of_decoder}
+        return {f"{stack}_{name}": value for stack, found in stacks.items() for name, value in found.items()}
 
     def generate(self, prompt, state: Seq2SeqState, **options):
         """`memgpt_jax.generate` with the decoder, which has read the source of the state."""

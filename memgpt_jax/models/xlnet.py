@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config_model import XLNetConfig
-from memgpt_jax.models.blocks import Block, LayerState, run_blocks
+from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
 from memgpt_jax.models.encoder import EncoderState
 from memgpt_jax.models.layers import Attention, adapted, dropout, filled_flags, split_heads
 from memgpt_jax.ops import (
@@ -138,6 +138,7 @@ class XLNet(nnx.Module):
 
     In place of XLNet's `mems`, the hidden states of the call before, each layer has a memory, read at the start of a
     call and written at its end. So gradient reaches a memory's Writer through later calls alone: train on two or more.
+    (`memgpt_jax.training` makes one a batch: there the Reader learns to use what a Writer writes that does not learn.)
 
     Source: Yang et al., "XLNet: Generalized Autoregressive Pretraining for Language Understanding" (2019).
     """
@@ -164,6 +165,7 @@ class XLNet(nnx.Module):
         *,
         order: Int32[Array, "B L"] | None = None,
         token_types: Int32[Array, "B L"] | None = None,
+        aligned: bool = False,
         dropout_key: Array | None = None,
     ) -> tuple[Stream, EncoderState]:
         """The last hidden states [B, L, D], and the state after the call; any L >= 1.
@@ -173,9 +175,17 @@ class XLNet(nnx.Module):
             lower rank in the same document; tokens of equal rank see each other in the content stream. Without it, they
             are those of the content stream, which depend on all tokens of the document.
         token_types: the kind of each token; attention knows which are of the same kind. Default: all are.
+        aligned: as in `MemGPT.__call__`.
 
         Raises `ValueError` if `order` or `token_types` are not integers like the tokens.
         """
+        x, state, _ = self._run(tokens, state, reset, valid, order, token_types, aligned, dropout_key)
+        return x, state
+
+    def _run(
+        self, tokens, state, reset=None, valid=None, order=None, token_types=None, aligned=False, dropout_key=None
+    ):
+        """`hidden`, and each layer's mean fusion gates of the content stream."""
         config = self.config
         for name, numbers in (("order", order), ("token_types", token_types)):
             if numbers is not None and (
@@ -190,11 +200,11 @@ class XLNet(nnx.Module):
         h, g = enter(self.embedding[...][tokens], keys[0]), None
         if order is not None:
             g = enter(jnp.broadcast_to(self.query_embedding[...][None], h.shape), keys[1])
-        arguments = Relations(order, token_types), reset, valid, "apart"
-        (h, g), layers, _ = run_blocks(
+        arguments = Relations(order, token_types), reset, valid, "apart_aligned" if aligned else "apart"
+        (h, g), layers, gates = run_blocks(
             self.blocks, (h, g), state.layers, arguments, keys[2], scanned=config.scan_layers
         )
-        return h if g is None else g, EncoderState(layers)
+        return h if g is None else g, EncoderState(layers), gates
 
     def __call__(self, tokens: Tokens, state: EncoderState, reset=None, valid=None, **options):
         """Logits [B, L, V] of what each token is, and the state after the call; options as in `hidden`."""
@@ -211,8 +221,17 @@ class XLNet(nnx.Module):
         With an `order` and the tokens as targets, each is predicted from those of lower rank.
         """
         x, state = self.hidden(tokens, state, reset, valid, **options)
+        return self.score_hidden(x, targets), state
+
+    def score_hidden(self, x: Stream, targets: Tokens) -> Scores:
+        """`score` of the last hidden states."""
         bias = self.output_bias[...] if self.config.output_bias else None
-        return cross_entropy(x, self.embedding[...].astype(x.dtype), targets, bias=bias), state
+        return cross_entropy(x, self.embedding[...].astype(x.dtype), targets, bias=bias)
+
+    def diagnostics(self, tokens: Tokens, state: EncoderState, reset=None, **options) -> dict[str, Array]:
+        """Measurements of a call, as in `MemGPT.diagnostics`; options as in `hidden`."""
+        _, state, gates = self._run(tokens, state, reset, **options)
+        return memory_stats(self.blocks, state.layers, gates)
 
     def save_pretrained(self, folder, **options) -> None:
         """`memgpt_jax.interop.save_pretrained` of this model."""

@@ -32,7 +32,7 @@ def compiler_options(config: ExperimentConfig) -> dict[str, str]:
     if jax.default_backend() != "cpu":
         return {}
     option = ("xla_cpu_scheduler_type", "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED")
-    if config.model.remat != "none":
+    if any(stack.remat != "none" for stack in config.model.stacks.values()):
         option = ("xla_disable_hlo_passes", "cse_barrier_expander")
     return dict([option]) if _known(option) else {}
 

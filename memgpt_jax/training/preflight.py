@@ -13,19 +13,19 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax import models, parallel
+from memgpt_jax import data, models, parallel
 from memgpt_jax.config import ExperimentConfig, ModelConfig
 from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config_model import XLNetConfig
 from memgpt_jax.models.blocks import CALLS
 from memgpt_jax.models.functional import abstract_model
+from memgpt_jax.models.xlnet import Relations
 from memgpt_jax.training.errors import RunError
 from memgpt_jax.training.liveness import Cost, cost
 from memgpt_jax.training.optimizer import make_optimizer
 
 CPU_SAVED = 1.1
 """What XLA on CPU keeps of attention and feed-forward, over what `liveness` says: fitted to its reports."""
-BATCH_BYTES = 4 + 4 + 1 + 4 + 4
-"""Of a token in a batch: itself, its target, reset, weight and target bytes."""
 
 
 class Estimate(NamedTuple):
@@ -36,7 +36,8 @@ class Estimate(NamedTuple):
     state_bytes: int
     """Of windows and memories, of all rows together."""
     flops_per_token: int
-    """Operations in matmuls, in the forward and the backward pass of a training step; see `Cost.flops`."""
+    """Operations in matmuls for each of the batch's `tokens`, in the forward and the backward pass of a training step;
+    see `Cost.flops`."""
     terms: dict[str, int]
     """What is in the memory of each device when it holds most, in bytes."""
 
@@ -59,10 +60,10 @@ def check_memory(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
         RunError: a device has less memory than that.
         ValueError: an implementation of attention or of the memory's read does not work on this mesh.
     """
-    model = config.model
-    if model != model.with_implementation("auto"):  # tracing a block refuses kernels that do not work here
-        rows, _ = _share(config, mesh)
-        _block_cost(_one_block(model, True), rows, config.row_length or config.training.sequence_length, mesh)
+    if config.model != config.model.with_implementation("auto"):  # tracing a block refuses kernels that fail here
+        rows, lengths = _rows(config, mesh), _lengths(config)
+        for name, stack in config.model.stacks.items():
+            _block_cost(_one_block(stack, True), rows, *lengths[name], mesh)
     found, limit = estimate(config, mesh), device_memory(mesh)
     if limit is not None and found.device_bytes > limit:
         largest = sorted(found.terms.items(), key=lambda term: -term[1])[:4]
@@ -103,47 +104,62 @@ def estimate(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
         backward of a block:  saved by the blocks before it + gradients of the blocks after it + what it takes
 
     and at any time parameters, optimizer state, memories and the batch. Heads, hidden channels and entries are taken
-    to be split over the mesh as `memgpt_jax.parallel` splits parameters and memories.
+    to be split over the mesh as `memgpt_jax.parallel` splits parameters and memories. Of an encoder-decoder, the
+    encoder's blocks run before those of the decoder.
     """
-    model, training = config.model.with_implementation("portable"), config.training
-    config = dataclasses.replace(config, model=model)
-    has_memory = not isinstance(model.memory, NoMemoryConfig)
-    owners = [has_memory and model.layer_has_memory(layer) for layer in range(model.num_layers)]
-    length = config.row_length or training.sequence_length
-    rows, local = _share(config, mesh)
-    kinds = {owner: _shapes(_one_block(model, owner), training.batch_size) for owner in {False, *owners}}
-    costs = {owner: _block_cost(_one_block(local, owner), rows, length, mesh) for owner in kinds}
-    loss = _loss_cost(_one_block(local, False), rows, length, mesh)
+    config = dataclasses.replace(config, model=config.model.with_implementation("portable"))
+    stacks, training, rows, lengths = config.model.stacks, config.training, _rows(config, mesh), _lengths(config)
+    local = {name: _share(stack, mesh) for name, stack in stacks.items()}
+    layers = [
+        (name, not isinstance(stack.memory, NoMemoryConfig) and stack.layer_has_memory(layer))
+        for name, stack in stacks.items()
+        for layer in range(stack.num_layers)
+    ]
+    used = {*layers, *((name, False) for name in stacks)}
+    kinds = {(name, owner): _shapes(_one_block(stacks[name], owner), training.batch_size) for name, owner in used}
+    costs = {kind: _block_cost(_one_block(local[kind[0]], kind[1]), rows, *lengths[kind[0]], mesh) for kind in used}
+    last = [*stacks][-1]
+    loss = _loss_cost(_one_block(local[last], False), rows, lengths[last].tokens, mesh)
+    outer = {name: dict(kinds[name, False].outer) for name in stacks}
+    for name in stacks:
+        if name != last:
+            del outer[name]["embedding"]  # they share it
 
     on_device = functools.partial(_device_bytes, rules=parallel.PARAMETERS, mesh=mesh)
     init = functools.partial(jax.eval_shape, make_optimizer(config.optimizer, training.steps).init)
-    outer = kinds[False].outer
-    weights = {owner: on_device(kind.block) for owner, kind in kinds.items()}
-    moments = functools.cache(lambda name, owner: on_device(init({"blocks": {name: kinds[owner].block}})))
-    states = {owner: on_device(kind.state, rules=parallel.STATE) for owner, kind in kinds.items()}
-    new = {owner: _bytes(_shapes(_one_block(local, owner), rows).state) for owner in kinds}
-    outer_weights, embedding = on_device(outer), on_device(outer["embedding"])
-    total = lambda sizes, layers=owners: sum(sizes[owner] for owner in layers)  # noqa: E731
+    weights = {kind: on_device(shapes.block) for kind, shapes in kinds.items()}
+    moments = functools.cache(lambda layer, kind: on_device(init({"blocks": {layer: kinds[kind].block}})))
+    states = {kind: on_device(shapes.state, rules=parallel.STATE) for kind, shapes in kinds.items()}
+    new = {(name, owner): _bytes(_shapes(_one_block(local[name], owner), rows).state) for name, owner in used}
+    outer_weights, embedding = on_device(outer), on_device(outer[last]["embedding"])
+    total = lambda sizes, layers=layers: sum(sizes[kind] for kind in layers)  # noqa: E731
     on_cpu = jax.default_backend() == "cpu"
-    # There, XLA recomputes a block before the one after it is done; unless a loop keeps them apart.
-    at_work = 2 if on_cpu and model.remat != "none" and not model.scan_layers else 1
     always = {
         "parameters": outer_weights + total(weights),
         "optimizer state": on_device(init(outer))
-        + sum(moments(str(layer) if config.optimizer.trainable else "", owner) for layer, owner in enumerate(owners)),
+        + sum(moments(str(layer) if config.optimizer.trainable else "", kind) for layer, kind in enumerate(layers)),
         "windows and memories": total(states),
-        "batch": config.optimizer.accumulate_steps * rows * length * BATCH_BYTES,
+        "batch": config.optimizer.accumulate_steps
+        * rows
+        * _bytes(data.batch_shapes(config.data, training))
+        // training.batch_size,
     }
+    source = lengths[last].source
+    if source is not None:  # before and after its last norm
+        shape = (2, rows, source, local[last].d_model)
+        always["what the encoder has read"] = _bytes(jax.ShapeDtypeStruct(shape, local[last].dtype))
     if config.optimizer.accumulate_steps > 1:
         always["accumulated gradients"] = always["parameters"]
-    if model.scan_layers:
-        always["stacked parameters, windows and memories"] = total(weights) + total(states)
+    scanned = [kind for kind in layers if stacks[kind[0]].scan_layers]
+    if scanned:
+        always["stacked parameters, windows and memories"] = total(weights, scanned) + total(states, scanned)
 
     def moment(before: int, gradients: int, work: str, size: int) -> dict[str, int]:
         """The terms when `before` blocks have been run forward and not yet backward."""
-        kept = owners if model.scan_layers else owners[:before]  # a loop keeps room for all, from first to last
-        kept_plain = sum(costs[False].turn - new[False] for _ in kept)
-        kept_memory = sum(costs[owner].turn - new[owner] for owner in kept) - kept_plain
+        # A loop keeps room for all blocks of its stack, from first to last.
+        kept = [kind for place, kind in enumerate(layers) if place < before or kind in scanned]
+        kept_plain = sum(costs[name, False].turn - new[name, False] for name, _ in kept)
+        kept_memory = sum(costs[kind].turn - new[kind] for kind in kept) - kept_plain
         return always | {
             "new windows and memories": total(new),
             "saved activations": round(kept_plain * (CPU_SAVED if on_cpu else 1)),
@@ -152,20 +168,42 @@ def estimate(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
             work: size,
         }
 
-    found = [moment(len(owners), 0, "logits and loss", loss.peak)]
-    for layer, owner in enumerate(owners):
-        behind = outer_weights + total(weights, owners if model.scan_layers else owners[layer + 1 :])
-        found.append(moment(layer, 0, "work of one block", costs[owner].before - new[owner]))
-        found.append(moment(layer, behind, "work of one block", at_work * (costs[owner].after - new[owner])))
+    found = [moment(len(layers), 0, "logits and loss", loss.peak)]
+    for place, kind in enumerate(layers):
+        stack, following = stacks[kind[0]], layers[min(place + 1, len(layers) - 1)]
+        behind = outer_weights + total(weights, [x for i, x in enumerate(layers) if i > place or x in scanned])
+        # On CPU, XLA recomputes a block before the one after it is done; unless a loop keeps them apart.
+        at_work = [kind, following] if on_cpu and stack.remat != "none" and not stack.scan_layers else [kind]
+        found.append(moment(place, 0, "work of one block", costs[kind].before - new[kind]))
+        found.append(moment(place, behind, "work of one block", sum(costs[kind].after - new[kind] for kind in at_work)))
     found.append(moment(0, always["parameters"], "gradient of the embedding", embedding))
-    operations = _loss_cost(_one_block(model, False), rows, length, mesh).flops
-    operations += sum(_block_cost(_one_block(model, owner), rows, length, mesh).flops for owner in owners)
+    tokens = lengths[last].tokens
+    operations = _loss_cost(_one_block(stacks[last], False), rows, tokens, mesh).flops
+    operations += sum(
+        _block_cost(_one_block(stacks[name], owner), rows, *lengths[name], mesh).flops for name, owner in layers
+    )
     return Estimate(
-        parameters=sum(_count(tree) for tree in (outer, *(kinds[owner].block for owner in owners))),
-        state_bytes=sum(_bytes(kinds[owner].state) for owner in owners),
-        flops_per_token=operations // (rows * length),
+        parameters=sum(_count(tree) for tree in (outer, *(kinds[kind].block for kind in layers))),
+        state_bytes=sum(_bytes(kinds[kind].state) for kind in layers),
+        flops_per_token=operations // (rows * tokens),
         terms=max(found, key=lambda terms: sum(terms.values())),
     )
+
+
+class _Lengths(NamedTuple):
+    """Of what a stack reads."""
+
+    tokens: int
+    source: int | None  # that it attends to
+
+
+def _lengths(config: ExperimentConfig) -> dict[str, _Lengths]:
+    """For each stack of the model."""
+    batch = data.batch_shapes(config.data, config.training)
+    tokens, source = (batch[name].shape[1] if name in batch else None for name in ("tokens", "source"))
+    if source is None:
+        return {name: _Lengths(tokens, None) for name in config.model.stacks}
+    return {"model.encoder": _Lengths(source, None), "model.decoder": _Lengths(tokens, source)}
 
 
 class _Shapes(NamedTuple):
@@ -190,10 +228,15 @@ def _one_block(config: ModelConfig, memory: bool) -> ModelConfig:
     return dataclasses.replace(config, num_layers=1, memory_layers=None, memory=kept)
 
 
-def _share(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> tuple[int, ModelConfig]:
-    """Rows and the part of the model that one device of a mesh works on."""
-    model, size = config.model, dict(mesh.shape)
-    rows = config.training.batch_size // (size["data"] * size["fsdp"])
+def _rows(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> int:
+    """Of a batch, how many one device of a mesh works on."""
+    size = dict(mesh.shape)
+    return config.training.batch_size // (size["data"] * size["fsdp"])
+
+
+def _share(model: ModelConfig, mesh: jax.sharding.Mesh) -> ModelConfig:
+    """The part of a stack that one device of a mesh works on."""
+    size = dict(mesh.shape)
     tensor, sequence = size["tensor"], size["sequence"]
     memory = model.memory
     if getattr(memory, "match_state_bytes", None):
@@ -204,7 +247,7 @@ def _share(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> tuple[int, Mode
         entries = memory.memory_size // sequence
         initial = min(memory.initial_entries, entries)
         memory = dataclasses.replace(memory, memory_size=entries, initial_entries=initial)
-    return rows, dataclasses.replace(
+    return dataclasses.replace(
         model,
         num_heads=model.num_heads // tensor,
         num_kv_heads=model.kv_heads // tensor,
@@ -217,27 +260,45 @@ def _share(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> tuple[int, Mode
 
 
 @functools.lru_cache(maxsize=16)
-def _block_cost(config: ModelConfig, rows: int, length: int, mesh: jax.sharding.Mesh) -> Cost:
-    """Of a block's forward pass, then of its backward pass; its input, its new state and its gradients count."""
+def _block_cost(config: ModelConfig, rows: int, length: int, source: int | None, mesh: jax.sharding.Mesh) -> Cost:
+    """Of a block's forward pass, then of its backward pass; its input, its new state and its gradients count.
+
+    `source` is the length of what it attends to.
+    """
     structure, params = nnx.split(abstract_model(config).blocks[0])
-    state = _shapes(config, rows).state
-    x = jax.ShapeDtypeStruct((rows, length, config.d_model), config.dtype)
+    state, dtype, streams = _shapes(config, rows).state, config.dtype, isinstance(config, XLNetConfig)
+    x = jax.ShapeDtypeStruct((rows, (1 + streams) * length, config.d_model), dtype)
+    attended = None if source is None else jax.ShapeDtypeStruct((rows, source, config.d_model), dtype)
     flags = jax.ShapeDtypeStruct((rows, length), bool)
     positions = jax.ShapeDtypeStruct((rows, length), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0)) if config.dropout else None
     promise = "aligned" if length % config.segment_length == 0 else None
+    bias = None
+    if config.position == "relative":
+        distances = config.window_size if config.causal else 2 * length - 1
+        bias = jax.ShapeDtypeStruct((config.num_heads, distances), jnp.float32)
 
-    def step(gradient, x, params, state, positions, reset, valid, key):
-        def block(params, x):
-            call = CALLS[config.remat]
-            y, after, _ = call(nnx.merge(structure, params), x, state, positions, reset, valid, promise, key)
+    def step(gradient, x, params, attended, bias, state, positions, reset, valid, key):
+        def block(params, x, attended, bias):
+            block, call = nnx.merge(structure, params), CALLS[config.remat]
+            if streams:  # of content and of queries, which stand behind each other here
+                x, relations = tuple(jnp.split(x, 2, axis=1)), Relations(positions, None)
+                x, after, _ = call(
+                    block, x, state, relations, reset, valid, "apart_aligned" if promise else "apart", key
+                )
+                return jnp.concatenate(x, axis=1), after
+            start = state
+            if attended is not None:
+                read = block.cross_attention.read_source(attended, jnp.ones(attended.shape[:2], bool))
+                start = state._replace(source=read)
+            y, after, _ = call(block, x, start, positions, reset, valid, promise, key, bias)
             return y, after
 
-        _, backward, after = jax.vjp(block, params, x, has_aux=True)
+        _, backward, after = jax.vjp(block, params, x, attended, bias, has_aux=True)
         return backward(gradient), after
 
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        jaxpr = jax.make_jaxpr(step)(x, x, params, state, positions, flags, flags, key)
+        jaxpr = jax.make_jaxpr(step)(x, x, params, attended, bias, state, positions, flags, flags, key)
     return cost(jaxpr, owned=[1], turn=0)
 
 

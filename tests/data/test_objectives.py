@@ -1,12 +1,24 @@
 """What is hidden and what is paired: the shares of the draws, what is never touched, and where pairs come from."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from memgpt_jax.config import TrainingConfig
-from memgpt_jax.data import ByteTokenizer, documents, load_tokenizer, mask_tokens, sentence_pairs, train_batches
+from memgpt_jax.config_tasks import CopyConfig
+from memgpt_jax.data import (
+    ByteTokenizer,
+    batch_shapes,
+    documents,
+    load_tokenizer,
+    mask_tokens,
+    sentence_pairs,
+    train_batches,
+)
 from memgpt_jax.data.batches import added_ids
 from memgpt_jax.data.objectives import SpecialIds, Windows, special_ids
+from memgpt_jax.data.span_corruption import SENTINELS
 
 V, MASK = 100, 100
 SPECIAL = SpecialIds(mask=257, cls=258, sep=259)
@@ -94,14 +106,17 @@ def test_special_ids_are_the_tokenizers_own_or_behind_its_vocabulary(folder_conf
     assert special_ids(ByteTokenizer()) == SPECIAL and added_ids(config, ByteTokenizer()) == 3
     assert special_ids(Marked()) == SpecialIds(mask=3, cls=51, sep=4) and added_ids(config, Marked()) == 2
     assert added_ids(folder_config(), ByteTokenizer()) == 0
+    assert added_ids(folder_config(objective="permutation"), ByteTokenizer()) == 0
+    assert added_ids(folder_config(objective="span_corruption"), ByteTokenizer()) == SENTINELS
 
 
-OBJECTIVES = ["masked", "next_sentence", "masked_next_sentence"]
+ENCODERS = ["masked", "next_sentence", "masked_next_sentence"]
+OBJECTIVES = [*ENCODERS, "span_corruption", "permutation"]
 SHAPE = TrainingConfig(batch_size=3, sequence_length=24)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_batches_of_an_objective(folder_config, objective):
+@pytest.mark.parametrize("objective", ENCODERS)
+def test_batches_of_an_objective_of_encoders(folder_config, objective):
     config = folder_config({"train": TEXTS}, objective=objective)
     batches = train_batches(config, SHAPE, 0)
     for batch in (next(batches) for _ in range(20)):
@@ -122,12 +137,60 @@ def test_batches_of_an_objective(folder_config, objective):
         assert not batch["target_bytes"].any()
 
 
-def test_hidden_rows_are_the_rows_of_the_causal_objective(folder_config):
-    causal, masked = (
-        train_batches(folder_config({"train": TEXTS}, objective=name), SHAPE, 0) for name in ("causal", "masked")
+@pytest.mark.parametrize("data", [*OBJECTIVES, "causal", CopyConfig()], ids=str)
+def test_shapes_of_batches_are_known_beforehand(folder_config, data):
+    data = folder_config({"train": TEXTS}, objective=data) if isinstance(data, str) else data
+    batch = next(train_batches(data, SHAPE, 0))
+    expected = {name: (array.shape, array.dtype) for name, array in batch.items() if name not in ("group", "answer")}
+    assert {name: (array.shape, array.dtype) for name, array in batch_shapes(data, SHAPE).items()} == expected
+
+
+@pytest.mark.parametrize("objective", ["masked", "permutation"])
+def test_hidden_rows_are_the_rows_of_the_causal_objective(folder_config, objective):
+    causal, other = (
+        train_batches(folder_config({"train": TEXTS}, objective=name), SHAPE, 0) for name in ("causal", objective)
     )
     for _ in range(5):
-        np.testing.assert_array_equal(next(masked)["targets"], next(causal)["tokens"])
+        np.testing.assert_array_equal(next(other)["targets"], next(causal)["tokens"])
+
+
+def test_a_permuted_row_is_whole_and_a_sixth_of_its_text_is_scored(folder_config):
+    batches = train_batches(folder_config({"train": TEXTS}, objective="permutation"), SHAPE, 0)
+    for batch in (next(batches) for _ in range(20)):
+        tokens, order = batch["tokens"], batch["order"]
+        np.testing.assert_array_equal(tokens, batch["targets"])
+        assert ((order > 0).sum(axis=1) == 4).all()
+        begins = tokens == ByteTokenizer.document_id
+        np.testing.assert_array_equal(batch["reset"], begins)
+        np.testing.assert_array_equal(batch["weights"] > 0, (order > 0) & ~begins)
+
+
+def test_source_and_target_together_are_the_row_of_the_causal_objective(folder_config):
+    """And documents begin in a source where they do in the row, or at the sentinel that hides it."""
+    first, hidden_begins = 257 + SENTINELS - 1, 0
+    causal, spans = (
+        train_batches(folder_config({"train": TEXTS}, objective=name), SHAPE, 0)
+        for name in ("causal", "span_corruption")
+    )
+    for _ in range(40):
+        batch, expected = next(spans), next(causal)
+        assert (batch["tokens"][:, 0] == ByteTokenizer.document_id).all() and (batch["weights"] == 1).all()
+        np.testing.assert_array_equal(batch["tokens"][:, 1:], batch["targets"][:, :-1])
+        assert batch["reset"][:, 0].all() and not batch["reset"][:, 1:].any()
+        for row in range(3):
+            pieces = {}
+            for token in batch["targets"][row].tolist():
+                if token >= 257:
+                    pieces[token] = piece = []
+                else:
+                    piece.append(token)
+            found = [pieces.get(token, [token]) for token in batch["source"][row].tolist()]
+            assert list(pieces) == [first, first - 1] and pieces[first - 1] == []
+            assert list(itertools.chain.from_iterable(found)) == expected["tokens"][row].tolist()
+            begins = [ByteTokenizer.document_id in piece for piece in found]
+            assert begins == batch["source_reset"][row].tolist()
+            hidden_begins += sum(begin and len(piece) > 1 for begin, piece in zip(begins, found, strict=True))
+    assert hidden_begins > 0
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -150,7 +213,7 @@ def test_every_batch_draws_anew_and_is_resumed(folder_config, objective):
 
 def test_another_objective_is_another_stream(folder_config):
     state = train_batches(folder_config({"train": TEXTS}, objective="masked"), SHAPE, 0).get_state()
-    for changes in ({"objective": "masked_next_sentence"}, {"objective": "masked", "mask_rate": 0.3}):
+    for changes in ({"objective": "permutation"}, {"objective": "masked", "mask_rate": 0.3}):
         with pytest.raises(ValueError, match="belongs to text"):
             train_batches(folder_config(**changes), SHAPE, 0).set_state(state)
 

@@ -171,6 +171,22 @@ def test_one_segment_read_apart_is_one_segment(name):
         return calls(params)
 
     assert difference(run(None), run("apart")) < 1e-5
+    assert difference(run("apart"), run("apart_aligned")) < 1e-5
+
+
+def test_aligned_calls_give_the_same():
+    config = tiny(num_layers=1)
+    tokens, order = drawn_tokens(config), drawn_orders()[0]
+
+    def two_calls(aligned):
+        def run(params):
+            model, state = merge(config, params), init_state(config, BATCH)
+            _, state = model.score(tokens, tokens, state, order=order, aligned=aligned)
+            return model.score(tokens, tokens, state, order=order, aligned=aligned)
+
+        return jax.jit(run)(params_of(config))
+
+    assert difference(two_calls(False), two_calls(True)) < 1e-5
 
 
 def compiled(config, method="__call__"):

@@ -1,4 +1,4 @@
-"""Encoders through the trainer: runs of each objective, what they report, and what is refused."""
+"""Every objective but `causal` through the trainer: what runs report, and what is refused."""
 
 import dataclasses
 import json
@@ -17,13 +17,15 @@ from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_data import NeedleConfig, RecallConfig, TextConfig
 from memgpt_jax.config_json import from_json, to_json
 from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.config_model import EncoderConfig
+from memgpt_jax.config_model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
 from memgpt_jax.data.objectives import SpecialIds, special_ids
+from memgpt_jax.data.span_corruption import SENTINELS
 from memgpt_jax.data.tokenizer_json import JsonTokenizer
 from memgpt_jax.evaluate import HELD_OUT_SEED, evaluate, unigram_losses
 from memgpt_jax.generation import Session, generate
+from memgpt_jax.interop import from_pretrained
 from memgpt_jax.interop.families.bert import BERT
-from memgpt_jax.training import load, read_metrics, train
+from memgpt_jax.training import RunError, load, read_metrics, train
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.metrics import CLOCKED
 
@@ -38,11 +40,19 @@ ENCODER = EncoderConfig(
     heads=("masked", "pooler", "next_sentence"),
 )
 MEMORY = KVMemoryConfig(memory_size=24, head_dim=8)
+SIZES = {"d_model": 16, "num_layers": 1, "num_heads": 2, "segment_length": 8, "memory": NoMemoryConfig()}
+XLNET = XLNetConfig(vocab_size=257, **SIZES)
+SIZES |= {"vocab_size": 257 + SENTINELS, "position": "relative", "relative_buckets": 8}
+PAIR = Seq2SeqConfig(
+    encoder=EncoderConfig(heads=(), **SIZES),
+    decoder=ModelConfig(window_size=8, source_length=32, **SIZES),
+)
+BOTH = {"span_corruption": PAIR, "permutation": XLNET}
 
 
 @pytest.fixture
 def make_encoder(tmp_path, make_config):
-    """Makes an experiment on a small folder: an objective, and fields of its model and training that are changed."""
+    """Makes an experiment on a small folder: an objective, and what is changed of each stack and of the training."""
     for split in ("train", "valid"):
         (tmp_path / "corpus" / split).mkdir(parents=True)
         for i in range(6):
@@ -52,7 +62,9 @@ def make_encoder(tmp_path, make_config):
         text = {"corpus": "folder", "path": str(tmp_path / "corpus"), "tokenizer": "byte"}
         text = TextConfig(**text, objective=objective, cache_dir=str(tmp_path / "cache"))
         config = make_config(optimizer=optimizer, **training)
-        return dataclasses.replace(config, data=text, model=dataclasses.replace(ENCODER, **(model or {})))
+        base = BOTH.get(objective, ENCODER)
+        stacks = {name: dataclasses.replace(stack, **(model or {})) for name, stack in base.stacks.items()}
+        return dataclasses.replace(config, data=text, model=base.with_stacks(stacks))
 
     return make
 
@@ -63,12 +75,15 @@ def make_encoder(tmp_path, make_config):
         ("masked", {"heads": ("masked",), "token_types": None, "memory": MEMORY}),
         ("next_sentence", {"heads": ("pooler", "next_sentence")}),
         ("masked_next_sentence", {}),
+        ("span_corruption", {"dropout": 0.1}),
+        ("permutation", {"memory": MEMORY, "dropout": 0.1}),
     ],
 )
 def test_a_run_goes_on_bitwise_after_an_interruption(tmp_path, make_encoder, monkeypatch, objective, model):
     config = make_encoder(objective, model)
     expected = train(config, tmp_path / "whole")
-    assert expected["bits_per_byte"] is None and ("fusion_gate" in expected) == ("memory" in model)
+    gates = [name for name in expected if name.endswith("fusion_gate")]
+    assert expected["bits_per_byte"] is None and len(gates) == len(config.model.stacks) * ("memory" in model)
 
     original = data.BatchIterator.__next__
 
@@ -95,6 +110,22 @@ def test_a_run_goes_on_bitwise_after_an_interruption(tmp_path, make_encoder, mon
         with Checkpoints(tmp_path / name) as checkpoints:
             states.append(checkpoints.restore(config)[0])
     jax.tree.map(np.testing.assert_array_equal, *(state._replace(key=None) for state in states))
+    model = from_pretrained(tmp_path / "cut")
+    assert model.config == config.model
+    jax.tree.map(np.testing.assert_array_equal, models.split(model), states[0].params)
+
+
+@pytest.mark.parametrize("objective", BOTH)
+def test_what_is_said_is_learned(tmp_path, make_encoder, objective):
+    for file in (tmp_path / "corpus" / "valid").iterdir():
+        file.write_text(file.read_text().replace("valid", "train"))
+    optimizer = {"learning_rate": 2e-2, "warmup_steps": 5}
+    config = make_encoder(objective, {"d_model": 32}, optimizer, steps=80, batch_size=8, log_every=5)
+    train(config, tmp_path / "run")
+    losses = [record["loss"] for record in read_metrics(tmp_path / "run")]
+    result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert losses[-1] < losses[0] - 1
+    assert result["loss"] < result["unigram_loss"] - 0.5
 
 
 @pytest.mark.parametrize("memory", [NoMemoryConfig(), MEMORY])
@@ -125,6 +156,26 @@ def test_evaluation_equals_a_direct_computation(make_encoder, memory):
     assert result["next_sentence_loss"] == pytest.approx(loss, rel=1e-5)
     assert result["next_sentence_accuracy"] == pytest.approx(accuracy)
     assert evaluate(dataclasses.replace(config, seed=7), params, tokenizer) == result
+
+
+@pytest.mark.parametrize("objective", BOTH)
+def test_evaluation_counts_the_text_that_is_said(make_encoder, objective):
+    config = make_encoder(objective, {"memory": MEMORY})
+    params, tokenizer = models.init(config.model, jax.random.key(0)), data.ByteTokenizer()
+    model = models.merge(config.model, params)
+    batch = next(data.text_batches(config.data, config.training, HELD_OUT_SEED, tokenizer, "valid"))
+    state, options = model.init_state(4), {"reset": batch["reset"]}
+    if objective == "permutation":
+        options["order"] = batch["order"]
+    else:
+        state = model.read_source(batch["source"], state, batch["source_reset"])
+    logits, _ = model(batch["tokens"], state, **options)
+    said = (batch["weights"] > 0) & (batch["targets"] < 256)  # neither sentinels nor what begins a document
+    found = [nats(logits[place], batch["targets"][place]) for place in zip(*np.nonzero(said), strict=True)]
+    result = evaluate(config, params, tokenizer)
+    assert result["predictions"] == len(found) and result["loss"] == pytest.approx(np.mean(found), rel=1e-5)
+    unigram = unigram_losses(data.documents(config.data, "train", tokenizer).flat, config.model.vocab_size)
+    assert result["unigram_loss"] == pytest.approx(unigram[batch["targets"][said]].mean())
 
 
 def nats(logits, target):
@@ -166,8 +217,41 @@ def test_a_config_that_does_not_fit_is_refused(make_encoder, make_config):
         ExperimentConfig(model=ENCODER, data=RecallConfig())
     with pytest.raises(ValueError, match=r"sequence_length=32 must be at most model\.num_positions=31"):
         make_encoder("masked", {"position": "learned", "num_positions": 31})
+    for objective, model, valid in (
+        ("span_corruption", XLNET, "'permutation'"),
+        ("span_corruption", ModelConfig(), "'causal'"),
+        ("permutation", ModelConfig(), "'causal'"),
+        ("permutation", PAIR, "'span_corruption'"),
+        ("causal", PAIR, "'span_corruption'"),
+    ):
+        message = f"data.objective='{objective}' is not for this {type(model).__name__}, but {valid}"
+        with pytest.raises(ValueError, match=message):
+            ExperimentConfig(model=model, data=TextConfig(objective=objective))
+    with pytest.raises(ValueError, match=r"'causal' is not for this Seq2SeqConfig"):
+        ExperimentConfig(model=PAIR, data=RecallConfig())
+    with pytest.raises(ValueError, match=r"sequence_length=40 must be at most model\.decoder\.source_length=32"):
+        make_encoder("span_corruption", sequence_length=40)
+    with pytest.raises(ValueError, match="span_length must be at least 1"):
+        TextConfig(span_length=0.5)
     with pytest.raises(ValueError, match="mask_rate must be between 0 and 1, got 1"):
         TextConfig(mask_rate=1.0)
+
+
+def test_a_run_that_does_not_fit_is_refused_before_its_first_step(tmp_path, make_encoder):
+    config = make_encoder("span_corruption", sequence_length=32)
+    small = {name: dataclasses.replace(stack, vocab_size=300) for name, stack in config.model.stacks.items()}
+    with pytest.raises(
+        RunError, match=r"257 token ids and there are 100 marks, but .* set model\.vocab_size to .* 357"
+    ):
+        train(dataclasses.replace(config, model=config.model.with_stacks(small)), tmp_path / "run")
+    text = dataclasses.replace(config.data, mask_rate=0.5, span_length=1.0)
+    config = dataclasses.replace(make_encoder("masked", sequence_length=800).training)
+    with pytest.raises(ValueError, match="400 hidden spans need 401 sentinels, and there are 100; take a smaller"):
+        data.text_batches(text, config, 0, data.ByteTokenizer())
+    with pytest.raises(RunError, match="does not start from the weights of an encoder-decoder"):
+        models.merge(PAIR, models.init(PAIR, jax.random.key(0))).save_pretrained(tmp_path / "pair")
+        train(dataclasses.replace(make_encoder("masked"), pretrained=str(tmp_path / "pair")), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists() or not read_metrics(tmp_path / "run")
 
 
 def test_a_pretrained_encoder_is_trained_with_its_own_special_tokens(tmp_path, make_encoder):
@@ -203,8 +287,20 @@ def test_an_encoder_is_overridden_and_written_as_any_model(make_encoder):
     assert from_json(json.loads(json.dumps(to_json(changed)))) == changed
 
 
+def test_both_stacks_are_overridden_and_written(make_encoder):
+    config = make_encoder("span_corruption")
+    words = ["--model.encoder.memory", "kv", "--model.decoder.memory=titans", "--model.decoder.d-ff", "24"]
+    changed = override(config, [*words, "--model.encoder.memory.memory-size=8", "--data.span-length=2"])
+    assert changed.model.encoder.memory == KVMemoryConfig(memory_size=8)
+    assert (type(changed.model.decoder.memory).__name__, changed.model.decoder.d_ff) == ("TitansMemoryConfig", 24)
+    assert changed.data.span_length == 2.0
+    assert from_json(json.loads(json.dumps(to_json(changed)))) == changed
+
+
 def test_an_encoder_does_not_generate():
     params, prompt = models.init(ENCODER, jax.random.key(0)), np.zeros((1, 3), np.int32)
+    with pytest.raises(ValueError, match="Seq2SeqConfig does not go on with a text by itself"):
+        generate((PAIR, None), prompt, max_new_tokens=1)
     with pytest.raises(ValueError, match="EncoderConfig does not go on with a text"):
         generate((ENCODER, params), prompt, max_new_tokens=1)
     with pytest.raises(ValueError, match="EncoderConfig does not go on with a text"):

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import pytest
 
-from memgpt_jax import models, parallel
+from memgpt_jax import data, models, parallel
 from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, ParallelConfig, TrainingConfig
+from memgpt_jax.config_data import TextConfig
 from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config_model import EncoderConfig, Seq2SeqConfig, XLNetConfig
 from memgpt_jax.memory import MEMORIES
 from memgpt_jax.parameters import count_parameters
 from memgpt_jax.training import preflight
@@ -34,15 +35,31 @@ def experiment(memory, accumulate_steps=1, length=256, **model) -> ExperimentCon
     )
 
 
+def other(objective, memory=NONE, length=256, **model) -> ExperimentConfig:
+    """Of another objective. The encoder of an encoder-decoder has the memory."""
+    sizes = {"vocab_size": 1024, "d_model": 64, "num_layers": 2, "segment_length": 32} | model
+    if objective == "permutation":
+        model = XLNetConfig(memory=memory, **sizes)
+    else:
+        sizes["position"] = "relative"
+        model = EncoderConfig(memory=memory, **sizes, heads=("masked",) if objective == "masked" else ())
+    if objective == "span_corruption":
+        decoder = ModelConfig(memory=NONE, window_size=64, source_length=length, **sizes)
+        model = Seq2SeqConfig(encoder=model, decoder=decoder)
+    training = TrainingConfig(batch_size=4, sequence_length=length)
+    return ExperimentConfig(model=model, data=TextConfig(objective=objective), training=training)
+
+
 def one_device():
     return parallel.make_mesh(ParallelConfig(data=1))
 
 
 def reported(config: ExperimentConfig) -> int:
     """What the compiler says that the step of a training run takes, compiled as there."""
-    shape = config.optimizer.accumulate_steps, config.training.batch_size, config.training.sequence_length
-    types = dict.fromkeys(("tokens", "targets", "target_bytes"), jnp.int32) | {"reset": bool, "weights": jnp.float32}
-    batch = {name: jax.ShapeDtypeStruct(shape, dtype) for name, dtype in types.items()}
+    batch = jax.tree.map(
+        lambda array: jax.ShapeDtypeStruct((config.optimizer.accumulate_steps, *array.shape), array.dtype),
+        data.batch_shapes(config.data, config.training),
+    )
     state = jax.eval_shape(functools.partial(create, config))
     jax.config.update("jax_disable_most_optimizations", False)
     try:
@@ -56,6 +73,8 @@ def reported(config: ExperimentConfig) -> int:
 QUICK = {
     "none": experiment(NONE),
     "kv": experiment(KV, num_layers=1, accumulate_steps=2),
+    "spans": other("span_corruption", num_layers=1),
+    "permutation": other("permutation"),
 }
 SPREAD = (
     {f"{name}, large": experiment(kind(), 1, 512, d_model=128, vocab_size=2048) for name, (kind, _) in MEMORIES.items()}
@@ -63,6 +82,8 @@ SPREAD = (
     | {"kv, bfloat16": experiment(KV, 1, 512, d_model=128, dtype="bfloat16")}
     | {"none, recomputed": experiment(NONE, num_layers=3, remat="block")}
     | {"none, SwiGLU": experiment(NONE, 1, 512, d_model=256, activation="swiglu", norm="layernorm")}
+    | {f"{name}, large": other(name, NONE, 512, d_model=128) for name in ("masked", "span_corruption", "permutation")}
+    | {"spans, recomputed": other("span_corruption", NONE, 512, d_model=128, remat="block")}
     | {"none, many words": experiment(NONE, 1, 512, d_model=128, vocab_size=32768)}
 )
 
@@ -73,15 +94,25 @@ def test_the_estimate_is_within_15_percent_of_the_compilers_report(name):
     assert preflight.estimate(config, one_device()).device_bytes == pytest.approx(reported(config), rel=0.15)
 
 
-def test_what_a_run_is_given_is_counted_exactly():
-    config = experiment(KV, memory_layers=(1,), accumulate_steps=2)
+@pytest.mark.parametrize(
+    "config",
+    [
+        experiment(KV, memory_layers=(1,), accumulate_steps=2),
+        other("span_corruption", KV, memory_layers=(1,)),
+        other("permutation", KV, memory_layers=(1,)),
+    ],
+    ids=["causal", "spans", "permutation"],
+)
+def test_what_a_run_is_given_is_counted_exactly(config):
     found, state = preflight.estimate(config, one_device()), jax.eval_shape(functools.partial(create, config))
     size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))  # noqa: E731
     assert found.parameters == count_parameters(config.model)
     assert found.terms["parameters"] == size(state.params)
     assert found.terms["optimizer state"] == pytest.approx(size(state.opt_state), abs=64)  # counters
-    assert found.state_bytes == found.terms["windows and memories"] == size(state.memory.layers)
-    assert found.terms["batch"] == 2 * 4 * 256 * 17
+    layers = getattr(state.memory, "layers", None) or [stack.layers for stack in state.memory]
+    assert found.state_bytes == found.terms["windows and memories"] == size(layers)
+    batch = size(data.batch_shapes(config.data, config.training)) * config.optimizer.accumulate_steps
+    assert found.terms["batch"] == batch
 
 
 def test_a_mesh_splits_what_a_device_holds():
