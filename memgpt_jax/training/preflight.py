@@ -139,7 +139,8 @@ def estimate(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
         "optimizer state": on_device(init(outer))
         + sum(moments(str(layer) if config.optimizer.trainable else "", kind) for layer, kind in enumerate(layers)),
         "windows and memories": total(states),
-        "batch": config.optimizer.accumulate_steps
+        "batch": training.steps_per_call
+        * config.optimizer.accumulate_steps
         * rows
         * _bytes(data.batch_shapes(config.data, training))
         // training.batch_size,
