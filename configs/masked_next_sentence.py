@@ -1,10 +1,11 @@
 """`masked` on pairs: which tokens are hidden, and does the second half follow the first? (Devlin et al., 2019)
 
 Command: python experiments/train.py masked_next_sentence --workdir runs/masked_next_sentence
-Time:    124 s of CPU time with everything (Python 3.11, jax 0.10.2, two busy cores of an AMD EPYC)
-Result:  4.848 nats for each of 38,476 hidden tokens of held-out text, 25.9 % of which are told right, seed 0. A model
-         that knows how frequent each token is: 6.112 nats. So few steps do not teach the other half: 51.1 % of 2,048
-         pairs are told right, at 0.694 nats, which is guessing
+Time:    469 s of CPU time with everything (Python 3.11, jax 0.10.2, one busy core of an AMD EPYC)
+Result:  3.673 nats for each of 38,476 hidden tokens of held-out text, 36.6 % of which are told right, seed 0; 2.4 less
+         than by knowing how frequent each token is, 6.112. Of 2,048 pairs 66.1 % are told right, at 0.613 nats; 16
+         points more than by guessing, with a standard error of one. With --optimizer.learning_rate 2e-3: 3.100 nats
+         and 57.9 %
 """
 
 import dataclasses

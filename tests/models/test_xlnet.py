@@ -171,7 +171,6 @@ def test_one_segment_read_apart_is_one_segment(name):
         return calls(params)
 
     assert difference(run(None), run("apart")) < 1e-5
-    assert difference(run("apart"), run("apart_aligned")) < 1e-5
 
 
 def test_aligned_calls_give_the_same():
