@@ -6,7 +6,7 @@ Command: MEMGPT_DATA=FOLDER python experiments/adapt.py adapt --pretrained FOLDE
 Time:    6 s a step of a model of 135 million parameters (Python 3.11, jax 0.10.2, two cores of an AMD EPYC with nothing
          else to do), 10 minutes with everything
 Result:  SmolLM2-135M-Instruct (4 bits a weight), eight held-out books of 2,048 tokens, seed 0, in bits per byte: full
-         attention 1.136, the window 1.394, with the memory untrained 1.394, trained 1.254: 54% of what the window loses.
+         attention 1.136, the window 1.394, with the memory untrained 1.394, trained 1.254: 54% of that loss.
          The memory alone makes up for 38%, 1.296 (`--model.adapter_rank None --optimizer.trainable memory_layer`), and
          so few steps do not show that it adds to what adapters do alone, 1.255 (`--model.memory none
          --model.memory_layers None --optimizer.trainable lora`)
