@@ -185,6 +185,21 @@ def expected(case: str) -> dict[str, np.ndarray]:
     return {name: np.array(values, np.float32) for name, values in stored["outputs"].items()}
 
 
+class Numbers:
+    """A tokenizer: texts of numbers, each its own id."""
+
+    document_id, fingerprint = 0, "numbers"
+
+    def __init__(self, case: str):
+        self.vocab_size = CASES[case]["vocab_size"]
+
+    def encode(self, text: str) -> list[int]:
+        return [int(word) for word in text.split()]
+
+    def decode(self, ids) -> str:
+        return "".join(f" {token}" for token in ids)
+
+
 def library_model(case: str):
     """The library's own model, its tensors as above."""
     import torch

@@ -135,6 +135,18 @@ def test_greedy_text_and_beams_are_those_of_the_library(case, folders):
         np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("case", ["gpt2", "llama", "mistral"])
+def test_a_session_in_pieces_is_one_generation(case, folders):
+    model, numbers = mg.from_pretrained(folders[case]), foreign.Numbers(case)
+    prompt = foreign.tokens_of(case, 7)[0].tolist()
+    expected = mg.generate(model, [[0, *prompt]], max_new_tokens=12)[0, 8:].tolist()
+    session = mg.Session(model, numbers)
+    for part in (prompt[:3], prompt[3:]):
+        session.feed(numbers.decode(part))
+    parts = [session.generate(max_new_tokens=number) for number in (5, 7)]
+    assert numbers.encode("".join(parts)) == expected and 0 not in expected
+
+
 def test_ours_go_the_same_way(tmp_path):
     """A model that no family expresses, and one with a memory, are written and read too."""
     config = mg.ModelConfig(

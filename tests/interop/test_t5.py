@@ -74,26 +74,15 @@ def test_what_the_library_writes_is_read(case, tmp_path):
     np.testing.assert_allclose(logits_of(model, case), foreign.expected(case)["logits"], atol=1e-4)
 
 
-class Numbers:
-    """Texts of numbers, each its own id."""
-
-    vocab_size, document_id, fingerprint = 43, 0, "numbers"
-
-    def encode(self, text):
-        return [int(word) for word in text.split()]
-
-    def decode(self, ids):
-        return "".join(f" {token}" for token in ids)
-
-
 def test_a_session_goes_on_from_a_source(folders):
     model = mg.from_pretrained(folders["t5_v11"])
     state = jax.tree.map(lambda x: x[:1], state_of(model, "t5_v11"))
     expected = model.generate([[0]], state, max_new_tokens=12)[0, 1:].tolist()
-    session = mg.Session(model.decoder, Numbers())
+    numbers = foreign.Numbers("t5_v11")
+    session = mg.Session(model.decoder, numbers)
     session.state = state.decoder
     parts = [session.generate(max_new_tokens=number) for number in (5, 7)]
-    assert Numbers().encode("".join(parts)) == expected and 0 not in expected
+    assert numbers.encode("".join(parts)) == expected and 0 not in expected
 
 
 def test_changes_concern_both_stacks_and_survive_saving(folders, tmp_path):
