@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from memgpt_jax import models, parallel
+from memgpt_jax import data, models, parallel
 from memgpt_jax.benchmark.turns import Candidate, timed
 from memgpt_jax.config import ExperimentConfig, ModelConfig
 from memgpt_jax.memory import state_bytes
@@ -16,22 +16,21 @@ from memgpt_jax.training.state import create, shardings
 
 
 def random_batch(config: ExperimentConfig) -> dict[str, np.ndarray]:
-    """Batches [N A, B, L] as the training loop feeds them; no document ends."""
-    length = config.row_length or config.training.sequence_length
+    """Batches [N A, B, ...] as the training loop feeds them; no document ends."""
     number = config.training.steps_per_call * config.optimizer.accumulate_steps
-    shape = (number, config.training.batch_size, length)
-    tokens = np.random.default_rng(config.seed).integers(config.model.vocab_size, size=shape, dtype=np.int32)
-    return {
-        "tokens": tokens,
-        "targets": np.roll(tokens, -1, axis=2),
-        "reset": np.zeros(shape, bool),
-        "weights": np.ones(shape, np.float32),
-        "target_bytes": np.ones(shape, np.int32),
-    }
+    shapes = data.batch_shapes(config.data, config.training)
+    batch = {name: np.zeros((number, *array.shape), array.dtype) for name, array in shapes.items()}
+    rng = np.random.default_rng(config.seed)
+    for name in [name for name in ("tokens", "source") if name in batch]:
+        batch[name] = rng.integers(config.model.vocab_size, size=batch[name].shape, dtype=np.int32)
+    ones = {name: np.ones_like(batch[name]) for name in ("weights", "target_bytes")}
+    return batch | ones | {"targets": np.roll(batch["tokens"], -1, axis=2)}
 
 
-def forward_flops(config: ModelConfig, rows: int, length: int) -> int:
+def forward_flops(config: ModelConfig, rows: int, length: int, **further) -> int:
     """Operations in the matmuls of a forward pass, with the scores of all tokens, as the portable form takes them.
+
+    further: the arrays, or shapes, that the model's `score` takes beside tokens.
 
     Masked parts are included; loops of unknown length, as of a search by blocks, count once.
     """
@@ -40,7 +39,7 @@ def forward_flops(config: ModelConfig, rows: int, length: int) -> int:
     state = jax.eval_shape(lambda: models.init_state(config, rows))
     tokens = jax.ShapeDtypeStruct((rows, length), "int32")
     forward = partial(models.score_tokens, config, aligned=length % config.segment_length == 0)
-    return cost(jax.make_jaxpr(forward)(params, tokens, tokens, state)).flops
+    return cost(jax.make_jaxpr(forward)(params, tokens, tokens, state, **further)).flops
 
 
 def training_candidate(config: ExperimentConfig) -> Candidate:
@@ -66,5 +65,6 @@ def training_candidate(config: ExperimentConfig) -> Candidate:
         "state bytes": state_bytes(config.model),
         "temporary bytes": used.temp_size_in_bytes,
     }
-    forward = forward_flops(config.model, rows, length) * batch["tokens"].shape[0]
+    further = {name: array[0] for name, array in data.further_inputs(batch).items()}
+    forward = forward_flops(config.model, rows, length, **further) * batch["tokens"].shape[0]
     return Candidate(run=run, tokens=batch["tokens"].size, flops=3 * forward, facts=facts)

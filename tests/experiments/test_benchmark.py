@@ -12,6 +12,7 @@ import pytest
 from memgpt_jax import benchmark
 from memgpt_jax.benchmark import Candidate
 from memgpt_jax.benchmark.training import forward_flops
+from memgpt_jax.command_line import load_config, override
 from memgpt_jax.config import ExperimentConfig, ModelConfig, TrainingConfig
 from memgpt_jax.config_memory import KVMemoryConfig
 from memgpt_jax.memory import state_bytes
@@ -111,6 +112,15 @@ def test_candidates_are_our_training_step_and_our_decoding():
     assert decoding.bytes_moved > 64 * (4 * count_parameters(model) + 3 * state_bytes(model))
     for candidate in (training, decoding):
         assert all(candidate.run() > 0 for _ in range(2))
+
+
+@pytest.mark.parametrize("name", ["span_corruption", "permutation"])
+def test_a_step_of_other_objectives_has_all_their_arrays(name):
+    stacks = ("encoder.", "decoder.") if name == "span_corruption" else ("",)
+    words = [word for stack in stacks for word in (f"--model.{stack}num_layers", "1", f"--model.{stack}d_model", "16")]
+    words += ["--training.batch_size", "2"]
+    candidate = benchmark.training_candidate(override(load_config(name), words))
+    assert candidate.flops > 0 and all(candidate.run() > 0 for _ in range(2))
 
 
 @pytest.mark.slow
