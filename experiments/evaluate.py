@@ -112,8 +112,8 @@ def evaluate_run(workdir: Path, arguments: Arguments) -> Iterator[tuple[str, Exp
     """(label behind the run's name, config, result) of each memory size and length; results say their length."""
     config, params, tokenizer = reopen(workdir, arguments.change, arguments.step)
     config = settings_of(config, arguments)
-    sized = any(hasattr(stack.memory, "memory_size") for stack in config.model.stacks.values())
-    sizes = arguments.memory_size if sized else ()
+    has_size = any(hasattr(stack.memory, "memory_size") for stack in config.model.stacks.values())
+    sizes = arguments.memory_size if has_size else ()
     for label, sized in {f" memory {size}": with_memory_size(config, size) for size in sizes}.items() or [("", config)]:
         for length in arguments.lengths:
             result = evaluate(with_length(sized, workdir, length), params, tokenizer)

@@ -1,7 +1,8 @@
 """How a run is spread over devices: a mesh with named axes, and a table of which axes split which array.
 
-Only this module knows the axes. Models and steps are written for one device; given arrays that are split as said here,
-XLA's partitioner splits every operation accordingly and adds the collectives.
+Only this module knows the axes, and two functions of `ops` for what is split by hand (`entry_parts`, `split_axes`).
+Models and steps are written for one device; given arrays that are split as said here, XLA's partitioner splits every
+operation accordingly and adds the collectives.
 """
 
 import contextlib

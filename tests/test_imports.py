@@ -38,7 +38,7 @@ LAYERS = {
     "needle_stream": {"config", "models", "data", "evaluate"},
     "runs": {"config", "command_line", "data", "training"},
     "machine": set(),
-    "benchmark": {"config", "generation", "machine", "memory", "models", "parallel", "parameters", "training"},
+    "benchmark": {"config", "data", "generation", "machine", "memory", "models", "parallel", "parameters", "training"},
     "ledger": {"command_line", "config", "evaluate", "machine", "memory", "needle_stream", "runs", "training"}
     | {"checks"},
     "training": {"shapes", "config", "config_json", "ops", "memory", "models", "data", "evaluate", "parallel"}

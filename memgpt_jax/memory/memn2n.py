@@ -84,7 +84,8 @@ class MemN2NMemory(Memory):
 
     def read(self, x, state, own, counts):
         visible = jnp.broadcast_to(state.age[:, None] > 0, (*x.shape[:2], state.age.shape[1]))
-        return self._answer(self._hop(self._question(x), state.keys, state.values, state.age, visible)), state
+        answer = self._hop(self._question(x), state.keys, state.values, state.age, visible)
+        return answer.reshape(*x.shape[:2], -1), state
 
     def write(self, x, state, live):
         document = jnp.where(live, 0, -1)
@@ -142,12 +143,11 @@ class MemN2NMemory(Memory):
         reader = {"question": question.reshape(*per_segment, *question.shape[2:])}
         reader |= {"document": document.reshape(per_segment), "number": numbers}
         out = map_rows(read_row, {"line": line, "segments": reader}, recompute=False)
-        out = out.reshape(batch, num_segments * length, *out.shape[3:])
 
         num_full = num_written // length
         kept = take(line, num_full * num_new + jnp.arange(size, dtype=jnp.int32)[None, :])
         is_open = kept["document"] == open_document
-        return self._answer(out).reshape(*per_segment, -1), MemN2NState(
+        return out.reshape(*per_segment, -1), MemN2NState(
             keys=jnp.where(is_open[..., None, None], kept["keys"], 0),
             values=jnp.where(is_open[..., None, None], kept["values"], 0),
             age=jnp.where(is_open, jnp.minimum(num_full - kept["written"], OLDEST_AGE), 0),
@@ -166,9 +166,6 @@ class MemN2NMemory(Memory):
 
     def _question(self, x):
         return self._heads(self.query(x))
-
-    def _answer(self, u):
-        return u.reshape(*u.shape[:2], -1)
 
     def _convolved(self, embedded, document, tail):
         stop = None if self.config.bptt_segments is None else self.segment_length

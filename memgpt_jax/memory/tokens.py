@@ -122,7 +122,7 @@ class TokensMemory(Memory):
         question = per_segment(self._question(x))
         question = question.reshape(batch * num_segments, *question.shape[2:])
         states = states.swapaxes(0, 1).reshape(batch * num_segments, *states.shape[2:])
-        read = per_segment(self._read(question, states).reshape(batch, num_segments * length, -1))
+        read = self._read(question, states).reshape(batch, num_segments, length, -1)
 
         def with_fresh(read):
             after_reset = jnp.cumsum(segments.reset, axis=2) > 0

@@ -1,4 +1,4 @@
-"""Reads entries that are split over 8 devices; `test_parallel` runs it in a process of its own."""
+"""Reads entries that are split over 8 devices, and by kernels on 4; `test_parallel` runs it in a process of its own."""
 
 import math
 import re
