@@ -26,16 +26,19 @@ def config() -> ExperimentConfig:
             num_layers=30,
             window_size=256,
             segment_length=128,
-            memory=KVMemoryConfig(memory_size=2048, num_heads=4),
-            memory_layers=(8, 11, 14, 17, 20, 23, 26, 29),
-            fusion="gated_add",
+            memory=KVMemoryConfig(
+                memory_size=512,
+                qk_norm=False,
+                writer_conv=1,
+                gate_bias=4.0,
+                evict="least_read",
+                null_entry=False,
+            ),
+            fusion="attention",
             fusion_bias=0.0,
-            adapter_rank=8,
         ),
         data=TextConfig(corpus="folder", path=folder, tokenizer="pretrained"),
-        optimizer=OptimizerConfig(
-            learning_rate=1e-3, warmup_steps=10, weight_decay=0.0, trainable=("memory_layer", "lora")
-        ),
+        optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=10, weight_decay=0.0, trainable=("memory_layer",)),
         training=TrainingConfig(steps=60, batch_size=1, sequence_length=1024, log_every=10, checkpoint_every=20),
         evaluation=EvaluationConfig(max_documents=8, max_tokens=2048, batch_size=4, chunk_length=1024),
     )

@@ -7,7 +7,7 @@ from memgpt_jax.checks import check, check_literals, check_positive
 from memgpt_jax.config_data import Objective
 from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, RecurrentMemoryConfig
 
-Fusion = Literal["gated", "gated_heads", "gated_add", "concat", "add"]
+Fusion = Literal["gated", "gated_heads", "gated_add", "concat", "add", "attention"]
 Remat = Literal["none", "block", "dots"]
 AttentionImplementation = Literal["auto", "portable", "cudnn", "pallas", "interpret"]
 Activation = Literal["gelu", "gelu_exact", "relu", "swiglu", "geglu"]
@@ -69,9 +69,12 @@ class ModelConfig:
     """Which layers (counted from 0) own a memory; default: all."""
     fusion: Fusion = "gated"
     """How a read r joins the stream h: `gated` (one gate per channel), `gated_heads` (one gate per head-sized group
-    of channels), `gated_add` (h stays, the gate is on r alone), `concat` (concatenate and project), `add`."""
+    of channels), `gated_add` (h stays, the gate is on r alone), `concat` (concatenate and project), `add`. Or inside of
+    self-attention: `attention`, one softmax over the window's tokens and the entries of a `kv` memory, which gets as
+    many heads, as wide as self-attention's, whatever its own config says."""
     fusion_bias: float = 2.0
-    """Initial bias of the fusion gate: lambda = sigmoid(fusion_bias) of h passes at the start."""
+    """Initial bias of the fusion gate: lambda = sigmoid(fusion_bias) of h passes at the start. In `attention`, entries
+    start with exp(-fusion_bias) of their weight: 0 makes tokens and entries equals."""
     position: Literal["rotary", "learned", "sinusoidal", "relative", "none"] = "rotary"
     """Position encoding; learned and sinusoidal positions count from the start of a document. `relative`: what is added
     to the logits of attention for each bucket of distances, by head, the same in all layers."""
@@ -181,6 +184,27 @@ class ModelConfig:
         )
         self.memory.check_model(self)
         check_literals(self)
+        if self.fusion == "attention" and not isinstance(self.memory, NoMemoryConfig):
+            self._join_attention()
+
+    def _join_attention(self) -> None:
+        """Give the memory the heads of self-attention; raise `ValueError` where it cannot be part of it."""
+        memory = self.memory
+        check(self.causal, "fusion='attention' needs causal self-attention")
+        check(
+            isinstance(memory, KVMemoryConfig),
+            f"fusion='attention' needs a KVMemoryConfig, got {type(memory).__name__}",
+        )
+        memory = replace(memory, num_heads=self.num_heads, head_dim=self.attention_head_dim)
+        object.__setattr__(self, "memory", memory)
+        for name, value in (
+            ("attention_implementation", self.attention_implementation),
+            ("memory.read_implementation", memory.read_implementation),
+        ):
+            check(
+                value in ("auto", "portable"),
+                f"{name}={value!r} does not know fusion='attention'; valid: 'auto', 'portable'",
+            )
 
     @property
     def causal(self) -> bool:

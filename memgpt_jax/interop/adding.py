@@ -13,6 +13,7 @@ from memgpt_jax.config_data import TextConfig
 from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig
 from memgpt_jax.config_model import Fusion, ModelConfig
 from memgpt_jax.interop.pretrained import describe
+from memgpt_jax.models.layers import SelfAttention
 
 OWN = (
     "memory",
@@ -49,6 +50,10 @@ def add_memory(
     The Reader's last projection starts at 0, so what it reads adds nothing, yet gradient reaches it, and through it,
     once it has moved, all of the memory.
 
+    With `fusion="attention"` instead, the memory's entries stand in the softmax of self-attention, and its projections
+    start as copies of those that attention has. To a query an entry is as far away as the window is long. So the model
+    sees what has left its window without any training; `fusion_bias=20` makes it start as the model that it was.
+
     Arguments:
         model: without memory, as from `from_pretrained`. It stays as it is. Of an `EncoderDecoder`, the decoder gets
             the memory.
@@ -56,7 +61,8 @@ def add_memory(
         layers: which get one, counted from 0; default: all.
         window_size: tokens that self-attention is limited to; default: those of the model.
         segment_length: tokens after which a layer writes; default: the window.
-        fusion: how a read joins the stream; one that leaves the stream alone where the read is 0.
+        fusion: how a read joins the stream: one that leaves the stream alone where the read is 0, or `attention`, which
+            needs a `KVMemoryConfig` with `qk_norm=False`, and gives it the model's heads.
         fusion_bias: initial bias of the fusion's gate; 0: half open.
         adapter_rank: rank of low-rank adapters (LoRA) beside attention and feed-forward; default: none.
         seed: of the new parameters.
@@ -87,10 +93,12 @@ def add_memory(
 
 
 def with_base(config: ModelConfig, base: models.Params, key: jax.Array) -> models.Params:
-    """Parameters of a model with memory, those of a model without it in their places. What is new adds nothing yet."""
+    """Parameters of a model with memory, those of a model without it in their places; new ones as `add_memory` says."""
+    has_memory = not isinstance(config.memory, NoMemoryConfig)
+    valid = ("gated_add", "add", "concat", "attention")
     check(
-        config.fusion in ("gated_add", "add", "concat") or isinstance(config.memory, NoMemoryConfig),
-        f"fusion={config.fusion!r} changes the stream where nothing is read; valid: 'gated_add', 'add', 'concat'",
+        config.fusion in valid or not has_memory,
+        f"fusion={config.fusion!r} changes the stream where nothing is read; valid: {', '.join(map(repr, valid))}",
     )
 
     def place(path, new):
@@ -104,7 +112,40 @@ def with_base(config: ModelConfig, base: models.Params, key: jax.Array) -> model
         check(found.shape == new.shape, f"{'/'.join(names)} is {found.shape}, must be {new.shape}")
         return found
 
-    return jax.tree.map_with_path(place, models.init(config, key))
+    params = jax.tree.map_with_path(place, models.init(config, key))
+    if has_memory and config.fusion == "attention":
+        blocks = models.merge(dataclasses.replace(config, dtype="float32"), params).blocks
+        for layer in filter(config.layer_has_memory, range(config.num_layers)):
+            params["blocks"][str(layer)]["memory_layer"]["memory"] |= _like_attention(blocks[layer].attention)
+    return params
+
+
+def _like_attention(attention: SelfAttention) -> models.Params:
+    """Projections of a memory that is read as attention reads what is `window_size` tokens away.
+
+    Positions turn queries and keys by linear maps, so that they can be part of W_q and W_k. The convolution in front of
+    the Writer starts as none, and its gate as g = sigmoid(b_g).
+    """
+    config, memory, width = attention.config, attention.config.memory, attention.config.d_model
+    check(
+        not (memory.qk_norm or config.qk_norm),
+        "fusion='attention' on a pretrained model needs memory.qk_norm=False, and a model without qk_norm",
+    )
+    x = jnp.eye(width + 1, width)[None]  # the rows of W, and 0 for b
+    query, _, _ = attention.project_in(x, jnp.full(x.shape[:2], config.window_size, jnp.int32))
+    _, key, value = attention.project_in(x, jnp.zeros(x.shape[:2], jnp.int32))
+    new = {}
+    for name, projected in (("query", query), ("key", key), ("value", value)):
+        heads = jnp.repeat(projected[0], config.num_heads // projected.shape[2], axis=1).reshape(width + 1, -1)
+        new[name] = {"kernel": heads[:-1] - heads[-1:], "bias": heads[-1]}
+    if config.attention_bias == "none":
+        del new["query"]["bias"]
+    if memory.writer_conv > 1:
+        new["conv"] = {"kernel": jnp.zeros((memory.writer_conv, width), jnp.float32).at[0].set(1.0)}
+    if memory.gate != "none":
+        bias = jnp.full(1, memory.gate_bias, jnp.float32)
+        new["write_gate"] = {"kernel": jnp.zeros((width, 1), jnp.float32), "bias": bias}
+    return new
 
 
 def starting_config(config: ExperimentConfig) -> ExperimentConfig:

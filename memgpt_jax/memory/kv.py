@@ -21,6 +21,7 @@ from memgpt_jax.ops import (
     read,
     read_mass,
     read_segments,
+    read_with_lse,
     select_highest_gate,
     source,
     take,
@@ -46,6 +47,9 @@ class KVMemory(AttendedMemory):
     """
 
     cuts_by_age = True
+    joins_attention = False
+    """Whether reads go into the softmax of self-attention: then `read` and `sequence` return, in float32, what each
+    head found and behind it the logarithm of what its softmax divides by, [.., H (K + 1)]."""
 
     def __init__(self, config: KVMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
@@ -65,6 +69,14 @@ class KVMemory(AttendedMemory):
         if config.select == "pool":
             shape = (config.select_size, heads, width)
             self.pool_queries = nnx.Param(normal(width**-0.5)(rngs.params(), shape))
+
+    def join_attention(self, query_bias: bool) -> None:
+        """Make this a memory that joins self-attention, which has the W_o for both; query_bias: q = W_q x + b_q."""
+        self.joins_attention, self.output = True, None
+        if query_bias:
+            kernel = self.query.kernel
+            self.query = linear(*kernel.shape, dtype=self.dtype, rngs=nnx.Rngs(0))
+            self.query.kernel = kernel
 
     def init_state(self, batch_size):
         config, size = self.config, self.config.memory_size
@@ -99,11 +111,11 @@ class KVMemory(AttendedMemory):
         if self.config.visibility == "token":
             written = self._gated(self._entries(own.x, own.document, state.tail))
             sources.append(self._source(written, own_visible(own.document, own.place)))
-        out = read(query, sources, *self._extras())
+        found = (read_with_lse if self.joins_attention else read)(query, sources, *self._extras())
         if self.config.evict == "least_read":
             mass = read_mass(query, sources, *self._extras(), counts)[:, : self.config.memory_size]
             entries = entries._replace(read_mass=entries.read_mass + jax.lax.stop_gradient(mass))
-        return self.side_by_side(out), state._replace(entries=entries)
+        return self._packed(found), state._replace(entries=entries)
 
     def write(self, x, state, live):
         document = jnp.where(live, 0, -1)
@@ -135,7 +147,7 @@ class KVMemory(AttendedMemory):
 
         contiguous = self.config.evict == "oldest" and self.config.initial_entries == 0 < self.config.memory_size
         null_key, recency = self._extras()
-        out = read_segments(
+        found = read_segments(
             self.queries(x).reshape(*per_segment, self.config.num_heads, -1),
             self._stored(in_play),
             Seen(seen.keys, seen.valid, seen.age),
@@ -147,11 +159,12 @@ class KVMemory(AttendedMemory):
             bptt_segments=self.config.bptt_segments,
             contiguous=contiguous,
             implementation=self.config.read_implementation,
+            with_lse=self.joins_attention,
         )
 
         entries = take(in_play, final.keys)._replace(valid=final.valid, age=final.age)
         tail = self.conv.next_tail(x, document, state.tail, written, open_document)
-        return out.reshape(*per_segment, -1).astype(self.dtype), KVState(_clean(entries), tail)
+        return self._packed(found), KVState(_clean(entries), tail)
 
     def _places(self, segments, old, start, new):
         """Where the entries that each segment sees stand among those in play: `Entries` whose keys are places.
@@ -191,6 +204,14 @@ class KVMemory(AttendedMemory):
             "write_gate_histogram": histogram / jnp.maximum(jnp.sum(valid), 1),
             "age_mean": jnp.sum(entries.age.astype(jnp.float32) * valid) / jnp.maximum(jnp.sum(valid), 1),
         } | super().stats(state)
+
+    def _packed(self, found):
+        """Heads side by side, [.., H K]; where they join attention, [.., H (K + 1)] with each one's lse."""
+        if self.joins_attention:
+            out, lse = found
+            found = jnp.concatenate([out.astype(jnp.float32), lse[..., None]], axis=-1)
+        packed = found.reshape(*found.shape[:-2], -1)
+        return packed if self.joins_attention else packed.astype(self.dtype)
 
     def _extras(self):
         """The null entry's key and the recency slopes, where they are configured."""

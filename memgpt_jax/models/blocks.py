@@ -10,8 +10,9 @@ from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.memory.stream import Promise, StreamState
 from memgpt_jax.models.cross_attention import CrossAttention, SourceCache
+from memgpt_jax.models.joined_memory import JoinedMemory
 from memgpt_jax.models.layers import Attention, FeedForward, FullAttention, SelfAttention, WindowCache, dropout, norm
-from memgpt_jax.models.memory_layer import MemoryLayer, make_memory_layer
+from memgpt_jax.models.memory_layer import NoMemoryLayer, make_memory_layer
 from memgpt_jax.shapes import Array, Flags, Float32, Stream
 
 
@@ -29,6 +30,8 @@ class Block(nnx.Module):
     pre:   h = x + Attention(norm(x));   f, memory' = MemoryLayer(h, memory);   y = f + FeedForward(norm(f))
     post:  h = norm(x + Attention(x));   f, memory' = MemoryLayer(h, memory);   y = norm(f + FeedForward(f))
 
+    With `ModelConfig.fusion` "attention" the memory is part of Attention, and f = h.
+
     With a source, h' = h + CrossAttention(norm(h), source), or norm(h + CrossAttention(h, source)), takes the place of
     h. The source stays what it is, also where a document ends.
     """
@@ -41,19 +44,24 @@ class Block(nnx.Module):
         if config.source_length is not None:
             self.cross_attention_norm = norm(config, config.d_model, rngs)
             self.cross_attention = CrossAttention(config, rngs)
-        self.memory_layer = make_memory_layer(
-            config.memory if config.layer_has_memory(layer) else NoMemoryConfig(),
-            d_model=config.d_model,
-            segment_length=config.segment_length,
-            num_heads=config.num_heads,
-            fusion=config.fusion,
-            fusion_bias=config.fusion_bias,
-            norm=config.norm,
-            norm_epsilon=config.norm_epsilon,
-            dropout=config.dropout,
-            dtype=config.dtype,
-            rngs=rngs,
-        )
+        memory = config.memory if config.layer_has_memory(layer) else NoMemoryConfig()
+        self.joins_attention = config.fusion == "attention" and not isinstance(memory, NoMemoryConfig)
+        if self.joins_attention:
+            self.memory_layer = JoinedMemory(config, rngs)
+        else:
+            self.memory_layer = make_memory_layer(
+                memory,
+                d_model=config.d_model,
+                segment_length=config.segment_length,
+                num_heads=config.num_heads,
+                fusion=config.fusion,
+                fusion_bias=config.fusion_bias,
+                norm=config.norm,
+                norm_epsilon=config.norm_epsilon,
+                dropout=config.dropout,
+                dtype=config.dtype,
+                rngs=rngs,
+            )
         self.feed_forward_norm = norm(config, config.d_model, rngs)
         self.feed_forward = FeedForward(config, rngs)
 
@@ -75,14 +83,24 @@ class Block(nnx.Module):
     ) -> tuple[Stream, LayerState, Float32[Array, "B L"]]:
         """The stream, the state, and the mean fusion gate of each token. distance_bias: see the kinds of attention."""
         before = self.attention_norm(x) if self.config.norm_position == "pre" else x
-        attended, window = self.attention(before, state.window, positions, reset, valid, distance_bias)
-        y, memory, gate = self.after_attention(x, attended, state, reset, valid, promise, dropout_key)
+        seen = (before, state.window, positions, reset, valid, distance_bias)
+        if self.joins_attention:
+            (out, lse), window = self.attention.look(*seen, with_lse=True)
+            out, memory, gate = self.memory_layer(out, lse, before, state.memory, reset, valid, promise)
+            attended = self.attention.project_out(out)
+            y, _, _ = self.after_attention(x, attended, state, reset, valid, promise, dropout_key)
+        else:
+            attended, window = self.attention(*seen)
+            y, memory, gate = self.after_attention(x, attended, state, reset, valid, promise, dropout_key)
         return y, LayerState(window, memory, state.source), gate
 
     def after_attention(
         self, x: Stream, attended: Stream, state: LayerState, reset, valid, promise: Promise, dropout_key
     ):
-        """The block from the stream and what attention adds to it: y, memory', and the gate of each token."""
+        """The block from the stream and what attention adds to it: y, memory', and the gate of each token.
+
+        The latter two are None where the memory was part of attention.
+        """
         rate = self.config.dropout
         keys = (None,) * 4 if dropout_key is None else jax.random.split(dropout_key, 4)
         pre = self.config.norm_position == "pre"
@@ -92,7 +110,9 @@ class Block(nnx.Module):
             attended = self.cross_attention(self.cross_attention_norm(h) if pre else h, state.source)
             h = h + dropout(attended, rate, keys[3])
             h = h if pre else self.cross_attention_norm(h)
-        f, memory, gate = self.memory_layer.with_gate(h, state.memory, reset, valid, promise, keys[1])
+        f, memory, gate = h, None, None
+        if not self.joins_attention:
+            f, memory, gate = self.memory_layer.with_gate(h, state.memory, reset, valid, promise, keys[1])
         y = f + dropout(self.feed_forward(self.feed_forward_norm(f) if pre else f), rate, keys[2])
         return y if pre else self.feed_forward_norm(y), memory, gate
 
@@ -148,7 +168,7 @@ def _scanned(blocks, x, states, arguments, dropout_key, distance_bias):
 
 def memory_stats(blocks, layers: tuple[LayerState, ...], gates) -> dict[str, Array]:
     """Measurements after a call, one row for each layer that owns a memory: fusion gates and the memory's stats."""
-    owners = [i for i, block in enumerate(blocks) if isinstance(block.memory_layer, MemoryLayer)]
+    owners = [i for i, block in enumerate(blocks) if not isinstance(block.memory_layer, NoMemoryLayer)]
     if not owners:
         return {}
     stats = [blocks[i].memory_layer.memory.stats(layers[i].memory.memory) for i in owners]

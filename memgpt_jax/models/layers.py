@@ -8,7 +8,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config import ModelConfig
-from memgpt_jax.ops import attend, flat_dot_general, full_attention, masked_bias, rotate, take, window_attention
+from memgpt_jax.ops import (
+    attend_with_lse,
+    flat_dot_general,
+    full_attention,
+    masked_bias,
+    rotate,
+    take,
+    window_attention,
+)
 from memgpt_jax.shapes import Array, Bool, Flags, Float, Float32, Int32, Stream
 
 
@@ -132,22 +140,30 @@ class SelfAttention(Attention):
         valid: Flags,
         distance_bias: Float32[Array, "H W"] | None = None,
     ) -> tuple[Stream, WindowCache]:
+        (out, _), cache = self.look(x, cache, positions, reset, valid, distance_bias)
+        return self.project_out(out), cache
+
+    def look(
+        self, x: Stream, cache: WindowCache, positions, reset: Flags, valid: Flags, distance_bias=None, with_lse=False
+    ) -> tuple[tuple[Float[Array, "B L H K"], Float32[Array, "B L H"] | None], WindowCache]:
+        """What each head finds, in front of W_o; with_lse: and log of what its softmax divides by; and the window."""
         config = self.config
         query, key, value = self.project_in(x, positions)
         document = jnp.cumsum(reset, axis=1, dtype=jnp.int32)
         if x.shape[1] == 1:
             cache = push_token(cache, key, value, reset, valid)
-            out = read_window(query, cache, distance_bias)
+            found = read_window(query, cache, distance_bias)
         else:
             slot = ring_places(cache.cursor, config.window_size)  # of the oldest token first
             keys = jnp.concatenate([take(cache.keys, slot), key], axis=1)
             values = jnp.concatenate([take(cache.values, slot), value], axis=1)
             documents = jnp.concatenate([jnp.where(take(cache.valid, slot), 0, -1), document], axis=1)
             options = {"window_size": config.window_size, "implementation": config.attention_implementation}
-            options["distance_bias"] = distance_bias
-            out = window_attention(query, keys, values, document, documents, **options)
+            options |= {"distance_bias": distance_bias, "with_lse": with_lse}
+            found = window_attention(query, keys, values, document, documents, **options)
+            found = found if with_lse else (found, None)
             cache = last_window(keys, values, documents, cache.cursor, valid)
-        return self.project_out(out), cache
+        return found, cache
 
 
 class FullAttention(Attention):
@@ -215,8 +231,8 @@ def last_window(keys, values, documents: Int32[Array, "B W+L"], cursor, valid: F
 
 def read_window(
     query: Float[Array, "B 1 H K"], cache: WindowCache, distance_bias: Float32[Array, "H W"] | None = None
-) -> Float[Array, "B 1 H K"]:
-    """Attention of one token over a window that already holds it."""
+) -> tuple[Float[Array, "B 1 H K"], Float32[Array, "B 1 H"]]:
+    """Attention of one token over a window that already holds it, and log of what its softmax divides by."""
     batch, _, num_heads, head_dim = query.shape
     query = (query * jnp.asarray(head_dim**-0.5, query.dtype)).reshape(batch, cache.keys.shape[2], -1, 1, head_dim)
     bias = masked_bias(cache.valid)[:, None, None, None, :]
@@ -224,8 +240,8 @@ def read_window(
         size = distance_bias.shape[1]
         age = (cache.cursor[:, None] - 1 - jnp.arange(size, dtype=jnp.int32)[None, :]) % size
         bias = bias + distance_bias.T[age].swapaxes(1, 2).reshape(*query.shape[:3], 1, size)
-    out = attend(query, cache.keys.swapaxes(1, 2), cache.values.swapaxes(1, 2), bias)
-    return out.reshape(batch, 1, num_heads, head_dim)
+    out, lse = attend_with_lse(query, cache.keys.swapaxes(1, 2), cache.values.swapaxes(1, 2), bias)
+    return out.reshape(batch, 1, num_heads, head_dim), lse.reshape(batch, 1, num_heads)
 
 
 ACTIVATIONS = {

@@ -14,11 +14,19 @@ from memgpt_jax.ops.addressing import (
     shift,
     use,
 )
-from memgpt_jax.ops.attention import attend, attention_weights, entry_parts, map_rows, masked_bias, unit
+from memgpt_jax.ops.attention import (
+    attend,
+    attend_with_lse,
+    attention_weights,
+    entry_parts,
+    map_rows,
+    masked_bias,
+    unit,
+)
 from memgpt_jax.ops.compress import compress, most_used
 from memgpt_jax.ops.fast_weights import Writes, fast_weights, unit_features
 from memgpt_jax.ops.full_attention import full_attention
-from memgpt_jax.ops.fusion import gated_fusion
+from memgpt_jax.ops.fusion import gated_fusion, joint_softmax
 from memgpt_jax.ops.hops import Hops, multi_hop_read, position_encoding
 from memgpt_jax.ops.implementation import Implementation
 from memgpt_jax.ops.inner_learning import Pairs, coefficients, learn, network
@@ -27,7 +35,7 @@ from memgpt_jax.ops.linear import flat_dot_general
 from memgpt_jax.ops.loss import Scores, cross_entropy
 from memgpt_jax.ops.nearest import nearest, nearest_of_groups, read_chosen
 from memgpt_jax.ops.positions import document_positions, rotate, sinusoidal
-from memgpt_jax.ops.read import Source, read, read_mass
+from memgpt_jax.ops.read import Source, read, read_mass, read_with_lse
 from memgpt_jax.ops.relative import relative_bias, relative_bucket
 from memgpt_jax.ops.relative_shift import relative_logits, relative_shift
 from memgpt_jax.ops.segments import OwnEntries, Seen, Stored, own_visible, read_segments, source
@@ -51,6 +59,7 @@ __all__ = [
     "allocation",
     "append",
     "attend",
+    "attend_with_lse",
     "attention_weights",
     "causal_conv",
     "coefficients",
@@ -69,6 +78,7 @@ __all__ = [
     "gated_fusion",
     "interpolate",
     "interval_attention",
+    "joint_softmax",
     "learn",
     "link_writes",
     "map_rows",
@@ -86,6 +96,7 @@ __all__ = [
     "read_mass",
     "read_segments",
     "read_slots",
+    "read_with_lse",
     "relative_bias",
     "relative_bucket",
     "relative_logits",

@@ -61,7 +61,7 @@ def attention_weights(
     A bias of `MASKED` hides an entry. If every entry is hidden and there is no sink, all weights are 0.
     The query carries the scale (head_dim ** -0.5, or a temperature).
     """
-    weights, total = _softmax_parts(query, keys, bias, sink)
+    weights, total, _ = _softmax_parts(query, keys, bias, sink)
     return weights / total[..., None]
 
 
@@ -73,13 +73,28 @@ def attend(
     sink: Float32[Array, "*b R Q"] | None = None,
 ) -> Float[Array, "*b R Q K"]:
     """Attention read r = sum_e w_e v_e, with w from `attention_weights`."""
-    weights, total = _softmax_parts(query, keys, bias, sink)
+    return attend_with_lse(query, keys, values, bias, sink)[0]
+
+
+def attend_with_lse(
+    query: Float[Array, "*b R Q K"],
+    keys: Float[Array, "*b E K"],
+    values: Float[Array, "*b E K"],
+    bias: Float32[Array, "*b #R #Q E"],
+    sink: Float32[Array, "*b R Q"] | None = None,
+) -> tuple[Float[Array, "*b R Q K"], Float32[Array, "*b R Q"]]:
+    """`attend`, and the logarithm of what its softmax divides by, with which `joint_softmax` joins two reads.
+
+    lse = log(exp(sink) + sum_e exp(l_e)); `MASKED` where there is neither an entry nor a sink
+    """
+    weights, total, highest = _softmax_parts(query, keys, bias, sink)
     summed = jnp.einsum("...rqe,...ek->...rqk", weights.astype(values.dtype), values)
-    return summed / total[..., None].astype(values.dtype)  # dividing [Q, K] is cheaper than dividing [Q, E]
+    out = summed / total[..., None].astype(values.dtype)  # dividing [Q, K] is cheaper than dividing [Q, E]
+    return out, jnp.where(highest > FLOOR, highest + jnp.log(total), MASKED)
 
 
 def _softmax_parts(query, keys, bias, sink):
-    """exp(l_e - highest) and its sum over e and the sink: the softmax before the division, both in float32."""
+    """exp(l_e - highest), its sum over e and the sink, and highest: the softmax before the division, in float32."""
     if query.shape[-3] * query.shape[-2] < FEW_QUERIES:
         logits = jnp.einsum("...ek,...rqk->...erq", keys, query, preferred_element_type=jnp.float32)
         logits = jnp.moveaxis(logits, -3, -1) + bias
@@ -93,7 +108,7 @@ def _softmax_parts(query, keys, bias, sink):
     total = jnp.sum(weights, axis=-1)
     if sink is not None:
         total = total + jnp.exp(sink - highest)
-    return weights, jnp.where(total > 0, total, 1)  # total is 0 or at least 1; where keeps gradients finite
+    return weights, jnp.where(total > 0, total, 1), highest  # total is 0 or at least 1; where keeps gradients finite
 
 
 def masked_bias(visible: Bool[Array, "*s"]) -> Float32[Array, "*s"]:

@@ -6,6 +6,23 @@ import jax.numpy as jnp
 from memgpt_jax.shapes import Array, Float, Float32
 
 
+def joint_softmax(
+    first: Float[Array, "*b K"],
+    first_lse: Float32[Array, "*b"],
+    second: Float[Array, "*b K"],
+    second_lse: Float32[Array, "*b"],
+) -> tuple[Float[Array, "*b K"], Float32[Array, "*b"]]:
+    """Two reads by the same queries as one softmax over the entries of both; returns (r, lambda).
+
+        r = lambda r_1 + (1 - lambda) r_2,    lambda = Z_1 / (Z_1 + Z_2) = sigmoid(lse_1 - lse_2)
+
+    `lse` = log Z, as from `attend_with_lse`.
+    """
+    share = jax.nn.sigmoid(first_lse - second_lse)
+    spread = share[..., None].astype(first.dtype)
+    return spread * first + (1 - spread) * second, share
+
+
 def gated_fusion(
     stream: Float[Array, "... D"], read: Float[Array, "... D"], gate_logit: Float32[Array, "... C"]
 ) -> tuple[Float[Array, "... D"], Float32[Array, "... C"]]:

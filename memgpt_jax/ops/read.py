@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from memgpt_jax.ops.attention import attend, attention_weights, masked_bias
+from memgpt_jax.ops.attention import attend, attend_with_lse, attention_weights, masked_bias
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
@@ -30,8 +30,18 @@ def read(
 
     The null entry has the key `null_key` and the value 0. A token that sees nothing reads 0.
     """
-    query, keys, values, bias, sink = _prepare(query, sources, null_key, recency)
-    return _heads_last(attend(query, keys, values, bias, sink))
+    return _heads_last(attend(*_prepare(query, sources, null_key, recency)))
+
+
+def read_with_lse(
+    query: Float[Array, "B Q H K"],
+    sources: list[Source],
+    null_key: Float[Array, "G K"] | None = None,
+    recency: Float32[Array, "H"] | None = None,
+) -> tuple[Float[Array, "B Q H K"], Float32[Array, "B Q H"]]:
+    """`read`, and the logarithm of what its softmax divides by (see `attend_with_lse`)."""
+    out, lse = attend_with_lse(*_prepare(query, sources, null_key, recency))
+    return _heads_last(out), _heads_last(lse[..., None])[..., 0]
 
 
 def read_mass(

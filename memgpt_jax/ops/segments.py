@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from memgpt_jax.ops.attention import map_rows
 from memgpt_jax.ops.implementation import Implementation, choose
 from memgpt_jax.ops.interval_attention import Interval, Recency, default_blocks, interval_attention
-from memgpt_jax.ops.read import Source, read
+from memgpt_jax.ops.read import Source, read, read_with_lse
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
@@ -48,7 +48,8 @@ def read_segments(
     bptt_segments: int | None = None,
     contiguous: bool = False,
     implementation: Implementation = "auto",
-) -> Float[Array, "B S T H K"]:
+    with_lse: bool = False,
+) -> Float[Array, "B S T H K"] | tuple[Float[Array, "B S T H K"], Float32[Array, "B S T H"]]:
     """`read` for every token: of what its segment has seen, or after a reset inside of it, of the `initial` entries.
 
     Arguments:
@@ -56,15 +57,16 @@ def read_segments(
         contiguous: what a segment sees are M neighbours among the stored entries, valid ones last.
         implementation: see `Implementation`. Kernels know neither `initial` nor `own` entries; they copy no entries,
             while the portable form gathers M for each segment.
+        with_lse: `read_with_lse` in the place of `read`; only the portable form does.
 
     Raises:
         ValueError: the implementation does not work here, or does not know these entries.
     """
-    kernels = ("pallas",) if initial is None and own is None else ()
+    kernels = ("pallas",) if initial is None and own is None and not with_lse else ()
     chosen = choose(implementation, kernels, query.dtype, query.shape[-1])
     if chosen == "portable":
         rows = (query, stored, seen, after_reset, initial, own)
-        read_row = lambda row: _read_row(*row, null_key, recency, bptt_segments, contiguous)  # noqa: E731
+        read_row = lambda row: _read_row(*row, null_key, recency, bptt_segments, contiguous, with_lse)  # noqa: E731
         return map_rows(read_row, rows, recompute=False)
     return _by_kernel(query, stored, seen, after_reset, null_key, recency, bptt_segments, chosen == "interpret")
 
@@ -88,7 +90,7 @@ def source(stored: Stored, age: Int32[Array, "B E"], visible: Bool[Array, "B Q E
     return Source(*stored, age, visible)
 
 
-def _read_row(query, stored, seen, after_reset, initial, own, null_key, recency, bptt_segments, contiguous):
+def _read_row(query, stored, seen, after_reset, initial, own, null_key, recency, bptt_segments, contiguous, with_lse):
     """The portable form, for one batch row: one segment after the other, with the entries that it sees."""
     as_row = lambda tree: jax.tree.map(lambda x: x[None], tree)  # noqa: E731
     no_age = lambda entries: jnp.zeros(entries.bias.shape, jnp.int32)  # noqa: E731
@@ -110,7 +112,8 @@ def _read_row(query, stored, seen, after_reset, initial, own, null_key, recency,
             entries, document = as_row(own)
             visible = own_visible(document, jnp.arange(document.shape[1])[None])
             sources.append(source(entries, no_age(entries), visible))
-        return read(query[None], sources, null_key, recency)[0]
+        found = (read_with_lse if with_lse else read)(query[None], sources, null_key, recency)
+        return jax.tree.map(lambda x: x[0], found)
 
     return map_rows(read_segment, (query, seen, after_reset, own))
 

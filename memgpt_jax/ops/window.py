@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from memgpt_jax.ops.attention import attend, map_rows, masked_bias
+from memgpt_jax.ops.attention import attend, attend_with_lse, map_rows, masked_bias
 from memgpt_jax.ops.implementation import Implementation, choose
 from memgpt_jax.ops.interval_attention import Interval, default_blocks, interval_attention
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int
@@ -20,7 +20,8 @@ def window_attention(
     block_size: int | None = None,
     implementation: Implementation = "auto",
     distance_bias: Float32[Array, "H window_size"] | None = None,
-) -> Float[Array, "B L H K"]:
+    with_lse: bool = False,
+) -> Float[Array, "B L H K"] | tuple[Float[Array, "B L H K"], Float32[Array, "B L H"]]:
     """Causal sliding-window attention of L tokens that follow P cached ones; memory is linear in L.
 
         out_i = sum_j softmax_j(q_i . k_j / sqrt(K) + bias_ij) v_j,    j in (P + i - window_size, P + i], same document
@@ -33,16 +34,17 @@ def window_attention(
             their reach; default: up to 128, and for cuDNN at least `window_size`.
         implementation: see `Implementation`.
         distance_bias: bias_ij of each head by the distance P + i - j; default: none. Only the portable form takes it.
+        with_lse: return the logarithm of what each softmax divides by, too; only the portable form does.
 
     Raises:
         ValueError: the implementation does not work here.
     """
     width = query.shape[3]
     arrays = (query, keys, values, query_document, key_document)
-    kernels = ("pallas", "cudnn") if distance_bias is None else ()
+    kernels = ("pallas", "cudnn") if distance_bias is None and not with_lse else ()
     chosen = choose(implementation, kernels, query.dtype, width)
     if chosen == "portable":
-        return _portable(*arrays, window_size, block_size or max(16, min(128, window_size)), distance_bias)
+        return _portable(*arrays, window_size, block_size or max(16, min(128, window_size)), distance_bias, with_lse)
     if chosen == "cudnn":
         return _by_library(*arrays, window_size, block_size or max(128, window_size + window_size % 2), chosen)
     return _by_kernel(*arrays, window_size, interpret=chosen == "interpret")
@@ -75,7 +77,7 @@ class _Blocks:
         return (query_document[:, :, None] == key_document[:, None, :]) & self.in_window[None]
 
 
-def _portable(query, keys, values, query_document, key_document, window_size, block, distance_bias):
+def _portable(query, keys, values, query_document, key_document, window_size, block, distance_bias, with_lse):
     batch, length, num_heads, head_dim = query.shape
     kv_heads = keys.shape[2]
     blocks = _Blocks(length, keys.shape[1] - length, window_size, min(block, length))
@@ -86,8 +88,9 @@ def _portable(query, keys, values, query_document, key_document, window_size, bl
         query = blocks.queries(query.swapaxes(0, 1)).swapaxes(1, 2)
         bias = masked_bias(blocks.visible(query_document, key_document))[:, None]
         bias = bias if of_distance is None else bias + of_distance[None]
-        out = attend(query, blocks.reachable(keys), blocks.reachable(values), bias)
-        return out.swapaxes(0, 1).reshape(out.shape[1], -1, head_dim)[:, :length]
+        found = (attend_with_lse if with_lse else attend)(query, blocks.reachable(keys), blocks.reachable(values), bias)
+        in_line = lambda x: x.swapaxes(0, 1).reshape(x.shape[1], -1, *x.shape[3:])[:, :length]  # noqa: E731
+        return jax.tree.map(in_line, found)
 
     query = (query * jnp.asarray(head_dim**-0.5, query.dtype)).reshape(batch, length, kv_heads, -1, head_dim)
     query = query.transpose(0, 2, 3, 1, 4).reshape(batch * kv_heads, -1, length, head_dim)
@@ -97,9 +100,9 @@ def _portable(query, keys, values, query_document, key_document, window_size, bl
     if distance_bias is not None:  # in each block the same
         biases = distance_bias[:, jnp.clip(blocks.distance, 0, window_size - 1)]
         biases = jnp.tile(biases.reshape(kv_heads, -1, *biases.shape[1:]), (batch, 1, 1, 1))
-    out = map_rows(one_head, (query, keys, values, *documents, biases))
-    out = out.reshape(batch, kv_heads, -1, length, head_dim)
-    return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, num_heads, head_dim)
+    found = map_rows(one_head, (query, keys, values, *documents, biases))
+    heads_last = lambda x: jnp.moveaxis(x.reshape(batch, num_heads, length, *x.shape[3:]), 1, 2)  # noqa: E731
+    return jax.tree.map(heads_last, found)
 
 
 def _by_library(query, keys, values, query_document, key_document, window_size, block, library):

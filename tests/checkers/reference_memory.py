@@ -17,10 +17,13 @@ class Entry:
 
 
 class ReferenceKVMemory:
-    """What one batch row reads, and what it remembers. `params`: nested dictionaries of the module's arrays."""
+    """What one batch row reads, and what it remembers. `params`: nested dictionaries of the module's arrays.
 
-    def __init__(self, config, params, segment_length):
-        self.config, self.params, self.segment_length = config, params, segment_length
+    One that `joins` attention reads, for each head, a list of pairs of a logit and a value.
+    """
+
+    def __init__(self, config, params, segment_length, joins=False):
+        self.config, self.params, self.segment_length, self.joins = config, params, segment_length, joins
         self.tokens_seen = 0
         self.begin_document()
 
@@ -95,7 +98,7 @@ class ReferenceKVMemory:
         visible = [*self.memory]
         if config.visibility == "token":
             visible += [self.gated(entry) for entry in self.own]
-        out = []
+        out, pairs = [], []
         for h in range(config.num_heads):
             bias = lambda entry: entry.log_gate if config.gate == "log_bias" else 0.0  # noqa: E731
             entries = [(entry.key[h], entry.value[h], bias(entry), entry.age) for entry in visible]
@@ -103,9 +106,12 @@ class ReferenceKVMemory:
             slope = np.log1p(np.exp(f64(params["recency_bias"][h]))) if config.recency_bias else 0.0
             read, weights = reference.read_one(query[h], entries, null, slope)
             out.append(read)
+            logits = reference.entry_logits(query[h], entries, null, slope)
+            values = [value for _, value, _, _ in entries] + [np.zeros_like(read)]  # the last one of the null entry
+            pairs.append(list(zip(logits, values, strict=False)))
             for entry, weight in zip(visible, weights, strict=True):
                 entry.mass += weight / config.num_heads
-        return np.concatenate(out) @ f64(params["output"]["kernel"])
+        return pairs if self.joins else np.concatenate(out) @ f64(params["output"]["kernel"])
 
     def heads(self, x):
         return x.reshape(self.config.num_heads, self.config.head_dim)

@@ -17,7 +17,12 @@ class ReferenceDecoder:
         self.config, self.params, self.position = config, params, 0
         self.windows = [[] for _ in range(config.num_layers)]  # (key, value) of the document's last tokens
         self.memories = [
-            ReferenceKVMemory(config.memory, params["blocks"][str(i)]["memory_layer"]["memory"], config.segment_length)
+            ReferenceKVMemory(
+                config.memory,
+                params["blocks"][str(i)]["memory_layer"]["memory"],
+                config.segment_length,
+                joins=config.fusion == "attention",
+            )
             if isinstance(config.memory, KVMemoryConfig) and config.layer_has_memory(i)
             else None
             for i in range(config.num_layers)
@@ -30,8 +35,13 @@ class ReferenceDecoder:
             self.windows = [[] for _ in self.windows]
         x = self.embed(token)
         for layer, params in enumerate(self.params["blocks"][str(i)] for i in range(self.config.num_layers)):
-            x = x + self.attention(self.norm(x, params["attention_norm"]), params["attention"], self.windows[layer])
-            if self.memories[layer] is not None:
+            normed, memory, entries = self.norm(x, params["attention_norm"]), self.memories[layer], None
+            if memory is not None and memory.joins:
+                bias = f64(params["memory_layer"]["fusion_gate"])
+                found = zip(memory.step(normed, reset), bias, strict=True)
+                entries = [[(logit - bias, value) for logit, value in pairs] for pairs, bias in found]
+            x = x + self.attention(normed, params["attention"], self.windows[layer], entries)
+            if memory is not None and not memory.joins:
                 x = self.remember(x, params["memory_layer"], self.memories[layer], reset)
             x = x + self.feed_forward(self.norm(x, params["feed_forward_norm"]), params["feed_forward"])
         self.position += 1
@@ -55,7 +65,8 @@ class ReferenceDecoder:
         x = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + 1e-6) * f64(params["scale"])
         return x + f64(params["bias"]) if self.config.norm == "layernorm" else x
 
-    def attention(self, x, params, window):
+    def attention(self, x, params, window, entries=None):
+        """entries: for each head, more pairs of a logit and a value."""
         config, width = self.config, self.config.attention_head_dim
         heads = (x @ f64(params["query_key_value"]["kernel"])).reshape(-1, width)
         query, key, value = np.split(heads, [config.num_heads, config.num_heads + config.kv_heads])
@@ -73,8 +84,10 @@ class ReferenceDecoder:
             logits = [query[h] @ key[g] / math.sqrt(width) for key, _ in window]
             if config.position == "relative":
                 logits = [logit + self.relative(len(window) - 1 - i, h) for i, logit in enumerate(logits)]
-            weights = reference.softmax(logits)
-            out.append(sum(weight * value[g] for weight, (_, value) in zip(weights, window, strict=True)))
+            values = [value[g] for _, value in window]
+            for logit, value in entries[h] if entries else ():
+                logits, values = [*logits, logit], [*values, value]
+            out.append(sum(w * value for w, value in zip(reference.softmax(logits), values, strict=True)))
         return np.concatenate(out) @ f64(params["output"]["kernel"])
 
     def relative(self, distance, head):

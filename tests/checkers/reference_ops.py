@@ -48,11 +48,15 @@ def relative_bucket(distance, buckets, max_distance):
     return min(buckets - 1, exact + math.floor((buckets - exact) * share))
 
 
+def entry_logits(query, entries, null_key=None, recency=0.0):
+    """Logits of one head's query [K] on entries (key, value, bias, age), and on the null entry behind them."""
+    logits = [f64(query) @ f64(key) + bias - recency * math.log1p(age) for key, _, bias, age in entries]
+    return logits if null_key is None else [*logits, f64(query) @ f64(null_key)]
+
+
 def read_one(query, entries, null_key=None, recency=0.0):
     """What one head's query [K] reads of entries (key, value, bias, age), and the weight that each receives."""
-    logits = [f64(query) @ f64(key) + bias - recency * math.log1p(age) for key, _, bias, age in entries]
-    if null_key is not None:
-        logits.append(f64(query) @ f64(null_key))
+    logits = entry_logits(query, entries, null_key, recency)
     if not logits:
         return np.zeros(len(query)), np.zeros(0)
     weights = softmax(logits)[: len(entries)]

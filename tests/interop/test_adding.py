@@ -49,9 +49,43 @@ def test_every_fusion_that_is_allowed_starts_closed(fusion, llama):
     np.testing.assert_array_equal(logits_of(model, TOKENS), logits_of(llama, TOKENS))
 
 
-def test_one_that_changes_the_stream_is_refused(llama):
-    with pytest.raises(ValueError, match="fusion='gated' changes the stream where nothing is read; valid: 'gated_add'"):
-        mg.add_memory(llama, fusion="gated")
+IN_ATTENTION = mg.KVMemoryConfig(memory_size=24, qk_norm=False, null_entry=False, gate_bias=20.0)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
+def test_entries_in_attention_can_start_closed(family, tmp_path):
+    base = mg.from_pretrained(foreign.write(family, tmp_path), window_size=6)
+    model = mg.add_memory(base, IN_ATTENTION, segment_length=4, fusion="attention", fusion_bias=20.0)
+    np.testing.assert_allclose(logits_of(model, TOKENS), logits_of(base, TOKENS), atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, {"gate": "none", "writer_conv": 1}])
+def test_one_token_and_a_memory_of_all_others_are_full_attention(changes, tmp_path):
+    full = mg.from_pretrained(foreign.write("gpt2", tmp_path), window_size=24)  # its keys do not turn with distance
+    base = mg.from_pretrained(tmp_path, window_size=1)
+    model = mg.add_memory(base, dataclasses.replace(IN_ATTENTION, **changes), fusion="attention")
+    np.testing.assert_allclose(logits_of(model, TOKENS), logits_of(full, TOKENS), atol=1e-5)
+    assert np.max(np.abs(logits_of(base, TOKENS) - logits_of(full, TOKENS))) > 0.1
+
+
+def test_an_entry_is_as_far_away_as_the_window_is_long(tmp_path):
+    """Two tokens, of which the first has left a window of one token: attention one token back is what is expected."""
+    full = mg.from_pretrained(foreign.write("llama", tmp_path), window_size=2)
+    model = mg.add_memory(mg.from_pretrained(tmp_path, window_size=1), IN_ATTENTION, fusion="attention")
+    np.testing.assert_allclose(logits_of(model, TOKENS[:, :2]), logits_of(full, TOKENS[:, :2]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"fusion": "gated"}, "fusion='gated' changes the stream where nothing is read; valid: 'gated_add'"),
+        ({"fusion": "attention"}, "needs memory.qk_norm=False"),
+        ({"fusion": "attention", "memory": mg.TitansMemoryConfig()}, "needs a KVMemoryConfig, got TitansMemoryConfig"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options, message, llama):
+    with pytest.raises(ValueError, match=message):
+        mg.add_memory(llama, **options)
 
 
 def test_a_second_memory_is_refused(llama):

@@ -13,7 +13,7 @@ from reference_model import ReferenceDecoder
 from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
 
 MODEL_OPTIONS = {
-    "fusion": ["gated", "gated_heads", "concat", "add"],
+    "fusion": ["gated", "gated_heads", "concat", "add", "attention"],
     "position": ["rotary", "learned", "sinusoidal", "relative", "none"],
     "norm": ["rmsnorm", "layernorm"],
     "activation": ["gelu", "swiglu"],

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import reference_ops as reference
 
-from memgpt_jax.ops import Source, read, read_mass
+from memgpt_jax.ops import Source, joint_softmax, read, read_mass, read_with_lse
 
 BATCH, QUERIES, WIDTH = 2, 5, 4
-read, read_mass = jax.jit(read), jax.jit(read_mass)
+read, read_mass, read_with_lse = jax.jit(read), jax.jit(read_mass), jax.jit(read_with_lse)
 
 
 def source(rng, entries, kv_heads, visible=0.6):
@@ -70,3 +70,35 @@ def test_bfloat16_read_keeps_its_type():
     out = read(query, [half], jnp.zeros((2, WIDTH)), jnp.ones(2))
     assert out.dtype == jnp.bfloat16
     assert read_mass(query, [half], None, None, jnp.ones((BATCH, QUERIES), bool)).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("visible", [1.1, 0.3, 0.0])
+@pytest.mark.parametrize("null", [False, True])
+def test_two_reads_join_to_one_softmax(null, visible):
+    rng = np.random.default_rng(3)
+    first, second = source(rng, 5, 1), source(rng, 3, 1, visible)
+    query = rng.normal(size=(BATCH, QUERIES, 2, WIDTH)).astype(np.float32)
+    null_key = rng.normal(size=(1, WIDTH)).astype(np.float32) if null else None
+    (one, one_lse), (two, two_lse) = read_with_lse(query, [first]), read_with_lse(query, [second], null_key)
+    joined, share = joint_softmax(one, one_lse, two, two_lse)
+    expected, weights = reference.read(query, [first, second], null_key)
+    np.testing.assert_allclose(joined, expected, atol=2e-6)
+    if not null:
+        sees_any = weights.sum(axis=-1) > 0
+        np.testing.assert_allclose(share.mean(axis=-1)[sees_any], weights[..., :5].sum(axis=-1)[sees_any], atol=2e-6)
+
+
+def test_gradients_of_joined_reads_are_those_of_one_softmax():
+    rng = np.random.default_rng(4)
+    first, second = source(rng, 5, 1, 1.1), source(rng, 3, 1, 0.4)
+    query, weight = rng.normal(size=(2, BATCH, QUERIES, 2, WIDTH)).astype(np.float32)
+
+    def joined(query, keys):
+        halves = read_with_lse(query, [first]), read_with_lse(query, [second._replace(keys=keys)])
+        return jnp.sum(weight * joint_softmax(*halves[0], *halves[1])[0])
+
+    def at_once(query, keys):
+        return jnp.sum(weight * read(query, [first, second._replace(keys=keys)]))
+
+    gradients, expected = (jax.grad(f, (0, 1))(query, second.keys) for f in (joined, at_once))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), gradients, expected)
