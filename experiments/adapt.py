@@ -4,7 +4,7 @@
 
 Trains `configs/adapt.py` (or another config) as `train.py` does, and measures bits per byte by position for: the
 pretrained model with full attention; with its attention limited to the window; with the memory, untrained; trained.
-With `--model.memory none --model.memory_layers None --optimizer.trainable lora`: what the adapters do by themselves.
+With `--model.memory none --model.adapter_rank 8 --optimizer.trainable lora`: what adapters do by themselves.
 """
 
 import dataclasses
@@ -31,6 +31,8 @@ class Arguments:
 
     workdir: Path
     """Folder of the run, of `adapt.json` and of the plot."""
+    train: bool = True
+    """Whether to train; if not, what comes before training is measured."""
 
 
 def variants(config: ExperimentConfig) -> dict[str, ExperimentConfig]:
@@ -53,8 +55,9 @@ def with_model(config: ExperimentConfig, **changes) -> ExperimentConfig:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
 
 
-def measured(config: ExperimentConfig, workdir: Path, tokenizer) -> dict[str, dict]:
+def measured(config: ExperimentConfig, arguments: Arguments, tokenizer) -> dict[str, dict]:
     """The evaluation of every variant; what is in `adapt.json` is not measured again."""
+    workdir = arguments.workdir
     path = workdir / "adapt.json"
     results = json.loads(path.read_text()) if path.is_file() else {}
     for name, variant in variants(config).items():
@@ -63,8 +66,9 @@ def measured(config: ExperimentConfig, workdir: Path, tokenizer) -> dict[str, di
             workdir.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(results, indent=2))
             jax.clear_caches()
-    results[trained_name(config)] = train(config, workdir)["evaluation"]
-    path.write_text(json.dumps(results, indent=2))
+    if arguments.train:
+        results[trained_name(config)] = train(config, workdir)["evaluation"]
+        path.write_text(json.dumps(results, indent=2))
     return results
 
 
@@ -90,12 +94,11 @@ def main() -> None:
         raise ValueError("--pretrained is missing: a folder, a .gguf file or a name on the Hub")
     workdir, console = arguments.workdir, Console()
     config = starting_config(config)
-    results = measured(config, workdir, load_tokenizer(config.data.tokenizer))
+    results = measured(config, arguments, load_tokenizer(config.data.tokenizer))
     console.print(table_of(results))
-    full, window, trained = (
-        results[name]["bits_per_byte"] for name in ("full attention", "window", trained_name(config))
-    )
-    console.print(f"training makes up for {(window - trained) / (window - full):.0%} of what the window loses")
+    full, window, *others = (result["bits_per_byte"] for result in results.values())
+    for name, other in zip(list(results)[2:], others, strict=True):
+        console.print(f"{name}: makes up for {(window - other) / (window - full):.0%} of what the window loses")
     plot_curves({name: [result["curve"]] for name, result in results.items()}, workdir / "adapt.png", config.pretrained)
 
 

@@ -69,7 +69,7 @@ def test_the_four_figures(base, tmp_path, monkeypatch, capsys):
     assert untrained == pytest.approx(window, abs=1e-6)
     assert len({full, window, trained}) == 3
     assert (tmp_path / "run" / "adapt.png").is_file()
-    assert "of what the window loses" in capsys.readouterr().out
+    assert "window, memory trained: makes up for" in capsys.readouterr().out
 
     adapted, frozen = mg.from_pretrained(tmp_path / "run"), models.split(base)
     moved = jax.tree.map(lambda old, new: bool(np.any(old != new)), frozen, pruned(models.split(adapted), frozen))

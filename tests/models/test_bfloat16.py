@@ -46,9 +46,9 @@ def small(name, dtype, **changes):
 
 
 @functools.cache
-def run(name, dtype):
+def run(name, dtype, fusion):
     """Logits, state and gradient of a mean of squared logits."""
-    config = small(name, dtype)
+    config = small(name, dtype, fusion=fusion)
     tokens, reset = stream_inputs(0, config, LENGTH)
 
     def loss(params):
@@ -70,10 +70,14 @@ QUICK = ("none", "kv", "associative", "titans")
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MEMORIES]
+    "name, fusion",
+    [pytest.param(name, "gated", marks=() if name in QUICK else pytest.mark.slow) for name in MEMORIES]
+    + [("kv", "attention")],
 )
-def test_logits_and_gradients_agree_with_float32(name):
-    (logits, _, gradient), (half_logits, state, half_gradient) = run(name, "float32"), run(name, "bfloat16")
+def test_logits_and_gradients_agree_with_float32(name, fusion):
+    (logits, _, gradient), (half_logits, state, half_gradient) = (
+        run(name, dtype, fusion) for dtype in ("float32", "bfloat16")
+    )
     assert half_logits.dtype == jnp.float32
     assert 0 < distance(logits, half_logits) < 0.03  # bfloat16 rounds to 1 in 256
     assert 0 < distance(gradient, half_gradient) < 0.1

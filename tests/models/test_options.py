@@ -13,8 +13,20 @@ from memory_laws import difference
 from model_laws import BATCH, build, built, stream_inputs, streaming_violation, tiny
 
 from memgpt_jax.config import ModelConfig
-from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.models import MemGPT, apply, blocks, diagnostics, init, init_state, merge, score_tokens, split
+from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig, TitansMemoryConfig
+from memgpt_jax.config_model import EncoderConfig
+from memgpt_jax.models import (
+    MemGPT,
+    MemoryLayer,
+    apply,
+    blocks,
+    diagnostics,
+    init,
+    init_state,
+    merge,
+    score_tokens,
+    split,
+)
 from memgpt_jax.models.layers import dropout
 
 LENGTH = 12
@@ -233,6 +245,20 @@ def test_calls_that_do_not_fit_are_refused_by_name(change, message):
         (
             lambda: ModelConfig(memory_layers=(0,), scan_layers=True),
             r"scan_layers needs layers .* memory_layers=\(0,\)",
+        ),
+        (
+            lambda: ModelConfig(fusion="attention", attention_implementation="pallas"),
+            "attention_implementation='pallas' does not know fusion='attention'",
+        ),
+        (
+            lambda: ModelConfig(fusion="attention", memory=KVMemoryConfig(read_implementation="pallas")),
+            "memory.read_implementation='pallas' does not know fusion='attention'",
+        ),
+        (lambda: ModelConfig(fusion="attention", memory=TitansMemoryConfig()), "needs a KVMemoryConfig, got Titans"),
+        (lambda: EncoderConfig(fusion="attention"), "fusion='attention' needs causal self-attention"),
+        (
+            lambda: MemoryLayer(KVMemoryConfig(), d_model=8, segment_length=4, fusion="attention", rngs=nnx.Rngs(0)),
+            "fusion='attention' needs the self-attention of a model's layer",
         ),
         (lambda: ModelConfig(fusion="blend"), "fusion must be one of 'gated'.*got 'blend'"),
         (lambda: ModelConfig(segment_length=8, memory=KVMemoryConfig(select="pool")), "select_size=16 must be at most"),

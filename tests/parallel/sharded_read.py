@@ -1,4 +1,4 @@
-"""Reads entries that are split over 8 devices, and by kernels on 4; `test_parallel` runs it in a process of its own."""
+"""Reads on devices that split entries, rows and heads; `test_parallel` runs it in a process of its own."""
 
 import math
 import re
@@ -9,9 +9,9 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from memgpt_jax import parallel
-from memgpt_jax.config import ParallelConfig
-from memgpt_jax.config_memory import KNNMemoryConfig
+from memgpt_jax import models, parallel
+from memgpt_jax.config import ModelConfig, ParallelConfig
+from memgpt_jax.config_memory import KNNMemoryConfig, KVMemoryConfig
 from memgpt_jax.models.memory_layer import MemoryLayer
 from memgpt_jax.ops import Source, read
 from memgpt_jax.ops.interval_attention import Interval, Recency, default_blocks, interval_attention
@@ -65,6 +65,29 @@ def best_of_all(mesh) -> None:
     assert largest < B * 2 * M * K / 2, largest
 
 
+def joined() -> None:
+    """Entries in the softmax of self-attention, split over devices by rows, heads and places."""
+    memory = KVMemoryConfig(memory_size=16)
+    options = {"d_model": 16, "num_layers": 1, "num_heads": 4, "num_kv_heads": 2, "window_size": 8}
+    config = ModelConfig(vocab_size=16, segment_length=8, memory=memory, fusion="attention", **options)
+    params, tokens = models.init(config, jax.random.key(0)), jax.random.randint(jax.random.key(1), (B, 24), 0, 16)
+
+    def run(params, tokens):
+        def loss(params):
+            return jnp.mean(models.score_tokens(config, params, tokens, tokens, models.init_state(config, B))[0].losses)
+
+        return jax.value_and_grad(loss)(params)
+
+    expected = jax.jit(run)(params, tokens)
+    mesh = parallel.make_mesh(ParallelConfig(data=2, tensor=2, sequence=2))
+    split = parallel.shardings(params, parallel.PARAMETERS, mesh)
+    with jax.set_mesh(mesh):
+        whole = parallel.everywhere(mesh)
+        compiled = jax.jit(run, in_shardings=(split, whole))
+        got = compiled(jax.device_put(params, split), jax.device_put(tokens, whole))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, expected)
+
+
 def kernels() -> None:
     """On a mesh, each device runs the kernel on its own rows and heads: nothing moves but sums of gradients."""
     mesh = parallel.make_mesh(ParallelConfig(data=2, tensor=2))
@@ -105,6 +128,7 @@ def main() -> None:
     softmax_over_all(mesh)
     best_of_all(mesh)
     kernels()
+    joined()
 
 
 if __name__ == "__main__":
