@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.checks import check
 from memgpt_jax.config_memory import MemoryConfig, NoMemoryConfig
 from memgpt_jax.config_model import Fusion as FusionName
 from memgpt_jax.config_model import ModelConfig
@@ -102,7 +101,8 @@ class MemoryLayer(nnx.Module):
         Raises:
             ValueError: a value is not valid, or the mechanism does not fit the layer.
         """
-        check(fusion != "attention", "fusion='attention' needs the self-attention of a model's layer")
+        if fusion == "attention":
+            raise ValueError("fusion='attention' needs the self-attention of a model's layer")
         config = ModelConfig(  # checks the values; the last two are of attention, which a layer does not have
             memory=memory,
             d_model=d_model,
