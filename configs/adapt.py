@@ -23,7 +23,6 @@ def config() -> ExperimentConfig:
     folder = os.path.join(os.environ.get("MEMGPT_DATA", "../shared/data"), "books_pg")
     return ExperimentConfig(
         model=ModelConfig(  # all else is that of the pretrained model
-            num_layers=30,
             window_size=256,
             segment_length=128,
             memory=KVMemoryConfig(

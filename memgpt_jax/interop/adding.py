@@ -29,6 +29,8 @@ OWN = (
 """What an experiment says of its model where the rest comes from a pretrained one."""
 NEW = ("memory_layer", "lora")
 """Parts of a model that `add_memory` makes: what their paths hold one of."""
+IN_ATTENTION = KVMemoryConfig(qk_norm=False, writer_conv=1, gate_bias=4.0, evict="least_read", null_entry=False)
+"""A memory that starts as attention does, and keeps what is read most."""
 
 
 def add_memory(
@@ -57,7 +59,8 @@ def add_memory(
     Arguments:
         model: without memory, as from `from_pretrained`. It stays as it is. Of an `EncoderDecoder`, the decoder gets
             the memory.
-        memory: the mechanism and its settings; default: `KVMemoryConfig()`.
+        memory: the mechanism and its settings; default: `KVMemoryConfig()`, in attention one that starts as attention
+            does and keeps the entries that are read most (`adding.IN_ATTENTION`).
         layers: which get one, counted from 0; default: all.
         window_size: tokens that self-attention is limited to; default: those of the model.
         segment_length: tokens after which a layer writes; default: the window.
@@ -77,7 +80,7 @@ def add_memory(
     window = old.window_size if window_size is None else window_size
     config = dataclasses.replace(
         old,
-        memory=KVMemoryConfig() if memory is None else memory,
+        memory=memory or (IN_ATTENTION if fusion == "attention" else KVMemoryConfig()),
         memory_layers=None if layers is None else tuple(layers),
         window_size=window,
         segment_length=window if segment_length is None else segment_length,

@@ -49,13 +49,13 @@ def test_every_fusion_that_is_allowed_starts_closed(fusion, llama):
     np.testing.assert_array_equal(logits_of(model, TOKENS), logits_of(llama, TOKENS))
 
 
-IN_ATTENTION = mg.KVMemoryConfig(memory_size=24, qk_norm=False, null_entry=False, gate_bias=20.0)
+IN_ATTENTION = mg.KVMemoryConfig(memory_size=24, qk_norm=False, null_entry=False, gate_bias=20.0)  # g = 1
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
 def test_entries_in_attention_can_start_closed(family, tmp_path):
     base = mg.from_pretrained(foreign.write(family, tmp_path), window_size=6)
-    model = mg.add_memory(base, IN_ATTENTION, segment_length=4, fusion="attention", fusion_bias=20.0)
+    model = mg.add_memory(base, segment_length=4, fusion="attention", fusion_bias=20.0)
     np.testing.assert_allclose(logits_of(model, TOKENS), logits_of(base, TOKENS), atol=1e-5)
 
 
@@ -79,7 +79,7 @@ def test_an_entry_is_as_far_away_as_the_window_is_long(tmp_path):
     "options, message",
     [
         ({"fusion": "gated"}, "fusion='gated' changes the stream where nothing is read; valid: 'gated_add'"),
-        ({"fusion": "attention"}, "needs memory.qk_norm=False"),
+        ({"fusion": "attention", "memory": mg.KVMemoryConfig()}, "needs memory.qk_norm=False"),
         ({"fusion": "attention", "memory": mg.TitansMemoryConfig()}, "needs a KVMemoryConfig, got TitansMemoryConfig"),
     ],
 )
