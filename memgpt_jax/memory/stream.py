@@ -80,10 +80,11 @@ def _apart(memory, x, state, reset, valid, promise):
     own = Own(x, nobody, jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length)))
     count = jnp.zeros((batch, length), bool)
     before = _replace(memory, state.memory, state.fresh)
-    read, _ = memory.read(x, before, own, count)
+    look = jax.checkpoint(lambda x, state: memory.read(x, state, own, count)[0])  # repeated: [L, M] weights are large
+    read = look(x, before)
 
     def restart(read):
-        fresh_read, _ = memory.read(x, memory.fresh(batch), own, count)
+        fresh_read = look(x, memory.fresh(batch))
         return jnp.where((jnp.cumsum(reset, axis=1) > 0)[..., None], fresh_read, read)
 
     read = jax.lax.cond(jnp.any(reset), restart, lambda read: read, read)

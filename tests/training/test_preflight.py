@@ -23,6 +23,7 @@ from memgpt_jax.training.errors import RunError
 from memgpt_jax.training.state import create
 
 KV = KVMemoryConfig(memory_size=256, num_heads=2, head_dim=32)
+LEAST_READ = KVMemoryConfig(memory_size=256, evict="least_read")
 NONE = NoMemoryConfig()
 
 
@@ -74,7 +75,8 @@ QUICK = {
     "none": experiment(NONE),
     "kv": experiment(KV, num_layers=1, accumulate_steps=2),
     "spans": other("span_corruption", num_layers=1),
-    "permutation": other("permutation"),
+    "permutation": other("permutation", KV),
+    "kv in attention": experiment(LEAST_READ, num_layers=1, fusion="attention"),
 }
 SPREAD = (
     {f"{name}, large": experiment(kind(), 1, 512, d_model=128, vocab_size=2048) for name, (kind, _) in MEMORIES.items()}
