@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,7 +50,9 @@ def base(tmp_path):
     return model
 
 
-def test_the_four_figures(base, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def words(base, tmp_path):
+    """What is said on the command line for a small experiment."""
     for split in ("train", "valid", "test"):
         folder = tmp_path / "texts" / split
         folder.mkdir(parents=True)
@@ -56,7 +60,10 @@ def test_the_four_figures(base, tmp_path, monkeypatch, capsys):
             (folder / f"{number}.txt").write_text("a text that is long enough for several segments. " * (3 + number))
     text = CONFIG.replace("TEXTS", str(tmp_path / "texts")).replace("CACHE", str(tmp_path / "cache"))
     (tmp_path / "small.py").write_text(text)
-    words = [str(tmp_path / "small.py"), "--pretrained", str(tmp_path / "base"), "--workdir", str(tmp_path / "run")]
+    return [str(tmp_path / "small.py"), "--pretrained", str(tmp_path / "base"), "--workdir", str(tmp_path / "run")]
+
+
+def test_the_four_figures(base, words, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["adapt.py", *words])
     spec = importlib.util.spec_from_file_location("adapt_script", SCRIPT)
     script = importlib.util.module_from_spec(spec)
@@ -75,6 +82,20 @@ def test_the_four_figures(base, tmp_path, monkeypatch, capsys):
     moved = jax.tree.map(lambda old, new: bool(np.any(old != new)), frozen, pruned(models.split(adapted), frozen))
     assert not any(jax.tree.leaves(moved))
     assert np.any(models.split(adapted)["blocks"]["1"]["memory_layer"]["memory"]["output"]["kernel"])
+
+
+@pytest.mark.slow
+def test_four_devices_give_the_figures_of_one(words, tmp_path):
+    found = {}
+    changes = ["--model.fusion", "attention", "--model.memory.qk_norm", "False", "--evaluation.max_documents", "2"]
+    for devices, mesh in ((1, []), (4, ["--parallel.data", "2", "--parallel.tensor", "2"])):
+        command = [sys.executable, SCRIPT, *words[:-1], tmp_path / str(devices), *changes, *mesh]
+        command += ["--evaluation.batch_size", "2"]
+        subprocess.run(command, check=True, env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)})
+        results = json.loads((tmp_path / str(devices) / "adapt.json").read_text())
+        found[devices] = [result["bits_per_byte"] for result in results.values()]
+    assert len(found[1]) == 4
+    assert found[4] == pytest.approx(found[1], rel=1e-6)
 
 
 def pruned(tree, like):
