@@ -55,6 +55,7 @@ def add_memory(
     With `fusion="attention"` instead, the memory's entries stand in the softmax of self-attention, and its projections
     start as copies of those that attention has. To a query an entry is as far away as the window is long. So the model
     sees what has left its window without any training; `fusion_bias=20` makes it start as the model that it was.
+    Biases of `relative` positions are not copied.
 
     Arguments:
         model: without memory, as from `from_pretrained`. It stays as it is. Of an `EncoderDecoder`, the decoder gets
