@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-NAMES = {
+LLAMA_NAMES = {
     r"token_embd": "model.embed_tokens",
     r"output_norm": "model.norm",
     r"output": "lm_head",
@@ -17,7 +17,20 @@ NAMES = {
     r"blk\.(\d+)\.attn_output": r"model.layers.\1.self_attn.o_proj",
     r"blk\.(\d+)\.ffn_(gate|up|down)": r"model.layers.\1.mlp.\2_proj",
 }
-ARCHITECTURES = ("llama", "qwen2")  # Mistral and SmolLM are `llama` in such files
+GPT2_NAMES = {
+    r"token_embd": "transformer.wte",
+    r"position_embd": "transformer.wpe",
+    r"output_norm": "transformer.ln_f",
+    r"output": "lm_head",
+    r"blk\.(\d+)\.attn_norm": r"transformer.h.\1.ln_1",
+    r"blk\.(\d+)\.ffn_norm": r"transformer.h.\1.ln_2",
+    r"blk\.(\d+)\.attn_qkv": r"transformer.h.\1.attn.c_attn",
+    r"blk\.(\d+)\.attn_output": r"transformer.h.\1.attn.c_proj",
+    r"blk\.(\d+)\.ffn_up": r"transformer.h.\1.mlp.c_fc",
+    r"blk\.(\d+)\.ffn_down": r"transformer.h.\1.mlp.c_proj",
+}
+ARCHITECTURES = {"llama": LLAMA_NAMES, "qwen2": LLAMA_NAMES, "gpt2": GPT2_NAMES}
+"""Of each, what tensors are called there; Mistral and SmolLM are `llama` in such files."""
 
 
 def read_gguf(path: Path) -> tuple[dict[str, Any], Callable[[], dict[str, np.ndarray]]]:
@@ -41,14 +54,16 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Callable[[], dict[str, np.nda
     values["tie_word_embeddings"] = "output.weight" not in tensors
     if "rope_freqs.weight" in tensors:
         values["rope_scaling"] = _llama3(_dequantized(path, tensors.pop("rope_freqs.weight")), values)
-    heads = {"q": values["num_attention_heads"], "k": values["num_key_value_heads"]}
 
     def read() -> dict[str, np.ndarray]:
         found = {}
         for tensor in tensors.values():
-            name, array = _name(tensor.name), _dequantized(path, tensor)
-            match = re.search(r"self_attn\.([qk])_proj", name)
-            found[name] = _halves(array, heads[match[1]]) if kind == "llama" and match else array
+            name, array = _name(tensor.name, ARCHITECTURES[kind]), _dequantized(path, tensor)
+            if kind == "llama" and (match := re.search(r"self_attn\.([qk])_proj", name)):
+                array = _halves(array, values["num_attention_heads" if match[1] == "q" else "num_key_value_heads"])
+            if re.search(r"\.c_\w+\.weight$", name):  # GPT-2's matmuls are [out, in] here, and [in, out] there
+                array = array.T
+            found[name] = array
         return found
 
     return values, read
@@ -66,6 +81,17 @@ def _dequantized(path: Path, tensor) -> np.ndarray:
 def _values(kind: str, fields: dict[str, Any], embedding) -> dict[str, Any]:
     get = lambda name, *default: fields.get(f"{kind}.{name}", *default)  # noqa: E731
     heads, width = get("attention.head_count"), get("embedding_length")
+    if kind == "gpt2":
+        return {
+            "model_type": kind,
+            "vocab_size": int(embedding.shape[1]),
+            "n_embd": width,
+            "n_layer": get("block_count"),
+            "n_head": heads,
+            "n_inner": get("feed_forward_length"),
+            "n_positions": get("context_length"),
+            "layer_norm_epsilon": get("attention.layer_norm_epsilon"),
+        }
     values = {
         "model_type": kind,
         "vocab_size": int(embedding.shape[1]),
@@ -89,9 +115,9 @@ def _values(kind: str, fields: dict[str, Any], embedding) -> dict[str, Any]:
     return values
 
 
-def _name(name: str) -> str:
+def _name(name: str, names: dict[str, str]) -> str:
     base, _, ending = name.rpartition(".")
-    for pattern, theirs in NAMES.items():
+    for pattern, theirs in names.items():
         if match := re.fullmatch(pattern, base):
             return f"{match.expand(theirs)}.{ending}"
     return name  # reported as left over

@@ -1,5 +1,6 @@
 """GGUF files give the model whose weights they were made of."""
 
+import dataclasses
 import json
 
 import foreign
@@ -26,6 +27,17 @@ NAMES = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+}
+GPT2_NAMES = {
+    "transformer.wte": "token_embd",
+    "transformer.wpe": "position_embd",
+    "transformer.ln_f": "output_norm",
+    "ln_1": "attn_norm",
+    "ln_2": "ffn_norm",
+    "attn.c_attn": "attn_qkv",
+    "attn.c_proj": "attn_output",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
 }
 BYTES = sorted(set(range(33, 127)) | set(range(161, 173)) | set(range(174, 256)))
 ALPHABET = [chr(byte) for byte in BYTES] + [chr(256 + i) for i in range(256 - len(BYTES))]
@@ -87,6 +99,41 @@ def test_weights_are_those_of_the_folder(case, kind, tmp_path):
     for name in ("num_kv_heads", "head_dim", "window_size", "tie_embeddings", "attention_bias", "activation"):
         assert getattr(got.config, name) == getattr(expected.config, name)
     assert got.config.rotary_base == pytest.approx(expected.config.rotary_base)
+    assert got.config.norm_epsilon == pytest.approx(expected.config.norm_epsilon)
+
+
+def write_gpt2(path):
+    """A foreign GPT-2 as a GGUF file, where matmuls are [out, in]."""
+    values, shapes = foreign.CASES["gpt2"], json.loads(foreign.STORED.read_text())["gpt2"]["shapes"]
+    writer = gguf.GGUFWriter(path, "gpt2")
+    writer.add_context_length(values["n_positions"])
+    writer.add_embedding_length(values["n_embd"])
+    writer.add_block_count(values["n_layer"])
+    writer.add_feed_forward_length(values["n_inner"])
+    writer.add_head_count(values["n_head"])
+    writer.add_layer_norm_eps(values.get("layer_norm_epsilon", 1e-5))
+    for name, shape in shapes.items():
+        base, _, ending = name.rpartition(".")
+        array = foreign.tensor(name, shape)
+        array = np.ascontiguousarray(array.T) if ".c_" in base and ending == "weight" else array
+        if base.startswith("transformer.h."):
+            _, _, number, rest = base.split(".", 3)
+            base = f"blk.{number}.{GPT2_NAMES[rest]}"
+        else:
+            base = GPT2_NAMES[base]
+        writer.add_tensor(f"{base}.{ending}", array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_weights_of_gpt2_are_those_of_the_folder(tmp_path):
+    expected = mg.from_pretrained(foreign.write("gpt2", tmp_path / "folder"))
+    got = mg.from_pretrained(write_gpt2(tmp_path / "model.gguf"))
+    jax.tree.map(np.testing.assert_array_equal, models.split(got), models.split(expected))
+    assert got.config == dataclasses.replace(expected.config, norm_epsilon=got.config.norm_epsilon)
     assert got.config.norm_epsilon == pytest.approx(expected.config.norm_epsilon)
 
 
