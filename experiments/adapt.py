@@ -99,7 +99,11 @@ def main() -> None:
     full, window, *others = (result["bits_per_byte"] for result in results.values())
     for name, other in zip(list(results)[2:], others, strict=True):
         console.print(f"{name}: makes up for {(window - other) / (window - full):.0%} of what the window loses")
-    plot_curves({name: [result["curve"]] for name, result in results.items()}, workdir / "adapt.png", config.pretrained)
+    plot_curves(
+        {name: [result["curve"]] for name, result in results.items()},
+        workdir / "adapt.png",
+        Path(config.pretrained).name,
+    )
 
 
 if __name__ == "__main__":
