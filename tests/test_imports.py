@@ -12,13 +12,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "memgpt_jax"
 
 # What each part may import of the others. `config` and its parts hold plain values; everything may read them.
-CONFIG_PARTS = {"config_data", "config_memory", "config_model", "config_reading", "config_tasks"}
+CONFIG_PARTS = {"config_data", "config_memory", "config_model", "config_positions", "config_reading", "config_tasks"}
 LAYERS = {
     "shapes": set(),
     "checks": set(),
     "config_data": {"checks"},
     "config_memory": {"checks"},
     "config_model": {"checks", "config"},
+    "config_positions": {"checks"},
     "config_reading": {"checks", "config"},
     "config_tasks": {"checks", "config"},
     "config": {"checks"},

@@ -131,7 +131,7 @@ def _halves(array: np.ndarray, heads: int) -> np.ndarray:
 
 def _llama3(factors: np.ndarray, values: dict[str, Any]) -> dict[str, Any]:
     """The scaling of Llama 3.1 that these rotary factors come from; `ValueError` if they do not."""
-    from memgpt_jax.config_model import RotaryScalingConfig
+    from memgpt_jax.config_positions import RotaryScalingConfig
     from memgpt_jax.ops.positions import stretched
 
     config = RotaryScalingConfig(kind="llama3", factor=float(factors.max()), original_positions=8192)

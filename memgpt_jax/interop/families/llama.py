@@ -9,7 +9,7 @@ import math
 
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.config_model import RotaryScalingConfig
+from memgpt_jax.config_positions import RotaryScalingConfig
 from memgpt_jax.interop.families.base import Family, Weight, linear, required
 
 SCALING_FIELDS = {
