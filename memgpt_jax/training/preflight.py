@@ -105,7 +105,7 @@ def estimate(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
 
     and at any time parameters, optimizer state, memories and the batch. Heads, hidden channels and entries are taken
     to be split over the mesh as `memgpt_jax.parallel` splits parameters and memories; what moving them takes is not
-    counted, which was up to a third of a step on meshes of two CPU devices. Of an encoder-decoder, the encoder's
+    counted, so that on a mesh the estimate can be too low. Of an encoder-decoder, the encoder's
     blocks run before those of the decoder.
     """
     config = dataclasses.replace(config, model=config.model.with_implementation("portable"))
