@@ -1,6 +1,7 @@
 """JAX at its strictest, and reproducible hypothesis examples, for every test."""
 
 import os
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -34,6 +35,15 @@ def pytest_collection_modifyitems(items):
     """Folders with long tests first, so that no process is left with one of them at the end."""
     folder = lambda item: Path(item.fspath).parent.name  # noqa: E731
     items.sort(key=lambda item: LONGEST_FIRST.index(folder(item)) if folder(item) in LONGEST_FIRST else 99)
+
+
+@pytest.fixture
+def slowness() -> float:
+    """By how much limits of time are stretched: 1, or more on a machine where Python itself is slow just now."""
+    start, total = time.process_time(), 0
+    for number in range(1_000_000):
+        total += number
+    return max(1.0, (time.process_time() - start) / 0.07)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -27,9 +27,9 @@ def nearest(
 ) -> tuple[Int32[Array, "Q top_k"], Bool[Array, "Q top_k"]]:
     """Where the `top_k` entries with the highest q . k_e stand, first <= e < end, the best first.
 
-    Of equal scores the earlier entry wins. At most Q * (block_size + top_k) scores exist at a time, and blocks without
-    an entry to search cost nothing. With `recall_target` the search is approximate: entries fall into L bins in turn,
-    each bin keeps its best, and the best of the L bins are taken,
+    Of equal scores the earlier entry wins. At most Q * (block_size + top_k) scores exist at a time, and blocks behind
+    the first without an entry to search cost nothing. With `recall_target` the search is approximate: entries fall into
+    L bins in turn, each bin keeps its best, and the best of the L bins are taken,
 
         L = 1 / (1 - recall_target ^ (1 / (top_k - 1))),    so that E[share found] >= recall_target
 
@@ -53,19 +53,23 @@ def nearest(
     block = min(block_size, most) // kept * kept if recall_target is not None else min(block_size, most)
     block = max(block, kept)
 
-    def body(number, best):
+    def scored(number):
         start = first + number * block
         slice_start = jnp.minimum(start, keys.shape[0] - block)  # the last block of E overlaps the one before
         place = slice_start + jnp.arange(block, dtype=jnp.int32)
         searched = jax.lax.dynamic_slice_in_dim(keys, slice_start, block)
         scores = jnp.einsum("qk,ek->qe", query, searched, preferred_element_type=jnp.float32)
-        scores = jnp.where(((place >= start) & (place < end))[None, :], scores, -jnp.inf)
-        if recall_target is None:
-            return _merge(best, _top(scores, place, kept))
-        return _into_bins(best, scores, slice_start)
+        return jnp.where(((place >= start) & (place < end))[None, :], scores, -jnp.inf), place
 
-    nothing = (jnp.full((query.shape[0], kept), -jnp.inf, jnp.float32), jnp.zeros((query.shape[0], kept), jnp.int32))
-    best = jax.lax.fori_loop(0, (end - first + block - 1) // block, body, nothing)
+    def body(number, best):
+        scores, place = scored(number)
+        return _merge(best, _top(scores, place, kept)) if recall_target is None else _into_bins(best, scores, place[0])
+
+    if block >= most and recall_target is None:  # one block holds the whole range: no loop, and nothing to merge
+        best = _top(*scored(0), kept)
+    else:
+        nothing = jnp.full((query.shape[0], kept), -jnp.inf, jnp.float32), jnp.zeros((query.shape[0], kept), jnp.int32)
+        best = jax.lax.fori_loop(0, (end - first + block - 1) // block, body, nothing)
     if recall_target is not None:
         best = _best(*best, top_k)
     return best[1], best[0] > -jnp.inf

@@ -61,7 +61,7 @@ def environment(tmp_path_factory):
 
 def run(script: str, *words, typed: str = "") -> str:
     """Standard output of a script that must succeed."""
-    result = subprocess.run(command(script, *words), input=typed, capture_output=True, text=True, timeout=240)
+    result = subprocess.run(command(script, *words), input=typed, capture_output=True, text=True, timeout=800)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -133,6 +133,6 @@ def test_ablation_is_resumed(folder):
 
 @pytest.mark.parametrize("script", ["evaluate", "generate"])
 def test_a_folder_without_a_run_is_one_clear_line(script, tmp_path):
-    result = subprocess.run(command(script, tmp_path), capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command(script, tmp_path), capture_output=True, text=True, timeout=400)
     assert result.returncode == 2
     assert result.stderr.startswith("error: there is no checkpoint") and "Traceback" not in result.stderr

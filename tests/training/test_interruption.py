@@ -59,7 +59,7 @@ def uninterrupted(start, make_config, tmp_path_factory):
 
 def finish(process):
     """Wait for the end, which must be a good one; gives what was printed."""
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=800)
     assert process.returncode == 0, output
     return output
 
