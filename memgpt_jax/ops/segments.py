@@ -1,13 +1,16 @@
 """The Reader over all segments of a call at once: entries in play, and which of them each segment sees."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from memgpt_jax.ops.attention import map_rows
 from memgpt_jax.ops.implementation import Implementation, choose
 from memgpt_jax.ops.interval_attention import Interval, Recency, default_blocks, interval_attention
+from memgpt_jax.ops.mesh import by_entries, entry_parts, on_each_device, split_axes
 from memgpt_jax.ops.read import Source, read, read_with_lse
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
@@ -65,9 +68,26 @@ def read_segments(
     kernels = ("pallas",) if initial is None and own is None and not with_lse else ()
     chosen = choose(implementation, kernels, query.dtype, query.shape[-1])
     if chosen == "portable":
-        rows = (query, stored, seen, after_reset, initial, own)
-        read_row = lambda row: _read_row(*row, null_key, recency, bptt_segments, contiguous, with_lse)  # noqa: E731
-        return map_rows(read_row, rows, recompute=False)
+        arrays = (query, stored, seen, after_reset, initial, own, null_key, recency)
+        run = partial(_read_rows, bptt_segments=bptt_segments, with_lse=with_lse)
+        if entry_parts() > 1:  # a slice would leave each device with all M
+            return run(query, stored, by_entries(seen), *arrays[3:], contiguous=False)
+        run = partial(run, contiguous=contiguous)
+        rows, heads = split_axes(query.shape[0], stored.keys.shape[2])
+        of_row, of_heads, by_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads), PartitionSpec(heads)
+        in_segments = PartitionSpec(rows, None, None, heads)
+        entries = Stored(of_heads, of_heads, of_row)
+        specs = (
+            in_segments,
+            entries,
+            of_row,
+            of_row,
+            None if initial is None else entries,
+            None if own is None else OwnEntries(Stored(in_segments, in_segments, of_row), of_row),
+            by_heads,
+            by_heads,
+        )
+        return on_each_device(run, arrays, specs, in_segments)
     return _by_kernel(query, stored, seen, after_reset, null_key, recency, bptt_segments, chosen == "interpret")
 
 
@@ -88,6 +108,15 @@ def source(stored: Stored, age: Int32[Array, "B E"], visible: Bool[Array, "B Q E
 
         stored = jax.tree.map(cut, stored)
     return Source(*stored, age, visible)
+
+
+def _read_rows(query, stored, seen, after_reset, initial, own, null_key, recency, **options):
+    """The portable form. On a mesh that does not split entries, each device takes its own rows and heads."""
+
+    def read_row(row):
+        return _read_row(*row, null_key, recency, **options)
+
+    return map_rows(read_row, (query, stored, seen, after_reset, initial, own), recompute=False)
 
 
 def _read_row(query, stored, seen, after_reset, initial, own, null_key, recency, bptt_segments, contiguous, with_lse):

@@ -299,7 +299,7 @@ def _block_cost(config: ModelConfig, rows: int, length: int, source: int | None,
         _, backward, after = jax.vjp(block, params, x, attended, bias, has_aux=True)
         return backward(gradient), after
 
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    with jax.sharding.use_abstract_mesh(_unnamed(mesh)):
         jaxpr = jax.make_jaxpr(step)(x, x, params, attended, bias, state, positions, flags, flags, key)
     return cost(jaxpr, owned=[1], turn=0)
 
@@ -316,9 +316,15 @@ def _loss_cost(config: ModelConfig, rows: int, length: int, mesh: jax.sharding.M
         x = model.final_norm(x) if hasattr(model, "final_norm") else x
         return jnp.sum(model.score_hidden(x, targets).losses)
 
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    with jax.sharding.use_abstract_mesh(_unnamed(mesh)):
         jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(x, outer, inner, targets)
     return cost(jaxpr, owned=[0])
+
+
+def _unnamed(mesh: jax.sharding.Mesh) -> jax.sharding.AbstractMesh:
+    """A mesh under which the share of one device is traced as on that mesh, but not split again."""
+    entries = dict(mesh.shape)["sequence"]
+    return jax.sharding.AbstractMesh((mesh.size // entries, entries), ("others", "sequence"))
 
 
 def _count(tree: Any) -> int:
