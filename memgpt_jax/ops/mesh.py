@@ -69,14 +69,3 @@ def by_rows(tree: Any) -> Any:
         return x if rows is None else jax.lax.with_sharding_constraint(x, PartitionSpec(rows))
 
     return jax.tree.map(split, tree)
-
-
-def by_entries(tree: Any) -> Any:
-    """Arrays [B, S, M] of which each device of the active mesh holds its own rows, and of them its own entries."""
-
-    def split(x):
-        rows, _ = split_axes(x.shape[0], 1)
-        entries = "sequence" if x.shape[2] % entry_parts() == 0 else None
-        return jax.lax.with_sharding_constraint(x, PartitionSpec(rows, None, entries))
-
-    return jax.tree.map(split, tree)
