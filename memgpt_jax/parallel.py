@@ -1,6 +1,6 @@
 """How a run is spread over devices: a mesh with named axes, and a table of which axes split which array.
 
-Only this module knows the axes, and two functions of `ops` for what is split by hand (`entry_parts`, `split_axes`).
+Only this module knows the axes, and `ops.mesh` for what is split by hand.
 Models and steps are written for one device; given arrays that are split as said here, XLA's partitioner splits every
 operation accordingly and adds the collectives.
 """

@@ -10,7 +10,7 @@ from flax import nnx
 from memgpt_jax.config_memory import AssociativeMemoryConfig
 from memgpt_jax.memory.base import in_line, linear
 from memgpt_jax.memory.projected import ProjectedMemory
-from memgpt_jax.ops import Writes, fast_weights, unit_features
+from memgpt_jax.ops import Writes, fast_weights_of_heads, unit_features
 from memgpt_jax.shapes import Array, Float, Float32
 
 
@@ -134,35 +134,22 @@ class AssociativeMemory(ProjectedMemory):
         )
 
     def _run(self, x, writes, state, document, full, bptt_segments=None):
-        """`fast_weights` with batch rows and heads as its rows: reads [B, S, T, D] of `x` and the matrix."""
-        batch, num_segments, length = document.shape
-        heads = self.config.num_heads
-
-        def by_head(a):
-            """[B, L, H, ...] -> [B H, S, T, ...]"""
-            return jnp.moveaxis(a, 2, 1).reshape(batch * heads, num_segments, length, *a.shape[3:])
-
-        query = None
-        if x is not None:
-            query = by_head(self._features(self.query(x.reshape(batch, -1, x.shape[-1]))))
-        fresh = self._fresh_matrix()
-        if fresh is not None:
-            fresh = jnp.broadcast_to(fresh[None], state.matrix.shape).reshape(batch * heads, *fresh.shape[1:])
-        read, matrix = fast_weights(
-            jax.tree.map(by_head, writes),
+        """`fast_weights_of_heads`: reads [B, S, T, D] of `x` and the matrix."""
+        query = None if x is None else self._features(self.query(x.reshape(x.shape[0], -1, x.shape[-1])))
+        read, matrix = fast_weights_of_heads(
+            writes,
             query,
-            state.matrix.reshape(batch * heads, *state.matrix.shape[2:]),
-            fresh,
-            jnp.repeat(document, heads, axis=0),
-            jnp.repeat(full, heads, axis=0),
+            state.matrix,
+            self._fresh_matrix(),
+            document,
+            full,
             delta=self.config.rule == "delta",
             own=self.config.visibility == "token",
             bptt_segments=bptt_segments,
         )
         if x is not None:
-            read = jnp.moveaxis(read.reshape(batch, heads, num_segments * length, -1), 1, 2)
             read = self._output(read).reshape(*x.shape[:-1], -1)
-        return read, matrix.reshape(state.matrix.shape)
+        return read, matrix
 
     def _output(self, read: Float32[Array, "B L H K"]):
         """Normalised where configured, for W_o."""

@@ -13,6 +13,7 @@ from memgpt_jax.models.cross_attention import CrossAttention, SourceCache
 from memgpt_jax.models.joined_memory import JoinedMemory
 from memgpt_jax.models.layers import Attention, FeedForward, FullAttention, SelfAttention, WindowCache, dropout, norm
 from memgpt_jax.models.memory_layer import NoMemoryLayer, make_memory_layer
+from memgpt_jax.ops import by_rows
 from memgpt_jax.shapes import Array, Flags, Float32, Stream
 
 
@@ -117,8 +118,8 @@ class Block(nnx.Module):
         return y if pre else self.feed_forward_norm(y), memory, gate
 
 
-def _call(block: Block, *arguments):
-    return block(*arguments)
+def _call(block: Block, x, *arguments):
+    return block(by_rows(x), *arguments)
 
 
 CALLS = {
@@ -135,7 +136,8 @@ def run_blocks(blocks, x: Stream, states, arguments: tuple, dropout_key, scanned
     arguments: of `Block.__call__`, after its state. scanned: as one loop (`ModelConfig.scan_layers`).
     """
     run = _scanned if scanned else _unrolled
-    return run(blocks, x, states, arguments, dropout_key, distance_bias)
+    x, layers, gates = run(blocks, x, states, arguments, dropout_key, distance_bias)
+    return by_rows(x), layers, gates
 
 
 def _unrolled(blocks, x, states, arguments, dropout_key, distance_bias):

@@ -10,7 +10,16 @@ from flax import nnx
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
 from memgpt_jax.models.layers import filled_flags, linear, norm
-from memgpt_jax.ops import Scores, cross_entropy, document_positions, flat_dot_general, relative_bias, sinusoidal, take
+from memgpt_jax.ops import (
+    Scores,
+    cross_entropy,
+    document_positions,
+    flat_dot_general,
+    relative_bias,
+    sinusoidal,
+    take,
+    whole_vectors,
+)
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Rows, Stream, Tokens
 
 
@@ -126,7 +135,7 @@ class MemGPT(nnx.Module):
     def _embed(self, tokens: Tokens, positions: Int32[Array, "B L"]) -> Stream:
         """Embeddings enter the stream at unit RMS: with smaller ones the memory does not learn to bind."""
         config, scale = self.config, jnp.float32(self.config.stream_scale)
-        x = self.embedding[...][tokens] * scale
+        x = whole_vectors(self.embedding[...])[tokens] * scale
         if config.position == "learned":
             x = x + self.position_embedding[...][positions % config.num_positions] * scale
         elif config.position == "sinusoidal":

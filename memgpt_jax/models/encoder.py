@@ -10,7 +10,15 @@ from flax import nnx
 from memgpt_jax.config_model import EncoderConfig
 from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
 from memgpt_jax.models.layers import ACTIVATIONS, dropout, filled_flags, linear, norm
-from memgpt_jax.ops import Scores, cross_entropy, document_positions, flat_dot_general, relative_bias, sinusoidal
+from memgpt_jax.ops import (
+    Scores,
+    cross_entropy,
+    document_positions,
+    flat_dot_general,
+    relative_bias,
+    sinusoidal,
+    whole_vectors,
+)
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Rows, Stream, Tokens
 
 
@@ -120,7 +128,7 @@ class Encoder(nnx.Module):
 
     def _embed(self, tokens, positions, token_types, embedding) -> Stream:
         config, scale = self.config, jnp.float32(self.config.stream_scale)
-        x = embedding[tokens] * scale
+        x = whole_vectors(embedding)[tokens] * scale
         if config.position == "learned":
             x = x + self.position_embedding[...][positions + (config.position_offset or 0)] * scale
         elif config.position == "sinusoidal":

@@ -18,6 +18,7 @@ from memgpt_jax.ops import (
     masked_bias,
     relative_logits,
     sinusoidal,
+    whole_vectors,
 )
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Stream, Tokens
 
@@ -197,7 +198,7 @@ class XLNet(nnx.Module):
         reset, valid = filled_flags(tokens.shape, reset, valid)
         keys = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
         enter = lambda x, key: dropout((x * jnp.float32(config.stream_scale)).astype(config.dtype), config.dropout, key)  # noqa: E731
-        h, g = enter(self.embedding[...][tokens], keys[0]), None
+        h, g = enter(whole_vectors(self.embedding[...])[tokens], keys[0]), None
         if order is not None:
             g = enter(jnp.broadcast_to(self.query_embedding[...][None], h.shape), keys[1])
         arguments = Relations(order, token_types), reset, valid, "apart_aligned" if aligned else "apart"

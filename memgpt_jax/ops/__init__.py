@@ -18,13 +18,12 @@ from memgpt_jax.ops.attention import (
     attend,
     attend_with_lse,
     attention_weights,
-    entry_parts,
     map_rows,
     masked_bias,
     unit,
 )
 from memgpt_jax.ops.compress import compress, most_used
-from memgpt_jax.ops.fast_weights import Writes, fast_weights, unit_features
+from memgpt_jax.ops.fast_weights import Writes, fast_weights, fast_weights_of_heads, unit_features
 from memgpt_jax.ops.full_attention import full_attention
 from memgpt_jax.ops.fusion import gated_fusion, joint_softmax
 from memgpt_jax.ops.hops import Hops, multi_hop_read, position_encoding
@@ -33,6 +32,7 @@ from memgpt_jax.ops.inner_learning import Pairs, coefficients, learn, network
 from memgpt_jax.ops.interval_attention import Interval, Recency, default_blocks, interval_attention
 from memgpt_jax.ops.linear import flat_dot_general
 from memgpt_jax.ops.loss import Scores, cross_entropy
+from memgpt_jax.ops.mesh import by_rows, entry_parts, whole_vectors
 from memgpt_jax.ops.nearest import nearest, nearest_of_groups, read_chosen
 from memgpt_jax.ops.positions import document_positions, rotate, sinusoidal
 from memgpt_jax.ops.read import Source, read, read_mass, read_with_lse
@@ -61,6 +61,7 @@ __all__ = [
     "attend",
     "attend_with_lse",
     "attention_weights",
+    "by_rows",
     "causal_conv",
     "coefficients",
     "compress",
@@ -71,6 +72,7 @@ __all__ = [
     "entry_parts",
     "erase_and_add",
     "fast_weights",
+    "fast_weights_of_heads",
     "flat_dot_general",
     "follow_links",
     "free",
@@ -111,5 +113,6 @@ __all__ = [
     "unit",
     "unit_features",
     "use",
+    "whole_vectors",
     "window_attention",
 ]

@@ -1,11 +1,11 @@
 """Softmax attention in its dense form, for small blocks of queries and entries."""
 
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from memgpt_jax.ops.mesh import runs_alone
 from memgpt_jax.shapes import Array, Bool, Float, Float32
 
 MASKED = -1e30  # a finite "minus infinity": sums and differences of masked logits stay finite
@@ -16,30 +16,14 @@ FLOOR = -1e20  # the running maximum never goes below this, so a fully masked ro
 def map_rows(function: Callable, arrays, recompute: bool = True):
     """Apply `function` to each leading-axis slice of a pytree of arrays; `recompute` it in the backward pass.
 
-    On one CPU device the rows run one after the other, which keeps each row's logits in cache and each matmul
-    two-dimensional; accelerators, and the devices of a mesh, which share out the rows, run them all at once.
+    On a CPU device the rows run one after the other, which keeps each row's logits in cache and each matmul
+    two-dimensional. Accelerators, and devices of a mesh that share out the rows, run them all at once.
     """
     if recompute:
         function = jax.checkpoint(function)
-    if jax.default_backend() == "cpu" and jax.sharding.get_abstract_mesh().size <= 1:
+    if jax.default_backend() == "cpu" and runs_alone():
         return jax.lax.map(function, arrays)
     return jax.vmap(function)(arrays)
-
-
-def entry_parts() -> int:
-    """In how many parts the active mesh splits the entries of memories: the size of its axis `sequence`, or 1."""
-    return jax.sharding.get_abstract_mesh().shape.get("sequence", 1)
-
-
-def split_axes(rows: int, heads: int) -> tuple[tuple[str, ...] | None, str | None]:
-    """The axes of the active mesh that split so many rows, and so many heads; None where they do not divide them."""
-    shape = jax.sharding.get_abstract_mesh().shape
-    over_rows = math.prod(shape.get(axis, 1) for axis in ("data", "fsdp"))
-    over_heads = shape.get("tensor", 1)
-    return (
-        ("data", "fsdp") if over_rows > 1 and rows % over_rows == 0 else None,
-        "tensor" if over_heads > 1 and heads % over_heads == 0 else None,
-    )
 
 
 def unit(x: Float[Array, "*b K"]) -> Float32[Array, "*b K"]:

@@ -1,11 +1,14 @@
 """Fast weights: a matrix of one head, written and read a chunk of tokens at a time with matmuls only."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from memgpt_jax.ops.attention import MASKED, map_rows, unit
+from memgpt_jax.ops.mesh import on_each_device, split_axes
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 CHUNK_LENGTH = 64  # tokens of a chunk at most: the work within chunks grows with it, the scan over them shrinks
@@ -116,6 +119,46 @@ def fast_weights(
     if own:
         read = read.reshape(*segments, num_chunks * chunk, -1)[:, :, :length]
     return read, state
+
+
+def fast_weights_of_heads(
+    writes: Writes,
+    query: Float32[Array, "B S*T H M"] | None,
+    state: Float32[Array, "B H M K"],
+    fresh: Float32[Array, "H M K"] | None,
+    document: Int32[Array, "B S T"],
+    full: Bool[Array, "B S"],
+    **options,
+) -> tuple[Float32[Array, "B S*T H K"] | None, Float32[Array, "B H M K"]]:
+    """`fast_weights` of H heads, whose tokens write [B, S*T, H, ...]. On a mesh each device takes its own."""
+    rows, heads = split_axes(*state.shape[:2])
+    of_row, of_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads)
+    matrix = PartitionSpec(rows, heads)
+    specs = (of_heads, of_heads, matrix, PartitionSpec(heads), of_row, of_row)
+    arrays = (writes, query, state, fresh, document, full)
+    return on_each_device(partial(_of_heads, **options), arrays, specs, (of_heads, matrix))
+
+
+def _of_heads(writes, query, state, fresh, document, full, **options):
+    """Heads as further rows."""
+    (batch, heads), (num_segments, length) = state.shape[:2], document.shape[1:]
+
+    def apart(x):
+        return jnp.moveaxis(x, 2, 1).reshape(batch * heads, num_segments, length, *x.shape[3:])
+
+    if fresh is not None:
+        fresh = jnp.broadcast_to(fresh[None], state.shape).reshape(batch * heads, *fresh.shape[1:])
+    read, matrix = fast_weights(
+        jax.tree.map(apart, writes),
+        None if query is None else apart(query),
+        state.reshape(batch * heads, *state.shape[2:]),
+        fresh,
+        *(jnp.repeat(x, heads, axis=0) for x in (document, full)),
+        **options,
+    )
+    if read is not None:
+        read = jnp.moveaxis(read.reshape(batch, heads, num_segments * length, -1), 1, 2)
+    return read, matrix.reshape(state.shape)
 
 
 def _prepare(writes, query, document, *, delta) -> Chunk:

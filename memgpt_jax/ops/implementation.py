@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import backend as jax_backend
 
-from memgpt_jax.ops.attention import entry_parts
+from memgpt_jax.ops.mesh import entry_parts
 
 Implementation = Literal["auto", "portable", "cudnn", "pallas", "interpret"]
 """

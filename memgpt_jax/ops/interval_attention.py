@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from memgpt_jax.ops.attention import FLOOR, MASKED, split_axes
+from memgpt_jax.ops.attention import FLOOR, MASKED
+from memgpt_jax.ops.mesh import split_axes
 from memgpt_jax.ops.sweep import Blocks, Fold, Platform, sweep
 from memgpt_jax.shapes import Array, Float, Float32, Int32
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from memgpt_jax.ops.mesh import by_rows, row_parts, whole_vectors
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
@@ -24,16 +25,30 @@ def cross_entropy(
 ) -> Scores:
     """-log softmax(embedding @ h + bias)[target] for each token, in chunks of tokens that the backward pass repeats.
 
-    Memory: chunk_size * V logits, whatever B and L are. Logits and losses are float32.
+    Memory: chunk_size * V logits, whatever B and L are. Logits and losses are float32. Of each chunk, each device of a
+    mesh takes as many tokens of its own rows.
     """
-    batch, length, width = hidden.shape
-    tokens = batch * length
+    batch, length, _ = hidden.shape
+    parts = row_parts(batch)
+    tokens = batch * length // parts
     chunks = -(-tokens // chunk_size)
     size = -(-tokens // chunks)
     padding = chunks * size - tokens
 
+    def in_chunks(x):
+        """[B, L, ...] -> [chunks, parts size, ...], padded at the end of each part."""
+        x = x.reshape(parts, tokens, *x.shape[2:])
+        x = jnp.pad(x, ((0, 0), (0, padding), *((0, 0),) * (x.ndim - 2)))
+        x = x.reshape(parts, chunks, size, *x.shape[2:]).swapaxes(0, 1)
+        return x.reshape(chunks, parts * size, *x.shape[3:])
+
+    def in_rows(x):
+        """[chunks, parts size] -> [B, L]."""
+        x = x.reshape(chunks, parts, size).swapaxes(0, 1)
+        return x.reshape(parts, -1)[:, :tokens].reshape(batch, length)
+
     def chunk(args):
-        hidden, targets = args
+        hidden, targets = by_rows(args)
         logits = jnp.einsum("nd,vd->nv", hidden, embedding, preferred_element_type=jnp.float32)
         logits = logits if bias is None else logits + bias[None]
         chosen = jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
@@ -41,7 +56,6 @@ def cross_entropy(
         total = jnp.log(jnp.sum(jnp.exp(logits - highest[:, None]), axis=1)) + highest
         return Scores(total - chosen, chosen >= highest)
 
-    hidden = jnp.pad(hidden.reshape(tokens, width), ((0, padding), (0, 0))).reshape(chunks, size, width)
-    targets = jnp.pad(targets.reshape(tokens), (0, padding)).reshape(chunks, size)
-    scores = jax.lax.map(jax.checkpoint(chunk), (hidden, targets))
-    return jax.tree.map(lambda x: x.reshape(-1)[:tokens].reshape(batch, length), scores)
+    embedding = whole_vectors(embedding)
+    scores = jax.lax.map(jax.checkpoint(chunk), (in_chunks(by_rows(hidden)), in_chunks(targets)))
+    return jax.tree.map(in_rows, scores)

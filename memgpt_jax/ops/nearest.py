@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from memgpt_jax.ops.attention import attend, entry_parts, masked_bias
+from memgpt_jax.ops.attention import attend, masked_bias
+from memgpt_jax.ops.mesh import entry_parts
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 BLOCK = 4096  # entries scored at a time

@@ -1,13 +1,16 @@
 """The Reader over all segments of a call at once: entries in play, and which of them each segment sees."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
-from memgpt_jax.ops.attention import map_rows
+from memgpt_jax.ops.attention import FLOOR, MASKED, map_rows
 from memgpt_jax.ops.implementation import Implementation, choose
 from memgpt_jax.ops.interval_attention import Interval, Recency, default_blocks, interval_attention
+from memgpt_jax.ops.mesh import entry_parts, on_each_device, split_axes
 from memgpt_jax.ops.read import Source, read, read_with_lse
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
@@ -65,9 +68,26 @@ def read_segments(
     kernels = ("pallas",) if initial is None and own is None and not with_lse else ()
     chosen = choose(implementation, kernels, query.dtype, query.shape[-1])
     if chosen == "portable":
-        rows = (query, stored, seen, after_reset, initial, own)
-        read_row = lambda row: _read_row(*row, null_key, recency, bptt_segments, contiguous, with_lse)  # noqa: E731
-        return map_rows(read_row, rows, recompute=False)
+        arrays = (query, stored, seen, after_reset, initial, own, null_key, recency)
+        options = {"bptt_segments": bptt_segments, "with_lse": with_lse}
+        run = partial(_read_rows, contiguous=contiguous, **options)
+        rows, heads = split_axes(query.shape[0], stored.keys.shape[2])
+        of_row, of_heads, by_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads), PartitionSpec(heads)
+        in_segments = PartitionSpec(rows, None, None, heads)
+        entries, of_place = Stored(of_heads, of_heads, of_row), of_row
+        if (parts := entry_parts()) > 1 and seen.place.shape[2] % parts == 0:
+            run, of_place = partial(_read_parts, **options), PartitionSpec(rows, None, "sequence")
+        specs = (
+            in_segments,
+            entries,
+            of_place,
+            of_row,
+            None if initial is None else entries,
+            None if own is None else OwnEntries(Stored(in_segments, in_segments, of_row), of_row),
+            by_heads,
+            by_heads,
+        )
+        return on_each_device(run, arrays, specs, in_segments)
     return _by_kernel(query, stored, seen, after_reset, null_key, recency, bptt_segments, chosen == "interpret")
 
 
@@ -88,6 +108,43 @@ def source(stored: Stored, age: Int32[Array, "B E"], visible: Bool[Array, "B Q E
 
         stored = jax.tree.map(cut, stored)
     return Source(*stored, age, visible)
+
+
+def _read_rows(query, stored, seen, after_reset, initial, own, null_key, recency, **options):
+    """The portable form. On a mesh each device takes its own rows and heads."""
+
+    def read_row(row):
+        return _read_row(*row, null_key, recency, **options)
+
+    return map_rows(read_row, (query, stored, seen, after_reset, initial, own), recompute=False)
+
+
+def _read_parts(query, stored, seen, after_reset, initial, own, null_key, recency, *, bptt_segments, with_lse):
+    """`_read_rows` where each device sees its part of M; `initial` and `own` entries are of the first one.
+
+    r = sum_i w_i r_i / sum_i w_i,  w_i = exp(lse_i): reads merge with two sums over devices. The null entry comes last.
+    """
+    first = jax.lax.axis_index("sequence") == 0
+    if initial is not None:
+        initial = initial._replace(bias=jnp.where(first, initial.bias, MASKED))
+    if own is not None:
+        own = own._replace(document=jnp.where(first, own.document, -1))
+    options = {"bptt_segments": bptt_segments, "contiguous": False, "with_lse": True}
+    out, lse = _read_rows(query, stored, seen, after_reset, initial, own, None, recency, **options)
+    highest = jnp.maximum(jax.lax.pmax(jax.lax.stop_gradient(lse), "sequence"), FLOOR)
+    sink = None
+    if null_key is not None:
+        groups = query.reshape(*query.shape[:3], null_key.shape[0], -1, query.shape[-1])
+        sink = jnp.einsum("bstgrk,gk->bstgr", groups, null_key.astype(query.dtype), preferred_element_type=jnp.float32)
+        sink = sink.reshape(lse.shape)
+        highest = jnp.maximum(highest, jax.lax.stop_gradient(sink))
+    weight = jnp.exp(lse - highest)
+    summed = jax.lax.psum(weight[..., None] * out.astype(jnp.float32), "sequence")
+    total = jax.lax.psum(weight, "sequence")
+    total = total if sink is None else total + jnp.exp(sink - highest)
+    total = jnp.where(total > 0, total, 1)
+    out = (summed / total[..., None]).astype(out.dtype)
+    return (out, jnp.where(highest > FLOOR, highest + jnp.log(total), MASKED)) if with_lse else out
 
 
 def _read_row(query, stored, seen, after_reset, initial, own, null_key, recency, bptt_segments, contiguous, with_lse):

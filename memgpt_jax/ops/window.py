@@ -1,11 +1,15 @@
 """Causal sliding-window attention."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from memgpt_jax.ops.attention import attend, attend_with_lse, map_rows, masked_bias
 from memgpt_jax.ops.implementation import Implementation, choose
 from memgpt_jax.ops.interval_attention import Interval, default_blocks, interval_attention
+from memgpt_jax.ops.mesh import on_each_device, split_axes
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int
 
 
@@ -78,6 +82,16 @@ class _Blocks:
 
 
 def _portable(query, keys, values, query_document, key_document, window_size, block, distance_bias, with_lse):
+    """On a mesh each device takes its own rows and heads."""
+    arrays = (query, keys, values, query_document, key_document, distance_bias)
+    run = partial(_by_blocks, window_size=window_size, block=block, with_lse=with_lse)
+    rows, heads = split_axes(query.shape[0], keys.shape[2])
+    of_row, of_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads)
+    specs = (of_heads, of_heads, of_heads, of_row, of_row, PartitionSpec(heads))
+    return on_each_device(run, arrays, specs, of_heads)
+
+
+def _by_blocks(query, keys, values, query_document, key_document, distance_bias, *, window_size, block, with_lse):
     batch, length, num_heads, head_dim = query.shape
     kv_heads = keys.shape[2]
     blocks = _Blocks(length, keys.shape[1] - length, window_size, min(block, length))

@@ -14,10 +14,11 @@ from typing import NamedTuple
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 VIEWS = {"reshape", "squeeze", "expand_dims", "copy", "stop_gradient", "optimization_barrier", "copy_p", "name"}
+VIEWS |= {"sharding_constraint", "pvary", "pcast"}
 """The same bytes under another shape."""
 RECOMPUTED = {"remat", "remat2", "checkpoint"}
 """Calls that wait for all of their operands."""
-CALLS = RECOMPUTED | {"pjit", "jit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call"}
+CALLS = RECOMPUTED | {"pjit", "jit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "shard_map"}
 """Operations that only hold others."""
 UNFUSED = {"dot_general", "scan", "while", "cond", "sort", "top_k", "cumsum", "cumprod", "cummax", "cumlogsumexp"}
 """Operations whose operands and results are buffers (`scatter` and `random` ones too)."""
@@ -174,7 +175,7 @@ def _in_place(operation: _Operation) -> float:
 
 
 def _unfused(name: str) -> bool:
-    return name in UNFUSED or name.startswith(("scatter", "random", "threefry", "custom", "shard_map"))
+    return name in UNFUSED or name.startswith(("scatter", "random", "threefry", "custom"))
 
 
 def _buffers(flat: _Flat) -> set[int]:

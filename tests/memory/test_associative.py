@@ -88,20 +88,20 @@ def test_segments_of_several_chunks_equal_the_reference(rule, visibility):
 def test_the_reference_notices_faults(fault, monkeypatch):
     """A wrong memory does not pass the comparison above."""
     config = AssociativeMemoryConfig(memory_size=7, num_heads=2, head_dim=4, forget=True, forget_bias=-1.0)
-    right = associative.fast_weights
+    right = associative.fast_weights_of_heads
 
     def wrong(writes, query, state, fresh, document, full, **options):
         if fault == "gate":
             writes = writes._replace(gate=writes.gate**2)
         elif fault == "order":
-            writes = jax.tree.map(lambda x: jnp.flip(x, axis=2), writes)
+            writes = jax.tree.map(lambda x: jnp.flip(x, axis=1), writes)
         elif fault == "decay":
-            writes = writes._replace(log_keep=jnp.roll(writes.log_keep, 1, axis=2))
+            writes = writes._replace(log_keep=jnp.roll(writes.log_keep, 1, axis=1))
         else:
             document = 0 * document
         return right(writes, query, state, fresh, document, full, **options)
 
-    monkeypatch.setattr(associative, "fast_weights", wrong)
+    monkeypatch.setattr(associative, "fast_weights_of_heads", wrong)
     graph, params = build(config)
     x, reset = random_inputs(2, BATCH, LENGTH, breaks=0.2)
     reads, _ = runner(graph)(params, x, reset, np.ones(reset.shape, bool), None)

@@ -88,6 +88,33 @@ def joined() -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, expected)
 
 
+def segments() -> None:
+    """Of entries that devices share out, with those that each segment has at once, and the null entry's logit."""
+    options = {"null_entry": True, "recency_bias": True, "initial_entries": 3, "bptt_segments": 1}
+    memory = KVMemoryConfig(memory_size=32, num_heads=2, head_dim=K, visibility="token", **options)
+    layer = MemoryLayer(memory, d_model=32, segment_length=Q, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (B, 4 * Q, 32))
+    reset = jnp.zeros(x.shape[:2], bool).at[0, 20].set(True)
+    structure, params = nnx.split(layer)
+    state = jax.tree.map(jnp.asarray, layer.init_state(B))
+
+    def run(x, params, state):
+        def loss(x, params):
+            out, after = nnx.merge(structure, params)(x, state, reset, promise="aligned")
+            return jnp.sum(jnp.sin(out)), after
+
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(x, params)
+
+    expected = jax.jit(run)(x, params, state)
+    mesh = parallel.make_mesh(ParallelConfig(data=2, sequence=4))
+    split = parallel.shardings({"memory": state}, parallel.STATE, mesh)["memory"]
+    with jax.set_mesh(mesh):
+        whole = parallel.everywhere(mesh)
+        compiled = jax.jit(run, in_shardings=(whole, whole, split))
+        got = compiled(jax.device_put(x, whole), jax.device_put(params, whole), jax.device_put(state, split))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, expected)
+
+
 def kernels() -> None:
     """On a mesh, each device runs the kernel on its own rows and heads: nothing moves but sums of gradients."""
     mesh = parallel.make_mesh(ParallelConfig(data=2, tensor=2))
@@ -127,6 +154,7 @@ def main() -> None:
     mesh = parallel.make_mesh(ParallelConfig(sequence=8))
     softmax_over_all(mesh)
     best_of_all(mesh)
+    segments()
     kernels()
     joined()
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import re
 import subprocess
 import sys
@@ -94,6 +95,22 @@ SPREAD = (
 def test_the_estimate_is_within_15_percent_of_the_compilers_report(name):
     config = (QUICK | SPREAD)[name]
     assert preflight.estimate(config, one_device()).device_bytes == pytest.approx(reported(config), rel=0.15)
+
+
+CHECKER = Path(__file__).parents[1] / "checkers" / "estimates_on_meshes.py"
+SHORT = ("data=2,fsdp=2", "--memory", "none", "--size", "long")
+BROAD = [("--memory", name, "--size", size) for name in ("none", "kv", "associative") for size in ("long", "wide")]
+BROAD += [("data=2", "fsdp=2", "tensor=2", "--memory", "none", "associative", "--remat", "block")]
+
+
+@pytest.mark.parametrize(
+    "words", [SHORT, *(pytest.param(words, marks=pytest.mark.slow) for words in BROAD)], ids=" ".join
+)
+def test_on_a_mesh_too_the_estimate_is_within_15_percent(words):
+    environment = os.environ | {"PYTHONPATH": str(CHECKER.parents[2]), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, CHECKER, *words]
+    lines = subprocess.run(command, check=True, env=environment, capture_output=True, text=True).stdout.splitlines()
+    assert lines and all(0.85 <= float(line.split()[-1]) <= 1.15 for line in lines), lines
 
 
 @pytest.mark.parametrize(
