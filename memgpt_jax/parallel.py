@@ -1,6 +1,6 @@
 """How a run is spread over devices: a mesh with named axes, and a table of which axes split which array.
 
-Only this module knows the axes, and `ops.mesh` for what is split by hand.
+Only this module knows the axes, and `ops.mesh`, which names them, for what is split by hand.
 Models and steps are written for one device; given arrays that are split as said here, XLA's partitioner splits every
 operation accordingly and adds the collectives.
 """
@@ -17,10 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from memgpt_jax.checks import check
 from memgpt_jax.config import ExperimentConfig, ParallelConfig
-
-AXES = ("data", "fsdp", "tensor", "sequence")
-ROWS = ("data", "fsdp")
-"""Axes over which batch rows are split: both, as with `fsdp` each device works on rows of its own, too."""
+from memgpt_jax.ops.mesh import AXES, ROWS
 
 # The first pattern that is found in the path of an array says which axes split its dimensions. An axis that does not
 # divide its dimension (a gate of one head has a width of 1) leaves it whole.

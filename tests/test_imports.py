@@ -27,7 +27,7 @@ LAYERS = {
     "ops": {"shapes"},
     "memory": {"shapes", "config", "ops"},
     "models": {"shapes", "config", "ops", "memory", "generation", "interop"},  # the last two: in `MemGPT.generate`, ...
-    "parallel": {"checks", "config"},
+    "parallel": {"checks", "config", "ops"},
     "parameters": {"config", "models"},
     "data": {"config", "hub"},
     "hub": set(),

@@ -2,6 +2,7 @@
 
 XLA's partitioner splits each operation by how its operands are split. Where two ways meet, as with parameters and rows
 that the same devices split, it may choose the one that moves or repeats more: there the functions below say which.
+They do so on the meshes of `memgpt_jax.parallel`; on any other, all is left to the partitioner.
 """
 
 import math
@@ -12,6 +13,8 @@ import jax
 from jax.sharding import PartitionSpec
 
 ROWS = ("data", "fsdp")
+"""Axes over which batch rows are split: both, as with `fsdp` each device works on rows of its own, too."""
+AXES = (*ROWS, "tensor", "sequence")
 
 
 def entry_parts() -> int:
@@ -21,15 +24,14 @@ def entry_parts() -> int:
 
 def row_parts(rows: int) -> int:
     """In how many parts the active mesh splits so many rows: 1 where it does not divide them."""
-    mesh = jax.sharding.get_abstract_mesh()
-    parts = math.prod(mesh.shape[axis] for axis in ROWS if axis in mesh.auto_axes)
+    shape = jax.sharding.get_abstract_mesh().shape
+    parts = math.prod(shape[axis] for axis in ROWS) if splits_by_hand() else 1
     return parts if rows % parts == 0 else 1
 
 
 def split_axes(rows: int, heads: int) -> tuple[tuple[str, ...] | None, str | None]:
     """The axes of the active mesh that split so many rows, and so many heads; None where they do not divide them."""
-    mesh = jax.sharding.get_abstract_mesh()
-    over_heads = mesh.shape["tensor"] if "tensor" in mesh.auto_axes else 1
+    over_heads = jax.sharding.get_abstract_mesh().shape["tensor"] if splits_by_hand() else 1
     return (
         ROWS if row_parts(rows) > 1 else None,
         "tensor" if over_heads > 1 and heads % over_heads == 0 else None,
@@ -42,22 +44,28 @@ def on_each_device(function: Callable, arrays: tuple, in_specs: tuple, out_specs
     On a mesh each device runs it with its own rows and heads, which the specs say (see `split_axes`), and nothing moves
     but sums of gradients.
     """
-    if runs_alone():
+    if not splits_by_hand():
         return function(*arrays)
     return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs)(*arrays)
+
+
+def splits_by_hand() -> bool:
+    """Whether the active mesh has several devices, all axes of `memgpt_jax.parallel`, and is not split by them yet."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.size > 1 and set(AXES) <= set(mesh.auto_axes)
 
 
 def runs_alone() -> bool:
     """Whether what is traced runs on one device, or on each for itself: nothing in it is split over devices."""
     mesh = jax.sharding.get_abstract_mesh()
-    return mesh.size <= 1 or not mesh.auto_axes
+    return mesh.size <= 1 or set(mesh.manual_axes) == set(mesh.axis_names)
 
 
 def whole_vectors(embedding: Any) -> Any:
     """Embeddings [V, D] of which, and of whose gradients, each device of the active mesh holds whole vectors."""
-    _, words = split_axes(1, embedding.shape[0])
-    if runs_alone():
+    if not splits_by_hand():
         return embedding
+    _, words = split_axes(1, embedding.shape[0])
     return jax.lax.with_sharding_constraint(embedding, PartitionSpec(words))
 
 

@@ -368,7 +368,7 @@ def _without_fsdp(mesh: jax.sharding.Mesh) -> jax.sharding.AbstractMesh:
 
 def _unnamed(mesh: jax.sharding.Mesh) -> jax.sharding.AbstractMesh:
     """A mesh under which the share of one device is traced as on that mesh, but not split again."""
-    return jax.sharding.AbstractMesh((mesh.size,), ("devices",))
+    return jax.sharding.AbstractMesh((*(1 for _ in parallel.AXES), mesh.size), (*parallel.AXES, "devices"))
 
 
 def _count(tree: Any) -> int:
