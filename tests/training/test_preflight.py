@@ -75,8 +75,6 @@ def reported(config: ExperimentConfig) -> int:
 QUICK = {
     "none": experiment(NONE),
     "kv": experiment(KV, num_layers=1, accumulate_steps=2),
-    "spans": other("span_corruption", num_layers=1),
-    "permutation": other("permutation", KV),
     "kv in attention": experiment(LEAST_READ, num_layers=1, fusion="attention"),
 }
 SPREAD = (
@@ -86,6 +84,7 @@ SPREAD = (
     | {"none, recomputed": experiment(NONE, num_layers=3, remat="block")}
     | {"none, SwiGLU": experiment(NONE, 1, 512, d_model=256, activation="swiglu", norm="layernorm")}
     | {f"{name}, large": other(name, NONE, 512, d_model=128) for name in ("masked", "span_corruption", "permutation")}
+    | {"spans": other("span_corruption", num_layers=1), "permutation": other("permutation", KV)}
     | {"spans, recomputed": other("span_corruption", NONE, 512, d_model=128, remat="block")}
     | {"none, many words": experiment(NONE, 1, 512, d_model=128, vocab_size=32768)}
 )
