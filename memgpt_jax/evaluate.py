@@ -18,6 +18,7 @@ import numpy as np
 from memgpt_jax import data, models
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_data import TaskConfig
+from memgpt_jax.ops import everywhere
 
 FIRST_BUCKET = 64
 HELD_OUT_SEED = 0x5EED
@@ -83,11 +84,12 @@ def document_losses(config: ExperimentConfig, params, document_id: int, texts: l
     is used again, so its padding needs no mask, all rows stay at common segment boundaries, and one shape is compiled.
     """
     rows, length = config.evaluation.batch_size, config.evaluation.chunk_length
-    score = jax.jit(
-        lambda params, tokens, targets, state: models.score_tokens(
-            config.model, params, tokens, targets, state, aligned=True
-        )
-    )
+
+    @jax.jit
+    def score(params, tokens, targets, state):
+        scores, state = models.score_tokens(config.model, params, tokens, targets, state, aligned=True)
+        return everywhere(scores), state
+
     losses = [np.empty(len(text)) for text in texts]
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
     for first in range(0, len(order), rows):
@@ -150,7 +152,8 @@ def evaluate_objective(config: ExperimentConfig, params, tokenizer) -> dict:
     def score(params, batch, state):
         options = data.further_inputs(batch) | {"aligned": training.sequence_length % model.segment_length == 0}
         tokens, targets, reset = batch["tokens"], batch["targets"], batch["reset"]
-        return models.score_tokens(model, params, tokens, targets, state, reset=reset, **options)
+        scores, state = models.score_tokens(model, params, tokens, targets, state, reset=reset, **options)
+        return everywhere(scores), state
 
     state = fresh = models.init_state(model, settings.batch_size)
     found, labels = [], []  # one tuple for each prediction: nats, whether it is right, the unigram model's nats
@@ -220,7 +223,8 @@ def row_scorer(config: ExperimentConfig, params) -> Callable[[data.Batch], tuple
     @jax.jit
     def score(params, tokens, targets, reset, state):
         aligned = chunk % segment == 0 and tokens.shape[1] % segment == 0  # then every chunk begins at a boundary
-        return models.score_tokens(config.model, params, tokens, targets, state, reset=reset, aligned=aligned)
+        scores, state = models.score_tokens(config.model, params, tokens, targets, state, reset=reset, aligned=aligned)
+        return everywhere(scores), state
 
     def score_batch(batch: data.Batch) -> tuple[np.ndarray, np.ndarray]:
         tokens, targets, reset = (batch[name] for name in ("tokens", "targets", "reset"))

@@ -35,7 +35,7 @@ LAYERS = {
     "command_line": {"config", "memory"},
     "generation": {"shapes", "checks", "config", "config_json", "ops", "memory", "models"},
     "interop": {"shapes", "checks", "config", "config_json", "data", "hub", "memory", "models", "ops", "training"},
-    "evaluate": {"config", "models", "data"},
+    "evaluate": {"config", "models", "data", "ops"},
     "needle_stream": {"config", "models", "data", "evaluate"},
     "runs": {"config", "command_line", "data", "training"},
     "machine": set(),

@@ -32,7 +32,7 @@ from memgpt_jax.ops.inner_learning import Pairs, coefficients, learn, network
 from memgpt_jax.ops.interval_attention import Interval, Recency, default_blocks, interval_attention
 from memgpt_jax.ops.linear import flat_dot_general
 from memgpt_jax.ops.loss import Scores, cross_entropy
-from memgpt_jax.ops.mesh import by_rows, entry_parts, whole_vectors
+from memgpt_jax.ops.mesh import by_rows, entry_parts, everywhere, whole_vectors
 from memgpt_jax.ops.nearest import nearest, nearest_of_groups, read_chosen
 from memgpt_jax.ops.positions import document_positions, rotate, sinusoidal
 from memgpt_jax.ops.read import Source, read, read_mass, read_with_lse
@@ -71,6 +71,7 @@ __all__ = [
     "document_positions",
     "entry_parts",
     "erase_and_add",
+    "everywhere",
     "fast_weights",
     "fast_weights_of_heads",
     "flat_dot_general",

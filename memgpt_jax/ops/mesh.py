@@ -69,6 +69,13 @@ def whole_vectors(embedding: Any) -> Any:
     return jax.lax.with_sharding_constraint(embedding, PartitionSpec(words))
 
 
+def everywhere(tree: Any) -> Any:
+    """Arrays of which each device of the active mesh holds the whole, so that every process can fetch them."""
+    if runs_alone():
+        return tree
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
+
+
 def by_rows(tree: Any) -> Any:
     """Arrays [B, ...] of which, and of whose gradients, each device of the active mesh holds its own rows, whole."""
 
