@@ -117,9 +117,10 @@ def estimate(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
     mesh: what re-layouts of activations take. Mechanisms other than those, and encoders, were not compared on meshes.
     """
     config = dataclasses.replace(config, model=config.model.with_implementation("portable"))
-    size = dict(mesh.shape)
-    stacks, training, rows, lengths = config.model.stacks, config.training, _rows(config, mesh), _lengths(config)
-    local = {name: _share(stack, mesh) for name, stack in stacks.items()}
+    training, rows, lengths, size = config.training, _rows(config, mesh), _lengths(config), dict(mesh.shape)
+    # Spelled out like a share of them, so that on one device they are equal, and traced once.
+    stacks = {name: dataclasses.replace(_share(it), dtype=it.dtype) for name, it in config.model.stacks.items()}
+    local = {name: _share(stack, size["tensor"], size["sequence"]) for name, stack in stacks.items()}
     layers = [
         (name, not isinstance(stack.memory, NoMemoryConfig) and stack.layer_has_memory(layer))
         for name, stack in stacks.items()
@@ -236,6 +237,9 @@ def _lengths(config: ExperimentConfig) -> dict[str, _Lengths]:
     return {"model.encoder": _Lengths(source, None), "model.decoder": _Lengths(tokens, source)}
 
 
+_abstract_model = functools.lru_cache(maxsize=16)(abstract_model)
+
+
 class _Shapes(NamedTuple):
     """Of a model of one block."""
 
@@ -246,7 +250,7 @@ class _Shapes(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def _shapes(config: ModelConfig, rows: int) -> _Shapes:
-    model = abstract_model(config)
+    model = _abstract_model(config)
     params = models.split(model)
     state = jax.eval_shape(lambda: model.blocks[0].init_state(rows))
     return _Shapes(params["blocks"]["0"], {name: tree for name, tree in params.items() if name != "blocks"}, state)
@@ -264,13 +268,11 @@ def _rows(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> int:
     return config.training.batch_size // (size["data"] * size["fsdp"])
 
 
-def _share(model: ModelConfig, mesh: jax.sharding.Mesh) -> ModelConfig:
-    """The part of a stack that one device of a mesh works on."""
-    size = dict(mesh.shape)
-    tensor, sequence = size["tensor"], size["sequence"]
+def _share(model: ModelConfig, tensor: int = 1, sequence: int = 1) -> ModelConfig:
+    """The part of a stack that one device works on, where so many share out its heads and its entries."""
     memory = model.memory
     if getattr(memory, "match_state_bytes", None):
-        memory = abstract_model(_one_block(model, True)).blocks[0].memory_layer.memory.config  # with its size
+        memory = _abstract_model(_one_block(model, True)).blocks[0].memory_layer.memory.config  # with its size
     if getattr(memory, "num_heads", 0):
         memory = dataclasses.replace(memory, num_heads=memory.num_heads // tensor)
     if isinstance(memory, KVMemoryConfig):
@@ -295,7 +297,7 @@ def _block_cost(config: ModelConfig, rows: int, length: int, source: int | None,
 
     `source` is the length of what it attends to.
     """
-    structure, params = nnx.split(abstract_model(config).blocks[0])
+    structure, params = nnx.split(_abstract_model(config).blocks[0])
     state, dtype, streams = _shapes(config, rows).state, config.dtype, isinstance(config, XLNetConfig)
     x = jax.ShapeDtypeStruct((rows, (1 + streams) * length, config.d_model), dtype)
     attended = None if source is None else jax.ShapeDtypeStruct((rows, source, config.d_model), dtype)
