@@ -43,7 +43,7 @@ def slowness() -> float:
     start, total = time.process_time(), 0
     for number in range(1_000_000):
         total += number
-    return max(1.0, (time.process_time() - start) / 0.07)
+    return max(1.0, (time.process_time() - start) / 0.03)
 
 
 @pytest.fixture(scope="module", autouse=True)
