@@ -198,8 +198,9 @@ def test_reset_at_a_boundary_equals_a_fresh_state(name, built, begin):
     valid = np.ones(reset.shape, bool)
     whole, state = run(params, x, reset, valid, None)
     alone, fresh = run(params, x[:, begin:], np.zeros_like(reset[:, begin:]), valid[:, begin:], None)
-    assert difference(whole[:, begin:], alone) < 1e-6
-    assert difference(state, fresh) < 1e-6
+    rounding = 1e-6 * max(1, np.abs(alone).max())  # of calls of two lengths, which compile differently
+    assert difference(whole[:, begin:], alone) < rounding
+    assert difference(state, fresh) < rounding
 
 
 @every_memory
