@@ -112,6 +112,8 @@ def shardings(tree: Any, rules: tuple, mesh: Mesh) -> Any:
     def leaf(path, array):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         spec = next(spec for pattern, spec in rules if re.search(pattern, name))
+        if "/stacked/" in name:  # an array for each layer (`training.optimizer.stacked`)
+            spec = PartitionSpec(None, *spec)
         return NamedSharding(mesh, _fitting(spec, array.shape, mesh))
 
     return jax.tree.map_with_path(leaf, tree)

@@ -7,8 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from memgpt_jax.config import OptimizerConfig
+
+STACKED_BYTES = 2**16  # of the largest arrays that `stacked` copies into one
 
 
 def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -36,11 +39,11 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     """
     rules = {
         "adamw": [
-            optax.scale_by_adam(config.b1, config.b2),
+            stacked(optax.scale_by_adam(config.b1, config.b2)),
             optax.add_decayed_weights(config.weight_decay, mask=decays),
         ],
-        "adam": [optax.scale_by_adam(config.b1, config.b2)],
-        "sgd": [optax.trace(config.b1)],
+        "adam": [stacked(optax.scale_by_adam(config.b1, config.b2))],
+        "sgd": [stacked(optax.trace(config.b1))],
     }
     rule = optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
@@ -51,6 +54,44 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     if not config.trainable:
         return rule
     return optax.multi_transform({True: rule, False: optax.set_to_zero()}, partial(is_trained, config))
+
+
+def stacked(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    """A rule that treats every value alike, with the small arrays that have one place in their layers held as one.
+
+    A deep model has hundreds of small arrays, and each array that a step takes and gives costs the host microseconds.
+    In the state of the rule, arrays whose paths differ in numbers alone are one array [layers, ...], under "stacked"
+    and the path of the first of them.
+    """
+
+    def init(params):
+        return rule.init(_stack(params))
+
+    def update(updates, state, params=None):
+        new, state = rule.update(_stack(updates), state)
+        new, leaves = flatten_dict(new), {}
+        for path, members in _groups(updates).items():
+            leaves |= zip(members, jnp.unstack(new[path]) if len(members) > 1 else [new[path]], strict=True)
+        return jax.tree.unflatten(jax.tree.structure(updates), [leaves[place] for place in sorted(leaves)]), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _stack(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree.leaves(tree)
+    join = lambda members: jnp.stack([leaves[i] for i in members]) if len(members) > 1 else leaves[members[0]]  # noqa: E731
+    return unflatten_dict({path: join(members) for path, members in _groups(tree).items()})
+
+
+def _groups(tree: Any) -> dict[tuple[str, ...], list[int]]:
+    """The arrays that `stacked` holds, by path: the places in `jax.tree.leaves` of those that each is made of."""
+    found = {}
+    for place, (path, leaf) in enumerate(jax.tree.leaves_with_path(tree)):
+        names = path_names(path)
+        small = leaf.size * leaf.dtype.itemsize <= STACKED_BYTES
+        alike = (*("*" if name.isdigit() else name for name in names), leaf.shape, leaf.dtype) if small else names
+        found.setdefault(alike, (names, []))[1].append(place)
+    return {("stacked", *names) if len(members) > 1 else names: members for names, members in found.values()}
 
 
 def is_trained(config: OptimizerConfig, params: Any) -> Any:

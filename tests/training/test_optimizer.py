@@ -5,11 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec
 
-from memgpt_jax import models
-from memgpt_jax.config import ModelConfig, OptimizerConfig
+from memgpt_jax import models, parallel
+from memgpt_jax.config import ModelConfig, OptimizerConfig, ParallelConfig
 from memgpt_jax.config_memory import KVMemoryConfig
-from memgpt_jax.training.optimizer import decays, is_gate, learning_rate_schedule, make_optimizer, parameter_names
+from memgpt_jax.training.optimizer import (
+    decays,
+    is_gate,
+    learning_rate_schedule,
+    make_optimizer,
+    parameter_names,
+    stacked,
+)
 
 PARAMS = {
     "layer": {
@@ -73,6 +81,38 @@ def test_momentum_of_sgd_is_b1():
     first, state = optimizer.update(gradients, state, PARAMS)
     second, state = optimizer.update(gradients, state, PARAMS)
     np.testing.assert_allclose(second["layer"]["norm"]["scale"], 1.5 * first["layer"]["norm"]["scale"], rtol=1e-5)
+
+
+def test_small_arrays_of_like_layers_share_an_array_of_the_state_and_updates_stay_the_same():
+    """Twelve layers, of which one is wider, with large kernels that stay apart."""
+    random = np.random.default_rng(0)
+
+    def drawn(*shape):
+        return jnp.asarray(random.normal(size=shape), jnp.float32)
+
+    def tree():
+        blocks = {str(i): {"kernel": drawn(129, 128), "bias": drawn(7 if i == 4 else 5)} for i in range(12)}
+        return {"blocks": blocks, "embedding": drawn(3, 2)}
+
+    plain, params = optax.scale_by_adam(), tree()
+    joined = stacked(plain)
+    state, plain_state = joined.init(params), plain.init(params)
+    found = {name: leaf.shape for name, leaf in zip(parameter_names(state.mu), jax.tree.leaves(state.mu), strict=True)}
+    kernels = {f"blocks/{i}/kernel": (129, 128) for i in range(12)}
+    assert found == kernels | {"stacked/blocks/0/bias": (11, 5), "blocks/4/bias": (7,), "embedding": (3, 2)}
+    for _ in range(2):
+        gradients = tree()
+        with jax.numpy_dtype_promotion("standard"):
+            new, state = joined.update(gradients, state, params)
+            expected, plain_state = plain.update(gradients, plain_state, params)
+        jax.tree.map(np.testing.assert_array_equal, new, expected)
+
+
+def test_stacked_states_are_split_as_their_parameters_are():
+    kernels = {"blocks": {str(i): {"input": {"kernel": jnp.ones((4, 6))}} for i in range(3)}}
+    mesh = parallel.make_mesh(ParallelConfig(data=1))
+    split = parallel.shardings({"mu": stacked(optax.trace(0.9)).init(kernels).trace}, parallel.PARAMETERS, mesh)
+    assert [leaf.spec for leaf in jax.tree.leaves(split)] == [PartitionSpec(None, "fsdp", "tensor")]
 
 
 @pytest.mark.parametrize("activation", ["gelu", "swiglu"])
