@@ -1,15 +1,16 @@
-"""How XLA is to compile a training step."""
+"""What a training run compiles. A process that goes on with the run that it trained last finds it compiled."""
 
 import functools
 
 import jax
 
-from memgpt_jax import parallel
+from memgpt_jax import data, models, parallel
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.training.state import shardings
 from memgpt_jax.training.step import train_steps
 
 
+@functools.lru_cache(maxsize=1)
 def jitted_step(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
     """`train_steps` for the devices of a mesh; it takes over the arrays of the state that it is given."""
     split = shardings(config, mesh)
@@ -20,6 +21,19 @@ def jitted_step(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax.stages
         out_shardings=(split, parallel.everywhere(mesh)),
         compiler_options=compiler_options(config),
     )
+
+
+@functools.lru_cache(maxsize=1)
+def jitted_diagnostics(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
+    """`memgpt_jax.models.diagnostics` of parameters, and of a step's first batch read from a memory."""
+
+    def diagnostics(params, batches, memory):
+        batch = jax.tree.map(lambda array: array[0], batches)
+        tokens, reset, further = batch["tokens"], batch["reset"], data.further_inputs(batch)
+        aligned = tokens.shape[1] % config.model.segment_length == 0  # as in `batch_loss`
+        return models.diagnostics(config.model, params, tokens, memory, reset, aligned=aligned, **further)
+
+    return jax.jit(diagnostics, out_shardings=parallel.everywhere(mesh))
 
 
 def compiler_options(config: ExperimentConfig) -> dict[str, str]:

@@ -16,7 +16,7 @@ from memgpt_jax import data, models, parallel
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_data import TaskConfig
 from memgpt_jax.training.checkpoint import Checkpoints
-from memgpt_jax.training.compilation import jitted_step
+from memgpt_jax.training.compilation import jitted_diagnostics, jitted_step
 from memgpt_jax.training.errors import RunError, refused
 from memgpt_jax.training.metrics import MetricsLog, Reporter, WallTime, read_metrics
 from memgpt_jax.training.optimizer import check_trainable, parameter_names
@@ -136,15 +136,7 @@ def run(
     """
     training = config.training
     together = training.steps_per_call
-    step_function = jitted_step(config, mesh)
-
-    @partial(jax.jit, out_shardings=parallel.everywhere(mesh))
-    def diagnose(params, batch, memory):
-        batch = jax.tree.map(lambda array: array[0], batch)
-        tokens, reset, further = batch["tokens"], batch["reset"], data.further_inputs(batch)
-        aligned = tokens.shape[1] % config.model.segment_length == 0  # as in `batch_loss`
-        return models.diagnostics(config.model, params, tokens, memory, reset, aligned=aligned, **further)
-
+    step_function, diagnose = jitted_step(config, mesh), jitted_diagnostics(config, mesh)
     wall_time = WallTime()
     reporter = Reporter(config, parameter_names(state.params), log, advance, wall_time)
     signals.deferred = True

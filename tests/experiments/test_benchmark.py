@@ -28,7 +28,7 @@ TINY = [
 
 @pytest.mark.parametrize("by_token", [False, True], ids=["read", "written"])
 def test_a_stream_needs_one_compilation_and_no_more_memory(by_token):
-    found = benchmark.stream_measurements(40_000, by_token)
+    found = benchmark.stream_measurements(20_000, by_token)  # the growth of the last half
     assert found["compilations"] == 1
     assert found["growth"] <= 16
 

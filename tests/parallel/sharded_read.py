@@ -165,6 +165,7 @@ def on_a_mesh_of_somebody_else() -> None:
 
 def main() -> None:
     jax.config.update("jax_num_cpu_devices", 8)
+    jax.config.update("jax_disable_most_optimizations", True)  # most of the time is compiling
     mesh = parallel.make_mesh(ParallelConfig(sequence=8))
     softmax_over_all(mesh)
     best_of_all(mesh)

@@ -135,7 +135,7 @@ time.sleep(60)
 
 
 def wait_for_steps(workdir: Path, number: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while len(read_metrics(workdir)) < number:
         assert time.monotonic() < deadline
         time.sleep(0.2)
