@@ -166,7 +166,7 @@ class Memory(nnx.Module):
             if bptt_segments is not None:
                 cut = number % (bptt_segments + 1) == 0
                 state = jax.tree.map(lambda x: jnp.where(cut, jax.lax.stop_gradient(x), x), state)
-            read, state = self.segment(segment, state)
+            read, state = jax.checkpoint(self.segment)(segment, state)  # saved: the state alone
             return (number + 1, state), read
 
         (_, state), reads = jax.lax.scan(step, (jnp.int32(0), state), segments)
