@@ -74,7 +74,8 @@ class _Flat:
         for eqn in jaxpr.eqns:
             name = eqn.primitive.name
             inner = next((eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params), None)
-            if name in CALLS and inner is not None:
+            one_turn = name == "scan" and eqn.params["length"] == 1  # XLA opens such a loop
+            if (name in CALLS or one_turn) and inner is not None:
                 inner = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
                 if name in RECOMPUTED:  # starts when all of its operands are there
                     operands = [names[var] for var in eqn.invars if not isinstance(var, Literal)]

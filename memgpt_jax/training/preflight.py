@@ -112,10 +112,10 @@ def estimate(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
 
         summation:            gradients before and after it + an update of the embedding
 
-    With the meshes, sizes and memories of `tests/checkers/estimates_on_meshes.py` that were compiled, this is 0.90 to
-    1.15 times what the compiler reports on CPU; with `remat="block"` up to 1.16 times on one device, and up to 1.23
-    with `tensor=2`. Not counted on a mesh: what re-layouts of activations take. Mechanisms other than those, and
-    encoders, were not compared on meshes.
+    With the meshes, sizes and memories of `tests/checkers/estimates_on_meshes.py`, this is 0.87 to 1.08 times what the
+    compiler reports on CPU; with `remat="block"` it was 1.07 to 1.27 times that on one device and with `tensor=2`. Not
+    counted on a mesh: what re-layouts of activations take. Mechanisms other than those, and encoders, were not compared
+    on meshes.
     """
     config = dataclasses.replace(config, model=config.model.with_implementation("portable"))
     training, rows, lengths, size = config.training, _rows(config, mesh), _lengths(config), dict(mesh.shape)

@@ -51,3 +51,12 @@ def test_elementwise_operations_take_no_memory_and_matmuls_do():
     x = jnp.zeros((64, 64))
     assert cost(jax.make_jaxpr(lambda x: jnp.sum(jnp.sin(x + 1) * 2))(x)).peak == 4
     assert cost(jax.make_jaxpr(lambda x: jnp.sum((x @ x) @ x))(x)).peak == 2 * x.nbytes
+
+
+def test_a_loop_of_one_turn_takes_what_its_turn_takes():
+    def squares(x):
+        return jax.lax.scan(lambda total, y: (total + y @ y, None), jnp.zeros((64, 64)), x)[0]
+
+    x = jnp.zeros((64, 64))
+    once, twice = (cost(jax.make_jaxpr(squares)(jnp.stack([x] * turns))).peak for turns in (1, 2))
+    assert once == cost(jax.make_jaxpr(lambda x: jnp.zeros((64, 64)) + x @ x)(x)).peak < twice
