@@ -33,6 +33,16 @@ class Tokenizer(Protocol):
     """Number of ids."""
     document_id: int
     """The id that begins every document; no text is ever encoded to it."""
+    bos_id: int | None
+    """The id that begins a text; None: there is none."""
+    eos_id: int | None
+    """The id that ends a text; None: there is none."""
+    pad_id: int | None
+    """The id that pads rows of a batch; None: there is none."""
+    stop_ids: tuple[int, ...]
+    """The ids that end generated text by default: `eos_id`, and those that a generation_config.json adds."""
+    lossless: bool
+    """Whether `decode(encode(text)) == text` for every text."""
     token_bytes: np.ndarray
     """[vocab_size] int32: UTF-8 bytes of text that each id stands for; 0 for special ids."""
     special_ids: Mapping[str, int]
@@ -54,7 +64,10 @@ class ByteTokenizer:
     """Ids 0 to 255 are UTF-8 bytes; 256 begins a document."""
 
     vocab_size = 257
-    document_id = 256
+    document_id = bos_id = eos_id = 256
+    pad_id: int | None = None
+    stop_ids = (256,)
+    lossless = True
     special_ids: Mapping[str, int] = MappingProxyType({})
     fingerprint = "byte"
 
