@@ -16,6 +16,7 @@ CONFIG_PARTS = {"config_data", "config_memory", "config_model", "config_position
 LAYERS = {
     "shapes": set(),
     "checks": set(),
+    "checksums": set(),
     "config_data": {"checks"},
     "config_memory": {"checks"},
     "config_model": {"checks", "config"},
@@ -29,12 +30,13 @@ LAYERS = {
     "models": {"shapes", "config", "ops", "memory", "generation", "interop"},  # the last two: in `MemGPT.generate`, ...
     "parallel": {"checks", "config", "ops"},
     "parameters": {"config", "models"},
-    "data": {"config", "hub"},
+    "data": {"checksums", "config", "hub"},
     "hub": set(),
     "plots": set(),
     "command_line": {"config", "memory"},
-    "generation": {"shapes", "checks", "config", "config_json", "ops", "memory", "models"},
-    "interop": {"shapes", "checks", "config", "config_json", "data", "hub", "memory", "models", "ops", "training"},
+    "generation": {"shapes", "checks", "checksums", "config", "config_json", "ops", "memory", "models"},
+    "interop": {"shapes", "checks", "checksums", "config", "config_json", "data", "hub", "memory", "models", "ops"}
+    | {"training"},
     "evaluate": {"config", "models", "data", "ops"},
     "needle_stream": {"config", "models", "data", "evaluate"},
     "runs": {"config", "command_line", "data", "training"},
@@ -42,7 +44,18 @@ LAYERS = {
     "benchmark": {"config", "data", "generation", "machine", "memory", "models", "parallel", "parameters", "training"},
     "ledger": {"command_line", "config", "evaluate", "machine", "memory", "needle_stream", "runs", "training"}
     | {"checks"},
-    "training": {"shapes", "config", "config_json", "ops", "memory", "models", "data", "evaluate", "parallel"}
+    "training": {
+        "shapes",
+        "checksums",
+        "config",
+        "config_json",
+        "ops",
+        "memory",
+        "models",
+        "data",
+        "evaluate",
+        "parallel",
+    }
     | {"interop"},
     "": {"config", "ops", "memory", "models", "parameters", "data", "generation", "interop", "evaluate", "training"},
 }
