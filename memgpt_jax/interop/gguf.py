@@ -1,11 +1,15 @@
 """GGUF files as a source of weights: dequantised, and renamed to the layout of the transformers library."""
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from memgpt_jax.interop.families.llama import LLAMA
+from memgpt_jax.interop.families.settings import layers, number, only, read, size, word
 
 LLAMA_NAMES = {
     r"token_embd": "model.embed_tokens",
@@ -33,29 +37,78 @@ ARCHITECTURES = {"llama": LLAMA_NAMES, "qwen2": LLAMA_NAMES, "gpt2": GPT2_NAMES}
 """Of each, what tensors are called there; Mistral and SmolLM are `llama` in such files."""
 
 
+SETTINGS = {
+    "context_length": size(),
+    "embedding_length": size(),
+    "block_count": layers(),
+    "feed_forward_length": size(),
+    "attention.head_count": size(),
+    "attention.causal": only(True),
+    "attention.scale": only(None, 0.0),
+    "attention.clamp_kqv": only(None, 0.0),
+    "attention.max_alibi_bias": only(None, 0.0),
+    "attention.sliding_window": only(None, 0),
+    "attn_logit_softcapping": only(None, 0.0),
+    "final_logit_softcapping": only(None, 0.0),
+    "expert_count": only(None, 0),
+    "expert_used_count": only(None, 0),
+    "logit_scale": only(None, 0.0, 1.0),
+    "embedding_scale": only(None, 1.0),
+    "residual_scale": only(None, 1.0),
+    "use_parallel_residual": only(False),
+}
+"""Keys behind the name of the architecture; all of them."""
+GPT2_SETTINGS = SETTINGS | {"attention.layer_norm_epsilon": number(), "attention.head_count_kv": size(None)}
+LLAMA_SETTINGS = SETTINGS | {
+    "attention.head_count_kv": size(None),
+    "attention.key_length": size(None),
+    "attention.value_length": size(None),
+    "attention.layer_norm_rms_epsilon": number(),
+    "rope.freq_base": number(10000.0, low=1.0),
+    "rope.dimension_count": size(None),
+    "rope.scaling.type": word({kind: kind for kind in ("none", "linear", "yarn")}, "linear"),
+    "rope.scaling.factor": number(None, low=1.0)._replace(also=("rope.scale_linear",)),
+    "rope.scaling.original_context_length": size(None),
+    "rope.scaling.attn_factor": number(1.0),
+    "rope.scaling.yarn_ext_factor": only(None, 1.0),
+    "rope.scaling.yarn_attn_factor": only(None, 1.0),
+    "rope.scaling.yarn_log_multiplier": only(None, 0.0),
+    "rope.scaling.yarn_beta_fast": number(32.0),
+    "rope.scaling.yarn_beta_slow": number(1.0),
+}
+HARMLESS = frozenset(("vocab_size", "tensor_data_layout", "rope.scaling.finetuned", "pooling_type"))
+FILE_SETTINGS = {"general.type": only("model"), "split.count": only(None, 0, 1)}
+"""A file of its own that holds a whole model."""
+
+
 def read_gguf(path: Path) -> tuple[dict[str, Any], Callable[[], dict[str, np.ndarray]]]:
     """Values as those of a config.json, and what reads the tensors, by the names that transformers has, float32.
 
     Raises:
-        ValueError: the file is damaged, or its architecture, a tensor's kind or its rotary factors are not known here.
+        ValueError: the file is damaged, or its architecture, a setting, a tensor's kind or its rotary factors are not
+            known here.
     """
     from gguf import GGUFReader
 
     try:
         reader = GGUFReader(path)
-    except (ValueError, KeyError, IndexError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as GGUF: {error}") from None
-    fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
+        fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
+    except Exception as error:  # the reader indexes into the file by what it finds there
+        raise ValueError(f"{path} cannot be read as GGUF: {type(error).__name__}: {error}") from None
     kind = fields.get("general.architecture")
-    if kind not in ARCHITECTURES:
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise ValueError(f"{path}: architecture {kind!r} is not supported; valid: {', '.join(ARCHITECTURES)}")
     tensors = {tensor.name: tensor for tensor in reader.tensors}
-    values = _values(kind, fields, tensors["token_embd.weight"])
+    read(FILE_SETTINGS, fields, harmless=frozenset(fields), where=str(path))
+    values = _values(kind, fields, tensors, str(path))
     values["tie_word_embeddings"] = "output.weight" not in tensors
-    if "rope_freqs.weight" in tensors:
-        values["rope_scaling"] = _llama3(_dequantized(path, tensors.pop("rope_freqs.weight")), values)
+    if kind == "llama" and "rope_freqs.weight" in tensors:
+        if "rope_scaling" in values:
+            raise ValueError(f"{path}: rope_freqs.weight beside rope.scaling.factor is not supported")
+        factors = _dequantized(path, tensors.pop("rope_freqs.weight"))
+        values["rope_scaling"] = _llama3(factors, values, str(path))
 
-    def read() -> dict[str, np.ndarray]:
+    def read_tensors() -> dict[str, np.ndarray]:
         found = {}
         for tensor in tensors.values():
             name, array = _name(tensor.name, ARCHITECTURES[kind]), _dequantized(path, tensor)
@@ -66,7 +119,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Callable[[], dict[str, np.nda
             found[name] = array
         return found
 
-    return values, read
+    return values, read_tensors
 
 
 def _dequantized(path: Path, tensor) -> np.ndarray:
@@ -74,45 +127,83 @@ def _dequantized(path: Path, tensor) -> np.ndarray:
 
     try:
         return np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
-    except NotImplementedError as error:
+    except Exception as error:  # a kind that is not known, or a damaged shape
         raise ValueError(f"{path}: {tensor.name} cannot be dequantised: {error}") from None
 
 
-def _values(kind: str, fields: dict[str, Any], embedding) -> dict[str, Any]:
-    get = lambda name, *default: fields.get(f"{kind}.{name}", *default)  # noqa: E731
-    heads, width = get("attention.head_count"), get("embedding_length")
+def _values(kind: str, fields: dict[str, Any], tensors: dict[str, Any], where: str) -> dict[str, Any]:
+    """What llama.cpp does with the file's settings, in the words of a config.json."""
+    table = GPT2_SETTINGS if kind == "gpt2" else LLAMA_SETTINGS
+    given = {name.removeprefix(f"{kind}."): value for name, value in fields.items() if name.startswith(f"{kind}.")}
+    found = read(table, given, harmless=HARMLESS, where=f"{where}: {kind}", strict=True)
+    heads, width = found["attention.head_count"], found["embedding_length"]
+    embedding = tensors.get("token_embd.weight")
+    if embedding is None or len(embedding.shape) != 2:
+        raise ValueError(f"{where}: the tensor token_embd.weight is missing, or no matrix")
+    if width % heads and found.get("attention.key_length") is None:
+        raise ValueError(f"{where}: {kind}: attention.head_count={heads} must divide embedding_length={width}")
+    rows = int(embedding.shape[1])
     if kind == "gpt2":
+        if found["attention.head_count_kv"] not in (None, heads):
+            raise ValueError(
+                f"{where}: {kind}: attention.head_count_kv={found['attention.head_count_kv']} must be attention.head_count={heads}"
+            )
         return {
             "model_type": kind,
-            "vocab_size": int(embedding.shape[1]),
+            "vocab_size": rows,
             "n_embd": width,
-            "n_layer": get("block_count"),
+            "n_layer": found["block_count"],
             "n_head": heads,
-            "n_inner": get("feed_forward_length"),
-            "n_positions": get("context_length"),
-            "layer_norm_epsilon": get("attention.layer_norm_epsilon"),
+            "n_inner": found["feed_forward_length"],
+            "n_positions": found["context_length"],
+            "layer_norm_epsilon": found["attention.layer_norm_epsilon"],
         }
+    head_dim = found["attention.key_length"] or width // heads
+    for name in ("attention.value_length", "rope.dimension_count"):
+        if found[name] not in (None, head_dim):
+            raise ValueError(
+                f"{where}: {kind}.{name}={found[name]} is not supported; valid: {head_dim}, as of all keys"
+            )
     values = {
         "model_type": kind,
-        "vocab_size": int(embedding.shape[1]),
+        "vocab_size": rows,
         "hidden_size": width,
-        "num_hidden_layers": get("block_count"),
+        "num_hidden_layers": found["block_count"],
         "num_attention_heads": heads,
-        "num_key_value_heads": get("attention.head_count_kv", heads),
-        "head_dim": get("attention.key_length", width // heads),
-        "intermediate_size": get("feed_forward_length"),
-        "max_position_embeddings": get("context_length"),
-        "rms_norm_eps": get("attention.layer_norm_rms_epsilon"),
-        "rope_theta": get("rope.freq_base", 10000.0),
+        "num_key_value_heads": found["attention.head_count_kv"] or heads,
+        "head_dim": head_dim,
+        "intermediate_size": found["feed_forward_length"],
+        "max_position_embeddings": found["context_length"],
+        "rms_norm_eps": found["attention.layer_norm_rms_epsilon"],
+        "rope_theta": found["rope.freq_base"],
     }
-    scaling = get("rope.scaling.type", "none")
-    if scaling != "none":
-        values["rope_scaling"] = {
-            "rope_type": scaling,
-            "factor": get("rope.scaling.factor"),
-            "original_max_position_embeddings": get("rope.scaling.original_context_length"),
-        }
+    values |= _scaling(found, f"{where}: {kind}")
+    try:
+        LLAMA.config(values)
+    except ValueError as error:
+        raise ValueError(f"{where}: {str(error).removeprefix('config.json: ')}") from None
     return values
+
+
+def _scaling(found: dict[str, Any], where: str) -> dict[str, Any]:
+    """A kind that is not named is linear; an attention factor is beside the one of yarn itself."""
+    kind, factor = found["rope.scaling.type"], found["rope.scaling.factor"] or 1.0
+    attention = found["rope.scaling.attn_factor"]
+    for name, neutral in (("rope.scaling.attn_factor", 1.0), ("rope.scaling.yarn_ext_factor", None)):
+        if kind != "yarn" and found[name] != neutral:
+            raise ValueError(f"{where}: {name}={found[name]} is not supported without rope.scaling.type=yarn")
+    if kind == "none" or (kind == "linear" and factor == 1):
+        return {}
+    scaling = {"rope_type": kind, "factor": factor}
+    if kind == "yarn":
+        scaling |= {
+            "attention_factor": attention * (1 + 0.1 * math.log(factor)),
+            "beta_fast": found["rope.scaling.yarn_beta_fast"],
+            "beta_slow": found["rope.scaling.yarn_beta_slow"],
+        }
+        if found["rope.scaling.original_context_length"]:
+            scaling["original_max_position_embeddings"] = found["rope.scaling.original_context_length"]
+    return {"rope_scaling": scaling}
 
 
 def _name(name: str, names: dict[str, str]) -> str:
@@ -129,15 +220,16 @@ def _halves(array: np.ndarray, heads: int) -> np.ndarray:
     return pairs.swapaxes(1, 2).reshape(array.shape)
 
 
-def _llama3(factors: np.ndarray, values: dict[str, Any]) -> dict[str, Any]:
+def _llama3(factors: np.ndarray, values: dict[str, Any], where: str) -> dict[str, Any]:
     """The scaling of Llama 3.1 that these rotary factors come from; `ValueError` if they do not."""
     from memgpt_jax.config_positions import RotaryScalingConfig
     from memgpt_jax.ops.positions import stretched
 
-    config = RotaryScalingConfig(kind="llama3", factor=float(factors.max()), original_positions=8192)
-    turns = values["rope_theta"] ** (-np.arange(len(factors)) / len(factors)) / (2 * np.pi)
-    if not np.allclose(turns / stretched(turns, values["rope_theta"], config), factors, rtol=1e-4):
-        raise ValueError("rope_freqs.weight holds other factors than those of Llama 3.1, which is not supported")
+    pairs, base, largest = values["head_dim"] // 2, values["rope_theta"], float(np.max(factors, initial=0))
+    turns = base ** (-np.arange(pairs) / pairs) / (2 * np.pi)
+    config = RotaryScalingConfig(kind="llama3", factor=max(largest, 1.0), original_positions=8192)
+    if factors.shape != (pairs,) or not np.allclose(turns / stretched(turns, base, config), factors, rtol=1e-4):
+        raise ValueError(f"{where}: rope_freqs.weight holds other factors than those of Llama 3.1: not supported")
     return {
         "rope_type": "llama3",
         "factor": config.factor,

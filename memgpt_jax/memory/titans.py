@@ -21,7 +21,7 @@ class TitansState(NamedTuple):
     P = M K with one layer, 2 M K with two, and M M more for every further one.
     """
 
-    weights: tuple[Float32[Array, "B H I O"], ...]  # of each layer
+    learned: tuple[Float32[Array, "B H I O"], ...]  # of each layer, D: the weights minus the initial weights
     momentum: tuple[Float32[Array, "B H I O"], ...]  # past surprise S
     tail: Float[Array, "B W-1 D"]  # the tokens before the segment that the Writer's convolution still reaches
 
@@ -32,10 +32,12 @@ class TitansMemory(ProjectedMemory):
         Reader   r = W_o M(q),   q = unit(W_q x)
         Writer   k = unit(W_k conv(x) + b_k),  v = W_v x + b_v,  loss = |M(k) - v|^2,  per head and token
                  theta = `inner_rate` sigmoid(W_t x + b_t),  eta = sigmoid(W_e x + b_e),  alpha = sigmoid(W_a x + b_a)
-                 S' = eta S - theta d loss / d M,   M' = (1 - alpha) M + S'
+                 S' = eta S - theta d loss / d M,   M' = M* + (1 - alpha) (M - M*) + S'
 
-    The gradients of `chunk_length` tokens are taken at the weights that they find. The weights with which a document
-    begins are parameters; the last layer's start at 0, so that an untrained memory reads 0.
+    The gradients of `chunk_length` tokens are taken at the weights in front of them. The initial weights M*, with which
+    a document begins, are parameters; the last layer's start at 0, so that an untrained memory reads 0 at first.
+
+    TODO
 
     Source: Behrouz, Zhong and Mirrokni, "Titans: Learning to Memorize at Test Time" (2025), section 3.
     """
@@ -63,13 +65,9 @@ class TitansMemory(ProjectedMemory):
 
         return TitansState(zeros(), zeros(), self.conv.init_state(batch_size))
 
-    def fresh(self, batch_size):
-        state = self.init_state(batch_size)
-        add = lambda zeros, weight: zeros + weight[...][None]  # noqa: E731
-        return state._replace(weights=tuple(map(add, state.weights, self.initial_weights)))
-
     def read(self, x, state, own, counts):
-        read = jax.vmap(jax.vmap(network))(state.weights, jnp.moveaxis(self._unit(self.query(x)), 2, 1))
+        weights = tuple(weight[...][None] + d for weight, d in zip(self.initial_weights, state.learned, strict=True))
+        read = jax.vmap(jax.vmap(network))(weights, jnp.moveaxis(self._unit(self.query(x)), 2, 1))
         return self.side_by_side(jnp.moveaxis(read, 1, 2)), state
 
     def write(self, x, state, live):
@@ -77,8 +75,8 @@ class TitansMemory(ProjectedMemory):
         document = jnp.where(live, 0, -1)
         pairs = self._pairs(x, document, live, state.tail)
         whole = jnp.ones((batch, 1), bool)
-        _, weights, momentum = self._run(None, pairs, state, jnp.zeros((batch, 1, length), bool), whole)
-        return TitansState(weights, momentum, self.conv.next_tail(x, document, state.tail))
+        _, learned, momentum = self._run(None, pairs, state, jnp.zeros((batch, 1, length), bool), whole)
+        return TitansState(learned, momentum, self.conv.next_tail(x, document, state.tail))
 
     def sequence(self, segments, state):
         """Equal to the scan over `segment`: only what depends on the weights is left to a scan."""
@@ -88,15 +86,15 @@ class TitansMemory(ProjectedMemory):
         if bptt is not None:
             state = state._replace(tail=jax.lax.stop_gradient(state.tail))
         pairs = self._pairs(x, document, live, state.tail, None if bptt is None else (bptt + 1) * self.segment_length)
-        read, weights, momentum = self._run(x, pairs, state, begun, segments.full, bptt)
+        read, learned, momentum = self._run(x, pairs, state, begun, segments.full, bptt)
         tail = self.conv.next_tail(x, document, state.tail, written, open_document)
-        return read.reshape(*begun.shape, -1), TitansState(weights, momentum, tail)
+        return read.reshape(*begun.shape, -1), TitansState(learned, momentum, tail)
 
     def stats(self, state):
         def norm(layers):
             return jnp.mean(jnp.sqrt(sum(jnp.sum(layer * layer, axis=(2, 3)) for layer in layers)))
 
-        return {"weights_norm": norm(state.weights), "surprise_norm": norm(state.momentum)} | super().stats(state)
+        return {"learned_norm": norm(state.learned), "surprise_norm": norm(state.momentum)} | super().stats(state)
 
     def _unit(self, x) -> Float32[Array, "B L H K"]:
         """Heads apart, of unit length in float32."""
@@ -114,7 +112,7 @@ class TitansMemory(ProjectedMemory):
         )
 
     def _run(self, x, pairs, state, begun, full, bptt=None):
-        """Segment by segment, each row and head by itself: reads [B, L, D] of `x`, weights and momentum after it.
+        """Segment by segment, each row and head by itself: reads [B, L, D] of `x`, then what was learned and momentum.
 
         begun [B, S, T]: the token's document began in the segment. full [B, S]: segments that are written.
         """
@@ -128,21 +126,20 @@ class TitansMemory(ProjectedMemory):
             return jnp.moveaxis(a, 2, 1).reshape(batch * heads, num_segments, length, *a.shape[3:])
 
         def chunks(a):
-            """[B H, S, T, ...] -> [B H, S, chunks, C, ...]; what is filled in teaches nothing."""
+            """[B H, S, T, ...] -> [B H, S, chunks, C, ...]; padding teaches nothing."""
             padding = ((0, 0), (0, 0), (0, num_chunks * chunk - length), *((0, 0),) * (a.ndim - 3))
             return jnp.pad(a, padding).reshape(batch * heads, num_segments, num_chunks, chunk, *a.shape[3:])
 
-        def step(fresh, carry, segment):
+        def step(initial, carry, segment):
             pairs, query, begun, full, cut = segment
             carry = jax.tree.map(lambda a: jnp.where(cut, jax.lax.stop_gradient(a), a), carry)
-            zeros = jax.tree.map(jnp.zeros_like, fresh)
-            start = jax.tree.map(lambda new, old: jnp.where(begun[-1], new, old), (fresh, zeros), carry)
+            start = jax.tree.map(lambda a: jnp.where(begun[-1], 0, a), carry)
             read = None
             if query is not None:
-                read = network(carry[0], query)
-                again = lambda: jnp.where(begun[:, None], network(fresh, query), read)  # noqa: E731
+                read = network(jax.tree.map(jnp.add, initial, carry[0]), query)
+                again = lambda: jnp.where(begun[:, None], network(initial, query), read)  # noqa: E731
                 read = jax.lax.cond(begun[-1], again, lambda: read)
-            after, _ = jax.lax.scan(lambda carry, pairs: (learn(*carry, pairs), None), start, pairs)
+            after, _ = jax.lax.scan(lambda carry, pairs: (learn(initial, *carry, pairs), None), start, pairs)
             return jax.tree.map(lambda new, old: jnp.where(full, new, old), after, start), read
 
         number = jnp.arange(num_segments, dtype=jnp.int32)
@@ -155,7 +152,8 @@ class TitansMemory(ProjectedMemory):
             jnp.broadcast_to(cut, (batch * heads, num_segments)),
         )
         flat = lambda tree: jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree)  # noqa: E731
-        rows = (flat(self.fresh(batch).weights), flat((state.weights, state.momentum)), by_segment)
+        initial = tuple(jnp.tile(weight[...], (batch, 1, 1)) for weight in self.initial_weights)
+        rows = (initial, flat((state.learned, state.momentum)), by_segment)
         scan_row = lambda row: jax.lax.scan(partial(step, row[0]), row[1], row[2])  # noqa: E731
         after, read = map_rows(scan_row, rows, recompute=False)
         if x is not None:

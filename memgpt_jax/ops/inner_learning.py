@@ -13,13 +13,13 @@ Weights = tuple[Float32[Array, "I O"], ...]
 
 
 class Pairs(NamedTuple):
-    """What T tokens teach: the network shall map the key to the value. With rate 0, keep 1 and inertia 1: nothing."""
+    """T training pairs: the network learns to map the key to the value. With rate 0, keep 1 and inertia 1: nothing."""
 
     keys: Float32[Array, "T K"]
     values: Float32[Array, "T K"]
     rate: Float32[Array, " T"]  # theta, at least 0
-    log_inertia: Float32[Array, " T"]  # log eta: the share of the momentum that the token lets stand
-    log_keep: Float32[Array, " T"]  # log (1 - alpha): the share of the weights that it lets stand
+    log_inertia: Float32[Array, " T"]  # log eta: the share of the momentum that the token keeps
+    log_keep: Float32[Array, " T"]  # log (1 - alpha): the share of what was learned that the token keeps
 
 
 def network(weights: Weights, x: Float[Array, "*b I"]) -> Float[Array, "*b O"]:
@@ -33,42 +33,47 @@ def network(weights: Weights, x: Float[Array, "*b I"]) -> Float[Array, "*b O"]:
 
 
 def coefficients(pairs: Pairs) -> tuple[Float32[Array, " T"], Float32[Array, " T"], tuple[Array, Array, Array]]:
-    """What T updates S_t = eta_t S_{t-1} - theta_t u_t, M_t = (1 - alpha_t) M_{t-1} + S_t come to, at once:
+    """The result of T updates S_t = eta_t S_{t-1} - theta_t u_t, D_t = (1 - alpha_t) D_{t-1} + S_t at once:
 
-        M_T = keep M_0 + carried S_0 - sum_t to_weights_t u_t,      S_T = inertia S_0 - sum_t to_momentum_t u_t
+        D_T = keep D_0 + carried S_0 - sum_t to_learned_t u_t,      S_T = inertia S_0 - sum_t to_momentum_t u_t
 
-    Returns (to_weights, to_momentum, (keep, carried, inertia)).
+    Returns (to_learned, to_momentum, (keep, carried, inertia)).
     """
     length = pairs.rate.shape[0]
     place = jnp.arange(length)
     inertia, keep = jnp.cumsum(pairs.log_inertia), jnp.cumsum(pairs.log_keep)
     later = place[None, :] >= place[:, None]  # [t, j]: u_t is in S_j with the eta in between
     share = jnp.exp(jnp.where(later, inertia[None, :] - inertia[:, None], jnp.float32(MASKED)))
-    kept = jnp.exp(keep[-1] - keep)  # of S_j in M_T
-    to_weights = pairs.rate * (share @ kept)
+    kept = jnp.exp(keep[-1] - keep)  # of S_j in D_T
+    to_learned = pairs.rate * (share @ kept)
     to_momentum = pairs.rate * share[:, -1]
-    return to_weights, to_momentum, (jnp.exp(keep[-1]), jnp.exp(inertia) @ kept, jnp.exp(inertia[-1]))
+    return to_learned, to_momentum, (jnp.exp(keep[-1]), jnp.exp(inertia) @ kept, jnp.exp(inertia[-1]))
 
 
-def learn(weights: Weights, momentum: Weights, pairs: Pairs) -> tuple[Weights, Weights]:
-    """Weights M and momentum S after T tokens.
+def learn(initial: Weights, learned: Weights, momentum: Weights, pairs: Pairs) -> tuple[Weights, Weights]:
+    """What was learned, D, and the momentum S after T tokens. The network has the weights M = M* + D, M* the initial.
 
-        S_t = eta_t S_{t-1} - s theta_t u_t,   M_t = (1 - alpha_t) M_{t-1} + S_t,   u_t = d |M_0(k_t) - v_t|^2 / d M_0
+        S_t = eta_t S_{t-1} - s theta_t u_t,   D_t = (1 - alpha_t) D_{t-1} + S_t,   u_t = d |M_0(k_t) - v_t|^2 / d M_0
 
-    All gradients u_t are taken at the weights M_0 that the tokens find (Behrouz et al., "Titans: Learning to Memorize
-    at Test Time", 2025, section 3.2), so that they are a few matmuls. Where many tokens pull at few weights their sum
-    would overshoot, further each time, so s bounds it by the Polyak step of the loss that the tokens have together
+    So the weights decay towards M*: M_t = M* + (1 - alpha_t) (M_{t-1} - M*) + S_t. In the paper they decay towards 0,
+    which stops a network with hidden layers: the gradient of a layer is proportional to the weights of the others, so
+    where all have become 0 it stays there.
+
+    All gradients u_t are taken at the weights M_0 in front of the first token (Behrouz et al., "Titans: Learning to
+    Memorize at Test Time", 2025, section 3.2), so that they are a few matmuls. Where many tokens pull at few weights
+    their sum would overshoot, further each time, so s bounds it by the Polyak step of the loss of all T tokens
     (Loizou et al., "Stochastic Polyak Step-size for SGD", 2021, with c = 1/2):
 
-        s = min(1, 2 F / |dF / dM_0|^2),   F = sum_t to_weights_t |M_0(k_t) - v_t|^2
+        s = min(1, 2 F / |dF / dM_0|^2),   F = sum_t to_learned_t |M_0(k_t) - v_t|^2
     """
-    to_weights, to_momentum, (keep, carried, inertia) = coefficients(pairs)
+    to_learned, to_momentum, (keep, carried, inertia) = coefficients(pairs)
+    weights = jax.tree.map(jnp.add, initial, learned)
     out, pull = jax.vjp(lambda weights: network(weights, pairs.keys), weights)
     error = out - pairs.values
-    (into_weights,), (into_momentum,) = (pull(2 * error * scale[:, None]) for scale in (to_weights, to_momentum))
-    twice_loss = 2 * jnp.sum(to_weights * jnp.sum(error * error, axis=1))
-    length = sum(jnp.sum(u * u) for u in into_weights)
+    (into_learned,), (into_momentum,) = (pull(2 * error * scale[:, None]) for scale in (to_learned, to_momentum))
+    twice_loss = 2 * jnp.sum(to_learned * jnp.sum(error * error, axis=1))
+    length = sum(jnp.sum(u * u) for u in into_learned)
     too_far = length > twice_loss
     bound = jnp.where(too_far, twice_loss / jnp.where(too_far, length, 1), 1)
-    new_weights = jax.tree.map(lambda m, s, u: keep * m + carried * s - bound * u, weights, momentum, into_weights)
-    return new_weights, jax.tree.map(lambda s, u: inertia * s - bound * u, momentum, into_momentum)
+    new_learned = jax.tree.map(lambda d, s, u: keep * d + carried * s - bound * u, learned, momentum, into_learned)
+    return new_learned, jax.tree.map(lambda s, u: inertia * s - bound * u, momentum, into_momentum)

@@ -29,7 +29,7 @@ def stretched(turns: np.ndarray, base: float, scaling) -> np.ndarray:
         channel = lambda turned: len(turns) * np.log(scaling.original_positions / (2 * np.pi * turned)) / np.log(base)  # noqa: E731
         first = max(np.floor(channel(scaling.fast_turns)), 0)
         last = min(np.ceil(channel(scaling.slow_turns)), 2 * len(turns) - 1)
-        slowed = np.clip((np.arange(len(turns)) - first) / max(last - first, 1e-3), 0, 1)
+        slowed = np.clip((np.arange(len(turns)) - first) / (last - first or 1e-3), 0, 1)
     return turns * (1 - slowed) + turns / scaling.factor * slowed
 
 

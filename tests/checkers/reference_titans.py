@@ -55,7 +55,8 @@ class ReferenceTitansMemory:
     def begin_document(self):
         heads, initial = range(self.config.num_heads), self.params["initial_weights"]
         layers = [f64(initial[i]) for i in sorted(initial)]
-        self.weights = [[layer[h] for layer in layers] for h in heads]
+        self.initial = [[layer[h] for layer in layers] for h in heads]
+        self.weights = [list(layers) for layers in self.initial]
         self.momentum = [[np.zeros_like(layer[h]) for layer in layers] for h in heads]
         self.history, self.open = [], []  # of the document; pairs of the open segment with their places
         self.written = 0
@@ -84,8 +85,14 @@ class ReferenceTitansMemory:
                 self.momentum[h] = [
                     eta * s - bound * theta * u for s, u in zip(self.momentum[h], surprise, strict=True)
                 ]
-                layers = zip(self.weights[h], self.momentum[h], strict=True)
-                self.weights[h] = [(1 - alpha) * m + s for m, s in layers]
+                layers = zip(self.initial[h], self.weights[h], self.momentum[h], strict=True)
+                self.weights[h] = [start + (1 - alpha) * (m - start) + s for start, m, s in layers]
+
+    @property
+    def learned(self):
+        """The weights minus the initial ones, by head and layer."""
+        both = zip(self.weights, self.initial, strict=True)
+        return [[m - start for m, start in zip(*layers, strict=True)] for layers in both]
 
     @property
     def tail(self):

@@ -44,26 +44,35 @@ def test_stream_equals_token_by_token_reference(row):
         for b, memory in enumerate(memories):
             for i in range(config.num_layers):
                 stack = lambda heads, i=i: np.stack([layers[i] for layers in heads])  # noqa: E731
-                np.testing.assert_allclose(state.memory.weights[i][b], stack(memory.weights), atol=5e-5)
+                np.testing.assert_allclose(state.memory.learned[i][b], stack(memory.learned), atol=5e-5)
                 np.testing.assert_allclose(state.memory.momentum[i][b], stack(memory.momentum), atol=5e-5)
             if config.writer_conv > 1:
                 np.testing.assert_allclose(state.memory.tail[b], memory.tail, atol=1e-6)
 
 
-@pytest.mark.parametrize("fault", ["rate", "momentum", "order", "chunks"])
+def decaying_to_zero(learn, initial, learned, momentum, pairs):
+    """The paper's decay, M' = (1 - alpha) M + S'."""
+    zero, weights = jax.tree.map(jnp.zeros_like, initial), jax.tree.map(jnp.add, initial, learned)
+    weights, momentum = learn(zero, weights, momentum, pairs)
+    return jax.tree.map(jnp.subtract, weights, initial), momentum
+
+
+@pytest.mark.parametrize("fault", ["rate", "momentum", "order", "chunks", "decay"])
 def test_the_reference_notices_faults(fault, monkeypatch):
     """A wrong memory does not pass the comparison above."""
     config = TitansMemoryConfig(memory_size=7, num_heads=2, head_dim=4, forget_bias=-1.0, chunk_length=2)
     right = titans.learn
 
-    def wrong(weights, momentum, pairs):
+    def wrong(initial, learned, momentum, pairs):
         if fault == "rate":
             pairs = pairs._replace(rate=pairs.rate / 2)
         elif fault == "momentum":
             momentum = jax.tree.map(jnp.zeros_like, momentum)
         elif fault == "order":
             pairs = jax.tree.map(lambda x: jnp.flip(x, axis=0), pairs)
-        return right(weights, momentum, pairs)
+        if fault == "decay":
+            return decaying_to_zero(right, initial, learned, momentum, pairs)
+        return right(initial, learned, momentum, pairs)
 
     monkeypatch.setattr(titans, "learn", wrong)
     graph, params = build(dataclasses.replace(config, chunk_length=4) if fault == "chunks" else config)
@@ -85,7 +94,7 @@ def test_parallel_equals_scan_in_value_state_and_gradient(layers, chunk_length, 
     def both(params, x):
         def loss(form, params, x):
             read, state = form(params, x, reset)
-            kept = sum(jnp.sum(jnp.cos(layer)) for layer in (*state.weights, *state.momentum))
+            kept = sum(jnp.sum(jnp.cos(layer)) for layer in (*state.learned, *state.momentum))
             return jnp.sum(jnp.sin(read)) + kept, (read, state)
 
         return [jax.value_and_grad(loss, (1, 2), has_aux=True)(form, params, x) for form in (parallel, scan)]
@@ -100,8 +109,10 @@ def taught(weights, pairs, rate, inertia=0.0, keep=1.0, momentum=None):
     """Weights and momentum after `learn` of keys [T, K] and values, with the same gates for all."""
     keys, values = pairs
     gates = (jnp.full(len(keys), x, jnp.float32) for x in (rate, np.log(max(inertia, 1e-30)), np.log(max(keep, 1e-30))))
-    momentum = jax.tree.map(jnp.zeros_like, weights) if momentum is None else momentum
-    return learn(weights, momentum, Pairs(jnp.asarray(keys), jnp.asarray(values), *gates))
+    nothing = jax.tree.map(jnp.zeros_like, weights)
+    momentum = nothing if momentum is None else momentum
+    learned, momentum = learn(weights, nothing, momentum, Pairs(jnp.asarray(keys), jnp.asarray(values), *gates))
+    return jax.tree.map(jnp.add, weights, learned), momentum
 
 
 def random_weights(seed, *widths):
@@ -161,10 +172,20 @@ def test_momentum_goes_on_without_new_surprise():
     np.testing.assert_allclose(after[0], 0.125 * momentum[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("keep", [0.0, 0.5])
+def test_what_was_learned_decays_and_the_initial_weights_stay(keep):
+    """With rate 0 the share keep^3 of D is left; the weights around which D is learned do not move it."""
+    learned, zero = random_weights(0, 4, 5, 3), jax.tree.map(jnp.zeros_like, random_weights(0, 4, 5, 3))
+    keys, values = random_pairs(4, 3)
+    gates = (jnp.full(3, x, jnp.float32) for x in (0.0, 0.0, np.log(max(keep, 1e-30))))
+    got, _ = learn(random_weights(1, 4, 5, 3), learned, zero, Pairs(jnp.asarray(keys), jnp.asarray(values), *gates))
+    assert difference(got, jax.tree.map(lambda d: keep**3 * d, learned)) < 1e-6
+
+
 def test_forgetting_all_leaves_the_last_surprise():
     weights, pairs = random_weights(0, 4, 3), random_pairs(4, 3)
     got, momentum = taught(weights, pairs, 0.5, keep=0.0)
-    assert difference(got, momentum) < 1e-6
+    assert difference(got, jax.tree.map(jnp.add, weights, momentum)) < 1e-6
 
 
 def test_pairs_without_rate_teach_nothing():

@@ -5,6 +5,16 @@ from typing import Any, NamedTuple
 
 from memgpt_jax.config import ModelConfig
 
+ACTIVATIONS = {
+    "gelu_new": "gelu",
+    "gelu_pytorch_tanh": "gelu",
+    "gelu_fast": "gelu",
+    "gelu": "gelu_exact",
+    "gelu_python": "gelu_exact",
+    "relu": "relu",
+}
+"""Our word for an activation of the transformers library; of those with the same one, the first is written."""
+
 
 class Weight(NamedTuple):
     """One array of ours, and the tensors of theirs that it is made of."""
@@ -17,6 +27,8 @@ class Weight(NamedTuple):
     """Theirs are [out, in], ours [in, out]."""
     widths: tuple[int, ...] = ()
     """Last axis of each part, once transposed; may be left out where there is one."""
+    instead: str = ""
+    """Name of the tensor to read, as it is, where theirs is missing because it is tied to that one."""
     shape: tuple[int, ...] = ()
     """Shape of each tensor of theirs, where it has other axes than the part that it becomes, or is the transpose of."""
 
@@ -36,6 +48,8 @@ class Family(NamedTuple):
     """Which of our configs expresses it."""
     prefixes: tuple[str, ...] = ()
     """What may stand in front of names, or may not: models of one family differ in it."""
+    reads: frozenset[str] = frozenset()
+    """Keys of config.json that `config` decides by, under all of their names. Others can go through unchanged."""
     ignored: str = r"(?!)"
     """Pattern of tensors that hold nothing learned, or a copy of another one."""
 
@@ -52,21 +66,6 @@ def linear(ours: str, *theirs: str, widths: Sequence[int] = (), bias: bool = Fal
 def layer_norm(ours: str, theirs: str) -> list[Weight]:
     """Scale and bias of a normalisation."""
     return [Weight(f"{ours}/scale", (f"{theirs}.weight",)), Weight(f"{ours}/bias", (f"{theirs}.bias",))]
-
-
-def required(values: dict[str, Any], **expected) -> None:
-    """Raise `ValueError` where a setting that we do not have is turned on. A missing one has the expected value."""
-    for name, value in expected.items():
-        if values.get(name, value) != value:
-            raise ValueError(f"config.json: {name}={values[name]!r} is not supported; valid: {value!r}")
-
-
-def one_of(values: dict[str, Any], name: str, choices: dict[str, str], default: str) -> str:
-    """Our word for one of their settings."""
-    value = values.get(name, default)
-    if value not in choices:
-        raise ValueError(f"config.json: {name}={value!r} is not supported; valid: {', '.join(choices)}")
-    return choices[value]
 
 
 def word_of(choices: dict[str, str], ours: str) -> str:

@@ -5,9 +5,35 @@ Sources: Devlin et al., "BERT" (2019); Liu et al., "RoBERTa" (2019), whose posit
 
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.config_model import EncoderConfig
-from memgpt_jax.interop.families.base import Family, Weight, layer_norm, linear, one_of, required, word_of
+from memgpt_jax.interop.families.base import ACTIVATIONS, Family, Weight, layer_norm, linear, word_of
+from memgpt_jax.interop.families.settings import (
+    UNSUPPORTED,
+    architecture,
+    check_divides,
+    keys,
+    layers,
+    number,
+    only,
+    read,
+    size,
+    word,
+)
 
-ACTIVATIONS = {"gelu": "gelu_exact", "gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "relu": "relu"}
+SETTINGS = UNSUPPORTED | {
+    "vocab_size": size(),
+    "hidden_size": size(),
+    "num_hidden_layers": layers(),
+    "num_attention_heads": size(),
+    "intermediate_size": size(),
+    "max_position_embeddings": size(512),
+    "type_vocab_size": size(2),
+    "layer_norm_eps": number(1e-12),
+    "hidden_act": word(ACTIVATIONS, "gelu"),
+    "position_embedding_type": only("absolute"),
+    "is_decoder": only(False),
+    "tie_word_embeddings": only(True),
+}
+ROBERTA = SETTINGS | {"pad_token_id": size(1, low=0)}
 HEADS = {
     "BertModel": ("pooler",),
     "BertForMaskedLM": ("masked",),
@@ -19,22 +45,26 @@ HEADS = {
 
 def config(values):
     """See `Family`."""
-    required(values, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
-    required(values, tie_word_embeddings=True)
-    offset = values.get("pad_token_id", 1) + 1 if values["model_type"] == "roberta" else None
-    (name, *_) = values.get("architectures") or [f"{values['model_type'].capitalize()}Model"]
-    if name not in HEADS:
-        raise ValueError(f"config.json: architecture {name!r} is not supported; valid: {', '.join(HEADS)}")
-    width, heads = values.get("hidden_size", 768), values.get("num_attention_heads", 12)
-    positions = values.get("max_position_embeddings", 512) - (offset or 0)
+    is_roberta = values["model_type"] == "roberta"
+    name = architecture(values, HEADS, "RobertaModel" if is_roberta else "BertModel")
+    found = read(ROBERTA if is_roberta else SETTINGS, values)
+    check_divides(found, "num_attention_heads", "hidden_size")
+    offset = found["pad_token_id"] + 1 if is_roberta else None
+    positions = found["max_position_embeddings"] - (offset or 0)
+    if positions < 1:
+        raise ValueError(
+            f"config.json: max_position_embeddings={found['max_position_embeddings']} must be above {offset}, as "
+            f"positions begin behind pad_token_id={offset - 1}"
+        )
+    width, heads = found["hidden_size"], found["num_attention_heads"]
     return EncoderConfig(
-        vocab_size=values.get("vocab_size", 50265 if offset else 30522),
+        vocab_size=found["vocab_size"],
         d_model=width,
-        num_layers=values.get("num_hidden_layers", 12),
+        num_layers=found["num_hidden_layers"],
         num_heads=heads,
         num_kv_heads=heads,
         head_dim=width // heads,
-        d_ff=values.get("intermediate_size", 3072),
+        d_ff=found["intermediate_size"],
         window_size=positions,
         num_positions=positions,
         position_offset=offset,
@@ -42,11 +72,11 @@ def config(values):
         position="learned",
         embedding_scale=1.0,
         embedding_norm=True,
-        token_types=values.get("type_vocab_size", 2),
+        token_types=found["type_vocab_size"],
         norm="layernorm",
         norm_position="post",
-        norm_epsilon=values.get("layer_norm_eps", 1e-12),
-        activation=one_of(values, "hidden_act", ACTIVATIONS, "gelu"),
+        norm_epsilon=found["layer_norm_eps"],
+        activation=found["hidden_act"],
         attention_bias="all",
         feed_forward_bias=True,
         heads=HEADS[name],
@@ -58,7 +88,8 @@ def values(config):
     kind = "roberta" if config.position_offset else "bert"
     prefix = kind.capitalize()
     name = next((name for name, heads in HEADS.items() if name.startswith(prefix) and heads == config.heads), None)
-    return {
+    padding = {"pad_token_id": config.position_offset - 1} if config.position_offset else {}
+    return padding | {
         "architectures": [name],
         "model_type": kind,
         "vocab_size": config.vocab_size,
@@ -67,7 +98,6 @@ def values(config):
         "num_attention_heads": config.num_heads,
         "intermediate_size": config.feed_forward_dim,
         "max_position_embeddings": config.num_positions + (config.position_offset or 0),
-        "pad_token_id": (config.position_offset or 1) - 1,
         "type_vocab_size": config.token_types,
         "layer_norm_eps": config.norm_epsilon,
         "hidden_act": word_of(ACTIVATIONS, config.activation),
@@ -116,6 +146,7 @@ BERT = Family(
     values=values,
     weights=weights,
     kind=EncoderConfig,
+    reads=keys(ROBERTA),
     prefixes=("bert.", "roberta."),
     ignored=r"embeddings\.(position_ids|token_type_ids)|(cls\.predictions|lm_head)\.decoder\.(weight|bias)",
 )

@@ -5,45 +5,59 @@ Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2
 
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.interop.families.base import Family, Weight, layer_norm, one_of, required, word_of
+from memgpt_jax.interop.families.base import ACTIVATIONS, Family, Weight, layer_norm, word_of
+from memgpt_jax.interop.families.settings import (
+    UNSUPPORTED,
+    check_divides,
+    flag,
+    keys,
+    layers,
+    number,
+    only,
+    read,
+    size,
+    word,
+)
 
-ACTIVATIONS = {
-    "gelu_new": "gelu",
-    "gelu_pytorch_tanh": "gelu",
-    "gelu": "gelu_exact",
-    "relu": "relu",
+SETTINGS = UNSUPPORTED | {
+    "vocab_size": size(),
+    "n_positions": size(1024, also=("max_position_embeddings",)),
+    "n_embd": size(also=("hidden_size",)),
+    "n_layer": layers(also=("num_hidden_layers",)),
+    "n_head": size(also=("num_attention_heads",)),
+    "n_inner": size(None, null=True),
+    "activation_function": word(ACTIVATIONS, "gelu_new"),
+    "layer_norm_epsilon": number(1e-5),
+    "scale_attn_weights": only(True),
+    "scale_attn_by_inverse_layer_idx": only(False),
+    "tie_word_embeddings": flag(True),
+    "is_causal": only(True),
 }
 
 
 def config(values):
     """See `Family`."""
-    required(
-        values,
-        scale_attn_weights=True,
-        scale_attn_by_inverse_layer_idx=False,
-        reorder_and_upcast_attn=False,
-        add_cross_attention=False,
-    )
-    positions, width, heads = values.get("n_positions", 1024), values.get("n_embd", 768), values.get("n_head", 12)
+    found = read(SETTINGS, values)
+    check_divides(found, "n_head", "n_embd")
     return ModelConfig(
-        vocab_size=values.get("vocab_size", 50257),
-        d_model=width,
-        num_layers=values.get("n_layer", 12),
-        num_heads=heads,
-        num_kv_heads=heads,
-        head_dim=width // heads,
-        d_ff=values.get("n_inner") or 4 * width,
-        window_size=positions,
-        num_positions=positions,
+        vocab_size=found["vocab_size"],
+        d_model=found["n_embd"],
+        num_layers=found["n_layer"],
+        num_heads=found["n_head"],
+        num_kv_heads=found["n_head"],
+        head_dim=found["n_embd"] // found["n_head"],
+        d_ff=found["n_inner"] or 4 * found["n_embd"],
+        window_size=found["n_positions"],
+        num_positions=found["n_positions"],
         memory=NoMemoryConfig(),
         position="learned",
         embedding_scale=1.0,
         norm="layernorm",
-        norm_epsilon=values.get("layer_norm_epsilon", 1e-5),
-        activation=one_of(values, "activation_function", ACTIVATIONS, "gelu_new"),
+        norm_epsilon=found["layer_norm_epsilon"],
+        activation=found["activation_function"],
         attention_bias="all",
         feed_forward_bias=True,
-        tie_embeddings=values.get("tie_word_embeddings", True),
+        tie_embeddings=found["tie_word_embeddings"],
     )
 
 
@@ -92,6 +106,7 @@ GPT2 = Family(
     config=config,
     values=values,
     weights=weights,
+    reads=keys(SETTINGS),
     prefixes=("transformer.",),
     ignored=r"h\.\d+\.attn\.(masked_)?bias",
 )

@@ -5,88 +5,128 @@
 Source: Touvron et al., "LLaMA: Open and Efficient Foundation Language Models" (2023).
 """
 
-import math
-
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.config_positions import RotaryScalingConfig
-from memgpt_jax.interop.families.base import Family, Weight, linear, required
+from memgpt_jax.interop.families import rope
+from memgpt_jax.interop.families.base import Family, Weight, linear
+from memgpt_jax.interop.families.settings import (
+    UNSUPPORTED,
+    check_divides,
+    flag,
+    keys,
+    layers,
+    number,
+    only,
+    read,
+    size,
+    words,
+)
 
-SCALING_FIELDS = {
-    "linear": {},
-    "llama3": {
-        "original_max_position_embeddings": "original_positions",
-        "low_freq_factor": "slow_turns",
-        "high_freq_factor": "fast_turns",
+ALL = (
+    UNSUPPORTED
+    | rope.SETTINGS
+    | {
+        "vocab_size": size(),
+        "hidden_size": size(),
+        "num_hidden_layers": layers(),
+        "num_attention_heads": size(),
+        "num_key_value_heads": size(None, null=True),
+        "head_dim": size(None, null=True),
+        "intermediate_size": size(),
+        "max_position_embeddings": size(2048),
+        "hidden_act": only("silu", "swish"),
+        "rms_norm_eps": number(1e-6),
+        "tie_word_embeddings": flag(False),
+        "attention_bias": only(False, None),
+        "mlp_bias": only(False, None),
+        "is_causal": only(True),
+        "layer_types": words("full_attention", "sliding_attention", "attention"),
+    }
+)
+SETTINGS = {
+    "llama": ALL | {"attention_bias": flag(False)},
+    "mistral": ALL
+    | {
+        "num_key_value_heads": size(8, null=True),
+        "max_position_embeddings": size(131072),
+        "sliding_window": size(4096, null=True),
     },
-    "yarn": {
-        "original_max_position_embeddings": "original_positions",
-        "beta_slow": "slow_turns",
-        "beta_fast": "fast_turns",
-        "attention_factor": "attention_factor",
+    "qwen2": ALL
+    | {
+        "num_key_value_heads": size(32, null=True),
+        "max_position_embeddings": size(32768),
+        "attention_bias": only(True),
+        "use_sliding_window": flag(False),
+        "sliding_window": size(4096, null=True),
+        "max_window_layers": size(28, low=0),
     },
 }
-"""Their names of the fields of `RotaryScalingConfig`, by kind."""
 
 
 def config(values):
     """See `Family`."""
     kind = values["model_type"]
-    required(values, hidden_act="silu", mlp_bias=False, pretraining_tp=1)
-    positions = values.get("max_position_embeddings", 32768 if kind in ("mistral", "qwen2") else 2048)
-    window = positions
-    if kind == "mistral" and values.get("sliding_window", 4096) is not None:
-        window = values.get("sliding_window", 4096)
-    if kind == "qwen2" and values.get("use_sliding_window"):
-        required(values, max_window_layers=0)
-        window = values.get("sliding_window", 4096)
-    bias = "query_key_value" if kind == "qwen2" else "all" if values.get("attention_bias") else "none"
-    heads = values["num_attention_heads"]
-    rotary = values.get("rope_parameters") or {}  # of transformers 5; before: rope_theta and rope_scaling
+    found = read(SETTINGS[kind], values)
+    heads, positions = found["num_attention_heads"], found["max_position_embeddings"]
+    if found["head_dim"] is None:
+        check_divides(found, "num_attention_heads", "hidden_size")
+    head_dim = found["head_dim"] or found["hidden_size"] // heads
+    if head_dim % 2:
+        raise ValueError(f"config.json: head_dim={head_dim} must be even (default: hidden_size / num_attention_heads)")
+    found["num_key_value_heads"] = found["num_key_value_heads"] or heads
+    check_divides(found, "num_key_value_heads", "num_attention_heads")
+    base, scaling = rope.rotary(found, positions)
+    biases = {"llama": "all" if found["attention_bias"] else "none", "mistral": "none", "qwen2": "query_key_value"}
     return ModelConfig(
-        vocab_size=values["vocab_size"],
-        d_model=values["hidden_size"],
-        num_layers=values["num_hidden_layers"],
+        vocab_size=found["vocab_size"],
+        d_model=found["hidden_size"],
+        num_layers=found["num_hidden_layers"],
         num_heads=heads,
-        num_kv_heads=values.get("num_key_value_heads") or (8 if kind == "mistral" else heads),
-        head_dim=values.get("head_dim") or values["hidden_size"] // heads,
-        d_ff=values["intermediate_size"],
-        window_size=window,
+        num_kv_heads=found["num_key_value_heads"],
+        head_dim=head_dim,
+        d_ff=found["intermediate_size"],
+        window_size=_window(kind, found) or positions,
         num_positions=positions,
         memory=NoMemoryConfig(),
         position="rotary",
-        rotary_base=float(rotary.get("rope_theta", values.get("rope_theta", 10000.0))),
-        rotary_scaling=_scaling(values.get("rope_scaling") or rotary, positions),
+        rotary_base=base,
+        rotary_scaling=scaling,
         embedding_scale=1.0,
         norm="rmsnorm",
-        norm_epsilon=values.get("rms_norm_eps", 1e-6),
+        norm_epsilon=found["rms_norm_eps"],
         activation="swiglu",
-        attention_bias=bias,
-        tie_embeddings=values.get("tie_word_embeddings", False),
+        attention_bias=biases[kind],
+        tie_embeddings=found["tie_word_embeddings"],
     )
 
 
-def _scaling(rope, positions):
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    factor = float(rope.get("factor") or 1.0)
-    if kind == "default":
-        return RotaryScalingConfig()
-    if kind not in SCALING_FIELDS:
+def _window(kind, found):
+    """The window of all layers, `None` where none slides. Raises `ValueError` where only some of them do."""
+    window, count = found["sliding_window"], found["num_hidden_layers"]
+    first = 0  # layers from here on slide
+    if kind == "qwen2":
+        window = window if found["use_sliding_window"] else None
+        first = found["max_window_layers"]
+    slides = [window is not None and i >= first for i in range(count)]
+    types = found["layer_types"]
+    if types is not None:
+        given = [one == "sliding_attention" for one in types]
+        if len(given) != count or (kind != "qwen2" and given != slides) or (window is None and any(given)):
+            raise ValueError(
+                f"config.json: layer_types={types!r} contradicts num_hidden_layers={count} or sliding_window={window!r}"
+            )
+        slides = given
+    if len(set(slides)) > 1:
         raise ValueError(
-            f"config.json: rope_type={kind!r} is not supported; valid: {', '.join(SCALING_FIELDS)}, default"
+            f"config.json: layer_types={types!r}, max_window_layers={first}: of the {count} layers {sum(slides)} have "
+            "a sliding window; valid: all of them, or none"
         )
-    defaults = {"original_positions": positions}
-    if kind == "yarn":
-        required(rope, mscale=None, mscale_all_dim=None, truncate=True)
-        defaults |= {"slow_turns": 1.0, "fast_turns": 32.0, "attention_factor": 0.1 * math.log(factor) + 1}
-    given = {ours: rope[theirs] for theirs, ours in SCALING_FIELDS[kind].items() if rope.get(theirs) is not None}
-    fields = {ours: (defaults | given)[ours] for ours in SCALING_FIELDS[kind].values()}
-    return RotaryScalingConfig(kind=kind, factor=factor, **fields)
+    return window if slides[0] else None
 
 
 def values(config):
-    """See `Family`. A window smaller than the positions makes it a Mistral, or a Qwen2 that uses its window."""
-    slides = config.window_size < config.num_positions
+    """See `Family`. A window other than all positions makes it a Mistral, or a Qwen2 that uses its window."""
+    slides = config.window_size != config.num_positions
     kind = "qwen2" if config.attention_bias == "query_key_value" else "mistral" if slides else "llama"
     found = {
         "model_type": kind,
@@ -109,13 +149,8 @@ def values(config):
         found["sliding_window"] = config.window_size
     if kind == "qwen2":
         found |= {"use_sliding_window": slides, "max_window_layers": 0}
-    scaling = config.rotary_scaling
-    if scaling.kind != "none":
-        found["rope_scaling"] = {
-            "rope_type": scaling.kind,
-            "factor": scaling.factor,
-            **{theirs: getattr(scaling, ours) for theirs, ours in SCALING_FIELDS[scaling.kind].items()},
-        }
+    if config.rotary_scaling.kind != "none":
+        found["rope_scaling"] = rope.rope_scaling(config.rotary_scaling)
     return found
 
 
@@ -146,5 +181,6 @@ LLAMA = Family(
     config=config,
     values=values,
     weights=weights,
+    reads=keys(*SETTINGS.values()),
     ignored=r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
 )

@@ -8,46 +8,82 @@ Source: Raffel et al., "Exploring the Limits of Transfer Learning with a Unified
 
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.config_model import EncoderConfig, ModelConfig, Seq2SeqConfig
-from memgpt_jax.interop.families.base import Family, Weight, linear, one_of, required, word_of
+from memgpt_jax.interop.families.base import Family, Weight, linear, word_of
+from memgpt_jax.interop.families.settings import UNSUPPORTED, flag, keys, layers, number, only, read, size, word
 
-ACTIVATIONS = {"relu": "relu", "gated-gelu": "geglu"}
+ACTIVATIONS = {"relu": "relu", "gated-gelu": "geglu", "gated-gelu_new": "geglu"}
+PARTS = {"relu": ("relu", False), "geglu": ("gelu_new", True)}
+"""Of our activations, `dense_act_fn` and `is_gated_act`."""
 POSITIONS = 512
 """Tokens of source and target that it was trained with: any number is possible."""
+SETTINGS = UNSUPPORTED | {
+    "is_encoder_decoder": only(True),
+    "vocab_size": size(),
+    "d_model": size(also=("hidden_size",)),
+    "d_kv": size(64, also=("head_dim",)),
+    "d_ff": size(),
+    "num_layers": layers(also=("num_hidden_layers",)),
+    "num_decoder_layers": layers(None, null=True),
+    "num_heads": size(also=("num_attention_heads",)),
+    "n_positions": size(POSITIONS),
+    "relative_attention_num_buckets": size(32, low=4),
+    "relative_attention_max_distance": size(128),
+    "layer_norm_epsilon": number(1e-6),
+    "feed_forward_proj": word(ACTIVATIONS, "relu"),
+    "dense_act_fn": word({"relu": "relu", "gelu_new": "gelu_new"}, None),
+    "is_gated_act": flag(None),
+    "tie_word_embeddings": flag(True, null=True),
+    "scale_decoder_outputs": flag(None),
+}
 
 
 def config(values):
-    """See `Family`. The window and the places for a source are `n_positions`, which nothing in the weights tells."""
-    required(values, is_encoder_decoder=True)
-    width, heads, layers = values.get("d_model", 512), values.get("num_heads", 8), values.get("num_layers", 6)
-    positions = values.get("n_positions", POSITIONS)
-    # Transformers 5 writes tie_word_embeddings=True for every version, and says by the other word which it is.
-    tied = values.get("scale_decoder_outputs", values.get("tie_word_embeddings", True))
+    """See `Family`. The window and the places for a source are `n_positions`, which nothing in the weights tells.
+
+    Transformers 5 writes `tie_word_embeddings=true` for every version, and its `scale_decoder_outputs` is what
+    `tie_word_embeddings` was before. An output of its own is then one that the file holds.
+    """
+    found = read(SETTINGS, values)
+    for name, part in zip(("dense_act_fn", "is_gated_act"), PARTS[found["feed_forward_proj"]], strict=True):
+        if found[name] not in (None, part):
+            raise ValueError(
+                f"config.json: {name}={found[name]!r} contradicts feed_forward_proj; valid beside it: {part!r}"
+            )
+    buckets, distance = found["relative_attention_num_buckets"], found["relative_attention_max_distance"]
+    if buckets >= 2 * distance:
+        raise ValueError(
+            f"config.json: relative_attention_num_buckets={buckets} must be below twice "
+            f"relative_attention_max_distance={distance}"
+        )
+    width, positions = found["d_model"], found["n_positions"]
+    scaled = found["scale_decoder_outputs"]
+    scaled = found["tie_word_embeddings"] is not False if scaled is None else scaled
     both = {
-        "vocab_size": values.get("vocab_size", 32128),
+        "vocab_size": found["vocab_size"],
         "d_model": width,
-        "num_heads": heads,
-        "num_kv_heads": heads,
-        "head_dim": values.get("d_kv", 64),
-        "d_ff": values.get("d_ff", 2048),
+        "num_heads": found["num_heads"],
+        "num_kv_heads": found["num_heads"],
+        "head_dim": found["d_kv"],
+        "d_ff": found["d_ff"],
         "window_size": positions,
         "memory": NoMemoryConfig(),
         "position": "relative",
-        "relative_buckets": values.get("relative_attention_num_buckets", 32),
-        "relative_max_distance": values.get("relative_attention_max_distance", 128),
+        "relative_buckets": buckets,
+        "relative_max_distance": distance,
         "attention_scale": 1.0,
         "embedding_scale": 1.0,
         "norm": "rmsnorm",
-        "norm_epsilon": values.get("layer_norm_epsilon", 1e-6),
-        "activation": one_of(values, "feed_forward_proj", ACTIVATIONS, "relu"),
+        "norm_epsilon": found["layer_norm_epsilon"],
+        "activation": found["feed_forward_proj"],
     }
     return Seq2SeqConfig(
-        encoder=EncoderConfig(**both, num_layers=layers, heads=()),
+        encoder=EncoderConfig(**both, num_layers=found["num_layers"], heads=()),
         decoder=ModelConfig(
             **both,
-            num_layers=values.get("num_decoder_layers") or layers,
+            num_layers=found["num_decoder_layers"] or found["num_layers"],
             source_length=positions,
-            tie_embeddings=tied,
-            logit_scale=width**-0.5 if tied else 1.0,
+            tie_embeddings=scaled and found["tie_word_embeddings"] is not False,
+            logit_scale=width**-0.5 if scaled else 1.0,
         ),
     )
 
@@ -55,7 +91,8 @@ def config(values):
 def values(config):
     """See `Family`. Padding, which also begins a target, and the end of a text have the ids that T5 gives them."""
     decoder = config.decoder
-    return {
+    scaled = decoder.logit_scale != 1
+    return ({} if scaled == decoder.tie_embeddings else {"scale_decoder_outputs": scaled}) | {
         "model_type": "t5",
         "vocab_size": decoder.vocab_size,
         "d_model": decoder.d_model,
@@ -106,7 +143,7 @@ def weights(config):
             found += linear(f"{ours}/feed_forward/output", f"{dense}.wo")
         found.append(Weight(f"{name}/final_norm/scale", (f"{name}.final_layer_norm.weight",)))
     if not config.decoder.tie_embeddings:
-        found += linear("decoder/output", "lm_head")
+        found.append(Weight("decoder/output/kernel", ("lm_head.weight",), transposed=True, instead="shared.weight"))
     return found
 
 
@@ -116,6 +153,7 @@ T5 = Family(
     values=values,
     weights=weights,
     kind=Seq2SeqConfig,
+    reads=keys(SETTINGS),
     ignored=r"(encoder|decoder)\.embed_tokens\.weight"
     r"|decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",  # in old files, and never used
 )

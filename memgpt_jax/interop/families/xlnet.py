@@ -5,34 +5,62 @@ Source: Yang et al., "XLNet: Generalized Autoregressive Pretraining for Language
 
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.config_model import XLNetConfig
-from memgpt_jax.interop.families.base import Family, Weight, layer_norm, linear, one_of, required, word_of
+from memgpt_jax.interop.families.base import ACTIVATIONS, Family, Weight, layer_norm, linear, word_of
+from memgpt_jax.interop.families.settings import (
+    UNSUPPORTED,
+    architecture,
+    check_divides,
+    keys,
+    layers,
+    number,
+    only,
+    read,
+    size,
+    word,
+)
 
-ACTIVATIONS = {"gelu": "gelu_exact", "gelu_new": "gelu", "relu": "relu"}
 OUTPUT_BIAS = {"XLNetLMHeadModel": True, "XLNetModel": False}
+SETTINGS = UNSUPPORTED | {
+    "attn_type": only("bi"),
+    "same_length": only(False),
+    "bi_data": only(False),
+    "untie_r": only(True),
+    "tie_word_embeddings": only(True),
+    "vocab_size": size(also=("n_token",)),
+    "d_model": size(also=("hidden_size",)),
+    "n_layer": layers(also=("num_hidden_layers",)),
+    "n_head": size(also=("num_attention_heads",)),
+    "d_head": size(None, null=True),
+    "d_inner": size(),
+    "ff_activation": word(ACTIVATIONS, "gelu"),
+    "layer_norm_eps": number(1e-12),
+    "clamp_len": size(-1, low=-1),
+}
 
 
 def config(values):
     """See `Family`. Their `mems` (`mem_len` and the like) are left out: they change no call that is given none."""
-    required(values, attn_type="bi", same_length=False, bi_data=False, untie_r=True, tie_word_embeddings=True)
-    width, heads = values.get("d_model", 1024), values.get("n_head", 16)
-    required(values, d_head=width // heads)
-    (name, *_) = values.get("architectures") or ["XLNetModel"]
-    if name not in OUTPUT_BIAS:
-        raise ValueError(f"config.json: architecture {name!r} is not supported; valid: {', '.join(OUTPUT_BIAS)}")
-    nearest = values.get("clamp_len", -1)
+    name = architecture(values, OUTPUT_BIAS, "XLNetModel")
+    found = read(SETTINGS, values)
+    check_divides(found, "n_head", "d_model")
+    width, heads = found["d_model"], found["n_head"]
+    if found["d_head"] not in (None, width // heads):
+        raise ValueError(f"config.json: d_head={found['d_head']} must be d_model / n_head = {width // heads}")
+    if width % 2:
+        raise ValueError(f"config.json: d_model={width} must be even")
     return XLNetConfig(
-        vocab_size=values.get("vocab_size", 32000),
+        vocab_size=found["vocab_size"],
         d_model=width,
-        num_layers=values.get("n_layer", 24),
+        num_layers=found["n_layer"],
         num_heads=heads,
         num_kv_heads=heads,
         head_dim=width // heads,
-        d_ff=values.get("d_inner", 4096),
+        d_ff=found["d_inner"],
         memory=NoMemoryConfig(),
         embedding_scale=1.0,
-        norm_epsilon=values.get("layer_norm_eps", 1e-12),
-        activation=one_of(values, "ff_activation", ACTIVATIONS, "gelu"),
-        max_distance=nearest if nearest > 0 else None,
+        norm_epsilon=found["layer_norm_eps"],
+        activation=found["ff_activation"],
+        max_distance=found["clamp_len"] if found["clamp_len"] > 0 else None,
         output_bias=OUTPUT_BIAS[name],
     )
 
@@ -94,6 +122,7 @@ XLNET = Family(
     values=values,
     weights=weights,
     kind=XLNetConfig,
+    reads=keys(SETTINGS),
     prefixes=("transformer.",),
     ignored=r"lm_loss\.weight",  # the embedding once more
 )

@@ -1,0 +1,164 @@
+"""Settings of foreign models: which keys a file may hold, what is valid for each, and what an absent or null one means.
+
+A family has a table of `Setting` by key. All that changes what its models compute is in it: either read, or valid with
+the values alone that this library has. Any other key that is not known to be harmless is reported.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from memgpt_jax.interop.families.harmless import HARMLESS
+
+REQUIRED = object()
+
+
+class Setting(NamedTuple):
+    """One key: its valid values, its default, and its other names."""
+
+    check: Callable[[Any], bool]
+    """Whether a value is valid; not asked for null."""
+    valid: str
+    """The valid values, for error messages."""
+    default: Any = REQUIRED
+    """Value of an absent key."""
+    null: bool = False
+    """Whether null is valid, which is read as `None`."""
+    also: tuple[str, ...] = ()
+    """Other names of the key (`attribute_map` of the transformers library)."""
+    translate: Callable[[Any], Any] = lambda value: value
+    """What a valid value is read as."""
+
+
+def size(default=REQUIRED, *, also=(), null=False, low=1, high=2**31 - 1) -> Setting:
+    """A whole number."""
+    check = lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high  # noqa: E731
+    return Setting(check, f"a whole number from {low} to {high}", default, null, also)
+
+
+def layers(default=REQUIRED, *, also=(), null=False) -> Setting:
+    """A number of layers; with an absurd one, building the model would not end."""
+    return size(default, also=also, null=null, high=10_000)
+
+
+def number(default=REQUIRED, *, null=False, low=0.0) -> Setting:
+    """A finite number: above zero, or of at least `low`."""
+
+    def check(value):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and math.isfinite(value) and value >= low and value > 0
+
+    return Setting(check, f"a number of at least {low}" if low else "a number above 0", default, null, translate=float)
+
+
+def flag(default=REQUIRED, *, null=False) -> Setting:
+    """True or false."""
+    return Setting(lambda value: isinstance(value, bool), "true or false", default, null)
+
+
+def word(choices: Mapping[str, Any], default=REQUIRED) -> Setting:
+    """One of their words, read as ours."""
+    known = lambda value: isinstance(value, str) and value in choices  # noqa: E731
+    return Setting(known, ", ".join(choices), choices.get(default, default), translate=choices.__getitem__)
+
+
+def only(*values) -> Setting:
+    """A setting that this library does not have: valid with the values that turn it off, as if it was absent."""
+    known = lambda value: any(type(value) is type(one) and value == one for one in values)  # noqa: E731
+    valid = ", ".join("null" if value is None else repr(value) for value in values)
+    return Setting(known, valid, values[0], null=None in values)
+
+
+def architecture(values: Mapping[str, Any], choices: Mapping[str, Any], default: str) -> str:
+    """The class of the transformers library that a config.json names, or the default. `ValueError` for unknown ones."""
+    found = values.get("architectures") or [default]
+    name = found[0] if isinstance(found, list) else found
+    if not isinstance(name, str) or name not in choices:
+        raise ValueError(f"config.json: architecture {name!r} is not supported; valid: {', '.join(choices)}")
+    return name
+
+
+def words(*choices: str) -> Setting:
+    """A list of words, or null."""
+    check = lambda value: isinstance(value, list) and all(one in choices for one in value)  # noqa: E731
+    return Setting(check, f"a list of {', '.join(choices)}", None, null=True)
+
+
+def mapping() -> Setting:
+    """A dictionary, or null."""
+    return Setting(lambda value: isinstance(value, dict), "a dictionary, or null", None, null=True)
+
+
+UNSUPPORTED = {
+    "add_cross_attention": only(False, None),
+    "attention_chunk_size": only(None),
+    "compression_config": only(None),
+    "is_encoder_decoder": only(False),
+    "layer_types": words("full_attention", "attention"),
+    "per_layer_config": only(None, {}),
+    "pruned_heads": only(None, {}),
+    "quantization_config": only(None),
+    "sliding_window": only(None),
+    "tie_encoder_decoder": only(False, None),
+}
+"""Of all families, unless a family reads the key."""
+
+
+def read(
+    table: Mapping[str, Setting],
+    values: Mapping[str, Any],
+    *,
+    harmless: frozenset[str] = HARMLESS,
+    where: str = "config.json",
+    strict: bool = False,
+) -> dict[str, Any]:
+    """The value of each setting of the table, defaults filled in.
+
+    Keys that are neither in the table nor harmless give a warning, or, if `strict`, an error.
+
+    Raises `ValueError` that names the key where a value is not valid, missing, or given twice with different values.
+    """
+    found, names, missing = {}, {}, []
+    for key, setting in table.items():
+        given = {name: values[name] for name in (key, *setting.also) if name in values}
+        for name, value in given.items():
+            if not (setting.null if value is None else setting.check(value)):
+                null = ", or null" if setting.null and "null" not in setting.valid else ""
+                raise ValueError(f"{where}: {name}={value!r} is not supported; valid: {setting.valid}{null}")
+        if len({repr(value) for value in given.values()}) > 1:
+            both = " and ".join(f"{name}={value!r}" for name, value in given.items())
+            raise ValueError(f"{where}: {both} contradict each other; give one of them")
+        names |= dict.fromkeys((key, *setting.also))
+        value = next(iter(given.values()), setting.default)
+        if value is REQUIRED:
+            missing.append(f"{key} ({setting.valid})")
+        found[key] = setting.translate(value) if given and value is not None else value
+    unknown = {key: value for key, value in values.items() if key not in names and key not in harmless}
+    listed = ", ".join(f"{key}={value!r}" for key, value in unknown.items() if value is not None)
+    if listed and strict:
+        raise ValueError(f"{where}: {listed}: not known here, so it may change what the model computes")
+    if missing:
+        raise ValueError(f"{where}: missing {', '.join(missing)}")
+    if listed:
+        warnings.warn(
+            f"{where}: {listed}: not known here, and left aside, as the transformers library does. If it changes what "
+            "the model computes, the results here are different.",
+            stacklevel=2,
+        )
+    return found
+
+
+def check_divides(settings: Mapping[str, Any], part: str, whole: str) -> None:
+    """Raise `ValueError` unless one size divides the other."""
+    if settings[whole] % settings[part]:
+        raise ValueError(f"config.json: {part}={settings[part]} must divide {whole}={settings[whole]}")
+
+
+def keys(*tables: Mapping[str, Setting]) -> frozenset[str]:
+    """All keys of tables, under all of their names, and those that say which table it is.
+
+    Without `pad_token_id`, which most families leave alone, and the others write.
+    """
+    names = {name for table in tables for key, setting in table.items() for name in (key, *setting.also)}
+    return frozenset(names | {"model_type", "architectures"}) - {"pad_token_id"}
