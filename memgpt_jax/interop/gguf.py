@@ -1,11 +1,13 @@
 """GGUF files as a source of weights: dequantised, and renamed to the layout of the transformers library."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from memgpt_jax.interop.tensors import Tensors
 
 LLAMA_NAMES = {
     r"token_embd": "model.embed_tokens",
@@ -31,10 +33,12 @@ GPT2_NAMES = {
 }
 ARCHITECTURES = {"llama": LLAMA_NAMES, "qwen2": LLAMA_NAMES, "gpt2": GPT2_NAMES}
 """Of each, what tensors are called there; Mistral and SmolLM are `llama` in such files."""
+TURNED = r"\.c_\w+\.weight$"
+"""Names of the matmuls of GPT-2, which are [out, in] in these files and [in, out] in transformers."""
 
 
-def read_gguf(path: Path) -> tuple[dict[str, Any], Callable[[], dict[str, np.ndarray]]]:
-    """Values as those of a config.json, and what reads the tensors, by the names that transformers has, float32.
+def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
+    """Values as those of a config.json, and the tensors by the names that transformers has.
 
     Raises:
         ValueError: the file is damaged, or its architecture, a tensor's kind or its rotary factors are not known here.
@@ -55,18 +59,26 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Callable[[], dict[str, np.nda
     if "rope_freqs.weight" in tensors:
         values["rope_scaling"] = _llama3(_dequantized(path, tensors.pop("rope_freqs.weight")), values)
 
-    def read() -> dict[str, np.ndarray]:
+    values |= _token_ids(reader)
+    places = {_name(name, ARCHITECTURES[kind]): tensor for name, tensor in tensors.items()}
+
+    def read(names: Iterable[str]) -> dict[str, np.ndarray]:
         found = {}
-        for tensor in tensors.values():
-            name, array = _name(tensor.name, ARCHITECTURES[kind]), _dequantized(path, tensor)
+        for name in names:
+            array = _dequantized(path, places[name])
             if kind == "llama" and (match := re.search(r"self_attn\.([qk])_proj", name)):
                 array = _halves(array, values["num_attention_heads" if match[1] == "q" else "num_key_value_heads"])
-            if re.search(r"\.c_\w+\.weight$", name):  # GPT-2's matmuls are [out, in] here, and [in, out] there
-                array = array.T
-            found[name] = array
+            found[name] = array.T if re.search(TURNED, name) else array
         return found
 
-    return values, read
+    shapes = {name: tuple(int(size) for size in tensor.shape) for name, tensor in places.items()}
+    return values, Tensors({name: x if re.search(TURNED, name) else x[::-1] for name, x in shapes.items()}, read)
+
+
+def _token_ids(reader) -> dict[str, int]:
+    """The ids of special tokens, as in a config.json."""
+    fields = {f"{name}_token_id": reader.fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")}
+    return {name: int(field.contents()) for name, field in fields.items() if field is not None}
 
 
 def _dequantized(path: Path, tensor) -> np.ndarray:

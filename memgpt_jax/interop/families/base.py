@@ -1,6 +1,7 @@
 """What a family of pretrained models is: a table of names and shapes, and a translation of its config."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple
 
 from memgpt_jax.config import ModelConfig
@@ -36,8 +37,31 @@ class Family(NamedTuple):
     """Which of our configs expresses it."""
     prefixes: tuple[str, ...] = ()
     """What may stand in front of names, or may not: models of one family differ in it."""
+    reads: frozenset[str] = frozenset()
+    """Keys of config.json that `config` decides by, under all of their names. Others can go through unchanged."""
+    renames: tuple[tuple[str, str], ...] = ()
+    """Parts of names in old files, and what they are called now."""
     ignored: str = r"(?!)"
-    """Pattern of tensors that hold nothing learned, or a copy of another one."""
+    """Pattern of tensors that hold nothing learned. This and all below: names without prefix."""
+    body: str = r""
+    """Pattern of how the names of all tensors begin that do not belong to a head."""
+    copies: Callable[[ModelConfig], dict[str, str]] = lambda config: {}
+    """Tensors that are tied to another one, and the other one: files may hold both, or either."""
+    fitted: Callable[[ModelConfig, Container[str]], ModelConfig] = lambda config, names: config
+    """The config without the heads that none of the tensors belong to; with an own output if there is one."""
+
+    def bare(self, name: str) -> str:
+        """The present name without prefix."""
+        prefix = next((prefix for prefix in self.prefixes if name.startswith(prefix)), "")
+        name = name.removeprefix(prefix)
+        for old, new in self.renames:
+            name = name.replace(old, new)
+        return name
+
+
+def untied(config: ModelConfig, names: Container[str]) -> ModelConfig:
+    """The config of a decoder with an own output if the file holds one: see `Family.fitted`."""
+    return dataclasses.replace(config, tie_embeddings=False) if "lm_head.weight" in names else config
 
 
 def linear(ours: str, *theirs: str, widths: Sequence[int] = (), bias: bool = False) -> list[Weight]:

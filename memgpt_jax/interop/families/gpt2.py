@@ -5,7 +5,7 @@ Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2
 
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.interop.families.base import Family, Weight, layer_norm, one_of, required, word_of
+from memgpt_jax.interop.families.base import Family, Weight, layer_norm, one_of, required, untied, word_of
 
 ACTIVATIONS = {
     "gelu_new": "gelu",
@@ -93,5 +93,8 @@ GPT2 = Family(
     values=values,
     weights=weights,
     prefixes=("transformer.",),
-    ignored=r"h\.\d+\.attn\.(masked_)?bias",
+    ignored=r"h\.\d+\.(attn|crossattention)\.(masked_)?bias",
+    body=r"(wte|wpe|h|ln_f)\.",
+    copies=lambda config: {"lm_head.weight": "wte.weight"} if config.tie_embeddings else {},
+    fitted=untied,
 )

@@ -10,7 +10,7 @@ import math
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.config_positions import RotaryScalingConfig
-from memgpt_jax.interop.families.base import Family, Weight, linear, required
+from memgpt_jax.interop.families.base import Family, Weight, linear, required, untied
 
 SCALING_FIELDS = {
     "linear": {},
@@ -146,5 +146,9 @@ LLAMA = Family(
     config=config,
     values=values,
     weights=weights,
-    ignored=r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
+    prefixes=("model.", "transformer."),  # the second is that of models that answer questions
+    ignored=r"(layers\.\d+\.self_attn\.)?rotary_emb\.\w+",
+    body=r"(embed_tokens|layers|norm)\.",
+    copies=lambda config: {"lm_head.weight": "embed_tokens.weight"} if config.tie_embeddings else {},
+    fitted=untied,
 )

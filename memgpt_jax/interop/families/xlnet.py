@@ -3,12 +3,23 @@
 Source: Yang et al., "XLNet: Generalized Autoregressive Pretraining for Language Understanding" (2019).
 """
 
+import dataclasses
+
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.config_model import XLNetConfig
 from memgpt_jax.interop.families.base import Family, Weight, layer_norm, linear, one_of, required, word_of
 
 ACTIVATIONS = {"gelu": "gelu_exact", "gelu_new": "gelu", "relu": "relu"}
-OUTPUT_BIAS = {"XLNetLMHeadModel": True, "XLNetModel": False}
+OUTPUT_BIAS = {
+    "XLNetLMHeadModel": True,
+    "XLNetModel": False,
+    "XLNetForSequenceClassification": False,
+    "XLNetForTokenClassification": False,
+    "XLNetForMultipleChoice": False,
+    "XLNetForQuestionAnswering": False,
+    "XLNetForQuestionAnsweringSimple": False,
+}
+"""The classes of transformers, and whether their output has a bias; heads for a task are left aside."""
 
 
 def config(values):
@@ -95,5 +106,9 @@ XLNET = Family(
     weights=weights,
     kind=XLNetConfig,
     prefixes=("transformer.",),
-    ignored=r"lm_loss\.weight",  # the embedding once more
+    body=r"(word_embedding|mask_emb|layer)\b",
+    copies=lambda config: {"lm_loss.weight": "word_embedding.weight"} if config.output_bias else {},
+    fitted=lambda config, names: dataclasses.replace(
+        config, output_bias=config.output_bias and "lm_loss.bias" in names
+    ),
 )
