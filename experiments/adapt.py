@@ -20,7 +20,8 @@ from memgpt_jax.command_line import one_line_errors, parse
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.evaluate import evaluate
-from memgpt_jax.interop import load_tokenizer, starting_config, starting_params
+from memgpt_jax.interop import load_tokenizer, starting
+from memgpt_jax.interop.adding import Starting
 from memgpt_jax.plots import plot_curves
 from memgpt_jax.training import RunError, train
 
@@ -55,14 +56,14 @@ def with_model(config: ExperimentConfig, **changes) -> ExperimentConfig:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
 
 
-def measured(config: ExperimentConfig, arguments: Arguments, tokenizer) -> dict[str, dict]:
+def measured(start: Starting, arguments: Arguments, tokenizer) -> dict[str, dict]:
     """The evaluation of every variant; what is in `adapt.json` is not measured again."""
-    workdir = arguments.workdir
+    config, workdir = start.config, arguments.workdir
     path = workdir / "adapt.json"
     results = json.loads(path.read_text()) if path.is_file() else {}
     for name, variant in variants(config).items():
         if name not in results:
-            results[name] = evaluate(variant, starting_params(variant), tokenizer)
+            results[name] = evaluate(variant, start.params(variant), tokenizer)
             workdir.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(results, indent=2))
             jax.clear_caches()
@@ -93,8 +94,9 @@ def main() -> None:
     if config.pretrained is None:
         raise ValueError("--pretrained is missing: a folder, a .gguf file or a name on the Hub")
     workdir, console = arguments.workdir, Console()
-    config = starting_config(config)
-    results = measured(config, arguments, load_tokenizer(config.data.tokenizer))
+    start = starting(config)
+    config = start.config
+    results = measured(start, arguments, load_tokenizer(config.data.tokenizer))
     console.print(table_of(results))
     full, window, *others = (result["bits_per_byte"] for result in results.values())
     for name, other in zip(list(results)[2:], others, strict=True):

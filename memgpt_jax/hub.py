@@ -1,31 +1,91 @@
 """Where pretrained models come from: a folder, a file, or the Hugging Face Hub."""
 
+import difflib
 from pathlib import Path
 
-PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "*.model", "vocab.txt", "*.gguf")
+PATTERNS = (
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.gguf",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "*.model",
+    "vocab.*",
+    "merges.txt",
+    "SHA256SUMS",
+)
+"""The files of a model that are fetched."""
+LEFT = ("*/*", "consolidated*")
+"""Files that are not: those in folders of a model, and the weights once more in another layout."""
 
 
 def find(source: str | Path, revision: str | None = None) -> Path:
     """The folder or GGUF file that a path names, or the local copy of a model on the Hub, fetched where it is missing.
+
+    A source that looks like a mistyped path is never looked up on the Hub, unless a `revision` is given.
 
     Args: source: a path, or the name of a model such as "HuggingFaceTB/SmolLM2-135M"; revision: of the latter.
 
     Raises:
         ValueError: there is neither, or the Hub cannot be reached.
     """
-    path = Path(source).expanduser()
-    if path.exists():
-        return path
-    if str(source).count("/") != 1 or path.is_absolute() or str(source).startswith("."):
-        raise ValueError(f"there is no folder {path}, and names on the Hub are owner/model")
+    try:
+        path = Path(source).expanduser()
+        if path.exists():
+            return path
+    except (OSError, RuntimeError) as error:  # a name that is too long, no permission, an unknown ~user
+        raise ValueError(f"{source} cannot be opened: {error}") from None
+    if str(source).count("/") != 1 or path.is_absolute() or str(source).startswith((".", "~")):
+        raise ValueError(f"there is no folder {path}{_nearest(path)}, and names on the Hub are owner/model")
+    if revision is None and _looks_like_a_path(str(source)):
+        raise ValueError(
+            f"there is no {path}{_nearest(path)}. The Hub was not asked, as this looks like a path; for a model on the "
+            'Hub, give revision="main" too, or start in another folder'
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=list(PATTERNS), etag_timeout=1))
+        options = {"allow_patterns": list(PATTERNS), "ignore_patterns": list(LEFT), "etag_timeout": 1}
+        return Path(snapshot_download(str(source), revision=revision, **options))
     except HFValidationError as error:
         raise ValueError(f"there is no folder {path}, and names on the Hub are owner/model: {error}") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ValueError(
             f"there is no folder {path}, and the Hub did not give a model of this name: {type(error).__name__}: {error}"
         ) from None
+
+
+def _looks_like_a_path(source: str) -> bool:
+    """Whether `first/second` is rather a path: of a file, in a folder that exists, or close to an existing path."""
+    first, second = source.split("/")
+    is_file = second.endswith((".gguf", ".safetensors", ".json", ".bin", ".model"))
+    return is_file or not first or not second or Path(first).is_dir() or bool(_close(Path(source)))
+
+
+def _nearest(path: Path) -> str:
+    """The existing paths that are closest to one that does not exist, for an error message."""
+    found = _close(path)
+    return f" (there is {', '.join(found)})" if found else ""
+
+
+def _close(path: Path) -> list[str]:
+    """Existing paths whose last two parts are like those of the given one."""
+    parents = [path.parent]
+    if not path.parent.is_dir():
+        parents = [path.parent.with_name(name) for name in _alike(path.parent.parent, path.parent.name)]
+    return [str(parent / name) for parent in parents for name in _alike(parent, path.name)]
+
+
+def _alike(folder: Path, name: str) -> list[str]:
+    """The names in a folder that are like a name."""
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return []
+    return difflib.get_close_matches(name, names, cutoff=0.7)

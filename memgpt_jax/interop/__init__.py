@@ -1,6 +1,6 @@
 """To and from other people's code: pretrained weights, Linen modules of ours, a memory for any block of theirs."""
 
-from memgpt_jax.interop.adding import add_memory, starting_config, starting_params
+from memgpt_jax.interop.adding import add_memory, starting
 from memgpt_jax.interop.linen import to_linen
 from memgpt_jax.interop.pretrained import from_pretrained, load_tokenizer, save_pretrained
 from memgpt_jax.interop.wrapping import wrap
@@ -10,8 +10,7 @@ __all__ = [
     "from_pretrained",
     "load_tokenizer",
     "save_pretrained",
-    "starting_config",
-    "starting_params",
+    "starting",
     "to_linen",
     "wrap",
 ]

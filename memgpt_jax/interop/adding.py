@@ -1,7 +1,9 @@
 """A memory for a model that was trained without one."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,9 @@ from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_data import TextConfig
 from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig
 from memgpt_jax.config_model import Fusion, ModelConfig
-from memgpt_jax.interop.pretrained import describe
+from memgpt_jax.interop.folder import replacing
+from memgpt_jax.interop.origin import Origin, write_origin
+from memgpt_jax.interop.pretrained import RUN_ORIGIN, describe, with_origin
 from memgpt_jax.models.layers import SelfAttention
 
 OWN = (
@@ -90,10 +94,11 @@ def add_memory(
         adapter_rank=adapter_rank,
     )
     base, key = models.split(model), jax.random.key(seed)
+    origin = getattr(model, "origin", None)
     if is_pair:
         params = base | {"decoder": with_base(config, base["decoder"], key)}
-        return models.merge(dataclasses.replace(model.config, decoder=config), params)
-    return models.merge(config, with_base(config, base, key))
+        return with_origin(models.merge(dataclasses.replace(model.config, decoder=config), params), origin)
+    return with_origin(models.merge(config, with_base(config, base, key)), origin)
 
 
 def with_base(config: ModelConfig, base: models.Params, key: jax.Array) -> models.Params:
@@ -152,21 +157,38 @@ def _like_attention(attention: SelfAttention) -> models.Params:
     return new
 
 
-def starting_config(config: ExperimentConfig) -> ExperimentConfig:
-    """The experiment with the architecture of `config.pretrained`; errors as in `from_pretrained` and `add_memory`."""
-    base, _ = describe(config.pretrained)
+class Starting(NamedTuple):
+    """An experiment that starts from a pretrained model: see `starting`."""
+
+    config: ExperimentConfig
+    """The experiment with the architecture of the pretrained model."""
+    params: Callable[[ExperimentConfig], models.Params]
+    """The parameters of `config`, or of it with another memory: those of the pretrained model, and new ones that add
+    nothing yet."""
+    origin: Origin | None
+    """See `Pretrained`."""
+
+    def keep_origin(self, workdir: Path) -> None:
+        """Write the origin into the folder of a run, where `from_pretrained(workdir)` finds it.
+
+        Raises `ValueError` if it cannot be written.
+        """
+        if self.origin is not None:
+            with replacing(workdir / RUN_ORIGIN) as folder:
+                write_origin(folder, self.origin)
+
+
+def starting(config: ExperimentConfig) -> Starting:
+    """The experiment from the pretrained model that it names; errors as in `from_pretrained` and `add_memory`."""
+    base = describe(config.pretrained)
     check(
-        isinstance(config.model, ModelConfig) and isinstance(base, ModelConfig),
+        isinstance(config.model, ModelConfig) and isinstance(base.config, ModelConfig),
         f"pretrained={config.pretrained!r}: training does not start from the weights of an encoder-decoder",
     )
     kept = {name: getattr(config.model, name) for name in OWN}
     data = config.data
     if isinstance(data, TextConfig) and data.tokenizer == "pretrained":
         data = dataclasses.replace(data, tokenizer=config.pretrained)
-    return dataclasses.replace(config, data=data, model=dataclasses.replace(base, **kept).run_like(config.model))
-
-
-def starting_params(config: ExperimentConfig) -> models.Params:
-    """Parameters of `starting_config(config)`: those of `config.pretrained`, and new ones that add nothing yet."""
-    _, params = describe(config.pretrained)
-    return with_base(config.model, params(), jax.random.key(config.seed))
+    model = dataclasses.replace(base.config, **kept).run_like(config.model)
+    params = lambda config: with_base(config.model, base.params(), jax.random.key(config.seed))  # noqa: E731
+    return Starting(dataclasses.replace(config, data=data, model=model), params, base.origin)

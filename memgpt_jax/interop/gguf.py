@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from memgpt_jax.interop.families.llama import LLAMA
 from memgpt_jax.interop.families.settings import layers, number, only, read, size, word
+from memgpt_jax.interop.tensors import Tensors
 
 LLAMA_NAMES = {
     r"token_embd": "model.embed_tokens",
@@ -35,6 +36,8 @@ GPT2_NAMES = {
 }
 ARCHITECTURES = {"llama": LLAMA_NAMES, "qwen2": LLAMA_NAMES, "gpt2": GPT2_NAMES}
 """Of each, what tensors are called there; Mistral and SmolLM are `llama` in such files."""
+TURNED = r"\.c_\w+\.weight$"
+"""Names of the matmuls of GPT-2, which are [out, in] in these files and [in, out] in transformers."""
 
 
 SETTINGS = {
@@ -81,8 +84,8 @@ FILE_SETTINGS = {"general.type": only("model"), "split.count": only(None, 0, 1)}
 """A file of its own that holds a whole model."""
 
 
-def read_gguf(path: Path) -> tuple[dict[str, Any], Callable[[], dict[str, np.ndarray]]]:
-    """Values as those of a config.json, and what reads the tensors, by the names that transformers has, float32.
+def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
+    """Values as those of a config.json, and the tensors by the names that transformers has.
 
     Raises:
         ValueError: the file is damaged, or its architecture, a setting, a tensor's kind or its rotary factors are not
@@ -108,18 +111,28 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Callable[[], dict[str, np.nda
         factors = _dequantized(path, tensors.pop("rope_freqs.weight"))
         values["rope_scaling"] = _llama3(factors, values, str(path))
 
-    def read_tensors() -> dict[str, np.ndarray]:
+    values |= _token_ids(reader)
+    places = {_name(name, ARCHITECTURES[kind]): tensor for name, tensor in tensors.items()}
+
+    def read_tensors(names: Iterable[str]) -> dict[str, np.ndarray]:
         found = {}
-        for tensor in tensors.values():
-            name, array = _name(tensor.name, ARCHITECTURES[kind]), _dequantized(path, tensor)
+        for name in names:
+            array = _dequantized(path, places[name])
             if kind == "llama" and (match := re.search(r"self_attn\.([qk])_proj", name)):
                 array = _halves(array, values["num_attention_heads" if match[1] == "q" else "num_key_value_heads"])
-            if re.search(r"\.c_\w+\.weight$", name):  # GPT-2's matmuls are [out, in] here, and [in, out] there
-                array = array.T
-            found[name] = array
+            found[name] = array.T if re.search(TURNED, name) else array
         return found
 
-    return values, read_tensors
+    shapes = {name: tuple(int(size) for size in tensor.shape) for name, tensor in places.items()}
+    return values, Tensors(
+        {name: x if re.search(TURNED, name) else x[::-1] for name, x in shapes.items()}, read_tensors
+    )
+
+
+def _token_ids(reader) -> dict[str, int]:
+    """The ids of special tokens, as in a config.json."""
+    fields = {f"{name}_token_id": reader.fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")}
+    return {name: int(field.contents()) for name, field in fields.items() if field is not None}
 
 
 def _dequantized(path: Path, tensor) -> np.ndarray:
@@ -144,9 +157,9 @@ def _values(kind: str, fields: dict[str, Any], tensors: dict[str, Any], where: s
         raise ValueError(f"{where}: {kind}: attention.head_count={heads} must divide embedding_length={width}")
     rows = int(embedding.shape[1])
     if kind == "gpt2":
-        if found["attention.head_count_kv"] not in (None, heads):
+        if (key_value_heads := found["attention.head_count_kv"]) not in (None, heads):
             raise ValueError(
-                f"{where}: {kind}: attention.head_count_kv={found['attention.head_count_kv']} must be attention.head_count={heads}"
+                f"{where}: {kind}: attention.head_count_kv={key_value_heads} must be attention.head_count={heads}"
             )
         return {
             "model_type": kind,

@@ -3,49 +3,158 @@
 Nothing else is read: other formats can run code.
 """
 
-import json
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from memgpt_jax.interop.folder import check_recorded, read_json, write_json
+
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+METADATA = {"format": "pt", "written_by": "memgpt_jax"}
+"""Metadata of our files; transformers asks for the format. Files without `written_by` were rewritten by others."""
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""The types of tensors that are read, as safetensors names them."""
 
 
-def read_tensors(folder: Path) -> dict[str, np.ndarray]:
-    """All tensors of a folder by name, float32. Raises `ValueError` where there are none, or a file is damaged."""
-    tensors = {}
-    for path in _files(folder):
-        tensors |= _read(path)
-    return tensors
+class Tensors(NamedTuple):
+    """The tensors of a model that is not read yet."""
+
+    shapes: dict[str, tuple[int, ...]]
+    """The shape of every tensor by its name."""
+    read: Callable[[Iterable[str]], dict[str, np.ndarray]]
+    """Some tensors by name, float32. Raises `ValueError` if one is damaged or of a type that is not supported."""
+
+
+class Entry(NamedTuple):
+    """Where a tensor is, and what the header of the file says of it."""
+
+    path: Path
+    kind: str
+    shape: tuple[int, ...]
+
+
+def open_tensors(folder: Path) -> Tensors:
+    """The tensors of a folder.
+
+    Raises:
+        DamagedError: a file differs from its recorded checksum.
+        ValueError: there are none, two sets of them that differ, or a file is damaged.
+    """
+    entries = _entries(_files(folder))
+
+    def read(names: Iterable[str]) -> dict[str, np.ndarray]:
+        names = tuple(names)
+        for name in names:
+            _check_kind(name, entries[name])
+        found = {}
+        for path in dict.fromkeys(entries[name].path for name in names):
+            with _opened(path) as file:
+                here = (name for name in names if entries[name].path == path)
+                found |= {name: np.asarray(file.get_tensor(name), np.float32) for name in here}
+        return found
+
+    return Tensors({name: entry.shape for name, entry in entries.items()}, read)
 
 
 def _files(folder: Path) -> list[Path]:
-    if (folder / INDEX).is_file():
-        names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            raise ValueError(f"{folder / INDEX} names files that are not there: {', '.join(missing)}")
-        return [folder / name for name in names]
-    if (folder / FILE).is_file():
-        return [folder / FILE]
-    others = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".h5"))
-    hint = f"; {', '.join(others)} can run code when opened, and is not read" if others else ""
-    raise ValueError(f"{folder} holds no weights: neither {FILE} nor {INDEX}, nor a .gguf file{hint}")
+    """The files to read. One file comes before shards, as in transformers, unless they contradict each other."""
+    one, index = folder / FILE, folder / INDEX
+    if not one.is_file() and not index.is_file():
+        others = sorted(
+            path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".h5")
+        )
+        hint = f"; {', '.join(others)} can run code when opened, and is not read" if others else ""
+        named = sorted(path.name for path in folder.glob("*.safetensors"))
+        hint += f"; {', '.join(named)} has another name, and is not read" if named else ""
+        raise ValueError(f"{folder} holds no weights: neither {FILE} nor {INDEX}, nor a .gguf file{hint}")
+    if not one.is_file():
+        return _shards(index)
+    try:
+        shards = _shards(index) if index.is_file() else []
+    except ValueError:  # an index that an earlier save left behind
+        shards = []
+    if shards and not _equal(_entries([one]), _entries(shards)):
+        raise ValueError(
+            f"{folder} holds two models: {FILE} and the files that {INDEX} names have different tensors. Delete "
+            f"{FILE}, or {INDEX} and its files"
+        )
+    return [one]
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _shards(index: Path) -> list[Path]:
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise ValueError(f'{index} must hold an object "weight_map" of tensor names and file names')
+    names = sorted(set(places.values()))
+    outside = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
+    if outside:
+        raise ValueError(f"{index} must name .safetensors files of its own folder, got {', '.join(outside)}")
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        raise ValueError(f"{index} names files that are not there: {', '.join(missing)}")
+    return [index.parent / name for name in names]
+
+
+def _entries(files: list[Path]) -> dict[str, Entry]:
+    """The entry of each tensor. Raises `ValueError` if two files have one of the same name and other content."""
+    entries = {}
+    for path in files:
+        new = {}
+        with _opened(path, first=True) as file:
+            for name in file.keys():  # noqa: SIM118
+                part = file.get_slice(name)
+                new[name] = Entry(path, part.get_dtype(), tuple(part.get_shape()))
+        twice = [name for name in new if name in entries]
+        if not _equal({name: entries[name] for name in twice}, {name: new[name] for name in twice}):
+            raise ValueError(f"{path} and {entries[twice[0]].path} have different tensors of the name {twice[0]}")
+        entries |= new
+    return entries
+
+
+def _equal(entries: dict[str, Entry], others: dict[str, Entry]) -> bool:
+    """Whether two sets of tensors have the same names, types, shapes and values. Values of buffers do not count."""
+    of = lambda entries: {name: (entry.kind, entry.shape) for name, entry in entries.items()}  # noqa: E731
+    if of(entries) != of(others):
+        return False
+    for name in (name for name, entry in entries.items() if entry.kind in FLOATS):
+        with _opened(entries[name].path) as file, _opened(others[name].path) as other:
+            if not np.array_equal(file.get_tensor(name), other.get_tensor(name), equal_nan=True):
+                return False
+    return True
+
+
+def _check_kind(name: str, entry: Entry) -> None:
+    if entry.kind not in FLOATS:
+        raise ValueError(
+            f"{entry.path}: {name} has the type {entry.kind}, which is not supported; valid: {', '.join(FLOATS)}. "
+            "Save the model without quantisation first"
+        )
+
+
+@contextlib.contextmanager
+def _opened(path: Path, first: bool = False) -> Iterator:
+    """An open safetensors file; checked against its recorded checksum if it is opened for the first time."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="np") as file:
-            return {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+            if first:
+                check_recorded(path, written_here=not {*(file.metadata() or {})} <= {"format"})
+            yield file
+    except (SafetensorError, OSError) as error:
+        check_recorded(path, written_here=True)
         raise ValueError(f"{path} cannot be read: {error}") from None
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, np.ndarray], shard_bytes: int) -> None:
-    """Write tensors into a folder, into files of up to `shard_bytes` each, a larger tensor by itself."""
+    """Write tensors into a new folder, into files of up to `shard_bytes` each, a larger tensor by itself.
+
+    Raises `OSError` if a file cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     shards, room = [{}], shard_bytes
@@ -55,14 +164,14 @@ def write_tensors(folder: Path, tensors: Mapping[str, np.ndarray], shard_bytes: 
             room = shard_bytes
         shards[-1][name] = np.ascontiguousarray(tensor)
         room -= tensor.nbytes
-    for old in (*folder.glob("model-*-of-*.safetensors"), folder / FILE, folder / INDEX):
-        old.unlink(missing_ok=True)
     names = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
     names = names if len(shards) > 1 else [FILE]
     for name, shard in zip(names, shards, strict=True):
-        save_file(shard, folder / name, metadata={"format": "pt"})  # which transformers asks for
+        try:
+            save_file(shard, folder / name, metadata=METADATA)
+        except SafetensorError as error:
+            raise OSError(f"{name}: {error}") from error
     if len(shards) > 1:
         total = sum(tensor.nbytes for tensor in tensors.values())
         places = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
-        index = {"metadata": {"total_size": total}, "weight_map": places}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})

@@ -51,10 +51,11 @@ def train(config: ExperimentConfig, workdir: str | Path, *, print_progress: bool
     """
     workdir = Path(workdir).expanduser().absolute()
     if config.pretrained is not None:
-        from memgpt_jax.interop import starting_config, starting_params  # against the order of the layers
+        from memgpt_jax.interop import starting  # against the order of the layers
 
         with refused():
-            config = starting_config(config)
+            start = starting(config)
+        config = start.config
     shown = parallel.is_main() and (sys.stdout.isatty() if print_progress is None else print_progress)
     with refused():
         mesh = parallel.make_mesh(config.parallel)
@@ -79,7 +80,9 @@ def train(config: ExperimentConfig, workdir: str | Path, *, print_progress: bool
             state, data_state = jax.jit(partial(create, config), out_shardings=split)(), None
             if config.pretrained is not None:
                 with refused():
-                    state = state._replace(params=jax.device_put(starting_params(config), split.params))
+                    state = state._replace(params=jax.device_put(start.params(config), split.params))
+                    if parallel.is_main():
+                        start.keep_origin(workdir)
         with refused(), parallel.main_first("tokenizer"):
             tokenizer = load_tokenizer(config, workdir, resumed)
         if state.step < config.training.steps:

@@ -204,7 +204,7 @@ def test_tensors_that_do_not_fit_are_listed(folders, tmp_path):
         ({"rope_scaling": {"rope_type": "dynamic"}}, "rope_type='dynamic' is not supported"),
         ({"model_type": "xlnet", "attn_type": "uni"}, "attn_type='uni' is not supported; valid: 'bi'"),
         ({"model_type": "xlnet", "bi_data": True}, "bi_data=True is not supported; valid: False"),
-        ({"model_type": "xlnet", "architectures": ["XLNetForMultipleChoice"]}, "'XLNetForMultipleChoice' is not supp"),
+        ({"model_type": "xlnet", "architectures": ["XLNetForFun"]}, "'XLNetForFun' is not supported"),
     ],
 )
 def test_what_is_not_supported_is_named(values, message, folders, tmp_path):

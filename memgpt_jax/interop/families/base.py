@@ -1,6 +1,7 @@
 """What a family of pretrained models is: a table of names and shapes, and a translation of its config."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple
 
 from memgpt_jax.config import ModelConfig
@@ -27,8 +28,6 @@ class Weight(NamedTuple):
     """Theirs are [out, in], ours [in, out]."""
     widths: tuple[int, ...] = ()
     """Last axis of each part, once transposed; may be left out where there is one."""
-    instead: str = ""
-    """Name of the tensor to read, as it is, where theirs is missing because it is tied to that one."""
     shape: tuple[int, ...] = ()
     """Shape of each tensor of theirs, where it has other axes than the part that it becomes, or is the transpose of."""
 
@@ -50,8 +49,29 @@ class Family(NamedTuple):
     """What may stand in front of names, or may not: models of one family differ in it."""
     reads: frozenset[str] = frozenset()
     """Keys of config.json that `config` decides by, under all of their names. Others can go through unchanged."""
+    renames: tuple[tuple[str, str], ...] = ()
+    """Parts of names in old files, and what they are called now."""
     ignored: str = r"(?!)"
-    """Pattern of tensors that hold nothing learned, or a copy of another one."""
+    """Pattern of tensors that hold nothing learned. This and all below: names without prefix."""
+    body: str = r""
+    """Pattern of how the names of all tensors begin that do not belong to a head."""
+    copies: Callable[[ModelConfig], dict[str, str]] = lambda config: {}
+    """Tensors that are tied to another one, and the other one: files may hold both, or either."""
+    fitted: Callable[[ModelConfig, Container[str]], ModelConfig] = lambda config, names: config
+    """The config without the heads that none of the tensors belong to; with an own output if there is one."""
+
+    def bare(self, name: str) -> str:
+        """The present name without prefix."""
+        prefix = next((prefix for prefix in self.prefixes if name.startswith(prefix)), "")
+        name = name.removeprefix(prefix)
+        for old, new in self.renames:
+            name = name.replace(old, new)
+        return name
+
+
+def untied(config: ModelConfig, names: Container[str]) -> ModelConfig:
+    """The config of a decoder with an own output if the file holds one: see `Family.fitted`."""
+    return dataclasses.replace(config, tie_embeddings=False) if "lm_head.weight" in names else config
 
 
 def linear(ours: str, *theirs: str, widths: Sequence[int] = (), bias: bool = False) -> list[Weight]:

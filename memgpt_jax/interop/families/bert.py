@@ -3,6 +3,8 @@
 Sources: Devlin et al., "BERT" (2019); Liu et al., "RoBERTa" (2019), whose positions begin behind the padding id.
 """
 
+import dataclasses
+
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.config_model import EncoderConfig
 from memgpt_jax.interop.families.base import ACTIVATIONS, Family, Weight, layer_norm, linear, word_of
@@ -40,7 +42,25 @@ HEADS = {
     "BertForPreTraining": ("masked", "pooler", "next_sentence"),
     "RobertaModel": ("pooler",),
     "RobertaForMaskedLM": ("masked",),
+    "BertLMHeadModel": ("masked",),
+    "BertForNextSentencePrediction": ("pooler", "next_sentence"),
+    "BertForSequenceClassification": ("pooler",),
+    "BertForMultipleChoice": ("pooler",),
+    "BertForTokenClassification": (),
+    "BertForQuestionAnswering": (),
+    "RobertaForCausalLM": ("masked",),
+    "RobertaForSequenceClassification": (),
+    "RobertaForMultipleChoice": ("pooler",),
+    "RobertaForTokenClassification": (),
+    "RobertaForQuestionAnswering": (),
 }
+"""The heads of ours that each class of transformers has; all others are left aside."""
+HEAD_TENSORS = {
+    "pooler": ("pooler.dense.weight",),
+    "next_sentence": ("cls.seq_relationship.weight",),
+    "masked": ("cls.predictions.transform.dense.weight", "lm_head.dense.weight"),
+}
+"""The tensor by which a file shows that it holds a head."""
 
 
 def config(values):
@@ -87,7 +107,8 @@ def values(config):
     """See `Family`."""
     kind = "roberta" if config.position_offset else "bert"
     prefix = kind.capitalize()
-    name = next((name for name, heads in HEADS.items() if name.startswith(prefix) and heads == config.heads), None)
+    fitting = (name for name, heads in HEADS.items() if name.startswith(prefix) and {*config.heads} <= {*heads})
+    name = next(fitting, None)  # a head too many is left out when the file is read
     padding = {"pad_token_id": config.position_offset - 1} if config.position_offset else {}
     return padding | {
         "architectures": [name],
@@ -108,7 +129,7 @@ def values(config):
 def weights(config):
     """See `Family`."""
     kind = "roberta." if config.position_offset else "bert."
-    base = kind if "masked" in config.heads else ""
+    base = kind if {"masked", "next_sentence"} & {*config.heads} else ""
     found = [
         Weight("embedding", (f"{base}embeddings.word_embeddings.weight",)),
         Weight("position_embedding", (f"{base}embeddings.position_embeddings.weight",)),
@@ -140,6 +161,22 @@ def weights(config):
     return found
 
 
+def copies(config):
+    """See `Family`."""
+    if "masked" not in config.heads:
+        return {}
+    head = "lm_head" if config.position_offset else "cls.predictions"
+    return {f"{head}.decoder.weight": "embeddings.word_embeddings.weight", f"{head}.decoder.bias": f"{head}.bias"}
+
+
+def fitted(config, names):
+    """See `Family`. The pooler may be missing, and then the head that reads it is left out too."""
+    heads = [head for head in config.heads if any(name in names for name in HEAD_TENSORS[head])]
+    if "pooler" not in heads and "next_sentence" in heads:
+        heads.remove("next_sentence")
+    return dataclasses.replace(config, heads=tuple(heads))
+
+
 BERT = Family(
     architectures={"bert": "BertModel", "roberta": "RobertaModel"},
     config=config,
@@ -148,5 +185,9 @@ BERT = Family(
     kind=EncoderConfig,
     reads=keys(ROBERTA),
     prefixes=("bert.", "roberta."),
-    ignored=r"embeddings\.(position_ids|token_type_ids)|(cls\.predictions|lm_head)\.decoder\.(weight|bias)",
+    renames=(("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")),
+    ignored=r"embeddings\.(position_ids|token_type_ids)",
+    body=r"(embeddings|encoder)\.",
+    copies=copies,
+    fitted=fitted,
 )

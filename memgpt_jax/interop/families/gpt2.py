@@ -5,7 +5,7 @@ Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2
 
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.interop.families.base import ACTIVATIONS, Family, Weight, layer_norm, word_of
+from memgpt_jax.interop.families.base import ACTIVATIONS, Family, Weight, layer_norm, untied, word_of
 from memgpt_jax.interop.families.settings import (
     UNSUPPORTED,
     check_divides,
@@ -108,5 +108,8 @@ GPT2 = Family(
     weights=weights,
     reads=keys(SETTINGS),
     prefixes=("transformer.",),
-    ignored=r"h\.\d+\.attn\.(masked_)?bias",
+    ignored=r"h\.\d+\.(attn|crossattention)\.(masked_)?bias",
+    body=r"(wte|wpe|h|ln_f)\.",
+    copies=lambda config: {"lm_head.weight": "wte.weight"} if config.tie_embeddings else {},
+    fitted=untied,
 )

@@ -8,7 +8,7 @@ Source: Touvron et al., "LLaMA: Open and Efficient Foundation Language Models" (
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.interop.families import rope
-from memgpt_jax.interop.families.base import Family, Weight, linear
+from memgpt_jax.interop.families.base import Family, Weight, linear, untied
 from memgpt_jax.interop.families.settings import (
     UNSUPPORTED,
     check_divides,
@@ -182,5 +182,9 @@ LLAMA = Family(
     values=values,
     weights=weights,
     reads=keys(*SETTINGS.values()),
-    ignored=r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
+    prefixes=("model.", "transformer."),  # the second is that of models that answer questions
+    ignored=r"(layers\.\d+\.self_attn\.)?rotary_emb\.\w+",
+    body=r"(embed_tokens|layers|norm)\.",
+    copies=lambda config: {"lm_head.weight": "embed_tokens.weight"} if config.tie_embeddings else {},
+    fitted=untied,
 )

@@ -6,6 +6,8 @@ which Flan-T5 is one, has a gated GELU and an output projection of its own.
 Source: Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer" (2020).
 """
 
+import dataclasses
+
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.config_model import EncoderConfig, ModelConfig, Seq2SeqConfig
 from memgpt_jax.interop.families.base import Family, Weight, linear, word_of
@@ -143,8 +145,20 @@ def weights(config):
             found += linear(f"{ours}/feed_forward/output", f"{dense}.wo")
         found.append(Weight(f"{name}/final_norm/scale", (f"{name}.final_layer_norm.weight",)))
     if not config.decoder.tie_embeddings:
-        found.append(Weight("decoder/output/kernel", ("lm_head.weight",), transposed=True, instead="shared.weight"))
+        found.append(Weight("decoder/output/kernel", ("lm_head.weight",), transposed=True))
     return found
+
+
+def copies(config):
+    """See `Family`. The output is a copy even where the config says that it is not, if the file has it so."""
+    names = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
+    return dict.fromkeys(names, "shared.weight")
+
+
+def fitted(config, names):
+    """See `Family`. An output that the file lacks is the embedding, as in transformers."""
+    decoder = dataclasses.replace(config.decoder, tie_embeddings="lm_head.weight" not in names)
+    return dataclasses.replace(config, decoder=decoder)
 
 
 T5 = Family(
@@ -154,6 +168,9 @@ T5 = Family(
     weights=weights,
     kind=Seq2SeqConfig,
     reads=keys(SETTINGS),
-    ignored=r"(encoder|decoder)\.embed_tokens\.weight"
-    r"|decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",  # in old files, and never used
+    prefixes=("transformer.",),  # of models that classify
+    ignored=r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",  # in old files; unused
+    body=r"(shared|encoder|decoder)\.",
+    copies=copies,
+    fitted=fitted,
 )

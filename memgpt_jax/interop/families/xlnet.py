@@ -3,6 +3,8 @@
 Source: Yang et al., "XLNet: Generalized Autoregressive Pretraining for Language Understanding" (2019).
 """
 
+import dataclasses
+
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.config_model import XLNetConfig
 from memgpt_jax.interop.families.base import ACTIVATIONS, Family, Weight, layer_norm, linear, word_of
@@ -19,7 +21,16 @@ from memgpt_jax.interop.families.settings import (
     word,
 )
 
-OUTPUT_BIAS = {"XLNetLMHeadModel": True, "XLNetModel": False}
+OUTPUT_BIAS = {
+    "XLNetLMHeadModel": True,
+    "XLNetModel": False,
+    "XLNetForSequenceClassification": False,
+    "XLNetForTokenClassification": False,
+    "XLNetForMultipleChoice": False,
+    "XLNetForQuestionAnswering": False,
+    "XLNetForQuestionAnsweringSimple": False,
+}
+"""The classes of transformers, and whether their output has a bias; heads for a task are left aside."""
 SETTINGS = UNSUPPORTED | {
     "attn_type": only("bi"),
     "same_length": only(False),
@@ -124,5 +135,9 @@ XLNET = Family(
     kind=XLNetConfig,
     reads=keys(SETTINGS),
     prefixes=("transformer.",),
-    ignored=r"lm_loss\.weight",  # the embedding once more
+    body=r"(word_embedding|mask_emb|layer)\b",
+    copies=lambda config: {"lm_loss.weight": "word_embedding.weight"} if config.output_bias else {},
+    fitted=lambda config, names: dataclasses.replace(
+        config, output_bias=config.output_bias and "lm_loss.bias" in names
+    ),
 )

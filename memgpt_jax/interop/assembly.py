@@ -1,0 +1,202 @@
+"""Parameters from the tensors of a pretrained model, and tensors from parameters."""
+
+import logging
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memgpt_jax import models
+from memgpt_jax.config import ModelConfig
+from memgpt_jax.config_model import Seq2SeqConfig
+from memgpt_jax.interop.families import Family, Weight
+from memgpt_jax.interop.tensors import Tensors
+
+OURS = "memgpt"
+"""Key of config.json that holds a config of ours, and prefix of the tensors that only we have."""
+SHOWN = 8
+"""How many names a warning lists."""
+LM_HEAD, OUTPUT = "lm_head.weight", ("output/kernel", "decoder/output/kernel")
+LANGUAGE_MODELS = r".*(CausalLM|LMHead|DoubleHeads|ConditionalGeneration).*"
+"""The classes of transformers whose files hold `LM_HEAD`, unless it is tied."""
+
+logger = logging.getLogger(__name__)
+
+
+class Plan(NamedTuple):
+    """How the parameters of a model are made from a file."""
+
+    config: ModelConfig
+    """The config of the model, without the heads that the file lacks."""
+    family: Family | None
+    """None: the names are ours."""
+    table: list[Weight]
+    """Which tensors each parameter is made of."""
+    names: dict[str, str]
+    """The name in the file of each tensor to read, by its name in the table, without prefix."""
+    drawn: tuple[str, ...] = ()
+    """Parameters that are drawn at random, because the file is that of a model without them."""
+
+
+def table_of(config: ModelConfig, family: Family | None) -> list[Weight]:
+    """Which tensors each parameter is made of; those that the family does not have are under our own names."""
+    found = [] if family is None else family.weights(config)
+    covered = {weight.ours for weight in found}
+    return found + [
+        Weight(name, (f"{OURS}.{name.replace('/', '.')}",)) for name in shapes_of(config) if name not in covered
+    ]
+
+
+def plan_of(config: ModelConfig, family: Family | None, architectures: Any, tensors: Tensors, path: Path) -> Plan:
+    """How a model of this config is made of these tensors: transformers' rules for heads and for tied tensors.
+
+    A head that the file lacks is left out, with a warning in the log. A copy of a tied tensor may stand for it; two
+    that differ are an error, unless the model can have both.
+
+    Args: architectures: the classes of transformers that config.json names; None: none.
+
+    Raises `ValueError` if two tensors contradict each other.
+    """
+    layers = max(stack.num_layers for stack in _stacks(config))
+    if layers > len(tensors.shapes):
+        raise ValueError(f"{path} has {len(tensors.shapes)} tensors, too few for {layers} layers")
+    if family is None:
+        return Plan(config, family, table_of(config, family), {name: name for name in tensors.shapes})
+    names = _names(family, tensors.shapes, path)
+    for copy, original in family.copies(config).items():
+        if copy in names and original not in names:
+            names[original] = names.pop(copy)
+        elif copy in names:
+            arrays = tensors.read([names[copy], names[original]])
+            if np.array_equal(arrays[names[copy]], arrays[names[original]]):
+                del names[copy]
+            elif copy != LM_HEAD:
+                raise ValueError(f"{path}: {names[copy]} must be equal to {names[original]}, which it is tied to")
+    fitted = family.fitted(config, names)
+    _tell_left_out(config, fitted, path)
+    table, drawn = table_of(fitted, family), ()
+    is_other = bool(architectures) and not any(re.fullmatch(LANGUAGE_MODELS, name) for name in architectures)
+    if is_other and LM_HEAD not in names and any(LM_HEAD in weight.theirs for weight in table):
+        table, drawn = [weight for weight in table if LM_HEAD not in weight.theirs], OUTPUT
+        logger.warning("%s has no %s: it is drawn at random; hidden states do not depend on it", path, LM_HEAD)
+    return Plan(fitted, family, table, names, drawn)
+
+
+def assembled(plan: Plan, tensors: Tensors, path: Path) -> models.Params:
+    """The tree of parameters, float32.
+
+    Heads that the model does not have are left aside, with a warning in the log.
+
+    Raises `ValueError` that lists the tensors that are missing, left over or of a wrong shape.
+    """
+    bare = plan.family.bare if plan.family else lambda name: name
+    shapes, wrong, needed = shapes_of(plan.config), [], set()
+    for weight in plan.table:
+        for name, part_shape in _part_shapes(weight, shapes[weight.ours]).items():
+            original, shape = plan.names.get(bare(name)), weight.shape or part_shape
+            needed.add(bare(name))
+            if original is None:
+                wrong.append(f"missing: {name} {list(shape)}")
+            elif tensors.shapes[original] != shape:
+                wrong.append(f"wrong shape: {original} is {list(tensors.shapes[original])}, must be {list(shape)}")
+    aside = []
+    for name, original in plan.names.items():
+        if name not in needed:
+            if plan.family is None or re.match(rf"{plan.family.body}|{OURS}\.", name):
+                wrong.append(f"left over: {original} {list(tensors.shapes[original])}")
+            else:
+                aside.append(original)
+    if wrong:
+        raise ValueError(f"the weights in {path} do not fit their config:\n  " + "\n  ".join(wrong))
+    if aside:
+        more = f" and {len(aside) - SHOWN} more" if len(aside) > SHOWN else ""
+        logger.warning("%s: left aside, as the model has no such head: %s%s", path, ", ".join(aside[:SHOWN]), more)
+    arrays = tensors.read(plan.names[name] for name in sorted(needed))
+    params = {}
+    for weight in plan.table:
+        parts = []
+        for name, shape in _part_shapes(weight, shapes[weight.ours]).items():
+            part = arrays.pop(plan.names[bare(name)]).reshape(shape)
+            parts.append(part.T if weight.transposed else part)
+        params[weight.ours] = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+    for name in plan.drawn:
+        if name in shapes:
+            normal = jax.nn.initializers.normal(shapes[name][0] ** -0.5)
+            params[name] = normal(jax.random.key(0), shapes[name], jnp.float32)
+    return _tree(params)
+
+
+def taken_apart(table: list[Weight], params: models.Params) -> dict[str, np.ndarray]:
+    """The tensors by their names in the table: `assembled` undone."""
+    flat = _flat(params)
+    return {name: part for weight in table for name, part in _parts(weight, flat[weight.ours]).items()}
+
+
+def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter by its path."""
+    return {name: leaf.shape for name, leaf in _flat(models.shapes(config)).items()}
+
+
+def _names(family: Family, names: Iterable[str], path: Path) -> dict[str, str]:
+    """The name in the file by the name without prefix, without tensors that hold nothing learned."""
+    found = {}
+    for name in names:
+        bare = family.bare(name)
+        if re.fullmatch(family.ignored, bare):
+            continue
+        if bare in found:
+            raise ValueError(f"{path}: {found[bare]} and {name} are names of one tensor")
+        found[bare] = name
+    return found
+
+
+def _tell_left_out(config: ModelConfig, fitted: ModelConfig, path: Path) -> None:
+    """Warn of heads that the config names and the file lacks."""
+    heads = [head for head in getattr(config, "heads", ()) if head not in fitted.heads]
+    if getattr(config, "output_bias", False) and not fitted.output_bias:
+        heads.append("output_bias")
+    if heads:
+        logger.warning("%s has no tensors for these parts of the model, which are left out: %s", path, ", ".join(heads))
+
+
+def _stacks(config: ModelConfig) -> tuple[ModelConfig, ...]:
+    return (config.encoder, config.decoder) if isinstance(config, Seq2SeqConfig) else (config,)
+
+
+def _part_shapes(weight: Weight, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of theirs, its axes joined as in ours (see `Weight.shape`)."""
+    widths = weight.widths or shape[-1:]
+    shapes = ((*shape[:-1], width) for width in widths)
+    turned = (part[::-1] if weight.transposed else part for part in shapes)
+    return dict(zip(weight.theirs, turned, strict=True))
+
+
+def _parts(weight: Weight, array: np.ndarray) -> dict[str, np.ndarray]:
+    """The tensors of theirs that one of our arrays becomes."""
+    cuts = np.cumsum(weight.widths)[:-1]
+    parts = np.split(np.asarray(array), cuts, axis=-1) if weight.widths else [np.asarray(array)]
+    turned = (part.T if weight.transposed else part for part in parts)
+    return dict(zip(weight.theirs, (part.reshape(weight.shape or part.shape) for part in turned), strict=True))
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with paths such as "blocks/0/attention/output/kernel"."""
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    return {name: leaf for key in tree for name, leaf in _flat(tree[key], f"{prefix}{key}/").items()}
+
+
+def _tree(flat: dict[str, np.ndarray]) -> models.Params:
+    """`_flat` undone; float32."""
+    tree = {}
+    for name, array in flat.items():
+        *folders, last = name.split("/")
+        place = tree
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[last] = jnp.asarray(array, jnp.float32)
+    return tree

@@ -1,0 +1,61 @@
+"""The settings that a pretrained model came with, kept with the model so that a save gives them back unchanged."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from memgpt_jax.interop.folder import read_json, write_json
+
+CONFIG, GENERATION = "config.json", "generation_config.json"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Origin:
+    """The files beside the weights of a model, in `model.origin` of each model from `from_pretrained`.
+
+    No result depends on them, so all are equal to each other: programs that were compiled for a model are used for
+    another model with the same config. `models.split`, `models.merge` and `(config, params)` leave them out.
+    """
+
+    config: Mapping[str, Any]
+    """The values of config.json, without the entry that only we read."""
+    generation: Mapping[str, Any] | None = None
+    """The values of generation_config.json; None: there is none."""
+
+    def __post_init__(self):
+        _ = self.stop_ids  # raises where they are not ids
+
+    def __eq__(self, other):
+        return isinstance(other, Origin)
+
+    def __hash__(self):
+        return hash(Origin)
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The ids that end a text: those of generation_config.json, or else of config.json; () if neither has any."""
+        for name, values in ((GENERATION, self.generation), (CONFIG, self.config)):
+            found = (values or {}).get("eos_token_id")
+            if found is not None:
+                ids = found if isinstance(found, list) else [found]
+                if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
+                    raise ValueError(f"{name}: eos_token_id must be a token id or a list of them, got {found!r}")
+                return tuple(ids)
+        return ()
+
+
+def read_origin(folder: Path, values: Mapping[str, Any] | None = None) -> Origin:
+    """The origin that a folder holds; `values`: of its config.json, if they are read already."""
+    generation = folder / GENERATION
+    return Origin(
+        read_json(folder / CONFIG) if values is None else values,
+        read_json(generation) if generation.is_file() else None,
+    )
+
+
+def write_origin(folder: Path, origin: Origin) -> None:
+    """Write the origin into a folder, for `read_origin`."""
+    write_json(folder / CONFIG, dict(origin.config))
+    if origin.generation is not None:
+        write_json(folder / GENERATION, dict(origin.generation))

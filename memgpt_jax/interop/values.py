@@ -1,0 +1,93 @@
+"""The values of the config.json that a model is saved with."""
+
+import dataclasses
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from memgpt_jax.config import ModelConfig
+from memgpt_jax.config_json import to_json
+from memgpt_jax.config_memory import NoMemoryConfig
+from memgpt_jax.config_model import Seq2SeqConfig
+from memgpt_jax.interop.assembly import OURS
+from memgpt_jax.interop.families import FAMILIES, Family
+from memgpt_jax.interop.origin import Origin
+
+TOKEN_IDS = {"bos_token_id": "bos_id", "eos_token_id": "eos_id", "pad_token_id": "pad_id"}
+"""Keys of config.json, and what tokenizers call the same ids."""
+
+
+def family_of(kind: Any) -> Family:
+    """The family with this `model_type` of config.json. Raises `ValueError` if there is none."""
+    for family in FAMILIES:
+        if isinstance(kind, str) and kind in family.architectures:
+            return family
+    known = ", ".join(kind for family in FAMILIES for kind in family.architectures)
+    raise ValueError(f"config.json: model_type={kind!r} is not supported; valid: {known}")
+
+
+def saved_values(config: ModelConfig, origin: Origin | None, tokenizer: Any) -> tuple[dict[str, Any], Family | None]:
+    """The values of config.json, and the family that expresses the model without its memory; None: no family does.
+
+    What the origin says and the model does not contradict stays. Ids of special tokens that the origin does not have
+    are those of the tokenizer, if one is given.
+    """
+    old = {} if origin is None else {name: value for name, value in origin.config.items() if name != OURS}
+    plain = _architecture(config)
+    family, values = next(_expressed(plain), (None, {"model_type": OURS}))
+    ids = {name: old[name] for name in TOKEN_IDS if old.get(name) is not None}
+    for name, field in TOKEN_IDS.items():
+        found = getattr(tokenizer, field, None)
+        if name not in ids and found is not None and not (name == "pad_token_id" and name in values):
+            ids[name] = found
+    values = (values if family is None else _with_origin(family, plain, old, values)) | ids
+    values |= {name: "float32" for name in ("dtype", "torch_dtype") if name in values}
+    return values if family is not None and plain == config else values | {OURS: to_json(config)}, family
+
+
+def _expressed(plain: ModelConfig) -> Iterator[tuple[Family, dict[str, Any]]]:
+    """The families that express a model, with their values of config.json."""
+    for family in FAMILIES:
+        values = family.values(plain) if type(plain) is family.kind else {}
+        if values and _read_back(family, values, plain) == plain:
+            yield family, {"architectures": [family.architectures[values["model_type"]]]} | values
+
+
+def _read_back(family: Family, values: dict[str, Any], plain: ModelConfig) -> ModelConfig | None:
+    """The config that is read from these values beside the tensors of the model."""
+    try:
+        names = {family.bare(name) for weight in family.weights(plain) for name in weight.theirs}
+        with warnings.catch_warnings(action="ignore"):  # they were given when the origin was read
+            return family.fitted(family.config(values), names)
+    except (ValueError, TypeError):  # words that only we know
+        return None
+
+
+def _with_origin(family: Family, plain: ModelConfig, old: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The values with those of the origin that do not change what is read."""
+    fits = lambda values: _read_back(family, values, plain) == plain  # noqa: E731
+    unchanged = old | {"architectures": values["architectures"]}
+    if old.get("model_type") == values["model_type"] and fits(unchanged):
+        return unchanged
+    others = {name: value for name, value in old.items() if name not in family.reads}
+    return others | values if fits(others | values) else values
+
+
+def _architecture(config: ModelConfig) -> ModelConfig:
+    """The config without memory, and without all that leaves the base model's function alone."""
+    if isinstance(config, Seq2SeqConfig):
+        encoder, decoder = _architecture(config.encoder), _architecture(config.decoder)
+        places = decoder.window_size
+        return Seq2SeqConfig(
+            encoder=dataclasses.replace(encoder, window_size=places),
+            decoder=dataclasses.replace(decoder, source_length=places),
+        )
+    default = ModelConfig(memory=NoMemoryConfig())
+    names = ("memory", "memory_layers", "fusion", "fusion_bias", "segment_length", "adapter_rank", "dropout", "dtype")
+    widths = {
+        "num_kv_heads": config.kv_heads,
+        "head_dim": config.attention_head_dim,
+        "d_ff": config.feed_forward_dim,
+    }
+    plain = {name: getattr(default, name) for name in names}
+    return dataclasses.replace(config, **plain, **widths).run_like(default)
