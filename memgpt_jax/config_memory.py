@@ -108,7 +108,9 @@ class KVMemoryConfig(AttendedMemoryConfig):
     """Entries that a segment stores when `select` is not `all`; at most the segment length."""
     evict: Evict = "oldest"
     """What leaves a full memory: the `oldest` entries, those of the `lowest_gate` (new ones included), or the
-    `least_read` (lowest mean attention weight per token since they were written; new ones always enter)."""
+    `least_read` (lowest mean attention weight per token since they were written; new ones always enter). With
+    `lowest_gate` a memory keeps the best M entries of the whole document, so that the longer it is, the higher the gate
+    of an entry must be to enter: an untrained memory stores next to nothing after 100,000 tokens of noise."""
     initial_entries: int = 0
     """Trainable entries that a fresh memory starts with; at most `memory_size`."""
     null_entry: bool = True

@@ -37,7 +37,12 @@ class TitansMemory(ProjectedMemory):
     The gradients of `chunk_length` tokens are taken at the weights in front of them. The initial weights M*, with which
     a document begins, are parameters; the last layer's start at 0, so that an untrained memory reads 0 at first.
 
-    TODO
+    **Decay.** In the paper the weights decay towards 0, M' = (1 - alpha) M + S'. That stops a network with hidden
+    layers: the gradient of each layer is proportional to the weights of the others, so where all are 0 they stay 0
+    (with `forget_bias=-5` and two layers, after 3,584 tokens of noise). Here D = M - M* decays; D is the state. After
+    100,000 tokens of noise, pairs that the memory is taught change its reads 0.99 times as much as those of a fresh
+    memory, and 0.98 times with three layers; by the paper's decay 0.00 times (`python tests/checkers/after_noise.py
+    100000 1 titans "titans of three layers"`).
 
     Source: Behrouz, Zhong and Mirrokni, "Titans: Learning to Memorize at Test Time" (2025), section 3.
     """

@@ -42,6 +42,12 @@ class TokensMemory(Memory):
     Transformer's (Bulatov et al., 2022, section 3.2). As in the latter, a state attends to tokens and states in one
     softmax; the former has two and joins them. The convolution is not theirs: there, a whole transformer layer stands
     before the write and binds neighbours.
+
+    **Long streams.** States keep their size, but a segment replaces only a part of them: with `keep_bias=3`, 5 % by
+    either gate. The states of a fresh memory are small, so that the first segments replace all of it. So after 100,000
+    tokens of noise, pairs that were repeated for 15 segments change the reads 0.45 times as much as those of a fresh
+    memory, and pairs repeated for 63 segments 0.79 times (`python tests/checkers/after_noise.py 100000 1 tokens`, and
+    with 4 in place of 1).
     """
 
     def __init__(self, config: TokensMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
