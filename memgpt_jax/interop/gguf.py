@@ -146,7 +146,7 @@ def _values(kind: str, fields: dict[str, Any], tensors: dict[str, Any], where: s
     if kind == "gpt2":
         if found["attention.head_count_kv"] not in (None, heads):
             raise ValueError(
-                f"{where}: {kind}: attention.head_count_kv={found['attention.head_count_kv']} must be attention.head_count={heads}"
+                f"{where}: {kind}: attention.head_count_kv must be attention.head_count={heads}, as GPT-2 has no groups"
             )
         return {
             "model_type": kind,
