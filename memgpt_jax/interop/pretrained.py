@@ -179,13 +179,11 @@ def _assembled(
     ignored = family.ignored if family else r"(?!)"
     tensors = {bare(name): tensor for name, tensor in tensors.items()}
     tensors = {name: tensor for name, tensor in tensors.items() if not re.fullmatch(ignored, name)}
-    everything = dict(tensors)  # a tied one is read twice
     shapes, params, wrong = _shapes(config), {}, []
     for weight in weights:
         parts = []
         for name, part_shape in _part_shapes(weight, shapes[weight.ours]).items():
-            tensor = tensors.pop(bare(name), everything.get(bare(weight.instead)))
-            shape = weight.shape or part_shape
+            tensor, shape = tensors.pop(bare(name), None), weight.shape or part_shape
             if tensor is None:
                 wrong.append(f"missing: {name} {list(shape)}")
             elif tensor.shape != shape:

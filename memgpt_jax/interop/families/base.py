@@ -27,8 +27,6 @@ class Weight(NamedTuple):
     """Theirs are [out, in], ours [in, out]."""
     widths: tuple[int, ...] = ()
     """Last axis of each part, once transposed; may be left out where there is one."""
-    instead: str = ""
-    """Name of the tensor to read, as it is, where theirs is missing because it is tied to that one."""
     shape: tuple[int, ...] = ()
     """Shape of each tensor of theirs, where it has other axes than the part that it becomes, or is the transpose of."""
 

@@ -143,7 +143,7 @@ def weights(config):
             found += linear(f"{ours}/feed_forward/output", f"{dense}.wo")
         found.append(Weight(f"{name}/final_norm/scale", (f"{name}.final_layer_norm.weight",)))
     if not config.decoder.tie_embeddings:
-        found.append(Weight("decoder/output/kernel", ("lm_head.weight",), transposed=True, instead="shared.weight"))
+        found += linear("decoder/output", "lm_head")
     return found
 
 
