@@ -88,17 +88,10 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Callable[[], dict[str, np.nda
         ValueError: the file is damaged, or its architecture, a setting, a tensor's kind or its rotary factors are not
             known here.
     """
-    from gguf import GGUFReader
-
-    try:
-        reader = GGUFReader(path)
-        fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
-    except Exception as error:  # the reader indexes into the file by what it finds there
-        raise ValueError(f"{path} cannot be read as GGUF: {type(error).__name__}: {error}") from None
+    fields, tensors = _opened(path)
     kind = fields.get("general.architecture")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise ValueError(f"{path}: architecture {kind!r} is not supported; valid: {', '.join(ARCHITECTURES)}")
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
     read(FILE_SETTINGS, fields, harmless=frozenset(fields), where=str(path))
     values = _values(kind, fields, tensors, str(path))
     values["tie_word_embeddings"] = "output.weight" not in tensors
@@ -120,6 +113,24 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Callable[[], dict[str, np.nda
         return found
 
     return values, read_tensors
+
+
+def _opened(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings but for those of the tokenizer, and the tensors."""
+    from gguf import GGUFReader
+
+    class Reader(GGUFReader):
+        def _get(self, offset, *arguments, **options):
+            if offset >= len(self.data):  # otherwise a damaged length of a list would be counted to its end
+                raise ValueError(f"it ends at byte {len(self.data)}, before what it lists")
+            return super()._get(offset, *arguments, **options)
+
+    try:
+        reader = Reader(path)
+        fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
+    except Exception as error:  # it indexes into the file by what it finds there
+        raise ValueError(f"{path} cannot be read as GGUF: {type(error).__name__}: {error}") from None
+    return fields, {tensor.name: tensor for tensor in reader.tensors}
 
 
 def _dequantized(path: Path, tensor) -> np.ndarray:
@@ -226,6 +237,7 @@ def _llama3(factors: np.ndarray, values: dict[str, Any], where: str) -> dict[str
     from memgpt_jax.ops.positions import stretched
 
     pairs, base, largest = values["head_dim"] // 2, values["rope_theta"], float(np.max(factors, initial=0))
+    largest = largest if np.isfinite(largest) else 0.0
     turns = base ** (-np.arange(pairs) / pairs) / (2 * np.pi)
     config = RotaryScalingConfig(kind="llama3", factor=max(largest, 1.0), original_positions=8192)
     if factors.shape != (pairs,) or not np.allclose(turns / stretched(turns, base, config), factors, rtol=1e-4):
