@@ -251,7 +251,8 @@ def test_a_wider_window_than_all_positions_is_still_a_mistral():
     assert values["model_type"] == "mistral" and values["sliding_window"] == 4096
 
 
-def test_a_missing_file_entry_is_named_with_its_file(tmp_path):
+def test_a_missing_key_is_named_with_its_file(tmp_path):
+    foreign.write("llama", tmp_path)
     values = {key: value for key, value in PLAIN["llama"].items() if key != "hidden_size"}
     (tmp_path / "config.json").write_text(json.dumps(values))
     with pytest.raises(ValueError, match=r"config.json: missing hidden_size"):
