@@ -91,17 +91,10 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
         ValueError: the file is damaged, or its architecture, a setting, a tensor's kind or its rotary factors are not
             known here.
     """
-    from gguf import GGUFReader
-
-    try:
-        reader = GGUFReader(path)
-        fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
-    except Exception as error:  # the reader indexes into the file by what it finds there
-        raise ValueError(f"{path} cannot be read as GGUF: {type(error).__name__}: {error}") from None
+    fields, tensors = _opened(path)
     kind = fields.get("general.architecture")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise ValueError(f"{path}: architecture {kind!r} is not supported; valid: {', '.join(ARCHITECTURES)}")
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
     read(FILE_SETTINGS, fields, harmless=frozenset(fields), where=str(path))
     values = _values(kind, fields, tensors, str(path))
     values["tie_word_embeddings"] = "output.weight" not in tensors
@@ -135,6 +128,24 @@ def _token_ids(reader) -> dict[str, int]:
     return {name: int(field.contents()) for name, field in fields.items() if field is not None}
 
 
+def _opened(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings but for those of the tokenizer, and the tensors."""
+    from gguf import GGUFReader
+
+    class Reader(GGUFReader):
+        def _get(self, offset, *arguments, **options):
+            if offset >= len(self.data):  # otherwise a damaged length of a list would be counted to its end
+                raise ValueError(f"it ends at byte {len(self.data)}, before what it lists")
+            return super()._get(offset, *arguments, **options)
+
+    try:
+        reader = Reader(path)
+        fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
+    except Exception as error:  # it indexes into the file by what it finds there
+        raise ValueError(f"{path} cannot be read as GGUF: {type(error).__name__}: {error}") from None
+    return fields, {tensor.name: tensor for tensor in reader.tensors}
+
+
 def _dequantized(path: Path, tensor) -> np.ndarray:
     from gguf.quants import dequantize
 
@@ -157,9 +168,9 @@ def _values(kind: str, fields: dict[str, Any], tensors: dict[str, Any], where: s
         raise ValueError(f"{where}: {kind}: attention.head_count={heads} must divide embedding_length={width}")
     rows = int(embedding.shape[1])
     if kind == "gpt2":
-        if (key_value_heads := found["attention.head_count_kv"]) not in (None, heads):
+        if found["attention.head_count_kv"] not in (None, heads):
             raise ValueError(
-                f"{where}: {kind}: attention.head_count_kv={key_value_heads} must be attention.head_count={heads}"
+                f"{where}: {kind}: attention.head_count_kv must be attention.head_count={heads}, as GPT-2 has no groups"
             )
         return {
             "model_type": kind,
@@ -239,6 +250,7 @@ def _llama3(factors: np.ndarray, values: dict[str, Any], where: str) -> dict[str
     from memgpt_jax.ops.positions import stretched
 
     pairs, base, largest = values["head_dim"] // 2, values["rope_theta"], float(np.max(factors, initial=0))
+    largest = largest if np.isfinite(largest) else 0.0
     turns = base ** (-np.arange(pairs) / pairs) / (2 * np.pi)
     config = RotaryScalingConfig(kind="llama3", factor=max(largest, 1.0), original_positions=8192)
     if factors.shape != (pairs,) or not np.allclose(turns / stretched(turns, base, config), factors, rtol=1e-4):

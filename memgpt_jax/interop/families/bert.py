@@ -76,6 +76,11 @@ def config(values):
             f"config.json: max_position_embeddings={found['max_position_embeddings']} must be above {offset}, as "
             f"positions begin behind pad_token_id={offset - 1}"
         )
+    if is_roberta and "masked" in HEADS[name] and found["hidden_act"] != "gelu_exact":
+        raise ValueError(
+            f"config.json: hidden_act={values['hidden_act']!r} is not supported; valid: 'gelu', which the head of "
+            f"{name} has in any case"
+        )
     width, heads = found["hidden_size"], found["num_attention_heads"]
     return EncoderConfig(
         vocab_size=found["vocab_size"],

@@ -145,7 +145,7 @@ def weights(config):
             found += linear(f"{ours}/feed_forward/output", f"{dense}.wo")
         found.append(Weight(f"{name}/final_norm/scale", (f"{name}.final_layer_norm.weight",)))
     if not config.decoder.tie_embeddings:
-        found.append(Weight("decoder/output/kernel", ("lm_head.weight",), transposed=True))
+        found += linear("decoder/output", "lm_head")
     return found
 
 
