@@ -1,4 +1,4 @@
-"""Files as they are published: extra and missing heads, old names, copies and buffers, read as transformers reads them."""
+"""Files as they are published (extra and missing heads, old names, copies, buffers) are read as transformers does."""
 
 import json
 import logging
@@ -264,7 +264,11 @@ def test_hidden_states_are_those_of_the_library(name, tmp_path):
 
     published = PUBLISHED[name]
     _, folder = write(published, tmp_path)
-    theirs, case = transformers.AutoModel.from_pretrained(folder).eval(), published.case
+    case = published.case
+    if name == "llama, answers":  # names that no other class of theirs knows
+        theirs = transformers.LlamaForQuestionAnswering.from_pretrained(folder).transformer.eval()
+    else:
+        theirs = transformers.AutoModel.from_pretrained(folder).eval()
     inputs = {"input_ids": foreign.tokens_of(case)}
     if case in foreign.ENCODER_DECODERS:
         source = foreign.source_of(case)
