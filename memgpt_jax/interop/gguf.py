@@ -62,7 +62,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
     values |= _token_ids(reader)
     places = {_name(name, ARCHITECTURES[kind]): tensor for name, tensor in tensors.items()}
 
-    def read(names: Iterable[str]) -> dict[str, np.ndarray]:
+    def read_tensors(names: Iterable[str]) -> dict[str, np.ndarray]:
         found = {}
         for name in names:
             array = _dequantized(path, places[name])
@@ -72,13 +72,16 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
         return found
 
     shapes = {name: tuple(int(size) for size in tensor.shape) for name, tensor in places.items()}
-    return values, Tensors({name: x if re.search(TURNED, name) else x[::-1] for name, x in shapes.items()}, read)
+    return values, Tensors(
+        {name: x if re.search(TURNED, name) else x[::-1] for name, x in shapes.items()}, read_tensors
+    )
 
 
 def _token_ids(reader) -> dict[str, int]:
     """The ids of special tokens, as in a config.json."""
     fields = {f"{name}_token_id": reader.fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")}
-    return {name: int(field.contents()) for name, field in fields.items() if field is not None}
+    values = {name: field.contents() for name, field in fields.items() if field is not None}
+    return {name: value for name, value in values.items() if isinstance(value, int)}
 
 
 def _dequantized(path: Path, tensor) -> np.ndarray:
