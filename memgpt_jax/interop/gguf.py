@@ -35,6 +35,9 @@ ARCHITECTURES = {"llama": LLAMA_NAMES, "qwen2": LLAMA_NAMES, "gpt2": GPT2_NAMES}
 """Of each, what tensors are called there; Mistral and SmolLM are `llama` in such files."""
 TURNED = r"\.c_\w+\.weight$"
 """Names of the matmuls of GPT-2, which are [out, in] in these files and [in, out] in transformers."""
+TEXTS = r"tokenizer\.(?!ggml\.(bos|eos)_token_id$)"
+"""How the names of fields begin that only the tokenizer needs."""
+TOKEN_IDS = ("tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id")
 
 
 def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
@@ -49,7 +52,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
         reader = GGUFReader(path)
     except (ValueError, KeyError, IndexError, OSError) as error:
         raise ValueError(f"{path} cannot be read as GGUF: {error}") from None
-    fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
+    fields = {name: field.contents() for name, field in reader.fields.items() if not re.match(TEXTS, name)}
     kind = fields.get("general.architecture")
     if kind not in ARCHITECTURES:
         raise ValueError(f"{path}: architecture {kind!r} is not supported; valid: {', '.join(ARCHITECTURES)}")
@@ -59,7 +62,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
     if "rope_freqs.weight" in tensors:
         values["rope_scaling"] = _llama3(_dequantized(path, tensors.pop("rope_freqs.weight")), values)
 
-    values |= _token_ids(reader)
+    values |= {name.rpartition(".")[2]: fields[name] for name in TOKEN_IDS if isinstance(fields.get(name), int)}
     places = {_name(name, ARCHITECTURES[kind]): tensor for name, tensor in tensors.items()}
 
     def read_tensors(names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -75,13 +78,6 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
     return values, Tensors(
         {name: x if re.search(TURNED, name) else x[::-1] for name, x in shapes.items()}, read_tensors
     )
-
-
-def _token_ids(reader) -> dict[str, int]:
-    """The ids of special tokens, as in a config.json."""
-    fields = {f"{name}_token_id": reader.fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")}
-    values = {name: field.contents() for name, field in fields.items() if field is not None}
-    return {name: value for name, value in values.items() if isinstance(value, int)}
 
 
 def _dequantized(path: Path, tensor) -> np.ndarray:
