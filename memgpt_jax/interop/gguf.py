@@ -38,6 +38,9 @@ ARCHITECTURES = {"llama": LLAMA_NAMES, "qwen2": LLAMA_NAMES, "gpt2": GPT2_NAMES}
 """Of each, what tensors are called there; Mistral and SmolLM are `llama` in such files."""
 TURNED = r"\.c_\w+\.weight$"
 """Names of the matmuls of GPT-2, which are [out, in] in these files and [in, out] in transformers."""
+TEXTS = r"tokenizer\.(?!ggml\.(bos|eos)_token_id$)"
+"""How the names of fields begin that only the tokenizer needs."""
+TOKEN_IDS = ("tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id")
 
 
 SETTINGS = {
@@ -104,7 +107,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
         factors = _dequantized(path, tensors.pop("rope_freqs.weight"))
         values["rope_scaling"] = _llama3(factors, values, str(path))
 
-    values |= _token_ids(reader)
+    values |= {name.rpartition(".")[2]: fields[name] for name in TOKEN_IDS if isinstance(fields.get(name), int)}
     places = {_name(name, ARCHITECTURES[kind]): tensor for name, tensor in tensors.items()}
 
     def read_tensors(names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -122,12 +125,6 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
     )
 
 
-def _token_ids(reader) -> dict[str, int]:
-    """The ids of special tokens, as in a config.json."""
-    fields = {f"{name}_token_id": reader.fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")}
-    return {name: int(field.contents()) for name, field in fields.items() if field is not None}
-
-
 def _opened(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings but for those of the tokenizer, and the tensors."""
     from gguf import GGUFReader
@@ -140,7 +137,7 @@ def _opened(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
     try:
         reader = Reader(path)
-        fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
+        fields = {name: field.contents() for name, field in reader.fields.items() if not re.match(TEXTS, name)}
     except Exception as error:  # it indexes into the file by what it finds there
         raise ValueError(f"{path} cannot be read as GGUF: {type(error).__name__}: {error}") from None
     return fields, {tensor.name: tensor for tensor in reader.tensors}

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -105,12 +106,15 @@ def save_pretrained(model: Model, folder: str | Path, *, tokenizer=None, shard_b
     tensors = taken_apart(table_of(model.config, family), models.split(model))
     stale = f"{WEIGHT_FILES}|{re.escape(GENERATION)}" + (f"|{TOKENIZER_FILES}" if tokenizer is not None else "")
     with replacing(folder, lambda name: re.fullmatch(stale, name) is not None) as new:
-        write_tensors(new, tensors, shard_bytes)
-        write_json(new / CONFIG, values)
-        if origin is not None and origin.generation is not None:
-            write_json(new / GENERATION, dict(origin.generation))
         if tokenizer is not None:
             tokenizer.save(new)
+        generation = None if origin is None else origin.generation
+        if generation is None and (new / GENERATION).is_file():  # of the tokenizer
+            generation = json.loads((new / GENERATION).read_text(encoding="utf-8"))
+        if generation is not None:
+            write_json(new / GENERATION, dict(generation))
+        write_json(new / CONFIG, values)
+        write_tensors(new, tensors, shard_bytes)
 
 
 def load_tokenizer(source: str | Path, *, revision: str | None = None):

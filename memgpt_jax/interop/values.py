@@ -42,14 +42,15 @@ def saved_values(config: ModelConfig, origin: Origin | None, tokenizer: Any) -> 
             ids[name] = found
     values = (values if family is None else _with_origin(family, plain, old, values)) | ids
     values |= {name: "float32" for name in ("dtype", "torch_dtype") if name in values}
-    return values if family is not None and plain == config else values | {OURS: to_json(config)}, family
+    is_whole = family is not None and _read_back(family, values, plain) == config
+    return values if is_whole else values | {OURS: to_json(config)}, family
 
 
 def _expressed(plain: ModelConfig) -> Iterator[tuple[Family, dict[str, Any]]]:
     """The families that express a model, with their values of config.json."""
     for family in FAMILIES:
         values = family.values(plain) if type(plain) is family.kind else {}
-        if values and _read_back(family, values, plain) == plain:
+        if values and _fits(family, values, plain):
             yield family, {"architectures": [family.architectures[values["model_type"]]]} | values
 
 
@@ -63,14 +64,19 @@ def _read_back(family: Family, values: dict[str, Any], plain: ModelConfig) -> Mo
         return None
 
 
+def _fits(family: Family, values: dict[str, Any], plain: ModelConfig) -> bool:
+    """Whether these values give the model without its memory."""
+    read = _read_back(family, values, plain)
+    return read is not None and _architecture(read) == plain
+
+
 def _with_origin(family: Family, plain: ModelConfig, old: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     """The values with those of the origin that do not change what is read."""
-    fits = lambda values: _read_back(family, values, plain) == plain  # noqa: E731
     unchanged = old | {"architectures": values["architectures"]}
-    if old.get("model_type") == values["model_type"] and fits(unchanged):
+    if old.get("model_type") == values["model_type"] and _fits(family, unchanged, plain):
         return unchanged
     others = {name: value for name, value in old.items() if name not in family.reads}
-    return others | values if fits(others | values) else values
+    return others | values if _fits(family, others | values, plain) else values
 
 
 def _architecture(config: ModelConfig) -> ModelConfig:

@@ -239,3 +239,21 @@ def test_a_sentencepiece_tokenizer(text, tmp_path):
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text and tokenizer.document_id == 1
     assert sum(tokenizer.token_bytes[ids]) == len(text.encode())
+
+
+def test_the_ids_that_end_a_text_are_those_of_the_tokenizer(tmp_path):
+    origin = mg.from_pretrained(write(tmp_path / "model.gguf", "llama", extra=sentence_pieces)).origin
+    assert origin.stop_ids == (2,) and origin.config["bos_token_id"] == 1
+
+
+def test_weights_of_a_folder_count_for_more_than_a_gguf_file(tmp_path, caplog):
+    foreign.write("llama", tmp_path)
+    expected = mg.from_pretrained(tmp_path)
+    path = write(tmp_path / "other.gguf", "llama_tied")
+    got = mg.from_pretrained(tmp_path)
+    assert got.config == expected.config and "model.safetensors is read, other.gguf is not" in caplog.text
+    (tmp_path / "model.safetensors").unlink()
+    assert mg.from_pretrained(tmp_path).config == mg.from_pretrained(path).config  # beside a config.json alone
+    write(tmp_path / "third.gguf", "llama")
+    with pytest.raises(ValueError, match=r"is not one .gguf file: other.gguf, third.gguf"):
+        mg.from_pretrained(tmp_path)

@@ -1,0 +1,194 @@
+"""What came with a pretrained model and is not used goes through a load and a save unchanged."""
+
+import json
+
+import foreign
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import memgpt_jax as mg
+from memgpt_jax import models
+from memgpt_jax.data import ByteTokenizer
+from memgpt_jax.interop import starting
+from memgpt_jax.interop.origin import Origin
+from memgpt_jax.training.checkpoint import Checkpoints
+from memgpt_jax.training.state import create
+
+EXTRA = {
+    "bos_token_id": 1,
+    "eos_token_id": [2, 5],
+    "pad_token_id": None,
+    "transformers_version": "4.40.1",
+    "torch_dtype": "bfloat16",
+    "initializer_range": 0.02,
+    "use_cache": True,
+    "task_specific_params": {"summarization": {"max_length": 200, "prefix": "caf\u00e9: "}},
+    "id2label": {"0": "no", "1": "yes"},
+}
+GENERATION = {"eos_token_id": [2, 7], "do_sample": True, "top_p": 0.9, "stop_strings": ["\n\n"], "max_length": 4096}
+
+
+def write(case, folder, extra=EXTRA, generation=GENERATION):
+    """A foreign model with settings that we do not use."""
+    foreign.write(case, folder)
+    values = foreign.CASES[case] | extra
+    values = {"architectures": ["LlamaForCausalLM"]} | values if values["model_type"] == "llama" else values
+    (folder / "config.json").write_text(json.dumps(values))
+    if generation is not None:
+        (folder / "generation_config.json").write_text(json.dumps(generation))
+    return folder
+
+
+def read(folder, name="config.json"):
+    return json.loads((folder / name).read_text())
+
+
+def names_of(values, *left):
+    return {key: value for key, value in values.items() if key not in left}
+
+
+ROUND_TRIPS = ["llama", "llama3", "llama_biases", "mistral", "qwen2", "gpt2", "bert_masked", "roberta", "t5", "xlnet"]
+
+
+@pytest.mark.parametrize("case", ROUND_TRIPS)
+def test_settings_go_through_unchanged(case, tmp_path):
+    extra = EXTRA if case != "roberta" else EXTRA | {"pad_token_id": 1}  # which says where its positions begin
+    folder = write(case, tmp_path / "base", extra)
+    model = mg.from_pretrained(folder)
+    assert model.origin.stop_ids == (2, 7)
+    model.save_pretrained(tmp_path / "again")
+    expected, got = read(folder), read(tmp_path / "again")
+    assert names_of(got, "architectures") == names_of(expected, "architectures") | {"torch_dtype": "float32"}
+    assert got["architectures"] == expected.get("architectures", got["architectures"])
+    assert read(tmp_path / "again", "generation_config.json") == GENERATION
+    assert mg.from_pretrained(tmp_path / "again").config == model.config
+
+
+def test_a_changed_function_counts_for_more(tmp_path):
+    folder = write("mistral", tmp_path / "base")
+    model = mg.from_pretrained(folder, window_size=5, dtype="bfloat16")
+    model.save_pretrained(tmp_path / "again")
+    got = read(tmp_path / "again")
+    assert got["sliding_window"] == 5
+    kept = {key: got[key] for key in EXTRA if key != "torch_dtype"}
+    assert kept == names_of(EXTRA, "torch_dtype") and got["torch_dtype"] == "float32"
+    assert mg.from_pretrained(tmp_path / "again").config.window_size == 5
+
+
+def test_a_memory_keeps_them(tmp_path):
+    base = mg.from_pretrained(write("llama", tmp_path / "base"))
+    model = mg.add_memory(base, mg.KVMemoryConfig(memory_size=5, head_dim=4), segment_length=4)
+    assert model.origin is base.origin
+    model.save_pretrained(tmp_path / "again")
+    again = mg.from_pretrained(tmp_path / "again")
+    assert again.config == model.config and again.origin.stop_ids == (2, 7)
+    assert names_of(read(tmp_path / "again"), "memgpt").keys() == read(tmp_path / "base").keys()
+
+
+def test_a_run_keeps_them(tmp_path):
+    """From the start, in `workdir/pretrained`: the pretrained model may be gone when the run is read."""
+    folder = write("llama", tmp_path / "base")
+    memory = mg.KVMemoryConfig(memory_size=8, head_dim=4)
+    model = mg.ModelConfig(vocab_size=257, memory=memory, window_size=8, segment_length=8, fusion="gated_add")
+    start = starting(mg.ExperimentConfig(model=model, data=mg.TextConfig(tokenizer="byte"), pretrained=str(folder)))
+    params = start.params(start.config)
+    np.testing.assert_array_equal(params["embedding"], mg.from_pretrained(folder).embedding[...])
+    start.keep_origin(tmp_path / "run")
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        checkpoints.save(start.config, create(start.config)._replace(params=params), None)
+    run = mg.from_pretrained(tmp_path / "run")
+    assert run.origin.stop_ids == (2, 7)
+    run.save_pretrained(tmp_path / "again")
+    assert {key: read(tmp_path / "again")[key] for key in EXTRA if key != "torch_dtype"} == names_of(
+        EXTRA, "torch_dtype"
+    )
+    assert read(tmp_path / "again", "generation_config.json") == GENERATION
+
+
+class Ids(ByteTokenizer):
+    """A tokenizer that begins, ends and pads with ids of its own."""
+
+    bos_id, eos_id, pad_id = 11, 12, 13
+
+
+@pytest.mark.parametrize(
+    "extra, expected",
+    [
+        ({}, (11, 12, 13)),
+        ({"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}, (11, 12, 13)),
+        ({"bos_token_id": 0, "eos_token_id": 3, "pad_token_id": 0}, (0, 3, 0)),
+        ({"eos_token_id": [4, 5]}, (11, [4, 5], 13)),
+    ],
+)
+def test_ids_of_the_tokenizer_fill_what_is_missing(extra, expected, tmp_path):
+    write("llama", tmp_path / "base", extra, None)
+    mg.from_pretrained(tmp_path / "base").save_pretrained(tmp_path / "again", tokenizer=Ids())
+    got = read(tmp_path / "again")
+    assert tuple(got[f"{name}_token_id"] for name in ("bos", "eos", "pad")) == expected
+    assert not (tmp_path / "again" / "generation_config.json").exists()
+
+
+def test_without_an_end_none_is_made_up(tmp_path):
+    """`document_id`, which begins documents, is not one."""
+
+    class Endless(ByteTokenizer):
+        bos_id = eos_id = pad_id = None
+
+    write("llama", tmp_path / "base", {}, None)
+    model = mg.from_pretrained(tmp_path / "base")
+    model.save_pretrained(tmp_path / "again", tokenizer=Endless())
+    assert model.origin.stop_ids == () and not {"bos_token_id", "eos_token_id"} & read(tmp_path / "again").keys()
+
+
+@pytest.mark.parametrize(
+    "config, generation, expected",
+    [
+        ({}, None, ()),
+        ({"eos_token_id": None}, {}, ()),
+        ({"eos_token_id": 2}, None, (2,)),
+        ({"eos_token_id": 2}, {"top_k": 3}, (2,)),
+        ({"eos_token_id": 2}, {"eos_token_id": [3, 4]}, (3, 4)),
+        ({}, {"eos_token_id": 0}, (0,)),
+    ],
+)
+def test_ids_that_end_a_text(config, generation, expected):
+    assert Origin(config, generation).stop_ids == expected
+
+
+@pytest.mark.parametrize("value", ["2", 2.0, True, [2, None], {"a": 1}])
+def test_ids_that_are_none(value):
+    with pytest.raises(ValueError, match=r"generation_config.json: eos_token_id must be a token id or a list of them"):
+        Origin({}, {"eos_token_id": value})
+
+
+def test_compiled_programs_do_not_depend_on_it(tmp_path):
+    first = mg.from_pretrained(write("gpt2", tmp_path / "a"))
+    second = mg.from_pretrained(write("gpt2", tmp_path / "b", {"eos_token_id": 9}, None))
+    assert first.origin.stop_ids != second.origin.stop_ids and first.config == second.config
+    assert nnx.split(first)[0] == nnx.split(second)[0] and hash(first.origin) == hash(second.origin)
+    jax.tree.map(np.testing.assert_array_equal, models.split(first), models.split(second))
+    assert mg.from_pretrained(foreign.write("t5", tmp_path / "t5")).decoder.origin.stop_ids == ()
+
+
+def test_the_library_reads_back_what_it_wrote(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers and torch are not installed")
+    import torch
+
+    theirs = foreign.library_model("llama").to(torch.bfloat16)
+    theirs.config.update({"bos_token_id": 1, "eos_token_id": [2, 5], "pad_token_id": 0, "initializer_range": 0.03})
+    theirs.generation_config = transformers.GenerationConfig(eos_token_id=[2, 7], do_sample=True, top_p=0.75, top_k=11)
+    theirs.save_pretrained(tmp_path / "theirs")
+    mg.from_pretrained(tmp_path / "theirs").save_pretrained(tmp_path / "ours")
+    kind = transformers.LlamaForCausalLM
+    first, again = (kind.from_pretrained(tmp_path / name, dtype=torch.float32).eval() for name in ("theirs", "ours"))
+    tokens = torch.from_numpy(foreign.tokens_of("llama"))
+    with torch.no_grad():
+        np.testing.assert_array_equal(again(tokens).logits.numpy(), first(tokens).logits.numpy())
+    assert again.generation_config.to_dict() == first.generation_config.to_dict()
+    mine, expected = read(tmp_path / "ours"), read(tmp_path / "theirs")
+    assert names_of(mine, "dtype") == names_of(expected, "dtype")
+    assert (expected["dtype"], mine["dtype"]) == ("bfloat16", "float32")
+    assert mg.from_pretrained(tmp_path / "ours").origin.stop_ids == (2, 7)
+    assert mg.from_pretrained(tmp_path / "ours").config == mg.from_pretrained(tmp_path / "theirs").config
