@@ -85,14 +85,11 @@ class SentencePieceTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without `document_id`. Raises `ValueError` where it holds a lone surrogate."""
-        try:
-            if not self.escapes:
-                return self.processor.encode(text)
-            # No id reaches across a newline, so a text is the sum of its lines, which is three times as fast.
-            return list(itertools.chain.from_iterable(self.processor.encode(_lines(_escape(text)))))
-        except RuntimeError:
-            refuse_surrogates(text)
-            raise
+        refuse_surrogates(text)
+        if not self.escapes:
+            return self.processor.encode(text)
+        # No id reaches across a newline, so a text is the sum of its lines, which is three times as fast.
+        return list(itertools.chain.from_iterable(self.processor.encode(_lines(_escape(text)))))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; special ids and ids that do not exist are left out, and broken UTF-8 becomes U+FFFD."""
