@@ -1,6 +1,5 @@
 """The files of a tokenizer in a folder: the one that defines it, and those beside it, which name its special tokens."""
 
-import codecs
 import json
 import logging
 import os
@@ -77,9 +76,19 @@ def refuse_surrogates(text: str) -> None:
 
 def unfinished(ending: bytes) -> bytes:
     """The first bytes of a character whose last ones are missing, at the end of a text of which these are the last."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    decoder.decode(ending)
-    return decoder.getstate()[0]
+    for start in range(max(0, len(ending) - 3), len(ending)):
+        first, begun = ending[start], ending[start:]
+        missing = 1 + (first >= 0xE0) + (first >= 0xF0) - len(begun) + 1
+        if first >= 0xC2 and missing > 0 and any(_is_text(begun + last * missing) for last in (b"\x80", b"\xbf")):
+            return begun
+    return b""
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        return bool(content.decode("utf-8"))
+    except UnicodeDecodeError:
+        return False
 
 
 class Roles(NamedTuple):
