@@ -52,7 +52,7 @@ def train_batches(
 
     `tokens` int32; `targets` int32, the next token of the row, or a task's answer that the row does not show; `reset`
     bool, true where a document begins, which it does with `document_id`; `weights` float32, 1 where the target is
-    scored; `target_bytes` int32, UTF-8 bytes that the target stands for.
+    scored; `target_bytes` int32, UTF-8 bytes that the target stands for, 0 where the tokenizer is not lossless.
 
     Text: each row is one stream of whole documents, one after the other without padding, which goes on from batch to
     batch. Rows share out the documents of the training split, and each shuffles its own anew in each epoch (all of
@@ -241,7 +241,7 @@ def _streams(text: TokenizedText, batch_size: int, length: int, seed: int, token
             "targets": targets,
             "reset": tokens == tokenizer.document_id,
             "weights": np.ones(tokens.shape, np.float32),
-            "target_bytes": tokenizer.token_bytes[targets],
+            "target_bytes": tokenizer.token_bytes[targets] * np.int32(tokenizer.lossless),
         }
 
     return grain.experimental.ZipIterDataset([row(index) for index in range(batch_size)]).map(stack)

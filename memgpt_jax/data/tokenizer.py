@@ -122,7 +122,7 @@ def load_saved_tokenizer(source: str | Path) -> Tokenizer:
     except ValueError as error:
         if str(path) in str(error):
             raise
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}{' is ' if str(error).startswith('not a') else ': '}{error}") from None
 
 
 def _load(path: Path) -> Tokenizer:
