@@ -10,7 +10,7 @@ from memgpt_jax.config import TrainingConfig
 from memgpt_jax.config_data import DataConfig, TaskConfig, TextConfig
 from memgpt_jax.data.objectives import Windows, mask_tokens, sentence_pairs, special_ids
 from memgpt_jax.data.permutation import draw_permutation
-from memgpt_jax.data.span_corruption import SENTINELS, corrupt_rows, span_counts
+from memgpt_jax.data.span_corruption import SENTINELS, corrupt_rows, sentinel_ids, span_counts
 from memgpt_jax.data.tasks import make_task
 from memgpt_jax.data.tasks.base import Batch
 from memgpt_jax.data.text import TokenizedText, documents, load_tokenizer
@@ -79,13 +79,16 @@ def train_batches(
 
 
 def added_ids(config: DataConfig, tokenizer: Tokenizer) -> int:
-    """How many ids behind those of the tokenizer there are: answers of a task, or special ids of an objective."""
+    """How many ids behind those of the tokenizer there are: answers of a task, or special ids of an objective.
+
+    Special ids that the tokenizer has itself need none.
+    """
     if isinstance(config, TaskConfig):
         return config.num_ids
     if config.objective in ("causal", "permutation"):
         return 0
     if config.objective == "span_corruption":
-        return SENTINELS
+        return max(0, 1 + int(sentinel_ids(tokenizer).max()) - tokenizer.vocab_size)
     return max(0, 1 + max(special_ids(tokenizer)) - tokenizer.vocab_size)
 
 
@@ -157,8 +160,8 @@ def text_batches(
 
     def corrupt(rng: np.random.Generator, batch: Batch) -> Batch:
         spans = {"rate": config.mask_rate, "mean_span": config.span_length}
-        first = tokenizer.vocab_size + SENTINELS - 1
-        return _corrupted(*corrupt_rows(batch["tokens"], batch["reset"], rng, first_sentinel=first, **spans), tokenizer)
+        rows = corrupt_rows(batch["tokens"], batch["reset"], rng, sentinels=sentinel_ids(tokenizer), **spans)
+        return _corrupted(*rows, tokenizer)
 
     def permute(rng: np.random.Generator, batch: Batch) -> Batch:
         order, predicted = draw_permutation(rng, np.ones(batch["tokens"].shape, bool))
