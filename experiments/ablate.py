@@ -25,7 +25,7 @@ from memgpt_jax.plots import plot_ablation, plot_curves, plot_state_bytes
 from memgpt_jax.runs import run_name
 from memgpt_jax.training import RunError, train
 
-METRICS = ("accuracy", "next_sentence_accuracy", "bits_per_byte")
+METRICS = ("accuracy", "next_sentence_accuracy", "bits_per_byte", "loss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Arguments:
 
 def metric_of(results: list[dict]) -> str:
     """What is compared: the first of METRICS that the runs have."""
-    return next(name for name in METRICS if name in results[0])
+    return next(name for name in METRICS if results[0].get(name) is not None)
 
 
 def fields_of(combinations: list[dict[str, str]]) -> list[str]:
@@ -102,7 +102,7 @@ def report(combinations: list[dict[str, str]], results: list[dict], workdir: Pat
         spread = f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
         sizes = dict.fromkeys(f"{run['state_bytes']:,}" for run in runs)
         table.add_row(value, label, ", ".join(sizes), f"{statistics.mean(scores):.4f}", spread, str(len(scores)))
-        if "curve" in runs[0]:
+        if runs[0].get("curve"):
             name = f"{axis.rpartition('.')[2]} {value}" + (f", {label}" if label else "")
             curves[name] = [run["curve"] for run in runs]
     plot_ablation(lines, workdir / "results.png", axis, metric, title)

@@ -79,13 +79,20 @@ def trained_name(config: ExperimentConfig) -> str:
 
 
 def table_of(results: dict[str, dict]) -> Table:
-    """Bits per byte by position; lower is better."""
+    """Bits per byte by position, as far as the tokenizer lets them be measured, or the loss; lower is better."""
     table = Table("tokens", *results)
     for buckets in zip(*(result["curve"] for result in results.values()), strict=True):
         place = f"{buckets[0]['start']:,} to {buckets[0]['end']:,}"
         table.add_row(place, *(f"{bucket['bits_per_byte']:.3f}" for bucket in buckets))
-    table.add_row("all", *(f"[bold]{result['bits_per_byte']:.3f}[/bold]" for result in results.values()))
+    metric = metric_of(results)
+    name = "all" if metric == "bits_per_byte" else "loss"
+    table.add_row(name, *(f"[bold]{result[metric]:.3f}[/bold]" for result in results.values()))
     return table
+
+
+def metric_of(results: dict[str, dict]) -> str:
+    """What is compared: bits per byte, or nats per token where no bytes could be counted."""
+    return "loss" if any(result["bits_per_byte"] is None for result in results.values()) else "bits_per_byte"
 
 
 @one_line_errors((RunError, ValueError))
@@ -98,14 +105,12 @@ def main() -> None:
     config = start.config
     results = measured(start, arguments, load_tokenizer(config.data.tokenizer))
     console.print(table_of(results))
-    full, window, *others = (result["bits_per_byte"] for result in results.values())
+    full, window, *others = (result[metric_of(results)] for result in results.values())
     for name, other in zip(list(results)[2:], others, strict=True):
         console.print(f"{name}: makes up for {(window - other) / (window - full):.0%} of what the window loses")
-    plot_curves(
-        {name: [result["curve"]] for name, result in results.items()},
-        workdir / "adapt.png",
-        Path(config.pretrained).name,
-    )
+    curves = {name: [result["curve"]] for name, result in results.items() if result["curve"]}
+    if curves:
+        plot_curves(curves, workdir / "adapt.png", Path(config.pretrained).name)
 
 
 if __name__ == "__main__":

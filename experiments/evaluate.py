@@ -164,7 +164,7 @@ def main() -> None:
     output = arguments.output or arguments.workdirs[0]
     output.mkdir(parents=True, exist_ok=True)
     (output / "comparison.json").write_text(json.dumps(results, indent=2) + "\n")
-    curves = {label: [result["curve"]] for label, result in results.items() if "curve" in result}
+    curves = {label: [result["curve"]] for label, result in results.items() if result.get("curve")}
     if curves:
         plot_curves(curves, output / "comparison.png", "Held-out documents, each from an empty memory")
     if arguments.lengths:

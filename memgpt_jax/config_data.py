@@ -29,7 +29,7 @@ class TextConfig:
     (`masked`), whether of two sentences the second follows the first (`next_sentence`), or both; of an encoder-decoder,
     hidden spans (`span_corruption`); of an XLNet, a sixth of the tokens in a random order (`permutation`). For the
     marks that stand in the text, `model.vocab_size` is 3 more than the tokenizer's, unless that has marks of its own;
-    for sentinels in the place of spans, 100 more."""
+    for sentinels in the place of spans, 100 more, unless it has `<extra_id_0>` to `<extra_id_99>`, as T5 has."""
     mask_rate: float = 0.15
     """Share of the tokens that are hidden: `masked` tokens, or those in spans."""
     span_length: float = 3.0

@@ -1,14 +1,16 @@
 """Held-out evaluation: every document streams from an empty memory, as a reader would meet it.
 
-With nats n_t of target t (a token that stands for y_t UTF-8 bytes), summed over all documents:
+With nats n_t of target t, summed over all documents:
 
-    loss = sum n_t / tokens        bits per byte = sum n_t / (ln 2 sum y_t)
+    loss = sum n_t / tokens        bits per byte = sum n_t / (ln 2 bytes)
     perplexity per token = exp(loss)        perplexity per word = exp(sum n_t / words)
 
-Words are the whitespace-separated words of the text, whatever the tokenizer, as reported for PG-19 (Rae et al., 2020).
+Bytes (UTF-8) and whitespace-separated words are those of the text itself, whatever the tokenizer, as reported for PG-19
+(Rae et al., 2020). They are not known of a part of a document where the tokenizer does not give texts back.
 """
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable
 
@@ -32,13 +34,14 @@ def evaluate(config: ExperimentConfig, params, tokenizer=None) -> dict:
     `model.memory.memory_size`. Returns a dictionary that JSON can hold. For text: `loss` (nats per token),
     `bits_per_byte`, `perplexity_per_token`, `perplexity_per_word`, the counts `documents`, `tokens`, `bytes` and
     `words`, and `curve`, a list of `{start, end, bits_per_byte, tokens, bytes}` for the tokens at positions
-    [start, end) of their documents. For other objectives, on `config.evaluation.num_batches` batches that are always
-    the same: of the tokens of text that are to be said `loss` (nats), `accuracy`, the count `predictions`, and
-    `unigram_loss`, that of a model which knows how frequent each is in the training split; of pairs of sentences
-    `next_sentence_loss`, `next_sentence_accuracy` and the count `pairs`. For tasks: `loss`, `accuracy` (share of the
-    answers), the count `answers`, and `groups`, the accuracy of each group that the task reports one by one, with
-    `failed_tasks`, how many of them are below what the task asks for. Rows are as long as those of training. An answer
-    is right where all its tokens are.
+    [start, end) of their documents. Where the tokenizer is not lossless, `curve` is empty, and if `max_tokens` cuts a
+    document, all that is measured by bytes and words is None, with a warning. For other objectives, on
+    `config.evaluation.num_batches` batches that are always the same: of the tokens of text that are to be said `loss`
+    (nats), `accuracy`, the count `predictions`, and `unigram_loss`, that of a model which knows how frequent each is in
+    the training split; of pairs of sentences `next_sentence_loss`, `next_sentence_accuracy` and the count `pairs`. For
+    tasks: `loss`, `accuracy` (share of the answers), the count `answers`, and `groups`, the accuracy of each group that
+    the task reports one by one, with `failed_tasks`, how many of them are below what the task asks for. Rows are as
+    long as those of training. An answer is right where all its tokens are.
     """
     if isinstance(config.data, TaskConfig):
         return evaluate_task(config, params, data.make_task(config.data, config.evaluation.split, tokenizer))
@@ -50,31 +53,55 @@ def evaluate(config: ExperimentConfig, params, tokenizer=None) -> dict:
 def evaluate_text(config: ExperimentConfig, params, tokenizer) -> dict:
     """`evaluate` for text. The first token of a document is predicted from the id that begins every document."""
     settings = config.evaluation
-    texts = data.documents(config.data, settings.split, tokenizer)
-    number = len(texts) if settings.max_documents is None else min(settings.max_documents, len(texts))
-    texts = [np.asarray(texts[i], np.int32)[: settings.max_tokens] for i in range(number)]
-    texts = [text for text in texts if len(text)]
+    corpus = data.documents(config.data, settings.split, tokenizer)
+    number = len(corpus) if settings.max_documents is None else min(settings.max_documents, len(corpus))
+    texts = {i: np.asarray(corpus[i], np.int32) for i in range(number) if len(corpus[i])}
     if not texts:
         raise ValueError(f"the {settings.split} split of {config.data.corpus!r} holds no text to evaluate")
+    num_bytes, words = text_size(corpus, texts, tokenizer, settings.max_tokens)
+    texts = {i: text[: settings.max_tokens] for i, text in texts.items()}
 
-    longest = max(len(text) for text in texts)
+    longest = max(map(len, texts.values()))
     nats, bytes_, tokens = np.zeros(longest), np.zeros(longest, np.int64), np.zeros(longest, np.int64)  # by position
-    for text, losses in zip(texts, document_losses(config, params, tokenizer.document_id, texts), strict=True):
-        nats[: len(text)] += losses
+    losses = document_losses(config, params, tokenizer.document_id, list(texts.values()))
+    for text, loss in zip(texts.values(), losses, strict=True):
+        nats[: len(text)] += loss
         bytes_[: len(text)] += tokenizer.token_bytes[text]
         tokens[: len(text)] += 1
-    words = sum(len(tokenizer.decode(text.tolist()).split()) for text in texts)
+    total, count = float(nats.sum()), int(tokens.sum())
     return {
-        "loss": float(nats.sum() / tokens.sum()),
-        "bits_per_byte": bits_per_byte(nats, bytes_),
-        "perplexity_per_token": perplexity(nats.sum(), tokens.sum()),
-        "perplexity_per_word": perplexity(nats.sum(), words),
+        "loss": total / count,
+        "bits_per_byte": total / math.log(2) / num_bytes if num_bytes else None,
+        "perplexity_per_token": perplexity(total, count),
+        "perplexity_per_word": perplexity(total, words) if words else None,
         "documents": len(texts),
-        "tokens": int(tokens.sum()),
-        "bytes": int(bytes_.sum()),
+        "tokens": count,
+        "bytes": num_bytes,
         "words": words,
-        "curve": position_curve(nats, bytes_, tokens),
+        "curve": position_curve(nats, bytes_, tokens) if tokenizer.lossless else [],
     }
+
+
+def text_size(
+    corpus: data.TokenizedText, texts: dict[int, np.ndarray], tokenizer, max_tokens: int | None
+) -> tuple[int | None, int | None]:
+    """Bytes and words of the first tokens of documents {number: ids}; None where they are not known."""
+    if tokenizer.lossless:
+        parts = [text[:max_tokens] for text in texts.values()]
+        words = sum(len(tokenizer.decode(part.tolist()).split()) for part in parts)
+        return sum(int(tokenizer.token_bytes[part].sum()) for part in parts), words
+    longest, longer = (
+        max(map(len, texts.values())),
+        sum(len(text) > (max_tokens or math.inf) for text in texts.values()),
+    )
+    if not longer:
+        return sum(map(corpus.bytes_of, texts)), sum(map(corpus.words_of, texts))
+    logging.getLogger(__name__).warning(
+        f"evaluation.max_tokens={max_tokens} cuts {longer} of {len(texts)} documents, and the tokenizer does not give "
+        "texts back: how many bytes and words the parts have is not known, and there are no bits per byte. Set "
+        f"evaluation.max_tokens to at least {longest}"
+    )
+    return None, None
 
 
 def document_losses(config: ExperimentConfig, params, document_id: int, texts: list[np.ndarray]) -> list[np.ndarray]:

@@ -192,6 +192,8 @@ def metric_of(result: dict[str, Any], metric: str) -> float:
         if not isinstance(value, dict) or name not in value:
             raise ValueError(f"the evaluation has no {metric}; it has {', '.join(result)}")
         value = value[name]
+    if value is None:
+        raise ValueError(f"the evaluation could not measure {metric}")
     return float(value)
 
 

@@ -94,6 +94,52 @@ def test_limits(tokenizer, params):
     assert result["loss"] == pytest.approx(sum(map(sum, losses)) / 20, rel=1e-5)
 
 
+LINES = ["one two  three\n\n", "é" * 30, "  a longer document, of several segments and chunks  " * 3]
+
+
+class Corpus(list):
+    """The ids of LINES, whose bytes and words are known."""
+
+    def __init__(self, tokenizer):
+        super().__init__(np.array(tokenizer.encode(text), np.int32) for text in LINES)
+
+    def bytes_of(self, index):
+        return len(LINES[index].encode())
+
+    def words_of(self, index):
+        return len(LINES[index].split())
+
+
+class Stripping(data.ByteTokenizer):
+    """One that loses spaces, as many do: the bytes of its ids are not those of the text."""
+
+    lossless = False
+
+    def encode(self, text):
+        return super().encode(" ".join(text.split()))
+
+
+def test_bytes_and_words_are_those_of_the_text_whatever_the_tokenizer(monkeypatch, params):
+    monkeypatch.setattr(data, "documents", lambda config, split, tokenizer: Corpus(tokenizer))
+    result = evaluate.evaluate(CONFIG, params, Stripping())
+    size, words = sum(len(text.encode()) for text in LINES), sum(len(text.split()) for text in LINES)
+    assert result["tokens"] < size and (result["bytes"], result["words"], result["curve"]) == (size, words, [])
+    nats = result["loss"] * result["tokens"]
+    assert result["bits_per_byte"] == pytest.approx(nats / math.log(2) / size)
+    assert math.log(result["perplexity_per_word"]) == pytest.approx(nats / words)
+
+
+def test_of_a_part_of_a_text_that_does_not_come_back_no_bytes_are_claimed(monkeypatch, params, caplog):
+    monkeypatch.setattr(data, "documents", lambda config, split, tokenizer: Corpus(tokenizer))
+    cut = dataclasses.replace(CONFIG, evaluation=dataclasses.replace(CONFIG.evaluation, max_tokens=60))
+    result = evaluate.evaluate(cut, params, Stripping())
+    names = ("bits_per_byte", "perplexity_per_word", "bytes", "words")
+    assert [result[name] for name in names] == [None] * 4 and result["curve"] == []
+    assert result["loss"] > 0 and "max_tokens=60 cuts 1 of 3 documents" in caplog.text
+    exact = evaluate.evaluate(cut, params, data.ByteTokenizer())
+    assert exact["bytes"] == sum(min(60, len(text.encode())) for text in LINES) and exact["curve"]
+
+
 def test_memory_size_may_change(tokenizer, params):
     memory = dataclasses.replace(MODEL.memory, memory_size=0)
     config = dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, memory=memory))

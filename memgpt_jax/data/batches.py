@@ -10,7 +10,7 @@ from memgpt_jax.config import TrainingConfig
 from memgpt_jax.config_data import DataConfig, TaskConfig, TextConfig
 from memgpt_jax.data.objectives import Windows, mask_tokens, sentence_pairs, special_ids
 from memgpt_jax.data.permutation import draw_permutation
-from memgpt_jax.data.span_corruption import SENTINELS, corrupt_rows, span_counts
+from memgpt_jax.data.span_corruption import SENTINELS, corrupt_rows, sentinel_ids, span_counts
 from memgpt_jax.data.tasks import make_task
 from memgpt_jax.data.tasks.base import Batch
 from memgpt_jax.data.text import TokenizedText, documents, load_tokenizer
@@ -52,7 +52,7 @@ def train_batches(
 
     `tokens` int32; `targets` int32, the next token of the row, or a task's answer that the row does not show; `reset`
     bool, true where a document begins, which it does with `document_id`; `weights` float32, 1 where the target is
-    scored; `target_bytes` int32, UTF-8 bytes that the target stands for.
+    scored; `target_bytes` int32, UTF-8 bytes that the target stands for, 0 where the tokenizer is not lossless.
 
     Text: each row is one stream of whole documents, one after the other without padding, which goes on from batch to
     batch. Rows share out the documents of the training split, and each shuffles its own anew in each epoch (all of
@@ -79,13 +79,16 @@ def train_batches(
 
 
 def added_ids(config: DataConfig, tokenizer: Tokenizer) -> int:
-    """How many ids behind those of the tokenizer there are: answers of a task, or special ids of an objective."""
+    """How many ids behind those of the tokenizer there are: answers of a task, or special ids of an objective.
+
+    Special ids that the tokenizer has itself need none.
+    """
     if isinstance(config, TaskConfig):
         return config.num_ids
     if config.objective in ("causal", "permutation"):
         return 0
     if config.objective == "span_corruption":
-        return SENTINELS
+        return max(0, 1 + int(sentinel_ids(tokenizer).max()) - tokenizer.vocab_size)
     return max(0, 1 + max(special_ids(tokenizer)) - tokenizer.vocab_size)
 
 
@@ -157,8 +160,8 @@ def text_batches(
 
     def corrupt(rng: np.random.Generator, batch: Batch) -> Batch:
         spans = {"rate": config.mask_rate, "mean_span": config.span_length}
-        first = tokenizer.vocab_size + SENTINELS - 1
-        return _corrupted(*corrupt_rows(batch["tokens"], batch["reset"], rng, first_sentinel=first, **spans), tokenizer)
+        rows = corrupt_rows(batch["tokens"], batch["reset"], rng, sentinels=sentinel_ids(tokenizer), **spans)
+        return _corrupted(*rows, tokenizer)
 
     def permute(rng: np.random.Generator, batch: Batch) -> Batch:
         order, predicted = draw_permutation(rng, np.ones(batch["tokens"].shape, bool))
@@ -241,7 +244,7 @@ def _streams(text: TokenizedText, batch_size: int, length: int, seed: int, token
             "targets": targets,
             "reset": tokens == tokenizer.document_id,
             "weights": np.ones(tokens.shape, np.float32),
-            "target_bytes": tokenizer.token_bytes[targets],
+            "target_bytes": tokenizer.token_bytes[targets] * np.int32(tokenizer.lossless),
         }
 
     return grain.experimental.ZipIterDataset([row(index) for index in range(batch_size)]).map(stack)

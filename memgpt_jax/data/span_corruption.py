@@ -7,7 +7,17 @@ section 3.1.4 and figure 2.
 import numpy as np
 
 SENTINELS = 100
-"""How many ids behind a tokenizer's are sentinels, as in T5; the first sentinel is the last of them."""
+"""How many sentinels there are, as in T5."""
+
+
+def sentinel_ids(tokenizer) -> np.ndarray:
+    """Ids [SENTINELS] of S0, S1, ...: the tokenizer's own `<extra_id_0>`, `<extra_id_1>`, ... if it has all of them.
+
+    Otherwise the ids behind its vocabulary, where T5 has them: S0 is the last one.
+    """
+    if len(tokenizer.sentinel_ids) >= SENTINELS:
+        return np.array(tokenizer.sentinel_ids[:SENTINELS], np.int32)
+    return np.arange(tokenizer.vocab_size + SENTINELS - 1, tokenizer.vocab_size - 1, -1, dtype=np.int32)
 
 
 def span_counts(length: int, rate: float, mean_span: float) -> tuple[int, int]:
@@ -30,16 +40,18 @@ def corrupt_rows(
     *,
     rate: float,
     mean_span: float,
-    first_sentinel: int,
+    sentinels: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`corrupt_spans` of each row [L] of a batch, in which documents begin at `reset` [B, L].
+
+    The sentinels of a row are `sentinels`, from the first on.
 
     Returns:
         Sources [B, S]; where in them documents begin [B, S], a sentinel standing for all that it hides; targets [B, T].
     """
     length = tokens.shape[1]
     _, spans = span_counts(length, rate, mean_span)
-    ids = np.arange(first_sentinel - spans, first_sentinel + 1, dtype=tokens.dtype)
+    ids = sentinels[spans::-1].astype(tokens.dtype)
     rows = []
     for row, begins in zip(tokens, reset, strict=True):
         # Places stand for the tokens, and the numbers behind them for the sentinels.

@@ -19,14 +19,15 @@ from memgpt_jax.data.sources import SPLITS, expand
 from memgpt_jax.data.tokenizer import ByteTokenizer, Tokenizer, load_saved_tokenizer, train_sentencepiece
 from memgpt_jax.hub import find
 
-FORMAT = 1  # of the files below; a new one makes all of them anew
+FORMAT = 2  # of the files below; a new one makes all of them anew
 
 
 class TokenizedText(Sequence[np.ndarray]):
     """The documents of a split, as token ids. Item i is document i, int32, without `document_id`.
 
-    Kept in a folder as three files: `tokens.bin`, every document after its `document_id`, one more `document_id`
-    at the end; `offsets.npy` [documents + 1], where each document begins; `counts.json`.
+    Kept in a folder as four files: `tokens.bin`, every document after its `document_id`, one more `document_id`
+    at the end; `offsets.npy` [documents + 1], where each document begins; `sizes.npy` [documents, 2], bytes and words
+    of each; `counts.json`.
     """
 
     def __init__(self, folder: Path):
@@ -38,7 +39,10 @@ class TokenizedText(Sequence[np.ndarray]):
         """[tokens + 1] every document after its `document_id`, then one more `document_id`."""
         self.offsets = np.load(folder / "offsets.npy")
         """[documents + 1] int64 where each document begins."""
-        if len(self.flat) != counts["tokens"] + 1 or len(self.offsets) != counts["documents"] + 1:
+        self.sizes = np.load(folder / "sizes.npy")
+        """[documents, 2] int64 UTF-8 bytes and words of each document's text, before it was encoded."""
+        sizes = len(self.flat) - 1, len(self.offsets) - 1, len(self.sizes)
+        if sizes != (counts["tokens"], counts["documents"], counts["documents"]):
             raise ValueError(f"{folder} is damaged")
 
     def __len__(self) -> int:
@@ -48,22 +52,32 @@ class TokenizedText(Sequence[np.ndarray]):
         start, stop = self.offsets[range(len(self))[index] + np.arange(2)]
         return self.flat[start + 1 : stop].astype(np.int32)
 
+    def bytes_of(self, index: int) -> int:
+        """UTF-8 bytes of a document's text, before it was encoded."""
+        return int(self.sizes[index, 0])
+
+    def words_of(self, index: int) -> int:
+        """Words of a document's text, `len(text.split())`."""
+        return int(self.sizes[index, 1])
+
     @staticmethod
-    def write(folder: Path, documents: Iterable[list[int]], tokenizer: Tokenizer) -> None:
+    def write(folder: Path, documents: Iterable[str], tokenizer: Tokenizer) -> None:
         """Write documents; those without a token are left out. Raises `ValueError` where none is left."""
         dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32)
-        offsets, digest = [0], hashlib.blake2b(digest_size=8)
+        offsets, sizes, digest = [0], [], hashlib.blake2b(digest_size=8)
         with (folder / "tokens.bin").open("wb") as file:
-            for ids in documents:
-                if ids:
+            for text in documents:
+                if ids := tokenizer.encode(text):
                     data = np.array([tokenizer.document_id, *ids], dtype).tobytes()
                     digest.update(data)
                     file.write(data)
                     offsets.append(offsets[-1] + 1 + len(ids))
+                    sizes.append((len(text.encode("utf-8")), len(text.split())))
             file.write(np.array([tokenizer.document_id], dtype).tobytes())
         if len(offsets) == 1:
             raise ValueError("none of its documents holds any text")
         np.save(folder / "offsets.npy", np.array(offsets, np.int64))
+        np.save(folder / "sizes.npy", np.array(sizes, np.int64))
         counts = {
             "documents": len(offsets) - 1,
             "tokens": offsets[-1],
@@ -119,7 +133,7 @@ def documents(config: TextConfig, split: str, tokenizer: Tokenizer) -> Tokenized
         count, texts = open_corpus(config).read(split)
         texts = track(texts, f"Tokenizing {config.corpus}, {split}", count)
         try:
-            TokenizedText.write(folder, (tokenizer.encode(text) for _, text in texts), tokenizer)
+            TokenizedText.write(folder, (text for _, text in texts), tokenizer)
         except ValueError as error:
             raise ValueError(f"split {split!r} of {config.path or config.corpus}: {error}") from None
 

@@ -1,29 +1,32 @@
-"""Tokenizers: bytes, and sentencepiece BPE that gives every text back exactly."""
+"""Tokenizers: what they have in common, bytes, and how one is read from a folder or a file."""
 
-import hashlib
-import io
-import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
 
-MODEL_FILE = "tokenizer.model"
-BYTE_FILE = "tokenizer.json"
+from memgpt_jax import checksums
+from memgpt_jax.data.tokenizer_files import (
+    DEFINING,
+    JSON_FILE,
+    Settings,
+    decoded,
+    refuse_surrogates,
+    unfinished,
+    write_tokenizer,
+)
+from memgpt_jax.data.tokenizer_sentencepiece import (
+    SentencePieceTokenizer,
+    ordinary_pieces,
+    train_sentencepiece,
+)
+
+__all__ = ["ByteTokenizer", "SentencePieceTokenizer", "Tokenizer", "load_saved_tokenizer", "train_sentencepiece"]
+
 BYTES = {"tokenizer": "byte"}
-
-# sentencepiece writes spaces as U+2581, so a U+2581 of the text would come back as a space. It is escaped by two
-# symbols of its own, which begin with a private-use character that is escaped too.
-SPACE_MARK = "\u2581"
-ESCAPE = "\ue000"
-ESCAPED_SPACE_MARK = ESCAPE + "a"
-ESCAPED_ESCAPE = ESCAPE + "b"
-
-TRAINING_CHARACTERS = 10_000_000
-LONGEST_LINE = 8192
 
 
 class Tokenizer(Protocol):
@@ -42,22 +45,30 @@ class Tokenizer(Protocol):
     stop_ids: tuple[int, ...]
     """The ids that end generated text by default: `eos_id`, and those that a generation_config.json adds."""
     lossless: bool
-    """Whether `decode(encode(text)) == text` for every text."""
+    """Whether `decode(encode(text)) == text` for every text, and `token_bytes` of its ids add up to its bytes."""
     token_bytes: np.ndarray
-    """[vocab_size] int32: UTF-8 bytes of text that each id stands for; 0 for special ids."""
+    """[vocab_size] int32: UTF-8 bytes of text that each id stands for; 0 for special ids. Exact if `lossless`."""
     special_ids: Mapping[str, int]
     """Ids of `mask`, `cls` and `sep`, of those that it has."""
+    sentinel_ids: tuple[int, ...]
+    """Ids of T5's sentinels `<extra_id_0>`, `<extra_id_1>`, ..., of those that it has."""
     fingerprint: str
     """Equal for tokenizers that encode alike."""
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without `document_id`."""
+        """The ids of a text, without `document_id`: none of them is special, but for that of unknown text.
+
+        Raises `ValueError` where the text holds a lone surrogate.
+        """
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; special ids are left out, and bytes that are not UTF-8 become U+FFFD."""
+        """The text of ids; special ids and ids that do not exist are left out, and broken UTF-8 becomes U+FFFD."""
+
+    def unfinished_bytes(self, ids: Sequence[int]) -> bytes:
+        """The bytes at the end of the ids that are a character's beginning: further ids may complete it."""
 
     def save(self, folder: str | Path) -> None:
-        """Write the tokenizer into a folder, made if missing, for `load_saved_tokenizer`."""
+        """Write the tokenizer into a folder, made if missing, for `load_saved_tokenizer`; it is the only one there."""
 
 
 class ByteTokenizer:
@@ -69,6 +80,7 @@ class ByteTokenizer:
     stop_ids = (256,)
     lossless = True
     special_ids: Mapping[str, int] = MappingProxyType({})
+    sentinel_ids: tuple[int, ...] = ()
     fingerprint = "byte"
 
     def __init__(self):
@@ -76,153 +88,91 @@ class ByteTokenizer:
         self.token_bytes[self.document_id] = 0
 
     def encode(self, text: str) -> list[int]:
-        """The UTF-8 bytes of a text."""
+        """The UTF-8 bytes of a text. Raises `ValueError` where it holds a lone surrogate."""
+        refuse_surrogates(text)
         return list(text.encode("utf-8"))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of bytes; `document_id` is left out, and bytes that are not UTF-8 become U+FFFD."""
-        return bytes(int(token) for token in ids if token != self.document_id).decode("utf-8", "replace")
+        """The text of bytes; other ids are left out, and bytes that are not UTF-8 become U+FFFD."""
+        return bytes(token for token in map(int, ids) if 0 <= token < 256).decode("utf-8", "replace")
+
+    def unfinished_bytes(self, ids: Sequence[int]) -> bytes:
+        """The bytes at the end of the ids that are a character's beginning."""
+        return unfinished(bytes(token for token in ids if 0 <= token < 256)[-3:])
 
     def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.json` into the folder."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / BYTE_FILE).write_text(json.dumps(BYTES) + "\n")
-
-
-class SentencePieceTokenizer:
-    """A sentencepiece model.
-
-    One from `train` is lossless: `decode(encode(text)) == text` for every text. So is any other model that has byte
-    fallback and neither normalises nor adds a space, but for a literal U+2581, which it gives back as a space.
-    """
-
-    special_ids: Mapping[str, int] = MappingProxyType({})
-
-    def __init__(self, model: bytes):
-        """Args: model: the content of a `.model` file. Raises `ValueError` where it has no special id to use."""
-        import sentencepiece
-
-        self.model = model
-        self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        self.vocab_size = self.processor.vocab_size()
-        self.document_id = next((i for i in (self.processor.bos_id(), self.processor.eos_id()) if i >= 0), -1)
-        if self.document_id < 0:
-            raise ValueError("the sentencepiece model has neither a begin nor an end symbol to begin documents with")
-        self.escapes = self.processor.id_to_piece(self.processor.piece_to_id(ESCAPED_ESCAPE)) == ESCAPED_ESCAPE
-        self.token_bytes = np.array([self._bytes_of(token) for token in range(self.vocab_size)], np.int32)
-        self.fingerprint = hashlib.blake2b(model, digest_size=8).hexdigest()
-
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text, without `document_id`."""
-        if not self.escapes:
-            return self.processor.encode(text)
-        # No id reaches across a newline, so a text is the sum of its lines, which is three times as fast.
-        return list(itertools.chain.from_iterable(self.processor.encode(_lines(_escape(text)))))
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; special ids are left out, and bytes that are not UTF-8 become U+FFFD."""
-        text = self.processor.decode([int(token) for token in ids if not self.processor.is_control(int(token))])
-        if self.escapes:
-            text = text.replace(ESCAPED_SPACE_MARK, SPACE_MARK).replace(ESCAPED_ESCAPE, ESCAPE)
-        return text
-
-    def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.model` into the folder."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / MODEL_FILE).write_bytes(self.model)
-
-    def _bytes_of(self, token: int) -> int:
-        if self.processor.is_byte(token):
-            return 1
-        if self.processor.is_control(token) or self.processor.is_unknown(token):
-            return 0
-        piece = self.processor.id_to_piece(token)
-        if self.escapes and piece in (ESCAPED_SPACE_MARK, ESCAPED_ESCAPE):
-            return 3
-        return len(piece.replace(SPACE_MARK, " ").encode("utf-8"))
-
-
-def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> SentencePieceTokenizer:
-    """Train a lossless BPE model on the first 10 million characters of the texts.
-
-    Newlines are ids of their own, runs of spaces may be one id, and what is rare is spelt in bytes. The same texts
-    give the same model. Raises `ValueError` where the texts do not support the vocabulary.
-    """
-    import sentencepiece
-
-    model = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_training_lines(texts),
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=vocab_size,
-            byte_fallback=True,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            add_dummy_prefix=False,
-            allow_whitespace_only_pieces=True,
-            user_defined_symbols=["\n", ESCAPED_SPACE_MARK, ESCAPED_ESCAPE],
-            max_sentence_length=8 * LONGEST_LINE,
-            unk_id=0,
-            bos_id=1,
-            bos_piece="<document>",
-            eos_id=-1,
-            pad_id=-1,
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        raise ValueError(f"data.tokenizer_vocab_size={vocab_size} does not fit the training text: {error}") from None
-    return SentencePieceTokenizer(model.getvalue())
+        """Write `tokenizer.json` into the folder; other tokenizers there are removed."""
+        write_tokenizer(folder, {JSON_FILE: (json.dumps(BYTES) + "\n").encode()})
 
 
 def load_saved_tokenizer(source: str | Path) -> Tokenizer:
     """The tokenizer that `save` wrote into a folder, or that a pretrained model has.
 
-    Args: source: a folder with a `tokenizer.json`, a sentencepiece model or a GGUF file; or such a file.
+    Args: source: a folder with a `tokenizer.json`, a sentencepiece model or a GGUF file; or such a file. Of a
+    `tokenizer.json` and a sentencepiece model with the same pieces, the first is read.
 
-    Raises `ValueError` where there is none, or it cannot be read.
+    Raises `ValueError` where there is none, it cannot be read or is not as it was saved, or two in the folder
+    contradict each other.
     """
     path = Path(source)
-    if path.is_dir():
-        names = (BYTE_FILE, MODEL_FILE, "spiece.model", "sentencepiece.bpe.model")
-        files = [path / name for name in names if (path / name).is_file()] or sorted(path.glob("*.gguf"))
-        if not files:
-            raise ValueError(f"{path} holds no tokenizer: none of {', '.join(names)}, nor a .gguf file")
-        path = files[0]
+    try:
+        return _load_folder(path) if path.is_dir() else _load(path)
+    except OSError as error:
+        raise ValueError(f"{error.filename or path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}{' is ' if str(error).startswith('not a') else ': '}{error}") from None
+
+
+def _load(path: Path) -> Tokenizer:
     if path.suffix == ".gguf":
         from memgpt_jax.data.tokenizer_gguf import from_gguf
 
         return from_gguf(path)
+    if path.suffix != ".model" and path.name != JSON_FILE:
+        raise ValueError(f"{path} is no tokenizer: neither {JSON_FILE} nor a .model or .gguf file")
+    checksums.verify(path.parent, [path.name])
+    content = path.read_bytes()
     if path.suffix == ".model":
-        try:
-            return SentencePieceTokenizer(path.read_bytes())
-        except RuntimeError as error:
-            raise ValueError(f"{path} is not a sentencepiece model: {error}") from None
-    if path.name == BYTE_FILE and json.loads(path.read_text(encoding="utf-8")) == BYTES:
+        settings = Settings.of_folder(path.parent) if path.name in DEFINING else None
+        return SentencePieceTokenizer(content, settings)
+    if content.strip() == json.dumps(BYTES).encode():
         return ByteTokenizer()
-    if path.name == BYTE_FILE:
-        from memgpt_jax.data.tokenizer_json import from_folder
+    from memgpt_jax.data.tokenizer_json import JsonTokenizer
 
-        return from_folder(path.parent)
-    raise ValueError(f"{path} is no tokenizer: neither {BYTE_FILE} nor a .model or .gguf file")
+    return JsonTokenizer(decoded(path.name, content), settings=Settings.of_folder(path.parent))
 
 
-def _escape(text: str) -> str:
-    return text.replace(ESCAPE, ESCAPED_ESCAPE).replace(SPACE_MARK, ESCAPED_SPACE_MARK)
+def _load_folder(folder: Path) -> Tokenizer:
+    """The tokenizer of a folder, in which those of several files have to agree."""
+    files = [folder / name for name in DEFINING if (folder / name).is_file()]
+    models = [file for file in files if file.suffix == ".model"]
+    ggufs = sorted(folder.glob("*.gguf"))
+    if not files and len(ggufs) > 1 and "-00001-of-" not in ggufs[0].name:
+        raise ValueError(f"{folder} holds several GGUF files: {', '.join(file.name for file in ggufs)}; name one")
+    if not files + ggufs:
+        raise ValueError(f"{folder} holds no tokenizer: none of {', '.join(DEFINING)}, nor a .gguf file")
+    tokenizer = _load((files + ggufs)[0])
+    first, *others = models or [None]
+    wrong = [file for file in others if file.read_bytes() != first.read_bytes()]
+    if first is not None and first != files[0] and not _agree(tokenizer, first):
+        wrong.append(files[0])
+    if wrong:
+        raise ValueError(
+            f"{folder} holds two tokenizers that contradict each other, {wrong[0].name} and {first.name}: remove the "
+            "one that does not belong to the model"
+        )
+    return tokenizer
 
 
-def _lines(text: str) -> list[str]:
-    """The text cut after each newline, and nowhere else."""
-    return list(io.StringIO(text, newline="\n"))
-
-
-def _training_lines(texts: Iterable[str]) -> Iterator[str]:
-    left = TRAINING_CHARACTERS
-    for text in texts:
-        for line in _lines(_escape(text[:left])):
-            for start in range(0, len(line), LONGEST_LINE):
-                yield line[start : start + LONGEST_LINE]
-        left -= len(text)
-        if left <= 0:
-            return
+def _agree(tokenizer: Tokenizer, model: Path) -> bool:
+    """Whether the tokenizer of a tokenizer.json has nearly all pieces of a sentencepiece model."""
+    if isinstance(tokenizer, ByteTokenizer):
+        return False
+    try:
+        pieces = ordinary_pieces(model.read_bytes())
+    except ValueError:  # no model, such as a file that Git LFS has not fetched
+        return True
+    known = tokenizer.tokenizer.get_vocab()
+    return sum(piece in known for piece in pieces) >= 0.9 * len(pieces)

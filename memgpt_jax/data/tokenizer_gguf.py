@@ -1,13 +1,23 @@
 """Tokenizers inside of GGUF files."""
 
 import json
+import logging
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from memgpt_jax.data.tokenizer import SentencePieceTokenizer, Tokenizer
+from memgpt_jax.data.tokenizer_files import Settings
 from memgpt_jax.data.tokenizer_json import JsonTokenizer
+from memgpt_jax.data.tokenizer_sentencepiece import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    USER_DEFINED,
+    SentencePieceTokenizer,
+)
 
-CONTROL, USER_DEFINED = 3, 4  # kinds of tokens, numbered alike by GGUF and by sentencepiece
 LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 OTHERS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -29,31 +39,111 @@ PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
 """How a text is cut before it is encoded, by `tokenizer.ggml.pre`."""
 
 
-def from_gguf(path: Path) -> Tokenizer:
-    """The tokenizer of a GGUF file: byte-level BPE, or sentencepiece. Raises `ValueError` for another kind."""
+BEGIN, END, UNKNOWN_TOKEN, PADDING = "bos_token_id", "eos_token_id", "unknown_token_id", "padding_token_id"
+ENDS = (END, "eot_token_id", "eom_token_id")
+"""The tokens that end a text, a turn or a message."""
+DEFAULTS = {"llama": {UNKNOWN_TOKEN: 0, BEGIN: 1, END: 2}, "gpt2": {}}
+"""The ids that llama.cpp takes where a file names none."""
+KINDS = (NORMAL, UNKNOWN, CONTROL, USER_DEFINED, 5, BYTE)  # numbered alike by GGUF and by sentencepiece
+
+
+def from_gguf(path: Path) -> JsonTokenizer | SentencePieceTokenizer:
+    """The tokenizer of a GGUF file: byte-level BPE, or sentencepiece.
+
+    Read as llama.cpp does: without scores all are 0, without kinds they follow from the texts, ids of special tokens
+    that do not exist are left out with a warning. Of special or added tokens with the same text one stays, and the
+    other ids stand for no text.
+
+    Raises `ValueError` for another kind of tokenizer, ordinary tokens with the same text, or a damaged file.
+    """
     from gguf import GGUFReader
 
     prefix = "tokenizer.ggml."
-    fields = GGUFReader(path).fields
-    values = {name.removeprefix(prefix): fields[name].contents() for name in fields if name.startswith(prefix)}
+    try:
+        fields = GGUFReader(path).fields
+        values = {name: fields[name].contents() for name in fields if name.startswith("tokenizer.")}
+    except Exception as error:  # of whatever the reader meets in a damaged file
+        raise ValueError(f"{path} cannot be read as GGUF: {type(error).__name__} {error}") from None
+    template = values.get("tokenizer.chat_template")
+    values = {name.removeprefix(prefix): value for name, value in values.items()}
     kind = values.get("model")
-    if kind == "gpt2":
-        return _byte_level(path, values)
-    if kind == "llama":
-        return _sentencepiece(values)
-    raise ValueError(f"{path}: a tokenizer of kind {kind!r} is not supported; valid: gpt2, llama")
+    try:
+        if kind not in DEFAULTS:
+            raise ValueError(f"a tokenizer of kind {kind!r} is not supported; valid: {', '.join(DEFAULTS)}")
+        vocabulary = _Vocabulary(values, DEFAULTS[kind])
+        settings = vocabulary.settings(template, "PreTrainedTokenizerFast" if kind == "gpt2" else "LlamaTokenizer")
+        return (_byte_level if kind == "gpt2" else _sentencepiece)(values, vocabulary, settings)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
-def _byte_level(path: Path, values: dict[str, Any]) -> JsonTokenizer:
+class _Vocabulary:
+    """Tokens, each with another text, their kinds and scores, and the ids that special tokens have."""
+
+    def __init__(self, values: dict[str, Any], defaults: dict[str, int]):
+        self.tokens = _list(values, "tokens", str)
+        size = len(self.tokens)
+        if not size:
+            raise ValueError("tokenizer.ggml.tokens is empty")
+        self.scores = _list(values, "scores", int | float, size) or [0.0] * size
+        self.ids = {
+            name: _id(values, name, size, defaults.get(name)) for name in (BEGIN, UNKNOWN_TOKEN, PADDING, *ENDS)
+        }
+        self.kinds = _list(values, "token_type", int, size) or [self._guessed(i) for i in range(size)]
+        wrong = sorted(set(self.kinds) - {*KINDS})
+        if wrong:
+            raise ValueError(f"tokenizer.ggml.token_type holds {wrong}; valid: {', '.join(map(str, KINDS))}")
+        for name, token in self.ids.items():
+            if token is not None and name != UNKNOWN_TOKEN and self.kinds[token] == NORMAL and name in values:
+                self.kinds[token] = CONTROL
+        self._name_apart()
+
+    def settings(self, template: Any, tokenizer_class: str) -> Settings:
+        """The files that a folder would have beside such a tokenizer."""
+        text = lambda name: None if self.ids[name] is None else self.tokens[self.ids[name]]  # noqa: E731
+        ends = tuple(dict.fromkeys(self.ids[name] for name in ENDS if self.ids[name] is not None))
+        return Settings.naming(
+            ends if len(ends) > 1 else (),
+            tokenizer_class=tokenizer_class,
+            bos_token=text(BEGIN),
+            eos_token=text(END),
+            pad_token=text(PADDING),
+            unk_token=text(UNKNOWN_TOKEN),
+            chat_template=template if isinstance(template, str) else None,
+        )
+
+    def _guessed(self, token: int) -> int:
+        """The kind of a token in a file that says none."""
+        if re.fullmatch("<0x[0-9A-F]{2}>", self.tokens[token]):
+            return BYTE
+        names = [name for name, number in self.ids.items() if number == token]
+        return NORMAL if not names else UNKNOWN if UNKNOWN_TOKEN in names else CONTROL
+
+    def _name_apart(self) -> None:
+        """Give tokens without a text, and all but one of those with the same, texts of their own."""
+        counts, named = Counter(self.tokens), {*self.ids.values()}
+        twice = [i for i, token in enumerate(self.tokens) if counts[token] > 1]
+        chosen = {self.tokens[i]: i for i in sorted(twice, key=named.__contains__)}  # a named one, else the last
+        for i in twice:
+            if self.tokens[i] and self.kinds[i] in (NORMAL, BYTE):
+                others = [j for j in twice if self.tokens[j] == self.tokens[i]]
+                raise ValueError(
+                    f"the ids {others} are the same token {self.tokens[i]!r}: which one a text has is open"
+                )
+        for i in [i for i, token in enumerate(self.tokens) if not token or (counts[token] > 1 and chosen[token] != i)]:
+            self.tokens[i], self.kinds[i] = f"<no text {i}>", CONTROL
+
+
+def _byte_level(values: dict[str, Any], vocabulary: _Vocabulary, settings: Settings) -> JsonTokenizer:
     cut = values.get("pre", "default")
     if cut not in PRE_TOKENIZERS:
-        raise ValueError(f"{path}: tokenizer.ggml.pre={cut!r} is not supported; valid: {', '.join(PRE_TOKENIZERS)}")
-    tokens, kinds = values["tokens"], values["token_type"]
+        raise ValueError(f"tokenizer.ggml.pre={cut!r} is not supported; valid: {', '.join(PRE_TOKENIZERS)}")
+    merges = [_pair(merge) for merge in _list(values, "merges", str)]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     added = [
-        {"id": i, "content": token, "special": kind == CONTROL} | flags
-        for i, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
-        if kind in (CONTROL, USER_DEFINED)
+        {"id": i, "content": token, "special": kind in (CONTROL, UNKNOWN)} | flags
+        for i, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.kinds, strict=True))
+        if kind in (CONTROL, UNKNOWN, USER_DEFINED)
     ]
     content = {
         "version": "1.0",
@@ -62,29 +152,62 @@ def _byte_level(path: Path, values: dict[str, Any]) -> JsonTokenizer:
         "decoder": PLAIN_BYTES,
         "model": {
             "type": "BPE",
-            "vocab": {token: i for i, token in enumerate(tokens)},
-            "merges": [merge.split(" ") for merge in values["merges"]],
+            "vocab": {token: i for i, token in enumerate(vocabulary.tokens)},
+            "merges": merges,
         },
     }
-    first = values.get("bos_token_id", values.get("eos_token_id"))
-    return JsonTokenizer(json.dumps(content), tokens[first])
+    return JsonTokenizer(json.dumps(content), settings=settings)
 
 
-def _sentencepiece(values: dict[str, Any]) -> SentencePieceTokenizer:
+def _sentencepiece(values: dict[str, Any], vocabulary: _Vocabulary, settings: Settings) -> SentencePieceTokenizer:
     from sentencepiece import sentencepiece_model_pb2
 
-    model = sentencepiece_model_pb2.ModelProto()
-    for token, score, kind in zip(values["tokens"], values["scores"], values["token_type"], strict=True):
-        model.pieces.add(piece=token, score=score, type=kind)
+    model, kinds, ids = sentencepiece_model_pb2.ModelProto(), vocabulary.kinds, vocabulary.ids
+    unknown = [i for i, kind in enumerate(kinds) if kind == UNKNOWN]
+    if not unknown:
+        raise ValueError("no token stands for what is unknown: tokenizer.ggml.token_type has no 2")
+    if ids[UNKNOWN_TOKEN] in unknown:
+        unknown = [ids[UNKNOWN_TOKEN]]
+    for i, (token, score, kind) in enumerate(zip(vocabulary.tokens, vocabulary.scores, kinds, strict=True)):
+        model.pieces.add(piece=token, score=score, type=CONTROL if kind == UNKNOWN and i != unknown[0] else kind)
     trainer, normalizer = model.trainer_spec, model.normalizer_spec
-    trainer.model_type, trainer.vocab_size, trainer.byte_fallback = trainer.BPE, len(model.pieces), True
-    for name in ("unk", "bos", "eos"):
-        default = {"unk": "unknown"}.get(name, name)
-        number = values.get(f"{default}_token_id", -1)
-        setattr(trainer, f"{name}_id", number)
-        if number >= 0:
+    trainer.model_type, trainer.vocab_size = trainer.BPE, len(model.pieces)
+    trainer.byte_fallback = BYTE in kinds
+    for name, number in {"unk": unknown[0], "bos": ids[BEGIN], "eos": ids[END], "pad": ids[PADDING]}.items():
+        setattr(trainer, f"{name}_id", -1 if number is None else number)
+        if number is not None:
             setattr(trainer, f"{name}_piece", model.pieces[number].piece)
-    trainer.pad_id = -1
     normalizer.name, normalizer.remove_extra_whitespaces, normalizer.escape_whitespaces = "identity", False, True
-    normalizer.add_dummy_prefix = values.get("add_space_prefix", True)
-    return SentencePieceTokenizer(model.SerializeToString())
+    normalizer.add_dummy_prefix = bool(values.get("add_space_prefix", True))
+    return SentencePieceTokenizer(model.SerializeToString(), settings)
+
+
+def _list(values: dict[str, Any], name: str, kind: Any, size: int | None = None) -> list:
+    """A list of the file; empty where a list of a known size is absent. Raises `ValueError` where it does not fit."""
+    found = values.get(name)
+    if found is None and size is not None:
+        return []
+    if not isinstance(found, list) or not all(isinstance(value, kind) for value in found):
+        raise ValueError(f"tokenizer.ggml.{name} must be a list of {getattr(kind, '__name__', kind)}")
+    if size is not None and len(found) != size:
+        raise ValueError(f"tokenizer.ggml.{name} has {len(found)} entries for {size} tokens")
+    return found
+
+
+def _id(values: dict[str, Any], name: str, size: int, default: int | None) -> int | None:
+    """The id of a special token, if it exists."""
+    found = values.get(name, default)
+    if found is None or (isinstance(found, int) and 0 <= found < size):
+        return found
+    if name in values:
+        warn = logging.getLogger(__name__).warning
+        warn("tokenizer.ggml.%s is %s, but there are %d tokens: left out", name, found, size)
+    return None
+
+
+def _pair(merge: str) -> list[str]:
+    """The two parts of a merge: they are parted by the first space behind the first character."""
+    place = merge.find(" ", 1)
+    if place < 0:
+        raise ValueError(f"tokenizer.ggml.merges holds {merge!r}, which is not two tokens with a space between them")
+    return [merge[:place], merge[place + 1 :]]

@@ -1,93 +1,277 @@
 """Tokenizers of pretrained models, in the format of the tokenizers library."""
 
+import contextlib
 import hashlib
+import itertools
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
+from memgpt_jax.data.tokenizer_files import (
+    JSON_FILE,
+    LARGEST_VOCABULARY,
+    Settings,
+    refuse_surrogates,
+    unfinished,
+    write_tokenizer,
+)
+
 SPACE_MARK = "\u2581"
 BEGINS = ("bos_token", "eos_token", "cls_token")
 """Which special token begins documents: the first of these that a model has."""
+USUAL = ("<|endoftext|>", "<s>", "<|begin_of_text|>", "[CLS]", "</s>")
+"""Which one where no file names any."""
+ENDS = ("<|endoftext|>", "</s>")
+"""Those of them that end texts too."""
 SPECIAL = {"mask": ("[MASK]", "<mask>"), "cls": ("[CLS]", "<s>"), "sep": ("[SEP]", "</s>")}
 """How BERT and RoBERTa call the special tokens of their objectives."""
+PRINTABLE = {*range(33, 127), *range(161, 173), *range(174, 256)}
+OTHERS = sorted({*range(256)} - PRINTABLE)
+ALPHABET = {chr(byte): byte for byte in PRINTABLE} | {chr(256 + i): byte for i, byte in enumerate(OTHERS)}
+"""The characters that stand for the 256 bytes in byte-level vocabularies."""
+CUTS = ("Split", "Digits", "Punctuation", "UnicodeScripts")
+"""Pre-tokenizers that only cut a text, unless their behaviour is to remove what they cut at."""
 
 
 class JsonTokenizer:
-    """A tokenizer of the tokenizers library. Whether it is lossless depends on its normaliser."""
+    """A tokenizer of the tokenizers library.
 
-    def __init__(self, content: str, document_token: str):
-        """Args: content: of a tokenizer.json; document_token: the special token that begins documents.
+    It is lossless where that follows from its parts: byte-level BPE with all bytes and without a normaliser.
+    """
+
+    def __init__(self, content: str, document_token: str | None = None, settings: Settings | None = None):
+        """Args:
+            content: of a tokenizer.json.
+            document_token: the special token that begins documents; default: the first of `BEGINS` that the settings
+                name, else the first of `USUAL` that there is.
+            settings: the files beside it; default: the document token begins and ends texts.
 
         Raises `ValueError` where the content is no tokenizer, or has no such token.
         """
-        from tokenizers import Tokenizer
+        self._content = content
+        self._settings = settings or Settings.naming(bos_token=document_token, eos_token=document_token)
+        self.tokenizer, parts = _parsed(content)
+        vocabulary = self._add_special_tokens()
+        self.vocab_size = 1 + max(vocabulary.values(), default=-1)
+        if not 0 < self.vocab_size <= LARGEST_VOCABULARY:
+            raise ValueError(f"{JSON_FILE}: ids must be from 0 to {LARGEST_VOCABULARY - 1}")
+        self._special = {i for i, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
+        unknown = vocabulary.get(_unknown_token(parts["model"]))
+        self._encoder = self._without_special_pieces(parts, vocabulary, unknown)
+        self.lossless = _is_lossless(parts, self.tokenizer, vocabulary, self._special)
 
-        try:
-            self.tokenizer = Tokenizer.from_str(content)
-        except Exception as error:  # the library raises nothing more special
-            raise ValueError(f"the content of {FILE} is not a tokenizer: {error}") from None
-        self.tokenizer.no_truncation()
-        self.tokenizer.no_padding()
-        self.tokenizer.encode_special_tokens = True  # text that looks like a special token stays text
-        document_id = self.tokenizer.token_to_id(document_token)
-        if document_id is None:
-            raise ValueError(f"the tokenizer has no token {document_token!r}")
-        self.document_id, self._document_token = document_id, document_token
-        vocabulary = self.tokenizer.get_vocab(with_added_tokens=True)
-        self.vocab_size = max(vocabulary.values()) + 1
-        self.token_bytes = np.zeros(self.vocab_size, np.int32)
-        special = {token for token, added in self.tokenizer.get_added_tokens_decoder().items() if added.special}
-        found = {name: [vocabulary.get(text) for text in texts] for name, texts in SPECIAL.items()}
-        own = {name: [token for token in ids if token in special] for name, ids in found.items()}
-        self.special_ids = {name: ids[0] for name, ids in own.items() if ids}
-        measure = _measure(json.loads(content).get("decoder") or {})
-        for text, token in vocabulary.items():
-            self.token_bytes[token] = 0 if token in special else measure(text)
-        whole = f"{document_token} {self.tokenizer.to_str()}"
+        decoders = _steps(parts.get("decoder"), "decoders")
+        is_byte = _byte_of if any(step["type"] == "ByteFallback" for step in decoders) else lambda text: None
+        self._bytes = {token: is_byte(text) for text, token in vocabulary.items() if is_byte(text) is not None}
+        self._is_byte_level = any(step["type"] == "ByteLevel" for step in decoders)
+        self.token_bytes = self._token_bytes(decoders, vocabulary, unknown)
+        self._set_special_ids(document_token, vocabulary, None if self.lossless else unknown)
+        whole = f"{self.tokenizer.id_to_token(self.document_id)} {self.tokenizer.to_str()}"
         self.fingerprint = hashlib.blake2b(whole.encode(), digest_size=8).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without special ones."""
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        """The ids of a text, without special ones. Raises `ValueError` where it cannot be encoded."""
+        refuse_surrogates(text)
+        with _refusing("the text cannot be encoded"):
+            return self._encoder.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; special ids are left out, and bytes that are not UTF-8 become U+FFFD."""
-        return self.tokenizer.decode([int(token) for token in ids], skip_special_tokens=True)
+        """The text of ids; special ids and ids that do not exist are left out, and broken UTF-8 becomes U+FFFD."""
+        known = [token for token in map(int, ids) if 0 <= token < self.vocab_size and token not in self._special]
+        with _refusing("the ids cannot be decoded"):
+            if self._bytes.keys().isdisjoint(known):
+                return self.tokenizer.decode(known, skip_special_tokens=True)
+            return self.tokenizer.decoder.decode([*self._whole_characters(known)])
+
+    def unfinished_bytes(self, ids: Sequence[int]) -> bytes:
+        """The bytes at the end of the ids that are a character's beginning."""
+        known = (token for token in reversed(ids) if 0 <= token < self.vocab_size and token not in self._special)
+        ending = b""
+        while len(ending) < 3 and (token := next(known, None)) is not None:
+            text = self.tokenizer.id_to_token(token) or ""
+            if token in self._bytes:
+                ending = bytes([self._bytes[token]]) + ending
+            elif self._is_byte_level and set(text) <= ALPHABET.keys():
+                ending = bytes(map(ALPHABET.get, text)) + ending
+            else:
+                break
+        return unfinished(ending[-3:])
 
     def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json` into the folder."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": self._document_token}
-        settings["eos_token"] = self._document_token
-        (Path(folder) / FILE).write_text(self.tokenizer.to_str(), encoding="utf-8")
-        (Path(folder) / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        """Write `tokenizer.json` and the files beside it into the folder; other tokenizers there are removed."""
+        write_tokenizer(folder, {JSON_FILE: self._content.encode("utf-8")} | self._settings.files)
+
+    def _whole_characters(self, ids: Iterable[int]) -> Iterator[str]:
+        """Tokens of ids, where bytes that are no character are those of U+FFFD.
+
+        The library gives up every character of a run of bytes that holds one broken byte.
+        """
+        for is_byte, group in itertools.groupby(ids, self._bytes.__contains__):
+            if is_byte:
+                text = bytes(self._bytes[token] for token in group).decode("utf-8", "replace")
+                yield from (f"<0x{byte:02X}>" for byte in text.encode("utf-8"))
+            else:
+                yield from filter(None, map(self.tokenizer.id_to_token, group))
+
+    def _add_special_tokens(self) -> dict[str, int]:
+        """Make special what the settings call special, as transformers does; the vocabulary {text: id}."""
+        from tokenizers import AddedToken
+
+        added = {token.content: token for token in self.tokenizer.get_added_tokens_decoder().values()}
+        vocabulary = self.tokenizer.get_vocab(with_added_tokens=True)
+        sentinels = itertools.takewhile(vocabulary.__contains__, (f"<extra_id_{i}>" for i in itertools.count()))
+        for text in dict.fromkeys((*self._settings.special(), *sentinels)):
+            is_special = text in added and added[text].special
+            if text in vocabulary and not is_special and (text in added or len(text) > 1):
+                self.tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False)])
+        return vocabulary
+
+    def _without_special_pieces(self, parts: dict[str, Any], vocabulary: Mapping[str, int], unknown: int | None):
+        """A tokenizer that encodes alike, but for texts that look like special tokens of the model's own vocabulary.
+
+        `encode_special_tokens` keeps added tokens from being found in a text, but not the model: there, special tokens
+        get names that no text has. The unknown token stays.
+        """
+        from tokenizers import Tokenizer
+
+        model = parts["model"]
+        pieces = {text for text, _ in model["vocab"]} if model["type"] == "Unigram" else model["vocab"].keys()
+        special = {text for text, i in vocabulary.items() if i in self._special and i != unknown} & set(pieces)
+        if model["type"] == "BPE" and not model.get("ignore_merges"):
+            special = {text for text in special if len(text) == 1 or text in _merged(model)}
+        if not special:
+            return self.tokenizer
+        hidden = {text: f" \uffff{vocabulary[text]} \uffff" for text in special}
+        if model["type"] == "Unigram":
+            model |= {"vocab": [[hidden.get(text, text), score] for text, score in model["vocab"]]}
+        else:
+            model |= {"vocab": {hidden.get(text, text): i for text, i in model["vocab"].items()}}
+        if "merges" in model:
+            model["merges"] = [pair for pair in model["merges"] if special.isdisjoint((*pair, "".join(pair)))]
+        added = [token | {"content": hidden.get(token["content"], token["content"])} for token in parts["added_tokens"]]
+        with _refusing(f"the content of {JSON_FILE} is not a tokenizer"):
+            encoder = Tokenizer.from_str(json.dumps(parts | {"added_tokens": added, "post_processor": None}))
+        return _plain(encoder)
+
+    def _token_bytes(self, decoders: list[dict], vocabulary: Mapping[str, int], unknown: int | None) -> np.ndarray:
+        added = self.tokenizer.get_added_tokens_decoder().keys()
+        measure, found = _measure(decoders), np.zeros(self.vocab_size, np.int32)
+        for text, token in vocabulary.items():
+            if token in self._bytes:
+                found[token] = 1
+            elif token not in self._special and token != unknown:
+                found[token] = len(text.encode("utf-8")) if token in added else measure(text)
+        return found
+
+    def _set_special_ids(self, document_token: str | None, vocabulary: Mapping[str, int], unknown: int | None) -> None:
+        """Args: unknown: the id of what the vocabulary does not hold, where there is such text."""
+        special = {text: token for text, token in vocabulary.items() if token in self._special}
+        named = map(self._settings.token, BEGINS)
+        begins = [document_token] if document_token is not None else [*named, *USUAL]
+        begins = [text for text in begins if text in special and special[text] != unknown]
+        if document_token is not None and not begins:
+            raise ValueError(f"the tokenizer has no special token {document_token!r}")
+        if not begins:
+            raise ValueError(f"no special token can begin documents: neither {', '.join(BEGINS)} nor a usual one")
+        self.document_id = special[begins[0]]
+        is_named = any(map(self._settings.token, BEGINS))
+        own = {"eos": self.document_id} if begins[0] in ENDS and not is_named else {}
+        roles = self._settings.roles(special.get, self.vocab_size, own)
+        self.bos_id, self.eos_id, self.pad_id, self.stop_ids = roles
+        texts = {name: (self._settings.token(f"{name}_token"), *usual) for name, usual in SPECIAL.items()}
+        found = {
+            name: next((special[text] for text in usual if text in special), None) for name, usual in texts.items()
+        }
+        self.special_ids = {name: token for name, token in found.items() if token is not None}
+        sentinels = map(special.get, (f"<extra_id_{number}>" for number in itertools.count()))
+        self.sentinel_ids = tuple(itertools.takewhile(lambda token: token is not None, sentinels))
 
 
-def _measure(decoder: dict[str, Any]):
+def _parsed(content: str):
+    """The tokenizer, and its parts in the notation of the library's newest version."""
+    from tokenizers import Tokenizer
+
+    with _refusing(f"the content of {JSON_FILE} is not a tokenizer"):
+        tokenizer = _plain(Tokenizer.from_str(content))
+        return tokenizer, json.loads(tokenizer.to_str())
+
+
+def _plain(tokenizer):
+    """The tokenizer, with which every text is encoded whole, and what looks like a special token as other text."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+@contextlib.contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Turn all errors of the tokenizers library into `ValueError`: it raises nothing more special, and panics."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"{what}: {error}") from None
+
+
+def _steps(part: dict[str, Any] | None, inner: str) -> list[dict[str, Any]]:
+    """The steps of a part of a tokenizer, sequences within sequences taken apart."""
+    if part is None or part["type"] != "Sequence":
+        return [part] if part else []
+    return [step for each in part[inner] for step in _steps(each, inner)]
+
+
+def _unknown_token(model: dict[str, Any]) -> str | None:
+    if model["type"] == "Unigram":
+        return None if model["unk_id"] is None else model["vocab"][model["unk_id"]][0]
+    return model["unk_token"]
+
+
+def _merged(model: dict[str, Any]) -> set[str]:
+    """What a BPE model can make of more than one character."""
+    prefix = len(model.get("continuing_subword_prefix") or "")
+    return {first + second[prefix:] for first, second in model["merges"]}
+
+
+def _is_lossless(parts: dict[str, Any], tokenizer, vocabulary: Mapping[str, int], special: set[int]) -> bool:
+    """Whether every text comes back, as far as it can be proved from the parts."""
+    model = parts["model"]
+    affixes = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
+    if model["type"] != "BPE" or affixes or _steps(parts["normalizer"], "normalizers"):
+        return False
+    if [step["type"] for step in _steps(parts["decoder"], "decoders")] != ["ByteLevel"]:
+        return False
+    cuts = _steps(parts["pre_tokenizer"], "pretokenizers")
+    levels = [step for step in cuts if step["type"] == "ByteLevel"]
+    if len(levels) != 1 or levels[0]["add_prefix_space"]:
+        return False
+    if any(step["type"] not in CUTS or step.get("behavior") == "Removed" for step in cuts if step not in levels):
+        return False
+    if not all(character in model["vocab"] and vocabulary[character] not in special for character in ALPHABET):
+        return False
+    ordinary = [token for token in tokenizer.get_added_tokens_decoder().values() if not token.special]
+    # The decoder takes characters of the alphabet for bytes, also those of an added token.
+    broken = [set(token.content) <= ALPHABET.keys() and not token.content.isascii() for token in ordinary]
+    return not any(broken) and not any(token.lstrip or token.rstrip for token in ordinary)
+
+
+def _byte_of(text: str) -> int | None:
+    """The byte that a token such as <0x0A> stands for."""
+    return int(text[3:5], 16) if re.fullmatch("<0x[0-9A-Fa-f]{2}>", text) else None
+
+
+def _measure(decoders: list[dict[str, Any]]) -> Callable[[str], int]:
     """How many bytes of text a token stands for, by what decodes it."""
-    kinds = {step["type"] for step in decoder.get("decoders", [decoder]) if step}
-    if "ByteLevel" in kinds:
-        return len  # a character for each byte
+    kinds = {step["type"]: step for step in decoders}
+    size = lambda text: len(text.encode("utf-8"))  # noqa: E731
+    if "ByteLevel" in kinds:  # a character for each byte
+        return lambda text: len(text) if set(text) <= ALPHABET.keys() else size(text)
     if "WordPiece" in kinds:
-        return lambda text: len(text[2:].encode()) if text.startswith("##") else len(text.encode()) + 1
-    is_byte = lambda text: len(text) == 6 and text.startswith("<0x") and text.endswith(">")  # noqa: E731
-    return lambda text: 1 if is_byte(text) else len(text.replace(SPACE_MARK, " ").encode())
-
-
-def from_folder(folder: Path) -> JsonTokenizer:
-    """The tokenizer of a folder with a `tokenizer.json`. Raises `ValueError` where no token can begin documents."""
-    files = (folder / name for name in (SETTINGS, "special_tokens_map.json"))
-    settings = [json.loads(path.read_text(encoding="utf-8")) for path in files if path.is_file()]
-    content = (folder / FILE).read_text(encoding="utf-8")
-    added = {token["content"] for token in json.loads(content).get("added_tokens", [])}
-    named = (values.get(name) for name in BEGINS for values in settings)
-    tokens = (token.get("content") if isinstance(token, dict) else token for token in named)
-    usual = ("<|endoftext|>", "<s>", "<|begin_of_text|>", "[CLS]", "</s>")
-    found = next((token for token in (*tokens, *usual) if token in added), None)
-    if found is None:
-        raise ValueError(f"{folder / SETTINGS} has none of {', '.join(BEGINS)}: no token can begin documents")
-    return JsonTokenizer(content, found)
+        prefix = kinds["WordPiece"]["prefix"]
+        return lambda text: size(text.removeprefix(prefix)) + (not text.startswith(prefix))
+    return lambda text: size(text.replace(SPACE_MARK, " "))

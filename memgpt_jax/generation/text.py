@@ -3,15 +3,20 @@
 from collections.abc import Sequence
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what bytes decode to that are not a whole character
-LONGEST_CHARACTER = 4  # ids, one for each byte
-CONTEXT = 8  # ids of the prompt that are decoded again: with some tokenizers a token's text depends on those before it
+UNFINISHED_LENGTH = 3  # bytes, at most, of a character without its last one: some tokenizers give U+FFFD for each
+CONTEXT = 8  # ids before the new ones that are decoded again: a first token is often decoded differently
+LONGEST_UNFINISHED = 32  # ids
 
 
 class AnswerText:
     """The text of an answer whose ids arrive one after the other, by whole characters, up to the first stop text.
 
-    A character of several bytes may be spread over several tokens: it comes out with the last of them, and one that is
-    not whole at the end is left out. What may become a stop text is held back until it is clear.
+    It is what all ids decode to, those of the prompt included, behind what the prompt decodes to. A character of
+    several bytes may be spread over several tokens: it comes out with the last of them, and one that is not whole at
+    the end is left out. What may become a stop text is held back until that is clear.
+
+    The cost of a token does not grow with the answer: a few ids before it are decoded with it, enough that some text
+    stands before its own.
     """
 
     def __init__(
@@ -19,7 +24,8 @@ class AnswerText:
     ):
         """Args: as below.
 
-        tokenizer: has `decode(ids)` and `vocab_size`; ids beyond it stand for no text.
+        tokenizer: has `decode(ids)` and `vocab_size`; ids beyond it stand for no text. Where it has no
+            `unfinished_bytes(ids)`, up to three U+FFFD at the end are taken for a character that is not whole.
         prompt: the ids before the answer.
         stop: ids that end the answer and are no part of its text.
         unfinished: ids at the end of the prompt that are a character's beginning.
@@ -27,21 +33,27 @@ class AnswerText:
         self.text, self.stopped = "", False
         self._tokenizer, self._stop, self._stop_texts = tokenizer, set(map(int, stop)), stop_texts
         self._held = ""
-        self.context = [int(token) for token in prompt][-CONTEXT:]
+        self.context = self._shortened([int(token) for token in prompt])
         """The last ids whose text is out."""
         self.unfinished = [int(token) for token in unfinished]
-        """The ids after them, not yet a whole character."""
+        """The ids after them, whose text is not out, or not all of it."""
 
     def push(self, token: int) -> str:
         """What one more id adds to the text."""
-        if self.stopped or token in self._stop or token >= self._tokenizer.vocab_size:
+        token = int(token)
+        if self.stopped or token in self._stop or not 0 <= token < self._tokenizer.vocab_size:
             return ""
-        self.unfinished.append(int(token))
-        text = self._tokenizer.decode(self.context + self.unfinished)
-        if text.endswith(UNFINISHED) and len(self.unfinished) < LONGEST_CHARACTER:
+        before, ids = self._decode_unfinished(self.unfinished), [*self.unfinished, token]
+        text = self._decode_unfinished(ids)
+        if text == before and not self._tokenizer.decode([token, token]):  # a special id: it changes nothing
             return ""
-        self._held += text[len(self._tokenizer.decode(self.context)) :]
-        self.context, self.unfinished = self.unfinished[-CONTEXT:], []
+        settled = self._settled(text, ids)
+        self._held += text[self._settled(before, self.unfinished) : settled]
+        self.unfinished = ids
+        if settled == len(text):
+            self.context, self.unfinished = self._shortened(self.context + ids), []
+        elif len(ids) > LONGEST_UNFINISHED:
+            self._move_context(text)
         places = [place for place in map(self._held.find, self._stop_texts) if place >= 0]
         self.stopped = bool(places)
         return self._release(min(places) if places else len(self._held) - self._may_become_stop())
@@ -49,6 +61,39 @@ class AnswerText:
     def rest(self) -> str:
         """What was held back, at the end of the answer."""
         return "" if self.stopped else self._release(len(self._held))
+
+    def _decode_unfinished(self, ids: list[int]) -> str:
+        """The text of ids after the context."""
+        decode = self._tokenizer.decode
+        return decode(self.context + ids)[len(decode(self.context)) :] if ids else ""
+
+    def _settled(self, text: str, ids: list[int]) -> int:
+        """How many characters of the text of ids stay as they are, whatever ids follow."""
+        unfinished_bytes = getattr(self._tokenizer, "unfinished_bytes", None)
+        if unfinished_bytes is not None and not unfinished_bytes(ids):
+            return len(text)
+        return max(len(text.rstrip(UNFINISHED)), len(text) - UNFINISHED_LENGTH)
+
+    def _shortened(self, ids: list[int]) -> list[int]:
+        """The last ids, enough to have a text."""
+        length = CONTEXT
+        while length < len(ids) and not self._tokenizer.decode(ids[-length:]):
+            length *= 2
+        return ids[-length:]
+
+    def _move_context(self, text: str) -> None:
+        """Take ids of broken characters into the context, at a place where no character is cut in two."""
+        context, ids = self.context, self.unfinished
+        for cut in range(len(ids) - UNFINISHED_LENGTH - 1, len(ids) - 2 * UNFINISHED_LENGTH - 2, -1):
+            head = self._decode_unfinished(ids[:cut])
+            self.context = self._shortened(context + ids[:cut])
+            tail = self._decode_unfinished(ids[cut:])
+            if head + tail == text and len(text) - self._settled(text, ids) == len(tail) - self._settled(
+                tail, ids[cut:]
+            ):
+                self.unfinished = ids[cut:]
+                return
+            self.context = context
 
     def _release(self, length: int) -> str:
         text, self._held = self._held[:length], self._held[length:]

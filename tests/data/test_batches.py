@@ -8,7 +8,7 @@ import pytest
 
 from memgpt_jax.config import TrainingConfig
 from memgpt_jax.config_data import RecallConfig
-from memgpt_jax.data import documents, load_tokenizer, train_batches
+from memgpt_jax.data import ByteTokenizer, documents, load_tokenizer, train_batches
 
 TEXTS = ["x" * n + chr(97 + n) for n in (0, 1, 2, 6, 7, 8, 9, 15, 16, 17, 23, 40)]  # about 8, the length of a batch
 SHAPE = TrainingConfig(batch_size=3, sequence_length=8)
@@ -55,6 +55,13 @@ def test_target_bytes_add_up_to_the_text(config):
     target_bytes, targets = rows(batches, "target_bytes"), rows(batches, "targets")
     assert target_bytes.dtype == np.int32
     np.testing.assert_array_equal(target_bytes, targets != tokenizer.document_id)
+
+
+def test_no_bytes_are_claimed_where_texts_do_not_come_back(config):
+    class Lossy(ByteTokenizer):
+        lossless = False
+
+    assert not rows(take(train_batches(config, SHAPE, 0, Lossy()), 2), "target_bytes").any()
 
 
 def test_the_seed_decides(config):

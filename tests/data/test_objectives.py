@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from tokenizers_of_all_kinds import make
 
 from memgpt_jax.config import TrainingConfig
 from memgpt_jax.config_tasks import CopyConfig
@@ -18,7 +19,7 @@ from memgpt_jax.data import (
 )
 from memgpt_jax.data.batches import added_ids
 from memgpt_jax.data.objectives import SpecialIds, Windows, special_ids
-from memgpt_jax.data.span_corruption import SENTINELS
+from memgpt_jax.data.span_corruption import SENTINELS, sentinel_ids
 
 V, MASK = 100, 100
 SPECIAL = SpecialIds(mask=257, cls=258, sep=259)
@@ -108,6 +109,23 @@ def test_special_ids_are_the_tokenizers_own_or_behind_its_vocabulary(folder_conf
     assert added_ids(folder_config(), ByteTokenizer()) == 0
     assert added_ids(folder_config(objective="permutation"), ByteTokenizer()) == 0
     assert added_ids(folder_config(objective="span_corruption"), ByteTokenizer()) == SENTINELS
+
+
+@pytest.mark.parametrize("kind", ["unigram", "pieces, T5", "byte", "pieces, normalised"])
+def test_spans_have_the_sentinels_of_the_tokenizer_or_those_behind_its_vocabulary(folder_config, kind):
+    """The four are a tokenizer.json and a spiece.model with sentinels, and two tokenizers without."""
+    tokenizer, config = make(kind), folder_config({"train": TEXTS}, objective="span_corruption")
+    own = kind in ("unigram", "pieces, T5")
+    expected = [tokenizer.vocab_size - 1 - number + (0 if own else 100) for number in range(100)]
+    assert sentinel_ids(tokenizer).tolist() == expected
+    if own:
+        assert list(tokenizer.sentinel_ids) == expected and tokenizer.token_bytes[expected].sum() == 0
+    assert added_ids(config, tokenizer) == (0 if own else 100)
+    for batch in itertools.islice(train_batches(config, SHAPE, 0, tokenizer), 3):
+        for source, target in zip(batch["source"].tolist(), batch["targets"].tolist(), strict=True):
+            found = [token for token in target if token in expected]
+            assert found == expected[: len(found)] and len(found) > 1 and target[-1] == found[-1]
+            assert [token for token in source if token in expected] == found[:-1]
 
 
 ENCODERS = ["masked", "next_sentence", "masked_next_sentence"]

@@ -63,6 +63,14 @@ def test_tokenized_once_and_anew_when_anything_changes(folder_config, monkeypatc
     assert "other" in decoded(config)
 
 
+def test_bytes_and_words_of_documents_are_those_of_their_texts(folder_config):
+    texts = ["one two  three\n", "é 東京 \x0b x", " "]
+    found = documents(folder_config({"train": texts}), "train", ByteTokenizer())
+    whole = {ByteTokenizer().decode(ids): i for i, ids in enumerate(found)}
+    sizes = {text: (found.bytes_of(i), found.words_of(i)) for text, i in whole.items()}
+    assert sizes == {text: (len(text.encode()), len(text.split())) for text in texts}
+
+
 def test_bpe_is_trained_once_on_the_training_split(folder_config, monkeypatch):
     words = [f"alpha{i} beta{i} gamma{i} delta{i}\n" for i in range(200)]
     config = folder_config({"train": words, "valid": ["zzzz" * 1000]}, tokenizer="bpe", tokenizer_vocab_size=330)

@@ -10,7 +10,7 @@ import sentencepiece
 from hypothesis import strategies as st
 
 from memgpt_jax.data import ByteTokenizer, SentencePieceTokenizer, load_saved_tokenizer
-from memgpt_jax.data.tokenizer import _training_lines, train_sentencepiece
+from memgpt_jax.data.tokenizer_sentencepiece import _training_lines, train_sentencepiece
 
 SAMPLE = [Path(textwrap.__file__).read_text(), "Täglich grüßt 東京 🙂 ▁ \ue000 \0 \ufffd <unk>\r\n" * 20]
 # Every character, and often those that mean something to sentencepiece or to our escapes.
@@ -77,8 +77,8 @@ def test_lines_encode_alike_alone_and_together():
 
 
 def test_training_text_is_capped(monkeypatch):
-    monkeypatch.setattr("memgpt_jax.data.tokenizer.TRAINING_CHARACTERS", 10)
-    monkeypatch.setattr("memgpt_jax.data.tokenizer.LONGEST_LINE", 4)
+    monkeypatch.setattr("memgpt_jax.data.tokenizer_sentencepiece.TRAINING_CHARACTERS", 10)
+    monkeypatch.setattr("memgpt_jax.data.tokenizer_sentencepiece.LONGEST_LINE", 4)
 
     def texts():
         yield "abcdef\n"
