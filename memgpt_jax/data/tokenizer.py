@@ -27,7 +27,11 @@ LONGEST_LINE = 8192
 
 
 class Tokenizer(Protocol):
-    """Text to ids and back."""
+    """Text to ids and back.
+
+    One that can encode a text in pieces has a method `encode_pieces(pieces)` too, which yields the ids of a text that
+    comes in pieces, as arrays whose concatenation is `encode` of the whole.
+    """
 
     vocab_size: int
     """Number of ids."""
@@ -79,6 +83,10 @@ class ByteTokenizer:
         """The UTF-8 bytes of a text."""
         return list(text.encode("utf-8"))
 
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
+        """The UTF-8 bytes of each piece of a text."""
+        return (np.frombuffer(piece.encode("utf-8"), np.uint8) for piece in pieces)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of bytes; `document_id` is left out, and bytes that are not UTF-8 become U+FFFD."""
         return bytes(int(token) for token in ids if token != self.document_id).decode("utf-8", "replace")
@@ -118,6 +126,11 @@ class SentencePieceTokenizer:
             return self.processor.encode(text)
         # No id reaches across a newline, so a text is the sum of its lines, which is three times as fast.
         return list(itertools.chain.from_iterable(self.processor.encode(_lines(_escape(text)))))
+
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
+        """The ids of a text in pieces, as arrays: of whole lines if no id reaches across a newline, else of it all."""
+        texts = whole_lines(pieces) if self.escapes else ["".join(pieces)]
+        return (np.array(self.encode(text), np.int32) for text in texts)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; special ids are left out, and bytes that are not UTF-8 become U+FFFD."""
@@ -206,6 +219,27 @@ def load_saved_tokenizer(source: str | Path) -> Tokenizer:
 
         return from_folder(path.parent)
     raise ValueError(f"{path} is no tokenizer: neither {BYTE_FILE} nor a .model or .gguf file")
+
+
+def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterable[np.ndarray]:
+    """The ids of a text that comes in pieces, as arrays: by the tokenizer's `encode_pieces`, else of it all at once."""
+    if hasattr(tokenizer, "encode_pieces"):
+        return tokenizer.encode_pieces(pieces)
+    return [np.array(tokenizer.encode("".join(pieces)), np.int32)]
+
+
+def whole_lines(pieces: Iterable[str]) -> Iterator[str]:
+    """The pieces of a text, cut after newlines only; nothing of an empty text."""
+    begun: list[str] = []
+    for piece in pieces:
+        lines, newline, rest = piece.rpartition("\n")
+        if newline:
+            yield "".join((*begun, lines, newline))
+            begun = []
+        if rest:
+            begun.append(rest)
+    if begun:
+        yield "".join(begun)
 
 
 def _escape(text: str) -> str:

@@ -9,7 +9,8 @@ import json
 import numpy as np
 
 from memgpt_jax.config_reading import JSON_CHARACTERS, JsonRecallConfig
-from memgpt_jax.data.sources import expand, read_text
+from memgpt_jax.data.reading import read_text
+from memgpt_jax.data.sources import expand
 from memgpt_jax.data.tasks.base import Task, scored_rows
 
 Pairs = list[tuple[str, str]]
