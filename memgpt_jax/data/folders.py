@@ -78,23 +78,15 @@ def _files(folder: str, root: Path, include: Sequence[str], exclude: Sequence[st
         raise ValueError(f"data.path={folder!r}: {shown(root)} {what}")
     files = []
     for name, path in found:
-        parts, split = tuple(name.split("/")), None
-        matching = [pattern for pattern in include if matches(parts, pattern)]
-        spelt = path.suffix and any(PurePosixPath(pattern).suffix == path.suffix for pattern in matching)
-        if any(matches(parts, pattern) for pattern in exclude):
-            reason = "data.exclude"
-        elif include and not matching:
-            reason = "not in data.include"
-        elif kind_of(name) is None and not spelt:
-            reason = "other suffix"
-        elif path.stat().st_size == 0:
-            reason = "empty"
-        elif has_splits and (split := len(parts) > 1 and SPLIT_FOLDERS.get(parts[0].lower())) is None:
+        first, slash, _ = name.partition("/")
+        split = SPLIT_FOLDERS.get(first.lower()) if has_splits and slash else None
+        reason = _reason(name, path, include, exclude)
+        if reason is None and has_splits and split is None:
             reason = "outside of the folders train, valid and test"
+        if reason is None:
+            files.append(SourceFile(name, path, split))
         else:
-            files.append(SourceFile(name, path, split or None))
-            continue
-        left.setdefault(reason, []).append(name)
+            left.setdefault(reason, []).append(name)
     _check_patterns({"include": include, "exclude": exclude}, [name for name, _ in found], left)
     summary = "; ".join(_listed(reason, names) for reason, names in left.items())
     if not files:
@@ -105,6 +97,20 @@ def _files(folder: str, root: Path, include: Sequence[str], exclude: Sequence[st
     if left:
         _warn_once(f"data.path={folder!r}: left out {summary}")
     return by_hash(files)
+
+
+def _reason(name: str, path: Path, include: Sequence[str], exclude: Sequence[str]) -> str | None:
+    """Why a file is left out; None: it is read."""
+    parts = tuple(name.split("/"))
+    if any(matches(parts, pattern) for pattern in exclude):
+        return "data.exclude"
+    matching = [pattern for pattern in include if matches(parts, pattern)]
+    if include and not matching:
+        return "not in data.include"
+    spelt_out = any(path.suffix and PurePosixPath(pattern).suffix == path.suffix for pattern in matching)
+    if kind_of(name) is None and not spelt_out:
+        return "other suffix"
+    return "empty" if path.stat().st_size == 0 else None
 
 
 def _walk(root: Path, exclude: Sequence[str], left: LeftOut) -> Iterator[tuple[str, Path]]:
