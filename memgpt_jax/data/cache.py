@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -44,7 +44,8 @@ def cached(cache_dir: str, kind: str, key: tuple, make: Callable[[Path], None], 
                     shutil.rmtree(folder)
             for rest in root.glob(f"{MAKING}*"):  # of processes that were killed, as we hold the lock
                 shutil.rmtree(rest)
-            making = Path(tempfile.mkdtemp(prefix=MAKING, dir=root))
+            making = root / f"{MAKING}{uuid.uuid4().hex}"
+            making.mkdir()
             try:
                 make(making)
                 checksums.record_all(making)

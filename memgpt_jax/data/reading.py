@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-BLOCK = 2**20
+BLOCK = 2**18
 """Bytes of a text file that are read and decoded at once."""
 BOM = codecs.BOM_UTF8
 ROW_SUFFIXES = {".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv"}
@@ -271,20 +271,28 @@ def _parquet_rows(path: Path, options: Options) -> Iterator[tuple[int, Callable[
     except ImportError as error:
         raise ValueError(f"{shown(path)} needs pyarrow to be read (pip install pyarrow): {error}") from None
     where, name = shown(path), options.text_column
-    with _opened(path) as stream, _arrow_errors(where, arrow), parquet.ParquetFile(stream) as file:
-        names = file.schema_arrow.names
+    with _opened(path) as stream:
+        with _arrow_errors(where):
+            file = parquet.ParquetFile(stream, page_checksum_verification=True)
+            names = file.schema_arrow.names
         if names.count(name) > 1:
             raise ValueError(f"{where} has two columns {name!r}")
         if name not in names:
             raise _missing(where, "column", name, names)
-        number = 0
-        for batch in file.iter_batches(ROW_GROUP, columns=[name]):
-            column = batch.column(0)
-            if arrow.types.is_dictionary(column.type):
-                column = column.dictionary_decode()
+        batches, number = file.iter_batches(ROW_GROUP, columns=[name]), 0
+        while True:
+            with _arrow_errors(where):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                column = batch.column(0)
+                if arrow.types.is_dictionary(column.type):
+                    column = column.dictionary_decode()
             if not (arrow.types.is_string(column.type) or arrow.types.is_large_string(column.type)):
                 raise ValueError(f"{where}: its column {name!r} must hold strings, and holds {column.type}; {REMEDIES}")
-            for data in column.cast(arrow.large_binary()).to_pylist():
+            with _arrow_errors(where):
+                rows = column.cast(arrow.large_binary()).to_pylist()
+            for data in rows:
                 number += 1
                 yield number, lambda data=data, row=f"{where}, row {number}": _parquet_text(data, row, options)
 
@@ -296,12 +304,12 @@ def _parquet_text(data: bytes | None, where: str, options: Options) -> str:
 
 
 @contextlib.contextmanager
-def _arrow_errors(where: str, arrow) -> Iterator[None]:
+def _arrow_errors(where: str) -> Iterator[None]:
     try:
         yield
-    except (arrow.ArrowException, OSError) as error:
-        message = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{where} is not a readable Parquet file: {message}") from None
+    except Exception as error:  # of a damaged file, nearly any kind
+        message = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{where} is not a readable Parquet file: {message[:200]}") from None
 
 
 ROWS = {
