@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 BLOCK = 2**18
-"""Bytes of a text file that are read and decoded at once."""
+"""Bytes of a text file that are read and decoded at once, and characters of a piece of any text."""
 BOM = codecs.BOM_UTF8
 ROW_SUFFIXES = {".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 TEXT_SUFFIXES = (".txt", ".md", ".py")
@@ -83,7 +83,7 @@ def read_file(path: Path, name: str, kind: Kind, wanted: Callable[[str], bool], 
         return
     for number, read in ROWS[kind](path, options):
         if wanted(f"{name}:{number}"):
-            yield Document(f"{name}:{number}", _once(read))
+            yield Document(f"{name}:{number}", _in_blocks(read))
 
 
 def document_names(path: Path, name: str, kind: Kind, options: Options) -> Iterator[str]:
@@ -99,13 +99,13 @@ def read_text(path: Path) -> str:
     return "".join(_text(path, "error"))
 
 
-def decode(data: bytes, where: str, invalid_utf8: str, offset: int = 0) -> str:
+def decode(data: bytes | memoryview, where: str, invalid_utf8: str, offset: int = 0) -> str:
     """UTF-8 bytes as text; bytes that are not UTF-8 are an error, or with `replace` become U+FFFD.
 
     `offset` is that of `data` in `where`, in bytes (of the uncompressed content), for the message.
     """
     try:
-        return data.decode("utf-8", "replace" if invalid_utf8 == "replace" else "strict")
+        return str(data, "utf-8", "replace" if invalid_utf8 == "replace" else "strict")
     except UnicodeDecodeError as error:
         raise _not_utf8(where, offset + error.start, error.reason) from None
 
@@ -116,8 +116,9 @@ def _not_utf8(where: str, offset: int, reason: str) -> ValueError:
     )
 
 
-def _once(read: Callable[[], str]) -> Iterator[str]:
-    yield read()
+def _in_blocks(read: Callable[[], str]) -> Iterator[str]:
+    text = read()
+    yield from (text[start : start + BLOCK] for start in range(0, len(text), BLOCK))
 
 
 @contextlib.contextmanager
@@ -291,16 +292,16 @@ def _parquet_rows(path: Path, options: Options) -> Iterator[tuple[int, Callable[
             if not (arrow.types.is_string(column.type) or arrow.types.is_large_string(column.type)):
                 raise ValueError(f"{where}: its column {name!r} must hold strings, and holds {column.type}; {REMEDIES}")
             with _arrow_errors(where):
-                rows = column.cast(arrow.large_binary()).to_pylist()
-            for data in rows:
+                rows = list(column.cast(arrow.large_binary()))
+            for value in rows:
                 number += 1
-                yield number, lambda data=data, row=f"{where}, row {number}": _parquet_text(data, row, options)
+                yield number, lambda value=value, row=f"{where}, row {number}": _parquet_text(value, row, options)
 
 
-def _parquet_text(data: bytes | None, where: str, options: Options) -> str:
-    if data is None:
+def _parquet_text(value, where: str, options: Options) -> str:
+    if not value.is_valid:
         raise ValueError(f"{where} needs a text in its column {options.text_column!r}; it is null; {REMEDIES}")
-    return decode(data, f"the text of {where}", options.invalid_utf8)
+    return decode(memoryview(value.as_buffer()), f"the text of {where}", options.invalid_utf8)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -128,8 +128,9 @@ class SentencePieceTokenizer:
         return list(itertools.chain.from_iterable(self.processor.encode(_lines(_escape(text)))))
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
-        """The ids of a text in pieces, as arrays: of whole lines if no id reaches across a newline, else of it all."""
-        texts = whole_lines(pieces) if self.escapes else ["".join(pieces)]
+        """The ids of a text in pieces, as arrays; of the whole text at once, unless this is a model from `train`."""
+        # Of such a model, no id reaches across a newline, or from another character to a space.
+        texts = cut_anew(pieces, _last_word) if self.escapes else ["".join(pieces)]
         return (np.array(self.encode(text), np.int32) for text in texts)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -228,18 +229,28 @@ def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterable[np.nd
     return [np.array(tokenizer.encode("".join(pieces)), np.int32)]
 
 
-def whole_lines(pieces: Iterable[str]) -> Iterator[str]:
-    """The pieces of a text, cut after newlines only; nothing of an empty text."""
+def cut_anew(pieces: Iterable[str], find: Callable[[str], int]) -> Iterator[str]:
+    """A text in other pieces: of each given one, `find` says where the last cut may be; 0: nowhere."""
     begun: list[str] = []
     for piece in pieces:
-        lines, newline, rest = piece.rpartition("\n")
-        if newline:
-            yield "".join((*begun, lines, newline))
+        cut = find(piece)
+        if cut:
+            yield "".join((*begun, piece[:cut]))
             begun = []
-        if rest:
-            begun.append(rest)
+        if cut < len(piece):
+            begun.append(piece[cut:])
     if begun:
         yield "".join(begun)
+
+
+def whole_lines(pieces: Iterable[str]) -> Iterator[str]:
+    """A text in pieces, cut after newlines only."""
+    return cut_anew(pieces, lambda piece: piece.rfind("\n") + 1)
+
+
+def _last_word(piece: str) -> int:
+    """Where the last line of a piece begins, or else the spaces before its last word."""
+    return piece.rfind("\n") + 1 or len(piece[: piece.rfind(" ") + 1].rstrip(" "))
 
 
 def _escape(text: str) -> str:

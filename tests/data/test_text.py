@@ -173,7 +173,7 @@ def test_pieces_give_the_ids_of_the_whole(make):
     tokenizer = make()
     assert hasattr(tokenizer, "encode_pieces") == (make is not WholeTokenizer)
 
-    @given(st.lists(st.text(st.sampled_from("one tw\n\r\u2581\ue000\U0001f600"), max_size=8), max_size=8))
+    @given(st.lists(st.text(st.sampled_from("one  tw\n\t\u3000\u2581\ue000\U0001f600"), max_size=8), max_size=8))
     def check(pieces):
         found = [token for ids in encode_pieces(tokenizer, pieces) for token in ids.tolist()]
         assert found == tokenizer.encode("".join(pieces))
