@@ -65,6 +65,10 @@ class TextConfig:
             "data.corpus='folder' needs data.path, a folder of text files or a .jsonl, .csv, .tsv or .parquet file",
         )
         check(
+            self.corpus == "folder" or self.path is None,
+            f"data.path={self.path!r} needs data.corpus='folder', got {self.corpus!r}",
+        )
+        check(
             self.text_column != "" and (self.text_column == "text" or self.corpus != "stdlib"),
             f"data.text_column={self.text_column!r} must name a column, and data.corpus='stdlib' has none",
         )

@@ -12,6 +12,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -21,7 +22,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from memgpt_jax import checksums
 from memgpt_jax.data.folders import folder_corpus
 from memgpt_jax.data.progress import track
-from memgpt_jax.data.reading import Document, Options, decode, shown
+from memgpt_jax.data.reading import DEFAULT, Document, Options, decode, in_blocks, shown
 from memgpt_jax.data.sources import FileCorpus, expand, stdlib_corpus
 
 TEXT_FEATURES = ("text", "content", "book_text", "article", "document", "body")
@@ -159,9 +160,12 @@ class NamedCorpus:
     def _documents(self, source, feature: str, split: str) -> Iterator[Document]:
         for index in track(range(len(source)), f"Reading {self.name}, {split}"):
             name = f"document {index} of split {split!r} of {self.fingerprint}"
-            with self._errors("read"):
-                text = source[index][feature]
-            yield Document(name, [text if isinstance(text, str) else decode(text, name, self.options.invalid_utf8)])
+            yield Document(name, in_blocks(partial(self._text, source, index, feature, name)))
+
+    def _text(self, source, index: int, feature: str, name: str) -> str:
+        with self._errors("read"):
+            text = source[index][feature]
+        return text if isinstance(text, str) else decode(text, name, self.options.invalid_utf8)
 
 
 def open_named(name: str, cache_dir: str, options: Options) -> NamedCorpus:
@@ -188,7 +192,7 @@ def open_named(name: str, cache_dir: str, options: Options) -> NamedCorpus:
 def _text_feature(corpus: str, features, wanted: str) -> str:
     """The name of the feature that holds the text."""
     texts = [name for name, feature in features.items() if isinstance(feature, tfds.features.Text)]
-    usual = TEXT_FEATURES if wanted == Options().text_column else (wanted,)
+    usual = TEXT_FEATURES if wanted == DEFAULT.text_column else (wanted,)
     for name in usual:
         if name in texts:
             return name

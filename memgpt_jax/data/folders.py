@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from memgpt_jax.data.reading import Options, kind_of, shown
+from memgpt_jax.data.reading import DEFAULT, Options, kind_of, shown
 from memgpt_jax.data.sources import FileCorpus, SourceFile, by_hash, expand
 
 SPLIT_FOLDERS = {
@@ -54,10 +54,16 @@ def folder_corpus(
     folder: str,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    options: Options = Options(),  # noqa: B008
+    options: Options = DEFAULT,
 ) -> FileCorpus:
-    """The documents of `folder_files`."""
-    return FileCorpus(f"data.path={folder!r}", folder_files(folder, include, exclude), options)
+    """The documents of `folder_files`. `ValueError`, too, where `text_column` is set and no file has columns."""
+    files = folder_files(folder, include, exclude)
+    if options.text_column != DEFAULT.text_column and all(file.kind == "text" for file in files):
+        raise ValueError(
+            f"data.text_column={options.text_column!r}: no file of data.path={folder!r} is a table, .jsonl, .csv, .tsv "
+            "or .parquet"
+        )
+    return FileCorpus(f"data.path={folder!r}", files, options)
 
 
 def _files(folder: str, root: Path, include: Sequence[str], exclude: Sequence[str]) -> list[SourceFile]:
@@ -70,8 +76,7 @@ def _files(folder: str, root: Path, include: Sequence[str], exclude: Sequence[st
         found, has_splits = [(root.name, root)], False
     elif root.is_dir():
         found = list(_walk(root, exclude, left))
-        top = {name.partition("/")[0].lower() for name, _ in found if "/" in name}
-        has_splits = "train" in top or any(path.is_dir() and path.name.lower() == "train" for path in root.iterdir())
+        has_splits = any(path.name.lower() == "train" and path.is_dir() for path in root.iterdir())
     else:
         broken = f"is a link to {shown(os.readlink(root))}, which does" if root.is_symlink() else "does"
         what = "is neither a folder nor a file" if root.exists() else f"{broken} not exist"

@@ -40,6 +40,9 @@ class Options(NamedTuple):
     """The field of JSON lines, CSV and Parquet files that holds the text."""
 
 
+DEFAULT = Options()
+
+
 class Document(NamedTuple):
     """A document, read when its pieces are iterated."""
 
@@ -69,6 +72,8 @@ def kind_of(name: str) -> Kind | None:
             return kind
     if name.endswith(".parquet"):
         return "parquet"
+    if plain.endswith((".tar", ".parquet")):
+        return None
     return "text" if name.endswith((*TEXT_SUFFIXES, ".gz")) else None
 
 
@@ -83,7 +88,7 @@ def read_file(path: Path, name: str, kind: Kind, wanted: Callable[[str], bool], 
         return
     for number, read in ROWS[kind](path, options):
         if wanted(f"{name}:{number}"):
-            yield Document(f"{name}:{number}", _in_blocks(read))
+            yield Document(f"{name}:{number}", in_blocks(read))
 
 
 def document_names(path: Path, name: str, kind: Kind, options: Options) -> Iterator[str]:
@@ -116,7 +121,8 @@ def _not_utf8(where: str, offset: int, reason: str) -> ValueError:
     )
 
 
-def _in_blocks(read: Callable[[], str]) -> Iterator[str]:
+def in_blocks(read: Callable[[], str]) -> Iterator[str]:
+    """The pieces of a text, which is read when the first is asked for."""
     text = read()
     yield from (text[start : start + BLOCK] for start in range(0, len(text), BLOCK))
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from memgpt_jax.data.progress import track
-from memgpt_jax.data.reading import Document, Kind, Options, document_names, kind_of, read_file, unreadable
+from memgpt_jax.data.reading import DEFAULT, Document, Kind, Options, document_names, kind_of, read_file, unreadable
 
 SPLITS = ("train", "valid", "test")
 MORE = (
@@ -85,7 +85,7 @@ class FileCorpus:
         self,
         name: str,
         files: Sequence[SourceFile],
-        options: Options = Options(),  # noqa: B008
+        options: Options = DEFAULT,
         keep: Callable[[SourceFile], bool] = lambda file: True,
     ):
         """Args: name: of the corpus; files: all that may belong to it; keep: whether a file's content does, too."""
@@ -185,6 +185,6 @@ def is_written_by_hand(file: SourceFile) -> bool:
         raise unreadable(file.path, error) from None
 
 
-def stdlib_corpus(options: Options = Options()) -> FileCorpus:  # noqa: B008
+def stdlib_corpus(options: Options = DEFAULT) -> FileCorpus:
     """The standard library's source on this machine; one document a file."""
     return FileCorpus(f"stdlib of Python {platform.python_version()}", stdlib_files(), options, is_written_by_hand)

@@ -125,11 +125,11 @@ def load_tokenizer(config: TextConfig) -> Tokenizer:
     if config.tokenizer == "bpe":
         return _load_trained_tokenizer(config)
     path = expand(config.tokenizer)
-    if path.suffix == ".model" and not path.is_file():
+    if path.suffix == ".model" and not os.path.isfile(path):
         raise ValueError(f"data.tokenizer: there is no file {path}")
     try:
-        return load_saved_tokenizer(find(path if path.exists() else config.tokenizer))
-    except ValueError as error:
+        return load_saved_tokenizer(find(path if os.path.exists(path) else config.tokenizer))
+    except (ValueError, OSError) as error:
         raise ValueError(
             f"data.tokenizer={config.tokenizer!r} must be 'bpe', 'byte', or a tokenizer: a .model or .gguf file, a "
             f"folder, or a name on the Hub; {error}"

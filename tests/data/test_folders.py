@@ -10,6 +10,7 @@ import pytest
 
 from memgpt_jax.config_data import TextConfig
 from memgpt_jax.data import documents, folders, load_tokenizer
+from memgpt_jax.data.reading import Options
 
 
 def write(folder, files):
@@ -39,7 +40,8 @@ def test_suffixes_of_any_case(tmp_path):
 
 def test_all_that_is_left_out_is_named_once(tmp_path, caplog):
     write(
-        tmp_path, {"a.txt": "a", "empty.txt": "", "b.zst": "x", "c.xz": "x", "d.json": "x", "e.pdf": "x", "f.TAR": "x"}
+        tmp_path,
+        {"a.txt": "a", "empty.txt": "", "b.zst": "x", "c.xz": "x", "d.json": "x", "e.pdf": "x", "f.TAR.GZ": "x"},
     )
     write(tmp_path, {".git/config.txt": "x", ".h.txt": "x", "sub/new\nline.exe": "x"})
     (tmp_path / "broken.txt").symlink_to(tmp_path / "nowhere")
@@ -165,12 +167,19 @@ def test_a_stray_table_can_be_left_out(tmp_path):
         ({"corpus": "pg19", "exclude": "*.py"}, r"data.exclude=.* needs data.corpus='folder', got 'pg19'"),
         ({"corpus": "folder", "path": "x", "include": [""]}, "data.include must be patterns"),
         ({"corpus": "folder", "path": "x", "text_column": ""}, "data.text_column='' must name a column"),
+        ({"corpus": "stdlib", "path": "text"}, "data.path='text' needs data.corpus='folder', got 'stdlib'"),
         ({"corpus": "stdlib", "text_column": "body"}, "data.text_column='body' .* data.corpus='stdlib' has none"),
     ],
 )
 def test_settings_that_nothing_would_use_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         TextConfig(**settings)
+
+
+def test_a_column_of_no_table_is_refused(tmp_path):
+    write(tmp_path, {"a.txt": "a"})
+    with pytest.raises(ValueError, match=r"data.text_column='body': no file of data.path=.* is a table"):
+        folders.folder_corpus(str(tmp_path), options=Options(text_column="body"))
 
 
 @pytest.mark.parametrize(

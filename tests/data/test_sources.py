@@ -105,8 +105,10 @@ def test_every_change_of_a_folder_changes_its_fingerprint(tmp_path):
     os.replace(tmp_path / "new", tmp_path / "d.txt")  # another file of the same size and time
     seen.append(fingerprint())
     seen += [fingerprint(include=["a*"]), fingerprint(exclude=["a*"])]
-    seen += [fingerprint(options=Options("replace")), fingerprint(options=Options(text_column="body"))]
-    assert len(set(seen)) == 9
+    seen += [fingerprint(options=Options("replace"))]
+    write(tmp_path, {"e.csv": "body\nx\n"})
+    seen += [fingerprint(), fingerprint(options=Options(text_column="body"))]
+    assert len(set(seen)) == 10
 
 
 def test_a_vanished_file_is_named(tmp_path):
