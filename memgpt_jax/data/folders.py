@@ -10,15 +10,13 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from memgpt_jax.data.reading import DEFAULT, Options, kind_of, shown
+from memgpt_jax.data.reading import DEFAULT, SHOWN, Options, kind_of, listed, shown
 from memgpt_jax.data.sources import FileCorpus, SourceFile, by_hash, expand
 
 SPLIT_FOLDERS = {
     "train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test"
 }  # fmt: skip
 READ = ".txt, .md, .py, .gz, .jsonl, .csv, .tsv or .parquet"
-SHOWN = 3
-"""How many names a message shows of each reason to leave files out."""
 
 LeftOut = dict[str, list[str]]
 """Names by the reason why they are left out."""
@@ -93,11 +91,17 @@ def _files(folder: str, root: Path, include: Sequence[str], exclude: Sequence[st
         else:
             left.setdefault(reason, []).append(name)
     _check_patterns({"include": include, "exclude": exclude}, [name for name, _ in found], left)
-    summary = "; ".join(_listed(reason, names) for reason, names in left.items())
+    summary = "; ".join(listed(reason, names) for reason, names in left.items())
     if not files:
         inside = " in its sub-folders train, valid and test" if has_splits else ""
         raise ValueError(
             f"data.path={folder!r}: {shown(root)} holds no {READ} file{inside}{' to read; ' * bool(left)}{summary}"
+        )
+    stems = {name.partition(".")[0].lower() for name, _ in found if "/" not in name}
+    if not has_splits and "train" in stems and len(stems & SPLIT_FOLDERS.keys()) > 1:
+        _warn_once(
+            f"data.path={folder!r}: only folders train, valid and test are splits; files of such names are shared out "
+            "among the splits like any others"
         )
     if left:
         _warn_once(f"data.path={folder!r}: left out {summary}")
@@ -178,11 +182,6 @@ def _check_patterns(patterns: dict[str, Sequence[str]], names: Sequence[str], le
                 raise ValueError(
                     f"data.{setting}: no file matches {pattern!r}; the nearest are {', '.join(map(shown, near))}"
                 )
-
-
-def _listed(reason: str, names: Sequence[str]) -> str:
-    first = ", ".join(map(shown, sorted(names)[:SHOWN]))
-    return f"{len(names)} ({reason}): {first}{', ...' * (len(names) > SHOWN)}"
 
 
 @functools.cache

@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,6 +24,8 @@ BLOCK = 2**18
 BOM = codecs.BOM_UTF8
 ROW_SUFFIXES = {".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 TEXT_SUFFIXES = (".txt", ".md", ".py")
+SHOWN = 3
+"""How many names of files a message shows."""
 ROW_GROUP = 64
 """Rows of a Parquet file that are converted at once."""
 REMEDIES = "data.text_column names the field that holds the text, data.exclude leaves files out"
@@ -56,6 +58,12 @@ def shown(path: str | os.PathLike) -> str:
     """A path for a message: one line of valid UTF-8; other bytes and control characters are escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def listed(reason: str, names: Sequence[str]) -> str:
+    """How many names there are, and the first of them, for a message."""
+    first = ", ".join(map(shown, sorted(names)[:SHOWN]))
+    return f"{len(names)} ({reason}): {first}{', ...' * (len(names) > SHOWN)}"
 
 
 def unreadable(path: str | os.PathLike, error: OSError) -> ValueError:

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import itertools
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from memgpt_jax.config_data import DataConfig, TextConfig
 from memgpt_jax.data.cache import cached
 from memgpt_jax.data.folders import folder_corpus
-from memgpt_jax.data.reading import Options
+from memgpt_jax.data.reading import Document, Options, listed
 from memgpt_jax.data.sources import MORE, SPLITS, expand, stdlib_corpus
 from memgpt_jax.data.tokenizer import (
     ByteTokenizer,
@@ -66,18 +67,18 @@ class TokenizedText(Sequence[np.ndarray]):
         return int(self.sizes[index, 1])
 
     @staticmethod
-    def write(folder: Path, documents: Iterable[Iterable[str]], tokenizer: Tokenizer) -> None:
-        """Write documents, each the pieces of a text; those without a token are left out.
+    def write(folder: Path, documents: Iterable[Document], tokenizer: Tokenizer) -> None:
+        """Write documents; those without a token are left out, with a warning that names them.
 
         Raises `ValueError` where none is left.
         """
         dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32)
         begin = np.array([tokenizer.document_id], dtype).tobytes()
-        offsets, sizes, digest = [0], [], hashlib.blake2b(digest_size=8)
+        offsets, sizes, without_text, digest = [0], [], [], hashlib.blake2b(digest_size=8)
         with (folder / "tokens.bin").open("wb") as file:
-            for pieces in documents:
+            for document in documents:
                 size, length = _Size(), 0
-                for ids in encode_pieces(tokenizer, size.count(pieces)):
+                for ids in encode_pieces(tokenizer, size.count(document.pieces)):
                     if len(ids):
                         data = begin * (length == 0) + np.asarray(ids, dtype).tobytes()
                         digest.update(data)
@@ -86,9 +87,13 @@ class TokenizedText(Sequence[np.ndarray]):
                 if length:
                     offsets.append(offsets[-1] + 1 + length)
                     sizes.append((size.bytes, size.words))
+                else:
+                    without_text.append(document.name)
             file.write(begin)
         if not sizes:
             raise ValueError(f"none of its documents holds any text; {MORE}")
+        if without_text:
+            logging.getLogger(__name__).warning("Left out %s", listed("without text", without_text))
         np.save(folder / "offsets.npy", np.array(offsets, np.int64))
         np.save(folder / "sizes.npy", np.array(sizes, np.int64))
         counts = {
@@ -138,7 +143,7 @@ def load_tokenizer(config: TextConfig) -> Tokenizer:
 
 def _load_trained_tokenizer(config: TextConfig) -> Tokenizer:
     def train(folder: Path):
-        texts = itertools.chain.from_iterable(map(whole_lines, _read(config, "train")))
+        texts = (text for document in _read(config, "train") for text in whole_lines(document.pieces))
         train_sentencepiece(texts, config.tokenizer_vocab_size).save(folder)
 
     key = (*_corpus_key(config), config.tokenizer_vocab_size)
@@ -193,13 +198,12 @@ def open_corpus(config: TextConfig):
     return open_named(config.corpus, config.cache_dir, options)
 
 
-def _read(config: TextConfig, split: str) -> Iterator[Iterable[str]]:
-    """The pieces of each document of a split, after `max_documents`.
+def _read(config: TextConfig, split: str) -> Iterator[Document]:
+    """The documents of a split, after `max_documents`.
 
     The corpus is opened anew: while this process waited for the cache, another may have prepared it.
     """
-    found = itertools.islice(open_corpus(config).read(split), config.max_documents)
-    return (document.pieces for document in found)
+    return itertools.islice(open_corpus(config).read(split), config.max_documents)
 
 
 def _corpus_key(config: TextConfig) -> tuple:

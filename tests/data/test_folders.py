@@ -93,6 +93,15 @@ def test_a_folder_called_test_alone_is_no_split(tmp_path):
     assert splits(write(tmp_path, {"test/a.py": "a", "b.py": "b"})) == {"test/a.py": None, "b.py": None}
 
 
+def test_files_named_like_splits_are_no_splits_and_named(tmp_path, caplog):
+    write(tmp_path, {"train.jsonl": "x", "Valid.jsonl.gz": "x"})
+    assert splits(tmp_path) == {"train.jsonl": None, "Valid.jsonl.gz": None}
+    assert "only folders train, valid and test are splits" in caplog.text
+    write(tmp_path / "others", {"train.txt": "x", "b.txt": "x"})
+    caplog.clear()
+    assert splits(tmp_path / "others") and not caplog.text
+
+
 ODD = ["caf\udce9.txt", "new\nline.txt", "tab\there.txt", " .txt", "[a]*?.txt", "\u202eright.txt", "\\.txt", "ü/ü.txt"]
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from memgpt_jax.config_data import NeedleConfig, RecallConfig, TextConfig
 from memgpt_jax.data import check_splits, documents, load_tokenizer
+from memgpt_jax.data.reading import Document
 from memgpt_jax.data.text import TokenizedText
 from memgpt_jax.data.tokenizer import ByteTokenizer, encode_pieces, train_sentencepiece
 
@@ -47,9 +48,12 @@ def test_documents_come_back(folder_config):
         found[6]
 
 
-def test_documents_without_text_are_left_out_and_a_split_of_them_is_refused(folder_config):
+def test_documents_without_text_are_left_out_and_a_split_of_them_is_refused(folder_config, caplog):
     config = folder_config({"train": ["a", "", "b"], "valid": [""]})
+    (Path(config.path) / "train" / "mark.txt").write_bytes(b"\xef\xbb\xbf")
     assert sorted(decoded(config)) == ["a", "b"]
+    assert "2 (empty): train/1.txt, valid/0.txt" in caplog.text
+    assert "Left out 1 (without text): train/mark.txt" in caplog.text
     with pytest.raises(
         ValueError, match=r"split 'valid' of .*corpus: .*holds no documents in split 'valid'.*add documents"
     ):
@@ -152,7 +156,7 @@ def test_pieces_do_not_show(pieces, tmp_path_factory):
     text = "".join(pieces)
     if text:
         folder = tmp_path_factory.getbasetemp()
-        TokenizedText.write(folder, [pieces], ByteTokenizer())
+        TokenizedText.write(folder, [Document("a", pieces)], ByteTokenizer())
         found = TokenizedText(folder)
         assert (found.bytes_of(0), found.words_of(0)) == (len(text.encode()), len(text.split()))
         assert ByteTokenizer().decode(found[0]) == text
