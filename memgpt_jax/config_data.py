@@ -16,7 +16,18 @@ class TextConfig:
     """`stdlib` (the Python standard library's source on this machine), `folder`, or the name of any text data set of
     TensorFlow Datasets (`pg19`, `lm1b`, `wiki40b/en`, ...)."""
     path: str | None = None
-    """The folder, or JSONL file, when `corpus` is `folder`. `~` and `$VARIABLES` are expanded."""
+    """The folder, or .jsonl, .csv, .tsv or .parquet file, when `corpus` is `folder`. `~` and `$VARIABLES` are
+    expanded. Each .txt, .md and .py file is a document, and each row of a table; all but Parquet may be gzipped. Files
+    and folders whose names begin with a dot are left out."""
+    include: tuple[str, ...] = ()
+    """Patterns of the files of a folder to read, such as `"*.py" "docs/**/*.md"`; default: all with a known suffix. One
+    without a slash is looked for in every folder, one of a folder holds for all inside. Files whose suffix a pattern
+    spells out (`"*.rst"`) are read as text."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of files and folders to leave out."""
+    text_column: str = "text"
+    """The field of JSON lines, or the column of CSV, TSV and Parquet files, that holds the text. Of a set of TensorFlow
+    Datasets, its feature; default: the one that is plainly its text."""
     tokenizer: str = "bpe"
     """`bpe` (sentencepiece, trained on the training split), `byte`, or that of a pretrained model: its folder or name
     on the Hub, or the path of a `.model` (sentencepiece) or `.gguf` file. `pretrained`: that of the first weights."""
@@ -40,9 +51,26 @@ class TextConfig:
     """Where prepared data sets, tokenizers and tokenized corpora are kept."""
 
     def __post_init__(self):
+        for name in ("include", "exclude"):
+            patterns = getattr(self, name)
+            patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+            object.__setattr__(self, name, patterns)  # a list is welcome too
+            check(all(patterns), f"data.{name} must be patterns of files, and not empty: {patterns}")
+            check(
+                not patterns or self.corpus == "folder",
+                f"data.{name}={patterns} needs data.corpus='folder', got {self.corpus!r}",
+            )
         check(
             self.corpus != "folder" or self.path is not None,
-            "data.corpus='folder' needs data.path, a folder of .txt, .md, .py or .gz files or a .jsonl file",
+            "data.corpus='folder' needs data.path, a folder of text files or a .jsonl, .csv, .tsv or .parquet file",
+        )
+        check(
+            self.corpus == "folder" or self.path is None,
+            f"data.path={self.path!r} needs data.corpus='folder', got {self.corpus!r}",
+        )
+        check(
+            self.text_column != "" and (self.text_column == "text" or self.corpus != "stdlib"),
+            f"data.text_column={self.text_column!r} must name a column, and data.corpus='stdlib' has none",
         )
         check(
             self.max_documents is None or self.max_documents >= 1,

@@ -64,6 +64,7 @@ ONLY_IN = {
     "tensorflow_datasets": ["data/"],
     "array_record": ["data/"],
     "grain": ["data/"],
+    "pyarrow": ["data/reading.py"],
     "sentencepiece": ["data/"],
     "matplotlib": ["plots.py"],
     "tyro": ["command_line.py"],

@@ -1,25 +1,28 @@
-"""Documents on this machine: which files make up a corpus, which split each is in, and what their bytes say.
+"""Corpora of files on this machine: which split each document is in, and what identifies the corpus.
 
 A document's split is that of the sub-folder it lies in, or follows from a stable hash of its name (90 % train,
 5 % valid, 5 % test). Every problem is a `ValueError` that names the file.
 """
 
 import dataclasses
-import gzip
+import functools
 import hashlib
-import json
 import os
+import platform
 import re
 import sys
 import sysconfig
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from memgpt_jax.data.progress import track
+from memgpt_jax.data.reading import DEFAULT, Document, Kind, Options, document_names, kind_of, read_file, unreadable
+
 SPLITS = ("train", "valid", "test")
-SPLIT_FOLDERS = {"train": "train", "valid": "valid", "validation": "valid", "test": "test"}
-TEXT_SUFFIXES = (".txt", ".md", ".py", ".gz")
-JSON_SUFFIXES = (".jsonl", ".jsonl.gz")
+MORE = (
+    "add documents (each split gets at least one of three; the sub-folders train, valid and test of a folder are its "
+    "splits), or evaluate another split (evaluation.split)"
+)
 
 STDLIB_LEFT_OUT = {  # tests, what others wrote, data
     "test", "tests", "idle_test", "site-packages", "dist-packages", "ensurepip", "_vendor", "pydoc_data"
@@ -30,46 +33,137 @@ STDLIB_FEWEST_FILES = 100
 
 @dataclasses.dataclass(frozen=True)
 class SourceFile:
-    """A file of one document, or with a name in `.jsonl` of one document per line."""
+    """A file of a corpus: one document, or a table of them."""
 
     name: str
-    """Path inside the corpus, with forward slashes."""
+    """Path inside the corpus, with forward slashes; bytes that are not UTF-8 as `os.fsdecode` gives them."""
     path: Path
     split: str | None = None
     """The split of all its documents; None: each goes by the hash of its name."""
 
     @property
-    def is_jsonl(self) -> bool:
-        """Whether each line is a document."""
-        return self.name.endswith(JSON_SUFFIXES)
+    def kind(self) -> Kind:
+        """How it is read; a file with an unknown suffix is text."""
+        return kind_of(self.name) or "text"
 
 
-def expand(path: str) -> Path:
-    """The path with `~` and `$VARIABLES` filled in."""
-    return Path(os.path.expandvars(path)).expanduser()
+def expand(path: str | os.PathLike) -> Path:
+    """The path with `~` and `$VARIABLES` filled in. `ValueError` where one is not set."""
+    filled = os.path.expandvars(path)
+    unset = re.search(r"\$(\w+|\{\w+\})", filled)
+    if unset and not os.path.exists(filled):
+        raise ValueError(f"the path {os.fspath(path)!r} holds {unset[0]}, and no such environment variable is set")
+    try:
+        return Path(filled).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"the path {os.fspath(path)!r} cannot be expanded: {error}") from None
 
 
 def hash_split(name: str) -> str:
     """The split of a document by its name: 90 % train, 5 % valid, 5 % test, on every machine alike."""
-    percent = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") % 100
+    percent = int.from_bytes(_digest(name, 8), "big") % 100
     return "train" if percent < 90 else "valid" if percent < 95 else "test"
 
 
 def by_hash(files: Sequence[SourceFile]) -> list[SourceFile]:
     """The files in a fixed random order, so that the first n documents are a fair sample."""
-    return sorted(files, key=lambda file: hashlib.blake2b(file.name.encode()).digest())
+    return sorted(files, key=lambda file: _digest(file.name))
+
+
+def _digest(name: str, size: int = 64) -> bytes:
+    return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=size).digest()
+
+
+class FileCorpus:
+    """The documents of files, in the order of the files.
+
+    Documents without a split of their own that are too few for the hash to fill every split are shared out: the first
+    n of train, valid and test hold at least one of n documents.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        files: Sequence[SourceFile],
+        options: Options = DEFAULT,
+        keep: Callable[[SourceFile], bool] = lambda file: True,
+    ):
+        """Args: name: of the corpus; files: all that may belong to it; keep: whether a file's content does, too."""
+        self.name, self.files, self.options, self.keep = name, files, options, keep
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A digest that changes with the options, and with each file's name, split, size, inode or times.
+
+        Contents are not read. A change shows in ctime, which no program can set back, as long as it is later than the
+        previous one by the clock tick of the file system (about 4 ms on Linux) or changes the size.
+        """
+        digest = hashlib.blake2b(repr((self.name, self.options)).encode(), digest_size=8)
+        for file in self.files:
+            try:
+                stat = file.path.stat()
+            except OSError as error:
+                raise unreadable(file.path, error) from None
+            times = stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns
+            digest.update(repr((file.name, file.split, *times)).encode())
+        return digest.hexdigest()
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that hold at least one document."""
+        filled, _ = self._scanned
+        return [split for split in SPLITS if split in filled]
+
+    def read(self, split: str) -> Iterator[Document]:
+        """The documents of a split; their texts are read when they are iterated.
+
+        Raises `ValueError` where there is none, and while iterating, where a file is damaged.
+        """
+        if split not in self.splits:
+            raise ValueError(
+                f"{self.name} holds no documents in split {split!r}, only in {', '.join(map(repr, self.splits))}; "
+                f"{MORE}"
+            )
+        _, moved = self._scanned
+        for file in track(self.files, f"Reading {self.name}, {split}"):
+            if file.split in (split, None) and self.keep(file):
+                wanted = _always if file.split else lambda name: moved.get(name, hash_split(name)) == split
+                yield from read_file(file.path, file.name, file.kind, wanted, self.options)
+
+    @functools.cached_property
+    def _scanned(self) -> tuple[set[str], dict[str, str]]:
+        """The splits that hold a document; and the new split of each document that moves to an empty one."""
+        names: dict[str, list[str]] = {split: [] for split in SPLITS}
+        for file in self.files:
+            for name in document_names(file.path, file.name, file.kind, self.options) if file.split is None else ():
+                names[hash_split(name)].append(name)
+                if all(names.values()):
+                    return set(SPLITS), {}
+        moved = {}
+        for split in SPLITS[: sum(map(len, names.values()))]:
+            if not names[split]:
+                fullest = max(reversed(SPLITS), key=lambda other: len(names[other]))
+                names[split].append(max(names[fullest], key=_digest))
+                names[fullest].remove(names[split][0])
+                moved[names[split][0]] = split
+        filled = {split for split in SPLITS if names[split]}
+        return filled | {file.split for file in self.files if file.split}, moved
+
+
+def _always(name: str) -> bool:
+    return True
 
 
 def stdlib_files() -> list[SourceFile]:
-    """The source files of the standard library of the running Python, without tests, vendored and generated ones."""
+    """The `.py` files of the standard library of the running Python, without tests and what others wrote."""
     root = Path(sysconfig.get_path("stdlib"))
     files = []
-    for path in root.rglob("*.py"):
-        name = path.relative_to(root)
-        if STDLIB_LEFT_OUT.isdisjoint(name.parts) and not name.name.startswith("_sysconfigdata"):
-            with path.open("rb") as file:
-                if not STDLIB_GENERATED.search(file.read(1000)):
-                    files.append(SourceFile(name.as_posix(), path))
+    for folder, subfolders, names in os.walk(root, onerror=_refuse):
+        subfolders[:] = [name for name in subfolders if name not in STDLIB_LEFT_OUT]
+        for name in names:
+            path = Path(folder, name)
+            if name.endswith(".py") and not name.startswith("_sysconfigdata"):
+                files.append(SourceFile(path.relative_to(root).as_posix(), path))
     if len(files) < STDLIB_FEWEST_FILES:
         raise ValueError(
             f"data.corpus='stdlib': {sys.executable} ships only {len(files)} source files of its standard library, in "
@@ -78,123 +172,19 @@ def stdlib_files() -> list[SourceFile]:
     return by_hash(files)
 
 
-def folder_files(folder: str) -> list[SourceFile]:
-    """The text files below a folder, or the one JSONL file; hidden files are left out.
-
-    Where there is a sub-folder `train`, it and `valid` (or `validation`) and `test` are the splits, and files outside
-    them do not belong to the corpus.
-    """
-    root = expand(folder)
-    if root.is_file() and root.name.endswith(JSON_SUFFIXES):
-        return [SourceFile(root.name, root)]
-    if not root.is_dir():
-        what = "is neither a folder nor a .jsonl or .jsonl.gz file" if root.exists() else "does not exist"
-        raise ValueError(f"data.path={folder!r}: {root} {what}")
-    names = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
-    names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
-    names = [name for name in names if name.name.endswith(TEXT_SUFFIXES + JSON_SUFFIXES)]
-    has_splits = (root / "train").is_dir()
-    splits = [SPLIT_FOLDERS.get(name.parts[0]) if has_splits else None for name in names]
-    files = [
-        SourceFile(name.as_posix(), root / name, split)
-        for name, split in zip(names, splits, strict=True)
-        if split or not has_splits
-    ]
-    if not files:
-        inside = " in its sub-folders train, valid and test" if has_splits else ""
-        raise ValueError(f"data.path={folder!r}: {root} holds no .txt, .md, .py, .gz or .jsonl file{inside}")
-    return by_hash(files)
+def _refuse(error: OSError):
+    raise unreadable(error.filename, error) from None
 
 
-def fingerprint(files: Sequence[SourceFile]) -> str:
-    """A digest of every file's name, split, size and times, which any change of the corpus changes."""
-    digest = hashlib.blake2b(digest_size=8)
-    for file in files:
-        stat = file.path.stat()
-        digest.update(repr((file.name, file.split, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)).encode())
-    return digest.hexdigest()
-
-
-def present_splits(files: Sequence[SourceFile]) -> list[str]:
-    """The splits that hold at least one document."""
-    found = set()
-    for file in files:
-        if file.split or not file.is_jsonl:
-            found.add(file.split or hash_split(file.name))
-        else:
-            for name, _, _ in _json_lines(file):
-                found.add(hash_split(name))
-                if len(found) == len(SPLITS):
-                    break
-    return [split for split in SPLITS if split in found]
-
-
-def read_documents(file: SourceFile, split: str, invalid_utf8: str) -> Iterator[tuple[str, str]]:
-    """The (name, text) of each document of a file that is in the given split."""
-    if file.is_jsonl:
-        for name, line, offset in _json_lines(file):
-            if (file.split or hash_split(name)) == split:
-                yield name, _json_text(file, name, decode(line, str(file.path), invalid_utf8, offset), invalid_utf8)
-    elif (file.split or hash_split(file.name)) == split:
-        with _open(file) as stream:
-            data = b"".join(_checked(file, stream))
-        zero = data.find(b"\0")
-        if zero >= 0:
-            raise ValueError(f"{file.path} is not text: it holds a zero byte at offset {zero}")
-        yield file.name, decode(data, str(file.path), invalid_utf8)
-
-
-def read_text(path: Path) -> str:
-    """The text of a file, unpacked where its name ends in `.gz`. `ValueError` where it is damaged or not UTF-8."""
-    file = SourceFile(path.name, path)
-    with _open(file) as stream:
-        return decode(b"".join(_checked(file, stream)), str(path), "error")
-
-
-def decode(data: bytes, where: str, invalid_utf8: str, offset: int = 0) -> str:
-    """UTF-8 bytes as text; bytes that are not UTF-8 are an error, or with `replace` become U+FFFD.
-
-    `offset` is that of `data` in `where`, in bytes (of the uncompressed content), for the message.
-    """
+def is_written_by_hand(file: SourceFile) -> bool:
+    """Whether a file does not say in its first 1,000 bytes that it is generated."""
     try:
-        return data.decode("utf-8", "replace" if invalid_utf8 == "replace" else "strict")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{where} is not valid UTF-8 at byte offset {offset + error.start}: {error.reason}; "
-            "data.invalid_utf8='replace' replaces such bytes"
-        ) from None
+        with file.path.open("rb") as stream:
+            return not STDLIB_GENERATED.search(stream.read(1000))
+    except OSError as error:
+        raise unreadable(file.path, error) from None
 
 
-def _open(file: SourceFile):
-    return gzip.open(file.path, "rb") if file.name.endswith(".gz") else file.path.open("rb")
-
-
-def _checked(file: SourceFile, stream) -> Iterator[bytes]:
-    """The lines of an open file, with errors of decompression named."""
-    try:
-        yield from stream
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{file.path} is not a complete gzip file: {error}") from None
-
-
-def _json_lines(file: SourceFile) -> Iterator[tuple[str, bytes, int]]:
-    """The (document name, bytes, offset) of every line that is not blank."""
-    offset = 0
-    with _open(file) as stream:
-        for number, line in enumerate(_checked(file, stream), start=1):
-            if line.strip():
-                yield f"{file.name}:{number}", line, offset
-            offset += len(line)
-
-
-def _json_text(file: SourceFile, name: str, line: str, invalid_utf8: str) -> str:
-    where = f"{file.path}, line {name.rpartition(':')[2]}"
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not JSON: {error}") from None
-    if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-        found = f"the fields {', '.join(map(repr, record))}" if isinstance(record, dict) else type(record).__name__
-        raise ValueError(f"{where} needs a field 'text' that is a string; it holds {found}")
-    # JSON can spell half of a surrogate pair, which no UTF-8 can hold.
-    return decode(record["text"].encode("utf-8", "surrogatepass"), f"the text of {where}", invalid_utf8)
+def stdlib_corpus(options: Options = DEFAULT) -> FileCorpus:
+    """The standard library's source on this machine; one document a file."""
+    return FileCorpus(f"stdlib of Python {platform.python_version()}", stdlib_files(), options, is_written_by_hand)

@@ -1,25 +1,31 @@
 """Tokenized text: made once per corpus and tokenizer, kept on disk, read by memory map."""
 
-import contextlib
-import fcntl
 import hashlib
+import importlib.metadata
+import itertools
 import json
 import logging
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from memgpt_jax.config_data import TextConfig
-from memgpt_jax.data.progress import track
-from memgpt_jax.data.sources import SPLITS, expand
-from memgpt_jax.data.tokenizer import ByteTokenizer, Tokenizer, load_saved_tokenizer, train_sentencepiece
+from memgpt_jax.config_data import DataConfig, TextConfig
+from memgpt_jax.data.cache import cached
+from memgpt_jax.data.folders import folder_corpus
+from memgpt_jax.data.pieces import whole_lines
+from memgpt_jax.data.reading import Document, Options, listed
+from memgpt_jax.data.sources import MORE, SPLITS, expand, stdlib_corpus
+from memgpt_jax.data.tokenizer import (
+    ByteTokenizer,
+    Tokenizer,
+    encode_pieces,
+    load_saved_tokenizer,
+    train_sentencepiece,
+)
 from memgpt_jax.hub import find
-
-FORMAT = 2  # of the files below; a new one makes all of them anew
 
 
 class TokenizedText(Sequence[np.ndarray]):
@@ -61,30 +67,57 @@ class TokenizedText(Sequence[np.ndarray]):
         return int(self.sizes[index, 1])
 
     @staticmethod
-    def write(folder: Path, documents: Iterable[str], tokenizer: Tokenizer) -> None:
-        """Write documents; those without a token are left out. Raises `ValueError` where none is left."""
+    def write(folder: Path, documents: Iterable[Document], tokenizer: Tokenizer) -> None:
+        """Write documents; those without a token are left out, with a warning that names them.
+
+        Raises `ValueError` where none is left.
+        """
         dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32)
-        offsets, sizes, digest = [0], [], hashlib.blake2b(digest_size=8)
+        begin = np.array([tokenizer.document_id], dtype).tobytes()
+        offsets, sizes, without_text, digest = [0], [], [], hashlib.blake2b(digest_size=8)
         with (folder / "tokens.bin").open("wb") as file:
-            for text in documents:
-                if ids := tokenizer.encode(text):
-                    data = np.array([tokenizer.document_id, *ids], dtype).tobytes()
-                    digest.update(data)
-                    file.write(data)
-                    offsets.append(offsets[-1] + 1 + len(ids))
-                    sizes.append((len(text.encode("utf-8")), len(text.split())))
-            file.write(np.array([tokenizer.document_id], dtype).tobytes())
-        if len(offsets) == 1:
-            raise ValueError("none of its documents holds any text")
+            for document in documents:
+                size, length = _Size(), 0
+                for ids in encode_pieces(tokenizer, size.count(document.pieces)):
+                    if len(ids):
+                        data = begin * (length == 0) + np.asarray(ids, dtype).tobytes()
+                        digest.update(data)
+                        file.write(data)
+                        length += len(ids)
+                if length:
+                    offsets.append(offsets[-1] + 1 + length)
+                    sizes.append((size.bytes, size.words))
+                else:
+                    without_text.append(document.name)
+            file.write(begin)
+        if not sizes:
+            raise ValueError(f"none of its documents holds any text; {MORE}")
+        if without_text:
+            logging.getLogger(__name__).warning("Left out %s", listed("without text", without_text))
         np.save(folder / "offsets.npy", np.array(offsets, np.int64))
         np.save(folder / "sizes.npy", np.array(sizes, np.int64))
         counts = {
-            "documents": len(offsets) - 1,
+            "documents": len(sizes),
             "tokens": offsets[-1],
             "dtype": dtype.name,
             "fingerprint": digest.hexdigest(),
         }
         (folder / "counts.json").write_text(json.dumps(counts))
+
+
+class _Size:
+    """Bytes and words of a text whose pieces pass by."""
+
+    def __init__(self):
+        self.bytes = self.words = 0
+
+    def count(self, pieces: Iterable[str]) -> Iterator[str]:
+        within = False  # whether the last piece ends within a word
+        for piece in filter(None, pieces):
+            self.bytes += len(piece) if piece.isascii() else len(piece.encode("utf-8"))
+            self.words += len(piece.split()) - (within and not piece[:1].isspace())
+            within = not piece[-1:].isspace()
+            yield piece
 
 
 def load_tokenizer(config: TextConfig) -> Tokenizer:
@@ -97,11 +130,11 @@ def load_tokenizer(config: TextConfig) -> Tokenizer:
     if config.tokenizer == "bpe":
         return _load_trained_tokenizer(config)
     path = expand(config.tokenizer)
-    if path.suffix == ".model" and not path.is_file():
+    if path.suffix == ".model" and not os.path.isfile(path):
         raise ValueError(f"data.tokenizer: there is no file {path}")
     try:
-        return load_saved_tokenizer(find(path if path.exists() else config.tokenizer))
-    except ValueError as error:
+        return load_saved_tokenizer(find(path if os.path.exists(path) else config.tokenizer))
+    except (ValueError, OSError) as error:
         raise ValueError(
             f"data.tokenizer={config.tokenizer!r} must be 'bpe', 'byte', or a tokenizer: a .model or .gguf file, a "
             f"folder, or a name on the Hub; {error}"
@@ -109,14 +142,12 @@ def load_tokenizer(config: TextConfig) -> Tokenizer:
 
 
 def _load_trained_tokenizer(config: TextConfig) -> Tokenizer:
-    from memgpt_jax.data.corpora import open_corpus
-
     def train(folder: Path):
-        _, documents = open_corpus(config).read("train")
-        train_sentencepiece((text for _, text in documents), config.tokenizer_vocab_size).save(folder)
+        texts = (text for document in _read(config, "train") for text in whole_lines(document.pieces))
+        train_sentencepiece(texts, config.tokenizer_vocab_size).save(folder)
 
-    key = (open_corpus(config).fingerprint, config.invalid_utf8, config.max_documents, config.tokenizer_vocab_size)
-    return _cached(config, "tokenizers", key, train, load_saved_tokenizer)
+    key = (*_corpus_key(config), config.tokenizer_vocab_size)
+    return cached(config.cache_dir, "tokenizers", key, train, load_saved_tokenizer)
 
 
 def documents(config: TextConfig, split: str, tokenizer: Tokenizer) -> TokenizedText:
@@ -124,51 +155,69 @@ def documents(config: TextConfig, split: str, tokenizer: Tokenizer) -> Tokenized
 
     Documents without any text are left out. Raises `ValueError` where the corpus is refused or has no such split.
     """
-    from memgpt_jax.data.corpora import open_corpus
-
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(map(repr, SPLITS))}, got {split!r}")
 
     def tokenize(folder: Path):
-        count, texts = open_corpus(config).read(split)
-        texts = track(texts, f"Tokenizing {config.corpus}, {split}", count)
         try:
-            TokenizedText.write(folder, (text for _, text in texts), tokenizer)
+            TokenizedText.write(folder, _read(config, split), tokenizer)
         except ValueError as error:
             raise ValueError(f"split {split!r} of {config.path or config.corpus}: {error}") from None
 
-    key = (open_corpus(config).fingerprint, config.invalid_utf8, config.max_documents, split, tokenizer.fingerprint)
-    return _cached(config, "tokens", key, tokenize, TokenizedText)
+    key = (*_corpus_key(config), split, tokenizer.fingerprint)
+    return cached(config.cache_dir, "tokens", key, tokenize, TokenizedText)
 
 
-def _cached(config: TextConfig, kind: str, key: tuple, make: Callable[[Path], None], load: Callable):
-    """Load what belongs to the key, made first where it is absent or damaged.
+def check_splits(config: DataConfig, splits: Iterable[str], tokenizer: Tokenizer | None = None) -> None:
+    """Make sure that splits of a corpus, or of the one that a task hides something in, hold text.
 
-    It is made in a temporary folder that is renamed when complete, one process at a time. `make` has to open the
-    corpus itself: while this process waited, another may have prepared it.
+    Each is tokenized, which its first use then need not do.
+
+    Args: tokenizer: default: the one of the config.
+
+    Raises `ValueError` that names the split that holds no text, and what can be done.
     """
-    root = expand(config.cache_dir) / kind
-    folder = root / hashlib.blake2b(repr((FORMAT, *key)).encode(), digest_size=16).hexdigest()
-    root.mkdir(parents=True, exist_ok=True)
-    with _locked(root.parent / "lock"):
-        if folder.exists():
-            try:
-                return load(folder)
-            except (ValueError, KeyError, OSError, EOFError) as error:
-                logging.getLogger(__name__).warning("Making %s anew: %s", folder, error)
-                shutil.rmtree(folder)
-        making = Path(tempfile.mkdtemp(prefix="making-", dir=root))
-        try:
-            make(making)
-            os.replace(making, folder)
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
-        return load(folder)
+    text = config if isinstance(config, TextConfig) else config.text
+    for split in splits if text else ():
+        documents(text, split, tokenizer or load_tokenizer(text))
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock between processes; it ends with the process."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def open_corpus(config: TextConfig):
+    """The corpus that the config names: `fingerprint`, and `read(split)`, which yields its documents.
+
+    Raises `ValueError` where there is no such corpus, the folder is absent or holds no text, or Python's source is not
+    there.
+    """
+    options = Options(config.invalid_utf8, config.text_column)
+    if config.corpus == "stdlib":
+        return stdlib_corpus(options)
+    if config.corpus == "folder":
+        return folder_corpus(config.path, config.include, config.exclude, options)
+    from memgpt_jax.data.corpora import open_named
+
+    return open_named(config.corpus, config.cache_dir, options)
+
+
+def _read(config: TextConfig, split: str) -> Iterator[Document]:
+    """The documents of a split, after `max_documents`.
+
+    The corpus is opened anew: while this process waited for the cache, another may have prepared it.
+    """
+    return itertools.islice(open_corpus(config).read(split), config.max_documents)
+
+
+def _corpus_key(config: TextConfig) -> tuple:
+    """What the documents of a corpus depend on. Of a set of TFDS, it is kept, so that TFDS need not be imported."""
+    options = (config.invalid_utf8, config.text_column, config.max_documents)
+    if config.corpus in ("stdlib", "folder") or "tensorflow_datasets" in sys.modules:
+        return open_corpus(config).fingerprint, *options
+
+    def write(folder: Path):
+        (folder / "fingerprint").write_text(open_corpus(config).fingerprint)
+
+    # The program may register builders of its own, but not without importing TFDS.
+    version = importlib.metadata.version("tensorflow-datasets")
+    key = (config.corpus, os.environ.get("TFDS_DATA_DIR"), version)
+    return cached(
+        config.cache_dir, "corpora", key, write, lambda folder: (folder / "fingerprint").read_text()
+    ), *options

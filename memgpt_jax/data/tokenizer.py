@@ -1,7 +1,7 @@
 """Tokenizers: what they have in common, bytes, and how one is read from a folder or a file."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -30,7 +30,11 @@ BYTES = {"tokenizer": "byte"}
 
 
 class Tokenizer(Protocol):
-    """Text to ids and back."""
+    """Text to ids and back.
+
+    One that can encode a text in pieces has a method `encode_pieces(pieces)` too, which yields the ids of a text that
+    comes in pieces, as arrays whose concatenation is `encode` of the whole.
+    """
 
     vocab_size: int
     """Number of ids."""
@@ -92,6 +96,10 @@ class ByteTokenizer:
         refuse_surrogates(text)
         return list(text.encode("utf-8"))
 
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
+        """The UTF-8 bytes of each piece of a text."""
+        return (np.frombuffer(piece.encode("utf-8"), np.uint8) for piece in pieces)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of bytes; other ids are left out, and bytes that are not UTF-8 become U+FFFD."""
         return bytes(token for token in map(int, ids) if 0 <= token < 256).decode("utf-8", "replace")
@@ -103,6 +111,13 @@ class ByteTokenizer:
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json` into the folder; other tokenizers there are removed."""
         write_tokenizer(folder, {JSON_FILE: (json.dumps(BYTES) + "\n").encode()})
+
+
+def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterable[np.ndarray]:
+    """The ids of a text that comes in pieces, as arrays: by the tokenizer's `encode_pieces`, else of it all at once."""
+    if hasattr(tokenizer, "encode_pieces"):
+        return tokenizer.encode_pieces(pieces)
+    return [np.array(tokenizer.encode("".join(pieces)), np.int32)]
 
 
 def load_saved_tokenizer(source: str | Path) -> Tokenizer:

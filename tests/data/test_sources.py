@@ -1,39 +1,43 @@
-"""Which files make up a corpus, and what is refused."""
+"""Corpora of files: splits, few documents, fingerprints, the standard library."""
 
-import gzip
-import json
 import os
+import shutil
+import time
+from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from memgpt_jax.data import sources
+from memgpt_jax.data.folders import folder_corpus
+from memgpt_jax.data.reading import Options
 
 
 def write(folder, files):
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = content if isinstance(content, bytes) else content.encode()
-        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return str(folder)
 
 
-def read(files, invalid_utf8="error"):
-    """{split: {name: text}} of all files."""
-    return {
-        split: dict(item for file in files for item in sources.read_documents(file, split, invalid_utf8))
-        for split in sources.SPLITS
-    }
+def names_of(corpus):
+    return {split: [document.name for document in corpus.read(split)] for split in corpus.splits}
 
 
-def test_stdlib_files_are_source_without_tests_and_generated_tables():
-    names = {file.name for file in sources.stdlib_files()}
+def test_stdlib_is_source_without_tests_and_generated_tables():
+    names = {file.name for file in sources.stdlib_files() if sources.is_written_by_hand(file)}
     assert {"argparse.py", "json/decoder.py", "asyncio/events.py", "encodings/utf_8.py"} <= names
     assert not {"keyword.py", "token.py", "stringprep.py", "encodings/cp1252.py", "pydoc_data/topics.py"} & names
     assert not [name for name in names if {"site-packages", "test", "tests"} & set(name.split("/"))]
     assert not [name for name in names if "ensurepip" in name or "_sysconfigdata" in name]
     counts = [sum(sources.hash_split(name) == split for name in names) for split in sources.SPLITS]
     assert counts[0] > 0.85 * len(names) and min(counts) >= 5
+    corpus = names_of(sources.stdlib_corpus())
+    assert {name: split for split, found in corpus.items() for name in found} == {
+        name: sources.hash_split(name) for name in names
+    }
 
 
 def test_splits_follow_from_the_name_alone():
@@ -49,125 +53,75 @@ def test_interpreter_without_source_is_refused(tmp_path, monkeypatch):
         sources.stdlib_files()
 
 
-def test_folder_reads_every_kind_of_file_as_it_is(tmp_path):
-    lines = "\n".join(json.dumps({"text": text, "id": 3}) for text in ("one\n", "two ▁", "")) + "\n\n"
-    files = {
-        "a.txt": "A\r\n\tä ",
-        "b/c.md": "# B",
-        "c.py": "x = 1",
-        "d.gz": "packed",
-        "e.md.gz": "zipped",
-        "f.jsonl": lines,
-        "g.jsonl.gz": lines,
-        ".hidden/h.txt": "no",
-        "image.png": b"\0\1",
-    }
-    found = read(sources.folder_files(write(tmp_path, files)))
-    documents = {name: text for split in found.values() for name, text in split.items()}
-    assert documents == {
-        "a.txt": "A\r\n\tä ",
-        "b/c.md": "# B",
-        "c.py": "x = 1",
-        "d.gz": "packed",
-        "e.md.gz": "zipped",
-        "f.jsonl:1": "one\n",
-        "f.jsonl:2": "two ▁",
-        "f.jsonl:3": "",
-        "g.jsonl.gz:1": "one\n",
-        "g.jsonl.gz:2": "two ▁",
-        "g.jsonl.gz:3": "",
-    }
+@given(st.lists(st.sampled_from(sources.SPLITS), min_size=1, max_size=12))
+def test_few_documents_fill_every_split(hashed):
+    """Whatever the hash says: the first n of the splits hold one of n documents, and a full corpus stays as it is."""
+    files = [sources.SourceFile(f"{number}.txt", None) for number in range(len(hashed))]
+    by_name = {file.name: split for file, split in zip(files, hashed, strict=True)}
+    with mock.patch.object(sources, "hash_split", by_name.get):
+        found = names_of(sources.FileCorpus("corpus", files))
+    assert sorted(name for names in found.values() for name in names) == sorted(by_name)
+    assert list(found) == list(sources.SPLITS[: len(hashed)])
+    if set(hashed) == set(sources.SPLITS):
+        assert {name: split for split, names in found.items() for name in names} == by_name
 
 
-def test_subfolders_are_the_splits(tmp_path):
-    files = {"train/a.txt": "a", "train/test/b.txt": "b", "validation/c.jsonl": '{"text": "c"}', "README.md": "no"}
-    found = sources.folder_files(write(tmp_path, files))
-    assert read(found) == {
-        "train": {"train/a.txt": "a", "train/test/b.txt": "b"},
-        "valid": {"validation/c.jsonl:1": "c"},
-        "test": {},
-    }
-    assert sources.present_splits(found) == ["train", "valid"]
+def test_few_rows_fill_every_split_too(tmp_path):
+    write(tmp_path, {"a.csv": "text\n" + "".join(f"row {number}\n" for number in range(4))})
+    found = {split: list(folder_corpus(str(tmp_path)).read(split)) for split in sources.SPLITS}
+    assert sorted(map(len, found.values())) == [1, 1, 2]
 
 
-def test_a_folder_called_test_alone_is_no_split(tmp_path):
-    names = {file.name for file in sources.folder_files(write(tmp_path, {"test/a.py": "a", "b.py": "b"}))}
-    assert names == {"test/a.py", "b.py"}
+def test_one_document_is_for_training(tmp_path):
+    for name in ("a.txt", "module_14.txt", "module_3.txt"):  # hashed to different splits
+        corpus = folder_corpus(write(tmp_path / name, {name: "text"}))
+        assert corpus.splits == ["train"]
+        with pytest.raises(ValueError, match=r"no documents in split 'valid', only in 'train'; add documents .*three"):
+            corpus.read("valid").__next__()
 
 
-def test_a_jsonl_file_is_a_corpus(tmp_path):
-    write(tmp_path, {"set.jsonl": "".join(json.dumps({"text": str(i)}) + "\n" for i in range(200))})
-    files = sources.folder_files(str(tmp_path / "set.jsonl"))
-    found = read(files)
-    assert sources.present_splits(files) == ["train", "valid", "test"]
-    assert sorted(int(text) for split in found.values() for text in split.values()) == list(range(200))
-
-
-def test_path_variables_are_filled_in(tmp_path, monkeypatch):
-    monkeypatch.setenv("BOOKS", str(tmp_path))
-    write(tmp_path, {"books/a.txt": "a"})
-    assert [file.name for file in sources.folder_files("$BOOKS/books")] == ["a.txt"]
-
-
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ({}, "holds no .txt, .md, .py, .gz or .jsonl file$"),
-        ({"image.png": b"x"}, "holds no .txt"),
-        ({"train/image.png": b"x", "a.txt": "a"}, "in its sub-folders train, valid and test"),
-        ({"a.txt": b"ab\0c"}, "a.txt is not text: it holds a zero byte at offset 2"),
-        ({"a.txt": b"abc\xff\xfe"}, "a.txt is not valid UTF-8 at byte offset 3: .*data.invalid_utf8='replace'"),
-        ({"a.md.gz": b"abcd\xff"}, "a.md.gz is not valid UTF-8 at byte offset 4"),
-        ({"a.jsonl": b'{"text": "a"}\n{"text": "\xff"}'}, "a.jsonl is not valid UTF-8 at byte offset 24"),
-        ({"a.jsonl": '{"text": "a"}\n{"text'}, "a.jsonl, line 2 is not JSON"),
-        ({"a.jsonl": '{"body": "a", "id": 1}'}, "line 1 needs a field 'text' .* holds the fields 'body', 'id'"),
-        ({"a.jsonl": '{"text": 3}'}, "line 1 needs a field 'text' that is a string"),
-        ({"a.jsonl": "[1]"}, "line 1 needs a field 'text' .* it holds list"),
-        ({"a.jsonl": r'{"text": "\ud800"}'}, "the text of .*a.jsonl, line 1 is not valid UTF-8 at byte offset 0"),
-    ],
-)
-def test_what_is_not_text_is_refused_by_name(tmp_path, files, message):
-    with pytest.raises(ValueError, match=message):
-        read(sources.folder_files(write(tmp_path, files)))
-
-
-def test_broken_gzip_files_are_refused_by_name(tmp_path):
-    (tmp_path / "a.gz").write_bytes(b"not packed")
-    with pytest.raises(ValueError, match=r"a.gz is not a complete gzip file"):
-        read(sources.folder_files(str(tmp_path)))
-    (tmp_path / "a.gz").write_bytes(gzip.compress(os.urandom(1000).hex().encode())[:-20])
-    with pytest.raises(ValueError, match=r"a.gz is not a complete gzip file"):
-        read(sources.folder_files(str(tmp_path)))
-
-
-def test_absent_folders_and_other_files_are_refused_by_name(tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere.* does not exist"):
-        sources.folder_files(str(tmp_path / "nowhere"))
-    write(tmp_path, {"a.csv": "a"})
-    with pytest.raises(ValueError, match=r"a.csv is neither a folder nor a .jsonl"):
-        sources.folder_files(str(tmp_path / "a.csv"))
-
-
-def test_invalid_utf8_is_replaced_where_the_config_says_so(tmp_path):
-    files = {"train/a.txt": b"a\xffb", "train/b.jsonl": b'{"text": "c\xffd"}\n{"text": "\\ud800"}'}
-    found = read(sources.folder_files(write(tmp_path, files)), "replace")["train"]
-    assert found["train/a.txt"] == "a\ufffdb" and found["train/b.jsonl:1"] == "c\ufffdd"
-    assert set(found["train/b.jsonl:2"]) == {"\ufffd"}
+def test_subfolders_are_kept_as_the_user_made_them(tmp_path):
+    corpus = folder_corpus(write(tmp_path, {f"train/{number}.txt": "text" for number in range(9)}))
+    assert corpus.splits == ["train"]
 
 
 def test_every_change_of_a_folder_changes_its_fingerprint(tmp_path):
-    def fingerprint():
-        return sources.fingerprint(sources.folder_files(str(tmp_path)))
+    def fingerprint(**settings):
+        return folder_corpus(str(tmp_path), **settings).fingerprint
 
     write(tmp_path, {"a.txt": "a", "b.txt": "b"})
     seen = [fingerprint()]
     assert fingerprint() == seen[0]
-    stat = (tmp_path / "a.txt").stat()
+    found = (tmp_path / "a.txt").stat()
+    time.sleep(0.02)
     write(tmp_path, {"a.txt": "c"})
-    os.utime(tmp_path / "a.txt", ns=(stat.st_atime_ns, stat.st_mtime_ns))  # same size, same time of change
+    os.utime(tmp_path / "a.txt", ns=(found.st_atime_ns, found.st_mtime_ns))  # same size, same time of change
     seen.append(fingerprint())
     (tmp_path / "b.txt").rename(tmp_path / "c.txt")
     seen.append(fingerprint())
     write(tmp_path, {"d.txt": "d"})
     seen.append(fingerprint())
-    assert len(set(seen)) == 4
+    shutil.copy2(tmp_path / "d.txt", tmp_path / "new")
+    os.replace(tmp_path / "new", tmp_path / "d.txt")  # another file of the same size and time
+    seen.append(fingerprint())
+    seen += [fingerprint(include=["a*"]), fingerprint(exclude=["a*"])]
+    seen += [fingerprint(options=Options("replace"))]
+    write(tmp_path, {"e.csv": "body\nx\n"})
+    seen += [fingerprint(), fingerprint(options=Options(text_column="body"))]
+    assert len(set(seen)) == 10
+
+
+def test_a_vanished_file_is_named(tmp_path):
+    write(tmp_path, {"a.txt": "a", "b.txt": "b"})
+    corpus = folder_corpus(str(tmp_path))
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(ValueError, match=r"a.txt cannot be read: No such file"):
+        [list(document.pieces) for split in corpus.splits for document in corpus.read(split)]
+    with pytest.raises(ValueError, match=r"a.txt cannot be read: No such file"):
+        _ = corpus.fingerprint
+
+
+@pytest.mark.parametrize("path", ["$NO_SUCH_VARIABLE/x", "${NO_SUCH_VARIABLE}", "~nobody_of_this_name/x"])
+def test_paths_that_cannot_be_expanded_are_refused(path):
+    with pytest.raises(ValueError, match=r"no such environment variable is set|cannot be expanded"):
+        sources.expand(path)

@@ -5,14 +5,19 @@ import gzip
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from memgpt_jax.config_data import TextConfig
-from memgpt_jax.data import documents, load_tokenizer
-from memgpt_jax.data.tokenizer import ByteTokenizer, train_sentencepiece
+from memgpt_jax.config_data import NeedleConfig, RecallConfig, TextConfig
+from memgpt_jax.data import check_splits, documents, load_tokenizer
+from memgpt_jax.data.reading import Document
+from memgpt_jax.data.text import TokenizedText
+from memgpt_jax.data.tokenizer import ByteTokenizer, encode_pieces, train_sentencepiece
 
 BOOKS = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "books_pg"
 
@@ -25,10 +30,10 @@ def decoded(config, split="train"):
 def made(config, monkeypatch):
     """How many documents `decoded` tokenizes."""
     count = []
-    encode = ByteTokenizer.encode
-    monkeypatch.setattr(ByteTokenizer, "encode", lambda self, text: count.append(1) or encode(self, text))
+    encode = ByteTokenizer.encode_pieces
+    monkeypatch.setattr(ByteTokenizer, "encode_pieces", lambda self, text: count.append(1) or encode(self, text))
     decoded(config)
-    monkeypatch.setattr(ByteTokenizer, "encode", encode)
+    monkeypatch.setattr(ByteTokenizer, "encode_pieces", encode)
     return len(count)
 
 
@@ -43,10 +48,15 @@ def test_documents_come_back(folder_config):
         found[6]
 
 
-def test_documents_without_text_are_left_out_and_a_split_of_them_is_refused(folder_config):
+def test_documents_without_text_are_left_out_and_a_split_of_them_is_refused(folder_config, caplog):
     config = folder_config({"train": ["a", "", "b"], "valid": [""]})
+    (Path(config.path) / "train" / "mark.txt").write_bytes(b"\xef\xbb\xbf")
     assert sorted(decoded(config)) == ["a", "b"]
-    with pytest.raises(ValueError, match=r"split 'valid' of .*corpus: none of its documents holds any text"):
+    assert "2 (empty): train/1.txt, valid/0.txt" in caplog.text
+    assert "Left out 1 (without text): train/mark.txt" in caplog.text
+    with pytest.raises(
+        ValueError, match=r"split 'valid' of .*corpus: .*holds no documents in split 'valid'.*add documents"
+    ):
         decoded(config, "valid")
     with pytest.raises(ValueError, match=r"split must be one of 'train', 'valid', 'test', got 'dev'"):
         decoded(config, "dev")
@@ -95,25 +105,10 @@ def test_an_existing_model_and_what_is_none(folder_config, tmp_path):
             load_tokenizer(folder_config(tokenizer=str(tmp_path / name)))
 
 
-@pytest.mark.parametrize("name", ["tokens.bin", "offsets.npy", "counts.json"])
-@pytest.mark.parametrize("damage", ["cut", "empty", "absent"])
-def test_damaged_files_are_made_anew(folder_config, name, damage, caplog):
-    config = folder_config()
-    expected = decoded(config)
-    (file,) = Path(config.cache_dir, "tokens").rglob(name)
-    if damage == "absent":
-        file.unlink()
-    else:
-        os.truncate(file, 0 if damage == "empty" else file.stat().st_size // 2)
-    assert decoded(config) == expected
-    assert "anew" in caplog.text
-    assert len(list(Path(config.cache_dir, "tokens").iterdir())) == 1
-
-
 def test_a_failed_preparation_leaves_nothing(folder_config, monkeypatch):
     config = folder_config()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(ByteTokenizer, "encode", lambda self, text: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(ByteTokenizer, "encode_pieces", lambda self, text: (_ for _ in ()).throw(KeyboardInterrupt))
         decoded(config)
     assert not list(Path(config.cache_dir, "tokens").iterdir())
     assert len(decoded(config)) == 6
@@ -128,6 +123,96 @@ def test_processes_prepare_the_same_corpus_at_once(folder_config):
     commands = [[sys.executable, "-c", code, split] for split in ("train", "train", "valid")]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
     assert [process.communicate(timeout=60)[0] for process in processes] == ["6\n", "6\n", "1\n"]
+
+
+@pytest.mark.parametrize(
+    ("files", "present"),
+    [
+        ({"a.txt": "one"}, ["train"]),
+        ({"a.txt": "one", "b.txt": "two"}, ["train", "valid"]),
+        ({"a.txt": "one", "b.txt": "two", "c.txt": "three"}, ["train", "valid", "test"]),
+        ({"train/a.txt": "one", "test/b.txt": "two"}, ["train", "test"]),
+        ({"train/a.txt": "one", "valid/b.jsonl": '{"text": ""}\n'}, ["train"]),
+        ({"a.csv": "text\none\ntwo\nthree\n"}, ["train", "valid", "test"]),
+    ],
+)
+def test_splits_are_checked(tmp_path, files, present):
+    for name, content in files.items():
+        (tmp_path / "text" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "text" / name).write_text(content)
+    settings = {"path": str(tmp_path / "text"), "cache_dir": str(tmp_path / "cache"), "tokenizer": "byte"}
+    config = TextConfig(corpus="folder", **settings)
+    check_splits(config, present)
+    check_splits(NeedleConfig(text=config), present, ByteTokenizer())
+    check_splits(RecallConfig(), ["train", "valid"])
+    for split in {"train", "valid", "test"} - set(present):
+        remedy = rf"split '{split}' of .*text: .*(no documents|holds any text).*add documents .*evaluation.split"
+        with pytest.raises(ValueError, match=remedy):
+            check_splits(config, ["train", split])
+
+
+def test_bytes_and_words_are_those_of_the_text(folder_config):
+    texts = ["a  b\n\nc", " \u00e9t\u00e9 \u2029 \U0001f600\u3000x ", "\n", "word " * 300_000 + "end"]
+    config = folder_config({"train": texts})
+    found = documents(config, "train", load_tokenizer(config))
+    sizes = [(found.bytes_of(index), found.words_of(index)) for index in range(len(found))]
+    assert sorted(sizes) == sorted((len(text.encode()), len(text.split())) for text in texts)
+
+
+@given(pieces=st.lists(st.text(st.sampled_from("ab \n\u00e9\u2003\x1c"), max_size=5), max_size=6))
+def test_pieces_do_not_show(pieces, tmp_path_factory):
+    text = "".join(pieces)
+    if text:
+        folder = tmp_path_factory.getbasetemp()
+        TokenizedText.write(folder, [Document("a", pieces)], ByteTokenizer())
+        found = TokenizedText(folder)
+        assert (found.bytes_of(0), found.words_of(0)) == (len(text.encode()), len(text.split()))
+        assert ByteTokenizer().decode(found[0]) == text
+
+
+def trained():
+    return train_sentencepiece(["one two  three\n\n onetwo twothree threeone\u2581   one two three\n" * 100], 300)
+
+
+class WholeTokenizer(ByteTokenizer):
+    """A tokenizer that can encode whole texts only."""
+
+    encode_pieces = property()  # absent: `hasattr` is false
+
+
+@pytest.mark.parametrize("make", [ByteTokenizer, WholeTokenizer, trained])
+def test_pieces_give_the_ids_of_the_whole(make):
+    tokenizer = make()
+    assert hasattr(tokenizer, "encode_pieces") == (make is not WholeTokenizer)
+
+    words = st.sampled_from(
+        ["one", "two", "three", " ", " ", "  ", "\n", "\t", "\u3000", "\u2581", "\ue000", "\U0001f600"]
+    )
+
+    @given(st.lists(st.lists(words, max_size=5).map("".join), max_size=5))
+    def check(pieces):
+        found = [token for ids in encode_pieces(tokenizer, pieces) for token in ids.tolist()]
+        assert found == tokenizer.encode("".join(pieces))
+
+    check()
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+def test_memory_of_a_large_document(tmp_path, name):
+    """A document is tokenized in blocks: 8 MB of text take less than 1 byte for each."""
+    line = "\U0001f600 " + "x" * 200 + "\n"
+    size = 8_000_000 // len(line.encode()) * len(line.encode())
+    data = (line * (size // len(line.encode()))).encode()
+    (tmp_path / name).write_bytes(gzip.compress(data, 1) if name.endswith("gz") else data)
+    config = TextConfig(corpus="folder", path=str(tmp_path), tokenizer="byte", cache_dir=str(tmp_path / ".cache"))
+    tokenizer = load_tokenizer(config)
+    tracemalloc.start()
+    try:
+        found = documents(config, "train", tokenizer)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.bytes_of(0) == size == len(found.flat) - 2 and peak < size
 
 
 def test_importing_is_light():

@@ -8,7 +8,7 @@ Answering"; a task counts as failed below an accuracy of 0.95.
 import numpy as np
 
 from memgpt_jax.config_reading import BabiConfig
-from memgpt_jax.data.sources import read_text
+from memgpt_jax.data.reading import read_text
 from memgpt_jax.data.tasks.babi_files import Story, babi_files, read_stories, words_of
 from memgpt_jax.data.tasks.base import Batch, Task, scored_rows
 

@@ -1,11 +1,13 @@
 """bAbI's files: stories of numbered lines, statements and questions."""
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from memgpt_jax.data.sources import expand, read_text
+from memgpt_jax.data.reading import read_text, unreadable
+from memgpt_jax.data.sources import expand
 
 FILE_NAME = re.compile(r"qa(\d+)_(?:.*_)?(train|test)\.txt(\.gz)?")
 
@@ -28,7 +30,11 @@ def babi_files(path: str | None) -> dict[tuple[int, str], Path]:
     """The files of a folder by task number and split, `train` or `test`. `ValueError` where there are none."""
     folder = None if path is None else expand(path)
     found = {}
-    for file in sorted(folder.iterdir()) if folder and folder.is_dir() else ():
+    try:
+        files = sorted(folder.iterdir()) if folder and os.path.isdir(folder) else []
+    except OSError as error:
+        raise unreadable(folder, error) from None
+    for file in files:
         match = FILE_NAME.fullmatch(file.name)
         if match:
             key = int(match[1]), match[2]

@@ -5,11 +5,13 @@ characters of the value are, each predicted from what precedes it (the right cha
 """
 
 import json
+import os
 
 import numpy as np
 
 from memgpt_jax.config_reading import JSON_CHARACTERS, JsonRecallConfig
-from memgpt_jax.data.sources import expand, read_text
+from memgpt_jax.data.reading import read_text
+from memgpt_jax.data.sources import expand
 from memgpt_jax.data.tasks.base import Task, scored_rows
 
 Pairs = list[tuple[str, str]]
@@ -80,7 +82,7 @@ def random_keys(rng: np.random.Generator, number: int, length: int) -> np.ndarra
 def read_records(config: JsonRecallConfig) -> list[tuple[Pairs, int]]:
     """For each line of the file, the pairs of its row and which of them is asked for."""
     path, records = expand(config.path), []
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ValueError(f"data.path={config.path!r} must be a .jsonl or .jsonl.gz file of key-value records")
     for count, line in enumerate(read_text(path).splitlines(), start=1):
         where = f"{path}, line {count}"
@@ -88,7 +90,7 @@ def read_records(config: JsonRecallConfig) -> list[tuple[Pairs, int]]:
             record = json.loads(line)
             pairs = [(str(key), str(value)) for key, value in record["ordered_kv_records"]]
             asked = pairs.index((record["key"], record["value"]))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise ValueError(
                 f"{where} must be a JSON object with ordered_kv_records, a list of [key, value], and one of these as "
                 "key and value"
