@@ -9,6 +9,7 @@ Words are the whitespace-separated words of the text, whatever the tokenizer, as
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 
 from memgpt_jax import data, models
-from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config import ExperimentConfig, ModelConfig
 from memgpt_jax.config_data import TaskConfig
 from memgpt_jax.ops import everywhere
 
@@ -84,12 +85,6 @@ def document_losses(config: ExperimentConfig, params, document_id: int, texts: l
     is used again, so its padding needs no mask, all rows stay at common segment boundaries, and one shape is compiled.
     """
     rows, length = config.evaluation.batch_size, config.evaluation.chunk_length
-
-    @jax.jit
-    def score(params, tokens, targets, state):
-        scores, state = models.score_tokens(config.model, params, tokens, targets, state, aligned=True)
-        return everywhere(scores), state
-
     losses = [np.empty(len(text)) for text in texts]
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
     for first in range(0, len(order), rows):
@@ -101,11 +96,18 @@ def document_losses(config: ExperimentConfig, params, document_id: int, texts: l
         state = models.init_state(config.model, rows)
         for start in range(0, padded, length):
             tokens, targets = stream[:, start : start + length], stream[:, start + 1 : start + length + 1]
-            scores, state = score(params, tokens, targets, state)
+            scores, state = score_chunk(config.model, params, tokens, targets, state, aligned=True)
             chunk = np.asarray(scores.losses)
             for row, i in enumerate(group):
                 losses[i][start : start + length] = chunk[row, : max(0, len(texts[i]) - start)]
     return losses
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="aligned")
+def score_chunk(model: ModelConfig, params, tokens, targets, state, reset=None, *, aligned: bool, **inputs):
+    """`models.score_tokens`, compiled once for each model and each shape, with scores that every process can fetch."""
+    scores, state = models.score_tokens(model, params, tokens, targets, state, reset=reset, aligned=aligned, **inputs)
+    return everywhere(scores), state
 
 
 def position_curve(nats: np.ndarray, bytes_: np.ndarray, tokens: np.ndarray) -> list[dict]:
@@ -147,18 +149,12 @@ def evaluate_objective(config: ExperimentConfig, params, tokenizer) -> dict:
     batches = data.text_batches(config.data, training, HELD_OUT_SEED, tokenizer, settings.split)
     unigram = unigram_losses(data.documents(config.data, "train", tokenizer).flat, model.vocab_size)
     is_text = np.pad(tokenizer.token_bytes > 0, (0, model.vocab_size - tokenizer.vocab_size))
-
-    @jax.jit
-    def score(params, batch, state):
-        options = data.further_inputs(batch) | {"aligned": training.sequence_length % model.segment_length == 0}
-        tokens, targets, reset = batch["tokens"], batch["targets"], batch["reset"]
-        scores, state = models.score_tokens(model, params, tokens, targets, state, reset=reset, **options)
-        return everywhere(scores), state
-
+    aligned = training.sequence_length % model.segment_length == 0
     state = fresh = models.init_state(model, settings.batch_size)
     found, labels = [], []  # one tuple for each prediction: nats, whether it is right, the unigram model's nats
     for _, batch in zip(range(settings.num_batches), batches, strict=False):
-        scores, after = score(params, batch, state)
+        inputs = {"reset": batch["reset"]} | data.further_inputs(batch)
+        scores, after = score_chunk(model, params, batch["tokens"], batch["targets"], state, aligned=aligned, **inputs)
         losses, correct = (np.asarray(array, np.float64) for array in scores)
         state = after if training.carry_state else fresh
         said = (batch["weights"] > 0) & is_text[batch["targets"]]
@@ -220,18 +216,16 @@ def row_scorer(config: ExperimentConfig, params) -> Callable[[data.Batch], tuple
     """
     segment, chunk = config.model.segment_length, config.evaluation.chunk_length
 
-    @jax.jit
-    def score(params, tokens, targets, reset, state):
-        aligned = chunk % segment == 0 and tokens.shape[1] % segment == 0  # then every chunk begins at a boundary
-        scores, state = models.score_tokens(config.model, params, tokens, targets, state, reset=reset, aligned=aligned)
-        return everywhere(scores), state
-
     def score_batch(batch: data.Batch) -> tuple[np.ndarray, np.ndarray]:
         tokens, targets, reset = (batch[name] for name in ("tokens", "targets", "reset"))
         state, parts = models.init_state(config.model, len(tokens)), []
         for first in range(0, tokens.shape[1], chunk):
             part = np.s_[:, first : first + chunk]
-            scores, state = score(params, tokens[part], targets[part], reset[part], state)
+            inputs = tokens[part], targets[part], state, reset[part]
+            aligned = (
+                chunk % segment == 0 and inputs[0].shape[1] % segment == 0
+            )  # then every chunk begins at a boundary
+            scores, state = score_chunk(config.model, params, *inputs, aligned=aligned)
             parts.append(jax.device_get(scores))
         return tuple(np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
 

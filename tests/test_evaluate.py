@@ -86,6 +86,14 @@ def test_does_not_depend_on_batches_and_chunks(tokenizer, params):
     assert result["bits_per_byte"] == pytest.approx(expected["bits_per_byte"], rel=1e-5)
 
 
+def test_a_second_evaluation_compiles_nothing(tokenizer, params):
+    compiled = evaluate.score_chunk._cache_size()
+    evaluate.evaluate(CONFIG, params, tokenizer)
+    once = evaluate.score_chunk._cache_size()
+    evaluate.evaluate(CONFIG, jax.tree.map(lambda x: 2 * x, params), tokenizer)
+    assert once == evaluate.score_chunk._cache_size() and once <= compiled + 1
+
+
 def test_limits(tokenizer, params):
     limits = EvaluationConfig(max_documents=2, max_tokens=10, batch_size=2, chunk_length=16)
     result = evaluate.evaluate(dataclasses.replace(CONFIG, evaluation=limits), params, tokenizer)

@@ -42,16 +42,13 @@ def config(tmp_path):
 def stub(monkeypatch, correct):
     """A model whose state counts the calls and the tokens, and whose answers are right where `correct(state)` says."""
 
-    def score_tokens(config, params, tokens, targets, state, **options):
+    def score_chunk(config, params, tokens, targets, state, **options):
         right = jnp.broadcast_to(correct(state), tokens.shape)
         return SimpleNamespace(correct=right), state + tokens.shape[1]
 
     monkeypatch.setattr(needle_stream.models, "init_state", lambda config, rows: jnp.zeros((), jnp.int32))
-    monkeypatch.setattr(
-        needle_stream.models, "apply", lambda config, params, tokens, state, **options: (None, state + tokens.shape[1])
-    )
-    monkeypatch.setattr(needle_stream.models, "score_tokens", score_tokens)
-    monkeypatch.setattr(needle_stream.jax, "jit", lambda function: function)
+    monkeypatch.setattr(needle_stream, "skim", lambda config, params, tokens, state: state + tokens.shape[1])
+    monkeypatch.setattr(needle_stream, "score_chunk", score_chunk)
 
 
 @pytest.mark.parametrize(("knows", "accuracy"), [(True, 1.0), (False, 0.0)])
@@ -74,9 +71,9 @@ def test_equals_direct_questions(config):
     seen = []
     spy = needle_stream.ask
 
-    def ask(score, params, state, questions, scored, chunk):
+    def ask(model, params, state, questions, scored, chunk):
         seen.append((state, questions, scored))
-        return spy(score, params, state, questions, scored, chunk)
+        return spy(model, params, state, questions, scored, chunk)
 
     needle_stream.ask = ask
     try:

@@ -83,8 +83,10 @@ def generate(
         max_length=max_length,
         stop=stop,
     )
-    state = models.init_state(config, len(prompts.rows)) if state is None else state
-    check_state(config, state, len(prompts.rows))
+    if state is None:
+        state = models.init_state(config, len(prompts.rows))
+    else:
+        check_state(config, state, len(prompts.rows))
     sampling = Sampling(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
     )
