@@ -40,6 +40,8 @@ def evaluate(config: ExperimentConfig, params, tokenizer=None) -> dict:
     answers), the count `answers`, and `groups`, the accuracy of each group that the task reports one by one, with
     `failed_tasks`, how many of them are below what the task asks for. Rows are as long as those of training. An answer
     is right where all its tokens are.
+
+    Raises `ValueError` if there is nothing to evaluate, or a loss is NaN or infinite.
     """
     if isinstance(config.data, TaskConfig):
         return evaluate_task(config, params, data.make_task(config.data, config.evaluation.split, tokenizer))
@@ -58,7 +60,12 @@ def evaluate_text(config: ExperimentConfig, params, tokenizer) -> dict:
     if not texts:
         raise ValueError(f"the {settings.split} split of {config.data.corpus!r} holds no text to evaluate")
 
-    longest = max(len(text) for text in texts)
+    longest, model = max(len(text) for text in texts), config.model
+    if model.position == "learned" and longest > model.num_positions:
+        raise ValueError(
+            f"evaluation.max_tokens={settings.max_tokens}: a document has {longest} tokens to evaluate, and the model "
+            f"has learned positions for model.num_positions={model.num_positions}"
+        )
     nats, bytes_, tokens = np.zeros(longest), np.zeros(longest, np.int64), np.zeros(longest, np.int64)  # by position
     for text, losses in zip(texts, document_losses(config, params, tokenizer.document_id, texts), strict=True):
         nats[: len(text)] += losses
@@ -100,6 +107,7 @@ def document_losses(config: ExperimentConfig, params, document_id: int, texts: l
             chunk = np.asarray(scores.losses)
             for row, i in enumerate(group):
                 losses[i][start : start + length] = chunk[row, : max(0, len(texts[i]) - start)]
+    check_finite(np.concatenate(losses))
     return losses
 
 
@@ -108,6 +116,16 @@ def score_chunk(model: ModelConfig, params, tokens, targets, state, reset=None, 
     """`models.score_tokens`, compiled once for each model and each shape, with scores that every process can fetch."""
     scores, state = models.score_tokens(model, params, tokens, targets, state, reset=reset, aligned=aligned, **inputs)
     return everywhere(scores), state
+
+
+def check_finite(losses: np.ndarray) -> None:
+    """Raise `ValueError` if the loss of a token is NaN or infinite."""
+    wrong = int(np.sum(~np.isfinite(losses)))
+    if wrong:
+        raise ValueError(
+            f"the loss of {wrong:,} of {losses.size:,} tokens is NaN or infinite: the parameters hold values that are "
+            "not finite, or a computation overflows"
+        )
 
 
 def position_curve(nats: np.ndarray, bytes_: np.ndarray, tokens: np.ndarray) -> list[dict]:
@@ -148,7 +166,8 @@ def evaluate_objective(config: ExperimentConfig, params, tokenizer) -> dict:
     training = dataclasses.replace(config.training, batch_size=settings.batch_size)
     batches = data.text_batches(config.data, training, HELD_OUT_SEED, tokenizer, settings.split)
     unigram = unigram_losses(data.documents(config.data, "train", tokenizer).flat, model.vocab_size)
-    is_text = np.pad(tokenizer.token_bytes > 0, (0, model.vocab_size - tokenizer.vocab_size))
+    is_text = np.zeros(max(model.vocab_size, tokenizer.vocab_size), bool)  # either may have ids that the other has not
+    is_text[: tokenizer.vocab_size] = tokenizer.token_bytes > 0
     aligned = training.sequence_length % model.segment_length == 0
     state = fresh = models.init_state(model, settings.batch_size)
     found, labels = [], []  # one tuple for each prediction: nats, whether it is right, the unigram model's nats
@@ -162,11 +181,13 @@ def evaluate_objective(config: ExperimentConfig, params, tokenizer) -> dict:
             labels.append([losses[:, 0], correct[:, 0]])
         found.append([losses[said], correct[said], unigram[batch["targets"][said]]])
     result, found = {}, np.concatenate(found, axis=1)
+    check_finite(found[0])
     if found.size:
         means = zip(("loss", "accuracy", "unigram_loss"), found.mean(axis=1).tolist(), strict=True)
         result |= dict(means) | {"predictions": found.shape[1]}
     if labels:
         labels = np.concatenate(labels, axis=1)
+        check_finite(labels[0])
         means = zip(("next_sentence_loss", "next_sentence_accuracy"), labels.mean(axis=1).tolist(), strict=True)
         result |= dict(means) | {"pairs": labels.shape[1]}
     return result
@@ -189,9 +210,10 @@ def evaluate_task(config: ExperimentConfig, params, task: data.Task) -> dict:
     for batch in task.held_out(HELD_OUT_SEED, rows, length, config.evaluation.num_batches):
         losses, correct = score(batch)
         weights, group = batch["weights"], batch.get("group", np.zeros(rows, np.int32))
+        check_finite(losses[weights > 0])
         right, asked = count_answers(correct, weights, batch.get("answer"))
         for total, values in (
-            (nats, np.sum(losses * weights, axis=1, dtype=np.float64)),
+            (nats, np.sum(np.where(weights > 0, losses, 0) * weights, axis=1, dtype=np.float64)),
             (tokens, np.sum(weights, axis=1, dtype=np.float64)),
             (hits, right),
             (answers, asked),

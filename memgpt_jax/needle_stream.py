@@ -9,7 +9,7 @@ import numpy as np
 from memgpt_jax import data, models
 from memgpt_jax.config import ExperimentConfig, ModelConfig
 from memgpt_jax.config_data import NeedleConfig
-from memgpt_jax.evaluate import HELD_OUT_SEED, score_chunk
+from memgpt_jax.evaluate import HELD_OUT_SEED, check_finite, score_chunk
 
 
 def needle_stream(
@@ -37,7 +37,7 @@ def needle_stream(
         `{length, accuracy, answers}` for each length, in ascending order.
 
     Raises:
-        ValueError: the experiment hides no needles, or a chunk cannot hold them.
+        ValueError: the experiment hides no needles, a chunk cannot hold them, or a loss is NaN or infinite.
     """
     if not isinstance(config.data, NeedleConfig):
         raise ValueError(
@@ -76,5 +76,6 @@ def ask(model: ModelConfig, params, state, questions: np.ndarray, scored: np.nda
     for first in range(0, tokens.shape[1], chunk):
         part = np.s_[:, first : first + chunk]
         scores, state = score_chunk(model, params, tokens[part], targets[part], state, aligned=True)
+        check_finite(np.asarray(scores.losses)[weights[part] > 0])
         hits += int(np.sum(np.asarray(scores.correct) * weights[part]))
     return hits, int(weights.sum())

@@ -137,8 +137,9 @@ def _values(config: ModelConfig) -> dict[str, Any]:
     plain = _architecture(config)
     for family in FAMILIES:
         values = family.values(plain) if type(plain) is family.kind else {}
-        if values and _reads_back(family, values) == plain:
-            ours = {} if plain == config else {OURS: to_json(config)}
+        read = _reads_back(family, values) if values else None
+        if read is not None and _architecture(read) == plain:
+            ours = {} if read == config else {OURS: to_json(config)}
             return {"architectures": [family.architectures[values["model_type"]]]} | values | ours
     return {"model_type": OURS, OURS: to_json(config)}
 

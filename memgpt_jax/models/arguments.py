@@ -84,12 +84,12 @@ def poisoned(x: Stream, tokens: Tokens, vocab_size: int, valid: Flags) -> Stream
 def check_state(state: Any, expected: Any, rows: int, others: str) -> None:
     """Raise `ValueError` unless the state has the structure, the shapes and the types of the expected one.
 
-    Args: rows: those of the call; others: what has so many rows, with its verb.
+    Args: rows: those of the call; others: what says so in the message.
     """
     found, wanted = _leaves(state), _leaves(expected)
     batches = {shape[0] for shape, _ in found.values() if shape}
     same_rows = found.keys() != wanted.keys() or len(batches) != 1 or batches == {rows}
-    check(same_rows, f"state has {next(iter(batches), 0)} rows, {others} {rows}")
+    check(same_rows, f"state has {next(iter(batches), 0)} rows, {others}")
     for name in [*wanted, *found]:
         if found.get(name) != wanted.get(name):
             got, must = (

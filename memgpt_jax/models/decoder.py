@@ -143,7 +143,7 @@ class MemGPT(nnx.Module):
         layers = self.config.num_layers
         if not isinstance(state, ModelState) or len(state.layers) != layers:
             raise ValueError(f"state must be a ModelState of {layers} layers: use init_state(batch_size)")
-        check_state(state, jax.eval_shape(lambda: self.init_state(rows)), rows, "tokens have")
+        check_state(state, jax.eval_shape(lambda: self.init_state(rows)), rows, f"tokens have {rows}")
 
     def _embed(self, tokens: Tokens, positions: Int32[Array, "B L"], valid: Flags) -> Stream:
         """Embeddings enter the stream at unit RMS: with smaller ones the memory does not learn to bind.

@@ -108,7 +108,9 @@ class Encoder(nnx.Module):
         check_tokens(tokens, config.vocab_size, valid)
         if not isinstance(state, EncoderState):
             raise ValueError(f"state must be an EncoderState, got {type(state).__name__}: use init_state(batch_size)")
-        check_state(state, jax.eval_shape(lambda: self.init_state(len(tokens))), len(tokens), "tokens have")
+        check_state(
+            state, jax.eval_shape(lambda: self.init_state(len(tokens))), len(tokens), f"tokens have {len(tokens)}"
+        )
         if config.position == "learned" and tokens.shape[1] > config.num_positions:
             raise ValueError(
                 f"a call may have up to num_positions={config.num_positions} tokens, got {tokens.shape[1]}"

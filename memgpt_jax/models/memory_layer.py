@@ -149,7 +149,7 @@ class MemoryLayer(nnx.Module):
         `jit`, rows with such padding give NaN.
         """
         check_stream(self.config, h, state)
-        check_state(state, jax.eval_shape(lambda: self.init_state(len(h))), len(h), "h has")
+        check_state(state, jax.eval_shape(lambda: self.init_state(len(h))), len(h), f"h has {len(h)}")
         reset, valid = filled_flags(h.shape[:2], reset, valid)
         h = jnp.where(padding_leads(valid)[:, None, None], jnp.nan, h)
         y, state, _ = self.with_gate(h, state, reset, valid, promise, dropout_key)

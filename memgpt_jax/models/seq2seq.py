@@ -129,6 +129,11 @@ class EncoderDecoder(nnx.Module):
 
     def generate(self, prompt, state: Seq2SeqState, **options):
         """`memgpt_jax.generate` with the decoder, which has read the source of the state."""
+        _check_state(state)
+        if options.get("tokenizer") is None and not options.get("ignore_eos"):
+            stop = options.get("stop")
+            stop = [] if stop is None else [stop] if isinstance(stop, int | str) else list(stop)
+            options["stop"] = [*getattr(getattr(self, "origin", None), "stop_ids", ()), *stop]
         return self.decoder.generate(prompt, state=state.decoder, **options)
 
     def save_pretrained(self, folder, **options) -> None:

@@ -53,6 +53,7 @@ def config(values):
         d_ff=values["intermediate_size"],
         window_size=window,
         num_positions=positions,
+        context_length=positions if window == positions else None,
         memory=NoMemoryConfig(),
         position="rotary",
         rotary_base=float(rotary.get("rope_theta", values.get("rope_theta", 10000.0))),

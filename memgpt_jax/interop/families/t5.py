@@ -46,6 +46,7 @@ def config(values):
             **both,
             num_layers=values.get("num_decoder_layers") or layers,
             source_length=positions,
+            context_length=positions,
             tie_embeddings=tied,
             logit_scale=width**-0.5 if tied else 1.0,
         ),
