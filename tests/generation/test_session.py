@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save
@@ -262,7 +263,7 @@ def test_places_that_cannot_hold_a_session(session, tmp_path):
 def test_every_type_of_a_state_is_saved(tiny, tmp_path):
     config = dataclasses.replace(tiny.config, dtype="bfloat16")
     session = Session((config, tiny.params), tiny.tokenizer)
-    session.state = jax.tree.map(lambda x: x.at[:].set(1), session.state)
+    session.state = jax.tree.map(jnp.ones_like, session.state)
     session.save(tmp_path / "session")
     loaded = Session.load(tmp_path / "session", (config, tiny.params), tiny.tokenizer)
     types = lambda session: [x.dtype for x in jax.tree.leaves(session.state)]  # noqa: E731
