@@ -44,6 +44,8 @@ class Arguments:
     """Show the answer while it is written."""
     max_new_tokens: int = 256
     """Tokens to write at most; the end of the document ends it earlier."""
+    ignore_eos: bool = False
+    """Write on where the document would end."""
     temperature: float = 0.8
     """Softmax temperature; 0: always the most probable token."""
     top_k: int | None = None
@@ -65,7 +67,7 @@ class Arguments:
     @property
     def options(self) -> dict:
         """What `Session.generate` takes."""
-        names = ("max_new_tokens", "seed", *vars(Sampling()))
+        names = ("max_new_tokens", "ignore_eos", "seed", *vars(Sampling()))
         return {name: getattr(self, name) for name in names}
 
 
@@ -131,7 +133,7 @@ def interact(session: Session, options: dict) -> None:
                     turn += 1
                     session.feed(line + "\n")
                     answer(session, options | {"seed": options["seed"] + turn})
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             console.print(str(error), style="red")
 
 
@@ -145,12 +147,15 @@ def show_memory(session: Session, console: Console) -> None:
             console.print(f"layer {layer}: {text}", style="dim")
 
 
-@one_line_errors(RunError)
+@one_line_errors((RunError, ValueError))
 def main() -> None:
     arguments = parse_arguments(Arguments, __doc__)
     prompt = arguments.prompt
     if prompt.startswith("@"):
-        prompt = Path(prompt.removeprefix("@")).read_text(encoding="utf-8")
+        try:
+            prompt = Path(prompt.removeprefix("@")).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"prompt {prompt} cannot be read: {error}") from None
     session = open_session(arguments.workdir, arguments.step)
     session.feed(prompt)
     print(prompt, end="", flush=True)

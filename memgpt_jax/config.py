@@ -182,7 +182,7 @@ class ExperimentConfig:
         length = self.row_length or self.training.sequence_length
         for name, stack in self.model.stacks.items():
             check(
-                stack.causal or stack.position != "learned" or length <= stack.num_positions,
+                stack.position != "learned" or length <= stack.num_positions,
                 f"training.sequence_length={length} must be at most {name}.num_positions={stack.num_positions}",
             )
             check(

@@ -52,7 +52,10 @@ class ModelConfig:
     """Position encoding; learned and sinusoidal positions count from the start of a document. `relative`: what is added
     to the logits of attention for each bucket of distances, by head, the same in all layers."""
     num_positions: int = 1024
-    """Size of the table of learned positions; positions beyond it wrap around."""
+    """Size of the table of learned positions: documents cannot be longer."""
+    context_length: int | None = None
+    """Tokens of a text that a pretrained model without a sliding window was trained with: `generate` and `Session` warn
+    of longer ones; default: texts may have any length."""
     rotary_base: float = 10000.0
     """Base of the rotary and sinusoidal wavelengths."""
     rotary_scaling: RotaryScalingConfig = field(default_factory=RotaryScalingConfig)
@@ -237,8 +240,8 @@ class ModelConfig:
         memory = self.memory
         if isinstance(memory, KVMemoryConfig) and isinstance(other.memory, KVMemoryConfig):
             memory = replace(memory, read_implementation=other.memory.read_implementation)
-        ways = {name: getattr(other, name) for name in ("attention_implementation", "remat", "scan_layers")}
-        return replace(self, memory=memory, **ways)
+        ways = ("attention_implementation", "remat", "scan_layers", "context_length")
+        return replace(self, memory=memory, **{name: getattr(other, name) for name in ways})
 
     def layer_has_memory(self, layer: int) -> bool:
         """Whether the given layer owns a memory."""

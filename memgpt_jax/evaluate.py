@@ -10,6 +10,7 @@ Bytes (UTF-8) and whitespace-separated words are those of the text itself, whate
 """
 
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import jax
 import numpy as np
 
 from memgpt_jax import data, models
-from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config import ExperimentConfig, ModelConfig
 from memgpt_jax.config_data import TaskConfig
 from memgpt_jax.ops import everywhere
 
@@ -42,6 +43,8 @@ def evaluate(config: ExperimentConfig, params, tokenizer=None) -> dict:
     tasks: `loss`, `accuracy` (share of the answers), the count `answers`, and `groups`, the accuracy of each group that
     the task reports one by one, with `failed_tasks`, how many of them are below what the task asks for. Rows are as
     long as those of training. An answer is right where all its tokens are.
+
+    Raises `ValueError` if there is nothing to evaluate, or a loss is NaN or infinite.
     """
     if isinstance(config.data, TaskConfig):
         return evaluate_task(config, params, data.make_task(config.data, config.evaluation.split, tokenizer))
@@ -61,7 +64,12 @@ def evaluate_text(config: ExperimentConfig, params, tokenizer) -> dict:
     num_bytes, words = text_size(corpus, texts, tokenizer, settings.max_tokens)
     texts = {i: text[: settings.max_tokens] for i, text in texts.items()}
 
-    longest = max(map(len, texts.values()))
+    longest, model = max(map(len, texts.values())), config.model
+    if model.position == "learned" and longest > model.num_positions:
+        raise ValueError(
+            f"evaluation.max_tokens={settings.max_tokens}: a document has {longest} tokens to evaluate, and the model "
+            f"has learned positions for model.num_positions={model.num_positions}"
+        )
     nats, bytes_, tokens = np.zeros(longest), np.zeros(longest, np.int64), np.zeros(longest, np.int64)  # by position
     losses = document_losses(config, params, tokenizer.document_id, list(texts.values()))
     for text, loss in zip(texts.values(), losses, strict=True):
@@ -111,12 +119,6 @@ def document_losses(config: ExperimentConfig, params, document_id: int, texts: l
     is used again, so its padding needs no mask, all rows stay at common segment boundaries, and one shape is compiled.
     """
     rows, length = config.evaluation.batch_size, config.evaluation.chunk_length
-
-    @jax.jit
-    def score(params, tokens, targets, state):
-        scores, state = models.score_tokens(config.model, params, tokens, targets, state, aligned=True)
-        return everywhere(scores), state
-
     losses = [np.empty(len(text)) for text in texts]
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
     for first in range(0, len(order), rows):
@@ -128,11 +130,29 @@ def document_losses(config: ExperimentConfig, params, document_id: int, texts: l
         state = models.init_state(config.model, rows)
         for start in range(0, padded, length):
             tokens, targets = stream[:, start : start + length], stream[:, start + 1 : start + length + 1]
-            scores, state = score(params, tokens, targets, state)
+            scores, state = score_chunk(config.model, params, tokens, targets, state, aligned=True)
             chunk = np.asarray(scores.losses)
             for row, i in enumerate(group):
                 losses[i][start : start + length] = chunk[row, : max(0, len(texts[i]) - start)]
+    check_finite(np.concatenate(losses))
     return losses
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="aligned")
+def score_chunk(model: ModelConfig, params, tokens, targets, state, reset=None, *, aligned: bool, **inputs):
+    """`models.score_tokens`, compiled once for each model and each shape, with scores that every process can fetch."""
+    scores, state = models.score_tokens(model, params, tokens, targets, state, reset=reset, aligned=aligned, **inputs)
+    return everywhere(scores), state
+
+
+def check_finite(losses: np.ndarray) -> None:
+    """Raise `ValueError` if the loss of a token is NaN or infinite."""
+    wrong = int(np.sum(~np.isfinite(losses)))
+    if wrong:
+        raise ValueError(
+            f"the loss of {wrong:,} of {losses.size:,} tokens is NaN or infinite: the parameters hold values that are "
+            "not finite, or a computation overflows"
+        )
 
 
 def position_curve(nats: np.ndarray, bytes_: np.ndarray, tokens: np.ndarray) -> list[dict]:
@@ -173,19 +193,14 @@ def evaluate_objective(config: ExperimentConfig, params, tokenizer) -> dict:
     training = dataclasses.replace(config.training, batch_size=settings.batch_size)
     batches = data.text_batches(config.data, training, HELD_OUT_SEED, tokenizer, settings.split)
     unigram = unigram_losses(data.documents(config.data, "train", tokenizer).flat, model.vocab_size)
-    is_text = np.pad(tokenizer.token_bytes > 0, (0, model.vocab_size - tokenizer.vocab_size))
-
-    @jax.jit
-    def score(params, batch, state):
-        options = data.further_inputs(batch) | {"aligned": training.sequence_length % model.segment_length == 0}
-        tokens, targets, reset = batch["tokens"], batch["targets"], batch["reset"]
-        scores, state = models.score_tokens(model, params, tokens, targets, state, reset=reset, **options)
-        return everywhere(scores), state
-
+    is_text = np.zeros(max(model.vocab_size, tokenizer.vocab_size), bool)  # either may have ids that the other has not
+    is_text[: tokenizer.vocab_size] = tokenizer.token_bytes > 0
+    aligned = training.sequence_length % model.segment_length == 0
     state = fresh = models.init_state(model, settings.batch_size)
     found, labels = [], []  # one tuple for each prediction: nats, whether it is right, the unigram model's nats
     for _, batch in zip(range(settings.num_batches), batches, strict=False):
-        scores, after = score(params, batch, state)
+        inputs = {"reset": batch["reset"]} | data.further_inputs(batch)
+        scores, after = score_chunk(model, params, batch["tokens"], batch["targets"], state, aligned=aligned, **inputs)
         losses, correct = (np.asarray(array, np.float64) for array in scores)
         state = after if training.carry_state else fresh
         said = (batch["weights"] > 0) & is_text[batch["targets"]]
@@ -193,11 +208,13 @@ def evaluate_objective(config: ExperimentConfig, params, tokenizer) -> dict:
             labels.append([losses[:, 0], correct[:, 0]])
         found.append([losses[said], correct[said], unigram[batch["targets"][said]]])
     result, found = {}, np.concatenate(found, axis=1)
+    check_finite(found[0])
     if found.size:
         means = zip(("loss", "accuracy", "unigram_loss"), found.mean(axis=1).tolist(), strict=True)
         result |= dict(means) | {"predictions": found.shape[1]}
     if labels:
         labels = np.concatenate(labels, axis=1)
+        check_finite(labels[0])
         means = zip(("next_sentence_loss", "next_sentence_accuracy"), labels.mean(axis=1).tolist(), strict=True)
         result |= dict(means) | {"pairs": labels.shape[1]}
     return result
@@ -220,9 +237,10 @@ def evaluate_task(config: ExperimentConfig, params, task: data.Task) -> dict:
     for batch in task.held_out(HELD_OUT_SEED, rows, length, config.evaluation.num_batches):
         losses, correct = score(batch)
         weights, group = batch["weights"], batch.get("group", np.zeros(rows, np.int32))
+        check_finite(losses[weights > 0])
         right, asked = count_answers(correct, weights, batch.get("answer"))
         for total, values in (
-            (nats, np.sum(losses * weights, axis=1, dtype=np.float64)),
+            (nats, np.sum(np.where(weights > 0, losses, 0) * weights, axis=1, dtype=np.float64)),
             (tokens, np.sum(weights, axis=1, dtype=np.float64)),
             (hits, right),
             (answers, asked),
@@ -247,18 +265,16 @@ def row_scorer(config: ExperimentConfig, params) -> Callable[[data.Batch], tuple
     """
     segment, chunk = config.model.segment_length, config.evaluation.chunk_length
 
-    @jax.jit
-    def score(params, tokens, targets, reset, state):
-        aligned = chunk % segment == 0 and tokens.shape[1] % segment == 0  # then every chunk begins at a boundary
-        scores, state = models.score_tokens(config.model, params, tokens, targets, state, reset=reset, aligned=aligned)
-        return everywhere(scores), state
-
     def score_batch(batch: data.Batch) -> tuple[np.ndarray, np.ndarray]:
         tokens, targets, reset = (batch[name] for name in ("tokens", "targets", "reset"))
         state, parts = models.init_state(config.model, len(tokens)), []
         for first in range(0, tokens.shape[1], chunk):
             part = np.s_[:, first : first + chunk]
-            scores, state = score(params, tokens[part], targets[part], reset[part], state)
+            inputs = tokens[part], targets[part], state, reset[part]
+            aligned = (
+                chunk % segment == 0 and inputs[0].shape[1] % segment == 0
+            )  # then every chunk begins at a boundary
+            scores, state = score_chunk(config.model, params, *inputs, aligned=aligned)
             parts.append(jax.device_get(scores))
         return tuple(np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
 

@@ -1,14 +1,15 @@
 """Needles in a stream: facts in its first chunk, asked for after ever more text."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
 from memgpt_jax import data, models
-from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config import ExperimentConfig, ModelConfig
 from memgpt_jax.config_data import NeedleConfig
-from memgpt_jax.evaluate import HELD_OUT_SEED
+from memgpt_jax.evaluate import HELD_OUT_SEED, check_finite, score_chunk
 
 
 def needle_stream(
@@ -36,7 +37,7 @@ def needle_stream(
         `{length, accuracy, answers}` for each length, in ascending order.
 
     Raises:
-        ValueError: the experiment hides no needles, or a chunk cannot hold them.
+        ValueError: the experiment hides no needles, a chunk cannot hold them, or a loss is NaN or infinite.
     """
     if not isinstance(config.data, NeedleConfig):
         raise ValueError(
@@ -49,25 +50,24 @@ def needle_stream(
     facts = task.facts(random, rows)
     tokens = task.hide(random, facts, chunk)
     start = random.integers(len(task.flat), size=rows)
-    score = jax.jit(
-        lambda params, tokens, targets, state: models.score_tokens(
-            config.model, params, tokens, targets, state, aligned=True
-        )
-    )
-    skim = jax.jit(lambda params, tokens, state: models.apply(config.model, params, tokens, state, aligned=True)[1])
-
     results, state = [], models.init_state(config.model, rows)
     for read in range(chunk, ask_at[-1] + 1, chunk):
-        state = jax.block_until_ready(skim(params, tokens, state))
+        state = jax.block_until_ready(skim(config.model, params, tokens, state))
         if read in ask_at:
-            hits, answers = ask(score, params, state, *task.questions(facts), chunk)
+            hits, answers = ask(config.model, params, state, *task.questions(facts), chunk)
             results.append({"length": read, "accuracy": hits / answers, "answers": answers})
         advance(read)
         tokens = task.text(start + read, chunk)
     return results
 
 
-def ask(score: Callable, params, state, questions: np.ndarray, scored: np.ndarray, chunk: int) -> tuple[int, int]:
+@functools.partial(jax.jit, static_argnums=0)
+def skim(model: ModelConfig, params, tokens, state):
+    """The state after a chunk of whole segments."""
+    return models.apply(model, params, tokens, state, aligned=True)[1]
+
+
+def ask(model: ModelConfig, params, state, questions: np.ndarray, scored: np.ndarray, chunk: int) -> tuple[int, int]:
     """(right answers, answers) of questions [B, Q] whose `scored` tokens are to be known, read in chunks."""
     padding = -questions.shape[1] % chunk
     tokens, scored = (np.pad(x, ((0, 0), (0, padding))) for x in (questions, scored))
@@ -75,6 +75,7 @@ def ask(score: Callable, params, state, questions: np.ndarray, scored: np.ndarra
     hits = 0
     for first in range(0, tokens.shape[1], chunk):
         part = np.s_[:, first : first + chunk]
-        scores, state = score(params, tokens[part], targets[part], state)
+        scores, state = score_chunk(model, params, tokens[part], targets[part], state, aligned=True)
+        check_finite(np.asarray(scores.losses)[weights[part] > 0])
         hits += int(np.sum(np.asarray(scores.correct) * weights[part]))
     return hits, int(weights.sum())

@@ -86,6 +86,14 @@ def test_does_not_depend_on_batches_and_chunks(tokenizer, params):
     assert result["bits_per_byte"] == pytest.approx(expected["bits_per_byte"], rel=1e-5)
 
 
+def test_a_second_evaluation_compiles_nothing(tokenizer, params):
+    compiled = evaluate.score_chunk._cache_size()
+    evaluate.evaluate(CONFIG, params, tokenizer)
+    once = evaluate.score_chunk._cache_size()
+    evaluate.evaluate(CONFIG, jax.tree.map(lambda x: 2 * x, params), tokenizer)
+    assert once == evaluate.score_chunk._cache_size() and once <= compiled + 1
+
+
 def test_limits(tokenizer, params):
     limits = EvaluationConfig(max_documents=2, max_tokens=10, batch_size=2, chunk_length=16)
     result = evaluate.evaluate(dataclasses.replace(CONFIG, evaluation=limits), params, tokenizer)
@@ -152,6 +160,27 @@ def test_refuses_a_split_without_text(monkeypatch, params):
     monkeypatch.setattr(data, "documents", lambda config, split, tokenizer: [])
     with pytest.raises(ValueError, match="valid split of 'stdlib' holds no text"):
         evaluate.evaluate(CONFIG, params, data.ByteTokenizer())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_losses_that_are_not_finite_are_no_result(tokenizer, params, value):
+    broken = params | {"final_norm": {"scale": params["final_norm"]["scale"].at[3].set(value)}}
+    with pytest.raises(ValueError, match=r"the loss of (\d+) of \1 tokens is NaN or infinite: the parameters"):
+        evaluate.evaluate(CONFIG, broken, tokenizer)
+    one = params | {"embedding": params["embedding"].at[ord("x")].set(value)}  # also of its logit, everywhere
+    with pytest.raises(ValueError, match="tokens is NaN or infinite"):
+        evaluate.evaluate(CONFIG, one, tokenizer)
+
+
+def test_documents_longer_than_the_learned_positions_are_refused(tokenizer):
+    model = dataclasses.replace(MODEL, position="learned", num_positions=80)
+    params, config = models.init(model, jax.random.key(0)), dataclasses.replace(CONFIG, model=model)
+    with pytest.raises(ValueError, match=r"max_tokens=None: a document has 159 .* model\.num_positions=80"):
+        evaluate.evaluate(config, params, tokenizer)
+    short = dataclasses.replace(
+        CONFIG.evaluation, max_tokens=70
+    )  # padding reads on beyond the table, and is not counted
+    assert math.isfinite(evaluate.evaluate(dataclasses.replace(config, evaluation=short), params, tokenizer)["loss"])
 
 
 def test_curve_and_perplexity():

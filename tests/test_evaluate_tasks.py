@@ -100,6 +100,13 @@ def test_chunks_equal_a_direct_computation(chunk):
     assert result["groups"]["a"] == pytest.approx(hits[0] / 4) and result["groups"]["b"] == pytest.approx(hits[1] / 8)
 
 
+def test_losses_that_are_not_finite_are_no_result():
+    params = models.init(MODEL, jax.random.key(0))
+    params["final_norm"]["scale"] = params["final_norm"]["scale"].at[3].set(np.nan)
+    with pytest.raises(ValueError, match="the loss of 9 of 9 tokens is NaN or infinite"):
+        evaluate.evaluate_task(CONFIG, params, Words(CONFIG.data, "test"))
+
+
 def test_a_device_reads_no_more_than_a_chunk(monkeypatch):
     seen, score_tokens = [], models.score_tokens
 

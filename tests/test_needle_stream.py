@@ -42,16 +42,13 @@ def config(tmp_path):
 def stub(monkeypatch, correct):
     """A model whose state counts the calls and the tokens, and whose answers are right where `correct(state)` says."""
 
-    def score_tokens(config, params, tokens, targets, state, **options):
+    def score_chunk(config, params, tokens, targets, state, **options):
         right = jnp.broadcast_to(correct(state), tokens.shape)
-        return SimpleNamespace(correct=right), state + tokens.shape[1]
+        return SimpleNamespace(correct=right, losses=jnp.zeros(tokens.shape)), state + tokens.shape[1]
 
     monkeypatch.setattr(needle_stream.models, "init_state", lambda config, rows: jnp.zeros((), jnp.int32))
-    monkeypatch.setattr(
-        needle_stream.models, "apply", lambda config, params, tokens, state, **options: (None, state + tokens.shape[1])
-    )
-    monkeypatch.setattr(needle_stream.models, "score_tokens", score_tokens)
-    monkeypatch.setattr(needle_stream.jax, "jit", lambda function: function)
+    monkeypatch.setattr(needle_stream, "skim", lambda config, params, tokens, state: state + tokens.shape[1])
+    monkeypatch.setattr(needle_stream, "score_chunk", score_chunk)
 
 
 @pytest.mark.parametrize(("knows", "accuracy"), [(True, 1.0), (False, 0.0)])
@@ -74,9 +71,9 @@ def test_equals_direct_questions(config):
     seen = []
     spy = needle_stream.ask
 
-    def ask(score, params, state, questions, scored, chunk):
+    def ask(model, params, state, questions, scored, chunk):
         seen.append((state, questions, scored))
-        return spy(score, params, state, questions, scored, chunk)
+        return spy(model, params, state, questions, scored, chunk)
 
     needle_stream.ask = ask
     try:
@@ -88,6 +85,13 @@ def test_equals_direct_questions(config):
     guesses = np.asarray(logits).argmax(-1)[:, :-1]
     hits = ((guesses == questions[:, 1:]) * scored[:, 1:]).sum()
     assert point["accuracy"] == pytest.approx(hits / 12) and scored.sum() == point["answers"] == 12
+
+
+def test_losses_that_are_not_finite_are_no_result(config):
+    params = models.init(config.model, jax.random.key(0))
+    params["final_norm"]["scale"] = params["final_norm"]["scale"].at[3].set(np.nan)
+    with pytest.raises(ValueError, match="tokens is NaN or infinite"):
+        needle_stream.needle_stream(config, params, (112,))
 
 
 def test_evaluate_asks_held_out_rows(config):

@@ -10,11 +10,11 @@ from flax import nnx
 from memgpt_jax import models
 from memgpt_jax.checks import check, whole
 from memgpt_jax.config import ModelConfig
-from memgpt_jax.generation.beam import BeamSettings, beam_search
+from memgpt_jax.generation.beam import IMPOSSIBLE, BeamSettings, beam_search
 from memgpt_jax.generation.decode import CAPACITY, advance, begin, fork
 from memgpt_jax.generation.prefill import power_of_two, prefill
-from memgpt_jax.generation.prompts import Prompts, check_state, padded
-from memgpt_jax.generation.sampling import Sampling
+from memgpt_jax.generation.prompts import Prompts, check_length, check_state, ends_of, padded
+from memgpt_jax.generation.sampling import NOT_FINITE, Sampling, check_rows
 from memgpt_jax.generation.text import AnswerText
 from memgpt_jax.models import MemGPT, ModelState
 
@@ -37,6 +37,7 @@ def generate(
     length_penalty: float = 1.0,
     early_stopping: bool | Literal["never"] = False,
     stop: int | str | Sequence[int | str] = (),
+    ignore_eos: bool = False,
     pad_token_id: int | None = None,
     seed: int = 0,
     stream: bool = False,
@@ -50,16 +51,20 @@ def generate(
 
     Args:
         model: a `MemGPT`, or `(config, params)`.
-        prompt: ids [B, L], or B lists of ids of any lengths; or a text, or a list of texts, with a `tokenizer`.
-        tokenizer: has `encode`, `decode` and `document_id`. A text without a `state` begins a document.
+        prompt: ids [B, L], or B lists of ids of any lengths, all of which are read: prompts need no padding. Or a text,
+            or a list of texts, with a `tokenizer`.
+        tokenizer: as in `memgpt_jax.data.Tokenizer`. A text without a `state` begins a document.
         state: what the model has read before (default: nothing). It is not modified.
         max_new_tokens, max_length: new tokens, or tokens with the prompt, of each row; one of the two.
         num_beams, length_penalty, early_stopping: beam search, where n new tokens score log p / n ** length_penalty.
         num_return_sequences: answers to each prompt; in beam search the best ones, at most num_beams.
         temperature, top_k, top_p, min_p, repetition_penalty: see `Sampling`. What only the `state` has read is not
             penalised.
-        stop: ids, and for texts also strings, that end an answer. Ids returned include the stop id, texts stop short.
-        pad_token_id: fills rows up on the right; default: the first stop id, or 0.
+        stop: ids, and for texts also strings, that end an answer, besides the end of the text (`stop_ids` and
+            `document_id` of the tokenizer; without one, those of the model that `from_pretrained` read). Ids returned
+            include the stop id, texts stop short.
+        ignore_eos: the end of the text does not end an answer.
+        pad_token_id: fills rows up on the right; default: the tokenizer's `pad_id`, or the first stop id, or 0.
         seed: of the draws. The same arguments and seed give the same tokens.
         stream: return an iterator over what is new, token by token: pieces of text (one prompt, one answer), or ids
             [R, 1], -1 in rows that have ended.
@@ -72,8 +77,10 @@ def generate(
 
     Raises:
         ValueError: an argument is out of range, contradicts another or does not fit the model; the message names it.
+            Or logits are not finite, as where parameters hold NaN: no token follows from them, and no text is returned.
     """
     config, params = config_and_params(model)
+    check(isinstance(ignore_eos, bool), f"ignore_eos must be True or False, got {ignore_eos!r}")
     prompts = Prompts(
         config,
         prompt,
@@ -82,15 +89,20 @@ def generate(
         max_new_tokens=max_new_tokens,
         max_length=max_length,
         stop=stop,
+        ends=() if ignore_eos else ends_of(tokenizer, model),
     )
-    state = models.init_state(config, len(prompts.rows)) if state is None else state
-    check_state(config, state, len(prompts.rows))
+    if state is None:
+        state = models.init_state(config, len(prompts.rows))
+    else:
+        check_state(config, state, len(prompts.rows))
     sampling = Sampling(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
     )
     num_return_sequences = whole("num_return_sequences", num_return_sequences, 1)
     beams = BeamSettings(whole("num_beams", num_beams, 1), length_penalty, early_stopping)
     _check_search(prompts, sampling, beams, num_return_sequences, stream, return_state)
+    seed = whole("seed", seed, 0, 2**32 - 1)
+    check_length(config, int((np.asarray(state.position) + prompts.lengths + prompts.limit.astype(np.int64)).max()))
 
     if beams.num_beams > 1:
         new, state = _search(config, params, prompts, state, sampling, beams, num_return_sequences, return_state)
@@ -111,7 +123,8 @@ def generate(
         ]
         result = result[0] if prompts.is_single_text and num_return_sequences == 1 else result
     else:
-        pad = next(iter(prompts.stop), 0) if pad_token_id is None else whole("pad_token_id", pad_token_id, -(2**31))
+        default = next(iter(prompts.stop), 0) if tokenizer is None or tokenizer.pad_id is None else tokenizer.pad_id
+        pad = default if pad_token_id is None else whole("pad_token_id", pad_token_id, -(2**31))
         rows = zip(_repeat(prompts.rows, num_return_sequences), new, strict=True)
         result = padded([np.concatenate([prompt, row[row >= 0]]) for prompt, row in rows], pad)
     return (result, state) if return_state else result
@@ -172,11 +185,10 @@ class Answers:
     ):
         """Args: before: the text that the only row goes on with; default: that of its prompt."""
         self._config, self._params, self._sampling, self._stop = config, params, sampling, prompts.stop
-        seed = np.uint32(whole("seed", seed, 0, 2**32 - 1))
         logits, state = prefill(config, params, prompts.rows, state)
         seen = prompts.seen(config, sampling)
-        self._decoding = begin(sampling, copies, logits, state, prompts.limit, seen, prompts.stop, seed)
-        self._step_by_step = bool(prompts.stop_texts)
+        self._decoding = begin(sampling, copies, logits, state, prompts.limit, seen, prompts.stop, np.uint32(seed))
+        self._step_by_step, self._copies = bool(prompts.stop_texts), copies
         self._columns = []
         self.texts = _answer_texts(prompts, tokenizer, copies)
         """The texts so far, where answers are wanted as text."""
@@ -190,6 +202,11 @@ class Answers:
         return np.concatenate(self._columns, axis=1)
 
     @property
+    def failed(self) -> bool:
+        """Whether logits were not finite: tokens and state are of no use."""
+        return bool((self._columns[-1] == NOT_FINITE).any())
+
+    @property
     def done(self) -> bool:
         """Whether all rows have ended."""
         return bool(np.asarray(self._decoding.done).all())
@@ -200,7 +217,7 @@ class Answers:
         return self._decoding.state
 
     def advance(self, steps: int) -> None:
-        """Up to `steps` more tokens, at most CAPACITY."""
+        """Up to `steps` more tokens, at most CAPACITY. Raises `ValueError` if logits are not finite."""
         args = (self._config, self._sampling, self._params, self._decoding, steps, self._stop)
         columns, self._decoding = advance(*args)
         self._add(columns)  # before the tokens are there: an interrupt leaves tokens and state that belong together
@@ -228,6 +245,7 @@ class Answers:
     def _add(self, columns: jax.Array) -> None:
         self._columns.append(columns)
         columns = np.asarray(columns)
+        check_rows((columns != NOT_FINITE).all(axis=1), self._copies)
         self._columns[-1] = columns = columns[:, : max(1, (columns >= 0).sum(axis=1).max())]
         _push(self.texts, columns)
         if self._step_by_step:
@@ -240,7 +258,16 @@ def _search(config, params, prompts, state, sampling, beams, num_return_sequence
     logits, state = prefill(config, params, prompts.rows, state)
     seen = prompts.seen(config, sampling)
     capacity = power_of_two(int(prompts.limit.max()))
-    found, _ = beam_search(config, sampling, beams, capacity, params, logits, state, prompts.limit, seen, prompts.stop)
+    found, score = beam_search(
+        config, sampling, beams, capacity, params, logits, state, prompts.limit, seen, prompts.stop
+    )
+    score = np.asarray(score)
+    check_rows(~np.isnan(score).any(axis=1) & (score[:, 0] > IMPOSSIBLE / 2))
+    number = int((score > IMPOSSIBLE / 2).sum(axis=1).min())
+    too_few = (
+        f"num_return_sequences={num_return_sequences}: with num_beams={beams.num_beams} there are {number} answers"
+    )
+    check(number >= num_return_sequences, too_few)
     new = np.asarray(found)[:, :num_return_sequences].reshape(-1, capacity)
     if return_state:  # a beam's own state is gone when the search ends: read the answers
         answers = [row[row >= 0][:-1] for row in new]

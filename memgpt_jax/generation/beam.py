@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float32, Int32
 from memgpt_jax import models
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.generation.decode import fork
-from memgpt_jax.generation.sampling import Sampling
+from memgpt_jax.generation.sampling import Sampling, can_be_chosen_from
 from memgpt_jax.models import ModelState
 
 IMPOSSIBLE = -1e30  # the score of what does not exist; finite, so that sums of it stay numbers
@@ -33,6 +33,7 @@ class Beams(NamedTuple):
     finished_tokens: Int32[Array, "B K N"]
     finished_score: Float32[Array, "B K"]  # log p / n ** length_penalty, best first; IMPOSSIBLE where there is none
     done: Bool[Array, "B"]
+    finite: Bool[Array, "B"]  # all logits were
     seen: Bool[Array, "B*K V"] | None
     state: ModelState  # B * K rows
 
@@ -50,14 +51,17 @@ def beam_search(
     seen: Bool[Array, "B V"] | None,
     stop: Int32[Array, " stops"],
 ) -> tuple[Int32[Array, "B K N"], Float32[Array, "B K"]]:
-    """The K best continuations found of each row, best first, and their scores; at most `limit` <= N new tokens."""
+    """The K best continuations found of each row, best first, and their scores; at most `limit` <= N new tokens.
+
+    A continuation that does not exist scores IMPOSSIBLE, all of a row NaN if its logits were not finite.
+    """
     num, model = settings.num_beams, models.merge(config, params)
     batch = logits.shape[0]
     nothing = jnp.full((batch, num, capacity), -1, jnp.int32)
     impossible = jnp.full((batch, num), IMPOSSIBLE, jnp.float32)
-    beams = Beams(  # all beams are equal at the start: only the first may be continued
-        jnp.int32(0), nothing, impossible.at[:, 0].set(0), nothing, impossible, limit < 1, *fork((seen, state), num)
-    )
+    first, finite = impossible.at[:, 0].set(0), jnp.ones(batch, bool)
+    forked = fork((seen, state), num)  # all beams are equal at the start: only the first may be continued
+    beams = Beams(jnp.int32(0), nothing, first, nothing, impossible, limit < 1, finite, *forked)
 
     def step(beams):
         done = jnp.repeat(beams.done, num)
@@ -67,7 +71,7 @@ def beam_search(
 
     beams = _extend(sampling, settings, fork(logits, num), limit, stop, beams)
     beams = jax.lax.while_loop(lambda beams: ~jnp.all(beams.done), step, beams)
-    return beams.finished_tokens, beams.finished_score
+    return beams.finished_tokens, jnp.where(beams.finite[:, None], beams.finished_score, jnp.nan)
 
 
 def _extend(sampling: Sampling, settings: BeamSettings, logits, limit, stop, beams: Beams) -> Beams:
@@ -75,6 +79,8 @@ def _extend(sampling: Sampling, settings: BeamSettings, logits, limit, stop, bea
     batch, num, capacity = beams.tokens.shape
     vocab_size = logits.shape[-1]
     log_p = sampling(jax.nn.log_softmax(logits.astype(jnp.float32)), beams.seen)
+    finite = (can_be_chosen_from(logits) & can_be_chosen_from(log_p)).reshape(batch, num)
+    finite = beams.finite & jnp.all(finite | (beams.score <= IMPOSSIBLE / 2) | beams.done[:, None], axis=1)
     total = beams.score[..., None] + log_p.reshape(batch, num, vocab_size)
     # Each open beam has at most `stops` continuations that end, so num of these do not.
     kept = min(num * max(2, 1 + stop.shape[0]), num * vocab_size)
@@ -104,8 +110,8 @@ def _extend(sampling: Sampling, settings: BeamSettings, logits, limit, stop, bea
     if seen is not None:
         newest = jnp.take_along_axis(token, best, axis=1).reshape(-1)
         seen = seen.at[jnp.arange(batch * num), newest].set(True)
-    done = beams.done | at_limit[:, 0] | _cannot_improve(settings, open_score, finished_score, count, limit)
-    return Beams(count, tokens, open_score, finished_tokens, finished_score, done, seen, state)
+    done = beams.done | ~finite | at_limit[:, 0] | _cannot_improve(settings, open_score, finished_score, count, limit)
+    return Beams(count, tokens, open_score, finished_tokens, finished_score, done, finite, seen, state)
 
 
 def _cannot_improve(settings: BeamSettings, open_score, finished_score, count, limit) -> Bool[Array, "B"]:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float32, Int32
 
 from memgpt_jax import models
 from memgpt_jax.config import ModelConfig
-from memgpt_jax.generation.sampling import Sampling
+from memgpt_jax.generation.sampling import NOT_FINITE, Sampling
 from memgpt_jax.models import ModelState
 
 CAPACITY = 256
@@ -19,7 +19,7 @@ CAPACITY = 256
 class Decoding(NamedTuple):
     """Rows that are being continued. A row's text depends on its prompt, its key and its own state alone."""
 
-    token: Int32[Array, " R"]  # the newest token, which has not been read yet
+    token: Int32[Array, " R"]  # the newest token, which has not been read yet; NOT_FINITE: there is none, and never is
     count: Int32[Array, " R"]  # new tokens so far
     limit: Int32[Array, " R"]  # new tokens at most
     done: Bool[Array, " R"]  # the newest token is the last: the row reads and writes nothing any more
@@ -46,11 +46,12 @@ def begin(
 
 
 def _choose(sampling: Sampling, logits, stop: Int32[Array, " stops"], decoding: Decoding) -> Decoding:
-    """Rows that are not done get their next token."""
+    """Rows that are not done get their next token; those whose logits are not finite are done."""
     key = jax.vmap(jax.random.fold_in)(decoding.key, decoding.count)
     token = jnp.where(decoding.done, decoding.token, sampling.choose(key, logits, decoding.seen))
     count = decoding.count + (~decoding.done).astype(jnp.int32)
     done = decoding.done | (count >= decoding.limit) | jnp.any(token[:, None] == stop[None, :], axis=1)
+    done = done | (token == NOT_FINITE)
     seen = decoding.seen
     if seen is not None:
         seen = seen.at[jnp.arange(token.shape[0]), token].set(True)
@@ -70,7 +71,10 @@ def at_boundary(state: ModelState, rows: Bool[Array, " R"]) -> Bool[Array, ""]:
 def advance(
     config: ModelConfig, sampling: Sampling, params: Any, decoding: Decoding, steps, stop
 ) -> tuple[Int32[Array, "R CAPACITY"], Decoding]:
-    """Up to `steps` (at most CAPACITY) more tokens for the rows that are not done; what is not filled is -1."""
+    """Up to `steps` (at most CAPACITY) more tokens for the rows that are not done; what is not filled is -1.
+
+    A row whose logits are not finite ends with NOT_FINITE.
+    """
     model = models.merge(config, params)
 
     def step(carry, inside):

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float32
 
 from memgpt_jax import models
 from memgpt_jax.config import ModelConfig
+from memgpt_jax.generation.sampling import can_be_chosen_from, check_rows
 from memgpt_jax.models import ModelState
 
 PIECE_LENGTH = 1024
@@ -24,6 +25,8 @@ def prefill(
     Returns the logits after the last token of each row, and the state; the one given is not modified. Pieces in which
     every row is whole and at a segment boundary take the aligned path of training. The last piece is padded to a
     power of two segments, so that prompts of all lengths share a few compiled shapes.
+
+    Raises `ValueError` if logits are not finite.
     """
     lengths = np.array([len(prompt) for prompt in prompts])
     segment = config.segment_length
@@ -39,6 +42,7 @@ def prefill(
             tokens[row, :number] = prompt[start : start + number]
         aligned = at_boundary and size % segment == 0 and bool((present == size).all())
         logits, state = compiled_read(config, aligned, params, tokens, present, logits, state)
+    check_rows(can_be_chosen_from(logits))
     return logits, state
 
 

@@ -1,5 +1,6 @@
 """Prompts as the user gives them, checked, as rows of ids."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.checks import check, whole
 from memgpt_jax.config import ModelConfig
+from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.generation.sampling import Sampling
 from memgpt_jax.models import ModelState
+from memgpt_jax.models.arguments import check_state as check_same_state
 
 PROMPT_FORMS = (
     "prompt must be ids [B, L], a list of B lists of ids (one prompt: [[1, 2, 3]]), a text or a list of texts"
@@ -48,10 +51,13 @@ class Prompts:
         max_new_tokens: int | None = None,
         max_length: int | None = None,
         stop=(),
+        ends: Iterable[int] = (),
         in_text: bool = False,
         said: Iterable[int] | None = None,
     ):
-        """Args: as in `generate`; begins: texts begin a document; said: ids that a repetition penalty falls on."""
+        """Args: as in `generate`; begins: texts begin a document; ends: more ids that end an answer, if the model has
+        them; said: ids that a repetition penalty falls on, default: those of the prompts.
+        """
         self.is_single_text = isinstance(prompt, str)
         given = [prompt] if self.is_single_text else _listed(prompt)
         self.texts = list(given) if len(given) and all(isinstance(text, str) for text in given) else None
@@ -66,6 +72,8 @@ class Prompts:
             check(len(row) > 0, f"prompt {i} is empty: give at least one token")
         self.rows = [ids_of(config, "token ids", row) for row in self.rows]
         self.said = self.rows if said is None else [np.fromiter(said, np.int32)]
+        if said is None and tokenizer is not None:  # what begins the document is no part of what was said
+            self.said = [row[int(row[0] == tokenizer.document_id) :] for row in self.rows]
         self.limit = self._limits(max_new_tokens, max_length)
 
         stops = () if stop is None else stop
@@ -75,7 +83,9 @@ class Prompts:
         check(self.in_text or not self.stop_texts, "stop: only answers to texts can end at texts")
         check("" not in self.stop_texts, "stop holds an empty text")
         ids = (token for token in stops if not isinstance(token, str))
-        self.stop = np.array([whole("stop", token, 0, config.vocab_size - 1) for token in ids], np.int32)
+        ids = [whole("stop", token, 0, config.vocab_size - 1) for token in ids]
+        ends = [token for token in ends if token < config.vocab_size]
+        self.stop = np.array(list(dict.fromkeys([*ends, *ids])), np.int32)
 
     def _limits(self, max_new_tokens, max_length) -> np.ndarray:
         check(
@@ -88,6 +98,11 @@ class Prompts:
         longest = max(map(len, self.rows))
         check(max_length > longest, f"max_length={max_length} must exceed the longest prompt's {longest} tokens")
         return np.array([max_length - len(row) for row in self.rows], np.int32)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[B] tokens of each prompt."""
+        return np.array([len(row) for row in self.rows])
 
     def seen(self, config: ModelConfig, sampling: Sampling) -> np.ndarray | None:
         """[B, V] bool: the tokens of each prompt, where a repetition penalty falls on them."""
@@ -129,20 +144,54 @@ def ids_of(config: ModelConfig, name: str, ids: np.ndarray) -> np.ndarray:
 
 
 def check_tokenizer(config: ModelConfig, tokenizer) -> None:
-    """Raise `ValueError` if the tokenizer has ids that the model has not."""
+    """Raise `ValueError` if the tokenizer has ids of text that the model has not: they do not belong together.
+
+    Special ids that the model has not, such as one for padding that was added to the tokenizer alone, do no harm.
+    """
     ids, known = tokenizer.vocab_size, config.vocab_size
-    check(ids <= known, f"the tokenizer has {ids} ids, the model's vocab_size is {known}: they do not belong together")
+    further = np.asarray(tokenizer.token_bytes)[known:]
+    harmless = tokenizer.document_id < known and len(further) == ids - known and not further.any()
+    check(
+        ids <= known or harmless,
+        f"the tokenizer has {ids} ids, the model's vocab_size is {known}: they do not belong together",
+    )
+
+
+def ends_of(tokenizer, model: Any = None) -> list[int]:
+    """The ids that end an answer by default.
+
+    Those of the tokenizer, and the id that begins the next document; without one, those that a model from
+    `from_pretrained` came with.
+    """
+    if tokenizer is not None:
+        return [*tokenizer.stop_ids, tokenizer.document_id]
+    return list(getattr(getattr(model, "origin", None), "stop_ids", ()))
+
+
+def check_length(config: ModelConfig, tokens: int) -> None:
+    """Raise `ValueError` if a text of so many tokens is longer than the table of learned positions.
+
+    Warns if it is longer than the context of a pretrained model without a memory.
+    """
+    check(
+        config.position != "learned" or tokens <= config.num_positions,
+        f"the model has learned positions for num_positions={config.num_positions} tokens; what it has read, the "
+        f"prompt and the answer may have {tokens} together: give a shorter prompt or fewer new tokens",
+    )
+    context = config.context_length
+    if context is not None and tokens > context and isinstance(config.memory, NoMemoryConfig):
+        warnings.warn(
+            f"the text may become longer than context_length={context} tokens, which the model was trained with: each "
+            f"token attends to the window_size={config.window_size} tokens before it, and forgets what is older",
+            stacklevel=3,
+        )
 
 
 def check_state(config: ModelConfig, state: Any, batch_size: int) -> None:
     """Raise `ValueError` unless the state is one of this model and of this many rows."""
-    expected = jax.eval_shape(lambda: models.init_state(config, batch_size))
     check(isinstance(state, ModelState), f"state must be a ModelState, got {type(state).__name__}")
-    rows = state.position.shape[0]
-    check(rows == batch_size, f"state has {rows} rows, but there are {batch_size} prompts")
-    describe = lambda tree: [(x.shape, str(x.dtype)) for x in jax.tree.leaves(tree)]  # noqa: E731
-    same = jax.tree.structure(state) == jax.tree.structure(expected) and describe(state) == describe(expected)
-    check(same, "state is one of a model with another config")
+    expected = jax.eval_shape(lambda: models.init_state(config, batch_size))
+    check_same_state(state, expected, batch_size, f"but there are {batch_size} prompts")
 
 
 def padded(rows: Sequence[np.ndarray], pad_token_id: int) -> np.ndarray:

@@ -6,10 +6,29 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Float32, Int32
 
 from memgpt_jax.checks import check, whole
+
+NOT_FINITE = -2
+"""What stands for the next token of a row whose logits are not finite."""
+
+
+def can_be_chosen_from(logits: Float[Array, "... V"]) -> Bool[Array, "..."]:
+    """Whether a token can be chosen from logits: none is NaN or +inf, and not all are -inf (ruled out)."""
+    return jnp.isfinite(jnp.max(logits, axis=-1))  # NaN where one is
+
+
+def check_rows(finite: Bool[Array, " R"], copies: int = 1) -> None:
+    """Raise `ValueError` that names the prompts whose next token cannot be chosen; each has `copies` rows."""
+    wrong = np.unique(np.flatnonzero(~np.asarray(finite)) // copies)
+    check(
+        not wrong.size,
+        f"there is no next token for prompt {', '.join(map(str, wrong))}: the logits hold NaN or +inf, or are all "
+        "-inf. The parameters or the state hold values that are not finite, or a computation overflows",
+    )
 
 
 def penalize_repetition(
@@ -32,15 +51,18 @@ def keep_top_k(logits: Float[Array, "... V"], k: int) -> Float[Array, "... V"]:
 def keep_top_p(logits: Float[Array, "... V"], p: float) -> Float[Array, "... V"]:
     """Rule out (-inf) all but the nucleus: the fewest most probable tokens whose probabilities reach p.
 
-    The most probable token always stays, and with p = 1 all do. Holtzman et al. 2020, "The curious case of neural text
-    degeneration".
+    Of equally probable tokens the lowest ids stay. At least one token stays, and with p = 1 all do. Holtzman et al.
+    2020, "The curious case of neural text degeneration".
     """
     descending = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
     probabilities = jax.nn.softmax(descending, axis=-1)
-    before = jnp.cumsum(probabilities, axis=-1) - probabilities  # mass of the strictly more probable tokens
-    inside = ((before < p) | (p >= 1)).at[..., 0].set(True)
-    threshold = jnp.min(jnp.where(inside, descending, jnp.inf), axis=-1, keepdims=True)
-    return jnp.where(logits >= threshold, logits, -jnp.inf)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities  # the probability of the tokens in front
+    number = jnp.maximum(jnp.sum(before < p, axis=-1, keepdims=True), 1)
+    least = jnp.take_along_axis(descending, number - 1, axis=-1)
+    equal = logits == least
+    left = number - jnp.sum(logits > least, axis=-1, keepdims=True)  # how many of the equal ones stay
+    kept = (logits > least) | (equal & (jnp.cumsum(equal, axis=-1) <= left))
+    return jnp.where(kept | (p >= 1), logits, -jnp.inf)
 
 
 def keep_min_p(logits: Float[Array, "... V"], p: float) -> Float[Array, "... V"]:
@@ -88,13 +110,14 @@ class Sampling:
     temperature: float | None = None
     """Softmax temperature; 0: greedy. Default: 1 with a filter, else greedy."""
     top_k: int | None = None
-    """Draw among the k most probable tokens only; 0: all."""
+    """Draw among the k most probable tokens only, and those as probable as the k-th; 0: all."""
     top_p: float | None = None
-    """Draw among the fewest tokens that hold this probability together."""
+    """Draw among the fewest tokens that hold this probability together; of equal ones, the lowest ids."""
     min_p: float | None = None
     """Draw among tokens with at least this share of the most probable one's probability; 0: all."""
     repetition_penalty: float | None = None
-    """Above 1: tokens of the prompt and of the answer become less likely. Acts on greedy and beam search too."""
+    """Above 1: tokens of the prompt and of the answer become less likely, but for the id that begins the document. Acts
+    on greedy and beam search too."""
 
     def __post_init__(self):
         values = {name: value for name, value in vars(self).items() if value is not None}
@@ -134,8 +157,8 @@ class Sampling:
     def choose(
         self, keys: Array, logits: Float[Array, "B V"], seen: Bool[Array, "B V"] | None = None
     ) -> Int32[Array, "B"]:
-        """Each row's next token; `keys` [B] are the rows' own PRNG keys."""
-        logits = self(logits, seen)
-        if self.is_greedy:
-            return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
+        """Each row's next token; `keys` [B] are the rows' own PRNG keys. NOT_FINITE where the logits are not."""
+        kept = self(logits, seen)
+        token = jnp.argmax(kept, axis=-1) if self.is_greedy else jax.vmap(jax.random.categorical)(keys, kept)
+        finite = can_be_chosen_from(logits) & can_be_chosen_from(kept)
+        return jnp.where(finite, token.astype(jnp.int32), NOT_FINITE)

@@ -1,26 +1,29 @@
 """A text that goes on: read, answered, forked, saved and taken up again, its memory live throughout."""
 
+import contextlib
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from memgpt_jax import models
-from memgpt_jax.checks import check
+from memgpt_jax import checksums, models
+from memgpt_jax.checks import check, whole
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_json import differences, from_json, to_json
 from memgpt_jax.generation.api import Answers, config_and_params
 from memgpt_jax.generation.prefill import prefill
-from memgpt_jax.generation.prompts import Prompts, check_tokenizer, ids_of
+from memgpt_jax.generation.prompts import Prompts, check_length, check_tokenizer, ends_of, ids_of
 from memgpt_jax.generation.sampling import Sampling
 from memgpt_jax.generation.text import AnswerText
 from memgpt_jax.models import MemGPT, ModelState
 
-FILE = "session.json"
+FILE, STATE = "session.json", "state.safetensors"
 
 
 class Session:
@@ -46,7 +49,7 @@ class Session:
     def __init__(self, model: MemGPT | tuple[ModelConfig, Any], tokenizer):
         """Args: model: a `MemGPT` or `(config, params)`; tokenizer: as in `memgpt_jax.data.Tokenizer`.
 
-        Raises `ValueError` if the tokenizer has more ids than the model.
+        Raises `ValueError` if the tokenizer has ids of text that the model has not.
         """
         self.config, self.params = config_and_params(model)
         check_tokenizer(self.config, tokenizer)
@@ -62,59 +65,76 @@ class Session:
         self._text = AnswerText(self.tokenizer, [])  # where its text stands, perhaps inside a character
 
     def feed(self, text: str) -> None:
-        """Read a text of any length, as what comes next in the document."""
+        """Read a text of any length, as what comes next in the document.
+
+        Raises `ValueError`, and leaves the session as it was, if the text does not fit the model, or logits are not
+        finite.
+        """
         self._end_stream()
+        check(isinstance(text, str), f"text must be a str, got {type(text).__name__}")
         new = ids_of(self.config, "token ids", np.array(self.tokenizer.encode(text), np.int64)).tolist()
+        check_length(self.config, self.num_tokens + len(new))
         tokens = self.unread + new
         if len(tokens) > 1:
             _, self.state = prefill(self.config, self.params, [np.array(tokens[:-1], np.int32)], self.state)
         self.unread = tokens[-1:]
         self.num_tokens, self.said = self.num_tokens + len(new), self.said.union(new)
-        if new:
-            self._text = AnswerText(self.tokenizer, new)
+        self._text = AnswerText(self.tokenizer, [*self._text.context, *self._text.unfinished, *new])
 
     def generate(
         self,
         *,
         max_new_tokens: int,
         stop: int | str | Sequence[int | str] = (),
+        ignore_eos: bool = False,
         seed: int = 0,
         stream: bool = False,
         **sampling,
     ) -> str | Iterator[str]:
-        """Go on with the document, and return what is new.
+        """Go on with the document, and return what is new: what `mg.generate` adds to the same text.
 
         `sampling` are the options of `Sampling`: temperature, top_k, top_p, min_p, repetition_penalty. The end of the
-        document ends the answer, too; after it, `ValueError`: feed or reset first. With `stream`, the text comes in
-        pieces; if you stop taking them, or use the session otherwise, the document ends with the last one taken.
+        document (`stop_ids` and `document_id` of the tokenizer) ends the answer, too, unless `ignore_eos`; after it,
+        `ValueError`: feed or reset first. With `stream`, the text comes in pieces; if you stop taking them, or use the
+        session otherwise, the document ends with the last one taken.
+
+        Raises `ValueError` for options out of range; and if logits are not finite, after which the session is as it was
+        before the answer.
         """
         self._end_stream()
         check(bool(self.unread), "the document has ended: feed() what follows, or reset()")
-        stops = [stop] if isinstance(stop, str) or np.ndim(stop) == 0 else list(stop)
+        check(isinstance(ignore_eos, bool), f"ignore_eos must be True or False, got {ignore_eos!r}")
+        ends = [] if ignore_eos else ends_of(self.tokenizer)
         prompts = Prompts(
             self.config,
             [self.unread],
             max_new_tokens=max_new_tokens,
-            stop=[*stops, self.tokenizer.document_id],
+            stop=stop,
+            ends=ends,
             in_text=True,
             said=self.said,
         )
-        answers = Answers(
-            self.config, self.params, prompts, self.tokenizer, self.state, Sampling(**sampling), 1, seed, self._text
-        )
-        self._stream = self._answer(answers)
+        check_length(self.config, self.num_tokens + int(prompts.limit[0]))
+        options, seed = Sampling(**sampling), whole("seed", seed, 0, 2**32 - 1)
+        answers = Answers(self.config, self.params, prompts, self.tokenizer, self.state, options, 1, seed, self._text)
+        self._stream = self._answer(answers, ends)
         return self._stream if stream else "".join(self._stream)
 
-    def _answer(self, answers: Answers) -> Iterator[str]:
+    def _answer(self, answers: Answers, ends: list[int]) -> Iterator[str]:
         try:
             yield from answers.stream()
         finally:
-            new = answers.new[0]
-            new = new[new >= 0].tolist()
-            ended = new[-1] == self.tokenizer.document_id
-            self.state, self.unread, self._text = answers.state, [] if ended else new[-1:], answers.texts[0]
-            self.num_tokens, self.said = self.num_tokens + len(new) - ended, self.said.union(new)
+            if not answers.failed:
+                self._take(answers, ends)
             self._stream = None
+
+    def _take(self, answers: Answers, ends: list[int]) -> None:
+        new = answers.new[0]
+        new = new[new >= 0].tolist()
+        ended = new[-1] in ends
+        self.state, self.unread, self._text = answers.state, [] if ended else new[-1:], answers.texts[0]
+        said = new[:-1] if ended else new
+        self.num_tokens, self.said = self.num_tokens + len(said), self.said.union(said)
 
     def _end_stream(self) -> None:
         """What was taken of a streamed answer stands; the rest is not written."""
@@ -137,45 +157,110 @@ class Session:
         return jax.tree.map(lambda x: np.asarray(x).tolist(), measured)
 
     def save(self, path: str | Path) -> None:
-        """Write the session into a folder; one that is there already is replaced when the new one is whole."""
-        import orbax.checkpoint as ocp
+        """Write the session into a folder: `session.json`, `state.safetensors` and their checksums.
+
+        A session that is there already is replaced when the new one is whole.
+
+        Raises `ValueError` if the folder holds something else, or cannot be written; then it stays as it was.
+        """
+        from safetensors.numpy import save
 
         self._end_stream()
         folder = Path(path).expanduser().absolute()
-        check(not folder.exists() or (folder / FILE).is_file(), f"{folder} exists and is not a session")
         values = {"config": to_json(self.config), "tokenizer": self.tokenizer.fingerprint}
         values |= {"unread": self.unread, "num_tokens": self.num_tokens, "said": sorted(self.said)}
         values |= {"context": self._text.context, "unfinished": self._text.unfinished}
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-            new = Path(temporary) / "new"
-            with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(new / "state", jax.tree.leaves(self.state))
-            (new / FILE).write_text(json.dumps(values, indent=2) + "\n")
-            if folder.exists():
-                folder.rename(Path(temporary) / "old")
-            new.rename(folder)
+        arrays = {name: np.ascontiguousarray(leaf) for name, leaf in _named(self.state).items()}
+        with _readable_errors(f"the session cannot be written into {folder}"):
+            _recover(folder)
+            check(not folder.exists() or (folder / FILE).is_file(), f"{folder} exists and is not a session")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".session-", ignore_cleanup_errors=True) as name:
+                new = Path(name) / "new"
+                new.mkdir()
+                (new / STATE).write_bytes(save(arrays))
+                (new / FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+                checksums.record_all(new)
+                _replace(folder, new)
 
     @classmethod
     def load(cls, path: str | Path, model: MemGPT | tuple[ModelConfig, Any], tokenizer) -> "Session":
         """The session that `save` wrote, with the model and the tokenizer that it had.
 
-        Raises `ValueError` if there is none, or if it is of another model config or tokenizer.
+        Raises `ValueError` if there is none, it cannot be read, or it is of another model config or tokenizer;
+        `DamagedError`, which is one, if a file is not as it was written.
         """
-        import orbax.checkpoint as ocp
-
         folder = Path(path).expanduser().absolute()
-        check((folder / FILE).is_file(), f"there is no session in {folder}")
-        values = json.loads((folder / FILE).read_text())
+        with _readable_errors(f"the session in {folder} cannot be read"):
+            _recover(folder)
+            check((folder / FILE).is_file(), f"there is no session in {folder}")
+            checksums.verify(folder)
+            values = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            check((folder / STATE).is_file(), f"{folder} holds no {STATE}: an earlier version of the library wrote it")
+            content = (folder / STATE).read_bytes()
         session = cls(model, tokenizer)
         saved = from_json(values["config"], (ModelConfig,)).run_like(session.config)
         changed = differences(saved, session.config)
         check(not changed, f"the session in {folder} is of another model:\n  " + "\n  ".join(changed))
         check(values["tokenizer"] == tokenizer.fingerprint, f"the session in {folder} is of another tokenizer")
-        expected, structure = jax.tree.flatten(jax.eval_shape(lambda: models.init_state(session.config, 1)))
-        with ocp.StandardCheckpointer() as checkpointer:
-            session.state = jax.tree.unflatten(structure, checkpointer.restore(folder / "state", expected))
+        session.state = _state(folder, content, session.state)
         session.unread, session.num_tokens = values["unread"], values["num_tokens"]
         session.said = frozenset(values["said"])
         session._text = AnswerText(tokenizer, values["context"], unfinished=values["unfinished"])
         return session
+
+
+def _named(state: ModelState) -> dict[str, Any]:
+    """Each array by its path."""
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in jax.tree.leaves_with_path(state)}
+
+
+def _state(folder: Path, content: bytes, like: ModelState) -> ModelState:
+    """The arrays of a safetensors file as a state with the shapes and the types of another one."""
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        found = {name: (tuple(array["shape"]), array["data"]) for name, array in deserialize(content)}
+    except SafetensorError as error:
+        raise checksums.DamagedError(f"{folder / STATE} cannot be read: {error}") from None
+    wanted = _named(like)
+    sizes = {name: (x.shape, x.nbytes) for name, x in wanted.items()}
+    fits = sizes == {name: (shape, len(data)) for name, (shape, data) in found.items()}
+    check(fits, f"{folder / STATE} is not the state of such a model")
+    arrays = [np.frombuffer(found[name][1], x.dtype).reshape(x.shape) for name, x in wanted.items()]
+    return jax.tree.unflatten(jax.tree.structure(like), map(jnp.asarray, arrays))
+
+
+def _before(folder: Path) -> Path:
+    """Where a session is for the moment in which a new one takes its place."""
+    return folder.with_name(f".{folder.name}.before")
+
+
+def _replace(folder: Path, new: Path) -> None:
+    before, exists = _before(folder), folder.exists()
+    if exists:
+        folder.rename(before)
+    try:
+        new.rename(folder)
+    except OSError:
+        if exists:
+            before.rename(folder)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def _recover(folder: Path) -> None:
+    """Take back the session of a save that was killed between its two renamings; clear up after one that ended."""
+    before = _before(folder)
+    if before.is_dir() and not folder.exists():
+        before.rename(folder)
+    elif before.is_dir():
+        shutil.rmtree(before, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _readable_errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{what}: {error}") from error

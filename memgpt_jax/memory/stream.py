@@ -49,7 +49,7 @@ def stream(
 ) -> tuple[Float[Array, "B L R"], StreamState]:
     """What each token reads, in front of `Memory.output`, and the state after the call.
 
-    Only trailing tokens of a row may be not valid.
+    In each row of a call the valid tokens are the first ones (`models.arguments` sees to it).
 
     `aligned` tokens need not be moved to their places, and a token `inside` a segment leaves the memory alone.
     """

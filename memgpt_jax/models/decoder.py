@@ -8,8 +8,9 @@ import numpy as np
 from flax import nnx
 
 from memgpt_jax.config import ModelConfig
+from memgpt_jax.models.arguments import check_state, check_targets, check_tokens, filled_flags, on_host, poisoned
 from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
-from memgpt_jax.models.layers import filled_flags, linear, norm
+from memgpt_jax.models.layers import linear, norm
 from memgpt_jax.ops import (
     Scores,
     cross_entropy,
@@ -69,11 +70,16 @@ class MemGPT(nnx.Module):
         """Logits of each next token, and the state after the call; any L >= 1.
 
         reset: a new document begins with this token: nothing from before it is visible to it or after it.
-        valid: False marks trailing padding, which reads nothing, writes nothing and moves nothing.
+        valid: False marks padding on the right, which reads nothing, writes nothing and moves nothing.
         aligned: the caller's promise that each row stands at a segment boundary, that the segment length divides L
             and that every token is valid; faster. A broken promise gives NaN.
         inside: the promise that the one token of each row neither begins a stream or document nor fills a segment.
         dropout_key: a PRNG key; dropout acts only when it is given.
+
+        Raises:
+            ValueError: an argument has a wrong shape or type; or, where values are on the host, an id is not in the
+                vocabulary, padding is not on the right, or a token lies beyond the table of learned positions. Where
+                values are traced, such tokens (with padding, such rows) give NaN.
         """
         x, state, _ = self.hidden(tokens, state, reset, valid, aligned=aligned, inside=inside, dropout_key=dropout_key)
         logits = flat_dot_general(x, self.output_embedding().T, (((2,), (0,)), ((), ())))
@@ -91,11 +97,12 @@ class MemGPT(nnx.Module):
         dropout_key=None,
     ) -> tuple[Stream, ModelState, tuple[Float32[Array, "B L"], ...]]:
         """The last hidden states, normalised (and scaled for the logits), the state, and each layer's mean gates."""
-        check_call(self.config, tokens, state)
+        check_tokens(tokens, self.config.vocab_size, valid)
+        self._check_state(state, len(tokens))
         reset, valid = filled_flags(tokens.shape, reset, valid)
         positions = document_positions(state.position, reset)
         promise = "aligned" if aligned else "inside" if inside else None
-        x = self._embed(tokens, positions)
+        x = poisoned(self._embed(tokens, positions, valid), tokens, self.config.vocab_size, valid)
         scanned = self.config.scan_layers and tokens.shape[1] > 1
         arguments = positions, reset, valid, promise
         x, layers, gates = run_blocks(
@@ -132,12 +139,27 @@ class MemGPT(nnx.Module):
 
         save_pretrained(self, folder, **options)
 
-    def _embed(self, tokens: Tokens, positions: Int32[Array, "B L"]) -> Stream:
-        """Embeddings enter the stream at unit RMS: with smaller ones the memory does not learn to bind."""
+    def _check_state(self, state: ModelState, rows: int) -> None:
+        layers = self.config.num_layers
+        if not isinstance(state, ModelState) or len(state.layers) != layers:
+            raise ValueError(f"state must be a ModelState of {layers} layers: use init_state(batch_size)")
+        check_state(state, jax.eval_shape(lambda: self.init_state(rows)), rows, f"tokens have {rows}")
+
+    def _embed(self, tokens: Tokens, positions: Int32[Array, "B L"], valid: Flags) -> Stream:
+        """Embeddings enter the stream at unit RMS: with smaller ones the memory does not learn to bind.
+
+        NaN at positions behind the table of learned ones.
+        """
         config, scale = self.config, jnp.float32(self.config.stream_scale)
         x = whole_vectors(self.embedding[...])[tokens] * scale
         if config.position == "learned":
-            x = x + self.position_embedding[...][positions % config.num_positions] * scale
+            beyond = valid & (positions >= config.num_positions)
+            if (found := on_host(beyond)) is not None and found.any():
+                raise ValueError(
+                    f"the model has learned positions for num_positions={config.num_positions} tokens of a document, "
+                    f"and reads token {np.asarray(positions)[found].max() + 1} of one"
+                )
+            x = x + jnp.where(beyond[..., None], jnp.nan, self.position_embedding[...][positions]) * scale
         elif config.position == "sinusoidal":
             x = x + sinusoidal(positions, config.d_model, config.rotary_base)
         return x.astype(config.dtype)
@@ -158,7 +180,11 @@ class MemGPT(nnx.Module):
     def score(
         self, tokens: Tokens, targets: Tokens, state: ModelState, reset=None, valid=None, **options
     ) -> tuple[Scores, ModelState]:
-        """Loss in nats and correctness of each target, without the logits of the whole call in memory."""
+        """Loss in nats and correctness of each target, without the logits of the whole call in memory.
+
+        Raises `ValueError` as `__call__`, and for targets that are not ids like the tokens.
+        """
+        check_targets(targets, tokens, self.config.vocab_size)
         x, state, _ = self.hidden(tokens, state, reset, valid, **options)
         return self.score_hidden(x, targets), state
 
@@ -170,13 +196,3 @@ class MemGPT(nnx.Module):
         """Measurements of a call, one row for each layer that owns a memory: fusion gates and the memory's stats."""
         _, state, gates = self.hidden(tokens, state, reset, aligned=aligned)
         return memory_stats(self.blocks, state.layers, gates)
-
-
-def check_call(config: ModelConfig, tokens, state) -> None:
-    """Raise `ValueError` where the arguments of a call do not fit the model or each other."""
-    if tokens.ndim != 2 or tokens.shape[1] < 1 or not jnp.issubdtype(tokens.dtype, jnp.integer):
-        raise ValueError(f"tokens must be integers [B, L] with L >= 1, got {tokens.dtype}{list(tokens.shape)}")
-    if not isinstance(state, ModelState) or len(state.layers) != config.num_layers:
-        raise ValueError(f"state must be a ModelState of {config.num_layers} layers: use init_state(batch_size)")
-    if state.position.shape[0] != tokens.shape[0]:
-        raise ValueError(f"state has {state.position.shape[0]} rows, tokens have {tokens.shape[0]}")

@@ -8,8 +8,9 @@ import numpy as np
 from flax import nnx
 
 from memgpt_jax.config_model import EncoderConfig
+from memgpt_jax.models.arguments import check_state, check_targets, check_tokens, filled_flags, poisoned
 from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
-from memgpt_jax.models.layers import ACTIVATIONS, dropout, filled_flags, linear, norm
+from memgpt_jax.models.layers import ACTIVATIONS, dropout, linear, norm
 from memgpt_jax.ops import (
     Scores,
     cross_entropy,
@@ -82,11 +83,11 @@ class Encoder(nnx.Module):
     ) -> tuple[Stream, EncoderState]:
         """The last hidden states [B, L, D], and the state after the call.
 
-        reset: a new document begins with this token. valid: False marks trailing padding, which nothing attends to.
+        reset: a new document begins with this token. valid: False marks padding on the right, which nothing attends to.
         token_types: the kind of each token; default: 0. embedding: of tokens; default: its own.
         aligned, dropout_key: as in `MemGPT.__call__`.
 
-        Raises `ValueError` if the call is longer than the table of learned positions.
+        Raises `ValueError` if the call is longer than the table of learned positions, and as `MemGPT.__call__`.
         """
         x, state, _ = self._run(tokens, state, reset, valid, token_types, aligned, dropout_key, embedding)
         return x, state
@@ -104,6 +105,12 @@ class Encoder(nnx.Module):
     ):
         """`hidden`, and each layer's mean fusion gates."""
         config = self.config
+        check_tokens(tokens, config.vocab_size, valid)
+        if not isinstance(state, EncoderState):
+            raise ValueError(f"state must be an EncoderState, got {type(state).__name__}: use init_state(batch_size)")
+        check_state(
+            state, jax.eval_shape(lambda: self.init_state(len(tokens))), len(tokens), f"tokens have {len(tokens)}"
+        )
         if config.position == "learned" and tokens.shape[1] > config.num_positions:
             raise ValueError(
                 f"a call may have up to num_positions={config.num_positions} tokens, got {tokens.shape[1]}"
@@ -111,6 +118,7 @@ class Encoder(nnx.Module):
         reset, valid = filled_flags(tokens.shape, reset, valid)
         positions = document_positions(jnp.zeros(tokens.shape[0], jnp.int32), reset)
         x = self._embed(tokens, positions, token_types, self.embedding[...] if embedding is None else embedding)
+        x = poisoned(x, tokens, config.vocab_size, valid)
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         x = dropout(x, config.dropout, keys[0])
         arguments = positions, reset, valid, "aligned" if aligned else None
@@ -161,6 +169,7 @@ class Encoder(nnx.Module):
         next_sentence: whether a row's second sentence follows the first (0) or not (1). Where it is given, what stands
             at position 0 is the score of this label; and a model without the head `masked` scores nothing else.
         """
+        check_targets(targets, tokens, self.config.vocab_size)
         x, state = self.hidden(tokens, state, reset, valid, **options)
         if next_sentence is None:
             self._check_head("masked")

@@ -25,8 +25,9 @@ def graph(config: ModelConfig) -> nnx.GraphDef:
     return nnx.split(abstract_model(config), nnx.Param)[0]
 
 
+@functools.lru_cache(maxsize=64)
 def abstract_model(config: ModelConfig) -> nnx.Module:
-    """A model of shapes without values: what needs no parameters can be asked of it."""
+    """A model of shapes without values, for what needs no parameters. It is shared: do not modify it."""
     return nnx.eval_shape(lambda: MODELS[type(config)](config, rngs=nnx.Rngs(0)))
 
 

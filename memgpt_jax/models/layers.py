@@ -49,19 +49,6 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
     return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), 0)
 
 
-def filled_flags(shape: tuple[int, int], reset: Flags | None, valid: Flags | None) -> tuple[Flags, Flags]:
-    """`reset` (default: nowhere) and `valid` (default: everywhere) of a call; what is not valid resets nothing.
-
-    Raises:
-        ValueError: they are not bool [B, L].
-    """
-    for name, flags in (("reset", reset), ("valid", valid)):
-        if flags is not None and (flags.shape != shape or flags.dtype != bool):
-            raise ValueError(f"{name} must be bool{list(shape)} like tokens, got {flags.dtype}{list(flags.shape)}")
-    valid = jnp.ones(shape, bool) if valid is None else valid
-    return jnp.zeros(shape, bool) if reset is None else reset & valid, valid
-
-
 class WindowCache(NamedTuple):
     """The last W tokens' keys and values: a ring of W slots per row."""
 

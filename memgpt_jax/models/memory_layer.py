@@ -11,8 +11,9 @@ from memgpt_jax.config_model import Fusion as FusionName
 from memgpt_jax.config_model import ModelConfig
 from memgpt_jax.memory import make_memory
 from memgpt_jax.memory.stream import Promise, StreamState, init_stream_state, stream
+from memgpt_jax.models.arguments import check_state, filled_flags, padding_leads
 from memgpt_jax.models.layers import dropout as dropped
-from memgpt_jax.models.layers import filled_flags, linear
+from memgpt_jax.models.layers import linear
 from memgpt_jax.models.layers import norm as make_norm
 from memgpt_jax.ops import flat_dot_general, gated_fusion
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Stream
@@ -143,16 +144,21 @@ class MemoryLayer(nnx.Module):
         """The stream with what it remembers, in the compute type, and the state after the call.
 
         reset, valid, dropout_key: as in `MemGPT.__call__`; promise: "aligned" or "inside", as there.
+
+        Raises `ValueError` where an argument does not fit the layer, or where padding is not on the right; inside of
+        `jit`, rows with such padding give NaN.
         """
+        check_stream(self.config, h, state)
+        check_state(state, jax.eval_shape(lambda: self.init_state(len(h))), len(h), f"h has {len(h)}")
+        reset, valid = filled_flags(h.shape[:2], reset, valid)
+        h = jnp.where(padding_leads(valid)[:, None, None], jnp.nan, h)
         y, state, _ = self.with_gate(h, state, reset, valid, promise, dropout_key)
         return y, state
 
     def with_gate(
-        self, h: Stream, state: StreamState, reset=None, valid=None, promise: Promise = None, dropout_key=None
+        self, h: Stream, state: StreamState, reset: Flags, valid: Flags, promise: Promise = None, dropout_key=None
     ) -> tuple[Stream, StreamState, Float32[Array, "B L"]]:
-        """`__call__`, with the mean fusion gate of each token too."""
-        check_stream(self.config, h, state)
-        reset, valid = filled_flags(h.shape[:2], reset, valid)
+        """`__call__`, with the mean fusion gate of each token too. Arguments are not checked."""
         h = h.astype(self.config.dtype)
         normed = self.norm(h)
         found, state = stream(self.memory, normed, state, reset, valid, promise)
@@ -169,8 +175,6 @@ def check_stream(config: ModelConfig, h: Stream, state: StreamState) -> None:
         raise ValueError(f"h must be floats [B, L, {config.d_model}] with L >= 1, got {h.dtype}{list(h.shape)}")
     if not isinstance(state, StreamState):
         raise ValueError(f"state must be a StreamState, got {type(state).__name__}: use init_state(batch_size)")
-    if state.offset.shape[0] != h.shape[0]:
-        raise ValueError(f"state has {state.offset.shape[0]} rows, h has {h.shape[0]}")
 
 
 class NoMemoryLayer(nnx.Module):

@@ -6,9 +6,9 @@ import jax
 from flax import nnx
 
 from memgpt_jax.config_model import Seq2SeqConfig
+from memgpt_jax.models.arguments import check_tokens, filled_flags
 from memgpt_jax.models.decoder import MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder, EncoderState
-from memgpt_jax.models.layers import filled_flags
 from memgpt_jax.ops import Scores
 from memgpt_jax.shapes import Array, Bool, Flags, Float32, Int, Tokens
 
@@ -52,8 +52,10 @@ class EncoderDecoder(nnx.Module):
 
         reset, valid, dropout_key: see `Encoder.hidden`.
 
-        Raises `ValueError` if the source is longer than `source_length`.
+        Raises `ValueError` if the source is longer than `source_length`, and as `MemGPT.__call__`.
         """
+        _check_state(state)
+        check_tokens(tokens, self.config.vocab_size, valid)
         places = self.config.decoder.source_length
         if tokens.shape[1] > places:
             raise ValueError(f"a source may have up to source_length={places} tokens, got {tokens.shape[1]}")
@@ -70,6 +72,7 @@ class EncoderDecoder(nnx.Module):
         self, tokens: Tokens, state: Seq2SeqState, reset=None, valid=None, **options
     ) -> tuple[Float32[Array, "B L V"], Seq2SeqState]:
         """The decoder's logits, and the state after the call: see `MemGPT.__call__`."""
+        _check_state(state)
         logits, decoder = self.decoder(tokens, state.decoder, reset, valid, **options)
         return logits, state._replace(decoder=decoder)
 
@@ -83,17 +86,23 @@ class EncoderDecoder(nnx.Module):
         *,
         source: Int[Array, "B S"] | None = None,
         source_reset: Bool[Array, "B S"] | None = None,
+        source_valid: Bool[Array, "B S"] | None = None,
         dropout_key: Array | None = None,
         **options,
     ) -> tuple[Scores, Seq2SeqState]:
         """The decoder's loss and correctness of each target: see `MemGPT.score`.
 
-        source: read before (`read_source`), a new document beginning where `source_reset` says; default: the source
-            of the state.
+        source: read first (`read_source`), with `source_reset` and `source_valid` as its `reset` and `valid`; default:
+            the source of the state.
+
+        Raises `ValueError` as `read_source` and `MemGPT.score`, and for flags of a source without a source.
         """
+        _check_state(state)
+        if source is None and not (source_reset is None and source_valid is None):
+            raise ValueError("source_reset and source_valid need a source")
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         if source is not None:
-            state = self.read_source(source, state, source_reset, dropout_key=keys[0])
+            state = self.read_source(source, state, source_reset, source_valid, dropout_key=keys[0])
         scores, decoder = self.decoder.score(
             tokens, targets, state.decoder, reset, valid, dropout_key=keys[1], **options
         )
@@ -107,18 +116,24 @@ class EncoderDecoder(nnx.Module):
         *,
         source: Int[Array, "B S"],
         source_reset: Bool[Array, "B S"] | None = None,
+        source_valid: Bool[Array, "B S"] | None = None,
         aligned: bool = False,
     ) -> dict[str, Array]:
         """Measurements of a call of each stack, as in `MemGPT.diagnostics`, with its name in front of theirs."""
         embedding = {"embedding": self.decoder.embedding[...]}
-        of_encoder = self.encoder.diagnostics(source, state.encoder, source_reset, **embedding)
-        state = self.read_source(source, state, source_reset)
+        of_encoder = self.encoder.diagnostics(source, state.encoder, source_reset, valid=source_valid, **embedding)
+        state = self.read_source(source, state, source_reset, source_valid)
         of_decoder = self.decoder.diagnostics(tokens, state.decoder, reset, aligned=aligned)
         stacks = {"encoder": of_encoder, "decoder": of_decoder}
         return {f"{stack}_{name}": value for stack, found in stacks.items() for name, value in found.items()}
 
     def generate(self, prompt, state: Seq2SeqState, **options):
         """`memgpt_jax.generate` with the decoder, which has read the source of the state."""
+        _check_state(state)
+        if options.get("tokenizer") is None and not options.get("ignore_eos"):
+            stop = options.get("stop")
+            stop = [] if stop is None else [stop] if isinstance(stop, int | str) else list(stop)
+            options["stop"] = [*getattr(getattr(self, "origin", None), "stop_ids", ()), *stop]
         return self.decoder.generate(prompt, state=state.decoder, **options)
 
     def save_pretrained(self, folder, **options) -> None:
@@ -126,3 +141,8 @@ class EncoderDecoder(nnx.Module):
         from memgpt_jax.interop import save_pretrained  # against the order of the layers, for the user's convenience
 
         save_pretrained(self, folder, **options)
+
+
+def _check_state(state: Seq2SeqState) -> None:
+    if not isinstance(state, Seq2SeqState):
+        raise ValueError(f"state must be a Seq2SeqState, got {type(state).__name__}: use init_state(batch_size)")

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config_model import XLNetConfig
+from memgpt_jax.models.arguments import check_state, check_targets, check_tokens, filled_flags, poisoned
 from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
 from memgpt_jax.models.encoder import EncoderState
-from memgpt_jax.models.layers import Attention, adapted, dropout, filled_flags, split_heads
+from memgpt_jax.models.layers import Attention, adapted, dropout, split_heads
 from memgpt_jax.ops import (
     Scores,
     cross_entropy,
@@ -171,14 +172,14 @@ class XLNet(nnx.Module):
     ) -> tuple[Stream, EncoderState]:
         """The last hidden states [B, L, D], and the state after the call; any L >= 1.
 
-        reset: a new document begins with this token. valid: False marks trailing padding, which nothing attends to.
+        reset: a new document begins with this token. valid: False marks padding on the right, which nothing attends to.
         order: each token's rank. The hidden states are then those of the query stream, which depend on the tokens of
             lower rank in the same document; tokens of equal rank see each other in the content stream. Without it, they
             are those of the content stream, which depend on all tokens of the document.
         token_types: the kind of each token; attention knows which are of the same kind. Default: all are.
         aligned: as in `MemGPT.__call__`.
 
-        Raises `ValueError` if `order` or `token_types` are not integers like the tokens.
+        Raises `ValueError` if `order` or `token_types` are not integers like the tokens, and as `MemGPT.__call__`.
         """
         x, state, _ = self._run(tokens, state, reset, valid, order, token_types, aligned, dropout_key)
         return x, state
@@ -188,6 +189,12 @@ class XLNet(nnx.Module):
     ):
         """`hidden`, and each layer's mean fusion gates of the content stream."""
         config = self.config
+        check_tokens(tokens, config.vocab_size, valid)
+        if not isinstance(state, EncoderState):
+            raise ValueError(f"state must be an EncoderState, got {type(state).__name__}: use init_state(batch_size)")
+        check_state(
+            state, jax.eval_shape(lambda: self.init_state(len(tokens))), len(tokens), f"tokens have {len(tokens)}"
+        )
         for name, numbers in (("order", order), ("token_types", token_types)):
             if numbers is not None and (
                 numbers.shape != tokens.shape or not jnp.issubdtype(numbers.dtype, jnp.integer)
@@ -199,6 +206,7 @@ class XLNet(nnx.Module):
         keys = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
         enter = lambda x, key: dropout((x * jnp.float32(config.stream_scale)).astype(config.dtype), config.dropout, key)  # noqa: E731
         h, g = enter(whole_vectors(self.embedding[...])[tokens], keys[0]), None
+        h = poisoned(h, tokens, config.vocab_size, valid)
         if order is not None:
             g = enter(jnp.broadcast_to(self.query_embedding[...][None], h.shape), keys[1])
         arguments = Relations(order, token_types), reset, valid, "apart_aligned" if aligned else "apart"
@@ -221,6 +229,7 @@ class XLNet(nnx.Module):
 
         With an `order` and the tokens as targets, each is predicted from those of lower rank.
         """
+        check_targets(targets, tokens, self.config.vocab_size)
         x, state = self.hidden(tokens, state, reset, valid, **options)
         return self.score_hidden(x, targets), state
 

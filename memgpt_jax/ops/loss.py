@@ -13,7 +13,9 @@ class Scores(NamedTuple):
     """How well each target was predicted."""
 
     losses: Float32[Array, "B L"]  # negative log-likelihood of the target, in nats
-    correct: Bool[Array, "B L"]  # whether the target has the highest logit
+    correct: Bool[
+        Array, "B L"
+    ]  # whether the target is the argmax: of equal logits, that of the lowest id counts as the highest
 
 
 def cross_entropy(
@@ -24,6 +26,8 @@ def cross_entropy(
     bias: Float32[Array, "V"] | None = None,
 ) -> Scores:
     """-log softmax(embedding @ h + bias)[target] for each token, in chunks of tokens that the backward pass repeats.
+
+    A target that is no id of the vocabulary, and logits that are not finite, give NaN or infinity and are not correct.
 
     Memory: chunk_size * V logits, whatever B and L are. Logits and losses are float32. Of each chunk, each device of a
     mesh takes as many tokens of its own rows.
@@ -51,10 +55,13 @@ def cross_entropy(
         hidden, targets = by_rows(args)
         logits = jnp.einsum("nd,vd->nv", hidden, embedding, preferred_element_type=jnp.float32)
         logits = logits if bias is None else logits + bias[None]
-        chosen = jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
+        known = (targets >= 0) & (targets < logits.shape[1])
+        chosen = jnp.where(known, jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0], jnp.nan)
         highest = jax.lax.stop_gradient(jnp.max(logits, axis=1))
         total = jnp.log(jnp.sum(jnp.exp(logits - highest[:, None]), axis=1)) + highest
-        return Scores(total - chosen, chosen >= highest)
+        before = jnp.arange(logits.shape[1], dtype=targets.dtype)[None] < targets[:, None]
+        beaten = jnp.where(before, logits < chosen[:, None], logits <= chosen[:, None])
+        return Scores(total - chosen, jnp.all(beaten, axis=1) & jnp.isfinite(chosen))
 
     embedding = whole_vectors(embedding)
     scores = jax.lax.map(jax.checkpoint(chunk), (in_chunks(by_rows(hidden)), in_chunks(targets)))

@@ -238,9 +238,6 @@ def _lengths(config: ExperimentConfig) -> dict[str, _Lengths]:
     return {"model.encoder": _Lengths(source, None), "model.decoder": _Lengths(tokens, source)}
 
 
-_abstract_model = functools.lru_cache(maxsize=16)(abstract_model)
-
-
 class _Shapes(NamedTuple):
     """Of a model of one block."""
 
@@ -251,7 +248,7 @@ class _Shapes(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def _shapes(config: ModelConfig, rows: int) -> _Shapes:
-    model = _abstract_model(config)
+    model = abstract_model(config)
     params = models.split(model)
     state = jax.eval_shape(lambda: model.blocks[0].init_state(rows))
     return _Shapes(params["blocks"]["0"], {name: tree for name, tree in params.items() if name != "blocks"}, state)
@@ -273,7 +270,7 @@ def _share(model: ModelConfig, tensor: int = 1, sequence: int = 1) -> ModelConfi
     """The part of a stack that one device works on, where so many share out its heads and its entries."""
     memory = model.memory
     if getattr(memory, "match_state_bytes", None):
-        memory = _abstract_model(_one_block(model, True)).blocks[0].memory_layer.memory.config  # with its size
+        memory = abstract_model(_one_block(model, True)).blocks[0].memory_layer.memory.config  # with its size
     if getattr(memory, "num_heads", 0):
         memory = dataclasses.replace(memory, num_heads=memory.num_heads // tensor)
     if isinstance(memory, KVMemoryConfig):
@@ -298,7 +295,7 @@ def _block_cost(config: ModelConfig, rows: int, length: int, source: int | None,
 
     `source` is the length of what it attends to.
     """
-    structure, params = nnx.split(_abstract_model(config).blocks[0])
+    structure, params = nnx.split(abstract_model(config).blocks[0])
     state, dtype, streams = _shapes(config, rows).state, config.dtype, isinstance(config, XLNetConfig)
     x = jax.ShapeDtypeStruct((rows, (1 + streams) * length, config.d_model), dtype)
     attended = None if source is None else jax.ShapeDtypeStruct((rows, source, config.d_model), dtype)

@@ -54,8 +54,7 @@ class ReferenceDecoder:
         config = self.config
         x = f64(self.params["embedding"][token]) * math.sqrt(config.d_model)
         if config.position == "learned":
-            place = self.position % config.num_positions
-            x = x + f64(self.params["position_embedding"][place]) * math.sqrt(config.d_model)
+            x = x + f64(self.params["position_embedding"][self.position]) * math.sqrt(config.d_model)
         if config.position == "sinusoidal":
             x = x + reference.sinusoidal(np.array([[self.position]]), config.d_model, config.rotary_base)[0, 0]
         return x

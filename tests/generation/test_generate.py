@@ -182,6 +182,22 @@ BAD = [
     ([[1]], {"pad_token_id": 0.5}, "pad_token_id"),
     ({"input_ids": [[1]]}, {}, "prompt must be .* got dict"),
     (None, {}, "prompt must be .* got NoneType"),
+    ([[True, False]], {}, "prompt must be"),
+    ([[2**70]], {}, "prompt must be"),
+    ([[1], "text"], {}, "prompt must be"),
+    (b"text", {}, "prompt must be .* got bytes"),
+    ([[[1]]], {}, "prompt must be"),
+    ([[1]], {"seed": 2**32}, "seed must be a whole number from 0 to 4294967295"),
+    ([[1]], {"seed": -1, "num_beams": 2}, "seed must be a whole number"),
+    ([[1]], {"stop": -1}, "stop must be a whole number from 0 to 256"),
+    ([[1]], {"stop": True}, "stop must be a whole number"),
+    ([[1]], {"stop": 1.5}, "stop must be a whole number"),
+    ([[1]], {"top_k": 2**31}, "top_k must be a whole number"),
+    ([[1]], {"top_p": "most"}, "top_p must be above 0 and at most 1"),
+    ([[1]], {"min_p": 2}, "min_p must be from 0 to 1"),
+    ([[1]], {"length_penalty": float("nan"), "num_beams": 2}, "length_penalty must be a number"),
+    ([[1]], {"pad_token_id": True}, "pad_token_id must be a whole number"),
+    ([[1]], {"max_new_tokens": 1, "num_beams": 300, "num_return_sequences": 258}, "there are 257 answers"),
 ]
 
 

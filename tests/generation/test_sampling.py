@@ -4,6 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
 from rereading import ids
 
 from memgpt_jax.generation import Sampling, generate, keep_min_p, keep_top_k, keep_top_p, penalize_repetition
@@ -26,6 +28,42 @@ def test_top_p():
     assert kept(keep_top_p(LOGITS, 0.01)) == [[0], [3]]
     assert kept(keep_top_p(LOGITS, 0.6)) == [[0, 2], [2, 3]]
     assert kept(keep_top_p(LOGITS, 1.0)) == [[0, 1, 2, 3]] * 2
+
+
+def nucleus(logits, p: float) -> tuple[int, int, list[int]]:
+    """How many tokens reach p, at least and at most, and all of them in the order in which they stay; in float64."""
+    order = sorted(range(len(logits)), key=lambda i: (-logits[i], i))
+    weights = np.exp(np.asarray(logits, np.float64) - max(logits))
+    total = np.cumsum(weights[order] / weights.sum())
+    return int(np.argmax(total >= p - 1e-6)) + 1, int(np.argmax(total >= min(p + 1e-6, 1 - 1e-9))) + 1, order
+
+
+@given(
+    st.lists(st.sampled_from([-np.inf, -40.0, -1.0, 0.0, 0.5, 1.0, 1.0078125, 3.0]), min_size=24, max_size=24),
+    st.sampled_from([1e-9, 0.1, 0.25, 0.5, 0.75, 0.9, 0.999]),
+)
+def test_top_p_keeps_the_fewest_also_among_equals(logits, p):
+    logits[0] = max(logits[0], 0.0)  # not all are ruled out
+    fewest, most, order = nucleus(logits, p)  # two numbers where the sum is p but for rounding
+    [found] = kept(keep_top_p(jnp.asarray([logits], jnp.float32), p))
+    assert fewest <= len(found) <= most and found == sorted(order[: len(found)])
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 0.5, 0.9]))
+def test_top_p_of_logits_rounded_to_bfloat16(seed, p):
+    logits = np.asarray(jnp.asarray(np.random.default_rng(seed).normal(size=500), jnp.bfloat16), np.float32)
+    fewest, most, order = nucleus(logits, p)
+    [found] = kept(keep_top_p(jnp.asarray([logits]), p))
+    assert fewest <= len(found) <= most and found == sorted(order[: len(found)])
+    assert len(set(logits.tolist())) < 500  # some are equal
+
+
+def test_filters_at_their_ends():
+    flat, single = jnp.zeros((1, 5), jnp.float32), jnp.asarray([[-jnp.inf, 2.0, -jnp.inf]], jnp.float32)
+    assert kept(keep_top_p(flat, 1.0)) == kept(keep_top_k(flat, 1)) == kept(keep_min_p(flat, 1.0)) == [[0, 1, 2, 3, 4]]
+    assert kept(keep_top_p(flat, 1e-30)) == [[0]] and kept(keep_top_p(flat, 0.41)) == [[0, 1, 2]]
+    for keep in (lambda x: keep_top_k(x, 2), lambda x: keep_top_p(x, 0.99), lambda x: keep_min_p(x, 0.5)):
+        assert kept(keep(single)) == [[1]] and kept(keep(jnp.full((1, 3), -jnp.inf))) == [[]]
 
 
 def test_min_p():

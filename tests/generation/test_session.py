@@ -1,14 +1,21 @@
 """A session is one document: however it is fed, forked, saved and taken up again, it goes on in the same way."""
 
+import contextlib
 import dataclasses
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
+from memgpt_jax import checksums, models
+from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.generation import Session, generate
 from memgpt_jax.generation.text import AnswerText
 
@@ -160,6 +167,143 @@ def test_save_replaces_a_session_and_nothing_else(session, tiny, tmp_path):
     (tmp_path / "other").mkdir()
     with pytest.raises(ValueError, match="not a session"):
         session.save(tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", ["run [1]", "a*b?c", r"back\slash", "Brötchen 100% {x}", "x" * 200, "\udcff"])
+def test_any_path_will_do(session, tiny, tmp_path, name):
+    try:
+        (tmp_path / name).mkdir(parents=True)
+    except OSError as error:
+        pytest.skip(f"the file system has no such names: {error}")
+    for place in (tmp_path / name / "session", tmp_path / name / name):
+        for _ in range(2):  # the second replaces the first
+            session.save(place)
+            same_state(Session.load(place, tiny.model, tiny.tokenizer), session)
+
+
+def damaged(content: bytes, bit: int) -> bytes:
+    return content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :]
+
+
+def test_any_flipped_bit_is_found(session, tiny, tmp_path):
+    session.save(tmp_path / "session")
+    files = sorted((tmp_path / "session").iterdir())
+    assert [file.name for file in files] == ["SHA256SUMS", "session.json", "state.safetensors"]
+    random = np.random.default_rng(0)
+    for file in files:
+        content = file.read_bytes()
+        for bit in random.integers(8 * len(content), size=40):
+            file.write_bytes(damaged(content, int(bit)))
+            with pytest.raises(checksums.DamagedError):
+                Session.load(tmp_path / "session", tiny.model, tiny.tokenizer)
+        file.write_bytes(content)
+    (tmp_path / "session" / "state.safetensors").unlink()
+    with pytest.raises(checksums.DamagedError, match=r"state\.safetensors is missing"):
+        Session.load(tmp_path / "session", tiny.model, tiny.tokenizer)
+
+
+def test_a_file_that_is_no_state_is_refused(session, tiny, tmp_path):
+    session.save(tmp_path / "session")
+    (tmp_path / "session" / "SHA256SUMS").unlink()  # then nothing is checked but what is read
+    for content, message in (b"", "cannot be read"), (save({"x": np.zeros(3)}), "is not the state of such a model"):
+        (tmp_path / "session" / "state.safetensors").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            Session.load(tmp_path / "session", tiny.model, tiny.tokenizer)
+
+
+@pytest.mark.parametrize("call", ["Path.mkdir", "Path.write_bytes", "Path.write_text", "Path.rename", "os.replace"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_save_that_fails_leaves_the_session_before(session, tiny, tmp_path, monkeypatch, call, first):
+    """Wherever the disk is full: at the first such call of the save, or at the one after."""
+    session.save(tmp_path / "session")
+    before = session.fork()
+    session.feed("more")
+    holder, name = {"Path": Path, "os": os}[call.partition(".")[0]], call.partition(".")[2]
+    real, calls = getattr(holder, name), []
+
+    def full(*args, **options):
+        calls.append(args)
+        if len(calls) == 1 + first:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(holder, name, full)
+        with contextlib.suppress(ValueError):
+            session.save(tmp_path / "session")
+    failed = len(calls) > first
+    loaded = Session.load(tmp_path / "session", tiny.model, tiny.tokenizer)
+    same_state(loaded, before if failed else session)
+    assert [path.name for path in tmp_path.iterdir()] == ["session"]
+    session.save(tmp_path / "session")
+    same_state(Session.load(tmp_path / "session", tiny.model, tiny.tokenizer), session)
+
+
+def test_a_save_that_is_killed_between_two_renamings(session, tiny, tmp_path):
+    session.save(tmp_path / "session")
+    (tmp_path / "session").rename(tmp_path / ".session.before")
+    same_state(Session.load(tmp_path / "session", tiny.model, tiny.tokenizer), session)
+    assert [path.name for path in tmp_path.iterdir()] == ["session"]
+
+
+def test_places_that_cannot_hold_a_session(session, tmp_path):
+    (tmp_path / "file").write_text("")
+    for place, message in (
+        (tmp_path / "file", "exists and is not a session"),
+        (tmp_path / "file" / "below", "the session cannot be written into .*below"),
+        (tmp_path / ("x" * 300), "the session cannot be written into .*name too long"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            session.save(place)
+    with pytest.raises(ValueError, match="there is no session in"):
+        Session.load(tmp_path / "file" / "below", (session.config, session.params), session.tokenizer)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_every_type_of_a_state_is_saved(tiny, tmp_path):
+    config = dataclasses.replace(tiny.config, dtype="bfloat16")
+    session = Session((config, tiny.params), tiny.tokenizer)
+    session.state = jax.tree.map(jnp.ones_like, session.state)
+    session.save(tmp_path / "session")
+    loaded = Session.load(tmp_path / "session", (config, tiny.params), tiny.tokenizer)
+    types = lambda session: [x.dtype for x in jax.tree.leaves(session.state)]  # noqa: E731
+    assert types(loaded) == types(session) and "bfloat16" in map(str, types(session))
+    same_state(loaded, session)
+
+
+def test_a_document_longer_than_its_learned_positions_is_refused(tiny):
+    config = dataclasses.replace(tiny.config, position="learned", num_positions=20)
+    model = config, models.init(config, jax.random.key(0))
+    session = Session(model, tiny.tokenizer)
+    session.feed("x" * 9)
+    for use in (lambda: session.feed("y" * 11), lambda: session.generate(max_new_tokens=11)):
+        with pytest.raises(ValueError, match=r"num_positions=20 tokens.*may have 21 together"):
+            use()
+    session.feed("y" * 5)
+    assert session.num_tokens == 15
+    session.generate(max_new_tokens=5, ignore_eos=True)
+    with pytest.raises(ValueError, match=r"num_positions=20 tokens.*may have 21 together"):
+        generate(model, [[1, 2], [3] * 9], max_new_tokens=12)
+    assert generate(model, [[1, 2], [3] * 9], max_new_tokens=11).shape == (2, 20)
+    _, state = generate(model, [[3] * 9], max_new_tokens=8, return_state=True)
+    for options in ({"max_new_tokens": 4}, {"max_length": 5}, {"max_new_tokens": 4, "num_beams": 2}):
+        with pytest.raises(ValueError, match=r"num_positions=20 tokens.*may have 21 together"):
+            generate(model, [[1]], state=state, **options)
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_a_text_longer_than_a_pretrained_context_is_warned_of(tiny, memory):
+    changes = {"context_length": 12} | ({} if memory else {"memory": NoMemoryConfig()})
+    config = dataclasses.replace(tiny.config, **changes)
+    session = Session((config, models.init(config, jax.random.key(0))), tiny.tokenizer)
+    generate((config, session.params), [[1] * 4], max_new_tokens=8)
+    session.feed("x" * 7)
+    expected = contextlib.nullcontext() if memory else pytest.warns(UserWarning, match="longer than context_length=12")
+    for use in (lambda: session.generate(max_new_tokens=5), lambda: session.feed("x" * 5)):
+        with expected:
+            use()
+    with expected:
+        generate((config, session.params), [[1] * 4], max_new_tokens=9)
 
 
 def test_a_session_of_another_model_is_refused(session, tiny, tmp_path):

@@ -43,7 +43,7 @@ HARD = tiny(
     window_size=3,
     segment_length=5,
     position="learned",
-    num_positions=7,
+    num_positions=64,
 )
 CONFIGS = [tiny(), HARD]
 LENGTH = 26

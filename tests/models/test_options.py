@@ -21,6 +21,7 @@ from memgpt_jax.models import (
     apply,
     blocks,
     diagnostics,
+    functional,
     init,
     init_state,
     merge,
@@ -178,6 +179,14 @@ def test_pure_functions_equal_the_module():
     assert difference(expected, pure) < 1e-5
     assert difference(split(merge(config, params)), params) == 0
     assert jax.tree.structure(jax.eval_shape(lambda: init(config, jax.random.key(0)))) == jax.tree.structure(params)
+
+
+def test_a_state_is_made_without_making_the_model_again():
+    config = tiny(num_layers=2, window_size=5)
+    init_state(config, 1)
+    made = functional.abstract_model.cache_info().misses
+    assert difference(init_state(dataclasses.replace(config), 3), MemGPT(config, rngs=nnx.Rngs(0)).init_state(3)) == 0
+    assert made == functional.abstract_model.cache_info().misses
 
 
 def test_init_is_a_function_of_the_key_and_float32():

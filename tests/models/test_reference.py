@@ -40,7 +40,7 @@ def configs():
         model, memory = models[i % len(models)], memories[i % len(memories)]
         select_size = min(2, model["segment_length"])
         memory = KVMemoryConfig(memory_size=7, num_heads=2, head_dim=4, select_size=select_size, **memory)
-        yield tiny(memory, num_positions=9, relative_buckets=4, relative_max_distance=5, **model)
+        yield tiny(memory, num_positions=LENGTH, relative_buckets=4, relative_max_distance=5, **model)
     yield tiny(num_layers=3, memory_layers=(0, 2))
     yield tiny(NoMemoryConfig(), num_layers=2)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -107,6 +108,25 @@ def test_a_shorter_source_needs_no_padding(config):
     assert difference(one, other) < 1e-5
 
 
+@each
+def test_training_on_padded_sources_is_training_on_shorter_ones(config):
+    source, _, tokens = inputs(config)
+    source_valid = np.broadcast_to(np.arange(source.shape[1]) < 5, source.shape)
+
+    @jax.jit
+    def loss(params, source, source_valid):
+        model = models.merge(config, params)
+        options = {"source": source, "source_valid": source_valid}
+        return jnp.mean(model.score(tokens, tokens, model.init_state(2), **options)[0].losses)
+
+    of = lambda *inputs: jax.value_and_grad(loss)(params_of(config), *inputs)  # noqa: E731
+    short, padded, unmasked = of(source[:, :5], None), of(source, source_valid), of(source, None)
+    assert difference(short, padded) < 1e-5 < difference(short, unmasked)
+    model = models.merge(config, params_of(config))
+    with pytest.raises(ValueError, match="source_reset and source_valid need a source"):
+        model.score(tokens, tokens, model.init_state(2), source_valid=source_valid)
+
+
 def test_without_a_source_the_decoder_is_one_without_cross_attention():
     config = CONFIGS["memory"]
     _, _, tokens = inputs(config)
@@ -187,6 +207,13 @@ def test_the_decoder_generates_from_its_source():
     def log_p(text):
         log_p = jax.nn.log_softmax(call(config, params_of(config), text[:, :-1], state)[0])
         return np.take_along_axis(np.asarray(log_p), text[:, 1:, None], axis=2).sum(axis=(1, 2))
+
+    end = int(got[0, 3])
+    model.origin = types.SimpleNamespace(stop_ids=(end,))
+    np.testing.assert_array_equal(model.generate([[0], [0]], state, max_new_tokens=LENGTH, ignore_eos=True), got)
+    ended = model.generate([[0], [0]], state, max_new_tokens=LENGTH, stop=int(got[0, 5]))
+    assert ended[0].tolist()[: got[0].tolist().index(end) + 1] == got[0].tolist()[: got[0].tolist().index(end) + 1]
+    assert set(ended[0].tolist()[got[0].tolist().index(end) :]) == {end}  # and padding
 
     beams = generate(model.decoder, [[0], [0]], state=state.decoder, max_new_tokens=LENGTH, num_beams=16)
     assert np.all(log_p(beams) >= log_p(got) - 1e-4)

@@ -45,6 +45,36 @@ def test_cross_entropy_equals_numpy(chunk):
     np.testing.assert_array_equal(scores.correct, logits.argmax(-1) == targets)
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 1024])
+def test_of_equal_logits_the_lowest_id_is_the_highest(chunk):
+    targets = np.arange(22, dtype=np.int32).reshape(2, 11) % 11
+    hidden, embedding = np.ones((2, 11, 1), np.float32), np.ones((11, 1), np.float32)
+    flat = cross_entropy(hidden, embedding, targets, chunk_size=chunk)
+    np.testing.assert_array_equal(flat.correct, targets == 0)
+    two = cross_entropy(hidden, embedding, targets, bias=jnp.zeros(11).at[jnp.array([4, 7])].set(1.0), chunk_size=chunk)
+    np.testing.assert_array_equal(two.correct, targets == 4)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_not_correct(value):
+    hidden, embedding, targets = loss_inputs()
+    embedding[3] = value
+    for everywhere in (targets, np.zeros_like(targets), np.full_like(targets, 3)):
+        scores = cross_entropy(hidden, embedding, everywhere)
+        assert not np.any(scores.correct) and not np.any(np.isfinite(scores.losses))
+
+
+@pytest.mark.parametrize("target", [-1, -100, 11, 2**31 - 1])
+def test_a_target_that_is_no_id_gives_nan(target):
+    hidden, embedding, targets = loss_inputs()
+    targets[1, 3] = target
+    scores = cross_entropy(hidden, embedding, targets)
+    wrong = np.zeros(targets.shape, bool)
+    wrong[1, 3] = True
+    np.testing.assert_array_equal(np.isnan(scores.losses), wrong)
+    assert not scores.correct[1, 3]
+
+
 def test_cross_entropy_gradient_equals_numpy():
     hidden, embedding, targets = loss_inputs()
     by_hidden, by_embedding = jax.grad(lambda *x: jnp.sum(cross_entropy(*x, targets, chunk_size=4).losses), (0, 1))(

@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from memgpt_jax import data, models
 from memgpt_jax.command_line import override
-from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config import ExperimentConfig, TrainingConfig
 from memgpt_jax.config_data import NeedleConfig, RecallConfig, TextConfig
 from memgpt_jax.config_json import from_json, to_json
 from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
@@ -217,6 +217,11 @@ def test_a_config_that_does_not_fit_is_refused(make_encoder, make_config):
         ExperimentConfig(model=ENCODER, data=RecallConfig())
     with pytest.raises(ValueError, match=r"sequence_length=32 must be at most model\.num_positions=31"):
         make_encoder("masked", {"position": "learned", "num_positions": 31})
+    with pytest.raises(ValueError, match=r"sequence_length=64 must be at most model\.num_positions=63"):
+        ExperimentConfig(
+            model=ModelConfig(position="learned", num_positions=63, segment_length=64, vocab_size=4096),
+            training=TrainingConfig(sequence_length=64),
+        )
     for objective, model, valid in (
         ("span_corruption", XLNET, "'permutation'"),
         ("span_corruption", ModelConfig(), "'causal'"),

@@ -75,6 +75,7 @@ def config(values):
         raise ValueError(f"config.json: head_dim={head_dim} must be even (default: hidden_size / num_attention_heads)")
     found["num_key_value_heads"] = found["num_key_value_heads"] or heads
     check_divides(found, "num_key_value_heads", "num_attention_heads")
+    window = _window(kind, found) or positions
     base, scaling = rope.rotary(found, positions)
     biases = {"llama": "all" if found["attention_bias"] else "none", "mistral": "none", "qwen2": "query_key_value"}
     return ModelConfig(
@@ -85,8 +86,9 @@ def config(values):
         num_kv_heads=found["num_key_value_heads"],
         head_dim=head_dim,
         d_ff=found["intermediate_size"],
-        window_size=_window(kind, found) or positions,
+        window_size=window,
         num_positions=positions,
+        context_length=positions if window == positions else None,
         memory=NoMemoryConfig(),
         position="rotary",
         rotary_base=base,

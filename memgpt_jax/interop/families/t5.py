@@ -84,6 +84,7 @@ def config(values):
             **both,
             num_layers=found["num_decoder_layers"] or found["num_layers"],
             source_length=positions,
+            context_length=positions,
             tie_embeddings=scaled and found["tie_word_embeddings"] is not False,
             logit_scale=width**-0.5 if scaled else 1.0,
         ),

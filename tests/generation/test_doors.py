@@ -1,0 +1,165 @@
+"""`generate`, its stream, batches, ids and sessions give the same answer; and what ends an answer."""
+
+import types
+
+import numpy as np
+import pytest
+from rereading import ids
+
+from memgpt_jax import models
+from memgpt_jax.data import ByteTokenizer
+from memgpt_jax.generation import Session, generate
+from memgpt_jax.generation.text import AnswerText
+
+TEXT, DOCUMENT = "hällo", 256
+TABLE = {
+    "greedy": {},
+    "penalty": {"repetition_penalty": 3.0},
+    "temperature": {"temperature": 3.0},
+    "seed": {"temperature": 3.0, "seed": 7},
+    "top_k": {"top_k": 9, "temperature": 9.0},
+    "top_p": {"top_p": 0.9, "temperature": 9.0},
+    "min_p": {"min_p": 0.01, "temperature": 9.0},
+    "all filters": {
+        "temperature": 9.0,
+        "top_k": 40,
+        "top_p": 0.95,
+        "min_p": 1e-4,
+        "repetition_penalty": 1.3,
+        "seed": 3,
+    },
+    "stop id": {"temperature": 3.0, "stop": ord("e")},
+    "stop ids": {"temperature": 3.0, "stop": [ord("e"), ord(" "), 200]},
+    "stop text": {"temperature": 3.0, "stop": ["a", "zz"]},
+    "one token": {"temperature": 3.0, "max_new_tokens": 1},
+    "no end": {"temperature": 3.0, "ignore_eos": True},
+}
+TABLE = {name: {"max_new_tokens": 24} | options for name, options in TABLE.items()}
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    """The tiny model, but the end of the document is as probable as any byte."""
+    params = dict(tiny.params)
+    params["embedding"] = params["embedding"].at[DOCUMENT].multiply(2.0)
+    return tiny.config, params
+
+
+@pytest.mark.parametrize("options", TABLE.values(), ids=TABLE)
+def test_every_door_leads_to_the_same_answer(model, options):
+    tokenizer = ByteTokenizer()
+    expected = generate(model, TEXT, tokenizer=tokenizer, **options).removeprefix(TEXT)
+    assert "".join(generate(model, TEXT, tokenizer=tokenizer, stream=True, **options)) == expected
+    assert generate(model, TEXT, tokenizer=tokenizer, num_beams=1, **options) == TEXT + expected
+    if options in (TABLE["greedy"], TABLE["all filters"]):
+        assert generate(model, [TEXT, "other"], tokenizer=tokenizer, **options)[0] == TEXT + expected
+    for pieces, stream in (([TEXT], False), ([TEXT[:2], TEXT[2:]], True)):
+        session = Session(model, tokenizer)
+        for piece in pieces:
+            session.feed(piece)
+        assert "".join(session.generate(stream=stream, **options)) == expected
+    if not any(isinstance(stop, str) for stop in np.atleast_1d(np.array(options.get("stop", 0), object))):
+        prompt = [DOCUMENT, *TEXT.encode()]
+        new = generate(model, [prompt], tokenizer=tokenizer, **options)[0, len(prompt) :].tolist()
+        columns = np.concatenate([*generate(model, [prompt], tokenizer=tokenizer, stream=True, **options)], axis=1)[0]
+        assert new == columns.tolist()
+        stops = {DOCUMENT, *np.atleast_1d(options.get("stop", DOCUMENT))} - ({DOCUMENT} & {options.get("ignore_eos")})
+        ended = new[-1] in stops and not options.get("ignore_eos")
+        text = AnswerText(tokenizer, prompt)
+        assert "".join(map(text.push, new[:-1] if ended else new)) + text.rest() == expected
+
+
+def test_the_end_of_the_document_ends_an_answer_unless_it_is_ignored(model):
+    options = {"tokenizer": ByteTokenizer(), "max_new_tokens": 200, "temperature": 3.0}
+    prompt = [DOCUMENT, *TEXT.encode()]
+    length = lambda **more: generate(model, [prompt], **options | more).shape[1] - len(prompt)  # noqa: E731
+    assert length() < 200 == length(ignore_eos=True) == length(tokenizer=None)
+    assert generate(model, [prompt], **options)[0, -1] == DOCUMENT
+    session = Session(model, ByteTokenizer())
+    session.feed(TEXT)
+    other = session.fork()
+    session.generate(max_new_tokens=200, temperature=3.0)
+    assert session.unread == [] and DOCUMENT not in session.said
+    other.generate(max_new_tokens=200, temperature=3.0, ignore_eos=True)
+    assert other.num_tokens == len(prompt) + 200 and other.unread
+
+
+class Named(ByteTokenizer):
+    """With ends of its own, one of which no model here has."""
+
+    pad_id, stop_ids = 3, (ord("e"), ord(" "), 999)
+
+
+@pytest.mark.parametrize("options", [{"temperature": 3.0}, {"num_beams": 2}], ids=["drawn", "beams"])
+def test_all_stop_ids_of_a_tokenizer_end_an_answer(tiny, options):
+    tokenizer, prompts = Named(), [ids(6), ids(9), ids(4), ids(5)]
+    options |= {"max_new_tokens": 40}
+    with_ends = generate(tiny.model, prompts, tokenizer=tokenizer, stop=7, **options)
+    same = generate(tiny.model, prompts, stop=[101, 32, DOCUMENT, 7], pad_token_id=3, **options)
+    np.testing.assert_array_equal(with_ends, same)
+    ignored = generate(tiny.model, prompts, tokenizer=tokenizer, ignore_eos=True, **options)
+    assert ignored.shape[1] == 9 + 40 and not np.array_equal(ignored, with_ends)
+
+
+def test_a_pretrained_model_brings_its_ends_along(tiny):
+    prompts = [ids(6), ids(9)]
+    model = models.merge(*tiny.model)
+    plain = generate(model, prompts, max_new_tokens=12)
+    end = int(plain[0, 6 + 2])
+    model.origin = types.SimpleNamespace(stop_ids=(end,))
+    expected = generate(tiny.model, prompts, max_new_tokens=12, stop=end)
+    np.testing.assert_array_equal(model.generate(prompts, max_new_tokens=12), expected)
+    np.testing.assert_array_equal(model.generate(prompts, max_new_tokens=12, ignore_eos=True), plain)
+    with_tokenizer = generate(model, prompts, tokenizer=ByteTokenizer(), max_new_tokens=12)  # whose ends are others
+    np.testing.assert_array_equal(with_tokenizer, generate(tiny.model, prompts, max_new_tokens=12, stop=DOCUMENT))
+
+
+def test_padding(tiny):
+    prompts = [ids(6), ids(9)]
+    pad = lambda **options: int(generate(tiny.model, prompts, max_new_tokens=1, **options)[0, -1])  # noqa: E731
+    assert pad() == 0 and pad(stop=[5, 6]) == 5 and pad(tokenizer=ByteTokenizer()) == DOCUMENT
+    assert pad(tokenizer=Named(), stop=5) == 3 and pad(tokenizer=Named(), pad_token_id=9) == 9
+
+
+def test_a_penalty_spares_what_begins_the_document(tiny):
+    probable = dict(tiny.params)
+    probable["embedding"] = tiny.params["embedding"].at[DOCUMENT].multiply(30.0)
+    model, options = (tiny.config, probable), {"max_new_tokens": 30, "repetition_penalty": 1e9, "temperature": 5.0}
+    plain = options | {"repetition_penalty": None}
+    for seed in range(3):
+        ends = [generate(model, "a", tokenizer=ByteTokenizer(), seed=seed, **o) for o in (plain, options)]
+        assert all(len(text.encode()) < 30 for text in ends)
+
+
+@pytest.mark.parametrize("value", [None, 1, "no"])
+def test_ignore_eos_is_true_or_false(tiny, value):
+    with pytest.raises(ValueError, match="ignore_eos must be True or False"):
+        generate(tiny.model, [[1]], max_new_tokens=1, ignore_eos=value)
+    with pytest.raises(ValueError, match="ignore_eos must be True or False"):
+        Session(tiny.model, ByteTokenizer()).generate(max_new_tokens=1, ignore_eos=value)
+
+
+class Larger(ByteTokenizer):
+    """With two ids more than the model has."""
+
+    vocab_size, pad_id = 259, 258
+
+    def __init__(self, bytes_of_last=0):
+        super().__init__()
+        self.token_bytes = np.array([*[1] * 256, 0, 0, bytes_of_last], np.int32)
+
+    def encode(self, text):
+        return [258 if letter == "§" else ord(letter) for letter in text]
+
+
+def test_ids_that_no_text_gives_do_no_harm(tiny):
+    expected = generate(tiny.model, "abc", tokenizer=ByteTokenizer(), max_new_tokens=8)
+    assert generate(tiny.model, "abc", tokenizer=Larger(), max_new_tokens=8) == expected
+    session = Session(tiny.model, Larger())
+    session.feed("abc")
+    assert "abc" + session.generate(max_new_tokens=8) == expected
+    for use in (lambda: generate(tiny.model, "a§", tokenizer=Larger(), max_new_tokens=1), lambda: session.feed("§")):
+        with pytest.raises(ValueError, match="token ids must be from 0 to 256, got"):
+            use()
+    with pytest.raises(ValueError, match="the tokenizer has 259 ids, the model's vocab_size is 257"):
+        Session(tiny.model, Larger(bytes_of_last=1))

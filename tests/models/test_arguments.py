@@ -1,0 +1,178 @@
+"""What does not fit a model is refused by name on the host, and gives NaN inside of `jit`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from memory_laws import difference
+from model_laws import BATCH, build, stream_inputs, tiny
+
+from memgpt_jax import models
+from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config_model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
+from memgpt_jax.models.arguments import check_tokens
+
+SMALL = {"vocab_size": 32, "d_model": 8, "num_layers": 1, "num_heads": 2, "d_ff": 12, "segment_length": 4}
+SMALL |= {"memory": KVMemoryConfig(memory_size=7, num_heads=2, head_dim=4)}
+ENCODER = EncoderConfig(**SMALL, heads=())
+CONFIGS = {
+    "decoder": ModelConfig(**SMALL, window_size=6),
+    "no memory": ModelConfig(**SMALL | {"memory": NoMemoryConfig()}, window_size=6),
+    "encoder": EncoderConfig(**SMALL),
+    "pair": Seq2SeqConfig(encoder=ENCODER, decoder=ModelConfig(**SMALL, source_length=12, window_size=6)),
+    "xlnet": XLNetConfig(**SMALL),
+}
+LENGTH = 6
+
+
+@functools.cache
+def model_of(name):
+    return models.merge(CONFIGS[name], models.init(CONFIGS[name], jax.random.key(0)))
+
+
+def call(name, tokens, valid=None, state=None, reset=None):
+    """Hidden states, logits or scores [B, L, ...] of a model."""
+    model = model_of(name)
+    state = model.init_state(len(tokens)) if state is None else state
+    if name != "pair":
+        return model(tokens, state, reset, valid)[0]
+    source = np.zeros((len(tokens), LENGTH), np.int32)  # what is not valid is the decoder's
+    return model(tokens, model.read_source(source, state), reset, valid)[0]
+
+
+compiled = jax.jit(call, static_argnums=0)
+
+
+def tokens_of(batch=BATCH):
+    return np.random.default_rng(0).integers(32, size=(batch, LENGTH)).astype(np.int32)
+
+
+each = pytest.mark.parametrize("name", CONFIGS)
+MASKS = {"left": [0, 0, 1, 1, 1, 1], "first": [0, 1, 1, 1, 1, 1], "gap": [1, 1, 0, 1, 1, 1], "last": [1, 0, 0, 0, 0, 1]}
+
+
+@each
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_padding_on_the_left_or_inside_is_refused(name, mask):
+    valid = np.array([[1] * LENGTH, mask], bool)
+    for flags in (valid, jnp.asarray(valid)):
+        with pytest.raises(ValueError, match=r"valid: rows \[1\] have padding in front of tokens. Pad on the right"):
+            call(name, tokens_of(), flags)
+    if mask == MASKS["left"]:
+        out = np.asarray(compiled(name, tokens_of(), valid))
+        assert np.isnan(out[1]).all() and np.isfinite(out[0]).all()
+
+
+def test_padding_of_a_source_and_of_a_layer():
+    valid = np.array([[1] * LENGTH, MASKS["left"]], bool)
+    pair, layer = model_of("pair"), models.MemoryLayer(SMALL["memory"], d_model=8, segment_length=4, rngs=nnx.Rngs(0))
+    h, targets = jnp.ones((BATCH, LENGTH, 8)), tokens_of()
+
+    def score(valid):
+        options = {"source": targets, "source_valid": valid}
+        return pair.score(targets, targets, pair.init_state(BATCH), **options)[0].losses
+
+    read = lambda valid: pair.read_source(targets, pair.init_state(BATCH), valid=valid)  # noqa: E731
+    run = lambda valid: layer(h, layer.init_state(BATCH), valid=valid)[0]  # noqa: E731
+    for function in (read, score, run):
+        with pytest.raises(ValueError, match=r"valid: rows \[1\] have padding in front"):
+            function(valid)
+    for function in (score, run):
+        out = np.asarray(jax.jit(function)(valid))
+        assert np.isnan(out[1]).all() and np.isfinite(out[0]).all()
+
+
+@each
+@pytest.mark.parametrize("wrong", [32, -1, -100, 2**31 - 1])
+def test_ids_out_of_the_vocabulary(name, wrong):
+    tokens = tokens_of()
+    tokens[1, 3] = wrong
+    with pytest.raises(ValueError, match="tokens must be from 0 to 31, got"):
+        call(name, tokens)
+    out = np.asarray(compiled(name, tokens, np.ones(tokens.shape, bool)))
+    assert np.isnan(out[1, 3]).all() and np.isfinite(out[0]).all()
+    valid = np.arange(LENGTH)[None] < np.array([[LENGTH], [3]])  # what pads may be any number
+    check_tokens(tokens, 32, valid)
+    assert np.isfinite(compiled(name, tokens, valid)[1, :3]).all()
+
+
+@each
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_every_type_of_integer(name, dtype):
+    tokens = tokens_of().astype(dtype)
+    check_tokens(tokens, 32)
+    everywhere = np.ones(tokens.shape, bool)
+    assert difference(compiled(name, tokens, everywhere), compiled(name, tokens_of(), everywhere)) == 0
+
+
+WRONG = {
+    "list": [[1, 2]],
+    "float": np.zeros((BATCH, 3), np.float32),
+    "bool": np.zeros((BATCH, 3), bool),
+    "rank 1": np.zeros(3, np.int32),
+    "rank 3": np.zeros((BATCH, 3, 1), np.int32),
+    "no tokens": np.zeros((BATCH, 0), np.int32),
+}
+
+
+@each
+@pytest.mark.parametrize("tokens", WRONG.values(), ids=WRONG)
+def test_tokens_of_another_kind(name, tokens):
+    with pytest.raises(ValueError, match=r"tokens must be integers \[B, L\] with L >= 1, got"):
+        call(name, tokens)
+
+
+@each
+@pytest.mark.parametrize("flag", ["reset", "valid"])
+def test_flags_of_another_kind(name, flag):
+    for flags in ([[True] * LENGTH] * 2, np.ones((BATCH, LENGTH), np.int32), np.ones((BATCH, 5), bool), np.array(True)):
+        with pytest.raises(ValueError, match=rf"{flag} must be bool\[2, {LENGTH}\] like tokens, got"):
+            call(name, tokens_of(), **{flag: flags})
+
+
+@each
+def test_states_of_others(name):
+    with pytest.raises(ValueError, match="state has 3 rows, tokens have 2"):
+        call(name, tokens_of(), state=model_of(name).init_state(3))
+    for other in CONFIGS:
+        if other != name:
+            with pytest.raises(ValueError, match="state "):
+                call(name, tokens_of(), state=model_of(other).init_state(BATCH))
+    widened = jax.tree.map(
+        lambda x: x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x, model_of(name).init_state(2)
+    )
+    if jax.tree.leaves(widened):
+        with pytest.raises(ValueError, match=r"state is one of a model with another config: state.*bfloat16.*float32"):
+            call(name, tokens_of(), state=widened)
+
+
+@pytest.mark.parametrize("name", ["decoder", "encoder", "xlnet", "pair"])
+@pytest.mark.parametrize(
+    "targets", [np.zeros((BATCH, 5), np.int32), np.zeros((BATCH, LENGTH), np.float32), np.full((BATCH, LENGTH), -100)]
+)
+def test_targets_that_do_not_fit(name, targets):
+    model = model_of(name)
+    state, more = model.init_state(BATCH), {"source": tokens_of()} if name == "pair" else {}
+    with pytest.raises(ValueError, match=r"targets must be (integers\[2, 6\] like tokens|from 0 to 31), got"):
+        model.score(tokens_of(), targets, state, **more)
+
+
+def test_learned_positions_end():
+    model = build(tiny(position="learned", num_positions=9))
+    tokens, _ = stream_inputs(0, model.config, 12)
+    whole, state = model(tokens)  # inside of jit
+    assert np.isfinite(whole[:, :9]).all() and np.isnan(whole[:, 9:]).all()
+    reset = np.zeros((BATCH, 12), bool)
+    reset[:, 5] = True  # the second document is short enough
+    assert np.isfinite(model(tokens, reset=reset)[0]).all()
+    eager = functools.partial(models.apply, model.config, model.params)
+    _, state = model(tokens[:, :8])
+    with pytest.raises(
+        ValueError, match=r"learned positions for num_positions=9 tokens of a document.*token 10 of one"
+    ):
+        eager(tokens[:, 8:10], state)
+    valid = np.arange(2)[None] < np.ones((BATCH, 1))  # what pads has no position
+    assert np.isfinite(model(tokens[:, 8:10], state, valid=valid)[0][:, 0]).all()
