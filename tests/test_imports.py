@@ -15,6 +15,7 @@ PACKAGE = ROOT / "memgpt_jax"
 CONFIG_PARTS = {"config_data", "config_memory", "config_model", "config_positions", "config_reading", "config_tasks"}
 LAYERS = {
     "shapes": set(),
+    "paths": set(),
     "checks": set(),
     "checksums": set(),
     "config_data": {"checks"},
@@ -47,6 +48,7 @@ LAYERS = {
     "training": {
         "shapes",
         "checksums",
+        "paths",
         "config",
         "config_json",
         "ops",
