@@ -41,6 +41,7 @@ LAYERS = {
     "evaluate": {"config", "models", "data", "ops"},
     "needle_stream": {"config", "models", "data", "evaluate"},
     "runs": {"config", "command_line", "data", "training"},
+    "verification": {"checksums", "training"},
     "machine": set(),
     "benchmark": {"config", "data", "generation", "machine", "memory", "models", "parallel", "parameters", "training"},
     "ledger": {"command_line", "config", "evaluate", "machine", "memory", "needle_stream", "runs", "training"}

@@ -255,6 +255,10 @@ class Checkpoints:
         folder = self.folder / str(step)
         try:
             names = checksums.recorded(folder)
+            present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+            unlisted = present - set(names) - {checksums.SUMS}
+            if names and unlisted:
+                return f"{checksums.SUMS} does not name {', '.join(sorted(unlisted))}"
             if items is not None:
                 names = [name for name in names if "/" not in name or name.partition("/")[0] in items]
             checksums.verify(folder, names)

@@ -35,7 +35,7 @@ def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Pat
     """The evaluation of a finished run, kept in `evaluation.json`, and made anew under other settings."""
     from memgpt_jax.evaluate import evaluate
 
-    kept = read_evaluation(config, workdir)
+    kept = kept_evaluation(config, workdir)
     if parallel.agree(kept is not None):
         return kept
     result = evaluate(config, params, tokenizer)
@@ -47,16 +47,23 @@ def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Pat
     return result
 
 
-def read_evaluation(config: ExperimentConfig, workdir: Path) -> dict[str, Any] | None:
+def kept_evaluation(config: ExperimentConfig, workdir: Path) -> dict[str, Any] | None:
     """The results in `evaluation.json`; None where there are none under the settings of the config.
 
     Raises `RunError` if the file is damaged.
     """
+    result = read_evaluation(workdir)
+    if result is None or result.pop(SETTINGS, None) not in (None, to_json(config.evaluation)):
+        return None
+    return result
+
+
+def read_evaluation(workdir: Path) -> dict[str, Any] | None:
+    """The content of `evaluation.json`; None where there is no such file. Raises `RunError` if it is damaged."""
     path = workdir / "evaluation.json"
     try:
-        result = unseal(path.read_bytes().decode().removesuffix("\n"))
+        return unseal(path.read_bytes().decode().removesuffix("\n"))
     except FileNotFoundError:
         return None
     except ValueError as error:  # DamagedError, UnicodeDecodeError
         raise RunError(f"{readable(path)} is damaged: {error}. Delete it, and the run is evaluated again") from None
-    return result if result.pop(SETTINGS, None) in (None, to_json(config.evaluation)) else None

@@ -17,7 +17,7 @@ from memgpt_jax.data.sources import expand
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.compilation import jitted_diagnostics, jitted_step
 from memgpt_jax.training.errors import RunError, refused, usable
-from memgpt_jax.training.evaluation import check_evaluation, held_out, read_evaluation
+from memgpt_jax.training.evaluation import check_evaluation, held_out, kept_evaluation
 from memgpt_jax.training.metrics import MetricsLog, Reporter, WallTime, read_metrics
 from memgpt_jax.training.optimizer import check_trainable, learning_rate_schedule, parameter_names
 from memgpt_jax.training.preflight import check_memory
@@ -110,7 +110,7 @@ def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress
                 batches = data.train_batches(config.data, config.training, config.seed, tokenizer)
                 if resumed:
                     batches.set_state(data_state)
-        if unfinished or read_evaluation(config, workdir) is None:
+        if unfinished or kept_evaluation(config, workdir) is None:
             with refused(), parallel.main_first("evaluation data"):
                 check_evaluation(config, tokenizer)
         if unfinished:
