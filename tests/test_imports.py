@@ -63,7 +63,7 @@ LAYERS = {
     "": {"config", "ops", "memory", "models", "parameters", "data", "generation", "interop", "evaluate", "training"},
 }
 ONLY_IN = {
-    "orbax": ["training/checkpoint.py", "generation/session.py"],
+    "orbax": ["training/checkpoint.py", "training/orbax_files.py", "generation/session.py"],
     "tensorflow_datasets": ["data/"],
     "array_record": ["data/"],
     "grain": ["data/"],

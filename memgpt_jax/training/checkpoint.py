@@ -1,4 +1,4 @@
-"""Checkpoints of a run in `workdir/checkpoints`. The only place that knows Orbax, which is imported when first used.
+"""Checkpoints of a run in `workdir/checkpoints`. Orbax is imported when first used.
 
 Each checkpoint holds, as items that can be read alone: `params`, `opt_state`, `memory` (the model's state), `run`
 (step, PRNG key, sums and counts), `data` (the position in the data) and `config`; and `SHA256SUMS`, the checksums of
@@ -6,9 +6,7 @@ all its files, which is there before the checkpoint gets its name. The tokenizer
 `workdir/tokenizer`, and is written before the first checkpoint.
 """
 
-import asyncio
 import contextlib
-import functools
 import logging
 import os
 from collections.abc import Callable
@@ -25,8 +23,9 @@ from memgpt_jax.config_json import from_json, to_json
 from memgpt_jax.paths import plain_path
 from memgpt_jax.training.changes import check_changes
 from memgpt_jax.training.errors import RunError, one_line, refused, usable
-from memgpt_jax.training.state import TrainState, abstract_state
-from memgpt_jax.training.workdir import readable, run_folder
+from memgpt_jax.training.orbax_files import quiet_orbax, quiet_remains, root_cause, summed_path
+from memgpt_jax.training.state import TrainState, abstract_state, checkpoint_bytes
+from memgpt_jax.training.workdir import check_room, readable, run_folder
 
 TREES = ("params", "opt_state", "memory", "run")
 RUN_FIELDS = ("step", "key", "totals", "skipped", "skipped_in_a_row")
@@ -87,12 +86,13 @@ class Checkpoints:
             max_to_keep=keep,
             create=not read_only,
             cleanup_tmp_directories=not read_only,
-            temporary_path_class=_summed_path(),
+            temporary_path_class=summed_path(),
         )
         self._open = contextlib.ExitStack()
         with refused(), usable({"workdir": workdir}), contextlib.ExitStack() as opened:
             if not read_only:
                 self.folder.mkdir(parents=True, exist_ok=True)
+            opened.enter_context(quiet_orbax())
             path = opened.enter_context(plain_path(self.folder))
             self._manager = ocp.CheckpointManager(path, options=options, item_names=(*TREES, "data", "config"))
             self._open = opened.pop_all()
@@ -103,33 +103,33 @@ class Checkpoints:
     def __exit__(self, kind, *_):
         # An error of the last save must not be lost, nor hide the error that ends the run.
         with self._open:
+            if self._manager is None:
+                return
             try:
-                self._close()
+                self._write(lambda: self._manager.close())
             except RunError:
                 if kind is None or not issubclass(kind, Exception):
                     raise
 
-    def _close(self) -> None:
-        with self._writing():
-            self._manager.close()
-
     def wait(self) -> None:
         """Wait until the last save is on disk."""
-        with self._writing():
-            self._manager.wait_until_finished()
+        self._write(lambda: self._manager.wait_until_finished())
 
-    @contextlib.contextmanager
-    def _writing(self):
-        """Turn the many kinds of errors of Orbax and TensorStore into a `RunError` in one line."""
+    def _write(self, action: Callable[[], object]) -> None:
+        """Turn the many kinds of errors of Orbax and TensorStore into a `RunError` in one line; then, all is closed."""
         try:
-            with _quiet_orbax():
-                yield
+            return action()
         except Exception as error:
-            good = self._steps()
-            raise RunError(
-                f"a checkpoint could not be written to {self._workdir}: {_cause(error)}. The latest checkpoint is "
-                f"{f'of step {good[-1]}' if good else 'missing'}; mend the cause, and start the run again"
-            ) from None
+            cause = root_cause(error)
+        with quiet_remains():
+            with contextlib.suppress(Exception):
+                self._manager.close()
+            self._manager = None
+        good = self._steps()
+        raise RunError(
+            f"a checkpoint could not be written to {self._workdir}: {cause}. The latest checkpoint is "
+            f"{f'of step {good[-1]}' if good else 'missing'}; mend the cause, and start the run again"
+        )
 
     def latest_step(self) -> int | None:
         """Step of the latest checkpoint; None if there is none."""
@@ -199,8 +199,14 @@ class Checkpoints:
         args = {name: self._ocp.args.StandardSave(_without_empty(tree)) for name, tree in trees.items()}
         args["data"] = self._ocp.args.JsonSave({"state": data_state})
         args["config"] = self._ocp.args.JsonSave(to_json(config))
-        with self._writing():
+
+        def save():
+            self._manager.wait_until_finished()
+            if parallel.is_main():
+                check_room(self.folder, 0.9 * checkpoint_bytes(config))
             self._manager.save(step, args=self._ocp.args.Composite(**args))
+
+        self._write(save)
 
     def restore(
         self, config: ExperimentConfig, shardings: TrainState | None = None, extend: bool = False
@@ -289,61 +295,13 @@ class Checkpoints:
         # What holds no values, as the memory of an encoder without one, was not saved.
         saved = {name: args(target) for name, target in targets.items() if target is None or _has_values(target)}
         try:
-            with _quiet_orbax():
-                restored = self._manager.restore(step, args=self._ocp.args.Composite(**saved))
+            restored = self._manager.restore(step, args=self._ocp.args.Composite(**saved))
         except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
             raise DamagedError(
                 f"{readable(self.folder / str(step))} cannot be read ({', '.join(targets)}): {one_line(error)}"
             ) from error
         found = {name: restored[name] if name in saved else target for name, target in targets.items()}
         return {name: _with_empty(found[name], target) for name, target in targets.items()}
-
-
-@functools.cache
-def _summed_path() -> type:
-    """Orbax's temporary folder, which records the checksums of a checkpoint before it gets its name."""
-    from orbax.checkpoint.path import atomicity
-
-    class Summed(atomicity.AtomicRenameTemporaryPath):
-        async def finalize(self):
-            if not self.get_final().name.isdecimal():  # an item of a checkpoint
-                return await super().finalize()
-            final, whole = self._final_path, self._tmp_path.with_name(f"{self._tmp_path.name}-whole")
-            self._final_path = whole  # completed there; at a start, Orbax removes it by its name
-            await super().finalize()
-            self._tmp_path, self._final_path = whole, final
-            await asyncio.to_thread(_complete, Path(whole))
-            await asyncio.to_thread(os.rename, whole, final)
-
-    return Summed
-
-
-def _complete(folder: Path) -> None:
-    """Record the checksums of a checkpoint. Raises `OSError` where Orbax left arrays that it could not read again."""
-    for part in folder.rglob("ocdbt.process_*"):
-        if not (part.parent / "manifest.ocdbt").is_file():
-            raise OSError(f"the arrays of {part.parent} were not merged")
-    checksums.record_all(folder)
-
-
-@contextlib.contextmanager
-def _quiet_orbax():
-    """Keep Orbax from logging the traceback of an error that is raised as well."""
-    from absl import logging as absl_logging
-
-    before = absl_logging.get_verbosity()
-    absl_logging.set_verbosity(absl_logging.FATAL)
-    try:
-        yield
-    finally:
-        absl_logging.set_verbosity(before)
-
-
-def _cause(error: BaseException) -> str:
-    """The text of the error at the root of a chain: Orbax wraps what the system said."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return one_line(error)
 
 
 def _items(state: TrainState) -> dict[str, Any]:

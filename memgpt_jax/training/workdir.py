@@ -2,6 +2,7 @@
 
 import builtins
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -87,6 +88,17 @@ def check_space(workdir: Path, checkpoint_bytes: int, number: int) -> None:
             f"workdir={readable(workdir)!r}: the disk has {free / 1e6:,.1f} MB free, and {number} checkpoints of "
             f"{checkpoint_bytes / 1e6:,.1f} MB each have to fit; free some space, choose another workdir, or lower "
             "training.keep_checkpoints"
+        )
+
+
+def check_room(folder: Path, least: float) -> None:
+    """Raise `OSError` where the disk has no room for one more checkpoint, as large as the last, or as `least` bytes."""
+    steps = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+    needed = max(least, sum(path.stat().st_size for path in steps[-1].rglob("*")) if steps else 0)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed / 1e6:,.2f} MB needed, {free / 1e6:,.2f} free"
         )
 
 
