@@ -109,7 +109,7 @@ def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress
             with refused(), parallel.main_first("data"):
                 batches = data.train_batches(config.data, config.training, config.seed, tokenizer)
                 if resumed:
-                    batches.set_state(data_state)
+                    set_position(config, batches, data_state)
         if unfinished or kept_evaluation(config, workdir) is None:
             with refused(), parallel.main_first("evaluation data"):
                 check_evaluation(config, tokenizer)
@@ -134,6 +134,15 @@ def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress
             checkpoints.wait()
         evaluation = held_out(config, state.params, tokenizer, workdir)
         return read_metrics(workdir)[-1] | {"evaluation": evaluation}
+
+
+def set_position(config: ExperimentConfig, batches: data.BatchIterator, position: Any) -> None:
+    """Go to the saved position in the data. Raises `ValueError` where the data is not that of the run."""
+    try:
+        batches.set_state(position)
+    except ValueError as error:
+        place = getattr(config.text or config.data, "path", None)
+        raise ValueError(f"data.path={place!r}: {error}" if place else str(error)) from None
 
 
 def extension(saved: ExperimentConfig, config: ExperimentConfig, done: int) -> str:
