@@ -30,12 +30,14 @@ def main() -> int:
     folders = parse_arguments(Arguments, __doc__).folders
     if not folders:
         raise ValueError("give at least one folder")
-    table, damaged = Table("folder", "part", "kind", "result"), []
+    console, damaged = Console(markup=False, highlight=False), []
     for folder in folders:
+        table = Table("part", "kind", "result")
         for part in verify_folder(folder):
-            table.add_row(readable(folder), part.name, part.what, "damaged" if part.problem else "whole")
+            table.add_row(part.name, part.what, "damaged" if part.problem else "whole")
             damaged += [part.problem] if part.problem else []
-    Console(markup=False).print(table)
+        console.print(readable(folder), soft_wrap=True)
+        console.print(table)
     for problem in damaged:
         print(problem)
     return 1 if damaged else 0
