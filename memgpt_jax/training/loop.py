@@ -24,7 +24,7 @@ from memgpt_jax.training.preflight import check_memory
 from memgpt_jax.training.progress import progress
 from memgpt_jax.training.state import TrainState, checkpoint_bytes, create, shardings
 from memgpt_jax.training.watchdog import Watchdog
-from memgpt_jax.training.workdir import StopSignals, check_space, locked, run_folder
+from memgpt_jax.training.workdir import StopSignals, check_space, load_run_tokenizer, locked, run_folder
 
 
 def train(
@@ -159,10 +159,8 @@ def load_tokenizer(config: ExperimentConfig, workdir: Path, resumed: bool) -> An
     """The run's own tokenizer, kept in `workdir/tokenizer` from the start; None for tasks without text."""
     if config.text is None:
         return None
-    folder = workdir / "tokenizer"
     if resumed:
-        checksums.verify(folder)
-        return data.load_saved_tokenizer(folder)
+        return load_run_tokenizer(workdir)
     tokenizer = data.load_tokenizer(config.text)
     added, what = data.added_ids(config.data, tokenizer), "answers" if isinstance(config.data, TaskConfig) else "marks"
     needed = tokenizer.vocab_size + added
@@ -171,6 +169,7 @@ def load_tokenizer(config: ExperimentConfig, workdir: Path, resumed: bool) -> An
             f"the tokenizer has {tokenizer.vocab_size} token ids{f' and there are {added} {what}' * bool(added)}, "
             f"but model.vocab_size is {config.model.vocab_size}; set model.vocab_size to at least {needed}"
         )
+    folder = workdir / "tokenizer"
     folder.mkdir(exist_ok=True)
     tokenizer.save(folder)
     checksums.record_all(folder)

@@ -10,9 +10,11 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
+from memgpt_jax import checksums, data
 from memgpt_jax.training.errors import RunError
 
 ROOM_FOR_NAMES = 400
@@ -44,6 +46,13 @@ def readable(workdir: Path) -> str:
     """The path in one line of valid text, for messages and standard output."""
     text = os.fsencode(workdir).decode("utf-8", "backslashreplace")
     return text if text.isprintable() else repr(text)[1:-1]
+
+
+def load_run_tokenizer(workdir: str | Path) -> Any:
+    """The tokenizer of a run. Raises `ValueError` where it is absent or damaged."""
+    folder = run_folder(workdir) / "tokenizer"
+    checksums.verify(folder)
+    return data.load_saved_tokenizer(folder)
 
 
 @contextlib.contextmanager
