@@ -8,11 +8,16 @@ from memgpt_jax import config, config_model, config_positions, config_tasks
 from memgpt_jax.checks import check_positive
 from memgpt_jax.config_model import EncoderConfig, ModelConfig
 
+
+def uses_it(kind):
+    return "check_positive" in kind.__post_init__.__code__.co_names
+
+
 CLASSES = {
     value
     for module in (config, config_model, config_positions, config_tasks)
     for value in vars(module).values()
-    if dataclasses.is_dataclass(value) and "check_positive" in value.__post_init__.__code__.co_names
+    if dataclasses.is_dataclass(value) and hasattr(value, "__post_init__") and uses_it(value)
 }
 FIELDS = [
     (kind, item.name, item.metadata.get("least", 1))
