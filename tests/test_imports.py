@@ -49,6 +49,7 @@ LAYERS = {
     "training": {
         "shapes",
         "checksums",
+        "machine",
         "paths",
         "config",
         "config_json",

@@ -133,7 +133,7 @@ def test_wall_time_adds_up_over_interruptions(tmp_path, monkeypatch):
 
 
 def test_a_mistyped_override_fails_its_claim_alone(tmp_path):
-    wrong = claim(Case("kv", "recall", ("model.memory.memorysize=3",)), seeds=(0,))
+    wrong = claim(Case(label="kv", config="recall", overrides=("model.memory.memorysize=3",)), seeds=(0,))
     result = ledger.run_claim(wrong, tmp_path, lambda *words: None)
     assert result.errors[0].startswith("kv, seed 0: Unrecognized options: --model.memory.memorysize=3")
 

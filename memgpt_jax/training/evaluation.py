@@ -5,11 +5,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from memgpt_jax import data, parallel
+import jax
+
+from memgpt_jax import data, models, parallel
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_data import TaskConfig
 from memgpt_jax.config_json import to_json
 from memgpt_jax.training.errors import RunError
+from memgpt_jax.training.liveness import cost
+from memgpt_jax.training.preflight import Estimate, in_bytes, one_block
 from memgpt_jax.training.sealed import seal, unseal
 from memgpt_jax.training.workdir import readable
 
@@ -29,6 +33,51 @@ def check_evaluation(config: ExperimentConfig, tokenizer: Any) -> None:
     else:
         rows = dataclasses.replace(config.training, batch_size=settings.batch_size)
         next(data.text_batches(config.data, rows, 0, tokenizer, settings.split))
+
+
+def check_evaluation_memory(config: ExperimentConfig, found: Estimate, limit: int | None) -> None:
+    """Raise `RunError` where the evaluation takes more memory than a device has.
+
+    Arguments:
+        config: the experiment.
+        found: what its training takes.
+        limit: bytes of a device, if it says. Every device reads whole batches, with a share of the parameters where
+            they are split: then this is an upper bound, and nothing is refused.
+    """
+    rows, length = config.evaluation.batch_size, _call_length(config)
+    training = config.training
+    parallel_sizes = (getattr(config.parallel, axis) for axis in ("fsdp", "tensor", "sequence"))
+    small = rows <= training.batch_size and rows * length <= training.batch_size * training.sequence_length
+    if limit is None or small or any(size > 1 for size in parallel_sizes):
+        return
+    model = config.model.with_implementation("portable")
+    model = model.with_stacks({name: one_block(stack, True) for name, stack in model.stacks.items()})
+    params, state = models.shapes(model), jax.eval_shape(lambda: models.init_state(model, rows))
+    arrays = data.batch_shapes(config.data, dataclasses.replace(training, batch_size=rows, sequence_length=length))
+    shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in arrays.items()}
+
+    def score(params, batch, state):
+        tokens, targets, reset = (batch[name] for name in ("tokens", "targets", "reset"))
+        aligned = tokens.shape[1] % model.segment_length == 0
+        further = data.further_inputs(batch)
+        return models.score_tokens(model, params, tokens, targets, state, reset=reset, aligned=aligned, **further)
+
+    work = cost(jax.make_jaxpr(score)(params, shapes, state)).peak
+    states = 2 * found.state_bytes * rows // training.batch_size  # before and after
+    needed = 4 * found.parameters + states + work
+    if needed > limit:
+        raise RunError(
+            f"the evaluation takes about {in_bytes(needed)} of memory on a device, which has {in_bytes(limit)}; lower "
+            f"evaluation.batch_size={rows} or evaluation.chunk_length={config.evaluation.chunk_length}"
+        )
+
+
+def _call_length(config: ExperimentConfig) -> int:
+    """Tokens of a row that the evaluation reads in one call."""
+    chunk = config.evaluation.chunk_length
+    if isinstance(config.data, TaskConfig):
+        return min(chunk, config.row_length or config.training.sequence_length)
+    return chunk if config.data.objective == "causal" else config.training.sequence_length
 
 
 def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Train a model, from the first step or from where an earlier process stopped."""
 
 import contextlib
+import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Iterator
@@ -14,13 +15,14 @@ from memgpt_jax import checksums, data, models, parallel
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_data import TaskConfig
 from memgpt_jax.data.sources import expand
+from memgpt_jax.memory import resolved
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.compilation import jitted_diagnostics, jitted_step
 from memgpt_jax.training.errors import RunError, refused, usable
-from memgpt_jax.training.evaluation import check_evaluation, held_out, kept_evaluation
+from memgpt_jax.training.evaluation import check_evaluation, check_evaluation_memory, held_out, kept_evaluation
 from memgpt_jax.training.metrics import MetricsLog, Reporter, WallTime, read_metrics
 from memgpt_jax.training.optimizer import check_trainable, learning_rate_schedule, parameter_names
-from memgpt_jax.training.preflight import check_memory
+from memgpt_jax.training.preflight import check_memory, device_memory
 from memgpt_jax.training.progress import progress
 from memgpt_jax.training.state import TrainState, checkpoint_bytes, create, shardings
 from memgpt_jax.training.watchdog import Watchdog
@@ -83,10 +85,12 @@ def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress
     told = parallel.is_main() and print_progress is not False
     with refused():
         mesh = parallel.make_mesh(config.parallel)
-        parallel.check_divides(config, mesh)
+        # Sizes that follow from `match_state_bytes` are known from here on.
+        parallel.check_divides(dataclasses.replace(config, model=resolved(config.model)), mesh)
         if config.optimizer.trainable:
             check_trainable(config.optimizer, models.shapes(config.model))
         found = check_memory(config, mesh)
+        check_evaluation_memory(config, found, device_memory(mesh))
     if told:
         print(found, flush=True)
     with (
