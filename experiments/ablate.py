@@ -113,13 +113,12 @@ def report(combinations: list[dict[str, str]], results: list[dict], workdir: Pat
     return table
 
 
-@one_line_errors(RunError)
+@one_line_errors((RunError, ValueError))
 def main() -> None:
     config, arguments = parse(Arguments, __doc__)
     combinations = sweep(arguments.sweep)
-    with one_line_errors():  # a wrong value, or a size that nothing fits, ends it here, at once
-        configs = [override(config, sweep_words(values)) for values in combinations]
-        sizes = [state_bytes(run_config.model) for run_config in configs]
+    configs = [override(config, sweep_words(values)) for values in combinations]  # a wrong value ends it here, at once
+    sizes = [state_bytes(run_config.model) for run_config in configs]
     console, done, results, failed, table = Console(), [], [], [], ""
     for number, (values, run_config, size) in enumerate(zip(combinations, configs, sizes, strict=True), start=1):
         name = run_name(values)

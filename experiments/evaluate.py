@@ -148,7 +148,7 @@ def number(value: float | int | None) -> str:
     return f"{value:.4f}" if value < 1000 else f"{value:.4g}"
 
 
-@one_line_errors(RunError)
+@one_line_errors((RunError, ValueError))
 def main() -> None:
     arguments = parse_arguments(Arguments, __doc__)
     results, lines = {}, {}  # lines: {(config, label): {run: results by length}}

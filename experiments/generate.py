@@ -14,11 +14,11 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from memgpt_jax import data
 from memgpt_jax.command_line import one_line_errors, parse_arguments
 from memgpt_jax.config_data import TextConfig
 from memgpt_jax.generation import Sampling, Session
 from memgpt_jax.training import RunError, checkpoint
+from memgpt_jax.training.workdir import load_run_tokenizer
 
 COMMANDS = """\
 /memory      how full each layer's memory is, and what it costs
@@ -79,7 +79,7 @@ def open_session(workdir: Path, step: int | None = None) -> Session:
     if not saved.config.model.causal:
         kind = type(saved.config.model).__name__
         raise RunError(f"{workdir} holds a model of {kind}, which does not go on with a text by itself")
-    tokenizer = data.load_saved_tokenizer(workdir / "tokenizer")
+    tokenizer = load_run_tokenizer(workdir)
     return Session((saved.config.model, saved.params), tokenizer)
 
 

@@ -59,14 +59,13 @@ def earlier(path: Path) -> dict[str, dict]:
     return {entry["name"]: entry for entry in records if entry["name"] in {claim.name for claim in CLAIMS}}
 
 
-@one_line_errors(RunError)
+@one_line_errors((RunError, ValueError))
 def main() -> None:
     arguments, console = parse_arguments(Arguments, __doc__), Console()
     output = arguments.output or arguments.workdir / "LEDGER.md"
-    with one_line_errors():  # a wrong name or override ends it here, at once
-        claims = arguments.claims()
-        for case in (case for claim in claims for case in claim.cases):
-            case.reading(0)
+    claims = arguments.claims()
+    for case in (case for claim in claims for case in claim.cases):
+        case.reading(0)  # a wrong name or override ends it here, at once
     output.parent.mkdir(parents=True, exist_ok=True)
     records, failed = earlier(output.parent / "ledger.json"), []
     columns = (MofNCompleteColumn(), BarColumn(bar_width=16), TimeElapsedColumn(), TextColumn("{task.description}"))

@@ -65,7 +65,7 @@ def recall_of_run(workdir: Path, arguments: Arguments, progress: Progress):
         raise RunError(str(error)) from error
 
 
-@one_line_errors(RunError)
+@one_line_errors((RunError, ValueError))
 def main() -> None:
     arguments = parse_arguments(Arguments, __doc__)
     console, results, groups, table = Console(), {}, {}, None

@@ -1,6 +1,7 @@
-"""Train a config in a folder, then evaluate it; the same command goes on after any interruption.
+"""Train a config in a folder, then evaluate it; the same command continues after any interruption.
 
 python experiments/train.py quickstart --workdir runs/quickstart --model.memory.memory_size 512
+python experiments/train.py quickstart --workdir runs/quickstart --training.steps 800 --extend True
 
 On several hosts, the same command on each, with `--distributed` (TPU pods, Slurm, Open MPI), or anywhere with
 `--coordinator HOST:PORT --num-processes N --process-id I`; the workdir is a folder that all of them see.
@@ -12,6 +13,7 @@ from pathlib import Path
 from memgpt_jax.command_line import one_line_errors, parse
 from memgpt_jax.parallel import join_processes
 from memgpt_jax.training import RunError, train
+from memgpt_jax.training.workdir import readable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,9 @@ class Arguments:
 
     workdir: Path
     """Folder of the run: checkpoints, tokenizer, metrics.jsonl, TensorBoard files, evaluation.json."""
+    extend: bool = False
+    """Continue a run although `training.steps` is more than before; the steps that are left follow the learning-rate
+    schedule of the new number of steps."""
     distributed: bool = False
     """Train together with the processes that JAX finds by itself."""
     coordinator: str | None = None
@@ -37,9 +42,9 @@ def main() -> None:
     if arguments.distributed or any(value is not None for value in processes):
         with one_line_errors():
             join_processes(*processes)
-    results = train(config, arguments.workdir)
+    results = train(config, arguments.workdir, extend=arguments.extend)
     figures = {name: value for name, value in results["evaluation"].items() if isinstance(value, float)}
-    print(f"{arguments.workdir}: finished {results['step']} steps; held-out", end=" ")
+    print(f"{readable(arguments.workdir)}: finished {results['step']} steps; held-out", end=" ")
     print(", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
 
 

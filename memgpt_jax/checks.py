@@ -10,12 +10,17 @@ def check(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def at_least(least: int, default: int | None = None):
+    """A dataclass field for an integer, or None, for which `check_positive` allows values from `least` on."""
+    return dataclasses.field(default=default, metadata={"least": least})
+
+
 def check_positive(config) -> None:
-    """Check that every integer field, where it is given, is at least 1."""
+    """Check that every integer field, where it is given, is at least 1, or the bound of `at_least`."""
     for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
+        value, least = getattr(config, item.name), item.metadata.get("least", 1)
         if item.type in (int, int | None) and value is not None:
-            check(value >= 1, f"{item.name} must be at least 1, got {value}")
+            check(value >= least, f"{item.name} must be at least {least}, got {value}")
 
 
 def check_literals(config) -> None:

@@ -10,7 +10,9 @@ import contextlib
 import dataclasses
 import difflib
 import importlib.util
+import io
 import itertools
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,11 +83,20 @@ def parse_arguments(arguments: type[Arguments], description: str, argv: Sequence
     return run_tyro(arguments, argv, prog=Path(sys.argv[0]).name, description=description, booleans=flags)
 
 
-@one_line_errors()
 def override(config: ExperimentConfig, words: Sequence[str]) -> ExperimentConfig:
-    """The config with overrides such as `["--model.memory", "none", "--seed=3"]`; errors as in `parse`."""
+    """The config with overrides such as `["--model.memory", "none", "--seed=3"]`.
+
+    Raises:
+        ValueError: a field or a value is wrong; the message names the nearest valid fields.
+    """
     config, words = choose_mechanism(config, list(words))
-    return run_tyro(ExperimentConfig, words, default=config, prog="overrides", add_help=False)
+    with io.StringIO() as printed:
+        try:
+            with contextlib.redirect_stderr(printed):
+                return run_tyro(ExperimentConfig, words, default=config, prog="overrides", add_help=False)
+        except SystemExit:
+            lines = [line.strip(" │|") for line in printed.getvalue().splitlines() if re.search(r"\w", line)]
+            raise ValueError(" ".join(lines[1:])) from None  # the first is the title of a box
 
 
 def load_config(name: str) -> ExperimentConfig:

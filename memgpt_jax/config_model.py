@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-from memgpt_jax.checks import check, check_literals, check_positive
+from memgpt_jax.checks import at_least, check, check_literals, check_positive
 from memgpt_jax.config_data import Objective
 from memgpt_jax.config_memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, RecurrentMemoryConfig
 from memgpt_jax.config_positions import RotaryScalingConfig
@@ -260,9 +260,9 @@ class EncoderConfig(ModelConfig):
 
     embedding_norm: bool = False
     """Normalise the sum of embeddings."""
-    token_types: int | None = None
-    """Kinds of tokens (sentence A or B), each with an embedding; default: none."""
-    position_offset: int | None = None
+    token_types: int | None = at_least(0)
+    """Kinds of tokens (sentence A or B), each with an embedding; default: none, as 0."""
+    position_offset: int | None = at_least(0)
     """The first token's place in the table of learned positions; default: 0."""
     heads: tuple[Head, ...] = ("masked",)
     """What is computed from hidden states: `masked`, the logits of hidden tokens; `pooler`, tanh(W h) of the first
@@ -270,6 +270,8 @@ class EncoderConfig(ModelConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        for name in ("token_types", "position_offset"):
+            object.__setattr__(self, name, getattr(self, name) or None)  # 0 and None are one setting
         object.__setattr__(self, "heads", tuple(self.heads))
         for head in self.heads:
             check(head in get_args(Head), f"heads must be of {', '.join(get_args(Head))}, got {head!r}")

@@ -154,15 +154,18 @@ def is_main() -> bool:
 @contextlib.contextmanager
 def main_first(what: str) -> Iterator[None]:
     """The main process goes through the block before all others enter it: they find what it has written."""
-    if jax.process_count() == 1:
-        yield
-        return
-    from jax.experimental.multihost_utils import sync_global_devices
-
     if not is_main():
-        sync_global_devices(what)
+        meet(what)
     yield
     if is_main():
+        meet(what)
+
+
+def meet(what: str) -> None:
+    """Wait until all processes have come this far."""
+    if jax.process_count() > 1:
+        from jax.experimental.multihost_utils import sync_global_devices
+
         sync_global_devices(what)
 
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memgpt_jax import data
 from memgpt_jax.command_line import assignments, override, sweep_words
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.training import load
+from memgpt_jax.training.workdir import load_run_tokenizer
 
 
 class Trained(NamedTuple):
@@ -37,10 +37,10 @@ def reopen(workdir: str | Path, change: Sequence[str] = (), step: int | None = N
 
     Raises:
         RunError: there is no such checkpoint, or it cannot be read.
-        ValueError: a change is not of this form.
+        ValueError: a change is not of this form, or the tokenizer is damaged.
     """
     saved = load(workdir, step)
     saved_config = dataclasses.replace(saved.config, model=saved.config.model.with_implementation("auto"))
     config = override(saved_config, sweep_words(assignments(change))) if change else saved_config
-    tokenizer = data.load_saved_tokenizer(Path(workdir) / "tokenizer") if config.text else None
+    tokenizer = load_run_tokenizer(workdir) if config.text else None
     return Trained(config, saved.params, tokenizer)

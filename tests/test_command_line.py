@@ -116,6 +116,27 @@ def test_wrong_names_and_values(capsys):
     assert "there is no config 'missing.py'" in parse_words("missing.py")
 
 
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (
+            ["--training.step", "3"],
+            r"^Unrecognized options: --training.step, 3 Perhaps you meant: --training.steps INT",
+        ),
+        (["--model.memory.slots=3"], r"Unrecognized options: --model.memory.slots=3.* --model.memory.select"),
+        (["--training.steps=many"], r"--training.steps: invalid literal for int\(\)"),
+        (["--training.steps=0"], "steps must be at least 1, got 0"),
+        (["--model.memory", "vk"], "must be one of none, kv"),
+        (["--help"], "--help"),
+    ],
+)
+def test_a_wrong_override_raises_one_line_and_prints_nothing(words, message, capsys):
+    with pytest.raises(ValueError, match=message) as error:
+        override(ExperimentConfig(), words)
+    assert "\n" not in str(error.value) and "│" not in str(error.value)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_config_file_without_config(tmp_path, capsys):
     (tmp_path / "empty.py").write_text("")
     assert "does not define config()" in fails(capsys, parse, Options, "Train.", [str(tmp_path / "empty.py")])

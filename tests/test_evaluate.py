@@ -175,7 +175,7 @@ def test_losses_that_are_not_finite_are_no_result(tokenizer, params, value):
 def test_documents_longer_than_the_learned_positions_are_refused(tokenizer):
     model = dataclasses.replace(MODEL, position="learned", num_positions=80)
     params, config = models.init(model, jax.random.key(0)), dataclasses.replace(CONFIG, model=model)
-    with pytest.raises(ValueError, match=r"max_tokens=None: a document has 159 .* model\.num_positions=80"):
+    with pytest.raises(ValueError, match=r"max_tokens=None: a document has \d+ .* model\.num_positions=80"):
         evaluate.evaluate(config, params, tokenizer)
     short = dataclasses.replace(
         CONFIG.evaluation, max_tokens=70

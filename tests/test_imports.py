@@ -15,6 +15,7 @@ PACKAGE = ROOT / "memgpt_jax"
 CONFIG_PARTS = {"config_data", "config_memory", "config_model", "config_positions", "config_reading", "config_tasks"}
 LAYERS = {
     "shapes": set(),
+    "paths": set(),
     "checks": set(),
     "checksums": set(),
     "config_data": {"checks"},
@@ -40,6 +41,7 @@ LAYERS = {
     "evaluate": {"config", "models", "data", "ops"},
     "needle_stream": {"config", "models", "data", "evaluate"},
     "runs": {"config", "command_line", "data", "training"},
+    "verification": {"checksums", "training"},
     "machine": set(),
     "benchmark": {"config", "data", "generation", "machine", "memory", "models", "parallel", "parameters", "training"},
     "ledger": {"command_line", "config", "evaluate", "machine", "memory", "needle_stream", "runs", "training"}
@@ -47,6 +49,8 @@ LAYERS = {
     "training": {
         "shapes",
         "checksums",
+        "machine",
+        "paths",
         "config",
         "config_json",
         "ops",
@@ -60,7 +64,7 @@ LAYERS = {
     "": {"config", "ops", "memory", "models", "parameters", "data", "generation", "interop", "evaluate", "training"},
 }
 ONLY_IN = {
-    "orbax": ["training/checkpoint.py", "generation/session.py"],
+    "orbax": ["training/checkpoint.py", "training/orbax_files.py", "generation/session.py"],
     "tensorflow_datasets": ["data/"],
     "array_record": ["data/"],
     "grain": ["data/"],

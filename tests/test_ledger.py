@@ -132,6 +132,12 @@ def test_wall_time_adds_up_over_interruptions(tmp_path, monkeypatch):
     assert ledger.train_in(None, workdir) == ({"accuracy": 1.0}, 5.0, ledger.machine())
 
 
+def test_a_mistyped_override_fails_its_claim_alone(tmp_path):
+    wrong = claim(Case(label="kv", config="recall", overrides=("model.memory.memorysize=3",)), seeds=(0,))
+    result = ledger.run_claim(wrong, tmp_path, lambda *words: None)
+    assert result.errors[0].startswith("kv, seed 0: Unrecognized options: --model.memory.memorysize=3")
+
+
 def test_what_cannot_be_measured_fails_and_the_rest_goes_on(tmp_path, monkeypatch):
     def measure(case, metric, seed, root):
         if seed == 0:

@@ -1,6 +1,7 @@
 """The training stream: endless batches, the same for the same seed, resumable at every step."""
 
 import ast
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -72,10 +73,18 @@ def train_batches(
     batch_size, length = training_config.batch_size, training_config.sequence_length
     if isinstance(data_config, TaskConfig):
         task, length = make_task(data_config, "train", tokenizer), data_config.row_length or length
-        source = f"{data_config}, {batch_size} rows of {length}, seed {seed}"
+        source = f"{_without_places(data_config)}{task.content}, {batch_size} rows of {length}, seed {seed}"
         batches = _by_step(lambda rng: task.batch(rng, batch_size, length), (TASK_STREAM, seed))
         return BatchIterator(iter(batches), source)
     return text_batches(data_config, training_config, seed, tokenizer or load_tokenizer(data_config))
+
+
+def _without_places(config: DataConfig) -> DataConfig:
+    """The config without the folders that it names: a position in the data depends on what they hold."""
+    places = {name: "" for name in ("path", "cache_dir") if getattr(config, name, None)}
+    if isinstance(config, TaskConfig) and config.text is not None:
+        places["text"] = _without_places(config.text)
+    return dataclasses.replace(config, **places)
 
 
 def added_ids(config: DataConfig, tokenizer: Tokenizer) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 from flax import nnx
@@ -65,13 +66,30 @@ def make_memory(config: MemoryConfig, *, rngs: nnx.Rngs, **shapes) -> Memory:
     return _module_class(config)(config, rngs=rngs, **shapes)
 
 
+def resolved(config: ModelConfig) -> ModelConfig:
+    """The model with the size that `match_state_bytes` gives each memory; it has the same arrays.
+
+    Raises:
+        ValueError: the smallest state of a mechanism has more than its `match_state_bytes`.
+    """
+    stacks = dict(config.stacks)
+    for name, stack in stacks.items():
+        if getattr(stack.memory, "match_state_bytes", None) is not None:
+            memory = _matched(stack.memory, **_memory_shapes(stack))
+            stacks[name] = dataclasses.replace(stack, memory=memory)
+    return config.with_stacks(stacks)
+
+
+def _memory_shapes(stack: ModelConfig) -> dict[str, Any]:
+    return {name: getattr(stack, name) for name in ("d_model", "segment_length", "dtype")}
+
+
 def state_bytes(config: ModelConfig) -> int:
     """Bytes of one layer's memory for one row. (The tokens of the open segment, [T, D], come on top in all.)
 
     Of an encoder-decoder, of one layer of each stack.
     """
-    shapes = lambda stack: {name: getattr(stack, name) for name in ("d_model", "segment_length", "dtype")}  # noqa: E731
-    return sum(_bytes(stack.memory, **shapes(stack)) for stack in config.stacks.values())
+    return sum(_bytes(stack.memory, **_memory_shapes(stack)) for stack in config.stacks.values())
 
 
 def _module_class(config: MemoryConfig) -> type[Memory]:

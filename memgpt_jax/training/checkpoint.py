@@ -1,26 +1,37 @@
-"""Checkpoints of a run in `workdir/checkpoints`. The only place that knows Orbax, which is imported when first used.
+"""Checkpoints of a run in `workdir/checkpoints`. Orbax is imported when first used.
 
 Each checkpoint holds, as items that can be read alone: `params`, `opt_state`, `memory` (the model's state), `run`
-(step, PRNG key, sums and counts), `data` (the position in the data) and `config`. The tokenizer, which never changes,
-is kept once, in `workdir/tokenizer`, and is written before the first checkpoint.
+(step, PRNG key, sums and counts), `data` (the position in the data) and `config`; and `SHA256SUMS`, the checksums of
+all its files, which is there before the checkpoint gets its name. The tokenizer, which never changes, is kept once, in
+`workdir/tokenizer`, and is written before the first checkpoint.
 """
 
-import dataclasses
-from functools import partial
+import contextlib
+import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from memgpt_jax import models
+from memgpt_jax import checksums, models, parallel
+from memgpt_jax.checksums import DamagedError
 from memgpt_jax.config import ExperimentConfig
-from memgpt_jax.config_json import differences, from_json, to_json
-from memgpt_jax.training.errors import RunError
-from memgpt_jax.training.state import TrainState, create
+from memgpt_jax.config_json import from_json, to_json
+from memgpt_jax.paths import plain_path
+from memgpt_jax.training.changes import check_changes
+from memgpt_jax.training.errors import RunError, one_line, refused, usable
+from memgpt_jax.training.orbax_files import quiet_orbax, quiet_remains, root_cause, summed_path
+from memgpt_jax.training.state import TrainState, abstract_state, checkpoint_bytes
+from memgpt_jax.training.workdir import check_room, readable, run_folder
 
 TREES = ("params", "opt_state", "memory", "run")
 RUN_FIELDS = ("step", "key", "totals", "skipped", "skipped_in_a_row")
+
+Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
 
 
 class Loaded(NamedTuple):
@@ -39,15 +50,19 @@ def load(workdir: str | Path, step: int | None = None) -> Loaded:
 
     Arguments:
         workdir: the folder that it was trained in.
-        step: which checkpoint; default: the latest.
+        step: which checkpoint; default: the latest that is not damaged. A damaged one is named in a warning.
 
     Raises:
         RunError: there is no such checkpoint, or it cannot be read.
     """
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        step = checkpoints.find(step)
-        config = checkpoints.config(step)
-        return Loaded(config, checkpoints.read(step, {"params": models.shapes(config.model)})["params"], step)
+
+        def read(step: int) -> Loaded:
+            checkpoints.verify(step, ("params", "config"))
+            config = checkpoints.config(step)
+            return Loaded(config, checkpoints.read(step, {"params": models.shapes(config.model)})["params"], step)
+
+        return checkpoints.first_good(read, step)
 
 
 class Checkpoints:
@@ -55,38 +70,125 @@ class Checkpoints:
 
     A save returns once the arrays are copied, and is written in the background: under another name until it is whole,
     so a process killed meanwhile leaves the previous checkpoint as the latest.
+
+    Raises `RunError` for every error of the disk, also in a background save, at the next call or on leaving.
     """
 
     def __init__(self, workdir: str | Path, keep: int = 1, read_only: bool = False):
         import orbax.checkpoint as ocp
 
         self._ocp = ocp
-        self.folder = Path(workdir).expanduser().absolute() / "checkpoints"
+        workdir = run_folder(workdir)
+        self.folder, self._workdir, self._read_only = workdir / "checkpoints", readable(workdir), read_only
         if read_only and not self.folder.is_dir():
-            raise RunError(f"there is no checkpoint in {self.folder.parent}: no run has been started there")
+            raise RunError(f"there is no checkpoint in {self._workdir}: no run has been started there")
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=not read_only, cleanup_tmp_directories=not read_only
+            max_to_keep=keep,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+            temporary_path_class=summed_path(),
         )
-        self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=(*TREES, "data", "config"))
+        self._open = contextlib.ExitStack()
+        with refused(), usable({"workdir": workdir}), contextlib.ExitStack() as opened:
+            if not read_only:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            opened.enter_context(quiet_orbax())
+            path = opened.enter_context(plain_path(self.folder))
+            self._manager = ocp.CheckpointManager(path, options=options, item_names=(*TREES, "data", "config"))
+            self._open = opened.pop_all()
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self._manager.close()
+    def __exit__(self, kind, *_):
+        # An error of the last save must not be lost, nor hide the error that ends the run.
+        with self._open:
+            if self._manager is None:
+                return
+            try:
+                self._write(lambda: self._manager.close())
+            except RunError:
+                if kind is None or not issubclass(kind, Exception):
+                    raise
+
+    def wait(self) -> None:
+        """Wait until the last save is on disk."""
+        self._write(lambda: self._manager.wait_until_finished())
+
+    def _write(self, action: Callable[[], object]) -> None:
+        """Turn the many kinds of errors of Orbax and TensorStore into a `RunError` in one line; then, all is closed."""
+        try:
+            return action()
+        except Exception as error:
+            cause = root_cause(error)
+        with quiet_remains():
+            with contextlib.suppress(Exception):
+                self._manager.close()
+            self._manager = None
+        good = self._steps()
+        raise RunError(
+            f"a checkpoint could not be written to {self._workdir}: {cause}. The latest checkpoint is "
+            f"{f'of step {good[-1]}' if good else 'missing'}; mend the cause, and start the run again"
+        )
 
     def latest_step(self) -> int | None:
         """Step of the latest checkpoint; None if there is none."""
         return self._manager.latest_step()
 
-    def find(self, step: int | None) -> int:
-        """The step, or for None the latest one; `RunError` if there is no checkpoint of it."""
+    def _steps(self) -> list[int]:
+        """Steps of the checkpoints on disk, in ascending order."""
+        try:
+            return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal())
+        except OSError:
+            return []
+
+    def first_good(self, read: Callable[[int], Result], step: int | None = None) -> Result:
+        """What `read` gives for a step, or for None for the latest one that is not damaged.
+
+        Arguments:
+            read: raises `DamagedError` for a damaged checkpoint.
+            step: the only one to try.
+
+        Raises:
+            RunError: there is no checkpoint (of this step), or every one is damaged; all of them are named.
+        """
         steps = sorted(self._manager.all_steps())
         if not steps:
-            raise RunError(f"there is no checkpoint in {self.folder.parent}: its run saved none")
+            raise RunError(f"there is no checkpoint in {self._workdir}: its run saved none")
         if step is not None and step not in steps:
-            raise RunError(f"there is no checkpoint of step {step} in {self.folder.parent}; there are: {steps}")
-        return steps[-1] if step is None else step
+            raise RunError(f"there is no checkpoint of step {step} in {self._workdir}; there are: {steps}")
+        damaged = []
+        with usable({"workdir": self.folder.parent}):
+            for candidate in reversed(steps) if step is None else [step]:
+                try:
+                    result = read(candidate)
+                except DamagedError as error:
+                    damaged.append(candidate)
+                    logger.warning("the checkpoint of step %d is damaged: %s", candidate, error)
+                    problem = error
+                else:
+                    self._set_aside(damaged)
+                    return result
+        others = [other for other in steps if other not in damaged]
+        raise RunError(
+            f"no checkpoint can be read in {self._workdir}: {', '.join(f'step {x}' for x in damaged)} is damaged "
+            f"({problem})" + (f"; there are others: {others}" if others else "; restore it from a copy, or start anew")
+        )
+
+    def _set_aside(self, steps: list[int]) -> None:
+        """Move damaged checkpoints to `workdir/damaged`, so that these steps can be saved again."""
+        if not steps or self._read_only:
+            return
+        if parallel.is_main():
+            for step in steps:
+                target = self.folder.parent / "damaged" / str(step)
+                while target.exists():
+                    target = target.with_name(f"{target.name}-again")
+                target.parent.mkdir(exist_ok=True)
+                os.rename(self.folder / str(step), target)
+                logger.warning("moved it to %s", readable(target))
+        parallel.meet("damaged checkpoints are set aside")
+        self._manager.reload()
 
     def save(self, config: ExperimentConfig, state: TrainState, data_state: Any) -> None:
         """Save the run as it stands after `state.step` steps; a step that is already saved is left alone."""
@@ -97,39 +199,80 @@ class Checkpoints:
         args = {name: self._ocp.args.StandardSave(_without_empty(tree)) for name, tree in trees.items()}
         args["data"] = self._ocp.args.JsonSave({"state": data_state})
         args["config"] = self._ocp.args.JsonSave(to_json(config))
-        self._manager.save(step, args=self._ocp.args.Composite(**args))
 
-    def restore(self, config: ExperimentConfig, shardings: TrainState | None = None) -> tuple[TrainState, Any]:
-        """The latest run state, and the position in the data, as `save` took them.
+        def save():
+            self._manager.wait_until_finished()
+            if parallel.is_main():
+                check_room(self.folder, 0.9 * checkpoint_bytes(config))
+            self._manager.save(step, args=self._ocp.args.Composite(**args))
+
+        self._write(save)
+
+    def restore(
+        self, config: ExperimentConfig, shardings: TrainState | None = None, extend: bool = False
+    ) -> tuple[TrainState, Any]:
+        """The latest run state that is not damaged, and the position in the data, as `save` took them.
+
+        A damaged checkpoint is named in a warning and, unless `read_only`, moved to `workdir/damaged`.
 
         Arguments:
-            config: of the run; `parallel`, and how the model computes (`ModelConfig.run_like`), may be other ones than
-                when it was saved.
+            config: of the run; what `memgpt_jax.training.changes.FREE` names may differ from when it was saved.
             shardings: how the state is to be split; default: it goes to the first device.
+            extend: whether `training.steps` may be more than when it was saved.
 
         Raises:
-            RunError: the checkpoint is of another config, or cannot be read.
+            RunError: the checkpoint is of another config, or no checkpoint can be read.
         """
-        step = self.find(None)
-        saved = self.config(step)  # any mesh, and any way to compute the same, can go on
-        saved = dataclasses.replace(saved, parallel=config.parallel, model=saved.model.run_like(config.model))
-        changed = differences(saved, config)
-        if changed:
-            raise RunError(
-                f"{self.folder.parent} holds a run with another config; take it back, or choose another workdir:\n  "
-                + "\n  ".join(changed)
-            )
-        shapes = jax.eval_shape(partial(create, config))
+        shapes = abstract_state(config)
         if shardings is not None:
             split = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)  # noqa: E731
             shapes = jax.tree.map(split, shapes, shardings)
-        items = self.read(step, _items(shapes))
-        data_state = self.read(step, {"data": None})["data"]["state"]
-        return TrainState(**items["run"], **{name: items[name] for name in TREES if name != "run"}), data_state
+
+        def read(step: int) -> tuple[TrainState, Any]:
+            self.verify(step)
+            check_changes(self.config(step), config, step, extend, self._workdir)
+            items = self.read(step, _items(shapes) | {"data": None})
+            trees = {name: items[name] for name in TREES if name != "run"}
+            return TrainState(**items["run"], **trees), items["data"]["state"]
+
+        return self.first_good(read)
 
     def config(self, step: int) -> ExperimentConfig:
-        """The config of a checkpoint."""
-        return from_json(self.read(step, {"config": None})["config"])
+        """The config of a checkpoint; errors as in `read`. `RunError` where this version does not know it."""
+        saved = self.read(step, {"config": None})["config"]
+        with refused():
+            return from_json(saved)
+
+    def verify(self, step: int, items: tuple[str, ...] | None = None) -> None:
+        """Raise `DamagedError` where files of a checkpoint are not as they were written.
+
+        Arguments:
+            step: which checkpoint.
+            items: those that are about to be read; default: all. Where several processes run, all of them must ask
+                for all, and the first one reads.
+        """
+        problem = None
+        if items is not None or parallel.is_main():
+            problem = self._problem(step, items)
+        if problem is not None if items is not None else parallel.agree(problem is not None):
+            raise DamagedError(problem or "the first process found it damaged")
+
+    def _problem(self, step: int, items: tuple[str, ...] | None) -> str | None:
+        folder = self.folder / str(step)
+        try:
+            names = checksums.recorded(folder)
+            present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+            unlisted = present - set(names) - {checksums.SUMS}
+            if names and unlisted:
+                return f"{checksums.SUMS} does not name {', '.join(sorted(unlisted))}"
+            if items is not None:
+                names = [name for name in names if "/" not in name or name.partition("/")[0] in items]
+            checksums.verify(folder, names)
+        except PermissionError:  # not damaged: the run must wait for it
+            raise
+        except (DamagedError, OSError) as error:
+            return one_line(error)
+        return None
 
     def read(self, step: int, targets: dict[str, Any]) -> dict[str, Any]:
         """Some items of a checkpoint: trees like the given ones of shapes and dtypes, JSON values where that is None.
@@ -137,7 +280,7 @@ class Checkpoints:
         Arrays without a sharding go to the first device.
 
         Raises:
-            RunError: it cannot be read.
+            DamagedError: it cannot be read.
         """
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
@@ -154,10 +297,8 @@ class Checkpoints:
         try:
             restored = self._manager.restore(step, args=self._ocp.args.Composite(**saved))
         except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
-            others = sorted(set(self._manager.all_steps()) - {step})
-            raise RunError(
-                f"the checkpoint {self.folder / str(step)} cannot be read ({', '.join(targets)}): it is damaged, or "
-                f"of another version. Remove that folder to go on from another checkpoint; there are: {others}"
+            raise DamagedError(
+                f"{readable(self.folder / str(step))} cannot be read ({', '.join(targets)}): {one_line(error)}"
             ) from error
         found = {name: restored[name] if name in saved else target for name, target in targets.items()}
         return {name: _with_empty(found[name], target) for name, target in targets.items()}

@@ -1,43 +1,52 @@
 """Train a model, from the first step or from where an earlier process stopped."""
 
 import contextlib
-import json
-import os
+import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from memgpt_jax import data, models, parallel
+from memgpt_jax import checksums, data, models, parallel
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_data import TaskConfig
+from memgpt_jax.data.sources import expand
+from memgpt_jax.memory import resolved
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.compilation import jitted_diagnostics, jitted_step
-from memgpt_jax.training.errors import RunError, refused
+from memgpt_jax.training.errors import RunError, refused, usable
+from memgpt_jax.training.evaluation import check_evaluation, check_evaluation_memory, held_out, kept_evaluation
 from memgpt_jax.training.metrics import MetricsLog, Reporter, WallTime, read_metrics
-from memgpt_jax.training.optimizer import check_trainable, parameter_names
-from memgpt_jax.training.preflight import check_memory
+from memgpt_jax.training.optimizer import check_trainable, learning_rate_schedule, parameter_names
+from memgpt_jax.training.preflight import check_memory, device_memory
 from memgpt_jax.training.progress import progress
-from memgpt_jax.training.state import TrainState, create, shardings
+from memgpt_jax.training.state import TrainState, checkpoint_bytes, create, shardings
 from memgpt_jax.training.watchdog import Watchdog
-from memgpt_jax.training.workdir import StopSignals, locked
+from memgpt_jax.training.workdir import StopSignals, check_space, load_run_tokenizer, locked, run_folder
 
 
-def train(config: ExperimentConfig, workdir: str | Path, *, print_progress: bool | None = None) -> dict[str, Any]:
+def train(
+    config: ExperimentConfig, workdir: str | Path, *, extend: bool = False, print_progress: bool | None = None
+) -> dict[str, Any]:
     """Train in a folder until `training.steps` steps are done, then evaluate on held-out data.
 
-    Called again with the same config after any interruption, it goes on from the last checkpoint, and parameters and
+    Called again with the same config after any interruption, it continues from the last checkpoint, and parameters and
     logged losses come out bitwise equal to those of a run that was never interrupted. SIGTERM and SIGINT save, and end
-    the process with exit code 0. A run that is finished returns its results again.
+    the process with exit code 0 (SIGINT at a prompt or in a notebook: with `KeyboardInterrupt`). A run that is finished
+    returns its results again. A damaged checkpoint is named in a warning, and the last good one is taken.
 
     Arguments:
-        config: the experiment.
+        config: the experiment. When a run is continued, settings that change nothing that training computes
+            (`memgpt_jax.training.changes.FREE`) may differ from before; data may move if its content is the same.
         workdir: the folder, made if missing, that gets checkpoints/, tokenizer/, metrics.jsonl, tensorboard/ and
             evaluation.json.
+        extend: continue a run although `training.steps` is more than before. The steps that are left then follow the
+            learning-rate schedule of the new number of steps, as if it had been planned from the start: at the end of
+            a finished run the rate rises again.
         print_progress: whether to draw a progress bar; default: if standard output is a terminal. What the run will
             take (`memgpt_jax.training.preflight`) is printed unless this is False.
 
@@ -45,11 +54,28 @@ def train(config: ExperimentConfig, workdir: str | Path, *, print_progress: bool
         The last record of metrics.jsonl, with the results of `memgpt_jax.evaluate` under "evaluation".
 
     Raises:
-        RunError: `parallel` does not fit the devices or the model, the devices have too little memory, another trainer
-            is at work there, the folder holds a run with another config, its checkpoint cannot be read, its data is
-            refused, the tokenizer does not fit the model, or `training.max_skipped` updates in a row were skipped.
+        RunError: nothing is computed, because `parallel` does not fit the devices or the model, the devices have too
+            little memory or the disk too little space, the folder cannot be used, another trainer is at work there, it
+            holds a run with another config, no checkpoint can be read, data or the held-out split is refused, or the
+            tokenizer does not fit the model. Or later: a file cannot be written, or `training.max_skipped` updates in
+            a row were skipped; the latest checkpoint is then whole, and the run can be started again.
     """
-    workdir = Path(workdir).expanduser().absolute()
+    workdir = run_folder(workdir)
+    with usable(_places(config, workdir)):
+        return _train(config, workdir, extend, print_progress)
+
+
+def _places(config: ExperimentConfig, workdir: Path) -> dict[str, Path]:
+    """The folders that a run uses, by the names of their settings."""
+    places = {"workdir": workdir}
+    for name, part in (("data", config.data), ("data.text", config.text)):
+        for field in ("path", "cache_dir"):
+            if getattr(part, field, None):
+                places.setdefault(f"{name}.{field}", expand(getattr(part, field)).absolute())
+    return places
+
+
+def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress: bool | None) -> dict[str, Any]:
     if config.pretrained is not None:
         from memgpt_jax.interop import starting  # against the order of the layers
 
@@ -57,13 +83,16 @@ def train(config: ExperimentConfig, workdir: str | Path, *, print_progress: bool
             start = starting(config)
         config = start.config
     shown = parallel.is_main() and (sys.stdout.isatty() if print_progress is None else print_progress)
+    told = parallel.is_main() and print_progress is not False
     with refused():
         mesh = parallel.make_mesh(config.parallel)
-        parallel.check_divides(config, mesh)
+        # Sizes that follow from `match_state_bytes` are known from here on.
+        parallel.check_divides(dataclasses.replace(config, model=resolved(config.model)), mesh)
         if config.optimizer.trainable:
             check_trainable(config.optimizer, models.shapes(config.model))
         found = check_memory(config, mesh)
-    if parallel.is_main() and print_progress is not False:
+        check_evaluation_memory(config, found, device_memory(mesh))
+    if told:
         print(found, flush=True)
     with (
         jax.set_mesh(mesh),
@@ -71,35 +100,66 @@ def train(config: ExperimentConfig, workdir: str | Path, *, print_progress: bool
         locked(workdir) if parallel.is_main() else contextlib.nullcontext(),
         Checkpoints(workdir, keep=config.training.keep_checkpoints) as checkpoints,
     ):
-        # The order of restoring: config (must be equal), state, tokenizer, data position, metrics.jsonl (cut there).
+        # The order of restoring: config (see `changes`), state, tokenizer, data position, metrics.jsonl (cut there).
         resumed = checkpoints.latest_step() is not None
         split = shardings(config, mesh)
         if resumed:
-            state, data_state = checkpoints.restore(config, split)
-        else:
-            state, data_state = jax.jit(partial(create, config), out_shardings=split)(), None
-            if config.pretrained is not None:
-                with refused():
-                    state = state._replace(params=jax.device_put(start.params(config), split.params))
-                    if parallel.is_main():
-                        start.keep_origin(workdir)
+            state, data_state = checkpoints.restore(config, split, extend)
+            saved = checkpoints.config(int(state.step))
         with refused(), parallel.main_first("tokenizer"):
             tokenizer = load_tokenizer(config, workdir, resumed)
-        if state.step < config.training.steps:
-            (workdir / "evaluation.json").unlink(missing_ok=True)
+        done = int(state.step) if resumed else 0
+        unfinished = done < config.training.steps
+        if unfinished or saved.data != config.data:
             with refused(), parallel.main_first("data"):
                 batches = data.train_batches(config.data, config.training, config.seed, tokenizer)
                 if resumed:
-                    batches.set_state(data_state)
+                    set_position(config, batches, data_state)
+        if unfinished or kept_evaluation(config, workdir) is None:
+            with refused(), parallel.main_first("evaluation data"):
+                check_evaluation(config, tokenizer)
+        if unfinished:
+            saves = 1 + -(-(config.training.steps - done) // config.training.checkpoint_every)
+            number = min(config.training.keep_checkpoints, saves) + 1  # the one that is written, too
+            check_space(workdir, checkpoint_bytes(config), number)
+            if told and resumed and saved.training.steps != config.training.steps:
+                print(extension(saved, config, done), flush=True)
             if not resumed:
+                state = jax.jit(functools.partial(create, config), out_shardings=split)()
+                if config.pretrained is not None:
+                    with refused():
+                        state = state._replace(params=jax.device_put(start.params(config), split.params))
+                        if parallel.is_main():
+                            start.keep_origin(workdir)
                 checkpoints.save(config, state, batches.get_state())
+                checkpoints.wait()  # what cannot be written is found before the first step
             with (
-                MetricsLog(workdir, int(state.step)) if parallel.is_main() else contextlib.nullcontext() as log,
-                progress(int(state.step), config.training.steps, shown) as advance,
+                MetricsLog(workdir, done) if parallel.is_main() else contextlib.nullcontext() as log,
+                progress(done, config.training.steps, shown) as advance,
             ):
                 state = run(config, mesh, state, batches, checkpoints, log, advance, signals)
+            checkpoints.wait()
         evaluation = held_out(config, state.params, tokenizer, workdir)
         return read_metrics(workdir)[-1] | {"evaluation": evaluation}
+
+
+def set_position(config: ExperimentConfig, batches: data.BatchIterator, position: Any) -> None:
+    """Go to the saved position in the data. Raises `ValueError` where the data is not that of the run."""
+    try:
+        batches.set_state(position)
+    except ValueError as error:
+        place = getattr(config.text or config.data, "path", None)
+        raise ValueError(f"data.path={place!r}: {error}" if place else str(error)) from None
+
+
+def extension(saved: ExperimentConfig, config: ExperimentConfig, done: int) -> str:
+    """What `extend` does to the learning rate, in a line."""
+    rate = lambda config, step: learning_rate_schedule(config.optimizer, config.training.steps)(step - 1)  # noqa: E731
+    return (
+        f"extended from {saved.training.steps} to {config.training.steps} steps: from step {done + 1} the learning "
+        f"rate follows the schedule of {config.training.steps} steps, {rate(saved, max(done, 1)):.3g} before, "
+        f"{rate(config, done + 1):.3g} at step {done + 1}, {rate(config, config.training.steps):.3g} at the end"
+    )
 
 
 def load_tokenizer(config: ExperimentConfig, workdir: Path, resumed: bool) -> Any:
@@ -107,7 +167,7 @@ def load_tokenizer(config: ExperimentConfig, workdir: Path, resumed: bool) -> An
     if config.text is None:
         return None
     if resumed:
-        return data.load_saved_tokenizer(workdir / "tokenizer")
+        return load_run_tokenizer(workdir)
     tokenizer = data.load_tokenizer(config.text)
     added, what = data.added_ids(config.data, tokenizer), "answers" if isinstance(config.data, TaskConfig) else "marks"
     needed = tokenizer.vocab_size + added
@@ -116,8 +176,10 @@ def load_tokenizer(config: ExperimentConfig, workdir: Path, resumed: bool) -> An
             f"the tokenizer has {tokenizer.vocab_size} token ids{f' and there are {added} {what}' * bool(added)}, "
             f"but model.vocab_size is {config.model.vocab_size}; set model.vocab_size to at least {needed}"
         )
-    (workdir / "tokenizer").mkdir(exist_ok=True)
-    tokenizer.save(workdir / "tokenizer")
+    folder = workdir / "tokenizer"
+    folder.mkdir(exist_ok=True)
+    tokenizer.save(folder)
+    checksums.record_all(folder)
     return tokenizer
 
 
@@ -167,7 +229,7 @@ def run(
                 with wall_time.spent("checkpoints"):
                     checkpoints.save(config, state, batches.get_state())
             if stop:
-                raise SystemExit(0)
+                signals.end()
     signals.deferred = False
     return state
 
@@ -175,18 +237,3 @@ def run(
 def stack(batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Batches [B, L] as one [A, B, L]."""
     return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
-
-
-def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Path) -> dict[str, Any]:
-    """The evaluation of a finished run, kept in `evaluation.json`."""
-    from memgpt_jax.evaluate import evaluate
-
-    path = workdir / "evaluation.json"
-    if parallel.agree(path.exists()):
-        return json.loads(path.read_text())
-    result = evaluate(config, params, tokenizer)
-    if parallel.is_main():
-        whole = path.with_suffix(".tmp")
-        whole.write_text(json.dumps(result, indent=2))
-        os.replace(whole, path)
-    return result

@@ -1,7 +1,6 @@
 """What a run reports: `workdir/metrics.jsonl`, one JSON object per logged step, and TensorBoard files."""
 
 import contextlib
-import json
 import logging
 import math
 import os
@@ -15,7 +14,10 @@ import numpy as np
 
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.training.errors import RunError
+from memgpt_jax.training.sealed import seal, unseal
 from memgpt_jax.training.step import StepMetrics
+from memgpt_jax.training.tensorboard import EventLog
+from memgpt_jax.training.workdir import readable, run_folder
 
 logger = logging.getLogger(__name__)
 
@@ -133,54 +135,43 @@ class MetricsLog:
     """Appends to `metrics.jsonl` and to TensorBoard; what an interrupted run wrote after `step` is dropped."""
 
     def __init__(self, workdir: Path, step: int):
-        from tensorboardX import SummaryWriter
-
         path = workdir / "metrics.jsonl"
         records = [record for record in read_metrics(workdir) if record["step"] <= step]
         whole = path.with_suffix(".tmp")
-        whole.write_text("".join(json.dumps(record) + "\n" for record in records))
+        whole.write_text("".join(seal(record) + "\n" for record in records))
         os.replace(whole, path)
         self._path = path
-        self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1, flush_secs=10)
+        self._events = EventLog(workdir / "tensorboard", step)
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self._writer.close()
+    def __exit__(self, kind, *_):
+        with contextlib.nullcontext() if kind is None else contextlib.suppress(OSError):  # one error is enough
+            self._events.close()
 
     def write(self, record: dict[str, Any]) -> None:
         """Log one record: numbers, lists of one number per layer, and lists of one histogram over [0, 1] per layer."""
         with open(self._path, "a") as file:
-            file.write(json.dumps(record) + "\n")
-        for name, value in record.items():
-            if np.ndim(value) == 0 and value is not None:
-                self._writer.add_scalar(name, value, record["step"])
-            elif np.ndim(value) == 1:
-                for layer, number in enumerate(value):
-                    self._writer.add_scalar(f"{name}/layer_{layer}", number, record["step"])
-            elif np.ndim(value) == 2:
-                for layer, counts in enumerate(value):
-                    self._add_histogram(f"{name}/layer_{layer}", np.asarray(counts), record["step"])
-
-    def _add_histogram(self, name: str, counts: np.ndarray, step: int) -> None:
-        edges = np.linspace(0, 1, len(counts) + 1)
-        centers = (edges[1:] + edges[:-1]) / 2
-        self._writer.add_histogram_raw(
-            name,
-            min=0.0,
-            max=1.0,
-            num=float(counts.sum()),
-            sum=float(counts @ centers),
-            sum_squares=float(counts @ centers**2),
-            bucket_limits=edges[1:].tolist(),
-            bucket_counts=counts.tolist(),
-            global_step=step,
-        )
+            file.write(seal(record) + "\n")
+        self._events.write(record)
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
-    """The records of `workdir/metrics.jsonl`, oldest first; a last line that was cut short by a kill is left out."""
-    path = Path(workdir) / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The records of `workdir/metrics.jsonl`, oldest first; a last line that was cut short by a kill is left out.
+
+    Raises `RunError` if a line is not as it was written.
+    """
+    path = run_folder(workdir) / "metrics.jsonl"
+    *lines, rest = (path.read_bytes() if path.exists() else b"").split(b"\n")
+    if rest.endswith(b"}", 0, -1):  # a whole line, whose end is another character
+        lines.append(rest)
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(unseal(line.decode()))
+        except ValueError as error:  # DamagedError, UnicodeDecodeError
+            raise RunError(
+                f"line {number} of {readable(path)} is damaged: {error}. Delete the line to go on without it"
+            ) from None
+    return records

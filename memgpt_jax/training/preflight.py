@@ -6,7 +6,6 @@ Only one block of each kind is traced, so that this is quick for a model of any 
 import dataclasses
 import functools
 import math
-import os
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +16,8 @@ from memgpt_jax import data, models, parallel
 from memgpt_jax.config import ExperimentConfig, ModelConfig
 from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config_model import XLNetConfig
+from memgpt_jax.machine import memory_limit
+from memgpt_jax.memory import resolved
 from memgpt_jax.models.blocks import CALLS
 from memgpt_jax.models.functional import abstract_model
 from memgpt_jax.models.xlnet import Relations
@@ -63,7 +64,7 @@ def check_memory(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
     if config.model != config.model.with_implementation("auto"):  # tracing a block refuses kernels that fail here
         rows, lengths = _rows(config, mesh), _lengths(config)
         for name, stack in config.model.stacks.items():
-            _block_cost(_one_block(stack, True), rows, *lengths[name], mesh)
+            _block_cost(one_block(stack, True), rows, *lengths[name], mesh)
     found, limit = estimate(config, mesh), device_memory(mesh)
     if limit is not None and found.device_bytes > limit:
         largest = sorted(found.terms.items(), key=lambda term: -term[1])[:4]
@@ -75,14 +76,14 @@ def check_memory(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
 
 
 def device_memory(mesh: jax.sharding.Mesh) -> int | None:
-    """Bytes that a device of this process may use: an accelerator's own, or its share of the machine's memory.
+    """Bytes that a device of this process may use: an accelerator's own, or its share of `memory_limit`.
 
-    None where the device does not say. What a container may use of the machine is not asked.
+    None where the device does not say.
     """
     device = mesh.local_devices[0]
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_limit")
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(mesh.local_devices)
+    return memory_limit() // len(mesh.local_devices)
 
 
 def in_bytes(size: float) -> str:
@@ -117,7 +118,7 @@ def estimate(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
     counted on a mesh: what re-layouts of activations take. Mechanisms other than those, and encoders, were not compared
     on meshes.
     """
-    config = dataclasses.replace(config, model=config.model.with_implementation("portable"))
+    config = dataclasses.replace(config, model=resolved(config.model.with_implementation("portable")))
     training, rows, lengths, size = config.training, _rows(config, mesh), _lengths(config), dict(mesh.shape)
     # Spelled out like a share of them, so that on one device they are equal, and traced once.
     stacks = {name: dataclasses.replace(_share(it), dtype=it.dtype) for name, it in config.model.stacks.items()}
@@ -128,10 +129,10 @@ def estimate(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
         for layer in range(stack.num_layers)
     ]
     used = {*layers, *((name, False) for name in stacks)}
-    kinds = {(name, owner): _shapes(_one_block(stacks[name], owner), training.batch_size) for name, owner in used}
-    costs = {kind: _block_cost(_one_block(local[kind[0]], kind[1]), rows, *lengths[kind[0]], mesh) for kind in used}
+    kinds = {(name, owner): _shapes(one_block(stacks[name], owner), training.batch_size) for name, owner in used}
+    costs = {kind: _block_cost(one_block(local[kind[0]], kind[1]), rows, *lengths[kind[0]], mesh) for kind in used}
     last = [*stacks][-1]
-    loss = _loss_cost(_one_block(local[last], False), rows, lengths[last].tokens, mesh)
+    loss = _loss_cost(one_block(local[last], False), rows, lengths[last].tokens, mesh)
     outer = {name: dict(kinds[name, False].outer) for name in stacks}
     for name in stacks:
         if name != last:
@@ -142,7 +143,7 @@ def estimate(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
     weights = {kind: on_device(shapes.block) for kind, shapes in kinds.items()}
     moments = functools.cache(lambda layer, kind: on_device(init({"blocks": {layer: kinds[kind].block}})))
     states = {kind: on_device(shapes.state, rules=parallel.STATE) for kind, shapes in kinds.items()}
-    new = {(name, owner): _bytes(_shapes(_one_block(local[name], owner), rows).state) for name, owner in used}
+    new = {(name, owner): _bytes(_shapes(one_block(local[name], owner), rows).state) for name, owner in used}
     outer_weights, embedding = on_device(outer), on_device({"embedding": outer[last]["embedding"]})
     width = {name: rows * length.tokens for name, length in lengths.items()}
     gathered = {kind: _gathered_bytes(shapes.block, mesh, width[kind[0]]) for kind, shapes in kinds.items()}
@@ -210,9 +211,9 @@ def estimate(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
         update = moment(0, always["parameters"], "gradients that are summed over devices", whole + 2 * embedding)
         found.append(update | dict.fromkeys((name for name in update if "gathered" in name), 0))
     tokens = lengths[last].tokens
-    operations = _loss_cost(_one_block(stacks[last], False), rows, tokens, mesh).flops
+    operations = _loss_cost(one_block(stacks[last], False), rows, tokens, mesh).flops
     operations += sum(
-        _block_cost(_one_block(stacks[name], owner), rows, *lengths[name], mesh).flops for name, owner in layers
+        _block_cost(one_block(stacks[name], owner), rows, *lengths[name], mesh).flops for name, owner in layers
     )
     return Estimate(
         parameters=sum(_count(tree) for tree in (outer, *(kinds[kind].block for kind in layers))),
@@ -254,7 +255,7 @@ def _shapes(config: ModelConfig, rows: int) -> _Shapes:
     return _Shapes(params["blocks"]["0"], {name: tree for name, tree in params.items() if name != "blocks"}, state)
 
 
-def _one_block(config: ModelConfig, memory: bool) -> ModelConfig:
+def one_block(config: ModelConfig, memory: bool) -> ModelConfig:
     """The model with one block, with or without a memory."""
     kept = config.memory if memory else NoMemoryConfig()
     return dataclasses.replace(config, num_layers=1, memory_layers=None, memory=kept)
@@ -269,8 +270,6 @@ def _rows(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> int:
 def _share(model: ModelConfig, tensor: int = 1, sequence: int = 1) -> ModelConfig:
     """The part of a stack that one device works on, where so many share out its heads and its entries."""
     memory = model.memory
-    if getattr(memory, "match_state_bytes", None):
-        memory = abstract_model(_one_block(model, True)).blocks[0].memory_layer.memory.config  # with its size
     if getattr(memory, "num_heads", 0):
         memory = dataclasses.replace(memory, num_heads=memory.num_heads // tensor)
     if isinstance(memory, KVMemoryConfig):

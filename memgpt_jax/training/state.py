@@ -1,6 +1,7 @@
 """Everything that a training run carries from step to step, in one pytree."""
 
-from functools import partial
+import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -45,11 +46,23 @@ class TrainState(NamedTuple):
     """Updates that were skipped since the last good one; int32."""
 
 
+@functools.lru_cache(maxsize=4)
+def abstract_state(config: ExperimentConfig) -> TrainState:
+    """Shapes and types of `create(config)`: nothing is allocated."""
+    return jax.eval_shape(functools.partial(create, config))
+
+
 def shardings(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> TrainState:
     """How the arrays of a run's state are split over a mesh."""
-    shapes = jax.eval_shape(partial(create, config))
+    shapes = abstract_state(config)
     split = {name: parallel.shardings(tree, parallel.PARAMETERS, mesh) for name, tree in shapes._asdict().items()}
     return TrainState(**split | {"memory": parallel.shardings(shapes.memory, parallel.STATE, mesh)})
+
+
+def checkpoint_bytes(config: ExperimentConfig) -> int:
+    """Bytes of parameters and optimizer state, which hardly compress; the rest of a checkpoint may."""
+    state = abstract_state(config)
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves((state.params, state.opt_state)))
 
 
 def create(config: ExperimentConfig) -> TrainState:

@@ -1,15 +1,58 @@
-"""Who may work in a folder of a run, and how a trainer there is asked to stop."""
+"""The folder of a run: its path, who may work in it, and how a trainer there is asked to stop."""
 
+import builtins
 import contextlib
+import errno
 import fcntl
 import os
+import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
+from memgpt_jax import checksums, data
 from memgpt_jax.training.errors import RunError
+
+ROOM_FOR_NAMES = 400
+"""Bytes that the names of files below a workdir may take of the system's limit on a path."""
+
+
+def run_folder(workdir: str | Path) -> Path:
+    """The absolute path of a workdir, with `~` expanded. A `~` that is part of a name is written `./~name`.
+
+    Raises:
+        RunError: it cannot be a path.
+    """
+    try:
+        folder = Path(workdir).expanduser().absolute()
+        length = len(os.fsencode(folder))
+    except (RuntimeError, ValueError) as error:  # no such user; a lone surrogate
+        raise RunError(f"workdir={os.fspath(workdir)!r} is not a path: {error}") from None
+    if "\0" in str(folder):
+        raise RunError(f"workdir={os.fspath(workdir)!r} is not a path: it holds a zero byte")
+    limit = 4096 if "PC_PATH_MAX" not in os.pathconf_names else os.pathconf("/", "PC_PATH_MAX")
+    if length + ROOM_FOR_NAMES > limit:
+        raise RunError(
+            f"workdir has a path of {length} bytes; the longest that leaves room is {limit - ROOM_FOR_NAMES}"
+        )
+    return folder
+
+
+def readable(workdir: Path) -> str:
+    """The path in one line of valid text, for messages and standard output."""
+    text = os.fsencode(workdir).decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def load_run_tokenizer(workdir: str | Path) -> Any:
+    """The tokenizer of a run. Raises `ValueError` where it is absent or damaged."""
+    folder = run_folder(workdir) / "tokenizer"
+    checksums.verify(folder)
+    return data.load_saved_tokenizer(folder)
 
 
 @contextlib.contextmanager
@@ -18,6 +61,7 @@ def locked(workdir: Path) -> Iterator[None]:
 
     Raises:
         RunError: another trainer holds it.
+        OSError: it cannot be made or written to.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     with open(workdir / "lock", "a+") as file:
@@ -26,25 +70,63 @@ def locked(workdir: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise RunError(
-                f"{workdir} is in use by another trainer (process {file.read().strip() or 'unknown'}); "
+                f"{readable(workdir)} is in use by another trainer (process {file.read().strip() or 'unknown'}); "
                 "wait for it to end, or choose another workdir"
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def check_space(workdir: Path, checkpoint_bytes: int, number: int) -> None:
+    """Raise `RunError` where the disk of a workdir evidently cannot hold checkpoints.
+
+    Args:
+        workdir: an existing folder; the checkpoints that it holds already count as free, because they are replaced.
+        checkpoint_bytes: bytes of one checkpoint, uncompressed.
+        number: how many are on disk at once.
+    """
+    held = sum(path.stat().st_size for path in (workdir / "checkpoints").rglob("*") if path.is_file())
+    free, needed = shutil.disk_usage(workdir).free + held, int(0.9 * checkpoint_bytes * number)
+    if free < needed:
+        raise RunError(
+            f"workdir={readable(workdir)!r}: the disk has {free / 1e6:,.1f} MB free, and {number} checkpoints of "
+            f"{checkpoint_bytes / 1e6:,.1f} MB each have to fit; free some space, choose another workdir, or lower "
+            "training.keep_checkpoints"
+        )
+
+
+def check_room(folder: Path, least: float) -> None:
+    """Raise `OSError` where the disk has no room for one more checkpoint, as large as the last, or as `least` bytes."""
+    steps = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+    needed = max(least, sum(path.stat().st_size for path in steps[-1].rglob("*")) if steps else 0)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed / 1e6:,.2f} MB needed, {free / 1e6:,.2f} free"
+        )
+
+
+def interactive() -> bool:
+    """Whether a person at a prompt or a notebook called this process: it must survive an interrupt."""
+    return hasattr(sys, "ps1") or bool(sys.flags.interactive) or hasattr(builtins, "get_ipython")
 
 
 class StopSignals:
     """SIGTERM and SIGINT end the process with code 0: at once, or, while `deferred`, when the loop sees `received`.
 
+    In an `interactive` process SIGINT raises `KeyboardInterrupt` instead, as it does everywhere in a notebook.
     A second signal while deferred ends it at once, and nothing is saved. Outside of the main thread, where Python
     cannot listen to signals, they keep their usual effect.
     """
 
     def __init__(self):
         self.deferred = False
-        self.received = False
+        self.received = None  # the number of the signal
 
     def __enter__(self):
         self._previous = {}
@@ -58,16 +140,21 @@ class StopSignals:
     def received_anywhere(self, step: int) -> bool:
         """Whether to stop after this step; the same for all processes of a run, which must all ask at each step."""
         if jax.process_count() == 1:
-            return self.received
+            return self.received is not None
         from jax.experimental.multihost_utils import reached_preemption_sync_point
 
         return reached_preemption_sync_point(step)
+
+    def end(self) -> None:
+        """Raise what ends the run: `SystemExit(0)`, or `KeyboardInterrupt` for SIGINT in an interactive process."""
+        raise KeyboardInterrupt if self.received == signal.SIGINT and interactive() else SystemExit(0)
 
     def __exit__(self, *_):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def _handle(self, number, frame):
-        if self.received or not self.deferred:
-            raise SystemExit(0)
-        self.received = True
+        if self.received is not None or not self.deferred:
+            self.received = number
+            self.end()
+        self.received = number

@@ -1,16 +1,21 @@
 """What is saved reads back, and what cannot be read is refused with a clear error."""
 
+import contextlib
 import dataclasses
+import os
 import shutil
 
 import jax
 import numpy as np
 import pytest
 
+from memgpt_jax import checksums
 from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.training import RunError, load
+from memgpt_jax.paths import LONGEST, PLAIN
+from memgpt_jax.training import RunError, checkpoint, load
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.state import create
+from memgpt_jax.training.workdir import readable, run_folder
 
 
 @pytest.fixture(scope="module")
@@ -87,17 +92,102 @@ def test_missing_checkpoints_are_named(saved, tmp_path):
         load(saved[0], step=7)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # raised in threads of Orbax
-@pytest.mark.parametrize("item", ["params", "config", "data"])
-def test_a_damaged_checkpoint_is_refused_and_the_others_are_named(saved, config, tmp_path, item):
-    workdir = tmp_path / "run"
-    shutil.copytree(saved[0], workdir)
-    for file in (workdir / "checkpoints" / "1" / item).rglob("*"):
+def spoil(path, summed=True):
+    """Cut the files below a path in half; `summed=False`: as if they had no checksums."""
+    for file in [path, *path.rglob("*")]:
         if file.is_file():
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    message = rf"1 cannot be read \(.*{item}.*\): it is damaged.*there are: \[0\]"
-    with Checkpoints(workdir, keep=2) as checkpoints, pytest.raises(RunError, match=message):
-        checkpoints.restore(config)
-    shutil.rmtree(workdir / "checkpoints" / "1")
+    step = next(folder for folder in (path, *path.parents) if (folder / checksums.SUMS).exists())
+    if not summed:
+        (step / checksums.SUMS).unlink()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # raised in threads of Orbax
+@pytest.mark.parametrize("item, summed", [("params", True), ("data", True), ("SHA256SUMS", True), ("config", False)])
+def test_a_damaged_checkpoint_is_named_and_the_last_good_one_taken(saved, config, tmp_path, caplog, item, summed):
+    workdir = tmp_path / "run"
+    shutil.copytree(saved[0], workdir)
+    spoil(workdir / "checkpoints" / "1" / item, summed)
+    assert load(workdir).step == (1 if item == "data" else 0)  # `load` reads no data position
     with Checkpoints(workdir, keep=2) as checkpoints:
-        assert checkpoints.restore(config)[1] == {"position": "here"}
+        state, data_state = checkpoints.restore(config)
+        assert data_state == {"position": "here"}
+        assert "step 1 is damaged" in caplog.text
+        checkpoints.save(config, state._replace(step=state.step + 1), {"position": "again"})
+        checkpoints.wait()
+        assert checkpoints.restore(config)[1] == {"position": "again"}
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["0", "1"]
+    assert (workdir / "damaged" / "1").is_dir()
+
+
+def test_where_all_are_damaged_all_are_named(saved, config, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(saved[0], workdir)
+    for step in ("0", "1"):
+        spoil(workdir / "checkpoints" / step / "params")
+    with (
+        Checkpoints(workdir, keep=2) as checkpoints,
+        pytest.raises(RunError, match=r"no checkpoint can be read in .*step 1, step 0 is damaged \(.*params.*\)"),
+    ):
+        checkpoints.restore(config)
+    with pytest.raises(RunError, match=r"step 0 is damaged .*there are others: \[1\]"):
+        load(workdir, step=0)
+    assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"0", "1"}
+
+
+NAMES = [
+    "run [1]",
+    "a\\b",
+    "[",
+    "**",
+    "*?#%:{}|",
+    " ",
+    "Lösung ü",
+    "new\nline",
+    "~x",
+    "x" * 250,
+    b"not utf-8 \xff",
+    "s3:",
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_any_folder_can_be_written_and_read(tmp_path, config, saved, name):
+    workdir = tmp_path / os.fsdecode(name)
+    assert run_folder(workdir) == workdir and readable(workdir).isprintable()
+    state = saved[1]
+    with Checkpoints(workdir) as checkpoints:
+        checkpoints.save(config, state, name if isinstance(name, str) else None)
+        checkpoints.wait()
+        assert_equal(checkpoints.restore(config)[0], state)
+    assert_equal(load(workdir).params, state.params)
+
+
+def test_relative_linked_and_home_folders(tmp_path, saved, monkeypatch):
+    (tmp_path / "link [1]").symlink_to(saved[0])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for workdir in ("link [1]", "link [1]/", "./link [1]", "~/link [1]"):
+        assert load(workdir).step == 1
+
+
+@pytest.mark.parametrize("workdir", ["~nobody-of-this-name/run", "a\0b", "x/" * 2000, "\ud800"], ids=ascii)
+def test_what_is_no_path_is_refused(workdir):
+    with pytest.raises(RunError, match="workdir"):
+        Checkpoints(workdir)
+
+
+@pytest.mark.parametrize("path", ["/gs/run", "/s3", "/data/[a]", "/data/a\\b", "/data/\udcff", "/data/" + "y" * 1000])
+def test_paths_that_are_not_plain(path):
+    assert not PLAIN.fullmatch(path) or len(path) > LONGEST
+
+
+def test_a_checkpoint_whose_arrays_were_not_merged_is_not_kept(tmp_path, config, saved, monkeypatch):
+    """What would happen if Orbax did not find its own files: the save fails, and does not end well."""
+    monkeypatch.setattr(checkpoint, "plain_path", contextlib.nullcontext)
+    checkpoints = Checkpoints(tmp_path / "run [1]")
+    checkpoints.save(config, saved[1], None)
+    with pytest.raises(RunError, match=r"could not be written to .*run \[1\]: .*were not merged.*latest .* missing"):
+        checkpoints.wait()
+    with pytest.raises(RunError, match="no checkpoint in"):
+        load(tmp_path / "run [1]")

@@ -79,7 +79,10 @@ def test_a_run_leaves_metrics_checkpoints_and_an_evaluation(finished, capsys):
         shares = [record[name] for name in ("goodput", "data_share", "compilation_share", "checkpoints_share")]
         assert min(shares) >= 0 and sum(shares) == pytest.approx(1)
         assert len(record["fusion_gate"]) == config.model.num_layers
-    assert results == records[-1] | {"evaluation": json.loads((workdir / "evaluation.json").read_text())}
+    evaluation = json.loads((workdir / "evaluation.json").read_text())
+    assert evaluation.pop("settings")["num_batches"] == config.evaluation.num_batches
+    assert len(evaluation.pop("crc32")) == 8
+    assert results == records[-1] | {"evaluation": evaluation}
     assert list((workdir / "tensorboard").glob("events.*"))
     assert load(workdir).step == 12
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["10", "12"]
@@ -107,8 +110,10 @@ def test_a_finished_run_returns_its_results_without_a_step(finished, change_batc
 
 
 def test_another_config_is_refused_with_the_difference(finished, make_config):
-    with pytest.raises(RunError, match=r"training\.steps: 12 → 13\n  seed|training\.steps: 12 → 13$"):
+    with pytest.raises(RunError, match=r"\n  training\.steps: 12 → 13\nTo train for more steps, give --extend"):
         train(make_config(steps=13), finished[0])
+    with pytest.raises(RunError, match=r"\n  training\.batch_size: 4 → 8$"):
+        train(make_config(batch_size=8), finished[0])
 
 
 def test_a_second_trainer_is_refused(finished):

@@ -10,7 +10,7 @@ import numpy as np
 from memgpt_jax.config_reading import BabiConfig
 from memgpt_jax.data.reading import read_text
 from memgpt_jax.data.tasks.babi_files import Story, babi_files, read_stories, words_of
-from memgpt_jax.data.tasks.base import Batch, Task, scored_rows
+from memgpt_jax.data.tasks.base import Batch, Task, digest, scored_rows
 
 PADDING, BLANK = 0, 1  # ids, zero as rows begin; the words follow
 
@@ -32,10 +32,9 @@ class BabiTask(Task):
                 f"model.vocab_size to at least {needed}"
             )
         self.groups = tuple(f"qa{task}" for task in config.tasks)
-        self.stories = [
-            [self._encode(story) for story in read_stories(files, task, split, config.valid_share)]
-            for task in config.tasks
-        ]
+        stories = [read_stories(files, task, split, config.valid_share) for task in config.tasks]
+        self.content = digest([*self.words], stories)
+        self.stories = [[self._encode(story) for story in of_task] for of_task in stories]
         """For each task, its stories, each a list of lines: [3, n] int32, the words, what of them is said (a blank for
         a hidden answer), and 1 where the word is an answer that is scored."""
         self._pieces: dict[int, list[list[np.ndarray]]] = {}

@@ -11,7 +11,7 @@ import numpy as np
 
 from memgpt_jax.config_reading import BabiLongConfig
 from memgpt_jax.data.tasks.babi_files import babi_files, read_stories
-from memgpt_jax.data.tasks.base import Task, scored_rows
+from memgpt_jax.data.tasks.base import Task, digest, scored_rows
 from memgpt_jax.data.text import documents, load_tokenizer
 from memgpt_jax.data.tokenizer import Tokenizer
 
@@ -48,7 +48,8 @@ class BabiLongTask(Task):
         self.ask_all = config.train_on_all_questions and split == "train"
         self.questions = [[q for story in stories for q in self._questions(story)] for stories in shares[split]]
         """For each task, its questions."""
-        self.flat = documents(config.text, split, self.tokenizer).flat
+        text = documents(config.text, split, self.tokenizer)
+        self.flat, self.content = text.flat, digest(text.fingerprint, self.answers, shares[split])
         ends = [self.tokenizer.decode([i]).endswith((".", "!", "?", "\n")) for i in range(self.tokenizer.vocab_size)]
         self.ends_sentence = np.array(ends)
         self.token_bytes = np.pad(self.tokenizer.token_bytes, (0, config.num_answers))

@@ -1,5 +1,6 @@
 """The interface of a task: rows of tokens, some of whose targets are answers that are scored."""
 
+import hashlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -23,6 +24,8 @@ class Task:
     """Names of the kinds of rows whose accuracies are reported one by one; a batch then says `group` [B] int32."""
     passing_accuracy: float | None = None
     """A group below this accuracy counts as failed; None: nothing is said of that."""
+    content: str = ""
+    """Names what the task read from files, wherever they lie: a digest of it; empty where all is generated."""
 
     def __init__(self, config: TaskConfig, split: str, tokenizer=None):
         """Args: split: `train`, `valid` or `test`. tokenizer: of the task's text; default: the one of the config."""
@@ -52,6 +55,11 @@ class Task:
         rng = np.random.default_rng(rng)
         for _ in range(num_batches):
             yield self.batch(rng, batch_size, length)
+
+
+def digest(*parts: object) -> str:
+    """A name of values by their content."""
+    return f", content {hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()}"
 
 
 MOST_TO_PERMUTE = 65_536

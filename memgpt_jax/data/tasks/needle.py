@@ -12,7 +12,7 @@ import re
 import numpy as np
 
 from memgpt_jax.config_data import NeedleConfig
-from memgpt_jax.data.tasks.base import Task, choose, insert, scored_rows
+from memgpt_jax.data.tasks.base import Task, choose, digest, insert, scored_rows
 from memgpt_jax.data.text import documents, load_tokenizer
 from memgpt_jax.data.tokenizer import Tokenizer
 
@@ -27,7 +27,8 @@ class NeedleTask(Task):
         super().__init__(config, split, tokenizer)
         tokenizer = tokenizer or load_tokenizer(config.text)
         self.token_bytes = np.pad(tokenizer.token_bytes, (0, config.num_words))
-        self.flat = documents(config.text, split, tokenizer).flat
+        text = documents(config.text, split, tokenizer)
+        self.flat, self.content = text.flat, digest(text.fingerprint)
         self.keys, space = find_words(tokenizer, config.num_words)
         self.values = tokenizer.vocab_size + np.arange(config.num_words, dtype=np.int32)
         before, between, after = map(tokenizer.encode, (BEFORE, BETWEEN, AFTER))

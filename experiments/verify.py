@@ -1,0 +1,47 @@
+"""Check that the files of runs, sessions, tokenized corpora, models and tokenizers are as they were written.
+
+python experiments/verify.py runs/quickstart ~/.cache/memgpt_jax
+
+Exit code: 0 if all are whole, 1 if a file is damaged, 2 if a folder is none of these.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from memgpt_jax.command_line import one_line_errors, parse_arguments
+from memgpt_jax.training.workdir import readable
+from memgpt_jax.verification import verify_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Options of this script."""
+
+    folders: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders that the library wrote."""
+
+
+@one_line_errors()
+def main() -> int:
+    folders = parse_arguments(Arguments, __doc__).folders
+    if not folders:
+        raise ValueError("give at least one folder")
+    console, damaged = Console(markup=False, highlight=False), []
+    for folder in folders:
+        table = Table("part", "kind", "result")
+        for part in verify_folder(folder):
+            table.add_row(part.name, part.what, "damaged" if part.problem else "whole")
+            damaged += [part.problem] if part.problem else []
+        console.print(readable(folder), soft_wrap=True)
+        console.print(table)
+    for problem in damaged:
+        print(problem)
+    return 1 if damaged else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,56 @@
+"""Which settings of a run may change between two starts: those that change nothing that training computes."""
+
+import re
+
+from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config_json import differences
+from memgpt_jax.training.errors import RunError
+
+FREE = {
+    r"parallel\..+": "how the run is spread over devices",
+    r"training\.(log_every|checkpoint_every|keep_checkpoints|max_skipped)": "what is logged and kept, and when to stop",
+    r"evaluation\..+": "the evaluation after training",
+    r"data\.(text\.)?(path|cache_dir)": "where the data lies; the data position names the data by its content",
+    r"model\.((encoder|decoder)\.)?(attention_implementation|remat|scan_layers)": "how the model is computed",
+    r"model\.((encoder|decoder)\.)?memory\.read_implementation": "how the memory is read",
+}
+"""Patterns of fields that may change, with what they are. `training.steps` may grow with `extend`."""
+
+
+def check_changes(saved: ExperimentConfig, config: ExperimentConfig, done: int, extend: bool, workdir: str) -> None:
+    """Raise `RunError` where a run cannot be continued with a config.
+
+    Args:
+        saved: the config of the run's checkpoint.
+        config: the config of this start.
+        done: steps that the checkpoint has taken.
+        extend: whether `training.steps` may be more than before.
+        workdir: for the message.
+    """
+    lines = {line.partition(": ")[0]: line for line in differences(saved, config)}
+    changed = {name: line for name, line in lines.items() if not is_free(name)}
+    steps = changed.get("training.steps")
+    if steps is not None and config.training.steps < done:
+        raise RunError(
+            f"{workdir} holds a run that has taken {done} steps; training.steps={config.training.steps} must be at "
+            f"least {saved.training.steps}, as before"
+        )
+    if steps is not None and extend and config.training.steps > saved.training.steps:
+        del changed["training.steps"]
+    if changed:
+        hint = ""
+        if "training.steps" in changed and config.training.steps > saved.training.steps:
+            hint = (
+                "\nTo train for more steps, give --extend (`extend=True`): the learning rate then follows the longer "
+            )
+            hint += "schedule"
+        raise RunError(
+            f"{workdir} holds a run with another config. Restore these values, or choose another workdir:\n  "
+            + "\n  ".join(changed.values())
+            + hint
+        )
+
+
+def is_free(name: str) -> bool:
+    """Whether the field of this dotted name may change between two starts."""
+    return any(re.fullmatch(pattern, name) for pattern in FREE)

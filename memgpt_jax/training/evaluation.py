@@ -1,0 +1,118 @@
+"""The evaluation of a finished run: whether it can be done, checked before the first step, and `evaluation.json`."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from memgpt_jax import data, models, parallel
+from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config_data import TaskConfig
+from memgpt_jax.config_json import to_json
+from memgpt_jax.training.errors import RunError
+from memgpt_jax.training.liveness import cost
+from memgpt_jax.training.preflight import Estimate, in_bytes, one_block
+from memgpt_jax.training.sealed import seal, unseal
+from memgpt_jax.training.workdir import readable
+
+SETTINGS = "settings"
+"""The field of evaluation.json that holds the `EvaluationConfig` of the results."""
+
+
+def check_evaluation(config: ExperimentConfig, tokenizer: Any) -> None:
+    """Open the held-out data, and make its first batch. Raises `ValueError` where the evaluation would."""
+    settings = config.evaluation
+    if isinstance(config.data, TaskConfig):
+        task = data.make_task(config.data, settings.split, tokenizer)
+        length = config.row_length or config.training.sequence_length
+        next(iter(task.held_out(0, settings.batch_size, length, settings.num_batches)))
+    elif config.data.objective == "causal":
+        data.documents(config.data, settings.split, tokenizer)
+    else:
+        rows = dataclasses.replace(config.training, batch_size=settings.batch_size)
+        next(data.text_batches(config.data, rows, 0, tokenizer, settings.split))
+
+
+def check_evaluation_memory(config: ExperimentConfig, found: Estimate, limit: int | None) -> None:
+    """Raise `RunError` where the evaluation takes more memory than a device has.
+
+    Arguments:
+        config: the experiment.
+        found: what its training takes.
+        limit: bytes of a device, if it says. Every device reads whole batches, with a share of the parameters where
+            they are split: then this is an upper bound, and nothing is refused.
+    """
+    rows, length = config.evaluation.batch_size, _call_length(config)
+    training = config.training
+    parallel_sizes = (getattr(config.parallel, axis) for axis in ("fsdp", "tensor", "sequence"))
+    small = rows <= training.batch_size and rows * length <= training.batch_size * training.sequence_length
+    if limit is None or small or any(size > 1 for size in parallel_sizes):
+        return
+    model = config.model.with_implementation("portable")
+    model = model.with_stacks({name: one_block(stack, True) for name, stack in model.stacks.items()})
+    params, state = models.shapes(model), jax.eval_shape(lambda: models.init_state(model, rows))
+    arrays = data.batch_shapes(config.data, dataclasses.replace(training, batch_size=rows, sequence_length=length))
+    shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in arrays.items()}
+
+    def score(params, batch, state):
+        tokens, targets, reset = (batch[name] for name in ("tokens", "targets", "reset"))
+        aligned = tokens.shape[1] % model.segment_length == 0
+        further = data.further_inputs(batch)
+        return models.score_tokens(model, params, tokens, targets, state, reset=reset, aligned=aligned, **further)
+
+    work = cost(jax.make_jaxpr(score)(params, shapes, state)).peak
+    states = 2 * found.state_bytes * rows // training.batch_size  # before and after
+    needed = 4 * found.parameters + states + work
+    if needed > limit:
+        raise RunError(
+            f"the evaluation takes about {in_bytes(needed)} of memory on a device, which has {in_bytes(limit)}; lower "
+            f"evaluation.batch_size={rows} or evaluation.chunk_length={config.evaluation.chunk_length}"
+        )
+
+
+def _call_length(config: ExperimentConfig) -> int:
+    """Tokens of a row that the evaluation reads in one call."""
+    chunk = config.evaluation.chunk_length
+    if isinstance(config.data, TaskConfig):
+        return min(chunk, config.row_length or config.training.sequence_length)
+    return chunk if config.data.objective == "causal" else config.training.sequence_length
+
+
+def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Path) -> dict[str, Any]:
+    """The evaluation of a finished run, kept in `evaluation.json`, and made anew under other settings."""
+    from memgpt_jax.evaluate import evaluate
+
+    kept = kept_evaluation(config, workdir)
+    if parallel.agree(kept is not None):
+        return kept
+    result = evaluate(config, params, tokenizer)
+    if parallel.is_main():
+        path = workdir / "evaluation.json"
+        whole = path.with_suffix(".tmp")
+        whole.write_text(seal(result | {SETTINGS: to_json(config.evaluation)}) + "\n")
+        os.replace(whole, path)
+    return result
+
+
+def kept_evaluation(config: ExperimentConfig, workdir: Path) -> dict[str, Any] | None:
+    """The results in `evaluation.json`; None where there are none under the settings of the config.
+
+    Raises `RunError` if the file is damaged.
+    """
+    result = read_evaluation(workdir)
+    if result is None or result.pop(SETTINGS, None) not in (None, to_json(config.evaluation)):
+        return None
+    return result
+
+
+def read_evaluation(workdir: Path) -> dict[str, Any] | None:
+    """The content of `evaluation.json`; None where there is no such file. Raises `RunError` if it is damaged."""
+    path = workdir / "evaluation.json"
+    try:
+        return unseal(path.read_bytes().decode().removesuffix("\n"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:  # DamagedError, UnicodeDecodeError
+        raise RunError(f"{readable(path)} is damaged: {error}. Delete it, and the run is evaluated again") from None

@@ -1,0 +1,107 @@
+"""Whether the files of a folder that the library wrote are as they were written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from memgpt_jax import checksums
+from memgpt_jax.checksums import SUMS, DamagedError
+from memgpt_jax.training import RunError, read_metrics
+from memgpt_jax.training.evaluation import read_evaluation
+from memgpt_jax.training.tensorboard import check_events
+from memgpt_jax.training.workdir import run_folder
+
+KINDS = {
+    "session.json": "session",
+    "tokens.bin": "tokenized text",
+    "model.safetensors": "model",
+    "model.safetensors.index.json": "model",
+    "config.json": "model",
+    "tokenizer.json": "tokenizer",
+    "byte.json": "tokenizer",
+    "tokenizer.model": "tokenizer",
+}
+"""What a folder with checksums is, by a file in it; the first that is there counts."""
+SET_ASIDE = "damaged"
+"""Where a run moves damaged checkpoints to."""
+
+
+class Checked(NamedTuple):
+    """One part of a folder."""
+
+    name: str
+    """Its path relative to the folder."""
+    what: str
+    """Its kind, with the number of its files."""
+    problem: str | None
+    """How it differs from what was written; None: it is whole, as far as it carries checksums."""
+
+
+def verify_folder(folder: str | Path) -> list[Checked]:
+    """Check a run, a session, a tokenized corpus, a cache of such, a model or a tokenizer: every file with a checksum.
+
+    Files without one are named in a part of their own.
+
+    Raises:
+        ValueError: there is no such folder, or nothing in it carries checksums.
+    """
+    try:
+        folder = run_folder(folder)
+    except RunError as error:
+        raise ValueError(str(error)) from None
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
+    files = {path for path in folder.rglob("*") if path.is_file()}
+    files = {path for path in files if path.relative_to(folder).parts[0] != SET_ASIDE}
+    found, covered = [], set()
+    for sums in sorted(path for path in files if path.name == SUMS):
+        part = sums.parent
+        below = {path for path in files if path.is_relative_to(part)}
+        found.append(
+            _checked(folder, part, f"{_kind(part)}, {len(below)} files", lambda part=part: checksums.verify(part))
+        )
+        covered |= _recorded(part) | {sums}
+    if (folder / "checkpoints").is_dir():
+        for path, check in _run_files(folder).items():
+            if path in files:
+                found.append(_checked(folder, path, "log" if path.suffix != ".json" else "evaluation", check))
+                covered.add(path)
+    if not found:
+        raise ValueError(f"{folder} holds no checksums: it is no run, session, tokenized text, model or tokenizer")
+    bare = sorted(str(path.relative_to(folder)) for path in files - covered if path.name != "lock")
+    if bare:
+        shown = ", ".join(bare[:5]) + (", ..." if len(bare) > 5 else "")
+        found.append(Checked(".", f"{len(bare)} files without checksums, not verified: {shown}", None))
+    return found
+
+
+def _run_files(folder: Path) -> dict[Path, Callable[[], object]]:
+    """The files of a run that carry their own checksums, with what checks each."""
+    checks = {
+        folder / "metrics.jsonl": lambda: read_metrics(folder),
+        folder / "evaluation.json": lambda: read_evaluation(folder),
+    }
+    events = sorted((folder / "tensorboard").glob("events.*"))
+    return checks | {path: lambda path=path: check_events(path) for path in events}
+
+
+def _recorded(part: Path) -> set[Path]:
+    try:
+        return {part / name for name in checksums.recorded(part)}
+    except DamagedError:
+        return set()
+
+
+def _kind(part: Path) -> str:
+    if part.parent.name == "checkpoints":
+        return "checkpoint"
+    return next((kind for name, kind in KINDS.items() if (part / name).is_file()), "folder")
+
+
+def _checked(folder: Path, path: Path, what: str, check: Callable[[], object]) -> Checked:
+    try:
+        check()
+        problem = None
+    except (DamagedError, RunError, OSError) as error:
+        problem = str(error)
+    return Checked(str(path.relative_to(folder)), what, problem)
