@@ -301,9 +301,12 @@ class TitansMemoryConfig(ProjectedMemoryConfig):
     rate_bias: float = 0.0
     """Initial bias of the step size's gate."""
     inertia_bias: float = 0.0
-    """Initial bias of eta, the share of the momentum that each token lets stand."""
+    """Initial bias of eta, the share of the momentum that each token keeps. With the other defaults, a memory still
+    learns after 10,000 tokens of noise at 2 (eta = 0.88); at 4 (0.98) the momentum of 50 tokens adds up, and reads grow
+    without bound."""
     forget_bias: float = -5.0
-    """Initial bias of alpha, the share of the weights that each token forgets."""
+    """Initial bias of alpha, the share of what was learned that each token forgets: weights decay towards the initial
+    ones."""
 
     def __post_init__(self):
         super().__post_init__()
