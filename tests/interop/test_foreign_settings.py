@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import foreign
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from memgpt_jax.interop.families import FAMILIES, bert, gpt2, llama, t5, xlnet
 from memgpt_jax.interop.families.harmless import HARMLESS
 from memgpt_jax.interop.families.rope import INSIDE, PLACE
 from memgpt_jax.interop.families.settings import REQUIRED
+from memgpt_jax.ops.positions import stretched
 
 TABLES = llama.SETTINGS | {
     "gpt2": gpt2.SETTINGS,
@@ -227,6 +229,36 @@ def test_the_original_length_may_be_beside_the_dictionary(place, name):
     assert beside == within and beside.rotary_scaling.original_positions == 8
     assert read("qwen2", {place: inside}).rotary_scaling.original_positions == 96
     assert read("qwen2", original | {place: inside | original}) == beside
+
+
+@settings(max_examples=200)
+@given(
+    rope=st.fixed_dictionaries(
+        {
+            "rope_type": st.sampled_from(("linear", "llama3", "yarn")),
+            "factor": st.floats(1, 64),
+            "rope_theta": st.floats(1.5, 1e6),
+            "low_freq_factor": st.floats(0.01, 3),
+            "high_freq_factor": st.floats(3.5, 50),
+            "beta_slow": st.floats(0.01, 3),
+            "beta_fast": st.floats(3.5, 50),
+            "original_max_position_embeddings": st.integers(1, 5000),
+        },
+        optional={name: st.floats(0.1, 2) for name in ("attention_factor", "mscale", "mscale_all_dim")},
+    ),
+    head_dim=st.sampled_from((2, 4, 6, 16, 64)),
+)
+def test_wavelengths_are_those_of_the_library(rope, head_dim):
+    transformers = pytest.importorskip("transformers", reason="transformers and torch are not installed")
+    rope = {name: value for name, value in rope.items() if name in PLACE | INSIDE[rope["rope_type"]] | {"rope_type": 0}}
+    config = read("qwen2", {"rope_parameters": rope, "head_dim": head_dim})
+    values = {"head_dim": head_dim, "rope_parameters": rope, "max_position_embeddings": 96}
+    theirs = transformers.LlamaConfig(**values)
+    expected, length = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS[rope["rope_type"]](theirs)
+    turns = config.rotary_base ** (-np.arange(head_dim // 2) / (head_dim // 2))
+    got = stretched(turns / (2 * np.pi), config.rotary_base, config.rotary_scaling) * 2 * np.pi
+    np.testing.assert_allclose(got, expected.numpy(), rtol=1e-4)
+    assert config.rotary_scaling.attention_factor == pytest.approx(length)
 
 
 @pytest.mark.parametrize("kind", TABLES)
