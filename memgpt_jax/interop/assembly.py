@@ -1,9 +1,11 @@
 """Parameters from the tensors of a pretrained model, and tensors from parameters."""
 
+import functools
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +17,7 @@ from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_model import Seq2SeqConfig
 from memgpt_jax.interop.families import Family, Weight
 from memgpt_jax.interop.tensors import Tensors
+from memgpt_jax.models.functional import abstract_model
 
 OURS = "memgpt"
 """Key of config.json that holds a config of ours, and prefix of the tensors that only we have."""
@@ -136,9 +139,11 @@ def taken_apart(table: list[Weight], params: models.Params) -> dict[str, np.ndar
     return {name: part for weight in table for name, part in _parts(weight, flat[weight.ours]).items()}
 
 
-def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+@functools.lru_cache(maxsize=64)
+def shapes_of(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     """The shape of every parameter by its path."""
-    return {name: leaf.shape for name, leaf in _flat(models.shapes(config)).items()}
+    leaves = _flat(models.split(abstract_model(config)))
+    return MappingProxyType({name: leaf.shape for name, leaf in leaves.items()})
 
 
 def _names(family: Family, names: Iterable[str], path: Path) -> dict[str, str]:

@@ -44,7 +44,7 @@ def shard(folder):
 
 
 @pytest.mark.parametrize("case", ["llama", "bert_masked", "gpt2", "t5", "xlnet"])
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_any_damage_ends_in_a_value_error(case, data, folders):
     """Bytes replaced, cut off or put in: the model is read, or it is a `ValueError`."""

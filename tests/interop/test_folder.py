@@ -77,7 +77,7 @@ def test_every_file_is_recorded(name, saved):
 
 
 @pytest.mark.parametrize("name", ["llama", "ours"])
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_every_flipped_bit_is_found(name, data, saved):
     folder = saved / name

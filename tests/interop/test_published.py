@@ -182,6 +182,9 @@ PUBLISHED = {
         "logits_proj.weight",
     ),
 }
+SAVED_AGAIN = ("bert, sentence encoder", "bert, classifier", "roberta-base", "gpt2, classifier", "llama, without head")
+SAVED_AGAIN += ("qwen2, embeddings", "t5-small", "t5-v1_1", "xlnet, classifier")
+"""Each way in which the heads differ, once."""
 
 
 def write(published, root, dtype=np.float32):
@@ -223,6 +226,8 @@ def test_the_body_is_read_and_what_is_left_is_named(name, tmp_path, caplog):
     for key in got:
         if key not in drawn:
             np.testing.assert_array_equal(got[key], expected[key], err_msg=key)
+    if name not in SAVED_AGAIN:
+        return
     model.save_pretrained(tmp_path / "again")
     again = mg.from_pretrained(tmp_path / "again")
     assert again.config == model.config
