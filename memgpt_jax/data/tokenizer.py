@@ -19,6 +19,7 @@ from memgpt_jax.data.tokenizer_files import (
     write_tokenizer,
 )
 from memgpt_jax.data.tokenizer_sentencepiece import (
+    NotAModelError,
     SentencePieceTokenizer,
     ordinary_pieces,
     train_sentencepiece,
@@ -122,7 +123,7 @@ def load_saved_tokenizer(source: str | Path) -> Tokenizer:
     except ValueError as error:
         if str(path) in str(error):
             raise
-        raise ValueError(f"{path}{' is ' if str(error).startswith('not a') else ': '}{error}") from None
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _load(path: Path) -> Tokenizer:
@@ -136,7 +137,10 @@ def _load(path: Path) -> Tokenizer:
     content = path.read_bytes()
     if path.suffix == ".model":
         settings = Settings.of_folder(path.parent) if path.name in DEFINING else None
-        return SentencePieceTokenizer(content, settings)
+        try:
+            return SentencePieceTokenizer(content, settings)
+        except NotAModelError as error:
+            raise ValueError(f"{path} is not a sentencepiece model: {error}") from None
     if content.strip() == json.dumps(BYTES).encode():
         return ByteTokenizer()
     from memgpt_jax.data.tokenizer_json import JsonTokenizer
