@@ -141,7 +141,7 @@ def _load(path: Path) -> Tokenizer:
             return SentencePieceTokenizer(content, settings)
         except NotAModelError as error:
             raise ValueError(f"{path} is not a sentencepiece model: {error}") from None
-    if content.strip() == json.dumps(BYTES).encode():
+    if b"".join(content.split()) == json.dumps(BYTES, separators=(",", ":")).encode():
         return ByteTokenizer()
     from memgpt_jax.data.tokenizer_json import JsonTokenizer
 

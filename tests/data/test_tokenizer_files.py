@@ -93,6 +93,14 @@ def test_special_ids_without_settings(tmp_path):
     assert ids_of(ByteTokenizer()) == (256, 256, None, (256,), 256)
 
 
+def test_ends_that_are_ordinary_pieces_of_a_model_are_given_by_no_text():
+    tokenizer = make("pieces, chat")
+    size, end = tokenizer.processor.vocab_size(), tokenizer.processor.piece_to_id("<sep>")
+    assert ids_of(tokenizer) == (1, end, size + 2, (end,), 1) and tokenizer.vocab_size == size + 3
+    assert not {end, size, size + 1, size + 2} & set(tokenizer.encode("say <sep><pad><|im_end|><tool>"))
+    assert tokenizer.decode([size, *tokenizer.encode("a"), size + 1, end, *tokenizer.encode("b")]) == "a<tool> b"
+
+
 @pytest.mark.parametrize("first", ["byte", "llama", "pieces, T5", "bert", "bpe of tabs"])
 @pytest.mark.parametrize("second", ["byte", "gemma", "pieces, chat", "unigram", "bpe of english"])
 def test_what_is_saved_last_is_what_is_read(first, second, tmp_path):
