@@ -19,6 +19,7 @@ from memgpt_jax.data.tokenizer_files import (
     write_tokenizer,
 )
 from memgpt_jax.data.tokenizer_sentencepiece import (
+    NotAModelError,
     SentencePieceTokenizer,
     ordinary_pieces,
     train_sentencepiece,
@@ -137,7 +138,7 @@ def load_saved_tokenizer(source: str | Path) -> Tokenizer:
     except ValueError as error:
         if str(path) in str(error):
             raise
-        raise ValueError(f"{path}{' is ' if str(error).startswith('not a') else ': '}{error}") from None
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _load(path: Path) -> Tokenizer:
@@ -151,8 +152,11 @@ def _load(path: Path) -> Tokenizer:
     content = path.read_bytes()
     if path.suffix == ".model":
         settings = Settings.of_folder(path.parent) if path.name in DEFINING else None
-        return SentencePieceTokenizer(content, settings)
-    if content.strip() == json.dumps(BYTES).encode():
+        try:
+            return SentencePieceTokenizer(content, settings)
+        except NotAModelError as error:
+            raise ValueError(f"{path} is not a sentencepiece model: {error}") from None
+    if b"".join(content.split()) == json.dumps(BYTES, separators=(",", ":")).encode():
         return ByteTokenizer()
     from memgpt_jax.data.tokenizer_json import JsonTokenizer
 

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ GENERATION = "generation_config.json"
 BESIDE = (CONFIG, MAP, ADDED, "chat_template.jinja", "chat_template.json", GENERATION)
 """The files that belong to a tokenizer: they go through a load and a save unchanged."""
 ROLES = ("bos", "eos", "pad")
-LARGEST_VOCABULARY = 1 << 24
+LARGEST_ID = (1 << 22) - 1
 
 
 def write_tokenizer(folder: str | Path, files: Mapping[str, bytes]) -> None:
@@ -143,27 +143,27 @@ class Settings:
                 texts += [_text(file, name, value) for value in (more.values() if isinstance(more, dict) else more)]
         return [text for text in texts if text]
 
-    def roles(self, id_of: Callable[[str], int | None], size: int, own: Mapping[str, int]) -> Roles:
+    def roles(self, special: Mapping[str, int], size: int, own: Mapping[str, int]) -> Roles:
         """The ids of the named tokens.
 
         Of each role, the first of: what tokenizer_config.json or special_tokens_map.json name, where null names none;
-        what the tokenizer knows of its own; the ids of generation_config.json, all of whose ends are stop ids. A token
-        that is not in the vocabulary is left out with a warning.
+        what the tokenizer knows of its own; the special ids of generation_config.json, all of whose ends are stop ids.
+        A token that is not in the vocabulary is left out with a warning.
 
-        Args: id_of: the id of a text that is a token; size: of the vocabulary; own: ids by role.
+        Args: special: the ids of special tokens by their texts; size: of the vocabulary; own: ids by role.
         """
         found = {}
         for role in ROLES:
             name, ids = f"{role}_token", self._generated(role, size)
             text = self.token(name)
             if text is not None:
-                found[role] = id_of(text)
+                found[role] = special.get(text)
                 if found[role] is None:
                     _warn("%s %r is not in the vocabulary, or is an ordinary character: there is none", name, text)
             elif any(name in values for _, values in self._named):
                 found[role] = None
             else:
-                found[role] = own.get(role, ids[0] if ids else None)
+                found[role] = own.get(role, next((token for token in ids if token in special.values()), None))
         ends = (found["eos"], *self._generated("eos", size))
         stop_ids = tuple(dict.fromkeys(token for token in ends if token is not None))
         return Roles(found["bos"], found["eos"], found["pad"], stop_ids)
@@ -190,7 +190,7 @@ class Settings:
                 f"{type(error).__name__} {error}"
             ) from None
         for token, (number, _) in found.items():
-            if not isinstance(token, str) or not 0 <= number < LARGEST_VOCABULARY:
+            if not isinstance(token, str) or not 0 <= number <= LARGEST_ID:
                 raise ValueError(f"the added token {token!r} has the id {number}")
         return found
 

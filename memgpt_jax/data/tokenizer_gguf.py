@@ -74,7 +74,7 @@ def from_gguf(path: Path) -> JsonTokenizer | SentencePieceTokenizer:
         settings = vocabulary.settings(template, "PreTrainedTokenizerFast" if kind == "gpt2" else "LlamaTokenizer")
         return (_byte_level if kind == "gpt2" else _sentencepiece)(values, vocabulary, settings)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: its tokenizer cannot be used: {error}") from None
 
 
 class _Vocabulary:
@@ -94,8 +94,9 @@ class _Vocabulary:
         if wrong:
             raise ValueError(f"tokenizer.ggml.token_type holds {wrong}; valid: {', '.join(map(str, KINDS))}")
         for name, token in self.ids.items():
-            if token is not None and name != UNKNOWN_TOKEN and self.kinds[token] == NORMAL and name in values:
-                self.kinds[token] = CONTROL
+            is_named = token is not None and name != UNKNOWN_TOKEN and name in values
+            if is_named and self.kinds[token] == NORMAL and len(self.tokens[token]) > 1:
+                self.kinds[token] = CONTROL  # a single character stays one: text needs it
         self._name_apart()
 
     def settings(self, template: Any, tokenizer_class: str) -> Settings:

@@ -13,7 +13,7 @@ import numpy as np
 
 from memgpt_jax.data.tokenizer_files import (
     JSON_FILE,
-    LARGEST_VOCABULARY,
+    LARGEST_ID,
     Settings,
     refuse_surrogates,
     unfinished,
@@ -56,9 +56,7 @@ class JsonTokenizer:
         self._settings = settings or Settings.naming(bos_token=document_token, eos_token=document_token)
         self.tokenizer, parts = _parsed(content)
         vocabulary = self._add_special_tokens()
-        self.vocab_size = 1 + max(vocabulary.values(), default=-1)
-        if not 0 < self.vocab_size <= LARGEST_VOCABULARY:
-            raise ValueError(f"{JSON_FILE}: ids must be from 0 to {LARGEST_VOCABULARY - 1}")
+        self.vocab_size = 1 + max(vocabulary.values())
         self._special = {i for i, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
         unknown = vocabulary.get(_unknown_token(parts["model"]))
         self._encoder = self._without_special_pieces(parts, vocabulary, unknown)
@@ -180,7 +178,7 @@ class JsonTokenizer:
         self.document_id = special[begins[0]]
         is_named = any(map(self._settings.token, BEGINS))
         own = {"eos": self.document_id} if begins[0] in ENDS and not is_named else {}
-        roles = self._settings.roles(special.get, self.vocab_size, own)
+        roles = self._settings.roles(special, self.vocab_size, own)
         self.bos_id, self.eos_id, self.pad_id, self.stop_ids = roles
         texts = {name: (self._settings.token(f"{name}_token"), *usual) for name, usual in SPECIAL.items()}
         found = {
@@ -197,6 +195,9 @@ def _parsed(content: str):
 
     with _refusing(f"the content of {JSON_FILE} is not a tokenizer"):
         tokenizer = _plain(Tokenizer.from_str(content))
+        last = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        if not 0 <= last <= LARGEST_ID:  # writing it out would take hours
+            raise ValueError(f"ids must be from 0 to {LARGEST_ID}, and the last one is {last}")
         return tokenizer, json.loads(tokenizer.to_str())
 
 

@@ -27,6 +27,10 @@ TRAINING_CHARACTERS = 10_000_000
 LONGEST_LINE = 8192
 
 
+class NotAModelError(ValueError):
+    """Some content is not a sentencepiece model."""
+
+
 class SentencePieceTokenizer:
     """A sentencepiece model.
 
@@ -49,7 +53,7 @@ class SentencePieceTokenizer:
         try:
             self.processor = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
         except RuntimeError as error:
-            raise ValueError(f"not a sentencepiece model: {error}") from None
+            raise NotAModelError(str(error)) from None
         numbers = {piece.piece: i for i, piece in enumerate(proto.pieces)}
         self._kinds = [piece.type for piece in proto.pieces]
         added = {text: entry for text, entry in self._settings.added.items() if entry[0] >= len(numbers)}
@@ -71,7 +75,7 @@ class SentencePieceTokenizer:
         own = {role: token for role, token in own.items() if token >= 0}
         if self.escapes and "bos" in own:  # ours: what begins a document ends the one before
             own["eos"] = own["bos"]
-        roles = self._settings.roles(ids.get, self.vocab_size, own)
+        roles = self._settings.roles(ids, self.vocab_size, own)
         self.bos_id, self.eos_id, self.pad_id, self.stop_ids = roles
         begins = [token for token in (self.bos_id, self.eos_id, own.get("bos"), own.get("eos")) if token is not None]
         begins = [token for token in begins if token != self.processor.unk_id()]
@@ -181,9 +185,9 @@ def _parsed(model: bytes):
     try:
         proto = sentencepiece_model_pb2.ModelProto.FromString(model)
     except DecodeError as error:
-        raise ValueError(f"not a sentencepiece model: {error}") from None
+        raise NotAModelError(str(error)) from None
     if not proto.pieces:
-        raise ValueError("not a sentencepiece model: it holds no pieces")
+        raise NotAModelError("it holds no pieces")
     return proto
 
 

@@ -37,6 +37,19 @@ def test_texts_come_back_where_that_is_promised_and_give_no_special_id(kind, tex
         assert tokenizer.token_bytes[np.array(ids, np.int32)].sum() == len(text.encode())
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if hasattr(make(kind), "tokenizer")])
+@given(text=TEXTS)
+@settings(max_examples=30, phases=[Phase.explicit, Phase.generate])
+def test_ids_are_those_of_the_library_where_these_are_not_special(kind, text):
+    tokenizer = make(kind)
+    expected = tokenizer.tokenizer.encode(text, add_special_tokens=False).ids
+    if not special_ids(tokenizer) & set(expected):
+        assert tokenizer.encode(text) == expected
+    text = tokenizer.decode(expected)
+    if "\ufffd" not in text:
+        assert text == tokenizer.tokenizer.decode(expected, skip_special_tokens=True)
+
+
 @every_kind
 def test_what_is_called_lossless(kind):
     """And no kind is called lossy without a text that it loses."""
