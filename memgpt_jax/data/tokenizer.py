@@ -4,12 +4,14 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
+
+from memgpt_jax.data.pieces import cut_anew, last_word
 
 MODEL_FILE = "tokenizer.model"
 BYTE_FILE = "tokenizer.json"
@@ -130,7 +132,7 @@ class SentencePieceTokenizer:
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
         """The ids of a text in pieces, as arrays; of the whole text at once, unless this is a model from `train`."""
         # Of such a model, no id reaches across a newline, or from another character to a space.
-        texts = cut_anew(pieces, _last_word) if self.escapes else ["".join(pieces)]
+        texts = cut_anew(pieces, last_word) if self.escapes else ["".join(pieces)]
         return (np.array(self.encode(text), np.int32) for text in texts)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -220,37 +222,6 @@ def load_saved_tokenizer(source: str | Path) -> Tokenizer:
 
         return from_folder(path.parent)
     raise ValueError(f"{path} is no tokenizer: neither {BYTE_FILE} nor a .model or .gguf file")
-
-
-def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterable[np.ndarray]:
-    """The ids of a text that comes in pieces, as arrays: by the tokenizer's `encode_pieces`, else of it all at once."""
-    if hasattr(tokenizer, "encode_pieces"):
-        return tokenizer.encode_pieces(pieces)
-    return [np.array(tokenizer.encode("".join(pieces)), np.int32)]
-
-
-def cut_anew(pieces: Iterable[str], find: Callable[[str], int]) -> Iterator[str]:
-    """A text in other pieces: of each given one, `find` says where the last cut may be; 0: nowhere."""
-    begun: list[str] = []
-    for piece in pieces:
-        cut = find(piece)
-        if cut:
-            yield "".join((*begun, piece[:cut]))
-            begun = []
-        if cut < len(piece):
-            begun.append(piece[cut:])
-    if begun:
-        yield "".join(begun)
-
-
-def whole_lines(pieces: Iterable[str]) -> Iterator[str]:
-    """A text in pieces, cut after newlines only."""
-    return cut_anew(pieces, lambda piece: piece.rfind("\n") + 1)
-
-
-def _last_word(piece: str) -> int:
-    """Where the last line of a piece begins, or else the spaces before its last word."""
-    return piece.rfind("\n") + 1 or len(piece[: piece.rfind(" ") + 1].rstrip(" "))
 
 
 def _escape(text: str) -> str:
