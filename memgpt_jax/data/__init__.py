@@ -1,4 +1,4 @@
-"""Real text, what is to be said of it, generated tasks, offline: tokenizers, tokenized documents, training batches.
+"""Data: corpora of text, tokenizers, tokenized documents, objectives, generated tasks, training batches.
 
 TFDS, sentencepiece and Grain are imported when they are first used, not with this package.
 """

@@ -1,4 +1,4 @@
-"""What is derived from a corpus and kept on disk: made once, by one process at a time, verified when it is loaded."""
+"""The cache of tokenizers and tokenized corpora: each is made once, by one process, and verified when it is loaded."""
 
 import contextlib
 import fcntl

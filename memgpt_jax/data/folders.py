@@ -100,8 +100,8 @@ def _files(folder: str, root: Path, include: Sequence[str], exclude: Sequence[st
     stems = {name.partition(".")[0].lower() for name, _ in found if "/" not in name}
     if not has_splits and "train" in stems and len(stems & SPLIT_FOLDERS.keys()) > 1:
         _warn_once(
-            f"data.path={folder!r}: only folders train, valid and test are splits; files of such names are shared out "
-            "among the splits like any others"
+            f"data.path={folder!r}: only folders train, valid and test are splits; files of such names get their "
+            "splits from a hash, like any others"
         )
     if left:
         _warn_once(f"data.path={folder!r}: left out {summary}")

@@ -1,4 +1,4 @@
-"""Texts in pieces: a large document is read and encoded without being in memory as a whole."""
+"""Texts that come in pieces, cut anew where a tokenizer can cut them."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -20,3 +20,8 @@ def cut_anew(pieces: Iterable[str], find: Callable[[str], int]) -> Iterator[str]
 def whole_lines(pieces: Iterable[str]) -> Iterator[str]:
     """A text in pieces, cut after newlines only."""
     return cut_anew(pieces, lambda piece: piece.rfind("\n") + 1)
+
+
+def last_word(piece: str) -> int:
+    """Where the last line of a piece begins, or else the spaces before its last word."""
+    return piece.rfind("\n") + 1 or len(piece[: piece.rfind(" ") + 1].rstrip(" "))

@@ -1,7 +1,7 @@
-"""Corpora of files on this machine: which split each document is in, and what identifies the corpus.
+"""Corpora of files on this machine: the split of each document, and the fingerprint of the corpus.
 
-A document's split is that of the sub-folder it lies in, or follows from a stable hash of its name (90 % train,
-5 % valid, 5 % test). Every problem is a `ValueError` that names the file.
+A document's split is that of its sub-folder, or follows from a stable hash of its name (90 % train, 5 % valid,
+5 % test). Every problem is a `ValueError` that names the file.
 """
 
 import dataclasses
@@ -77,8 +77,9 @@ def _digest(name: str, size: int = 64) -> bytes:
 class FileCorpus:
     """The documents of files, in the order of the files.
 
-    Documents without a split of their own that are too few for the hash to fill every split are shared out: the first
-    n of train, valid and test hold at least one of n documents.
+    A document whose file has no split goes to the split that the hash of its name gives. If that leaves a split empty,
+    because there are few documents, the fullest split gives it one, in the order train, valid, test: three documents
+    fill three splits, two documents train and valid.
     """
 
     def __init__(

@@ -18,13 +18,7 @@ from memgpt_jax.data.folders import folder_corpus
 from memgpt_jax.data.pieces import whole_lines
 from memgpt_jax.data.reading import Document, Options, listed
 from memgpt_jax.data.sources import MORE, SPLITS, expand, stdlib_corpus
-from memgpt_jax.data.tokenizer import (
-    ByteTokenizer,
-    Tokenizer,
-    encode_pieces,
-    load_saved_tokenizer,
-    train_sentencepiece,
-)
+from memgpt_jax.data.tokenizer import ByteTokenizer, Tokenizer, load_saved_tokenizer, train_sentencepiece
 from memgpt_jax.hub import find
 
 
@@ -103,6 +97,13 @@ class TokenizedText(Sequence[np.ndarray]):
             "fingerprint": digest.hexdigest(),
         }
         (folder / "counts.json").write_text(json.dumps(counts))
+
+
+def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterable[np.ndarray]:
+    """The ids of a text that comes in pieces, as arrays: by the tokenizer's `encode_pieces`, else of it all at once."""
+    if hasattr(tokenizer, "encode_pieces"):
+        return tokenizer.encode_pieces(pieces)
+    return [np.array(tokenizer.encode("".join(pieces)), np.int32)]
 
 
 class _Size:

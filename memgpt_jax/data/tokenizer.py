@@ -114,13 +114,6 @@ class ByteTokenizer:
         write_tokenizer(folder, {JSON_FILE: (json.dumps(BYTES) + "\n").encode()})
 
 
-def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterable[np.ndarray]:
-    """The ids of a text that comes in pieces, as arrays: by the tokenizer's `encode_pieces`, else of it all at once."""
-    if hasattr(tokenizer, "encode_pieces"):
-        return tokenizer.encode_pieces(pieces)
-    return [np.array(tokenizer.encode("".join(pieces)), np.int32)]
-
-
 def load_saved_tokenizer(source: str | Path) -> Tokenizer:
     """The tokenizer that `save` wrote into a folder, or that a pretrained model has.
 

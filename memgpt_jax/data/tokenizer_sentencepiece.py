@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from memgpt_jax.data.pieces import cut_anew
+from memgpt_jax.data.pieces import cut_anew, last_word
 from memgpt_jax.data.tokenizer_files import MODEL_FILE, Settings, refuse_surrogates, unfinished, write_tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # kinds of pieces
@@ -99,7 +99,7 @@ class SentencePieceTokenizer:
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
         """The ids of a text in pieces, as arrays; of the whole text at once, unless this is a model trained here."""
         # Of such a model, no id reaches across a newline, or from another character to a space.
-        texts = cut_anew(pieces, _last_word) if self.escapes else ["".join(pieces)]
+        texts = cut_anew(pieces, last_word) if self.escapes else ["".join(pieces)]
         return (np.array(self.encode(text), np.int32) for text in texts)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -226,11 +226,6 @@ def _bytes_of(piece) -> int:
     if piece.type in (CONTROL, UNKNOWN):
         return 0
     return len(piece.piece.replace(SPACE_MARK, " ").encode("utf-8"))
-
-
-def _last_word(piece: str) -> int:
-    """Where the last line of a piece begins, or else the spaces before its last word."""
-    return piece.rfind("\n") + 1 or len(piece[: piece.rfind(" ") + 1].rstrip(" "))
 
 
 def _escape(text: str) -> str:

@@ -1,4 +1,8 @@
-"""A small folder corpus."""
+"""A small folder corpus; the rights of another user."""
+
+import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +23,14 @@ def folder_config(tmp_path):
         return TextConfig(**defaults | {"cache_dir": str(tmp_path / "cache")} | changes)
 
     return make
+
+
+@pytest.fixture
+def as_nobody():
+    """A folder that every user can read, and what takes the rights of another user than root until the test ends."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder), lambda: os.seteuid(65534)
+        os.seteuid(0)

@@ -111,17 +111,6 @@ def test_a_full_file_system(folder_config):
         os.rmdir(place)
 
 
-@pytest.fixture
-def as_nobody():
-    """A folder that every user can read, and the rights of another user."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become another user")
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        yield Path(folder), lambda: os.seteuid(65534)
-        os.seteuid(0)
-
-
 def test_a_cache_that_cannot_be_written_serves_what_it_holds(as_nobody, folder_config):
     place, become_nobody = as_nobody
     (place / "text" / "train").mkdir(parents=True)

@@ -3,12 +3,14 @@
 import gzip
 import logging
 import os
-import tempfile
 from pathlib import Path
 
 import pytest
 
+from memgpt_jax.command_line import override
+from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_data import TextConfig
+from memgpt_jax.config_json import from_json, to_json
 from memgpt_jax.data import documents, folders, load_tokenizer
 from memgpt_jax.data.reading import Options
 
@@ -158,6 +160,13 @@ def test_a_pattern_that_matches_nothing_is_refused_with_the_nearest_names(tmp_pa
         names(tmp_path, **{setting: ["*.PY"]})
 
 
+def test_patterns_come_from_the_command_line():
+    words = ["--data.corpus", "folder", "--data.path", "text", "--data.include", "*.py", "*.md", "--data.exclude=old"]
+    data = override(ExperimentConfig(), words).data
+    assert (data.include, data.exclude) == (("*.py", "*.md"), ("old",))
+    assert from_json(to_json(data), (TextConfig,)) == data
+
+
 def test_a_stray_table_can_be_left_out(tmp_path):
     write(tmp_path, {"train/a.py": "a = 1", "train/data/b.jsonl": '{"body": 1}\n'})
     settings = {"corpus": "folder", "path": str(tmp_path), "tokenizer": "byte", "cache_dir": str(tmp_path / "cache")}
@@ -225,17 +234,6 @@ def test_path_variables_are_filled_in(tmp_path, monkeypatch):
     monkeypatch.setenv("BOOKS", str(tmp_path))
     write(tmp_path, {"books/a.txt": "a"})
     assert names("$BOOKS/books") == {"a.txt"}
-
-
-@pytest.fixture
-def as_nobody():
-    """A folder that belongs to root, and the rights of another user."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become another user")
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        yield Path(folder), lambda: os.seteuid(65534)
-        os.seteuid(0)
 
 
 def test_what_may_not_be_read_is_refused_by_name(as_nobody):

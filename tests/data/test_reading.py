@@ -166,7 +166,7 @@ SOUND = {
 
 
 @given(name=st.sampled_from(sorted(SOUND)), data=st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_random_damage_is_read_or_refused_by_name(name, data, tmp_path_factory):
     """Bytes changed, cut and put in: the error, if there is one, is a ValueError of one line with the file's name."""
     content = bytearray(SOUND[name])

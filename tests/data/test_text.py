@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from memgpt_jax.config_data import NeedleConfig, RecallConfig, TextConfig
 from memgpt_jax.data import check_splits, documents, load_tokenizer
 from memgpt_jax.data.reading import Document
-from memgpt_jax.data.text import TokenizedText
-from memgpt_jax.data.tokenizer import ByteTokenizer, encode_pieces, train_sentencepiece
+from memgpt_jax.data.text import TokenizedText, encode_pieces
+from memgpt_jax.data.tokenizer import ByteTokenizer, train_sentencepiece
 
 BOOKS = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "books_pg"
 
