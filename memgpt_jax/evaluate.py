@@ -117,6 +117,7 @@ def document_losses(config: ExperimentConfig, params, document_id: int, texts: l
 
     Rows take documents of similar length, longest first. Shorter ones run on over padding: nothing of a finished row
     is used again, so its padding needs no mask, all rows stay at common segment boundaries, and one shape is compiled.
+    Where positions are learned, each token of padding begins a document, as there may be no position for it.
     """
     rows, length = config.evaluation.batch_size, config.evaluation.chunk_length
     losses = [np.empty(len(text)) for text in texts]
@@ -125,12 +126,16 @@ def document_losses(config: ExperimentConfig, params, document_id: int, texts: l
         group = order[first : first + rows]
         padded = -(-len(texts[group[0]]) // length) * length
         stream = np.full((rows, padded + 1), document_id, np.int32)
+        reset = np.ones((rows, padded), bool) if config.model.position == "learned" else None
         for row, i in enumerate(group):
             stream[row, 1 : len(texts[i]) + 1] = texts[i]
+            if reset is not None:
+                reset[row, : len(texts[i])] = False
         state = models.init_state(config.model, rows)
         for start in range(0, padded, length):
             tokens, targets = stream[:, start : start + length], stream[:, start + 1 : start + length + 1]
-            scores, state = score_chunk(config.model, params, tokens, targets, state, aligned=True)
+            begins = None if reset is None else reset[:, start : start + length]
+            scores, state = score_chunk(config.model, params, tokens, targets, state, begins, aligned=True)
             chunk = np.asarray(scores.losses)
             for row, i in enumerate(group):
                 losses[i][start : start + length] = chunk[row, : max(0, len(texts[i]) - start)]

@@ -79,7 +79,7 @@ class MemGPT(nnx.Module):
         Raises:
             ValueError: an argument has a wrong shape or type; or, where values are on the host, an id is not in the
                 vocabulary, padding is not on the right, or a token lies beyond the table of learned positions. Where
-                values are traced, such tokens (with padding, such rows) give NaN.
+                values are traced, a row with such a token gives NaN, from there on at the latest.
         """
         x, state, _ = self.hidden(tokens, state, reset, valid, aligned=aligned, inside=inside, dropout_key=dropout_key)
         logits = flat_dot_general(x, self.output_embedding().T, (((2,), (0,)), ((), ())))

@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 
 from memgpt_jax.config_model import Seq2SeqConfig
-from memgpt_jax.models.arguments import check_tokens, filled_flags
+from memgpt_jax.models.arguments import check_targets, check_tokens, filled_flags
 from memgpt_jax.models.decoder import MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder, EncoderState
 from memgpt_jax.ops import Scores
@@ -100,6 +100,7 @@ class EncoderDecoder(nnx.Module):
         _check_state(state)
         if source is None and not (source_reset is None and source_valid is None):
             raise ValueError("source_reset and source_valid need a source")
+        check_targets(targets, tokens, self.config.vocab_size)
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         if source is not None:
             state = self.read_source(source, state, source_reset, source_valid, dropout_key=keys[0])

@@ -34,13 +34,9 @@ def model_of(name):
 
 
 def call(name, tokens, valid=None, state=None, reset=None):
-    """Hidden states, logits or scores [B, L, ...] of a model."""
+    """Hidden states or logits [B, L, ...] of a model; of the pair, its decoder's."""
     model = model_of(name)
-    state = model.init_state(len(tokens)) if state is None else state
-    if name != "pair":
-        return model(tokens, state, reset, valid)[0]
-    source = np.zeros((len(tokens), LENGTH), np.int32)  # what is not valid is the decoder's
-    return model(tokens, model.read_source(source, state), reset, valid)[0]
+    return model(tokens, model.init_state(BATCH) if state is None else state, reset, valid)[0]
 
 
 compiled = jax.jit(call, static_argnums=0)
@@ -137,8 +133,9 @@ def test_flags_of_another_kind(name, flag):
 def test_states_of_others(name):
     with pytest.raises(ValueError, match="state has 3 rows, tokens have 2"):
         call(name, tokens_of(), state=model_of(name).init_state(3))
+    shapes = lambda name: str(jax.eval_shape(lambda: model_of(name).init_state(BATCH)))  # noqa: E731
     for other in CONFIGS:
-        if other != name:
+        if shapes(other) != shapes(name):  # those of an encoder and of an XLNet are equal
             with pytest.raises(ValueError, match="state "):
                 call(name, tokens_of(), state=model_of(other).init_state(BATCH))
     widened = jax.tree.map(
@@ -164,7 +161,7 @@ def test_learned_positions_end():
     model = build(tiny(position="learned", num_positions=9))
     tokens, _ = stream_inputs(0, model.config, 12)
     whole, state = model(tokens)  # inside of jit
-    assert np.isfinite(whole[:, :9]).all() and np.isnan(whole[:, 9:]).all()
+    assert np.isnan(whole[:, 9:]).all() and np.isfinite(model(tokens[:, :9])[0]).all()
     reset = np.zeros((BATCH, 12), bool)
     reset[:, 5] = True  # the second document is short enough
     assert np.isfinite(model(tokens, reset=reset)[0]).all()
