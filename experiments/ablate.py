@@ -119,7 +119,7 @@ def main() -> None:
     combinations = sweep(arguments.sweep)
     configs = [override(config, sweep_words(values)) for values in combinations]  # a wrong value ends it here, at once
     sizes = [state_bytes(run_config.model) for run_config in configs]
-    console, done, results, failed, table = Console(), [], [], [], ""
+    console, done, results, failed, table = Console(markup=False), [], [], [], ""
     for number, (values, run_config, size) in enumerate(zip(combinations, configs, sizes, strict=True), start=1):
         name = run_name(values)
         console.print(f"run {number} of {len(combinations)}: {name}")

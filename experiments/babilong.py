@@ -79,7 +79,7 @@ def main() -> None:
         groups.setdefault(dataclasses.replace(config, seed=0), []).append(str(workdir))
         accuracies = (f"{point['accuracy']:.3f}" for point in points)
         table.add_row(str(workdir), *accuracies, str(points[0]["answers"]))
-    Console().print(table)
+    Console(markup=False).print(table)
     output = arguments.output or arguments.workdirs[0]
     output.mkdir(parents=True, exist_ok=True)
     (output / "babilong.json").write_text(json.dumps(results, indent=2) + "\n")

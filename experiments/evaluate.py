@@ -157,7 +157,7 @@ def main() -> None:
             results[f"{workdir}{label}" + (f" length {result['length']}" if arguments.lengths else "")] = result
             line = lines.setdefault((dataclasses.replace(config, seed=0), label), {})
             line.setdefault(str(workdir), []).append(result)
-    console, grouped = Console(), {label: result for label, result in results.items() if "groups" in result}
+    console, grouped = Console(markup=False), {label: result for label, result in results.items() if "groups" in result}
     console.print(results_table(results))
     if grouped:
         console.print(groups_table(grouped))

@@ -68,7 +68,7 @@ def recall_of_run(workdir: Path, arguments: Arguments, progress: Progress):
 @one_line_errors((RunError, ValueError))
 def main() -> None:
     arguments = parse_arguments(Arguments, __doc__)
-    console, results, groups, table = Console(), {}, {}, None
+    console, results, groups, table = Console(markup=False), {}, {}, None
     with Progress(console=console) as progress:
         for workdir in arguments.workdirs:
             config, recall = recall_of_run(workdir, arguments, progress)

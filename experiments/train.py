@@ -1,7 +1,7 @@
 """Train a config in a folder, then evaluate it; the same command continues after any interruption.
 
 python experiments/train.py quickstart --workdir runs/quickstart --model.memory.memory_size 512
-python experiments/train.py quickstart --workdir runs/quickstart --training.steps 800 --extend True
+python experiments/train.py quickstart --workdir runs/quickstart --training.steps 800 --extend
 
 On several hosts, the same command on each, with `--distributed` (TPU pods, Slurm, Open MPI), or anywhere with
 `--coordinator HOST:PORT --num-processes N --process-id I`; the workdir is a folder that all of them see.

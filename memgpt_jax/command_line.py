@@ -63,7 +63,7 @@ def parse(
         f"Defaults below are those of {name}.\n{MECHANISM} {{{','.join(MEMORIES)}}}: the memory mechanism, whose "
         "options are then shown under `model.memory`."
     )
-    default, words = choose_mechanism(default, words)
+    default, words = choose_mechanism(default, spell_out(arguments, words))
     command = dataclasses.make_dataclass(
         "Command",
         [
@@ -192,6 +192,16 @@ def choose_mechanism(config: ExperimentConfig, words: list[str]) -> tuple[Experi
         kept = {key: value for key, value in vars(stack.memory).items() if key in names}
         stacks[flags[flag]] = dataclasses.replace(stack, memory=config_class(**kept))
     return dataclasses.replace(config, model=config.model.with_stacks(stacks)), rest
+
+
+def spell_out(arguments: type, words: list[str]) -> list[str]:
+    """The words with `True` behind each boolean of a script that stands alone: `--extend` means `--extend True`."""
+    names = [item.name for item in dataclasses.fields(arguments) if item.type is bool]
+    flags = {f"--{spelling}" for name in names for spelling in (name, name.replace("_", "-"))}
+    spelled = []
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue="--"):
+        spelled += [word, "True"] if word in flags and following.startswith("-") else [word]
+    return spelled
 
 
 def run_tyro(target, words, booleans=tyro.conf.FlagConversionOff, **options):

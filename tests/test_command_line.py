@@ -41,6 +41,20 @@ def test_overrides_and_options():
     assert options == Options(workdir="here")
 
 
+@pytest.mark.parametrize(
+    "words, value", [(["--try_it"], True), (["--try-it", "True"], True), (["--try_it", "False"], False)]
+)
+def test_booleans_of_a_script_are_flags(words, value):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Flag:
+        try_it: bool = False
+        """Whether to try it."""
+
+    config, options = parse(Flag, "Train.", ["stdlib", *words, "--training.carry_state", "False"])
+    assert options.try_it == value and not config.training.carry_state
+    assert parse(Flag, "Train.", ["stdlib", *words])[1].try_it == value
+
+
 def test_path_of_a_config(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(

@@ -48,6 +48,7 @@ LAYERS = {
     | {"checks"},
     "training": {
         "shapes",
+        "checks",
         "checksums",
         "machine",
         "paths",

@@ -25,13 +25,30 @@ def jitted_step(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax.stages
 
 @functools.lru_cache(maxsize=1)
 def jitted_diagnostics(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
-    """`memgpt_jax.models.diagnostics` of parameters, and of a step's first batch read from a memory."""
+    """`memgpt_jax.models.diagnostics` of parameters, batches [N, B, ...] and a memory: means over the batches.
+
+    Each batch is read with the memory that the one before it left (or a fresh one, as in training).
+    """
+    model, training = config.model, config.training
+
+    def read(params, memory, batch):
+        tokens, reset, further = batch["tokens"], batch["reset"], data.further_inputs(batch)
+        options = further | {"aligned": tokens.shape[1] % model.segment_length == 0}  # as in `batch_loss`
+        return models.diagnostics(model, params, tokens, memory, reset, **options), options
 
     def diagnostics(params, batches, memory):
-        batch = jax.tree.map(lambda array: array[0], batches)
-        tokens, reset, further = batch["tokens"], batch["reset"], data.further_inputs(batch)
-        aligned = tokens.shape[1] % config.model.segment_length == 0  # as in `batch_loss`
-        return models.diagnostics(config.model, params, tokens, memory, reset, aligned=aligned, **further)
+        if len(batches["tokens"]) == 1:
+            return read(params, memory, jax.tree.map(lambda array: array[0], batches))[0]
+
+        def step(memory, batch):
+            found, options = read(params, memory, batch)
+            if training.carry_state:  # the compiler merges this with what `read` computes
+                tokens, targets, reset = (batch[name] for name in ("tokens", "targets", "reset"))
+                _, memory = models.score_tokens(model, params, tokens, targets, memory, reset=reset, **options)
+            return memory, found
+
+        _, found = jax.lax.scan(step, memory, batches)
+        return jax.tree.map(lambda array: array.mean(axis=0), found)
 
     return jax.jit(diagnostics, out_shardings=parallel.everywhere(mesh))
 

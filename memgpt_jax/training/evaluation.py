@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from memgpt_jax import data, models, parallel
+from memgpt_jax.checks import check
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_data import TaskConfig
 from memgpt_jax.config_json import to_json
@@ -29,10 +31,32 @@ def check_evaluation(config: ExperimentConfig, tokenizer: Any) -> None:
         length = config.row_length or config.training.sequence_length
         next(iter(task.held_out(0, settings.batch_size, length, settings.num_batches)))
     elif config.data.objective == "causal":
-        data.documents(config.data, settings.split, tokenizer)
+        texts = data.documents(config.data, settings.split, tokenizer)
+        if config.model.position == "learned":
+            _check_positions(config, tokenizer, texts)
     else:
         rows = dataclasses.replace(config.training, batch_size=settings.batch_size)
         next(data.text_batches(config.data, rows, 0, tokenizer, settings.split))
+
+
+def _check_positions(config: ExperimentConfig, tokenizer: Any, texts: data.TokenizedText) -> None:
+    """Raise `ValueError` where a document, read from its start, goes beyond the learned positions of the model."""
+    positions, settings = config.model.num_positions, config.evaluation
+    found = np.diff(texts.offsets)[: settings.max_documents].max() - 1
+    longest = int(found if settings.max_tokens is None else min(found, settings.max_tokens))
+    check(
+        longest <= positions,
+        f"evaluation.max_tokens={settings.max_tokens}: a document has {longest} tokens to evaluate, and the model has "
+        f"learned positions for model.num_positions={positions}",
+    )
+    if config.training.carry_state:
+        longest = int(np.diff(data.documents(config.data, "train", tokenizer).offsets).max())
+        check(
+            longest <= positions,
+            f"a document of the training split has {longest} tokens, and the model has learned positions for "
+            f"model.num_positions={positions}: set training.carry_state=False, so that every batch starts at position "
+            "0, take shorter documents, or set model.num_positions",
+        )
 
 
 def check_evaluation_memory(config: ExperimentConfig, found: Estimate, limit: int | None) -> None:

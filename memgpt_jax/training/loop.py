@@ -26,7 +26,7 @@ from memgpt_jax.training.preflight import check_memory, device_memory
 from memgpt_jax.training.progress import progress
 from memgpt_jax.training.state import TrainState, checkpoint_bytes, create, shardings
 from memgpt_jax.training.watchdog import Watchdog
-from memgpt_jax.training.workdir import StopSignals, check_space, load_run_tokenizer, locked, run_folder
+from memgpt_jax.training.workdir import StopSignals, check_space, load_run_tokenizer, locked, readable, run_folder
 
 
 def train(
@@ -133,6 +133,8 @@ def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress
                             start.keep_origin(workdir)
                 checkpoints.save(config, state, batches.get_state())
                 checkpoints.wait()  # what cannot be written is found before the first step
+            if parallel.is_main():
+                (workdir / "evaluation.json").unlink(missing_ok=True)
             with (
                 MetricsLog(workdir, done) if parallel.is_main() else contextlib.nullcontext() as log,
                 progress(done, config.training.steps, shown) as advance,
@@ -140,7 +142,10 @@ def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress
                 state = run(config, mesh, state, batches, checkpoints, log, advance, signals)
             checkpoints.wait()
         evaluation = held_out(config, state.params, tokenizer, workdir)
-        return read_metrics(workdir)[-1] | {"evaluation": evaluation}
+        records = read_metrics(workdir)
+        if not records:
+            raise RunError(f"{readable(workdir)} holds a finished run without its metrics.jsonl: restore the file")
+        return records[-1] | {"evaluation": evaluation}
 
 
 def set_position(config: ExperimentConfig, batches: data.BatchIterator, position: Any) -> None:

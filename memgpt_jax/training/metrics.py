@@ -71,6 +71,9 @@ class Reporter:
     def __call__(self, step: int, tokens: int, metrics: StepMetrics, diagnostics: dict[str, jax.Array] | None) -> None:
         """Fetch and report one step of so many tokens; `diagnostics` is given where it is to be logged.
 
+        Loss and accuracy are means since the last record. Diagnostics are means over the batches of this call alone
+        (all that are accumulated, and all of `training.steps_per_call`), with the parameters from before it.
+
         Raises:
             RunError: `training.max_skipped` updates in a row were skipped, this one included.
         """

@@ -101,7 +101,7 @@ def test_a_process_that_dies_ends_the_others(tmp_path):
     first, second = start_two(tmp_path, "--steps", 10**6)
     wait_for_steps(tmp_path, 3)
     second.kill()
-    _, errors = first.communicate(timeout=30)
+    _, errors = first.communicate(timeout=400)  # it would train for days; how soon it ends depends on the machine
     assert first.returncode not in (0, None) and "process" in errors.lower(), errors
     second.communicate()
 

@@ -105,7 +105,8 @@ def test_a_longer_run_follows_the_longer_schedule(tmp_path, make_config, capsys)
     rates = {record["step"]: record["learning_rate"] for record in read_metrics(tmp_path)}
     assert rates[12] == pytest.approx(3e-4) and rates[14] > 4 * rates[12] and rates[20] == pytest.approx(3e-4)
     done = timeless(tmp_path)
-    assert train(longer, tmp_path, extend=True, print_progress=False)["step"] == 20
+    again = train(longer, tmp_path, extend=True, print_progress=False)
+    assert again["step"] == 20 and again["evaluation"]["loss"] != first["evaluation"]["loss"]
     assert timeless(tmp_path) == done and done[5]["loss"] == first["loss"]
     with pytest.raises(RunError, match="has taken 20 steps"):
         train(config, tmp_path)

@@ -13,7 +13,9 @@ import jax
 import numpy as np
 import pytest
 
+from memgpt_jax import data
 from memgpt_jax.config_json import to_json
+from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.training import RunError, load, read_metrics, train
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.metrics import CLOCKED
@@ -127,3 +129,30 @@ def test_stop_signals_save_the_step_and_exit_with_0(start, uninterrupted, tmp_pa
     told = finish(start(config, tmp_path))
     assert told.count("\n") == 1 and "parameters" in told  # no progress bar where there is no terminal
     assert_same_run(config, tmp_path, expected)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("prompt", [True, False])
+def test_an_interrupt_at_a_prompt_does_not_end_the_process(tmp_path, make_config, monkeypatch, number, prompt):
+    """The run is saved all the same, and continues in the same process."""
+    config, original, count = make_config(model={"memory": NoMemoryConfig()}), data.train_batches, []
+
+    class Interrupting(data.BatchIterator):
+        def __next__(self):
+            count.append(1)
+            if len(count) == 4:
+                os.kill(os.getpid(), number)
+            return super().__next__()
+
+    def interrupting(*arguments):
+        batches = original(*arguments)
+        return Interrupting(batches.iterator, batches.source)
+
+    monkeypatch.setattr(data, "train_batches", interrupting)
+    if prompt:
+        monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    with pytest.raises(KeyboardInterrupt if prompt and number == signal.SIGINT else SystemExit) as end:
+        train(config, tmp_path, print_progress=False)
+    assert getattr(end.value, "code", 0) == 0
+    assert load(tmp_path).step == last_step(tmp_path) == 4
+    assert train(config, tmp_path, print_progress=False)["step"] == config.training.steps

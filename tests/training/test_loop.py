@@ -2,17 +2,20 @@
 
 import json
 import logging
+import shutil
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
-from memgpt_jax import data
+from memgpt_jax import data, models, parallel
 from memgpt_jax.config_data import TextConfig
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.config_reading import BabiConfig
-from memgpt_jax.training import RunError, load, loop, metrics, read_metrics, train
+from memgpt_jax.training import RunError, load, loop, metrics, read_metrics, state, train
 from memgpt_jax.training.checkpoint import Checkpoints
+from memgpt_jax.training.compilation import jitted_diagnostics
 from memgpt_jax.training.metrics import CLOCKED, MetricsLog, WallTime
 from memgpt_jax.training.progress import progress
 from memgpt_jax.training.workdir import locked
@@ -101,6 +104,54 @@ def test_several_steps_in_one_call_are_the_same_steps(finished, tmp_path, make_c
     np.testing.assert_allclose(figures(tmp_path), figures(finished[0]), rtol=1e-5)
     with pytest.raises(ValueError, match=r"training.log_every=2 must be a multiple of training.steps_per_call=3"):
         make_config(steps_per_call=3)
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_last_good_one(finished, tmp_path, caplog):
+    """Afterwards everything is bitwise as if nothing had happened."""
+    workdir, config, results = finished
+    shutil.copytree(workdir, tmp_path / "run")
+    damaged = max((tmp_path / "run/checkpoints/12/params").rglob("*"), key=lambda path: path.stat().st_size)
+    damaged.write_bytes(b"x" + damaged.read_bytes()[1:])
+    again = train(config, tmp_path / "run", print_progress=False)
+    assert "checkpoint of step 12 is damaged" in caplog.text and damaged.name in caplog.text
+    assert again["evaluation"] == results["evaluation"]
+    assert timeless(tmp_path / "run") == timeless(workdir)
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "run").params, load(workdir).params)
+    assert load(tmp_path / "run").step == 12
+
+
+def test_a_start_traces_the_state_twice_and_a_restart_once(tmp_path, make_config, monkeypatch):
+    """For its shapes, which are kept, and to make it."""
+    config, traced, original = make_config(model=PLAIN, steps=2, log_every=2), [], state.create
+
+    def create(config):
+        traced.append(config)
+        return original(config)
+
+    for module in (state, loop):
+        monkeypatch.setattr(module, "create", create)
+    train(config, tmp_path, print_progress=False)
+    assert len(traced) == 2
+    state.abstract_state.cache_clear()
+    train(config, tmp_path, print_progress=False)
+    assert len(traced) == 3
+
+
+def test_diagnostics_are_means_over_the_batches_of_a_call(make_config):
+    config = make_config(optimizer={"accumulate_steps": 2})
+    start, mesh = state.create(config), parallel.make_mesh(config.parallel)
+    batches = data.train_batches(config.data, config.training, 0)
+    batch = loop.stack([next(batches) for _ in range(2)])
+    diagnose = jitted_diagnostics(config, mesh)
+    first, second = (jax.tree.map(lambda array: array[number : number + 1], batch) for number in range(2))  # noqa: B023
+    tokens, targets, reset = (batch[name][0] for name in ("tokens", "targets", "reset"))
+    score = jax.jit(partial(models.score_tokens, config.model, aligned=True))
+    _, memory = score(start.params, tokens, targets, start.memory, reset=reset)
+    singles = [diagnose(start.params, first, start.memory), diagnose(start.params, second, memory)]
+    found = diagnose(start.params, batch, start.memory)
+    for name, array in found.items():
+        np.testing.assert_allclose(array, (singles[0][name] + singles[1][name]) / 2, rtol=1e-4)
+    assert any(np.abs(singles[0][name] - singles[1][name]).max() > 1e-3 for name in found)
 
 
 def test_a_finished_run_returns_its_results_without_a_step(finished, change_batches):

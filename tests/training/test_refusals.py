@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 from jax.sharding import AbstractMesh
 
-from memgpt_jax import parallel
+from memgpt_jax import data, parallel
 from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, ParallelConfig
 from memgpt_jax.config_data import NeedleConfig, TextConfig
 from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config_reading import BabiConfig, JsonRecallConfig
 from memgpt_jax.memory import resolved
 from memgpt_jax.training import RunError, loop, preflight, read_metrics, train
-from memgpt_jax.training.evaluation import check_evaluation_memory
+from memgpt_jax.training.evaluation import check_evaluation, check_evaluation_memory
 
 SENTENCE = "The sun rises. A day begins, and a ship sails on. "
 
@@ -64,6 +64,16 @@ def test_a_tokenizer_that_does_not_fit_or_is_not_there(tmp_path, make_config, te
     refuses(make_config(data=text("train", "valid"), model=small), tmp_path / "run", "model.vocab_size is 100")
     corpus = dataclasses.replace(text(), tokenizer=str(tmp_path / "nowhere.model"))
     refuses(make_config(data=corpus, model=PLAIN), tmp_path / "run", "there is no file")
+
+
+def test_documents_beyond_learned_positions(tmp_path, make_config, text):
+    corpus, learned = text("train", "valid"), PLAIN | {"position": "learned", "num_positions": 64}
+    config = make_config(data=corpus, model=learned, carry_state=False)
+    refuses(config, tmp_path / "run", r"max_tokens=8192: a document has 1000 .*model.num_positions=64")
+    config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, max_tokens=64))
+    check_evaluation(config, data.ByteTokenizer())
+    carried = dataclasses.replace(config, training=dataclasses.replace(config.training, carry_state=True))
+    refuses(carried, tmp_path / "run", r"training split has 1001 tokens, .*carry_state=False")
 
 
 def test_files_of_tasks(tmp_path, make_config):
