@@ -16,7 +16,7 @@ from memgpt_jax.data.tasks import (
     recall_batch,
 )
 from memgpt_jax.data.tasks.base import Batch, further_inputs
-from memgpt_jax.data.text import TokenizedText, check_splits, documents, load_tokenizer
+from memgpt_jax.data.text import TokenizedText, documents, load_tokenizer
 from memgpt_jax.data.tokenizer import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_saved_tokenizer
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "Tokenizer",
     "added_ids",
     "batch_shapes",
-    "check_splits",
     "documents",
     "further_inputs",
     "load_saved_tokenizer",

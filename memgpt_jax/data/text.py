@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from memgpt_jax.config_data import DataConfig, TextConfig
+from memgpt_jax.config_data import TextConfig
 from memgpt_jax.data.cache import cached
 from memgpt_jax.data.folders import folder_corpus
 from memgpt_jax.data.pieces import whole_lines
@@ -167,20 +167,6 @@ def documents(config: TextConfig, split: str, tokenizer: Tokenizer) -> Tokenized
 
     key = (*_corpus_key(config), split, tokenizer.fingerprint)
     return cached(config.cache_dir, "tokens", key, tokenize, TokenizedText)
-
-
-def check_splits(config: DataConfig, splits: Iterable[str], tokenizer: Tokenizer | None = None) -> None:
-    """Make sure that splits of a corpus, or of the one that a task hides something in, hold text.
-
-    Each is tokenized, which its first use then need not do.
-
-    Args: tokenizer: default: the one of the config.
-
-    Raises `ValueError` that names the split that holds no text, and what can be done.
-    """
-    text = config if isinstance(config, TextConfig) else config.text
-    for split in splits if text else ():
-        documents(text, split, tokenizer or load_tokenizer(text))
 
 
 def open_corpus(config: TextConfig):

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memgpt_jax.config_data import NeedleConfig, RecallConfig, TextConfig
-from memgpt_jax.data import check_splits, documents, load_tokenizer
+from memgpt_jax.config_data import TextConfig
+from memgpt_jax.data import documents, load_tokenizer
 from memgpt_jax.data.reading import Document
 from memgpt_jax.data.text import TokenizedText, encode_pieces
 from memgpt_jax.data.tokenizer import ByteTokenizer, train_sentencepiece
@@ -136,19 +136,17 @@ def test_processes_prepare_the_same_corpus_at_once(folder_config):
         ({"a.csv": "text\none\ntwo\nthree\n"}, ["train", "valid", "test"]),
     ],
 )
-def test_splits_are_checked(tmp_path, files, present):
+def test_few_documents_fill_the_splits_and_an_empty_one_is_refused_with_the_remedies(tmp_path, files, present):
     for name, content in files.items():
         (tmp_path / "text" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "text" / name).write_text(content)
     settings = {"path": str(tmp_path / "text"), "cache_dir": str(tmp_path / "cache"), "tokenizer": "byte"}
     config = TextConfig(corpus="folder", **settings)
-    check_splits(config, present)
-    check_splits(NeedleConfig(text=config), present, ByteTokenizer())
-    check_splits(RecallConfig(), ["train", "valid"])
+    assert all(len(documents(config, split, ByteTokenizer())) for split in present)
     for split in {"train", "valid", "test"} - set(present):
         remedy = rf"split '{split}' of .*text: .*(no documents|holds any text).*add documents .*evaluation.split"
         with pytest.raises(ValueError, match=remedy):
-            check_splits(config, ["train", split])
+            documents(config, split, ByteTokenizer())
 
 
 def test_bytes_and_words_are_those_of_the_text(folder_config):
