@@ -54,8 +54,9 @@ class JsonTokenizer:
         """
         self._content = content
         self._settings = settings or Settings.naming(bos_token=document_token, eos_token=document_token)
-        self.tokenizer, parts = _parsed(content)
+        self.tokenizer = _parsed(content)
         vocabulary = self._add_special_tokens()
+        parts = json.loads(whole := self.tokenizer.to_str())
         self.vocab_size = 1 + max(vocabulary.values())
         self._special = {i for i, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
         unknown = vocabulary.get(_unknown_token(parts["model"]))
@@ -68,7 +69,7 @@ class JsonTokenizer:
         self._is_byte_level = any(step["type"] == "ByteLevel" for step in decoders)
         self.token_bytes = self._token_bytes(decoders, vocabulary, unknown)
         self._set_special_ids(document_token, vocabulary, None if self.lossless else unknown)
-        whole = f"{self.tokenizer.id_to_token(self.document_id)} {self.tokenizer.to_str()}"
+        whole = f"{self.tokenizer.id_to_token(self.document_id)} {whole}"
         self.fingerprint = hashlib.blake2b(whole.encode(), digest_size=8).hexdigest()
 
     def encode(self, text: str) -> list[int]:
@@ -136,11 +137,11 @@ class JsonTokenizer:
         """
         from tokenizers import Tokenizer
 
-        model = parts["model"]
+        model = dict(parts["model"])
         pieces = {text for text, _ in model["vocab"]} if model["type"] == "Unigram" else model["vocab"].keys()
         special = {text for text, i in vocabulary.items() if i in self._special and i != unknown} & set(pieces)
         if model["type"] == "BPE" and not model.get("ignore_merges"):
-            special = {text for text in special if len(text) == 1 or text in _merged(model)}
+            special &= _merged(model) | {text for text in special if len(text) == 1}
         if not special:
             return self.tokenizer
         hidden = {text: f" \uffff{vocabulary[text]} \uffff" for text in special}
@@ -152,7 +153,9 @@ class JsonTokenizer:
             model["merges"] = [pair for pair in model["merges"] if special.isdisjoint((*pair, "".join(pair)))]
         added = [token | {"content": hidden.get(token["content"], token["content"])} for token in parts["added_tokens"]]
         with _refusing(f"the content of {JSON_FILE} is not a tokenizer"):
-            encoder = Tokenizer.from_str(json.dumps(parts | {"added_tokens": added, "post_processor": None}))
+            encoder = Tokenizer.from_str(
+                json.dumps(parts | {"model": model, "added_tokens": added, "post_processor": None})
+            )
         return _plain(encoder)
 
     def _token_bytes(self, decoders: list[dict], vocabulary: Mapping[str, int], unknown: int | None) -> np.ndarray:
@@ -190,7 +193,7 @@ class JsonTokenizer:
 
 
 def _parsed(content: str):
-    """The tokenizer, and its parts in the notation of the library's newest version."""
+    """The tokenizer of a tokenizer.json. Raises `ValueError` where it is none."""
     from tokenizers import Tokenizer
 
     with _refusing(f"the content of {JSON_FILE} is not a tokenizer"):
@@ -198,7 +201,7 @@ def _parsed(content: str):
         last = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         if not 0 <= last <= LARGEST_ID:  # writing it out would take hours
             raise ValueError(f"ids must be from 0 to {LARGEST_ID}, and the last one is {last}")
-        return tokenizer, json.loads(tokenizer.to_str())
+        return tokenizer
 
 
 def _plain(tokenizer):

@@ -113,6 +113,13 @@ def ordinary_added() -> JsonTokenizer:
     return byte_level(more=more)
 
 
+def named_end() -> JsonTokenizer:
+    """Only the settings call the end special, and the model can make it of characters."""
+    merges = [["<", "s"], ["<s", ">"]]
+    more = added({"<s>": 261, "<|im_end|>": 262}, special=False)
+    return byte_level(merges, more=more, names={"bos_token": "<s>", "eos_token": "<|im_end|>"})
+
+
 def llama(**parts) -> JsonTokenizer:
     pieces = ["<unk>", "<s>", "</s>", *BYTE_TOKENS, "▁", *LETTERS, "▁a", "th", "the", "▁the", "▁▁"]
     merges = [["▁", "a"], ["t", "h"], ["th", "e"], ["▁", "the"], ["▁", "▁"]]
@@ -285,6 +292,7 @@ KINDS: dict[str, Callable] = {
     "byte level, special merges": special_merges,
     "byte level, whole words": whole_words,
     "byte level, added": ordinary_added,
+    "byte level, named end": named_end,
     "byte level, added byte": functools.partial(byte_level, more=added({"<é>": 260}, special=False)),
     "byte level, added stripped": functools.partial(byte_level, more=added({"<t>": 260}, special=False, lstrip=True)),
     "llama": llama,
@@ -300,7 +308,7 @@ KINDS: dict[str, Callable] = {
     "gguf, llama": functools.partial(in_gguf, gguf_pieces),
 }
 LOSSLESS = {"byte", *(f"bpe of {name}" for name in TEXTS_OF_BPE), "byte level", "byte level, special merges"}
-LOSSLESS |= {"byte level, whole words", "byte level, added", "gguf, gpt2"}
+LOSSLESS |= {"byte level, named end", "byte level, whole words", "byte level, added", "gguf, gpt2"}
 
 
 @functools.cache
