@@ -22,7 +22,7 @@ SETTINGS = {
 """Keys of config.json."""
 
 BASE = 10000.0
-KINDS = {kind: kind for kind in ("linear", "llama3", "yarn", "default")}
+KIND = {"rope_type": word({kind: kind for kind in ("linear", "llama3", "yarn", "default")}, "default", also=("type",))}
 PLACE = {
     "rope_theta": number(None, low=1.0),
     "partial_rotary_factor": only(None, 1, 1.0),
@@ -71,13 +71,12 @@ def rotary(settings: dict[str, Any], positions: int) -> tuple[float, RotaryScali
 
 
 def _rotary(name: str, values: dict[str, Any], settings: dict[str, Any], positions: int):
+    """The same of one dictionary. What is in it must not contradict the keys beside it."""
     where = f"config.json: {name}"
-    both = {key: values[key] for key in ("rope_type", "type") if key in values}
-    kind = read({"rope_type": word(KINDS, "default")._replace(also=("type",))}, both, where=where)["rope_type"]
-    kinds = {"rope_type", "type", "finetuned"}
-    inside = read(PLACE | INSIDE[kind], values, harmless=frozenset(kinds), where=where)
-    both = {key: (settings[key], inside.get(key)) for key in ("rope_theta", "original_max_position_embeddings")}
-    for key, (outer, inner) in both.items():
+    kind = read(KIND, values, harmless=frozenset(values), where=where)["rope_type"]
+    inside = read(KIND | PLACE | INSIDE[kind], values, harmless=frozenset(("finetuned",)), where=where)
+    for key in ("rope_theta", "original_max_position_embeddings"):
+        outer, inner = settings[key], inside.get(key)
         if None not in (outer, inner) and outer != inner:
             raise ValueError(f"{where}: {key}={inner!r} contradicts {key}={outer!r} beside it; give one of them")
     base = inside["rope_theta"] or settings["rope_theta"] or BASE

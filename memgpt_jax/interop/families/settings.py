@@ -57,10 +57,11 @@ def flag(default=REQUIRED, *, null=False) -> Setting:
     return Setting(lambda value: isinstance(value, bool), "true or false", default, null)
 
 
-def word(choices: Mapping[str, Any], default=REQUIRED) -> Setting:
+def word(choices: Mapping[str, Any], default=REQUIRED, *, also=()) -> Setting:
     """One of their words, read as ours."""
     known = lambda value: isinstance(value, str) and value in choices  # noqa: E731
-    return Setting(known, ", ".join(choices), choices.get(default, default), translate=choices.__getitem__)
+    default = choices.get(default, default)
+    return Setting(known, ", ".join(choices), default, also=also, translate=choices.__getitem__)
 
 
 def only(*values) -> Setting:
