@@ -17,7 +17,6 @@ PATTERNS = (
     "*.model",
     "vocab.*",
     "merges.txt",
-    "SHA256SUMS",
 )
 """The files of a model that are fetched."""
 LEFT = ("*/*", "consolidated*")

@@ -82,7 +82,8 @@ def plan_of(config: ModelConfig, family: Family | None, architectures: Any, tens
     fitted = family.fitted(config, names)
     _tell_left_out(config, fitted, path)
     table, drawn = table_of(fitted, family), ()
-    is_other = bool(architectures) and not any(re.fullmatch(LANGUAGE_MODELS, name) for name in architectures)
+    classes = [architectures] if isinstance(architectures, str) else architectures or []
+    is_other = bool(classes) and not any(re.fullmatch(LANGUAGE_MODELS, name) for name in classes)
     if is_other and LM_HEAD not in names and any(LM_HEAD in weight.theirs for weight in table):
         table, drawn = [weight for weight in table if LM_HEAD not in weight.theirs], OUTPUT
         logger.warning("%s has no %s: it is drawn at random; hidden states do not depend on it", path, LM_HEAD)
@@ -134,8 +135,8 @@ def assembled(plan: Plan, tensors: Tensors, path: Path) -> models.Params:
 
 
 def taken_apart(table: list[Weight], params: models.Params) -> dict[str, np.ndarray]:
-    """The tensors by their names in the table: `assembled` undone."""
-    flat = _flat(params)
+    """The tensors by their names in the table, float32: `assembled` undone."""
+    flat = {name: np.asarray(array, np.float32) for name, array in _flat(params).items()}
     return {name: part for weight in table for name, part in _parts(weight, flat[weight.ours]).items()}
 
 
@@ -183,7 +184,7 @@ def _part_shapes(weight: Weight, shape: tuple[int, ...]) -> dict[str, tuple[int,
 def _parts(weight: Weight, array: np.ndarray) -> dict[str, np.ndarray]:
     """The tensors of theirs that one of our arrays becomes."""
     cuts = np.cumsum(weight.widths)[:-1]
-    parts = np.split(np.asarray(array), cuts, axis=-1) if weight.widths else [np.asarray(array)]
+    parts = np.split(array, cuts, axis=-1) if weight.widths else [array]
     turned = (part.T if weight.transposed else part for part in parts)
     return dict(zip(weight.theirs, (part.reshape(weight.shape or part.shape) for part in turned), strict=True))
 

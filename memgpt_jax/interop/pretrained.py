@@ -221,7 +221,7 @@ def _changed(config: ModelConfig, changes: dict[str, Any]) -> ModelConfig:
     unknown = sorted(changes.keys() - known)
     if unknown:
         raise ValueError(
-            f"{', '.join(unknown)}: {type(stacks[-1]).__name__} has no such field; valid: {', '.join(known)}"
+            f"{', '.join(unknown)}: {type(stacks[-1]).__name__} has no such field; valid: {', '.join(sorted(known))}"
         )
     if isinstance(config, Seq2SeqConfig):  # of both stacks
         of_encoder = {name: value for name, value in changes.items() if name != "source_length"}

@@ -165,6 +165,10 @@ def test_changes_leave_the_weights_alone(folders):
     assert (model.config.window_size, model.config.dtype) == (5, "bfloat16")
     with pytest.raises(ValueError, match="memory: this would change the parameters"):
         mg.from_pretrained(folders["llama"], memory=mg.KVMemoryConfig())
+    with pytest.raises(
+        ValueError, match=r"windowsize: ModelConfig has no such field; valid: activation, .*window_size"
+    ):
+        mg.from_pretrained(folders["llama"], windowsize=5)
 
 
 def damaged(folder, tmp_path, change=None, **values):
