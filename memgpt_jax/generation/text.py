@@ -25,7 +25,7 @@ class AnswerText:
         """Args: as below.
 
         tokenizer: has `decode(ids)` and `vocab_size`; ids beyond it stand for no text. Where it has no
-            `unfinished_bytes(ids)`, up to three U+FFFD at the end are taken for a character that is not whole.
+            `unfinished_bytes(ids)`, all U+FFFD at the end are taken for a character that is not whole.
         prompt: the ids before the answer.
         stop: ids that end the answer and are no part of its text.
         unfinished: ids at the end of the prompt that are a character's beginning.
@@ -53,7 +53,7 @@ class AnswerText:
         if settled == len(text):
             self.context, self.unfinished = self._shortened(self.context + ids), []
         elif len(ids) > LONGEST_UNFINISHED:
-            self._move_context(text)
+            self._move_context(text, settled)
         places = [place for place in map(self._held.find, self._stop_texts) if place >= 0]
         self.stopped = bool(places)
         return self._release(min(places) if places else len(self._held) - self._may_become_stop())
@@ -70,9 +70,10 @@ class AnswerText:
     def _settled(self, text: str, ids: list[int]) -> int:
         """How many characters of the text of ids stay as they are, whatever ids follow."""
         unfinished_bytes = getattr(self._tokenizer, "unfinished_bytes", None)
+        longest = len(ids) * UNFINISHED_LENGTH if unfinished_bytes is None else UNFINISHED_LENGTH
         if unfinished_bytes is not None and not unfinished_bytes(ids):
-            return len(text)
-        return max(len(text.rstrip(UNFINISHED)), len(text) - UNFINISHED_LENGTH)
+            longest = 0
+        return max(len(text.rstrip(UNFINISHED)), len(text) - longest)
 
     def _shortened(self, ids: list[int]) -> list[int]:
         """The last ids, enough to have a text."""
@@ -81,17 +82,15 @@ class AnswerText:
             length *= 2
         return ids[-length:]
 
-    def _move_context(self, text: str) -> None:
-        """Take ids of broken characters into the context, at a place where no character is cut in two."""
+    def _move_context(self, text: str, settled: int) -> None:
+        """Let out ids of broken characters, up to a place where no character is cut in two."""
         context, ids = self.context, self.unfinished
         for cut in range(len(ids) - UNFINISHED_LENGTH - 1, len(ids) - 2 * UNFINISHED_LENGTH - 2, -1):
             head = self._decode_unfinished(ids[:cut])
             self.context = self._shortened(context + ids[:cut])
-            tail = self._decode_unfinished(ids[cut:])
-            if head + tail == text and len(text) - self._settled(text, ids) == len(tail) - self._settled(
-                tail, ids[cut:]
-            ):
+            if head + self._decode_unfinished(ids[cut:]) == text:
                 self.unfinished = ids[cut:]
+                self._held += text[settled : len(head)]
                 return
             self.context = context
 
