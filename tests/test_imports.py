@@ -27,7 +27,15 @@ LAYERS = {
     "config_json": {"config"},
     "ops": {"shapes"},
     "memory": {"shapes", "config", "ops"},
-    "models": {"shapes", "config", "ops", "memory", "generation", "interop"},  # the last two: in `MemGPT.generate`, ...
+    "models": {
+        "shapes",
+        "checks",
+        "config",
+        "ops",
+        "memory",
+        "generation",
+        "interop",
+    },  # the last two: in `MemGPT.generate`, ...
     "parallel": {"checks", "config", "ops"},
     "parameters": {"config", "models"},
     "data": {"checksums", "config", "hub"},
@@ -60,7 +68,7 @@ LAYERS = {
     "": {"config", "ops", "memory", "models", "parameters", "data", "generation", "interop", "evaluate", "training"},
 }
 ONLY_IN = {
-    "orbax": ["training/checkpoint.py", "generation/session.py"],
+    "orbax": ["training/checkpoint.py"],
     "tensorflow_datasets": ["data/"],
     "array_record": ["data/"],
     "grain": ["data/"],
@@ -70,7 +78,7 @@ ONLY_IN = {
     "torch": ["benchmark/peers.py"],
     "transformers": ["benchmark/peers.py"],
     "tensorflow": [],
-    "safetensors": ["interop/tensors.py"],
+    "safetensors": ["interop/tensors.py", "generation/session.py"],
     "gguf": ["interop/gguf.py", "data/tokenizer_gguf.py"],
     "tokenizers": ["data/tokenizer_json.py"],
     "huggingface_hub": ["hub.py"],
