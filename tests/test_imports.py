@@ -85,7 +85,7 @@ ONLY_IN = {
     "transformers": ["benchmark/peers.py"],
     "tensorflow": [],
     "safetensors": ["interop/tensors.py", "generation/session.py"],
-    "gguf": ["interop/gguf.py", "data/tokenizer_gguf.py"],
+    "gguf": ["interop/gguf.py", "data/gguf_reader.py"],
     "tokenizers": ["data/tokenizer_json.py"],
     "huggingface_hub": ["hub.py"],
 }

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from memgpt_jax.data.gguf_reader import read_fields
 from memgpt_jax.data.tokenizer_files import Settings
 from memgpt_jax.data.tokenizer_json import JsonTokenizer
 from memgpt_jax.data.tokenizer_sentencepiece import (
@@ -56,14 +57,8 @@ def from_gguf(path: Path) -> JsonTokenizer | SentencePieceTokenizer:
 
     Raises `ValueError` for another kind of tokenizer, ordinary tokens with the same text, or a damaged file.
     """
-    from gguf import GGUFReader
-
     prefix = "tokenizer.ggml."
-    try:
-        fields = GGUFReader(path).fields
-        values = {name: fields[name].contents() for name in fields if name.startswith("tokenizer.")}
-    except Exception as error:  # of whatever the reader meets in a damaged file
-        raise ValueError(f"{path} cannot be read as GGUF: {type(error).__name__} {error}") from None
+    values, _ = read_fields(path, lambda name: name.startswith("tokenizer."))
     template = values.get("tokenizer.chat_template")
     values = {name.removeprefix(prefix): value for name, value in values.items()}
     kind = values.get("model")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from memgpt_jax.data.gguf_reader import read_fields
 from memgpt_jax.interop.families.llama import LLAMA
 from memgpt_jax.interop.families.settings import layers, number, only, read, size, word
 from memgpt_jax.interop.tensors import Tensors
@@ -94,7 +95,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
         ValueError: the file is damaged, or its architecture, a setting, a tensor's kind or its rotary factors are not
             known here.
     """
-    fields, tensors = _opened(path)
+    fields, tensors = read_fields(path, lambda name: not re.match(TEXTS, name))
     kind = fields.get("general.architecture")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise ValueError(f"{path}: architecture {kind!r} is not supported; valid: {', '.join(ARCHITECTURES)}")
@@ -123,24 +124,6 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
     return values, Tensors(
         {name: x if re.search(TURNED, name) else x[::-1] for name, x in shapes.items()}, read_tensors
     )
-
-
-def _opened(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings but for those of the tokenizer, and the tensors."""
-    from gguf import GGUFReader
-
-    class Reader(GGUFReader):
-        def _get(self, offset, *arguments, **options):
-            if offset >= len(self.data):  # otherwise a damaged length of a list would be counted to its end
-                raise ValueError(f"it ends at byte {len(self.data)}, before what it lists")
-            return super()._get(offset, *arguments, **options)
-
-    try:
-        reader = Reader(path)
-        fields = {name: field.contents() for name, field in reader.fields.items() if not re.match(TEXTS, name)}
-    except Exception as error:  # it indexes into the file by what it finds there
-        raise ValueError(f"{path} cannot be read as GGUF: {type(error).__name__}: {error}") from None
-    return fields, {tensor.name: tensor for tensor in reader.tensors}
 
 
 def _dequantized(path: Path, tensor) -> np.ndarray:
