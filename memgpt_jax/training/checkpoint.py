@@ -142,6 +142,15 @@ class Checkpoints:
         except OSError:
             return []
 
+    def find(self, step: int | None) -> int:
+        """The step, or for None the latest one; `RunError` if there is no checkpoint of it."""
+        steps = sorted(self._manager.all_steps())
+        if not steps:
+            raise RunError(f"there is no checkpoint in {self._workdir}: its run saved none")
+        if step is not None and step not in steps:
+            raise RunError(f"there is no checkpoint of step {step} in {self._workdir}; there are: {steps}")
+        return steps[-1] if step is None else step
+
     def first_good(self, read: Callable[[int], Result], step: int | None = None) -> Result:
         """What `read` gives for a step, or for None for the latest one that is not damaged.
 
@@ -152,12 +161,8 @@ class Checkpoints:
         Raises:
             RunError: there is no checkpoint (of this step), or every one is damaged; all of them are named.
         """
-        steps = sorted(self._manager.all_steps())
-        if not steps:
-            raise RunError(f"there is no checkpoint in {self._workdir}: its run saved none")
-        if step is not None and step not in steps:
-            raise RunError(f"there is no checkpoint of step {step} in {self._workdir}; there are: {steps}")
-        damaged = []
+        self.find(step)
+        steps, damaged = sorted(self._manager.all_steps()), []
         with usable({"workdir": self.folder.parent}):
             for candidate in reversed(steps) if step is None else [step]:
                 try:

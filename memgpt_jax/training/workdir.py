@@ -90,7 +90,7 @@ def check_space(workdir: Path, checkpoint_bytes: int, number: int) -> None:
         checkpoint_bytes: bytes of one checkpoint, uncompressed.
         number: how many are on disk at once.
     """
-    held = sum(path.stat().st_size for path in (workdir / "checkpoints").rglob("*") if path.is_file())
+    held = sum(_sizes(workdir / "checkpoints"))
     free, needed = shutil.disk_usage(workdir).free + held, int(0.9 * checkpoint_bytes * number)
     if free < needed:
         raise RunError(
@@ -102,13 +102,18 @@ def check_space(workdir: Path, checkpoint_bytes: int, number: int) -> None:
 
 def check_room(folder: Path, least: float) -> None:
     """Raise `OSError` where the disk has no room for one more checkpoint, as large as the last, or as `least` bytes."""
-    steps = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
-    needed = max(least, sum(path.stat().st_size for path in steps[-1].rglob("*")) if steps else 0)
+    needed = max(least, [0, *_sizes(folder)][-1])
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
             errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed / 1e6:,.2f} MB needed, {free / 1e6:,.2f} free"
         )
+
+
+def _sizes(checkpoints: Path) -> list[int]:
+    """Bytes of each checkpoint in a folder, in the order of their steps; unfinished ones are left out."""
+    steps = sorted((path for path in checkpoints.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+    return [sum(path.stat().st_size for path in step.rglob("*")) for step in steps]
 
 
 def interactive() -> bool:
