@@ -19,7 +19,7 @@ from memgpt_jax.interop.assembly import OURS, assembled, plan_of, shapes_of, tab
 from memgpt_jax.interop.folder import read_json, replacing, write_json
 from memgpt_jax.interop.origin import CONFIG, GENERATION, Origin, read_origin
 from memgpt_jax.interop.tensors import Tensors, open_tensors, write_tensors
-from memgpt_jax.interop.values import family_of, saved_values
+from memgpt_jax.interop.values import check_agreement, family_of, saved_values
 from memgpt_jax.models.functional import MODELS
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
@@ -147,6 +147,8 @@ def describe(source: str | Path, revision: str | None = None) -> Pretrained:
     with _named(path):
         ours = from_json(values[OURS], tuple(MODELS)) if OURS in values else None
         family = None if ours is not None and values.get("model_type") == OURS else family_of(values.get("model_type"))
+        if ours is not None and family is not None:
+            check_agreement(family, theirs, ours)
         config = ours or family.config(theirs)
         plan = plan_of(config, family, theirs.get("architectures"), tensors, path)
     return Pretrained(plan.config, lambda: assembled(plan, tensors, path), origin)

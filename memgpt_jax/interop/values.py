@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from memgpt_jax.config import ModelConfig
-from memgpt_jax.config_json import to_json
+from memgpt_jax.config_json import differences, to_json
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.config_model import Seq2SeqConfig
 from memgpt_jax.interop.assembly import OURS
@@ -46,6 +46,19 @@ def saved_values(config: ModelConfig, origin: Origin | None, tokenizer: Any) -> 
     return values if is_whole else values | {OURS: to_json(config)}, family
 
 
+def check_agreement(family: Family, values: dict[str, Any], ours: ModelConfig) -> None:
+    """Raise `ValueError` where the values of config.json contradict our config beside them, such as after an edit."""
+    plain = _architecture(ours)
+    read = family.fitted(family.config(values), _names(family, plain))
+    changed = differences(plain, _architecture(read))
+    if changed:
+        raise ValueError(
+            f"config.json contradicts its entry {OURS!r}, which holds the settings of the model with its memory:\n  "
+            + "\n  ".join(changed)
+            + "\nChange both, or neither"
+        )
+
+
 def _expressed(plain: ModelConfig) -> Iterator[tuple[Family, dict[str, Any]]]:
     """The families that express a model, with their values of config.json."""
     for family in FAMILIES:
@@ -57,11 +70,15 @@ def _expressed(plain: ModelConfig) -> Iterator[tuple[Family, dict[str, Any]]]:
 def _read_back(family: Family, values: dict[str, Any], plain: ModelConfig) -> ModelConfig | None:
     """The config that is read from these values beside the tensors of the model."""
     try:
-        names = {family.bare(name) for weight in family.weights(plain) for name in weight.theirs}
         with warnings.catch_warnings(action="ignore"):  # they were given when the origin was read
-            return family.fitted(family.config(values), names)
+            return family.fitted(family.config(values), _names(family, plain))
     except (ValueError, TypeError):  # words that only we know
         return None
+
+
+def _names(family: Family, plain: ModelConfig) -> set[str]:
+    """The names of the tensors of a model."""
+    return {family.bare(name) for weight in family.weights(plain) for name in weight.theirs}
 
 
 def _fits(family: Family, values: dict[str, Any], plain: ModelConfig) -> bool:

@@ -192,3 +192,14 @@ def test_the_library_reads_back_what_it_wrote(tmp_path):
     assert (expected["dtype"], mine["dtype"]) == ("bfloat16", "float32")
     assert mg.from_pretrained(tmp_path / "ours").origin.stop_ids == (2, 7)
     assert mg.from_pretrained(tmp_path / "ours").config == mg.from_pretrained(tmp_path / "theirs").config
+
+
+@pytest.mark.parametrize(("case", "key", "value"), [("llama", "rope_theta", 500.0), ("gpt2", "n_positions", 7)])
+def test_an_edit_beside_the_settings_of_a_memory_is_refused(case, key, value, tmp_path):
+    model = mg.add_memory(mg.from_pretrained(write(case, tmp_path / "base")), mg.KVMemoryConfig(memory_size=5))
+    model.save_pretrained(tmp_path / "memory")
+    mg.from_pretrained(tmp_path / "memory")
+    values = read(tmp_path / "memory") | {key: value}
+    (tmp_path / "memory" / "config.json").write_text(json.dumps(values))  # as an editor of another library writes it
+    with pytest.raises(ValueError, match="contradicts its entry 'memgpt'"):
+        mg.from_pretrained(tmp_path / "memory")
