@@ -59,9 +59,8 @@ def cross_entropy(
         chosen = jnp.where(known, jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0], jnp.nan)
         highest = jax.lax.stop_gradient(jnp.max(logits, axis=1))
         total = jnp.log(jnp.sum(jnp.exp(logits - highest[:, None]), axis=1)) + highest
-        before = jnp.arange(logits.shape[1], dtype=targets.dtype)[None] < targets[:, None]
-        beaten = jnp.where(before, logits < chosen[:, None], logits <= chosen[:, None])
-        return Scores(total - chosen, jnp.all(beaten, axis=1) & jnp.isfinite(chosen))
+        best = jnp.argmax(logits, axis=1)  # of equal logits, the first
+        return Scores(total - chosen, (best == targets) & jnp.isfinite(total))
 
     embedding = whole_vectors(embedding)
     scores = jax.lax.map(jax.checkpoint(chunk), (in_chunks(by_rows(hidden)), in_chunks(targets)))
