@@ -1,6 +1,7 @@
 """Other libraries' models in torch, of the same widths, where they are installed."""
 
 import importlib.util
+import inspect
 import time
 from collections.abc import Callable
 
@@ -95,14 +96,16 @@ def _gpt2_decoding(config: ExperimentConfig, rows: int) -> Candidate:
     dtype = getattr(torch, config.model.dtype)
     model = _gpt2(config, context + NEW).to(device, dtype).eval()
     tokens, cache = torch.randint(config.model.vocab_size, (rows, context), device=device), DynamicCache()
+    # Newer releases of transformers call the argument `cache`.
+    reuse = {"cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values": cache}
     with torch.inference_mode():
-        first = model(tokens, past_key_values=cache).logits[:, -1:].argmax(-1)
+        first = model(tokens, **reuse).logits[:, -1:].argmax(-1)
 
     def run() -> float:
         start, token = time.perf_counter(), first
         with torch.inference_mode():
             for _ in range(NEW):
-                token = model(token, past_key_values=cache).logits[:, -1:].argmax(-1)
+                token = model(token, **reuse).logits[:, -1:].argmax(-1)
         host = time.perf_counter() - start
         if device == "cuda":
             torch.cuda.synchronize()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from memgpt_jax.training.sealed import seal, unseal
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -35,7 +37,7 @@ def test_writing_matters(tmp_path):
 
     # A claim that no longer holds is shown as failed, and the exit code says so.
     (evaluation,) = [path for path in tmp_path.glob("*/evaluation.json") if "lowest_gate" not in str(path)]
-    evaluation.write_text(json.dumps(json.loads(evaluation.read_text()) | {"accuracy": 0.5}))
+    evaluation.write_text(seal(unseal(evaluation.read_text().strip()) | {"accuracy": 0.5}) + "\n")
     again = ledger(*words)
     assert again.returncode == 1 and "0 of 1 claims hold" in " ".join(again.stdout.split())
     assert "read and written, seed 0: 0.5000 is not at least 0.95" in (tmp_path / "LEDGER.md").read_text()
