@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from memgpt_jax.command_line import one_line_errors, parse_arguments
-from memgpt_jax.training.workdir import readable
+from memgpt_jax.paths import shown
 from memgpt_jax.verification import verify_folder
 
 
@@ -36,7 +36,7 @@ def main() -> int:
         for part in verify_folder(folder):
             table.add_row(part.name, part.what, "damaged" if part.problem else "whole")
             damaged += [part.problem] if part.problem else []
-        console.print(readable(folder), soft_wrap=True)
+        console.print(shown(folder), soft_wrap=True)
         console.print(table)
     for problem in damaged:
         print(problem)

@@ -18,7 +18,6 @@ KINDS = {
     "model.safetensors.index.json": "model",
     "config.json": "model",
     "tokenizer.json": "tokenizer",
-    "byte.json": "tokenizer",
     "tokenizer.model": "tokenizer",
 }
 """What a folder with checksums is, by a file in it; the first that is there counts."""

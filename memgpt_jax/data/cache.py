@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from memgpt_jax import checksums
-from memgpt_jax.data.reading import shown
 from memgpt_jax.data.sources import expand
+from memgpt_jax.paths import shown
 
 T = TypeVar("T")
 FORMAT = 2  # of what is kept; a new one makes all of it anew

@@ -22,8 +22,9 @@ from array_record.python.array_record_module import ArrayRecordReader
 from memgpt_jax import checksums
 from memgpt_jax.data.folders import folder_corpus
 from memgpt_jax.data.progress import track
-from memgpt_jax.data.reading import DEFAULT, Document, Options, decode, in_blocks, shown
+from memgpt_jax.data.reading import DEFAULT, Document, Options, decode, in_blocks
 from memgpt_jax.data.sources import FileCorpus, expand, stdlib_corpus
+from memgpt_jax.paths import shown
 
 TEXT_FEATURES = ("text", "content", "book_text", "article", "document", "body")
 SPLIT_NAMES = {"train": ("train",), "valid": ("validation", "valid", "dev"), "test": ("test",)}

@@ -10,8 +10,9 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from memgpt_jax.data.reading import DEFAULT, SHOWN, Options, kind_of, listed, shown
+from memgpt_jax.data.reading import DEFAULT, SHOWN, Options, kind_of, listed
 from memgpt_jax.data.sources import FileCorpus, SourceFile, by_hash, expand
+from memgpt_jax.paths import shown
 
 SPLIT_FOLDERS = {
     "train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test"

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from memgpt_jax.paths import shown
+
 BLOCK = 2**18
 """Bytes of a text file that are read and decoded at once, and characters of a piece of any text."""
 BOM = codecs.BOM_UTF8
@@ -52,12 +54,6 @@ class Document(NamedTuple):
     """The path of its file in the corpus; of a row, with ":" and its number, that of a JSON line from 1."""
     pieces: Iterable[str]
     """Its text, cut anywhere."""
-
-
-def shown(path: str | os.PathLike) -> str:
-    """A path for a message: one line of valid UTF-8; other bytes and control characters are escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def listed(reason: str, names: Sequence[str]) -> str:

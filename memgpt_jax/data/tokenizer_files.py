@@ -1,5 +1,6 @@
 """The files of a tokenizer in a folder: the one that defines it, and those beside it, which name its special tokens."""
 
+import itertools
 import json
 import logging
 import os
@@ -18,8 +19,12 @@ CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_
 GENERATION = "generation_config.json"
 BESIDE = (CONFIG, MAP, ADDED, "chat_template.jinja", "chat_template.json", GENERATION)
 """The files that belong to a tokenizer: they go through a load and a save unchanged."""
+OF_TOKENIZERS = frozenset((*DEFINING, *SLOW, *BESIDE))
+"""All files of a folder that belong to its tokenizer; a save removes those of an earlier one."""
 ROLES = ("bos", "eos", "pad")
 LARGEST_ID = (1 << 22) - 1
+
+logger = logging.getLogger(__name__)
 
 
 def write_tokenizer(folder: str | Path, files: Mapping[str, bytes]) -> None:
@@ -37,7 +42,7 @@ def write_tokenizer(folder: str | Path, files: Mapping[str, bytes]) -> None:
     finally:
         for name in files:
             (folder / f"{name}.partial").unlink(missing_ok=True)
-    for name in {*DEFINING, *SLOW, *BESIDE} - files.keys():
+    for name in OF_TOKENIZERS - files.keys():
         (folder / name).unlink(missing_ok=True)
     checksums.record(folder, files)
 
@@ -74,8 +79,14 @@ def refuse_surrogates(text: str) -> None:
         ) from None
 
 
+def sentinels(ids: Mapping[str, int]) -> tuple[int, ...]:
+    """The ids of T5's sentinels `<extra_id_0>`, `<extra_id_1>`, ..., up to the first that is absent."""
+    found = (ids.get(f"<extra_id_{number}>") for number in itertools.count())
+    return tuple(itertools.takewhile(lambda token: token is not None, found))
+
+
 def unfinished(ending: bytes) -> bytes:
-    """The first bytes of a character whose last ones are missing, at the end of a text of which these are the last."""
+    """The beginning of a UTF-8 character that the last bytes of a text end with; b"" if there is none."""
     for start in range(max(0, len(ending) - 3), len(ending)):
         first, begun = ending[start], ending[start:]
         missing = 1 + (first >= 0xE0) + (first >= 0xF0) - len(begun) + 1
@@ -159,7 +170,9 @@ class Settings:
             if text is not None:
                 found[role] = special.get(text)
                 if found[role] is None:
-                    _warn("%s %r is not in the vocabulary, or is an ordinary character: there is none", name, text)
+                    logger.warning(
+                        "%s %r is not in the vocabulary, or is an ordinary character: there is none", name, text
+                    )
             elif any(name in values for _, values in self._named):
                 found[role] = None
             else:
@@ -176,7 +189,8 @@ class Settings:
             raise ValueError(f"{GENERATION}: {name} must be an id or a list of ids, got {value!r}")
         beyond = [token for token in ids if not 0 <= token < size]
         if beyond:
-            _warn(f"{GENERATION}: {name} names %s, but the vocabulary has %d ids: left out", beyond, size)
+            message = "%s: %s names %s, but the vocabulary has %d ids: left out"
+            logger.warning(message, GENERATION, name, beyond, size)
         return [token for token in ids if token not in beyond]
 
     def _added(self, values: Mapping[str, dict[str, Any]]) -> dict[str, tuple[int, bool]]:
@@ -205,7 +219,3 @@ def _text(file: str, name: str, value: Any) -> str | None:
     if text is not None and not isinstance(text, str):
         raise ValueError(f"{file}: {name} must be the text of a token, got {value!r}")
     return text or None
-
-
-def _warn(message: str, *values) -> None:
-    logging.getLogger(__name__).warning(message, *values)

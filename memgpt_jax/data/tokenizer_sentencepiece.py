@@ -10,7 +10,14 @@ from types import MappingProxyType
 import numpy as np
 
 from memgpt_jax.data.pieces import cut_anew, last_word
-from memgpt_jax.data.tokenizer_files import MODEL_FILE, Settings, refuse_surrogates, unfinished, write_tokenizer
+from memgpt_jax.data.tokenizer_files import (
+    MODEL_FILE,
+    Settings,
+    refuse_surrogates,
+    sentinels,
+    unfinished,
+    write_tokenizer,
+)
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # kinds of pieces
 BPE = 2  # the kind of model
@@ -82,7 +89,7 @@ class SentencePieceTokenizer:
         if not begins:
             raise ValueError("the sentencepiece model has neither a begin nor an end symbol to begin documents with")
         self.document_id = begins[0]
-        self.sentinel_ids = tuple(itertools.takewhile(lambda i: i is not None, map(ids.get, sentinel_names())))
+        self.sentinel_ids = sentinels(ids)
         self._anchor = next((i for i, kind in enumerate(self._kinds) if kind in (NORMAL, BYTE)), None)
         plain = not hidden and not added and self.document_id == next(iter(own.values()), None)
         whole = model if plain else model + repr((hidden, sorted(added.items()), self.document_id)).encode()
@@ -170,11 +177,6 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> SentencePieceT
 def ordinary_pieces(model: bytes) -> list[str]:
     """The pieces of a model that text is made of, bytes left aside. Raises `ValueError` where it is no model."""
     return [piece.piece for piece in _parsed(model).pieces if piece.type == NORMAL]
-
-
-def sentinel_names() -> Iterator[str]:
-    """What T5 calls the sentinels of its spans, the first one first."""
-    return (f"<extra_id_{number}>" for number in itertools.count())
 
 
 def _parsed(model: bytes):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from memgpt_jax.checksums import SUMS, DamagedError, record_all, recorded, verify
+from memgpt_jax import checksums
 
 PARTIAL = ".saving"
 """The folder inside the target folder that holds the new files until all of them are written."""
@@ -58,8 +58,8 @@ def check_recorded(path: Path, written_here: bool) -> None:
     Raises `DamagedError` if it differs.
     """
     if written_here:
-        verify(path.parent, [path.name])
-    elif path.name in recorded(path.parent):
+        checksums.verify(path.parent, [path.name])
+    elif path.name in checksums.recorded(path.parent):
         logger.warning("%s was rewritten after the model was saved: read without its checksum", path)
 
 
@@ -81,14 +81,14 @@ def replacing(folder: Path, is_stale: Callable[[str], bool] = lambda name: False
         partial.mkdir()
         try:
             yield partial
-            new = sorted(path.name for path in partial.iterdir() if path.name != SUMS)
+            new = sorted(path.name for path in partial.iterdir() if path.name != checksums.SUMS)
             stale = {path.name for path in folder.iterdir() if path.is_file() and is_stale(path.name)} - {*new}
             _record(folder, partial, without=stale)
             for name in new:
                 os.replace(partial / name, folder / name)
             for name in stale:
                 (folder / name).unlink()
-            os.replace(partial / SUMS, folder / SUMS)
+            os.replace(partial / checksums.SUMS, folder / checksums.SUMS)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
@@ -97,15 +97,14 @@ def replacing(folder: Path, is_stale: Callable[[str], bool] = lambda name: False
 
 def _record(folder: Path, partial: Path, without: set[str]) -> None:
     """Write the checksums of the new files, and of the recorded ones that stay, into the new folder."""
-    record_all(partial)
-    new = recorded(partial)
+    checksums.record_all(partial)
+    new = checksums.recorded(partial)
     try:
-        old = recorded(folder)
-    except DamagedError:  # it is replaced
+        old = checksums.recorded(folder)
+    except checksums.DamagedError:  # it is replaced
         old = {}
     kept = {name: digest for name, digest in old.items() if name not in without and (folder / name).is_file()}
-    lines = (f"{digest}  {name}\n" for name, digest in sorted((kept | new).items()))
-    (partial / SUMS).write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+    checksums.write(partial, kept | new)
 
 
 def _without_contradictions(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from memgpt_jax.checksums import recorded, verify
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_json import from_json
 from memgpt_jax.config_model import Seq2SeqConfig
+from memgpt_jax.data.tokenizer_files import OF_TOKENIZERS
 from memgpt_jax.hub import find
 from memgpt_jax.interop.assembly import OURS, assembled, plan_of, shapes_of, table_of, taken_apart
 from memgpt_jax.interop.folder import read_json, replacing, write_json
@@ -24,9 +25,6 @@ from memgpt_jax.models.functional import MODELS
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 WEIGHT_FILES = r"model(-.*-of-.*)?\.safetensors(\.index\.json)?"
-TOKENIZER_FILES = r"(spiece|sentencepiece\.bpe|tokenizer)\.model|vocab\.(json|txt)|merges\.txt|chat_template\..*" + (
-    r"|(tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json"
-)
 RUN_ORIGIN = "pretrained"
 """The folder of a run that holds the origin of the model that it started from."""
 
@@ -104,8 +102,8 @@ def save_pretrained(model: Model, folder: str | Path, *, tokenizer=None, shard_b
     origin = getattr(model, "origin", None)
     values, family = saved_values(model.config, origin, tokenizer)
     tensors = taken_apart(table_of(model.config, family), models.split(model))
-    stale = f"{WEIGHT_FILES}|{re.escape(GENERATION)}" + (f"|{TOKENIZER_FILES}" if tokenizer is not None else "")
-    with replacing(folder, lambda name: re.fullmatch(stale, name) is not None) as new:
+    stale = {GENERATION} if tokenizer is None else OF_TOKENIZERS
+    with replacing(folder, lambda name: name in stale or re.fullmatch(WEIGHT_FILES, name) is not None) as new:
         if tokenizer is not None:
             tokenizer.save(new)
         generation = None if origin is None else origin.generation

@@ -20,12 +20,12 @@ from memgpt_jax import checksums, models, parallel
 from memgpt_jax.checksums import DamagedError
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_json import from_json, to_json
-from memgpt_jax.paths import plain_path
+from memgpt_jax.paths import plain_path, shown
 from memgpt_jax.training.changes import check_changes
 from memgpt_jax.training.errors import RunError, one_line, refused, usable
 from memgpt_jax.training.orbax_files import quiet_orbax, quiet_remains, root_cause, summed_path
 from memgpt_jax.training.state import TrainState, abstract_state, checkpoint_bytes
-from memgpt_jax.training.workdir import check_room, readable, run_folder
+from memgpt_jax.training.workdir import check_room, run_folder
 
 TREES = ("params", "opt_state", "memory", "run")
 RUN_FIELDS = ("step", "key", "totals", "skipped", "skipped_in_a_row")
@@ -79,7 +79,7 @@ class Checkpoints:
 
         self._ocp = ocp
         workdir = run_folder(workdir)
-        self.folder, self._workdir, self._read_only = workdir / "checkpoints", readable(workdir), read_only
+        self.folder, self._workdir, self._read_only = workdir / "checkpoints", shown(workdir), read_only
         if read_only and not self.folder.is_dir():
             raise RunError(f"there is no checkpoint in {self._workdir}: no run has been started there")
         options = ocp.CheckpointManagerOptions(
@@ -191,7 +191,7 @@ class Checkpoints:
                     target = target.with_name(f"{target.name}-again")
                 target.parent.mkdir(exist_ok=True)
                 os.rename(self.folder / str(step), target)
-                logger.warning("moved it to %s", readable(target))
+                logger.warning("moved it to %s", shown(target))
         parallel.meet("damaged checkpoints are set aside")
         self._manager.reload()
 
@@ -303,7 +303,7 @@ class Checkpoints:
             restored = self._manager.restore(step, args=self._ocp.args.Composite(**saved))
         except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
             raise DamagedError(
-                f"{readable(self.folder / str(step))} cannot be read ({', '.join(targets)}): {one_line(error)}"
+                f"{shown(self.folder / str(step))} cannot be read ({', '.join(targets)}): {one_line(error)}"
             ) from error
         found = {name: restored[name] if name in saved else target for name, target in targets.items()}
         return {name: _with_empty(found[name], target) for name, target in targets.items()}

@@ -1,7 +1,6 @@
 """The evaluation of a finished run: whether it can be done, checked before the first step, and `evaluation.json`."""
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ from memgpt_jax.checks import check
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_data import TaskConfig
 from memgpt_jax.config_json import to_json
+from memgpt_jax.paths import shown, write_whole
 from memgpt_jax.training.errors import RunError
 from memgpt_jax.training.liveness import cost
 from memgpt_jax.training.preflight import Estimate, in_bytes, one_block
 from memgpt_jax.training.sealed import seal, unseal
-from memgpt_jax.training.workdir import readable
 
 SETTINGS = "settings"
 """The field of evaluation.json that holds the `EvaluationConfig` of the results."""
@@ -113,10 +112,7 @@ def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Pat
         return kept
     result = evaluate(config, params, tokenizer)
     if parallel.is_main():
-        path = workdir / "evaluation.json"
-        whole = path.with_suffix(".tmp")
-        whole.write_text(seal(result | {SETTINGS: to_json(config.evaluation)}) + "\n")
-        os.replace(whole, path)
+        write_whole(workdir / "evaluation.json", seal(result | {SETTINGS: to_json(config.evaluation)}) + "\n")
     return result
 
 
@@ -139,4 +135,4 @@ def read_evaluation(workdir: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:  # DamagedError, UnicodeDecodeError
-        raise RunError(f"{readable(path)} is damaged: {error}. Delete it, and the run is evaluated again") from None
+        raise RunError(f"{shown(path)} is damaged: {error}. Delete it, and the run is evaluated again") from None
