@@ -172,8 +172,8 @@ def check_length(config: ModelConfig, tokens: int) -> None:
     """
     check(
         config.position != "learned" or tokens <= config.num_positions,
-        f"the model has learned positions for num_positions={config.num_positions} tokens, but the text read before, "
-        f"the prompt and the longest answer have {tokens} together: give a shorter prompt or fewer new tokens",
+        f"the model has learned positions for num_positions={config.num_positions} tokens; the text read before, the "
+        f"prompt and the answer may have {tokens} together: give a shorter prompt or fewer new tokens",
     )
     context = config.context_length
     if context is not None and tokens > context and isinstance(config.memory, NoMemoryConfig):

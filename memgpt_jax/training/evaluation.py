@@ -1,4 +1,4 @@
-"""The evaluation of a finished run: whether it can be done, checked before the first step, and `evaluation.json`."""
+"""The evaluation of a finished run: its checks before the first step, and its results in `evaluation.json`."""
 
 import dataclasses
 from pathlib import Path
@@ -23,7 +23,7 @@ SETTINGS = "settings"
 
 
 def check_evaluation(config: ExperimentConfig, tokenizer: Any) -> None:
-    """Open the held-out data, and make its first batch. Raises `ValueError` where the evaluation would."""
+    """Open the held-out data and make its first batch. Raises `ValueError` where the evaluation would."""
     settings = config.evaluation
     if isinstance(config.data, TaskConfig):
         task = data.make_task(config.data, settings.split, tokenizer)
@@ -39,7 +39,7 @@ def check_evaluation(config: ExperimentConfig, tokenizer: Any) -> None:
 
 
 def _check_positions(config: ExperimentConfig, tokenizer: Any, texts: data.TokenizedText) -> None:
-    """Raise `ValueError` where a document, read from its start, goes beyond the learned positions of the model."""
+    """Raise `ValueError` if a document is longer than the table of learned positions of the model."""
     positions, settings = config.model.num_positions, config.evaluation
     found = np.diff(texts.offsets)[: settings.max_documents].max() - 1
     longest = int(found if settings.max_tokens is None else min(found, settings.max_tokens))
@@ -59,13 +59,13 @@ def _check_positions(config: ExperimentConfig, tokenizer: Any, texts: data.Token
 
 
 def check_evaluation_memory(config: ExperimentConfig, found: Estimate, limit: int | None) -> None:
-    """Raise `RunError` where the evaluation takes more memory than a device has.
+    """Raise `RunError` if the evaluation needs more memory than a device has.
 
     Arguments:
         config: the experiment.
-        found: what its training takes.
-        limit: bytes of a device, if it says. Every device reads whole batches, with a share of the parameters where
-            they are split: then this is an upper bound, and nothing is refused.
+        found: the estimate for its training.
+        limit: memory of a device in bytes; None: unknown. Every device reads whole batches. Where parameters are split
+            over devices, the estimate is only an upper bound, and nothing is refused.
     """
     rows, length = config.evaluation.batch_size, _call_length(config)
     training = config.training
@@ -104,7 +104,7 @@ def _call_length(config: ExperimentConfig) -> int:
 
 
 def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Path) -> dict[str, Any]:
-    """The evaluation of a finished run, kept in `evaluation.json`, and made anew under other settings."""
+    """The evaluation of a finished run, kept in `evaluation.json` and repeated if `config.evaluation` has changed."""
     from memgpt_jax.evaluate import evaluate
 
     kept = kept_evaluation(config, workdir)
@@ -117,7 +117,7 @@ def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Pat
 
 
 def kept_evaluation(config: ExperimentConfig, workdir: Path) -> dict[str, Any] | None:
-    """The results in `evaluation.json`; None where there are none under the settings of the config.
+    """The results in `evaluation.json`; None if there are none for the `EvaluationConfig` of the config.
 
     Raises `RunError` if the file is damaged.
     """

@@ -71,8 +71,8 @@ class Reporter:
     def __call__(self, step: int, tokens: int, metrics: StepMetrics, diagnostics: dict[str, jax.Array] | None) -> None:
         """Fetch and report one step of so many tokens; `diagnostics` is given where it is to be logged.
 
-        Loss and accuracy are means since the last record. Diagnostics are means over the batches of this call alone
-        (all that are accumulated, and all of `training.steps_per_call`), with the parameters from before it.
+        Loss and accuracy are means since the last record. Diagnostics are means over the batches of this call (all
+        accumulated ones, of all `training.steps_per_call` steps), with the parameters from before the call.
 
         Raises:
             RunError: `training.max_skipped` updates in a row were skipped, this one included.
@@ -173,6 +173,6 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
             records.append(unseal(line.decode()))
         except ValueError as error:  # DamagedError, UnicodeDecodeError
             raise RunError(
-                f"line {number} of {shown(path)} is damaged: {error}. Delete the line to go on without it"
+                f"line {number} of {shown(path)} is damaged: {error}. Delete the line to continue without it"
             ) from None
     return records
