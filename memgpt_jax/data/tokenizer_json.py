@@ -23,25 +23,25 @@ from memgpt_jax.data.tokenizer_files import (
 
 SPACE_MARK = "\u2581"
 BEGINS = ("bos_token", "eos_token", "cls_token")
-"""Which special token begins documents: the first of these that a model has."""
+"""The special token that begins documents is the first of these that the settings name."""
 USUAL = ("<|endoftext|>", "<s>", "<|begin_of_text|>", "[CLS]", "</s>")
-"""Which one where no file names any."""
+"""Without such settings, it is the first of these that exists."""
 ENDS = ("<|endoftext|>", "</s>")
-"""Those of them that end texts too."""
+"""Those of `USUAL` that also end texts."""
 SPECIAL = {"mask": ("[MASK]", "<mask>"), "cls": ("[CLS]", "<s>"), "sep": ("[SEP]", "</s>")}
-"""How BERT and RoBERTa call the special tokens of their objectives."""
+"""The names of the special tokens of the objectives in BERT and RoBERTa."""
 PRINTABLE = {*range(33, 127), *range(161, 173), *range(174, 256)}
 OTHERS = sorted({*range(256)} - PRINTABLE)
 ALPHABET = {chr(byte): byte for byte in PRINTABLE} | {chr(256 + i): byte for i, byte in enumerate(OTHERS)}
 """The characters that stand for the 256 bytes in byte-level vocabularies."""
 CUTS = ("Split", "Digits", "Punctuation", "UnicodeScripts")
-"""Pre-tokenizers that only cut a text, unless their behaviour is to remove what they cut at."""
+"""Pre-tokenizers that only cut a text, unless their behaviour is to remove the separators."""
 
 
 class JsonTokenizer:
     """A tokenizer of the tokenizers library.
 
-    It is lossless where that follows from its parts: byte-level BPE with all bytes and without a normaliser.
+    It is lossless if that follows from its parts: byte-level BPE with all bytes and without a normaliser.
     """
 
     def __init__(self, content: str, document_token: str | None = None, settings: Settings | None = None):
@@ -51,7 +51,7 @@ class JsonTokenizer:
                 name, else the first of `USUAL` that there is.
             settings: the files beside it; default: the document token begins and ends texts.
 
-        Raises `ValueError` where the content is no tokenizer, or has no such token.
+        Raises `ValueError` if the content is not a tokenizer, or has no such token.
         """
         self._content = content
         self._settings = settings or Settings.naming(bos_token=document_token, eos_token=document_token)
@@ -179,7 +179,10 @@ class JsonTokenizer:
         if document_token is not None and not begins:
             raise ValueError(f"the tokenizer has no special token {document_token!r}")
         if not begins:
-            raise ValueError(f"no special token can begin documents: neither {', '.join(BEGINS)} nor a usual one")
+            raise ValueError(
+                f"no special token can begin documents: the files name none of {', '.join(BEGINS)}, and the vocabulary "
+                f"has none of {', '.join(USUAL)}"
+            )
         self.document_id = special[begins[0]]
         is_named = any(map(self._settings.token, BEGINS))
         own = {"eos": self.document_id} if begins[0] in ENDS and not is_named else {}
@@ -194,7 +197,7 @@ class JsonTokenizer:
 
 
 def _parsed(content: str):
-    """The tokenizer of a tokenizer.json. Raises `ValueError` where it is none."""
+    """The tokenizer of a tokenizer.json. Raises `ValueError` if it is not one."""
     from tokenizers import Tokenizer
 
     with _refusing(f"the content of {JSON_FILE} is not a tokenizer"):

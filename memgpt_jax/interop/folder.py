@@ -1,7 +1,7 @@
-"""The folder of a saved model: its JSON files, its checksums, and a save that is whole or changes nothing.
+"""The folder of a saved model: its JSON files, its checksums, and a save that succeeds as a whole or changes nothing.
 
-A file that another program rewrote after the save is read as a foreign file, with a warning in the log; every other
-difference from the recorded checksum is damage.
+A file that another program rewrote after the save is read like a foreign file, with a warning in the log; any other
+difference from the recorded checksum raises `DamagedError`.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ PARTIAL = ".saving"
 """The folder inside the target folder that holds the new files until all of them are written."""
 INDENT = 1
 BEGINNING = '{\n "'
-"""How our JSON files begin. Other programs indent by 2 or 4, and no single flipped bit gives valid JSON here."""
+"""The beginning of our JSON files. Other programs indent by 2 or 4, and no single flipped bit of it is valid JSON."""
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def replacing(folder: Path, is_stale: Callable[[str], bool] = lambda name: False
     Nothing in `folder` changes before all new files are written. If the process is killed between the replacements,
     the old checksums show it.
 
-    Args: folder: made if missing; is_stale: whether an older file of this name, not written anew, has to go.
+    Args: folder: made if missing; is_stale: whether to delete an old file of this name that is not replaced.
 
     Raises `ValueError` if a file cannot be written (disk full, no permission, ...); then `folder` is as it was.
     """
@@ -101,7 +101,7 @@ def _record(folder: Path, partial: Path, without: set[str]) -> None:
     new = checksums.recorded(partial)
     try:
         old = checksums.recorded(folder)
-    except checksums.DamagedError:  # it is replaced
+    except checksums.DamagedError:  # the old file is replaced
         old = {}
     kept = {name: digest for name, digest in old.items() if name not in without and (folder / name).is_file()}
     checksums.write(partial, kept | new)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from memgpt_jax import models
-from memgpt_jax.checksums import recorded, verify
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_json import from_json
 from memgpt_jax.config_model import Seq2SeqConfig
@@ -40,14 +39,14 @@ class Pretrained(NamedTuple):
     params: Callable[[], models.Params]
     """Reads the parameters; errors as in `from_pretrained`."""
     origin: Origin | None
-    """What is kept for `save_pretrained`; None: the model is our own."""
+    """The settings to keep for `save_pretrained`; None: the model is our own."""
 
 
 def from_pretrained(source: str | Path, *, revision: str | None = None, **changes) -> Model:
     """A model with somebody's weights, or with ours.
 
     As in transformers, a head that the file lacks is left out, and tensors of heads that the model does not have are
-    left aside; both are named in a warning of the log. `model.origin` keeps the files beside the weights.
+    ignored; a warning in the log names both. `model.origin` keeps the JSON files beside the weights.
 
     Arguments:
         source: a folder in the layout of the transformers library (config.json, safetensors in one file or several); a
@@ -70,7 +69,7 @@ def from_pretrained(source: str | Path, *, revision: str | None = None, **change
 
 
 def with_origin(model: Model, origin: Origin | None) -> Model:
-    """The model, which keeps the origin from now on; the decoder of an encoder-decoder keeps it too."""
+    """The model with its `origin` set, also that of the decoder of an encoder-decoder."""
     for part in (model, getattr(model, "decoder", model)):
         part.origin = origin
     return model
@@ -98,7 +97,7 @@ def save_pretrained(model: Model, folder: str | Path, *, tokenizer=None, shard_b
     """
     folder = Path(folder).expanduser()
     if (folder / "checkpoints").is_dir():
-        raise ValueError(f"{folder} holds a run: choose another folder for the model")
+        raise ValueError(f"{folder} holds a run (checkpoints/): choose another folder for the model")
     origin = getattr(model, "origin", None)
     values, family = saved_values(model.config, origin, tokenizer)
     tensors = taken_apart(table_of(model.config, family), models.split(model))
@@ -119,22 +118,17 @@ def load_tokenizer(source: str | Path, *, revision: str | None = None):
     """The tokenizer of a pretrained model, or of a run: see `from_pretrained`.
 
     Raises:
-        DamagedError: a file that we wrote differs from its recorded checksum.
+        DamagedError: a file differs from its recorded checksum.
         ValueError: there is no tokenizer, or it is of an unknown kind.
     """
     from memgpt_jax.data import load_saved_tokenizer
 
     path = find(source, revision)
-    path = path / "tokenizer" if (path / "checkpoints").is_dir() else path
-    if path.is_dir():
-        verify(
-            path, [name for name in recorded(path) if not re.fullmatch(rf"{WEIGHT_FILES}|{CONFIG}|{GENERATION}", name)]
-        )
-    return load_saved_tokenizer(path)
+    return load_saved_tokenizer(path / "tokenizer" if (path / "checkpoints").is_dir() else path)
 
 
 def describe(source: str | Path, revision: str | None = None) -> Pretrained:
-    """A pretrained model of which only the settings and the names of its tensors are read: see `from_pretrained`."""
+    """The settings and the names of the tensors of a pretrained model: see `from_pretrained`."""
     path = find(source, revision)
     if (path / "checkpoints").is_dir():
         return _run(path)
@@ -182,7 +176,8 @@ def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
     weights = [file for file in path.glob("*.safetensors*") if re.fullmatch(WEIGHT_FILES, file.name)]
     if files and not (weights and (path / CONFIG).is_file()):
         if len(files) > 1:
-            raise ValueError(f"{path} is not one .gguf file: {', '.join(file.name for file in files)}")
+            names = ", ".join(file.name for file in files)
+            raise ValueError(f"{path} is not one .gguf file: {names}; give the path of one of them")
         return _gguf(files[0])
     if not (path / CONFIG).is_file():
         raise ValueError(f"{path} holds no model: there is no {CONFIG}, no .gguf file and no checkpoints/")
@@ -205,7 +200,7 @@ def _gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Turn what damaged or unusual settings raise into a `ValueError` that names their file."""
+    """Turn any error that damaged or unusual settings raise into a `ValueError` that names their file."""
     try:
         yield
     except (TypeError, KeyError, AttributeError, ArithmeticError, IndexError, MemoryError) as error:
