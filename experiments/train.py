@@ -23,8 +23,8 @@ class Arguments:
     workdir: Path
     """Folder of the run: checkpoints, tokenizer, metrics.jsonl, TensorBoard files, evaluation.json."""
     extend: bool = False
-    """Continue a run although `training.steps` is more than before; the steps that are left follow the learning-rate
-    schedule of the new number of steps."""
+    """Continue a run with more `training.steps` than before; the remaining steps follow the learning-rate schedule of
+    the new number of steps."""
     distributed: bool = False
     """Train together with the processes that JAX finds by itself."""
     coordinator: str | None = None

@@ -1,8 +1,8 @@
-"""Check that the files of runs, sessions, tokenized corpora, models and tokenizers are as they were written.
+"""Verify the checksums of the files of runs, sessions, tokenized corpora, models and tokenizers.
 
 python experiments/verify.py runs/quickstart ~/.cache/memgpt_jax
 
-Exit code: 0 if all are whole, 1 if a file is damaged, 2 if a folder is none of these.
+Exit code: 0 if no file is damaged, 1 if one is, 2 if a folder has no checksums.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Arguments:
 def main() -> int:
     folders = parse_arguments(Arguments, __doc__).folders
     if not folders:
-        raise ValueError("give at least one folder")
+        raise ValueError("folders is empty: give at least one folder that the library wrote")
     console, damaged = Console(markup=False, highlight=False), []
     for folder in folders:
         table = Table("part", "kind", "result")
