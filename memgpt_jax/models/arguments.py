@@ -49,9 +49,9 @@ def _check_ids(name: str, ids: Tokens, vocab_size: int, valid: Flags | None = No
 
 
 def filled_flags(shape: tuple[int, int], reset: Flags | None, valid: Flags | None) -> tuple[Flags, Flags]:
-    """`reset` (default: nowhere) and `valid` (default: everywhere) of a call; what is not valid resets nothing.
+    """`reset` (default: all False) and `valid` (default: all True) of a call; `reset` is False where `valid` is.
 
-    Raises `ValueError` if they are not bool [B, L], or if a token of a row is valid behind one that is not.
+    Raises `ValueError` if they are not bool [B, L], or if a valid token of a row follows one that is not valid.
     """
     for name, flags in (("reset", reset), ("valid", valid)):
         is_array = flags is None or isinstance(flags, np.ndarray | jax.Array)
@@ -70,12 +70,12 @@ def filled_flags(shape: tuple[int, int], reset: Flags | None, valid: Flags | Non
 
 
 def padding_leads(valid: Flags) -> Bool[jax.Array, "B"]:
-    """The rows in which a token is valid behind one that is not."""
+    """The rows in which a valid token follows one that is not valid."""
     return (valid[:, 1:] & ~valid[:, :-1]).any(axis=1)
 
 
 def poisoned(x: Stream, tokens: Tokens, vocab_size: int, valid: Flags) -> Stream:
-    """Embeddings, NaN for tokens out of the vocabulary and in rows whose padding is not on the right."""
+    """The embeddings, with NaN for tokens outside the vocabulary and in rows whose padding is not on the right."""
     ids = tokens.astype(jnp.int32)
     wrong = (valid & ((ids < 0) | (ids >= vocab_size))) | padding_leads(valid)[:, None]
     return jnp.where(wrong[..., None], jnp.nan, x)

@@ -145,8 +145,8 @@ class MemoryLayer(nnx.Module):
 
         reset, valid, dropout_key: as in `MemGPT.__call__`; promise: "aligned" or "inside", as there.
 
-        Raises `ValueError` where an argument does not fit the layer, or where padding is not on the right; inside of
-        `jit`, rows with such padding give NaN.
+        Raises `ValueError` if an argument does not fit the layer or padding is not on the right; inside `jit`, rows
+        with such padding give NaN.
         """
         check_stream(self.config, h)
         check_state(state, jax.eval_shape(lambda: self.init_state(len(h))), len(h), f"h has {len(h)}")
@@ -158,7 +158,7 @@ class MemoryLayer(nnx.Module):
     def with_gate(
         self, h: Stream, state: StreamState, reset: Flags, valid: Flags, promise: Promise = None, dropout_key=None
     ) -> tuple[Stream, StreamState, Float32[Array, "B L"]]:
-        """`__call__`, with the mean fusion gate of each token too. Arguments are not checked."""
+        """`__call__` without checks of arguments; also returns the mean fusion gate of each token."""
         h = h.astype(self.config.dtype)
         normed = self.norm(h)
         found, state = stream(self.memory, normed, state, reset, valid, promise)

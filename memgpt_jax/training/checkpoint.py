@@ -223,9 +223,9 @@ class Checkpoints:
         A damaged checkpoint is named in a warning and, unless `read_only`, moved to `workdir/damaged`.
 
         Arguments:
-            config: of the run; what `memgpt_jax.training.changes.FREE` names may differ from when it was saved.
+            config: of the run; fields in `memgpt_jax.training.changes.FREE` may differ from those of the checkpoint.
             shardings: how the state is to be split; default: it goes to the first device.
-            extend: whether `training.steps` may be more than when it was saved.
+            extend: whether `training.steps` may be larger than when it was saved.
 
         Raises:
             RunError: the checkpoint is of another config, or no checkpoint can be read.

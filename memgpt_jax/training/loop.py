@@ -41,13 +41,12 @@ def train(
     returns its results again. A damaged checkpoint is named in a warning, and the last good one is taken.
 
     Arguments:
-        config: the experiment. When a run is continued, settings that change nothing that training computes
+        config: the experiment. When a run is continued, settings that do not change the results of training
             (`memgpt_jax.training.changes.FREE`) may differ from before; data may move if its content is the same.
         workdir: the folder, made if missing, that gets checkpoints/, tokenizer/, metrics.jsonl, tensorboard/ and
             evaluation.json.
-        extend: continue a run although `training.steps` is more than before. The steps that are left then follow the
-            learning-rate schedule of the new number of steps, as if it had been planned from the start: at the end of
-            a finished run the rate rises again.
+        extend: continue a run with more `training.steps` than before. The remaining steps then follow the learning-rate
+            schedule of the new number of steps, so after the end of a finished run the rate rises again.
         print_progress: whether to draw a progress bar; default: if standard output is a terminal. What the run will
             take (`memgpt_jax.training.preflight`) is printed unless this is False.
 
