@@ -42,6 +42,11 @@ def record_all(folder: Path) -> None:
     record(folder, _files(folder))
 
 
+def digests(folder: Path) -> dict[str, str]:
+    """The digest of every file below a folder by its relative path."""
+    return {name: _digest(folder / name) for name in _files(folder)}
+
+
 def verify(folder: Path, names: Iterable[str] | None = None) -> None:
     """Check files of a folder against its `SHA256SUMS`; nothing is checked where there is none.
 

@@ -207,7 +207,7 @@ def _corpus_key(config: TextConfig) -> tuple:
     def read(folder: Path) -> str:
         return (folder / "fingerprint").read_text()
 
-    # The program may register builders of its own, but not without importing TFDS.
+    # A program that registers its own builders has imported TFDS.
     version = importlib.metadata.version("tensorflow-datasets")
     key = (config.corpus, os.environ.get("TFDS_DATA_DIR"), version)
     fingerprint = cached(config.cache_dir, "corpora", key, write, read)

@@ -225,7 +225,7 @@ def _state(folder: Path, content: bytes, like: ModelState) -> ModelState:
     wanted = _named(like)
     sizes = {name: (x.shape, x.nbytes) for name, x in wanted.items()}
     fits = sizes == {name: (shape, len(data)) for name, (shape, data) in found.items()}
-    check(fits, f"{folder / STATE} does not hold the arrays of the state of this model")
+    check(fits, f"{folder / STATE} is not the state of such a model: its arrays have other names or shapes")
     arrays = [np.frombuffer(found[name][1], x.dtype).reshape(x.shape) for name, x in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(like), map(jnp.asarray, arrays))
 

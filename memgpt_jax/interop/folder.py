@@ -97,14 +97,12 @@ def replacing(folder: Path, is_stale: Callable[[str], bool] = lambda name: False
 
 def _record(folder: Path, partial: Path, without: set[str]) -> None:
     """Write the checksums of the new files, and of the recorded ones that stay, into the new folder."""
-    checksums.record_all(partial)
-    new = checksums.recorded(partial)
     try:
         old = checksums.recorded(folder)
     except checksums.DamagedError:  # the old file is replaced
         old = {}
     kept = {name: digest for name, digest in old.items() if name not in without and (folder / name).is_file()}
-    checksums.write(partial, kept | new)
+    checksums.write(partial, kept | checksums.digests(partial))
 
 
 def _without_contradictions(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

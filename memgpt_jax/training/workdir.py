@@ -1,4 +1,4 @@
-"""The folder of a run: its path, who may work in it, and how a trainer there is asked to stop."""
+"""The folder of a run: its path, its lock, its free disk space, and the signals that stop a trainer."""
 
 import builtins
 import contextlib
