@@ -66,12 +66,8 @@ def evaluate_text(config: ExperimentConfig, params, tokenizer) -> dict:
     num_bytes, words = text_size(corpus, texts, tokenizer, settings.max_tokens)
     texts = {i: text[: settings.max_tokens] for i, text in texts.items()}
 
-    longest, model = max(map(len, texts.values())), config.model
-    if model.position == "learned" and longest > model.num_positions:
-        raise ValueError(
-            f"evaluation.max_tokens={settings.max_tokens}: a document has {longest} tokens to evaluate, and the model "
-            f"has learned positions for model.num_positions={model.num_positions}"
-        )
+    longest = max(map(len, texts.values()))
+    check_positions(config, longest)
     nats, bytes_, tokens = np.zeros(longest), np.zeros(longest, np.int64), np.zeros(longest, np.int64)  # by position
     losses = document_losses(config, params, tokenizer.document_id, list(texts.values()))
     for text, loss in zip(texts.values(), losses, strict=True):
@@ -90,6 +86,17 @@ def evaluate_text(config: ExperimentConfig, params, tokenizer) -> dict:
         "words": words,
         "curve": position_curve(nats, bytes_, tokens) if tokenizer.lossless else [],
     }
+
+
+def check_positions(config: ExperimentConfig, longest: int) -> None:
+    """Raise `ValueError` if the longest document to evaluate exceeds the table of learned positions."""
+    positions = config.model.num_positions
+    if config.model.position == "learned" and longest > positions:
+        raise ValueError(
+            f"evaluation.max_tokens={config.evaluation.max_tokens}: a document has {longest} tokens to evaluate, and "
+            f"the model has learned positions for model.num_positions={positions}; evaluation.max_tokens may be at "
+            f"most {positions}"
+        )
 
 
 def text_size(

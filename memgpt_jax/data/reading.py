@@ -231,7 +231,9 @@ def _csv_rows(path: Path, options: Options, delimiter: str = ",") -> Iterator[tu
         for number, line, offset in _numbered_lines(path):
             last = number
             if b"\0" in line:
-                raise ValueError(f"{shown(path)}, line {number} is not text: it holds a zero byte")
+                raise ValueError(
+                    f"{shown(path)}, line {number} is not text: it holds a zero byte; data.exclude leaves it out"
+                )
             yield decode(line, shown(path), options.invalid_utf8, offset)
 
     rows = csv.reader(lines(), strict=True, delimiter=delimiter)
@@ -254,7 +256,7 @@ def _csv_rows(path: Path, options: Options, delimiter: str = ",") -> Iterator[tu
             header = row
             if header.count(options.text_column) != 1:
                 if options.text_column in header:
-                    raise ValueError(f"{where} names two columns {options.text_column!r}")
+                    raise ValueError(f"{where} names two columns {options.text_column!r}; {REMEDIES}")
                 raise _missing(where, "column", options.text_column, header)
             column = header.index(options.text_column)
             continue
@@ -287,7 +289,7 @@ def _parquet_rows(path: Path, options: Options) -> Iterator[tuple[int, Callable[
             file = parquet.ParquetFile(stream, page_checksum_verification=True)
             names = file.schema_arrow.names
         if names.count(name) > 1:
-            raise ValueError(f"{where} has two columns {name!r}")
+            raise ValueError(f"{where} has two columns {name!r}; {REMEDIES}")
         if name not in names:
             raise _missing(where, "column", name, names)
         batches, number = file.iter_batches(ROW_GROUP, columns=[name]), 0

@@ -40,14 +40,11 @@ def check_evaluation(config: ExperimentConfig, tokenizer: Any) -> None:
 
 def _check_positions(config: ExperimentConfig, tokenizer: Any, texts: data.TokenizedText) -> None:
     """Raise `ValueError` if a document is longer than the table of learned positions of the model."""
+    from memgpt_jax.evaluate import check_positions
+
     positions, settings = config.model.num_positions, config.evaluation
     found = np.diff(texts.offsets)[: settings.max_documents].max() - 1
-    longest = int(found if settings.max_tokens is None else min(found, settings.max_tokens))
-    check(
-        longest <= positions,
-        f"evaluation.max_tokens={settings.max_tokens}: a document has {longest} tokens to evaluate, and the model has "
-        f"learned positions for model.num_positions={positions}",
-    )
+    check_positions(config, int(found if settings.max_tokens is None else min(found, settings.max_tokens)))
     if config.training.carry_state:
         longest = int(np.diff(data.documents(config.data, "train", tokenizer).offsets).max())
         check(
