@@ -79,7 +79,7 @@ def trained_name(config: ExperimentConfig) -> str:
 
 
 def table_of(results: dict[str, dict]) -> Table:
-    """Bits per byte by position, as far as the tokenizer lets them be measured, or the loss; lower is better."""
+    """Bits per byte by position if the tokenizer is lossless, and in all, or else the loss; lower is better."""
     table = Table("tokens", *results)
     for buckets in zip(*(result["curve"] for result in results.values()), strict=True):
         place = f"{buckets[0]['start']:,} to {buckets[0]['end']:,}"
@@ -91,7 +91,7 @@ def table_of(results: dict[str, dict]) -> Table:
 
 
 def metric_of(results: dict[str, dict]) -> str:
-    """What is compared: bits per byte, or nats per token where no bytes could be counted."""
+    """The metric that is compared: bits per byte, or the loss in nats per token if the bytes are not known."""
     return "loss" if any(result["bits_per_byte"] is None for result in results.values()) else "bits_per_byte"
 
 

@@ -45,7 +45,7 @@ class Arguments:
     max_new_tokens: int = 256
     """Tokens to write at most; the end of the document ends it earlier."""
     ignore_eos: bool = False
-    """Write on where the document would end."""
+    """Continue after the end of the document."""
     temperature: float = 0.8
     """Softmax temperature; 0: always the most probable token."""
     top_k: int | None = None
@@ -155,7 +155,7 @@ def main() -> None:
         try:
             prompt = Path(prompt.removeprefix("@")).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"prompt {prompt} cannot be read: {error}") from None
+            raise ValueError(f"prompt {prompt} cannot be read as UTF-8 text: {error}") from None
     session = open_session(arguments.workdir, arguments.step)
     session.feed(prompt)
     print(prompt, end="", flush=True)

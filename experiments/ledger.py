@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from memgpt_jax.command_line import one_line_errors, parse_arguments
-from memgpt_jax.ledger import Claim, Tier, markdown, record, run_claim, write
+from memgpt_jax.ledger import Claim, Tier, markdown, record, run_claim
+from memgpt_jax.paths import write_whole
 from memgpt_jax.training import RunError
 
 
@@ -79,8 +80,8 @@ def main() -> None:
 
         for claim in claims:
             entry = records[claim.name] = record(run_claim(claim, arguments.workdir, advance), arguments.workdir)
-            write(output.parent / "ledger.json", json.dumps(list(records.values()), indent=2) + "\n")
-            write(output, markdown(CLAIMS, records))
+            write_whole(output.parent / "ledger.json", json.dumps(list(records.values()), indent=2) + "\n")
+            write_whole(output, markdown(CLAIMS, records))
             console.print(f"[bold]{claim.name}: {'holds' if entry['holds'] else 'failed'}[/bold]")
             for reason in entry["reasons"]:
                 console.print(f"  {reason}", markup=False)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from memgpt_jax.command_line import one_line_errors, parse
 from memgpt_jax.parallel import join_processes
+from memgpt_jax.paths import shown
 from memgpt_jax.training import RunError, train
-from memgpt_jax.training.workdir import readable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,8 @@ class Arguments:
     workdir: Path
     """Folder of the run: checkpoints, tokenizer, metrics.jsonl, TensorBoard files, evaluation.json."""
     extend: bool = False
-    """Continue a run although `training.steps` is more than before; the steps that are left follow the learning-rate
-    schedule of the new number of steps."""
+    """Continue a run with more `training.steps` than before; the remaining steps follow the learning-rate schedule of
+    the new number of steps."""
     distributed: bool = False
     """Train together with the processes that JAX finds by itself."""
     coordinator: str | None = None
@@ -44,7 +44,7 @@ def main() -> None:
             join_processes(*processes)
     results = train(config, arguments.workdir, extend=arguments.extend)
     figures = {name: value for name, value in results["evaluation"].items() if isinstance(value, float)}
-    print(f"{readable(arguments.workdir)}: finished {results['step']} steps; held-out", end=" ")
+    print(f"{shown(arguments.workdir)}: finished {results['step']} steps; held-out", end=" ")
     print(", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
 
 

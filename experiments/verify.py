@@ -1,8 +1,8 @@
-"""Check that the files of runs, sessions, tokenized corpora, models and tokenizers are as they were written.
+"""Verify the checksums of the files of runs, sessions, tokenized corpora, models and tokenizers.
 
 python experiments/verify.py runs/quickstart ~/.cache/memgpt_jax
 
-Exit code: 0 if all are whole, 1 if a file is damaged, 2 if a folder is none of these.
+Exit code: 0 if no file is damaged, 1 if one is, 2 if a folder has no checksums.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from memgpt_jax.command_line import one_line_errors, parse_arguments
-from memgpt_jax.training.workdir import readable
+from memgpt_jax.paths import shown
 from memgpt_jax.verification import verify_folder
 
 
@@ -29,14 +29,14 @@ class Arguments:
 def main() -> int:
     folders = parse_arguments(Arguments, __doc__).folders
     if not folders:
-        raise ValueError("give at least one folder")
+        raise ValueError("folders is empty: give at least one folder that the library wrote")
     console, damaged = Console(markup=False, highlight=False), []
     for folder in folders:
         table = Table("part", "kind", "result")
         for part in verify_folder(folder):
             table.add_row(part.name, part.what, "damaged" if part.problem else "whole")
             damaged += [part.problem] if part.problem else []
-        console.print(readable(folder), soft_wrap=True)
+        console.print(shown(folder), soft_wrap=True)
         console.print(table)
     for problem in damaged:
         print(problem)

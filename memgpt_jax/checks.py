@@ -11,12 +11,12 @@ def check(condition: bool, message: str) -> None:
 
 
 def at_least(least: int, default: int | None = None):
-    """A dataclass field for an integer, or None, for which `check_positive` allows values from `least` on."""
+    """A dataclass field of an integer or None, for which `check_positive` requires at least `least`."""
     return dataclasses.field(default=default, metadata={"least": least})
 
 
 def check_positive(config) -> None:
-    """Check that every integer field, where it is given, is at least 1, or the bound of `at_least`."""
+    """Check that every integer field that is not None is at least 1, or the bound of `at_least`."""
     for item in dataclasses.fields(config):
         value, least = getattr(config, item.name), item.metadata.get("least", 1)
         if item.type in (int, int | None) and value is not None:

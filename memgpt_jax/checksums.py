@@ -6,10 +6,11 @@ one that another library wrote, is read unverified.
 """
 
 import hashlib
-import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from memgpt_jax.paths import write_whole
 
 SUMS = "SHA256SUMS"
 LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
@@ -28,15 +29,22 @@ def record(folder: Path, names: Iterable[str]) -> None:
     """
     kept = {name: digest for name, digest in recorded(folder).items() if (folder / name).is_file()}
     entries = kept | {name: _digest(folder / name) for name in names}
-    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(entries.items()))
-    partial = folder / f"{SUMS}.partial"
-    partial.write_text(lines, encoding="utf-8", errors="surrogateescape")
-    os.replace(partial, folder / SUMS)
+    write(folder, entries)
+
+
+def write(folder: Path, entries: Mapping[str, str]) -> None:
+    """Write the `SHA256SUMS` of a folder, atomically: the digest of each file by its relative path."""
+    write_whole(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sorted(entries.items())))
 
 
 def record_all(folder: Path) -> None:
     """`record` for every file below the folder."""
     record(folder, _files(folder))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The digest of every file below a folder by its relative path."""
+    return {name: _digest(folder / name) for name in _files(folder)}
 
 
 def verify(folder: Path, names: Iterable[str] | None = None) -> None:

@@ -195,7 +195,7 @@ def choose_mechanism(config: ExperimentConfig, words: list[str]) -> tuple[Experi
 
 
 def spell_out(arguments: type, words: list[str]) -> list[str]:
-    """The words with `True` behind each boolean of a script that stands alone: `--extend` means `--extend True`."""
+    """The words with `True` after each boolean option of a script that has no value: `--extend` is `--extend True`."""
     names = [item.name for item in dataclasses.fields(arguments) if item.type is bool]
     flags = {f"--{spelling}" for name in names for spelling in (name, name.replace("_", "-"))}
     spelled = []

@@ -17,17 +17,17 @@ class TextConfig:
     TensorFlow Datasets (`pg19`, `lm1b`, `wiki40b/en`, ...)."""
     path: str | None = None
     """The folder, or .jsonl, .csv, .tsv or .parquet file, when `corpus` is `folder`. `~` and `$VARIABLES` are
-    expanded. Each .txt, .md and .py file is a document, and each row of a table; all but Parquet may be gzipped. Files
+    expanded. Each .txt, .md and .py file and each row of a table is a document; all but Parquet may be gzipped. Files
     and folders whose names begin with a dot are left out."""
     include: tuple[str, ...] = ()
-    """Patterns of the files of a folder to read, such as `"*.py" "docs/**/*.md"`; default: all with a known suffix. One
-    without a slash is looked for in every folder, one of a folder holds for all inside. Files whose suffix a pattern
-    spells out (`"*.rst"`) are read as text."""
+    """Patterns of the files of a folder to read, such as `"*.py" "docs/**/*.md"`; default: all with a known suffix. A
+    pattern without a slash is compared in every folder; one that matches a folder matches all files inside. Files with
+    an unknown suffix are read as text if a pattern ends in that suffix (`"*.rst"`)."""
     exclude: tuple[str, ...] = ()
     """Patterns of files and folders to leave out."""
     text_column: str = "text"
-    """The field of JSON lines, or the column of CSV, TSV and Parquet files, that holds the text. Of a set of TensorFlow
-    Datasets, its feature; default: the one that is plainly its text."""
+    """The field of JSON lines, the column of CSV, TSV and Parquet files, or the feature of a set of TensorFlow Datasets
+    that holds the text. With the default `text`, such sets also use another usual name, or their only text feature."""
     tokenizer: str = "bpe"
     """`bpe` (sentencepiece, trained on the training split), `byte`, or that of a pretrained model: its folder or name
     on the Hub, or the path of a `.model` (sentencepiece) or `.gguf` file. `pretrained`: that of the first weights."""
@@ -54,8 +54,8 @@ class TextConfig:
         for name in ("include", "exclude"):
             patterns = getattr(self, name)
             patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
-            object.__setattr__(self, name, patterns)  # a list is welcome too
-            check(all(patterns), f"data.{name} must be patterns of files, and not empty: {patterns}")
+            object.__setattr__(self, name, patterns)  # a list is also accepted
+            check(all(patterns), f"data.{name} must be patterns of files, none of them empty, got {patterns}")
             check(
                 not patterns or self.corpus == "folder",
                 f"data.{name}={patterns} needs data.corpus='folder', got {self.corpus!r}",
@@ -70,7 +70,7 @@ class TextConfig:
         )
         check(
             self.text_column != "" and (self.text_column == "text" or self.corpus != "stdlib"),
-            f"data.text_column={self.text_column!r} must name a column, and data.corpus='stdlib' has none",
+            f"data.text_column={self.text_column!r} must name a column, and data.corpus='stdlib' has no columns",
         )
         check(
             self.max_documents is None or self.max_documents >= 1,

@@ -109,8 +109,8 @@ class KVMemoryConfig(AttendedMemoryConfig):
     evict: Evict = "oldest"
     """What leaves a full memory: the `oldest` entries, those of the `lowest_gate` (new ones included), or the
     `least_read` (lowest mean attention weight per token since they were written; new ones always enter). With
-    `lowest_gate` a memory keeps the best M entries of the whole document, so that the longer it is, the higher the gate
-    of an entry must be to enter: an untrained memory stores next to nothing after 100,000 tokens of noise."""
+    `lowest_gate` a memory keeps the M entries of the document with the highest gates, so the gate that a new entry
+    needs rises with the length: after 100,000 tokens of noise, an untrained memory stores almost nothing new."""
     initial_entries: int = 0
     """Trainable entries that a fresh memory starts with; at most `memory_size`."""
     null_entry: bool = True
@@ -301,9 +301,9 @@ class TitansMemoryConfig(ProjectedMemoryConfig):
     rate_bias: float = 0.0
     """Initial bias of the step size's gate."""
     inertia_bias: float = 0.0
-    """Initial bias of eta, the share of the momentum that each token keeps. With the other defaults, a memory still
-    learns after 10,000 tokens of noise at 2 (eta = 0.88); at 4 (0.98) the momentum of 50 tokens adds up, and reads grow
-    without bound."""
+    """Initial bias of eta, the share of the momentum that each token keeps. With the other defaults and 2 (eta = 0.88),
+    a memory still learns after 10,000 tokens of noise; with 4 (eta = 0.98), the momentum of 50 tokens adds up, and
+    reads grow without bound."""
     forget_bias: float = -5.0
     """Initial bias of alpha, the share of what was learned that each token forgets: weights decay towards the initial
     ones."""

@@ -54,8 +54,8 @@ class ModelConfig:
     num_positions: int = 1024
     """Size of the table of learned positions: documents cannot be longer."""
     context_length: int | None = None
-    """Tokens of a text that a pretrained model without a sliding window was trained with: `generate` and `Session` warn
-    of longer ones; default: texts may have any length."""
+    """Length in tokens of the texts on which a pretrained model without a sliding window was trained: `generate` and
+    `Session` warn about longer ones. None: no warning."""
     rotary_base: float = 10000.0
     """Base of the rotary and sinusoidal wavelengths."""
     rotary_scaling: RotaryScalingConfig = field(default_factory=RotaryScalingConfig)
@@ -261,7 +261,7 @@ class EncoderConfig(ModelConfig):
     embedding_norm: bool = False
     """Normalise the sum of embeddings."""
     token_types: int | None = at_least(0)
-    """Kinds of tokens (sentence A or B), each with an embedding; default: none, as 0."""
+    """Kinds of tokens (sentence A or B), each with an embedding. None or 0: no such embeddings."""
     position_offset: int | None = at_least(0)
     """The first token's place in the table of learned positions; default: 0."""
     heads: tuple[Head, ...] = ("masked",)

@@ -6,7 +6,7 @@ With nats n_t of target t, summed over all documents:
     perplexity per token = exp(loss)        perplexity per word = exp(sum n_t / words)
 
 Bytes (UTF-8) and whitespace-separated words are those of the text itself, whatever the tokenizer, as reported for PG-19
-(Rae et al., 2020). They are not known of a part of a document where the tokenizer does not give texts back.
+(Rae et al., 2020). For a truncated document they are known only if the tokenizer is lossless.
 """
 
 import dataclasses
@@ -23,6 +23,8 @@ from memgpt_jax.config import ExperimentConfig, ModelConfig
 from memgpt_jax.config_data import TaskConfig
 from memgpt_jax.ops import everywhere
 
+logger = logging.getLogger(__name__)
+
 FIRST_BUCKET = 64
 HELD_OUT_SEED = 0x5EED
 CHUNK = 1 << 24  # tokens that are counted at once
@@ -35,9 +37,9 @@ def evaluate(config: ExperimentConfig, params, tokenizer=None) -> dict:
     `model.memory.memory_size`. Returns a dictionary that JSON can hold. For text: `loss` (nats per token),
     `bits_per_byte`, `perplexity_per_token`, `perplexity_per_word`, the counts `documents`, `tokens`, `bytes` and
     `words`, and `curve`, a list of `{start, end, bits_per_byte, tokens, bytes}` for the tokens at positions
-    [start, end) of their documents. Where the tokenizer is not lossless, `curve` is empty, and if `max_tokens` cuts a
-    document, all that is measured by bytes and words is None, with a warning. For other objectives, on
-    `config.evaluation.num_batches` batches that are always the same: of the tokens of text that are to be said `loss`
+    [start, end) of their documents. If the tokenizer is not lossless, `curve` is empty, and if `max_tokens` truncates a
+    document, every figure that needs bytes or words is None, with a warning. For other objectives, on
+    `config.evaluation.num_batches` batches that are always the same: of the tokens of text to be predicted `loss`
     (nats), `accuracy`, the count `predictions`, and `unigram_loss`, that of a model which knows how frequent each is in
     the training split; of pairs of sentences `next_sentence_loss`, `next_sentence_accuracy` and the count `pairs`. For
     tasks: `loss`, `accuracy` (share of the answers), the count `answers`, and `groups`, the accuracy of each group that
@@ -64,12 +66,8 @@ def evaluate_text(config: ExperimentConfig, params, tokenizer) -> dict:
     num_bytes, words = text_size(corpus, texts, tokenizer, settings.max_tokens)
     texts = {i: text[: settings.max_tokens] for i, text in texts.items()}
 
-    longest, model = max(map(len, texts.values())), config.model
-    if model.position == "learned" and longest > model.num_positions:
-        raise ValueError(
-            f"evaluation.max_tokens={settings.max_tokens}: a document has {longest} tokens to evaluate, and the model "
-            f"has learned positions for model.num_positions={model.num_positions}"
-        )
+    longest = max(map(len, texts.values()))
+    check_positions(config, longest)
     nats, bytes_, tokens = np.zeros(longest), np.zeros(longest, np.int64), np.zeros(longest, np.int64)  # by position
     losses = document_losses(config, params, tokenizer.document_id, list(texts.values()))
     for text, loss in zip(texts.values(), losses, strict=True):
@@ -90,24 +88,33 @@ def evaluate_text(config: ExperimentConfig, params, tokenizer) -> dict:
     }
 
 
+def check_positions(config: ExperimentConfig, longest: int) -> None:
+    """Raise `ValueError` if the longest document to evaluate exceeds the table of learned positions."""
+    positions = config.model.num_positions
+    if config.model.position == "learned" and longest > positions:
+        raise ValueError(
+            f"evaluation.max_tokens={config.evaluation.max_tokens}: a document has {longest} tokens to evaluate, and "
+            f"the model has learned positions for model.num_positions={positions}; evaluation.max_tokens may be at "
+            f"most {positions}"
+        )
+
+
 def text_size(
     corpus: data.TokenizedText, texts: dict[int, np.ndarray], tokenizer, max_tokens: int | None
 ) -> tuple[int | None, int | None]:
-    """Bytes and words of the first tokens of documents {number: ids}; None where they are not known."""
+    """Bytes and words of the first `max_tokens` tokens of documents {number: ids}; None where they are not known."""
     if tokenizer.lossless:
         parts = [text[:max_tokens] for text in texts.values()]
         words = sum(len(tokenizer.decode(part.tolist()).split()) for part in parts)
         return sum(int(tokenizer.token_bytes[part].sum()) for part in parts), words
-    longest, longer = (
-        max(map(len, texts.values())),
-        sum(len(text) > (max_tokens or math.inf) for text in texts.values()),
-    )
-    if not longer:
+    lengths = [len(text) for text in texts.values()]
+    truncated = sum(length > (max_tokens or math.inf) for length in lengths)
+    if not truncated:
         return sum(map(corpus.bytes_of, texts)), sum(map(corpus.words_of, texts))
-    logging.getLogger(__name__).warning(
-        f"evaluation.max_tokens={max_tokens} cuts {longer} of {len(texts)} documents, and the tokenizer does not give "
-        "texts back: how many bytes and words the parts have is not known, and there are no bits per byte. Set "
-        f"evaluation.max_tokens to at least {longest}"
+    logger.warning(
+        f"evaluation.max_tokens={max_tokens} cuts {truncated} of {len(texts)} documents, and the tokenizer is not "
+        "lossless: the bytes and words of the parts are not known, and bits_per_byte is None. Set "
+        f"evaluation.max_tokens to at least {max(lengths)}"
     )
     return None, None
 
@@ -117,7 +124,7 @@ def document_losses(config: ExperimentConfig, params, document_id: int, texts: l
 
     Rows take documents of similar length, longest first. Shorter ones run on over padding: nothing of a finished row
     is used again, so its padding needs no mask, all rows stay at common segment boundaries, and one shape is compiled.
-    Where positions are learned, each token of padding begins a document, as there may be no position for it.
+    With learned positions, each token of padding begins a document, as its position may be beyond the table.
     """
     rows, length = config.evaluation.batch_size, config.evaluation.chunk_length
     losses = [np.empty(len(text)) for text in texts]
@@ -198,7 +205,7 @@ def evaluate_objective(config: ExperimentConfig, params, tokenizer) -> dict:
     training = dataclasses.replace(config.training, batch_size=settings.batch_size)
     batches = data.text_batches(config.data, training, HELD_OUT_SEED, tokenizer, settings.split)
     unigram = unigram_losses(data.documents(config.data, "train", tokenizer).flat, model.vocab_size)
-    is_text = np.zeros(max(model.vocab_size, tokenizer.vocab_size), bool)  # either may have ids that the other has not
+    is_text = np.zeros(max(model.vocab_size, tokenizer.vocab_size), bool)  # either may be larger
     is_text[: tokenizer.vocab_size] = tokenizer.token_bytes > 0
     aligned = training.sequence_length % model.segment_length == 0
     state = fresh = models.init_state(model, settings.batch_size)
@@ -276,9 +283,8 @@ def row_scorer(config: ExperimentConfig, params) -> Callable[[data.Batch], tuple
         for first in range(0, tokens.shape[1], chunk):
             part = np.s_[:, first : first + chunk]
             inputs = tokens[part], targets[part], state, reset[part]
-            aligned = (
-                chunk % segment == 0 and inputs[0].shape[1] % segment == 0
-            )  # then every chunk begins at a boundary
+            # True: every chunk begins at a boundary of segments.
+            aligned = chunk % segment == 0 and inputs[0].shape[1] % segment == 0
             scores, state = score_chunk(config.model, params, *inputs, aligned=aligned)
             parts.append(jax.device_get(scores))
         return tuple(np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))

@@ -18,15 +18,15 @@ PATTERNS = (
     "vocab.*",
     "merges.txt",
 )
-"""The files of a model that are fetched."""
-LEFT = ("*/*", "consolidated*")
-"""Files that are not: those in folders of a model, and the weights once more in another layout."""
+"""Patterns of the files of a model that are fetched."""
+NOT_FETCHED = ("*/*", "consolidated*")
+"""Patterns of files that are not fetched: those in sub-folders, and copies of the weights in another layout."""
 
 
 def find(source: str | Path, revision: str | None = None) -> Path:
     """The folder or GGUF file that a path names, or the local copy of a model on the Hub, fetched where it is missing.
 
-    A source that looks like a mistyped path is never looked up on the Hub, unless a `revision` is given.
+    A source that looks like a mistyped path is not looked up on the Hub, unless a `revision` is given.
 
     Args: source: a path, or the name of a model such as "HuggingFaceTB/SmolLM2-135M"; revision: of the latter.
 
@@ -44,13 +44,13 @@ def find(source: str | Path, revision: str | None = None) -> Path:
     if revision is None and _looks_like_a_path(str(source)):
         raise ValueError(
             f"there is no {path}{_nearest(path)}. The Hub was not asked, as this looks like a path; for a model on the "
-            'Hub, give revision="main" too, or start in another folder'
+            'Hub, also give revision="main", or start in another folder'
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        options = {"allow_patterns": list(PATTERNS), "ignore_patterns": list(LEFT), "etag_timeout": 1}
+        options = {"allow_patterns": list(PATTERNS), "ignore_patterns": list(NOT_FETCHED), "etag_timeout": 1}
         return Path(snapshot_download(str(source), revision=revision, **options))
     except HFValidationError as error:
         raise ValueError(f"there is no folder {path}, and names on the Hub are owner/model: {error}") from None
@@ -61,7 +61,7 @@ def find(source: str | Path, revision: str | None = None) -> Path:
 
 
 def _looks_like_a_path(source: str) -> bool:
-    """Whether `first/second` is rather a path: of a file, in a folder that exists, or close to an existing path."""
+    """Whether `first/second` is probably a path: of a file, in an existing folder, or similar to an existing path."""
     first, second = source.split("/")
     is_file = second.endswith((".gguf", ".safetensors", ".json", ".bin", ".model"))
     return is_file or not first or not second or Path(first).is_dir() or bool(_close(Path(source)))
@@ -74,7 +74,7 @@ def _nearest(path: Path) -> str:
 
 
 def _close(path: Path) -> list[str]:
-    """Existing paths whose last two parts are like those of the given one."""
+    """Existing paths whose last two parts are similar to those of the given one."""
     parents = [path.parent]
     if not path.parent.is_dir():
         parents = [path.parent.with_name(name) for name in _alike(path.parent.parent, path.parent.name)]
@@ -82,7 +82,7 @@ def _close(path: Path) -> list[str]:
 
 
 def _alike(folder: Path, name: str) -> list[str]:
-    """The names in a folder that are like a name."""
+    """The names in a folder that are similar to a name."""
     try:
         names = [entry.name for entry in folder.iterdir()]
     except OSError:

@@ -6,7 +6,6 @@ lie within a bound, for each seed; a claim may say that its cases rise or fall, 
 
 import itertools
 import json
-import os
 import shlex
 import statistics
 import time
@@ -24,6 +23,7 @@ from memgpt_jax.evaluate import evaluate
 from memgpt_jax.machine import machine
 from memgpt_jax.memory import state_bytes
 from memgpt_jax.needle_stream import needle_stream
+from memgpt_jax.paths import write_whole
 from memgpt_jax.runs import reopen, run_name
 from memgpt_jax.training import RunError, train
 
@@ -197,13 +197,6 @@ def metric_of(result: dict[str, Any], metric: str) -> float:
     return float(value)
 
 
-def write(path: Path, text: str) -> None:
-    """Replace a file as a whole: a reader, or a kill, finds the old one or the new one."""
-    whole = path.with_name(path.name + ".tmp")
-    whole.write_text(text)
-    os.replace(whole, path)
-
-
 def train_in(config: ExperimentConfig, workdir: Path) -> tuple[dict[str, Any], float | None, str | None]:
     """The evaluation of a run, which is trained or resumed where it is not finished; its wall time; and the machine.
 
@@ -219,7 +212,7 @@ def train_in(config: ExperimentConfig, workdir: Path) -> tuple[dict[str, Any], f
     finally:
         timing["seconds"] += time.monotonic() - start
         if (workdir / "checkpoints").exists():
-            write(path, json.dumps(timing))
+            write_whole(path, json.dumps(timing))
     return result, timing["seconds"], timing["machine"]
 
 
@@ -234,7 +227,7 @@ def read_again(case: Case, workdir: Path) -> tuple[dict[str, Any], float]:
             result = evaluate(*opened)
         else:
             (result,) = needle_stream(opened.config, opened.params, [case.needles_after], opened.tokenizer)
-        write(path, json.dumps({"result": result, "seconds": time.monotonic() - start}))
+        write_whole(path, json.dumps({"result": result, "seconds": time.monotonic() - start}))
     saved = json.loads(path.read_text())
     return saved["result"], saved["seconds"]
 

@@ -1,4 +1,4 @@
-"""The machine: what it is called where something was measured on it, and the memory that this process may use."""
+"""The machine: its description for reports of measurements, and the memory that this process may use."""
 
 import contextlib
 import os

@@ -161,12 +161,12 @@ def main_first(what: str) -> Iterator[None]:
         meet(what)
 
 
-def meet(what: str) -> None:
-    """Wait until all processes have come this far."""
+def meet(name: str) -> None:
+    """Wait until all processes have called this with the same name."""
     if jax.process_count() > 1:
         from jax.experimental.multihost_utils import sync_global_devices
 
-        sync_global_devices(what)
+        sync_global_devices(name)
 
 
 def agree(value: bool) -> bool:

@@ -1,9 +1,4 @@
-"""Paths for libraries that do not take every path.
-
-Orbax puts the name of a folder into a glob pattern (`[1]` or a backslash in it match nothing, and arrays are lost),
-takes `/gs`, `/s3`, `/az` and `/hf` for remote storage, and refuses names that are not UTF-8. Through an open folder's
-entry in `/proc/self/fd`, every folder has a plain path.
-"""
+"""Paths with special characters, for messages and for Orbax; and files that are replaced as a whole."""
 
 import contextlib
 import os
@@ -12,12 +7,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PLAIN = re.compile(r"/(?!(gs|s3|az|hf)(/|$))[^][*?\\\x00-\x1f\x7f\ud800-\udfff]*")
-LONGEST = 1000  # bytes, so that what is written below fits the system's limit
+LONGEST = 1000  # bytes, so that paths below the folder stay within the system's limit
+
+
+def shown(path: str | os.PathLike) -> str:
+    """A path for a message: one line of valid UTF-8; other bytes and control characters are escaped."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file under a temporary name, then rename it: a reader never sees a part of it."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8", errors="surrogateescape")
+    os.replace(partial, path)
 
 
 @contextlib.contextmanager
 def plain_path(folder: Path) -> Iterator[Path]:
-    """A path of an existing absolute folder that holds no special character; valid inside the block.
+    """A path without special characters to an existing absolute folder; valid inside the block.
+
+    Orbax puts the name of a folder into a glob pattern (`[1]` or a backslash in it match nothing, and arrays are lost),
+    treats `/gs`, `/s3`, `/az` and `/hf` as remote storage, and refuses names that are not UTF-8. The entry of an open
+    folder in `/proc/self/fd` is a plain path to it.
 
     Raises:
         ValueError: this system has no `/proc/self/fd`, and the folder's own path is not plain.

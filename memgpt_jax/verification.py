@@ -1,5 +1,6 @@
-"""Whether the files of a folder that the library wrote are as they were written."""
+"""Verify the files of a folder that the library wrote against their checksums."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -7,6 +8,7 @@ from typing import NamedTuple
 from memgpt_jax import checksums
 from memgpt_jax.checksums import SUMS, DamagedError
 from memgpt_jax.training import RunError, read_metrics
+from memgpt_jax.training.checkpoint import DAMAGED
 from memgpt_jax.training.evaluation import read_evaluation
 from memgpt_jax.training.tensorboard import check_events
 from memgpt_jax.training.workdir import run_folder
@@ -18,12 +20,9 @@ KINDS = {
     "model.safetensors.index.json": "model",
     "config.json": "model",
     "tokenizer.json": "tokenizer",
-    "byte.json": "tokenizer",
     "tokenizer.model": "tokenizer",
 }
-"""What a folder with checksums is, by a file in it; the first that is there counts."""
-SET_ASIDE = "damaged"
-"""Where a run moves damaged checkpoints to."""
+"""The kind of a folder with checksums by a file in it; the first file that exists decides."""
 
 
 class Checked(NamedTuple):
@@ -34,13 +33,13 @@ class Checked(NamedTuple):
     what: str
     """Its kind, with the number of its files."""
     problem: str | None
-    """How it differs from what was written; None: it is whole, as far as it carries checksums."""
+    """How it differs from what was written; None: all files with checksums are as they were written."""
 
 
 def verify_folder(folder: str | Path) -> list[Checked]:
-    """Check a run, a session, a tokenized corpus, a cache of such, a model or a tokenizer: every file with a checksum.
+    """Verify every file with a checksum of a run, a session, a tokenized corpus, a cache, a model or a tokenizer.
 
-    Files without one are named in a part of their own.
+    The last part names the files without checksums.
 
     Raises:
         ValueError: there is no such folder, or nothing in it carries checksums.
@@ -52,14 +51,13 @@ def verify_folder(folder: str | Path) -> list[Checked]:
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
     files = {path for path in folder.rglob("*") if path.is_file()}
-    files = {path for path in files if path.relative_to(folder).parts[0] != SET_ASIDE}
+    files = {path for path in files if path.relative_to(folder).parts[0] != DAMAGED}
     found, covered = [], set()
     for sums in sorted(path for path in files if path.name == SUMS):
         part = sums.parent
         below = {path for path in files if path.is_relative_to(part)}
-        found.append(
-            _checked(folder, part, f"{_kind(part)}, {len(below)} files", lambda part=part: checksums.verify(part))
-        )
+        check = functools.partial(checksums.verify, part)
+        found.append(_checked(folder, part, f"{_kind(part)}, {len(below)} files", check))
         covered |= _recorded(part) | {sums}
     if (folder / "checkpoints").is_dir():
         for path, check in _run_files(folder).items():
@@ -76,13 +74,13 @@ def verify_folder(folder: str | Path) -> list[Checked]:
 
 
 def _run_files(folder: Path) -> dict[Path, Callable[[], object]]:
-    """The files of a run that carry their own checksums, with what checks each."""
+    """The check of each file of a run that contains its own checksums."""
     checks = {
-        folder / "metrics.jsonl": lambda: read_metrics(folder),
-        folder / "evaluation.json": lambda: read_evaluation(folder),
+        folder / "metrics.jsonl": functools.partial(read_metrics, folder),
+        folder / "evaluation.json": functools.partial(read_evaluation, folder),
     }
     events = sorted((folder / "tensorboard").glob("events.*"))
-    return checks | {path: lambda path=path: check_events(path) for path in events}
+    return checks | {path: functools.partial(check_events, path) for path in events}
 
 
 def _recorded(part: Path) -> set[Path]:

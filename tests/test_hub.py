@@ -73,5 +73,5 @@ def test_a_path_that_exists_is_taken(asked, tmp_path):
 def test_what_is_fetched(name, wanted):
     from huggingface_hub.utils import filter_repo_objects
 
-    found = filter_repo_objects([name], allow_patterns=hub.PATTERNS, ignore_patterns=hub.LEFT)
+    found = filter_repo_objects([name], allow_patterns=hub.PATTERNS, ignore_patterns=hub.NOT_FETCHED)
     assert list(found) == [name] * wanted

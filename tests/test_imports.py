@@ -17,7 +17,7 @@ LAYERS = {
     "shapes": set(),
     "paths": set(),
     "checks": set(),
-    "checksums": set(),
+    "checksums": {"paths"},
     "config_data": {"checks"},
     "config_memory": {"checks"},
     "config_model": {"checks", "config"},
@@ -39,7 +39,7 @@ LAYERS = {
     },  # the last two: in `MemGPT.generate`, ...
     "parallel": {"checks", "config", "ops"},
     "parameters": {"config", "models"},
-    "data": {"checksums", "config", "hub"},
+    "data": {"checksums", "config", "hub", "paths"},
     "hub": set(),
     "plots": set(),
     "command_line": {"config", "memory"},
@@ -53,7 +53,7 @@ LAYERS = {
     "machine": set(),
     "benchmark": {"config", "data", "generation", "machine", "memory", "models", "parallel", "parameters", "training"},
     "ledger": {"command_line", "config", "evaluate", "machine", "memory", "needle_stream", "runs", "training"}
-    | {"checks"},
+    | {"checks", "paths"},
     "training": {
         "shapes",
         "checks",

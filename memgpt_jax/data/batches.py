@@ -80,7 +80,7 @@ def train_batches(
 
 
 def _without_places(config: DataConfig) -> DataConfig:
-    """The config without the folders that it names: a position in the data depends on what they hold."""
+    """The config without paths: a position in the data depends on the content of the files, not on their place."""
     places = {name: "" for name in ("path", "cache_dir") if getattr(config, name, None)}
     if isinstance(config, TaskConfig) and config.text is not None:
         places["text"] = _without_places(config.text)
@@ -88,9 +88,9 @@ def _without_places(config: DataConfig) -> DataConfig:
 
 
 def added_ids(config: DataConfig, tokenizer: Tokenizer) -> int:
-    """How many ids behind those of the tokenizer there are: answers of a task, or special ids of an objective.
+    """The number of ids after those of the tokenizer: answers of a task, or special ids of an objective.
 
-    Special ids that the tokenizer has itself need none.
+    Special ids that the tokenizer itself has are not counted.
     """
     if isinstance(config, TaskConfig):
         return config.num_ids

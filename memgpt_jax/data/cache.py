@@ -12,22 +12,23 @@ from pathlib import Path
 from typing import TypeVar
 
 from memgpt_jax import checksums
-from memgpt_jax.data.reading import shown
 from memgpt_jax.data.sources import expand
+from memgpt_jax.paths import shown
 
 T = TypeVar("T")
-FORMAT = 2  # of what is kept; a new one makes all of it anew
+FORMAT = 2  # version of the format; entries of other versions are not used
 MAKING = "making-"
+
+logger = logging.getLogger(__name__)
 
 
 def cached(cache_dir: str, kind: str, key: tuple, make: Callable[[Path], None], load: Callable[[Path], T]) -> T:
-    """Load the folder that belongs to the key, made first where it is absent or damaged.
+    """Load the folder of a key; if it is absent or damaged, make it first.
 
-    `make` writes into a temporary folder, which is renamed when complete. All its files carry checksums, which are
-    verified before `load`: about 0.8 s for each GB, as SHA-256 reads all of it. A cache that cannot be written serves
-    what it holds.
+    `make` writes into a temporary folder, which is renamed when complete. The checksums of all files are verified
+    before `load`, which takes about 0.8 s for each GB. Entries of a cache that cannot be written are still loaded.
 
-    Raises `ValueError` where the cache cannot be used, or `make` raises it; nothing incomplete stays.
+    Raises `ValueError` if the cache cannot be used or `make` raises it; an incomplete folder is removed.
     """
     with _places(cache_dir):
         root = expand(cache_dir) / kind
@@ -40,9 +41,9 @@ def cached(cache_dir: str, kind: str, key: tuple, make: Callable[[Path], None], 
                 try:
                     return _verified(folder, load)
                 except DAMAGE as error:
-                    logging.getLogger(__name__).warning("Making %s anew: %s", shown(folder), error)
+                    logger.warning("Making %s anew: %s", shown(folder), error)
                     shutil.rmtree(folder)
-            for rest in root.glob(f"{MAKING}*"):  # of processes that were killed, as we hold the lock
+            for rest in root.glob(f"{MAKING}*"):  # left by killed processes, as this one holds the lock
                 shutil.rmtree(rest)
             making = root / f"{MAKING}{uuid.uuid4().hex}"
             making.mkdir()
@@ -56,7 +57,7 @@ def cached(cache_dir: str, kind: str, key: tuple, make: Callable[[Path], None], 
 
 
 DAMAGE = (ValueError, KeyError, OSError, EOFError)
-"""What loading a damaged folder raises."""
+"""The errors that loading a damaged folder raises."""
 
 
 def _verified(folder: Path, load: Callable[[Path], T]) -> T:

@@ -22,15 +22,16 @@ from array_record.python.array_record_module import ArrayRecordReader
 from memgpt_jax import checksums
 from memgpt_jax.data.folders import folder_corpus
 from memgpt_jax.data.progress import track
-from memgpt_jax.data.reading import DEFAULT, Document, Options, decode, in_blocks, shown
+from memgpt_jax.data.reading import DEFAULT, Document, Options, decode, in_blocks
 from memgpt_jax.data.sources import FileCorpus, expand, stdlib_corpus
+from memgpt_jax.paths import shown
 
 TEXT_FEATURES = ("text", "content", "book_text", "article", "document", "body")
 SPLIT_NAMES = {"train": ("train",), "valid": ("validation", "valid", "dev"), "test": ("test",)}
 
 
 class _Files(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Documents of files, in a fixed random order. Its config is named by a fingerprint of the files."""
+    """Documents of files, in a fixed random order. The fingerprint of the files is in the name of its config."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -85,7 +86,7 @@ class NamedCorpus:
 
     @property
     def fingerprint(self) -> str:
-        """What the documents depend on."""
+        """Name that changes with the documents."""
         return self.builder.info.full_name
 
     def read(self, split: str) -> Iterator[Document]:
@@ -144,7 +145,7 @@ class NamedCorpus:
                 )
 
     def _split_expression(self, available: list[str], split: str) -> str:
-        """How TFDS names the split. Where a set has no valid or no test split, each is 5 % off train's end."""
+        """TFDS's expression for the split. A missing valid or test split is 5 % from the end of train."""
         found = {ours: next((name for name in names if name in available), None) for ours, names in SPLIT_NAMES.items()}
         missing = [name for name in ("valid", "test") if not found[name]] if found["train"] else []
         cut = 100 - 5 * len(missing)

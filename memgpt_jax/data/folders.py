@@ -1,4 +1,4 @@
-"""The files of a folder: which belong to a corpus, in which split, and which are left out and why."""
+"""The files of a folder that belong to a corpus, their splits, and the files that are left out, with the reasons."""
 
 import difflib
 import errno
@@ -10,8 +10,9 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from memgpt_jax.data.reading import DEFAULT, SHOWN, Options, kind_of, listed, shown
+from memgpt_jax.data.reading import DEFAULT, SHOWN, Options, kind_of, listed
 from memgpt_jax.data.sources import FileCorpus, SourceFile, by_hash, expand
+from memgpt_jax.paths import shown
 
 SPLIT_FOLDERS = {
     "train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test"
@@ -19,21 +20,23 @@ SPLIT_FOLDERS = {
 READ = ".txt, .md, .py, .gz, .jsonl, .csv, .tsv or .parquet"
 
 LeftOut = dict[str, list[str]]
-"""Names by the reason why they are left out."""
+"""The names of files that are left out, by reason."""
+
+logger = logging.getLogger(__name__)
 
 
 def folder_files(folder: str, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[SourceFile]:
-    """The files below a folder that are documents or tables of them, or the one table; links are followed.
+    """The files of documents and of tables of documents below a folder, or the one table; links are followed.
 
-    Where there is a sub-folder `train`, it and `valid` (or `validation`, `val`, `dev`) and `test` are the splits, and
-    files outside them do not belong to the corpus. What is left out is logged as one warning.
+    If there is a sub-folder `train`, it and the sub-folders `valid` (or `validation`, `val`, `dev`) and `test` are the
+    splits, and files outside of them do not belong to the corpus. One warning in the log names what is left out.
 
     Args:
         folder: the path; `~` and `$VARIABLES` are expanded.
         include: patterns of the files to read, default: those with a known suffix. A pattern is compared with the path
-            in the folder, part by part, as a shell does: `**` stands for any folders, one without a "/" is looked for
-            in every folder, and one that matches a folder holds for all inside. A file whose suffix a pattern spells
-            out (`*.rst`) is read as text.
+            in the folder, part by part, as in a shell: `**` matches any folders, a pattern without a "/" is compared in
+            every folder, and one that matches a folder matches all files inside. A file with an unknown suffix is read
+            as text if a pattern ends in that suffix (`*.rst`).
         exclude: patterns of files and folders to leave out.
 
     Raises:
@@ -54,7 +57,7 @@ def folder_corpus(
     exclude: Sequence[str] = (),
     options: Options = DEFAULT,
 ) -> FileCorpus:
-    """The documents of `folder_files`. `ValueError`, too, where `text_column` is set and no file has columns."""
+    """The corpus of `folder_files`. Raises `ValueError` also if `text_column` is set and no file is a table."""
     files = folder_files(folder, include, exclude)
     if options.text_column != DEFAULT.text_column and all(file.kind == "text" for file in files):
         raise ValueError(
@@ -109,7 +112,7 @@ def _files(folder: str, root: Path, include: Sequence[str], exclude: Sequence[st
 
 
 def _reason(name: str, path: Path, include: Sequence[str], exclude: Sequence[str]) -> str | None:
-    """Why a file is left out; None: it is read."""
+    """The reason why a file is left out; None: it is read."""
     parts = tuple(name.split("/"))
     if any(matches(parts, pattern) for pattern in exclude):
         return "data.exclude"
@@ -123,7 +126,7 @@ def _reason(name: str, path: Path, include: Sequence[str], exclude: Sequence[str
 
 
 def _walk(root: Path, exclude: Sequence[str], left: LeftOut) -> Iterator[tuple[str, Path]]:
-    """The (name, path) of every file below a folder that is not hidden; what cannot be one goes to `left`."""
+    """The (name, path) of every file below a folder that is not hidden; names of other entries are added to `left`."""
     waiting = [(root, "", frozenset({_identity(root.stat())}))]
     while waiting:
         folder, prefix, around = waiting.pop()
@@ -187,4 +190,4 @@ def _check_patterns(patterns: dict[str, Sequence[str]], names: Sequence[str], le
 @functools.cache
 def _warn_once(message: str) -> None:
     """Log a warning once in a process: a run lists its corpus several times."""
-    logging.getLogger(__name__).warning(message)
+    logger.warning(message)

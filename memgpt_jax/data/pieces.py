@@ -1,10 +1,10 @@
-"""Texts that come in pieces, cut anew where a tokenizer can cut them."""
+"""Texts in pieces, cut again at places where a tokenizer can encode the parts separately."""
 
 from collections.abc import Callable, Iterable, Iterator
 
 
 def cut_anew(pieces: Iterable[str], find: Callable[[str], int]) -> Iterator[str]:
-    """A text in other pieces: of each given one, `find` says where the last cut may be; 0: nowhere."""
+    """The text in other pieces. `find` returns the last place where a given piece may be cut; 0: nowhere."""
     begun: list[str] = []
     for piece in pieces:
         cut = find(piece)
@@ -23,5 +23,5 @@ def whole_lines(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def last_word(piece: str) -> int:
-    """Where the last line of a piece begins, or else the spaces before its last word."""
+    """The place where the last line of a piece begins; in one line, where the spaces before its last word begin."""
     return piece.rfind("\n") + 1 or len(piece[: piece.rfind(" ") + 1].rstrip(" "))

@@ -19,13 +19,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from memgpt_jax.paths import shown
+
 BLOCK = 2**18
 """Bytes of a text file that are read and decoded at once, and characters of a piece of any text."""
 BOM = codecs.BOM_UTF8
 ROW_SUFFIXES = {".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 TEXT_SUFFIXES = (".txt", ".md", ".py")
 SHOWN = 3
-"""How many names of files a message shows."""
+"""The largest number of file names in a message."""
 ROW_GROUP = 64
 """Rows of a Parquet file that are converted at once."""
 REMEDIES = "data.text_column names the field that holds the text, data.exclude leaves files out"
@@ -49,30 +51,24 @@ class Document(NamedTuple):
     """A document, read when its pieces are iterated."""
 
     name: str
-    """The path of its file in the corpus; of a row, with ":" and its number, that of a JSON line from 1."""
+    """The path of its file in the corpus; for a row or JSON line, followed by ":" and its number from 1."""
     pieces: Iterable[str]
     """Its text, cut anywhere."""
 
 
-def shown(path: str | os.PathLike) -> str:
-    """A path for a message: one line of valid UTF-8; other bytes and control characters are escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def listed(reason: str, names: Sequence[str]) -> str:
-    """How many names there are, and the first of them, for a message."""
+    """The number of names, the reason and the first names, for a message."""
     first = ", ".join(map(shown, sorted(names)[:SHOWN]))
     return f"{len(names)} ({reason}): {first}{', ...' * (len(names) > SHOWN)}"
 
 
 def unreadable(path: str | os.PathLike, error: OSError) -> ValueError:
-    """The error for a file that the operating system does not let us read."""
+    """The error for a file or folder that cannot be read."""
     return ValueError(f"{shown(path)} cannot be read: {error.strerror or error}")
 
 
 def kind_of(name: str) -> Kind | None:
-    """How a file of this name is read, whatever the case of its suffix; None: it is not."""
+    """The kind of a file by its suffix, in upper or lower case; None: it is not read."""
     name = name.lower()
     plain = name.removesuffix(".gz")
     for suffix, kind in ROW_SUFFIXES.items():
@@ -88,7 +84,7 @@ def kind_of(name: str) -> Kind | None:
 def read_file(path: Path, name: str, kind: Kind, wanted: Callable[[str], bool], options: Options) -> Iterator[Document]:
     """The documents of a file whose names are wanted.
 
-    Args: path: the file; name: what its documents are named by; wanted: whether to read a document of a name.
+    Args: path: the file; name: the beginning of its documents' names; wanted: whether to read a document by its name.
     """
     if kind == "text":
         if wanted(name):
@@ -130,14 +126,14 @@ def _not_utf8(where: str, offset: int, reason: str) -> ValueError:
 
 
 def in_blocks(read: Callable[[], str]) -> Iterator[str]:
-    """The pieces of a text, which is read when the first is asked for."""
+    """The pieces of a text, which is read at the first iteration."""
     text = read()
     yield from (text[start : start + BLOCK] for start in range(0, len(text), BLOCK))
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
-    """The bytes of a file, unpacked, behind its byte order mark; `ValueError` where they cannot be read."""
+    """The stream of a file's bytes, unpacked, after its byte order mark. Raises `ValueError` if it cannot be read."""
     where = shown(path)
     try:
         with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as stream:
@@ -171,7 +167,7 @@ def _text(path: Path, invalid_utf8: str) -> Iterator[str]:
                     f"{shown(path)} is not text: it holds a zero byte at offset {offset + zero}; "
                     "data.exclude leaves it out"
                 )
-            pending = len(decoder.getstate()[0])  # first bytes of a character that the last block ends in
+            pending = len(decoder.getstate()[0])  # bytes of a character that the last block cuts in two
             try:
                 piece = decoder.decode(data, end)
             except UnicodeDecodeError as error:
@@ -193,7 +189,7 @@ def _json_lines(path: Path, options: Options) -> Iterator[tuple[int, Callable[[]
     """The (number, text) of every line that is not blank."""
     for number, line, offset in _numbered_lines(path):
         if line.strip():
-            yield number, lambda line=(path, number, line, offset): _json_text(*line, options)
+            yield number, functools.partial(_json_text, path, number, line, offset, options)
 
 
 def _json_text(path: Path, number: int, line: bytes, offset: int, options: Options) -> str:
@@ -216,7 +212,7 @@ def _json_text(path: Path, number: int, line: bytes, offset: int, options: Optio
             f"{where} needs a field {name!r} that is a string; it is {'null' if text is None else type(text).__name__}"
             f"; {REMEDIES}"
         )
-    # JSON can spell half of a surrogate pair, which no UTF-8 can hold.
+    # JSON can express half of a surrogate pair, which UTF-8 cannot.
     return decode(text.encode("utf-8", "surrogatepass"), f"the text of {where}", options.invalid_utf8)
 
 
@@ -227,7 +223,7 @@ def _missing(where: str, what: str, name: str, found: Iterable[str]) -> ValueErr
 
 
 def _csv_rows(path: Path, options: Options, delimiter: str = ",") -> Iterator[tuple[int, Callable[[], str]]]:
-    """The (number from 1, text) of every row below the header, which names the columns."""
+    """The (number from 1, text) of every row after the header, which names the columns."""
     last = 0
 
     def lines() -> Iterator[str]:
@@ -235,7 +231,9 @@ def _csv_rows(path: Path, options: Options, delimiter: str = ",") -> Iterator[tu
         for number, line, offset in _numbered_lines(path):
             last = number
             if b"\0" in line:
-                raise ValueError(f"{shown(path)}, line {number} is not text: it holds a zero byte")
+                raise ValueError(
+                    f"{shown(path)}, line {number} is not text: it holds a zero byte; data.exclude leaves it out"
+                )
             yield decode(line, shown(path), options.invalid_utf8, offset)
 
     rows = csv.reader(lines(), strict=True, delimiter=delimiter)
@@ -258,7 +256,7 @@ def _csv_rows(path: Path, options: Options, delimiter: str = ",") -> Iterator[tu
             header = row
             if header.count(options.text_column) != 1:
                 if options.text_column in header:
-                    raise ValueError(f"{where} names two columns {options.text_column!r}")
+                    raise ValueError(f"{where} names two columns {options.text_column!r}; {REMEDIES}")
                 raise _missing(where, "column", options.text_column, header)
             column = header.index(options.text_column)
             continue
@@ -291,7 +289,7 @@ def _parquet_rows(path: Path, options: Options) -> Iterator[tuple[int, Callable[
             file = parquet.ParquetFile(stream, page_checksum_verification=True)
             names = file.schema_arrow.names
         if names.count(name) > 1:
-            raise ValueError(f"{where} has two columns {name!r}")
+            raise ValueError(f"{where} has two columns {name!r}; {REMEDIES}")
         if name not in names:
             raise _missing(where, "column", name, names)
         batches, number = file.iter_batches(ROW_GROUP, columns=[name]), 0
@@ -309,7 +307,7 @@ def _parquet_rows(path: Path, options: Options) -> Iterator[tuple[int, Callable[
                 rows = list(column.cast(arrow.large_binary()))
             for value in rows:
                 number += 1
-                yield number, lambda value=value, row=f"{where}, row {number}": _parquet_text(value, row, options)
+                yield number, functools.partial(_parquet_text, value, f"{where}, row {number}", options)
 
 
 def _parquet_text(value, where: str, options: Options) -> str:
@@ -333,4 +331,4 @@ ROWS = {
     "tsv": functools.partial(_csv_rows, delimiter="\t"),
     "parquet": _parquet_rows,
 }
-"""What yields the (number, text) of each document of a file, by its kind."""
+"""The reader of each kind of table: yields the number of each document and a function that returns its text."""

@@ -24,7 +24,7 @@ MORE = (
     "splits), or evaluate another split (evaluation.split)"
 )
 
-STDLIB_LEFT_OUT = {  # tests, what others wrote, data
+STDLIB_LEFT_OUT = {  # tests, third-party code, data
     "test", "tests", "idle_test", "site-packages", "dist-packages", "ensurepip", "_vendor", "pydoc_data"
 }  # fmt: skip
 STDLIB_GENERATED = re.compile(rb"auto-?generated|file is (automatically )?generated|character mapping codec", re.I)
@@ -48,7 +48,7 @@ class SourceFile:
 
 
 def expand(path: str | os.PathLike) -> Path:
-    """The path with `~` and `$VARIABLES` filled in. `ValueError` where one is not set."""
+    """The path with `~` and `$VARIABLES` expanded. Raises `ValueError` if one is not set."""
     filled = os.path.expandvars(path)
     unset = re.search(r"\$(\w+|\{\w+\})", filled)
     if unset and not os.path.exists(filled):
@@ -89,15 +89,15 @@ class FileCorpus:
         options: Options = DEFAULT,
         keep: Callable[[SourceFile], bool] = lambda file: True,
     ):
-        """Args: name: of the corpus; files: all that may belong to it; keep: whether a file's content does, too."""
+        """Args: name: of the corpus; files: all candidates; keep: whether a file belongs to it, by its content."""
         self.name, self.files, self.options, self.keep = name, files, options, keep
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """A digest that changes with the options, and with each file's name, split, size, inode or times.
 
-        Contents are not read. A change shows in ctime, which no program can set back, as long as it is later than the
-        previous one by the clock tick of the file system (about 4 ms on Linux) or changes the size.
+        Contents are not read. Every change updates ctime, which no program can set back; a change is missed only if it
+        keeps the size and comes within one clock tick of the file system (about 4 ms on Linux) of the one before.
         """
         digest = hashlib.blake2b(repr((self.name, self.options)).encode(), digest_size=8)
         for file in self.files:
@@ -133,7 +133,7 @@ class FileCorpus:
 
     @functools.cached_property
     def _scanned(self) -> tuple[set[str], dict[str, str]]:
-        """The splits that hold a document; and the new split of each document that moves to an empty one."""
+        """The splits with documents, and the new split of each document that is moved to an empty split."""
         names: dict[str, list[str]] = {split: [] for split in SPLITS}
         for file in self.files:
             for name in document_names(file.path, file.name, file.kind, self.options) if file.split is None else ():
@@ -156,7 +156,7 @@ def _always(name: str) -> bool:
 
 
 def stdlib_files() -> list[SourceFile]:
-    """The `.py` files of the standard library of the running Python, without tests and what others wrote."""
+    """The `.py` files of the standard library of the running Python, without tests and third-party code."""
     root = Path(sysconfig.get_path("stdlib"))
     files = []
     for folder, subfolders, names in os.walk(root, onerror=_refuse):

@@ -7,13 +7,13 @@ section 3.1.4 and figure 2.
 import numpy as np
 
 SENTINELS = 100
-"""How many sentinels there are, as in T5."""
+"""The number of sentinels, as in T5."""
 
 
 def sentinel_ids(tokenizer) -> np.ndarray:
     """Ids [SENTINELS] of S0, S1, ...: the tokenizer's own `<extra_id_0>`, `<extra_id_1>`, ... if it has all of them.
 
-    Otherwise the ids behind its vocabulary, where T5 has them: S0 is the last one.
+    Otherwise the ids after its vocabulary, in the order of T5: S0 is the last one.
     """
     if len(tokenizer.sentinel_ids) >= SENTINELS:
         return np.array(tokenizer.sentinel_ids[:SENTINELS], np.int32)

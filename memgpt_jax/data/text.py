@@ -21,6 +21,8 @@ from memgpt_jax.data.sources import MORE, SPLITS, expand, stdlib_corpus
 from memgpt_jax.data.tokenizer import ByteTokenizer, Tokenizer, load_saved_tokenizer, train_sentencepiece
 from memgpt_jax.hub import find
 
+logger = logging.getLogger(__name__)
+
 
 class TokenizedText(Sequence[np.ndarray]):
     """The documents of a split, as token ids. Item i is document i, int32, without `document_id`.
@@ -31,7 +33,7 @@ class TokenizedText(Sequence[np.ndarray]):
     """
 
     def __init__(self, folder: Path):
-        """Open what `write` made. Raises `ValueError` or `OSError` where it is incomplete."""
+        """Open the files of `write`. Raises `ValueError` or `OSError` if they are incomplete."""
         counts = json.loads((folder / "counts.json").read_text())
         self.fingerprint: str = counts["fingerprint"]
         """Digest of all tokens."""
@@ -43,7 +45,7 @@ class TokenizedText(Sequence[np.ndarray]):
         """[documents, 2] int64 UTF-8 bytes and words of each document's text, before it was encoded."""
         sizes = len(self.flat) - 1, len(self.offsets) - 1, len(self.sizes)
         if sizes != (counts["tokens"], counts["documents"], counts["documents"]):
-            raise ValueError(f"{folder} is damaged")
+            raise ValueError(f"{folder} is damaged: its files have different numbers of tokens or documents")
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -87,7 +89,7 @@ class TokenizedText(Sequence[np.ndarray]):
         if not sizes:
             raise ValueError(f"none of its documents holds any text; {MORE}")
         if without_text:
-            logging.getLogger(__name__).warning("Left out %s", listed("without text", without_text))
+            logger.warning("Left out %s", listed("without text", without_text))
         np.save(folder / "offsets.npy", np.array(offsets, np.int64))
         np.save(folder / "sizes.npy", np.array(sizes, np.int64))
         counts = {
@@ -100,14 +102,14 @@ class TokenizedText(Sequence[np.ndarray]):
 
 
 def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterable[np.ndarray]:
-    """The ids of a text that comes in pieces, as arrays: by the tokenizer's `encode_pieces`, else of it all at once."""
+    """The ids of a text in pieces, as arrays: by the tokenizer's `encode_pieces`, or without it in one array."""
     if hasattr(tokenizer, "encode_pieces"):
         return tokenizer.encode_pieces(pieces)
     return [np.array(tokenizer.encode("".join(pieces)), np.int32)]
 
 
 class _Size:
-    """Bytes and words of a text whose pieces pass by."""
+    """Counts the bytes and words of a text in pieces."""
 
     def __init__(self):
         self.bytes = self.words = 0
@@ -188,13 +190,13 @@ def open_corpus(config: TextConfig):
 def _read(config: TextConfig, split: str) -> Iterator[Document]:
     """The documents of a split, after `max_documents`.
 
-    The corpus is opened anew: while this process waited for the cache, another may have prepared it.
+    The corpus is opened again, as another process may have prepared it while this one waited for the cache.
     """
     return itertools.islice(open_corpus(config).read(split), config.max_documents)
 
 
 def _corpus_key(config: TextConfig) -> tuple:
-    """What the documents of a corpus depend on. Of a set of TFDS, it is kept, so that TFDS need not be imported."""
+    """Values that change with the documents of a corpus. Those of TFDS are cached, as importing TFDS is slow."""
     options = (config.invalid_utf8, config.text_column, config.max_documents)
     if config.corpus in ("stdlib", "folder") or "tensorflow_datasets" in sys.modules:
         return open_corpus(config).fingerprint, *options
@@ -202,9 +204,11 @@ def _corpus_key(config: TextConfig) -> tuple:
     def write(folder: Path):
         (folder / "fingerprint").write_text(open_corpus(config).fingerprint)
 
-    # The program may register builders of its own, but not without importing TFDS.
+    def read(folder: Path) -> str:
+        return (folder / "fingerprint").read_text()
+
+    # A program that registers its own builders has imported TFDS.
     version = importlib.metadata.version("tensorflow-datasets")
     key = (config.corpus, os.environ.get("TFDS_DATA_DIR"), version)
-    return cached(
-        config.cache_dir, "corpora", key, write, lambda folder: (folder / "fingerprint").read_text()
-    ), *options
+    fingerprint = cached(config.cache_dir, "corpora", key, write, read)
+    return fingerprint, *options

@@ -1,4 +1,4 @@
-"""Tokenizers: what they have in common, bytes, and how one is read from a folder or a file."""
+"""The protocol of tokenizers, the byte tokenizer, and loading a tokenizer from a folder or a file."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,8 +33,8 @@ BYTES = {"tokenizer": "byte"}
 class Tokenizer(Protocol):
     """Text to ids and back.
 
-    One that can encode a text in pieces has a method `encode_pieces(pieces)` too, which yields the ids of a text that
-    comes in pieces, as arrays whose concatenation is `encode` of the whole.
+    A tokenizer may also have `encode_pieces(pieces)`, which yields the ids of a text in pieces as arrays, whose
+    concatenation is `encode` of the whole text.
     """
 
     vocab_size: int
@@ -54,14 +54,14 @@ class Tokenizer(Protocol):
     token_bytes: np.ndarray
     """[vocab_size] int32: UTF-8 bytes of text that each id stands for; 0 for special ids. Exact if `lossless`."""
     special_ids: Mapping[str, int]
-    """Ids of `mask`, `cls` and `sep`, of those that it has."""
+    """Ids of `mask`, `cls` and `sep`, as far as it has them."""
     sentinel_ids: tuple[int, ...]
-    """Ids of T5's sentinels `<extra_id_0>`, `<extra_id_1>`, ..., of those that it has."""
+    """Ids of T5's sentinels `<extra_id_0>`, `<extra_id_1>`, ..., as far as it has them."""
     fingerprint: str
-    """Equal for tokenizers that encode alike."""
+    """Equal for tokenizers that encode every text to the same ids."""
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without `document_id`: none of them is special, but for that of unknown text.
+        """The ids of a text, without `document_id`: no special ids, except that of unknown text.
 
         Raises `ValueError` where the text holds a lone surrogate.
         """
@@ -70,10 +70,10 @@ class Tokenizer(Protocol):
         """The text of ids; special ids and ids that do not exist are left out, and broken UTF-8 becomes U+FFFD."""
 
     def unfinished_bytes(self, ids: Sequence[int]) -> bytes:
-        """The bytes at the end of the ids that are a character's beginning: further ids may complete it."""
+        """The bytes at the end of the ids that begin an incomplete character: further ids may complete it."""
 
     def save(self, folder: str | Path) -> None:
-        """Write the tokenizer into a folder, made if missing, for `load_saved_tokenizer`; it is the only one there."""
+        """Write the tokenizer into a folder, made if missing, for `load_saved_tokenizer`; others there are removed."""
 
 
 class ByteTokenizer:
@@ -117,11 +117,11 @@ class ByteTokenizer:
 def load_saved_tokenizer(source: str | Path) -> Tokenizer:
     """The tokenizer that `save` wrote into a folder, or that a pretrained model has.
 
-    Args: source: a folder with a `tokenizer.json`, a sentencepiece model or a GGUF file; or such a file. Of a
-    `tokenizer.json` and a sentencepiece model with the same pieces, the first is read.
+    Args: source: a folder with a `tokenizer.json`, a sentencepiece model or a GGUF file; or such a file. If a folder
+    has a `tokenizer.json` and a sentencepiece model with the same pieces, the former is read.
 
-    Raises `ValueError` where there is none, it cannot be read or is not as it was saved, or two in the folder
-    contradict each other.
+    Raises `ValueError` if there is none, it cannot be read, or two in the folder contradict each other; `DamagedError`,
+    which is one, if a file differs from its recorded checksum.
     """
     path = Path(source)
     try:
@@ -157,7 +157,7 @@ def _load(path: Path) -> Tokenizer:
 
 
 def _load_folder(folder: Path) -> Tokenizer:
-    """The tokenizer of a folder, in which those of several files have to agree."""
+    """The tokenizer of a folder. Raises `ValueError` if several files hold different tokenizers."""
     files = [folder / name for name in DEFINING if (folder / name).is_file()]
     models = [file for file in files if file.suffix == ".model"]
     ggufs = sorted(folder.glob("*.gguf"))

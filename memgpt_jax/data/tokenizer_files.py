@@ -1,5 +1,6 @@
-"""The files of a tokenizer in a folder: the one that defines it, and those beside it, which name its special tokens."""
+"""The files of a tokenizer: the one that defines it, and the files beside it that name its special tokens."""
 
+import itertools
 import json
 import logging
 import os
@@ -17,9 +18,13 @@ SLOW = ("vocab.json", "merges.txt", "vocab.txt")
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 GENERATION = "generation_config.json"
 BESIDE = (CONFIG, MAP, ADDED, "chat_template.jinja", "chat_template.json", GENERATION)
-"""The files that belong to a tokenizer: they go through a load and a save unchanged."""
+"""The files beside it: a load and a save keep them unchanged."""
+OF_TOKENIZERS = frozenset((*DEFINING, *SLOW, *BESIDE))
+"""All files of a folder that belong to its tokenizer; a save removes those of an earlier one."""
 ROLES = ("bos", "eos", "pad")
 LARGEST_ID = (1 << 22) - 1
+
+logger = logging.getLogger(__name__)
 
 
 def write_tokenizer(folder: str | Path, files: Mapping[str, bytes]) -> None:
@@ -37,7 +42,7 @@ def write_tokenizer(folder: str | Path, files: Mapping[str, bytes]) -> None:
     finally:
         for name in files:
             (folder / f"{name}.partial").unlink(missing_ok=True)
-    for name in {*DEFINING, *SLOW, *BESIDE} - files.keys():
+    for name in OF_TOKENIZERS - files.keys():
         (folder / name).unlink(missing_ok=True)
     checksums.record(folder, files)
 
@@ -74,8 +79,14 @@ def refuse_surrogates(text: str) -> None:
         ) from None
 
 
+def sentinels(ids: Mapping[str, int]) -> tuple[int, ...]:
+    """The ids of T5's sentinels `<extra_id_0>`, `<extra_id_1>`, ..., up to the first that is absent."""
+    found = (ids.get(f"<extra_id_{number}>") for number in itertools.count())
+    return tuple(itertools.takewhile(lambda token: token is not None, found))
+
+
 def unfinished(ending: bytes) -> bytes:
-    """The first bytes of a character whose last ones are missing, at the end of a text of which these are the last."""
+    """The beginning of a UTF-8 character that the last bytes of a text end with; b"" if there is none."""
     for start in range(max(0, len(ending) - 3), len(ending)):
         first, begun = ending[start], ending[start:]
         missing = 1 + (first >= 0xE0) + (first >= 0xF0) - len(begun) + 1
@@ -92,7 +103,7 @@ def _is_text(content: bytes) -> bool:
 
 
 class Roles(NamedTuple):
-    """Ids of the tokens that begin, end and pad texts; None where there is none."""
+    """Ids of the tokens that begin, end and pad texts; None: there is none."""
 
     bos_id: int | None
     eos_id: int | None
@@ -101,10 +112,10 @@ class Roles(NamedTuple):
 
 
 class Settings:
-    """The files beside a tokenizer: kept byte for byte, and read for the special tokens that they name."""
+    """The files beside a tokenizer, kept byte for byte, and the special tokens that they name."""
 
     def __init__(self, files: Mapping[str, bytes] | None = None):
-        """Args: files: by their names, those of `BESIDE`. Raises `ValueError` where one is damaged."""
+        """Args: files: the contents of files in `BESIDE`, by name. Raises `ValueError` if one is damaged."""
         self.files = dict(files or {})
         values = {n: json_object(n, self.files[n]) for n in (CONFIG, MAP, ADDED, GENERATION) if n in self.files}
         self._named = [(name, values[name]) for name in (CONFIG, MAP) if name in values]
@@ -114,13 +125,13 @@ class Settings:
 
     @classmethod
     def of_folder(cls, folder: Path) -> "Settings":
-        """Those that lie in a folder. Raises `ValueError` that names the damaged file."""
+        """The settings of a folder. Raises `ValueError` that names a damaged file."""
         checksums.verify(folder, BESIDE)
         return cls({name: (folder / name).read_bytes() for name in BESIDE if (folder / name).is_file()})
 
     @classmethod
     def naming(cls, stop_ids: tuple[int, ...] = (), **values) -> "Settings":
-        """Settings of a tokenizer that has none: values of tokenizer_config.json; stop_ids: further ends of a text."""
+        """Settings from values of tokenizer_config.json. Args: stop_ids: all ids that end a text, if not only eos."""
         values = {name: value for name, value in values.items() if value is not None}
         contents = {CONFIG: {"tokenizer_class": "PreTrainedTokenizerFast"} | values}
         if stop_ids:
@@ -146,11 +157,12 @@ class Settings:
     def roles(self, special: Mapping[str, int], size: int, own: Mapping[str, int]) -> Roles:
         """The ids of the named tokens.
 
-        Of each role, the first of: what tokenizer_config.json or special_tokens_map.json name, where null names none;
-        what the tokenizer knows of its own; the special ids of generation_config.json, all of whose ends are stop ids.
-        A token that is not in the vocabulary is left out with a warning.
+        For each role, the first of: the token in tokenizer_config.json or special_tokens_map.json (null: none); the id
+        in `own`; the first special id in generation_config.json, whose `eos_token_id` are all stop ids. A token
+        that is not in the vocabulary is left out with a warning.
 
-        Args: special: the ids of special tokens by their texts; size: of the vocabulary; own: ids by role.
+        Args: special: the ids of special tokens by their texts; size: of the vocabulary; own: the tokenizer's own ids
+        by role.
         """
         found = {}
         for role in ROLES:
@@ -159,7 +171,7 @@ class Settings:
             if text is not None:
                 found[role] = special.get(text)
                 if found[role] is None:
-                    _warn("%s %r is not in the vocabulary, or is an ordinary character: there is none", name, text)
+                    logger.warning("%s %r is not in the vocabulary, or is an ordinary character: left out", name, text)
             elif any(name in values for _, values in self._named):
                 found[role] = None
             else:
@@ -176,7 +188,8 @@ class Settings:
             raise ValueError(f"{GENERATION}: {name} must be an id or a list of ids, got {value!r}")
         beyond = [token for token in ids if not 0 <= token < size]
         if beyond:
-            _warn(f"{GENERATION}: {name} names %s, but the vocabulary has %d ids: left out", beyond, size)
+            message = "%s: %s names %s, but the vocabulary has %d ids: left out"
+            logger.warning(message, GENERATION, name, beyond, size)
         return [token for token in ids if token not in beyond]
 
     def _added(self, values: Mapping[str, dict[str, Any]]) -> dict[str, tuple[int, bool]]:
@@ -191,7 +204,7 @@ class Settings:
             ) from None
         for token, (number, _) in found.items():
             if not isinstance(token, str) or not 0 <= number <= LARGEST_ID:
-                raise ValueError(f"the added token {token!r} has the id {number}")
+                raise ValueError(f"the added token {token!r} has the id {number}; valid: 0 to {LARGEST_ID}")
         return found
 
 
@@ -200,12 +213,8 @@ def _names_a_token(name: str, value: Any) -> bool:
 
 
 def _text(file: str, name: str, value: Any) -> str | None:
-    """The text of a token: written alone, or with its flags."""
+    """The text of a token, which is given as a string, or as an object with its flags."""
     text = value.get("content") if isinstance(value, dict) else value
     if text is not None and not isinstance(text, str):
         raise ValueError(f"{file}: {name} must be the text of a token, got {value!r}")
     return text or None
-
-
-def _warn(message: str, *values) -> None:
-    logging.getLogger(__name__).warning(message, *values)

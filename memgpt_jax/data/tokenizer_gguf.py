@@ -19,6 +19,8 @@ from memgpt_jax.data.tokenizer_sentencepiece import (
     SentencePieceTokenizer,
 )
 
+logger = logging.getLogger(__name__)
+
 LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 OTHERS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -44,16 +46,16 @@ BEGIN, END, UNKNOWN_TOKEN, PADDING = "bos_token_id", "eos_token_id", "unknown_to
 ENDS = (END, "eot_token_id", "eom_token_id")
 """The tokens that end a text, a turn or a message."""
 DEFAULTS = {"llama": {UNKNOWN_TOKEN: 0, BEGIN: 1, END: 2}, "gpt2": {}}
-"""The ids that llama.cpp takes where a file names none."""
+"""The ids that llama.cpp uses if a file names none."""
 KINDS = (NORMAL, UNKNOWN, CONTROL, USER_DEFINED, 5, BYTE)  # numbered alike by GGUF and by sentencepiece
 
 
 def from_gguf(path: Path) -> JsonTokenizer | SentencePieceTokenizer:
     """The tokenizer of a GGUF file: byte-level BPE, or sentencepiece.
 
-    Read as llama.cpp does: without scores all are 0, without kinds they follow from the texts, ids of special tokens
-    that do not exist are left out with a warning. Of special or added tokens with the same text one stays, and the
-    other ids stand for no text.
+    Read as in llama.cpp: absent scores are 0, absent kinds follow from the texts, and ids of special tokens that do not
+    exist are left out with a warning. Of special or added tokens with the same text one is kept, and the other ids have
+    no text.
 
     Raises `ValueError` for another kind of tokenizer, ordinary tokens with the same text, or a damaged file.
     """
@@ -73,7 +75,7 @@ def from_gguf(path: Path) -> JsonTokenizer | SentencePieceTokenizer:
 
 
 class _Vocabulary:
-    """Tokens, each with another text, their kinds and scores, and the ids that special tokens have."""
+    """Tokens with distinct texts, their kinds and scores, and the ids of special tokens."""
 
     def __init__(self, values: dict[str, Any], defaults: dict[str, int]):
         self.tokens = _list(values, "tokens", str)
@@ -96,7 +98,10 @@ class _Vocabulary:
 
     def settings(self, template: Any, tokenizer_class: str) -> Settings:
         """The files that a folder would have beside such a tokenizer."""
-        text = lambda name: None if self.ids[name] is None else self.tokens[self.ids[name]]  # noqa: E731
+
+        def text(name: str) -> str | None:
+            return None if self.ids[name] is None else self.tokens[self.ids[name]]
+
         ends = tuple(dict.fromkeys(self.ids[name] for name in ENDS if self.ids[name] is not None))
         return Settings.naming(
             ends if len(ends) > 1 else (),
@@ -109,23 +114,21 @@ class _Vocabulary:
         )
 
     def _guessed(self, token: int) -> int:
-        """The kind of a token in a file that says none."""
+        """The kind of a token in a file without kinds."""
         if re.fullmatch("<0x[0-9A-F]{2}>", self.tokens[token]):
             return BYTE
         names = [name for name, number in self.ids.items() if number == token]
         return NORMAL if not names else UNKNOWN if UNKNOWN_TOKEN in names else CONTROL
 
     def _name_apart(self) -> None:
-        """Give tokens without a text, and all but one of those with the same, texts of their own."""
+        """Give distinct texts to tokens without a text, and to all but one of the tokens with the same text."""
         counts, named = Counter(self.tokens), {*self.ids.values()}
         twice = [i for i, token in enumerate(self.tokens) if counts[token] > 1]
-        chosen = {self.tokens[i]: i for i in sorted(twice, key=named.__contains__)}  # a named one, else the last
+        chosen = {self.tokens[i]: i for i in sorted(twice, key=named.__contains__)}  # the named one, else the last
         for i in twice:
             if self.tokens[i] and self.kinds[i] in (NORMAL, BYTE):
                 others = [j for j in twice if self.tokens[j] == self.tokens[i]]
-                raise ValueError(
-                    f"the ids {others} are the same token {self.tokens[i]!r}: which one a text has is open"
-                )
+                raise ValueError(f"the ids {others} are the same token {self.tokens[i]!r}: encoding would be ambiguous")
         for i in [i for i, token in enumerate(self.tokens) if not token or (counts[token] > 1 and chosen[token] != i)]:
             self.tokens[i], self.kinds[i] = f"<no text {i}>", CONTROL
 
@@ -161,7 +164,9 @@ def _sentencepiece(values: dict[str, Any], vocabulary: _Vocabulary, settings: Se
     model, kinds, ids = sentencepiece_model_pb2.ModelProto(), vocabulary.kinds, vocabulary.ids
     unknown = [i for i, kind in enumerate(kinds) if kind == UNKNOWN]
     if not unknown:
-        raise ValueError("no token stands for what is unknown: tokenizer.ggml.token_type has no 2")
+        raise ValueError(
+            f"no token stands for what is unknown: tokenizer.ggml.token_type must hold {UNKNOWN} for one token"
+        )
     if ids[UNKNOWN_TOKEN] in unknown:
         unknown = [ids[UNKNOWN_TOKEN]]
     for i, (token, score, kind) in enumerate(zip(vocabulary.tokens, vocabulary.scores, kinds, strict=True)):
@@ -179,7 +184,7 @@ def _sentencepiece(values: dict[str, Any], vocabulary: _Vocabulary, settings: Se
 
 
 def _list(values: dict[str, Any], name: str, kind: Any, size: int | None = None) -> list:
-    """A list of the file; empty where a list of a known size is absent. Raises `ValueError` where it does not fit."""
+    """A list in the file; [] if one with a known size is absent. Raises `ValueError` for another type or size."""
     found = values.get(name)
     if found is None and size is not None:
         return []
@@ -196,13 +201,12 @@ def _id(values: dict[str, Any], name: str, size: int, default: int | None) -> in
     if found is None or (isinstance(found, int) and 0 <= found < size):
         return found
     if name in values:
-        warn = logging.getLogger(__name__).warning
-        warn("tokenizer.ggml.%s is %s, but there are %d tokens: left out", name, found, size)
+        logger.warning("tokenizer.ggml.%s is %s, but there are %d tokens: left out", name, found, size)
     return None
 
 
 def _pair(merge: str) -> list[str]:
-    """The two parts of a merge: they are parted by the first space behind the first character."""
+    """The two parts of a merge, separated by the first space after the first character."""
     place = merge.find(" ", 1)
     if place < 0:
         raise ValueError(f"tokenizer.ggml.merges holds {merge!r}, which is not two tokens with a space between them")

@@ -16,31 +16,32 @@ from memgpt_jax.data.tokenizer_files import (
     LARGEST_ID,
     Settings,
     refuse_surrogates,
+    sentinels,
     unfinished,
     write_tokenizer,
 )
 
 SPACE_MARK = "\u2581"
 BEGINS = ("bos_token", "eos_token", "cls_token")
-"""Which special token begins documents: the first of these that a model has."""
+"""The special token that begins documents is the first of these that the settings name."""
 USUAL = ("<|endoftext|>", "<s>", "<|begin_of_text|>", "[CLS]", "</s>")
-"""Which one where no file names any."""
+"""Without such settings, it is the first of these that exists."""
 ENDS = ("<|endoftext|>", "</s>")
-"""Those of them that end texts too."""
+"""Those of `USUAL` that also end texts."""
 SPECIAL = {"mask": ("[MASK]", "<mask>"), "cls": ("[CLS]", "<s>"), "sep": ("[SEP]", "</s>")}
-"""How BERT and RoBERTa call the special tokens of their objectives."""
+"""The names of the special tokens of the objectives in BERT and RoBERTa."""
 PRINTABLE = {*range(33, 127), *range(161, 173), *range(174, 256)}
 OTHERS = sorted({*range(256)} - PRINTABLE)
 ALPHABET = {chr(byte): byte for byte in PRINTABLE} | {chr(256 + i): byte for i, byte in enumerate(OTHERS)}
 """The characters that stand for the 256 bytes in byte-level vocabularies."""
 CUTS = ("Split", "Digits", "Punctuation", "UnicodeScripts")
-"""Pre-tokenizers that only cut a text, unless their behaviour is to remove what they cut at."""
+"""Pre-tokenizers that only cut a text, unless their behaviour is to remove the separators."""
 
 
 class JsonTokenizer:
     """A tokenizer of the tokenizers library.
 
-    It is lossless where that follows from its parts: byte-level BPE with all bytes and without a normaliser.
+    It is lossless if that follows from its parts: byte-level BPE with all bytes and without a normaliser.
     """
 
     def __init__(self, content: str, document_token: str | None = None, settings: Settings | None = None):
@@ -50,7 +51,7 @@ class JsonTokenizer:
                 name, else the first of `USUAL` that there is.
             settings: the files beside it; default: the document token begins and ends texts.
 
-        Raises `ValueError` where the content is no tokenizer, or has no such token.
+        Raises `ValueError` if the content is not a tokenizer, or has no such token.
         """
         self._content = content
         self._settings = settings or Settings.naming(bos_token=document_token, eos_token=document_token)
@@ -64,8 +65,9 @@ class JsonTokenizer:
         self.lossless = _is_lossless(parts, self.tokenizer, vocabulary, self._special)
 
         decoders = _steps(parts.get("decoder"), "decoders")
-        is_byte = _byte_of if any(step["type"] == "ByteFallback" for step in decoders) else lambda text: None
-        self._bytes = {token: is_byte(text) for text, token in vocabulary.items() if is_byte(text) is not None}
+        falls_back = any(step["type"] == "ByteFallback" for step in decoders)
+        found = {token: _byte_of(text) for text, token in vocabulary.items()} if falls_back else {}
+        self._bytes = {token: byte for token, byte in found.items() if byte is not None}
         self._is_byte_level = any(step["type"] == "ByteLevel" for step in decoders)
         self.token_bytes = self._token_bytes(decoders, vocabulary, unknown)
         self._set_special_ids(document_token, vocabulary, None if self.lossless else unknown)
@@ -105,9 +107,9 @@ class JsonTokenizer:
         write_tokenizer(folder, {JSON_FILE: self._content.encode("utf-8")} | self._settings.files)
 
     def _whole_characters(self, ids: Iterable[int]) -> Iterator[str]:
-        """Tokens of ids, where bytes that are no character are those of U+FFFD.
+        """The tokens of ids, in which bytes that are no character are replaced by those of U+FFFD.
 
-        The library gives up every character of a run of bytes that holds one broken byte.
+        The library itself replaces all characters of a run of bytes if one byte is broken.
         """
         for is_byte, group in itertools.groupby(ids, self._bytes.__contains__):
             if is_byte:
@@ -117,23 +119,23 @@ class JsonTokenizer:
                 yield from filter(None, map(self.tokenizer.id_to_token, group))
 
     def _add_special_tokens(self) -> dict[str, int]:
-        """Make special what the settings call special, as transformers does; the vocabulary {text: id}."""
+        """Mark the tokens as special that the settings call so, as transformers does. Returns {text: id}."""
         from tokenizers import AddedToken
 
         added = {token.content: token for token in self.tokenizer.get_added_tokens_decoder().values()}
         vocabulary = self.tokenizer.get_vocab(with_added_tokens=True)
-        sentinels = itertools.takewhile(vocabulary.__contains__, (f"<extra_id_{i}>" for i in itertools.count()))
-        for text in dict.fromkeys((*self._settings.special(), *sentinels)):
+        texts = (f"<extra_id_{i}>" for i in range(len(sentinels(vocabulary))))
+        for text in dict.fromkeys((*self._settings.special(), *texts)):
             is_special = text in added and added[text].special
             if text in vocabulary and not is_special and (text in added or len(text) > 1):
                 self.tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False)])
         return vocabulary
 
     def _without_special_pieces(self, parts: dict[str, Any], vocabulary: Mapping[str, int], unknown: int | None):
-        """A tokenizer that encodes alike, but for texts that look like special tokens of the model's own vocabulary.
+        """The tokenizer that encodes texts: no text gets the id of a special token in the model's own vocabulary.
 
-        `encode_special_tokens` keeps added tokens from being found in a text, but not the model: there, special tokens
-        get names that no text has. The unknown token stays.
+        `encode_special_tokens` keeps added tokens from being found in a text, but does not act on the model. So in the
+        model, special tokens get names that no text has. The unknown token keeps its own.
         """
         from tokenizers import Tokenizer
 
@@ -169,7 +171,7 @@ class JsonTokenizer:
         return found
 
     def _set_special_ids(self, document_token: str | None, vocabulary: Mapping[str, int], unknown: int | None) -> None:
-        """Args: unknown: the id of what the vocabulary does not hold, where there is such text."""
+        """Args: unknown: the id of text that the vocabulary cannot express; None: it expresses all."""
         special = {text: token for text, token in vocabulary.items() if token in self._special}
         named = map(self._settings.token, BEGINS)
         begins = [document_token] if document_token is not None else [*named, *USUAL]
@@ -177,7 +179,10 @@ class JsonTokenizer:
         if document_token is not None and not begins:
             raise ValueError(f"the tokenizer has no special token {document_token!r}")
         if not begins:
-            raise ValueError(f"no special token can begin documents: neither {', '.join(BEGINS)} nor a usual one")
+            raise ValueError(
+                f"no special token can begin documents: the files name none of {', '.join(BEGINS)}, and the vocabulary "
+                f"has none of {', '.join(USUAL)}"
+            )
         self.document_id = special[begins[0]]
         is_named = any(map(self._settings.token, BEGINS))
         own = {"eos": self.document_id} if begins[0] in ENDS and not is_named else {}
@@ -188,12 +193,11 @@ class JsonTokenizer:
             name: next((special[text] for text in usual if text in special), None) for name, usual in texts.items()
         }
         self.special_ids = {name: token for name, token in found.items() if token is not None}
-        sentinels = map(special.get, (f"<extra_id_{number}>" for number in itertools.count()))
-        self.sentinel_ids = tuple(itertools.takewhile(lambda token: token is not None, sentinels))
+        self.sentinel_ids = sentinels(special)
 
 
 def _parsed(content: str):
-    """The tokenizer of a tokenizer.json. Raises `ValueError` where it is none."""
+    """The tokenizer of a tokenizer.json. Raises `ValueError` if it is not one."""
     from tokenizers import Tokenizer
 
     with _refusing(f"the content of {JSON_FILE} is not a tokenizer"):
@@ -205,7 +209,7 @@ def _parsed(content: str):
 
 
 def _plain(tokenizer):
-    """The tokenizer, with which every text is encoded whole, and what looks like a special token as other text."""
+    """The tokenizer without truncation and padding; the text of special tokens is encoded like any other."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
@@ -214,7 +218,7 @@ def _plain(tokenizer):
 
 @contextlib.contextmanager
 def _refusing(what: str) -> Iterator[None]:
-    """Turn all errors of the tokenizers library into `ValueError`: it raises nothing more special, and panics."""
+    """Turn errors of the tokenizers library into `ValueError`: it raises plain `Exception`, or panics in Rust."""
     try:
         yield
     except BaseException as error:
@@ -224,7 +228,7 @@ def _refusing(what: str) -> Iterator[None]:
 
 
 def _steps(part: dict[str, Any] | None, inner: str) -> list[dict[str, Any]]:
-    """The steps of a part of a tokenizer, sequences within sequences taken apart."""
+    """The steps of a part of a tokenizer, nested sequences flattened."""
     if part is None or part["type"] != "Sequence":
         return [part] if part else []
     return [step for each in part[inner] for step in _steps(each, inner)]
@@ -237,13 +241,13 @@ def _unknown_token(model: dict[str, Any]) -> str | None:
 
 
 def _merged(model: dict[str, Any]) -> set[str]:
-    """What a BPE model can make of more than one character."""
+    """The tokens of more than one character that the merges of a BPE model can give."""
     prefix = len(model.get("continuing_subword_prefix") or "")
     return {first + second[prefix:] for first, second in model["merges"]}
 
 
 def _is_lossless(parts: dict[str, Any], tokenizer, vocabulary: Mapping[str, int], special: set[int]) -> bool:
-    """Whether every text comes back, as far as it can be proved from the parts."""
+    """Whether `decode(encode(text)) == text` for every text follows from the parts."""
     model = parts["model"]
     affixes = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
     if model["type"] != "BPE" or affixes or _steps(parts["normalizer"], "normalizers"):
@@ -272,7 +276,10 @@ def _byte_of(text: str) -> int | None:
 def _measure(decoders: list[dict[str, Any]]) -> Callable[[str], int]:
     """How many bytes of text a token stands for, by what decodes it."""
     kinds = {step["type"]: step for step in decoders}
-    size = lambda text: len(text.encode("utf-8"))  # noqa: E731
+
+    def size(text: str) -> int:
+        return len(text.encode("utf-8"))
+
     if "ByteLevel" in kinds:  # a character for each byte
         return lambda text: len(text) if set(text) <= ALPHABET.keys() else size(text)
     if "WordPiece" in kinds:

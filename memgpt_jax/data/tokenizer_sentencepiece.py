@@ -10,7 +10,14 @@ from types import MappingProxyType
 import numpy as np
 
 from memgpt_jax.data.pieces import cut_anew, last_word
-from memgpt_jax.data.tokenizer_files import MODEL_FILE, Settings, refuse_surrogates, unfinished, write_tokenizer
+from memgpt_jax.data.tokenizer_files import (
+    MODEL_FILE,
+    Settings,
+    refuse_surrogates,
+    sentinels,
+    unfinished,
+    write_tokenizer,
+)
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # kinds of pieces
 BPE = 2  # the kind of model
@@ -34,8 +41,8 @@ class NotAModelError(ValueError):
 class SentencePieceTokenizer:
     """A sentencepiece model.
 
-    One from `train_sentencepiece` is lossless. Any other is not: it gives a literal U+2581 back as a space. Ids behind
-    those of the model, which the files beside it add, are given by no text.
+    A model from `train_sentencepiece` is lossless. Others are not: they decode a literal U+2581 to a space. No text is
+    encoded to the ids that the files beside it add after those of the model.
     """
 
     special_ids: Mapping[str, int] = MappingProxyType({})
@@ -43,7 +50,7 @@ class SentencePieceTokenizer:
     def __init__(self, model: bytes, settings: Settings | None = None):
         """Args: model: the content of a `.model` file; settings: the files beside it.
 
-        Raises `ValueError` where it is no model, or has no special id that can begin documents.
+        Raises `ValueError` if it is not a model, or has no special id that can begin documents.
         """
         import sentencepiece
 
@@ -73,7 +80,7 @@ class SentencePieceTokenizer:
         }
         own = {role: getattr(self.processor, f"{role}_id")() for role in ("bos", "eos", "pad")}
         own = {role: token for role, token in own.items() if token >= 0}
-        if self.escapes and "bos" in own:  # ours: what begins a document ends the one before
+        if self.escapes and "bos" in own:  # ours: the id that begins a document ends the one before it
             own["eos"] = own["bos"]
         roles = self._settings.roles(ids, self.vocab_size, own)
         self.bos_id, self.eos_id, self.pad_id, self.stop_ids = roles
@@ -82,7 +89,7 @@ class SentencePieceTokenizer:
         if not begins:
             raise ValueError("the sentencepiece model has neither a begin nor an end symbol to begin documents with")
         self.document_id = begins[0]
-        self.sentinel_ids = tuple(itertools.takewhile(lambda i: i is not None, map(ids.get, sentinel_names())))
+        self.sentinel_ids = sentinels(ids)
         self._anchor = next((i for i, kind in enumerate(self._kinds) if kind in (NORMAL, BYTE)), None)
         plain = not hidden and not added and self.document_id == next(iter(own.values()), None)
         whole = model if plain else model + repr((hidden, sorted(added.items()), self.document_id)).encode()
@@ -93,12 +100,12 @@ class SentencePieceTokenizer:
         refuse_surrogates(text)
         if not self.escapes:
             return self.processor.encode(text)
-        # No id reaches across a newline, so a text is the sum of its lines, which is three times as fast.
+        # No id spans a newline, so lines can be encoded separately, which is three times as fast.
         return list(itertools.chain.from_iterable(self.processor.encode(_lines(_escape(text)))))
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
-        """The ids of a text in pieces, as arrays; of the whole text at once, unless this is a model trained here."""
-        # Of such a model, no id reaches across a newline, or from another character to a space.
+        """The ids of a text in pieces, as arrays; in one array, unless this is a model from `train_sentencepiece`."""
+        # In such a model, no id spans a newline, or another character and a space after it.
         texts = cut_anew(pieces, last_word) if self.escapes else ["".join(pieces)]
         return (np.array(self.encode(text), np.int32) for text in texts)
 
@@ -126,7 +133,7 @@ class SentencePieceTokenizer:
         return token in self._texts or (0 <= token < len(self._kinds) and self._kinds[token] != CONTROL)
 
     def _decode_pieces(self, ids: list[int], inside: bool) -> str:
-        """The text of pieces; inside: of a text, whose first space would not be left out."""
+        """The text of pieces; inside: other text precedes it, so that its first space is kept."""
         if not inside or self._anchor is None:
             return self.processor.decode(ids)
         return self.processor.decode([self._anchor, *ids])[len(self.processor.decode([self._anchor])) :]
@@ -135,8 +142,8 @@ class SentencePieceTokenizer:
 def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> SentencePieceTokenizer:
     """Train a lossless BPE model on the first 10 million characters of the texts.
 
-    Newlines are ids of their own, runs of spaces may be one id, and what is rare is spelt in bytes. The same texts
-    give the same model. Raises `ValueError` where the texts do not support the vocabulary.
+    A newline is an id of its own, a run of spaces may be one id, and rare characters are encoded as bytes. The same
+    texts give the same model. Raises `ValueError` if the texts are too few for the vocabulary.
     """
     import sentencepiece
 
@@ -153,7 +160,7 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> SentencePieceT
             add_dummy_prefix=False,
             allow_whitespace_only_pieces=True,
             user_defined_symbols=["\n", *ESCAPES],
-            required_chars=SPACE_MARK,  # spelt in bytes, a space would come back as U+2581
+            required_chars=SPACE_MARK,  # as bytes, a space would be decoded to U+2581
             max_sentence_length=8 * LONGEST_LINE,
             unk_id=0,
             bos_id=1,
@@ -168,17 +175,12 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> SentencePieceT
 
 
 def ordinary_pieces(model: bytes) -> list[str]:
-    """The pieces of a model that text is made of, bytes left aside. Raises `ValueError` where it is no model."""
+    """The ordinary pieces of a model, without bytes and special ones. Raises `ValueError` if it is not a model."""
     return [piece.piece for piece in _parsed(model).pieces if piece.type == NORMAL]
 
 
-def sentinel_names() -> Iterator[str]:
-    """What T5 calls the sentinels of its spans, the first one first."""
-    return (f"<extra_id_{number}>" for number in itertools.count())
-
-
 def _parsed(model: bytes):
-    """The pieces and settings of a model. Raises `ValueError` where it cannot be used."""
+    """The pieces and settings of a model. Raises `NotAModelError` if it cannot be parsed."""
     from google.protobuf.message import DecodeError
     from sentencepiece import sentencepiece_model_pb2
 
@@ -192,7 +194,7 @@ def _parsed(model: bytes):
 
 
 def _hide_special_pieces(proto, texts: Iterable[str]) -> list[int]:
-    """Make control symbols of the pieces with these texts, so that no text gives them; their ids."""
+    """Make the pieces with these texts control symbols, which no text is encoded to. Returns their ids."""
     texts, hidden = set(texts), []
     for token, piece in enumerate(proto.pieces):
         if piece.piece in texts and len(piece.piece) > 1 and piece.type in (NORMAL, USER_DEFINED, UNUSED):
@@ -202,7 +204,7 @@ def _hide_special_pieces(proto, texts: Iterable[str]) -> list[int]:
 
 
 def _is_lossless(proto, numbers: Mapping[str, int]) -> bool:
-    """Whether every text comes back: nothing is normalised, all bytes are pieces, and U+2581 stands for spaces only."""
+    """Whether `decode(encode(text)) == text`: no normalisation, all bytes are pieces, and U+2581 means a space only."""
     trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
     kinds = {piece.piece: piece.type for piece in proto.pieces}
     changed = normalizer.precompiled_charsmap or normalizer.add_dummy_prefix or normalizer.remove_extra_whitespaces

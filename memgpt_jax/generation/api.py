@@ -62,8 +62,8 @@ def generate(
             penalised.
         stop: ids, and for texts also strings, that end an answer, besides the end of the text (`stop_ids` and
             `document_id` of the tokenizer; without one, those of the model that `from_pretrained` read). Ids returned
-            include the stop id, texts stop short.
-        ignore_eos: the end of the text does not end an answer.
+            include the stop id; returned texts do not include the stop.
+        ignore_eos: the end of the text does not end an answer; only `stop` and the limits do.
         pad_token_id: fills rows up on the right; default: the tokenizer's `pad_id`, or the first stop id, or 0.
         seed: of the draws. The same arguments and seed give the same tokens.
         stream: return an iterator over what is new, token by token: pieces of text (one prompt, one answer), or ids
@@ -77,7 +77,7 @@ def generate(
 
     Raises:
         ValueError: an argument is out of range, contradicts another or does not fit the model; the message names it.
-            Or logits are not finite, as where parameters hold NaN: no token follows from them, and no text is returned.
+            Or logits are not finite, for example because parameters hold NaN; then nothing is returned.
     """
     config, params = config_and_params(model)
     check(isinstance(ignore_eos, bool), f"ignore_eos must be True or False, got {ignore_eos!r}")
@@ -203,7 +203,7 @@ class Answers:
 
     @property
     def failed(self) -> bool:
-        """Whether logits were not finite: tokens and state are of no use."""
+        """Whether logits were not finite: tokens and state are then not valid."""
         return bool((self._columns[-1] == NOT_FINITE).any())
 
     @property
@@ -264,10 +264,11 @@ def _search(config, params, prompts, state, sampling, beams, num_return_sequence
     score = np.asarray(score)
     check_rows(~np.isnan(score).any(axis=1) & (score[:, 0] > IMPOSSIBLE / 2))
     number = int((score > IMPOSSIBLE / 2).sum(axis=1).min())
-    too_few = (
-        f"num_return_sequences={num_return_sequences}: with num_beams={beams.num_beams} there are {number} answers"
+    check(
+        number >= num_return_sequences,
+        f"num_return_sequences={num_return_sequences} must be at most {number}, the number of answers that "
+        f"num_beams={beams.num_beams} found",
     )
-    check(number >= num_return_sequences, too_few)
     new = np.asarray(found)[:, :num_return_sequences].reshape(-1, capacity)
     if return_state:  # a beam's own state is gone when the search ends: read the answers
         answers = [row[row >= 0][:-1] for row in new]

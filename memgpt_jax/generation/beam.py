@@ -33,7 +33,7 @@ class Beams(NamedTuple):
     finished_tokens: Int32[Array, "B K N"]
     finished_score: Float32[Array, "B K"]  # log p / n ** length_penalty, best first; IMPOSSIBLE where there is none
     done: Bool[Array, "B"]
-    finite: Bool[Array, "B"]  # all logits were
+    finite: Bool[Array, "B"]  # all logits so far were finite
     seen: Bool[Array, "B*K V"] | None
     state: ModelState  # B * K rows
 
@@ -53,7 +53,7 @@ def beam_search(
 ) -> tuple[Int32[Array, "B K N"], Float32[Array, "B K"]]:
     """The K best continuations found of each row, best first, and their scores; at most `limit` <= N new tokens.
 
-    A continuation that does not exist scores IMPOSSIBLE, all of a row NaN if its logits were not finite.
+    A continuation that does not exist scores IMPOSSIBLE; all scores of a row are NaN if its logits were not finite.
     """
     num, model = settings.num_beams, models.merge(config, params)
     batch = logits.shape[0]

@@ -19,7 +19,7 @@ CAPACITY = 256
 class Decoding(NamedTuple):
     """Rows that are being continued. A row's text depends on its prompt, its key and its own state alone."""
 
-    token: Int32[Array, " R"]  # the newest token, which has not been read yet; NOT_FINITE: there is none, and never is
+    token: Int32[Array, " R"]  # the newest token, which has not been read yet; NOT_FINITE: the row has failed
     count: Int32[Array, " R"]  # new tokens so far
     limit: Int32[Array, " R"]  # new tokens at most
     done: Bool[Array, " R"]  # the newest token is the last: the row reads and writes nothing any more

@@ -12,7 +12,6 @@ from memgpt_jax.checks import check, whole
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.generation.sampling import Sampling
-from memgpt_jax.models import ModelState
 from memgpt_jax.models.arguments import check_state as check_same_state
 
 PROMPT_FORMS = (
@@ -55,8 +54,8 @@ class Prompts:
         in_text: bool = False,
         said: Iterable[int] | None = None,
     ):
-        """Args: as in `generate`; begins: texts begin a document; ends: more ids that end an answer, if the model has
-        them; said: ids that a repetition penalty falls on, default: those of the prompts.
+        """Args: as in `generate`; begins: texts begin a document; ends: further ids that end an answer, ignored if
+        they are not in the model's vocabulary; said: ids under the repetition penalty, default: those of the prompts.
         """
         self.is_single_text = isinstance(prompt, str)
         given = [prompt] if self.is_single_text else _listed(prompt)
@@ -72,7 +71,7 @@ class Prompts:
             check(len(row) > 0, f"prompt {i} is empty: give at least one token")
         self.rows = [ids_of(config, "token ids", row) for row in self.rows]
         self.said = self.rows if said is None else [np.fromiter(said, np.int32)]
-        if said is None and tokenizer is not None:  # what begins the document is no part of what was said
+        if said is None and tokenizer is not None:  # without the id that begins the document
             self.said = [row[int(row[0] == tokenizer.document_id) :] for row in self.rows]
         self.limit = self._limits(max_new_tokens, max_length)
 
@@ -105,7 +104,7 @@ class Prompts:
         return np.array([len(row) for row in self.rows])
 
     def seen(self, config: ModelConfig, sampling: Sampling) -> np.ndarray | None:
-        """[B, V] bool: the tokens of each prompt, where a repetition penalty falls on them."""
+        """[B, V] bool: the tokens of each prompt that are under the repetition penalty; None: there is none."""
         if sampling.repetition_penalty is None:
             return None
         seen = np.zeros((len(self.rows), config.vocab_size), bool)
@@ -144,9 +143,9 @@ def ids_of(config: ModelConfig, name: str, ids: np.ndarray) -> np.ndarray:
 
 
 def check_tokenizer(config: ModelConfig, tokenizer) -> None:
-    """Raise `ValueError` if the tokenizer has ids of text that the model has not: they do not belong together.
+    """Raise `ValueError` if the tokenizer has ids of text that are not in the model's vocabulary.
 
-    Special ids that the model has not, such as one for padding that was added to the tokenizer alone, do no harm.
+    Special ids that are not in it, such as one for padding that was added to the tokenizer alone, are harmless.
     """
     ids, known = tokenizer.vocab_size, config.vocab_size
     if ids > known:
@@ -158,8 +157,8 @@ def check_tokenizer(config: ModelConfig, tokenizer) -> None:
 def ends_of(tokenizer, model: Any = None) -> list[int]:
     """The ids that end an answer by default.
 
-    Those of the tokenizer, and the id that begins the next document; without one, those that a model from
-    `from_pretrained` came with.
+    With a tokenizer, its `stop_ids` and `document_id` (which begins the next document); without one, the `stop_ids` of
+    a model from `from_pretrained`.
     """
     if tokenizer is not None:
         return [*tokenizer.stop_ids, tokenizer.document_id]
@@ -167,27 +166,26 @@ def ends_of(tokenizer, model: Any = None) -> list[int]:
 
 
 def check_length(config: ModelConfig, tokens: int) -> None:
-    """Raise `ValueError` if a text of so many tokens is longer than the table of learned positions.
+    """Raise `ValueError` if a text of this length in tokens exceeds the table of learned positions.
 
-    Warns if it is longer than the context of a pretrained model without a memory.
+    Warns if it exceeds the context length of a pretrained model without a memory.
     """
     check(
         config.position != "learned" or tokens <= config.num_positions,
-        f"the model has learned positions for num_positions={config.num_positions} tokens; what it has read, the "
+        f"the model has learned positions for num_positions={config.num_positions} tokens; the text read before, the "
         f"prompt and the answer may have {tokens} together: give a shorter prompt or fewer new tokens",
     )
     context = config.context_length
     if context is not None and tokens > context and isinstance(config.memory, NoMemoryConfig):
         warnings.warn(
-            f"the text may become longer than context_length={context} tokens, which the model was trained with: each "
-            f"token attends to the window_size={config.window_size} tokens before it, and forgets what is older",
+            f"the text may become longer than context_length={context} tokens, the longest that the model was trained "
+            f"on: each token attends to the window_size={config.window_size} tokens before it only",
             stacklevel=3,
         )
 
 
 def check_state(config: ModelConfig, state: Any, batch_size: int) -> None:
-    """Raise `ValueError` unless the state is one of this model and of this many rows."""
-    check(isinstance(state, ModelState), f"state must be a ModelState, got {type(state).__name__}")
+    """Raise `ValueError` unless the state belongs to this model and has `batch_size` rows."""
     expected = jax.eval_shape(lambda: models.init_state(config, batch_size))
     check_same_state(state, expected, batch_size, f"but there are {batch_size} prompts")
 

@@ -13,12 +13,12 @@ from jaxtyping import Bool, Float, Float32, Int32
 from memgpt_jax.checks import check, whole
 
 NOT_FINITE = -2
-"""What stands for the next token of a row whose logits are not finite."""
+"""The id in place of the next token of a row whose logits are not finite."""
 
 
 def can_be_chosen_from(logits: Float[Array, "... V"]) -> Bool[Array, "..."]:
     """Whether a token can be chosen from logits: none is NaN or +inf, and not all are -inf (ruled out)."""
-    return jnp.isfinite(jnp.max(logits, axis=-1))  # NaN where one is
+    return jnp.isfinite(jnp.max(logits, axis=-1))  # the maximum propagates NaN
 
 
 def check_rows(finite: Bool[Array, " R"], copies: int = 1) -> None:
@@ -51,16 +51,16 @@ def keep_top_k(logits: Float[Array, "... V"], k: int) -> Float[Array, "... V"]:
 def keep_top_p(logits: Float[Array, "... V"], p: float) -> Float[Array, "... V"]:
     """Rule out (-inf) all but the nucleus: the fewest most probable tokens whose probabilities reach p.
 
-    Of equally probable tokens the lowest ids stay. At least one token stays, and with p = 1 all do. Holtzman et al.
-    2020, "The curious case of neural text degeneration".
+    Among equally probable tokens, those with the lowest ids are kept. At least one token is kept, and with p = 1 all
+    are. Holtzman et al. 2020, "The curious case of neural text degeneration".
     """
     descending = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
     probabilities = jax.nn.softmax(descending, axis=-1)
-    before = jnp.cumsum(probabilities, axis=-1) - probabilities  # the probability of the tokens in front
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities  # the probability of all more probable tokens
     number = jnp.maximum(jnp.sum(before < p, axis=-1, keepdims=True), 1)
     least = jnp.take_along_axis(descending, number - 1, axis=-1)
     equal = logits == least
-    left = number - jnp.sum(logits > least, axis=-1, keepdims=True)  # how many of the equal ones stay
+    left = number - jnp.sum(logits > least, axis=-1, keepdims=True)  # how many of the equal ones are kept
     kept = (logits > least) | (equal & (jnp.cumsum(equal, axis=-1) <= left))
     return jnp.where(kept | (p >= 1), logits, -jnp.inf)
 
@@ -116,8 +116,8 @@ class Sampling:
     min_p: float | None = None
     """Draw among tokens with at least this share of the most probable one's probability; 0: all."""
     repetition_penalty: float | None = None
-    """Above 1: tokens of the prompt and of the answer become less likely, but for the id that begins the document. Acts
-    on greedy and beam search too."""
+    """Above 1: tokens of the prompt and of the answer become less likely, except the id that begins the document. It
+    also acts on greedy and beam search."""
 
     def __post_init__(self):
         values = {name: value for name, value in vars(self).items() if value is not None}

@@ -65,10 +65,9 @@ class Session:
         self._text = AnswerText(self.tokenizer, [])  # where its text stands, perhaps inside a character
 
     def feed(self, text: str) -> None:
-        """Read a text of any length, as what comes next in the document.
+        """Read a text of any length as the continuation of the document.
 
-        Raises `ValueError`, and leaves the session as it was, if the text does not fit the model, or logits are not
-        finite.
+        Raises `ValueError`, with the session unchanged, if the text does not fit the model or logits are not finite.
         """
         self._end_stream()
         check(isinstance(text, str), f"text must be a str, got {type(text).__name__}")
@@ -91,15 +90,15 @@ class Session:
         stream: bool = False,
         **sampling,
     ) -> str | Iterator[str]:
-        """Go on with the document, and return what is new: what `mg.generate` adds to the same text.
+        """Continue the document and return the new text, which is the one that `mg.generate` adds to the same document.
 
         `sampling` are the options of `Sampling`: temperature, top_k, top_p, min_p, repetition_penalty. The end of the
-        document (`stop_ids` and `document_id` of the tokenizer) ends the answer, too, unless `ignore_eos`; after it,
-        `ValueError`: feed or reset first. With `stream`, the text comes in pieces; if you stop taking them, or use the
-        session otherwise, the document ends with the last one taken.
+        document (`stop_ids` and `document_id` of the tokenizer) also ends the answer, unless `ignore_eos`; after it,
+        call `feed` or `reset` first. With `stream`, the text comes in pieces; if you stop iterating, or use the session
+        in another way, the document ends with the last piece that was returned.
 
-        Raises `ValueError` for options out of range; and if logits are not finite, after which the session is as it was
-        before the answer.
+        Raises `ValueError` for options out of range, after the end of the document, and if logits are not finite, which
+        leaves the session as it was before the answer.
         """
         self._end_stream()
         check(bool(self.unread), "the document has ended: feed() what follows, or reset()")
@@ -211,12 +210,12 @@ class Session:
 
 
 def _named(state: ModelState) -> dict[str, Any]:
-    """Each array by its path."""
+    """The arrays of a state by their paths."""
     return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in jax.tree.leaves_with_path(state)}
 
 
 def _state(folder: Path, content: bytes, like: ModelState) -> ModelState:
-    """The arrays of a safetensors file as a state with the shapes and the types of another one."""
+    """The state in a safetensors file, with the shapes and types of the state `like`."""
     from safetensors import SafetensorError, deserialize
 
     try:
@@ -226,13 +225,13 @@ def _state(folder: Path, content: bytes, like: ModelState) -> ModelState:
     wanted = _named(like)
     sizes = {name: (x.shape, x.nbytes) for name, x in wanted.items()}
     fits = sizes == {name: (shape, len(data)) for name, (shape, data) in found.items()}
-    check(fits, f"{folder / STATE} is not the state of such a model")
+    check(fits, f"{folder / STATE} is not the state of such a model: its arrays have other names or shapes")
     arrays = [np.frombuffer(found[name][1], x.dtype).reshape(x.shape) for name, x in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(like), map(jnp.asarray, arrays))
 
 
 def _before(folder: Path) -> Path:
-    """Where a session is for the moment in which a new one takes its place."""
+    """The path to which a session is moved while a new one replaces it."""
     return folder.with_name(f".{folder.name}.before")
 
 
@@ -250,7 +249,7 @@ def _replace(folder: Path, new: Path) -> None:
 
 
 def _recover(folder: Path) -> None:
-    """Take back the session of a save that was killed between its two renamings; clear up after one that ended."""
+    """Restore the session if a save was killed between its two renames, or remove what a finished save left behind."""
     before = _before(folder)
     if before.is_dir() and not folder.exists():
         before.rename(folder)

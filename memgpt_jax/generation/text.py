@@ -3,20 +3,21 @@
 from collections.abc import Sequence
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what bytes decode to that are not a whole character
-UNFINISHED_LENGTH = 3  # bytes, at most, of a character without its last one: some tokenizers give U+FFFD for each
-CONTEXT = 8  # ids before the new ones that are decoded again: a first token is often decoded differently
+UNFINISHED_LENGTH = 3  # bytes at most of an incomplete character; some tokenizers decode each to U+FFFD
+CONTEXT = 8  # ids before the new ones that are decoded with them: tokenizers often decode a first token differently
 LONGEST_UNFINISHED = 32  # ids
 
 
 class AnswerText:
     """The text of an answer whose ids arrive one after the other, by whole characters, up to the first stop text.
 
-    It is what all ids decode to, those of the prompt included, behind what the prompt decodes to. A character of
-    several bytes may be spread over several tokens: it comes out with the last of them, and one that is not whole at
-    the end is left out. What may become a stop text is held back until that is clear.
+    The ids of the prompt and of the answer are decoded together; the text of the answer is the part after the text of
+    the prompt. A character of several bytes may be spread over several tokens: it is returned with the last of them,
+    and an incomplete one at the end is left out. Text that may be the beginning of a stop text is held back until that
+    is known.
 
-    The cost of a token does not grow with the answer: a few ids before it are decoded with it, enough that some text
-    stands before its own.
+    Each token is decoded with a few ids before it, enough that some text precedes its own, so the cost of a token does
+    not grow with the length of the answer.
     """
 
     def __init__(
@@ -24,8 +25,8 @@ class AnswerText:
     ):
         """Args: as below.
 
-        tokenizer: has `decode(ids)` and `vocab_size`; ids beyond it stand for no text. Where it has no
-            `unfinished_bytes(ids)`, all U+FFFD at the end are taken for a character that is not whole.
+        tokenizer: has `decode(ids)` and `vocab_size`; larger ids have no text. Without `unfinished_bytes(ids)`, all
+            U+FFFD at the end count as an incomplete character.
         prompt: the ids before the answer.
         stop: ids that end the answer and are no part of its text.
         unfinished: ids at the end of the prompt that are a character's beginning.
@@ -34,9 +35,9 @@ class AnswerText:
         self._tokenizer, self._stop, self._stop_texts = tokenizer, set(map(int, stop)), stop_texts
         self._held = ""
         self.context = self._shortened([int(token) for token in prompt])
-        """The last ids whose text is out."""
+        """The last ids whose text has been returned or held back."""
         self.unfinished = [int(token) for token in unfinished]
-        """The ids after them, whose text is not out, or not all of it."""
+        """The ids after `context`, whose text is not complete."""
 
     def push(self, token: int) -> str:
         """What one more id adds to the text."""
@@ -68,7 +69,7 @@ class AnswerText:
         return decode(self.context + ids)[len(decode(self.context)) :] if ids else ""
 
     def _settled(self, text: str, ids: list[int]) -> int:
-        """How many characters of the text of ids stay as they are, whatever ids follow."""
+        """The number of characters of the text of ids that no further ids can change."""
         unfinished_bytes = getattr(self._tokenizer, "unfinished_bytes", None)
         longest = len(ids) * UNFINISHED_LENGTH if unfinished_bytes is None else UNFINISHED_LENGTH
         if unfinished_bytes is not None and not unfinished_bytes(ids):
@@ -76,14 +77,14 @@ class AnswerText:
         return max(len(text.rstrip(UNFINISHED)), len(text) - longest)
 
     def _shortened(self, ids: list[int]) -> list[int]:
-        """The last ids, enough to have a text."""
+        """The last `CONTEXT` ids, or more if these have no text."""
         length = CONTEXT
         while length < len(ids) and not self._tokenizer.decode(ids[-length:]):
             length *= 2
         return ids[-length:]
 
     def _move_context(self, text: str, settled: int) -> None:
-        """Let out ids of broken characters, up to a place where no character is cut in two."""
+        """Move ids of broken characters to the context, up to a place where no character is split."""
         context, ids = self.context, self.unfinished
         for cut in range(len(ids) - UNFINISHED_LENGTH - 1, len(ids) - 2 * UNFINISHED_LENGTH - 2, -1):
             head = self._decode_unfinished(ids[:cut])

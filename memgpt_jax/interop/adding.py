@@ -158,15 +158,15 @@ def _like_attention(attention: SelfAttention) -> models.Params:
 
 
 class Starting(NamedTuple):
-    """An experiment that starts from a pretrained model: see `starting`."""
+    """An experiment that starts from a pretrained model."""
 
     config: ExperimentConfig
     """The experiment with the architecture of the pretrained model."""
     params: Callable[[ExperimentConfig], models.Params]
-    """The parameters of `config`, or of it with another memory: those of the pretrained model, and new ones that add
-    nothing yet."""
+    """The parameters of `config`, or of `config` with another memory: those of the pretrained model, and new ones that
+    do not change its outputs yet."""
     origin: Origin | None
-    """See `Pretrained`."""
+    """See `Pretrained.origin`."""
 
     def keep_origin(self, workdir: Path) -> None:
         """Write the origin into the folder of a run, where `from_pretrained(workdir)` finds it.
@@ -190,5 +190,8 @@ def starting(config: ExperimentConfig) -> Starting:
     if isinstance(data, TextConfig) and data.tokenizer == "pretrained":
         data = dataclasses.replace(data, tokenizer=config.pretrained)
     model = dataclasses.replace(base.config, **kept).run_like(config.model)
-    params = lambda config: with_base(config.model, base.params(), jax.random.key(config.seed))  # noqa: E731
+
+    def params(config: ExperimentConfig) -> models.Params:
+        return with_base(config.model, base.params(), jax.random.key(config.seed))
+
     return Starting(dataclasses.replace(config, data=data, model=model), params, base.origin)

@@ -22,7 +22,7 @@ from memgpt_jax.models.functional import abstract_model
 OURS = "memgpt"
 """Key of config.json that holds a config of ours, and prefix of the tensors that only we have."""
 SHOWN = 8
-"""How many names a warning lists."""
+"""The largest number of names in a warning."""
 LM_HEAD, OUTPUT = "lm_head.weight", ("output/kernel", "decoder/output/kernel")
 LANGUAGE_MODELS = r".*(CausalLM|LMHead|DoubleHeads|ConditionalGeneration).*"
 """The classes of transformers whose files hold `LM_HEAD`, unless it is tied."""
@@ -40,13 +40,13 @@ class Plan(NamedTuple):
     table: list[Weight]
     """Which tensors each parameter is made of."""
     names: dict[str, str]
-    """The name in the file of each tensor to read, by its name in the table, without prefix."""
+    """The name of each tensor in the file, by its name in the table without prefix."""
     drawn: tuple[str, ...] = ()
-    """Parameters that are drawn at random, because the file is that of a model without them."""
+    """Parameters that are drawn at random, because the file is of a class of models without them."""
 
 
 def table_of(config: ModelConfig, family: Family | None) -> list[Weight]:
-    """Which tensors each parameter is made of; those that the family does not have are under our own names."""
+    """The tensors of which each parameter is made; parameters that the family does not have use our own names."""
     found = [] if family is None else family.weights(config)
     covered = {weight.ours for weight in found}
     return found + [
@@ -55,12 +55,12 @@ def table_of(config: ModelConfig, family: Family | None) -> list[Weight]:
 
 
 def plan_of(config: ModelConfig, family: Family | None, architectures: Any, tensors: Tensors, path: Path) -> Plan:
-    """How a model of this config is made of these tensors: transformers' rules for heads and for tied tensors.
+    """How a model of this config is made of these tensors, by the rules of transformers for heads and tied tensors.
 
-    A head that the file lacks is left out, with a warning in the log. A copy of a tied tensor may stand for it; two
-    that differ are an error, unless the model can have both.
+    A head that the file lacks is left out, with a warning in the log. A copy of a tied tensor is read if the tensor
+    itself is absent; if both are there and differ, that is an error, unless the model can have both.
 
-    Args: architectures: the classes of transformers that config.json names; None: none.
+    Args: architectures: the classes of transformers in config.json; None: it names none.
 
     Raises `ValueError` if two tensors contradict each other.
     """
@@ -80,7 +80,7 @@ def plan_of(config: ModelConfig, family: Family | None, architectures: Any, tens
             elif copy != LM_HEAD:
                 raise ValueError(f"{path}: {names[copy]} must be equal to {names[original]}, which it is tied to")
     fitted = family.fitted(config, names)
-    _tell_left_out(config, fitted, path)
+    _warn_of_missing_heads(config, fitted, path)
     table, drawn = table_of(fitted, family), ()
     classes = [architectures] if isinstance(architectures, str) else architectures or []
     is_other = bool(classes) and not any(re.fullmatch(LANGUAGE_MODELS, name) for name in classes)
@@ -93,7 +93,7 @@ def plan_of(config: ModelConfig, family: Family | None, architectures: Any, tens
 def assembled(plan: Plan, tensors: Tensors, path: Path) -> models.Params:
     """The tree of parameters, float32.
 
-    Heads that the model does not have are left aside, with a warning in the log.
+    Tensors of heads that the model does not have are ignored, with a warning in the log.
 
     Raises `ValueError` that lists the tensors that are missing, left over or of a wrong shape.
     """
@@ -118,7 +118,7 @@ def assembled(plan: Plan, tensors: Tensors, path: Path) -> models.Params:
         raise ValueError(f"the weights in {path} do not fit their config:\n  " + "\n  ".join(wrong))
     if aside:
         more = f" and {len(aside) - SHOWN} more" if len(aside) > SHOWN else ""
-        logger.warning("%s: left aside, as the model has no such head: %s%s", path, ", ".join(aside[:SHOWN]), more)
+        logger.warning("%s: ignored, as the model has no such head: %s%s", path, ", ".join(aside[:SHOWN]), more)
     arrays = tensors.read(plan.names[name] for name in sorted(needed))
     params = {}
     for weight in plan.table:
@@ -148,7 +148,7 @@ def shapes_of(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
 
 
 def _names(family: Family, names: Iterable[str], path: Path) -> dict[str, str]:
-    """The name in the file by the name without prefix, without tensors that hold nothing learned."""
+    """The name of each tensor in the file by its name without prefix; buffers are left out."""
     found = {}
     for name in names:
         bare = family.bare(name)
@@ -160,8 +160,8 @@ def _names(family: Family, names: Iterable[str], path: Path) -> dict[str, str]:
     return found
 
 
-def _tell_left_out(config: ModelConfig, fitted: ModelConfig, path: Path) -> None:
-    """Warn of heads that the config names and the file lacks."""
+def _warn_of_missing_heads(config: ModelConfig, fitted: ModelConfig, path: Path) -> None:
+    """Log a warning with the heads that the config has and the file lacks."""
     heads = [head for head in getattr(config, "heads", ()) if head not in fitted.heads]
     if getattr(config, "output_bias", False) and not fitted.output_bias:
         heads.append("output_bias")

@@ -1,7 +1,7 @@
-"""The folder of a saved model: its JSON files, its checksums, and a save that is whole or changes nothing.
+"""The folder of a saved model: its JSON files, its checksums, and a save that succeeds as a whole or changes nothing.
 
-A file that another program rewrote after the save is read as a foreign file, with a warning in the log; every other
-difference from the recorded checksum is damage.
+A file that another program rewrote after the save is read like a foreign file, with a warning in the log; any other
+difference from the recorded checksum raises `DamagedError`.
 """
 
 import contextlib
@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from memgpt_jax.checksums import SUMS, DamagedError, record_all, recorded, verify
+from memgpt_jax import checksums
 
 PARTIAL = ".saving"
 """The folder inside the target folder that holds the new files until all of them are written."""
 INDENT = 1
 BEGINNING = '{\n "'
-"""How our JSON files begin. Other programs indent by 2 or 4, and no single flipped bit gives valid JSON here."""
+"""The beginning of our JSON files. Other programs indent by 2 or 4, and no single flipped bit of it is valid JSON."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ def check_recorded(path: Path, written_here: bool) -> None:
     Raises `DamagedError` if it differs.
     """
     if written_here:
-        verify(path.parent, [path.name])
-    elif path.name in recorded(path.parent):
+        checksums.verify(path.parent, [path.name])
+    elif path.name in checksums.recorded(path.parent):
         logger.warning("%s was rewritten after the model was saved: read without its checksum", path)
 
 
@@ -70,7 +70,7 @@ def replacing(folder: Path, is_stale: Callable[[str], bool] = lambda name: False
     Nothing in `folder` changes before all new files are written. If the process is killed between the replacements,
     the old checksums show it.
 
-    Args: folder: made if missing; is_stale: whether an older file of this name, not written anew, has to go.
+    Args: folder: made if missing; is_stale: whether to delete an old file of this name that is not replaced.
 
     Raises `ValueError` if a file cannot be written (disk full, no permission, ...); then `folder` is as it was.
     """
@@ -81,14 +81,14 @@ def replacing(folder: Path, is_stale: Callable[[str], bool] = lambda name: False
         partial.mkdir()
         try:
             yield partial
-            new = sorted(path.name for path in partial.iterdir() if path.name != SUMS)
+            new = sorted(path.name for path in partial.iterdir() if path.name != checksums.SUMS)
             stale = {path.name for path in folder.iterdir() if path.is_file() and is_stale(path.name)} - {*new}
             _record(folder, partial, without=stale)
             for name in new:
                 os.replace(partial / name, folder / name)
             for name in stale:
                 (folder / name).unlink()
-            os.replace(partial / SUMS, folder / SUMS)
+            os.replace(partial / checksums.SUMS, folder / checksums.SUMS)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
@@ -97,15 +97,12 @@ def replacing(folder: Path, is_stale: Callable[[str], bool] = lambda name: False
 
 def _record(folder: Path, partial: Path, without: set[str]) -> None:
     """Write the checksums of the new files, and of the recorded ones that stay, into the new folder."""
-    record_all(partial)
-    new = recorded(partial)
     try:
-        old = recorded(folder)
-    except DamagedError:  # it is replaced
+        old = checksums.recorded(folder)
+    except checksums.DamagedError:  # the old file is replaced
         old = {}
     kept = {name: digest for name, digest in old.items() if name not in without and (folder / name).is_file()}
-    lines = (f"{digest}  {name}\n" for name, digest in sorted((kept | new).items()))
-    (partial / SUMS).write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+    checksums.write(partial, kept | checksums.digests(partial))
 
 
 def _without_contradictions(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ ARCHITECTURES = {"llama": LLAMA_NAMES, "qwen2": LLAMA_NAMES, "gpt2": GPT2_NAMES}
 TURNED = r"\.c_\w+\.weight$"
 """Names of the matmuls of GPT-2, which are [out, in] in these files and [in, out] in transformers."""
 TEXTS = r"tokenizer\.(?!ggml\.(bos|eos)_token_id$)"
-"""How the names of fields begin that only the tokenizer needs."""
+"""Pattern of the beginning of the names of fields that only the tokenizer uses."""
 TOKEN_IDS = ("tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id")
 
 
@@ -64,7 +64,7 @@ SETTINGS = {
     "residual_scale": only(None, 1.0),
     "use_parallel_residual": only(False),
 }
-"""Keys behind the name of the architecture; all of them."""
+"""All keys that begin with the name of the architecture, without that name."""
 GPT2_SETTINGS = SETTINGS | {"attention.layer_norm_epsilon": number(), "attention.head_count_kv": size(None)}
 LLAMA_SETTINGS = SETTINGS | {
     "attention.head_count_kv": size(None),
@@ -85,7 +85,7 @@ LLAMA_SETTINGS = SETTINGS | {
 }
 HARMLESS = frozenset(("vocab_size", "tensor_data_layout", "rope.scaling.finetuned", "pooling_type"))
 FILE_SETTINGS = {"general.type": only("model"), "split.count": only(None, 0, 1)}
-"""A file of its own that holds a whole model."""
+"""Settings of a file that holds a whole model."""
 
 
 def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
@@ -136,7 +136,7 @@ def _dequantized(path: Path, tensor) -> np.ndarray:
 
 
 def _values(kind: str, fields: dict[str, Any], tensors: dict[str, Any], where: str) -> dict[str, Any]:
-    """What llama.cpp does with the file's settings, in the words of a config.json."""
+    """The file's settings as llama.cpp uses them, under the keys of config.json."""
     table = GPT2_SETTINGS if kind == "gpt2" else LLAMA_SETTINGS
     given = {name.removeprefix(f"{kind}."): value for name, value in fields.items() if name.startswith(f"{kind}.")}
     found = read(table, given, harmless=HARMLESS, where=f"{where}: {kind}", strict=True)
@@ -166,7 +166,7 @@ def _values(kind: str, fields: dict[str, Any], tensors: dict[str, Any], where: s
     for name in ("attention.value_length", "rope.dimension_count"):
         if found[name] not in (None, head_dim):
             raise ValueError(
-                f"{where}: {kind}.{name}={found[name]} is not supported; valid: {head_dim}, as of all keys"
+                f"{where}: {kind}.{name}={found[name]} is not supported; valid: {head_dim}, the length of keys"
             )
     values = {
         "model_type": kind,
@@ -190,7 +190,7 @@ def _values(kind: str, fields: dict[str, Any], tensors: dict[str, Any], where: s
 
 
 def _scaling(found: dict[str, Any], where: str) -> dict[str, Any]:
-    """A kind that is not named is linear; an attention factor is beside the one of yarn itself."""
+    """`rope_scaling` of config.json. The default kind is linear; `attn_factor` multiplies yarn's own factor."""
     kind, factor = found["rope.scaling.type"], found["rope.scaling.factor"] or 1.0
     attention = found["rope.scaling.attn_factor"]
     for name, neutral in (("rope.scaling.attn_factor", 1.0), ("rope.scaling.yarn_ext_factor", None)):

@@ -1,4 +1,4 @@
-"""The settings that a pretrained model came with, kept with the model so that a save gives them back unchanged."""
+"""The settings of a pretrained model, kept with the model so that a save writes them back unchanged."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ CONFIG, GENERATION = "config.json", "generation_config.json"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Origin:
-    """The files beside the weights of a model, in `model.origin` of each model from `from_pretrained`.
+    """The JSON files beside the weights, as `model.origin` of a model from `from_pretrained`.
 
-    No result depends on them, so all are equal to each other: programs that were compiled for a model are used for
-    another model with the same config. `models.split`, `models.merge` and `(config, params)` leave them out.
+    No computation depends on them, so all origins are equal: a program compiled for a model also serves another model
+    with the same config. `models.split`, `models.merge` and `(config, params)` do not contain them.
     """
 
     config: Mapping[str, Any]
@@ -34,7 +34,7 @@ class Origin:
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """The ids that end a text: those of generation_config.json, or else of config.json; () if neither has any."""
+        """The ids that end a text, from generation_config.json, else from config.json; () if neither has any."""
         for name, values in ((GENERATION, self.generation), (CONFIG, self.config)):
             found = (values or {}).get("eos_token_id")
             if found is not None:
@@ -46,7 +46,7 @@ class Origin:
 
 
 def read_origin(folder: Path, values: Mapping[str, Any] | None = None) -> Origin:
-    """The origin that a folder holds; `values`: of its config.json, if they are read already."""
+    """The origin in a folder. Args: values: those of its config.json, if they have been read already."""
     generation = folder / GENERATION
     return Origin(
         read_json(folder / CONFIG) if values is None else values,

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from memgpt_jax import models
-from memgpt_jax.checksums import recorded, verify
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_json import from_json
 from memgpt_jax.config_model import Seq2SeqConfig
+from memgpt_jax.data.tokenizer_files import OF_TOKENIZERS
 from memgpt_jax.hub import find
 from memgpt_jax.interop.assembly import OURS, assembled, plan_of, shapes_of, table_of, taken_apart
 from memgpt_jax.interop.folder import read_json, replacing, write_json
@@ -24,9 +24,6 @@ from memgpt_jax.models.functional import MODELS
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 WEIGHT_FILES = r"model(-.*-of-.*)?\.safetensors(\.index\.json)?"
-TOKENIZER_FILES = r"(spiece|sentencepiece\.bpe|tokenizer)\.model|vocab\.(json|txt)|merges\.txt|chat_template\..*" + (
-    r"|(tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json"
-)
 RUN_ORIGIN = "pretrained"
 """The folder of a run that holds the origin of the model that it started from."""
 
@@ -42,14 +39,14 @@ class Pretrained(NamedTuple):
     params: Callable[[], models.Params]
     """Reads the parameters; errors as in `from_pretrained`."""
     origin: Origin | None
-    """What is kept for `save_pretrained`; None: the model is our own."""
+    """The settings to keep for `save_pretrained`; None: the model is our own."""
 
 
 def from_pretrained(source: str | Path, *, revision: str | None = None, **changes) -> Model:
     """A model with somebody's weights, or with ours.
 
     As in transformers, a head that the file lacks is left out, and tensors of heads that the model does not have are
-    left aside; both are named in a warning of the log. `model.origin` keeps the files beside the weights.
+    ignored; a warning in the log names both. `model.origin` keeps the JSON files beside the weights.
 
     Arguments:
         source: a folder in the layout of the transformers library (config.json, safetensors in one file or several); a
@@ -72,7 +69,7 @@ def from_pretrained(source: str | Path, *, revision: str | None = None, **change
 
 
 def with_origin(model: Model, origin: Origin | None) -> Model:
-    """The model, which keeps the origin from now on; the decoder of an encoder-decoder keeps it too."""
+    """The model with its `origin` set, also that of the decoder of an encoder-decoder."""
     for part in (model, getattr(model, "decoder", model)):
         part.origin = origin
     return model
@@ -100,12 +97,12 @@ def save_pretrained(model: Model, folder: str | Path, *, tokenizer=None, shard_b
     """
     folder = Path(folder).expanduser()
     if (folder / "checkpoints").is_dir():
-        raise ValueError(f"{folder} holds a run: choose another folder for the model")
+        raise ValueError(f"{folder} holds a run (checkpoints/): choose another folder for the model")
     origin = getattr(model, "origin", None)
     values, family = saved_values(model.config, origin, tokenizer)
     tensors = taken_apart(table_of(model.config, family), models.split(model))
-    stale = f"{WEIGHT_FILES}|{re.escape(GENERATION)}" + (f"|{TOKENIZER_FILES}" if tokenizer is not None else "")
-    with replacing(folder, lambda name: re.fullmatch(stale, name) is not None) as new:
+    stale = {GENERATION} if tokenizer is None else OF_TOKENIZERS
+    with replacing(folder, lambda name: name in stale or re.fullmatch(WEIGHT_FILES, name) is not None) as new:
         if tokenizer is not None:
             tokenizer.save(new)
         generation = None if origin is None else origin.generation
@@ -121,22 +118,17 @@ def load_tokenizer(source: str | Path, *, revision: str | None = None):
     """The tokenizer of a pretrained model, or of a run: see `from_pretrained`.
 
     Raises:
-        DamagedError: a file that we wrote differs from its recorded checksum.
+        DamagedError: a file differs from its recorded checksum.
         ValueError: there is no tokenizer, or it is of an unknown kind.
     """
     from memgpt_jax.data import load_saved_tokenizer
 
     path = find(source, revision)
-    path = path / "tokenizer" if (path / "checkpoints").is_dir() else path
-    if path.is_dir():
-        verify(
-            path, [name for name in recorded(path) if not re.fullmatch(rf"{WEIGHT_FILES}|{CONFIG}|{GENERATION}", name)]
-        )
-    return load_saved_tokenizer(path)
+    return load_saved_tokenizer(path / "tokenizer" if (path / "checkpoints").is_dir() else path)
 
 
 def describe(source: str | Path, revision: str | None = None) -> Pretrained:
-    """A pretrained model of which only the settings and the names of its tensors are read: see `from_pretrained`."""
+    """The settings and the names of the tensors of a pretrained model: see `from_pretrained`."""
     path = find(source, revision)
     if (path / "checkpoints").is_dir():
         return _run(path)
@@ -184,7 +176,8 @@ def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
     weights = [file for file in path.glob("*.safetensors*") if re.fullmatch(WEIGHT_FILES, file.name)]
     if files and not (weights and (path / CONFIG).is_file()):
         if len(files) > 1:
-            raise ValueError(f"{path} is not one .gguf file: {', '.join(file.name for file in files)}")
+            names = ", ".join(file.name for file in files)
+            raise ValueError(f"{path} is not one .gguf file: {names}; give the path of one of them")
         return _gguf(files[0])
     if not (path / CONFIG).is_file():
         raise ValueError(f"{path} holds no model: there is no {CONFIG}, no .gguf file and no checkpoints/")
@@ -207,7 +200,7 @@ def _gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Turn what damaged or unusual settings raise into a `ValueError` that names their file."""
+    """Turn any error that damaged or unusual settings raise into a `ValueError` that names their file."""
     try:
         yield
     except (TypeError, KeyError, AttributeError, ArithmeticError, IndexError, MemoryError) as error:

@@ -14,13 +14,13 @@ from memgpt_jax.interop.folder import check_recorded, read_json, write_json
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 METADATA = {"format": "pt", "written_by": "memgpt_jax"}
-"""Metadata of our files; transformers asks for the format. Files without `written_by` were rewritten by others."""
+"""Metadata of our files; transformers requires the format. A file without `written_by` is not ours."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 """The types of tensors that are read, as safetensors names them."""
 
 
 class Tensors(NamedTuple):
-    """The tensors of a model that is not read yet."""
+    """The tensors of a model, whose values are not read yet."""
 
     shapes: dict[str, tuple[int, ...]]
     """The shape of every tensor by its name."""
@@ -29,7 +29,7 @@ class Tensors(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Where a tensor is, and what the header of the file says of it."""
+    """The file of a tensor, and its type and shape in the header of the file."""
 
     path: Path
     kind: str
@@ -41,7 +41,7 @@ def open_tensors(folder: Path) -> Tensors:
 
     Raises:
         DamagedError: a file differs from its recorded checksum.
-        ValueError: there are none, two sets of them that differ, or a file is damaged.
+        ValueError: there are none, there are two sets that differ, or a file is damaged.
     """
     entries = _entries(_files(folder))
 
@@ -115,9 +115,12 @@ def _entries(files: list[Path]) -> dict[str, Entry]:
 
 
 def _equal(entries: dict[str, Entry], others: dict[str, Entry]) -> bool:
-    """Whether two sets of tensors have the same names, types, shapes and values. Values of buffers do not count."""
-    of = lambda entries: {name: (entry.kind, entry.shape) for name, entry in entries.items()}  # noqa: E731
-    if of(entries) != of(others):
+    """Whether two sets of tensors have the same names, types and shapes, and equal values of floats."""
+
+    def headers(entries: dict[str, Entry]) -> dict[str, tuple]:
+        return {name: (entry.kind, entry.shape) for name, entry in entries.items()}
+
+    if headers(entries) != headers(others):
         return False
     for name in (name for name, entry in entries.items() if entry.kind in FLOATS):
         with _opened(entries[name].path) as file, _opened(others[name].path) as other:

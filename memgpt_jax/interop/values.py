@@ -14,7 +14,7 @@ from memgpt_jax.interop.families import FAMILIES, Family
 from memgpt_jax.interop.origin import Origin
 
 TOKEN_IDS = {"bos_token_id": "bos_id", "eos_token_id": "eos_id", "pad_token_id": "pad_id"}
-"""Keys of config.json, and what tokenizers call the same ids."""
+"""Keys of config.json, with the attribute of a tokenizer for the same id."""
 
 
 def family_of(kind: Any) -> Family:
@@ -29,8 +29,8 @@ def family_of(kind: Any) -> Family:
 def saved_values(config: ModelConfig, origin: Origin | None, tokenizer: Any) -> tuple[dict[str, Any], Family | None]:
     """The values of config.json, and the family that expresses the model without its memory; None: no family does.
 
-    What the origin says and the model does not contradict stays. Ids of special tokens that the origin does not have
-    are those of the tokenizer, if one is given.
+    Settings of the origin are kept unless they contradict the model. Ids of special tokens that the origin does not
+    have are those of the tokenizer, if one is given.
     """
     old = {} if origin is None else {name: value for name, value in origin.config.items() if name != OURS}
     plain = _architecture(config)
@@ -70,7 +70,7 @@ def _expressed(plain: ModelConfig) -> Iterator[tuple[Family, dict[str, Any]]]:
 def _read_back(family: Family, values: dict[str, Any], plain: ModelConfig) -> ModelConfig | None:
     """The config that is read from these values beside the tensors of the model."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # they were given when the origin was read
+        with warnings.catch_warnings(action="ignore"):  # the user saw them when the origin was read
             return family.fitted(family.config(values), _names(family, plain))
     except (ValueError, TypeError):  # words that only we know
         return None
@@ -97,7 +97,7 @@ def _with_origin(family: Family, plain: ModelConfig, old: dict[str, Any], values
 
 
 def _architecture(config: ModelConfig) -> ModelConfig:
-    """The config without memory, and without all that leaves the base model's function alone."""
+    """The config without memory, and with defaults for all fields that do not change the base model's function."""
     if isinstance(config, Seq2SeqConfig):
         encoder, decoder = _architecture(config.encoder), _architecture(config.decoder)
         places = decoder.window_size

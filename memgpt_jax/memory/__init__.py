@@ -67,7 +67,7 @@ def make_memory(config: MemoryConfig, *, rngs: nnx.Rngs, **shapes) -> Memory:
 
 
 def resolved(config: ModelConfig) -> ModelConfig:
-    """The model with the size that `match_state_bytes` gives each memory; it has the same arrays.
+    """The config with the memory sizes that follow from `match_state_bytes`; its model has the same arrays.
 
     Raises:
         ValueError: the smallest state of a mechanism has more than its `match_state_bytes`.

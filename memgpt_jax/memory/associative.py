@@ -31,10 +31,10 @@ class AssociativeMemory(ProjectedMemory):
 
     f = 0 without `forget`. Because phi has unit length, the delta rule replaces the share g of what A holds at k.
 
-    **Long streams.** The delta rule, and the linear rule with `forget`, learn new pairs after 100,000 tokens of noise
+    **Long streams.** After 100,000 tokens of noise, the delta rule, and the linear rule with `forget`, learn new pairs
     as a fresh memory does. The linear rule without `forget` only adds: after n tokens of noise, the share of new pairs
-    in what is read falls as n^-1/2 (to 0.21 of that in a fresh memory), and with `normalize`, whose z grows with n,
-    the change that they make falls as 1/n (to 0.00). Figures: `python tests/checkers/after_noise.py 100000 1
+    in a read falls as n^-1/2 (to 0.21 of that in a fresh memory), and with `normalize`, whose z grows with n, the
+    change of reads by new pairs falls as 1/n (to 0.00). Figures: `python tests/checkers/after_noise.py 100000 1
     associative "linear rule" "linear rule with forget" "normalised linear rule"`.
 
     Sources: Katharopoulos et al., "Transformers are RNNs" (2020), for the linear rule and z; Schlag et al., "Linear

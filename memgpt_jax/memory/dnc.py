@@ -63,10 +63,10 @@ class DNCMemory(RecurrentMemory):
     The interface vector (see `RecurrentMemory`) gives keys and v as they are, strengths beta = 1 + softplus, the read
     modes pi [3] = softmax, and e, f, g_a, g_w = sigmoid. A document begins with zeros.
 
-    **Long streams.** When all slots are used alike, allocation spreads a write over all of them, and no slot holds a
-    pair. So slots must be freed from the start: without an LSTM the gates f start at 0.27, and after 100,000 tokens of
-    noise new pairs change the reads 0.79 times as much as those of a fresh memory; where the gates start at 0.02, it
-    is 0.21 times (`python tests/checkers/after_noise.py 100000 1 dnc`).
+    **Long streams.** If the usage of all slots is equal, allocation spreads a write over all of them, and no slot holds
+    a pair. So slots must be freed from the start: without an LSTM the gates f start at 0.27, and after 100,000 tokens
+    of noise new pairs change the reads 0.79 times as much as those of a fresh memory; with gates that start at 0.02,
+    0.21 times (`python tests/checkers/after_noise.py 100000 1 dnc`).
 
     Graves et al., "Hybrid computing using a neural network with dynamic external memory" (2016), Methods.
     """
@@ -77,8 +77,8 @@ class DNCMemory(RecurrentMemory):
         parts |= {"erase": (1, width), "add": (1, width), "free_gates": (heads,), "allocation_gate": (1,)}
         parts |= {"write_gate": (1,), "read_modes": (heads, 3)}
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs, parts=parts)
-        # Tokens go to free slots and are found by content. What is read is freed a little: the next token that finds
-        # no free slot is written there, not into all slots. Until then the slot keeps its content.
+        # Tokens are written to free slots and read by content. A read frees its slot a little: the next token without a
+        # free slot is written there, not into all slots. Until then the slot keeps its content.
         biases = {"read_strength": 10.0, "write_strength": 10.0, "free_gates": -1.0, "allocation_gate": 4.0}
         biases |= {"write_gate": 0.0, "read_modes": jnp.asarray([0.0, 4.0, 0.0])}
         self.start_as_pairs("read_key", "add", biases)

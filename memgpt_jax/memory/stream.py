@@ -49,7 +49,7 @@ def stream(
 ) -> tuple[Float[Array, "B L R"], StreamState]:
     """What each token reads, in front of `Memory.output`, and the state after the call.
 
-    In each row of a call the valid tokens are the first ones (`models.arguments` sees to it).
+    The valid tokens of a row are the first ones; `models.arguments` checks this.
 
     `aligned` tokens need not be moved to their places, and a token `inside` a segment leaves the memory alone.
     """

@@ -34,15 +34,15 @@ class TitansMemory(ProjectedMemory):
                  theta = `inner_rate` sigmoid(W_t x + b_t),  eta = sigmoid(W_e x + b_e),  alpha = sigmoid(W_a x + b_a)
                  S' = eta S - theta d loss / d M,   M' = M* + (1 - alpha) (M - M*) + S'
 
-    The gradients of `chunk_length` tokens are taken at the weights in front of them. The initial weights M*, with which
-    a document begins, are parameters; the last layer's start at 0, so that an untrained memory reads 0 at first.
+    The gradients of `chunk_length` tokens are taken at the weights before the first of them. The initial weights M* of
+    a document are parameters; those of the last layer start at 0, so that an untrained memory reads 0 at first.
 
-    **Decay.** In the paper the weights decay towards 0, M' = (1 - alpha) M + S'. That stops a network with hidden
-    layers: the gradient of each layer is proportional to the weights of the others, so where all are 0 they stay 0
-    (with `forget_bias=-5` and two layers, after 3,584 tokens of noise). Here D = M - M* decays; D is the state. After
-    100,000 tokens of noise, pairs that the memory is taught change its reads 0.99 times as much as those of a fresh
-    memory, and 0.98 times with three layers; by the paper's decay 0.00 times (`python tests/checkers/after_noise.py
-    100000 1 titans "titans of three layers"`).
+    **Decay.** In the paper the weights decay towards 0, M' = (1 - alpha) M + S'. Then a network with hidden layers
+    stops learning: the gradient of each layer is proportional to the weights of the others, so once all are 0 they
+    stay 0 (with `forget_bias=-5` and two layers, after 3,584 tokens of noise). Here D = M - M* decays, and D is the
+    state. After 100,000 tokens of noise, new pairs change the reads 0.99 times as much as those of a fresh memory, and
+    0.98 times with three layers; with the paper's decay 0.00 times (`python tests/checkers/after_noise.py 100000 1
+    titans "titans of three layers"`).
 
     Source: Behrouz, Zhong and Mirrokni, "Titans: Learning to Memorize at Test Time" (2025), section 3.
     """
@@ -117,7 +117,7 @@ class TitansMemory(ProjectedMemory):
         )
 
     def _run(self, x, pairs, state, begun, full, bptt=None):
-        """Segment by segment, each row and head by itself: reads [B, L, D] of `x`, then what was learned and momentum.
+        """The scan over segments, for each row and head alone: reads [B, L, D] of `x`, learned weights and momentum.
 
         begun [B, S, T]: the token's document began in the segment. full [B, S]: segments that are written.
         """
@@ -142,8 +142,12 @@ class TitansMemory(ProjectedMemory):
             read = None
             if query is not None:
                 read = network(jax.tree.map(jnp.add, initial, carry[0]), query)
-                again = lambda: jnp.where(begun[:, None], network(initial, query), read)  # noqa: E731
-                read = jax.lax.cond(begun[-1], again, lambda: read)
+                carried = read
+                read = jax.lax.cond(
+                    begun[-1],
+                    lambda: jnp.where(begun[:, None], network(initial, query), carried),
+                    lambda: carried,
+                )
             after, _ = jax.lax.scan(lambda carry, pairs: (learn(initial, *carry, pairs), None), start, pairs)
             return jax.tree.map(lambda new, old: jnp.where(full, new, old), after, start), read
 

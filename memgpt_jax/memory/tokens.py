@@ -43,11 +43,11 @@ class TokensMemory(Memory):
     softmax; the former has two and joins them. The convolution is not theirs: there, a whole transformer layer stands
     before the write and binds neighbours.
 
-    **Long streams.** States keep their size, but a segment replaces only a part of them: with `keep_bias=3`, 5 % by
-    either gate. The states of a fresh memory are small, so that the first segments replace all of it. So after 100,000
-    tokens of noise, pairs that were repeated for 15 segments change the reads 0.45 times as much as those of a fresh
-    memory, and pairs repeated for 63 segments 0.79 times (`python tests/checkers/after_noise.py 100000 1 tokens`, and
-    with 4 in place of 1).
+    **Long streams.** The norm of the states stays constant, but a segment replaces only a part of them: with
+    `keep_bias=3`, 5 % by either gate. The states of a fresh memory are small, so the first segments replace all of
+    them. After 100,000 tokens of noise, pairs that are repeated for 15 segments change the reads 0.45 times as much as
+    those of a fresh memory, and pairs repeated for 63 segments 0.79 times
+    (`python tests/checkers/after_noise.py 100000 1 tokens`, and with 4 in place of 1).
     """
 
     def __init__(self, config: TokensMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):

@@ -1,7 +1,7 @@
-"""Checks of what a model is called with.
+"""Checks of the arguments of a model.
 
-Shapes and types are checked always, values where they are on the host: a wrong one is a `ValueError`. Inside of `jit`,
-where values are not known, a wrong one gives NaN.
+Shapes and types are always checked, values only where they are on the host; a wrong one raises `ValueError`. Inside
+`jit`, where values are not known, a wrong one gives NaN.
 """
 
 from typing import Any
@@ -15,14 +15,14 @@ from memgpt_jax.shapes import Bool, Flags, Stream, Tokens
 
 
 def on_host(array: Any) -> np.ndarray | None:
-    """The values of an array; None where it is traced, or where other processes hold parts of it."""
+    """The values of an array; None if it is traced, or if other processes hold parts of it."""
     if isinstance(array, jax.core.Tracer) or not getattr(array, "is_fully_addressable", True):
         return None
     return np.asarray(array)
 
 
 def check_tokens(tokens: Tokens, vocab_size: int, valid: Flags | None = None) -> None:
-    """Raise `ValueError` unless the tokens are ids [B, L] of the vocabulary, those that are not `valid` apart."""
+    """Raise `ValueError` unless the tokens are integers [B, L], and the `valid` ones are ids of the vocabulary."""
     is_array = isinstance(tokens, np.ndarray | jax.Array)
     got = f"{tokens.dtype}{list(tokens.shape)}" if is_array else f"a {type(tokens).__name__}"
     fits = is_array and tokens.ndim == 2 and tokens.shape[1] > 0 and jnp.issubdtype(tokens.dtype, jnp.integer)
@@ -49,9 +49,9 @@ def _check_ids(name: str, ids: Tokens, vocab_size: int, valid: Flags | None = No
 
 
 def filled_flags(shape: tuple[int, int], reset: Flags | None, valid: Flags | None) -> tuple[Flags, Flags]:
-    """`reset` (default: nowhere) and `valid` (default: everywhere) of a call; what is not valid resets nothing.
+    """`reset` (default: all False) and `valid` (default: all True) of a call; `reset` is False where `valid` is.
 
-    Raises `ValueError` if they are not bool [B, L], or if a token of a row is valid behind one that is not.
+    Raises `ValueError` if they are not bool [B, L], or if a valid token of a row follows one that is not valid.
     """
     for name, flags in (("reset", reset), ("valid", valid)):
         is_array = flags is None or isinstance(flags, np.ndarray | jax.Array)
@@ -70,31 +70,32 @@ def filled_flags(shape: tuple[int, int], reset: Flags | None, valid: Flags | Non
 
 
 def padding_leads(valid: Flags) -> Bool[jax.Array, "B"]:
-    """The rows in which a token is valid behind one that is not."""
+    """The rows in which a valid token follows one that is not valid."""
     return (valid[:, 1:] & ~valid[:, :-1]).any(axis=1)
 
 
 def poisoned(x: Stream, tokens: Tokens, vocab_size: int, valid: Flags) -> Stream:
-    """Embeddings, NaN for tokens out of the vocabulary and in rows whose padding is not on the right."""
+    """The embeddings, with NaN for tokens outside the vocabulary and in rows whose padding is not on the right."""
     ids = tokens.astype(jnp.int32)
     wrong = (valid & ((ids < 0) | (ids >= vocab_size))) | padding_leads(valid)[:, None]
     return jnp.where(wrong[..., None], jnp.nan, x)
 
 
 def check_state(state: Any, expected: Any, rows: int, others: str) -> None:
-    """Raise `ValueError` unless the state has the structure, the shapes and the types of the expected one.
+    """Raise `ValueError` unless the state has the class, the structure, the shapes and the types of the expected one.
 
-    Args: rows: those of the call; others: what says so in the message.
+    Args: rows: the number of rows of the call; others: the end of the message if the state has another number.
     """
+    wanted, got = type(expected).__name__, type(state).__name__
+    check(isinstance(state, type(expected)), f"state must be a {wanted}, got {got}: use init_state(batch_size)")
     found, wanted = _leaves(state), _leaves(expected)
     batches = {shape[0] for shape, _ in found.values() if shape}
     same_rows = found.keys() != wanted.keys() or len(batches) != 1 or batches == {rows}
     check(same_rows, f"state has {next(iter(batches), 0)} rows, {others}")
     for name in [*wanted, *found]:
         if found.get(name) != wanted.get(name):
-            got, must = (
-                f"{leaf[1]}{list(leaf[0])}" if leaf else "not there" for leaf in (found.get(name), wanted.get(name))
-            )
+            pair = found.get(name), wanted.get(name)
+            got, must = (f"{leaf[1]}{list(leaf[0])}" if leaf else "absent" for leaf in pair)
             raise ValueError(f"state is one of a model with another config: state{name} is {got}, must be {must}")
 
 

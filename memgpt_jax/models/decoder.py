@@ -77,9 +77,9 @@ class MemGPT(nnx.Module):
         dropout_key: a PRNG key; dropout acts only when it is given.
 
         Raises:
-            ValueError: an argument has a wrong shape or type; or, where values are on the host, an id is not in the
-                vocabulary, padding is not on the right, or a token lies beyond the table of learned positions. Where
-                values are traced, a row with such a token gives NaN, from there on at the latest.
+            ValueError: an argument has a wrong shape or type; or, if values are on the host, an id is not in the
+                vocabulary, padding is not on the right, or a token is beyond the table of learned positions. If values
+                are traced, a row with such a token gives NaN, at the latest from that token on.
         """
         x, state, _ = self.hidden(tokens, state, reset, valid, aligned=aligned, inside=inside, dropout_key=dropout_key)
         logits = flat_dot_general(x, self.output_embedding().T, (((2,), (0,)), ((), ())))
@@ -148,7 +148,7 @@ class MemGPT(nnx.Module):
     def _embed(self, tokens: Tokens, positions: Int32[Array, "B L"], valid: Flags) -> Stream:
         """Embeddings enter the stream at unit RMS: with smaller ones the memory does not learn to bind.
 
-        NaN at positions behind the table of learned ones.
+        NaN at positions beyond the table of learned ones.
         """
         config, scale = self.config, jnp.float32(self.config.stream_scale)
         x = whole_vectors(self.embedding[...])[tokens] * scale
@@ -157,7 +157,7 @@ class MemGPT(nnx.Module):
             if (found := on_host(beyond)) is not None and found.any():
                 raise ValueError(
                     f"the model has learned positions for num_positions={config.num_positions} tokens of a document, "
-                    f"and reads token {np.asarray(positions)[found].max() + 1} of one"
+                    f"and reads token {np.asarray(positions)[found].max() + 1} of one: give shorter documents"
                 )
             x = x + jnp.where(beyond[..., None], jnp.nan, self.position_embedding[...][positions]) * scale
         elif config.position == "sinusoidal":
@@ -182,7 +182,7 @@ class MemGPT(nnx.Module):
     ) -> tuple[Scores, ModelState]:
         """Loss in nats and correctness of each target, without the logits of the whole call in memory.
 
-        Raises `ValueError` as `__call__`, and for targets that are not ids like the tokens.
+        Raises `ValueError` as `__call__`, and for targets that are not ids of the vocabulary, one for each token.
         """
         check_targets(targets, tokens, self.config.vocab_size)
         x, state, _ = self.hidden(tokens, state, reset, valid, **options)

@@ -106,11 +106,8 @@ class Encoder(nnx.Module):
         """`hidden`, and each layer's mean fusion gates."""
         config = self.config
         check_tokens(tokens, config.vocab_size, valid)
-        if not isinstance(state, EncoderState):
-            raise ValueError(f"state must be an EncoderState, got {type(state).__name__}: use init_state(batch_size)")
-        check_state(
-            state, jax.eval_shape(lambda: self.init_state(len(tokens))), len(tokens), f"tokens have {len(tokens)}"
-        )
+        rows = len(tokens)
+        check_state(state, jax.eval_shape(lambda: self.init_state(rows)), rows, f"tokens have {rows}")
         if config.position == "learned" and tokens.shape[1] > config.num_positions:
             raise ValueError(
                 f"a call may have up to num_positions={config.num_positions} tokens, got {tokens.shape[1]}"

@@ -27,7 +27,7 @@ def graph(config: ModelConfig) -> nnx.GraphDef:
 
 @functools.lru_cache(maxsize=64)
 def abstract_model(config: ModelConfig) -> nnx.Module:
-    """A model of shapes without values, for what needs no parameters. It is shared: do not modify it."""
+    """A model whose parameters are shapes without values. It is cached and shared: do not modify it."""
     return nnx.eval_shape(lambda: MODELS[type(config)](config, rngs=nnx.Rngs(0)))
 
 

@@ -145,10 +145,10 @@ class MemoryLayer(nnx.Module):
 
         reset, valid, dropout_key: as in `MemGPT.__call__`; promise: "aligned" or "inside", as there.
 
-        Raises `ValueError` where an argument does not fit the layer, or where padding is not on the right; inside of
-        `jit`, rows with such padding give NaN.
+        Raises `ValueError` if an argument does not fit the layer or padding is not on the right; inside `jit`, rows
+        with such padding give NaN.
         """
-        check_stream(self.config, h, state)
+        check_stream(self.config, h)
         check_state(state, jax.eval_shape(lambda: self.init_state(len(h))), len(h), f"h has {len(h)}")
         reset, valid = filled_flags(h.shape[:2], reset, valid)
         h = jnp.where(padding_leads(valid)[:, None, None], jnp.nan, h)
@@ -158,7 +158,7 @@ class MemoryLayer(nnx.Module):
     def with_gate(
         self, h: Stream, state: StreamState, reset: Flags, valid: Flags, promise: Promise = None, dropout_key=None
     ) -> tuple[Stream, StreamState, Float32[Array, "B L"]]:
-        """`__call__`, with the mean fusion gate of each token too. Arguments are not checked."""
+        """`__call__` without checks of arguments; also returns the mean fusion gate of each token."""
         h = h.astype(self.config.dtype)
         normed = self.norm(h)
         found, state = stream(self.memory, normed, state, reset, valid, promise)
@@ -169,12 +169,10 @@ class MemoryLayer(nnx.Module):
         return fused, state, gate
 
 
-def check_stream(config: ModelConfig, h: Stream, state: StreamState) -> None:
-    """Raise `ValueError` where a stream or a state does not fit the layer."""
+def check_stream(config: ModelConfig, h: Stream) -> None:
+    """Raise `ValueError` where a stream does not fit the layer."""
     if h.ndim != 3 or h.shape[1] < 1 or h.shape[2] != config.d_model or not jnp.issubdtype(h.dtype, jnp.floating):
         raise ValueError(f"h must be floats [B, L, {config.d_model}] with L >= 1, got {h.dtype}{list(h.shape)}")
-    if not isinstance(state, StreamState):
-        raise ValueError(f"state must be a StreamState, got {type(state).__name__}: use init_state(batch_size)")
 
 
 class NoMemoryLayer(nnx.Module):

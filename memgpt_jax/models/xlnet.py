@@ -190,11 +190,8 @@ class XLNet(nnx.Module):
         """`hidden`, and each layer's mean fusion gates of the content stream."""
         config = self.config
         check_tokens(tokens, config.vocab_size, valid)
-        if not isinstance(state, EncoderState):
-            raise ValueError(f"state must be an EncoderState, got {type(state).__name__}: use init_state(batch_size)")
-        check_state(
-            state, jax.eval_shape(lambda: self.init_state(len(tokens))), len(tokens), f"tokens have {len(tokens)}"
-        )
+        rows = len(tokens)
+        check_state(state, jax.eval_shape(lambda: self.init_state(rows)), rows, f"tokens have {rows}")
         for name, numbers in (("order", order), ("token_types", token_types)):
             if numbers is not None and (
                 numbers.shape != tokens.shape or not jnp.issubdtype(numbers.dtype, jnp.integer)

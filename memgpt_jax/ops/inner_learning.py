@@ -33,7 +33,7 @@ def network(weights: Weights, x: Float[Array, "*b I"]) -> Float[Array, "*b O"]:
 
 
 def coefficients(pairs: Pairs) -> tuple[Float32[Array, " T"], Float32[Array, " T"], tuple[Array, Array, Array]]:
-    """The result of T updates S_t = eta_t S_{t-1} - theta_t u_t, D_t = (1 - alpha_t) D_{t-1} + S_t at once:
+    """Coefficients of T updates S_t = eta_t S_{t-1} - theta_t u_t, D_t = (1 - alpha_t) D_{t-1} + S_t as one:
 
         D_T = keep D_0 + carried S_0 - sum_t to_learned_t u_t,      S_T = inertia S_0 - sum_t to_momentum_t u_t
 
@@ -51,15 +51,15 @@ def coefficients(pairs: Pairs) -> tuple[Float32[Array, " T"], Float32[Array, " T
 
 
 def learn(initial: Weights, learned: Weights, momentum: Weights, pairs: Pairs) -> tuple[Weights, Weights]:
-    """What was learned, D, and the momentum S after T tokens. The network has the weights M = M* + D, M* the initial.
+    """The learned weights D and the momentum S after T tokens; the network has the weights M = M* + D, M* the initial.
 
         S_t = eta_t S_{t-1} - s theta_t u_t,   D_t = (1 - alpha_t) D_{t-1} + S_t,   u_t = d |M_0(k_t) - v_t|^2 / d M_0
 
     So the weights decay towards M*: M_t = M* + (1 - alpha_t) (M_{t-1} - M*) + S_t. In the paper they decay towards 0,
-    which stops a network with hidden layers: the gradient of a layer is proportional to the weights of the others, so
-    where all have become 0 it stays there.
+    and a network with hidden layers stops learning: the gradient of a layer is proportional to the weights of the
+    others, so once all are 0 they stay 0.
 
-    All gradients u_t are taken at the weights M_0 in front of the first token (Behrouz et al., "Titans: Learning to
+    All gradients u_t are taken at the weights M_0 before the first token (Behrouz et al., "Titans: Learning to
     Memorize at Test Time", 2025, section 3.2), so that they are a few matmuls. Where many tokens pull at few weights
     their sum would overshoot, further each time, so s bounds it by the Polyak step of the loss of all T tokens
     (Loizou et al., "Stochastic Polyak Step-size for SGD", 2021, with c = 1/2):

@@ -13,9 +13,7 @@ class Scores(NamedTuple):
     """How well each target was predicted."""
 
     losses: Float32[Array, "B L"]  # negative log-likelihood of the target, in nats
-    correct: Bool[
-        Array, "B L"
-    ]  # whether the target is the argmax: of equal logits, that of the lowest id counts as the highest
+    correct: Bool[Array, "B L"]  # whether the target has the highest logit; of equal ones, the lowest id counts
 
 
 def cross_entropy(
@@ -27,7 +25,7 @@ def cross_entropy(
 ) -> Scores:
     """-log softmax(embedding @ h + bias)[target] for each token, in chunks of tokens that the backward pass repeats.
 
-    A target that is no id of the vocabulary, and logits that are not finite, give NaN or infinity and are not correct.
+    Targets outside the vocabulary and logits that are not finite give a loss of NaN or infinity, and are not correct.
 
     Memory: chunk_size * V logits, whatever B and L are. Logits and losses are float32. Of each chunk, each device of a
     mesh takes as many tokens of its own rows.

@@ -1,4 +1,4 @@
-"""Which settings of a run may change between two starts: those that change nothing that training computes."""
+"""The settings of a run that may change between two starts: those that do not change the results of training."""
 
 import re
 
@@ -6,15 +6,15 @@ from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_json import differences
 from memgpt_jax.training.errors import RunError
 
-FREE = {
-    r"parallel\..+": "how the run is spread over devices",
-    r"training\.(log_every|checkpoint_every|keep_checkpoints|max_skipped)": "what is logged and kept, and when to stop",
-    r"evaluation\..+": "the evaluation after training",
-    r"data\.(text\.)?(path|cache_dir)": "where the data lies; the data position names the data by its content",
-    r"model\.((encoder|decoder)\.)?(attention_implementation|remat|scan_layers)": "how the model is computed",
-    r"model\.((encoder|decoder)\.)?memory\.read_implementation": "how the memory is read",
-}
-"""Patterns of fields that may change, with what they are. `training.steps` may grow with `extend`."""
+FREE = (
+    r"parallel\..+",
+    r"training\.(log_every|checkpoint_every|keep_checkpoints|max_skipped)",
+    r"evaluation\..+",
+    r"data\.(text\.)?(path|cache_dir)",  # the position in the data names the data by its content
+    r"model\.((encoder|decoder)\.)?(attention_implementation|remat|scan_layers)",
+    r"model\.((encoder|decoder)\.)?memory\.read_implementation",
+)
+"""Patterns of the fields that may change. Besides, `training.steps` may grow with `extend`."""
 
 
 def check_changes(saved: ExperimentConfig, config: ExperimentConfig, done: int, extend: bool, workdir: str) -> None:
@@ -23,9 +23,9 @@ def check_changes(saved: ExperimentConfig, config: ExperimentConfig, done: int, 
     Args:
         saved: the config of the run's checkpoint.
         config: the config of this start.
-        done: steps that the checkpoint has taken.
+        done: the step of the checkpoint.
         extend: whether `training.steps` may be more than before.
-        workdir: for the message.
+        workdir: named in the message.
     """
     lines = {line.partition(": ")[0]: line for line in differences(saved, config)}
     changed = {name: line for name, line in lines.items() if not is_free(name)}
@@ -38,17 +38,14 @@ def check_changes(saved: ExperimentConfig, config: ExperimentConfig, done: int, 
     if steps is not None and extend and config.training.steps > saved.training.steps:
         del changed["training.steps"]
     if changed:
-        hint = ""
+        lines = [f"{workdir} holds a run with another config. Restore these values, or choose another workdir:"]
+        lines += [f"  {line}" for line in changed.values()]
         if "training.steps" in changed and config.training.steps > saved.training.steps:
-            hint = (
-                "\nTo train for more steps, give --extend (`extend=True`): the learning rate then follows the longer "
+            lines.append(
+                "To train for more steps, give --extend (`extend=True`): the learning rate then follows the "
+                "schedule of the new number of steps"
             )
-            hint += "schedule"
-        raise RunError(
-            f"{workdir} holds a run with another config. Restore these values, or choose another workdir:\n  "
-            + "\n  ".join(changed.values())
-            + hint
-        )
+        raise RunError("\n".join(lines))
 
 
 def is_free(name: str) -> bool:

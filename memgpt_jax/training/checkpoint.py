@@ -2,7 +2,7 @@
 
 Each checkpoint holds, as items that can be read alone: `params`, `opt_state`, `memory` (the model's state), `run`
 (step, PRNG key, sums and counts), `data` (the position in the data) and `config`; and `SHA256SUMS`, the checksums of
-all its files, which is there before the checkpoint gets its name. The tokenizer, which never changes, is kept once, in
+all its files, written before the checkpoint gets its final name. The tokenizer, which never changes, is kept once, in
 `workdir/tokenizer`, and is written before the first checkpoint.
 """
 
@@ -20,14 +20,16 @@ from memgpt_jax import checksums, models, parallel
 from memgpt_jax.checksums import DamagedError
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_json import from_json, to_json
-from memgpt_jax.paths import plain_path
+from memgpt_jax.paths import plain_path, shown
 from memgpt_jax.training.changes import check_changes
 from memgpt_jax.training.errors import RunError, one_line, refused, usable
 from memgpt_jax.training.orbax_files import quiet_orbax, quiet_remains, root_cause, summed_path
 from memgpt_jax.training.state import TrainState, abstract_state, checkpoint_bytes
-from memgpt_jax.training.workdir import check_room, readable, run_folder
+from memgpt_jax.training.workdir import check_room, run_folder
 
 TREES = ("params", "opt_state", "memory", "run")
+DAMAGED = "damaged"
+"""The folder of a run to which damaged checkpoints are moved."""
 RUN_FIELDS = ("step", "key", "totals", "skipped", "skipped_in_a_row")
 
 Result = TypeVar("Result")
@@ -79,7 +81,7 @@ class Checkpoints:
 
         self._ocp = ocp
         workdir = run_folder(workdir)
-        self.folder, self._workdir, self._read_only = workdir / "checkpoints", readable(workdir), read_only
+        self.folder, self._workdir, self._read_only = workdir / "checkpoints", shown(workdir), read_only
         if read_only and not self.folder.is_dir():
             raise RunError(f"there is no checkpoint in {self._workdir}: no run has been started there")
         options = ocp.CheckpointManagerOptions(
@@ -116,7 +118,7 @@ class Checkpoints:
         self._write(lambda: self._manager.wait_until_finished())
 
     def _write(self, action: Callable[[], object]) -> None:
-        """Turn the many kinds of errors of Orbax and TensorStore into a `RunError` in one line; then, all is closed."""
+        """Turn any error of Orbax and TensorStore into a `RunError` of one line, after which the manager is closed."""
         try:
             return action()
         except Exception as error:
@@ -128,7 +130,7 @@ class Checkpoints:
         good = self._steps()
         raise RunError(
             f"a checkpoint could not be written to {self._workdir}: {cause}. The latest checkpoint is "
-            f"{f'of step {good[-1]}' if good else 'missing'}; mend the cause, and start the run again"
+            f"{f'of step {good[-1]}' if good else 'missing'}; remove the cause, and start the run again"
         )
 
     def latest_step(self) -> int | None:
@@ -152,7 +154,7 @@ class Checkpoints:
         return steps[-1] if step is None else step
 
     def first_good(self, read: Callable[[int], Result], step: int | None = None) -> Result:
-        """What `read` gives for a step, or for None for the latest one that is not damaged.
+        """The result of `read` for a step; for None, for the latest step whose checkpoint is not damaged.
 
         Arguments:
             read: raises `DamagedError` for a damaged checkpoint.
@@ -186,12 +188,12 @@ class Checkpoints:
             return
         if parallel.is_main():
             for step in steps:
-                target = self.folder.parent / "damaged" / str(step)
+                target = self.folder.parent / DAMAGED / str(step)
                 while target.exists():
                     target = target.with_name(f"{target.name}-again")
                 target.parent.mkdir(exist_ok=True)
                 os.rename(self.folder / str(step), target)
-                logger.warning("moved it to %s", readable(target))
+                logger.warning("moved it to %s", shown(target))
         parallel.meet("damaged checkpoints are set aside")
         self._manager.reload()
 
@@ -221,9 +223,9 @@ class Checkpoints:
         A damaged checkpoint is named in a warning and, unless `read_only`, moved to `workdir/damaged`.
 
         Arguments:
-            config: of the run; what `memgpt_jax.training.changes.FREE` names may differ from when it was saved.
+            config: of the run; fields in `memgpt_jax.training.changes.FREE` may differ from those of the checkpoint.
             shardings: how the state is to be split; default: it goes to the first device.
-            extend: whether `training.steps` may be more than when it was saved.
+            extend: whether `training.steps` may be larger than when it was saved.
 
         Raises:
             RunError: the checkpoint is of another config, or no checkpoint can be read.
@@ -243,7 +245,7 @@ class Checkpoints:
         return self.first_good(read)
 
     def config(self, step: int) -> ExperimentConfig:
-        """The config of a checkpoint; errors as in `read`. `RunError` where this version does not know it."""
+        """The config of a checkpoint; errors as in `read`. `RunError` if this version of the library cannot read it."""
         saved = self.read(step, {"config": None})["config"]
         with refused():
             return from_json(saved)
@@ -253,13 +255,14 @@ class Checkpoints:
 
         Arguments:
             step: which checkpoint.
-            items: those that are about to be read; default: all. Where several processes run, all of them must ask
-                for all, and the first one reads.
+            items: those that are about to be read; default: all. If several processes train together, each must call
+                this for all items: the first process reads them for all.
         """
-        problem = None
-        if items is not None or parallel.is_main():
-            problem = self._problem(step, items)
-        if problem is not None if items is not None else parallel.agree(problem is not None):
+        problem = self._problem(step, items) if items is not None or parallel.is_main() else None
+        damaged = problem is not None
+        if items is None:
+            damaged = parallel.agree(damaged)
+        if damaged:
             raise DamagedError(problem or "the first process found it damaged")
 
     def _problem(self, step: int, items: tuple[str, ...] | None) -> str | None:
@@ -273,7 +276,7 @@ class Checkpoints:
             if items is not None:
                 names = [name for name in names if "/" not in name or name.partition("/")[0] in items]
             checksums.verify(folder, names)
-        except PermissionError:  # not damaged: the run must wait for it
+        except PermissionError:  # not damaged: the user must change the permissions
             raise
         except (DamagedError, OSError) as error:
             return one_line(error)
@@ -303,7 +306,7 @@ class Checkpoints:
             restored = self._manager.restore(step, args=self._ocp.args.Composite(**saved))
         except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
             raise DamagedError(
-                f"{readable(self.folder / str(step))} cannot be read ({', '.join(targets)}): {one_line(error)}"
+                f"{shown(self.folder / str(step))} cannot be read ({', '.join(targets)}): {one_line(error)}"
             ) from error
         found = {name: restored[name] if name in saved else target for name, target in targets.items()}
         return {name: _with_empty(found[name], target) for name, target in targets.items()}

@@ -27,7 +27,7 @@ def jitted_step(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax.stages
 def jitted_diagnostics(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
     """`memgpt_jax.models.diagnostics` of parameters, batches [N, B, ...] and a memory: means over the batches.
 
-    Each batch is read with the memory that the one before it left (or a fresh one, as in training).
+    Each batch is read with the memory after the batch before it, or, as in training, with a fresh one.
     """
     model, training = config.model, config.training
 

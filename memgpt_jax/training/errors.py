@@ -21,13 +21,13 @@ def refused() -> Iterator[None]:
 
 @contextlib.contextmanager
 def usable(places: dict[str, Path]) -> Iterator[None]:
-    """Turn every `OSError` of a file or folder into a `RunError` in one line.
+    """Turn every `OSError` of a file or folder into a `RunError` of one line.
 
-    Args: places: the folders in use by the names of their settings; the message names the one that holds the file.
+    Args: places: the folders of a run by the names of their settings; the message names the setting of the file.
     """
     try:
         yield
-    except BrokenPipeError:  # standard output was closed: not an error of a place
+    except BrokenPipeError:  # standard output was closed: not an error of a file
         raise
     except OSError as error:
         raise RunError(_place_error(error, places)) from None

@@ -1,7 +1,6 @@
-"""The evaluation of a finished run: whether it can be done, checked before the first step, and `evaluation.json`."""
+"""The evaluation of a finished run: its checks before the first step, and its results in `evaluation.json`."""
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,18 @@ from memgpt_jax.checks import check
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_data import TaskConfig
 from memgpt_jax.config_json import to_json
+from memgpt_jax.paths import shown, write_whole
 from memgpt_jax.training.errors import RunError
 from memgpt_jax.training.liveness import cost
 from memgpt_jax.training.preflight import Estimate, in_bytes, one_block
 from memgpt_jax.training.sealed import seal, unseal
-from memgpt_jax.training.workdir import readable
 
 SETTINGS = "settings"
 """The field of evaluation.json that holds the `EvaluationConfig` of the results."""
 
 
 def check_evaluation(config: ExperimentConfig, tokenizer: Any) -> None:
-    """Open the held-out data, and make its first batch. Raises `ValueError` where the evaluation would."""
+    """Open the held-out data and make its first batch. Raises `ValueError` where the evaluation would."""
     settings = config.evaluation
     if isinstance(config.data, TaskConfig):
         task = data.make_task(config.data, settings.split, tokenizer)
@@ -40,15 +39,12 @@ def check_evaluation(config: ExperimentConfig, tokenizer: Any) -> None:
 
 
 def _check_positions(config: ExperimentConfig, tokenizer: Any, texts: data.TokenizedText) -> None:
-    """Raise `ValueError` where a document, read from its start, goes beyond the learned positions of the model."""
+    """Raise `ValueError` if a document is longer than the table of learned positions of the model."""
+    from memgpt_jax.evaluate import check_positions
+
     positions, settings = config.model.num_positions, config.evaluation
     found = np.diff(texts.offsets)[: settings.max_documents].max() - 1
-    longest = int(found if settings.max_tokens is None else min(found, settings.max_tokens))
-    check(
-        longest <= positions,
-        f"evaluation.max_tokens={settings.max_tokens}: a document has {longest} tokens to evaluate, and the model has "
-        f"learned positions for model.num_positions={positions}",
-    )
+    check_positions(config, int(found if settings.max_tokens is None else min(found, settings.max_tokens)))
     if config.training.carry_state:
         longest = int(np.diff(data.documents(config.data, "train", tokenizer).offsets).max())
         check(
@@ -60,13 +56,13 @@ def _check_positions(config: ExperimentConfig, tokenizer: Any, texts: data.Token
 
 
 def check_evaluation_memory(config: ExperimentConfig, found: Estimate, limit: int | None) -> None:
-    """Raise `RunError` where the evaluation takes more memory than a device has.
+    """Raise `RunError` if the evaluation needs more memory than a device has.
 
     Arguments:
         config: the experiment.
-        found: what its training takes.
-        limit: bytes of a device, if it says. Every device reads whole batches, with a share of the parameters where
-            they are split: then this is an upper bound, and nothing is refused.
+        found: the estimate for its training.
+        limit: memory of a device in bytes; None: unknown. Every device reads whole batches. Where parameters are split
+            over devices, the estimate is only an upper bound, and nothing is refused.
     """
     rows, length = config.evaluation.batch_size, _call_length(config)
     training = config.training
@@ -105,7 +101,7 @@ def _call_length(config: ExperimentConfig) -> int:
 
 
 def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Path) -> dict[str, Any]:
-    """The evaluation of a finished run, kept in `evaluation.json`, and made anew under other settings."""
+    """The evaluation of a finished run, kept in `evaluation.json` and repeated if `config.evaluation` has changed."""
     from memgpt_jax.evaluate import evaluate
 
     kept = kept_evaluation(config, workdir)
@@ -113,15 +109,12 @@ def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Pat
         return kept
     result = evaluate(config, params, tokenizer)
     if parallel.is_main():
-        path = workdir / "evaluation.json"
-        whole = path.with_suffix(".tmp")
-        whole.write_text(seal(result | {SETTINGS: to_json(config.evaluation)}) + "\n")
-        os.replace(whole, path)
+        write_whole(workdir / "evaluation.json", seal(result | {SETTINGS: to_json(config.evaluation)}) + "\n")
     return result
 
 
 def kept_evaluation(config: ExperimentConfig, workdir: Path) -> dict[str, Any] | None:
-    """The results in `evaluation.json`; None where there are none under the settings of the config.
+    """The results in `evaluation.json`; None if there are none for the `EvaluationConfig` of the config.
 
     Raises `RunError` if the file is damaged.
     """
@@ -139,4 +132,4 @@ def read_evaluation(workdir: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:  # DamagedError, UnicodeDecodeError
-        raise RunError(f"{readable(path)} is damaged: {error}. Delete it, and the run is evaluated again") from None
+        raise RunError(f"{shown(path)} is damaged: {error}. Delete it, and the run is evaluated again") from None

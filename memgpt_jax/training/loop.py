@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from memgpt_jax import checksums, data, models, parallel
+from memgpt_jax import data, models, parallel
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_data import TaskConfig
 from memgpt_jax.data.sources import expand
 from memgpt_jax.memory import resolved
+from memgpt_jax.paths import shown
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.compilation import jitted_diagnostics, jitted_step
 from memgpt_jax.training.errors import RunError, refused, usable
@@ -26,7 +27,7 @@ from memgpt_jax.training.preflight import check_memory, device_memory
 from memgpt_jax.training.progress import progress
 from memgpt_jax.training.state import TrainState, checkpoint_bytes, create, shardings
 from memgpt_jax.training.watchdog import Watchdog
-from memgpt_jax.training.workdir import StopSignals, check_space, load_run_tokenizer, locked, readable, run_folder
+from memgpt_jax.training.workdir import StopSignals, check_space, load_run_tokenizer, locked, run_folder
 
 
 def train(
@@ -40,13 +41,12 @@ def train(
     returns its results again. A damaged checkpoint is named in a warning, and the last good one is taken.
 
     Arguments:
-        config: the experiment. When a run is continued, settings that change nothing that training computes
+        config: the experiment. When a run is continued, settings that do not change the results of training
             (`memgpt_jax.training.changes.FREE`) may differ from before; data may move if its content is the same.
         workdir: the folder, made if missing, that gets checkpoints/, tokenizer/, metrics.jsonl, tensorboard/ and
             evaluation.json.
-        extend: continue a run although `training.steps` is more than before. The steps that are left then follow the
-            learning-rate schedule of the new number of steps, as if it had been planned from the start: at the end of
-            a finished run the rate rises again.
+        extend: continue a run with more `training.steps` than before. The remaining steps then follow the learning-rate
+            schedule of the new number of steps, so after the end of a finished run the rate rises again.
         print_progress: whether to draw a progress bar; default: if standard output is a terminal. What the run will
             take (`memgpt_jax.training.preflight`) is printed unless this is False.
 
@@ -54,11 +54,11 @@ def train(
         The last record of metrics.jsonl, with the results of `memgpt_jax.evaluate` under "evaluation".
 
     Raises:
-        RunError: nothing is computed, because `parallel` does not fit the devices or the model, the devices have too
-            little memory or the disk too little space, the folder cannot be used, another trainer is at work there, it
-            holds a run with another config, no checkpoint can be read, data or the held-out split is refused, or the
-            tokenizer does not fit the model. Or later: a file cannot be written, or `training.max_skipped` updates in
-            a row were skipped; the latest checkpoint is then whole, and the run can be started again.
+        RunError: before the first step: `parallel` does not fit the devices or the model, the devices have too little
+            memory or the disk too little space, the folder cannot be used, another trainer uses it, it holds a run with
+            another config, no checkpoint can be read, the training or held-out data is not valid, or the tokenizer does
+            not fit the model. Later: a file cannot be written, or `training.max_skipped` updates in a row were skipped;
+            the latest checkpoint is then intact, and the run can be started again.
     """
     workdir = run_folder(workdir)
     with usable(_places(config, workdir)):
@@ -82,17 +82,16 @@ def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress
         with refused():
             start = starting(config)
         config = start.config
-    shown = parallel.is_main() and (sys.stdout.isatty() if print_progress is None else print_progress)
-    told = parallel.is_main() and print_progress is not False
+    draws = parallel.is_main() and (sys.stdout.isatty() if print_progress is None else print_progress)
+    prints = parallel.is_main() and print_progress is not False
     with refused():
         mesh = parallel.make_mesh(config.parallel)
-        # Sizes that follow from `match_state_bytes` are known from here on.
         parallel.check_divides(dataclasses.replace(config, model=resolved(config.model)), mesh)
         if config.optimizer.trainable:
             check_trainable(config.optimizer, models.shapes(config.model))
         found = check_memory(config, mesh)
         check_evaluation_memory(config, found, device_memory(mesh))
-    if told:
+    if prints:
         print(found, flush=True)
     with (
         jax.set_mesh(mesh),
@@ -120,9 +119,9 @@ def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress
                 check_evaluation(config, tokenizer)
         if unfinished:
             saves = 1 + -(-(config.training.steps - done) // config.training.checkpoint_every)
-            number = min(config.training.keep_checkpoints, saves) + 1  # the one that is written, too
+            number = min(config.training.keep_checkpoints, saves) + 1  # plus the one being written
             check_space(workdir, checkpoint_bytes(config), number)
-            if told and resumed and saved.training.steps != config.training.steps:
+            if prints and resumed and saved.training.steps != config.training.steps:
                 print(extension(saved, config, done), flush=True)
             if not resumed:
                 state = jax.jit(functools.partial(create, config), out_shardings=split)()
@@ -132,24 +131,24 @@ def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress
                         if parallel.is_main():
                             start.keep_origin(workdir)
                 checkpoints.save(config, state, batches.get_state())
-                checkpoints.wait()  # what cannot be written is found before the first step
+                checkpoints.wait()  # a checkpoint that cannot be written stops the run before the first step
             if parallel.is_main():
                 (workdir / "evaluation.json").unlink(missing_ok=True)
             with (
                 MetricsLog(workdir, done) if parallel.is_main() else contextlib.nullcontext() as log,
-                progress(done, config.training.steps, shown) as advance,
+                progress(done, config.training.steps, draws) as advance,
             ):
                 state = run(config, mesh, state, batches, checkpoints, log, advance, signals)
             checkpoints.wait()
         evaluation = held_out(config, state.params, tokenizer, workdir)
         records = read_metrics(workdir)
         if not records:
-            raise RunError(f"{readable(workdir)} holds a finished run without its metrics.jsonl: restore the file")
+            raise RunError(f"{shown(workdir)} holds a finished run without its metrics.jsonl: restore the file")
         return records[-1] | {"evaluation": evaluation}
 
 
 def set_position(config: ExperimentConfig, batches: data.BatchIterator, position: Any) -> None:
-    """Go to the saved position in the data. Raises `ValueError` where the data is not that of the run."""
+    """Set the data to the saved position. Raises `ValueError` where the data is not that of the run."""
     try:
         batches.set_state(position)
     except ValueError as error:
@@ -158,8 +157,11 @@ def set_position(config: ExperimentConfig, batches: data.BatchIterator, position
 
 
 def extension(saved: ExperimentConfig, config: ExperimentConfig, done: int) -> str:
-    """What `extend` does to the learning rate, in a line."""
-    rate = lambda config, step: learning_rate_schedule(config.optimizer, config.training.steps)(step - 1)  # noqa: E731
+    """A line of text: how `extend` changes the learning rate."""
+
+    def rate(config: ExperimentConfig, step: int) -> float:
+        return float(learning_rate_schedule(config.optimizer, config.training.steps)(step - 1))
+
     return (
         f"extended from {saved.training.steps} to {config.training.steps} steps: from step {done + 1} the learning "
         f"rate follows the schedule of {config.training.steps} steps, {rate(saved, max(done, 1)):.3g} before, "
@@ -181,10 +183,7 @@ def load_tokenizer(config: ExperimentConfig, workdir: Path, resumed: bool) -> An
             f"the tokenizer has {tokenizer.vocab_size} token ids{f' and there are {added} {what}' * bool(added)}, "
             f"but model.vocab_size is {config.model.vocab_size}; set model.vocab_size to at least {needed}"
         )
-    folder = workdir / "tokenizer"
-    folder.mkdir(exist_ok=True)
-    tokenizer.save(folder)
-    checksums.record_all(folder)
+    tokenizer.save(workdir / "tokenizer")
     return tokenizer
 
 

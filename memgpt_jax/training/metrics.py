@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,11 +12,12 @@ import jax
 import numpy as np
 
 from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.paths import shown, write_whole
 from memgpt_jax.training.errors import RunError
 from memgpt_jax.training.sealed import seal, unseal
 from memgpt_jax.training.step import StepMetrics
 from memgpt_jax.training.tensorboard import EventLog
-from memgpt_jax.training.workdir import readable, run_folder
+from memgpt_jax.training.workdir import run_folder
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +71,8 @@ class Reporter:
     def __call__(self, step: int, tokens: int, metrics: StepMetrics, diagnostics: dict[str, jax.Array] | None) -> None:
         """Fetch and report one step of so many tokens; `diagnostics` is given where it is to be logged.
 
-        Loss and accuracy are means since the last record. Diagnostics are means over the batches of this call alone
-        (all that are accumulated, and all of `training.steps_per_call`), with the parameters from before it.
+        Loss and accuracy are means since the last record. Diagnostics are means over the batches of this call (all
+        accumulated ones, of all `training.steps_per_call` steps), with the parameters from before the call.
 
         Raises:
             RunError: `training.max_skipped` updates in a row were skipped, this one included.
@@ -140,9 +140,7 @@ class MetricsLog:
     def __init__(self, workdir: Path, step: int):
         path = workdir / "metrics.jsonl"
         records = [record for record in read_metrics(workdir) if record["step"] <= step]
-        whole = path.with_suffix(".tmp")
-        whole.write_text("".join(seal(record) + "\n" for record in records))
-        os.replace(whole, path)
+        write_whole(path, "".join(seal(record) + "\n" for record in records))
         self._path = path
         self._events = EventLog(workdir / "tensorboard", step)
 
@@ -175,6 +173,6 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
             records.append(unseal(line.decode()))
         except ValueError as error:  # DamagedError, UnicodeDecodeError
             raise RunError(
-                f"line {number} of {readable(path)} is damaged: {error}. Delete the line to go on without it"
+                f"line {number} of {shown(path)} is damaged: {error}. Delete the line to continue without it"
             ) from None
     return records

@@ -1,4 +1,4 @@
-"""Orbax's files of a checkpoint get checksums before the checkpoint gets its name; its errors come without a log."""
+"""Orbax: checksums of a checkpoint's files before the checkpoint gets its final name, and errors without log output."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from memgpt_jax.training.errors import one_line
 
 @functools.cache
 def summed_path() -> type:
-    """Orbax's temporary folder, which records the checksums of a checkpoint before it gets its name."""
+    """Orbax's class of temporary folders, changed to record the checksums of a checkpoint before its final rename."""
     from orbax.checkpoint.path import atomicity
 
     class Summed(atomicity.AtomicRenameTemporaryPath):
@@ -26,7 +26,7 @@ def summed_path() -> type:
             if not self.get_final().name.isdecimal():  # an item of a checkpoint
                 return await super().finalize()
             final, whole = self._final_path, self._tmp_path.with_name(f"{self._tmp_path.name}-whole")
-            self._final_path = whole  # completed there; at a start, Orbax removes it by its name
+            self._final_path = whole  # completed there; Orbax removes a leftover at the next start
             await super().finalize()
             self._tmp_path, self._final_path = whole, final
             await asyncio.to_thread(_complete, Path(whole))
@@ -36,7 +36,7 @@ def summed_path() -> type:
 
 
 def _complete(folder: Path) -> None:
-    """Record the checksums of a checkpoint. Raises `OSError` where Orbax left arrays that it could not read again."""
+    """Record the checksums of a checkpoint. Raises `OSError` if Orbax left arrays that it could not read again."""
     for part in folder.rglob("ocdbt.process_*"):
         if not (part.parent / "manifest.ocdbt").is_file():
             raise OSError(f"the arrays of {part.parent} were not merged")
@@ -45,7 +45,7 @@ def _complete(folder: Path) -> None:
 
 @contextlib.contextmanager
 def quiet_orbax() -> Iterator[None]:
-    """Keep Orbax, and asyncio for its tasks, from logging the tracebacks of errors that are raised as well."""
+    """Suppress log messages of Orbax, and of asyncio for its tasks, about errors that are also raised."""
     from absl import logging as absl_logging
 
     loggers = absl_logging.get_absl_logger(), logging.getLogger("asyncio")
@@ -65,7 +65,7 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def quiet_remains() -> Iterator[None]:
-    """Drop what a failed save left; its coroutines complain when they are collected, here and not at the end."""
+    """Collect the coroutines of a failed save at the end of the block, without their warnings of not being awaited."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         yield
@@ -77,7 +77,7 @@ def quiet_remains() -> Iterator[None]:
 
 
 def root_cause(error: BaseException) -> str:
-    """The reason at the root of a chain of exceptions: what the system told TensorStore, which told Orbax."""
+    """The first error of a chain of exceptions in one line, or the system's text for the code in TensorStore's."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     code = re.search(r"os_error_code='(\d+)'", str(error))

@@ -76,9 +76,9 @@ def check_memory(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
 
 
 def device_memory(mesh: jax.sharding.Mesh) -> int | None:
-    """Bytes that a device of this process may use: an accelerator's own, or its share of `memory_limit`.
+    """Bytes that a device of this process may use: an accelerator's own memory, or its share of `memory_limit`.
 
-    None where the device does not say.
+    None if an accelerator does not report it.
     """
     device = mesh.local_devices[0]
     if device.platform != "cpu":

@@ -1,4 +1,4 @@
-"""JSON objects that carry a checksum of their own text, so that one wrong bit in a file is found.
+"""JSON objects with a checksum of their own text, so that any wrong bit in a file is found.
 
 The last field is `"crc32"`, the CRC-32 of the text before it. A file of such lines can grow and be cut between lines.
 """

@@ -60,7 +60,7 @@ def shardings(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> TrainState:
 
 
 def checkpoint_bytes(config: ExperimentConfig) -> int:
-    """Bytes of parameters and optimizer state, which hardly compress; the rest of a checkpoint may."""
+    """Bytes of parameters and optimizer state, the part of a checkpoint that hardly compresses."""
     state = abstract_state(config)
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves((state.params, state.opt_state)))
 

@@ -126,8 +126,8 @@ def train_step(
 def holds_nan(memory: Any) -> jax.Array:
     """Whether a state holds NaN, a bool. It may hold -inf (the log of a closed gate).
 
-    All of it is read, because a NaN that a later step finds could no longer be undone. A maximum passes NaN on, and
-    takes half the time of looking at each value.
+    All of the state is checked at every step, because a NaN that is found later can no longer be undone. A maximum
+    propagates NaN and takes half the time of testing each value.
     """
     leaves = [leaf for leaf in jax.tree.leaves(memory) if leaf.size and jnp.issubdtype(leaf.dtype, jnp.floating)]
     if not leaves:  # an encoder without memory has no state

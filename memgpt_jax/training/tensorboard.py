@@ -1,4 +1,4 @@
-"""TensorBoard files: written in this thread, so that an error of the disk is raised and not lost, and checked."""
+"""TensorBoard files: written in the calling thread, so that errors of the disk are raised, and verified."""
 
 import struct
 import time
@@ -69,7 +69,7 @@ def _histogram(name: str, counts: np.ndarray):
 
 
 def check_events(path: Path) -> None:
-    """Raise `DamagedError` where an event file is not as it was written: each of its records carries two checksums.
+    """Raise `DamagedError` if an event file is not as it was written: each record contains two checksums.
 
     A last record that was cut short by a kill is not an error.
     """

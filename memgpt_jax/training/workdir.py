@@ -1,4 +1,4 @@
-"""The folder of a run: its path, who may work in it, and how a trainer there is asked to stop."""
+"""The folder of a run: its path, its lock, its free disk space, and the signals that stop a trainer."""
 
 import builtins
 import contextlib
@@ -14,15 +14,16 @@ from typing import Any
 
 import jax
 
-from memgpt_jax import checksums, data
+from memgpt_jax import data
+from memgpt_jax.paths import shown
 from memgpt_jax.training.errors import RunError
 
 ROOM_FOR_NAMES = 400
-"""Bytes that the names of files below a workdir may take of the system's limit on a path."""
+"""Bytes of the system's limit on a path that are reserved for the names of files below a workdir."""
 
 
 def run_folder(workdir: str | Path) -> Path:
-    """The absolute path of a workdir, with `~` expanded. A `~` that is part of a name is written `./~name`.
+    """The absolute path of a workdir, with `~` expanded; for a name that begins with `~`, write `./~name`.
 
     Raises:
         RunError: it cannot be a path.
@@ -37,22 +38,14 @@ def run_folder(workdir: str | Path) -> Path:
     limit = 4096 if "PC_PATH_MAX" not in os.pathconf_names else os.pathconf("/", "PC_PATH_MAX")
     if length + ROOM_FOR_NAMES > limit:
         raise RunError(
-            f"workdir has a path of {length} bytes; the longest that leaves room is {limit - ROOM_FOR_NAMES}"
+            f"the path of workdir has {length} bytes and may have {limit - ROOM_FOR_NAMES}: choose a shorter one"
         )
     return folder
 
 
-def readable(workdir: Path) -> str:
-    """The path in one line of valid text, for messages and standard output."""
-    text = os.fsencode(workdir).decode("utf-8", "backslashreplace")
-    return text if text.isprintable() else repr(text)[1:-1]
-
-
 def load_run_tokenizer(workdir: str | Path) -> Any:
     """The tokenizer of a run. Raises `ValueError` where it is absent or damaged."""
-    folder = run_folder(workdir) / "tokenizer"
-    checksums.verify(folder)
-    return data.load_saved_tokenizer(folder)
+    return data.load_saved_tokenizer(run_folder(workdir) / "tokenizer")
 
 
 @contextlib.contextmanager
@@ -70,7 +63,7 @@ def locked(workdir: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise RunError(
-                f"{readable(workdir)} is in use by another trainer (process {file.read().strip() or 'unknown'}); "
+                f"{shown(workdir)} is in use by another trainer (process {file.read().strip() or 'unknown'}); "
                 "wait for it to end, or choose another workdir"
             ) from None
         file.truncate(0)
@@ -83,25 +76,25 @@ def locked(workdir: Path) -> Iterator[None]:
 
 
 def check_space(workdir: Path, checkpoint_bytes: int, number: int) -> None:
-    """Raise `RunError` where the disk of a workdir evidently cannot hold checkpoints.
+    """Raise `RunError` if the disk of a workdir has too little free space for checkpoints.
 
     Args:
         workdir: an existing folder; the checkpoints that it holds already count as free, because they are replaced.
         checkpoint_bytes: bytes of one checkpoint, uncompressed.
-        number: how many are on disk at once.
+        number: the number of checkpoints that are on disk at once.
     """
     held = sum(_sizes(workdir / "checkpoints"))
     free, needed = shutil.disk_usage(workdir).free + held, int(0.9 * checkpoint_bytes * number)
     if free < needed:
         raise RunError(
-            f"workdir={readable(workdir)!r}: the disk has {free / 1e6:,.1f} MB free, and {number} checkpoints of "
+            f"workdir={shown(workdir)!r}: the disk has {free / 1e6:,.1f} MB free, and {number} checkpoints of "
             f"{checkpoint_bytes / 1e6:,.1f} MB each have to fit; free some space, choose another workdir, or lower "
             "training.keep_checkpoints"
         )
 
 
 def check_room(folder: Path, least: float) -> None:
-    """Raise `OSError` where the disk has no room for one more checkpoint, as large as the last, or as `least` bytes."""
+    """Raise `OSError` if the disk has no space for a checkpoint as large as the last, or of `least` bytes."""
     needed = max(least, [0, *_sizes(folder)][-1])
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -117,14 +110,14 @@ def _sizes(checkpoints: Path) -> list[int]:
 
 
 def interactive() -> bool:
-    """Whether a person at a prompt or a notebook called this process: it must survive an interrupt."""
+    """Whether this process runs a Python prompt or a notebook, which must survive an interrupt."""
     return hasattr(sys, "ps1") or bool(sys.flags.interactive) or hasattr(builtins, "get_ipython")
 
 
 class StopSignals:
     """SIGTERM and SIGINT end the process with code 0: at once, or, while `deferred`, when the loop sees `received`.
 
-    In an `interactive` process SIGINT raises `KeyboardInterrupt` instead, as it does everywhere in a notebook.
+    In an `interactive` process SIGINT raises `KeyboardInterrupt` instead, as is usual there.
     A second signal while deferred ends it at once, and nothing is saved. Outside of the main thread, where Python
     cannot listen to signals, they keep their usual effect.
     """

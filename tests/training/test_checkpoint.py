@@ -11,11 +11,11 @@ import pytest
 
 from memgpt_jax import checksums
 from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.paths import LONGEST, PLAIN
+from memgpt_jax.paths import LONGEST, PLAIN, shown
 from memgpt_jax.training import RunError, checkpoint, load
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.state import create
-from memgpt_jax.training.workdir import readable, run_folder
+from memgpt_jax.training.workdir import run_folder
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_any_folder_can_be_written_and_read(tmp_path, config, saved, name):
     workdir = tmp_path / os.fsdecode(name)
-    assert run_folder(workdir) == workdir and readable(workdir).isprintable()
+    assert run_folder(workdir) == workdir and shown(workdir).isprintable()
     state = saved[1]
     with Checkpoints(workdir) as checkpoints:
         checkpoints.save(config, state, name if isinstance(name, str) else None)

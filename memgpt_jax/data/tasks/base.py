@@ -25,7 +25,7 @@ class Task:
     passing_accuracy: float | None = None
     """A group below this accuracy counts as failed; None: nothing is said of that."""
     content: str = ""
-    """Names what the task read from files, wherever they lie: a digest of it; empty where all is generated."""
+    """Digest of what the task reads from files, which does not depend on their paths; empty if all is generated."""
 
     def __init__(self, config: TaskConfig, split: str, tokenizer=None):
         """Args: split: `train`, `valid` or `test`. tokenizer: of the task's text; default: the one of the config."""
@@ -58,7 +58,7 @@ class Task:
 
 
 def digest(*parts: object) -> str:
-    """A name of values by their content."""
+    """A digest of values, as the part of a data source's name that begins with a comma."""
     return f", content {hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()}"
 
 

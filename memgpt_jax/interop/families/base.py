@@ -14,7 +14,7 @@ ACTIVATIONS = {
     "gelu_python": "gelu_exact",
     "relu": "relu",
 }
-"""Our word for an activation of the transformers library; of those with the same one, the first is written."""
+"""Our name of each activation of transformers; of several with the same one, the first is written."""
 
 
 class Weight(NamedTuple):
@@ -48,20 +48,20 @@ class Family(NamedTuple):
     prefixes: tuple[str, ...] = ()
     """What may stand in front of names, or may not: models of one family differ in it."""
     reads: frozenset[str] = frozenset()
-    """Keys of config.json that `config` decides by, under all of their names. Others can go through unchanged."""
+    """Keys of config.json that `config` uses, with all of their names. A save may keep other keys unchanged."""
     renames: tuple[tuple[str, str], ...] = ()
-    """Parts of names in old files, and what they are called now."""
+    """Parts of names in old files, each with its current form."""
     ignored: str = r"(?!)"
-    """Pattern of tensors that hold nothing learned. This and all below: names without prefix."""
+    """Pattern of the names of buffers, which are not learned. This and all fields below use names without prefix."""
     body: str = r""
-    """Pattern of how the names of all tensors begin that do not belong to a head."""
+    """Pattern of the beginning of the names of all tensors that do not belong to a head."""
     copies: Callable[[ModelConfig], dict[str, str]] = lambda config: {}
-    """Tensors that are tied to another one, and the other one: files may hold both, or either."""
+    """The name of each tied tensor, with the name of the tensor that it equals; files may have both, or either."""
     fitted: Callable[[ModelConfig, Container[str]], ModelConfig] = lambda config, names: config
-    """The config without the heads that none of the tensors belong to; with an own output if there is one."""
+    """The config without heads that have no tensors in the file; with an untied output if the file has one."""
 
     def bare(self, name: str) -> str:
-        """The present name without prefix."""
+        """The current name of a tensor, without prefix."""
         prefix = next((prefix for prefix in self.prefixes if name.startswith(prefix)), "")
         name = name.removeprefix(prefix)
         for old, new in self.renames:
@@ -70,7 +70,7 @@ class Family(NamedTuple):
 
 
 def untied(config: ModelConfig, names: Container[str]) -> ModelConfig:
-    """The config of a decoder with an own output if the file holds one: see `Family.fitted`."""
+    """The config of a decoder, with an untied output if the file has one: see `Family.fitted`."""
     return dataclasses.replace(config, tie_embeddings=False) if "lm_head.weight" in names else config
 
 

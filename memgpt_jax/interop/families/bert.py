@@ -54,7 +54,7 @@ HEADS = {
     "RobertaForTokenClassification": (),
     "RobertaForQuestionAnswering": (),
 }
-"""The heads of ours that each class of transformers has; all others are left aside."""
+"""Our heads in each class of transformers; its other heads are ignored."""
 HEAD_TENSORS = {
     "pooler": ("pooler.dense.weight",),
     "next_sentence": ("cls.seq_relationship.weight",),

@@ -1,4 +1,4 @@
-"""Keys of config.json that leave alone what a model of any family computes, unless a family's table has them."""
+"""Keys of config.json that do not change the results of a model. A family that uses one has it in its own table."""
 
 DESCRIPTION = """
     model_type architectures transformers_version name_or_path _name_or_path _commit_hash dtype torch_dtype use_cache
@@ -10,9 +10,9 @@ DESCRIPTION = """
     unsloth_version unsloth_fixed model_max_length max_sequence_length n_ctx is_llama_config memgpt
 """
 SAME_RESULT = "chunk_size_feed_forward pretraining_tp reorder_and_upcast_attn"
-"""The same sums in another order."""
+"""Settings that change only the order of sums."""
 STATES = "mem_len reuse_len use_mems use_mems_eval use_mems_train"
-"""What XLNet keeps between calls, which no call here is given."""
+"""The cache of XLNet between calls, which calls here never get."""
 TRAINING = """
     initializer_range initializer_factor attention_dropout hidden_dropout hidden_dropout_prob classifier_dropout
     attention_probs_dropout_prob attn_pdrop embd_pdrop resid_pdrop dropout dropout_rate

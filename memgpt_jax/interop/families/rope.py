@@ -1,7 +1,7 @@
-"""Rotary positions of foreign models, at the places where versions 4 and 5 of the transformers library keep them.
+"""Rotary positions of foreign models, in the keys of config.json of versions 4 and 5 of the transformers library.
 
-Version 4: `rope_theta` and `rope_scaling` (with `type`, later `rope_type`). Version 5: all in `rope_parameters`, though
-what stands at the old places is still read.
+Version 4: `rope_theta` and `rope_scaling` (with `type`, later `rope_type`). Version 5: `rope_parameters`; the old keys
+are still read.
 """
 
 import math
@@ -26,7 +26,7 @@ KIND = {"rope_type": word({kind: kind for kind in ("linear", "llama3", "yarn", "
 PLACE = {
     "rope_theta": number(None, low=1.0),
     "partial_rotary_factor": only(None, 1, 1.0),
-    # one dictionary for each type of layer, and what belongs to kinds that are not here
+    # dictionaries for the types of layers, and settings of kinds that are not supported
     **dict.fromkeys(
         ("full_attention", "sliding_attention", "mrope_section", "short_factor", "long_factor"), only(None)
     ),
@@ -71,7 +71,7 @@ def rotary(settings: dict[str, Any], positions: int) -> tuple[float, RotaryScali
 
 
 def _rotary(name: str, values: dict[str, Any], settings: dict[str, Any], positions: int):
-    """The same of one dictionary. What is in it must not contradict the keys beside it."""
+    """`rotary` for one dictionary. Its values must not contradict the keys of config.json beside it."""
     where = f"config.json: {name}"
     kind = read(KIND, values, harmless=frozenset(values), where=where)["rope_type"]
     inside = read(KIND | PLACE | INSIDE[kind], values, harmless=frozenset(("finetuned",)), where=where)
@@ -107,8 +107,11 @@ def _rotary(name: str, values: dict[str, Any], settings: dict[str, Any], positio
 
 
 def _yarn_attention(factor: float, scale: float | None, scale_of_all: float | None) -> float:
-    """What rotated queries and keys are multiplied by, where the file does not say it."""
-    grown = lambda scale: 0.1 * scale * math.log(factor) + 1  # noqa: E731
+    """The default of `attention_factor`, the scale of rotated queries and keys: 0.1 m ln(factor) + 1."""
+
+    def grown(scale: float) -> float:
+        return 0.1 * scale * math.log(factor) + 1
+
     return grown(scale) / grown(scale_of_all) if scale and scale_of_all else grown(1)
 
 

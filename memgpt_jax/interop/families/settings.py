@@ -1,7 +1,7 @@
-"""Settings of foreign models: which keys a file may hold, what is valid for each, and what an absent or null one means.
+"""Settings of foreign models: the keys that a file may have, with the valid values and the default of each.
 
-A family has a table of `Setting` by key. All that changes what its models compute is in it: either read, or valid with
-the values alone that this library has. Any other key that is not known to be harmless is reported.
+A family has a table of `Setting` by key, with every key that changes the results of its models: the key is either read,
+or only the values that this library supports are valid. Other keys are reported, unless they are known to be harmless.
 """
 
 import math
@@ -20,7 +20,7 @@ class Setting(NamedTuple):
     check: Callable[[Any], bool]
     """Whether a value is valid; not asked for null."""
     valid: str
-    """The valid values, for error messages."""
+    """Description of the valid values, for error messages."""
     default: Any = REQUIRED
     """Value of an absent key."""
     null: bool = False
@@ -33,12 +33,15 @@ class Setting(NamedTuple):
 
 def size(default=REQUIRED, *, also=(), null=False, low=1, high=2**31 - 1) -> Setting:
     """A whole number."""
-    check = lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high  # noqa: E731
+
+    def check(value):
+        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
     return Setting(check, f"a whole number from {low} to {high}", default, null, also)
 
 
 def layers(default=REQUIRED, *, also=(), null=False) -> Setting:
-    """A number of layers; with an absurd one, building the model would not end."""
+    """A number of layers, at most 10,000: with an absurd number, building the model would not end."""
     return size(default, also=also, null=null, high=10_000)
 
 
@@ -58,21 +61,27 @@ def flag(default=REQUIRED, *, null=False) -> Setting:
 
 
 def word(choices: Mapping[str, Any], default=REQUIRED, *, also=()) -> Setting:
-    """One of their words, read as ours."""
-    known = lambda value: isinstance(value, str) and value in choices  # noqa: E731
+    """One of the keys of `choices`, read as its value."""
+
+    def known(value):
+        return isinstance(value, str) and value in choices
+
     default = choices.get(default, default)
     return Setting(known, ", ".join(choices), default, also=also, translate=choices.__getitem__)
 
 
 def only(*values) -> Setting:
-    """A setting that this library does not have: valid with the values that turn it off, as if it was absent."""
-    known = lambda value: any(type(value) is type(one) and value == one for one in values)  # noqa: E731
+    """A setting that is not supported here: only the values that switch it off are valid. Default: the first."""
+
+    def known(value):
+        return any(type(value) is type(one) and value == one for one in values)
+
     valid = ", ".join("null" if value is None else repr(value) for value in values)
     return Setting(known, valid, values[0], null=None in values)
 
 
 def architecture(values: Mapping[str, Any], choices: Mapping[str, Any], default: str) -> str:
-    """The class of the transformers library that a config.json names, or the default. `ValueError` for unknown ones."""
+    """The class of transformers that config.json names, or the default. Raises `ValueError` for an unknown class."""
     found = values.get("architectures") or [default]
     name = found[0] if isinstance(found, list) else found
     if not isinstance(name, str) or name not in choices:
@@ -82,7 +91,10 @@ def architecture(values: Mapping[str, Any], choices: Mapping[str, Any], default:
 
 def words(*choices: str) -> Setting:
     """A list of words, or null."""
-    check = lambda value: isinstance(value, list) and all(one in choices for one in value)  # noqa: E731
+
+    def check(value):
+        return isinstance(value, list) and all(one in choices for one in value)
+
     return Setting(check, f"a list of {', '.join(choices)}", None, null=True)
 
 
@@ -103,7 +115,7 @@ UNSUPPORTED = {
     "sliding_window": only(None),
     "tie_encoder_decoder": only(False, None),
 }
-"""Of all families, unless a family reads the key."""
+"""Settings that no family supports, except one whose own table has the key."""
 
 
 def read(
@@ -143,8 +155,8 @@ def read(
         raise ValueError(f"{where}: missing {', '.join(missing)}")
     if listed:
         warnings.warn(
-            f"{where}: {listed}: not known here, and left aside, as the transformers library does. If it changes what "
-            "the model computes, the results here are different.",
+            f"{where}: {listed}: not known here, and ignored, as the transformers library does. If it changes what the "
+            "model computes, the results here are different.",
             stacklevel=2,
         )
     return found
@@ -157,9 +169,9 @@ def check_divides(settings: Mapping[str, Any], part: str, whole: str) -> None:
 
 
 def keys(*tables: Mapping[str, Setting]) -> frozenset[str]:
-    """All keys of tables, under all of their names, and those that say which table it is.
+    """All keys of tables with all of their names, and `model_type` and `architectures`, which choose the table.
 
-    Without `pad_token_id`, which most families leave alone, and the others write.
+    Without `pad_token_id`, which most families do not read and the others write.
     """
     names = {name for table in tables for key, setting in table.items() for name in (key, *setting.also)}
     return frozenset(names | {"model_type", "architectures"}) - {"pad_token_id"}

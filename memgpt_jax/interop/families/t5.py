@@ -40,10 +40,10 @@ SETTINGS = UNSUPPORTED | {
 
 
 def config(values):
-    """See `Family`. The window and the places for a source are `n_positions`, which nothing in the weights tells.
+    """See `Family`. The window and the source length are `n_positions`, on which no weight depends.
 
-    Transformers 5 writes `tie_word_embeddings=true` for every version, and its `scale_decoder_outputs` is what
-    `tie_word_embeddings` was before. An output of its own is then one that the file holds.
+    Transformers 5 writes `tie_word_embeddings=true` for every version, and `scale_decoder_outputs` has the meaning
+    that `tie_word_embeddings` had before. The output is then untied if the file has an `lm_head`.
     """
     found = read(SETTINGS, values)
     for name, part in zip(("dense_act_fn", "is_gated_act"), PARTS[found["feed_forward_proj"]], strict=True):
@@ -151,7 +151,7 @@ def weights(config):
 
 
 def copies(config):
-    """See `Family`. The output is a copy even where the config says that it is not, if the file has it so."""
+    """See `Family`. An output equal to the embedding counts as a copy, whatever the config says."""
     names = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
     return dict.fromkeys(names, "shared.weight")
 

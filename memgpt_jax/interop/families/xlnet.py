@@ -30,7 +30,7 @@ OUTPUT_BIAS = {
     "XLNetForQuestionAnswering": False,
     "XLNetForQuestionAnsweringSimple": False,
 }
-"""The classes of transformers, and whether their output has a bias; heads for a task are left aside."""
+"""Whether the output of each class of transformers has a bias; heads for a task are ignored."""
 SETTINGS = UNSUPPORTED | {
     "attn_type": only("bi"),
     "same_length": only(False),
