@@ -70,7 +70,7 @@ class TextConfig:
         )
         check(
             self.text_column != "" and (self.text_column == "text" or self.corpus != "stdlib"),
-            f"data.text_column={self.text_column!r} must name a column, and data.corpus='stdlib' has no columns",
+            f"data.text_column={self.text_column!r} must name a column, and data.corpus='stdlib' has none",
         )
         check(
             self.max_documents is None or self.max_documents >= 1,

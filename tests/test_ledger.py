@@ -133,9 +133,13 @@ def test_wall_time_adds_up_over_interruptions(tmp_path, monkeypatch):
 
 
 def test_a_mistyped_override_fails_its_claim_alone(tmp_path):
-    wrong = claim(Case(label="kv", config="recall", overrides=("model.memory.memorysize=3",)), seeds=(0,))
+    mistyped = Case(label="kv", config="recall", overrides=("model.memory.memorysize=3",), expected=at_least(0.0))
+    wrong = claim(mistyped, seeds=(0,))
     result = ledger.run_claim(wrong, tmp_path, lambda *words: None)
-    assert result.errors[0].startswith("kv, seed 0: Unrecognized options: --model.memory.memorysize=3")
+    assert result.errors[0].startswith(
+        "kv, seed 0: Unrecognized options: --model.memory.memorysize, 3 Perhaps you meant"
+    )
+    assert "--model.memory.memory-size" in result.errors[0]
 
 
 def test_what_cannot_be_measured_fails_and_the_rest_goes_on(tmp_path, monkeypatch):
