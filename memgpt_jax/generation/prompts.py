@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from memgpt_jax import models
-from memgpt_jax.checks import check, whole
+from memgpt_jax.checks import check, listed, whole
 from memgpt_jax.config import ModelConfig
 from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.generation.sampling import Sampling
@@ -76,8 +76,7 @@ class Prompts:
             self.said = [row[int(row[0] == tokenizer.document_id) :] for row in self.rows]
         self.limit = self._limits(max_new_tokens, max_length)
 
-        stops = () if stop is None else stop
-        stops = [stops] if isinstance(stops, str) or np.ndim(stops) == 0 else list(stops)
+        stops = listed(stop)
         self.stop_texts = [text for text in stops if isinstance(text, str)]
         self.in_text = in_text or self.texts is not None
         check(self.in_text or not self.stop_texts, "stop: only answers to texts can end at texts")
@@ -158,12 +157,11 @@ def check_tokenizer(config: ModelConfig, tokenizer) -> None:
 def ends_of(tokenizer, model: Any = None) -> list[int]:
     """The ids that end an answer by default.
 
-    Those of the tokenizer, and the id that begins the next document; without one, those that a model from
-    `from_pretrained` came with.
+    Those of the tokenizer, and the id that begins the next document. Where there is no tokenizer, or its files name no
+    end, those that a model from `from_pretrained` came with.
     """
-    if tokenizer is not None:
-        return [*tokenizer.stop_ids, tokenizer.document_id]
-    return list(getattr(getattr(model, "origin", None), "stop_ids", ()))
+    of_model = getattr(getattr(model, "origin", None), "stop_ids", ())
+    return [*of_model] if tokenizer is None else [*(tokenizer.stop_ids or of_model), tokenizer.document_id]
 
 
 def check_length(config: ModelConfig, tokens: int) -> None:

@@ -21,31 +21,40 @@ def on_host(array: Any) -> np.ndarray | None:
     return np.asarray(array)
 
 
-def check_tokens(tokens: Tokens, vocab_size: int, valid: Flags | None = None) -> None:
-    """Raise `ValueError` unless the tokens are ids [B, L] of the vocabulary, those that are not `valid` apart."""
+def check_tokens(tokens: Tokens, vocab_size: int, valid: Flags | None = None) -> Tokens:
+    """The tokens as int32; `ValueError` unless they are ids [B, L] of the vocabulary, those not `valid` apart."""
     is_array = isinstance(tokens, np.ndarray | jax.Array)
     got = f"{tokens.dtype}{list(tokens.shape)}" if is_array else f"a {type(tokens).__name__}"
     fits = is_array and tokens.ndim == 2 and tokens.shape[1] > 0 and jnp.issubdtype(tokens.dtype, jnp.integer)
     check(fits, f"tokens must be integers [B, L] with L >= 1, got {got}")
-    _check_ids("tokens", tokens, vocab_size, valid)
+    _check_range("tokens", tokens, vocab_size, valid)
+    return jnp.asarray(tokens, jnp.int32)
 
 
-def check_targets(targets: Tokens, tokens: Tokens, vocab_size: int) -> None:
-    """Raise `ValueError` unless the targets are ids of the vocabulary, one for each token."""
-    is_array = isinstance(targets, np.ndarray | jax.Array)
-    got = f"{targets.dtype}{list(targets.shape)}" if is_array else f"a {type(targets).__name__}"
-    fits = is_array and targets.shape == tokens.shape and jnp.issubdtype(targets.dtype, jnp.integer)
-    check(fits, f"targets must be integers{list(tokens.shape)} like tokens, got {got}")
-    _check_ids("targets", targets, vocab_size)
+def check_targets(targets: Tokens, tokens: Tokens, vocab_size: int) -> Tokens:
+    """The targets as int32; `ValueError` unless they are ids of the vocabulary, one for each token."""
+    return check_numbers("targets", targets, tokens, vocab_size)
 
 
-def _check_ids(name: str, ids: Tokens, vocab_size: int, valid: Flags | None = None) -> None:
-    values, present = on_host(ids), None if valid is None else on_host(valid)
+def check_numbers(name: str, numbers: Any, tokens: Tokens, count: int | None = None) -> Tokens:
+    """The numbers as int32; `ValueError` unless they are integers, one for each token, from 0 to `count` - 1."""
+    is_array = isinstance(numbers, np.ndarray | jax.Array)
+    got = f"{numbers.dtype}{list(numbers.shape)}" if is_array else f"a {type(numbers).__name__}"
+    fits = is_array and numbers.shape == tokens.shape and jnp.issubdtype(numbers.dtype, jnp.integer)
+    check(fits, f"{name} must be integers{list(tokens.shape)} like tokens, got {got}")
+    if count is not None:
+        _check_range(name, numbers, count)
+    return jnp.asarray(numbers, jnp.int32)
+
+
+def _check_range(name: str, numbers: Tokens, count: int, valid: Flags | None = None) -> None:
+    values, present = on_host(numbers), None if valid is None else on_host(valid)
     if values is None or (valid is not None and present is None):
         return
-    values = values if present is None or present.shape != values.shape else values[present]
-    if values.size and not 0 <= values.min() <= values.max() < vocab_size:
-        raise ValueError(f"{name} must be from 0 to {vocab_size - 1}, got {values.min()} to {values.max()}")
+    has_flags = present is not None and present.shape == values.shape and present.dtype == bool
+    values = values[present] if has_flags else values
+    if values.size and not 0 <= values.min() <= values.max() < count:
+        raise ValueError(f"{name} must be from 0 to {count - 1}, got {values.min()} to {values.max()}")
 
 
 def filled_flags(shape: tuple[int, int], reset: Flags | None, valid: Flags | None) -> tuple[Flags, Flags]:
@@ -76,8 +85,7 @@ def padding_leads(valid: Flags) -> Bool[jax.Array, "B"]:
 
 def poisoned(x: Stream, tokens: Tokens, vocab_size: int, valid: Flags) -> Stream:
     """Embeddings, NaN for tokens out of the vocabulary and in rows whose padding is not on the right."""
-    ids = tokens.astype(jnp.int32)
-    wrong = (valid & ((ids < 0) | (ids >= vocab_size))) | padding_leads(valid)[:, None]
+    wrong = (valid & ((tokens < 0) | (tokens >= vocab_size))) | padding_leads(valid)[:, None]
     return jnp.where(wrong[..., None], jnp.nan, x)
 
 

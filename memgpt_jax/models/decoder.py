@@ -97,7 +97,7 @@ class MemGPT(nnx.Module):
         dropout_key=None,
     ) -> tuple[Stream, ModelState, tuple[Float32[Array, "B L"], ...]]:
         """The last hidden states, normalised (and scaled for the logits), the state, and each layer's mean gates."""
-        check_tokens(tokens, self.config.vocab_size, valid)
+        tokens = check_tokens(tokens, self.config.vocab_size, valid)
         self._check_state(state, len(tokens))
         reset, valid = filled_flags(tokens.shape, reset, valid)
         positions = document_positions(state.position, reset)
@@ -184,7 +184,7 @@ class MemGPT(nnx.Module):
 
         Raises `ValueError` as `__call__`, and for targets that are not ids like the tokens.
         """
-        check_targets(targets, tokens, self.config.vocab_size)
+        targets = check_targets(targets, tokens, self.config.vocab_size)
         x, state, _ = self.hidden(tokens, state, reset, valid, **options)
         return self.score_hidden(x, targets), state
 
