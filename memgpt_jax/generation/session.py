@@ -53,7 +53,7 @@ class Session:
         """
         self.config, self.params = config_and_params(model)
         check_tokenizer(self.config, tokenizer)
-        self.tokenizer = tokenizer
+        self.tokenizer, self._ends = tokenizer, ends_of(tokenizer, model)
         self._stream = None
         self.reset()
 
@@ -94,7 +94,7 @@ class Session:
         """Go on with the document, and return what is new: what `mg.generate` adds to the same text.
 
         `sampling` are the options of `Sampling`: temperature, top_k, top_p, min_p, repetition_penalty. The end of the
-        document (`stop_ids` and `document_id` of the tokenizer) ends the answer, too, unless `ignore_eos`; after it,
+        document (as in `mg.generate`) ends the answer, too, unless `ignore_eos`; after it,
         `ValueError`: feed or reset first. With `stream`, the text comes in pieces; if you stop taking them, or use the
         session otherwise, the document ends with the last one taken.
 
@@ -104,7 +104,7 @@ class Session:
         self._end_stream()
         check(bool(self.unread), "the document has ended: feed() what follows, or reset()")
         check(isinstance(ignore_eos, bool), f"ignore_eos must be True or False, got {ignore_eos!r}")
-        ends = [] if ignore_eos else ends_of(self.tokenizer)
+        ends = [] if ignore_eos else self._ends
         prompts = Prompts(
             self.config,
             [self.unread],
