@@ -1,6 +1,5 @@
 """Prompts as the user gives them, checked, as rows of ids."""
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,10 +9,10 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.checks import check, listed, whole
 from memgpt_jax.config import ModelConfig
-from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.generation.sampling import Sampling
 from memgpt_jax.models import ModelState
 from memgpt_jax.models.arguments import check_state as check_same_state
+from memgpt_jax.models.arguments import warn_beyond_context
 
 PROMPT_FORMS = (
     "prompt must be ids [B, L], a list of B lists of ids (one prompt: [[1, 2, 3]]), a text or a list of texts"
@@ -174,13 +173,7 @@ def check_length(config: ModelConfig, tokens: int) -> None:
         f"the model has learned positions for num_positions={config.num_positions} tokens; what it has read, the "
         f"prompt and the answer may have {tokens} together: give a shorter prompt or fewer new tokens",
     )
-    context = config.context_length
-    if context is not None and tokens > context and isinstance(config.memory, NoMemoryConfig):
-        warnings.warn(
-            f"the text may become longer than context_length={context} tokens, which the model was trained with: each "
-            f"token attends to the window_size={config.window_size} tokens before it, and forgets what is older",
-            stacklevel=3,
-        )
+    warn_beyond_context(config, tokens, stacklevel=4)
 
 
 def check_state(config: ModelConfig, state: Any, batch_size: int) -> None:

@@ -4,6 +4,7 @@ Shapes and types are checked always, values where they are on the host: a wrong 
 where values are not known, a wrong one gives NaN.
 """
 
+import warnings
 from typing import Any
 
 import jax
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax.checks import check
+from memgpt_jax.config import ModelConfig
+from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.shapes import Bool, Flags, Stream, Tokens
 
 
@@ -87,6 +90,32 @@ def poisoned(x: Stream, tokens: Tokens, vocab_size: int, valid: Flags) -> Stream
     """Embeddings, NaN for tokens out of the vocabulary and in rows whose padding is not on the right."""
     wrong = (valid & ((tokens < 0) | (tokens >= vocab_size))) | padding_leads(valid)[:, None]
     return jnp.where(wrong[..., None], jnp.nan, x)
+
+
+def check_context(config: ModelConfig, positions: Tokens, valid: Flags | None) -> None:
+    """Warn where a call reads beyond the context of a pretrained model: if that is known, so never for traced padding.
+
+    Args: positions: of the tokens in their documents.
+    """
+    if config.context_length is None or not isinstance(config.memory, NoMemoryConfig):
+        return
+    places, present = on_host(positions), None if valid is None else on_host(valid)
+    if places is None or (valid is not None and present is None):
+        return
+    warn_beyond_context(
+        config, 1 + int(np.max(places if present is None else places[present], initial=-1)), stacklevel=5
+    )
+
+
+def warn_beyond_context(config: ModelConfig, tokens: int, stacklevel: int) -> None:
+    """Warn if a text of so many tokens is longer than the context of a pretrained model without a memory."""
+    context = config.context_length
+    if context is not None and tokens > context and isinstance(config.memory, NoMemoryConfig):
+        warnings.warn(
+            f"the text may become longer than context_length={context} tokens, which the model was trained with: each "
+            f"token attends to the window_size={config.window_size} tokens before it, and forgets what is older",
+            stacklevel=stacklevel,
+        )
 
 
 def check_state(state: Any, expected: Any, rows: int, others: str) -> None:

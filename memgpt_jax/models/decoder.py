@@ -8,7 +8,15 @@ import numpy as np
 from flax import nnx
 
 from memgpt_jax.config import ModelConfig
-from memgpt_jax.models.arguments import check_state, check_targets, check_tokens, filled_flags, on_host, poisoned
+from memgpt_jax.models.arguments import (
+    check_context,
+    check_state,
+    check_targets,
+    check_tokens,
+    filled_flags,
+    on_host,
+    poisoned,
+)
 from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
 from memgpt_jax.models.layers import linear, norm
 from memgpt_jax.ops import (
@@ -101,6 +109,7 @@ class MemGPT(nnx.Module):
         self._check_state(state, len(tokens))
         reset, valid = filled_flags(tokens.shape, reset, valid)
         positions = document_positions(state.position, reset)
+        check_context(self.config, positions, valid)
         promise = "aligned" if aligned else "inside" if inside else None
         x = poisoned(self._embed(tokens, positions, valid), tokens, self.config.vocab_size, valid)
         scanned = self.config.scan_layers and tokens.shape[1] > 1
