@@ -1,6 +1,7 @@
 """Checks of configuration values: each failure is a `ValueError` that names the field, the value and what is valid."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 
@@ -30,6 +31,14 @@ def check_literals(config) -> None:
         if getattr(item.type, "__origin__", None) is Literal:
             value = getattr(config, item.name)
             check(value in valid, f"{item.name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
+
+
+def listed(value) -> list:
+    """Values that may be given as one, as several or as None."""
+    is_one = (
+        isinstance(value, str | bytes | Mapping) or not hasattr(value, "__iter__") or getattr(value, "ndim", 1) == 0
+    )
+    return [] if value is None else [value] if is_one else list(value)
 
 
 def whole(name: str, value, low: int, high: int = 2**31 - 1) -> int:

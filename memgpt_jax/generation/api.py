@@ -61,7 +61,7 @@ def generate(
         temperature, top_k, top_p, min_p, repetition_penalty: see `Sampling`. What only the `state` has read is not
             penalised.
         stop: ids, and for texts also strings, that end an answer, besides the end of the text (`stop_ids` and
-            `document_id` of the tokenizer; without one, those of the model that `from_pretrained` read). Ids returned
+            `document_id` of the tokenizer; where it has no `stop_ids`, those that `from_pretrained` read). Ids returned
             include the stop id; returned texts do not include the stop.
         ignore_eos: the end of the text does not end an answer; only `stop` and the limits do.
         pad_token_id: fills rows up on the right; default: the tokenizer's `pad_id`, or the first stop id, or 0.
@@ -163,8 +163,11 @@ def _check_search(prompts, sampling, beams, num_return_sequences, stream, return
 
 def config_and_params(model: MemGPT | tuple[ModelConfig, Any]) -> tuple[ModelConfig, Any]:
     """What a model computes, and with which parameters. Raises `ValueError` where it is no decoder."""
-    config, params = (model.config, models.split(model)) if isinstance(model, nnx.Module) else model
-    check(config.causal, f"a model of {type(config).__name__} does not go on with a text by itself")
+    is_pair = isinstance(model, tuple) and len(model) == 2
+    is_model = is_pair or isinstance(model, nnx.Module)
+    check(is_model, f"model must be a MemGPT or (config, params), got {type(model).__name__}")
+    config, params = model if is_pair else (model.config, models.split(model))
+    check(getattr(config, "causal", False), f"a model of {type(config).__name__} does not go on with a text by itself")
     return config, params
 
 

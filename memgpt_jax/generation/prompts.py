@@ -1,6 +1,5 @@
 """Prompts as the user gives them, checked, as rows of ids."""
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,11 +7,11 @@ import jax
 import numpy as np
 
 from memgpt_jax import models
-from memgpt_jax.checks import check, whole
+from memgpt_jax.checks import check, listed, whole
 from memgpt_jax.config import ModelConfig
-from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.generation.sampling import Sampling
 from memgpt_jax.models.arguments import check_state as check_same_state
+from memgpt_jax.models.arguments import warn_beyond_context
 
 PROMPT_FORMS = (
     "prompt must be ids [B, L], a list of B lists of ids (one prompt: [[1, 2, 3]]), a text or a list of texts"
@@ -75,8 +74,7 @@ class Prompts:
             self.said = [row[int(row[0] == tokenizer.document_id) :] for row in self.rows]
         self.limit = self._limits(max_new_tokens, max_length)
 
-        stops = () if stop is None else stop
-        stops = [stops] if isinstance(stops, str) or np.ndim(stops) == 0 else list(stops)
+        stops = listed(stop)
         self.stop_texts = [text for text in stops if isinstance(text, str)]
         self.in_text = in_text or self.texts is not None
         check(self.in_text or not self.stop_texts, "stop: only answers to texts can end at texts")
@@ -157,12 +155,11 @@ def check_tokenizer(config: ModelConfig, tokenizer) -> None:
 def ends_of(tokenizer, model: Any = None) -> list[int]:
     """The ids that end an answer by default.
 
-    With a tokenizer, its `stop_ids` and `document_id` (which begins the next document); without one, the `stop_ids` of
-    a model from `from_pretrained`.
+    With a tokenizer, its `stop_ids` and `document_id` (which begins the next document). Where there is no tokenizer, or
+    its files name no end, the `stop_ids` of a model from `from_pretrained`.
     """
-    if tokenizer is not None:
-        return [*tokenizer.stop_ids, tokenizer.document_id]
-    return list(getattr(getattr(model, "origin", None), "stop_ids", ()))
+    of_model = getattr(getattr(model, "origin", None), "stop_ids", ())
+    return [*of_model] if tokenizer is None else [*(tokenizer.stop_ids or of_model), tokenizer.document_id]
 
 
 def check_length(config: ModelConfig, tokens: int) -> None:
@@ -175,13 +172,7 @@ def check_length(config: ModelConfig, tokens: int) -> None:
         f"the model has learned positions for num_positions={config.num_positions} tokens; the text read before, the "
         f"prompt and the answer may have {tokens} together: give a shorter prompt or fewer new tokens",
     )
-    context = config.context_length
-    if context is not None and tokens > context and isinstance(config.memory, NoMemoryConfig):
-        warnings.warn(
-            f"the text may become longer than context_length={context} tokens, the longest that the model was trained "
-            f"on: each token attends to the window_size={config.window_size} tokens before it only",
-            stacklevel=3,
-        )
+    warn_beyond_context(config, tokens, stacklevel=4)
 
 
 def check_state(config: ModelConfig, state: Any, batch_size: int) -> None:

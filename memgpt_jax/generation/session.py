@@ -53,7 +53,7 @@ class Session:
         """
         self.config, self.params = config_and_params(model)
         check_tokenizer(self.config, tokenizer)
-        self.tokenizer = tokenizer
+        self.tokenizer, self._ends = tokenizer, ends_of(tokenizer, model)
         self._stream = None
         self.reset()
 
@@ -93,9 +93,9 @@ class Session:
         """Continue the document and return the new text, which is the one that `mg.generate` adds to the same document.
 
         `sampling` are the options of `Sampling`: temperature, top_k, top_p, min_p, repetition_penalty. The end of the
-        document (`stop_ids` and `document_id` of the tokenizer) also ends the answer, unless `ignore_eos`; after it,
-        call `feed` or `reset` first. With `stream`, the text comes in pieces; if you stop iterating, or use the session
-        in another way, the document ends with the last piece that was returned.
+        document (as in `mg.generate`) also ends the answer, unless `ignore_eos`; after it, call `feed` or `reset` first.
+        With `stream`, the text comes in pieces; if you stop iterating, or use the session in another way, the document
+        ends with the last piece that was returned.
 
         Raises `ValueError` for options out of range, after the end of the document, and if logits are not finite, which
         leaves the session as it was before the answer.
@@ -103,7 +103,7 @@ class Session:
         self._end_stream()
         check(bool(self.unread), "the document has ended: feed() what follows, or reset()")
         check(isinstance(ignore_eos, bool), f"ignore_eos must be True or False, got {ignore_eos!r}")
-        ends = [] if ignore_eos else ends_of(self.tokenizer)
+        ends = [] if ignore_eos else self._ends
         prompts = Prompts(
             self.config,
             [self.unread],

@@ -4,6 +4,7 @@ Shapes and types are always checked, values only where they are on the host; a w
 `jit`, where values are not known, a wrong one gives NaN.
 """
 
+import warnings
 from typing import Any
 
 import jax
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax.checks import check
+from memgpt_jax.config import ModelConfig
+from memgpt_jax.config_memory import NoMemoryConfig
 from memgpt_jax.shapes import Bool, Flags, Stream, Tokens
 
 
@@ -21,31 +24,40 @@ def on_host(array: Any) -> np.ndarray | None:
     return np.asarray(array)
 
 
-def check_tokens(tokens: Tokens, vocab_size: int, valid: Flags | None = None) -> None:
-    """Raise `ValueError` unless the tokens are integers [B, L], and the `valid` ones are ids of the vocabulary."""
+def check_tokens(tokens: Tokens, vocab_size: int, valid: Flags | None = None) -> Tokens:
+    """The tokens as int32. Raises `ValueError` unless they are integers [B, L], the `valid` ones ids of the vocabulary."""
     is_array = isinstance(tokens, np.ndarray | jax.Array)
     got = f"{tokens.dtype}{list(tokens.shape)}" if is_array else f"a {type(tokens).__name__}"
     fits = is_array and tokens.ndim == 2 and tokens.shape[1] > 0 and jnp.issubdtype(tokens.dtype, jnp.integer)
     check(fits, f"tokens must be integers [B, L] with L >= 1, got {got}")
-    _check_ids("tokens", tokens, vocab_size, valid)
+    _check_range("tokens", tokens, vocab_size, valid)
+    return jnp.asarray(tokens, jnp.int32)
 
 
-def check_targets(targets: Tokens, tokens: Tokens, vocab_size: int) -> None:
-    """Raise `ValueError` unless the targets are ids of the vocabulary, one for each token."""
-    is_array = isinstance(targets, np.ndarray | jax.Array)
-    got = f"{targets.dtype}{list(targets.shape)}" if is_array else f"a {type(targets).__name__}"
-    fits = is_array and targets.shape == tokens.shape and jnp.issubdtype(targets.dtype, jnp.integer)
-    check(fits, f"targets must be integers{list(tokens.shape)} like tokens, got {got}")
-    _check_ids("targets", targets, vocab_size)
+def check_targets(targets: Tokens, tokens: Tokens, vocab_size: int) -> Tokens:
+    """The targets as int32; `ValueError` unless they are ids of the vocabulary, one for each token."""
+    return check_numbers("targets", targets, tokens, vocab_size)
 
 
-def _check_ids(name: str, ids: Tokens, vocab_size: int, valid: Flags | None = None) -> None:
-    values, present = on_host(ids), None if valid is None else on_host(valid)
+def check_numbers(name: str, numbers: Any, tokens: Tokens, count: int | None = None) -> Tokens:
+    """The numbers as int32; `ValueError` unless they are integers, one for each token, from 0 to `count` - 1."""
+    is_array = isinstance(numbers, np.ndarray | jax.Array)
+    got = f"{numbers.dtype}{list(numbers.shape)}" if is_array else f"a {type(numbers).__name__}"
+    fits = is_array and numbers.shape == tokens.shape and jnp.issubdtype(numbers.dtype, jnp.integer)
+    check(fits, f"{name} must be integers{list(tokens.shape)} like tokens, got {got}")
+    if count is not None:
+        _check_range(name, numbers, count)
+    return jnp.asarray(numbers, jnp.int32)
+
+
+def _check_range(name: str, numbers: Tokens, count: int, valid: Flags | None = None) -> None:
+    values, present = on_host(numbers), None if valid is None else on_host(valid)
     if values is None or (valid is not None and present is None):
         return
-    values = values if present is None or present.shape != values.shape else values[present]
-    if values.size and not 0 <= values.min() <= values.max() < vocab_size:
-        raise ValueError(f"{name} must be from 0 to {vocab_size - 1}, got {values.min()} to {values.max()}")
+    has_flags = present is not None and present.shape == values.shape and present.dtype == bool
+    values = values[present] if has_flags else values
+    if values.size and not 0 <= values.min() <= values.max() < count:
+        raise ValueError(f"{name} must be from 0 to {count - 1}, got {values.min()} to {values.max()}")
 
 
 def filled_flags(shape: tuple[int, int], reset: Flags | None, valid: Flags | None) -> tuple[Flags, Flags]:
@@ -76,9 +88,34 @@ def padding_leads(valid: Flags) -> Bool[jax.Array, "B"]:
 
 def poisoned(x: Stream, tokens: Tokens, vocab_size: int, valid: Flags) -> Stream:
     """The embeddings, with NaN for tokens outside the vocabulary and in rows whose padding is not on the right."""
-    ids = tokens.astype(jnp.int32)
-    wrong = (valid & ((ids < 0) | (ids >= vocab_size))) | padding_leads(valid)[:, None]
+    wrong = (valid & ((tokens < 0) | (tokens >= vocab_size))) | padding_leads(valid)[:, None]
     return jnp.where(wrong[..., None], jnp.nan, x)
+
+
+def check_context(config: ModelConfig, positions: Tokens, valid: Flags | None) -> None:
+    """Warn where a call reads beyond the context of a pretrained model: if that is known, so never for traced padding.
+
+    Args: positions: of the tokens in their documents.
+    """
+    if config.context_length is None or not isinstance(config.memory, NoMemoryConfig):
+        return
+    places, present = on_host(positions), None if valid is None else on_host(valid)
+    if places is None or (valid is not None and present is None):
+        return
+    warn_beyond_context(
+        config, 1 + int(np.max(places if present is None else places[present], initial=-1)), stacklevel=5
+    )
+
+
+def warn_beyond_context(config: ModelConfig, tokens: int, stacklevel: int) -> None:
+    """Warn if a text of so many tokens is longer than the context of a pretrained model without a memory."""
+    context = config.context_length
+    if context is not None and tokens > context and isinstance(config.memory, NoMemoryConfig):
+        warnings.warn(
+            f"the text may become longer than context_length={context} tokens, the longest that the model was trained on: each "
+            f"token attends to the window_size={config.window_size} tokens before it only",
+            stacklevel=stacklevel,
+        )
 
 
 def check_state(state: Any, expected: Any, rows: int, others: str) -> None:

@@ -8,7 +8,15 @@ import numpy as np
 from flax import nnx
 
 from memgpt_jax.config import ModelConfig
-from memgpt_jax.models.arguments import check_state, check_targets, check_tokens, filled_flags, on_host, poisoned
+from memgpt_jax.models.arguments import (
+    check_context,
+    check_state,
+    check_targets,
+    check_tokens,
+    filled_flags,
+    on_host,
+    poisoned,
+)
 from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
 from memgpt_jax.models.layers import linear, norm
 from memgpt_jax.ops import (
@@ -97,10 +105,11 @@ class MemGPT(nnx.Module):
         dropout_key=None,
     ) -> tuple[Stream, ModelState, tuple[Float32[Array, "B L"], ...]]:
         """The last hidden states, normalised (and scaled for the logits), the state, and each layer's mean gates."""
-        check_tokens(tokens, self.config.vocab_size, valid)
+        tokens = check_tokens(tokens, self.config.vocab_size, valid)
         self._check_state(state, len(tokens))
         reset, valid = filled_flags(tokens.shape, reset, valid)
         positions = document_positions(state.position, reset)
+        check_context(self.config, positions, valid)
         promise = "aligned" if aligned else "inside" if inside else None
         x = poisoned(self._embed(tokens, positions, valid), tokens, self.config.vocab_size, valid)
         scanned = self.config.scan_layers and tokens.shape[1] > 1
@@ -184,7 +193,7 @@ class MemGPT(nnx.Module):
 
         Raises `ValueError` as `__call__`, and for targets that are not ids of the vocabulary, one for each token.
         """
-        check_targets(targets, tokens, self.config.vocab_size)
+        targets = check_targets(targets, tokens, self.config.vocab_size)
         x, state, _ = self.hidden(tokens, state, reset, valid, **options)
         return self.score_hidden(x, targets), state
 

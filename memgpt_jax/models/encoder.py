@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from memgpt_jax.checks import check
 from memgpt_jax.config_model import EncoderConfig
-from memgpt_jax.models.arguments import check_state, check_targets, check_tokens, filled_flags, poisoned
+from memgpt_jax.models.arguments import check_numbers, check_state, check_targets, check_tokens, filled_flags, poisoned
 from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
 from memgpt_jax.models.layers import ACTIVATIONS, dropout, linear, norm
 from memgpt_jax.ops import (
@@ -84,10 +85,12 @@ class Encoder(nnx.Module):
         """The last hidden states [B, L, D], and the state after the call.
 
         reset: a new document begins with this token. valid: False marks padding on the right, which nothing attends to.
-        token_types: the kind of each token; default: 0. embedding: of tokens; default: its own.
+        token_types: the kind of each token, below those of the config; default: 0. embedding: of tokens; default: its
+            own.
         aligned, dropout_key: as in `MemGPT.__call__`.
 
-        Raises `ValueError` if the call is longer than the table of learned positions, and as `MemGPT.__call__`.
+        Raises `ValueError` if the call is longer than the table of learned positions, or token types do not fit, and as
+        `MemGPT.__call__`.
         """
         x, state, _ = self._run(tokens, state, reset, valid, token_types, aligned, dropout_key, embedding)
         return x, state
@@ -105,7 +108,7 @@ class Encoder(nnx.Module):
     ):
         """`hidden`, and each layer's mean fusion gates."""
         config = self.config
-        check_tokens(tokens, config.vocab_size, valid)
+        tokens = check_tokens(tokens, config.vocab_size, valid)
         rows = len(tokens)
         check_state(state, jax.eval_shape(lambda: self.init_state(rows)), rows, f"tokens have {rows}")
         if config.position == "learned" and tokens.shape[1] > config.num_positions:
@@ -113,6 +116,9 @@ class Encoder(nnx.Module):
                 f"a call may have up to num_positions={config.num_positions} tokens, got {tokens.shape[1]}"
             )
         reset, valid = filled_flags(tokens.shape, reset, valid)
+        if token_types is not None:
+            check(config.token_types is not None, "token_types: the model has one kind of tokens")
+            token_types = check_numbers("token_types", token_types, tokens, config.token_types)
         positions = document_positions(jnp.zeros(tokens.shape[0], jnp.int32), reset)
         x = self._embed(tokens, positions, token_types, self.embedding[...] if embedding is None else embedding)
         x = poisoned(x, tokens, config.vocab_size, valid)
@@ -140,7 +146,8 @@ class Encoder(nnx.Module):
             x = x + sinusoidal(positions, config.d_model, config.rotary_base)
         if config.token_types is not None:
             types = jnp.zeros_like(tokens) if token_types is None else token_types
-            x = x + self.type_embedding[...][types] * scale
+            known = ((types >= 0) & (types < config.token_types))[..., None]
+            x = x + jnp.where(known, self.type_embedding[...][types], jnp.nan) * scale
         return self.embedding_norm(x) if config.embedding_norm else x.astype(config.dtype)
 
     def __call__(self, tokens: Tokens, state: EncoderState, reset=None, valid=None, **options):
@@ -166,7 +173,7 @@ class Encoder(nnx.Module):
         next_sentence: whether a row's second sentence follows the first (0) or not (1). Where it is given, what stands
             at position 0 is the score of this label; and a model without the head `masked` scores nothing else.
         """
-        check_targets(targets, tokens, self.config.vocab_size)
+        targets = check_targets(targets, tokens, self.config.vocab_size)
         x, state = self.hidden(tokens, state, reset, valid, **options)
         if next_sentence is None:
             self._check_head("masked")

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
+from memgpt_jax.checks import listed
 from memgpt_jax.config_model import Seq2SeqConfig
 from memgpt_jax.models.arguments import check_targets, check_tokens, filled_flags
 from memgpt_jax.models.decoder import MemGPT, ModelState
@@ -55,7 +56,7 @@ class EncoderDecoder(nnx.Module):
         Raises `ValueError` if the source is longer than `source_length`, and as `MemGPT.__call__`.
         """
         _check_state(state)
-        check_tokens(tokens, self.config.vocab_size, valid)
+        tokens = check_tokens(tokens, self.config.vocab_size, valid)
         places = self.config.decoder.source_length
         if tokens.shape[1] > places:
             raise ValueError(f"a source may have up to source_length={places} tokens, got {tokens.shape[1]}")
@@ -100,7 +101,7 @@ class EncoderDecoder(nnx.Module):
         _check_state(state)
         if source is None and not (source_reset is None and source_valid is None):
             raise ValueError("source_reset and source_valid need a source")
-        check_targets(targets, tokens, self.config.vocab_size)
+        targets = check_targets(targets, tokens, self.config.vocab_size)
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         if source is not None:
             state = self.read_source(source, state, source_reset, source_valid, dropout_key=keys[0])
@@ -132,9 +133,7 @@ class EncoderDecoder(nnx.Module):
         """`memgpt_jax.generate` with the decoder, which has read the source of the state."""
         _check_state(state)
         if options.get("tokenizer") is None and not options.get("ignore_eos"):
-            stop = options.get("stop")
-            stop = [] if stop is None else [stop] if isinstance(stop, int | str) else list(stop)
-            options["stop"] = [*getattr(getattr(self, "origin", None), "stop_ids", ()), *stop]
+            options["stop"] = [*getattr(getattr(self, "origin", None), "stop_ids", ()), *listed(options.get("stop"))]
         return self.decoder.generate(prompt, state=state.decoder, **options)
 
     def save_pretrained(self, folder, **options) -> None:

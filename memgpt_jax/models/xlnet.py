@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config_model import XLNetConfig
-from memgpt_jax.models.arguments import check_state, check_targets, check_tokens, filled_flags, poisoned
+from memgpt_jax.models.arguments import check_numbers, check_state, check_targets, check_tokens, filled_flags, poisoned
 from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
 from memgpt_jax.models.encoder import EncoderState
 from memgpt_jax.models.layers import Attention, adapted, dropout, split_heads
@@ -189,16 +189,11 @@ class XLNet(nnx.Module):
     ):
         """`hidden`, and each layer's mean fusion gates of the content stream."""
         config = self.config
-        check_tokens(tokens, config.vocab_size, valid)
+        tokens = check_tokens(tokens, config.vocab_size, valid)
         rows = len(tokens)
         check_state(state, jax.eval_shape(lambda: self.init_state(rows)), rows, f"tokens have {rows}")
-        for name, numbers in (("order", order), ("token_types", token_types)):
-            if numbers is not None and (
-                numbers.shape != tokens.shape or not jnp.issubdtype(numbers.dtype, jnp.integer)
-            ):
-                raise ValueError(
-                    f"{name} must be integers{list(tokens.shape)} like tokens, got {numbers.dtype}{list(numbers.shape)}"
-                )
+        order = None if order is None else check_numbers("order", order, tokens)
+        token_types = None if token_types is None else check_numbers("token_types", token_types, tokens)
         reset, valid = filled_flags(tokens.shape, reset, valid)
         keys = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
         enter = lambda x, key: dropout((x * jnp.float32(config.stream_scale)).astype(config.dtype), config.dropout, key)  # noqa: E731
@@ -226,7 +221,7 @@ class XLNet(nnx.Module):
 
         With an `order` and the tokens as targets, each is predicted from those of lower rank.
         """
-        check_targets(targets, tokens, self.config.vocab_size)
+        targets = check_targets(targets, tokens, self.config.vocab_size)
         x, state = self.hidden(tokens, state, reset, valid, **options)
         return self.score_hidden(x, targets), state
 

@@ -115,6 +115,31 @@ def test_a_pretrained_model_brings_its_ends_along(tiny):
     np.testing.assert_array_equal(with_tokenizer, generate(tiny.model, prompts, max_new_tokens=12, stop=DOCUMENT))
 
 
+class Endless(ByteTokenizer):
+    """No file beside it names what ends a text."""
+
+    eos_id, stop_ids = None, ()
+
+
+def test_a_tokenizer_without_ends_takes_those_of_the_model(tiny):
+    model = models.merge(*tiny.model)
+    session = Session(model, Endless())
+    whole = session.generate(max_new_tokens=12, ignore_eos=True)
+    ids_of_whole = generate(model, [[DOCUMENT]], max_new_tokens=12)[0, 1:].tolist()
+    end = ids_of_whole[4]
+    model.origin = types.SimpleNamespace(stop_ids=(end,))
+    expected = Endless().decode(ids_of_whole[: ids_of_whole.index(end)])
+    session = Session(model, Endless())
+    assert session.generate(max_new_tokens=12) == expected == model.generate("", tokenizer=Endless(), max_new_tokens=12)
+    assert session.unread == [] and len(expected) < len(whole)
+
+
+@pytest.mark.parametrize("model", ["folder", None, (1, 2), (1, 2, 3), {}])
+def test_what_is_no_model(model):
+    with pytest.raises(ValueError, match=r"model must be a MemGPT or|does not go on with a text by itself"):
+        generate(model, [[1]], max_new_tokens=1)
+
+
 def test_padding(tiny):
     prompts = [ids(6), ids(9)]
     pad = lambda **options: int(generate(tiny.model, prompts, max_new_tokens=1, **options)[0, -1])  # noqa: E731

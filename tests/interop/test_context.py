@@ -1,11 +1,14 @@
 """How long a text a pretrained model was trained with is known, and goes through saving."""
 
+import dataclasses
 import json
 
 import foreign
+import numpy as np
 import pytest
 
 import memgpt_jax as mg
+from memgpt_jax.models.arguments import check_context
 
 LENGTHS = {"llama": 32, "gpt2": None, "mistral": None, "qwen2": 32, "t5": 48}
 """None: learned positions, which end by themselves, or a window that slides in transformers too."""
@@ -24,3 +27,20 @@ def test_the_context_of_a_pretrained_model(case, tmp_path):
     free = mg.from_pretrained(tmp_path / "theirs", context_length=None)
     free.save_pretrained(tmp_path / "free")
     assert mg.from_pretrained(tmp_path / "free").config == free.config
+
+
+def test_a_call_beyond_the_context_is_reported(tmp_path):
+    """In one call or over several, but not for documents that are short enough, or padding."""
+    decoder = mg.from_pretrained(foreign.write("llama", tmp_path))
+    context = decoder.config.context_length
+    tokens, state = np.ones((1, context + 1), np.int32), decoder.init_state(1)
+    with pytest.warns(UserWarning, match=f"longer than context_length={context} tokens") as caught:
+        decoder(tokens, state)
+    assert caught[0].filename == __file__
+    places = np.arange(context + 1)[None]
+    check_context(decoder.config, places, places < context)
+    check_context(decoder.config, places % 20, None)
+    check_context(dataclasses.replace(decoder.config, context_length=None), places, None)
+    check_context(dataclasses.replace(decoder.config, memory=mg.KVMemoryConfig()), places, None)
+    with pytest.warns(UserWarning, match="forgets what is older"):
+        check_context(decoder.config, places[:, -1:], np.ones((1, 1), bool))

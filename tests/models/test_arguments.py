@@ -21,7 +21,7 @@ ENCODER = EncoderConfig(**SMALL, heads=())
 CONFIGS = {
     "decoder": ModelConfig(**SMALL, window_size=6),
     "no memory": ModelConfig(**SMALL | {"memory": NoMemoryConfig()}, window_size=6),
-    "encoder": EncoderConfig(**SMALL),
+    "encoder": EncoderConfig(**SMALL, token_types=2),
     "pair": Seq2SeqConfig(encoder=ENCODER, decoder=ModelConfig(**SMALL, source_length=12, window_size=6)),
     "xlnet": XLNetConfig(**SMALL),
 }
@@ -96,12 +96,58 @@ def test_ids_out_of_the_vocabulary(name, wrong):
 
 
 @each
-@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint32, np.int64])
 def test_every_type_of_integer(name, dtype):
     tokens = tokens_of().astype(dtype)
     check_tokens(tokens, 32)
     everywhere = np.ones(tokens.shape, bool)
     assert difference(compiled(name, tokens, everywhere), compiled(name, tokens_of(), everywhere)) == 0
+
+
+def test_a_vocabulary_beyond_the_type_of_the_ids():
+    """int8 counts to 127: neither the lookup of a token nor that of a target depends on it."""
+    config = ModelConfig(**SMALL | {"vocab_size": 300}, window_size=6)
+    model = models.merge(config, models.init(config, jax.random.key(0)))
+    score = lambda tokens: model.score(tokens, tokens, model.init_state(BATCH))[0].losses  # noqa: E731
+    assert difference(score(tokens_of().astype(np.int8)), score(tokens_of())) == 0
+
+
+LIKE_TOKENS = {
+    "bool": np.zeros((BATCH, LENGTH), bool),
+    "float": np.zeros((BATCH, LENGTH), np.float32),
+    "length": np.zeros((BATCH, 2), np.int32),
+    "rank": np.zeros(LENGTH, np.int32),
+    "list": [[0] * LENGTH] * BATCH,
+}
+
+
+@pytest.mark.parametrize("name, argument", [("encoder", "token_types"), ("xlnet", "token_types"), ("xlnet", "order")])
+@pytest.mark.parametrize("numbers", LIKE_TOKENS.values(), ids=LIKE_TOKENS)
+def test_numbers_beside_tokens_of_another_kind(name, argument, numbers):
+    model = model_of(name)
+    with pytest.raises(ValueError, match=rf"{argument} must be integers\[2, {LENGTH}\] like tokens, got"):
+        model.hidden(tokens_of(), model.init_state(BATCH), **{argument: numbers})
+
+
+@pytest.mark.parametrize("wrong", [2, -1, 300])
+def test_token_types_that_the_encoder_has_not(wrong):
+    types = np.zeros((BATCH, LENGTH), np.int64)
+    types[1, 3] = wrong
+    run = lambda model, types: model.hidden(tokens_of(), model.init_state(BATCH), token_types=types)[0]  # noqa: E731
+    with pytest.raises(ValueError, match="token_types must be from 0 to 1, got"):
+        run(model_of("encoder"), types)
+    out = np.asarray(jax.jit(functools.partial(run, model_of("encoder")))(types))
+    assert np.isnan(out[1, 3]).all() and np.isfinite(out[0]).all()
+    config = EncoderConfig(**SMALL)
+    with pytest.raises(ValueError, match="token_types: the model has one kind of tokens"):
+        run(models.merge(config, models.init(config, jax.random.key(0))), types)
+
+
+def test_flags_of_one_row_that_are_no_bools():
+    model = model_of("decoder")
+    for flags in (np.ones((1, LENGTH), np.int64), np.full((1, LENGTH), 7.0)):
+        with pytest.raises(ValueError, match=rf"valid must be bool\[1, {LENGTH}\] like tokens, got"):
+            model(tokens_of(1), model.init_state(1), valid=flags)
 
 
 WRONG = {

@@ -213,6 +213,8 @@ def test_the_decoder_generates_from_its_source():
     ended = model.generate([[0], [0]], state, max_new_tokens=LENGTH, stop=int(got[0, 5]))
     assert ended[0].tolist()[: got[0].tolist().index(end) + 1] == got[0].tolist()[: got[0].tolist().index(end) + 1]
     assert set(ended[0].tolist()[got[0].tolist().index(end) :]) == {end}  # and padding
+    for stop in (np.int32(got[0, 5]), np.array(got[0, 5]), [int(got[0, 5])]):
+        np.testing.assert_array_equal(model.generate([[0], [0]], state, max_new_tokens=LENGTH, stop=stop), ended)
 
     beams = generate(model.decoder, [[0], [0]], state=state.decoder, max_new_tokens=LENGTH, num_beams=16)
     assert np.all(log_p(beams) >= log_p(got) - 1e-4)
