@@ -66,8 +66,9 @@ def from_pretrained(source: str | Path, *, revision: str | None = None, **change
         ValueError: there is no such model, its architecture, a setting or the type of its tensors is not supported,
             tensors of its body are missing, left over or of a wrong shape (they are listed), or a change does not fit.
     """
-    found = describe(source, revision)
-    model = models.merge(_changed(found.config, changes), found.params())
+    with _openable():
+        found = describe(source, revision)
+        model = models.merge(_changed(found.config, changes), found.params())
     return with_origin(model, found.origin)
 
 
@@ -126,13 +127,13 @@ def load_tokenizer(source: str | Path, *, revision: str | None = None):
     """
     from memgpt_jax.data import load_saved_tokenizer
 
-    path = find(source, revision)
-    path = path / "tokenizer" if (path / "checkpoints").is_dir() else path
-    if path.is_dir():
-        verify(
-            path, [name for name in recorded(path) if not re.fullmatch(rf"{WEIGHT_FILES}|{CONFIG}|{GENERATION}", name)]
-        )
-    return load_saved_tokenizer(path)
+    with _openable():
+        path = find(source, revision)
+        path = path / "tokenizer" if (path / "checkpoints").is_dir() else path
+        if path.is_dir():
+            other = rf"{WEIGHT_FILES}|{CONFIG}|{GENERATION}"
+            verify(path, [name for name in recorded(path) if not re.fullmatch(other, name)])
+        return load_saved_tokenizer(path)
 
 
 def describe(source: str | Path, revision: str | None = None) -> Pretrained:
@@ -203,6 +204,15 @@ def _gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
     if path.suffix != ".gguf":
         raise ValueError(f"{path} must be a folder or a .gguf file")
     return read_gguf(path)
+
+
+@contextlib.contextmanager
+def _openable() -> Iterator[None]:
+    """Turn the error of a folder or file that the system does not open into a `ValueError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{error.filename or 'a file'} cannot be read: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

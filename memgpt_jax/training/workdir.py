@@ -49,10 +49,13 @@ def readable(workdir: Path) -> str:
 
 
 def load_run_tokenizer(workdir: str | Path) -> Any:
-    """The tokenizer of a run. Raises `ValueError` where it is absent or damaged."""
+    """The tokenizer of a run. Raises `ValueError` where it is absent, damaged or cannot be read."""
     folder = run_folder(workdir) / "tokenizer"
-    checksums.verify(folder)
-    return data.load_saved_tokenizer(folder)
+    try:
+        checksums.verify(folder)
+        return data.load_saved_tokenizer(folder)
+    except OSError as error:
+        raise ValueError(f"the tokenizer in {readable(folder)} cannot be read: {error}") from None
 
 
 @contextlib.contextmanager
@@ -101,7 +104,14 @@ def check_space(workdir: Path, checkpoint_bytes: int, number: int) -> None:
 
 
 def check_room(folder: Path, least: float) -> None:
-    """Raise `OSError` where the disk has no room for one more checkpoint, as large as the last, or as `least` bytes."""
+    """Raise `OSError` where a folder cannot take one more checkpoint.
+
+    Its disk must have room for one as large as the last, or of `least` bytes, and a folder can be made in it: Orbax
+    would wait minutes for one that cannot.
+    """
+    probe = folder / ".probe"
+    probe.mkdir(exist_ok=True)
+    probe.rmdir()
     needed = max(least, [0, *_sizes(folder)][-1])
     free = shutil.disk_usage(folder).free
     if free < needed:
