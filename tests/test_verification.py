@@ -14,6 +14,7 @@ from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, T
 from memgpt_jax.config_data import TextConfig
 from memgpt_jax.config_memory import KVMemoryConfig
 from memgpt_jax.training import RunError, read_metrics, train
+from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.evaluation import read_evaluation
 from memgpt_jax.training.sealed import seal, unseal
 from memgpt_jax.verification import verify_folder
@@ -166,6 +167,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from memgpt_jax.interop import load_tokenizer
 from memgpt_jax.training import RunError, load, read_metrics
+from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.evaluation import read_evaluation
 from memgpt_jax.training.workdir import load_run_tokenizer, run_folder
 from memgpt_jax.verification import verify_folder
@@ -199,3 +201,19 @@ def test_lost_permission_is_no_damage_and_never_silent(run, tmp_path, name):
     found = subprocess.run(command, capture_output=True, text=True)
     (tmp_path / "run" / name).chmod(0o700)
     assert found.returncode == 0, found.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_any_wrong_bit_of_the_latest_checkpoint_falls_back(run, tmp_path, caplog):
+    shutil.copytree(run[0], tmp_path / "run")
+    draw, good = random.Random(2), tmp_path / "run" / "checkpoints" / "4"
+    for path in sorted(path for path in good.rglob("*") if path.is_file() and path.stat().st_size):
+        before = path.read_bytes()
+        flip(path, draw.randrange(8 * len(before)))
+        caplog.clear()
+        with Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
+            assert int(checkpoints.restore(run[1])[0].step) == 2, path
+        assert "the checkpoint of step 4 is damaged" in caplog.text
+        path.write_bytes(before)
+    with Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
+        assert int(checkpoints.restore(run[1])[0].step) == 4
