@@ -74,7 +74,7 @@ def verify(folder: Path, names: Iterable[str] | None = None) -> None:
 def recorded(folder: Path) -> dict[str, str]:
     """The recorded digest of each file by its relative path; empty if the folder has no `SHA256SUMS`.
 
-    Raises `DamagedError` if a line of it is not a digest, two spaces and a path.
+    Raises `DamagedError` if a line of it is not a digest, two spaces and a path, or two lines name one path.
     """
     path = folder / SUMS
     if not path.is_file():
@@ -82,11 +82,16 @@ def recorded(folder: Path) -> dict[str, str]:
     try:
         lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
         matches = [LINE.fullmatch(line) for line in lines[:-1]]
+    except PermissionError:  # not damaged
+        raise
     except OSError as error:
         raise DamagedError(f"{path} cannot be read: {error}") from None
     if not all(matches) or lines[-1] or not matches:
         raise DamagedError(f"{path} is damaged: each line must be a SHA-256 digest, two spaces and a path")
-    return {match[2]: match[1] for match in matches}
+    entries = {match[2]: match[1] for match in matches}
+    if len(entries) < len(matches):  # the wrong one of them would be believed
+        raise DamagedError(f"{path} is damaged: two of its lines name the same path")
+    return entries
 
 
 def _files(folder: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Verify the files of a folder that the library wrote against their checksums."""
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -46,20 +47,19 @@ def verify_folder(folder: str | Path) -> list[Checked]:
     """
     try:
         folder = run_folder(folder)
-    except RunError as error:
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {folder}")
+    except (RunError, OSError) as error:
         raise ValueError(str(error)) from None
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}")
-    files = {path for path in folder.rglob("*") if path.is_file()}
-    files = {path for path in files if path.relative_to(folder).parts[0] != DAMAGED}
-    found, covered = [], set()
+    files, closed = _files(folder)
+    found, covered = [Checked(str(path.relative_to(folder)), "folder", problem) for path, problem in closed], set()
     for sums in sorted(path for path in files if path.name == SUMS):
         part = sums.parent
         below = {path for path in files if path.is_relative_to(part)}
         check = functools.partial(checksums.verify, part)
         found.append(_checked(folder, part, f"{_kind(part)}, {len(below)} files", check))
         covered |= _recorded(part) | {sums}
-    if (folder / "checkpoints").is_dir():
+    if os.path.isdir(folder / "checkpoints"):
         for path, check in _run_files(folder).items():
             if path in files:
                 found.append(_checked(folder, path, "log" if path.suffix != ".json" else "evaluation", check))
@@ -71,6 +71,17 @@ def verify_folder(folder: str | Path) -> list[Checked]:
         shown = ", ".join(bare[:5]) + (", ..." if len(bare) > 5 else "")
         found.append(Checked(".", f"{len(bare)} files without checksums, not verified: {shown}", None))
     return found
+
+
+def _files(folder: Path) -> tuple[set[Path], list[tuple[Path, str]]]:
+    """The files below a folder but those set aside, and the folders that cannot be read, with the reason of each."""
+    files, closed = set(), []
+    for place, folders, names in os.walk(folder, onerror=lambda e: closed.append((Path(e.filename), str(e)))):
+        here = Path(place)
+        if here == folder and DAMAGED in folders:
+            folders.remove(DAMAGED)
+        files |= {here / name for name in names}
+    return files, closed
 
 
 def _run_files(folder: Path) -> dict[Path, Callable[[], object]]:
@@ -86,14 +97,14 @@ def _run_files(folder: Path) -> dict[Path, Callable[[], object]]:
 def _recorded(part: Path) -> set[Path]:
     try:
         return {part / name for name in checksums.recorded(part)}
-    except DamagedError:
+    except (DamagedError, OSError):
         return set()
 
 
 def _kind(part: Path) -> str:
     if part.parent.name == "checkpoints":
         return "checkpoint"
-    return next((kind for name, kind in KINDS.items() if (part / name).is_file()), "folder")
+    return next((kind for name, kind in KINDS.items() if os.path.isfile(part / name)), "folder")
 
 
 def _checked(folder: Path, path: Path, what: str, check: Callable[[], object]) -> Checked:

@@ -57,3 +57,11 @@ def test_a_folder_without_checksums_is_not_checked(tmp_path):
 
 def test_sha256sum_reads_them(folder):
     subprocess.run(["sha256sum", "--check", "--strict", SUMS], cwd=folder, check=True, capture_output=True)
+
+
+def test_one_path_in_two_lines_is_damage(folder):
+    """A flipped bit can turn a name into that of another file, whose right digest would hide it."""
+    sums = (folder / SUMS).read_text()
+    (folder / SUMS).write_text(sums.replace("  inner/a file", "  b.json"))
+    with pytest.raises(DamagedError, match="the same path"):
+        verify(folder, [])

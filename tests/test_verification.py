@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, T
 from memgpt_jax.config_data import TextConfig
 from memgpt_jax.config_memory import KVMemoryConfig
 from memgpt_jax.training import RunError, read_metrics, train
+from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.evaluation import read_evaluation
 from memgpt_jax.training.sealed import seal, unseal
 from memgpt_jax.verification import verify_folder
@@ -143,3 +145,75 @@ def test_the_script(run, tmp_path, monkeypatch, capsys):
     assert path.name in capsys.readouterr().out.replace("\n", "")
     assert code(tmp_path / "nowhere") == code() == 2
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_a_damaged_log_is_named(run, tmp_path):
+    shutil.copytree(run[0], tmp_path / "run")
+    (path,) = (tmp_path / "run" / "tensorboard").iterdir()
+    flip(path, 8 * path.stat().st_size // 2)
+    assert [path.name in part.problem for part in problems(tmp_path / "run")] == [True]
+
+
+def test_a_finished_run_without_its_last_record_is_refused(run, tmp_path):
+    shutil.copytree(run[0], tmp_path / "run")
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(RunError, match=r"metrics\.jsonl has no record of the last step, 4"):
+        train(run[1], tmp_path / "run", print_progress=False)
+
+
+LOST = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from memgpt_jax.interop import load_tokenizer
+from memgpt_jax.training import RunError, load, read_metrics
+from memgpt_jax.training.checkpoint import Checkpoints
+from memgpt_jax.training.evaluation import read_evaluation
+from memgpt_jax.training.workdir import load_run_tokenizer, run_folder
+from memgpt_jax.verification import verify_folder
+folder = run_folder(sys.argv[2])
+assert any(sys.argv[3] in part.problem for part in verify_folder(folder) if part.problem), verify_folder(folder)
+reads = {"metrics.jsonl": [read_metrics], "evaluation.json": [read_evaluation]}
+for read in reads.get(sys.argv[3], [load_run_tokenizer, load_tokenizer] if sys.argv[3] == "tokenizer" else [load]):
+    try:
+        read(folder)
+    except (RunError, ValueError) as error:
+        assert "Permission denied" in str(error) and "damaged" not in str(error) and "\\n" not in str(error), error
+    else:
+        raise AssertionError("it was read")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["checkpoints", "checkpoints/4", "checkpoints/4/SHA256SUMS", "tokenizer", "metrics.jsonl", "evaluation.json"],
+)
+def test_lost_permission_is_no_damage_and_never_silent(run, tmp_path, name):
+    """In a process without the superuser's right to read everything."""
+    command = [sys.executable, "-c", LOST, str(Path(__file__).parents[1]), str(tmp_path / "run"), name]
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("setpriv is not there, which takes the superuser's rights away")
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
+    shutil.copytree(run[0], tmp_path / "run")
+    (tmp_path / "run" / name).chmod(0)
+    found = subprocess.run(command, capture_output=True, text=True)
+    (tmp_path / "run" / name).chmod(0o700)
+    assert found.returncode == 0, found.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_any_wrong_bit_of_the_latest_checkpoint_falls_back(run, tmp_path, caplog):
+    shutil.copytree(run[0], tmp_path / "run")
+    draw, good = random.Random(2), tmp_path / "run" / "checkpoints" / "4"
+    for path in sorted(path for path in good.rglob("*") if path.is_file() and path.stat().st_size):
+        before = path.read_bytes()
+        flip(path, draw.randrange(8 * len(before)))
+        caplog.clear()
+        with Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
+            assert int(checkpoints.restore(run[1])[0].step) == 2, path
+        assert "the checkpoint of step 4 is damaged" in caplog.text
+        path.write_bytes(before)
+    with Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
+        assert int(checkpoints.restore(run[1])[0].step) == 4

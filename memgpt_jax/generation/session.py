@@ -93,9 +93,9 @@ class Session:
         """Continue the document and return the new text, which is the one that `mg.generate` adds to the same document.
 
         `sampling` are the options of `Sampling`: temperature, top_k, top_p, min_p, repetition_penalty. The end of the
-        document (as in `mg.generate`) also ends the answer, unless `ignore_eos`; after it, call `feed` or `reset` first.
-        With `stream`, the text comes in pieces; if you stop iterating, or use the session in another way, the document
-        ends with the last piece that was returned.
+        document (as in `mg.generate`) also ends the answer, unless `ignore_eos`; after it, call `feed` or `reset`
+        first. With `stream`, the text comes in pieces; if you stop iterating, or use the session in another way, the
+        document ends with the last piece that was returned.
 
         Raises `ValueError` for options out of range, after the end of the document, and if logits are not finite, which
         leaves the session as it was before the answer.

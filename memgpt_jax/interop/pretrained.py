@@ -63,8 +63,9 @@ def from_pretrained(source: str | Path, *, revision: str | None = None, **change
         ValueError: there is no such model, its architecture, a setting or the type of its tensors is not supported,
             tensors of its body are missing, left over or of a wrong shape (they are listed), or a change does not fit.
     """
-    found = describe(source, revision)
-    model = models.merge(_changed(found.config, changes), found.params())
+    with _openable():
+        found = describe(source, revision)
+        model = models.merge(_changed(found.config, changes), found.params())
     return with_origin(model, found.origin)
 
 
@@ -123,8 +124,9 @@ def load_tokenizer(source: str | Path, *, revision: str | None = None):
     """
     from memgpt_jax.data import load_saved_tokenizer
 
-    path = find(source, revision)
-    return load_saved_tokenizer(path / "tokenizer" if (path / "checkpoints").is_dir() else path)
+    with _openable():
+        path = find(source, revision)
+        return load_saved_tokenizer(path / "tokenizer" if (path / "checkpoints").is_dir() else path)
 
 
 def describe(source: str | Path, revision: str | None = None) -> Pretrained:
@@ -196,6 +198,15 @@ def _gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
     if path.suffix != ".gguf":
         raise ValueError(f"{path} must be a folder or a .gguf file")
     return read_gguf(path)
+
+
+@contextlib.contextmanager
+def _openable() -> Iterator[None]:
+    """Turn the error of a folder or file that the system does not open into a `ValueError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{error.filename or 'a file'} cannot be read: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

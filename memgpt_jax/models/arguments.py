@@ -25,7 +25,7 @@ def on_host(array: Any) -> np.ndarray | None:
 
 
 def check_tokens(tokens: Tokens, vocab_size: int, valid: Flags | None = None) -> Tokens:
-    """The tokens as int32. Raises `ValueError` unless they are integers [B, L], the `valid` ones ids of the vocabulary."""
+    """The tokens as int32. Raises `ValueError` unless they are integers [B, L] and the `valid` ones are known ids."""
     is_array = isinstance(tokens, np.ndarray | jax.Array)
     got = f"{tokens.dtype}{list(tokens.shape)}" if is_array else f"a {type(tokens).__name__}"
     fits = is_array and tokens.ndim == 2 and tokens.shape[1] > 0 and jnp.issubdtype(tokens.dtype, jnp.integer)
@@ -112,8 +112,8 @@ def warn_beyond_context(config: ModelConfig, tokens: int, stacklevel: int) -> No
     context = config.context_length
     if context is not None and tokens > context and isinstance(config.memory, NoMemoryConfig):
         warnings.warn(
-            f"the text may become longer than context_length={context} tokens, the longest that the model was trained on: each "
-            f"token attends to the window_size={config.window_size} tokens before it only",
+            f"the text may become longer than context_length={context} tokens, the longest that the model was trained "
+            f"on: each token attends to the window_size={config.window_size} tokens before it only",
             stacklevel=stacklevel,
         )
 

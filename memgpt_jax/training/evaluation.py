@@ -13,7 +13,7 @@ from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.config_data import TaskConfig
 from memgpt_jax.config_json import to_json
 from memgpt_jax.paths import shown, write_whole
-from memgpt_jax.training.errors import RunError
+from memgpt_jax.training.errors import RunError, usable
 from memgpt_jax.training.liveness import cost
 from memgpt_jax.training.preflight import Estimate, in_bytes, one_block
 from memgpt_jax.training.sealed import seal, unseal
@@ -125,11 +125,10 @@ def kept_evaluation(config: ExperimentConfig, workdir: Path) -> dict[str, Any] |
 
 
 def read_evaluation(workdir: Path) -> dict[str, Any] | None:
-    """The content of `evaluation.json`; None where there is no such file. Raises `RunError` if it is damaged."""
+    """The content of `evaluation.json`; None where there is none. Raises `RunError` if it is damaged or unreadable."""
     path = workdir / "evaluation.json"
     try:
-        return unseal(path.read_bytes().decode().removesuffix("\n"))
-    except FileNotFoundError:
-        return None
+        with usable({"workdir": workdir}):
+            return unseal(path.read_bytes().decode().removesuffix("\n")) if path.exists() else None
     except ValueError as error:  # DamagedError, UnicodeDecodeError
         raise RunError(f"{shown(path)} is damaged: {error}. Delete it, and the run is evaluated again") from None

@@ -142,8 +142,11 @@ def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress
             checkpoints.wait()
         evaluation = held_out(config, state.params, tokenizer, workdir)
         records = read_metrics(workdir)
-        if not records:
-            raise RunError(f"{shown(workdir)} holds a finished run without its metrics.jsonl: restore the file")
+        if not records or records[-1]["step"] != config.training.steps:
+            raise RunError(
+                f"{shown(workdir)} holds a finished run, and its metrics.jsonl has no record of the last step, "
+                f"{config.training.steps}: restore the file from a copy"
+            )
         return records[-1] | {"evaluation": evaluation}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from memgpt_jax.config import ExperimentConfig
 from memgpt_jax.paths import shown, write_whole
-from memgpt_jax.training.errors import RunError
+from memgpt_jax.training.errors import RunError, usable
 from memgpt_jax.training.sealed import seal, unseal
 from memgpt_jax.training.step import StepMetrics
 from memgpt_jax.training.tensorboard import EventLog
@@ -161,10 +161,11 @@ class MetricsLog:
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
     """The records of `workdir/metrics.jsonl`, oldest first; a last line that was cut short by a kill is left out.
 
-    Raises `RunError` if a line is not as it was written.
+    Raises `RunError` if a line is not as it was written, or the file cannot be read.
     """
     path = run_folder(workdir) / "metrics.jsonl"
-    *lines, rest = (path.read_bytes() if path.exists() else b"").split(b"\n")
+    with usable({"workdir": path.parent}):
+        *lines, rest = (path.read_bytes() if path.exists() else b"").split(b"\n")
     if rest.endswith(b"}", 0, -1):  # a whole line, whose end is another character
         lines.append(rest)
     records = []

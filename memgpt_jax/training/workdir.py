@@ -44,8 +44,12 @@ def run_folder(workdir: str | Path) -> Path:
 
 
 def load_run_tokenizer(workdir: str | Path) -> Any:
-    """The tokenizer of a run. Raises `ValueError` where it is absent or damaged."""
-    return data.load_saved_tokenizer(run_folder(workdir) / "tokenizer")
+    """The tokenizer of a run. Raises `ValueError` where it is absent, damaged or cannot be read."""
+    folder = run_folder(workdir) / "tokenizer"
+    try:
+        return data.load_saved_tokenizer(folder)
+    except OSError as error:
+        raise ValueError(f"the tokenizer in {shown(folder)} cannot be read: {error}") from None
 
 
 @contextlib.contextmanager
@@ -94,7 +98,14 @@ def check_space(workdir: Path, checkpoint_bytes: int, number: int) -> None:
 
 
 def check_room(folder: Path, least: float) -> None:
-    """Raise `OSError` if the disk has no space for a checkpoint as large as the last, or of `least` bytes."""
+    """Raise `OSError` if a folder cannot take one more checkpoint.
+
+    Its disk must have space for one as large as the last, or of `least` bytes, and a folder can be made in it: Orbax
+    would wait for minutes for one that cannot.
+    """
+    probe = folder / ".probe"
+    probe.mkdir(exist_ok=True)
+    probe.rmdir()
     needed = max(least, [0, *_sizes(folder)][-1])
     free = shutil.disk_usage(folder).free
     if free < needed:

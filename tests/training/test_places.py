@@ -10,7 +10,7 @@ import pytest
 from memgpt_jax import data, evaluate
 from memgpt_jax.training import RunError, checkpoint, load, loop, read_metrics, train
 from memgpt_jax.training.metrics import CLOCKED
-from memgpt_jax.training.workdir import check_space
+from memgpt_jax.training.workdir import check_room, check_space
 
 DISK = "size=2m"
 
@@ -175,3 +175,13 @@ def test_checkpoints_that_evidently_do_not_fit(tmp_path):
     check_space(tmp_path, free // 4, 3)
     with pytest.raises(RunError, match=r"MB free, and 3 checkpoints of .* lower training\.keep_checkpoints"):
         check_space(tmp_path, free // 2, 3)
+
+
+def test_no_save_begins_where_no_folder_can_be_made(tmp_path, monkeypatch):
+    """Orbax would wait five minutes for it, with the process kept alive."""
+    monkeypatch.setattr(checkpoint.Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "denied")))
+    with pytest.raises(PermissionError):
+        check_room(tmp_path, 0)
+    monkeypatch.undo()
+    check_room(tmp_path, 0)
+    assert not list(tmp_path.iterdir())
