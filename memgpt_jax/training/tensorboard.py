@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from memgpt_jax.checksums import DamagedError
-from memgpt_jax.training.workdir import readable
+from memgpt_jax.paths import shown
 
 FLUSH_SECONDS = 10
 
@@ -80,10 +80,10 @@ def check_events(path: Path) -> None:
     while len(data) - start >= 12:
         header, (check,) = data[start : start + 8], struct.unpack("I", data[start + 8 : start + 12])
         if masked_crc32c(header) != check:
-            raise DamagedError(f"{readable(path)}: the record at byte {start} is damaged")
+            raise DamagedError(f"{shown(path)}: the record at byte {start} is damaged")
         end = start + 12 + struct.unpack("Q", header)[0]
         if len(data) < end + 4:
             return
         if masked_crc32c(data[start + 12 : end]) != struct.unpack("I", data[end : end + 4])[0]:
-            raise DamagedError(f"{readable(path)}: the record at byte {start} is damaged")
+            raise DamagedError(f"{shown(path)}: the record at byte {start} is damaged")
         start = end + 4
