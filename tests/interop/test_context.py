@@ -42,5 +42,5 @@ def test_a_call_beyond_the_context_is_reported(tmp_path):
     check_context(decoder.config, places % 20, None)
     check_context(dataclasses.replace(decoder.config, context_length=None), places, None)
     check_context(dataclasses.replace(decoder.config, memory=mg.KVMemoryConfig()), places, None)
-    with pytest.warns(UserWarning, match="forgets what is older"):
+    with pytest.warns(UserWarning, match="attends to the window_size"):
         check_context(decoder.config, places[:, -1:], np.ones((1, 1), bool))
