@@ -197,7 +197,11 @@ BAD = [
     ([[1]], {"min_p": 2}, "min_p must be from 0 to 1"),
     ([[1]], {"length_penalty": float("nan"), "num_beams": 2}, "length_penalty must be a number"),
     ([[1]], {"pad_token_id": True}, "pad_token_id must be a whole number"),
-    ([[1]], {"max_new_tokens": 1, "num_beams": 300, "num_return_sequences": 258}, "num_return_sequences=258 must be at most 257, the number of answers"),
+    (
+        [[1]],
+        {"max_new_tokens": 1, "num_beams": 300, "num_return_sequences": 258},
+        "must be at most 257, the number of answers",
+    ),
 ]
 
 
