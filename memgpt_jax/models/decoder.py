@@ -168,7 +168,7 @@ class MemGPT(nnx.Module):
                     f"the model has learned positions for num_positions={config.num_positions} tokens of a document, "
                     f"and reads token {np.asarray(positions)[found].max() + 1} of one: give shorter documents"
                 )
-            x = x + jnp.where(beyond[..., None], jnp.nan, self.position_embedding[...][positions]) * scale
+            x = x + jnp.where(beyond[..., None], jnp.nan, jnp.asarray(self.position_embedding[...])[positions]) * scale
         elif config.position == "sinusoidal":
             x = x + sinusoidal(positions, config.d_model, config.rotary_base)
         return x.astype(config.dtype)

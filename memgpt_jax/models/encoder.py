@@ -141,13 +141,13 @@ class Encoder(nnx.Module):
         config, scale = self.config, jnp.float32(self.config.stream_scale)
         x = whole_vectors(embedding)[tokens] * scale
         if config.position == "learned":
-            x = x + self.position_embedding[...][positions + (config.position_offset or 0)] * scale
+            x = x + jnp.asarray(self.position_embedding[...])[positions + (config.position_offset or 0)] * scale
         elif config.position == "sinusoidal":
             x = x + sinusoidal(positions, config.d_model, config.rotary_base)
         if config.token_types is not None:
             types = jnp.zeros_like(tokens) if token_types is None else token_types
             known = ((types >= 0) & (types < config.token_types))[..., None]
-            x = x + jnp.where(known, self.type_embedding[...][types], jnp.nan) * scale
+            x = x + jnp.where(known, jnp.asarray(self.type_embedding[...])[types], jnp.nan) * scale
         return self.embedding_norm(x) if config.embedding_norm else x.astype(config.dtype)
 
     def __call__(self, tokens: Tokens, state: EncoderState, reset=None, valid=None, **options):

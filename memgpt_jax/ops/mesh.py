@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 ROWS = ("data", "fsdp")
@@ -64,7 +65,7 @@ def runs_alone() -> bool:
 def whole_vectors(embedding: Any) -> Any:
     """Embeddings [V, D] of which, and of whose gradients, each device of the active mesh holds whole vectors."""
     if not splits_by_hand():
-        return embedding
+        return jnp.asarray(embedding)  # a NumPy array cannot be indexed by a tracer
     _, words = split_axes(1, embedding.shape[0])
     return jax.lax.with_sharding_constraint(embedding, PartitionSpec(words))
 

@@ -219,3 +219,16 @@ def test_learned_positions_end():
         eager(tokens[:, 8:10], state)
     valid = np.arange(2)[None] < np.ones((BATCH, 1))  # what pads has no position
     assert np.isfinite(model(tokens[:, 8:10], state, valid=valid)[0][:, 0]).all()
+
+
+@pytest.mark.parametrize("position", ["rotary", "learned"])
+def test_parameters_may_be_numpy_arrays_inside_jit(position):
+    """As a checkpoint read by other means gives them: closed over by a jitted function, tokens traced or not."""
+    config = ModelConfig(vocab_size=9, d_model=8, num_layers=1, num_heads=1, position=position, num_positions=16)
+    params = jax.device_get(models.init(config, jax.random.key(0)))
+    tokens, state = np.ones((1, 4), np.int32), models.init_state(config, 1)
+    expected, _ = models.apply(config, params, tokens, state)
+    found, _ = jax.jit(lambda tokens, state: models.apply(config, params, tokens, state))(tokens, state)
+    constant, _ = jax.jit(lambda state: models.apply(config, params, tokens, state))(state)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(constant, expected, atol=1e-6)

@@ -42,8 +42,8 @@ def plant(monkeypatch, fault):
     def deaf_memory(memory, x, state, reset, valid, aligned):
         return stream(memory, x, state, reset & False, valid, aligned)
 
-    def mixed_rows(self, tokens, positions):
-        x = embed(self, tokens, positions)
+    def mixed_rows(self, tokens, positions, valid):
+        x = embed(self, tokens, positions, valid)
         return x + 0.1 * jnp.roll(x, 1, axis=0)
 
     def forgetful_window(*arrays):
