@@ -31,6 +31,18 @@ class KNNState(NamedTuple):
     count: Int32[Array, "B"]  # places that are taken, at most M: those below `count`
     tail: Float[Array, "B W-1 D"]  # the tokens before the segment that the Writer's convolution still reaches
 
+    def newest(self, tokens: int) -> "KNNState":
+        """The state with the `tokens` entries that were written last, or all M if there are not more."""
+        size = self.ring_keys.shape[2]
+        if size <= tokens:
+            return self
+        place = (self.next[:, None] - 1 - jnp.arange(tokens, dtype=jnp.int32)[None]) % size
+
+        def take(ring):
+            return jnp.take_along_axis(ring, place[:, None, :, None], axis=2)
+
+        return self._replace(ring_keys=take(self.ring_keys), ring_values=take(self.ring_values))
+
 
 class Timeline(NamedTuple):
     """Entries of a call numbered from 0 in the order of writing; the store holds the numbers -count to -1.

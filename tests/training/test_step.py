@@ -1,5 +1,6 @@
 """One step: its loss, its memory, its accumulation, and what it does with numbers that are not finite."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 
 from memgpt_jax import data, models
-from memgpt_jax.config_memory import NoMemoryConfig
+from memgpt_jax.config_memory import KNNMemoryConfig, NoMemoryConfig
+from memgpt_jax.config_model import ModelConfig
 from memgpt_jax.training.metrics import fault, summary
 from memgpt_jax.training.optimizer import parameter_names
 from memgpt_jax.training.state import create
-from memgpt_jax.training.step import train_step
+from memgpt_jax.training.step import holds_nan, train_step
 
 PLAIN = {"memory": NoMemoryConfig()}
 
@@ -152,3 +154,20 @@ def test_a_poisoned_memory_is_thrown_away(make_config, monkeypatch):
     after, message = spoilt_step(make_config(model=PLAIN), monkeypatch, spoil)
     assert not any(np.isnan(leaf).any() for leaf in jax.tree.leaves(after.memory))
     assert "memory holds NaN" in message
+
+
+def test_of_a_large_store_the_new_entries_are_scanned():
+    config = ModelConfig(vocab_size=9, d_model=8, num_layers=1, num_heads=1, window_size=4, segment_length=4)
+    config = dataclasses.replace(config, memory=KNNMemoryConfig(memory_size=32, top_k=2, num_heads=1, head_dim=4))
+    state = models.init_state(config, 2)
+    params = models.init(config, jax.random.key(0))
+    _, state = models.apply(config, params, jnp.ones((2, 40), jnp.int32), state)  # its ring has wrapped
+    store = state.layers[0].memory.memory
+    newest, oldest = (store.next - 1) % 32, store.next % 32
+    for place, expected in ((newest, True), (newest - 7, True), (oldest, False)):
+        keys = store.ring_keys.at[1, 0, place[1], 0].set(jnp.nan)
+        stream = state.layers[0].memory._replace(memory=store._replace(ring_keys=keys))
+        broken = state._replace(layers=(state.layers[0]._replace(memory=stream),))
+        assert bool(holds_nan(broken, 8)) == expected, place
+        assert bool(holds_nan(broken, 64))  # all of it
+    assert not holds_nan(state, 8)
