@@ -10,8 +10,8 @@ Result:  bits per byte on 16 held-out files, mean and standard deviation of the 
 
 import dataclasses
 
-from memgpt_jax.command_line import load_config
-from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.studies.command_line import load_config
 
 
 def config() -> ExperimentConfig:

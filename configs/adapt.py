@@ -15,9 +15,10 @@ Result:  SmolLM2-135M-Instruct (4 bits a weight), eight held-out books of 2,048 
 
 import os
 
-from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config_data import TextConfig
-from memgpt_jax.config_memory import KVMemoryConfig
+from memgpt_jax.config.data import TextConfig
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
 
 
 def config() -> ExperimentConfig:

@@ -16,9 +16,10 @@ Result:  accuracy on the 1,000 test questions, one model per task, seed 0 alone.
 
 import os
 
-from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config_memory import KVMemoryConfig
-from memgpt_jax.config_reading import BabiConfig
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.tasks.babi import BabiConfig
 
 
 def config() -> ExperimentConfig:

@@ -13,10 +13,11 @@ Result:  task 1, test stories in held-out books, seeds 0, 1, 2, read with 1,024 
 
 import os
 
-from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config_data import TextConfig
-from memgpt_jax.config_memory import KVMemoryConfig
-from memgpt_jax.config_reading import BabiLongConfig
+from memgpt_jax.config.data import TextConfig
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.tasks.babilong import BabiLongConfig
 
 
 def config() -> ExperimentConfig:

@@ -5,8 +5,9 @@ Time:    126 s with `--rounds 1` (Python 3.11, jax 0.10.2, two cores of an AMD E
 Result:  the tables under "Speed and memory" of the README
 """
 
-from memgpt_jax.config import ExperimentConfig, ModelConfig, TrainingConfig
-from memgpt_jax.config_memory import KVMemoryConfig
+from memgpt_jax.config.experiment import ExperimentConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
 
 
 def config() -> ExperimentConfig:

@@ -5,8 +5,9 @@ Time:    not run yet
 Result:  not measured yet: it needs a GPU
 """
 
-from memgpt_jax.config import ExperimentConfig, ModelConfig, TrainingConfig
-from memgpt_jax.config_memory import KVMemoryConfig
+from memgpt_jax.config.experiment import ExperimentConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
 
 
 def config() -> ExperimentConfig:

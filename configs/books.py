@@ -11,9 +11,9 @@ Result:  100 books for training, bits per byte on the first 8,192 tokens of 10 h
 import dataclasses
 import os
 
-from memgpt_jax.command_line import load_config
-from memgpt_jax.config import ExperimentConfig
-from memgpt_jax.config_data import TextConfig
+from memgpt_jax.config.data import TextConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.studies.command_line import load_config
 
 
 def config() -> ExperimentConfig:

@@ -7,9 +7,9 @@ Result:  bits per byte on 10 held-out books, seeds 0, 1, 2: 2.370, 2.361, 2.357 
 
 import dataclasses
 
-from memgpt_jax.command_line import load_config
-from memgpt_jax.config import ExperimentConfig
-from memgpt_jax.parameters import match_parameters
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.models.parameters import match_parameters
+from memgpt_jax.studies.command_line import load_config
 
 
 def config() -> ExperimentConfig:

@@ -7,9 +7,10 @@ Result:  accuracy 0.981 (seed 0, 2,116 symbols); seeds 1 and 2, and other length
          1/64 = 0.016
 """
 
-from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config_memory import KVMemoryConfig
-from memgpt_jax.config_tasks import CopyConfig
+from memgpt_jax.config.experiment import ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.tasks.copy import CopyConfig
 
 
 def config() -> ExperimentConfig:

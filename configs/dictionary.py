@@ -5,9 +5,10 @@ Time:    108 s of CPU time (Python 3.11, jax 0.10.2, one core of an AMD EPYC, sh
 Result:  accuracy 1.000 (seed 0, 2,047 of 2,048 symbols); seeds 1 and 2 are not measured yet. Chance is 1/32 = 0.031
 """
 
-from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config_memory import KVMemoryConfig
-from memgpt_jax.config_tasks import DictionaryConfig
+from memgpt_jax.config.experiment import ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.tasks.dictionary import DictionaryConfig
 
 
 def config() -> ExperimentConfig:

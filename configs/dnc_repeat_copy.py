@@ -6,9 +6,10 @@ Result:  accuracy 1.000, 1.000, 1.000 (seeds 0, 1, 2; 1,505 symbols and end mark
          steps on it counts right. With a learning rate of 1e-3 it ends at 0.66 after 3,000 steps (seed 0)
 """
 
-from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config_memory import DNCMemoryConfig
-from memgpt_jax.config_tasks import CopyConfig
+from memgpt_jax.config.experiment import ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.tasks.copy import CopyConfig
+from memgpt_jax.memory.dnc import DNCMemoryConfig
 
 
 def config() -> ExperimentConfig:

@@ -5,9 +5,10 @@ Time:    69 s of CPU time (Python 3.11, jax 0.10.2, one core of an AMD EPYC, sha
 Result:  accuracy 0.995 (seed 0, 1,024 answers); seeds 1 and 2 are not measured yet. Chance is 1/128 = 0.008
 """
 
-from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config_memory import KVMemoryConfig
-from memgpt_jax.config_tasks import MQARConfig
+from memgpt_jax.config.experiment import ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.tasks.mqar import MQARConfig
 
 
 def config() -> ExperimentConfig:

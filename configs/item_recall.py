@@ -6,9 +6,10 @@ Result:  accuracy 1.000 with 600 steps (seed 0, 384 symbols), in training 0.997 
          measured yet. Chance is 1/64 = 0.016
 """
 
-from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config_memory import KVMemoryConfig
-from memgpt_jax.config_tasks import ItemRecallConfig
+from memgpt_jax.config.experiment import ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.tasks.item_recall import ItemRecallConfig
 
 
 def config() -> ExperimentConfig:

@@ -10,9 +10,10 @@ Result:  8 pairs of 4 characters each, 4 questions a row: 0.993 of 1,024 whole v
          pairs and 2,048 entries a layer 0.958; a guess is right once in 65,536
 """
 
-from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config_memory import KVMemoryConfig
-from memgpt_jax.config_reading import JsonRecallConfig
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.tasks.json_recall import JsonRecallConfig
 
 
 def config() -> ExperimentConfig:

@@ -6,10 +6,10 @@ Result:  4.769, 4.645 and 4.766 nats for each of 39,334 hidden tokens of held-ou
          are told right, seeds 0, 1, 2. A model that knows how frequent each token is: 6.082 nats
 """
 
-from memgpt_jax.config import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config_data import TextConfig
-from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.config_model import EncoderConfig
+from memgpt_jax.config.data import TextConfig
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import EncoderConfig
 
 TOKENIZER_IDS, MARKS = 2048, 3
 

@@ -10,8 +10,8 @@ Result:  3.673, 3.593 and 3.749 nats for each of 38,476 hidden tokens of held-ou
 
 import dataclasses
 
-from memgpt_jax.command_line import load_config
-from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.studies.command_line import load_config
 
 
 def config() -> ExperimentConfig:

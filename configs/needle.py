@@ -12,9 +12,11 @@ Result:  recall after 1,024, 10,240, 100,352 and 1,000,448 tokens of held-out co
          (seeds 0, 1, 2) at every length; chance is 1/64 = 0.016.
 """
 
-from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config_data import NeedleConfig, TextConfig
-from memgpt_jax.config_memory import KVMemoryConfig
+from memgpt_jax.config.data import TextConfig
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.tasks.needle import NeedleConfig
 
 
 def config() -> ExperimentConfig:

@@ -9,8 +9,8 @@ Result:  of 2,048 pairs of held-out text, half of them true, 64.3, 60.1 and 64.6
 
 import dataclasses
 
-from memgpt_jax.command_line import load_config
-from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.studies.command_line import load_config
 
 
 def config() -> ExperimentConfig:

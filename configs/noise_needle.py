@@ -7,9 +7,10 @@ Result:  not solved in these 300 steps: 0.759 of the digits are right (seed 0, 3
          is 0.1
 """
 
-from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config_memory import KVMemoryConfig
-from memgpt_jax.config_tasks import NoiseNeedleConfig
+from memgpt_jax.config.experiment import ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.tasks.noise import NoiseNeedleConfig
 
 
 def config() -> ExperimentConfig:

@@ -7,9 +7,10 @@ Result:  accuracy 1.000, 1.000, 1.000 (seeds 0, 1, 2) on up to 20 symbols, and o
          and 0.998. Seed 0 with 2,000 steps: 1.000 on 20, 40, 60 and 120 symbols. Chance is 1/16 = 0.063
 """
 
-from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config_memory import NTMMemoryConfig
-from memgpt_jax.config_tasks import CopyConfig
+from memgpt_jax.config.experiment import ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.tasks.copy import CopyConfig
+from memgpt_jax.memory.ntm import NTMMemoryConfig
 
 
 def config() -> ExperimentConfig:

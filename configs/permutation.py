@@ -6,10 +6,10 @@ Result:  4.073, 3.988 and 4.028 nats for each of 44,990 predicted tokens of held
          which are told right, seeds 0, 1, 2; 2.0 less than by knowing how frequent each token is, 6.098
 """
 
-from memgpt_jax.config import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config_data import TextConfig
-from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.config_model import XLNetConfig
+from memgpt_jax.config.data import TextConfig
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import XLNetConfig
 
 TOKENIZER_IDS = 2048
 

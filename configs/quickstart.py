@@ -7,8 +7,8 @@ Result:  bits per byte on 16 held-out files, seed 0: 1.927, and 2.348 for the ba
 
 import dataclasses
 
-from memgpt_jax.command_line import load_config
-from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.studies.command_line import load_config
 
 
 def config() -> ExperimentConfig:

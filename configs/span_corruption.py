@@ -6,10 +6,10 @@ Result:  4.902, 4.880 and 4.866 nats for each of 38,870 hidden tokens of held-ou
          are told right, seeds 0, 1, 2; 1.2 less than by knowing how frequent each token is, 6.088
 """
 
-from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config_data import TextConfig
-from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.config_model import EncoderConfig, Seq2SeqConfig
+from memgpt_jax.config.data import TextConfig
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig
 
 TOKENIZER_IDS, SENTINELS, LENGTH = 2048, 100, 128
 

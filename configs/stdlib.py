@@ -8,9 +8,10 @@ Result:  bits per byte on 32 held-out files, seeds 0, 1, 2: 1.903, 1.880, 1.894.
          0.45 to 8,192.
 """
 
-from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config_data import TextConfig
-from memgpt_jax.config_memory import KVMemoryConfig
+from memgpt_jax.config.data import TextConfig
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
 
 
 def config() -> ExperimentConfig:

@@ -8,9 +8,9 @@ Result:  bits per byte on 32 held-out files, seeds 0, 1, 2: 2.311, 2.266, 2.305 
 
 import dataclasses
 
-from memgpt_jax.command_line import load_config
-from memgpt_jax.config import ExperimentConfig
-from memgpt_jax.parameters import match_parameters
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.models.parameters import match_parameters
+from memgpt_jax.studies.command_line import load_config
 
 
 def config() -> ExperimentConfig:

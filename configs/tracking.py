@@ -7,9 +7,10 @@ Result:  not learned in these 250 steps: accuracy 0.215 (seed 0, 512 answers), 0
          0.488 at no hop and 0.519 at one; other seeds are not measured yet.
 """
 
-from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config_memory import KVMemoryConfig
-from memgpt_jax.config_tasks import TrackingConfig
+from memgpt_jax.config.experiment import ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.tasks.tracking import TrackingConfig
 
 
 def config() -> ExperimentConfig:

@@ -19,10 +19,10 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from memgpt_jax.command_line import one_line_errors, override, parse, sweep, sweep_words
 from memgpt_jax.memory import state_bytes
-from memgpt_jax.plots import plot_ablation, plot_curves, plot_state_bytes
-from memgpt_jax.runs import run_name
+from memgpt_jax.studies.command_line import one_line_errors, override, parse, sweep, sweep_words
+from memgpt_jax.studies.plots import plot_ablation, plot_curves, plot_state_bytes
+from memgpt_jax.studies.runs import run_name
 from memgpt_jax.training import RunError, train
 
 METRICS = ("accuracy", "next_sentence_accuracy", "bits_per_byte", "loss")

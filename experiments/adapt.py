@@ -16,13 +16,13 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from memgpt_jax.command_line import one_line_errors, parse
-from memgpt_jax.config import ExperimentConfig
-from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.evaluate import evaluate
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.evaluation.evaluate import evaluate
 from memgpt_jax.interop import load_tokenizer, starting
-from memgpt_jax.interop.adding import Starting
-from memgpt_jax.plots import plot_curves
+from memgpt_jax.interop.add_memory import Starting
+from memgpt_jax.studies.command_line import one_line_errors, parse
+from memgpt_jax.studies.plots import plot_curves
 from memgpt_jax.training import RunError, train
 
 

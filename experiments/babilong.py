@@ -16,12 +16,12 @@ import tyro
 from rich.console import Console
 from rich.table import Column, Table
 
-from memgpt_jax.command_line import assignments, one_line_errors, parse_arguments
-from memgpt_jax.config import ExperimentConfig
-from memgpt_jax.config_reading import BabiLongConfig
-from memgpt_jax.evaluate import evaluate
-from memgpt_jax.plots import label_of_seeds, plot_recall
-from memgpt_jax.runs import reopen
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.data.tasks.babilong import BabiLongConfig
+from memgpt_jax.evaluation.evaluate import evaluate
+from memgpt_jax.studies.command_line import assignments, one_line_errors, parse_arguments
+from memgpt_jax.studies.plots import label_of_seeds, plot_recall
+from memgpt_jax.studies.runs import reopen
 from memgpt_jax.training import RunError
 
 

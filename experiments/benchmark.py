@@ -24,11 +24,11 @@ from pathlib import Path
 import jax
 from rich.progress import track
 
-from memgpt_jax import benchmark
-from memgpt_jax.benchmark import Candidate
-from memgpt_jax.command_line import one_line_errors, override, parse, parse_arguments, sweep, sweep_words
-from memgpt_jax.config import ExperimentConfig
-from memgpt_jax.plots import plot_ablation
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.studies import benchmark
+from memgpt_jax.studies.benchmark import Candidate
+from memgpt_jax.studies.command_line import one_line_errors, override, parse, parse_arguments, sweep, sweep_words
+from memgpt_jax.studies.plots import plot_ablation
 
 TOO_SLOW = 0.1  # what falls below this speed is not measured with a larger memory
 

@@ -5,8 +5,8 @@ A source that is not a paper of others is "ours": a figure of the README or of a
 
 import os
 
-from memgpt_jax.ledger import Case, Claim, at_least, at_most
 from memgpt_jax.memory import MEMORIES
+from memgpt_jax.studies.ledger import Case, Claim, at_least, at_most
 
 # A smaller `recall`: one layer, whose window of 16 does not reach over the gap of 16. About 15 s for each seed.
 SMALL = ("model.num_layers=1", "data.gap_length=16", "training.steps=200")

@@ -18,10 +18,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from memgpt_jax.command_line import load_config, one_line_errors, parse_arguments
-from memgpt_jax.config import ExperimentConfig
-from memgpt_jax.parameters import count_parameters, match_parameters
-from memgpt_jax.plots import plot_curves
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.models.parameters import count_parameters, match_parameters
+from memgpt_jax.studies.command_line import load_config, one_line_errors, parse_arguments
+from memgpt_jax.studies.plots import plot_curves
 from memgpt_jax.training import RunError, train
 
 PROMPT = 'import os\n\n\ndef read_lines(path):\n    """'

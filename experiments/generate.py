@@ -14,11 +14,11 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from memgpt_jax.command_line import one_line_errors, parse_arguments
-from memgpt_jax.config_data import TextConfig
+from memgpt_jax.config.data import TextConfig
 from memgpt_jax.generation import Sampling, Session
+from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
 from memgpt_jax.training import RunError, checkpoint
-from memgpt_jax.training.workdir import load_run_tokenizer
+from memgpt_jax.training.process.workdir import load_run_tokenizer
 
 COMMANDS = """\
 /memory      how full each layer's memory is, and what it costs

@@ -19,9 +19,9 @@ from claims import CLAIMS
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from memgpt_jax.command_line import one_line_errors, parse_arguments
-from memgpt_jax.ledger import Claim, Tier, markdown, record, run_claim
-from memgpt_jax.paths import write_whole
+from memgpt_jax.files.paths import write_whole
+from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
+from memgpt_jax.studies.ledger import Claim, Tier, markdown, record, run_claim
 from memgpt_jax.training import RunError
 
 

@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Column, Table
 
-from memgpt_jax.command_line import assignments, one_line_errors, parse_arguments
-from memgpt_jax.config_data import NeedleConfig
-from memgpt_jax.needle_stream import needle_stream
-from memgpt_jax.plots import label_of_seeds, plot_recall
-from memgpt_jax.runs import reopen
+from memgpt_jax.data.tasks.needle import NeedleConfig
+from memgpt_jax.evaluation.needles import needle_stream
+from memgpt_jax.studies.command_line import assignments, one_line_errors, parse_arguments
+from memgpt_jax.studies.plots import label_of_seeds, plot_recall
+from memgpt_jax.studies.runs import reopen
 from memgpt_jax.training import RunError
 
 

@@ -10,9 +10,9 @@ On several hosts, the same command on each, with `--distributed` (TPU pods, Slur
 from dataclasses import dataclass
 from pathlib import Path
 
-from memgpt_jax.command_line import one_line_errors, parse
+from memgpt_jax.files.paths import shown
 from memgpt_jax.parallel import join_processes
-from memgpt_jax.paths import shown
+from memgpt_jax.studies.command_line import one_line_errors, parse
 from memgpt_jax.training import RunError, train
 
 

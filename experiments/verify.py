@@ -12,9 +12,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from memgpt_jax.command_line import one_line_errors, parse_arguments
-from memgpt_jax.paths import shown
-from memgpt_jax.verification import verify_folder
+from memgpt_jax.files.paths import shown
+from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
+from memgpt_jax.studies.verification import verify_folder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,36 +3,32 @@
 import memgpt_jax as mg
 """
 
-from memgpt_jax import interop
-from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config_data import NeedleConfig, RecallConfig, TextConfig
-from memgpt_jax.config_memory import (
-    AssociativeMemoryConfig,
-    CompressiveMemoryConfig,
-    DNCMemoryConfig,
-    KNNMemoryConfig,
-    KVMemoryConfig,
-    MemN2NMemoryConfig,
-    MemoryConfig,
-    NoMemoryConfig,
-    NTMMemoryConfig,
-    SizedMemoryConfig,
-    TitansMemoryConfig,
-    TokensMemoryConfig,
-)
-from memgpt_jax.config_model import EncoderConfig, Seq2SeqConfig, XLNetConfig
-from memgpt_jax.config_reading import BabiConfig, BabiLongConfig, JsonRecallConfig
-from memgpt_jax.config_tasks import (
-    CopyConfig,
-    DictionaryConfig,
-    ItemRecallConfig,
-    MQARConfig,
-    NoiseNeedleConfig,
-    TrackingConfig,
-)
+from memgpt_jax.config.data import TextConfig
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, SizedMemoryConfig
+from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
+from memgpt_jax.data.tasks.babi import BabiConfig
+from memgpt_jax.data.tasks.babilong import BabiLongConfig
+from memgpt_jax.data.tasks.copy import CopyConfig
+from memgpt_jax.data.tasks.dictionary import DictionaryConfig
+from memgpt_jax.data.tasks.item_recall import ItemRecallConfig
+from memgpt_jax.data.tasks.json_recall import JsonRecallConfig
+from memgpt_jax.data.tasks.mqar import MQARConfig
+from memgpt_jax.data.tasks.needle import NeedleConfig
+from memgpt_jax.data.tasks.noise import NoiseNeedleConfig
+from memgpt_jax.data.tasks.recall import RecallConfig
+from memgpt_jax.data.tasks.tracking import TrackingConfig
 from memgpt_jax.generation import Sampling, Session, generate
 from memgpt_jax.interop import add_memory, from_pretrained, load_tokenizer, wrap
 from memgpt_jax.memory import MEMORIES, Memory, state_bytes
+from memgpt_jax.memory.associative import AssociativeMemoryConfig
+from memgpt_jax.memory.compressive import CompressiveMemoryConfig
+from memgpt_jax.memory.dnc import DNCMemoryConfig
+from memgpt_jax.memory.knn import KNNMemoryConfig
+from memgpt_jax.memory.memn2n import MemN2NMemoryConfig
+from memgpt_jax.memory.ntm import NTMMemoryConfig
+from memgpt_jax.memory.titans import TitansMemoryConfig
+from memgpt_jax.memory.tokens import TokensMemoryConfig
 from memgpt_jax.models import (
     Encoder,
     EncoderDecoder,

@@ -4,7 +4,8 @@ TFDS, sentencepiece and Grain are imported when they are first used, not with th
 """
 
 from memgpt_jax.data.batches import BatchIterator, added_ids, batch_shapes, text_batches, train_batches
-from memgpt_jax.data.objectives import mask_tokens, sentence_pairs
+from memgpt_jax.data.corpora.text import TokenizedText, documents, load_tokenizer
+from memgpt_jax.data.objectives.masked import mask_tokens, sentence_pairs
 from memgpt_jax.data.tasks import (
     TASKS,
     BabiLongTask,
@@ -16,8 +17,7 @@ from memgpt_jax.data.tasks import (
     recall_batch,
 )
 from memgpt_jax.data.tasks.base import Batch, further_inputs
-from memgpt_jax.data.text import TokenizedText, documents, load_tokenizer
-from memgpt_jax.data.tokenizer import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_saved_tokenizer
+from memgpt_jax.data.tokenizers.base import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_saved_tokenizer
 
 __all__ = [
     "TASKS",

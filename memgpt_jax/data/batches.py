@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from memgpt_jax.config import TrainingConfig
-from memgpt_jax.config_data import DataConfig, TaskConfig, TextConfig
-from memgpt_jax.data.objectives import Windows, mask_tokens, sentence_pairs, special_ids
-from memgpt_jax.data.permutation import draw_permutation
-from memgpt_jax.data.span_corruption import SENTINELS, corrupt_rows, sentinel_ids, span_counts
+from memgpt_jax.config.data import DataConfig, TaskConfig, TextConfig
+from memgpt_jax.config.experiment import TrainingConfig
+from memgpt_jax.data.corpora.text import TokenizedText, documents, load_tokenizer
+from memgpt_jax.data.objectives.masked import Windows, mask_tokens, sentence_pairs, special_ids
+from memgpt_jax.data.objectives.permutation import draw_permutation
+from memgpt_jax.data.objectives.span_corruption import SENTINELS, corrupt_rows, sentinel_ids, span_counts
 from memgpt_jax.data.tasks import make_task
 from memgpt_jax.data.tasks.base import Batch
-from memgpt_jax.data.text import TokenizedText, documents, load_tokenizer
-from memgpt_jax.data.tokenizer import Tokenizer
+from memgpt_jax.data.tokenizers.base import Tokenizer
 
 TASK_STREAM, PAIR_STREAM, DRAW_STREAM = 1, 2, 3  # keep seeds apart: of tasks in training, of an objective's draws
 

@@ -8,8 +8,8 @@ import numpy as np
 from flax import nnx
 
 from memgpt_jax import models
-from memgpt_jax.checks import check, whole
-from memgpt_jax.config import ModelConfig
+from memgpt_jax.config.checks import check, whole
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.generation.beam import IMPOSSIBLE, BeamSettings, beam_search
 from memgpt_jax.generation.decode import CAPACITY, advance, begin, fork
 from memgpt_jax.generation.prefill import power_of_two, prefill

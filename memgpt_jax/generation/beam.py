@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32
 
 from memgpt_jax import models
-from memgpt_jax.config import ModelConfig
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.generation.decode import fork
 from memgpt_jax.generation.sampling import Sampling, can_be_chosen_from
 from memgpt_jax.models import ModelState

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32
 
 from memgpt_jax import models
-from memgpt_jax.config import ModelConfig
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.generation.sampling import NOT_FINITE, Sampling
 from memgpt_jax.models import ModelState
 

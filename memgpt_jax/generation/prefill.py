@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float32
 
 from memgpt_jax import models
-from memgpt_jax.config import ModelConfig
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.generation.sampling import can_be_chosen_from, check_rows
 from memgpt_jax.models import ModelState
 

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from memgpt_jax import models
-from memgpt_jax.checks import check, listed, whole
-from memgpt_jax.config import ModelConfig
+from memgpt_jax.config.checks import check, listed, whole
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.generation.sampling import Sampling
 from memgpt_jax.models.arguments import check_state as check_same_state
 from memgpt_jax.models.arguments import warn_beyond_context

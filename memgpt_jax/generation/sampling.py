@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Float32, Int32
 
-from memgpt_jax.checks import check, whole
+from memgpt_jax.config.checks import check, whole
 
 NOT_FINITE = -2
 """The id in place of the next token of a row whose logits are not finite."""

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memgpt_jax import checksums, models
-from memgpt_jax.checks import check, whole
-from memgpt_jax.config import ModelConfig
-from memgpt_jax.config_json import differences, from_json, to_json
+from memgpt_jax import models
+from memgpt_jax.config.checks import check, whole
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.serialization import differences, from_json, to_json
+from memgpt_jax.files import checksums
 from memgpt_jax.generation.api import Answers, config_and_params
 from memgpt_jax.generation.prefill import prefill
 from memgpt_jax.generation.prompts import Prompts, check_length, check_tokenizer, ends_of, ids_of

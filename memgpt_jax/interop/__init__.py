@@ -1,9 +1,9 @@
 """To and from other people's code: pretrained weights, Linen modules of ours, a memory for any block of theirs."""
 
-from memgpt_jax.interop.adding import add_memory, starting
+from memgpt_jax.interop.add_memory import add_memory, starting
 from memgpt_jax.interop.linen import to_linen
 from memgpt_jax.interop.pretrained import from_pretrained, load_tokenizer, save_pretrained
-from memgpt_jax.interop.wrapping import wrap
+from memgpt_jax.interop.wrap import wrap
 
 __all__ = [
     "add_memory",

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax import models
-from memgpt_jax.config import ModelConfig
-from memgpt_jax.config_model import Seq2SeqConfig
+from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
 from memgpt_jax.interop.families import Family, Weight
 from memgpt_jax.interop.tensors import Tensors
 from memgpt_jax.models.functional import abstract_model

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from memgpt_jax import checksums
+from memgpt_jax.files import checksums
 
 PARTIAL = ".saving"
 """The folder inside the target folder that holds the new files until all of them are written."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from memgpt_jax.data.gguf_reader import read_fields
+from memgpt_jax.data.tokenizers.gguf_reader import read_fields
 from memgpt_jax.interop.families.llama import LLAMA
 from memgpt_jax.interop.families.settings import layers, number, only, read, size, word
 from memgpt_jax.interop.tensors import Tensors
@@ -226,8 +226,8 @@ def _halves(array: np.ndarray, heads: int) -> np.ndarray:
 
 def _llama3(factors: np.ndarray, values: dict[str, Any], where: str) -> dict[str, Any]:
     """The scaling of Llama 3.1 that these rotary factors come from; `ValueError` if they do not."""
-    from memgpt_jax.config_positions import RotaryScalingConfig
-    from memgpt_jax.ops.positions import stretched
+    from memgpt_jax.config.model import RotaryScalingConfig
+    from memgpt_jax.ops.attention.positions import stretched
 
     pairs, base, largest = values["head_dim"] // 2, values["rope_theta"], float(np.max(factors, initial=0))
     largest = largest if np.isfinite(largest) else 0.0

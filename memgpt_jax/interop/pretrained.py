@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from memgpt_jax import models
-from memgpt_jax.config import ModelConfig
-from memgpt_jax.config_json import from_json
-from memgpt_jax.config_model import Seq2SeqConfig
-from memgpt_jax.data.tokenizer_files import OF_TOKENIZERS
-from memgpt_jax.hub import find
+from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
+from memgpt_jax.config.serialization import from_json
+from memgpt_jax.data.hub import find
+from memgpt_jax.data.tokenizers.files import OF_TOKENIZERS
 from memgpt_jax.interop.assembly import OURS, assembled, plan_of, shapes_of, table_of, taken_apart
 from memgpt_jax.interop.folder import read_json, replacing, write_json
 from memgpt_jax.interop.origin import CONFIG, GENERATION, Origin, read_origin

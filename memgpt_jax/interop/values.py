@@ -5,10 +5,9 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from memgpt_jax.config import ModelConfig
-from memgpt_jax.config_json import differences, to_json
-from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.config_model import Seq2SeqConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
+from memgpt_jax.config.serialization import differences, to_json
 from memgpt_jax.interop.assembly import OURS
 from memgpt_jax.interop.families import FAMILIES, Family
 from memgpt_jax.interop.origin import Origin

@@ -7,31 +7,19 @@ from typing import Any
 import jax
 from flax import nnx
 
-from memgpt_jax.config import ModelConfig
-from memgpt_jax.config_memory import (
-    AssociativeMemoryConfig,
-    CompressiveMemoryConfig,
-    DNCMemoryConfig,
-    KNNMemoryConfig,
-    KVMemoryConfig,
-    MemN2NMemoryConfig,
-    MemoryConfig,
-    NoMemoryConfig,
-    NTMMemoryConfig,
-    TitansMemoryConfig,
-    TokensMemoryConfig,
-)
-from memgpt_jax.memory.associative import AssociativeMemory
+from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.memory.associative import AssociativeMemory, AssociativeMemoryConfig
 from memgpt_jax.memory.base import Memory
-from memgpt_jax.memory.compressive import CompressiveMemory
-from memgpt_jax.memory.dnc import DNCMemory
-from memgpt_jax.memory.knn import KNNMemory
+from memgpt_jax.memory.compressive import CompressiveMemory, CompressiveMemoryConfig
+from memgpt_jax.memory.dnc import DNCMemory, DNCMemoryConfig
+from memgpt_jax.memory.knn import KNNMemory, KNNMemoryConfig
 from memgpt_jax.memory.kv import KVMemory
-from memgpt_jax.memory.memn2n import MemN2NMemory
+from memgpt_jax.memory.memn2n import MemN2NMemory, MemN2NMemoryConfig
 from memgpt_jax.memory.none import NoMemory
-from memgpt_jax.memory.ntm import NTMMemory
-from memgpt_jax.memory.titans import TitansMemory
-from memgpt_jax.memory.tokens import TokensMemory
+from memgpt_jax.memory.ntm import NTMMemory, NTMMemoryConfig
+from memgpt_jax.memory.titans import TitansMemory, TitansMemoryConfig
+from memgpt_jax.memory.tokens import TokensMemory, TokensMemoryConfig
 
 MEMORIES = {
     "none": (NoMemoryConfig, NoMemory),

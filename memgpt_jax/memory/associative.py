@@ -1,17 +1,61 @@
 """Fast weights: an associative matrix that every token writes an outer product of its key and value into."""
 
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config_memory import AssociativeMemoryConfig
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.memory import ProjectedMemoryConfig, Visibility
 from memgpt_jax.memory.base import in_line, linear
 from memgpt_jax.memory.projected import ProjectedMemory
 from memgpt_jax.ops import Writes, fast_weights_of_heads, unit_features
 from memgpt_jax.shapes import Array, Float, Float32
+
+FeatureMap = Literal["none", "elu", "dpfp"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssociativeMemoryConfig(ProjectedMemoryConfig):
+    """Fast weights: a matrix per head that holds outer products of keys and values, with a linear or a delta rule."""
+
+    memory_size: int = 64
+    """Features M of a key, per head: the rows of the matrix, and how many orthogonal keys it can tell apart. Save with
+    `dpfp`, key and query projections are as wide, so a trained model keeps its size."""
+    num_heads: int = 1
+    """Heads, each with a matrix of its own."""
+    head_dim: int = 64
+    """Width K of a value, per head: the columns of the matrix; with `dpfp` also of a key before its features."""
+    rule: Literal["delta", "linear"] = "delta"
+    """How a pair is written: `linear` adds it; `delta` replaces what the matrix holds at its key."""
+    feature_map: FeatureMap = "none"
+    """Features of queries and keys, always of unit length: `none`, `elu` (all positive), or `dpfp` (sparse products,
+    whose number needs no parameters)."""
+    normalize: bool = False
+    """Divide what is read by the weight that was written there; for the linear rule with `elu` or `dpfp`."""
+    gate_bias: float = 0.0
+    """Initial bias b_g of the write strength g = sigmoid(W_g h + b_g), one per head."""
+    forget: bool = False
+    """Let every token scale the matrix by 1 - f, f = sigmoid(W_f h + b_f), before it is written."""
+    forget_bias: float = -5.0
+    """Initial bias b_f of the forget gate, when `forget` is on."""
+    initial_entries: int = 0
+    """Trainable pairs that a fresh matrix holds."""
+    visibility: Visibility = "segment"
+    """What a token reads: what earlier `segment`s wrote, or also each earlier `token` of its own, itself included."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.memory_size >= 1, f"memory_size must be at least 1, got {self.memory_size}")
+        check(self.initial_entries >= 0, f"initial_entries must be at least 0, got {self.initial_entries}")
+        check(
+            not self.normalize or (self.rule == "linear" and self.feature_map != "none"),
+            "normalize=True needs rule='linear' and feature_map='elu' or 'dpfp', whose features are positive, got "
+            f"rule={self.rule!r} and feature_map={self.feature_map!r}",
+        )
 
 
 class AssociativeState(NamedTuple):

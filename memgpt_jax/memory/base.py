@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config_memory import MemoryConfig
+from memgpt_jax.config.memory import MemoryConfig
 from memgpt_jax.ops import flat_dot_general
 from memgpt_jax.shapes import Array, Bool, Float, Int32
 

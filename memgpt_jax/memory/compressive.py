@@ -1,16 +1,54 @@
 """Compressive Transformer: a memory of recent entries, compressed into an older, longer one."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config_memory import CompressiveMemoryConfig
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.memory import AttendedMemoryConfig
 from memgpt_jax.memory.base import where_rows
 from memgpt_jax.memory.projected import AttendedMemory
-from memgpt_jax.ops import Source, compress, map_rows, most_used, read, read_mass, take
+from memgpt_jax.ops import Source, map_rows, most_used, read_mass, take
+from memgpt_jax.ops.memory.compression import compress
+from memgpt_jax.ops.memory.reader import read
 from memgpt_jax.shapes import Array, Float, Float32, Int32
+
+Compression = Literal["mean", "max", "conv", "most_used"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressiveMemoryConfig(AttendedMemoryConfig):
+    """A memory of recent entries, which are compressed into an older, longer one when they leave it."""
+
+    memory_size: int = 512
+    """Entries M that each layer keeps for each row, recent and compressed together. 0: nothing is ever stored."""
+    recent_size: int | None = None
+    """How many of the M are the most recent entries, uncompressed; default: half of `memory_size`, rounded down.
+    `memory_size`, where that is less."""
+    ratio: int = 2
+    """Entries c that become one compressed entry."""
+    compression: Compression = "conv"
+    """How: their `mean`, the `max` of each channel, a learned `conv`olution of width and stride c (which starts as the
+    mean), or the `most_used` one: that which received most attention."""
+    temperature: float = 20.0
+    """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(
+            self.recent_size is None or self.recent_size >= 0,
+            f"recent_size must be None or at least 0, got {self.recent_size}",
+        )
+        check(self.ratio >= 1, f"ratio must be at least 1, got {self.ratio}")
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Entries that are recent and entries that are compressed; their sum is `memory_size`."""
+        recent = self.memory_size // 2 if self.recent_size is None else min(self.recent_size, self.memory_size)
+        return recent, self.memory_size - recent
 
 
 class CompressiveState(NamedTuple):

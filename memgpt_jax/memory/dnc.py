@@ -1,13 +1,13 @@
 """The Differentiable Neural Computer's memory: slots that are allocated, freed, and linked in the order of writing."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config_memory import DNCMemoryConfig
-from memgpt_jax.memory.recurrent import RecurrentMemory
+from memgpt_jax.memory.recurrent import RecurrentMemory, RecurrentMemoryConfig
 from memgpt_jax.ops import (
     address_entropy,
     allocation,
@@ -20,6 +20,11 @@ from memgpt_jax.ops import (
     use,
 )
 from memgpt_jax.shapes import Array, Float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class DNCMemoryConfig(RecurrentMemoryConfig):
+    """Differentiable Neural Computer: slots that are allocated, freed, and linked in the order of writing."""
 
 
 class DNCSlots(NamedTuple):

@@ -1,25 +1,47 @@
 """Memorizing Transformer: a very large store of keys and values, of which each token reads the best few."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config_memory import KNNMemoryConfig
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.memory import AttendedMemoryConfig
 from memgpt_jax.memory.base import Own, in_line, where_rows
 from memgpt_jax.memory.projected import AttendedMemory
-from memgpt_jax.ops import (
-    Source,
-    entry_parts,
-    map_rows,
-    nearest,
-    nearest_of_groups,
-    own_visible,
-    read,
-    read_chosen,
-)
+from memgpt_jax.ops import Source, entry_parts, map_rows, nearest_of_groups, own_visible, read_chosen
+from memgpt_jax.ops.memory.nearest import nearest
+from memgpt_jax.ops.memory.reader import read
 from memgpt_jax.shapes import Array, Float, Int32
+
+Search = Literal["exact", "approximate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KNNMemoryConfig(AttendedMemoryConfig):
+    """A very large store of keys and values, of which each token reads the few that match it best."""
+
+    memory_size: int = 4096
+    """Entries M that each layer keeps for each row, the oldest giving way. 0: nothing is ever stored."""
+    top_k: int = 32
+    """Entries that a head reads for a token; the whole store where it holds no more."""
+    search: Search = "exact"
+    """How they are found: the `exact` ones, or `approximate`ly: the best of so many bins that, if entries fall into
+    bins at random, `recall_target` of them are expected to be found."""
+    recall_target: float = 0.95
+    """Expected share of the best `top_k` entries that an `approximate` search finds; above 0 and below 1. Where devices
+    share out the entries, each searches its own exactly."""
+    gate_bias: float = 0.0
+    """Initial bias b of each head's gate g = sigmoid(b) between the store (g) and the token's own segment (1 - g)."""
+    temperature: float = 20.0
+    """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.top_k >= 1, f"top_k must be at least 1, got {self.top_k}")
+        check(0 < self.recall_target < 1, f"recall_target must be above 0 and below 1, got {self.recall_target}")
 
 
 class KNNState(NamedTuple):

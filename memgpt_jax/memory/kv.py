@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config_memory import KVMemoryConfig
+from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.memory.base import in_line, linear, where_rows
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops import (
@@ -18,7 +18,6 @@ from memgpt_jax.ops import (
     append,
     own_visible,
     pool_entries,
-    read,
     read_mass,
     read_segments,
     read_with_lse,
@@ -26,6 +25,7 @@ from memgpt_jax.ops import (
     source,
     take,
 )
+from memgpt_jax.ops.memory.reader import read
 from memgpt_jax.shapes import Array, Float
 
 

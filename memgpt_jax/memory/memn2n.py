@@ -1,18 +1,47 @@
 """End-to-end memory network: several hops of reading, each with the question that the last one left."""
 
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config_memory import MemN2NMemoryConfig
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.memory import AttendedMemoryConfig
 from memgpt_jax.memory.base import Memory, in_line, linear, where_rows
 from memgpt_jax.memory.writer_conv import WriterConv
 from memgpt_jax.ops import Hops, map_rows, multi_hop_read, position_encoding, take, unit
-from memgpt_jax.ops.write import OLDEST_AGE
+from memgpt_jax.ops.memory.writer import OLDEST_AGE
 from memgpt_jax.shapes import Array, Float, Int32
+
+MemN2NEntry = Literal["token", "segment"]
+MemN2NTying = Literal["adjacent", "layerwise"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemN2NMemoryConfig(AttendedMemoryConfig):
+    """End-to-end memory network: the newest entries, read in several hops."""
+
+    memory_size: int = 1024
+    """Entries M that each layer keeps for each row: the newest. 0: nothing is ever stored."""
+    entry: MemN2NEntry = "token"
+    """What an entry holds: one `token`, or a whole `segment` as the position-encoded sum of its tokens."""
+    num_hops: int = 3
+    """How many times the Reader looks into memory, each time with what it found before."""
+    tying: MemN2NTying = "adjacent"
+    """Which maps hops share: `adjacent`, the output map of one is the input map of the next; `layerwise`, all hops have
+    the same two, and a learned map updates the question between them."""
+    num_ages: int = 16
+    """Ages, counted in segments, that have a temporal encoding of their own; older entries share the last. 0: none."""
+    null_entry: bool = True
+    """Add an always visible entry with a learned key and the value 0, so that a hop can leave the question as it is."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.num_hops >= 1, f"num_hops must be at least 1, got {self.num_hops}")
+        check(self.num_ages >= 0, f"num_ages must be at least 0, got {self.num_ages}")
 
 
 class MemN2NState(NamedTuple):

@@ -1,15 +1,32 @@
 """The Neural Turing Machine's memory: slots addressed by content and by location, erased and added to."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config_memory import NTMMemoryConfig
-from memgpt_jax.memory.recurrent import RecurrentMemory
+from memgpt_jax.config.checks import check
+from memgpt_jax.memory.recurrent import RecurrentMemory, RecurrentMemoryConfig
 from memgpt_jax.ops import address_entropy, content_weights, erase_and_add, interpolate, read_slots, sharpen, shift
 from memgpt_jax.shapes import Array, Float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class NTMMemoryConfig(RecurrentMemoryConfig):
+    """Neural Turing Machine: slots addressed by content and by location, erased and added to."""
+
+    num_write_heads: int = 1
+    """Heads that write."""
+    shift_range: int = 1
+    """How many slots a head can move to either side in one step."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.num_write_heads >= 1, f"num_write_heads must be at least 1, got {self.num_write_heads}")
+        check(self.shift_range >= 0, f"shift_range must be at least 0, got {self.shift_range}")
+
 
 BLANK = (
     1e-6  # what the slots of a new document hold; it learns fastest of the values that Collier and Beel (2018) tried

@@ -5,7 +5,7 @@ from functools import partial
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config_memory import AttendedMemoryConfig, ProjectedMemoryConfig
+from memgpt_jax.config.memory import AttendedMemoryConfig, ProjectedMemoryConfig
 from memgpt_jax.memory.base import Memory, linear
 from memgpt_jax.memory.writer_conv import WriterConv
 from memgpt_jax.ops import unit

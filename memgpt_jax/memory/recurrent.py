@@ -2,16 +2,49 @@
 
 import itertools
 import math
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config_memory import RecurrentMemoryConfig
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.memory import SizedMemoryConfig
 from memgpt_jax.memory.base import Memory, State, linear, where_rows
 from memgpt_jax.shapes import Array, Float32
+
+Controller = Literal["pair", "none", "lstm"]
+Order = Literal["read_write", "write_read"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurrentMemoryConfig(SizedMemoryConfig):
+    """Base of those whose slots every token reads and writes in turn."""
+
+    token_recurrent: ClassVar[bool] = True
+
+    memory_size: int = 64
+    """Slots M that each layer keeps for each row."""
+    slot_width: int = 64
+    """Width W of a slot, of keys and of reads; an even number."""
+    num_read_heads: int = 1
+    """Heads R that read."""
+    controller: Controller = "pair"
+    """What addresses the slots: a matmul of the token and the one before it (`pair`), of the token alone (`none`), or
+    an `lstm` that sees the token and what the token before it read."""
+    controller_size: int = 100
+    """Width of the LSTM's state."""
+    order: Order = "read_write"
+    """Whether a token reads before it writes, or writes first and so can read what it writes itself."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("memory_size", "slot_width", "num_read_heads", "controller_size"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(self.slot_width % 2 == 0, f"slot_width must be even, got {self.slot_width}")
+
 
 Interface = Any  # a NamedTuple of float32 arrays: what one token asks of the slots
 

@@ -1,17 +1,37 @@
 """Recurrent state vectors: tokens read them by cross-attention, and a segment rewrites them by cross-attention."""
 
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config_memory import TokensMemoryConfig
+from memgpt_jax.config.memory import AttendedMemoryConfig
 from memgpt_jax.memory.base import Memory, in_line, linear, where_rows
 from memgpt_jax.memory.writer_conv import WriterConv
 from memgpt_jax.ops import attend, map_rows, masked_bias, unit
 from memgpt_jax.shapes import Array, Bool, Float, Float32
+
+TokensUpdate = Literal["lstm", "fixed", "replace"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensMemoryConfig(AttendedMemoryConfig):
+    """Recurrent state vectors, read and rewritten by cross-attention."""
+
+    memory_size: int = 64
+    """State vectors M of each layer and row, each of the model's width. A parameter belongs to each of them."""
+    num_heads: int = 4
+    """Heads of both attentions."""
+    head_dim: int = 32
+    """Width of a head."""
+    update: TokensUpdate = "lstm"
+    """How a state takes up what it found in a segment: with the input and forget gates of an `lstm`, with one learned
+    `fixed` gate per channel, or `replace`d by it."""
+    keep_bias: float = 3.0
+    """Initial bias b_f of the forget gate, or b_g of the fixed one: how much of a state a segment leaves in place."""
 
 
 class TokensState(NamedTuple):

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memgpt_jax.checks import check
-from memgpt_jax.config import ModelConfig
-from memgpt_jax.config_memory import NoMemoryConfig
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.shapes import Bool, Flags, Stream, Tokens
 
 

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config import ModelConfig
-from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.memory.stream import Promise, StreamState
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.memory.streaming import Promise, StreamState
 from memgpt_jax.models.cross_attention import CrossAttention, SourceCache
-from memgpt_jax.models.joined_memory import JoinedMemory
 from memgpt_jax.models.layers import Attention, FeedForward, FullAttention, SelfAttention, WindowCache, dropout, norm
 from memgpt_jax.models.memory_layer import NoMemoryLayer, make_memory_layer
+from memgpt_jax.models.shared_softmax import JoinedMemory
 from memgpt_jax.ops import by_rows
 from memgpt_jax.shapes import Array, Flags, Float32, Stream
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config import ModelConfig
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.models.layers import adapted, scaled, split_heads
-from memgpt_jax.ops import full_attention
+from memgpt_jax.ops.attention.full import full_attention
 from memgpt_jax.shapes import Array, Bool, Flags, Float, Stream
 
 

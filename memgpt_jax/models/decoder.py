@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from memgpt_jax.config import ModelConfig
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.models.arguments import (
     check_context,
     check_state,

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from memgpt_jax.checks import check
-from memgpt_jax.config_model import EncoderConfig
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.model import EncoderConfig
 from memgpt_jax.models.arguments import check_numbers, check_state, check_targets, check_tokens, filled_flags, poisoned
 from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
 from memgpt_jax.models.layers import ACTIVATIONS, dropout, linear, norm

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from memgpt_jax.config_model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
+from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
 from memgpt_jax.models.decoder import MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder
 from memgpt_jax.models.seq2seq import EncoderDecoder

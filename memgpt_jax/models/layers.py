@@ -7,16 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config import ModelConfig
-from memgpt_jax.ops import (
-    attend_with_lse,
-    flat_dot_general,
-    full_attention,
-    masked_bias,
-    rotate,
-    take,
-    window_attention,
-)
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.ops import attend_with_lse, flat_dot_general, masked_bias, rotate, take, window_attention
+from memgpt_jax.ops.attention.full import full_attention
 from memgpt_jax.shapes import Array, Bool, Flags, Float, Float32, Int32, Stream
 
 

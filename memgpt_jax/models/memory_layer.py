@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config_memory import MemoryConfig, NoMemoryConfig
-from memgpt_jax.config_model import Fusion as FusionName
-from memgpt_jax.config_model import ModelConfig
+from memgpt_jax.config.memory import MemoryConfig, NoMemoryConfig
+from memgpt_jax.config.model import Fusion as FusionName
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.memory import make_memory
-from memgpt_jax.memory.stream import Promise, StreamState, init_stream_state, stream
+from memgpt_jax.memory.streaming import Promise, StreamState, init_stream_state, stream
 from memgpt_jax.models.arguments import check_state, filled_flags, padding_leads
 from memgpt_jax.models.layers import dropout as dropped
 from memgpt_jax.models.layers import linear

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
-from memgpt_jax.checks import listed
-from memgpt_jax.config_model import Seq2SeqConfig
+from memgpt_jax.config.checks import listed
+from memgpt_jax.config.model import Seq2SeqConfig
 from memgpt_jax.models.arguments import check_targets, check_tokens, filled_flags
 from memgpt_jax.models.decoder import MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder, EncoderState

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config_model import XLNetConfig
+from memgpt_jax.config.model import XLNetConfig
 from memgpt_jax.models.arguments import check_numbers, check_state, check_targets, check_tokens, filled_flags, poisoned
 from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
 from memgpt_jax.models.encoder import EncoderState
@@ -15,12 +15,12 @@ from memgpt_jax.ops import (
     Scores,
     cross_entropy,
     flat_dot_general,
-    full_attention,
     masked_bias,
     relative_logits,
     sinusoidal,
     whole_vectors,
 )
+from memgpt_jax.ops.attention.full import full_attention
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Stream, Tokens
 
 

@@ -1,6 +1,18 @@
 """Pure functions on arrays: everything the modules compute, usable without Flax."""
 
-from memgpt_jax.ops.addressing import (
+from memgpt_jax.ops.attention.dense import attend, attend_with_lse, attention_weights, map_rows, masked_bias, unit
+from memgpt_jax.ops.attention.full import full_attention
+from memgpt_jax.ops.attention.implementation import Implementation
+from memgpt_jax.ops.attention.intervals import Interval, Recency, default_blocks, interval_attention
+from memgpt_jax.ops.attention.positions import document_positions, rotate, sinusoidal
+from memgpt_jax.ops.attention.relative import relative_bias, relative_bucket
+from memgpt_jax.ops.attention.relative_shift import relative_logits, relative_shift
+from memgpt_jax.ops.attention.segments import OwnEntries, Seen, Stored, own_visible, read_segments, source
+from memgpt_jax.ops.attention.window import window_attention
+from memgpt_jax.ops.fusion import gated_fusion, joint_softmax
+from memgpt_jax.ops.linear import flat_dot_general
+from memgpt_jax.ops.loss import Scores, cross_entropy
+from memgpt_jax.ops.memory.addressing import (
     address_entropy,
     allocation,
     content_weights,
@@ -14,33 +26,14 @@ from memgpt_jax.ops.addressing import (
     shift,
     use,
 )
-from memgpt_jax.ops.attention import (
-    attend,
-    attend_with_lse,
-    attention_weights,
-    map_rows,
-    masked_bias,
-    unit,
-)
-from memgpt_jax.ops.compress import compress, most_used
-from memgpt_jax.ops.fast_weights import Writes, fast_weights, fast_weights_of_heads, unit_features
-from memgpt_jax.ops.full_attention import full_attention
-from memgpt_jax.ops.fusion import gated_fusion, joint_softmax
-from memgpt_jax.ops.hops import Hops, multi_hop_read, position_encoding
-from memgpt_jax.ops.implementation import Implementation
-from memgpt_jax.ops.inner_learning import Pairs, coefficients, learn, network
-from memgpt_jax.ops.interval_attention import Interval, Recency, default_blocks, interval_attention
-from memgpt_jax.ops.linear import flat_dot_general
-from memgpt_jax.ops.loss import Scores, cross_entropy
+from memgpt_jax.ops.memory.compression import compress, most_used
+from memgpt_jax.ops.memory.fast_weights import Writes, fast_weights, fast_weights_of_heads, unit_features
+from memgpt_jax.ops.memory.hops import Hops, multi_hop_read, position_encoding
+from memgpt_jax.ops.memory.inner_learning import Pairs, coefficients, learn, network
+from memgpt_jax.ops.memory.nearest import nearest, nearest_of_groups, read_chosen
+from memgpt_jax.ops.memory.reader import Source, read, read_mass, read_with_lse
+from memgpt_jax.ops.memory.writer import Entries, append, causal_conv, pool_entries, select_highest_gate, take
 from memgpt_jax.ops.mesh import by_rows, entry_parts, everywhere, whole_vectors
-from memgpt_jax.ops.nearest import nearest, nearest_of_groups, read_chosen
-from memgpt_jax.ops.positions import document_positions, rotate, sinusoidal
-from memgpt_jax.ops.read import Source, read, read_mass, read_with_lse
-from memgpt_jax.ops.relative import relative_bias, relative_bucket
-from memgpt_jax.ops.relative_shift import relative_logits, relative_shift
-from memgpt_jax.ops.segments import OwnEntries, Seen, Stored, own_visible, read_segments, source
-from memgpt_jax.ops.window import window_attention
-from memgpt_jax.ops.write import Entries, append, causal_conv, pool_entries, select_highest_gate, take
 
 __all__ = [
     "Entries",

@@ -2,9 +2,9 @@
 
 import re
 
-from memgpt_jax.config import ExperimentConfig
-from memgpt_jax.config_json import differences
-from memgpt_jax.training.errors import RunError
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.serialization import differences
+from memgpt_jax.errors import RunError
 
 FREE = (
     r"parallel\..+",

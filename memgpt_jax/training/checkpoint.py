@@ -16,16 +16,17 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from memgpt_jax import checksums, models, parallel
-from memgpt_jax.checksums import DamagedError
-from memgpt_jax.config import ExperimentConfig
-from memgpt_jax.config_json import from_json, to_json
-from memgpt_jax.paths import plain_path, shown
+from memgpt_jax import models, parallel
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.serialization import from_json, to_json
+from memgpt_jax.errors import RunError, one_line, refused, usable
+from memgpt_jax.files import checksums
+from memgpt_jax.files.checksums import DamagedError
+from memgpt_jax.files.paths import plain_path, shown
 from memgpt_jax.training.changes import check_changes
-from memgpt_jax.training.errors import RunError, one_line, refused, usable
 from memgpt_jax.training.orbax_files import quiet_orbax, quiet_remains, root_cause, summed_path
+from memgpt_jax.training.process.workdir import check_room, run_folder
 from memgpt_jax.training.state import TrainState, abstract_state, checkpoint_bytes
-from memgpt_jax.training.workdir import check_room, run_folder
 
 TREES = ("params", "opt_state", "memory", "run")
 DAMAGED = "damaged"

@@ -5,7 +5,7 @@ import functools
 import jax
 
 from memgpt_jax import data, models, parallel
-from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.training.state import shardings
 from memgpt_jax.training.step import train_steps
 

@@ -8,15 +8,15 @@ import jax
 import numpy as np
 
 from memgpt_jax import data, models, parallel
-from memgpt_jax.checks import check
-from memgpt_jax.config import ExperimentConfig
-from memgpt_jax.config_data import TaskConfig
-from memgpt_jax.config_json import to_json
-from memgpt_jax.paths import shown, write_whole
-from memgpt_jax.training.errors import RunError, usable
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.serialization import to_json
+from memgpt_jax.errors import RunError, usable
+from memgpt_jax.files.paths import shown, write_whole
+from memgpt_jax.files.sealed import seal, unseal
 from memgpt_jax.training.liveness import cost
 from memgpt_jax.training.preflight import Estimate, in_bytes, one_block
-from memgpt_jax.training.sealed import seal, unseal
 
 SETTINGS = "settings"
 """The field of evaluation.json that holds the `EvaluationConfig` of the results."""
@@ -40,7 +40,7 @@ def check_evaluation(config: ExperimentConfig, tokenizer: Any) -> None:
 
 def _check_positions(config: ExperimentConfig, tokenizer: Any, texts: data.TokenizedText) -> None:
     """Raise `ValueError` if a document is longer than the table of learned positions of the model."""
-    from memgpt_jax.evaluate import check_positions
+    from memgpt_jax.evaluation.evaluate import check_positions
 
     positions, settings = config.model.num_positions, config.evaluation
     found = np.diff(texts.offsets)[: settings.max_documents].max() - 1
@@ -102,7 +102,7 @@ def _call_length(config: ExperimentConfig) -> int:
 
 def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Path) -> dict[str, Any]:
     """The evaluation of a finished run, kept in `evaluation.json` and repeated if `config.evaluation` has changed."""
-    from memgpt_jax.evaluate import evaluate
+    from memgpt_jax.evaluation.evaluate import evaluate
 
     kept = kept_evaluation(config, workdir)
     if parallel.agree(kept is not None):

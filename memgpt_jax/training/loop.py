@@ -12,22 +12,22 @@ import jax
 import numpy as np
 
 from memgpt_jax import data, models, parallel
-from memgpt_jax.config import ExperimentConfig
-from memgpt_jax.config_data import TaskConfig
-from memgpt_jax.data.sources import expand
+from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.data.corpora.sources import expand
+from memgpt_jax.errors import RunError, refused, usable
+from memgpt_jax.files.paths import shown
 from memgpt_jax.memory import resolved
-from memgpt_jax.paths import shown
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.compilation import jitted_diagnostics, jitted_step
-from memgpt_jax.training.errors import RunError, refused, usable
 from memgpt_jax.training.evaluation import check_evaluation, check_evaluation_memory, held_out, kept_evaluation
 from memgpt_jax.training.metrics import MetricsLog, Reporter, WallTime, read_metrics
 from memgpt_jax.training.optimizer import check_trainable, learning_rate_schedule, parameter_names
 from memgpt_jax.training.preflight import check_memory, device_memory
-from memgpt_jax.training.progress import progress
+from memgpt_jax.training.process.progress import progress
+from memgpt_jax.training.process.watchdog import Watchdog
+from memgpt_jax.training.process.workdir import StopSignals, check_space, load_run_tokenizer, locked, run_folder
 from memgpt_jax.training.state import TrainState, checkpoint_bytes, create, shardings
-from memgpt_jax.training.watchdog import Watchdog
-from memgpt_jax.training.workdir import StopSignals, check_space, load_run_tokenizer, locked, run_folder
 
 
 def train(

@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from memgpt_jax.config import ExperimentConfig
-from memgpt_jax.paths import shown, write_whole
-from memgpt_jax.training.errors import RunError, usable
-from memgpt_jax.training.sealed import seal, unseal
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.errors import RunError, usable
+from memgpt_jax.files.paths import shown, write_whole
+from memgpt_jax.files.sealed import seal, unseal
+from memgpt_jax.training.process.workdir import run_folder
 from memgpt_jax.training.step import StepMetrics
 from memgpt_jax.training.tensorboard import EventLog
-from memgpt_jax.training.workdir import run_folder
 
 logger = logging.getLogger(__name__)
 

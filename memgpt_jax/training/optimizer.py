@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from memgpt_jax.config import OptimizerConfig
+from memgpt_jax.config.experiment import OptimizerConfig
 
 STACKED_BYTES = 2**16  # of the largest arrays that `stacked` copies into one
 

@@ -12,8 +12,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from memgpt_jax import checksums
-from memgpt_jax.training.errors import one_line
+from memgpt_jax.errors import one_line
+from memgpt_jax.files import checksums
 
 
 @functools.cache

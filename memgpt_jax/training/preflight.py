@@ -13,15 +13,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax import data, models, parallel
-from memgpt_jax.config import ExperimentConfig, ModelConfig
-from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.config_model import XLNetConfig
-from memgpt_jax.machine import memory_limit
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config.model import ModelConfig, XLNetConfig
+from memgpt_jax.errors import RunError
 from memgpt_jax.memory import resolved
 from memgpt_jax.models.blocks import CALLS
 from memgpt_jax.models.functional import abstract_model
 from memgpt_jax.models.xlnet import Relations
-from memgpt_jax.training.errors import RunError
+from memgpt_jax.studies.machine import memory_limit
 from memgpt_jax.training.liveness import Cost, cost
 from memgpt_jax.training.optimizer import make_optimizer
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from memgpt_jax import models, parallel
-from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.training.optimizer import make_optimizer
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from memgpt_jax import data, models
-from memgpt_jax.config import ExperimentConfig
+from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.memory.base import where_rows
 from memgpt_jax.training.optimizer import is_trained, learning_rate_schedule, make_optimizer
 from memgpt_jax.training.state import Totals, TrainState

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from memgpt_jax.checksums import DamagedError
-from memgpt_jax.paths import shown
+from memgpt_jax.files.checksums import DamagedError
+from memgpt_jax.files.paths import shown
 
 FLUSH_SECONDS = 10
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from memgpt_jax.config_data import TextConfig
+from memgpt_jax.config.data import TextConfig
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from memgpt_jax.config import TrainingConfig
-from memgpt_jax.config_data import RecallConfig
+from memgpt_jax.config.experiment import TrainingConfig
 from memgpt_jax.data import ByteTokenizer, documents, load_tokenizer, train_batches
+from memgpt_jax.data.tasks.recall import RecallConfig
 
 TEXTS = ["x" * n + chr(97 + n) for n in (0, 1, 2, 6, 7, 8, 9, 15, 16, 17, 23, 40)]  # about 8, the length of a batch
 SHAPE = TrainingConfig(batch_size=3, sequence_length=8)

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 import memgpt_jax as mg
-from memgpt_jax.command_line import load_config
 from memgpt_jax.shapes import Array, Float32
+from memgpt_jax.studies.command_line import load_config
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

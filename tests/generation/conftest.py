@@ -1,7 +1,8 @@
 """One tiny model for all tests of generation."""
 
 import pytest
-from rereading import Tiny
+
+from tests.laws.rereading import Tiny
 
 
 @pytest.fixture(scope="session")

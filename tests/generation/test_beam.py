@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from memgpt_jax import models
-from memgpt_jax.config import ModelConfig
-from memgpt_jax.config_memory import KVMemoryConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.generation import generate
 
 VOCAB, NEW, STOP = 4, 4, 2

@@ -4,12 +4,12 @@ import types
 
 import numpy as np
 import pytest
-from rereading import ids
 
 from memgpt_jax import models
 from memgpt_jax.data import ByteTokenizer
 from memgpt_jax.generation import Session, generate
 from memgpt_jax.generation.text import AnswerText
+from tests.laws.rereading import ids
 
 TEXT, DOCUMENT = "hällo", 256
 TABLE = {

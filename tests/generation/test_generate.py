@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from rereading import ids
 
 import memgpt_jax as mg
 from memgpt_jax import models
 from memgpt_jax.generation import decode, generate, prefill
+from tests.laws.rereading import ids
 
 
 @pytest.mark.parametrize("length", [1, 4, 7, 19])

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from coverings import covering, name_of
-from model_laws import build, tiny
 
-from memgpt_jax.config_memory import KVMemoryConfig
+from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.generation import generate
+from tests.laws.coverings import covering, name_of
+from tests.laws.models import build, tiny
 
 OPTIONS = {
     "gate": ["log_bias", "scale", "scale_value", "none"],

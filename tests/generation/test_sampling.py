@@ -6,9 +6,9 @@ import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
-from rereading import ids
 
 from memgpt_jax.generation import Sampling, generate, keep_min_p, keep_top_k, keep_top_p, penalize_repetition
+from tests.laws.rereading import ids
 
 LOGITS = jnp.log(jnp.array([[0.5, 0.1, 0.3, 0.1], [0.1, 0.2, 0.3, 0.4]], jnp.float32))
 

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from memgpt_jax import checksums, models
-from memgpt_jax.config_memory import NoMemoryConfig
+from memgpt_jax import models
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.files import checksums
 from memgpt_jax.generation import Session, generate
 from memgpt_jax.generation.text import AnswerText
 
 TEXT = "Das Gedächtnis ist ein Garten, "
-CHECKERS = Path(__file__).parents[1] / "checkers"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ def test_memory_is_measured(session):
 
 LOAD = """
 import sys
-from rereading import Tiny
+from tests.laws.rereading import Tiny
 from memgpt_jax.generation import Session
 tiny = Tiny()
 session = Session.load(sys.argv[1], tiny.model, tiny.tokenizer)
@@ -153,7 +154,7 @@ def test_a_saved_session_goes_on_in_another_process(session, tiny, tmp_path):
     session.generate(max_new_tokens=5)
     session.save(tmp_path / "session")
     command = [sys.executable, "-c", LOAD, str(tmp_path / "session")]
-    environment = {"PYTHONPATH": f"{CHECKERS}:{CHECKERS.parents[1]}", "PATH": ""}
+    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
     answer = subprocess.run(command, check=True, capture_output=True, env=environment).stdout.decode()
     assert answer == session.generate(max_new_tokens=30, temperature=9.0)
 

@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from tokenizers_of_all_kinds import KINDS, TEXTS, make
 
-from memgpt_jax.data.tokenizer_files import unfinished
+from memgpt_jax.data.tokenizers.files import unfinished
 from memgpt_jax.generation.text import CONTEXT, AnswerText
+from tests.references.tokenizers import KINDS, TEXTS, make
 
 QUICK = [Phase.explicit, Phase.generate]  # looking for a smaller counterexample takes minutes
 NUMBERS = st.integers(0, 1 << 30)

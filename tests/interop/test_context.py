@@ -3,12 +3,12 @@
 import dataclasses
 import json
 
-import foreign
 import numpy as np
 import pytest
 
 import memgpt_jax as mg
 from memgpt_jax.models.arguments import check_context
+from tests.references import foreign
 
 LENGTHS = {"llama": 32, "gpt2": None, "mistral": None, "qwen2": 32, "t5": 48}
 """None: learned positions, which end by themselves, or a window that slides in transformers too."""

@@ -3,7 +3,6 @@
 import json
 import re
 
-import foreign
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 import memgpt_jax as mg
 from memgpt_jax.interop.tensors import FILE, INDEX
+from tests.references import foreign
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 import memgpt_jax as mg
 from memgpt_jax import models
-from memgpt_jax.checksums import SUMS, DamagedError, recorded
 from memgpt_jax.data import ByteTokenizer
+from memgpt_jax.files.checksums import SUMS, DamagedError, recorded
 from memgpt_jax.interop.folder import PARTIAL, read_json
 from memgpt_jax.interop.tensors import FILE, INDEX
 

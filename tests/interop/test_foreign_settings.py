@@ -4,7 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import foreign
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +14,8 @@ from memgpt_jax.interop.families import FAMILIES, bert, gpt2, llama, t5, xlnet
 from memgpt_jax.interop.families.harmless import HARMLESS
 from memgpt_jax.interop.families.rope import INSIDE, PLACE
 from memgpt_jax.interop.families.settings import REQUIRED
-from memgpt_jax.ops.positions import stretched
+from memgpt_jax.ops.attention.positions import stretched
+from tests.references import foreign
 
 TABLES = llama.SETTINGS | {
     "gpt2": gpt2.SETTINGS,

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import foreign
 import jax
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from safetensors.numpy import save_file
 import memgpt_jax as mg
 from memgpt_jax import models
 from memgpt_jax.data import load_saved_tokenizer
+from tests.references import foreign
 
 gguf = pytest.importorskip("gguf")
 NAMES = {

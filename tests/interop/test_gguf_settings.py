@@ -2,7 +2,6 @@
 
 import re
 
-import foreign
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 import memgpt_jax as mg
 from memgpt_jax.interop.gguf import ARCHITECTURES, read_gguf
+from tests.references import foreign
 
 gguf = pytest.importorskip("gguf")
 SIZES = {"context_length": 64, "embedding_length": 16, "block_count": 1, "feed_forward_length": 24}

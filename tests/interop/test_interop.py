@@ -10,11 +10,11 @@ import pytest
 from flax import linen, nnx
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_laws import difference
-from model_laws import stream_inputs, tiny
 
 import memgpt_jax as mg
 from memgpt_jax.memory.base import whole_segment
+from tests.laws.memories import difference
+from tests.laws.models import stream_inputs, tiny
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 B, L, T, D = 2, 12, 4, 6

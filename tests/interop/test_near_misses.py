@@ -6,7 +6,6 @@ A key that leaves our config as it is must leave the library's outputs as they a
 import json
 import warnings
 
-import foreign
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +15,7 @@ from safetensors.numpy import save_file
 import memgpt_jax as mg
 from memgpt_jax import models
 from memgpt_jax.interop.families import FAMILIES
+from tests.references import foreign
 
 transformers = pytest.importorskip("transformers", reason="transformers and torch are not installed")
 torch = pytest.importorskip("torch", reason="torch is not installed")

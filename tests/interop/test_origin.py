@@ -2,7 +2,6 @@
 
 import json
 
-import foreign
 import jax
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from memgpt_jax.interop import starting
 from memgpt_jax.interop.origin import Origin
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.state import create
+from tests.references import foreign
 
 EXTRA = {
     "bos_token_id": 1,

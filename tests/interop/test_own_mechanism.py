@@ -14,8 +14,8 @@ import pytest
 from flax import nnx
 
 import memgpt_jax as mg
-from memgpt_jax.command_line import load_config, override
-from memgpt_jax.config_json import from_json, to_json
+from memgpt_jax.config.serialization import from_json, to_json
+from memgpt_jax.studies.command_line import load_config, override
 from memgpt_jax.training import load, train
 
 ROOT = Path(__file__).resolve().parents[2]

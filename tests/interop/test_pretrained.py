@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import foreign
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +16,7 @@ from memgpt_jax import models
 from memgpt_jax.data import ByteTokenizer
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.state import create
+from tests.references import foreign
 
 CASES = list(foreign.CASES)
 

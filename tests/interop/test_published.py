@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-import foreign
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 import memgpt_jax as mg
 from memgpt_jax import models
+from tests.references import foreign
 
 
 class Published(NamedTuple):

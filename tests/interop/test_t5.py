@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import foreign
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 
 import memgpt_jax as mg
 from memgpt_jax import models
+from tests.references import foreign
 
 CASES = list(foreign.ENCODER_DECODERS)
 NEW = 40

@@ -5,9 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import pytest
-from after_noise import CASES, case, learning_after, ratio
 
 from memgpt_jax.memory import titans
+from tests.laws.after_noise import CASES, case, learning_after, ratio
 
 BAR = 0.5
 DECAYING = ("titans", "titans of three layers", "delta rule with forget", "linear rule with forget", "ntm", "dnc")

@@ -6,15 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from coverings import covering, name_of
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_laws import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner, sequence_forms
-from reference_associative import ReferenceAssociativeMemory, features
 
-from memgpt_jax.config_memory import AssociativeMemoryConfig
 from memgpt_jax.memory import associative
-from memgpt_jax.ops import Writes, fast_weights, unit_features
+from memgpt_jax.memory.associative import AssociativeMemoryConfig
+from memgpt_jax.ops import Writes, unit_features
+from memgpt_jax.ops.memory.fast_weights import fast_weights
+from tests.laws.coverings import covering, name_of
+from tests.laws.memories import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner, sequence_forms
+from tests.references.associative import ReferenceAssociativeMemory, features
 
 OPTIONS = {
     "rule": ["delta", "linear"],

@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from coverings import covering, name_of
 from flax import nnx
-from memory_laws import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner
-from reference_compressive import ReferenceCompressiveMemory
 
-from memgpt_jax.config_memory import CompressiveMemoryConfig
 from memgpt_jax.memory import compressive, make_memory
-from memgpt_jax.ops import compress, most_used
+from memgpt_jax.memory.compressive import CompressiveMemoryConfig
+from memgpt_jax.ops import most_used
+from memgpt_jax.ops.memory.compression import compress
+from tests.laws.coverings import covering, name_of
+from tests.laws.memories import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner
+from tests.references.compressive import ReferenceCompressiveMemory
 
 OPTIONS = {
     "compression": ["mean", "max", "conv", "most_used"],

@@ -9,7 +9,11 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_laws import (
+
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.memory import MEMORIES, NoMemory, make_memory, state_bytes
+from memgpt_jax.memory.streaming import stream
+from tests.laws.memories import (
     SEGMENT,
     WIDTH,
     build,
@@ -23,10 +27,6 @@ from memory_laws import (
     sequence_forms,
     state_after,
 )
-
-from memgpt_jax.config import ModelConfig
-from memgpt_jax.memory import MEMORIES, NoMemory, make_memory, state_bytes
-from memgpt_jax.memory.stream import stream
 
 SMALL = {"memory_size": 7, "num_heads": 2, "head_dim": 4, "initial_entries": 2}
 BATCH, LENGTH = 2, 4 * SEGMENT

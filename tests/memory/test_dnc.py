@@ -4,15 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from coverings import covering, name_of
 from flax import nnx
-from memory_laws import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner
-from reference_slots import ReferenceDNC
 
-from memgpt_jax.config_memory import DNCMemoryConfig
 from memgpt_jax.memory import dnc, make_memory
-from memgpt_jax.memory.stream import init_stream_state, stream
+from memgpt_jax.memory.dnc import DNCMemoryConfig
+from memgpt_jax.memory.streaming import init_stream_state, stream
 from memgpt_jax.ops import allocation, follow_links, free, link_writes, use
+from tests.laws.coverings import covering, name_of
+from tests.laws.memories import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner
+from tests.references.slots import ReferenceDNC
 
 OPTIONS = {
     "controller": ["pair", "none", "lstm"],

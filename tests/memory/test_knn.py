@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from coverings import covering, name_of
 from flax import nnx
-from memory_laws import SEGMENT, WIDTH, build, difference, influence, random_inputs, reference_run, runner
-from reference_knn import ReferenceKNNMemory
 
-from memgpt_jax.config_memory import KNNMemoryConfig
 from memgpt_jax.memory import knn, make_memory
 from memgpt_jax.memory.base import Memory, Segment
-from memgpt_jax.ops import nearest
+from memgpt_jax.memory.knn import KNNMemoryConfig
+from memgpt_jax.ops.memory.nearest import nearest
+from tests.laws.coverings import covering, name_of
+from tests.laws.memories import SEGMENT, WIDTH, build, difference, influence, random_inputs, reference_run, runner
+from tests.references.knn import ReferenceKNNMemory
 
 OPTIONS = {
     "memory_size": [7, 16, 3, 0],  # not dividing, dividing, smaller than a segment, nothing

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from coverings import covering, name_of
-from memory_laws import SEGMENT, WIDTH, build, difference, random_inputs, sequence_forms
 
-from memgpt_jax.config_memory import KVMemoryConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from tests.laws.coverings import covering, name_of
+from tests.laws.memories import SEGMENT, WIDTH, build, difference, random_inputs, sequence_forms
 
 OPTIONS = {
     "gate": ["log_bias", "scale"],

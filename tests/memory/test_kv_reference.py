@@ -5,12 +5,12 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from coverings import covering, name_of
-from memory_laws import SEGMENT, build, difference, random_inputs, reference_run, runner
-from reference_memory import ReferenceKVMemory
 
-from memgpt_jax.config_memory import KVMemoryConfig
+from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.memory import kv
+from tests.laws.coverings import covering, name_of
+from tests.laws.memories import SEGMENT, build, difference, random_inputs, reference_run, runner
+from tests.references.memory import ReferenceKVMemory
 
 OPTIONS = {
     "gate": ["log_bias", "scale", "scale_value", "none"],

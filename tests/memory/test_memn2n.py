@@ -6,9 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from coverings import covering, name_of
 from flax import nnx
-from memory_laws import (
+
+from memgpt_jax.memory import make_memory, memn2n
+from memgpt_jax.memory.base import whole_segment
+from memgpt_jax.memory.memn2n import MemN2NMemoryConfig
+from memgpt_jax.ops import Hops, multi_hop_read, position_encoding
+from tests.laws.coverings import covering, name_of
+from tests.laws.memories import (
     SEGMENT,
     WIDTH,
     build,
@@ -20,13 +25,8 @@ from memory_laws import (
     runner,
     sequence_forms,
 )
-from reference_memn2n import ReferenceMemN2N
-from reference_ops import softmax
-
-from memgpt_jax.config_memory import MemN2NMemoryConfig
-from memgpt_jax.memory import make_memory, memn2n
-from memgpt_jax.memory.base import whole_segment
-from memgpt_jax.ops import Hops, multi_hop_read, position_encoding
+from tests.references.memn2n import ReferenceMemN2N
+from tests.references.ops import softmax
 
 OPTIONS = {
     "entry": ["token", "segment"],

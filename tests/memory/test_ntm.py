@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from coverings import covering, name_of
 from flax import nnx
-from memory_laws import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner
-from reference_slots import ReferenceNTM
 
-from memgpt_jax.config_memory import NTMMemoryConfig
 from memgpt_jax.memory import NTMMemory, make_memory, ntm
 from memgpt_jax.memory.base import Memory, Segment
-from memgpt_jax.memory.stream import init_stream_state, stream
+from memgpt_jax.memory.ntm import NTMMemoryConfig
+from memgpt_jax.memory.streaming import init_stream_state, stream
 from memgpt_jax.ops import content_weights, erase_and_add, interpolate, sharpen, shift
+from tests.laws.coverings import covering, name_of
+from tests.laws.memories import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner
+from tests.references.slots import ReferenceNTM
 
 OPTIONS = {
     "controller": ["pair", "none", "lstm"],

@@ -5,7 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from memory_laws import (
+
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.memory import Memory, kv, writer_conv
+from memgpt_jax.memory.streaming import stream
+from memgpt_jax.ops.attention import segments
+from tests.laws.memories import (
     SEGMENT,
     WIDTH,
     build,
@@ -18,10 +23,6 @@ from memory_laws import (
     sequence_forms,
     state_after,
 )
-
-from memgpt_jax.config_memory import KVMemoryConfig
-from memgpt_jax.memory import Memory, kv, stream, writer_conv
-from memgpt_jax.ops import segments
 
 BATCH, LENGTH = 2, 3 * SEGMENT
 SMALL = {"memory_size": 7, "num_heads": 2, "head_dim": 4}

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from coverings import covering, name_of
-from memory_laws import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner, sequence_forms
-from reference_titans import ReferenceTitansMemory, forward, gradients
 
-from memgpt_jax.config_memory import TitansMemoryConfig
 from memgpt_jax.memory import titans
+from memgpt_jax.memory.titans import TitansMemoryConfig
 from memgpt_jax.ops import Pairs, learn, network
+from tests.laws.coverings import covering, name_of
+from tests.laws.memories import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner, sequence_forms
+from tests.references.titans import ReferenceTitansMemory, forward, gradients
 
 OPTIONS = {
     "num_layers": [2, 1, 3],

@@ -4,15 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from coverings import covering, name_of
 from flax import nnx
-from memory_laws import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner, sequence_forms
-from reference_tokens import ReferenceTokens
 
-from memgpt_jax.config_memory import TokensMemoryConfig
 from memgpt_jax.memory import make_memory
 from memgpt_jax.memory.base import whole_segment
-from memgpt_jax.memory.tokens import TokensMemory
+from memgpt_jax.memory.tokens import TokensMemory, TokensMemoryConfig
+from tests.laws.coverings import covering, name_of
+from tests.laws.memories import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner, sequence_forms
+from tests.references.tokens import ReferenceTokens
 
 OPTIONS = {
     "update": ["lstm", "fixed", "replace"],

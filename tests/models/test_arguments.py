@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from memory_laws import difference
-from model_laws import BATCH, build, stream_inputs, tiny
 
 from memgpt_jax import models
-from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.config_model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
+from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
 from memgpt_jax.models.arguments import check_tokens
+from tests.laws.memories import difference
+from tests.laws.models import BATCH, build, stream_inputs, tiny
 
 SMALL = {"vocab_size": 32, "d_model": 8, "num_layers": 1, "num_heads": 2, "d_ff": 12, "segment_length": 4}
 SMALL |= {"memory": KVMemoryConfig(memory_size=7, num_heads=2, head_dim=4)}

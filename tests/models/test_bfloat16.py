@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from model_laws import BATCH, built, stream_inputs, tiny
 
-from memgpt_jax.config import ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.experiment import ExperimentConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.memory import MEMORIES
 from memgpt_jax.models import apply, init_state
 from memgpt_jax.training.state import create
 from memgpt_jax.training.step import train_step
+from tests.laws.models import BATCH, built, stream_inputs, tiny
 
 LENGTH = 8
 SMALL = {"memory_size": 8, "num_heads": 2, "head_dim": 4, "top_k": 4}

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_laws import difference, leaks
-from model_laws import (
+
+from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.models import apply
+from tests.laws.memories import difference, leaks
+from tests.laws.models import (
     BATCH,
     Built,
     build,
@@ -20,9 +23,6 @@ from model_laws import (
     tiny,
     token_influence,
 )
-
-from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.models import apply
 
 # Everything that stands in the way of a law: own-segment reads, initial entries, statistics of reads, a long
 # convolution, two layers, a window shorter than a segment.

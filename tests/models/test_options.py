@@ -7,14 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference_ops as reference
 from flax import nnx
-from memory_laws import difference
-from model_laws import BATCH, build, built, stream_inputs, streaming_violation, tiny
 
-from memgpt_jax.config import ModelConfig
-from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig, TitansMemoryConfig
-from memgpt_jax.config_model import EncoderConfig
+from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config.model import EncoderConfig, ModelConfig
+from memgpt_jax.memory.titans import TitansMemoryConfig
 from memgpt_jax.models import (
     MemGPT,
     MemoryLayer,
@@ -29,6 +26,9 @@ from memgpt_jax.models import (
     split,
 )
 from memgpt_jax.models.layers import dropout
+from tests.laws.memories import difference
+from tests.laws.models import BATCH, build, built, stream_inputs, streaming_violation, tiny
+from tests.references import ops as reference
 
 LENGTH = 12
 

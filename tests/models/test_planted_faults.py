@@ -3,8 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from memory_laws import difference, leaks
-from model_laws import (
+
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.models import decoder, layers, memory_layer
+from tests.laws.memories import difference, leaks
+from tests.laws.models import (
     BATCH,
     build,
     built,
@@ -15,10 +18,7 @@ from model_laws import (
     tiny,
     token_influence,
 )
-from reference_model import ReferenceDecoder
-
-from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.models import decoder, layers, memory_layer
+from tests.references.model import ReferenceDecoder
 
 LENGTH = 12
 UNTIED = {"vocab_size": BATCH * LENGTH, "tie_embeddings": False}

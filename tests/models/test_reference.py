@@ -6,11 +6,19 @@ One compiled call of each shape serves all three checks.
 import jax
 import numpy as np
 import pytest
-from coverings import covering, name_of
-from model_laws import BATCH, built, perturbation_violation, ragged_violation, stream_inputs, streaming_violation, tiny
-from reference_model import ReferenceDecoder
 
-from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
+from tests.laws.coverings import covering, name_of
+from tests.laws.models import (
+    BATCH,
+    built,
+    perturbation_violation,
+    ragged_violation,
+    stream_inputs,
+    streaming_violation,
+    tiny,
+)
+from tests.references.model import ReferenceDecoder
 
 MODEL_OPTIONS = {
     "fusion": ["gated", "gated_heads", "concat", "add", "attention"],

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from memory_laws import difference
-from model_laws import tiny
 
 from memgpt_jax import models
-from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.config_model import EncoderConfig, Seq2SeqConfig
+from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config.model import EncoderConfig, Seq2SeqConfig
 from memgpt_jax.generation import generate
+from tests.laws.memories import difference
+from tests.laws.models import tiny
 
 LENGTH, SOURCE = 14, 11
 RELATIVE = {"position": "relative", "relative_buckets": 6, "relative_max_distance": 7}

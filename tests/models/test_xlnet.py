@@ -8,18 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from memory_laws import difference
-from model_laws import build
-from reference_xlnet import relative_attention
 
 import memgpt_jax as mg
-from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig, RecurrentMemoryConfig
-from memgpt_jax.config_model import XLNetConfig
+from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config.model import XLNetConfig
 from memgpt_jax.memory import MEMORIES
+from memgpt_jax.memory.recurrent import RecurrentMemoryConfig
 from memgpt_jax.models import init, init_state, merge, shapes, split
 from memgpt_jax.models.memory_layer import MemoryLayer
 from memgpt_jax.models.xlnet import Relations, RelativeAttention
 from memgpt_jax.training.liveness import cost
+from tests.laws.memories import difference
+from tests.laws.models import build
+from tests.references.xlnet import relative_attention
 
 BATCH, LENGTH = 2, 8
 KV = KVMemoryConfig(memory_size=12, num_heads=2, head_dim=4)
@@ -44,7 +45,7 @@ def inputs(seed, *shape):
 @pytest.mark.parametrize("block", [3, 128])
 @pytest.mark.parametrize("max_distance", [None, 2])
 def test_attention_of_both_streams_equals_loops(block, max_distance, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("memgpt_jax.ops.full_attention"), "BLOCK", block)
+    monkeypatch.setattr(importlib.import_module("memgpt_jax.ops.attention.full"), "BLOCK", block)
     config = tiny(max_distance=max_distance)
     h, rng = inputs(0, BATCH, LENGTH, config.d_model)
     g, types = inputs(1, *h.shape)[0], rng.integers(0, 3, (BATCH, LENGTH)).astype(np.int32)

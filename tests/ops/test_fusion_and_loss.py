@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference_ops as reference
 
 from memgpt_jax.ops import cross_entropy, gated_fusion
+from tests.references import ops as reference
 
 cross_entropy = jax.jit(cross_entropy, static_argnames="chunk_size")
 gated_fusion = jax.jit(gated_fusion)

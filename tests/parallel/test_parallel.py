@@ -12,14 +12,14 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
-from restored_on_meshes import digest
 
 from memgpt_jax import parallel
-from memgpt_jax.config import ExperimentConfig, ParallelConfig
+from memgpt_jax.config.experiment import ExperimentConfig, ParallelConfig
 from memgpt_jax.training import load, read_metrics
 from memgpt_jax.training.checkpoint import Checkpoints
+from tests.programs.restored_on_meshes import digest
 
-SCRIPT = Path(__file__).parent / "small_run.py"
+SCRIPT = Path(__file__).parents[1] / "programs" / "small_run.py"
 MESHES = ["data=2,fsdp=4", *(pytest.param(mesh, marks=pytest.mark.slow) for mesh in ("data=8", "data=4,tensor=2"))]
 
 
@@ -83,7 +83,7 @@ def test_what_two_processes_saved_restores_bitwise_elsewhere(two_processes):
         config = checkpoints.config(50)
         state, _ = checkpoints.restore(config)
     assert state.step == 50 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
-    command = [sys.executable, SCRIPT.parents[1] / "checkers" / "restored_on_meshes.py", two_processes]
+    command = [sys.executable, SCRIPT.parent / "restored_on_meshes.py", two_processes]
     output = subprocess.run(command, check=True, env=environment(), capture_output=True, text=True).stdout
     assert output.split() == [digest(state)] * 3
 
@@ -117,7 +117,7 @@ def test_a_process_that_stands_still_ends_all_with_the_stacks_of_their_threads(t
 def test_the_watchdog_ends_what_stands_still():
     program = """
 import time
-from memgpt_jax.training.watchdog import Watchdog
+from memgpt_jax.training.process.watchdog import Watchdog
 watch = Watchdog(0.2)
 watch.alive()
 watch.rest()

@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config_data import RecallConfig
-from memgpt_jax.config_memory import KVMemoryConfig
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.tasks.recall import RecallConfig
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,13 @@ import shutil
 import pytest
 
 from memgpt_jax import data
-from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, TrainingConfig
-from memgpt_jax.config_data import NeedleConfig, TaskConfig, TextConfig
-from memgpt_jax.config_json import differences, to_json
-from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.config_model import EncoderConfig, Seq2SeqConfig
+from memgpt_jax.config.data import TaskConfig, TextConfig
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, TrainingConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig
+from memgpt_jax.config.serialization import differences, to_json
 from memgpt_jax.data.tasks import TASKS
+from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.memory import MEMORIES
 from memgpt_jax.training import RunError, load, read_metrics, train
 from memgpt_jax.training.changes import check_changes, is_free

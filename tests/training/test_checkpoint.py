@@ -9,13 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from memgpt_jax import checksums
-from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.paths import LONGEST, PLAIN, shown
+from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.files import checksums
+from memgpt_jax.files.paths import LONGEST, PLAIN, shown
 from memgpt_jax.training import RunError, checkpoint, load
 from memgpt_jax.training.checkpoint import Checkpoints
+from memgpt_jax.training.process.workdir import run_folder
 from memgpt_jax.training.state import create
-from memgpt_jax.training.workdir import run_folder
 
 
 @pytest.fixture(scope="module")

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 
 from memgpt_jax import data
-from memgpt_jax.config_json import to_json
-from memgpt_jax.config_memory import NoMemoryConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.serialization import to_json
 from memgpt_jax.training import RunError, load, read_metrics, train
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.metrics import CLOCKED
 
 PROGRAM = """
 import json, sys
-from memgpt_jax.config_json import from_json
+from memgpt_jax.config.serialization import from_json
 from memgpt_jax.training import train
 train(from_json(json.loads(sys.argv[1])), sys.argv[2])
 """

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from memgpt_jax.benchmark.training import forward_flops
-from memgpt_jax.config import ModelConfig
-from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.studies.benchmark.training import forward_flops
 from memgpt_jax.training.liveness import cost
 
 x, w = jnp.ones((3, 5)), jnp.ones((5, 5))

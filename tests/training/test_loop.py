@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from memgpt_jax import data, models, parallel
-from memgpt_jax.config_data import TextConfig
-from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.config_reading import BabiConfig
+from memgpt_jax.config.data import TextConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.data.tasks.babi import BabiConfig
 from memgpt_jax.training import RunError, load, loop, metrics, read_metrics, state, train
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.compilation import jitted_diagnostics
 from memgpt_jax.training.metrics import CLOCKED, MetricsLog, WallTime
-from memgpt_jax.training.progress import progress
-from memgpt_jax.training.workdir import locked
+from memgpt_jax.training.process.progress import progress
+from memgpt_jax.training.process.workdir import locked
 
 PLAIN = {"memory": NoMemoryConfig()}
 

@@ -12,19 +12,21 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from memgpt_jax import data, models
-from memgpt_jax.command_line import override
-from memgpt_jax.config import ExperimentConfig, TrainingConfig
-from memgpt_jax.config_data import NeedleConfig, RecallConfig, TextConfig
-from memgpt_jax.config_json import from_json, to_json
-from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.config_model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
-from memgpt_jax.data.objectives import SpecialIds, special_ids
-from memgpt_jax.data.span_corruption import SENTINELS
-from memgpt_jax.data.tokenizer_json import JsonTokenizer
-from memgpt_jax.evaluate import HELD_OUT_SEED, evaluate, unigram_losses
+from memgpt_jax.config.data import TextConfig
+from memgpt_jax.config.experiment import ExperimentConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
+from memgpt_jax.config.serialization import from_json, to_json
+from memgpt_jax.data.objectives.masked import SpecialIds, special_ids
+from memgpt_jax.data.objectives.span_corruption import SENTINELS
+from memgpt_jax.data.tasks.needle import NeedleConfig
+from memgpt_jax.data.tasks.recall import RecallConfig
+from memgpt_jax.data.tokenizers.json_file import JsonTokenizer
+from memgpt_jax.evaluation.evaluate import HELD_OUT_SEED, evaluate, unigram_losses
 from memgpt_jax.generation import Session, generate
 from memgpt_jax.interop import from_pretrained
 from memgpt_jax.interop.families.bert import BERT
+from memgpt_jax.studies.command_line import override
 from memgpt_jax.training import RunError, load, read_metrics, train
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.metrics import CLOCKED

@@ -8,8 +8,9 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from memgpt_jax import models, parallel
-from memgpt_jax.config import ModelConfig, OptimizerConfig, ParallelConfig
-from memgpt_jax.config_memory import KVMemoryConfig
+from memgpt_jax.config.experiment import OptimizerConfig, ParallelConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.training.optimizer import (
     decays,
     is_gate,

@@ -7,10 +7,11 @@ import time
 
 import pytest
 
-from memgpt_jax import data, evaluate
+from memgpt_jax import data
+from memgpt_jax.evaluation import evaluate
 from memgpt_jax.training import RunError, checkpoint, load, loop, read_metrics, train
 from memgpt_jax.training.metrics import CLOCKED
-from memgpt_jax.training.workdir import check_room, check_space
+from memgpt_jax.training.process.workdir import check_room, check_space
 
 DISK = "size=2m"
 

@@ -12,15 +12,15 @@ import jax
 import pytest
 
 from memgpt_jax import data, models, parallel
-from memgpt_jax.config import ExperimentConfig, ModelConfig, OptimizerConfig, ParallelConfig, TrainingConfig
-from memgpt_jax.config_data import TextConfig
-from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.config_model import EncoderConfig, Seq2SeqConfig, XLNetConfig
+from memgpt_jax.config.data import TextConfig
+from memgpt_jax.config.experiment import ExperimentConfig, OptimizerConfig, ParallelConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
+from memgpt_jax.errors import RunError
 from memgpt_jax.memory import MEMORIES
-from memgpt_jax.parameters import count_parameters
+from memgpt_jax.models.parameters import count_parameters
 from memgpt_jax.training import preflight
 from memgpt_jax.training.compilation import jitted_step
-from memgpt_jax.training.errors import RunError
 from memgpt_jax.training.state import create
 
 KV = KVMemoryConfig(memory_size=256, num_heads=2, head_dim=32)
@@ -97,7 +97,7 @@ def test_the_estimate_is_within_15_percent_of_the_compilers_report(name):
     assert preflight.estimate(config, one_device()).device_bytes == pytest.approx(reported(config), rel=0.15)
 
 
-CHECKER = Path(__file__).parents[1] / "checkers" / "estimates_on_meshes.py"
+CHECKER = Path(__file__).parents[1] / "programs" / "estimates_on_meshes.py"
 SHORT = ("data=2,fsdp=2", "--memory", "none", "--size", "long")
 BROAD = [("--memory", name, "--size", size) for name in ("none", "kv", "associative") for size in ("long", "wide")]
 BROAD += [("data=2", "fsdp=2", "--memory", "none", "associative", "--remat", "block")]

@@ -6,10 +6,13 @@ import pytest
 from jax.sharding import AbstractMesh
 
 from memgpt_jax import data, parallel
-from memgpt_jax.config import EvaluationConfig, ExperimentConfig, ModelConfig, ParallelConfig
-from memgpt_jax.config_data import NeedleConfig, TextConfig
-from memgpt_jax.config_memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.config_reading import BabiConfig, JsonRecallConfig
+from memgpt_jax.config.data import TextConfig
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, ParallelConfig
+from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.tasks.babi import BabiConfig
+from memgpt_jax.data.tasks.json_recall import JsonRecallConfig
+from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.memory import resolved
 from memgpt_jax.training import RunError, loop, preflight, read_metrics, train
 from memgpt_jax.training.evaluation import check_evaluation, check_evaluation_memory

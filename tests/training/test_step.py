@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from memgpt_jax import data, models
-from memgpt_jax.config_memory import KNNMemoryConfig, NoMemoryConfig
-from memgpt_jax.config_model import ModelConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.memory.knn import KNNMemoryConfig
 from memgpt_jax.training.metrics import fault, summary
 from memgpt_jax.training.optimizer import parameter_names
 from memgpt_jax.training.state import create

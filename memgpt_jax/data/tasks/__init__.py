@@ -1,27 +1,18 @@
 """Tasks that ask for what was read before, all behind the interface of `memgpt_jax.data.tasks.base`."""
 
-from memgpt_jax.config_data import NeedleConfig, RecallConfig, TaskConfig
-from memgpt_jax.config_reading import BabiConfig, BabiLongConfig, JsonRecallConfig
-from memgpt_jax.config_tasks import (
-    CopyConfig,
-    DictionaryConfig,
-    ItemRecallConfig,
-    MQARConfig,
-    NoiseNeedleConfig,
-    TrackingConfig,
-)
-from memgpt_jax.data.tasks.babi import BabiTask
-from memgpt_jax.data.tasks.babilong import BabiLongTask
+from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.data.tasks.babi import BabiConfig, BabiTask
+from memgpt_jax.data.tasks.babilong import BabiLongConfig, BabiLongTask
 from memgpt_jax.data.tasks.base import Task
-from memgpt_jax.data.tasks.copy import CopyTask
-from memgpt_jax.data.tasks.dictionary import DictionaryTask
-from memgpt_jax.data.tasks.item_recall import ItemRecallTask
-from memgpt_jax.data.tasks.json_recall import JsonRecallTask
-from memgpt_jax.data.tasks.mqar import MQARTask
-from memgpt_jax.data.tasks.needle import NeedleTask
-from memgpt_jax.data.tasks.noise import NoiseNeedleTask
-from memgpt_jax.data.tasks.recall import RecallTask, recall_batch
-from memgpt_jax.data.tasks.tracking import TrackingTask
+from memgpt_jax.data.tasks.copy import CopyConfig, CopyTask
+from memgpt_jax.data.tasks.dictionary import DictionaryConfig, DictionaryTask
+from memgpt_jax.data.tasks.item_recall import ItemRecallConfig, ItemRecallTask
+from memgpt_jax.data.tasks.json_recall import JsonRecallConfig, JsonRecallTask
+from memgpt_jax.data.tasks.mqar import MQARConfig, MQARTask
+from memgpt_jax.data.tasks.needle import NeedleConfig, NeedleTask
+from memgpt_jax.data.tasks.noise import NoiseNeedleConfig, NoiseNeedleTask
+from memgpt_jax.data.tasks.recall import RecallConfig, RecallTask, recall_batch
+from memgpt_jax.data.tasks.tracking import TrackingConfig, TrackingTask
 
 TASKS = {
     RecallConfig: RecallTask,

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from memgpt_jax.data.reading import read_text, unreadable
-from memgpt_jax.data.sources import expand
+from memgpt_jax.data.corpora.reading import read_text, unreadable
+from memgpt_jax.data.corpora.sources import expand
 
 FILE_NAME = re.compile(r"qa(\d+)_(?:.*_)?(train|test)\.txt(\.gz)?")
 

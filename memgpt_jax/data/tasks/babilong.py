@@ -5,15 +5,51 @@ right where the id of its answer has the highest logit after the last token. Ans
 of the tokenizer; statements and questions are written as text.
 """
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from memgpt_jax.config_reading import BabiLongConfig
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.data import TaskConfig, TextConfig
+from memgpt_jax.data.corpora.text import documents, load_tokenizer
+from memgpt_jax.data.tasks.babi import check_babi
 from memgpt_jax.data.tasks.babi_files import babi_files, read_stories
 from memgpt_jax.data.tasks.base import Task, digest, scored_rows
-from memgpt_jax.data.text import documents, load_tokenizer
-from memgpt_jax.data.tokenizer import Tokenizer
+from memgpt_jax.data.tokenizers.base import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class BabiLongConfig(TaskConfig):
+    """BABILong (Kuratov et al., 2024): the statements of a bAbI story, in order, at random places among the sentences
+    of real text; then the question.
+
+    A row has `training.sequence_length` tokens, the last of them the question's last; any length may be evaluated.
+    """
+
+    text: TextConfig = field(default_factory=TextConfig)
+    """The text that hides the statements, and the tokenizer of all."""
+    path: str | None = None
+    """Folder of bAbI's files, as in `BabiConfig`."""
+    tasks: tuple[int, ...] = (1,)
+    """Numbers of bAbI's tasks; a row is of any of them, equally often."""
+    num_answers: int = 8
+    """Ids, after the tokenizer's, that the model holds ready for answers: at least as many as the tasks have."""
+    train_on_all_questions: bool = True
+    """In rows of training, ask the story's earlier questions too, each with its answer where it stands in the story:
+    one answer a row teaches little. Evaluations ask the last question alone."""
+    valid_share: float = 0.1
+    """Share of the training file's stories, its last ones, that is split off for validation."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "tasks", tuple(self.tasks))
+        check_babi(self)
+        check(self.num_answers >= 1, f"num_answers must be at least 1, got {self.num_answers}")
+
+    @property
+    def num_ids(self) -> int:
+        """The answers."""
+        return self.num_answers
 
 
 class Question(NamedTuple):

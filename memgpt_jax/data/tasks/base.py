@@ -5,7 +5,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from memgpt_jax.config_data import TaskConfig
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.data import TaskConfig
+
+
+def check_codes(num_symbols: int, name: str, length: int) -> None:
+    """Check that words of `length` symbols can be numbered by 64-bit integers."""
+    check(
+        num_symbols**length < 2**62,
+        f"num_symbols={num_symbols} and {name}={length} give more than 2^62 different words; use fewer",
+    )
+
 
 Batch = dict[str, np.ndarray]
 COMMON = ("tokens", "targets", "reset", "weights", "target_bytes", "group", "answer")

@@ -5,10 +5,58 @@ computing using a neural network with dynamic external memory", 2016; Bulatov et
 2022 (copy, reverse).
 """
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 
-from memgpt_jax.config_tasks import CopyConfig
+from memgpt_jax.config.checks import check, check_positive
+from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.data.tasks.base import Task, scored_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyConfig(TaskConfig):
+    """Copy, reverse and repeat-copy: symbols between two marks, then the symbols again."""
+
+    length_fields: ClassVar[tuple[str, ...]] = ("min_length", "max_length")
+
+    num_symbols: int = 10
+    """Size of the alphabet."""
+    min_length: int = 1
+    """Fewest symbols of a row; each row draws its own number."""
+    max_length: int = 20
+    """Most symbols of a row."""
+    reverse: bool = False
+    """Answer with the last symbol first."""
+    min_repeats: int = 1
+    """Fewest copies to make; each row draws its own number."""
+    max_repeats: int = 1
+    """Most copies to make. With more than 1 the answer ends with an end marker, which is scored too."""
+    blank_answers: bool = False
+    """Feed filler while the answer is due, as the Neural Turing Machine's paper does, and not the answer so far."""
+
+    def __post_init__(self):
+        check_positive(self)
+        check(
+            self.min_length <= self.max_length,
+            f"min_length={self.min_length} must be at most max_length={self.max_length}",
+        )
+        check(
+            self.min_repeats <= self.max_repeats,
+            f"min_repeats={self.min_repeats} must be at most max_repeats={self.max_repeats}",
+        )
+
+    @property
+    def num_ids(self) -> int:
+        """Filler, the end marker, the start, the delimiters of 1 to `max_repeats` copies, the symbols."""
+        return 3 + self.max_repeats + self.num_symbols
+
+    @property
+    def row_length(self) -> int:
+        """The longest row: start, symbols, delimiter, the copies; an end marker after them is only a target."""
+        return 2 + self.max_length * (1 + self.max_repeats)
+
 
 FILLER, END, START, FIRST_DELIMITER = range(4)
 

@@ -3,10 +3,57 @@
 The synthetic task of Tworkowski et al., "Focused Transformer: Contrastive Training for Context Scaling", 2023.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 
-from memgpt_jax.config_tasks import DictionaryConfig
-from memgpt_jax.data.tasks.base import Task, choose, scored_rows, spell
+from memgpt_jax.config.checks import check, check_positive
+from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.data.tasks.base import Task, check_codes, choose, scored_rows, spell
+
+
+@dataclass(frozen=True, kw_only=True)
+class DictionaryConfig(TaskConfig):
+    """Dictionary lookup: definitions of distinct keys, then questions about some of them."""
+
+    length_fields: ClassVar[tuple[str, ...]] = ("num_entries",)
+
+    num_entries: int = 24
+    """Definitions of a row."""
+    num_questions: int = 8
+    """Questions at the end of a row, about distinct keys; at most `num_entries`."""
+    key_length: int = 2
+    """Symbols of a key."""
+    value_length: int = 2
+    """Symbols of a value."""
+    num_symbols: int = 32
+    """Size of the alphabet of keys and values."""
+
+    def __post_init__(self):
+        check_positive(self)
+        check(
+            self.num_questions <= self.num_entries,
+            f"num_questions={self.num_questions} must be at most num_entries={self.num_entries}",
+        )
+        for name in ("key_length", "value_length"):
+            check_codes(self.num_symbols, name, getattr(self, name))
+        check(
+            self.num_symbols**self.key_length >= self.num_entries,
+            f"num_symbols={self.num_symbols} and key_length={self.key_length} give fewer than "
+            f"num_entries={self.num_entries} distinct keys",
+        )
+
+    @property
+    def num_ids(self) -> int:
+        """Filler, the marks of a definition, of a question and of a value, the symbols."""
+        return 4 + self.num_symbols
+
+    @property
+    def row_length(self) -> int:
+        """Definitions and questions, each with two marks."""
+        return (self.num_entries + self.num_questions) * (2 + self.key_length + self.value_length)
+
 
 FILLER, DEFINE, ASK, VALUE, FIRST_SYMBOL = range(5)
 

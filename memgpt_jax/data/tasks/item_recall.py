@@ -3,10 +3,56 @@
 Graves et al., "Neural Turing Machines", 2014, section 4.3.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 
-from memgpt_jax.config_tasks import ItemRecallConfig
-from memgpt_jax.data.tasks.base import Task, choose, scored_rows, spell
+from memgpt_jax.config.checks import check, check_positive
+from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.data.tasks.base import Task, check_codes, choose, scored_rows, spell
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemRecallConfig(TaskConfig):
+    """Associative recall of the Neural Turing Machine's paper: given an item of a list, answer with the next one."""
+
+    length_fields: ClassVar[tuple[str, ...]] = ("min_items", "max_items")
+
+    num_symbols: int = 64
+    """Size of the alphabet; the paper's symbols are 6 random bits."""
+    item_length: int = 3
+    """Symbols of an item."""
+    min_items: int = 2
+    """Fewest items of a row, at least 2; each row draws its own number."""
+    max_items: int = 6
+    """Most items of a row."""
+    blank_answers: bool = False
+    """Feed filler while the answer is due, as the paper does, and not the answer so far."""
+
+    def __post_init__(self):
+        check_positive(self)
+        check(
+            2 <= self.min_items <= self.max_items,
+            f"min_items={self.min_items} must be between 2 and max_items={self.max_items}",
+        )
+        check_codes(self.num_symbols, "item_length", self.item_length)
+        check(
+            self.num_symbols**self.item_length >= self.max_items,
+            f"num_symbols={self.num_symbols} and item_length={self.item_length} give fewer than "
+            f"max_items={self.max_items} distinct items",
+        )
+
+    @property
+    def num_ids(self) -> int:
+        """Filler, the two delimiters, the symbols."""
+        return 3 + self.num_symbols
+
+    @property
+    def row_length(self) -> int:
+        """Items with a delimiter each, the question between two, all of the answer but its last symbol."""
+        return (self.max_items + 1) * (self.item_length + 1) + self.item_length
+
 
 FILLER, ITEM, QUESTION, FIRST_SYMBOL = range(4)
 

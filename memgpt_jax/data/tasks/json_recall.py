@@ -6,13 +6,60 @@ characters of the value are, each predicted from what precedes it (the right cha
 
 import json
 import os
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from memgpt_jax.config_reading import JSON_CHARACTERS, JsonRecallConfig
-from memgpt_jax.data.reading import read_text
-from memgpt_jax.data.sources import expand
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.data.corpora.reading import read_text
+from memgpt_jax.data.corpora.sources import expand
 from memgpt_jax.data.tasks.base import Task, scored_rows
+
+JSON_CHARACTERS = '\n {}":,-0123456789abcdef'
+"""The characters of a JSON object of hexadecimal strings; the index of a character is its id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonRecallConfig(TaskConfig):
+    """Key-value retrieval in JSON (Liu et al., 2023, "Lost in the Middle"), in characters: an object of random
+    hexadecimal keys and values, then keys whose values are asked for."""
+
+    length_fields: ClassVar[tuple[str, ...]] = ("num_pairs",)
+
+    num_pairs: int = 8
+    """Pairs of the object, any number."""
+    key_length: int = 4
+    """Characters of a key."""
+    value_length: int = 4
+    """Characters of a value."""
+    num_questions: int = 4
+    """Keys that are asked for after the object, each followed by its value; at most `num_pairs`."""
+    path: str | None = None
+    """A published file to evaluate on, `.jsonl` or `.jsonl.gz` with `ordered_kv_records`, `key` and `value` (36
+    characters each), instead of generated objects. Training is on generated ones in any case."""
+
+    def __post_init__(self):
+        for name in ("num_pairs", "key_length", "value_length", "num_questions"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(
+            self.num_questions <= self.num_pairs <= 16**self.key_length,
+            f"num_questions={self.num_questions} must be at most num_pairs={self.num_pairs}, and that at most "
+            f"16 ** key_length={self.key_length}",
+        )
+
+    @property
+    def num_ids(self) -> int:
+        """Characters of JSON."""
+        return len(JSON_CHARACTERS)
+
+    @property
+    def row_length(self) -> int:
+        """Object and questions, `{"k": "v", "k": "v"}` and `\n"k": "v"` each, padded to a multiple of 64."""
+        pair = self.key_length + self.value_length
+        return 64 * -(-((8 + pair) * self.num_pairs + (7 + pair) * self.num_questions) // 64)
+
 
 Pairs = list[tuple[str, str]]
 DIGITS = np.array(list("0123456789abcdef"))

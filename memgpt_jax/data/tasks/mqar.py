@@ -5,10 +5,67 @@ Their settings (length, pairs) are (64, 4), (128, 8), (256, 16) and (512, 64), w
 whole vocabulary. Rewritten keys: Rodkin et al., "Associative Recurrent Memory Transformer", 2024 (the Rewrite task).
 """
 
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
 import numpy as np
 
-from memgpt_jax.config_tasks import MQARConfig
+from memgpt_jax.config.checks import check, check_literals
+from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.data.tasks.base import Task, choose, scored_rows, writes
+
+
+@dataclass(frozen=True, kw_only=True)
+class MQARConfig(TaskConfig):
+    """Multi-query associative recall: pairs of key and value, then each key once more, somewhere, for its value."""
+
+    length_fields: ClassVar[tuple[str, ...]] = ("length",)
+
+    vocab_size: int = 256
+    """Ids of keys (the lower half) and values (the upper half); an even number."""
+    length: int = 64
+    """Tokens L of a row; an even number."""
+    num_pairs: int = 8
+    """Keys of a row, all distinct."""
+    num_rewrites: int = 0
+    """Further pairs, of keys that have one already, with a new value: the last one counts."""
+    power: float = 0.01
+    """Exponent a of the gaps g = 1, 2, ... in front of the questions, drawn in proportion to g^(a - 1)."""
+    filler: Literal["own", "vocabulary"] = "own"
+    """What stands between questions: ids of their own, or, as published, any id of the vocabulary, live keys too."""
+    num_fillers: int = 16
+    """Number of filler ids when they are their own."""
+
+    def __post_init__(self):
+        for name in ("num_pairs", "num_fillers"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(self.num_rewrites >= 0, f"num_rewrites must be at least 0, got {self.num_rewrites}")
+        check(
+            self.vocab_size % 2 == 0 and self.vocab_size >= 2 * (self.num_pairs + self.num_rewrites),
+            f"vocab_size={self.vocab_size} must be even and at least {2 * (self.num_pairs + self.num_rewrites)}: half "
+            "of it are values, and those of a row are distinct",
+        )
+        check(
+            self.length % 2 == 0 and self.num_gaps >= self.num_pairs,
+            f"length={self.length} must be even and at least {4 * self.num_pairs + 2 * self.num_rewrites}, two tokens "
+            "for each pair and each question",
+        )
+        check_literals(self)
+
+    @property
+    def num_gaps(self) -> int:
+        """Places for a question: every second token after the pairs."""
+        return self.length // 2 - self.num_pairs - self.num_rewrites
+
+    @property
+    def num_ids(self) -> int:
+        """Keys, then values, then fillers of their own."""
+        return self.vocab_size + (self.num_fillers if self.filler == "own" else 0)
+
+    @property
+    def row_length(self) -> int:
+        """`length`."""
+        return self.length
 
 
 class MQARTask(Task):

@@ -8,13 +8,51 @@ an answer, and fill any memory long before the millionth token.)
 """
 
 import re
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from memgpt_jax.config_data import NeedleConfig
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.data import TaskConfig, TextConfig
+from memgpt_jax.data.corpora.text import documents, load_tokenizer
 from memgpt_jax.data.tasks.base import Task, choose, digest, insert, scored_rows
-from memgpt_jax.data.text import documents, load_tokenizer
-from memgpt_jax.data.tokenizer import Tokenizer
+from memgpt_jax.data.tokenizers.base import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeedleConfig(TaskConfig):
+    """Facts hidden in real text, "The key of <word> is <answer>.", then questions about them.
+
+    A row has `training.sequence_length` tokens: text with the needles, a gap of text, the questions.
+    """
+
+    text: TextConfig = field(default_factory=TextConfig)
+    """The text that hides them, and its tokenizer."""
+    num_needles: int = 8
+    """Facts hidden in each row, about distinct words."""
+    num_questions: int = 8
+    """Facts asked for at the end of a row; at most `num_needles`."""
+    gap_length: int = 128
+    """Tokens of text between the last needle and the questions: with layers x window of them, only a memory reaches
+    back."""
+    num_words: int = 64
+    """Words that facts are about, each one token of the text; and answers, which are ids after the tokenizer's."""
+
+    def __post_init__(self):
+        for name in ("num_needles", "num_questions", "num_words"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(self.gap_length >= 0, f"gap_length must be at least 0, got {self.gap_length}")
+        check(
+            self.num_questions <= self.num_needles <= self.num_words,
+            f"num_questions={self.num_questions} must be at most num_needles={self.num_needles}, and that at most "
+            f"num_words={self.num_words}",
+        )
+
+    @property
+    def num_ids(self) -> int:
+        """The answers."""
+        return self.num_words
+
 
 BEFORE, BETWEEN, AFTER = "\nThe key of", " is", ".\n"
 

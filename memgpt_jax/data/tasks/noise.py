@@ -4,10 +4,91 @@ Hsieh et al., "RULER: What's the Real Context Size of Your Long-Context Language
 Needles and variable tracking hide their sentences here; every word is one id, so no corpus and no tokenizer is needed.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 
-from memgpt_jax.config_tasks import NoiseConfig, NoiseNeedleConfig
+from memgpt_jax.config.checks import check, check_positive
+from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.data.tasks.base import Batch, Task, choose, insert, scored_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseConfig(TaskConfig):
+    """Base of the tasks that hide sentences among RULER's noise; all of their words are ids."""
+
+    length_fields: ClassVar[tuple[str, ...]] = ("context_length",)
+    noise: ClassVar[str] = (
+        "The grass is green . The sky is blue . The sun is yellow . Here we go . There and back again ."
+    )
+    """Sentences that say nothing, over and over."""
+    templates: ClassVar[dict[str, str]] = {}
+    """The sentences of the task by name; {braces} stand for ids of its own."""
+
+    context_length: int = 256
+    """Tokens of the noise with the sentences hidden in it, before the questions."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of noise and templates, in the order of their ids, which are the first ones."""
+        words = " ".join((self.noise, *self.templates.values())).split()
+        return tuple(dict.fromkeys(word for word in words if not word.startswith("{")))
+
+    def size(self, template: str) -> int:
+        """Tokens of a template, its braces counted as one token each."""
+        return len(self.templates[template].split())
+
+    def check_hides(self, number: int, size: int) -> None:
+        """Raise `ValueError` unless the context can hold so many sentences of `size` tokens, each between others."""
+        noise = self.noise.split()
+        left = self.context_length - number * size
+        whole, rest = divmod(left, len(noise))
+        room = whole * noise.count(".") + noise[len(noise) - rest :].count(".") if left > 0 else 0
+        check(
+            room >= number,
+            f"context_length={self.context_length} cannot hold {number} sentences of {size} tokens, each after a "
+            "sentence of noise",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseNeedleConfig(NoiseConfig):
+    """RULER's needles in a haystack of noise: sentences that give words a number, then questions about them."""
+
+    templates: ClassVar[dict[str, str]] = {
+        "needle": "One of the special magic numbers for {word} is : {number} .",
+        "question": "What is the special magic number for {word} mentioned in the provided text ? "
+        "The special magic number for {word} mentioned in the provided text is {number}",
+    }
+
+    num_needles: int = 4
+    """Facts hidden in each row, about distinct words."""
+    num_questions: int = 1
+    """Facts asked for at the end of a row, at most `num_needles`."""
+    num_words: int = 64
+    """Words that facts are about, each one id."""
+    num_digits: int = 7
+    """Digits of a number, each one id."""
+
+    def __post_init__(self):
+        check_positive(self)
+        check(
+            self.num_questions <= self.num_needles <= self.num_words,
+            f"num_questions={self.num_questions} must be at most num_needles={self.num_needles}, and that at most "
+            f"num_words={self.num_words}",
+        )
+        self.check_hides(self.num_needles, self.size("needle") - 1 + self.num_digits)
+
+    @property
+    def num_ids(self) -> int:
+        """Words and marks of the sentences, digits, the words that facts are about."""
+        return len(self.words) + 10 + self.num_words
+
+    @property
+    def row_length(self) -> int:
+        """The haystack and the questions."""
+        return self.context_length + self.num_questions * (self.size("question") - 1 + self.num_digits)
 
 
 class NoiseTask(Task):

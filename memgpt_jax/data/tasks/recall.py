@@ -1,9 +1,67 @@
 """Associative recall, generated: does a memory bind keys to values and find them again?"""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 
-from memgpt_jax.config_data import RecallConfig
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.data.tasks.base import Batch, Task, choose, scored_rows, writes
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecallConfig(TaskConfig):
+    """Associative recall: key-value pairs among filler, then, in the last segment, keys whose values are asked for."""
+
+    length_fields: ClassVar[tuple[str, ...]] = ("context_length",)
+
+    num_pairs: int = 8
+    """Keys hidden in each context, each in a pair k v."""
+    num_rewrites: int = 0
+    """Further pairs, of keys that have one already, with a new value: the last one counts."""
+    num_keys: int = 64
+    """Size of the key alphabet; keys of one context are distinct."""
+    num_values: int = 64
+    """Size of the value alphabet; values of one context are distinct."""
+    num_fillers: int = 16
+    """Size of the filler alphabet, disjoint from keys and values."""
+    context_length: int = 64
+    """Tokens that hold the pairs and filler; a multiple of the model's segment length."""
+    gap_length: int = 0
+    """The last tokens of the context, which hold no pair: with layers x window of them, only a memory reaches back."""
+    query_length: int = 16
+    """Tokens that hold the queries: key, value, key, value, ...; an even number, at most 2 num_pairs."""
+
+    def __post_init__(self):
+        for name in ("num_pairs", "num_keys", "num_values", "num_fillers", "context_length", "query_length"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("gap_length", "num_rewrites"):
+            check(getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}")
+        check(
+            self.num_pairs <= self.num_keys and self.num_pairs + self.num_rewrites <= self.num_values,
+            f"num_pairs={self.num_pairs} must be at most num_keys={self.num_keys}, and with num_rewrites="
+            f"{self.num_rewrites} at most num_values={self.num_values}",
+        )
+        check(
+            2 * (self.num_pairs + self.num_rewrites) <= self.context_length - self.gap_length,
+            f"context_length={self.context_length} less gap_length={self.gap_length} cannot hold "
+            f"num_pairs={self.num_pairs} and num_rewrites={self.num_rewrites} pairs of two tokens",
+        )
+        check(
+            self.query_length % 2 == 0 and 2 <= self.query_length <= 2 * self.num_pairs,
+            f"query_length must be even and between 2 and {2 * self.num_pairs}, got {self.query_length}",
+        )
+
+    @property
+    def num_ids(self) -> int:
+        """Fillers, then keys, then values."""
+        return self.num_fillers + self.num_keys + self.num_values
+
+    @property
+    def row_length(self) -> int:
+        """The context and the queries."""
+        return self.context_length + self.query_length
 
 
 class RecallTask(Task):

@@ -3,11 +3,69 @@
 Hsieh et al., "RULER: What's the Real Context Size of Your Long-Context Language Models?", 2024, section 3.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
 import numpy as np
 
-from memgpt_jax.config_tasks import TrackingConfig
+from memgpt_jax.config.checks import check, check_literals, check_positive
 from memgpt_jax.data.tasks.base import choose
-from memgpt_jax.data.tasks.noise import NoiseTask
+from memgpt_jax.data.tasks.noise import NoiseConfig, NoiseTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig(NoiseConfig):
+    """RULER's variable tracking: chains of assignments among noise, then a question that follows them."""
+
+    templates: ClassVar[dict[str, str]] = {
+        "assignment": "VAR {name} = {value} .",
+        "value": "What value does {name} hold ? {value}",
+        "variables": "Find all variables that are assigned the value {value} :",  # and their names
+    }
+
+    num_chains: int = 2
+    """Chains of a row, each of which starts with a value."""
+    num_hops: int = 2
+    """Assignments of a variable to the next one, in each chain."""
+    question: Literal["value", "variables"] = "value"
+    """Ask for the `value` of variables, or, as published, for all `variables` that hold a value."""
+    num_questions: int = 1
+    """Questions at the end of a row, about distinct chains; at most `num_chains`."""
+    num_names: int = 64
+    """Names of variables, each one id."""
+    num_values: int = 64
+    """Values, each one id."""
+
+    def __post_init__(self):
+        check_positive(self)
+        check_literals(self)
+        check(
+            self.num_questions <= self.num_chains <= self.num_values,
+            f"num_questions={self.num_questions} must be at most num_chains={self.num_chains}, and that at most "
+            f"num_values={self.num_values}",
+        )
+        check(
+            self.num_variables <= self.num_names,
+            f"num_chains={self.num_chains} and num_hops={self.num_hops} need {self.num_variables} names, more than "
+            f"num_names={self.num_names}",
+        )
+        self.check_hides(self.num_variables, self.size("assignment"))
+
+    @property
+    def num_variables(self) -> int:
+        """Variables of a row: one more than hops in each chain."""
+        return self.num_chains * (self.num_hops + 1)
+
+    @property
+    def num_ids(self) -> int:
+        """Words and marks of the sentences, names, values."""
+        return len(self.words) + self.num_names + self.num_values
+
+    @property
+    def row_length(self) -> int:
+        """The noise with the assignments, and the questions."""
+        answers = self.num_hops + 1 if self.question == "variables" else 0
+        return self.context_length + self.num_questions * (self.size(self.question) + answers)
 
 
 class TrackingTask(NoiseTask):

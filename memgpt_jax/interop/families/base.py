@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple
 
-from memgpt_jax.config import ModelConfig
+from memgpt_jax.config.model import ModelConfig
 
 ACTIVATIONS = {
     "gelu_new": "gelu",

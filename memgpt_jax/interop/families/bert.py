@@ -5,8 +5,8 @@ Sources: Devlin et al., "BERT" (2019); Liu et al., "RoBERTa" (2019), whose posit
 
 import dataclasses
 
-from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.config_model import EncoderConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import EncoderConfig
 from memgpt_jax.interop.families.base import ACTIVATIONS, Family, Weight, layer_norm, linear, word_of
 from memgpt_jax.interop.families.settings import (
     UNSUPPORTED,

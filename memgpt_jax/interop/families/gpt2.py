@@ -3,8 +3,8 @@
 Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019).
 """
 
-from memgpt_jax.config import ModelConfig
-from memgpt_jax.config_memory import NoMemoryConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.interop.families.base import ACTIVATIONS, Family, Weight, layer_norm, untied, word_of
 from memgpt_jax.interop.families.settings import (
     UNSUPPORTED,

@@ -5,8 +5,8 @@
 Source: Touvron et al., "LLaMA: Open and Efficient Foundation Language Models" (2023).
 """
 
-from memgpt_jax.config import ModelConfig
-from memgpt_jax.config_memory import NoMemoryConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.interop.families import rope
 from memgpt_jax.interop.families.base import Family, Weight, linear, untied
 from memgpt_jax.interop.families.settings import (

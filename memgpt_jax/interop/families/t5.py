@@ -8,8 +8,8 @@ Source: Raffel et al., "Exploring the Limits of Transfer Learning with a Unified
 
 import dataclasses
 
-from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.config_model import EncoderConfig, ModelConfig, Seq2SeqConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig
 from memgpt_jax.interop.families.base import Family, Weight, linear, word_of
 from memgpt_jax.interop.families.settings import UNSUPPORTED, flag, keys, layers, number, only, read, size, word
 

@@ -5,8 +5,8 @@ Source: Yang et al., "XLNet: Generalized Autoregressive Pretraining for Language
 
 import dataclasses
 
-from memgpt_jax.config_memory import NoMemoryConfig
-from memgpt_jax.config_model import XLNetConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import XLNetConfig
 from memgpt_jax.interop.families.base import ACTIVATIONS, Family, Weight, layer_norm, linear, word_of
 from memgpt_jax.interop.families.settings import (
     UNSUPPORTED,

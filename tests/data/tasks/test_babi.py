@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memgpt_jax.config import ExperimentConfig, ModelConfig, TrainingConfig
-from memgpt_jax.config_reading import BabiConfig
+from memgpt_jax.config.experiment import ExperimentConfig, TrainingConfig
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import BabiTask, train_batches
-from memgpt_jax.data.tasks.babi import BLANK, PADDING
+from memgpt_jax.data.tasks.babi import BLANK, PADDING, BabiConfig
 from memgpt_jax.data.tasks.babi_files import Line, babi_files, parse_stories, read_stories, words_of
 
 REAL = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "babi" / "en"

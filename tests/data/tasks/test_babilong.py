@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from memgpt_jax.config_reading import BabiLongConfig
 from memgpt_jax.data import BabiLongTask, ByteTokenizer
 from memgpt_jax.data.tasks.babi_files import babi_files, read_stories
+from memgpt_jax.data.tasks.babilong import BabiLongConfig
 
 TEXT = "".join(f"It was day {number}! Nothing happened on it. " for number in range(300))
 STORIES = """1 Mary went to the office.

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from memgpt_jax.config_tasks import CopyConfig
 from memgpt_jax.data import make_task
+from memgpt_jax.data.tasks.copy import CopyConfig
 
 CONFIGS = [
     CopyConfig(num_symbols=5, min_length=2, max_length=7),

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from memgpt_jax.config_tasks import DictionaryConfig
 from memgpt_jax.data import make_task
+from memgpt_jax.data.tasks.dictionary import DictionaryConfig
 
 FILLER, DEFINE, ASK, VALUE = range(4)
 CONFIGS = [

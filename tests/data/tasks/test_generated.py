@@ -7,21 +7,24 @@ import json
 import numpy as np
 import pytest
 
-from memgpt_jax.command_line import load_config, override
-from memgpt_jax.config import ExperimentConfig, ModelConfig, TrainingConfig
-from memgpt_jax.config_data import NeedleConfig, RecallConfig
-from memgpt_jax.config_json import from_json, to_json
-from memgpt_jax.config_tasks import (
-    CopyConfig,
-    DictionaryConfig,
-    ItemRecallConfig,
-    MQARConfig,
-    NoiseNeedleConfig,
-    TrackingConfig,
-)
+from memgpt_jax.config.experiment import ExperimentConfig, TrainingConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.serialization import from_json, to_json
 from memgpt_jax.data import TASKS, make_task, train_batches
 from memgpt_jax.data.tasks import base
-from memgpt_jax.evaluate import HELD_OUT_SEED
+from memgpt_jax.data.tasks.babi import BabiConfig
+from memgpt_jax.data.tasks.babilong import BabiLongConfig
+from memgpt_jax.data.tasks.copy import CopyConfig
+from memgpt_jax.data.tasks.dictionary import DictionaryConfig
+from memgpt_jax.data.tasks.item_recall import ItemRecallConfig
+from memgpt_jax.data.tasks.json_recall import JsonRecallConfig
+from memgpt_jax.data.tasks.mqar import MQARConfig
+from memgpt_jax.data.tasks.needle import NeedleConfig
+from memgpt_jax.data.tasks.noise import NoiseNeedleConfig
+from memgpt_jax.data.tasks.recall import RecallConfig
+from memgpt_jax.data.tasks.tracking import TrackingConfig
+from memgpt_jax.evaluation.evaluate import HELD_OUT_SEED
+from memgpt_jax.studies.command_line import load_config, override
 
 CONFIGS = [
     CopyConfig(max_length=6),
@@ -39,8 +42,8 @@ NAMES = [f"{type(config).__name__}-{number}" for number, config in enumerate(CON
 
 
 def test_every_generated_task_is_here():
-    generated = {config for config in TASKS if config.__module__ == "memgpt_jax.config_tasks"}
-    assert {type(config) for config in CONFIGS} == generated | {RecallConfig}
+    from_files = {BabiConfig, BabiLongConfig, JsonRecallConfig, NeedleConfig}
+    assert {type(config) for config in CONFIGS} == TASKS.keys() - from_files
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=NAMES)

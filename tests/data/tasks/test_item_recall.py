@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from memgpt_jax.config_tasks import ItemRecallConfig
 from memgpt_jax.data import make_task
+from memgpt_jax.data.tasks.item_recall import ItemRecallConfig
 
 FILLER, ITEM, QUESTION = 0, 1, 2
 CONFIGS = [

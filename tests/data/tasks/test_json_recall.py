@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memgpt_jax.config_reading import JSON_CHARACTERS, JsonRecallConfig
 from memgpt_jax.data import JsonRecallTask
+from memgpt_jax.data.tasks.json_recall import JSON_CHARACTERS, JsonRecallConfig
 
 REAL = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "recall" / "kv-retrieval-75_keys.jsonl.gz"
 CONFIGS = [

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from memgpt_jax.config_tasks import MQARConfig
 from memgpt_jax.data import make_task
+from memgpt_jax.data.tasks.mqar import MQARConfig
 
 PUBLISHED = [(64, 4), (128, 8), (256, 16), (512, 64)]
 CONFIGS = [

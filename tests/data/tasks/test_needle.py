@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from memgpt_jax.config import ExperimentConfig, ModelConfig, TrainingConfig
-from memgpt_jax.config_data import NeedleConfig
+from memgpt_jax.config.experiment import ExperimentConfig, TrainingConfig
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import ByteTokenizer, NeedleTask, train_batches
-from memgpt_jax.data.tasks.needle import find_words
+from memgpt_jax.data.tasks.needle import NeedleConfig, find_words
 from memgpt_jax.training import RunError, train
 
 TEXT = "".join(f"Line {number} of a story, 0123456789.\n" for number in range(40))
@@ -91,7 +91,7 @@ def test_the_seed_decides_and_streams_resume(config):
 
 
 def test_the_window_does_not_hold_the_answer():
-    from memgpt_jax.command_line import load_config
+    from memgpt_jax.studies.command_line import load_config
 
     experiment = load_config("needle")
     model: ModelConfig = experiment.model

@@ -6,8 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from memgpt_jax.config_tasks import NoiseConfig, NoiseNeedleConfig, TrackingConfig
 from memgpt_jax.data import make_task
+from memgpt_jax.data.tasks.noise import NoiseConfig, NoiseNeedleConfig
+from memgpt_jax.data.tasks.tracking import TrackingConfig
 
 NEEDLE = re.compile(r"One of the special magic numbers for (w\d+) is : ((?:\d )+)\.")
 QUESTION = re.compile(

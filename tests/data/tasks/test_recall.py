@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from memgpt_jax.config_data import RecallConfig
 from memgpt_jax.data import recall_batch
+from memgpt_jax.data.tasks.recall import RecallConfig
 
 CONFIGS = [
     RecallConfig(),

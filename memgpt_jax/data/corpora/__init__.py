@@ -1,0 +1,1 @@
+"""Real documents: where they come from, how they are read, and their tokens on disk."""

@@ -1,0 +1,200 @@
+"""Corpora of files on this machine: the split of each document, and the fingerprint of the corpus.
+
+A document's split is that of its sub-folder, or follows from a stable hash of its name (90 % train, 5 % valid,
+5 % test). Every problem is a `ValueError` that names the file.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import platform
+import re
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from memgpt_jax.data.corpora.reading import (
+    DEFAULT,
+    Document,
+    Kind,
+    Options,
+    document_names,
+    kind_of,
+    read_file,
+    unreadable,
+)
+from memgpt_jax.data.progress import track
+
+SPLITS = ("train", "valid", "test")
+MORE = (
+    "add documents (each split gets at least one of three; the sub-folders train, valid and test of a folder are its "
+    "splits), or evaluate another split (evaluation.split)"
+)
+
+STDLIB_LEFT_OUT = {  # tests, third-party code, data
+    "test", "tests", "idle_test", "site-packages", "dist-packages", "ensurepip", "_vendor", "pydoc_data"
+}  # fmt: skip
+STDLIB_GENERATED = re.compile(rb"auto-?generated|file is (automatically )?generated|character mapping codec", re.I)
+STDLIB_FEWEST_FILES = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceFile:
+    """A file of a corpus: one document, or a table of them."""
+
+    name: str
+    """Path inside the corpus, with forward slashes; bytes that are not UTF-8 as `os.fsdecode` gives them."""
+    path: Path
+    split: str | None = None
+    """The split of all its documents; None: each goes by the hash of its name."""
+
+    @property
+    def kind(self) -> Kind:
+        """How it is read; a file with an unknown suffix is text."""
+        return kind_of(self.name) or "text"
+
+
+def expand(path: str | os.PathLike) -> Path:
+    """The path with `~` and `$VARIABLES` expanded. Raises `ValueError` if one is not set."""
+    filled = os.path.expandvars(path)
+    unset = re.search(r"\$(\w+|\{\w+\})", filled)
+    if unset and not os.path.exists(filled):
+        raise ValueError(f"the path {os.fspath(path)!r} holds {unset[0]}, and no such environment variable is set")
+    try:
+        return Path(filled).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"the path {os.fspath(path)!r} cannot be expanded: {error}") from None
+
+
+def hash_split(name: str) -> str:
+    """The split of a document by its name: 90 % train, 5 % valid, 5 % test, on every machine alike."""
+    percent = int.from_bytes(_digest(name, 8), "big") % 100
+    return "train" if percent < 90 else "valid" if percent < 95 else "test"
+
+
+def by_hash(files: Sequence[SourceFile]) -> list[SourceFile]:
+    """The files in a fixed random order, so that the first n documents are a fair sample."""
+    return sorted(files, key=lambda file: _digest(file.name))
+
+
+def _digest(name: str, size: int = 64) -> bytes:
+    return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=size).digest()
+
+
+class FileCorpus:
+    """The documents of files, in the order of the files.
+
+    A document whose file has no split goes to the split that the hash of its name gives. If that leaves a split empty,
+    because there are few documents, the fullest split gives it one, in the order train, valid, test: three documents
+    fill three splits, two documents train and valid.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        files: Sequence[SourceFile],
+        options: Options = DEFAULT,
+        keep: Callable[[SourceFile], bool] = lambda file: True,
+    ):
+        """Args: name: of the corpus; files: all candidates; keep: whether a file belongs to it, by its content."""
+        self.name, self.files, self.options, self.keep = name, files, options, keep
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A digest that changes with the options, and with each file's name, split, size, inode or times.
+
+        Contents are not read. Every change updates ctime, which no program can set back; a change is missed only if it
+        keeps the size and comes within one clock tick of the file system (about 4 ms on Linux) of the one before.
+        """
+        digest = hashlib.blake2b(repr((self.name, self.options)).encode(), digest_size=8)
+        for file in self.files:
+            try:
+                stat = file.path.stat()
+            except OSError as error:
+                raise unreadable(file.path, error) from None
+            times = stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns
+            digest.update(repr((file.name, file.split, *times)).encode())
+        return digest.hexdigest()
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that hold at least one document."""
+        filled, _ = self._scanned
+        return [split for split in SPLITS if split in filled]
+
+    def read(self, split: str) -> Iterator[Document]:
+        """The documents of a split; their texts are read when they are iterated.
+
+        Raises `ValueError` where there is none, and while iterating, where a file is damaged.
+        """
+        if split not in self.splits:
+            raise ValueError(
+                f"{self.name} holds no documents in split {split!r}, only in {', '.join(map(repr, self.splits))}; "
+                f"{MORE}"
+            )
+        _, moved = self._scanned
+        for file in track(self.files, f"Reading {self.name}, {split}"):
+            if file.split in (split, None) and self.keep(file):
+                wanted = _always if file.split else lambda name: moved.get(name, hash_split(name)) == split
+                yield from read_file(file.path, file.name, file.kind, wanted, self.options)
+
+    @functools.cached_property
+    def _scanned(self) -> tuple[set[str], dict[str, str]]:
+        """The splits with documents, and the new split of each document that is moved to an empty split."""
+        names: dict[str, list[str]] = {split: [] for split in SPLITS}
+        for file in self.files:
+            for name in document_names(file.path, file.name, file.kind, self.options) if file.split is None else ():
+                names[hash_split(name)].append(name)
+                if all(names.values()):
+                    return set(SPLITS), {}
+        moved = {}
+        for split in SPLITS[: sum(map(len, names.values()))]:
+            if not names[split]:
+                fullest = max(reversed(SPLITS), key=lambda other: len(names[other]))
+                names[split].append(max(names[fullest], key=_digest))
+                names[fullest].remove(names[split][0])
+                moved[names[split][0]] = split
+        filled = {split for split in SPLITS if names[split]}
+        return filled | {file.split for file in self.files if file.split}, moved
+
+
+def _always(name: str) -> bool:
+    return True
+
+
+def stdlib_files() -> list[SourceFile]:
+    """The `.py` files of the standard library of the running Python, without tests and third-party code."""
+    root = Path(sysconfig.get_path("stdlib"))
+    files = []
+    for folder, subfolders, names in os.walk(root, onerror=_refuse):
+        subfolders[:] = [name for name in subfolders if name not in STDLIB_LEFT_OUT]
+        for name in names:
+            path = Path(folder, name)
+            if name.endswith(".py") and not name.startswith("_sysconfigdata"):
+                files.append(SourceFile(path.relative_to(root).as_posix(), path))
+    if len(files) < STDLIB_FEWEST_FILES:
+        raise ValueError(
+            f"data.corpus='stdlib': {sys.executable} ships only {len(files)} source files of its standard library, in "
+            f"{root}; install the library's source, or use data.corpus='folder' with data.path"
+        )
+    return by_hash(files)
+
+
+def _refuse(error: OSError):
+    raise unreadable(error.filename, error) from None
+
+
+def is_written_by_hand(file: SourceFile) -> bool:
+    """Whether a file does not say in its first 1,000 bytes that it is generated."""
+    try:
+        with file.path.open("rb") as stream:
+            return not STDLIB_GENERATED.search(stream.read(1000))
+    except OSError as error:
+        raise unreadable(file.path, error) from None
+
+
+def stdlib_corpus(options: Options = DEFAULT) -> FileCorpus:
+    """The standard library's source on this machine; one document a file."""
+    return FileCorpus(f"stdlib of Python {platform.python_version()}", stdlib_files(), options, is_written_by_hand)

@@ -1,0 +1,214 @@
+"""Tokenized text: made once per corpus and tokenizer, kept on disk, read by memory map."""
+
+import hashlib
+import importlib.metadata
+import itertools
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from memgpt_jax.config.data import TextConfig
+from memgpt_jax.data.corpora.cache import cached
+from memgpt_jax.data.corpora.folders import folder_corpus
+from memgpt_jax.data.corpora.reading import Document, Options, listed
+from memgpt_jax.data.corpora.sources import MORE, SPLITS, expand, stdlib_corpus
+from memgpt_jax.data.hub import find
+from memgpt_jax.data.tokenizers.base import ByteTokenizer, Tokenizer, load_saved_tokenizer, train_sentencepiece
+from memgpt_jax.data.tokenizers.pieces import whole_lines
+
+logger = logging.getLogger(__name__)
+
+
+class TokenizedText(Sequence[np.ndarray]):
+    """The documents of a split, as token ids. Item i is document i, int32, without `document_id`.
+
+    Kept in a folder as four files: `tokens.bin`, every document after its `document_id`, one more `document_id`
+    at the end; `offsets.npy` [documents + 1], where each document begins; `sizes.npy` [documents, 2], bytes and words
+    of each; `counts.json`.
+    """
+
+    def __init__(self, folder: Path):
+        """Open the files of `write`. Raises `ValueError` or `OSError` if they are incomplete."""
+        counts = json.loads((folder / "counts.json").read_text())
+        self.fingerprint: str = counts["fingerprint"]
+        """Digest of all tokens."""
+        self.flat = np.memmap(folder / "tokens.bin", counts["dtype"], "r")
+        """[tokens + 1] every document after its `document_id`, then one more `document_id`."""
+        self.offsets = np.load(folder / "offsets.npy")
+        """[documents + 1] int64 where each document begins."""
+        self.sizes = np.load(folder / "sizes.npy")
+        """[documents, 2] int64 UTF-8 bytes and words of each document's text, before it was encoded."""
+        sizes = len(self.flat) - 1, len(self.offsets) - 1, len(self.sizes)
+        if sizes != (counts["tokens"], counts["documents"], counts["documents"]):
+            raise ValueError(f"{folder} is damaged: its files have different numbers of tokens or documents")
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        start, stop = self.offsets[range(len(self))[index] + np.arange(2)]
+        return self.flat[start + 1 : stop].astype(np.int32)
+
+    def bytes_of(self, index: int) -> int:
+        """UTF-8 bytes of a document's text, before it was encoded."""
+        return int(self.sizes[index, 0])
+
+    def words_of(self, index: int) -> int:
+        """Words of a document's text, `len(text.split())`."""
+        return int(self.sizes[index, 1])
+
+    @staticmethod
+    def write(folder: Path, documents: Iterable[Document], tokenizer: Tokenizer) -> None:
+        """Write documents; those without a token are left out, with a warning that names them.
+
+        Raises `ValueError` where none is left.
+        """
+        dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32)
+        begin = np.array([tokenizer.document_id], dtype).tobytes()
+        offsets, sizes, without_text, digest = [0], [], [], hashlib.blake2b(digest_size=8)
+        with (folder / "tokens.bin").open("wb") as file:
+            for document in documents:
+                size, length = _Size(), 0
+                for ids in encode_pieces(tokenizer, size.count(document.pieces)):
+                    if len(ids):
+                        data = begin * (length == 0) + np.asarray(ids, dtype).tobytes()
+                        digest.update(data)
+                        file.write(data)
+                        length += len(ids)
+                if length:
+                    offsets.append(offsets[-1] + 1 + length)
+                    sizes.append((size.bytes, size.words))
+                else:
+                    without_text.append(document.name)
+            file.write(begin)
+        if not sizes:
+            raise ValueError(f"none of its documents holds any text; {MORE}")
+        if without_text:
+            logger.warning("Left out %s", listed("without text", without_text))
+        np.save(folder / "offsets.npy", np.array(offsets, np.int64))
+        np.save(folder / "sizes.npy", np.array(sizes, np.int64))
+        counts = {
+            "documents": len(sizes),
+            "tokens": offsets[-1],
+            "dtype": dtype.name,
+            "fingerprint": digest.hexdigest(),
+        }
+        (folder / "counts.json").write_text(json.dumps(counts))
+
+
+def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterable[np.ndarray]:
+    """The ids of a text in pieces, as arrays: by the tokenizer's `encode_pieces`, or without it in one array."""
+    if hasattr(tokenizer, "encode_pieces"):
+        return tokenizer.encode_pieces(pieces)
+    return [np.array(tokenizer.encode("".join(pieces)), np.int32)]
+
+
+class _Size:
+    """Counts the bytes and words of a text in pieces."""
+
+    def __init__(self):
+        self.bytes = self.words = 0
+
+    def count(self, pieces: Iterable[str]) -> Iterator[str]:
+        within = False  # whether the last piece ends within a word
+        for piece in filter(None, pieces):
+            self.bytes += len(piece) if piece.isascii() else len(piece.encode("utf-8"))
+            self.words += len(piece.split()) - (within and not piece[:1].isspace())
+            within = not piece[-1:].isspace()
+            yield piece
+
+
+def load_tokenizer(config: TextConfig) -> Tokenizer:
+    """The tokenizer that the config names; a `bpe` one is trained on the corpus's training split, once.
+
+    Raises `ValueError` where `config.tokenizer` is no tokenizer, or the corpus is refused.
+    """
+    if config.tokenizer == "byte":
+        return ByteTokenizer()
+    if config.tokenizer == "bpe":
+        return _load_trained_tokenizer(config)
+    path = expand(config.tokenizer)
+    if path.suffix == ".model" and not os.path.isfile(path):
+        raise ValueError(f"data.tokenizer: there is no file {path}")
+    try:
+        return load_saved_tokenizer(find(path if os.path.exists(path) else config.tokenizer))
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"data.tokenizer={config.tokenizer!r} must be 'bpe', 'byte', or a tokenizer: a .model or .gguf file, a "
+            f"folder, or a name on the Hub; {error}"
+        ) from None
+
+
+def _load_trained_tokenizer(config: TextConfig) -> Tokenizer:
+    def train(folder: Path):
+        texts = (text for document in _read(config, "train") for text in whole_lines(document.pieces))
+        train_sentencepiece(texts, config.tokenizer_vocab_size).save(folder)
+
+    key = (*_corpus_key(config), config.tokenizer_vocab_size)
+    return cached(config.cache_dir, "tokenizers", key, train, load_saved_tokenizer)
+
+
+def documents(config: TextConfig, split: str, tokenizer: Tokenizer) -> TokenizedText:
+    """The documents of a split, tokenized, as a sequence of int32 arrays without `document_id`.
+
+    Documents without any text are left out. Raises `ValueError` where the corpus is refused or has no such split.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(map(repr, SPLITS))}, got {split!r}")
+
+    def tokenize(folder: Path):
+        try:
+            TokenizedText.write(folder, _read(config, split), tokenizer)
+        except ValueError as error:
+            raise ValueError(f"split {split!r} of {config.path or config.corpus}: {error}") from None
+
+    key = (*_corpus_key(config), split, tokenizer.fingerprint)
+    return cached(config.cache_dir, "tokens", key, tokenize, TokenizedText)
+
+
+def open_corpus(config: TextConfig):
+    """The corpus that the config names: `fingerprint`, and `read(split)`, which yields its documents.
+
+    Raises `ValueError` where there is no such corpus, the folder is absent or holds no text, or Python's source is not
+    there.
+    """
+    options = Options(config.invalid_utf8, config.text_column)
+    if config.corpus == "stdlib":
+        return stdlib_corpus(options)
+    if config.corpus == "folder":
+        return folder_corpus(config.path, config.include, config.exclude, options)
+    from memgpt_jax.data.corpora.builders import open_named
+
+    return open_named(config.corpus, config.cache_dir, options)
+
+
+def _read(config: TextConfig, split: str) -> Iterator[Document]:
+    """The documents of a split, after `max_documents`.
+
+    The corpus is opened again, as another process may have prepared it while this one waited for the cache.
+    """
+    return itertools.islice(open_corpus(config).read(split), config.max_documents)
+
+
+def _corpus_key(config: TextConfig) -> tuple:
+    """Values that change with the documents of a corpus. Those of TFDS are cached, as importing TFDS is slow."""
+    options = (config.invalid_utf8, config.text_column, config.max_documents)
+    if config.corpus in ("stdlib", "folder") or "tensorflow_datasets" in sys.modules:
+        return open_corpus(config).fingerprint, *options
+
+    def write(folder: Path):
+        (folder / "fingerprint").write_text(open_corpus(config).fingerprint)
+
+    def read(folder: Path) -> str:
+        return (folder / "fingerprint").read_text()
+
+    # A program that registers its own builders has imported TFDS.
+    version = importlib.metadata.version("tensorflow-datasets")
+    key = (config.corpus, os.environ.get("TFDS_DATA_DIR"), version)
+    fingerprint = cached(config.cache_dir, "corpora", key, write, read)
+    return fingerprint, *options

@@ -1,0 +1,1 @@
+"""Tokenizers: bytes, sentencepiece models, tokenizer.json and GGUF files."""

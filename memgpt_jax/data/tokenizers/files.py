@@ -1,0 +1,220 @@
+"""The files of a tokenizer: the one that defines it, and the files beside it that name its special tokens."""
+
+import itertools
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from memgpt_jax.files import checksums
+
+JSON_FILE, MODEL_FILE = "tokenizer.json", "tokenizer.model"
+DEFINING = (JSON_FILE, MODEL_FILE, "spiece.model", "sentencepiece.bpe.model")
+"""The files that define a tokenizer, in the order in which they are preferred."""
+SLOW = ("vocab.json", "merges.txt", "vocab.txt")
+"""Files of other libraries that define a tokenizer too; they are not read here."""
+CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+GENERATION = "generation_config.json"
+BESIDE = (CONFIG, MAP, ADDED, "chat_template.jinja", "chat_template.json", GENERATION)
+"""The files beside it: a load and a save keep them unchanged."""
+OF_TOKENIZERS = frozenset((*DEFINING, *SLOW, *BESIDE))
+"""All files of a folder that belong to its tokenizer; a save removes those of an earlier one."""
+ROLES = ("bos", "eos", "pad")
+LARGEST_ID = (1 << 22) - 1
+
+logger = logging.getLogger(__name__)
+
+
+def write_tokenizer(folder: str | Path, files: Mapping[str, bytes]) -> None:
+    """Write the files of one tokenizer into a folder, made if missing, and remove those of any other one.
+
+    Each file is replaced at once, after all of them are written under temporary names; `SHA256SUMS` records them.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for name, content in files.items():
+            (folder / f"{name}.partial").write_bytes(content)
+        for name in files:
+            os.replace(folder / f"{name}.partial", folder / name)
+    finally:
+        for name in files:
+            (folder / f"{name}.partial").unlink(missing_ok=True)
+    for name in OF_TOKENIZERS - files.keys():
+        (folder / name).unlink(missing_ok=True)
+    checksums.record(folder, files)
+
+
+def decoded(name: str, content: bytes) -> str:
+    """The text of a file in UTF-8, without a byte order mark. Raises `ValueError` that names the file."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is not UTF-8: {error}") from None
+
+
+def json_object(name: str, content: bytes) -> dict[str, Any]:
+    """The object that a JSON file holds. Raises `ValueError` that names the file."""
+    try:
+        values = json.loads(decoded(name, content))
+    except RecursionError:
+        raise ValueError(f"{name} is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{name} must hold a JSON object, but holds {type(values).__name__}")
+    return values
+
+
+def refuse_surrogates(text: str) -> None:
+    """Raise `ValueError` if a text holds half a surrogate pair, which UTF-8 cannot express."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the text holds the lone surrogate U+{ord(text[error.start]):04X} at character {error.start}, which is no "
+            "character; read files with errors='replace', or remove it"
+        ) from None
+
+
+def sentinels(ids: Mapping[str, int]) -> tuple[int, ...]:
+    """The ids of T5's sentinels `<extra_id_0>`, `<extra_id_1>`, ..., up to the first that is absent."""
+    found = (ids.get(f"<extra_id_{number}>") for number in itertools.count())
+    return tuple(itertools.takewhile(lambda token: token is not None, found))
+
+
+def unfinished(ending: bytes) -> bytes:
+    """The beginning of a UTF-8 character that the last bytes of a text end with; b"" if there is none."""
+    for start in range(max(0, len(ending) - 3), len(ending)):
+        first, begun = ending[start], ending[start:]
+        missing = 1 + (first >= 0xE0) + (first >= 0xF0) - len(begun) + 1
+        if first >= 0xC2 and missing > 0 and any(_is_text(begun + last * missing) for last in (b"\x80", b"\xbf")):
+            return begun
+    return b""
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        return bool(content.decode("utf-8"))
+    except UnicodeDecodeError:
+        return False
+
+
+class Roles(NamedTuple):
+    """Ids of the tokens that begin, end and pad texts; None: there is none."""
+
+    bos_id: int | None
+    eos_id: int | None
+    pad_id: int | None
+    stop_ids: tuple[int, ...]
+
+
+class Settings:
+    """The files beside a tokenizer, kept byte for byte, and the special tokens that they name."""
+
+    def __init__(self, files: Mapping[str, bytes] | None = None):
+        """Args: files: the contents of files in `BESIDE`, by name. Raises `ValueError` if one is damaged."""
+        self.files = dict(files or {})
+        values = {n: json_object(n, self.files[n]) for n in (CONFIG, MAP, ADDED, GENERATION) if n in self.files}
+        self._named = [(name, values[name]) for name in (CONFIG, MAP) if name in values]
+        self._generation: dict[str, Any] = values.get(GENERATION, {})
+        self.added = self._added(values)
+        """The ids of tokens that were added to a vocabulary, with whether each is special: {text: (id, special)}."""
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> "Settings":
+        """The settings of a folder. Raises `ValueError` that names a damaged file."""
+        checksums.verify(folder, BESIDE)
+        return cls({name: (folder / name).read_bytes() for name in BESIDE if (folder / name).is_file()})
+
+    @classmethod
+    def naming(cls, stop_ids: tuple[int, ...] = (), **values) -> "Settings":
+        """Settings from values of tokenizer_config.json. Args: stop_ids: all ids that end a text, if not only eos."""
+        values = {name: value for name, value in values.items() if value is not None}
+        contents = {CONFIG: {"tokenizer_class": "PreTrainedTokenizerFast"} | values}
+        if stop_ids:
+            contents[GENERATION] = {"eos_token_id": list(stop_ids)}
+        return cls({name: (json.dumps(content, indent=2) + "\n").encode() for name, content in contents.items()})
+
+    def token(self, name: str) -> str | None:
+        """The text of a token such as `eos_token`, if a file names one."""
+        return next(filter(None, (_text(file, name, values.get(name)) for file, values in self._named)), None)
+
+    def special(self) -> list[str]:
+        """The texts of all tokens that the files call special."""
+        texts = [token for token, (_, special) in self.added.items() if special]
+        for file, values in self._named:
+            texts += [_text(file, name, value) for name, value in values.items() if _names_a_token(name, value)]
+            for name in ("additional_special_tokens", "extra_special_tokens"):
+                more = values.get(name) or []
+                if not isinstance(more, list | dict):
+                    raise ValueError(f"{file}: {name} must be a list of tokens, got {more!r}")
+                texts += [_text(file, name, value) for value in (more.values() if isinstance(more, dict) else more)]
+        return [text for text in texts if text]
+
+    def roles(self, special: Mapping[str, int], size: int, own: Mapping[str, int]) -> Roles:
+        """The ids of the named tokens.
+
+        For each role, the first of: the token in tokenizer_config.json or special_tokens_map.json (null: none); the id
+        in `own`; the first special id in generation_config.json, whose `eos_token_id` are all stop ids. A token
+        that is not in the vocabulary is left out with a warning.
+
+        Args: special: the ids of special tokens by their texts; size: of the vocabulary; own: the tokenizer's own ids
+        by role.
+        """
+        found = {}
+        for role in ROLES:
+            name, ids = f"{role}_token", self._generated(role, size)
+            text = self.token(name)
+            if text is not None:
+                found[role] = special.get(text)
+                if found[role] is None:
+                    logger.warning("%s %r is not in the vocabulary, or is an ordinary character: left out", name, text)
+            elif any(name in values for _, values in self._named):
+                found[role] = None
+            else:
+                found[role] = own.get(role, next((token for token in ids if token in special.values()), None))
+        ends = (found["eos"], *self._generated("eos", size))
+        stop_ids = tuple(dict.fromkeys(token for token in ends if token is not None))
+        return Roles(found["bos"], found["eos"], found["pad"], stop_ids)
+
+    def _generated(self, role: str, size: int) -> list[int]:
+        name = f"{role}_token_id"
+        value = self._generation.get(name)
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
+            raise ValueError(f"{GENERATION}: {name} must be an id or a list of ids, got {value!r}")
+        beyond = [token for token in ids if not 0 <= token < size]
+        if beyond:
+            message = "%s: %s names %s, but the vocabulary has %d ids: left out"
+            logger.warning(message, GENERATION, name, beyond, size)
+        return [token for token in ids if token not in beyond]
+
+    def _added(self, values: Mapping[str, dict[str, Any]]) -> dict[str, tuple[int, bool]]:
+        decoder = values.get(CONFIG, {}).get("added_tokens_decoder") or {}
+        try:
+            found = {token: (int(number), True) for token, number in values.get(ADDED, {}).items()}
+            found |= {t["content"]: (int(number), bool(t.get("special"))) for number, t in decoder.items()}
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(
+                f"{ADDED} must map tokens to ids, and added_tokens_decoder of {CONFIG} ids to tokens: "
+                f"{type(error).__name__} {error}"
+            ) from None
+        for token, (number, _) in found.items():
+            if not isinstance(token, str) or not 0 <= number <= LARGEST_ID:
+                raise ValueError(f"the added token {token!r} has the id {number}; valid: 0 to {LARGEST_ID}")
+        return found
+
+
+def _names_a_token(name: str, value: Any) -> bool:
+    return name.endswith("_token") and isinstance(value, str | dict)  # add_bos_token is a flag
+
+
+def _text(file: str, name: str, value: Any) -> str | None:
+    """The text of a token, which is given as a string, or as an object with its flags."""
+    text = value.get("content") if isinstance(value, dict) else value
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"{file}: {name} must be the text of a token, got {value!r}")
+    return text or None

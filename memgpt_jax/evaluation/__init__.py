@@ -1,0 +1,1 @@
+"""Held-out evaluation of text, of the objectives, of tasks, and of one long stream."""

@@ -1,0 +1,1 @@
+"""Files and folders: paths in messages, whole replacement, checksums."""

@@ -1,0 +1,36 @@
+"""Counting parameters, and a memory-free baseline with as many of them as a model with memory."""
+
+import dataclasses
+import math
+
+import jax
+
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.models import shapes
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """Number of trainable values of the model, found by shapes alone: nothing is allocated."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes(config)))
+
+
+def match_parameters(config: ModelConfig, tolerance: float = 0.02) -> ModelConfig:
+    """The same model without memory, its feed-forward layers widened until it has as many parameters.
+
+    The count grows linearly with d_ff, so two counts give the width. Raises `ValueError` if the count closest to the
+    original's differs by more than `tolerance` (a share): the model is then too small for the comparison to be fair.
+    """
+    target = count_parameters(config)
+    width = config.feed_forward_dim
+    plain = dataclasses.replace(config, memory=NoMemoryConfig(), memory_layers=None, d_ff=width)
+    count = count_parameters(plain)
+    per_unit = count_parameters(dataclasses.replace(plain, d_ff=width + 1)) - count
+    matched = dataclasses.replace(plain, d_ff=width + round((target - count) / per_unit))
+    difference = count_parameters(matched) / target - 1
+    if abs(difference) > tolerance:
+        raise ValueError(
+            f"no feed-forward width brings the model without memory within {tolerance:.0%} of {target} parameters: "
+            f"d_ff={matched.d_ff} is off by {difference:+.1%}"
+        )
+    return matched

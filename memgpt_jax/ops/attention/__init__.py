@@ -1,0 +1,1 @@
+"""Attention within a call: windows, segments of a memory, kernels, positions."""

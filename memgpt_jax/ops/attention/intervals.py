@@ -1,0 +1,289 @@
+"""Attention over entries that are each visible for an interval of time, in kernels for GPUs and TPUs.
+
+The memory of a whole call is of this form: an entry is visible from the segment after its own until it leaves the
+memory, and time counts segments. So is a causal sliding window over documents: there, time counts tokens. Nothing of
+size [queries, entries] is ever stored, and no entry is copied for the segments that see it.
+
+The online softmax and its backward pass from stored sums are those of FlashAttention-2 (Dao, 2023).
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from memgpt_jax.ops.attention.dense import FLOOR, MASKED
+from memgpt_jax.ops.attention.kernels import Blocks, Fold, Platform, sweep
+from memgpt_jax.ops.mesh import split_axes
+from memgpt_jax.shapes import Array, Float, Float32, Int32
+
+
+class Interval(NamedTuple):
+    """When each entry is visible: first <= time <= last. Before `first = 0` there is no time; last < first: never."""
+
+    first: Int32[Array, "B E"]
+    last: Int32[Array, "B E"]
+    last_gradient: Int32[Array, "B E"] | None = None  # later queries give the entry no gradient; default: all do
+
+
+class Recency(NamedTuple):
+    """Entries fade: slope_h log(1 + time - written_e) is subtracted from their logits."""
+
+    slope: Float32[Array, "H"]
+    written: Int32[Array, "B E"]
+
+
+def interval_attention(
+    query: Float[Array, "B L H K"],
+    keys: Float[Array, "B E G K"],
+    values: Float[Array, "B E G K"],
+    time: Int32[Array, "B L"],
+    interval: Interval,
+    blocks: tuple[Blocks, Blocks],
+    *,
+    bias: Float32[Array, "B E"] | None = None,
+    sink: Float32[Array, "B L H"] | None = None,
+    recency: Recency | None = None,
+) -> Float[Array, "B L H K"]:
+    """One softmax over the entries that each query sees, and over a sink: a logit that has no entry.
+
+        r_t = sum_e exp(l_te) v_e / (exp(sink_t) + sum_e exp(l_te)),    over e with first_e <= time_t <= last_e
+        l_te = q_t . k_e + bias_e - slope_h log(1 + time_t - written_e)
+
+    Queries carry their scale. A query that sees nothing, as one whose time is negative, reads 0. The closer in time
+    queries and entries stand to their neighbours, the fewer blocks of them meet.
+
+    On a mesh each device takes its own rows and heads.
+
+    Arguments:
+        blocks: of the forward and of the backward pass; see `default_blocks`.
+    """
+    arrays = (query, keys, values, time, interval, bias, sink, recency)
+    run = partial(_interval_attention, blocks)
+    rows, heads = split_axes(query.shape[0], keys.shape[2])
+    if rows is None and heads is None:
+        return run(*arrays)
+    of_row, of_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads)
+    fade = Recency(PartitionSpec(heads), of_row)
+    specs = (of_heads, of_heads, of_heads, of_row, of_row, of_row, of_heads, fade if recency else None)
+    return jax.shard_map(run, in_specs=specs, out_specs=of_heads, check_vma=False)(*arrays)
+
+
+def _interval_attention(blocks, query, keys, values, time, interval, bias, sink, recency):
+    """`interval_attention` on one device."""
+    batch, length, heads, width = query.shape
+    kv_heads, number = keys.shape[2], keys.shape[1]
+    group = heads // kv_heads
+    block = max(max(b.fixed, b.moving) for b in blocks)
+    padded_width = max(16, 1 << (width - 1).bit_length()) if blocks[0].platform == "gpu" else width
+
+    def heads_first(x, pad_value=0):
+        """[B, L, G, R, ...] -> [B G, L R, ...]: the heads of a group are further queries of the same time."""
+        x = jnp.moveaxis(x, 2, 1).reshape(batch * kv_heads, x.shape[1] * x.shape[3], *x.shape[4:])
+        return padded(x, pad_value)
+
+    def padded(x, pad_value=0):
+        widths = [(0, 0), (0, -x.shape[1] % block), *((0, padded_width - width) for _ in x.shape[2:])]
+        return jnp.pad(x, widths, constant_values=pad_value)
+
+    per_head = (batch, length, kv_heads, group)
+    sink = jnp.full(per_head, MASKED, jnp.float32) if sink is None else sink.reshape(per_head)
+    bias = jnp.zeros((batch, number), jnp.float32) if bias is None else bias
+    slope = written = None
+    if recency is not None:
+        slope = heads_first(jnp.broadcast_to(recency.slope.reshape(1, 1, kv_heads, group), per_head))
+        written = padded(recency.written)
+    until = interval.last if interval.last_gradient is None else jnp.minimum(interval.last, interval.last_gradient)
+    when = When(
+        time=padded(jnp.repeat(time, group, axis=1), -1),
+        first=padded(jnp.maximum(interval.first, 0)),
+        last=padded(interval.last, -1),
+        until=padded(until, -1),
+        written=written,
+    )
+    out = _attend(
+        blocks,
+        heads_first(query.reshape(*per_head, width)),
+        heads_first(keys[:, :, :, None]),
+        heads_first(values[:, :, :, None]),
+        padded(bias),
+        heads_first(sink),
+        slope,
+        when,
+    )
+    out = out[:, : length * group, :width].reshape(batch, kv_heads, length, group, width)
+    return jnp.moveaxis(out, 1, 2).reshape(query.shape)
+
+
+def default_blocks(dtype, interpret: bool = False, platform: Platform | None = None) -> tuple[Blocks, Blocks]:
+    """Blocks of the forward and of the backward pass; platform: default, where this runs.
+
+    On a GPU they fit registers and shared memory of the generations from Ampere on (heads of up to 128 in bfloat16, of
+    up to 64 in float32 on the smallest); on a TPU they are large, as each step of the grid costs time of its own.
+    """
+    platform = platform or ("tpu" if jax.default_backend() == "tpu" else "gpu")
+    if platform == "tpu":
+        forward = backward = (512, 512)
+    elif dtype == jnp.float32:
+        forward = backward = (64, 32)
+    else:
+        forward, backward = (128, 64), (128, 32)
+    return Blocks(platform, *forward, interpret), Blocks(platform, *backward, interpret)
+
+
+class When(NamedTuple):
+    """All that decides who sees whom: integers, without gradients. Q queries and E entries, padded to whole blocks."""
+
+    time: Int32[Array, "B Q"]
+    first: Int32[Array, "B E"]
+    last: Int32[Array, "B E"]
+    until: Int32[Array, "B E"]  # the last time at which a query gives the entry gradient
+    written: Int32[Array, "B E"] | None
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(blocks, query, keys, values, bias, sink, slope, when):
+    """query [N, Q, K]; keys, values [N, E, K]; bias [B, E]; sink, slope [N, Q]; N = B G. Returns [N, Q, K]."""
+    return _forward(blocks, query, keys, values, bias, sink, slope, when)[0]
+
+
+def _forward(blocks, query, keys, values, bias, sink, slope, when):
+    queries = [query, when.time, sink, *_given(slope)]
+    entries = [keys, values, bias, when.first, when.last, *_given(when.written)]
+    low, high = _range(_meeting(when.time, when.first, when.last, blocks[0].fixed, blocks[0].moving))
+    out, log_sum = sweep(READ, queries, entries, low, high, [_like(query), _like(sink)], blocks[0])
+    return out, (query, keys, values, bias, sink, slope, when, out, log_sum)
+
+
+def _backward(blocks, saved, d_out):
+    query, keys, values, bias, sink, slope, when, out, log_sum = saved
+    blocks = blocks[1]
+    delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
+    queries = [query, d_out, when.time, log_sum, delta, *_given(slope)]
+
+    entries = [keys, values, bias, when.first, when.last, *_given(when.written)]
+    low, high = _range(_meeting(when.time, when.first, when.last, blocks.fixed, blocks.moving))
+    outputs = [_like(query), *map(_like, _given(slope))]
+    d_query, *d_slope = sweep(GRADIENT_OF_QUERIES, queries, entries, low, high, outputs, blocks)
+
+    entries[4] = when.until
+    meets = _meeting(when.time, when.first, when.until, blocks.moving, blocks.fixed)
+    low, high = _range(meets.swapaxes(1, 2))
+    outputs = [_like(keys), _like(values), jax.ShapeDtypeStruct(keys.shape[:2], jnp.float32)]
+    d_keys, d_values, d_bias = sweep(GRADIENT_OF_ENTRIES, entries, queries, low, high, outputs, blocks)
+
+    d_bias = jnp.sum(d_bias.reshape(bias.shape[0], -1, bias.shape[1]), axis=1)
+    d_sink = -jnp.exp(sink - log_sum) * delta
+    return d_query, d_keys, d_values, d_bias, d_sink, d_slope[0] if d_slope else None, None
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _given(x):
+    return [] if x is None else [x]
+
+
+def _like(x):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+
+def _meeting(time, first, last, query_block, entry_block):
+    """[B, query blocks, entry blocks]: whether some of their queries and entries overlap in time."""
+    never = jnp.iinfo(jnp.int32).max
+    time = time.reshape(time.shape[0], -1, query_block)
+    first, last = (x.reshape(x.shape[0], -1, entry_block) for x in (first, last))
+    earliest = jnp.min(jnp.where(time >= 0, time, never), axis=2)
+    from_time = jnp.min(jnp.where(last >= first, first, never), axis=2)
+    until_time = jnp.max(jnp.where(last >= first, last, -1), axis=2)
+    starts_before = from_time[:, None, :] <= jnp.max(time, axis=2)[:, :, None]
+    return starts_before & (until_time[:, None, :] >= earliest[:, :, None])
+
+
+def _range(meets):
+    """The first of the last axis that meets, and the one after the last; two zeros where none does."""
+    some, size = jnp.any(meets, axis=-1), meets.shape[-1]
+    low = jnp.argmax(meets, axis=-1)
+    high = size - jnp.argmax(jnp.flip(meets, axis=-1), axis=-1)
+    return jnp.where(some, low, 0).astype(jnp.int32), jnp.where(some, high, 0).astype(jnp.int32)
+
+
+# The bodies of the three sweeps. Matrices are [f, K] where fixed and [m, K] where moving, vectors columns and rows.
+
+
+def _dot(x, y, axis):
+    """Sum over the last axis of x and the given one of y, in float32."""
+    precision = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
+    return jax.lax.dot_general(
+        x, y, (((1,), (axis,)), ((), ())), precision=precision, preferred_element_type=jnp.float32
+    )
+
+
+def _logits(x, y, bias, time, first, last, slope, written):
+    """[f, m] logits of queries and entries, whichever of the two is fixed, and log(1 + age) where recency is on."""
+    logits, log_age = _dot(x, y, 1) + bias, None
+    if slope:
+        log_age = jnp.log(1 + jnp.maximum(time - written[0], 0).astype(jnp.float32))
+        logits = logits - slope[0] * log_age
+    return jnp.where((first <= time) & (time <= last), logits, MASKED), log_age
+
+
+def _read_start(here):
+    query, _, sink, *_ = here
+    highest = jnp.maximum(sink, FLOOR)
+    return highest, jnp.exp(sink - highest), jnp.zeros(query.shape, jnp.float32)
+
+
+def _read_step(carry, here, there):
+    highest, total, summed = carry
+    query, time, _, *slope = here
+    keys, values, bias, first, last, *written = there
+    logits, _ = _logits(query, keys, bias, time, first, last, slope, written)
+    higher = jnp.maximum(highest, jnp.max(logits, axis=1, keepdims=True))
+    weights, shrink = jnp.exp(logits - higher), jnp.exp(highest - higher)
+    total = total * shrink + jnp.sum(weights, axis=1, keepdims=True)
+    return higher, total, summed * shrink + _dot(weights.astype(values.dtype), values, 0)
+
+
+def _read_finish(carry):
+    highest, total, summed = carry
+    total = jnp.where(total > 0, total, 1)  # 0 where there is nothing to see
+    return summed / total, highest + jnp.log(total)
+
+
+def _queries_start(here):
+    query, *_, delta = here[:5]
+    return jnp.zeros(query.shape, jnp.float32), *(jnp.zeros(delta.shape, jnp.float32) for _ in here[5:])
+
+
+def _queries_step(carry, here, there):
+    query, d_out, time, log_sum, delta, *slope = here
+    keys, values, bias, first, last, *written = there
+    logits, log_age = _logits(query, keys, bias, time, first, last, slope, written)
+    d_logits = jnp.exp(logits - log_sum) * (_dot(d_out, values, 1) - delta)
+    d_query = carry[0] + _dot(d_logits.astype(keys.dtype), keys, 0)
+    return d_query, *(d_slope - jnp.sum(d_logits * log_age, axis=1, keepdims=True) for d_slope in carry[1:])
+
+
+def _entries_start(here):
+    keys, values, bias, *_ = here
+    return tuple(jnp.zeros(x.shape, jnp.float32) for x in (keys, values, bias))
+
+
+def _entries_step(carry, here, there):
+    d_keys, d_values, d_bias = carry
+    keys, values, bias, first, last, *written = here
+    query, d_out, time, log_sum, delta, *slope = there
+    logits, _ = _logits(keys, query, bias, time, first, last, slope, written)
+    weights = jnp.exp(logits - log_sum)
+    d_logits = weights * (_dot(values, d_out, 1) - delta)
+    d_keys = d_keys + _dot(d_logits.astype(query.dtype), query, 0)
+    d_values = d_values + _dot(weights.astype(d_out.dtype), d_out, 0)
+    return d_keys, d_values, d_bias + jnp.sum(d_logits, axis=1, keepdims=True)
+
+
+READ = Fold(_read_start, _read_step, _read_finish)
+GRADIENT_OF_QUERIES = Fold(_queries_start, _queries_step, lambda carry: carry)
+GRADIENT_OF_ENTRIES = Fold(_entries_start, _entries_step, lambda carry: carry)

@@ -1,0 +1,148 @@
+"""Causal sliding-window attention."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from memgpt_jax.ops.attention.dense import attend, attend_with_lse, map_rows, masked_bias
+from memgpt_jax.ops.attention.implementation import Implementation, choose
+from memgpt_jax.ops.attention.intervals import Interval, default_blocks, interval_attention
+from memgpt_jax.ops.mesh import on_each_device, split_axes
+from memgpt_jax.shapes import Array, Bool, Float, Float32, Int
+
+
+def window_attention(
+    query: Float[Array, "B L H K"],
+    keys: Float[Array, "B P+L G K"],
+    values: Float[Array, "B P+L G K"],
+    query_document: Int[Array, "B L"],
+    key_document: Int[Array, "B P+L"],
+    *,
+    window_size: int,
+    block_size: int | None = None,
+    implementation: Implementation = "auto",
+    distance_bias: Float32[Array, "H window_size"] | None = None,
+    with_lse: bool = False,
+) -> Float[Array, "B L H K"] | tuple[Float[Array, "B L H K"], Float32[Array, "B L H"]]:
+    """Causal sliding-window attention of L tokens that follow P cached ones; memory is linear in L.
+
+        out_i = sum_j softmax_j(q_i . k_j / sqrt(K) + bias_ij) v_j,    j in (P + i - window_size, P + i], same document
+
+    Query i stands at key position P + i. Keys and values may have fewer heads (G divides H).
+
+    Arguments:
+        query_document, key_document: a number for each token. Tokens of a document stand together.
+        block_size: of the portable form and of cuDNN's, which take queries in blocks that meet only the keys within
+            their reach; default: up to 128, and for cuDNN at least `window_size`.
+        implementation: see `Implementation`.
+        distance_bias: bias_ij of each head by the distance P + i - j; default: none. Only the portable form takes it.
+        with_lse: return the logarithm of what each softmax divides by, too; only the portable form does.
+
+    Raises:
+        ValueError: the implementation does not work here.
+    """
+    width = query.shape[3]
+    arrays = (query, keys, values, query_document, key_document)
+    kernels = ("pallas", "cudnn") if distance_bias is None and not with_lse else ()
+    chosen = choose(implementation, kernels, query.dtype, width)
+    if chosen == "portable":
+        return _portable(*arrays, window_size, block_size or max(16, min(128, window_size)), distance_bias, with_lse)
+    if chosen == "cudnn":
+        return _by_library(*arrays, window_size, block_size or max(128, window_size + window_size % 2), chosen)
+    return _by_kernel(*arrays, window_size, interpret=chosen == "interpret")
+
+
+class _Blocks:
+    """Tokens in blocks: queries, and for each block of queries the keys within its reach, oldest first."""
+
+    def __init__(self, length: int, past: int, window_size: int, block: int):
+        self.block, self.number = block, -(-length // block)
+        self.reach = -(-(window_size - 1) // block)  # how many earlier blocks a block can see
+        self.padding, self.missing = self.number * block - length, self.reach * block - past
+        keys = jnp.arange((self.reach + 1) * block)
+        self.distance = jnp.arange(block)[:, None] + self.reach * block - keys[None, :]
+        self.in_window = (self.distance >= 0) & (self.distance < window_size)
+
+    def queries(self, x: Float[Array, "L ..."], fill=0) -> Float[Array, "blocks block ..."]:
+        x = jnp.pad(x, ((0, self.padding), *((0, 0),) * (x.ndim - 1)), constant_values=fill)
+        return x.reshape(self.number, self.block, *x.shape[1:])
+
+    def reachable(self, x: Float[Array, "P+L ..."], fill=0) -> Float[Array, "blocks (reach+1)*block ..."]:
+        x = x[max(0, -self.missing) :]
+        x = jnp.pad(x, ((max(0, self.missing), self.padding), *((0, 0),) * (x.ndim - 1)), constant_values=fill)
+        x = x.reshape(self.reach + self.number, self.block, *x.shape[1:])
+        return jnp.concatenate([x[i : i + self.number] for i in range(self.reach + 1)], axis=1)
+
+    def visible(self, query_document, key_document) -> Bool[Array, "blocks block (reach+1)*block"]:
+        """Which keys each query sees. A place that only fills the last block sees others of its kind."""
+        query_document, key_document = self.queries(query_document, -1), self.reachable(key_document, -1)
+        return (query_document[:, :, None] == key_document[:, None, :]) & self.in_window[None]
+
+
+def _portable(query, keys, values, query_document, key_document, window_size, block, distance_bias, with_lse):
+    """On a mesh each device takes its own rows and heads."""
+    arrays = (query, keys, values, query_document, key_document, distance_bias)
+    run = partial(_by_blocks, window_size=window_size, block=block, with_lse=with_lse)
+    rows, heads = split_axes(query.shape[0], keys.shape[2])
+    of_row, of_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads)
+    specs = (of_heads, of_heads, of_heads, of_row, of_row, PartitionSpec(heads))
+    return on_each_device(run, arrays, specs, of_heads)
+
+
+def _by_blocks(query, keys, values, query_document, key_document, distance_bias, *, window_size, block, with_lse):
+    batch, length, num_heads, head_dim = query.shape
+    kv_heads = keys.shape[2]
+    blocks = _Blocks(length, keys.shape[1] - length, window_size, min(block, length))
+
+    def one_head(row):
+        """query [R, L, K]; keys, values [P+L, K]; document numbers [L] and [P+L]; biases [R, block, keys] or none."""
+        query, keys, values, query_document, key_document, of_distance = row
+        query = blocks.queries(query.swapaxes(0, 1)).swapaxes(1, 2)
+        bias = masked_bias(blocks.visible(query_document, key_document))[:, None]
+        bias = bias if of_distance is None else bias + of_distance[None]
+        found = (attend_with_lse if with_lse else attend)(query, blocks.reachable(keys), blocks.reachable(values), bias)
+        in_line = lambda x: x.swapaxes(0, 1).reshape(x.shape[1], -1, *x.shape[3:])[:, :length]  # noqa: E731
+        return jax.tree.map(in_line, found)
+
+    query = (query * jnp.asarray(head_dim**-0.5, query.dtype)).reshape(batch, length, kv_heads, -1, head_dim)
+    query = query.transpose(0, 2, 3, 1, 4).reshape(batch * kv_heads, -1, length, head_dim)
+    keys, values = (x.swapaxes(1, 2).reshape(batch * kv_heads, -1, head_dim) for x in (keys, values))
+    documents = (jnp.repeat(x, kv_heads, axis=0) for x in (query_document, key_document))
+    biases = None
+    if distance_bias is not None:  # in each block the same
+        biases = distance_bias[:, jnp.clip(blocks.distance, 0, window_size - 1)]
+        biases = jnp.tile(biases.reshape(kv_heads, -1, *biases.shape[1:]), (batch, 1, 1, 1))
+    found = map_rows(one_head, (query, keys, values, *documents, biases))
+    heads_last = lambda x: jnp.moveaxis(x.reshape(batch, num_heads, length, *x.shape[3:]), 1, 2)  # noqa: E731
+    return jax.tree.map(heads_last, found)
+
+
+def _by_library(query, keys, values, query_document, key_document, window_size, block, library):
+    """`jax.nn.dot_product_attention` over blocks: it masks by [B, L, reach], as documents end anywhere."""
+    batch, length = query.shape[:2]
+    block = min(block, length + length % 2)  # cuDNN's backward pass wants even lengths
+    blocks = _Blocks(length, keys.shape[1] - length, window_size, block)
+
+    def of_row(query, keys, values, query_document, key_document):
+        visible = blocks.visible(query_document, key_document)[:, None]
+        return blocks.queries(query), blocks.reachable(keys), blocks.reachable(values), visible
+
+    rows = jax.vmap(of_row)(query, keys, values, query_document, key_document)
+    query, keys, values, visible = (x.reshape(-1, *x.shape[2:]) for x in rows)
+    out = jax.nn.dot_product_attention(query, keys, values, mask=visible, implementation=library)
+    return out.reshape(batch, -1, *out.shape[2:])[:, :length]
+
+
+def _by_kernel(query, keys, values, query_document, key_document, window_size, interpret):
+    """Time counts tokens: a key is visible from its own place on, to the end of its window or of its document."""
+    batch, length, _, width = query.shape
+    number = keys.shape[1]
+    place = jnp.broadcast_to(jnp.arange(number, dtype=jnp.int32), (batch, number))
+    is_last = jnp.pad(key_document[:, 1:] != key_document[:, :-1], ((0, 0), (0, 1)), constant_values=True)
+    end = jax.lax.cummin(jnp.where(is_last, place, number), axis=1, reverse=True)
+    interval = Interval(place, jnp.minimum(place + (window_size - 1), end))
+    blocks = default_blocks(query.dtype, interpret)
+    query = query * jnp.asarray(width**-0.5, query.dtype)
+    return interval_attention(query, keys, values, place[:, number - length :], interval, blocks)

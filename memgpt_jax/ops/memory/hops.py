@@ -1,0 +1,77 @@
+"""Reading in several hops: what one hop finds is part of the next hop's question."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memgpt_jax.ops.attention.dense import attend, masked_bias, unit
+from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
+
+
+class Hops(NamedTuple):
+    """The maps of N hops. Each head is a memory network of its own, of width K."""
+
+    inputs: Float32[Array, "N H K K"]  # A_n
+    outputs: Float32[Array, "N H K K"]  # C_n
+    input_ages: Float32[Array, "N A H K"]  # T_A,n: row a - 1 belongs to age a, the last row to all older ones
+    output_ages: Float32[Array, "N A H K"]  # T_C,n
+    update: Float32[Array, "H K K"] | None  # U; None: the identity
+    temperature: Float32[Array, "H"] | None  # t, for q of unit length; None: q as it is
+    null_key: Float32[Array, "H K"] | None  # of an entry that is always visible and has the output 0
+
+
+def multi_hop_read(
+    query: Float[Array, "B Q H K"],
+    keys: Float[Array, "B E H K"],
+    values: Float[Array, "B E H K"],
+    age: Int32[Array, "B E"],
+    visible: Bool[Array, "B Q E"],
+    hops: Hops,
+) -> Float[Array, "B Q H K"]:
+    """The question after N hops through the stored vectors z (`keys`) and y (`values`) of E entries.
+
+        u_1 = query,    q_n = t unit(A_n^T u_n) or A_n^T u_n,    p_e = softmax_e(q_n . z_e + u_n . T_A,n[age_e])
+        u_{n+1} = U u_n + sum_e p_e (C_n y_e + T_C,n[age_e])
+
+    As q . z = u . A z and sum_e p_e C y_e = C sum_e p_e y_e, no hop needs entries of its own. Ages join the vectors as
+    indicators, so that each hop is one attention whatever they are. A token that sees nothing keeps U u_n.
+    """
+    num_hops, num_ages = hops.input_ages.shape[:2]
+    width, dtype = query.shape[-1], query.dtype
+    hops = jax.tree.map(lambda x: x.astype(dtype), hops)
+    u = query.swapaxes(1, 2)[:, :, None]  # [B, H, 1, Q, K], as `attend` takes it
+    if num_ages:
+        which = jax.nn.one_hot(jnp.clip(age, 1, num_ages) - 1, num_ages, dtype=dtype)
+        which = jnp.broadcast_to(which[:, :, None], (*keys.shape[:3], num_ages))
+        keys, values = (jnp.concatenate([x, which], axis=-1) for x in (keys, values))
+    keys, values = keys.swapaxes(1, 2), values.swapaxes(1, 2)
+    bias = masked_bias(visible)[:, None, None]
+    for n in range(num_hops):
+        question = jnp.einsum("bhrqi,hij->bhrqj", u, hops.inputs[n])
+        if hops.temperature is not None:
+            question = unit(question).astype(dtype) * hops.temperature[None, :, None, None, None]
+        sink = None
+        if hops.null_key is not None:
+            sink = jnp.einsum("bhrqj,hj->bhrq", question, hops.null_key, preferred_element_type=jnp.float32)
+        about_age = jnp.einsum("bhrqi,ahi->bhrqa", u, hops.input_ages[n])
+        found = attend(jnp.concatenate([question, about_age], axis=-1), keys, values, bias, sink)
+        found, age_share = found[..., :width], found[..., width:]
+        answer = jnp.einsum("bhrqj,hij->bhrqi", found, hops.outputs[n])
+        answer = answer + jnp.einsum("bhrqa,ahi->bhrqi", age_share, hops.output_ages[n])
+        kept = u if hops.update is None else jnp.einsum("bhrqj,hij->bhrqi", u, hops.update)
+        u = kept + answer
+    return u[:, :, 0].swapaxes(1, 2)
+
+
+def position_encoding(length: int, width: int) -> np.ndarray:
+    """Weights l [length, width], float32, of a bag of words that knows their order.
+
+        l_jk = (1 - j / J) - (k / d) (1 - 2 j / J),    j = 1..J words, k = 1..d channels
+
+    End-To-End Memory Networks (Sukhbaatar et al., 2015), section 4.1.
+    """
+    j = np.arange(1, length + 1)[:, None] / length
+    k = np.arange(1, width + 1)[None, :] / width
+    return ((1 - j) - k * (1 - 2 * j)).astype(np.float32)

@@ -1,0 +1,170 @@
+"""Nearest entries: the top-k search over a large store, in memory that does not grow with it, and the read of them."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from memgpt_jax.ops.attention.dense import attend, masked_bias
+from memgpt_jax.ops.mesh import entry_parts
+from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
+
+BLOCK = 4096  # entries scored at a time
+LANES = 128  # bins are a multiple of this: other numbers do not fill vector registers
+
+
+def nearest(
+    query: Float[Array, "Q K"],
+    keys: Float[Array, "E K"],
+    first: Int32[Array, ""],
+    end: Int32[Array, ""],
+    *,
+    top_k: int,
+    most: int | None = None,
+    recall_target: float | None = None,
+    block_size: int = BLOCK,
+) -> tuple[Int32[Array, "Q top_k"], Bool[Array, "Q top_k"]]:
+    """Where the `top_k` entries with the highest q . k_e stand, first <= e < end, the best first.
+
+    Of equal scores the earlier entry wins. At most Q * (block_size + top_k) scores exist at a time, and blocks behind
+    the first without an entry to search cost nothing. With `recall_target` the search is approximate: entries fall into
+    L bins in turn, each bin keeps its best, and the best of the L bins are taken,
+
+        L = 1 / (1 - recall_target ^ (1 / (top_k - 1))),    so that E[share found] >= recall_target
+
+    for entries at random places; L is rounded up to a multiple of `LANES` (the partial reduction of Chern et al., 2022,
+    "TPU-KNN"; `jax.lax.approx_max_k` does the same on TPU, but sorts everything elsewhere).
+
+    Arguments:
+        query, keys: any float type; scores are float32. Not differentiable: the result is integer.
+        first, end: the range that is searched.
+        top_k: at most `most`.
+        most: what end - first is at most; default E.
+        recall_target: None for the exact search.
+        block_size: entries scored at a time.
+
+    Returns:
+        Places, and whether there is such an entry (a range may hold fewer than `top_k`).
+    """
+    query, keys = jax.lax.stop_gradient((query, keys))
+    most = keys.shape[0] if most is None else min(most, keys.shape[0])
+    kept = top_k if recall_target is None else min(most, max(top_k, _num_bins(top_k, recall_target)))
+    block = min(block_size, most) // kept * kept if recall_target is not None else min(block_size, most)
+    block = max(block, kept)
+
+    def scored(number):
+        start = first + number * block
+        slice_start = jnp.minimum(start, keys.shape[0] - block)  # the last block of E overlaps the one before
+        place = slice_start + jnp.arange(block, dtype=jnp.int32)
+        searched = jax.lax.dynamic_slice_in_dim(keys, slice_start, block)
+        scores = jnp.einsum("qk,ek->qe", query, searched, preferred_element_type=jnp.float32)
+        return jnp.where(((place >= start) & (place < end))[None, :], scores, -jnp.inf), place
+
+    def body(number, best):
+        scores, place = scored(number)
+        return _merge(best, _top(scores, place, kept)) if recall_target is None else _into_bins(best, scores, place[0])
+
+    if block >= most and recall_target is None:  # one block holds the whole range: no loop, and nothing to merge
+        best = _top(*scored(0), kept)
+    else:
+        nothing = jnp.full((query.shape[0], kept), -jnp.inf, jnp.float32), jnp.zeros((query.shape[0], kept), jnp.int32)
+        best = jax.lax.fori_loop(0, (end - first + block - 1) // block, body, nothing)
+    if recall_target is not None:
+        best = _best(*best, top_k)
+    return best[1], best[0] > -jnp.inf
+
+
+def _num_bins(top_k: int, recall_target: float) -> int:
+    enough = 1 if top_k == 1 else 1 / (1 - recall_target ** (1 / (top_k - 1)))
+    return LANES * math.ceil(enough / LANES)
+
+
+def _top(scores: Float32[Array, "Q E"], place: Int32[Array, " E"], top_k: int):
+    scores, column = jax.lax.top_k(scores, top_k)
+    return scores, place[column]
+
+
+def _merge(best, new):
+    """The best of two lists; of equal scores those of the first list win."""
+    return _best(*(jnp.concatenate(pair, axis=1) for pair in zip(best, new, strict=True)), best[0].shape[1])
+
+
+def _into_bins(best, scores, start):
+    """Bins [Q, L] after a block of a multiple of L scores, of which the first stands at the place `start`."""
+    num_bins = best[0].shape[1]
+    scores = scores.reshape(scores.shape[0], -1, num_bins)
+    row = jnp.argmax(scores, axis=1).astype(jnp.int32)
+    scores, place = jnp.max(scores, axis=1), start + row * num_bins + jnp.arange(num_bins, dtype=jnp.int32)[None, :]
+    better = scores > best[0]
+    return jnp.where(better, scores, best[0]), jnp.where(better, place, best[1])
+
+
+def nearest_of_groups(
+    query: Float[Array, "Q K"],
+    keys: Float[Array, "G E K"],
+    number: Int32[Array, "G E"],
+    first: Int32[Array, ""],
+    end: Int32[Array, ""],
+    *,
+    top_k: int,
+) -> tuple[Float32[Array, "Q top_k"], Int32[Array, "Q top_k"]]:
+    """The exact search, with entries in any order: those with first <= number < end.
+
+    Each group is searched by itself, and then the best of all groups are chosen: where groups are split over devices,
+    each device scores its own entries, and only top_k of each group meet.
+
+    Returns:
+        Scores, -inf where there are not so many entries, and places in the G E entries; the best first. Of fewer than
+        top_k entries as many columns as there are entries.
+    """
+    query, keys = jax.lax.stop_gradient((query, keys))
+    groups, size, _ = keys.shape
+    search = partial(_best_of_each_group, top_k=min(top_k, size))
+    if groups == entry_parts() > 1:  # by hand: the partitioner would gather the scores of all entries for the top-k
+        split, whole = PartitionSpec("sequence"), PartitionSpec()
+        specs = {"in_specs": (whole, split, split, whole, whole), "out_specs": (split, split)}
+        search = jax.shard_map(search, **specs, axis_names={"sequence"}, check_vma=False)
+    scores, place = search(query, keys, number, first, end)
+    place = place + size * jnp.arange(groups, dtype=jnp.int32)[:, None, None]
+    scores, place = (jnp.moveaxis(x, 0, 1).reshape(query.shape[0], -1) for x in (scores, place))
+    return _best(scores, place, min(top_k, scores.shape[1]))
+
+
+def _best_of_each_group(query, keys, number, first, end, *, top_k):
+    """Scores and places in their group of the best entries of each group: [G, Q, top_k], some entries at a time."""
+    groups, size, _ = keys.shape
+    num_blocks = -(-size // BLOCK)
+    block = -(-size // num_blocks)
+    padding = (0, 0), (0, num_blocks * block - size)
+    keys = jnp.pad(keys, (*padding, (0, 0)))
+    number = jnp.pad(number, padding, constant_values=jnp.iinfo(jnp.int32).max)  # no range ends above it
+
+    def body(best, start):
+        searched = jax.lax.dynamic_slice_in_dim(keys, start, block, axis=1)
+        numbers = jax.lax.dynamic_slice_in_dim(number, start, block, axis=1)[:, None]
+        scores = jnp.einsum("qk,gek->gqe", query, searched, preferred_element_type=jnp.float32)
+        scores = jnp.where((numbers >= first) & (numbers < end), scores, -jnp.inf)
+        place = jnp.broadcast_to(start + jnp.arange(block, dtype=jnp.int32), scores.shape)
+        return _best(*(jnp.concatenate(pair, axis=2) for pair in zip(best, (scores, place), strict=True)), top_k), None
+
+    shape = (groups, query.shape[0], top_k)
+    nothing = jnp.full(shape, -jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32)
+    return jax.lax.scan(body, nothing, block * jnp.arange(num_blocks, dtype=jnp.int32))[0]
+
+
+def _best(scores: Float32[Array, "*b E"], place: Int32[Array, "*b E"], top_k: int):
+    """The top_k highest scores and their places; of equal scores the first."""
+    scores, column = jax.lax.top_k(scores, top_k)
+    return scores, jnp.take_along_axis(place, column, axis=-1)
+
+
+def read_chosen(
+    query: Float[Array, "Q K"],
+    keys: Float[Array, "Q top_k K"],
+    values: Float[Array, "Q top_k K"],
+    found: Bool[Array, "Q top_k"],
+) -> Float[Array, "Q K"]:
+    """Attention of each query over entries of its own: r_q = sum_j softmax_j(q . k_qj) v_qj; 0 where none is found."""
+    return attend(query[:, None, None], keys, values, masked_bias(found)[:, None, None])[:, 0, 0]

@@ -1,0 +1,85 @@
+"""The Reader: attention over the entries of a memory, one block of tokens or all segments of a call at once."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from memgpt_jax.ops.attention.dense import attend, attend_with_lse, attention_weights, masked_bias
+from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
+
+
+class Source(NamedTuple):
+    """Entries that a block of Q tokens may read, with what is added to their logits."""
+
+    keys: Float[Array, "B E G K"]
+    values: Float[Array, "B E G K"]
+    bias: Float32[Array, "B E"]  # log g, or 0
+    age: Int32[Array, "B E"]  # segments since the entry was written
+    visible: Bool[Array, "B Q E"]
+
+
+def read(
+    query: Float[Array, "B Q H K"],
+    sources: list[Source],
+    null_key: Float[Array, "G K"] | None = None,
+    recency: Float32[Array, "H"] | None = None,
+) -> Float[Array, "B Q H K"]:
+    """One softmax over every visible entry of all sources, and the null entry.
+
+        r = sum_e softmax_e(q . k_e + bias_e - recency_h log(1 + age_e)) v_e
+
+    The null entry has the key `null_key` and the value 0. A token that sees nothing reads 0.
+    """
+    return _heads_last(attend(*_prepare(query, sources, null_key, recency)))
+
+
+def read_with_lse(
+    query: Float[Array, "B Q H K"],
+    sources: list[Source],
+    null_key: Float[Array, "G K"] | None = None,
+    recency: Float32[Array, "H"] | None = None,
+) -> tuple[Float[Array, "B Q H K"], Float32[Array, "B Q H"]]:
+    """`read`, and the logarithm of what its softmax divides by (see `attend_with_lse`)."""
+    out, lse = attend_with_lse(*_prepare(query, sources, null_key, recency))
+    return _heads_last(out), _heads_last(lse[..., None])[..., 0]
+
+
+def read_mass(
+    query: Float[Array, "B Q H K"],
+    sources: list[Source],
+    null_key: Float[Array, "G K"] | None,
+    recency: Float32[Array, "H"] | None,
+    counts: Bool[Array, "B Q"],
+) -> Float32[Array, "B E"]:
+    """Attention weight that each entry of `read` receives, summed over the tokens that count, mean over heads."""
+    query, keys, _, bias, sink = _prepare(query, sources, null_key, recency)
+    weights = attention_weights(query, keys, bias, sink)  # [B, G, R, Q, E]
+    heads = weights.shape[1] * weights.shape[2]
+    return jnp.einsum("bgrqe,bq->be", weights, counts.astype(jnp.float32)) / heads
+
+
+def _prepare(query, sources, null_key, recency):
+    """Heads first, sources joined: what `attend` takes, with batch axes [B, G]."""
+    batch, length, num_heads, head_dim = query.shape
+    kv_heads = sources[0].keys.shape[2]
+    query = query.reshape(batch, length, kv_heads, -1, head_dim).transpose(0, 2, 3, 1, 4)  # [B, G, R, Q, K]
+    keys, values = (
+        jnp.concatenate([getattr(source, name) for source in sources], axis=1).swapaxes(1, 2)
+        for name in ("keys", "values")
+    )
+    bias = [masked_bias(source.visible) + source.bias[:, None, :] for source in sources]
+    bias = jnp.concatenate(bias, axis=2)[:, None, None]  # [B, 1, 1, Q, E]
+    if recency is not None:
+        age = jnp.concatenate([source.age for source in sources], axis=1).astype(jnp.float32)
+        slope = recency.reshape(1, kv_heads, -1, 1, 1)
+        bias = bias - slope * jnp.log1p(age)[:, None, None, None, :]
+    sink = None
+    if null_key is not None:
+        sink = jnp.einsum("bgrqk,gk->bgrq", query, null_key.astype(query.dtype), preferred_element_type=jnp.float32)
+    return query, keys, values, bias, sink
+
+
+def _heads_last(out):
+    """[B, G, R, Q, K] -> [B, Q, H, K]."""
+    batch, kv_heads, group, length, head_dim = out.shape
+    return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, kv_heads * group, head_dim)

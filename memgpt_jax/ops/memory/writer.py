@@ -1,0 +1,122 @@
+"""The Writer: from a segment's activations to entries, and from entries to the next memory."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from memgpt_jax.ops.attention.dense import attention_weights, masked_bias
+from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
+
+
+class Entries(NamedTuple):
+    """M entries of a memory. Where `valid` is False the other fields mean nothing."""
+
+    keys: Float[Array, "B M G K"]
+    values: Float[Array, "B M G K"]
+    log_gate: Float32[Array, "B M"]  # log of the write gate g in (0, 1]
+    valid: Bool[Array, "B M"]
+    age: Int32[Array, "B M"]  # segments since it was written; 1 for the segment right after
+    read_mass: Float32[Array, "B M"] | None  # attention weight received, summed over tokens, mean over heads
+
+
+OLDEST_AGE = 2**30  # ages stop here, so that they cannot overflow
+READ_HORIZON = 4096  # read rates are means over about so many segments: older reads fade, and the sums stay exact
+
+
+def causal_conv(
+    x: Float[Array, "B W-1+L D"],
+    document: Int32[Array, "B W-1+L"],
+    kernel: Float[Array, "W D"],
+    stop_every: int | None = None,
+) -> Float[Array, "B L D"]:
+    """Causal depthwise convolution c_t = sum_j kernel_j * x_{t-j} over the taps of the token's own document.
+
+    The first W - 1 inputs come before the L tokens. With `stop_every`, no gradient flows from a token to taps on the
+    other side of a multiple of that many tokens.
+    """
+    width, length = kernel.shape[0], x.shape[1] - kernel.shape[0] + 1
+
+    def tap(j):
+        shifted, its_document = (a[:, width - 1 - j : width - 1 - j + length] for a in (x, document))
+        if stop_every is not None:
+            inside = (jnp.arange(length) % stop_every >= j)[None, :, None]
+            shifted = jnp.where(inside, shifted, jax.lax.stop_gradient(shifted))
+        same = its_document == document[:, width - 1 :]
+        return shifted * same[..., None].astype(x.dtype) * kernel[j][None, None]
+
+    return sum((tap(j) for j in range(1, width)), start=tap(0))
+
+
+def select_highest_gate(entries: Entries, num: int) -> Entries:
+    """The `num` valid entries with the highest gates (ties: the earlier one), in their order of time."""
+    score = jnp.where(entries.valid, entries.log_gate, -jnp.inf)
+    chosen = jnp.sort(jax.lax.top_k(score, num)[1], axis=1)
+    return take(entries, chosen)
+
+
+def pool_entries(entries: Entries, queries: Float[Array, "N G K"]) -> Entries:
+    """N entries pooled from a segment's T by attention of learned queries p_j, weighted by the write gates.
+
+        a_jt = softmax_t(p_j . k_t + log g_t),    k_j = sum_t a_jt k_t,   v_j = sum_t a_jt v_t,   g_j = sum_t a_jt g_t
+
+    Each head pools with its own weights; the gate uses the mean over heads.
+    """
+    bias = jnp.where(entries.valid, entries.log_gate, masked_bias(jnp.zeros((), bool)))[:, None, None, None, :]
+    keys, values = entries.keys.swapaxes(1, 2), entries.values.swapaxes(1, 2)  # [B, G, T, K]
+    batch, length = entries.valid.shape
+    num, kv_heads, head_dim = queries.shape
+    query = jnp.broadcast_to(queries.swapaxes(0, 1)[None, :, None], (batch, kv_heads, 1, num, head_dim))
+    weights = attention_weights(query.astype(keys.dtype), keys, bias)[:, :, 0]  # [B, G, N, T]
+    pool = lambda x: jnp.einsum("bgnt,bgtk->bngk", weights.astype(x.dtype), x)  # noqa: E731
+    gate = jnp.einsum("bgnt,bt->bn", weights, jnp.exp(entries.log_gate)) / kv_heads
+    some = jnp.broadcast_to(jnp.any(entries.valid, axis=1, keepdims=True), (batch, num))
+    tiny = jnp.finfo(jnp.float32).tiny
+    return Entries(
+        keys=pool(keys),
+        values=pool(values),
+        log_gate=jnp.log(jnp.maximum(gate, tiny)),
+        valid=some,
+        age=jnp.zeros((batch, num), jnp.int32),
+        read_mass=None if entries.read_mass is None else jnp.zeros((batch, num), jnp.float32),
+    )
+
+
+def append(memory: Entries, new: Entries, evict: str) -> Entries:
+    """The memory after a segment: M of the M + N entries stay, in order of time, and all grow one segment older.
+
+    Invalid entries stand before the valid ones, in `memory` and in `new`; those of `new` take no place.
+    - `oldest`: the last M stay.
+    - `lowest_gate`: the M with the highest gates stay, invalid ones last; the newer of two equal ones stays.
+    - `least_read`: new entries stay; of the old ones those with the highest read mass per segment of age. After
+      READ_HORIZON segments, each further one takes 1 / READ_HORIZON of the mass away.
+    """
+    size = memory.valid.shape[1]
+    both = jax.tree.map(lambda old, new: jnp.concatenate([old, new.astype(old.dtype)], axis=1), memory, new)
+    if evict == "oldest":
+        place = jnp.arange(size, dtype=jnp.int32)[None, :] + jnp.sum(new.valid, axis=1, dtype=jnp.int32)[:, None]
+        skipped = jnp.sum(~new.valid, axis=1, dtype=jnp.int32)[:, None]
+        kept = take(both, jnp.where(place < size, place, place + skipped))
+    else:
+        if evict == "lowest_gate":
+            score = both.log_gate
+        else:
+            rate = memory.read_mass / jnp.clip(memory.age, 1, READ_HORIZON).astype(jnp.float32)
+            score = jnp.concatenate([rate, jnp.full(new.valid.shape, jnp.inf, jnp.float32)], axis=1)
+        score = jnp.where(both.valid, score, -jnp.inf)
+        newest_first = jax.lax.top_k(jnp.flip(score, axis=1), size)[1]
+        kept = take(both, jnp.sort(score.shape[1] - 1 - newest_first, axis=1))
+    if evict == "least_read":
+        fading = jnp.where(kept.age >= READ_HORIZON, jnp.float32(1 - 1 / READ_HORIZON), jnp.float32(1))
+        kept = kept._replace(read_mass=kept.read_mass * fading)
+    return kept._replace(age=jnp.where(kept.valid, jnp.minimum(kept.age + 1, OLDEST_AGE), 0))
+
+
+def take(entries, index: Int32[Array, "B N"]):
+    """Entries (any pytree of [B, E, ...] arrays) at the given places of each row."""
+
+    def one(x):
+        places = index.reshape(*index.shape, *(1,) * (x.ndim - 2))
+        return jnp.take_along_axis(x, places, axis=1)
+
+    return jax.tree.map(one, entries)

@@ -1,0 +1,34 @@
+"""Greedy decoding with the memory live, after a context of any length."""
+
+import jax
+import numpy as np
+
+from memgpt_jax import models
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.generation import Sampling
+from memgpt_jax.generation.decode import advance, begin
+from memgpt_jax.generation.prefill import prefill
+from memgpt_jax.memory import state_bytes
+from memgpt_jax.models.parameters import count_parameters
+from memgpt_jax.studies.benchmark.turns import Candidate, timed
+
+NEW = 64  # tokens of a run
+
+
+def decoding_candidate(config: ModelConfig, context: int, rows: int) -> Candidate:
+    """NEW more tokens for each of so many rows that go on from one random context; a run goes on from the last."""
+    params, never = models.init(config, jax.random.key(0)), np.zeros(0, np.int32)
+    text = np.random.default_rng(0).integers(config.vocab_size, size=context, dtype=np.int32)
+    logits, state = prefill(config, params, [text], models.init_state(config, 1))
+    endless = np.full(1, 2**30, np.int32)
+    carried = [begin(Sampling(), rows, logits, state, endless, None, never, 0)]
+    compiled = advance.lower(config, Sampling(), params, carried[0], np.int32(NEW), never).compile()
+    size = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))  # noqa: E731
+    read = size(params) + size(carried[0].state)
+
+    def run() -> float:
+        (_, carried[0]), host = timed(compiled, Sampling(), params, carried[0], np.int32(NEW), never)
+        return host
+
+    facts = {"parameters": count_parameters(config), "state bytes": state_bytes(config)}
+    return Candidate(run=run, tokens=NEW * rows, bytes_moved=NEW * read, facts=facts)

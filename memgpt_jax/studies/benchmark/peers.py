@@ -1,0 +1,115 @@
+"""Other libraries' models in torch, of the same widths, where they are installed."""
+
+import importlib.util
+import inspect
+import time
+from collections.abc import Callable
+
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.studies.benchmark.decoding import NEW
+from memgpt_jax.studies.benchmark.turns import Candidate
+
+
+def training_peers(config: ExperimentConfig) -> dict[str, Callable[[], Candidate]]:
+    """Makers of training steps on as many tokens as one of ours; on the GPU, if torch sees one."""
+    peers = {}
+    if _installed("torch", "transformers"):
+        peers["GPT-2 of transformers"] = lambda: _gpt2_training(config)
+    if _installed("torch", "recurrent_memory_transformer_pytorch"):
+        peers["RMT of recurrent-memory-transformer-pytorch"] = lambda: _rmt_training(config)
+    return peers
+
+
+def decoding_peers(config: ExperimentConfig, rows: int) -> dict[str, Callable[[], Candidate]]:
+    """Makers of greedy decoding with a key-value cache, after as many tokens as our window holds."""
+    if not _installed("torch", "transformers"):
+        return {}
+    return {"GPT-2 of transformers": lambda: _gpt2_decoding(config, rows)}
+
+
+def _installed(*packages: str) -> bool:
+    return all(importlib.util.find_spec(package) for package in packages)
+
+
+def _training(model, config: ExperimentConfig, shape: tuple[int, int], loss: Callable) -> Candidate:
+    """AdamW steps of a torch module on random tokens, in our compute type."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    tokens = torch.randint(config.model.vocab_size, shape, device=device)
+
+    def run() -> float:
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        with torch.autocast(device, torch.bfloat16, enabled=config.model.dtype == "bfloat16"):
+            value = loss(model, tokens)
+        if value.requires_grad:  # RMT's wrapper has gone back through its segments itself
+            value.backward()
+        optimizer.step()
+        host = time.perf_counter() - start
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return host
+
+    return Candidate(run=run, tokens=tokens.numel(), facts={"parameters": sum(p.numel() for p in model.parameters())})
+
+
+def _gpt2(config: ExperimentConfig, num_positions: int):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = config.model
+    sizes = {"vocab_size": model.vocab_size, "n_embd": model.d_model, "n_inner": model.feed_forward_dim}
+    depth = {"n_layer": model.num_layers, "n_head": model.num_heads, "n_positions": num_positions}
+    plain = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0}
+    return GPT2LMHeadModel(GPT2Config(**sizes, **depth, **plain))
+
+
+def _gpt2_training(config: ExperimentConfig) -> Candidate:
+    """Full attention over sequences as long as our window."""
+    context = config.model.window_size
+    rows = max(1, config.training.batch_size * config.training.sequence_length // context)
+    loss = lambda model, tokens: model(tokens, labels=tokens, use_cache=False).loss  # noqa: E731
+    return _training(_gpt2(config, context), config, (rows, context), loss)
+
+
+def _rmt_training(config: ExperimentConfig) -> Candidate:
+    """128 memory tokens, gradients through all segments of a sequence of ours."""
+    import recurrent_memory_transformer_pytorch as rmt
+
+    model = config.model
+    sizes = {"num_tokens": model.vocab_size, "dim": model.d_model, "depth": model.num_layers, "heads": model.num_heads}
+    segments = {"seq_len": model.segment_length, "num_memory_tokens": 128, "dim_head": model.attention_head_dim}
+    wrapped = rmt.RecurrentMemoryTransformerWrapper(rmt.RecurrentMemoryTransformer(**sizes, **segments))
+    loss = lambda model, tokens: model(tokens, memory_replay_backprop=True)  # noqa: E731
+    return _training(wrapped, config, (config.training.batch_size, config.training.sequence_length), loss)
+
+
+def _gpt2_decoding(config: ExperimentConfig, rows: int) -> Candidate:
+    """The cache starts with a window of ours, and is cut back to that after each run."""
+    import torch
+    from transformers import DynamicCache
+
+    context = config.model.window_size
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = getattr(torch, config.model.dtype)
+    model = _gpt2(config, context + NEW).to(device, dtype).eval()
+    tokens, cache = torch.randint(config.model.vocab_size, (rows, context), device=device), DynamicCache()
+    # Newer releases of transformers call the argument `cache`.
+    reuse = {"cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values": cache}
+    with torch.inference_mode():
+        first = model(tokens, **reuse).logits[:, -1:].argmax(-1)
+
+    def run() -> float:
+        start, token = time.perf_counter(), first
+        with torch.inference_mode():
+            for _ in range(NEW):
+                token = model(token, **reuse).logits[:, -1:].argmax(-1)
+        host = time.perf_counter() - start
+        if device == "cuda":
+            torch.cuda.synchronize()
+        cache.crop(context - cache.get_seq_length())  # a negative number: so many tokens less
+        return host
+
+    return Candidate(run=run, tokens=NEW * rows, facts={"parameters": sum(p.numel() for p in model.parameters())})

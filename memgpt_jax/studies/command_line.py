@@ -1,0 +1,209 @@
+"""The command line of every experiment: a config by name, then overrides, which tyro checks and explains.
+
+    python experiments/train.py quickstart --model.memory.memory_size=512 --training.steps 20 --workdir runs/quickstart
+
+A name stands for `configs/NAME.py`, whose `config()` returns an `ExperimentConfig`; a path to such a file works too.
+`--model.memory none|kv|...` chooses the mechanism; fields that the old and the new one share keep their values.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import importlib.util
+import io
+import itertools
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import tyro
+
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.memory import MEMORIES
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+MECHANISM = "--model.memory"
+
+Arguments = TypeVar("Arguments")
+
+
+@contextlib.contextmanager
+def one_line_errors(kind: type[Exception] | tuple[type[Exception], ...] = ValueError):
+    """Turn errors whose message says all, of our configs (or of another kind), into one line and exit code 2."""
+    try:
+        yield
+    except kind as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+@one_line_errors()
+def parse(
+    arguments: type[Arguments], description: str, argv: Sequence[str] | None = None
+) -> tuple[ExperimentConfig, Arguments]:
+    """Read `CONFIG [--field value ...]` from `argv` (default: the command line).
+
+    `arguments` is a dataclass of the script's own options (such as `workdir`), which join those of the config.
+    Returns the overridden config and the filled-in arguments. Anything wrong ends the program with one clear message
+    that names the nearest valid choices, and exit code 2.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    wants_help = "-h" in words or "--help" in words
+    if words and not words[0].startswith("-"):
+        name = words.pop(0)
+    elif wants_help:
+        name = "CONFIG"
+    else:
+        raise ValueError(f"the first argument must be a config: {', '.join(config_names())}, or the path of a .py file")
+    default = ExperimentConfig() if name == "CONFIG" else load_config(name)
+    description = (
+        f"{description}\n\nCONFIG: {', '.join(config_names())}, or the path of a .py file with `config()`. "
+        f"Defaults below are those of {name}.\n{MECHANISM} {{{','.join(MEMORIES)}}}: the memory mechanism, whose "
+        "options are then shown under `model.memory`."
+    )
+    default, words = choose_mechanism(default, spell_out(arguments, words))
+    command = dataclasses.make_dataclass(
+        "Command",
+        [
+            ("arguments", Annotated[arguments, tyro.conf.arg(name="")]),
+            ("config", Annotated[ExperimentConfig, tyro.conf.arg(name="")], dataclasses.field(default=default)),
+        ],
+        kw_only=True,
+    )
+    result = run_tyro(command, words, prog=f"{Path(sys.argv[0]).name} {name}", description=description)
+    return result.config, result.arguments
+
+
+@one_line_errors()
+def parse_arguments(arguments: type[Arguments], description: str, argv: Sequence[str] | None = None) -> Arguments:
+    """Read the options of a script that takes no config; errors as in `parse`."""
+    flags = tyro.conf.FlagCreatePairsOff  # a script's booleans are flags: `--stream`
+    return run_tyro(arguments, argv, prog=Path(sys.argv[0]).name, description=description, booleans=flags)
+
+
+def override(config: ExperimentConfig, words: Sequence[str]) -> ExperimentConfig:
+    """The config with overrides such as `["--model.memory", "none", "--seed=3"]`.
+
+    Raises:
+        ValueError: a field or a value is wrong; the message names the nearest valid fields.
+    """
+    config, words = choose_mechanism(config, list(words))
+    with io.StringIO() as printed:
+        try:
+            with contextlib.redirect_stderr(printed):
+                return run_tyro(ExperimentConfig, words, default=config, prog="overrides", add_help=False)
+        except SystemExit:
+            lines = [line.strip(" │|") for line in printed.getvalue().splitlines() if re.search(r"\w", line)]
+            raise ValueError(" ".join(lines[1:])) from None  # the first is the title of a box
+
+
+def load_config(name: str) -> ExperimentConfig:
+    """The config of `configs/NAME.py`, or of the `.py` file at a path; `ValueError` if there is none."""
+    path = Path(name) if name.endswith(".py") else CONFIGS / f"{name}.py"
+    if not path.is_file():
+        near = difflib.get_close_matches(name, config_names(), n=3)
+        hint = f" Perhaps you meant {' or '.join(near)}." if near else ""
+        raise ValueError(
+            f"there is no config {name!r}.{hint} Available: {', '.join(config_names())}, or a path to a .py file"
+        )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "config"):
+        raise ValueError(f"{path} does not define config() -> ExperimentConfig")
+    return module.config()
+
+
+def config_names() -> list[str]:
+    """Names of the configs of this repository, in alphabetical order."""
+    return sorted(path.stem for path in CONFIGS.glob("*.py"))
+
+
+def assignments(words: Sequence[str], what: str = "a change") -> dict[str, str]:
+    """`["data.context_length=64", "seed=1"]` as a dictionary; `ValueError` where a word is not of this form."""
+    values = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        name = name.removeprefix("--").replace("-", "_")
+        if not equals or not name or not value:
+            raise ValueError(f"{what} is written field=value, and not {word!r}")
+        if name in values:
+            raise ValueError(f"{what} names {name} twice")
+        values[name] = value
+    return values
+
+
+def sweep(words: Sequence[str]) -> list[dict[str, str]]:
+    """All combinations of `["model.memory.memory_size=0,64", "seed=0,1"]`, the last field varying fastest.
+
+    Values are the words of the command line; one with several parts, as of a tuple, holds spaces: `"field=0 1,2 3"`.
+    Where `model.memory` is swept, a field of it that a mechanism does not have is left out of that mechanism's
+    combinations, which are then as many fewer. `ValueError` if a word is not of this form, or no mechanism has a field.
+    """
+    fields = {name: values.split(",") for name, values in assignments(words, "a sweep").items()}
+    for name, values in fields.items():
+        if "" in values:
+            raise ValueError(f"a sweep is written field=value,value,... and not {name}={','.join(values)}")
+    product = [dict(zip(fields, values, strict=True)) for values in itertools.product(*fields.values())]
+    combinations = []
+    for values in map(_applicable, product):
+        if values not in combinations:
+            combinations.append(values)
+    unused = fields.keys() - {name for values in combinations for name in values}
+    if unused:
+        raise ValueError(f"none of the swept mechanisms has {', '.join(sorted(unused))}")
+    return combinations
+
+
+def _applicable(values: dict[str, str]) -> dict[str, str]:
+    """The values without those for fields that the chosen mechanism, if it is among the values, does not have."""
+    mechanism = values.get("model.memory")
+    if mechanism not in MEMORIES:
+        return values
+    names = {f"model.memory.{field.name}" for field in dataclasses.fields(MEMORIES[mechanism][0])}
+    return {name: value for name, value in values.items() if not name.startswith("model.memory.") or name in names}
+
+
+def sweep_words(values: dict[str, str]) -> list[str]:
+    """The command-line words of one combination: `{"seed": "1"}` gives `["--seed", "1"]`."""
+    return [word for name, value in values.items() for word in (f"--{name}", *value.split())]
+
+
+def choose_mechanism(config: ExperimentConfig, words: list[str]) -> tuple[ExperimentConfig, list[str]]:
+    """Take `--model.memory NAME` out of the words and put that mechanism into the config, equal-named fields kept.
+
+    Of an encoder-decoder, `--model.encoder.memory NAME` and `--model.decoder.memory NAME`.
+    This comes before tyro, which can override the fields of a union's present member but not exchange it.
+    """
+    flags = {f"--{stack}.memory": stack for stack in config.model.stacks}
+    stacks, rest, remaining = dict(config.model.stacks), [], iter(words)
+    for word in remaining:
+        flag, equals, name = word.partition("=")
+        if flag not in flags:
+            rest.append(word)
+            continue
+        name = name if equals else next(remaining, "")
+        if name not in MEMORIES:
+            raise ValueError(f"{flag} must be one of {', '.join(MEMORIES)}, got {name!r}")
+        config_class, _ = MEMORIES[name]
+        names, stack = {field.name for field in dataclasses.fields(config_class)}, stacks[flags[flag]]
+        kept = {key: value for key, value in vars(stack.memory).items() if key in names}
+        stacks[flags[flag]] = dataclasses.replace(stack, memory=config_class(**kept))
+    return dataclasses.replace(config, model=config.model.with_stacks(stacks)), rest
+
+
+def spell_out(arguments: type, words: list[str]) -> list[str]:
+    """The words with `True` after each boolean option of a script that has no value: `--extend` is `--extend True`."""
+    names = [item.name for item in dataclasses.fields(arguments) if item.type is bool]
+    flags = {f"--{spelling}" for name in names for spelling in (name, name.replace("_", "-"))}
+    spelled = []
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue="--"):
+        spelled += [word, "True"] if word in flags and following.startswith("-") else [word]
+    return spelled
+
+
+def run_tyro(target, words, booleans=tyro.conf.FlagConversionOff, **options):
+    """Let tyro parse the words; a boolean of a config is written `--field True`, as every other field is."""
+    return tyro.cli(target, args=words, config=(tyro.conf.AvoidSubcommands, booleans), **options)

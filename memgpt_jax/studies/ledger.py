@@ -1,0 +1,338 @@
+"""Claims about what a model can do, each of which is a command; and what was measured of them.
+
+A claim is made of cases: a config with overrides, trained once for each seed, and measured. A case may be expected to
+lie within a bound, for each seed; a claim may say that its cases rise or fall, in the order given, for each seed.
+"""
+
+import itertools
+import json
+import shlex
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+
+from memgpt_jax.config.checks import check, check_literals
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.evaluation.evaluate import evaluate
+from memgpt_jax.evaluation.needles import needle_stream
+from memgpt_jax.files.paths import write_whole
+from memgpt_jax.memory import state_bytes
+from memgpt_jax.studies.command_line import assignments, load_config, override, sweep_words
+from memgpt_jax.studies.machine import machine
+from memgpt_jax.studies.runs import reopen, run_name
+from memgpt_jax.training import RunError, train
+
+Tier = Literal["cpu", "cpu-long", "gpu"]
+TIERS = {
+    "cpu": "under 2 minutes each on two cores",
+    "cpu-long": "under 30 minutes each on two cores",
+    "gpu": "under 10 minutes each on one GPU",
+}
+
+
+class Bound(NamedTuple):
+    """low <= value <= high."""
+
+    low: float = float("-inf")
+    high: float = float("inf")
+
+    def __str__(self):
+        if self.low == float("-inf"):
+            return f"at most {self.high:g}"
+        return f"at least {self.low:g}" if self.high == float("inf") else f"{self.low:g} to {self.high:g}"
+
+
+def at_least(value: float) -> Bound:
+    """value or more."""
+    return Bound(low=value)
+
+
+def at_most(value: float) -> Bound:
+    """value or less."""
+    return Bound(high=value)
+
+
+def near(value: float, tolerance: float) -> Bound:
+    """value ± tolerance."""
+    return Bound(value - tolerance, value + tolerance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One line of a claim: what is trained, and how it is measured."""
+
+    label: str
+    """What it stands for, in the ledger."""
+    config: str
+    """Name of a config of `configs/`, or the path of one."""
+    overrides: tuple[str, ...] = ()
+    """Changes of the config, each `field=value`."""
+    change: tuple[str, ...] = ()
+    """Changes of the trained run's config for the measurement, as of `experiments/evaluate.py --change`."""
+    needles_after: int | None = None
+    """Ask for needles after so many tokens of held-out text, as `experiments/needle.py` does."""
+    expected: Bound | None = None
+    """Where the metric must lie for each seed; None: the case is there to be compared."""
+    metric: str | None = None
+    """Another metric than the claim's."""
+
+    def words(self, seed: int) -> list[str]:
+        """The overrides and the seed as words of the command line."""
+        return sweep_words(assignments(self.overrides) | {"seed": str(seed)})
+
+    def experiment(self, seed: int) -> ExperimentConfig:
+        """What is trained."""
+        return override(load_config(self.config), self.words(seed))
+
+    def reading(self, seed: int) -> ExperimentConfig:
+        """As what it is measured."""
+        return override(self.experiment(seed), sweep_words(assignments(self.change)))
+
+    def workdir(self, root: Path, seed: int | str) -> Path:
+        """The folder of a run. Cases that train the same share it."""
+        return root / ",".join([Path(self.config).stem, run_name(assignments(self.overrides) | {"seed": str(seed)})])
+
+    def command(self, root: Path, seeds: Sequence[int]) -> str:
+        """What a user types to train and measure all seeds."""
+        workdir = f'"{self.workdir(root, "$s")}"'
+        words = shlex.join([self.config, *sweep_words(assignments(self.overrides))])
+        change = f" --change {shlex.join(self.change)}" if self.change else ""
+        steps = [f"python experiments/train.py {words} --seed $s --workdir {workdir}"]
+        if self.needles_after is not None:
+            needles = f"--lengths {self.needles_after} --num-needles {self.reading(0).data.num_needles}"
+            steps.append(f"python experiments/needle.py {workdir} {needles}{change}")
+        elif self.change:
+            steps.append(f"python experiments/evaluate.py {workdir}{change}")
+        return f"for s in {' '.join(map(str, seeds))}; do {' && '.join(steps)}; done"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A sentence about what a model can do, and the cases that show it."""
+
+    name: str
+    """By which it is run."""
+    says: str
+    """The claim, in a sentence."""
+    source: str
+    """Where it comes from: a paper with its section, or ours."""
+    tier: Tier
+    """How long it takes (see `TIERS`)."""
+    metric: str
+    """A number of the evaluation, such as `accuracy`, `bits_per_byte` or `groups.NAME`."""
+    cases: tuple[Case, ...]
+    """What is measured."""
+    order: Literal["rises", "falls"] | None = None
+    """Whether the metric rises or falls from case to case, for each seed."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of parameters and data order."""
+
+    def __post_init__(self):
+        check_literals(self)
+        check(
+            self.order in (None, "rises", "falls"), f"{self.name}: order must be 'rises' or 'falls', got {self.order!r}"
+        )
+        judged = (self.order is not None and len(self.cases) > 1) or any(case.expected for case in self.cases)
+        alike = self.order is None or all(case.metric in (None, self.metric) for case in self.cases)
+        check(alike, f"{self.name}: an order compares one metric, so no case may have another than {self.metric}")
+        check(judged, f"{self.name}: a claim needs a case with `expected`, or an order of several cases")
+        labels = [case.label for case in self.cases]
+        check(len(set(labels)) == len(labels), f"{self.name}: labels of cases must be distinct, got {labels}")
+
+
+class Measured(NamedTuple):
+    """One seed of a case."""
+
+    value: float
+    """The metric."""
+    state_bytes: int
+    """Of the memory of one layer and row (`memgpt_jax.state_bytes`), while measuring."""
+    seconds: float | None
+    """Wall time of training and measuring, in all processes that worked on it; None: it was trained elsewhere."""
+    machine: str | None
+    """Where it was trained; None: unknown."""
+
+
+@dataclass
+class Outcome:
+    """What was measured of a claim: it holds where there is no reason against it."""
+
+    claim: Claim
+    measured: dict[tuple[str, int], Measured] = field(default_factory=dict)
+    """By label of the case, and seed."""
+    errors: list[str] = field(default_factory=list)
+    """Why something could not be measured."""
+
+    def reasons(self) -> list[str]:
+        """Why the claim does not hold."""
+        claim, reasons = self.claim, list(self.errors)
+        value = lambda case, seed: self.measured[case.label, seed].value  # noqa: E731
+        for case, seed in itertools.product(claim.cases, claim.seeds):
+            if case.expected and (case.label, seed) in self.measured:
+                low, high = case.expected
+                if not low <= value(case, seed) <= high:  # NaN is no good either
+                    reasons.append(f"{case.label}, seed {seed}: {value(case, seed):.4f} is not {case.expected}")
+        for (one, other), seed in itertools.product(itertools.pairwise(claim.cases), claim.seeds):
+            if claim.order and {(one.label, seed), (other.label, seed)} <= self.measured.keys():
+                step = value(other, seed) - value(one, seed)
+                if not (step > 0 if claim.order == "rises" else step < 0):
+                    reasons.append(f"from {one.label} to {other.label}, seed {seed}: {step:+.4f}")
+        return reasons
+
+
+def metric_of(result: dict[str, Any], metric: str) -> float:
+    """A number of an evaluation; `a.b` is the number b of the group a. `ValueError` if there is none."""
+    value: Any = result
+    for name in metric.split("."):
+        if not isinstance(value, dict) or name not in value:
+            raise ValueError(f"the evaluation has no {metric}; it has {', '.join(result)}")
+        value = value[name]
+    if value is None:
+        raise ValueError(f"the evaluation could not measure {metric}")
+    return float(value)
+
+
+def train_in(config: ExperimentConfig, workdir: Path) -> tuple[dict[str, Any], float | None, str | None]:
+    """The evaluation of a run, which is trained or resumed where it is not finished; its wall time; and the machine.
+
+    The time is kept in `timing.json` and adds up over interruptions, all but those by SIGKILL.
+    """
+    path, start = workdir / "timing.json", time.monotonic()
+    timing = json.loads(path.read_text()) if path.exists() else {"seconds": 0.0, "machine": machine()}
+    if (workdir / "evaluation.json").exists():
+        timing = timing if path.exists() else {"seconds": None, "machine": None}
+        return train(config, workdir, print_progress=False)["evaluation"], timing["seconds"], timing["machine"]
+    try:
+        result = train(config, workdir, print_progress=False)["evaluation"]
+    finally:
+        timing["seconds"] += time.monotonic() - start
+        if (workdir / "checkpoints").exists():
+            write_whole(path, json.dumps(timing))
+    return result, timing["seconds"], timing["machine"]
+
+
+def read_again(case: Case, workdir: Path) -> tuple[dict[str, Any], float]:
+    """The evaluation of a trained run under the case's changes, and the seconds it took; kept in its folder."""
+    after = {} if case.needles_after is None else {"needles_after": str(case.needles_after)}
+    path = workdir / f"ledger {run_name(assignments(case.change) | after)}.json"
+    if not path.exists():
+        start = time.monotonic()
+        opened = reopen(workdir, case.change)
+        if case.needles_after is None:
+            result = evaluate(*opened)
+        else:
+            (result,) = needle_stream(opened.config, opened.params, [case.needles_after], opened.tokenizer)
+        write_whole(path, json.dumps({"result": result, "seconds": time.monotonic() - start}))
+    saved = json.loads(path.read_text())
+    return saved["result"], saved["seconds"]
+
+
+def measure(case: Case, metric: str, seed: int, root: Path) -> Measured:
+    """Train and measure one seed of a case, or read back what was measured before; interrupted, it is resumed.
+
+    Raises:
+        RunError, ValueError: it cannot be trained or measured.
+    """
+    workdir = case.workdir(root, seed)
+    result, seconds, where = train_in(case.experiment(seed), workdir)
+    if case.change or case.needles_after is not None:
+        result, more = read_again(case, workdir)
+        seconds = None if seconds is None else seconds + more
+    return Measured(metric_of(result, metric), state_bytes(case.reading(seed).model), seconds, where)
+
+
+def run_claim(claim: Claim, root: Path, advance: Callable[[str, float | None], None]) -> Outcome:
+    """Train and measure all cases and seeds of a claim; what cannot be measured is among the outcome's errors.
+
+    `advance` is called before each run with its name and None, and after it with its name and the metric (NaN: error).
+    """
+    outcome = Outcome(claim)
+    for case, seed in itertools.product(claim.cases, claim.seeds):
+        name = f"{claim.name}: {case.label}, seed {seed}"
+        advance(name, None)
+        try:
+            outcome.measured[case.label, seed] = run = measure(case, case.metric or claim.metric, seed, root)
+            advance(name, run.value)
+        except (RunError, ValueError) as error:
+            outcome.errors.append(f"{case.label}, seed {seed}: {error}")
+            advance(name, float("nan"))
+        jax.clear_caches()  # the compiled functions of a finished run are of no use to the next
+    return outcome
+
+
+def record(outcome: Outcome, root: Path) -> dict[str, Any]:
+    """An outcome as JSON values."""
+    claim, cases, reasons = outcome.claim, [], outcome.reasons()
+    for case in claim.cases:
+        runs = {
+            seed: outcome.measured[case.label, seed] for seed in claim.seeds if (case.label, seed) in outcome.measured
+        }
+        values, seconds = [run.value for run in runs.values()], [run.seconds for run in runs.values()]
+        cases.append(
+            {
+                "case": case.label,
+                "metric": case.metric or claim.metric,
+                "expected": str(case.expected) if case.expected else None,
+                "measured": {str(seed): run.value for seed, run in runs.items()},
+                "mean": statistics.mean(values) if values else None,
+                "spread": statistics.stdev(values) if len(values) > 1 else None,
+                "state_bytes": next((run.state_bytes for run in runs.values()), None),
+                "seconds": None if None in seconds else sum(seconds),
+                "machines": sorted({run.machine for run in runs.values() if run.machine}),
+                "command": case.command(root, claim.seeds),
+            }
+        )
+    about = {name: getattr(claim, name) for name in ("name", "says", "source", "tier", "metric", "order")}
+    return about | {"holds": not reasons, "reasons": reasons, "cases": cases}
+
+
+def markdown(claims: Sequence[Claim], records: dict[str, dict[str, Any]]) -> str:
+    """`LEDGER.md`: a table of all claims, then each with what was measured, and the commands. Records are by name."""
+    held = sum(entry["holds"] for entry in records.values())
+    lines = [
+        "# Ledger",
+        "",
+        f"{len(claims)} claims: {held} hold, {len(records) - held} failed, {len(claims) - len(records)} not measured.",
+        "Each is one command, `python experiments/ledger.py NAME`; a bound or an order must be met by every seed.",
+        f"Tiers: {'; '.join(f'`{tier}` {time}' for tier, time in TIERS.items())}.",
+        "",
+        "| claim | tier | result | source |",
+        "|---|---|---|---|",
+    ]
+    verdict = lambda name: "not measured" if name not in records else _result(records[name])  # noqa: E731
+    lines += [f"| [{c.name}](#{c.name}): {c.says} | `{c.tier}` | {verdict(c.name)} | {c.source} |" for c in claims]
+    for claim in claims:
+        if claim.name in records:
+            lines += _section(records[claim.name])
+    return "\n".join(lines) + "\n"
+
+
+def _result(entry: dict[str, Any]) -> str:
+    return "holds" if entry["holds"] else "**failed**"
+
+
+def _section(entry: dict[str, Any]) -> list[str]:
+    order = f" It {entry['order']} from case to case." if entry["order"] else ""
+    lines = ["", f"## {entry['name']}", "", f"{entry['says']} ({entry['source']})", ""]
+    lines += [f"Result: {_result(entry)}. Tier: `{entry['tier']}`. Metric: `{entry['metric']}`.{order}", ""]
+    lines += [f"- {reason}" for reason in entry["reasons"]] + [""] * bool(entry["reasons"])
+    lines += [
+        "| case | expected | measured, mean ± s.d. (each seed) | state bytes | seconds |",
+        "|---|---|---|---|---|",
+    ]
+    for case in entry["cases"]:
+        spread = "" if case["spread"] is None else f" ± {case['spread']:.4f}"
+        values = ", ".join(f"{seed}: {value:.4f}" for seed, value in case["measured"].items())
+        measured = "-" if case["mean"] is None else f"{case['mean']:.4f}{spread} ({values})"
+        size, seconds = case["state_bytes"], case["seconds"]
+        label = case["case"] if case["metric"] == entry["metric"] else f"{case['case']}: `{case['metric']}`"
+        cells = [label, case["expected"] or "", measured, "-" if size is None else f"{size:,}"]
+        lines.append(f"| {' | '.join(cells)} | {'not timed' if seconds is None else f'{seconds:.0f}'} |")
+    machines = sorted({machine for case in entry["cases"] for machine in case["machines"]})
+    lines += ["", f"Measured on: {'; '.join(machines) or 'unknown'}.", "", "```sh"]
+    return [*lines, *dict.fromkeys(case["command"] for case in entry["cases"]), "```"]

@@ -1,0 +1,1 @@
+"""Tests of memgpt_jax; the folders mirror the package."""

@@ -1,0 +1,56 @@
+"""Every config builds its model, as shapes only, and says how it is run."""
+
+import dataclasses
+import importlib.util
+import re
+
+import jax
+import pytest
+
+from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.models import init, init_state
+from memgpt_jax.models.parameters import count_parameters, match_parameters
+from memgpt_jax.studies.command_line import CONFIGS, config_names, load_config
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_builds(name):
+    config = load_config(name)
+    params = jax.eval_shape(lambda: init(config.model, jax.random.key(0)))
+    assert all(leaf.dtype == "float32" for leaf in jax.tree.leaves(params))
+    state = jax.eval_shape(lambda: init_state(config.model, config.training.batch_size))
+    assert all(leaf.shape[0] == config.training.batch_size for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_docstring_gives_command_time_and_result(name):
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for part in ("Command:", "Time:", "Result:"):
+        assert part in module.__doc__
+    assert re.search(rf"python experiments/(train|ablate|adapt|benchmark)\.py (train )?{name}\b", module.__doc__)
+
+
+@pytest.mark.parametrize("name", ["stdlib", "books"])
+def test_baseline_has_as_many_parameters(name):
+    config, baseline = load_config(name), load_config(f"{name}_none")
+    assert isinstance(config.model.memory, KVMemoryConfig) and isinstance(baseline.model.memory, NoMemoryConfig)
+    assert count_parameters(baseline.model) == pytest.approx(count_parameters(config.model), rel=0.02)
+    assert (baseline.data, baseline.training, baseline.optimizer) == (config.data, config.training, config.optimizer)
+
+
+def test_matching_is_as_close_as_a_width_allows():
+    config = load_config("recall").model
+    matched = match_parameters(config)
+    target = count_parameters(config)
+    distance = abs(count_parameters(matched) - target)
+    for width in (matched.d_ff - 1, matched.d_ff + 1):
+        assert distance <= abs(count_parameters(dataclasses.replace(matched, d_ff=width)) - target)
+    with pytest.raises(ValueError, match="no feed-forward width"):
+        match_parameters(config, tolerance=0.0)
+
+
+def test_count_equals_real_parameters():
+    config = load_config("recall").model
+    assert count_parameters(config) == sum(leaf.size for leaf in jax.tree.leaves(init(config, jax.random.key(0))))

@@ -1,0 +1,54 @@
+"""Configurations survive JSON, and differences are named."""
+
+import dataclasses
+import json
+
+import pytest
+
+from memgpt_jax.config.data import TextConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.serialization import differences, from_json, to_json
+from memgpt_jax.data.tasks.recall import RecallConfig
+
+CONFIGS = [
+    ExperimentConfig(),
+    ExperimentConfig(model=ModelConfig(memory=NoMemoryConfig()), data=RecallConfig(), seed=3),
+    ExperimentConfig(
+        model=ModelConfig(memory=KVMemoryConfig(gate="scale", bptt_segments=2), memory_layers=(0, 2)),
+        data=TextConfig(corpus="folder", path="texts"),
+    ),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_config_reads_back_equal(config):
+    assert from_json(json.loads(json.dumps(to_json(config)))) == config
+
+
+def test_fields_that_an_older_version_did_not_write_take_their_defaults():
+    values = to_json(ExperimentConfig(seed=5))
+    del values["model"]["norm"]
+    assert from_json(values) == ExperimentConfig(seed=5)
+
+
+def test_unknown_fields_and_types_are_refused_with_the_valid_ones():
+    values = to_json(ExperimentConfig())
+    values["model"]["widht"] = 3
+    with pytest.raises(ValueError, match=r"ModelConfig has no field 'widht'; valid: .*d_model"):
+        from_json(values)
+    values = to_json(ExperimentConfig())
+    values["model"]["memory"] = {"type": "DiskMemoryConfig"}
+    with pytest.raises(ValueError, match=r"'DiskMemoryConfig'; valid: .*NoMemoryConfig, .*KVMemoryConfig"):
+        from_json(values)
+
+
+def test_differences_name_each_field_with_both_values():
+    old = ExperimentConfig()
+    assert differences(old, ExperimentConfig()) == []
+    assert differences(old, ExperimentConfig(seed=1)) == ["seed: 0 → 1"]
+    model = dataclasses.replace(old.model, memory=NoMemoryConfig())
+    changed = differences(old, dataclasses.replace(old, model=model))
+    assert "model.memory.type: 'KVMemoryConfig' → 'NoMemoryConfig'" in changed
+    assert "model.memory.memory_size: 1024 → absent" in changed

@@ -1,0 +1,144 @@
+"""Scores of tasks: whole answers, groups, failed tasks, and rows longer than what a device reads at a time."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from memgpt_jax import data, models
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.tasks.base import Task, scored_rows
+from memgpt_jax.data.tasks.recall import RecallConfig
+from memgpt_jax.evaluation import evaluate
+
+MODEL = ModelConfig(
+    vocab_size=144,
+    d_model=16,
+    num_layers=1,
+    num_heads=2,
+    window_size=8,
+    segment_length=8,
+    memory=KVMemoryConfig(memory_size=24, head_dim=8),
+)
+CONFIG = ExperimentConfig(
+    model=MODEL,
+    data=RecallConfig(context_length=48, query_length=8),  # the row's length is the task's: any chunk is valid
+    training=TrainingConfig(sequence_length=56),
+    evaluation=EvaluationConfig(batch_size=4),
+)
+apply = jax.jit(models.apply, static_argnums=0)
+
+
+class Words(Task):
+    """Random rows of two documents, whose answers have two tokens, in three groups of which the last never comes."""
+
+    groups = ("a", "b", "c")
+    passing_accuracy = 0.5
+
+    def held_out(self, rng, batch_size, length, num_batches):
+        rng = np.random.default_rng(rng)
+        for _ in range(2):
+            tokens = rng.integers(144, size=(batch_size, length + 1))
+            answer = np.zeros((batch_size, length), np.int32)
+            answer[:, 10:12], answer[:, 13], answer[:, 15] = 1, 7, 7
+            batch = scored_rows(tokens, answer > 0) | {"answer": answer, "group": np.array([0, 1, 1, 0], np.int32)}
+            batch["reset"][:, 12] = True
+            batch["weights"][-1] = 0  # a row of padding
+            yield batch
+
+
+def test_whole_answers():
+    correct = np.array([[1, 1, 0, 1, 1], [1, 0, 1, 1, 1], [0, 0, 0, 0, 0]], bool)
+    weights = np.array([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]], np.float32)
+    answer = np.array([[3, 3, 5, 5, 5], [1, 2, 2, 1, 4], [1, 1, 2, 2, 0]], np.int32)
+    right, asked = evaluate.count_answers(correct, weights, answer)
+    assert right.tolist() == [1, 2, 0] and asked.tolist() == [2, 3, 0]
+    right, asked = evaluate.count_answers(correct, weights)
+    assert right.tolist() == [3, 4, 0] and asked.tolist() == [4, 5, 0]
+    right, asked = evaluate.count_answers(correct, 0 * weights, answer)
+    assert right.tolist() == asked.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("known", [1.0, 0.5, 0.0])
+def test_groups_and_failed_tasks(monkeypatch, known):
+    """A model that knows all, the first 14 tokens of each row, or nothing."""
+
+    def row_scorer(config, params):
+        def score(batch):
+            losses = np.full(batch["tokens"].shape, 2.0, np.float32)
+            return losses, np.broadcast_to(np.arange(56) < {1.0: 56, 0.5: 14, 0.0: 0}[known], losses.shape)
+
+        return score
+
+    monkeypatch.setattr(evaluate, "row_scorer", row_scorer)
+    result = evaluate.evaluate_task(CONFIG, None, Words(CONFIG.data, "test"))
+    share = known  # of the second answer, one token is among the first 14
+    assert result["accuracy"] == share and result["answers"] == 2 * 3 * 2 and result["loss"] == pytest.approx(2.0)
+    assert result["groups"] == {"a": share, "b": share, "c": 0.0}
+    assert result["failed_tasks"] == (1 if share >= 0.5 else 3)
+
+
+@pytest.mark.parametrize("chunk", [1024, 16, 24, 12])  # whole rows; chunks that divide; a shorter last one; unaligned
+def test_chunks_equal_a_direct_computation(chunk):
+    params = models.init(MODEL, jax.random.key(0))
+    settings = dataclasses.replace(CONFIG.evaluation, chunk_length=chunk)
+    config = dataclasses.replace(CONFIG, evaluation=settings)
+    result = evaluate.evaluate_task(config, params, Words(config.data, "test"))
+    hits, nats, number = np.zeros(2), 0.0, 0
+    for batch in Words(config.data, "test").held_out(evaluate.HELD_OUT_SEED, 4, 56, 1):
+        state = models.init_state(MODEL, 4)
+        logits, _ = apply(MODEL, params, batch["tokens"], state, batch["reset"])
+        log_probabilities = np.asarray(jax.nn.log_softmax(logits), np.float64)
+        for row in range(3):
+            for places in ((10, 11), (13, 15)):
+                targets = [batch["targets"][row, place] for place in places]
+                chosen = [log_probabilities[row, place] for place in places]
+                hits[batch["group"][row]] += all(c.argmax() == t for c, t in zip(chosen, targets, strict=True))
+                nats, number = nats - sum(c[t] for c, t in zip(chosen, targets, strict=True)), number + 2
+    assert result["loss"] == pytest.approx(nats / number, rel=1e-5)
+    assert result["groups"]["a"] == pytest.approx(hits[0] / 4) and result["groups"]["b"] == pytest.approx(hits[1] / 8)
+
+
+def test_losses_that_are_not_finite_are_no_result():
+    params = models.init(MODEL, jax.random.key(0))
+    params["final_norm"]["scale"] = params["final_norm"]["scale"].at[3].set(np.nan)
+    with pytest.raises(ValueError, match="the loss of 12 of 12 tokens is NaN or infinite"):
+        evaluate.evaluate_task(CONFIG, params, Words(CONFIG.data, "test"))
+
+
+def test_a_device_reads_no_more_than_a_chunk(monkeypatch):
+    seen, score_tokens = [], models.score_tokens
+
+    def spy(config, params, tokens, targets, state, **options):
+        seen.append((tokens.shape, options["aligned"]))
+        return score_tokens(config, params, tokens, targets, state, **options)
+
+    monkeypatch.setattr(evaluate.models, "score_tokens", spy)
+    task = RecallConfig(num_pairs=2, num_keys=8, num_values=8, num_fillers=4, context_length=196, query_length=4)
+    settings = EvaluationConfig(batch_size=2, num_batches=1, chunk_length=64)
+    config = dataclasses.replace(CONFIG, data=task, evaluation=settings)
+    whole = dataclasses.replace(config, evaluation=dataclasses.replace(settings, chunk_length=1024))
+    params = models.init(MODEL, jax.random.key(1))
+    chunked = evaluate.evaluate(config, params)
+    assert set(seen) == {((2, 64), True), ((2, 8), True)}
+    assert chunked["loss"] == pytest.approx(evaluate.evaluate(whole, params)["loss"], rel=1e-5)
+    assert "groups" not in chunked and "failed_tasks" not in chunked
+
+
+def test_a_task_of_several_tokens_an_answer():
+    from memgpt_jax.data.tasks.json_recall import JsonRecallConfig
+
+    task = JsonRecallConfig(num_pairs=2, key_length=2, value_length=2, num_questions=2)
+    model = dataclasses.replace(MODEL, vocab_size=task.num_ids)
+    settings = EvaluationConfig(batch_size=3, num_batches=2)
+    config = ExperimentConfig(model=model, data=task, evaluation=settings)
+    params, hits = models.init(model, jax.random.key(1)), 0
+    for batch in data.make_task(task, "valid").held_out(evaluate.HELD_OUT_SEED, 3, 64, 2):
+        logits, _ = apply(model, params, batch["tokens"], models.init_state(model, 3))
+        right = np.asarray(logits).argmax(-1) == batch["targets"]
+        hits += sum(right[row][batch["answer"][row] == number].all() for row in range(3) for number in (1, 2))
+    result = evaluate.evaluate(config, params)
+    assert result["answers"] == 12 and result["accuracy"] == pytest.approx(hits / 12)

@@ -1,0 +1,1 @@
+"""Examples of the documentation, as a user would write them."""

@@ -1,0 +1,143 @@
+"""A model with a memory is the model it was until it is trained, and then only the memory moves."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import memgpt_jax as mg
+from memgpt_jax import models
+from memgpt_jax.memory import MEMORIES
+from memgpt_jax.training.optimizer import check_trainable, is_trained, make_optimizer
+from tests.references import foreign
+
+MECHANISMS = [name for name in MEMORIES if name != "none"]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return mg.from_pretrained(foreign.write("llama", tmp_path_factory.mktemp("base")), window_size=6)
+
+
+def small(name):
+    config = MEMORIES[name][0]
+    fields = {field.name for field in dataclasses.fields(config)}
+    wanted = {"memory_size": 5, "head_dim": 4, "slot_width": 4}
+    return config(**{key: value for key, value in wanted.items() if key in fields})
+
+
+def logits_of(model, tokens):
+    call = jax.jit(lambda params, state: models.apply(model.config, params, tokens, state)[0])
+    return np.asarray(call(models.split(model), model.init_state(len(tokens))))
+
+
+TOKENS = jnp.asarray(foreign.tokens_of("llama", 24), jnp.int32)
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_untrained_it_is_the_base_model(name, llama):
+    model = mg.add_memory(llama, small(name), segment_length=4)
+    np.testing.assert_array_equal(logits_of(model, TOKENS), logits_of(llama, TOKENS))
+
+
+@pytest.mark.parametrize("fusion", ["gated_add", "add", "concat"])
+def test_every_fusion_that_is_allowed_starts_closed(fusion, llama):
+    options = {"layers": [1], "segment_length": 3, "fusion": fusion, "adapter_rank": 2}
+    model = mg.add_memory(llama, small("kv"), **options)
+    np.testing.assert_array_equal(logits_of(model, TOKENS), logits_of(llama, TOKENS))
+
+
+IN_ATTENTION = mg.KVMemoryConfig(memory_size=24, qk_norm=False, null_entry=False, gate_bias=20.0)  # g = 1
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
+def test_entries_in_attention_can_start_closed(family, tmp_path):
+    base = mg.from_pretrained(foreign.write(family, tmp_path), window_size=6)
+    model = mg.add_memory(base, segment_length=4, fusion="attention", fusion_bias=20.0)
+    np.testing.assert_allclose(logits_of(model, TOKENS), logits_of(base, TOKENS), atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, {"gate": "none", "writer_conv": 1}])
+def test_one_token_and_a_memory_of_all_others_are_full_attention(changes, tmp_path):
+    full = mg.from_pretrained(foreign.write("gpt2", tmp_path), window_size=24)  # its keys do not turn with distance
+    base = mg.from_pretrained(tmp_path, window_size=1)
+    model = mg.add_memory(base, dataclasses.replace(IN_ATTENTION, **changes), fusion="attention")
+    np.testing.assert_allclose(logits_of(model, TOKENS), logits_of(full, TOKENS), atol=1e-5)
+    assert np.max(np.abs(logits_of(base, TOKENS) - logits_of(full, TOKENS))) > 0.1
+
+
+def test_an_entry_is_as_far_away_as_the_window_is_long(tmp_path):
+    """Two tokens, of which the first has left a window of one token: attention one token back is what is expected."""
+    full = mg.from_pretrained(foreign.write("llama", tmp_path), window_size=2)
+    model = mg.add_memory(mg.from_pretrained(tmp_path, window_size=1), IN_ATTENTION, fusion="attention")
+    np.testing.assert_allclose(logits_of(model, TOKENS[:, :2]), logits_of(full, TOKENS[:, :2]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"fusion": "gated"}, "fusion='gated' changes the stream where nothing is read; valid: 'gated_add'"),
+        ({"fusion": "attention", "memory": mg.KVMemoryConfig()}, "needs memory.qk_norm=False"),
+        ({"fusion": "attention", "memory": mg.TitansMemoryConfig()}, "needs a KVMemoryConfig, got TitansMemoryConfig"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options, message, llama):
+    with pytest.raises(ValueError, match=message):
+        mg.add_memory(llama, **options)
+
+
+def test_a_second_memory_is_refused(llama):
+    model = mg.add_memory(llama, small("kv"))
+    with pytest.raises(ValueError, match="has a memory"):
+        mg.add_memory(model, small("kv"))
+
+
+@pytest.mark.parametrize("trainable", [("memory_layer",), ("memory_layer", "lora"), ("memory_layer", "blocks/1/")])
+def test_training_moves_what_is_trainable_and_lowers_the_loss(trainable, llama):
+    model = mg.add_memory(llama, small("kv"), layers=[0], segment_length=4, adapter_rank=2)
+    config, params = model.config, models.split(model)
+    optimizer_config = mg.OptimizerConfig(learning_rate=0.03, warmup_steps=0, trainable=trainable)
+    optimizer = make_optimizer(optimizer_config, 40)
+    targets = jnp.roll(TOKENS, -1, axis=1)
+
+    @jax.jit
+    def step(params, opt_state):
+        def loss(params):
+            return jnp.mean(models.score_tokens(config, params, TOKENS, targets, model.init_state(2))[0].losses)
+
+        value, gradients = jax.value_and_grad(loss)(params)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = optimizer.update(gradients, opt_state, params)
+        return jax.tree.map(jnp.add, params, updates), opt_state, value
+
+    start, opt_state, losses = params, optimizer.init(params), []
+    for _ in range(40):
+        params, opt_state, value = step(params, opt_state)
+        losses.append(float(value))
+    assert losses[-1] < losses[0] - 0.3
+    trained = is_trained(optimizer_config, start)
+    moved = jax.tree.map(lambda old, new: bool(jnp.any(old != new)), start, params)
+    assert jax.tree.leaves(moved) == jax.tree.leaves(trained)
+    frozen = sum(
+        leaf.size for leaf, kept in zip(jax.tree.leaves(start), jax.tree.leaves(trained), strict=True) if not kept
+    )
+    assert frozen > 0
+    state_size = sum(leaf.size for leaf in jax.tree.leaves(opt_state))
+    assert state_size < 2.5 * (sum(leaf.size for leaf in jax.tree.leaves(start)) - frozen)
+
+
+def test_a_pattern_without_a_parameter_is_named(llama):
+    with pytest.raises(ValueError, match=r"optimizer.trainable: 'memory' is in no parameter's path"):
+        check_trainable(mg.OptimizerConfig(trainable=("memory",)), models.split(llama))
+    with pytest.raises(ValueError, match=r"trainable: '\(' is no regular expression"):
+        mg.OptimizerConfig(trainable=("(",))
+
+
+def test_it_is_saved_beside_the_base_model(llama, tmp_path):
+    model = mg.add_memory(llama, small("kv"), layers=[1], segment_length=4, adapter_rank=2)
+    model.save_pretrained(tmp_path)
+    again = mg.from_pretrained(tmp_path)
+    assert again.config == model.config
+    jax.tree.map(np.testing.assert_array_equal, models.split(again), models.split(model))

@@ -1,0 +1,1 @@
+"""Laws that every mechanism and model obeys, as functions."""

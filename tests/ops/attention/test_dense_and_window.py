@@ -1,0 +1,141 @@
+"""Window attention against plain loops: documents, grouped heads, a cached past, block sizes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memgpt_jax.ops import attend, attention_weights, masked_bias, window_attention
+from memgpt_jax.ops.attention.window import _by_library
+from tests.references import ops as reference
+
+run_fixed_shape = jax.jit(lambda *arrays: window_attention(*arrays, window_size=6, block_size=4))
+
+
+def inputs(rng, batch, length, past, heads, kv_heads, width=4, breaks=0.2):
+    query = rng.normal(size=(batch, length, heads, width)).astype(np.float32)
+    keys, values = rng.normal(size=(2, batch, past + length, kv_heads, width)).astype(np.float32)
+    document = np.cumsum(rng.random((batch, past + length)) < breaks, axis=1).astype(np.int32)
+    return query, keys, values, document[:, past:], document
+
+
+@pytest.mark.parametrize(
+    "length, past, heads, kv_heads, window, block",
+    [
+        (13, 0, 2, 2, 5, None),  # no past, one block of queries
+        (13, 6, 4, 2, 6, 4),  # grouped heads, a padded last block, a past as long as the window
+        (7, 9, 4, 1, 3, 2),  # a past longer than any query can see
+        (9, 2, 2, 2, 64, 3),  # a window longer than all there is
+        (5, 4, 2, 1, 1, 2),  # a token sees itself only
+        (1, 5, 2, 2, 4, None),  # decoding
+        (40, 3, 2, 1, 17, None),  # more than one default block
+    ],
+)
+def test_window_attention_equals_loops(length, past, heads, kv_heads, window, block):
+    arrays = inputs(np.random.default_rng(length), 2, length, past, heads, kv_heads)
+    run = jax.jit(lambda *arrays: window_attention(*arrays, window_size=window, block_size=block))
+    np.testing.assert_allclose(run(*arrays), reference.window_attention(*arrays, window), atol=2e-6)
+
+
+@given(seed=st.integers(0, 2**32 - 1), breaks=st.sampled_from([0.0, 0.1, 0.5, 1.0]))
+def test_window_attention_keeps_documents_apart(seed, breaks):
+    arrays = inputs(np.random.default_rng(seed), 2, 11, 4, 2, 1, breaks=breaks)
+    np.testing.assert_allclose(run_fixed_shape(*arrays), reference.window_attention(*arrays, 6), atol=2e-6)
+
+
+def test_invalid_past_is_invisible():
+    query, keys, values, document, everything = inputs(np.random.default_rng(0), 2, 11, 4, 2, 1, breaks=0.0)
+    everything[:, :4] = -1
+    without = reference.window_attention(query, keys[:, 4:], values[:, 4:], document, document, 6)
+    np.testing.assert_allclose(run_fixed_shape(query, keys, values, document, everything), without, atol=2e-6)
+
+
+def test_blocks_do_not_change_gradients():
+    arrays = inputs(np.random.default_rng(3), 1, 9, 3, 2, 1)
+
+    def loss(arrays, block):
+        out = window_attention(*arrays, *arrays_document, window_size=4, block_size=block)
+        return jnp.sum(jnp.sin(out))
+
+    arrays, arrays_document = arrays[:3], arrays[3:]
+    one, two = (jax.jit(jax.grad(loss), static_argnums=1)(arrays, block) for block in (2, 9))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), one, two)
+
+
+@pytest.mark.parametrize("length, past, heads, kv_heads, window", [(13, 6, 4, 2, 6), (9, 2, 2, 2, 64)])
+def test_the_kernel_and_the_library_form_equal_loops(length, past, heads, kv_heads, window):
+    """cuDNN's form through XLA's implementation of the same function, and the kernel step by step."""
+    arrays = inputs(np.random.default_rng(length), 2, length, past, heads, kv_heads)
+    arrays[4][0, : past // 2] = -1
+    expected = reference.window_attention(*arrays, window)
+    for block in (4, 128):
+        np.testing.assert_allclose(_by_library(*arrays, window, block, "xla"), expected, atol=2e-6)
+    run = jax.jit(lambda *arrays: window_attention(*arrays, window_size=window, implementation="interpret"))
+    np.testing.assert_allclose(run(*arrays), expected, atol=2e-6)
+
+
+def test_the_kernels_gradients_are_those_of_the_portable_form():
+    arrays = inputs(np.random.default_rng(4), 2, 11, 4, 2, 1)
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def gradients(arrays, implementation):
+        def loss(arrays):
+            options = {"window_size": 5, "implementation": implementation}
+            return jnp.sum(jnp.sin(window_attention(*arrays, *documents, **options)))
+
+        return jax.grad(loss)(arrays)
+
+    arrays, documents = arrays[:3], arrays[3:]
+    ours, portable = gradients(arrays, "interpret"), gradients(arrays, "portable")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, portable)
+
+
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")  # from JAX 0.12 on
+@pytest.mark.skipif(jax.default_backend() == "cpu", reason="needs a GPU or a TPU")
+@pytest.mark.parametrize("implementation", ["cudnn", "pallas"])
+def test_on_an_accelerator(implementation):
+    """As they run there: outputs and gradients of ordinary sizes, in bfloat16."""
+    if implementation == "cudnn" and jax.default_backend() != "gpu":
+        pytest.skip("needs a GPU")
+    *arrays, query_document, key_document = inputs(np.random.default_rng(6), 2, 700, 256, 4, 2, width=64, breaks=0.01)
+    arrays = [jnp.asarray(x, jnp.bfloat16) for x in arrays]
+
+    def loss(arrays, implementation):
+        options = {"window_size": 256, "implementation": implementation}
+        out = window_attention(*arrays, query_document, key_document, **options)
+        return jnp.sum(out.astype(jnp.float32) ** 2), out
+
+    run = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+    for a, b in zip(*(jax.tree.leaves(run(arrays, name)) for name in (implementation, "portable")), strict=True):
+        a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+        np.testing.assert_allclose(a, b, atol=0.05 * float(jnp.max(jnp.abs(b))))
+
+
+def test_weights_of_a_hidden_row_are_zero_and_its_gradient_is_finite():
+    query, keys = jnp.ones((1, 2, 4)), jnp.ones((3, 4))
+    hidden = masked_bias(jnp.zeros((1, 2, 3), bool))
+    assert np.all(np.asarray(attention_weights(query, keys, hidden)) == 0)
+    gradient = jax.grad(lambda query: jnp.sum(attend(query, keys, keys, hidden)))(query)
+    assert np.all(np.asarray(gradient) == 0)
+
+
+def test_extreme_logits_stay_finite():
+    query = jnp.full((1, 1, 1), 1e4)
+    keys = jnp.asarray([[1e4], [-1e4], [1e4]])
+    weights = attention_weights(query, keys, jnp.zeros((1, 1, 3)), sink=jnp.full((1, 1), -1e8))
+    np.testing.assert_allclose(weights[0, 0], [0.5, 0, 0.5])
+
+
+def test_bfloat16_keeps_its_type_and_a_float32_softmax():
+    query, keys, values, *documents = inputs(np.random.default_rng(5), 1, 6, 0, 2, 2)
+    half = [jnp.asarray(x, jnp.bfloat16) for x in (query, keys, values)]
+    out = jax.jit(lambda *arrays: window_attention(*arrays, window_size=4))(*half, *documents)
+    assert out.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        out.astype(jnp.float32), reference.window_attention(query, keys, values, *documents, 4), atol=0.05
+    )
+    assert attention_weights(half[0], half[1][:, :, 0], jnp.zeros((1, 1, 1, 6))).dtype == jnp.float32

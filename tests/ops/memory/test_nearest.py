@@ -1,0 +1,110 @@
+"""The top-k search against brute force, and what it costs."""
+
+import functools
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memgpt_jax.ops import nearest_of_groups, read_chosen
+from memgpt_jax.ops.memory.nearest import nearest
+
+
+def brute_force(query, keys, first, end, top_k):
+    """Places of the best, the best first; of equal scores the earlier one."""
+    scores = query.astype(np.float64) @ keys.astype(np.float64).T
+    return [sorted(range(first, end), key=lambda e: (-row[e], e))[:top_k] for row in scores]
+
+
+def found_places(query, keys, first, end, **options):
+    search = jax.jit(functools.partial(nearest, **options))
+    index, found = search(jnp.asarray(query), jnp.asarray(keys), jnp.int32(first), jnp.int32(end))
+    assert index.shape == found.shape == (len(query), options["top_k"])
+    return [list(row[there]) for row, there in zip(np.asarray(index), np.asarray(found), strict=True)]
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    bounds=st.tuples(st.integers(0, 23), st.integers(0, 23)).map(sorted),
+    top_k=st.sampled_from([1, 3, 23]),
+    block_size=st.sampled_from([1, 5, 100]),
+    ties=st.booleans(),
+)
+def test_exact_search_equals_brute_force(seed, bounds, top_k, block_size, ties):
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: rng.integers(-1, 2, shape).astype(np.float32) if ties else rng.normal(size=shape)  # noqa: E731
+    query, keys = (draw(*shape).astype(np.float32) for shape in ((4, 3), (23, 3)))
+    got = found_places(query, keys, *bounds, top_k=top_k, block_size=block_size)
+    assert got == brute_force(query, keys, *bounds, top_k)
+
+
+@given(seed=st.integers(0, 2**32 - 1), groups=st.sampled_from([1, 2, 4]), top_k=st.sampled_from([1, 5, 30]))
+def test_the_search_of_groups_takes_entries_in_any_order(seed, groups, top_k):
+    sys.modules[
+        "memgpt_jax.ops.memory.nearest"
+    ].BLOCK = 5  # that does not divide the entries; `nearest` has its own as default
+    rng = np.random.default_rng(seed)
+    query, keys = rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=(24, 3)).astype(np.float32)
+    number, (first, end) = rng.permutation(24), sorted(rng.integers(0, 25, size=2))
+    parts = (jnp.asarray(x.reshape(groups, -1, *x.shape[1:])) for x in (keys, number.astype(np.int32)))
+    scores, place = nearest_of_groups(jnp.asarray(query), *parts, first, end, top_k=top_k)
+    expected = brute_force(query, keys[np.argsort(number)], first, end, top_k)
+    for q in range(4):
+        there = np.asarray(scores[q]) > -np.inf
+        assert number[np.asarray(place[q])[there]].tolist() == expected[q]
+        np.testing.assert_allclose(scores[q][there], keys[place[q][there]] @ query[q], rtol=1e-5)
+
+
+@pytest.mark.parametrize("end", [1, 3, 300])
+def test_a_range_may_hold_fewer_or_move(end):
+    """`most` bounds the range, not the array: blocks follow the range wherever it is."""
+    rng = np.random.default_rng(0)
+    query, keys = rng.normal(size=(5, 4)).astype(np.float32), rng.normal(size=(300, 4)).astype(np.float32)
+    first = max(0, end - 7)
+    got = found_places(query, keys, first, end, top_k=4, most=7, block_size=3)
+    assert got == brute_force(query, keys, first, end, 4)
+
+
+@pytest.mark.parametrize("target", [0.5, 0.8, 0.95])
+@pytest.mark.parametrize("size", [3000, 9000])
+def test_approximate_search_finds_what_it_promises(target, size):
+    rng = np.random.default_rng(0)
+    query, keys = rng.normal(size=(32, 16)).astype(np.float32), rng.normal(size=(size, 16)).astype(np.float32)
+    best = brute_force(query, keys, 0, size, 32)
+    got = found_places(query, keys, 0, size, top_k=32, recall_target=target)
+    assert all(len(set(row)) == 32 for row in got)
+    recall = np.mean([len(set(a) & set(b)) / 32 for a, b in zip(got, best, strict=True)])
+    assert recall >= target
+    assert recall < 1  # or there would be nothing approximate about it
+
+
+@pytest.mark.parametrize("end", [0, 5, 40])
+def test_approximate_search_of_few_entries_finds_all(end):
+    rng = np.random.default_rng(0)
+    query, keys = rng.normal(size=(3, 4)).astype(np.float32), rng.normal(size=(5000, 4)).astype(np.float32)
+    got = found_places(query, keys, 0, end, top_k=40, recall_target=0.9)
+    assert [sorted(row) for row in got] == [list(range(end))] * 3
+
+
+def test_scores_exist_a_block_at_a_time():
+    """65,536 entries: an exact search of 512 queries never holds the 134 MB of all their scores."""
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((512, 64), (65536, 64))]
+    arguments += [jax.ShapeDtypeStruct((), jnp.int32)] * 2
+    for recall_target in (None, 0.95):
+        search = jax.jit(functools.partial(nearest, top_k=32, recall_target=recall_target))
+        assert search.lower(*arguments).compile().memory_analysis().temp_size_in_bytes < 40e6
+
+
+def test_read_chosen_equals_its_equation():
+    rng = np.random.default_rng(0)
+    query, keys, values = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 4), (3, 5, 4), (3, 5, 4)))
+    found = np.array([[1, 1, 1, 1, 1], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]], bool)
+    got = read_chosen(*map(jnp.asarray, (query, keys, values, found)))
+    logits = np.einsum("qk,qek->qe", query, keys)
+    weights = np.exp(logits) * found
+    expected = np.einsum("qe,qek->qk", weights / np.maximum(weights.sum(1, keepdims=True), 1e-30), values)
+    np.testing.assert_allclose(got, expected, atol=1e-5)

@@ -1,0 +1,1 @@
+"""Slow NumPy references, and results of other libraries."""

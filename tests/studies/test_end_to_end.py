@@ -1,0 +1,138 @@
+"""Train, kill, resume, evaluate and generate by the command lines that a user types."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = """
+from memgpt_jax.config import *
+from memgpt_jax.config.data import *
+from memgpt_jax.config.memory import *
+
+def config():
+    return ExperimentConfig(
+        model=ModelConfig(
+            vocab_size=257, d_model=16, num_layers=1, num_heads=2, window_size=16, segment_length=16,
+            memory=KVMemoryConfig(memory_size=32, head_dim=8),
+        ),
+        data=TextConfig(corpus="folder", path="{folder}/corpus", tokenizer="byte", cache_dir="{folder}/cache"),
+        optimizer=OptimizerConfig(warmup_steps=5),
+        training=TrainingConfig(steps={steps}, batch_size=2, sequence_length=32, log_every=1, checkpoint_every=10),
+        evaluation=EvaluationConfig(max_documents=2, max_tokens=128, batch_size=2, chunk_length=64),
+    )
+"""
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A corpus with splits, and a config of a tiny model on it."""
+    folder = tmp_path_factory.mktemp("end_to_end")
+    for split in ("train", "valid", "test"):
+        (folder / "corpus" / split).mkdir(parents=True)
+        for number in range(3):
+            (folder / "corpus" / split / f"{number}.txt").write_text(f"Der Bär Nummer {number} in {split}. " * 40)
+    (folder / "tiny.py").write_text(CONFIG.replace("{folder}", str(folder)).replace("{steps}", str(STEPS)))
+    return folder
+
+
+def command(script: str, *words) -> list[str]:
+    return [sys.executable, str(ROOT / "experiments" / f"{script}.py"), *map(str, words)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment(tmp_path_factory):
+    """The processes share a compilation cache of their own: most of their time is compiling the same functions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        patch.setenv("JAX_PLATFORMS", "cpu")
+        patch.setenv("PYTHONPATH", str(ROOT))
+        yield
+
+
+def run(script: str, *words, typed: str = "") -> str:
+    """Standard output of a script that must succeed."""
+    result = subprocess.run(command(script, *words), input=typed, capture_output=True, text=True, timeout=800)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def losses(workdir: Path) -> list[tuple[int, float]]:
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [(record["step"], record["loss"]) for record in map(json.loads, lines)]
+
+
+def kill_after(workdir: Path, step: int, *words) -> None:
+    """Start training and kill it once it has logged a step and before it is done."""
+    process = subprocess.Popen(command("train", *words), stderr=subprocess.PIPE, text=True)
+    try:
+        deadline, log = time.monotonic() + 180, workdir / "metrics.jsonl"
+        while not log.exists() or len(log.read_bytes().splitlines()) < step:
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline, "training did not get under way"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    assert process.returncode == -signal.SIGKILL
+    assert not (workdir / "evaluation.json").exists()
+
+
+def test_train_kill_resume_evaluate_generate(folder):
+    config, killed, whole = folder / "tiny.py", folder / "killed", folder / "whole"
+    kill_after(killed, 15, config, "--workdir", killed)
+    run("train", config, "--workdir", killed)
+    run("train", config, "--workdir", whole)
+    assert [step for step, _ in losses(whole)] == list(range(1, STEPS + 1))
+    assert losses(killed) == losses(whole)  # bitwise: JSON writes floats exactly
+
+    run("evaluate", killed, whole, "--memory-size", 0, 32, "--split", "test", "--output", folder / "comparison")
+    results = json.loads((folder / "comparison" / "comparison.json").read_text())
+    assert len(results) == 4
+    without, with_memory = results[f"{killed} memory 0"], results[f"{killed} memory 32"]
+    assert without["bits_per_byte"] != with_memory["bits_per_byte"]
+    assert with_memory == results[f"{whole} memory 32"]
+    assert (folder / "comparison" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+    text = run("generate", killed, "--prompt", "Der Bär", "--max-new-tokens", 20, "--temperature", 0)
+    assert text.startswith("Der Bär") and len(text) > len("Der Bär")
+    assert text == run("generate", whole, "--prompt", "Der Bär", "--max-new-tokens", 20, "--temperature", 0, "--stream")
+
+    lines = ["Der", "/fork", "Bär", f"/save {folder / 'session'}", "/back", "/memory", "/forth", "/reset", "/memory"]
+    lines += [f"/load {folder / 'nowhere'}", f"/load {folder / 'session'}", "/memory", "/back", "/quit"]
+    text = run("generate", killed, "--interactive", "--max-new-tokens", 8, typed="\n".join(lines))
+    told = [line for line in text.splitlines() if "tokens so far" in line]
+    assert [int(line.split()[-4].strip("> ")) for line in told] == [13, 1, 26]
+    for message in ("back at point 1", "no command /forth", "no session in", "no point to go back to"):
+        assert message in text
+
+
+def test_ablation_is_resumed(folder):
+    words = [folder / "tiny.py", "--training.steps=5", "--workdir", folder / "ablation", "--sweep"]
+    run("ablate", *words, "model.memory=none,kv", "seed=0")
+    first = folder / "ablation" / "model.memory=kv,seed=0"
+    before = (first / "evaluation.json").stat().st_mtime_ns
+    output = run("ablate", *words, "model.memory=none,kv", "seed=0,1")
+    assert (first / "evaluation.json").stat().st_mtime_ns == before  # read back, not run again
+    assert "kv" in output and "none" in output
+    lines = (folder / "ablation" / "results.csv").read_text().splitlines()
+    assert lines[0].startswith("model.memory,seed,loss,bits_per_byte") and len(lines) == 5
+    assert (folder / "ablation" / "results.png").exists() and (folder / "ablation" / "curves.png").exists()
+
+
+@pytest.mark.parametrize("script", ["evaluate", "generate"])
+def test_a_folder_without_a_run_is_one_clear_line(script, tmp_path):
+    result = subprocess.run(command(script, tmp_path), capture_output=True, text=True, timeout=400)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: there is no checkpoint") and "Traceback" not in result.stderr

@@ -1,0 +1,122 @@
+"""`experiments/evaluate.py --lengths`: tasks at other lengths than in training, as a table, JSON and a plot."""
+
+import dataclasses
+import importlib.util
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from memgpt_jax import data
+from memgpt_jax.config.data import TextConfig
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.tasks.copy import CopyConfig
+from memgpt_jax.data.tasks.needle import NeedleConfig
+from memgpt_jax.evaluation.evaluate import HELD_OUT_SEED, evaluate
+from memgpt_jax.studies import runs as run_folders
+from memgpt_jax.studies.plots import plot_recall
+from memgpt_jax.training import checkpoint, train
+
+EVALUATE = Path(__file__).resolve().parents[2] / "experiments" / "evaluate.py"
+TASK = CopyConfig(num_symbols=4, max_length=3)
+
+
+def config(task) -> ExperimentConfig:
+    memory = KVMemoryConfig(memory_size=8, head_dim=8)
+    return ExperimentConfig(
+        model=ModelConfig(
+            vocab_size=300, d_model=16, num_layers=1, num_heads=2, window_size=4, segment_length=4, memory=memory
+        ),
+        data=task,
+        optimizer=OptimizerConfig(warmup_steps=1),
+        training=TrainingConfig(steps=2, batch_size=2, sequence_length=40, carry_state=False),
+        evaluation=EvaluationConfig(batch_size=2, num_batches=2, max_documents=1, max_tokens=8, chunk_length=8),
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> list[Path]:
+    """A trained run, and a copy of it, which `script` takes for one of seed 1."""
+    folder = tmp_path_factory.mktemp("lengths")
+    train(config(TASK), folder / "copy-0")
+    return [folder / "copy-0", Path(shutil.copytree(folder / "copy-0", folder / "copy-1"))]
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """`evaluate.py` as a function of its words, which returns the arguments of its plot."""
+    spec = importlib.util.spec_from_file_location("evaluate_script", EVALUATE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    load = run_folders.load
+
+    def load_seed(workdir, step=None):
+        saved = load(workdir, step)
+        return saved._replace(config=dataclasses.replace(saved.config, seed=int(workdir.name == "copy-1")))
+
+    monkeypatch.setattr(run_folders, "load", load_seed)
+    plotted = []
+    monkeypatch.setattr(module, "plot_recall", lambda *words: (plotted.append(words), plot_recall(*words)))
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, words)])
+        module.main()
+        return plotted[-1] if plotted else None
+
+    return run
+
+
+def test_table_json_and_plot(runs, script, capsys, tmp_path):
+    lines, path, _, unit = script(*runs, "--lengths", 3, 6, "--output", tmp_path)
+    results = json.loads((tmp_path / "comparison.json").read_text())
+    assert list(results) == [f"{run} length {length}" for run in runs for length in (3, 6)]
+    assert path.read_bytes().startswith(b"\x89PNG") and unit == "max_length"
+    assert lines == {str(runs[0].parent / "copy"): [[results[f"{run} length {n}"] for n in (3, 6)] for run in runs]}
+    table = capsys.readouterr().out
+    assert "length" in table and "accuracy" in table
+
+    saved = checkpoint.load(runs[0])
+    assert results[f"{runs[0]} length 6"].pop("length") == 6
+    direct = evaluate(config(CopyConfig(num_symbols=4, min_length=6, max_length=6)), saved.params)
+    assert results[f"{runs[0]} length 6"] == pytest.approx(direct)
+    task = data.make_task(CopyConfig(num_symbols=4, min_length=6, max_length=6), "valid")
+    batches = task.held_out(HELD_OUT_SEED, 2, 14, 2)
+    assert direct["answers"] == sum(int(np.sum(batch["weights"])) for batch in batches) == 4 * 6
+
+
+def test_every_memory_size_is_a_line(runs, script, tmp_path):
+    lines, *_ = script(runs[0], "--lengths", 3, 6, "--memory-size", 0, 8, "--output", tmp_path)
+    assert list(lines) == [f"{runs[0]} memory {size}" for size in (0, 8)]
+    assert [[point["length"] for point in seeds[0]] for seeds in lines.values()] == [[3, 6], [3, 6]]
+
+
+@pytest.fixture
+def other_runs(tmp_path, runs, script, monkeypatch):
+    """Runs of text and of needles: checkpoints whose config says so."""
+    text = TextConfig(corpus="folder", path=str(tmp_path))
+    saved = checkpoint.load(runs[0])
+    changed = {"text": config(text), "needle": config(NeedleConfig(text=text))}
+    replace = lambda workdir, step: saved._replace(config=changed[Path(workdir).name])  # noqa: E731
+    monkeypatch.setattr(run_folders, "load", replace)
+    monkeypatch.setattr(data, "load_saved_tokenizer", lambda path: None)
+
+
+@pytest.mark.usefixtures("other_runs")
+@pytest.mark.parametrize(("name", "kind"), [("text", "TextConfig"), ("needle", "NeedleConfig")])
+def test_runs_without_a_length_are_refused(name, kind, script, capsys):
+    with pytest.raises(SystemExit) as error:
+        script(name, "--lengths", 3)
+    message = capsys.readouterr().err
+    assert error.value.code == 2
+    assert message == f"error: {name} was trained on {kind}, which has no length that --lengths could set\n"
+
+
+def test_impossible_lengths_are_refused(runs, script, capsys):
+    with pytest.raises(SystemExit):
+        script(runs[0], "--lengths", 0)
+    assert capsys.readouterr().err == f"error: {runs[0]} at length 0: min_length must be at least 1, got 0\n"

@@ -1,0 +1,70 @@
+"""Plots are written, with labelled axes and error bars where there are seeds."""
+
+import pytest
+
+from memgpt_jax.studies import plots
+
+
+def curve(value: float) -> list[dict]:
+    return [
+        {"start": 0, "end": 64, "bits_per_byte": value, "tokens": 10, "bytes": 10},
+        {"start": 64, "end": 128, "bits_per_byte": value / 2, "tokens": 10, "bytes": 10},
+    ]
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that were saved."""
+    saved, save = [], plots.save
+    monkeypatch.setattr(plots, "save", lambda figure, path: (saved.append(figure), save(figure, path)))
+    return saved
+
+
+def test_curves(tmp_path, figures):
+    plots.plot_curves({"a": [curve(2.0), curve(3.0)], "b": [curve(1.0)[:1]]}, tmp_path / "new" / "curves.png", "title")
+    assert (tmp_path / "new" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    (axes,) = figures[0].axes
+    assert axes.get_xlabel() == "position in the document (tokens)" and axes.get_ylabel() == "bits per byte"
+    line = axes.containers[0].lines[0]
+    assert line.get_xdata().tolist() == [32, 96] and line.get_ydata().tolist() == [2.5, 1.25]
+    assert axes.containers[0].has_yerr and not axes.containers[1].has_yerr
+
+
+def test_ablation(tmp_path, figures):
+    lines = {"": {"0": [0.5, 0.7], "64": [0.9]}}
+    plots.plot_ablation(lines, tmp_path / "results.png", "model.memory.memory_size", "accuracy")
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+    (axes,) = figures[0].axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "64"]
+    assert axes.containers[0].lines[0].get_ydata().tolist() == pytest.approx([0.6, 0.9])
+    assert axes.get_legend() is None
+
+
+def test_recall(tmp_path, figures):
+    seeds = [[{"length": 10, "accuracy": a}, {"length": 1000, "accuracy": b}] for a, b in ((1.0, 0.5), (1.0, 0.7))]
+    plots.plot_recall({"a": seeds, "b": seeds[:1]}, tmp_path / "recall.png", "title")
+    assert (tmp_path / "recall.png").read_bytes().startswith(b"\x89PNG")
+    (axes,) = figures[0].axes
+    assert axes.get_xscale() == "log" and axes.get_xlabel() == "tokens of the stream"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["10", "1,000"]
+    line = axes.containers[0].lines[0]
+    assert line.get_xdata().tolist() == [10, 1000] and line.get_ydata().tolist() == pytest.approx([1.0, 0.6])
+    plots.plot_recall({"a": seeds}, tmp_path / "recall.png", x_label="items")
+    assert figures[1].axes[0].get_xlabel() == "items"
+
+
+def test_runs_that_differ_in_their_seed_share_a_label():
+    assert plots.label_of_seeds(["runs/copy-0"]) == "runs/copy-0"
+    assert plots.label_of_seeds(["runs/copy-0", "runs/copy-1"]) == "runs/copy"
+    assert plots.label_of_seeds(["sweep/model=kv,seed=0", "sweep/model=kv,seed=10"]) == "sweep/model=kv,seed"
+
+
+def test_state_bytes(tmp_path, figures):
+    lines = {"memory none": {0: [0.1, 0.3]}, "memory kv": {4096: [0.9, 0.7], 1024: [0.5, 0.5]}}
+    plots.plot_state_bytes(lines, tmp_path / "state_bytes.png", "accuracy", "title")
+    (axes,) = figures[0].axes
+    assert axes.get_xscale() == "log" and axes.get_xlabel() == "state of a layer (bytes per row)"
+    line = axes.containers[0].lines[0]
+    assert line.get_xdata().tolist() == [1024, 4096] and line.get_ydata().tolist() == pytest.approx([0.5, 0.8])
+    (level,) = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert level.get_ydata() == pytest.approx([0.2, 0.2]) and level.get_label() == "memory none"
