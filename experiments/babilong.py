@@ -1,91 +1,9 @@
 """Ask trained runs in ever longer rows of held-out text: a table, a JSON file and a plot.
 
-    python experiments/babilong.py runs/babilong --lengths 1024 4096 32768 --num-rows 128
-
-Rows are read in chunks, so any length goes through the same memory. Runs whose configs differ in nothing but the seed
-become one line. All goes to `babilong.json` and `babilong.png`, in the folder of the first run or in `--output`.
+`python experiments/babilong.py --help` prints the options; `memgpt-jax babilong` is the same command.
 """
 
-import dataclasses
-import json
-from dataclasses import dataclass
-from pathlib import Path
-
-import jax
-import tyro
-from rich.console import Console
-from rich.table import Column, Table
-
-from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.data.tasks.babilong import BabiLongConfig
-from memgpt_jax.evaluation.evaluate import evaluate
-from memgpt_jax.studies.command_line import assignments, one_line_errors, parse_arguments
-from memgpt_jax.studies.plots import label_of_seeds, plot_recall
-from memgpt_jax.studies.runs import reopen
-from memgpt_jax.training import RunError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """Options of this script; everything else is as in the run's own config."""
-
-    workdirs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of the runs, one or more."""
-    lengths: tuple[int, ...] = (1_024, 4_096, 32_768)
-    """Tokens of a row."""
-    num_rows: int = 128
-    """Rows, and so answers, at each length; rounded up to whole batches."""
-    change: tuple[str, ...] = ()
-    """Changes of the runs' configs, each `field=value`, such as `evaluation.batch_size=2`."""
-    output: Path | None = None
-    """Folder of `babilong.json` and `babilong.png`; default: the first run's."""
-
-    def __post_init__(self):
-        if not self.workdirs:
-            raise ValueError("name the folder of at least one run")
-        if not self.lengths or min(self.lengths) < 1 or self.num_rows < 1:
-            raise ValueError(f"lengths and num_rows must be at least 1, got {self.lengths} and {self.num_rows}")
-        assignments(self.change)
-
-
-def at_length(config: ExperimentConfig, length: int, num_rows: int) -> ExperimentConfig:
-    """The experiment with rows of a whole number of segments, at least `length` tokens."""
-    length += -length % config.model.segment_length
-    batches = -(-num_rows // config.evaluation.batch_size)
-    return dataclasses.replace(
-        config,
-        training=dataclasses.replace(config.training, sequence_length=length),
-        evaluation=dataclasses.replace(config.evaluation, num_batches=batches),
-    )
-
-
-@one_line_errors((RunError, ValueError))
-def main() -> None:
-    arguments = parse_arguments(Arguments, __doc__)
-    lengths = sorted(set(arguments.lengths))
-    table = Table(Column("run", overflow="fold"), *(f"{length:,}" for length in lengths), "answers")
-    results, groups = {}, {}
-    for workdir in arguments.workdirs:
-        config, params, tokenizer = reopen(workdir, arguments.change)
-        if not isinstance(config.data, BabiLongConfig):
-            raise RunError(f"{workdir} was not trained on BABILong, as `configs/babilong.py` is")
-        points = []
-        for length in lengths:
-            result = evaluate(at_length(config, length, arguments.num_rows), params, tokenizer)
-            points.append({"length": length} | result)
-            print(f"{workdir}: {length:,} tokens: {result['accuracy']:.3f}", flush=True)
-        jax.clear_caches()  # the compiled functions of one run are of no use to the next
-        results[str(workdir)] = points
-        groups.setdefault(dataclasses.replace(config, seed=0), []).append(str(workdir))
-        accuracies = (f"{point['accuracy']:.3f}" for point in points)
-        table.add_row(str(workdir), *accuracies, str(points[0]["answers"]))
-    Console(markup=False).print(table)
-    output = arguments.output or arguments.workdirs[0]
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "babilong.json").write_text(json.dumps(results, indent=2) + "\n")
-    lines = {label_of_seeds(runs): [results[run] for run in runs] for runs in groups.values()}
-    plot_recall(lines, output / "babilong.png", "bAbI's questions at the end of held-out text")
-
+from memgpt_jax.studies.commands.babilong import main
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -1,95 +1,9 @@
 """Measure what is claimed of the models: `LEDGER.md` and `ledger.json`, each claim with its commands.
 
-    python experiments/ledger.py --tier cpu
-    python experiments/ledger.py convolution_binds bptt_depth --output LEDGER.md
-
-The claims are in `experiments/claims.py`. What is finished is read back, an interrupted run is resumed, and claims that
-were measured before stay in the ledger; remove the folder of a run to have it trained anew. The exit code is 1 where a
-claim that was asked for does not hold.
+`python experiments/ledger.py --help` prints the options; `memgpt-jax ledger` is the same command.
 """
 
-import dataclasses
-import json
-import math
-from dataclasses import dataclass
-from pathlib import Path
-
-import tyro
-from claims import CLAIMS
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-from memgpt_jax.files.paths import write_whole
-from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
-from memgpt_jax.studies.ledger import Claim, Tier, markdown, record, run_claim
-from memgpt_jax.training import RunError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """Options of this script."""
-
-    names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Which claims."""
-    tier: Tier | None = None
-    """All claims of a tier: `cpu` (under 2 minutes each on two cores), `cpu-long` (under 30 minutes), `gpu` (under 10
-    minutes on one GPU)."""
-    seeds: tuple[int, ...] | None = None
-    """Other seeds than those of the claims, for a quick look."""
-    workdir: Path = Path("runs/ledger")
-    """Folder of the runs."""
-    output: Path | None = None
-    """The ledger; `ledger.json` goes beside it. Default: WORKDIR/LEDGER.md."""
-
-    def claims(self) -> list[Claim]:
-        """The claims that were asked for; `ValueError` if there are none, or a name is not known."""
-        known = {claim.name: claim for claim in CLAIMS}
-        for name in self.names:
-            if name not in known:
-                raise ValueError(f"there is no claim {name!r}; there are: {', '.join(known)}")
-        chosen = [claim for claim in CLAIMS if claim.name in self.names or claim.tier == self.tier]
-        if not chosen:
-            listed = "\n".join(f"  {claim.name} ({claim.tier}): {claim.says}" for claim in CLAIMS)
-            raise ValueError(f"name claims, or a tier that has some:\n{listed}")
-        return chosen if self.seeds is None else [dataclasses.replace(claim, seeds=self.seeds) for claim in chosen]
-
-
-def earlier(path: Path) -> dict[str, dict]:
-    """What an earlier ledger says of the claims that there still are, by name."""
-    records = json.loads(path.read_text()) if path.exists() else []
-    return {entry["name"]: entry for entry in records if entry["name"] in {claim.name for claim in CLAIMS}}
-
-
-@one_line_errors((RunError, ValueError))
-def main() -> None:
-    arguments, console = parse_arguments(Arguments, __doc__), Console()
-    output = arguments.output or arguments.workdir / "LEDGER.md"
-    claims = arguments.claims()
-    for case in (case for claim in claims for case in claim.cases):
-        case.reading(0)  # a wrong name or override ends it here, at once
-    output.parent.mkdir(parents=True, exist_ok=True)
-    records, failed = earlier(output.parent / "ledger.json"), []
-    columns = (MofNCompleteColumn(), BarColumn(bar_width=16), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("", total=sum(len(claim.cases) * len(claim.seeds) for claim in claims))
-
-        def advance(name: str, value: float | None) -> None:
-            progress.update(bar, description=name, advance=int(value is not None))
-            if value is not None:
-                console.print(f"{name}: {'error' if math.isnan(value) else f'{value:.4f}'}")
-
-        for claim in claims:
-            entry = records[claim.name] = record(run_claim(claim, arguments.workdir, advance), arguments.workdir)
-            write_whole(output.parent / "ledger.json", json.dumps(list(records.values()), indent=2) + "\n")
-            write_whole(output, markdown(CLAIMS, records))
-            console.print(f"[bold]{claim.name}: {'holds' if entry['holds'] else 'failed'}[/bold]")
-            for reason in entry["reasons"]:
-                console.print(f"  {reason}", markup=False)
-            failed += [claim.name] * (not entry["holds"])
-    console.print(f"{output}: {len(claims) - len(failed)} of {len(claims)} claims hold")
-    if failed:
-        raise SystemExit(1)
-
+from memgpt_jax.studies.commands.ledger import main
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -1,90 +1,9 @@
 """Ask trained runs for needles after ever longer streams of held-out text: a table, a JSON file and a plot.
 
-    python experiments/needle.py runs/needle-0 runs/needle-1 runs/needle_none-0 --lengths 1000 10000 100000 1000000
-
-One pass over the longest stream gives recall at every length. Runs whose configs differ in nothing but the seed become
-one line. All goes to `needle.json` and `needle.png`, in the folder of the first run or in `--output`.
+`python experiments/needle.py --help` prints the options; `memgpt-jax needle` is the same command.
 """
 
-import dataclasses
-import json
-from dataclasses import dataclass
-from pathlib import Path
-
-import jax
-import tyro
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Column, Table
-
-from memgpt_jax.data.tasks.needle import NeedleConfig
-from memgpt_jax.evaluation.needles import needle_stream
-from memgpt_jax.studies.command_line import assignments, one_line_errors, parse_arguments
-from memgpt_jax.studies.plots import label_of_seeds, plot_recall
-from memgpt_jax.studies.runs import reopen
-from memgpt_jax.training import RunError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """Options of this script; everything else is as in the run's own config."""
-
-    workdirs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of the runs, one or more."""
-    lengths: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
-    """Tokens of the stream after which the needles are asked for; each is rounded up to whole chunks."""
-    num_needles: int = 16
-    """Needles in the first chunk of each row's stream."""
-    change: tuple[str, ...] = ()
-    """Changes of the runs' configs, each `field=value`, such as `model.memory.memory_size=1024`."""
-    step: int | None = None
-    """Which checkpoint; default: the latest."""
-    output: Path | None = None
-    """Folder of `needle.json` and `needle.png`; default: the first run's."""
-
-    def __post_init__(self):
-        if not self.workdirs:
-            raise ValueError("name the folder of at least one run")
-        if not self.lengths or min(self.lengths) < 1:
-            raise ValueError(f"lengths must be at least 1, got {self.lengths}")
-        assignments(self.change)
-
-
-def recall_of_run(workdir: Path, arguments: Arguments, progress: Progress):
-    """The run's config, and its recall at each length."""
-    config, params, tokenizer = reopen(workdir, arguments.change, arguments.step)
-    if not isinstance(config.data, NeedleConfig):
-        raise RunError(f"{workdir} was not trained on needles, as `configs/needle.py` is")
-    bar = progress.add_task(str(workdir), total=max(arguments.lengths))
-    advance = lambda tokens: progress.update(bar, completed=tokens)  # noqa: E731
-    try:
-        needles = dataclasses.replace(config.data, num_needles=arguments.num_needles)
-        config = dataclasses.replace(config, data=needles)
-        return config, needle_stream(config, params, arguments.lengths, tokenizer, advance)
-    except ValueError as error:  # too many needles for a chunk, or a corpus that is not there
-        raise RunError(str(error)) from error
-
-
-@one_line_errors((RunError, ValueError))
-def main() -> None:
-    arguments = parse_arguments(Arguments, __doc__)
-    console, results, groups, table = Console(markup=False), {}, {}, None
-    with Progress(console=console) as progress:
-        for workdir in arguments.workdirs:
-            config, recall = recall_of_run(workdir, arguments, progress)
-            jax.clear_caches()  # the compiled functions of one run are of no use to the next
-            results[str(workdir)] = recall
-            groups.setdefault(dataclasses.replace(config, seed=0), []).append(str(workdir))
-            lengths = [f"{point['length']:,}" for point in recall]
-            table = table or Table(Column("run", overflow="fold"), *lengths, "answers")
-            table.add_row(str(workdir), *(f"{point['accuracy']:.3f}" for point in recall), str(recall[0]["answers"]))
-    console.print(table)
-    output = arguments.output or arguments.workdirs[0]
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "needle.json").write_text(json.dumps(results, indent=2) + "\n")
-    lines = {label_of_seeds(runs): [results[run] for run in runs] for runs in groups.values()}
-    plot_recall(lines, output / "needle.png", "Needles in the first chunk, asked for after held-out text")
-
+from memgpt_jax.studies.commands.needle import main
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

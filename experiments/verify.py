@@ -1,47 +1,9 @@
 """Verify the checksums of the files of runs, sessions, tokenized corpora, models and tokenizers.
 
-python experiments/verify.py runs/quickstart ~/.cache/memgpt_jax
-
-Exit code: 0 if no file is damaged, 1 if one is, 2 if a folder has no checksums.
+`python experiments/verify.py --help` prints the options; `memgpt-jax verify` is the same command.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-
-import tyro
-from rich.console import Console
-from rich.table import Table
-
-from memgpt_jax.files.paths import shown
-from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
-from memgpt_jax.studies.verification import verify_folder
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """Options of this script."""
-
-    folders: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders that the library wrote."""
-
-
-@one_line_errors()
-def main() -> int:
-    folders = parse_arguments(Arguments, __doc__).folders
-    if not folders:
-        raise ValueError("folders is empty: give at least one folder that the library wrote")
-    console, damaged = Console(markup=False, highlight=False), []
-    for folder in folders:
-        table = Table("part", "kind", "result")
-        for part in verify_folder(folder):
-            table.add_row(part.name, part.what, "damaged" if part.problem else "whole")
-            damaged += [part.problem] if part.problem else []
-        console.print(shown(folder), soft_wrap=True)
-        console.print(table)
-    for problem in damaged:
-        print(problem)
-    return 1 if damaged else 0
-
+from memgpt_jax.studies.commands.verify import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

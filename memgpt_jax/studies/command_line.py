@@ -23,7 +23,9 @@ import tyro
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.memory import MEMORIES
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+PACKAGED = Path(__file__).resolve().parents[1] / "configs"  # in an installed wheel
+CONFIGS = PACKAGED if PACKAGED.is_dir() else Path(__file__).resolve().parents[2] / "configs"
+"""The folder of named configs: inside an installed package, or `configs/` of the repository."""
 MECHANISM = "--model.memory"
 
 Arguments = TypeVar("Arguments")

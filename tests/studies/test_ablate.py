@@ -1,22 +1,14 @@
 """What an ablation over mechanisms and sizes reports: table, CSV, and the plot against the bytes of the state."""
 
 import csv
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
 
 from memgpt_jax.studies import plots
 from memgpt_jax.studies.command_line import sweep
+from memgpt_jax.studies.commands import ablate
 from memgpt_jax.training import RunError
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def ablate():
-    return runpy.run_path(str(ROOT / "experiments" / "ablate.py"))
 
 
 @pytest.fixture
@@ -27,13 +19,13 @@ def figures(monkeypatch):
     return saved
 
 
-def test_mechanisms_against_state_bytes(ablate, tmp_path, figures):
+def test_mechanisms_against_state_bytes(tmp_path, figures):
     combinations = sweep(["model.memory=none,kv", "model.memory.match_state_bytes=1024,4096", "seed=0,1"])
     results = [{"accuracy": 0.02, "state_bytes": 0}, {"accuracy": 0.04, "state_bytes": 0}]
     results += [
         {"accuracy": accuracy, "state_bytes": size, "groups": {}} for size in (1000, 4000) for accuracy in (0.5, 0.7)
     ]
-    table = ablate["report"](combinations, results, tmp_path, "title")
+    table = ablate.report(combinations, results, tmp_path, "title")
     columns = [list(column.cells) for column in table.columns]
     assert columns[:3] == [
         ["none", "kv", "kv"],
@@ -51,34 +43,26 @@ def test_mechanisms_against_state_bytes(ablate, tmp_path, figures):
     assert axes.containers[0].lines[0].get_xdata().tolist() == [1000, 4000]
 
 
-def test_runs_of_one_size_have_no_such_plot(ablate, tmp_path, figures):
-    ablate["report"](sweep(["seed=0,1"]), [{"accuracy": 1.0, "state_bytes": 7}] * 2, tmp_path, "title")
+def test_runs_of_one_size_have_no_such_plot(tmp_path, figures):
+    ablate.report(sweep(["seed=0,1"]), [{"accuracy": 1.0, "state_bytes": 7}] * 2, tmp_path, "title")
     assert figures.keys() == {"results.png"}
 
 
-def test_a_size_that_nothing_fits_ends_it_at_once(ablate, tmp_path, monkeypatch, capsys):
-    words = ["recall", "--sweep", "model.memory.match_state_bytes=4096,4", "--workdir", str(tmp_path / "new")]
-    monkeypatch.setattr(sys, "argv", ["ablate.py", *words])
-    with pytest.raises(SystemExit) as error:
-        ablate["main"]()
-    assert error.value.code == 2
-    assert "match_state_bytes=4: the smallest state of KVMemoryConfig has" in capsys.readouterr().err
+def test_a_size_that_nothing_fits_ends_it_at_once(tmp_path, memgpt):
+    words = ["recall", "--sweep", "model.memory.match_state_bytes=4096,4", "--workdir", tmp_path / "new"]
+    error = memgpt("ablate", *words, code=2)
+    assert "match_state_bytes=4: the smallest state of KVMemoryConfig has" in error
     assert not (tmp_path / "new").exists()
 
 
-def test_a_run_that_fails_does_not_stop_the_others(ablate, tmp_path, monkeypatch, capsys):
+def test_a_run_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, memgpt):
     def train(config, workdir):
         workdir.mkdir(parents=True)
         if config.seed == 1:
             raise RunError("the loss is not finite")
         return {"evaluation": {"accuracy": 0.5}}
 
-    monkeypatch.setitem(ablate["main"].__wrapped__.__globals__, "train", train)
-    monkeypatch.setattr(
-        sys, "argv", ["ablate.py", "recall", "--sweep", "seed=0,1,2", "--workdir", str(tmp_path / "new")]
-    )
-    with pytest.raises(SystemExit) as error:
-        ablate["main"]()
-    assert error.value.code == 2
-    assert "1 of 3 runs failed" in (told := capsys.readouterr().err) and "seed=1: the loss is not finite" in told
+    monkeypatch.setattr(ablate, "train", train)
+    error = memgpt("ablate", "recall", "--sweep", "seed=0,1,2", "--workdir", tmp_path / "new", code=2)
+    assert "1 of 3 runs failed" in error and "seed=1: the loss is not finite" in error
     assert len((tmp_path / "new" / "results.csv").read_text().splitlines()) == 3

@@ -1,6 +1,5 @@
 """A pretrained model gets a memory, which alone is trained, and four variants are measured."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -63,12 +62,8 @@ def words(base, tmp_path):
     return [str(tmp_path / "small.py"), "--pretrained", str(tmp_path / "base"), "--workdir", str(tmp_path / "run")]
 
 
-def test_the_four_figures(base, words, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["adapt.py", *words])
-    spec = importlib.util.spec_from_file_location("adapt_script", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    script.main()
+def test_the_four_figures(base, words, tmp_path, memgpt):
+    printed = memgpt("adapt", *words)
 
     results = json.loads((tmp_path / "run" / "adapt.json").read_text())
     full, window, untrained, trained = (results[name]["bits_per_byte"] for name in results)
@@ -76,7 +71,7 @@ def test_the_four_figures(base, words, tmp_path, monkeypatch, capsys):
     assert untrained == pytest.approx(window, abs=1e-6)
     assert len({full, window, trained}) == 3
     assert (tmp_path / "run" / "adapt.png").is_file()
-    assert "window, memory trained: makes up for" in capsys.readouterr().out
+    assert "window, memory trained: makes up for" in printed
 
     adapted, frozen = mg.from_pretrained(tmp_path / "run"), models.split(base)
     moved = jax.tree.map(lambda old, new: bool(np.any(old != new)), frozen, pruned(models.split(adapted), frozen))

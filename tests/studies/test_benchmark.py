@@ -1,6 +1,5 @@
 """Benchmarks take turns and write tables and plots; a stream needs one compilation and no more memory."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from memgpt_jax.studies import benchmark
 from memgpt_jax.studies.benchmark import Candidate, turns
 from memgpt_jax.studies.benchmark.training import forward_flops
 from memgpt_jax.studies.command_line import load_config, override
+from memgpt_jax.studies.commands import benchmark as command
 
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "benchmark.py"
 TINY = [
@@ -81,10 +81,6 @@ def test_a_row_says_how_near_the_machine_is():
 
 
 def test_a_larger_memory_is_not_tried_where_a_smaller_is_too_slow(clock):
-    spec = importlib.util.spec_from_file_location("benchmark_script", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-
     def maker(memory, size, seconds):
         label = {"model.memory": memory, "model.memory.memory_size": size}
         return label, lambda: Candidate(run=lambda: clock.__setitem__(0, clock[0] + seconds) or 0.0, tokens=1)
@@ -92,7 +88,7 @@ def test_a_larger_memory_is_not_tried_where_a_smaller_is_too_slow(clock):
     makers = [maker("none", None, 1.0), maker("kv", "8", 16.0), maker("kv", "16", 2.0), maker("knn", "16", 2.0)]
     kept = []
     probe = Candidate(run=lambda: clock.__setitem__(0, clock[0] + 1.0) or 0.0)
-    rows = script.measure(makers, probe, rounds=1, keep=lambda rows: kept.append(len(rows)))
+    rows = command.measure(makers, probe, rounds=1, keep=lambda rows: kept.append(len(rows)))
     assert kept == [1, 2, 3]
     assert [row["model.memory"] for row in rows] == ["none", "kv", "knn"]
     assert [row["relative speed"] for row in rows] == [1, 1 / 16, 1 / 2]

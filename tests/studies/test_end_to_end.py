@@ -1,6 +1,7 @@
 """Train, kill, resume, evaluate and generate by the command lines that a user types."""
 
 import json
+import runpy
 import signal
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from memgpt_jax.studies import entry
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -42,8 +45,8 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def command(script: str, *words) -> list[str]:
-    return [sys.executable, str(ROOT / "experiments" / f"{script}.py"), *map(str, words)]
+def train_command(*words) -> list[str]:
+    return [sys.executable, str(ROOT / "experiments" / "train.py"), *map(str, words)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,13 +62,6 @@ def environment(tmp_path_factory):
         yield
 
 
-def run(script: str, *words, typed: str = "") -> str:
-    """Standard output of a script that must succeed."""
-    result = subprocess.run(command(script, *words), input=typed, capture_output=True, text=True, timeout=800)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
 def losses(workdir: Path) -> list[tuple[int, float]]:
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     return [(record["step"], record["loss"]) for record in map(json.loads, lines)]
@@ -73,7 +69,7 @@ def losses(workdir: Path) -> list[tuple[int, float]]:
 
 def kill_after(workdir: Path, step: int, *words) -> None:
     """Start training and kill it once it has logged a step and before it is done."""
-    process = subprocess.Popen(command("train", *words), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(train_command(*words), stderr=subprocess.PIPE, text=True)
     try:
         deadline, log = time.monotonic() + 180, workdir / "metrics.jsonl"
         while not log.exists() or len(log.read_bytes().splitlines()) < step:
@@ -89,15 +85,15 @@ def kill_after(workdir: Path, step: int, *words) -> None:
     assert not (workdir / "evaluation.json").exists()
 
 
-def test_train_kill_resume_evaluate_generate(folder):
+def test_train_kill_resume_evaluate_generate(folder, memgpt):
     config, killed, whole = folder / "tiny.py", folder / "killed", folder / "whole"
     kill_after(killed, 15, config, "--workdir", killed)
-    run("train", config, "--workdir", killed)
-    run("train", config, "--workdir", whole)
+    subprocess.run(train_command(config, "--workdir", killed), check=True, capture_output=True, timeout=800)
+    subprocess.run(train_command(config, "--workdir", whole), check=True, capture_output=True, timeout=800)
     assert [step for step, _ in losses(whole)] == list(range(1, STEPS + 1))
     assert losses(killed) == losses(whole)  # bitwise: JSON writes floats exactly
 
-    run("evaluate", killed, whole, "--memory-size", 0, 32, "--split", "test", "--output", folder / "comparison")
+    memgpt("evaluate", killed, whole, "--memory-size", 0, 32, "--split", "test", "--output", folder / "comparison")
     results = json.loads((folder / "comparison" / "comparison.json").read_text())
     assert len(results) == 4
     without, with_memory = results[f"{killed} memory 0"], results[f"{killed} memory 32"]
@@ -105,25 +101,26 @@ def test_train_kill_resume_evaluate_generate(folder):
     assert with_memory == results[f"{whole} memory 32"]
     assert (folder / "comparison" / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
-    text = run("generate", killed, "--prompt", "Der Bär", "--max-new-tokens", 20, "--temperature", 0)
+    greedy = ("--prompt", "Der Bär", "--max-new-tokens", 20, "--temperature", 0)
+    text = memgpt("generate", killed, *greedy)
     assert text.startswith("Der Bär") and len(text) > len("Der Bär")
-    assert text == run("generate", whole, "--prompt", "Der Bär", "--max-new-tokens", 20, "--temperature", 0, "--stream")
+    assert text == memgpt("generate", whole, *greedy, "--stream")
 
     lines = ["Der", "/fork", "Bär", f"/save {folder / 'session'}", "/back", "/memory", "/forth", "/reset", "/memory"]
     lines += [f"/load {folder / 'nowhere'}", f"/load {folder / 'session'}", "/memory", "/back", "/quit"]
-    text = run("generate", killed, "--interactive", "--max-new-tokens", 8, typed="\n".join(lines))
+    text = memgpt("generate", killed, "--interactive", "--max-new-tokens", 8, typed="\n".join(lines))
     told = [line for line in text.splitlines() if "tokens so far" in line]
     assert [int(line.split()[-4].strip("> ")) for line in told] == [13, 1, 26]
     for message in ("back at point 1", "no command /forth", "no session in", "no point to go back to"):
         assert message in text
 
 
-def test_ablation_is_resumed(folder):
+def test_ablation_is_resumed(folder, memgpt):
     words = [folder / "tiny.py", "--training.steps=5", "--workdir", folder / "ablation", "--sweep"]
-    run("ablate", *words, "model.memory=none,kv", "seed=0")
+    memgpt("ablate", *words, "model.memory=none,kv", "seed=0")
     first = folder / "ablation" / "model.memory=kv,seed=0"
     before = (first / "evaluation.json").stat().st_mtime_ns
-    output = run("ablate", *words, "model.memory=none,kv", "seed=0,1")
+    output = memgpt("ablate", *words, "model.memory=none,kv", "seed=0,1")
     assert (first / "evaluation.json").stat().st_mtime_ns == before  # read back, not run again
     assert "kv" in output and "none" in output
     lines = (folder / "ablation" / "results.csv").read_text().splitlines()
@@ -131,8 +128,24 @@ def test_ablation_is_resumed(folder):
     assert (folder / "ablation" / "results.png").exists() and (folder / "ablation" / "curves.png").exists()
 
 
-@pytest.mark.parametrize("script", ["evaluate", "generate"])
-def test_a_folder_without_a_run_is_one_clear_line(script, tmp_path):
-    result = subprocess.run(command(script, tmp_path), capture_output=True, text=True, timeout=400)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: there is no checkpoint") and "Traceback" not in result.stderr
+@pytest.mark.parametrize("command", ["evaluate", "generate"])
+def test_a_folder_without_a_run_is_one_clear_line(command, tmp_path, memgpt):
+    error = memgpt(command, tmp_path, code=2)
+    assert error.startswith("error: there is no checkpoint") and "Traceback" not in error
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=lambda path: path.name)
+def test_every_script_is_a_command(path):
+    module = runpy.run_path(str(path))
+    assert path.stem in entry.COMMANDS and module["main"].__module__ == f"memgpt_jax.studies.commands.{path.stem}"
+
+
+def test_every_command_has_a_script_and_a_help_text(memgpt):
+    assert {path.stem for path in (ROOT / "experiments").glob("*.py")} == entry.COMMANDS.keys()
+    usage = memgpt("--help")
+    for name in entry.COMMANDS:
+        assert f"  {name} " in usage and f"memgpt-jax {name}" in memgpt(name, "--help")
+
+
+def test_an_unknown_command_lists_the_valid_ones(memgpt):
+    assert memgpt("fly", code=2).startswith("error: there is no command 'fly'; valid: train, evaluate, ")

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import runpy
 import subprocess
 
 import jax
@@ -14,7 +13,8 @@ from flax import nnx
 
 from memgpt_jax.models import MemoryLayer
 from memgpt_jax.studies import ledger
-from memgpt_jax.studies.command_line import CONFIGS, assignments
+from memgpt_jax.studies.claims import CLAIMS
+from memgpt_jax.studies.command_line import assignments
 from memgpt_jax.studies.ledger import Case, Claim, Measured, Outcome, at_least, at_most, near
 from memgpt_jax.training import RunError
 from tests.laws.memories import difference
@@ -185,10 +185,9 @@ def test_commands_are_what_a_user_types(tmp_path):
 
 @pytest.fixture(scope="module")
 def claims() -> dict[str, Claim]:
-    """The claims of this repository, by name."""
-    made = runpy.run_path(str(CONFIGS.parent / "experiments" / "claims.py"))["CLAIMS"]
-    named = {claimed.name: claimed for claimed in made}
-    assert len(named) == len(made)
+    """The claims of the ledger, by name."""
+    named = {claimed.name: claimed for claimed in CLAIMS}
+    assert len(named) == len(CLAIMS)
     return named
 
 

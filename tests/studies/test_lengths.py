@@ -1,10 +1,8 @@
 """`experiments/evaluate.py --lengths`: tasks at other lengths than in training, as a table, JSON and a plot."""
 
 import dataclasses
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +17,10 @@ from memgpt_jax.data.tasks.copy import CopyConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.evaluation.evaluate import HELD_OUT_SEED, evaluate
 from memgpt_jax.studies import runs as run_folders
+from memgpt_jax.studies.commands import evaluate as command
 from memgpt_jax.studies.plots import plot_recall
 from memgpt_jax.training import checkpoint, train
 
-EVALUATE = Path(__file__).resolve().parents[2] / "experiments" / "evaluate.py"
 TASK = CopyConfig(num_symbols=4, max_length=3)
 
 
@@ -49,10 +47,7 @@ def runs(tmp_path_factory) -> list[Path]:
 
 @pytest.fixture
 def script(monkeypatch):
-    """`evaluate.py` as a function of its words, which returns the arguments of its plot."""
-    spec = importlib.util.spec_from_file_location("evaluate_script", EVALUATE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """The command as a function of its words, which returns the arguments of its plot."""
     load = run_folders.load
 
     def load_seed(workdir, step=None):
@@ -61,11 +56,10 @@ def script(monkeypatch):
 
     monkeypatch.setattr(run_folders, "load", load_seed)
     plotted = []
-    monkeypatch.setattr(module, "plot_recall", lambda *words: (plotted.append(words), plot_recall(*words)))
+    monkeypatch.setattr(command, "plot_recall", lambda *words: (plotted.append(words), plot_recall(*words)))
 
     def run(*words):
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, words)])
-        module.main()
+        command.main([str(word) for word in words])
         return plotted[-1] if plotted else None
 
     return run

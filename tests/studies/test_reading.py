@@ -1,13 +1,10 @@
 """bAbI and BABILong by the command lines that a user types, on tiny files."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
 from memgpt_jax.config import *
 from memgpt_jax.config.data import TextConfig
@@ -50,44 +47,25 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs a script with words of the command line; gives its output, or the error with which it must end."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(script: str, *words, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
-        ended = 0
-        try:
-            runpy.run_path(str(ROOT / "experiments" / f"{script}.py"), run_name="__main__")
-        except SystemExit as end:
-            ended = end.code
-        captured = capsys.readouterr()
-        assert ended == code, captured.err
-        return captured.err if code else captured.out
-
-    return run
-
-
-def test_babi_by_task(folder, run):
+def test_babi_by_task(folder, memgpt):
     workdir = folder / "run"
-    assert "accuracy" in run("train", folder / "babi.py", "--workdir", workdir)
+    assert "accuracy" in memgpt("train", folder / "babi.py", "--workdir", workdir)
     results = json.loads((workdir / "evaluation.json").read_text())
     assert set(results["groups"]) == {"qa1", "qa4"} and results["answers"] == 8
     assert results["failed_tasks"] == sum(accuracy < 0.95 for accuracy in results["groups"].values())
-    text = run("evaluate", workdir, "--change", "data.tasks=4")
+    text = memgpt("evaluate", workdir, "--change", "data.tasks=4")
     (comparison,) = json.loads((workdir / "comparison.json").read_text()).values()
     assert comparison["answers"] == 4 and comparison["groups"] == {"qa4": pytest.approx(results["groups"]["qa4"])}
     assert "failed tasks" in text and "qa4" in text and "qa1" not in text
-    assert "was not trained on BABILong" in run("babilong", workdir, code=2)
+    assert "was not trained on BABILong" in memgpt("babilong", workdir, code=2)
 
 
-def test_babilong_at_several_lengths(folder, run):
+def test_babilong_at_several_lengths(folder, memgpt):
     workdir = folder / "run"
-    run("train", folder / "babilong.py", "--workdir", workdir)
-    text = run("babilong", workdir, "--lengths", 300, 100, "--num-rows", 3)
+    memgpt("train", folder / "babilong.py", "--workdir", workdir)
+    text = memgpt("babilong", workdir, "--lengths", 300, 100, "--num-rows", 3)
     (points,) = json.loads((workdir / "babilong.json").read_text()).values()
     assert [(point["length"], point["answers"]) for point in points] == [(100, 4), (300, 4)]
     assert all(point["groups"] == {"qa1": point["accuracy"]} for point in points) and "300" in text
     assert (workdir / "babilong.png").read_bytes().startswith(b"\x89PNG")
-    assert "do not fit into a row" in run("babilong", workdir, "--lengths", 20, code=2)
+    assert "do not fit into a row" in memgpt("babilong", workdir, "--lengths", 20, code=2)

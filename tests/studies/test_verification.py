@@ -21,9 +21,6 @@ from memgpt_jax.training import RunError, read_metrics, train
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.evaluation import read_evaluation
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
-import verify
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -130,23 +127,14 @@ def test_other_folders(tmp_path, run):
     assert part.name == "." and part.problem is None and part.what.startswith("tokenizer")
 
 
-def test_the_script(run, tmp_path, monkeypatch, capsys):
-    def code(*folders):
-        monkeypatch.setattr(sys, "argv", ["verify.py", *map(os.fspath, folders)])
-        try:
-            return verify.main()
-        except SystemExit as end:
-            return end.code
-
-    assert code(run[0]) == 0
-    assert str(run[0]) in capsys.readouterr().out
+def test_the_command(run, tmp_path, memgpt):
+    assert str(run[0]) in memgpt("verify", run[0])
     shutil.copytree(run[0], tmp_path / "run")
     path = max((tmp_path / "run" / "checkpoints" / "4").rglob("*"), key=lambda path: path.stat().st_size)
     flip(path, 77)
-    assert code(run[0], tmp_path / "run") == 1
-    assert path.name in capsys.readouterr().out.replace("\n", "")
-    assert code(tmp_path / "nowhere") == code() == 2
-    assert "there is no folder" in capsys.readouterr().err
+    assert path.name in memgpt("verify", run[0], tmp_path / "run", code=1).replace("\n", "")
+    assert "there is no folder" in memgpt("verify", tmp_path / "nowhere", code=2)
+    assert "folders is empty" in memgpt("verify", code=2)
 
 
 def test_a_damaged_log_is_named(run, tmp_path):

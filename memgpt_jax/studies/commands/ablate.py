@@ -1,0 +1,140 @@
+r"""Train and evaluate every combination of a sweep: one folder per run, one CSV, plots with seeds as error bars.
+
+    memgpt-jax ablate ablate_memory --sweep model.memory.memory_size=0,64,256 seed=0,1,2 --workdir runs/size
+    memgpt-jax ablate recall --workdir runs/mechanisms \
+        --sweep model.memory=none,kv model.memory.match_state_bytes=4096,16384 seed=0,1,2
+
+The first field is the plot's axis, seeds its error bars (standard deviation), further fields its lines. Where runs
+differ in the size of their state, a second plot has that as its axis, and a line for each mechanism; a mechanism
+without one of the fields (`none` has no size) is run once for all of its values. The same command again goes on where
+it was stopped: finished runs are read back, an unfinished one is resumed. A run that fails does not stop the others.
+"""
+
+import csv
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from memgpt_jax.memory import state_bytes
+from memgpt_jax.studies.command_line import one_line_errors, override, parse, sweep, sweep_words
+from memgpt_jax.studies.plots import plot_ablation, plot_curves, plot_state_bytes
+from memgpt_jax.studies.runs import run_name
+from memgpt_jax.training import RunError, train
+
+METRICS = ("accuracy", "next_sentence_accuracy", "bits_per_byte", "loss")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Options of this command."""
+
+    workdir: Path
+    """Folder of the ablation: `FIELD=VALUE,...` for each run, `results.csv`, `results.png`, `state_bytes.png` and
+    `curves.png`."""
+    sweep: tuple[str, ...]
+    """Fields and their values, `field=value,value,...`; every combination is run."""
+
+    def __post_init__(self):
+        sweep(self.sweep)
+
+
+def metric_of(results: list[dict]) -> str:
+    """What is compared: the first of METRICS that the runs have."""
+    return next(name for name in METRICS if results[0].get(name) is not None)
+
+
+def fields_of(combinations: list[dict[str, str]]) -> list[str]:
+    """All swept fields; a combination may lack some."""
+    return list(dict.fromkeys(field for values in combinations for field in values))
+
+
+def label_of(values: dict[str, str], fields: list[str]) -> str:
+    """What a combination says of some fields, such as `memory kv, seed 0`."""
+    return ", ".join(f"{field.rpartition('.')[2]} {values[field]}" for field in fields if field in values)
+
+
+def grouped(combinations: list[dict[str, str]], results: list[dict]) -> dict[tuple[str, str], list[dict]]:
+    """Results of all seeds by (value of the first field, words for the other fields)."""
+    axis, *others = [field for field in fields_of(combinations) if field != "seed"] or ["seed"]
+    groups = {}
+    for values, result in zip(combinations, results, strict=True):
+        groups.setdefault((values.get(axis, "-"), label_of(values, others)), []).append(result)
+    return groups
+
+
+def by_state_bytes(combinations: list[dict[str, str]], results: list[dict]) -> dict[str, dict[int, list[float]]]:
+    """The metric of all seeds by (words for the fields other than sizes, bytes of the state)."""
+    fields, metric, lines = fields_of(combinations), metric_of(results), {}
+    others = [field for field in fields if field.rpartition(".")[2] not in ("memory_size", "match_state_bytes", "seed")]
+    for values, result in zip(combinations, results, strict=True):
+        points = lines.setdefault(label_of(values, others), {})
+        points.setdefault(result["state_bytes"], []).append(result[metric])
+    return lines
+
+
+def write_csv(path: Path, combinations: list[dict[str, str]], results: list[dict]) -> None:
+    """One line for each run: the swept fields, then every number of its evaluation, and the bytes of its state."""
+    rows = [
+        values | {name: value for name, value in result.items() if isinstance(value, int | float)}
+        for values, result in zip(combinations, results, strict=True)
+    ]
+    names = dict.fromkeys([*fields_of(combinations), *(name for row in rows for name in row)])
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def report(combinations: list[dict[str, str]], results: list[dict], workdir: Path, title: str) -> Table:
+    """Write CSV and plots of the runs so far, and return the table of means over seeds."""
+    write_csv(workdir / "results.csv", combinations, results)
+    metric, groups = metric_of(results), grouped(combinations, results)
+    axis = next((field for field in fields_of(combinations) if field != "seed"), "seed")
+    lines, curves = {}, {}
+    table = Table(axis, "other fields", "state bytes", metric, "± (seeds)", "runs")
+    for (value, label), runs in groups.items():
+        scores = [run[metric] for run in runs]
+        lines.setdefault(label, {})[value] = scores
+        spread = f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
+        sizes = dict.fromkeys(f"{run['state_bytes']:,}" for run in runs)
+        table.add_row(value, label, ", ".join(sizes), f"{statistics.mean(scores):.4f}", spread, str(len(scores)))
+        if runs[0].get("curve"):
+            name = f"{axis.rpartition('.')[2]} {value}" + (f", {label}" if label else "")
+            curves[name] = [run["curve"] for run in runs]
+    plot_ablation(lines, workdir / "results.png", axis, metric, title)
+    if len({run["state_bytes"] for run in results}) > 1:
+        plot_state_bytes(by_state_bytes(combinations, results), workdir / "state_bytes.png", metric, title)
+    if curves:
+        plot_curves(curves, workdir / "curves.png", title)
+    return table
+
+
+@one_line_errors((RunError, ValueError))
+def main(argv: Sequence[str] | None = None) -> None:
+    config, arguments = parse(Arguments, __doc__, argv)
+    combinations = sweep(arguments.sweep)
+    configs = [override(config, sweep_words(values)) for values in combinations]  # a wrong value ends it here, at once
+    sizes = [state_bytes(run_config.model) for run_config in configs]
+    console, done, results, failed, table = Console(markup=False), [], [], [], ""
+    for number, (values, run_config, size) in enumerate(zip(combinations, configs, sizes, strict=True), start=1):
+        name = run_name(values)
+        console.print(f"run {number} of {len(combinations)}: {name}")
+        try:
+            result = train(run_config, arguments.workdir / name)["evaluation"]
+        except RunError as error:
+            failed.append(f"{name}: {error}")
+            continue
+        finally:
+            jax.clear_caches()  # the compiled functions of a finished run are of no use to the next
+        done.append(values)
+        results.append(result | {"state_bytes": size})
+        table = report(done, results, arguments.workdir, arguments.workdir.name)
+    console.print(table)
+    if failed:
+        listed = "\n".join(failed)
+        raise RunError(f"{len(failed)} of {len(combinations)} runs failed:\n{listed}")

@@ -1,0 +1,114 @@
+"""Give a pretrained model a memory, train it, and measure what it makes up for: table, plot and `adapt.json`.
+
+    memgpt-jax adapt adapt --pretrained HuggingFaceTB/SmolLM2-135M --workdir runs/adapt
+
+Trains `configs/adapt.py` (or another config) as `train.py` does, and measures bits per byte by position for: the
+pretrained model with full attention; with its attention limited to the window; with the memory, untrained; trained.
+With `--model.memory none --model.adapter_rank 8 --optimizer.trainable lora`: what adapters do by themselves.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.evaluation.evaluate import evaluate
+from memgpt_jax.interop import load_tokenizer, starting
+from memgpt_jax.interop.add_memory import Starting
+from memgpt_jax.studies.command_line import one_line_errors, parse
+from memgpt_jax.studies.plots import plot_curves
+from memgpt_jax.training import RunError, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Options of this command."""
+
+    workdir: Path
+    """Folder of the run, of `adapt.json` and of the plot."""
+    train: bool = True
+    """Whether to train; if not, what comes before training is measured."""
+
+
+def variants(config: ExperimentConfig) -> dict[str, ExperimentConfig]:
+    """What is measured before training, by name."""
+    plain = {"memory": NoMemoryConfig(), "memory_layers": None, "adapter_rank": None}
+    longest = config.evaluation.max_tokens
+    return {
+        "full attention": with_model(config, window_size=longest, **plain),
+        "window": with_model(config, **plain),
+    } | ({"window, memory untrained": config} if has_memory(config) else {})
+
+
+def has_memory(config: ExperimentConfig) -> bool:
+    """Whether a memory is added."""
+    return not isinstance(config.model.memory, NoMemoryConfig)
+
+
+def with_model(config: ExperimentConfig, **changes) -> ExperimentConfig:
+    """The experiment with another model."""
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
+
+
+def measured(start: Starting, arguments: Arguments, tokenizer) -> dict[str, dict]:
+    """The evaluation of every variant; what is in `adapt.json` is not measured again."""
+    config, workdir = start.config, arguments.workdir
+    path = workdir / "adapt.json"
+    results = json.loads(path.read_text()) if path.is_file() else {}
+    for name, variant in variants(config).items():
+        if name not in results:
+            results[name] = evaluate(variant, start.params(variant), tokenizer)
+            workdir.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(results, indent=2))
+            jax.clear_caches()
+    if arguments.train:
+        results[trained_name(config)] = train(config, workdir)["evaluation"]
+        path.write_text(json.dumps(results, indent=2))
+    return results
+
+
+def trained_name(config: ExperimentConfig) -> str:
+    """What the trained variant is called."""
+    return f"window, {'memory' if has_memory(config) else 'adapters'} trained"
+
+
+def table_of(results: dict[str, dict]) -> Table:
+    """Bits per byte by position if the tokenizer is lossless, and in all, or else the loss; lower is better."""
+    table = Table("tokens", *results)
+    for buckets in zip(*(result["curve"] for result in results.values()), strict=True):
+        place = f"{buckets[0]['start']:,} to {buckets[0]['end']:,}"
+        table.add_row(place, *(f"{bucket['bits_per_byte']:.3f}" for bucket in buckets))
+    metric = metric_of(results)
+    name = "all" if metric == "bits_per_byte" else "loss"
+    table.add_row(name, *(f"[bold]{result[metric]:.3f}[/bold]" for result in results.values()))
+    return table
+
+
+def metric_of(results: dict[str, dict]) -> str:
+    """The metric that is compared: bits per byte, or the loss in nats per token if the bytes are not known."""
+    return "loss" if any(result["bits_per_byte"] is None for result in results.values()) else "bits_per_byte"
+
+
+@one_line_errors((RunError, ValueError))
+def main(argv: Sequence[str] | None = None) -> None:
+    config, arguments = parse(Arguments, __doc__, argv)
+    if config.pretrained is None:
+        raise ValueError("--pretrained is missing: a folder, a .gguf file or a name on the Hub")
+    workdir, console = arguments.workdir, Console()
+    start = starting(config)
+    config = start.config
+    results = measured(start, arguments, load_tokenizer(config.data.tokenizer))
+    console.print(table_of(results))
+    full, window, *others = (result[metric_of(results)] for result in results.values())
+    for name, other in zip(list(results)[2:], others, strict=True):
+        console.print(f"{name}: makes up for {(window - other) / (window - full):.0%} of what the window loses")
+    curves = {name: [result["curve"]] for name, result in results.items() if result["curve"]}
+    if curves:
+        plot_curves(curves, workdir / "adapt.png", Path(config.pretrained).name)

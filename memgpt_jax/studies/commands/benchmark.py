@@ -1,0 +1,199 @@
+r"""Speed and memory, measured side by side: table, plot, `benchmarks.json` and `BENCHMARKS.md`.
+
+    memgpt-jax benchmark train benchmark --sweep model.memory=none,kv --peers True
+    memgpt-jax benchmark train benchmark --training.batch_size 1 \
+        --sweep model.memory=none,kv,knn,associative model.memory.memory_size=64,256,1024,4096
+    memgpt-jax benchmark decode benchmark --sweep model.memory=none,kv --contexts 1024 16384 --rows 1 8
+    memgpt-jax benchmark stream
+
+`train` and `decode` take a config, overrides of it, and a sweep as that of `ablate.py`, over any fields: sizes of
+memory, segments and models, `parallel.data=1,2,4`. The first combination is the reference: it, each other one, and a
+probe of the machine (matmuls for training, reads of memory for decoding) take turns, so that ratios hold on a busy
+machine, too. `stream` reads, and writes, a million tokens: time per token, growth of memory, compilations.
+
+Columns: `relative speed` in tokens/s; `by multiply-adds` what it would be if only the forward pass's matmuls took time.
+"""
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+from rich.progress import track
+
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.studies import benchmark
+from memgpt_jax.studies.benchmark import Candidate
+from memgpt_jax.studies.command_line import one_line_errors, override, parse, parse_arguments, sweep, sweep_words
+from memgpt_jax.studies.plots import plot_ablation
+
+TOO_SLOW = 0.1  # what falls below this speed is not measured with a larger memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Options of this command."""
+
+    sweep: tuple[str, ...] = ()
+    """Fields and their values, `field=value,value,...`; the first combination is the reference."""
+    contexts: tuple[int, ...] = (1024,)
+    """Of `decode`: tokens that were read before."""
+    rows: tuple[int, ...] = (1,)
+    """Of `decode`: rows that are written at once."""
+    peers: bool = False
+    """Also models of other libraries, in torch, of the reference's widths, where they are installed."""
+    rounds: int = 3
+    """Turns of each candidate; a turn is four runs, of which the first does not count."""
+    output: Path = Path("runs/benchmark")
+    """Folder of `BENCHMARKS.md`, `benchmarks.json` and the plots."""
+
+    def __post_init__(self):
+        sweep(self.sweep)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamArguments:
+    """Options of `stream`."""
+
+    tokens: int = 1_000_000
+    """Length of the stream."""
+    output: Path = Path("runs/benchmark")
+    """Folder of `BENCHMARKS.md` and `benchmarks.json`."""
+
+
+def candidates_of_train(arguments: Arguments, config: ExperimentConfig, label: dict) -> list:
+    """(label, maker) of a training step."""
+    return [(label, lambda: benchmark.training_candidate(config))]
+
+
+def candidates_of_decode(arguments: Arguments, config: ExperimentConfig, label: dict) -> list:
+    """(label, maker) for each context and number of rows."""
+    return [
+        (
+            label | {"context": context, "rows": rows},
+            lambda context=context, rows=rows: benchmark.decoding_candidate(config.model, context, rows),
+        )
+        for rows in arguments.rows
+        for context in arguments.contexts
+    ]
+
+
+def peers_of(what: str, arguments: Arguments, config: ExperimentConfig) -> list:
+    """(label, maker) of the models of other libraries."""
+    if what == "train":
+        return [({"model": name}, make) for name, make in benchmark.training_peers(config).items()]
+    return [
+        ({"model": name, "context": config.model.window_size, "rows": rows}, make)
+        for rows in arguments.rows
+        for name, make in benchmark.decoding_peers(config, rows).items()
+    ]
+
+
+def is_larger(label: dict, other: dict) -> bool:
+    """Whether a combination differs from another one in a larger memory alone."""
+    size = "model.memory.memory_size"
+    rest = lambda values: {key: value for key, value in values.items() if key != size}  # noqa: E731
+    sized = label.get(size) and other.get(size)
+    return bool(sized) and rest(label) == rest(other) and int(label[size]) > int(other[size])
+
+
+def measure(
+    makers: list[tuple[dict, Callable[[], Candidate]]], probe: Candidate, rounds: int, keep: Callable[[list], None]
+) -> list[dict]:
+    """A row for each candidate, kept at once; the first is the reference."""
+    rows, slow, reference = [], [], None
+    for label, make in track(makers, description="candidates"):
+        if any(is_larger(label, other) for other in slow):
+            continue
+        try:
+            candidate = make()
+            reference = reference or candidate
+            others = {} if candidate is reference else {"reference": reference}
+            times = benchmark.take_turns({"probe": probe, "candidate": candidate} | others, rounds)
+        except (jax.errors.JaxRuntimeError, ValueError) as error:  # as where it does not fit: others still may
+            rows.append(label | {"failed": str(error).splitlines()[0]})
+            keep(rows)
+            continue
+        seconds = times["candidate"].whole, times.get("reference", times["candidate"]).whole
+        relative = (candidate.tokens / seconds[0]) / (reference.tokens / seconds[1])
+        row = {"relative speed": relative}
+        if candidate.flops:
+            row["by multiply-adds"] = reference.flops / reference.tokens / (candidate.flops / candidate.tokens)
+        rows.append(label | row | benchmark.measured_row(candidate, times["candidate"], probe, times["probe"]))
+        keep(rows)
+        slow += [label] * (relative < TOO_SLOW)
+        del candidate
+        jax.clear_caches()
+    return rows
+
+
+def draw(rows: list[dict], swept: list[str], path: Path) -> None:
+    """Relative speed against the last field with several values, a line for each combination of the others."""
+    *others, axis = sorted(swept, key=lambda name: len({row.get(name) for row in rows}) > 1)
+    lines = {}
+    for row in rows:
+        if row.get(axis) is not None and "failed" not in row:
+            label = ", ".join(str(row[name]) for name in others if row.get(name) is not None)
+            lines.setdefault(label, {})[str(row[axis])] = [row["relative speed"]]
+    plot_ablation(lines, path, axis, "relative speed")
+
+
+def stream(words: Sequence[str]) -> None:
+    """A stream read in pieces, and one written token by token."""
+    arguments = parse_arguments(StreamArguments, __doc__, words[1:])
+    rows = []
+    for name, by_token in track((("read in pieces", False), ("written one by one", True))):
+        found = benchmark.stream_measurements(arguments.tokens, by_token)
+        second, last = found["milliseconds"][1], found["milliseconds"][9]
+        rows.append(
+            {
+                f"{arguments.tokens:,} tokens": name,
+                "last tenth / second": last / second,
+                "growth after 10k tokens, MB": found["growth"],
+                "compilations": found["compilations"],
+            }
+        )
+    print(benchmark.table(rows))
+    benchmark.add_section(arguments.output, command(words), "A stream, read and written by a small model.", rows)
+
+
+def command(words: Sequence[str]) -> str:
+    """The command that repeats this measurement; `--output` is left out."""
+    if "--output" in words:
+        place = words.index("--output")
+        words = words[:place] + words[place + 2 :]
+    return f"python experiments/benchmark.py {shlex.join(words)}"
+
+
+@one_line_errors()
+def main(argv: Sequence[str] | None = None) -> None:
+    words = list(sys.argv[1:] if argv is None else argv)
+    what = words[0] if words else "--help"
+    if what in ("-h", "--help"):
+        return print(__doc__)
+    if what == "stream":
+        return stream(words)
+    if what not in ("train", "decode"):
+        raise ValueError(f"the first argument must be train, decode or stream, got {what!r}")
+    config, arguments = parse(Arguments, __doc__, words[1:])
+    candidates_of = candidates_of_train if what == "train" else candidates_of_decode
+    combinations = sweep(arguments.sweep)
+    swept = list(dict.fromkeys(name for values in combinations for name in values))
+    configs = [override(config, sweep_words(values)) for values in combinations]  # a wrong value ends it at once
+    makers = []
+    for values, changed in zip(combinations, configs, strict=True):
+        makers += candidates_of(arguments, changed, {name: values.get(name) for name in swept})
+    if arguments.peers:
+        makers += peers_of(what, arguments, configs[0])
+    probe = benchmark.matmul_probe(config.model.dtype) if what == "train" else benchmark.copy_probe()
+    about = {"train": "Training steps of random tokens.", "decode": "Greedy decoding, one token after the other."}
+    keep = partial(benchmark.add_section, arguments.output, command(words), about[what])
+    rows = measure(makers, probe, arguments.rounds, keep)
+    print(benchmark.table(rows))
+    swept += ["context", "rows"] if what == "decode" else []
+    if swept:
+        draw(rows, swept, arguments.output / f"{what}.png")
+    print(f"{arguments.output}/BENCHMARKS.md")

@@ -1,0 +1,156 @@
+"""Evaluate runs on held-out documents: a table, a JSON file and a plot, side by side.
+
+    memgpt-jax evaluate runs/stdlib runs/stdlib_none --memory-size 0 256 1024
+    memgpt-jax evaluate runs/recall --memory-size 1024 --change data.context_length=1024
+    memgpt-jax evaluate runs/copy-0 runs/copy-1 runs/copy-2 --lengths 20 40 80 160
+
+`--lengths` reads generated tasks at other lengths than that of training, and plots accuracy against length; runs whose
+configs differ in nothing but the seed become one line. All results together go to `comparison.json` and
+`comparison.png`, in the folder of the first run or in `--output`.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.evaluation.evaluate import evaluate
+from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
+from memgpt_jax.studies.comparison import Lines, RunsArguments, write_results
+from memgpt_jax.studies.plots import plot_curves, plot_recall
+from memgpt_jax.studies.runs import reopen
+from memgpt_jax.training import RunError
+
+COLUMNS = (
+    "length",
+    "bits_per_byte",
+    "accuracy",
+    "failed_tasks",
+    "answers",
+    "predictions",
+    "loss",
+    "unigram_loss",
+    "next_sentence_accuracy",
+    "next_sentence_loss",
+    "pairs",
+    "perplexity_per_token",
+    "perplexity_per_word",
+    "documents",
+    "tokens",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(RunsArguments):
+    """Options of this command; everything else is as in the run's own config."""
+
+    memory_size: tuple[int, ...] = ()
+    """Read with memories of these sizes; default: the size of training. Runs without memory are read as they are."""
+    lengths: tuple[int, ...] = ()
+    """Read the runs' tasks at these lengths, in the task's own unit: symbols to copy, items, definitions, tokens."""
+    split: Literal["valid", "test"] | None = None
+    """Which split."""
+    max_documents: int | None = None
+    """How many documents; 0: all."""
+    max_tokens: int | None = None
+    """How many tokens of each document; 0: all."""
+
+
+def settings_of(config: ExperimentConfig, arguments: Arguments) -> ExperimentConfig:
+    """The run's config with this command's options in place."""
+    changes = {} if arguments.split is None else {"split": arguments.split}
+    for name in ("max_documents", "max_tokens"):
+        value = getattr(arguments, name)
+        if value is not None:
+            changes[name] = value or None
+    return dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **changes))
+
+
+def with_memory_size(config: ExperimentConfig, size: int) -> ExperimentConfig:
+    """The same experiment, read with another size of each memory that has one."""
+    stacks = dict(config.model.stacks)
+    for name, stack in stacks.items():
+        if hasattr(stack.memory, "memory_size"):
+            memory = dataclasses.replace(stack.memory, memory_size=size, match_state_bytes=None)
+            stacks[name] = dataclasses.replace(stack, memory=memory)
+    return dataclasses.replace(config, model=config.model.with_stacks(stacks))
+
+
+def with_length(config: ExperimentConfig, workdir: Path, length: int) -> ExperimentConfig:
+    """The same experiment, with its task at another length; `RunError` if that cannot be."""
+    if not isinstance(config.data, TaskConfig) or not config.data.length_fields:
+        raise RunError(
+            f"{workdir} was trained on {type(config.data).__name__}, which has no length that --lengths could set"
+        )
+    try:
+        return dataclasses.replace(config, data=config.data.at_length(length))
+    except ValueError as error:
+        raise RunError(f"{workdir} at length {length}: {error}") from None
+
+
+def evaluate_run(workdir: Path, arguments: Arguments) -> Iterator[tuple[str, ExperimentConfig, dict]]:
+    """(label behind the run's name, config, result) of each memory size and length; results say their length."""
+    config, params, tokenizer = reopen(workdir, arguments.change, arguments.step)
+    config = settings_of(config, arguments)
+    has_size = any(hasattr(stack.memory, "memory_size") for stack in config.model.stacks.values())
+    sizes = arguments.memory_size if has_size else ()
+    for label, sized in {f" memory {size}": with_memory_size(config, size) for size in sizes}.items() or [("", config)]:
+        for length in arguments.lengths:
+            result = evaluate(with_length(sized, workdir, length), params, tokenizer)
+            yield label, sized, {"length": length} | result
+        if not arguments.lengths:
+            yield label, sized, evaluate(sized, params, tokenizer)
+
+
+def results_table(results: dict[str, dict]) -> Table:
+    """One row for each result, with the columns that any of them has."""
+    columns = [name for name in COLUMNS if any(name in result for result in results.values())]
+    table = Table("run", *(name.replace("_", " ") for name in columns))
+    for label, result in results.items():
+        table.add_row(label, *(number(result.get(name)) for name in columns))
+    return table
+
+
+def groups_table(results: dict[str, dict]) -> Table:
+    """One row for each task that a model learned together with others, one column for each result."""
+    table = Table("task", *results)
+    for name in dict.fromkeys(name for result in results.values() for name in result["groups"]):
+        table.add_row(name, *(number(result["groups"].get(name)) for result in results.values()))
+    return table
+
+
+def number(value: float | int | None) -> str:
+    """Counts in full, measurements with four decimals, or four digits where they are large; empty if there is none."""
+    if value is None:
+        return ""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if value < 1000 else f"{value:.4g}"
+
+
+@one_line_errors((RunError, ValueError))
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(Arguments, __doc__, argv)
+    results, lines, units = {}, Lines(), {}
+    for workdir in arguments.workdirs:
+        for label, config, result in evaluate_run(workdir, arguments):
+            results[f"{workdir}{label}" + (f" length {result['length']}" if arguments.lengths else "")] = result
+            if arguments.lengths:
+                lines.add(workdir, config, [result], label)
+                units[config.data.length_fields[-1]] = True
+    console, grouped = Console(markup=False), {label: result for label, result in results.items() if "groups" in result}
+    console.print(results_table(results))
+    if grouped:
+        console.print(groups_table(grouped))
+    plot = write_results(arguments.folder, "comparison", results)
+    curves = {label: [result["curve"]] for label, result in results.items() if result.get("curve")}
+    if curves:
+        plot_curves(curves, plot, "Held-out documents, each from an empty memory")
+    if arguments.lengths:
+        plot_recall(lines.labelled(), plot, "Generated tasks at other lengths than in training", ", ".join(units))

@@ -1,0 +1,65 @@
+"""Several runs measured side by side: the options that such commands share, and their JSON file and plot.
+
+Runs whose configs differ in the seed alone become one line of the plot, with seeds as error bars.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.files.paths import write_whole
+from memgpt_jax.studies.command_line import assignments
+from memgpt_jax.studies.plots import label_of_seeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsArguments:
+    """Options of a command that measures runs; all other settings are those of each run's own config."""
+
+    workdirs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of the runs, one or more."""
+    step: int | None = None
+    """Step of the checkpoint to read; default: the latest."""
+    change: tuple[str, ...] = ()
+    """Changes of the runs' configs, each `field=value`, such as `model.memory.memory_size=1024`."""
+    output: Path | None = None
+    """Folder of the JSON file and the plot; default: the folder of the first run."""
+
+    def __post_init__(self):
+        if not self.workdirs:
+            raise ValueError("workdirs is empty: give the folder of at least one run")
+        assignments(self.change)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the JSON file and the plot."""
+        return self.output or self.workdirs[0]
+
+
+class Lines:
+    """Results by line of a plot, where the runs of one config with different seeds share a line."""
+
+    def __init__(self):
+        self._groups: dict[tuple[ExperimentConfig, str], dict[str, list[dict[str, Any]]]] = {}
+
+    def add(self, run: Path, config: ExperimentConfig, points: list[dict[str, Any]], label: str = "") -> None:
+        """Add the points of a run; `label` distinguishes several lines of the same run."""
+        runs = self._groups.setdefault((dataclasses.replace(config, seed=0), label), {})
+        runs.setdefault(str(run), []).extend(points)
+
+    def labelled(self) -> dict[str, list[list[dict[str, Any]]]]:
+        """For each line its label and the points of each seed, as `plot_recall` takes them."""
+        return {label_of_seeds([*runs]) + label: [*runs.values()] for (_, label), runs in self._groups.items()}
+
+
+def write_results(folder: Path, stem: str, results: Mapping[str, Any]) -> Path:
+    """Write `FOLDER/STEM.json`, and return the path of the plot beside it, `FOLDER/STEM.png`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / f"{stem}.json", json.dumps(results, indent=2) + "\n")
+    return folder / f"{stem}.png"
