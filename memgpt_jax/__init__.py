@@ -20,7 +20,7 @@ from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.data.tasks.tracking import TrackingConfig
 from memgpt_jax.generation import Sampling, Session, generate
 from memgpt_jax.interop import add_memory, from_pretrained, load_tokenizer, wrap
-from memgpt_jax.memory import MEMORIES, Memory, state_bytes
+from memgpt_jax.memory import MEMORIES, Memory, memory_bytes_per_row, register_memory
 from memgpt_jax.memory.associative import AssociativeMemoryConfig
 from memgpt_jax.memory.compressive import CompressiveMemoryConfig
 from memgpt_jax.memory.dnc import DNCMemoryConfig
@@ -41,6 +41,7 @@ from memgpt_jax.models import (
     init,
     init_state,
     merge,
+    model_state_bytes,
     score_tokens,
     split,
 )
@@ -82,7 +83,9 @@ __all__ = [  # noqa: RUF022 — in groups
     "SizedMemoryConfig",
     "TitansMemoryConfig",
     "TokensMemoryConfig",
-    "state_bytes",
+    "memory_bytes_per_row",
+    "model_state_bytes",
+    "register_memory",
     # the model, as a module and as pure functions
     "MemGPT",
     "MemoryLayer",

@@ -18,6 +18,7 @@ def test_the_readme_shows_code():
 @pytest.mark.parametrize("block", BLOCKS, ids=[f"block {number}" for number in range(1, len(BLOCKS) + 1)])
 def test_block_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # blocks may write files
-    for name in set(re.findall(r'MEMORIES\["(\w+)"\]', block)):  # and register mechanisms
-        monkeypatch.setitem(MEMORIES, name, None)
+    before = set(MEMORIES)
     exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
+    for name in set(MEMORIES) - before:
+        MEMORIES.unregister(name)

@@ -23,8 +23,8 @@ class OptimizerConfig:
     """Peak learning rate."""
     warmup_steps: int = 100
     """Steps of linear warm-up from 0."""
-    final_learning_rate: float = 0.1
-    """Learning rate at the last step, as a share of the peak; cosine in between."""
+    final_lr_fraction: float = 0.1
+    """Learning rate at the last step as a fraction of the peak; a half cosine in between."""
     weight_decay: float = 0.1
     """Decoupled weight decay of `adamw`; never on norms, biases, gates and learned entries."""
     b1: float = 0.9
@@ -33,8 +33,8 @@ class OptimizerConfig:
     """Decay of the second moment."""
     clip_norm: float = 1.0
     """Global gradient norm is clipped to this; 0: no clipping."""
-    gate_learning_rate: float = 3.0
-    """Learning-rate multiplier of write gates and fusion gates."""
+    gate_lr_multiplier: float = 3.0
+    """Learning-rate multiplier of the parameters that are declared gates: write gates and fusion gates."""
     trainable: tuple[str, ...] = ()
     """Regular expressions: only parameters in whose path one of them is found are trained, as in `memory_layer lora`;
     default: all. The others have no state in the optimizer."""
@@ -48,8 +48,8 @@ class OptimizerConfig:
         check(self.weight_decay >= 0, f"weight_decay must be at least 0, got {self.weight_decay}")
         check(self.clip_norm >= 0, f"clip_norm must be at least 0, got {self.clip_norm}")
         check(
-            0 <= self.final_learning_rate <= 1,
-            f"final_learning_rate must be between 0 and 1, got {self.final_learning_rate}",
+            0 <= self.final_lr_fraction <= 1,
+            f"final_lr_fraction must be between 0 and 1, got {self.final_lr_fraction}",
         )
         object.__setattr__(self, "trainable", tuple(self.trainable))  # a list is welcome too
         for pattern in self.trainable:

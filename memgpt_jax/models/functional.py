@@ -60,6 +60,12 @@ def init_state(config: ModelConfig, batch_size: int) -> ModelState:
     return abstract_model(config).init_state(batch_size)
 
 
+def model_state_bytes(config: ModelConfig) -> int:
+    """Bytes of a model's state for one row of the batch: the windows and memories of all layers."""
+    state = jax.eval_shape(lambda: init_state(config, 1))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+
 def apply(
     config: ModelConfig, params: Params, tokens: Tokens, state: ModelState, reset=None, valid=None, **options
 ) -> tuple[Float32[Array, "B L V"], ModelState]:

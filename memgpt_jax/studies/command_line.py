@@ -164,7 +164,7 @@ def _applicable(values: dict[str, str]) -> dict[str, str]:
     mechanism = values.get("model.memory")
     if mechanism not in MEMORIES:
         return values
-    names = {f"model.memory.{field.name}" for field in dataclasses.fields(MEMORIES[mechanism][0])}
+    names = {f"model.memory.{field.name}" for field in dataclasses.fields(MEMORIES[mechanism].config)}
     return {name: value for name, value in values.items() if not name.startswith("model.memory.") or name in names}
 
 
@@ -189,7 +189,7 @@ def choose_mechanism(config: ExperimentConfig, words: list[str]) -> tuple[Experi
         name = name if equals else next(remaining, "")
         if name not in MEMORIES:
             raise ValueError(f"{flag} must be one of {', '.join(MEMORIES)}, got {name!r}")
-        config_class, _ = MEMORIES[name]
+        config_class = MEMORIES[name].config
         names, stack = {field.name for field in dataclasses.fields(config_class)}, stacks[flags[flag]]
         kept = {key: value for key, value in vars(stack.memory).items() if key in names}
         stacks[flags[flag]] = dataclasses.replace(stack, memory=config_class(**kept))

@@ -21,7 +21,7 @@ from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.evaluation.evaluate import evaluate
 from memgpt_jax.evaluation.needles import needle_stream
 from memgpt_jax.files.paths import write_whole
-from memgpt_jax.memory import state_bytes
+from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.studies.command_line import assignments, load_config, override, sweep_words
 from memgpt_jax.studies.machine import machine
 from memgpt_jax.studies.runs import reopen, run_name
@@ -151,7 +151,7 @@ class Measured(NamedTuple):
     value: float
     """The metric."""
     state_bytes: int
-    """Of the memory of one layer and row (`memgpt_jax.state_bytes`), while measuring."""
+    """Bytes of one layer's memory for one row (`memgpt_jax.memory.layer_memory_bytes`), while measuring."""
     seconds: float | None
     """Wall time of training and measuring, in all processes that worked on it; None: it was trained elsewhere."""
     machine: str | None
@@ -243,7 +243,7 @@ def measure(case: Case, metric: str, seed: int, root: Path) -> Measured:
     if case.change or case.needles_after is not None:
         result, more = read_again(case, workdir)
         seconds = None if seconds is None else seconds + more
-    return Measured(metric_of(result, metric), state_bytes(case.reading(seed).model), seconds, where)
+    return Measured(metric_of(result, metric), layer_memory_bytes(case.reading(seed).model), seconds, where)
 
 
 def run_claim(claim: Claim, root: Path, advance: Callable[[str, float | None], None]) -> Outcome:

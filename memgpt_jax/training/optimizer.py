@@ -19,7 +19,7 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
 
     With n = count + 1, so that no update is wasted on a rate of 0:
         n <= warmup_steps:  learning_rate · n / warmup_steps
-        after that:         a half cosine from learning_rate down to final_learning_rate · learning_rate at n = steps
+        after that:         a half cosine from learning_rate down to final_lr_fraction · learning_rate at n = steps
     A run no longer than its warm-up never reaches the cosine.
     """
     schedule = optax.warmup_cosine_decay_schedule(
@@ -27,7 +27,7 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
         peak_value=config.learning_rate,
         warmup_steps=config.warmup_steps,
         decay_steps=max(steps, config.warmup_steps + 1),
-        end_value=config.final_learning_rate * config.learning_rate,
+        end_value=config.final_lr_fraction * config.learning_rate,
     )
     return lambda count: schedule(jnp.asarray(count, jnp.float32) + 1)
 
@@ -49,7 +49,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
         *rules[config.name],
         optax.scale_by_learning_rate(learning_rate_schedule(config, steps)),
-        optax.masked(optax.scale(config.gate_learning_rate), is_gate),
+        optax.masked(optax.scale(config.gate_lr_multiplier), is_gate),
     )
     if not config.trainable:
         return rule

@@ -60,7 +60,7 @@ class MeanMemory(mg.Memory):
         return MeanState(total, decay * state.count + jnp.sum(live, axis=1))
 
 
-mg.MEMORIES["mean"] = (MeanMemoryConfig, MeanMemory)
+mg.register_memory("mean", MeanMemoryConfig, MeanMemory)
 
 
 def config() -> mg.ExperimentConfig:

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 import memgpt_jax as mg
-from memgpt_jax.memory import KVMemory
 from memgpt_jax.memory.base import whole_segment
+from memgpt_jax.memory.kv import KVMemory
 
 B, L, T, D = 2, 48, 16, 32
 memory = mg.KVMemoryConfig(memory_size=64, head_dim=16)

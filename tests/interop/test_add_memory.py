@@ -22,7 +22,7 @@ def llama(tmp_path_factory):
 
 
 def small(name):
-    config = MEMORIES[name][0]
+    config = MEMORIES[name].config
     fields = {field.name for field in dataclasses.fields(config)}
     wanted = {"memory_size": 5, "head_dim": 4, "slot_width": 4}
     return config(**{key: value for key, value in wanted.items() if key in fields})

@@ -209,7 +209,7 @@ def test_a_whole_model_in_linen():
 
 
 def test_a_mechanism_by_itself_in_linen(x):
-    module = mg.interop.to_linen(mg.MEMORIES["kv"][1], KV, **SHAPES, dtype="float32")
+    module = mg.interop.to_linen(mg.MEMORIES["kv"].module, KV, **SHAPES, dtype="float32")
     segment = whole_segment(x[:, :T])
     variables = module.init(jax.random.key(1), segment, module.init_state(B), nnx_method="segment")
     read, state = module.apply(variables, segment, module.init_state(B), nnx_method="segment")

@@ -15,6 +15,7 @@ from flax import nnx
 
 import memgpt_jax as mg
 from memgpt_jax.config.serialization import from_json, to_json
+from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.studies.command_line import load_config, override
 from memgpt_jax.training import load, train
 
@@ -28,7 +29,7 @@ def mean():
     config = load_config(str(EXAMPLE))
     words = "--model.d_model 16 --model.num_layers 1 --training.steps 2 --training.batch_size 4"
     yield override(config, [*words.split(), "--evaluation.num_batches", "1"])
-    del mg.MEMORIES["mean"]
+    mg.MEMORIES.unregister("mean")
 
 
 def test_it_keeps_the_contract():
@@ -43,7 +44,7 @@ def test_it_keeps_the_contract():
 
 
 def test_it_is_chosen_and_set_on_the_command_line(mean):
-    config_class, _ = mg.MEMORIES["mean"]
+    config_class = mg.MEMORIES["mean"].config
     words = ["--model.memory", "mean", "--model.memory.memory_size=8", "--model.memory.decay", "0.5"]
     assert override(load_config("recall"), words).model.memory == config_class(memory_size=8, decay=0.5)
 
@@ -59,8 +60,8 @@ def test_it_survives_json(mean):
 
 def test_its_size_follows_from_bytes(mean):
     matched = override(mean, ["--model.memory.match_state_bytes", "1000"]).model
-    assert mg.state_bytes(mean.model) == 4 * 16 + 4
-    assert mg.state_bytes(matched) == 1000 == 4 * 249 + 4
+    assert layer_memory_bytes(mean.model) == 4 * 16 + 4
+    assert layer_memory_bytes(matched) == 1000 == 4 * 249 + 4
 
 
 def test_it_is_trained_loaded_and_generates(mean, tmp_path):

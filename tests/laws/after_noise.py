@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from memgpt_jax.memory import MEMORIES, NoMemory, make_memory
+from memgpt_jax.memory import MEMORIES, make_memory
+from memgpt_jax.memory.none import NoMemory
 from memgpt_jax.memory.streaming import init_stream_state, stream
 
 SEGMENT, WIDTH, ROWS = 8, 32, 4
@@ -51,13 +52,13 @@ OPTIONS = {
 def case(name: str):
     """The config of a mechanism of `MEMORIES`, or of one of the OPTIONS."""
     mechanism, options = OPTIONS.get(name, (name, {}))
-    config_class = MEMORIES[mechanism][0]
+    config_class = MEMORIES[mechanism].config
     sizes = SIZES | {"memory_size": MEMORY_SIZE.get(mechanism, 32)} | options
     fields = {field.name for field in dataclasses.fields(config_class)}
     return config_class(**{key: value for key, value in sizes.items() if key in fields})
 
 
-CASES = [*(name for name, (_, memory) in MEMORIES.items() if not issubclass(memory, NoMemory)), *OPTIONS]
+CASES = [*(name for name, entry in MEMORIES.items() if not issubclass(entry.module, NoMemory)), *OPTIONS]
 
 
 class Learning(NamedTuple):

@@ -10,8 +10,8 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memgpt_jax.config.model import ModelConfig
-from memgpt_jax.memory import MEMORIES, NoMemory, make_memory, state_bytes
+from memgpt_jax.memory import MEMORIES, make_memory, memory_bytes_per_row
+from memgpt_jax.memory.none import NoMemory
 from memgpt_jax.memory.streaming import stream
 from tests.laws.memories import (
     SEGMENT,
@@ -34,13 +34,13 @@ BATCH, LENGTH = 2, 4 * SEGMENT
 
 def small(name, **changes):
     """The mechanism's default config, but small."""
-    config_class = MEMORIES[name][0]
+    config_class = MEMORIES[name].config
     fields = {field.name for field in dataclasses.fields(config_class)}
     return config_class(**{key: value for key, value in (SMALL | changes).items() if key in fields})
 
 
 def remembers(name):
-    return not issubclass(MEMORIES[name][1], NoMemory)
+    return not issubclass(MEMORIES[name].module, NoMemory)
 
 
 every_memory = pytest.mark.parametrize("name", MEMORIES)
@@ -254,10 +254,11 @@ def test_stats_are_finite_numbers(name, built):
 
 @every_real_memory
 def test_the_size_follows_from_state_bytes(name):
-    model = ModelConfig(d_model=WIDTH, num_heads=1, segment_length=SEGMENT, memory=small(name))
+    def sized(**sizes):
+        return memory_bytes_per_row(small(name, **sizes), d_model=WIDTH, segment_length=SEGMENT)
+
     state = nnx.merge(*build(small(name))).init_state(3)
-    assert 3 * state_bytes(model) == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    sized = lambda **sizes: state_bytes(dataclasses.replace(model, memory=small(name, **sizes)))  # noqa: E731
+    assert 3 * sized() == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     for size in (SMALL["memory_size"], 100):
         exact = sized(memory_size=size)
         assert sized(match_state_bytes=exact) == exact
@@ -268,7 +269,7 @@ def test_the_size_follows_from_state_bytes(name):
 
 
 @pytest.mark.parametrize("segments", [0, 1, 2])
-@pytest.mark.parametrize("name", [name for name, (config, _) in MEMORIES.items() if hasattr(config(), "bptt_segments")])
+@pytest.mark.parametrize("name", [name for name in MEMORIES if hasattr(MEMORIES[name].config(), "bptt_segments")])
 def test_bptt_segments_cuts_exactly(name, segments):
     graph, params = build(small(name, bptt_segments=segments, memory_size=4 * SEGMENT, visibility="token"))
     x, _ = random_inputs(9, 1, LENGTH)
@@ -279,5 +280,5 @@ def test_bptt_segments_cuts_exactly(name, segments):
 
 
 def test_an_unknown_config_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"unknown memory config dict; valid: NoMemoryConfig, KVMemoryConfig"):
+    with pytest.raises(ValueError, match="dict is the configuration of no memory mechanism; valid: NoMemoryC"):
         make_memory({}, d_model=WIDTH, segment_length=SEGMENT, dtype="float32", rngs=nnx.Rngs(0))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from memgpt_jax.memory import NTMMemory, make_memory, ntm
+from memgpt_jax.memory import make_memory, ntm
 from memgpt_jax.memory.base import Memory, Segment
-from memgpt_jax.memory.ntm import NTMMemoryConfig
+from memgpt_jax.memory.ntm import NTMMemory, NTMMemoryConfig
 from memgpt_jax.memory.streaming import init_stream_state, stream
 from memgpt_jax.ops import content_weights, erase_and_add, interpolate, sharpen, shift
 from tests.laws.coverings import covering, name_of

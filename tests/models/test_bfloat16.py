@@ -39,7 +39,7 @@ def standard_promotion():
 
 
 def small(name, dtype, **changes):
-    config_class = MEMORIES[name][0]
+    config_class = MEMORIES[name].config
     fields = {field.name for field in dataclasses.fields(config_class)}
     memory = config_class(**{key: value for key, value in SMALL.items() if key in fields})
     return tiny(memory, dtype=dtype, **changes)

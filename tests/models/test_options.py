@@ -22,6 +22,7 @@ from memgpt_jax.models import (
     init,
     init_state,
     merge,
+    model_state_bytes,
     score_tokens,
     split,
 )
@@ -283,3 +284,9 @@ def test_calls_that_do_not_fit_are_refused_by_name(change, message):
 def test_illegal_configs_are_refused_by_name(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_bytes_of_the_model_state_are_those_of_its_arrays():
+    config = tiny(KVMemoryConfig(memory_size=7, num_heads=2, head_dim=4))
+    arrays = jax.tree.leaves(init_state(config, 3))
+    assert 3 * model_state_bytes(config) == sum(array.nbytes for array in arrays) > 0

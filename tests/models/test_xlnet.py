@@ -24,7 +24,7 @@ from tests.references.xlnet import relative_attention
 
 BATCH, LENGTH = 2, 8
 KV = KVMemoryConfig(memory_size=12, num_heads=2, head_dim=4)
-PARALLEL = {name: config for name, (config, _) in MEMORIES.items() if not issubclass(config, RecurrentMemoryConfig)}
+PARALLEL = {n: entry.config for n, entry in MEMORIES.items() if not issubclass(entry.config, RecurrentMemoryConfig)}
 
 
 def tiny(memory=KV, **changes):

@@ -11,7 +11,7 @@ import pytest
 from memgpt_jax.config.experiment import ExperimentConfig, TrainingConfig
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
-from memgpt_jax.memory import state_bytes
+from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.models.parameters import count_parameters
 from memgpt_jax.studies import benchmark
 from memgpt_jax.studies.benchmark import Candidate, turns
@@ -112,9 +112,9 @@ def test_candidates_are_our_training_step_and_our_decoding():
     training, decoding = benchmark.training_candidate(config), benchmark.decoding_candidate(model, context=32, rows=3)
     assert training.tokens == 64 and decoding.tokens == 3 * 64
     assert training.facts["parameters"] == decoding.facts["parameters"] == count_parameters(model)
-    assert training.facts["state bytes"] == state_bytes(model) and training.facts["temporary bytes"] > 0
+    assert training.facts["state bytes"] == layer_memory_bytes(model) and training.facts["temporary bytes"] > 0
     assert training.flops == 3 * forward_flops(model, 2, 32)
-    assert decoding.bytes_moved > 64 * (4 * count_parameters(model) + 3 * state_bytes(model))
+    assert decoding.bytes_moved > 64 * (4 * count_parameters(model) + 3 * layer_memory_bytes(model))
     for candidate in (training, decoding):
         assert all(candidate.run() > 0 for _ in range(2))
 

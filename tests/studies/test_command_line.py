@@ -6,6 +6,8 @@ import pytest
 
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig
+from memgpt_jax.memory import MEMORIES, register_memory
+from memgpt_jax.memory.none import NoMemory
 from memgpt_jax.studies import command_line
 from memgpt_jax.studies.command_line import load_config, override, parse, parse_arguments, sweep, sweep_words
 
@@ -80,13 +82,14 @@ def test_mechanism(words):
     assert back.model.memory == KVMemoryConfig(memory_size=8)
 
 
-def test_mechanism_keeps_equal_fields(monkeypatch):
+def test_mechanism_keeps_equal_fields(request):
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class OtherConfig(MemoryConfig):
         memory_size: int = 1
         hops: int = 2
 
-    monkeypatch.setitem(command_line.MEMORIES, "other", (OtherConfig, None))
+    register_memory("other", OtherConfig, NoMemory)
+    request.addfinalizer(lambda: MEMORIES.unregister("other"))
     config = dataclasses.replace(ExperimentConfig(), seed=5)
     model, words = command_line.choose_mechanism(config, ["--seed=1", "--model.memory", "other"])
     assert model.model.memory == OtherConfig(memory_size=KVMemoryConfig().memory_size, hops=2)

@@ -31,7 +31,7 @@ SPANS = TextConfig(objective="span_corruption")
 
 def experiments():
     """Configs that have every field there is between them."""
-    yield from (ExperimentConfig(model=ModelConfig(memory=kind())) for kind, _ in MEMORIES.values())
+    yield from (ExperimentConfig(model=ModelConfig(memory=entry.config())) for entry in MEMORIES.values())
     yield from (ExperimentConfig(data=kind()) for kind in TASKS if issubclass(kind, TaskConfig) and fits(kind()))
     encoder = EncoderConfig(heads=(), position="relative", memory=NoMemoryConfig())
     decoder = ModelConfig(position="relative", source_length=1024, memory=NoMemoryConfig())

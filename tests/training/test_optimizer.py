@@ -38,7 +38,7 @@ def updates(gradients=1.0, **settings):
 
 
 def test_schedule_warms_up_from_the_first_update_and_ends_at_its_share():
-    config = OptimizerConfig(learning_rate=2.0, warmup_steps=4, final_learning_rate=0.1)
+    config = OptimizerConfig(learning_rate=2.0, warmup_steps=4, final_lr_fraction=0.1)
     rates = np.array([learning_rate_schedule(config, 20)(count) for count in range(20)])
     np.testing.assert_allclose(rates[:4], [0.5, 1.0, 1.5, 2.0], rtol=1e-6)
     cosine = 0.2 + 1.8 * (1 + np.cos(np.pi * np.arange(17) / 16)) / 2
@@ -63,16 +63,16 @@ def test_weight_decay_reaches_kernels_alone():
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
 def test_gates_move_faster_by_their_multiplier(name):
-    step = updates(name=name, weight_decay=0.0, gate_learning_rate=5.0)
+    step = updates(name=name, weight_decay=0.0, gate_lr_multiplier=5.0)
     np.testing.assert_allclose(step["gate"]["kernel"], 5 * step["norm"]["scale"][:, None], rtol=1e-6)
 
 
 def test_gradients_are_clipped_by_global_norm():
-    free = updates(gradients=3.0, name="sgd", gate_learning_rate=1.0, clip_norm=0.0)
-    clipped = updates(gradients=3.0, name="sgd", gate_learning_rate=1.0, clip_norm=1.0)
+    free = updates(gradients=3.0, name="sgd", gate_lr_multiplier=1.0, clip_norm=0.0)
+    clipped = updates(gradients=3.0, name="sgd", gate_lr_multiplier=1.0, clip_norm=1.0)
     norm = optax.tree.norm(jax.tree.map(lambda x: jnp.full_like(x, 3.0), PARAMS))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b * norm, rtol=1e-5), free, clipped)
-    small = updates(gradients=1e-3, name="sgd", gate_learning_rate=1.0, clip_norm=1.0)
+    small = updates(gradients=1e-3, name="sgd", gate_lr_multiplier=1.0, clip_norm=1.0)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b / 3000, rtol=1e-5), small, free)
 
 

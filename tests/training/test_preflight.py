@@ -78,7 +78,10 @@ QUICK = {
     "kv in attention": experiment(LEAST_READ, num_layers=1, fusion="attention"),
 }
 SPREAD = (
-    {f"{name}, large": experiment(kind(), 1, 512, d_model=128, vocab_size=2048) for name, (kind, _) in MEMORIES.items()}
+    {
+        f"{name}, large": experiment(kind.config(), 1, 512, d_model=128, vocab_size=2048)
+        for name, kind in MEMORIES.items()
+    }
     | {"kv, recomputed": experiment(KV, 1, 512, d_model=128, num_layers=4, remat="block")}
     | {"kv, bfloat16": experiment(KV, 1, 512, d_model=128, dtype="bfloat16")}
     | {"none, recomputed": experiment(NONE, num_layers=3, remat="block")}

@@ -8,7 +8,7 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.generation import Sampling
 from memgpt_jax.generation.decode import advance, begin
 from memgpt_jax.generation.prefill import prefill
-from memgpt_jax.memory import state_bytes
+from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.models.parameters import count_parameters
 from memgpt_jax.studies.benchmark.turns import Candidate, timed
 
@@ -30,5 +30,5 @@ def decoding_candidate(config: ModelConfig, context: int, rows: int) -> Candidat
         (_, carried[0]), host = timed(compiled, Sampling(), params, carried[0], np.int32(NEW), never)
         return host
 
-    facts = {"parameters": count_parameters(config), "state bytes": state_bytes(config)}
+    facts = {"parameters": count_parameters(config), "state bytes": layer_memory_bytes(config)}
     return Candidate(run=run, tokens=NEW * rows, bytes_moved=NEW * read, facts=facts)

@@ -8,7 +8,7 @@ import numpy as np
 from memgpt_jax import data, models, parallel
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.model import ModelConfig
-from memgpt_jax.memory import state_bytes
+from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.models.parameters import count_parameters
 from memgpt_jax.studies.benchmark.turns import Candidate, timed
 from memgpt_jax.training.compilation import jitted_step
@@ -63,7 +63,7 @@ def training_candidate(config: ExperimentConfig) -> Candidate:
     used = compiled.memory_analysis()
     facts = {
         "parameters": count_parameters(config.model),
-        "state bytes": state_bytes(config.model),
+        "state bytes": layer_memory_bytes(config.model),
         "temporary bytes": used.temp_size_in_bytes,
     }
     further = {name: array[0] for name, array in data.further_inputs(batch).items()}

@@ -20,7 +20,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from memgpt_jax.memory import state_bytes
+from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.studies.command_line import one_line_errors, override, parse, sweep, sweep_words
 from memgpt_jax.studies.plots import plot_ablation, plot_curves, plot_state_bytes
 from memgpt_jax.studies.runs import run_name
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config, arguments = parse(Arguments, __doc__, argv)
     combinations = sweep(arguments.sweep)
     configs = [override(config, sweep_words(values)) for values in combinations]  # a wrong value ends it here, at once
-    sizes = [state_bytes(run_config.model) for run_config in configs]
+    sizes = [layer_memory_bytes(run_config.model) for run_config in configs]
     console, done, results, failed, table = Console(markup=False), [], [], [], ""
     for number, (values, run_config, size) in enumerate(zip(combinations, configs, sizes, strict=True), start=1):
         name = run_name(values)

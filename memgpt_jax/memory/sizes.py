@@ -1,0 +1,113 @@
+"""Building a mechanism of a given state size, and the size of the state of a given mechanism."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+from flax import nnx
+
+from memgpt_jax.config.memory import MemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.memory.base import Memory
+from memgpt_jax.memory.registry import MEMORIES
+
+LARGEST_MEMORY_SIZE = 2**30
+"""The largest `memory_size` that `match_state_bytes` tries."""
+
+
+def make_memory(config: MemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs) -> Memory:
+    """Build the mechanism of a configuration; `match_state_bytes`, if given, determines its `memory_size`.
+
+    Args:
+        config: configuration of a mechanism in `MEMORIES`.
+        d_model: width D of the tokens.
+        segment_length: tokens T of a segment.
+        dtype: compute type; parameters are float32.
+        rngs: random keys of the initial parameters.
+
+    Raises:
+        ValueError: the configuration belongs to no mechanism, or its smallest state exceeds `match_state_bytes`.
+    """
+    shapes = {"d_model": d_model, "segment_length": segment_length, "dtype": dtype}
+    return MEMORIES.of(config)(_resolved(config, **shapes), rngs=rngs, **shapes)
+
+
+def resolved(config: ModelConfig) -> ModelConfig:
+    """The configuration with each `match_state_bytes` replaced by the `memory_size` that follows from it.
+
+    A model of the result has the same arrays.
+
+    Raises:
+        ValueError: the smallest state of a mechanism exceeds its `match_state_bytes`.
+    """
+    stacks = {
+        name: dataclasses.replace(stack, memory=_resolved(stack.memory, **_memory_shapes(stack)))
+        for name, stack in config.stacks.items()
+    }
+    return config.with_stacks(stacks)
+
+
+def memory_bytes_per_row(config: MemoryConfig, *, d_model: int, segment_length: int, dtype="float32") -> int:
+    """Bytes of the state of one memory for one row of the batch.
+
+    Tokens of an incomplete segment, [T, D], are not counted: `StreamState` holds them, whatever the mechanism.
+
+    Args:
+        config: configuration of a mechanism in `MEMORIES`.
+        d_model: width D of the tokens.
+        segment_length: tokens T of a segment.
+        dtype: compute type of the memory, in which some mechanisms store their entries.
+
+    Raises:
+        ValueError: the configuration belongs to no mechanism, or its smallest state exceeds `match_state_bytes`.
+    """
+    return _bytes_per_row(config, d_model=d_model, segment_length=segment_length, dtype=dtype)
+
+
+def layer_memory_bytes(config: ModelConfig) -> int:
+    """`memory_bytes_per_row` of one layer of a model; for an encoder-decoder, of one layer of each stack together."""
+    return sum(memory_bytes_per_row(stack.memory, **_memory_shapes(stack)) for stack in config.stacks.values())
+
+
+def _memory_shapes(stack: ModelConfig) -> dict[str, Any]:
+    return {name: getattr(stack, name) for name in ("d_model", "segment_length", "dtype")}
+
+
+def _resolved(config: MemoryConfig, **shapes) -> MemoryConfig:
+    """The configuration without `match_state_bytes`."""
+    return config if getattr(config, "match_state_bytes", None) is None else _matched(config, **shapes)
+
+
+@functools.lru_cache(maxsize=256)
+def _bytes_per_row(config: MemoryConfig, **shapes) -> int:
+    def state():
+        return make_memory(config, rngs=nnx.Rngs(0), **shapes).init_state(1)
+
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(nnx.eval_shape(state)))
+
+
+@functools.lru_cache(maxsize=256)
+def _matched(config: MemoryConfig, **shapes) -> MemoryConfig:
+    """The configuration with the largest `memory_size` whose state has at most `match_state_bytes` bytes."""
+    limit = config.match_state_bytes
+
+    def sized(size: int) -> MemoryConfig:
+        return dataclasses.replace(config, memory_size=size, match_state_bytes=None)
+
+    def fits(size: int) -> bool:
+        return _bytes_per_row(sized(size), **shapes) <= limit
+
+    low = max(1, getattr(config, "initial_entries", 0))
+    if not fits(low):
+        raise ValueError(
+            f"match_state_bytes={limit}: the smallest state of {type(config).__name__} has "
+            f"{_bytes_per_row(sized(low), **shapes)} bytes"
+        )
+    high = 2 * low
+    while high < LARGEST_MEMORY_SIZE and fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:  # low fits, high does not
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return sized(low)
