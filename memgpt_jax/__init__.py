@@ -7,6 +7,7 @@ from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, SizedMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
+from memgpt_jax.data import load_tokenizer
 from memgpt_jax.data.tasks.babi import BabiConfig
 from memgpt_jax.data.tasks.babilong import BabiLongConfig
 from memgpt_jax.data.tasks.copy import CopyConfig
@@ -19,7 +20,7 @@ from memgpt_jax.data.tasks.noise import NoiseNeedleConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.data.tasks.tracking import TrackingConfig
 from memgpt_jax.generation import Sampling, Session, generate
-from memgpt_jax.interop import add_memory, from_pretrained, load_tokenizer, wrap
+from memgpt_jax.interop import add_memory, from_pretrained, wrap
 from memgpt_jax.memory import MEMORIES, Memory, memory_bytes_per_row, register_memory
 from memgpt_jax.memory.associative import AssociativeMemoryConfig
 from memgpt_jax.memory.compressive import CompressiveMemoryConfig

@@ -4,7 +4,7 @@ TFDS, sentencepiece and Grain are imported when they are first used, not with th
 """
 
 from memgpt_jax.data.batches import BatchIterator, added_ids, batch_shapes, text_batches, train_batches
-from memgpt_jax.data.corpora.text import TokenizedText, documents, load_tokenizer
+from memgpt_jax.data.corpora.text import TokenizedText, documents, make_tokenizer
 from memgpt_jax.data.objectives.masked import mask_tokens, sentence_pairs
 from memgpt_jax.data.tasks import (
     TASKS,
@@ -17,7 +17,10 @@ from memgpt_jax.data.tasks import (
     recall_batch,
 )
 from memgpt_jax.data.tasks.base import Batch, further_inputs
-from memgpt_jax.data.tokenizers.base import ByteTokenizer, SentencePieceTokenizer, Tokenizer, load_saved_tokenizer
+from memgpt_jax.data.tokenizers.base import Tokenizer
+from memgpt_jax.data.tokenizers.byte import ByteTokenizer
+from memgpt_jax.data.tokenizers.load import load_tokenizer, read_tokenizer
+from memgpt_jax.data.tokenizers.sentencepiece_file import SentencePieceTokenizer
 
 __all__ = [
     "TASKS",
@@ -36,10 +39,11 @@ __all__ = [
     "batch_shapes",
     "documents",
     "further_inputs",
-    "load_saved_tokenizer",
     "load_tokenizer",
     "make_task",
+    "make_tokenizer",
     "mask_tokens",
+    "read_tokenizer",
     "recall_batch",
     "sentence_pairs",
     "text_batches",

@@ -9,7 +9,7 @@ import numpy as np
 
 from memgpt_jax.config.data import DataConfig, TaskConfig, TextConfig
 from memgpt_jax.config.experiment import TrainingConfig
-from memgpt_jax.data.corpora.text import TokenizedText, documents, load_tokenizer
+from memgpt_jax.data.corpora.text import TokenizedText, documents, make_tokenizer
 from memgpt_jax.data.objectives.masked import Windows, mask_tokens, sentence_pairs, special_ids
 from memgpt_jax.data.objectives.permutation import draw_permutation
 from memgpt_jax.data.objectives.span_corruption import SENTINELS, corrupt_rows, sentinel_ids, span_counts
@@ -52,7 +52,7 @@ def train_batches(
     """Endless training batches; all arrays [B, L] where no other shape is given.
 
     `tokens` int32; `targets` int32, the next token of the row, or a task's answer that the row does not show; `reset`
-    bool, true where a document begins, which it does with `document_id`; `weights` float32, 1 where the target is
+    bool, true where a document begins, which it does with `start_id`; `weights` float32, 1 where the target is
     scored; `target_bytes` int32, UTF-8 bytes that the target stands for, 0 where the tokenizer is not lossless.
 
     Text: each row is one stream of whole documents, one after the other without padding, which goes on from batch to
@@ -76,7 +76,7 @@ def train_batches(
         source = f"{_without_places(data_config)}{task.content}, {batch_size} rows of {length}, seed {seed}"
         batches = _by_step(lambda rng: task.batch(rng, batch_size, length), (TASK_STREAM, seed))
         return BatchIterator(iter(batches), source)
-    return text_batches(data_config, training_config, seed, tokenizer or load_tokenizer(data_config))
+    return text_batches(data_config, training_config, seed, tokenizer or make_tokenizer(data_config))
 
 
 def _without_places(config: DataConfig) -> DataConfig:
@@ -142,7 +142,7 @@ def text_batches(
     - `masked_next_sentence`: pairs with hidden tokens; all labels together weigh as much as all hidden tokens
     - `span_corruption`: such rows with spans hidden (`corrupt_rows`) are `source` [B, S], in which documents begin at
       `source_reset` [B, S]; `targets` [B, T] are the hidden spans between their sentinels, and `tokens` the targets one
-      place later, behind a `document_id`
+      place later, behind a `start_id`
     - `permutation`: such rows with ranks `order` [B, L] (`draw_permutation`); `targets` are the tokens in their own
       places; weights 1 where one is predicted
 
@@ -222,7 +222,7 @@ def _corrupted(source: np.ndarray, source_reset: np.ndarray, targets: np.ndarray
     first = np.zeros(targets.shape, bool)
     first[:, 0] = True
     return {
-        "tokens": np.where(first, tokenizer.document_id, np.roll(targets, 1, axis=1)).astype(np.int32),
+        "tokens": np.where(first, tokenizer.start_id, np.roll(targets, 1, axis=1)).astype(np.int32),
         "targets": targets,
         "reset": first,
         "weights": np.ones(targets.shape, np.float32),
@@ -251,7 +251,7 @@ def _streams(text: TokenizedText, batch_size: int, length: int, seed: int, token
         return {
             "tokens": tokens,
             "targets": targets,
-            "reset": tokens == tokenizer.document_id,
+            "reset": tokens == tokenizer.start_id,
             "weights": np.ones(tokens.shape, np.float32),
             "target_bytes": tokenizer.token_bytes[targets] * np.int32(tokenizer.lossless),
         }
@@ -260,7 +260,7 @@ def _streams(text: TokenizedText, batch_size: int, length: int, seed: int, token
 
 
 def _inputs_and_targets(text: TokenizedText, document: int) -> Batch:
-    """A document from its `document_id` on, and the token after each; after the last, the next `document_id`."""
+    """A document from its `start_id` on, and the token after each; after the last, the next `start_id`."""
     start, stop = text.offsets[document], text.offsets[document + 1]
     return {"tokens": text.flat[start:stop], "targets": text.flat[start + 1 : stop + 1]}
 

@@ -51,7 +51,7 @@ def evaluate(config: ExperimentConfig, params, tokenizer=None) -> dict:
     """
     if isinstance(config.data, TaskConfig):
         return evaluate_task(config, params, data.make_task(config.data, config.evaluation.split, tokenizer))
-    tokenizer = data.load_tokenizer(config.data) if tokenizer is None else tokenizer
+    tokenizer = data.make_tokenizer(config.data) if tokenizer is None else tokenizer
     causal = config.data.objective == "causal"
     return (evaluate_text if causal else evaluate_objective)(config, params, tokenizer)
 
@@ -70,7 +70,7 @@ def evaluate_text(config: ExperimentConfig, params, tokenizer) -> dict:
     longest = max(map(len, texts.values()))
     check_positions(config, longest)
     nats, bytes_, tokens = np.zeros(longest), np.zeros(longest, np.int64), np.zeros(longest, np.int64)  # by position
-    losses = document_losses(config, params, tokenizer.document_id, list(texts.values()))
+    losses = document_losses(config, params, tokenizer.start_id, list(texts.values()))
     for text, loss in zip(texts.values(), losses, strict=True):
         nats[: len(text)] += loss
         bytes_[: len(text)] += tokenizer.token_bytes[text]
@@ -120,7 +120,7 @@ def text_size(
     return None, None
 
 
-def document_losses(config: ExperimentConfig, params, document_id: int, texts: list[np.ndarray]) -> list[np.ndarray]:
+def document_losses(config: ExperimentConfig, params, start_id: int, texts: list[np.ndarray]) -> list[np.ndarray]:
     """Nats of every token of every document, each document a row that starts from a fresh state.
 
     Rows take documents of similar length, longest first. Shorter ones run on over padding: nothing of a finished row
@@ -133,7 +133,7 @@ def document_losses(config: ExperimentConfig, params, document_id: int, texts: l
     for first in range(0, len(order), rows):
         group = order[first : first + rows]
         padded = -(-len(texts[group[0]]) // length) * length
-        stream = np.full((rows, padded + 1), document_id, np.int32)
+        stream = np.full((rows, padded + 1), start_id, np.int32)
         reset = np.ones((rows, padded), bool) if config.model.position == "learned" else None
         for row, i in enumerate(group):
             stream[row, 1 : len(texts[i]) + 1] = texts[i]

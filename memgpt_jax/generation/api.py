@@ -61,7 +61,7 @@ def generate(
         temperature, top_k, top_p, min_p, repetition_penalty: see `Sampling`. What only the `state` has read is not
             penalised.
         stop: ids, and for texts also strings, that end an answer, besides the end of the text (`stop_ids` and
-            `document_id` of the tokenizer; where it has no `stop_ids`, those that `from_pretrained` read). Ids returned
+            `start_id` of the tokenizer; where it has no `stop_ids`, those that `from_pretrained` read). Ids returned
             include the stop id; returned texts do not include the stop.
         ignore_eos: the end of the text does not end an answer; only `stop` and the limits do.
         pad_token_id: fills rows up on the right; default: the tokenizer's `pad_id`, or the first stop id, or 0.

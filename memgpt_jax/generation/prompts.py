@@ -64,14 +64,14 @@ class Prompts:
         else:
             check(tokenizer is not None, "a prompt of text needs a tokenizer")
             check_tokenizer(config, tokenizer)
-            start = [tokenizer.document_id] if begins else []
+            start = [tokenizer.start_id] if begins else []
             self.rows = [np.array([*start, *tokenizer.encode(text)], np.int64) for text in self.texts]
         for i, row in enumerate(self.rows):
             check(len(row) > 0, f"prompt {i} is empty: give at least one token")
         self.rows = [ids_of(config, "token ids", row) for row in self.rows]
         self.said = self.rows if said is None else [np.fromiter(said, np.int32)]
         if said is None and tokenizer is not None:  # without the id that begins the document
-            self.said = [row[int(row[0] == tokenizer.document_id) :] for row in self.rows]
+            self.said = [row[int(row[0] == tokenizer.start_id) :] for row in self.rows]
         self.limit = self._limits(max_new_tokens, max_length)
 
         stops = listed(stop)
@@ -148,18 +148,18 @@ def check_tokenizer(config: ModelConfig, tokenizer) -> None:
     ids, known = tokenizer.vocab_size, config.vocab_size
     if ids > known:
         further = np.asarray(tokenizer.token_bytes)[known:]
-        harmless = tokenizer.document_id < known and len(further) == ids - known and not further.any()
+        harmless = tokenizer.start_id < known and len(further) == ids - known and not further.any()
         check(harmless, f"the tokenizer has {ids} ids, the model's vocab_size is {known}: they do not belong together")
 
 
 def ends_of(tokenizer, model: Any = None) -> list[int]:
     """The ids that end an answer by default.
 
-    With a tokenizer, its `stop_ids` and `document_id` (which begins the next document). Where there is no tokenizer, or
+    With a tokenizer, its `stop_ids` and `start_id` (which begins the next document). Where there is no tokenizer, or
     its files name no end, the `stop_ids` of a model from `from_pretrained`.
     """
     of_model = getattr(getattr(model, "origin", None), "stop_ids", ())
-    return [*of_model] if tokenizer is None else [*(tokenizer.stop_ids or of_model), tokenizer.document_id]
+    return [*of_model] if tokenizer is None else [*(tokenizer.stop_ids or of_model), tokenizer.start_id]
 
 
 def check_length(config: ModelConfig, tokens: int) -> None:

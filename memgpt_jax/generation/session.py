@@ -62,7 +62,7 @@ class Session:
         """Forget everything and begin a new document."""
         self._end_stream()
         self.state = models.init_state(self.config, batch_size=1)
-        self.unread, self.num_tokens, self.said = [self.tokenizer.document_id], 1, frozenset()
+        self.unread, self.num_tokens, self.said = [self.tokenizer.start_id], 1, frozenset()
         self._text = AnswerText(self.tokenizer, [])  # where its text stands, perhaps inside a character
 
     def feed(self, text: str) -> None:

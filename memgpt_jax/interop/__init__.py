@@ -2,13 +2,12 @@
 
 from memgpt_jax.interop.add_memory import add_memory, starting
 from memgpt_jax.interop.linen import to_linen
-from memgpt_jax.interop.pretrained import from_pretrained, load_tokenizer, save_pretrained
+from memgpt_jax.interop.pretrained import from_pretrained, save_pretrained
 from memgpt_jax.interop.wrap import wrap
 
 __all__ = [
     "add_memory",
     "from_pretrained",
-    "load_tokenizer",
     "save_pretrained",
     "starting",
     "to_linen",

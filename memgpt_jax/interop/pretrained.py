@@ -114,20 +114,6 @@ def save_pretrained(model: Model, folder: str | Path, *, tokenizer=None, shard_b
         write_tensors(new, tensors, shard_bytes)
 
 
-def load_tokenizer(source: str | Path, *, revision: str | None = None):
-    """The tokenizer of a pretrained model, or of a run: see `from_pretrained`.
-
-    Raises:
-        DamagedError: a file differs from its recorded checksum.
-        ValueError: there is no tokenizer, or it is of an unknown kind.
-    """
-    from memgpt_jax.data import load_saved_tokenizer
-
-    with _openable():
-        path = find(source, revision)
-        return load_saved_tokenizer(path / "tokenizer" if (path / "checkpoints").is_dir() else path)
-
-
 def describe(source: str | Path, revision: str | None = None) -> Pretrained:
     """The settings and the names of the tensors of a pretrained model: see `from_pretrained`."""
     path = find(source, revision)

@@ -106,7 +106,7 @@ def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress
             state, data_state = checkpoints.restore(config, split, extend)
             saved = checkpoints.config(int(state.step))
         with refused(), parallel.main_first("tokenizer"):
-            tokenizer = load_tokenizer(config, workdir, resumed)
+            tokenizer = run_tokenizer(config, workdir, resumed)
         done = int(state.step) if resumed else 0
         unfinished = done < config.training.steps
         if unfinished or saved.data != config.data:
@@ -172,13 +172,13 @@ def extension(saved: ExperimentConfig, config: ExperimentConfig, done: int) -> s
     )
 
 
-def load_tokenizer(config: ExperimentConfig, workdir: Path, resumed: bool) -> Any:
+def run_tokenizer(config: ExperimentConfig, workdir: Path, resumed: bool) -> Any:
     """The run's own tokenizer, kept in `workdir/tokenizer` from the start; None for tasks without text."""
     if config.text is None:
         return None
     if resumed:
         return load_run_tokenizer(workdir)
-    tokenizer = data.load_tokenizer(config.text)
+    tokenizer = data.make_tokenizer(config.text)
     added, what = data.added_ids(config.data, tokenizer), "answers" if isinstance(config.data, TaskConfig) else "marks"
     needed = tokenizer.vocab_size + added
     if needed > config.model.vocab_size:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from memgpt_jax.config.experiment import TrainingConfig
-from memgpt_jax.data import ByteTokenizer, documents, load_tokenizer, train_batches
+from memgpt_jax.data import ByteTokenizer, documents, make_tokenizer, train_batches
 from memgpt_jax.data.tasks.recall import RecallConfig
 
 TEXTS = ["x" * n + chr(97 + n) for n in (0, 1, 2, 6, 7, 8, 9, 15, 16, 17, 23, 40)]  # about 8, the length of a batch
@@ -29,18 +29,18 @@ def config(folder_config):
 
 
 def test_each_row_is_a_stream_of_whole_documents(config):
-    tokenizer = load_tokenizer(config)
+    tokenizer = make_tokenizer(config)
     batches = take(train_batches(config, SHAPE, 0), 60)
     for name, dtype in [("tokens", np.int32), ("targets", np.int32), ("reset", bool), ("weights", np.float32)]:
         assert all(batch[name].shape == (3, 8) and batch[name].dtype == dtype for batch in batches)
     tokens = rows(batches, "tokens")
     np.testing.assert_array_equal(rows(batches, "targets")[:, :-1], tokens[:, 1:])  # across steps too
-    np.testing.assert_array_equal(rows(batches, "reset"), tokens == tokenizer.document_id)
+    np.testing.assert_array_equal(rows(batches, "reset"), tokens == tokenizer.start_id)
     assert rows(batches, "weights").all()
     seen = []
     for row in tokens:
-        assert row[0] == tokenizer.document_id
-        pieces = np.split(row, np.flatnonzero(row == tokenizer.document_id))[1:-1]  # the last one is cut off
+        assert row[0] == tokenizer.start_id
+        pieces = np.split(row, np.flatnonzero(row == tokenizer.start_id))[1:-1]  # the last one is cut off
         seen.append([tokenizer.decode(piece) for piece in pieces])
         assert set(seen[-1]) <= set(TEXTS)
     # Rows share out the documents; a row sees each of its own once in each epoch, in another order.
@@ -50,11 +50,11 @@ def test_each_row_is_a_stream_of_whole_documents(config):
 
 
 def test_target_bytes_add_up_to_the_text(config):
-    tokenizer = load_tokenizer(config)
+    tokenizer = make_tokenizer(config)
     batches = take(train_batches(config, SHAPE, 0), 5)
     target_bytes, targets = rows(batches, "target_bytes"), rows(batches, "targets")
     assert target_bytes.dtype == np.int32
-    np.testing.assert_array_equal(target_bytes, targets != tokenizer.document_id)
+    np.testing.assert_array_equal(target_bytes, targets != tokenizer.start_id)
 
 
 def test_no_bytes_are_claimed_where_texts_do_not_come_back(config):
@@ -116,8 +116,8 @@ def test_bpe_by_default(folder_config):
     texts = ["one two three four five six\n" * 20] * 3
     config = folder_config({"train": texts}, tokenizer="bpe", tokenizer_vocab_size=300)
     batch = next(train_batches(config, SHAPE, 0))
-    tokenizer = load_tokenizer(config)
-    assert (batch["tokens"][:, 0] == tokenizer.document_id).all() and batch["tokens"].max() < 300
+    tokenizer = make_tokenizer(config)
+    assert (batch["tokens"][:, 0] == tokenizer.start_id).all() and batch["tokens"].max() < 300
     np.testing.assert_array_equal(batch["target_bytes"], tokenizer.token_bytes[batch["targets"]])
     assert len(documents(config, "train", tokenizer)) == 3
 

@@ -58,7 +58,7 @@ def direct_losses(config, params, tokenizer, text: str) -> list[float]:
     """Nats of each token of a text, from log-softmax of the logits of one plain call."""
     ids = tokenizer.encode(text)
     tokens = np.zeros((1, 160), np.int32)  # what stands to the right of the text is not seen
-    tokens[0, : len(ids)] = [tokenizer.document_id, *ids[:-1]]
+    tokens[0, : len(ids)] = [tokenizer.start_id, *ids[:-1]]
     logits = np.asarray(read(config.model, params, tokens), np.float64)[0, : len(ids)]
     return [math.log(sum(math.exp(x) for x in row)) - row[target] for row, target in zip(logits, ids, strict=True)]
 

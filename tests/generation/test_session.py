@@ -119,7 +119,7 @@ def test_an_interrupt_leaves_state_and_tokens_that_belong_together(session, tiny
 
 def test_the_end_of_the_document(tiny):
     probable = dict(tiny.params)
-    probable["embedding"] = tiny.params["embedding"].at[tiny.tokenizer.document_id].multiply(30.0)
+    probable["embedding"] = tiny.params["embedding"].at[tiny.tokenizer.start_id].multiply(30.0)
     session = Session((tiny.config, probable), tiny.tokenizer)
     session.feed(TEXT)
     while session.unread:

@@ -22,7 +22,7 @@ class OnlyDecodes:
 @st.composite
 def any_ids(draw, tokenizer) -> list[int]:
     """Those of texts, special ones, ids that do not exist, and the bytes of characters, whole or not."""
-    special = [tokenizer.document_id, *tokenizer.stop_ids, tokenizer.vocab_size, tokenizer.vocab_size + 1]
+    special = [tokenizer.start_id, *tokenizer.stop_ids, tokenizer.vocab_size, tokenizer.vocab_size + 1]
     bytes_ = [i for i in range(tokenizer.vocab_size) if tokenizer.unfinished_bytes([i])]
     parts = [TEXTS.map(tokenizer.encode), NUMBERS.map(lambda n: [n % (tokenizer.vocab_size + 3)])]
     parts += [
@@ -46,7 +46,7 @@ def whole_text(tokenizer, prompt: list[int], ids: list[int]) -> tuple[str, str]:
 @settings(phases=QUICK)
 def test_pieces_add_up_to_the_decoded_answer(kind, data):
     tokenizer = make(kind)
-    prompt = data.draw(st.one_of(TEXTS.map(tokenizer.encode), st.just([tokenizer.document_id]), any_ids(tokenizer)))
+    prompt = data.draw(st.one_of(TEXTS.map(tokenizer.encode), st.just([tokenizer.start_id]), any_ids(tokenizer)))
     prompt = prompt if not tokenizer.unfinished_bytes(prompt) else []
     ids = data.draw(any_ids(tokenizer))
     text, left_out = whole_text(tokenizer, prompt, ids)
@@ -67,12 +67,12 @@ def test_pieces_add_up_to_the_decoded_answer(kind, data):
 def test_a_stop_text_ends_the_answer_where_it_first_stands(kind, data):
     tokenizer = make(kind)
     ids = data.draw(any_ids(tokenizer))
-    text, _ = whole_text(tokenizer, [tokenizer.document_id], ids)
+    text, _ = whole_text(tokenizer, [tokenizer.start_id], ids)
     start = data.draw(st.integers(0, max(0, len(text) - 1)))
     stop = text[start : start + data.draw(st.integers(1, 4))] or "x"
-    answer = AnswerText(tokenizer, [tokenizer.document_id], stop_texts=[stop, "never that"])
+    answer = AnswerText(tokenizer, [tokenizer.start_id], stop_texts=[stop, "never that"])
     pieces = "".join([*map(answer.push, ids), answer.rest()])
-    whole = tokenizer.decode([tokenizer.document_id, *ids])
+    whole = tokenizer.decode([tokenizer.start_id, *ids])
     assert answer.stopped >= (stop in text) and whole.split(stop)[0].startswith(pieces.rstrip("\ufffd"))
     if answer.stopped:
         assert pieces == whole.split(stop)[0]
@@ -83,7 +83,7 @@ def test_an_answer_that_goes_on_in_another_one_keeps_its_characters(kind):
     tokenizer = make(kind)
     ids = tokenizer.encode("the é€🙂 猫 the")
     for cut in range(len(ids) + 1):
-        first = AnswerText(tokenizer, [tokenizer.document_id])
+        first = AnswerText(tokenizer, [tokenizer.start_id])
         begin = "".join(map(first.push, ids[:cut]))
         second = AnswerText(tokenizer, first.context, unfinished=first.unfinished)
         assert begin + "".join(map(second.push, ids[cut:])) == tokenizer.decode(ids)
@@ -106,8 +106,13 @@ def test_the_cost_of_a_token_does_not_grow(kind, wrap, monkeypatch):
         return decode(ids)
 
     monkeypatch.setattr(view, "decode", measured)
-    for ids in (text, [broken] * 200, [tokenizer.document_id] * 200, [*text, *[tokenizer.document_id] * 200, *text]):
-        answer = AnswerText(view, [tokenizer.document_id])
+    for ids in (
+        text,
+        [broken] * 200,
+        [tokenizer.start_id] * 200,
+        [*text, *[tokenizer.start_id] * 200, *text],
+    ):
+        answer = AnswerText(view, [tokenizer.start_id])
         written = "".join([*map(answer.push, ids), answer.rest()])
         whole = decode(ids)
         assert whole.startswith(written) and set(whole.removeprefix(written)) <= {"\ufffd"}

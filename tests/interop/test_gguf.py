@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 import memgpt_jax as mg
 from memgpt_jax import models
-from memgpt_jax.data import load_saved_tokenizer
+from memgpt_jax.data import read_tokenizer
 from tests.references import foreign
 
 gguf = pytest.importorskip("gguf")
@@ -208,13 +208,13 @@ def test_a_byte_level_tokenizer(text, tmp_path):
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
     assert sum(tokenizer.token_bytes[ids]) == len(text.encode())
-    assert tokenizer.document_id == 258 and tokenizer.vocab_size == 260
+    assert tokenizer.start_id == 258 and tokenizer.vocab_size == 260
     assert not {258, 259} & set(ids)
     assert tokenizer.decode([258, *ids, 259]) == text
     if text.startswith("the"):
         assert ids[0] == 257
     tokenizer.save(tmp_path / "saved")
-    again = load_saved_tokenizer(tmp_path / "saved")
+    again = read_tokenizer(tmp_path / "saved")
     assert again.encode(text) == ids and again.fingerprint == tokenizer.fingerprint
 
 
@@ -237,7 +237,7 @@ def sentence_pieces(writer):
 def test_a_sentencepiece_tokenizer(text, tmp_path):
     tokenizer = mg.load_tokenizer(write(tmp_path / "model.gguf", "llama", extra=sentence_pieces))
     ids = tokenizer.encode(text)
-    assert tokenizer.decode(ids) == text and tokenizer.document_id == 1
+    assert tokenizer.decode(ids) == text and tokenizer.start_id == 1
     assert sum(tokenizer.token_bytes[ids]) == len(text.encode())
 
 

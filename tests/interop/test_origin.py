@@ -131,7 +131,7 @@ def test_ids_of_the_tokenizer_fill_what_is_missing(extra, expected, tmp_path):
 
 
 def test_without_an_end_none_is_made_up(tmp_path):
-    """`document_id`, which begins documents, is not one."""
+    """`start_id`, which begins documents, is not one."""
 
     class Endless(ByteTokenizer):
         bos_id = eos_id = pad_id = None

@@ -47,7 +47,7 @@ def test_sentence_embeddings_are_those_of_the_library(tmp_path):
     model, tokenizer = mg.from_pretrained(tmp_path), mg.load_tokenizer(tmp_path)
     end = tokenizer.tokenizer.token_to_id("[SEP]")
     texts = ["The capital of Italy is Rome.", "Paris lies on the Seine, and has for two thousand years.", "Caf\u00e9?"]
-    rows = [[tokenizer.document_id, *tokenizer.encode(text), end] for text in texts]
+    rows = [[tokenizer.start_id, *tokenizer.encode(text), end] for text in texts]
     longest = max(map(len, rows))
     tokens = np.array([row + [0] * (longest - len(row)) for row in rows])
     valid = np.array([[i < len(row) for i in range(longest)] for row in rows])

@@ -188,7 +188,7 @@ def expected(case: str) -> dict[str, np.ndarray]:
 class Numbers:
     """A tokenizer: texts of numbers, each its own id."""
 
-    document_id, stop_ids, pad_id, fingerprint = 0, (0,), None, "numbers"
+    start_id, stop_ids, pad_id, fingerprint = 0, (0,), None, "numbers"
 
     def __init__(self, case: str):
         self.vocab_size = CASES[case]["vocab_size"]

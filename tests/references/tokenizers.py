@@ -12,7 +12,7 @@ import gguf
 import sentencepiece
 from hypothesis import strategies as st
 
-from memgpt_jax.data import ByteTokenizer, SentencePieceTokenizer, load_saved_tokenizer
+from memgpt_jax.data import ByteTokenizer, SentencePieceTokenizer, read_tokenizer
 from memgpt_jax.data.tokenizers.files import Settings
 from memgpt_jax.data.tokenizers.json_file import ALPHABET, JsonTokenizer
 from memgpt_jax.data.tokenizers.sentencepiece_file import train_sentencepiece
@@ -239,7 +239,7 @@ def in_gguf(fill: Callable[[gguf.GGUFWriter], None]):
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        return load_saved_tokenizer(path)
+        return read_tokenizer(path)
 
 
 def gguf_bytes(writer: gguf.GGUFWriter) -> None:

@@ -97,7 +97,7 @@ def other_runs(tmp_path, runs, script, monkeypatch):
     changed = {"text": config(text), "needle": config(NeedleConfig(text=text))}
     replace = lambda workdir, step: saved._replace(config=changed[Path(workdir).name])  # noqa: E731
     monkeypatch.setattr(run_folders, "load", replace)
-    monkeypatch.setattr(data, "load_saved_tokenizer", lambda path: None)
+    monkeypatch.setattr(data, "read_tokenizer", lambda path: None)
 
 
 @pytest.mark.usefixtures("other_runs")

@@ -155,7 +155,7 @@ def test_a_finished_run_without_its_last_record_is_refused(run, tmp_path):
 LOST = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from memgpt_jax.interop import load_tokenizer
+from memgpt_jax.data import load_tokenizer
 from memgpt_jax.training import RunError, load, read_metrics
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.evaluation import read_evaluation

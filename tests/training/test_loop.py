@@ -224,9 +224,9 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path, make_config, mon
     class Tokenizer:
         vocab_size = 300
 
-    monkeypatch.setattr(data, "load_tokenizer", lambda config: Tokenizer())
+    monkeypatch.setattr(data, "make_tokenizer", lambda config: Tokenizer())
     with pytest.raises(RunError, match=r"300 token ids, but model.vocab_size is 20"):
-        loop.load_tokenizer(make_config(data=TextConfig()), tmp_path, resumed=False)
+        loop.run_tokenizer(make_config(data=TextConfig()), tmp_path, resumed=False)
 
 
 def test_data_that_is_not_there_ends_the_run_with_the_reason(tmp_path, make_config):

@@ -22,7 +22,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from memgpt_jax.data.corpora.folders import folder_corpus
 from memgpt_jax.data.corpora.reading import DEFAULT, Document, Options, decode, in_blocks
 from memgpt_jax.data.corpora.sources import FileCorpus, expand, stdlib_corpus
-from memgpt_jax.data.progress import track
+from memgpt_jax.data.progress_bar import track
 from memgpt_jax.files import checksums
 from memgpt_jax.files.paths import shown
 

@@ -25,7 +25,7 @@ from memgpt_jax.data.corpora.reading import (
     read_file,
     unreadable,
 )
-from memgpt_jax.data.progress import track
+from memgpt_jax.data.progress_bar import track
 
 SPLITS = ("train", "valid", "test")
 MORE = (

@@ -17,17 +17,19 @@ from memgpt_jax.data.corpora.cache import cached
 from memgpt_jax.data.corpora.folders import folder_corpus
 from memgpt_jax.data.corpora.reading import Document, Options, listed
 from memgpt_jax.data.corpora.sources import MORE, SPLITS, expand, stdlib_corpus
-from memgpt_jax.data.hub import find
-from memgpt_jax.data.tokenizers.base import ByteTokenizer, Tokenizer, load_saved_tokenizer, train_sentencepiece
+from memgpt_jax.data.tokenizers.base import Tokenizer
+from memgpt_jax.data.tokenizers.byte import ByteTokenizer
+from memgpt_jax.data.tokenizers.load import load_tokenizer, read_tokenizer
 from memgpt_jax.data.tokenizers.pieces import whole_lines
+from memgpt_jax.data.tokenizers.sentencepiece_file import train_sentencepiece
 
 logger = logging.getLogger(__name__)
 
 
 class TokenizedText(Sequence[np.ndarray]):
-    """The documents of a split, as token ids. Item i is document i, int32, without `document_id`.
+    """The documents of a split, as token ids. Item i is document i, int32, without `start_id`.
 
-    Kept in a folder as four files: `tokens.bin`, every document after its `document_id`, one more `document_id`
+    Kept in a folder as four files: `tokens.bin`, every document after its `start_id`, one more `start_id`
     at the end; `offsets.npy` [documents + 1], where each document begins; `sizes.npy` [documents, 2], bytes and words
     of each; `counts.json`.
     """
@@ -38,7 +40,7 @@ class TokenizedText(Sequence[np.ndarray]):
         self.fingerprint: str = counts["fingerprint"]
         """Digest of all tokens."""
         self.flat = np.memmap(folder / "tokens.bin", counts["dtype"], "r")
-        """[tokens + 1] every document after its `document_id`, then one more `document_id`."""
+        """[tokens + 1] every document after its `start_id`, then one more `start_id`."""
         self.offsets = np.load(folder / "offsets.npy")
         """[documents + 1] int64 where each document begins."""
         self.sizes = np.load(folder / "sizes.npy")
@@ -69,7 +71,7 @@ class TokenizedText(Sequence[np.ndarray]):
         Raises `ValueError` where none is left.
         """
         dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32)
-        begin = np.array([tokenizer.document_id], dtype).tobytes()
+        begin = np.array([tokenizer.start_id], dtype).tobytes()
         offsets, sizes, without_text, digest = [0], [], [], hashlib.blake2b(digest_size=8)
         with (folder / "tokens.bin").open("wb") as file:
             for document in documents:
@@ -123,7 +125,7 @@ class _Size:
             yield piece
 
 
-def load_tokenizer(config: TextConfig) -> Tokenizer:
+def make_tokenizer(config: TextConfig) -> Tokenizer:
     """The tokenizer that the config names; a `bpe` one is trained on the corpus's training split, once.
 
     Raises `ValueError` where `config.tokenizer` is no tokenizer, or the corpus is refused.
@@ -131,12 +133,12 @@ def load_tokenizer(config: TextConfig) -> Tokenizer:
     if config.tokenizer == "byte":
         return ByteTokenizer()
     if config.tokenizer == "bpe":
-        return _load_trained_tokenizer(config)
+        return _trained_tokenizer(config)
     path = expand(config.tokenizer)
     if path.suffix == ".model" and not os.path.isfile(path):
         raise ValueError(f"data.tokenizer: there is no file {path}")
     try:
-        return load_saved_tokenizer(find(path if os.path.exists(path) else config.tokenizer))
+        return load_tokenizer(path if os.path.exists(path) else config.tokenizer)
     except (ValueError, OSError) as error:
         raise ValueError(
             f"data.tokenizer={config.tokenizer!r} must be 'bpe', 'byte', or a tokenizer: a .model or .gguf file, a "
@@ -144,17 +146,17 @@ def load_tokenizer(config: TextConfig) -> Tokenizer:
         ) from None
 
 
-def _load_trained_tokenizer(config: TextConfig) -> Tokenizer:
+def _trained_tokenizer(config: TextConfig) -> Tokenizer:
     def train(folder: Path):
         texts = (text for document in _read(config, "train") for text in whole_lines(document.pieces))
         train_sentencepiece(texts, config.tokenizer_vocab_size).save(folder)
 
     key = (*_corpus_key(config), config.tokenizer_vocab_size)
-    return cached(config.cache_dir, "tokenizers", key, train, load_saved_tokenizer)
+    return cached(config.cache_dir, "tokenizers", key, train, read_tokenizer)
 
 
 def documents(config: TextConfig, split: str, tokenizer: Tokenizer) -> TokenizedText:
-    """The documents of a split, tokenized, as a sequence of int32 arrays without `document_id`.
+    """The documents of a split, tokenized, as a sequence of int32 arrays without `start_id`.
 
     Documents without any text are left out. Raises `ValueError` where the corpus is refused or has no such split.
     """

@@ -70,7 +70,7 @@ class Windows:
 
     def __init__(self, text: TokenizedText, length: int):
         """Raises `ValueError` where fewer than two documents are so long."""
-        sizes = np.diff(text.offsets) - 1  # without `document_id`
+        sizes = np.diff(text.offsets) - 1  # without `start_id`
         long_enough = np.flatnonzero(sizes >= length)
         if len(long_enough) < 2:
             raise ValueError(

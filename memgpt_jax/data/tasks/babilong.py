@@ -12,7 +12,7 @@ import numpy as np
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TaskConfig, TextConfig
-from memgpt_jax.data.corpora.text import documents, load_tokenizer
+from memgpt_jax.data.corpora.text import documents, make_tokenizer
 from memgpt_jax.data.tasks.babi import check_babi
 from memgpt_jax.data.tasks.babi_files import babi_files, read_stories
 from memgpt_jax.data.tasks.base import Task, digest, scored_rows
@@ -68,7 +68,7 @@ class BabiLongTask(Task):
     def __init__(self, config: BabiLongConfig, split: str, tokenizer: Tokenizer | None = None):
         """Raises `ValueError` where bAbI's files or the corpus are refused, or `num_answers` is too small."""
         super().__init__(config, split, tokenizer)
-        self.tokenizer = tokenizer or load_tokenizer(config.text)
+        self.tokenizer = tokenizer or make_tokenizer(config.text)
         self.groups = tuple(f"qa{task}" for task in config.tasks)
         files = babi_files(config.path)
         shares = {part: [read_stories(files, task, part, config.valid_share) for task in config.tasks]

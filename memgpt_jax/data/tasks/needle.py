@@ -14,7 +14,7 @@ import numpy as np
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TaskConfig, TextConfig
-from memgpt_jax.data.corpora.text import documents, load_tokenizer
+from memgpt_jax.data.corpora.text import documents, make_tokenizer
 from memgpt_jax.data.tasks.base import Task, choose, digest, insert, scored_rows
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
@@ -63,7 +63,7 @@ class NeedleTask(Task):
     def __init__(self, config: NeedleConfig, split: str, tokenizer: Tokenizer | None = None):
         """Raises `ValueError` where the corpus is refused or the tokenizer has too few words that are one token."""
         super().__init__(config, split, tokenizer)
-        tokenizer = tokenizer or load_tokenizer(config.text)
+        tokenizer = tokenizer or make_tokenizer(config.text)
         self.token_bytes = np.pad(tokenizer.token_bytes, (0, config.num_words))
         text = documents(config.text, split, tokenizer)
         self.flat, self.content = text.flat, digest(text.fingerprint)

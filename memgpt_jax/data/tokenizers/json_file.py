@@ -71,7 +71,7 @@ class JsonTokenizer:
         self._is_byte_level = any(step["type"] == "ByteLevel" for step in decoders)
         self.token_bytes = self._token_bytes(decoders, vocabulary, unknown)
         self._set_special_ids(document_token, vocabulary, None if self.lossless else unknown)
-        whole = f"{self.tokenizer.id_to_token(self.document_id)} {whole}"
+        whole = f"{self.tokenizer.id_to_token(self.start_id)} {whole}"
         self.fingerprint = hashlib.blake2b(whole.encode(), digest_size=8).hexdigest()
 
     def encode(self, text: str) -> list[int]:
@@ -183,9 +183,9 @@ class JsonTokenizer:
                 f"no special token can begin documents: the files name none of {', '.join(BEGINS)}, and the vocabulary "
                 f"has none of {', '.join(USUAL)}"
             )
-        self.document_id = special[begins[0]]
+        self.start_id = special[begins[0]]
         is_named = any(map(self._settings.token, BEGINS))
-        own = {"eos": self.document_id} if begins[0] in ENDS and not is_named else {}
+        own = {"eos": self.start_id} if begins[0] in ENDS and not is_named else {}
         roles = self._settings.roles(special, self.vocab_size, own)
         self.bos_id, self.eos_id, self.pad_id, self.stop_ids = roles
         texts = {name: (self._settings.token(f"{name}_token"), *usual) for name, usual in SPECIAL.items()}

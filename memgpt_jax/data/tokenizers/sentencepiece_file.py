@@ -88,15 +88,15 @@ class SentencePieceTokenizer:
         begins = [token for token in begins if token != self.processor.unk_id()]
         if not begins:
             raise ValueError("the sentencepiece model has neither a begin nor an end symbol to begin documents with")
-        self.document_id = begins[0]
+        self.start_id = begins[0]
         self.sentinel_ids = sentinels(ids)
         self._anchor = next((i for i, kind in enumerate(self._kinds) if kind in (NORMAL, BYTE)), None)
-        plain = not hidden and not added and self.document_id == next(iter(own.values()), None)
-        whole = model if plain else model + repr((hidden, sorted(added.items()), self.document_id)).encode()
+        plain = not hidden and not added and self.start_id == next(iter(own.values()), None)
+        whole = model if plain else model + repr((hidden, sorted(added.items()), self.start_id)).encode()
         self.fingerprint = hashlib.blake2b(whole, digest_size=8).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without `document_id`. Raises `ValueError` where it holds a lone surrogate."""
+        """The ids of a text, without `start_id`. Raises `ValueError` where it holds a lone surrogate."""
         refuse_surrogates(text)
         if not self.escapes:
             return self.processor.encode(text)

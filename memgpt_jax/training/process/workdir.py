@@ -47,7 +47,7 @@ def load_run_tokenizer(workdir: str | Path) -> Any:
     """The tokenizer of a run. Raises `ValueError` where it is absent, damaged or cannot be read."""
     folder = run_folder(workdir) / "tokenizer"
     try:
-        return data.load_saved_tokenizer(folder)
+        return data.read_tokenizer(folder)
     except OSError as error:
         raise ValueError(f"the tokenizer in {shown(folder)} cannot be read: {error}") from None
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from memgpt_jax.config.data import TextConfig
-from memgpt_jax.data import documents, load_tokenizer
+from memgpt_jax.data import documents, make_tokenizer
 from memgpt_jax.data.corpora.builders import Stdlib
 from memgpt_jax.data.corpora.text import open_corpus
 from memgpt_jax.files import checksums
@@ -56,7 +56,7 @@ def test_folder_documents_come_back_in_a_fixed_order(folder_config):
     found = texts(config, "train")
     assert sorted(found) == sorted(f"document {i} " * (i + 1) for i in range(6))
     assert texts(config, "train") == found and texts(config, "valid") == ["held out"]
-    tokenizer = load_tokenizer(config)
+    tokenizer = make_tokenizer(config)
     first = documents(folder_config(max_documents=2), "train", tokenizer)
     assert [tokenizer.decode(ids) for ids in first] == found[:2]
 
@@ -217,7 +217,7 @@ def test_a_tokenized_set_is_opened_without_tfds(tmp_path, monkeypatch):
     config = TextConfig(corpus="lm1b", tokenizer="byte", cache_dir=str(tmp_path))
     corpus = mock.Mock(fingerprint="lm1b/1.1.0", read=lambda split: [mock.Mock(pieces=["one text"])])
     monkeypatch.setattr("memgpt_jax.data.corpora.text.open_corpus", lambda config: corpus)
-    assert len(documents(config, "train", load_tokenizer(config))) == 1
+    assert len(documents(config, "train", make_tokenizer(config))) == 1
     monkeypatch.setattr("memgpt_jax.data.corpora.text.open_corpus", None)
-    assert len(documents(config, "train", load_tokenizer(config))) == 1
+    assert len(documents(config, "train", make_tokenizer(config))) == 1
     assert "tensorflow_datasets" not in sys.modules

@@ -12,13 +12,13 @@ from unittest import mock
 
 import pytest
 
-from memgpt_jax.data import documents, load_tokenizer
+from memgpt_jax.data import documents, make_tokenizer
 from memgpt_jax.data.corpora import cache
 from memgpt_jax.files.checksums import SUMS
 
 
 def decoded(config):
-    tokenizer = load_tokenizer(config)
+    tokenizer = make_tokenizer(config)
     return [tokenizer.decode(ids) for ids in documents(config, "train", tokenizer)]
 
 

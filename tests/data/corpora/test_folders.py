@@ -10,7 +10,7 @@ import pytest
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.serialization import from_json, to_json
-from memgpt_jax.data import documents, load_tokenizer
+from memgpt_jax.data import documents, make_tokenizer
 from memgpt_jax.data.corpora import folders
 from memgpt_jax.data.corpora.reading import Options
 from memgpt_jax.studies.command_line import override
@@ -111,7 +111,7 @@ ODD = ["caf\udce9.txt", "new\nline.txt", "tab\there.txt", " .txt", "[a]*?.txt", 
 def test_odd_names_are_read(tmp_path):
     write(tmp_path / "train", {name: f"text {index}" for index, name in enumerate(ODD)})
     config = TextConfig(corpus="folder", path=str(tmp_path), tokenizer="byte", cache_dir=str(tmp_path / "cache[1]"))
-    tokenizer = load_tokenizer(config)
+    tokenizer = make_tokenizer(config)
     found = [tokenizer.decode(ids) for ids in documents(config, "train", tokenizer)]
     assert sorted(found) == [f"text {index}" for index in range(len(ODD))]
 
@@ -121,7 +121,7 @@ def test_odd_names_are_refused_in_one_printable_line(tmp_path, name):
     write(tmp_path / "train", {name: b"bad \xff"})
     config = TextConfig(corpus="folder", path=str(tmp_path), tokenizer="byte", cache_dir=str(tmp_path / "cache"))
     with pytest.raises(ValueError, match=r"is not valid UTF-8 at byte offset 4") as caught:
-        documents(config, "train", load_tokenizer(config))
+        documents(config, "train", make_tokenizer(config))
     message = str(caught.value)
     assert message.isprintable() and message.encode()
 
@@ -173,10 +173,10 @@ def test_a_stray_table_can_be_left_out(tmp_path):
     settings = {"corpus": "folder", "path": str(tmp_path), "tokenizer": "byte", "cache_dir": str(tmp_path / "cache")}
     remedies = r"b.jsonl, line 1 needs a field 'text'.*fields 'body'; data.text_column .*, data.exclude"
     with pytest.raises(ValueError, match=remedies):
-        documents(TextConfig(**settings), "train", load_tokenizer(TextConfig(**settings)))
+        documents(TextConfig(**settings), "train", make_tokenizer(TextConfig(**settings)))
     for patterns in ({"include": ["*.py"]}, {"exclude": "*.jsonl"}, {"exclude": ("data",)}):
         config = TextConfig(**settings, **patterns)
-        assert len(documents(config, "train", load_tokenizer(config))) == 1
+        assert len(documents(config, "train", make_tokenizer(config))) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memgpt_jax.config.data import TextConfig
-from memgpt_jax.data import documents, load_tokenizer
+from memgpt_jax.data import documents, make_tokenizer
 from memgpt_jax.data.corpora.reading import Document
 from memgpt_jax.data.corpora.text import TokenizedText, encode_pieces
-from memgpt_jax.data.tokenizers.base import ByteTokenizer, train_sentencepiece
+from memgpt_jax.data.tokenizers.byte import ByteTokenizer
+from memgpt_jax.data.tokenizers.sentencepiece_file import train_sentencepiece
 
 BOOKS = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "books_pg"
 
 
 def decoded(config, split="train"):
-    tokenizer = load_tokenizer(config)
+    tokenizer = make_tokenizer(config)
     return [tokenizer.decode(ids) for ids in documents(config, split, tokenizer)]
 
 
@@ -39,7 +40,7 @@ def made(config, monkeypatch):
 
 def test_documents_come_back(folder_config):
     config = folder_config()
-    tokenizer = load_tokenizer(config)
+    tokenizer = make_tokenizer(config)
     found = documents(config, "train", tokenizer)
     assert sorted(map(tokenizer.decode, found)) == sorted(f"document {i} " * (i + 1) for i in range(6))
     assert len(found) == 6 and found[-1].dtype == np.int32
@@ -84,17 +85,17 @@ def test_bytes_and_words_of_documents_are_those_of_their_texts(folder_config):
 def test_bpe_is_trained_once_on_the_training_split(folder_config, monkeypatch):
     words = [f"alpha{i} beta{i} gamma{i} delta{i}\n" for i in range(200)]
     config = folder_config({"train": words, "valid": ["zzzz" * 1000]}, tokenizer="bpe", tokenizer_vocab_size=330)
-    tokenizer = load_tokenizer(config)
+    tokenizer = make_tokenizer(config)
     assert tokenizer.vocab_size == 330 and len(tokenizer.encode("alpha")) < 3 and len(tokenizer.encode("zzzz")) == 4
     assert sorted(decoded(config)) == sorted(words)
     monkeypatch.setattr("memgpt_jax.data.corpora.text.train_sentencepiece", None)
-    assert load_tokenizer(config).fingerprint == tokenizer.fingerprint
+    assert make_tokenizer(config).fingerprint == tokenizer.fingerprint
 
 
 def test_an_existing_model_and_what_is_none(folder_config, tmp_path):
     tokenizer = train_sentencepiece(["one two three four five six seven\n" * 100], 300)
     tokenizer.save(tmp_path)
-    assert load_tokenizer(folder_config(tokenizer=str(tmp_path / "tokenizer.model"))).model == tokenizer.model
+    assert make_tokenizer(folder_config(tokenizer=str(tmp_path / "tokenizer.model"))).model == tokenizer.model
     (tmp_path / "bad.model").write_text("no model")
     for name, message in [
         ("bad.model", "bad.model is not a sentencepiece model"),
@@ -102,7 +103,7 @@ def test_an_existing_model_and_what_is_none(folder_config, tmp_path):
         ("words", "must be 'bpe', 'byte', or a tokenizer: .* there is no folder"),
     ]:
         with pytest.raises(ValueError, match=message):
-            load_tokenizer(folder_config(tokenizer=str(tmp_path / name)))
+            make_tokenizer(folder_config(tokenizer=str(tmp_path / name)))
 
 
 def test_a_failed_preparation_leaves_nothing(folder_config, monkeypatch):
@@ -118,7 +119,7 @@ def test_processes_prepare_the_same_corpus_at_once(folder_config):
     config = folder_config()
     code = (
         "from memgpt_jax.config.data import TextConfig; from memgpt_jax.data import *; "
-        f"import sys; c = {config!r}; print(len(documents(c, sys.argv[1], load_tokenizer(c))))"
+        f"import sys; c = {config!r}; print(len(documents(c, sys.argv[1], make_tokenizer(c))))"
     )
     commands = [[sys.executable, "-c", code, split] for split in ("train", "train", "valid")]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
@@ -152,7 +153,7 @@ def test_few_documents_fill_the_splits_and_an_empty_one_is_refused_with_the_reme
 def test_bytes_and_words_are_those_of_the_text(folder_config):
     texts = ["a  b\n\nc", " \u00e9t\u00e9 \u2029 \U0001f600\u3000x ", "\n", "word " * 300_000 + "end"]
     config = folder_config({"train": texts})
-    found = documents(config, "train", load_tokenizer(config))
+    found = documents(config, "train", make_tokenizer(config))
     sizes = [(found.bytes_of(index), found.words_of(index)) for index in range(len(found))]
     assert sorted(sizes) == sorted((len(text.encode()), len(text.split())) for text in texts)
 
@@ -203,7 +204,7 @@ def test_memory_of_a_large_document(tmp_path, name):
     data = (line * (size // len(line.encode()))).encode()
     (tmp_path / name).write_bytes(gzip.compress(data, 1) if name.endswith("gz") else data)
     config = TextConfig(corpus="folder", path=str(tmp_path), tokenizer="byte", cache_dir=str(tmp_path / ".cache"))
-    tokenizer = load_tokenizer(config)
+    tokenizer = make_tokenizer(config)
     tracemalloc.start()
     try:
         found = documents(config, "train", tokenizer)

@@ -10,7 +10,7 @@ from memgpt_jax.data import (
     ByteTokenizer,
     batch_shapes,
     documents,
-    load_tokenizer,
+    make_tokenizer,
     mask_tokens,
     sentence_pairs,
     train_batches,
@@ -148,7 +148,7 @@ def test_batches_of_an_objective_of_encoders(folder_config, objective):
             np.testing.assert_allclose(weights[:, 0], labels, rtol=1e-6)
             hidden[:, 0] = False
         else:
-            np.testing.assert_array_equal(batch["reset"], targets == ByteTokenizer.document_id)
+            np.testing.assert_array_equal(batch["reset"], targets == ByteTokenizer.start_id)
         assert hidden.any() == (objective != "next_sentence")
         assert (targets[hidden] < 256).all()
         np.testing.assert_array_equal(tokens[~hidden], targets[~hidden])
@@ -178,7 +178,7 @@ def test_a_permuted_row_is_whole_and_a_sixth_of_its_text_is_scored(folder_config
         tokens, order = batch["tokens"], batch["order"]
         np.testing.assert_array_equal(tokens, batch["targets"])
         assert ((order > 0).sum(axis=1) == 4).all()
-        begins = tokens == ByteTokenizer.document_id
+        begins = tokens == ByteTokenizer.start_id
         np.testing.assert_array_equal(batch["reset"], begins)
         np.testing.assert_array_equal(batch["weights"] > 0, (order > 0) & ~begins)
 
@@ -192,7 +192,7 @@ def test_source_and_target_together_are_the_row_of_the_causal_objective(folder_c
     )
     for _ in range(40):
         batch, expected = next(spans), next(causal)
-        assert (batch["tokens"][:, 0] == ByteTokenizer.document_id).all() and (batch["weights"] == 1).all()
+        assert (batch["tokens"][:, 0] == ByteTokenizer.start_id).all() and (batch["weights"] == 1).all()
         np.testing.assert_array_equal(batch["tokens"][:, 1:], batch["targets"][:, :-1])
         assert batch["reset"][:, 0].all() and not batch["reset"][:, 1:].any()
         for row in range(3):
@@ -205,7 +205,7 @@ def test_source_and_target_together_are_the_row_of_the_causal_objective(folder_c
             found = [pieces.get(token, [token]) for token in batch["source"][row].tolist()]
             assert list(pieces) == [first, first - 1] and pieces[first - 1] == []
             assert list(itertools.chain.from_iterable(found)) == expected["tokens"][row].tolist()
-            begins = [ByteTokenizer.document_id in piece for piece in found]
+            begins = [ByteTokenizer.start_id in piece for piece in found]
             assert begins == batch["source_reset"][row].tolist()
             hidden_begins += sum(begin and len(piece) > 1 for begin, piece in zip(begins, found, strict=True))
     assert hidden_begins > 0
@@ -241,8 +241,8 @@ def test_bpe_hides_neither_documents_nor_unknown_tokens(folder_config):
     config = folder_config({"train": texts}, tokenizer="bpe", tokenizer_vocab_size=300, objective="masked")
     batches, tokenizer = (
         train_batches(config, TrainingConfig(batch_size=8, sequence_length=64), 0),
-        load_tokenizer(config),
+        make_tokenizer(config),
     )
     for batch in (next(batches) for _ in range(5)):
-        assert not batch["weights"][batch["targets"] == tokenizer.document_id].any()
+        assert not batch["weights"][batch["targets"] == tokenizer.start_id].any()
         assert set(batch["tokens"][batch["tokens"] >= 300]) == {300}

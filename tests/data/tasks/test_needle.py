@@ -24,7 +24,7 @@ def config(folder_config):
 
 def read(tokens: np.ndarray) -> str:
     """The text of bytes and answers."""
-    return "".join(f" {token}" if token > ByteTokenizer.document_id else chr(token) for token in tokens.tolist())
+    return "".join(f" {token}" if token > ByteTokenizer.start_id else chr(token) for token in tokens.tolist())
 
 
 def facts_of(text: str) -> dict[str, str]:
@@ -58,7 +58,7 @@ def test_rows_by_brute_force(config):
 def test_the_rest_is_the_corpus(config):
     task = NeedleTask(config, "valid")
     context = task.hide(np.random.default_rng(0), task.facts(np.random.default_rng(0), 4), 200)
-    is_text = (context == ord("#")) | (context == ByteTokenizer.document_id)
+    is_text = (context == ord("#")) | (context == ByteTokenizer.start_id)
     assert (is_text.sum(1) == 200 - 3 * task.sentence_length).all()
     again = task.text(np.array([5, 299]), 700)
     assert again.shape == (2, 700) and len(task.flat) == 302

@@ -9,7 +9,7 @@ import pytest
 import sentencepiece
 from hypothesis import strategies as st
 
-from memgpt_jax.data import ByteTokenizer, SentencePieceTokenizer, load_saved_tokenizer
+from memgpt_jax.data import ByteTokenizer, SentencePieceTokenizer, read_tokenizer
 from memgpt_jax.data.tokenizers.sentencepiece_file import _training_lines, train_sentencepiece
 
 SAMPLE = [Path(textwrap.__file__).read_text(), "Täglich grüßt 東京 🙂 ▁ \ue000 \0 \ufffd <unk>\r\n" * 20]
@@ -29,8 +29,8 @@ def tokenizer(request):
 def test_every_text_comes_back_and_its_bytes_are_counted(tokenizer, text):
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
-    assert tokenizer.decode(np.array([tokenizer.document_id, *ids], np.int32)) == text
-    assert tokenizer.document_id not in ids
+    assert tokenizer.decode(np.array([tokenizer.start_id, *ids], np.int32)) == text
+    assert tokenizer.start_id not in ids
     assert tokenizer.token_bytes[np.array(ids, np.int32)].sum() == len(text.encode())
 
 
@@ -41,7 +41,7 @@ def test_awkward_texts_come_back(tokenizer, text):
 
 def test_token_bytes_of_specials_are_zero(tokenizer):
     assert tokenizer.token_bytes.shape == (tokenizer.vocab_size,) and tokenizer.token_bytes.dtype == np.int32
-    assert tokenizer.token_bytes[tokenizer.document_id] == 0
+    assert tokenizer.token_bytes[tokenizer.start_id] == 0
 
 
 def test_half_a_character_is_replaced(tokenizer):
@@ -51,14 +51,14 @@ def test_half_a_character_is_replaced(tokenizer):
 
 def test_saved_tokenizer_is_the_same(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
-    loaded = load_saved_tokenizer(tmp_path)
+    loaded = read_tokenizer(tmp_path)
     assert type(loaded) is type(tokenizer) and loaded.fingerprint == tokenizer.fingerprint
     assert loaded.encode(SAMPLE[0]) == tokenizer.encode(SAMPLE[0])
 
 
 def test_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"holds no tokenizer: none of tokenizer.json, tokenizer.model"):
-        load_saved_tokenizer(tmp_path)
+        read_tokenizer(tmp_path)
 
 
 def test_training_is_deterministic_and_uses_runs_of_spaces():
@@ -101,5 +101,5 @@ def test_foreign_model(tmp_path):
         byte_fallback=True, minloglevel=2,
     )  # fmt: skip
     tokenizer = SentencePieceTokenizer((tmp_path / "m.model").read_bytes())
-    assert tokenizer.document_id == tokenizer.processor.bos_id() == 1
+    assert tokenizer.start_id == tokenizer.processor.bos_id() == 1
     assert tokenizer.decode(tokenizer.encode("return memory 東")) == "return memory 東"

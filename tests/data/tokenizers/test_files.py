@@ -9,7 +9,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from memgpt_jax.data import ByteTokenizer, load_saved_tokenizer
+from memgpt_jax.data import ByteTokenizer, read_tokenizer
 from memgpt_jax.files import checksums
 from tests.references.tokenizers import LINES, added, bert, byte_level, llama, make, pieces_of, unigram
 
@@ -40,17 +40,17 @@ def configured(folder, tokenizer, config, **files):
 
 
 def ids_of(tokenizer):
-    return tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, tokenizer.stop_ids, tokenizer.document_id
+    return tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, tokenizer.stop_ids, tokenizer.start_id
 
 
 @pytest.mark.parametrize("make_one", [llama, lambda: pieces_of(LINES, byte_fallback=True, vocab_size=350)])
 def test_what_is_not_used_goes_through_a_load_and_a_save_unchanged(make_one, tmp_path):
     source = write(tmp_path / "source", make_one(), **BESIDE)
-    load_saved_tokenizer(source).save(tmp_path / "again")
+    read_tokenizer(source).save(tmp_path / "again")
     for path in source.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
     assert {path.name for path in (tmp_path / "again").iterdir()} == {p.name for p in source.iterdir()} | {"SHA256SUMS"}
-    assert ids_of(load_saved_tokenizer(tmp_path / "again")) == (1, 2, 0, (2, 7), 1)
+    assert ids_of(read_tokenizer(tmp_path / "again")) == (1, 2, 0, (2, 7), 1)
 
 
 @pytest.mark.parametrize(
@@ -74,22 +74,22 @@ def test_what_is_not_used_goes_through_a_load_and_a_save_unchanged(make_one, tmp
 )
 def test_special_ids_are_those_that_the_files_name(config, files, expected, tmp_path, caplog):
     folder = configured(tmp_path, llama(), config, **files)
-    assert ids_of(load_saved_tokenizer(folder)) == expected
+    assert ids_of(read_tokenizer(folder)) == expected
     warned = "<none>" in str(config) or "'a'" in str(config) or "999999" in str(files)
     assert bool(caplog.records) == warned
     if config and not warned and None not in config.values():  # a sentencepiece model has ids of its own
         pieces = configured(tmp_path / "pieces", pieces_of(LINES, byte_fallback=True, vocab_size=350), config, **files)
-        found = load_saved_tokenizer(pieces)
+        found = read_tokenizer(pieces)
         assert (found.bos_id, found.eos_id or 2, found.pad_id) == (1, 2, expected[2])
-        assert set(found.stop_ids) == {2, *expected[3]} and found.document_id == 1
+        assert set(found.stop_ids) == {2, *expected[3]} and found.start_id == 1
 
 
 def test_special_ids_without_settings(tmp_path):
-    assert ids_of(load_saved_tokenizer(write(tmp_path / "a", byte_level()))) == (None, 256, None, (256,), 256)
-    assert ids_of(load_saved_tokenizer(write(tmp_path / "b", unigram()))) == (None, 1, None, (1,), 1)
-    assert ids_of(load_saved_tokenizer(write(tmp_path / "c", bert()))) == (None, None, None, (), 2)
-    assert ids_of(load_saved_tokenizer(write(tmp_path / "d", make("pieces, T5")))) == (None, 1, 0, (1,), 1)
-    assert ids_of(load_saved_tokenizer(write(tmp_path / "e", make("bpe of tabs")))) == (1, 1, None, (1,), 1)
+    assert ids_of(read_tokenizer(write(tmp_path / "a", byte_level()))) == (None, 256, None, (256,), 256)
+    assert ids_of(read_tokenizer(write(tmp_path / "b", unigram()))) == (None, 1, None, (1,), 1)
+    assert ids_of(read_tokenizer(write(tmp_path / "c", bert()))) == (None, None, None, (), 2)
+    assert ids_of(read_tokenizer(write(tmp_path / "d", make("pieces, T5")))) == (None, 1, 0, (1,), 1)
+    assert ids_of(read_tokenizer(write(tmp_path / "e", make("bpe of tabs")))) == (1, 1, None, (1,), 1)
     assert ids_of(ByteTokenizer()) == (256, 256, None, (256,), 256)
 
 
@@ -110,7 +110,7 @@ def test_what_is_saved_last_is_what_is_read(first, second, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     make(first).save(tmp_path)
     make(second).save(tmp_path)
-    found = load_saved_tokenizer(tmp_path)
+    found = read_tokenizer(tmp_path)
     assert found.fingerprint == make(second).fingerprint and ids_of(found) == ids_of(make(second))
     make(second).save(tmp_path / "alone")
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in (tmp_path / "alone").iterdir()} | {
@@ -139,13 +139,13 @@ def test_tokenizers_that_contradict_each_other_are_both_named(tmp_path):
         other.save(tmp_path / name)
         (tmp_path / name / "tokenizer.model").write_bytes(model)
         with pytest.raises(ValueError, match=r"contradict each other, tokenizer.json and tokenizer.model: remove"):
-            load_saved_tokenizer(tmp_path / name)
+            read_tokenizer(tmp_path / name)
     for name in ("spiece.model", "tokenizer.model"):
         (tmp_path / name).write_bytes(model)
-    assert load_saved_tokenizer(tmp_path).fingerprint == make("pieces, bpe in bytes").fingerprint
+    assert read_tokenizer(tmp_path).fingerprint == make("pieces, bpe in bytes").fingerprint
     (tmp_path / "spiece.model").write_bytes(make("pieces, bpe").model)
     with pytest.raises(ValueError, match=r"contradict each other, spiece.model and tokenizer.model"):
-        load_saved_tokenizer(tmp_path)
+        read_tokenizer(tmp_path)
 
 
 def test_a_published_folder_with_both_forms_of_one_tokenizer(tmp_path):
@@ -156,9 +156,9 @@ def test_a_published_folder_with_both_forms_of_one_tokenizer(tmp_path):
     content = {"version": "1.0", "model": model, "added_tokens": added({"<unk>": 0, "<s>": 1, "</s>": 2})}
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     (tmp_path / "tokenizer.model").write_bytes(pieces.model)
-    assert hasattr(load_saved_tokenizer(tmp_path), "tokenizer")
+    assert hasattr(read_tokenizer(tmp_path), "tokenizer")
     (tmp_path / "tokenizer.model").write_text("version https://git-lfs.github.com/spec/v1\n")
-    assert hasattr(load_saved_tokenizer(tmp_path), "tokenizer")
+    assert hasattr(read_tokenizer(tmp_path), "tokenizer")
 
 
 @pytest.mark.parametrize("kind", ["byte", "bert", "bpe of tabs", "pieces, chat"])
@@ -172,9 +172,9 @@ def test_every_damaged_bit_is_found(kind, tmp_path):
             changed[place] ^= 1 << choose.randrange(8)
             path.write_bytes(changed)
             with pytest.raises(checksums.DamagedError, match=path.name):
-                load_saved_tokenizer(tmp_path)
+                read_tokenizer(tmp_path)
         path.write_bytes(content)
-    load_saved_tokenizer(tmp_path)
+    read_tokenizer(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +201,7 @@ def test_random_damage_gives_a_tokenizer_or_an_error_that_names_the_file(folders
     content[start:stop] = choose.randbytes(choose.choice([0, 1, 1, 1, 7]))
     path.write_bytes(content)
     try:
-        tokenizer = load_saved_tokenizer(target)
+        tokenizer = read_tokenizer(target)
     except ValueError as error:
         assert str(target) in str(error)
         return
@@ -243,24 +243,24 @@ def test_damaged_files_are_named(name, content, message, tmp_path):
         write(tmp_path, llama())
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=str(tmp_path)) as raised:
-        load_saved_tokenizer(tmp_path)
+        read_tokenizer(tmp_path)
     assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", CONFIG])
 def test_a_byte_order_mark_is_skipped(name, tmp_path):
     configured(tmp_path, llama(), {"bos_token": "<s>"})
-    expected = load_saved_tokenizer(tmp_path).encode("the a")
+    expected = read_tokenizer(tmp_path).encode("the a")
     (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + (tmp_path / name).read_bytes())
-    assert load_saved_tokenizer(tmp_path).encode("the a") == expected
+    assert read_tokenizer(tmp_path).encode("the a") == expected
 
 
 def test_places_that_cannot_be_read(tmp_path):
     with pytest.raises(ValueError, match=r"none.model cannot be read: No such file"):
-        load_saved_tokenizer(tmp_path / "none.model")
+        read_tokenizer(tmp_path / "none.model")
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(ValueError, match=r"notes.txt is no tokenizer: neither tokenizer.json nor a .model"):
-        load_saved_tokenizer(tmp_path / "notes.txt")
+        read_tokenizer(tmp_path / "notes.txt")
 
 
 def test_a_vocabulary_may_have_holes():

@@ -5,7 +5,7 @@ import random
 import gguf
 import pytest
 
-from memgpt_jax.data import load_saved_tokenizer
+from memgpt_jax.data import read_tokenizer
 from memgpt_jax.data.tokenizers.json_file import ALPHABET
 from tests.references.tokenizers import BYTE_TOKENS
 
@@ -68,27 +68,27 @@ READABLE = {
 def test_unusual_files_are_read_as_by_llama_cpp(name, tmp_path):
     kind, changes = READABLE[name]
     values = changed(KINDS[kind], changes)
-    tokenizer = load_saved_tokenizer(write(tmp_path / "m.gguf", values))
+    tokenizer = read_tokenizer(write(tmp_path / "m.gguf", values))
     assert tokenizer.vocab_size == len(values["tokens"])
     text = "a a é"
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text and len(ids) < 10
     expected = (1, 2) if kind == "pieces" else (257, 257)
-    assert (tokenizer.bos_id, tokenizer.eos_id) == expected and tokenizer.document_id == expected[0]
+    assert (tokenizer.bos_id, tokenizer.eos_id) == expected and tokenizer.start_id == expected[0]
     assert tokenizer.stop_ids == expected[1:] and tokenizer.pad_id is None
     assert not set(tokenizer.encode("<s> </s> <|end|> [PAD]<no text 259>")) & {*expected}
     tokenizer.save(tmp_path / "saved")
-    again = load_saved_tokenizer(tmp_path / "saved")
+    again = read_tokenizer(tmp_path / "saved")
     assert again.fingerprint == tokenizer.fingerprint and again.stop_ids == tokenizer.stop_ids
 
 
 def test_ordinary_special_tokens_and_ends(tmp_path):
     changes = {"eot_token_id": 258, "padding_token_id": 258, "tokenizer.chat_template": "{{ messages }}"}
-    tokenizer = load_saved_tokenizer(write(tmp_path / "m.gguf", changed(LEVEL, changes)))
+    tokenizer = read_tokenizer(write(tmp_path / "m.gguf", changed(LEVEL, changes)))
     assert (tokenizer.stop_ids, tokenizer.pad_id) == ((257, 258), 258) and tokenizer.lossless
     tokenizer.save(tmp_path / "saved")
     assert "{{ messages }}" in (tmp_path / "saved" / "tokenizer_config.json").read_text()
-    again = load_saved_tokenizer(tmp_path / "saved")
+    again = read_tokenizer(tmp_path / "saved")
     assert (again.stop_ids, again.pad_id, again.bos_id) == ((257, 258), 258, 257)
 
 
@@ -117,7 +117,7 @@ def test_others_are_refused_by_name(name, tmp_path):
     kind, changes, message = REFUSED[name]
     path = write(tmp_path / "m.gguf", changed(KINDS[kind], changes))
     with pytest.raises(ValueError, match=f"{path}: its tokenizer cannot be used: .*{message}"):
-        load_saved_tokenizer(path)
+        read_tokenizer(path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -129,7 +129,7 @@ def test_random_damage_gives_a_tokenizer_or_an_error_that_names_the_file(kind, t
         stop = start + choose.choice([0, 1, 1, 1, 7, len(content)])
         path.write_bytes(content[:start] + choose.randbytes(choose.choice([0, 1, 1, 1, 7])) + content[stop:])
         try:
-            load_saved_tokenizer(path)
+            read_tokenizer(path)
         except ValueError as error:
             assert str(path) in str(error)
 
@@ -137,7 +137,7 @@ def test_random_damage_gives_a_tokenizer_or_an_error_that_names_the_file(kind, t
 def test_several_files_in_a_folder(tmp_path):
     write(tmp_path / "m-00001-of-00002.gguf", LEVEL)
     write(tmp_path / "m-00002-of-00002.gguf", PIECES)
-    assert load_saved_tokenizer(tmp_path).vocab_size == 259
+    assert read_tokenizer(tmp_path).vocab_size == 259
     write(tmp_path / "a.gguf", LEVEL)
     with pytest.raises(ValueError, match=r"holds several GGUF files: a.gguf, m-00001-of-00002.gguf, .*; name one"):
-        load_saved_tokenizer(tmp_path)
+        read_tokenizer(tmp_path)

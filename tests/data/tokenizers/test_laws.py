@@ -5,7 +5,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from memgpt_jax.data import load_saved_tokenizer
+from memgpt_jax.data import read_tokenizer
 from tests.references.tokenizers import AWKWARD, KINDS, LOSSLESS, TEXTS, make
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -13,7 +13,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 def special_ids(tokenizer) -> set[int]:
     """All that no text may give."""
-    named = {tokenizer.document_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, *tokenizer.stop_ids}
+    named = {tokenizer.start_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, *tokenizer.stop_ids}
     named |= {*tokenizer.special_ids.values(), *tokenizer.sentinel_ids}
     if hasattr(tokenizer, "tokenizer"):
         library = tokenizer.tokenizer
@@ -64,7 +64,7 @@ def test_what_is_called_lossless(kind):
 def test_special_ids_have_no_bytes_and_no_text(kind):
     tokenizer = make(kind)
     special = sorted(special_ids(tokenizer))
-    assert tokenizer.document_id in special
+    assert tokenizer.start_id in special
     assert not tokenizer.token_bytes[special].any() and tokenizer.decode(special) == ""
     assert tokenizer.token_bytes.shape == (tokenizer.vocab_size,) and tokenizer.token_bytes.dtype == np.int32
 
@@ -88,8 +88,8 @@ def test_lone_surrogates_are_refused_by_name(kind, text):
 def test_a_saved_tokenizer_is_the_same(kind, tmp_path):
     tokenizer = make(kind)
     tokenizer.save(tmp_path)
-    again = load_saved_tokenizer(tmp_path)
-    names = ("vocab_size", "document_id", "bos_id", "eos_id", "pad_id", "stop_ids", "lossless", "special_ids")
+    again = read_tokenizer(tmp_path)
+    names = ("vocab_size", "start_id", "bos_id", "eos_id", "pad_id", "stop_ids", "lossless", "special_ids")
     for name in (*names, "sentinel_ids", "fingerprint"):
         assert getattr(again, name) == getattr(tokenizer, name), name
     text = "".join(AWKWARD)

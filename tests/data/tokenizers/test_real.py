@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
-from memgpt_jax.data import load_saved_tokenizer
+from memgpt_jax.data import read_tokenizer
 from memgpt_jax.generation.text import AnswerText
 from tests.references.tokenizers import AWKWARD, LEVEL, TEXTS, added, of_json
 
@@ -40,11 +40,11 @@ def bert():
 
 @pytest.fixture(scope="module")
 def pieces():
-    return load_saved_tokenizer(FOLDER / "sentencepiece_test" / "test_model.model")
+    return read_tokenizer(FOLDER / "sentencepiece_test" / "test_model.model")
 
 
 def streamed(tokenizer, ids):
-    answer = AnswerText(tokenizer, [tokenizer.document_id])
+    answer = AnswerText(tokenizer, [tokenizer.start_id])
     return "".join([*map(answer.push, ids), answer.rest()])
 
 
@@ -58,12 +58,12 @@ def test_gpt2(gpt2, text):
 
 def test_known_ids(gpt2, bert, pieces):
     assert gpt2.encode("Hello world") == [15496, 995] and gpt2.lossless
-    assert (gpt2.document_id, gpt2.bos_id, gpt2.eos_id, gpt2.stop_ids) == (50256, 50256, 50256, (50256,))
+    assert (gpt2.start_id, gpt2.bos_id, gpt2.eos_id, gpt2.stop_ids) == (50256, 50256, 50256, (50256,))
     assert bert.encode("Hello world") == [7592, 2088] and not bert.lossless
-    assert (bert.document_id, bert.bos_id, bert.eos_id, bert.pad_id, bert.stop_ids) == (101, None, None, 0, ())
+    assert (bert.start_id, bert.bos_id, bert.eos_id, bert.pad_id, bert.stop_ids) == (101, None, None, 0, ())
     assert bert.special_ids == {"mask": 103, "cls": 101, "sep": 102}
     assert bert.decode(bert.encode("Hello world")) == "hello world"
-    assert (pieces.bos_id, pieces.eos_id, pieces.stop_ids, pieces.document_id) == (
+    assert (pieces.bos_id, pieces.eos_id, pieces.stop_ids, pieces.start_id) == (
         1,
         2,
         (2,),
@@ -82,4 +82,4 @@ def test_bert_and_pieces(bert, pieces, text):
 def test_awkward_texts_at_once(gpt2, bert, pieces):
     for tokenizer in (gpt2, bert, pieces):
         ids = tokenizer.encode(" ".join(AWKWARD))
-        assert tokenizer.document_id not in ids and streamed(tokenizer, ids) == tokenizer.decode(ids)
+        assert tokenizer.start_id not in ids and streamed(tokenizer, ids) == tokenizer.decode(ids)
