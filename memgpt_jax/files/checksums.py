@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from memgpt_jax.files.paths import write_whole
+from memgpt_jax.files.replacement import replace_file
 
 SUMS = "SHA256SUMS"
 LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
@@ -34,7 +34,7 @@ def record(folder: Path, names: Iterable[str]) -> None:
 
 def write(folder: Path, entries: Mapping[str, str]) -> None:
     """Write the `SHA256SUMS` of a folder, atomically: the digest of each file by its relative path."""
-    write_whole(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sorted(entries.items())))
+    replace_file(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sorted(entries.items())))
 
 
 def record_all(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Paths with special characters, for messages and for Orbax; and files that are replaced as a whole."""
+"""Paths with special characters, for messages and for Orbax."""
 
 import contextlib
 import os
@@ -14,13 +14,6 @@ def shown(path: str | os.PathLike) -> str:
     """A path for a message: one line of valid UTF-8; other bytes and control characters are escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it: a reader never sees a part of it."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8", errors="surrogateescape")
-    os.replace(partial, path)
 
 
 @contextlib.contextmanager

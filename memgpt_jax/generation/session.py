@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ from memgpt_jax.config.checks import check, whole
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.config.serialization import differences, from_json, to_json
 from memgpt_jax.files import checksums
+from memgpt_jax.files.json_files import read_json
+from memgpt_jax.files.replacement import recover_folder, replacing_folder
 from memgpt_jax.generation.api import Answers, config_and_params
 from memgpt_jax.generation.prefill import prefill
 from memgpt_jax.generation.prompts import Prompts, check_length, check_tokenizer, ends_of, ids_of
@@ -172,16 +172,12 @@ class Session:
         values |= {"context": self._text.context, "unfinished": self._text.unfinished}
         arrays = {name: np.ascontiguousarray(leaf) for name, leaf in _named(self.state).items()}
         with _readable_errors(f"the session cannot be written into {folder}"):
-            _recover(folder)
+            recover_folder(folder)
             check(not folder.exists() or (folder / FILE).is_file(), f"{folder} exists and is not a session")
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".session-", ignore_cleanup_errors=True) as name:
-                new = Path(name) / "new"
-                new.mkdir()
+            with replacing_folder(folder) as new:
                 (new / STATE).write_bytes(save(arrays))
                 (new / FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
                 checksums.record_all(new)
-                _replace(folder, new)
 
     @classmethod
     def load(cls, path: str | Path, model: MemGPT | tuple[ModelConfig, Any], tokenizer) -> "Session":
@@ -192,10 +188,10 @@ class Session:
         """
         folder = Path(path).expanduser().absolute()
         with _readable_errors(f"the session in {folder} cannot be read"):
-            _recover(folder)
+            recover_folder(folder)
             check((folder / FILE).is_file(), f"there is no session in {folder}")
             checksums.verify(folder)
-            values = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            values = read_json(folder / FILE)
             check((folder / STATE).is_file(), f"{folder} holds no {STATE}: an earlier version of the library wrote it")
             content = (folder / STATE).read_bytes()
         session = cls(model, tokenizer)
@@ -229,33 +225,6 @@ def _state(folder: Path, content: bytes, like: ModelState) -> ModelState:
     check(fits, f"{folder / STATE} is not the state of such a model: its arrays have other names or shapes")
     arrays = [np.frombuffer(found[name][1], x.dtype).reshape(x.shape) for name, x in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(like), map(jnp.asarray, arrays))
-
-
-def _before(folder: Path) -> Path:
-    """The path to which a session is moved while a new one replaces it."""
-    return folder.with_name(f".{folder.name}.before")
-
-
-def _replace(folder: Path, new: Path) -> None:
-    before, exists = _before(folder), folder.exists()
-    if exists:
-        folder.rename(before)
-    try:
-        new.rename(folder)
-    except OSError:
-        if exists:
-            before.rename(folder)
-        raise
-    shutil.rmtree(before, ignore_errors=True)
-
-
-def _recover(folder: Path) -> None:
-    """Restore the session if a save was killed between its two renames, or remove what a finished save left behind."""
-    before = _before(folder)
-    if before.is_dir() and not folder.exists():
-        before.rename(folder)
-    elif before.is_dir():
-        shutil.rmtree(before, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig
 from memgpt_jax.config.model import Fusion, ModelConfig
-from memgpt_jax.interop.folder import replacing
+from memgpt_jax.files.saved_files import replacing_files
+from memgpt_jax.interop.folder import writable
 from memgpt_jax.interop.origin import Origin, write_origin
 from memgpt_jax.interop.pretrained import RUN_ORIGIN, describe, with_origin
 from memgpt_jax.models.layers import SelfAttention
@@ -174,7 +175,7 @@ class Starting(NamedTuple):
         Raises `ValueError` if it cannot be written.
         """
         if self.origin is not None:
-            with replacing(workdir / RUN_ORIGIN) as folder:
+            with writable(workdir / RUN_ORIGIN), replacing_files(workdir / RUN_ORIGIN) as folder:
                 write_origin(folder, self.origin)
 
 

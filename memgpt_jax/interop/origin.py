@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from memgpt_jax.interop.folder import read_json, write_json
+from memgpt_jax.interop.folder import read_recorded, write_json
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 
@@ -49,8 +49,8 @@ def read_origin(folder: Path, values: Mapping[str, Any] | None = None) -> Origin
     """The origin in a folder. Args: values: those of its config.json, if they have been read already."""
     generation = folder / GENERATION
     return Origin(
-        read_json(folder / CONFIG) if values is None else values,
-        read_json(generation) if generation.is_file() else None,
+        read_recorded(folder / CONFIG) if values is None else values,
+        read_recorded(generation) if generation.is_file() else None,
     )
 
 

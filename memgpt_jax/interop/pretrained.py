@@ -14,8 +14,9 @@ from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
 from memgpt_jax.config.serialization import from_json
 from memgpt_jax.data.hub import find
 from memgpt_jax.data.tokenizers.files import OF_TOKENIZERS
+from memgpt_jax.files.saved_files import replacing_files
 from memgpt_jax.interop.assembly import OURS, assembled, plan_of, shapes_of, table_of, taken_apart
-from memgpt_jax.interop.folder import read_json, replacing, write_json
+from memgpt_jax.interop.folder import read_recorded, writable, write_json
 from memgpt_jax.interop.origin import CONFIG, GENERATION, Origin, read_origin
 from memgpt_jax.interop.tensors import Tensors, open_tensors, write_tensors
 from memgpt_jax.interop.values import check_agreement, family_of, saved_values
@@ -102,7 +103,11 @@ def save_pretrained(model: Model, folder: str | Path, *, tokenizer=None, shard_b
     values, family = saved_values(model.config, origin, tokenizer)
     tensors = taken_apart(table_of(model.config, family), models.split(model))
     stale = {GENERATION} if tokenizer is None else OF_TOKENIZERS
-    with replacing(folder, lambda name: name in stale or re.fullmatch(WEIGHT_FILES, name) is not None) as new:
+
+    def is_stale(name: str) -> bool:
+        return name in stale or re.fullmatch(WEIGHT_FILES, name) is not None
+
+    with writable(folder), replacing_files(folder, is_stale) as new:
         if tokenizer is not None:
             tokenizer.save(new)
         generation = None if origin is None else origin.generation
@@ -170,7 +175,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
         raise ValueError(f"{path} holds no model: there is no {CONFIG}, no .gguf file and no checkpoints/")
     if files:
         logger.warning("%s: %s is read, %s is not", path, weights[0].name, ", ".join(file.name for file in files))
-    values = read_json(path / CONFIG)
+    values = read_recorded(path / CONFIG)
     for name in ("quantization_config", "compression_config"):
         if values.get(name) is not None:
             raise ValueError(f"{path / CONFIG}: {name} is not supported: save the model without quantisation first")

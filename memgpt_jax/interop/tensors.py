@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from memgpt_jax.interop.folder import check_recorded, read_json, write_json
+from memgpt_jax.interop.folder import check_recorded, read_recorded, write_json
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 METADATA = {"format": "pt", "written_by": "memgpt_jax"}
@@ -85,7 +85,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    places = read_json(index).get("weight_map")
+    places = read_recorded(index).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
         raise ValueError(f'{index} must hold an object "weight_map" of tensor names and file names')
     names = sorted(set(places.values()))

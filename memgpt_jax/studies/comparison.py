@@ -13,7 +13,7 @@ from typing import Any
 import tyro
 
 from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.files.paths import write_whole
+from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.studies.command_line import assignments
 from memgpt_jax.studies.plots import label_of_seeds
 
@@ -61,5 +61,5 @@ class Lines:
 def write_results(folder: Path, stem: str, results: Mapping[str, Any]) -> Path:
     """Write `FOLDER/STEM.json`, and return the path of the plot beside it, `FOLDER/STEM.png`."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / f"{stem}.json", json.dumps(results, indent=2) + "\n")
+    replace_file(folder / f"{stem}.json", json.dumps(results, indent=2) + "\n")
     return folder / f"{stem}.png"

@@ -20,7 +20,7 @@ from memgpt_jax.config.checks import check, check_literals
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.evaluation.evaluate import evaluate
 from memgpt_jax.evaluation.needles import needle_stream
-from memgpt_jax.files.paths import write_whole
+from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.studies.command_line import assignments, load_config, override, sweep_words
 from memgpt_jax.studies.machine import machine
@@ -212,7 +212,7 @@ def train_in(config: ExperimentConfig, workdir: Path) -> tuple[dict[str, Any], f
     finally:
         timing["seconds"] += time.monotonic() - start
         if (workdir / "checkpoints").exists():
-            write_whole(path, json.dumps(timing))
+            replace_file(path, json.dumps(timing))
     return result, timing["seconds"], timing["machine"]
 
 
@@ -227,7 +227,7 @@ def read_again(case: Case, workdir: Path) -> tuple[dict[str, Any], float]:
             result = evaluate(*opened)
         else:
             (result,) = needle_stream(opened.config, opened.params, [case.needles_after], opened.tokenizer)
-        write_whole(path, json.dumps({"result": result, "seconds": time.monotonic() - start}))
+        replace_file(path, json.dumps({"result": result, "seconds": time.monotonic() - start}))
     saved = json.loads(path.read_text())
     return saved["result"], saved["seconds"]
 

@@ -13,7 +13,8 @@ from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.serialization import to_json
 from memgpt_jax.errors import RunError, usable
-from memgpt_jax.files.paths import shown, write_whole
+from memgpt_jax.files.paths import shown
+from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.files.sealed import seal, unseal
 from memgpt_jax.training.liveness import cost
 from memgpt_jax.training.preflight import Estimate, in_bytes, one_block
@@ -109,7 +110,7 @@ def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Pat
         return kept
     result = evaluate(config, params, tokenizer)
     if parallel.is_main():
-        write_whole(workdir / "evaluation.json", seal(result | {SETTINGS: to_json(config.evaluation)}) + "\n")
+        replace_file(workdir / "evaluation.json", seal(result | {SETTINGS: to_json(config.evaluation)}) + "\n")
     return result
 
 

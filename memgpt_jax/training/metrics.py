@@ -13,7 +13,8 @@ import numpy as np
 
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.errors import RunError, usable
-from memgpt_jax.files.paths import shown, write_whole
+from memgpt_jax.files.paths import shown
+from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.files.sealed import seal, unseal
 from memgpt_jax.training.process.workdir import run_folder
 from memgpt_jax.training.step import StepMetrics
@@ -140,7 +141,7 @@ class MetricsLog:
     def __init__(self, workdir: Path, step: int):
         path = workdir / "metrics.jsonl"
         records = [record for record in read_metrics(workdir) if record["step"] <= step]
-        write_whole(path, "".join(seal(record) + "\n" for record in records))
+        replace_file(path, "".join(seal(record) + "\n" for record in records))
         self._path = path
         self._events = EventLog(workdir / "tensorboard", step)
 

@@ -68,13 +68,13 @@ LLAMA = json.dumps(foreign.CASES["llama"])
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"", r"config.json cannot be read: Expecting value"),
-        (LLAMA.encode("utf-16"), r"config.json cannot be read: 'utf-8' codec"),
-        (LLAMA[:40].encode(), r"config.json cannot be read: "),
-        (b"[1, 2]", r"config.json cannot be read: it must hold an object \{...\}, got list"),
-        (b"null", r"config.json cannot be read: it must hold an object \{...\}, got NoneType"),
-        (b'{"a":' * 100_000, r"config.json cannot be read: it is nested too deeply"),
-        (b'{"a": ' + b"9" * 5000 + b"}", r"config.json cannot be read: "),
+        (b"", r"config.json is not JSON: Expecting value"),
+        (LLAMA.encode("utf-16"), r"config.json is not UTF-8: 'utf-8' codec"),
+        (LLAMA[:40].encode(), r"config.json is not JSON: "),
+        (b"[1, 2]", r"config.json must hold a JSON object, but holds list"),
+        (b"null", r"config.json must hold a JSON object, but holds NoneType"),
+        (b'{"a":' * 100_000, r"config.json is nested too deeply"),
+        (b'{"a": ' + b"9" * 5000 + b"}", r"config.json is not JSON: "),
         (
             b'{"eos_token_id": 2, ' + LLAMA[1:-1].encode() + b', "eos_token_id": 3}',
             "'eos_token_id' has two values, 2 and 3",
@@ -110,7 +110,7 @@ def test_settings_that_are_unusual_but_clear(folder):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("[]", "it must hold an object"),
+        ("[]", "must hold a JSON object"),
         ("{}", 'must hold an object "weight_map" of tensor names and file names'),
         ('{"weight_map": {}}', 'must hold an object "weight_map"'),
         ('{"weight_map": {"a": 1}}', 'must hold an object "weight_map"'),

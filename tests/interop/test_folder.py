@@ -17,7 +17,8 @@ import memgpt_jax as mg
 from memgpt_jax import models
 from memgpt_jax.data import ByteTokenizer
 from memgpt_jax.files.checksums import SUMS, DamagedError, recorded
-from memgpt_jax.interop.folder import PARTIAL, read_json
+from memgpt_jax.files.saved_files import PARTIAL
+from memgpt_jax.interop.folder import read_recorded
 from memgpt_jax.interop.tensors import FILE, INDEX
 
 SIZES = {"vocab_size": 31, "d_model": 8, "num_layers": 1, "num_heads": 2, "d_ff": 12, "window_size": 16}
@@ -104,7 +105,7 @@ def test_flipped_bits_of_the_settings_are_found(saved, tmp_path):
             damaged[bit // 8] ^= 1 << bit % 8
             (folder / name).write_bytes(damaged)
             with pytest.raises(DamagedError):
-                read_json(folder / name)
+                read_recorded(folder / name)
         (folder / name).write_bytes(whole)
 
 
@@ -248,7 +249,7 @@ def test_one_file_beside_shards(tmp_path):
     (folder / INDEX).write_text("nothing")
     assert same(mg.from_pretrained(folder), model(1))
     (folder / FILE).unlink()
-    with pytest.raises(ValueError, match=f"{INDEX} cannot be read"):
+    with pytest.raises(ValueError, match=f"{INDEX} is not JSON"):
         mg.from_pretrained(folder)
 
 

@@ -1,23 +1,21 @@
 """The cache of tokenizers and tokenized corpora: each is made once, by one process, and verified when it is loaded."""
 
 import contextlib
-import fcntl
 import hashlib
 import logging
-import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from memgpt_jax.data.corpora.sources import expand
 from memgpt_jax.files import checksums
+from memgpt_jax.files.locks import file_lock
 from memgpt_jax.files.paths import shown
+from memgpt_jax.files.replacement import NEW, replacing_folder
 
 T = TypeVar("T")
 FORMAT = 2  # version of the format; entries of other versions are not used
-MAKING = "making-"
 
 logger = logging.getLogger(__name__)
 
@@ -36,23 +34,18 @@ def cached(cache_dir: str, kind: str, key: tuple, make: Callable[[Path], None], 
         with contextlib.suppress(*DAMAGE):  # another process may be making it: look again below
             return _verified(folder, load)
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root.parent / "lock"):
+        with file_lock(root.parent / "lock", wait=True):
             if folder.exists():
                 try:
                     return _verified(folder, load)
                 except DAMAGE as error:
                     logger.warning("Making %s anew: %s", shown(folder), error)
                     shutil.rmtree(folder)
-            for rest in root.glob(f"{MAKING}*"):  # left by killed processes, as this one holds the lock
+            for rest in root.glob(f"{NEW}*"):  # left by killed processes, as this one holds the lock
                 shutil.rmtree(rest)
-            making = root / f"{MAKING}{uuid.uuid4().hex}"
-            making.mkdir()
-            try:
-                make(making)
-                checksums.record_all(making)
-                os.replace(making, folder)
-            finally:
-                shutil.rmtree(making, ignore_errors=True)
+            with replacing_folder(folder) as new:
+                make(new)
+                checksums.record_all(new)
             return load(folder)
 
 
@@ -78,11 +71,3 @@ def _places(cache_dir: str) -> Iterator[None]:
             f"data.cache_dir={cache_dir!r} cannot be used: {where}{error.strerror or error}; it must be a folder that "
             "can be written and has room"
         ) from None
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock between processes; it ends with the process."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

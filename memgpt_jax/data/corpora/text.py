@@ -22,6 +22,7 @@ from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.data.tokenizers.load import load_tokenizer, read_tokenizer
 from memgpt_jax.data.tokenizers.pieces import whole_lines
 from memgpt_jax.data.tokenizers.sentencepiece_file import train_sentencepiece
+from memgpt_jax.files.json_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class TokenizedText(Sequence[np.ndarray]):
 
     def __init__(self, folder: Path):
         """Open the files of `write`. Raises `ValueError` or `OSError` if they are incomplete."""
-        counts = json.loads((folder / "counts.json").read_text())
+        counts = read_json(folder / "counts.json")
         self.fingerprint: str = counts["fingerprint"]
         """Digest of all tokens."""
         self.flat = np.memmap(folder / "tokens.bin", counts["dtype"], "r")

@@ -3,12 +3,13 @@
 import itertools
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from memgpt_jax.files import checksums
+from memgpt_jax.files.json_files import json_object
+from memgpt_jax.files.saved_files import replacing_files
 
 JSON_FILE, MODEL_FILE = "tokenizer.json", "tokenizer.model"
 DEFINING = (JSON_FILE, MODEL_FILE, "spiece.model", "sentencepiece.bpe.model")
@@ -32,40 +33,9 @@ def write_tokenizer(folder: str | Path, files: Mapping[str, bytes]) -> None:
 
     Each file is replaced at once, after all of them are written under temporary names; `SHA256SUMS` records them.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with replacing_files(Path(folder), OF_TOKENIZERS.__contains__) as new:
         for name, content in files.items():
-            (folder / f"{name}.partial").write_bytes(content)
-        for name in files:
-            os.replace(folder / f"{name}.partial", folder / name)
-    finally:
-        for name in files:
-            (folder / f"{name}.partial").unlink(missing_ok=True)
-    for name in OF_TOKENIZERS - files.keys():
-        (folder / name).unlink(missing_ok=True)
-    checksums.record(folder, files)
-
-
-def decoded(name: str, content: bytes) -> str:
-    """The text of a file in UTF-8, without a byte order mark. Raises `ValueError` that names the file."""
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not UTF-8: {error}") from None
-
-
-def json_object(name: str, content: bytes) -> dict[str, Any]:
-    """The object that a JSON file holds. Raises `ValueError` that names the file."""
-    try:
-        values = json.loads(decoded(name, content))
-    except RecursionError:
-        raise ValueError(f"{name} is nested too deeply") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{name} is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{name} must hold a JSON object, but holds {type(values).__name__}")
-    return values
+            (new / name).write_bytes(content)
 
 
 def refuse_surrogates(text: str) -> None:

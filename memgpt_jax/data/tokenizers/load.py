@@ -7,11 +7,12 @@ from pathlib import Path
 from memgpt_jax.data.hub import find
 from memgpt_jax.data.tokenizers.base import Tokenizer
 from memgpt_jax.data.tokenizers.byte import CONTENT, ByteTokenizer
-from memgpt_jax.data.tokenizers.files import DEFINING, JSON_FILE, Settings, decoded
+from memgpt_jax.data.tokenizers.files import DEFINING, JSON_FILE, Settings
 from memgpt_jax.data.tokenizers.gguf_file import from_gguf
 from memgpt_jax.data.tokenizers.json_file import JsonTokenizer
 from memgpt_jax.data.tokenizers.sentencepiece_file import NotAModelError, SentencePieceTokenizer, ordinary_pieces
 from memgpt_jax.files import checksums
+from memgpt_jax.files.json_files import decoded
 
 
 def load_tokenizer(source: str | Path, *, revision: str | None = None) -> Tokenizer:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.studies.benchmark.turns import Candidate, Medians
 from memgpt_jax.studies.machine import machine
 
@@ -27,8 +28,8 @@ def add_section(folder: Path, command: str, about: str, rows: Sequence[Row]) -> 
     sections = json.loads(path.read_text()) if path.exists() else {}
     sections[command] = {"about": about, "machine": machine(), "rows": list(rows)}
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(sections, indent=1) + "\n")
-    (folder / "BENCHMARKS.md").write_text(markdown(sections))
+    replace_file(path, json.dumps(sections, indent=1) + "\n")
+    replace_file(folder / "BENCHMARKS.md", markdown(sections))
 
 
 def markdown(sections: Mapping[str, Mapping[str, Any]]) -> str:

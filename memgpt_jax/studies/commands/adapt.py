@@ -21,6 +21,7 @@ from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.evaluation.evaluate import evaluate
 from memgpt_jax.data import load_tokenizer
+from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.interop import starting
 from memgpt_jax.interop.add_memory import Starting
 from memgpt_jax.studies.command_line import one_line_errors, parse
@@ -67,11 +68,11 @@ def measured(start: Starting, arguments: Arguments, tokenizer) -> dict[str, dict
         if name not in results:
             results[name] = evaluate(variant, start.params(variant), tokenizer)
             workdir.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(results, indent=2))
+            replace_file(path, json.dumps(results, indent=2))
             jax.clear_caches()
     if arguments.train:
         results[trained_name(config)] = train(config, workdir)["evaluation"]
-        path.write_text(json.dumps(results, indent=2))
+        replace_file(path, json.dumps(results, indent=2))
     return results
 
 

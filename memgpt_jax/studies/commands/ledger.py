@@ -19,7 +19,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from memgpt_jax.files.paths import write_whole
+from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.studies.claims import CLAIMS
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
 from memgpt_jax.studies.ledger import Claim, Tier, markdown, record, run_claim
@@ -81,8 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         for claim in claims:
             entry = records[claim.name] = record(run_claim(claim, arguments.workdir, advance), arguments.workdir)
-            write_whole(output.parent / "ledger.json", json.dumps(list(records.values()), indent=2) + "\n")
-            write_whole(output, markdown(CLAIMS, records))
+            replace_file(output.parent / "ledger.json", json.dumps(list(records.values()), indent=2) + "\n")
+            replace_file(output, markdown(CLAIMS, records))
             console.print(f"[bold]{claim.name}: {'holds' if entry['holds'] else 'failed'}[/bold]")
             for reason in entry["reasons"]:
                 console.print(f"  {reason}", markup=False)

@@ -3,7 +3,6 @@
 import builtins
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ import jax
 
 from memgpt_jax import data
 from memgpt_jax.errors import RunError
+from memgpt_jax.files.locks import LockedError, file_lock
 from memgpt_jax.files.paths import shown
 
 ROOM_FOR_NAMES = 400
@@ -61,22 +61,15 @@ def locked(workdir: Path) -> Iterator[None]:
         OSError: it cannot be made or written to.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    with open(workdir / "lock", "a+") as file:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
+            stack.enter_context(file_lock(workdir / "lock", wait=False))
+        except LockedError as error:
             raise RunError(
-                f"{shown(workdir)} is in use by another trainer (process {file.read().strip() or 'unknown'}); "
-                "wait for it to end, or choose another workdir"
+                f"{shown(workdir)} is in use by another trainer (process {error.holder}); wait for it to end, or "
+                "choose another workdir"
             ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        try:
-            yield
-        finally:
-            file.truncate(0)
+        yield
 
 
 def check_space(workdir: Path, checkpoint_bytes: int, number: int) -> None:

@@ -13,8 +13,8 @@ from unittest import mock
 import pytest
 
 from memgpt_jax.data import documents, make_tokenizer
-from memgpt_jax.data.corpora import cache
 from memgpt_jax.files.checksums import SUMS
+from memgpt_jax.files.replacement import NEW
 
 
 def decoded(config):
@@ -64,7 +64,7 @@ def test_every_flipped_bit_is_noticed(config, caplog):
 
 
 def test_leftovers_of_killed_processes_are_removed(config):
-    folder = Path(config.cache_dir, "tokens", f"{cache.MAKING}old")
+    folder = Path(config.cache_dir, "tokens", f"{NEW}old")
     folder.mkdir(parents=True)
     (folder / "tokens.bin").write_bytes(b"1" * 1000)
     decoded(config)
