@@ -19,8 +19,8 @@ from rich.table import Table
 
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.memory import NoMemoryConfig
-from memgpt_jax.evaluation.evaluate import evaluate
 from memgpt_jax.data import load_tokenizer
+from memgpt_jax.evaluation.evaluate import evaluate
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.interop import starting
 from memgpt_jax.interop.add_memory import Starting
