@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from memgpt_jax.config.checks import at_least, check, check_literals, check_positive
 from memgpt_jax.config.data import Objective
-from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig
+from memgpt_jax.config.memory import Alignment, KVMemoryConfig, MemoryConfig, NoMemoryConfig
 
 Fusion = Literal["gated", "gated_heads", "gated_add", "concat", "add", "attention"]
 Remat = Literal["none", "block", "dots"]
@@ -255,6 +255,10 @@ class ModelConfig:
         """`embedding_scale`, default filled in."""
         return self.d_model**0.5 if self.embedding_scale is None else self.embedding_scale
 
+    def alignment_of(self, length: int) -> Alignment:
+        """The alignment of calls of `length` tokens each, from the start of a stream on."""
+        return "aligned" if length % self.segment_length == 0 else "any"
+
     def with_implementation(self, name: Literal["auto", "portable"]) -> "ModelConfig":
         """The same model with attention and the memory's read of an implementation that works on any device."""
         memory = self.memory
@@ -362,6 +366,10 @@ class Seq2SeqConfig:
     def objectives(self) -> tuple[Objective, ...]:
         """As in `ModelConfig`."""
         return ("span_corruption",)
+
+    def alignment_of(self, length: int) -> Alignment:
+        """The alignment of calls of `length` tokens each, from the start of a stream on."""
+        return "aligned" if length % self.segment_length == 0 else "any"
 
     def with_implementation(self, name: Literal["auto", "portable"]) -> "Seq2SeqConfig":
         """As in `ModelConfig`, of both stacks."""

@@ -21,6 +21,7 @@ import numpy as np
 from memgpt_jax import data, models
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.ops import everywhere
 
@@ -143,7 +144,7 @@ def document_losses(config: ExperimentConfig, params, start_id: int, texts: list
         for start in range(0, padded, length):
             tokens, targets = stream[:, start : start + length], stream[:, start + 1 : start + length + 1]
             begins = None if reset is None else reset[:, start : start + length]
-            scores, state = score_chunk(config.model, params, tokens, targets, state, begins, aligned=True)
+            scores, state = score_chunk(config.model, params, tokens, targets, state, begins, alignment="aligned")
             chunk = np.asarray(scores.losses)
             for row, i in enumerate(group):
                 losses[i][start : start + length] = chunk[row, : max(0, len(texts[i]) - start)]
@@ -151,10 +152,12 @@ def document_losses(config: ExperimentConfig, params, start_id: int, texts: list
     return losses
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames="aligned")
-def score_chunk(model: ModelConfig, params, tokens, targets, state, reset=None, *, aligned: bool, **inputs):
+@functools.partial(jax.jit, static_argnums=0, static_argnames="alignment")
+def score_chunk(model: ModelConfig, params, tokens, targets, state, reset=None, *, alignment: Alignment, **inputs):
     """`models.score_tokens`, compiled once for each model and each shape, with scores that every process can fetch."""
-    scores, state = models.score_tokens(model, params, tokens, targets, state, reset=reset, aligned=aligned, **inputs)
+    scores, state = models.score_tokens(
+        model, params, tokens, targets, state, reset=reset, alignment=alignment, **inputs
+    )
     return everywhere(scores), state
 
 
@@ -208,12 +211,14 @@ def evaluate_objective(config: ExperimentConfig, params, tokenizer) -> dict:
     unigram = unigram_losses(data.documents(config.data, "train", tokenizer).flat, model.vocab_size)
     is_text = np.zeros(max(model.vocab_size, tokenizer.vocab_size), bool)  # either may be larger
     is_text[: tokenizer.vocab_size] = tokenizer.token_bytes > 0
-    aligned = training.sequence_length % model.segment_length == 0
+    alignment = model.alignment_of(training.sequence_length)
     state = fresh = models.init_state(model, settings.batch_size)
     found, labels = [], []  # one tuple for each prediction: nats, whether it is right, the unigram model's nats
     for _, batch in zip(range(settings.num_batches), batches, strict=False):
         inputs = {"reset": batch["reset"]} | data.further_inputs(batch)
-        scores, after = score_chunk(model, params, batch["tokens"], batch["targets"], state, aligned=aligned, **inputs)
+        scores, after = score_chunk(
+            model, params, batch["tokens"], batch["targets"], state, alignment=alignment, **inputs
+        )
         losses, correct = (np.asarray(array, np.float64) for array in scores)
         state = after if training.carry_state else fresh
         said = (batch["weights"] > 0) & is_text[batch["targets"]]
@@ -286,7 +291,8 @@ def row_scorer(config: ExperimentConfig, params) -> Callable[[data.Batch], tuple
             inputs = tokens[part], targets[part], state, reset[part]
             # True: every chunk begins at a boundary of segments.
             aligned = chunk % segment == 0 and inputs[0].shape[1] % segment == 0
-            scores, state = score_chunk(config.model, params, *inputs, aligned=aligned)
+            alignment = "aligned" if aligned else "any"
+            scores, state = score_chunk(config.model, params, *inputs, alignment=alignment)
             parts.append(jax.device_get(scores))
         return tuple(np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
 

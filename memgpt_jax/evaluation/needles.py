@@ -65,7 +65,7 @@ def needle_stream(
 @functools.partial(jax.jit, static_argnums=0)
 def skim(model: ModelConfig, params, tokens, state):
     """The state after a chunk of whole segments."""
-    return models.apply(model, params, tokens, state, aligned=True)[1]
+    return models.apply(model, params, tokens, state, alignment="aligned")[1]
 
 
 def ask(model: ModelConfig, params, state, questions: np.ndarray, scored: np.ndarray, chunk: int) -> tuple[int, int]:
@@ -76,7 +76,7 @@ def ask(model: ModelConfig, params, state, questions: np.ndarray, scored: np.nda
     hits = 0
     for first in range(0, tokens.shape[1], chunk):
         part = np.s_[:, first : first + chunk]
-        scores, state = score_chunk(model, params, tokens[part], targets[part], state, aligned=True)
+        scores, state = score_chunk(model, params, tokens[part], targets[part], state, alignment="aligned")
         check_finite(np.asarray(scores.losses)[weights[part] > 0])
         hits += int(np.sum(np.asarray(scores.correct) * weights[part]))
     return hits, int(weights.sum())

@@ -77,9 +77,9 @@ def advance(
     """
     model = models.merge(config, params)
 
-    def step(carry, inside):
+    def step(carry, alignment):
         index, tokens, before = carry
-        logits, state = model(before.token[:, None], before.state, valid=~before.done[:, None], inside=inside)
+        logits, state = model(before.token[:, None], before.state, valid=~before.done[:, None], alignment=alignment)
         after = _choose(sampling, logits[:, 0], stop, before._replace(state=state))
         new = jnp.where(before.done, -1, after.token)
         return index + 1, tokens.at[:, index].set(new), after
@@ -88,13 +88,15 @@ def advance(
         index, _, decoding = carry
         return (index < steps) & ~jnp.all(decoding.done)
 
-    def is_inside(carry):
+    def is_mid_segment(carry):
         return ~at_boundary(carry[2].state, ~carry[2].done)
 
     def steps_to_a_boundary(carry):
         """Where memories are only read, a loop leaves them in place."""
-        carry = jax.lax.while_loop(lambda c: goes_on(c) & is_inside(c), partial(step, inside=True), carry)
-        return jax.lax.while_loop(lambda c: goes_on(c) & ~is_inside(c), partial(step, inside=False), carry)
+        carry = jax.lax.while_loop(
+            lambda c: goes_on(c) & is_mid_segment(c), partial(step, alignment="mid_segment"), carry
+        )
+        return jax.lax.while_loop(lambda c: goes_on(c) & ~is_mid_segment(c), partial(step, alignment="any"), carry)
 
     tokens = jnp.full((decoding.token.shape[0], CAPACITY), -1, jnp.int32)
     _, tokens, decoding = jax.lax.while_loop(goes_on, steps_to_a_boundary, (jnp.int32(0), tokens, decoding))

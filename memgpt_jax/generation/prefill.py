@@ -41,16 +41,16 @@ def prefill(
         for row, (prompt, number) in enumerate(zip(prompts, present, strict=True)):
             tokens[row, :number] = prompt[start : start + number]
         aligned = at_boundary and size % segment == 0 and bool((present == size).all())
-        logits, state = compiled_read(config, aligned, params, tokens, present, logits, state)
+        logits, state = compiled_read(config, "aligned" if aligned else "any", params, tokens, present, logits, state)
     check_rows(can_be_chosen_from(logits))
     return logits, state
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def compiled_read(config, aligned, params, tokens, present, logits, state):
+def compiled_read(config, alignment, params, tokens, present, logits, state):
     """One piece: rows in which nothing is `present` any more keep their logits."""
     valid = jnp.arange(tokens.shape[1])[None, :] < present[:, None]
-    new, state = models.merge(config, params).next_logits(tokens, state, valid=valid, aligned=aligned)
+    new, state = models.merge(config, params).next_logits(tokens, state, valid=valid, alignment=alignment)
     return jnp.where(present[:, None] > 0, new, logits), state
 
 

@@ -1,21 +1,25 @@
 """A memory in a stream: any way of cutting the stream into calls gives the same reads and the same state."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.memory import Alignment
 from memgpt_jax.memory.base import Memory, Own, Segment, State, where_rows
 from memgpt_jax.shapes import Array, Bool, Float, Int32
 
-Promise = Literal["aligned", "inside", "apart", "apart_aligned"] | None
-"""What the caller of a model promises, so that the call is faster; where a promise is broken, every read is NaN.
+StreamAlignment = Alignment | Literal["detached", "detached_aligned"]
+"""What the caller guarantees about a call, which then runs faster. If the guarantee does not hold, every read is NaN.
 
-- aligned: every row stands at a segment boundary, every token is valid, and T divides L.
-- inside: one token a row, which is neither the first of a stream or document nor the last of a segment.
-
-`apart` is no promise but a wish: no token reads what the call itself writes; see `_apart`. `apart_aligned` is both.
+- any: no guarantee.
+- aligned: every row is at a segment boundary, every token is valid, and T divides L.
+- mid_segment: one token per row, which is neither the first of a stream or document nor the last of a segment.
+- detached: no guarantee; all tokens read the memory as it was before the call (needed by XLNet), see `_detached`.
+- detached_aligned: both `detached` and `aligned`.
 """
+ALIGNMENTS = (*get_args(Alignment), "detached", "detached_aligned")
 
 
 class StreamState(NamedTuple):
@@ -45,23 +49,27 @@ def stream(
     state: StreamState,
     reset: Bool[Array, "B L"],
     valid: Bool[Array, "B L"],
-    promise: Promise = None,
+    alignment: StreamAlignment = "any",
 ) -> tuple[Float[Array, "B L R"], StreamState]:
     """What each token reads, in front of `Memory.output`, and the state after the call.
 
     The valid tokens of a row are the first ones; `models.arguments` checks this.
 
-    `aligned` tokens need not be moved to their places, and a token `inside` a segment leaves the memory alone.
+    alignment: see `StreamAlignment`. `aligned` tokens are not moved; a `mid_segment` token does not write.
+
+    Raises:
+        ValueError: the alignment is unknown, or does not fit the number of tokens.
     """
-    if promise in ("apart", "apart_aligned"):
-        return _apart(memory, x, state, reset, valid, "aligned" if promise == "apart_aligned" else None)
-    if x.shape[1] == 1 and promise != "aligned":
-        return _one_token(memory, x, state, reset, valid, promise == "inside")
-    if promise == "inside":
-        raise ValueError(f"inside=True is for one token a row, got {x.shape[1]}")
+    check(alignment in ALIGNMENTS, f"alignment must be one of {', '.join(map(repr, ALIGNMENTS))}, got {alignment!r}")
+    if alignment in ("detached", "detached_aligned"):
+        return _detached(memory, x, state, reset, valid, "aligned" if alignment == "detached_aligned" else "any")
+    if x.shape[1] == 1 and alignment != "aligned":
+        return _one_token(memory, x, state, reset, valid, alignment == "mid_segment")
+    if alignment == "mid_segment":
+        raise ValueError(f"alignment='mid_segment' takes exactly one token per row, got {x.shape[1]}")
     begins = state.fresh & jnp.any(valid, axis=1)
     state = state._replace(memory=_replace(memory, state.memory, begins), fresh=state.fresh & ~begins)
-    return (_aligned if promise == "aligned" else _unaligned)(memory, x, state, reset, valid)
+    return (_aligned if alignment == "aligned" else _unaligned)(memory, x, state, reset, valid)
 
 
 def _replace(memory: Memory, state: State, rows: Bool[Array, "B"]) -> State:
@@ -70,7 +78,7 @@ def _replace(memory: Memory, state: State, rows: Bool[Array, "B"]) -> State:
     return jax.lax.cond(jnp.any(rows), fresh, lambda state: state, state)
 
 
-def _apart(memory, x, state, reset, valid, promise):
+def _detached(memory, x, state, reset, valid, alignment):
     """All tokens read the memory as it was before the call, those after a reset a fresh one; then they are written.
 
     So the order in which tokens depend on each other need not be that of their places.
@@ -88,33 +96,33 @@ def _apart(memory, x, state, reset, valid, promise):
         return jnp.where((jnp.cumsum(reset, axis=1) > 0)[..., None], fresh_read, read)
 
     read = jax.lax.cond(jnp.any(reset), restart, lambda read: read, read)
-    _, state = stream(memory, x, state, reset, valid, promise)
+    _, state = stream(memory, x, state, reset, valid, alignment)
     return jnp.where(valid[..., None], read, 0), state
 
 
-def _one_token(memory, x, state, reset, valid, inside):
+def _one_token(memory, x, state, reset, valid, mid_segment):
     """Decoding: read for one token of each row, and write the rows whose segment is full now.
 
-    A `cond` copies what it passes on. So whoever decodes many tokens calls for those `inside` a segment, where there
-    is nothing to replace or to write, with that promise.
+    A `cond` copies the state that it returns. With `mid_segment`, where nothing is replaced or written, there is none:
+    decoding uses it for all tokens but the first and last of a segment.
     """
     batch, segment_length, _ = state.pending.shape
     exists, begins = valid[:, 0], reset[:, 0] & valid[:, 0]
     starts = begins | (state.fresh & exists)
     full = exists & (state.offset + 1 == segment_length)
-    if inside:
+    if mid_segment:
         x = jnp.where(jnp.any(starts | full), jnp.nan, x)
-    before = state.memory if inside else _replace(memory, state.memory, starts)
+    before = state.memory if mid_segment else _replace(memory, state.memory, starts)
     start = jnp.where(begins, state.offset, state.start)
     place = jnp.arange(segment_length)[None, :]
     live = place >= start[:, None]
-    pending = state.pending if inside else jnp.where(begins[:, None, None], 0, state.pending)
+    pending = state.pending if mid_segment else jnp.where(begins[:, None, None], 0, state.pending)
     here = jnp.where(exists, state.offset, segment_length)  # there is no such place: dropped
     pending = pending.at[jnp.arange(batch), here].set(x[:, 0].astype(pending.dtype), mode="drop")
 
     own = Own(pending, jnp.where(live & (place <= state.offset[:, None]), 0, -1), state.offset[:, None])
     read, after = memory.read(x, before, own, valid)
-    if not inside:
+    if not mid_segment:
         write = lambda kept: where_rows(full, memory.write(pending, kept, live), kept)  # noqa: E731
         after = jax.lax.cond(jnp.any(full), write, lambda kept: kept, after)
         pending = jnp.where(full[:, None, None], 0, pending)
@@ -132,10 +140,12 @@ def _aligned(memory, x, state, reset, valid):
     batch, length, width = x.shape
     segment_length = state.pending.shape[1]
     if length % segment_length:
-        raise ValueError(f"aligned=True needs a multiple of segment_length={segment_length} tokens, got {length}")
+        raise ValueError(
+            f"alignment='aligned' needs a multiple of segment_length={segment_length} tokens, got {length}"
+        )
     shape = (batch, length // segment_length, segment_length)
-    kept_promise = jnp.all(state.offset == 0) & jnp.all(valid)
-    x = jnp.where(kept_promise, x, jnp.nan).reshape(*shape, width)
+    is_aligned = jnp.all(state.offset == 0) & jnp.all(valid)
+    x = jnp.where(is_aligned, x, jnp.nan).reshape(*shape, width)
     everywhere = jnp.ones(shape, bool)
     segments = Segment(x, reset.reshape(shape), everywhere, everywhere, jnp.ones(shape[:2], bool))
     read, memory_state = memory.sequence(segments, state.memory)

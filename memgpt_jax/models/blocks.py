@@ -8,7 +8,7 @@ from flax import nnx
 
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import ModelConfig
-from memgpt_jax.memory.streaming import Promise, StreamState
+from memgpt_jax.memory.streaming import StreamAlignment, StreamState
 from memgpt_jax.models.cross_attention import CrossAttention, SourceCache
 from memgpt_jax.models.layers import Attention, FeedForward, FullAttention, SelfAttention, WindowCache, dropout, norm
 from memgpt_jax.models.memory_layer import NoMemoryLayer, make_memory_layer
@@ -78,7 +78,7 @@ class Block(nnx.Module):
         positions,
         reset: Flags,
         valid: Flags,
-        promise: Promise,
+        alignment: StreamAlignment,
         dropout_key,
         distance_bias=None,
     ) -> tuple[Stream, LayerState, Float32[Array, "B L"]]:
@@ -87,16 +87,16 @@ class Block(nnx.Module):
         seen = (before, state.window, positions, reset, valid, distance_bias)
         if self.joins_attention:
             (out, lse), window = self.attention.look(*seen, with_lse=True)
-            out, memory, gate = self.memory_layer(out, lse, before, state.memory, reset, valid, promise)
+            out, memory, gate = self.memory_layer(out, lse, before, state.memory, reset, valid, alignment)
             attended = self.attention.project_out(out)
-            y, _, _ = self.after_attention(x, attended, state, reset, valid, promise, dropout_key)
+            y, _, _ = self.after_attention(x, attended, state, reset, valid, alignment, dropout_key)
         else:
             attended, window = self.attention(*seen)
-            y, memory, gate = self.after_attention(x, attended, state, reset, valid, promise, dropout_key)
+            y, memory, gate = self.after_attention(x, attended, state, reset, valid, alignment, dropout_key)
         return y, LayerState(window, memory, state.source), gate
 
     def after_attention(
-        self, x: Stream, attended: Stream, state: LayerState, reset, valid, promise: Promise, dropout_key
+        self, x: Stream, attended: Stream, state: LayerState, reset, valid, alignment: StreamAlignment, dropout_key
     ):
         """The block from the stream and what attention adds to it: y, memory', and the gate of each token.
 
@@ -113,7 +113,7 @@ class Block(nnx.Module):
             h = h if pre else self.cross_attention_norm(h)
         f, memory, gate = h, None, None
         if not self.joins_attention:
-            f, memory, gate = self.memory_layer.with_gate(h, state.memory, reset, valid, promise, keys[1])
+            f, memory, gate = self.memory_layer.with_gate(h, state.memory, reset, valid, alignment, keys[1])
         y = f + dropout(self.feed_forward(self.feed_forward_norm(f) if pre else f), rate, keys[2])
         return y if pre else self.feed_forward_norm(y), memory, gate
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.models.arguments import (
     check_context,
@@ -71,17 +72,16 @@ class MemGPT(nnx.Module):
         reset: Flags | None = None,
         valid: Flags | None = None,
         *,
-        aligned: bool = False,
-        inside: bool = False,
+        alignment: Alignment = "any",
         dropout_key: Array | None = None,
     ) -> tuple[Float32[Array, "B L V"], ModelState]:
         """Logits of each next token, and the state after the call; any L >= 1.
 
         reset: a new document begins with this token: nothing from before it is visible to it or after it.
         valid: False marks padding on the right, which reads nothing, writes nothing and moves nothing.
-        aligned: the caller's promise that each row stands at a segment boundary, that the segment length divides L
-            and that every token is valid; faster. A broken promise gives NaN.
-        inside: the promise that the one token of each row neither begins a stream or document nor fills a segment.
+        alignment: what the caller guarantees, so that the call runs faster; if it does not hold, the result is NaN.
+            `any`: nothing. `aligned`: each row is at a segment boundary, the segment length divides L and every token
+            is valid. `mid_segment`: L = 1, and no token is the first of a stream or document or the last of a segment.
         dropout_key: a PRNG key; dropout acts only when it is given.
 
         Raises:
@@ -89,7 +89,7 @@ class MemGPT(nnx.Module):
                 vocabulary, padding is not on the right, or a token is beyond the table of learned positions. If values
                 are traced, a row with such a token gives NaN, at the latest from that token on.
         """
-        x, state, _ = self.hidden(tokens, state, reset, valid, aligned=aligned, inside=inside, dropout_key=dropout_key)
+        x, state, _ = self.hidden(tokens, state, reset, valid, alignment=alignment, dropout_key=dropout_key)
         logits = flat_dot_general(x, self.output_embedding().T, (((2,), (0,)), ((), ())))
         return logits.astype(jnp.float32), state
 
@@ -100,8 +100,7 @@ class MemGPT(nnx.Module):
         reset=None,
         valid=None,
         *,
-        aligned=False,
-        inside=False,
+        alignment: Alignment = "any",
         dropout_key=None,
     ) -> tuple[Stream, ModelState, tuple[Float32[Array, "B L"], ...]]:
         """The last hidden states, normalised (and scaled for the logits), the state, and each layer's mean gates."""
@@ -110,10 +109,9 @@ class MemGPT(nnx.Module):
         reset, valid = filled_flags(tokens.shape, reset, valid)
         positions = document_positions(state.position, reset)
         check_context(self.config, positions, valid)
-        promise = "aligned" if aligned else "inside" if inside else None
         x = poisoned(self._embed(tokens, positions, valid), tokens, self.config.vocab_size, valid)
         scanned = self.config.scan_layers and tokens.shape[1] > 1
-        arguments = positions, reset, valid, promise
+        arguments = positions, reset, valid, alignment
         x, layers, gates = run_blocks(
             self.blocks, x, state.layers, arguments, dropout_key, scanned=scanned, distance_bias=self._distance_bias()
         )
@@ -201,7 +199,9 @@ class MemGPT(nnx.Module):
         """`score` of the last hidden states."""
         return cross_entropy(x, self.output_embedding(), targets)
 
-    def diagnostics(self, tokens: Tokens, state: ModelState, reset=None, *, aligned=False) -> dict[str, Array]:
+    def diagnostics(
+        self, tokens: Tokens, state: ModelState, reset=None, *, alignment: Alignment = "any"
+    ) -> dict[str, Array]:
         """Measurements of a call, one row for each layer that owns a memory: fusion gates and the memory's stats."""
-        _, state, gates = self.hidden(tokens, state, reset, aligned=aligned)
+        _, state, gates = self.hidden(tokens, state, reset, alignment=alignment)
         return memory_stats(self.blocks, state.layers, gates)

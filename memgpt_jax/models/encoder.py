@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from memgpt_jax.config.checks import check
+from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import EncoderConfig
 from memgpt_jax.models.arguments import check_numbers, check_state, check_targets, check_tokens, filled_flags, poisoned
 from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
@@ -79,7 +80,7 @@ class Encoder(nnx.Module):
         *,
         token_types: Int32[Array, "B L"] | None = None,
         embedding: Float32[Array, "V D"] | None = None,
-        aligned: bool = False,
+        alignment: Alignment = "any",
         dropout_key: Array | None = None,
     ) -> tuple[Stream, EncoderState]:
         """The last hidden states [B, L, D], and the state after the call.
@@ -87,12 +88,12 @@ class Encoder(nnx.Module):
         reset: a new document begins with this token. valid: False marks padding on the right, which nothing attends to.
         token_types: the kind of each token, below those of the config; default: 0. embedding: of tokens; default: its
             own.
-        aligned, dropout_key: as in `MemGPT.__call__`.
+        alignment, dropout_key: as in `MemGPT.__call__`.
 
         Raises `ValueError` if the call is longer than the table of learned positions, or token types do not fit, and as
         `MemGPT.__call__`.
         """
-        x, state, _ = self._run(tokens, state, reset, valid, token_types, aligned, dropout_key, embedding)
+        x, state, _ = self._run(tokens, state, reset, valid, token_types, alignment, dropout_key, embedding)
         return x, state
 
     def _run(
@@ -102,7 +103,7 @@ class Encoder(nnx.Module):
         reset=None,
         valid=None,
         token_types=None,
-        aligned=False,
+        alignment: Alignment = "any",
         dropout_key=None,
         embedding=None,
     ):
@@ -124,7 +125,7 @@ class Encoder(nnx.Module):
         x = poisoned(x, tokens, config.vocab_size, valid)
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         x = dropout(x, config.dropout, keys[0])
-        arguments = positions, reset, valid, "aligned" if aligned else None
+        arguments = positions, reset, valid, alignment
         options = {"scanned": config.scan_layers, "distance_bias": self._distance_bias(tokens.shape[1])}
         x, layers, gates = run_blocks(self.blocks, x, state.layers, arguments, keys[1], **options)
         return self.final_norm(x) if config.norm_position == "pre" else x, EncoderState(layers), gates

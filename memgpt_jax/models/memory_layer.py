@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config.memory import MemoryConfig, NoMemoryConfig
+from memgpt_jax.config.memory import Alignment, MemoryConfig, NoMemoryConfig
 from memgpt_jax.config.model import Fusion as FusionName
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.memory import make_memory
-from memgpt_jax.memory.streaming import Promise, StreamState, init_stream_state, stream
+from memgpt_jax.memory.streaming import StreamAlignment, StreamState, init_stream_state, stream
 from memgpt_jax.models.arguments import check_state, filled_flags, padding_leads
 from memgpt_jax.models.layers import dropout as dropped
 from memgpt_jax.models.layers import linear
@@ -138,12 +138,12 @@ class MemoryLayer(nnx.Module):
         reset: Flags | None = None,
         valid: Flags | None = None,
         *,
-        promise: Promise = None,
+        alignment: Alignment = "any",
         dropout_key: Array | None = None,
     ) -> tuple[Stream, StreamState]:
         """The stream with what it remembers, in the compute type, and the state after the call.
 
-        reset, valid, dropout_key: as in `MemGPT.__call__`; promise: "aligned" or "inside", as there.
+        reset, valid, alignment, dropout_key: as in `MemGPT.__call__`.
 
         Raises `ValueError` if an argument does not fit the layer or padding is not on the right; inside `jit`, rows
         with such padding give NaN.
@@ -152,16 +152,22 @@ class MemoryLayer(nnx.Module):
         check_state(state, jax.eval_shape(lambda: self.init_state(len(h))), len(h), f"h has {len(h)}")
         reset, valid = filled_flags(h.shape[:2], reset, valid)
         h = jnp.where(padding_leads(valid)[:, None, None], jnp.nan, h)
-        y, state, _ = self.with_gate(h, state, reset, valid, promise, dropout_key)
+        y, state, _ = self.with_gate(h, state, reset, valid, alignment, dropout_key)
         return y, state
 
     def with_gate(
-        self, h: Stream, state: StreamState, reset: Flags, valid: Flags, promise: Promise = None, dropout_key=None
+        self,
+        h: Stream,
+        state: StreamState,
+        reset: Flags,
+        valid: Flags,
+        alignment: StreamAlignment = "any",
+        dropout_key=None,
     ) -> tuple[Stream, StreamState, Float32[Array, "B L"]]:
         """`__call__` without checks of arguments; also returns the mean fusion gate of each token."""
         h = h.astype(self.config.dtype)
         normed = self.norm(h)
-        found, state = stream(self.memory, normed, state, reset, valid, promise)
+        found, state = stream(self.memory, normed, state, reset, valid, alignment)
         read, rate = self.memory.project_out(found), self.config.dropout
         is_dropped = rate > 0 and dropout_key is not None
         narrow = None if self.memory.output is None or is_dropped else (found, self.memory.output.kernel[...])
@@ -186,7 +192,7 @@ class NoMemoryLayer(nnx.Module):
         """The stream as it is, and no state."""
         return h, state
 
-    def with_gate(self, h: Stream, state, reset=None, valid=None, promise: Promise = None, dropout_key=None):
+    def with_gate(self, h: Stream, state, reset=None, valid=None, alignment: StreamAlignment = "any", dropout_key=None):
         """`__call__`, with a gate of 1: all of the stream passes."""
         return h, state, jnp.ones(h.shape[:2], jnp.float32)
 

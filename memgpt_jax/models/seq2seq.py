@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 
 from memgpt_jax.config.checks import listed
+from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import Seq2SeqConfig
 from memgpt_jax.models.arguments import check_targets, check_tokens, filled_flags
 from memgpt_jax.models.decoder import MemGPT, ModelState
@@ -119,13 +120,13 @@ class EncoderDecoder(nnx.Module):
         source: Int[Array, "B S"],
         source_reset: Bool[Array, "B S"] | None = None,
         source_valid: Bool[Array, "B S"] | None = None,
-        aligned: bool = False,
+        alignment: Alignment = "any",
     ) -> dict[str, Array]:
         """Measurements of a call of each stack, as in `MemGPT.diagnostics`, with its name in front of theirs."""
         embedding = {"embedding": self.decoder.embedding[...]}
         of_encoder = self.encoder.diagnostics(source, state.encoder, source_reset, valid=source_valid, **embedding)
         state = self.read_source(source, state, source_reset, source_valid)
-        of_decoder = self.decoder.diagnostics(tokens, state.decoder, reset, aligned=aligned)
+        of_decoder = self.decoder.diagnostics(tokens, state.decoder, reset, alignment=alignment)
         stacks = {"encoder": of_encoder, "decoder": of_decoder}
         return {f"{stack}_{name}": value for stack, found in stacks.items() for name, value in found.items()}
 

@@ -5,7 +5,7 @@ from flax import nnx
 
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.memory import make_memory
-from memgpt_jax.memory.streaming import Promise, StreamState, init_stream_state, stream
+from memgpt_jax.memory.streaming import StreamAlignment, StreamState, init_stream_state, stream
 from memgpt_jax.ops import joint_softmax
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Stream
 
@@ -42,13 +42,13 @@ class JoinedMemory(nnx.Module):
         state: StreamState,
         reset: Flags,
         valid: Flags,
-        promise: Promise = None,
+        alignment: StreamAlignment = "any",
     ) -> tuple[Float[Array, "B L H K"], StreamState, Float32[Array, "B L"]]:
         """What attention found in the window and lse of it, joined with what x reads; the state; lambda, mean of heads.
 
-        x: what attention sees, normalised. promise: as in `MemGPT.__call__`.
+        x: what attention sees, normalised. alignment: as in `MemGPT.__call__`.
         """
-        found, state = stream(self.memory, x, state, reset, valid, promise)
+        found, state = stream(self.memory, x, state, reset, valid, alignment)
         found = found.reshape(*lse.shape, -1)
         read, read_lse = found[..., :-1].astype(attended.dtype), found[..., -1]
         out, share = joint_softmax(attended, lse + self.fusion_gate[...][None, None], read, read_lse)

@@ -6,7 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import XLNetConfig
+from memgpt_jax.memory.streaming import StreamAlignment
 from memgpt_jax.models.arguments import check_numbers, check_state, check_targets, check_tokens, filled_flags, poisoned
 from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
 from memgpt_jax.models.encoder import EncoderState
@@ -22,6 +25,9 @@ from memgpt_jax.ops import (
 )
 from memgpt_jax.ops.attention.full import full_attention
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Stream, Tokens
+
+DETACHED: dict[str, StreamAlignment] = {"any": "detached", "aligned": "detached_aligned"}
+"""The stream alignment of each alignment: no token reads what its own call writes."""
 
 
 class Relations(NamedTuple):
@@ -115,15 +121,15 @@ class TwoStreamBlock(Block):
         super().__init__(config, layer, rngs, attention=RelativeAttention)
 
     def __call__(
-        self, streams, state: LayerState, relations: Relations, reset, valid, promise, dropout_key, distance_bias=None
+        self, streams, state: LayerState, relations: Relations, reset, valid, alignment, dropout_key, distance_bias=None
     ):
         """The streams (h, g), g None if there is only one; the state; and the mean fusion gate of each token of h."""
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         attended = self.attention(*streams, relations, reset, valid)
-        h, memory, gate = self.after_attention(streams[0], attended[0], state, reset, valid, promise, keys[0])
+        h, memory, gate = self.after_attention(streams[0], attended[0], state, reset, valid, alignment, keys[0])
         g = streams[1]
         if g is not None:
-            g, _, _ = self.after_attention(g, attended[1], state, reset, valid, promise, keys[1])
+            g, _, _ = self.after_attention(g, attended[1], state, reset, valid, alignment, keys[1])
         return (h, g), LayerState(state.window, memory), gate
 
 
@@ -167,7 +173,7 @@ class XLNet(nnx.Module):
         *,
         order: Int32[Array, "B L"] | None = None,
         token_types: Int32[Array, "B L"] | None = None,
-        aligned: bool = False,
+        alignment: Alignment = "any",
         dropout_key: Array | None = None,
     ) -> tuple[Stream, EncoderState]:
         """The last hidden states [B, L, D], and the state after the call; any L >= 1.
@@ -177,18 +183,19 @@ class XLNet(nnx.Module):
             lower rank in the same document; tokens of equal rank see each other in the content stream. Without it, they
             are those of the content stream, which depend on all tokens of the document.
         token_types: the kind of each token; attention knows which are of the same kind. Default: all are.
-        aligned: as in `MemGPT.__call__`.
+        alignment: `any` or `aligned`, as in `MemGPT.__call__`.
 
         Raises `ValueError` if `order` or `token_types` are not integers like the tokens, and as `MemGPT.__call__`.
         """
-        x, state, _ = self._run(tokens, state, reset, valid, order, token_types, aligned, dropout_key)
+        x, state, _ = self._run(tokens, state, reset, valid, order, token_types, alignment, dropout_key)
         return x, state
 
     def _run(
-        self, tokens, state, reset=None, valid=None, order=None, token_types=None, aligned=False, dropout_key=None
+        self, tokens, state, reset=None, valid=None, order=None, token_types=None, alignment="any", dropout_key=None
     ):
         """`hidden`, and each layer's mean fusion gates of the content stream."""
         config = self.config
+        check(alignment in DETACHED, f"alignment must be 'any' or 'aligned', got {alignment!r}")
         tokens = check_tokens(tokens, config.vocab_size, valid)
         rows = len(tokens)
         check_state(state, jax.eval_shape(lambda: self.init_state(rows)), rows, f"tokens have {rows}")
@@ -201,7 +208,7 @@ class XLNet(nnx.Module):
         h = poisoned(h, tokens, config.vocab_size, valid)
         if order is not None:
             g = enter(jnp.broadcast_to(self.query_embedding[...][None], h.shape), keys[1])
-        arguments = Relations(order, token_types), reset, valid, "apart_aligned" if aligned else "apart"
+        arguments = Relations(order, token_types), reset, valid, DETACHED[alignment]
         (h, g), layers, gates = run_blocks(
             self.blocks, (h, g), state.layers, arguments, keys[2], scanned=config.scan_layers
         )

@@ -33,7 +33,7 @@ def jitted_diagnostics(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax
 
     def read(params, memory, batch):
         tokens, reset, further = batch["tokens"], batch["reset"], data.further_inputs(batch)
-        options = further | {"aligned": tokens.shape[1] % model.segment_length == 0}  # as in `batch_loss`
+        options = further | {"alignment": model.alignment_of(tokens.shape[1])}  # as in `batch_loss`
         return models.diagnostics(model, params, tokens, memory, reset, **options), options
 
     def diagnostics(params, batches, memory):

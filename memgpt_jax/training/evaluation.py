@@ -79,9 +79,9 @@ def check_evaluation_memory(config: ExperimentConfig, found: Estimate, limit: in
 
     def score(params, batch, state):
         tokens, targets, reset = (batch[name] for name in ("tokens", "targets", "reset"))
-        aligned = tokens.shape[1] % model.segment_length == 0
+        alignment = model.alignment_of(tokens.shape[1])
         further = data.further_inputs(batch)
-        return models.score_tokens(model, params, tokens, targets, state, reset=reset, aligned=aligned, **further)
+        return models.score_tokens(model, params, tokens, targets, state, reset=reset, alignment=alignment, **further)
 
     work = cost(jax.make_jaxpr(score)(params, shapes, state)).peak
     states = 2 * found.state_bytes * rows // training.batch_size  # before and after

@@ -20,7 +20,7 @@ from memgpt_jax.errors import RunError
 from memgpt_jax.memory import resolved
 from memgpt_jax.models.blocks import CALLS
 from memgpt_jax.models.functional import abstract_model
-from memgpt_jax.models.xlnet import Relations
+from memgpt_jax.models.xlnet import DETACHED, Relations
 from memgpt_jax.studies.machine import memory_limit
 from memgpt_jax.training.liveness import Cost, cost
 from memgpt_jax.training.optimizer import make_optimizer
@@ -301,7 +301,7 @@ def _block_cost(config: ModelConfig, rows: int, length: int, source: int | None,
     flags = jax.ShapeDtypeStruct((rows, length), bool)
     positions = jax.ShapeDtypeStruct((rows, length), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0)) if config.dropout else None
-    promise = "aligned" if length % config.segment_length == 0 else None
+    alignment = config.alignment_of(length)
     bias = None
     if config.position == "relative":
         distances = config.window_size if config.causal else 2 * length - 1
@@ -312,15 +312,13 @@ def _block_cost(config: ModelConfig, rows: int, length: int, source: int | None,
             block, call = nnx.merge(structure, params), CALLS[config.remat]
             if streams:  # of content and of queries, which stand behind each other here
                 x, relations = tuple(jnp.split(x, 2, axis=1)), Relations(positions, None)
-                x, after, _ = call(
-                    block, x, state, relations, reset, valid, "apart_aligned" if promise else "apart", key
-                )
+                x, after, _ = call(block, x, state, relations, reset, valid, DETACHED[alignment], key)
                 return jnp.concatenate(x, axis=1), after
             start = state
             if attended is not None:
                 read = block.cross_attention.read_source(attended, jnp.ones(attended.shape[:2], bool))
                 start = state._replace(source=read)
-            y, after, _ = call(block, x, start, positions, reset, valid, promise, key, bias)
+            y, after, _ = call(block, x, start, positions, reset, valid, alignment, key, bias)
             return y, after
 
         _, backward, after = jax.vjp(block, params, x, attended, bias, has_aux=True)

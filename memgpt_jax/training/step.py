@@ -164,7 +164,7 @@ def batch_loss(config: ExperimentConfig, params: Any, memory: Any, batch: dict[s
         memory,
         reset=batch["reset"],
         # Rows start at a boundary and every batch moves them on by L, so they stay on one when L is whole segments.
-        aligned=batch["tokens"].shape[1] % config.model.segment_length == 0,
+        alignment=config.model.alignment_of(batch["tokens"].shape[1]),
         dropout_key=key if any(stack.dropout for stack in config.model.stacks.values()) else None,
         **data.further_inputs(batch),
     )

@@ -113,7 +113,7 @@ def test_a_device_reads_no_more_than_a_chunk(monkeypatch):
     seen, score_tokens = [], models.score_tokens
 
     def spy(config, params, tokens, targets, state, **options):
-        seen.append((tokens.shape, options["aligned"]))
+        seen.append((tokens.shape, options["alignment"]))
         return score_tokens(config, params, tokens, targets, state, **options)
 
     monkeypatch.setattr(evaluate.models, "score_tokens", spy)

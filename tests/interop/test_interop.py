@@ -105,7 +105,7 @@ def test_reset_and_valid_are_optional(x):
     everywhere = jnp.ones((B, L), bool)
     plain = layer(x, layer.init_state(B))
     assert difference(plain, layer(x, layer.init_state(B), ~everywhere, everywhere)) == 0
-    assert difference(plain, layer(x, layer.init_state(B), promise="aligned")) < 1e-5
+    assert difference(plain, layer(x, layer.init_state(B), alignment="aligned")) < 1e-5
     # Padding neither resets nor counts.
     valid = everywhere.at[:, 8:].set(False)
     short = layer(x[:, :8], layer.init_state(B))

@@ -34,7 +34,7 @@ def state_after(memory, batch, dtype="float32", segment_length=SEGMENT):
     return init_stream_state(memory, batch, segment_length, WIDTH, jnp.dtype(dtype))
 
 
-def runner(graph, aligned=False, dtype="float32", segment_length=SEGMENT):
+def runner(graph, dtype="float32", segment_length=SEGMENT):
     """(params, x, reset, valid, state) -> (reads, state), compiled for each length of a call. State None: fresh."""
 
     @jax.jit
@@ -42,7 +42,7 @@ def runner(graph, aligned=False, dtype="float32", segment_length=SEGMENT):
         memory = nnx.merge(graph, params)
         if state is None:
             state = state_after(memory, x.shape[0], dtype, segment_length)
-        read, state = stream(memory, x, state, reset, valid, aligned)
+        read, state = stream(memory, x, state, reset, valid)
         return memory.project_out(read), state
 
     return run

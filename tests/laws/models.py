@@ -29,7 +29,7 @@ class Built:
 
     config: ModelConfig
     params: Any
-    call: Any  # (params, tokens, state, reset, valid, aligned=False) -> (logits, state)
+    call: Any  # (params, tokens, state, reset, valid, alignment="any") -> (logits, state)
 
     def __call__(self, tokens, state=None, reset=None, valid=None, **options):
         reset = np.zeros(tokens.shape, bool) if reset is None else reset
@@ -60,9 +60,9 @@ def build(config: ModelConfig, jitter=0.2) -> Built:
 
     params = jax.tree.map_with_path(value, params)
 
-    @functools.partial(jax.jit, static_argnames="aligned")
-    def call(params, tokens, state, reset, valid, aligned=False):
-        return apply(config, params, tokens, state, reset, valid, aligned=aligned)
+    @functools.partial(jax.jit, static_argnames="alignment")
+    def call(params, tokens, state, reset, valid, alignment="any"):
+        return apply(config, params, tokens, state, reset, valid, alignment=alignment)
 
     return Built(config, params, call)
 

@@ -52,7 +52,7 @@ def run(name, dtype, fusion):
     tokens, reset = stream_inputs(0, config, LENGTH)
 
     def loss(params):
-        logits, state = apply(config, params, tokens, init_state(config, BATCH), reset, aligned=True)
+        logits, state = apply(config, params, tokens, init_state(config, BATCH), reset, alignment="aligned")
         return jnp.mean(jnp.square(logits)), (logits, state)
 
     (_, (logits, state)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(built(config).params)

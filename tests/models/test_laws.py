@@ -136,39 +136,42 @@ def test_aligned_equals_unaligned(config):
     tokens, reset = stream_inputs(0, config, 4 * config.segment_length)
     _, state = model(tokens[:, : config.segment_length], reset=reset[:, : config.segment_length])
     for before in (None, state):
-        one, other = (model(tokens, before, reset, aligned=aligned) for aligned in (False, True))
+        one, other = (model(tokens, before, reset, alignment=alignment) for alignment in ("any", "aligned"))
         assert difference(one[0], other[0]) < 1e-5 and state_difference(one[1], other[1]) < 1e-5
 
 
-def test_a_broken_promise_of_alignment_is_nan():
+def test_a_call_that_is_not_aligned_as_given_is_nan():
     model = built(tiny())
     tokens, reset = stream_inputs(0, model.config, 16)
     _, state = model(tokens[:, :1])
-    assert np.all(np.isnan(model(tokens, state, aligned=True)[0]))
+    assert np.all(np.isnan(model(tokens, state, alignment="aligned")[0]))
     valid = np.ones(tokens.shape, bool)
     valid[1, -1] = False
-    assert np.all(np.isnan(model(tokens, valid=valid, aligned=True)[0]))
-    with pytest.raises(ValueError, match="aligned=True needs a multiple of segment_length=4 tokens, got 5"):
-        model(tokens[:, :5], aligned=True)
+    assert np.all(np.isnan(model(tokens, valid=valid, alignment="aligned")[0]))
+    with pytest.raises(ValueError, match="alignment='aligned' needs a multiple of segment_length=4 tokens, got 5"):
+        model(tokens[:, :5], alignment="aligned")
+    with pytest.raises(ValueError, match=r"alignment must be one of 'any', 'aligned', .* got 'inside'"):
+        model(tokens, alignment="inside")
 
 
 @both
-def test_the_promise_of_a_token_inside_a_segment(config):
-    model, steps = built(config), jax.jit(apply, static_argnums=0, static_argnames="inside")
+def test_mid_segment_tokens(config):
+    model, steps = built(config), jax.jit(apply, static_argnums=0, static_argnames="alignment")
     tokens, _ = stream_inputs(0, config, 3 * config.segment_length)
     whole, _ = model(tokens)
     state, logits = model.fresh(), []
     for i in range(tokens.shape[1]):
         inside = i > 0 and (i + 1) % config.segment_length != 0
-        step, state = steps(config, model.params, tokens[:, i : i + 1], state, inside=inside)
+        alignment = "mid_segment" if inside else "any"
+        step, state = steps(config, model.params, tokens[:, i : i + 1], state, alignment=alignment)
         logits.append(step)
     assert difference(whole, np.concatenate(logits, axis=1)) < 1e-4
 
     first, end = model.fresh(), model(tokens[:, : config.segment_length - 1])[1]
     for broken in (first, end):
-        assert np.all(np.isnan(steps(config, model.params, tokens[:, :1], broken, inside=True)[0]))
-    with pytest.raises(ValueError, match="inside=True is for one token a row, got 2"):
-        steps(config, model.params, tokens[:, :2], first, inside=True)
+        assert np.all(np.isnan(steps(config, model.params, tokens[:, :1], broken, alignment="mid_segment")[0]))
+    with pytest.raises(ValueError, match="alignment='mid_segment' takes exactly one token per row, got 2"):
+        steps(config, model.params, tokens[:, :2], first, alignment="mid_segment")
 
 
 @pytest.mark.parametrize("position", ["rotary", "sinusoidal"])

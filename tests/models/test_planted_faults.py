@@ -39,8 +39,8 @@ def plant(monkeypatch, fault):
     def documents_joined(query, keys, values, own, others, **options):
         return window(query, keys, values, own * 0, jnp.where(others < 0, -1, 0), **options)
 
-    def deaf_memory(memory, x, state, reset, valid, aligned):
-        return stream(memory, x, state, reset & False, valid, aligned)
+    def deaf_memory(memory, x, state, reset, valid, alignment):
+        return stream(memory, x, state, reset & False, valid, alignment)
 
     def mixed_rows(self, tokens, positions, valid):
         x = embed(self, tokens, positions, valid)

@@ -152,41 +152,43 @@ def test_no_leak_with_other_ways_to_read(changes):
 
 
 @pytest.mark.parametrize("name", [name for name in PARALLEL if name not in ("none", "knn")])
-def test_one_segment_read_apart_is_one_segment(name):
-    """Where no token reads its own segment, a call of a whole segment is read alike with or without the wish."""
+def test_a_detached_read_of_one_segment_is_the_same(name):
+    """Where no token reads its own segment, a detached call of a whole segment gives the same reads."""
     layer = MemoryLayer(PARALLEL[name](), d_model=8, segment_length=6, rngs=nnx.Rngs(0))
     graph, params = nnx.split(layer)
     x, reset = inputs(0, 3, BATCH, 6, 8)[0], np.zeros((3, BATCH, 6), bool)
     reset[1, 0, 2] = reset[2, 1, 0] = True
     valid = np.ones((BATCH, 6), bool)
 
-    def run(promise):
+    def run(alignment):
         @jax.jit
         def calls(params):
             layer, state, found = nnx.merge(graph, params), MemoryLayer.init_state(nnx.merge(graph, params), BATCH), []
             for part, begins in zip(x, reset, strict=True):
-                y, state, _ = layer.with_gate(part, state, begins, valid, promise)
+                y, state, _ = layer.with_gate(part, state, begins, valid, alignment)
                 found.append(y)
             return found, state
 
         return calls(params)
 
-    assert difference(run(None), run("apart")) < 1e-5
+    assert difference(run("any"), run("detached")) < 1e-5
 
 
 def test_aligned_calls_give_the_same():
     config = tiny(num_layers=1)
     tokens, order = drawn_tokens(config), drawn_orders()[0]
 
-    def two_calls(aligned):
+    def two_calls(alignment):
         def run(params):
             model, state = merge(config, params), init_state(config, BATCH)
-            _, state = model.score(tokens, tokens, state, order=order, aligned=aligned)
-            return model.score(tokens, tokens, state, order=order, aligned=aligned)
+            _, state = model.score(tokens, tokens, state, order=order, alignment=alignment)
+            return model.score(tokens, tokens, state, order=order, alignment=alignment)
 
         return jax.jit(run)(params_of(config))
 
-    assert difference(two_calls(False), two_calls(True)) < 1e-5
+    assert difference(two_calls("any"), two_calls("aligned")) < 1e-5
+    with pytest.raises(ValueError, match="alignment must be 'any' or 'aligned', got 'mid_segment'"):
+        two_calls("mid_segment")
 
 
 def compiled(config, method="__call__"):

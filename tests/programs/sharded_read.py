@@ -103,7 +103,7 @@ def segments() -> None:
 
     def run(x, params, state):
         def loss(x, params):
-            out, after = nnx.merge(structure, params)(x, state, reset, promise="aligned")
+            out, after = nnx.merge(structure, params)(x, state, reset, alignment="aligned")
             return jnp.sum(jnp.sin(out)), after
 
         return jax.grad(loss, argnums=(0, 1), has_aux=True)(x, params)

@@ -145,7 +145,7 @@ def test_diagnostics_are_means_over_the_batches_of_a_call(make_config):
     diagnose = jitted_diagnostics(config, mesh)
     first, second = (jax.tree.map(lambda array: array[number : number + 1], batch) for number in range(2))  # noqa: B023
     tokens, targets, reset = (batch[name][0] for name in ("tokens", "targets", "reset"))
-    score = jax.jit(partial(models.score_tokens, config.model, aligned=True))
+    score = jax.jit(partial(models.score_tokens, config.model, alignment="aligned"))
     _, memory = score(start.params, tokens, targets, start.memory, reset=reset)
     singles = [diagnose(start.params, first, start.memory), diagnose(start.params, second, memory)]
     found = diagnose(start.params, batch, start.memory)

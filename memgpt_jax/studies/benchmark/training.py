@@ -39,7 +39,7 @@ def forward_flops(config: ModelConfig, rows: int, length: int, **further) -> int
     params = models.shapes(config)
     state = jax.eval_shape(lambda: models.init_state(config, rows))
     tokens = jax.ShapeDtypeStruct((rows, length), "int32")
-    forward = partial(models.score_tokens, config, aligned=length % config.segment_length == 0)
+    forward = partial(models.score_tokens, config, alignment=config.alignment_of(length))
     return cost(jax.make_jaxpr(forward)(params, tokens, tokens, state, **further)).flops
 
 
