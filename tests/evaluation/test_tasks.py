@@ -123,7 +123,7 @@ def test_a_device_reads_no_more_than_a_chunk(monkeypatch):
     whole = dataclasses.replace(config, evaluation=dataclasses.replace(settings, chunk_length=1024))
     params = models.init(MODEL, jax.random.key(1))
     chunked = evaluate.evaluate(config, params)
-    assert set(seen) == {((2, 64), True), ((2, 8), True)}
+    assert set(seen) == {((2, 64), "aligned"), ((2, 8), "aligned")}
     assert chunked["loss"] == pytest.approx(evaluate.evaluate(whole, params)["loss"], rel=1e-5)
     assert "groups" not in chunked and "failed_tasks" not in chunked
 
