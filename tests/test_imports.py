@@ -33,7 +33,7 @@ ONLY_IN = {
     "pyarrow": ["data/corpora/reading.py"],
     "sentencepiece": ["data/"],
     "matplotlib": ["studies/plots.py"],
-    "tyro": ["studies/command_line.py"],
+    "tyro": ["studies/"],
     "torch": ["studies/benchmark/peers.py"],
     "transformers": ["studies/benchmark/peers.py"],
     "tensorflow": [],

@@ -17,7 +17,7 @@ from memgpt_jax.data import ByteTokenizer, NeedleTask
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.evaluation.evaluate import HELD_OUT_SEED, evaluate
-from memgpt_jax.evaluation.needles import needle_stream
+from memgpt_jax.evaluation import needles as needle_stream
 
 
 @pytest.fixture

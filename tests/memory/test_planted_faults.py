@@ -8,7 +8,7 @@ from flax import nnx
 
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.memory import Memory, kv, writer_conv
-from memgpt_jax.memory.streaming import stream
+from memgpt_jax.memory import streaming as stream
 from memgpt_jax.ops.attention import segments
 from tests.laws.memories import (
     SEGMENT,
