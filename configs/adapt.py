@@ -13,8 +13,6 @@ Result:  SmolLM2-135M-Instruct (4 bits a weight), eight held-out books of 2,048 
          --optimizer.learning_rate 1e-3`)
 """
 
-import os
-
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config.memory import KVMemoryConfig
@@ -22,7 +20,6 @@ from memgpt_jax.config.model import ModelConfig
 
 
 def config() -> ExperimentConfig:
-    folder = os.path.join(os.environ.get("MEMGPT_DATA", "../shared/data"), "books_pg")
     return ExperimentConfig(
         model=ModelConfig(  # all else is that of the pretrained model
             window_size=256,
@@ -38,7 +35,7 @@ def config() -> ExperimentConfig:
             fusion="attention",
             fusion_bias=0.0,
         ),
-        data=TextConfig(corpus="folder", path=folder, tokenizer="pretrained"),
+        data=TextConfig(corpus="folder", path="$MEMGPT_DATA/books_pg", tokenizer="pretrained"),
         optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=10, weight_decay=0.0, trainable=("memory_layer",)),
         training=TrainingConfig(steps=60, batch_size=1, sequence_length=1024, log_every=10, checkpoint_every=20),
         evaluation=EvaluationConfig(max_documents=8, max_tokens=2048, batch_size=4, chunk_length=1024),

@@ -14,8 +14,6 @@ Result:  accuracy on the 1,000 test questions, one model per task, seed 0 alone.
          `--data.show_answers False`.
 """
 
-import os
-
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
@@ -23,9 +21,8 @@ from memgpt_jax.data.tasks.babi import BabiConfig
 
 
 def config() -> ExperimentConfig:
-    folder = os.path.join(os.environ.get("MEMGPT_DATA", "../shared/data"), "babi", "en")
     # A sentence is a segment and fills the window: what it says about a person is put together in one place.
-    data = BabiConfig(path=folder, tasks=(1,), sentence_length=8, long_stories="cut")
+    data = BabiConfig(path="$MEMGPT_DATA/babi/en", tasks=(1,), sentence_length=8, long_stories="cut")
     return ExperimentConfig(
         model=ModelConfig(
             vocab_size=data.num_words,

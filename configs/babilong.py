@@ -11,8 +11,6 @@ Result:  task 1, test stories in held-out books, seeds 0, 1, 2, read with 1,024 
          0.969, 0.875, 0.375. Chance is 1/6 = 0.167
 """
 
-import os
-
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config.memory import KVMemoryConfig
@@ -21,9 +19,8 @@ from memgpt_jax.data.tasks.babilong import BabiLongConfig
 
 
 def config() -> ExperimentConfig:
-    folder = os.environ.get("MEMGPT_DATA", "../shared/data")
-    books = TextConfig(corpus="folder", path=os.path.join(folder, "books_pg"), tokenizer_vocab_size=2048)
-    data = BabiLongConfig(text=books, path=os.path.join(folder, "babi", "en-10k"))
+    books = TextConfig(corpus="folder", path="$MEMGPT_DATA/books_pg", tokenizer_vocab_size=2048)
+    data = BabiLongConfig(text=books, path="$MEMGPT_DATA/babi/en-10k")
     return ExperimentConfig(
         model=ModelConfig(
             vocab_size=books.tokenizer_vocab_size + data.num_answers,

@@ -9,7 +9,6 @@ Result:  100 books for training, bits per byte on the first 8,192 tokens of 10 h
 """
 
 import dataclasses
-import os
 
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig
@@ -17,8 +16,7 @@ from memgpt_jax.studies.command_line import load_config
 
 
 def config() -> ExperimentConfig:
-    folder = os.path.join(os.environ.get("MEMGPT_DATA", "../shared/data"), "books_pg")
     base = load_config("stdlib")
     return dataclasses.replace(
-        base, data=TextConfig(corpus="folder", path=folder, tokenizer="bpe", tokenizer_vocab_size=2048)
+        base, data=TextConfig(corpus="folder", path="$MEMGPT_DATA/books_pg", tokenizer="bpe", tokenizer_vocab_size=2048)
     )

@@ -7,25 +7,14 @@ Result:  accuracy 0.981 (seed 0, 2,116 symbols); seeds 1 and 2, and other length
          1/64 = 0.016
 """
 
-from memgpt_jax.config.experiment import ExperimentConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config.memory import KVMemoryConfig
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.fields import with_fields
 from memgpt_jax.data.tasks.copy import CopyConfig
+from memgpt_jax.studies.command_line import load_config
 
 
 def config() -> ExperimentConfig:
     data = CopyConfig(num_symbols=64, max_length=31)
-    return ExperimentConfig(
-        model=ModelConfig(
-            vocab_size=data.num_ids,
-            d_model=64,
-            num_layers=2,
-            num_heads=4,
-            window_size=8,
-            segment_length=8,
-            memory=KVMemoryConfig(memory_size=64, temperature=20.0),
-        ),
-        data=data,
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
-        training=TrainingConfig(steps=300, batch_size=32, sequence_length=data.row_length, carry_state=False),
-    )
+    changes = {"model.window_size": 8, "model.segment_length": 8, "training.steps": 300}
+    sizes = {"model.vocab_size": data.num_ids, "training.sequence_length": data.row_length}
+    return with_fields(load_config("recall"), {"data": data} | sizes | changes)

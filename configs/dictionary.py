@@ -5,25 +5,14 @@ Time:    108 s of CPU time (Python 3.11, jax 0.10.2, one core of an AMD EPYC, sh
 Result:  accuracy 1.000 (seed 0, 2,047 of 2,048 symbols); seeds 1 and 2 are not measured yet. Chance is 1/32 = 0.031
 """
 
-from memgpt_jax.config.experiment import ExperimentConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config.memory import KVMemoryConfig
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.fields import with_fields
 from memgpt_jax.data.tasks.dictionary import DictionaryConfig
+from memgpt_jax.studies.command_line import load_config
 
 
 def config() -> ExperimentConfig:
     data = DictionaryConfig(num_entries=24, num_questions=8)
-    return ExperimentConfig(
-        model=ModelConfig(
-            vocab_size=data.num_ids,
-            d_model=64,
-            num_layers=2,
-            num_heads=4,
-            window_size=16,
-            segment_length=16,
-            memory=KVMemoryConfig(memory_size=256, temperature=20.0),
-        ),
-        data=data,
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
-        training=TrainingConfig(steps=400, batch_size=32, sequence_length=data.row_length, carry_state=False),
-    )
+    changes = {"model.memory.memory_size": 256, "training.steps": 400}
+    sizes = {"model.vocab_size": data.num_ids, "training.sequence_length": data.row_length}
+    return with_fields(load_config("recall"), {"data": data} | sizes | changes)

@@ -5,25 +5,19 @@ Time:    69 s of CPU time (Python 3.11, jax 0.10.2, one core of an AMD EPYC, sha
 Result:  accuracy 0.995 (seed 0, 1,024 answers); seeds 1 and 2 are not measured yet. Chance is 1/128 = 0.008
 """
 
-from memgpt_jax.config.experiment import ExperimentConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config.memory import KVMemoryConfig
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.fields import with_fields
 from memgpt_jax.data.tasks.mqar import MQARConfig
+from memgpt_jax.studies.command_line import load_config
 
 
 def config() -> ExperimentConfig:
     data = MQARConfig(vocab_size=256, length=64, num_pairs=8, num_rewrites=8)
-    return ExperimentConfig(
-        model=ModelConfig(
-            vocab_size=data.num_ids,
-            d_model=64,
-            num_layers=2,
-            num_heads=4,
-            window_size=8,
-            segment_length=8,
-            memory=KVMemoryConfig(memory_size=64, temperature=20.0, recency_bias=True),
-        ),
-        data=data,
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
-        training=TrainingConfig(steps=600, batch_size=32, sequence_length=data.row_length, carry_state=False),
-    )
+    changes = {
+        "model.window_size": 8,
+        "model.segment_length": 8,
+        "model.memory.recency_bias": True,
+        "training.steps": 600,
+    }
+    sizes = {"model.vocab_size": data.num_ids, "training.sequence_length": data.row_length}
+    return with_fields(load_config("recall"), {"data": data} | sizes | changes)

@@ -10,26 +10,14 @@ Result:  8 pairs of 4 characters each, 4 questions a row: 0.993 of 1,024 whole v
          pairs and 2,048 entries a layer 0.958; a guess is right once in 65,536
 """
 
-from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config.memory import KVMemoryConfig
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.fields import with_fields
 from memgpt_jax.data.tasks.json_recall import JsonRecallConfig
+from memgpt_jax.studies.command_line import load_config
 
 
 def config() -> ExperimentConfig:
     data = JsonRecallConfig(num_pairs=8, num_questions=4)
-    return ExperimentConfig(
-        model=ModelConfig(
-            vocab_size=data.num_ids,
-            d_model=64,
-            num_layers=2,
-            num_heads=4,
-            window_size=16,
-            segment_length=16,
-            memory=KVMemoryConfig(memory_size=256, temperature=20.0),
-        ),
-        data=data,
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
-        training=TrainingConfig(steps=150, batch_size=32, sequence_length=data.row_length, carry_state=False),
-        evaluation=EvaluationConfig(batch_size=16),
-    )
+    changes = {"model.memory.memory_size": 256, "evaluation.batch_size": 16, "training.steps": 150}
+    sizes = {"model.vocab_size": data.num_ids, "training.sequence_length": data.row_length}
+    return with_fields(load_config("recall"), {"data": data} | sizes | changes)

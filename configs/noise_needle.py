@@ -7,25 +7,14 @@ Result:  not solved in these 300 steps: 0.759 of the digits are right (seed 0, 3
          is 0.1
 """
 
-from memgpt_jax.config.experiment import ExperimentConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config.memory import KVMemoryConfig
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.fields import with_fields
 from memgpt_jax.data.tasks.noise import NoiseNeedleConfig
+from memgpt_jax.studies.command_line import load_config
 
 
 def config() -> ExperimentConfig:
     data = NoiseNeedleConfig(num_needles=4, num_questions=4)
-    return ExperimentConfig(
-        model=ModelConfig(
-            vocab_size=data.num_ids,
-            d_model=64,
-            num_layers=2,
-            num_heads=4,
-            window_size=16,
-            segment_length=16,
-            memory=KVMemoryConfig(memory_size=256, temperature=20.0),
-        ),
-        data=data,
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
-        training=TrainingConfig(steps=300, batch_size=32, sequence_length=data.row_length, carry_state=False),
-    )
+    changes = {"model.memory.memory_size": 256, "training.steps": 300}
+    sizes = {"model.vocab_size": data.num_ids, "training.sequence_length": data.row_length}
+    return with_fields(load_config("recall"), {"data": data} | sizes | changes)

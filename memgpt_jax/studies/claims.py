@@ -3,8 +3,6 @@
 A source that is not a paper of others is "ours": a figure of the README or of a config's docstring.
 """
 
-import os
-
 from memgpt_jax.memory import MEMORIES
 from memgpt_jax.studies.ledger import Case, Claim, at_least, at_most
 
@@ -29,7 +27,7 @@ def gate(name: str, expected: float, *overrides: str) -> Case:
     return Case(label=label, config="recall", expected=at_least(expected), **settings)
 
 
-BABI_10K = os.path.join(os.environ.get("MEMGPT_DATA", "../shared/data"), "babi", "en-10k")
+BABI_10K = "$MEMGPT_DATA/babi/en-10k"
 
 
 ALL_TASKS = " ".join(map(str, range(1, 21)))

@@ -16,8 +16,8 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import ByteTokenizer, NeedleTask
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
-from memgpt_jax.evaluation.evaluate import HELD_OUT_SEED, evaluate
 from memgpt_jax.evaluation import needles as needle_stream
+from memgpt_jax.evaluation.evaluate import HELD_OUT_SEED, evaluate
 
 
 @pytest.fixture
