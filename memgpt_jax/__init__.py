@@ -19,8 +19,8 @@ from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.noise import NoiseNeedleConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.data.tasks.tracking import TrackingConfig
-from memgpt_jax.generation import Sampling, Session, generate
-from memgpt_jax.interop import add_memory, from_pretrained, wrap
+from memgpt_jax.generation import Generated, Piece, Sampling, Session, generate, stream_generate
+from memgpt_jax.interop import add_memory, from_pretrained, save_pretrained, wrap
 from memgpt_jax.memory import MEMORIES, Memory, memory_bytes_per_row, register_memory
 from memgpt_jax.memory.associative import AssociativeMemoryConfig
 from memgpt_jax.memory.compressive import CompressiveMemoryConfig
@@ -112,8 +112,12 @@ __all__ = [  # noqa: RUF022 — in groups
     "add_memory",
     "from_pretrained",
     "load_tokenizer",
+    "save_pretrained",
     # generation with live memory
+    "Generated",
+    "Piece",
     "Sampling",
     "Session",
     "generate",
+    "stream_generate",
 ]

@@ -1,10 +1,14 @@
-"""Generation with live memory: the memory is read and written while decoding, token by token."""
+"""Generation: the memory is read and written while tokens are decoded one at a time."""
 
-from memgpt_jax.generation.api import generate
+from memgpt_jax.generation.answers import Piece
+from memgpt_jax.generation.completion import Generated, generate
 from memgpt_jax.generation.sampling import Sampling, keep_min_p, keep_top_k, keep_top_p, penalize_repetition
 from memgpt_jax.generation.session import Session
+from memgpt_jax.generation.streaming import stream_generate
 
 __all__ = [
+    "Generated",
+    "Piece",
     "Sampling",
     "Session",
     "generate",
@@ -12,4 +16,5 @@ __all__ = [
     "keep_top_k",
     "keep_top_p",
     "penalize_repetition",
+    "stream_generate",
 ]

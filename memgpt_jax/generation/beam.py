@@ -1,19 +1,22 @@
-"""Beam search whose beams fork the memory: each continues its own."""
+"""Beam search in which each beam has its own memory."""
 
 import functools
-from typing import Any, Literal, NamedTuple
+import math
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32
 
 from memgpt_jax import models
+from memgpt_jax.config.checks import check
 from memgpt_jax.config.model import ModelConfig
-from memgpt_jax.generation.decode import fork
+from memgpt_jax.generation.decode import Prefilled, fork
 from memgpt_jax.generation.sampling import Sampling, can_be_chosen_from
-from memgpt_jax.models import ModelState
+from memgpt_jax.models import ModelState, Params
 
-IMPOSSIBLE = -1e30  # the score of what does not exist; finite, so that sums of it stay numbers
+IMPOSSIBLE = -1e30  # the score of a beam that does not exist; finite, so that no sum or difference of scores is NaN
+LARGEST_NORMALIZER = 1e20  # of n ** length_penalty: scores log p / n ** length_penalty stay far from IMPOSSIBLE
 
 
 class BeamSettings(NamedTuple):
@@ -22,6 +25,20 @@ class BeamSettings(NamedTuple):
     num_beams: int
     length_penalty: float  # a text of n new tokens scores log p / n ** length_penalty
     early_stopping: bool | Literal["never"]  # when to stop once num_beams texts are finished; see `_cannot_improve`
+
+    def check(self, max_new_tokens: int) -> None:
+        """Raise `ValueError` if a value is out of range for answers of this length."""
+        penalty, stopping = self.length_penalty, self.early_stopping
+        is_number = isinstance(penalty, int | float) and math.isfinite(penalty)
+        check(is_number, f"length_penalty must be a number, got {penalty!r}")
+        largest = math.log(LARGEST_NORMALIZER) / math.log(max(max_new_tokens, 2))
+        check(
+            abs(penalty) <= largest,
+            f"length_penalty={penalty!r} must be from {-largest:.3g} to {largest:.3g} for {max_new_tokens} new tokens, "
+            "so that scores log p / n ** length_penalty are finite",
+        )
+        is_valid = isinstance(stopping, bool) or stopping == "never"
+        check(is_valid, f'early_stopping must be True, False or "never", got {stopping!r}')
 
 
 class Beams(NamedTuple):
@@ -34,34 +51,41 @@ class Beams(NamedTuple):
     finished_score: Float32[Array, "B K"]  # log p / n ** length_penalty, best first; IMPOSSIBLE where there is none
     done: Bool[Array, "B"]
     finite: Bool[Array, "B"]  # all logits so far were finite
-    seen: Bool[Array, "B*K V"] | None
+    penalized: Bool[Array, "B*K V"] | None
     state: ModelState  # B * K rows
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2, 3))
+@functools.partial(jax.jit, static_argnames=("config", "settings", "capacity"))
 def beam_search(
     config: ModelConfig,
+    params: Params,
+    prompts: Prefilled,
+    *,
     sampling: Sampling,
     settings: BeamSettings,
     capacity: int,
-    params: Any,
-    logits: Float32[Array, "B V"],
-    state: ModelState,
-    limit: Int32[Array, "B"],
-    seen: Bool[Array, "B V"] | None,
-    stop: Int32[Array, " stops"],
 ) -> tuple[Int32[Array, "B K N"], Float32[Array, "B K"]]:
-    """The K best continuations found of each row, best first, and their scores; at most `limit` <= N new tokens.
+    """The K best continuations found for each row, best first, and their scores.
 
-    A continuation that does not exist scores IMPOSSIBLE; all scores of a row are NaN if its logits were not finite.
+    Args:
+        config, params: the decoder.
+        prompts: B prompts that have been read, and the limits of their answers.
+        sampling: the repetition penalty; it draws nothing.
+        settings: the number of beams K and the rules of the search.
+        capacity: N, at least the largest of `prompts.limit`.
+
+    Returns:
+        New tokens, -1 after the end, and scores log p / n ** length_penalty. A continuation that does not exist scores
+        IMPOSSIBLE. All scores of a row are NaN if its logits were not finite.
     """
     num, model = settings.num_beams, models.merge(config, params)
+    logits, state, limit, penalized, stop = prompts
     batch = logits.shape[0]
-    nothing = jnp.full((batch, num, capacity), -1, jnp.int32)
+    no_tokens = jnp.full((batch, num, capacity), -1, jnp.int32)
     impossible = jnp.full((batch, num), IMPOSSIBLE, jnp.float32)
     first, finite = impossible.at[:, 0].set(0), jnp.ones(batch, bool)
-    forked = fork((seen, state), num)  # all beams are equal at the start: only the first may be continued
-    beams = Beams(jnp.int32(0), nothing, first, nothing, impossible, limit < 1, finite, *forked)
+    forked = fork((penalized, state), num)  # all beams are equal at the start: only the first may be continued
+    beams = Beams(jnp.int32(0), no_tokens, first, no_tokens, impossible, limit < 1, finite, *forked)
 
     def step(beams):
         done = jnp.repeat(beams.done, num)
@@ -75,10 +99,10 @@ def beam_search(
 
 
 def _extend(sampling: Sampling, settings: BeamSettings, logits, limit, stop, beams: Beams) -> Beams:
-    """Every open beam meets every next token: the best that end are finished, the best others stay open."""
+    """Extend every open beam by every token: keep the best that end as finished, and the best others as open beams."""
     batch, num, capacity = beams.tokens.shape
     vocab_size = logits.shape[-1]
-    log_p = sampling(jax.nn.log_softmax(logits.astype(jnp.float32)), beams.seen)
+    log_p = sampling(jax.nn.log_softmax(logits.astype(jnp.float32)), beams.penalized)
     finite = (can_be_chosen_from(logits) & can_be_chosen_from(log_p)).reshape(batch, num)
     finite = beams.finite & jnp.all(finite | (beams.score <= IMPOSSIBLE / 2) | beams.done[:, None], axis=1)
     total = beams.score[..., None] + log_p.reshape(batch, num, vocab_size)
@@ -106,12 +130,12 @@ def _extend(sampling: Sampling, settings: BeamSettings, logits, limit, stop, bea
     tokens = jnp.take_along_axis(tokens, best[..., None], axis=1)
     parent = jnp.take_along_axis(parent, best, axis=1)
     rows = (jnp.arange(batch)[:, None] * num + parent).reshape(-1)
-    state, seen = jax.tree.map(lambda x: x[rows], (beams.state, beams.seen))
-    if seen is not None:
+    state, penalized = jax.tree.map(lambda x: x[rows], (beams.state, beams.penalized))
+    if penalized is not None:
         newest = jnp.take_along_axis(token, best, axis=1).reshape(-1)
-        seen = seen.at[jnp.arange(batch * num), newest].set(True)
+        penalized = penalized.at[jnp.arange(batch * num), newest].set(True)
     done = beams.done | ~finite | at_limit[:, 0] | _cannot_improve(settings, open_score, finished_score, count, limit)
-    return Beams(count, tokens, open_score, finished_tokens, finished_score, done, finite, seen, state)
+    return Beams(count, tokens, open_score, finished_tokens, finished_score, done, finite, penalized, state)
 
 
 def _cannot_improve(settings: BeamSettings, open_score, finished_score, count, limit) -> Bool[Array, "B"]:

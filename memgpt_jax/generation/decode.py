@@ -13,57 +13,66 @@ from memgpt_jax.generation.sampling import NOT_FINITE, Sampling
 from memgpt_jax.models import ModelState
 
 CAPACITY = 256
-"""Tokens of one call of `advance`, at most: one compiled loop serves answers of all lengths."""
+"""Largest number of tokens of one call of `advance`: one compiled loop decodes answers of any length."""
 
 
 class Decoding(NamedTuple):
-    """Rows that are being continued. A row's text depends on its prompt, its key and its own state alone."""
+    """R rows that are being decoded. A row's text depends only on its prompt, its key and its own state."""
 
     token: Int32[Array, " R"]  # the newest token, which has not been read yet; NOT_FINITE: the row has failed
     count: Int32[Array, " R"]  # new tokens so far
-    limit: Int32[Array, " R"]  # new tokens at most
-    done: Bool[Array, " R"]  # the newest token is the last: the row reads and writes nothing any more
+    limit: Int32[Array, " R"]  # largest number of new tokens
+    done: Bool[Array, " R"]  # the newest token is the last one: the row neither reads nor writes any more
     key: Array  # [R] PRNG keys
-    seen: Bool[Array, "R V"] | None  # tokens that a repetition penalty falls on
+    penalized: Bool[Array, "R V"] | None  # ids to which the repetition penalty applies
     state: ModelState  # every token but the newest has been read
 
 
+class Prefilled(NamedTuple):
+    """B prompts that have been read, and what ends their answers."""
+
+    logits: Float32[Array, "B V"]  # of the first new token
+    state: ModelState
+    limit: Int32[Array, "B"]  # largest number of new tokens
+    penalized: Bool[Array, "B V"] | None  # ids to which the repetition penalty applies
+    stop: Int32[Array, " stops"]  # ids that end an answer
+
+
 def fork(tree: Any, copies: int) -> Any:
-    """Each row `copies` times, copies side by side."""
+    """Each row of every array `copies` times, copies side by side."""
     return jax.tree.map(lambda x: jnp.repeat(x, copies, axis=0), tree)
 
 
 @partial(jax.jit, static_argnums=1)
-def begin(
-    sampling: Sampling, copies: int, logits: Float32[Array, "B V"], state: ModelState, limit, seen, stop, seed
-) -> Decoding:
-    """Fork the rows of a prefill, and choose each one's first token."""
-    logits, state, limit, seen = fork((logits, state, limit, seen), copies)
+def begin(sampling: Sampling, copies: int, prompts: Prefilled, seed: Int32[Array, ""]) -> Decoding:
+    """Copy each row `copies` times and choose the first token of each copy."""
+    logits, state, limit, penalized = fork((prompts.logits, prompts.state, prompts.limit, prompts.penalized), copies)
     rows = jnp.arange(logits.shape[0])
     key = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(rows)
-    nothing = jnp.zeros(rows.shape, jnp.int32)
-    return _choose(sampling, logits, stop, Decoding(nothing, nothing, limit, limit < 1, key, seen, state))
+    zeros = jnp.zeros(rows.shape, jnp.int32)
+    decoding = Decoding(zeros, zeros, limit, limit < 1, key, penalized, state)
+    return _choose(sampling, logits, prompts.stop, decoding)
 
 
-def _choose(sampling: Sampling, logits, stop: Int32[Array, " stops"], decoding: Decoding) -> Decoding:
-    """Rows that are not done get their next token; those whose logits are not finite are done."""
+def _choose(sampling: Sampling, logits: Array, stop: Int32[Array, " stops"], decoding: Decoding) -> Decoding:
+    """Choose the next token of each row that is not done. A row whose logits are not finite is then done."""
     key = jax.vmap(jax.random.fold_in)(decoding.key, decoding.count)
-    token = jnp.where(decoding.done, decoding.token, sampling.choose(key, logits, decoding.seen))
+    token = jnp.where(decoding.done, decoding.token, sampling.choose(key, logits, decoding.penalized))
     count = decoding.count + (~decoding.done).astype(jnp.int32)
     done = decoding.done | (count >= decoding.limit) | jnp.any(token[:, None] == stop[None, :], axis=1)
     done = done | (token == NOT_FINITE)
-    seen = decoding.seen
-    if seen is not None:
-        seen = seen.at[jnp.arange(token.shape[0]), token].set(True)
-    return decoding._replace(token=token, count=count, done=done, seen=seen)
+    penalized = decoding.penalized
+    if penalized is not None:
+        penalized = penalized.at[jnp.arange(token.shape[0]), token].set(True)
+    return decoding._replace(token=token, count=count, done=done, penalized=penalized)
 
 
 def at_boundary(state: ModelState, rows: Bool[Array, " R"]) -> Bool[Array, ""]:
-    """Whether the next token begins the stream, or fills a segment, of one of these rows."""
+    """Whether the next token begins the stream or fills a segment in one of these rows."""
     streams = [layer.memory for layer in state.layers if layer.memory]
     if not streams:
         return jnp.zeros((), bool)
-    stream = streams[0]  # all layers stand at the same place
+    stream = streams[0]  # all layers are at the same token
     return jnp.any(rows & (stream.fresh | (stream.offset + 1 == stream.pending.shape[1])))
 
 
@@ -71,9 +80,10 @@ def at_boundary(state: ModelState, rows: Bool[Array, " R"]) -> Bool[Array, ""]:
 def advance(
     config: ModelConfig, sampling: Sampling, params: Any, decoding: Decoding, steps, stop
 ) -> tuple[Int32[Array, "R CAPACITY"], Decoding]:
-    """Up to `steps` (at most CAPACITY) more tokens for the rows that are not done; what is not filled is -1.
+    """Decode up to `steps` (at most CAPACITY) more tokens of the rows that are not done.
 
-    A row whose logits are not finite ends with NOT_FINITE.
+    Returns the new tokens, -1 where there is none, and the rows after them. A row whose logits are not finite ends with
+    NOT_FINITE. The buffers of `decoding` are donated.
     """
     model = models.merge(config, params)
 
@@ -84,7 +94,7 @@ def advance(
         new = jnp.where(before.done, -1, after.token)
         return index + 1, tokens.at[:, index].set(new), after
 
-    def goes_on(carry):
+    def continues(carry):
         index, _, decoding = carry
         return (index < steps) & ~jnp.all(decoding.done)
 
@@ -92,12 +102,12 @@ def advance(
         return ~at_boundary(carry[2].state, ~carry[2].done)
 
     def steps_to_a_boundary(carry):
-        """Where memories are only read, a loop leaves them in place."""
+        """Steps that only read the memories have a loop of their own, in which XLA does not copy them."""
         carry = jax.lax.while_loop(
-            lambda c: goes_on(c) & is_mid_segment(c), partial(step, alignment="mid_segment"), carry
+            lambda c: continues(c) & is_mid_segment(c), partial(step, alignment="mid_segment"), carry
         )
-        return jax.lax.while_loop(lambda c: goes_on(c) & ~is_mid_segment(c), partial(step, alignment="any"), carry)
+        return jax.lax.while_loop(lambda c: continues(c) & ~is_mid_segment(c), partial(step, alignment="any"), carry)
 
     tokens = jnp.full((decoding.token.shape[0], CAPACITY), -1, jnp.int32)
-    _, tokens, decoding = jax.lax.while_loop(goes_on, steps_to_a_boundary, (jnp.int32(0), tokens, decoding))
+    _, tokens, decoding = jax.lax.while_loop(continues, steps_to_a_boundary, (jnp.int32(0), tokens, decoding))
     return tokens, decoding

@@ -1,32 +1,40 @@
-"""Reading prompts of any length into a state, in pieces, in the parallel form."""
+"""Reading prompts of any length into a state, in pieces, each in parallel over its tokens."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32
 
 from memgpt_jax import models
+from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.generation.sampling import can_be_chosen_from, check_rows
-from memgpt_jax.models import ModelState
+from memgpt_jax.models import ModelState, Params
+from memgpt_jax.shapes import Array, Float32, Int, Tokens
 
 PIECE_LENGTH = 1024
-"""Prompts are read in pieces of about this many tokens: the working memory does not grow with the prompt."""
+"""Approximate number of tokens of a piece: the device memory needed does not grow with the prompt."""
 
 
 def prefill(
-    config: ModelConfig, params: Any, prompts: list[np.ndarray], state: ModelState
+    config: ModelConfig, params: Params, prompts: list[np.ndarray], state: ModelState
 ) -> tuple[Float32[Array, "B V"], ModelState]:
-    """Read prompts, one a row, of any lengths; the logits of an empty one are 0.
+    """Read one prompt of any length per row.
 
-    Returns the logits after the last token of each row, and the state; the one given is not modified. Pieces in which
-    every row is whole and at a segment boundary take the aligned path of training. The last piece is padded to a
-    power of two segments, so that prompts of all lengths share a few compiled shapes.
+    A piece without padding that begins at a segment boundary in every row is read on the aligned path, as in training.
+    The last piece is padded to a power of two segments, so that few shapes are compiled.
 
-    Raises `ValueError` if logits are not finite.
+    Args:
+        config, params: the decoder.
+        prompts: ids of each row.
+        state: B rows; it is not modified.
+
+    Returns:
+        The logits after the last token of each row (0 for an empty prompt), and the new state.
+
+    Raises:
+        ValueError: logits are not finite.
     """
     lengths = np.array([len(prompt) for prompt in prompts])
     segment = config.segment_length
@@ -47,13 +55,21 @@ def prefill(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def compiled_read(config, alignment, params, tokens, present, logits, state):
-    """One piece: rows in which nothing is `present` any more keep their logits."""
+def compiled_read(
+    config: ModelConfig,
+    alignment: Alignment,
+    params: Params,
+    tokens: Tokens,
+    present: Int[Array, "B"],
+    logits: Float32[Array, "B V"],
+    state: ModelState,
+) -> tuple[Float32[Array, "B V"], ModelState]:
+    """Read one piece. `present` is the number of tokens of each row; a row without any keeps its logits."""
     valid = jnp.arange(tokens.shape[1])[None, :] < present[:, None]
     new, state = models.merge(config, params).next_logits(tokens, state, valid=valid, alignment=alignment)
     return jnp.where(present[:, None] > 0, new, logits), state
 
 
 def power_of_two(number: int) -> int:
-    """The smallest power of two that is not below the number."""
+    """The smallest power of two that is at least the number."""
     return 1 << int(number - 1).bit_length()

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +14,16 @@ from jaxtyping import Bool, Float, Float32, Int32
 from memgpt_jax.config.checks import check, whole
 
 NOT_FINITE = -2
-"""The id in place of the next token of a row whose logits are not finite."""
+"""Stands in place of the next id of a row whose logits are not finite."""
 
 
 def can_be_chosen_from(logits: Float[Array, "... V"]) -> Bool[Array, "..."]:
-    """Whether a token can be chosen from logits: none is NaN or +inf, and not all are -inf (ruled out)."""
+    """Whether logits have a largest finite value: none is NaN or +inf, and not all are -inf."""
     return jnp.isfinite(jnp.max(logits, axis=-1))  # the maximum propagates NaN
 
 
 def check_rows(finite: Bool[Array, " R"], copies: int = 1) -> None:
-    """Raise `ValueError` that names the prompts whose next token cannot be chosen; each has `copies` rows."""
+    """Raise `ValueError` with the numbers of the prompts whose logits are not finite; each prompt has `copies` rows."""
     wrong = np.unique(np.flatnonzero(~np.asarray(finite)) // copies)
     check(
         not wrong.size,
@@ -32,27 +33,26 @@ def check_rows(finite: Bool[Array, " R"], copies: int = 1) -> None:
 
 
 def penalize_repetition(
-    logits: Float[Array, "... V"], seen: Bool[Array, "... V"], penalty: float
+    logits: Float[Array, "... V"], penalized: Bool[Array, "... V"], penalty: float | Float[Array, ""]
 ) -> Float[Array, "... V"]:
-    """Make tokens that were seen less likely: positive logits are divided by the penalty, negative ones multiplied.
+    """Divide the positive logits of the `penalized` ids by the penalty and multiply the negative ones by it.
 
     Keskar et al. 2019, "CTRL", section 4.1. A penalty of 1 changes nothing.
     """
-    penalized = jnp.where(logits > 0, logits / penalty, logits * penalty)
-    return jnp.where(seen, penalized, logits)
+    return jnp.where(penalized, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def keep_top_k(logits: Float[Array, "... V"], k: int) -> Float[Array, "... V"]:
-    """Rule out (-inf) all but the k highest logits; ties with the k-th stay in. k above V keeps all."""
+    """Set all but the k highest logits to -inf. Logits equal to the k-th highest are kept; k above V keeps all."""
     kth = jax.lax.top_k(logits, min(k, logits.shape[-1]))[0][..., -1:]
     return jnp.where(logits >= kth, logits, -jnp.inf)
 
 
-def keep_top_p(logits: Float[Array, "... V"], p: float) -> Float[Array, "... V"]:
-    """Rule out (-inf) all but the nucleus: the fewest most probable tokens whose probabilities reach p.
+def keep_top_p(logits: Float[Array, "... V"], p: float | Float[Array, ""]) -> Float[Array, "... V"]:
+    """Set all logits outside the nucleus to -inf: the smallest set of most probable tokens whose probability reaches p.
 
-    Among equally probable tokens, those with the lowest ids are kept. At least one token is kept, and with p = 1 all
-    are. Holtzman et al. 2020, "The curious case of neural text degeneration".
+    Among equally probable tokens, those with the lowest ids are kept. At least one token is kept, and p = 1 keeps all.
+    Holtzman et al. 2020, "The curious case of neural text degeneration".
     """
     descending = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
     probabilities = jax.nn.softmax(descending, axis=-1)
@@ -60,29 +60,55 @@ def keep_top_p(logits: Float[Array, "... V"], p: float) -> Float[Array, "... V"]
     number = jnp.maximum(jnp.sum(before < p, axis=-1, keepdims=True), 1)
     least = jnp.take_along_axis(descending, number - 1, axis=-1)
     equal = logits == least
-    left = number - jnp.sum(logits > least, axis=-1, keepdims=True)  # how many of the equal ones are kept
+    left = number - jnp.sum(logits > least, axis=-1, keepdims=True)  # number of equal ones to keep
     kept = (logits > least) | (equal & (jnp.cumsum(equal, axis=-1) <= left))
     return jnp.where(kept | (p >= 1), logits, -jnp.inf)
 
 
-def keep_min_p(logits: Float[Array, "... V"], p: float) -> Float[Array, "... V"]:
-    """Rule out (-inf) tokens less probable than p times the most probable one.
+def keep_min_p(logits: Float[Array, "... V"], p: float | Float[Array, ""]) -> Float[Array, "... V"]:
+    """Set the logits of tokens less probable than p times the most probable token to -inf.
 
     Nguyen et al. 2024, "Turning up the heat: min-p sampling".
     """
     return jnp.where(logits >= jnp.max(logits, axis=-1, keepdims=True) + jnp.log(jnp.float32(p)), logits, -jnp.inf)
 
 
+def _is_temperature(value: float) -> bool:
+    return value == 0 or 1e-6 <= value <= 1e6
+
+
+def _is_top_p(value: float) -> bool:
+    return 0 < value <= 1
+
+
+def _is_min_p(value: float) -> bool:
+    return 0 <= value <= 1
+
+
+def _is_penalty(value: float) -> bool:
+    return 1e-30 <= value <= 1e30
+
+
 VALID = {
-    "temperature": ("0 (the most probable token), or from 1e-6 to 1e6", lambda x: x == 0 or 1e-6 <= x <= 1e6),
-    "top_p": ("above 0 and at most 1", lambda x: 0 < x <= 1),
-    "min_p": ("from 0 to 1", lambda x: 0 <= x <= 1),
-    "repetition_penalty": ("from 1e-30 to 1e30", lambda x: 1e-30 <= x <= 1e30),
+    "temperature": ("0 (greedy), or from 1e-6 to 1e6", _is_temperature),
+    "top_p": ("above 0 and at most 1", _is_top_p),
+    "min_p": ("from 0 to 1", _is_min_p),
+    "repetition_penalty": ("from 1e-30 to 1e30", _is_penalty),
 }
 
 
-def _checked(name: str, value) -> float | int | None:
-    """The value of a `Sampling` field as a number; None where it does nothing."""
+class SamplingOptions(TypedDict, total=False):
+    """The fields of `Sampling` as keyword arguments of `generate`, `stream_generate` and `Session`."""
+
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+
+
+def _checked(name: str, value: Any) -> float | int | None:
+    """The value of a `Sampling` field as a number; None if it has no effect."""
     if name == "top_k":
         return whole(name, value, 0) or None
     valid, is_valid = VALID[name]
@@ -94,6 +120,10 @@ def _checked(name: str, value) -> float | int | None:
     return None if name == "min_p" and number == 0 else number
 
 
+def _listed(values: dict[str, float]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["temperature", "top_p", "min_p", "repetition_penalty"],
@@ -101,50 +131,52 @@ def _checked(name: str, value) -> float | int | None:
 )
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the next token is chosen: greedily without temperature and filters, else drawn at random.
+    """How the next token is chosen: greedily without temperature and filters, else at random.
 
-    In this order: repetition penalty, temperature, top-k, top-p, min-p. `ValueError` for values out of range. A pytree:
-    other numbers for the same filters do not compile anything again, but for `top_k`.
+    The order is repetition penalty, temperature, top-k, top-p, min-p. Raises `ValueError` for values out of range.
+    A pytree: other values of the same options do not recompile anything, except those of `top_k`.
     """
 
     temperature: float | None = None
     """Softmax temperature; 0: greedy. Default: 1 with a filter, else greedy."""
     top_k: int | None = None
-    """Draw among the k most probable tokens only, and those as probable as the k-th; 0: all."""
+    """Draw among the k most probable tokens, and those as probable as the k-th; 0: all tokens."""
     top_p: float | None = None
-    """Draw among the fewest tokens that hold this probability together; of equal ones, the lowest ids."""
+    """Draw among the smallest set of most probable tokens whose probability reaches this; of equal ones, lowest ids."""
     min_p: float | None = None
-    """Draw among tokens with at least this share of the most probable one's probability; 0: all."""
+    """Draw among tokens at least this fraction as probable as the most probable one; 0: all tokens."""
     repetition_penalty: float | None = None
-    """Above 1: tokens of the prompt and of the answer become less likely, except the id that begins the document. It
-    also acts on greedy and beam search."""
+    """Above 1: ids of the prompt and of the answer become less probable, except the id that begins the document. It
+    applies to greedy decoding and beam search, too."""
 
     def __post_init__(self):
         values = {name: value for name, value in vars(self).items() if value is not None}
         if any(isinstance(value, jax.core.Tracer) or type(value) is object for value in values.values()):
-            return  # taken apart and put together again inside a transformation
+            return  # JAX rebuilds the dataclass from tracers or placeholders inside a transformation
         for name, value in values.items():
             object.__setattr__(self, name, _checked(name, value))
         if self.temperature == 0:
-            check(not self.filters, f"temperature=0 takes the most probable token: {self.filters} have nothing to do")
+            check(not self.filters, f"temperature=0 is greedy; remove {_listed(self.filters)}")
             object.__setattr__(self, "temperature", None)
 
     @property
     def filters(self) -> dict[str, float]:
-        """The filters that are given."""
+        """The values of top_k, top_p and min_p that are not None."""
         values = {name: getattr(self, name) for name in ("top_k", "top_p", "min_p")}
         return {name: value for name, value in values.items() if value is not None}
 
     @property
     def is_greedy(self) -> bool:
-        """Whether nothing is drawn."""
+        """Whether the most probable token is chosen, without random draws."""
         return self.temperature is None and not self.filters
 
-    def __call__(self, logits: Float[Array, "... V"], seen: Bool[Array, "... V"] | None) -> Float32[Array, "... V"]:
-        """The logits to choose from; `seen` marks the tokens that a repetition penalty falls on."""
+    def __call__(
+        self, logits: Float[Array, "... V"], penalized: Bool[Array, "... V"] | None
+    ) -> Float32[Array, "... V"]:
+        """The logits to choose from. `penalized` marks the ids to which the repetition penalty applies."""
         logits = logits.astype(jnp.float32)
-        if self.repetition_penalty is not None:
-            logits = penalize_repetition(logits, seen, self.repetition_penalty)
+        if self.repetition_penalty is not None and penalized is not None:
+            logits = penalize_repetition(logits, penalized, self.repetition_penalty)
         if self.is_greedy:
             return logits
         if self.temperature is not None:
@@ -155,10 +187,10 @@ class Sampling:
         return logits
 
     def choose(
-        self, keys: Array, logits: Float[Array, "B V"], seen: Bool[Array, "B V"] | None = None
+        self, keys: Array, logits: Float[Array, "B V"], penalized: Bool[Array, "B V"] | None = None
     ) -> Int32[Array, "B"]:
-        """Each row's next token; `keys` [B] are the rows' own PRNG keys. NOT_FINITE where the logits are not."""
-        kept = self(logits, seen)
+        """The next token of each row, NOT_FINITE if its logits are not finite. `keys` [B]: one PRNG key per row."""
+        kept = self(logits, penalized)
         token = jnp.argmax(kept, axis=-1) if self.is_greedy else jax.vmap(jax.random.categorical)(keys, kept)
         finite = can_be_chosen_from(logits) & can_be_chosen_from(kept)
         return jnp.where(finite, token.astype(jnp.int32), NOT_FINITE)

@@ -1,10 +1,10 @@
-"""A text that goes on: read, answered, forked, saved and taken up again, its memory live throughout."""
+"""A document that is read and written in turns, with one memory; it can be forked, saved and loaded."""
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -14,71 +14,97 @@ from memgpt_jax import models
 from memgpt_jax.config.checks import check, whole
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.config.serialization import differences, from_json, to_json
+from memgpt_jax.data import Tokenizer
 from memgpt_jax.files import checksums
 from memgpt_jax.files.json_files import read_json
 from memgpt_jax.files.replacement import recover_folder, replacing_folder
-from memgpt_jax.generation.api import Answers, config_and_params
+from memgpt_jax.generation.answers import Answers
 from memgpt_jax.generation.prefill import prefill
-from memgpt_jax.generation.prompts import Prompts, check_length, check_tokenizer, ends_of, ids_of
-from memgpt_jax.generation.sampling import Sampling
+from memgpt_jax.generation.prompts import Prompts, check_tokenizer, checked_ids
+from memgpt_jax.generation.request import (
+    GenerativeModel,
+    Request,
+    check_length,
+    check_source,
+    decoder_of,
+    default_end_ids,
+)
+from memgpt_jax.generation.sampling import Sampling, SamplingOptions
 from memgpt_jax.generation.text import AnswerText
-from memgpt_jax.models import MemGPT, ModelState
+from memgpt_jax.models import ModelState, Params
 
 FILE, STATE = "session.json", "state.safetensors"
 
 
 class Session:
-    """One document in the making.
+    """One document that is read (`feed`) and written (`generate`, `stream`) in turns.
 
     >>> session = mg.Session(model, tokenizer)
     >>> session.feed("To whom it may concern,")
     >>> draft = session.fork()
     >>> session.generate(max_new_tokens=64), draft.generate(max_new_tokens=64, temperature=0.8)
 
-    However much is fed, the state has the size of one window and one memory a layer.
+    The state has the size of one window and one memory per layer, whatever the length of the document.
     """
 
     state: ModelState
-    """What all tokens but those in `unread` left behind."""
+    """The state after all tokens but those in `unread`; one row."""
     unread: list[int]
-    """The last tokens: the model reads them when it needs to know what follows."""
+    """The last token, which the model reads when the next one is needed; [] after the end of the document."""
     num_tokens: int
-    """Tokens of the document so far."""
-    said: frozenset[int]
-    """The tokens that the document holds: a repetition penalty falls on them."""
+    """Number of tokens of the document so far."""
+    penalized_ids: frozenset[int]
+    """The ids of the document, to which a repetition penalty applies."""
 
-    def __init__(self, model: MemGPT | tuple[ModelConfig, Any], tokenizer):
-        """Args: model: a `MemGPT` or `(config, params)`; tokenizer: as in `memgpt_jax.data.Tokenizer`.
+    def __init__(self, model: GenerativeModel, tokenizer: Tokenizer):
+        """Begin a document.
 
-        Raises `ValueError` if the tokenizer has ids of text that the model has not.
+        Args:
+            model: a `MemGPT`, or `(config, params)` of one. For the decoder of an encoder-decoder, set `state` to one
+                with a source.
+            tokenizer: turns texts into ids and back.
+
+        Raises:
+            ValueError: the model cannot generate, or lacks ids that the tokenizer encodes text to.
         """
-        self.config, self.params = config_and_params(model)
-        check_tokenizer(self.config, tokenizer)
-        self.tokenizer, self._ends = tokenizer, ends_of(tokenizer, model)
-        self._stream = None
+        self._model = decoder_of(model)
+        check_tokenizer(self._model.config, tokenizer)
+        self.tokenizer = tokenizer
+        self._stream: Generator[str, None, None] | None = None
         self.reset()
 
+    @property
+    def config(self) -> ModelConfig:
+        """The decoder's configuration."""
+        return self._model.config
+
+    @property
+    def params(self) -> Params:
+        """The decoder's parameters."""
+        return self._model.params
+
     def reset(self) -> None:
-        """Forget everything and begin a new document."""
+        """Discard the state and begin a new document."""
         self._end_stream()
         self.state = models.init_state(self.config, batch_size=1)
-        self.unread, self.num_tokens, self.said = [self.tokenizer.start_id], 1, frozenset()
-        self._text = AnswerText(self.tokenizer, [])  # where its text stands, perhaps inside a character
+        self.unread, self.num_tokens, self.penalized_ids = [self.tokenizer.start_id], 1, frozenset()
+        self._text = AnswerText(self.tokenizer, [])  # the end of the text so far, possibly inside a character
 
     def feed(self, text: str) -> None:
         """Read a text of any length as the continuation of the document.
 
-        Raises `ValueError`, with the session unchanged, if the text does not fit the model or logits are not finite.
+        Raises:
+            ValueError: the text does not fit the model, or logits are not finite. The session is then unchanged.
         """
         self._end_stream()
         check(isinstance(text, str), f"text must be a str, got {type(text).__name__}")
-        new = ids_of(self.config, "token ids", np.array(self.tokenizer.encode(text), np.int64)).tolist()
+        new = checked_ids(self.config, "token ids", np.array(self.tokenizer.encode(text), np.int64)).tolist()
         check_length(self.config, self.num_tokens + len(new))
         tokens = self.unread + new
         if len(tokens) > 1:
             _, self.state = prefill(self.config, self.params, [np.array(tokens[:-1], np.int32)], self.state)
         self.unread = tokens[-1:]
-        self.num_tokens, self.said = self.num_tokens + len(new), self.said.union(new)
+        self.num_tokens, self.penalized_ids = self.num_tokens + len(new), self.penalized_ids.union(new)
         self._text = AnswerText(self.tokenizer, [*self._text.context, *self._text.unfinished, *new])
 
     def generate(
@@ -88,69 +114,98 @@ class Session:
         stop: int | str | Sequence[int | str] = (),
         ignore_eos: bool = False,
         seed: int = 0,
-        stream: bool = False,
-        **sampling,
-    ) -> str | Iterator[str]:
-        """Continue the document and return the new text, which is the one that `mg.generate` adds to the same document.
+        **sampling: Unpack[SamplingOptions],
+    ) -> str:
+        """Continue the document and return the new text, equal to the text that `mg.generate` adds to the document.
 
-        `sampling` are the options of `Sampling`: temperature, top_k, top_p, min_p, repetition_penalty. The end of the
-        document (as in `mg.generate`) also ends the answer, unless `ignore_eos`; after it, call `feed` or `reset`
-        first. With `stream`, the text comes in pieces; if you stop iterating, or use the session in another way, the
-        document ends with the last piece that was returned.
+        Args:
+            max_new_tokens, stop, ignore_eos, seed, sampling: as in `mg.generate`.
 
-        Raises `ValueError` for options out of range, after the end of the document, and if logits are not finite, which
-        leaves the session as it was before the answer.
+        Returns:
+            The new text. If the end of the document ended it, call `feed` or `reset` before the next answer.
+
+        Raises:
+            ValueError: an option is out of range, the document has ended, or logits are not finite. The session is then
+                as it was before the answer.
+        """
+        pieces = self.stream(max_new_tokens=max_new_tokens, stop=stop, ignore_eos=ignore_eos, seed=seed, **sampling)
+        return "".join(pieces)
+
+    def stream(
+        self,
+        *,
+        max_new_tokens: int,
+        stop: int | str | Sequence[int | str] = (),
+        ignore_eos: bool = False,
+        seed: int = 0,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Iterator[str]:
+        """`generate` in pieces: an iterator over the new text.
+
+        If the caller stops iterating or uses the session otherwise, the document ends with the last piece returned.
+
+        Args and errors: as `generate`; errors in options are raised at the call.
         """
         self._end_stream()
-        check(bool(self.unread), "the document has ended: feed() what follows, or reset()")
-        check(isinstance(ignore_eos, bool), f"ignore_eos must be True or False, got {ignore_eos!r}")
-        ends = [] if ignore_eos else self._ends
+        check(bool(self.unread), "the document has ended: call feed() to continue it, or reset()")
+        end_ids = default_end_ids(self.tokenizer, self._model, ignore_eos)
         prompts = Prompts(
             self.config,
             [self.unread],
+            tokenizer=self.tokenizer,
             max_new_tokens=max_new_tokens,
             stop=stop,
-            ends=ends,
-            in_text=True,
-            said=self.said,
+            end_ids=end_ids,
+            penalized_ids=self.penalized_ids,
         )
         check_length(self.config, self.num_tokens + int(prompts.limit[0]))
-        options, seed = Sampling(**sampling), whole("seed", seed, 0, 2**32 - 1)
-        answers = Answers(self.config, self.params, prompts, self.tokenizer, self.state, options, 1, seed, self._text)
-        self._stream = self._answer(answers, ends)
-        return self._stream if stream else "".join(self._stream)
+        check_source(self.config, self.state)
+        request = Request(
+            model=self._model,
+            prompts=prompts,
+            state=self.state,
+            tokenizer=self.tokenizer,
+            sampling=Sampling(**sampling),
+            copies=1,
+            seed=whole("seed", seed, 0, 2**32 - 1),
+        )
+        self._stream = self._pieces(Answers(request, previous=self._text), end_ids)
+        return self._stream
 
-    def _answer(self, answers: Answers, ends: list[int]) -> Iterator[str]:
+    def _pieces(self, answers: Answers, end_ids: list[int]) -> Generator[str, None, None]:
         try:
-            yield from answers.stream()
+            for piece in answers.stream():
+                if piece.texts and piece.texts[0]:
+                    yield piece.texts[0]
         finally:
             if not answers.failed:
-                self._take(answers, ends)
+                self._accept(answers, end_ids)
             self._stream = None
 
-    def _take(self, answers: Answers, ends: list[int]) -> None:
+    def _accept(self, answers: Answers, end_ids: list[int]) -> None:
+        """Append the answer to the document."""
         new = answers.new[0]
         new = new[new >= 0].tolist()
-        ended = new[-1] in ends
+        ended = new[-1] in end_ids
         self.state, self.unread, self._text = answers.state, [] if ended else new[-1:], answers.texts[0]
-        said = new[:-1] if ended else new
-        self.num_tokens, self.said = self.num_tokens + len(said), self.said.union(said)
+        written = new[:-1] if ended else new
+        self.num_tokens, self.penalized_ids = self.num_tokens + len(written), self.penalized_ids.union(written)
 
     def _end_stream(self) -> None:
-        """What was taken of a streamed answer stands; the rest is not written."""
+        """End a streamed answer with the pieces that were returned."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None
 
     def fork(self) -> "Session":
-        """A second session that goes on from here by itself."""
+        """A second session with the same document so far; the two are independent."""
         self._end_stream()
         other = object.__new__(Session)
         other.__dict__.update(self.__dict__, unread=list(self.unread))
         return other
 
     def memory(self) -> list[dict[str, Any]]:
-        """Occupancy, write gates, ages and bytes of each layer's memory; empty for a layer without one."""
+        """The `stats` of each layer's memory (occupancy, write gates, ages, bytes); {} for a layer without one."""
         blocks = models.merge(self.config, self.params).blocks
         layers = zip(blocks, self.state.layers, strict=True)
         measured = [block.memory_layer.memory.stats(s.memory.memory) if s.memory else {} for block, s in layers]
@@ -159,16 +214,17 @@ class Session:
     def save(self, path: str | Path) -> None:
         """Write the session into a folder: `session.json`, `state.safetensors` and their checksums.
 
-        A session that is there already is replaced when the new one is whole.
+        A session that the folder holds is replaced once all files of the new one are written.
 
-        Raises `ValueError` if the folder holds something else, or cannot be written; then it stays as it was.
+        Raises:
+            ValueError: the folder holds something else or cannot be written. It is then unchanged.
         """
         from safetensors.numpy import save
 
         self._end_stream()
         folder = Path(path).expanduser().absolute()
         values = {"config": to_json(self.config), "tokenizer": self.tokenizer.fingerprint}
-        values |= {"unread": self.unread, "num_tokens": self.num_tokens, "said": sorted(self.said)}
+        values |= {"unread": self.unread, "num_tokens": self.num_tokens, "penalized_ids": sorted(self.penalized_ids)}
         values |= {"context": self._text.context, "unfinished": self._text.unfinished}
         arrays = {name: np.ascontiguousarray(leaf) for name, leaf in _named(self.state).items()}
         with _readable_errors(f"the session cannot be written into {folder}"):
@@ -180,11 +236,12 @@ class Session:
                 checksums.record_all(new)
 
     @classmethod
-    def load(cls, path: str | Path, model: MemGPT | tuple[ModelConfig, Any], tokenizer) -> "Session":
-        """The session that `save` wrote, with the model and the tokenizer that it had.
+    def load(cls, path: str | Path, model: GenerativeModel, tokenizer: Tokenizer) -> "Session":
+        """The session that `save` wrote; `model` and `tokenizer` must be those that it had.
 
-        Raises `ValueError` if there is none, it cannot be read, or it is of another model config or tokenizer;
-        `DamagedError`, which is one, if a file is not as it was written.
+        Raises:
+            ValueError: there is no session, it cannot be read, or its model configuration or tokenizer differs.
+            DamagedError: a `ValueError`: a file differs from its recorded checksum.
         """
         folder = Path(path).expanduser().absolute()
         with _readable_errors(f"the session in {folder} cannot be read"):
@@ -201,18 +258,18 @@ class Session:
         check(values["tokenizer"] == tokenizer.fingerprint, f"the session in {folder} is of another tokenizer")
         session.state = _state(folder, content, session.state)
         session.unread, session.num_tokens = values["unread"], values["num_tokens"]
-        session.said = frozenset(values["said"])
+        session.penalized_ids = frozenset(values["penalized_ids"])
         session._text = AnswerText(tokenizer, values["context"], unfinished=values["unfinished"])
         return session
 
 
 def _named(state: ModelState) -> dict[str, Any]:
-    """The arrays of a state by their paths."""
+    """The arrays of a state, keyed by their paths."""
     return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in jax.tree.leaves_with_path(state)}
 
 
 def _state(folder: Path, content: bytes, like: ModelState) -> ModelState:
-    """The state in a safetensors file, with the shapes and types of the state `like`."""
+    """The state in a safetensors file. Its shapes and dtypes must be those of `like`."""
     from safetensors import SafetensorError, deserialize
 
     try:

@@ -1,52 +1,62 @@
-"""From token ids to text while the ids still arrive."""
+"""Incremental decoding of token ids to text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what bytes decode to that are not a whole character
-UNFINISHED_LENGTH = 3  # bytes at most of an incomplete character; some tokenizers decode each to U+FFFD
+import numpy as np
+
+from memgpt_jax.data import Tokenizer
+
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # decoded from bytes that are not a complete character
+UNFINISHED_LENGTH = 3  # most bytes of an incomplete character; some tokenizers decode each to U+FFFD
 CONTEXT = 8  # ids before the new ones that are decoded with them: tokenizers often decode a first token differently
 LONGEST_UNFINISHED = 32  # ids
 
 
 class AnswerText:
-    """The text of an answer whose ids arrive one after the other, by whole characters, up to the first stop text.
+    """The text of an answer whose ids arrive one at a time: complete characters, up to the first stop text.
 
     The ids of the prompt and of the answer are decoded together; the text of the answer is the part after the text of
-    the prompt. A character of several bytes may be spread over several tokens: it is returned with the last of them,
-    and an incomplete one at the end is left out. Text that may be the beginning of a stop text is held back until that
-    is known.
+    the prompt. A character whose bytes are spread over several tokens is returned with the last of them; an incomplete
+    character at the end is left out. Text that may be the beginning of a stop text is held back until that is decided.
 
-    Each token is decoded with a few ids before it, enough that some text precedes its own, so the cost of a token does
-    not grow with the length of the answer.
+    Each token is decoded after a few earlier ids, so that the cost per token does not grow with the answer's length.
     """
 
     def __init__(
-        self, tokenizer, prompt: Sequence[int], stop: Sequence[int] = (), stop_texts: Sequence[str] = (), unfinished=()
+        self,
+        tokenizer: Tokenizer,
+        prompt: Sequence[int] | np.ndarray,
+        *,
+        stop: Iterable[int] = (),
+        stop_texts: Sequence[str] = (),
+        unfinished: Sequence[int] = (),
     ):
-        """Args: as below.
+        """Begin an empty answer.
 
-        tokenizer: has `decode(ids)` and `vocab_size`; larger ids have no text. Without `unfinished_bytes(ids)`, all
-            U+FFFD at the end count as an incomplete character.
-        prompt: the ids before the answer.
-        stop: ids that end the answer and are no part of its text.
-        unfinished: ids at the end of the prompt that are a character's beginning.
+        Args:
+            tokenizer: has `decode(ids)` and `vocab_size`; larger ids have no text. Without `unfinished_bytes(ids)`, all
+                U+FFFD at the end count as an incomplete character.
+            prompt: the ids before the answer.
+            stop: ids that end the answer and have no text in it.
+            stop_texts: texts that end the answer and are not in it.
+            unfinished: ids at the end of the prompt that are the beginning of a character.
         """
         self.text, self.stopped = "", False
         self._tokenizer, self._stop, self._stop_texts = tokenizer, set(map(int, stop)), stop_texts
         self._held = ""
         self.context = self._shortened([int(token) for token in prompt])
-        """The last ids whose text has been returned or held back."""
+        """The last ids whose text is settled (returned or held back)."""
         self.unfinished = [int(token) for token in unfinished]
-        """The ids after `context`, whose text is not complete."""
+        """The ids after `context`, whose text may still change."""
 
     def push(self, token: int) -> str:
-        """What one more id adds to the text."""
+        """Append an id, and return the text that it adds."""
         token = int(token)
         if self.stopped or token in self._stop or not 0 <= token < self._tokenizer.vocab_size:
             return ""
         before, ids = self._decode_unfinished(self.unfinished), [*self.unfinished, token]
         text = self._decode_unfinished(ids)
-        if text == before and not self._tokenizer.decode([token, token]):  # a special id: it changes nothing
+        if text == before and not self._tokenizer.decode([token, token]):  # a special id adds no text
             return ""
         settled = self._settled(text, ids)
         self._held += text[self._settled(before, self.unfinished) : settled]
@@ -55,12 +65,12 @@ class AnswerText:
             self.context, self.unfinished = self._shortened(self.context + ids), []
         elif len(ids) > LONGEST_UNFINISHED:
             self._move_context(text, settled)
-        places = [place for place in map(self._held.find, self._stop_texts) if place >= 0]
-        self.stopped = bool(places)
-        return self._release(min(places) if places else len(self._held) - self._may_become_stop())
+        positions = [position for position in map(self._held.find, self._stop_texts) if position >= 0]
+        self.stopped = bool(positions)
+        return self._release(min(positions) if positions else len(self._held) - self._may_become_stop())
 
     def rest(self) -> str:
-        """What was held back, at the end of the answer."""
+        """End the answer, and return the text that was held back."""
         return "" if self.stopped else self._release(len(self._held))
 
     def _decode_unfinished(self, ids: list[int]) -> str:
@@ -69,7 +79,7 @@ class AnswerText:
         return decode(self.context + ids)[len(decode(self.context)) :] if ids else ""
 
     def _settled(self, text: str, ids: list[int]) -> int:
-        """The number of characters of the text of ids that no further ids can change."""
+        """Number of characters of the ids' text that no later ids can change."""
         unfinished_bytes = getattr(self._tokenizer, "unfinished_bytes", None)
         longest = len(ids) * UNFINISHED_LENGTH if unfinished_bytes is None else UNFINISHED_LENGTH
         if unfinished_bytes is not None and not unfinished_bytes(ids):
@@ -77,14 +87,14 @@ class AnswerText:
         return max(len(text.rstrip(UNFINISHED)), len(text) - longest)
 
     def _shortened(self, ids: list[int]) -> list[int]:
-        """The last `CONTEXT` ids, or more if these have no text."""
+        """The last `CONTEXT` ids, or more if those have no text."""
         length = CONTEXT
         while length < len(ids) and not self._tokenizer.decode(ids[-length:]):
             length *= 2
         return ids[-length:]
 
     def _move_context(self, text: str, settled: int) -> None:
-        """Move ids of broken characters to the context, up to a place where no character is split."""
+        """Move ids of invalid characters to the context, up to a position that splits no character."""
         context, ids = self.context, self.unfinished
         for cut in range(len(ids) - UNFINISHED_LENGTH - 1, len(ids) - 2 * UNFINISHED_LENGTH - 2, -1):
             head = self._decode_unfinished(ids[:cut])
@@ -101,6 +111,6 @@ class AnswerText:
         return text
 
     def _may_become_stop(self) -> int:
-        """How many of the last characters are the beginning of a stop text."""
+        """Number of last characters that are the beginning of a stop text."""
         beginnings = (stop[:length] for stop in self._stop_texts for length in range(1, len(stop)))
         return max((len(text) for text in beginnings if self._held.endswith(text)), default=0)

@@ -134,18 +134,6 @@ class MemGPT(nnx.Module):
         x = take(x, jnp.maximum(tokens_read - 1, 0)[:, None])[:, 0]
         return (x @ self.output_embedding().T).astype(jnp.float32), state
 
-    def generate(self, prompt, **options):
-        """`memgpt_jax.generate` with this model."""
-        from memgpt_jax.generation import generate  # against the order of the layers, for the user's convenience
-
-        return generate(self, prompt, **options)
-
-    def save_pretrained(self, folder, **options) -> None:
-        """`memgpt_jax.interop.save_pretrained` of this model."""
-        from memgpt_jax.interop import save_pretrained  # against the order of the layers, for the user's convenience
-
-        save_pretrained(self, folder, **options)
-
     def _check_state(self, state: ModelState, rows: int) -> None:
         layers = self.config.num_layers
         if not isinstance(state, ModelState) or len(state.layers) != layers:

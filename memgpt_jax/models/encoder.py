@@ -214,12 +214,6 @@ class Encoder(nnx.Module):
         """Of hidden states: whether the second sentence follows the first (0), or comes from elsewhere (1)."""
         return self.next_sentence(self.pooled(x)).astype(jnp.float32)
 
-    def save_pretrained(self, folder, **options) -> None:
-        """`memgpt_jax.interop.save_pretrained` of this model."""
-        from memgpt_jax.interop import save_pretrained  # against the order of the layers, for the user's convenience
-
-        save_pretrained(self, folder, **options)
-
 
 class MaskedHead(nnx.Module):
     """E norm(a(W h + b)) + c, with the token embedding E."""

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
-from memgpt_jax.config.checks import listed
 from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import Seq2SeqConfig
 from memgpt_jax.models.arguments import check_targets, check_tokens, filled_flags
@@ -129,19 +128,6 @@ class EncoderDecoder(nnx.Module):
         of_decoder = self.decoder.diagnostics(tokens, state.decoder, reset, alignment=alignment)
         stacks = {"encoder": of_encoder, "decoder": of_decoder}
         return {f"{stack}_{name}": value for stack, found in stacks.items() for name, value in found.items()}
-
-    def generate(self, prompt, state: Seq2SeqState, **options):
-        """`memgpt_jax.generate` with the decoder, which has read the source of the state."""
-        _check_state(state)
-        if options.get("tokenizer") is None and not options.get("ignore_eos"):
-            options["stop"] = [*getattr(getattr(self, "origin", None), "stop_ids", ()), *listed(options.get("stop"))]
-        return self.decoder.generate(prompt, state=state.decoder, **options)
-
-    def save_pretrained(self, folder, **options) -> None:
-        """`memgpt_jax.interop.save_pretrained` of this model."""
-        from memgpt_jax.interop import save_pretrained  # against the order of the layers, for the user's convenience
-
-        save_pretrained(self, folder, **options)
 
 
 def _check_state(state: Seq2SeqState) -> None:

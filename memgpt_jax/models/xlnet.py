@@ -241,9 +241,3 @@ class XLNet(nnx.Module):
         """Measurements of a call, as in `MemGPT.diagnostics`; options as in `hidden`."""
         _, state, gates = self._run(tokens, state, reset, **options)
         return memory_stats(self.blocks, state.layers, gates)
-
-    def save_pretrained(self, folder, **options) -> None:
-        """`memgpt_jax.interop.save_pretrained` of this model."""
-        from memgpt_jax.interop import save_pretrained  # against the order of the layers, for the user's convenience
-
-        save_pretrained(self, folder, **options)

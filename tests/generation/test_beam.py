@@ -60,7 +60,7 @@ def search(model, num_beams: int, **options) -> list[list[int]]:
         num_return_sequences=num_beams,
         pad_token_id=0,
         **options,
-    )[:, len(PROMPT) :]
+    ).ids[:, len(PROMPT) :]
     return new.tolist()
 
 
@@ -109,15 +109,15 @@ def textbook_beam_search(model, num_beams: int, early_stopping) -> list[list[int
 def test_rows_are_searched_by_themselves(model):
     prompts = [PROMPT, [0, 1], [3, 3, 3, 3, 3, 3, 3]]
     options = {"num_beams": 3, "num_return_sequences": 2, "stop": [STOP], "pad_token_id": 0}
-    together = generate(model, prompts, max_length=10, **options)
+    together = generate(model, prompts, max_length=10, **options).ids
     for i, prompt in enumerate(prompts):
-        alone = generate(model, [prompt], max_length=10, **options)
+        alone = generate(model, [prompt], max_length=10, **options).ids
         np.testing.assert_array_equal(together[2 * i : 2 * i + 2, : alone.shape[1]], alone)
 
 
 def test_more_beams_find_no_worse(model):
     def score(num_beams):
-        text = generate(model, [PROMPT], max_new_tokens=8, num_beams=num_beams)
+        text = generate(model, [PROMPT], max_new_tokens=8, num_beams=num_beams).ids
         log_p = np.asarray(log_probabilities(*model, text))[0, len(PROMPT) - 1 : -1]
         return np.take_along_axis(log_p, text[0, len(PROMPT) :, None], axis=1).sum()
 
@@ -125,5 +125,5 @@ def test_more_beams_find_no_worse(model):
 
 
 def test_repetition_penalty_acts_in_the_search(model):
-    answer = generate(model, [[0]], max_new_tokens=3, num_beams=2, repetition_penalty=1e6)[0].tolist()
+    answer = generate(model, [[0]], max_new_tokens=3, num_beams=2, repetition_penalty=1e6).ids[0].tolist()
     assert sorted(answer) == [0, 1, 2, 3]

@@ -7,7 +7,7 @@ import pytest
 
 from memgpt_jax import models
 from memgpt_jax.data import ByteTokenizer
-from memgpt_jax.generation import Session, generate
+from memgpt_jax.generation import Session, generate, stream_generate
 from memgpt_jax.generation.text import AnswerText
 from tests.laws.rereading import ids
 
@@ -48,20 +48,23 @@ def model(tiny):
 @pytest.mark.parametrize("options", TABLE.values(), ids=TABLE)
 def test_every_door_leads_to_the_same_answer(model, options):
     tokenizer = ByteTokenizer()
-    expected = generate(model, TEXT, tokenizer=tokenizer, **options).removeprefix(TEXT)
-    assert "".join(generate(model, TEXT, tokenizer=tokenizer, stream=True, **options)) == expected
-    assert generate(model, TEXT, tokenizer=tokenizer, num_beams=1, **options) == TEXT + expected
+    expected = generate(model, TEXT, tokenizer=tokenizer, **options).texts[0].removeprefix(TEXT)
+    pieces = stream_generate(model, TEXT, tokenizer=tokenizer, **options)
+    assert "".join(piece.texts[0] for piece in pieces) == expected
+    assert generate(model, TEXT, tokenizer=tokenizer, num_beams=1, **options).texts[0] == TEXT + expected
     if options in (TABLE["greedy"], TABLE["all filters"]):
-        assert generate(model, [TEXT, "other"], tokenizer=tokenizer, **options)[0] == TEXT + expected
+        assert generate(model, [TEXT, "other"], tokenizer=tokenizer, **options).texts[0] == TEXT + expected
     for pieces, stream in (([TEXT], False), ([TEXT[:2], TEXT[2:]], True)):
         session = Session(model, tokenizer)
         for piece in pieces:
             session.feed(piece)
-        assert "".join(session.generate(stream=stream, **options)) == expected
+        answer = "".join(session.stream(**options)) if stream else session.generate(**options)
+        assert answer == expected
     if not any(isinstance(stop, str) for stop in np.atleast_1d(np.array(options.get("stop", 0), object))):
         prompt = [DOCUMENT, *TEXT.encode()]
-        new = generate(model, [prompt], tokenizer=tokenizer, **options)[0, len(prompt) :].tolist()
-        columns = np.concatenate([*generate(model, [prompt], tokenizer=tokenizer, stream=True, **options)], axis=1)[0]
+        new = generate(model, [prompt], tokenizer=tokenizer, **options).ids[0, len(prompt) :].tolist()
+        pieces = [piece.ids for piece in stream_generate(model, [prompt], tokenizer=tokenizer, **options)]
+        columns = np.concatenate(pieces, axis=1)[0]
         assert new == columns.tolist()
         stops = {DOCUMENT, *np.atleast_1d(options.get("stop", DOCUMENT))} - ({DOCUMENT} & {options.get("ignore_eos")})
         ended = new[-1] in stops and not options.get("ignore_eos")
@@ -72,14 +75,14 @@ def test_every_door_leads_to_the_same_answer(model, options):
 def test_the_end_of_the_document_ends_an_answer_unless_it_is_ignored(model):
     options = {"tokenizer": ByteTokenizer(), "max_new_tokens": 200, "temperature": 3.0}
     prompt = [DOCUMENT, *TEXT.encode()]
-    length = lambda **more: generate(model, [prompt], **options | more).shape[1] - len(prompt)  # noqa: E731
+    length = lambda **more: generate(model, [prompt], **options | more).ids.shape[1] - len(prompt)  # noqa: E731
     assert length() < 200 == length(ignore_eos=True) == length(tokenizer=None)
-    assert generate(model, [prompt], **options)[0, -1] == DOCUMENT
+    assert generate(model, [prompt], **options).ids[0, -1] == DOCUMENT
     session = Session(model, ByteTokenizer())
     session.feed(TEXT)
     other = session.fork()
     session.generate(max_new_tokens=200, temperature=3.0)
-    assert session.unread == [] and DOCUMENT not in session.said
+    assert session.unread == [] and DOCUMENT not in session.penalized_ids
     other.generate(max_new_tokens=200, temperature=3.0, ignore_eos=True)
     assert other.num_tokens == len(prompt) + 200 and other.unread
 
@@ -93,11 +96,11 @@ class Named(ByteTokenizer):
 @pytest.mark.parametrize("options", [{"temperature": 3.0}, {"num_beams": 2}], ids=["drawn", "beams"])
 def test_all_stop_ids_of_a_tokenizer_end_an_answer(tiny, options):
     tokenizer, prompts, options = Named(), [ids(6), ids(9), ids(4), ids(5)], options | {"max_new_tokens": 40}
-    whole = generate(tiny.model, prompts, tokenizer=tokenizer, ignore_eos=True, **options)
+    whole = generate(tiny.model, prompts, tokenizer=tokenizer, ignore_eos=True, **options).ids
     first, second = int(whole[0, 6 + 2]), int(whole[1, 9 + 5])
     tokenizer.stop_ids = (first, 999, second)  # one that the model has not
-    with_ends = generate(tiny.model, prompts, tokenizer=tokenizer, stop=7, **options)
-    same = generate(tiny.model, prompts, stop=[first, second, DOCUMENT, 7], pad_token_id=3, **options)
+    with_ends = generate(tiny.model, prompts, tokenizer=tokenizer, stop=7, **options).ids
+    same = generate(tiny.model, prompts, stop=[first, second, DOCUMENT, 7], pad_token_id=3, **options).ids
     np.testing.assert_array_equal(with_ends, same)
     assert whole.shape[1] == 9 + 40 and not np.array_equal(whole, with_ends)
 
@@ -105,14 +108,14 @@ def test_all_stop_ids_of_a_tokenizer_end_an_answer(tiny, options):
 def test_a_pretrained_model_brings_its_ends_along(tiny):
     prompts = [ids(6), ids(9)]
     model = models.merge(*tiny.model)
-    plain = generate(model, prompts, max_new_tokens=12)
+    plain = generate(model, prompts, max_new_tokens=12).ids
     end = int(plain[0, 6 + 2])
     model.origin = types.SimpleNamespace(stop_ids=(end,))
-    expected = generate(tiny.model, prompts, max_new_tokens=12, stop=end)
-    np.testing.assert_array_equal(model.generate(prompts, max_new_tokens=12), expected)
-    np.testing.assert_array_equal(model.generate(prompts, max_new_tokens=12, ignore_eos=True), plain)
-    with_tokenizer = generate(model, prompts, tokenizer=ByteTokenizer(), max_new_tokens=12)  # whose ends are others
-    np.testing.assert_array_equal(with_tokenizer, generate(tiny.model, prompts, max_new_tokens=12, stop=DOCUMENT))
+    expected = generate(tiny.model, prompts, max_new_tokens=12, stop=end).ids
+    np.testing.assert_array_equal(generate(model, prompts, max_new_tokens=12).ids, expected)
+    np.testing.assert_array_equal(generate(model, prompts, max_new_tokens=12, ignore_eos=True).ids, plain)
+    with_tokenizer = generate(model, prompts, tokenizer=ByteTokenizer(), max_new_tokens=12).ids  # whose ends are others
+    np.testing.assert_array_equal(with_tokenizer, generate(tiny.model, prompts, max_new_tokens=12, stop=DOCUMENT).ids)
 
 
 class Endless(ByteTokenizer):
@@ -125,24 +128,25 @@ def test_a_tokenizer_without_ends_takes_those_of_the_model(tiny):
     model = models.merge(*tiny.model)
     session = Session(model, Endless())
     whole = session.generate(max_new_tokens=12, ignore_eos=True)
-    ids_of_whole = generate(model, [[DOCUMENT]], max_new_tokens=12)[0, 1:].tolist()
+    ids_of_whole = generate(model, [[DOCUMENT]], max_new_tokens=12).ids[0, 1:].tolist()
     end = ids_of_whole[4]
     model.origin = types.SimpleNamespace(stop_ids=(end,))
     expected = Endless().decode(ids_of_whole[: ids_of_whole.index(end)])
     session = Session(model, Endless())
-    assert session.generate(max_new_tokens=12) == expected == model.generate("", tokenizer=Endless(), max_new_tokens=12)
+    [text] = generate(model, "", tokenizer=Endless(), max_new_tokens=12).texts
+    assert session.generate(max_new_tokens=12) == expected == text
     assert session.unread == [] and len(expected) < len(whole)
 
 
 @pytest.mark.parametrize("model", ["folder", None, (1, 2), (1, 2, 3), {}])
 def test_what_is_no_model(model):
-    with pytest.raises(ValueError, match=r"model must be a MemGPT or|does not go on with a text by itself"):
+    with pytest.raises(ValueError, match=r"model must be a MemGPT, an Encoder|int models cannot generate text"):
         generate(model, [[1]], max_new_tokens=1)
 
 
 def test_padding(tiny):
     prompts = [ids(6), ids(9)]
-    pad = lambda **options: int(generate(tiny.model, prompts, max_new_tokens=1, **options)[0, -1])  # noqa: E731
+    pad = lambda **options: int(generate(tiny.model, prompts, max_new_tokens=1, **options).ids[0, -1])  # noqa: E731
     assert pad() == 0 and pad(stop=[5, 6]) == 5 and pad(tokenizer=ByteTokenizer()) == DOCUMENT
     assert pad(tokenizer=Named(), stop=5) == 3 and pad(tokenizer=Named(), pad_token_id=9) == 9
 
@@ -153,7 +157,7 @@ def test_a_penalty_spares_what_begins_the_document(tiny):
     model, options = (tiny.config, probable), {"max_new_tokens": 30, "repetition_penalty": 1e9, "temperature": 5.0}
     plain = options | {"repetition_penalty": None}
     for seed in range(3):
-        ends = [generate(model, "a", tokenizer=ByteTokenizer(), seed=seed, **o) for o in (plain, options)]
+        ends = [generate(model, "a", tokenizer=ByteTokenizer(), seed=seed, **o).texts[0] for o in (plain, options)]
         assert all(len(text.encode()) < 30 for text in ends)
 
 
@@ -179,8 +183,8 @@ class Larger(ByteTokenizer):
 
 
 def test_ids_that_no_text_gives_do_no_harm(tiny):
-    expected = generate(tiny.model, "abc", tokenizer=ByteTokenizer(), max_new_tokens=8)
-    assert generate(tiny.model, "abc", tokenizer=Larger(), max_new_tokens=8) == expected
+    expected = generate(tiny.model, "abc", tokenizer=ByteTokenizer(), max_new_tokens=8).texts[0]
+    assert generate(tiny.model, "abc", tokenizer=Larger(), max_new_tokens=8).texts[0] == expected
     session = Session(tiny.model, Larger())
     session.feed("abc")
     assert "abc" + session.generate(max_new_tokens=8) == expected

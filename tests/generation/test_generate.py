@@ -16,13 +16,13 @@ from tests.laws.rereading import ids
 def test_greedy_equals_rereading(tiny, length, monkeypatch):
     monkeypatch.setattr(prefill, "PIECE_LENGTH", 8)
     answer = tiny.reread(ids(length), 9)
-    assert generate(tiny.model, [ids(length)], max_new_tokens=9).tolist() == [ids(length) + answer]
+    assert generate(tiny.model, [ids(length)], max_new_tokens=9).ids.tolist() == [ids(length) + answer]
     assert len(set(answer)) > 2  # else the test would see little
 
 
 def test_prompts_of_different_lengths(tiny):
     prompts = [ids(3), ids(17), ids(8)]
-    result = generate(tiny.model, prompts, max_new_tokens=6, pad_token_id=99)
+    result = generate(tiny.model, prompts, max_new_tokens=6, pad_token_id=99).ids
     for row, prompt in zip(result.tolist(), prompts, strict=True):
         text = prompt + tiny.reread(prompt, 6)
         assert row == text + [99] * (len(row) - len(text))
@@ -31,15 +31,15 @@ def test_prompts_of_different_lengths(tiny):
 
 def test_max_length_counts_the_prompt(tiny):
     prompts = [ids(3), ids(8)]
-    result = generate(tiny.model, prompts, max_length=10)
+    result = generate(tiny.model, prompts, max_length=10).ids
     assert result.tolist() == [prompt + tiny.reread(prompt, 10 - len(prompt)) for prompt in prompts]
 
 
 def test_a_module_generates_too(tiny):
     module = models.merge(tiny.config, tiny.params)
-    expected = generate(tiny.model, [ids(5)], max_new_tokens=4)
-    np.testing.assert_array_equal(module.generate([ids(5)], max_new_tokens=4), expected)
-    np.testing.assert_array_equal(mg.generate(module, jnp.array([ids(5)]), max_new_tokens=4), expected)
+    expected = generate(tiny.model, [ids(5)], max_new_tokens=4).ids
+    np.testing.assert_array_equal(generate(module, [ids(5)], max_new_tokens=4).ids, expected)
+    np.testing.assert_array_equal(mg.generate(module, jnp.array([ids(5)]), max_new_tokens=4).ids, expected)
 
 
 def test_rows_stop_by_themselves(tiny):
@@ -47,35 +47,37 @@ def test_rows_stop_by_themselves(tiny):
     answers = [tiny.reread(prompt, 12) for prompt in prompts]
     stop = next(token for token in answers[0] if token not in answers[1])
     end = answers[0].index(stop) + 1
-    result, state = generate(tiny.model, prompts, max_new_tokens=12, stop=[stop, 256], return_state=True)
+    result, lengths, _, state = generate(tiny.model, prompts, max_new_tokens=12, stop=[stop, 256])
+    assert lengths.tolist() == [7 + end, 5 + 12]
     assert result[0].tolist() == prompts[0] + answers[0][:end] + [stop] * (result.shape[1] - 7 - end)
     assert result[1].tolist() == prompts[1] + answers[1]
-    _, alone = generate(tiny.model, [prompts[0]] * 2, max_new_tokens=end, return_state=True)
+    alone = generate(tiny.model, [prompts[0]] * 2, max_new_tokens=end).state
     first_row = lambda tree: jax.tree.map(lambda x: np.asarray(x)[0], tree)  # noqa: E731
     jax.tree.map(np.testing.assert_array_equal, first_row(state), first_row(alone))  # nothing was written after the end
 
 
 def test_a_row_does_not_depend_on_its_neighbours(tiny):
     options = {"max_new_tokens": 12, "temperature": 1.0, "top_p": 0.95, "seed": 3}
-    one = generate(tiny.model, [ids(7), ids(9), ids(2)], **options)
-    other = generate(tiny.model, [ids(5, 1), ids(9), ids(11, 1)], **options)
+    one = generate(tiny.model, [ids(7), ids(9), ids(2)], **options).ids
+    other = generate(tiny.model, [ids(5, 1), ids(9), ids(11, 1)], **options).ids
     np.testing.assert_array_equal(one[1, : 9 + 12], other[1, : 9 + 12])
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"num_beams": 3}])
 def test_the_state_goes_on_and_is_not_modified(tiny, options):
     prompts = [ids(7), ids(9)]
-    ids_, state = generate(tiny.model, prompts, max_new_tokens=4, return_state=True, **options)
+    generated = generate(tiny.model, prompts, max_new_tokens=4, **options)
+    ids_, state = generated.ids, generated.state
     ends = [len(prompt) + 4 for prompt in prompts]
     last = [[row[end - 1]] for row, end in zip(ids_.tolist(), ends, strict=True)]
-    rest = [generate(tiny.model, last, max_new_tokens=6, state=state)[:, 1:] for _ in range(2)]  # twice the same
+    rest = [generate(tiny.model, last, max_new_tokens=6, state=state).ids[:, 1:] for _ in range(2)]  # twice the same
     np.testing.assert_array_equal(*rest)
     for row, end, answer in zip(ids_.tolist(), ends, rest[0].tolist(), strict=True):
         assert answer == tiny.reread(row[:end], 6)
 
 
 def test_seeds(tiny):
-    draw = lambda seed: generate(tiny.model, [ids(5)], max_new_tokens=12, temperature=1.0, seed=seed)  # noqa: E731
+    draw = lambda seed: generate(tiny.model, [ids(5)], max_new_tokens=12, temperature=1.0, seed=seed).ids  # noqa: E731
     np.testing.assert_array_equal(draw(1), draw(1))
     assert not np.array_equal(draw(1), draw(2))
 
@@ -83,7 +85,8 @@ def test_seeds(tiny):
 def test_several_sequences_fork_the_memory(tiny):
     options = {"max_new_tokens": 8, "temperature": 20.0, "num_return_sequences": 3}
     prompts = [ids(7), ids(7, 1)]
-    result, state = generate(tiny.model, prompts, return_state=True, **options)
+    result, _, texts, state = generate(tiny.model, prompts, **options)
+    assert texts is None
     assert result.shape == (6, 15)
     assert [row[:7] for row in result.tolist()] == [prompts[0]] * 3 + [prompts[1]] * 3
     assert len({tuple(row) for row in result.tolist()}) == 6
@@ -95,12 +98,12 @@ def test_several_sequences_fork_the_memory(tiny):
 
 
 def test_repetition_penalty_counts_prompt_and_answer(tiny):
-    answer = generate(tiny.model, [ids(6)], max_new_tokens=20, repetition_penalty=1e9)[0].tolist()
+    answer = generate(tiny.model, [ids(6)], max_new_tokens=20, repetition_penalty=1e9).ids[0].tolist()
     assert len(set(answer)) == len(answer)
 
 
 def test_decoding_is_compiled_once(tiny):
-    run = lambda seed, number: generate(tiny.model, [ids(6)], max_new_tokens=number, top_k=5, seed=seed)  # noqa: E731
+    run = lambda seed, number: generate(tiny.model, [ids(6)], max_new_tokens=number, top_k=5, seed=seed).ids  # noqa: E731
     run(0, 30)
     compiled = [decode.advance._cache_size(), decode.begin._cache_size(), prefill.compiled_read._cache_size()]
     for seed, number in ((1, 300), (2, 2), (3, 24)):
@@ -109,7 +112,7 @@ def test_decoding_is_compiled_once(tiny):
 
 
 def test_other_numbers_do_not_compile_again(tiny):
-    run = lambda **options: generate(tiny.model, [ids(6)], max_new_tokens=3, **options)  # noqa: E731
+    run = lambda **options: generate(tiny.model, [ids(6)], max_new_tokens=3, **options).ids  # noqa: E731
     run(temperature=0.5, top_p=0.9, seed=0)
     compiled = decode.advance._cache_size(), decode.begin._cache_size()
     run(temperature=np.float32(0.7), top_p=1, seed=np.int64(2**32 - 1))
@@ -117,7 +120,7 @@ def test_other_numbers_do_not_compile_again(tiny):
 
 
 def test_values_that_mean_off(tiny):
-    run = lambda **options: generate(tiny.model, [ids(6)], max_new_tokens=9, seed=3, **options)  # noqa: E731
+    run = lambda **options: generate(tiny.model, [ids(6)], max_new_tokens=9, seed=3, **options).ids  # noqa: E731
     drawn = run(temperature=20.0)
     for off in ({"top_k": 0}, {"top_k": 257.0}, {"top_p": 1.0}, {"min_p": 0.0}, {"repetition_penalty": 1.0}):
         np.testing.assert_array_equal(run(temperature=20.0, **off), drawn)
@@ -154,18 +157,16 @@ BAD = [
     ([[1, 2]], {"max_new_tokens": None, "max_length": 2}, "max_length=2 must exceed"),
     ([[1]], {"temperature": float("nan")}, "temperature"),
     ([[1]], {"temperature": -1.0}, "temperature"),
-    ([[1]], {"temperature": 0.0, "top_k": 3}, "temperature=0"),
+    ([[1]], {"temperature": 0.0, "top_k": 3}, "temperature=0 is greedy; remove top_k=3"),
     ([[1]], {"stop": 300}, "stop must be a whole number from 0 to 256"),
-    ([[1]], {"stop": "end"}, "stop: only answers to texts"),
+    ([[1]], {"stop": "end"}, "stop: the texts \\['end'\\] need a tokenizer"),
     ([[1]], {"num_beams": 0}, "num_beams"),
-    ([[1]], {"num_beams": 2, "top_k": 2}, "num_beams=2 searches"),
+    ([[1]], {"num_beams": 2, "top_k": 2}, "num_beams=2 is a beam search"),
     ([[1]], {"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences=3 must be at most num_beams=2"),
-    ([[1]], {"num_beams": 2, "stream": True}, "stream"),
-    ([[1]], {"num_return_sequences": 2}, "all the same"),
+    ([[1]], {"num_return_sequences": 2}, "greedy answers are all equal"),
     ([[1]], {"num_return_sequences": 0}, "num_return_sequences"),
     ([[1]], {"length_penalty": 2.0}, "need num_beams"),
     ([[1]], {"early_stopping": "soon"}, "early_stopping"),
-    ([[1]], {"stream": True, "return_state": True}, "return_state"),
     ([[1]], {"state": 3}, "state must be a ModelState"),
     ([[2**32 + 5]], {}, "from 0 to 256, got 4294967301"),
     ([[1]], {"max_new_tokens": float("inf")}, "max_new_tokens must be a whole number"),
@@ -196,6 +197,12 @@ BAD = [
     ([[1]], {"top_p": "most"}, "top_p must be above 0 and at most 1"),
     ([[1]], {"min_p": 2}, "min_p must be from 0 to 1"),
     ([[1]], {"length_penalty": float("nan"), "num_beams": 2}, "length_penalty must be a number"),
+    (
+        [[1]],
+        {"length_penalty": -1e9, "num_beams": 2},
+        "length_penalty=-1000000000.0 must be from -66.4 to 66.4",
+    ),
+    ([[1]], {"length_penalty": 70.0, "num_beams": 2}, "length_penalty=70.0 must be from -66.4 to 66.4"),
     ([[1]], {"pad_token_id": True}, "pad_token_id must be a whole number"),
     (
         [[1]],

@@ -38,6 +38,6 @@ def test_token_by_token_equals_one_forward_pass(row):
         logits.append(step)
     assert np.abs(np.concatenate(logits, axis=1) - whole).max() < 1e-4
 
-    answer = generate((model.config, model.params), tokens[:1, :prompt], max_new_tokens=LENGTH - prompt)
+    answer = generate((model.config, model.params), tokens[:1, :prompt], max_new_tokens=LENGTH - prompt).ids
     read, _ = model(np.repeat(answer, 2, axis=0))
     assert answer[0, prompt:].tolist() == np.asarray(read)[0].argmax(-1)[prompt - 1 : -1].tolist()

@@ -9,7 +9,7 @@ import pytest
 
 import memgpt_jax as mg
 from memgpt_jax.data import ByteTokenizer
-from memgpt_jax.generation import Sampling, Session, generate
+from memgpt_jax.generation import Sampling, Session, generate, stream_generate
 from memgpt_jax.generation.sampling import NOT_FINITE
 
 ERROR = "there is no next token for prompt 0: the logits hold NaN or \\+inf, or are all -inf"
@@ -56,7 +56,7 @@ def chain(poison: float):
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 def test_no_answer_is_made_of_them(options, poison):
     model = chain(poison)
-    assert generate(model, [[ord("x")]], max_new_tokens=3, **options).tolist() == [[*map(ord, "xyxy")]]
+    assert generate(model, [[ord("x")]], max_new_tokens=3, **options).ids.tolist() == [[*map(ord, "xyxy")]]
     for prompt in ("d", "a"):  # the first token, and one inside of the loop
         with pytest.raises(ValueError, match=ERROR):
             generate(model, prompt, tokenizer=ByteTokenizer(), max_new_tokens=9, **options)
@@ -71,8 +71,8 @@ def test_in_every_way_to_an_answer(use):
 def test_a_stream_ends_with_the_error():
     pieces = []
     with pytest.raises(ValueError, match=ERROR):
-        pieces.extend(generate(chain(np.nan), "a", tokenizer=ByteTokenizer(), max_new_tokens=9, stream=True))
-    assert pieces == ["b", "c", "d"]
+        pieces.extend(stream_generate(chain(np.nan), "a", tokenizer=ByteTokenizer(), max_new_tokens=9))
+    assert [piece.texts for piece in pieces] == [["b"], ["c"], ["d"]]
 
 
 def test_the_prompt_is_named_however_many_answers_it_has():
@@ -81,12 +81,12 @@ def test_the_prompt_is_named_however_many_answers_it_has():
         with pytest.raises(ValueError, match="for prompt 1:"):
             generate(chain(np.nan), prompts, max_new_tokens=6, **options)
     with pytest.raises(ValueError, match="for prompt 1:"):
-        [*generate(chain(np.nan), prompts, max_new_tokens=6, stream=True)]
+        [*stream_generate(chain(np.nan), prompts, max_new_tokens=6)]
 
 
 def test_beams_that_do_not_read_them_are_found():
     model = chain(np.nan)
-    assert generate(model, [[ord("a")]], max_new_tokens=3, num_beams=2)[0].tolist() == [*map(ord, "abcd")]
+    assert generate(model, [[ord("a")]], max_new_tokens=3, num_beams=2).ids[0].tolist() == [*map(ord, "abcd")]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -95,11 +95,12 @@ def test_a_session_is_as_before(stream):
     session.feed("xa")
     before = session.fork()
     with pytest.raises(ValueError, match=ERROR):
-        "".join(session.generate(max_new_tokens=9, stream=stream))
+        "".join((session.stream if stream else session.generate)(max_new_tokens=9))
     with pytest.raises(ValueError, match=ERROR):
         session.feed("bcdx")
     jax.tree.map(np.testing.assert_array_equal, session.state, before.state)
-    assert (session.unread, session.num_tokens, session.said) == (before.unread, before.num_tokens, before.said)
+    assert (session.unread, session.num_tokens) == (before.unread, before.num_tokens)
+    assert session.penalized_ids == before.penalized_ids
     assert session.generate(max_new_tokens=2, stop="d") == "bc"
 
 
@@ -110,6 +111,6 @@ def test_which_rows_can_be_chosen_from():
     for sampling in (Sampling(), Sampling(temperature=1e-3), Sampling(top_k=2, top_p=0.01, min_p=0.9)):
         token = np.asarray(sampling.choose(keys, logits))
         assert token.tolist() == [2, *[NOT_FINITE] * 4, 1, NOT_FINITE], sampling
-    penalty, seen = Sampling(repetition_penalty=1e30), jnp.asarray([[True, True], [True, False]])
-    token = penalty.choose(keys[:2], jnp.full((2, 2), -1e10, jnp.float32), seen)  # one row overflows: all are -inf
+    penalty, penalized = Sampling(repetition_penalty=1e30), jnp.asarray([[True, True], [True, False]])
+    token = penalty.choose(keys[:2], jnp.full((2, 2), -1e10, jnp.float32), penalized)  # one row overflows: all are -inf
     assert np.asarray(token).tolist() == [NOT_FINITE, 1]

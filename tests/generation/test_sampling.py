@@ -79,8 +79,8 @@ def test_filters_compose_in_order():
 
 
 def test_repetition_penalty():
-    logits, seen = jnp.array([2.0, -2.0, 4.0], jnp.float32), jnp.array([True, True, False])
-    assert penalize_repetition(logits, seen, 2.0).tolist() == [1.0, -4.0, 4.0]
+    logits, penalized = jnp.array([2.0, -2.0, 4.0], jnp.float32), jnp.array([True, True, False])
+    assert penalize_repetition(logits, penalized, 2.0).tolist() == [1.0, -4.0, 4.0]
 
 
 def test_what_is_greedy():
@@ -95,7 +95,7 @@ def test_what_is_greedy():
 )
 def test_frequencies_are_those_of_the_filtered_distribution(tiny, filters):
     filters, number, prompt = {"temperature": 20.0} | filters, 4000, ids(6)  # the tiny model is very sure
-    drawn = generate(tiny.model, [prompt], max_new_tokens=1, num_return_sequences=number, **filters)[:, -1]
+    drawn = generate(tiny.model, [prompt], max_new_tokens=1, num_return_sequences=number, **filters).ids[:, -1]
     logits = np.asarray(Sampling(**filters)(tiny.logits(np.array([prompt]))[:, -1], None))[0].astype(np.float64)
     expected = number * np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     counted = np.bincount(drawn, minlength=len(expected))

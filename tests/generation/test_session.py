@@ -37,7 +37,7 @@ def same_state(one: Session, other: Session) -> None:
 
 
 def test_it_goes_on_like_one_text(session, tiny):
-    whole = generate(tiny.model, TEXT, tokenizer=tiny.tokenizer, max_new_tokens=20)
+    whole = generate(tiny.model, TEXT, tokenizer=tiny.tokenizer, max_new_tokens=20).texts[0]
     pieces = [session.generate(max_new_tokens=8), session.generate(max_new_tokens=12)]
     assert TEXT + "".join(pieces) == whole  # no token stands for a part of a character here
     assert session.num_tokens == 1 + len(TEXT.encode()) + 20
@@ -67,7 +67,7 @@ def test_a_fork_goes_on_by_itself(session, tiny):
 
 def test_a_stream_left_early_ends_the_text_there(session, tiny):
     fork = session.fork()
-    stream = session.generate(max_new_tokens=20, stream=True)
+    stream = session.stream(max_new_tokens=20)
     taken = "".join(next(stream) for _ in range(3))
     stream.close()
     assert fork.generate(max_new_tokens=session.num_tokens - fork.num_tokens) == taken
@@ -76,7 +76,7 @@ def test_a_stream_left_early_ends_the_text_there(session, tiny):
 
 @pytest.mark.parametrize("use", ["feed", "generate", "reset", "fork", "save"])
 def test_using_the_session_ends_an_open_stream(session, tiny, tmp_path, use):
-    stream = session.generate(max_new_tokens=20, stream=True)
+    stream = session.stream(max_new_tokens=20)
     next(stream)
     expected = session.fork() if use == "fork" else None
     {
@@ -95,9 +95,9 @@ def test_using_the_session_ends_an_open_stream(session, tiny, tmp_path, use):
 
 def test_a_repetition_penalty_falls_on_the_whole_document(session, tiny):
     session.feed("".join(map(chr, range(1, 128))))
-    said = set(session.said)
+    before = set(session.penalized_ids)
     session.generate(max_new_tokens=20, repetition_penalty=1e9)
-    assert len(session.said - said) == 20
+    assert len(session.penalized_ids - before) == 20
 
 
 def test_an_interrupt_leaves_state_and_tokens_that_belong_together(session, tiny, monkeypatch):
@@ -285,8 +285,8 @@ def test_a_document_longer_than_its_learned_positions_is_refused(tiny):
     session.generate(max_new_tokens=5, ignore_eos=True)
     with pytest.raises(ValueError, match=r"num_positions=20 tokens.*may have 21 together"):
         generate(model, [[1, 2], [3] * 9], max_new_tokens=12)
-    assert generate(model, [[1, 2], [3] * 9], max_new_tokens=11).shape == (2, 20)
-    _, state = generate(model, [[3] * 9], max_new_tokens=8, return_state=True)
+    assert generate(model, [[1, 2], [3] * 9], max_new_tokens=11).ids.shape == (2, 20)
+    state = generate(model, [[3] * 9], max_new_tokens=8).state
     for options in ({"max_new_tokens": 4}, {"max_length": 5}, {"max_new_tokens": 4, "num_beams": 2}):
         with pytest.raises(ValueError, match=r"num_positions=20 tokens.*may have 21 together"):
             generate(model, [[1]], state=state, **options)

@@ -1,9 +1,10 @@
 """Texts in, texts out: streamed, stopped, and with characters whole."""
 
+import numpy as np
 import pytest
 
 from memgpt_jax.data import ByteTokenizer
-from memgpt_jax.generation import Session, generate
+from memgpt_jax.generation import Session, generate, stream_generate
 from memgpt_jax.generation.text import AnswerText
 
 OPTIONS = {"tokenizer": ByteTokenizer(), "max_new_tokens": 24, "temperature": 1.0}
@@ -14,9 +15,9 @@ def pushed(answer: AnswerText, text: str) -> list[str]:
 
 
 def test_a_text_begins_a_document_and_comes_back_with_its_answer(tiny):
-    text = generate(tiny.model, "hällo", **OPTIONS)
+    text = generate(tiny.model, "hällo", **OPTIONS).texts[0]
     start = [256, *"hällo".encode()]
-    new = generate(tiny.model, [start], max_new_tokens=24, temperature=1.0)[0, len(start) :]
+    new = generate(tiny.model, [start], max_new_tokens=24, temperature=1.0).ids[0, len(start) :]
     assert text.startswith("hällo")
     whole = tiny.tokenizer.decode(new.tolist())
     assert whole.startswith(text.removeprefix("hällo"))
@@ -25,41 +26,66 @@ def test_a_text_begins_a_document_and_comes_back_with_its_answer(tiny):
 
 def test_several_texts_and_answers(tiny):
     prompts = ["one", "three"]
-    texts = generate(tiny.model, prompts, num_return_sequences=2, **OPTIONS)
+    texts = generate(tiny.model, prompts, num_return_sequences=2, **OPTIONS).texts
     assert [text.startswith(prompts[i // 2]) for i, text in enumerate(texts)] == [True] * 4
-    assert isinstance(generate(tiny.model, ["one"], **OPTIONS), list)
-    assert len(generate(tiny.model, "one", num_return_sequences=2, **OPTIONS)) == 2
-    assert generate(tiny.model, "one", tokenizer=OPTIONS["tokenizer"], max_new_tokens=4, num_beams=2).startswith("one")
+    assert generate(tiny.model, ["one"], **OPTIONS).texts == generate(tiny.model, "one", **OPTIONS).texts
+    assert len(generate(tiny.model, "one", num_return_sequences=2, **OPTIONS).texts) == 2
+    [text] = generate(tiny.model, "one", tokenizer=OPTIONS["tokenizer"], max_new_tokens=4, num_beams=2).texts
+    assert text.startswith("one")
+
+
+def test_prompts_of_ids_have_texts_with_a_tokenizer(tiny):
+    prompts = [[256, *b"one"], [256, *b"three"]]
+    expected = generate(tiny.model, ["one", "three"], **OPTIONS)
+    got = generate(tiny.model, prompts, **OPTIONS)
+    assert got.texts == expected.texts and got.ids.tolist() == expected.ids.tolist()
+    assert generate(tiny.model, prompts, max_new_tokens=2).texts is None
+    stop = got.texts[1].removeprefix("three")[2:4]
+    shorter = generate(tiny.model, prompts, stop=stop, **OPTIONS)
+    assert shorter.texts == generate(tiny.model, ["one", "three"], stop=stop, **OPTIONS).texts != expected.texts
 
 
 def test_the_stream_is_the_text(tiny):
     for seed in range(3):
-        text = generate(tiny.model, "hällo", seed=seed, **OPTIONS)
-        assert "hällo" + "".join(generate(tiny.model, "hällo", seed=seed, stream=True, **OPTIONS)) == text
+        text = generate(tiny.model, "hällo", seed=seed, **OPTIONS).texts[0]
+        pieces = stream_generate(tiny.model, "hällo", seed=seed, **OPTIONS)
+        assert "hällo" + "".join(piece.texts[0] for piece in pieces) == text
+
+
+def test_streamed_texts_of_several_rows(tiny):
+    options = OPTIONS | {"num_return_sequences": 2, "stop": ["a", "e"]}
+    expected = generate(tiny.model, ["one", "three"], **options)
+    pieces = [*stream_generate(tiny.model, ["one", "three"], **options)]
+    texts = ["".join(texts) for texts in zip(*(piece.texts for piece in pieces), strict=True)]
+    assert [before + text for before, text in zip(["one"] * 2 + ["three"] * 2, texts, strict=True)] == expected.texts
+    new = np.concatenate([piece.ids for piece in pieces], axis=1)
+    lengths = np.array([4, 4, 6, 6]) + (new >= 0).sum(axis=1)  # with the token that begins the document
+    np.testing.assert_array_equal(lengths, expected.lengths)
 
 
 def test_streamed_ids(tiny):
     prompts = [[1, 2, 3], [4, 5]]
-    columns = [*generate(tiny.model, prompts, max_new_tokens=5, stream=True)]
+    columns = [piece.ids for piece in stream_generate(tiny.model, prompts, max_new_tokens=5)]
     assert [column.shape for column in columns] == [(2, 1)] * 5
-    expected = generate(tiny.model, prompts, max_new_tokens=5)
+    expected = generate(tiny.model, prompts, max_new_tokens=5).ids
     assert [c[0, 0] for c in columns] == expected[0, 3:8].tolist()
     assert [c[1, 0] for c in columns] == expected[1, 2:7].tolist()
 
 
 def test_a_stop_text_ends_the_answer(tiny):
-    text = generate(tiny.model, "hällo", **OPTIONS)
+    text = generate(tiny.model, "hällo", **OPTIONS).texts[0]
     answer = text.removeprefix("hällo")
     stop = answer[len(answer) // 2 :][:2]
     shorter = "hällo" + answer[: answer.index(stop)]
-    assert generate(tiny.model, "hällo", stop=["never", stop], **OPTIONS) == shorter
-    assert "hällo" + "".join(generate(tiny.model, "hällo", stop=stop, stream=True, **OPTIONS)) == shorter
+    assert generate(tiny.model, "hällo", stop=["never", stop], **OPTIONS).texts[0] == shorter
+    pieces = stream_generate(tiny.model, "hällo", stop=stop, **OPTIONS)
+    assert "hällo" + "".join(piece.texts[0] for piece in pieces) == shorter
 
 
 def test_a_stop_id_ends_the_answer_and_is_no_part_of_its_text(tiny):
-    answer = generate(tiny.model, "hällo", **OPTIONS).removeprefix("hällo")
+    answer = generate(tiny.model, "hällo", **OPTIONS).texts[0].removeprefix("hällo")
     stop = next(character for character in answer if character.isascii())
-    text = generate(tiny.model, "hällo", stop=ord(stop), **OPTIONS)
+    text = generate(tiny.model, "hällo", stop=ord(stop), **OPTIONS).texts[0]
     assert text == "hällo" + answer[: answer.index(stop)]
 
 
@@ -69,7 +95,7 @@ def test_ids_without_text(tiny):
     small, large = ByteTokenizer(), ByteTokenizer()
     small.vocab_size, large.vocab_size = 200, 300
     options = {"max_new_tokens": 30, "temperature": 9.0}
-    assert isinstance(generate(tiny.model, "a", tokenizer=small, **options), str)
+    assert isinstance(generate(tiny.model, "a", tokenizer=small, **options).texts[0], str)
     for use in (lambda: generate(tiny.model, "a", tokenizer=large, **options), lambda: Session(tiny.model, large)):
         with pytest.raises(ValueError, match="the tokenizer has 300 ids, the model's vocab_size is 257"):
             use()
@@ -104,11 +130,8 @@ def test_what_may_become_a_stop_text_is_held_back():
 @pytest.mark.parametrize(
     ("prompt", "options", "message"),
     [
-        (["a", "b"], {"stream": True}, "one prompt"),
-        ("a", {"num_return_sequences": 2, "stream": True}, "one prompt"),
         ("a", {"stop": ""}, "empty text"),
-        ("a", {"return_state": True}, "a Session keeps the state"),
-        ("a", {"stop": "x", "num_beams": 2, "temperature": None}, "not at texts"),
+        ("a", {"stop": "x", "num_beams": 2, "temperature": None}, "at ids only"),
     ],
 )
 def test_bad_input_is_refused_by_name(tiny, prompt, options, message):

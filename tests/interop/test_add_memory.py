@@ -137,7 +137,7 @@ def test_a_pattern_without_a_parameter_is_named(llama):
 
 def test_it_is_saved_beside_the_base_model(llama, tmp_path):
     model = mg.add_memory(llama, small("kv"), layers=[1], segment_length=4, adapter_rank=2)
-    model.save_pretrained(tmp_path)
+    mg.save_pretrained(model, tmp_path)
     again = mg.from_pretrained(tmp_path)
     assert again.config == model.config
     jax.tree.map(np.testing.assert_array_equal, models.split(again), models.split(model))

@@ -21,11 +21,11 @@ def test_the_context_of_a_pretrained_model(case, tmp_path):
     values = foreign.CASES[case]
     known = values.get("n_positions" if case == "t5" else "max_position_embeddings", decoder.num_positions)
     assert decoder.context_length == (None if LENGTHS[case] is None else known)
-    model.save_pretrained(tmp_path / "ours")
+    mg.save_pretrained(model, tmp_path / "ours")
     assert "memgpt" not in json.loads((tmp_path / "ours" / "config.json").read_text())
     assert mg.from_pretrained(tmp_path / "ours").config == model.config
     free = mg.from_pretrained(tmp_path / "theirs", context_length=None)
-    free.save_pretrained(tmp_path / "free")
+    mg.save_pretrained(free, tmp_path / "free")
     assert mg.from_pretrained(tmp_path / "free").config == free.config
 
 

@@ -55,10 +55,10 @@ def saved(tmp_path_factory):
     root = tmp_path_factory.mktemp("saved")
     for name, config, size in (("llama", LLAMA, FEW_BYTES), ("ours", OURS, 10**9)):
         base = root / "base"
-        model(0, config).save_pretrained(base)
+        mg.save_pretrained(model(0, config), base)
         (base / "generation_config.json").write_text('{"eos_token_id": 2}')
         options = {"tokenizer": ByteTokenizer(), "shard_bytes": size}
-        mg.from_pretrained(base).save_pretrained(root / name, **options)
+        mg.save_pretrained(mg.from_pretrained(base), root / name, **options)
         shutil.rmtree(base)
     return root
 
@@ -139,7 +139,7 @@ def test_a_damaged_file_is_named(saved, tmp_path):
 def test_what_is_saved_last_is_what_is_read(tmp_path):
     """One file after several and the reverse, of models of several kinds: one set of weights is left."""
     for seed, (config, size) in enumerate([(LLAMA, FEW_BYTES), (LLAMA, 10**9), (OURS, FEW_BYTES), (LLAMA, 10**9)]):
-        model(seed, config).save_pretrained(tmp_path, shard_bytes=size)
+        mg.save_pretrained(model(seed, config), tmp_path, shard_bytes=size)
         assert same(mg.from_pretrained(tmp_path), model(seed, config))
         assert (FILE in names(tmp_path)) == (INDEX not in names(tmp_path)) == (size > FEW_BYTES)
         assert PARTIAL not in names(tmp_path) and sorted([*recorded(tmp_path), SUMS]) == names(tmp_path)
@@ -147,7 +147,7 @@ def test_what_is_saved_last_is_what_is_read(tmp_path):
 
 def test_settings_of_an_earlier_model_are_not_left(saved, tmp_path):
     folder = shutil.copytree(saved / "llama", tmp_path / "copy")
-    model(3).save_pretrained(folder)
+    mg.save_pretrained(model(3), folder)
     assert mg.from_pretrained(folder).origin.generation is None
     assert mg.load_tokenizer(folder).fingerprint == "byte"  # none was given: the old one stays, and is still checked
     (folder / "tokenizer.json").write_text('{"tokenizer": "bytes"}')
@@ -175,12 +175,12 @@ def test_a_full_disk_leaves_the_last_good_model(size, room, saved, tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (old[0] if room is None else room, old[1]))
     try:
         with pytest.raises(ValueError, match=r"copy cannot be written: .*(File too large|No space left)"):
-            other.save_pretrained(folder, tokenizer=tokenizer, shard_bytes=size)
+            mg.save_pretrained(other, folder, tokenizer=tokenizer, shard_bytes=size)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     load(folder)
-    other.save_pretrained(folder, shard_bytes=size)
+    mg.save_pretrained(other, folder, shard_bytes=size)
     assert same(mg.from_pretrained(folder), other)
 
 
@@ -198,7 +198,7 @@ def test_files_of_two_saves_are_never_mixed_up(moved, saved, tmp_path, monkeypat
 
     monkeypatch.setattr("os.replace", stopped)
     with pytest.raises(KeyboardInterrupt):
-        model(5).save_pretrained(folder, shard_bytes=FEW_BYTES)
+        mg.save_pretrained(model(5), folder, shard_bytes=FEW_BYTES)
     monkeypatch.undo()
     assert len(calls) == moved + 1
     if any(target.parent == folder for target in calls[:-1]):
@@ -213,7 +213,7 @@ def test_a_save_that_was_killed_does_no_harm(saved, tmp_path):
     (folder / PARTIAL).mkdir()
     (folder / PARTIAL / "config.json").write_text("{")
     load(folder)
-    model(2).save_pretrained(folder)
+    mg.save_pretrained(model(2), folder)
     assert same(mg.from_pretrained(folder), model(2)) and not (folder / PARTIAL).exists()
 
 
@@ -226,14 +226,14 @@ def test_places_that_cannot_hold_a_model(tmp_path):
         ("run", "holds a run"),
     ):
         with pytest.raises(ValueError, match=f"{folder} {message}"):
-            model().save_pretrained(tmp_path / folder)
+            mg.save_pretrained(model(), tmp_path / folder)
 
 
 def test_one_file_beside_shards(tmp_path):
     """The one file is the model, as in transformers; shards that say something else are refused."""
-    model(0).save_pretrained(tmp_path / "shards", shard_bytes=FEW_BYTES)
-    model(0).save_pretrained(tmp_path / "one")
-    model(1).save_pretrained(tmp_path / "other")
+    mg.save_pretrained(model(0), tmp_path / "shards", shard_bytes=FEW_BYTES)
+    mg.save_pretrained(model(0), tmp_path / "one")
+    mg.save_pretrained(model(1), tmp_path / "other")
     folder = tmp_path / "both"
     folder.mkdir()
     for path in (tmp_path / "shards").iterdir():
@@ -254,7 +254,7 @@ def test_one_file_beside_shards(tmp_path):
 
 
 def test_shards_that_hold_one_tensor_twice(tmp_path):
-    model(0).save_pretrained(tmp_path, shard_bytes=FEW_BYTES)
+    mg.save_pretrained(model(0), tmp_path, shard_bytes=FEW_BYTES)
     (tmp_path / SUMS).unlink()
     first, second, *_ = sorted(tmp_path.glob("model-*"))
     name, tensor = next(iter(load_file(first).items()))

@@ -58,7 +58,7 @@ def test_settings_go_through_unchanged(case, tmp_path):
     folder = write(case, tmp_path / "base", extra)
     model = mg.from_pretrained(folder)
     assert model.origin.stop_ids == (2, 7)
-    model.save_pretrained(tmp_path / "again")
+    mg.save_pretrained(model, tmp_path / "again")
     expected, got = read(folder), read(tmp_path / "again")
     assert names_of(got, "architectures") == names_of(expected, "architectures") | {"torch_dtype": "float32"}
     assert got["architectures"] == expected.get("architectures", got["architectures"])
@@ -69,7 +69,7 @@ def test_settings_go_through_unchanged(case, tmp_path):
 def test_a_changed_function_counts_for_more(tmp_path):
     folder = write("mistral", tmp_path / "base")
     model = mg.from_pretrained(folder, window_size=5, dtype="bfloat16")
-    model.save_pretrained(tmp_path / "again")
+    mg.save_pretrained(model, tmp_path / "again")
     got = read(tmp_path / "again")
     assert got["sliding_window"] == 5
     kept = {key: got[key] for key in EXTRA if key != "torch_dtype"}
@@ -81,7 +81,7 @@ def test_a_memory_keeps_them(tmp_path):
     base = mg.from_pretrained(write("llama", tmp_path / "base"))
     model = mg.add_memory(base, mg.KVMemoryConfig(memory_size=5, head_dim=4), segment_length=4)
     assert model.origin is base.origin
-    model.save_pretrained(tmp_path / "again")
+    mg.save_pretrained(model, tmp_path / "again")
     again = mg.from_pretrained(tmp_path / "again")
     assert again.config == model.config and again.origin.stop_ids == (2, 7)
     assert names_of(read(tmp_path / "again"), "memgpt").keys() == read(tmp_path / "base").keys()
@@ -100,7 +100,7 @@ def test_a_run_keeps_them(tmp_path):
         checkpoints.save(start.config, create(start.config)._replace(params=params), None)
     run = mg.from_pretrained(tmp_path / "run")
     assert run.origin.stop_ids == (2, 7)
-    run.save_pretrained(tmp_path / "again")
+    mg.save_pretrained(run, tmp_path / "again")
     assert {key: read(tmp_path / "again")[key] for key in EXTRA if key != "torch_dtype"} == names_of(
         EXTRA, "torch_dtype"
     )
@@ -124,7 +124,7 @@ class Ids(ByteTokenizer):
 )
 def test_ids_of_the_tokenizer_fill_what_is_missing(extra, expected, tmp_path):
     write("llama", tmp_path / "base", extra, None)
-    mg.from_pretrained(tmp_path / "base").save_pretrained(tmp_path / "again", tokenizer=Ids())
+    mg.save_pretrained(mg.from_pretrained(tmp_path / "base"), tmp_path / "again", tokenizer=Ids())
     got = read(tmp_path / "again")
     assert tuple(got[f"{name}_token_id"] for name in ("bos", "eos", "pad")) == expected
     assert not (tmp_path / "again" / "generation_config.json").exists()
@@ -138,7 +138,7 @@ def test_without_an_end_none_is_made_up(tmp_path):
 
     write("llama", tmp_path / "base", {}, None)
     model = mg.from_pretrained(tmp_path / "base")
-    model.save_pretrained(tmp_path / "again", tokenizer=Endless())
+    mg.save_pretrained(model, tmp_path / "again", tokenizer=Endless())
     assert model.origin.stop_ids == () and not {"bos_token_id", "eos_token_id"} & read(tmp_path / "again").keys()
 
 
@@ -180,7 +180,7 @@ def test_the_library_reads_back_what_it_wrote(tmp_path):
     theirs.config.update({"bos_token_id": 1, "eos_token_id": [2, 5], "pad_token_id": 0, "initializer_range": 0.03})
     theirs.generation_config = transformers.GenerationConfig(eos_token_id=[2, 7], do_sample=True, top_p=0.75, top_k=11)
     theirs.save_pretrained(tmp_path / "theirs")
-    mg.from_pretrained(tmp_path / "theirs").save_pretrained(tmp_path / "ours")
+    mg.save_pretrained(mg.from_pretrained(tmp_path / "theirs"), tmp_path / "ours")
     kind = transformers.LlamaForCausalLM
     first, again = (kind.from_pretrained(tmp_path / name, dtype=torch.float32).eval() for name in ("theirs", "ours"))
     tokens = torch.from_numpy(foreign.tokens_of("llama"))
@@ -197,7 +197,7 @@ def test_the_library_reads_back_what_it_wrote(tmp_path):
 @pytest.mark.parametrize(("case", "key", "value"), [("llama", "rope_theta", 500.0), ("gpt2", "n_positions", 7)])
 def test_an_edit_beside_the_settings_of_a_memory_is_refused(case, key, value, tmp_path):
     model = mg.add_memory(mg.from_pretrained(write(case, tmp_path / "base")), mg.KVMemoryConfig(memory_size=5))
-    model.save_pretrained(tmp_path / "memory")
+    mg.save_pretrained(model, tmp_path / "memory")
     mg.from_pretrained(tmp_path / "memory")
     values = read(tmp_path / "memory") | {key: value}
     (tmp_path / "memory" / "config.json").write_text(json.dumps(values))  # as an editor of another library writes it

@@ -70,7 +70,7 @@ def test_it_is_trained_loaded_and_generates(mean, tmp_path):
     saved = load(tmp_path / "run")
     assert saved.config == mean
     prompt = jnp.arange(40, dtype=jnp.int32)[None]
-    written = jnp.asarray(mg.generate((mean.model, saved.params), prompt, max_new_tokens=20))
+    written = jnp.asarray(mg.generate((mean.model, saved.params), prompt, max_new_tokens=20).ids)
     assert written.shape == (1, 60)
     # The first token has left the window long before the end: only the memory can know of it.
     logits = lambda tokens: mg.apply(mean.model, saved.params, tokens, mg.init_state(mean.model, 1))[0]  # noqa: E731

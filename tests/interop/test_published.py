@@ -228,7 +228,7 @@ def test_the_body_is_read_and_what_is_left_is_named(name, tmp_path, caplog):
             np.testing.assert_array_equal(got[key], expected[key], err_msg=key)
     if name not in SAVED_AGAIN:
         return
-    model.save_pretrained(tmp_path / "again")
+    mg.save_pretrained(model, tmp_path / "again")
     again = mg.from_pretrained(tmp_path / "again")
     assert again.config == model.config
     jax.tree.map(np.testing.assert_array_equal, models.split(again), models.split(model))
@@ -294,7 +294,7 @@ def test_an_output_that_contradicts_the_tie_is_used(tmp_path):
         model = mg.from_pretrained(folder)
         assert not model.config.tie_embeddings
         np.testing.assert_array_equal(model.output.kernel[...], 2 * model.embedding[...].T)
-        model.save_pretrained(root / "again")
+        mg.save_pretrained(model, root / "again")
         assert mg.from_pretrained(root / "again").config == model.config
 
 

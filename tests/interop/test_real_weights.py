@@ -31,7 +31,7 @@ def test_a_quantised_llama_knows_its_capitals():
     text = "def f(x):\n    return 12345, 'naïve', '\N{GRINNING FACE}'\n"
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert sum(tokenizer.token_bytes[tokenizer.encode(text)]) == len(text.encode())
-    answer = mg.generate(model, "The capital of Italy is", tokenizer=tokenizer, max_new_tokens=4)
+    answer = mg.generate(model, "The capital of Italy is", tokenizer=tokenizer, max_new_tokens=4).texts[0]
     assert "Rome" in answer
 
 

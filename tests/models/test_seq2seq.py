@@ -12,7 +12,8 @@ import pytest
 from memgpt_jax import models
 from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, Seq2SeqConfig
-from memgpt_jax.generation import generate
+from memgpt_jax.data import ByteTokenizer
+from memgpt_jax.generation import Session, generate
 from tests.laws.memories import difference
 from tests.laws.models import tiny
 
@@ -197,11 +198,12 @@ def test_the_decoder_generates_from_its_source():
     config = CONFIGS["memory"]
     model = models.merge(config, params_of(config))
     state = state_of(config)
-    got = model.generate([[0], [0]], state, max_new_tokens=LENGTH)
+    got = generate(model, [[0], [0]], state=state, max_new_tokens=LENGTH).ids
     logits, _ = call(config, params_of(config), got[:, :-1], state)
     np.testing.assert_array_equal(got[:, 1:], np.argmax(logits, axis=-1))
-    pure = generate((config.decoder, params_of(config)["decoder"]), [[0], [0]], state=state.decoder, max_new_tokens=5)
-    np.testing.assert_array_equal(pure, got[:, :6])
+    pure = (config.decoder, params_of(config)["decoder"])
+    short = generate(pure, [[0], [0]], state=state.decoder, max_new_tokens=5).ids
+    np.testing.assert_array_equal(short, got[:, :6])
 
     def log_p(text):
         log_p = jax.nn.log_softmax(call(config, params_of(config), text[:, :-1], state)[0])
@@ -209,15 +211,43 @@ def test_the_decoder_generates_from_its_source():
 
     end = int(got[0, 3])
     model.origin = types.SimpleNamespace(stop_ids=(end,))
-    np.testing.assert_array_equal(model.generate([[0], [0]], state, max_new_tokens=LENGTH, ignore_eos=True), got)
-    ended = model.generate([[0], [0]], state, max_new_tokens=LENGTH, stop=int(got[0, 5]))
+    unended = generate(model, [[0], [0]], state=state, max_new_tokens=LENGTH, ignore_eos=True).ids
+    np.testing.assert_array_equal(unended, got)
+    ended = generate(model, [[0], [0]], state=state, max_new_tokens=LENGTH, stop=int(got[0, 5])).ids
     assert ended[0].tolist()[: got[0].tolist().index(end) + 1] == got[0].tolist()[: got[0].tolist().index(end) + 1]
     assert set(ended[0].tolist()[got[0].tolist().index(end) :]) == {end}  # and padding
     for stop in (np.int32(got[0, 5]), np.array(got[0, 5]), [int(got[0, 5])]):
-        np.testing.assert_array_equal(model.generate([[0], [0]], state, max_new_tokens=LENGTH, stop=stop), ended)
+        same = generate(model, [[0], [0]], state=state, max_new_tokens=LENGTH, stop=stop).ids
+        np.testing.assert_array_equal(same, ended)
 
-    beams = generate(model.decoder, [[0], [0]], state=state.decoder, max_new_tokens=LENGTH, num_beams=16)
+    beams = generate(model.decoder, [[0], [0]], state=state.decoder, max_new_tokens=LENGTH, num_beams=16).ids
     assert np.all(log_p(beams) >= log_p(got) - 1e-4)
+
+
+def test_generating_without_a_source_is_refused():
+    config = CONFIGS["plain"]
+    model = models.merge(config, params_of(config))
+    row = "rows \\[0, 1\\] of the state have none: give state=model.read_source"
+    without, half = model.init_state(2), jax.tree.map(lambda x: x.at[1].set(0), state_of(config))
+    for given, state in ((model, None), (model, without), (model.decoder, None), (model.decoder, without.decoder)):
+        with pytest.raises(ValueError, match=row):
+            generate(given, [[0], [0]], state=state, max_new_tokens=1)
+    with pytest.raises(ValueError, match="rows \\[1\\] of the state have none"):
+        generate(model, [[0], [0]], state=half, max_new_tokens=1)
+    with pytest.raises(ValueError, match="rows \\[0\\] of the state have none"):
+        Session(model, ByteTokenizer()).generate(max_new_tokens=1)
+
+
+def test_answers_continue_from_the_state_of_both_stacks():
+    config = CONFIGS["memory"]
+    model, state = models.merge(config, params_of(config)), state_of(config)
+    drawn = generate(model, [[0], [0]], state=state, max_new_tokens=4, temperature=1.0, num_return_sequences=2)
+    expected = jax.tree.map(lambda x: np.repeat(x, 2, axis=0), state.encoder)
+    jax.tree.map(np.testing.assert_array_equal, drawn.state.encoder, expected)
+    whole = generate(model, [[0], [0]], state=state, max_new_tokens=8)
+    first = generate(model, [[0], [0]], state=state, max_new_tokens=4)
+    rest = generate(model, first.ids[:, -1:], state=first.state, max_new_tokens=4)
+    np.testing.assert_array_equal(np.concatenate([first.ids, rest.ids[:, 1:]], axis=1), whole.ids)
 
 
 def test_dropout_acts_in_the_encoder_and_in_cross_attention():

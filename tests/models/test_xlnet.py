@@ -302,7 +302,7 @@ def test_add_memory_changes_nothing_and_is_saved(tmp_path):
     for _ in range(2):
         logits, state = call(tokens, state)
         assert difference(logits, expected) < 1e-5
-    model.save_pretrained(tmp_path)
+    mg.save_pretrained(model, tmp_path)
     again = mg.from_pretrained(tmp_path)
     assert again.config == model.config
     jax.tree.map(np.testing.assert_array_equal, split(again), split(model))

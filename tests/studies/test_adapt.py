@@ -45,7 +45,7 @@ def base(tmp_path):
         vocab_size=257, d_model=16, num_heads=2, num_layers=2, window_size=64, memory=mg.NoMemoryConfig()
     )
     model = mg.merge(config, mg.init(config, jax.random.key(0)))
-    model.save_pretrained(tmp_path / "base", tokenizer=ByteTokenizer())
+    mg.save_pretrained(model, tmp_path / "base", tokenizer=ByteTokenizer())
     return model
 
 

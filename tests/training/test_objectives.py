@@ -24,7 +24,7 @@ from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.data.tokenizers.json_file import JsonTokenizer
 from memgpt_jax.evaluation.evaluate import HELD_OUT_SEED, evaluate, unigram_losses
 from memgpt_jax.generation import Session, generate
-from memgpt_jax.interop import from_pretrained
+from memgpt_jax.interop import from_pretrained, save_pretrained
 from memgpt_jax.interop.families.bert import BERT
 from memgpt_jax.studies.command_line import override
 from memgpt_jax.training import RunError, load, read_metrics, train
@@ -256,7 +256,7 @@ def test_a_run_that_does_not_fit_is_refused_before_its_first_step(tmp_path, make
     with pytest.raises(ValueError, match="400 hidden spans need 401 sentinels, and there are 100; take a smaller"):
         data.text_batches(text, config, 0, data.ByteTokenizer())
     with pytest.raises(RunError, match="does not start from the weights of an encoder-decoder"):
-        models.merge(PAIR, models.init(PAIR, jax.random.key(0))).save_pretrained(tmp_path / "pair")
+        save_pretrained(models.merge(PAIR, models.init(PAIR, jax.random.key(0))), tmp_path / "pair")
         train(dataclasses.replace(make_encoder("masked"), pretrained=str(tmp_path / "pair")), tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists() or not read_metrics(tmp_path / "run")
 
@@ -273,7 +273,7 @@ def test_a_pretrained_encoder_is_trained_with_its_own_special_tokens(tmp_path, m
     values = {"model_type": "bert", "architectures": ["BertForPreTraining"], "max_position_embeddings": 32}
     model = BERT.config(values | sizes | {"intermediate_size": 16})
     params = models.init(model, jax.random.key(0))
-    models.merge(model, params).save_pretrained(tmp_path / "bert", tokenizer=tokenizer)
+    save_pretrained(models.merge(model, params), tmp_path / "bert", tokenizer=tokenizer)
 
     config = make_encoder("masked", steps=1, sequence_length=16, optimizer={"learning_rate": 1e-30})
     text = dataclasses.replace(config.data, tokenizer="pretrained")
@@ -306,9 +306,9 @@ def test_both_stacks_are_overridden_and_written(make_encoder):
 
 def test_an_encoder_does_not_generate():
     params, prompt = models.init(ENCODER, jax.random.key(0)), np.zeros((1, 3), np.int32)
-    with pytest.raises(ValueError, match="Seq2SeqConfig does not go on with a text by itself"):
+    with pytest.raises(ValueError, match="Seq2SeqConfig models cannot generate text"):
         generate((PAIR, None), prompt, max_new_tokens=1)
-    with pytest.raises(ValueError, match="EncoderConfig does not go on with a text"):
+    with pytest.raises(ValueError, match="EncoderConfig models cannot generate text"):
         generate((ENCODER, params), prompt, max_new_tokens=1)
-    with pytest.raises(ValueError, match="EncoderConfig does not go on with a text"):
+    with pytest.raises(ValueError, match="EncoderConfig models cannot generate text"):
         Session(models.merge(ENCODER, params), data.ByteTokenizer())

@@ -6,7 +6,7 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.generation import Sampling
-from memgpt_jax.generation.decode import advance, begin
+from memgpt_jax.generation.decode import Prefilled, advance, begin
 from memgpt_jax.generation.prefill import prefill
 from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.models.parameters import count_parameters
@@ -21,7 +21,7 @@ def decoding_candidate(config: ModelConfig, context: int, rows: int) -> Candidat
     text = np.random.default_rng(0).integers(config.vocab_size, size=context, dtype=np.int32)
     logits, state = prefill(config, params, [text], models.init_state(config, 1))
     endless = np.full(1, 2**30, np.int32)
-    carried = [begin(Sampling(), rows, logits, state, endless, None, never, 0)]
+    carried = [begin(Sampling(), rows, Prefilled(logits, state, endless, None, never), np.uint32(0))]
     compiled = advance.lower(config, Sampling(), params, carried[0], np.int32(NEW), never).compile()
     size = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))  # noqa: E731
     read = size(params) + size(carried[0].state)

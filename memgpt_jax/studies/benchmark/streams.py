@@ -12,7 +12,7 @@ from memgpt_jax import models
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.generation import Sampling
-from memgpt_jax.generation.decode import CAPACITY, advance, begin
+from memgpt_jax.generation.decode import CAPACITY, Prefilled, advance, begin
 from memgpt_jax.generation.prefill import compiled_read, prefill
 
 SMALL = ModelConfig(vocab_size=257, d_model=64, num_layers=2, window_size=128, memory=KVMemoryConfig(memory_size=1024))
@@ -28,7 +28,8 @@ def stream_measurements(num_tokens: int, by_token: bool) -> dict[str, Any]:
     state = models.init_state(SMALL, 1)
     if by_token:
         logits, state = prefill(SMALL, params, [random.integers(257, size=PIECE)], state)
-        decoding = begin(Sampling(), 1, logits, state, np.full(1, 2**30, np.int32), None, never, 0)
+        prompts = Prefilled(logits, state, np.full(1, 2**30, np.int32), None, never)
+        decoding = begin(Sampling(), 1, prompts, np.uint32(0))
     times, peak = [], 0
     for number in range(num_tokens // PIECE):
         start = time.perf_counter()

@@ -79,7 +79,7 @@ def open_session(workdir: Path, step: int | None = None) -> Session:
         raise RunError(f"{workdir} was trained on a generated task, which has no text to write")
     if not saved.config.model.causal:
         kind = type(saved.config.model).__name__
-        raise RunError(f"{workdir} holds a model of {kind}, which does not go on with a text by itself")
+        raise RunError(f"{workdir} holds a model of {kind}, which cannot generate text")
     tokenizer = load_run_tokenizer(workdir)
     return Session((saved.config.model, saved.params), tokenizer)
 
@@ -87,7 +87,7 @@ def open_session(workdir: Path, step: int | None = None) -> Session:
 def answer(session: Session, options: dict) -> None:
     """Write an answer as it comes; an interrupt ends it there."""
     try:
-        for piece in session.generate(stream=True, **options):
+        for piece in session.stream(**options):
             print(piece, end="", flush=True)
     except KeyboardInterrupt:
         pass
