@@ -46,8 +46,8 @@ class Plan(NamedTuple):
 
 def table_of(config: ModelConfig, family: Family | None) -> list[Weight]:
     """The tensors of which each parameter is made; parameters that the family does not have use our own names."""
-    found = [] if family is None else family.weights(config)
-    covered = {weight.ours for weight in found}
+    found = [] if family is None else family.weight_table(config)
+    covered = {weight.parameter for weight in found}
     return found + [
         Weight(name, (f"{OURS}.{name.replace('/', '.')}",)) for name in shapes_of(config) if name not in covered
     ]
@@ -69,7 +69,7 @@ def plan_of(config: ModelConfig, family: Family | None, architectures: Any, tens
     if family is None:
         return Plan(config, family, table_of(config, family), {name: name for name in tensors.shapes})
     names = _names(family, tensors.shapes, path)
-    for copy, original in family.copies(config).items():
+    for copy, original in family.tied_tensors(config).items():
         if copy in names and original not in names:
             names[original] = names.pop(copy)
         elif copy in names:
@@ -83,8 +83,8 @@ def plan_of(config: ModelConfig, family: Family | None, architectures: Any, tens
     table, drawn = table_of(fitted, family), ()
     classes = [architectures] if isinstance(architectures, str) else architectures or []
     is_other = bool(classes) and not any(re.fullmatch(LANGUAGE_MODELS, name) for name in classes)
-    if is_other and LM_HEAD not in names and any(LM_HEAD in weight.theirs for weight in table):
-        table, drawn = [weight for weight in table if LM_HEAD not in weight.theirs], OUTPUT
+    if is_other and LM_HEAD not in names and any(LM_HEAD in weight.tensors for weight in table):
+        table, drawn = [weight for weight in table if LM_HEAD not in weight.tensors], OUTPUT
         logger.warning("%s has no %s: it is drawn at random; hidden states do not depend on it", path, LM_HEAD)
     return Plan(fitted, family, table, names, drawn)
 
@@ -99,7 +99,7 @@ def assembled(plan: Plan, tensors: Tensors, path: Path) -> models.Params:
     bare = plan.family.bare if plan.family else lambda name: name
     shapes, wrong, needed = shapes_of(plan.config), [], set()
     for weight in plan.table:
-        for name, part_shape in _part_shapes(weight, shapes[weight.ours]).items():
+        for name, part_shape in _part_shapes(weight, shapes[weight.parameter]).items():
             original, shape = plan.names.get(bare(name)), weight.shape or part_shape
             needed.add(bare(name))
             if original is None:
@@ -122,10 +122,10 @@ def assembled(plan: Plan, tensors: Tensors, path: Path) -> models.Params:
     params = {}
     for weight in plan.table:
         parts = []
-        for name, shape in _part_shapes(weight, shapes[weight.ours]).items():
+        for name, shape in _part_shapes(weight, shapes[weight.parameter]).items():
             part = arrays.pop(plan.names[bare(name)]).reshape(shape)
             parts.append(part.T if weight.transposed else part)
-        params[weight.ours] = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+        params[weight.parameter] = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
     for name in plan.drawn:
         if name in shapes:
             normal = jax.nn.initializers.normal(shapes[name][0] ** -0.5)
@@ -136,7 +136,7 @@ def assembled(plan: Plan, tensors: Tensors, path: Path) -> models.Params:
 def taken_apart(table: list[Weight], params: models.Params) -> dict[str, np.ndarray]:
     """The tensors by their names in the table, float32: `assembled` undone."""
     flat = {name: np.asarray(array, np.float32) for name, array in _flat(params).items()}
-    return {name: part for weight in table for name, part in _parts(weight, flat[weight.ours]).items()}
+    return {name: part for weight in table for name, part in _parts(weight, flat[weight.parameter]).items()}
 
 
 @functools.lru_cache(maxsize=64)
@@ -177,7 +177,7 @@ def _part_shapes(weight: Weight, shape: tuple[int, ...]) -> dict[str, tuple[int,
     widths = weight.widths or shape[-1:]
     shapes = ((*shape[:-1], width) for width in widths)
     turned = (part[::-1] if weight.transposed else part for part in shapes)
-    return dict(zip(weight.theirs, turned, strict=True))
+    return dict(zip(weight.tensors, turned, strict=True))
 
 
 def _parts(weight: Weight, array: np.ndarray) -> dict[str, np.ndarray]:
@@ -185,7 +185,7 @@ def _parts(weight: Weight, array: np.ndarray) -> dict[str, np.ndarray]:
     cuts = np.cumsum(weight.widths)[:-1]
     parts = np.split(array, cuts, axis=-1) if weight.widths else [array]
     turned = (part.T if weight.transposed else part for part in parts)
-    return dict(zip(weight.theirs, (part.reshape(weight.shape or part.shape) for part in turned), strict=True))
+    return dict(zip(weight.tensors, (part.reshape(weight.shape or part.shape) for part in turned), strict=True))
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from memgpt_jax.data.tokenizers.gguf_reader import read_fields
 from memgpt_jax.interop.families.llama import LLAMA
 from memgpt_jax.interop.families.settings import layers, number, only, read, size, word
-from memgpt_jax.interop.tensors import Tensors
+from memgpt_jax.interop.tensors import Contents, Tensors
 
 LLAMA_NAMES = {
     r"token_embd": "model.embed_tokens",
@@ -88,8 +88,8 @@ FILE_SETTINGS = {"general.type": only("model"), "split.count": only(None, 0, 1)}
 """Settings of a file that holds a whole model."""
 
 
-def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
-    """Values as those of a config.json, and the tensors by the names that transformers has.
+def read_gguf(path: Path) -> Contents:
+    """The settings and the tensors of a GGUF file, as those of a folder of the transformers library.
 
     Raises:
         ValueError: the file is damaged, or its architecture, a setting, a tensor's kind or its rotary factors are not
@@ -121,9 +121,8 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
         return found
 
     shapes = {name: tuple(int(size) for size in tensor.shape) for name, tensor in places.items()}
-    return values, Tensors(
-        {name: x if re.search(TURNED, name) else x[::-1] for name, x in shapes.items()}, read_tensors
-    )
+    shapes = {name: shape if re.search(TURNED, name) else shape[::-1] for name, shape in shapes.items()}
+    return Contents(values, Tensors(shapes, read_tensors))
 
 
 def _dequantized(path: Path, tensor) -> np.ndarray:
@@ -183,7 +182,7 @@ def _values(kind: str, fields: dict[str, Any], tensors: dict[str, Any], where: s
     }
     values |= _scaling(found, f"{where}: {kind}")
     try:
-        LLAMA.config(values)
+        LLAMA.from_hf(values)
     except ValueError as error:
         raise ValueError(f"{where}: {str(error).removeprefix('config.json: ')}") from None
     return values

@@ -18,8 +18,8 @@ from memgpt_jax.files.saved_files import replacing_files
 from memgpt_jax.interop.assembly import OURS, assembled, plan_of, shapes_of, table_of, taken_apart
 from memgpt_jax.interop.folder import read_recorded, writable, write_json
 from memgpt_jax.interop.origin import CONFIG, GENERATION, Origin, read_origin
-from memgpt_jax.interop.tensors import Tensors, open_tensors, write_tensors
-from memgpt_jax.interop.values import check_agreement, family_of, saved_values
+from memgpt_jax.interop.tensors import Contents, open_tensors, write_tensors
+from memgpt_jax.interop.values import check_agreement, family_of, saved_config
 from memgpt_jax.models.functional import MODELS
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
@@ -100,8 +100,8 @@ def save_pretrained(model: Model, folder: str | Path, *, tokenizer=None, shard_b
     if (folder / "checkpoints").is_dir():
         raise ValueError(f"{folder} holds a run (checkpoints/): choose another folder for the model")
     origin = getattr(model, "origin", None)
-    values, family = saved_values(model.config, origin, tokenizer)
-    tensors = taken_apart(table_of(model.config, family), models.split(model))
+    saved = saved_config(model.config, origin, tokenizer)
+    tensors = taken_apart(table_of(model.config, saved.family), models.split(model))
     stale = {GENERATION} if tokenizer is None else OF_TOKENIZERS
 
     def is_stale(name: str) -> bool:
@@ -115,7 +115,7 @@ def save_pretrained(model: Model, folder: str | Path, *, tokenizer=None, shard_b
             generation = json.loads((new / GENERATION).read_text(encoding="utf-8"))
         if generation is not None:
             write_json(new / GENERATION, dict(generation))
-        write_json(new / CONFIG, values)
+        write_json(new / CONFIG, saved.values)
         write_tensors(new, tensors, shard_bytes)
 
 
@@ -133,7 +133,7 @@ def describe(source: str | Path, revision: str | None = None) -> Pretrained:
         family = None if ours is not None and values.get("model_type") == OURS else family_of(values.get("model_type"))
         if ours is not None and family is not None:
             check_agreement(family, theirs, ours)
-        config = ours or family.config(theirs)
+        config = ours or family.from_hf(theirs)
         plan = plan_of(config, family, theirs.get("architectures"), tensors, path)
     return Pretrained(plan.config, lambda: assembled(plan, tensors, path), origin)
 
@@ -160,8 +160,8 @@ def _refuse_adapters(path: Path) -> None:
         )
 
 
-def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
-    """The values of config.json, and the tensors."""
+def _read(path: Path) -> Contents:
+    """The settings and the tensors of a folder or a GGUF file."""
     if path.is_file():
         return _gguf(path)
     files = sorted(path.glob("*.gguf"))
@@ -179,10 +179,10 @@ def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
     for name in ("quantization_config", "compression_config"):
         if values.get(name) is not None:
             raise ValueError(f"{path / CONFIG}: {name} is not supported: save the model without quantisation first")
-    return values, open_tensors(path)
+    return Contents(values, open_tensors(path))
 
 
-def _gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
+def _gguf(path: Path) -> Contents:
     from memgpt_jax.interop.gguf import read_gguf
 
     if path.suffix != ".gguf":

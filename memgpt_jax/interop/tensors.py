@@ -6,7 +6,7 @@ Nothing else is read: other formats can run code.
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,15 @@ class Tensors(NamedTuple):
     """The shape of every tensor by its name."""
     read: Callable[[Iterable[str]], dict[str, np.ndarray]]
     """Some tensors by name, float32. Raises `ValueError` if one is damaged or of a type that is not supported."""
+
+
+class Contents(NamedTuple):
+    """A model in a folder or a file, whose tensors are not read yet."""
+
+    values: dict[str, Any]
+    """The values of config.json, or of the metadata of a GGUF file under the keys of config.json."""
+    tensors: Tensors
+    """The tensors, by the names that transformers gives them."""
 
 
 class Entry(NamedTuple):

@@ -1,13 +1,13 @@
 """The values of the config.json that a model is saved with."""
 
 import dataclasses
-import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
 from memgpt_jax.config.serialization import differences, to_json
+from memgpt_jax.data.tokenizers.base import Tokenizer
 from memgpt_jax.interop.assembly import OURS
 from memgpt_jax.interop.families import FAMILIES, Family
 from memgpt_jax.interop.origin import Origin
@@ -18,15 +18,25 @@ TOKEN_IDS = {"bos_token_id": "bos_id", "eos_token_id": "eos_id", "pad_token_id":
 
 def family_of(kind: Any) -> Family:
     """The family with this `model_type` of config.json. Raises `ValueError` if there is none."""
-    for family in FAMILIES:
+    families = [entry.module for entry in FAMILIES.values()]
+    for family in families:
         if isinstance(kind, str) and kind in family.architectures:
             return family
-    known = ", ".join(kind for family in FAMILIES for kind in family.architectures)
+    known = ", ".join(kind for family in families for kind in family.architectures)
     raise ValueError(f"config.json: model_type={kind!r} is not supported; valid: {known}")
 
 
-def saved_values(config: ModelConfig, origin: Origin | None, tokenizer: Any) -> tuple[dict[str, Any], Family | None]:
-    """The values of config.json, and the family that expresses the model without its memory; None: no family does.
+class SavedConfig(NamedTuple):
+    """How a config is saved."""
+
+    values: dict[str, Any]
+    """The values of config.json."""
+    family: Family | None
+    """The family that expresses the model without its memory; None: no family does."""
+
+
+def saved_config(config: ModelConfig, origin: Origin | None, tokenizer: Tokenizer | None) -> SavedConfig:
+    """The config.json for a model.
 
     Settings of the origin are kept unless they contradict the model. Ids of special tokens that the origin does not
     have are those of the tokenizer, if one is given.
@@ -42,13 +52,13 @@ def saved_values(config: ModelConfig, origin: Origin | None, tokenizer: Any) -> 
     values = (values if family is None else _with_origin(family, plain, old, values)) | ids
     values |= {name: "float32" for name in ("dtype", "torch_dtype") if name in values}
     is_whole = family is not None and _read_back(family, values, plain) == config
-    return values if is_whole else values | {OURS: to_json(config)}, family
+    return SavedConfig(values if is_whole else values | {OURS: to_json(config)}, family)
 
 
 def check_agreement(family: Family, values: dict[str, Any], ours: ModelConfig) -> None:
     """Raise `ValueError` where the values of config.json contradict our config beside them, such as after an edit."""
     plain = _architecture(ours)
-    read = family.fitted(family.config(values), _names(family, plain))
+    read = family.fitted(family.from_hf(values), _names(family, plain))
     changed = differences(plain, _architecture(read))
     if changed:
         raise ValueError(
@@ -60,24 +70,24 @@ def check_agreement(family: Family, values: dict[str, Any], ours: ModelConfig) -
 
 def _expressed(plain: ModelConfig) -> Iterator[tuple[Family, dict[str, Any]]]:
     """The families that express a model, with their values of config.json."""
-    for family in FAMILIES:
-        values = family.values(plain) if type(plain) is family.kind else {}
+    for _, family in FAMILIES.values():
+        values = family.to_hf(plain) if type(plain) is family.config_class else {}
         if values and _fits(family, values, plain):
             yield family, {"architectures": [family.architectures[values["model_type"]]]} | values
 
 
 def _read_back(family: Family, values: dict[str, Any], plain: ModelConfig) -> ModelConfig | None:
     """The config that is read from these values beside the tensors of the model."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # the user saw them when the origin was read
-            return family.fitted(family.config(values), _names(family, plain))
+    known = {name: values[name] for name in values if name in family.read_keys or name == "pad_token_id"}
+    try:  # unknown keys were logged when the origin was read
+        return family.fitted(family.from_hf(known), _names(family, plain))
     except (ValueError, TypeError):  # words that only we know
         return None
 
 
 def _names(family: Family, plain: ModelConfig) -> set[str]:
     """The names of the tensors of a model."""
-    return {family.bare(name) for weight in family.weights(plain) for name in weight.theirs}
+    return {family.bare(name) for weight in family.weight_table(plain) for name in weight.tensors}
 
 
 def _fits(family: Family, values: dict[str, Any], plain: ModelConfig) -> bool:
@@ -91,7 +101,7 @@ def _with_origin(family: Family, plain: ModelConfig, old: dict[str, Any], values
     unchanged = old | {"architectures": values["architectures"]}
     if old.get("model_type") == values["model_type"] and _fits(family, unchanged, plain):
         return unchanged
-    others = {name: value for name, value in old.items() if name not in family.reads}
+    others = {name: value for name, value in old.items() if name not in family.read_keys}
     return others | values if _fits(family, others | values, plain) else values
 
 

@@ -271,7 +271,7 @@ def test_a_pretrained_encoder_is_trained_with_its_own_special_tokens(tmp_path, m
 
     sizes = {"vocab_size": len(words), "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     values = {"model_type": "bert", "architectures": ["BertForPreTraining"], "max_position_embeddings": 32}
-    model = BERT.config(values | sizes | {"intermediate_size": 16})
+    model = BERT.from_hf(values | sizes | {"intermediate_size": 16})
     params = models.init(model, jax.random.key(0))
     save_pretrained(models.merge(model, params), tmp_path / "bert", tokenizer=tokenizer)
 

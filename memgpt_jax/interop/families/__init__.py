@@ -1,5 +1,6 @@
-"""Families of pretrained models, one file each. A new one is a file and a line here."""
+"""Families of pretrained models: one file each, and one line here."""
 
+from memgpt_jax.config.registry import Registry
 from memgpt_jax.interop.families.base import Family, Weight
 from memgpt_jax.interop.families.bert import BERT
 from memgpt_jax.interop.families.gpt2 import GPT2
@@ -7,6 +8,27 @@ from memgpt_jax.interop.families.llama import LLAMA
 from memgpt_jax.interop.families.t5 import T5
 from memgpt_jax.interop.families.xlnet import XLNET
 
-FAMILIES: tuple[Family, ...] = (BERT, GPT2, LLAMA, T5, XLNET)
+FAMILIES: Registry[Family] = Registry("family of pretrained models", Family)
+"""The families whose models are read and written, by name."""
 
-__all__ = ["FAMILIES", "Family", "Weight"]
+
+def register_family(name: str, family: Family) -> None:
+    """Add a family, whose models `from_pretrained` then reads.
+
+    Args: name: a Python identifier that is not taken; family: its description.
+
+    Raises `ValueError` if the name or a `model_type` is taken.
+    """
+    others = dict(FAMILIES)
+    FAMILIES.register(name, None, family)
+    for other, entry in others.items():
+        taken = sorted(entry.module.architectures.keys() & family.architectures.keys())
+        if taken:
+            FAMILIES.unregister(name)
+            raise ValueError(f"model_type {', '.join(map(repr, taken))} belongs to the family {other!r} already")
+
+
+for _name, _family in (("bert", BERT), ("gpt2", GPT2), ("llama", LLAMA), ("t5", T5), ("xlnet", XLNET)):
+    register_family(_name, _family)
+
+__all__ = ["FAMILIES", "Family", "Weight", "register_family"]

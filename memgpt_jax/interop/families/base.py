@@ -1,4 +1,4 @@
-"""What a family of pretrained models is: a table of names and shapes, and a translation of its config."""
+"""The description of a family of pretrained models: a table of names and shapes, and a translation of its config."""
 
 import dataclasses
 from collections.abc import Callable, Container, Sequence
@@ -14,22 +14,30 @@ ACTIVATIONS = {
     "gelu_python": "gelu_exact",
     "relu": "relu",
 }
-"""Our name of each activation of transformers; of several with the same one, the first is written."""
+"""The activation of a config for each name in transformers; of several names for one, the first is written."""
 
 
 class Weight(NamedTuple):
-    """One array of ours, and the tensors of theirs that it is made of."""
+    """One parameter, and the tensors of a file that it is made of."""
 
-    ours: str
+    parameter: str
     """Path in the tree of parameters, such as "blocks/0/attention/query_key_value/kernel"."""
-    theirs: tuple[str, ...]
-    """Names; several are joined along the last axis, each transposed first where they are `transposed`."""
+    tensors: tuple[str, ...]
+    """Names in the file; several are joined along the last axis, each transposed first if `transposed`."""
     transposed: bool = False
-    """Theirs are [out, in], ours [in, out]."""
+    """Whether the tensors are [out, in]; the parameter is [in, out]."""
     widths: tuple[int, ...] = ()
-    """Last axis of each part, once transposed; may be left out where there is one."""
+    """Last axis of each part, once transposed; may be left out for one tensor."""
     shape: tuple[int, ...] = ()
-    """Shape of each tensor of theirs, where it has other axes than the part that it becomes, or is the transpose of."""
+    """Shape of each tensor, if it is not that of its part of the parameter (transposed if `transposed`)."""
+
+
+def _no_tensors(config: ModelConfig) -> dict[str, str]:
+    return {}
+
+
+def _unchanged(config: ModelConfig, names: Container[str]) -> ModelConfig:
+    return config
 
 
 class Family(NamedTuple):
@@ -37,27 +45,27 @@ class Family(NamedTuple):
 
     architectures: dict[str, str]
     """`model_type` of config.json: the class of transformers that holds the whole model."""
-    config: Callable[[dict[str, Any]], ModelConfig]
-    """Our config for the values of a config.json. Raises `ValueError` where it asks for what we do not have."""
-    values: Callable[[ModelConfig], dict[str, Any]]
-    """The values of a config.json, `model_type` among them, for a config that the family may be able to express."""
-    weights: Callable[[ModelConfig], list[Weight]]
-    """Where each array is."""
-    kind: type[ModelConfig] = ModelConfig
-    """Which of our configs expresses it."""
+    from_hf: Callable[[dict[str, Any]], ModelConfig]
+    """The config for the values of a config.json. Raises `ValueError` for a setting that is not supported."""
+    to_hf: Callable[[ModelConfig], dict[str, Any]]
+    """The values of a config.json, with `model_type`, for a config that the family may be able to express."""
+    weight_table: Callable[[ModelConfig], list[Weight]]
+    """The tensors of which each parameter is made."""
+    config_class: type[ModelConfig] = ModelConfig
+    """The class of its configs."""
     prefixes: tuple[str, ...] = ()
-    """What may stand in front of names, or may not: models of one family differ in it."""
-    reads: frozenset[str] = frozenset()
-    """Keys of config.json that `config` uses, with all of their names. A save may keep other keys unchanged."""
+    """Prefixes that the names of tensors may have; the models of one family differ in them."""
+    read_keys: frozenset[str] = frozenset()
+    """Keys of config.json that `from_hf` uses, with all of their names. A save may keep other keys unchanged."""
     renames: tuple[tuple[str, str], ...] = ()
     """Parts of names in old files, each with its current form."""
     ignored: str = r"(?!)"
     """Pattern of the names of buffers, which are not learned. This and all fields below use names without prefix."""
     body: str = r""
     """Pattern of the beginning of the names of all tensors that do not belong to a head."""
-    copies: Callable[[ModelConfig], dict[str, str]] = lambda config: {}
+    tied_tensors: Callable[[ModelConfig], dict[str, str]] = _no_tensors
     """The name of each tied tensor, with the name of the tensor that it equals; files may have both, or either."""
-    fitted: Callable[[ModelConfig, Container[str]], ModelConfig] = lambda config, names: config
+    fitted: Callable[[ModelConfig, Container[str]], ModelConfig] = _unchanged
     """The config without heads that have no tensors in the file; with an untied output if the file has one."""
 
     def bare(self, name: str) -> str:
@@ -74,20 +82,23 @@ def untied(config: ModelConfig, names: Container[str]) -> ModelConfig:
     return dataclasses.replace(config, tie_embeddings=False) if "lm_head.weight" in names else config
 
 
-def linear(ours: str, *theirs: str, widths: Sequence[int] = (), bias: bool = False) -> list[Weight]:
-    """A matmul of ours made of torch's linear layers, side by side."""
-    weights = tuple(f"{name}.weight" for name in theirs)
-    found = [Weight(f"{ours}/kernel", weights, transposed=True, widths=tuple(widths))]
+def linear_weights(path: str, *names: str, widths: Sequence[int] = (), bias: bool = False) -> list[Weight]:
+    """The weights of a matmul that is made of linear layers of torch, side by side.
+
+    Args: path: of the matmul in the tree of parameters; names: of the layers in the file; widths: outputs of each.
+    """
+    kernels = tuple(f"{name}.weight" for name in names)
+    found = [Weight(f"{path}/kernel", kernels, transposed=True, widths=tuple(widths))]
     if bias:
-        found.append(Weight(f"{ours}/bias", tuple(f"{name}.bias" for name in theirs), widths=tuple(widths)))
+        found.append(Weight(f"{path}/bias", tuple(f"{name}.bias" for name in names), widths=tuple(widths)))
     return found
 
 
-def layer_norm(ours: str, theirs: str) -> list[Weight]:
+def layer_norm_weights(path: str, name: str) -> list[Weight]:
     """Scale and bias of a normalisation."""
-    return [Weight(f"{ours}/scale", (f"{theirs}.weight",)), Weight(f"{ours}/bias", (f"{theirs}.bias",))]
+    return [Weight(f"{path}/scale", (f"{name}.weight",)), Weight(f"{path}/bias", (f"{name}.bias",))]
 
 
-def word_of(choices: dict[str, str], ours: str) -> str:
-    """Their word for one of our settings; ours where they have none, which no model reads back."""
-    return next((theirs for theirs, word in choices.items() if word == ours), ours)
+def hf_name(choices: dict[str, str], setting: str) -> str:
+    """The transformers name of a setting. Without one, the setting itself, which cannot be read back."""
+    return next((name for name, ours in choices.items() if ours == setting), setting)

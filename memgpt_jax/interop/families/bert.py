@@ -4,38 +4,29 @@ Sources: Devlin et al., "BERT" (2019); Liu et al., "RoBERTa" (2019), whose posit
 """
 
 import dataclasses
+from collections.abc import Container
+from typing import Any
 
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig
-from memgpt_jax.interop.families.base import ACTIVATIONS, Family, Weight, layer_norm, linear, word_of
-from memgpt_jax.interop.families.settings import (
-    UNSUPPORTED,
-    architecture,
-    check_divides,
-    keys,
-    layers,
-    number,
-    only,
-    read,
-    size,
-    word,
-)
+from memgpt_jax.interop.families import settings
+from memgpt_jax.interop.families.base import ACTIVATIONS, Family, Weight, hf_name, layer_norm_weights, linear_weights
 
-SETTINGS = UNSUPPORTED | {
-    "vocab_size": size(),
-    "hidden_size": size(),
-    "num_hidden_layers": layers(),
-    "num_attention_heads": size(),
-    "intermediate_size": size(),
-    "max_position_embeddings": size(512),
-    "type_vocab_size": size(2),
-    "layer_norm_eps": number(1e-12),
-    "hidden_act": word(ACTIVATIONS, "gelu"),
-    "position_embedding_type": only("absolute"),
-    "is_decoder": only(False),
-    "tie_word_embeddings": only(True),
+SETTINGS = settings.UNSUPPORTED | {
+    "vocab_size": settings.size(),
+    "hidden_size": settings.size(),
+    "num_hidden_layers": settings.layers(),
+    "num_attention_heads": settings.size(),
+    "intermediate_size": settings.size(),
+    "max_position_embeddings": settings.size(512),
+    "type_vocab_size": settings.size(2),
+    "layer_norm_eps": settings.number(1e-12),
+    "hidden_act": settings.word(ACTIVATIONS, "gelu"),
+    "position_embedding_type": settings.only("absolute"),
+    "is_decoder": settings.only(False),
+    "tie_word_embeddings": settings.only(True),
 }
-ROBERTA = SETTINGS | {"pad_token_id": size(1, low=0)}
+ROBERTA = SETTINGS | {"pad_token_id": settings.size(1, low=0)}
 HEADS = {
     "BertModel": ("pooler",),
     "BertForMaskedLM": ("masked",),
@@ -63,12 +54,12 @@ HEAD_TENSORS = {
 """The tensor by which a file shows that it holds a head."""
 
 
-def config(values):
-    """See `Family`."""
+def from_hf(values: dict[str, Any]) -> EncoderConfig:
+    """The config for the values of a config.json."""
     is_roberta = values["model_type"] == "roberta"
-    name = architecture(values, HEADS, "RobertaModel" if is_roberta else "BertModel")
-    found = read(ROBERTA if is_roberta else SETTINGS, values)
-    check_divides(found, "num_attention_heads", "hidden_size")
+    name = settings.architecture(values, HEADS, "RobertaModel" if is_roberta else "BertModel")
+    found = settings.read(ROBERTA if is_roberta else SETTINGS, values)
+    settings.check_divides(found, "num_attention_heads", "hidden_size")
     offset = found["pad_token_id"] + 1 if is_roberta else None
     positions = found["max_position_embeddings"] - (offset or 0)
     if positions < 1:
@@ -108,12 +99,12 @@ def config(values):
     )
 
 
-def values(config):
-    """See `Family`."""
+def to_hf(config: EncoderConfig) -> dict[str, Any]:
+    """The values of a config.json."""
     kind = "roberta" if config.position_offset else "bert"
     prefix = kind.capitalize()
     fitting = (name for name, heads in HEADS.items() if name.startswith(prefix) and {*config.heads} <= {*heads})
-    name = next(fitting, None)  # a head too many is left out when the file is read
+    name = next(fitting, None)  # heads of this class that the file lacks are left out when it is read
     padding = {"pad_token_id": config.position_offset - 1} if config.position_offset else {}
     return padding | {
         "architectures": [name],
@@ -126,56 +117,56 @@ def values(config):
         "max_position_embeddings": config.num_positions + (config.position_offset or 0),
         "type_vocab_size": config.token_types,
         "layer_norm_eps": config.norm_epsilon,
-        "hidden_act": word_of(ACTIVATIONS, config.activation),
+        "hidden_act": hf_name(ACTIVATIONS, config.activation),
         "tie_word_embeddings": True,
     }
 
 
-def weights(config):
-    """See `Family`."""
+def weight_table(config: EncoderConfig) -> list[Weight]:
+    """The tensors of which each parameter is made."""
     kind = "roberta." if config.position_offset else "bert."
     base = kind if {"masked", "next_sentence"} & {*config.heads} else ""
     found = [
         Weight("embedding", (f"{base}embeddings.word_embeddings.weight",)),
         Weight("position_embedding", (f"{base}embeddings.position_embeddings.weight",)),
         Weight("type_embedding", (f"{base}embeddings.token_type_embeddings.weight",)),
-        *layer_norm("embedding_norm", f"{base}embeddings.LayerNorm"),
+        *layer_norm_weights("embedding_norm", f"{base}embeddings.LayerNorm"),
     ]
     for i in range(config.num_layers):
-        ours, theirs = f"blocks/{i}", f"{base}encoder.layer.{i}"
-        parts = (f"{theirs}.attention.self.{name}" for name in ("query", "key", "value"))
-        found += linear(f"{ours}/attention/query_key_value", *parts, widths=(config.d_model,) * 3, bias=True)
-        found += linear(f"{ours}/attention/output", f"{theirs}.attention.output.dense", bias=True)
-        found += layer_norm(f"{ours}/attention_norm", f"{theirs}.attention.output.LayerNorm")
-        found += linear(f"{ours}/feed_forward/input", f"{theirs}.intermediate.dense", bias=True)
-        found += linear(f"{ours}/feed_forward/output", f"{theirs}.output.dense", bias=True)
-        found += layer_norm(f"{ours}/feed_forward_norm", f"{theirs}.output.LayerNorm")
+        block, layer = f"blocks/{i}", f"{base}encoder.layer.{i}"
+        parts = (f"{layer}.attention.self.{name}" for name in ("query", "key", "value"))
+        found += linear_weights(f"{block}/attention/query_key_value", *parts, widths=(config.d_model,) * 3, bias=True)
+        found += linear_weights(f"{block}/attention/output", f"{layer}.attention.output.dense", bias=True)
+        found += layer_norm_weights(f"{block}/attention_norm", f"{layer}.attention.output.LayerNorm")
+        found += linear_weights(f"{block}/feed_forward/input", f"{layer}.intermediate.dense", bias=True)
+        found += linear_weights(f"{block}/feed_forward/output", f"{layer}.output.dense", bias=True)
+        found += layer_norm_weights(f"{block}/feed_forward_norm", f"{layer}.output.LayerNorm")
     if "pooler" in config.heads:
-        found += linear("pooler", f"{base}pooler.dense", bias=True)
+        found += linear_weights("pooler", f"{base}pooler.dense", bias=True)
     if "next_sentence" in config.heads:
-        found += linear("next_sentence", "cls.seq_relationship", bias=True)
+        found += linear_weights("next_sentence", "cls.seq_relationship", bias=True)
     if "masked" in config.heads:
-        dense, layer, bias = (
+        dense, norm, bias = (
             ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias")
             if config.position_offset
             else ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias")
         )
-        found += linear("masked_head/transform", dense, bias=True)
-        found += layer_norm("masked_head/norm", layer)
+        found += linear_weights("masked_head/transform", dense, bias=True)
+        found += layer_norm_weights("masked_head/norm", norm)
         found.append(Weight("masked_head/bias", (bias,)))
     return found
 
 
-def copies(config):
-    """See `Family`."""
+def tied_tensors(config: EncoderConfig) -> dict[str, str]:
+    """See `Family.tied_tensors`."""
     if "masked" not in config.heads:
         return {}
     head = "lm_head" if config.position_offset else "cls.predictions"
     return {f"{head}.decoder.weight": "embeddings.word_embeddings.weight", f"{head}.decoder.bias": f"{head}.bias"}
 
 
-def fitted(config, names):
-    """See `Family`. The pooler may be missing, and then the head that reads it is left out too."""
+def fitted(config: EncoderConfig, names: Container[str]) -> EncoderConfig:
+    """The config without the heads that the file lacks; without `next_sentence` also if the pooler is missing."""
     heads = [head for head in config.heads if any(name in names for name in HEAD_TENSORS[head])]
     if "pooler" not in heads and "next_sentence" in heads:
         heads.remove("next_sentence")
@@ -184,15 +175,15 @@ def fitted(config, names):
 
 BERT = Family(
     architectures={"bert": "BertModel", "roberta": "RobertaModel"},
-    config=config,
-    values=values,
-    weights=weights,
-    kind=EncoderConfig,
-    reads=keys(ROBERTA),
+    from_hf=from_hf,
+    to_hf=to_hf,
+    weight_table=weight_table,
+    config_class=EncoderConfig,
+    read_keys=settings.keys(ROBERTA),
     prefixes=("bert.", "roberta."),
     renames=(("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")),
     ignored=r"embeddings\.(position_ids|token_type_ids)",
     body=r"(embeddings|encoder)\.",
-    copies=copies,
+    tied_tensors=tied_tensors,
     fitted=fitted,
 )

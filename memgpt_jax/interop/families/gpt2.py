@@ -3,42 +3,33 @@
 Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019).
 """
 
+from typing import Any
+
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import ModelConfig
-from memgpt_jax.interop.families.base import ACTIVATIONS, Family, Weight, layer_norm, untied, word_of
-from memgpt_jax.interop.families.settings import (
-    UNSUPPORTED,
-    check_divides,
-    flag,
-    keys,
-    layers,
-    number,
-    only,
-    read,
-    size,
-    word,
-)
+from memgpt_jax.interop.families import settings
+from memgpt_jax.interop.families.base import ACTIVATIONS, Family, Weight, hf_name, layer_norm_weights, untied
 
-SETTINGS = UNSUPPORTED | {
-    "vocab_size": size(),
-    "n_positions": size(1024, also=("max_position_embeddings",)),
-    "n_embd": size(also=("hidden_size",)),
-    "n_layer": layers(also=("num_hidden_layers",)),
-    "n_head": size(also=("num_attention_heads",)),
-    "n_inner": size(None, null=True),
-    "activation_function": word(ACTIVATIONS, "gelu_new"),
-    "layer_norm_epsilon": number(1e-5),
-    "scale_attn_weights": only(True),
-    "scale_attn_by_inverse_layer_idx": only(False),
-    "tie_word_embeddings": flag(True),
-    "is_causal": only(True),
+SETTINGS = settings.UNSUPPORTED | {
+    "vocab_size": settings.size(),
+    "n_positions": settings.size(1024, also=("max_position_embeddings",)),
+    "n_embd": settings.size(also=("hidden_size",)),
+    "n_layer": settings.layers(also=("num_hidden_layers",)),
+    "n_head": settings.size(also=("num_attention_heads",)),
+    "n_inner": settings.size(None, null=True),
+    "activation_function": settings.word(ACTIVATIONS, "gelu_new"),
+    "layer_norm_epsilon": settings.number(1e-5),
+    "scale_attn_weights": settings.only(True),
+    "scale_attn_by_inverse_layer_idx": settings.only(False),
+    "tie_word_embeddings": settings.flag(True),
+    "is_causal": settings.only(True),
 }
 
 
-def config(values):
-    """See `Family`."""
-    found = read(SETTINGS, values)
-    check_divides(found, "n_head", "n_embd")
+def from_hf(values: dict[str, Any]) -> ModelConfig:
+    """The config for the values of a config.json."""
+    found = settings.read(SETTINGS, values)
+    settings.check_divides(found, "n_head", "n_embd")
     return ModelConfig(
         vocab_size=found["vocab_size"],
         d_model=found["n_embd"],
@@ -61,8 +52,8 @@ def config(values):
     )
 
 
-def values(config):
-    """See `Family`."""
+def to_hf(config: ModelConfig) -> dict[str, Any]:
+    """The values of a config.json."""
     return {
         "model_type": "gpt2",
         "vocab_size": config.vocab_size,
@@ -72,44 +63,49 @@ def values(config):
         "n_inner": config.d_ff,
         "n_positions": config.num_positions,
         "layer_norm_epsilon": config.norm_epsilon,
-        "activation_function": word_of(ACTIVATIONS, config.activation),
+        "activation_function": hf_name(ACTIVATIONS, config.activation),
         "tie_word_embeddings": config.tie_embeddings,
     }
 
 
-def weights(config):
-    """See `Family`. Its matmuls are stored [in, out], queries, keys and values already side by side."""
+def weight_table(config: ModelConfig) -> list[Weight]:
+    """The tensors of which each parameter is made. Matmuls are [in, out]; queries, keys and values are one tensor."""
     found = [
         Weight("embedding", ("transformer.wte.weight",)),
         Weight("position_embedding", ("transformer.wpe.weight",)),
     ]
     for i in range(config.num_layers):
-        ours, theirs = f"blocks/{i}", f"transformer.h.{i}"
-        found += layer_norm(f"{ours}/attention_norm", f"{theirs}.ln_1")
-        found += layer_norm(f"{ours}/feed_forward_norm", f"{theirs}.ln_2")
+        block, layer = f"blocks/{i}", f"transformer.h.{i}"
+        found += layer_norm_weights(f"{block}/attention_norm", f"{layer}.ln_1")
+        found += layer_norm_weights(f"{block}/feed_forward_norm", f"{layer}.ln_2")
         for one, other in (
             ("attention/query_key_value", "attn.c_attn"),
             ("attention/output", "attn.c_proj"),
             ("feed_forward/input", "mlp.c_fc"),
             ("feed_forward/output", "mlp.c_proj"),
         ):
-            found.append(Weight(f"{ours}/{one}/kernel", (f"{theirs}.{other}.weight",)))
-            found.append(Weight(f"{ours}/{one}/bias", (f"{theirs}.{other}.bias",)))
-    found += layer_norm("final_norm", "transformer.ln_f")
+            found.append(Weight(f"{block}/{one}/kernel", (f"{layer}.{other}.weight",)))
+            found.append(Weight(f"{block}/{one}/bias", (f"{layer}.{other}.bias",)))
+    found += layer_norm_weights("final_norm", "transformer.ln_f")
     if not config.tie_embeddings:
         found.append(Weight("output/kernel", ("lm_head.weight",), transposed=True))
     return found
 
 
+def tied_tensors(config: ModelConfig) -> dict[str, str]:
+    """See `Family.tied_tensors`."""
+    return {"lm_head.weight": "wte.weight"} if config.tie_embeddings else {}
+
+
 GPT2 = Family(
     architectures={"gpt2": "GPT2LMHeadModel"},
-    config=config,
-    values=values,
-    weights=weights,
-    reads=keys(SETTINGS),
+    from_hf=from_hf,
+    to_hf=to_hf,
+    weight_table=weight_table,
+    read_keys=settings.keys(SETTINGS),
     prefixes=("transformer.",),
     ignored=r"h\.\d+\.(attn|crossattention)\.(masked_)?bias",
     body=r"(wte|wpe|h|ln_f)\.",
-    copies=lambda config: {"lm_head.weight": "wte.weight"} if config.tie_embeddings else {},
+    tied_tensors=tied_tensors,
     fitted=untied,
 )

@@ -5,76 +5,66 @@
 Source: Touvron et al., "LLaMA: Open and Efficient Foundation Language Models" (2023).
 """
 
+from typing import Any
+
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import ModelConfig
-from memgpt_jax.interop.families import rope
-from memgpt_jax.interop.families.base import Family, Weight, linear, untied
-from memgpt_jax.interop.families.settings import (
-    UNSUPPORTED,
-    check_divides,
-    flag,
-    keys,
-    layers,
-    number,
-    only,
-    read,
-    size,
-    words,
-)
+from memgpt_jax.interop.families import rope, settings
+from memgpt_jax.interop.families.base import Family, Weight, linear_weights, untied
 
 ALL = (
-    UNSUPPORTED
+    settings.UNSUPPORTED
     | rope.SETTINGS
     | {
-        "vocab_size": size(),
-        "hidden_size": size(),
-        "num_hidden_layers": layers(),
-        "num_attention_heads": size(),
-        "num_key_value_heads": size(None, null=True),
-        "head_dim": size(None, null=True),
-        "intermediate_size": size(),
-        "max_position_embeddings": size(2048),
-        "hidden_act": only("silu", "swish"),
-        "rms_norm_eps": number(1e-6),
-        "tie_word_embeddings": flag(False),
-        "attention_bias": only(False, None),
-        "mlp_bias": only(False, None),
-        "is_causal": only(True),
-        "layer_types": words("full_attention", "sliding_attention", "attention"),
+        "vocab_size": settings.size(),
+        "hidden_size": settings.size(),
+        "num_hidden_layers": settings.layers(),
+        "num_attention_heads": settings.size(),
+        "num_key_value_heads": settings.size(None, null=True),
+        "head_dim": settings.size(None, null=True),
+        "intermediate_size": settings.size(),
+        "max_position_embeddings": settings.size(2048),
+        "hidden_act": settings.only("silu", "swish"),
+        "rms_norm_eps": settings.number(1e-6),
+        "tie_word_embeddings": settings.flag(False),
+        "attention_bias": settings.only(False, None),
+        "mlp_bias": settings.only(False, None),
+        "is_causal": settings.only(True),
+        "layer_types": settings.words("full_attention", "sliding_attention", "attention"),
     }
 )
 SETTINGS = {
-    "llama": ALL | {"attention_bias": flag(False)},
+    "llama": ALL | {"attention_bias": settings.flag(False)},
     "mistral": ALL
     | {
-        "num_key_value_heads": size(8, null=True),
-        "max_position_embeddings": size(131072),
-        "sliding_window": size(4096, null=True),
+        "num_key_value_heads": settings.size(8, null=True),
+        "max_position_embeddings": settings.size(131072),
+        "sliding_window": settings.size(4096, null=True),
     },
     "qwen2": ALL
     | {
-        "num_key_value_heads": size(32, null=True),
-        "max_position_embeddings": size(32768),
-        "attention_bias": only(True),
-        "use_sliding_window": flag(False),
-        "sliding_window": size(4096, null=True),
-        "max_window_layers": size(28, low=0),
+        "num_key_value_heads": settings.size(32, null=True),
+        "max_position_embeddings": settings.size(32768),
+        "attention_bias": settings.only(True),
+        "use_sliding_window": settings.flag(False),
+        "sliding_window": settings.size(4096, null=True),
+        "max_window_layers": settings.size(28, low=0),
     },
 }
 
 
-def config(values):
-    """See `Family`."""
+def from_hf(values: dict[str, Any]) -> ModelConfig:
+    """The config for the values of a config.json."""
     kind = values["model_type"]
-    found = read(SETTINGS[kind], values)
+    found = settings.read(SETTINGS[kind], values)
     heads, positions = found["num_attention_heads"], found["max_position_embeddings"]
     if found["head_dim"] is None:
-        check_divides(found, "num_attention_heads", "hidden_size")
+        settings.check_divides(found, "num_attention_heads", "hidden_size")
     head_dim = found["head_dim"] or found["hidden_size"] // heads
     if head_dim % 2:
         raise ValueError(f"config.json: head_dim={head_dim} must be even (default: hidden_size / num_attention_heads)")
     found["num_key_value_heads"] = found["num_key_value_heads"] or heads
-    check_divides(found, "num_key_value_heads", "num_attention_heads")
+    settings.check_divides(found, "num_key_value_heads", "num_attention_heads")
     window = _window(kind, found) or positions
     base, scaling = rope.rotary(found, positions)
     biases = {"llama": "all" if found["attention_bias"] else "none", "mistral": "none", "qwen2": "query_key_value"}
@@ -102,10 +92,10 @@ def config(values):
     )
 
 
-def _window(kind, found):
-    """The window of all layers, `None` where none slides. Raises `ValueError` where only some of them do."""
+def _window(kind: str, found: dict[str, Any]) -> int | None:
+    """The sliding window of all layers; None: no layer has one. Raises `ValueError` if only some layers have one."""
     window, count = found["sliding_window"], found["num_hidden_layers"]
-    first = 0  # layers from here on slide
+    first = 0  # the first layer with a sliding window
     if kind == "qwen2":
         window = window if found["use_sliding_window"] else None
         first = found["max_window_layers"]
@@ -126,8 +116,8 @@ def _window(kind, found):
     return window if slides[0] else None
 
 
-def values(config):
-    """See `Family`. A window other than all positions makes it a Mistral, or a Qwen2 that uses its window."""
+def to_hf(config: ModelConfig) -> dict[str, Any]:
+    """The values of a config.json: with a window that is not all positions, of Mistral, or of Qwen2 with its window."""
     slides = config.window_size != config.num_positions
     kind = "qwen2" if config.attention_bias == "query_key_value" else "mistral" if slides else "llama"
     found = {
@@ -156,37 +146,44 @@ def values(config):
     return found
 
 
-def weights(config):
-    """See `Family`."""
+def weight_table(config: ModelConfig) -> list[Weight]:
+    """The tensors of which each parameter is made."""
     heads = [count * config.attention_head_dim for count in (config.num_heads, config.kv_heads, config.kv_heads)]
     found = [Weight("embedding", ("model.embed_tokens.weight",))]
     for i in range(config.num_layers):
-        ours, theirs = f"blocks/{i}", f"model.layers.{i}"
-        found.append(Weight(f"{ours}/attention_norm/scale", (f"{theirs}.input_layernorm.weight",)))
-        found.append(Weight(f"{ours}/feed_forward_norm/scale", (f"{theirs}.post_attention_layernorm.weight",)))
-        projections = (f"{theirs}.self_attn.{name}_proj" for name in "qkv")
-        found += linear(
-            f"{ours}/attention/query_key_value", *projections, widths=heads, bias=config.attention_bias != "none"
+        block, layer = f"blocks/{i}", f"model.layers.{i}"
+        found.append(Weight(f"{block}/attention_norm/scale", (f"{layer}.input_layernorm.weight",)))
+        found.append(Weight(f"{block}/feed_forward_norm/scale", (f"{layer}.post_attention_layernorm.weight",)))
+        projections = (f"{layer}.self_attn.{name}_proj" for name in "qkv")
+        found += linear_weights(
+            f"{block}/attention/query_key_value", *projections, widths=heads, bias=config.attention_bias != "none"
         )
-        found += linear(f"{ours}/attention/output", f"{theirs}.self_attn.o_proj", bias=config.attention_bias == "all")
-        gate_and_value = f"{theirs}.mlp.gate_proj", f"{theirs}.mlp.up_proj"
-        found += linear(f"{ours}/feed_forward/input", *gate_and_value, widths=(config.feed_forward_dim,) * 2)
-        found += linear(f"{ours}/feed_forward/output", f"{theirs}.mlp.down_proj")
+        found += linear_weights(
+            f"{block}/attention/output", f"{layer}.self_attn.o_proj", bias=config.attention_bias == "all"
+        )
+        gate_and_value = f"{layer}.mlp.gate_proj", f"{layer}.mlp.up_proj"
+        found += linear_weights(f"{block}/feed_forward/input", *gate_and_value, widths=(config.feed_forward_dim,) * 2)
+        found += linear_weights(f"{block}/feed_forward/output", f"{layer}.mlp.down_proj")
     found.append(Weight("final_norm/scale", ("model.norm.weight",)))
     if not config.tie_embeddings:
-        found += linear("output", "lm_head")
+        found += linear_weights("output", "lm_head")
     return found
+
+
+def tied_tensors(config: ModelConfig) -> dict[str, str]:
+    """See `Family.tied_tensors`."""
+    return {"lm_head.weight": "embed_tokens.weight"} if config.tie_embeddings else {}
 
 
 LLAMA = Family(
     architectures={"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"},
-    config=config,
-    values=values,
-    weights=weights,
-    reads=keys(*SETTINGS.values()),
-    prefixes=("model.", "transformer."),  # the second is that of models that answer questions
+    from_hf=from_hf,
+    to_hf=to_hf,
+    weight_table=weight_table,
+    read_keys=settings.keys(*SETTINGS.values()),
+    prefixes=("model.", "transformer."),  # the second: models for question answering
     ignored=r"(layers\.\d+\.self_attn\.)?rotary_emb\.\w+",
     body=r"(embed_tokens|layers|norm)\.",
-    copies=lambda config: {"lm_head.weight": "embed_tokens.weight"} if config.tie_embeddings else {},
+    tied_tensors=tied_tensors,
     fitted=untied,
 )

@@ -4,14 +4,16 @@ A family has a table of `Setting` by key, with every key that changes the result
 or only the values that this library supports are valid. Other keys are reported, unless they are known to be harmless.
 """
 
+import logging
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from memgpt_jax.interop.families.harmless import HARMLESS
 
 REQUIRED = object()
+
+logger = logging.getLogger(__name__)
 
 
 class Setting(NamedTuple):
@@ -128,7 +130,7 @@ def read(
 ) -> dict[str, Any]:
     """The value of each setting of the table, defaults filled in.
 
-    Keys that are neither in the table nor harmless give a warning, or, if `strict`, an error.
+    Keys that are neither in the table nor harmless are logged as a warning; if `strict`, they are an error.
 
     Raises `ValueError` that names the key where a value is not valid, missing, or given twice with different values.
     """
@@ -154,10 +156,11 @@ def read(
     if missing:
         raise ValueError(f"{where}: missing {', '.join(missing)}")
     if listed:
-        warnings.warn(
-            f"{where}: {listed}: not known here, and ignored, as the transformers library does. If it changes what the "
-            "model computes, the results here are different.",
-            stacklevel=2,
+        logger.warning(
+            "%s: %s: not known here, and ignored, as the transformers library does. If it changes what the model "
+            "computes, the results here are different.",
+            where,
+            listed,
         )
     return found
 

@@ -7,45 +7,47 @@ Source: Raffel et al., "Exploring the Limits of Transfer Learning with a Unified
 """
 
 import dataclasses
+from collections.abc import Container
+from typing import Any
 
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig
-from memgpt_jax.interop.families.base import Family, Weight, linear, word_of
-from memgpt_jax.interop.families.settings import UNSUPPORTED, flag, keys, layers, number, only, read, size, word
+from memgpt_jax.interop.families import settings
+from memgpt_jax.interop.families.base import Family, Weight, hf_name, linear_weights
 
 ACTIVATIONS = {"relu": "relu", "gated-gelu": "geglu", "gated-gelu_new": "geglu"}
 PARTS = {"relu": ("relu", False), "geglu": ("gelu_new", True)}
-"""Of our activations, `dense_act_fn` and `is_gated_act`."""
+"""`dense_act_fn` and `is_gated_act` of each activation."""
 POSITIONS = 512
-"""Tokens of source and target that it was trained with: any number is possible."""
-SETTINGS = UNSUPPORTED | {
-    "is_encoder_decoder": only(True),
-    "vocab_size": size(),
-    "d_model": size(also=("hidden_size",)),
-    "d_kv": size(64, also=("head_dim",)),
-    "d_ff": size(),
-    "num_layers": layers(also=("num_hidden_layers",)),
-    "num_decoder_layers": layers(None, null=True),
-    "num_heads": size(also=("num_attention_heads",)),
-    "n_positions": size(POSITIONS),
-    "relative_attention_num_buckets": size(32, low=4),
-    "relative_attention_max_distance": size(128),
-    "layer_norm_epsilon": number(1e-6),
-    "feed_forward_proj": word(ACTIVATIONS, "relu"),
-    "dense_act_fn": word({"relu": "relu", "gelu_new": "gelu_new"}, None),
-    "is_gated_act": flag(None),
-    "tie_word_embeddings": flag(True, null=True),
-    "scale_decoder_outputs": flag(None),
+"""Default of `n_positions`: the length of source and target in pretraining. T5 accepts any length."""
+SETTINGS = settings.UNSUPPORTED | {
+    "is_encoder_decoder": settings.only(True),
+    "vocab_size": settings.size(),
+    "d_model": settings.size(also=("hidden_size",)),
+    "d_kv": settings.size(64, also=("head_dim",)),
+    "d_ff": settings.size(),
+    "num_layers": settings.layers(also=("num_hidden_layers",)),
+    "num_decoder_layers": settings.layers(None, null=True),
+    "num_heads": settings.size(also=("num_attention_heads",)),
+    "n_positions": settings.size(POSITIONS),
+    "relative_attention_num_buckets": settings.size(32, low=4),
+    "relative_attention_max_distance": settings.size(128),
+    "layer_norm_epsilon": settings.number(1e-6),
+    "feed_forward_proj": settings.word(ACTIVATIONS, "relu"),
+    "dense_act_fn": settings.word({"relu": "relu", "gelu_new": "gelu_new"}, None),
+    "is_gated_act": settings.flag(None),
+    "tie_word_embeddings": settings.flag(True, null=True),
+    "scale_decoder_outputs": settings.flag(None),
 }
 
 
-def config(values):
-    """See `Family`. The window and the source length are `n_positions`, on which no weight depends.
+def from_hf(values: dict[str, Any]) -> Seq2SeqConfig:
+    """The config for the values of a config.json. No weight depends on `n_positions`, the window and source length.
 
     Transformers 5 writes `tie_word_embeddings=true` for every version, and `scale_decoder_outputs` has the meaning
     that `tie_word_embeddings` had before. The output is then untied if the file has an `lm_head`.
     """
-    found = read(SETTINGS, values)
+    found = settings.read(SETTINGS, values)
     for name, part in zip(("dense_act_fn", "is_gated_act"), PARTS[found["feed_forward_proj"]], strict=True):
         if found[name] not in (None, part):
             raise ValueError(
@@ -91,8 +93,8 @@ def config(values):
     )
 
 
-def values(config):
-    """See `Family`. Padding, which also begins a target, and the end of a text have the ids that T5 gives them."""
+def to_hf(config: Seq2SeqConfig) -> dict[str, Any]:
+    """The values of a config.json, with T5's ids of padding (which also begins a target) and of the end."""
     decoder = config.decoder
     scaled = decoder.logit_scale != 1
     return ({} if scaled == decoder.tie_embeddings else {"scale_decoder_outputs": scaled}) | {
@@ -108,7 +110,7 @@ def values(config):
         "relative_attention_num_buckets": decoder.relative_buckets,
         "relative_attention_max_distance": decoder.relative_max_distance,
         "layer_norm_epsilon": decoder.norm_epsilon,
-        "feed_forward_proj": word_of(ACTIVATIONS, decoder.activation),
+        "feed_forward_proj": hf_name(ACTIVATIONS, decoder.activation),
         "tie_word_embeddings": decoder.tie_embeddings,
         "is_encoder_decoder": True,
         "pad_token_id": 0,
@@ -117,61 +119,65 @@ def values(config):
     }
 
 
-def weights(config):
-    """See `Family`."""
+def weight_table(config: Seq2SeqConfig) -> list[Weight]:
+    """The tensors of which each parameter is made."""
     found = [Weight("decoder/embedding", ("shared.weight",))]
     for name, stack in (("encoder", config.encoder), ("decoder", config.decoder)):
         heads = stack.num_heads * stack.attention_head_dim
         table = f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         found.append(Weight(f"{name}/relative_embedding", (table,)))
         for i in range(stack.num_layers):
-            ours, theirs = f"{name}/blocks/{i}", f"{name}.block.{i}.layer"
-            first = f"{theirs}.0.SelfAttention"
-            found.append(Weight(f"{ours}/attention_norm/scale", (f"{theirs}.0.layer_norm.weight",)))
-            found += linear(f"{ours}/attention/query_key_value", *(f"{first}.{x}" for x in "qkv"), widths=(heads,) * 3)
-            found += linear(f"{ours}/attention/output", f"{first}.o")
+            block, layer = f"{name}/blocks/{i}", f"{name}.block.{i}.layer"
+            first = f"{layer}.0.SelfAttention"
+            found.append(Weight(f"{block}/attention_norm/scale", (f"{layer}.0.layer_norm.weight",)))
+            found += linear_weights(
+                f"{block}/attention/query_key_value", *(f"{first}.{x}" for x in "qkv"), widths=(heads,) * 3
+            )
+            found += linear_weights(f"{block}/attention/output", f"{first}.o")
             last = 1
             if stack.source_length is not None:
-                second, last = f"{theirs}.1.EncDecAttention", 2
-                found.append(Weight(f"{ours}/cross_attention_norm/scale", (f"{theirs}.1.layer_norm.weight",)))
-                found += linear(f"{ours}/cross_attention/query", f"{second}.q")
-                found += linear(
-                    f"{ours}/cross_attention/key_value", *(f"{second}.{x}" for x in "kv"), widths=(heads,) * 2
+                second, last = f"{layer}.1.EncDecAttention", 2
+                found.append(Weight(f"{block}/cross_attention_norm/scale", (f"{layer}.1.layer_norm.weight",)))
+                found += linear_weights(f"{block}/cross_attention/query", f"{second}.q")
+                found += linear_weights(
+                    f"{block}/cross_attention/key_value", *(f"{second}.{x}" for x in "kv"), widths=(heads,) * 2
                 )
-                found += linear(f"{ours}/cross_attention/output", f"{second}.o")
-            dense = f"{theirs}.{last}.DenseReluDense"
-            found.append(Weight(f"{ours}/feed_forward_norm/scale", (f"{theirs}.{last}.layer_norm.weight",)))
+                found += linear_weights(f"{block}/cross_attention/output", f"{second}.o")
+            dense = f"{layer}.{last}.DenseReluDense"
+            found.append(Weight(f"{block}/feed_forward_norm/scale", (f"{layer}.{last}.layer_norm.weight",)))
             inputs = (f"{dense}.wi_0", f"{dense}.wi_1") if stack.gated_activation else (f"{dense}.wi",)
-            found += linear(f"{ours}/feed_forward/input", *inputs, widths=(stack.feed_forward_dim,) * len(inputs))
-            found += linear(f"{ours}/feed_forward/output", f"{dense}.wo")
+            found += linear_weights(
+                f"{block}/feed_forward/input", *inputs, widths=(stack.feed_forward_dim,) * len(inputs)
+            )
+            found += linear_weights(f"{block}/feed_forward/output", f"{dense}.wo")
         found.append(Weight(f"{name}/final_norm/scale", (f"{name}.final_layer_norm.weight",)))
     if not config.decoder.tie_embeddings:
-        found += linear("decoder/output", "lm_head")
+        found += linear_weights("decoder/output", "lm_head")
     return found
 
 
-def copies(config):
-    """See `Family`. An output equal to the embedding counts as a copy, whatever the config says."""
+def tied_tensors(config: Seq2SeqConfig) -> dict[str, str]:
+    """See `Family.tied_tensors`. An output equal to the embedding counts as a copy, whatever the config says."""
     names = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
     return dict.fromkeys(names, "shared.weight")
 
 
-def fitted(config, names):
-    """See `Family`. An output that the file lacks is the embedding, as in transformers."""
+def fitted(config: Seq2SeqConfig, names: Container[str]) -> Seq2SeqConfig:
+    """The config whose output is tied to the embedding if the file has no output, as in transformers."""
     decoder = dataclasses.replace(config.decoder, tie_embeddings="lm_head.weight" not in names)
     return dataclasses.replace(config, decoder=decoder)
 
 
 T5 = Family(
     architectures={"t5": "T5ForConditionalGeneration"},
-    config=config,
-    values=values,
-    weights=weights,
-    kind=Seq2SeqConfig,
-    reads=keys(SETTINGS),
-    prefixes=("transformer.",),  # of models that classify
+    from_hf=from_hf,
+    to_hf=to_hf,
+    weight_table=weight_table,
+    config_class=Seq2SeqConfig,
+    read_keys=settings.keys(SETTINGS),
+    prefixes=("transformer.",),  # classification models
     ignored=r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",  # in old files; unused
     body=r"(shared|encoder|decoder)\.",
-    copies=copies,
+    tied_tensors=tied_tensors,
     fitted=fitted,
 )
