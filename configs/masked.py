@@ -10,6 +10,7 @@ from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig
+from memgpt_jax.data.objectives import MaskedConfig
 
 TOKENIZER_IDS, MARKS = 2048, 3
 
@@ -25,7 +26,7 @@ def config() -> ExperimentConfig:
             memory=NoMemoryConfig(),
             heads=("masked",),
         ),
-        data=TextConfig(corpus="stdlib", tokenizer="bpe", tokenizer_vocab_size=TOKENIZER_IDS, objective="masked"),
+        data=TextConfig(corpus="stdlib", tokenizer="bpe", tokenizer_vocab_size=TOKENIZER_IDS, objective=MaskedConfig()),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
         training=TrainingConfig(steps=300, batch_size=32, sequence_length=128, log_every=20),
         evaluation=EvaluationConfig(num_batches=64, batch_size=32),

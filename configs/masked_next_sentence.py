@@ -11,6 +11,7 @@ Result:  3.673, 3.593 and 3.749 nats for each of 38,476 hidden tokens of held-ou
 import dataclasses
 
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.data.objectives import MaskedNextSentenceConfig
 from memgpt_jax.studies.command_line import load_config
 
 
@@ -19,7 +20,7 @@ def config() -> ExperimentConfig:
     return dataclasses.replace(
         base,
         model=dataclasses.replace(base.model, token_types=2, heads=("masked", "pooler", "next_sentence")),
-        data=dataclasses.replace(base.data, objective="masked_next_sentence"),
+        data=dataclasses.replace(base.data, objective=MaskedNextSentenceConfig()),
         optimizer=dataclasses.replace(base.optimizer, learning_rate=1e-3),
         training=dataclasses.replace(base.training, steps=1500),
     )

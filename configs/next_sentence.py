@@ -10,6 +10,7 @@ Result:  of 2,048 pairs of held-out text, half of them true, 64.3, 60.1 and 64.6
 import dataclasses
 
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.data.objectives import NextSentenceConfig
 from memgpt_jax.studies.command_line import load_config
 
 
@@ -18,5 +19,5 @@ def config() -> ExperimentConfig:
     return dataclasses.replace(
         base,
         model=dataclasses.replace(base.model, heads=("pooler", "next_sentence")),
-        data=dataclasses.replace(base.data, objective="next_sentence"),
+        data=dataclasses.replace(base.data, objective=NextSentenceConfig()),
     )

@@ -10,6 +10,7 @@ from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import XLNetConfig
+from memgpt_jax.data.objectives import PermutationConfig
 
 TOKENIZER_IDS = 2048
 
@@ -17,7 +18,9 @@ TOKENIZER_IDS = 2048
 def config() -> ExperimentConfig:
     return ExperimentConfig(
         model=XLNetConfig(vocab_size=TOKENIZER_IDS, d_model=128, num_layers=2, num_heads=4, memory=NoMemoryConfig()),
-        data=TextConfig(corpus="stdlib", tokenizer="bpe", tokenizer_vocab_size=TOKENIZER_IDS, objective="permutation"),
+        data=TextConfig(
+            corpus="stdlib", tokenizer="bpe", tokenizer_vocab_size=TOKENIZER_IDS, objective=PermutationConfig()
+        ),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100),
         training=TrainingConfig(steps=300, batch_size=32, sequence_length=128, log_every=20),
         evaluation=EvaluationConfig(num_batches=64, batch_size=32),

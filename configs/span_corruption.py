@@ -10,6 +10,7 @@ from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig
+from memgpt_jax.data.objectives import SpanCorruptionConfig
 
 TOKENIZER_IDS, SENTINELS, LENGTH = 2048, 100, 128
 
@@ -27,7 +28,7 @@ def config() -> ExperimentConfig:
     return ExperimentConfig(
         model=Seq2SeqConfig(encoder=EncoderConfig(**both, heads=()), decoder=ModelConfig(**both, source_length=LENGTH)),
         data=TextConfig(
-            corpus="stdlib", tokenizer="bpe", tokenizer_vocab_size=TOKENIZER_IDS, objective="span_corruption"
+            corpus="stdlib", tokenizer="bpe", tokenizer_vocab_size=TOKENIZER_IDS, objective=SpanCorruptionConfig()
         ),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100),
         training=TrainingConfig(steps=600, batch_size=64, sequence_length=LENGTH, log_every=20),

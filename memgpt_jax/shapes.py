@@ -16,5 +16,6 @@ Tokens = Int[Array, "B L"]  # token ids
 Stream = Float[Array, "B L D"]  # activations of a call
 Flags = Bool[Array, "B L"]  # reset or valid, per token
 Rows = Int32[Array, "B"]  # one counter per row
+Targets = dict[str, Int[Array, "B ..."]]  # by head: [B, L], or [B] where it labels rows
 
-__all__ = ["Array", "Bool", "Flags", "Float", "Float32", "Int", "Int32", "Rows", "Stream", "Tokens"]
+__all__ = ["Array", "Bool", "Flags", "Float", "Float32", "Int", "Int32", "Rows", "Stream", "Targets", "Tokens"]

@@ -1,11 +1,51 @@
-"""Configurations of what a model is trained on: text, recall, needles in text."""
+"""Configurations of the training data: text with its objective, and the base class of all generated tasks."""
 
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Self
 
 from memgpt_jax.config.checks import check, check_literals
 
-Objective = Literal["causal", "masked", "next_sentence", "masked_next_sentence", "span_corruption", "permutation"]
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """Base of the configuration of every training objective on text.
+
+    Subclasses state what the model must have; `memgpt_jax.data.objectives` makes the batches.
+    """
+
+    heads: ClassVar[tuple[str, ...]] = ("tokens",)
+    """Heads of the model that have targets."""
+    inputs: ClassVar[tuple[str, ...]] = ()
+    """Keywords of the model's call that the batches have besides `tokens` and `reset`."""
+    causal: ClassVar[bool] = False
+    """Whether no token may attend to the tokens after it, which are its targets."""
+
+    def check_model(self, model: Any, length: int) -> None:
+        """Raise `ValueError` if a model cannot be trained with this objective.
+
+        Args:
+            model: a `ModelConfig` or a `Seq2SeqConfig`.
+            length: the number of tokens L of a row of text.
+        """
+        name = f"data.objective={type(self).__name__}"
+        for what, needed, present in (("head", self.heads, model.heads), ("input", self.inputs, model.inputs)):
+            missing = [item for item in needed if item not in present]
+            check(
+                not missing,
+                f"{name} needs a model with the {what} {' and '.join(map(repr, missing))}; this {type(model).__name__} "
+                f"has the {what}s {present}",
+            )
+        check(
+            model.causal or not self.causal,
+            f"{name} needs a model whose tokens attend only to those before them, not a {type(model).__name__}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalConfig(ObjectiveConfig):
+    """Predict each next token from the tokens before it."""
+
+    causal: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +75,10 @@ class TextConfig:
     """Vocabulary of a `bpe` tokenizer trained here."""
     invalid_utf8: Literal["error", "replace"] = "error"
     """What to do with a file that is not valid UTF-8: refuse it by name and offset, or replace the bad bytes."""
-    objective: Objective = "causal"
-    """What the model learns to say: the next token (`causal`); of an encoder, tokens that are hidden from it
-    (`masked`), whether of two sentences the second follows the first (`next_sentence`), or both; of an encoder-decoder,
-    hidden spans (`span_corruption`); of an XLNet, a sixth of the tokens in a random order (`permutation`). For the
-    marks that stand in the text, `model.vocab_size` is 3 more than the tokenizer's, unless that has marks of its own;
-    for sentinels in the place of spans, 100 more, unless it has `<extra_id_0>` to `<extra_id_99>`, as T5 has."""
-    mask_rate: float = 0.15
-    """Share of the tokens that are hidden: `masked` tokens, or those in spans."""
-    span_length: float = 3.0
-    """Mean length of hidden spans."""
+    objective: ObjectiveConfig = field(default_factory=CausalConfig)
+    """What the model learns to predict. Objectives with special tokens (mask, class, separator) need a
+    `model.vocab_size` 3 larger than the tokenizer's, and span corruption, with its sentinels, 100 larger, unless the
+    tokenizer has such tokens itself."""
     max_documents: int | None = None
     """Use only this many documents of each split (for quick runs)."""
     cache_dir: str = "~/.cache/memgpt_jax"
@@ -76,34 +110,34 @@ class TextConfig:
             self.max_documents is None or self.max_documents >= 1,
             f"data.max_documents must be at least 1, got {self.max_documents}",
         )
-        check(0 < self.mask_rate < 1, f"mask_rate must be between 0 and 1, got {self.mask_rate}")
-        check(self.span_length >= 1, f"span_length must be at least 1, got {self.span_length}")
         check(self.tokenizer_vocab_size >= 300, f"tokenizer_vocab_size must be >= 300, got {self.tokenizer_vocab_size}")
         check_literals(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
-    """Base of the configuration of every task: rows of tokens, some of whose targets are answers that are scored."""
+    """Base of the configuration of every task: rows of tokens in which some targets are scored answers."""
 
+    objective: ClassVar[ObjectiveConfig] = CausalConfig()
+    """Tasks are learned by predicting the next token."""
     text: ClassVar[TextConfig | None] = None
-    """The corpus that the task hides something in, if there is one."""
+    """The corpus of the task, if it uses one."""
     length_fields: ClassVar[tuple[str, ...]] = ()
-    """The fields that say how long the task is, in its own unit; token ids and parameters do not depend on them."""
+    """The fields that set the length of the task, in its own unit; token ids and parameters do not depend on them."""
 
     def at_length(self, length: int) -> Self:
-        """The same task with its length fields set; `ValueError` if it has none, or it cannot be that long."""
-        check(bool(self.length_fields), f"{type(self).__name__} has no field that is its length")
+        """The same task with its length fields set; `ValueError` if it has none, or if the length is not valid."""
+        check(bool(self.length_fields), f"{type(self).__name__} has no field for its length")
         return replace(self, **dict.fromkeys(self.length_fields, length))
 
     @property
     def num_ids(self) -> int:
-        """Token ids that the task adds to those of the text's tokenizer; all of them where there is no text."""
+        """Number of token ids that the task adds to those of the text's tokenizer; without a text, of all its ids."""
         raise NotImplementedError
 
     @property
     def row_length(self) -> int | None:
-        """Tokens L of a row, where they follow from the task; None: `training.sequence_length` says it."""
+        """Tokens L of a row, if the task determines them; None: `training.sequence_length` does."""
         return None
 
 

@@ -169,25 +169,17 @@ class ExperimentConfig:
                 self.row_length is not None or length % segment == 0,
                 f"{name}={length} must be a multiple of model.segment_length={segment}",
             )
-        objective = "causal" if self.text is None else self.text.objective
+        objective, length = self.data.objective, self.row_length or self.training.sequence_length
         check(
-            objective == "causal" or not isinstance(self.data, TaskConfig),
-            f"data.text.objective={objective!r}: tasks are causal",
+            self.text is None or self.text.objective == objective,
+            f"data.text.objective={self.text and self.text.objective}: a task is trained with {objective}; leave "
+            "data.text.objective at its default",
         )
-        check(
-            objective in self.model.objectives,
-            f"data.objective={objective!r} is not for this {type(self.model).__name__}, but "
-            f"{' or '.join(map(repr, self.model.objectives)) or 'none'}",
-        )
-        length = self.row_length or self.training.sequence_length
+        objective.check_model(self.model, length)
         for name, stack in self.model.stacks.items():
             check(
                 stack.position != "learned" or length <= stack.num_positions,
                 f"training.sequence_length={length} must be at most {name}.num_positions={stack.num_positions}",
-            )
-            check(
-                objective != "span_corruption" or not stack.causal or length <= stack.source_length,
-                f"training.sequence_length={length} must be at most {name}.source_length={stack.source_length}",
             )
         if isinstance(self.data, TaskConfig) and self.data.text is None:
             check(

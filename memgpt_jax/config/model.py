@@ -1,10 +1,9 @@
 """Configuration of the model."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from memgpt_jax.config.checks import at_least, check, check_literals, check_positive
-from memgpt_jax.config.data import Objective
 from memgpt_jax.config.memory import Alignment, KVMemoryConfig, MemoryConfig, NoMemoryConfig
 
 Fusion = Literal["gated", "gated_heads", "gated_add", "concat", "add", "attention"]
@@ -44,6 +43,9 @@ class RotaryScalingConfig:
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """A GPT decoder whose layers own a memory."""
+
+    heads: ClassVar[tuple[str, ...]] = ("tokens",)
+    """What is predicted from the last hidden states: the output distribution over token ids."""
 
     vocab_size: int = 2048
     """Number of token ids V."""
@@ -215,9 +217,9 @@ class ModelConfig:
         return True
 
     @property
-    def objectives(self) -> tuple[Objective, ...]:
-        """What such a model can be trained for by `memgpt_jax.training`."""
-        return ("causal",)
+    def inputs(self) -> tuple[str, ...]:
+        """Keywords of the model's call, besides `tokens`, `reset` and `valid`, that batches may have."""
+        return ()
 
     @property
     def stacks(self) -> dict[str, "ModelConfig"]:
@@ -310,11 +312,9 @@ class EncoderConfig(ModelConfig):
         check(self.source_length is None, f"source_length={self.source_length}: an encoder attends to no source")
 
     @property
-    def objectives(self) -> tuple[Objective, ...]:
-        """By its heads. Pairs of sentences need two token types, too."""
-        masked, pairs = "masked" in self.heads, "next_sentence" in self.heads and (self.token_types or 0) >= 2
-        has = {"masked": masked, "next_sentence": pairs, "masked_next_sentence": masked and pairs}
-        return tuple(name for name in has if has[name])
+    def inputs(self) -> tuple[str, ...]:
+        """As in `ModelConfig`; token types if there are at least two of them."""
+        return ("token_types",) if (self.token_types or 0) >= 2 else ()
 
     @property
     def causal(self) -> bool:
@@ -325,6 +325,9 @@ class EncoderConfig(ModelConfig):
 @dataclass(frozen=True, kw_only=True)
 class Seq2SeqConfig:
     """An encoder that reads a source, and a decoder that attends to it. They share the token embedding."""
+
+    heads: ClassVar[tuple[str, ...]] = ("tokens",)
+    """As in `ModelConfig`."""
 
     encoder: EncoderConfig
     """It has no heads."""
@@ -363,9 +366,9 @@ class Seq2SeqConfig:
         return False
 
     @property
-    def objectives(self) -> tuple[Objective, ...]:
+    def inputs(self) -> tuple[str, ...]:
         """As in `ModelConfig`."""
-        return ("span_corruption",)
+        return ("source", "source_reset", "source_valid")
 
     def alignment_of(self, length: int) -> Alignment:
         """The alignment of calls of `length` tokens each, from the start of a stream on."""
@@ -415,9 +418,9 @@ class XLNetConfig(ModelConfig):
         )
 
     @property
-    def objectives(self) -> tuple[Objective, ...]:
+    def inputs(self) -> tuple[str, ...]:
         """As in `ModelConfig`."""
-        return ("permutation",)
+        return ("order", "token_types")
 
     @property
     def causal(self) -> bool:

@@ -3,9 +3,10 @@
 TFDS, sentencepiece and Grain are imported when they are first used, not with this package.
 """
 
+from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.batches import BatchIterator, added_ids, batch_shapes, text_batches, train_batches
 from memgpt_jax.data.corpora.text import TokenizedText, documents, make_tokenizer
-from memgpt_jax.data.objectives.masked import mask_tokens, sentence_pairs
+from memgpt_jax.data.objectives import OBJECTIVES, Objective, make_objective, register_objective
 from memgpt_jax.data.tasks import (
     TASKS,
     BabiLongTask,
@@ -16,13 +17,13 @@ from memgpt_jax.data.tasks import (
     make_task,
     recall_batch,
 )
-from memgpt_jax.data.tasks.base import Batch, further_inputs
 from memgpt_jax.data.tokenizers.base import Tokenizer
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.data.tokenizers.load import load_tokenizer, read_tokenizer
 from memgpt_jax.data.tokenizers.sentencepiece_file import SentencePieceTokenizer
 
 __all__ = [
+    "OBJECTIVES",
     "TASKS",
     "BabiLongTask",
     "BabiTask",
@@ -31,6 +32,7 @@ __all__ = [
     "ByteTokenizer",
     "JsonRecallTask",
     "NeedleTask",
+    "Objective",
     "SentencePieceTokenizer",
     "Task",
     "TokenizedText",
@@ -38,14 +40,13 @@ __all__ = [
     "added_ids",
     "batch_shapes",
     "documents",
-    "further_inputs",
     "load_tokenizer",
+    "make_objective",
     "make_task",
     "make_tokenizer",
-    "mask_tokens",
     "read_tokenizer",
     "recall_batch",
-    "sentence_pairs",
+    "register_objective",
     "text_batches",
     "train_batches",
 ]

@@ -53,8 +53,8 @@ def evaluate(config: ExperimentConfig, params, tokenizer=None) -> dict:
     if isinstance(config.data, TaskConfig):
         return evaluate_task(config, params, data.make_task(config.data, config.evaluation.split, tokenizer))
     tokenizer = data.make_tokenizer(config.data) if tokenizer is None else tokenizer
-    causal = config.data.objective == "causal"
-    return (evaluate_text if causal else evaluate_objective)(config, params, tokenizer)
+    evaluators = {"documents": evaluate_text, "batches": evaluate_objective}
+    return evaluators[data.make_objective(config.data.objective).evaluation](config, params, tokenizer)
 
 
 def evaluate_text(config: ExperimentConfig, params, tokenizer) -> dict:
@@ -142,10 +142,14 @@ def document_losses(config: ExperimentConfig, params, start_id: int, texts: list
                 reset[row, : len(texts[i])] = False
         state = models.init_state(config.model, rows)
         for start in range(0, padded, length):
-            tokens, targets = stream[:, start : start + length], stream[:, start + 1 : start + length + 1]
-            begins = None if reset is None else reset[:, start : start + length]
-            scores, state = score_chunk(config.model, params, tokens, targets, state, begins, alignment="aligned")
-            chunk = np.asarray(scores.losses)
+            inputs = {"tokens": stream[:, start : start + length]}
+            if reset is not None:
+                inputs["reset"] = reset[:, start : start + length]
+            targets = {"tokens": stream[:, start + 1 : start + length + 1]}
+            scores, state = score_chunk(
+                config.model, params, targets=targets, state=state, alignment="aligned", **inputs
+            )
+            chunk = np.asarray(scores["tokens"].losses)
             for row, i in enumerate(group):
                 losses[i][start : start + length] = chunk[row, : max(0, len(texts[i]) - start)]
     check_finite(np.concatenate(losses))
@@ -153,12 +157,10 @@ def document_losses(config: ExperimentConfig, params, start_id: int, texts: list
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="alignment")
-def score_chunk(model: ModelConfig, params, tokens, targets, state, reset=None, *, alignment: Alignment, **inputs):
+def score_chunk(model: ModelConfig, params, *, targets, state, alignment: Alignment, **inputs):
     """`models.score_tokens`, compiled once for each model and each shape, with scores that every process can fetch."""
-    scores, state = models.score_tokens(
-        model, params, tokens, targets, state, reset=reset, alignment=alignment, **inputs
-    )
-    return everywhere(scores), state
+    scores, state = models.score_tokens(model, params, targets=targets, state=state, alignment=alignment, **inputs)
+    return jax.tree.map(everywhere, scores), state
 
 
 def check_finite(losses: np.ndarray) -> None:
@@ -215,19 +217,20 @@ def evaluate_objective(config: ExperimentConfig, params, tokenizer) -> dict:
     state = fresh = models.init_state(model, settings.batch_size)
     found, labels = [], []  # one tuple for each prediction: nats, whether it is right, the unigram model's nats
     for _, batch in zip(range(settings.num_batches), batches, strict=False):
-        inputs = {"reset": batch["reset"]} | data.further_inputs(batch)
-        scores, after = score_chunk(
-            model, params, batch["tokens"], batch["targets"], state, alignment=alignment, **inputs
-        )
-        losses, correct = (np.asarray(array, np.float64) for array in scores)
+        options = {"targets": batch.targets, "state": state, "alignment": alignment}
+        scores, after = score_chunk(model, params, **options, **batch.inputs)
         state = after if training.carry_state else fresh
-        said = (batch["weights"] > 0) & is_text[batch["targets"]]
-        if "next_sentence" in batch:
-            labels.append([losses[:, 0], correct[:, 0]])
-        found.append([losses[said], correct[said], unigram[batch["targets"][said]]])
-    result, found = {}, np.concatenate(found, axis=1)
-    check_finite(found[0])
-    if found.size:
+        for head, targets in batch.targets.items():
+            losses, correct = (np.asarray(array, np.float64) for array in scores[head])
+            if targets.ndim == 1:
+                labels.append([losses, correct])
+            else:
+                counted = (batch.weights[head] > 0) & is_text[targets]
+                found.append([losses[counted], correct[counted], unigram[targets[counted]]])
+    result = {}
+    if found:
+        found = np.concatenate(found, axis=1)
+        check_finite(found[0])
         means = zip(("loss", "accuracy", "unigram_loss"), found.mean(axis=1).tolist(), strict=True)
         result |= dict(means) | {"predictions": found.shape[1]}
     if labels:
@@ -254,9 +257,9 @@ def evaluate_task(config: ExperimentConfig, params, task: data.Task) -> dict:
     # The same questions for every training seed.
     for batch in task.held_out(HELD_OUT_SEED, rows, length, config.evaluation.num_batches):
         losses, correct = score(batch)
-        weights, group = batch["weights"], batch.get("group", np.zeros(rows, np.int32))
+        weights, group = batch.weights["tokens"], batch.info.get("group", np.zeros(rows, np.int32))
         check_finite(losses[weights > 0])
-        right, asked = count_answers(correct, weights, batch.get("answer"))
+        right, asked = count_answers(correct, weights, batch.info.get("answer"))
         for total, values in (
             (nats, np.sum(np.where(weights > 0, losses, 0) * weights, axis=1, dtype=np.float64)),
             (tokens, np.sum(weights, axis=1, dtype=np.float64)),
@@ -284,16 +287,18 @@ def row_scorer(config: ExperimentConfig, params) -> Callable[[data.Batch], tuple
     segment, chunk = config.model.segment_length, config.evaluation.chunk_length
 
     def score_batch(batch: data.Batch) -> tuple[np.ndarray, np.ndarray]:
-        tokens, targets, reset = (batch[name] for name in ("tokens", "targets", "reset"))
-        state, parts = models.init_state(config.model, len(tokens)), []
-        for first in range(0, tokens.shape[1], chunk):
-            part = np.s_[:, first : first + chunk]
-            inputs = tokens[part], targets[part], state, reset[part]
+        rows, length = batch.inputs["tokens"].shape
+        state, parts = models.init_state(config.model, rows), []
+        for first in range(0, length, chunk):
+            inputs, targets = (
+                {name: array[:, first : first + chunk] for name, array in arrays.items()}
+                for arrays in (batch.inputs, batch.targets)
+            )
             # True: every chunk begins at a boundary of segments.
-            aligned = chunk % segment == 0 and inputs[0].shape[1] % segment == 0
-            alignment = "aligned" if aligned else "any"
-            scores, state = score_chunk(config.model, params, *inputs, alignment=alignment)
-            parts.append(jax.device_get(scores))
+            aligned = chunk % segment == 0 and inputs["tokens"].shape[1] % segment == 0
+            options = {"targets": targets, "state": state, "alignment": "aligned" if aligned else "any"}
+            scores, state = score_chunk(config.model, params, **inputs, **options)
+            parts.append(jax.device_get(scores["tokens"]))
         return tuple(np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
 
     return score_batch

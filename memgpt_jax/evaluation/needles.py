@@ -76,7 +76,8 @@ def ask(model: ModelConfig, params, state, questions: np.ndarray, scored: np.nda
     hits = 0
     for first in range(0, tokens.shape[1], chunk):
         part = np.s_[:, first : first + chunk]
-        scores, state = score_chunk(model, params, tokens[part], targets[part], state, alignment="aligned")
-        check_finite(np.asarray(scores.losses)[weights[part] > 0])
-        hits += int(np.sum(np.asarray(scores.correct) * weights[part]))
+        options = {"targets": {"tokens": targets[part]}, "state": state, "alignment": "aligned"}
+        scores, state = score_chunk(model, params, tokens=tokens[part], **options)
+        check_finite(np.asarray(scores["tokens"].losses)[weights[part] > 0])
+        hits += int(np.sum(np.asarray(scores["tokens"].correct) * weights[part]))
     return hits, int(weights.sum())

@@ -5,6 +5,7 @@ Shapes and types are always checked, values only where they are on the host; a w
 """
 
 import warnings
+from collections.abc import Container
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ import numpy as np
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import ModelConfig
-from memgpt_jax.shapes import Bool, Flags, Stream, Tokens
+from memgpt_jax.shapes import Array, Bool, Flags, Stream, Targets, Tokens
 
 
 def on_host(array: Any) -> np.ndarray | None:
@@ -34,17 +35,33 @@ def check_tokens(tokens: Tokens, vocab_size: int, valid: Flags | None = None) ->
     return jnp.asarray(tokens, jnp.int32)
 
 
-def check_targets(targets: Tokens, tokens: Tokens, vocab_size: int) -> Tokens:
-    """The targets as int32; `ValueError` unless they are ids of the vocabulary, one for each token."""
-    return check_numbers("targets", targets, tokens, vocab_size)
+def check_targets(targets: Targets, tokens: Tokens, classes: dict[str, int], rows: Container[str] = ()) -> Targets:
+    """The targets of each head as int32.
+
+    Args:
+        targets: one or more heads' targets.
+        tokens: the tokens of the call [B, L].
+        classes: the number of ids of each head that the model has.
+        rows: the heads whose targets are [B]; those of the others are [B, L].
+
+    Raises `ValueError` unless all are heads of the model, and their targets ids of the head.
+    """
+    is_dict = isinstance(targets, dict) and targets
+    check(bool(is_dict), f"targets must be a dictionary {{head: ids}}, got {type(targets).__name__}")
+    for head in targets:
+        check(head in classes, f"targets: the model has no head {head!r}; valid: {', '.join(classes) or 'none'}")
+    return {
+        head: check_numbers(f"targets[{head!r}]", ids, tokens[:, 0] if head in rows else tokens, classes[head])
+        for head, ids in targets.items()
+    }
 
 
-def check_numbers(name: str, numbers: Any, tokens: Tokens, count: int | None = None) -> Tokens:
-    """The numbers as int32; `ValueError` unless they are integers, one for each token, from 0 to `count` - 1."""
+def check_numbers(name: str, numbers: Any, like: Array, count: int | None = None) -> Array:
+    """The numbers as int32; `ValueError` unless they are integers of the shape of `like`, from 0 to `count` - 1."""
     is_array = isinstance(numbers, np.ndarray | jax.Array)
     got = f"{numbers.dtype}{list(numbers.shape)}" if is_array else f"a {type(numbers).__name__}"
-    fits = is_array and numbers.shape == tokens.shape and jnp.issubdtype(numbers.dtype, jnp.integer)
-    check(fits, f"{name} must be integers{list(tokens.shape)} like tokens, got {got}")
+    fits = is_array and numbers.shape == like.shape and jnp.issubdtype(numbers.dtype, jnp.integer)
+    check(fits, f"{name} must be integers{list(like.shape)} like tokens, got {got}")
     if count is not None:
         _check_range(name, numbers, count)
     return jnp.asarray(numbers, jnp.int32)

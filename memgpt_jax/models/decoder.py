@@ -30,7 +30,7 @@ from memgpt_jax.ops import (
     take,
     whole_vectors,
 )
-from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Rows, Stream, Tokens
+from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Rows, Stream, Targets, Tokens
 
 
 class ModelState(NamedTuple):
@@ -173,19 +173,21 @@ class MemGPT(nnx.Module):
         return weights.astype(self.config.dtype)
 
     def score(
-        self, tokens: Tokens, targets: Tokens, state: ModelState, reset=None, valid=None, **options
-    ) -> tuple[Scores, ModelState]:
+        self, tokens: Tokens, targets: Targets, state: ModelState, reset=None, valid=None, **options
+    ) -> tuple[dict[str, Scores], ModelState]:
         """Loss in nats and correctness of each target, without the logits of the whole call in memory.
+
+        targets: {"tokens": ids [B, L]}, and the scores by the same name.
 
         Raises `ValueError` as `__call__`, and for targets that are not ids of the vocabulary, one for each token.
         """
-        targets = check_targets(targets, tokens, self.config.vocab_size)
+        targets = check_targets(targets, tokens, {"tokens": self.config.vocab_size})
         x, state, _ = self.hidden(tokens, state, reset, valid, **options)
         return self.score_hidden(x, targets), state
 
-    def score_hidden(self, x: Stream, targets: Tokens) -> Scores:
+    def score_hidden(self, x: Stream, targets: Targets) -> dict[str, Scores]:
         """`score` of the last hidden states."""
-        return cross_entropy(x, self.output_embedding(), targets)
+        return {"tokens": cross_entropy(x, self.output_embedding(), targets["tokens"])}
 
     def diagnostics(
         self, tokens: Tokens, state: ModelState, reset=None, *, alignment: Alignment = "any"

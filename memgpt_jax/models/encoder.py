@@ -22,7 +22,7 @@ from memgpt_jax.ops import (
     sinusoidal,
     whole_vectors,
 )
-from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Rows, Stream, Tokens
+from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Stream, Targets, Tokens
 
 
 class EncoderState(NamedTuple):
@@ -161,40 +161,39 @@ class Encoder(nnx.Module):
     def score(
         self,
         tokens: Tokens,
-        targets: Tokens,
+        targets: Targets,
         state: EncoderState,
         reset=None,
         valid=None,
-        *,
-        next_sentence: Rows | None = None,
         **options,
-    ) -> tuple[Scores, EncoderState]:
-        """Loss in nats and correctness of what each token is said to be, without all logits in memory.
+    ) -> tuple[dict[str, Scores], EncoderState]:
+        """Loss in nats and correctness of each target, by head, without the logits of the whole call in memory.
 
-        next_sentence: whether a row's second sentence follows the first (0) or not (1). Where it is given, what stands
-            at position 0 is the score of this label; and a model without the head `masked` scores nothing else.
+        targets: of one or more of the model's heads: `masked`, the ids of the tokens [B, L]; `next_sentence`, whether
+            a row's second sentence follows the first (0) or not (1), [B]. Options as in `hidden`.
+
+        Raises `ValueError` for targets of a head that the model does not have, and as `hidden`.
         """
-        targets = check_targets(targets, tokens, self.config.vocab_size)
+        classes = {"masked": self.config.vocab_size, "next_sentence": 2}
+        classes = {head: number for head, number in classes.items() if head in self.config.heads}
+        targets = check_targets(targets, tokens, classes, rows=("next_sentence",))
         x, state = self.hidden(tokens, state, reset, valid, **options)
-        if next_sentence is None:
-            self._check_head("masked")
-        return self.score_hidden(x, targets, next_sentence), state
+        return self.score_hidden(x, targets), state
 
-    def score_hidden(self, x: Stream, targets: Tokens, next_sentence: Rows | None = None) -> Scores:
+    def score_hidden(self, x: Stream, targets: Targets) -> dict[str, Scores]:
         """`score` of the last hidden states."""
-        scores = Scores(jnp.zeros(targets.shape, jnp.float32), jnp.zeros(targets.shape, bool))
-        if "masked" in self.config.heads:
+        scores = {}
+        if "masked" in targets:
             features, embedding, bias = self._masked_output(x)
-            scores = cross_entropy(features, embedding, targets, bias=bias)
-        if next_sentence is None:
-            return scores
-        self._check_head("next_sentence")
-        kernel, bias = self.next_sentence.kernel[...].astype(x.dtype), self.next_sentence.bias[...]
-        label = cross_entropy(self.pooled(x)[:, None], kernel.T, next_sentence[:, None], bias=bias)
-        return jax.tree.map(lambda tokens, label: jnp.concatenate([label, tokens[:, 1:]], axis=1), scores, label)
+            scores["masked"] = cross_entropy(features, embedding, targets["masked"], bias=bias)
+        if "next_sentence" in targets:
+            kernel, bias = self.next_sentence.kernel[...].astype(x.dtype), self.next_sentence.bias[...]
+            label = cross_entropy(self.pooled(x)[:, None], kernel.T, targets["next_sentence"][:, None], bias=bias)
+            scores["next_sentence"] = Scores(label.losses[:, 0], label.correct[:, 0])
+        return scores
 
-    def diagnostics(self, tokens: Tokens, state: EncoderState, reset=None, *, next_sentence=None, **options) -> dict:
-        """Measurements of a call, as in `MemGPT.diagnostics`. Takes what `score` takes; labels change nothing."""
+    def diagnostics(self, tokens: Tokens, state: EncoderState, reset=None, **options) -> dict:
+        """Measurements of a call, as in `MemGPT.diagnostics`; options as in `hidden`."""
         _, state, gates = self._run(tokens, state, reset, **options)
         return memory_stats(self.blocks, state.layers, gates)
 

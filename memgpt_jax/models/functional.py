@@ -12,7 +12,7 @@ from memgpt_jax.models.encoder import Encoder
 from memgpt_jax.models.seq2seq import EncoderDecoder
 from memgpt_jax.models.xlnet import XLNet
 from memgpt_jax.ops import Scores
-from memgpt_jax.shapes import Array, Float32, Tokens
+from memgpt_jax.shapes import Array, Float32, Targets, Tokens
 
 Params = Any  # nested dictionaries of float32 arrays
 MODELS = {ModelConfig: MemGPT, EncoderConfig: Encoder, Seq2SeqConfig: EncoderDecoder, XLNetConfig: XLNet}
@@ -74,8 +74,8 @@ def apply(
 
 
 def score_tokens(
-    config: ModelConfig, params: Params, tokens: Tokens, targets: Tokens, state: ModelState, **options
-) -> tuple[Scores, ModelState]:
+    config: ModelConfig, params: Params, tokens: Tokens, targets: Targets, state: ModelState, **options
+) -> tuple[dict[str, Scores], ModelState]:
     """`MemGPT.score` as a pure function of plain pytrees."""
     return merge(config, params).score(tokens, targets, state, **options)
 

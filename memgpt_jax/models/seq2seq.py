@@ -7,11 +7,11 @@ from flax import nnx
 
 from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import Seq2SeqConfig
-from memgpt_jax.models.arguments import check_targets, check_tokens, filled_flags
+from memgpt_jax.models.arguments import check_tokens, filled_flags
 from memgpt_jax.models.decoder import MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder, EncoderState
 from memgpt_jax.ops import Scores
-from memgpt_jax.shapes import Array, Bool, Flags, Float32, Int, Tokens
+from memgpt_jax.shapes import Array, Bool, Flags, Float32, Int, Targets, Tokens
 
 
 class Seq2SeqState(NamedTuple):
@@ -80,7 +80,7 @@ class EncoderDecoder(nnx.Module):
     def score(
         self,
         tokens: Tokens,
-        targets: Tokens,
+        targets: Targets,
         state: Seq2SeqState,
         reset=None,
         valid=None,
@@ -90,7 +90,7 @@ class EncoderDecoder(nnx.Module):
         source_valid: Bool[Array, "B S"] | None = None,
         dropout_key: Array | None = None,
         **options,
-    ) -> tuple[Scores, Seq2SeqState]:
+    ) -> tuple[dict[str, Scores], Seq2SeqState]:
         """The decoder's loss and correctness of each target: see `MemGPT.score`.
 
         source: read first (`read_source`), with `source_reset` and `source_valid` as its `reset` and `valid`; default:
@@ -101,7 +101,6 @@ class EncoderDecoder(nnx.Module):
         _check_state(state)
         if source is None and not (source_reset is None and source_valid is None):
             raise ValueError("source_reset and source_valid need a source")
-        targets = check_targets(targets, tokens, self.config.vocab_size)
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         if source is not None:
             state = self.read_source(source, state, source_reset, source_valid, dropout_key=keys[0])

@@ -24,7 +24,7 @@ from memgpt_jax.ops import (
     whole_vectors,
 )
 from memgpt_jax.ops.attention.full import full_attention
-from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Stream, Tokens
+from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Stream, Targets, Tokens
 
 DETACHED: dict[str, StreamAlignment] = {"any": "detached", "aligned": "detached_aligned"}
 """The stream alignment of each alignment: no token reads what its own call writes."""
@@ -222,20 +222,21 @@ class XLNet(nnx.Module):
         return logits + self.output_bias[...][None, None] if self.config.output_bias else logits, state
 
     def score(
-        self, tokens: Tokens, targets: Tokens, state: EncoderState, reset=None, valid=None, **options
-    ) -> tuple[Scores, EncoderState]:
-        """Loss in nats and correctness of what each token is said to be, without all logits in memory.
+        self, tokens: Tokens, targets: Targets, state: EncoderState, reset=None, valid=None, **options
+    ) -> tuple[dict[str, Scores], EncoderState]:
+        """Loss in nats and correctness of each predicted token, without the logits of the whole call in memory.
 
-        With an `order` and the tokens as targets, each is predicted from those of lower rank.
+        targets: {"tokens": ids [B, L]}, and the scores by the same name. With an `order` and the tokens as targets,
+            each token is predicted from those of lower rank.
         """
-        targets = check_targets(targets, tokens, self.config.vocab_size)
+        targets = check_targets(targets, tokens, {"tokens": self.config.vocab_size})
         x, state = self.hidden(tokens, state, reset, valid, **options)
         return self.score_hidden(x, targets), state
 
-    def score_hidden(self, x: Stream, targets: Tokens) -> Scores:
+    def score_hidden(self, x: Stream, targets: Targets) -> dict[str, Scores]:
         """`score` of the last hidden states."""
         bias = self.output_bias[...] if self.config.output_bias else None
-        return cross_entropy(x, self.embedding[...].astype(x.dtype), targets, bias=bias)
+        return {"tokens": cross_entropy(x, self.embedding[...].astype(x.dtype), targets["tokens"], bias=bias)}
 
     def diagnostics(self, tokens: Tokens, state: EncoderState, reset=None, **options) -> dict[str, Array]:
         """Measurements of a call, as in `MemGPT.diagnostics`; options as in `hidden`."""

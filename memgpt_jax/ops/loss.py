@@ -10,10 +10,10 @@ from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
 class Scores(NamedTuple):
-    """How well each target was predicted."""
+    """How well each target was predicted: [B, L] of tokens, [B] of a label of each row."""
 
-    losses: Float32[Array, "B L"]  # negative log-likelihood of the target, in nats
-    correct: Bool[Array, "B L"]  # whether the target has the highest logit; of equal ones, the lowest id counts
+    losses: Float32[Array, "B ..."]  # negative log-likelihood of the target, in nats
+    correct: Bool[Array, "B ..."]  # whether the target has the highest logit; of equal ones, the lowest id counts
 
 
 def cross_entropy(

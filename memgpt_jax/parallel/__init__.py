@@ -134,11 +134,14 @@ def rows_sharding(mesh: Mesh, batch_axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * batch_axis, ROWS))
 
 
-def split_rows(batch: dict[str, np.ndarray], mesh: Mesh, batch_axis: int) -> dict[str, jax.Array]:
-    """A batch that every host holds whole, as arrays of which each device gets its rows."""
+def split_rows(batch: Any, mesh: Mesh, batch_axis: int) -> Any:
+    """A pytree of arrays that every host holds whole, as arrays of which each device gets its rows."""
     sharding = rows_sharding(mesh, batch_axis)
-    put = lambda array: jax.make_array_from_callback(array.shape, sharding, lambda rows: array[rows])  # noqa: E731
-    return {name: put(array) for name, array in batch.items()}
+
+    def put(array: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(array.shape, sharding, lambda rows: array[rows])
+
+    return jax.tree.map(put, batch)
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:

@@ -3,7 +3,8 @@
     python experiments/train.py quickstart --model.memory.memory_size=512 --training.steps 20 --workdir runs/quickstart
 
 A name stands for `configs/NAME.py`, whose `config()` returns an `ExperimentConfig`; a path to such a file works too.
-`--model.memory none|kv|...` chooses the mechanism; fields that the old and the new one share keep their values.
+`--model.memory none|kv|...` chooses the mechanism, `--data.objective causal|masked|...` the objective of text; fields
+that the old and the new one share keep their values.
 """
 
 import contextlib
@@ -20,13 +21,15 @@ from typing import Annotated, TypeVar
 
 import tyro
 
+from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.data.objectives import OBJECTIVES
 from memgpt_jax.memory import MEMORIES
 
 PACKAGED = Path(__file__).resolve().parents[1] / "configs"  # in an installed wheel
 CONFIGS = PACKAGED if PACKAGED.is_dir() else Path(__file__).resolve().parents[2] / "configs"
 """The folder of named configs: inside an installed package, or `configs/` of the repository."""
-MECHANISM = "--model.memory"
+MECHANISM, OBJECTIVE = "--model.memory", "--data.objective"
 
 Arguments = TypeVar("Arguments")
 
@@ -63,9 +66,9 @@ def parse(
     description = (
         f"{description}\n\nCONFIG: {', '.join(config_names())}, or the path of a .py file with `config()`. "
         f"Defaults below are those of {name}.\n{MECHANISM} {{{','.join(MEMORIES)}}}: the memory mechanism, whose "
-        "options are then shown under `model.memory`."
+        f"options are then shown under `model.memory`.\n{OBJECTIVE} {{{','.join(OBJECTIVES)}}}: the objective of text."
     )
-    default, words = choose_mechanism(default, spell_out(arguments, words))
+    default, words = choose_implementations(default, spell_out(arguments, words))
     command = dataclasses.make_dataclass(
         "Command",
         [
@@ -91,7 +94,7 @@ def override(config: ExperimentConfig, words: Sequence[str]) -> ExperimentConfig
     Raises:
         ValueError: a field or a value is wrong; the message names the nearest valid fields.
     """
-    config, words = choose_mechanism(config, list(words))
+    config, words = choose_implementations(config, list(words))
     with io.StringIO() as printed:
         try:
             with contextlib.redirect_stderr(printed):
@@ -160,12 +163,13 @@ def sweep(words: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _applicable(values: dict[str, str]) -> dict[str, str]:
-    """The values without those for fields that the chosen mechanism, if it is among the values, does not have."""
-    mechanism = values.get("model.memory")
-    if mechanism not in MEMORIES:
-        return values
-    names = {f"model.memory.{field.name}" for field in dataclasses.fields(MEMORIES[mechanism].config)}
-    return {name: value for name, value in values.items() if not name.startswith("model.memory.") or name in names}
+    """The values without those of fields that a chosen implementation, if one is among the values, does not have."""
+    for part, registry in (("model.memory", MEMORIES), ("data.objective", OBJECTIVES)):
+        chosen = values.get(part)
+        if chosen in registry:
+            names = {f"{part}.{field.name}" for field in dataclasses.fields(registry[chosen].config)}
+            values = {name: word for name, word in values.items() if not name.startswith(f"{part}.") or name in names}
+    return values
 
 
 def sweep_words(values: dict[str, str]) -> list[str]:
@@ -173,27 +177,33 @@ def sweep_words(values: dict[str, str]) -> list[str]:
     return [word for name, value in values.items() for word in (f"--{name}", *value.split())]
 
 
-def choose_mechanism(config: ExperimentConfig, words: list[str]) -> tuple[ExperimentConfig, list[str]]:
-    """Take `--model.memory NAME` out of the words and put that mechanism into the config, equal-named fields kept.
+def choose_implementations(config: ExperimentConfig, words: list[str]) -> tuple[ExperimentConfig, list[str]]:
+    """Take the names of implementations out of the words and put their configurations into the config.
 
-    Of an encoder-decoder, `--model.encoder.memory NAME` and `--model.decoder.memory NAME`.
-    This comes before tyro, which can override the fields of a union's present member but not exchange it.
+    `--model.memory NAME` chooses a mechanism (for an encoder-decoder `--model.encoder.memory NAME` and
+    `--model.decoder.memory NAME`), `--data.objective NAME` an objective. Fields that the old and the new configuration
+    share keep their values. This comes before tyro, which can override the fields of a configuration, but not replace
+    its class.
     """
-    flags = {f"--{stack}.memory": stack for stack in config.model.stacks}
-    stacks, rest, remaining = dict(config.model.stacks), [], iter(words)
+    flags = {f"--{stack}.memory": (stack, "memory", MEMORIES) for stack in config.model.stacks}
+    if isinstance(config.data, TextConfig):
+        flags["--data.objective"] = ("data", "objective", OBJECTIVES)
+    parts, rest, remaining = {**config.model.stacks, "data": config.data}, [], iter(words)
     for word in remaining:
         flag, equals, name = word.partition("=")
         if flag not in flags:
             rest.append(word)
             continue
+        part, field, registry = flags[flag]
         name = name if equals else next(remaining, "")
-        if name not in MEMORIES:
-            raise ValueError(f"{flag} must be one of {', '.join(MEMORIES)}, got {name!r}")
-        config_class = MEMORIES[name].config
-        names, stack = {field.name for field in dataclasses.fields(config_class)}, stacks[flags[flag]]
-        kept = {key: value for key, value in vars(stack.memory).items() if key in names}
-        stacks[flags[flag]] = dataclasses.replace(stack, memory=config_class(**kept))
-    return dataclasses.replace(config, model=config.model.with_stacks(stacks)), rest
+        if name not in registry:
+            raise ValueError(f"{flag} must be one of {', '.join(registry)}, got {name!r}")
+        config_class, old = registry[name].config, getattr(parts[part], field)
+        names = {item.name for item in dataclasses.fields(config_class)}
+        new = config_class(**{key: value for key, value in vars(old).items() if key in names})
+        parts[part] = dataclasses.replace(parts[part], **{field: new})
+    data = parts.pop("data")
+    return dataclasses.replace(config, model=config.model.with_stacks(parts), data=data), rest
 
 
 def spell_out(arguments: type, words: list[str]) -> list[str]:

@@ -4,7 +4,7 @@ import functools
 
 import jax
 
-from memgpt_jax import data, models, parallel
+from memgpt_jax import models, parallel
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.training.state import shardings
 from memgpt_jax.training.step import train_steps
@@ -32,19 +32,18 @@ def jitted_diagnostics(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax
     model, training = config.model, config.training
 
     def read(params, memory, batch):
-        tokens, reset, further = batch["tokens"], batch["reset"], data.further_inputs(batch)
-        options = further | {"alignment": model.alignment_of(tokens.shape[1])}  # as in `batch_loss`
-        return models.diagnostics(model, params, tokens, memory, reset, **options), options
+        alignment = model.alignment_of(batch.inputs["tokens"].shape[1])  # as in `batch_loss`
+        options = batch.inputs | {"state": memory, "alignment": alignment}
+        return models.diagnostics(model, params, **options), options
 
     def diagnostics(params, batches, memory):
-        if len(batches["tokens"]) == 1:
+        if len(batches.inputs["tokens"]) == 1:
             return read(params, memory, jax.tree.map(lambda array: array[0], batches))[0]
 
         def step(memory, batch):
             found, options = read(params, memory, batch)
             if training.carry_state:  # the compiler merges this with what `read` computes
-                tokens, targets, reset = (batch[name] for name in ("tokens", "targets", "reset"))
-                _, memory = models.score_tokens(model, params, tokens, targets, memory, reset=reset, **options)
+                _, memory = models.score_tokens(model, params, targets=batch.targets, **options)
             return memory, found
 
         _, found = jax.lax.scan(step, memory, batches)

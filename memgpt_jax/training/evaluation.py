@@ -30,7 +30,7 @@ def check_evaluation(config: ExperimentConfig, tokenizer: Any) -> None:
         task = data.make_task(config.data, settings.split, tokenizer)
         length = config.row_length or config.training.sequence_length
         next(iter(task.held_out(0, settings.batch_size, length, settings.num_batches)))
-    elif config.data.objective == "causal":
+    elif data.make_objective(config.data.objective).evaluation == "documents":
         texts = data.documents(config.data, settings.split, tokenizer)
         if config.model.position == "learned":
             _check_positions(config, tokenizer, texts)
@@ -75,13 +75,12 @@ def check_evaluation_memory(config: ExperimentConfig, found: Estimate, limit: in
     model = model.with_stacks({name: one_block(stack, True) for name, stack in model.stacks.items()})
     params, state = models.shapes(model), jax.eval_shape(lambda: models.init_state(model, rows))
     arrays = data.batch_shapes(config.data, dataclasses.replace(training, batch_size=rows, sequence_length=length))
-    shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in arrays.items()}
+    shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), arrays)
 
     def score(params, batch, state):
-        tokens, targets, reset = (batch[name] for name in ("tokens", "targets", "reset"))
-        alignment = model.alignment_of(tokens.shape[1])
-        further = data.further_inputs(batch)
-        return models.score_tokens(model, params, tokens, targets, state, reset=reset, alignment=alignment, **further)
+        alignment = model.alignment_of(batch.inputs["tokens"].shape[1])
+        options = {"targets": batch.targets, "state": state, "alignment": alignment}
+        return models.score_tokens(model, params, **batch.inputs, **options)
 
     work = cost(jax.make_jaxpr(score)(params, shapes, state)).peak
     states = 2 * found.state_bytes * rows // training.batch_size  # before and after
@@ -98,7 +97,8 @@ def _call_length(config: ExperimentConfig) -> int:
     chunk = config.evaluation.chunk_length
     if isinstance(config.data, TaskConfig):
         return min(chunk, config.row_length or config.training.sequence_length)
-    return chunk if config.data.objective == "causal" else config.training.sequence_length
+    by_document = data.make_objective(config.data.objective).evaluation == "documents"
+    return chunk if by_document else config.training.sequence_length
 
 
 def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Path) -> dict[str, Any]:

@@ -194,7 +194,7 @@ def run(
     config: ExperimentConfig,
     mesh: jax.sharding.Mesh,
     state: TrainState,
-    batches: Iterator[dict[str, np.ndarray]],
+    batches: Iterator[data.Batch],
     checkpoints: Checkpoints,
     log: MetricsLog | None,
     advance: Callable[[int, dict[str, Any] | None], None],
@@ -227,7 +227,7 @@ def run(
             if pending is not None:
                 reporter(*pending)
                 watch.alive()
-            pending = step, batch["tokens"].size, metrics, diagnostics
+            pending = step, batch.inputs["tokens"].size, metrics, diagnostics
             stop = signals.received_anywhere(step)
             if stop or step % training.checkpoint_every == 0 or step == training.steps:
                 reporter(*pending)
@@ -241,6 +241,6 @@ def run(
     return state
 
 
-def stack(batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Batches [B, L] as one [A, B, L]."""
-    return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+def stack(batches: list[data.Batch]) -> data.Batch:
+    """Batches [B, ...] as one [A, B, ...]."""
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *batches)

@@ -233,7 +233,7 @@ class _Lengths(NamedTuple):
 def _lengths(config: ExperimentConfig) -> dict[str, _Lengths]:
     """For each stack of the model."""
     batch = data.batch_shapes(config.data, config.training)
-    tokens, source = (batch[name].shape[1] if name in batch else None for name in ("tokens", "source"))
+    tokens, source = (batch.inputs[name].shape[1] if name in batch.inputs else None for name in ("tokens", "source"))
     if source is None:
         return {name: _Lengths(tokens, None) for name in config.model.stacks}
     return {"model.encoder": _Lengths(source, None), "model.decoder": _Lengths(tokens, source)}
@@ -339,7 +339,9 @@ def _loss_cost(config: ModelConfig, rows: int, length: int, mesh: jax.sharding.M
     def loss(x, outer, inner, targets):
         model = models.merge(config, outer | {"blocks": {"0": inner}})
         x = model.final_norm(x) if hasattr(model, "final_norm") else x
-        return jnp.sum(model.score_hidden(x, targets).losses)
+        heads = {"tokens", "masked"} & set(getattr(config, "heads", ("tokens",)))
+        scores = model.score_hidden(x, dict.fromkeys(heads, targets))
+        return sum((jnp.sum(found.losses) for found in scores.values()), jnp.float32(0))
 
     with jax.sharding.use_abstract_mesh(_unnamed(mesh)):
         jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(x, outer, inner, targets)

@@ -35,9 +35,7 @@ class StepMetrics(NamedTuple):
     """[number of parameter arrays, in the order of `jax.tree.leaves`] Whether the gradient of each is finite."""
 
 
-def train_step(
-    config: ExperimentConfig, state: TrainState, batches: dict[str, jax.Array]
-) -> tuple[TrainState, StepMetrics]:
+def train_step(config: ExperimentConfig, state: TrainState, batches: data.Batch) -> tuple[TrainState, StepMetrics]:
     """One update from A = `optimizer.accumulate_steps` consecutive batches of B rows of L tokens.
 
         loss = Σ losses · weights / Σ weights      over all A batches, so that A batches weigh as one of A·B rows
@@ -49,8 +47,7 @@ def train_step(
     Arguments:
         config: static; capture it with `functools.partial` before `jax.jit`.
         state: the run so far; may be donated.
-        batches: tokens, targets [A, B, L] int32; reset [A, B, L] bool; weights [A, B, L] float32;
-            target_bytes [A, B, L] int32; all others [A, B, ...] go to the model's `score` by their names.
+        batches: arrays [A, B, ...].
 
     Returns:
         The run after the step, and what is worth reporting.
@@ -80,7 +77,7 @@ def train_step(
     norms = jnp.stack([jnp.linalg.norm(leaf) for leaf in jax.tree.leaves(gradients)])
     norm = jnp.linalg.norm(norms)
     finite_loss = jnp.isfinite(totals.loss)
-    accumulated, _, length = batches["tokens"].shape
+    accumulated, _, length = batches.inputs["tokens"].shape
     longest = max(stack.segment_length for stack in config.model.stacks.values())  # its tokens may have been pending
     finite_memory = ~holds_nan(memory, accumulated * length + longest)
     good = finite_loss & finite_memory & jnp.isfinite(norm)
@@ -93,7 +90,7 @@ def train_step(
 
     def skip():
         # Rows in which a document began must not go on with the memory of the one before.
-        kept_memory = where_rows(batches["reset"].any(axis=(0, 2)), fresh, state.memory)
+        kept_memory = where_rows(batches.inputs["reset"].any(axis=(0, 2)), fresh, state.memory)
         return state.params, state.opt_state, kept_memory, optax.tree.zeros_like(totals)
 
     params, opt_state, memory, totals = jax.lax.cond(good, update, skip)
@@ -140,9 +137,7 @@ def holds_nan(memory: Any, tokens: int) -> jax.Array:
     return jnp.stack([jnp.isnan(leaf.max()) for leaf in leaves]).any()
 
 
-def train_steps(
-    config: ExperimentConfig, state: TrainState, batches: dict[str, jax.Array]
-) -> tuple[TrainState, StepMetrics]:
+def train_steps(config: ExperimentConfig, state: TrainState, batches: data.Batch) -> tuple[TrainState, StepMetrics]:
     """`train_step` for each A of N A batches in turn, N = `training.steps_per_call`; reports what the last one does."""
     number = config.training.steps_per_call
     if number == 1:
@@ -152,27 +147,25 @@ def train_steps(
     return state, jax.tree.map(lambda array: array[-1], metrics)
 
 
-def batch_loss(config: ExperimentConfig, params: Any, memory: Any, batch: dict[str, jax.Array], key: jax.Array):
-    """Σ losses · weights of one batch [B, L] in nats, with (its totals, the memory after it)."""
+def batch_loss(config: ExperimentConfig, params: Any, memory: Any, batch: data.Batch, key: jax.Array):
+    """Σ losses · weights of one batch over all heads, in nats, with (its totals, the memory after it)."""
     trained = is_trained(config.optimizer, params)
     params = jax.tree.map(lambda kept, leaf: leaf if kept else jax.lax.stop_gradient(leaf), trained, params)
     scores, memory = models.score_tokens(
         config.model,
         params,
-        batch["tokens"],
-        batch["targets"],
-        memory,
-        reset=batch["reset"],
+        targets=batch.targets,
+        state=memory,
         # Rows start at a boundary and every batch moves them on by L, so they stay on one when L is whole segments.
-        alignment=config.model.alignment_of(batch["tokens"].shape[1]),
+        alignment=config.model.alignment_of(batch.inputs["tokens"].shape[1]),
         dropout_key=key if any(stack.dropout for stack in config.model.stacks.values()) else None,
-        **data.further_inputs(batch),
+        **batch.inputs,
     )
-    weights = batch["weights"]
+    weights, bytes_ = batch.weights, batch.info.get("target_bytes")
     totals = Totals(
-        loss=jnp.sum(scores.losses * weights),
-        weight=jnp.sum(weights),
-        target_bytes=jnp.sum(batch["target_bytes"].astype(jnp.float32) * weights),
-        correct=jnp.sum(jnp.where(scores.correct, weights, 0)),
+        loss=sum(jnp.sum(scores[head].losses * weights[head]) for head in weights),
+        weight=sum(jnp.sum(weights[head]) for head in weights),
+        target_bytes=jnp.float32(0) if bytes_ is None else jnp.sum(bytes_.astype(jnp.float32) * weights["tokens"]),
+        correct=sum(jnp.sum(jnp.where(scores[head].correct, weights[head], 0)) for head in weights),
     )
     return totals.loss, (totals, memory)

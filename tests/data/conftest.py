@@ -7,19 +7,24 @@ from pathlib import Path
 import pytest
 
 from memgpt_jax.config.data import TextConfig
+from memgpt_jax.data import OBJECTIVES
 
 
 @pytest.fixture
 def folder_config(tmp_path):
-    """Makes a TextConfig of a folder with {split: texts}, cached beside it."""
+    """Makes a TextConfig of a folder with {split: texts}, cached beside it; `objective` is a name of OBJECTIVES."""
 
-    def make(documents=None, **changes):
+    def make(documents=None, mask_rate=None, **changes):
         documents = documents or {"train": [f"document {i} " * (i + 1) for i in range(6)], "valid": ["held out"]}
         for split, texts in documents.items():
             (tmp_path / "corpus" / split).mkdir(parents=True, exist_ok=True)
             for index, text in enumerate(texts):
                 (tmp_path / "corpus" / split / f"{index}.txt").write_text(text)
         defaults = {"corpus": "folder", "path": str(tmp_path / "corpus"), "tokenizer": "byte"}
+        if "objective" in changes:
+            changes["objective"] = OBJECTIVES[changes["objective"]].config(
+                **{} if mask_rate is None else {"mask_rate": mask_rate}
+            )
         return TextConfig(**defaults | {"cache_dir": str(tmp_path / "cache")} | changes)
 
     return make

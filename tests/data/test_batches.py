@@ -3,12 +3,14 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from memgpt_jax.config.experiment import TrainingConfig
 from memgpt_jax.data import ByteTokenizer, documents, make_tokenizer, train_batches
 from memgpt_jax.data.tasks.recall import RecallConfig
+from tests.references.batches import arrays_of
 
 TEXTS = ["x" * n + chr(97 + n) for n in (0, 1, 2, 6, 7, 8, 9, 15, 16, 17, 23, 40)]  # about 8, the length of a batch
 SHAPE = TrainingConfig(batch_size=3, sequence_length=8)
@@ -20,7 +22,7 @@ def take(iterator, count):
 
 def rows(batches, name):
     """[B, steps * L]: each row's stream."""
-    return np.concatenate([batch[name] for batch in batches], axis=1)
+    return np.concatenate([arrays_of(batch)[name] for batch in batches], axis=1)
 
 
 @pytest.fixture
@@ -32,7 +34,8 @@ def test_each_row_is_a_stream_of_whole_documents(config):
     tokenizer = make_tokenizer(config)
     batches = take(train_batches(config, SHAPE, 0), 60)
     for name, dtype in [("tokens", np.int32), ("targets", np.int32), ("reset", bool), ("weights", np.float32)]:
-        assert all(batch[name].shape == (3, 8) and batch[name].dtype == dtype for batch in batches)
+        arrays = [arrays_of(batch)[name] for batch in batches]
+        assert all(array.shape == (3, 8) and array.dtype == dtype for array in arrays)
     tokens = rows(batches, "tokens")
     np.testing.assert_array_equal(rows(batches, "targets")[:, :-1], tokens[:, 1:])  # across steps too
     np.testing.assert_array_equal(rows(batches, "reset"), tokens == tokenizer.start_id)
@@ -84,7 +87,7 @@ def test_resumable_at_every_step(config, task):
         resumed.set_state(json.loads(state))
         assert json.dumps(resumed.get_state()) == state
         for batch, expected in zip(take(resumed, 2), batches[step : step + 2], strict=False):
-            assert all((batch[name] == expected[name]).all() for name in expected)
+            jax.tree.map(np.testing.assert_array_equal, batch, expected)
     assert max(map(len, states)) < 1000
 
 
@@ -109,7 +112,7 @@ def test_fewer_documents_than_rows(folder_config):
 def test_one_document_repeats(folder_config):
     config = folder_config({"train": ["abc"]})
     (batch,) = take(train_batches(config, TrainingConfig(batch_size=2, sequence_length=10), 0), 1)
-    np.testing.assert_array_equal(batch["tokens"], np.array([[256, 97, 98, 99, 256, 97, 98, 99, 256, 97]] * 2))
+    np.testing.assert_array_equal(batch.inputs["tokens"], np.array([[256, 97, 98, 99, 256, 97, 98, 99, 256, 97]] * 2))
 
 
 def test_bpe_by_default(folder_config):
@@ -117,13 +120,13 @@ def test_bpe_by_default(folder_config):
     config = folder_config({"train": texts}, tokenizer="bpe", tokenizer_vocab_size=300)
     batch = next(train_batches(config, SHAPE, 0))
     tokenizer = make_tokenizer(config)
-    assert (batch["tokens"][:, 0] == tokenizer.start_id).all() and batch["tokens"].max() < 300
-    np.testing.assert_array_equal(batch["target_bytes"], tokenizer.token_bytes[batch["targets"]])
+    assert (batch.inputs["tokens"][:, 0] == tokenizer.start_id).all() and batch.inputs["tokens"].max() < 300
+    np.testing.assert_array_equal(batch.info["target_bytes"], tokenizer.token_bytes[batch.targets["tokens"]])
     assert len(documents(config, "train", tokenizer)) == 3
 
 
 def test_recall_batches_have_the_same_form():
     config = RecallConfig(num_pairs=4, context_length=24, query_length=8)
     first, second = take(train_batches(config, TrainingConfig(batch_size=5), 0), 2)
-    assert first["tokens"].shape == (5, 32) and (first["tokens"] != second["tokens"]).any()
-    assert set(first) == {"tokens", "targets", "reset", "weights", "target_bytes"}
+    assert first.inputs["tokens"].shape == (5, 32) and (first.inputs["tokens"] != second.inputs["tokens"]).any()
+    assert set(arrays_of(first)) == {"tokens", "targets", "reset", "weights", "target_bytes"}

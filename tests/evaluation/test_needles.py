@@ -1,7 +1,6 @@
 """Recall along a stream, against models that know everything and nothing, and against direct questions."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +15,9 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import ByteTokenizer, NeedleTask
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
-from memgpt_jax.evaluation import needles as needle_stream
+from memgpt_jax.evaluation import needles
 from memgpt_jax.evaluation.evaluate import HELD_OUT_SEED, evaluate
+from memgpt_jax.ops import Scores
 
 
 @pytest.fixture
@@ -46,44 +46,44 @@ def config(tmp_path):
 def stub(monkeypatch, correct):
     """A model whose state counts the calls and the tokens, and whose answers are right where `correct(state)` says."""
 
-    def score_chunk(config, params, tokens, targets, state, **options):
+    def score_chunk(config, params, *, tokens, targets, state, **options):
         right = jnp.broadcast_to(correct(state), tokens.shape)
-        return SimpleNamespace(correct=right, losses=jnp.zeros(tokens.shape)), state + tokens.shape[1]
+        return {"tokens": Scores(jnp.zeros(tokens.shape), right)}, state + tokens.shape[1]
 
-    monkeypatch.setattr(needle_stream.models, "init_state", lambda config, rows: jnp.zeros((), jnp.int32))
-    monkeypatch.setattr(needle_stream, "skim", lambda config, params, tokens, state: state + tokens.shape[1])
-    monkeypatch.setattr(needle_stream, "score_chunk", score_chunk)
+    monkeypatch.setattr(needles.models, "init_state", lambda config, rows: jnp.zeros((), jnp.int32))
+    monkeypatch.setattr(needles, "skim", lambda config, params, tokens, state: state + tokens.shape[1])
+    monkeypatch.setattr(needles, "score_chunk", score_chunk)
 
 
 @pytest.mark.parametrize(("knows", "accuracy"), [(True, 1.0), (False, 0.0)])
 def test_perfect_and_ignorant(config, monkeypatch, knows, accuracy):
     stub(monkeypatch, lambda state: knows)
     seen = []
-    results = needle_stream.needle_stream(config, None, (300, 1, 112), advance=seen.append)
+    results = needles.needle_stream(config, None, (300, 1, 112), advance=seen.append)
     assert results == [{"length": n, "accuracy": accuracy, "answers": 12} for n in (112, 336)]
     assert seen == [112, 224, 336]
 
 
 def test_questions_go_to_a_copy_of_the_state(config, monkeypatch):
     stub(monkeypatch, lambda state: state < 300)  # forgets: questions take the state to 224, but the stream does not
-    results = needle_stream.needle_stream(config, None, (112, 224, 336, 448))
+    results = needles.needle_stream(config, None, (112, 224, 336, 448))
     assert [point["accuracy"] for point in results] == [1.0, 1.0, 0.0, 0.0]
 
 
 def test_equals_direct_questions(config):
     params = models.init(config.model, jax.random.key(0))
     seen = []
-    spy = needle_stream.ask
+    spy = needles.ask
 
     def ask(model, params, state, questions, scored, chunk):
         seen.append((state, questions, scored))
         return spy(model, params, state, questions, scored, chunk)
 
-    needle_stream.ask = ask
+    needles.ask = ask
     try:
-        (point,) = needle_stream.needle_stream(config, params, (336,))
+        (point,) = needles.needle_stream(config, params, (336,))
     finally:
-        needle_stream.ask = spy
+        needles.ask = spy
     ((state, questions, scored),) = seen
     logits, _ = jax.jit(models.apply, static_argnums=0)(config.model, params, questions, state)
     guesses = np.asarray(logits).argmax(-1)[:, :-1]
@@ -95,7 +95,7 @@ def test_losses_that_are_not_finite_are_no_result(config):
     params = models.init(config.model, jax.random.key(0))
     params["final_norm"]["scale"] = params["final_norm"]["scale"].at[3].set(np.nan)
     with pytest.raises(ValueError, match="tokens is NaN or infinite"):
-        needle_stream.needle_stream(config, params, (112,))
+        needles.needle_stream(config, params, (112,))
 
 
 def test_evaluate_asks_held_out_rows(config):
@@ -105,14 +105,14 @@ def test_evaluate_asks_held_out_rows(config):
     apply, state = jax.jit(models.apply, static_argnums=0), models.init_state(config.model, 3)
     for _ in range(2):
         batch = task.batch(random, 3, 192)
-        logits, _ = apply(config.model, params, batch["tokens"], state)
-        hits += ((np.asarray(logits).argmax(-1) == batch["targets"]) * batch["weights"]).sum()
+        logits, _ = apply(config.model, params, batch.inputs["tokens"], state)
+        hits += ((np.asarray(logits).argmax(-1) == batch.targets["tokens"]) * batch.weights["tokens"]).sum()
     assert result["answers"] == 12 and result["accuracy"] == pytest.approx(hits / 12)
 
 
 def test_errors(config):
     with pytest.raises(ValueError, match="needs an experiment trained on them, not on RecallConfig"):
-        needle_stream.needle_stream(dataclasses.replace(config, data=RecallConfig()), None, (1,))
+        needles.needle_stream(dataclasses.replace(config, data=RecallConfig()), None, (1,))
     crowded = dataclasses.replace(config, data=dataclasses.replace(config.data, num_needles=7))
     with pytest.raises(ValueError, match="112 tokens in front of the questions cannot hold 7 needles of 19 tokens"):
-        needle_stream.needle_stream(crowded, None, (1,))
+        needles.needle_stream(crowded, None, (1,))

@@ -44,9 +44,9 @@ class Words(Task):
             tokens = rng.integers(144, size=(batch_size, length + 1))
             answer = np.zeros((batch_size, length), np.int32)
             answer[:, 10:12], answer[:, 13], answer[:, 15] = 1, 7, 7
-            batch = scored_rows(tokens, answer > 0) | {"answer": answer, "group": np.array([0, 1, 1, 0], np.int32)}
-            batch["reset"][:, 12] = True
-            batch["weights"][-1] = 0  # a row of padding
+            batch = scored_rows(tokens, answer > 0, answer=answer, group=np.array([0, 1, 1, 0], np.int32))
+            batch.inputs["reset"][:, 12] = True
+            batch.weights["tokens"][-1] = 0  # a row of padding
             yield batch
 
 
@@ -68,7 +68,7 @@ def test_groups_and_failed_tasks(monkeypatch, known):
 
     def row_scorer(config, params):
         def score(batch):
-            losses = np.full(batch["tokens"].shape, 2.0, np.float32)
+            losses = np.full(batch.inputs["tokens"].shape, 2.0, np.float32)
             return losses, np.broadcast_to(np.arange(56) < {1.0: 56, 0.5: 14, 0.0: 0}[known], losses.shape)
 
         return score
@@ -90,13 +90,13 @@ def test_chunks_equal_a_direct_computation(chunk):
     hits, nats, number = np.zeros(2), 0.0, 0
     for batch in Words(config.data, "test").held_out(evaluate.HELD_OUT_SEED, 4, 56, 1):
         state = models.init_state(MODEL, 4)
-        logits, _ = apply(MODEL, params, batch["tokens"], state, batch["reset"])
+        logits, _ = apply(MODEL, params, batch.inputs["tokens"], state, batch.inputs["reset"])
         log_probabilities = np.asarray(jax.nn.log_softmax(logits), np.float64)
         for row in range(3):
             for places in ((10, 11), (13, 15)):
-                targets = [batch["targets"][row, place] for place in places]
+                targets = [batch.targets["tokens"][row, place] for place in places]
                 chosen = [log_probabilities[row, place] for place in places]
-                hits[batch["group"][row]] += all(c.argmax() == t for c, t in zip(chosen, targets, strict=True))
+                hits[batch.info["group"][row]] += all(c.argmax() == t for c, t in zip(chosen, targets, strict=True))
                 nats, number = nats - sum(c[t] for c, t in zip(chosen, targets, strict=True)), number + 2
     assert result["loss"] == pytest.approx(nats / number, rel=1e-5)
     assert result["groups"]["a"] == pytest.approx(hits[0] / 4) and result["groups"]["b"] == pytest.approx(hits[1] / 8)
@@ -112,9 +112,9 @@ def test_losses_that_are_not_finite_are_no_result():
 def test_a_device_reads_no_more_than_a_chunk(monkeypatch):
     seen, score_tokens = [], models.score_tokens
 
-    def spy(config, params, tokens, targets, state, **options):
-        seen.append((tokens.shape, options["alignment"]))
-        return score_tokens(config, params, tokens, targets, state, **options)
+    def spy(config, params, **options):
+        seen.append((options["tokens"].shape, options["alignment"]))
+        return score_tokens(config, params, **options)
 
     monkeypatch.setattr(evaluate.models, "score_tokens", spy)
     task = RecallConfig(num_pairs=2, num_keys=8, num_values=8, num_fillers=4, context_length=196, query_length=4)
@@ -137,8 +137,8 @@ def test_a_task_of_several_tokens_an_answer():
     config = ExperimentConfig(model=model, data=task, evaluation=settings)
     params, hits = models.init(model, jax.random.key(1)), 0
     for batch in data.make_task(task, "valid").held_out(evaluate.HELD_OUT_SEED, 3, 64, 2):
-        logits, _ = apply(model, params, batch["tokens"], models.init_state(model, 3))
-        right = np.asarray(logits).argmax(-1) == batch["targets"]
-        hits += sum(right[row][batch["answer"][row] == number].all() for row in range(3) for number in (1, 2))
+        logits, _ = apply(model, params, batch.inputs["tokens"], models.init_state(model, 3))
+        right = np.asarray(logits).argmax(-1) == batch.targets["tokens"]
+        hits += sum(right[row][batch.info["answer"][row] == number].all() for row in range(3) for number in (1, 2))
     result = evaluate.evaluate(config, params)
     assert result["answers"] == 12 and result["accuracy"] == pytest.approx(hits / 12)

@@ -206,9 +206,9 @@ def test_recall():
     random, hits, nats = np.random.default_rng(evaluate.HELD_OUT_SEED), 0, 0.0
     for _ in range(2):
         batch = data.recall_batch(task, random, 4)
-        logits = np.asarray(read(model, params, batch["tokens"]), np.float64)
-        for row, column in zip(*np.nonzero(batch["weights"]), strict=True):
-            target = batch["targets"][row, column]
+        logits = np.asarray(read(model, params, batch.inputs["tokens"]), np.float64)
+        for row, column in zip(*np.nonzero(batch.weights["tokens"]), strict=True):
+            target = batch.targets["tokens"][row, column]
             hits += int(np.argmax(logits[row, column]) == target)
             nats += float(np.log(np.exp(logits[row, column]).sum()) - logits[row, column, target])
     assert result["answers"] == 2 * 4 * 2

@@ -105,7 +105,8 @@ def test_training_moves_what_is_trainable_and_lowers_the_loss(trainable, llama):
     @jax.jit
     def step(params, opt_state):
         def loss(params):
-            return jnp.mean(models.score_tokens(config, params, TOKENS, targets, model.init_state(2))[0].losses)
+            scores, _ = models.score_tokens(config, params, TOKENS, {"tokens": targets}, model.init_state(2))
+            return jnp.mean(scores["tokens"].losses)
 
         value, gradients = jax.value_and_grad(loss)(params)
         with jax.numpy_dtype_promotion("standard"):

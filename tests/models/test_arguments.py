@@ -69,7 +69,8 @@ def test_padding_of_a_source_and_of_a_layer():
 
     def score(valid):
         options = {"source": targets, "source_valid": valid}
-        return pair.score(targets, targets, pair.init_state(BATCH), **options)[0].losses
+        scores, _ = pair.score(targets, {"tokens": targets}, pair.init_state(BATCH), **options)
+        return scores["tokens"].losses
 
     read = lambda valid: pair.read_source(targets, pair.init_state(BATCH), valid=valid)  # noqa: E731
     run = lambda valid: layer(h, layer.init_state(BATCH), valid=valid)[0]  # noqa: E731
@@ -108,7 +109,11 @@ def test_a_vocabulary_beyond_the_type_of_the_ids():
     """int8 counts to 127: neither the lookup of a token nor that of a target depends on it."""
     config = ModelConfig(**SMALL | {"vocab_size": 300}, window_size=6)
     model = models.merge(config, models.init(config, jax.random.key(0)))
-    score = lambda tokens: model.score(tokens, tokens, model.init_state(BATCH))[0].losses  # noqa: E731
+
+    def score(tokens):
+        scores, _ = model.score(tokens, {"tokens": tokens}, model.init_state(BATCH))
+        return scores["tokens"].losses
+
     assert difference(score(tokens_of().astype(np.int8)), score(tokens_of())) == 0
 
 
@@ -199,8 +204,13 @@ def test_states_of_others(name):
 def test_targets_that_do_not_fit(name, targets):
     model = model_of(name)
     state, more = model.init_state(BATCH), {"source": tokens_of()} if name == "pair" else {}
-    with pytest.raises(ValueError, match=r"targets must be (integers\[2, 6\] like tokens|from 0 to 31), got"):
-        model.score(tokens_of(), targets, state, **more)
+    head = "masked" if name == "encoder" else "tokens"
+    with pytest.raises(ValueError, match=r"targets\['\w+'\] must be (integers\[2, 6\] like tokens|from 0 to 31), got"):
+        model.score(tokens_of(), {head: targets}, state, **more)
+    with pytest.raises(ValueError, match=f"targets: the model has no head 'labels'; valid: {head}"):
+        model.score(tokens_of(), {"labels": tokens_of()}, state, **more)
+    with pytest.raises(ValueError, match=r"targets must be a dictionary \{head: ids\}, got ndarray"):
+        model.score(tokens_of(), tokens_of(), state, **more)
 
 
 def test_learned_positions_end():

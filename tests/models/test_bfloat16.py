@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from memgpt_jax.config.experiment import ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.data import Batch
 from memgpt_jax.memory import MEMORIES
 from memgpt_jax.models import apply, init_state
 from memgpt_jax.training.state import create
@@ -112,10 +113,9 @@ def copies(seed):
     """Rows that say four tokens over and over."""
     tokens = np.tile(np.random.default_rng(seed).integers(0, 16, (1, 8, 4)), (1, 1, 5)).astype(np.int32)
     shape = (1, 8, 16)
-    return {
-        "tokens": tokens[..., :16],
-        "targets": tokens[..., 1:17],
-        "reset": np.zeros(shape, bool),
-        "weights": np.ones(shape, np.float32),
-        "target_bytes": np.ones(shape, np.int32),
-    }
+    return Batch(
+        inputs={"tokens": tokens[..., :16], "reset": np.zeros(shape, bool)},
+        targets={"tokens": tokens[..., 1:17]},
+        weights={"tokens": np.ones(shape, np.float32)},
+        info={"target_bytes": np.ones(shape, np.int32)},
+    )

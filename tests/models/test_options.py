@@ -151,8 +151,8 @@ def test_scores_are_log_softmax_in_value_and_gradient(tied):
     @jax.jit
     @functools.partial(jax.value_and_grad, has_aux=True)
     def by_scores(params):
-        scores, after = score_tokens(config, params, tokens, targets, state, reset=reset)
-        return jnp.sum(scores.losses * weights), (scores, after)
+        scores, after = score_tokens(config, params, tokens, {"tokens": targets}, state, reset=reset)
+        return jnp.sum(scores["tokens"].losses * weights), (scores["tokens"], after)
 
     @jax.jit
     @functools.partial(jax.value_and_grad, has_aux=True)

@@ -119,12 +119,13 @@ def test_training_on_padded_sources_is_training_on_shorter_ones(config):
     @jax.jit
     def losses(source, source_valid):
         options = {"source": source, "source_valid": source_valid}
-        return model.score(tokens, tokens, model.init_state(2), **options)[0].losses
+        scores, _ = model.score(tokens, {"tokens": tokens}, model.init_state(2), **options)
+        return scores["tokens"].losses
 
     short, padded = losses(source[:, :5], np.ones((2, 5), bool)), losses(source, source_valid)
     assert difference(short, padded) < 1e-5 < 1e-3 < difference(short, losses(source, np.ones(source.shape, bool)))
     with pytest.raises(ValueError, match="source_reset and source_valid need a source"):
-        model.score(tokens, tokens, model.init_state(2), source_valid=source_valid)
+        model.score(tokens, {"tokens": tokens}, model.init_state(2), source_valid=source_valid)
 
 
 def test_without_a_source_the_decoder_is_one_without_cross_attention():
@@ -180,8 +181,8 @@ def test_gradients_reach_every_parameter_through_the_source(name):
         state = model.read_source(source, model.init_state(2), valid=valid)
         if name == "memory":  # that the encoder wrote in the call before
             state = model.read_source(source, state, valid=valid)
-        scores, _ = model.score(tokens, np.roll(tokens, -1, axis=1), state)
-        return jnp.mean(scores.losses)
+        scores, _ = model.score(tokens, {"tokens": np.roll(tokens, -1, axis=1)}, state)
+        return jnp.mean(scores["tokens"].losses)
 
     value, gradients = jax.jit(jax.value_and_grad(loss))(params_of(config))
     for path, leaf in jax.tree.leaves_with_path(gradients):

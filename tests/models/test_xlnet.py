@@ -181,8 +181,9 @@ def test_aligned_calls_give_the_same():
     def two_calls(alignment):
         def run(params):
             model, state = merge(config, params), init_state(config, BATCH)
-            _, state = model.score(tokens, tokens, state, order=order, alignment=alignment)
-            return model.score(tokens, tokens, state, order=order, alignment=alignment)
+            targets = {"tokens": tokens}
+            _, state = model.score(tokens, targets, state, order=order, alignment=alignment)
+            return model.score(tokens, targets, state, order=order, alignment=alignment)
 
         return jax.jit(run)(params_of(config))
 
@@ -233,8 +234,9 @@ def value_and_gradient(config, calls):
     def loss(params):
         state, total = init_state(config, BATCH), jnp.float32(0)
         for _ in range(calls):
-            scores, state = merge(config, params).score(tokens, tokens, state, order=order, token_types=tokens % 2)
-            total = total + jnp.mean(scores.losses)
+            model, options = merge(config, params), {"order": order, "token_types": tokens % 2}
+            scores, state = model.score(tokens, {"tokens": tokens}, state, **options)
+            total = total + jnp.mean(scores["tokens"].losses)
         return total
 
     return jax.jit(jax.value_and_grad(loss))(params_of(config))
@@ -258,8 +260,8 @@ def test_memory_is_linear_in_the_length():
 
     def peak(length):
         def loss(params, tokens):
-            scores, _ = merge(config, params).score(tokens, tokens, init_state(config, 1), order=tokens)
-            return jnp.mean(scores.losses)
+            scores, _ = merge(config, params).score(tokens, {"tokens": tokens}, init_state(config, 1), order=tokens)
+            return jnp.mean(scores["tokens"].losses)
 
         tokens = jax.ShapeDtypeStruct((1, length), jnp.int32)
         return cost(jax.make_jaxpr(jax.grad(loss))(shapes(config), tokens)).peak

@@ -77,7 +77,9 @@ def joined() -> None:
 
     def run(params, tokens):
         def loss(params):
-            return jnp.mean(models.score_tokens(config, params, tokens, tokens, models.init_state(config, B))[0].losses)
+            state = models.init_state(config, B)
+            scores, _ = models.score_tokens(config, params, tokens, {"tokens": tokens}, state)
+            return jnp.mean(scores["tokens"].losses)
 
         return jax.value_and_grad(loss)(params)
 

@@ -11,6 +11,7 @@ import pytest
 from memgpt_jax.config.experiment import ExperimentConfig, TrainingConfig
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data import batch_shapes
 from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.models.parameters import count_parameters
 from memgpt_jax.studies import benchmark
@@ -113,7 +114,7 @@ def test_candidates_are_our_training_step_and_our_decoding():
     assert training.tokens == 64 and decoding.tokens == 3 * 64
     assert training.facts["parameters"] == decoding.facts["parameters"] == count_parameters(model)
     assert training.facts["state bytes"] == layer_memory_bytes(model) and training.facts["temporary bytes"] > 0
-    assert training.flops == 3 * forward_flops(model, 2, 32)
+    assert training.flops == 3 * forward_flops(model, batch_shapes(config.data, config.training))
     assert decoding.bytes_moved > 64 * (4 * count_parameters(model) + 3 * layer_memory_bytes(model))
     for candidate in (training, decoding):
         assert all(candidate.run() > 0 for _ in range(2))

@@ -91,7 +91,7 @@ def test_mechanism_keeps_equal_fields(request):
     register_memory("other", OtherConfig, NoMemory)
     request.addfinalizer(lambda: MEMORIES.unregister("other"))
     config = dataclasses.replace(ExperimentConfig(), seed=5)
-    model, words = command_line.choose_mechanism(config, ["--seed=1", "--model.memory", "other"])
+    model, words = command_line.choose_implementations(config, ["--seed=1", "--model.memory", "other"])
     assert model.model.memory == OtherConfig(memory_size=KVMemoryConfig().memory_size, hops=2)
     assert words == ["--seed=1"]
 

@@ -80,7 +80,7 @@ def test_table_json_and_plot(runs, script, capsys, tmp_path):
     assert results[f"{runs[0]} length 6"] == pytest.approx(direct)
     task = data.make_task(CopyConfig(num_symbols=4, min_length=6, max_length=6), "valid")
     batches = task.held_out(HELD_OUT_SEED, 2, 14, 2)
-    assert direct["answers"] == sum(int(np.sum(batch["weights"])) for batch in batches) == 4 * 6
+    assert direct["answers"] == sum(int(np.sum(batch.weights["tokens"])) for batch in batches) == 4 * 6
 
 
 def test_every_memory_size_is_a_line(runs, script, tmp_path):

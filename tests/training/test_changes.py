@@ -11,6 +11,7 @@ from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, Tra
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig
 from memgpt_jax.config.serialization import differences, to_json
+from memgpt_jax.data.objectives import SpanCorruptionConfig
 from memgpt_jax.data.tasks import TASKS
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.memory import MEMORIES
@@ -26,7 +27,7 @@ FREE = [
     *("data.path", "data.cache_dir", "data.text.path", "data.text.cache_dir"),
     *("model.attention_implementation", "model.remat", "model.scan_layers", "model.memory.read_implementation"),
 ]
-SPANS = TextConfig(objective="span_corruption")
+SPANS = TextConfig(objective=SpanCorruptionConfig())
 
 
 def experiments():

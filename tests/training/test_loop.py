@@ -144,9 +144,9 @@ def test_diagnostics_are_means_over_the_batches_of_a_call(make_config):
     batch = loop.stack([next(batches) for _ in range(2)])
     diagnose = jitted_diagnostics(config, mesh)
     first, second = (jax.tree.map(lambda array: array[number : number + 1], batch) for number in range(2))  # noqa: B023
-    tokens, targets, reset = (batch[name][0] for name in ("tokens", "targets", "reset"))
+    one = jax.tree.map(lambda array: array[0], batch)
     score = jax.jit(partial(models.score_tokens, config.model, alignment="aligned"))
-    _, memory = score(start.params, tokens, targets, start.memory, reset=reset)
+    _, memory = score(start.params, targets=one.targets, state=start.memory, **one.inputs)
     singles = [diagnose(start.params, first, start.memory), diagnose(start.params, second, memory)]
     found = diagnose(start.params, batch, start.memory)
     for name, array in found.items():
@@ -203,7 +203,8 @@ def test_a_text_run_goes_on_bitwise_after_an_interruption(tmp_path, make_config,
 
 def test_updates_skipped_in_a_row_stop_the_run_with_a_good_checkpoint(tmp_path, make_config, change_batches, caplog):
     def poison(number, batch):
-        return batch | {"weights": batch["weights"] * np.nan} if number in (2, 6, 7, 8) else batch
+        weights = {"tokens": batch.weights["tokens"] * np.nan}
+        return batch._replace(weights=weights) if number in (2, 6, 7, 8) else batch
 
     config = make_config(model=PLAIN, max_skipped=3)
     change_batches(poison)

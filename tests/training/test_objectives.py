@@ -1,6 +1,7 @@
 """Every objective but `causal` through the trainer: what runs report, and what is refused."""
 
 import dataclasses
+import functools
 import json
 import math
 
@@ -17,8 +18,9 @@ from memgpt_jax.config.experiment import ExperimentConfig, TrainingConfig
 from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
 from memgpt_jax.config.serialization import from_json, to_json
-from memgpt_jax.data.objectives.masked import SpecialIds, special_ids
-from memgpt_jax.data.objectives.span_corruption import SENTINELS
+from memgpt_jax.data.objectives import OBJECTIVES, CausalConfig, MaskedConfig
+from memgpt_jax.data.objectives.span_corruption import SENTINELS, SpanCorruptionConfig
+from memgpt_jax.data.objectives.special_ids import SpecialIds, special_ids
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.data.tokenizers.json_file import JsonTokenizer
@@ -29,7 +31,10 @@ from memgpt_jax.interop.families.bert import BERT
 from memgpt_jax.studies.command_line import override
 from memgpt_jax.training import RunError, load, read_metrics, train
 from memgpt_jax.training.checkpoint import Checkpoints
+from memgpt_jax.training.loop import stack
 from memgpt_jax.training.metrics import CLOCKED
+from memgpt_jax.training.state import create
+from memgpt_jax.training.step import train_step
 
 ENCODER = EncoderConfig(
     vocab_size=260,
@@ -44,6 +49,7 @@ ENCODER = EncoderConfig(
 MEMORY = KVMemoryConfig(memory_size=24, head_dim=8)
 SIZES = {"d_model": 16, "num_layers": 1, "num_heads": 2, "segment_length": 8, "memory": NoMemoryConfig()}
 XLNET = XLNetConfig(vocab_size=257, **SIZES)
+DECODER = ModelConfig(vocab_size=257, window_size=8, **SIZES)
 SIZES |= {"vocab_size": 257 + SENTINELS, "position": "relative", "relative_buckets": 8}
 PAIR = Seq2SeqConfig(
     encoder=EncoderConfig(heads=(), **SIZES),
@@ -62,7 +68,8 @@ def make_encoder(tmp_path, make_config):
 
     def make(objective, model=None, optimizer=None, **training) -> ExperimentConfig:
         text = {"corpus": "folder", "path": str(tmp_path / "corpus"), "tokenizer": "byte"}
-        text = TextConfig(**text, objective=objective, cache_dir=str(tmp_path / "cache"))
+        config = OBJECTIVES[objective].config()
+        text = TextConfig(**text, objective=config, cache_dir=str(tmp_path / "cache"))
         config = make_config(optimizer=optimizer, **training)
         base = BOTH.get(objective, ENCODER)
         stacks = {name: dataclasses.replace(stack, **(model or {})) for name, stack in base.stacks.items()}
@@ -117,6 +124,33 @@ def test_a_run_goes_on_bitwise_after_an_interruption(tmp_path, make_encoder, mon
     jax.tree.map(np.testing.assert_array_equal, models.split(model), states[0].params)
 
 
+# Losses summed over two accumulated batches, their weights, those of correct targets, and the norm of the gradient,
+# as computed by the code before batches were typed, when the label of a pair had the place of the first token.
+FIGURES = {
+    "causal": (1437.643310546875, 256.0, 0.0, 2.2048046588897705),
+    "masked": (245.207275390625, 38.0, 0.0, 12.129305839538574),
+    "next_sentence": (5.869641304016113, 8.0, 4.0, 0.8073890209197998),
+    "masked_next_sentence": (223.78672790527344, 62.0, 17.25, 1.318900465965271),
+    "span_corruption": (421.867431640625, 64.0, 0.0, 2.2606990337371826),
+    "permutation": (311.7393493652344, 47.0, 0.0, 3.3336522579193115),
+}
+
+
+@pytest.mark.parametrize("objective", FIGURES)
+def test_the_figures_of_a_step_stay(make_encoder, objective):
+    causal = objective == "causal"
+    config = make_encoder("masked" if causal else objective, {"memory": MEMORY}, {"accumulate_steps": 2})
+    if causal:
+        text = dataclasses.replace(config.data, objective=CausalConfig())
+        config = dataclasses.replace(config, data=text, model=dataclasses.replace(DECODER, memory=MEMORY))
+    batches = data.train_batches(config.data, config.training, 0, data.ByteTokenizer())
+    batch = stack([next(batches) for _ in range(2)])
+    start = jax.jit(functools.partial(create, config))()
+    _, metrics = jax.jit(functools.partial(train_step, config))(start, batch)
+    loss, weight, _, correct = metrics.totals
+    np.testing.assert_allclose((loss, weight, correct, metrics.gradient_norm), FIGURES[objective], rtol=1e-5)
+
+
 @pytest.mark.parametrize("objective", BOTH)
 def test_what_is_said_is_learned(tmp_path, make_encoder, objective):
     for file in (tmp_path / "corpus" / "valid").iterdir():
@@ -142,13 +176,12 @@ def test_evaluation_equals_a_direct_computation(make_encoder, memory):
     tokens, pairs = [], []
     for batch in (next(batches) for _ in range(3)):
         state = model.init_state(4)
-        x, _ = read(batch["tokens"], state, reset=batch["reset"], token_types=batch["token_types"])
-        logits, _ = model(batch["tokens"], state, reset=batch["reset"], token_types=batch["token_types"])
-        for row, place in zip(*np.nonzero(batch["weights"]), strict=True):
-            if place:
-                target = batch["targets"][row, place]
-                tokens.append((nats(logits[row, place], target), -math.log(counts[target] / counts.sum())))
-        for line, label in zip(model.next_sentence_logits(x), batch["next_sentence"], strict=True):
+        x, _ = read(state=state, **batch.inputs)
+        logits, _ = model(state=state, **batch.inputs)
+        for row, place in zip(*np.nonzero(batch.weights["masked"]), strict=True):
+            target = batch.targets["masked"][row, place]
+            tokens.append((nats(logits[row, place], target), -math.log(counts[target] / counts.sum())))
+        for line, label in zip(model.next_sentence_logits(x), batch.targets["next_sentence"], strict=True):
             pairs.append((nats(line, label), np.argmax(line) == label))
     result = evaluate(config, params, tokenizer)
     loss, unigram = np.mean(tokens, axis=0)
@@ -166,18 +199,20 @@ def test_evaluation_counts_the_text_that_is_said(make_encoder, objective):
     params, tokenizer = models.init(config.model, jax.random.key(0)), data.ByteTokenizer()
     model = models.merge(config.model, params)
     batch = next(data.text_batches(config.data, config.training, HELD_OUT_SEED, tokenizer, "valid"))
-    state, options = model.init_state(4), {"reset": batch["reset"]}
+    state, options = model.init_state(4), {"reset": batch.inputs["reset"]}
     if objective == "permutation":
-        options["order"] = batch["order"]
+        options["order"] = batch.inputs["order"]
     else:
-        state = model.read_source(batch["source"], state, batch["source_reset"])
-    logits, _ = model(batch["tokens"], state, **options)
-    said = (batch["weights"] > 0) & (batch["targets"] < 256)  # neither sentinels nor what begins a document
-    found = [nats(logits[place], batch["targets"][place]) for place in zip(*np.nonzero(said), strict=True)]
+        state = model.read_source(batch.inputs["source"], state, batch.inputs["source_reset"])
+    logits, _ = model(batch.inputs["tokens"], state, **options)
+    said = (batch.weights["tokens"] > 0) & (
+        batch.targets["tokens"] < 256
+    )  # neither sentinels nor what begins a document
+    found = [nats(logits[place], batch.targets["tokens"][place]) for place in zip(*np.nonzero(said), strict=True)]
     result = evaluate(config, params, tokenizer)
     assert result["predictions"] == len(found) and result["loss"] == pytest.approx(np.mean(found), rel=1e-5)
     unigram = unigram_losses(data.documents(config.data, "train", tokenizer).flat, config.model.vocab_size)
-    assert result["unigram_loss"] == pytest.approx(unigram[batch["targets"][said]].mean())
+    assert result["unigram_loss"] == pytest.approx(unigram[batch.targets["tokens"][said]].mean())
 
 
 def nats(logits, target):
@@ -189,33 +224,38 @@ def test_unigram_losses_are_counted():
     np.testing.assert_allclose(np.exp(-unigram_losses(np.array([0, 0, 2], np.uint16), 4)), [3 / 7, 1 / 7, 2 / 7, 1 / 7])
 
 
-def test_a_label_takes_the_place_of_the_first_token():
+def test_each_head_scores_its_own_targets():
     model = models.merge(ENCODER, models.init(ENCODER, jax.random.key(0)))
     tokens, label = np.arange(24, dtype=np.int32).reshape(2, 12), np.array([1, 0], np.int32)
-    plain, _ = model.score(tokens, tokens, model.init_state(2))
-    scores, _ = model.score(tokens, tokens, model.init_state(2), next_sentence=label)
-    np.testing.assert_array_equal(scores.losses[:, 1:], plain.losses[:, 1:])
+    plain, _ = model.score(tokens, {"masked": tokens}, model.init_state(2))
+    scores, _ = model.score(tokens, {"masked": tokens, "next_sentence": label}, model.init_state(2))
+    assert plain.keys() == {"masked"} and scores.keys() == {"masked", "next_sentence"}
+    jax.tree.map(np.testing.assert_array_equal, scores["masked"], plain["masked"])
     logits = model.next_sentence_logits(model.hidden(tokens, model.init_state(2))[0])
     first = [nats(*pair) for pair in zip(logits, label, strict=True)]
-    np.testing.assert_allclose(scores.losses[:, 0], first, rtol=1e-5)
+    np.testing.assert_allclose(scores["next_sentence"].losses, first, rtol=1e-5)
     bare = models.merge(other := dataclasses.replace(ENCODER, heads=()), models.init(other, jax.random.key(0)))
-    for options, head in (({}, "masked"), ({"next_sentence": label}, "next_sentence")):
-        with pytest.raises(ValueError, match=f"the model has no head '{head}', but none"):
-            bare.score(tokens, tokens, bare.init_state(2), **options)
+    for head, targets in (("masked", tokens), ("next_sentence", label)):
+        with pytest.raises(ValueError, match=f"targets: the model has no head '{head}'; valid: none"):
+            bare.score(tokens, {head: targets}, bare.init_state(2))
 
 
 def test_a_config_that_does_not_fit_is_refused(make_encoder, make_config):
-    with pytest.raises(ValueError, match=r"data\.objective='causal' is not for this EncoderConfig, but 'masked' or"):
+    with pytest.raises(
+        ValueError, match=r"data\.objective=CausalConfig needs a model with the head 'tokens'; this EncoderConfig has "
+    ):
         make_encoder("causal")
-    with pytest.raises(ValueError, match=r"'next_sentence' is not for this EncoderConfig, but 'masked'$"):
+    with pytest.raises(ValueError, match=r"NextSentenceConfig needs a model with the input 'token_types'; this Enc"):
         make_encoder("next_sentence", {"token_types": None})
-    with pytest.raises(ValueError, match="'masked' is not for this EncoderConfig, but none"):
-        make_encoder("masked", {"heads": ()})
-    with pytest.raises(ValueError, match=r"data\.objective='masked' is not for this ModelConfig, but 'causal'"):
-        make_config(data=TextConfig(objective="masked"))
-    with pytest.raises(ValueError, match=r"data\.text\.objective='masked': tasks are causal"):
-        make_config(data=NeedleConfig(text=TextConfig(objective="masked")))
-    with pytest.raises(ValueError, match=r"'causal' is not for this EncoderConfig"):
+    with pytest.raises(ValueError, match=r"with the head 'masked' and 'next_sentence'; this .* has the heads \(\)"):
+        make_encoder("masked_next_sentence", {"heads": ()})
+    with pytest.raises(ValueError, match=r"MaskedConfig needs a model with the head 'masked'; this ModelConfig has"):
+        make_config(data=TextConfig(objective=MaskedConfig()))
+    with pytest.raises(
+        ValueError, match=r"data\.text\.objective=MaskedConfig\(.*\): a task is trained with CausalConf"
+    ):
+        make_config(data=NeedleConfig(text=TextConfig(objective=MaskedConfig())))
+    with pytest.raises(ValueError, match=r"CausalConfig needs a model with the head 'tokens'; this EncoderConfig"):
         ExperimentConfig(model=ENCODER, data=RecallConfig())
     with pytest.raises(ValueError, match=r"sequence_length=32 must be at most model\.num_positions=31"):
         make_encoder("masked", {"position": "learned", "num_positions": 31})
@@ -224,24 +264,33 @@ def test_a_config_that_does_not_fit_is_refused(make_encoder, make_config):
             model=ModelConfig(position="learned", num_positions=63, segment_length=64, vocab_size=4096),
             training=TrainingConfig(sequence_length=64),
         )
-    for objective, model, valid in (
-        ("span_corruption", XLNET, "'permutation'"),
-        ("span_corruption", ModelConfig(), "'causal'"),
-        ("permutation", ModelConfig(), "'causal'"),
-        ("permutation", PAIR, "'span_corruption'"),
-        ("causal", PAIR, "'span_corruption'"),
+    for objective, model, needed in (
+        ("span_corruption", XLNET, "the input 'source' and 'source_reset'"),
+        ("span_corruption", ModelConfig(), "the input 'source' and 'source_reset'"),
+        ("permutation", ModelConfig(), "the input 'order'"),
+        ("permutation", PAIR, "the input 'order'"),
     ):
-        message = f"data.objective='{objective}' is not for this {type(model).__name__}, but {valid}"
-        with pytest.raises(ValueError, match=message):
+        objective = OBJECTIVES[objective].config()
+        with pytest.raises(
+            ValueError, match=f"needs a model with {needed}; this {type(model).__name__} has the inputs"
+        ):
             ExperimentConfig(model=model, data=TextConfig(objective=objective))
-    with pytest.raises(ValueError, match=r"'causal' is not for this Seq2SeqConfig"):
+    with pytest.raises(ValueError, match=r"tokens attend only to those before them, not a Seq2SeqConfig"):
+        ExperimentConfig(model=PAIR)
+    with pytest.raises(ValueError, match=r"tokens attend only to those before them, not a XLNetConfig"):
+        ExperimentConfig(model=XLNET)
+    with pytest.raises(ValueError, match=r"tokens attend only to those before them, not a Seq2SeqConfig"):
         ExperimentConfig(model=PAIR, data=RecallConfig())
     with pytest.raises(ValueError, match=r"sequence_length=40 must be at most model\.decoder\.source_length=32"):
         make_encoder("span_corruption", sequence_length=40)
     with pytest.raises(ValueError, match="span_length must be at least 1"):
-        TextConfig(span_length=0.5)
+        SpanCorruptionConfig(span_length=0.5)
     with pytest.raises(ValueError, match="mask_rate must be between 0 and 1, got 1"):
-        TextConfig(mask_rate=1.0)
+        MaskedConfig(mask_rate=1.0)
+    text = TextConfig(objective=SpanCorruptionConfig(mask_rate=0.5, span_length=1.0))
+    model = dataclasses.replace(PAIR, decoder=dataclasses.replace(PAIR.decoder, source_length=800))
+    with pytest.raises(ValueError, match="400 hidden spans need 401 sentinels, and there are 100; take a smaller"):
+        ExperimentConfig(model=model, data=text, training=TrainingConfig(sequence_length=800))
 
 
 def test_a_run_that_does_not_fit_is_refused_before_its_first_step(tmp_path, make_encoder):
@@ -251,10 +300,6 @@ def test_a_run_that_does_not_fit_is_refused_before_its_first_step(tmp_path, make
         RunError, match=r"257 token ids and there are 100 marks, but .* set model\.vocab_size to .* 357"
     ):
         train(dataclasses.replace(config, model=config.model.with_stacks(small)), tmp_path / "run")
-    text = dataclasses.replace(config.data, mask_rate=0.5, span_length=1.0)
-    config = dataclasses.replace(make_encoder("masked", sequence_length=800).training)
-    with pytest.raises(ValueError, match="400 hidden spans need 401 sentinels, and there are 100; take a smaller"):
-        data.text_batches(text, config, 0, data.ByteTokenizer())
     with pytest.raises(RunError, match="does not start from the weights of an encoder-decoder"):
         save_pretrained(models.merge(PAIR, models.init(PAIR, jax.random.key(0))), tmp_path / "pair")
         train(dataclasses.replace(make_encoder("masked"), pretrained=str(tmp_path / "pair")), tmp_path / "run")
@@ -287,20 +332,27 @@ def test_a_pretrained_encoder_is_trained_with_its_own_special_tokens(tmp_path, m
 
 def test_an_encoder_is_overridden_and_written_as_any_model(make_encoder):
     config = make_encoder("masked")
-    changed = override(config, ["--model.heads", "masked", "pooler", "--model.d-model=32", "--data.mask-rate=0.3"])
+    changed = override(
+        config, ["--model.heads", "masked", "pooler", "--model.d-model=32", "--data.objective.mask-rate=0.3"]
+    )
     assert type(changed.model) is EncoderConfig and changed.model.heads == ("masked", "pooler")
-    assert (changed.model.d_model, changed.data.mask_rate) == (32, 0.3)
+    assert (changed.model.d_model, changed.data.objective.mask_rate) == (32, 0.3)
     assert override(config, ["--model.memory", "kv"]).model.memory == KVMemoryConfig()
+    words = ["--model.heads", "masked", "pooler", "next_sentence", "--data.objective", "masked_next_sentence"]
+    other = override(config, [*words, "--data.objective.mask_rate=0.2"]).data.objective
+    assert other == OBJECTIVES["masked_next_sentence"].config(mask_rate=0.2)
+    with pytest.raises(ValueError, match=r"--data\.objective must be one of causal, masked, .* got 'mask'"):
+        override(config, ["--data.objective=mask"])
     assert from_json(json.loads(json.dumps(to_json(changed)))) == changed
 
 
 def test_both_stacks_are_overridden_and_written(make_encoder):
     config = make_encoder("span_corruption")
     words = ["--model.encoder.memory", "kv", "--model.decoder.memory=titans", "--model.decoder.d-ff", "24"]
-    changed = override(config, [*words, "--model.encoder.memory.memory-size=8", "--data.span-length=2"])
+    changed = override(config, [*words, "--model.encoder.memory.memory-size=8", "--data.objective.span-length=2"])
     assert changed.model.encoder.memory == KVMemoryConfig(memory_size=8)
     assert (type(changed.model.decoder.memory).__name__, changed.model.decoder.d_ff) == ("TitansMemoryConfig", 24)
-    assert changed.data.span_length == 2.0
+    assert changed.data.objective.span_length == 2.0
     assert from_json(json.loads(json.dumps(to_json(changed)))) == changed
 
 

@@ -16,6 +16,7 @@ from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig, OptimizerConfig, ParallelConfig, TrainingConfig
 from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
+from memgpt_jax.data import OBJECTIVES
 from memgpt_jax.errors import RunError
 from memgpt_jax.memory import MEMORIES
 from memgpt_jax.models.parameters import count_parameters
@@ -49,7 +50,7 @@ def other(objective, memory=NONE, length=256, **model) -> ExperimentConfig:
         decoder = ModelConfig(memory=NONE, window_size=64, source_length=length, **sizes)
         model = Seq2SeqConfig(encoder=model, decoder=decoder)
     training = TrainingConfig(batch_size=4, sequence_length=length)
-    return ExperimentConfig(model=model, data=TextConfig(objective=objective), training=training)
+    return ExperimentConfig(model=model, data=TextConfig(objective=OBJECTIVES[objective].config()), training=training)
 
 
 def one_device():

@@ -28,7 +28,7 @@ def compiled(config):
 def batches(config, count=1, first=0):
     """[count, B, L] arrays of the config's own task."""
     drawn = [data.recall_batch(config.data, first + i, config.training.batch_size) for i in range(count)]
-    return {name: jnp.stack([batch[name] for batch in drawn]) for name in drawn[0]}
+    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *drawn)
 
 
 def assert_close(a, b, atol=0.0, rtol=0.0):
@@ -38,11 +38,11 @@ def assert_close(a, b, atol=0.0, rtol=0.0):
 def test_metrics_are_those_of_the_scores(make_config):
     config = make_config()
     (step, state), batch = compiled(config), batches(config)
-    batch["target_bytes"] = jnp.full_like(batch["target_bytes"], 3)
-    scores, _ = jax.jit(functools.partial(models.score_tokens, config.model))(
-        state.params, batch["tokens"][0], batch["targets"][0], state.memory, reset=batch["reset"][0]
-    )
-    scored = np.asarray(batch["weights"][0]) > 0
+    batch.info["target_bytes"] = jnp.full_like(batch.info["target_bytes"], 3)
+    one = jax.tree.map(lambda array: array[0], batch)
+    score = jax.jit(functools.partial(models.score_tokens, config.model))
+    scores = score(state.params, targets=one.targets, state=state.memory, **one.inputs)[0]["tokens"]
+    scored = np.asarray(batch.weights["tokens"][0]) > 0
     figures = summary(jax.device_get(step(state, batch)[1]))
     loss = np.asarray(scores.losses)[scored].mean()
     assert figures["loss"] == pytest.approx(loss, rel=1e-5)
@@ -66,8 +66,8 @@ def test_accumulated_batches_equal_one_large_batch(make_config):
     small = make_config(**settings, batch_size=2, optimizer={"accumulate_steps": 3, "name": "sgd"})
     large = make_config(**settings, batch_size=6, optimizer={"name": "sgd"})
     three = batches(small, count=3)
-    three["weights"] = three["weights"].at[1, 0].set(0.0)  # unequal weights: a mean of means would differ
-    one = {name: array.reshape(1, 6, -1) for name, array in three.items()}
+    three.weights["tokens"] = three.weights["tokens"].at[1, 0].set(0.0)  # unequal weights: a mean of means would differ
+    one = jax.tree.map(lambda array: array.reshape(1, 6, -1), three)
     step, state = compiled(small)
     accumulated, few = step(state, three)
     step, large_state = compiled(large)
@@ -86,10 +86,10 @@ def test_memory_goes_through_the_batches_of_a_step_in_order(make_config, accumul
     config = make_config(optimizer={"accumulate_steps": accumulate_steps} if accumulate_steps > 1 else {})
     step, state = compiled(config)
     sequence = batches(config, count=accumulate_steps)
-    sequence["reset"] = sequence["reset"].at[:, 1:].set(False)  # row 0 goes on with new documents, the others do not
+    sequence.inputs["reset"] = sequence.inputs["reset"].at[:, 1:].set(False)  # new documents begin in row 0 alone
     apply = jax.jit(functools.partial(models.apply, config.model))
     expected = state.memory
-    for tokens, reset in zip(sequence["tokens"], sequence["reset"], strict=True):
+    for tokens, reset in zip(sequence.inputs["tokens"], sequence.inputs["reset"], strict=True):
         _, expected = apply(state.params, tokens, expected, reset)
     assert_close(step(state, sequence)[0].memory, expected, atol=1e-4)
 
@@ -106,8 +106,8 @@ def test_a_loss_that_is_not_finite_changes_nothing_but_the_count(make_config):
     step, start = compiled(config)
     good, _ = step(start, batches(config))
     bad_batch = batches(config, first=1)
-    bad_batch["weights"] = bad_batch["weights"].at[0, 0, -2].set(jnp.nan)
-    bad_batch["reset"] = jnp.zeros_like(bad_batch["reset"]).at[0, 1, 5].set(True)
+    bad_batch.weights["tokens"] = bad_batch.weights["tokens"].at[0, 0, -2].set(jnp.nan)
+    bad_batch.inputs["reset"] = jnp.zeros_like(bad_batch.inputs["reset"]).at[0, 1, 5].set(True)
     bad, metrics = step(good, bad_batch)
     assert_close((bad.params, bad.opt_state), (good.params, good.opt_state))
     assert (int(bad.skipped), int(bad.skipped_in_a_row), int(bad.step)) == (1, 1, 2)
@@ -142,7 +142,8 @@ def spoilt_step(config, monkeypatch, spoil):
 def test_a_gradient_that_is_not_finite_is_named_by_its_parameters(make_config, monkeypatch):
     def spoil(params, scores, memory):
         kernel = params["blocks"]["0"]["feed_forward"]["input"]["kernel"]
-        return scores._replace(losses=scores.losses + jnp.sqrt(0 * kernel[0, 0])), memory
+        scores = scores["tokens"]
+        return {"tokens": scores._replace(losses=scores.losses + jnp.sqrt(0 * kernel[0, 0]))}, memory
 
     _, message = spoilt_step(make_config(model=PLAIN), monkeypatch, spoil)
     assert message == "the loss is finite, but the gradient of blocks/0/feed_forward/input is not"

@@ -1,20 +1,50 @@
-"""Orders in which the tokens of a row are predicted, for permutation language modelling."""
+"""Permutation language modelling: predict the tokens at the end of a random order from those before them.
 
-from typing import NamedTuple
+Source: Yang et al., "XLNet: Generalized Autoregressive Pretraining for Language Understanding" (2019).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from memgpt_jax.config.data import ObjectiveConfig
+from memgpt_jax.data.batch import Batch, zeros
+from memgpt_jax.data.objectives.base import Objective
+from memgpt_jax.data.tokenizers.base import Tokenizer
+
 SHARE = 6
-"""One in so many tokens is predicted: K of the paper, which trains with 6 and 7."""
+"""One of SHARE tokens is predicted: K of the paper, which trains with 6 and 7."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PermutationConfig(ObjectiveConfig):
+    """Predict a sixth of the tokens in a random order, each from those before it in this order. Needs an XLNet."""
+
+    inputs: ClassVar[tuple[str, ...]] = ("order",)
+
+
+class PermutationObjective(Objective[PermutationConfig]):
+    """Rows of running text with the input `order`; the targets are the tokens in their own places."""
+
+    def shapes(self, rows: int, length: int) -> Batch:
+        types = {"tokens": np.int32, "reset": bool, "order": np.int32}
+        return zeros({name: ((rows, length), dtype) for name, dtype in types.items()}, {"tokens": (rows, length)})
+
+    def change(self, rng: np.random.Generator, batch: Batch, tokenizer: Tokenizer) -> Batch:
+        tokens = batch.inputs["tokens"]
+        order, predicted = draw_permutation(rng, np.ones(tokens.shape, bool))
+        weights = (predicted & self.text_ids(tokenizer)[tokens]).astype(np.float32)
+        return Batch(batch.inputs | {"order": order}, {"tokens": tokens}, {"tokens": weights}, {})
 
 
 class Permutation(NamedTuple):
-    """A factorisation order of each row, cut into what is given and what is predicted."""
+    """A factorisation order of each row, divided into given and predicted tokens."""
 
     order: np.ndarray
-    """Ranks [B, L], int32: a token is predicted from those of lower rank. What is given has rank 0."""
+    """Ranks [B, L], int32: a token is predicted from those of lower rank. Given tokens have rank 0."""
     predicted: np.ndarray
-    """Which tokens [B, L] the loss is of."""
+    """[B, L] bool, True for predicted tokens."""
 
 
 def draw_permutation(rng: np.random.Generator, valid: np.ndarray) -> Permutation:
@@ -24,9 +54,9 @@ def draw_permutation(rng: np.random.Generator, valid: np.ndarray) -> Permutation
 
     The first c tokens of the order are given, and see each other: all have rank 0. The others have the ranks 1, 2, ...
 
-    Arguments:
-        rng: what is drawn from.
-        valid: bool [B, L], False for padding, which comes last and is not predicted.
+    Args:
+        rng: the generator of the draws.
+        valid: bool [B, L], False for padding, which comes last in the order and is not predicted.
 
     Source: Yang et al., "XLNet" (2019), sections 2.2 and 2.3, equations 3 and 5.
     """

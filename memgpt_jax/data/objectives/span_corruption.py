@@ -1,13 +1,84 @@
-"""Span corruption, the objective of T5: spans of a text are hidden behind sentinels, and are to be written.
+"""Span corruption, the objective of T5: the decoder writes the spans that sentinels replace in the source.
 
 Source: Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer" (2020),
 section 3.1.4 and figure 2.
 """
 
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import numpy as np
+
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.data import ObjectiveConfig
+from memgpt_jax.data.batch import Batch, zeros
+from memgpt_jax.data.objectives.base import Objective
+from memgpt_jax.data.tokenizers.base import Tokenizer
 
 SENTINELS = 100
 """The number of sentinels, as in T5."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanCorruptionConfig(ObjectiveConfig):
+    """Write the spans of a text that are replaced by sentinels. Needs an encoder-decoder."""
+
+    inputs: ClassVar[tuple[str, ...]] = ("source", "source_reset")
+
+    mask_rate: float = 0.15
+    """Share of the tokens that are hidden in spans."""
+    span_length: float = 3.0
+    """Mean length of the spans in tokens."""
+
+    def __post_init__(self):
+        check(0 < self.mask_rate < 1, f"mask_rate must be between 0 and 1, got {self.mask_rate}")
+        check(self.span_length >= 1, f"span_length must be at least 1, got {self.span_length}")
+
+    def check_model(self, model: Any, length: int) -> None:
+        super().check_model(model, length)
+        places = model.decoder.source_length
+        check(
+            length <= places,
+            f"training.sequence_length={length} must be at most model.decoder.source_length={places}",
+        )
+        _, spans = span_counts(length, self.mask_rate, self.span_length)
+        check(
+            spans < SENTINELS,
+            f"training.sequence_length={length}: {spans} hidden spans need {spans + 1} sentinels, and there are "
+            f"{SENTINELS}; take a smaller data.objective.mask_rate or a larger data.objective.span_length",
+        )
+
+
+class SpanCorruption(Objective[SpanCorruptionConfig]):
+    """Rows of running text with spans hidden (`corrupt_rows`).
+
+    The input `source` [B, S] is the text with sentinels, in which documents begin at `source_reset`. The targets [B, T]
+    are the hidden spans between their sentinels; the inputs of the decoder are the targets one place later, after a
+    `start_id`. Each row is one document for the decoder.
+    """
+
+    def added_ids(self, tokenizer: Tokenizer) -> int:
+        return max(0, 1 + int(sentinel_ids(tokenizer).max()) - tokenizer.vocab_size)
+
+    def shapes(self, rows: int, length: int) -> Batch:
+        hidden, spans = span_counts(length, self.config.mask_rate, self.config.span_length)
+        source, shape = (rows, length - hidden + spans), (rows, hidden + spans + 1)
+        inputs = {"tokens": (shape, np.int32), "reset": (shape, bool)}
+        return zeros(inputs | {"source": (source, np.int32), "source_reset": (source, bool)}, {"tokens": shape})
+
+    def change(self, rng: np.random.Generator, batch: Batch, tokenizer: Tokenizer) -> Batch:
+        config, inputs = self.config, batch.inputs
+        options = {"rate": config.mask_rate, "mean_span": config.span_length, "sentinels": sentinel_ids(tokenizer)}
+        source, source_reset, targets = corrupt_rows(inputs["tokens"], inputs["reset"], rng, **options)
+        first = np.zeros(targets.shape, bool)
+        first[:, 0] = True
+        tokens = np.where(first, tokenizer.start_id, np.roll(targets, 1, axis=1)).astype(np.int32)
+        return Batch(
+            inputs={"tokens": tokens, "reset": first, "source": source, "source_reset": source_reset},
+            targets={"tokens": targets},
+            weights={"tokens": np.ones(targets.shape, np.float32)},
+            info={},
+        )
 
 
 def sentinel_ids(tokenizer) -> np.ndarray:
@@ -21,9 +92,9 @@ def sentinel_ids(tokenizer) -> np.ndarray:
 
 
 def span_counts(length: int, rate: float, mean_span: float) -> tuple[int, int]:
-    """Of a text of L tokens, how many are hidden, and in how many spans: n and k of `corrupt_spans`.
+    """The number n of hidden tokens of a text of L tokens, and the number k of spans: see `corrupt_spans`.
 
-    Raises `ValueError` where a value is out of range.
+    Raises `ValueError` if a value is out of range.
     """
     if length < 2:
         raise ValueError(f"tokens must be ids [L] with L >= 2, got {[length]}")
@@ -47,17 +118,18 @@ def corrupt_rows(
     The sentinels of a row are `sentinels`, from the first on.
 
     Returns:
-        Sources [B, S]; where in them documents begin [B, S], a sentinel standing for all that it hides; targets [B, T].
+        Sources [B, S]; [B, S] bool, True where a document begins, at the latest inside the span that a sentinel
+        replaces; targets [B, T].
     """
     length = tokens.shape[1]
     _, spans = span_counts(length, rate, mean_span)
     ids = sentinels[spans::-1].astype(tokens.dtype)
     rows = []
     for row, begins in zip(tokens, reset, strict=True):
-        # Places stand for the tokens, and the numbers behind them for the sentinels.
+        # Positions represent the tokens; numbers from L on represent the sentinels.
         places = np.arange(length)
         kept, hidden = corrupt_spans(places, rng, rate=rate, mean_span=mean_span, first_sentinel=length + spans)
-        last = np.where(kept < length, kept, np.append(kept[1:], length) - 1)  # of the places that each stands for
+        last = np.where(kept < length, kept, np.append(kept[1:], length) - 1)  # last position that each represents
         begun = np.diff(np.cumsum(begins)[last], prepend=0) > 0
         row = np.concatenate([row, ids])
         rows.append((row[kept], begun, row[hidden]))
@@ -72,26 +144,29 @@ def corrupt_spans(
     mean_span: float = 3.0,
     first_sentinel: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A text with spans hidden, and what was hidden.
+    """A text whose spans are replaced by sentinels, and the spans.
 
         tokens   a b c d e f g h i
         source   a b S0 e f S1 i        S0 = first_sentinel, S1 = first_sentinel - 1, ...
         target   S0 c d S1 g h S2       the last sentinel ends it
 
     Of L tokens, n = round(rate L) are hidden, at least one and not all, in k = round(n / mean_span) spans, at least
-    one, with a kept token or more between them. How n is cut into k spans, and L - n into what stands before, between
-    and after them, is drawn uniformly. (T5's own code lets a kept token begin and a hidden one end every text.) So all
-    texts of a length give sources of L - n + k and targets of n + k + 1 tokens.
+    one, separated by at least one kept token. The lengths of the k spans and of the k + 1 kept parts are drawn
+    uniformly. (In T5's own code every text begins with a kept and ends with a hidden token.) All texts of a length give
+    sources of L - n + k and targets of n + k + 1 tokens.
 
-    Arguments:
+    Args:
         tokens: ids [L], L >= 2.
+        rng: the generator of the draws.
+        rate: share of the tokens that are hidden.
+        mean_span: mean length of a span in tokens.
         first_sentinel: the id of the first sentinel; the others count down from it.
 
     Returns:
-        The ids of source and target, of the type of `tokens`.
+        The ids of the source and of the target, of the type of `tokens`.
 
     Raises:
-        ValueError: a value is out of range, or there are ids among the tokens that are sentinels.
+        ValueError: a value is out of range, or the tokens contain ids of sentinels.
     """
     tokens = np.asarray(tokens)
     length = len(tokens)
@@ -105,7 +180,7 @@ def corrupt_spans(
             f"but tokens go up to {tokens.max()}"
         )
     kept = _parts(length - hidden + 2, spans + 1, rng)
-    kept[[0, -1]] -= 1  # before the first span and after the last one there may be nothing
+    kept[[0, -1]] -= 1  # the parts before the first and after the last span may be empty
     sizes = np.stack([kept[:-1], _parts(hidden, spans, rng)], axis=1).reshape(-1)
     *pieces, rest = np.split(tokens, np.cumsum(sizes))  # kept, hidden, kept, hidden, ..., kept
     sentinels = np.arange(first_sentinel, lowest - 1, -1, dtype=tokens.dtype).reshape(-1, 1)
@@ -115,6 +190,6 @@ def corrupt_spans(
 
 
 def _parts(total: int, number: int, rng: np.random.Generator) -> np.ndarray:
-    """One of the ways to write `total` as a sum of `number` whole numbers above 0, all equally likely."""
+    """[number] positive integers with the sum `total`; all such sequences are equally likely."""
     cuts = 1 + np.sort(rng.choice(total - 1, number - 1, replace=False))
     return np.diff(cuts, prepend=0, append=total)

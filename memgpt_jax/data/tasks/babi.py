@@ -12,9 +12,10 @@ import numpy as np
 
 from memgpt_jax.config.checks import check, check_literals
 from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.corpora.reading import read_text
 from memgpt_jax.data.tasks.babi_files import Story, babi_files, read_stories, words_of
-from memgpt_jax.data.tasks.base import Batch, Task, digest, scored_rows
+from memgpt_jax.data.tasks.base import Task, digest, scored_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,10 +177,11 @@ class BabiTask(Task):
                 words[part], said[part], scored[part] = piece
                 begins[i, place] = True
                 place += piece.shape[1]
-        batch = scored_rows(words, scored[:, 1:])
-        batch["tokens"] = said[:, :-1]
-        batch["reset"] |= begins[:, :-1]
-        return batch | {"group": np.pad(group, (0, batch_size - len(group))).astype(np.int32)}
+        group = np.pad(group, (0, batch_size - len(group))).astype(np.int32)
+        batch = scored_rows(words, scored[:, 1:], group=group)
+        batch.inputs["tokens"] = said[:, :-1]
+        batch.inputs["reset"] |= begins[:, :-1]
+        return batch
 
 
 def packed(pieces: list[np.ndarray], length: int) -> list[list[np.ndarray]]:

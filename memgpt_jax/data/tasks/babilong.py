@@ -104,7 +104,7 @@ class BabiLongTask(Task):
             context = self.hide(rng, question.before, length - len(question.tokens))
             row[:] = np.concatenate([context, question.tokens, [question.answer]])
         is_answer = tokens[:, 1:] >= self.tokenizer.vocab_size
-        return scored_rows(tokens, is_answer, self.token_bytes[tokens[:, 1:]]) | {"group": group}
+        return scored_rows(tokens, is_answer, self.token_bytes[tokens[:, 1:]], group=group)
 
     def hide(self, rng: np.random.Generator, said: tuple[np.ndarray, ...], length: int) -> np.ndarray:
         """[length] text from a random place on, with what is said between random sentences of it, in order."""

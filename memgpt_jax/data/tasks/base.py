@@ -7,6 +7,7 @@ import numpy as np
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.data.batch import Batch
 
 
 def check_codes(num_symbols: int, name: str, length: int) -> None:
@@ -15,16 +16,6 @@ def check_codes(num_symbols: int, name: str, length: int) -> None:
         num_symbols**length < 2**62,
         f"num_symbols={num_symbols} and {name}={length} give more than 2^62 different words; use fewer",
     )
-
-
-Batch = dict[str, np.ndarray]
-COMMON = ("tokens", "targets", "reset", "weights", "target_bytes", "group", "answer")
-"""Arrays of batches that are known to those who train and evaluate."""
-
-
-def further_inputs(batch: Batch) -> Batch:
-    """All other arrays of a batch: a model's `score` takes them by their names."""
-    return {name: array for name, array in batch.items() if name not in COMMON}
 
 
 class Task:
@@ -50,11 +41,10 @@ class Task:
             length: tokens L of a row.
 
         Returns:
-            `tokens`, `targets` [B, L] int32, the targets being the next tokens but for answers that the row does not
-            show; `reset` [B, L] bool, true at position 0; `weights` [B, L] float32, 1 where the target is an answer
-            that is scored; `target_bytes` [B, L] int32, the UTF-8 bytes that the target stands for, 0 where it is no
-            text. Where an answer has several tokens, `answer` [B, L] int32 too: equal numbers for the scored targets of
-            one answer of a row, which is right where all of them are.
+            Inputs `tokens` and `reset`, true at position 0; targets of the head `tokens`, the next tokens except for
+            answers that the row does not show, with weight 1 where the target is a scored answer; info
+            `target_bytes`, 0 where the target is not text. Where an answer has several tokens, also info `answer`:
+            an answer is right if all of its targets are.
         """
         raise NotImplementedError
 
@@ -126,14 +116,23 @@ def insert(text: np.ndarray, places: np.ndarray, pieces: np.ndarray) -> np.ndarr
     return tokens
 
 
-def scored_rows(tokens: np.ndarray, weights: np.ndarray, target_bytes: np.ndarray | None = None) -> Batch:
-    """The batch of rows [B, L + 1], of which all but the first token are targets, with weights [B, L] of these."""
+def scored_rows(
+    tokens: np.ndarray, weights: np.ndarray, target_bytes: np.ndarray | None = None, **info: np.ndarray
+) -> Batch:
+    """The batch of rows [B, L + 1], in which every token but the first is a target.
+
+    Args:
+        tokens: ids [B, L + 1].
+        weights: weights of the targets [B, L].
+        target_bytes: UTF-8 bytes of the targets [B, L]; default: 0.
+        info: further arrays of `Batch.info`.
+    """
     reset = np.zeros(weights.shape, bool)
     reset[:, 0] = True
-    return {
-        "tokens": tokens[:, :-1].astype(np.int32),
-        "targets": tokens[:, 1:].astype(np.int32),
-        "reset": reset,
-        "weights": weights.astype(np.float32),
-        "target_bytes": np.zeros(weights.shape, np.int32) if target_bytes is None else target_bytes,
-    }
+    target_bytes = np.zeros(weights.shape, np.int32) if target_bytes is None else target_bytes
+    return Batch(
+        inputs={"tokens": tokens[:, :-1].astype(np.int32), "reset": reset},
+        targets={"tokens": tokens[:, 1:].astype(np.int32)},
+        weights={"tokens": weights.astype(np.float32)},
+        info={"target_bytes": target_bytes} | info,
+    )

@@ -99,5 +99,5 @@ class CopyTask(Task):
         is_answer = (place >= start) & (place < end)
         batch = scored_rows(tokens, is_answer[:, 1:])
         if config.blank_answers:
-            batch["tokens"][is_answer[:, :-1]] = FILLER
+            batch.inputs["tokens"][is_answer[:, :-1]] = FILLER
         return batch

@@ -92,5 +92,5 @@ class ItemRecallTask(Task):
         is_answer = (place >= start + 2 + size) & (place < start + 2 * (1 + size))
         batch = scored_rows(tokens, is_answer[:, 1:])
         if config.blank_answers:
-            batch["tokens"][is_answer[:, :-1]] = FILLER
+            batch.inputs["tokens"][is_answer[:, :-1]] = FILLER
         return batch

@@ -13,6 +13,7 @@ import numpy as np
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.corpora.reading import read_text
 from memgpt_jax.data.corpora.sources import expand
 from memgpt_jax.data.tasks.base import Task, scored_rows
@@ -101,7 +102,7 @@ class JsonRecallTask(Task):
                 rows.append((pairs, np.array([asked, *others])[: config.num_questions]))
             yield self._rows(rows, batch_size)
 
-    def _rows(self, rows: list[tuple[Pairs, np.ndarray]], batch_size: int) -> dict[str, np.ndarray]:
+    def _rows(self, rows: list[tuple[Pairs, np.ndarray]], batch_size: int) -> Batch:
         config = self.config
         ids = np.zeros(128, np.int32)
         ids[[ord(character) for character in JSON_CHARACTERS]] = np.arange(len(JSON_CHARACTERS))
@@ -115,7 +116,7 @@ class JsonRecallTask(Task):
             for number, question in enumerate(questions, start=1):
                 end += len(question)
                 answer[i, end - 1 - config.value_length : end - 1] = number
-        return scored_rows(tokens, answer[:, 1:] > 0) | {"answer": answer[:, 1:]}
+        return scored_rows(tokens, answer[:, 1:] > 0, answer=answer[:, 1:])
 
 
 def random_keys(rng: np.random.Generator, number: int, length: int) -> np.ndarray:

@@ -103,7 +103,7 @@ class MQARTask(Task):
         weights = np.zeros((batch_size, config.length), np.float32)
         np.put_along_axis(weights, places, 1, axis=1)
         batch = scored_rows(tokens, weights)
-        np.put_along_axis(batch["targets"], places, values[rows, last].astype(np.int32), axis=1)
+        np.put_along_axis(batch.targets["tokens"], places, values[rows, last].astype(np.int32), axis=1)
         return batch
 
     def gaps(self, rng: np.random.Generator, batch_size: int) -> np.ndarray:

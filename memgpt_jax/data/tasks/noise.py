@@ -11,7 +11,8 @@ import numpy as np
 
 from memgpt_jax.config.checks import check, check_positive
 from memgpt_jax.config.data import TaskConfig
-from memgpt_jax.data.tasks.base import Batch, Task, choose, insert, scored_rows
+from memgpt_jax.data.batch import Batch
+from memgpt_jax.data.tasks.base import Task, choose, insert, scored_rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ import numpy as np
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TaskConfig
-from memgpt_jax.data.tasks.base import Batch, Task, choose, scored_rows, writes
+from memgpt_jax.data.batch import Batch
+from memgpt_jax.data.tasks.base import Task, choose, scored_rows, writes
 
 
 @dataclass(frozen=True, kw_only=True)

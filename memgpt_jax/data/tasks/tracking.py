@@ -115,4 +115,4 @@ class TrackingTask(NoiseTask):
         hops = rng.integers(size, size=(batch_size, 1))
         name = names[rows, chains, hops][..., None]
         batch = self.ask(context, self.sentences("value", {"name": name, "value": value}), 1)
-        return batch | {"group": hops[:, 0].astype(np.int32)}
+        return batch._replace(info=batch.info | {"group": hops[:, 0].astype(np.int32)})

@@ -16,31 +16,34 @@ from memgpt_jax.training.liveness import cost
 from memgpt_jax.training.state import create, shardings
 
 
-def random_batch(config: ExperimentConfig) -> dict[str, np.ndarray]:
-    """Batches [N A, B, ...] as the training loop feeds them; no document ends."""
+def random_batch(config: ExperimentConfig) -> data.Batch:
+    """Random batches [N A, B, ...] of the shapes that the training loop has; no document ends.
+
+    The targets of token heads are the next tokens; labels are 0.
+    """
     number = config.training.steps_per_call * config.optimizer.accumulate_steps
     shapes = data.batch_shapes(config.data, config.training)
-    batch = {name: np.zeros((number, *array.shape), array.dtype) for name, array in shapes.items()}
-    rng = np.random.default_rng(config.seed)
-    for name in [name for name in ("tokens", "source") if name in batch]:
-        batch[name] = rng.integers(config.model.vocab_size, size=batch[name].shape, dtype=np.int32)
-    ones = {name: np.ones_like(batch[name]) for name in ("weights", "target_bytes")}
-    return batch | ones | {"targets": np.roll(batch["tokens"], -1, axis=2)}
+    batch = jax.tree.map(lambda array: np.zeros((number, *array.shape), array.dtype), shapes)
+    rng, inputs = np.random.default_rng(config.seed), batch.inputs
+    for name in [name for name in ("tokens", "source") if name in inputs]:
+        inputs[name] = rng.integers(config.model.vocab_size, size=inputs[name].shape, dtype=np.int32)
+    following = np.roll(inputs["tokens"], -1, axis=2)
+    targets = {head: following if zeros.ndim == 3 else zeros for head, zeros in batch.targets.items()}
+    weights, info = jax.tree.map(np.ones_like, (batch.weights, batch.info))
+    return data.Batch(inputs, targets, weights, info)
 
 
-def forward_flops(config: ModelConfig, rows: int, length: int, **further) -> int:
-    """Operations in the matmuls of a forward pass, with the scores of all tokens, as the portable form takes them.
-
-    further: the arrays, or shapes, that the model's `score` takes beside tokens.
+def forward_flops(config: ModelConfig, batch: data.Batch) -> int:
+    """Operations in the matmuls of the forward pass over a batch, or its shapes, in the portable implementation.
 
     Masked parts are included; loops of unknown length, as of a search by blocks, count once.
     """
     config = config.with_implementation("portable")
-    params = models.shapes(config)
+    rows, length = batch.inputs["tokens"].shape
     state = jax.eval_shape(lambda: models.init_state(config, rows))
-    tokens = jax.ShapeDtypeStruct((rows, length), "int32")
     forward = partial(models.score_tokens, config, alignment=config.alignment_of(length))
-    return cost(jax.make_jaxpr(forward)(params, tokens, tokens, state, **further)).flops
+    arguments = batch.inputs | {"targets": batch.targets, "state": state}
+    return cost(jax.make_jaxpr(forward)(models.shapes(config), **arguments)).flops
 
 
 def training_candidate(config: ExperimentConfig) -> Candidate:
@@ -59,13 +62,12 @@ def training_candidate(config: ExperimentConfig) -> Candidate:
             (carried[0], _), host = timed(step, carried[0])
         return host / config.training.steps_per_call
 
-    rows, length = batch["tokens"].shape[1:]
     used = compiled.memory_analysis()
     facts = {
         "parameters": count_parameters(config.model),
         "state bytes": layer_memory_bytes(config.model),
         "temporary bytes": used.temp_size_in_bytes,
     }
-    further = {name: array[0] for name, array in data.further_inputs(batch).items()}
-    forward = forward_flops(config.model, rows, length, **further) * batch["tokens"].shape[0]
-    return Candidate(run=run, tokens=batch["tokens"].size, flops=3 * forward, facts=facts)
+    tokens = batch.inputs["tokens"]
+    forward = forward_flops(config.model, jax.tree.map(lambda array: array[0], batch)) * len(tokens)
+    return Candidate(run=run, tokens=tokens.size, flops=3 * forward, facts=facts)

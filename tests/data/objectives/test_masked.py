@@ -2,22 +2,17 @@
 
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
 from memgpt_jax.config.experiment import TrainingConfig
-from memgpt_jax.data import (
-    ByteTokenizer,
-    batch_shapes,
-    documents,
-    make_tokenizer,
-    mask_tokens,
-    sentence_pairs,
-    train_batches,
-)
+from memgpt_jax.data import ByteTokenizer, batch_shapes, documents, make_tokenizer, train_batches
 from memgpt_jax.data.batches import added_ids
-from memgpt_jax.data.objectives.masked import SpecialIds, Windows, special_ids
+from memgpt_jax.data.objectives.masked import mask_tokens
+from memgpt_jax.data.objectives.next_sentence import Windows, sentence_pairs
 from memgpt_jax.data.objectives.span_corruption import SENTINELS, sentinel_ids
+from memgpt_jax.data.objectives.special_ids import SpecialIds, special_ids
 from memgpt_jax.data.tasks.copy import CopyConfig
 from tests.references.tokenizers import make
 
@@ -31,7 +26,7 @@ TEXTS = ["".join(chr(97 + document) + chr(65 + place) for place in range(26)) fo
 
 def hide(seed, rate=0.15):
     tokens = np.random.default_rng(0).integers(V, size=(500, 400))
-    return tokens, *mask_tokens(np.random.default_rng(seed), tokens, ORDINARY, MASK, rate)
+    return tokens, *mask_tokens(np.random.default_rng(seed), tokens, text_ids=ORDINARY, mask_id=MASK, rate=rate)
 
 
 @pytest.mark.parametrize("rate", [0.15, 0.4])
@@ -122,7 +117,7 @@ def test_spans_have_the_sentinels_of_the_tokenizer_or_those_behind_its_vocabular
         assert list(tokenizer.sentinel_ids) == expected and tokenizer.token_bytes[expected].sum() == 0
     assert added_ids(config, tokenizer) == (0 if own else 100)
     for batch in itertools.islice(train_batches(config, SHAPE, 0, tokenizer), 3):
-        for source, target in zip(batch["source"].tolist(), batch["targets"].tolist(), strict=True):
+        for source, target in zip(batch.inputs["source"].tolist(), batch.targets["tokens"].tolist(), strict=True):
             found = [token for token in target if token in expected]
             assert found == expected[: len(found)] and len(found) > 1 and target[-1] == found[-1]
             assert [token for token in source if token in expected] == found[:-1]
@@ -136,31 +131,34 @@ SHAPE = TrainingConfig(batch_size=3, sequence_length=24)
 @pytest.mark.parametrize("objective", ENCODERS)
 def test_batches_of_an_objective_of_encoders(folder_config, objective):
     config = folder_config({"train": TEXTS}, objective=objective)
-    batches = train_batches(config, SHAPE, 0)
+    batches, heads = train_batches(config, SHAPE, 0), {"masked", "next_sentence"}
+    heads = heads if objective == "masked_next_sentence" else {objective}
     for batch in (next(batches) for _ in range(20)):
-        tokens, targets, weights = batch["tokens"], batch["targets"], batch["weights"]
-        hidden = weights > 0
+        tokens = batch.inputs["tokens"]
+        assert batch.targets.keys() == batch.weights.keys() == heads and not batch.info
+        targets = batch.targets.get("masked", tokens)
+        hidden = batch.weights.get("masked", np.zeros(tokens.shape)) > 0
         if "next_sentence" in objective:
-            assert batch["next_sentence"].shape == (3,) and batch["token_types"].shape == tokens.shape
-            assert batch["reset"][:, 0].all() and not batch["reset"][:, 1:].any()
+            label, weights = batch.targets["next_sentence"], batch.weights["next_sentence"]
+            assert label.shape == weights.shape == (3,) and set(label) <= {0, 1}
+            assert batch.inputs["token_types"].shape == tokens.shape
+            assert batch.inputs["reset"][:, 0].all() and not batch.inputs["reset"][:, 1:].any()
             assert (targets[:, 0] == SPECIAL.cls).all()
-            labels = 1.0 if objective == "next_sentence" else weights[:, 1:].sum() / 3
-            np.testing.assert_allclose(weights[:, 0], labels, rtol=1e-6)
-            hidden[:, 0] = False
+            expected = 1.0 if objective == "next_sentence" else hidden.sum() / 3
+            np.testing.assert_allclose(weights, expected, rtol=1e-6)
         else:
-            np.testing.assert_array_equal(batch["reset"], targets == ByteTokenizer.start_id)
+            np.testing.assert_array_equal(batch.inputs["reset"], targets == ByteTokenizer.start_id)
         assert hidden.any() == (objective != "next_sentence")
         assert (targets[hidden] < 256).all()
         np.testing.assert_array_equal(tokens[~hidden], targets[~hidden])
-        assert not batch["target_bytes"].any()
 
 
 @pytest.mark.parametrize("data", [*OBJECTIVES, "causal", CopyConfig()], ids=str)
 def test_shapes_of_batches_are_known_beforehand(folder_config, data):
     data = folder_config({"train": TEXTS}, objective=data) if isinstance(data, str) else data
-    batch = next(train_batches(data, SHAPE, 0))
-    expected = {name: (array.shape, array.dtype) for name, array in batch.items() if name not in ("group", "answer")}
-    assert {name: (array.shape, array.dtype) for name, array in batch_shapes(data, SHAPE).items()} == expected
+    batches = batch_shapes(data, SHAPE), next(train_batches(data, SHAPE, 0))
+    shapes, expected = (jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), b) for b in batches)
+    assert shapes == expected
 
 
 @pytest.mark.parametrize("objective", ["masked", "permutation"])
@@ -169,18 +167,19 @@ def test_hidden_rows_are_the_rows_of_the_causal_objective(folder_config, objecti
         train_batches(folder_config({"train": TEXTS}, objective=name), SHAPE, 0) for name in ("causal", objective)
     )
     for _ in range(5):
-        np.testing.assert_array_equal(next(other)["targets"], next(causal)["tokens"])
+        (targets,) = next(other).targets.values()
+        np.testing.assert_array_equal(targets, next(causal).inputs["tokens"])
 
 
 def test_a_permuted_row_is_whole_and_a_sixth_of_its_text_is_scored(folder_config):
     batches = train_batches(folder_config({"train": TEXTS}, objective="permutation"), SHAPE, 0)
     for batch in (next(batches) for _ in range(20)):
-        tokens, order = batch["tokens"], batch["order"]
-        np.testing.assert_array_equal(tokens, batch["targets"])
+        tokens, order = batch.inputs["tokens"], batch.inputs["order"]
+        np.testing.assert_array_equal(tokens, batch.targets["tokens"])
         assert ((order > 0).sum(axis=1) == 4).all()
         begins = tokens == ByteTokenizer.start_id
-        np.testing.assert_array_equal(batch["reset"], begins)
-        np.testing.assert_array_equal(batch["weights"] > 0, (order > 0) & ~begins)
+        np.testing.assert_array_equal(batch.inputs["reset"], begins)
+        np.testing.assert_array_equal(batch.weights["tokens"] > 0, (order > 0) & ~begins)
 
 
 def test_source_and_target_together_are_the_row_of_the_causal_objective(folder_config):
@@ -192,21 +191,21 @@ def test_source_and_target_together_are_the_row_of_the_causal_objective(folder_c
     )
     for _ in range(40):
         batch, expected = next(spans), next(causal)
-        assert (batch["tokens"][:, 0] == ByteTokenizer.start_id).all() and (batch["weights"] == 1).all()
-        np.testing.assert_array_equal(batch["tokens"][:, 1:], batch["targets"][:, :-1])
-        assert batch["reset"][:, 0].all() and not batch["reset"][:, 1:].any()
+        assert (batch.inputs["tokens"][:, 0] == ByteTokenizer.start_id).all() and (batch.weights["tokens"] == 1).all()
+        np.testing.assert_array_equal(batch.inputs["tokens"][:, 1:], batch.targets["tokens"][:, :-1])
+        assert batch.inputs["reset"][:, 0].all() and not batch.inputs["reset"][:, 1:].any()
         for row in range(3):
             pieces = {}
-            for token in batch["targets"][row].tolist():
+            for token in batch.targets["tokens"][row].tolist():
                 if token >= 257:
                     pieces[token] = piece = []
                 else:
                     piece.append(token)
-            found = [pieces.get(token, [token]) for token in batch["source"][row].tolist()]
+            found = [pieces.get(token, [token]) for token in batch.inputs["source"][row].tolist()]
             assert list(pieces) == [first, first - 1] and pieces[first - 1] == []
-            assert list(itertools.chain.from_iterable(found)) == expected["tokens"][row].tolist()
+            assert list(itertools.chain.from_iterable(found)) == expected.inputs["tokens"][row].tolist()
             begins = [ByteTokenizer.start_id in piece for piece in found]
-            assert begins == batch["source_reset"][row].tolist()
+            assert begins == batch.inputs["source_reset"][row].tolist()
             hidden_begins += sum(begin and len(piece) > 1 for begin, piece in zip(begins, found, strict=True))
     assert hidden_begins > 0
 
@@ -222,11 +221,10 @@ def test_every_batch_draws_anew_and_is_resumed(folder_config, objective):
         resumed = train_batches(config, SHAPE, 3)
         resumed.set_state(state)
         batch = next(resumed)
-        assert batch.keys() == batches[step].keys()
-        assert all((batch[name] == batches[step][name]).all() for name in batch)
-    assert len({(batch["tokens"].tobytes(), batch["weights"].tobytes()) for batch in batches}) == 12
+        jax.tree.map(np.testing.assert_array_equal, batch, batches[step])
+    assert len({tuple(array.tobytes() for array in jax.tree.leaves(batch)) for batch in batches}) == 12
     other = next(train_batches(config, SHAPE, 4))
-    assert (other["tokens"] != batches[0]["tokens"]).any()
+    assert (other.inputs["tokens"] != batches[0].inputs["tokens"]).any()
 
 
 def test_another_objective_is_another_stream(folder_config):
@@ -244,5 +242,5 @@ def test_bpe_hides_neither_documents_nor_unknown_tokens(folder_config):
         make_tokenizer(config),
     )
     for batch in (next(batches) for _ in range(5)):
-        assert not batch["weights"][batch["targets"] == tokenizer.start_id].any()
-        assert set(batch["tokens"][batch["tokens"] >= 300]) == {300}
+        assert not batch.weights["masked"][batch.targets["masked"] == tokenizer.start_id].any()
+        assert set(batch.inputs["tokens"][batch.inputs["tokens"] >= 300]) == {300}

@@ -12,6 +12,7 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import BabiTask, train_batches
 from memgpt_jax.data.tasks.babi import BLANK, PADDING, BabiConfig
 from memgpt_jax.data.tasks.babi_files import Line, babi_files, parse_stories, read_stories, words_of
+from tests.references.batches import arrays_of
 
 REAL = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "babi" / "en"
 NAMES = ("Mary", "John", "Sandra")
@@ -86,21 +87,22 @@ def test_rows_by_brute_force(folder):
     batch = task.batch(0, 16, 80)
     dtypes = {"tokens": np.int32, "targets": np.int32, "reset": bool, "weights": np.float32, "target_bytes": np.int32}
     for name, dtype in dtypes.items():
-        assert batch[name].shape == (16, 80) and batch[name].dtype == dtype
-    assert set(batch["group"]) == {0, 1} and not batch["target_bytes"].any()
+        array = arrays_of(batch)[name]
+        assert array.shape == (16, 80) and array.dtype == dtype
+    assert set(batch.info["group"]) == {0, 1} and not batch.info["target_bytes"].any()
     files = babi_files(str(folder))
     known = [
         {" ".join(story_words(story)) for story in read_stories(files, task_number, "train", 0.1)}
         for task_number in (1, 8)
     ]
     for i in range(16):
-        tokens, targets, weights = (batch[name][i] for name in ("tokens", "targets", "weights"))
+        tokens, targets, weights = (arrays["tokens"][i] for arrays in batch[:3])
         assert (targets[:-1] == tokens[1:]).all()
         words = text_of(task, np.append(tokens, targets[-1]))
-        starts = np.flatnonzero(batch["reset"][i]).tolist()
+        starts = np.flatnonzero(batch.inputs["reset"][i]).tolist()
         assert starts[0] == 0 and len(starts) > 1
         for start, end in zip(starts, [*starts[1:], 81], strict=True):
-            assert " ".join(words[start:end]).rstrip(" _") in known[batch["group"][i]]
+            assert " ".join(words[start:end]).rstrip(" _") in known[batch.info["group"][i]]
         asked = [words[place] for place in np.flatnonzero(weights)]
         assert asked == ["?"] * words.count("?") and len(asked) >= 2
 
@@ -114,10 +116,10 @@ def test_every_question_once(folder, length, rows):
     task = make(folder, long_stories="cut")
     found, groups = [], []
     for batch in task.held_out(0, rows, length, 1):
-        assert batch["tokens"].shape == (rows, length)
-        asked = batch["weights"] > 0
-        found += text_of(task, batch["targets"][asked])
-        groups += np.broadcast_to(batch["group"][:, None], asked.shape)[asked].tolist()
+        assert batch.inputs["tokens"].shape == (rows, length)
+        asked = batch.weights["tokens"] > 0
+        found += text_of(task, batch.targets["tokens"][asked])
+        groups += np.broadcast_to(batch.info["group"][:, None], asked.shape)[asked].tolist()
     expected = [answers(read_stories(babi_files(str(folder)), number, "test", 0.1)) for number in (1, 8)]
     assert found == [answer for part in expected for answer in part]
     assert groups == [0] * 14 + [1] * 4
@@ -144,11 +146,13 @@ def test_cut_by_whole_sentences_from_the_front(folder):
 
 def test_hidden_answers(folder):
     shown, hidden = (make(folder, show_answers=show).batch(3, 8, 60) for show in (True, False))
-    answer = np.roll(shown["weights"], 1, axis=1) > 0
+    answer = np.roll(shown.weights["tokens"], 1, axis=1) > 0
     answer[:, 0] = False
-    assert (hidden["tokens"][answer] == BLANK).all() and (hidden["tokens"] == shown["tokens"])[~answer].all()
+    assert (hidden.inputs["tokens"][answer] == BLANK).all() and (hidden.inputs["tokens"] == shown.inputs["tokens"])[
+        ~answer
+    ].all()
     for name in ("targets", "weights", "reset", "group"):
-        assert (hidden[name] == shown[name]).all()
+        assert (arrays_of(hidden)[name] == arrays_of(shown)[name]).all()
     part = make(folder, tasks=(1,), show_answers=False, long_stories="cut").pieces(33)[0][1]
     assert (part[1] == BLANK).sum() == 2 and part[2].sum() == 1  # also where the question was asked in a row before
 
@@ -156,13 +160,13 @@ def test_hidden_answers(folder):
 def test_sentences_have_segments_of_their_own(folder):
     plain, aligned = (make(folder, tasks=(8,), sentence_length=size) for size in (None, 4))
     (row,) = aligned.held_out(0, 1, 96, 1)
-    words = text_of(aligned, row["tokens"][0])
+    words = text_of(aligned, row.inputs["tokens"][0])
     assert " ".join(words[:20]) == "mary got the milk . _ _ _ mary got the apple there . _ _ what is mary carrying"
     assert words[20:24] == ["?", "milk,apple", "_", "_"]
-    assert np.flatnonzero(row["weights"][0]).tolist() == [20, 44, 68, 92]
-    assert np.flatnonzero(row["reset"][0]).tolist() == [0, 24, 48, 72]
+    assert np.flatnonzero(row.weights["tokens"][0]).tolist() == [20, 44, 68, 92]
+    assert np.flatnonzero(row.inputs["reset"][0]).tolist() == [0, 24, 48, 72]
     (row,) = plain.held_out(0, 1, 96, 1)
-    assert " ".join(text_of(plain, row["tokens"][0])[:6]) == "mary got the milk . mary"
+    assert " ".join(text_of(plain, row.inputs["tokens"][0])[:6]) == "mary got the milk . mary"
 
 
 def test_streams_resume(folder):
@@ -170,7 +174,9 @@ def test_streams_resume(folder):
     whole, resumed = (train_batches(config, shape, 5) for _ in range(2))
     first, second = (next(whole) for _ in range(2))
     next(resumed)
-    assert (next(resumed)["tokens"] == second["tokens"]).all() and (first["tokens"] != second["tokens"]).any()
+    assert (next(resumed).inputs["tokens"] == second.inputs["tokens"]).all() and (
+        first.inputs["tokens"] != second.inputs["tokens"]
+    ).any()
 
 
 def test_refused(folder, tmp_path):
@@ -214,7 +220,7 @@ def test_the_publishers_files():
     task = BabiTask(BabiConfig(path=str(REAL), long_stories="cut"), "test")
     asked = np.zeros(20)
     for batch in task.held_out(0, 64, 256, 1):
-        np.add.at(asked, batch["group"], batch["weights"].sum(1))
+        np.add.at(asked, batch.info["group"], batch.weights["tokens"].sum(1))
     assert (asked == 1000).all()
     batch = BabiTask(BabiConfig(path=str(REAL), tasks=(19,)), "train").batch(0, 4, 64)
-    assert all("," in word for word in text_of(task, batch["targets"][batch["weights"] > 0]))
+    assert all("," in word for word in text_of(task, batch.targets["tokens"][batch.weights["tokens"] > 0]))

@@ -9,6 +9,7 @@ import pytest
 from memgpt_jax.data import BabiLongTask, ByteTokenizer
 from memgpt_jax.data.tasks.babi_files import babi_files, read_stories
 from memgpt_jax.data.tasks.babilong import BabiLongConfig
+from tests.references.batches import arrays_of
 
 TEXT = "".join(f"It was day {number}! Nothing happened on it. " for number in range(300))
 STORIES = """1 Mary went to the office.
@@ -41,10 +42,11 @@ def test_rows_by_brute_force(config, tmp_path):
     batch = task.batch(0, 40, 400)
     dtypes = {"tokens": np.int32, "targets": np.int32, "reset": bool, "weights": np.float32, "target_bytes": np.int32}
     for name, dtype in dtypes.items():
-        assert batch[name].shape == (40, 400) and batch[name].dtype == dtype
+        array = arrays_of(batch)[name]
+        assert array.shape == (40, 400) and array.dtype == dtype
     asked = set()
     for tokens, targets, weights, group in zip(
-        *(batch[n] for n in ("tokens", "targets", "weights", "group")), strict=True
+        batch.inputs["tokens"], batch.targets["tokens"], batch.weights["tokens"], batch.info["group"], strict=True
     ):
         assert (targets[:-1] == tokens[1:]).all() and np.flatnonzero(weights).tolist() == [399]
         text = bytes(tokens[tokens < 256].tolist()).decode()
@@ -61,8 +63,8 @@ def test_rows_by_brute_force(config, tmp_path):
         assert rest in TEXT * 2 and len(rest) > 200
         asked.add((group, index))
     assert asked == {(0, 2), (0, 4), (0, 5), (1, 1)}
-    assert (batch["target_bytes"] == (batch["targets"] < 256)).all()
-    assert batch["reset"].sum() == 40 and batch["reset"][:, 0].all()
+    assert (batch.info["target_bytes"] == (batch.targets["tokens"] < 256)).all()
+    assert batch.inputs["reset"].sum() == 40 and batch.inputs["reset"][:, 0].all()
 
 
 def test_statements_are_anywhere(config):
@@ -77,7 +79,7 @@ def test_all_questions_in_training(config):
     dense = dataclasses.replace(config, train_on_all_questions=True)
     batch = BabiLongTask(dense, "train").batch(0, 40, 400)
     for tokens, targets, weights, group in zip(
-        *(batch[n] for n in ("tokens", "targets", "weights", "group")), strict=True
+        batch.inputs["tokens"], batch.targets["tokens"], batch.weights["tokens"], batch.info["group"], strict=True
     ):
         places = np.flatnonzero(weights)
         text = bytes(tokens[tokens < 256].tolist()).decode()
@@ -86,17 +88,19 @@ def test_all_questions_in_training(config):
         assert (targets[places] - ByteTokenizer.vocab_size).tolist() == expected[: len(places)]
         assert all(bytes(tokens[place - 4 : place + 1].tolist()).endswith(b"?") for place in places)
     held_out = [BabiLongTask(c, "valid").batch(0, 4, 400) for c in (dense, config)]
-    assert (held_out[0]["tokens"] == held_out[1]["tokens"]).all() and (held_out[0]["weights"].sum(1) == 1).all()
+    assert (held_out[0].inputs["tokens"] == held_out[1].inputs["tokens"]).all() and (
+        held_out[0].weights["tokens"].sum(1) == 1
+    ).all()
 
 
 def test_splits_seeds_and_any_length(config):
     train, valid = (BabiLongTask(config, split) for split in ("train", "valid"))
-    read = lambda task: bytes(task.batch(0, 1, 3000)["tokens"][0].clip(max=255).tolist())  # noqa: E731
+    read = lambda task: bytes(task.batch(0, 1, 3000).inputs["tokens"][0].clip(max=255).tolist())  # noqa: E731
     assert b"day" in read(train) and b"day" not in read(valid) and b"night" in read(valid)
-    first, again, other = (train.batch(seed, 4, 200)["tokens"] for seed in (5, 5, 6))
+    first, again, other = (train.batch(seed, 4, 200).inputs["tokens"] for seed in (5, 5, 6))
     assert (first == again).all() and (first != other).any()
-    assert train.batch(0, 1, 100_000)["tokens"].shape == (1, 100_000)
-    assert [batch["tokens"].shape for batch in valid.held_out(0, 2, 150, 3)] == [(2, 150)] * 3
+    assert train.batch(0, 1, 100_000).inputs["tokens"].shape == (1, 100_000)
+    assert [batch.inputs["tokens"].shape for batch in valid.held_out(0, 2, 150, 3)] == [(2, 150)] * 3
 
 
 def test_refused(config, tmp_path):

@@ -20,7 +20,7 @@ def test_answers_by_brute_force(config, blank):
     config = CopyConfig(**vars(config) | {"blank_answers": blank})
     batch = make_task(config, "train").batch(0, 64, config.row_length)
     first_symbol = 3 + config.max_repeats
-    for tokens, targets, weights in zip(*(batch[n].tolist() for n in ("tokens", "targets", "weights")), strict=True):
+    for tokens, targets, weights in zip(*(arrays["tokens"].tolist() for arrays in batch[:3]), strict=True):
         delimiter = next(place for place, token in enumerate(tokens) if place and token < first_symbol)
         assert tokens[0] == 2
         symbols, repeats = tokens[1:delimiter], tokens[delimiter] - 2
@@ -42,7 +42,7 @@ def test_answers_by_brute_force(config, blank):
 
 def test_lengths_repeats_and_symbols_are_even():
     config = CopyConfig(num_symbols=4, min_length=2, max_length=5, min_repeats=2, max_repeats=3)
-    tokens = make_task(config, "train").batch(0, 4000, config.row_length)["tokens"]
+    tokens = make_task(config, "train").batch(0, 4000, config.row_length).inputs["tokens"]
     delimiters = (tokens == 4) | (tokens == 5)
     assert (delimiters.sum(axis=1) == 1).all()
     lengths, repeats = delimiters.argmax(axis=1) - 1, tokens[delimiters] - 2

@@ -19,7 +19,7 @@ def test_values_by_brute_force(config):
     batch = make_task(config, "train").batch(0, 16, config.row_length)
     key, value = config.key_length, config.value_length
     size = 2 + key + value
-    for tokens, targets, weights in zip(*(batch[n].tolist() for n in ("tokens", "targets", "weights")), strict=True):
+    for tokens, targets, weights in zip(*(arrays["tokens"].tolist() for arrays in batch[:3]), strict=True):
         assert targets == [*tokens[1:], FILLER]
         entries = [tokens[start : start + size] for start in range(0, len(tokens), size)]
         assert len(entries) == config.num_entries + config.num_questions
@@ -39,7 +39,7 @@ def test_values_by_brute_force(config):
 
 def test_questions_and_symbols_are_even():
     config = DictionaryConfig(num_entries=4, num_questions=1, num_symbols=4, key_length=2, value_length=1)
-    tokens = make_task(config, "train").batch(0, 4000, config.row_length)["tokens"].reshape(4000, 5, 5)
+    tokens = make_task(config, "train").batch(0, 4000, config.row_length).inputs["tokens"].reshape(4000, 5, 5)
     asked = (tokens[:, :4, 1:3] == tokens[:, 4:, 1:3]).all(axis=2)
     assert (asked.sum(axis=1) == 1).all() and asked.sum(axis=0).min() > 900
     for place in (1, 2, 4):

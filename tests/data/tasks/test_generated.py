@@ -25,6 +25,7 @@ from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.data.tasks.tracking import TrackingConfig
 from memgpt_jax.evaluation.evaluate import HELD_OUT_SEED
 from memgpt_jax.studies.command_line import load_config, override
+from tests.references.batches import arrays_of
 
 CONFIGS = [
     CopyConfig(max_length=6),
@@ -50,11 +51,12 @@ def test_every_generated_task_is_here():
 def test_batches(config):
     batch = make_task(config, "train").batch(0, 64, config.row_length)
     for name, dtype in [("tokens", np.int32), ("targets", np.int32), ("reset", bool), ("weights", np.float32)]:
-        assert batch[name].shape == (64, config.row_length) and batch[name].dtype == dtype
-    assert batch["target_bytes"].shape == (64, config.row_length) and not batch["target_bytes"].any()
-    assert batch["reset"][:, 0].all() and not batch["reset"][:, 1:].any()
-    assert set(np.unique(batch["weights"])) == {0.0, 1.0} and batch["weights"].any(axis=1).all()
-    used = np.concatenate([batch["tokens"], batch["targets"]])
+        array = arrays_of(batch)[name]
+        assert array.shape == (64, config.row_length) and array.dtype == dtype
+    assert batch.info["target_bytes"].shape == (64, config.row_length) and not batch.info["target_bytes"].any()
+    assert batch.inputs["reset"][:, 0].all() and not batch.inputs["reset"][:, 1:].any()
+    assert set(np.unique(batch.weights["tokens"])) == {0.0, 1.0} and batch.weights["tokens"].any(axis=1).all()
+    used = np.concatenate([batch.inputs["tokens"], batch.targets["tokens"]])
     assert used.min() >= 0 and used.max() < config.num_ids
     assert used.max() >= config.num_ids - 16  # `num_ids` is what is needed, and no more
 
@@ -62,12 +64,12 @@ def test_batches(config):
 @pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 def test_seeds(config):
     task = make_task(config, "train")
-    first, again, other = (task.batch(seed, 8, config.row_length)["tokens"] for seed in (5, 5, 6))
+    first, again, other = (task.batch(seed, 8, config.row_length).inputs["tokens"] for seed in (5, 5, 6))
     assert (first == again).all() and (first != other).any() and (first[0] != first[1]).any()
     shape = TrainingConfig(batch_size=8)
-    streams = [next(train_batches(config, shape, seed))["tokens"] for seed in (0, 0, 1)]
+    streams = [next(train_batches(config, shape, seed)).inputs["tokens"] for seed in (0, 0, 1)]
     assert (streams[0] == streams[1]).all() and (streams[0] != streams[2]).any()
-    held_out = next(make_task(config, "valid").held_out(HELD_OUT_SEED, 8, config.row_length, 1))["tokens"]
+    held_out = next(make_task(config, "valid").held_out(HELD_OUT_SEED, 8, config.row_length, 1)).inputs["tokens"]
     rows = [set(map(bytes, tokens)) for tokens in (*streams[1:], held_out)]
     for some, others in itertools.combinations(rows, 2):
         assert len(some & others) < 8
@@ -79,7 +81,7 @@ def test_ids_do_not_depend_on_the_length(config):
     assert longer.num_ids == config.num_ids and longer.row_length > config.row_length
     assert all(getattr(longer, name) == getattr(longer, config.length_fields[0]) for name in config.length_fields)
     batch = make_task(longer, "valid").batch(0, 2, longer.row_length)
-    assert batch["tokens"].shape == (2, longer.row_length) and batch["tokens"].max() < config.num_ids
+    assert batch.inputs["tokens"].shape == (2, longer.row_length) and batch.inputs["tokens"].max() < config.num_ids
     assert dataclasses.replace(longer, **{name: getattr(config, name) for name in config.length_fields}) == config
 
 
@@ -96,7 +98,7 @@ def test_the_command_line_reaches_the_fields_of_a_task():
 
 
 def test_tasks_without_a_length_say_so():
-    with pytest.raises(ValueError, match="NeedleConfig has no field that is its length"):
+    with pytest.raises(ValueError, match="NeedleConfig has no field for its length"):
         NeedleConfig().at_length(5)
 
 

@@ -20,7 +20,7 @@ def test_answers_by_brute_force(config, blank):
     config = ItemRecallConfig(**vars(config) | {"blank_answers": blank})
     batch = make_task(config, "train").batch(0, 64, config.row_length)
     size = config.item_length
-    for tokens, targets, weights in zip(*(batch[n].tolist() for n in ("tokens", "targets", "weights")), strict=True):
+    for tokens, targets, weights in zip(*(arrays["tokens"].tolist() for arrays in batch[:3]), strict=True):
         question = tokens.index(QUESTION)
         assert question % (size + 1) == 0 and tokens[: question : size + 1] == [ITEM] * (question // (size + 1))
         items = [tuple(tokens[start + 1 : start + 1 + size]) for start in range(0, question, size + 1)]
@@ -38,7 +38,7 @@ def test_answers_by_brute_force(config, blank):
 
 def test_numbers_of_items_and_questions_are_even():
     config = ItemRecallConfig(num_symbols=8, item_length=1, min_items=2, max_items=4)
-    tokens = make_task(config, "train").batch(0, 6000, config.row_length)["tokens"]
+    tokens = make_task(config, "train").batch(0, 6000, config.row_length).inputs["tokens"]
     start = (tokens == QUESTION).argmax(axis=1)
     assert set(start // 2) == {2, 3, 4} and np.bincount(start // 2)[2:].min() > 1850
     longest = tokens[start == 8]

@@ -10,6 +10,7 @@ import pytest
 
 from memgpt_jax.data import JsonRecallTask
 from memgpt_jax.data.tasks.json_recall import JSON_CHARACTERS, JsonRecallConfig
+from tests.references.batches import arrays_of
 
 REAL = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "recall" / "kv-retrieval-75_keys.jsonl.gz"
 CONFIGS = [
@@ -21,13 +22,18 @@ CONFIGS = [
 
 def check_rows(config: JsonRecallConfig, batch) -> list[list[str]]:
     """That every row is an object and questions, and each answer the value of its key; the keys asked for."""
-    shape = (len(batch["tokens"]), config.row_length)
+    shape = (len(batch.inputs["tokens"]), config.row_length)
     dtypes = {"tokens": np.int32, "targets": np.int32, "reset": bool, "weights": np.float32, "answer": np.int32}
     for name, dtype in dtypes.items():
-        assert batch[name].shape == shape and batch[name].dtype == dtype
-    assert ((batch["answer"] > 0) == batch["weights"]).all() and batch["tokens"].max() < config.num_ids
+        array = arrays_of(batch)[name]
+        assert array.shape == shape and array.dtype == dtype
+    assert ((batch.info["answer"] > 0) == batch.weights["tokens"]).all() and batch.inputs[
+        "tokens"
+    ].max() < config.num_ids
     asked = []
-    for tokens, targets, answer in zip(*(batch[name] for name in ("tokens", "targets", "answer")), strict=True):
+    for tokens, targets, answer in zip(
+        batch.inputs["tokens"], batch.targets["tokens"], batch.info["answer"], strict=True
+    ):
         assert (targets[:-1] == tokens[1:]).all()
         text = "".join(JSON_CHARACTERS[i] for i in [*tokens, targets[-1]]).rstrip("\n")
         if not text:
@@ -51,7 +57,7 @@ def check_rows(config: JsonRecallConfig, batch) -> list[list[str]]:
 def test_rows_by_brute_force(config):
     task = JsonRecallTask(config, "train")
     check_rows(config, task.batch(0, 16, config.row_length))
-    first, again, other = (task.batch(seed, 4, 0)["tokens"] for seed in (5, 5, 6))
+    first, again, other = (task.batch(seed, 4, 0).inputs["tokens"] for seed in (5, 5, 6))
     assert (first == again).all() and (first != other).any() and (first[0] != first[1]).any()
     assert config.row_length % 64 == 0
 

@@ -21,7 +21,7 @@ CONFIGS = [
 def test_values_by_brute_force(config):
     batch = make_task(config, "train").batch(0, 16, config.row_length)
     half, context = config.vocab_size // 2, 2 * (config.num_pairs + config.num_rewrites)
-    for tokens, targets, weights in zip(*(batch[n].tolist() for n in ("tokens", "targets", "weights")), strict=True):
+    for tokens, targets, weights in zip(*(arrays["tokens"].tolist() for arrays in batch[:3]), strict=True):
         assert len(tokens) == config.length
         stored = {}
         for place in range(0, context, 2):
@@ -58,7 +58,7 @@ def test_gaps_follow_their_power(power):
 
 def test_keys_and_rewrites_are_even():
     config = MQARConfig(vocab_size=16, num_pairs=2, num_rewrites=1, length=12)
-    tokens = make_task(config, "train").batch(0, 8000, 12)["tokens"]
+    tokens = make_task(config, "train").batch(0, 8000, 12).inputs["tokens"]
     assert np.bincount(tokens[:, 0], minlength=8)[:8].min() > 880
     same = [tuple(row) for row in np.stack([tokens[:, 0] == tokens[:, 2], tokens[:, 2] == tokens[:, 4]], 1).tolist()]
     kinds = [same.count(kind) for kind in ((True, False), (False, True), (False, False))]

@@ -10,6 +10,7 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import ByteTokenizer, NeedleTask, train_batches
 from memgpt_jax.data.tasks.needle import NeedleConfig, find_words
 from memgpt_jax.training import RunError, train
+from tests.references.batches import arrays_of
 
 TEXT = "".join(f"Line {number} of a story, 0123456789.\n" for number in range(40))
 LENGTH = 256
@@ -37,11 +38,14 @@ def test_rows_by_brute_force(config):
     task = NeedleTask(config, "train")
     batch = task.batch(0, 16, LENGTH)
     for name, dtype in [("tokens", np.int32), ("targets", np.int32), ("reset", bool), ("weights", np.float32)]:
-        assert batch[name].shape == (16, LENGTH) and batch[name].dtype == dtype
-    assert (batch["target_bytes"] == (batch["targets"] < 256)).all() and batch["target_bytes"].dtype == np.int32
+        array = arrays_of(batch)[name]
+        assert array.shape == (16, LENGTH) and array.dtype == dtype
+    assert (batch.info["target_bytes"] == (batch.targets["tokens"] < 256)).all() and batch.info[
+        "target_bytes"
+    ].dtype == np.int32
     context_length = LENGTH - 2 * task.sentence_length
     for row in range(16):
-        tokens, targets, weights = (batch[name][row] for name in ("tokens", "targets", "weights"))
+        tokens, targets, weights = (arrays["tokens"][row] for arrays in batch[:3])
         context = read(tokens[:context_length])
         facts = facts_of(context)
         assert len(facts) == len(set(facts.values())) == 3
@@ -52,7 +56,7 @@ def test_rows_by_brute_force(config):
         asked = [read(tokens[: place + 1]).split()[-2] for place in scored]
         assert len(set(asked)) == 2
         assert [str(targets[place]) for place in scored] == [facts[word] for word in asked]
-        assert batch["reset"][row].tolist() == [True] + [False] * (LENGTH - 1)
+        assert batch.inputs["reset"][row].tolist() == [True] + [False] * (LENGTH - 1)
 
 
 def test_the_rest_is_the_corpus(config):
@@ -76,16 +80,16 @@ def test_needles_are_anywhere_before_the_gap(config):
 
 def test_the_seed_decides_and_streams_resume(config):
     task = NeedleTask(config, "train")
-    first, again, other = (task.batch(seed, 4, LENGTH)["tokens"] for seed in (5, 5, 6))
+    first, again, other = (task.batch(seed, 4, LENGTH).inputs["tokens"] for seed in (5, 5, 6))
     assert (first == again).all() and (first != other).any() and (first[0] != first[1]).any()
     shape = TrainingConfig(batch_size=2, sequence_length=LENGTH)
     whole, resumed = (train_batches(config, shape, 3) for _ in range(2))
-    batches = [next(whole)["tokens"] for _ in range(3)]
+    batches = [next(whole).inputs["tokens"] for _ in range(3)]
     next(resumed)
     position = resumed.get_state()
     resumed = train_batches(config, shape, 3)
     resumed.set_state(position)
-    assert (next(resumed)["tokens"] == batches[1]).all() and (batches[0] != batches[1]).any()
+    assert (next(resumed).inputs["tokens"] == batches[1]).all() and (batches[0] != batches[1]).any()
     with pytest.raises(ValueError, match="belongs to"):
         train_batches(config, shape, 4).set_state(position)
 

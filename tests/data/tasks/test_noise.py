@@ -33,8 +33,10 @@ def rows(config: NoiseConfig, number: int = 16):
     """The words, and the places of the scored targets, of each row; and their groups."""
     batch = make_task(config, "train").batch(0, number, config.row_length)
     words = words_of(config)
-    assert (batch["targets"][:, :-1] == batch["tokens"][:, 1:]).all()
-    for tokens, targets, weights in zip(*(batch[n] for n in ("tokens", "targets", "weights")), strict=True):
+    assert (batch.targets["tokens"][:, :-1] == batch.inputs["tokens"][:, 1:]).all()
+    for tokens, targets, weights in zip(
+        batch.inputs["tokens"], batch.targets["tokens"], batch.weights["tokens"], strict=True
+    ):
         yield [words[token] for token in (*tokens, targets[-1])], set(1 + np.flatnonzero(weights))
 
 
@@ -80,7 +82,7 @@ def test_chains_by_brute_force(question, sizes):
     config = TrackingConfig(
         num_chains=chains, num_hops=hops, num_questions=questions, question=question, num_names=12, num_values=5
     )
-    groups = make_task(config, "train").batch(0, 16, config.row_length).get("group", [None] * 16)
+    groups = make_task(config, "train").batch(0, 16, config.row_length).info.get("group", [None] * 16)
     for (words, scored), group in zip(rows(config), groups, strict=True):
         context, rest = words[: config.context_length], words[config.context_length : -1]
         check_noise(config, context, ASSIGNMENT, config.num_variables)
@@ -114,7 +116,7 @@ def test_groups_are_numbers_of_hops():
     config = TrackingConfig(num_hops=2)
     task = make_task(config, "train")
     assert task.groups == ("0 hops", "1 hops", "2 hops")
-    group = task.batch(0, 3000, config.row_length)["group"]
+    group = task.batch(0, 3000, config.row_length).info["group"]
     assert group.dtype == np.int32 and group.shape == (3000,) and np.bincount(group, minlength=3).min() > 900
     assert make_task(TrackingConfig(question="variables"), "train").groups == ()
 
@@ -122,7 +124,7 @@ def test_groups_are_numbers_of_hops():
 def test_places_and_chains_are_spread_evenly():
     config = TrackingConfig(num_chains=2, num_hops=1, context_length=2 * 24 + 20)
     task, one, orders = make_task(config, "train"), [], []
-    tokens = task.batch(0, 4000, config.row_length)["tokens"]
+    tokens = task.batch(0, 4000, config.row_length).inputs["tokens"]
     words = np.array(words_of(config))[tokens]
     first = (words == "VAR").argmax(axis=1)
     assert set(first) <= {5, 10, 15, 19, 24, 29, 34}  # four of the ten ends of a sentence, sorted

@@ -5,6 +5,7 @@ import pytest
 
 from memgpt_jax.data import recall_batch
 from memgpt_jax.data.tasks.recall import RecallConfig
+from tests.references.batches import arrays_of
 
 CONFIGS = [
     RecallConfig(),
@@ -21,10 +22,11 @@ def test_labels_by_brute_force(config):
     length = config.context_length + config.query_length
     first_key, first_value = config.num_fillers, config.num_fillers + config.num_keys
     for name, dtype in [("tokens", np.int32), ("targets", np.int32), ("reset", bool), ("weights", np.float32)]:
-        assert batch[name].shape == (64, length) and batch[name].dtype == dtype
-    assert batch["target_bytes"].shape == (64, length) and not batch["target_bytes"].any()
+        array = arrays_of(batch)[name]
+        assert array.shape == (64, length) and array.dtype == dtype
+    assert batch.info["target_bytes"].shape == (64, length) and not batch.info["target_bytes"].any()
     for tokens, targets, reset, weights in zip(
-        *(batch[name].tolist() for name in ("tokens", "targets", "reset", "weights")), strict=True
+        *(arrays_of(batch)[name].tolist() for name in ("tokens", "targets", "reset", "weights")), strict=True
     ):
         stored, values, position = {}, [], 0
         while position < config.context_length:  # read the context as its author would
@@ -50,15 +52,15 @@ def test_labels_by_brute_force(config):
 
 def test_tasks_vary_with_the_seed_alone():
     config = RecallConfig()
-    first, again, other = (recall_batch(config, seed, 8)["tokens"] for seed in (5, 5, 6))
+    first, again, other = (recall_batch(config, seed, 8).inputs["tokens"] for seed in (5, 5, 6))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any() and (first[0] != first[1]).any()
-    assert (recall_batch(config, np.random.default_rng(5), 8)["tokens"] == first).all()
+    assert (recall_batch(config, np.random.default_rng(5), 8).inputs["tokens"] == first).all()
 
 
 def test_pairs_keys_and_queries_are_spread_evenly():
     config = RecallConfig(num_pairs=2, num_keys=4, num_values=4, context_length=10, query_length=2)
-    tokens = recall_batch(config, 0, 4000)["tokens"]
+    tokens = recall_batch(config, 0, 4000).inputs["tokens"]
     is_key = (tokens >= config.num_fillers) & (tokens < config.num_fillers + config.num_keys)
     assert set(np.flatnonzero(is_key[:, :10].any(0))) == set(range(9))
     keys = np.bincount(tokens[:, 10])[config.num_fillers : config.num_fillers + 4]

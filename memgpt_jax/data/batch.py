@@ -1,0 +1,51 @@
+"""The one type of batch that data, training and evaluation exchange."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = Any  # of NumPy, where data makes it, or of JAX, inside a step
+
+
+class Batch(NamedTuple):
+    """One batch of B rows; a pytree. Inside a step all arrays have the leading axis of the accumulated batches.
+
+    Language models, XLNet and encoder-decoders have the one head `tokens`; those of an encoder are its `heads`.
+    """
+
+    inputs: dict[str, Array]
+    """Keywords of the model's call. Always: `tokens` [B, L] int32 and `reset` [B, L] bool, true where a document
+    begins. Where the objective has them: `valid` [B, L] bool, false for padding on the right; `token_types` [B, L]
+    int32; `order` [B, L] int32, the rank of each token; `source` [B, S] int32 with `source_reset` and `source_valid`
+    [B, S] bool."""
+    targets: dict[str, Array]
+    """For each head what it must predict: int32 [B, L], one label for each token, or [B], one for each row."""
+    weights: dict[str, Array]
+    """For each head the weight of each of its targets in the loss, float32, of the shape of the targets."""
+    info: dict[str, Array]
+    """What the model does not get: `target_bytes` [B, L] int32, UTF-8 bytes that the target stands for; `group` [B]
+    int32, the row's place in `Task.groups`; `answer` [B, L] int32, equal for the targets of one answer of a row."""
+
+
+def zeros(
+    inputs: dict[str, tuple[tuple[int, ...], type]],
+    targets: dict[str, tuple[int, ...]],
+    info: dict[str, tuple[tuple[int, ...], type]] | None = None,
+) -> Batch:
+    """A batch of zeros, which take no memory.
+
+    Args:
+        inputs: shape and type of each input.
+        targets: shape of each head's targets.
+        info: shape and type of each array of `info`.
+    """
+
+    def array(shape, dtype):
+        return np.broadcast_to(np.zeros((), dtype), shape)
+
+    return Batch(
+        inputs={name: array(*item) for name, item in inputs.items()},
+        targets={head: array(shape, np.int32) for head, shape in targets.items()},
+        weights={head: array(shape, np.float32) for head, shape in targets.items()},
+        info={name: array(*item) for name, item in (info or {}).items()},
+    )
