@@ -36,7 +36,7 @@ Arguments = TypeVar("Arguments")
 
 @contextlib.contextmanager
 def one_line_errors(kind: type[Exception] | tuple[type[Exception], ...] = ValueError):
-    """Turn errors whose message says all, of our configs (or of another kind), into one line and exit code 2."""
+    """Print an error of the given kind as one line and exit with code 2: its message needs no traceback."""
     try:
         yield
     except kind as error:
@@ -50,9 +50,9 @@ def parse(
 ) -> tuple[ExperimentConfig, Arguments]:
     """Read `CONFIG [--field value ...]` from `argv` (default: the command line).
 
-    `arguments` is a dataclass of the script's own options (such as `workdir`), which join those of the config.
-    Returns the overridden config and the filled-in arguments. Anything wrong ends the program with one clear message
-    that names the nearest valid choices, and exit code 2.
+    `arguments` is a dataclass of the command's own options (such as `workdir`), which are added to those of the config.
+    Returns the overridden config and the arguments. Wrong words end the program with exit code 2 and one message that
+    names the nearest valid choices.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     wants_help = "-h" in words or "--help" in words
@@ -83,8 +83,8 @@ def parse(
 
 @one_line_errors()
 def parse_arguments(arguments: type[Arguments], description: str, argv: Sequence[str] | None = None) -> Arguments:
-    """Read the options of a script that takes no config; errors as in `parse`."""
-    flags = tyro.conf.FlagCreatePairsOff  # a script's booleans are flags: `--stream`
+    """Read the options of a command without a config; errors as in `parse`."""
+    flags = tyro.conf.FlagCreatePairsOff  # booleans of a command are flags: `--stream`
     return run_tyro(arguments, argv, prog=Path(sys.argv[0]).name, description=description, booleans=flags)
 
 
@@ -122,7 +122,7 @@ def load_config(name: str) -> ExperimentConfig:
 
 
 def config_names() -> list[str]:
-    """Names of the configs of this repository, in alphabetical order."""
+    """Names of the configs, in alphabetical order."""
     return sorted(path.stem for path in CONFIGS.glob("*.py"))
 
 
@@ -133,7 +133,7 @@ def assignments(words: Sequence[str], what: str = "a change") -> dict[str, str]:
         name, equals, value = word.partition("=")
         name = name.removeprefix("--").replace("-", "_")
         if not equals or not name or not value:
-            raise ValueError(f"{what} is written field=value, and not {word!r}")
+            raise ValueError(f"{what} must be field=value, got {word!r}")
         if name in values:
             raise ValueError(f"{what} names {name} twice")
         values[name] = value
@@ -143,14 +143,14 @@ def assignments(words: Sequence[str], what: str = "a change") -> dict[str, str]:
 def sweep(words: Sequence[str]) -> list[dict[str, str]]:
     """All combinations of `["model.memory.memory_size=0,64", "seed=0,1"]`, the last field varying fastest.
 
-    Values are the words of the command line; one with several parts, as of a tuple, holds spaces: `"field=0 1,2 3"`.
-    Where `model.memory` is swept, a field of it that a mechanism does not have is left out of that mechanism's
-    combinations, which are then as many fewer. `ValueError` if a word is not of this form, or no mechanism has a field.
+    Values are words of the command line; the parts of a tuple are separated by spaces: `"field=0 1,2 3"`. If
+    `model.memory` is swept, a field that a mechanism does not have is left out of its combinations, and equal
+    combinations are merged. `ValueError` if a word has another form, or no mechanism has a field.
     """
     fields = {name: values.split(",") for name, values in assignments(words, "a sweep").items()}
     for name, values in fields.items():
         if "" in values:
-            raise ValueError(f"a sweep is written field=value,value,... and not {name}={','.join(values)}")
+            raise ValueError(f"a sweep must be field=value,value,..., got {name}={','.join(values)}")
     product = [dict(zip(fields, values, strict=True)) for values in itertools.product(*fields.values())]
     combinations = []
     for values in map(_applicable, product):

@@ -1,7 +1,7 @@
-"""Claims about what a model can do, each of which is a command; and what was measured of them.
+"""Claims about trained models, each measured by one command, and the records of the measurements.
 
-A claim is made of cases: a config with overrides, trained once for each seed, and measured. A case may be expected to
-lie within a bound, for each seed; a claim may say that its cases rise or fall, in the order given, for each seed.
+A claim has cases. A case is a config with overrides that is trained and measured once per seed. The metric of a case
+may be required to lie within a bound, and the metric may be required to rise or fall from case to case, for each seed.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from memgpt_jax.evaluation.needles import needle_stream
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.studies.command_line import assignments, load_config, override, sweep_words
-from memgpt_jax.studies.machine import machine
+from memgpt_jax.studies.machine import describe_machine
 from memgpt_jax.studies.runs import reopen, run_name
 from memgpt_jax.training import RunError, train
 
@@ -64,41 +64,41 @@ def near(value: float, tolerance: float) -> Bound:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One line of a claim: what is trained, and how it is measured."""
+    """One case of a claim: the config that is trained, and how the run is measured."""
 
     label: str
-    """What it stands for, in the ledger."""
+    """Its name in the ledger, unique within the claim."""
     config: str
     """Name of a config of `configs/`, or the path of one."""
     overrides: tuple[str, ...] = ()
     """Changes of the config, each `field=value`."""
     change: tuple[str, ...] = ()
-    """Changes of the trained run's config for the measurement, as of `experiments/evaluate.py --change`."""
+    """Changes of the run's config for the measurement, as in `memgpt-jax evaluate --change`."""
     needles_after: int | None = None
-    """Ask for needles after so many tokens of held-out text, as `experiments/needle.py` does."""
+    """Ask for needles after this number of tokens of held-out text, as `memgpt-jax needle` does."""
     expected: Bound | None = None
-    """Where the metric must lie for each seed; None: the case is there to be compared."""
+    """Bound of the metric for each seed; None: the case is a comparison."""
     metric: str | None = None
-    """Another metric than the claim's."""
+    """The metric of this case; default: the metric of the claim."""
 
     def words(self, seed: int) -> list[str]:
         """The overrides and the seed as words of the command line."""
         return sweep_words(assignments(self.overrides) | {"seed": str(seed)})
 
     def experiment(self, seed: int) -> ExperimentConfig:
-        """What is trained."""
+        """The config of the training run."""
         return override(load_config(self.config), self.words(seed))
 
     def reading(self, seed: int) -> ExperimentConfig:
-        """As what it is measured."""
+        """The config used for measuring."""
         return override(self.experiment(seed), sweep_words(assignments(self.change)))
 
     def workdir(self, root: Path, seed: int | str) -> Path:
-        """The folder of a run. Cases that train the same share it."""
+        """The folder of a run. Cases with equal training configs share it."""
         return root / ",".join([Path(self.config).stem, run_name(assignments(self.overrides) | {"seed": str(seed)})])
 
     def command(self, root: Path, seeds: Sequence[int]) -> str:
-        """What a user types to train and measure all seeds."""
+        """The shell command that trains and measures all seeds."""
         workdir = f'"{self.workdir(root, "$s")}"'
         words = shlex.join([self.config, *sweep_words(assignments(self.overrides))])
         change = f" --change {shlex.join(self.change)}" if self.change else ""
@@ -113,20 +113,20 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A sentence about what a model can do, and the cases that show it."""
+    """A statement about trained models, and the cases that test it."""
 
     name: str
-    """By which it is run."""
+    """Unique name, used on the command line."""
     says: str
     """The claim, in a sentence."""
     source: str
-    """Where it comes from: a paper with its section, or ours."""
+    """Its source: a paper with its section, or "ours"."""
     tier: Tier
-    """How long it takes (see `TIERS`)."""
+    """Its duration (see `TIERS`)."""
     metric: str
-    """A number of the evaluation, such as `accuracy`, `bits_per_byte` or `groups.NAME`."""
+    """A number in the evaluation's results, such as `accuracy`, `bits_per_byte` or `groups.NAME`."""
     cases: tuple[Case, ...]
-    """What is measured."""
+    """The cases, in order."""
     order: Literal["rises", "falls"] | None = None
     """Whether the metric rises or falls from case to case, for each seed."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -149,33 +149,37 @@ class Measured(NamedTuple):
     """One seed of a case."""
 
     value: float
-    """The metric."""
+    """Value of the metric."""
     state_bytes: int
     """Bytes of one layer's memory for one row (`memgpt_jax.memory.layer_memory_bytes`), while measuring."""
     seconds: float | None
-    """Wall time of training and measuring, in all processes that worked on it; None: it was trained elsewhere."""
+    """Wall time of training and measuring in seconds, summed over interruptions; None: unknown, the run was copied
+    here."""
     machine: str | None
-    """Where it was trained; None: unknown."""
+    """The machine that trained it; None: unknown."""
 
 
 @dataclass
 class Outcome:
-    """What was measured of a claim: it holds where there is no reason against it."""
+    """Measurements of a claim. The claim holds if `reasons()` is empty."""
 
     claim: Claim
     measured: dict[tuple[str, int], Measured] = field(default_factory=dict)
-    """By label of the case, and seed."""
+    """Measurements by (label of the case, seed)."""
     errors: list[str] = field(default_factory=list)
-    """Why something could not be measured."""
+    """Messages of runs that could not be measured."""
 
     def reasons(self) -> list[str]:
-        """Why the claim does not hold."""
+        """The reasons why the claim does not hold."""
         claim, reasons = self.claim, list(self.errors)
-        value = lambda case, seed: self.measured[case.label, seed].value  # noqa: E731
+
+        def value(case: Case, seed: int) -> float:
+            return self.measured[case.label, seed].value
+
         for case, seed in itertools.product(claim.cases, claim.seeds):
             if case.expected and (case.label, seed) in self.measured:
                 low, high = case.expected
-                if not low <= value(case, seed) <= high:  # NaN is no good either
+                if not low <= value(case, seed) <= high:  # false for NaN too
                     reasons.append(f"{case.label}, seed {seed}: {value(case, seed):.4f} is not {case.expected}")
         for (one, other), seed in itertools.product(itertools.pairwise(claim.cases), claim.seeds):
             if claim.order and {(one.label, seed), (other.label, seed)} <= self.measured.keys():
@@ -186,7 +190,7 @@ class Outcome:
 
 
 def metric_of(result: dict[str, Any], metric: str) -> float:
-    """A number of an evaluation; `a.b` is the number b of the group a. `ValueError` if there is none."""
+    """A number in the results of an evaluation; `a.b` is entry b of the group a. `ValueError` if it is missing."""
     value: Any = result
     for name in metric.split("."):
         if not isinstance(value, dict) or name not in value:
@@ -198,12 +202,12 @@ def metric_of(result: dict[str, Any], metric: str) -> float:
 
 
 def train_in(config: ExperimentConfig, workdir: Path) -> tuple[dict[str, Any], float | None, str | None]:
-    """The evaluation of a run, which is trained or resumed where it is not finished; its wall time; and the machine.
+    """Train or resume a run; returns (results of the evaluation, wall time in seconds, machine).
 
-    The time is kept in `timing.json` and adds up over interruptions, all but those by SIGKILL.
+    The time is saved in `timing.json` and accumulates over interruptions, except for SIGKILL.
     """
     path, start = workdir / "timing.json", time.monotonic()
-    timing = json.loads(path.read_text()) if path.exists() else {"seconds": 0.0, "machine": machine()}
+    timing = json.loads(path.read_text()) if path.exists() else {"seconds": 0.0, "machine": describe_machine()}
     if (workdir / "evaluation.json").exists():
         timing = timing if path.exists() else {"seconds": None, "machine": None}
         return train(config, workdir, print_progress=False)["evaluation"], timing["seconds"], timing["machine"]
@@ -217,7 +221,8 @@ def train_in(config: ExperimentConfig, workdir: Path) -> tuple[dict[str, Any], f
 
 
 def read_again(case: Case, workdir: Path) -> tuple[dict[str, Any], float]:
-    """The evaluation of a trained run under the case's changes, and the seconds it took; kept in its folder."""
+    """Evaluate a trained run with the changes of the case; returns (results, seconds), cached in the folder of the
+    run."""
     after = {} if case.needles_after is None else {"needles_after": str(case.needles_after)}
     path = workdir / f"ledger {run_name(assignments(case.change) | after)}.json"
     if not path.exists():
@@ -233,10 +238,10 @@ def read_again(case: Case, workdir: Path) -> tuple[dict[str, Any], float]:
 
 
 def measure(case: Case, metric: str, seed: int, root: Path) -> Measured:
-    """Train and measure one seed of a case, or read back what was measured before; interrupted, it is resumed.
+    """Train and measure one seed of a case. Finished parts are read from the folder, interrupted ones resumed.
 
     Raises:
-        RunError, ValueError: it cannot be trained or measured.
+        RunError, ValueError: the case cannot be trained or measured.
     """
     workdir = case.workdir(root, seed)
     result, seconds, where = train_in(case.experiment(seed), workdir)
@@ -247,7 +252,7 @@ def measure(case: Case, metric: str, seed: int, root: Path) -> Measured:
 
 
 def run_claim(claim: Claim, root: Path, advance: Callable[[str, float | None], None]) -> Outcome:
-    """Train and measure all cases and seeds of a claim; what cannot be measured is among the outcome's errors.
+    """Train and measure all cases and seeds of a claim; failures are added to the errors of the outcome.
 
     `advance` is called before each run with its name and None, and after it with its name and the metric (NaN: error).
     """
@@ -261,7 +266,7 @@ def run_claim(claim: Claim, root: Path, advance: Callable[[str, float | None], N
         except (RunError, ValueError) as error:
             outcome.errors.append(f"{case.label}, seed {seed}: {error}")
             advance(name, float("nan"))
-        jax.clear_caches()  # the compiled functions of a finished run are of no use to the next
+        jax.clear_caches()  # later runs do not use these compiled functions
     return outcome
 
 
@@ -292,20 +297,26 @@ def record(outcome: Outcome, root: Path) -> dict[str, Any]:
 
 
 def markdown(claims: Sequence[Claim], records: dict[str, dict[str, Any]]) -> str:
-    """`LEDGER.md`: a table of all claims, then each with what was measured, and the commands. Records are by name."""
+    """The text of `LEDGER.md`: a table of all claims, then the measurements and commands of each.
+
+    Args:
+        claims: all claims, in order.
+        records: the results of `record`, by the name of the claim.
+    """
     held = sum(entry["holds"] for entry in records.values())
     lines = [
         "# Ledger",
         "",
         f"{len(claims)} claims: {held} hold, {len(records) - held} failed, {len(claims) - len(records)} not measured.",
-        "Each is one command, `python experiments/ledger.py NAME`; a bound or an order must be met by every seed.",
+        "Each is measured by one command, `python experiments/ledger.py NAME`, and must hold for every seed.",
         f"Tiers: {'; '.join(f'`{tier}` {time}' for tier, time in TIERS.items())}.",
         "",
         "| claim | tier | result | source |",
         "|---|---|---|---|",
     ]
-    verdict = lambda name: "not measured" if name not in records else _result(records[name])  # noqa: E731
-    lines += [f"| [{c.name}](#{c.name}): {c.says} | `{c.tier}` | {verdict(c.name)} | {c.source} |" for c in claims]
+    for c in claims:
+        result = _result(records[c.name]) if c.name in records else "not measured"
+        lines.append(f"| [{c.name}](#{c.name}): {c.says} | `{c.tier}` | {result} | {c.source} |")
     for claim in claims:
         if claim.name in records:
             lines += _section(records[claim.name])

@@ -1,4 +1,4 @@
-"""The machine: its description for reports of measurements, and the memory that this process may use."""
+"""The description of the machine for measurements, and the memory limit of this process."""
 
 import contextlib
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 import jax
 
 
-def machine() -> str:
-    """The processor, the cores that this process may use, accelerators, and versions."""
+def describe_machine() -> str:
+    """Processor, number of usable cores, accelerators, Python and jax versions."""
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -23,9 +23,10 @@ def machine() -> str:
 
 
 def memory_limit(root: Path = Path("/")) -> int:
-    """Bytes that this process may use: the least of physical memory, its control groups' limits, and its own limits.
+    """Memory limit in bytes: the minimum of physical memory, control group limits and process limits.
 
-    Args: root: where `proc` and `sys` are.
+    Args:
+        root: the folder that holds `proc` and `sys`.
     """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_group_limits(root)]
     for name in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
@@ -35,7 +36,7 @@ def memory_limit(root: Path = Path("/")) -> int:
 
 
 def _group_limits(root: Path) -> Iterator[int]:
-    """Limits of the control groups that this process is in, of both versions, and of the groups around them."""
+    """Limits of the control groups (versions 1 and 2) of this process and of their parents."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:  # another system

@@ -22,12 +22,13 @@ def plot_curves(curves: Mapping[str, Sequence[Sequence[dict]]], path: str | Path
     """Bits per byte against position in the document, one line for each label.
 
     `curves` maps a label to one curve (see `evaluate`) for each seed; several seeds give their mean, with the
-    standard deviation as error bars. Only buckets that every seed has are drawn.
+    standard deviation as error bars. Only position ranges that every seed has are drawn.
     """
     figure, axes = new_figure(title, "position in the document (tokens)", METRIC_LABELS["bits_per_byte"])
     for label, seeds in curves.items():
         number = min(len(curve) for curve in seeds)
-        # The first bucket starts at 0, which has no place on a logarithmic axis: points stand at the buckets' middles.
+        # The first range starts at 0, which a logarithmic axis cannot show: points are drawn at the middle of each
+        # range.
         middles = [(bucket["start"] + bucket["end"]) / 2 for bucket in seeds[0][:number]]
         values = [[curve[i]["bits_per_byte"] for curve in seeds] for i in range(number)]
         draw_line(axes, middles, values, label)
@@ -80,7 +81,7 @@ def plot_recall(
 
 
 def label_of_seeds(runs: Sequence[str]) -> str:
-    """The folder of one run; of several that differ in their seed, the first one's without its number."""
+    """The label of runs that differ in the seed: the folder of one run, or the first folder without its number."""
     return runs[0] if len(runs) == 1 else runs[0].rstrip("0123456789").rstrip("-_=,")
 
 
@@ -89,7 +90,7 @@ def plot_state_bytes(
 ) -> None:
     """A metric against the bytes of state of a layer and row, one line for each mechanism, seeds as error bars.
 
-    `lines` maps a label to {bytes: the metric of each seed}. What has no state at all is a dashed line across.
+    `lines` maps a label to {bytes: the metric of each seed}. A mechanism without state is a dashed horizontal line.
     """
     figure, axes = new_figure(title, "state of a layer (bytes per row)", METRIC_LABELS.get(metric, metric))
     for label, points in lines.items():
@@ -106,14 +107,14 @@ def plot_state_bytes(
 
 
 def draw_line(axes: Axes, x: Sequence[float], values: Sequence[Sequence[float]], label: str) -> None:
-    """A line through the means of `values` (for each point, one number per seed), error bars if there are seeds."""
+    """A line through the means over seeds of `values` (one list per point), with error bars for several seeds."""
     spread = [statistics.stdev(seeds) if len(seeds) > 1 else 0.0 for seeds in values]
     means = [statistics.mean(seeds) for seeds in values]
     axes.errorbar(x, means, yerr=spread if any(spread) else None, label=label, marker="o", markersize=4, capsize=3)
 
 
 def new_figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    """An empty figure in our style. It is made without pyplot, which would choose a backend for the whole process."""
+    """An empty figure. It is made without pyplot, which would set the backend of the whole process."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
@@ -123,6 +124,6 @@ def new_figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write the figure, making its folder."""
+    """Write the figure as PNG; its folder is created."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure).print_figure(str(path), dpi=160)

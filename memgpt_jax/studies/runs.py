@@ -1,4 +1,4 @@
-"""Folders of runs: how they are named by what is special about them, and how they are opened again to be measured."""
+"""Folders of runs: their names by swept fields, and opening a run under other settings."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -23,17 +23,17 @@ class Trained(NamedTuple):
 
 
 def run_name(values: Mapping[str, str]) -> str:
-    """The folder of a combination, such as `model.memory.memory_size=64,seed=0`."""
+    """The folder name of a combination of swept values, such as `model.memory.memory_size=64,seed=0`."""
     return ",".join(f"{field}={value}" for field, value in values.items()).replace("/", "_").replace(" ", "_")
 
 
 def reopen(workdir: str | Path, change: Sequence[str] = (), step: int | None = None) -> Trained:
-    """A run, to be measured under other settings.
+    """Open a run with changed settings, to measure it.
 
     Arguments:
-        workdir: the folder that it was trained in.
-        change: changes of its config, each `field=value`.
-        step: which checkpoint; default: the latest.
+        workdir: the folder of the run.
+        change: changes of the config, each `field=value`.
+        step: step of the checkpoint; default: the latest.
 
     Raises:
         RunError: there is no such checkpoint, or it cannot be read.

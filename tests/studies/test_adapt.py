@@ -71,7 +71,7 @@ def test_the_four_figures(base, words, tmp_path, memgpt):
     assert untrained == pytest.approx(window, abs=1e-6)
     assert len({full, window, trained}) == 3
     assert (tmp_path / "run" / "adapt.png").is_file()
-    assert "window, memory trained: makes up for" in printed
+    assert "window, memory trained: recovers" in printed
 
     adapted, frozen = mg.from_pretrained(tmp_path / "run"), models.split(base)
     moved = jax.tree.map(lambda old, new: bool(np.any(old != new)), frozen, pruned(models.split(adapted), frozen))

@@ -1,4 +1,4 @@
-"""Benchmarks take turns and write tables and plots; a stream needs one compilation and no more memory."""
+"""Benchmarks take interleaving and write tables and plots; a stream needs one compilation and no more memory."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from memgpt_jax.data import batch_shapes
 from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.models.parameters import count_parameters
 from memgpt_jax.studies import benchmark
-from memgpt_jax.studies.benchmark import Candidate, turns
+from memgpt_jax.studies.benchmark import Case, interleaving
 from memgpt_jax.studies.benchmark.training import forward_flops
 from memgpt_jax.studies.command_line import load_config, override
 from memgpt_jax.studies.commands import benchmark as command
@@ -30,7 +30,7 @@ TINY = [
 
 @pytest.mark.parametrize("by_token", [False, True], ids=["read", "written"])
 def test_a_stream_needs_one_compilation_and_no_more_memory(by_token):
-    found = benchmark.stream_measurements(20_000, by_token)  # the growth of the last half
+    found = benchmark.long_stream_measurements(20_000, by_token)  # the growth of the last half
     assert found["compilations"] == 1
     assert found["growth"] <= 16
 
@@ -38,7 +38,7 @@ def test_a_stream_needs_one_compilation_and_no_more_memory(by_token):
 @pytest.mark.slow
 @pytest.mark.parametrize("by_token", [False, True], ids=["read", "written"])
 def test_a_million_tokens(by_token):
-    found = benchmark.stream_measurements(1_000_000, by_token)
+    found = benchmark.long_stream_measurements(1_000_000, by_token)
     assert found["compilations"] == 1
     assert found["growth"] <= 16
     assert found["milliseconds"][9] <= 1.1 * found["milliseconds"][1]
@@ -46,32 +46,32 @@ def test_a_million_tokens(by_token):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds of a clock that only candidates move, by `clock[0] += seconds`."""
+    """Seconds of a clock that only cases move, by `clock[0] += seconds`."""
     seconds = [0.0]
-    monkeypatch.setattr(turns, "time", SimpleNamespace(perf_counter=lambda: seconds[0]))
+    monkeypatch.setattr(interleaving, "time", SimpleNamespace(perf_counter=lambda: seconds[0]))
     return seconds
 
 
-def test_candidates_take_turns(clock):
+def test_candidates_interleave(clock):
     order = []
 
-    def candidate(name, seconds):
+    def case(name, seconds):
         def run():
             order.append(name)
             clock[0] += seconds * (10 if order[-2:] != [name, name] else 1)  # the first of a turn is slow
             return seconds / 2
 
-        return Candidate(run=run)
+        return Case(run=run)
 
-    times = benchmark.take_turns({"fast": candidate("fast", 0.25), "slow": candidate("slow", 1.0)}, rounds=2)
+    times = benchmark.interleave({"fast": case("fast", 0.25), "slow": case("slow", 1.0)}, rounds=2)
     assert order == 2 * (4 * ["fast"] + 4 * ["slow"])
     assert times == {"fast": benchmark.Medians(0.25, 0.125), "slow": benchmark.Medians(1.0, 0.5)}
 
 
 def test_a_row_says_how_near_the_machine_is():
-    candidate = Candidate(run=lambda: 0.0, tokens=10, flops=600, bytes_moved=50, facts={"parameters": 7})
-    probe = Candidate(run=lambda: 0.0, flops=1000, bytes_moved=100)
-    row = benchmark.measured_row(candidate, benchmark.Medians(2.0, 0.5), probe, benchmark.Medians(1.0, 0.0))
+    case = Case(run=lambda: 0.0, tokens=10, flops=600, bytes_moved=50, facts={"parameters": 7})
+    probe = Case(run=lambda: 0.0, flops=1000, bytes_moved=100)
+    row = benchmark.measured_row(case, benchmark.Medians(2.0, 0.5), probe, benchmark.Medians(1.0, 0.0))
     assert row == {
         "tokens/s": 5.0,
         "host, ms": 500.0,
@@ -84,11 +84,11 @@ def test_a_row_says_how_near_the_machine_is():
 def test_a_larger_memory_is_not_tried_where_a_smaller_is_too_slow(clock):
     def maker(memory, size, seconds):
         label = {"model.memory": memory, "model.memory.memory_size": size}
-        return label, lambda: Candidate(run=lambda: clock.__setitem__(0, clock[0] + seconds) or 0.0, tokens=1)
+        return label, lambda: Case(run=lambda: clock.__setitem__(0, clock[0] + seconds) or 0.0, tokens=1)
 
     makers = [maker("none", None, 1.0), maker("kv", "8", 16.0), maker("kv", "16", 2.0), maker("knn", "16", 2.0)]
     kept = []
-    probe = Candidate(run=lambda: clock.__setitem__(0, clock[0] + 1.0) or 0.0)
+    probe = Case(run=lambda: clock.__setitem__(0, clock[0] + 1.0) or 0.0)
     rows = command.measure(makers, probe, rounds=1, keep=lambda rows: kept.append(len(rows)))
     assert kept == [1, 2, 3]
     assert [row["model.memory"] for row in rows] == ["none", "kv", "knn"]
@@ -102,22 +102,22 @@ def test_peers_are_run_as_often_as_ours():
     peers = benchmark.training_peers(config)["GPT-2 of transformers"](), *benchmark.decoding_peers(config, 2).values()
     training, decoding = peers[0], peers[1]()
     assert (training.tokens, decoding.tokens) == (64, 2 * 64)
-    for candidate in (training, decoding):
-        assert all(candidate.run() > 0 for _ in range(2))
+    for case in (training, decoding):
+        assert all(case.run() > 0 for _ in range(2))
 
 
 def test_candidates_are_our_training_step_and_our_decoding():
     memory = KVMemoryConfig(memory_size=16)
     model = ModelConfig(vocab_size=64, d_model=16, num_layers=1, window_size=16, segment_length=16, memory=memory)
     config = ExperimentConfig(model=model, training=TrainingConfig(batch_size=2, sequence_length=32))
-    training, decoding = benchmark.training_candidate(config), benchmark.decoding_candidate(model, context=32, rows=3)
+    training, decoding = benchmark.training_case(config), benchmark.decoding_case(model, context=32, rows=3)
     assert training.tokens == 64 and decoding.tokens == 3 * 64
     assert training.facts["parameters"] == decoding.facts["parameters"] == count_parameters(model)
     assert training.facts["state bytes"] == layer_memory_bytes(model) and training.facts["temporary bytes"] > 0
     assert training.flops == 3 * forward_flops(model, batch_shapes(config.data, config.training))
     assert decoding.bytes_moved > 64 * (4 * count_parameters(model) + 3 * layer_memory_bytes(model))
-    for candidate in (training, decoding):
-        assert all(candidate.run() > 0 for _ in range(2))
+    for case in (training, decoding):
+        assert all(case.run() > 0 for _ in range(2))
 
 
 @pytest.mark.parametrize("name", ["span_corruption", "permutation"])
@@ -125,8 +125,8 @@ def test_a_step_of_other_objectives_has_all_their_arrays(name):
     stacks = ("encoder.", "decoder.") if name == "span_corruption" else ("",)
     words = [word for stack in stacks for word in (f"--model.{stack}num_layers", "1", f"--model.{stack}d_model", "16")]
     words += ["--training.batch_size", "2"]
-    candidate = benchmark.training_candidate(override(load_config(name), words))
-    assert candidate.flops > 0 and all(candidate.run() > 0 for _ in range(2))
+    case = benchmark.training_case(override(load_config(name), words))
+    assert case.flops > 0 and all(case.run() > 0 for _ in range(2))
 
 
 @pytest.mark.slow

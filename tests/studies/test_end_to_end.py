@@ -109,9 +109,9 @@ def test_train_kill_resume_evaluate_generate(folder, memgpt):
     lines = ["Der", "/fork", "Bär", f"/save {folder / 'session'}", "/back", "/memory", "/forth", "/reset", "/memory"]
     lines += [f"/load {folder / 'nowhere'}", f"/load {folder / 'session'}", "/memory", "/back", "/quit"]
     text = memgpt("generate", killed, "--interactive", "--max-new-tokens", 8, typed="\n".join(lines))
-    told = [line for line in text.splitlines() if "tokens so far" in line]
-    assert [int(line.split()[-4].strip("> ")) for line in told] == [13, 1, 26]
-    for message in ("back at point 1", "no command /forth", "no session in", "no point to go back to"):
+    shown = [line for line in text.splitlines() if "tokens read" in line]
+    assert [int(line.split()[-3].strip("> ")) for line in shown] == [13, 1, 26]
+    for message in ("back at point 1", "no command /forth", "no session in", "there is no saved point"):
         assert message in text
 
 

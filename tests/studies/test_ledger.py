@@ -105,10 +105,10 @@ def test_a_claim_is_measured_once_and_read_back(tmp_path, monkeypatch):
     whole, twice = entry["cases"]
     assert entry["holds"] and not entry["reasons"] and whole["seconds"] > 0
     assert whole["measured"].keys() == {"3"} and 0 <= whole["mean"] <= 1 and whole["spread"] is None
-    assert whole["machines"] == [ledger.machine()] and "jax" in ledger.machine()
+    assert whole["machines"] == [ledger.describe_machine()] and "jax" in ledger.describe_machine()
     assert whole["state_bytes"] == 64 * (2 * 8 * 4 + 9) + 2 * 16 * 4
     assert len(list(tmp_path.iterdir())) == 1  # both cases are one run
-    monkeypatch.setattr(ledger, "machine", lambda: "another machine")
+    monkeypatch.setattr(ledger, "describe_machine", lambda: "another machine")
     monkeypatch.setattr(ledger, "evaluate", None)  # not called again
     assert ledger.record(ledger.run_claim(claimed, tmp_path, lambda *words: None), tmp_path) == entry
     (tmp_path / "recall,{}".format(",".join([*TINY, "seed=3"])) / "timing.json").unlink()
@@ -129,7 +129,7 @@ def test_wall_time_adds_up_over_interruptions(tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         ledger.train_in(None, workdir)
     monkeypatch.setattr(ledger, "train", lambda *_, **__: {"evaluation": {"accuracy": 1.0}})
-    assert ledger.train_in(None, workdir) == ({"accuracy": 1.0}, 5.0, ledger.machine())
+    assert ledger.train_in(None, workdir) == ({"accuracy": 1.0}, 5.0, ledger.describe_machine())
 
 
 def test_a_mistyped_override_fails_its_claim_alone(tmp_path):
@@ -217,7 +217,7 @@ def test_the_read_only_memory_of_the_claim_takes_nothing_in(claims):
 
 def test_changes_are_checked():
     assert assignments(["a.b-c=1", "--d=2 3"]) == {"a.b_c": "1", "d": "2 3"}
-    with pytest.raises(ValueError, match="a change is written field=value, and not 'seed'"):
+    with pytest.raises(ValueError, match="a change must be field=value, got 'seed'"):
         assignments(["seed"])
 
 

@@ -28,8 +28,8 @@ def test_writing_matters(tmp_path, memgpt):
 @pytest.mark.parametrize(
     "words, message",
     [
-        ([], "error: name claims, or a tier that has some:\n  convolution_binds (cpu): "),
-        (["convolution"], "error: there is no claim 'convolution'; there are: convolution_binds, writing_matters"),
+        ([], "error: name claims or a tier; the claims are:\n  convolution_binds (cpu): "),
+        (["convolution"], "error: there is no claim 'convolution'; valid: convolution_binds, writing_matters"),
     ],
 )
 def test_errors_say_what_there_is(words, message, tmp_path, memgpt):

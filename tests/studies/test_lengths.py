@@ -107,7 +107,7 @@ def test_runs_without_a_length_are_refused(name, kind, script, capsys):
         script(name, "--lengths", 3)
     message = capsys.readouterr().err
     assert error.value.code == 2
-    assert message == f"error: {name} was trained on {kind}, which has no length that --lengths could set\n"
+    assert message == f"error: {name} was trained on {kind}, which has no length for --lengths to set\n"
 
 
 def test_impossible_lengths_are_refused(runs, script, capsys):

@@ -1,4 +1,4 @@
-"""Greedy decoding with the memory live, after a context of any length."""
+"""Greedy decoding after a context of any length, with reads from and writes to the memory."""
 
 import jax
 import numpy as np
@@ -10,13 +10,19 @@ from memgpt_jax.generation.decode import Prefilled, advance, begin
 from memgpt_jax.generation.prefill import prefill
 from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.models.parameters import count_parameters
-from memgpt_jax.studies.benchmark.turns import Candidate, timed
+from memgpt_jax.studies.benchmark.interleaving import Case, timed
 
-NEW = 64  # tokens of a run
+NEW = 64  # tokens per run
 
 
-def decoding_candidate(config: ModelConfig, context: int, rows: int) -> Candidate:
-    """NEW more tokens for each of so many rows that go on from one random context; a run goes on from the last."""
+def decoding_case(config: ModelConfig, context: int, rows: int) -> Case:
+    """Greedy decoding of NEW tokens in each of `rows` rows after a random context; each run continues the previous one.
+
+    Args:
+        config: the model.
+        context: tokens read before decoding starts.
+        rows: rows decoded together.
+    """
     params, never = models.init(config, jax.random.key(0)), np.zeros(0, np.int32)
     text = np.random.default_rng(0).integers(config.vocab_size, size=context, dtype=np.int32)
     logits, state = prefill(config, params, [text], models.init_state(config, 1))
@@ -31,4 +37,4 @@ def decoding_candidate(config: ModelConfig, context: int, rows: int) -> Candidat
         return host
 
     facts = {"parameters": count_parameters(config), "state bytes": layer_memory_bytes(config)}
-    return Candidate(run=run, tokens=NEW * rows, bytes_moved=NEW * read, facts=facts)
+    return Case(run=run, tokens=NEW * rows, bytes_moved=NEW * read, facts=facts)

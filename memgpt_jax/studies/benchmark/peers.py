@@ -1,4 +1,4 @@
-"""Other libraries' models in torch, of the same widths, where they are installed."""
+"""Models of other libraries in torch with the same widths, if they are installed."""
 
 import importlib.util
 import inspect
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.studies.benchmark.decoding import NEW
-from memgpt_jax.studies.benchmark.turns import Candidate
+from memgpt_jax.studies.benchmark.interleaving import Case
 
 
-def training_peers(config: ExperimentConfig) -> dict[str, Callable[[], Candidate]]:
-    """Makers of training steps on as many tokens as one of ours; on the GPU, if torch sees one."""
+def training_peers(config: ExperimentConfig) -> dict[str, Callable[[], Case]]:
+    """Functions that make training steps on as many tokens as ours; on the GPU if torch has one."""
     peers = {}
     if _installed("torch", "transformers"):
         peers["GPT-2 of transformers"] = lambda: _gpt2_training(config)
@@ -20,8 +20,8 @@ def training_peers(config: ExperimentConfig) -> dict[str, Callable[[], Candidate
     return peers
 
 
-def decoding_peers(config: ExperimentConfig, rows: int) -> dict[str, Callable[[], Candidate]]:
-    """Makers of greedy decoding with a key-value cache, after as many tokens as our window holds."""
+def decoding_peers(config: ExperimentConfig, rows: int) -> dict[str, Callable[[], Case]]:
+    """Functions that make greedy decoding with a key-value cache, after a context of `window_size` tokens."""
     if not _installed("torch", "transformers"):
         return {}
     return {"GPT-2 of transformers": lambda: _gpt2_decoding(config, rows)}
@@ -31,8 +31,8 @@ def _installed(*packages: str) -> bool:
     return all(importlib.util.find_spec(package) for package in packages)
 
 
-def _training(model, config: ExperimentConfig, shape: tuple[int, int], loss: Callable) -> Candidate:
-    """AdamW steps of a torch module on random tokens, in our compute type."""
+def _training(model, config: ExperimentConfig, shape: tuple[int, int], loss: Callable) -> Case:
+    """AdamW steps of a torch module on random tokens, in the compute type of the config."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -45,7 +45,7 @@ def _training(model, config: ExperimentConfig, shape: tuple[int, int], loss: Cal
         optimizer.zero_grad()
         with torch.autocast(device, torch.bfloat16, enabled=config.model.dtype == "bfloat16"):
             value = loss(model, tokens)
-        if value.requires_grad:  # RMT's wrapper has gone back through its segments itself
+        if value.requires_grad:  # RMT's wrapper has run the backward pass itself
             value.backward()
         optimizer.step()
         host = time.perf_counter() - start
@@ -53,7 +53,7 @@ def _training(model, config: ExperimentConfig, shape: tuple[int, int], loss: Cal
             torch.cuda.synchronize()
         return host
 
-    return Candidate(run=run, tokens=tokens.numel(), facts={"parameters": sum(p.numel() for p in model.parameters())})
+    return Case(run=run, tokens=tokens.numel(), facts={"parameters": sum(p.numel() for p in model.parameters())})
 
 
 def _gpt2(config: ExperimentConfig, num_positions: int):
@@ -66,28 +66,34 @@ def _gpt2(config: ExperimentConfig, num_positions: int):
     return GPT2LMHeadModel(GPT2Config(**sizes, **depth, **plain))
 
 
-def _gpt2_training(config: ExperimentConfig) -> Candidate:
-    """Full attention over sequences as long as our window."""
+def _gpt2_training(config: ExperimentConfig) -> Case:
+    """Full attention over sequences of `window_size` tokens."""
     context = config.model.window_size
     rows = max(1, config.training.batch_size * config.training.sequence_length // context)
-    loss = lambda model, tokens: model(tokens, labels=tokens, use_cache=False).loss  # noqa: E731
+
+    def loss(model, tokens):
+        return model(tokens, labels=tokens, use_cache=False).loss
+
     return _training(_gpt2(config, context), config, (rows, context), loss)
 
 
-def _rmt_training(config: ExperimentConfig) -> Candidate:
-    """128 memory tokens, gradients through all segments of a sequence of ours."""
+def _rmt_training(config: ExperimentConfig) -> Case:
+    """128 memory tokens; gradients flow through all segments of a training sequence."""
     import recurrent_memory_transformer_pytorch as rmt
 
     model = config.model
     sizes = {"num_tokens": model.vocab_size, "dim": model.d_model, "depth": model.num_layers, "heads": model.num_heads}
     segments = {"seq_len": model.segment_length, "num_memory_tokens": 128, "dim_head": model.attention_head_dim}
     wrapped = rmt.RecurrentMemoryTransformerWrapper(rmt.RecurrentMemoryTransformer(**sizes, **segments))
-    loss = lambda model, tokens: model(tokens, memory_replay_backprop=True)  # noqa: E731
+
+    def loss(model, tokens):
+        return model(tokens, memory_replay_backprop=True)
+
     return _training(wrapped, config, (config.training.batch_size, config.training.sequence_length), loss)
 
 
-def _gpt2_decoding(config: ExperimentConfig, rows: int) -> Candidate:
-    """The cache starts with a window of ours, and is cut back to that after each run."""
+def _gpt2_decoding(config: ExperimentConfig, rows: int) -> Case:
+    """The cache starts with `window_size` tokens and is cropped to them after each run."""
     import torch
     from transformers import DynamicCache
 
@@ -109,7 +115,7 @@ def _gpt2_decoding(config: ExperimentConfig, rows: int) -> Candidate:
         host = time.perf_counter() - start
         if device == "cuda":
             torch.cuda.synchronize()
-        cache.crop(context - cache.get_seq_length())  # a negative number: so many tokens less
+        cache.crop(context - cache.get_seq_length())  # negative: the number of tokens to drop
         return host
 
-    return Candidate(run=run, tokens=NEW * rows, facts={"parameters": sum(p.numel() for p in model.parameters())})
+    return Case(run=run, tokens=NEW * rows, facts={"parameters": sum(p.numel() for p in model.parameters())})

@@ -10,7 +10,7 @@ from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.models.parameters import count_parameters
-from memgpt_jax.studies.benchmark.turns import Candidate, timed
+from memgpt_jax.studies.benchmark.interleaving import Case, timed
 from memgpt_jax.training.compilation import jitted_step
 from memgpt_jax.training.liveness import cost
 from memgpt_jax.training.state import create, shardings
@@ -46,7 +46,7 @@ def forward_flops(config: ModelConfig, batch: data.Batch) -> int:
     return cost(jax.make_jaxpr(forward)(models.shapes(config), **arguments)).flops
 
 
-def training_candidate(config: ExperimentConfig) -> Candidate:
+def training_case(config: ExperimentConfig) -> Case:
     """A step on the devices that `config.parallel` names, and what the compiler says of its memory."""
     mesh, batch = parallel.make_mesh(config.parallel), random_batch(config)
     with jax.set_mesh(mesh):
@@ -70,4 +70,4 @@ def training_candidate(config: ExperimentConfig) -> Candidate:
     }
     tokens = batch.inputs["tokens"]
     forward = forward_flops(config.model, jax.tree.map(lambda array: array[0], batch)) * len(tokens)
-    return Candidate(run=run, tokens=tokens.size, flops=3 * forward, facts=facts)
+    return Case(run=run, tokens=tokens.size, flops=3 * forward, facts=facts)

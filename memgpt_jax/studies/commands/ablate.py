@@ -4,11 +4,10 @@ r"""Train and evaluate every combination of a sweep: one folder per run, one CSV
     memgpt-jax ablate recall --workdir runs/mechanisms \
         --sweep model.memory=none,kv model.memory.match_state_bytes=4096,16384 seed=0,1,2
 
-The first field is the plot's axis, seeds its error bars (standard deviation), further fields its lines. Where runs
-differ in the size of their state, a second plot has that as its axis, and a line for each mechanism; a mechanism
-without one of the fields (`none` has no size) is run once for all of its values. The same command again goes on where
-it was stopped: finished runs are read back, an unfinished one is resumed. A run that fails does not stop the others.
-"""
+The first field is the axis of the plot, seeds give error bars (standard deviation), further fields give lines. If runs
+differ in the size of their state, a second plot has the size as its axis and a line for each mechanism. A mechanism
+without a swept field (`none` has no size) runs once for all values of the field. The same command resumes an
+interrupted sweep: finished runs are read back, an unfinished run is resumed. A failed run does not stop the others. """
 
 import csv
 import statistics
@@ -44,7 +43,7 @@ class Arguments:
 
 
 def metric_of(results: list[dict]) -> str:
-    """What is compared: the first of METRICS that the runs have."""
+    """The metric that is compared: the first of METRICS in the results."""
     return next(name for name in METRICS if results[0].get(name) is not None)
 
 
@@ -54,7 +53,7 @@ def fields_of(combinations: list[dict[str, str]]) -> list[str]:
 
 
 def label_of(values: dict[str, str], fields: list[str]) -> str:
-    """What a combination says of some fields, such as `memory kv, seed 0`."""
+    """The values of some fields as words, such as `memory kv, seed 0`."""
     return ", ".join(f"{field.rpartition('.')[2]} {values[field]}" for field in fields if field in values)
 
 
@@ -68,7 +67,7 @@ def grouped(combinations: list[dict[str, str]], results: list[dict]) -> dict[tup
 
 
 def by_state_bytes(combinations: list[dict[str, str]], results: list[dict]) -> dict[str, dict[int, list[float]]]:
-    """The metric of all seeds by (words for the fields other than sizes, bytes of the state)."""
+    """The metric of all seeds by (label of the fields other than sizes, bytes of the state)."""
     fields, metric, lines = fields_of(combinations), metric_of(results), {}
     others = [field for field in fields if field.rpartition(".")[2] not in ("memory_size", "match_state_bytes", "seed")]
     for values, result in zip(combinations, results, strict=True):
@@ -118,7 +117,7 @@ def report(combinations: list[dict[str, str]], results: list[dict], workdir: Pat
 def main(argv: Sequence[str] | None = None) -> None:
     config, arguments = parse(Arguments, __doc__, argv)
     combinations = sweep(arguments.sweep)
-    configs = [override(config, sweep_words(values)) for values in combinations]  # a wrong value ends it here, at once
+    configs = [override(config, sweep_words(values)) for values in combinations]  # refuses wrong values
     sizes = [layer_memory_bytes(run_config.model) for run_config in configs]
     console, done, results, failed, table = Console(markup=False), [], [], [], ""
     for number, (values, run_config, size) in enumerate(zip(combinations, configs, sizes, strict=True), start=1):
@@ -130,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             failed.append(f"{name}: {error}")
             continue
         finally:
-            jax.clear_caches()  # the compiled functions of a finished run are of no use to the next
+            jax.clear_caches()  # later runs do not use these compiled functions
         done.append(values)
         results.append(result | {"state_bytes": size})
         table = report(done, results, arguments.workdir, arguments.workdir.name)

@@ -1,10 +1,10 @@
-"""Give a pretrained model a memory, train it, and measure what it makes up for: table, plot and `adapt.json`.
+"""Give a pretrained model a memory, train it, and measure the gain: a table, a plot and `adapt.json`.
 
     memgpt-jax adapt adapt --pretrained HuggingFaceTB/SmolLM2-135M --workdir runs/adapt
 
-Trains `configs/adapt.py` (or another config) as `train.py` does, and measures bits per byte by position for: the
-pretrained model with full attention; with its attention limited to the window; with the memory, untrained; trained.
-With `--model.memory none --model.adapter_rank 8 --optimizer.trainable lora`: what adapters do by themselves.
+Trains `configs/adapt.py` (or another config) like `memgpt-jax train`, and measures bits per byte by position for the
+pretrained model with full attention, with attention limited to the window, and with the memory before and after
+training. With `--model.memory none --model.adapter_rank 8 --optimizer.trainable lora`: adapters without memory.
 """
 
 import dataclasses
@@ -36,11 +36,11 @@ class Arguments:
     workdir: Path
     """Folder of the run, of `adapt.json` and of the plot."""
     train: bool = True
-    """Whether to train; if not, what comes before training is measured."""
+    """Whether to train; False: measure the variants before training only."""
 
 
 def variants(config: ExperimentConfig) -> dict[str, ExperimentConfig]:
-    """What is measured before training, by name."""
+    """The variants measured before training, by name."""
     plain = {"memory": NoMemoryConfig(), "memory_layers": None, "adapter_rank": None}
     longest = config.evaluation.max_tokens
     return {
@@ -50,7 +50,7 @@ def variants(config: ExperimentConfig) -> dict[str, ExperimentConfig]:
 
 
 def has_memory(config: ExperimentConfig) -> bool:
-    """Whether a memory is added."""
+    """Whether the config adds a memory."""
     return not isinstance(config.model.memory, NoMemoryConfig)
 
 
@@ -60,7 +60,7 @@ def with_model(config: ExperimentConfig, **changes) -> ExperimentConfig:
 
 
 def measured(start: Starting, arguments: Arguments, tokenizer) -> dict[str, dict]:
-    """The evaluation of every variant; what is in `adapt.json` is not measured again."""
+    """The results of every variant; variants in `adapt.json` are not measured again."""
     config, workdir = start.config, arguments.workdir
     path = workdir / "adapt.json"
     results = json.loads(path.read_text()) if path.is_file() else {}
@@ -77,12 +77,12 @@ def measured(start: Starting, arguments: Arguments, tokenizer) -> dict[str, dict
 
 
 def trained_name(config: ExperimentConfig) -> str:
-    """What the trained variant is called."""
+    """The name of the trained variant."""
     return f"window, {'memory' if has_memory(config) else 'adapters'} trained"
 
 
 def table_of(results: dict[str, dict]) -> Table:
-    """Bits per byte by position if the tokenizer is lossless, and in all, or else the loss; lower is better."""
+    """Bits per byte by position and in total, or the loss if the tokenizer is not lossless; lower is better."""
     table = Table("tokens", *results)
     for buckets in zip(*(result["curve"] for result in results.values()), strict=True):
         place = f"{buckets[0]['start']:,} to {buckets[0]['end']:,}"
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     console.print(table_of(results))
     full, window, *others = (result[metric_of(results)] for result in results.values())
     for name, other in zip(list(results)[2:], others, strict=True):
-        console.print(f"{name}: makes up for {(window - other) / (window - full):.0%} of what the window loses")
+        console.print(f"{name}: recovers {(window - other) / (window - full):.0%} of the loss caused by the window")
     curves = {name: [result["curve"]] for name, result in results.items() if result["curve"]}
     if curves:
         plot_curves(curves, workdir / "adapt.png", Path(config.pretrained).name)

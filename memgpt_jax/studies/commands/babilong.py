@@ -1,9 +1,9 @@
-"""Ask trained runs in ever longer rows of held-out text: a table, a JSON file and a plot.
+"""Ask trained runs bAbI questions at the end of long rows of held-out text: a table, a JSON file and a plot.
 
     memgpt-jax babilong runs/babilong --lengths 1024 4096 32768 --num-rows 128
 
-Rows are read in chunks, so any length goes through the same memory. Runs whose configs differ in nothing but the seed
-become one line. All goes to `babilong.json` and `babilong.png`, in the folder of the first run or in `--output`.
+Rows are read in chunks, so rows of any length use the same memory. Runs whose configs differ only in the seed become
+one line. Results are written to `babilong.json` and `babilong.png` in the folder of the first run or in `--output`.
 """
 
 import dataclasses
@@ -29,9 +29,9 @@ class Arguments(RunsArguments):
     """Options of this command; everything else is as in the run's own config."""
 
     lengths: tuple[int, ...] = (1_024, 4_096, 32_768)
-    """Tokens of a row."""
+    """Lengths of a row in tokens."""
     num_rows: int = 128
-    """Rows, and so answers, at each length; rounded up to whole batches."""
+    """Rows, each with one answer, at each length; rounded up to whole batches."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             result = evaluate(at_length(config, length, arguments.num_rows), params, tokenizer)
             points.append({"length": length} | result)
             print(f"{workdir}: {length:,} tokens: {result['accuracy']:.3f}", flush=True)
-        jax.clear_caches()  # the compiled functions of one run are of no use to the next
+        jax.clear_caches()  # later runs do not use these compiled functions
         results[str(workdir)] = points
         lines.add(workdir, config, points)
         accuracies = (f"{point['accuracy']:.3f}" for point in points)

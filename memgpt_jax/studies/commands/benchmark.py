@@ -6,12 +6,13 @@ r"""Speed and memory, measured side by side: table, plot, `benchmarks.json` and 
     memgpt-jax benchmark decode benchmark --sweep model.memory=none,kv --contexts 1024 16384 --rows 1 8
     memgpt-jax benchmark stream
 
-`train` and `decode` take a config, overrides of it, and a sweep as that of `ablate.py`, over any fields: sizes of
-memory, segments and models, `parallel.data=1,2,4`. The first combination is the reference: it, each other one, and a
-probe of the machine (matmuls for training, reads of memory for decoding) take turns, so that ratios hold on a busy
-machine, too. `stream` reads, and writes, a million tokens: time per token, growth of memory, compilations.
+`train` and `decode` take a config, overrides, and a sweep as in `memgpt-jax ablate` over any fields, such as
+`parallel.data=1,2,4`. The first combination is the reference. The reference, each other combination, and a probe of the
+machine's peak rate (matmuls for training, memory bandwidth for decoding) are timed interleaved, so that ratios hold on
+a busy machine. `stream` reads and generates a million tokens: time per token, growth of memory, compilations.
 
-Columns: `relative speed` in tokens/s; `by multiply-adds` what it would be if only the forward pass's matmuls took time.
+Columns: `relative speed` is the ratio of tokens/s to the reference; `by multiply-adds` the ratio predicted from matmul
+FLOPs alone.
 """
 
 import shlex
@@ -26,11 +27,11 @@ from rich.progress import track
 
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.studies import benchmark
-from memgpt_jax.studies.benchmark import Candidate
+from memgpt_jax.studies.benchmark import Case
 from memgpt_jax.studies.command_line import one_line_errors, override, parse, parse_arguments, sweep, sweep_words
 from memgpt_jax.studies.plots import plot_ablation
 
-TOO_SLOW = 0.1  # what falls below this speed is not measured with a larger memory
+TOO_SLOW = 0.1  # relative speed below which larger memories are not measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +41,13 @@ class Arguments:
     sweep: tuple[str, ...] = ()
     """Fields and their values, `field=value,value,...`; the first combination is the reference."""
     contexts: tuple[int, ...] = (1024,)
-    """Of `decode`: tokens that were read before."""
+    """`decode`: tokens read before decoding starts."""
     rows: tuple[int, ...] = (1,)
-    """Of `decode`: rows that are written at once."""
+    """`decode`: rows decoded together."""
     peers: bool = False
-    """Also models of other libraries, in torch, of the reference's widths, where they are installed."""
+    """Also measure installed models of other libraries in torch, with the widths of the reference."""
     rounds: int = 3
-    """Turns of each candidate; a turn is four runs, of which the first does not count."""
+    """Rounds; in each round a case runs four times, and the first run is not counted."""
     output: Path = Path("runs/benchmark")
     """Folder of `BENCHMARKS.md`, `benchmarks.json` and the plots."""
 
@@ -59,22 +60,22 @@ class StreamArguments:
     """Options of `stream`."""
 
     tokens: int = 1_000_000
-    """Length of the stream."""
+    """Length of the stream in tokens."""
     output: Path = Path("runs/benchmark")
     """Folder of `BENCHMARKS.md` and `benchmarks.json`."""
 
 
-def candidates_of_train(arguments: Arguments, config: ExperimentConfig, label: dict) -> list:
-    """(label, maker) of a training step."""
-    return [(label, lambda: benchmark.training_candidate(config))]
+def cases_of_train(arguments: Arguments, config: ExperimentConfig, label: dict) -> list:
+    """(label, function that makes the case) of a training step."""
+    return [(label, lambda: benchmark.training_case(config))]
 
 
-def candidates_of_decode(arguments: Arguments, config: ExperimentConfig, label: dict) -> list:
-    """(label, maker) for each context and number of rows."""
+def cases_of_decode(arguments: Arguments, config: ExperimentConfig, label: dict) -> list:
+    """(label, function that makes the case) for each context and number of rows."""
     return [
         (
             label | {"context": context, "rows": rows},
-            lambda context=context, rows=rows: benchmark.decoding_candidate(config.model, context, rows),
+            lambda context=context, rows=rows: benchmark.decoding_case(config.model, context, rows),
         )
         for rows in arguments.rows
         for context in arguments.contexts
@@ -82,7 +83,7 @@ def candidates_of_decode(arguments: Arguments, config: ExperimentConfig, label: 
 
 
 def peers_of(what: str, arguments: Arguments, config: ExperimentConfig) -> list:
-    """(label, maker) of the models of other libraries."""
+    """(label, function that makes the case) of the models of other libraries."""
     if what == "train":
         return [({"model": name}, make) for name, make in benchmark.training_peers(config).items()]
     return [
@@ -93,45 +94,52 @@ def peers_of(what: str, arguments: Arguments, config: ExperimentConfig) -> list:
 
 
 def is_larger(label: dict, other: dict) -> bool:
-    """Whether a combination differs from another one in a larger memory alone."""
+    """Whether a combination differs from another one only in a larger memory."""
     size = "model.memory.memory_size"
-    rest = lambda values: {key: value for key, value in values.items() if key != size}  # noqa: E731
+
+    def rest(values: dict) -> dict:
+        return {key: value for key, value in values.items() if key != size}
+
     sized = label.get(size) and other.get(size)
     return bool(sized) and rest(label) == rest(other) and int(label[size]) > int(other[size])
 
 
 def measure(
-    makers: list[tuple[dict, Callable[[], Candidate]]], probe: Candidate, rounds: int, keep: Callable[[list], None]
+    makers: list[tuple[dict, Callable[[], Case]]], probe: Case, rounds: int, keep: Callable[[list], None]
 ) -> list[dict]:
-    """A row for each candidate, kept at once; the first is the reference."""
+    """A row for each case, saved as soon as it is measured; the first case is the reference."""
     rows, slow, reference = [], [], None
-    for label, make in track(makers, description="candidates"):
+    for label, make in track(makers, description="cases"):
         if any(is_larger(label, other) for other in slow):
             continue
         try:
-            candidate = make()
-            reference = reference or candidate
-            others = {} if candidate is reference else {"reference": reference}
-            times = benchmark.take_turns({"probe": probe, "candidate": candidate} | others, rounds)
-        except (jax.errors.JaxRuntimeError, ValueError) as error:  # as where it does not fit: others still may
+            case = make()
+            reference = reference or case
+            others = {} if case is reference else {"reference": reference}
+            times = benchmark.interleave({"probe": probe, "case": case} | others, rounds)
+        except (
+            jax.errors.JaxRuntimeError,
+            ValueError,
+        ) as error:  # for example out of memory: other cases may still fit
             rows.append(label | {"failed": str(error).splitlines()[0]})
             keep(rows)
             continue
-        seconds = times["candidate"].whole, times.get("reference", times["candidate"]).whole
-        relative = (candidate.tokens / seconds[0]) / (reference.tokens / seconds[1])
+        seconds = times["case"].whole, times.get("reference", times["case"]).whole
+        relative = (case.tokens / seconds[0]) / (reference.tokens / seconds[1])
         row = {"relative speed": relative}
-        if candidate.flops:
-            row["by multiply-adds"] = reference.flops / reference.tokens / (candidate.flops / candidate.tokens)
-        rows.append(label | row | benchmark.measured_row(candidate, times["candidate"], probe, times["probe"]))
+        if case.flops:
+            row["by multiply-adds"] = reference.flops / reference.tokens / (case.flops / case.tokens)
+        rows.append(label | row | benchmark.measured_row(case, times["case"], probe, times["probe"]))
         keep(rows)
         slow += [label] * (relative < TOO_SLOW)
-        del candidate
+        del case
         jax.clear_caches()
     return rows
 
 
 def draw(rows: list[dict], swept: list[str], path: Path) -> None:
-    """Relative speed against the last field with several values, a line for each combination of the others."""
+    """Plot relative speed against the last field with several values, with a line for each combination of the
+    others."""
     *others, axis = sorted(swept, key=lambda name: len({row.get(name) for row in rows}) > 1)
     lines = {}
     for row in rows:
@@ -142,11 +150,11 @@ def draw(rows: list[dict], swept: list[str], path: Path) -> None:
 
 
 def stream(words: Sequence[str]) -> None:
-    """A stream read in pieces, and one written token by token."""
+    """Measure a stream read in pieces, and one generated token by token."""
     arguments = parse_arguments(StreamArguments, __doc__, words[1:])
     rows = []
-    for name, by_token in track((("read in pieces", False), ("written one by one", True))):
-        found = benchmark.stream_measurements(arguments.tokens, by_token)
+    for name, by_token in track((("read in pieces", False), ("generated token by token", True))):
+        found = benchmark.long_stream_measurements(arguments.tokens, by_token)
         second, last = found["milliseconds"][1], found["milliseconds"][9]
         rows.append(
             {
@@ -157,7 +165,7 @@ def stream(words: Sequence[str]) -> None:
             }
         )
     print(benchmark.table(rows))
-    benchmark.add_section(arguments.output, command(words), "A stream, read and written by a small model.", rows)
+    benchmark.add_section(arguments.output, command(words), "A long stream, read and generated by a small model.", rows)
 
 
 def command(words: Sequence[str]) -> str:
@@ -179,17 +187,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     if what not in ("train", "decode"):
         raise ValueError(f"the first argument must be train, decode or stream, got {what!r}")
     config, arguments = parse(Arguments, __doc__, words[1:])
-    candidates_of = candidates_of_train if what == "train" else candidates_of_decode
+    cases_of = cases_of_train if what == "train" else cases_of_decode
     combinations = sweep(arguments.sweep)
     swept = list(dict.fromkeys(name for values in combinations for name in values))
-    configs = [override(config, sweep_words(values)) for values in combinations]  # a wrong value ends it at once
+    configs = [
+        override(config, sweep_words(values)) for values in combinations
+    ]  # refuse wrong values before the first measurement
     makers = []
     for values, changed in zip(combinations, configs, strict=True):
-        makers += candidates_of(arguments, changed, {name: values.get(name) for name in swept})
+        makers += cases_of(arguments, changed, {name: values.get(name) for name in swept})
     if arguments.peers:
         makers += peers_of(what, arguments, configs[0])
     probe = benchmark.matmul_probe(config.model.dtype) if what == "train" else benchmark.copy_probe()
-    about = {"train": "Training steps of random tokens.", "decode": "Greedy decoding, one token after the other."}
+    about = {"train": "Training steps of random tokens.", "decode": "Greedy decoding, token by token."}
     keep = partial(benchmark.add_section, arguments.output, command(words), about[what])
     rows = measure(makers, probe, arguments.rounds, keep)
     print(benchmark.table(rows))

@@ -1,10 +1,9 @@
-"""Does memory help? Train the same GPT with and without it, at equal parameters, and compare. About five minutes.
+"""Train the same GPT with and without memory at equal parameter counts, and compare. About five minutes.
 
     memgpt-jax demo
 
-Two tasks: the Python standard library's source, and recall of pairs that lie far outside the attention window.
-Run again, it reads back what is finished; remove the folder to start afresh.
-"""
+Two tasks: the source of the Python standard library, and recall of pairs far outside the attention window. A second
+call reads finished runs back; remove the folder to train again."""
 
 import dataclasses
 import time
@@ -33,11 +32,11 @@ class Arguments:
     """Options of this command."""
 
     workdir: Path = Path("runs/demo")
-    """Folder of the runs, the table's figures and the plot."""
+    """Folder of the runs and the plot."""
 
 
 def experiments() -> dict[str, ExperimentConfig]:
-    """Each task with memory, and without it at as many parameters."""
+    """Each task with memory, and without memory at an equal parameter count."""
     configs = {}
     for task in ("quickstart", "recall"):
         config = load_config(task)
@@ -47,7 +46,7 @@ def experiments() -> dict[str, ExperimentConfig]:
 
 
 def comparison(configs: dict[str, ExperimentConfig], results: dict[str, dict]) -> Table:
-    """Held-out figures side by side; lower bits per byte and higher accuracy are better."""
+    """Held-out results side by side; lower bits per byte and higher accuracy are better."""
     table = Table("task", "measure", "without memory", "with memory", "parameters without / with")
     for task, title, metric in (
         ("quickstart", "Python standard library", "bits_per_byte"),
@@ -77,5 +76,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     session = open_session(workdir / "quickstart")
     session.feed(PROMPT)
     text = session.generate(max_new_tokens=128, temperature=0.7, top_p=0.95)
-    console.print(Panel.fit(Text(PROMPT + text), title="written with memory"))
+    console.print(Panel.fit(Text(PROMPT + text), title="generated with memory"))
     console.print(f"plot: {workdir / 'curves.png'}; {time.monotonic() - start:.0f} seconds")

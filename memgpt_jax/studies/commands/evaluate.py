@@ -4,10 +4,9 @@
     memgpt-jax evaluate runs/recall --memory-size 1024 --change data.context_length=1024
     memgpt-jax evaluate runs/copy-0 runs/copy-1 runs/copy-2 --lengths 20 40 80 160
 
-`--lengths` reads generated tasks at other lengths than that of training, and plots accuracy against length; runs whose
-configs differ in nothing but the seed become one line. All results together go to `comparison.json` and
-`comparison.png`, in the folder of the first run or in `--output`.
-"""
+`--lengths` evaluates generated tasks at other lengths than in training and plots accuracy against length; runs whose
+configs differ only in the seed become one line. All results are written to `comparison.json` and `comparison.png` in
+the folder of the first run or in `--output`."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -51,15 +50,15 @@ class Arguments(RunsArguments):
     """Options of this command; everything else is as in the run's own config."""
 
     memory_size: tuple[int, ...] = ()
-    """Read with memories of these sizes; default: the size of training. Runs without memory are read as they are."""
+    """Evaluate with memories of these sizes; default: the size in training. Runs without memory are evaluated once."""
     lengths: tuple[int, ...] = ()
-    """Read the runs' tasks at these lengths, in the task's own unit: symbols to copy, items, definitions, tokens."""
+    """Evaluate tasks at these lengths, in the unit of the task: symbols to copy, items, definitions or tokens."""
     split: Literal["valid", "test"] | None = None
-    """Which split."""
+    """The split to read."""
     max_documents: int | None = None
-    """How many documents; 0: all."""
+    """Number of documents; 0: all."""
     max_tokens: int | None = None
-    """How many tokens of each document; 0: all."""
+    """Tokens read of each document; 0: all."""
 
 
 def settings_of(config: ExperimentConfig, arguments: Arguments) -> ExperimentConfig:
@@ -73,7 +72,7 @@ def settings_of(config: ExperimentConfig, arguments: Arguments) -> ExperimentCon
 
 
 def with_memory_size(config: ExperimentConfig, size: int) -> ExperimentConfig:
-    """The same experiment, read with another size of each memory that has one."""
+    """The same experiment with another size of each memory that has a size."""
     stacks = dict(config.model.stacks)
     for name, stack in stacks.items():
         if hasattr(stack.memory, "memory_size"):
@@ -83,10 +82,10 @@ def with_memory_size(config: ExperimentConfig, size: int) -> ExperimentConfig:
 
 
 def with_length(config: ExperimentConfig, workdir: Path, length: int) -> ExperimentConfig:
-    """The same experiment, with its task at another length; `RunError` if that cannot be."""
+    """The same experiment with its task at another length; `RunError` if the task has no length or refuses it."""
     if not isinstance(config.data, TaskConfig) or not config.data.length_fields:
         raise RunError(
-            f"{workdir} was trained on {type(config.data).__name__}, which has no length that --lengths could set"
+            f"{workdir} was trained on {type(config.data).__name__}, which has no length for --lengths to set"
         )
     try:
         return dataclasses.replace(config, data=config.data.at_length(length))
@@ -95,7 +94,7 @@ def with_length(config: ExperimentConfig, workdir: Path, length: int) -> Experim
 
 
 def evaluate_run(workdir: Path, arguments: Arguments) -> Iterator[tuple[str, ExperimentConfig, dict]]:
-    """(label behind the run's name, config, result) of each memory size and length; results say their length."""
+    """(label, config, result) of each memory size and length; the label follows the name of the run."""
     config, params, tokenizer = reopen(workdir, arguments.change, arguments.step)
     config = settings_of(config, arguments)
     has_size = any(hasattr(stack.memory, "memory_size") for stack in config.model.stacks.values())
@@ -109,7 +108,7 @@ def evaluate_run(workdir: Path, arguments: Arguments) -> Iterator[tuple[str, Exp
 
 
 def results_table(results: dict[str, dict]) -> Table:
-    """One row for each result, with the columns that any of them has."""
+    """One row for each result, with the columns that any result has."""
     columns = [name for name in COLUMNS if any(name in result for result in results.values())]
     table = Table("run", *(name.replace("_", " ") for name in columns))
     for label, result in results.items():
@@ -118,7 +117,7 @@ def results_table(results: dict[str, dict]) -> Table:
 
 
 def groups_table(results: dict[str, dict]) -> Table:
-    """One row for each task that a model learned together with others, one column for each result."""
+    """One row for each group of a multi-task run, one column for each result."""
     table = Table("task", *results)
     for name in dict.fromkeys(name for result in results.values() for name in result["groups"]):
         table.add_row(name, *(number(result["groups"].get(name)) for result in results.values()))
@@ -126,7 +125,7 @@ def groups_table(results: dict[str, dict]) -> Table:
 
 
 def number(value: float | int | None) -> str:
-    """Counts in full, measurements with four decimals, or four digits where they are large; empty if there is none."""
+    """Counts in full, other numbers with four decimals, or four digits from 1,000 on; empty for None."""
     if value is None:
         return ""
     if isinstance(value, int):

@@ -1,10 +1,10 @@
-"""Continue a prompt with a trained model, its memory live while it writes.
+"""Continue a prompt with a trained model that reads and writes its memory while generating.
 
     memgpt-jax generate runs/stdlib --prompt "import os" --temperature 0.8 --top-p 0.95
     memgpt-jax generate runs/stdlib --prompt @story.txt --stream
     memgpt-jax generate runs/stdlib --interactive
 
-With --interactive, each line that you type is read as what comes next, and answered; /help names the commands.
+With --interactive, each line that you type is appended to the document and answered; /help lists the commands.
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ from memgpt_jax.training import RunError, checkpoint
 from memgpt_jax.training.process.workdir import load_run_tokenizer
 
 COMMANDS = """\
-/memory      how full each layer's memory is, and what it costs
-/fork        remember this point
-/back        return to the point remembered last
-/save PATH   write the session into a folder
-/load PATH   go on with a saved session
-/reset       begin a new document
-/quit        leave"""
+/memory      show occupancy and bytes of each layer's memory
+/fork        save a point of the session
+/back        return to the last saved point
+/save PATH   save the session in a folder
+/load PATH   load a saved session
+/reset       start a new document
+/quit        quit"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,45 +38,45 @@ class Arguments:
     workdir: tyro.conf.Positional[Path]
     """Folder of the run."""
     prompt: str = ""
-    """How the document begins; `@FILE` reads it from a file, as long as you like."""
+    """Start of the document; `@FILE` reads it from a file of any length."""
     interactive: bool = False
-    """Read and answer line by line."""
+    """Read lines from standard input and answer each."""
     stream: bool = False
-    """Show the answer while it is written."""
+    """Print the answer token by token."""
     max_new_tokens: int = 256
-    """Tokens to write at most; the end of the document ends it earlier."""
+    """Maximum number of generated tokens; the end of the document ends the answer earlier."""
     ignore_eos: bool = False
     """Continue after the end of the document."""
     temperature: float = 0.8
     """Softmax temperature; 0: always the most probable token."""
     top_k: int | None = None
-    """Draw among the k most probable tokens only."""
+    """Sample from the k most probable tokens."""
     top_p: float | None = None
-    """Draw among the fewest tokens that hold this probability together."""
+    """Sample from the smallest set of tokens with this total probability."""
     min_p: float | None = None
-    """Draw among tokens with at least this share of the most probable one's probability."""
+    """Sample from tokens with at least this fraction of the highest probability."""
     repetition_penalty: float | None = None
-    """Above 1: what was written becomes less likely."""
+    """Above 1: tokens that occur already become less likely."""
     seed: int = 0
-    """Seed of the draws."""
+    """Seed of sampling."""
     step: int | None = None
-    """Which checkpoint; default: the latest."""
+    """Step of the checkpoint; default: the latest."""
 
     def __post_init__(self):
         Sampling(**{name: vars(self)[name] for name in vars(Sampling())})
 
     @property
     def options(self) -> dict:
-        """What `Session.generate` takes."""
+        """The options of `Session.generate`."""
         names = ("max_new_tokens", "ignore_eos", "seed", *vars(Sampling()))
         return {name: getattr(self, name) for name in names}
 
 
 def open_session(workdir: Path, step: int | None = None) -> Session:
-    """A new document with the model and the tokenizer of a run."""
+    """A session with the model and the tokenizer of a run, at the start of a document."""
     saved = checkpoint.load(workdir, step)
     if not isinstance(saved.config.data, TextConfig):
-        raise RunError(f"{workdir} was trained on a generated task, which has no text to write")
+        raise RunError(f"{workdir} was trained on a generated task, which has no text to generate")
     if not saved.config.model.causal:
         kind = type(saved.config.model).__name__
         raise RunError(f"{workdir} holds a model of {kind}, which cannot generate text")
@@ -85,7 +85,7 @@ def open_session(workdir: Path, step: int | None = None) -> Session:
 
 
 def answer(session: Session, options: dict) -> None:
-    """Write an answer as it comes; an interrupt ends it there."""
+    """Print an answer token by token; an interrupt ends it."""
     try:
         for piece in session.stream(**options):
             print(piece, end="", flush=True)
@@ -95,7 +95,7 @@ def answer(session: Session, options: dict) -> None:
 
 
 def interact(session: Session, options: dict) -> None:
-    """Read lines and commands until the end of the input."""
+    """Read lines and commands until the end of input."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     model, points, turn = (session.config, session.params), [], 0
     console.print("[text, or /help]", style="dim")
@@ -115,12 +115,12 @@ def interact(session: Session, options: dict) -> None:
                     show_memory(session, console)
                 case "/fork":
                     points.append(session.fork())
-                    console.print(f"point {len(points)} remembered", style="dim")
+                    console.print(f"point {len(points)} saved", style="dim")
                 case "/back" if points:
                     session = points.pop()
                     console.print(f"back at point {len(points) + 1}", style="dim")
                 case "/back":
-                    console.print("there is no point to go back to: /fork remembers one", style="dim")
+                    console.print("there is no saved point: /fork saves one", style="dim")
                 case "/save":
                     session.save(path)
                     console.print(f"saved in {path}", style="dim")
@@ -139,8 +139,8 @@ def interact(session: Session, options: dict) -> None:
 
 
 def show_memory(session: Session, console: Console) -> None:
-    """One line for each layer with a memory."""
-    console.print(f"{session.num_tokens:,} tokens so far", style="dim")
+    """Print one line for each layer with a memory."""
+    console.print(f"{session.num_tokens:,} tokens read", style="dim")
     for layer, stats in enumerate(session.memory()):
         numbers = {name: value for name, value in stats.items() if np.ndim(value) == 0}
         if numbers:

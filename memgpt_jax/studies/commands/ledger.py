@@ -1,4 +1,4 @@
-"""Measure what is claimed of the models: `LEDGER.md` and `ledger.json`, each claim with its commands.
+"""Measure the claims of the ledger: `LEDGER.md` and `ledger.json`, each claim with its commands.
 
     memgpt-jax ledger --tier cpu
     memgpt-jax ledger convolution_binds bptt_depth --output LEDGER.md
@@ -31,32 +31,32 @@ class Arguments:
     """Options of this command."""
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Which claims."""
+    """Names of claims."""
     tier: Tier | None = None
-    """All claims of a tier: `cpu` (under 2 minutes each on two cores), `cpu-long` (under 30 minutes), `gpu` (under 10
-    minutes on one GPU)."""
+    """Measure all claims of a tier: `cpu` (under 2 minutes each on two cores), `cpu-long` (under 30 minutes), `gpu`
+    (under 10 minutes on one GPU)."""
     seeds: tuple[int, ...] | None = None
-    """Other seeds than those of the claims, for a quick look."""
+    """Seeds; default: those of each claim."""
     workdir: Path = Path("runs/ledger")
     """Folder of the runs."""
     output: Path | None = None
     """The ledger; `ledger.json` goes beside it. Default: WORKDIR/LEDGER.md."""
 
     def claims(self) -> list[Claim]:
-        """The claims that were asked for; `ValueError` if there are none, or a name is not known."""
+        """The requested claims; `ValueError` if there are none or a name is unknown."""
         known = {claim.name: claim for claim in CLAIMS}
         for name in self.names:
             if name not in known:
-                raise ValueError(f"there is no claim {name!r}; there are: {', '.join(known)}")
+                raise ValueError(f"there is no claim {name!r}; valid: {', '.join(known)}")
         chosen = [claim for claim in CLAIMS if claim.name in self.names or claim.tier == self.tier]
         if not chosen:
             listed = "\n".join(f"  {claim.name} ({claim.tier}): {claim.says}" for claim in CLAIMS)
-            raise ValueError(f"name claims, or a tier that has some:\n{listed}")
+            raise ValueError(f"name claims or a tier; the claims are:\n{listed}")
         return chosen if self.seeds is None else [dataclasses.replace(claim, seeds=self.seeds) for claim in chosen]
 
 
 def earlier(path: Path) -> dict[str, dict]:
-    """What an earlier ledger says of the claims that there still are, by name."""
+    """Records of an earlier ledger, by name, for claims that still exist."""
     records = json.loads(path.read_text()) if path.exists() else []
     return {entry["name"]: entry for entry in records if entry["name"] in {claim.name for claim in CLAIMS}}
 
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = arguments.output or arguments.workdir / "LEDGER.md"
     claims = arguments.claims()
     for case in (case for claim in claims for case in claim.cases):
-        case.reading(0)  # a wrong name or override ends it here, at once
+        case.reading(0)  # refuse wrong names and overrides before the first run
     output.parent.mkdir(parents=True, exist_ok=True)
     records, failed = earlier(output.parent / "ledger.json"), []
     columns = (MofNCompleteColumn(), BarColumn(bar_width=16), TimeElapsedColumn(), TextColumn("{task.description}"))

@@ -1,9 +1,9 @@
-"""Ask trained runs for needles after ever longer streams of held-out text: a table, a JSON file and a plot.
+"""Ask trained runs for needles after long streams of held-out text: a table, a JSON file and a plot.
 
     memgpt-jax needle runs/needle-0 runs/needle-1 runs/needle_none-0 --lengths 1000 10000 100000 1000000
 
-One pass over the longest stream gives recall at every length. Runs whose configs differ in nothing but the seed become
-one line. All goes to `needle.json` and `needle.png`, in the folder of the first run or in `--output`.
+One pass over the longest stream gives recall at every length. Runs whose configs differ only in the seed become one
+line. Results are written to `needle.json` and `needle.png` in the folder of the first run or in `--output`.
 """
 
 import dataclasses
@@ -32,9 +32,9 @@ class Arguments(RunsArguments):
     """Options of this command; everything else is as in the run's own config."""
 
     lengths: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
-    """Tokens of the stream after which the needles are asked for; each is rounded up to whole chunks."""
+    """Lengths of the stream in tokens after which the needles are asked for; rounded up to whole chunks."""
     num_needles: int = 16
-    """Needles in the first chunk of each row's stream."""
+    """Needles in the first chunk of each stream."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -58,7 +58,7 @@ def recall_of_run(
         needles = dataclasses.replace(config.data, num_needles=arguments.num_needles)
         config = dataclasses.replace(config, data=needles)
         return config, needle_stream(config, params, arguments.lengths, tokenizer, advance)
-    except ValueError as error:  # too many needles for a chunk, or a corpus that is not there
+    except ValueError as error:  # too many needles for a chunk, or a missing corpus
         raise RunError(str(error)) from error
 
 
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with Progress(console=console) as progress:
         for workdir in arguments.workdirs:
             config, recall = recall_of_run(workdir, arguments, progress)
-            jax.clear_caches()  # the compiled functions of one run are of no use to the next
+            jax.clear_caches()  # later runs do not use these compiled functions
             results[str(workdir)] = recall
             lines.add(workdir, config, recall)
             lengths = [f"{point['length']:,}" for point in recall]

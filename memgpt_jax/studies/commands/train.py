@@ -1,10 +1,10 @@
-"""Train a config in a folder, then evaluate it; the same command continues after any interruption.
+"""Train a config in a folder, then evaluate it; the same command resumes an interrupted run.
 
 memgpt-jax train quickstart --workdir runs/quickstart --model.memory.memory_size 512
 memgpt-jax train quickstart --workdir runs/quickstart --training.steps 800 --extend
 
-On several hosts, the same command on each, with `--distributed` (TPU pods, Slurm, Open MPI), or anywhere with
-`--coordinator HOST:PORT --num-processes N --process-id I`; the workdir is a folder that all of them see.
+On several hosts, run the same command on each with `--distributed` (TPU pods, Slurm, Open MPI), or with `--coordinator
+HOST:PORT --num-processes N --process-id I`; the workdir must be a folder that all hosts share.
 """
 
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ class Arguments:
     """Continue a run with more `training.steps` than before; the remaining steps follow the learning-rate schedule of
     the new number of steps."""
     distributed: bool = False
-    """Train together with the processes that JAX finds by itself."""
+    """Join the processes that JAX detects in the environment."""
     coordinator: str | None = None
-    """Train together with others: HOST:PORT of process 0."""
+    """HOST:PORT of process 0, to train in several processes."""
     num_processes: int | None = None
-    """How many processes train together."""
+    """Number of processes."""
     process_id: int | None = None
-    """Which of them this is, from 0."""
+    """Number of this process, from 0."""
 
 
 @one_line_errors(RunError)
