@@ -140,7 +140,7 @@ def document_losses(config: ExperimentConfig, params, start_id: int, texts: list
             stream[row, 1 : len(texts[i]) + 1] = texts[i]
             if reset is not None:
                 reset[row, : len(texts[i])] = False
-        state = models.init_state(config.model, rows)
+        state = models.functional(config.model).init_state(rows)
         for start in range(0, padded, length):
             inputs = {"tokens": stream[:, start : start + length]}
             if reset is not None:
@@ -158,8 +158,8 @@ def document_losses(config: ExperimentConfig, params, start_id: int, texts: list
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="alignment")
 def score_chunk(model: ModelConfig, params, *, targets, state, alignment: Alignment, **inputs):
-    """`models.score_tokens`, compiled once for each model and each shape, with scores that every process can fetch."""
-    scores, state = models.score_tokens(model, params, targets=targets, state=state, alignment=alignment, **inputs)
+    """`score` of a model, compiled once for each model and each shape, with scores that every process can fetch."""
+    scores, state = models.functional(model).score(params, targets=targets, state=state, alignment=alignment, **inputs)
     return jax.tree.map(everywhere, scores), state
 
 
@@ -214,7 +214,7 @@ def evaluate_objective(config: ExperimentConfig, params, tokenizer) -> dict:
     is_text = np.zeros(max(model.vocab_size, tokenizer.vocab_size), bool)  # either may be larger
     is_text[: tokenizer.vocab_size] = tokenizer.token_bytes > 0
     alignment = model.alignment_of(training.sequence_length)
-    state = fresh = models.init_state(model, settings.batch_size)
+    state = fresh = models.functional(model).init_state(settings.batch_size)
     found, labels = [], []  # one tuple for each prediction: nats, whether it is right, the unigram model's nats
     for _, batch in zip(range(settings.num_batches), batches, strict=False):
         options = {"targets": batch.targets, "state": state, "alignment": alignment}
@@ -288,7 +288,7 @@ def row_scorer(config: ExperimentConfig, params) -> Callable[[data.Batch], tuple
 
     def score_batch(batch: data.Batch) -> tuple[np.ndarray, np.ndarray]:
         rows, length = batch.inputs["tokens"].shape
-        state, parts = models.init_state(config.model, rows), []
+        state, parts = models.functional(config.model).init_state(rows), []
         for first in range(0, length, chunk):
             inputs, targets = (
                 {name: array[:, first : first + chunk] for name, array in arrays.items()}

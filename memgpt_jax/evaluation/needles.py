@@ -51,7 +51,7 @@ def needle_stream(
     facts = task.facts(random, rows)
     tokens = task.hide(random, facts, chunk)
     start = random.integers(len(task.flat), size=rows)
-    results, state = [], models.init_state(config.model, rows)
+    results, state = [], models.functional(config.model).init_state(rows)
     for read in range(chunk, ask_at[-1] + 1, chunk):
         state = jax.block_until_ready(skim(config.model, params, tokens, state))
         if read in ask_at:
@@ -65,7 +65,7 @@ def needle_stream(
 @functools.partial(jax.jit, static_argnums=0)
 def skim(model: ModelConfig, params, tokens, state):
     """The state after a chunk of whole segments."""
-    return models.apply(model, params, tokens, state, alignment="aligned")[1]
+    return models.functional(model).apply(params, tokens, state, alignment="aligned")[1]
 
 
 def ask(model: ModelConfig, params, state, questions: np.ndarray, scored: np.ndarray, chunk: int) -> tuple[int, int]:

@@ -78,7 +78,7 @@ def beam_search(
         New tokens, -1 after the end, and scores log p / n ** length_penalty. A continuation that does not exist scores
         IMPOSSIBLE. All scores of a row are NaN if its logits were not finite.
     """
-    num, model = settings.num_beams, models.merge(config, params)
+    num, model = settings.num_beams, models.from_params(config, params)
     logits, state, limit, penalized, stop = prompts
     batch = logits.shape[0]
     no_tokens = jnp.full((batch, num, capacity), -1, jnp.int32)

@@ -85,7 +85,7 @@ def advance(
     Returns the new tokens, -1 where there is none, and the rows after them. A row whose logits are not finite ends with
     NOT_FINITE. The buffers of `decoding` are donated.
     """
-    model = models.merge(config, params)
+    model = models.from_params(config, params)
 
     def step(carry, alignment):
         index, tokens, before = carry

@@ -66,7 +66,7 @@ def compiled_read(
 ) -> tuple[Float32[Array, "B V"], ModelState]:
     """Read one piece. `present` is the number of tokens of each row; a row without any keeps its logits."""
     valid = jnp.arange(tokens.shape[1])[None, :] < present[:, None]
-    new, state = models.merge(config, params).next_logits(tokens, state, valid=valid, alignment=alignment)
+    new, state = models.from_params(config, params).next_logits(tokens, state, valid=valid, alignment=alignment)
     return jnp.where(present[:, None] > 0, new, logits), state
 
 

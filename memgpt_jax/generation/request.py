@@ -91,7 +91,7 @@ def decoder_of(model: GenerativeModel) -> DecoderModel:
     elif isinstance(model, nnx.Module):
         stop_ids = getattr(getattr(model, "origin", None), "stop_ids", ())
         decoder = model.decoder if isinstance(model, EncoderDecoder) else model
-        config, params = getattr(decoder, "config", None), models.split(decoder)
+        config, params = getattr(decoder, "config", None), models.to_params(decoder)
     else:
         raise ValueError(f"model must be a MemGPT, an EncoderDecoder or (config, params), got {type(model).__name__}")
     kind = type(config).__name__
@@ -131,9 +131,9 @@ def _decoder_state(model: DecoderModel, state: ModelState | Seq2SeqState | None,
     each, if the decoder attends to one."""
     given = state.decoder if isinstance(state, Seq2SeqState) else state
     if given is None:
-        given = models.init_state(model.config, rows)
+        given = models.functional(model.config).init_state(rows)
     else:
-        expected = jax.eval_shape(lambda: models.init_state(model.config, rows))
+        expected = jax.eval_shape(lambda: models.functional(model.config).init_state(rows))
         check_same_state(given, expected, rows, f"but there are {rows} prompts")
     check_source(model.config, given)
     return given

@@ -86,7 +86,7 @@ class Session:
     def reset(self) -> None:
         """Discard the state and begin a new document."""
         self._end_stream()
-        self.state = models.init_state(self.config, batch_size=1)
+        self.state = models.functional(self.config).init_state(batch_size=1)
         self.unread, self.num_tokens, self.penalized_ids = [self.tokenizer.start_id], 1, frozenset()
         self._text = AnswerText(self.tokenizer, [])  # the end of the text so far, possibly inside a character
 
@@ -206,7 +206,7 @@ class Session:
 
     def memory(self) -> list[dict[str, Any]]:
         """The `stats` of each layer's memory (occupancy, write gates, ages, bytes); {} for a layer without one."""
-        blocks = models.merge(self.config, self.params).blocks
+        blocks = models.from_params(self.config, self.params).blocks
         layers = zip(blocks, self.state.layers, strict=True)
         measured = [block.memory_layer.memory.stats(s.memory.memory) if s.memory else {} for block, s in layers]
         return jax.tree.map(lambda x: np.asarray(x).tolist(), measured)

@@ -94,12 +94,12 @@ def add_memory(
         fusion_bias=fusion_bias,
         adapter_rank=adapter_rank,
     )
-    base, key = models.split(model), jax.random.key(seed)
+    base, key = models.to_params(model), jax.random.key(seed)
     origin = getattr(model, "origin", None)
     if is_pair:
         params = base | {"decoder": with_base(config, base["decoder"], key)}
-        return with_origin(models.merge(dataclasses.replace(model.config, decoder=config), params), origin)
-    return with_origin(models.merge(config, with_base(config, base, key)), origin)
+        return with_origin(models.from_params(dataclasses.replace(model.config, decoder=config), params), origin)
+    return with_origin(models.from_params(config, with_base(config, base, key)), origin)
 
 
 def with_base(config: ModelConfig, base: models.Params, key: jax.Array) -> models.Params:
@@ -122,9 +122,9 @@ def with_base(config: ModelConfig, base: models.Params, key: jax.Array) -> model
         check(found.shape == new.shape, f"{'/'.join(names)} is {found.shape}, must be {new.shape}")
         return found
 
-    params = jax.tree.map_with_path(place, models.init(config, key))
+    params = jax.tree.map_with_path(place, models.functional(config).init(key))
     if has_memory and config.fusion == "attention":
-        blocks = models.merge(dataclasses.replace(config, dtype="float32"), params).blocks
+        blocks = models.from_params(dataclasses.replace(config, dtype="float32"), params).blocks
         for layer in filter(config.layer_has_memory, range(config.num_layers)):
             params["blocks"][str(layer)]["memory_layer"]["memory"] |= _like_attention(blocks[layer].attention)
     return params

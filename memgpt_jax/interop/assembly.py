@@ -16,7 +16,7 @@ from memgpt_jax import models
 from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
 from memgpt_jax.interop.families import Family, Weight
 from memgpt_jax.interop.tensors import Tensors
-from memgpt_jax.models.functional import abstract_model
+from memgpt_jax.models.model_functions import abstract_model
 
 OURS = "memgpt"
 """Key of config.json that holds a config of ours, and prefix of the tensors that only we have."""
@@ -142,7 +142,7 @@ def taken_apart(table: list[Weight], params: models.Params) -> dict[str, np.ndar
 @functools.lru_cache(maxsize=64)
 def shapes_of(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     """The shape of every parameter by its path."""
-    leaves = _flat(models.split(abstract_model(config)))
+    leaves = _flat(models.to_params(abstract_model(config)))
     return MappingProxyType({name: leaf.shape for name, leaf in leaves.items()})
 
 

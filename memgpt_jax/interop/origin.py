@@ -15,7 +15,7 @@ class Origin:
     """The JSON files beside the weights, as `model.origin` of a model from `from_pretrained`.
 
     No computation depends on them, so all origins are equal: a program compiled for a model also serves another model
-    with the same config. `models.split`, `models.merge` and `(config, params)` do not contain them.
+    with the same config. `to_params`, `from_params` and `(config, params)` do not contain them.
     """
 
     config: Mapping[str, Any]

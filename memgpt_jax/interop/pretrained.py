@@ -20,7 +20,7 @@ from memgpt_jax.interop.folder import read_recorded, writable, write_json
 from memgpt_jax.interop.origin import CONFIG, GENERATION, Origin, read_origin
 from memgpt_jax.interop.tensors import Contents, open_tensors, write_tensors
 from memgpt_jax.interop.values import check_agreement, family_of, saved_config
-from memgpt_jax.models.functional import MODELS
+from memgpt_jax.models.model_functions import MODELS
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 WEIGHT_FILES = r"model(-.*-of-.*)?\.safetensors(\.index\.json)?"
@@ -65,7 +65,7 @@ def from_pretrained(source: str | Path, *, revision: str | None = None, **change
     """
     with _openable():
         found = describe(source, revision)
-        model = models.merge(_changed(found.config, changes), found.params())
+        model = models.from_params(_changed(found.config, changes), found.params())
     return with_origin(model, found.origin)
 
 
@@ -101,7 +101,7 @@ def save_pretrained(model: Model, folder: str | Path, *, tokenizer=None, shard_b
         raise ValueError(f"{folder} holds a run (checkpoints/): choose another folder for the model")
     origin = getattr(model, "origin", None)
     saved = saved_config(model.config, origin, tokenizer)
-    tensors = taken_apart(table_of(model.config, saved.family), models.split(model))
+    tensors = taken_apart(table_of(model.config, saved.family), models.to_params(model))
     stale = {GENERATION} if tokenizer is None else OF_TOKENIZERS
 
     def is_stale(name: str) -> bool:

@@ -2,19 +2,15 @@
 
 from memgpt_jax.models.decoder import LayerState, MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder, EncoderState
-from memgpt_jax.models.functional import (
-    Params,
-    apply,
-    diagnostics,
-    init,
-    init_state,
-    merge,
-    model_state_bytes,
-    score_tokens,
-    shapes,
-    split,
-)
 from memgpt_jax.models.memory_layer import MemoryLayer
+from memgpt_jax.models.model_functions import (
+    ModelFunctions,
+    Params,
+    from_params,
+    functional,
+    model_state_bytes,
+    to_params,
+)
 from memgpt_jax.models.seq2seq import EncoderDecoder, Seq2SeqState
 from memgpt_jax.models.xlnet import XLNet
 
@@ -25,17 +21,13 @@ __all__ = [
     "LayerState",
     "MemGPT",
     "MemoryLayer",
+    "ModelFunctions",
     "ModelState",
     "Params",
     "Seq2SeqState",
     "XLNet",
-    "apply",
-    "diagnostics",
-    "init",
-    "init_state",
-    "merge",
+    "from_params",
+    "functional",
     "model_state_bytes",
-    "score_tokens",
-    "shapes",
-    "split",
+    "to_params",
 ]

@@ -7,12 +7,12 @@ import jax
 
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import ModelConfig
-from memgpt_jax.models import shapes
+from memgpt_jax.models.model_functions import functional
 
 
 def count_parameters(config: ModelConfig) -> int:
     """Number of trainable values of the model, found by shapes alone: nothing is allocated."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes(config)))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(functional(config).param_shapes()))
 
 
 def match_parameters(config: ModelConfig, tolerance: float = 0.02) -> ModelConfig:

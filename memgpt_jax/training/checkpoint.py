@@ -63,7 +63,11 @@ def load(workdir: str | Path, step: int | None = None) -> Loaded:
         def read(step: int) -> Loaded:
             checkpoints.verify(step, ("params", "config"))
             config = checkpoints.config(step)
-            return Loaded(config, checkpoints.read(step, {"params": models.shapes(config.model)})["params"], step)
+            return Loaded(
+                config,
+                checkpoints.read(step, {"params": models.functional(config.model).param_shapes()})["params"],
+                step,
+            )
 
         return checkpoints.first_good(read, step)
 

@@ -25,7 +25,7 @@ def jitted_step(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax.stages
 
 @functools.lru_cache(maxsize=1)
 def jitted_diagnostics(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
-    """`memgpt_jax.models.diagnostics` of parameters, batches [N, B, ...] and a memory: means over the batches.
+    """`diagnostics` of the model with parameters, batches [N, B, ...] and a memory: means over the batches.
 
     Each batch is read with the memory after the batch before it, or, as in training, with a fresh one.
     """
@@ -34,7 +34,7 @@ def jitted_diagnostics(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax
     def read(params, memory, batch):
         alignment = model.alignment_of(batch.inputs["tokens"].shape[1])  # as in `batch_loss`
         options = batch.inputs | {"state": memory, "alignment": alignment}
-        return models.diagnostics(model, params, **options), options
+        return models.functional(model).diagnostics(params, **options), options
 
     def diagnostics(params, batches, memory):
         if len(batches.inputs["tokens"]) == 1:
@@ -43,7 +43,7 @@ def jitted_diagnostics(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax
         def step(memory, batch):
             found, options = read(params, memory, batch)
             if training.carry_state:  # the compiler merges this with what `read` computes
-                _, memory = models.score_tokens(model, params, targets=batch.targets, **options)
+                _, memory = models.functional(model).score(params, targets=batch.targets, **options)
             return memory, found
 
         _, found = jax.lax.scan(step, memory, batches)

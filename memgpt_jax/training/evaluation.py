@@ -73,14 +73,15 @@ def check_evaluation_memory(config: ExperimentConfig, found: Estimate, limit: in
         return
     model = config.model.with_implementation("portable")
     model = model.with_stacks({name: one_block(stack, True) for name, stack in model.stacks.items()})
-    params, state = models.shapes(model), jax.eval_shape(lambda: models.init_state(model, rows))
+    params = models.functional(model).param_shapes()
+    state = jax.eval_shape(lambda: models.functional(model).init_state(rows))
     arrays = data.batch_shapes(config.data, dataclasses.replace(training, batch_size=rows, sequence_length=length))
     shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), arrays)
 
     def score(params, batch, state):
         alignment = model.alignment_of(batch.inputs["tokens"].shape[1])
         options = {"targets": batch.targets, "state": state, "alignment": alignment}
-        return models.score_tokens(model, params, **batch.inputs, **options)
+        return models.functional(model).score(params, **batch.inputs, **options)
 
     work = cost(jax.make_jaxpr(score)(params, shapes, state)).peak
     states = 2 * found.state_bytes * rows // training.batch_size  # before and after

@@ -88,7 +88,7 @@ def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress
         mesh = parallel.make_mesh(config.parallel)
         parallel.check_divides(dataclasses.replace(config, model=resolved(config.model)), mesh)
         if config.optimizer.trainable:
-            check_trainable(config.optimizer, models.shapes(config.model))
+            check_trainable(config.optimizer, models.functional(config.model).param_shapes())
         found = check_memory(config, mesh)
         check_evaluation_memory(config, found, device_memory(mesh))
     if prints:

@@ -19,7 +19,7 @@ from memgpt_jax.config.model import ModelConfig, XLNetConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.memory import resolved
 from memgpt_jax.models.blocks import CALLS
-from memgpt_jax.models.functional import abstract_model
+from memgpt_jax.models.model_functions import abstract_model
 from memgpt_jax.models.xlnet import DETACHED, Relations
 from memgpt_jax.studies.machine import memory_limit
 from memgpt_jax.training.liveness import Cost, cost
@@ -250,7 +250,7 @@ class _Shapes(NamedTuple):
 @functools.lru_cache(maxsize=16)
 def _shapes(config: ModelConfig, rows: int) -> _Shapes:
     model = abstract_model(config)
-    params = models.split(model)
+    params = models.to_params(model)
     state = jax.eval_shape(lambda: model.blocks[0].init_state(rows))
     return _Shapes(params["blocks"]["0"], {name: tree for name, tree in params.items() if name != "blocks"}, state)
 
@@ -337,7 +337,7 @@ def _loss_cost(config: ModelConfig, rows: int, length: int, mesh: jax.sharding.M
     targets = jax.ShapeDtypeStruct((rows, length), jnp.int32)
 
     def loss(x, outer, inner, targets):
-        model = models.merge(config, outer | {"blocks": {"0": inner}})
+        model = models.from_params(config, outer | {"blocks": {"0": inner}})
         x = model.final_norm(x) if hasattr(model, "final_norm") else x
         heads = {"tokens", "masked"} & set(getattr(config, "heads", ("tokens",)))
         scores = model.score_hidden(x, dict.fromkeys(heads, targets))

@@ -68,12 +68,12 @@ def checkpoint_bytes(config: ExperimentConfig) -> int:
 def create(config: ExperimentConfig) -> TrainState:
     """The state of a run that has not taken a step."""
     params_key, dropout_key = jax.random.split(jax.random.key(config.seed))
-    params = models.init(config.model, params_key)
+    params = models.functional(config.model).init(params_key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=make_optimizer(config.optimizer, config.training.steps).init(params),
-        memory=models.init_state(config.model, config.training.batch_size),
+        memory=models.functional(config.model).init_state(config.training.batch_size),
         key=dropout_key,
         totals=Totals(*(jnp.zeros((), jnp.float32) for _ in Totals._fields)),
         skipped=jnp.zeros((), jnp.int32),

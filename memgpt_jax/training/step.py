@@ -53,7 +53,7 @@ def train_step(config: ExperimentConfig, state: TrainState, batches: data.Batch)
         The run after the step, and what is worth reporting.
     """
     training = config.training
-    fresh = models.init_state(config.model, training.batch_size)
+    fresh = models.functional(config.model).init_state(training.batch_size)
     keys = jax.random.split(jax.random.fold_in(state.key, state.step), config.optimizer.accumulate_steps)
 
     def accumulate(carry, inputs):
@@ -151,8 +151,7 @@ def batch_loss(config: ExperimentConfig, params: Any, memory: Any, batch: data.B
     """Σ losses · weights of one batch over all heads, in nats, with (its totals, the memory after it)."""
     trained = is_trained(config.optimizer, params)
     params = jax.tree.map(lambda kept, leaf: leaf if kept else jax.lax.stop_gradient(leaf), trained, params)
-    scores, memory = models.score_tokens(
-        config.model,
+    scores, memory = models.functional(config.model).score(
         params,
         targets=batch.targets,
         state=memory,

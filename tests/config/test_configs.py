@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.models import init, init_state
+from memgpt_jax.models import functional
 from memgpt_jax.models.parameters import count_parameters, match_parameters
 from memgpt_jax.studies.command_line import CONFIGS, config_names, load_config
 
@@ -16,9 +16,9 @@ from memgpt_jax.studies.command_line import CONFIGS, config_names, load_config
 @pytest.mark.parametrize("name", config_names())
 def test_builds(name):
     config = load_config(name)
-    params = jax.eval_shape(lambda: init(config.model, jax.random.key(0)))
+    params = jax.eval_shape(lambda: functional(config.model).init(jax.random.key(0)))
     assert all(leaf.dtype == "float32" for leaf in jax.tree.leaves(params))
-    state = jax.eval_shape(lambda: init_state(config.model, config.training.batch_size))
+    state = jax.eval_shape(lambda: functional(config.model).init_state(config.training.batch_size))
     assert all(leaf.shape[0] == config.training.batch_size for leaf in jax.tree.leaves(state))
 
 
@@ -53,4 +53,6 @@ def test_matching_is_as_close_as_a_width_allows():
 
 def test_count_equals_real_parameters():
     config = load_config("recall").model
-    assert count_parameters(config) == sum(leaf.size for leaf in jax.tree.leaves(init(config, jax.random.key(0))))
+    assert count_parameters(config) == sum(
+        leaf.size for leaf in jax.tree.leaves(functional(config).init(jax.random.key(0)))
+    )

@@ -71,7 +71,7 @@ def test_questions_go_to_a_copy_of_the_state(config, monkeypatch):
 
 
 def test_equals_direct_questions(config):
-    params = models.init(config.model, jax.random.key(0))
+    params = models.functional(config.model).init(jax.random.key(0))
     seen = []
     spy = needles.ask
 
@@ -85,27 +85,27 @@ def test_equals_direct_questions(config):
     finally:
         needles.ask = spy
     ((state, questions, scored),) = seen
-    logits, _ = jax.jit(models.apply, static_argnums=0)(config.model, params, questions, state)
+    logits, _ = jax.jit(models.functional(config.model).apply)(params, questions, state)
     guesses = np.asarray(logits).argmax(-1)[:, :-1]
     hits = ((guesses == questions[:, 1:]) * scored[:, 1:]).sum()
     assert point["accuracy"] == pytest.approx(hits / 12) and scored.sum() == point["answers"] == 12
 
 
 def test_losses_that_are_not_finite_are_no_result(config):
-    params = models.init(config.model, jax.random.key(0))
+    params = models.functional(config.model).init(jax.random.key(0))
     params["final_norm"]["scale"] = params["final_norm"]["scale"].at[3].set(np.nan)
     with pytest.raises(ValueError, match="tokens is NaN or infinite"):
         needles.needle_stream(config, params, (112,))
 
 
 def test_evaluate_asks_held_out_rows(config):
-    params = models.init(config.model, jax.random.key(0))
+    params = models.functional(config.model).init(jax.random.key(0))
     result = evaluate(config, params, ByteTokenizer())
     task, random, hits = NeedleTask(config.data, "valid"), np.random.default_rng(HELD_OUT_SEED), 0.0
-    apply, state = jax.jit(models.apply, static_argnums=0), models.init_state(config.model, 3)
+    apply, state = jax.jit(models.functional(config.model).apply), models.functional(config.model).init_state(3)
     for _ in range(2):
         batch = task.batch(random, 3, 192)
-        logits, _ = apply(config.model, params, batch.inputs["tokens"], state)
+        logits, _ = apply(params, batch.inputs["tokens"], state)
         hits += ((np.asarray(logits).argmax(-1) == batch.targets["tokens"]) * batch.weights["tokens"]).sum()
     assert result["answers"] == 12 and result["accuracy"] == pytest.approx(hits / 12)
 

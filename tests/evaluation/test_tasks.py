@@ -1,6 +1,7 @@
 """Scores of tasks: whole answers, groups, failed tasks, and rows longer than what a device reads at a time."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -29,7 +30,11 @@ CONFIG = ExperimentConfig(
     training=TrainingConfig(sequence_length=56),
     evaluation=EvaluationConfig(batch_size=4),
 )
-apply = jax.jit(models.apply, static_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def apply(config, params, tokens, state, reset=None):
+    return models.functional(config).apply(params, tokens, state, reset)
 
 
 class Words(Task):
@@ -83,13 +88,13 @@ def test_groups_and_failed_tasks(monkeypatch, known):
 
 @pytest.mark.parametrize("chunk", [1024, 16, 24, 12])  # whole rows; chunks that divide; a shorter last one; unaligned
 def test_chunks_equal_a_direct_computation(chunk):
-    params = models.init(MODEL, jax.random.key(0))
+    params = models.functional(MODEL).init(jax.random.key(0))
     settings = dataclasses.replace(CONFIG.evaluation, chunk_length=chunk)
     config = dataclasses.replace(CONFIG, evaluation=settings)
     result = evaluate.evaluate_task(config, params, Words(config.data, "test"))
     hits, nats, number = np.zeros(2), 0.0, 0
     for batch in Words(config.data, "test").held_out(evaluate.HELD_OUT_SEED, 4, 56, 1):
-        state = models.init_state(MODEL, 4)
+        state = models.functional(MODEL).init_state(4)
         logits, _ = apply(MODEL, params, batch.inputs["tokens"], state, batch.inputs["reset"])
         log_probabilities = np.asarray(jax.nn.log_softmax(logits), np.float64)
         for row in range(3):
@@ -103,25 +108,25 @@ def test_chunks_equal_a_direct_computation(chunk):
 
 
 def test_losses_that_are_not_finite_are_no_result():
-    params = models.init(MODEL, jax.random.key(0))
+    params = models.functional(MODEL).init(jax.random.key(0))
     params["final_norm"]["scale"] = params["final_norm"]["scale"].at[3].set(np.nan)
     with pytest.raises(ValueError, match="the loss of 12 of 12 tokens is NaN or infinite"):
         evaluate.evaluate_task(CONFIG, params, Words(CONFIG.data, "test"))
 
 
 def test_a_device_reads_no_more_than_a_chunk(monkeypatch):
-    seen, score_tokens = [], models.score_tokens
+    seen, score = [], models.ModelFunctions.score
 
-    def spy(config, params, **options):
+    def spy(self, params, **options):
         seen.append((options["tokens"].shape, options["alignment"]))
-        return score_tokens(config, params, **options)
+        return score(self, params, **options)
 
-    monkeypatch.setattr(evaluate.models, "score_tokens", spy)
+    monkeypatch.setattr(models.ModelFunctions, "score", spy)
     task = RecallConfig(num_pairs=2, num_keys=8, num_values=8, num_fillers=4, context_length=196, query_length=4)
     settings = EvaluationConfig(batch_size=2, num_batches=1, chunk_length=64)
     config = dataclasses.replace(CONFIG, data=task, evaluation=settings)
     whole = dataclasses.replace(config, evaluation=dataclasses.replace(settings, chunk_length=1024))
-    params = models.init(MODEL, jax.random.key(1))
+    params = models.functional(MODEL).init(jax.random.key(1))
     chunked = evaluate.evaluate(config, params)
     assert set(seen) == {((2, 64), "aligned"), ((2, 8), "aligned")}
     assert chunked["loss"] == pytest.approx(evaluate.evaluate(whole, params)["loss"], rel=1e-5)
@@ -135,9 +140,9 @@ def test_a_task_of_several_tokens_an_answer():
     model = dataclasses.replace(MODEL, vocab_size=task.num_ids)
     settings = EvaluationConfig(batch_size=3, num_batches=2)
     config = ExperimentConfig(model=model, data=task, evaluation=settings)
-    params, hits = models.init(model, jax.random.key(1)), 0
+    params, hits = models.functional(model).init(jax.random.key(1)), 0
     for batch in data.make_task(task, "valid").held_out(evaluate.HELD_OUT_SEED, 3, 64, 2):
-        logits, _ = apply(model, params, batch.inputs["tokens"], models.init_state(model, 3))
+        logits, _ = apply(model, params, batch.inputs["tokens"], models.functional(model).init_state(3))
         right = np.asarray(logits).argmax(-1) == batch.targets["tokens"]
         hits += sum(right[row][batch.info["answer"][row] == number].all() for row in range(3) for number in (1, 2))
     result = evaluate.evaluate(config, params)

@@ -45,13 +45,13 @@ def tokenizer(monkeypatch):
 
 @pytest.fixture(scope="module")
 def params():
-    return models.init(MODEL, jax.random.key(0))
+    return models.functional(MODEL).init(jax.random.key(0))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def read(model, params, tokens):
     """Logits of whole texts, read in one call from a fresh state."""
-    return models.apply(model, params, tokens, models.init_state(model, len(tokens)))[0]
+    return models.functional(model).apply(params, tokens, models.functional(model).init_state(len(tokens)))[0]
 
 
 def direct_losses(config, params, tokenizer, text: str) -> list[float]:
@@ -177,7 +177,7 @@ def test_losses_that_are_not_finite_are_no_result(tokenizer, params, value):
 
 def test_documents_longer_than_the_learned_positions_are_refused(tokenizer):
     model = dataclasses.replace(MODEL, position="learned", num_positions=74)
-    params, config = models.init(model, jax.random.key(0)), dataclasses.replace(CONFIG, model=model)
+    params, config = models.functional(model).init(jax.random.key(0)), dataclasses.replace(CONFIG, model=model)
     with pytest.raises(ValueError, match=r"max_tokens=None: a document has 150 .* model\.num_positions=74"):
         evaluate.evaluate(config, params, tokenizer)
     short = dataclasses.replace(
@@ -200,7 +200,7 @@ def test_recall():
     model = dataclasses.replace(MODEL, vocab_size=task.num_ids)
     settings = EvaluationConfig(batch_size=4, num_batches=2)
     config = ExperimentConfig(model=model, data=task, evaluation=settings)
-    params = models.init(model, jax.random.key(1))
+    params = models.functional(model).init(jax.random.key(1))
     result = evaluate.evaluate(config, params)
 
     random, hits, nats = np.random.default_rng(evaluate.HELD_OUT_SEED), 0, 0.0

@@ -28,13 +28,13 @@ PROMPT = [1, 3, 0, 2, 1]
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["one model", "another"])
 def model(request):
-    params = models.init(CONFIG, jax.random.key(request.param))
+    params = models.functional(CONFIG).init(jax.random.key(request.param))
     return CONFIG, jax.tree.map(lambda x: x * jnp.float32(1.5), params)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def log_probabilities(config, params, tokens):
-    logits, _ = models.apply(config, params, tokens, models.init_state(config, tokens.shape[0]))
+    logits, _ = models.functional(config).apply(params, tokens, models.functional(config).init_state(tokens.shape[0]))
     return jax.nn.log_softmax(logits)
 
 

@@ -107,7 +107,7 @@ def test_all_stop_ids_of_a_tokenizer_end_an_answer(tiny, options):
 
 def test_a_pretrained_model_brings_its_ends_along(tiny):
     prompts = [ids(6), ids(9)]
-    model = models.merge(*tiny.model)
+    model = models.from_params(*tiny.model)
     plain = generate(model, prompts, max_new_tokens=12).ids
     end = int(plain[0, 6 + 2])
     model.origin = types.SimpleNamespace(stop_ids=(end,))
@@ -125,7 +125,7 @@ class Endless(ByteTokenizer):
 
 
 def test_a_tokenizer_without_ends_takes_those_of_the_model(tiny):
-    model = models.merge(*tiny.model)
+    model = models.from_params(*tiny.model)
     session = Session(model, Endless())
     whole = session.generate(max_new_tokens=12, ignore_eos=True)
     ids_of_whole = generate(model, [[DOCUMENT]], max_new_tokens=12).ids[0, 1:].tolist()

@@ -36,7 +36,7 @@ def test_max_length_counts_the_prompt(tiny):
 
 
 def test_a_module_generates_too(tiny):
-    module = models.merge(tiny.config, tiny.params)
+    module = models.from_params(tiny.config, tiny.params)
     expected = generate(tiny.model, [ids(5)], max_new_tokens=4).ids
     np.testing.assert_array_equal(generate(module, [ids(5)], max_new_tokens=4).ids, expected)
     np.testing.assert_array_equal(mg.generate(module, jnp.array([ids(5)]), max_new_tokens=4).ids, expected)
@@ -91,7 +91,7 @@ def test_several_sequences_fork_the_memory(tiny):
     assert [row[:7] for row in result.tolist()] == [prompts[0]] * 3 + [prompts[1]] * 3
     assert len({tuple(row) for row in result.tolist()}) == 6
     # Each went on with its own memory: it is the one that reading its text leaves.
-    _, read = prefill.prefill(*tiny.model, [row[:-1] for row in result], models.init_state(tiny.config, 6))
+    _, read = prefill.prefill(*tiny.model, [row[:-1] for row in result], models.functional(tiny.config).init_state(6))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), state.layers[0].memory, read.layers[0].memory
     )
@@ -135,11 +135,11 @@ def test_whole_pieces_are_read_by_the_parallel_path(tiny, monkeypatch):
     monkeypatch.setattr(
         prefill, "compiled_read", lambda *args: (taken.append((args[1], args[3].shape[1])), read(*args))[1]
     )
-    state = models.init_state(tiny.config, 2)
+    state = models.functional(tiny.config).init_state(2)
     _, state = prefill.prefill(*tiny.model, [np.array(ids(19))] * 2, state)
-    assert taken == [(True, 8), (True, 8), (False, 4)]
+    assert taken == [("aligned", 8), ("aligned", 8), ("any", 4)]
     prefill.prefill(*tiny.model, [np.array(ids(8))] * 2, state)  # no longer at a boundary
-    assert taken[3:] == [(False, 8)]
+    assert taken[3:] == [("any", 8)]
 
 
 BAD = [
@@ -220,7 +220,7 @@ def test_bad_input_is_refused_by_name(tiny, prompt, options, message):
 
 def test_states_of_another_model_or_batch_are_refused(tiny):
     with pytest.raises(ValueError, match="state has 3 rows, but there are 2 prompts"):
-        generate(tiny.model, [[1], [2]], max_new_tokens=2, state=models.init_state(tiny.config, 3))
+        generate(tiny.model, [[1], [2]], max_new_tokens=2, state=models.functional(tiny.config).init_state(3))
     other = mg.MemGPT(mg.ModelConfig(vocab_size=257, d_model=16, num_layers=1), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="another config"):
         generate(tiny.model, [[1]], max_new_tokens=2, state=other.init_state(1))

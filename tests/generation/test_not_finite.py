@@ -41,7 +41,7 @@ OPTIONS = {
 @functools.cache
 def chain(poison: float):
     """A model of which each letter says the next (see FOLLOWING); reading POISON puts a number into the logits."""
-    params = mg.init(CONFIG, jax.random.key(0))
+    params = mg.functional(CONFIG).init(jax.random.key(0))
     for part in ("attention", "feed_forward"):
         params["blocks"]["0"][part]["output"]["kernel"] *= 0
     kernel = np.zeros((CONFIG.d_model, CONFIG.vocab_size), np.float32)

@@ -274,7 +274,7 @@ def test_every_type_of_a_state_is_saved(tiny, tmp_path):
 
 def test_a_document_longer_than_its_learned_positions_is_refused(tiny):
     config = dataclasses.replace(tiny.config, position="learned", num_positions=20)
-    model = config, models.init(config, jax.random.key(0))
+    model = config, models.functional(config).init(jax.random.key(0))
     session = Session(model, tiny.tokenizer)
     session.feed("x" * 9)
     for use in (lambda: session.feed("y" * 11), lambda: session.generate(max_new_tokens=11)):
@@ -296,7 +296,7 @@ def test_a_document_longer_than_its_learned_positions_is_refused(tiny):
 def test_a_text_longer_than_a_pretrained_context_is_warned_of(tiny, memory):
     changes = {"context_length": 12} | ({} if memory else {"memory": NoMemoryConfig()})
     config = dataclasses.replace(tiny.config, **changes)
-    session = Session((config, models.init(config, jax.random.key(0))), tiny.tokenizer)
+    session = Session((config, models.functional(config).init(jax.random.key(0))), tiny.tokenizer)
     generate((config, session.params), [[1] * 4], max_new_tokens=8)
     session.feed("x" * 7)
     expected = contextlib.nullcontext() if memory else pytest.warns(UserWarning, match="longer than context_length=12")

@@ -29,8 +29,8 @@ def small(name):
 
 
 def logits_of(model, tokens):
-    call = jax.jit(lambda params, state: models.apply(model.config, params, tokens, state)[0])
-    return np.asarray(call(models.split(model), model.init_state(len(tokens))))
+    call = jax.jit(lambda params, state: models.functional(model.config).apply(params, tokens, state)[0])
+    return np.asarray(call(models.to_params(model), model.init_state(len(tokens))))
 
 
 TOKENS = jnp.asarray(foreign.tokens_of("llama", 24), jnp.int32)
@@ -97,7 +97,7 @@ def test_a_second_memory_is_refused(llama):
 @pytest.mark.parametrize("trainable", [("memory_layer",), ("memory_layer", "lora"), ("memory_layer", "blocks/1/")])
 def test_training_moves_what_is_trainable_and_lowers_the_loss(trainable, llama):
     model = mg.add_memory(llama, small("kv"), layers=[0], segment_length=4, adapter_rank=2)
-    config, params = model.config, models.split(model)
+    config, params = model.config, models.to_params(model)
     optimizer_config = mg.OptimizerConfig(learning_rate=0.03, warmup_steps=0, trainable=trainable)
     optimizer = make_optimizer(optimizer_config, 40)
     targets = jnp.roll(TOKENS, -1, axis=1)
@@ -105,7 +105,7 @@ def test_training_moves_what_is_trainable_and_lowers_the_loss(trainable, llama):
     @jax.jit
     def step(params, opt_state):
         def loss(params):
-            scores, _ = models.score_tokens(config, params, TOKENS, {"tokens": targets}, model.init_state(2))
+            scores, _ = models.functional(config).score(params, TOKENS, {"tokens": targets}, model.init_state(2))
             return jnp.mean(scores["tokens"].losses)
 
         value, gradients = jax.value_and_grad(loss)(params)
@@ -131,7 +131,7 @@ def test_training_moves_what_is_trainable_and_lowers_the_loss(trainable, llama):
 
 def test_a_pattern_without_a_parameter_is_named(llama):
     with pytest.raises(ValueError, match=r"optimizer.trainable: 'memory' is in no parameter's path"):
-        check_trainable(mg.OptimizerConfig(trainable=("memory",)), models.split(llama))
+        check_trainable(mg.OptimizerConfig(trainable=("memory",)), models.to_params(llama))
     with pytest.raises(ValueError, match=r"trainable: '\(' is no regular expression"):
         mg.OptimizerConfig(trainable=("(",))
 
@@ -141,4 +141,4 @@ def test_it_is_saved_beside_the_base_model(llama, tmp_path):
     mg.save_pretrained(model, tmp_path)
     again = mg.from_pretrained(tmp_path)
     assert again.config == model.config
-    jax.tree.map(np.testing.assert_array_equal, models.split(again), models.split(model))
+    jax.tree.map(np.testing.assert_array_equal, models.to_params(again), models.to_params(model))

@@ -37,11 +37,11 @@ FEW_BYTES = 1500
 
 
 def model(seed=0, config=LLAMA):
-    return mg.merge(config, mg.init(config, jax.random.key(seed)))
+    return mg.from_params(config, mg.functional(config).init(jax.random.key(seed)))
 
 
 def same(one, other):
-    leaves = zip(jax.tree.leaves(models.split(one)), jax.tree.leaves(models.split(other)), strict=True)
+    leaves = zip(jax.tree.leaves(models.to_params(one)), jax.tree.leaves(models.to_params(other)), strict=True)
     return all(np.array_equal(a, b) for a, b in leaves)
 
 

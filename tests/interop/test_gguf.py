@@ -95,7 +95,7 @@ def write_tensors(path, values, tensors, kind="llama", extra=None, quantisation=
 def test_weights_are_those_of_the_folder(case, kind, tmp_path):
     expected = mg.from_pretrained(foreign.write(case, tmp_path / "folder"))
     got = mg.from_pretrained(write(tmp_path / "model.gguf", case, kind))
-    jax.tree.map(np.testing.assert_array_equal, models.split(got), models.split(expected))
+    jax.tree.map(np.testing.assert_array_equal, models.to_params(got), models.to_params(expected))
     for name in ("num_kv_heads", "head_dim", "window_size", "tie_embeddings", "attention_bias", "activation"):
         assert getattr(got.config, name) == getattr(expected.config, name)
     assert got.config.rotary_base == pytest.approx(expected.config.rotary_base)
@@ -132,7 +132,7 @@ def write_gpt2(path):
 def test_weights_of_gpt2_are_those_of_the_folder(tmp_path):
     expected = mg.from_pretrained(foreign.write("gpt2", tmp_path / "folder"))
     got = mg.from_pretrained(write_gpt2(tmp_path / "model.gguf"))
-    jax.tree.map(np.testing.assert_array_equal, models.split(got), models.split(expected))
+    jax.tree.map(np.testing.assert_array_equal, models.to_params(got), models.to_params(expected))
     assert got.config == dataclasses.replace(expected.config, norm_epsilon=got.config.norm_epsilon)
     assert got.config.norm_epsilon == pytest.approx(expected.config.norm_epsilon)
 
@@ -164,7 +164,7 @@ def test_quantised_weights(kind, tmp_path):
     blocks = {name: rounded(array, kind) if array.ndim == 2 else array for name, array in tensors.items()}
     (tmp_path / "config.json").write_text(json.dumps(values))
     save_file(blocks, tmp_path / "model.safetensors")
-    expected, got = (models.split(mg.from_pretrained(source)) for source in (tmp_path, path))
+    expected, got = (models.to_params(mg.from_pretrained(source)) for source in (tmp_path, path))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, expected)
     assert max(np.abs(blocks[name] - array).max() for name, array in tensors.items()) > 1e-4  # something was lost
 

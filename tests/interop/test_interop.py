@@ -204,7 +204,7 @@ def test_a_whole_model_in_linen():
     tokens, reset = stream_inputs(0, config, L)
     module = mg.interop.to_linen(mg.MemGPT, config)
     params, call = run_linen(module, tokens, module.init_state(B))
-    expected = jax.jit(mg.apply, static_argnums=0)(config, params, tokens, mg.init_state(config, B), reset)
+    expected = jax.jit(mg.functional(config).apply)(params, tokens, mg.functional(config).init_state(B), reset)
     assert difference(call(tokens, module.init_state(B), reset), expected) < 1e-5
 
 

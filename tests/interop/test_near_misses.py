@@ -238,13 +238,13 @@ def our_logits(folder):
     model = mg.from_pretrained(folder)
 
     def call(params):
-        merged = models.merge(model.config, params)
+        merged = models.from_params(model.config, params)
         state = merged.init_state(2)
         if isinstance(merged, models.EncoderDecoder):
             state = merged.read_source(jnp.asarray(SOURCE, jnp.int32), state)
         return merged(jnp.asarray(TOKENS, jnp.int32), state)[0]
 
-    return np.asarray(jax.jit(call)(models.split(model)))
+    return np.asarray(jax.jit(call)(models.to_params(model)))
 
 
 def read(kind, change):

@@ -33,10 +33,10 @@ def outputs_of(model, case):
     tokens = jnp.asarray(numbers, jnp.int32)
 
     def causal(params):
-        return {"logits": models.apply(model.config, params, tokens, model.init_state(2))[0]}
+        return {"logits": models.functional(model.config).apply(params, tokens, model.init_state(2))[0]}
 
     def encoded(params):
-        merged, types = models.merge(model.config, params), foreign.types_of(case, numbers).astype(np.int32)
+        merged, types = models.from_params(model.config, params), foreign.types_of(case, numbers).astype(np.int32)
         options = {"valid": jnp.asarray(foreign.valid_of(numbers)), "token_types": jnp.asarray(types)}
         hidden, _ = merged.hidden(tokens, model.init_state(2), **options)
         heads = model.config.heads
@@ -51,13 +51,13 @@ def outputs_of(model, case):
         return found
 
     def sequence_to_sequence(params):
-        merged, source = models.merge(model.config, params), foreign.source_of(case)
+        merged, source = models.from_params(model.config, params), foreign.source_of(case)
         valid = jnp.asarray(foreign.valid_of(source))
         state = merged.read_source(jnp.asarray(source, jnp.int32), model.init_state(2), valid=valid)
         return {"logits": merged(tokens, state)[0]}
 
     def permuted(params):
-        merged, types = models.merge(model.config, params), foreign.types_of(case, numbers).astype(np.int32)
+        merged, types = models.from_params(model.config, params), foreign.types_of(case, numbers).astype(np.int32)
         options = {"valid": jnp.asarray(foreign.valid_of(numbers)), "token_types": jnp.asarray(types)}
         order, places = foreign.order_of(numbers)
         if case in foreign.TWO_STREAMS:
@@ -73,7 +73,7 @@ def outputs_of(model, case):
         models.MemGPT: causal,
         models.XLNet: permuted,
     }
-    return jax.jit(kinds[type(model)])(models.split(model))
+    return jax.jit(kinds[type(model)])(models.to_params(model))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -102,7 +102,7 @@ def test_a_saved_model_has_the_same_tensors_and_config(case, folders, tmp_path):
     assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 1
     again = mg.from_pretrained(tmp_path)
     assert again.config == model.config
-    jax.tree.map(np.testing.assert_array_equal, models.split(again), models.split(model))
+    jax.tree.map(np.testing.assert_array_equal, models.to_params(again), models.to_params(model))
     mg.save_pretrained(model, tmp_path)
     assert [path.name for path in tmp_path.glob("*.safetensors*")] == ["model.safetensors"]
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == foreign.CASES[case]["model_type"]
@@ -152,12 +152,12 @@ def test_ours_go_the_same_way(tmp_path):
     config = mg.ModelConfig(
         vocab_size=19, d_model=8, num_heads=2, num_layers=2, memory=mg.KVMemoryConfig(memory_size=4, head_dim=4)
     )
-    model = mg.merge(config, mg.init(config, jax.random.key(0)))
+    model = mg.from_params(config, mg.functional(config).init(jax.random.key(0)))
     mg.save_pretrained(model, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "memgpt"
     again = mg.from_pretrained(tmp_path)
     assert again.config == config
-    jax.tree.map(np.testing.assert_array_equal, models.split(again), models.split(model))
+    jax.tree.map(np.testing.assert_array_equal, models.to_params(again), models.to_params(model))
 
 
 def test_changes_leave_the_weights_alone(folders):
@@ -221,8 +221,8 @@ def test_half_precision_is_read_as_float32(folders, tmp_path):
         for name in tensors:
             tensors[name] = tensors[name].astype(jnp.bfloat16)
 
-    rounded = models.split(mg.from_pretrained(damaged(folders["llama"], tmp_path, change)))
-    whole = models.split(mg.from_pretrained(folders["llama"]))
+    rounded = models.to_params(mg.from_pretrained(damaged(folders["llama"], tmp_path, change)))
+    whole = models.to_params(mg.from_pretrained(folders["llama"]))
     expected = jax.tree.map(lambda leaf: np.asarray(leaf).astype(jnp.bfloat16).astype(np.float32), whole)
     jax.tree.map(np.testing.assert_array_equal, rounded, expected)
 
@@ -258,7 +258,7 @@ def test_a_run_is_a_model_too(tmp_path):
     ByteTokenizer().save(tmp_path / "tokenizer")
     run = mg.from_pretrained(tmp_path)
     assert run.config == model
-    jax.tree.map(np.testing.assert_array_equal, models.split(run), state.params)
+    jax.tree.map(np.testing.assert_array_equal, models.to_params(run), state.params)
     assert mg.load_tokenizer(tmp_path).encode("abc") == [97, 98, 99]
 
 

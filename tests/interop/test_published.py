@@ -218,7 +218,7 @@ def test_the_body_is_read_and_what_is_left_is_named(name, tmp_path, caplog):
         assert model.config.heads == published.heads
     assert published.aside in caplog.text
     assert bool(caplog.text) == bool(published.aside or "sentence encoder" in name)
-    expected, got = flat(models.split(mg.from_pretrained(plain))), flat(models.split(model))
+    expected, got = flat(models.to_params(mg.from_pretrained(plain))), flat(models.to_params(model))
     heads = [key for key in expected if any(part in key for part in ("masked_head", "pooler", "next_", "['output"))]
     lost = [key for key in expected if key not in got]
     assert set(lost) <= {*heads} and got.keys() <= expected.keys()
@@ -231,7 +231,7 @@ def test_the_body_is_read_and_what_is_left_is_named(name, tmp_path, caplog):
     mg.save_pretrained(model, tmp_path / "again")
     again = mg.from_pretrained(tmp_path / "again")
     assert again.config == model.config
-    jax.tree.map(np.testing.assert_array_equal, models.split(again), models.split(model))
+    jax.tree.map(np.testing.assert_array_equal, models.to_params(again), models.to_params(model))
     kind = json.loads((tmp_path / "again" / "config.json").read_text())["model_type"]
     assert kind == foreign.CASES[published.case]["model_type"]
 
@@ -239,8 +239,8 @@ def test_the_body_is_read_and_what_is_left_is_named(name, tmp_path, caplog):
 @pytest.mark.parametrize("dtype", ["float16", jnp.bfloat16, np.float64])
 def test_every_type_of_floats_is_read(dtype, tmp_path):
     plain, folder = write(PUBLISHED["bert-base-uncased"], tmp_path, dtype)
-    got = flat(models.split(mg.from_pretrained(folder)))
-    expected = flat(models.split(mg.from_pretrained(plain)))
+    got = flat(models.to_params(mg.from_pretrained(folder)))
+    expected = flat(models.to_params(mg.from_pretrained(plain)))
     for key, array in got.items():
         np.testing.assert_array_equal(array, np.asarray(expected[key]).astype(dtype).astype(np.float32))
 
@@ -250,7 +250,7 @@ def hidden_of(model, case):
     tokens = jnp.asarray(foreign.tokens_of(case), jnp.int32)
 
     def run(params):
-        merged, state = models.merge(model.config, params), model.init_state(2)
+        merged, state = models.from_params(model.config, params), model.init_state(2)
         if isinstance(merged, models.EncoderDecoder):
             source = foreign.source_of(case)
             valid = jnp.asarray(foreign.valid_of(source))
@@ -258,7 +258,7 @@ def hidden_of(model, case):
             return merged.decoder.hidden(tokens, state.decoder)[0] / model.config.decoder.logit_scale
         return merged.hidden(tokens, state)[0]
 
-    return np.asarray(jax.jit(run)(models.split(model)))
+    return np.asarray(jax.jit(run)(models.to_params(model)))
 
 
 @pytest.mark.slow  # two minutes

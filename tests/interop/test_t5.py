@@ -30,9 +30,9 @@ def state_of(model, case):
 
 
 def logits_of(model, case):
-    call = jax.jit(lambda params, tokens, state: models.apply(model.config, params, tokens, state)[0])
+    call = jax.jit(lambda params, tokens, state: models.functional(model.config).apply(params, tokens, state)[0])
     tokens = jnp.asarray(foreign.tokens_of(case), jnp.int32)
-    return np.asarray(call(models.split(model), tokens, state_of(model, case)))
+    return np.asarray(call(models.to_params(model), tokens, state_of(model, case)))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -80,6 +80,8 @@ def test_a_session_goes_on_from_a_source(folders):
     expected = mg.generate(model, [[0]], state=state, max_new_tokens=12).ids[0, 1:].tolist()
     numbers = foreign.Numbers("t5_v11")
     session = mg.Session(model.decoder, numbers)
+    with pytest.raises(ValueError, match=r"rows \[0\] of the state have none: give state=model.read_source"):
+        session.generate(max_new_tokens=1)
     session.state = state.decoder
     parts = [session.generate(max_new_tokens=number) for number in (5, 7)]
     assert numbers.encode("".join(parts)) == expected and 0 not in expected
@@ -103,7 +105,7 @@ def test_a_memory_for_the_decoder_changes_nothing_until_it_is_trained(folders, t
     mg.save_pretrained(larger, tmp_path)
     again = mg.from_pretrained(tmp_path)
     assert again.config == larger.config and json.loads((tmp_path / "config.json").read_text())["model_type"] == "t5"
-    jax.tree.map(np.testing.assert_array_equal, models.split(again), models.split(larger))
+    jax.tree.map(np.testing.assert_array_equal, models.to_params(again), models.to_params(larger))
     with pytest.raises(ValueError, match="has a memory"):
         mg.add_memory(larger, memory)
 
@@ -111,12 +113,12 @@ def test_a_memory_for_the_decoder_changes_nothing_until_it_is_trained(folders, t
 def test_what_no_family_expresses_is_written_under_our_name(folders, tmp_path):
     config = mg.from_pretrained(folders["t5"]).config
     config = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, norm="layernorm"))
-    model = models.merge(config, models.init(config, jax.random.key(0)))
+    model = models.from_params(config, models.functional(config).init(jax.random.key(0)))
     mg.save_pretrained(model, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "memgpt"
     again = mg.from_pretrained(tmp_path)
     assert again.config == config
-    jax.tree.map(np.testing.assert_array_equal, models.split(again), models.split(model))
+    jax.tree.map(np.testing.assert_array_equal, models.to_params(again), models.to_params(model))
 
 
 @pytest.mark.parametrize(

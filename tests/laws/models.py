@@ -10,7 +10,7 @@ import numpy as np
 
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
-from memgpt_jax.models import apply, init, init_state
+from memgpt_jax.models import functional
 from tests.laws.memories import difference
 
 BATCH = 2
@@ -43,13 +43,13 @@ class Built:
 
 @functools.lru_cache
 def fresh_state(config, batch):
-    return init_state(config, batch)
+    return functional(config).init_state(batch)
 
 
 def build(config: ModelConfig, jitter=0.2) -> Built:
     """Without a cache, so that a fault planted in the code before is compiled in."""
     rng = np.random.default_rng(0)
-    params = jax.eval_shape(lambda: init(config, jax.random.key(0)))
+    params = jax.eval_shape(lambda: functional(config).init(jax.random.key(0)))
     scale = lambda path: 1.0 if "norm" in path or "scale" in path else 0.0  # noqa: E731
 
     def value(path, leaf):
@@ -62,7 +62,7 @@ def build(config: ModelConfig, jitter=0.2) -> Built:
 
     @functools.partial(jax.jit, static_argnames="alignment")
     def call(params, tokens, state, reset, valid, alignment="any"):
-        return apply(config, params, tokens, state, reset, valid, alignment=alignment)
+        return functional(config).apply(params, tokens, state, reset, valid, alignment=alignment)
 
     return Built(config, params, call)
 

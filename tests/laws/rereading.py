@@ -31,13 +31,15 @@ class Tiny:
 
     def __init__(self):
         # Larger than as initialised, so that the most probable tokens differ and greedy decoding does not repeat one.
-        self.params = jax.tree.map(lambda x: x * jnp.float32(3.0), models.init(CONFIG, jax.random.key(0)))
+        self.params = jax.tree.map(lambda x: x * jnp.float32(3.0), models.functional(CONFIG).init(jax.random.key(0)))
         self.model = (self.config, self.params)
 
     @functools.partial(jax.jit, static_argnums=0)
     def logits(self, tokens):
         """Logits of whole texts [B, L], read in one call from a fresh state."""
-        return models.apply(self.config, self.params, tokens, models.init_state(self.config, tokens.shape[0]))[0]
+        return models.functional(self.config).apply(
+            self.params, tokens, models.functional(self.config).init_state(tokens.shape[0])
+        )[0]
 
     def reread(self, prompt, number: int) -> list[int]:
         """Greedy continuation of one prompt without any state."""

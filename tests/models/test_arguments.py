@@ -30,7 +30,7 @@ LENGTH = 6
 
 @functools.cache
 def model_of(name):
-    return models.merge(CONFIGS[name], models.init(CONFIGS[name], jax.random.key(0)))
+    return models.from_params(CONFIGS[name], models.functional(CONFIGS[name]).init(jax.random.key(0)))
 
 
 def call(name, tokens, valid=None, state=None, reset=None):
@@ -108,7 +108,7 @@ def test_every_type_of_integer(name, dtype):
 def test_a_vocabulary_beyond_the_type_of_the_ids():
     """int8 counts to 127: neither the lookup of a token nor that of a target depends on it."""
     config = ModelConfig(**SMALL | {"vocab_size": 300}, window_size=6)
-    model = models.merge(config, models.init(config, jax.random.key(0)))
+    model = models.from_params(config, models.functional(config).init(jax.random.key(0)))
 
     def score(tokens):
         scores, _ = model.score(tokens, {"tokens": tokens}, model.init_state(BATCH))
@@ -145,7 +145,7 @@ def test_token_types_that_the_encoder_has_not(wrong):
     assert np.isnan(out[1, 3]).all() and np.isfinite(out[0]).all()
     config = EncoderConfig(**SMALL)
     with pytest.raises(ValueError, match="token_types: the model has one kind of tokens"):
-        run(models.merge(config, models.init(config, jax.random.key(0))), types)
+        run(models.from_params(config, models.functional(config).init(jax.random.key(0))), types)
 
 
 def test_flags_of_one_row_that_are_no_bools():
@@ -221,7 +221,7 @@ def test_learned_positions_end():
     reset = np.zeros((BATCH, 12), bool)
     reset[:, 5] = True  # the second document is short enough
     assert np.isfinite(model(tokens, reset=reset)[0]).all()
-    eager = functools.partial(models.apply, model.config, model.params)
+    eager = functools.partial(models.functional(model.config).apply, model.params)
     _, state = model(tokens[:, :8])
     with pytest.raises(
         ValueError, match=r"learned positions for num_positions=9 tokens of a document.*token 10 of one"
@@ -235,10 +235,10 @@ def test_learned_positions_end():
 def test_parameters_may_be_numpy_arrays_inside_jit(position):
     """As a checkpoint read by other means gives them: closed over by a jitted function, tokens traced or not."""
     config = ModelConfig(vocab_size=9, d_model=8, num_layers=1, num_heads=1, position=position, num_positions=16)
-    params = jax.device_get(models.init(config, jax.random.key(0)))
-    tokens, state = np.ones((1, 4), np.int32), models.init_state(config, 1)
-    expected, _ = models.apply(config, params, tokens, state)
-    found, _ = jax.jit(lambda tokens, state: models.apply(config, params, tokens, state))(tokens, state)
-    constant, _ = jax.jit(lambda state: models.apply(config, params, tokens, state))(state)
+    params = jax.device_get(models.functional(config).init(jax.random.key(0)))
+    tokens, state = np.ones((1, 4), np.int32), models.functional(config).init_state(1)
+    expected, _ = models.functional(config).apply(params, tokens, state)
+    found, _ = jax.jit(lambda tokens, state: models.functional(config).apply(params, tokens, state))(tokens, state)
+    constant, _ = jax.jit(lambda state: models.functional(config).apply(params, tokens, state))(state)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     np.testing.assert_allclose(constant, expected, atol=1e-6)

@@ -11,7 +11,7 @@ import pytest
 from memgpt_jax.config.experiment import ExperimentConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.data import Batch
 from memgpt_jax.memory import MEMORIES
-from memgpt_jax.models import apply, init_state
+from memgpt_jax.models import functional
 from memgpt_jax.training.state import create
 from memgpt_jax.training.step import train_step
 from tests.laws.models import BATCH, built, stream_inputs, tiny
@@ -53,7 +53,9 @@ def run(name, dtype, fusion):
     tokens, reset = stream_inputs(0, config, LENGTH)
 
     def loss(params):
-        logits, state = apply(config, params, tokens, init_state(config, BATCH), reset, alignment="aligned")
+        logits, state = functional(config).apply(
+            params, tokens, functional(config).init_state(BATCH), reset, alignment="aligned"
+        )
         return jnp.mean(jnp.square(logits)), (logits, state)
 
     (_, (logits, state)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(built(config).params)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.models import apply
+from memgpt_jax.models import functional
 from tests.laws.memories import difference, leaks
 from tests.laws.models import (
     BATCH,
@@ -156,7 +156,7 @@ def test_a_call_that_is_not_aligned_as_given_is_nan():
 
 @both
 def test_mid_segment_tokens(config):
-    model, steps = built(config), jax.jit(apply, static_argnums=0, static_argnames="alignment")
+    model, steps = built(config), jax.jit(functional(config).apply, static_argnames="alignment")
     tokens, _ = stream_inputs(0, config, 3 * config.segment_length)
     whole, _ = model(tokens)
     state, logits = model.fresh(), []

@@ -15,16 +15,12 @@ from memgpt_jax.memory.titans import TitansMemoryConfig
 from memgpt_jax.models import (
     MemGPT,
     MemoryLayer,
-    apply,
     blocks,
-    diagnostics,
+    from_params,
     functional,
-    init,
-    init_state,
-    merge,
+    model_functions,
     model_state_bytes,
-    score_tokens,
-    split,
+    to_params,
 )
 from memgpt_jax.models.layers import dropout
 from tests.laws.memories import difference
@@ -36,7 +32,7 @@ LENGTH = 12
 
 def value_and_gradient(config, params, tokens, reset, **options):
     def loss(params):
-        logits, state = apply(config, params, tokens, init_state(config, BATCH), reset, **options)
+        logits, state = functional(config).apply(params, tokens, functional(config).init_state(BATCH), reset, **options)
         return jnp.mean(jnp.sin(logits)), (logits, state)
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
@@ -64,8 +60,10 @@ def test_remat_saves_less_for_the_backward_pass():
     def saved(remat):
         changed = dataclasses.replace(config, remat=remat)
         _, backward = jax.eval_shape(
-            lambda params: jax.vjp(lambda p: apply(changed, p, tokens, init_state(config, BATCH))[0], params),
-            jax.eval_shape(lambda: init(config, jax.random.key(0))),
+            lambda params: jax.vjp(
+                lambda p: functional(changed).apply(p, tokens, functional(config).init_state(BATCH))[0], params
+            ),
+            functional(config).param_shapes(),
         )
         return sum(leaf.size for leaf in jax.tree.leaves(backward))
 
@@ -104,7 +102,11 @@ def test_scanned_layers_are_traced_once(monkeypatch):
     monkeypatch.setitem(blocks.CALLS, "none", lambda *arguments: calls.append(1) or blocks.Block.__call__(*arguments))
     for scan, count in ((True, 1), (False, 3)):
         config = tiny(NoMemoryConfig(), num_layers=3, scan_layers=scan)
-        jax.eval_shape(lambda c=config: apply(c, built(c).params, np.zeros((2, 4), np.int32), init_state(c, 2)))
+        jax.eval_shape(
+            lambda c=config: functional(c).apply(
+                built(c).params, np.zeros((2, 4), np.int32), functional(c).init_state(2)
+            )
+        )
         assert len(calls) == count
         calls.clear()
 
@@ -126,7 +128,11 @@ def test_gradients_are_finite_where_nothing_is_visible():
 def test_dropout_acts_only_with_a_key(plain):
     config, params, tokens, reset, (expected, _) = plain
     config = dataclasses.replace(config, dropout=0.5)
-    call = jax.jit(lambda key: apply(config, params, tokens, init_state(config, BATCH), reset, dropout_key=key)[0])
+    call = jax.jit(
+        lambda key: functional(config).apply(
+            params, tokens, functional(config).init_state(BATCH), reset, dropout_key=key
+        )[0]
+    )
     logits = expected[1][0]
     assert difference(call(None), logits) < 1e-5
     one, same, other = (call(jax.random.key(seed)) for seed in (1, 1, 2))
@@ -146,18 +152,18 @@ def test_scores_are_log_softmax_in_value_and_gradient(tied):
     tokens, reset = stream_inputs(0, config, LENGTH)
     targets = np.roll(tokens, -1, axis=1)
     weights = jnp.asarray(np.random.default_rng(0).random(tokens.shape), jnp.float32)
-    state = init_state(config, BATCH)
+    state = functional(config).init_state(BATCH)
 
     @jax.jit
     @functools.partial(jax.value_and_grad, has_aux=True)
     def by_scores(params):
-        scores, after = score_tokens(config, params, tokens, {"tokens": targets}, state, reset=reset)
+        scores, after = functional(config).score(params, tokens, {"tokens": targets}, state, reset=reset)
         return jnp.sum(scores["tokens"].losses * weights), (scores["tokens"], after)
 
     @jax.jit
     @functools.partial(jax.value_and_grad, has_aux=True)
     def by_logits(params):
-        logits, after = apply(config, params, tokens, state, reset)
+        logits, after = functional(config).apply(params, tokens, state, reset)
         losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=2)[..., 0]
         return jnp.sum(losses * weights), (losses, after, logits)
 
@@ -173,25 +179,30 @@ def test_scores_are_log_softmax_in_value_and_gradient(tied):
 def test_pure_functions_equal_the_module():
     config = tiny(num_layers=2)
     model = MemGPT(config, rngs=nnx.Rngs(3))
-    params = split(model)
+    params = to_params(model)
     tokens, reset = stream_inputs(0, config, LENGTH)
     expected = jax.jit(lambda: model(tokens, model.init_state(BATCH), reset))()
-    pure = jax.jit(lambda params: apply(config, params, tokens, init_state(config, BATCH), reset))(params)
+    pure = jax.jit(
+        lambda params: functional(config).apply(params, tokens, functional(config).init_state(BATCH), reset)
+    )(params)
     assert difference(expected, pure) < 1e-5
-    assert difference(split(merge(config, params)), params) == 0
-    assert jax.tree.structure(jax.eval_shape(lambda: init(config, jax.random.key(0)))) == jax.tree.structure(params)
+    assert difference(to_params(from_params(config, params)), params) == 0
+    shapes = jax.eval_shape(functional(config).init, jax.random.key(0))
+    assert jax.tree.structure(shapes) == jax.tree.structure(params)
+    assert shapes == functional(config).param_shapes()
 
 
 def test_a_state_is_made_without_making_the_model_again():
     config = tiny(num_layers=2, window_size=5)
-    init_state(config, 1)
-    made = functional.abstract_model.cache_info().misses
-    assert difference(init_state(dataclasses.replace(config), 3), MemGPT(config, rngs=nnx.Rngs(0)).init_state(3)) == 0
-    assert made == functional.abstract_model.cache_info().misses
+    functional(config).init_state(1)
+    made = model_functions.abstract_model.cache_info().misses
+    state = functional(dataclasses.replace(config)).init_state(3)
+    assert difference(state, MemGPT(config, rngs=nnx.Rngs(0)).init_state(3)) == 0
+    assert made == model_functions.abstract_model.cache_info().misses
 
 
 def test_init_is_a_function_of_the_key_and_float32():
-    make = jax.jit(functools.partial(init, tiny(dtype="bfloat16", tie_embeddings=False)))
+    make = jax.jit(functional(tiny(dtype="bfloat16", tie_embeddings=False)).init)
     one, same, other = make(jax.random.key(0)), make(jax.random.key(0)), make(jax.random.key(1))
     assert difference(one, same) == 0 and difference(one, other) > 0
     assert {leaf.dtype for leaf in jax.tree.leaves(one)} == {jnp.dtype("float32")}
@@ -204,13 +215,13 @@ def test_diagnostics_have_a_row_for_each_memory():
     config = tiny(num_layers=3, memory_layers=(0, 2))
     model = built(config)
     tokens, reset = stream_inputs(0, config, LENGTH)
-    stats = jax.jit(functools.partial(diagnostics, config))(model.params, tokens, model.fresh(), reset)
+    stats = jax.jit(functional(config).diagnostics)(model.params, tokens, model.fresh(), reset)
     assert {"fusion_gate", "occupancy", "write_gate_histogram", "age_mean", "bytes"} == set(stats)
     assert all(len(value) == 2 and np.all(np.isfinite(value)) for value in stats.values())
     np.testing.assert_allclose(np.sum(stats["write_gate_histogram"], axis=1), 1, atol=1e-6)
     assert np.all((stats["fusion_gate"] > 0) & (stats["fusion_gate"] < 1))
     none = tiny(NoMemoryConfig())
-    assert diagnostics(none, built(none).params, tokens, built(none).fresh()) == {}
+    assert functional(none).diagnostics(built(none).params, tokens, built(none).fresh()) == {}
 
 
 def test_one_compilation_serves_every_prefill_of_a_length_and_every_step():
@@ -231,16 +242,21 @@ def test_one_compilation_serves_every_prefill_of_a_length_and_every_step():
         ({"tokens": np.zeros((2, 3), np.float32)}, r"tokens must be integers .* got float32\[2, 3\]"),
         ({"reset": np.zeros((2, 4), bool)}, r"reset must be bool\[2, 3\] like tokens, got bool\[2, 4\]"),
         ({"valid": np.zeros((2, 3), np.int32)}, r"valid must be bool\[2, 3\] like tokens, got int32\[2, 3\]"),
-        ({"state": None}, r"state must be a ModelState of 1 layers: use init_state\(batch_size\)"),
-        ({"state": init_state(tiny(num_layers=2), 2)}, r"state must be a ModelState of 1 layers"),
-        ({"state": init_state(tiny(), 3)}, r"state has 3 rows, tokens have 2"),
+        ({"state": ()}, r"state must be a ModelState of 1 layers: use init_state\(batch_size\)"),
+        ({"state": functional(tiny(num_layers=2)).init_state(2)}, r"state must be a ModelState of 1 layers"),
+        ({"state": functional(tiny()).init_state(3)}, r"state has 3 rows, tokens have 2"),
     ],
 )
 def test_calls_that_do_not_fit_are_refused_by_name(change, message):
     config = tiny()
-    arguments = {"tokens": np.zeros((2, 3), np.int32), "state": init_state(config, 2), "reset": None, "valid": None}
+    arguments = {
+        "tokens": np.zeros((2, 3), np.int32),
+        "state": functional(config).init_state(2),
+        "reset": None,
+        "valid": None,
+    }
     with pytest.raises(ValueError, match=message):
-        apply(config, built(config).params, **arguments | change)
+        functional(config).apply(built(config).params, **arguments | change)
 
 
 @pytest.mark.parametrize(
@@ -288,5 +304,5 @@ def test_illegal_configs_are_refused_by_name(make, message):
 
 def test_bytes_of_the_model_state_are_those_of_its_arrays():
     config = tiny(KVMemoryConfig(memory_size=7, num_heads=2, head_dim=4))
-    arrays = jax.tree.leaves(init_state(config, 3))
+    arrays = jax.tree.leaves(functional(config).init_state(3))
     assert 3 * model_state_bytes(config) == sum(array.nbytes for array in arrays) > 0

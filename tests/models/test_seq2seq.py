@@ -12,8 +12,7 @@ import pytest
 from memgpt_jax import models
 from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, Seq2SeqConfig
-from memgpt_jax.data import ByteTokenizer
-from memgpt_jax.generation import Session, generate
+from memgpt_jax.generation import generate
 from tests.laws.memories import difference
 from tests.laws.models import tiny
 
@@ -42,16 +41,18 @@ CONFIGS = {
 
 @functools.lru_cache
 def params_of(config):
-    params = models.init(config, jax.random.key(0))
+    params = models.functional(config).init(jax.random.key(0))
     return jax.tree.map(lambda x: x * jnp.float32(1.5), params)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def read_source(config, params, source, state, valid):
-    return models.merge(config, params).read_source(source, state, valid=valid)
+    return models.from_params(config, params).read_source(source, state, valid=valid)
 
 
-call = jax.jit(models.apply, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
+def call(config, params, tokens, state, reset=None, valid=None):
+    return models.functional(config).apply(params, tokens, state, reset, valid)
 
 
 def inputs(config, length=LENGTH):
@@ -64,7 +65,7 @@ def inputs(config, length=LENGTH):
 
 def state_of(config, **changes):
     source, valid, _ = inputs(config)
-    arguments = {"source": source, "state": models.init_state(config, 2), "valid": valid} | changes
+    arguments = {"source": source, "state": models.functional(config).init_state(2), "valid": valid} | changes
     return read_source(config, params_of(config), **arguments)
 
 
@@ -114,7 +115,7 @@ def test_training_on_padded_sources_is_training_on_shorter_ones(config):
     source, _, tokens = inputs(config)
     source_valid = np.broadcast_to(np.arange(source.shape[1]) < 5, source.shape)
 
-    model = models.merge(config, params_of(config))
+    model = models.from_params(config, params_of(config))
 
     @jax.jit
     def losses(source, source_valid):
@@ -134,10 +135,11 @@ def test_without_a_source_the_decoder_is_one_without_cross_attention():
     params = params_of(config)["decoder"]
     plain = dataclasses.replace(config.decoder, source_length=None)
     kept = jax.tree.map_with_path(
-        lambda path, _: functools.reduce(lambda tree, part: tree[part.key], path, params), models.shapes(plain)
+        lambda path, _: functools.reduce(lambda tree, part: tree[part.key], path, params),
+        models.functional(plain).param_shapes(),
     )
-    with_it, _ = call(config.decoder, params, tokens, models.init_state(config.decoder, 2))
-    without, _ = call(plain, kept, tokens, models.init_state(plain, 2))
+    with_it, _ = call(config.decoder, params, tokens, models.functional(config.decoder).init_state(2))
+    without, _ = call(plain, kept, tokens, models.functional(plain).init_state(2))
     assert difference(with_it, without) < 1e-5
 
 
@@ -177,7 +179,7 @@ def test_gradients_reach_every_parameter_through_the_source(name):
     source, valid, tokens = inputs(config)
 
     def loss(params, config=config):
-        model = models.merge(config, params)
+        model = models.from_params(config, params)
         state = model.read_source(source, model.init_state(2), valid=valid)
         if name == "memory":  # that the encoder wrote in the call before
             state = model.read_source(source, state, valid=valid)
@@ -197,7 +199,7 @@ def test_gradients_reach_every_parameter_through_the_source(name):
 def test_the_decoder_generates_from_its_source():
     """Greedy, each token is the best of all that was read again from the start; beams find no worse a text."""
     config = CONFIGS["memory"]
-    model = models.merge(config, params_of(config))
+    model = models.from_params(config, params_of(config))
     state = state_of(config)
     got = generate(model, [[0], [0]], state=state, max_new_tokens=LENGTH).ids
     logits, _ = call(config, params_of(config), got[:, :-1], state)
@@ -227,21 +229,19 @@ def test_the_decoder_generates_from_its_source():
 
 def test_generating_without_a_source_is_refused():
     config = CONFIGS["plain"]
-    model = models.merge(config, params_of(config))
+    model = models.from_params(config, params_of(config))
     row = "rows \\[0, 1\\] of the state have none: give state=model.read_source"
-    without, half = model.init_state(2), jax.tree.map(lambda x: x.at[1].set(0), state_of(config))
+    without, half = model.init_state(2), jax.tree.map(lambda x: x.at[1].set(jnp.zeros_like(x[1])), state_of(config))
     for given, state in ((model, None), (model, without), (model.decoder, None), (model.decoder, without.decoder)):
         with pytest.raises(ValueError, match=row):
             generate(given, [[0], [0]], state=state, max_new_tokens=1)
     with pytest.raises(ValueError, match="rows \\[1\\] of the state have none"):
         generate(model, [[0], [0]], state=half, max_new_tokens=1)
-    with pytest.raises(ValueError, match="rows \\[0\\] of the state have none"):
-        Session(model, ByteTokenizer()).generate(max_new_tokens=1)
 
 
 def test_answers_continue_from_the_state_of_both_stacks():
     config = CONFIGS["memory"]
-    model, state = models.merge(config, params_of(config)), state_of(config)
+    model, state = models.from_params(config, params_of(config)), state_of(config)
     drawn = generate(model, [[0], [0]], state=state, max_new_tokens=4, temperature=1.0, num_return_sequences=2)
     expected = jax.tree.map(lambda x: np.repeat(x, 2, axis=0), state.encoder)
     jax.tree.map(np.testing.assert_array_equal, drawn.state.encoder, expected)
@@ -256,7 +256,7 @@ def test_dropout_acts_in_the_encoder_and_in_cross_attention():
     drop = lambda part: dataclasses.replace(part, dropout=0.5)  # noqa: E731
     config = Seq2SeqConfig(encoder=drop(config.encoder), decoder=drop(config.decoder))
     source, _, tokens = inputs(config)
-    model = models.merge(config, params_of(CONFIGS["plain"]))
+    model = models.from_params(config, params_of(CONFIGS["plain"]))
     read = jax.jit(lambda key: model.read_source(source, model.init_state(2), dropout_key=key).decoder.layers[0].source)
     assert difference(read(jax.random.key(0)).keys, read(jax.random.key(1)).keys) > 1e-2
     state = state_of(CONFIGS["plain"])

@@ -14,7 +14,7 @@ from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config.model import XLNetConfig
 from memgpt_jax.memory import MEMORIES
 from memgpt_jax.memory.recurrent import RecurrentMemoryConfig
-from memgpt_jax.models import init, init_state, merge, shapes, split
+from memgpt_jax.models import from_params, functional, to_params
 from memgpt_jax.models.memory_layer import MemoryLayer
 from memgpt_jax.models.xlnet import Relations, RelativeAttention
 from memgpt_jax.training.liveness import cost
@@ -80,7 +80,7 @@ def influence(config, orders, resets):
 
     @jax.jit
     def run(tokens):
-        model, state, found = merge(config, params), init_state(config, BATCH), []
+        model, state, found = from_params(config, params), functional(config).init_state(BATCH), []
         for call in range(2):
             order = None if orders is None else orders[call]
             hidden, state = model.hidden(tokens[call], state, resets[call], order=order)
@@ -180,7 +180,7 @@ def test_aligned_calls_give_the_same():
 
     def two_calls(alignment):
         def run(params):
-            model, state = merge(config, params), init_state(config, BATCH)
+            model, state = from_params(config, params), functional(config).init_state(BATCH)
             targets = {"tokens": tokens}
             _, state = model.score(tokens, targets, state, order=order, alignment=alignment)
             return model.score(tokens, targets, state, order=order, alignment=alignment)
@@ -195,7 +195,7 @@ def test_aligned_calls_give_the_same():
 def compiled(config, method="__call__"):
     """A method of a model with parameters moved by noise."""
     params = params_of(config)
-    return jax.jit(lambda *arguments, **options: getattr(merge(config, params), method)(*arguments, **options))
+    return jax.jit(lambda *arguments, **options: getattr(from_params(config, params), method)(*arguments, **options))
 
 
 def drawn_tokens(config):
@@ -205,7 +205,7 @@ def drawn_tokens(config):
 @pytest.mark.parametrize("two_streams", [True, False])
 def test_padding_is_nobody(two_streams):
     config = tiny(num_layers=1)
-    tokens, order, state = drawn_tokens(config), drawn_orders()[0], init_state(config, BATCH)
+    tokens, order, state = drawn_tokens(config), drawn_orders()[0], functional(config).init_state(BATCH)
     valid = np.ones(tokens.shape, bool)
     valid[:, -2:] = False
     call = compiled(config)
@@ -217,7 +217,7 @@ def test_padding_is_nobody(two_streams):
 
 def test_scores_are_those_of_the_logits():
     config = tiny(num_layers=1)
-    tokens, state, call = drawn_tokens(config), init_state(config, BATCH), compiled(config)
+    tokens, state, call = drawn_tokens(config), functional(config).init_state(BATCH), compiled(config)
     options = {"order": drawn_orders()[0], "token_types": tokens % 2}
     logits, _ = call(tokens, state, **options)
     scores, _ = compiled(config, "score")(tokens, tokens, state, **options)
@@ -232,9 +232,9 @@ def value_and_gradient(config, calls):
     tokens, order = drawn_tokens(config), drawn_orders()[0]
 
     def loss(params):
-        state, total = init_state(config, BATCH), jnp.float32(0)
+        state, total = functional(config).init_state(BATCH), jnp.float32(0)
         for _ in range(calls):
-            model, options = merge(config, params), {"order": order, "token_types": tokens % 2}
+            model, options = from_params(config, params), {"order": order, "token_types": tokens % 2}
             scores, state = model.score(tokens, {"tokens": tokens}, state, **options)
             total = total + jnp.mean(scores["tokens"].losses)
         return total
@@ -260,18 +260,20 @@ def test_memory_is_linear_in_the_length():
 
     def peak(length):
         def loss(params, tokens):
-            scores, _ = merge(config, params).score(tokens, {"tokens": tokens}, init_state(config, 1), order=tokens)
+            scores, _ = from_params(config, params).score(
+                tokens, {"tokens": tokens}, functional(config).init_state(1), order=tokens
+            )
             return jnp.mean(scores["tokens"].losses)
 
         tokens = jax.ShapeDtypeStruct((1, length), jnp.int32)
-        return cost(jax.make_jaxpr(jax.grad(loss))(shapes(config), tokens)).peak
+        return cost(jax.make_jaxpr(jax.grad(loss))(functional(config).param_shapes(), tokens)).peak
 
     assert peak(2**16) < 2.1 * peak(2**15)
 
 
 def test_dropout_acts_where_a_key_is_given():
     config = tiny(dropout=0.5, num_layers=1)
-    tokens, state, call = drawn_tokens(config), init_state(config, BATCH), compiled(config)
+    tokens, state, call = drawn_tokens(config), functional(config).init_state(BATCH), compiled(config)
     run = lambda key: np.asarray(call(tokens, state, order=drawn_orders()[0], dropout_key=key)[0])  # noqa: E731
     one, again, other = (run(jax.random.key(seed)) for seed in (0, 0, 1))
     assert difference(one, other) > 1e-3
@@ -280,7 +282,7 @@ def test_dropout_acts_where_a_key_is_given():
 
 def test_a_call_may_have_one_token():
     config = tiny(num_layers=1)
-    logits, _ = compiled(config)(np.zeros((BATCH, 1), np.int32), init_state(config, BATCH))
+    logits, _ = compiled(config)(np.zeros((BATCH, 1), np.int32), functional(config).init_state(BATCH))
     assert logits.shape == (BATCH, 1, config.vocab_size) and np.all(np.isfinite(logits))
 
 
@@ -289,15 +291,15 @@ def test_bfloat16():
     config = tiny(num_layers=1)
     tokens, options = drawn_tokens(config), {"order": drawn_orders()[0], "token_types": drawn_tokens(config) % 2}
     rounded = dataclasses.replace(config, dtype="bfloat16")
-    exact, _ = compiled(config)(tokens, init_state(config, BATCH), **options)
-    logits, _ = compiled(rounded)(tokens, init_state(rounded, BATCH), **options)
+    exact, _ = compiled(config)(tokens, functional(config).init_state(BATCH), **options)
+    logits, _ = compiled(rounded)(tokens, functional(rounded).init_state(BATCH), **options)
     assert logits.dtype == jnp.float32
     assert difference(logits, exact) < 0.1 * np.abs(exact).max()
 
 
 def test_add_memory_changes_nothing_and_is_saved(tmp_path):
     config = tiny(NoMemoryConfig(), num_layers=1, embedding_scale=1.0, norm_epsilon=1e-5, num_kv_heads=2, head_dim=4)
-    base = merge(config, init(config, jax.random.key(0)))
+    base = from_params(config, functional(config).init(jax.random.key(0)))
     model = mg.add_memory(base, KV, segment_length=4)
     tokens, state = drawn_tokens(config), model.init_state(BATCH)
     call, expected = jax.jit(model.__call__), jax.jit(base.__call__)(tokens, base.init_state(BATCH))[0]
@@ -307,12 +309,12 @@ def test_add_memory_changes_nothing_and_is_saved(tmp_path):
     mg.save_pretrained(model, tmp_path)
     again = mg.from_pretrained(tmp_path)
     assert again.config == model.config
-    jax.tree.map(np.testing.assert_array_equal, split(again), split(model))
+    jax.tree.map(np.testing.assert_array_equal, to_params(again), to_params(model))
 
 
 def test_what_does_not_fit_is_named():
     config = tiny()
-    model, state = merge(config, params_of(config)), init_state(config, BATCH)
+    model, state = from_params(config, params_of(config)), functional(config).init_state(BATCH)
     tokens = drawn_tokens(config)
     with pytest.raises(ValueError, match=r"order must be integers\[2, 8\] like tokens, got float32\[2, 8\]"):
         model(tokens, state, order=np.zeros((BATCH, LENGTH), np.float32))

@@ -73,12 +73,15 @@ def joined() -> None:
     memory = KVMemoryConfig(memory_size=16)
     options = {"d_model": 16, "num_layers": 1, "num_heads": 4, "num_kv_heads": 2, "window_size": 8}
     config = ModelConfig(vocab_size=16, segment_length=8, memory=memory, fusion="attention", **options)
-    params, tokens = models.init(config, jax.random.key(0)), jax.random.randint(jax.random.key(1), (B, 24), 0, 16)
+    params, tokens = (
+        models.functional(config).init(jax.random.key(0)),
+        jax.random.randint(jax.random.key(1), (B, 24), 0, 16),
+    )
 
     def run(params, tokens):
         def loss(params):
-            state = models.init_state(config, B)
-            scores, _ = models.score_tokens(config, params, tokens, {"tokens": tokens}, state)
+            state = models.functional(config).init_state(B)
+            scores, _ = models.functional(config).score(params, tokens, {"tokens": tokens}, state)
             return jnp.mean(scores["tokens"].losses)
 
         return jax.value_and_grad(loss)(params)
@@ -157,8 +160,15 @@ def kernels() -> None:
 def on_a_mesh_of_somebody_else() -> None:
     """Axes of other names are left to the partitioner: rows stay where they are, and nothing moves."""
     config = ModelConfig(vocab_size=16, d_model=16, num_layers=1, num_heads=2, window_size=16, segment_length=8)
-    params, tokens = models.init(config, jax.random.key(0)), jax.random.randint(jax.random.key(1), (4, 16), 0, 16)
-    run = jax.jit(lambda params, tokens: models.apply(config, params, tokens, models.init_state(config, 4))[0])
+    params, tokens = (
+        models.functional(config).init(jax.random.key(0)),
+        jax.random.randint(jax.random.key(1), (4, 16), 0, 16),
+    )
+    run = jax.jit(
+        lambda params, tokens: models.functional(config).apply(params, tokens, models.functional(config).init_state(4))[
+            0
+        ]
+    )
     expected = run(params, tokens)
     mesh = jax.make_mesh((4,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
     with jax.set_mesh(mesh):

@@ -44,7 +44,7 @@ def base(tmp_path):
     config = mg.ModelConfig(
         vocab_size=257, d_model=16, num_heads=2, num_layers=2, window_size=64, memory=mg.NoMemoryConfig()
     )
-    model = mg.merge(config, mg.init(config, jax.random.key(0)))
+    model = mg.from_params(config, mg.functional(config).init(jax.random.key(0)))
     mg.save_pretrained(model, tmp_path / "base", tokenizer=ByteTokenizer())
     return model
 
@@ -73,10 +73,10 @@ def test_the_four_figures(base, words, tmp_path, memgpt):
     assert (tmp_path / "run" / "adapt.png").is_file()
     assert "window, memory trained: recovers" in printed
 
-    adapted, frozen = mg.from_pretrained(tmp_path / "run"), models.split(base)
-    moved = jax.tree.map(lambda old, new: bool(np.any(old != new)), frozen, pruned(models.split(adapted), frozen))
+    adapted, frozen = mg.from_pretrained(tmp_path / "run"), models.to_params(base)
+    moved = jax.tree.map(lambda old, new: bool(np.any(old != new)), frozen, pruned(models.to_params(adapted), frozen))
     assert not any(jax.tree.leaves(moved))
-    assert np.any(models.split(adapted)["blocks"]["1"]["memory_layer"]["memory"]["output"]["kernel"])
+    assert np.any(models.to_params(adapted)["blocks"]["1"]["memory_layer"]["memory"]["output"]["kernel"])
 
 
 @pytest.mark.slow

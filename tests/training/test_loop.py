@@ -145,7 +145,7 @@ def test_diagnostics_are_means_over_the_batches_of_a_call(make_config):
     diagnose = jitted_diagnostics(config, mesh)
     first, second = (jax.tree.map(lambda array: array[number : number + 1], batch) for number in range(2))  # noqa: B023
     one = jax.tree.map(lambda array: array[0], batch)
-    score = jax.jit(partial(models.score_tokens, config.model, alignment="aligned"))
+    score = jax.jit(partial(models.functional(config.model).score, alignment="aligned"))
     _, memory = score(start.params, targets=one.targets, state=start.memory, **one.inputs)
     singles = [diagnose(start.params, first, start.memory), diagnose(start.params, second, memory)]
     found = diagnose(start.params, batch, start.memory)

@@ -121,7 +121,7 @@ def test_a_run_goes_on_bitwise_after_an_interruption(tmp_path, make_encoder, mon
     jax.tree.map(np.testing.assert_array_equal, *(state._replace(key=None) for state in states))
     model = from_pretrained(tmp_path / "cut")
     assert model.config == config.model
-    jax.tree.map(np.testing.assert_array_equal, models.split(model), states[0].params)
+    jax.tree.map(np.testing.assert_array_equal, models.to_params(model), states[0].params)
 
 
 # Losses summed over two accumulated batches, their weights, those of correct targets, and the norm of the gradient,
@@ -168,8 +168,8 @@ def test_what_is_said_is_learned(tmp_path, make_encoder, objective):
 def test_evaluation_equals_a_direct_computation(make_encoder, memory):
     config = make_encoder("masked_next_sentence", {"memory": memory})
     config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, num_batches=3))
-    params, tokenizer = models.init(config.model, jax.random.key(0)), data.ByteTokenizer()
-    model = models.merge(config.model, params)
+    params, tokenizer = models.functional(config.model).init(jax.random.key(0)), data.ByteTokenizer()
+    model = models.from_params(config.model, params)
     read = jax.jit(model.hidden)
     batches = data.text_batches(config.data, config.training, HELD_OUT_SEED, tokenizer, "valid")
     counts = np.bincount(data.documents(config.data, "train", tokenizer).flat, minlength=260) + 1
@@ -196,8 +196,8 @@ def test_evaluation_equals_a_direct_computation(make_encoder, memory):
 @pytest.mark.parametrize("objective", BOTH)
 def test_evaluation_counts_the_text_that_is_said(make_encoder, objective):
     config = make_encoder(objective, {"memory": MEMORY})
-    params, tokenizer = models.init(config.model, jax.random.key(0)), data.ByteTokenizer()
-    model = models.merge(config.model, params)
+    params, tokenizer = models.functional(config.model).init(jax.random.key(0)), data.ByteTokenizer()
+    model = models.from_params(config.model, params)
     batch = next(data.text_batches(config.data, config.training, HELD_OUT_SEED, tokenizer, "valid"))
     state, options = model.init_state(4), {"reset": batch.inputs["reset"]}
     if objective == "permutation":
@@ -225,7 +225,7 @@ def test_unigram_losses_are_counted():
 
 
 def test_each_head_scores_its_own_targets():
-    model = models.merge(ENCODER, models.init(ENCODER, jax.random.key(0)))
+    model = models.from_params(ENCODER, models.functional(ENCODER).init(jax.random.key(0)))
     tokens, label = np.arange(24, dtype=np.int32).reshape(2, 12), np.array([1, 0], np.int32)
     plain, _ = model.score(tokens, {"masked": tokens}, model.init_state(2))
     scores, _ = model.score(tokens, {"masked": tokens, "next_sentence": label}, model.init_state(2))
@@ -234,7 +234,9 @@ def test_each_head_scores_its_own_targets():
     logits = model.next_sentence_logits(model.hidden(tokens, model.init_state(2))[0])
     first = [nats(*pair) for pair in zip(logits, label, strict=True)]
     np.testing.assert_allclose(scores["next_sentence"].losses, first, rtol=1e-5)
-    bare = models.merge(other := dataclasses.replace(ENCODER, heads=()), models.init(other, jax.random.key(0)))
+    bare = models.from_params(
+        other := dataclasses.replace(ENCODER, heads=()), models.functional(other).init(jax.random.key(0))
+    )
     for head, targets in (("masked", tokens), ("next_sentence", label)):
         with pytest.raises(ValueError, match=f"targets: the model has no head '{head}'; valid: none"):
             bare.score(tokens, {head: targets}, bare.init_state(2))
@@ -301,7 +303,7 @@ def test_a_run_that_does_not_fit_is_refused_before_its_first_step(tmp_path, make
     ):
         train(dataclasses.replace(config, model=config.model.with_stacks(small)), tmp_path / "run")
     with pytest.raises(RunError, match="does not start from the weights of an encoder-decoder"):
-        save_pretrained(models.merge(PAIR, models.init(PAIR, jax.random.key(0))), tmp_path / "pair")
+        save_pretrained(models.from_params(PAIR, models.functional(PAIR).init(jax.random.key(0))), tmp_path / "pair")
         train(dataclasses.replace(make_encoder("masked"), pretrained=str(tmp_path / "pair")), tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists() or not read_metrics(tmp_path / "run")
 
@@ -317,8 +319,8 @@ def test_a_pretrained_encoder_is_trained_with_its_own_special_tokens(tmp_path, m
     sizes = {"vocab_size": len(words), "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     values = {"model_type": "bert", "architectures": ["BertForPreTraining"], "max_position_embeddings": 32}
     model = BERT.from_hf(values | sizes | {"intermediate_size": 16})
-    params = models.init(model, jax.random.key(0))
-    save_pretrained(models.merge(model, params), tmp_path / "bert", tokenizer=tokenizer)
+    params = models.functional(model).init(jax.random.key(0))
+    save_pretrained(models.from_params(model, params), tmp_path / "bert", tokenizer=tokenizer)
 
     config = make_encoder("masked", steps=1, sequence_length=16, optimizer={"learning_rate": 1e-30})
     text = dataclasses.replace(config.data, tokenizer="pretrained")
@@ -357,10 +359,10 @@ def test_both_stacks_are_overridden_and_written(make_encoder):
 
 
 def test_an_encoder_does_not_generate():
-    params, prompt = models.init(ENCODER, jax.random.key(0)), np.zeros((1, 3), np.int32)
+    params, prompt = models.functional(ENCODER).init(jax.random.key(0)), np.zeros((1, 3), np.int32)
     with pytest.raises(ValueError, match="Seq2SeqConfig models cannot generate text"):
         generate((PAIR, None), prompt, max_new_tokens=1)
     with pytest.raises(ValueError, match="EncoderConfig models cannot generate text"):
         generate((ENCODER, params), prompt, max_new_tokens=1)
     with pytest.raises(ValueError, match="EncoderConfig models cannot generate text"):
-        Session(models.merge(ENCODER, params), data.ByteTokenizer())
+        Session(models.from_params(ENCODER, params), data.ByteTokenizer())

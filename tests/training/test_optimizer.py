@@ -129,7 +129,7 @@ def test_masks_on_every_parameter_of_a_model(activation):
         position="learned",
         tie_embeddings=False,
     )
-    params = jax.eval_shape(lambda: models.init(config, jax.random.key(0)))
+    params = jax.eval_shape(lambda: models.functional(config).init(jax.random.key(0)))
     names = parameter_names(params)
     gates = {name for name, gate in zip(names, jax.tree.leaves(is_gate(params)), strict=True) if gate}
     decayed = {name for name, decay in zip(names, jax.tree.leaves(decays(params)), strict=True) if decay}

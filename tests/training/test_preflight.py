@@ -173,7 +173,9 @@ def test_kernels_count_as_the_portable_form_and_are_refused_where_they_do_not_wo
 def test_operations_are_those_of_the_matmuls():
     config = experiment(NONE, num_layers=1, window_size=1)
     model = config.model
-    weights = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(lambda: models.init(model, jax.random.key(0)))))
+    weights = sum(
+        leaf.size for leaf in jax.tree.leaves(jax.eval_shape(lambda: models.functional(model).init(jax.random.key(0))))
+    )
     found = preflight.estimate(config, one_device()).flops_per_token
     head = 2 * model.d_model * model.vocab_size  # logits are computed again for the backward pass
     assert 6 * weights + head < found < 1.3 * (6 * weights + head)  # attention on top

@@ -40,7 +40,7 @@ def test_metrics_are_those_of_the_scores(make_config):
     (step, state), batch = compiled(config), batches(config)
     batch.info["target_bytes"] = jnp.full_like(batch.info["target_bytes"], 3)
     one = jax.tree.map(lambda array: array[0], batch)
-    score = jax.jit(functools.partial(models.score_tokens, config.model))
+    score = jax.jit(models.functional(config.model).score)
     scores = score(state.params, targets=one.targets, state=state.memory, **one.inputs)[0]["tokens"]
     scored = np.asarray(batch.weights["tokens"][0]) > 0
     figures = summary(jax.device_get(step(state, batch)[1]))
@@ -87,7 +87,7 @@ def test_memory_goes_through_the_batches_of_a_step_in_order(make_config, accumul
     step, state = compiled(config)
     sequence = batches(config, count=accumulate_steps)
     sequence.inputs["reset"] = sequence.inputs["reset"].at[:, 1:].set(False)  # new documents begin in row 0 alone
-    apply = jax.jit(functools.partial(models.apply, config.model))
+    apply = jax.jit(models.functional(config.model).apply)
     expected = state.memory
     for tokens, reset in zip(sequence.inputs["tokens"], sequence.inputs["reset"], strict=True):
         _, expected = apply(state.params, tokens, expected, reset)
@@ -125,13 +125,13 @@ def test_a_loss_that_is_not_finite_changes_nothing_but_the_count(make_config):
 
 
 def spoilt_step(config, monkeypatch, spoil):
-    """One step where `score_tokens` returns `spoil(params, scores, memory)`: the state after it, and its fault."""
-    original = models.score_tokens
+    """One step where `score` returns `spoil(params, scores, memory)`: the state after it, and its fault."""
+    original = models.ModelFunctions.score
 
-    def score_tokens(config, params, *args, **kwargs):
-        return spoil(params, *original(config, params, *args, **kwargs))
+    def score(self, params, *args, **kwargs):
+        return spoil(params, *original(self, params, *args, **kwargs))
 
-    monkeypatch.setattr(models, "score_tokens", score_tokens)
+    monkeypatch.setattr(models.ModelFunctions, "score", score)
     state = compiled(config)[1]
     after, metrics = jax.jit(functools.partial(train_step, config))(state, batches(config))
     assert int(after.skipped) == 1
@@ -161,9 +161,9 @@ def test_a_poisoned_memory_is_thrown_away(make_config, monkeypatch):
 def test_of_a_large_store_the_new_entries_are_scanned():
     config = ModelConfig(vocab_size=9, d_model=8, num_layers=1, num_heads=1, window_size=4, segment_length=4)
     config = dataclasses.replace(config, memory=KNNMemoryConfig(memory_size=32, top_k=2, num_heads=1, head_dim=4))
-    state = models.init_state(config, 2)
-    params = models.init(config, jax.random.key(0))
-    _, state = models.apply(config, params, jnp.ones((2, 40), jnp.int32), state)  # its ring has wrapped
+    state = models.functional(config).init_state(2)
+    params = models.functional(config).init(jax.random.key(0))
+    _, state = models.functional(config).apply(params, jnp.ones((2, 40), jnp.int32), state)  # its ring has wrapped
     store = state.layers[0].memory.memory
     newest, oldest = (store.next - 1) % 32, store.next % 32
     for place, expected in ((newest, True), (newest - 7, True), (oldest, False)):

@@ -27,11 +27,11 @@ def long_stream_measurements(num_tokens: int, by_token: bool) -> dict[str, Any]:
         num_tokens: length of the stream.
         by_token: generate token by token; otherwise read in pieces of 1,024 tokens.
     """
-    params = models.init(SMALL, jax.random.key(0))
+    params = models.functional(SMALL).init(jax.random.key(0))
     random, never = np.random.default_rng(0), np.zeros(0, np.int32)
     compiled = advance if by_token else compiled_read
     earlier = compiled._cache_size()
-    state = models.init_state(SMALL, 1)
+    state = models.functional(SMALL).init_state(1)
     if by_token:
         logits, state = prefill(SMALL, params, [random.integers(257, size=PIECE)], state)
         prompts = Prefilled(logits, state, np.full(1, 2**30, np.int32), None, never)

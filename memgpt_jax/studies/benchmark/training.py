@@ -40,10 +40,10 @@ def forward_flops(config: ModelConfig, batch: data.Batch) -> int:
     """
     config = config.with_implementation("portable")
     rows, length = batch.inputs["tokens"].shape
-    state = jax.eval_shape(lambda: models.init_state(config, rows))
-    forward = partial(models.score_tokens, config, alignment=config.alignment_of(length))
+    state = jax.eval_shape(lambda: models.functional(config).init_state(rows))
+    forward = partial(models.functional(config).score, alignment=config.alignment_of(length))
     arguments = batch.inputs | {"targets": batch.targets, "state": state}
-    return cost(jax.make_jaxpr(forward)(models.shapes(config), **arguments)).flops
+    return cost(jax.make_jaxpr(forward)(models.functional(config).param_shapes(), **arguments)).flops
 
 
 def training_case(config: ExperimentConfig) -> Case:
