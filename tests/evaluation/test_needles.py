@@ -50,7 +50,7 @@ def stub(monkeypatch, correct):
         right = jnp.broadcast_to(correct(state), tokens.shape)
         return {"tokens": Scores(jnp.zeros(tokens.shape), right)}, state + tokens.shape[1]
 
-    monkeypatch.setattr(needles.models, "init_state", lambda config, rows: jnp.zeros((), jnp.int32))
+    monkeypatch.setattr(models.ModelFunctions, "init_state", lambda self, rows: jnp.zeros((), jnp.int32))
     monkeypatch.setattr(needles, "skim", lambda config, params, tokens, state: state + tokens.shape[1])
     monkeypatch.setattr(needles, "score_chunk", score_chunk)
 
