@@ -5,6 +5,11 @@ import time
 from pathlib import Path
 from unittest import mock
 
+# Compiled programs are kept on disk, for this run, its worker processes, the programs that tests start, and later runs.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".cache" / "compiled"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
