@@ -1,6 +1,7 @@
 """A bidirectional encoder whose layers own a memory."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,11 @@ from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import EncoderConfig
 from memgpt_jax.models.arguments import check_numbers, check_state, check_targets, check_tokens, filled_flags, poisoned
 from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
-from memgpt_jax.models.layers import ACTIVATIONS, dropout, linear, norm
+from memgpt_jax.models.heads import in_order, make_heads
+from memgpt_jax.models.layers import dropout, norm
 from memgpt_jax.ops import (
     Scores,
-    cross_entropy,
     document_positions,
-    flat_dot_general,
     relative_bias,
     sinusoidal,
     whole_vectors,
@@ -26,9 +26,10 @@ from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Stream, Targe
 
 
 class EncoderState(NamedTuple):
-    """The memories of all layers; every array has the batch axis first."""
+    """The memories of all layers, and the states of the heads; every array has the batch axis first."""
 
     layers: tuple[LayerState, ...]
+    heads: dict[str, Any]
 
 
 class Encoder(nnx.Module):
@@ -60,16 +61,12 @@ class Encoder(nnx.Module):
         self.blocks = nnx.List([Block(config, layer, rngs) for layer in range(config.num_layers)])
         if config.norm_position == "pre":
             self.final_norm = norm(config, width, rngs)
-        if "masked" in config.heads:
-            self.masked_head = MaskedHead(config, rngs)
-        if "pooler" in config.heads:
-            self.pooler = linear(config, width, width, rngs, use_bias=True)
-        if "next_sentence" in config.heads:
-            self.next_sentence = linear(config, width, 2, rngs, use_bias=True)
+        self.heads = make_heads(config, rngs=rngs)
 
     def init_state(self, batch_size: int) -> EncoderState:
-        """Empty memories. They hold no parameters."""
-        return EncoderState(tuple(block.init_state(batch_size) for block in self.blocks))
+        """Empty memories, and the heads' states before the first call. They hold no parameters."""
+        heads = {name: head.init_state(batch_size) for name, head in self.heads.items()}
+        return EncoderState(tuple(block.init_state(batch_size) for block in self.blocks), heads)
 
     def hidden(
         self,
@@ -128,7 +125,7 @@ class Encoder(nnx.Module):
         arguments = positions, reset, valid, alignment
         options = {"scanned": config.scan_layers, "distance_bias": self._distance_bias(tokens.shape[1])}
         x, layers, gates = run_blocks(self.blocks, x, state.layers, arguments, keys[1], **options)
-        return self.final_norm(x) if config.norm_position == "pre" else x, EncoderState(layers), gates
+        return self.final_norm(x) if config.norm_position == "pre" else x, state._replace(layers=layers), gates
 
     def _distance_bias(self, length: int) -> Float32[Array, "H 2*L-1"] | None:
         """What the distances from 1 - L to L - 1 add to the logits of attention."""
@@ -152,11 +149,12 @@ class Encoder(nnx.Module):
         return self.embedding_norm(x) if config.embedding_norm else x.astype(config.dtype)
 
     def __call__(self, tokens: Tokens, state: EncoderState, reset=None, valid=None, **options):
-        """Logits [B, L, V] of what each token is, by the `masked` head, and the state after the call."""
+        """Logits [B, L, V] of the head `masked`, and the state after the call."""
+        if "masked" not in self.config.heads:
+            raise ValueError(f"this encoder has no 'masked' head (heads={self.config.heads})")
         x, state = self.hidden(tokens, state, reset, valid, **options)
-        features, embedding, bias = self._masked_output(x)
-        logits = flat_dot_general(features, embedding.T, (((2,), (0,)), ((), ())))
-        return logits.astype(jnp.float32) + bias[None, None], state
+        outputs, state = self._read_heads(x, ("masked",), state, reset, valid)
+        return self.heads["masked"].logits(outputs["masked"], self._embedding()), state
 
     def score(
         self,
@@ -170,58 +168,42 @@ class Encoder(nnx.Module):
         """Loss in nats and correctness of each target, by head, without the logits of the whole call in memory.
 
         targets: of one or more of the model's heads: `masked`, the ids of the tokens [B, L]; `next_sentence`, whether
-            a row's second sentence follows the first (0) or not (1), [B]. Options as in `hidden`.
+            a row's second sentence follows the first (0) or not (1), [B]; labels of other registered heads. Options
+            as in `hidden`.
 
         Raises `ValueError` for targets of a head that the model does not have, and as `hidden`.
         """
-        classes = {"masked": self.config.vocab_size, "next_sentence": 2}
-        classes = {head: number for head, number in classes.items() if head in self.config.heads}
-        targets = check_targets(targets, tokens, classes, rows=("next_sentence",))
+        classes = {name: head.num_classes for name, head in self.heads.items() if head.num_classes}
+        rows = [name for name, head in self.heads.items() if head.labels_rows]
+        targets = check_targets(targets, tokens, classes, rows)
         x, state = self.hidden(tokens, state, reset, valid, **options)
-        return self.score_hidden(x, targets), state
+        outputs, state = self._read_heads(x, targets, state, reset, valid)
+        return self._score_outputs(outputs, targets), state
 
     def score_hidden(self, x: Stream, targets: Targets) -> dict[str, Scores]:
-        """`score` of the last hidden states."""
-        scores = {}
-        if "masked" in targets:
-            features, embedding, bias = self._masked_output(x)
-            scores["masked"] = cross_entropy(features, embedding, targets["masked"], bias=bias)
-        if "next_sentence" in targets:
-            kernel, bias = self.next_sentence.kernel[...].astype(x.dtype), self.next_sentence.bias[...]
-            label = cross_entropy(self.pooled(x)[:, None], kernel.T, targets["next_sentence"][:, None], bias=bias)
-            scores["next_sentence"] = Scores(label.losses[:, 0], label.correct[:, 0])
-        return scores
+        """`score` of the last hidden states, with heads that have read nothing before."""
+        outputs, _ = self._read_heads(x, targets, self.init_state(len(x)))
+        return self._score_outputs(outputs, targets)
+
+    def _read_heads(
+        self, x: Stream, names: Iterable[str], state: EncoderState, reset=None, valid=None
+    ) -> tuple[dict[str, Float[Array, "B P C"]], EncoderState]:
+        """The outputs of some heads, and of those that they read; the state after the call."""
+        outputs, states = {}, dict(state.heads)
+        for name in in_order(names):
+            head = self.heads[name]
+            h = x if head.reads is None else outputs[head.reads]
+            outputs[name], states[name] = head(h, states[name], reset, valid)
+        return outputs, state._replace(heads=states)
+
+    def _score_outputs(self, outputs: dict[str, Array], targets: Targets) -> dict[str, Scores]:
+        embedding = self._embedding()
+        return {name: self.heads[name].score(outputs[name], ids, embedding) for name, ids in targets.items()}
+
+    def _embedding(self) -> Float[Array, "V D"]:
+        return self.embedding[...].astype(self.config.dtype)
 
     def diagnostics(self, tokens: Tokens, state: EncoderState, reset=None, **options) -> dict:
         """Measurements of a call, as in `MemGPT.diagnostics`; options as in `hidden`."""
         _, state, gates = self._run(tokens, state, reset, **options)
         return memory_stats(self.blocks, state.layers, gates)
-
-    def _masked_output(self, x: Stream) -> tuple[Stream, Float[Array, "V D"], Float32[Array, "V"]]:
-        self._check_head("masked")
-        return self.masked_head(x), self.embedding[...].astype(self.config.dtype), self.masked_head.bias[...]
-
-    def _check_head(self, name: str) -> None:
-        if name not in self.config.heads:
-            raise ValueError(f"the model has no head {name!r}, but {', '.join(self.config.heads) or 'none'}")
-
-    def pooled(self, x: Stream) -> Float[Array, "B D"]:
-        """tanh(W h + b) of the first token's hidden state."""
-        return jnp.tanh(self.pooler(x[:, 0]))
-
-    def next_sentence_logits(self, x: Stream) -> Float32[Array, "B 2"]:
-        """Of hidden states: whether the second sentence follows the first (0), or comes from elsewhere (1)."""
-        return self.next_sentence(self.pooled(x)).astype(jnp.float32)
-
-
-class MaskedHead(nnx.Module):
-    """E norm(a(W h + b)) + c, with the token embedding E."""
-
-    def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
-        self.config = config
-        self.transform = linear(config, config.d_model, config.d_model, rngs, use_bias=True)
-        self.norm = norm(config, config.d_model, rngs)
-        self.bias = nnx.Param(jnp.zeros(config.vocab_size, jnp.float32))
-
-    def __call__(self, x: Stream) -> Stream:
-        return self.norm(ACTIVATIONS[self.config.activation](self.transform(x)))

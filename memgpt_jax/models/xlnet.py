@@ -162,7 +162,7 @@ class XLNet(nnx.Module):
 
     def init_state(self, batch_size: int) -> EncoderState:
         """Empty memories. They hold no parameters."""
-        return EncoderState(tuple(block.init_state(batch_size) for block in self.blocks))
+        return EncoderState(tuple(block.init_state(batch_size) for block in self.blocks), heads={})
 
     def hidden(
         self,
@@ -212,7 +212,7 @@ class XLNet(nnx.Module):
         (h, g), layers, gates = run_blocks(
             self.blocks, (h, g), state.layers, arguments, keys[2], scanned=config.scan_layers
         )
-        return h if g is None else g, EncoderState(layers), gates
+        return h if g is None else g, state._replace(layers=layers), gates
 
     def __call__(self, tokens: Tokens, state: EncoderState, reset=None, valid=None, **options):
         """Logits [B, L, V] of what each token is, and the state after the call; options as in `hidden`."""

@@ -11,7 +11,7 @@ from memgpt_jax.ops.attention.segments import OwnEntries, Seen, Stored, own_visi
 from memgpt_jax.ops.attention.window import window_attention
 from memgpt_jax.ops.fusion import gated_fusion, joint_softmax
 from memgpt_jax.ops.linear import flat_dot_general
-from memgpt_jax.ops.loss import Scores, cross_entropy
+from memgpt_jax.ops.loss import Scores, cross_entropy, logit_scores
 from memgpt_jax.ops.memory.addressing import (
     address_entropy,
     allocation,
@@ -77,6 +77,7 @@ __all__ = [
     "joint_softmax",
     "learn",
     "link_writes",
+    "logit_scores",
     "map_rows",
     "masked_bias",
     "most_used",

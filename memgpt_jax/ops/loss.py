@@ -16,6 +16,19 @@ class Scores(NamedTuple):
     correct: Bool[Array, "B ..."]  # whether the target has the highest logit; of equal ones, the lowest id counts
 
 
+def logit_scores(logits: Float32[Array, "B V"], targets: Int32[Array, "B"]) -> Scores:
+    """-log softmax(logits)[target], and whether the target has the highest logit, of which the first counts.
+
+    Targets outside the vocabulary and logits that are not finite give a loss of NaN or infinity, and are not correct.
+    """
+    known = (targets >= 0) & (targets < logits.shape[1])
+    chosen = jnp.where(known, jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0], jnp.nan)
+    highest = jax.lax.stop_gradient(jnp.max(logits, axis=1))
+    total = jnp.log(jnp.sum(jnp.exp(logits - highest[:, None]), axis=1)) + highest
+    best = jnp.argmax(logits, axis=1)  # of equal logits, the first
+    return Scores(total - chosen, (best == targets) & jnp.isfinite(total))
+
+
 def cross_entropy(
     hidden: Float[Array, "B L D"],
     embedding: Float[Array, "V D"],
@@ -53,12 +66,7 @@ def cross_entropy(
         hidden, targets = by_rows(args)
         logits = jnp.einsum("nd,vd->nv", hidden, embedding, preferred_element_type=jnp.float32)
         logits = logits if bias is None else logits + bias[None]
-        known = (targets >= 0) & (targets < logits.shape[1])
-        chosen = jnp.where(known, jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0], jnp.nan)
-        highest = jax.lax.stop_gradient(jnp.max(logits, axis=1))
-        total = jnp.log(jnp.sum(jnp.exp(logits - highest[:, None]), axis=1)) + highest
-        best = jnp.argmax(logits, axis=1)  # of equal logits, the first
-        return Scores(total - chosen, (best == targets) & jnp.isfinite(total))
+        return logit_scores(logits, targets)
 
     embedding = whole_vectors(embedding)
     scores = jax.lax.map(jax.checkpoint(chunk), (in_chunks(by_rows(hidden)), in_chunks(targets)))

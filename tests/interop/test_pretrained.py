@@ -45,9 +45,9 @@ def outputs_of(model, case):
             logits, _ = merged(tokens, model.init_state(2), **options)
             found["prediction_logits" if "next_sentence" in heads else "logits"] = logits
         if "next_sentence" in heads:
-            found["seq_relationship_logits"] = merged.next_sentence_logits(hidden)
+            found["seq_relationship_logits"] = merged.heads["next_sentence"](merged.heads["pooler"](hidden)[0])[0][:, 0]
         elif "pooler" in heads:
-            found["pooler_output"] = merged.pooled(hidden)
+            found["pooler_output"] = merged.heads["pooler"](hidden)[0][:, 0]
         return found
 
     def sequence_to_sequence(params):

@@ -181,7 +181,7 @@ def test_evaluation_equals_a_direct_computation(make_encoder, memory):
         for row, place in zip(*np.nonzero(batch.weights["masked"]), strict=True):
             target = batch.targets["masked"][row, place]
             tokens.append((nats(logits[row, place], target), -math.log(counts[target] / counts.sum())))
-        for line, label in zip(model.next_sentence_logits(x), batch.targets["next_sentence"], strict=True):
+        for line, label in zip(pair_logits(model, x), batch.targets["next_sentence"], strict=True):
             pairs.append((nats(line, label), np.argmax(line) == label))
     result = evaluate(config, params, tokenizer)
     loss, unigram = np.mean(tokens, axis=0)
@@ -215,6 +215,11 @@ def test_evaluation_counts_the_text_that_is_said(make_encoder, objective):
     assert result["unigram_loss"] == pytest.approx(unigram[batch.targets["tokens"][said]].mean())
 
 
+def pair_logits(model, x):
+    pooled, _ = model.heads["pooler"](x)
+    return model.heads["next_sentence"](pooled)[0][:, 0]
+
+
 def nats(logits, target):
     logits = np.asarray(logits, np.float64)
     return np.log(np.exp(logits).sum()) - logits[target]
@@ -231,7 +236,7 @@ def test_each_head_scores_its_own_targets():
     scores, _ = model.score(tokens, {"masked": tokens, "next_sentence": label}, model.init_state(2))
     assert plain.keys() == {"masked"} and scores.keys() == {"masked", "next_sentence"}
     jax.tree.map(np.testing.assert_array_equal, scores["masked"], plain["masked"])
-    logits = model.next_sentence_logits(model.hidden(tokens, model.init_state(2))[0])
+    logits = pair_logits(model, model.hidden(tokens, model.init_state(2))[0])
     first = [nats(*pair) for pair in zip(logits, label, strict=True)]
     np.testing.assert_allclose(scores["next_sentence"].losses, first, rtol=1e-5)
     bare = models.from_params(

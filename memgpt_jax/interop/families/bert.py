@@ -142,18 +142,18 @@ def weight_table(config: EncoderConfig) -> list[Weight]:
         found += linear_weights(f"{block}/feed_forward/output", f"{layer}.output.dense", bias=True)
         found += layer_norm_weights(f"{block}/feed_forward_norm", f"{layer}.output.LayerNorm")
     if "pooler" in config.heads:
-        found += linear_weights("pooler", f"{base}pooler.dense", bias=True)
+        found += linear_weights("heads/pooler/dense", f"{base}pooler.dense", bias=True)
     if "next_sentence" in config.heads:
-        found += linear_weights("next_sentence", "cls.seq_relationship", bias=True)
+        found += linear_weights("heads/next_sentence/dense", "cls.seq_relationship", bias=True)
     if "masked" in config.heads:
         dense, norm, bias = (
             ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias")
             if config.position_offset
             else ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias")
         )
-        found += linear_weights("masked_head/transform", dense, bias=True)
-        found += layer_norm_weights("masked_head/norm", norm)
-        found.append(Weight("masked_head/bias", (bias,)))
+        found += linear_weights("heads/masked/transform", dense, bias=True)
+        found += layer_norm_weights("heads/masked/norm", norm)
+        found.append(Weight("heads/masked/bias", (bias,)))
     return found
 
 

@@ -1,0 +1,58 @@
+"""The interface of a head: a reader of a model's last hidden states, which is scored against targets."""
+
+from typing import Any, ClassVar
+
+from flax import nnx
+
+from memgpt_jax.config.model import EncoderConfig
+from memgpt_jax.ops import Scores
+from memgpt_jax.shapes import Array, Flags, Float, Int, Stream
+
+
+class Head(nnx.Module):
+    """A head of C outputs at each of P places: the L tokens of a call, or P = 1 if it has one output for each row.
+
+    It holds parameters only; what it must remember between calls is its state, as in a model.
+    """
+
+    reads: ClassVar[str | None] = None
+    """Name of the head whose outputs it reads; None: it reads the last hidden states."""
+    labels_rows: ClassVar[bool] = False
+    """True: its targets are [B], one for each row. False: [B, L], one for each token."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        """Args: config: the model's configuration. rngs: of the initial parameters."""
+        self.config = config
+
+    @property
+    def num_classes(self) -> int:
+        """Number of ids that a target may have; 0: the head is not scored, another one reads its outputs."""
+        return 0
+
+    def init_state(self, batch_size: int) -> Any:
+        """The state before the first call: arrays with the batch axis first, without parameters. Default: none."""
+        return ()
+
+    def __call__(
+        self, h: Stream, state: Any = (), reset: Flags | None = None, valid: Flags | None = None
+    ) -> tuple[Float[Array, "B P C"], Any]:
+        """The outputs, and the state after the call.
+
+        Args:
+            h: the last hidden states [B, L, D], or the outputs of the head `reads`.
+            state: the state of the head after the call before.
+            reset, valid: as in the model's call.
+        """
+        raise NotImplementedError
+
+    def score(
+        self, outputs: Float[Array, "B P C"], targets: Int[Array, "B ..."], embedding: Float[Array, "V D"] | None = None
+    ) -> Scores:
+        """Loss in nats and correctness of each target.
+
+        Args:
+            outputs: of `__call__`.
+            targets: ids below `num_classes`, [B, L] or [B] (`labels_rows`).
+            embedding: the token embedding of the model, for heads that share it.
+        """
+        raise NotImplementedError

@@ -1,0 +1,35 @@
+"""The head of masked language modelling: Devlin et al., "BERT" (2019), section 3.1, task 1."""
+
+import jax.numpy as jnp
+from flax import nnx
+
+from memgpt_jax.config.model import EncoderConfig
+from memgpt_jax.models.heads.base import Head
+from memgpt_jax.models.layers import ACTIVATIONS, linear, norm
+from memgpt_jax.ops import cross_entropy, flat_dot_general
+from memgpt_jax.shapes import Array, Float32, Stream
+
+
+class MaskedHead(Head):
+    """Outputs f = norm(a(W h + b)), [B, L, D]; logits E f + c, with the token embedding E [V, D]."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        super().__init__(config, rngs=rngs)
+        self.transform = linear(config, config.d_model, config.d_model, rngs, use_bias=True)
+        self.norm = norm(config, config.d_model, rngs)
+        self.bias = nnx.Param(jnp.zeros(config.vocab_size, jnp.float32))
+
+    @property
+    def num_classes(self) -> int:
+        return self.config.vocab_size
+
+    def __call__(self, h: Stream, state=(), reset=None, valid=None):
+        return self.norm(ACTIVATIONS[self.config.activation](self.transform(h))), state
+
+    def logits(self, outputs: Stream, embedding) -> Float32[Array, "B L V"]:
+        """The logits of every id, [B, L, V]."""
+        logits = flat_dot_general(outputs, embedding.T, (((2,), (0,)), ((), ())))
+        return logits.astype(jnp.float32) + self.bias[...][None, None]
+
+    def score(self, outputs, targets, embedding=None):
+        return cross_entropy(outputs, embedding, targets, bias=self.bias[...])

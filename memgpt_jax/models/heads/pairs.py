@@ -1,0 +1,44 @@
+"""The heads of BERT for a whole row: Devlin et al., "BERT" (2019), section 3.1, task 2."""
+
+import jax.numpy as jnp
+from flax import nnx
+
+from memgpt_jax.config.model import EncoderConfig
+from memgpt_jax.models.heads.base import Head
+from memgpt_jax.models.layers import linear
+from memgpt_jax.ops import flat_dot_general, logit_scores
+from memgpt_jax.shapes import Stream
+
+
+class Pooler(Head):
+    """Outputs tanh(W h + b) of the first token of the call, [B, 1, D]. It is not scored."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        super().__init__(config, rngs=rngs)
+        self.dense = linear(config, config.d_model, config.d_model, rngs, use_bias=True)
+
+    def __call__(self, h: Stream, state=(), reset=None, valid=None):
+        return jnp.tanh(self.dense(h[:, :1])), state
+
+
+class NextSentenceHead(Head):
+    """Outputs two logits W p + b, [B, 1, 2], of the pooled row p: 0, B follows A; 1, B comes from another document."""
+
+    reads = "pooler"
+    labels_rows = True
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        super().__init__(config, rngs=rngs)
+        self.dense = linear(config, config.d_model, 2, rngs, use_bias=True)
+
+    @property
+    def num_classes(self) -> int:
+        return 2
+
+    def __call__(self, h: Stream, state=(), reset=None, valid=None):
+        kernel, dimensions = self.dense.kernel[...].astype(h.dtype), (((2,), (0,)), ((), ()))
+        logits = flat_dot_general(h, kernel, dimensions, preferred_element_type=jnp.float32)
+        return logits + self.dense.bias[...][None, None], state
+
+    def score(self, outputs, targets, embedding=None):
+        return logit_scores(outputs[:, 0], targets)
