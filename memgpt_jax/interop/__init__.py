@@ -1,6 +1,6 @@
 """To and from other people's code: pretrained weights, Linen modules of ours, a memory for any block of theirs."""
 
-from memgpt_jax.interop.add_memory import add_memory, starting
+from memgpt_jax.interop.add_memory import add_memory
 from memgpt_jax.interop.linen import to_linen
 from memgpt_jax.interop.pretrained import from_pretrained, save_pretrained
 from memgpt_jax.interop.wrap import wrap
@@ -9,7 +9,6 @@ __all__ = [
     "add_memory",
     "from_pretrained",
     "save_pretrained",
-    "starting",
     "to_linen",
     "wrap",
 ]

@@ -24,6 +24,7 @@ from memgpt_jax.training.evaluation import check_evaluation, check_evaluation_me
 from memgpt_jax.training.metrics import MetricsLog, Reporter, WallTime, read_metrics
 from memgpt_jax.training.optimizer import check_trainable, learning_rate_schedule, parameter_names
 from memgpt_jax.training.preflight import check_memory, device_memory
+from memgpt_jax.training.pretrained import pretrained_start
 from memgpt_jax.training.process.progress import progress
 from memgpt_jax.training.process.watchdog import Watchdog
 from memgpt_jax.training.process.workdir import StopSignals, check_space, load_run_tokenizer, locked, run_folder
@@ -77,10 +78,8 @@ def _places(config: ExperimentConfig, workdir: Path) -> dict[str, Path]:
 
 def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress: bool | None) -> dict[str, Any]:
     if config.pretrained is not None:
-        from memgpt_jax.interop import starting  # against the order of the layers
-
         with refused():
-            start = starting(config)
+            start = pretrained_start(config)
         config = start.config
     draws = parallel.is_main() and (sys.stdout.isatty() if print_progress is None else print_progress)
     prints = parallel.is_main() and print_progress is not False

@@ -10,9 +10,9 @@ from flax import nnx
 import memgpt_jax as mg
 from memgpt_jax import models
 from memgpt_jax.data import ByteTokenizer
-from memgpt_jax.interop import starting
 from memgpt_jax.interop.origin import Origin
 from memgpt_jax.training.checkpoint import Checkpoints
+from memgpt_jax.training.pretrained import pretrained_start
 from memgpt_jax.training.state import create
 from tests.references import foreign
 
@@ -92,7 +92,9 @@ def test_a_run_keeps_them(tmp_path):
     folder = write("llama", tmp_path / "base")
     memory = mg.KVMemoryConfig(memory_size=8, head_dim=4)
     model = mg.ModelConfig(vocab_size=257, memory=memory, window_size=8, segment_length=8, fusion="gated_add")
-    start = starting(mg.ExperimentConfig(model=model, data=mg.TextConfig(tokenizer="byte"), pretrained=str(folder)))
+    start = pretrained_start(
+        mg.ExperimentConfig(model=model, data=mg.TextConfig(tokenizer="byte"), pretrained=str(folder))
+    )
     params = start.params(start.config)
     np.testing.assert_array_equal(params["embedding"], mg.from_pretrained(folder).embedding[...])
     start.keep_origin(tmp_path / "run")

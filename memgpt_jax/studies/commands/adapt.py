@@ -22,11 +22,10 @@ from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.data import load_tokenizer
 from memgpt_jax.evaluation.evaluate import evaluate
 from memgpt_jax.files.replacement import replace_file
-from memgpt_jax.interop import starting
-from memgpt_jax.interop.add_memory import Starting
 from memgpt_jax.studies.command_line import one_line_errors, parse
 from memgpt_jax.studies.plots import plot_curves
 from memgpt_jax.training import RunError, train
+from memgpt_jax.training.pretrained import PretrainedStart, pretrained_start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +58,7 @@ def with_model(config: ExperimentConfig, **changes) -> ExperimentConfig:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
 
 
-def measured(start: Starting, arguments: Arguments, tokenizer) -> dict[str, dict]:
+def measured(start: PretrainedStart, arguments: Arguments, tokenizer) -> dict[str, dict]:
     """The results of every variant; variants in `adapt.json` are not measured again."""
     config, workdir = start.config, arguments.workdir
     path = workdir / "adapt.json"
@@ -104,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.pretrained is None:
         raise ValueError("--pretrained is missing: a folder, a .gguf file or a name on the Hub")
     workdir, console = arguments.workdir, Console()
-    start = starting(config)
+    start = pretrained_start(config)
     config = start.config
     results = measured(start, arguments, load_tokenizer(config.data.tokenizer))
     console.print(table_of(results))

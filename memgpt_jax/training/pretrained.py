@@ -1,0 +1,97 @@
+"""Training that starts from the weights of a pretrained model."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from memgpt_jax import models
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.data import TextConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
+from memgpt_jax.files.saved_files import replacing_files
+from memgpt_jax.interop.add_memory import with_base
+from memgpt_jax.interop.folder import writable
+from memgpt_jax.interop.origin import Origin, write_origin
+from memgpt_jax.interop.pretrained import RUN_ORIGIN, describe
+
+EXPERIMENT_FIELDS = (
+    "memory",
+    "memory_layers",
+    "fusion",
+    "fusion_bias",
+    "window_size",
+    "segment_length",
+    "adapter_rank",
+    "dropout",
+    "dtype",
+)
+"""Fields of a stack that are taken from the experiment; all others come from the pretrained model."""
+HEADS, SOURCE = "heads", "source_length"
+"""As `EXPERIMENT_FIELDS`: of an encoder alone, and of the decoder of an encoder-decoder."""
+
+
+class PretrainedStart(NamedTuple):
+    """An experiment that starts from a pretrained model."""
+
+    config: ExperimentConfig
+    """The experiment with the architecture of the pretrained model."""
+    params: Callable[[ExperimentConfig], models.Params]
+    """The parameters for `config`, or for `config` with another memory: those of the pretrained model, and new ones,
+    which do not change its outputs before they are trained. Heads that the pretrained model lacks are drawn anew."""
+    origin: Origin | None
+    """See `Pretrained.origin`."""
+
+    def keep_origin(self, workdir: Path) -> None:
+        """Write the origin into the folder of a run, from which `from_pretrained(workdir)` reads it.
+
+        Raises `ValueError` if it cannot be written.
+        """
+        if self.origin is not None:
+            folder = workdir / RUN_ORIGIN
+            with writable(folder), replacing_files(folder) as new:
+                write_origin(new, self.origin)
+
+
+def pretrained_start(config: ExperimentConfig) -> PretrainedStart:
+    """The experiment that starts from the pretrained model `config.pretrained`.
+
+    Args: config: `config.model` must be of the class of the pretrained model's config. It gives `EXPERIMENT_FIELDS`,
+    the heads of an encoder, and the `source_length` of an encoder-decoder.
+
+    Raises `ValueError` if the classes differ, and as `from_pretrained` and `add_memory`.
+    """
+    base = describe(config.pretrained)
+    check(
+        type(config.model) is type(base.config),
+        f"pretrained={config.pretrained!r} is a {type(base.config).__name__}, but model is a "
+        f"{type(config.model).__name__}: make model a {type(base.config).__name__}",
+    )
+    data = config.data
+    if isinstance(data, TextConfig) and data.tokenizer == "pretrained":
+        data = dataclasses.replace(data, tokenizer=config.pretrained)
+    model = _with_experiment(base.config, config.model)
+
+    def params(config: ExperimentConfig) -> models.Params:
+        return with_base(config.model, base.params(), jax.random.key(config.seed))
+
+    return PretrainedStart(dataclasses.replace(config, data=data, model=model), params, base.origin)
+
+
+def _with_experiment(
+    base: ModelConfig | Seq2SeqConfig, experiment: ModelConfig | Seq2SeqConfig
+) -> ModelConfig | Seq2SeqConfig:
+    """The config of the pretrained model with the fields that are taken from the experiment."""
+    if isinstance(base, Seq2SeqConfig):
+        return Seq2SeqConfig(
+            encoder=_with_fields(base.encoder, experiment.encoder, EXPERIMENT_FIELDS),
+            decoder=_with_fields(base.decoder, experiment.decoder, (*EXPERIMENT_FIELDS, SOURCE)),
+        )
+    return _with_fields(base, experiment, (*EXPERIMENT_FIELDS, HEADS) if hasattr(base, HEADS) else EXPERIMENT_FIELDS)
+
+
+def _with_fields(base: ModelConfig, experiment: ModelConfig, names: tuple[str, ...]) -> ModelConfig:
+    return dataclasses.replace(base, **{name: getattr(experiment, name) for name in names}).run_like(experiment)
