@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from memgpt_jax import models
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig
-from memgpt_jax.config.model import Fusion, ModelConfig, Seq2SeqConfig
+from memgpt_jax.config.model import EncoderConfig, Fusion, ModelConfig, Seq2SeqConfig
 from memgpt_jax.interop.assembly import shapes_of
 from memgpt_jax.interop.pretrained import with_origin
 from memgpt_jax.models.layers import SelfAttention
@@ -137,7 +137,7 @@ def with_base(config: ModelConfig | Seq2SeqConfig, base: models.Params, key: jax
 
 def _head_parameters(config: ModelConfig | Seq2SeqConfig) -> set[str]:
     """The paths of the parameters of an encoder's heads."""
-    if not getattr(config, "heads", ()):
+    if not isinstance(config, EncoderConfig):
         return set()
     return set(shapes_of(config)) - set(shapes_of(dataclasses.replace(config, heads=())))
 

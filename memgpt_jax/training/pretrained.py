@@ -11,7 +11,7 @@ from memgpt_jax import models
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
+from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig
 from memgpt_jax.files.saved_files import replacing_files
 from memgpt_jax.interop.add_memory import with_base
 from memgpt_jax.interop.folder import writable
@@ -29,9 +29,8 @@ EXPERIMENT_FIELDS = (
     "dropout",
     "dtype",
 )
-"""Fields of a stack that are taken from the experiment; all others come from the pretrained model."""
-HEADS, SOURCE = "heads", "source_length"
-"""As `EXPERIMENT_FIELDS`: of an encoder alone, and of the decoder of an encoder-decoder."""
+"""Fields of a stack that are taken from the experiment; all others come from the pretrained model. The `heads` of an
+encoder and the `source_length` of the decoder of an encoder-decoder are taken from the experiment, too."""
 
 
 class PretrainedStart(NamedTuple):
@@ -88,9 +87,10 @@ def _with_experiment(
     if isinstance(base, Seq2SeqConfig):
         return Seq2SeqConfig(
             encoder=_with_fields(base.encoder, experiment.encoder, EXPERIMENT_FIELDS),
-            decoder=_with_fields(base.decoder, experiment.decoder, (*EXPERIMENT_FIELDS, SOURCE)),
+            decoder=_with_fields(base.decoder, experiment.decoder, (*EXPERIMENT_FIELDS, "source_length")),
         )
-    return _with_fields(base, experiment, (*EXPERIMENT_FIELDS, HEADS) if hasattr(base, HEADS) else EXPERIMENT_FIELDS)
+    heads = ("heads",) if isinstance(base, EncoderConfig) else ()
+    return _with_fields(base, experiment, (*EXPERIMENT_FIELDS, *heads))
 
 
 def _with_fields(base: ModelConfig, experiment: ModelConfig, names: tuple[str, ...]) -> ModelConfig:

@@ -8,9 +8,6 @@ import math
 import jax
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 
 from memgpt_jax import data, models
 from memgpt_jax.config.data import TextConfig
@@ -20,14 +17,11 @@ from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, X
 from memgpt_jax.config.serialization import from_json, to_json
 from memgpt_jax.data.objectives import OBJECTIVES, CausalConfig, MaskedConfig
 from memgpt_jax.data.objectives.span_corruption import SENTINELS, SpanCorruptionConfig
-from memgpt_jax.data.objectives.special_ids import SpecialIds, special_ids
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
-from memgpt_jax.data.tokenizers.json_file import JsonTokenizer
 from memgpt_jax.evaluation.evaluate import HELD_OUT_SEED, evaluate, unigram_losses
 from memgpt_jax.generation import Session, generate
-from memgpt_jax.interop import from_pretrained, save_pretrained
-from memgpt_jax.interop.families.bert import BERT
+from memgpt_jax.interop import from_pretrained
 from memgpt_jax.studies.command_line import override
 from memgpt_jax.training import RunError, load, read_metrics, train
 from memgpt_jax.training.checkpoint import Checkpoints
@@ -307,34 +301,7 @@ def test_a_run_that_does_not_fit_is_refused_before_its_first_step(tmp_path, make
         RunError, match=r"257 token ids and there are 100 marks, but .* set model\.vocab_size to .* 357"
     ):
         train(dataclasses.replace(config, model=config.model.with_stacks(small)), tmp_path / "run")
-    with pytest.raises(RunError, match="does not start from the weights of an encoder-decoder"):
-        save_pretrained(models.from_params(PAIR, models.functional(PAIR).init(jax.random.key(0))), tmp_path / "pair")
-        train(dataclasses.replace(make_encoder("masked"), pretrained=str(tmp_path / "pair")), tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists() or not read_metrics(tmp_path / "run")
-
-
-def test_a_pretrained_encoder_is_trained_with_its_own_special_tokens(tmp_path, make_encoder):
-    words = ["[CLS]", "[SEP]", "[MASK]", "[UNK]", "document", "of", "train", "valid", ".", *map(str, range(6))]
-    tokenizer = Tokenizer(WordLevel({word: place for place, word in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.add_special_tokens(words[:4])
-    tokenizer = JsonTokenizer(tokenizer.to_str(), "[CLS]")
-    assert special_ids(tokenizer) == SpecialIds(mask=2, cls=0, sep=1)
-
-    sizes = {"vocab_size": len(words), "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    values = {"model_type": "bert", "architectures": ["BertForPreTraining"], "max_position_embeddings": 32}
-    model = BERT.from_hf(values | sizes | {"intermediate_size": 16})
-    params = models.functional(model).init(jax.random.key(0))
-    save_pretrained(models.from_params(model, params), tmp_path / "bert", tokenizer=tokenizer)
-
-    config = make_encoder("masked", steps=1, sequence_length=16, optimizer={"learning_rate": 1e-30})
-    text = dataclasses.replace(config.data, tokenizer="pretrained")
-    train(dataclasses.replace(config, data=text, pretrained=str(tmp_path / "bert")), tmp_path / "run")
-    trained = load(tmp_path / "run")
-    assert trained.config.model == dataclasses.replace(
-        model, segment_length=8, window_size=trained.config.model.window_size
-    )
-    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-20), trained.params, params)
 
 
 def test_an_encoder_is_overridden_and_written_as_any_model(make_encoder):
