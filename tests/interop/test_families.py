@@ -9,7 +9,7 @@ import memgpt_jax as mg
 from memgpt_jax.interop import pretrained
 from memgpt_jax.interop.families import FAMILIES, register_family
 from memgpt_jax.interop.families.gpt2 import GPT2
-from memgpt_jax.models import functional
+from memgpt_jax.models import model_functions
 from tests.references import foreign
 
 
@@ -51,9 +51,9 @@ def test_a_model_type_belongs_to_one_family():
 
 def test_a_model_is_traced_and_read_once(tmp_path, monkeypatch):
     foreign.write("llama", tmp_path)
-    functional.abstract_model.cache_clear(), functional.graph.cache_clear(), pretrained.shapes_of.cache_clear()
+    model_functions.abstract_model.cache_clear(), model_functions.graph.cache_clear(), pretrained.shapes_of.cache_clear()
     opened = []
     open_tensors = pretrained.open_tensors
     monkeypatch.setattr(pretrained, "open_tensors", lambda path: opened.append(path) or open_tensors(path))
     mg.from_pretrained(tmp_path)
-    assert functional.abstract_model.cache_info().misses == 1 and opened == [tmp_path]
+    assert model_functions.abstract_model.cache_info().misses == 1 and opened == [tmp_path]
