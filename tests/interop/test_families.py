@@ -51,7 +51,8 @@ def test_a_model_type_belongs_to_one_family():
 
 def test_a_model_is_traced_and_read_once(tmp_path, monkeypatch):
     foreign.write("llama", tmp_path)
-    model_functions.abstract_model.cache_clear(), model_functions.graph.cache_clear(), pretrained.shapes_of.cache_clear()
+    model_functions.abstract_model.cache_clear()
+    pretrained.shapes_of.cache_clear()
     opened = []
     open_tensors = pretrained.open_tensors
     monkeypatch.setattr(pretrained, "open_tensors", lambda path: opened.append(path) or open_tensors(path))
