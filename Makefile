@@ -2,6 +2,7 @@
 #   make demo                    train with and without memory, about five minutes on two CPU cores
 #   make test                    all tests but the longest; make test-slow runs those, make coverage measures coverage
 #   make wheel                   build dist/, and check that the wheel is complete
+#   make docs                    build the documentation site into docs/_build/html
 #   make test PYTHON=python3.13  with another Python (add VENV=.venv313 to keep the first environment)
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,10 +10,10 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Large pages where Linux has them: a training step on CPU takes 10 to 20% less time.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
-.PHONY: help setup demo test test-slow lint format bench coverage wheel clean
+.PHONY: help setup demo test test-slow lint format bench coverage wheel docs clean
 
 help:
-	@echo "make demo | test | test-slow | lint | format | bench | coverage | wheel | clean     [PYTHON=python3] [VENV=.venv]"
+	@echo "make demo | test | test-slow | lint | format | bench | coverage | wheel | docs | clean     [PYTHON=python3] [VENV=.venv]"
 
 # The stamp is written last, so an interrupted set-up starts again; `venv` leaves what is already installed in place.
 $(VENV)/.installed: pyproject.toml requirements.txt
@@ -28,6 +29,10 @@ $(VENV)/.installed-release: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[release]'
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
+
 setup: $(VENV)/.installed
 
 demo: setup
@@ -40,7 +45,7 @@ test: setup
 coverage: setup
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
-test-slow: setup
+test-slow: setup $(VENV)/.installed-docs
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m slow --timeout 3600
 
 lint: setup
@@ -61,5 +66,9 @@ wheel: $(VENV)/.installed-release
 	$(BIN)/check-wheel-contents dist/*.whl
 	$(BIN)/twine check --strict dist/*
 
+# Warnings are errors, and nothing is downloaded.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -E -W --keep-going -q docs docs/_build/html
+
 clean:
-	rm -rf $(VENV) build dist .cache .coverage* *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build .cache .coverage* *.egg-info .pytest_cache .ruff_cache .hypothesis

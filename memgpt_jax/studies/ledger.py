@@ -316,7 +316,8 @@ def markdown(claims: Sequence[Claim], records: dict[str, dict[str, Any]]) -> str
     ]
     for c in claims:
         result = _result(records[c.name]) if c.name in records else "not measured"
-        lines.append(f"| [{c.name}](#{c.name}): {c.says} | `{c.tier}` | {result} | {c.source} |")
+        title = f"[{c.name}](#{c.name})" if c.name in records else f"`{c.name}`"  # unmeasured claims have no section
+        lines.append(f"| {title}: {c.says} | `{c.tier}` | {result} | {c.source} |")
     for claim in claims:
         if claim.name in records:
             lines += _section(records[claim.name])

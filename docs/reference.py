@@ -1,0 +1,78 @@
+"""Sphinx extension: the API reference of the public names, grouped by the part of the package that defines them.
+
+`{members} PART ...` documents the names of `memgpt_jax.__all__` that these parts define, as `memgpt_jax.NAME`.
+`{namespace} MODULE` documents all names of the module's `__all__`.
+
+Configurations are documented by `{fields}`. A test compares the index of the built site with `__all__`.
+"""
+
+import dataclasses
+import importlib
+import inspect
+from types import ModuleType
+from typing import Any
+
+from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective
+
+import memgpt_jax as mg
+
+
+def part_of(value: Any) -> str:
+    """`models` for memgpt_jax.models.decoder; instances belong to the part of their class."""
+    module = getattr(value, "__module__", None) or type(value).__module__
+    return module.split(".")[1] if module.startswith("memgpt_jax.") else ""
+
+
+def is_config(value: Any) -> bool:
+    """Whether a value is a configuration class."""
+    return inspect.isclass(value) and dataclasses.is_dataclass(value) and value.__name__.endswith("Config")
+
+
+def entry(module: str, name: str, value: Any) -> str:
+    """The directive that documents one name."""
+    if inspect.isclass(value) or inspect.isroutine(value):
+        return f".. auto{'class' if inspect.isclass(value) else 'function'}:: {module}.{name}\n"
+    names = ", ".join(f"``{key if isinstance(key, str) else key.__name__}``" for key in value) + "."
+    return "\n".join([f".. py:data:: {module}.{name}", f"   :type: {type(value).__name__}", "", f"   {names}", ""])
+
+
+def members(parts: list[str]) -> dict[str, Any]:
+    """The public names that the parts define."""
+    found = {name: getattr(mg, name) for name in mg.__all__}
+    found = {name: value for name, value in found.items() if not isinstance(value, ModuleType) and not is_config(value)}
+    return {name: value for name, value in found.items() if part_of(value) in parts}
+
+
+class Reference(SphinxDirective):
+    """Base: entries as nodes."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def documented(self, module: str, names: dict[str, Any]):
+        text = "\n".join(entry(module, name, value) for name, value in names.items())
+        return self.parse_text_to_nodes(f"```{{eval-rst}}\n{text}\n```")
+
+
+class Members(Reference):
+    def run(self):
+        names = members(self.arguments[0].split())
+        if not names:
+            raise ExtensionError(f"{self.arguments[0]} define no public name")
+        return self.documented("memgpt_jax", names)
+
+
+class Namespace(Reference):
+    def run(self):
+        path = self.arguments[0]
+        module = importlib.import_module(path)
+        names = {name: getattr(module, name) for name in module.__all__}
+        values = names.items()
+        return self.documented(path, {k: v for k, v in values if not isinstance(v, ModuleType) and not is_config(v)})
+
+
+def setup(app):
+    app.add_directive("members", Members)
+    app.add_directive("namespace", Namespace)
+    return {"parallel_read_safe": True}
