@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "train a config in a folder, or resume it",
     "evaluate": "evaluate runs on held-out data",
     "generate": "continue a prompt with a trained model",
+    "predict": "predict tokens, masked tokens or the answers of a task",
     "ablate": "train and evaluate every combination of a sweep",
     "adapt": "give a pretrained model a memory, and measure the gain",
     "needle": "ask trained runs for facts after long streams of text",

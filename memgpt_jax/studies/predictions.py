@@ -1,0 +1,129 @@
+"""Predictions of a trained model for texts and for rows of a task, as values that JSON can hold."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from memgpt_jax import data, models
+from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.model import EncoderConfig, ModelConfig
+from memgpt_jax.data.objectives.special_ids import special_ids
+from memgpt_jax.evaluation.evaluate import HELD_OUT_SEED
+from memgpt_jax.generation.prefill import prefill
+
+MASK = "<mask>"
+"""The word that marks a masked token in a text."""
+
+
+def next_tokens(
+    config: ModelConfig, params: models.Params, tokenizer: data.Tokenizer, text: str, top: int
+) -> dict[str, Any]:
+    """The most probable tokens after a text of any length.
+
+    Returns:
+        `text`, `tokens` (the number read, with the id that begins a document) and `predictions`, a list of `top`
+        `{token, text, probability}` in descending order.
+    """
+    ids = np.array([tokenizer.start_id, *tokenizer.encode(text)], np.int32)
+    logits, _ = prefill(config, params, [ids], models.functional(config).init_state(1))
+    return {"text": text, "tokens": len(ids), "predictions": _most_probable(logits[0], tokenizer, top)}
+
+
+def masked_tokens(
+    config: EncoderConfig, params: models.Params, tokenizer: data.Tokenizer, text: str, top: int
+) -> dict[str, Any]:
+    """The most probable tokens in the place of each `<mask>` of a text.
+
+    Returns:
+        `text`, `tokens` and `predictions`: for each mask a list of `top` `{token, text, probability}`.
+
+    Raises:
+        ValueError: the text has no `<mask>`.
+    """
+    first, *others = text.split(MASK)
+    if not others:
+        raise ValueError(f"the text has no {MASK}: {text[:80]!r}")
+    special = special_ids(tokenizer)
+    ids = [tokenizer.start_id, *tokenizer.encode(first)]
+    places = []
+    for part in others:
+        places.append(len(ids))
+        ids += [special.mask, *tokenizer.encode(part)]
+    if "sep" in tokenizer.special_ids:
+        ids.append(special.sep)
+    logits, _ = _apply(config, params, np.array([ids], np.int32))
+    return {
+        "text": text,
+        "tokens": len(ids),
+        "predictions": [_most_probable(logits[0, place], tokenizer, top) for place in places],
+    }
+
+
+def task_answers(
+    config: ExperimentConfig, params: models.Params, tokenizer: data.Tokenizer | None, num_rows: int
+) -> Iterator[dict[str, Any]]:
+    """The answers of a model to the first rows of a task's held-out set, which is the one of `evaluate`.
+
+    Yields, for each of `num_rows` rows, `row` and `answers`: a list of `{position, expected, predicted, correct}`, with
+    the ids of the scored targets and the most probable ids in their places.
+    """
+    task = data.make_task(config.data, config.evaluation.split, tokenizer)
+    rows, length = config.evaluation.batch_size, config.row_length or config.training.sequence_length
+    number = 0
+    for batch in task.held_out(HELD_OUT_SEED, rows, length, -(-num_rows // rows)):
+        logits, _ = _apply(config.model, params, batch.inputs["tokens"])
+        best, targets, scored = np.argmax(logits, axis=-1), batch.targets["tokens"], batch.weights["tokens"] > 0
+        numbers = batch.info.get("answer", np.broadcast_to(np.arange(targets.shape[1]), targets.shape))
+        for row in range(min(rows, num_rows - number)):
+            answers = []
+            for answer in dict.fromkeys(numbers[row][scored[row]].tolist()):
+                (places,) = np.nonzero(scored[row] & (numbers[row] == answer))
+                expected, predicted = targets[row, places].tolist(), best[row, places].tolist()
+                answers.append(
+                    {
+                        "position": int(places[0]) + 1,
+                        "expected": expected,
+                        "predicted": predicted,
+                        "correct": expected == predicted,
+                    }
+                )
+            yield {"row": number, "answers": answers}
+            number += 1
+
+
+def predict_text(
+    config: ExperimentConfig, params: models.Params, tokenizer: data.Tokenizer | None, text: str, top: int
+) -> dict[str, Any]:
+    """`next_tokens` of a decoder, `masked_tokens` of an encoder with a `masked` head.
+
+    Raises:
+        ValueError: the run has no tokenizer, or its model predicts neither.
+    """
+    model = config.model
+    if isinstance(config.data, TaskConfig) or tokenizer is None:
+        raise ValueError(f"the run was trained on {type(config.data).__name__}, which has no text: leave --text out")
+    if model.causal:
+        return next_tokens(model, params, tokenizer, text, top)
+    if isinstance(model, EncoderConfig) and "masked" in model.heads:
+        return masked_tokens(model, params, tokenizer, text, top)
+    raise ValueError(
+        f"predict supports decoders and encoders with a 'masked' head, and this model is of {type(model).__name__}"
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(config: models.model_functions.Config, params: models.Params, tokens: np.ndarray) -> Any:
+    return models.functional(config).apply(params, tokens)
+
+
+def _most_probable(logits: Any, tokenizer: data.Tokenizer, top: int) -> list[dict[str, Any]]:
+    probabilities = np.asarray(jax.nn.softmax(logits[: tokenizer.vocab_size]))
+    best = np.argsort(-probabilities, kind="stable")[:top].tolist()
+    return [
+        {"token": token, "text": tokenizer.decode([token]), "probability": float(probability)}
+        for token, probability in zip(best, probabilities[best], strict=True)
+    ]

@@ -1,0 +1,110 @@
+"""`memgpt-jax predict`: next tokens, masked tokens and answers, checked against the models themselves."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from memgpt_jax import models
+from memgpt_jax.config.data import TextConfig
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import EncoderConfig, ModelConfig
+from memgpt_jax.data.objectives.masked import MaskedConfig
+from memgpt_jax.data.tasks.copy import CopyConfig
+from memgpt_jax.studies.runs import reopen
+from memgpt_jax.training import train
+
+SIZES = {"d_model": 16, "num_layers": 1, "num_heads": 2, "segment_length": 8}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A function that trains a tiny run of a kind, once."""
+    folder = tmp_path_factory.mktemp("predict")
+    for split in ("train", "valid", "test"):
+        (folder / "corpus" / split).mkdir(parents=True)
+        (folder / "corpus" / split / "a.txt").write_text("one two three four five. " * 40)
+    memory = KVMemoryConfig(memory_size=8, head_dim=8)
+    text = {"corpus": "folder", "path": str(folder / "corpus"), "tokenizer": "byte", "cache_dir": str(folder / "cache")}
+    copy = CopyConfig(num_symbols=4, max_length=3)
+    kinds = {
+        "text": (ModelConfig(vocab_size=257, window_size=8, memory=memory, **SIZES), TextConfig(**text)),
+        "masked": (
+            EncoderConfig(vocab_size=260, memory=memory, **SIZES),
+            TextConfig(objective=MaskedConfig(), **text),
+        ),
+        "copy": (ModelConfig(vocab_size=copy.num_ids, window_size=8, memory=memory, **SIZES), copy),
+    }
+
+    def make(kind):
+        workdir = folder / kind
+        if not workdir.exists():
+            model, data = kinds[kind]
+            config = ExperimentConfig(
+                model=model,
+                data=data,
+                optimizer=OptimizerConfig(warmup_steps=1),
+                training=TrainingConfig(steps=2, batch_size=2, sequence_length=16, carry_state=False),
+                evaluation=EvaluationConfig(
+                    max_documents=1, max_tokens=16, batch_size=2, num_batches=1, chunk_length=8
+                ),
+            )
+            train(config, workdir, print_progress=False)
+        return workdir
+
+    return make
+
+
+def objects(printed: str) -> list[dict]:
+    return [json.loads(line) for line in printed.splitlines()]
+
+
+def expected(logits, top: int) -> list[tuple[int, float]]:
+    probabilities = np.asarray(jax.nn.softmax(logits[:257]))
+    return [(int(token), float(probabilities[token])) for token in np.argsort(-probabilities, kind="stable")[:top]]
+
+
+def test_next_tokens_are_those_of_the_model(trained, memgpt, tmp_path):
+    workdir, text = trained("text"), "two three four five"  # longer than two segments
+    (tmp_path / "more.txt").write_text("one\n")
+    words = ["--text", text, "--input", tmp_path / "more.txt", "--top", 3]
+    first, second = objects(memgpt("predict", workdir, *words))
+    config, params, tokenizer = reopen(workdir)[:3]
+    tokens = np.array([[tokenizer.start_id, *tokenizer.encode(text)]], np.int32)
+    logits, _ = models.functional(config.model).apply(params, tokens)
+    found = [(row["token"], row["probability"]) for row in first["predictions"]]
+    assert [token for token, _ in found] == [token for token, _ in expected(logits[0, -1], 3)]
+    np.testing.assert_allclose([p for _, p in found], [p for _, p in expected(logits[0, -1], 3)], rtol=1e-4)
+    assert (first["tokens"], second["text"], second["tokens"]) == (tokens.size, "one", 4)
+
+
+def test_masked_tokens_are_predicted_in_their_places(trained, memgpt, tmp_path):
+    workdir = trained("masked")
+    memgpt("predict", workdir, "--text", "o<mask>e t<mask>", "--top", 2, "--output", tmp_path / "out.jsonl")
+    (found,) = objects((tmp_path / "out.jsonl").read_text())
+    config, params, tokenizer = reopen(workdir)[:3]
+    mask = 257  # the first id after those of the byte tokenizer
+    tokens = np.array([[tokenizer.start_id, *b"o", mask, *b"e t", mask]], np.int32)
+    logits, _ = models.functional(config.model).apply(params, tokens)
+    for place, rows in zip((2, 6), found["predictions"], strict=True):
+        assert [row["token"] for row in rows] == [token for token, _ in expected(logits[0, place], 2)]
+    assert "the text has no <mask>" in memgpt("predict", workdir, "--text", "one", code=2)
+
+
+def test_answers_of_a_task_agree_with_its_accuracy(trained, memgpt):
+    workdir = trained("copy")
+    rows = objects(memgpt("predict", workdir, "--rows", 2))
+    answers = [answer for row in rows for answer in row["answers"]]
+    evaluation = json.loads((workdir / "evaluation.json").read_text())
+    assert len(answers) == evaluation["answers"] and [row["row"] for row in rows] == [0, 1]
+    assert sum(answer["correct"] for answer in answers) / len(answers) == pytest.approx(evaluation["accuracy"])
+    assert len(objects(memgpt("predict", workdir, "--rows", 1))) == 1
+
+
+def test_errors_are_one_line(trained, memgpt, tmp_path):
+    assert "--text or --input is missing" in memgpt("predict", trained("text"), code=2)
+    assert "CopyConfig, which has no text" in memgpt("predict", trained("copy"), "--text", "one", code=2)
+    assert "cannot be read" in memgpt("predict", trained("text"), "--input", tmp_path / "nowhere", code=2)
+    assert "rows and top must be at least 1" in memgpt("predict", trained("text"), "--top", 0, code=2)
