@@ -81,6 +81,8 @@ class NamedCorpus:
     """A text set of TFDS, prepared when a split of it is first read."""
 
     name: str
+    folder: str
+    """The folder of all prepared data sets."""
     builder: tfds.core.DatasetBuilder
     options: Options
 
@@ -94,18 +96,18 @@ class NamedCorpus:
 
         Raises `ValueError` where it has none or cannot be prepared, and where the prepared files are damaged.
         """
-        self._prepare()
-        expression = self._split_expression(list(self.builder.info.splits), split)
+        builder = self._prepared()
+        expression = self._split_expression(list(builder.info.splits), split)
         with self._errors("read"):
-            source = self.builder.as_data_source(split=expression)
+            source = builder.as_data_source(split=expression)
         if len(source) == 0:
             raise ValueError(f"split {split!r} of {self.fingerprint} holds no documents")
-        self._check_counts(expression.partition("[")[0])
-        feature = _text_feature(self.fingerprint, self.builder.info.features, self.options.text_column)
+        self._check_counts(builder.info.splits[expression.partition("[")[0]])
+        feature = _text_feature(self.fingerprint, builder.info.features, self.options.text_column)
         return self._documents(source, feature, split)
 
-    def _prepare(self):
-        """Prepare the files, and record their checksums; or verify those of files that were prepared before.
+    def _prepared(self) -> tfds.core.DatasetBuilder:
+        """The builder after its files are prepared and their checksums recorded, or verified if they are there already.
 
         Files that TFDS prepared without this library have no checksums.
         """
@@ -115,12 +117,14 @@ class NamedCorpus:
                 checksums.verify(folder)
             except checksums.DamagedError as error:
                 raise ValueError(f"{error}; or delete {shown(folder)}, and it is prepared again") from None
-            return
+            # Another process may have prepared the files since this builder was made.
+            return self.builder if self.builder.info.splits else _builder(self.name, self.folder)
         # A download is worth TFDS's progress bars.
         with self._errors("prepared"), contextlib.nullcontext() if sys.stderr.isatty() else _quiet():
             self.builder.download_and_prepare(file_format="array_record")
-            if folder.is_dir():  # and not in a bucket
+            if folder.is_dir():  # not in a bucket
                 checksums.record_all(folder)
+        return self.builder
 
     @contextlib.contextmanager
     def _errors(self, what: str):
@@ -133,9 +137,8 @@ class NamedCorpus:
                 f"{type(error).__name__}: {first}"
             ) from error
 
-    def _check_counts(self, split: str):
+    def _check_counts(self, info: tfds.core.SplitInfo):
         # An ArrayRecord file that was cut short opens without an error, with no records.
-        info = self.builder.info.splits[split]
         for path, expected in zip(info.filepaths, info.shard_lengths, strict=True):
             found = ArrayRecordReader(str(path)).num_records()
             if found != expected:
@@ -182,12 +185,15 @@ def open_named(name: str, cache_dir: str, options: Options) -> NamedCorpus:
             f"the nearest names are {', '.join(map(repr, nearest))}"
         )
     folder = os.environ.get("TFDS_DATA_DIR", str(expand(cache_dir) / "tensorflow_datasets"))
+    return NamedCorpus(name, folder, _builder(name, folder), options)
+
+
+def _builder(name: str, folder: str) -> tfds.core.DatasetBuilder:
     try:
-        builder = tfds.builder(name, data_dir=folder, file_format="array_record", try_gcs=False)
+        return tfds.builder(name, data_dir=folder, file_format="array_record", try_gcs=False)
     except Exception as error:  # an unknown config or version; a folder that cannot be read
         first = (str(error).splitlines() or [""])[0]
         raise ValueError(f"data.corpus={name!r} cannot be opened in {shown(folder)}: {first}") from error
-    return NamedCorpus(name, builder, options)
 
 
 def _text_feature(corpus: str, features, wanted: str) -> str:

@@ -1,5 +1,6 @@
 """Tokenized text: made once per corpus and tokenizer, kept on disk, read by memory map."""
 
+import functools
 import hashlib
 import importlib.metadata
 import itertools
@@ -9,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -148,37 +150,52 @@ def make_tokenizer(config: TextConfig) -> Tokenizer:
 
 
 def _trained_tokenizer(config: TextConfig) -> Tokenizer:
-    def train(folder: Path):
-        texts = (text for document in _read(config, "train") for text in whole_lines(document.pieces))
+    source = _Source(config)
+
+    def train(folder: Path) -> None:
+        texts = (text for document in source.read("train") for text in whole_lines(document.pieces))
         train_sentencepiece(texts, config.tokenizer_vocab_size).save(folder)
 
-    key = (*_corpus_key(config), config.tokenizer_vocab_size)
+    key = (*source.key(), config.tokenizer_vocab_size)
     return cached(config.cache_dir, "tokenizers", key, train, read_tokenizer)
 
 
 def documents(config: TextConfig, split: str, tokenizer: Tokenizer) -> TokenizedText:
-    """The documents of a split, tokenized, as a sequence of int32 arrays without `start_id`.
+    """The tokenized documents of a split, a sequence of int32 arrays [tokens], without `start_id`.
 
-    Documents without any text are left out. Raises `ValueError` where the corpus is refused or has no such split.
+    Documents without any text are left out.
+
+    Raises `ValueError` if the corpus cannot be read or has no such split.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(map(repr, SPLITS))}, got {split!r}")
+    source = _Source(config)
 
-    def tokenize(folder: Path):
+    def tokenize(folder: Path) -> None:
         try:
-            TokenizedText.write(folder, _read(config, split), tokenizer)
+            TokenizedText.write(folder, source.read(split), tokenizer)
         except ValueError as error:
             raise ValueError(f"split {split!r} of {config.path or config.corpus}: {error}") from None
 
-    key = (*_corpus_key(config), split, tokenizer.fingerprint)
+    key = (*source.key(), split, tokenizer.fingerprint)
     return cached(config.cache_dir, "tokens", key, tokenize, TokenizedText)
 
 
-def open_corpus(config: TextConfig):
-    """The corpus that the config names: `fingerprint`, and `read(split)`, which yields its documents.
+class Corpus(Protocol):
+    """Documents in splits."""
 
-    Raises `ValueError` where there is no such corpus, the folder is absent or holds no text, or Python's source is not
-    there.
+    @property
+    def fingerprint(self) -> str:
+        """A name that changes with the documents."""
+
+    def read(self, split: str) -> Iterator[Document]:
+        """The documents of a split. Raises `ValueError` if there are none, or they cannot be read."""
+
+
+def open_corpus(config: TextConfig) -> Corpus:
+    """The corpus that the config names.
+
+    Raises `ValueError` if there is no such corpus, the folder is absent or holds no text, or Python's source is absent.
     """
     options = Options(config.invalid_utf8, config.text_column)
     if config.corpus == "stdlib":
@@ -190,28 +207,34 @@ def open_corpus(config: TextConfig):
     return open_named(config.corpus, config.cache_dir, options)
 
 
-def _read(config: TextConfig, split: str) -> Iterator[Document]:
-    """The documents of a split, after `max_documents`.
+class _Source:
+    """The corpus of a config, opened at most once: if its fingerprint is not in the cache, or documents are read."""
 
-    The corpus is opened again, as another process may have prepared it while this one waited for the cache.
-    """
-    return itertools.islice(open_corpus(config).read(split), config.max_documents)
+    def __init__(self, config: TextConfig):
+        self.config = config
+
+    @functools.cached_property
+    def corpus(self) -> Corpus:
+        return open_corpus(self.config)
+
+    def read(self, split: str) -> Iterator[Document]:
+        """The documents of a split, at most `max_documents`."""
+        return itertools.islice(self.corpus.read(split), self.config.max_documents)
+
+    def key(self) -> tuple:
+        """Values that change with the documents. The fingerprint of a TFDS set is cached: importing TFDS is slow."""
+        config = self.config
+        options = (config.invalid_utf8, config.text_column, config.max_documents)
+        # A program that registers its own builders has imported TFDS.
+        if config.corpus in ("stdlib", "folder") or "tensorflow_datasets" in sys.modules:
+            return self.corpus.fingerprint, *options
+        key = (config.corpus, os.environ.get("TFDS_DATA_DIR"), importlib.metadata.version("tensorflow-datasets"))
+        fingerprint = cached(config.cache_dir, "corpora", key, self._write_fingerprint, _read_fingerprint)
+        return fingerprint, *options
+
+    def _write_fingerprint(self, folder: Path) -> None:
+        (folder / "fingerprint").write_text(self.corpus.fingerprint)
 
 
-def _corpus_key(config: TextConfig) -> tuple:
-    """Values that change with the documents of a corpus. Those of TFDS are cached, as importing TFDS is slow."""
-    options = (config.invalid_utf8, config.text_column, config.max_documents)
-    if config.corpus in ("stdlib", "folder") or "tensorflow_datasets" in sys.modules:
-        return open_corpus(config).fingerprint, *options
-
-    def write(folder: Path):
-        (folder / "fingerprint").write_text(open_corpus(config).fingerprint)
-
-    def read(folder: Path) -> str:
-        return (folder / "fingerprint").read_text()
-
-    # A program that registers its own builders has imported TFDS.
-    version = importlib.metadata.version("tensorflow-datasets")
-    key = (config.corpus, os.environ.get("TFDS_DATA_DIR"), version)
-    fingerprint = cached(config.cache_dir, "corpora", key, write, read)
-    return fingerprint, *options
+def _read_fingerprint(folder: Path) -> str:
+    return (folder / "fingerprint").read_text()

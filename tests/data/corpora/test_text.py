@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.data import documents, make_tokenizer
+from memgpt_jax.data.corpora import text
 from memgpt_jax.data.corpora.reading import Document
 from memgpt_jax.data.corpora.text import TokenizedText, encode_pieces
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
@@ -229,3 +230,17 @@ def test_real_books(tmp_path, monkeypatch):
     assert len(found) == 2 and min(map(len, found)) > 50_000
     originals = [gzip.decompress(path.read_bytes()).decode() for path in (BOOKS / "valid").glob("*.gz")]
     assert set(found) <= set(originals)
+
+
+def test_a_corpus_is_opened_once_for_each_call(folder_config, monkeypatch):
+    words = [f"alpha{i} beta{i} gamma{i} delta{i}\n" for i in range(100)]
+    texts = {"train": words, "valid": ["held out"]}
+    config, opened = folder_config(texts, tokenizer="bpe", tokenizer_vocab_size=310), []
+    open_corpus = text.open_corpus
+    monkeypatch.setattr(text, "open_corpus", lambda config: opened.append(config) or open_corpus(config))
+    for _ in range(2):  # the second time, all is cached
+        tokenizer = make_tokenizer(config)
+        assert len(opened) == 1
+        assert documents(config, "train", tokenizer) and documents(config, "valid", tokenizer)
+        assert len(opened) == 3
+        opened.clear()
