@@ -32,6 +32,7 @@ from memgpt_jax.generation.request import (
 from memgpt_jax.generation.sampling import Sampling, SamplingOptions
 from memgpt_jax.generation.text import AnswerText
 from memgpt_jax.models import ModelState, Params
+from memgpt_jax.ops.trees import named_leaves
 
 FILE, STATE = "session.json", "state.safetensors"
 
@@ -226,7 +227,7 @@ class Session:
         values = {"config": to_json(self.config), "tokenizer": self.tokenizer.fingerprint}
         values |= {"unread": self.unread, "num_tokens": self.num_tokens, "penalized_ids": sorted(self.penalized_ids)}
         values |= {"context": self._text.context, "unfinished": self._text.unfinished}
-        arrays = {name: np.ascontiguousarray(leaf) for name, leaf in _named(self.state).items()}
+        arrays = {name: np.ascontiguousarray(leaf) for name, leaf in named_leaves(self.state).items()}
         with _readable_errors(f"the session cannot be written into {folder}"):
             recover_folder(folder)
             check(not folder.exists() or (folder / FILE).is_file(), f"{folder} exists and is not a session")
@@ -263,11 +264,6 @@ class Session:
         return session
 
 
-def _named(state: ModelState) -> dict[str, Any]:
-    """The arrays of a state, keyed by their paths."""
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in jax.tree.leaves_with_path(state)}
-
-
 def _state(folder: Path, content: bytes, like: ModelState) -> ModelState:
     """The state in a safetensors file. Its shapes and dtypes must be those of `like`."""
     from safetensors import SafetensorError, deserialize
@@ -276,7 +272,7 @@ def _state(folder: Path, content: bytes, like: ModelState) -> ModelState:
         found = {name: (tuple(array["shape"]), array["data"]) for name, array in deserialize(content)}
     except SafetensorError as error:
         raise checksums.DamagedError(f"{folder / STATE} cannot be read: {error}") from None
-    wanted = _named(like)
+    wanted = named_leaves(like)
     sizes = {name: (x.shape, x.nbytes) for name, x in wanted.items()}
     fits = sizes == {name: (shape, len(data)) for name, (shape, data) in found.items()}
     check(fits, f"{folder / STATE} is not the state of such a model: its arrays have other names or shapes")

@@ -17,6 +17,7 @@ from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
 from memgpt_jax.interop.families import Family, Weight
 from memgpt_jax.interop.tensors import Tensors
 from memgpt_jax.models.model_functions import abstract_model
+from memgpt_jax.ops.trees import named_leaves
 
 OURS = "memgpt"
 """Key of config.json that holds a config of ours, and prefix of the tensors that only we have."""
@@ -96,7 +97,7 @@ def assembled(plan: Plan, tensors: Tensors, path: Path) -> models.Params:
 
     Raises `ValueError` that lists the tensors that are missing, left over or of a wrong shape.
     """
-    bare = plan.family.bare if plan.family else lambda name: name
+    bare = plan.family.bare if plan.family else str
     shapes, wrong, needed = shapes_of(plan.config), [], set()
     for weight in plan.table:
         for name, part_shape in _part_shapes(weight, shapes[weight.parameter]).items():
@@ -135,14 +136,14 @@ def assembled(plan: Plan, tensors: Tensors, path: Path) -> models.Params:
 
 def taken_apart(table: list[Weight], params: models.Params) -> dict[str, np.ndarray]:
     """The tensors by their names in the table, float32: `assembled` undone."""
-    flat = {name: np.asarray(array, np.float32) for name, array in _flat(params).items()}
+    flat = {name: np.asarray(array, np.float32) for name, array in named_leaves(params).items()}
     return {name: part for weight in table for name, part in _parts(weight, flat[weight.parameter]).items()}
 
 
 @functools.lru_cache(maxsize=64)
 def shapes_of(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     """The shape of every parameter by its path."""
-    leaves = _flat(models.to_params(abstract_model(config)))
+    leaves = named_leaves(models.to_params(abstract_model(config)))
     return MappingProxyType({name: leaf.shape for name, leaf in leaves.items()})
 
 
@@ -188,15 +189,8 @@ def _parts(weight: Weight, array: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(weight.tensors, (part.reshape(weight.shape or part.shape) for part in turned), strict=True))
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with paths such as "blocks/0/attention/output/kernel"."""
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    return {name: leaf for key in tree for name, leaf in _flat(tree[key], f"{prefix}{key}/").items()}
-
-
 def _tree(flat: dict[str, np.ndarray]) -> models.Params:
-    """`_flat` undone; float32."""
+    """`named_leaves` undone; float32."""
     tree = {}
     for name, array in flat.items():
         *folders, last = name.split("/")

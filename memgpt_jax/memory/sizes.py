@@ -4,13 +4,13 @@ import dataclasses
 import functools
 from typing import Any
 
-import jax
 from flax import nnx
 
 from memgpt_jax.config.memory import MemoryConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.memory.base import Memory
 from memgpt_jax.memory.registry import MEMORIES
+from memgpt_jax.ops.trees import tree_bytes
 
 LARGEST_MEMORY_SIZE = 2**30
 """The largest `memory_size` that `match_state_bytes` tries."""
@@ -84,7 +84,7 @@ def _bytes_per_row(config: MemoryConfig, **shapes) -> int:
     def state():
         return make_memory(config, rngs=nnx.Rngs(0), **shapes).init_state(1)
 
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(nnx.eval_shape(state)))
+    return tree_bytes(nnx.eval_shape(state))
 
 
 @functools.lru_cache(maxsize=256)

@@ -12,6 +12,7 @@ from memgpt_jax.models.encoder import Encoder, EncoderState
 from memgpt_jax.models.seq2seq import EncoderDecoder, Seq2SeqState
 from memgpt_jax.models.xlnet import XLNet
 from memgpt_jax.ops import Scores
+from memgpt_jax.ops.trees import tree_bytes
 from memgpt_jax.shapes import Array, Flags, Float32, Targets, Tokens
 
 Params = dict[str, Any]
@@ -140,4 +141,4 @@ def _functions(config: Config) -> ModelFunctions[Any]:
 def model_state_bytes(config: Config) -> int:
     """Bytes of a model's state per batch row: the windows and memories of all layers."""
     state = jax.eval_shape(lambda: functional(config).init_state(1))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    return tree_bytes(state)

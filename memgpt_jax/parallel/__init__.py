@@ -18,6 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.experiment import ExperimentConfig, ParallelConfig
 from memgpt_jax.ops.mesh import AXES, ROWS
+from memgpt_jax.ops.trees import path_name
 
 # The first pattern that is found in the path of an array says which axes split its dimensions. An axis that does not
 # divide its dimension (a gate of one head has a width of 1) leaves it whole.
@@ -110,7 +111,7 @@ def shardings(tree: Any, rules: tuple, mesh: Mesh) -> Any:
     """The `NamedSharding` of every array of a tree, by the rules for paths."""
 
     def leaf(path, array):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        name = path_name(path)
         spec = next(spec for pattern, spec in rules if re.search(pattern, name))
         if "/stacked/" in name:  # an array for each layer (`training.optimizer.stacked`)
             spec = PartitionSpec(None, *spec)

@@ -1,7 +1,6 @@
 """Everything that a training run carries from step to step, in one pytree."""
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 
 from memgpt_jax import models, parallel
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.ops.trees import tree_bytes
 from memgpt_jax.training.optimizer import make_optimizer
 
 
@@ -62,7 +62,7 @@ def shardings(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> TrainState:
 def checkpoint_bytes(config: ExperimentConfig) -> int:
     """Bytes of parameters and optimizer state, the part of a checkpoint that hardly compresses."""
     state = abstract_state(config)
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves((state.params, state.opt_state)))
+    return tree_bytes((state.params, state.opt_state))
 
 
 def create(config: ExperimentConfig) -> TrainState:

@@ -10,6 +10,7 @@ from memgpt_jax.generation.decode import Prefilled, advance, begin
 from memgpt_jax.generation.prefill import prefill
 from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.models.parameters import count_parameters
+from memgpt_jax.ops.trees import tree_bytes
 from memgpt_jax.studies.benchmark.interleaving import Case, timed
 
 NEW = 64  # tokens per run
@@ -29,8 +30,7 @@ def decoding_case(config: ModelConfig, context: int, rows: int) -> Case:
     endless = np.full(1, 2**30, np.int32)
     carried = [begin(Sampling(), rows, Prefilled(logits, state, endless, None, never), np.uint32(0))]
     compiled = advance.lower(config, Sampling(), params, carried[0], np.int32(NEW), never).compile()
-    size = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))  # noqa: E731
-    read = size(params) + size(carried[0].state)
+    read = tree_bytes((params, carried[0].state))
 
     def run() -> float:
         (_, carried[0]), host = timed(compiled, Sampling(), params, carried[0], np.int32(NEW), never)
