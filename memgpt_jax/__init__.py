@@ -1,13 +1,23 @@
-"""memgpt_jax: GPT decoders whose layers own a differentiable external memory.
+"""memgpt_jax: transformers whose layers own a differentiable external memory.
 
-import memgpt_jax as mg
+    import memgpt_jax as mg
+
+Namespaces: `mg.memory` (mechanisms), `mg.tasks` (memory tasks), `mg.data` (tokenizers, corpora, objectives, batches),
+`mg.ops` (pure functions of arrays), `mg.training`, `mg.interop`. `mg.functional(config)` is a model as pure functions.
 """
 
-from memgpt_jax.config.data import TextConfig
-from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax import data, interop, memory, ops, training
+from memgpt_jax.config.data import TaskConfig, TextConfig
+from memgpt_jax.config.experiment import (
+    EvaluationConfig,
+    ExperimentConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    TrainingConfig,
+)
 from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, SizedMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
-from memgpt_jax.data import load_tokenizer
+from memgpt_jax.data import load_tokenizer, register_objective, tasks
 from memgpt_jax.data.tasks.babi import BabiConfig
 from memgpt_jax.data.tasks.babilong import BabiLongConfig
 from memgpt_jax.data.tasks.copy import CopyConfig
@@ -19,8 +29,11 @@ from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.noise import NoiseNeedleConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.data.tasks.tracking import TrackingConfig
+from memgpt_jax.errors import RunError
+from memgpt_jax.evaluation.evaluate import evaluate
 from memgpt_jax.generation import Generated, Piece, Sampling, Session, generate, stream_generate
 from memgpt_jax.interop import add_memory, from_pretrained, save_pretrained, wrap
+from memgpt_jax.interop.families import register_family
 from memgpt_jax.memory import MEMORIES, Memory, memory_bytes_per_row, register_memory
 from memgpt_jax.memory.associative import AssociativeMemoryConfig
 from memgpt_jax.memory.compressive import CompressiveMemoryConfig
@@ -33,83 +46,119 @@ from memgpt_jax.memory.tokens import TokensMemoryConfig
 from memgpt_jax.models import (
     Encoder,
     EncoderDecoder,
+    EncoderState,
     MemGPT,
     MemoryLayer,
+    ModelFunctions,
     ModelState,
+    Params,
+    Seq2SeqState,
+    TokenFlags,
     XLNet,
+    count_parameters,
+    flags_from_segment_ids,
     from_params,
     functional,
     model_state_bytes,
     to_params,
 )
+from memgpt_jax.models.heads import register_head
+from memgpt_jax.training import train
 
 __version__ = "0.1.0"
 
 __all__ = [  # noqa: RUF022 — in groups
-    # configuration
-    "EvaluationConfig",
-    "ExperimentConfig",
-    "ModelConfig",
-    "OptimizerConfig",
-    "TextConfig",
-    "TrainingConfig",
-    # tasks
-    "BabiConfig",
-    "BabiLongConfig",
-    "CopyConfig",
-    "DictionaryConfig",
-    "ItemRecallConfig",
-    "JsonRecallConfig",
-    "MQARConfig",
-    "NeedleConfig",
-    "NoiseNeedleConfig",
-    "RecallConfig",
-    "TrackingConfig",
-    # memory mechanisms
-    "MEMORIES",
-    "Memory",
-    "AssociativeMemoryConfig",
-    "CompressiveMemoryConfig",
-    "DNCMemoryConfig",
-    "KNNMemoryConfig",
-    "KVMemoryConfig",
-    "MemN2NMemoryConfig",
-    "MemoryConfig",
-    "NTMMemoryConfig",
-    "NoMemoryConfig",
-    "SizedMemoryConfig",
-    "TitansMemoryConfig",
-    "TokensMemoryConfig",
-    "memory_bytes_per_row",
-    "model_state_bytes",
-    "register_memory",
-    # the model, as a module and as pure functions
+    # run experiments
+    "train",
+    "evaluate",
+    "RunError",
+    # models
     "MemGPT",
+    "Encoder",
+    "EncoderDecoder",
+    "XLNet",
     "MemoryLayer",
     "ModelState",
-    "from_params",
+    "EncoderState",
+    "Seq2SeqState",
+    "TokenFlags",
+    "flags_from_segment_ids",
+    "count_parameters",
+    "model_state_bytes",
+    "memory_bytes_per_row",
+    # models as pure functions
     "functional",
+    "ModelFunctions",
+    "Params",
     "to_params",
-    # memory in other people's models
-    "interop",
-    "wrap",
-    # encoders and encoder-decoders
-    "Encoder",
-    "EncoderConfig",
-    "EncoderDecoder",
-    "Seq2SeqConfig",
-    "XLNet",
-    "XLNetConfig",
-    # pretrained models
-    "add_memory",
+    "from_params",
+    # pretrained models and models of other libraries
     "from_pretrained",
-    "load_tokenizer",
     "save_pretrained",
-    # generation with live memory
+    "load_tokenizer",
+    "add_memory",
+    "wrap",
+    # generation
+    "generate",
     "Generated",
+    "stream_generate",
     "Piece",
     "Sampling",
     "Session",
-    "generate",
-    "stream_generate",
+    # extensions
+    "MEMORIES",
+    "Memory",
+    "register_memory",
+    "register_objective",
+    "register_head",
+    "register_family",
+    # namespaces
+    "data",
+    "interop",
+    "memory",
+    "ops",
+    "tasks",
+    "training",
+    # configurations of experiments and models
+    "ExperimentConfig",
+    "TrainingConfig",
+    "OptimizerConfig",
+    "EvaluationConfig",
+    "ParallelConfig",
+    "TextConfig",
+    "ModelConfig",
+    "EncoderConfig",
+    "Seq2SeqConfig",
+    "XLNetConfig",
+    # configurations of memory mechanisms
+    "MemoryConfig",
+    "SizedMemoryConfig",
+    "NoMemoryConfig",
+    "KVMemoryConfig",
+    "KNNMemoryConfig",
+    "NTMMemoryConfig",
+    "DNCMemoryConfig",
+    "MemN2NMemoryConfig",
+    "TokensMemoryConfig",
+    "AssociativeMemoryConfig",
+    "CompressiveMemoryConfig",
+    "TitansMemoryConfig",
+    # configurations of tasks
+    "TaskConfig",
+    "RecallConfig",
+    "CopyConfig",
+    "ItemRecallConfig",
+    "MQARConfig",
+    "DictionaryConfig",
+    "NoiseNeedleConfig",
+    "TrackingConfig",
+    "NeedleConfig",
+    "BabiConfig",
+    "BabiLongConfig",
+    "JsonRecallConfig",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names alone, for tab completion."""
+    return sorted(__all__)

@@ -14,6 +14,7 @@ import functools
 import logging
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,7 +33,9 @@ HELD_OUT_SEED = 0x5EED
 CHUNK = 1 << 24  # tokens that are counted at once
 
 
-def evaluate(config: ExperimentConfig, params, tokenizer=None) -> dict:
+def evaluate(
+    config: ExperimentConfig, params: models.Params, tokenizer: data.Tokenizer | None = None
+) -> dict[str, Any]:
     """Evaluate `params` as `config.evaluation` says; on generated tasks, on batches that no training seed draws.
 
     Parameters do not depend on the size of the memory: to read with another one, give a config with another

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from memgpt_jax import models
 from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
 from memgpt_jax.config.serialization import from_json
+from memgpt_jax.data import Tokenizer
 from memgpt_jax.data.hub import find
 from memgpt_jax.data.tokenizers.files import OF_TOKENIZERS
 from memgpt_jax.files.saved_files import replacing_files
@@ -42,7 +43,7 @@ class Pretrained(NamedTuple):
     """The settings to keep for `save_pretrained`; None: the model is our own."""
 
 
-def from_pretrained(source: str | Path, *, revision: str | None = None, **changes) -> Model:
+def from_pretrained(source: str | Path, *, revision: str | None = None, **changes: Any) -> Model:
     """A model with somebody's weights, or with ours.
 
     As in transformers, a head that the file lacks is left out, and tensors of heads that the model does not have are
@@ -76,7 +77,9 @@ def with_origin(model: Model, origin: Origin | None) -> Model:
     return model
 
 
-def save_pretrained(model: Model, folder: str | Path, *, tokenizer=None, shard_bytes: int = 5 * 10**9) -> None:
+def save_pretrained(
+    model: Model, folder: str | Path, *, tokenizer: Tokenizer | None = None, shard_bytes: int = 5 * 10**9
+) -> None:
     """Write a model so that `from_pretrained` reads it, and the transformers library too if it has such models.
 
     A memory and its fusion go along as tensors "memgpt.*", which transformers leaves aside: it reads the base model. A

@@ -51,7 +51,13 @@ class LinenWithMemory(linen.Module):
 
 
 def wrap(
-    block: Callable, *, memory: MemoryConfig, d_model: int, segment_length: int, rngs: nnx.Rngs | None = None, **options
+    block: Callable,
+    *,
+    memory: MemoryConfig,
+    d_model: int,
+    segment_length: int,
+    rngs: nnx.Rngs | None = None,
+    **options: Any,
 ) -> WithMemory | LinenWithMemory:
     """Any block x → y of a Flax model, followed by a memory.
 

@@ -48,7 +48,7 @@ def resolved(config: ModelConfig) -> ModelConfig:
     return config.with_stacks(stacks)
 
 
-def memory_bytes_per_row(config: MemoryConfig, *, d_model: int, segment_length: int, dtype="float32") -> int:
+def memory_bytes_per_row(config: MemoryConfig, *, d_model: int, segment_length: int, dtype: str = "float32") -> int:
     """Bytes of the state of one memory for one row of the batch.
 
     Tokens of an incomplete segment, [T, D], are not counted: `StreamState` holds them, whatever the mechanism.

@@ -11,7 +11,9 @@ from memgpt_jax.models.model_functions import (
     model_state_bytes,
     to_params,
 )
+from memgpt_jax.models.parameters import count_parameters
 from memgpt_jax.models.seq2seq import EncoderDecoder, Seq2SeqState
+from memgpt_jax.models.token_flags import TokenFlags, flags_from_segment_ids
 from memgpt_jax.models.xlnet import XLNet
 
 __all__ = [
@@ -25,7 +27,10 @@ __all__ = [
     "ModelState",
     "Params",
     "Seq2SeqState",
+    "TokenFlags",
     "XLNet",
+    "count_parameters",
+    "flags_from_segment_ids",
     "from_params",
     "functional",
     "model_state_bytes",
