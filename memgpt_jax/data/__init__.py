@@ -16,6 +16,7 @@ from memgpt_jax.data.tasks import (
     Task,
     make_task,
     recall_batch,
+    register_task,
 )
 from memgpt_jax.data.tokenizers.base import Tokenizer
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
@@ -47,6 +48,7 @@ __all__ = [
     "read_tokenizer",
     "recall_batch",
     "register_objective",
+    "register_task",
     "text_batches",
     "train_batches",
 ]

@@ -1,1 +1,68 @@
 """Held-out evaluation of text, of the objectives, of tasks, and of one long stream."""
+
+from memgpt_jax import data
+from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.evaluation.long_stream import RecallPoint, recall_along_stream
+from memgpt_jax.evaluation.metrics import METRICS, Metric, register_metric
+from memgpt_jax.evaluation.objectives import ObjectiveResult, check_batches, evaluate_batches
+from memgpt_jax.evaluation.scoring import HELD_OUT_SEED
+from memgpt_jax.evaluation.tasks import TaskResult, check_task, evaluate_task
+from memgpt_jax.evaluation.text import TextResult, check_text, evaluate_text
+from memgpt_jax.models import Params
+
+Result = TextResult | ObjectiveResult | TaskResult
+EVALUATORS = {"documents": (evaluate_text, check_text), "batches": (evaluate_batches, check_batches)}
+"""(evaluation, its check) of each kind of `Objective.evaluation`."""
+
+
+def evaluate(config: ExperimentConfig, params: Params, tokenizer: data.Tokenizer | None = None) -> Result:
+    """Evaluate parameters on held-out data, as `config.evaluation` says.
+
+    Parameters do not depend on the size of the memory: to evaluate with another size, give a config with another
+    `model.memory.memory_size`. Rows of tasks and of batches are as long as those of training.
+
+    Args:
+        config: the experiment.
+        params: the parameters of its model.
+        tokenizer: of its text; default: the one of the config.
+
+    Returns:
+        A dictionary that JSON can hold: a `TaskResult` for tasks, a `TextResult` for causal language modelling, an
+        `ObjectiveResult` for other objectives.
+
+    Raises:
+        ValueError: there is nothing to evaluate, or a loss is NaN or infinite.
+    """
+    if isinstance(config.data, TaskConfig):
+        return evaluate_task(config, params, data.make_task(config.data, config.evaluation.split, tokenizer))
+    tokenizer = data.make_tokenizer(config.data) if tokenizer is None else tokenizer
+    evaluator, _ = EVALUATORS[data.make_objective(config.data.objective).evaluation]
+    return evaluator(config, params, tokenizer)
+
+
+def check_evaluation(config: ExperimentConfig, tokenizer: data.Tokenizer | None) -> None:
+    """Open the held-out data and make the first batch; `ValueError` if `evaluate` would raise it for the data."""
+    if isinstance(config.data, TaskConfig):
+        return check_task(config, data.make_task(config.data, config.evaluation.split, tokenizer))
+    _, check_data = EVALUATORS[data.make_objective(config.data.objective).evaluation]
+    return check_data(config, tokenizer)
+
+
+__all__ = [
+    "HELD_OUT_SEED",
+    "METRICS",
+    "Metric",
+    "ObjectiveResult",
+    "RecallPoint",
+    "Result",
+    "TaskResult",
+    "TextResult",
+    "check_evaluation",
+    "evaluate",
+    "evaluate_batches",
+    "evaluate_task",
+    "evaluate_text",
+    "recall_along_stream",
+    "register_metric",
+]

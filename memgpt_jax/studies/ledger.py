@@ -18,8 +18,7 @@ import jax
 
 from memgpt_jax.config.checks import check, check_literals
 from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.evaluation.evaluate import evaluate
-from memgpt_jax.evaluation.needles import needle_stream
+from memgpt_jax.evaluation import evaluate, recall_along_stream
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.studies.command_line import assignments, load_config, override, sweep_words
@@ -231,7 +230,7 @@ def read_again(case: Case, workdir: Path) -> tuple[dict[str, Any], float]:
         if case.needles_after is None:
             result = evaluate(*opened)
         else:
-            (result,) = needle_stream(opened.config, opened.params, [case.needles_after], opened.tokenizer)
+            (result,) = recall_along_stream(opened.config, opened.params, [case.needles_after], opened.tokenizer)
         replace_file(path, json.dumps({"result": result, "seconds": time.monotonic() - start}))
     saved = json.loads(path.read_text())
     return saved["result"], saved["seconds"]

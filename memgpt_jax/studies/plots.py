@@ -64,7 +64,7 @@ def plot_recall(
 ) -> None:
     """Accuracy against a length, one line for each label, seeds as error bars.
 
-    `lines` maps a label to one list of `{length, accuracy, ...}` (see `needle_stream`) for each seed.
+    `lines` maps a label to one list of `{length, accuracy, ...}` (see `recall_along_stream`) for each seed.
     """
     figure, axes = new_figure(title, x_label, METRIC_LABELS["accuracy"])
     ticks = sorted({point["length"] for seeds in lines.values() for point in seeds[0]})

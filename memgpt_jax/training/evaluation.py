@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from memgpt_jax import data, models, parallel
-from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.serialization import to_json
 from memgpt_jax.errors import RunError, usable
+from memgpt_jax.evaluation import evaluate
 from memgpt_jax.files.paths import shown
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.files.sealed import seal, unseal
@@ -21,39 +20,6 @@ from memgpt_jax.training.preflight import Estimate, in_bytes, one_block
 
 SETTINGS = "settings"
 """The field of evaluation.json that holds the `EvaluationConfig` of the results."""
-
-
-def check_evaluation(config: ExperimentConfig, tokenizer: Any) -> None:
-    """Open the held-out data and make its first batch. Raises `ValueError` where the evaluation would."""
-    settings = config.evaluation
-    if isinstance(config.data, TaskConfig):
-        task = data.make_task(config.data, settings.split, tokenizer)
-        length = config.row_length or config.training.sequence_length
-        next(iter(task.held_out(0, settings.batch_size, length, settings.num_batches)))
-    elif data.make_objective(config.data.objective).evaluation == "documents":
-        texts = data.documents(config.data, settings.split, tokenizer)
-        if config.model.position == "learned":
-            _check_positions(config, tokenizer, texts)
-    else:
-        rows = dataclasses.replace(config.training, batch_size=settings.batch_size)
-        next(data.text_batches(config.data, rows, 0, tokenizer, settings.split))
-
-
-def _check_positions(config: ExperimentConfig, tokenizer: Any, texts: data.TokenizedText) -> None:
-    """Raise `ValueError` if a document is longer than the table of learned positions of the model."""
-    from memgpt_jax.evaluation.evaluate import check_positions
-
-    positions, settings = config.model.num_positions, config.evaluation
-    found = np.diff(texts.offsets)[: settings.max_documents].max() - 1
-    check_positions(config, int(found if settings.max_tokens is None else min(found, settings.max_tokens)))
-    if config.training.carry_state:
-        longest = int(np.diff(data.documents(config.data, "train", tokenizer).offsets).max())
-        check(
-            longest <= positions,
-            f"a document of the training split has {longest} tokens, and the model has learned positions for "
-            f"model.num_positions={positions}: set training.carry_state=False, so that every batch starts at position "
-            "0, take shorter documents, or set model.num_positions",
-        )
 
 
 def check_evaluation_memory(config: ExperimentConfig, found: Estimate, limit: int | None) -> None:
@@ -104,8 +70,6 @@ def _call_length(config: ExperimentConfig) -> int:
 
 def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Path) -> dict[str, Any]:
     """The evaluation of a finished run, kept in `evaluation.json` and repeated if `config.evaluation` has changed."""
-    from memgpt_jax.evaluation.evaluate import evaluate
-
     kept = kept_evaluation(config, workdir)
     if parallel.agree(kept is not None):
         return kept

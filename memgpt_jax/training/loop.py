@@ -16,11 +16,12 @@ from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.corpora.sources import expand
 from memgpt_jax.errors import RunError, refused, usable
+from memgpt_jax.evaluation import check_evaluation
 from memgpt_jax.files.paths import shown
 from memgpt_jax.memory import resolved
 from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.compilation import jitted_diagnostics, jitted_step
-from memgpt_jax.training.evaluation import check_evaluation, check_evaluation_memory, held_out, kept_evaluation
+from memgpt_jax.training.evaluation import check_evaluation_memory, held_out, kept_evaluation
 from memgpt_jax.training.metrics import MetricsLog, Reporter, WallTime, read_metrics
 from memgpt_jax.training.optimizer import check_trainable, learning_rate_schedule, parameter_names
 from memgpt_jax.training.preflight import check_memory, device_memory

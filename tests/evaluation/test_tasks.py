@@ -13,7 +13,9 @@ from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.tasks.base import Task, scored_rows
 from memgpt_jax.data.tasks.recall import RecallConfig
-from memgpt_jax.evaluation import evaluate
+from memgpt_jax.evaluation import HELD_OUT_SEED, evaluate, evaluate_task, tasks
+from memgpt_jax.evaluation.metrics.answers import count_answers
+from memgpt_jax.evaluation.scoring import RowScores
 
 MODEL = ModelConfig(
     vocab_size=144,
@@ -59,11 +61,11 @@ def test_whole_answers():
     correct = np.array([[1, 1, 0, 1, 1], [1, 0, 1, 1, 1], [0, 0, 0, 0, 0]], bool)
     weights = np.array([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]], np.float32)
     answer = np.array([[3, 3, 5, 5, 5], [1, 2, 2, 1, 4], [1, 1, 2, 2, 0]], np.int32)
-    right, asked = evaluate.count_answers(correct, weights, answer)
+    right, asked = count_answers(correct, weights, answer)
     assert right.tolist() == [1, 2, 0] and asked.tolist() == [2, 3, 0]
-    right, asked = evaluate.count_answers(correct, weights)
+    right, asked = count_answers(correct, weights)
     assert right.tolist() == [3, 4, 0] and asked.tolist() == [4, 5, 0]
-    right, asked = evaluate.count_answers(correct, 0 * weights, answer)
+    right, asked = count_answers(correct, 0 * weights, answer)
     assert right.tolist() == asked.tolist() == [0, 0, 0]
 
 
@@ -71,15 +73,12 @@ def test_whole_answers():
 def test_groups_and_failed_tasks(monkeypatch, known):
     """A model that knows all, the first 14 tokens of each row, or nothing."""
 
-    def row_scorer(config, params):
-        def score(batch):
-            losses = np.full(batch.inputs["tokens"].shape, 2.0, np.float32)
-            return losses, np.broadcast_to(np.arange(56) < {1.0: 56, 0.5: 14, 0.0: 0}[known], losses.shape)
+    def score_rows(config, params, batch):
+        losses = np.full(batch.inputs["tokens"].shape, 2.0, np.float32)
+        return RowScores(losses, np.broadcast_to(np.arange(56) < {1.0: 56, 0.5: 14, 0.0: 0}[known], losses.shape))
 
-        return score
-
-    monkeypatch.setattr(evaluate, "row_scorer", row_scorer)
-    result = evaluate.evaluate_task(CONFIG, None, Words(CONFIG.data, "test"))
+    monkeypatch.setattr(tasks, "score_rows", score_rows)
+    result = evaluate_task(CONFIG, None, Words(CONFIG.data, "test"))
     share = known  # of the second answer, one token is among the first 14
     assert result["accuracy"] == share and result["answers"] == 2 * 3 * 2 and result["loss"] == pytest.approx(2.0)
     assert result["groups"] == {"a": share, "b": share, "c": 0.0}
@@ -91,9 +90,9 @@ def test_chunks_equal_a_direct_computation(chunk):
     params = models.functional(MODEL).init(jax.random.key(0))
     settings = dataclasses.replace(CONFIG.evaluation, chunk_length=chunk)
     config = dataclasses.replace(CONFIG, evaluation=settings)
-    result = evaluate.evaluate_task(config, params, Words(config.data, "test"))
+    result = evaluate_task(config, params, Words(config.data, "test"))
     hits, nats, number = np.zeros(2), 0.0, 0
-    for batch in Words(config.data, "test").held_out(evaluate.HELD_OUT_SEED, 4, 56, 1):
+    for batch in Words(config.data, "test").held_out(HELD_OUT_SEED, 4, 56, 1):
         state = models.functional(MODEL).init_state(4)
         logits, _ = apply(MODEL, params, batch.inputs["tokens"], state, batch.inputs["reset"])
         log_probabilities = np.asarray(jax.nn.log_softmax(logits), np.float64)
@@ -111,7 +110,7 @@ def test_losses_that_are_not_finite_are_no_result():
     params = models.functional(MODEL).init(jax.random.key(0))
     params["final_norm"]["scale"] = params["final_norm"]["scale"].at[3].set(np.nan)
     with pytest.raises(ValueError, match="the loss of 12 of 12 tokens is NaN or infinite"):
-        evaluate.evaluate_task(CONFIG, params, Words(CONFIG.data, "test"))
+        evaluate_task(CONFIG, params, Words(CONFIG.data, "test"))
 
 
 def test_a_device_reads_no_more_than_a_chunk(monkeypatch):
@@ -127,9 +126,9 @@ def test_a_device_reads_no_more_than_a_chunk(monkeypatch):
     config = dataclasses.replace(CONFIG, data=task, evaluation=settings)
     whole = dataclasses.replace(config, evaluation=dataclasses.replace(settings, chunk_length=1024))
     params = models.functional(MODEL).init(jax.random.key(1))
-    chunked = evaluate.evaluate(config, params)
+    chunked = evaluate(config, params)
     assert set(seen) == {((2, 64), "aligned"), ((2, 8), "aligned")}
-    assert chunked["loss"] == pytest.approx(evaluate.evaluate(whole, params)["loss"], rel=1e-5)
+    assert chunked["loss"] == pytest.approx(evaluate(whole, params)["loss"], rel=1e-5)
     assert "groups" not in chunked and "failed_tasks" not in chunked
 
 
@@ -141,9 +140,9 @@ def test_a_task_of_several_tokens_an_answer():
     settings = EvaluationConfig(batch_size=3, num_batches=2)
     config = ExperimentConfig(model=model, data=task, evaluation=settings)
     params, hits = models.functional(model).init(jax.random.key(1)), 0
-    for batch in data.make_task(task, "valid").held_out(evaluate.HELD_OUT_SEED, 3, 64, 2):
+    for batch in data.make_task(task, "valid").held_out(HELD_OUT_SEED, 3, 64, 2):
         logits, _ = apply(model, params, batch.inputs["tokens"], models.functional(model).init_state(3))
         right = np.asarray(logits).argmax(-1) == batch.targets["tokens"]
         hits += sum(right[row][batch.info["answer"][row] == number].all() for row in range(3) for number in (1, 2))
-    result = evaluate.evaluate(config, params)
+    result = evaluate(config, params)
     assert result["answers"] == 12 and result["accuracy"] == pytest.approx(hits / 12)

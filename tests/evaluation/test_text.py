@@ -14,7 +14,9 @@ from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, Tra
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
-from memgpt_jax.evaluation import evaluate
+from memgpt_jax.evaluation import HELD_OUT_SEED, evaluate
+from memgpt_jax.evaluation.scoring import score_chunk
+from memgpt_jax.evaluation.text import position_curve
 
 MODEL = ModelConfig(
     vocab_size=257,
@@ -67,7 +69,7 @@ def test_equals_direct_computation(tokenizer, params):
     losses = [direct_losses(CONFIG, params, tokenizer, text) for text in TEXTS if text]
     total, number = sum(map(sum, losses)), sum(map(len, losses))
     words = sum(len(text.split()) for text in TEXTS)
-    result = evaluate.evaluate(CONFIG, params, tokenizer)
+    result = evaluate(CONFIG, params, tokenizer)
     assert (result["documents"], result["tokens"], result["bytes"], result["words"]) == (4, number, number, words)
     assert result["loss"] == pytest.approx(total / number, rel=1e-5)
     assert result["bits_per_byte"] == pytest.approx(total / math.log(2) / number, rel=1e-5)
@@ -85,21 +87,21 @@ def test_does_not_depend_on_batches_and_chunks(tokenizer, params):
     one_row = dataclasses.replace(CONFIG.evaluation, batch_size=1, chunk_length=256)
     three_rows = dataclasses.replace(CONFIG.evaluation, batch_size=3, chunk_length=8)
     configs = (dataclasses.replace(CONFIG, evaluation=changed) for changed in (one_row, three_rows))
-    expected, result = (evaluate.evaluate(config, params, tokenizer) for config in configs)
+    expected, result = (evaluate(config, params, tokenizer) for config in configs)
     assert result["bits_per_byte"] == pytest.approx(expected["bits_per_byte"], rel=1e-5)
 
 
 def test_a_second_evaluation_compiles_nothing(tokenizer, params):
-    compiled = evaluate.score_chunk._cache_size()
-    evaluate.evaluate(CONFIG, params, tokenizer)
-    once = evaluate.score_chunk._cache_size()
-    evaluate.evaluate(CONFIG, jax.tree.map(lambda x: 2 * x, params), tokenizer)
-    assert once == evaluate.score_chunk._cache_size() and once <= compiled + 1
+    compiled = score_chunk._cache_size()
+    evaluate(CONFIG, params, tokenizer)
+    once = score_chunk._cache_size()
+    evaluate(CONFIG, jax.tree.map(lambda x: 2 * x, params), tokenizer)
+    assert once == score_chunk._cache_size() and once <= compiled + 1
 
 
 def test_limits(tokenizer, params):
     limits = EvaluationConfig(max_documents=2, max_tokens=10, batch_size=2, chunk_length=16)
-    result = evaluate.evaluate(dataclasses.replace(CONFIG, evaluation=limits), params, tokenizer)
+    result = evaluate(dataclasses.replace(CONFIG, evaluation=limits), params, tokenizer)
     losses = [direct_losses(CONFIG, params, tokenizer, text)[:10] for text in TEXTS[:2]]
     assert (result["documents"], result["tokens"]) == (2, 20)
     assert result["loss"] == pytest.approx(sum(map(sum, losses)) / 20, rel=1e-5)
@@ -132,7 +134,7 @@ class Stripping(data.ByteTokenizer):
 
 def test_bytes_and_words_are_those_of_the_text_whatever_the_tokenizer(monkeypatch, params):
     monkeypatch.setattr(data, "documents", lambda config, split, tokenizer: Corpus(tokenizer))
-    result = evaluate.evaluate(CONFIG, params, Stripping())
+    result = evaluate(CONFIG, params, Stripping())
     size, words = sum(len(text.encode()) for text in LINES), sum(len(text.split()) for text in LINES)
     assert result["tokens"] < size and (result["bytes"], result["words"], result["curve"]) == (size, words, [])
     nats = result["loss"] * result["tokens"]
@@ -143,18 +145,18 @@ def test_bytes_and_words_are_those_of_the_text_whatever_the_tokenizer(monkeypatc
 def test_of_a_part_of_a_text_that_does_not_come_back_no_bytes_are_claimed(monkeypatch, params, caplog):
     monkeypatch.setattr(data, "documents", lambda config, split, tokenizer: Corpus(tokenizer))
     cut = dataclasses.replace(CONFIG, evaluation=dataclasses.replace(CONFIG.evaluation, max_tokens=60))
-    result = evaluate.evaluate(cut, params, Stripping())
+    result = evaluate(cut, params, Stripping())
     names = ("bits_per_byte", "perplexity_per_word", "bytes", "words")
     assert [result[name] for name in names] == [None] * 4 and result["curve"] == []
     assert result["loss"] > 0 and "max_tokens=60 cuts 1 of 3 documents" in caplog.text
-    exact = evaluate.evaluate(cut, params, data.ByteTokenizer())
+    exact = evaluate(cut, params, data.ByteTokenizer())
     assert exact["bytes"] == sum(min(60, len(text.encode())) for text in LINES) and exact["curve"]
 
 
 def test_memory_size_may_change(tokenizer, params):
     memory = dataclasses.replace(MODEL.memory, memory_size=0)
     config = dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, memory=memory))
-    empty, full = (evaluate.evaluate(config, params, tokenizer) for config in (config, CONFIG))
+    empty, full = (evaluate(config, params, tokenizer) for config in (config, CONFIG))
     assert empty["curve"][0]["bits_per_byte"] != full["curve"][0]["bits_per_byte"]
     assert empty["tokens"] == full["tokens"]
 
@@ -162,37 +164,35 @@ def test_memory_size_may_change(tokenizer, params):
 def test_refuses_a_split_without_text(monkeypatch, params):
     monkeypatch.setattr(data, "documents", lambda config, split, tokenizer: [])
     with pytest.raises(ValueError, match="valid split of 'stdlib' holds no text"):
-        evaluate.evaluate(CONFIG, params, data.ByteTokenizer())
+        evaluate(CONFIG, params, data.ByteTokenizer())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_losses_that_are_not_finite_are_no_result(tokenizer, params, value):
     broken = params | {"final_norm": {"scale": params["final_norm"]["scale"].at[3].set(value)}}
     with pytest.raises(ValueError, match=r"the loss of 246 of 246 tokens is NaN or infinite: the parameters"):
-        evaluate.evaluate(CONFIG, broken, tokenizer)
+        evaluate(CONFIG, broken, tokenizer)
     one = params | {"embedding": params["embedding"].at[ord("x")].set(value)}  # also of its logit, everywhere
     with pytest.raises(ValueError, match="tokens is NaN or infinite"):
-        evaluate.evaluate(CONFIG, one, tokenizer)
+        evaluate(CONFIG, one, tokenizer)
 
 
 def test_documents_longer_than_the_learned_positions_are_refused(tokenizer):
     model = dataclasses.replace(MODEL, position="learned", num_positions=74)
     params, config = models.functional(model).init(jax.random.key(0)), dataclasses.replace(CONFIG, model=model)
     with pytest.raises(ValueError, match=r"max_tokens=None: a document has 150 .* model\.num_positions=74"):
-        evaluate.evaluate(config, params, tokenizer)
+        evaluate(config, params, tokenizer)
     short = dataclasses.replace(
         CONFIG.evaluation, max_tokens=70
     )  # padding reads on beyond the table, and is not counted
-    assert math.isfinite(evaluate.evaluate(dataclasses.replace(config, evaluation=short), params, tokenizer)["loss"])
+    assert math.isfinite(evaluate(dataclasses.replace(config, evaluation=short), params, tokenizer)["loss"])
 
 
-def test_curve_and_perplexity():
+def test_curve():
     ones = np.ones(200)
-    curve = evaluate.position_curve(ones * math.log(2), ones.astype(int) * 2, ones.astype(int))
+    curve = position_curve(ones * math.log(2), ones.astype(int) * 2, ones.astype(int))
     assert [(bucket["start"], bucket["end"]) for bucket in curve] == [(0, 64), (64, 128), (128, 200)]
     assert all(bucket["bits_per_byte"] == pytest.approx(0.5) for bucket in curve)
-    assert evaluate.perplexity(math.log(8) * 5, 5) == pytest.approx(8)
-    assert evaluate.perplexity(1e6, 1) == math.inf
 
 
 def test_recall():
@@ -201,9 +201,9 @@ def test_recall():
     settings = EvaluationConfig(batch_size=4, num_batches=2)
     config = ExperimentConfig(model=model, data=task, evaluation=settings)
     params = models.functional(model).init(jax.random.key(1))
-    result = evaluate.evaluate(config, params)
+    result = evaluate(config, params)
 
-    random, hits, nats = np.random.default_rng(evaluate.HELD_OUT_SEED), 0, 0.0
+    random, hits, nats = np.random.default_rng(HELD_OUT_SEED), 0, 0.0
     for _ in range(2):
         batch = data.recall_batch(task, random, 4)
         logits = np.asarray(read(model, params, batch.inputs["tokens"]), np.float64)

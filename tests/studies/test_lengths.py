@@ -15,7 +15,7 @@ from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.tasks.copy import CopyConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
-from memgpt_jax.evaluation.evaluate import HELD_OUT_SEED, evaluate
+from memgpt_jax.evaluation import HELD_OUT_SEED, evaluate
 from memgpt_jax.studies import runs as run_folders
 from memgpt_jax.studies.commands import evaluate as command
 from memgpt_jax.studies.plots import plot_recall

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from memgpt_jax import data
-from memgpt_jax.config.data import TaskConfig, TextConfig
+from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, TrainingConfig
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig
@@ -33,7 +33,7 @@ SPANS = TextConfig(objective=SpanCorruptionConfig())
 def experiments():
     """Configs that have every field there is between them."""
     yield from (ExperimentConfig(model=ModelConfig(memory=entry.config())) for entry in MEMORIES.values())
-    yield from (ExperimentConfig(data=kind()) for kind in TASKS if issubclass(kind, TaskConfig) and fits(kind()))
+    yield from (ExperimentConfig(data=entry.config()) for entry in TASKS.values() if fits(entry.config()))
     encoder = EncoderConfig(heads=(), position="relative", memory=NoMemoryConfig())
     decoder = ModelConfig(position="relative", source_length=1024, memory=NoMemoryConfig())
     yield ExperimentConfig(model=Seq2SeqConfig(encoder=encoder, decoder=decoder), data=SPANS)

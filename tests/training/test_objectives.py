@@ -19,7 +19,8 @@ from memgpt_jax.data.objectives import OBJECTIVES, CausalConfig, MaskedConfig
 from memgpt_jax.data.objectives.span_corruption import SENTINELS, SpanCorruptionConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
-from memgpt_jax.evaluation.evaluate import HELD_OUT_SEED, evaluate, unigram_losses
+from memgpt_jax.evaluation import HELD_OUT_SEED, evaluate
+from memgpt_jax.evaluation.objectives import unigram_losses
 from memgpt_jax.generation import Session, generate
 from memgpt_jax.interop import from_pretrained
 from memgpt_jax.studies.command_line import override

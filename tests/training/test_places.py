@@ -8,8 +8,7 @@ import time
 import pytest
 
 from memgpt_jax import data
-from memgpt_jax.evaluation import evaluate
-from memgpt_jax.training import RunError, checkpoint, load, loop, read_metrics, train
+from memgpt_jax.training import RunError, checkpoint, evaluation, load, loop, read_metrics, train
 from memgpt_jax.training.metrics import CLOCKED
 from memgpt_jax.training.process.workdir import check_room, check_space
 
@@ -115,16 +114,16 @@ def test_a_disk_that_is_full_before_and_after_training(disk, make_config, whole,
     refused_in_one_line(config, workdir, capfd, "MB free", "training.keep_checkpoints")
     assert not list((workdir / "checkpoints").iterdir())
     (disk / "most").unlink()
-    original = evaluate.evaluate
+    original = evaluation.evaluate
 
     def fill_and_evaluate(*arguments):
         fill(disk)
         return original(*arguments)
 
-    monkeypatch.setattr(evaluate, "evaluate", fill_and_evaluate)
+    monkeypatch.setattr(evaluation, "evaluate", fill_and_evaluate)
     refused_in_one_line(config, workdir, capfd, "No space left on device")
     assert load(workdir).step == 12 and not (workdir / "evaluation.json").exists()
-    monkeypatch.setattr(evaluate, "evaluate", original)
+    monkeypatch.setattr(evaluation, "evaluate", original)
     (disk / "ballast").unlink()
     assert train(config, workdir, print_progress=False)["evaluation"] == whole[0]["evaluation"]
 

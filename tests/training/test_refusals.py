@@ -13,9 +13,10 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.tasks.babi import BabiConfig
 from memgpt_jax.data.tasks.json_recall import JsonRecallConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
+from memgpt_jax.evaluation import check_evaluation
 from memgpt_jax.memory import resolved
 from memgpt_jax.training import RunError, loop, preflight, read_metrics, train
-from memgpt_jax.training.evaluation import check_evaluation, check_evaluation_memory
+from memgpt_jax.training.evaluation import check_evaluation_memory
 
 SENTENCE = "The sun rises. A day begins, and a ship sails on. "
 

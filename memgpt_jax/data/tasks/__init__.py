@@ -1,6 +1,7 @@
-"""Tasks that ask for what was read before, all behind the interface of `memgpt_jax.data.tasks.base`."""
+"""Tasks whose answers must be recalled from the text before, behind the interface of `memgpt_jax.data.tasks.base`."""
 
 from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.config.registry import Registry
 from memgpt_jax.data.tasks.babi import BabiConfig, BabiTask
 from memgpt_jax.data.tasks.babilong import BabiLongConfig, BabiLongTask
 from memgpt_jax.data.tasks.base import Task
@@ -13,29 +14,32 @@ from memgpt_jax.data.tasks.needle import NeedleConfig, NeedleTask
 from memgpt_jax.data.tasks.noise import NoiseNeedleConfig, NoiseNeedleTask
 from memgpt_jax.data.tasks.recall import RecallConfig, RecallTask, recall_batch
 from memgpt_jax.data.tasks.tracking import TrackingConfig, TrackingTask
+from memgpt_jax.data.tokenizers.base import Tokenizer
 
-TASKS = {
-    RecallConfig: RecallTask,
-    CopyConfig: CopyTask,
-    ItemRecallConfig: ItemRecallTask,
-    MQARConfig: MQARTask,
-    DictionaryConfig: DictionaryTask,
-    NoiseNeedleConfig: NoiseNeedleTask,
-    TrackingConfig: TrackingTask,
-    NeedleConfig: NeedleTask,
-    BabiConfig: BabiTask,
-    BabiLongConfig: BabiLongTask,
-    JsonRecallConfig: JsonRecallTask,
-}
-"""The task of each config. A task of your own is one more entry."""
+TASKS: Registry[type[Task]] = Registry("task", Task, TaskConfig)
+"""The tasks by name."""
+register_task = TASKS.register
+"""`register_task(name, config, module)`: add a task of your own."""
+
+register_task("recall", RecallConfig, RecallTask)
+register_task("copy", CopyConfig, CopyTask)
+register_task("item_recall", ItemRecallConfig, ItemRecallTask)
+register_task("mqar", MQARConfig, MQARTask)
+register_task("dictionary", DictionaryConfig, DictionaryTask)
+register_task("noise_needle", NoiseNeedleConfig, NoiseNeedleTask)
+register_task("tracking", TrackingConfig, TrackingTask)
+register_task("needle", NeedleConfig, NeedleTask)
+register_task("babi", BabiConfig, BabiTask)
+register_task("babilong", BabiLongConfig, BabiLongTask)
+register_task("json_recall", JsonRecallConfig, JsonRecallTask)
 
 
-def make_task(config: TaskConfig, split: str, tokenizer=None) -> Task:
-    """The task that a config describes, on one split; `ValueError` if there is none or it refuses its data."""
-    if type(config) not in TASKS:
-        valid = ", ".join(cls.__name__ for cls in TASKS)
-        raise ValueError(f"unknown task config {type(config).__name__}; valid: {valid}")
-    return TASKS[type(config)](config, split, tokenizer)
+def make_task(config: TaskConfig, split: str, tokenizer: Tokenizer | None = None) -> Task:
+    """The task of a configuration on one split, `train`, `valid` or `test`.
+
+    Raises `ValueError` if no task is registered for the configuration, or its data are not valid.
+    """
+    return TASKS.of(config)(config, split, tokenizer)
 
 
 __all__ = [
@@ -48,4 +52,5 @@ __all__ = [
     "Task",
     "make_task",
     "recall_batch",
+    "register_task",
 ]

@@ -20,7 +20,7 @@ from rich.table import Table
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.data import load_tokenizer
-from memgpt_jax.evaluation.evaluate import evaluate
+from memgpt_jax.evaluation import evaluate
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.studies.command_line import one_line_errors, parse
 from memgpt_jax.studies.plots import plot_curves

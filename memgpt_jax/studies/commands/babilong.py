@@ -16,7 +16,7 @@ from rich.table import Column, Table
 
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.tasks.babilong import BabiLongConfig
-from memgpt_jax.evaluation.evaluate import evaluate
+from memgpt_jax.evaluation import evaluate
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
 from memgpt_jax.studies.comparison import Lines, RunsArguments, write_results
 from memgpt_jax.studies.plots import plot_recall

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.evaluation.evaluate import evaluate
+from memgpt_jax.evaluation import evaluate
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
 from memgpt_jax.studies.comparison import Lines, RunsArguments, write_results
 from memgpt_jax.studies.plots import plot_curves, plot_recall

@@ -19,7 +19,7 @@ from rich.table import Column, Table
 
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
-from memgpt_jax.evaluation.needles import needle_stream
+from memgpt_jax.evaluation import recall_along_stream
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
 from memgpt_jax.studies.comparison import Lines, RunsArguments, write_results
 from memgpt_jax.studies.plots import plot_recall
@@ -57,7 +57,7 @@ def recall_of_run(
     try:
         needles = dataclasses.replace(config.data, num_needles=arguments.num_needles)
         config = dataclasses.replace(config, data=needles)
-        return config, needle_stream(config, params, arguments.lengths, tokenizer, advance)
+        return config, recall_along_stream(config, params, arguments.lengths, tokenizer, advance)
     except ValueError as error:  # too many needles for a chunk, or a missing corpus
         raise RunError(str(error)) from error
 

@@ -23,7 +23,7 @@ from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.noise import NoiseNeedleConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.data.tasks.tracking import TrackingConfig
-from memgpt_jax.evaluation.evaluate import HELD_OUT_SEED
+from memgpt_jax.evaluation import HELD_OUT_SEED
 from memgpt_jax.studies.command_line import load_config, override
 from tests.references.batches import arrays_of
 
@@ -44,7 +44,7 @@ NAMES = [f"{type(config).__name__}-{number}" for number, config in enumerate(CON
 
 def test_every_generated_task_is_here():
     from_files = {BabiConfig, BabiLongConfig, JsonRecallConfig, NeedleConfig}
-    assert {type(config) for config in CONFIGS} == TASKS.keys() - from_files
+    assert {type(config) for config in CONFIGS} == {entry.config for entry in TASKS.values()} - from_files
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=NAMES)

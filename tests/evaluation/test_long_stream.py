@@ -15,8 +15,7 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import ByteTokenizer, NeedleTask
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
-from memgpt_jax.evaluation import needles
-from memgpt_jax.evaluation.evaluate import HELD_OUT_SEED, evaluate
+from memgpt_jax.evaluation import HELD_OUT_SEED, evaluate, long_stream, recall_along_stream
 from memgpt_jax.ops import Scores
 
 
@@ -51,39 +50,39 @@ def stub(monkeypatch, correct):
         return {"tokens": Scores(jnp.zeros(tokens.shape), right)}, state + tokens.shape[1]
 
     monkeypatch.setattr(models.ModelFunctions, "init_state", lambda self, rows: jnp.zeros((), jnp.int32))
-    monkeypatch.setattr(needles, "skim", lambda config, params, tokens, state: state + tokens.shape[1])
-    monkeypatch.setattr(needles, "score_chunk", score_chunk)
+    monkeypatch.setattr(long_stream, "read_chunk", lambda config, params, tokens, state: state + tokens.shape[1])
+    monkeypatch.setattr(long_stream, "score_chunk", score_chunk)
 
 
 @pytest.mark.parametrize(("knows", "accuracy"), [(True, 1.0), (False, 0.0)])
 def test_perfect_and_ignorant(config, monkeypatch, knows, accuracy):
     stub(monkeypatch, lambda state: knows)
     seen = []
-    results = needles.needle_stream(config, None, (300, 1, 112), advance=seen.append)
+    results = recall_along_stream(config, None, (300, 1, 112), advance=seen.append)
     assert results == [{"length": n, "accuracy": accuracy, "answers": 12} for n in (112, 336)]
     assert seen == [112, 224, 336]
 
 
 def test_questions_go_to_a_copy_of_the_state(config, monkeypatch):
     stub(monkeypatch, lambda state: state < 300)  # forgets: questions take the state to 224, but the stream does not
-    results = needles.needle_stream(config, None, (112, 224, 336, 448))
+    results = recall_along_stream(config, None, (112, 224, 336, 448))
     assert [point["accuracy"] for point in results] == [1.0, 1.0, 0.0, 0.0]
 
 
 def test_equals_direct_questions(config):
     params = models.functional(config.model).init(jax.random.key(0))
     seen = []
-    spy = needles.ask
+    spy = long_stream.ask
 
-    def ask(model, params, state, questions, scored, chunk):
+    def ask(model, params, state, *, questions, scored, chunk):
         seen.append((state, questions, scored))
-        return spy(model, params, state, questions, scored, chunk)
+        return spy(model, params, state, questions=questions, scored=scored, chunk=chunk)
 
-    needles.ask = ask
+    long_stream.ask = ask
     try:
-        (point,) = needles.needle_stream(config, params, (336,))
+        (point,) = recall_along_stream(config, params, (336,))
     finally:
-        needles.ask = spy
+        long_stream.ask = spy
     ((state, questions, scored),) = seen
     logits, _ = jax.jit(models.functional(config.model).apply)(params, questions, state)
     guesses = np.asarray(logits).argmax(-1)[:, :-1]
@@ -95,7 +94,7 @@ def test_losses_that_are_not_finite_are_no_result(config):
     params = models.functional(config.model).init(jax.random.key(0))
     params["final_norm"]["scale"] = params["final_norm"]["scale"].at[3].set(np.nan)
     with pytest.raises(ValueError, match="tokens is NaN or infinite"):
-        needles.needle_stream(config, params, (112,))
+        recall_along_stream(config, params, (112,))
 
 
 def test_evaluate_asks_held_out_rows(config):
@@ -111,8 +110,8 @@ def test_evaluate_asks_held_out_rows(config):
 
 
 def test_errors(config):
-    with pytest.raises(ValueError, match="needs an experiment trained on them, not on RecallConfig"):
-        needles.needle_stream(dataclasses.replace(config, data=RecallConfig()), None, (1,))
+    with pytest.raises(ValueError, match="a long stream needs an experiment with NeedleConfig, got RecallConfig"):
+        recall_along_stream(dataclasses.replace(config, data=RecallConfig()), None, (1,))
     crowded = dataclasses.replace(config, data=dataclasses.replace(config.data, num_needles=7))
     with pytest.raises(ValueError, match="112 tokens in front of the questions cannot hold 7 needles of 19 tokens"):
-        needles.needle_stream(crowded, None, (1,))
+        recall_along_stream(crowded, None, (1,))

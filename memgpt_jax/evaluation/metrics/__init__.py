@@ -1,0 +1,25 @@
+"""Metrics, one subject a file, behind the interface of `memgpt_jax.evaluation.metrics.base`."""
+
+from memgpt_jax.config.registry import Registry
+from memgpt_jax.evaluation.metrics.answers import ExactAnswers
+from memgpt_jax.evaluation.metrics.base import Metric
+from memgpt_jax.evaluation.metrics.predictions import Accuracy, BitsPerByte, Loss, Perplexity
+
+METRICS: Registry[Metric] = Registry("metric", Metric)
+"""The metrics by name: `METRICS["loss"].module(nats=..., targets=...)`."""
+register_metric = METRICS.register
+"""`register_metric(name, None, metric)`: add an instance of a `Metric`."""
+
+register_metric("loss", None, Loss())
+register_metric("accuracy", None, Accuracy())
+register_metric("bits_per_byte", None, BitsPerByte())
+register_metric("perplexity", None, Perplexity())
+register_metric("exact_answers", None, ExactAnswers())
+
+
+def metric(name: str, **found: float) -> float | None:
+    """The value of a metric; `KeyError`, which lists the names, if there is none. See `Metric.__call__`."""
+    return METRICS[name].module(**found)
+
+
+__all__ = ["METRICS", "Metric", "metric", "register_metric"]

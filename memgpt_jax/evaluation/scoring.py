@@ -1,0 +1,74 @@
+"""The compiled steps of every evaluation. Configurations are static, so equal ones are compiled once a process."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from memgpt_jax import models
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.memory import Alignment
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data import Batch
+from memgpt_jax.ops import Scores, everywhere
+from memgpt_jax.shapes import Targets
+
+HELD_OUT_SEED = 0x5EED
+"""Seed of all held-out batches; training draws no batch with it."""
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="alignment")
+def score_chunk(
+    model: ModelConfig, params: models.Params, *, targets: Targets, state: Any, alignment: Alignment, **inputs: Any
+) -> tuple[dict[str, Scores], Any]:
+    """`score` of a model, with scores that every process can fetch. Args: inputs: those of `Batch`."""
+    scores, state = models.functional(model).score(params, targets=targets, state=state, alignment=alignment, **inputs)
+    return jax.tree.map(everywhere, scores), state
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def read_chunk(model: ModelConfig, params: models.Params, tokens: np.ndarray, state: Any) -> Any:
+    """The state after a chunk [B, L] of whole segments."""
+    return models.functional(model).apply(params, tokens, state, alignment="aligned")[1]
+
+
+class RowScores(NamedTuple):
+    """Scores of the targets of a batch, on the host."""
+
+    losses: np.ndarray
+    """[B, L] float32, in nats."""
+    correct: np.ndarray
+    """[B, L] bool."""
+
+
+def score_rows(config: ExperimentConfig, params: models.Params, batch: Batch) -> RowScores:
+    """The scores of the head `tokens`; each row starts from a fresh state.
+
+    Rows longer than `evaluation.chunk_length` are read in chunks with carried state, so that the memory of the device
+    does not grow with their length.
+    """
+    segment, chunk = config.model.segment_length, config.evaluation.chunk_length
+    rows, length = batch.inputs["tokens"].shape
+    state, parts = models.functional(config.model).init_state(rows), []
+    for first in range(0, length, chunk):
+        inputs, targets = (
+            {name: array[:, first : first + chunk] for name, array in arrays.items()}
+            for arrays in (batch.inputs, batch.targets)
+        )
+        # Every chunk before this one has whole segments only if the chunk length is a multiple of theirs.
+        aligned = chunk % segment == 0 and inputs["tokens"].shape[1] % segment == 0
+        options = {"targets": targets, "state": state, "alignment": "aligned" if aligned else "any"}
+        scores, state = score_chunk(config.model, params, **inputs, **options)
+        parts.append(jax.device_get(scores["tokens"]))
+    return RowScores(*(np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True)))
+
+
+def check_finite(losses: np.ndarray) -> None:
+    """Raise `ValueError` if a loss is NaN or infinite."""
+    wrong = int(np.sum(~np.isfinite(losses)))
+    if wrong:
+        raise ValueError(
+            f"the loss of {wrong:,} of {losses.size:,} tokens is NaN or infinite: the parameters hold values that are "
+            "not finite, or a computation overflows"
+        )

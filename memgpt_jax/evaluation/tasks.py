@@ -1,0 +1,64 @@
+"""Held-out evaluation of tasks: the share of exact answers, and the loss of their tokens."""
+
+from typing import NotRequired, TypedDict
+
+import numpy as np
+
+from memgpt_jax import data, models
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.evaluation.metrics import metric
+from memgpt_jax.evaluation.metrics.answers import count_answers
+from memgpt_jax.evaluation.scoring import HELD_OUT_SEED, check_finite, score_rows
+
+
+class TaskResult(TypedDict):
+    """Figures of a task. An answer is right if all of its tokens have the highest logit."""
+
+    loss: float
+    """Nats per token of the answers."""
+    accuracy: float
+    """Share of the answers that are right."""
+    answers: int
+    """Number of answers."""
+    failed_tasks: NotRequired[int]
+    """Number of groups below `Task.passing_accuracy`, if the task has one."""
+    groups: NotRequired[dict[str, float]]
+    """Accuracy of each of `Task.groups`, if the task has any."""
+
+
+def evaluate_task(config: ExperimentConfig, params: models.Params, task: data.Task) -> TaskResult:
+    """Evaluate the held-out batches of a task, which are the same for every training seed.
+
+    Raises `ValueError` if a loss is NaN or infinite.
+    """
+    rows, length = config.evaluation.batch_size, config.row_length or config.training.sequence_length
+    nats, tokens, right, answers = (np.zeros(max(1, len(task.groups))) for _ in range(4))
+    for batch in task.held_out(HELD_OUT_SEED, rows, length, config.evaluation.num_batches):
+        losses, correct = score_rows(config, params, batch)
+        weights, group = batch.weights["tokens"], batch.info.get("group", np.zeros(rows, np.int32))
+        check_finite(losses[weights > 0])
+        counts = count_answers(correct, weights, batch.info.get("answer"))
+        for total, values in (
+            (nats, np.sum(np.where(weights > 0, losses, 0) * weights, axis=1, dtype=np.float64)),
+            (tokens, np.sum(weights, axis=1, dtype=np.float64)),
+            (right, counts.right),
+            (answers, counts.answers),
+        ):
+            np.add.at(total, group, values)
+    accuracies = dict(zip(task.groups, (right / np.maximum(answers, 1)).tolist(), strict=False))
+    result = TaskResult(
+        loss=metric("loss", nats=nats.sum(), targets=tokens.sum()),
+        accuracy=metric("exact_answers", right=right.sum(), answers=answers.sum()),
+        answers=int(answers.sum()),
+    )
+    if task.passing_accuracy is not None:
+        result["failed_tasks"] = sum(accuracy < task.passing_accuracy for accuracy in accuracies.values())
+    if task.groups:
+        result["groups"] = accuracies
+    return result
+
+
+def check_task(config: ExperimentConfig, task: data.Task) -> None:
+    """Make the first batch of `evaluate_task`; `ValueError` if the data of the task are not valid."""
+    settings, length = config.evaluation, config.row_length or config.training.sequence_length
+    next(iter(task.held_out(HELD_OUT_SEED, settings.batch_size, length, settings.num_batches)))
