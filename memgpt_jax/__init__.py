@@ -17,7 +17,7 @@ from memgpt_jax.config.experiment import (
 )
 from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, SizedMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
-from memgpt_jax.data import load_tokenizer, register_objective, tasks
+from memgpt_jax.data import load_tokenizer, register_objective, register_task, tasks
 from memgpt_jax.data.tasks.babi import BabiConfig
 from memgpt_jax.data.tasks.babilong import BabiLongConfig
 from memgpt_jax.data.tasks.copy import CopyConfig
@@ -30,7 +30,7 @@ from memgpt_jax.data.tasks.noise import NoiseNeedleConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.data.tasks.tracking import TrackingConfig
 from memgpt_jax.errors import RunError
-from memgpt_jax.evaluation.evaluate import evaluate
+from memgpt_jax.evaluation import evaluate, register_metric
 from memgpt_jax.generation import Generated, Piece, Sampling, Session, generate, stream_generate
 from memgpt_jax.interop import add_memory, from_pretrained, save_pretrained, wrap
 from memgpt_jax.interop.families import register_family
@@ -109,7 +109,9 @@ __all__ = [  # noqa: RUF022 — in groups
     "MEMORIES",
     "Memory",
     "register_memory",
+    "register_metric",
     "register_objective",
+    "register_task",
     "register_head",
     "register_family",
     # namespaces

@@ -12,7 +12,7 @@ from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig
 from memgpt_jax.data.objectives.special_ids import special_ids
-from memgpt_jax.evaluation.evaluate import HELD_OUT_SEED
+from memgpt_jax.evaluation import HELD_OUT_SEED
 from memgpt_jax.generation.prefill import prefill
 
 MASK = "<mask>"
