@@ -21,12 +21,13 @@ def config() -> ExperimentConfig:
         "d_model": 128,
         "num_layers": 2,
         "num_heads": 4,
-        "window_size": 64,
         "memory": NoMemoryConfig(),
         "position": "relative",
     }
     return ExperimentConfig(
-        model=Seq2SeqConfig(encoder=EncoderConfig(**both, heads=()), decoder=ModelConfig(**both, source_length=LENGTH)),
+        model=Seq2SeqConfig(
+            encoder=EncoderConfig(**both, heads=()), decoder=ModelConfig(**both, window_size=64, source_length=LENGTH)
+        ),
         data=TextConfig(
             corpus="stdlib", tokenizer="bpe", tokenizer_vocab_size=TOKENIZER_IDS, objective=SpanCorruptionConfig()
         ),

@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 
 def check(condition: bool, message: str) -> None:
@@ -50,3 +52,13 @@ def whole(name: str, value, low: int, high: int = 2**31 - 1) -> int:
         valid = False
     check(valid, f"{name} must be a whole number from {low} to {high}, got {value!r}")
     return number
+
+
+def dtype_name(dtype: Any) -> Any:
+    """The name of a type that NumPy or JAX knows ("bfloat16", `jnp.bfloat16`, a `numpy.dtype`); else `dtype` itself."""
+    if dtype is None or isinstance(dtype, str):
+        return dtype
+    try:
+        return np.dtype(dtype).name
+    except TypeError:
+        return dtype

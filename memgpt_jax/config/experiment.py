@@ -10,7 +10,7 @@ from typing import Literal
 
 from memgpt_jax.config.checks import check, check_literals, check_positive
 from memgpt_jax.config.data import DataConfig, TaskConfig, TextConfig
-from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
+from memgpt_jax.config.model import BaseModelConfig, ModelConfig, StackConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ class ParallelConfig:
 class ExperimentConfig:
     """One experiment: what `configs/NAME.py` builds and the command line changes."""
 
-    model: ModelConfig | Seq2SeqConfig = field(default_factory=ModelConfig)
+    model: BaseModelConfig = field(default_factory=ModelConfig)
     """The model."""
     data: DataConfig = field(default_factory=TextConfig)
     """What it is trained on."""
@@ -176,16 +176,21 @@ class ExperimentConfig:
             "data.text.objective at its default",
         )
         objective.check_model(self.model, length)
-        for name, stack in self.model.stacks.items():
-            check(
-                stack.position != "learned" or length <= stack.num_positions,
-                f"training.sequence_length={length} must be at most {name}.num_positions={stack.num_positions}",
-            )
+        for name, stack in self.stacks.items():
+            if stack.position == "learned":
+                most = stack.num_positions
+                check(length <= most, f"training.sequence_length={length} must be at most {name}.num_positions={most}")
         if isinstance(self.data, TaskConfig) and self.data.text is None:
             check(
                 self.model.vocab_size >= self.data.num_ids,
                 f"model.vocab_size={self.model.vocab_size} must be at least {self.data.num_ids}, the ids of the task",
             )
+
+    @property
+    def stacks(self) -> dict[str, StackConfig]:
+        """The model's stacks by the path of their field: "model", or "model.encoder" and "model.decoder"."""
+        stacks = self.model.stacks
+        return {"model" if self.model is stack else f"model.{name}": stack for name, stack in stacks.items()}
 
     @property
     def text(self) -> TextConfig | None:

@@ -1,9 +1,13 @@
-"""Configurations of the memory mechanisms, one class each; `memgpt_jax.memory.MEMORIES` gives them their names."""
+"""Base classes of the configurations of memory mechanisms, and those of the default mechanism and the baseline.
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+The configurations of the other mechanisms are beside their modules; `memgpt_jax.memory.MEMORIES` lists all by name.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
 from memgpt_jax.config.checks import check, check_literals
+from memgpt_jax.config.kernels import Implementation
 
 Gate = Literal["log_bias", "scale", "scale_value", "none"]
 Select = Literal["all", "highest_gate", "pool"]
@@ -11,36 +15,55 @@ Evict = Literal["oldest", "lowest_gate", "least_read"]
 Visibility = Literal["segment", "token"]
 Alignment = Literal["any", "aligned", "mid_segment"]
 """What the caller of a model guarantees about where a call begins and ends; see `models.MemGPT.__call__`."""
-ReadImplementation = Literal["auto", "portable", "pallas", "interpret"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryConfig:
     """Base of every mechanism's configuration."""
 
+    stores: ClassVar[bool] = True
+    """Whether there is a memory at all; False only for the baseline."""
     token_recurrent: ClassVar[bool] = False
     """Whether each token's read depends on the read of the token before it."""
 
-    def check_model(self, model) -> None:
-        """Raise `ValueError` where the mechanism does not fit a `ModelConfig`."""
+    def check_layer(self, *, d_model: int, segment_length: int) -> None:
+        """Raise `ValueError` if the mechanism does not fit a layer of width D and segments of T tokens."""
+
+    def with_kernels(self, name: Literal["auto", "portable"]) -> Self:
+        """This configuration with another implementation of reads, if the mechanism has several."""
+        return self
+
+    def with_execution_of(self, other: "MemoryConfig") -> Self:
+        """This configuration with the execution options of another; results change only by rounding."""
+        return self
+
+    def sharing_softmax(self, *, num_heads: int, head_dim: int) -> "MemoryConfig":
+        """This configuration with the heads of self-attention, whose softmax it shares (fusion `attention`).
+
+        Raises:
+            ValueError: the mechanism cannot share a softmax with the window's tokens.
+        """
+        raise ValueError(f"fusion='attention' needs a KVMemoryConfig, got {type(self).__name__}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoMemoryConfig(MemoryConfig):
     """No memory: the baseline."""
 
+    stores: ClassVar[bool] = False
+
 
 @dataclass(frozen=True, kw_only=True)
 class SizedMemoryConfig(MemoryConfig):
-    """Base of those that store something: what all of them are asked for by the same name."""
+    """Base of all mechanisms that store something."""
 
     memory_size: int = 64
     """Size M of the memory, in the mechanism's own unit."""
     match_state_bytes: int | None = None
-    """Choose the largest `memory_size` whose state has at most this many bytes, per layer and row; what
-    `memory_size` says is then ignored."""
+    """Use the largest `memory_size` whose state has at most this number of bytes, per layer and row; the given
+    `memory_size` is ignored. The configuration of a built model has the resulting `memory_size`."""
     bptt_segments: int | None = None
-    """How many segments back gradients flow through the memory. 0: none; default: all within a call."""
+    """Number of segments that gradients flow back through the memory. 0: none; default: all segments of a call."""
 
     def __post_init__(self):
         check(self.memory_size >= 0, f"memory_size must be at least 0, got {self.memory_size}")
@@ -57,14 +80,14 @@ class SizedMemoryConfig(MemoryConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectedMemoryConfig(SizedMemoryConfig):
-    """Base of those that project tokens to keys and values, in heads."""
+    """Base of mechanisms that project tokens to keys and values, in heads."""
 
     num_heads: int = 1
-    """Heads with which the Reader attends; each entry holds one key and one value for each head."""
+    """Number of heads H of the Reader; each entry holds one key and one value for each head."""
     head_dim: int = 64
-    """Width of a key and of a value, per head."""
+    """Width K of keys and values, per head."""
     writer_conv: int = 3
-    """Kernel size of the causal depthwise convolution in front of the Writer's keys; 1: none."""
+    """Kernel size of the causal depthwise convolution before the Writer's key projection; 1: none."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -75,12 +98,12 @@ class ProjectedMemoryConfig(SizedMemoryConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AttendedMemoryConfig(ProjectedMemoryConfig):
-    """Base of those that read keys and values by attention."""
+    """Base of mechanisms that read keys and values by attention."""
 
     qk_norm: bool = True
     """Normalise queries and keys to unit length, with one learned temperature per head."""
     temperature: float = 10.0
-    """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
+    """Initial temperature with `qk_norm`; without it, logits are scaled by head_dim ** -0.5."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -89,39 +112,41 @@ class AttendedMemoryConfig(ProjectedMemoryConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class KVMemoryConfig(AttendedMemoryConfig):
-    """MemGPT's memory: gated key-value entries, appended a segment at a time and read by attention."""
+    """MemGPT's memory: gated key-value entries, appended segment by segment and read by attention."""
 
     memory_size: int = 1024
-    """Entries M that each layer keeps for each row. 0: nothing is ever stored."""
+    """Number M of entries per layer and row. 0: nothing is stored."""
     gate: Gate = "log_bias"
-    """What the write gate g does to an entry: `log_bias` adds log g to its read logit, `scale` stores (g k, g v),
+    """Effect of the write gate g on an entry: `log_bias` adds log g to its read logit, `scale` stores (g k, g v),
     `scale_value` stores (k, g v), `none` stores (k, v)."""
     gate_bias: float = 0.0
     """Initial bias b_g of the write gate g = sigmoid(W_g h + b_g)."""
     select: Select = "all"
-    """What a segment of T tokens stores: `all` T entries, the `select_size` of the `highest_gate`, or `select_size`
+    """Entries stored for a segment of T tokens: `all` T, the `select_size` with the `highest_gate`, or `select_size`
     entries that learned queries `pool` from the segment by attention."""
     select_size: int = 16
-    """Entries that a segment stores when `select` is not `all`; at most the segment length."""
+    """Number of entries stored per segment if `select` is not `all`; at most the segment length."""
     evict: Evict = "oldest"
-    """What leaves a full memory: the `oldest` entries, those of the `lowest_gate` (new ones included), or the
-    `least_read` (lowest mean attention weight per token since they were written; new ones always enter). With
-    `lowest_gate` a memory keeps the M entries of the document with the highest gates, so the gate that a new entry
-    needs rises with the length: after 100,000 tokens of noise, an untrained memory stores almost nothing new."""
+    """Entries that are removed from a full memory: the `oldest`, those with the `lowest_gate` (including new ones), or
+    the `least_read` (lowest mean attention weight per token since they were written; new entries are always stored).
+    With `lowest_gate` the memory keeps the M entries of the document with the highest gates, so the gate that a new
+    entry needs increases with the length: after 100,000 tokens of noise, an untrained memory stores almost nothing
+    new."""
     initial_entries: int = 0
-    """Trainable entries that a fresh memory starts with; at most `memory_size`."""
+    """Number of trainable entries in a fresh memory; at most `memory_size`."""
     null_entry: bool = True
-    """Add an always visible entry with a learned key and the value 0, so that "nothing relevant" can be read."""
+    """Add an always visible entry with a learned key and the value 0, so that a read can be empty."""
     visibility: Visibility = "segment"
-    """What a token reads: entries of earlier `segment`s, or also each earlier `token` of its own, itself included."""
+    """Entries that a token reads: those of earlier segments (`segment`), or also those of its own segment up to and
+    including itself (`token`)."""
     recency_bias: bool = False
     """Subtract a learned multiple (per head, at least 0) of log(1 + age in segments) from an entry's logit."""
-    read_implementation: ReadImplementation = "auto"
-    """How all segments of a call read at once: in `portable` JAX, or by a kernel: `pallas` on a GPU or a TPU, or step
-    by step in plain JAX for tests (`interpret`). `auto`: see `ops.Implementation`."""
+    read_implementation: Implementation = "auto"
+    """Implementation of reads in calls with whole segments: any `Implementation` but `cudnn`."""
 
     def __post_init__(self):
         super().__post_init__()
+        check(self.read_implementation != "cudnn", "read_implementation='cudnn' has no kernel for memory reads")
         check(self.select_size >= 1, f"select_size must be at least 1, got {self.select_size}")
         check(
             0 <= self.initial_entries <= self.memory_size,
@@ -134,8 +159,23 @@ class KVMemoryConfig(AttendedMemoryConfig):
             f"evict='oldest' or 'lowest_gate', got {self.initial_entries}, {self.visibility!r} and {self.evict!r}",
         )
 
-    def check_model(self, model):
+    def check_layer(self, *, d_model: int, segment_length: int) -> None:
         check(
-            self.select == "all" or self.select_size <= model.segment_length,
-            f"memory.select_size={self.select_size} must be at most segment_length={model.segment_length}",
+            self.select == "all" or self.select_size <= segment_length,
+            f"memory.select_size={self.select_size} must be at most segment_length={segment_length}",
         )
+
+    def with_kernels(self, name: Literal["auto", "portable"]) -> Self:
+        return replace(self, read_implementation=name)
+
+    def with_execution_of(self, other: MemoryConfig) -> Self:
+        is_kv = isinstance(other, KVMemoryConfig)
+        return replace(self, read_implementation=other.read_implementation) if is_kv else self
+
+    def sharing_softmax(self, *, num_heads: int, head_dim: int) -> Self:
+        check(
+            self.read_implementation in ("auto", "portable"),
+            f"memory.read_implementation={self.read_implementation!r} does not support fusion='attention'; "
+            "valid: 'auto', 'portable'",
+        )
+        return replace(self, num_heads=num_heads, head_dim=head_dim)

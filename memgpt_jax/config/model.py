@@ -1,34 +1,41 @@
-"""Configuration of the model."""
+"""Configurations of the models.
 
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, get_args
+`MemoryLayerConfig` (one memory layer) <- `StackConfig` (a stack of blocks) <- `ModelConfig` (the decoder),
+`EncoderConfig`, `XLNetConfig`. `Seq2SeqConfig` joins an encoder and a decoder.
+"""
 
-from memgpt_jax.config.checks import at_least, check, check_literals, check_positive
-from memgpt_jax.config.memory import Alignment, KVMemoryConfig, MemoryConfig, NoMemoryConfig
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, Self
+
+from memgpt_jax.config.checks import at_least, check, check_literals, check_positive, dtype_name
+from memgpt_jax.config.kernels import Implementation
+from memgpt_jax.config.memory import Alignment, KVMemoryConfig, MemoryConfig
 
 Fusion = Literal["gated", "gated_heads", "gated_add", "concat", "add", "attention"]
 Remat = Literal["none", "block", "dots"]
-AttentionImplementation = Literal["auto", "portable", "cudnn", "pallas", "interpret"]
+Norm = Literal["rmsnorm", "layernorm"]
 Activation = Literal["gelu", "gelu_exact", "relu", "swiglu", "geglu"]
+Position = Literal["rotary", "learned", "sinusoidal", "relative", "none"]
+ComputeType = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RotaryScalingConfig:
-    """How rotary wavelengths are stretched, so that a model reads further than it was trained to."""
+    """Stretching of rotary wavelengths, for texts longer than those a model was trained on."""
 
     kind: Literal["none", "linear", "llama3", "yarn"] = "none"
-    """`linear`: all of them by `factor`. `llama3` (Llama 3.1) and `yarn` (Peng et al., 2023): only those that turned
-    less than a few times within `original_positions`."""
+    """`linear`: all wavelengths are multiplied by `factor`. `llama3` (Llama 3.1) and `yarn` (Peng et al., 2023): only
+    those with few turns within `original_positions`."""
     factor: float = 1.0
-    """By how much the longest ones are stretched."""
+    """Multiplier of the longest wavelengths."""
     original_positions: int = 8192
-    """Tokens that the model was first trained on."""
+    """Context length of the original training, in tokens."""
     slow_turns: float = 1.0
-    """Wavelengths that turn at most so often within them are stretched by all of `factor`."""
+    """Wavelengths with at most this number of turns within `original_positions` are multiplied by `factor`."""
     fast_turns: float = 4.0
-    """Wavelengths that turn at least so often within them stay. In between, a mixture."""
+    """Wavelengths with at least this number of turns are unchanged; those in between are interpolated."""
     attention_factor: float = 1.0
-    """`yarn`: what rotated queries and keys are multiplied by."""
+    """`yarn`: multiplier of rotated queries and keys."""
 
     def __post_init__(self):
         check(self.factor >= 1, f"rotary_scaling.factor must be at least 1, got {self.factor}")
@@ -41,18 +48,101 @@ class RotaryScalingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """A GPT decoder whose layers own a memory."""
+class MemoryLayerConfig:
+    """A memory layer: normalisation, a memory mechanism and the fusion of its reads with the stream."""
+
+    memory: MemoryConfig = field(default_factory=KVMemoryConfig)
+    """The memory mechanism and its settings."""
+    d_model: int
+    """Width D of the residual stream."""
+    segment_length: int
+    """Length T of a segment in tokens: a layer writes to its memory after every T tokens."""
+    num_heads: int = 1
+    """Number of gates with fusion `gated_heads`, a divisor of `d_model`."""
+    fusion: Fusion = "gated"
+    """How a read r is added to the stream h: `gated` (one gate per channel), `gated_heads` (one gate per head-sized
+    group of channels), `gated_add` (h is unchanged, the gate scales r), `concat` (concatenate and project), `add`; or
+    `attention`: memory entries and window tokens share one softmax in self-attention. `attention` needs a `kv` memory,
+    which then uses the `num_heads` and the `head_dim` of self-attention."""
+    fusion_bias: float = 2.0
+    """Initial bias of the fusion gate: h is initially multiplied by lambda = sigmoid(fusion_bias). With `attention`,
+    the weights of entries are initially multiplied by exp(-fusion_bias); 0: entries and tokens have equal weight."""
+    norm: Norm = "rmsnorm"
+    """Normalisation."""
+    norm_epsilon: float = 1e-6
+    """Constant added to the variance in normalisations."""
+    dropout: float = 0.0
+    """Dropout rate on the outputs of attention, memory and feed-forward; active when a dropout key is given."""
+    dtype: ComputeType = "float32"
+    """Compute type; any spelling that JAX accepts (`"bfloat16"`, `jnp.bfloat16`, a `numpy.dtype`) is converted to its
+    name. Parameters, softmax and gates are always float32."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "dtype", dtype_name(self.dtype))
+        check_positive(self)
+        check_literals(self)
+        check(0.0 <= self.dropout < 1.0, f"dropout must be in [0, 1), got {self.dropout}")
+        check(
+            self.fusion != "gated_heads" or self.d_model % self.num_heads == 0,
+            f"fusion='gated_heads' needs num_heads={self.num_heads} to divide d_model={self.d_model}",
+        )
+        self.memory.check_layer(d_model=self.d_model, segment_length=self.segment_length)
+
+
+class BaseModelConfig:
+    """Base of the configurations of all models."""
 
     heads: ClassVar[tuple[str, ...]] = ("tokens",)
-    """What is predicted from the last hidden states: the output distribution over token ids."""
+    """Outputs that are predicted from the last hidden states: the distribution over token ids."""
+    vocab_size: int
+    segment_length: int
+
+    @property
+    def causal(self) -> bool:
+        """Whether the model can generate text by itself: each of its tokens attends to earlier tokens only."""
+        raise NotImplementedError
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Keywords of the model's call, besides `tokens`, `reset` and `valid`, that batches may have."""
+        return ()
+
+    @property
+    def stacks(self) -> dict[str, "StackConfig"]:
+        """The stacks of blocks by name, in the order in which they run: "model" alone, or "encoder" and "decoder"."""
+        raise NotImplementedError
+
+    def with_stacks(self, stacks: dict[str, "StackConfig"]) -> Self:
+        """This configuration with other stacks, given as in `stacks`."""
+        raise NotImplementedError
+
+    def alignment_of(self, length: int) -> Alignment:
+        """The alignment of calls with `length` tokens each that begin at a segment boundary."""
+        return "aligned" if length % self.segment_length == 0 else "any"
+
+    def with_kernels(self, name: Literal["auto", "portable"]) -> Self:
+        """This configuration with another implementation of self-attention and memory reads."""
+        return self.with_stacks({key: stack.with_kernels(name) for key, stack in self.stacks.items()})
+
+    def with_execution_of(self, other: "BaseModelConfig") -> Self:
+        """This configuration with the execution options (kernels, remat, scan_layers, context_length) of another.
+
+        Parameters do not change, and results only by rounding.
+        """
+        others = other.stacks
+        return self.with_stacks({key: stack.with_execution_of(others[key]) for key, stack in self.stacks.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackConfig(MemoryLayerConfig, BaseModelConfig):
+    """A stack of blocks of self-attention, memory and feed-forward: the settings that all models share."""
 
     vocab_size: int = 2048
     """Number of token ids V."""
     d_model: int = 128
     """Width D of the residual stream."""
     num_layers: int = 4
-    """Number of decoder blocks."""
+    """Number of blocks."""
     num_heads: int = 4
     """Query heads of self-attention."""
     num_kv_heads: int | None = None
@@ -60,89 +150,37 @@ class ModelConfig:
     head_dim: int | None = None
     """Width of a self-attention head; default: d_model / num_heads."""
     d_ff: int | None = None
-    """Hidden width of the feed-forward layer; default: 4 d_model, or 8/3 d_model rounded up to 8 where it is gated."""
-    window_size: int = 128
-    """Sliding self-attention window W: a token attends to itself and the W - 1 tokens before it."""
+    """Hidden width of the feed-forward layer; default: 4 d_model, or 8/3 d_model rounded up to a multiple of 8 for
+    activations with a gate."""
     segment_length: int = 64
-    """Tokens T after which a layer writes to its memory."""
-    memory: MemoryConfig = field(default_factory=KVMemoryConfig)
-    """The memory mechanism and its settings."""
+    """Length T of a segment in tokens: a layer writes to its memory after every T tokens."""
     memory_layers: tuple[int, ...] | None = None
-    """Which layers (counted from 0) own a memory; default: all."""
-    fusion: Fusion = "gated"
-    """How a read r joins the stream h: `gated` (one gate per channel), `gated_heads` (one gate per head-sized group
-    of channels), `gated_add` (h stays, the gate is on r alone), `concat` (concatenate and project), `add`. Or inside of
-    self-attention: `attention`, one softmax over the window's tokens and the entries of a `kv` memory, which gets as
-    many heads, as wide as self-attention's, whatever its own config says."""
-    fusion_bias: float = 2.0
-    """Initial bias of the fusion gate: lambda = sigmoid(fusion_bias) of h passes at the start. In `attention`, entries
-    start with exp(-fusion_bias) of their weight: 0 makes tokens and entries equals."""
-    position: Literal["rotary", "learned", "sinusoidal", "relative", "none"] = "rotary"
-    """Position encoding; learned and sinusoidal positions count from the start of a document. `relative`: what is added
-    to the logits of attention for each bucket of distances, by head, the same in all layers."""
-    num_positions: int = 1024
-    """Size of the table of learned positions: documents cannot be longer."""
-    context_length: int | None = None
-    """Length in tokens of the texts on which a pretrained model without a sliding window was trained: `generate` and
-    `Session` warn about longer ones. None: no warning."""
-    rotary_base: float = 10000.0
-    """Base of the rotary and sinusoidal wavelengths."""
-    rotary_scaling: RotaryScalingConfig = field(default_factory=RotaryScalingConfig)
-    """Stretched rotary wavelengths."""
-    relative_buckets: int = 32
-    """Buckets of distances, of relative positions: one for each short distance, wider ones for long distances."""
-    relative_max_distance: int = 128
-    """Distances from here on share the last bucket."""
+    """Indices (from 0) of the layers that have a memory; default: all."""
     embedding_scale: float | None = None
-    """What embeddings are multiplied by on their way into the stream; default: sqrt(d_model), so that they enter it at
-    unit RMS."""
-    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
-    """Normalisation."""
-    norm_position: Literal["pre", "post"] = "pre"
-    """Whether a block normalises in front of attention and feed-forward, or behind them, residual included."""
-    norm_epsilon: float = 1e-6
-    """What normalisations add to the variance."""
+    """Multiplier of embeddings; default: sqrt(d_model), which gives embeddings of unit RMS."""
     activation: Activation = "gelu"
-    """Feed-forward activation: `gelu` (by tanh), `gelu_exact` (by erf), `relu`; with a gate `swiglu`, `geglu`."""
+    """Feed-forward activation: `gelu` (tanh approximation), `gelu_exact` (erf), `relu`; with a gate `swiglu`,
+    `geglu`."""
     attention_bias: Literal["none", "query_key_value", "all"] = "none"
     """Which projections of self-attention have a bias."""
     feed_forward_bias: bool = False
     """Whether the two projections of the feed-forward layer have a bias."""
-    tie_embeddings: bool = True
-    """Use the token embedding as the output projection too."""
-    logit_scale: float = 1.0
-    """What logits are multiplied by."""
     adapter_rank: int | None = None
-    """Rank of low-rank adapters (LoRA) beside the matmuls of attention and feed-forward; default: none. They start at
-    zero, so that they change nothing until they are trained."""
+    """Rank of low-rank adapters (LoRA) on the matmuls of attention and feed-forward; default: none. Their output is
+    initially 0."""
     qk_norm: bool = False
     """RMS-normalise queries and keys of self-attention, per head."""
     attention_scale: float | None = None
-    """What q . k is multiplied by in attention; default: head_dim ** -0.5."""
-    source_length: int | None = None
-    """Most tokens of another sequence, the source, that all layers attend to; default: there is none."""
-    dropout: float = 0.0
-    """Dropout rate on the outputs of attention, memory and feed-forward; active when a dropout key is given."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Compute type. Parameters, softmax and gates are always float32."""
-    remat: Remat | bool = "none"
-    """What the backward pass recomputes instead of storing it: `none`; `block`, all activations of each block; `dots`,
-    all of them but the results of matmuls with parameters. True means `block`, False `none`."""
+    """Multiplier of q . k in attention; default: head_dim ** -0.5."""
+    remat: Remat = "none"
+    """Activations that the backward pass recomputes instead of storing them: `none`; `block`, all activations of each
+    block; `dots`, all but the results of matmuls with parameters."""
     scan_layers: bool = False
-    """Run the blocks as one loop over their stacked parameters, for calls of more than one token: less to trace and to
-    compile. Stacking copies parameters and state in every call, so a step takes more time and memory."""
-    attention_implementation: AttentionImplementation = "auto"
-    """How self-attention runs: in `portable` JAX, or by a kernel: `cudnn`, `pallas` on a GPU or a TPU, or step by step
-    in plain JAX for tests (`interpret`). `auto`: see `ops.Implementation`."""
+    """Run the blocks as one loop over their stacked parameters, in calls with more than one token. This reduces tracing
+    and compile time; each call copies parameters and state, so a step takes more time and memory."""
 
     def __post_init__(self):
-        if isinstance(self.remat, bool):  # of older configs
-            object.__setattr__(self, "remat", "block" if self.remat else "none")
-        check_positive(self)
-        check(
-            self.remat in get_args(Remat),
-            f"remat must be one of {', '.join(map(repr, get_args(Remat)))}, got {self.remat!r}",
-        )
+        super().__post_init__()
         check(
             self.head_dim is not None or self.d_model % self.num_heads == 0,
             f"num_heads={self.num_heads} must divide d_model={self.d_model}, or head_dim must be given",
@@ -151,32 +189,8 @@ class ModelConfig:
             self.num_heads % self.kv_heads == 0,
             f"num_kv_heads={self.num_kv_heads} must divide num_heads={self.num_heads}",
         )
-        check(
-            self.position != "rotary" or self.attention_head_dim % 2 == 0,
-            f"rotary positions need an even head width, got {self.attention_head_dim}",
-        )
-        check(
-            self.position != "sinusoidal" or self.d_model % 2 == 0,
-            f"sinusoidal positions need an even d_model, got {self.d_model}",
-        )
-        if self.position == "relative":
-            check(
-                4 <= self.relative_buckets < 2 * self.relative_max_distance,
-                f"relative_buckets={self.relative_buckets} must be at least 4, and below twice "
-                f"relative_max_distance={self.relative_max_distance}",
-            )
-            check(
-                self.attention_implementation in ("auto", "portable"),
-                f"attention_implementation={self.attention_implementation!r} has no relative positions; "
-                "valid: 'auto', 'portable'",
-            )
-        check(0.0 <= self.dropout < 1.0, f"dropout must be in [0, 1), got {self.dropout}")
-        check(
-            self.fusion != "gated_heads" or self.d_model % self.num_heads == 0,
-            f"fusion='gated_heads' needs num_heads={self.num_heads} to divide d_model={self.d_model}",
-        )
         if self.memory_layers is not None:
-            object.__setattr__(self, "memory_layers", tuple(self.memory_layers))  # a list is welcome too
+            object.__setattr__(self, "memory_layers", tuple(self.memory_layers))  # hashable, also if a list was given
         for layer in self.memory_layers or ():
             check(
                 0 <= layer < self.num_layers,
@@ -184,51 +198,45 @@ class ModelConfig:
             )
         owners = sum(map(self.layer_has_memory, range(self.num_layers)))
         check(
-            not self.scan_layers or owners in (0, self.num_layers) or isinstance(self.memory, NoMemoryConfig),
-            f"scan_layers needs layers that are all alike: memory_layers={self.memory_layers} must be all or none",
+            not self.scan_layers or owners in (0, self.num_layers),
+            f"scan_layers needs identical layers: memory_layers={self.memory_layers} must be all or none",
         )
-        self.memory.check_model(self)
-        check_literals(self)
-        if self.fusion == "attention" and not isinstance(self.memory, NoMemoryConfig):
-            self._join_attention()
-
-    def _join_attention(self) -> None:
-        """Give the memory the heads of self-attention; raise `ValueError` where it cannot be part of it."""
-        memory = self.memory
-        check(self.causal, "fusion='attention' needs causal self-attention")
-        check(
-            isinstance(memory, KVMemoryConfig),
-            f"fusion='attention' needs a KVMemoryConfig, got {type(memory).__name__}",
-        )
-        memory = replace(memory, num_heads=self.num_heads, head_dim=self.attention_head_dim)
-        object.__setattr__(self, "memory", memory)
-        for name, value in (
-            ("attention_implementation", self.attention_implementation),
-            ("memory.read_implementation", memory.read_implementation),
-        ):
-            check(
-                value in ("auto", "portable"),
-                f"{name}={value!r} does not know fusion='attention'; valid: 'auto', 'portable'",
-            )
+        if self.shares_softmax:
+            check(self.causal, "fusion='attention' needs causal self-attention")
+            self.memory.sharing_softmax(num_heads=self.num_heads, head_dim=self.attention_head_dim)
 
     @property
     def causal(self) -> bool:
-        """Whether a token attends to those before it alone."""
-        return True
+        return False
 
     @property
-    def inputs(self) -> tuple[str, ...]:
-        """Keywords of the model's call, besides `tokens`, `reset` and `valid`, that batches may have."""
-        return ()
-
-    @property
-    def stacks(self) -> dict[str, "ModelConfig"]:
-        """The stacks of blocks by the names of their configs, in the order in which they run: this one alone."""
+    def stacks(self) -> dict[str, "StackConfig"]:
         return {"model": self}
 
-    def with_stacks(self, stacks: dict[str, "ModelConfig"]) -> "ModelConfig":
-        """The model with other configs of its stacks."""
+    def with_stacks(self, stacks: dict[str, "StackConfig"]) -> Self:
         return stacks["model"]
+
+    @property
+    def shares_softmax(self) -> bool:
+        """Whether memory entries are part of self-attention's softmax: fusion is "attention", and there is a memory."""
+        return self.fusion == "attention" and self.memory.stores
+
+    @property
+    def effective_memory(self) -> MemoryConfig:
+        """The memory's configuration as it is built: with the heads of self-attention if they share a softmax."""
+        if not self.shares_softmax:
+            return self.memory
+        return self.memory.sharing_softmax(num_heads=self.num_heads, head_dim=self.attention_head_dim)
+
+    @property
+    def attends_to_source(self) -> bool:
+        """Whether the layers cross-attend to a source."""
+        return False
+
+    @property
+    def memory_layer(self) -> MemoryLayerConfig:
+        """The configuration of each memory layer."""
+        return MemoryLayerConfig(**{item.name: getattr(self, item.name) for item in fields(MemoryLayerConfig)})
 
     @property
     def kv_heads(self) -> int:
@@ -249,7 +257,7 @@ class ModelConfig:
 
     @property
     def gated_activation(self) -> bool:
-        """Whether the feed-forward layer multiplies two projections, one of them through the activation."""
+        """Whether the feed-forward layer multiplies the activation with a second projection."""
         return self.activation in ("swiglu", "geglu")
 
     @property
@@ -257,43 +265,113 @@ class ModelConfig:
         """`embedding_scale`, default filled in."""
         return self.d_model**0.5 if self.embedding_scale is None else self.embedding_scale
 
-    def alignment_of(self, length: int) -> Alignment:
-        """The alignment of calls of `length` tokens each, from the start of a stream on."""
-        return "aligned" if length % self.segment_length == 0 else "any"
-
-    def with_implementation(self, name: Literal["auto", "portable"]) -> "ModelConfig":
-        """The same model with attention and the memory's read of an implementation that works on any device."""
-        memory = self.memory
-        if isinstance(memory, KVMemoryConfig):
-            memory = replace(memory, read_implementation=name)
-        return replace(self, attention_implementation=name, memory=memory)
-
-    def run_like(self, other: "ModelConfig") -> "ModelConfig":
-        """This model with all that leaves parameters and (but for rounding) results alone taken from another config."""
-        memory = self.memory
-        if isinstance(memory, KVMemoryConfig) and isinstance(other.memory, KVMemoryConfig):
-            memory = replace(memory, read_implementation=other.memory.read_implementation)
-        ways = ("attention_implementation", "remat", "scan_layers", "context_length")
-        return replace(self, memory=memory, **{name: getattr(other, name) for name in ways})
-
     def layer_has_memory(self, layer: int) -> bool:
-        """Whether the given layer owns a memory."""
-        return self.memory_layers is None or layer in self.memory_layers
+        """Whether the layer of this index has a memory."""
+        return self.memory.stores and (self.memory_layers is None or layer in self.memory_layers)
+
+    def with_kernels(self, name: Literal["auto", "portable"]) -> Self:
+        return replace(self, memory=self.memory.with_kernels(name))
+
+    def with_execution_of(self, other: BaseModelConfig) -> Self:
+        (other,) = other.stacks.values()
+        names = {item.name for item in fields(self)} & {item.name for item in fields(other)} & EXECUTION
+        options: dict[str, Any] = {name: getattr(other, name) for name in names}
+        return replace(self, memory=self.memory.with_execution_of(other.memory), **options)
+
+
+EXECUTION = {"attention_implementation", "remat", "scan_layers", "context_length"}
+"""Fields that change neither parameters nor, except for rounding, results."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderConfig(ModelConfig):
-    """A bidirectional encoder whose layers own a memory: each token attends to all of the call.
+class PositionedStackConfig(StackConfig):
+    """A stack with a choice of position encodings and of the place of normalisations."""
 
-    Of `ModelConfig`, `window_size` is not used, and `num_positions` is the most tokens that a call may have.
-    """
+    position: Position = "rotary"
+    """Position encoding; learned and sinusoidal positions count from the start of a document. `relative`: a learned
+    bias of attention logits for each head and each bucket of distances, shared by all layers."""
+    num_positions: int = 1024
+    """Size of the table of learned positions: the longest document, or of an encoder the longest call, in tokens."""
+    rotary_base: float = 10000.0
+    """Base of the rotary and sinusoidal wavelengths."""
+    rotary_scaling: RotaryScalingConfig = field(default_factory=RotaryScalingConfig)
+    """Stretching of rotary wavelengths."""
+    relative_buckets: int = 32
+    """Number of buckets of distances, for relative positions: short distances have one each, long ones share."""
+    relative_max_distance: int = 128
+    """Distances from this one on share the last bucket."""
+    norm_position: Literal["pre", "post"] = "pre"
+    """`pre`: a block normalises the inputs of attention and feed-forward; `post`: their outputs plus the residual."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(
+            self.position != "rotary" or self.attention_head_dim % 2 == 0,
+            f"rotary positions need an even head width, got {self.attention_head_dim}",
+        )
+        check(
+            self.position != "sinusoidal" or self.d_model % 2 == 0,
+            f"sinusoidal positions need an even d_model, got {self.d_model}",
+        )
+        check(
+            self.position != "relative" or 4 <= self.relative_buckets < 2 * self.relative_max_distance,
+            f"relative_buckets={self.relative_buckets} must be at least 4, and below twice "
+            f"relative_max_distance={self.relative_max_distance}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(PositionedStackConfig):
+    """The decoder, MemGPT: a GPT whose layers have a memory."""
+
+    window_size: int = 128
+    """Sliding self-attention window W: a token attends to itself and the W - 1 tokens before it."""
+    context_length: int | None = None
+    """Context length in tokens of a pretrained model without a sliding window: `generate` and `Session` warn about
+    longer texts. None: no warning."""
+    tie_embeddings: bool = True
+    """Use the token embedding as the output projection too."""
+    logit_scale: float = 1.0
+    """Multiplier of logits."""
+    source_length: int | None = None
+    """Maximum length in tokens of a source sequence that all layers cross-attend to; default: no cross-attention."""
+    attention_implementation: Implementation = "auto"
+    """Implementation of self-attention; see `Implementation`."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for feature, used in (("relative positions", self.position == "relative"), (SHARED, self.shares_softmax)):
+            check(
+                not used or self.attention_implementation in ("auto", "portable"),
+                f"attention_implementation={self.attention_implementation!r} does not support {feature}; "
+                "valid: 'auto', 'portable'",
+            )
+
+    @property
+    def causal(self) -> bool:
+        return True
+
+    @property
+    def attends_to_source(self) -> bool:
+        return self.source_length is not None
+
+    def with_kernels(self, name: Literal["auto", "portable"]) -> Self:
+        return replace(super().with_kernels(name), attention_implementation=name)
+
+
+SHARED = "fusion='attention'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig(PositionedStackConfig):
+    """A bidirectional encoder whose layers have a memory: each token attends to all tokens of the call."""
 
     embedding_norm: bool = False
     """Normalise the sum of embeddings."""
     token_types: int | None = at_least(0)
-    """Kinds of tokens (sentence A or B), each with an embedding. None or 0: no such embeddings."""
+    """Number of token types (sentence A or B), each with an embedding. None or 0: no such embeddings."""
     position_offset: int | None = at_least(0)
-    """The first token's place in the table of learned positions; default: 0."""
+    """Index of the first token in the table of learned positions; default: 0."""
     heads: tuple[str, ...] = ("masked",)
     """Names in `memgpt_jax.models.heads.HEADS`: `masked`, logits of masked tokens; `pooler`, tanh(W h) of the first
     token; `next_sentence`, two logits computed from the pooler's output."""
@@ -301,33 +379,56 @@ class EncoderConfig(ModelConfig):
     def __post_init__(self):
         super().__post_init__()
         for name in ("token_types", "position_offset"):
-            object.__setattr__(self, name, getattr(self, name) or None)  # 0 and None are one setting
+            object.__setattr__(self, name, getattr(self, name) or None)  # 0 and None have one meaning, so are equal
         object.__setattr__(self, "heads", tuple(self.heads))
         check(len(set(self.heads)) == len(self.heads), f"heads must be distinct, got {self.heads}")
-        check(self.source_length is None, f"source_length={self.source_length}: an encoder attends to no source")
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """As in `ModelConfig`; token types if there are at least two of them."""
         return ("token_types",) if (self.token_types or 0) >= 2 else ()
-
-    @property
-    def causal(self) -> bool:
-        """Tokens attend to those after them, too."""
-        return False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seq2SeqConfig:
-    """An encoder that reads a source, and a decoder that attends to it. They share the token embedding."""
+class XLNetConfig(StackConfig):
+    """An XLNet whose layers have a memory: each token attends to all tokens of the call, by distance."""
 
-    heads: ClassVar[tuple[str, ...]] = ("tokens",)
-    """As in `ModelConfig`."""
+    position: ClassVar[Position] = "none"
+    norm_position: ClassVar[Literal["pre", "post"]] = "post"
+    norm: Norm = "layernorm"
+    """Normalisation, after attention and feed-forward."""
+    activation: Activation = "gelu_exact"
+    """Feed-forward activation."""
+    feed_forward_bias: bool = True
+    """Whether the two projections of the feed-forward layer have a bias."""
+    distance_base: float = 10000.0
+    """Base of the wavelengths of the sinusoids of distances."""
+    max_distance: int | None = None
+    """Larger distances are treated as this one; default: no limit."""
+    output_bias: bool = True
+    """Whether logits have a bias."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.d_model % 2 == 0, f"sinusoids of distances need an even d_model, got {self.d_model}")
+        check(
+            not self.memory.token_recurrent,
+            f"memory={type(self.memory).__name__} cannot be used in XLNet, where all tokens read at once: each of its "
+            "reads depends on the read of the token before; choose a memory that is not token-recurrent",
+        )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return ("order", "token_types")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seq2SeqConfig(BaseModelConfig):
+    """An encoder that reads a source, and a decoder that cross-attends to it. They share the token embedding."""
 
     encoder: EncoderConfig
-    """It has no heads."""
+    """The encoder; its `heads` must be ()."""
     decoder: ModelConfig
-    """Its `source_length` is the most tokens that a source may have."""
+    """The decoder; its `source_length` is the maximum length of a source in tokens."""
 
     def __post_init__(self):
         for name in ("vocab_size", "d_model"):
@@ -337,13 +438,16 @@ class Seq2SeqConfig:
         check(self.decoder.source_length is not None, "decoder.source_length must be given")
 
     @property
-    def stacks(self) -> dict[str, ModelConfig]:
-        """As in `ModelConfig`."""
-        return {"model.encoder": self.encoder, "model.decoder": self.decoder}
+    def causal(self) -> bool:
+        """False: an encoder-decoder generates with its decoder, after `read_source`."""
+        return False
 
-    def with_stacks(self, stacks: dict[str, ModelConfig]) -> "Seq2SeqConfig":
-        """As in `ModelConfig`."""
-        return Seq2SeqConfig(encoder=stacks["model.encoder"], decoder=stacks["model.decoder"])
+    @property
+    def stacks(self) -> dict[str, StackConfig]:
+        return {"encoder": self.encoder, "decoder": self.decoder}
+
+    def with_stacks(self, stacks: dict[str, StackConfig]) -> "Seq2SeqConfig":
+        return Seq2SeqConfig(**stacks)
 
     @property
     def vocab_size(self) -> int:
@@ -352,72 +456,9 @@ class Seq2SeqConfig:
 
     @property
     def segment_length(self) -> int:
-        """Of the decoder, which reads the tokens that are scored."""
+        """Segment length of the decoder, in tokens."""
         return self.decoder.segment_length
 
     @property
-    def causal(self) -> bool:
-        """It does not go on with a text by itself: its decoder does, once a source has been read."""
-        return False
-
-    @property
     def inputs(self) -> tuple[str, ...]:
-        """As in `ModelConfig`."""
         return ("source", "source_reset", "source_valid")
-
-    def alignment_of(self, length: int) -> Alignment:
-        """The alignment of calls of `length` tokens each, from the start of a stream on."""
-        return "aligned" if length % self.segment_length == 0 else "any"
-
-    def with_implementation(self, name: Literal["auto", "portable"]) -> "Seq2SeqConfig":
-        """As in `ModelConfig`, of both stacks."""
-        return self.with_stacks({stack: config.with_implementation(name) for stack, config in self.stacks.items()})
-
-    def run_like(self, other: "Seq2SeqConfig") -> "Seq2SeqConfig":
-        """As in `ModelConfig`, stack by stack."""
-        return self.with_stacks({stack: config.run_like(other.stacks[stack]) for stack, config in self.stacks.items()})
-
-
-@dataclass(frozen=True, kw_only=True)
-class XLNetConfig(ModelConfig):
-    """An XLNet whose layers own a memory: tokens see each other in any order, by their distances.
-
-    Of `ModelConfig`, `window_size` and `num_positions` are not used: each token attends to all of the call, which may
-    have any length. `rotary_base` is the base of the distances' wavelengths.
-    """
-
-    norm: Literal["rmsnorm", "layernorm"] = "layernorm"
-    """Normalisation."""
-    norm_position: Literal["pre", "post"] = "post"
-    """Behind attention and feed-forward; nothing else is valid here."""
-    position: Literal["rotary", "learned", "sinusoidal", "none"] = "none"
-    """None of a token alone: attention knows distances. Nothing else is valid here."""
-    activation: Activation = "gelu_exact"
-    """Feed-forward activation."""
-    feed_forward_bias: bool = True
-    """Whether the two projections of the feed-forward layer have a bias."""
-    max_distance: int | None = None
-    """Tokens further away than this are as far as this; default: no limit."""
-    output_bias: bool = True
-    """Whether logits have a bias."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name, only in (("norm_position", "post"), ("position", "none"), ("tie_embeddings", True)):
-            check(getattr(self, name) == only, f"{name}={getattr(self, name)!r} does not fit XLNet; valid: {only!r}")
-        check(self.d_model % 2 == 0, f"sinusoids of distances need an even d_model, got {self.d_model}")
-        check(
-            not self.memory.token_recurrent,
-            f"memory={type(self.memory).__name__} does not fit XLNet, whose tokens read all at once, as each of its "
-            "reads depends on the token before; any other does",
-        )
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """As in `ModelConfig`."""
-        return ("order", "token_types")
-
-    @property
-    def causal(self) -> bool:
-        """Tokens attend to those after them, too."""
-        return False

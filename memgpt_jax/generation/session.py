@@ -253,7 +253,7 @@ class Session:
             check((folder / STATE).is_file(), f"{folder} holds no {STATE}: an earlier version of the library wrote it")
             content = (folder / STATE).read_bytes()
         session = cls(model, tokenizer)
-        saved = from_json(values["config"], (ModelConfig,)).run_like(session.config)
+        saved = from_json(values["config"], (ModelConfig,)).with_execution_of(session.config)
         changed = differences(saved, session.config)
         check(not changed, f"the session in {folder} is of another model:\n  " + "\n  ".join(changed))
         check(values["tokenizer"] == tokenizer.fingerprint, f"the session in {folder} is of another tokenizer")

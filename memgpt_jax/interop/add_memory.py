@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from memgpt_jax import models
 from memgpt_jax.config.checks import check
-from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig
+from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig
 from memgpt_jax.config.model import EncoderConfig, Fusion, ModelConfig, Seq2SeqConfig
 from memgpt_jax.interop.assembly import shapes_of
 from memgpt_jax.interop.pretrained import with_origin
@@ -70,15 +70,18 @@ def add_memory(
     """
     is_pair = isinstance(model, models.EncoderDecoder)
     old = model.config.decoder if is_pair else model.config
-    plain = isinstance(old.memory, NoMemoryConfig) and old.adapter_rank is None
+    plain = not old.memory.stores and old.adapter_rank is None
     check(plain, "the model has a memory or adapters already")
-    window = old.window_size if window_size is None else window_size
+    has_window = isinstance(old, ModelConfig)
+    check(has_window or window_size is None, f"window_size={window_size}: an {type(old).__name__} has no window")
+    span = old.window_size if has_window else getattr(old, "num_positions", old.segment_length)
+    span = span if window_size is None else window_size
     config = dataclasses.replace(
         old,
         memory=memory or (ATTENTION_MEMORY if fusion == "attention" else KVMemoryConfig()),
         memory_layers=None if layers is None else tuple(layers),
-        window_size=window,
-        segment_length=window if segment_length is None else segment_length,
+        **({"window_size": span} if has_window else {}),
+        segment_length=span if segment_length is None else segment_length,
         fusion=fusion,
         fusion_bias=fusion_bias,
         adapter_rank=adapter_rank,
@@ -106,7 +109,7 @@ def with_base(config: ModelConfig | Seq2SeqConfig, base: models.Params, key: jax
         stacks = {("encoder",): config.encoder, ("decoder",): config.decoder}
     for stack in stacks.values():
         check(
-            stack.fusion in ADDABLE or isinstance(stack.memory, NoMemoryConfig),
+            stack.fusion in ADDABLE or not stack.memory.stores,
             f"fusion={stack.fusion!r} changes the stream although nothing is read; valid: "
             f"{', '.join(map(repr, ADDABLE))}",
         )
@@ -127,7 +130,7 @@ def with_base(config: ModelConfig | Seq2SeqConfig, base: models.Params, key: jax
 
     params = jax.tree.map_with_path(place, models.functional(config).init(key))
     for names, stack in stacks.items():
-        if stack.fusion == "attention" and not isinstance(stack.memory, NoMemoryConfig):
+        if stack.shares_softmax:
             part = functools.reduce(operator.getitem, names, params)
             blocks = models.from_params(dataclasses.replace(stack, dtype="float32"), part).blocks
             for layer in filter(stack.layer_has_memory, range(stack.num_layers)):

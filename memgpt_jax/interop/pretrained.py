@@ -223,7 +223,8 @@ def _changed(config: ModelConfig, changes: dict[str, Any]) -> ModelConfig:
             f"{', '.join(unknown)}: {type(stacks[-1]).__name__} has no such field; valid: {', '.join(sorted(known))}"
         )
     if isinstance(config, Seq2SeqConfig):  # of both stacks
-        of_encoder = {name: value for name, value in changes.items() if name != "source_length"}
+        names = {field.name for field in dataclasses.fields(config.encoder)}
+        of_encoder = {name: value for name, value in changes.items() if name in names}
         changed = Seq2SeqConfig(
             encoder=dataclasses.replace(config.encoder, **of_encoder),
             decoder=dataclasses.replace(config.decoder, **changes),

@@ -111,7 +111,7 @@ def _architecture(config: ModelConfig) -> ModelConfig:
         encoder, decoder = _architecture(config.encoder), _architecture(config.decoder)
         places = decoder.window_size
         return Seq2SeqConfig(
-            encoder=dataclasses.replace(encoder, window_size=places),
+            encoder=encoder,
             decoder=dataclasses.replace(decoder, source_length=places),
         )
     default = ModelConfig(memory=NoMemoryConfig())
@@ -122,4 +122,4 @@ def _architecture(config: ModelConfig) -> ModelConfig:
         "d_ff": config.feed_forward_dim,
     }
     plain = {name: getattr(default, name) for name in names}
-    return dataclasses.replace(config, **plain, **widths).run_like(default)
+    return dataclasses.replace(config, **plain, **widths).with_execution_of(default)

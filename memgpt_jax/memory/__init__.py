@@ -2,7 +2,7 @@
 
 from memgpt_jax.memory.base import Memory
 from memgpt_jax.memory.registry import MEMORIES, register_memory
-from memgpt_jax.memory.sizes import layer_memory_bytes, make_memory, memory_bytes_per_row, resolved
+from memgpt_jax.memory.sizes import layer_memory_bytes, make_memory, memory_bytes_per_row, resolved, resolved_memory
 
 __all__ = [
     "MEMORIES",
@@ -12,4 +12,5 @@ __all__ = [
     "memory_bytes_per_row",
     "register_memory",
     "resolved",
+    "resolved_memory",
 ]

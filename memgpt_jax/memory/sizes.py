@@ -2,16 +2,17 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, TypeVar
 
 from flax import nnx
 
 from memgpt_jax.config.memory import MemoryConfig
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.model import BaseModelConfig, StackConfig
 from memgpt_jax.memory.base import Memory
 from memgpt_jax.memory.registry import MEMORIES
 from memgpt_jax.ops.trees import tree_bytes
 
+AnyModelConfig = TypeVar("AnyModelConfig", bound=BaseModelConfig)
 LARGEST_MEMORY_SIZE = 2**30
 """The largest `memory_size` that `match_state_bytes` tries."""
 
@@ -30,10 +31,10 @@ def make_memory(config: MemoryConfig, *, d_model: int, segment_length: int, dtyp
         ValueError: the configuration belongs to no mechanism, or its smallest state exceeds `match_state_bytes`.
     """
     shapes = {"d_model": d_model, "segment_length": segment_length, "dtype": dtype}
-    return MEMORIES.of(config)(_resolved(config, **shapes), rngs=rngs, **shapes)
+    return MEMORIES.of(config)(resolved_memory(config, **shapes), rngs=rngs, **shapes)
 
 
-def resolved(config: ModelConfig) -> ModelConfig:
+def resolved(config: AnyModelConfig) -> AnyModelConfig:
     """The configuration with each `match_state_bytes` replaced by the `memory_size` that follows from it.
 
     A model of the result has the same arrays.
@@ -41,10 +42,12 @@ def resolved(config: ModelConfig) -> ModelConfig:
     Raises:
         ValueError: the smallest state of a mechanism exceeds its `match_state_bytes`.
     """
-    stacks = {
-        name: dataclasses.replace(stack, memory=_resolved(stack.memory, **_memory_shapes(stack)))
-        for name, stack in config.stacks.items()
-    }
+    stacks = dict(config.stacks)
+    for name, stack in stacks.items():
+        if getattr(stack.memory, "match_state_bytes", None) is not None:
+            size = resolved_memory(stack.effective_memory, **_memory_shapes(stack)).memory_size
+            memory = dataclasses.replace(stack.memory, memory_size=size, match_state_bytes=None)
+            stacks[name] = dataclasses.replace(stack, memory=memory)
     return config.with_stacks(stacks)
 
 
@@ -65,17 +68,19 @@ def memory_bytes_per_row(config: MemoryConfig, *, d_model: int, segment_length: 
     return _bytes_per_row(config, d_model=d_model, segment_length=segment_length, dtype=dtype)
 
 
-def layer_memory_bytes(config: ModelConfig) -> int:
+def layer_memory_bytes(config: BaseModelConfig) -> int:
     """`memory_bytes_per_row` of one layer of a model; for an encoder-decoder, of one layer of each stack together."""
-    return sum(memory_bytes_per_row(stack.memory, **_memory_shapes(stack)) for stack in config.stacks.values())
+    stacks = config.stacks.values()
+    return sum(memory_bytes_per_row(stack.effective_memory, **_memory_shapes(stack)) for stack in stacks)
 
 
-def _memory_shapes(stack: ModelConfig) -> dict[str, Any]:
+def _memory_shapes(stack: StackConfig) -> dict[str, Any]:
     return {name: getattr(stack, name) for name in ("d_model", "segment_length", "dtype")}
 
 
-def _resolved(config: MemoryConfig, **shapes) -> MemoryConfig:
-    """The configuration without `match_state_bytes`."""
+def resolved_memory(config: MemoryConfig, *, d_model: int, segment_length: int, dtype) -> MemoryConfig:
+    """The configuration with `match_state_bytes`, if given, replaced by the `memory_size` that follows from it."""
+    shapes = {"d_model": d_model, "segment_length": segment_length, "dtype": dtype}
     return config if getattr(config, "match_state_bytes", None) is None else _matched(config, **shapes)
 
 

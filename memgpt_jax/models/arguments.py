@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax.config.checks import check
-from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.shapes import Array, Bool, Flags, Stream, Targets, Tokens
 
@@ -114,7 +113,7 @@ def check_context(config: ModelConfig, positions: Tokens, valid: Flags | None) -
 
     Args: positions: of the tokens in their documents.
     """
-    if config.context_length is None or not isinstance(config.memory, NoMemoryConfig):
+    if config.context_length is None or config.memory.stores:
         return
     places, present = on_host(positions), None if valid is None else on_host(valid)
     if places is None or (valid is not None and present is None):
@@ -127,7 +126,7 @@ def check_context(config: ModelConfig, positions: Tokens, valid: Flags | None) -
 def warn_beyond_context(config: ModelConfig, tokens: int, stacklevel: int) -> None:
     """Warn if a text of so many tokens is longer than the context of a pretrained model without a memory."""
     context = config.context_length
-    if context is not None and tokens > context and isinstance(config.memory, NoMemoryConfig):
+    if context is not None and tokens > context and not config.memory.stores:
         warnings.warn(
             f"the text may become longer than context_length={context} tokens, the longest that the model was trained "
             f"on: each token attends to the window_size={config.window_size} tokens before it only",

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config.memory import NoMemoryConfig
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.model import StackConfig
 from memgpt_jax.memory.streaming import StreamAlignment, StreamState
 from memgpt_jax.models.cross_attention import CrossAttention, SourceCache
 from memgpt_jax.models.layers import Attention, FeedForward, FullAttention, SelfAttention, WindowCache, dropout, norm
@@ -37,38 +36,28 @@ class Block(nnx.Module):
     h. The source stays what it is, also where a document ends.
     """
 
-    def __init__(self, config: ModelConfig, layer: int, rngs: nnx.Rngs, attention: type[Attention] | None = None):
+    def __init__(self, config: StackConfig, layer: int, rngs: nnx.Rngs, attention: type[Attention] | None = None):
         """attention: its kind; default: causal in a window, or full, as the config says."""
         self.config = config
         self.attention_norm = norm(config, config.d_model, rngs)
         self.attention = (attention or (SelfAttention if config.causal else FullAttention))(config, rngs)
-        if config.source_length is not None:
+        if config.attends_to_source:
             self.cross_attention_norm = norm(config, config.d_model, rngs)
             self.cross_attention = CrossAttention(config, rngs)
-        memory = config.memory if config.layer_has_memory(layer) else NoMemoryConfig()
-        self.joins_attention = config.fusion == "attention" and not isinstance(memory, NoMemoryConfig)
+        has_memory = config.layer_has_memory(layer)
+        self.joins_attention = has_memory and config.shares_softmax
         if self.joins_attention:
             self.memory_layer = JoinedMemory(config, rngs)
         else:
-            self.memory_layer = make_memory_layer(
-                memory,
-                d_model=config.d_model,
-                segment_length=config.segment_length,
-                num_heads=config.num_heads,
-                fusion=config.fusion,
-                fusion_bias=config.fusion_bias,
-                norm=config.norm,
-                norm_epsilon=config.norm_epsilon,
-                dropout=config.dropout,
-                dtype=config.dtype,
-                rngs=rngs,
+            self.memory_layer = (
+                make_memory_layer(**vars(config.memory_layer), rngs=rngs) if has_memory else NoMemoryLayer()
             )
         self.feed_forward_norm = norm(config, config.d_model, rngs)
         self.feed_forward = FeedForward(config, rngs)
 
     def init_state(self, batch_size: int) -> LayerState:
         """An empty window, an empty memory and no source."""
-        source = () if self.config.source_length is None else self.cross_attention.init_state(batch_size)
+        source = self.cross_attention.init_state(batch_size) if self.config.attends_to_source else ()
         return LayerState(self.attention.init_state(batch_size), self.memory_layer.init_state(batch_size), source)
 
     def __call__(
@@ -107,7 +96,7 @@ class Block(nnx.Module):
         pre = self.config.norm_position == "pre"
         h = x + dropout(attended, rate, keys[0])
         h = h if pre else self.attention_norm(h)
-        if self.config.source_length is not None:
+        if self.config.attends_to_source:
             attended = self.cross_attention(self.cross_attention_norm(h) if pre else h, state.source)
             h = h + dropout(attended, rate, keys[3])
             h = h if pre else self.cross_attention_norm(h)

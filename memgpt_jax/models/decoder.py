@@ -9,6 +9,7 @@ from flax import nnx
 
 from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.memory import resolved
 from memgpt_jax.models.arguments import (
     check_context,
     check_state,
@@ -48,7 +49,7 @@ class MemGPT(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.config = config
+        self.config = config = resolved(config)
         normal = jax.nn.initializers.normal(config.d_model**-0.5)
         self.embedding = nnx.Param(normal(rngs.params(), (config.vocab_size, config.d_model)))
         if config.position == "learned":

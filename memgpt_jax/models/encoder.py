@@ -11,6 +11,7 @@ from flax import nnx
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import EncoderConfig
+from memgpt_jax.memory import resolved
 from memgpt_jax.models.arguments import check_numbers, check_state, check_targets, check_tokens, filled_flags, poisoned
 from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
 from memgpt_jax.models.heads import in_order, make_heads
@@ -44,7 +45,7 @@ class Encoder(nnx.Module):
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs, own_embedding: bool = True):
         """Args: own_embedding: whether it has a token embedding; otherwise, each call is given one."""
-        self.config = config
+        self.config = config = resolved(config)
         width = config.d_model
         normal = jax.nn.initializers.normal(width**-0.5)
         if own_embedding:

@@ -7,19 +7,19 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.model import MemoryLayerConfig, StackConfig
 from memgpt_jax.ops import attend_with_lse, flat_dot_general, masked_bias, rotate, take, window_attention
 from memgpt_jax.ops.attention.full import full_attention
 from memgpt_jax.shapes import Array, Bool, Flags, Float, Float32, Int32, Stream
 
 
-def linear(config: ModelConfig, d_in: int, d_out: int, rngs: nnx.Rngs, kind=nnx.Linear, **options) -> nnx.Linear:
+def linear(config: MemoryLayerConfig, d_in: int, d_out: int, rngs: nnx.Rngs, kind=nnx.Linear, **options) -> nnx.Linear:
     """A fan-in initialised matmul in the compute type; no bias unless asked for."""
     options = {"use_bias": False, "dtype": jnp.dtype(config.dtype), "dot_general": flat_dot_general} | options
     return kind(d_in, d_out, kernel_init=jax.nn.initializers.normal(d_in**-0.5), rngs=rngs, **options)
 
 
-def adapted(config: ModelConfig, d_in: int, d_out: int, rngs: nnx.Rngs, **options) -> nnx.Linear:
+def adapted(config: StackConfig, d_in: int, d_out: int, rngs: nnx.Rngs, **options) -> nnx.Linear:
     """`linear`, with a low-rank adapter beside it where the config wants one: W x + b + B A x, B = 0 at first."""
     if config.adapter_rank is None:
         return linear(config, d_in, d_out, rngs, **options)
@@ -28,7 +28,7 @@ def adapted(config: ModelConfig, d_in: int, d_out: int, rngs: nnx.Rngs, **option
     return linear(config, d_in, d_out, rngs, kind=kind, **options)
 
 
-def norm(config: ModelConfig, width: int, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
+def norm(config: MemoryLayerConfig, width: int, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
     """The configured normalisation; statistics in float32."""
     kind = {"rmsnorm": nnx.RMSNorm, "layernorm": nnx.LayerNorm}[config.norm]
     return kind(width, epsilon=config.norm_epsilon, dtype=jnp.dtype(config.dtype), rngs=rngs)
@@ -56,7 +56,7 @@ def split_heads(x: Array, head_dim: int) -> Array:
     return x.reshape(*x.shape[:-1], -1, head_dim)
 
 
-def scaled(query: Float[Array, "B L H K"], config: ModelConfig) -> Float[Array, "B L H K"]:
+def scaled(query: Float[Array, "B L H K"], config: StackConfig) -> Float[Array, "B L H K"]:
     """Queries for attention that multiplies by K ** -0.5, where `ModelConfig.attention_scale` is another."""
     if config.attention_scale is None:
         return query
@@ -66,7 +66,7 @@ def scaled(query: Float[Array, "B L H K"], config: ModelConfig) -> Float[Array, 
 class Attention(nnx.Module):
     """The projections of self-attention."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, config: StackConfig, rngs: nnx.Rngs):
         self.config = config
         width, bias = config.attention_head_dim, config.attention_bias
         heads = config.num_heads + 2 * config.kv_heads
@@ -236,7 +236,7 @@ ACTIVATIONS = {
 class FeedForward(nnx.Module):
     """W_2 a(W_1 x), or with a gate W_2 (a(W_1 x) * W_3 x); a: the activation, silu for SwiGLU, gelu for GeGLU."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, config: StackConfig, rngs: nnx.Rngs):
         self.config = config
         hidden = config.feed_forward_dim * (2 if config.gated_activation else 1)
         self.input = adapted(config, config.d_model, hidden, rngs, use_bias=config.feed_forward_bias)

@@ -1,15 +1,14 @@
 """A memory in a residual stream: normalise, read and write, fuse."""
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config.memory import Alignment, MemoryConfig, NoMemoryConfig
+from memgpt_jax.config.checks import dtype_name
+from memgpt_jax.config.memory import Alignment, MemoryConfig
+from memgpt_jax.config.model import ComputeType, MemoryLayerConfig, Norm
 from memgpt_jax.config.model import Fusion as FusionName
-from memgpt_jax.config.model import ModelConfig
-from memgpt_jax.memory import make_memory
+from memgpt_jax.memory import make_memory, resolved_memory
 from memgpt_jax.memory.streaming import StreamAlignment, StreamState, init_stream_state, stream
 from memgpt_jax.models.arguments import check_state, filled_flags, padding_leads
 from memgpt_jax.models.layers import dropout as dropped
@@ -20,7 +19,7 @@ from memgpt_jax.shapes import Array, Flags, Float, Float32, Stream
 
 
 class Fusion(nnx.Module):
-    """How a read r joins the stream h (`ModelConfig.fusion`).
+    """How a read r joins the stream h (`MemoryLayerConfig.fusion`).
 
     - `gated`: lambda * h + (1 - lambda) * r, lambda = sigmoid(W [n; r] + b), n the normalised h; one gate per channel
     - `gated_heads`: the same with one gate per head-sized group of channels
@@ -29,7 +28,7 @@ class Fusion(nnx.Module):
     - `add`: h + r
     """
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, config: MemoryLayerConfig, rngs: nnx.Rngs):
         self.kind, width = config.fusion, config.d_model
         if self.kind.startswith("gated"):
             gates = config.num_heads if self.kind == "gated_heads" else width
@@ -91,21 +90,21 @@ class MemoryLayer(nnx.Module):
         num_heads: int = 1,
         fusion: FusionName = "gated",
         fusion_bias: float = 2.0,
-        norm: Literal["rmsnorm", "layernorm"] = "rmsnorm",
+        norm: Norm = "rmsnorm",
         norm_epsilon: float = 1e-6,
         dropout: float = 0.0,
-        dtype: Literal["float32", "bfloat16"] = "float32",
+        dtype: ComputeType = "float32",
         rngs: nnx.Rngs,
     ):
-        """Everything but `rngs`, from which parameters are drawn, is a field of `ModelConfig`, and means the same.
+        """All arguments except `rngs`, the random keys of parameters, are fields of `MemoryLayerConfig`.
 
         Raises:
             ValueError: a value is not valid, or the mechanism does not fit the layer.
         """
         if fusion == "attention":
             raise ValueError("fusion='attention' needs the self-attention of a model's layer")
-        config = ModelConfig(  # checks the values; the last two are of attention, which a layer does not have
-            memory=memory,
+        config = MemoryLayerConfig(
+            memory=resolved_memory(memory, d_model=d_model, segment_length=segment_length, dtype=dtype_name(dtype)),
             d_model=d_model,
             segment_length=segment_length,
             num_heads=num_heads,
@@ -115,13 +114,12 @@ class MemoryLayer(nnx.Module):
             norm_epsilon=norm_epsilon,
             dropout=dropout,
             dtype=dtype,
-            position="none",
-            head_dim=1,
         )
-        shapes = {"d_model": d_model, "segment_length": segment_length, "dtype": dtype}
         self.config = config
         self.norm = make_norm(config, d_model, rngs)
-        self.memory = make_memory(memory, **shapes, rngs=rngs)
+        self.memory = make_memory(
+            config.memory, d_model=d_model, segment_length=segment_length, dtype=config.dtype, rngs=rngs
+        )
         self.fusion = Fusion(config, rngs)
 
     def init_state(self, batch_size: int) -> StreamState:
@@ -175,7 +173,7 @@ class MemoryLayer(nnx.Module):
         return fused, state, gate
 
 
-def check_stream(config: ModelConfig, h: Stream) -> None:
+def check_stream(config: MemoryLayerConfig, h: Stream) -> None:
     """Raise `ValueError` where a stream does not fit the layer."""
     if h.ndim != 3 or h.shape[1] < 1 or h.shape[2] != config.d_model or not jnp.issubdtype(h.dtype, jnp.floating):
         raise ValueError(f"h must be floats [B, L, {config.d_model}] with L >= 1, got {h.dtype}{list(h.shape)}")
@@ -199,4 +197,4 @@ class NoMemoryLayer(nnx.Module):
 
 def make_memory_layer(memory: MemoryConfig, **options) -> MemoryLayer | NoMemoryLayer:
     """A `MemoryLayer`; without a memory there is nothing to fuse, and the stream stays as it is."""
-    return NoMemoryLayer() if isinstance(memory, NoMemoryConfig) else MemoryLayer(memory, **options)
+    return MemoryLayer(memory, **options) if memory.stores else NoMemoryLayer()

@@ -7,6 +7,7 @@ from flax import nnx
 
 from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import Seq2SeqConfig
+from memgpt_jax.memory import resolved
 from memgpt_jax.models.arguments import check_tokens, filled_flags
 from memgpt_jax.models.decoder import MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder, EncoderState
@@ -32,7 +33,7 @@ class EncoderDecoder(nnx.Module):
     """
 
     def __init__(self, config: Seq2SeqConfig, *, rngs: nnx.Rngs):
-        self.config = config
+        self.config = config = resolved(config)
         self.encoder = Encoder(config.encoder, rngs=rngs, own_embedding=False)
         self.decoder = MemGPT(config.decoder, rngs=rngs)
 

@@ -23,7 +23,7 @@ class JoinedMemory(nnx.Module):
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.config = config
         shapes = {"d_model": config.d_model, "segment_length": config.segment_length, "dtype": config.dtype}
-        self.memory = make_memory(config.memory, **shapes, rngs=rngs)
+        self.memory = make_memory(config.effective_memory, **shapes, rngs=rngs)
         self.memory.join_attention(query_bias=config.attention_bias != "none")
         self.fusion_gate = nnx.Param(jnp.full(config.num_heads, config.fusion_bias, jnp.float32))
 

@@ -9,6 +9,7 @@ from flax import nnx
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import XLNetConfig
+from memgpt_jax.memory import resolved
 from memgpt_jax.memory.streaming import StreamAlignment
 from memgpt_jax.models.arguments import check_numbers, check_state, check_targets, check_tokens, filled_flags, poisoned
 from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
@@ -94,7 +95,7 @@ class RelativeAttention(Attention):
         distance = jnp.arange(length - 1, -length, -1, dtype=jnp.int32)[None]
         if config.max_distance is not None:
             distance = jnp.clip(distance, -config.max_distance, config.max_distance)
-        waves = sinusoidal(distance, config.d_model, config.rotary_base).astype(config.dtype)
+        waves = sinusoidal(distance, config.d_model, config.distance_base).astype(config.dtype)
         return split_heads(self.position_key(waves), config.attention_head_dim)[0]
 
     def _logits(self, query, distance_keys, place, types) -> Float32[Array, "H Q L"]:
@@ -152,7 +153,7 @@ class XLNet(nnx.Module):
     """
 
     def __init__(self, config: XLNetConfig, *, rngs: nnx.Rngs):
-        self.config = config
+        self.config = config = resolved(config)
         normal = jax.nn.initializers.normal(config.d_model**-0.5)
         self.embedding = nnx.Param(normal(rngs.params(), (config.vocab_size, config.d_model)))
         self.query_embedding = nnx.Param(normal(rngs.params(), (1, config.d_model)))

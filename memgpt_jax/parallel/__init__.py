@@ -6,6 +6,7 @@ operation accordingly and adds the collectives.
 """
 
 import contextlib
+import dataclasses
 import math
 import re
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.experiment import ExperimentConfig, ParallelConfig
+from memgpt_jax.memory import resolved
 from memgpt_jax.ops.mesh import AXES, ROWS
 from memgpt_jax.ops.trees import path_name
 
@@ -94,14 +96,15 @@ def check_divides(config: ExperimentConfig, mesh: Mesh) -> None:
     size = dict(mesh.shape)
     rows = size["data"] * size["fsdp"]
     dimensions = [("training.batch_size", config.training.batch_size, "data x fsdp", rows)]
-    for stack, model in config.model.stacks.items():
+    for stack, model in dataclasses.replace(config, model=resolved(config.model)).stacks.items():
+        memory = model.effective_memory
         dimensions += [
             (f"{stack}.d_model", model.d_model, "fsdp", size["fsdp"]),
             (f"{stack}.num_heads", model.num_heads, "tensor", size["tensor"]),
             (f"{stack}.num_kv_heads", model.kv_heads, "tensor", size["tensor"]),
             (f"{stack}.d_ff", model.feed_forward_dim, "tensor", size["tensor"]),
-            (f"{stack}.memory.num_heads", getattr(model.memory, "num_heads", 0), "tensor", size["tensor"]),
-            (f"{stack}.memory.memory_size", getattr(model.memory, "memory_size", 0), "sequence", size["sequence"]),
+            (f"{stack}.memory.num_heads", getattr(memory, "num_heads", 0), "tensor", size["tensor"]),
+            (f"{stack}.memory.memory_size", getattr(memory, "memory_size", 0), "sequence", size["sequence"]),
         ]
     for name, dimension, axis, number in dimensions:
         check(dimension % number == 0, f"{name}={dimension} must be a multiple of parallel {axis}={number}")

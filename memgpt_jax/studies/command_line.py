@@ -185,7 +185,8 @@ def choose_implementations(config: ExperimentConfig, words: list[str]) -> tuple[
     share keep their values. This comes before tyro, which can override the fields of a configuration, but not replace
     its class.
     """
-    flags = {f"--{stack}.memory": (stack, "memory", MEMORIES) for stack in config.model.stacks}
+    paths = zip(config.stacks, config.model.stacks, strict=True)
+    flags = {f"--{path}.memory": (stack, "memory", MEMORIES) for path, stack in paths}
     if isinstance(config.data, TextConfig):
         flags["--data.objective"] = ("data", "objective", OBJECTIVES)
     parts, rest, remaining = {**config.model.stacks, "data": config.data}, [], iter(words)

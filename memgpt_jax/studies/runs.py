@@ -40,7 +40,7 @@ def reopen(workdir: str | Path, change: Sequence[str] = (), step: int | None = N
         ValueError: a change is not of this form, or the tokenizer is damaged.
     """
     saved = load(workdir, step)
-    saved_config = dataclasses.replace(saved.config, model=saved.config.model.with_implementation("auto"))
+    saved_config = dataclasses.replace(saved.config, model=saved.config.model.with_kernels("auto"))
     config = override(saved_config, sweep_words(assignments(change))) if change else saved_config
     tokenizer = load_run_tokenizer(workdir) if config.text else None
     return Trained(config, saved.params, tokenizer)

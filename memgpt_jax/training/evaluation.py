@@ -37,7 +37,7 @@ def check_evaluation_memory(config: ExperimentConfig, found: Estimate, limit: in
     small = rows <= training.batch_size and rows * length <= training.batch_size * training.sequence_length
     if limit is None or small or any(size > 1 for size in parallel_sizes):
         return
-    model = config.model.with_implementation("portable")
+    model = config.model.with_kernels("portable")
     model = model.with_stacks({name: one_block(stack, True) for name, stack in model.stacks.items()})
     params = models.functional(model).param_shapes()
     state = jax.eval_shape(lambda: models.functional(model).init_state(rows))

@@ -61,7 +61,7 @@ def check_memory(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
         RunError: a device has less memory than that.
         ValueError: an implementation of attention or of the memory's read does not work on this mesh.
     """
-    if config.model != config.model.with_implementation("auto"):  # tracing a block refuses kernels that fail here
+    if config.model != config.model.with_kernels("auto"):  # tracing a block refuses kernels that fail here
         rows, lengths = _rows(config, mesh), _lengths(config)
         for name, stack in config.model.stacks.items():
             _block_cost(one_block(stack, True), rows, *lengths[name], mesh)
@@ -118,15 +118,13 @@ def estimate(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
     counted on a mesh: what re-layouts of activations take. Mechanisms other than those, and encoders, were not compared
     on meshes.
     """
-    config = dataclasses.replace(config, model=resolved(config.model.with_implementation("portable")))
+    config = dataclasses.replace(config, model=resolved(config.model.with_kernels("portable")))
     training, rows, lengths, size = config.training, _rows(config, mesh), _lengths(config), dict(mesh.shape)
     # Spelled out like a share of them, so that on one device they are equal, and traced once.
     stacks = {name: dataclasses.replace(_share(it), dtype=it.dtype) for name, it in config.model.stacks.items()}
     local = {name: _share(stack, size["tensor"], size["sequence"]) for name, stack in stacks.items()}
     layers = [
-        (name, not isinstance(stack.memory, NoMemoryConfig) and stack.layer_has_memory(layer))
-        for name, stack in stacks.items()
-        for layer in range(stack.num_layers)
+        (name, stack.layer_has_memory(layer)) for name, stack in stacks.items() for layer in range(stack.num_layers)
     ]
     used = {*layers, *((name, False) for name in stacks)}
     kinds = {(name, owner): _shapes(one_block(stacks[name], owner), training.batch_size) for name, owner in used}
@@ -236,7 +234,7 @@ def _lengths(config: ExperimentConfig) -> dict[str, _Lengths]:
     tokens, source = (batch.inputs[name].shape[1] if name in batch.inputs else None for name in ("tokens", "source"))
     if source is None:
         return {name: _Lengths(tokens, None) for name in config.model.stacks}
-    return {"model.encoder": _Lengths(source, None), "model.decoder": _Lengths(tokens, source)}
+    return {"encoder": _Lengths(source, None), "decoder": _Lengths(tokens, source)}
 
 
 class _Shapes(NamedTuple):

@@ -11,7 +11,7 @@ from memgpt_jax import models
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig
+from memgpt_jax.config.model import EncoderConfig, Seq2SeqConfig, StackConfig
 from memgpt_jax.files.saved_files import replacing_files
 from memgpt_jax.interop.add_memory import with_base
 from memgpt_jax.interop.folder import writable
@@ -81,8 +81,8 @@ def pretrained_start(config: ExperimentConfig) -> PretrainedStart:
 
 
 def _with_experiment(
-    base: ModelConfig | Seq2SeqConfig, experiment: ModelConfig | Seq2SeqConfig
-) -> ModelConfig | Seq2SeqConfig:
+    base: StackConfig | Seq2SeqConfig, experiment: StackConfig | Seq2SeqConfig
+) -> StackConfig | Seq2SeqConfig:
     """The config of the pretrained model with the fields that are taken from the experiment."""
     if isinstance(base, Seq2SeqConfig):
         return Seq2SeqConfig(
@@ -93,5 +93,6 @@ def _with_experiment(
     return _with_fields(base, experiment, (*EXPERIMENT_FIELDS, *heads))
 
 
-def _with_fields(base: ModelConfig, experiment: ModelConfig, names: tuple[str, ...]) -> ModelConfig:
-    return dataclasses.replace(base, **{name: getattr(experiment, name) for name in names}).run_like(experiment)
+def _with_fields(base: StackConfig, experiment: StackConfig, names: tuple[str, ...]) -> StackConfig:
+    kept = {item.name: getattr(experiment, item.name) for item in dataclasses.fields(base) if item.name in names}
+    return dataclasses.replace(base, **kept).with_execution_of(experiment)

@@ -70,13 +70,6 @@ def test_remat_saves_less_for_the_backward_pass():
     assert saved("block") < saved("dots") < saved("none")
 
 
-def test_remat_of_older_configs_is_a_bool():
-    values = [ModelConfig(remat=old).remat for old in (False, True)]
-    assert values == ["none", "block"] and ModelConfig(remat=True) == ModelConfig(remat="block")
-    with pytest.raises(ValueError, match="remat must be one of 'none', 'block', 'dots', got 'all'"):
-        ModelConfig(remat="all")
-
-
 @pytest.mark.parametrize("memory, remat", [(None, "none"), (NoMemoryConfig(), "block")])
 def test_scanned_layers_equal_unrolled_ones(memory, remat):
     config = tiny(memory, num_layers=2, dropout=0.2)
@@ -270,15 +263,15 @@ def test_calls_that_do_not_fit_are_refused_by_name(change, message):
         (lambda: ModelConfig(memory_layers=(9,)), "memory_layers must be between 0 and 3, got 9"),
         (
             lambda: ModelConfig(memory_layers=(0,), scan_layers=True),
-            r"scan_layers needs layers .* memory_layers=\(0,\)",
+            r"scan_layers needs identical layers.* memory_layers=\(0,\)",
         ),
         (
             lambda: ModelConfig(fusion="attention", attention_implementation="pallas"),
-            "attention_implementation='pallas' does not know fusion='attention'",
+            "attention_implementation='pallas' does not support fusion='attention'",
         ),
         (
             lambda: ModelConfig(fusion="attention", memory=KVMemoryConfig(read_implementation="pallas")),
-            "memory.read_implementation='pallas' does not know fusion='attention'",
+            "memory.read_implementation='pallas' does not support fusion='attention'",
         ),
         (lambda: ModelConfig(fusion="attention", memory=TitansMemoryConfig()), "needs a KVMemoryConfig, got Titans"),
         (lambda: EncoderConfig(fusion="attention"), "fusion='attention' needs causal self-attention"),
@@ -286,6 +279,10 @@ def test_calls_that_do_not_fit_are_refused_by_name(change, message):
             lambda: MemoryLayer(KVMemoryConfig(), d_model=8, segment_length=4, fusion="attention", rngs=nnx.Rngs(0)),
             "fusion='attention' needs the self-attention of a model's layer",
         ),
+        (lambda: ModelConfig(remat=True), "remat must be one of 'none', 'block', 'dots', got True"),
+        (lambda: ModelConfig(dtype=jnp.float16), "dtype must be one of 'float32', 'bfloat16', got 'float16'"),
+        (lambda: ModelConfig(dtype=None), "dtype must be one of 'float32', 'bfloat16', got None"),
+        (lambda: KVMemoryConfig(read_implementation="cudnn"), "'cudnn' has no kernel for memory reads"),
         (lambda: ModelConfig(fusion="blend"), "fusion must be one of 'gated'.*got 'blend'"),
         (lambda: ModelConfig(segment_length=8, memory=KVMemoryConfig(select="pool")), "select_size=16 must be at most"),
         (lambda: KVMemoryConfig(memory_size=-1), "memory_size must be at least 0, got -1"),

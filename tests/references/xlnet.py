@@ -31,7 +31,7 @@ def relative_attention(config, params, asking, h, document, valid, types, sees):
             if document[b, j] != document[b, i] or not valid[b, j] or not sees(b, i, j):
                 continue
             distance = max(-nearest, min(nearest, i - j))
-            far = split(wave(distance, config.d_model, config.rotary_base) @ f64(params["position_key/kernel"]))
+            far = split(wave(distance, config.d_model, config.distance_base) @ f64(params["position_key/kernel"]))
             kind = f64(params["type_keys"])[int(types[b, i] != types[b, j]), n]
             q = query[b, i, n]
             places.append(j)

@@ -67,7 +67,7 @@ def test_path_of_a_config(tmp_path):
 
 
 def test_none_tuples_and_booleans():
-    words = ["--model.memory_layers", "0", "2", "--model.remat", "True", "--evaluation.max_documents", "None"]
+    words = ["--model.memory_layers", "0", "2", "--model.remat", "block", "--evaluation.max_documents", "None"]
     config = override(ExperimentConfig(), words)
     assert config.model.memory_layers == (0, 2)
     assert config.model.remat == "block"
@@ -101,7 +101,7 @@ def test_help_shows_fields_types_defaults_and_meanings(capsys):
         parse(Options, "Train.", ["stdlib", "--help"])
     assert error.value.code == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "--model.memory.memory-size INT Entries M that each layer keeps for each row." in text
+    assert "--model.memory.memory-size INT Number M of entries per layer and row." in text
     assert "(default: 1024)" in text
     assert "--workdir STR Folder of the run." in text
     assert "--model.memory {none,kv" in text

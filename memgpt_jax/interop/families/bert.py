@@ -81,7 +81,6 @@ def from_hf(values: dict[str, Any]) -> EncoderConfig:
         num_kv_heads=heads,
         head_dim=width // heads,
         d_ff=found["intermediate_size"],
-        window_size=positions,
         num_positions=positions,
         position_offset=offset,
         memory=NoMemoryConfig(),

@@ -69,7 +69,6 @@ def from_hf(values: dict[str, Any]) -> Seq2SeqConfig:
         "num_kv_heads": found["num_heads"],
         "head_dim": found["d_kv"],
         "d_ff": found["d_ff"],
-        "window_size": positions,
         "memory": NoMemoryConfig(),
         "position": "relative",
         "relative_buckets": buckets,
@@ -85,6 +84,7 @@ def from_hf(values: dict[str, Any]) -> Seq2SeqConfig:
         decoder=ModelConfig(
             **both,
             num_layers=found["num_decoder_layers"] or found["num_layers"],
+            window_size=positions,
             source_length=positions,
             context_length=positions,
             tie_embeddings=scaled and found["tie_word_embeddings"] is not False,

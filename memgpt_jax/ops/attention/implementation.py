@@ -1,24 +1,11 @@
 """Which implementation of attention runs: they are equal within rounding, and differ in speed and in what they need."""
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from jax.extend import backend as jax_backend
 
+from memgpt_jax.config.kernels import Implementation
 from memgpt_jax.ops.mesh import entry_parts
-
-Implementation = Literal["auto", "portable", "cudnn", "pallas", "interpret"]
-"""
-- auto: `portable`. The kernels have been compiled for GPUs and TPUs, and run step by step on CPU, but on no accelerator
-  yet: until they have, they run where they are asked for.
-- portable: blocks of plain JAX; any backend, any mesh.
-- pallas: our kernels (`interval_attention`); NVIDIA GPUs from Ampere on with head widths up to 128 (64 in float32), and
-  TPUs. On a mesh each device takes its own rows and heads; where one splits entries (`sequence`), only `portable` runs.
-- cudnn: cuDNN's flash attention; NVIDIA GPUs, bfloat16 or float16, head widths that are multiples of 8 up to 128. Only
-  on request: where documents end is a mask to it, which is an array in memory, read by it and given a gradient.
-- interpret: the kernels of `pallas`, step by step in plain JAX; very slow, for tests.
-"""
 
 
 def choose(implementation: Implementation, kernels: tuple[str, ...], dtype, width: int) -> str:

@@ -38,7 +38,7 @@ def forward_flops(config: ModelConfig, batch: data.Batch) -> int:
 
     Masked parts are included; loops of unknown length, as of a search by blocks, count once.
     """
-    config = config.with_implementation("portable")
+    config = config.with_kernels("portable")
     rows, length = batch.inputs["tokens"].shape
     state = jax.eval_shape(lambda: models.functional(config).init_state(rows))
     forward = partial(models.functional(config).score, alignment=config.alignment_of(length))

@@ -50,7 +50,7 @@ def variants(config: ExperimentConfig) -> dict[str, ExperimentConfig]:
 
 def has_memory(config: ExperimentConfig) -> bool:
     """Whether the config adds a memory."""
-    return not isinstance(config.model.memory, NoMemoryConfig)
+    return config.model.memory.stores
 
 
 def with_model(config: ExperimentConfig, **changes) -> ExperimentConfig:
