@@ -18,6 +18,7 @@ from memgpt_jax.config.model import (
     StackConfig,
     XLNetConfig,
 )
+from memgpt_jax.data.objectives.span_corruption import SpanCorruptionConfig
 from memgpt_jax.memory import resolved
 from memgpt_jax.memory.knn import KNNMemoryConfig
 from memgpt_jax.models import MemGPT, MemoryLayer
@@ -66,7 +67,7 @@ def test_stacks_have_names_in_a_model_and_paths_in_an_experiment():
     pair = Seq2SeqConfig(encoder=encoder, decoder=decoder)
     assert pair.stacks == {"encoder": encoder, "decoder": decoder} and decoder.stacks == {"model": decoder}
     assert list(ExperimentConfig(model=decoder).stacks) == ["model"]
-    text = dataclasses.replace(ExperimentConfig().data, objective="span_corruption")
+    text = dataclasses.replace(ExperimentConfig().data, objective=SpanCorruptionConfig())
     experiment = ExperimentConfig(model=pair, data=text)
     assert experiment.stacks == {"model.encoder": encoder, "model.decoder": decoder}
     changed = pair.with_stacks({name: dataclasses.replace(stack, dropout=0.5) for name, stack in pair.stacks.items()})

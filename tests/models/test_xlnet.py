@@ -220,10 +220,10 @@ def test_scores_are_those_of_the_logits():
     tokens, state, call = drawn_tokens(config), functional(config).init_state(BATCH), compiled(config)
     options = {"order": drawn_orders()[0], "token_types": tokens % 2}
     logits, _ = call(tokens, state, **options)
-    scores, _ = compiled(config, "score")(tokens, tokens, state, **options)
+    scores, _ = compiled(config, "score")(tokens, {"tokens": tokens}, state, **options)
     expected = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), tokens[..., None], axis=2)[..., 0]
-    np.testing.assert_allclose(scores.losses, expected, atol=1e-5)
-    assert np.array_equal(scores.correct, np.argmax(logits, axis=-1) == tokens)
+    np.testing.assert_allclose(scores["tokens"].losses, expected, atol=1e-5)
+    assert np.array_equal(scores["tokens"].correct, np.argmax(logits, axis=-1) == tokens)
     assert difference(logits, call(tokens, state, order=options["order"])[0]) > 1e-3  # types matter
 
 

@@ -135,7 +135,7 @@ def weight_table(config: Seq2SeqConfig) -> list[Weight]:
             )
             found += linear_weights(f"{block}/attention/output", f"{first}.o")
             last = 1
-            if stack.source_length is not None:
+            if stack.attends_to_source:
                 second, last = f"{layer}.1.EncDecAttention", 2
                 found.append(Weight(f"{block}/cross_attention_norm/scale", (f"{layer}.1.layer_norm.weight",)))
                 found += linear_weights(f"{block}/cross_attention/query", f"{second}.q")
