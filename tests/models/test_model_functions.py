@@ -12,7 +12,7 @@ from memgpt_jax.config.model import EncoderConfig, Seq2SeqConfig, XLNetConfig
 from memgpt_jax.models import Encoder, EncoderDecoder, MemGPT, XLNet, from_params, functional, to_params
 from tests.laws.models import tiny
 
-ENCODER = EncoderConfig(vocab_size=11, d_model=8, num_layers=1, num_heads=2, window_size=4, segment_length=4)
+ENCODER = EncoderConfig(vocab_size=11, d_model=8, num_layers=1, num_heads=2, segment_length=4)
 CONFIGS = {
     MemGPT: tiny(),
     Encoder: ENCODER,
