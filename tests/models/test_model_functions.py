@@ -20,7 +20,7 @@ CONFIGS = {
         encoder=dataclasses.replace(ENCODER, heads=()),
         decoder=tiny(vocab_size=11, d_model=8, num_heads=2, source_length=6),
     ),
-    XLNet: XLNetConfig(vocab_size=11, d_model=8, num_layers=1, num_heads=2, window_size=4, segment_length=4),
+    XLNet: XLNetConfig(vocab_size=11, d_model=8, num_layers=1, num_heads=2, segment_length=4),
 }
 
 
@@ -33,7 +33,7 @@ def test_equal_configurations_share_one_compilation():
         apply(params, tokens)
         traced.append(apply._cache_size())
     assert functional(config) is functional(copy.deepcopy(config)) and traced == [1, 1]
-    assert functional(config) is not functional(dataclasses.replace(config, window_size=3))
+    assert functional(config) is not functional(dataclasses.replace(config, segment_length=3))
 
 
 def test_without_a_state_a_stream_begins():
