@@ -38,8 +38,11 @@ nb_execution_timeout = 300
 
 # The reference is read from the imported package, so that it shows inherited configuration fields.
 add_module_names = False
-autodoc_class_signature = "separated"
-autodoc_default_options = {"members": True, "member-order": "bysource", "undoc-members": False}
+autodoc_default_options = {
+    "members": True,
+    "member-order": "bysource",
+    "special-members": "__call__",
+}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True

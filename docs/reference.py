@@ -9,6 +9,7 @@ Configurations are documented by `{fields}`. A test compares the index of the bu
 import dataclasses
 import importlib
 import inspect
+import re
 from types import ModuleType
 from typing import Any
 
@@ -72,7 +73,21 @@ class Namespace(Reference):
         return self.documented(path, {k: v for k, v in values if not isinstance(v, ModuleType) and not is_config(v)})
 
 
+def signature(app, what, name, obj, options, arguments, returns):
+    """Event handler: arrays by their short name; none for configurations, whose fields are in a table."""
+    if is_config(obj):
+        return "", None
+    return tuple(text and re.sub(r"(jaxlib\._jax|jax)\.(?=Array\b)", "", text) for text in (arguments, returns))
+
+
+def skip(app, what, name, obj, skipped, options):
+    """Event handler: fields of named tuples are in the signature; without a description they are not listed again."""
+    return True if (getattr(obj, "__doc__", "") or "").startswith("Alias for field number") else None
+
+
 def setup(app):
+    app.connect("autodoc-process-signature", signature)
+    app.connect("autodoc-skip-member", skip)
     app.add_directive("members", Members)
     app.add_directive("namespace", Namespace)
     return {"parallel_read_safe": True}
