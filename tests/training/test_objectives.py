@@ -1,5 +1,6 @@
 """Every objective but `causal` through the trainer: what runs report, and what is refused."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -15,7 +16,7 @@ from memgpt_jax.config.experiment import ExperimentConfig, TrainingConfig
 from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
 from memgpt_jax.config.serialization import from_json, to_json
-from memgpt_jax.data.objectives import OBJECTIVES, CausalConfig, MaskedConfig
+from memgpt_jax.data.objectives import OBJECTIVES, MaskedConfig
 from memgpt_jax.data.objectives.span_corruption import SENTINELS, SpanCorruptionConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
@@ -131,19 +132,31 @@ FIGURES = {
 }
 
 
-@pytest.mark.parametrize("objective", FIGURES)
-def test_the_figures_of_a_step_stay(make_encoder, objective):
-    causal = objective == "causal"
-    config = make_encoder("masked" if causal else objective, {"memory": MEMORY}, {"accumulate_steps": 2})
-    if causal:
-        text = dataclasses.replace(config.data, objective=CausalConfig())
-        config = dataclasses.replace(config, data=text, model=dataclasses.replace(DECODER, memory=MEMORY))
+def model_for(objective):
+    """The first of the models here that can be trained with an objective."""
+    for model in (DECODER, ENCODER, PAIR, XLNET):
+        with contextlib.suppress(ValueError):
+            objective.check_model(model, 32)
+            return model
+    raise ValueError(f"no model of this file can be trained with {objective}")
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_trains_and_its_figures_stay(make_encoder, objective):
+    config, goal = make_encoder("masked", None, {"accumulate_steps": 2}), OBJECTIVES[objective].config()
+    model = model_for(goal)
+    stacks = {name: dataclasses.replace(stack, memory=MEMORY) for name, stack in model.stacks.items()}
+    text = dataclasses.replace(config.data, objective=goal)
+    config = dataclasses.replace(config, data=text, model=model.with_stacks(stacks))
     batches = data.train_batches(config.data, config.training, 0, data.ByteTokenizer())
     batch = stack([next(batches) for _ in range(2)])
     start = jax.jit(functools.partial(create, config))()
     _, metrics = jax.jit(functools.partial(train_step, config))(start, batch)
     loss, weight, _, correct = metrics.totals
-    np.testing.assert_allclose((loss, weight, correct, metrics.gradient_norm), FIGURES[objective], rtol=1e-5)
+    found = loss, weight, correct, metrics.gradient_norm
+    assert np.isfinite(found).all() and loss > 0 and weight > 0 and metrics.gradient_norm > 0
+    if objective in FIGURES:
+        np.testing.assert_allclose(found, FIGURES[objective], rtol=1e-5)
 
 
 @pytest.mark.parametrize("objective", BOTH)
