@@ -17,7 +17,7 @@ class Scores(NamedTuple):
 
 
 def logit_scores(logits: Float32[Array, "B V"], targets: Int32[Array, "B"]) -> Scores:
-    """-log softmax(logits)[target], and whether the target has the highest logit, of which the first counts.
+    """-log softmax(logits)[target], and whether the target has the highest logit; of equal logits, the first counts.
 
     Targets outside the vocabulary and logits that are not finite give a loss of NaN or infinity, and are not correct.
     """
@@ -25,8 +25,10 @@ def logit_scores(logits: Float32[Array, "B V"], targets: Int32[Array, "B"]) -> S
     chosen = jnp.where(known, jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0], jnp.nan)
     highest = jax.lax.stop_gradient(jnp.max(logits, axis=1))
     total = jnp.log(jnp.sum(jnp.exp(logits - highest[:, None]), axis=1)) + highest
-    best = jnp.argmax(logits, axis=1)  # of equal logits, the first
-    return Scores(total - chosen, (best == targets) & jnp.isfinite(total))
+    # Equal to argmax(logits) == target. XLA on CPU fuses this form with the other reductions, but not an argmax.
+    has_lower_id = jnp.arange(logits.shape[1])[None] < targets[:, None]
+    best = jnp.where(has_lower_id, logits < chosen[:, None], logits <= chosen[:, None]).all(axis=1)
+    return Scores(total - chosen, best & jnp.isfinite(total))
 
 
 def cross_entropy(
@@ -40,8 +42,8 @@ def cross_entropy(
 
     Targets outside the vocabulary and logits that are not finite give a loss of NaN or infinity, and are not correct.
 
-    Memory: chunk_size * V logits, whatever B and L are. Logits and losses are float32. Of each chunk, each device of a
-    mesh takes as many tokens of its own rows.
+    Memory: chunk_size * V logits, independent of B and L. Logits and losses are float32. On a mesh, each chunk has the
+    same number of tokens of every device's own rows.
     """
     batch, length, _ = hidden.shape
     parts = row_parts(batch)
