@@ -10,9 +10,10 @@ from flax import nnx
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import ProjectedMemoryConfig, Visibility
-from memgpt_jax.memory.base import in_line, linear
+from memgpt_jax.memory.base import flatten_segments, linear
 from memgpt_jax.memory.projected import ProjectedMemory
 from memgpt_jax.ops import Writes, fast_weights_of_heads, unit_features
+from memgpt_jax.ops.mesh import HEADS, declare_axes
 from memgpt_jax.shapes import Array, Float, Float32
 
 FeatureMap = Literal["none", "elu", "dpfp"]
@@ -23,19 +24,19 @@ class AssociativeMemoryConfig(ProjectedMemoryConfig):
     """Fast weights: a matrix per head that holds outer products of keys and values, with a linear or a delta rule."""
 
     memory_size: int = 64
-    """Features M of a key, per head: the rows of the matrix, and how many orthogonal keys it can tell apart. Save with
-    `dpfp`, key and query projections are as wide, so a trained model keeps its size."""
+    """Features M of a key, per head: the rows of the matrix, and the number of orthogonal keys that it distinguishes.
+    Except with `dpfp`, key and query projections are as wide, so a trained model keeps its size."""
     num_heads: int = 1
-    """Heads, each with a matrix of its own."""
+    """Heads, with one matrix each."""
     head_dim: int = 64
     """Width K of a value, per head: the columns of the matrix; with `dpfp` also of a key before its features."""
     rule: Literal["delta", "linear"] = "delta"
-    """How a pair is written: `linear` adds it; `delta` replaces what the matrix holds at its key."""
+    """Update by a pair: `linear` adds it; `delta` replaces the value that the matrix holds at its key."""
     feature_map: FeatureMap = "none"
     """Features of queries and keys, always of unit length: `none`, `elu` (all positive), or `dpfp` (sparse products,
     whose number needs no parameters)."""
     normalize: bool = False
-    """Divide what is read by the weight that was written there; for the linear rule with `elu` or `dpfp`."""
+    """Divide a read by the sum of its weights; for the linear rule with `elu` or `dpfp`."""
     gate_bias: float = 0.0
     """Initial bias b_g of the write strength g = sigmoid(W_g h + b_g), one per head."""
     forget: bool = False
@@ -43,9 +44,10 @@ class AssociativeMemoryConfig(ProjectedMemoryConfig):
     forget_bias: float = -5.0
     """Initial bias b_f of the forget gate, when `forget` is on."""
     initial_entries: int = 0
-    """Trainable pairs that a fresh matrix holds."""
+    """Trainable pairs in the matrix at the start of a document."""
     visibility: Visibility = "segment"
-    """What a token reads: what earlier `segment`s wrote, or also each earlier `token` of its own, itself included."""
+    """A token reads the pairs of earlier `segment`s, or also those of each earlier `token` of its own segment, itself
+    included."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -61,11 +63,13 @@ class AssociativeMemoryConfig(ProjectedMemoryConfig):
 class AssociativeState(NamedTuple):
     """Bytes per row: 4 H M (K + 1 with `normalize`) + (writer_conv - 1) D itemsize."""
 
-    matrix: Float32[Array, "B H M K"]  # A; with `normalize`, one column more: the normaliser z
-    tail: Float[Array, "B W-1 D"]  # the tokens before the segment that the Writer's convolution still reaches
+    matrix: Float32[Array, "B H M columns"]  # A, K columns; with `normalize`, one column more: the normaliser z
+    conv_cache: Float[Array, "B reach D"]  # the last writer_conv - 1 tokens before the segment
+
+    mesh_axes = declare_axes(matrix=(HEADS,))
 
 
-class AssociativeMemory(ProjectedMemory):
+class AssociativeMemory(ProjectedMemory[AssociativeMemoryConfig]):
     """Associative matrix A [M, K] per head, with phi(.) [M] of unit length and M = `memory_size`.
 
         Reader   r = W_o A^T phi(W_q x),   with `normalize` A^T phi / (z . phi)
@@ -78,7 +82,7 @@ class AssociativeMemory(ProjectedMemory):
     **Long streams.** After 100,000 tokens of noise, the delta rule, and the linear rule with `forget`, learn new pairs
     as a fresh memory does. The linear rule without `forget` only adds: after n tokens of noise, the share of new pairs
     in a read falls as n^-1/2 (to 0.21 of that in a fresh memory), and with `normalize`, whose z grows with n, the
-    change of reads by new pairs falls as 1/n (to 0.00). Figures: `python tests/checkers/after_noise.py 100000 1
+    change of reads by new pairs falls as 1/n (to 0.00). Figures: `python tests/laws/after_noise.py 100000 1
     associative "linear rule" "linear rule with forget" "normalised linear rule"`.
 
     Sources: Katharopoulos et al., "Transformers are RNNs" (2020), for the linear rule and z; Schlag et al., "Linear
@@ -87,12 +91,13 @@ class AssociativeMemory(ProjectedMemory):
     beside attention that segments read before they write it; Yang et al., "Gated Delta Networks" (2025), for f.
     """
 
+    gates = ("write_gate", "forget_gate")
+
     def __init__(self, config: AssociativeMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
         heads, width = config.num_heads, config.head_dim
         key_width = width if config.feature_map == "dpfp" else config.memory_size
-        super().__init__(
-            config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs, key_width=key_width
-        )
+        super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
+        self.add_projections(rngs=rngs, key_width=key_width)
         normal, constant = jax.nn.initializers.normal, jax.nn.initializers.constant
         gate = partial(linear, d_model, heads, dtype=jnp.float32, rngs=rngs)
         self.write_gate = gate(bias_init=constant(config.gate_bias))
@@ -111,40 +116,36 @@ class AssociativeMemory(ProjectedMemory):
             self.conv.init_state(batch_size),
         )
 
-    def fresh(self, batch_size):
-        state, matrix = self.init_state(batch_size), self._fresh_matrix()
+    def initial_state(self, batch_size):
+        state, matrix = self.init_state(batch_size), self._initial_matrix()
         return state if matrix is None else state._replace(matrix=state.matrix + matrix[None])
 
-    def read(self, x, state, own, counts):
+    def read(self, x, state, own_segment, update_mask):
         if self.config.visibility == "segment":
             query = self._features(self.query(x))
             return self._output(jnp.einsum("bqhm,bhmk->bqhk", query, state.matrix)), state
-        exists = own.document >= 0
-        document = jax.lax.cummax(jnp.maximum(own.document, 0), axis=1)
-        writes = self._writes(own.x, own.document, exists, state.tail)
-        full = jnp.zeros((1, x.shape[0]), bool)
-        read, _ = self._run(own.x[:, None], writes, state, document[:, None], full.T)
-        return jnp.take_along_axis(read[:, 0], own.place[..., None], axis=1), state
+        convolved = self.convolve_own(own_segment.x, own_segment.document, state.conv_cache)
+        writes = self._writes(own_segment.x, convolved, own_segment.document >= 0)
+        document = jax.lax.cummax(jnp.maximum(own_segment.document, 0), axis=1)
+        not_full = jnp.zeros((x.shape[0], 1), bool)
+        read, _ = self._run(own_segment.x[:, None], writes, state, document[:, None], not_full)
+        return jnp.take_along_axis(read[:, 0], own_segment.position[..., None], axis=1), state
 
-    def write(self, x, state, live):
-        document = jnp.where(live, 0, -1)
-        writes = self._writes(x, document, live, state.tail)
-        everywhere = jnp.ones((x.shape[0], 1), bool)
-        _, matrix = self._run(None, writes, state, jnp.zeros_like(document)[:, None], everywhere)
-        return AssociativeState(matrix, self.conv.next_tail(x, document, state.tail))
+    def write(self, x, state, write_mask):
+        convolved, conv_cache = self.convolve_segment(x, write_mask, state.conv_cache)
+        writes = self._writes(x, convolved, write_mask)
+        no_reset, full = jnp.zeros((x.shape[0], 1, x.shape[1]), jnp.int32), jnp.ones((x.shape[0], 1), bool)
+        _, matrix = self._run(None, writes, state, no_reset, full)
+        return AssociativeState(matrix, conv_cache)
 
     def sequence(self, segments, state):
         """All segments at once, equal to the scan over `segment`: see `fast_weights`."""
-        line = in_line(segments)
-        bptt = self.config.bptt_segments
-        stop = None if bptt is None else (bptt + 1) * self.segment_length
-        if bptt is not None:
-            state = state._replace(tail=jax.lax.stop_gradient(state.tail))
-        writes = self._writes(line.x, line.document, line.document >= 0, state.tail, stop)
+        call = flatten_segments(segments)
+        convolved, conv_cache = self.convolve_call(call, state.conv_cache)
+        writes = self._writes(call.x, convolved, call.document >= 0)
         in_segment = jnp.cumsum(segments.reset, axis=2, dtype=jnp.int32)
-        read, matrix = self._run(segments.x, writes, state, in_segment, segments.full, bptt)
-        tail = self.conv.next_tail(line.x, line.document, state.tail, line.written, line.open_document)
-        return read, AssociativeState(matrix, tail)
+        read, matrix = self._run(segments.x, writes, state, in_segment, segments.full, self.bptt_segments)
+        return read, AssociativeState(matrix, conv_cache)
 
     def stats(self, state):
         matrix = state.matrix[..., : self.config.head_dim]
@@ -155,42 +156,41 @@ class AssociativeMemory(ProjectedMemory):
         return unit_features(self.heads(x), self.config.feature_map, self.config.memory_size)
 
     def _values(self, values) -> Float32[Array, "... K"]:
-        """With `normalize`, a 1 behind each value: what it becomes in the matrix is z."""
+        """With `normalize`, a 1 after each value; its column of the matrix is z."""
         values = values.astype(jnp.float32)
         if not self.config.normalize:
             return values
         return jnp.concatenate([values, jnp.ones_like(values[..., :1])], axis=-1)
 
-    def _fresh_matrix(self) -> Float32[Array, "H M K"] | None:
-        """A_0 = sum_i phi(k_i) v_i^T over the learned initial entries; None where there are none."""
+    def _initial_matrix(self) -> Float32[Array, "H M K"] | None:
+        """A_0 = sum_i phi(k_i) v_i^T over the learned initial entries; None if there are none."""
         config = self.config
         if config.initial_entries == 0:
             return None
         keys = unit_features(self.initial_keys[...], config.feature_map, config.memory_size)
         return jnp.einsum("nhm,nhk->hmk", keys, self._values(self.initial_values[...]))
 
-    def _writes(self, x, document, exists, tail, stop_every=None) -> Writes:
-        """What L tokens write, [B, L, H, ...]; those that do not exist have a gate of 0 and forget nothing."""
-        convolved = self.conv(x, document, tail, stop_every)
+    def _writes(self, x, convolved, present) -> Writes:
+        """The writes of L tokens, [B, L, H, ...]; tokens that are not present have a gate of 0 and forget nothing."""
         log_keep = None
         if self.config.forget:  # log(1 - sigmoid(y)) = log sigmoid(-y)
             log_keep = jax.nn.log_sigmoid(-self.forget_gate(x.astype(jnp.float32)))
-            log_keep = jnp.where(exists[..., None], log_keep, 0)
+            log_keep = jnp.where(present[..., None], log_keep, 0)
         return Writes(
             keys=self._features(self.key(convolved)),
             values=self._values(self.heads(self.value(x))),
-            gate=jnp.where(exists[..., None], jax.nn.sigmoid(self.write_gate(x.astype(jnp.float32))), 0),
+            gate=jnp.where(present[..., None], jax.nn.sigmoid(self.write_gate(x.astype(jnp.float32))), 0),
             log_keep=log_keep,
         )
 
     def _run(self, x, writes, state, document, full, bptt_segments=None):
-        """`fast_weights_of_heads`: reads [B, S, T, D] of `x` and the matrix."""
+        """`fast_weights_of_heads`: reads [B, S, T, H K] of `x`, and the matrix."""
         query = None if x is None else self._features(self.query(x.reshape(x.shape[0], -1, x.shape[-1])))
         read, matrix = fast_weights_of_heads(
             writes,
             query,
             state.matrix,
-            self._fresh_matrix(),
+            self._initial_matrix(),
             document,
             full,
             delta=self.config.rule == "delta",
@@ -202,7 +202,7 @@ class AssociativeMemory(ProjectedMemory):
         return read, matrix
 
     def _output(self, read: Float32[Array, "B L H K"]):
-        """Normalised where configured, for W_o."""
+        """Heads side by side, for W_o; divided by the normaliser with `normalize`."""
         if self.config.normalize:
             read = read[..., :-1] / (read[..., -1:] + jnp.float32(1e-6))
         return self.side_by_side(read)

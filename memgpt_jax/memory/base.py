@@ -1,11 +1,15 @@
 """The interface of a memory mechanism.
 
 A mechanism is an NNX module that holds parameters only; its state goes in as an argument and comes out as a result.
-In time the order is: reset, then read, then write. A segment's tokens read what earlier segments wrote; when the
-segment is full, its tokens are written.
+The order of operations is: reset, read, write. The tokens of a segment read what earlier segments wrote; when the
+segment is complete, its tokens are written.
+
+The state is a NamedTuple of arrays with the batch axis first. A class attribute `mesh_axes` of it declares which mesh
+axes split the other dimensions of a field, for example `mesh_axes = declare_axes(keys=(ENTRIES, HEADS))` for keys
+[B, M, H, K] (`memgpt_jax.ops.mesh.declare_axes`); every other field is split over rows only.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,160 +17,256 @@ from flax import nnx
 
 from memgpt_jax.config.memory import MemoryConfig
 from memgpt_jax.ops import flat_dot_general
-from memgpt_jax.shapes import Array, Bool, Float, Int32
+from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
-State = Any  # a pytree of arrays of fixed shapes, each with the batch axis first
+State = Any  # a NamedTuple of arrays of fixed shapes, each with the batch axis first
+ConfigT = TypeVar("ConfigT", bound=MemoryConfig)
 
 
 class Segment(NamedTuple):
-    """One segment of every row. Rows may hold fewer than T tokens when a call ends inside the segment."""
+    """One segment of each row; it is incomplete if a call ends inside the segment."""
 
     x: Float[Array, "B T D"]
     reset: Bool[Array, "B T"]  # a document begins with this token
-    exists: Bool[Array, "B T"]  # the token belongs to the document that is open, or to one that begins here
-    new: Bool[Array, "B T"]  # the token arrived with this call (it was not read for before)
-    full: Bool[Array, "B"]  # all T tokens are there: write
+    present: Bool[Array, "B T"]  # False for empty slots and for tokens of a document that a pending reset has ended
+    is_new: Bool[Array, "B T"]  # True for tokens of this call; False for tokens of earlier calls, read already
+    full: Bool[Array, "B"]  # all T tokens are there, so the segment is written
 
 
-class Own(NamedTuple):
-    """What a block of Q tokens needs to know of its own segment."""
+class OwnSegment(NamedTuple):
+    """The segment that Q reading tokens belong to."""
 
     x: Float[Array, "B T D"]
-    document: Int32[Array, "B T"]  # equal for tokens of one document; 0: the one that was open before; -1: no token
-    place: Int32[Array, "B Q"]  # where in the segment each of the Q tokens stands
+    document: Int32[Array, "B T"]  # number of the token's document; 0: the one open before the segment; -1: no token
+    position: Int32[Array, "B Q"]  # position of each of the Q tokens in the segment
+
+
+class CallTokens(NamedTuple):
+    """The tokens of all S segments of a call as one sequence of L = S T tokens."""
+
+    x: Float[Array, "B L D"]
+    document: Int32[Array, "B L"]  # number of resets up to the token; 0: the document open before; -1: no token
+    write_mask: Bool[Array, "B L"]  # the token's document is open at the end of the token's segment
+    open_document: Int32[Array, "B 1"]  # number of the document that is open after the call
+    num_written: Int32[Array, "B 1"]  # tokens in full segments, which are the first ones
+
+
+class Explanation(NamedTuple):
+    """A read as a weighted sum of entries: read = sum_m weights[..., m] values[m], heads side by side, + residual."""
+
+    weights: Float32[Array, "B Q H M"]
+    """Weight of each entry; the weights of a token and head sum to at most 1."""
+    values: Float[Array, "B #Q M #H V"]
+    """The vector that an entry adds to the read at weight 1."""
+    valid: Bool[Array, "B M"]
+    """False where there is no entry: its weight is 0."""
+    residual: Float[Array, "B Q R"] | None = None
+    """The part of the read that comes from no entry; None: 0."""
+
+    def read(self) -> Float[Array, "B Q R"]:
+        """The unprojected read. Where the residual is narrower than H V, groups of heads (hops) are summed."""
+        batch, length, heads, num = self.weights.shape
+        values = jnp.broadcast_to(self.values, (batch, length, num, heads, self.values.shape[-1]))
+        found = jnp.einsum("bqhm,bqmhv->bqhv", self.weights, values.astype(jnp.float32)).reshape(batch, length, -1)
+        if self.residual is None:
+            return found
+        width = self.residual.shape[-1]
+        return self.residual.astype(jnp.float32) + jnp.sum(found.reshape(batch, length, -1, width), axis=2)
 
 
 def whole_segment(
     x: Float[Array, "B T D"], reset: Bool[Array, "B T"] | None = None, valid: Bool[Array, "B T"] | None = None
 ) -> Segment:
-    """The `Segment` of T tokens that all arrive at once."""
+    """The `Segment` of T tokens that all arrive in one call."""
     batch, length, _ = x.shape
     reset = jnp.zeros((batch, length), bool) if reset is None else reset
     valid = jnp.ones((batch, length), bool) if valid is None else valid
     return Segment(x, reset, valid, valid, jnp.ones(batch, bool))
 
 
-class Line(NamedTuple):
-    """The tokens of all S segments of a call in one line, L = S T, and what follows for them from time alone."""
-
-    x: Float[Array, "B L D"]
-    document: Int32[Array, "B L"]  # counts the resets up to the token; 0: the one that was open before; -1: no token
-    live: Bool[Array, "B L"]  # of the document that is open at the end of the token's own segment
-    open_document: Int32[Array, "B 1"]  # the number of the one that is open after the call
-    written: Int32[Array, "B 1"]  # tokens in full segments: the first ones
-
-
-def in_line(segments: Segment) -> Line:
-    """The `Line` of a `Segment` whose arrays have an S axis after the batch axis."""
+def flatten_segments(segments: Segment) -> CallTokens:
+    """The `CallTokens` of a `Segment` whose arrays have an S axis after the batch axis."""
     batch, _, length, _ = segments.x.shape
-    x, reset, exists = (a.reshape(batch, -1, *a.shape[3:]) for a in (segments.x, segments.reset, segments.exists))
+    x, reset, present = (a.reshape(batch, -1, *a.shape[3:]) for a in (segments.x, segments.reset, segments.present))
     document = jnp.cumsum(reset, axis=1, dtype=jnp.int32)
     at_end = jnp.repeat(document[:, length - 1 :: length], length, axis=1)
-    written = jnp.sum(segments.full, axis=1, keepdims=True, dtype=jnp.int32) * length
-    return Line(x, jnp.where(exists, document, -1), exists & (document == at_end), document[:, -1:], written)
+    num_written = jnp.sum(segments.full, axis=1, keepdims=True, dtype=jnp.int32) * length
+    return CallTokens(
+        x, jnp.where(present, document, -1), present & (document == at_end), document[:, -1:], num_written
+    )
 
 
 def where_rows(condition: Bool[Array, "*b"], yes: State, no: State) -> State:
     """`yes` in the rows (or entries: leading axes) where the condition holds, else `no`."""
-    pick = lambda a, b: jnp.where(condition.reshape(*condition.shape, *(1,) * (a.ndim - condition.ndim)), a, b)  # noqa: E731
-    return jax.tree.map(pick, yes, no)
+
+    def choose(a, b):
+        return jnp.where(condition.reshape(*condition.shape, *(1,) * (a.ndim - condition.ndim)), a, b)
+
+    return jax.tree.map(choose, yes, no)
+
+
+def stop_gradient_where(condition: Bool[Array, "*b"], tree: State) -> State:
+    """The same values, without gradient where the condition (over leading axes) holds."""
+    return where_rows(condition, jax.lax.stop_gradient(tree), tree)
 
 
 def linear(d_in: int, d_out: int, *, dtype, rngs: nnx.Rngs, **options) -> nnx.Linear:
-    """A dense layer that starts with the variance of its input."""
+    """A dense layer whose initial kernel preserves the variance of its input."""
     kernel_init = jax.nn.initializers.normal(d_in**-0.5)
     return nnx.Linear(
         d_in, d_out, kernel_init=kernel_init, dtype=dtype, dot_general=flat_dot_general, rngs=rngs, **options
     )
 
 
-class Memory(nnx.Module):
+class Memory(nnx.Module, Generic[ConfigT]):
     """Base of every mechanism: implement `init_state`, `read` and `write`; override `sequence` with a parallel form."""
 
+    gates: ClassVar[tuple[str, ...]] = ()
+    """Attributes (modules or parameters) that are gates: they train with `optimizer.gate_lr_multiplier` and without
+    weight decay."""
+    decayed: ClassVar[tuple[str, ...]] = ()
+    """Attributes that are plain parameters (`nnx.Param`) and have weight decay. Without a declaration, the
+    kernels and embeddings of Flax's own layers have weight decay, and no other parameter has."""
+    cuts_by_age: ClassVar[bool] = False
+    """How `bptt_segments` = n limits gradients through the memory.
+
+    True: the gradient of each token reaches exactly the n segments before its own; the mechanism itself stops it at
+    entries that are older. False: the gradient into the state stops in front of segments 0, n + 1, 2 (n + 1), ... of a
+    call (`cut_before`), so that it reaches between 0 and n segments, depending on the place of the token."""
     output: nnx.Linear | None = None
-    """W_o [R, D], without a bias, on what `read`, `segment` and `sequence` return; None: the stream takes it as it is.
-    Whoever calls them applies it, once for all tokens (`project_out`)."""
-    cuts_by_age = False
-    """Whether `read` knows how old an entry is, and itself cuts its gradient where `bptt_segments` says."""
+    """Output projection W_o, [R, D], no bias. `read`, `segment` and `sequence` return unprojected reads [..., R]; the
+    caller applies `project_out`. None: reads already have width D."""
 
-    def __init__(self, config: MemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
-        """Mechanisms create their parameters here, after a call of this.
+    def __init__(self, config: ConfigT, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+        """Mechanisms call this first and then create their parameters.
 
-        Arguments:
-            config: the mechanism's own.
-            d_model: width D of the tokens that come in and of the reads that go out.
+        Args:
+            config: the configuration of the mechanism.
+            d_model: width D of the tokens and of the projected reads.
             segment_length: tokens T of a segment.
             dtype: compute type; parameters are float32.
-            rngs: from which parameters are drawn.
+            rngs: random keys of the initial parameters.
         """
         self.config, self.d_model, self.segment_length, self.dtype = config, d_model, segment_length, jnp.dtype(dtype)
 
     def init_state(self, batch_size: int) -> State:
-        """An empty memory; it holds no parameters."""
+        """An empty memory: zeros, independent of the parameters."""
         raise NotImplementedError
 
-    def fresh(self, batch_size: int) -> State:
-        """The memory with which a document begins: `init_state` with learned initial entries in place."""
+    def initial_state(self, batch_size: int) -> State:
+        """The memory at the start of a document: `init_state` with the learned initial entries."""
         return self.init_state(batch_size)
 
     def read(
-        self, x: Float[Array, "B Q D"], state: State, own: Own, counts: Bool[Array, "B Q"]
+        self, x: Float[Array, "B Q D"], state: State, own_segment: OwnSegment, update_mask: Bool[Array, "B Q"]
     ) -> tuple[Float[Array, "B Q R"], State]:
-        """What each of Q tokens reads, in front of `output`.
+        """The unprojected read of each of Q tokens, and the state after reading.
 
-        Only tokens that count may change the state (usage statistics).
+        Only the tokens of `update_mask` may change the state (for example usage statistics).
         """
         raise NotImplementedError
 
-    def write(self, x: Float[Array, "B T D"], state: State, live: Bool[Array, "B T"]) -> State:
-        """The memory after a full segment, of which only the `live` tokens (of the open document) are stored."""
+    def write(self, x: Float[Array, "B T D"], state: State, write_mask: Bool[Array, "B T"]) -> State:
+        """The memory after a full segment; only the tokens of `write_mask` (those of the open document) are stored."""
         raise NotImplementedError
 
+    def explain(self, x: Float[Array, "B Q D"], state: State) -> Explanation:
+        """Optional: how the reads of Q tokens are made of the entries in the state, those of the own segment excepted.
+
+        Raises:
+            NotImplementedError: the mechanism has no entries, or does not implement this.
+        """
+        raise NotImplementedError(self._no_hook("explain"))
+
+    def write_entries(
+        self,
+        keys: Float[Array, "B N H K"],
+        values: Float[Array, "B N H K"],
+        state: State,
+        valid: Bool[Array, "B N"] | None = None,
+    ) -> State:
+        """Optional: the memory after N entries have been written directly, without tokens (external knowledge).
+
+        Args:
+            keys: keys in the space of the queries; normalised as the mechanism normalises its own.
+            values: values, as W_v x + b_v would give them.
+            state: the memory before.
+            valid: which of the N entries are written; default: all.
+
+        Raises:
+            NotImplementedError: the mechanism has no key-value entries.
+        """
+        raise NotImplementedError(self._no_hook("write_entries"))
+
+    def _no_hook(self, name: str) -> str:
+        def subclasses(cls):
+            return [cls, *(other for child in cls.__subclasses__() for other in subclasses(child))]
+
+        having = sorted({cls.__name__ for cls in subclasses(Memory) if name in vars(cls) and cls is not Memory})
+        return f"{type(self).__name__} does not implement `{name}`; these mechanisms do: {', '.join(having)}"
+
     def project_out(self, read: Float[Array, "*b R"]) -> Float[Array, "*b D"]:
-        """W_o on what was read."""
+        """W_o applied to an unprojected read."""
         return read if self.output is None else self.output(read)
 
     def stats(self, state: State) -> dict[str, Array]:
-        """Measurements to log, such as occupancy, a histogram of write gates, age of entries; `bytes` per row."""
+        """Quantities to log, such as occupancy or a histogram of write gates; here `bytes`, of the state of one row."""
         leaves = jax.tree.leaves(state)
         return {"bytes": jnp.asarray(sum(leaf.nbytes // leaf.shape[0] for leaf in leaves), jnp.float32)}
+
+    @property
+    def bptt_segments(self) -> int | None:
+        """`SizedMemoryConfig.bptt_segments`; None in a mechanism without it. `cuts_by_age` says what it means."""
+        return getattr(self.config, "bptt_segments", None)
+
+    @property
+    def gradient_period(self) -> int | None:
+        """Tokens between two places of a call that no gradient through neighbouring tokens crosses; None: no limit."""
+        if self.bptt_segments is None:
+            return None
+        return self.segment_length * (1 if self.cuts_by_age else self.bptt_segments + 1)
+
+    def cut_before(self, segment: Int32[Array, "*s"]) -> Bool[Array, "*s"]:
+        """Whether the gradient into the state stops in front of segment number s of a call; see `cuts_by_age`."""
+        if self.bptt_segments is None or self.cuts_by_age:
+            return jnp.zeros(jnp.shape(segment), bool)
+        return segment % (self.bptt_segments + 1) == 0
 
     def segment(self, segment: Segment, state: State) -> tuple[Float[Array, "B T R"], State]:
         """Read for every token of a segment, then write the segment. The recurrent form, and the definition."""
         batch, length, _ = segment.x.shape
         document = jnp.cumsum(segment.reset, axis=1, dtype=jnp.int32)
-        place = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
-        own = Own(segment.x, jnp.where(segment.exists, document, -1), place)
+        position = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
+        own_segment = OwnSegment(segment.x, jnp.where(segment.present, document, -1), position)
         after_reset = document > 0
         has_reset = after_reset[:, -1]
 
         def restart(before):
-            """Tokens after a reset read from a fresh memory, and it replaces the old one."""
+            """Tokens after a reset read an initial memory, which then replaces the old one."""
             read, state = before
             open_document = after_reset & (document == document[:, -1:])  # others that begin here end here
-            fresh_read, fresh = self.read(segment.x, self.fresh(batch), own, segment.new & open_document)
-            return jnp.where(after_reset[..., None], fresh_read, read), where_rows(has_reset, fresh, state)
+            initial, update_mask = self.initial_state(batch), segment.is_new & open_document
+            initial_read, initial = self.read(segment.x, initial, own_segment, update_mask)
+            return jnp.where(after_reset[..., None], initial_read, read), where_rows(has_reset, initial, state)
 
-        before = self.read(segment.x, state, own, segment.new & ~after_reset)
-        read, state = jax.lax.cond(jnp.any(has_reset), restart, lambda before: before, before)
-        live = segment.exists & (document == document[:, -1:])
-        return read, where_rows(segment.full, self.write(segment.x, state, live), state)
+        def keep(before):
+            return before
+
+        before = self.read(segment.x, state, own_segment, segment.is_new & ~after_reset)
+        read, state = jax.lax.cond(jnp.any(has_reset), restart, keep, before)
+        write_mask = segment.present & (document == document[:, -1:])
+        return read, where_rows(segment.full, self.write(segment.x, state, write_mask), state)
 
     def sequence(self, segments: Segment, state: State) -> tuple[Float[Array, "B S T R"], State]:
-        """`segment` over S segments (a `Segment` whose arrays have an S axis after the batch axis).
-
-        With `bptt_segments` = n, the gradient is cut in front of every (n + 1)-th segment of the call, so that it flows
-        through at most n of them; a mechanism that `cuts_by_age` has cut it already, exactly n segments back.
-        """
+        """`segment` over S segments (a `Segment` whose arrays have an S axis after the batch axis)."""
         segments = jax.tree.map(lambda x: x.swapaxes(0, 1), segments)
-        bptt_segments = None if self.cuts_by_age else getattr(self.config, "bptt_segments", None)
+        cuts = self.bptt_segments is not None and not self.cuts_by_age
 
         def step(carry, segment):
             number, state = carry
-            if bptt_segments is not None:
-                cut = number % (bptt_segments + 1) == 0
-                state = jax.tree.map(lambda x: jnp.where(cut, jax.lax.stop_gradient(x), x), state)
-            read, state = jax.checkpoint(self.segment)(segment, state)  # saved: the state alone
+            if cuts:
+                state = stop_gradient_where(self.cut_before(number), state)
+            read, state = jax.checkpoint(self.segment)(segment, state)  # the backward pass stores the state only
             return (number + 1, state), read
 
         (_, state), reads = jax.lax.scan(step, (jnp.int32(0), state), segments)

@@ -9,11 +9,12 @@ from flax import nnx
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import AttendedMemoryConfig
-from memgpt_jax.memory.base import where_rows
+from memgpt_jax.memory.base import Explanation, where_rows
 from memgpt_jax.memory.projected import AttendedMemory
-from memgpt_jax.ops import Source, map_rows, most_used, read_mass, take
+from memgpt_jax.ops import Source, map_rows, most_used, read_mass, read_weights, take
 from memgpt_jax.ops.memory.compression import compress
 from memgpt_jax.ops.memory.reader import read
+from memgpt_jax.ops.mesh import ENTRIES, HEADS, declare_axes
 from memgpt_jax.shapes import Array, Float, Float32, Int32
 
 Compression = Literal["mean", "max", "conv", "most_used"]
@@ -26,13 +27,12 @@ class CompressiveMemoryConfig(AttendedMemoryConfig):
     memory_size: int = 512
     """Entries M that each layer keeps for each row, recent and compressed together. 0: nothing is ever stored."""
     recent_size: int | None = None
-    """How many of the M are the most recent entries, uncompressed; default: half of `memory_size`, rounded down.
-    `memory_size`, where that is less."""
+    """Number R of uncompressed entries among the M, at most M; default: M / 2, rounded down."""
     ratio: int = 2
-    """Entries c that become one compressed entry."""
+    """Number c of entries that are compressed into one."""
     compression: Compression = "conv"
-    """How: their `mean`, the `max` of each channel, a learned `conv`olution of width and stride c (which starts as the
-    mean), or the `most_used` one: that which received most attention."""
+    """Compression of c entries: their `mean`, the `max` of each channel, a learned `conv`olution of width and stride c
+    (initially the mean), or the `most_used` entry, which received most attention."""
     temperature: float = 20.0
     """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
 
@@ -46,7 +46,7 @@ class CompressiveMemoryConfig(AttendedMemoryConfig):
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Entries that are recent and entries that are compressed; their sum is `memory_size`."""
+        """(R, C): numbers of recent and of compressed entries; their sum is `memory_size`."""
         recent = self.memory_size // 2 if self.recent_size is None else min(self.recent_size, self.memory_size)
         return recent, self.memory_size - recent
 
@@ -54,46 +54,51 @@ class CompressiveMemoryConfig(AttendedMemoryConfig):
 class CompressiveState(NamedTuple):
     """R recent and C compressed entries, and up to c - 1 that wait until their group of c is complete.
 
-    The entries stand in the order of time from place 0 on; 0 where there is none. Bytes per row: 2 (R + c - 1 + C) H K
+    Entries are in the order of time from place 0 on, followed by zeros. Bytes per row: 2 (R + c - 1 + C) H K
     itemsize + (writer_conv - 1) D itemsize + 8, with 4 (R + c - 1) more for `most_used`. Without a compressed memory
     (C = 0) nothing waits: 2 R H K itemsize.
     """
 
-    keys: Float[Array, "B R+c-1 H K"]
-    values: Float[Array, "B R+c-1 H K"]
-    count: Int32[Array, "B"]  # of recent entries, those that wait included
+    keys: Float[Array, "B recent H K"]
+    values: Float[Array, "B recent H K"]
+    count: Int32[Array, "B"]  # number of recent entries, including those that wait; recent = R + c - 1
     compressed_keys: Float[Array, "B C H K"]
     compressed_values: Float[Array, "B C H K"]
     compressed_count: Int32[Array, "B"]
-    usage: Float32[Array, "B R+c-1"] | None  # attention weight received, summed over tokens, mean over heads
-    tail: Float[Array, "B W-1 D"]  # the tokens before the segment that the Writer's convolution still reaches
+    usage: Float32[Array, "B recent"] | None  # attention weight received, summed over tokens, mean over heads
+    conv_cache: Float[Array, "B reach D"]  # the last writer_conv - 1 tokens before the segment
+
+    mesh_axes = declare_axes(keys=(ENTRIES, HEADS), values=(ENTRIES, HEADS))
 
 
-class CompressiveMemory(AttendedMemory):
+class CompressiveMemory(AttendedMemory[CompressiveMemoryConfig]):
     """Compressive Transformer memory (Rae et al., 2020, section 3), of keys and values instead of activations.
 
         q_t = a unit(W_q x_t),   k_t = unit(W_k conv(x)_t + b_k),   v_t = W_v x_t + b_v           [H, K] each
-        Writer   the entries (k, v) of a segment are appended to the recent ones; groups of c consecutive entries of
-                 which all have left the R newest become one:  k' = unit(f(k_1 .. k_c)),  v' = f(v_1 .. v_c)
+        Writer   the entries (k, v) of a segment are appended to the recent ones; a group of c consecutive entries that
+                 have all left the R newest becomes one entry:  k' = unit(f(k_1 .. k_c)),  v' = f(v_1 .. v_c)
         Reader   r = W_o sum_i softmax_i(q . k_i) v_i    over recent entries (k, v), compressed ones (k' + e, v'), and
-                 a null entry (learned key, value 0) in the place of the paper's own sequence, so that nothing
-                 relevant can be read; e [H, K] is learned and tells the sources apart
+                 a null entry (learned key, value 0) instead of the paper's own sequence, so that a token can read
+                 nothing; e [H, K] is learned and distinguishes the two kinds of entries
 
-    f is the `compression`; keys and values have kernels of their own. Entries that leave the compressed memory are
-    forgotten. Groups count from the beginning of the document; an entry that has left the R newest before its group is
-    complete can still be read as it is. `most_used` compresses to the entry of the group that received most attention
-    weight since it was written. Keys carry no positions. `x` is the normalised stream; a is learned, one per head.
+    f is the `compression`, with separate kernels for keys and values. Entries that leave the compressed memory are
+    lost. Groups count from the beginning of the document; an entry that has left the R newest before its group is
+    complete is still read uncompressed. `most_used` keeps the entry of the group that received most attention weight
+    since it was written. Keys carry no positions. `x` is the normalised stream; a is learned, one per head.
 
-    **Training of f.** The paper trains it by an auxiliary loss (attention reconstruction), and also compares
-    backpropagation through time. Here it is the latter: a read of a compressed entry passes its gradient through f
-    to the Writer. So f learns only from calls that read what they compressed themselves (longer than R + c tokens).
+    **Training of f.** The paper trains f by an auxiliary loss (attention reconstruction), and compares it with
+    backpropagation through time. Here it is the latter: a read of a compressed entry passes its gradient through f to
+    the Writer. So f learns only from calls longer than R + c tokens, which read entries that they compressed.
     """
+
+    decayed = ("compress_keys_kernel", "compress_values_kernel", "source_embedding")
 
     def __init__(self, config: CompressiveMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
+        self.add_projections(rngs=rngs)
         heads, width = config.num_heads, config.head_dim
         self.recent_size, self.compressed_size = config.sizes
-        self.ratio = config.ratio if self.compressed_size else 1  # what is not compressed need not wait
+        self.ratio = config.ratio if self.compressed_size else 1  # without compressed entries none waits
         self.null_key = nnx.Param(jnp.zeros((heads, width), jnp.float32))
         self.source_embedding = nnx.Param(jnp.zeros((heads, width), jnp.float32))
         if config.compression == "conv":
@@ -103,7 +108,10 @@ class CompressiveMemory(AttendedMemory):
 
     def init_state(self, batch_size):
         config, waiting = self.config, self.recent_size + self.ratio - 1
-        empty = lambda size: jnp.zeros((batch_size, size, config.num_heads, config.head_dim), self.dtype)  # noqa: E731
+
+        def empty(size):
+            return jnp.zeros((batch_size, size, config.num_heads, config.head_dim), self.dtype)
+
         return CompressiveState(
             keys=empty(waiting),
             values=empty(waiting),
@@ -112,32 +120,42 @@ class CompressiveMemory(AttendedMemory):
             compressed_values=empty(self.compressed_size),
             compressed_count=jnp.zeros(batch_size, jnp.int32),
             usage=jnp.zeros((batch_size, waiting), jnp.float32) if config.compression == "most_used" else None,
-            tail=self.conv.init_state(batch_size),
+            conv_cache=self.conv.init_state(batch_size),
         )
 
-    def read(self, x, state, own, counts):
+    def read(self, x, state, own_segment, update_mask):
         query = self.queries(x)
-        rows = (query, state.keys, state.values, state.count)
-        rows += (state.compressed_keys, state.compressed_values, state.compressed_count)
+        rows = (query, *self._stored(state))
         if x.shape[1] == 1:
             out = self._read(*rows)
         else:
             out = map_rows(lambda row: self._read(*(a[None] for a in row))[0], rows)
         if state.usage is not None:
-            mass = read_mass(query, self._sources(*rows), self.null_key[...], None, counts)
+            mass = read_mass(query, self._sources(*rows), self.null_key[...], None, update_mask)
             mass = jax.lax.stop_gradient(mass)[:, : state.usage.shape[1]]
             state = state._replace(usage=state.usage + mass)
         return self.side_by_side(out), state
 
-    def write(self, x, state, live):
-        batch, length = live.shape
-        document = jnp.where(live, 0, -1)
-        keys, values = self.keys_and_values(x, document, state.tail)
-        tail = self.conv.next_tail(x, document, state.tail)
+    def explain(self, x, state):
+        """Weights over the recent entries, then the compressed ones; the null entry has the rest of each softmax."""
+        query, stored = self.queries(x), self._stored(state)
+        recent, compressed = self._sources(query, *stored)
+        weights = read_weights(query, [recent, compressed], self.null_key[...])
+        values = jnp.concatenate([state.values, state.compressed_values], axis=1)
+        valid = [
+            _taken(state.keys, state.count),
+            _taken(state.compressed_keys, state.compressed_count),
+        ]
+        return Explanation(weights, values[:, None], jnp.concatenate(valid, axis=1))
+
+    def write(self, x, state, write_mask):
+        batch, length = write_mask.shape
+        convolved, conv_cache = self.convolve_segment(x, write_mask, state.conv_cache)
+        keys, values = self.keys_and_values(x, convolved)
 
         usage = None if state.usage is None else jnp.zeros((batch, length), jnp.float32)
         old, new = (state.keys, state.values, state.usage), (keys, values, usage)
-        recent, count = _joined(old, state.count, new, jnp.sum(live, axis=1, dtype=jnp.int32))
+        recent, count = _joined(old, state.count, new, jnp.sum(write_mask, axis=1, dtype=jnp.int32))
         num_groups = (length + self.ratio - 1) // self.ratio  # at most
         leaving = jnp.maximum(count - self.recent_size, 0) // self.ratio
         kept = jnp.arange(state.keys.shape[1], dtype=jnp.int32)[None, :] + (leaving * self.ratio)[:, None]
@@ -152,10 +170,12 @@ class CompressiveMemory(AttendedMemory):
             kept = jnp.arange(self.compressed_size, dtype=jnp.int32)[None, :] + forgotten[:, None]
             older_count = older_count - forgotten
             older = _clean(take(older, kept), older_count)
-        return CompressiveState(keys, values, count, *older, older_count, usage, tail)
+        return CompressiveState(keys, values, count, *older, older_count, usage, conv_cache)
 
     def stats(self, state):
-        mean = lambda count, size: jnp.mean(count.astype(jnp.float32)) / max(1, size)  # noqa: E731
+        def mean(count, size):
+            return jnp.mean(count.astype(jnp.float32)) / max(1, size)
+
         return {
             "recent_occupancy": mean(state.count, state.keys.shape[1]),
             "compressed_occupancy": mean(state.compressed_count, self.compressed_size),
@@ -164,8 +184,13 @@ class CompressiveMemory(AttendedMemory):
     def _read(self, query, *entries):
         return read(query, self._sources(query, *entries), self.null_key[...])
 
+    def _stored(self, state):
+        """Keys, values and count of the recent entries, then of the compressed ones."""
+        recent = (state.keys, state.values, state.count)
+        return (*recent, state.compressed_keys, state.compressed_values, state.compressed_count)
+
     def _sources(self, query, keys, values, count, compressed_keys, compressed_values, compressed_count):
-        """Recent and compressed entries as the Reader takes them."""
+        """Recent and compressed entries as sources of the Reader."""
         compressed_keys = compressed_keys + self.source_embedding[...].astype(self.dtype)[None, None]
 
         def source(keys, values, count):
@@ -177,7 +202,10 @@ class CompressiveMemory(AttendedMemory):
 
     def _compressed(self, recent, num_groups):
         """Keys and values [B, N, H, K] of the first N groups of c entries."""
-        grouped = lambda x: x[:, : num_groups * self.ratio].reshape(x.shape[0], num_groups, self.ratio, *x.shape[2:])  # noqa: E731
+
+        def grouped(x):
+            return x[:, : num_groups * self.ratio].reshape(x.shape[0], num_groups, self.ratio, *x.shape[2:])
+
         keys, values, usage = jax.tree.map(grouped, recent)
         kind = self.config.compression
         if kind == "most_used":
@@ -191,9 +219,9 @@ class CompressiveMemory(AttendedMemory):
 
 
 def _joined(old, old_count, new, new_count, new_from_start=False):
-    """Pytrees of [B, ...] entries, the old ones and then the new ones from place 0 on, and how many they are.
+    """Pytrees of [B, E, ...] entries, the old ones and then the new ones from place 0 on, and their number.
 
-    Old entries stand at their array's start, and new ones at its end, or at its start too.
+    Old entries are at the start of their array; new ones at the end of theirs, or at the start (`new_from_start`).
     """
     old_size, new_size = (jax.tree.leaves(tree)[0].shape[1] for tree in (old, new))
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b.astype(a.dtype)], axis=1), old, new)
@@ -204,11 +232,11 @@ def _joined(old, old_count, new, new_count, new_from_start=False):
 
 
 def _taken(entries, count):
-    """[B, E]: the places that hold an entry."""
+    """[B, E]: whether a place holds an entry."""
     return jnp.arange(entries.shape[1], dtype=jnp.int32)[None, :] < count[:, None]
 
 
 def _clean(entries, count):
-    """Zeros where there is no entry, so that equal memories are equal arrays."""
+    """Entries followed by zeros, so that equal memories are equal arrays."""
     taken = _taken(jax.tree.leaves(entries)[0], count)
     return where_rows(taken, entries, jax.tree.map(jnp.zeros_like, entries))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.memory.recurrent import RecurrentMemory, RecurrentMemoryConfig
+from memgpt_jax.memory.recurrent import Addressed, RecurrentMemory, RecurrentMemoryConfig
 from memgpt_jax.ops import (
     address_entropy,
     allocation,
@@ -16,7 +16,6 @@ from memgpt_jax.ops import (
     follow_links,
     free,
     link_writes,
-    read_slots,
     use,
 )
 from memgpt_jax.shapes import Array, Float32
@@ -28,17 +27,17 @@ class DNCMemoryConfig(RecurrentMemoryConfig):
 
 
 class DNCSlots(NamedTuple):
-    """Bytes per row: 4 M (M + W + R + 2) for R read heads; those of `RecurrentState.controller` come on top."""
+    """Bytes per row: 4 M (M + W + R + 2) for R read heads, plus those of `RecurrentState.controller`."""
 
-    memory: Float32[Array, "B M W"]
-    usage: Float32[Array, "B M"]  # in [0, 1]; the last write is counted, the next freeing is not
-    link: Float32[Array, "B M M"]  # [i, j]: how far slot i was written right after slot j
-    precedence: Float32[Array, "B M"]  # how far a slot was the last one written
+    matrix: Float32[Array, "B M W"]
+    usage: Float32[Array, "B M"]  # in [0, 1]; includes the last write, not the next freeing
+    link: Float32[Array, "B M M"]  # [i, j]: degree to which slot i was written right after slot j
+    precedence: Float32[Array, "B M"]  # degree to which a slot was the last one written
     read_weights: Float32[Array, "B R M"]
 
 
 class DNCInterface(NamedTuple):
-    """What one token asks of R heads that read and of the one that writes."""
+    """Parameters of one token's read and write: R read heads and one write head."""
 
     read_key: Float32[Array, "... R W"]
     read_strength: Float32[Array, "... R"]  # at least 1
@@ -47,17 +46,17 @@ class DNCInterface(NamedTuple):
     erase: Float32[Array, "... 1 W"]  # in [0, 1]
     add: Float32[Array, "... 1 W"]
     free_gates: Float32[Array, "... R"]  # in [0, 1]
-    allocation_gate: Float32[Array, "... 1"]  # 1: write where it is free, 0: where the content resembles the key
+    allocation_gate: Float32[Array, "... 1"]  # 1: write to free slots, 0: write by content
     write_gate: Float32[Array, "... 1"]  # 0: write nothing
     read_modes: Float32[Array, "... R 3"]  # a distribution: backward in time, by content, forward in time
 
 
-class DNCMemory(RecurrentMemory):
-    """Differentiable Neural Computer: M slots of width W, R heads that read and one that writes.
+class DNCMemory(RecurrentMemory[DNCMemoryConfig]):
+    """Differentiable Neural Computer: M slots of width W, R read heads and one write head.
 
-        psi   = prod_r (1 - f_r w^r)                                       what was read and may be freed
-        u     = psi u;   a = allocation(u)                                 the free slots first
-        w     = g_w (g_a a + (1 - g_a) softmax_i(beta_w cos(k_w, M_i)))    where to write
+        psi   = prod_r (1 - f_r w^r)                                       share of each slot that is kept
+        u     = psi u;   a = allocation(u)                                 free slots first
+        w     = g_w (g_a a + (1 - g_a) softmax_i(beta_w cos(k_w, M_i)))    write weights
         M_i   = M_i (1 - w_i e) + w_i v
         u     = u + w - u w
         L_ij  = (1 - w_i - w_j) L_ij + w_i p_j,  L_ii = 0;   p = (1 - sum_i w_i) p + w
@@ -70,8 +69,8 @@ class DNCMemory(RecurrentMemory):
 
     **Long streams.** If the usage of all slots is equal, allocation spreads a write over all of them, and no slot holds
     a pair. So slots must be freed from the start: without an LSTM the gates f start at 0.27, and after 100,000 tokens
-    of noise new pairs change the reads 0.79 times as much as those of a fresh memory; with gates that start at 0.02,
-    0.21 times (`python tests/checkers/after_noise.py 100000 1 dnc`).
+    of noise new pairs change the reads 0.79 times as much as those of an initial memory; with gates that start at 0.02,
+    0.21 times (`python tests/laws/after_noise.py 100000 1 dnc`).
 
     Graves et al., "Hybrid computing using a neural network with dynamic external memory" (2016), Methods.
     """
@@ -82,16 +81,20 @@ class DNCMemory(RecurrentMemory):
         parts |= {"erase": (1, width), "add": (1, width), "free_gates": (heads,), "allocation_gate": (1,)}
         parts |= {"write_gate": (1,), "read_modes": (heads, 3)}
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs, parts=parts)
-        # Tokens are written to free slots and read by content. A read frees its slot a little: the next token without a
-        # free slot is written there, not into all slots. Until then the slot keeps its content.
+        # Initially, tokens are written to free slots and read by content. A read frees a part of its slot, so that the
+        # next token without a free slot is written there and not into all slots. Until then the slot is unchanged.
         biases = {"read_strength": 10.0, "write_strength": 10.0, "free_gates": -1.0, "allocation_gate": 4.0}
         biases |= {"write_gate": 0.0, "read_modes": jnp.asarray([0.0, 4.0, 0.0])}
         self.start_as_pairs("read_key", "add", biases)
 
     def init_slots(self, batch_size):
-        size, zeros = self.config.memory_size, lambda *shape: jnp.zeros((batch_size, *shape), jnp.float32)
+        size = self.config.memory_size
+
+        def zeros(*shape):
+            return jnp.zeros((batch_size, *shape), jnp.float32)
+
         return DNCSlots(
-            memory=zeros(size, self.config.slot_width),
+            matrix=zeros(size, self.config.slot_width),
             usage=zeros(size),
             link=zeros(size, size),
             precedence=zeros(size),
@@ -113,14 +116,14 @@ class DNCMemory(RecurrentMemory):
             read_modes=jax.nn.softmax(part["read_modes"], axis=-1),
         )
 
-    def step(self, interface, slots):
+    def address(self, interface, slots):
         if self.config.order == "write_read":
             slots = _write(interface, slots)
         slots = slots._replace(read_weights=_read_weights(interface, slots))
-        reads = read_slots(slots.memory, slots.read_weights)
+        weights, matrix = slots.read_weights, slots.matrix
         if self.config.order == "read_write":
             slots = _write(interface, slots)
-        return reads, slots
+        return Addressed(weights, matrix, slots)
 
     def stats(self, state):
         slots = state.slots
@@ -133,16 +136,16 @@ class DNCMemory(RecurrentMemory):
 
 def _write(interface: DNCInterface, slots: DNCSlots) -> DNCSlots:
     usage = free(slots.usage, slots.read_weights, interface.free_gates)
-    by_content = content_weights(slots.memory, interface.write_key, interface.write_strength)[:, 0]
+    by_content = content_weights(slots.matrix, interface.write_key, interface.write_strength)[:, 0]
     where = interface.allocation_gate
     weights = interface.write_gate * (where * allocation(usage) + (1.0 - where) * by_content)
     link, precedence = link_writes(slots.link, slots.precedence, weights)
-    memory = erase_and_add(slots.memory, weights[:, None], interface.erase, interface.add)
-    return DNCSlots(memory, use(usage, weights), link, precedence, slots.read_weights)
+    matrix = erase_and_add(slots.matrix, weights[:, None], interface.erase, interface.add)
+    return DNCSlots(matrix, use(usage, weights), link, precedence, slots.read_weights)
 
 
 def _read_weights(interface: DNCInterface, slots: DNCSlots) -> Float32[Array, "B R M"]:
     forward, backward = follow_links(slots.link, slots.read_weights)
-    by_content = content_weights(slots.memory, interface.read_key, interface.read_strength)
+    by_content = content_weights(slots.matrix, interface.read_key, interface.read_strength)
     modes = interface.read_modes
     return modes[..., 0:1] * backward + modes[..., 1:2] * by_content + modes[..., 2:3] * forward

@@ -9,11 +9,21 @@ from flax import nnx
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import AttendedMemoryConfig
-from memgpt_jax.memory.base import Own, in_line, where_rows
+from memgpt_jax.memory.base import Explanation, OwnSegment, flatten_segments, where_rows
 from memgpt_jax.memory.projected import AttendedMemory
-from memgpt_jax.ops import Source, entry_parts, map_rows, nearest_of_groups, own_visible, read_chosen
+from memgpt_jax.ops import (
+    Source,
+    attention_weights,
+    entry_parts,
+    map_rows,
+    masked_bias,
+    nearest_of_groups,
+    own_visible,
+    read_chosen,
+)
 from memgpt_jax.ops.memory.nearest import nearest
 from memgpt_jax.ops.memory.reader import read
+from memgpt_jax.ops.mesh import ENTRIES, HEADS, declare_axes
 from memgpt_jax.shapes import Array, Float, Int32
 
 Search = Literal["exact", "approximate"]
@@ -21,18 +31,18 @@ Search = Literal["exact", "approximate"]
 
 @dataclass(frozen=True, kw_only=True)
 class KNNMemoryConfig(AttendedMemoryConfig):
-    """A very large store of keys and values, of which each token reads the few that match it best."""
+    """A very large store of keys and values; each token reads the few that match it best."""
 
     memory_size: int = 4096
-    """Entries M that each layer keeps for each row, the oldest giving way. 0: nothing is ever stored."""
+    """Entries M that each layer keeps for each row; new entries replace the oldest. 0: nothing is ever stored."""
     top_k: int = 32
-    """Entries that a head reads for a token; the whole store where it holds no more."""
+    """Entries that a head reads for a token; all entries if the store holds fewer."""
     search: Search = "exact"
-    """How they are found: the `exact` ones, or `approximate`ly: the best of so many bins that, if entries fall into
-    bins at random, `recall_target` of them are expected to be found."""
+    """`exact` top-k, or `approximate`: entries are distributed over bins and only the best of each bin is kept; the
+    number of bins gives an expected recall of `recall_target`."""
     recall_target: float = 0.95
-    """Expected share of the best `top_k` entries that an `approximate` search finds; above 0 and below 1. Where devices
-    share out the entries, each searches its own exactly."""
+    """Expected recall of an `approximate` search, above 0 and below 1. If entries are split over devices, each device
+    searches its own entries exactly."""
     gate_bias: float = 0.0
     """Initial bias b of each head's gate g = sigmoid(b) between the store (g) and the token's own segment (1 - g)."""
     temperature: float = 20.0
@@ -49,12 +59,14 @@ class KNNState(NamedTuple):
 
     ring_keys: Float[Array, "B H M K"]
     ring_values: Float[Array, "B H M K"]
-    next: Int32[Array, "B"]  # the place that the next entry takes, 0 <= next < M
-    count: Int32[Array, "B"]  # places that are taken, at most M: those below `count`
-    tail: Float[Array, "B W-1 D"]  # the tokens before the segment that the Writer's convolution still reaches
+    next: Int32[Array, "B"]  # place of the next entry, 0 <= next < M
+    count: Int32[Array, "B"]  # number of entries, at most M; they are at the places below `count`
+    conv_cache: Float[Array, "B reach D"]  # the last writer_conv - 1 tokens before the segment
+
+    mesh_axes = declare_axes(ring_keys=(HEADS, ENTRIES), ring_values=(HEADS, ENTRIES))
 
     def newest(self, tokens: int) -> "KNNState":
-        """The state with the `tokens` entries that were written last, or all M if there are not more."""
+        """The state with the last `tokens` entries only, or all M if M is smaller."""
         size = self.ring_keys.shape[2]
         if size <= tokens:
             return self
@@ -67,40 +79,43 @@ class KNNState(NamedTuple):
 
 
 class Timeline(NamedTuple):
-    """Entries of a call numbered from 0 in the order of writing; the store holds the numbers -count to -1.
+    """Index of each entry in a call: new entries are 0, 1, ...; entries already in the store are -count ... -1.
 
-    A segment sees an interval of numbers, and which one follows from time alone.
+    Each segment attends to a contiguous index range, known before any attention is computed.
     """
 
-    number: Int32[Array, "B L"]  # of each token's entry; `NEVER` where it is not written
-    first: Int32[Array, "B S+1"]  # the lowest number that each segment sees, and that is stored in the end
-    end: Int32[Array, "B S+1"]  # one above the highest
-    begin: Int32[Array, "B S+1"]  # the number with which the document of that time began; -count: before the call
+    number: Int32[Array, "B L"]  # index of each token's entry; `NEVER` if the token is not written
+    first: Int32[Array, "B boundaries"]  # lowest index that each of S segments sees, and that is stored after the call
+    end: Int32[Array, "B boundaries"]  # one above the highest index
+    begin: Int32[Array, "B boundaries"]  # index at which the open document began; -count: before the call
 
 
 NEVER = 2**30
 
 
-class KNNMemory(AttendedMemory):
+class KNNMemory(AttendedMemory[KNNMemoryConfig]):
     """Memorizing Transformer memory (Wu et al., 2022, section 3): top-k attention into a store, gated with a local one.
 
         q_t = c unit(W_q x_t),   k_t = unit(W_k conv(x)_t + b_k),   v_t = W_v x_t + b_v                 [H, K] each
         N_t = the top_k entries i of the store with the highest q_t . k_i                              for each head
         r_t = W_o (g * sum_{i in N_t} softmax_i(q_t . k_i) v_i + (1 - g) * sum_{j <= t} softmax_j(q_t . k_j) v_j)
 
-    The second sum goes over the tokens of t's document in its own segment, t included. The gate g = sigmoid(b), b [H],
-    is learned, one per head. Where the store is empty its read is 0. The oldest entries are overwritten. Keys carry no
-    positions. `x` is the normalised stream; c is learned, one per head. Of equal scores any may be chosen.
+    The second sum is over the tokens of t's document in its own segment, t included. The gate g = sigmoid(b), b [H], is
+    learned, one per head. The read of an empty store is 0. The oldest entries are overwritten. Keys carry no positions.
+    `x` is the normalised stream; c is learned, one per head. Ties between equal scores are broken arbitrarily.
 
-    **Gradient.** None ever flows into what came in with the state: the paper's "non-differentiable memory". Its Writer
-    learns by the local sum, which has the same projections. Here entries that the same call wrote pass gradient on
-    too, wherever they are among the chosen, back to `bptt_segments` segments (default: all of the call), as
-    in-context attention would; `bptt_segments=0` is the paper's rule, where what is stored is never told what it was
-    good for. The choice itself has no gradient.
+    **Gradient.** No gradient flows into the state that comes in: the paper's "non-differentiable memory", whose Writer
+    learns through the local sum, which has the same projections. Here entries that the same call wrote also pass
+    gradient if they are among the chosen, back to `bptt_segments` segments (default: all of the call), as in-context
+    attention would. `bptt_segments=0` is the paper's rule. The choice itself has no gradient.
     """
+
+    gates = ("store_gate",)
+    cuts_by_age = True
 
     def __init__(self, config: KNNMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
+        self.add_projections(rngs=rngs)
         self.store_gate = nnx.Param(jnp.full(config.num_heads, config.gate_bias, jnp.float32))
 
     def init_state(self, batch_size):
@@ -111,20 +126,16 @@ class KNNMemory(AttendedMemory):
             ring_values=jnp.zeros(stored, self.dtype),
             next=jnp.zeros(batch_size, jnp.int32),
             count=jnp.zeros(batch_size, jnp.int32),
-            tail=self.conv.init_state(batch_size),
+            conv_cache=self.conv.init_state(batch_size),
         )
 
-    def read(self, x, state, own, counts):
+    def read(self, x, state, own_segment, update_mask):
         query = self.queries(x)
-        local = _read_local(query, *self.keys_and_values(own.x, own.document, state.tail), own)
+        convolved = self.convolve_own(own_segment.x, own_segment.document, state.conv_cache)
+        local = _read_local(query, *self.keys_and_values(own_segment.x, convolved), own_segment)
 
         def one_head(query, keys, values, count):
-            if self._groups() == 1:
-                index, found = self._search(query, keys, jnp.zeros_like(count), count)
-            else:
-                numbers = jnp.arange(keys.shape[0], dtype=jnp.int32)
-                scores, index = self._search_groups(query, keys, numbers, jnp.zeros_like(count), count)
-                found = scores > -jnp.inf
+            index, found = self._search_stored(query, keys, count)
             return read_chosen(query, keys[index], values[index], found)
 
         over_heads = jax.vmap(one_head, in_axes=(1, 0, 0, None), out_axes=1)
@@ -133,29 +144,60 @@ class KNNMemory(AttendedMemory):
             stored = jax.vmap(over_heads)(query, state.ring_keys, state.ring_values, state.count)
         return self._fused(stored, local), state
 
-    def write(self, x, state, live):
-        document = jnp.where(live, 0, -1)
-        keys, values = self.keys_and_values(x, document, state.tail)
-        tail = self.conv.next_tail(x, document, state.tail)
-        number = jnp.where(live, jnp.cumsum(live, axis=1, dtype=jnp.int32) - 1, NEVER)
-        end = jnp.sum(live, axis=1, dtype=jnp.int32)
+    def write(self, x, state, write_mask):
+        convolved, conv_cache = self.convolve_segment(x, write_mask, state.conv_cache)
+        keys, values = self.keys_and_values(x, convolved)
+        return self._append(keys, values, state, write_mask)._replace(conv_cache=conv_cache)
+
+    def explain(self, x, state):
+        """Weights over the places of the store; the tokens of the own segment have the share 1 - g of each read."""
+        size = self.config.memory_size
+        gate = jax.nn.sigmoid(self.store_gate[...])
+
+        def one_head(query, keys, count, gate):
+            index, found = self._search_stored(query, keys, count)
+            bias = masked_bias(found)[:, None, None]
+            weights = gate * attention_weights(query[:, None, None], keys[index], bias)[:, 0, 0]
+            rows = jnp.arange(len(query))[:, None]
+            return jnp.zeros((len(query), size), jnp.float32).at[rows, index].add(jnp.where(found, weights, 0))
+
+        weights = jnp.zeros((*x.shape[:2], self.config.num_heads, size), jnp.float32)
+        if size:
+            over_heads = jax.vmap(one_head, in_axes=(1, 0, None, 0), out_axes=1)
+            over_rows = jax.vmap(over_heads, in_axes=(0, 0, 0, None))
+            weights = over_rows(self.queries(x), state.ring_keys, state.count, gate)
+        valid = jnp.arange(size)[None, :] < state.count[:, None]
+        return Explanation(weights, state.ring_values.swapaxes(1, 2)[:, None], valid)
+
+    def write_entries(self, keys, values, state, valid=None):
+        """Append entries; the oldest leave a full store."""
+        valid = jnp.ones(keys.shape[:2], bool) if valid is None else valid
+        return self._append(self.unit(keys).astype(self.dtype), values.astype(self.dtype), state, valid)
+
+    def _append(self, keys, values, state, valid):
+        """The state after the valid ones of N entries [B, N, H, K]; `conv_cache` is as it was."""
+        number = jnp.where(valid, jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1, NEVER)
+        end = jnp.sum(valid, axis=1, dtype=jnp.int32)
         first = jnp.maximum(-state.count, end - self.config.memory_size)
-        return self._store(state, keys, values, number, first, end)._replace(tail=tail)
+        return self._store(state, keys, values, number, first, end)
 
     def sequence(self, segments, state):
         """All segments at once, equal to the scan over `segment`, but with no gradient into the state that comes in.
 
-        With the store laid out in the order of writing and the new entries behind it, each segment searches a range.
+        With the store in the order of writing and the new entries behind it, each segment searches a range.
         """
         state = jax.lax.stop_gradient(state)
         batch, num_segments, length, _ = segments.x.shape
-        x, document, live, open_document, written = in_line(segments)
-        query, (keys, values) = self.queries(x), self.keys_and_values(x, document, state.tail)
+        call = flatten_segments(segments)
+        convolved, conv_cache = self.convolve_call(call, state.conv_cache)
+        query, (keys, values) = self.queries(call.x), self.keys_and_values(call.x, convolved)
 
-        as_segments = lambda a: a.reshape(batch * num_segments, length, *a.shape[2:])  # noqa: E731
-        rows = [as_segments(a) for a in (query, keys, values, document)]
+        def as_segments(a):
+            return a.reshape(batch * num_segments, length, *a.shape[2:])
+
+        rows = [as_segments(a) for a in (query, keys, values, call.document)]
         local = map_rows(_read_local_row, rows).reshape(query.shape)
-        timeline, stored = self._timeline(segments, live, state.count), jnp.zeros_like(local)
+        timeline, stored = self._timeline(segments, call.write_mask, state.count), jnp.zeros_like(local)
         if self.config.memory_size:
             before_reset = jnp.cumsum(segments.reset, axis=2, dtype=jnp.int32).reshape(batch, -1) == 0
             read_store = self._read_store if self._groups() == 1 else self._read_store_in_groups
@@ -163,8 +205,7 @@ class KNNMemory(AttendedMemory):
 
         first, end, begin = (a[:, -1] for a in timeline[1:])
         state = self._restarted(state, jnp.any(segments.reset, axis=(1, 2)), begin)
-        tail = self.conv.next_tail(x, document, state.tail, written, open_document)
-        after = self._store(state, keys, values, timeline.number, first, end)._replace(tail=tail)
+        after = self._store(state, keys, values, timeline.number, first, end)._replace(conv_cache=conv_cache)
         return self._fused(stored, local).reshape(batch, num_segments, length, -1), after
 
     def stats(self, state):
@@ -190,35 +231,46 @@ class KNNMemory(AttendedMemory):
         )
 
     def _groups(self) -> int:
-        """In how many parts, each on devices of its own, the store is searched."""
+        """Number of parts, each on its own devices, in which the store is searched."""
         parts = entry_parts()
         return parts if self.config.memory_size % parts == 0 else 1
 
     def _search_groups(self, query, keys, number, first, end):
-        """`nearest_of_groups`, of a store [M, K] whose parts are on devices of their own."""
-        parts = lambda x: x.reshape(self._groups(), -1, *x.shape[1:])  # noqa: E731
+        """`nearest_of_groups` for a store [M, K] whose parts are on different devices."""
+
+        def parts(x):
+            return x.reshape(self._groups(), -1, *x.shape[1:])
+
         return nearest_of_groups(query, parts(keys), parts(number), first, end, top_k=self.config.top_k)
 
-    def _timeline(self, segments, live, count) -> Timeline:
-        live = live.reshape(segments.reset.shape) & segments.full[..., None]
-        flat = live.reshape(live.shape[0], -1)
+    def _search_stored(self, query, keys, count):
+        """Places [Q, top_k] of the best stored entries [M, K], and whether there is an entry."""
+        if self._groups() == 1:
+            return self._search(query, keys, jnp.zeros_like(count), count)
+        numbers = jnp.arange(keys.shape[0], dtype=jnp.int32)
+        scores, index = self._search_groups(query, keys, numbers, jnp.zeros_like(count), count)
+        return index, scores > -jnp.inf
+
+    def _timeline(self, segments, write_mask, count) -> Timeline:
+        written = write_mask.reshape(segments.reset.shape) & segments.full[..., None]
+        flat = written.reshape(written.shape[0], -1)
         number = jnp.where(flat, jnp.cumsum(flat, axis=1, dtype=jnp.int32) - 1, NEVER)
-        per_segment = jnp.sum(live, axis=2, dtype=jnp.int32)
+        per_segment = jnp.sum(written, axis=2, dtype=jnp.int32)
         end = jnp.pad(jnp.cumsum(per_segment, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
         begin = jnp.where(jnp.any(segments.reset, axis=2), end[:, :-1], -count[:, None])
         begin = jax.lax.cummax(jnp.concatenate([-count[:, None], begin], axis=1), axis=1)
         return Timeline(number, jnp.maximum(begin, end - self.config.memory_size), end, begin)
 
     def _read_store(self, query, keys, values, state, timeline, sees):
-        """What all tokens read of the store as it is at their segment: [B, L, H, K]. One row and head at a time on CPU.
+        """Read of the store at each token's segment: [B, L, H, K]. One row and head at a time on CPU.
 
-        The search is done once; only the read of what it found is repeated in the backward pass.
+        The search is done once; only the read of the entries found is recomputed in the backward pass.
         """
-        size, length, bptt = self.config.memory_size, self.segment_length, self.config.bptt_segments
+        size, length, bptt = self.config.memory_size, self.segment_length, self.bptt_segments
         segment = jnp.arange(query.shape[1], dtype=jnp.int32) // length
 
         def in_play(ring, new, next_place, number):
-            """Entries in the order of writing: number n stands at the place size + n."""
+            """Entries in the order of writing: index n is at the place size + n."""
             ordered = jax.lax.dynamic_slice_in_dim(jnp.concatenate([ring, ring]), next_place, size)
             place = jnp.where(number < NEVER, size + number, size + new.shape[0] + jnp.arange(new.shape[0]))
             padded = jnp.concatenate([ordered, jnp.zeros_like(new)])
@@ -262,13 +314,13 @@ class KNNMemory(AttendedMemory):
         return map_rows(read_row, rows, recompute=False).swapaxes(1, 2)
 
     def _read_store_in_groups(self, query, keys, values, state, timeline, sees):
-        """`_read_store` where devices share out the store: none moves, but what is found, and the search is exact."""
-        size, length, bptt = self.config.memory_size, self.segment_length, self.config.bptt_segments
+        """`_read_store` for a store that is split over devices: only found entries are moved; the search is exact."""
+        size, length, bptt = self.config.memory_size, self.segment_length, self.bptt_segments
         places = jnp.arange(size, dtype=jnp.int32)
         segment = jnp.arange(query.shape[1], dtype=jnp.int32) // length
 
         def one_head(query, keys, values, ring_keys, ring_values, next_place, number, first, end, sees):
-            ring_number = (places - next_place) % size - size  # of the entry that stands there
+            ring_number = (places - next_place) % size - size  # index of the entry at each place
 
             def search(query, first, end):
                 stored = self._search_groups(query, ring_keys, ring_number, first, end)
@@ -296,40 +348,44 @@ class KNNMemory(AttendedMemory):
         return jax.vmap(jax.checkpoint(over_heads))(query, keys, values, state.ring_keys, state.ring_values, *times)
 
     def _restarted(self, state, rows, begin):
-        """The state with an empty store in the given rows, where the number `begin` will be its first entry.
+        """The state with an empty store in the given rows; its first entry will have the index `begin`.
 
-        A loop that runs once or not at all works in place; a `cond` would copy what it passes on.
+        A loop of one or no iteration works in place; a `cond` would copy its operands.
         """
-        clear = lambda _, arrays: where_rows(rows, jax.tree.map(jnp.zeros_like, arrays), arrays)  # noqa: E731
+
+        def clear(_, arrays):
+            return where_rows(rows, jax.tree.map(jnp.zeros_like, arrays), arrays)
+
         once = jnp.any(rows).astype(jnp.int32)
         keys, values = jax.lax.fori_loop(0, once, clear, (state.ring_keys, state.ring_values))
         return state._replace(ring_keys=keys, ring_values=values, next=jnp.where(rows, -begin, state.next))
 
     def _store(self, state, keys, values, number, first, end):
-        """The state after the entries with first <= number < end, set in place: the number n at `next` + n."""
+        """The state after storing the entries with first <= index < end in place: index n at `next` + n."""
         size = self.config.memory_size
         if size == 0:
             return state._replace(next=jnp.zeros_like(state.next))
         batch, length = number.shape
         kept = (number >= first[:, None]) & (number < end[:, None])
-        outside = size + jnp.arange(length, dtype=jnp.int32)[None, :]  # there is no such place: dropped
+        outside = size + jnp.arange(length, dtype=jnp.int32)[None, :]  # out of range: dropped
         place = jnp.where(kept, (state.next[:, None] + number) % size, outside)
         rows = jnp.arange(batch)[:, None]
-        put = lambda old, new: old.at[rows, :, place].set(new, mode="drop", unique_indices=True)  # noqa: E731
+
+        def put(old, new):
+            return old.at[rows, :, place].set(new, mode="drop", unique_indices=True)
+
         keys, values = put(state.ring_keys, keys), put(state.ring_values, values)
         return state._replace(ring_keys=keys, ring_values=values, next=(state.next + end) % size, count=end - first)
 
 
-def _read_local(query, keys, values, own):
+def _read_local(query, keys, values, own_segment):
     """Attention of each token to the earlier ones of its document in its own segment, itself included."""
-    nothing = jnp.zeros(keys.shape[:2], jnp.int32)
-    return read(
-        query, [Source(keys, values, nothing.astype(jnp.float32), nothing, own_visible(own.document, own.place))]
-    )
+    age, visible = jnp.zeros(keys.shape[:2], jnp.int32), own_visible(own_segment.document, own_segment.position)
+    return read(query, [Source(keys, values, age.astype(jnp.float32), age, visible)])
 
 
 def _read_local_row(row):
-    """`_read_local` of one whole segment."""
+    """`_read_local` for one whole segment."""
     query, keys, values, document = (a[None] for a in row)
-    place = jnp.arange(document.shape[1], dtype=jnp.int32)[None]
-    return _read_local(query, keys, values, Own(None, document, place))[0]
+    position = jnp.arange(document.shape[1], dtype=jnp.int32)[None]
+    return _read_local(query, keys, values, OwnSegment(None, document, position))[0]

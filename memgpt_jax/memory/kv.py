@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.memory import KVMemoryConfig
-from memgpt_jax.memory.base import in_line, linear, where_rows
+from memgpt_jax.memory.base import Explanation, flatten_segments, linear, where_rows
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops import (
     Entries,
@@ -20,6 +20,7 @@ from memgpt_jax.ops import (
     pool_entries,
     read_mass,
     read_segments,
+    read_weights,
     read_with_lse,
     select_highest_gate,
     source,
@@ -33,10 +34,10 @@ class KVState(NamedTuple):
     """Bytes per row: M (2 H K itemsize + 9) + (writer_conv - 1) D itemsize, with 4 M more for `least_read`."""
 
     entries: Entries
-    tail: Float[Array, "B W-1 D"]  # the tokens before the segment that the Writer's convolution still reaches
+    conv_cache: Float[Array, "B reach D"]  # the last writer_conv - 1 tokens before the segment
 
 
-class KVMemory(AttendedMemory):
+class KVMemory(AttendedMemory[KVMemoryConfig]):
     """Gated append key-value memory.
 
         Reader   r = W_o sum_i softmax_i(t_h q . k_i + [log g_i]) v_i,                q = W_q x
@@ -46,13 +47,15 @@ class KVMemory(AttendedMemory):
     Keys carry no positions. See `KVMemoryConfig` for the choices.
     """
 
+    gates = ("write_gate",)
     cuts_by_age = True
     joins_attention = False
-    """Whether reads go into the softmax of self-attention: then `read` and `sequence` return, in float32, what each
-    head found and behind it the logarithm of what its softmax divides by, [.., H (K + 1)]."""
+    """True when the memory shares self-attention's softmax. Reads are then float32 [..., H (K + 1)]: the output of each
+    head, followed by its log-sum-exp."""
 
     def __init__(self, config: KVMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
+        self.add_projections(rngs=rngs)
         heads, width = config.num_heads, config.head_dim
         normal = jax.nn.initializers.normal
         if config.gate != "none":
@@ -71,7 +74,7 @@ class KVMemory(AttendedMemory):
             self.pool_queries = nnx.Param(normal(width**-0.5)(rngs.params(), shape))
 
     def join_attention(self, query_bias: bool) -> None:
-        """Make this a memory that joins self-attention, which has the W_o for both; query_bias: q = W_q x + b_q."""
+        """Share self-attention's softmax and its output projection; query_bias: q = W_q x + b_q."""
         self.joins_attention, self.output = True, None
         if query_bias:
             kernel = self.query.kernel
@@ -91,7 +94,7 @@ class KVMemory(AttendedMemory):
         )
         return KVState(entries, self.conv.init_state(batch_size))
 
-    def fresh(self, batch_size):
+    def initial_state(self, batch_size):
         state, num = self.init_state(batch_size), self.config.initial_entries
         if num == 0:
             return state
@@ -104,74 +107,95 @@ class KVMemory(AttendedMemory):
         )
         return state._replace(entries=entries)
 
-    def read(self, x, state, own, counts):
+    def read(self, x, state, own_segment, update_mask):
         query, entries = self.queries(x), state.entries
         visible = jnp.broadcast_to(entries.valid[:, None], (*x.shape[:2], entries.valid.shape[1]))
         sources = [self._source(entries, visible)]
         if self.config.visibility == "token":
-            written = self._gated(self._entries(own.x, own.document, state.tail))
-            sources.append(self._source(written, own_visible(own.document, own.place)))
+            convolved = self.convolve_own(own_segment.x, own_segment.document, state.conv_cache)
+            written = self._gated(self._entries(own_segment.x, convolved, own_segment.document >= 0))
+            sources.append(self._source(written, own_visible(own_segment.document, own_segment.position)))
         found = (read_with_lse if self.joins_attention else read)(query, sources, *self._extras())
         if self.config.evict == "least_read":
-            mass = read_mass(query, sources, *self._extras(), counts)[:, : self.config.memory_size]
+            mass = read_mass(query, sources, *self._extras(), update_mask)[:, : self.config.memory_size]
             entries = entries._replace(read_mass=entries.read_mass + jax.lax.stop_gradient(mass))
         return self._packed(found), state._replace(entries=entries)
 
-    def write(self, x, state, live):
-        document = jnp.where(live, 0, -1)
-        new = self._select(self._entries(x, document, state.tail))
-        entries = append(state.entries, new, self.config.evict)
-        return KVState(entries, self.conv.next_tail(x, document, state.tail))
+    def write(self, x, state, write_mask):
+        convolved, conv_cache = self.convolve_segment(x, write_mask, state.conv_cache)
+        new = self._select(self._entries(x, convolved, write_mask))
+        return KVState(append(state.entries, new, self.config.evict), conv_cache)
+
+    def explain(self, x, state):
+        """Weights over the M entries; the null entry has the rest of each softmax."""
+        entries = state.entries
+        visible = jnp.broadcast_to(entries.valid[:, None], (*x.shape[:2], entries.valid.shape[1]))
+        weights = read_weights(self.queries(x), [self._source(entries, visible)], *self._extras())
+        return Explanation(weights, entries.values[:, None], entries.valid)
+
+    def write_entries(self, keys, values, state, valid=None):
+        """Append entries with a gate of 1, as one segment; `evict` decides what leaves a full memory."""
+        batch, num = keys.shape[:2]
+        valid = jnp.ones((batch, num), bool) if valid is None else valid
+        new = Entries(
+            keys=self.unit(keys).astype(self.dtype),
+            values=values.astype(self.dtype),
+            log_gate=jnp.zeros((batch, num), jnp.float32),
+            valid=valid,
+            age=jnp.zeros((batch, num), jnp.int32),
+            read_mass=self._no_mass(batch, num),
+        )
+        new = take(new, jnp.argsort(valid, axis=1, stable=True).astype(jnp.int32))  # `append` wants invalid ones first
+        return state._replace(entries=append(state.entries, _clean(new), self.config.evict))
 
     def segment(self, segment, state):
-        """Repeated in the backward pass: faster than storing what each token pays to each entry, in half the memory."""
+        """Rematerialised: recomputing the attention weights is faster than storing them and halves peak memory."""
         return jax.checkpoint(super().segment)(segment, state)
 
     def sequence(self, segments, state):
         """All segments at once, equal to the scan over `segment`: write everything, then read in parallel.
 
         Which entries a segment sees depends on gates, resets and time alone, so a scan over these small arrays finds
-        their places among the E entries in play: M old ones, the initial ones, S N new ones. Only `least_read`
-        depends on what was read, and takes the scan over `segment`.
+        their places among the E entries in play: M old ones, the initial ones, S N new ones. Only `least_read` depends
+        on the reads, and uses the scan over `segment`.
         """
         if self.config.evict == "least_read":
             return super().sequence(segments, state)
         batch, num_segments, length, _ = segments.x.shape
         per_segment = (batch, num_segments, length)
-        x, document, live, open_document, written = in_line(segments)
-        own = self._entries(x, document, state.tail)
-        new = jax.tree.map(lambda x: x.reshape(batch * num_segments, length, *x.shape[2:]), own._replace(valid=live))
+        call = flatten_segments(segments)
+        convolved, conv_cache = self.convolve_call(call, state.conv_cache)
+        written = self._entries(call.x, convolved, call.document >= 0)
+        new = written._replace(valid=call.write_mask)
+        new = jax.tree.map(lambda x: x.reshape(batch * num_segments, length, *x.shape[2:]), new)
         new = jax.tree.map(lambda x: x.reshape(batch, num_segments, *x.shape[1:]), self._select(new))
 
-        start = self.fresh(batch).entries
+        start = self.initial_state(batch).entries
         initial = jax.tree.map(lambda x: x[:, self.config.memory_size - self.config.initial_entries :], start)
         flat_new = jax.tree.map(lambda x: x.reshape(batch, -1, *x.shape[3:]), new)
         in_play = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), state.entries, initial, flat_new)
         seen, final = self._places(segments, state.entries, start, new)
 
-        contiguous = self.config.evict == "oldest" and self.config.initial_entries == 0 < self.config.memory_size
         null_key, recency = self._extras()
         found = read_segments(
-            self.queries(x).reshape(*per_segment, self.config.num_heads, -1),
+            self.queries(call.x).reshape(*per_segment, self.config.num_heads, -1),
             self._stored(in_play),
             Seen(seen.keys, seen.valid, seen.age),
             jnp.cumsum(segments.reset, axis=2) > 0,
             initial=self._stored(initial) if self.config.initial_entries else None,
-            own=self._own(own, document, per_segment) if self.config.visibility == "token" else None,
+            own=self._own_entries(written, call.document, per_segment) if self.config.visibility == "token" else None,
             null_key=null_key,
             recency=recency,
-            bptt_segments=self.config.bptt_segments,
-            contiguous=contiguous,
+            bptt_segments=self.bptt_segments,
+            contiguous=self.config.evict == "oldest" and self.config.initial_entries == 0 < self.config.memory_size,
             implementation=self.config.read_implementation,
             with_lse=self.joins_attention,
         )
-
         entries = take(in_play, final.keys)._replace(valid=final.valid, age=final.age)
-        tail = self.conv.next_tail(x, document, state.tail, written, open_document)
-        return self._packed(found), KVState(_clean(entries), tail)
+        return self._packed(found), KVState(_clean(entries), conv_cache)
 
     def _places(self, segments, old, start, new):
-        """Where the entries that each segment sees stand among those in play: `Entries` whose keys are places.
+        """The places, among the entries in play, of the entries that each segment sees: `Entries` with places as keys.
 
         Returns those at the start of each segment, [B, S, M], and those after the last full one, [B, M].
         """
@@ -180,22 +204,24 @@ class KVMemory(AttendedMemory):
         index = jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32), (batch, size))
         places = jnp.arange(num_segments * num_new, dtype=jnp.int32).reshape(1, num_segments, num_new)
         places = jnp.broadcast_to(size + num_initial + places, (batch, num_segments, num_new))
-        strip = lambda entries, keys: entries._replace(keys=keys, values=None, read_mass=None)  # noqa: E731
+
+        def at_places(entries, places):
+            return entries._replace(keys=places, values=None, read_mass=None)
 
         def step(seen, segment):
             new, has_reset, full = segment
-            restart = strip(start, jnp.where(start.valid, index + num_initial, seen.keys))
+            restart = at_places(start, jnp.where(start.valid, index + num_initial, seen.keys))
             kept = where_rows(has_reset, restart, seen)
             return where_rows(full, append(kept, new, self.config.evict), kept), seen
 
-        by_segment = (strip(new, places), jnp.any(segments.reset, axis=2), segments.full)
+        by_segment = (at_places(new, places), jnp.any(segments.reset, axis=2), segments.full)
         by_segment = jax.tree.map(lambda x: x.swapaxes(0, 1), jax.lax.stop_gradient(by_segment))
-        final, seen = jax.lax.scan(step, jax.lax.stop_gradient(strip(old, index)), by_segment)
+        final, seen = jax.lax.scan(step, jax.lax.stop_gradient(at_places(old, index)), by_segment)
         return jax.tree.map(lambda x: x.swapaxes(0, 1), seen), final
 
-    def _own(self, own, document, per_segment):
-        """The entries of each segment's own tokens, as those tokens read them."""
-        stored = jax.tree.map(lambda x: x.reshape(*per_segment, *x.shape[2:]), self._stored(self._gated(own)))
+    def _own_entries(self, written, document, per_segment):
+        """The entries of each segment's own tokens, as these tokens read them."""
+        stored = jax.tree.map(lambda x: x.reshape(*per_segment, *x.shape[2:]), self._stored(self._gated(written)))
         return OwnEntries(stored, document.reshape(per_segment))
 
     def stats(self, state):
@@ -210,7 +236,7 @@ class KVMemory(AttendedMemory):
         } | super().stats(state)
 
     def _packed(self, found):
-        """Heads side by side, [.., H K]; where they join attention, [.., H (K + 1)] with each one's lse."""
+        """Heads side by side, [..., H K]; with `joins_attention` [..., H (K + 1)], each with its log-sum-exp."""
         if self.joins_attention:
             out, lse = found
             found = jnp.concatenate([out.astype(jnp.float32), lse[..., None]], axis=-1)
@@ -218,19 +244,19 @@ class KVMemory(AttendedMemory):
         return packed if self.joins_attention else packed.astype(self.dtype)
 
     def _extras(self):
-        """The null entry's key and the recency slopes, where they are configured."""
+        """The null entry's key and the recency slopes; None if not configured."""
         null_key = self.null_key[...] if self.config.null_entry else None
         recency = jax.nn.softplus(self.recency_bias[...]) if self.config.recency_bias else None
         return null_key, recency
 
     def _no_mass(self, batch_size, num):
-        """Read statistics are kept only where eviction uses them."""
+        """Read statistics of new entries: 0, or None if eviction does not use them."""
         return jnp.zeros((batch_size, num), jnp.float32) if self.config.evict == "least_read" else None
 
-    def _entries(self, x, document, tail) -> Entries:
+    def _entries(self, x, convolved, valid) -> Entries:
         """The entries of L tokens, before selection and gating."""
         batch, length, _ = x.shape
-        keys, values = self.keys_and_values(x, document, tail)
+        keys, values = self.keys_and_values(x, convolved)
         log_gate = jnp.zeros((batch, length), jnp.float32)
         if self.config.gate != "none":
             log_gate = jax.nn.log_sigmoid(self.write_gate(x.astype(jnp.float32))[..., 0])
@@ -238,13 +264,13 @@ class KVMemory(AttendedMemory):
             keys=keys,
             values=values,
             log_gate=log_gate,
-            valid=document >= 0,
+            valid=valid,
             age=jnp.zeros((batch, length), jnp.int32),
             read_mass=self._no_mass(batch, length),
         )
 
     def _select(self, entries: Entries) -> Entries:
-        """What a segment stores of its T entries, gated."""
+        """The N of its T entries that a segment stores, gated."""
         if self.config.select == "highest_gate":
             entries = select_highest_gate(entries, self.config.select_size)
         elif self.config.select == "pool":
@@ -253,7 +279,7 @@ class KVMemory(AttendedMemory):
         return _clean(self._gated(entries))
 
     def _gated(self, entries: Entries) -> Entries:
-        """The gate's effect on what is stored; `log_bias` acts when it is read."""
+        """Entries scaled by their gates; a gate of `log_bias` acts on the read instead."""
         gate = jnp.exp(entries.log_gate)[..., None, None].astype(self.dtype)
         if self.config.gate == "scale":
             entries = entries._replace(keys=entries.keys * gate)
@@ -262,15 +288,15 @@ class KVMemory(AttendedMemory):
         return entries
 
     def _stored(self, entries: Entries) -> Stored:
-        """Entries with what the gate adds to their logits."""
+        """Entries with the logit bias of their gates."""
         bias = entries.log_gate if self.config.gate == "log_bias" else jnp.zeros_like(entries.log_gate)
         return Stored(entries.keys, entries.values, bias)
 
     def _source(self, entries: Entries, visible) -> Source:
         """Entries as the Reader takes them."""
-        return source(self._stored(entries), entries.age, visible, self.config.bptt_segments)
+        return source(self._stored(entries), entries.age, visible, self.bptt_segments)
 
 
 def _clean(entries: Entries) -> Entries:
-    """Zeros where an entry is not valid, so that equal memories are equal arrays."""
+    """Entries with zeros where they are not valid, so that equal memories are equal arrays."""
     return where_rows(entries.valid, entries, jax.tree.map(jnp.zeros_like, entries))

@@ -11,8 +11,8 @@ class NoMemory(Memory):
     def init_state(self, batch_size):
         return ()
 
-    def read(self, x, state, own, counts):
+    def read(self, x, state, own_segment, update_mask):
         return jnp.zeros_like(x), state
 
-    def write(self, x, state, live):
+    def write(self, x, state, write_mask):
         return state

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.checks import check
-from memgpt_jax.memory.recurrent import RecurrentMemory, RecurrentMemoryConfig
-from memgpt_jax.ops import address_entropy, content_weights, erase_and_add, interpolate, read_slots, sharpen, shift
+from memgpt_jax.memory.recurrent import Addressed, RecurrentMemory, RecurrentMemoryConfig
+from memgpt_jax.ops import address_entropy, content_weights, erase_and_add, interpolate, sharpen, shift
 from memgpt_jax.shapes import Array, Float32
 
 
@@ -18,9 +18,9 @@ class NTMMemoryConfig(RecurrentMemoryConfig):
     """Neural Turing Machine: slots addressed by content and by location, erased and added to."""
 
     num_write_heads: int = 1
-    """Heads that write."""
+    """Write heads U."""
     shift_range: int = 1
-    """How many slots a head can move to either side in one step."""
+    """Largest number of slots that a head can move to either side in one step."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -28,39 +28,38 @@ class NTMMemoryConfig(RecurrentMemoryConfig):
         check(self.shift_range >= 0, f"shift_range must be at least 0, got {self.shift_range}")
 
 
-BLANK = (
-    1e-6  # what the slots of a new document hold; it learns fastest of the values that Collier and Beel (2018) tried
-)
+BLANK = 1e-6
+"""Initial value of all slots; of the values that Collier and Beel (2018) tried, it learns fastest."""
 
 
 class NTMSlots(NamedTuple):
-    """Bytes per row: 4 M (W + R + U) for R read and U write heads; those of `RecurrentState.controller` come on top."""
+    """Bytes per row: 4 M (W + R + U) for R read and U write heads, plus those of `RecurrentState.controller`."""
 
-    memory: Float32[Array, "B M W"]
-    weights: Float32[Array, "B R+U M"]  # where the heads stand: first those that read, then those that write
+    matrix: Float32[Array, "B M W"]
+    weights: Float32[Array, "B H M"]  # positions of the H = R + U heads: read heads, then write heads
 
 
 class NTMInterface(NamedTuple):
-    """What one token asks: of all H = R + U heads where to go, of the U write heads what to do there."""
+    """Parameters of one token's read and write: addresses of all H = R + U heads, content for the U write heads."""
 
     key: Float32[Array, "... H W"]
     strength: Float32[Array, "... H"]  # at least 0
-    gate: Float32[Array, "... H"]  # 1: go by content, 0: go on from where the head stands
-    distance: Float32[Array, "... H 2r+1"]  # a distribution over shifts by -r to r slots
+    gate: Float32[Array, "... H"]  # 1: address by content, 0: from the position of the head
+    distance: Float32[Array, "... H shifts"]  # a distribution over shifts by -r to r slots
     power: Float32[Array, "... H"]  # at least 1
     erase: Float32[Array, "... U W"]  # in [0, 1]
     add: Float32[Array, "... U W"]
 
 
-class NTMMemory(RecurrentMemory):
-    """Neural Turing Machine: M slots of width W, R heads that read and U heads that write.
+class NTMMemory(RecurrentMemory[NTMMemoryConfig]):
+    """Neural Turing Machine: M slots of width W, R read heads and U write heads.
 
-        w^c_i = softmax_i(beta cos(k, M_i))                     where the content resembles the key
-        w^g   = g w^c + (1 - g) w_(t-1)                         or where the head stood
-        w'_i  = sum_o s_o w^g_(i-o mod M)                       moved by up to `shift_range` slots
-        w_i   = w'_i^gamma / sum_j w'_j^gamma                   and sharpened
-        r     = sum_i w_i M_i                                   a head that reads
-        M_i   = M_i prod_u (1 - w_ui e_u) + sum_u w_ui a_u      heads that write, e in [0, 1]
+        w^c_i = softmax_i(beta cos(k, M_i))                     content address
+        w^g   = g w^c + (1 - g) w_(t-1)                         interpolation with the previous position
+        w'_i  = sum_o s_o w^g_(i-o mod M)                       shift by up to `shift_range` slots
+        w_i   = w'_i^gamma / sum_j w'_j^gamma                   sharpening
+        r     = sum_i w_i M_i                                   read heads
+        M_i   = M_i prod_u (1 - w_ui e_u) + sum_u w_ui a_u      write heads, e in [0, 1]
 
     The interface vector (see `RecurrentMemory`) gives each head k [W], beta = softplus, g = sigmoid, s [2 r + 1] =
     softmax, gamma = 1 + softplus, and each write head e [W] = sigmoid and a [W]. A document begins with all slots at
@@ -75,7 +74,7 @@ class NTMMemory(RecurrentMemory):
         parts = {"key": (heads, width), "strength": (heads,), "gate": (heads,), "distance": (heads, shifts)}
         parts |= {"power": (heads,), "erase": (writers, width), "add": (writers, width)}
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs, parts=parts)
-        # Heads that read go by content and stay there; heads that write go on by one slot, and clear it first.
+        # Initially, read heads address by content; write heads advance by one slot and erase it first.
         reads = jnp.arange(heads) < readers
         step = jnp.where(reads, config.shift_range, min(config.shift_range + 1, shifts - 1))
         biases = {"strength": 10.0, "gate": jnp.where(reads, 4.0, -4.0), "power": jnp.where(reads, 0.0, 3.0)}
@@ -85,15 +84,15 @@ class NTMMemory(RecurrentMemory):
     def init_slots(self, batch_size):
         config = self.config
         return NTMSlots(
-            memory=jnp.zeros((batch_size, config.memory_size, config.slot_width), jnp.float32),
+            matrix=jnp.zeros((batch_size, config.memory_size, config.slot_width), jnp.float32),
             weights=jnp.zeros(
                 (batch_size, config.num_read_heads + config.num_write_heads, config.memory_size), jnp.float32
             ),
         )
 
-    def fresh_slots(self, batch_size):
+    def initial_slots(self, batch_size):
         slots = self.init_slots(batch_size)
-        return NTMSlots(slots.memory + BLANK, slots.weights.at[:, :, 0].set(1.0))
+        return NTMSlots(slots.matrix + BLANK, slots.weights.at[:, :, 0].set(1.0))
 
     def interface(self, vector):
         part = self.parts_of(vector)
@@ -107,30 +106,28 @@ class NTMMemory(RecurrentMemory):
             add=part["add"],
         )
 
-    def step(self, interface, slots):
+    def address(self, interface, slots):
         readers = self.config.num_read_heads
         if self.config.order == "read_write":
-            weights = _address(interface, slots.memory, slots.weights)
-            reads = read_slots(slots.memory, weights[:, :readers])
-            memory = erase_and_add(slots.memory, weights[:, readers:], interface.erase, interface.add)
-        else:
-            writing = _address(interface, slots.memory, slots.weights, slice(readers, None))
-            memory = erase_and_add(slots.memory, writing, interface.erase, interface.add)
-            reading = _address(interface, memory, slots.weights, slice(readers))
-            reads, weights = read_slots(memory, reading), jnp.concatenate([reading, writing], axis=1)
-        return reads, NTMSlots(memory, weights)
+            weights = _address(interface, slots.matrix, slots.weights)
+            matrix = erase_and_add(slots.matrix, weights[:, readers:], interface.erase, interface.add)
+            return Addressed(weights[:, :readers], slots.matrix, NTMSlots(matrix, weights))
+        writing = _address(interface, slots.matrix, slots.weights, slice(readers, None))
+        matrix = erase_and_add(slots.matrix, writing, interface.erase, interface.add)
+        reading = _address(interface, matrix, slots.weights, slice(readers))
+        return Addressed(reading, matrix, NTMSlots(matrix, jnp.concatenate([reading, writing], axis=1)))
 
     def stats(self, state):
         slots, readers = state.slots, self.config.num_read_heads
         return {
             "read_entropy": address_entropy(slots.weights[:, :readers]),
             "write_entropy": address_entropy(slots.weights[:, readers:]),
-            "slot_norm": jnp.mean(jnp.linalg.norm(slots.memory, axis=-1)),
+            "slot_norm": jnp.mean(jnp.linalg.norm(slots.matrix, axis=-1)),
         } | super().stats(state)
 
 
-def _address(interface, memory, weights, heads=slice(None)):
-    """Where the given heads go: by content, or on from where they stand; moved; sharpened."""
-    by_content = content_weights(memory, interface.key[:, heads], interface.strength[:, heads])
+def _address(interface, matrix, weights, heads=slice(None)):
+    """The next positions of the given heads: content address, interpolation, shift, sharpening."""
+    by_content = content_weights(matrix, interface.key[:, heads], interface.strength[:, heads])
     weights = interpolate(by_content, weights[:, heads], interface.gate[:, heads])
     return sharpen(shift(weights, interface.distance[:, heads]), interface.power[:, heads])

@@ -1,83 +1,120 @@
-"""What mechanisms share that project tokens to queries, keys and values."""
+"""Base classes of mechanisms that project tokens to queries, keys and values, in heads."""
 
 from functools import partial
+from typing import TypeVar
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.memory import AttendedMemoryConfig, ProjectedMemoryConfig
-from memgpt_jax.memory.base import Memory, linear
+from memgpt_jax.memory.base import CallTokens, Memory, linear
 from memgpt_jax.memory.writer_conv import WriterConv
 from memgpt_jax.ops import unit
-from memgpt_jax.shapes import Array, Float, Int32
+from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
+
+ProjectedT = TypeVar("ProjectedT", bound=ProjectedMemoryConfig)
+AttendedT = TypeVar("AttendedT", bound=AttendedMemoryConfig)
 
 
-class ProjectedMemory(Memory):
-    """Base with the projections q = W_q x, k = W_k conv(x) + b_k, v = W_v x + b_v and W_o, over H heads of width K.
+class ProjectedMemory(Memory[ProjectedT]):
+    """Base with H heads and a convolution in front of the Writer's keys. A mechanism sets `conv`.
 
-    Keys and queries may have another width than values.
+    `add_projections` makes q = W_q x, k = W_k conv(x) + b_k, v = W_v x + b_v and W_o, for mechanisms that use these.
     """
 
-    def __init__(
-        self,
-        config: ProjectedMemoryConfig,
-        *,
-        d_model: int,
-        segment_length: int,
-        dtype,
-        rngs: nnx.Rngs,
-        key_width: int | None = None,
-    ):
-        """Further argument: `key_width`, of a key per head; default `head_dim`."""
-        super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
+    conv: WriterConv
+
+    def add_projections(self, *, rngs: nnx.Rngs, key_width: int | None = None) -> None:
+        """Create `query`, `key`, `value`, `output` and `conv`.
+
+        Args:
+            rngs: random keys of the initial parameters.
+            key_width: width of a key and a query per head; default: `head_dim`, the width of a value.
+        """
+        config = self.config
         keys = config.num_heads * (config.head_dim if key_width is None else key_width)
         values = config.num_heads * config.head_dim
         project = partial(linear, dtype=self.dtype, rngs=rngs)
-        self.query = project(d_model, keys, use_bias=False)
-        self.key = project(d_model, keys)
-        # Keys start in the space of queries, and the convolution as a shift by one token: from the first step, a token
-        # reads what followed the entries that resemble it. From unrelated projections, reading a memory of a thousand
-        # entries starts as their mean, and gets too little gradient to become anything else.
+        self.query = project(self.d_model, keys, use_bias=False)
+        self.key = project(self.d_model, keys)
+        # Keys start in the space of the queries, and the convolution as a shift by one token, so that from the first
+        # step a token reads what followed the entries that resemble it. With unrelated projections, a read of a
+        # thousand entries starts as their mean, and its gradient is too small to change that.
         self.key.kernel[...] = jnp.copy(self.query.kernel[...])
-        self.value = project(d_model, values)
-        self.output = project(values, d_model, use_bias=False)
-        self.conv = WriterConv(config.writer_conv, d_model, self.dtype)
+        self.value = project(self.d_model, values)
+        self.output = project(values, self.d_model, use_bias=False)
+        self.conv = WriterConv(config.writer_conv, self.d_model, self.dtype)
+
+    def convolve_segment(
+        self, x: Float[Array, "B T D"], write_mask: Bool[Array, "B T"], conv_cache: Float[Array, "B reach D"]
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "B reach D"]]:
+        """conv(x) for a segment that `write` stores, and the cache after it."""
+        document = jnp.where(write_mask, 0, -1)
+        stop_every = self.gradient_period if self.cuts_by_age else None  # else `sequence` has cut the cache
+        return self.conv(x, document, conv_cache, stop_every), self.conv.next_cache(x, document, conv_cache)
+
+    def convolve_call(
+        self, call: CallTokens, conv_cache: Float[Array, "B reach D"]
+    ) -> tuple[Float[Array, "B L D"], Float[Array, "B reach D"]]:
+        """conv(x) for the tokens of a call, and the cache after the last full segment."""
+        if self.gradient_period is not None:
+            conv_cache = jax.lax.stop_gradient(conv_cache)
+        convolved = self.conv(call.x, call.document, conv_cache, self.gradient_period)
+        after = self.conv.next_cache(call.x, call.document, conv_cache, call.num_written, call.open_document)
+        return convolved, after
+
+    def convolve_own(
+        self, x: Float[Array, "B T D"], document: Int32[Array, "B T"], conv_cache: Float[Array, "B reach D"]
+    ) -> Float[Array, "B T D"]:
+        """conv(x) for the segment of the tokens that read."""
+        return self.conv(x, document, conv_cache, self.gradient_period if self.cuts_by_age else None)
 
     def heads(self, x: Float[Array, "*b HK"]) -> Float[Array, "*b H K"]:
-        """Heads apart."""
+        """Split the last axis into heads."""
         return x.reshape(*x.shape[:-1], self.config.num_heads, x.shape[-1] // self.config.num_heads)
 
     def side_by_side(self, out: Float[Array, "B Q H K"]) -> Float[Array, "B Q HK"]:
-        """The heads' reads in the compute type, for W_o."""
-        return out.reshape(*out.shape[:2], -1).astype(self.dtype)
+        """Join the heads of a read, in the compute type, for W_o."""
+        return out.reshape(*out.shape[:2], out.shape[2] * out.shape[3]).astype(self.dtype)
 
 
-class AttendedMemory(ProjectedMemory):
-    """Base of those that store keys and values, and read them by attention.
+class AttendedMemory(ProjectedMemory[AttendedT]):
+    """Base of mechanisms that read keys and values by attention.
 
-    With `qk_norm`, q and k have unit length, and q is scaled by a learned temperature per head, else by K^-1/2.
+    With `qk_norm`, queries and keys have unit length and queries are scaled by a learned temperature per head;
+    otherwise queries are scaled by K^-1/2.
     """
 
-    def __init__(self, config: AttendedMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
-        super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
-        if config.qk_norm:
-            self.log_temperature = nnx.Param(jnp.full(config.num_heads, jnp.log(jnp.float32(config.temperature))))
+    def initial_log_temperature(self) -> nnx.Param:
+        """The logarithm of a temperature per head, [H], initially that of the configuration."""
+        return nnx.Param(jnp.full(self.config.num_heads, jnp.log(jnp.float32(self.config.temperature))))
 
-    def queries(self, x: Float[Array, "B Q D"]) -> Float[Array, "B Q H K"]:
-        """Queries that carry their scale."""
-        query = self.unit(self.heads(self.query(x)))
+    def add_projections(self, *, rngs: nnx.Rngs, key_width: int | None = None) -> None:
+        """`ProjectedMemory.add_projections`, and `log_temperature` with `qk_norm`."""
+        super().add_projections(rngs=rngs, key_width=key_width)
         if self.config.qk_norm:
-            query = query * jnp.exp(self.log_temperature[...])[None, None, :, None]
+            self.log_temperature = self.initial_log_temperature()
+
+    def scaled(
+        self, query: Float[Array, "B Q H K"], log_temperature: Float32[Array, "H"] | None
+    ) -> Float[Array, "B Q H K"]:
+        """Queries multiplied by exp(log_temperature), or by K^-1/2 without `qk_norm`; in the compute type."""
+        if log_temperature is not None:
+            query = query * jnp.exp(log_temperature).astype(query.dtype)[None, None, :, None]
         else:
             query = query * jnp.asarray(self.config.head_dim**-0.5, query.dtype)
         return query.astype(self.dtype)
 
+    def queries(self, x: Float[Array, "B Q D"]) -> Float[Array, "B Q H K"]:
+        """Normalised and scaled queries."""
+        log_temperature = self.log_temperature[...] if self.config.qk_norm else None
+        return self.scaled(self.unit(self.heads(self.query(x))), log_temperature)
+
     def keys_and_values(
-        self, x: Float[Array, "B L D"], document: Int32[Array, "B L"], tail: Float[Array, "B W-1 D"]
+        self, x: Float[Array, "B L D"], convolved: Float[Array, "B L D"]
     ) -> tuple[Float[Array, "B L H K"], Float[Array, "B L H K"]]:
-        """One entry for each token; the W - 1 tokens before them (of document 0) are in `tail`."""
-        stop = None if self.config.bptt_segments is None else self.segment_length
-        convolved = self.conv(x, document, tail, stop)
+        """One entry for each token, from the token and from conv(x)."""
         return self.unit(self.heads(self.key(convolved))).astype(self.dtype), self.heads(self.value(x))
 
     def unit(self, x: Float[Array, "*b K"]) -> Float[Array, "*b K"]:

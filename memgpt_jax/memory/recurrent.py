@@ -1,10 +1,10 @@
-"""Memories that are read and written by every token in turn, by a controller through an interface vector."""
+"""Base of memories that every token reads and writes in turn, through an interface vector of a controller."""
 
 import itertools
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,8 @@ from flax import nnx
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import SizedMemoryConfig
-from memgpt_jax.memory.base import Memory, State, linear, where_rows
+from memgpt_jax.memory.base import Explanation, Memory, State, linear, stop_gradient_where, where_rows
+from memgpt_jax.ops import read_slots
 from memgpt_jax.shapes import Array, Float32
 
 Controller = Literal["pair", "none", "lstm"]
@@ -21,7 +22,7 @@ Order = Literal["read_write", "write_read"]
 
 @dataclass(frozen=True, kw_only=True)
 class RecurrentMemoryConfig(SizedMemoryConfig):
-    """Base of those whose slots every token reads and writes in turn."""
+    """Base of mechanisms whose slots every token reads and writes in turn."""
 
     token_recurrent: ClassVar[bool] = True
 
@@ -30,14 +31,14 @@ class RecurrentMemoryConfig(SizedMemoryConfig):
     slot_width: int = 64
     """Width W of a slot, of keys and of reads; an even number."""
     num_read_heads: int = 1
-    """Heads R that read."""
+    """Read heads R."""
     controller: Controller = "pair"
-    """What addresses the slots: a matmul of the token and the one before it (`pair`), of the token alone (`none`), or
-    an `lstm` that sees the token and what the token before it read."""
+    """Controller that addresses the slots: a matmul of the token and the one before it (`pair`), of the token alone
+    (`none`), or an `lstm` of the token and the read of the token before it."""
     controller_size: int = 100
     """Width of the LSTM's state."""
     order: Order = "read_write"
-    """Whether a token reads before it writes, or writes first and so can read what it writes itself."""
+    """Whether a token reads before it writes, or writes first and can read its own write."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -46,7 +47,8 @@ class RecurrentMemoryConfig(SizedMemoryConfig):
         check(self.slot_width % 2 == 0, f"slot_width must be even, got {self.slot_width}")
 
 
-Interface = Any  # a NamedTuple of float32 arrays: what one token asks of the slots
+RecurrentT = TypeVar("RecurrentT", bound=RecurrentMemoryConfig)
+Interface = Any  # a NamedTuple of float32 arrays: the parameters of one token's read and write
 
 
 class LSTMState(NamedTuple):
@@ -54,7 +56,7 @@ class LSTMState(NamedTuple):
 
     hidden: Float32[Array, "B C"]
     cell: Float32[Array, "B C"]
-    reads: Float32[Array, "B R W"]  # of the last token
+    reads: Float32[Array, "B R W"]  # reads of the last token
 
 
 class RecurrentState(NamedTuple):
@@ -64,34 +66,50 @@ class RecurrentState(NamedTuple):
     """
 
     slots: State
-    controller: LSTMState | Array | None  # of `lstm`; of `pair` the last token [B, D]; of `none` nothing
+    controller: LSTMState | Array | None  # `lstm`: its state; `pair`: the last token [B, D]; `none`: None
 
 
-class RecurrentMemory(Memory):
-    """Base of the memories that change from token to token, so that segments mean nothing to them.
+class InterfacePart(NamedTuple):
+    """A part of the interface vector: its entries from `start` to `stop`, in `shape`."""
+
+    name: str
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+
+
+class Addressed(NamedTuple):
+    """The read of one token of each row: r = weights matrix, and the slots after the token's write."""
+
+    weights: Float32[Array, "B R M"]
+    matrix: Float32[Array, "B M W"]
+    slots: State
+
+
+class RecurrentMemory(Memory[RecurrentT]):
+    """Base of memories that change with every token, independently of segments.
 
         none   xi_t = W x_t + b                                                        y_t = W_y r_t
         pair   xi_t = W x_t + V x_(t-1) + b                                            y_t = W_y r_t
         lstm   xi_t = W h_t + b,  h_t, c_t = LSTM([x_t; r_(t-1)], h_(t-1), c_(t-1))    y_t = W_y [h_t; r_t]
 
-    x_t [D] is the token, xi_t [I] the interface vector with which it addresses the slots, r_t [R W] what it reads
-    there, y_t [D] the read that goes out. In time a token first reads, then writes (`order="read_write"`): it reads
-    what earlier tokens wrote, those of its own segment included. `order="write_read"` writes first, so that a token can
-    read what it writes itself.
+    x_t [D] is the token, xi_t [I] the interface vector with which it addresses the slots, r_t [R W] its read of the
+    slots, y_t [D] the projected read. A token first reads, then writes (`order="read_write"`): it reads what earlier
+    tokens wrote, including those of its own segment. `order="write_read"` writes first, so that a token can read its
+    own write.
 
-    The state is always that after the last token: reading for a token moves it, and a full segment writes nothing
-    more. So the result does not depend on the segment length, and a token costs the same wherever it stands in its
-    segment. Only `bptt_segments` counts in segments. All tokens of a call are one `lax.scan`, in front of which every
-    matmul stands that needs no recurrence; the backward pass keeps the state before each token and computes the rest
-    of it again.
+    The state is always that after the last token: a read advances it, and `write` does nothing. So the result does not
+    depend on the segment length, and the cost of a token does not depend on its place in the segment. Only
+    `bptt_segments` is in segments. All tokens of a call are one `lax.scan`, after all matmuls that need no recurrence;
+    the backward pass stores the state before each token and recomputes the rest.
 
-    A mechanism names the parts of its interface vector, with their shapes, and implements `init_slots`, `interface` and
-    `step`, and `fresh_slots` where a document does not begin with zeros.
+    A mechanism passes the shapes of the parts of its interface vector, and implements `init_slots`, `interface` and
+    `address`, and `initial_slots` if a document does not begin with zeros.
     """
 
     def __init__(
         self,
-        config: RecurrentMemoryConfig,
+        config: RecurrentT,
         *,
         d_model: int,
         segment_length: int,
@@ -99,12 +117,12 @@ class RecurrentMemory(Memory):
         rngs: nnx.Rngs,
         parts: dict[str, tuple[int, ...]],
     ):
-        """Further argument: `parts`, the shapes of the interface vector's parts, by name."""
+        """`Memory.__init__`, with `parts`: the shapes of the parts of the interface vector, by name."""
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
-        sizes = [math.prod(shape) for shape in parts.values()]
-        ends = list(itertools.accumulate(sizes))
+        ends = list(itertools.accumulate(math.prod(shape) for shape in parts.values()))
         self._parts = tuple(
-            (name, end - math.prod(shape), end, shape) for (name, shape), end in zip(parts.items(), ends, strict=True)
+            InterfacePart(name, stop - math.prod(shape), stop, shape)
+            for (name, shape), stop in zip(parts.items(), ends, strict=True)
         )
         hidden, reads = config.controller_size, config.num_read_heads * config.slot_width
         project = partial(linear, dtype=self.dtype, rngs=rngs)
@@ -112,7 +130,7 @@ class RecurrentMemory(Memory):
         self.interface_vector = project(hidden if has_lstm else d_model, ends[-1])
         self.output = project(reads + hidden if has_lstm else reads, d_model, use_bias=False)
         if has_lstm:
-            # Input, forget and output gate, candidate; the forget gate starts open.
+            # Input, forget and output gate, candidate; the forget gate is initially open.
             bias = jnp.zeros(4 * hidden, jnp.float32).at[hidden : 2 * hidden].set(1.0)
             self.lstm_token = project(d_model, 4 * hidden, bias_init=lambda *_: bias)
             self.lstm_recurrent = project(reads + hidden, 4 * hidden, use_bias=False)
@@ -120,21 +138,21 @@ class RecurrentMemory(Memory):
             self.interface_previous = project(d_model, ends[-1], use_bias=False)
 
     def start_as_pairs(self, key: str, add: str, biases: dict[str, Any]) -> None:
-        """Initial values with which slots are pairs of key and value from the first step, unless there is an LSTM.
+        """Set initial parameters so that slots are pairs of key and value from the first step; no effect with an LSTM.
 
-        One half of what is added to a slot is a key, that of the token before where the controller sees it, in the
-        space of the keys that read; the other half is a value of the token. Gates and other numbers start close to the
-        given biases. A slot that no key finds again gives no gradient to what wrote it, so that a memory that starts
-        with unrelated keys and undecided gates first has to find something by chance.
+        One half of the vector added to a slot is a key: that of the token before (controller `pair`), in the space of
+        the read keys. The other half is a value of the token. Gates and other numbers start close to the given biases.
+        A slot that no key addresses gives no gradient to the token that wrote it, so a memory with unrelated keys and
+        undecided gates has to address something by chance before it can learn.
 
-        Arguments:
-            key: the part whose first R rows [W] are the keys that read.
+        Args:
+            key: the part whose first R rows [W] are the read keys.
             add: the part [U, W] that is added to slots.
-            biases: initial biases by the name of the part, numbers or arrays of its shape.
+            biases: initial biases by name of the part, numbers or arrays of its shape.
         """
         if self.config.controller == "lstm":
             return
-        at = {name: jnp.arange(low, high).reshape(shape) for name, low, high, shape in self._parts}
+        at = {part.name: jnp.arange(part.start, part.stop).reshape(part.shape) for part in self._parts}
         half, readers = self.config.slot_width // 2, self.config.num_read_heads
         read_keys, added = at[key][:readers], at[add]
         kernel = self.interface_vector.kernel[...]
@@ -154,29 +172,37 @@ class RecurrentMemory(Memory):
     def parts_of(self, vector: Float32[Array, "... I"]) -> dict[str, Array]:
         """The parts of interface vectors by name, each in its shape."""
         return {
-            name: vector[..., low:high].reshape(*vector.shape[:-1], *shape) for name, low, high, shape in self._parts
+            part.name: vector[..., part.start : part.stop].reshape(*vector.shape[:-1], *part.shape)
+            for part in self._parts
         }
 
     def init_slots(self, batch_size: int) -> State:
         """Empty slots: zeros."""
         raise NotImplementedError
 
-    def fresh_slots(self, batch_size: int) -> State:
-        """The slots with which a document begins."""
+    def initial_slots(self, batch_size: int) -> State:
+        """The slots at the start of a document."""
         return self.init_slots(batch_size)
 
     def interface(self, vector: Float32[Array, "... I"]) -> Interface:
-        """What the parts of the interface vector stand for, each in its legal range."""
+        """The parts of interface vectors, each mapped to its range."""
+        raise NotImplementedError
+
+    def address(self, interface: Interface, slots: State) -> Addressed:
+        """The read of one token of each row, and the slots after its write."""
         raise NotImplementedError
 
     def step(self, interface: Interface, slots: State) -> tuple[Float32[Array, "B R W"], State]:
-        """What one token of each row reads, and the slots after it has written."""
-        raise NotImplementedError
+        """The reads of one token of each row, and the slots after its write."""
+        addressed = self.address(interface, slots)
+        return _reads(addressed), addressed.slots
 
     def init_state(self, batch_size):
-        config = self.config
-        zeros = lambda *shape: jnp.zeros((batch_size, *shape), jnp.float32)  # noqa: E731
-        controller = None
+        config, controller = self.config, None
+
+        def zeros(*shape):
+            return jnp.zeros((batch_size, *shape), jnp.float32)
+
         if config.controller == "lstm":
             size, reads = config.controller_size, (config.num_read_heads, config.slot_width)
             controller = LSTMState(zeros(size), zeros(size), zeros(*reads))
@@ -184,67 +210,106 @@ class RecurrentMemory(Memory):
             controller = jnp.zeros((batch_size, self.d_model), self.dtype)
         return RecurrentState(self.init_slots(batch_size), controller)
 
-    def fresh(self, batch_size):
-        return self.init_state(batch_size)._replace(slots=self.fresh_slots(batch_size))
+    def initial_state(self, batch_size):
+        return self.init_state(batch_size)._replace(slots=self.initial_slots(batch_size))
 
-    def read(self, x, state, own, counts):
-        """Tokens that count are new to the state. All of a document that begins in this segment are new to its own."""
-        at_places = lambda by_place: jnp.take_along_axis(by_place, own.place, axis=1)  # noqa: E731
-        before = jnp.pad(own.document[:, :-1], ((0, 0), (1, 0)))
-        begins = (own.document > 0) & (own.document != before)
-        return self._tokens(x, state, at_places(begins), counts | (at_places(own.document) > 0))
+    def read(self, x, state, own_segment, update_mask):
+        """`update_mask` marks tokens that advance the state.
 
-    def write(self, x, state, live):
-        """Nothing: each token was written when it had read."""
+        In a document that begins inside this segment, every token advances the document's own state.
+        """
+
+        def at_positions(by_position):
+            return jnp.take_along_axis(by_position, own_segment.position, axis=1)
+
+        before = jnp.pad(own_segment.document[:, :-1], ((0, 0), (1, 0)))
+        begins = (own_segment.document > 0) & (own_segment.document != before)
+        steps = update_mask | (at_positions(own_segment.document) > 0)
+        return self._tokens(x, state, at_positions(begins), steps)
+
+    def write(self, x, state, write_mask):
+        """Nothing: `read` has written each token."""
         return state
+
+    def explain(self, x, state):
+        """Weights over the M slots as each of the Q tokens finds them, in turn.
+
+        With an LSTM, an unprojected read is its hidden state followed by this.
+        """
+        nothing = jnp.zeros(x.shape[:2], bool)
+
+        def parts(addressed):
+            return addressed.weights, addressed.matrix
+
+        _, found, _ = self._scan(parts, x, state, nothing, ~nothing)
+        weights, matrix = (jnp.swapaxes(a, 0, 1) for a in found)
+        valid = jnp.ones((len(x), matrix.shape[2]), bool)
+        return Explanation(weights, matrix[:, :, :, None], valid)
 
     def sequence(self, segments, state):
         """One scan over all tokens, equal to the scan over `segment`."""
-        batch, num_segments, length, width = segments.x.shape
-        flat = lambda a: a.reshape(batch, num_segments * length, *a.shape[3:])  # noqa: E731
-        cut, number = None, jnp.arange(num_segments * length)
-        if self.config.bptt_segments is not None:
-            cut = number % (length * (self.config.bptt_segments + 1)) == 0
-        reads, state = self._tokens(flat(segments.x), state, flat(segments.reset), flat(segments.new), cut)
-        return reads.reshape(*segments.new.shape, -1), state
+        batch, num_segments, length, _ = segments.x.shape
+
+        def flat(a):
+            return a.reshape(batch, num_segments * length, *a.shape[3:])
+
+        cut = None
+        if self.gradient_period is not None:
+            cut = jnp.arange(num_segments * length) % self.gradient_period == 0
+        reads, state = self._tokens(flat(segments.x), state, flat(segments.reset), flat(segments.is_new), cut)
+        return reads.reshape(*segments.is_new.shape, -1), state
 
     def _tokens(self, x, state, begins, steps, cut=None):
-        """L tokens in turn, those that `steps` [B, L], which stand side by side; documents begin at `begins` [B, L].
+        """Unprojected reads [B, L, R] of L tokens in turn, and the state after the last of them; see `_scan`."""
+        state, reads, hidden = self._scan(_reads, x, state, begins, steps, cut)
+        reads = jnp.swapaxes(reads.reshape(*reads.shape[:2], -1), 0, 1)
+        if hidden is not None:
+            reads = jnp.concatenate([jnp.swapaxes(hidden, 0, 1), reads], axis=-1)
+        return reads.astype(self.dtype), state
 
-        The gradient is cut in front of the tokens of `cut` [L].
+    def _scan(self, result, x, state, begins, steps, cut=None):
+        """L tokens in turn: the state after them, the result for each, and the LSTM's hidden states or None.
+
+        The results and hidden states have the time axis first.
+
+        Args:
+            result: function of the `Addressed` of a token.
+            x: the tokens [B, L, D].
+            state: the state before.
+            begins: tokens with which documents begin, [B, L].
+            steps: tokens that advance the state, [B, L]; they are consecutive.
+            cut: tokens in front of which the gradient into the state stops, [L].
         """
-        fresh = self.fresh(x.shape[0])
+        initial = self.initial_state(x.shape[0])
         given, last = self._given(x, state.controller, begins, steps, cut)
-        if self.config.controller == "pair":  # its state is known before the slots are
-            state, fresh = (s._replace(controller=None) for s in (state, fresh))
+        if self.config.controller == "pair":  # its state does not depend on the slots
+            state, initial = (s._replace(controller=None) for s in (state, initial))
 
         @jax.checkpoint
         def token(state, inputs):
             given, begins, steps, cut = inputs
             if cut is not None:
-                state = jax.tree.map(lambda a: jnp.where(cut, jax.lax.stop_gradient(a), a), state)
-            state = where_rows(begins, fresh, state)
+                state = stop_gradient_where(cut, state)
+            state = where_rows(begins, initial, state)
             interface, controller, hidden = given, None, None
             if self.config.controller == "lstm":
                 controller = self._lstm(given, state.controller)
                 hidden = controller.hidden
                 interface = self._interface_of(self.interface_vector(hidden.astype(self.dtype)))
-            reads, slots = self.step(interface, state.slots)
+            addressed = self.address(interface, state.slots)
             if controller is not None:
-                controller = controller._replace(reads=reads)
-            return where_rows(steps, RecurrentState(slots, controller), state), (reads, hidden)
+                controller = controller._replace(reads=_reads(addressed))
+            after = RecurrentState(addressed.slots, controller)
+            return where_rows(steps, after, state), (result(addressed), hidden)
 
-        by_time = lambda tree: jax.tree.map(lambda a: a.swapaxes(0, 1), tree)  # noqa: E731
-        state, (reads, hidden) = jax.lax.scan(token, state, (*by_time((given, begins, steps)), cut))
-        reads = by_time(reads.reshape(*reads.shape[:2], -1))
-        if hidden is not None:
-            reads = jnp.concatenate([by_time(hidden), reads], axis=-1)
+        by_time = jax.tree.map(lambda a: a.swapaxes(0, 1), (given, begins, steps))
+        state, (found, hidden) = jax.lax.scan(token, state, (*by_time, cut))
         if self.config.controller == "pair":
             state = state._replace(controller=last)
-        return reads.astype(self.dtype), state
+        return state, found, hidden
 
     def _given(self, x, controller, begins, steps, cut):
-        """What is known of all tokens before their turn: interfaces, or what goes into the LSTM; and the last token."""
+        """What does not depend on the slots: interfaces (or inputs of the LSTM) of all tokens, and the last token."""
         if self.config.controller == "lstm":
             return self.lstm_token(x), None
         if self.config.controller == "none":
@@ -263,9 +328,13 @@ class RecurrentMemory(Memory):
         return self.interface(vector.astype(jnp.float32))
 
     def _lstm(self, token, state: LSTMState) -> LSTMState:
-        """The LSTM after a token; its reads are still those of the token before."""
+        """The LSTM after a token, still with the reads of the token before."""
         inputs = jnp.concatenate([state.hidden, state.reads.reshape(len(token), -1)], axis=-1)
         gates = (token + self.lstm_recurrent(inputs.astype(self.dtype))).astype(jnp.float32)
         enter, keep, leave, candidate = jnp.split(gates, 4, axis=-1)
         cell = jax.nn.sigmoid(keep) * state.cell + jax.nn.sigmoid(enter) * jnp.tanh(candidate)
         return LSTMState(jax.nn.sigmoid(leave) * jnp.tanh(cell), cell, state.reads)
+
+
+def _reads(addressed: Addressed) -> Float32[Array, "B R W"]:
+    return read_slots(addressed.matrix, addressed.weights)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import Alignment
-from memgpt_jax.memory.base import Memory, Own, Segment, State, where_rows
+from memgpt_jax.memory.base import Explanation, Memory, OwnSegment, Segment, State, where_rows
 from memgpt_jax.shapes import Array, Bool, Float, Int32
 
 StreamAlignment = Alignment | Literal["detached", "detached_aligned"]
@@ -26,15 +26,15 @@ class StreamState(NamedTuple):
     """A memory and the tokens of the segment that is not full yet."""
 
     memory: State
-    pending: Float[Array, "B T D"]  # tokens of the open segment at their places; 0 where there is none
-    offset: Int32[Array, "B"]  # how many places of it are taken, 0 <= offset < T
-    start: Int32[Array, "B"]  # the first of them that belongs to the open document
-    fresh: Bool[Array, "B"]  # the row has seen no token: `memory.fresh` takes the place of `memory`
+    pending: Float[Array, "B T D"]  # tokens of the open segment at their positions, followed by zeros
+    offset: Int32[Array, "B"]  # number of pending tokens, 0 <= offset < T
+    start: Int32[Array, "B"]  # position of the first pending token of the open document
+    fresh: Bool[Array, "B"]  # no token and no entry yet: `Memory.initial_state` replaces `memory` at the first token
 
 
 def init_stream_state(memory: Memory, batch_size: int, segment_length: int, d_model: int, dtype) -> StreamState:
     """The state before the first token. It holds no parameters."""
-    return StreamState(  # no array twice: a state can be donated
+    return StreamState(  # no array twice, so that a state can be donated
         memory=memory.init_state(batch_size),
         pending=jnp.zeros((batch_size, segment_length, d_model), dtype),
         offset=jnp.zeros(batch_size, jnp.int32),
@@ -51,11 +51,15 @@ def stream(
     valid: Bool[Array, "B L"],
     alignment: StreamAlignment = "any",
 ) -> tuple[Float[Array, "B L R"], StreamState]:
-    """What each token reads, in front of `Memory.output`, and the state after the call.
+    """The unprojected reads of a call (see `Memory.output`), and the state after it.
 
-    The valid tokens of a row are the first ones; `models.arguments` checks this.
-
-    alignment: see `StreamAlignment`. `aligned` tokens are not moved; a `mid_segment` token does not write.
+    Args:
+        memory: the mechanism.
+        x: the tokens.
+        state: the state before.
+        reset: documents begin with these tokens.
+        valid: tokens that are not padding: the first ones of each row, as `models.arguments` checks.
+        alignment: see `StreamAlignment`. `aligned` tokens are not moved; a `mid_segment` token does not write.
 
     Raises:
         ValueError: the alignment is unknown, or does not fit the number of tokens.
@@ -68,34 +72,64 @@ def stream(
     if alignment == "mid_segment":
         raise ValueError(f"alignment='mid_segment' takes exactly one token per row, got {x.shape[1]}")
     begins = state.fresh & jnp.any(valid, axis=1)
-    state = state._replace(memory=_replace(memory, state.memory, begins), fresh=state.fresh & ~begins)
+    state = state._replace(memory=_restarted(memory, state.memory, begins), fresh=state.fresh & ~begins)
     return (_aligned if alignment == "aligned" else _unaligned)(memory, x, state, reset, valid)
 
 
-def _replace(memory: Memory, state: State, rows: Bool[Array, "B"]) -> State:
-    """The state with a fresh memory in the given rows."""
-    fresh = lambda state: where_rows(rows, memory.fresh(rows.shape[0]), state)  # noqa: E731
-    return jax.lax.cond(jnp.any(rows), fresh, lambda state: state, state)
+def explain(memory: Memory, x: Float[Array, "B Q D"], state: StreamState) -> Explanation:
+    """`Memory.explain` for a stream; tokens of the open segment are not explained."""
+    return memory.explain(x, _restarted(memory, state.memory, state.fresh))
+
+
+def write_entries(
+    memory: Memory,
+    keys: Float[Array, "B N H K"],
+    values: Float[Array, "B N H K"],
+    state: StreamState,
+    valid: Bool[Array, "B N"] | None = None,
+) -> StreamState:
+    """`Memory.write_entries` for a stream. A reset removes these entries like all others."""
+    before = _restarted(memory, state.memory, state.fresh)
+    after = memory.write_entries(keys, values, before, valid)
+    return state._replace(memory=after, fresh=jnp.zeros_like(state.fresh))
+
+
+def _restarted(memory: Memory, state: State, rows: Bool[Array, "B"]) -> State:
+    """The state with an initial memory in the given rows."""
+
+    def restart(state):
+        return where_rows(rows, memory.initial_state(rows.shape[0]), state)
+
+    return jax.lax.cond(jnp.any(rows), restart, _unchanged, state)
+
+
+def _unchanged(state):
+    return state
 
 
 def _detached(memory, x, state, reset, valid, alignment):
-    """All tokens read the memory as it was before the call, those after a reset a fresh one; then they are written.
+    """All tokens read the memory as it was before the call (after a reset, an initial one); then they are written.
 
-    So the order in which tokens depend on each other need not be that of their places.
+    So tokens may depend on each other in another order than that of their positions.
     """
     batch, length, _ = x.shape
-    nobody = jnp.full((batch, length), -1, jnp.int32)  # a token reads nothing of its own segment, not even itself
-    own = Own(x, nobody, jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length)))
-    count = jnp.zeros((batch, length), bool)
-    before = _replace(memory, state.memory, state.fresh)
-    look = jax.checkpoint(lambda x, state: memory.read(x, state, own, count)[0])  # repeated: [L, M] weights are large
-    read = look(x, before)
+    no_document = jnp.full((batch, length), -1, jnp.int32)  # a token reads nothing of its own segment, not even itself
+    position = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
+    own_segment = OwnSegment(x, no_document, position)
+    update_mask = jnp.zeros((batch, length), bool)
+    before = _restarted(memory, state.memory, state.fresh)
+
+    @jax.checkpoint  # recomputed: [L, M] weights are large
+    def read_from(x, state):
+        return memory.read(x, state, own_segment, update_mask)[0]
+
+    read = read_from(x, before)
 
     def restart(read):
-        fresh_read = look(x, memory.fresh(batch))
-        return jnp.where((jnp.cumsum(reset, axis=1) > 0)[..., None], fresh_read, read)
+        initial_read = read_from(x, memory.initial_state(batch))
+        return jnp.where((jnp.cumsum(reset, axis=1) > 0)[..., None], initial_read, read)
 
-    read = jax.lax.cond(jnp.any(reset), restart, lambda read: read, read)
+    read = jax.lax.cond(jnp.any(reset), restart, _unchanged, read)
     _, state = stream(memory, x, state, reset, valid, alignment)
     return jnp.where(valid[..., None], read, 0), state
 
@@ -107,36 +141,39 @@ def _one_token(memory, x, state, reset, valid, mid_segment):
     decoding uses it for all tokens but the first and last of a segment.
     """
     batch, segment_length, _ = state.pending.shape
-    exists, begins = valid[:, 0], reset[:, 0] & valid[:, 0]
-    starts = begins | (state.fresh & exists)
-    full = exists & (state.offset + 1 == segment_length)
+    present, begins = valid[:, 0], reset[:, 0] & valid[:, 0]
+    starts = begins | (state.fresh & present)
+    full = present & (state.offset + 1 == segment_length)
     if mid_segment:
         x = jnp.where(jnp.any(starts | full), jnp.nan, x)
-    before = state.memory if mid_segment else _replace(memory, state.memory, starts)
+    before = state.memory if mid_segment else _restarted(memory, state.memory, starts)
     start = jnp.where(begins, state.offset, state.start)
-    place = jnp.arange(segment_length)[None, :]
-    live = place >= start[:, None]
+    position = jnp.arange(segment_length)[None, :]
+    write_mask = position >= start[:, None]
     pending = state.pending if mid_segment else jnp.where(begins[:, None, None], 0, state.pending)
-    here = jnp.where(exists, state.offset, segment_length)  # there is no such place: dropped
+    here = jnp.where(present, state.offset, segment_length)  # out of range: dropped
     pending = pending.at[jnp.arange(batch), here].set(x[:, 0].astype(pending.dtype), mode="drop")
 
-    own = Own(pending, jnp.where(live & (place <= state.offset[:, None]), 0, -1), state.offset[:, None])
-    read, after = memory.read(x, before, own, valid)
+    document = jnp.where(write_mask & (position <= state.offset[:, None]), 0, -1)
+    read, after = memory.read(x, before, OwnSegment(pending, document, state.offset[:, None]), valid)
     if not mid_segment:
-        write = lambda kept: where_rows(full, memory.write(pending, kept, live), kept)  # noqa: E731
-        after = jax.lax.cond(jnp.any(full), write, lambda kept: kept, after)
+
+        def write(kept):
+            return where_rows(full, memory.write(pending, kept, write_mask), kept)
+
+        after = jax.lax.cond(jnp.any(full), write, _unchanged, after)
         pending = jnp.where(full[:, None, None], 0, pending)
     return jnp.where(valid[..., None], read, 0), StreamState(
         memory=after,
         pending=pending,
-        offset=jnp.where(exists, (state.offset + 1) % segment_length, state.offset),
+        offset=jnp.where(present, (state.offset + 1) % segment_length, state.offset),
         start=jnp.where(full, 0, start),
-        fresh=state.fresh & ~exists,
+        fresh=state.fresh & ~present,
     )
 
 
 def _aligned(memory, x, state, reset, valid):
-    """Whole segments: the tokens are already at their places."""
+    """Whole segments: the tokens are already at their positions."""
     batch, length, width = x.shape
     segment_length = state.pending.shape[1]
     if length % segment_length:
@@ -156,7 +193,7 @@ def _aligned(memory, x, state, reset, valid):
 
 
 def _unaligned(memory, x, state, reset, valid):
-    """Any place and any number of tokens: lay pending and new tokens out in segments, each row at its own offset."""
+    """Any offset and any number of tokens: put pending and new tokens into segments, each row at its own offset."""
     batch, length, width = x.shape
     segment_length = state.pending.shape[1]
     num_segments = (segment_length - 1 + length + segment_length - 1) // segment_length
@@ -164,34 +201,34 @@ def _unaligned(memory, x, state, reset, valid):
     offset, tokens = state.offset[:, None], jnp.sum(valid, axis=1, dtype=jnp.int32)[:, None]
 
     cell = jnp.arange(num_segments * segment_length, dtype=jnp.int32)[None, :]
-    new = (cell >= offset) & (cell < offset + tokens)
-    exists = new | ((cell >= state.start[:, None]) & (cell < offset))
+    is_new = (cell >= offset) & (cell < offset + tokens)
+    present = is_new | ((cell >= state.start[:, None]) & (cell < offset))
     call_index = jnp.clip(cell - offset, 0, length - 1)
-    cells_reset = jnp.take_along_axis(reset, call_index, axis=1) & new
+    cells_reset = jnp.take_along_axis(reset, call_index, axis=1) & is_new
     source = jnp.where(cell < offset, jnp.minimum(cell, segment_length - 1), segment_length + call_index)
     both = jnp.concatenate([state.pending.astype(x.dtype), x], axis=1)
-    cells = jnp.where(exists[..., None], jnp.take_along_axis(both, source[..., None], axis=1), 0)
+    cells = jnp.where(present[..., None], jnp.take_along_axis(both, source[..., None], axis=1), 0)
     num_full = (offset + tokens) // segment_length  # [B, 1]
     segments = Segment(
         cells.reshape(*shape, width),
         cells_reset.reshape(shape),
-        exists.reshape(shape),
-        new.reshape(shape),
+        present.reshape(shape),
+        is_new.reshape(shape),
         jnp.arange(num_segments)[None, :] < num_full,
     )
     read, memory_state = memory.sequence(segments, state.memory)
     read = read.reshape(batch, num_segments * segment_length, -1)
     read = jnp.take_along_axis(read, (offset + jnp.arange(length)[None, :])[..., None], axis=1)
 
-    open_segment = jnp.minimum(num_full, num_segments - 1)  # past the end when it is empty: then nothing in it counts
+    open_segment = jnp.minimum(num_full, num_segments - 1)  # the last one if the open segment is empty; then unused
     in_open = jnp.take_along_axis(segments.reset, open_segment[..., None], axis=1)[:, 0]
     last_reset = jnp.max(jnp.where(in_open, jnp.arange(segment_length, dtype=jnp.int32)[None, :], -1), axis=1)
     last_reset = jnp.where(num_full[:, 0] < num_segments, last_reset, -1)
     start = jnp.where(last_reset >= 0, last_reset, jnp.where(num_full[:, 0] == 0, state.start, 0))
     offset = (state.offset + tokens[:, 0]) % segment_length
     pending = jnp.take_along_axis(segments.x, open_segment[..., None, None], axis=1)[:, 0]
-    place = jnp.arange(segment_length)[None, :]
-    taken = (place >= start[:, None]) & (place < offset[:, None])
+    position = jnp.arange(segment_length)[None, :]
+    taken = (position >= start[:, None]) & (position < offset[:, None])
     pending = jnp.where(taken[..., None], pending, 0).astype(state.pending.dtype)
     return jnp.where(valid[..., None], read, 0), StreamState(
         memory=memory_state,

@@ -8,6 +8,7 @@ from flax import nnx
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.models.layers import adapted, scaled, split_heads
 from memgpt_jax.ops.attention.full import full_attention
+from memgpt_jax.ops.mesh import HEADS, declare_axes
 from memgpt_jax.shapes import Array, Bool, Flags, Float, Stream
 
 
@@ -17,6 +18,8 @@ class SourceCache(NamedTuple):
     keys: Float[Array, "B S G K"]
     values: Float[Array, "B S G K"]
     valid: Bool[Array, "B S"]  # there is a token of the source
+
+    mesh_axes = declare_axes(keys=(None, HEADS), values=(None, HEADS))
 
 
 class CrossAttention(nnx.Module):

@@ -48,6 +48,8 @@ class MemGPT(nnx.Module):
     same logits and the same state.
     """
 
+    decayed = ("embedding", "position_embedding", "relative_embedding")
+
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config = resolved(config)
         normal = jax.nn.initializers.normal(config.d_model**-0.5)

@@ -43,6 +43,8 @@ class Encoder(nnx.Module):
         hidden, state = encoder.hidden(tokens, state)
     """
 
+    decayed = ("embedding", "position_embedding", "relative_embedding", "type_embedding")
+
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs, own_embedding: bool = True):
         """Args: own_embedding: whether it has a token embedding; otherwise, each call is given one."""
         self.config = config = resolved(config)

@@ -10,6 +10,7 @@ from flax import nnx
 from memgpt_jax.config.model import MemoryLayerConfig, StackConfig
 from memgpt_jax.ops import attend_with_lse, flat_dot_general, masked_bias, rotate, take, window_attention
 from memgpt_jax.ops.attention.full import full_attention
+from memgpt_jax.ops.mesh import HEADS, declare_axes
 from memgpt_jax.shapes import Array, Bool, Flags, Float, Float32, Int32, Stream
 
 
@@ -49,6 +50,8 @@ class WindowCache(NamedTuple):
     values: Float[Array, "B W G K"]
     valid: Bool[Array, "B W"]  # the slot holds a token of the open document
     cursor: Int32[Array, "B"]  # the slot that the next token takes
+
+    mesh_axes = declare_axes(keys=(None, HEADS), values=(None, HEADS))
 
 
 def split_heads(x: Array, head_dim: int) -> Array:

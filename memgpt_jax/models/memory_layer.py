@@ -9,7 +9,8 @@ from memgpt_jax.config.memory import Alignment, MemoryConfig
 from memgpt_jax.config.model import ComputeType, MemoryLayerConfig, Norm
 from memgpt_jax.config.model import Fusion as FusionName
 from memgpt_jax.memory import make_memory, resolved_memory
-from memgpt_jax.memory.streaming import StreamAlignment, StreamState, init_stream_state, stream
+from memgpt_jax.memory.base import Explanation
+from memgpt_jax.memory.streaming import StreamAlignment, StreamState, explain, init_stream_state, stream, write_entries
 from memgpt_jax.models.arguments import check_state, filled_flags, padding_leads
 from memgpt_jax.models.layers import dropout as dropped
 from memgpt_jax.models.layers import linear
@@ -27,6 +28,8 @@ class Fusion(nnx.Module):
     - `concat`: W [h; r], which starts as h + r
     - `add`: h + r
     """
+
+    gates = ("gate",)
 
     def __init__(self, config: MemoryLayerConfig, rngs: nnx.Rngs):
         self.kind, width = config.fusion, config.d_model
@@ -171,6 +174,38 @@ class MemoryLayer(nnx.Module):
         narrow = None if self.memory.output is None or is_dropped else (found, self.memory.output.kernel[...])
         fused, gate = self.fusion(h, normed, dropped(read, rate, dropout_key), narrow)
         return fused, state, gate
+
+    def explain(self, h: Stream, state: StreamState) -> Explanation:
+        """How the memory reads of tokens are made of its entries (`Memory.explain`), before `output` and fusion.
+
+        Entries of the open segment are not counted.
+
+        Raises:
+            NotImplementedError: the mechanism does not explain its reads.
+        """
+        return explain(self.memory, self.norm(h.astype(self.config.dtype)), state)
+
+    def write_entries(
+        self,
+        keys: Float[Array, "B N H K"],
+        values: Float[Array, "B N H K"],
+        state: StreamState,
+        valid: Flags | None = None,
+    ) -> StreamState:
+        """The state after entries have been written directly, for example external knowledge (`Memory.write_entries`).
+
+        A reset removes them like all other entries.
+
+        Args:
+            keys: keys in the space of the queries W_q x, H heads of width K.
+            values: the vectors that a token reads.
+            state: the state before.
+            valid: which of the N entries are written, [B, N]; default: all.
+
+        Raises:
+            NotImplementedError: the mechanism has no key-value entries.
+        """
+        return write_entries(self.memory, keys, values, state, valid)
 
 
 def check_stream(config: MemoryLayerConfig, h: Stream) -> None:

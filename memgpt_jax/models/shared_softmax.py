@@ -20,6 +20,8 @@ class JoinedMemory(nnx.Module):
     self-attention does, and needs no W_o of its own.
     """
 
+    gates = ("fusion_gate",)
+
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.config = config
         shapes = {"d_model": config.d_model, "segment_length": config.segment_length, "dtype": config.dtype}

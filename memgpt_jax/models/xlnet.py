@@ -152,6 +152,8 @@ class XLNet(nnx.Module):
     Source: Yang et al., "XLNet: Generalized Autoregressive Pretraining for Language Understanding" (2019).
     """
 
+    decayed = ("embedding", "query_embedding")
+
     def __init__(self, config: XLNetConfig, *, rngs: nnx.Rngs):
         self.config = config = resolved(config)
         normal = jax.nn.initializers.normal(config.d_model**-0.5)

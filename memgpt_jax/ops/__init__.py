@@ -28,10 +28,10 @@ from memgpt_jax.ops.memory.addressing import (
 )
 from memgpt_jax.ops.memory.compression import compress, most_used
 from memgpt_jax.ops.memory.fast_weights import Writes, fast_weights, fast_weights_of_heads, unit_features
-from memgpt_jax.ops.memory.hops import Hops, multi_hop_read, position_encoding
+from memgpt_jax.ops.memory.hops import Hops, multi_hop_read, multi_hop_weights, position_encoding
 from memgpt_jax.ops.memory.inner_learning import Pairs, coefficients, learn, network
 from memgpt_jax.ops.memory.nearest import nearest, nearest_of_groups, read_chosen
-from memgpt_jax.ops.memory.reader import Source, read, read_mass, read_with_lse
+from memgpt_jax.ops.memory.reader import Source, read, read_mass, read_weights, read_with_lse
 from memgpt_jax.ops.memory.writer import Entries, append, causal_conv, pool_entries, select_highest_gate, take
 from memgpt_jax.ops.mesh import by_rows, entry_parts, everywhere, whole_vectors
 
@@ -82,6 +82,7 @@ __all__ = [
     "masked_bias",
     "most_used",
     "multi_hop_read",
+    "multi_hop_weights",
     "nearest",
     "nearest_of_groups",
     "network",
@@ -93,6 +94,7 @@ __all__ = [
     "read_mass",
     "read_segments",
     "read_slots",
+    "read_weights",
     "read_with_lse",
     "relative_bias",
     "relative_bucket",

@@ -6,7 +6,8 @@ They do so on the meshes of `memgpt_jax.parallel`; on any other, all is left to 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -15,7 +16,29 @@ from jax.sharding import PartitionSpec
 
 ROWS = ("data", "fsdp")
 """Axes over which batch rows are split: both, as with `fsdp` each device works on rows of its own, too."""
-AXES = (*ROWS, "tensor", "sequence")
+HEADS = "tensor"
+"""Axis over which heads and hidden channels are split."""
+ENTRIES = "sequence"
+"""Axis over which the entries of memories are split."""
+AXES = (*ROWS, HEADS, ENTRIES)
+
+
+def declare_axes(**fields: tuple[str | None, ...]) -> Mapping[str, tuple[str | None, ...]]:
+    """The value of `mesh_axes` in a NamedTuple of arrays [B, ...]: the axes that split the dimensions after the batch.
+
+    Args:
+        fields: for each field that is split over more than rows, `HEADS`, `ENTRIES` or None for each dimension.
+
+    Raises:
+        ValueError: another axis.
+    """
+    for name, axes in fields.items():
+        unknown = set(axes) - {HEADS, ENTRIES, None}
+        if unknown:
+            raise ValueError(
+                f"{name} cannot be split over {', '.join(map(repr, unknown))}; valid: HEADS, ENTRIES, None"
+            )
+    return MappingProxyType(fields)
 
 
 def entry_parts() -> int:

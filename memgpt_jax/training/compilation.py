@@ -18,7 +18,7 @@ def jitted_step(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax.stages
         functools.partial(train_steps, config),
         donate_argnums=0,
         in_shardings=(split, parallel.rows_sharding(mesh, batch_axis=1)),
-        out_shardings=(split, parallel.everywhere(mesh)),
+        out_shardings=(split, parallel.replicated(mesh)),
         compiler_options=compiler_options(config),
     )
 
@@ -49,7 +49,7 @@ def jitted_diagnostics(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax
         _, found = jax.lax.scan(step, memory, batches)
         return jax.tree.map(lambda array: array.mean(axis=0), found)
 
-    return jax.jit(diagnostics, out_shardings=parallel.everywhere(mesh))
+    return jax.jit(diagnostics, out_shardings=parallel.replicated(mesh))
 
 
 def compiler_options(config: ExperimentConfig) -> dict[str, str]:

@@ -1,26 +1,90 @@
-"""The optimizer: an optax chain chosen by `OptimizerConfig`, with parameters told apart by their path."""
+"""The optimizer: an optax chain chosen by `OptimizerConfig`; modules declare which parameters are gates or decay.
 
+A module declares with two class attributes, tuples of names of its attributes:
+
+- `gates`: modules or parameters that are gates. They train with `gate_lr_multiplier` and have no weight decay.
+- `decayed`: parameters of its own (`nnx.Param`) that have weight decay.
+
+Without a declaration, the kernels and embeddings of Flax's own layers have weight decay, and no other parameter has.
+"""
+
+import functools
 import re
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from memgpt_jax.config.experiment import OptimizerConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.models.model_functions import abstract_model
 
-STACKED_BYTES = 2**16  # of the largest arrays that `stacked` copies into one
+FLAX_LAYERS = {
+    (nnx.Linear, nnx.LinearGeneral, nnx.Einsum, nnx.Conv, nnx.ConvTranspose): ("kernel",),
+    (nnx.Embed,): ("embedding",),
+}
+"""Parameters of Flax's layers that have weight decay."""
+STACKED_BYTES = 2**16
+"""Size of the largest arrays that `stacked` copies into one."""
+
+
+class Group(NamedTuple):
+    """How a parameter is trained."""
+
+    gate: bool
+    """Its updates are multiplied by `gate_lr_multiplier`."""
+    decay: bool
+    """It has weight decay."""
+
+
+class Groups(NamedTuple):
+    """Trees of booleans in the structure of a model's parameters (`Group`)."""
+
+    gate: Any
+    decay: Any
+
+
+@functools.lru_cache(maxsize=64)
+def parameter_groups(config: ModelConfig) -> Groups:
+    """The groups of a model's parameters, as its modules declare them."""
+    return groups_of(abstract_model(config))
+
+
+def groups_of(module: nnx.Module) -> Groups:
+    """The groups of a module's parameters."""
+    decayed, gates = set(), set()
+    for path, part in nnx.iter_modules(module):
+        names = tuple(map(str, path))
+        declared = [*getattr(type(part), "decayed", ())]
+        for layers, parameters in FLAX_LAYERS.items():
+            declared += parameters if isinstance(part, layers) else ()
+        decayed |= {(*names, name) for name in declared}
+        gates |= {(*names, name) for name in getattr(type(part), "gates", ())}
+
+    def group(path):
+        gate = any(path[:length] in gates for length in range(1, len(path) + 1))
+        return Group(gate=gate, decay=path in decayed and not gate)
+
+    params = flatten_dict(_named(nnx.to_pure_dict(nnx.state(module, nnx.Param))))
+    found = {path: group(path) for path in params}
+    return Groups(*(unflatten_dict({path: group[i] for path, group in found.items()}) for i in range(2)))
+
+
+def _named(tree: Any) -> Any:
+    """Nested dictionaries with string keys, as in a model's parameters."""
+    return {str(key): _named(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 
 def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Learning rate of the update that follows `count` updates, of `steps` in all.
+    """Learning rate of the update that follows `count` of `steps` updates.
 
-    With n = count + 1, so that no update is wasted on a rate of 0:
+    With n = count + 1, so that the first update has a rate above 0:
         n <= warmup_steps:  learning_rate · n / warmup_steps
         after that:         a half cosine from learning_rate down to final_lr_fraction · learning_rate at n = steps
-    A run no longer than its warm-up never reaches the cosine.
+    A run of at most `warmup_steps` steps never reaches the cosine.
     """
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
@@ -32,15 +96,18 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
     return lambda count: schedule(jnp.asarray(count, jnp.float32) + 1)
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+def make_optimizer(config: OptimizerConfig, steps: int, groups: Groups) -> optax.GradientTransformation:
     """The chain: clip by global norm, update rule, decoupled weight decay, learning rate, multiplier of gates.
 
-    `clip_norm=0` leaves gradients as they are. Weight decay belongs to `adamw` alone, and reaches only what `decays`.
+    Args:
+        config: the optimizer's settings. `clip_norm=0` leaves gradients unchanged; only `adamw` has weight decay.
+        steps: number of updates of the run, for the schedule.
+        groups: which parameters are gates and which have weight decay (`parameter_groups`).
     """
     rules = {
         "adamw": [
             stacked(optax.scale_by_adam(config.b1, config.b2)),
-            optax.add_decayed_weights(config.weight_decay, mask=decays),
+            optax.add_decayed_weights(config.weight_decay, mask=groups.decay),
         ],
         "adam": [stacked(optax.scale_by_adam(config.b1, config.b2))],
         "sgd": [stacked(optax.trace(config.b1))],
@@ -49,18 +116,19 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
         *rules[config.name],
         optax.scale_by_learning_rate(learning_rate_schedule(config, steps)),
-        optax.masked(optax.scale(config.gate_lr_multiplier), is_gate),
+        optax.masked(optax.scale(config.gate_lr_multiplier), groups.gate),
     )
     if not config.trainable:
         return rule
-    return optax.multi_transform({True: rule, False: optax.set_to_zero()}, partial(is_trained, config))
+    is_trained_of = functools.partial(is_trained, config)
+    return optax.multi_transform({True: rule, False: optax.set_to_zero()}, is_trained_of)
 
 
 def stacked(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """A rule that treats every value alike, with the small arrays that have one place in their layers held as one.
+    """An elementwise rule whose state holds the small arrays of equal layers as one array.
 
-    A deep model has hundreds of small arrays, and each array that a step takes and gives costs the host microseconds.
-    In the state of the rule, arrays whose paths differ in numbers alone are one array [layers, ...], under "stacked"
+    A deep model has hundreds of small arrays, and each argument and result of a step costs the host microseconds. In
+    the state of the rule, small arrays whose paths differ in numbers only are one array [layers, ...], under "stacked"
     and the path of the first of them.
     """
 
@@ -70,7 +138,7 @@ def stacked(rule: optax.GradientTransformation) -> optax.GradientTransformation:
     def update(updates, state, params=None):
         new, state = rule.update(_stack(updates), state)
         new, leaves = flatten_dict(new), {}
-        for path, members in _groups(updates).items():
+        for path, members in _stacks(updates).items():
             leaves |= zip(members, jnp.unstack(new[path]) if len(members) > 1 else [new[path]], strict=True)
         return jax.tree.unflatten(jax.tree.structure(updates), [leaves[place] for place in sorted(leaves)]), state
 
@@ -79,56 +147,46 @@ def stacked(rule: optax.GradientTransformation) -> optax.GradientTransformation:
 
 def _stack(tree: Any) -> dict[str, Any]:
     leaves = jax.tree.leaves(tree)
-    join = lambda members: jnp.stack([leaves[i] for i in members]) if len(members) > 1 else leaves[members[0]]  # noqa: E731
-    return unflatten_dict({path: join(members) for path, members in _groups(tree).items()})
+
+    def join(members):
+        return jnp.stack([leaves[i] for i in members]) if len(members) > 1 else leaves[members[0]]
+
+    return unflatten_dict({path: join(members) for path, members in _stacks(tree).items()})
 
 
-def _groups(tree: Any) -> dict[tuple[str, ...], list[int]]:
-    """The arrays that `stacked` holds, by path: the places in `jax.tree.leaves` of those that each is made of."""
-    found = {}
+class _Stack(NamedTuple):
+    """Arrays that `stacked` holds as one."""
+
+    names: tuple[str, ...]  # path of the first of them
+    members: list[int]  # their places in `jax.tree.leaves`
+
+
+def _stacks(tree: Any) -> dict[tuple[str, ...], list[int]]:
+    """The arrays in the state of `stacked`, by path: the places of their members in `jax.tree.leaves`."""
+    found: dict[tuple, _Stack] = {}
     for place, (path, leaf) in enumerate(jax.tree.leaves_with_path(tree)):
         names = path_names(path)
         small = leaf.size * leaf.dtype.itemsize <= STACKED_BYTES
         alike = (*("*" if name.isdigit() else name for name in names), leaf.shape, leaf.dtype) if small else names
-        found.setdefault(alike, (names, []))[1].append(place)
+        found.setdefault(alike, _Stack(names, [])).members.append(place)
     return {("stacked", *names) if len(members) > 1 else names: members for names, members in found.values()}
 
 
 def is_trained(config: OptimizerConfig, params: Any) -> Any:
-    """Tree of bools: true for the parameters that `config.trainable` names."""
-    trained = lambda name: not config.trainable or any(re.search(pattern, name) for pattern in config.trainable)  # noqa: E731
+    """Tree of booleans: true for the parameters that `config.trainable` matches."""
+
+    def trained(name):
+        return not config.trainable or any(re.search(pattern, name) for pattern in config.trainable)
+
     return jax.tree.unflatten(jax.tree.structure(params), list(map(trained, parameter_names(params))))
 
 
 def check_trainable(config: OptimizerConfig, params: Any) -> None:
-    """Raise `ValueError` where a pattern of `config.trainable` names no parameter."""
+    """Raise `ValueError` if a pattern of `config.trainable` matches no parameter."""
     names = parameter_names(params)
     for pattern in config.trainable:
         if not any(re.search(pattern, name) for name in names):
             raise ValueError(f"optimizer.trainable: {pattern!r} is in no parameter's path, such as {names[0]}")
-
-
-def is_gate(params: Any) -> Any:
-    """Tree of bools: true for the parameters of write gates and fusion gates."""
-    return jax.tree.map_with_path(lambda path, _: _under_gate(path), params)
-
-
-def decays(params: Any) -> Any:
-    """Tree of bools: true for matrices and embeddings; not for norms, biases, gates, temperatures, learned entries."""
-
-    def leaf(path, _):
-        return _last_word(path_names(path)[-1]) in ("kernel", "embedding") and not _under_gate(path)
-
-    return jax.tree.map_with_path(leaf, params)
-
-
-def _under_gate(path: tuple) -> bool:
-    return any(_last_word(name) == "gate" for name in path_names(path))
-
-
-def _last_word(name: str) -> str:
-    """`gate` of `write_gate`, `embedding` of `position_embedding`."""
-    return name.rpartition("_")[-1]
 
 
 def parameter_names(params: Any) -> list[str]:

@@ -6,6 +6,7 @@ Only one block of each kind is traced, so that this is quick for a model of any 
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ from memgpt_jax.models.model_functions import abstract_model
 from memgpt_jax.models.xlnet import DETACHED, Relations
 from memgpt_jax.studies.machine import memory_limit
 from memgpt_jax.training.liveness import Cost, cost
-from memgpt_jax.training.optimizer import make_optimizer
+from memgpt_jax.training.optimizer import Groups, make_optimizer
 
 CPU_SAVED = 1.1
 """What XLA on CPU keeps of attention and feed-forward, over what `liveness` says: fitted to its reports."""
@@ -136,11 +137,12 @@ def estimate(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
         if name != last:
             del outer[name]["embedding"]  # they share it
 
-    on_device = functools.partial(_device_bytes, rules=parallel.PARAMETERS, mesh=mesh)
-    init = functools.partial(jax.eval_shape, make_optimizer(config.optimizer, training.steps).init)
+    on_device = functools.partial(_device_bytes, shardings=parallel.parameter_shardings, mesh=mesh)
+    groups = Groups(gate=_false_tree, decay=_false_tree)  # they do not change the state of the optimizer
+    init = functools.partial(jax.eval_shape, make_optimizer(config.optimizer, training.steps, groups).init)
     weights = {kind: on_device(shapes.block) for kind, shapes in kinds.items()}
     moments = functools.cache(lambda layer, kind: on_device(init({"blocks": {layer: kinds[kind].block}})))
-    states = {kind: on_device(shapes.state, rules=parallel.STATE) for kind, shapes in kinds.items()}
+    states = {kind: on_device(shapes.state, shardings=parallel.state_shardings) for kind, shapes in kinds.items()}
     new = {(name, owner): _bytes(_shapes(one_block(local[name], owner), rows).state) for name, owner in used}
     outer_weights, embedding = on_device(outer), on_device({"embedding": outer[last]["embedding"]})
     width = {name: rows * length.tokens for name, length in lengths.items()}
@@ -205,7 +207,8 @@ def estimate(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> Estimate:
     found.append(moment(0, always["parameters"], "gradient of the embedding", embedding))
     if size["data"] * size["fsdp"] > 1:
         # XLA sums all gradients in one operation, so that they are all there at once; then each is laid out anew.
-        whole = _device_bytes((outer, [kinds[kind].block for kind in layers]), parallel.PARAMETERS, _without_fsdp(mesh))
+        params = (outer, [kinds[kind].block for kind in layers])
+        whole = _device_bytes(params, parallel.parameter_shardings, _without_fsdp(mesh))
         update = moment(0, always["parameters"], "gradients that are summed over devices", whole + 2 * embedding)
         found.append(update | dict.fromkeys((name for name in update if "gathered" in name), 0))
     tokens = lengths[last].tokens
@@ -353,7 +356,9 @@ def _gathered_bytes(tree: Any, mesh: jax.sharding.Mesh, tokens: float = math.inf
     """
     if mesh.shape["fsdp"] == 1:
         return 0
-    wholes, shares = (jax.tree.leaves(_local(tree, parallel.PARAMETERS, m)) for m in (_without_fsdp(mesh), mesh))
+    wholes, shares = (
+        jax.tree.leaves(_local(tree, parallel.parameter_shardings, m)) for m in (_without_fsdp(mesh), mesh)
+    )
     pairs = [(whole, share) for whole, share in zip(wholes, shares, strict=True) if whole.shape != share.shape]
     return _bytes([whole for whole, _ in pairs if mesh.shape["tensor"] == 1 or whole.shape[-1] < tokens])
 
@@ -377,12 +382,16 @@ def _bytes(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _device_bytes(tree: Any, rules: tuple, mesh: jax.sharding.Mesh) -> int:
+def _device_bytes(tree: Any, shardings: Callable, mesh: jax.sharding.Mesh) -> int:
     """Bytes of a tree of shapes on each device of a mesh."""
-    return _bytes(_local(tree, rules, mesh))
+    return _bytes(_local(tree, shardings, mesh))
 
 
-def _local(tree: Any, rules: tuple, mesh: jax.sharding.Mesh) -> Any:
+def _local(tree: Any, shardings: Callable, mesh: jax.sharding.Mesh) -> Any:
     """A tree of shapes as each device of a mesh holds it."""
-    split = parallel.shardings(tree, rules, mesh)
+    split = shardings(tree, mesh)
     return jax.tree.map(lambda x, part: jax.ShapeDtypeStruct(part.shard_shape(x.shape), x.dtype), tree, split)
+
+
+def _false_tree(tree: Any) -> Any:
+    return jax.tree.map(lambda _: False, tree)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from memgpt_jax import models, parallel
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.ops.trees import tree_bytes
-from memgpt_jax.training.optimizer import make_optimizer
+from memgpt_jax.training.optimizer import make_optimizer, parameter_groups
 
 
 class Totals(NamedTuple):
@@ -55,8 +55,8 @@ def abstract_state(config: ExperimentConfig) -> TrainState:
 def shardings(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> TrainState:
     """How the arrays of a run's state are split over a mesh."""
     shapes = abstract_state(config)
-    split = {name: parallel.shardings(tree, parallel.PARAMETERS, mesh) for name, tree in shapes._asdict().items()}
-    return TrainState(**split | {"memory": parallel.shardings(shapes.memory, parallel.STATE, mesh)})
+    split = {name: parallel.parameter_shardings(tree, mesh) for name, tree in shapes._asdict().items()}
+    return TrainState(**split | {"memory": parallel.state_shardings(shapes.memory, mesh)})
 
 
 def checkpoint_bytes(config: ExperimentConfig) -> int:
@@ -68,11 +68,12 @@ def checkpoint_bytes(config: ExperimentConfig) -> int:
 def create(config: ExperimentConfig) -> TrainState:
     """The state of a run that has not taken a step."""
     params_key, dropout_key = jax.random.split(jax.random.key(config.seed))
+    optimizer = make_optimizer(config.optimizer, config.training.steps, parameter_groups(config.model))
     params = models.functional(config.model).init(params_key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=make_optimizer(config.optimizer, config.training.steps).init(params),
+        opt_state=optimizer.init(params),
         memory=models.functional(config.model).init_state(config.training.batch_size),
         key=dropout_key,
         totals=Totals(*(jnp.zeros((), jnp.float32) for _ in Totals._fields)),

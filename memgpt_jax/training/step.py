@@ -10,7 +10,7 @@ import optax
 from memgpt_jax import data, models
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.memory.base import where_rows
-from memgpt_jax.training.optimizer import is_trained, learning_rate_schedule, make_optimizer
+from memgpt_jax.training.optimizer import is_trained, learning_rate_schedule, make_optimizer, parameter_groups
 from memgpt_jax.training.state import Totals, TrainState
 
 
@@ -83,7 +83,7 @@ def train_step(config: ExperimentConfig, state: TrainState, batches: data.Batch)
     good = finite_loss & finite_memory & jnp.isfinite(norm)
 
     def update():
-        optimizer = make_optimizer(config.optimizer, training.steps)
+        optimizer = make_optimizer(config.optimizer, training.steps, parameter_groups(config.model))
         with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts with floats
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         return optax.apply_updates(state.params, updates), opt_state, memory, totals

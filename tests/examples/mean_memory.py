@@ -1,4 +1,4 @@
-"""A memory mechanism of your own, complete: a config, a module, one line. This file is also a config.
+"""A complete user-defined memory mechanism: a configuration, a module, one registration. This file is also a config.
 
     python experiments/train.py tests/examples/mean_memory.py --workdir runs/mean --model.memory.memory_size 32
 
@@ -50,14 +50,14 @@ class MeanMemory(mg.Memory):
         size = self.config.memory_size
         return MeanState(jnp.zeros((batch_size, size), jnp.float32), jnp.zeros((batch_size, 1), jnp.float32))
 
-    def read(self, x, state, own, counts):
+    def read(self, x, state, own_segment, update_mask):
         mean = state.total / jnp.maximum(state.count, 1)
         return jnp.broadcast_to(mean.astype(self.dtype)[:, None], (*x.shape[:2], mean.shape[1])), state
 
-    def write(self, x, state, live):
-        decay, live = self.config.decay, live[..., None].astype(jnp.float32)
-        total = decay * state.total + jnp.sum(live * self.input(x).astype(jnp.float32), axis=1)
-        return MeanState(total, decay * state.count + jnp.sum(live, axis=1))
+    def write(self, x, state, write_mask):
+        decay, written = self.config.decay, write_mask[..., None].astype(jnp.float32)
+        total = decay * state.total + jnp.sum(written * self.input(x).astype(jnp.float32), axis=1)
+        return MeanState(total, decay * state.count + jnp.sum(written, axis=1))
 
 
 mg.register_memory("mean", MeanMemoryConfig, MeanMemory)

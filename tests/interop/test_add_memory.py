@@ -10,7 +10,7 @@ import pytest
 import memgpt_jax as mg
 from memgpt_jax import models
 from memgpt_jax.memory import MEMORIES
-from memgpt_jax.training.optimizer import check_trainable, is_trained, make_optimizer
+from memgpt_jax.training.optimizer import check_trainable, is_trained, make_optimizer, parameter_groups
 from tests.references import foreign
 
 MECHANISMS = [name for name in MEMORIES if name != "none"]
@@ -99,7 +99,7 @@ def test_training_moves_what_is_trainable_and_lowers_the_loss(trainable, llama):
     model = mg.add_memory(llama, small("kv"), layers=[0], segment_length=4, adapter_rank=2)
     config, params = model.config, models.to_params(model)
     optimizer_config = mg.OptimizerConfig(learning_rate=0.03, warmup_steps=0, trainable=trainable)
-    optimizer = make_optimizer(optimizer_config, 40)
+    optimizer = make_optimizer(optimizer_config, 40, parameter_groups(config))
     targets = jnp.roll(TOKENS, -1, axis=1)
 
     @jax.jit

@@ -56,7 +56,7 @@ def sequence_forms(graph):
 
     def start(params, x):
         memory = nnx.merge(graph, params)
-        return memory, memory.fresh(x.shape[0])
+        return memory, memory.initial_state(x.shape[0])
 
     def segments(x, reset):
         everywhere = jnp.ones(reset.shape, bool)

@@ -52,7 +52,7 @@ def assert_state_equals(state, memories, config):
         if config.normalize:
             close(state.memory.matrix[b, ..., config.head_dim], memory.normalisers, "normaliser")
         if config.writer_conv > 1:
-            close(state.memory.tail[b], memory.tail, "tail")
+            close(state.memory.conv_cache[b], memory.conv_cache, "conv_cache")
 
 
 @pytest.mark.parametrize("row", ROWS, ids=name_of)

@@ -32,7 +32,7 @@ def config_of(**row):
 
 
 def assert_state_equals(state, memories):
-    """Both memories of every row, from place 0 on, zeros behind; the usage and the tail, where they are kept."""
+    """Both memories of every row, from place 0 on, zeros behind; the usage and the conv_cache, where they are kept."""
     for b, memory in enumerate(memories):
         for prefix, expected in (("", memory.recent), ("compressed_", memory.compressed)):
             count = int(getattr(state, f"{prefix}count")[b])
@@ -46,8 +46,8 @@ def assert_state_equals(state, memories):
             np.testing.assert_allclose(
                 state.usage[b, : len(memory.recent)], [e.usage for e in memory.recent], atol=2e-5
             )
-        if state.tail.size:
-            np.testing.assert_allclose(state.tail[b], memory.tail, atol=2e-5)
+        if state.conv_cache.size:
+            np.testing.assert_allclose(state.conv_cache[b], memory.conv_cache, atol=2e-5)
 
 
 @pytest.mark.parametrize("row", covering(OPTIONS), ids=name_of)

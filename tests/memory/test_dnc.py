@@ -130,7 +130,7 @@ def test_weightings_are_never_more_than_one():
     x, reset = random_inputs(4, BATCH, LENGTH)
     interface = memory.interface(memory.interface_vector(3 * x))
     np.testing.assert_allclose(jnp.sum(interface.read_modes, axis=-1), 1, rtol=1e-5)
-    slots, step = memory.fresh(BATCH).slots, jax.jit(memory.step)
+    slots, step = memory.initial_state(BATCH).slots, jax.jit(memory.step)
     for t in range(LENGTH):
         _, slots = step(jax.tree.map(lambda a, t=t: a[:, t], interface), slots)
         for weights in (slots.read_weights, slots.precedence[:, None], slots.link, slots.link.swapaxes(1, 2)):
@@ -169,7 +169,7 @@ def test_slots_start_as_an_append_memory(controller):
 
 def test_stats_and_bytes():
     memory = nnx.merge(*build(config_of({"memory_size": 7, "num_read_heads": 2})))
-    stats = memory.stats(memory.fresh(BATCH))
+    stats = memory.stats(memory.initial_state(BATCH))
     assert stats["usage"] == 0 and stats["read_entropy"] == 0
     size, heads, width = 7, 2, 4
     assert stats["bytes"] == 4 * size * (size + width + heads + 2) + 4 * WIDTH

@@ -63,7 +63,7 @@ def test_stream_equals_token_by_token_reference(row):
                 np.testing.assert_allclose(keys, [key for key, _ in memory.memory], atol=2e-5)
                 np.testing.assert_allclose(values, [value for _, value in memory.memory], atol=2e-5)
             if config.writer_conv > 1:
-                np.testing.assert_allclose(state.memory.tail[b], memory.tail, atol=2e-5)
+                np.testing.assert_allclose(state.memory.conv_cache[b], memory.conv_cache, atol=2e-5)
 
 
 @pytest.mark.parametrize("fault", ["worst", "newest", "gate"])
@@ -117,11 +117,11 @@ def test_no_gradient_into_the_state_that_comes_in():
     valid = np.ones(reset.shape, bool)
     _, state = run(params, x, reset, valid, None)
 
-    def loss(keys, values, tail):
-        memory = state.memory._replace(ring_keys=keys, ring_values=values, tail=tail)
+    def loss(keys, values, conv_cache):
+        memory = state.memory._replace(ring_keys=keys, ring_values=values, conv_cache=conv_cache)
         return jnp.sum(jnp.sin(run(params, x, reset, valid, state._replace(memory=memory))[0]))
 
-    stored = state.memory.ring_keys, state.memory.ring_values, state.memory.tail
+    stored = state.memory.ring_keys, state.memory.ring_values, state.memory.conv_cache
     moved = loss(stored[0], stored[1] + 1, stored[2])
     assert abs(float(moved - loss(*stored))) > 1e-3  # it is read,
     assert difference(jax.grad(loss, (0, 1, 2))(*stored), jax.tree.map(jnp.zeros_like, stored)) == 0  # and no more
@@ -166,7 +166,7 @@ def test_the_ring_wraps_exactly():
     graph, params = build(config)
     run, memory = runner(graph), nnx.merge(*build(config))
     x, reset = random_inputs(0, 1, 10 * SEGMENT, breaks=0.0)
-    everything = memory.keys_and_values(jnp.asarray(x), jnp.zeros(x.shape[:2], jnp.int32), None)
+    everything = memory.keys_and_values(jnp.asarray(x), jnp.asarray(x))  # without a convolution
     state = None
     for start in range(0, x.shape[1], SEGMENT):
         part = slice(start, start + SEGMENT)

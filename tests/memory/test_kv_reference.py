@@ -33,8 +33,8 @@ def config_of(row):
 
 
 def assert_state_equals(state, memories, config):
-    """The stored entries, in order, and the convolution's tail."""
-    entries, tail = jax.device_get(state.memory)
+    """The stored entries, in order, and the convolution's conv_cache."""
+    entries, conv_cache = jax.device_get(state.memory)
     for b, memory in enumerate(memories):
         valid = entries.valid[b]
         close = lambda got, expected, name: np.testing.assert_allclose(got, expected, atol=2e-5, err_msg=name)  # noqa: E731
@@ -47,7 +47,7 @@ def assert_state_equals(state, memories, config):
             if config.evict == "least_read":
                 close(entries.read_mass[b, valid], [entry.mass for entry in memory.memory], "read_mass")
         if config.writer_conv > 1:
-            close(tail[b], memory.tail, "tail")
+            close(conv_cache[b], memory.conv_cache, "conv_cache")
         assert state.offset[b] == memory.tokens_seen % SEGMENT
 
 

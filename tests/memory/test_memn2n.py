@@ -63,7 +63,7 @@ def test_stream_equals_token_by_token_reference(row):
             for name in ("key", "value"):
                 got, want = getattr(stored, f"{name}s")[b, there], [getattr(s, name) for s in memory.memory]
                 np.testing.assert_allclose(got.reshape(-1), np.reshape(want, -1), atol=2e-5, err_msg=name)
-            np.testing.assert_allclose(stored.tail[b].reshape(-1), memory.tail.reshape(-1), atol=2e-5)
+            np.testing.assert_allclose(stored.conv_cache[b].reshape(-1), memory.conv_cache.reshape(-1), atol=2e-5)
 
 
 @pytest.mark.parametrize("fault", ["one hop less", "age", "order of words", "question not updated"])
@@ -162,7 +162,7 @@ def test_hops_chain_facts(num_hops):
     """3 follows 1 and 5 follows 3 and 6 follows 5, in other segments: a hop finds the first, two the second, ..."""
     memory = hand_set(num_hops)
     first, second, question = (jax.nn.one_hot(jnp.array([tokens]), 8) for tokens in ([3, 5, 6, 0], [7, 7, 1, 3], [1]))
-    _, state = memory.segment(whole_segment(second), memory.segment(whole_segment(first), memory.fresh(1))[1])
+    _, state = memory.segment(whole_segment(second), memory.segment(whole_segment(first), memory.initial_state(1))[1])
     question = jnp.concatenate([question, jnp.zeros((1, 3, 8))], axis=1)
     read, _ = memory.segment(whole_segment(question), state)
     np.testing.assert_allclose(read[0, 0], np.eye(8)[{1: 3, 2: 5, 3: 6}[num_hops]], atol=1e-3)
@@ -176,7 +176,7 @@ def test_a_hop_that_finds_nothing_leaves_the_question():
         memory.update[...] = jnp.eye(8)[None]
         if null_entry:
             memory.null_key[...] = 0.5 * jnp.eye(8)[7:]
-        _, state = memory.segment(whole_segment(jax.nn.one_hot(jnp.array([[3, 5, 6, 2]]), 8)), memory.fresh(1))
+        _, state = memory.segment(whole_segment(jax.nn.one_hot(jnp.array([[3, 5, 6, 2]]), 8)), memory.initial_state(1))
         read, _ = memory.segment(whole_segment(question), state)
         assert (difference(read[0, 0], np.eye(8)[7]) < 1e-3) == null_entry
 
@@ -210,7 +210,7 @@ def test_entries_are_sentences():
     config = MemN2NMemoryConfig(memory_size=4, head_dim=8, entry="segment", writer_conv=1)
     memory = make_memory(config, d_model=8, segment_length=4, dtype="float32", rngs=nnx.Rngs(0))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 8)), jnp.float32)
-    states = [memory.segment(whole_segment(words), memory.fresh(1))[1] for words in (x, x[:, ::-1])]
+    states = [memory.segment(whole_segment(words), memory.initial_state(1))[1] for words in (x, x[:, ::-1])]
     assert all(list(state.age[0]) == [0, 0, 0, 1] for state in states)
     assert difference(states[0].values, states[1].values) > 0.1
 

@@ -43,7 +43,7 @@ def test_stream_equals_token_by_token_reference(row):
         expected, machines = reference_run(x, reset, ReferenceNTM, config, params)
         np.testing.assert_allclose(reads, expected, atol=5e-5)
         slots, controller = state.memory
-        np.testing.assert_allclose(slots.memory, [machine.memory for machine in machines], atol=5e-5)
+        np.testing.assert_allclose(slots.matrix, [machine.memory for machine in machines], atol=5e-5)
         np.testing.assert_allclose(slots.weights, [machine.weights for machine in machines], atol=5e-5)
         if config.controller == "pair":
             np.testing.assert_array_equal(controller, x[:, -1])
@@ -66,7 +66,7 @@ def test_the_reference_notices_faults(fault, monkeypatch):
     _, state = runner(graph)(params, x, reset, np.ones(reset.shape, bool), None)
     _, machines = reference_run(x, reset, ReferenceNTM, config, params)
     # Not the reads: they are the same where all heads go the other way round.
-    assert difference(state.memory.slots.memory, np.array([machine.memory for machine in machines])) > 1e-3
+    assert difference(state.memory.slots.matrix, np.array([machine.memory for machine in machines])) > 1e-3
 
 
 @pytest.mark.parametrize("controller", ["pair", "lstm"])
@@ -96,7 +96,7 @@ def test_one_scan_equals_the_scan_over_segments(controller, bptt_segments):
         memory = nnx.merge(graph, params)
         present = shaped(exists)
         segments = Segment(shaped(x), shaped(reset & exists), present, present, jnp.all(present, axis=2))
-        read, state = form(memory, segments, memory.fresh(BATCH))
+        read, state = form(memory, segments, memory.initial_state(BATCH))
         read = jnp.where(present[..., None], read, 0)
         return jnp.sum(jnp.sin(read)), (read, state)
 
@@ -171,13 +171,13 @@ def test_slots_start_as_an_append_memory(name):
 def test_stats_tell_where_the_heads_are():
     graph, params = build(config_of({"memory_size": 7}))
     memory = nnx.merge(graph, params)
-    fresh = memory.stats(memory.fresh(BATCH))
+    fresh = memory.stats(memory.initial_state(BATCH))
     assert fresh["read_entropy"] == 0 and fresh["write_entropy"] == 0  # all heads at slot 0
     size, heads, width = 7, 2, 4
     assert fresh["bytes"] == 4 * size * (width + heads) + 4 * WIDTH
     lstm = nnx.merge(*build(config_of({"memory_size": 7, "controller": "lstm"})))
-    assert lstm.stats(lstm.fresh(1))["bytes"] == 4 * size * (width + heads) + 4 * (2 * 5 + width)
-    even = memory.fresh(BATCH)
+    assert lstm.stats(lstm.initial_state(1))["bytes"] == 4 * size * (width + heads) + 4 * (2 * 5 + width)
+    even = memory.initial_state(BATCH)
     even = even._replace(slots=even.slots._replace(weights=jnp.full((BATCH, 2, 7), 1 / 7)))
     np.testing.assert_allclose(memory.stats(even)["read_entropy"], np.log(7), rtol=1e-5)
 

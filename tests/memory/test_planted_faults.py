@@ -50,9 +50,9 @@ def test_write_before_read_breaks_causality(evict, monkeypatch):
     else:  # the recurrent form
         read = kv.KVMemory.read
 
-        def late(self, x, state, own, counts):
-            written = self.write(own.x, state, own.document == own.document[:, -1:])
-            return read(self, x, written, own, counts)
+        def late(self, x, state, own_segment, update_mask):
+            written = self.write(own_segment.x, state, own_segment.document == own_segment.document[:, -1:])
+            return read(self, x, written, own_segment, update_mask)
 
         monkeypatch.setattr(kv.KVMemory, "read", late)
     assert leaks_of(evict=evict)["causality"] > 1e-4
@@ -98,15 +98,15 @@ def test_a_removed_stop_gradient_is_seen(monkeypatch):
     assert flow()[2] > 1e-5
 
 
-@pytest.mark.parametrize("fault", ["pending", "start", "tail", "offset"])
+@pytest.mark.parametrize("fault", ["pending", "start", "conv_cache", "offset"])
 def test_streaming_notices_what_decoding_forgets(fault, monkeypatch):
     one_token = stream._one_token
 
     def forgetful(*args):
         read, state = one_token(*args)
-        if fault == "tail":
+        if fault == "conv_cache":
             memory = state.memory
-            return read, state._replace(memory=memory._replace(tail=jnp.zeros_like(memory.tail)))
+            return read, state._replace(memory=memory._replace(conv_cache=jnp.zeros_like(memory.conv_cache)))
         return read, state._replace(**{fault: jnp.zeros_like(getattr(state, fault))})
 
     graph, params = build(KVMemoryConfig(**SMALL))

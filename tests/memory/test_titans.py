@@ -47,7 +47,7 @@ def test_stream_equals_token_by_token_reference(row):
                 np.testing.assert_allclose(state.memory.learned[i][b], stack(memory.learned), atol=5e-5)
                 np.testing.assert_allclose(state.memory.momentum[i][b], stack(memory.momentum), atol=5e-5)
             if config.writer_conv > 1:
-                np.testing.assert_allclose(state.memory.tail[b], memory.tail, atol=1e-6)
+                np.testing.assert_allclose(state.memory.conv_cache[b], memory.conv_cache, atol=1e-6)
 
 
 def decaying_to_zero(learn, initial, learned, momentum, pairs):

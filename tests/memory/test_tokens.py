@@ -43,7 +43,7 @@ def test_stream_equals_token_by_token_reference(row):
         np.testing.assert_allclose(reads, expected, atol=5e-5)
         for b, memory in enumerate(memories):
             np.testing.assert_allclose(state.memory.states[b].reshape(-1), np.reshape(memory.states, -1), atol=5e-5)
-            np.testing.assert_allclose(state.memory.tail[b].reshape(-1), memory.tail.reshape(-1), atol=2e-5)
+            np.testing.assert_allclose(state.memory.conv_cache[b].reshape(-1), memory.conv_cache.reshape(-1), atol=2e-5)
 
 
 @pytest.mark.parametrize("fault", ["states do not see each other", "ids", "live"])
@@ -105,7 +105,7 @@ def test_a_closed_gate_keeps_the_state_bitwise(update):
     else:
         memory.update_gate.kernel[...] = jnp.zeros_like(memory.update_gate.kernel[...])
         memory.update_gate.bias[...] = jnp.concatenate([jnp.full(WIDTH, -200.0), jnp.full(WIDTH, 200.0)])  # i 0, f 1
-    state = memory.fresh(2)
+    state = memory.initial_state(2)
     _, after = memory.segment(segment_of(), state)
     assert np.array_equal(state.states, after.states)
 
@@ -116,7 +116,7 @@ def test_keep_bias_is_what_stays_at_the_start(update):
     memory = make(update=update, keep_bias=2.0)
     for linear in (memory.update, *([memory.update_gate] if update == "lstm" else [])):
         linear.kernel[...] = jnp.zeros_like(linear.kernel[...])
-    state = memory.fresh(2)
+    state = memory.initial_state(2)
     _, after = memory.segment(segment_of(), state)
     np.testing.assert_allclose(after.states, state.states / (1 + np.exp(-2.0)), rtol=1e-5)
 
@@ -125,9 +125,9 @@ def test_an_open_gate_replaces_the_state():
     """g = 0 is what `replace` does, with the same parameters."""
     fixed, replace = make(update="fixed"), make(update="replace")
     fixed.update_gate[...] = jnp.full(WIDTH, -200.0)
-    afters = [memory.segment(segment_of(), memory.fresh(2))[1] for memory in (fixed, replace)]
+    afters = [memory.segment(segment_of(), memory.initial_state(2))[1] for memory in (fixed, replace)]
     assert difference(*afters) == 0
-    assert difference(afters[0].states, replace.fresh(2).states) > 0.1
+    assert difference(afters[0].states, replace.initial_state(2).states) > 0.1
 
 
 def test_a_state_takes_up_the_token_it_asks_for():
@@ -135,7 +135,7 @@ def test_a_state_takes_up_the_token_it_asks_for():
     memory = make(update="replace", temperature=1e4)
     rng = np.random.default_rng(0)
     keys, values = (jnp.asarray(rng.normal(size=(1, SEGMENT, 2, 4)), jnp.float32) for _ in range(2))
-    states = memory.fresh(1).states
+    states = memory.initial_state(1).states
     ids_query = memory._unit(memory.state_query(memory._normed(states) + memory.state_ids[...][None]))
     keys = memory._unit(keys.reshape(1, SEGMENT, 8)).at[0, 2].set(ids_query[0, 3])
     after = memory._rewrite(states, keys, values, jnp.ones((1, SEGMENT), bool))
@@ -147,7 +147,7 @@ def test_a_state_takes_up_the_token_it_asks_for():
 
 def test_stats_see_states_that_collapse():
     memory = make()
-    state = memory.fresh(2)
+    state = memory.initial_state(2)
     same = state._replace(states=jnp.broadcast_to(state.states[:, :1], state.states.shape))
     orthogonal = state._replace(states=3 * jnp.broadcast_to(jnp.eye(5, WIDTH)[None], state.states.shape))
     assert float(memory.stats(same)["similarity"]) == pytest.approx(1, abs=1e-4)

@@ -144,8 +144,8 @@ def wait_for_steps(workdir: Path, number: int) -> None:
 @pytest.mark.parametrize(
     "sizes, message",
     [
-        ({"data": 3}, r"parallel.data=3, .* take 3 devices, but there are 1"),
-        ({"fsdp": 2}, r"parallel.fsdp=2, .* must divide the number of devices, 1"),
+        ({"data": 3}, r"the mesh data=3 x fsdp=1 .* needs 3 devices; 1 available"),
+        ({"fsdp": 2}, r"the mesh fsdp=2 .* must divide the number of devices; 1 available"),
     ],
 )
 def test_sizes_that_do_not_fit_the_devices_are_refused(sizes, message):

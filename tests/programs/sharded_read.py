@@ -57,11 +57,11 @@ def best_of_all(mesh) -> None:
         return layer(x, state), jax.grad(lambda x: jnp.sum(jnp.sin(layer(x, state)[0])))(x)
 
     expected = jax.jit(run)(x, state)
-    split = parallel.shardings({"memory": state}, parallel.STATE, mesh)["memory"]
+    split = parallel.state_shardings(state, mesh)
     assert "sequence" in split.memory.ring_keys.spec
     with jax.set_mesh(mesh):
-        compiled = jax.jit(run, in_shardings=(parallel.everywhere(mesh), split)).lower(x, state).compile()
-        got = compiled(jax.device_put(x, parallel.everywhere(mesh)), jax.device_put(state, split))
+        compiled = jax.jit(run, in_shardings=(parallel.replicated(mesh), split)).lower(x, state).compile()
+        got = compiled(jax.device_put(x, parallel.replicated(mesh)), jax.device_put(state, split))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, expected)
     moved = re.findall(r"= \w+\[([\d,]*)\][^=]* (?:all-gather|all-to-all|collective-permute)\(", compiled.as_text())
     largest = max(math.prod(map(int, shape.split(","))) for shape in moved if shape)
@@ -88,9 +88,9 @@ def joined() -> None:
 
     expected = jax.jit(run)(params, tokens)
     mesh = parallel.make_mesh(ParallelConfig(data=2, tensor=2, sequence=2))
-    split = parallel.shardings(params, parallel.PARAMETERS, mesh)
+    split = parallel.parameter_shardings(params, mesh)
     with jax.set_mesh(mesh):
-        whole = parallel.everywhere(mesh)
+        whole = parallel.replicated(mesh)
         compiled = jax.jit(run, in_shardings=(split, whole))
         got = compiled(jax.device_put(params, split), jax.device_put(tokens, whole))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, expected)
@@ -115,9 +115,9 @@ def segments() -> None:
 
     expected = jax.jit(run)(x, params, state)
     mesh = parallel.make_mesh(ParallelConfig(data=2, sequence=4))
-    split = parallel.shardings({"memory": state}, parallel.STATE, mesh)["memory"]
+    split = parallel.state_shardings(state, mesh)
     with jax.set_mesh(mesh):
-        whole = parallel.everywhere(mesh)
+        whole = parallel.replicated(mesh)
         compiled = jax.jit(run, in_shardings=(whole, whole, split))
         got = compiled(jax.device_put(x, whole), jax.device_put(params, whole), jax.device_put(state, split))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, expected)

@@ -57,7 +57,7 @@ class ReferenceAssociativeMemory:
         return read
 
     @property
-    def tail(self):
+    def conv_cache(self):
         """The document's tokens before the open segment that the convolution still reaches, zeros in front."""
         taps = self.config.writer_conv - 1
         zeros = [np.zeros_like(self.history[0])] * taps

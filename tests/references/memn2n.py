@@ -44,7 +44,7 @@ class ReferenceMemN2N:
         return read
 
     @property
-    def tail(self):
+    def conv_cache(self):
         """The embedded tokens before the open segment that the convolution still reaches, zeros in front."""
         taps, written = self.config.writer_conv - 1, len(self.history) - len(self.own)
         zeros = [np.zeros(self.config.num_heads * self.config.head_dim)] * taps

@@ -27,7 +27,7 @@ class ReferenceProjections:
         return self.tokens_seen % self.segment_length == 0
 
     @property
-    def tail(self):
+    def conv_cache(self):
         """The document's tokens before the open segment that the convolution still reaches, zeros in front."""
         taps, open_tokens = self.config.writer_conv - 1, self.tokens_seen % self.segment_length
         written = max(0, len(self.history) - open_tokens)

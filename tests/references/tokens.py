@@ -32,7 +32,7 @@ class ReferenceTokens:
         return read
 
     @property
-    def tail(self):
+    def conv_cache(self):
         """The document's tokens before the open segment that the convolution still reaches, zeros in front."""
         taps, written = self.config.writer_conv - 1, len(self.history) - len(self.own)
         zeros = [np.zeros_like(self.history[0])] * taps

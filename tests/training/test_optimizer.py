@@ -5,17 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from jax.sharding import PartitionSpec
 
 from memgpt_jax import models, parallel
 from memgpt_jax.config.experiment import OptimizerConfig, ParallelConfig
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.memory import MEMORIES, make_memory
 from memgpt_jax.training.optimizer import (
-    decays,
-    is_gate,
+    Groups,
+    groups_of,
     learning_rate_schedule,
     make_optimizer,
+    parameter_groups,
     parameter_names,
     stacked,
 )
@@ -29,9 +32,18 @@ PARAMS = {
 }
 
 
+def tree_of(*names):
+    """True for the parameters of PARAMS with these names."""
+    leaves = [name in names for name in parameter_names(PARAMS)]
+    return jax.tree.unflatten(jax.tree.structure(PARAMS), leaves)
+
+
+GROUPS = Groups(gate=tree_of("layer/gate/kernel"), decay=tree_of("layer/feed_forward/kernel"))
+
+
 def updates(gradients=1.0, **settings):
     """The first update from equal gradients."""
-    optimizer = make_optimizer(OptimizerConfig(**({"warmup_steps": 0, "clip_norm": 0.0} | settings)), steps=10)
+    optimizer = make_optimizer(OptimizerConfig(**({"warmup_steps": 0, "clip_norm": 0.0} | settings)), 10, GROUPS)
     gradients = jax.tree.map(lambda x: jnp.full_like(x, gradients), PARAMS)
     with jax.numpy_dtype_promotion("standard"):
         return optimizer.update(gradients, optimizer.init(PARAMS), PARAMS)[0]["layer"]
@@ -77,7 +89,7 @@ def test_gradients_are_clipped_by_global_norm():
 
 
 def test_momentum_of_sgd_is_b1():
-    optimizer = make_optimizer(OptimizerConfig(name="sgd", b1=0.5, warmup_steps=0, clip_norm=0.0), steps=1_000_000)
+    optimizer = make_optimizer(OptimizerConfig(name="sgd", b1=0.5, warmup_steps=0, clip_norm=0.0), 1_000_000, GROUPS)
     gradients, state = jax.tree.map(jnp.ones_like, PARAMS), optimizer.init(PARAMS)
     first, state = optimizer.update(gradients, state, PARAMS)
     second, state = optimizer.update(gradients, state, PARAMS)
@@ -112,8 +124,13 @@ def test_small_arrays_of_like_layers_share_an_array_of_the_state_and_updates_sta
 def test_stacked_states_are_split_as_their_parameters_are():
     kernels = {"blocks": {str(i): {"input": {"kernel": jnp.ones((4, 6))}} for i in range(3)}}
     mesh = parallel.make_mesh(ParallelConfig(data=1))
-    split = parallel.shardings({"mu": stacked(optax.trace(0.9)).init(kernels).trace}, parallel.PARAMETERS, mesh)
+    split = parallel.parameter_shardings({"mu": stacked(optax.trace(0.9)).init(kernels).trace}, mesh)
     assert [leaf.spec for leaf in jax.tree.leaves(split)] == [PartitionSpec(None, "fsdp", "tensor")]
+
+
+def names_in(tree):
+    """The names of the parameters that are true in a tree of booleans."""
+    return {name for name, chosen in zip(parameter_names(tree), jax.tree.leaves(tree), strict=True) if chosen}
 
 
 @pytest.mark.parametrize("activation", ["gelu", "swiglu"])
@@ -130,9 +147,9 @@ def test_masks_on_every_parameter_of_a_model(activation):
         tie_embeddings=False,
     )
     params = jax.eval_shape(lambda: models.functional(config).init(jax.random.key(0)))
-    names = parameter_names(params)
-    gates = {name for name, gate in zip(names, jax.tree.leaves(is_gate(params)), strict=True) if gate}
-    decayed = {name for name, decay in zip(names, jax.tree.leaves(decays(params)), strict=True) if decay}
+    groups = parameter_groups(config)
+    assert jax.tree.structure(groups.gate) == jax.tree.structure(groups.decay) == jax.tree.structure(params)
+    names, gates, decayed = parameter_names(params), names_in(groups.gate), names_in(groups.decay)
 
     assert {name.split("/")[-2:-1][0] for name in gates} == {"gate", "write_gate"}
     assert {name.split("/")[-1] for name in gates} == {"kernel", "bias"}
@@ -140,3 +157,75 @@ def test_masks_on_every_parameter_of_a_model(activation):
     never = ("bias", "scale", "norm", "temperature", "initial", "null", "queries", "gate")
     assert not [name for name in decayed if any(word in name for word in never)]
     assert [name for name in set(names) - decayed if not any(word in name for word in never)] == []
+
+
+GATES = {
+    "none": "",
+    "kv": "write_gate/bias write_gate/kernel",
+    "knn": "store_gate",
+    "ntm": "",
+    "dnc": "",
+    "memn2n": "",
+    "tokens": "update_gate/bias update_gate/kernel",
+    "associative": "write_gate/bias write_gate/kernel forget_gate/bias forget_gate/kernel",
+    "compressive": "",
+    "titans": "rate_gate/bias rate_gate/kernel inertia_gate/bias inertia_gate/kernel forget_gate/bias "
+    "forget_gate/kernel",
+}
+DECAYED = {
+    "none": "",
+    "kv": "query/kernel key/kernel value/kernel output/kernel conv/kernel",
+    "knn": "query/kernel key/kernel value/kernel output/kernel conv/kernel",
+    "ntm": "interface_vector/kernel interface_previous/kernel output/kernel",
+    "dnc": "interface_vector/kernel interface_previous/kernel output/kernel",
+    "memn2n": "query/kernel entry/kernel output/kernel conv/kernel",
+    "tokens": "query/kernel key/kernel value/kernel output/kernel conv/kernel token_key/kernel token_value/kernel "
+    "state_query/kernel state_key/kernel state_value/kernel update/kernel",
+    "associative": "query/kernel key/kernel value/kernel output/kernel conv/kernel",
+    "compressive": "query/kernel key/kernel value/kernel output/kernel conv/kernel compress_keys_kernel "
+    "compress_values_kernel source_embedding",
+    "titans": "query/kernel key/kernel value/kernel output/kernel conv/kernel",
+}
+PLAIN = {
+    "none": "",
+    "kv": "key/bias value/bias log_temperature null_key initial_keys initial_values recency_bias",
+    "knn": "key/bias value/bias log_temperature",
+    "ntm": "interface_vector/bias",
+    "dnc": "interface_vector/bias",
+    "memn2n": "maps age_encoding update log_temperature null_key",
+    "tokens": "update/bias log_temperature write_log_temperature initial_states state_ids",
+    "associative": "key/bias value/bias initial_keys initial_values",
+    "compressive": "key/bias value/bias log_temperature null_key",
+    "titans": "key/bias value/bias initial_weights/0 initial_weights/1",
+}
+SETTINGS = {
+    "kv": {"initial_entries": 2, "recency_bias": True},
+    "memn2n": {"tying": "layerwise"},
+    "associative": {"initial_entries": 2, "forget": True},
+}
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_the_group_of_every_parameter_of_every_mechanism(name):
+    """Gates, parameters with weight decay, and the others; a mechanism of a user has no row, and no test here."""
+    config = MEMORIES[name].config(**SETTINGS.get(name, {}))
+    shapes = {"d_model": 8, "segment_length": 4, "dtype": "float32"}
+    groups = groups_of(nnx.eval_shape(lambda: make_memory(config, rngs=nnx.Rngs(0), **shapes)))
+    gates, decayed = names_in(groups.gate), names_in(groups.decay)
+    assert gates == set(GATES[name].split()) and decayed == set(DECAYED[name].split())
+    assert set(parameter_names(groups.gate)) - gates - decayed == set(PLAIN[name].split())
+
+
+def test_a_name_does_not_make_a_gate_or_decay():
+    class Gated(nnx.Module):
+        def __init__(self):
+            self.gate = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+            self.kernel = nnx.Param(jnp.ones((2, 2)))
+
+    class Declared(Gated):
+        gates, decayed = ("gate",), ("kernel",)
+
+    groups = groups_of(Gated())
+    assert names_in(groups.gate) == set() and names_in(groups.decay) == {"gate/kernel"}
+    groups = groups_of(Declared())
+    assert names_in(groups.gate) == {"gate/kernel", "gate/bias"} and names_in(groups.decay) == {"kernel"}

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memgpt_jax.ops.attention.dense import attend, masked_bias, unit
+from memgpt_jax.ops.attention.dense import attend, attention_weights, masked_bias, unit
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
@@ -38,31 +38,64 @@ def multi_hop_read(
     As q . z = u . A z and sum_e p_e C y_e = C sum_e p_e y_e, no hop needs entries of its own. Ages join the vectors as
     indicators, so that each hop is one attention whatever they are. A token that sees nothing keeps U u_n.
     """
-    num_hops, num_ages = hops.input_ages.shape[:2]
-    width, dtype = query.shape[-1], query.dtype
+    u, keys, values, bias, hops = _prepare(query, keys, values, age, visible, hops)
+    for n in range(hops.inputs.shape[0]):
+        question, sink = _question(u, hops, n)
+        u = _answered(u, attend(question, keys, values, bias, sink), hops, n)
+    return u[:, :, 0].swapaxes(1, 2)
+
+
+def multi_hop_weights(
+    query: Float[Array, "B Q H K"],
+    keys: Float[Array, "B E H K"],
+    values: Float[Array, "B E H K"],
+    age: Int32[Array, "B E"],
+    visible: Bool[Array, "B Q E"],
+    hops: Hops,
+) -> Float32[Array, "N B Q H E"]:
+    """The weights p_e of each hop of `multi_hop_read`; the null entry has the rest of each softmax."""
+    u, keys, values, bias, hops = _prepare(query, keys, values, age, visible, hops)
+    found = []
+    for n in range(hops.inputs.shape[0]):
+        question, sink = _question(u, hops, n)
+        weights = attention_weights(question, keys, bias, sink)
+        u = _answered(u, jnp.einsum("bhrqe,bhek->bhrqk", weights.astype(values.dtype), values), hops, n)
+        found.append(weights[:, :, 0].swapaxes(1, 2))
+    return jnp.stack(found)
+
+
+def _prepare(query, keys, values, age, visible, hops):
+    """Arguments in the layout of `attend`: u [B, H, 1, Q, K]; keys, values [B, H, E, K + A] with age indicators."""
+    num_ages, dtype = hops.input_ages.shape[1], query.dtype
     hops = jax.tree.map(lambda x: x.astype(dtype), hops)
-    u = query.swapaxes(1, 2)[:, :, None]  # [B, H, 1, Q, K], as `attend` takes it
     if num_ages:
         which = jax.nn.one_hot(jnp.clip(age, 1, num_ages) - 1, num_ages, dtype=dtype)
         which = jnp.broadcast_to(which[:, :, None], (*keys.shape[:3], num_ages))
         keys, values = (jnp.concatenate([x, which], axis=-1) for x in (keys, values))
-    keys, values = keys.swapaxes(1, 2), values.swapaxes(1, 2)
     bias = masked_bias(visible)[:, None, None]
-    for n in range(num_hops):
-        question = jnp.einsum("bhrqi,hij->bhrqj", u, hops.inputs[n])
-        if hops.temperature is not None:
-            question = unit(question).astype(dtype) * hops.temperature[None, :, None, None, None]
-        sink = None
-        if hops.null_key is not None:
-            sink = jnp.einsum("bhrqj,hj->bhrq", question, hops.null_key, preferred_element_type=jnp.float32)
-        about_age = jnp.einsum("bhrqi,ahi->bhrqa", u, hops.input_ages[n])
-        found = attend(jnp.concatenate([question, about_age], axis=-1), keys, values, bias, sink)
-        found, age_share = found[..., :width], found[..., width:]
-        answer = jnp.einsum("bhrqj,hij->bhrqi", found, hops.outputs[n])
-        answer = answer + jnp.einsum("bhrqa,ahi->bhrqi", age_share, hops.output_ages[n])
-        kept = u if hops.update is None else jnp.einsum("bhrqj,hij->bhrqi", u, hops.update)
-        u = kept + answer
-    return u[:, :, 0].swapaxes(1, 2)
+    return query.swapaxes(1, 2)[:, :, None], keys.swapaxes(1, 2), values.swapaxes(1, 2), bias, hops
+
+
+def _question(u, hops, n):
+    """The query of hop n, [B, H, 1, Q, K + A], and the logit of the null entry."""
+    question = jnp.einsum("bhrqi,hij->bhrqj", u, hops.inputs[n])
+    if hops.temperature is not None:
+        question = unit(question).astype(u.dtype) * hops.temperature[None, :, None, None, None]
+    sink = None
+    if hops.null_key is not None:
+        sink = jnp.einsum("bhrqj,hj->bhrq", question, hops.null_key, preferred_element_type=jnp.float32)
+    about_age = jnp.einsum("bhrqi,ahi->bhrqa", u, hops.input_ages[n])
+    return jnp.concatenate([question, about_age], axis=-1), sink
+
+
+def _answered(u, found, hops, n):
+    """u_{n+1}, from u_n and the attention output of hop n."""
+    width = u.shape[-1]
+    found, age_share = found[..., :width], found[..., width:]
+    answer = jnp.einsum("bhrqj,hij->bhrqi", found, hops.outputs[n])
+    answer = answer + jnp.einsum("bhrqa,ahi->bhrqi", age_share, hops.output_ages[n])
+    kept = u if hops.update is None else jnp.einsum("bhrqj,hij->bhrqi", u, hops.update)
+    return kept + answer
 
 
 def position_encoding(length: int, width: int) -> np.ndarray:

@@ -44,6 +44,17 @@ def read_with_lse(
     return _heads_last(out), _heads_last(lse[..., None])[..., 0]
 
 
+def read_weights(
+    query: Float[Array, "B Q H K"],
+    sources: list[Source],
+    null_key: Float[Array, "G K"] | None = None,
+    recency: Float32[Array, "H"] | None = None,
+) -> Float32[Array, "B Q H E"]:
+    """The weight of each entry in `read`; the null entry has the rest of the softmax."""
+    query, keys, _, bias, sink = _prepare(query, sources, null_key, recency)
+    return _heads_last(attention_weights(query, keys, bias, sink))
+
+
 def read_mass(
     query: Float[Array, "B Q H K"],
     sources: list[Source],
@@ -51,7 +62,7 @@ def read_mass(
     recency: Float32[Array, "H"] | None,
     counts: Bool[Array, "B Q"],
 ) -> Float32[Array, "B E"]:
-    """Attention weight that each entry of `read` receives, summed over the tokens that count, mean over heads."""
+    """Attention weight that each entry of `read` receives, summed over the tokens of `counts`, mean over heads."""
     query, keys, _, bias, sink = _prepare(query, sources, null_key, recency)
     weights = attention_weights(query, keys, bias, sink)  # [B, G, R, Q, E]
     heads = weights.shape[1] * weights.shape[2]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from memgpt_jax.ops.attention.dense import attention_weights, masked_bias
+from memgpt_jax.ops.mesh import ENTRIES, HEADS, declare_axes
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
@@ -18,6 +19,15 @@ class Entries(NamedTuple):
     valid: Bool[Array, "B M"]
     age: Int32[Array, "B M"]  # segments since it was written; 1 for the segment right after
     read_mass: Float32[Array, "B M"] | None  # attention weight received, summed over tokens, mean over heads
+
+    mesh_axes = declare_axes(
+        keys=(ENTRIES, HEADS),
+        values=(ENTRIES, HEADS),
+        log_gate=(ENTRIES,),
+        valid=(ENTRIES,),
+        age=(ENTRIES,),
+        read_mass=(ENTRIES,),
+    )
 
 
 OLDEST_AGE = 2**30  # ages stop here, so that they cannot overflow

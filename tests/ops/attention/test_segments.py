@@ -39,7 +39,7 @@ def test_reads_states_and_gradients_are_those_of_the_portable_form(options):
                 call = lambda state, inputs: memory.sequence(Segment(*inputs), state)[::-1]  # noqa: E731
                 everywhere = jnp.ones(reset.shape, bool)
                 full = jnp.ones(reset.shape[:-1], bool)
-                state, read = jax.lax.scan(call, memory.fresh(2), (x, reset, everywhere, everywhere, full))
+                state, read = jax.lax.scan(call, memory.initial_state(2), (x, reset, everywhere, everywhere, full))
                 return jnp.sum(jnp.sin(memory.project_out(read)) * jnp.cos(x)), (read, state)
 
             return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)

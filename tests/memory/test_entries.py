@@ -1,0 +1,128 @@
+"""Explanations of reads by entries, and entries that are written directly."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.memory import MEMORIES, Memory
+from memgpt_jax.memory.base import OwnSegment
+from memgpt_jax.memory.knn import KNNMemoryConfig
+from memgpt_jax.models import MemoryLayer
+from tests.laws.memories import SEGMENT, WIDTH, build, random_inputs, runner
+
+BATCH, QUERIES = 2, 3
+SMALL = {"memory_size": 7, "num_heads": 2, "head_dim": 4, "slot_width": 6, "num_read_heads": 2, "top_k": 4}
+OPTIONS = {
+    "kv": [{}, {"gate": "scale", "recency_bias": True, "initial_entries": 2}, {"qk_norm": False, "null_entry": False}],
+    "knn": [{}, {"memory_size": 0}],
+    "ntm": [{}, {"order": "write_read"}, {"controller": "lstm", "controller_size": 5}],
+    "dnc": [{}, {"order": "write_read"}, {"controller": "lstm", "controller_size": 5}],
+    "memn2n": [{}, {"tying": "layerwise", "entry": "segment"}, {"num_ages": 0, "qk_norm": False}],
+    "compressive": [{}, {"compression": "most_used", "ratio": 3}],
+}
+
+
+def overrides(name, method):
+    return getattr(MEMORIES[name].module, method) is not getattr(Memory, method)
+
+
+EXPLAINED = [name for name in MEMORIES if overrides(name, "explain")]
+WRITTEN = [name for name in MEMORIES if overrides(name, "write_entries")]
+CASES = [(name, options) for name in EXPLAINED for options in OPTIONS.get(name, [{}])]
+
+
+def small(name, **changes):
+    config_class = MEMORIES[name].config
+    fields = {field.name for field in dataclasses.fields(config_class)}
+    return config_class(**{key: value for key, value in (SMALL | changes).items() if key in fields})
+
+
+def test_which_mechanisms_have_entries():
+    assert set(EXPLAINED) >= {"kv", "knn", "ntm", "dnc", "memn2n", "tokens", "compressive"}
+    assert set(WRITTEN) >= {"kv", "knn"}
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_the_explained_read_is_the_read(name, options):
+    """Weights are at most 1 together, 0 where there is no entry, and the weighted values are the read."""
+    graph, params = build(small(name, **options))
+    x, reset = random_inputs(0, BATCH, 3 * SEGMENT, breaks=0.1)
+    _, state = runner(graph)(params, x, reset, np.ones(reset.shape, bool), None)
+    queries = jnp.asarray(random_inputs(1, BATCH, QUERIES)[0])
+
+    @jax.jit
+    def both(params, state):
+        memory = nnx.merge(graph, params)
+        position = jnp.broadcast_to(jnp.arange(QUERIES, dtype=jnp.int32), (BATCH, QUERIES))
+        nothing = OwnSegment(jnp.zeros((BATCH, SEGMENT, WIDTH)), jnp.full((BATCH, SEGMENT), -1, jnp.int32), position)
+        read, _ = memory.read(queries, state, nothing, jnp.ones((BATCH, QUERIES), bool))
+        explanation = memory.explain(queries, state)
+        return read, explanation, explanation.read()
+
+    read, explanation, explained = both(params, state.memory)
+    weights = np.asarray(explanation.weights)
+    assert weights.shape[:2] == (BATCH, QUERIES) and weights.shape[3] == explanation.valid.shape[1]
+    assert np.all(weights >= 0) and np.all(weights.sum(axis=3) < 1 + 1e-5)
+    assert not np.any(np.moveaxis(weights, 3, 1)[~np.asarray(explanation.valid)])
+    np.testing.assert_allclose(np.asarray(read)[..., -explained.shape[-1] :], explained, atol=2e-5)
+    assert np.abs(explained).max() > 1e-3 or small(name, **options).memory_size == 0
+
+
+@pytest.mark.parametrize("method", ["explain", "write_entries"])
+def test_mechanisms_without_entries_name_those_that_have_them(method):
+    for name in MEMORIES:
+        if not overrides(name, method):
+            memory = nnx.merge(*build(small(name)))
+            with pytest.raises(NotImplementedError, match=f"does not implement `{method}`; .* KNNMemory, .*KVMemory"):
+                getattr(memory, method)(*[None] * (2 if method == "explain" else 3))
+
+
+def sharp(config):
+    """A layer whose reads go to one entry, and keys that the tokens of h [1, N, D] match exactly."""
+    layer = MemoryLayer(config, d_model=WIDTH, segment_length=SEGMENT, rngs=nnx.Rngs(0))
+    layer.memory.log_temperature[...] = jnp.full(config.num_heads, jnp.log(jnp.float32(500.0)))
+    return layer
+
+
+@pytest.mark.parametrize("config", [KVMemoryConfig, KNNMemoryConfig])
+def test_entries_that_are_written_directly_are_read(config):
+    layer = sharp(config(memory_size=4, num_heads=2, head_dim=8))
+    h = jnp.asarray(np.random.default_rng(0).normal(size=(1, 6, WIDTH)), jnp.float32)
+    keys = layer.memory.heads(layer.memory.query(layer.norm(h)))
+    values = jnp.asarray(np.random.default_rng(1).normal(size=keys.shape), jnp.float32)
+    valid = jnp.array([[True, True, False, True, True, True]])
+    state = layer.write_entries(keys, values, layer.init_state(1), valid)
+    explanation = layer.explain(h, state)
+    assert np.all(np.asarray(explanation.valid))  # five entries into a memory of four: the first has left
+    share = 1.0 if config is KVMemoryConfig else 0.5  # of the store's gate
+    heaviest = np.asarray(explanation.weights).max(axis=3)[0]
+    np.testing.assert_allclose(heaviest[[1, 3, 4, 5]], share, atol=1e-3)
+    expected = share * np.asarray(values[0, [1, 3, 4, 5]]).reshape(4, -1)
+    np.testing.assert_allclose(explanation.read()[0, [1, 3, 4, 5]], expected, atol=1e-2)
+    away = np.linalg.norm(np.asarray(explanation.read())[0] - share * np.asarray(values[0]).reshape(6, -1), axis=1)
+    assert np.all(away[[0, 2]] > 0.1)  # the one that has left, and the one that was not valid
+
+    call = jax.jit(lambda h, state, reset: layer(h, state, reset)[0])
+    nothing = jnp.zeros((1, 6), bool)
+    told, untold = call(h, state, nothing), call(h, layer.init_state(1), nothing)
+    assert np.abs(told - untold).max() > 0.01
+    begins = nothing.at[:, 0].set(True)
+    np.testing.assert_allclose(call(h, state, begins), call(h, layer.init_state(1), begins), atol=1e-6)
+
+
+@pytest.mark.parametrize("config", [KVMemoryConfig, KNNMemoryConfig])
+def test_the_tokens_that_follow_evict_written_entries_in_order(config):
+    layer = sharp(config(memory_size=SEGMENT + 1, num_heads=1, head_dim=8))
+    h = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, WIDTH)), jnp.float32)
+    keys = layer.memory.heads(layer.memory.query(layer.norm(h)))
+    state = layer.write_entries(keys, keys, layer.init_state(1))
+    _, state = layer(jnp.ones((1, SEGMENT, WIDTH)), state)
+    weights = np.asarray(layer.explain(h, state).weights)[0, :, 0]
+    share = 1.0 if config is KVMemoryConfig else 0.5
+    assert weights[1].max() > 0.99 * share  # the newer of the two is there
+    assert not np.isclose(np.asarray(layer.explain(h, state).values), np.asarray(keys[:, :1])).all(axis=-1).any()
