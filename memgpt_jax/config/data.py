@@ -50,10 +50,10 @@ class CausalConfig(ObjectiveConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """Real documents, tokenized, one in-order stream per batch row."""
+    """Documents of a corpus; each batch row is one stream of whole documents in order."""
 
     corpus: str = "stdlib"
-    """`stdlib` (the Python standard library's source on this machine), `folder`, or the name of any text data set of
+    """`stdlib` (the Python standard library's source on this machine), `folder`, or the name of a text data set of
     TensorFlow Datasets (`pg19`, `lm1b`, `wiki40b/en`, ...)."""
     path: str | None = None
     """The folder, or .jsonl, .csv, .tsv or .parquet file, when `corpus` is `folder`. `~` and `$VARIABLES` are
@@ -66,15 +66,16 @@ class TextConfig:
     exclude: tuple[str, ...] = ()
     """Patterns of files and folders to leave out."""
     text_column: str = "text"
-    """The field of JSON lines, the column of CSV, TSV and Parquet files, or the feature of a set of TensorFlow Datasets
-    that holds the text. With the default `text`, such sets also use another usual name, or their only text feature."""
+    """The field of JSON lines, the column of CSV, TSV and Parquet files, or the feature of a TensorFlow data set that
+    holds the text. With the default `text`, such a data set may also have another common name, or one text feature."""
     tokenizer: str = "bpe"
-    """`bpe` (sentencepiece, trained on the training split), `byte`, or that of a pretrained model: its folder or name
-    on the Hub, or the path of a `.model` (sentencepiece) or `.gguf` file. `pretrained`: that of the first weights."""
+    """`bpe` (sentencepiece, trained on the training split), `byte`, `pretrained` (the tokenizer of
+    `ExperimentConfig.pretrained`), or the tokenizer of a pretrained model: its folder or name on the Hub, or the path
+    of a `.model` (sentencepiece) or `.gguf` file."""
     tokenizer_vocab_size: int = 2048
-    """Vocabulary of a `bpe` tokenizer trained here."""
+    """Vocabulary size of a trained `bpe` tokenizer."""
     invalid_utf8: Literal["error", "replace"] = "error"
-    """What to do with a file that is not valid UTF-8: refuse it by name and offset, or replace the bad bytes."""
+    """What to do with a file that is not valid UTF-8: raise an error with its name and offset, or replace the bytes."""
     objective: ObjectiveConfig = field(default_factory=CausalConfig)
     """What the model learns to predict. Objectives with special tokens (mask, class, separator) need a
     `model.vocab_size` 3 larger than the tokenizer's, and span corruption, with its sentinels, 100 larger, unless the

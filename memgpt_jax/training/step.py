@@ -15,12 +15,12 @@ from memgpt_jax.training.state import Totals, TrainState
 
 
 class StepMetrics(NamedTuple):
-    """What a step reports (scalars, unless a shape is given)."""
+    """Measurements of a step (scalars, unless a shape is given)."""
 
     totals: Totals
     """Sums since the last logged step, this one included."""
     learning_rate: jax.Array
-    """Rate with which this update was made, before the multiplier of gates."""
+    """Learning rate of this update, before the multiplier of gates."""
     gradient_norm: jax.Array
     """Global norm of the gradient, before clipping."""
     skipped: jax.Array
@@ -30,7 +30,7 @@ class StepMetrics(NamedTuple):
     finite_loss: jax.Array
     """Whether this step's loss is finite."""
     finite_memory: jax.Array
-    """Whether the memory that this step left holds no NaN."""
+    """Whether the model state after this step has no NaN."""
     finite_gradients: jax.Array
     """[number of parameter arrays, in the order of `jax.tree.leaves`] Whether the gradient of each is finite."""
 
@@ -38,19 +38,19 @@ class StepMetrics(NamedTuple):
 def train_step(config: ExperimentConfig, state: TrainState, batches: data.Batch) -> tuple[TrainState, StepMetrics]:
     """One update from A = `optimizer.accumulate_steps` consecutive batches of B rows of L tokens.
 
-        loss = Σ losses · weights / Σ weights      over all A batches, so that A batches weigh as one of A·B rows
+        loss = Σ losses · weights / Σ weights      over all heads and A batches: equal to one batch of A·B rows
 
-    Memory goes from batch to batch, and to the next step, as a value: no gradient crosses.
-    With `training.carry_state=False` every batch starts with a fresh memory.
-    Where the loss, a gradient or the new memory is not finite, parameters, optimizer and memory stay as they were.
+    The model state is carried from batch to batch and to the next step as a value: no gradient flows through it. With
+    `training.carry_state=False` every batch starts from a fresh one. If the loss, a gradient or the new model state is
+    not finite, the update is skipped: parameters, optimizer state and model state do not change.
 
-    Arguments:
-        config: static; capture it with `functools.partial` before `jax.jit`.
-        state: the run so far; may be donated.
+    Args:
+        config: static; bind it with `functools.partial` before `jax.jit`.
+        state: the state of the run; may be donated.
         batches: arrays [A, B, ...].
 
     Returns:
-        The run after the step, and what is worth reporting.
+        The state after the step, and its metrics.
     """
     training = config.training
     fresh = models.functional(config.model).init_state(training.batch_size)
@@ -78,7 +78,7 @@ def train_step(config: ExperimentConfig, state: TrainState, batches: data.Batch)
     norm = jnp.linalg.norm(norms)
     finite_loss = jnp.isfinite(totals.loss)
     accumulated, _, length = batches.inputs["tokens"].shape
-    longest = max(stack.segment_length for stack in config.model.stacks.values())  # its tokens may have been pending
+    longest = max(stack.segment_length for stack in config.model.stacks.values())  # may have been pending
     finite_memory = ~holds_nan(memory, accumulated * length + longest)
     good = finite_loss & finite_memory & jnp.isfinite(norm)
 
@@ -89,7 +89,7 @@ def train_step(config: ExperimentConfig, state: TrainState, batches: data.Batch)
         return optax.apply_updates(state.params, updates), opt_state, memory, totals
 
     def skip():
-        # Rows in which a document began must not go on with the memory of the one before.
+        # Rows in which a document began must not continue with the memory of the document before.
         kept_memory = where_rows(batches.inputs["reset"].any(axis=(0, 2)), fresh, state.memory)
         return state.params, state.opt_state, kept_memory, optax.tree.zeros_like(totals)
 
@@ -125,11 +125,14 @@ def train_step(config: ExperimentConfig, state: TrainState, batches: data.Batch)
 def holds_nan(memory: Any, tokens: int) -> jax.Array:
     """Whether a state holds NaN, a bool. It may hold -inf (the log of a closed gate).
 
-    The state is checked at every step, because a NaN that is found later can no longer be undone. Of a large store,
-    whose type has a method `newest`, only the entries of the last `tokens` tokens are read: the others were checked
-    when they were written. A maximum propagates NaN and takes half the time of testing each value.
+    Every step is checked, because a NaN that is found later cannot be undone. Of a large store, whose class has a
+    method `newest`, only the entries of the last `tokens` tokens are read: the others were checked when they were
+    written. A maximum propagates NaN and takes half the time of testing each value.
     """
-    is_store = lambda part: hasattr(part, "newest")  # noqa: E731
+
+    def is_store(part: Any) -> bool:
+        return hasattr(part, "newest")
+
     parts = (part.newest(tokens) if is_store(part) else part for part in jax.tree.leaves(memory, is_leaf=is_store))
     leaves = [leaf for leaf in jax.tree.leaves(list(parts)) if leaf.size and jnp.issubdtype(leaf.dtype, jnp.floating)]
     if not leaves:  # an encoder without memory has no state
@@ -138,7 +141,7 @@ def holds_nan(memory: Any, tokens: int) -> jax.Array:
 
 
 def train_steps(config: ExperimentConfig, state: TrainState, batches: data.Batch) -> tuple[TrainState, StepMetrics]:
-    """`train_step` for each A of N A batches in turn, N = `training.steps_per_call`; reports what the last one does."""
+    """N = `training.steps_per_call` times `train_step`, each on A of N A batches; returns the last metrics."""
     number = config.training.steps_per_call
     if number == 1:
         return train_step(config, state, batches)
@@ -148,7 +151,7 @@ def train_steps(config: ExperimentConfig, state: TrainState, batches: data.Batch
 
 
 def batch_loss(config: ExperimentConfig, params: Any, memory: Any, batch: data.Batch, key: jax.Array):
-    """Σ losses · weights of one batch over all heads, in nats, with (its totals, the memory after it)."""
+    """(Σ losses · weights of one batch over all heads, in nats; (its totals, the model state after it))."""
     trained = is_trained(config.optimizer, params)
     params = jax.tree.map(lambda kept, leaf: leaf if kept else jax.lax.stop_gradient(leaf), trained, params)
     scores, memory = models.functional(config.model).score(

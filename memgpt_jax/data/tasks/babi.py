@@ -1,10 +1,11 @@
-"""bAbI's question-answering tasks: stories streamed through memory, each question answered where it stands.
+"""bAbI's question-answering tasks: stories streamed through memory, each question answered at its place.
 
-An answer is one id, also where it is a list (`football,milk` of task 8, `s,e` of task 19), as in the literature; it is
-right where that id has the highest logit at the question mark. Weston et al., 2015, "Towards AI-Complete Question
+An answer is one id, also if it is a list (`football,milk` in task 8, `s,e` in task 19), as in the literature; it is
+right if that id has the highest logit at the question mark. Weston et al., 2015, "Towards AI-Complete Question
 Answering"; a task counts as failed below an accuracy of 0.95.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,20 +30,21 @@ class BabiConfig(TaskConfig):
     """Folder of `qa1_..._train.txt`, `qa1_..._test.txt`, ..., which may be `.txt.gz`. `~` and `$VARIABLES` are
     expanded."""
     tasks: tuple[int, ...] = tuple(range(1, 21))
-    """Numbers of the tasks that one model learns together; a row of training is of any of them, equally often."""
+    """Numbers of the tasks that one model learns together; each row of training has one of them, drawn uniformly."""
     num_words: int = 256
-    """Ids that the model holds ready for words, answers and padding: at least as many as the folder's files need."""
+    """Number of ids for words, answers and padding; at least as many as the files of the folder need."""
     valid_share: float = 0.1
-    """Share of the training file's stories, its last ones, that is split off for validation."""
+    """Share of the training file's stories that is used for validation, the last ones of the file."""
     long_stories: Literal["error", "cut"] = "error"
-    """What to do with a story that a row cannot hold: refuse it, or `cut` whole sentences off its front: questions that
-    the row still reaches are asked there, each later one in a row of its own after as much of the story as fits."""
+    """What to do with a story that is longer than a row: refuse it, or `cut` whole sentences from its start. Questions
+    within the first L tokens are asked in one row, each later one in a row of its own, after the sentences before it
+    that fit."""
     show_answers: bool = True
-    """Whether an answer stands in the story after its question. False: a blank stands there, so that later questions
-    are answered from the statements alone, as those of Memory Networks are."""
+    """Whether the story shows each answer after its question. False: it shows a blank, so that later questions are
+    answered from the statements alone, as in Memory Networks."""
     sentence_length: int | None = None
-    """Pad each statement, and each question with its answer, to a multiple of this. With the model's segment length,
-    no segment holds words of two sentences; needs tokens, so by default sentences follow each other."""
+    """Pad each statement, and each question with its answer, to a multiple of this. If it is the model's segment
+    length, no segment has words of two sentences. Default: no padding."""
 
     def __post_init__(self):
         object.__setattr__(self, "tasks", tuple(self.tasks))
@@ -80,7 +82,7 @@ class BabiTask(Task):
     passing_accuracy = 0.95
 
     def __init__(self, config: BabiConfig, split: str, tokenizer=None):
-        """Raises `ValueError` where a file is absent or damaged, or `num_words` is too small."""
+        """Raises `ValueError` if a file is missing or damaged, or `num_words` is too small."""
         super().__init__(config, split, tokenizer)
         files = babi_files(config.path)
         self.words = {word: BLANK + 1 + i for i, word in enumerate(vocabulary(files))}
@@ -94,12 +96,12 @@ class BabiTask(Task):
         stories = [read_stories(files, task, split, config.valid_share) for task in config.tasks]
         self.content = digest([*self.words], stories)
         self.stories = [[self._encode(story) for story in of_task] for of_task in stories]
-        """For each task, its stories, each a list of lines: [3, n] int32, the words, what of them is said (a blank for
-        a hidden answer), and 1 where the word is an answer that is scored."""
+        """For each task its stories, each a list of lines [3, n] int32: the words; the words as the model sees them (a
+        blank for a hidden answer); 1 for words that are scored answers, 0 for others."""
         self._pieces: dict[int, list[list[np.ndarray]]] = {}
 
-    def batch(self, rng, batch_size, length):
-        """`Task.batch`; each row holds stories of one task, `group` [B]; `reset` is true where each begins.
+    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
+        """`Task.batch`; each row holds stories of one task, `group` [B]; `reset` is True where a story begins.
 
         Raises:
             ValueError: a row cannot hold a story, and `long_stories` is not `cut`; or not even one question.
@@ -108,15 +110,17 @@ class BabiTask(Task):
         group = rng.integers(len(pieces), size=batch_size)
         return self._rows([self._random_row(rng, pieces[task], length) for task in group], group, batch_size, length)
 
-    def held_out(self, rng, batch_size, length, num_batches):
-        """All stories of the split, each once, whatever `num_batches` says; rows of padding fill the last batch."""
+    def held_out(
+        self, rng: np.random.Generator | int, batch_size: int, length: int, num_batches: int
+    ) -> Iterator[Batch]:
+        """All stories of the split, each once, for any `num_batches`; the last batch is filled with rows of padding."""
         rows = [(row, task) for task, pieces in enumerate(self.pieces(length)) for row in packed(pieces, length)]
         for first in range(0, len(rows), batch_size):
             part, group = zip(*rows[first : first + batch_size], strict=True)
             yield self._rows(part, np.array(group), batch_size, length)
 
     def pieces(self, length: int) -> list[list[np.ndarray]]:
-        """For each task, what can stand in a row of L targets, [3, n] each: whole stories, or parts of longer ones."""
+        """For each task the pieces [3, n] that fit into a row of L targets: whole stories, or parts of longer ones."""
         if length not in self._pieces:
             self._pieces[length] = [
                 [piece for story in stories for piece in self._cut(story, length, group)]
@@ -160,7 +164,7 @@ class BabiTask(Task):
         return [piece for piece in pieces if piece[2].any()]
 
     def _random_row(self, rng: np.random.Generator, pieces: list[np.ndarray], length: int) -> list[np.ndarray]:
-        """Random pieces, as long as the next one fits."""
+        """Random pieces, until the next one does not fit."""
         row, room = [], length
         while (piece := pieces[rng.integers(len(pieces))]).shape[1] <= room:
             row.append(piece)
@@ -168,18 +172,18 @@ class BabiTask(Task):
         return row
 
     def _rows(self, rows, group: np.ndarray, batch_size: int, length: int) -> Batch:
-        words, said, scored = np.zeros((3, batch_size, length + 1), np.int32)
+        words, seen, scored = np.zeros((3, batch_size, length + 1), np.int32)
         begins = np.zeros((batch_size, length + 1), bool)
         for i, row in enumerate(rows):
             place = 0
             for piece in row:
                 part = np.s_[i, place : place + piece.shape[1]]
-                words[part], said[part], scored[part] = piece
+                words[part], seen[part], scored[part] = piece
                 begins[i, place] = True
                 place += piece.shape[1]
         group = np.pad(group, (0, batch_size - len(group))).astype(np.int32)
         batch = scored_rows(words, scored[:, 1:], group=group)
-        batch.inputs["tokens"] = said[:, :-1]
+        batch.inputs["tokens"] = seen[:, :-1]
         batch.inputs["reset"] |= begins[:, :-1]
         return batch
 
@@ -197,7 +201,7 @@ def packed(pieces: list[np.ndarray], length: int) -> list[list[np.ndarray]]:
 
 
 def vocabulary(files) -> list[str]:
-    """All words and whole answers of the files, in alphabetical order: the same whatever tasks are chosen."""
+    """All words and whole answers of the files, in alphabetical order; they do not depend on the chosen tasks."""
     words = set()
     for path in files.values():
         for line in read_text(path).splitlines():

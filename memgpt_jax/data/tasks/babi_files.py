@@ -16,18 +16,18 @@ class Line(NamedTuple):
     """A statement, or a question with its answer."""
 
     text: str
-    """As it stands in the file, without the line's number."""
+    """The text of the file, without the line's number."""
     answer: str | None = None
-    """What the question asks for, as it stands in the file (`office`, or `football,milk`); None: a statement."""
+    """The answer as the file has it (`office`, or `football,milk`); None for a statement."""
     supports: tuple[int, ...] = ()
-    """Indices in the story of the lines that the answer follows from."""
+    """Indices in the story of the lines from which the answer follows."""
 
 
 Story = tuple[Line, ...]
 
 
 def babi_files(path: str | None) -> dict[tuple[int, str], Path]:
-    """The files of a folder by task number and split, `train` or `test`. `ValueError` where there are none."""
+    """The files of a folder by task number and split, `train` or `test`. `ValueError` if there are none."""
     folder = None if path is None else expand(path)
     found = {}
     try:
@@ -49,9 +49,9 @@ def babi_files(path: str | None) -> dict[tuple[int, str], Path]:
 
 
 def read_stories(files: dict[tuple[int, str], Path], task: int, split: str, valid_share: float) -> list[Story]:
-    """The stories of a split of a task: of the training file, the last `valid_share` are `valid`, the others `train`.
+    """The stories of one split of a task. The last `valid_share` of the training file are `valid`, the others `train`.
 
-    Raises `ValueError` where the file is absent or is no such file, or a split would be empty.
+    Raises `ValueError` if the file is missing or has another format, or if a split would be empty.
     """
     part = "test" if split == "test" else "train"
     if (task, part) not in files:
@@ -66,7 +66,7 @@ def read_stories(files: dict[tuple[int, str], Path], task: int, split: str, vali
 
 
 def parse_stories(lines: Iterable[str], name: str) -> list[Story]:
-    """The stories of a file: one begins with each line numbered 1. `ValueError` names a line that is not of the form.
+    """The stories of a file; a story begins at each line numbered 1. `ValueError` names a line of another format.
 
     Lines are `NUMBER statement` or `NUMBER question TAB answer TAB numbers of the supporting lines`.
     """
@@ -90,5 +90,5 @@ def parse_stories(lines: Iterable[str], name: str) -> list[Story]:
 
 
 def words_of(text: str) -> list[str]:
-    """Lower-case words; each mark of punctuation is a word of its own."""
+    """Lower-case words; each punctuation mark is a word of its own."""
     return re.findall(r"[^\s.,?!]+|[.,?!]", text.lower())

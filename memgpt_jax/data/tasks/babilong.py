@@ -1,7 +1,7 @@
-"""BABILong: what a bAbI story says, scattered over a text of any length, and asked for at its end.
+"""BABILong: the statements of a bAbI story, spread over a text of any length, and a question at its end.
 
-Kuratov et al., 2024, "BABILong: Testing the Limits of LLMs with Long Context Reasoning-in-a-Haystack". A question is
-right where the id of its answer has the highest logit after the last token. Answers are ids of their own, after those
+Kuratov et al., 2024, "BABILong: Testing the Limits of LLMs with Long Context Reasoning-in-a-Haystack". An answer is
+right if its id has the highest logit after the last token. Answers are ids of their own, after those
 of the tokenizer; statements and questions are written as text.
 """
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TaskConfig, TextConfig
+from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.corpora.text import documents, make_tokenizer
 from memgpt_jax.data.tasks.babi import check_babi
 from memgpt_jax.data.tasks.babi_files import babi_files, read_stories
@@ -28,18 +29,18 @@ class BabiLongConfig(TaskConfig):
     """
 
     text: TextConfig = field(default_factory=TextConfig)
-    """The text that hides the statements, and the tokenizer of all."""
+    """The text that surrounds the statements, and the tokenizer."""
     path: str | None = None
     """Folder of bAbI's files, as in `BabiConfig`."""
     tasks: tuple[int, ...] = (1,)
-    """Numbers of bAbI's tasks; a row is of any of them, equally often."""
+    """Numbers of bAbI's tasks; each row has one of them, drawn uniformly."""
     num_answers: int = 8
-    """Ids, after the tokenizer's, that the model holds ready for answers: at least as many as the tasks have."""
+    """Number of ids for answers, after the tokenizer's; at least as many as the tasks have answers."""
     train_on_all_questions: bool = True
-    """In rows of training, ask the story's earlier questions too, each with its answer where it stands in the story:
-    one answer a row teaches little. Evaluations ask the last question alone."""
+    """Whether rows of training also have the earlier questions of the story, each with its answer at its place; one
+    answer per row is a weak training signal. Evaluations have the last question only."""
     valid_share: float = 0.1
-    """Share of the training file's stories, its last ones, that is split off for validation."""
+    """Share of the training file's stories that is used for validation, the last ones of the file."""
 
     def __post_init__(self):
         object.__setattr__(self, "tasks", tuple(self.tasks))
@@ -53,7 +54,7 @@ class BabiLongConfig(TaskConfig):
 
 
 class Question(NamedTuple):
-    """A question about what a story has said so far."""
+    """A question about the lines of a story before it."""
 
     before: tuple[np.ndarray, ...]  # int32 tokens of each statement, and of each earlier question with its answer
     tokens: np.ndarray  # [n] int32
@@ -66,14 +67,14 @@ class BabiLongTask(Task):
     passing_accuracy = 0.95
 
     def __init__(self, config: BabiLongConfig, split: str, tokenizer: Tokenizer | None = None):
-        """Raises `ValueError` where bAbI's files or the corpus are refused, or `num_answers` is too small."""
+        """Raises `ValueError` if bAbI's files or the corpus are not valid, or `num_answers` is too small."""
         super().__init__(config, split, tokenizer)
         self.tokenizer = tokenizer or make_tokenizer(config.text)
         self.groups = tuple(f"qa{task}" for task in config.tasks)
         files = babi_files(config.path)
         shares = {part: [read_stories(files, task, part, config.valid_share) for task in config.tasks]
                   for part in ("train", "valid", "test")}  # fmt: skip
-        # Of all splits, so that an answer has the same id in each.
+        # All splits are read, so that an answer has the same id in each.
         lines = (line for tasks in shares.values() for stories in tasks for story in stories for line in story)
         self.answers = sorted({line.answer for line in lines if line.answer is not None})
         if len(self.answers) > config.num_answers:
@@ -90,8 +91,8 @@ class BabiLongTask(Task):
         self.ends_sentence = np.array(ends)
         self.token_bytes = np.pad(self.tokenizer.token_bytes, (0, config.num_answers))
 
-    def batch(self, rng, batch_size, length):
-        """`Task.batch`; each row is text with what a story says before a question, then the question; `group` [B].
+    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
+        """`Task.batch`; each row is text with the lines of a story, then the question; with `group`.
 
         Raises:
             ValueError: a row cannot hold a story and its question.
@@ -106,9 +107,9 @@ class BabiLongTask(Task):
         is_answer = tokens[:, 1:] >= self.tokenizer.vocab_size
         return scored_rows(tokens, is_answer, self.token_bytes[tokens[:, 1:]], group=group)
 
-    def hide(self, rng: np.random.Generator, said: tuple[np.ndarray, ...], length: int) -> np.ndarray:
-        """[length] text from a random place on, with what is said between random sentences of it, in order."""
-        fillers = length - sum(map(len, said))
+    def hide(self, rng: np.random.Generator, lines: tuple[np.ndarray, ...], length: int) -> np.ndarray:
+        """[length]: text from a random place on, with `lines` inserted in order between random sentences."""
+        fillers = length - sum(map(len, lines))
         if fillers < 0:
             raise ValueError(
                 f"a story of {length - fillers} tokens and its question do not fit into a row: set "
@@ -116,20 +117,19 @@ class BabiLongTask(Task):
             )
         text = self.flat[(rng.integers(len(self.flat)) + np.arange(fillers)) % len(self.flat)].astype(np.int32)
         between = np.concatenate([[0], 1 + np.flatnonzero(self.ends_sentence[text])])
-        places = np.sort(rng.choice(between, len(said)))
-        parts = [part for pair in zip(np.split(text, places), (*said, []), strict=True) for part in pair]
+        places = np.sort(rng.choice(between, len(lines)))
+        parts = [part for pair in zip(np.split(text, places), (*lines, []), strict=True) for part in pair]
         return np.concatenate(parts).astype(np.int32)
 
     def _questions(self, story) -> list[Question]:
-        encode = lambda text: np.array(self.tokenizer.encode(f" {text}"), np.int32)  # noqa: E731
-        said, questions = [], []
+        before, questions = [], []
         for line in story:
-            tokens = encode(line.text)
+            tokens = np.array(self.tokenizer.encode(f" {line.text}"), np.int32)
             if line.answer is None:
-                said.append(tokens)
+                before.append(tokens)
                 continue
             answer = np.int32(self.tokenizer.vocab_size + self.answers.index(line.answer))
-            questions.append(Question(tuple(said), tokens, answer))
+            questions.append(Question(tuple(before), tokens, answer))
             if self.ask_all:
-                said.append(np.append(tokens, answer))
+                before.append(np.append(tokens, answer))
         return questions

@@ -1,4 +1,4 @@
-"""The interface of a task: rows of tokens, some of whose targets are answers that are scored."""
+"""The interface of a task: rows of tokens in which some targets are scored answers."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,10 +8,11 @@ import numpy as np
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.data.batch import Batch
+from memgpt_jax.data.tokenizers.base import Tokenizer
 
 
 def check_codes(num_symbols: int, name: str, length: int) -> None:
-    """Check that words of `length` symbols can be numbered by 64-bit integers."""
+    """Raise `ValueError` unless all words of `length` symbols can be numbered by 64-bit integers."""
     check(
         num_symbols**length < 2**62,
         f"num_symbols={num_symbols} and {name}={length} give more than 2^62 different words; use fewer",
@@ -22,18 +23,18 @@ class Task:
     """A task on one split. Implement `batch`; a task with a finite test set overrides `held_out` too."""
 
     groups: tuple[str, ...] = ()
-    """Names of the kinds of rows whose accuracies are reported one by one; a batch then says `group` [B] int32."""
+    """Names of the kinds of rows whose accuracies are reported separately; batches then have `group`."""
     passing_accuracy: float | None = None
-    """A group below this accuracy counts as failed; None: nothing is said of that."""
+    """A group below this accuracy counts as failed; None: no group fails."""
     content: str = ""
-    """Digest of what the task reads from files, which does not depend on their paths; empty if all is generated."""
+    """Digest of the content of the task's files, which does not depend on their paths; empty if there are none."""
 
-    def __init__(self, config: TaskConfig, split: str, tokenizer=None):
+    def __init__(self, config: TaskConfig, split: str, tokenizer: Tokenizer | None = None):
         """Args: split: `train`, `valid` or `test`. tokenizer: of the task's text; default: the one of the config."""
         self.config = config
 
     def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
-        """A batch of rows of `length` tokens, each a task of its own.
+        """A batch of rows of `length` tokens; each row is one instance of the task.
 
         Args:
             rng: a generator, or its seed.
@@ -58,7 +59,7 @@ class Task:
 
 
 def digest(*parts: object) -> str:
-    """A digest of values, as the part of a data source's name that begins with a comma."""
+    """A digest of values, with a leading comma, to append to the name of a data source."""
     return f", content {hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()}"
 
 
@@ -69,7 +70,7 @@ def choose(rng: np.random.Generator, rows: int, size: int, count: int) -> np.nda
     """[rows, count] int64: for each row, `count` distinct numbers below `size`, in random order, all equally likely."""
     if size <= MOST_TO_PERMUTE:
         return rng.permuted(np.broadcast_to(np.arange(size), (rows, size)), axis=1)[:, :count]
-    # Repeated numbers are drawn again, the first of them excepted. No number is treated unlike another.
+    # All but the first of repeated numbers are drawn again; this treats all numbers alike.
     chosen = rng.integers(size, size=(rows, count))
     while True:
         order = np.argsort(chosen, axis=1, kind="stable")
@@ -82,10 +83,11 @@ def choose(rng: np.random.Generator, rows: int, size: int, count: int) -> np.nda
 
 
 def writes(rng: np.random.Generator, rows: int, num_pairs: int, num_rewrites: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which pair each of `num_pairs + num_rewrites` writes sets: [rows, W], each at least once; and the last write of
-    each pair [rows, P].
+    """(pair of each of the W = `num_pairs + num_rewrites` writes [rows, W], last write of each pair [rows, P]).
 
-    Rewrites go to pairs at random, in a random order among all writes. Without them pair i is write i.
+    Each pair is written at least once.
+
+    Rewrites are of random pairs, and all writes are in random order. Without rewrites pair i is write i.
     """
     order = np.broadcast_to(np.arange(num_pairs), (rows, num_pairs))
     if num_rewrites:
@@ -96,17 +98,17 @@ def writes(rng: np.random.Generator, rows: int, num_pairs: int, num_rewrites: in
 
 
 def spell(codes: np.ndarray, num_symbols: int, length: int) -> np.ndarray:
-    """The words of `length` symbols below `num_symbols` that numbers stand for: a last axis of digits."""
+    """[..., length]: the word of symbols below `num_symbols` of each number, its digits on a new last axis."""
     return codes[..., None] // num_symbols ** np.arange(length) % num_symbols
 
 
 def insert(text: np.ndarray, places: np.ndarray, pieces: np.ndarray) -> np.ndarray:
-    """[B, F + N S]: texts [B, F] with N pieces [B, N, S] in front of the tokens at `places` [B, N], in ascending order.
+    """[B, F + N S]: texts [B, F] with N pieces [B, N, S] before the tokens at `places` [B, N], in ascending order.
 
-    A place of F is the end of the text; where places are equal, pieces follow each other.
+    A place of F is the end of the text; pieces at equal places follow each other.
     """
     batch_size, number, size = pieces.shape
-    places = places + np.arange(number)[None] * size  # piece i moves on by the i pieces before it
+    places = places + np.arange(number)[None] * size  # the i pieces before piece i shift it
     places = (places[..., None] + np.arange(size)).reshape(batch_size, -1)
     tokens = np.empty((batch_size, text.shape[1] + number * size), np.int32)
     is_text = np.ones(tokens.shape, bool)

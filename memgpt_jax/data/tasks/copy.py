@@ -1,4 +1,4 @@
-"""Copy, reverse and repeat-copy: can a memory give back a sequence symbol by symbol?
+"""Copy, reverse and repeat-copy: does a memory reproduce a sequence symbol by symbol?
 
 Graves et al., "Neural Turing Machines", 2014, sections 4.1 and 4.2 (copy, repeat copy); Graves et al., "Hybrid
 computing using a neural network with dynamic external memory", 2016; Bulatov et al., "Recurrent Memory Transformer",
@@ -12,6 +12,7 @@ import numpy as np
 
 from memgpt_jax.config.checks import check, check_positive
 from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.tasks.base import Task, scored_rows
 
 
@@ -34,7 +35,8 @@ class CopyConfig(TaskConfig):
     max_repeats: int = 1
     """Most copies to make. With more than 1 the answer ends with an end marker, which is scored too."""
     blank_answers: bool = False
-    """Feed filler while the answer is due, as the Neural Turing Machine's paper does, and not the answer so far."""
+    """Whether the inputs at the places of the answer are filler, as in the Neural Turing Machine's paper, and not the
+    answer so far."""
 
     def __post_init__(self):
         check_positive(self)
@@ -66,19 +68,19 @@ class CopyTask(Task):
 
         START  s1 ... sn  D_r  s1 ... sn  s1 ... sn  ...  END  filler ...          copies backwards with `reverse`
 
-    n and r are drawn for each row, evenly between their bounds, symbols evenly with replacement. Ids: filler 0, END 1,
-    START 2, the delimiters D_1 ... D_max_repeats, the symbols. END is there only where `max_repeats` is more than 1:
-    the model has to count. Filler after the answer makes rows equally long.
+    n and r are drawn uniformly between their bounds for each row, symbols uniformly with replacement. Ids: filler 0,
+    END 1, START 2, the delimiters D_1 ... D_max_repeats, the symbols. Rows have END only if `max_repeats` is above 1:
+    the model has to count. Filler after the answer gives all rows the same length.
 
     Scored: each symbol of the answer and END, from the delimiter on, one token at a time: the inputs of the answer are
     the right answers before it, or filler with `blank_answers`. (The papers feed symbols as vectors of bits, the number
-    of copies as a scalar, and count wrong bits. An id for each number of copies means that numbers beyond
-    `max_repeats` cannot be asked for.)
+    of copies as a scalar, and count wrong bits. As each number of copies has an id,
+    numbers above `max_repeats` cannot be evaluated.)
     """
 
     config: CopyConfig
 
-    def batch(self, rng, batch_size, length):
+    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
         rng, config = np.random.default_rng(rng), self.config
         number = rng.integers(config.min_length, config.max_length + 1, size=(batch_size, 1))
         repeats = rng.integers(config.min_repeats, config.max_repeats + 1, size=(batch_size, 1))

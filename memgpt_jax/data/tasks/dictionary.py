@@ -1,4 +1,4 @@
-"""Dictionary lookup: definitions first, questions later, in a context as long as one likes.
+"""Dictionary lookup: definitions first, questions later, in a context of any length.
 
 The synthetic task of Tworkowski et al., "Focused Transformer: Contrastive Training for Context Scaling", 2023.
 """
@@ -10,6 +10,7 @@ import numpy as np
 
 from memgpt_jax.config.checks import check, check_positive
 from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.tasks.base import Task, check_codes, choose, scored_rows, spell
 
 
@@ -63,7 +64,7 @@ class DictionaryTask(Task):
 
         DEFINE k k VALUE v v  DEFINE k k VALUE v v  ...  ASK k k VALUE v v  ASK k k VALUE v v  ...
 
-    Keys of a row are distinct words of `key_length` symbols, so single symbols recur; values are any words of
+    The keys of a row are distinct words of `key_length` symbols that share single symbols; values are any words of
     `value_length` symbols of the same alphabet. Ids: filler 0, DEFINE 1, ASK 2, VALUE 3, the symbols. Filler is only
     the last target, which has no next token.
 
@@ -73,7 +74,7 @@ class DictionaryTask(Task):
 
     config: DictionaryConfig
 
-    def batch(self, rng, batch_size, length):
+    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
         rng, config = np.random.default_rng(rng), self.config
         rows, number = np.arange(batch_size)[:, None], config.num_entries
         keys = choose(rng, batch_size, config.num_symbols**config.key_length, number)

@@ -10,6 +10,7 @@ import numpy as np
 
 from memgpt_jax.config.checks import check, check_positive
 from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.tasks.base import Task, check_codes, choose, scored_rows, spell
 
 
@@ -28,7 +29,7 @@ class ItemRecallConfig(TaskConfig):
     max_items: int = 6
     """Most items of a row."""
     blank_answers: bool = False
-    """Feed filler while the answer is due, as the paper does, and not the answer so far."""
+    """Whether the inputs at the places of the answer are filler, as in the paper, and not the answer so far."""
 
     def __post_init__(self):
         check_positive(self)
@@ -62,8 +63,8 @@ class ItemRecallTask(Task):
 
         ITEM a a a  ITEM b b b  ITEM c c c  ...  QUESTION b b b  QUESTION c c c  filler ...
 
-    The number of items is drawn for each row, evenly between its bounds; the item asked about is any but the last.
-    Ids: filler 0, ITEM 1, QUESTION 2, the symbols. Filler after the answer makes rows equally long.
+    The number of items is drawn uniformly between its bounds for each row; the queried item is any but the last.
+    Ids: filler 0, ITEM 1, QUESTION 2, the symbols. Filler after the answer gives all rows the same length.
 
     Scored: each symbol of the answer, from the second QUESTION on, one token at a time: the inputs of the answer are
     the right symbols before it, or filler with `blank_answers`. (The paper's symbols are vectors of 6 random bits,
@@ -72,7 +73,7 @@ class ItemRecallTask(Task):
 
     config: ItemRecallConfig
 
-    def batch(self, rng, batch_size, length):
+    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
         rng, config = np.random.default_rng(rng), self.config
         rows, size = np.arange(batch_size), config.item_length
         number = rng.integers(config.min_items, config.max_items + 1, size=batch_size)

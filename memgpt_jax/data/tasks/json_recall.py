@@ -6,6 +6,7 @@ characters of the value are, each predicted from what precedes it (the right cha
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,7 +26,7 @@ JSON_CHARACTERS = '\n {}":,-0123456789abcdef'
 @dataclass(frozen=True, kw_only=True)
 class JsonRecallConfig(TaskConfig):
     """Key-value retrieval in JSON (Liu et al., 2023, "Lost in the Middle"), in characters: an object of random
-    hexadecimal keys and values, then keys whose values are asked for."""
+    hexadecimal keys and values, then keys whose values must be recalled."""
 
     length_fields: ClassVar[tuple[str, ...]] = ("num_pairs",)
 
@@ -36,10 +37,10 @@ class JsonRecallConfig(TaskConfig):
     value_length: int = 4
     """Characters of a value."""
     num_questions: int = 4
-    """Keys that are asked for after the object, each followed by its value; at most `num_pairs`."""
+    """Keys queried after the object, each followed by its value; at most `num_pairs`."""
     path: str | None = None
     """A published file to evaluate on, `.jsonl` or `.jsonl.gz` with `ordered_kv_records`, `key` and `value` (36
-    characters each), instead of generated objects. Training is on generated ones in any case."""
+    characters each), instead of generated objects. Training always uses generated objects."""
 
     def __post_init__(self):
         for name in ("num_pairs", "key_length", "value_length", "num_questions"):
@@ -67,14 +68,14 @@ DIGITS = np.array(list("0123456789abcdef"))
 
 
 class JsonRecallTask(Task):
-    """Objects that are generated, or for an evaluation those of a published file."""
+    """Generated objects, or in an evaluation those of a published file."""
 
     def __init__(self, config: JsonRecallConfig, split: str, tokenizer=None):
-        """Raises `ValueError` where the file is not of the form, or its objects do not fit the config."""
+        """Raises `ValueError` if the file has another format, or its objects do not fit the config."""
         super().__init__(config, split, tokenizer)
         self.records = None if config.path is None or split == "train" else read_records(config)
 
-    def batch(self, rng, batch_size, length):
+    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
         """`Task.batch`, generated; `answer` [B, L] numbers the questions of a row from 1."""
         rng, config = np.random.default_rng(rng), self.config
         rows = []
@@ -85,11 +86,13 @@ class JsonRecallTask(Task):
             rows.append((pairs, rng.permutation(config.num_pairs)[: config.num_questions]))
         return self._rows(rows, batch_size)
 
-    def held_out(self, rng, batch_size, length, num_batches):
-        """`num_batches` of generated rows, or each object of the file once; rows of padding fill the last batch.
+    def held_out(
+        self, rng: np.random.Generator | int, batch_size: int, length: int, num_batches: int
+    ) -> Iterator[Batch]:
+        """`num_batches` of generated rows, or each object of the file once; the last batch is filled with padding.
 
-        Of the file's object, the pair that it asks for and the first of the others, in their order, are the row's
-        `num_pairs`. The first question is the file's own, any more are about random other pairs.
+        The `num_pairs` of a row are the queried pair of the file's object and the first others, in their order. The
+        first question is the file's own, further ones are about random other pairs.
         """
         if self.records is None:
             yield from super().held_out(rng, batch_size, length, num_batches)
@@ -120,7 +123,7 @@ class JsonRecallTask(Task):
 
 
 def random_keys(rng: np.random.Generator, number: int, length: int) -> np.ndarray:
-    """[number, length] hexadecimal digits, rows distinct: their first digits, of which eight are plenty, are."""
+    """[number, length] hexadecimal digits, with distinct rows: their first eight digits differ."""
     first = min(length, 8)
     codes = rng.choice(16**first, number, replace=False)
     digits = codes[:, None] // 16 ** np.arange(first) % 16
@@ -128,7 +131,7 @@ def random_keys(rng: np.random.Generator, number: int, length: int) -> np.ndarra
 
 
 def read_records(config: JsonRecallConfig) -> list[tuple[Pairs, int]]:
-    """For each line of the file, the pairs of its row and which of them is asked for."""
+    """For each line of the file the pairs of its row, and the number of the queried one."""
     path, records = expand(config.path), []
     if not os.path.isfile(path):
         raise ValueError(f"data.path={config.path!r} must be a .jsonl or .jsonl.gz file of key-value records")

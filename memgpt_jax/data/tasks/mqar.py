@@ -12,12 +12,13 @@ import numpy as np
 
 from memgpt_jax.config.checks import check, check_literals
 from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.tasks.base import Task, choose, scored_rows, writes
 
 
 @dataclass(frozen=True, kw_only=True)
 class MQARConfig(TaskConfig):
-    """Multi-query associative recall: pairs of key and value, then each key once more, somewhere, for its value."""
+    """Multi-query associative recall: pairs of key and value, then each key once more as a query."""
 
     length_fields: ClassVar[tuple[str, ...]] = ("length",)
 
@@ -28,13 +29,13 @@ class MQARConfig(TaskConfig):
     num_pairs: int = 8
     """Keys of a row, all distinct."""
     num_rewrites: int = 0
-    """Further pairs, of keys that have one already, with a new value: the last one counts."""
+    """Further pairs of the same keys with new values; the last value of a key counts."""
     power: float = 0.01
-    """Exponent a of the gaps g = 1, 2, ... in front of the questions, drawn in proportion to g^(a - 1)."""
+    """Exponent a of the gaps g = 1, 2, ... before the questions, drawn in proportion to g^(a - 1)."""
     filler: Literal["own", "vocabulary"] = "own"
-    """What stands between questions: ids of their own, or, as published, any id of the vocabulary, live keys too."""
+    """Tokens between questions: ids of their own, or, as published, any id of the vocabulary, also queried keys."""
     num_fillers: int = 16
-    """Number of filler ids when they are their own."""
+    """Number of filler ids with `filler='own'`."""
 
     def __post_init__(self):
         for name in ("num_pairs", "num_fillers"):
@@ -73,9 +74,9 @@ class MQARTask(Task):
 
         k1 v1 k2 v2 ... kW vW  filler ... k2 filler ... k1 filler ...
 
-    Questions stand at every second place at most: the g-th place after the pairs, g = 1, 2, ..., is drawn in
-    proportion to g^(power - 1), one after the other without replacement. With `num_rewrites` keys stand in several
-    pairs, in random order, and the last one counts; values of a row are distinct in any case. Ids: keys are the lower
+    A question can be at every second place after the pairs. The g-th of these places, g = 1, 2, ..., is drawn in
+    proportion to g^(power - 1), one after the other without replacement. With `num_rewrites` some keys have several
+    pairs, in random order, and the last one counts; the values of a row are always distinct. Ids: keys are the lower
     half of `vocab_size`, values the upper half, fillers of their own come after it. (The published code leaves key 0
     out.)
 
@@ -85,7 +86,7 @@ class MQARTask(Task):
 
     config: MQARConfig
 
-    def batch(self, rng, batch_size, length):
+    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
         rng, config = np.random.default_rng(rng), self.config
         rows, half = np.arange(batch_size)[:, None], config.vocab_size // 2
         number = config.num_pairs + config.num_rewrites

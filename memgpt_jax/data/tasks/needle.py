@@ -1,10 +1,10 @@
-"""Needles in real text: facts hidden among the tokens of a corpus, and asked for when they are far outside the window.
+"""Needles in real text: facts hidden among the tokens of a corpus, and queried far outside the window.
 
-A fact is a sentence, "The key of <word> is <answer>.", on a line of its own. A question is the same sentence again, of
-which the model has to know the answer. All but the answers are tokens of the text. Answers are ids of their own, after
-those of the tokenizer. (With answers that are words of the text too, small models learn to recall within minutes, but
-their write gates learn these words and not the sentence around them: a few in a thousand of the text's tokens pass for
-an answer, and fill any memory long before the millionth token.)
+A fact is a sentence, "The key of <word> is <answer>.", on a line of its own. A question is the same sentence again,
+in which the model must predict the answer. All but the answers are tokens of the text. Answers are ids of their own,
+after those of the tokenizer. (If answers are words of the text, small models learn to recall within minutes, but their
+write gates open for these words instead of the sentence around them: then a few in a thousand tokens of the text are
+stored as answers, and fill any memory long before the millionth token.)
 """
 
 import re
@@ -14,6 +14,7 @@ import numpy as np
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TaskConfig, TextConfig
+from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.corpora.text import documents, make_tokenizer
 from memgpt_jax.data.tasks.base import Task, choose, digest, insert, scored_rows
 from memgpt_jax.data.tokenizers.base import Tokenizer
@@ -27,16 +28,17 @@ class NeedleConfig(TaskConfig):
     """
 
     text: TextConfig = field(default_factory=TextConfig)
-    """The text that hides them, and its tokenizer."""
+    """The text that surrounds the facts, and its tokenizer."""
     num_needles: int = 8
     """Facts hidden in each row, about distinct words."""
     num_questions: int = 8
-    """Facts asked for at the end of a row; at most `num_needles`."""
+    """Facts queried at the end of a row; at most `num_needles`."""
     gap_length: int = 128
-    """Tokens of text between the last needle and the questions: with layers x window of them, only a memory reaches
-    back."""
+    """Tokens of text between the last needle and the questions. With at least layers x window of them, only a memory
+    can carry a fact to its question."""
     num_words: int = 64
-    """Words that facts are about, each one token of the text; and answers, which are ids after the tokenizer's."""
+    """Number of words that facts are about, each one token of the text; also the number of answers, which are ids after
+    the tokenizer's."""
 
     def __post_init__(self):
         for name in ("num_needles", "num_questions", "num_words"):
@@ -58,10 +60,10 @@ BEFORE, BETWEEN, AFTER = "\nThe key of", " is", ".\n"
 
 
 class NeedleTask(Task):
-    """The task on one split of a corpus. A sentence has `sentence_length` tokens, the answer at place `answer`."""
+    """The task on one split of a corpus. A sentence has `sentence_length` tokens, with the answer at index `answer`."""
 
     def __init__(self, config: NeedleConfig, split: str, tokenizer: Tokenizer | None = None):
-        """Raises `ValueError` where the corpus is refused or the tokenizer has too few words that are one token."""
+        """Raises `ValueError` if the corpus is not valid, or the tokenizer has too few words that are one token."""
         super().__init__(config, split, tokenizer)
         tokenizer = tokenizer or make_tokenizer(config.text)
         self.token_bytes = np.pad(tokenizer.token_bytes, (0, config.num_words))
@@ -75,7 +77,7 @@ class NeedleTask(Task):
         self.sentence_length = len(self.sentence)
         self.key, self.answer = np.flatnonzero(self.sentence == unknown).tolist()
 
-    def batch(self, rng, batch_size, length):
+    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
         """`Task.batch`; a row is text with needles, `gap_length` tokens of text, questions.
 
         Raises:
@@ -93,14 +95,14 @@ class NeedleTask(Task):
         return scored_rows(tokens, weights, self.token_bytes[tokens[:, 1:]])
 
     def facts(self, rng: np.random.Generator, batch_size: int) -> np.ndarray:
-        """[B, num_needles, sentence_length] sentences about distinct keys, with distinct values."""
+        """[B, num_needles, sentence_length]: sentences about distinct keys, with distinct values."""
         facts = np.tile(self.sentence, (batch_size, self.config.num_needles, 1))
         for place, words in ((self.key, self.keys), (self.answer, self.values)):
             facts[:, :, place] = words[choose(rng, batch_size, len(words), self.config.num_needles)]
         return facts
 
     def hide(self, rng: np.random.Generator, facts: np.ndarray, length: int) -> np.ndarray:
-        """[B, length] text with the facts at random places, in order, none in the last `gap_length` tokens."""
+        """[B, length]: text with the facts at random places, in order, none in the last `gap_length` tokens."""
         batch_size, number, size = facts.shape
         fillers = length - number * size
         if fillers - self.config.gap_length < number:
@@ -112,11 +114,11 @@ class NeedleTask(Task):
         return insert(self.text(rng.integers(len(self.flat), size=batch_size), fillers), places, facts)
 
     def text(self, start: np.ndarray, length: int) -> np.ndarray:
-        """[B, length] the corpus from each of B places on; after its end, it begins again."""
+        """[B, length]: the corpus from each of B places on, continued at its start after its end."""
         return self.flat[(start[:, None] + np.arange(length)) % len(self.flat)].astype(np.int32)
 
     def questions(self, facts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """[B, Q] the facts one after the other, and [B, Q] float32 that is 1 where the token is an answer."""
+        """(the facts one after the other [B, Q], 1 for tokens that are answers and 0 for others [B, Q] float32)."""
         tokens = facts.reshape(len(facts), -1)
         scored = np.zeros(facts.shape, np.float32)
         scored[:, :, self.answer] = 1
@@ -124,7 +126,7 @@ class NeedleTask(Task):
 
 
 def find_words(tokenizer: Tokenizer, number: int) -> tuple[np.ndarray, list[int]]:
-    """The first ids that are a lower-case word with its space, and no ids; else single letters, and the space's ids.
+    """(ids of the first `number` lower-case words with their space, no ids); else (single letters, ids of a space).
 
     Raises `ValueError` where the tokenizer has too few of either.
     """

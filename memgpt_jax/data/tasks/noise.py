@@ -1,7 +1,7 @@
-"""RULER's haystack of noise: sentences hidden among five others that are repeated over and over.
+"""RULER's haystack of noise: sentences hidden among five others that are repeated periodically.
 
 Hsieh et al., "RULER: What's the Real Context Size of Your Long-Context Language Models?", 2024, sections 3 and 4.
-Needles and variable tracking hide their sentences here; every word is one id, so no corpus and no tokenizer is needed.
+Needles and variable tracking hide their sentences here. Every word is one id; no corpus or tokenizer is needed.
 """
 
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ class NoiseConfig(TaskConfig):
     noise: ClassVar[str] = (
         "The grass is green . The sky is blue . The sun is yellow . Here we go . There and back again ."
     )
-    """Sentences that say nothing, over and over."""
+    """The repeated sentences, which carry no information."""
     templates: ClassVar[dict[str, str]] = {}
-    """The sentences of the task by name; {braces} stand for ids of its own."""
+    """The sentences of the task by name; {braces} are replaced by ids of the task."""
 
     context_length: int = 256
     """Tokens of the noise with the sentences hidden in it, before the questions."""
@@ -41,7 +41,7 @@ class NoiseConfig(TaskConfig):
         return len(self.templates[template].split())
 
     def check_hides(self, number: int, size: int) -> None:
-        """Raise `ValueError` unless the context can hold so many sentences of `size` tokens, each between others."""
+        """Raise `ValueError` unless `number` sentences of `size` tokens fit, each after a sentence of noise."""
         noise = self.noise.split()
         left = self.context_length - number * size
         whole, rest = divmod(left, len(noise))
@@ -66,7 +66,7 @@ class NoiseNeedleConfig(NoiseConfig):
     num_needles: int = 4
     """Facts hidden in each row, about distinct words."""
     num_questions: int = 1
-    """Facts asked for at the end of a row, at most `num_needles`."""
+    """Facts queried at the end of a row, at most `num_needles`."""
     num_words: int = 64
     """Words that facts are about, each one id."""
     num_digits: int = 7
@@ -132,7 +132,7 @@ class NoiseTask(Task):
         batch_size = len(context)
         scored = np.zeros(questions.shape, np.float32)
         scored[:, :, -num_answers:] = 1
-        after = np.full((batch_size, 1), self.ids["."])  # the last target, which has no next token
+        after = np.full((batch_size, 1), self.ids["."])  # the last target
         tokens = np.concatenate([context, questions.reshape(batch_size, -1), after], axis=1)
         weights = np.zeros(tokens.shape, np.float32)
         weights[:, context.shape[1] : -1] = scored.reshape(batch_size, -1)
@@ -156,7 +156,7 @@ class NoiseNeedleTask(NoiseTask):
 
     config: NoiseNeedleConfig
 
-    def batch(self, rng, batch_size, length):
+    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
         rng, config = np.random.default_rng(rng), self.config
         rows = np.arange(batch_size)[:, None]
         words = self.first_id + 10 + choose(rng, batch_size, config.num_words, config.num_needles)[..., None]

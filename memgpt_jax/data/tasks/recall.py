@@ -1,4 +1,4 @@
-"""Associative recall, generated: does a memory bind keys to values and find them again?"""
+"""Generated associative recall: does a memory bind keys to values and retrieve them?"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,14 +13,14 @@ from memgpt_jax.data.tasks.base import Task, choose, scored_rows, writes
 
 @dataclass(frozen=True, kw_only=True)
 class RecallConfig(TaskConfig):
-    """Associative recall: key-value pairs among filler, then, in the last segment, keys whose values are asked for."""
+    """Associative recall: key-value pairs among filler, then keys whose values must be recalled."""
 
     length_fields: ClassVar[tuple[str, ...]] = ("context_length",)
 
     num_pairs: int = 8
     """Keys hidden in each context, each in a pair k v."""
     num_rewrites: int = 0
-    """Further pairs, of keys that have one already, with a new value: the last one counts."""
+    """Further pairs of the same keys with new values; the last value of a key counts."""
     num_keys: int = 64
     """Size of the key alphabet; keys of one context are distinct."""
     num_values: int = 64
@@ -30,7 +30,7 @@ class RecallConfig(TaskConfig):
     context_length: int = 64
     """Tokens that hold the pairs and filler; a multiple of the model's segment length."""
     gap_length: int = 0
-    """The last tokens of the context, which hold no pair: with layers x window of them, only a memory reaches back."""
+    """Last tokens of the context, without pairs. With at least layers x window of them, only a memory reaches back."""
     query_length: int = 16
     """Tokens that hold the queries: key, value, key, value, ...; an even number, at most 2 num_pairs."""
 
@@ -68,7 +68,7 @@ class RecallConfig(TaskConfig):
 class RecallTask(Task):
     """`recall_batch` as a task; the length of a row follows from the config."""
 
-    def batch(self, rng, batch_size, length):
+    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
         return recall_batch(self.config, rng, batch_size)
 
 
@@ -76,11 +76,11 @@ def recall_batch(config: RecallConfig, rng: np.random.Generator | int, batch_siz
     """A batch of recall tasks, L = context_length + query_length tokens a row.
 
     A row is fillers with the pairs k v at random places that do not overlap, then `gap_length` fillers, then the
-    queries `k1 v1 k2 v2 ...`, of distinct keys of the context. With rewrites a key stands in several pairs, no two of
-    a row with the same value, and the last one counts (as in the Rewrite task of Rodkin et al., "Associative Recurrent
+    queries `k1 v1 k2 v2 ...`, of distinct keys of the context. With rewrites a key has several pairs, no two of a
+    row with the same value, and the last one counts (as in the Rewrite task of Rodkin et al., "Associative Recurrent
     Memory Transformer", 2024). Ids: fillers from 0, then keys, then values.
-    A target is scored (weight 1) where the token is a queried key, and so the target its value. The last target, of
-    which there is no next token, is filler and is not scored.
+    Scored (weight 1) are the values of queried keys. The last target of a row, which has no next token, is filler and
+    is not scored.
 
     Args and returns: as `Task.batch`.
     """
@@ -91,7 +91,7 @@ def recall_batch(config: RecallConfig, rng: np.random.Generator | int, batch_siz
     values = config.num_fillers + config.num_keys + choose(rng, batch_size, config.num_values, number)
     pairs, last = writes(rng, batch_size, config.num_pairs, config.num_rewrites)
 
-    # Distinct places among all but `number`, sorted, become pairs by moving pair i on by the i before it.
+    # Sorted distinct places among all but `number` of them; the i pairs before pair i shift it.
     holds_pairs = config.context_length - config.gap_length
     places = np.sort(choose(rng, batch_size, holds_pairs - number, number), axis=1)
     places += np.arange(number)[None]

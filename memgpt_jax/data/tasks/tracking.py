@@ -1,4 +1,4 @@
-"""Variable tracking: follow chains of assignments that are scattered over a long context.
+"""Variable tracking: follow chains of assignments that are spread over a long context.
 
 Hsieh et al., "RULER: What's the Real Context Size of Your Long-Context Language Models?", 2024, section 3.
 """
@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from memgpt_jax.config.checks import check, check_literals, check_positive
+from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.tasks.base import choose
 from memgpt_jax.data.tasks.noise import NoiseConfig, NoiseTask
 
@@ -75,9 +76,10 @@ class TrackingTask(NoiseTask):
         What value does X3 hold ? V                                                  question "value"
         Find all variables that are assigned the value V : X1 X2 X3                  question "variables"
 
-    An assignment follows those that it depends on; places as for needles. Names of a row are distinct, and so are the
-    values of its chains. Questions are about distinct chains. With "value", each row asks for variables that are
-    equally many hops from a value, 0 to `num_hops`, drawn evenly; accuracies are reported for each number of hops.
+    An assignment comes after those that it depends on; places are drawn as for needles. The names of a row are
+    distinct, and so are the values of its chains. Questions are about distinct chains. With "value", all variables
+    queried in a row have the same number of hops from a value, 0 to `num_hops`, drawn uniformly; accuracies are
+    reported for each number of hops.
     Ids: words and marks, names, values.
 
     Scored: "value": the value. "variables": each name, in the order of the chain, one token at a time with the right
@@ -92,7 +94,7 @@ class TrackingTask(NoiseTask):
         if config.question == "value":
             self.groups = tuple(f"{hops} hops" for hops in range(config.num_hops + 1))
 
-    def batch(self, rng, batch_size, length):
+    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
         rng, config = np.random.default_rng(rng), self.config
         rows, size = np.arange(batch_size)[:, None], config.num_hops + 1
         names = self.first_id + choose(rng, batch_size, config.num_names, config.num_variables)

@@ -34,7 +34,10 @@ def test_shares_of_what_is_chosen_and_of_what_becomes_of_it(rate):
     chosen, ordinary = weights == 1, ORDINARY[tokens]
     assert not chosen[~ordinary].any()
     np.testing.assert_array_equal(seen[~chosen], tokens[~chosen])
-    close = lambda found, share, number: abs(found - share) < 5 * np.sqrt(share * (1 - share) / number)  # noqa: E731
+
+    def close(found, share, number):
+        return abs(found - share) < 5 * np.sqrt(share * (1 - share) / number)
+
     assert close(chosen[ordinary].mean(), rate, ordinary.sum())
     number = chosen.sum()
     assert close((seen[chosen] == MASK).mean(), 0.8, number)

@@ -65,7 +65,10 @@ def test_each_place_is_hidden_about_as_often():
 
 
 def test_spans_have_the_mean_length_and_the_same_generator_gives_the_same():
-    draw = lambda seed: corrupt_spans(np.arange(600), np.random.default_rng(seed), first_sentinel=FIRST)  # noqa: E731
+
+    def draw(seed):
+        return corrupt_spans(np.arange(600), np.random.default_rng(seed), first_sentinel=FIRST)
+
     (source, target), again = draw(1), draw(1)
     np.testing.assert_array_equal(target, again[1])
     assert np.sum(target >= 600) == 31 and len(target) == 90 + 31 and len(source) == 510 + 30

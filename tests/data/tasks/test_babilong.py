@@ -95,7 +95,10 @@ def test_all_questions_in_training(config):
 
 def test_splits_seeds_and_any_length(config):
     train, valid = (BabiLongTask(config, split) for split in ("train", "valid"))
-    read = lambda task: bytes(task.batch(0, 1, 3000).inputs["tokens"][0].clip(max=255).tolist())  # noqa: E731
+
+    def read(task):
+        return bytes(task.batch(0, 1, 3000).inputs["tokens"][0].clip(max=255).tolist())
+
     assert b"day" in read(train) and b"day" not in read(valid) and b"night" in read(valid)
     first, again, other = (train.batch(seed, 4, 200).inputs["tokens"] for seed in (5, 5, 6))
     assert (first == again).all() and (first != other).any()
