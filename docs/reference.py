@@ -10,19 +10,20 @@ import dataclasses
 import importlib
 import inspect
 import re
-from types import ModuleType
+from types import GenericAlias, ModuleType
 from typing import Any
 
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 import memgpt_jax as mg
+from memgpt_jax.config.registry import Registry
 
 
 def part_of(value: Any) -> str:
-    """`models` for memgpt_jax.models.decoder; instances belong to the part of their class."""
+    """`models` for memgpt_jax.models.decoder; instances count by their class, type aliases are `aliases`."""
     module = getattr(value, "__module__", None) or type(value).__module__
-    return module.split(".")[1] if module.startswith("memgpt_jax.") else ""
+    return module.split(".")[1] if module.startswith("memgpt_jax.") else "aliases"
 
 
 def is_config(value: Any) -> bool:
@@ -32,10 +33,14 @@ def is_config(value: Any) -> bool:
 
 def entry(module: str, name: str, value: Any) -> str:
     """The directive that documents one name."""
-    if inspect.isclass(value) or inspect.isroutine(value):
-        return f".. auto{'class' if inspect.isclass(value) else 'function'}:: {module}.{name}\n"
-    names = ", ".join(f"``{key if isinstance(key, str) else key.__name__}``" for key in value) + "."
-    return "\n".join([f".. py:data:: {module}.{name}", f"   :type: {type(value).__name__}", "", f"   {names}", ""])
+    if isinstance(value, type) and not isinstance(value, GenericAlias):
+        return f".. autoclass:: {module}.{name}\n"
+    if inspect.isroutine(value):
+        return f".. autofunction:: {module}.{name}\n"
+    text = f"Alias of ``{value}``."
+    if isinstance(value, Registry):
+        text = f"The registry of every {value.kind}: {', '.join(f'``{key}``' for key in value)}."
+    return f".. py:data:: {module}.{name}\n\n   {text}\n"
 
 
 def members(parts: list[str]) -> dict[str, Any]:
