@@ -55,6 +55,8 @@ def markdown(name: str) -> str:
         ExtensionError: it does not exist, or a field has no description.
     """
     config = resolve(name)
+    if not dataclasses.fields(config):
+        return "It has no fields."
     texts, own = descriptions(config), vars(config).get("__annotations__", {})
     rows = ["| field | default | meaning |", "|---|---|---|"]
     for field in sorted(dataclasses.fields(config), key=lambda field: field.name not in own):
