@@ -7,6 +7,7 @@ Namespaces: `mg.memory` (mechanisms), `mg.tasks` (memory tasks), `mg.data` (toke
 """
 
 from memgpt_jax import data, interop, memory, ops, training
+from memgpt_jax.checkpoint import load_run
 from memgpt_jax.config.data import TaskConfig, TextConfig
 from memgpt_jax.config.experiment import (
     EvaluationConfig,
@@ -70,6 +71,7 @@ __version__ = "0.1.0"
 __all__ = [  # noqa: RUF022 — in groups
     # run experiments
     "train",
+    "load_run",
     "evaluate",
     "RunError",
     # models

@@ -26,7 +26,7 @@ ALLOWED = {part: set(PARTS[:index]) for index, part in enumerate(PARTS)}
 ALLOWED["data"] = set(FLOORS["values"])  # data sets and tokenizers work without a model
 ALLOWED[""] -= {"studies"}  # the library does not import the laboratory
 ONLY_IN = {
-    "orbax": ["checkpoint.py"],
+    "orbax": ["checkpoint/"],
     "tensorflow_datasets": ["data/"],
     "array_record": ["data/"],
     "grain": ["data/"],

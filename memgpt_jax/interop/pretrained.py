@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from memgpt_jax import models
+from memgpt_jax.checkpoint import load_run
 from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
 from memgpt_jax.config.serialization import from_json
 from memgpt_jax.data import Tokenizer
@@ -143,14 +144,12 @@ def describe(source: str | Path, revision: str | None = None) -> Pretrained:
 
 def _run(workdir: Path) -> Pretrained:
     """The model of a run, with the origin of the model that it started from."""
-    from memgpt_jax.training import load
-
     if (workdir / CONFIG).is_file():
         raise ValueError(f"{workdir} holds a run (checkpoints/) and a model ({CONFIG}): move one of them elsewhere")
-    saved = load(workdir)
+    run = load_run(workdir)
     origin = workdir / RUN_ORIGIN
     return Pretrained(
-        saved.config.model, lambda: saved.params, read_origin(origin) if (origin / CONFIG).is_file() else None
+        run.config.model, lambda: run.params, read_origin(origin) if (origin / CONFIG).is_file() else None
     )
 
 

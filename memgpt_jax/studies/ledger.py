@@ -228,7 +228,7 @@ def read_again(case: Case, workdir: Path) -> tuple[dict[str, Any], float]:
         start = time.monotonic()
         opened = reopen(workdir, case.change)
         if case.needles_after is None:
-            result = evaluate(*opened)
+            result = evaluate(opened.config, opened.params, opened.tokenizer)
         else:
             (result,) = recall_along_stream(opened.config, opened.params, [case.needles_after], opened.tokenizer)
         replace_file(path, json.dumps({"result": result, "seconds": time.monotonic() - start}))

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from memgpt_jax.checkpoint import DAMAGED, run_folder
 from memgpt_jax.files import checksums
 from memgpt_jax.files.checksums import SUMS, DamagedError
 from memgpt_jax.training import RunError, read_metrics
-from memgpt_jax.training.checkpoint import DAMAGED
 from memgpt_jax.training.evaluation import read_evaluation
-from memgpt_jax.training.process.workdir import run_folder
 from memgpt_jax.training.tensorboard import check_events
 
 KINDS = {

@@ -1,8 +1,7 @@
-"""Training: `train` a config in a folder, resumable at every step; `load` what it saved."""
+"""Training: `train` trains a config in a folder and can be resumed at every step."""
 
 from memgpt_jax.errors import RunError
-from memgpt_jax.training.checkpoint import load
 from memgpt_jax.training.loop import train
 from memgpt_jax.training.metrics import read_metrics
 
-__all__ = ["RunError", "load", "read_metrics", "train"]
+__all__ = ["RunError", "read_metrics", "train"]

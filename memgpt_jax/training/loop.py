@@ -12,6 +12,8 @@ import jax
 import numpy as np
 
 from memgpt_jax import data, models, parallel
+from memgpt_jax.checkpoint import Checkpoints, load_run_tokenizer, run_folder
+from memgpt_jax.checkpoint.folder import check_space
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.corpora.sources import expand
@@ -19,7 +21,6 @@ from memgpt_jax.errors import RunError, refused, usable
 from memgpt_jax.evaluation import check_evaluation
 from memgpt_jax.files.paths import shown
 from memgpt_jax.memory import resolved
-from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.compilation import jitted_diagnostics, jitted_step
 from memgpt_jax.training.evaluation import check_evaluation_memory, held_out, kept_evaluation
 from memgpt_jax.training.metrics import MetricsLog, Reporter, WallTime, read_metrics
@@ -28,7 +29,8 @@ from memgpt_jax.training.preflight import check_memory, device_memory
 from memgpt_jax.training.pretrained import pretrained_start
 from memgpt_jax.training.process.progress import progress
 from memgpt_jax.training.process.watchdog import Watchdog
-from memgpt_jax.training.process.workdir import StopSignals, check_space, load_run_tokenizer, locked, run_folder
+from memgpt_jax.training.process.workdir import StopSignals, locked
+from memgpt_jax.training.saving import restore_run, save_run
 from memgpt_jax.training.state import TrainState, checkpoint_bytes, create, shardings
 
 
@@ -103,7 +105,7 @@ def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress
         resumed = checkpoints.latest_step() is not None
         split = shardings(config, mesh)
         if resumed:
-            state, data_state = checkpoints.restore(config, split, extend)
+            state, data_state = restore_run(checkpoints, config, split, extend)
             saved = checkpoints.config(int(state.step))
         with refused(), parallel.main_first("tokenizer"):
             tokenizer = run_tokenizer(config, workdir, resumed)
@@ -130,7 +132,7 @@ def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress
                         state = state._replace(params=jax.device_put(start.params(config), split.params))
                         if parallel.is_main():
                             start.keep_origin(workdir)
-                checkpoints.save(config, state, batches.get_state())
+                save_run(checkpoints, config, state, batches.get_state())
                 checkpoints.wait()  # a checkpoint that cannot be written stops the run before the first step
             if parallel.is_main():
                 (workdir / "evaluation.json").unlink(missing_ok=True)
@@ -234,7 +236,7 @@ def run(
                 pending = None
                 watch.rest()
                 with wall_time.spent("checkpoints"):
-                    checkpoints.save(config, state, batches.get_state())
+                    save_run(checkpoints, config, state, batches.get_state())
             if stop:
                 signals.end()
     signals.deferred = False

@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from memgpt_jax.checkpoint import run_folder
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.errors import RunError, usable
 from memgpt_jax.files.paths import shown
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.files.sealed import seal, unseal
-from memgpt_jax.training.process.workdir import run_folder
 from memgpt_jax.training.step import StepMetrics
 from memgpt_jax.training.tensorboard import EventLog
 

@@ -9,10 +9,11 @@ from flax import nnx
 
 import memgpt_jax as mg
 from memgpt_jax import models
+from memgpt_jax.checkpoint import Checkpoints
 from memgpt_jax.data import ByteTokenizer
 from memgpt_jax.interop.origin import Origin
-from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.pretrained import pretrained_start
+from memgpt_jax.training.saving import save_run
 from memgpt_jax.training.state import create
 from tests.references import foreign
 
@@ -99,7 +100,7 @@ def test_a_run_keeps_them(tmp_path):
     np.testing.assert_array_equal(params["embedding"], mg.from_pretrained(folder).embedding[...])
     start.keep_origin(tmp_path / "run")
     with Checkpoints(tmp_path / "run") as checkpoints:
-        checkpoints.save(start.config, create(start.config)._replace(params=params), None)
+        save_run(checkpoints, start.config, create(start.config)._replace(params=params), None)
     run = mg.from_pretrained(tmp_path / "run")
     assert run.origin.stop_ids == (2, 7)
     mg.save_pretrained(run, tmp_path / "again")

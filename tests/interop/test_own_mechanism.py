@@ -14,10 +14,11 @@ import pytest
 from flax import nnx
 
 import memgpt_jax as mg
+from memgpt_jax.checkpoint import load_run
 from memgpt_jax.config.serialization import from_json, to_json
 from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.studies.command_line import load_config, override
-from memgpt_jax.training import load, train
+from memgpt_jax.training import train
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "tests" / "examples" / "mean_memory.py"
@@ -67,7 +68,7 @@ def test_its_size_follows_from_bytes(mean):
 def test_it_is_trained_loaded_and_generates(mean, tmp_path):
     result = train(mean, tmp_path / "run", print_progress=False)
     assert result["step"] == 2 and np.isfinite(result["evaluation"]["loss"])
-    saved = load(tmp_path / "run")
+    saved = load_run(tmp_path / "run")
     assert saved.config == mean
     prompt = jnp.arange(40, dtype=jnp.int32)[None]
     written = jnp.asarray(mg.generate((mean.model, saved.params), prompt, max_new_tokens=20).ids)

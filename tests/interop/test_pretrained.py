@@ -13,8 +13,9 @@ import pytest
 
 import memgpt_jax as mg
 from memgpt_jax import models
+from memgpt_jax.checkpoint import Checkpoints
 from memgpt_jax.data import ByteTokenizer
-from memgpt_jax.training.checkpoint import Checkpoints
+from memgpt_jax.training.saving import save_run
 from memgpt_jax.training.state import create
 from tests.references import foreign
 
@@ -254,7 +255,7 @@ def test_a_run_is_a_model_too(tmp_path):
     config = mg.ExperimentConfig(model=model, data=mg.TextConfig(tokenizer="byte"))
     state = create(config)
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(config, state, None)
+        save_run(checkpoints, config, state, None)
     ByteTokenizer().save(tmp_path / "tokenizer")
     run = mg.from_pretrained(tmp_path)
     assert run.config == model

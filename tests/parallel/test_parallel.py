@@ -14,9 +14,10 @@ import pytest
 from jax.sharding import AbstractMesh
 
 from memgpt_jax import parallel
+from memgpt_jax.checkpoint import Checkpoints, load_run
 from memgpt_jax.config.experiment import ExperimentConfig, ParallelConfig
-from memgpt_jax.training import load, read_metrics
-from memgpt_jax.training.checkpoint import Checkpoints
+from memgpt_jax.training import read_metrics
+from memgpt_jax.training.saving import restore_run
 from tests.programs.restored_on_meshes import digest
 
 SCRIPT = Path(__file__).parents[1] / "programs" / "small_run.py"
@@ -81,7 +82,7 @@ def test_what_two_processes_saved_restores_bitwise_elsewhere(two_processes):
     """Parameters and optimizer state, on one device and on a mesh of another shape."""
     with Checkpoints(two_processes, read_only=True) as checkpoints:
         config = checkpoints.config(50)
-        state, _ = checkpoints.restore(config)
+        state, _ = restore_run(checkpoints, config)
     assert state.step == 50 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
     command = [sys.executable, SCRIPT.parent / "restored_on_meshes.py", two_processes]
     output = subprocess.run(command, check=True, env=environment(), capture_output=True, text=True).stdout
@@ -94,7 +95,7 @@ def test_another_mesh_goes_on_where_two_processes_stopped(one_device, two_proces
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "50")
     finish(start(8, tmp_path / "run", "--mesh", "data=2,tensor=2,sequence=2"))
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(one_device), rtol=1e-5)
-    assert load(tmp_path / "run").step == 50
+    assert load_run(tmp_path / "run").step == 50
 
 
 def test_a_process_that_dies_ends_the_others(tmp_path):

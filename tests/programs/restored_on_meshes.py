@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from memgpt_jax import parallel
+from memgpt_jax.checkpoint import Checkpoints
 from memgpt_jax.config.experiment import ParallelConfig
-from memgpt_jax.training.checkpoint import Checkpoints
+from memgpt_jax.training.saving import restore_run
 from memgpt_jax.training.state import TrainState, shardings
 
 MESHES = (ParallelConfig(data=8), ParallelConfig(fsdp=8), ParallelConfig(data=2, tensor=2, sequence=2))
@@ -31,7 +32,7 @@ def main(workdir: str) -> None:
         for sizes in MESHES:
             config = dataclasses.replace(saved, parallel=sizes)
             mesh = parallel.make_mesh(sizes)
-            state, _ = checkpoints.restore(config, shardings(config, mesh))
+            state, _ = restore_run(checkpoints, config, shardings(config, mesh))
             assert any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
             print(digest(state))
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from memgpt_jax import data
+from memgpt_jax.checkpoint import load_run
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config.memory import KVMemoryConfig
@@ -19,7 +20,7 @@ from memgpt_jax.evaluation import HELD_OUT_SEED, evaluate
 from memgpt_jax.studies import runs as run_folders
 from memgpt_jax.studies.commands import evaluate as command
 from memgpt_jax.studies.plots import plot_recall
-from memgpt_jax.training import checkpoint, train
+from memgpt_jax.training import train
 
 TASK = CopyConfig(num_symbols=4, max_length=3)
 
@@ -48,13 +49,13 @@ def runs(tmp_path_factory) -> list[Path]:
 @pytest.fixture
 def script(monkeypatch):
     """The command as a function of its words, which returns the arguments of its plot."""
-    load = run_folders.load
+    load = run_folders.load_run
 
     def load_seed(workdir, step=None):
         saved = load(workdir, step)
         return saved._replace(config=dataclasses.replace(saved.config, seed=int(workdir.name == "copy-1")))
 
-    monkeypatch.setattr(run_folders, "load", load_seed)
+    monkeypatch.setattr(run_folders, "load_run", load_seed)
     plotted = []
     monkeypatch.setattr(command, "plot_recall", lambda *words: (plotted.append(words), plot_recall(*words)))
 
@@ -74,7 +75,7 @@ def test_table_json_and_plot(runs, script, capsys, tmp_path):
     table = capsys.readouterr().out
     assert "length" in table and "accuracy" in table
 
-    saved = checkpoint.load(runs[0])
+    saved = load_run(runs[0])
     assert results[f"{runs[0]} length 6"].pop("length") == 6
     direct = evaluate(config(CopyConfig(num_symbols=4, min_length=6, max_length=6)), saved.params)
     assert results[f"{runs[0]} length 6"] == pytest.approx(direct)
@@ -93,11 +94,10 @@ def test_every_memory_size_is_a_line(runs, script, tmp_path):
 def other_runs(tmp_path, runs, script, monkeypatch):
     """Runs of text and of needles: checkpoints whose config says so."""
     text = TextConfig(corpus="folder", path=str(tmp_path))
-    saved = checkpoint.load(runs[0])
+    saved = load_run(runs[0])
     changed = {"text": config(text), "needle": config(NeedleConfig(text=text))}
     replace = lambda workdir, step: saved._replace(config=changed[Path(workdir).name])  # noqa: E731
-    monkeypatch.setattr(run_folders, "load", replace)
-    monkeypatch.setattr(data, "read_tokenizer", lambda path: None)
+    monkeypatch.setattr(run_folders, "load_run", replace)
 
 
 @pytest.mark.usefixtures("other_runs")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from memgpt_jax import data
+from memgpt_jax.checkpoint import Checkpoints
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, TrainingConfig
 from memgpt_jax.config.memory import KVMemoryConfig
@@ -18,8 +19,8 @@ from memgpt_jax.files import checksums
 from memgpt_jax.files.sealed import seal, unseal
 from memgpt_jax.studies.verification import verify_folder
 from memgpt_jax.training import RunError, read_metrics, train
-from memgpt_jax.training.checkpoint import Checkpoints
 from memgpt_jax.training.evaluation import read_evaluation
+from memgpt_jax.training.saving import restore_run
 
 
 @pytest.fixture(scope="module")
@@ -156,15 +157,16 @@ LOST = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from memgpt_jax.data import load_tokenizer
-from memgpt_jax.training import RunError, load, read_metrics
-from memgpt_jax.training.checkpoint import Checkpoints
+from memgpt_jax.checkpoint import load_run
+from memgpt_jax.training import RunError, read_metrics
+from memgpt_jax.checkpoint import Checkpoints
 from memgpt_jax.training.evaluation import read_evaluation
-from memgpt_jax.training.process.workdir import load_run_tokenizer, run_folder
+from memgpt_jax.checkpoint import load_run_tokenizer, run_folder
 from memgpt_jax.studies.verification import verify_folder
 folder = run_folder(sys.argv[2])
 assert any(sys.argv[3] in part.problem for part in verify_folder(folder) if part.problem), verify_folder(folder)
 reads = {"metrics.jsonl": [read_metrics], "evaluation.json": [read_evaluation]}
-for read in reads.get(sys.argv[3], [load_run_tokenizer, load_tokenizer] if sys.argv[3] == "tokenizer" else [load]):
+for read in reads.get(sys.argv[3], [load_run_tokenizer, load_tokenizer] if sys.argv[3] == "tokenizer" else [load_run]):
     try:
         read(folder)
     except (RunError, ValueError) as error:
@@ -202,8 +204,8 @@ def test_any_wrong_bit_of_the_latest_checkpoint_falls_back(run, tmp_path, caplog
         flip(path, draw.randrange(8 * len(before)))
         caplog.clear()
         with Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
-            assert int(checkpoints.restore(run[1])[0].step) == 2, path
+            assert int(restore_run(checkpoints, run[1])[0].step) == 2, path
         assert "the checkpoint of step 4 is damaged" in caplog.text
         path.write_bytes(before)
     with Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
-        assert int(checkpoints.restore(run[1])[0].step) == 4
+        assert int(restore_run(checkpoints, run[1])[0].step) == 4

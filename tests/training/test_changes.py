@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from memgpt_jax import data
+from memgpt_jax.checkpoint import load_run
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, TrainingConfig
 from memgpt_jax.config.memory import NoMemoryConfig
@@ -15,7 +16,7 @@ from memgpt_jax.data.objectives import SpanCorruptionConfig
 from memgpt_jax.data.tasks import TASKS
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.memory import MEMORIES
-from memgpt_jax.training import RunError, load, read_metrics, train
+from memgpt_jax.training import RunError, read_metrics, train
 from memgpt_jax.training.changes import check_changes, is_free
 from memgpt_jax.training.metrics import CLOCKED
 
@@ -154,4 +155,4 @@ def test_data_may_move_and_must_not_change(tmp_path, make_config, monkeypatch):
     assert of_task("old") != of_task("new")
     with pytest.raises(RunError, match=r"^data\.path='.*new': .*saved data position belongs to text \w+"):
         train(config(tmp_path / "new"), tmp_path / "run", print_progress=False)
-    assert load(tmp_path / "run").step == 2
+    assert load_run(tmp_path / "run").step == 2

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 import pytest
 
+from memgpt_jax.checkpoint import Checkpoints, load_run, run_folder
+from memgpt_jax.checkpoint import checkpoints as checkpoint_files
 from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.files import checksums
 from memgpt_jax.files.paths import LONGEST, PLAIN, shown
-from memgpt_jax.training import RunError, checkpoint, load
-from memgpt_jax.training.checkpoint import Checkpoints
-from memgpt_jax.training.process.workdir import run_folder
+from memgpt_jax.training import RunError
+from memgpt_jax.training.saving import restore_run, save_run
 from memgpt_jax.training.state import create
 
 
@@ -28,9 +29,9 @@ def saved(tmp_path_factory, config):
     """A workdir with checkpoints of steps 0 and 1, and the state that both hold."""
     workdir, state = tmp_path_factory.mktemp("run"), create(config)
     with Checkpoints(workdir, keep=2) as checkpoints:
-        checkpoints.save(config, state, {"position": "here"})
+        save_run(checkpoints, config, state, {"position": "here"})
         state = state._replace(step=state.step + 1)
-        checkpoints.save(config, state, {"position": "there"})
+        save_run(checkpoints, config, state, {"position": "there"})
     return workdir, state
 
 
@@ -49,7 +50,7 @@ def assert_equal(a, b):
 def test_state_and_data_position_read_back(saved, config):
     workdir, state = saved
     with Checkpoints(workdir) as checkpoints:
-        restored, data_state = checkpoints.restore(config)
+        restored, data_state = restore_run(checkpoints, config)
     assert_equal(restored, state)
     assert data_state == {"position": "there"}
 
@@ -58,10 +59,10 @@ def test_how_the_model_computes_may_change_and_what_it_computes_may_not(saved, c
     workdir, state = saved
     other = dataclasses.replace(config.model, remat="block", attention_implementation="portable")
     with Checkpoints(workdir) as checkpoints:
-        assert_equal(checkpoints.restore(dataclasses.replace(config, model=other))[0], state)
+        assert_equal(restore_run(checkpoints, dataclasses.replace(config, model=other))[0], state)
         wider = dataclasses.replace(config, model=dataclasses.replace(other, window_size=2 * other.window_size))
         with pytest.raises(RunError, match=r"another config.*\n  model.window_size: \d+ → \d+$"):
-            checkpoints.restore(wider)
+            restore_run(checkpoints, wider)
 
 
 @pytest.mark.parametrize("memory", [KVMemoryConfig(memory_size=0, writer_conv=1), NoMemoryConfig()])
@@ -69,27 +70,27 @@ def test_arrays_of_size_0_and_absent_memories_read_back(tmp_path, make_config, m
     config = make_config(model={"memory": memory})
     state = create(config)
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(config, state, None)
+        save_run(checkpoints, config, state, None)
     with Checkpoints(tmp_path) as checkpoints:
-        assert_equal(checkpoints.restore(config)[0], state)
+        assert_equal(restore_run(checkpoints, config)[0], state)
 
 
 def test_load_gives_config_and_params_of_any_kept_step(saved, config):
     workdir, state = saved
-    assert load(workdir).step == 1
-    loaded = load(workdir, step=0)
+    assert load_run(workdir).step == 1
+    loaded = load_run(workdir, step=0)
     assert (loaded.config, loaded.step) == (config, 0)
     assert_equal(loaded.params, state.params)
 
 
 def test_missing_checkpoints_are_named(saved, tmp_path):
     with pytest.raises(RunError, match=r"no checkpoint in .*nowhere"):
-        load(tmp_path / "nowhere")
+        load_run(tmp_path / "nowhere")
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(RunError, match=r"no checkpoint in .*: its run saved none"):
-        load(tmp_path)
-    with pytest.raises(RunError, match=r"no checkpoint of step 7 in .*there are: \[0, 1\]"):
-        load(saved[0], step=7)
+        load_run(tmp_path)
+    with pytest.raises(RunError, match=r"no checkpoint of step 7 in .*valid: \[0, 1\]"):
+        load_run(saved[0], step=7)
 
 
 def spoil(path, summed=True):
@@ -108,14 +109,14 @@ def test_a_damaged_checkpoint_is_named_and_the_last_good_one_taken(saved, config
     workdir = tmp_path / "run"
     shutil.copytree(saved[0], workdir)
     spoil(workdir / "checkpoints" / "1" / item, summed)
-    assert load(workdir).step == (1 if item == "data" else 0)  # `load` reads no data position
+    assert load_run(workdir).step == (1 if item == "data" else 0)  # `load_run` reads no data position
     with Checkpoints(workdir, keep=2) as checkpoints:
-        state, data_state = checkpoints.restore(config)
+        state, data_state = restore_run(checkpoints, config)
         assert data_state == {"position": "here"}
         assert "step 1 is damaged" in caplog.text
-        checkpoints.save(config, state._replace(step=state.step + 1), {"position": "again"})
+        save_run(checkpoints, config, state._replace(step=state.step + 1), {"position": "again"})
         checkpoints.wait()
-        assert checkpoints.restore(config)[1] == {"position": "again"}
+        assert restore_run(checkpoints, config)[1] == {"position": "again"}
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["0", "1"]
     assert (workdir / "damaged" / "1").is_dir()
 
@@ -127,11 +128,11 @@ def test_where_all_are_damaged_all_are_named(saved, config, tmp_path):
         spoil(workdir / "checkpoints" / step / "params")
     with (
         Checkpoints(workdir, keep=2) as checkpoints,
-        pytest.raises(RunError, match=r"no checkpoint can be read in .*step 1, step 0 is damaged \(.*params.*\)"),
+        pytest.raises(RunError, match=r"no checkpoint can be read in .*steps 1, 0 are damaged \(.*params.*\)"),
     ):
-        checkpoints.restore(config)
-    with pytest.raises(RunError, match=r"step 0 is damaged .*there are others: \[1\]"):
-        load(workdir, step=0)
+        restore_run(checkpoints, config)
+    with pytest.raises(RunError, match=r"step 0 is damaged .*other steps: \[1\]"):
+        load_run(workdir, step=0)
     assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"0", "1"}
 
 
@@ -157,10 +158,10 @@ def test_any_folder_can_be_written_and_read(tmp_path, config, saved, name):
     assert run_folder(workdir) == workdir and shown(workdir).isprintable()
     state = saved[1]
     with Checkpoints(workdir) as checkpoints:
-        checkpoints.save(config, state, name if isinstance(name, str) else None)
+        save_run(checkpoints, config, state, name if isinstance(name, str) else None)
         checkpoints.wait()
-        assert_equal(checkpoints.restore(config)[0], state)
-    assert_equal(load(workdir).params, state.params)
+        assert_equal(restore_run(checkpoints, config)[0], state)
+    assert_equal(load_run(workdir).params, state.params)
 
 
 def test_relative_linked_and_home_folders(tmp_path, saved, monkeypatch):
@@ -168,7 +169,7 @@ def test_relative_linked_and_home_folders(tmp_path, saved, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for workdir in ("link [1]", "link [1]/", "./link [1]", "~/link [1]"):
-        assert load(workdir).step == 1
+        assert load_run(workdir).step == 1
 
 
 @pytest.mark.parametrize("workdir", ["~nobody-of-this-name/run", "a\0b", "x/" * 2000, "\ud800"], ids=ascii)
@@ -184,10 +185,10 @@ def test_paths_that_are_not_plain(path):
 
 def test_a_checkpoint_whose_arrays_were_not_merged_is_not_kept(tmp_path, config, saved, monkeypatch):
     """What would happen if Orbax did not find its own files: the save fails, and does not end well."""
-    monkeypatch.setattr(checkpoint, "plain_path", contextlib.nullcontext)
+    monkeypatch.setattr(checkpoint_files, "plain_path", contextlib.nullcontext)
     checkpoints = Checkpoints(tmp_path / "run [1]")
-    checkpoints.save(config, saved[1], None)
+    save_run(checkpoints, config, saved[1], None)
     with pytest.raises(RunError, match=r"could not be written to .*run \[1\]: .*were not merged.*latest .* missing"):
         checkpoints.wait()
     with pytest.raises(RunError, match="no checkpoint in"):
-        load(tmp_path / "run [1]")
+        load_run(tmp_path / "run [1]")

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from memgpt_jax import data
+from memgpt_jax.checkpoint import Checkpoints, load_run
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.serialization import to_json
-from memgpt_jax.training import RunError, load, read_metrics, train
-from memgpt_jax.training.checkpoint import Checkpoints
+from memgpt_jax.training import RunError, read_metrics, train
 from memgpt_jax.training.metrics import CLOCKED
+from memgpt_jax.training.saving import restore_run
 
 PROGRAM = """
 import json, sys
@@ -88,7 +89,7 @@ def assert_same_run(config, workdir, expected):
     states = []
     for folder in (workdir, expected):
         with Checkpoints(folder) as checkpoints:
-            state, data_state = checkpoints.restore(config)
+            state, data_state = restore_run(checkpoints, config)
         states.append((state._replace(key=jax.random.key_data(state.key)), data_state["position"]))
     assert states[0][1] == states[1][1]
     jax.tree.map(np.testing.assert_array_equal, states[0][0], states[1][0])
@@ -123,7 +124,7 @@ def test_stop_signals_save_the_step_and_exit_with_0(start, uninterrupted, tmp_pa
             train(config, tmp_path)
         process.send_signal(number)
         finish(process)
-        step = load(tmp_path).step
+        step = load_run(tmp_path).step
         assert 0 < step < config.training.steps
         assert last_step(tmp_path) == step - step % config.training.log_every  # the saved step is on record
     told = finish(start(config, tmp_path))
@@ -154,5 +155,5 @@ def test_an_interrupt_at_a_prompt_does_not_end_the_process(tmp_path, make_config
     with pytest.raises(KeyboardInterrupt if prompt and number == signal.SIGINT else SystemExit) as end:
         train(config, tmp_path, print_progress=False)
     assert getattr(end.value, "code", 0) == 0
-    assert load(tmp_path).step == last_step(tmp_path) == 4
+    assert load_run(tmp_path).step == last_step(tmp_path) == 4
     assert train(config, tmp_path, print_progress=False)["step"] == config.training.steps

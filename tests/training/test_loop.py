@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from memgpt_jax import data, models, parallel
+from memgpt_jax.checkpoint import Checkpoints, load_run
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.data.tasks.babi import BabiConfig
-from memgpt_jax.training import RunError, load, loop, metrics, read_metrics, state, train
-from memgpt_jax.training.checkpoint import Checkpoints
+from memgpt_jax.training import RunError, loop, metrics, read_metrics, state, train
 from memgpt_jax.training.compilation import jitted_diagnostics
 from memgpt_jax.training.metrics import CLOCKED, MetricsLog, WallTime
 from memgpt_jax.training.process.progress import progress
 from memgpt_jax.training.process.workdir import locked
+from memgpt_jax.training.saving import restore_run
 
 PLAIN = {"memory": NoMemoryConfig()}
 
@@ -87,7 +88,7 @@ def test_a_run_leaves_metrics_checkpoints_and_an_evaluation(finished, capsys):
     assert len(evaluation.pop("crc32")) == 8
     assert results == records[-1] | {"evaluation": evaluation}
     assert list((workdir / "tensorboard").glob("events.*"))
-    assert load(workdir).step == 12
+    assert load_run(workdir).step == 12
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["10", "12"]
 
 
@@ -97,7 +98,7 @@ def test_several_steps_in_one_call_are_the_same_steps(finished, tmp_path, make_c
     change_batches(interrupt_at(7))
     with pytest.raises(Interrupted):
         train(config, tmp_path)
-    assert load(tmp_path).step == 4
+    assert load_run(tmp_path).step == 4
     change_batches(lambda number, batch: batch)
     train(config, tmp_path)
     figures = lambda workdir: [[r["step"], r["loss"], r["learning_rate"]] for r in read_metrics(workdir)]  # noqa: E731
@@ -116,8 +117,8 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_last_good_one(finished, 
     assert "checkpoint of step 12 is damaged" in caplog.text and damaged.name in caplog.text
     assert again["evaluation"] == results["evaluation"]
     assert timeless(tmp_path / "run") == timeless(workdir)
-    jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "run").params, load(workdir).params)
-    assert load(tmp_path / "run").step == 12
+    jax.tree.map(np.testing.assert_array_equal, load_run(tmp_path / "run").params, load_run(workdir).params)
+    assert load_run(tmp_path / "run").step == 12
 
 
 def test_a_start_traces_the_state_twice_and_a_restart_once(tmp_path, make_config, monkeypatch):
@@ -188,7 +189,7 @@ def test_a_text_run_goes_on_bitwise_after_an_interruption(tmp_path, make_config,
     change_batches(interrupt_at(16))  # in step 9, after step 8 was logged and step 5 saved
     with pytest.raises(Interrupted):
         train(config, workdir)
-    assert [record["step"] for record in read_metrics(workdir)][-1] > load(workdir).step == 5
+    assert [record["step"] for record in read_metrics(workdir)][-1] > load_run(workdir).step == 5
     change_batches(lambda number, batch: batch)
     results = train(config, workdir)
     assert timeless(workdir) == timeless(tmp_path / "whole")
@@ -197,7 +198,7 @@ def test_a_text_run_goes_on_bitwise_after_an_interruption(tmp_path, make_config,
         trees = []
         for folder in (workdir, tmp_path / "whole"):
             with Checkpoints(folder) as checkpoints:
-                trees.append(getattr(checkpoints.restore(config)[0], name))
+                trees.append(getattr(restore_run(checkpoints, config)[0], name))
         jax.tree.map(np.testing.assert_array_equal, *trees)
 
 
@@ -216,7 +217,7 @@ def test_updates_skipped_in_a_row_stop_the_run_with_a_good_checkpoint(tmp_path, 
     assert [record.message.split(":")[0] for record in caplog.records] == ["step 3", "step 7", "step 8", "step 9"]
     assert [record["skipped"] for record in read_metrics(tmp_path)] == [0, 1, 1, 3]
     assert all(record["loss"] is None or np.isfinite(record["loss"]) for record in read_metrics(tmp_path))
-    loaded = load(tmp_path)
+    loaded = load_run(tmp_path)
     assert loaded.step == 5
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(loaded.params))
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from memgpt_jax import data, models
+from memgpt_jax.checkpoint import Checkpoints, load_run
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig, TrainingConfig
 from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
@@ -25,10 +26,10 @@ from memgpt_jax.evaluation.objectives import unigram_losses
 from memgpt_jax.generation import Session, generate
 from memgpt_jax.interop import from_pretrained
 from memgpt_jax.studies.command_line import override
-from memgpt_jax.training import RunError, load, read_metrics, train
-from memgpt_jax.training.checkpoint import Checkpoints
+from memgpt_jax.training import RunError, read_metrics, train
 from memgpt_jax.training.loop import stack
 from memgpt_jax.training.metrics import CLOCKED
+from memgpt_jax.training.saving import restore_run
 from memgpt_jax.training.state import create
 from memgpt_jax.training.step import train_step
 
@@ -103,7 +104,7 @@ def test_a_run_goes_on_bitwise_after_an_interruption(tmp_path, make_encoder, mon
         patch.setattr(data.BatchIterator, "__next__", interrupted)
         with pytest.raises(KeyError):
             train(config, tmp_path / "cut")
-    assert load(tmp_path / "cut").step == 5
+    assert load_run(tmp_path / "cut").step == 5
     results = train(config, tmp_path / "cut")
     timeless = [
         [record | dict.fromkeys(CLOCKED) for record in read_metrics(tmp_path / name)] for name in ("cut", "whole")
@@ -113,7 +114,7 @@ def test_a_run_goes_on_bitwise_after_an_interruption(tmp_path, make_encoder, mon
     states = []
     for name in ("cut", "whole"):
         with Checkpoints(tmp_path / name) as checkpoints:
-            states.append(checkpoints.restore(config)[0])
+            states.append(restore_run(checkpoints, config)[0])
     jax.tree.map(np.testing.assert_array_equal, *(state._replace(key=None) for state in states))
     model = from_pretrained(tmp_path / "cut")
     assert model.config == config.model

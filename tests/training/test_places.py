@@ -8,9 +8,11 @@ import time
 import pytest
 
 from memgpt_jax import data
-from memgpt_jax.training import RunError, checkpoint, evaluation, load, loop, read_metrics, train
+from memgpt_jax.checkpoint import checkpoints as checkpoint_files
+from memgpt_jax.checkpoint import load_run
+from memgpt_jax.checkpoint.folder import check_room, check_space
+from memgpt_jax.training import RunError, evaluation, loop, read_metrics, train
 from memgpt_jax.training.metrics import CLOCKED
-from memgpt_jax.training.process.workdir import check_room, check_space
 
 DISK = "size=2m"
 
@@ -88,13 +90,13 @@ def whole(tmp_path_factory, make_config):
 def test_a_disk_that_is_full_in_training(disk, at_batch, make_config, whole, capfd, monkeypatch, batch, step, first):
     workdir, config, logs = disk / "run", make_config(), first == "log"
     if first == "files of a checkpoint":  # no one looks ahead
-        monkeypatch.setattr(checkpoint, "check_room", lambda *_: None)
+        monkeypatch.setattr(checkpoint_files, "check_room", lambda *_: None)
     if not logs:
         write = loop.MetricsLog.write
         monkeypatch.setattr(loop.MetricsLog, "write", lambda self, record: None)
     at_batch(batch, lambda: fill(disk))
     refused_in_one_line(config, workdir, capfd, "No space left on device")
-    assert load(workdir).step == step
+    assert load_run(workdir).step == step
     (disk / "ballast").unlink()
     at_batch(-1, None)
     if not logs:
@@ -122,7 +124,7 @@ def test_a_disk_that_is_full_before_and_after_training(disk, make_config, whole,
 
     monkeypatch.setattr(evaluation, "evaluate", fill_and_evaluate)
     refused_in_one_line(config, workdir, capfd, "No space left on device")
-    assert load(workdir).step == 12 and not (workdir / "evaluation.json").exists()
+    assert load_run(workdir).step == 12 and not (workdir / "evaluation.json").exists()
     monkeypatch.setattr(evaluation, "evaluate", original)
     (disk / "ballast").unlink()
     assert train(config, workdir, print_progress=False)["evaluation"] == whole[0]["evaluation"]
@@ -179,7 +181,9 @@ def test_checkpoints_that_evidently_do_not_fit(tmp_path):
 
 def test_no_save_begins_where_no_folder_can_be_made(tmp_path, monkeypatch):
     """Orbax would wait five minutes for it, with the process kept alive."""
-    monkeypatch.setattr(checkpoint.Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "denied")))
+    monkeypatch.setattr(
+        checkpoint_files.Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "denied"))
+    )
     with pytest.raises(PermissionError):
         check_room(tmp_path, 0)
     monkeypatch.undo()

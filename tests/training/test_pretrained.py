@@ -10,6 +10,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from memgpt_jax import data, models
+from memgpt_jax.checkpoint import load_run
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.memory import KVMemoryConfig
@@ -20,7 +21,7 @@ from memgpt_jax.data.objectives.special_ids import SpecialIds, special_ids
 from memgpt_jax.data.tokenizers.json_file import JsonTokenizer
 from memgpt_jax.interop import from_pretrained, save_pretrained
 from memgpt_jax.interop.families import FAMILIES
-from memgpt_jax.training import RunError, load, train
+from memgpt_jax.training import RunError, train
 from memgpt_jax.training.pretrained import pretrained_start
 
 WORDS = ["document", "of", "train", "valid", ".", *map(str, range(6))]
@@ -107,7 +108,7 @@ def test_a_model_of_each_kind_is_fine_tuned_and_resumed(objective, make, tmp_pat
 
     results = train(config, tmp_path / "whole")
     assert results["step"] == 2 and np.isfinite(results["loss"]) and np.isfinite(results["evaluation"]["loss"])
-    whole = load(tmp_path / "whole")
+    whole = load_run(tmp_path / "whole")
     moved = jax.tree.map(lambda new, old: bool((new != old).any()), whole.params, first)
     assert moved["decoder"]["embedding"] if objective == "span_corruption" else moved["embedding"]
 
@@ -123,9 +124,9 @@ def test_a_model_of_each_kind_is_fine_tuned_and_resumed(objective, make, tmp_pat
         patch.setattr(data.BatchIterator, "__next__", interrupted)
         with pytest.raises(KeyError):
             train(config, tmp_path / "cut")
-    assert load(tmp_path / "cut").step == 1
+    assert load_run(tmp_path / "cut").step == 1
     assert train(config, tmp_path / "cut")["loss"] == results["loss"]
-    cut = load(tmp_path / "cut")
+    cut = load_run(tmp_path / "cut")
     jax.tree.map(np.testing.assert_array_equal, cut.params, whole.params)
     again = from_pretrained(tmp_path / "cut")
     assert again.config == start.config.model and again.origin.config["model_type"] == CASES[objective][0]["model_type"]

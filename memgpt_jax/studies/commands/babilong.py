@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     table = Table(Column("run", overflow="fold"), *(f"{length:,}" for length in lengths), "answers")
     results, lines = {}, Lines()
     for workdir in arguments.workdirs:
-        config, params, tokenizer = reopen(workdir, arguments.change, arguments.step)
+        config, params, tokenizer, _ = reopen(workdir, arguments.change, arguments.step)
         if not isinstance(config.data, BabiLongConfig):
             raise RunError(f"{workdir} was not trained on BABILong, as `configs/babilong.py` is")
         points = []

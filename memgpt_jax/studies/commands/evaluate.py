@@ -95,7 +95,7 @@ def with_length(config: ExperimentConfig, workdir: Path, length: int) -> Experim
 
 def evaluate_run(workdir: Path, arguments: Arguments) -> Iterator[tuple[str, ExperimentConfig, dict]]:
     """(label, config, result) of each memory size and length; the label follows the name of the run."""
-    config, params, tokenizer = reopen(workdir, arguments.change, arguments.step)
+    config, params, tokenizer, _ = reopen(workdir, arguments.change, arguments.step)
     config = settings_of(config, arguments)
     has_size = any(hasattr(stack.memory, "memory_size") for stack in config.model.stacks.values())
     sizes = arguments.memory_size if has_size else ()

@@ -15,11 +15,11 @@ import numpy as np
 import tyro
 from rich.console import Console
 
+from memgpt_jax.checkpoint import load_run
 from memgpt_jax.config.data import TextConfig
+from memgpt_jax.errors import RunError
 from memgpt_jax.generation import Sampling, Session
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
-from memgpt_jax.training import RunError, checkpoint
-from memgpt_jax.training.process.workdir import load_run_tokenizer
 
 COMMANDS = """\
 /memory      show occupancy and bytes of each layer's memory
@@ -74,14 +74,13 @@ class Arguments:
 
 def open_session(workdir: Path, step: int | None = None) -> Session:
     """A session with the model and the tokenizer of a run, at the start of a document."""
-    saved = checkpoint.load(workdir, step)
+    saved = load_run(workdir, step)
     if not isinstance(saved.config.data, TextConfig):
         raise RunError(f"{workdir} was trained on a generated task, which has no text to generate")
     if not saved.config.model.causal:
         kind = type(saved.config.model).__name__
         raise RunError(f"{workdir} holds a model of {kind}, which cannot generate text")
-    tokenizer = load_run_tokenizer(workdir)
-    return Session((saved.config.model, saved.params), tokenizer)
+    return Session((saved.config.model, saved.params), saved.tokenizer)
 
 
 def answer(session: Session, options: dict) -> None:

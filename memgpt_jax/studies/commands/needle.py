@@ -46,7 +46,7 @@ def recall_of_run(
     workdir: Path, arguments: Arguments, progress: Progress
 ) -> tuple[ExperimentConfig, list[dict[str, Any]]]:
     """The run's config, and its recall at each length."""
-    config, params, tokenizer = reopen(workdir, arguments.change, arguments.step)
+    config, params, tokenizer, _ = reopen(workdir, arguments.change, arguments.step)
     if not isinstance(config.data, NeedleConfig):
         raise RunError(f"{workdir} was not trained on needles, as `configs/needle.py` is")
     bar = progress.add_task(str(workdir), total=max(arguments.lengths))

@@ -63,7 +63,7 @@ class Arguments:
 def predictions(arguments: Arguments) -> Iterator[dict[str, Any]]:
     """One object for each text or row."""
     texts = arguments.texts()
-    config, params, tokenizer = reopen(arguments.workdir, step=arguments.step)
+    config, params, tokenizer, _ = reopen(arguments.workdir, step=arguments.step)
     if isinstance(config.data, TaskConfig) and not texts:
         yield from task_answers(config, params, tokenizer, arguments.rows)
         return

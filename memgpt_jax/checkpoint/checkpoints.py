@@ -1,75 +1,35 @@
-"""Checkpoints of a run in `workdir/checkpoints`. Orbax is imported when first used.
+"""Checkpoints in `workdir/checkpoints`: trees of arrays and JSON values. Orbax is imported when first used.
 
-Each checkpoint holds, as items that can be read alone: `params`, `opt_state`, `memory` (the model's state), `run`
-(step, PRNG key, sums and counts), `data` (the position in the data) and `config`; and `SHA256SUMS`, the checksums of
-all its files, written before the checkpoint gets its final name. The tokenizer, which never changes, is kept once, in
-`workdir/tokenizer`, and is written before the first checkpoint.
+Each checkpoint consists of items that can be read alone: trees of arrays, such as `params`, and JSON values, such as
+`config`. A checkpoint also has `SHA256SUMS`, the checksums of all its files, which is written before the checkpoint
+gets its final name.
 """
 
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from memgpt_jax import models, parallel
+from memgpt_jax import parallel
+from memgpt_jax.checkpoint.folder import check_room, run_folder
+from memgpt_jax.checkpoint.orbax_files import quiet_orbax, quiet_remains, root_cause, summed_path
 from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.config.serialization import from_json, to_json
+from memgpt_jax.config.serialization import from_json
 from memgpt_jax.errors import RunError, one_line, refused, usable
 from memgpt_jax.files import checksums
 from memgpt_jax.files.checksums import DamagedError
 from memgpt_jax.files.paths import plain_path, shown
-from memgpt_jax.training.changes import check_changes
-from memgpt_jax.training.orbax_files import quiet_orbax, quiet_remains, root_cause, summed_path
-from memgpt_jax.training.process.workdir import check_room, run_folder
-from memgpt_jax.training.state import TrainState, abstract_state, checkpoint_bytes
 
-TREES = ("params", "opt_state", "memory", "run")
 DAMAGED = "damaged"
 """The folder of a run to which damaged checkpoints are moved."""
-RUN_FIELDS = ("step", "key", "totals", "skipped", "skipped_in_a_row")
 
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
-
-
-class Loaded(NamedTuple):
-    """What `load` returns."""
-
-    config: ExperimentConfig
-    """The experiment."""
-    params: Any
-    """Parameters of the model."""
-    step: int
-    """The step after which they were saved."""
-
-
-def load(workdir: str | Path, step: int | None = None) -> Loaded:
-    """Config and parameters of a run, without optimizer or memory.
-
-    Arguments:
-        workdir: the folder that it was trained in.
-        step: which checkpoint; default: the latest that is not damaged. A damaged one is named in a warning.
-
-    Raises:
-        RunError: there is no such checkpoint, or it cannot be read.
-    """
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-
-        def read(step: int) -> Loaded:
-            checkpoints.verify(step, ("params", "config"))
-            config = checkpoints.config(step)
-            return Loaded(
-                config,
-                checkpoints.read(step, {"params": models.functional(config.model).param_shapes()})["params"],
-                step,
-            )
-
-        return checkpoints.first_good(read, step)
 
 
 class Checkpoints:
@@ -82,6 +42,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | Path, keep: int = 1, read_only: bool = False):
+        """Args: workdir: the folder of the run; keep: the number of checkpoints to keep; read_only: change nothing."""
         import orbax.checkpoint as ocp
 
         self._ocp = ocp
@@ -101,7 +62,7 @@ class Checkpoints:
                 self.folder.mkdir(parents=True, exist_ok=True)
             opened.enter_context(quiet_orbax())
             path = opened.enter_context(plain_path(self.folder))
-            self._manager = ocp.CheckpointManager(path, options=options, item_names=(*TREES, "data", "config"))
+            self._manager = ocp.CheckpointManager(path, options=options)
             self._open = opened.pop_all()
 
     def __enter__(self):
@@ -155,7 +116,7 @@ class Checkpoints:
         if not steps:
             raise RunError(f"there is no checkpoint in {self._workdir}: its run saved none")
         if step is not None and step not in steps:
-            raise RunError(f"there is no checkpoint of step {step} in {self._workdir}; there are: {steps}")
+            raise RunError(f"there is no checkpoint of step {step} in {self._workdir}; valid: {steps}")
         return steps[-1] if step is None else step
 
     def first_good(self, read: Callable[[int], Result], step: int | None = None) -> Result:
@@ -183,8 +144,8 @@ class Checkpoints:
                     return result
         others = [other for other in steps if other not in damaged]
         raise RunError(
-            f"no checkpoint can be read in {self._workdir}: {', '.join(f'step {x}' for x in damaged)} is damaged "
-            f"({problem})" + (f"; there are others: {others}" if others else "; restore it from a copy, or start anew")
+            f"no checkpoint can be read in {self._workdir}: {_list(damaged)} ({problem}); "
+            + (f"other steps: {others}" if others else "restore one from a copy, or delete them to start anew")
         )
 
     def _set_aside(self, steps: list[int]) -> None:
@@ -202,55 +163,32 @@ class Checkpoints:
         parallel.meet("damaged checkpoints are set aside")
         self._manager.reload()
 
-    def save(self, config: ExperimentConfig, state: TrainState, data_state: Any) -> None:
-        """Save the run as it stands after `state.step` steps; a step that is already saved is left alone."""
-        step = int(state.step)
+    def save(self, step: int, trees: Mapping[str, Any], values: Mapping[str, Any], least_bytes: float = 0) -> None:
+        """Save the checkpoint of a step; if there is one already, do nothing.
+
+        Args:
+            step: the step.
+            trees: a tree of arrays for each item.
+            values: a JSON value for each item.
+            least_bytes: bytes that the checkpoint takes on disk at least; the save fails if the disk has less.
+        """
         if step == self.latest_step():
             return
-        trees = {name: tree for name, tree in _items(state).items() if _has_values(tree)}
-        args = {name: self._ocp.args.StandardSave(_without_empty(tree)) for name, tree in trees.items()}
-        args["data"] = self._ocp.args.JsonSave({"state": data_state})
-        args["config"] = self._ocp.args.JsonSave(to_json(config))
+        args = {
+            name: self._ocp.args.StandardSave(_without_empty(tree)) for name, tree in trees.items() if _has_values(tree)
+        }
+        args |= {name: self._ocp.args.JsonSave(value) for name, value in values.items()}
 
         def save():
             self._manager.wait_until_finished()
             if parallel.is_main():
-                check_room(self.folder, 0.9 * checkpoint_bytes(config))
+                check_room(self.folder, least_bytes)
             self._manager.save(step, args=self._ocp.args.Composite(**args))
 
         self._write(save)
 
-    def restore(
-        self, config: ExperimentConfig, shardings: TrainState | None = None, extend: bool = False
-    ) -> tuple[TrainState, Any]:
-        """The latest run state that is not damaged, and the position in the data, as `save` took them.
-
-        A damaged checkpoint is named in a warning and, unless `read_only`, moved to `workdir/damaged`.
-
-        Arguments:
-            config: of the run; fields in `memgpt_jax.training.changes.FREE` may differ from those of the checkpoint.
-            shardings: how the state is to be split; default: it goes to the first device.
-            extend: whether `training.steps` may be larger than when it was saved.
-
-        Raises:
-            RunError: the checkpoint is of another config, or no checkpoint can be read.
-        """
-        shapes = abstract_state(config)
-        if shardings is not None:
-            split = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)  # noqa: E731
-            shapes = jax.tree.map(split, shapes, shardings)
-
-        def read(step: int) -> tuple[TrainState, Any]:
-            self.verify(step)
-            check_changes(self.config(step), config, step, extend, self._workdir)
-            items = self.read(step, _items(shapes) | {"data": None})
-            trees = {name: items[name] for name in TREES if name != "run"}
-            return TrainState(**items["run"], **trees), items["data"]["state"]
-
-        return self.first_good(read)
-
     def config(self, step: int) -> ExperimentConfig:
-        """The config of a checkpoint; errors as in `read`. `RunError` if this version of the library cannot read it."""
+        """The config of a checkpoint. Raises like `read`, and `RunError` for an unknown type or field."""
         saved = self.read(step, {"config": None})["config"]
         with refused():
             return from_json(saved)
@@ -317,12 +255,6 @@ class Checkpoints:
         return {name: _with_empty(found[name], target) for name, target in targets.items()}
 
 
-def _items(state: TrainState) -> dict[str, Any]:
-    """The trees that are saved, by name."""
-    trees = {name: getattr(state, name) for name in TREES if name != "run"}
-    return trees | {"run": {name: getattr(state, name) for name in RUN_FIELDS}}
-
-
 def _has_values(tree: Any) -> bool:
     return any(leaf.size for leaf in jax.tree.leaves(tree))
 
@@ -337,3 +269,9 @@ def _with_empty(tree: Any, target: Any) -> Any:
     if target is None:
         return tree
     return jax.tree.map(lambda leaf, value: value if leaf.size else jnp.zeros(leaf.shape, leaf.dtype), target, tree)
+
+
+def _list(damaged: list[int]) -> str:
+    """`step 4 is damaged`, `steps 4, 2 are damaged`."""
+    number = ", ".join(map(str, damaged))
+    return f"step {number} is damaged" if len(damaged) == 1 else f"steps {number} are damaged"

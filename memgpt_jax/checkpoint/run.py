@@ -1,0 +1,66 @@
+"""A trained run, opened to use its model: config, parameters and tokenizer."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from memgpt_jax import models
+from memgpt_jax.checkpoint.checkpoints import Checkpoints
+from memgpt_jax.checkpoint.folder import run_folder
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.data.tokenizers.base import Tokenizer
+from memgpt_jax.data.tokenizers.load import read_tokenizer
+from memgpt_jax.errors import refused
+from memgpt_jax.files.paths import shown
+
+
+class Run(NamedTuple):
+    """A trained run: see `load_run`."""
+
+    config: ExperimentConfig
+    """The experiment."""
+    params: Any
+    """Parameters of the model `config.model`: nested dictionaries of float32 arrays."""
+    tokenizer: Tokenizer | None
+    """The tokenizer of the run; None if its data is a generated task without text."""
+    step: int
+    """The training step after which the parameters were saved."""
+
+
+def load_run(workdir: str | Path, step: int | None = None) -> Run:
+    """Open a run that `memgpt_jax.train` made. The optimizer's and the model's state are not read.
+
+    Args:
+        workdir: the folder of the run.
+        step: the step of the checkpoint; default: the latest checkpoint that is not damaged. Damaged checkpoints are
+            named in warnings.
+
+    Returns:
+        Config, parameters, tokenizer and step.
+
+    Raises:
+        RunError: there is no such checkpoint, or the checkpoint or the tokenizer cannot be read.
+    """
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+
+        def read(step: int) -> tuple[ExperimentConfig, Any, int]:
+            checkpoints.verify(step, ("params", "config"))
+            config = checkpoints.config(step)
+            return (
+                config,
+                checkpoints.read(step, {"params": models.functional(config.model).param_shapes()})["params"],
+                step,
+            )
+
+        config, params, step = checkpoints.first_good(read, step)
+    with refused():
+        tokenizer = None if config.text is None else load_run_tokenizer(workdir)
+    return Run(config, params, tokenizer, step)
+
+
+def load_run_tokenizer(workdir: str | Path) -> Tokenizer:
+    """The tokenizer of a run. Raises `ValueError` if it is missing, damaged or cannot be read."""
+    folder = run_folder(workdir) / "tokenizer"
+    try:
+        return read_tokenizer(folder)
+    except OSError as error:
+        raise ValueError(f"the tokenizer in {shown(folder)} cannot be read: {error}") from None
