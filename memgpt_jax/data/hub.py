@@ -20,18 +20,18 @@ PATTERNS = (
 )
 """Patterns of the files of a model that are fetched."""
 NOT_FETCHED = ("*/*", "consolidated*")
-"""Patterns of files that are not fetched: those in sub-folders, and copies of the weights in another layout."""
+"""Patterns of files that are not fetched: files in sub-folders, and copies of the weights in another layout."""
 
 
 def find(source: str | Path, revision: str | None = None) -> Path:
-    """The folder or GGUF file that a path names, or the local copy of a model on the Hub, fetched where it is missing.
+    """The folder or GGUF file of a path, or the local copy of a model on the Hub, which is downloaded if missing.
 
     A source that looks like a mistyped path is not looked up on the Hub, unless a `revision` is given.
 
     Args: source: a path, or the name of a model such as "HuggingFaceTB/SmolLM2-135M"; revision: of the latter.
 
     Raises:
-        ValueError: there is neither, or the Hub cannot be reached.
+        ValueError: neither exists, or the Hub cannot be reached.
     """
     try:
         path = Path(source).expanduser()
@@ -74,7 +74,7 @@ def _nearest(path: Path) -> str:
 
 
 def _close(path: Path) -> list[str]:
-    """Existing paths whose last two parts are similar to those of the given one."""
+    """Existing paths whose last two parts are similar to those of the given path."""
     parents = [path.parent]
     if not path.parent.is_dir():
         parents = [path.parent.with_name(name) for name in _alike(path.parent.parent, path.parent.name)]

@@ -1,1 +1,1 @@
-"""Files and folders: paths in messages, whole replacement, checksums."""
+"""Files and folders: replacement as a whole, checksums, JSON, locks, and paths in messages."""

@@ -17,7 +17,7 @@ LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 
 class DamagedError(ValueError):
-    """A file is not as it was written: its checksum differs, or it is missing."""
+    """A file differs from its recorded checksum, or is missing."""
 
 
 def record(folder: Path, names: Iterable[str]) -> None:
@@ -48,7 +48,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def verify(folder: Path, names: Iterable[str] | None = None) -> None:
-    """Check files of a folder against its `SHA256SUMS`; nothing is checked where there is none.
+    """Check files of a folder against its `SHA256SUMS`; nothing is checked if there is none.
 
     Args: names: relative paths of the files that are about to be read; default: all recorded ones. A file that was not
     recorded is not checked.

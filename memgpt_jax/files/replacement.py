@@ -56,7 +56,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def recover_folder(folder: Path) -> None:
-    """Restore a folder whose replacement was killed between its two renamings, or remove what a finished one left."""
+    """Restore a folder whose replacement was killed between its two renamings, or remove the rest of a finished one."""
     old = _old(folder)
     if old.is_dir() and not folder.exists():
         old.rename(folder)

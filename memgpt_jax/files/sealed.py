@@ -1,4 +1,4 @@
-"""JSON objects with a checksum of their own text, so that any wrong bit in a file is found.
+"""JSON objects with a checksum of their own text, so that any flipped bit in a file is detected.
 
 The last field is `"crc32"`, the CRC-32 of the text before it. A file of such lines can grow and be cut between lines.
 """
@@ -22,7 +22,7 @@ def seal(values: dict[str, Any]) -> str:
 def unseal(text: str) -> dict[str, Any]:
     """The values that `seal` wrote, without `crc32`. Text without one, of an earlier version, is read unverified.
 
-    Raises `DamagedError` if the text is not as it was written.
+    Raises `DamagedError` if the checksum differs or the text is not a JSON object.
     """
     match = SEALED.fullmatch(text)
     # Text without a checksum ends in a number, a list or null; a damaged checksum still ends in a quotation mark.

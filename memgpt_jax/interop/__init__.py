@@ -1,4 +1,4 @@
-"""To and from other people's code: pretrained weights, Linen modules of ours, a memory for any block of theirs."""
+"""Exchange with other code: pretrained weights, Linen modules, and a memory for any block of a Flax model."""
 
 from memgpt_jax.interop.add_memory import add_memory
 from memgpt_jax.interop.linen import to_linen

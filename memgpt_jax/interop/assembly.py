@@ -20,9 +20,9 @@ from memgpt_jax.models.model_functions import abstract_model
 from memgpt_jax.ops.trees import named_leaves
 
 OURS = "memgpt"
-"""Key of config.json that holds a config of ours, and prefix of the tensors that only we have."""
+"""Key of config.json that holds a config of this library, and prefix of tensors that only this library has."""
 SHOWN = 8
-"""The largest number of names in a warning."""
+"""Largest number of names in a warning."""
 LM_HEAD, OUTPUT = "lm_head.weight", ("output/kernel", "decoder/output/kernel")
 LANGUAGE_MODELS = r".*(CausalLM|LMHead|DoubleHeads|ConditionalGeneration).*"
 """The classes of transformers whose files hold `LM_HEAD`, unless it is tied."""
@@ -36,17 +36,17 @@ class Plan(NamedTuple):
     config: ModelConfig
     """The config of the model, without the heads that the file lacks."""
     family: Family | None
-    """None: the names are ours."""
+    """None: the file has the names of this library."""
     table: list[Weight]
-    """Which tensors each parameter is made of."""
+    """The tensors of which each parameter is made."""
     names: dict[str, str]
     """The name of each tensor in the file, by its name in the table without prefix."""
     drawn: tuple[str, ...] = ()
-    """Parameters that are drawn at random, because the file is of a class of models without them."""
+    """Parameters that are initialised at random, because the class of the saved model lacks them."""
 
 
 def table_of(config: ModelConfig, family: Family | None) -> list[Weight]:
-    """The tensors of which each parameter is made; parameters that the family does not have use our own names."""
+    """The tensors of which each parameter is made; a parameter that the family lacks is one tensor."""
     found = [] if family is None else family.weight_table(config)
     covered = {weight.parameter for weight in found}
     return found + [
@@ -55,10 +55,10 @@ def table_of(config: ModelConfig, family: Family | None) -> list[Weight]:
 
 
 def plan_of(config: ModelConfig, family: Family | None, architectures: Any, tensors: Tensors, path: Path) -> Plan:
-    """How a model of this config is made of these tensors, by the rules of transformers for heads and tied tensors.
+    """The plan for a model of this config from these tensors, by the rules of transformers for heads and tied tensors.
 
     A head that the file lacks is left out, with a warning in the log. A copy of a tied tensor is read if the tensor
-    itself is absent; if both are there and differ, that is an error, unless the model can have both.
+    itself is absent. Two that differ are an error, unless the model can have both.
 
     Args: architectures: the classes of transformers in config.json; None: it names none.
 
@@ -86,7 +86,7 @@ def plan_of(config: ModelConfig, family: Family | None, architectures: Any, tens
     is_other = bool(classes) and not any(re.fullmatch(LANGUAGE_MODELS, name) for name in classes)
     if is_other and LM_HEAD not in names and any(LM_HEAD in weight.tensors for weight in table):
         table, drawn = [weight for weight in table if LM_HEAD not in weight.tensors], OUTPUT
-        logger.warning("%s has no %s: it is drawn at random; hidden states do not depend on it", path, LM_HEAD)
+        logger.warning("%s has no %s: it is initialised at random; hidden states do not depend on it", path, LM_HEAD)
     return Plan(fitted, family, table, names, drawn)
 
 
@@ -174,7 +174,7 @@ def _stacks(config: ModelConfig) -> tuple[ModelConfig, ...]:
 
 
 def _part_shapes(weight: Weight, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor of theirs, its axes joined as in ours (see `Weight.shape`)."""
+    """The shape of each tensor of a parameter, its axes joined as in the parameter (see `Weight.shape`)."""
     widths = weight.widths or shape[-1:]
     shapes = ((*shape[:-1], width) for width in widths)
     turned = (part[::-1] if weight.transposed else part for part in shapes)
@@ -182,7 +182,7 @@ def _part_shapes(weight: Weight, shape: tuple[int, ...]) -> dict[str, tuple[int,
 
 
 def _parts(weight: Weight, array: np.ndarray) -> dict[str, np.ndarray]:
-    """The tensors of theirs that one of our arrays becomes."""
+    """The tensors that one parameter becomes."""
     cuts = np.cumsum(weight.widths)[:-1]
     parts = np.split(array, cuts, axis=-1) if weight.widths else [array]
     turned = (part.T if weight.transposed else part for part in parts)

@@ -1,6 +1,6 @@
 """The JSON files of a saved model, and the checksums of all its files.
 
-A file that another program rewrote after the save is read like a foreign file, with a warning in the log; any other
+A file that another program rewrote after the save is read without its checksum, with a warning in the log; any other
 difference from the recorded checksum raises `DamagedError`.
 """
 
@@ -16,7 +16,8 @@ from memgpt_jax.files.json_files import json_object
 
 INDENT = 1
 BEGINNING = b'{\n "'
-"""The beginning of our JSON files. Other programs indent by 2 or 4, and no single flipped bit of it is valid JSON."""
+"""The start of JSON files that are written here. Other programs indent by 2 or 4, and with any flipped bit in these
+bytes a file is not valid JSON."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +44,12 @@ def read_recorded(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write an object as a JSON file that `read_recorded` recognises as ours."""
+    """Write an object as a JSON file that `read_recorded` recognises as written here."""
     path.write_text(json.dumps(values, indent=INDENT) + "\n", encoding="utf-8")
 
 
 def check_recorded(path: Path, written_here: bool) -> None:
-    """Compare a file with its recorded checksum, if there is one and the file is in the form in which we write it.
+    """Compare a file with its recorded checksum, if there is one and the file was written here.
 
     Raises `DamagedError` if it differs.
     """

@@ -1,4 +1,4 @@
-"""GGUF files as a source of weights: dequantised, and renamed to the layout of the transformers library."""
+"""Weights of GGUF files: dequantised, and renamed to the layout of the transformers library."""
 
 import math
 import re
@@ -36,7 +36,7 @@ GPT2_NAMES = {
     r"blk\.(\d+)\.ffn_down": r"transformer.h.\1.mlp.c_proj",
 }
 ARCHITECTURES = {"llama": LLAMA_NAMES, "qwen2": LLAMA_NAMES, "gpt2": GPT2_NAMES}
-"""Of each, what tensors are called there; Mistral and SmolLM are `llama` in such files."""
+"""The names of tensors by architecture; Mistral and SmolLM have the architecture `llama`."""
 TURNED = r"\.c_\w+\.weight$"
 """Names of the matmuls of GPT-2, which are [out, in] in these files and [in, out] in transformers."""
 TEXTS = r"tokenizer\.(?!ggml\.(bos|eos)_token_id$)"
@@ -89,11 +89,11 @@ FILE_SETTINGS = {"general.type": only("model"), "split.count": only(None, 0, 1)}
 
 
 def read_gguf(path: Path) -> Contents:
-    """The settings and the tensors of a GGUF file, as those of a folder of the transformers library.
+    """The settings and tensors of a GGUF file, in the layout of the transformers library.
 
     Raises:
         ValueError: the file is damaged, or its architecture, a setting, a tensor's kind or its rotary factors are not
-            known here.
+            supported.
     """
     fields, tensors = read_fields(path, lambda name: not re.match(TEXTS, name))
     kind = fields.get("general.architecture")
@@ -214,7 +214,7 @@ def _name(name: str, names: dict[str, str]) -> str:
     for pattern, theirs in names.items():
         if match := re.fullmatch(pattern, base):
             return f"{match.expand(theirs)}.{ending}"
-    return name  # reported as left over
+    return name  # will be reported as left over
 
 
 def _halves(array: np.ndarray, heads: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Modules of this library in Flax Linen models, through Flax's bridge."""
+"""Modules of this library as Flax Linen modules, through Flax's bridge."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +16,16 @@ class ToLinen(nnx.bridge.ToLinen):
 
 
 def initial_state(module_class: Callable[..., nnx.Module], *args, **kwargs) -> Callable[[int], Any]:
-    """`init_state` of an NNX module of which nothing is made but shapes."""
-    return nnx.eval_shape(lambda: module_class(*args, **kwargs, rngs=nnx.Rngs(0))).init_state
+    """`init_state` of an NNX module whose parameters are not allocated."""
+
+    def make() -> nnx.Module:
+        return module_class(*args, **kwargs, rngs=nnx.Rngs(0))
+
+    return nnx.eval_shape(make).init_state
 
 
 def to_linen(module_class: Callable[..., nnx.Module], *args, name: str | None = None, **kwargs) -> ToLinen:
-    """A Linen module that does what an NNX module of this library does.
+    """A Linen module that wraps an NNX module of this library.
 
         layer = to_linen(MemoryLayer, KVMemoryConfig(memory_size=256), d_model=64, segment_length=16)
         state = layer.init_state(batch_size)
@@ -29,12 +33,12 @@ def to_linen(module_class: Callable[..., nnx.Module], *args, name: str | None = 
         y, state = layer.apply(variables, h, state)
 
     Works alone and inside a Linen model. State stays an argument and a result; `variables["params"]` holds the
-    parameters, float32, under the names of the NNX module. Other methods than `__call__` go by their names:
-    `layer.apply(variables, segment, state, nnx_method="segment")` for a mechanism by itself.
+    parameters, float32, under the names of the NNX module. Call other methods by name:
+    `layer.apply(variables, segment, state, nnx_method="segment")` for a mechanism alone.
 
     Arguments:
         module_class: `MemoryLayer`, `MemGPT` or a mechanism of `MEMORIES`.
-        args, kwargs: what it is made with, hashable, without `rngs`, which Linen provides.
+        args, kwargs: its arguments, hashable, without `rngs`, which Linen provides.
         name: of the Linen submodule.
     """
     return ToLinen(module_class, args=args, kwargs=FrozenDict(kwargs), name=name)

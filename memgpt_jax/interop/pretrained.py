@@ -41,11 +41,11 @@ class Pretrained(NamedTuple):
     params: Callable[[], models.Params]
     """Reads the parameters; errors as in `from_pretrained`."""
     origin: Origin | None
-    """The settings to keep for `save_pretrained`; None: the model is our own."""
+    """The settings that `save_pretrained` writes back; None for a model of this library."""
 
 
 def from_pretrained(source: str | Path, *, revision: str | None = None, **changes: Any) -> Model:
-    """A model with somebody's weights, or with ours.
+    """A pretrained model, of the transformers library or of this one.
 
     As in transformers, a head that the file lacks is left out, and tensors of heads that the model does not have are
     ignored; a warning in the log names both. `model.origin` keeps the JSON files beside the weights.
@@ -54,8 +54,8 @@ def from_pretrained(source: str | Path, *, revision: str | None = None, **change
         source: a folder in the layout of the transformers library (config.json, safetensors in one file or several); a
             GGUF file, or a folder with one; the name of a model on the Hugging Face Hub; or the `workdir` of a run.
         revision: of a model on the Hub.
-        changes: fields of `ModelConfig` that leave the weights as they are, such as `window_size=2048` (each token
-            attends to so many; the state is as large) or `dtype="bfloat16"`. Both stacks of an encoder-decoder change.
+        changes: fields of `ModelConfig` that leave the weights as they are, such as `window_size=2048`
+            or `dtype="bfloat16"`. They change both stacks of an encoder-decoder.
 
     Returns:
         The model, its parameters float32.
@@ -72,7 +72,7 @@ def from_pretrained(source: str | Path, *, revision: str | None = None, **change
 
 
 def with_origin(model: Model, origin: Origin | None) -> Model:
-    """The model with its `origin` set, also that of the decoder of an encoder-decoder."""
+    """The model with `origin` set, also on the decoder of an encoder-decoder."""
     for part in (model, getattr(model, "decoder", model)):
         part.origin = origin
     return model
@@ -83,22 +83,21 @@ def save_pretrained(
 ) -> None:
     """Write a model so that `from_pretrained` reads it, and the transformers library too if it has such models.
 
-    A memory and its fusion go along as tensors "memgpt.*", which transformers leaves aside: it reads the base model. A
-    model that no family of theirs can express is written under our own names. Settings that came with a pretrained
-    model and that we do not use (`model.origin`) are written back.
+    A memory and its fusion are saved as tensors "memgpt.*", which transformers ignores: it reads the base model. A
+    model that no family of transformers can express is saved under the names of this library. Settings that came
+    with a pretrained model and are not used here (`model.origin`) are written back.
 
-    The files replace the model that the folder held before, once all of them are written, and their checksums are
-    recorded.
+    The files replace a model in the folder after all of them are written, and their checksums are recorded.
 
     Arguments:
-        folder: made if missing; gets config.json and model.safetensors, or several such files with an index, and
-            SHA256SUMS.
-        tokenizer: written too, if given, in place of any other tokenizer of the folder.
-        shard_bytes: largest size of a file.
+        folder: made if missing. config.json, model.safetensors (or several such files with an index) and SHA256SUMS are
+            written.
+        tokenizer: is saved too, if given, and replaces any other tokenizer of the folder.
+        shard_bytes: largest size of a weight file, in bytes.
 
     Raises:
-        ValueError: the folder is that of a run, or cannot be written (disk full, no permission, ...): then it holds
-            what it held before.
+        ValueError: the folder holds a run, or cannot be written (disk full, no permission, ...). Its content is then
+            unchanged.
     """
     folder = Path(folder).expanduser()
     if (folder / "checkpoints").is_dir():
@@ -203,7 +202,7 @@ def _openable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Turn any error that damaged or unusual settings raise into a `ValueError` that names their file."""
+    """Turn any error of damaged or unusual settings into a `ValueError` that names their file."""
     try:
         yield
     except (TypeError, KeyError, AttributeError, ArithmeticError, IndexError, MemoryError) as error:
@@ -211,7 +210,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _changed(config: ModelConfig, changes: dict[str, Any]) -> ModelConfig:
-    """The config with changes that leave the parameters as they are; `ValueError` if one does not."""
+    """The config with changes; `ValueError` if one would change the shapes of the parameters."""
     if not changes:
         return config
     stacks = (config.encoder, config.decoder) if isinstance(config, Seq2SeqConfig) else (config,)

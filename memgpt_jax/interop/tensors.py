@@ -14,7 +14,7 @@ from memgpt_jax.interop.folder import check_recorded, read_recorded, write_json
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 METADATA = {"format": "pt", "written_by": "memgpt_jax"}
-"""Metadata of our files; transformers requires the format. A file without `written_by` is not ours."""
+"""Metadata of the files that are written here; transformers requires the format. Other programs drop `written_by`."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 """The types of tensors that are read, as safetensors names them."""
 

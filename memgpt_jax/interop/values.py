@@ -38,8 +38,8 @@ class SavedConfig(NamedTuple):
 def saved_config(config: ModelConfig, origin: Origin | None, tokenizer: Tokenizer | None) -> SavedConfig:
     """The config.json for a model.
 
-    Settings of the origin are kept unless they contradict the model. Ids of special tokens that the origin does not
-    have are those of the tokenizer, if one is given.
+    Settings of the origin are kept unless they contradict the model. Ids of special tokens that the origin lacks are
+    taken from the tokenizer, if one is given.
     """
     old = {} if origin is None else {name: value for name, value in origin.config.items() if name != OURS}
     plain = _architecture(config)
@@ -56,7 +56,7 @@ def saved_config(config: ModelConfig, origin: Origin | None, tokenizer: Tokenize
 
 
 def check_agreement(family: Family, values: dict[str, Any], ours: ModelConfig) -> None:
-    """Raise `ValueError` where the values of config.json contradict our config beside them, such as after an edit."""
+    """Raise `ValueError` if the values of config.json contradict the config of this library beside them."""
     plain = _architecture(ours)
     read = family.fitted(family.from_hf(values), _names(family, plain))
     changed = differences(plain, _architecture(read))
@@ -81,7 +81,7 @@ def _read_back(family: Family, values: dict[str, Any], plain: ModelConfig) -> Mo
     known = {name: values[name] for name in values if name in family.read_keys or name == "pad_token_id"}
     try:  # unknown keys were logged when the origin was read
         return family.fitted(family.from_hf(known), _names(family, plain))
-    except (ValueError, TypeError):  # words that only we know
+    except (ValueError, TypeError):  # settings that only this library has
         return None
 
 
@@ -97,7 +97,7 @@ def _fits(family: Family, values: dict[str, Any], plain: ModelConfig) -> bool:
 
 
 def _with_origin(family: Family, plain: ModelConfig, old: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """The values with those of the origin that do not change what is read."""
+    """The values, and the settings of the origin that do not change the config that is read."""
     unchanged = old | {"architectures": values["architectures"]}
     if old.get("model_type") == values["model_type"] and _fits(family, unchanged, plain):
         return unchanged

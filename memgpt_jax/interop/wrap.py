@@ -1,4 +1,4 @@
-"""A memory for a block of another person's model."""
+"""A memory for any block of a Flax model."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,7 +25,7 @@ class WithMemory(nnx.Module):
     def __call__(
         self, x: Stream, state: Any, *args, reset: Flags | None = None, valid: Flags | None = None, **kwargs
     ) -> tuple[Stream, Any]:
-        """The block's output with what the memory adds, and the new state; `args` and `kwargs` go to the block."""
+        """The block's output joined with the memory's read, and the new state. `args` and `kwargs` go to the block."""
         return self.memory_layer(self.block(x, *args, **kwargs), state, reset, valid)
 
 
@@ -59,33 +59,33 @@ def wrap(
     rngs: nnx.Rngs | None = None,
     **options: Any,
 ) -> WithMemory | LinenWithMemory:
-    """Any block x → y of a Flax model, followed by a memory.
+    """Add a memory behind any block x → y of a Flax model.
 
         y, state' = MemoryLayer(block(x), state),        x [B, L, ...], y [B, L, D]
 
         block = wrap(block, memory=KVMemoryConfig(memory_size=256), d_model=64, segment_length=16, rngs=nnx.Rngs(0))
         state = block.init_state(batch_size)
-        y, state = block(x, state)  # reset and valid [B, L] bool, if given, by name; all else goes to the block
+        y, state = block(x, state)  # keywords reset, valid [B, L] bool; other arguments: block
 
-    The memory obeys the law: any way of cutting a stream into calls gives the same. Whether the whole does is up to the
-    block, which keeps no state: one that mixes tokens (attention, convolution) sees those of one call.
+    The memory gives the same results however a stream is split into calls. The block has no state: if it mixes tokens
+    (attention, convolution), it mixes only the tokens of one call.
 
     Arguments:
-        block: an NNX module or a function, which gives an NNX module; or a Linen module, which gives a Linen module.
-        memory: the mechanism and its settings; `NoMemoryConfig()` leaves the block as it is.
+        block: an NNX module or a function (the result is an NNX module), or a Linen module (the result is one, too).
+        memory: the mechanism and its settings; `NoMemoryConfig()` does not change the block's output.
         d_model: width D of the block's output.
         segment_length: tokens T after which the memory is written.
-        rngs: from which the memory's parameters are drawn; Linen draws them in `init`, and needs none here.
+        rngs: for the memory's parameters; only for NNX, as Linen draws them in `init`.
         options: the other arguments of `MemoryLayer`.
 
     Raises:
-        ValueError: a value is not valid, or `rngs` is missing or not wanted.
+        ValueError: a value is not valid, or `rngs` is missing for NNX or given for Linen.
     """
     options |= {"d_model": d_model, "segment_length": segment_length}
     if isinstance(block, linen.Module):
         if rngs is not None:
             raise ValueError("rngs must not be given for a Linen block: its parameters are drawn in init")
-        initial_state(make_memory_layer, memory, **options)  # wrong values end it here, not in the model's `init`
+        initial_state(make_memory_layer, memory, **options)  # raises here for wrong values, not in the model's `init`
         return LinenWithMemory(block, memory, options)
     if rngs is None:
         raise ValueError("rngs must be given for an NNX block or a function: the memory's parameters are drawn at once")

@@ -267,7 +267,7 @@ def test_wavelengths_are_those_of_the_library(rope, head_dim):
 def test_unknown_keys_are_reported(kind, unknown_keys):
     changed = read(kind, {"attention_twist": 3, "new_scale": False, "bos_token_id": 7, "nothing": None})
     (message,) = unknown_keys
-    assert message.startswith("config.json: attention_twist=3, new_scale=False: not known here")
+    assert message.startswith("config.json: attention_twist=3, new_scale=False: unknown and ignored")
     unknown_keys.clear()
     assert changed == read(kind)
 

@@ -90,7 +90,7 @@ def test_turns_and_original_length_of_yarn(tmp_path):
         (YARN | {"rope.scaling.yarn_log_multiplier": 0.1}, "rope.scaling.yarn_log_multiplier=0.1"),
         (YARN | {"rope.scaling.yarn_beta_slow": 64.0}, "beta_slow=64.0 must be below beta_fast=32.0"),
         ({"rope.freq_base": -1.0}, "rope.freq_base=-1.0"),
-        ({"rope.freq_base_swa": 5.0}, "rope.freq_base_swa=5.0: not known here"),
+        ({"rope.freq_base_swa": 5.0}, "rope.freq_base_swa=5.0: unknown, so it"),
         ({"expert_count": 4}, "expert_count=4"),
         ({"logit_scale": 2.0}, "logit_scale=2.0"),
         ({"attn_logit_softcapping": 30.0}, "attn_logit_softcapping=30.0"),
@@ -99,7 +99,7 @@ def test_turns_and_original_length_of_yarn(tmp_path):
         ({"attention.head_count_kv": 3}, "num_key_value_heads=3 must divide"),
         ({"context_length": "64"}, "context_length='64'"),
         ({"attention.layer_norm_rms_epsilon": float("nan")}, "attention.layer_norm_rms_epsilon=nan"),
-        ({"new": 1}, "llama: new=1: not known here, so it may change what the model computes"),
+        ({"new": 1}, "llama: new=1: unknown, so it may change the outputs of the model"),
     ],
 )
 def test_what_is_not_supported_is_named_with_the_file(changes, message, tmp_path):

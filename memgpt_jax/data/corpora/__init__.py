@@ -1,1 +1,1 @@
-"""Real documents: where they come from, how they are read, and their tokens on disk."""
+"""Corpora of text: sources, readers, and tokenized documents on disk."""

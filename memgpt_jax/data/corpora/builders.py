@@ -1,4 +1,4 @@
-"""Corpora as TensorFlow Datasets, prepared and read without TensorFlow.
+"""Corpora of TensorFlow Datasets, prepared and read without TensorFlow.
 
 `Stdlib` and `Folder` are TFDS builders of the corpora of files, for programs that use TFDS; the library itself reads
 files as they are. `open_named` opens a text set that TFDS has.
@@ -94,7 +94,7 @@ class NamedCorpus:
     def read(self, split: str) -> Iterator[Document]:
         """The documents of a split.
 
-        Raises `ValueError` where it has none or cannot be prepared, and where the prepared files are damaged.
+        Raises `ValueError` if there are none, or the set cannot be prepared, or the prepared files are damaged.
         """
         builder = self._prepared()
         expression = self._split_expression(list(builder.info.splits), split)
@@ -119,7 +119,7 @@ class NamedCorpus:
                 raise ValueError(f"{error}; or delete {shown(folder)}, and it is prepared again") from None
             # Another process may have prepared the files since this builder was made.
             return self.builder if self.builder.info.splits else _builder(self.name, self.folder)
-        # A download is worth TFDS's progress bars.
+        # On a terminal, TFDS shows the progress of a download.
         with self._errors("prepared"), contextlib.nullcontext() if sys.stderr.isatty() else _quiet():
             self.builder.download_and_prepare(file_format="array_record")
             if folder.is_dir():  # not in a bucket
@@ -148,7 +148,7 @@ class NamedCorpus:
                 )
 
     def _split_expression(self, available: list[str], split: str) -> str:
-        """TFDS's expression for the split. A missing valid or test split is 5 % from the end of train."""
+        """TFDS's expression for the split. A missing valid or test split is 5% from the end of train."""
         found = {ours: next((name for name in names if name in available), None) for ours, names in SPLIT_NAMES.items()}
         missing = [name for name in ("valid", "test") if not found[name]] if found["train"] else []
         cut = 100 - 5 * len(missing)
@@ -175,7 +175,7 @@ class NamedCorpus:
 def open_named(name: str, cache_dir: str, options: Options) -> NamedCorpus:
     """A text set of TFDS, looked for, and prepared, in `TFDS_DATA_DIR` if that is set, else below `cache_dir`.
 
-    Raises `ValueError` where TFDS has no such set.
+    Raises `ValueError` if TFDS has no such set.
     """
     known = tfds.list_builders(with_community_datasets=False)
     if name.partition("/")[0].partition(":")[0] not in known:

@@ -1,4 +1,4 @@
-"""The cache of tokenizers and tokenized corpora: each is made once, by one process, and verified when it is loaded."""
+"""The cache of tokenizers and tokenized corpora: each is made once, by one process, and verified when loaded."""
 
 import contextlib
 import hashlib
@@ -39,7 +39,7 @@ def cached(cache_dir: str, kind: str, key: tuple, make: Callable[[Path], None], 
                 try:
                     return _verified(folder, load)
                 except DAMAGE as error:
-                    logger.warning("Making %s anew: %s", shown(folder), error)
+                    logger.warning("Rebuilding %s: %s", shown(folder), error)
                     shutil.rmtree(folder)
             for rest in root.glob(f"{NEW}*"):  # left by killed processes, as this one holds the lock
                 shutil.rmtree(rest)

@@ -1,4 +1,4 @@
-"""The files of a folder that belong to a corpus, their splits, and the files that are left out, with the reasons."""
+"""The files of a folder that belong to a corpus, their splits, and the files that are skipped, with the reasons."""
 
 import difflib
 import errno
@@ -20,7 +20,7 @@ SPLIT_FOLDERS = {
 READ = ".txt, .md, .py, .gz, .jsonl, .csv, .tsv or .parquet"
 
 LeftOut = dict[str, list[str]]
-"""The names of files that are left out, by reason."""
+"""The names of files that are skipped, by reason."""
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def folder_files(folder: str, include: Sequence[str] = (), exclude: Sequence[str
     """The files of documents and of tables of documents below a folder, or the one table; links are followed.
 
     If there is a sub-folder `train`, it and the sub-folders `valid` (or `validation`, `val`, `dev`) and `test` are the
-    splits, and files outside of them do not belong to the corpus. One warning in the log names what is left out.
+    splits, and files outside of them do not belong to the corpus. One warning in the log names the skipped files.
 
     Args:
         folder: the path; `~` and `$VARIABLES` are expanded.
@@ -37,7 +37,7 @@ def folder_files(folder: str, include: Sequence[str] = (), exclude: Sequence[str
             in the folder, part by part, as in a shell: `**` matches any folders, a pattern without a "/" is compared in
             every folder, and one that matches a folder matches all files inside. A file with an unknown suffix is read
             as text if a pattern ends in that suffix (`*.rst`).
-        exclude: patterns of files and folders to leave out.
+        exclude: patterns of files and folders to skip.
 
     Raises:
         ValueError: the folder is absent or cannot be read, it holds no such file, or a pattern matches nothing.
@@ -112,7 +112,7 @@ def _files(folder: str, root: Path, include: Sequence[str], exclude: Sequence[st
 
 
 def _reason(name: str, path: Path, include: Sequence[str], exclude: Sequence[str]) -> str | None:
-    """The reason why a file is left out; None: it is read."""
+    """The reason why a file is skipped; None: it is read."""
     parts = tuple(name.split("/"))
     if any(matches(parts, pattern) for pattern in exclude):
         return "data.exclude"

@@ -1,6 +1,6 @@
 """The documents in one file: text, lines of JSON, rows of CSV and Parquet.
 
-A text file is one document and is read in blocks, so that a large one never lies in memory as a whole; each line of
+A text file is one document and is read in blocks, so that a large file is never in memory as a whole; each line of
 JSON and each row of a table is a document. Everything is UTF-8, with or without a byte order mark at the start. Every
 problem is a `ValueError` that names the file, and the line, row or byte.
 """
@@ -53,7 +53,7 @@ class Document(NamedTuple):
     name: str
     """The path of its file in the corpus; for a row or JSON line, followed by ":" and its number from 1."""
     pieces: Iterable[str]
-    """Its text, cut anywhere."""
+    """Its text, split anywhere."""
 
 
 def listed(reason: str, names: Sequence[str]) -> str:
@@ -104,14 +104,14 @@ def document_names(path: Path, name: str, kind: Kind, options: Options) -> Itera
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, unpacked where its name ends in `.gz`. `ValueError` where it is damaged or not UTF-8."""
+    """The text of a file, decompressed if its name ends in `.gz`. `ValueError` if it is damaged or not UTF-8."""
     return "".join(_text(path, "error"))
 
 
 def decode(data: bytes | memoryview, where: str, invalid_utf8: str, offset: int = 0) -> str:
     """UTF-8 bytes as text; bytes that are not UTF-8 are an error, or with `replace` become U+FFFD.
 
-    `offset` is that of `data` in `where`, in bytes (of the uncompressed content), for the message.
+    `offset`: the position of `data` in `where`, in bytes of the uncompressed content, for the message.
     """
     try:
         return str(data, "utf-8", "replace" if invalid_utf8 == "replace" else "strict")
@@ -167,7 +167,7 @@ def _text(path: Path, invalid_utf8: str) -> Iterator[str]:
                     f"{shown(path)} is not text: it holds a zero byte at offset {offset + zero}; "
                     "data.exclude leaves it out"
                 )
-            pending = len(decoder.getstate()[0])  # bytes of a character that the last block cuts in two
+            pending = len(decoder.getstate()[0])  # bytes of a character that the last block splits
             try:
                 piece = decoder.decode(data, end)
             except UnicodeDecodeError as error:

@@ -1,7 +1,7 @@
 """Corpora of files on this machine: the split of each document, and the fingerprint of the corpus.
 
-A document's split is that of its sub-folder, or follows from a stable hash of its name (90 % train, 5 % valid,
-5 % test). Every problem is a `ValueError` that names the file.
+The split of a document is the split of its sub-folder, or follows from a stable hash of its name (90% train, 5% valid,
+5% test). Every problem is a `ValueError` that names the file.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ MORE = (
     "splits), or evaluate another split (evaluation.split)"
 )
 
-STDLIB_LEFT_OUT = {  # tests, third-party code, data
+STDLIB_LEFT_OUT = {  # tests, third-party code and data
     "test", "tests", "idle_test", "site-packages", "dist-packages", "ensurepip", "_vendor", "pydoc_data"
 }  # fmt: skip
 STDLIB_GENERATED = re.compile(rb"auto-?generated|file is (automatically )?generated|character mapping codec", re.I)
@@ -48,7 +48,7 @@ class SourceFile:
     """Path inside the corpus, with forward slashes; bytes that are not UTF-8 as `os.fsdecode` gives them."""
     path: Path
     split: str | None = None
-    """The split of all its documents; None: each goes by the hash of its name."""
+    """The split of all its documents; None: the hash of its name gives the split of each."""
 
     @property
     def kind(self) -> Kind:
@@ -69,7 +69,7 @@ def expand(path: str | os.PathLike) -> Path:
 
 
 def hash_split(name: str) -> str:
-    """The split of a document by its name: 90 % train, 5 % valid, 5 % test, on every machine alike."""
+    """The split of a document by its name, the same on every machine: 90% train, 5% valid, 5% test."""
     percent = int.from_bytes(_digest(name, 8), "big") % 100
     return "train" if percent < 90 else "valid" if percent < 95 else "test"
 
@@ -83,11 +83,15 @@ def _digest(name: str, size: int = 64) -> bytes:
     return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=size).digest()
 
 
+def _always(_: object) -> bool:
+    return True
+
+
 class FileCorpus:
     """The documents of files, in the order of the files.
 
-    A document whose file has no split goes to the split that the hash of its name gives. If that leaves a split empty,
-    because there are few documents, the fullest split gives it one, in the order train, valid, test: three documents
+    The hash of its name gives the split of a document whose file has none. If a split would be empty, because there are
+    few documents, one document of the fullest split is moved to it, in the order train, valid, test: three documents
     fill three splits, two documents train and valid.
     """
 
@@ -96,7 +100,7 @@ class FileCorpus:
         name: str,
         files: Sequence[SourceFile],
         options: Options = DEFAULT,
-        keep: Callable[[SourceFile], bool] = lambda file: True,
+        keep: Callable[[SourceFile], bool] = _always,
     ):
         """Args: name: of the corpus; files: all candidates; keep: whether a file belongs to it, by its content."""
         self.name, self.files, self.options, self.keep = name, files, options, keep
@@ -127,7 +131,7 @@ class FileCorpus:
     def read(self, split: str) -> Iterator[Document]:
         """The documents of a split; their texts are read when they are iterated.
 
-        Raises `ValueError` where there is none, and while iterating, where a file is damaged.
+        Raises `ValueError` if there is none, and while iterating, if a file is damaged.
         """
         if split not in self.splits:
             raise ValueError(
@@ -160,10 +164,6 @@ class FileCorpus:
         return filled | {file.split for file in self.files if file.split}, moved
 
 
-def _always(name: str) -> bool:
-    return True
-
-
 def stdlib_files() -> list[SourceFile]:
     """The `.py` files of the standard library of the running Python, without tests and third-party code."""
     root = Path(sysconfig.get_path("stdlib"))
@@ -187,7 +187,7 @@ def _refuse(error: OSError):
 
 
 def is_written_by_hand(file: SourceFile) -> bool:
-    """Whether a file does not say in its first 1,000 bytes that it is generated."""
+    """Whether the first 1,000 bytes of a file do not declare it as generated."""
     try:
         with file.path.open("rb") as stream:
             return not STDLIB_GENERATED.search(stream.read(1000))

@@ -1,4 +1,4 @@
-"""Tokenized text: made once per corpus and tokenizer, kept on disk, read by memory map."""
+"""Tokenized text: made once for each corpus and tokenizer, cached on disk, and memory-mapped."""
 
 import functools
 import hashlib
@@ -33,7 +33,7 @@ class TokenizedText(Sequence[np.ndarray]):
     """The documents of a split, as token ids. Item i is document i, int32, without `start_id`.
 
     Kept in a folder as four files: `tokens.bin`, every document after its `start_id`, one more `start_id`
-    at the end; `offsets.npy` [documents + 1], where each document begins; `sizes.npy` [documents, 2], bytes and words
+    at the end; `offsets.npy` [documents + 1], the start of each document; `sizes.npy` [documents, 2], bytes and words
     of each; `counts.json`.
     """
 
@@ -45,7 +45,7 @@ class TokenizedText(Sequence[np.ndarray]):
         self.flat = np.memmap(folder / "tokens.bin", counts["dtype"], "r")
         """[tokens + 1] every document after its `start_id`, then one more `start_id`."""
         self.offsets = np.load(folder / "offsets.npy")
-        """[documents + 1] int64 where each document begins."""
+        """[documents + 1] int64: the index in `flat` of the start of each document."""
         self.sizes = np.load(folder / "sizes.npy")
         """[documents, 2] int64 UTF-8 bytes and words of each document's text, before it was encoded."""
         sizes = len(self.flat) - 1, len(self.offsets) - 1, len(self.sizes)
@@ -69,9 +69,9 @@ class TokenizedText(Sequence[np.ndarray]):
 
     @staticmethod
     def write(folder: Path, documents: Iterable[Document], tokenizer: Tokenizer) -> None:
-        """Write documents; those without a token are left out, with a warning that names them.
+        """Write documents. Documents without a token are skipped, with a warning in the log that names them.
 
-        Raises `ValueError` where none is left.
+        Raises `ValueError` if no document has a token.
         """
         dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32)
         begin = np.array([tokenizer.start_id], dtype).tobytes()
@@ -107,7 +107,7 @@ class TokenizedText(Sequence[np.ndarray]):
 
 
 def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterable[np.ndarray]:
-    """The ids of a text in pieces, as arrays: by the tokenizer's `encode_pieces`, or without it in one array."""
+    """The ids of a text in pieces, as arrays: by the tokenizer's `encode_pieces`, or in one array if it has none."""
     if hasattr(tokenizer, "encode_pieces"):
         return tokenizer.encode_pieces(pieces)
     return [np.array(tokenizer.encode("".join(pieces)), np.int32)]
@@ -131,7 +131,7 @@ class _Size:
 def make_tokenizer(config: TextConfig) -> Tokenizer:
     """The tokenizer that the config names; a `bpe` one is trained on the corpus's training split, once.
 
-    Raises `ValueError` where `config.tokenizer` is no tokenizer, or the corpus is refused.
+    Raises `ValueError` if `config.tokenizer` is not a tokenizer, or the corpus cannot be read.
     """
     if config.tokenizer == "byte":
         return ByteTokenizer()

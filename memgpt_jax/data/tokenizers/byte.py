@@ -14,7 +14,7 @@ CONTENT = {"tokenizer": "byte"}
 
 
 class ByteTokenizer:
-    """Ids 0 to 255 are UTF-8 bytes; 256 begins a document."""
+    """A tokenizer whose ids 0 to 255 are UTF-8 bytes; 256 starts and ends a document."""
 
     vocab_size = 257
     start_id = bos_id = eos_id = 256
@@ -30,7 +30,7 @@ class ByteTokenizer:
         self.token_bytes[self.start_id] = 0
 
     def encode(self, text: str) -> list[int]:
-        """The UTF-8 bytes of a text. Raises `ValueError` where it holds a lone surrogate."""
+        """The UTF-8 bytes of a text. Raises `ValueError` if it holds a lone surrogate."""
         refuse_surrogates(text)
         return list(text.encode("utf-8"))
 
@@ -39,13 +39,13 @@ class ByteTokenizer:
         return (np.frombuffer(piece.encode("utf-8"), np.uint8) for piece in pieces)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of bytes; other ids are left out, and bytes that are not UTF-8 become U+FFFD."""
+        """The text of byte ids; other ids are ignored, and invalid UTF-8 becomes U+FFFD."""
         return bytes(token for token in map(int, ids) if 0 <= token < 256).decode("utf-8", "replace")
 
     def unfinished_bytes(self, ids: Sequence[int]) -> bytes:
-        """The bytes at the end of the ids that are a character's beginning."""
+        """The bytes of an incomplete UTF-8 character at the end of the ids."""
         return unfinished(bytes(token for token in ids if 0 <= token < 256)[-3:])
 
     def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.json` into the folder; other tokenizers there are removed."""
+        """Write `tokenizer.json` into the folder; any other tokenizer there is removed."""
         write_tokenizer(folder, {JSON_FILE: (json.dumps(CONTENT) + "\n").encode()})

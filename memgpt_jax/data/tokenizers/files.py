@@ -15,13 +15,13 @@ JSON_FILE, MODEL_FILE = "tokenizer.json", "tokenizer.model"
 DEFINING = (JSON_FILE, MODEL_FILE, "spiece.model", "sentencepiece.bpe.model")
 """The files that define a tokenizer, in the order in which they are preferred."""
 SLOW = ("vocab.json", "merges.txt", "vocab.txt")
-"""Files of other libraries that define a tokenizer too; they are not read here."""
+"""Files of other libraries that also define a tokenizer; they are not read."""
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 GENERATION = "generation_config.json"
 BESIDE = (CONFIG, MAP, ADDED, "chat_template.jinja", "chat_template.json", GENERATION)
-"""The files beside it: a load and a save keep them unchanged."""
+"""The files beside it, which loading and saving keep unchanged."""
 OF_TOKENIZERS = frozenset((*DEFINING, *SLOW, *BESIDE))
-"""All files of a folder that belong to its tokenizer; a save removes those of an earlier one."""
+"""All files of a folder that belong to its tokenizer; a save removes the files of an earlier tokenizer."""
 ROLES = ("bos", "eos", "pad")
 LARGEST_ID = (1 << 22) - 1
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def write_tokenizer(folder: str | Path, files: Mapping[str, bytes]) -> None:
-    """Write the files of one tokenizer into a folder, made if missing, and remove those of any other one.
+    """Write the files of one tokenizer into a folder, made if missing, and remove the files of any other tokenizer.
 
     Each file is replaced at once, after all of them are written under temporary names; `SHA256SUMS` records them.
     """
@@ -56,7 +56,7 @@ def sentinels(ids: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def unfinished(ending: bytes) -> bytes:
-    """The beginning of a UTF-8 character that the last bytes of a text end with; b"" if there is none."""
+    """The bytes of an incomplete UTF-8 character at the end of a text; b"" if there is none."""
     for start in range(max(0, len(ending) - 3), len(ending)):
         first, begun = ending[start], ending[start:]
         missing = 1 + (first >= 0xE0) + (first >= 0xF0) - len(begun) + 1
@@ -73,7 +73,7 @@ def _is_text(content: bytes) -> bool:
 
 
 class Roles(NamedTuple):
-    """Ids of the tokens that begin, end and pad texts; None: there is none."""
+    """Ids of the tokens that start, end and pad texts; None: there is none."""
 
     bos_id: int | None
     eos_id: int | None
@@ -113,7 +113,7 @@ class Settings:
         return next(filter(None, (_text(file, name, values.get(name)) for file, values in self._named)), None)
 
     def special(self) -> list[str]:
-        """The texts of all tokens that the files call special."""
+        """The texts of all tokens that the files declare as special."""
         texts = [token for token, (_, special) in self.added.items() if special]
         for file, values in self._named:
             texts += [_text(file, name, value) for name, value in values.items() if _names_a_token(name, value)]
@@ -132,7 +132,7 @@ class Settings:
         that is not in the vocabulary is left out with a warning.
 
         Args: special: the ids of special tokens by their texts; size: of the vocabulary; own: the tokenizer's own ids
-        by role.
+        by role, used if the files name no token.
         """
         found = {}
         for role in ROLES:
@@ -141,7 +141,7 @@ class Settings:
             if text is not None:
                 found[role] = special.get(text)
                 if found[role] is None:
-                    logger.warning("%s %r is not in the vocabulary, or is an ordinary character: left out", name, text)
+                    logger.warning("%s %r is not in the vocabulary, or is an ordinary character: ignored", name, text)
             elif any(name in values for _, values in self._named):
                 found[role] = None
             else:
@@ -158,7 +158,7 @@ class Settings:
             raise ValueError(f"{GENERATION}: {name} must be an id or a list of ids, got {value!r}")
         beyond = [token for token in ids if not 0 <= token < size]
         if beyond:
-            message = "%s: %s names %s, but the vocabulary has %d ids: left out"
+            message = "%s: %s names %s, but the vocabulary has %d ids: ignored"
             logger.warning(message, GENERATION, name, beyond, size)
         return [token for token in ids if token not in beyond]
 

@@ -1,4 +1,4 @@
-"""Tokenizers inside of GGUF files."""
+"""Tokenizers of GGUF files."""
 
 import json
 import logging
@@ -39,7 +39,7 @@ PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
     "llama-bpe": [_split(LETTERS + r"\p{N}{1,3}" + OTHERS), PLAIN_BYTES],
     "qwen2": [_split(LETTERS + r"\p{N}" + OTHERS), PLAIN_BYTES],
 }
-"""How a text is cut before it is encoded, by `tokenizer.ggml.pre`."""
+"""The pre-tokenizers for each value of `tokenizer.ggml.pre`."""
 
 
 BEGIN, END, UNKNOWN_TOKEN, PADDING = "bos_token_id", "eos_token_id", "unknown_token_id", "padding_token_id"
@@ -53,9 +53,9 @@ KINDS = (NORMAL, UNKNOWN, CONTROL, USER_DEFINED, 5, BYTE)  # numbered alike by G
 def from_gguf(path: Path) -> JsonTokenizer | SentencePieceTokenizer:
     """The tokenizer of a GGUF file: byte-level BPE, or sentencepiece.
 
-    Read as in llama.cpp: absent scores are 0, absent kinds follow from the texts, and ids of special tokens that do not
-    exist are left out with a warning. Of special or added tokens with the same text one is kept, and the other ids have
-    no text.
+    As in llama.cpp, absent scores are 0, absent kinds are guessed from the texts, and ids of special tokens outside the
+    vocabulary are ignored with a warning. Of several special or added tokens with the same text one is kept; the other
+    ids have no text.
 
     Raises `ValueError` for another kind of tokenizer, ordinary tokens with the same text, or a damaged file.
     """
@@ -75,7 +75,7 @@ def from_gguf(path: Path) -> JsonTokenizer | SentencePieceTokenizer:
 
 
 class _Vocabulary:
-    """Tokens with distinct texts, their kinds and scores, and the ids of special tokens."""
+    """The tokens of a file, with distinct texts, their kinds and scores, and the ids of special tokens."""
 
     def __init__(self, values: dict[str, Any], defaults: dict[str, int]):
         self.tokens = _list(values, "tokens", str)
@@ -165,7 +165,7 @@ def _sentencepiece(values: dict[str, Any], vocabulary: _Vocabulary, settings: Se
     unknown = [i for i, kind in enumerate(kinds) if kind == UNKNOWN]
     if not unknown:
         raise ValueError(
-            f"no token stands for what is unknown: tokenizer.ggml.token_type must hold {UNKNOWN} for one token"
+            f"there is no token for unknown text: tokenizer.ggml.token_type must hold {UNKNOWN} for one token"
         )
     if ids[UNKNOWN_TOKEN] in unknown:
         unknown = [ids[UNKNOWN_TOKEN]]
@@ -201,7 +201,7 @@ def _id(values: dict[str, Any], name: str, size: int, default: int | None) -> in
     if found is None or (isinstance(found, int) and 0 <= found < size):
         return found
     if name in values:
-        logger.warning("tokenizer.ggml.%s is %s, but there are %d tokens: left out", name, found, size)
+        logger.warning("tokenizer.ggml.%s is %s, but there are %d tokens: ignored", name, found, size)
     return None
 
 

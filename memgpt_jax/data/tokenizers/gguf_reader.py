@@ -1,4 +1,4 @@
-"""GGUF files read with the gguf package, in bounded time where a file is damaged."""
+"""GGUF files, read with the gguf package, in bounded time also if a file is damaged."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -23,19 +23,19 @@ from memgpt_jax.data.tokenizers.files import (
 
 SPACE_MARK = "\u2581"
 BEGINS = ("bos_token", "eos_token", "cls_token")
-"""The special token that begins documents is the first of these that the settings name."""
+"""Documents start with the first of these special tokens that the settings name."""
 USUAL = ("<|endoftext|>", "<s>", "<|begin_of_text|>", "[CLS]", "</s>")
-"""Without such settings, it is the first of these that exists."""
+"""If the settings name none, documents start with the first of these special tokens that exists."""
 ENDS = ("<|endoftext|>", "</s>")
-"""Those of `USUAL` that also end texts."""
+"""The tokens of `USUAL` that also end texts."""
 SPECIAL = {"mask": ("[MASK]", "<mask>"), "cls": ("[CLS]", "<s>"), "sep": ("[SEP]", "</s>")}
 """The names of the special tokens of the objectives in BERT and RoBERTa."""
 PRINTABLE = {*range(33, 127), *range(161, 173), *range(174, 256)}
 OTHERS = sorted({*range(256)} - PRINTABLE)
 ALPHABET = {chr(byte): byte for byte in PRINTABLE} | {chr(256 + i): byte for i, byte in enumerate(OTHERS)}
-"""The characters that stand for the 256 bytes in byte-level vocabularies."""
+"""The character of each of the 256 bytes in byte-level vocabularies."""
 CUTS = ("Split", "Digits", "Punctuation", "UnicodeScripts")
-"""Pre-tokenizers that only cut a text, unless their behaviour is to remove the separators."""
+"""Pre-tokenizers that only split a text, unless their behaviour removes the separators."""
 
 
 class JsonTokenizer:
@@ -47,9 +47,9 @@ class JsonTokenizer:
     def __init__(self, content: str, document_token: str | None = None, settings: Settings | None = None):
         """Args:
             content: of a tokenizer.json.
-            document_token: the special token that begins documents; default: the first of `BEGINS` that the settings
-                name, else the first of `USUAL` that there is.
-            settings: the files beside it; default: the document token begins and ends texts.
+            document_token: the special token that starts documents; default: the first of `BEGINS` that the settings
+                name, else the first of `USUAL` in the vocabulary.
+            settings: the files beside it; default: the document token starts and ends texts.
 
         Raises `ValueError` if the content is not a tokenizer, or has no such token.
         """
@@ -75,13 +75,13 @@ class JsonTokenizer:
         self.fingerprint = hashlib.blake2b(whole.encode(), digest_size=8).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without special ones. Raises `ValueError` where it cannot be encoded."""
+        """The ids of a text, without special ones. Raises `ValueError` if it cannot be encoded."""
         refuse_surrogates(text)
         with _refusing("the text cannot be encoded"):
             return self._encoder.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; special ids and ids that do not exist are left out, and broken UTF-8 becomes U+FFFD."""
+        """The text of ids, without special and unknown ids; invalid UTF-8 becomes U+FFFD."""
         known = [token for token in map(int, ids) if 0 <= token < self.vocab_size and token not in self._special]
         with _refusing("the ids cannot be decoded"):
             if self._bytes.keys().isdisjoint(known):
@@ -89,7 +89,7 @@ class JsonTokenizer:
             return self.tokenizer.decoder.decode([*self._whole_characters(known)])
 
     def unfinished_bytes(self, ids: Sequence[int]) -> bytes:
-        """The bytes at the end of the ids that are a character's beginning."""
+        """The bytes of an incomplete UTF-8 character at the end of the ids."""
         known = (token for token in reversed(ids) if 0 <= token < self.vocab_size and token not in self._special)
         ending = b""
         while len(ending) < 3 and (token := next(known, None)) is not None:
@@ -103,13 +103,13 @@ class JsonTokenizer:
         return unfinished(ending[-3:])
 
     def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.json` and the files beside it into the folder; other tokenizers there are removed."""
+        """Write `tokenizer.json` and the files beside it into the folder; any other tokenizer is removed."""
         write_tokenizer(folder, {JSON_FILE: self._content.encode("utf-8")} | self._settings.files)
 
     def _whole_characters(self, ids: Iterable[int]) -> Iterator[str]:
-        """The tokens of ids, in which bytes that are no character are replaced by those of U+FFFD.
+        """The tokens of ids, with the bytes of U+FFFD in place of invalid UTF-8.
 
-        The library itself replaces all characters of a run of bytes if one byte is broken.
+        The tokenizers library replaces all characters of a run of byte tokens if one byte is invalid.
         """
         for is_byte, group in itertools.groupby(ids, self._bytes.__contains__):
             if is_byte:
@@ -119,7 +119,7 @@ class JsonTokenizer:
                 yield from filter(None, map(self.tokenizer.id_to_token, group))
 
     def _add_special_tokens(self) -> dict[str, int]:
-        """Mark the tokens as special that the settings call so, as transformers does. Returns {text: id}."""
+        """Mark the special tokens of the settings as special, as transformers does. Returns {text: id}."""
         from tokenizers import AddedToken
 
         added = {token.content: token for token in self.tokenizer.get_added_tokens_decoder().values()}
@@ -132,10 +132,10 @@ class JsonTokenizer:
         return vocabulary
 
     def _without_special_pieces(self, parts: dict[str, Any], vocabulary: Mapping[str, int], unknown: int | None):
-        """The tokenizer that encodes texts: no text gets the id of a special token in the model's own vocabulary.
+        """The tokenizer that encodes texts: no text is encoded to a special token of the model's vocabulary.
 
-        `encode_special_tokens` keeps added tokens from being found in a text, but does not act on the model. So in the
-        model, special tokens get names that no text has. The unknown token keeps its own.
+        `encode_special_tokens` keeps added tokens from being found in a text, but not the pieces of the model. So
+        special tokens of the model, except the unknown token, get names that occur in no text.
         """
         from tokenizers import Tokenizer
 
@@ -171,7 +171,7 @@ class JsonTokenizer:
         return found
 
     def _set_special_ids(self, document_token: str | None, vocabulary: Mapping[str, int], unknown: int | None) -> None:
-        """Args: unknown: the id of text that the vocabulary cannot express; None: it expresses all."""
+        """Args: unknown: the id of text that the vocabulary cannot express; None: it can express every text."""
         special = {text: token for text, token in vocabulary.items() if token in self._special}
         named = map(self._settings.token, BEGINS)
         begins = [document_token] if document_token is not None else [*named, *USUAL]
@@ -180,7 +180,7 @@ class JsonTokenizer:
             raise ValueError(f"the tokenizer has no special token {document_token!r}")
         if not begins:
             raise ValueError(
-                f"no special token can begin documents: the files name none of {', '.join(BEGINS)}, and the vocabulary "
+                f"no special token can start documents: the files name none of {', '.join(BEGINS)}, and the vocabulary "
                 f"has none of {', '.join(USUAL)}"
             )
         self.start_id = special[begins[0]]
@@ -203,7 +203,7 @@ def _parsed(content: str):
     with _refusing(f"the content of {JSON_FILE} is not a tokenizer"):
         tokenizer = _plain(Tokenizer.from_str(content))
         last = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-        if not 0 <= last <= LARGEST_ID:  # writing it out would take hours
+        if not 0 <= last <= LARGEST_ID:  # serialisation would take hours
             raise ValueError(f"ids must be from 0 to {LARGEST_ID}, and the last one is {last}")
         return tokenizer
 
@@ -263,26 +263,31 @@ def _is_lossless(parts: dict[str, Any], tokenizer, vocabulary: Mapping[str, int]
     if not all(character in model["vocab"] and vocabulary[character] not in special for character in ALPHABET):
         return False
     ordinary = [token for token in tokenizer.get_added_tokens_decoder().values() if not token.special]
-    # The decoder takes characters of the alphabet for bytes, also those of an added token.
+    # The decoder reads characters of the alphabet as bytes, also in an added token.
     broken = [set(token.content) <= ALPHABET.keys() and not token.content.isascii() for token in ordinary]
     return not any(broken) and not any(token.lstrip or token.rstrip for token in ordinary)
 
 
 def _byte_of(text: str) -> int | None:
-    """The byte that a token such as <0x0A> stands for."""
+    """The byte of a token such as <0x0A>; None for other tokens."""
     return int(text[3:5], 16) if re.fullmatch("<0x[0-9A-Fa-f]{2}>", text) else None
 
 
 def _measure(decoders: list[dict[str, Any]]) -> Callable[[str], int]:
-    """How many bytes of text a token stands for, by what decodes it."""
+    """The function from a token to the number of UTF-8 bytes of its text, for these decoders."""
     kinds = {step["type"]: step for step in decoders}
 
     def size(text: str) -> int:
         return len(text.encode("utf-8"))
 
-    if "ByteLevel" in kinds:  # a character for each byte
-        return lambda text: len(text) if set(text) <= ALPHABET.keys() else size(text)
-    if "WordPiece" in kinds:
+    def of_byte_level(text: str) -> int:  # one character for each byte
+        return len(text) if set(text) <= ALPHABET.keys() else size(text)
+
+    def of_word_piece(text: str) -> int:
         prefix = kinds["WordPiece"]["prefix"]
-        return lambda text: size(text.removeprefix(prefix)) + (not text.startswith(prefix))
-    return lambda text: size(text.replace(SPACE_MARK, " "))
+        return size(text.removeprefix(prefix)) + (not text.startswith(prefix))
+
+    def of_piece(text: str) -> int:
+        return size(text.replace(SPACE_MARK, " "))
+
+    return of_byte_level if "ByteLevel" in kinds else of_word_piece if "WordPiece" in kinds else of_piece

@@ -1,4 +1,4 @@
-"""Sentencepiece models: trained here to give every text back exactly, or from elsewhere."""
+"""Sentencepiece models: trained here, and then lossless, or pretrained."""
 
 import hashlib
 import io
@@ -35,14 +35,14 @@ LONGEST_LINE = 8192
 
 
 class NotAModelError(ValueError):
-    """Some content is not a sentencepiece model."""
+    """The content of a file is not a sentencepiece model."""
 
 
 class SentencePieceTokenizer:
     """A sentencepiece model.
 
-    A model from `train_sentencepiece` is lossless. Others are not: they decode a literal U+2581 to a space. No text is
-    encoded to the ids that the files beside it add after those of the model.
+    A model from `train_sentencepiece` is lossless. Other models decode a literal U+2581 to a space. No text is encoded
+    to ids that only the files beside the model define.
     """
 
     special_ids: Mapping[str, int] = MappingProxyType({})
@@ -80,14 +80,14 @@ class SentencePieceTokenizer:
         }
         own = {role: getattr(self.processor, f"{role}_id")() for role in ("bos", "eos", "pad")}
         own = {role: token for role, token in own.items() if token >= 0}
-        if self.escapes and "bos" in own:  # ours: the id that begins a document ends the one before it
+        if self.escapes and "bos" in own:  # trained here: the id that starts a document ends the document before it
             own["eos"] = own["bos"]
         roles = self._settings.roles(ids, self.vocab_size, own)
         self.bos_id, self.eos_id, self.pad_id, self.stop_ids = roles
         begins = [token for token in (self.bos_id, self.eos_id, own.get("bos"), own.get("eos")) if token is not None]
         begins = [token for token in begins if token != self.processor.unk_id()]
         if not begins:
-            raise ValueError("the sentencepiece model has neither a begin nor an end symbol to begin documents with")
+            raise ValueError("the sentencepiece model needs a begin or an end symbol, which starts documents")
         self.start_id = begins[0]
         self.sentinel_ids = sentinels(ids)
         self._anchor = next((i for i, kind in enumerate(self._kinds) if kind in (NORMAL, BYTE)), None)
@@ -96,7 +96,7 @@ class SentencePieceTokenizer:
         self.fingerprint = hashlib.blake2b(whole, digest_size=8).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without `start_id`. Raises `ValueError` where it holds a lone surrogate."""
+        """The ids of a text, without `start_id`. Raises `ValueError` if it holds a lone surrogate."""
         refuse_surrogates(text)
         if not self.escapes:
             return self.processor.encode(text)
@@ -110,7 +110,7 @@ class SentencePieceTokenizer:
         return (np.array(self.encode(text), np.int32) for text in texts)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; special ids and ids that do not exist are left out, and broken UTF-8 becomes U+FFFD."""
+        """The text of ids, without special and unknown ids; invalid UTF-8 becomes U+FFFD."""
         parts: list[str] = []
         known = (int(token) for token in ids if self._has_text(int(token)))
         for text, group in itertools.groupby(known, self._texts.get):
@@ -119,21 +119,21 @@ class SentencePieceTokenizer:
         return "".join(parts)
 
     def unfinished_bytes(self, ids: Sequence[int]) -> bytes:
-        """The bytes at the end of the ids that are a character's beginning."""
+        """The bytes of an incomplete UTF-8 character at the end of the ids."""
         known = (token for token in reversed(ids) if self._has_text(token))
         ending = itertools.takewhile(lambda token: token not in self._texts and self._kinds[token] == BYTE, known)
         values = [int(self.processor.id_to_piece(token)[3:5], 16) for token in itertools.islice(ending, 3)]
         return unfinished(bytes(reversed(values)))
 
     def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.model` and the files beside it into the folder; other tokenizers there are removed."""
+        """Write `tokenizer.model` and the files beside it into the folder; any other tokenizer is removed."""
         write_tokenizer(folder, {MODEL_FILE: self.model} | self._settings.files)
 
     def _has_text(self, token: int) -> bool:
         return token in self._texts or (0 <= token < len(self._kinds) and self._kinds[token] != CONTROL)
 
     def _decode_pieces(self, ids: list[int], inside: bool) -> str:
-        """The text of pieces; inside: other text precedes it, so that its first space is kept."""
+        """The text of pieces. Args: inside: other text precedes it, so its first space is kept."""
         if not inside or self._anchor is None:
             return self.processor.decode(ids)
         return self.processor.decode([self._anchor, *ids])[len(self.processor.decode([self._anchor])) :]
@@ -194,7 +194,7 @@ def _parsed(model: bytes):
 
 
 def _hide_special_pieces(proto, texts: Iterable[str]) -> list[int]:
-    """Make the pieces with these texts control symbols, which no text is encoded to. Returns their ids."""
+    """Turn the pieces with these texts into control symbols, to which no text is encoded. Returns their ids."""
     texts, hidden = set(texts), []
     for token, piece in enumerate(proto.pieces):
         if piece.piece in texts and len(piece.piece) > 1 and piece.type in (NORMAL, USER_DEFINED, UNUSED):

@@ -1,6 +1,6 @@
-"""BERT and RoBERTa: encoders that normalise behind attention and feed-forward.
+"""BERT and RoBERTa: encoders with post-normalisation.
 
-Sources: Devlin et al., "BERT" (2019); Liu et al., "RoBERTa" (2019), whose positions begin behind the padding id.
+Sources: Devlin et al., "BERT" (2019); Liu et al., "RoBERTa" (2019), whose positions start after the padding id.
 """
 
 import dataclasses
@@ -45,13 +45,13 @@ HEADS = {
     "RobertaForTokenClassification": (),
     "RobertaForQuestionAnswering": (),
 }
-"""Our heads in each class of transformers; its other heads are ignored."""
+"""The heads of this library in each class of transformers; other heads are ignored."""
 HEAD_TENSORS = {
     "pooler": ("pooler.dense.weight",),
     "next_sentence": ("cls.seq_relationship.weight",),
     "masked": ("cls.predictions.transform.dense.weight", "lm_head.dense.weight"),
 }
-"""The tensor by which a file shows that it holds a head."""
+"""Tensors that show that a file holds a head: one of them is enough."""
 
 
 def from_hf(values: dict[str, Any]) -> EncoderConfig:
@@ -65,7 +65,7 @@ def from_hf(values: dict[str, Any]) -> EncoderConfig:
     if positions < 1:
         raise ValueError(
             f"config.json: max_position_embeddings={found['max_position_embeddings']} must be above {offset}, as "
-            f"positions begin behind pad_token_id={offset - 1}"
+            f"positions start after pad_token_id={offset - 1}"
         )
     if is_roberta and "masked" in HEADS[name] and found["hidden_act"] != "gelu_exact":
         raise ValueError(

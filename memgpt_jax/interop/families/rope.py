@@ -1,4 +1,4 @@
-"""Rotary positions of foreign models, in the keys of config.json of versions 4 and 5 of the transformers library.
+"""Rotary positions of pretrained models, in the keys of config.json of versions 4 and 5 of the transformers library.
 
 Version 4: `rope_theta` and `rope_scaling` (with `type`, later `rope_type`). Version 5: `rope_parameters`; the old keys
 are still read.
@@ -59,7 +59,7 @@ def rotary(settings: dict[str, Any], positions: int) -> tuple[float, RotaryScali
     """The base and the scaling of wavelengths.
 
     Arguments:
-        settings: what was read by `SETTINGS`.
+        settings: the values that were read with `SETTINGS`.
         positions: `max_position_embeddings`.
     """
     places = [name for name in ("rope_scaling", "rope_parameters") if settings[name]]
@@ -116,7 +116,7 @@ def _yarn_attention(factor: float, scale: float | None, scale_of_all: float | No
 
 
 def rope_scaling(scaling: RotaryScalingConfig) -> dict[str, Any]:
-    """The dictionary for a scaling, which `rotary` reads."""
+    """The value of `rope_scaling` for a scaling, which `rotary` reads."""
     names = {
         "linear": {},
         "llama3": {

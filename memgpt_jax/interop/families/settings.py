@@ -1,4 +1,4 @@
-"""Settings of foreign models: the keys that a file may have, with the valid values and the default of each.
+"""Settings of pretrained models: the keys of config.json, with the valid values and the default of each.
 
 A family has a table of `Setting` by key, with every key that changes the results of its models: the key is either read,
 or only the values that this library supports are valid. Other keys are reported, unless they are known to be harmless.
@@ -16,21 +16,25 @@ REQUIRED = object()
 logger = logging.getLogger(__name__)
 
 
+def _unchanged(value: Any) -> Any:
+    return value
+
+
 class Setting(NamedTuple):
     """One key: its valid values, its default, and its other names."""
 
     check: Callable[[Any], bool]
-    """Whether a value is valid; not asked for null."""
+    """Whether a value is valid; not called for null."""
     valid: str
     """Description of the valid values, for error messages."""
     default: Any = REQUIRED
     """Value of an absent key."""
     null: bool = False
-    """Whether null is valid, which is read as `None`."""
+    """Whether null is valid; it is read as `None`."""
     also: tuple[str, ...] = ()
     """Other names of the key (`attribute_map` of the transformers library)."""
-    translate: Callable[[Any], Any] = lambda value: value
-    """What a valid value is read as."""
+    translate: Callable[[Any], Any] = _unchanged
+    """The function from a valid value to the result of reading it."""
 
 
 def size(default=REQUIRED, *, also=(), null=False, low=1, high=2**31 - 1) -> Setting:
@@ -43,7 +47,7 @@ def size(default=REQUIRED, *, also=(), null=False, low=1, high=2**31 - 1) -> Set
 
 
 def layers(default=REQUIRED, *, also=(), null=False) -> Setting:
-    """A number of layers, at most 10,000: with an absurd number, building the model would not end."""
+    """A number of layers, at most 10,000, so that building the model ends."""
     return size(default, also=also, null=null, high=10_000)
 
 
@@ -73,7 +77,7 @@ def word(choices: Mapping[str, Any], default=REQUIRED, *, also=()) -> Setting:
 
 
 def only(*values) -> Setting:
-    """A setting that is not supported here: only the values that switch it off are valid. Default: the first."""
+    """A setting that is not supported: only the values that switch it off are valid. Default: the first."""
 
     def known(value):
         return any(type(value) is type(one) and value == one for one in values)
@@ -132,7 +136,7 @@ def read(
 
     Keys that are neither in the table nor harmless are logged as a warning; if `strict`, they are an error.
 
-    Raises `ValueError` that names the key where a value is not valid, missing, or given twice with different values.
+    Raises `ValueError` that names the key if a value is invalid, missing, or given twice with different values.
     """
     found, names, missing = {}, {}, []
     for key, setting in table.items():
@@ -152,13 +156,13 @@ def read(
     unknown = {key: value for key, value in values.items() if key not in names and key not in harmless}
     listed = ", ".join(f"{key}={value!r}" for key, value in unknown.items() if value is not None)
     if listed and strict:
-        raise ValueError(f"{where}: {listed}: not known here, so it may change what the model computes")
+        raise ValueError(f"{where}: {listed}: unknown, so it may change the outputs of the model")
     if missing:
         raise ValueError(f"{where}: missing {', '.join(missing)}")
     if listed:
         logger.warning(
-            "%s: %s: not known here, and ignored, as the transformers library does. If it changes what the model "
-            "computes, the results here are different.",
+            "%s: %s: unknown and ignored, as in the transformers library. If it changes the outputs of the model, the "
+            "outputs here differ.",
             where,
             listed,
         )
@@ -172,9 +176,9 @@ def check_divides(settings: Mapping[str, Any], part: str, whole: str) -> None:
 
 
 def keys(*tables: Mapping[str, Setting]) -> frozenset[str]:
-    """All keys of tables with all of their names, and `model_type` and `architectures`, which choose the table.
+    """All keys of tables with all of their names, and `model_type` and `architectures`, which select the table.
 
-    Without `pad_token_id`, which most families do not read and the others write.
+    `pad_token_id` is not one of them: most families do not read it, and the others write it.
     """
     names = {name for table in tables for key, setting in table.items() for name in (key, *setting.also)}
     return frozenset(names | {"model_type", "architectures"}) - {"pad_token_id"}

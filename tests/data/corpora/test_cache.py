@@ -45,7 +45,7 @@ def test_damaged_files_are_made_anew(config, name, damage, caplog):
         else:
             os.truncate(file, 0 if damage == "empty" else file.stat().st_size // 2)
     assert decoded(config) == expected
-    assert "anew" in caplog.text and (name in caplog.text)
+    assert "Rebuilding" in caplog.text and (name in caplog.text)
     caplog.clear()
     assert decoded(config) == expected and not caplog.text
     assert [len(list(Path(config.cache_dir, kind).iterdir())) for kind in ("tokens", "tokenizers")] == [1, 1]
@@ -60,7 +60,7 @@ def test_every_flipped_bit_is_noticed(config, caplog):
         file.write_bytes(content)
         caplog.clear()
         assert decoded(config) == expected
-        assert f"Making {file.parent} anew" in caplog.text
+        assert f"Rebuilding {file.parent}: " in caplog.text
 
 
 def test_leftovers_of_killed_processes_are_removed(config):

@@ -104,10 +104,10 @@ REFUSED = {
     "half a merge": ("level", {"merges": ["ab"]}, "tokenizer.ggml.merges holds 'ab', which is not two tokens"),
     "merge of no tokens": ("level", {"merges": ["猫 猫"]}, "the content of tokenizer.json is not a tokenizer"),
     "unknown cut": ("level", {"pre": "x"}, "tokenizer.ggml.pre='x' is not supported; valid: default, gpt-2"),
-    "no special tokens": ("level", {"bos_token_id": None, "eos_token_id": None}, "no special token can begin"),
+    "no special tokens": ("level", {"bos_token_id": None, "eos_token_id": None}, "no special token can start"),
     "the same word twice": ("pieces", more(PIECES, ["a"], 1), r"the ids \[260, 263\] are the same token 'a'"),
     "the same bytes twice": ("level", more(LEVEL, ["ab"], 1), r"the ids \[256, 259\] are the same token 'ab'"),
-    "nothing unknown": ("pieces", {"token_type": [1, 3, 3] + [6] * 256 + [1] * 4}, "no token stands for what is unkno"),
+    "nothing unknown": ("pieces", {"token_type": [1, 3, 3] + [6] * 256 + [1] * 4}, "no token for unknown text"),
     "fewer bytes": ("pieces", {"token_type": [2, 3, 3] + [6] * 255 + [1] * 5}, "byte"),
 }
 
