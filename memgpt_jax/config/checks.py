@@ -1,5 +1,6 @@
 """Checks of configuration values: each failure is a `ValueError` that names the field, the value and what is valid."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -43,14 +44,13 @@ def listed(value) -> list:
     return [] if value is None else [value] if is_one else list(value)
 
 
-def whole(name: str, value, low: int, high: int = 2**31 - 1) -> int:
-    """The value as an `int`, if it is a whole number from `low` to `high`."""
-    try:
-        number = value if isinstance(value, str | bytes | bool) else int(value)
-        valid = number == value and not isinstance(number, str | bytes | bool) and low <= number <= high
-    except (TypeError, ValueError, OverflowError):
-        valid = False
-    check(valid, f"{name} must be a whole number from {low} to {high}, got {value!r}")
+def whole(name: str, value: Any, low: int, high: int = 2**31 - 1) -> int:
+    """The value as an `int`. Raises `ValueError` unless it is a whole number from `low` to `high`."""
+    number = low - 1
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        if not isinstance(value, str | bytes | bool) and int(value) == value:
+            number = int(value)
+    check(low <= number <= high, f"{name} must be a whole number from {low} to {high}, got {value!r}")
     return number
 
 

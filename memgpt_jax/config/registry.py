@@ -44,9 +44,9 @@ class Registry(Mapping[str, Entry[Module]]):
         """
         check(isinstance(name, str) and name.isidentifier(), f"the name of a {self.kind} must be a word, got {name!r}")
         check(name not in self._entries, f"there is a {self.kind} {name!r} already: choose another name")
-        is_kind = issubclass if isinstance(module, type) else isinstance
         base = self._module_base
-        check(is_kind(module, base), f"the {self.kind} {name!r} must be a {base.__name__}, got {module!r}")
+        is_kind = issubclass(module, base) if isinstance(module, type) else isinstance(module, base)
+        check(is_kind, f"the {self.kind} {name!r} must be a {base.__name__}, got {module!r}")
         if self._config_base is None:
             check(config is None, f"a {self.kind} has no configuration, got {config!r}")
         else:
@@ -56,7 +56,7 @@ class Registry(Mapping[str, Entry[Module]]):
                 fits, f"the configuration of {name!r} must be a dataclass derived from {base.__name__}, got {config!r}"
             )
             taken = [other for other, entry in self._entries.items() if entry.config is config]
-            check(not taken, f"{config.__name__} is the configuration of {taken} already")
+            check(not taken, f"{getattr(config, '__name__', config)} is the configuration of {taken} already")
         self._entries[name] = Entry(config, module)
 
     def unregister(self, name: str) -> None:

@@ -86,10 +86,11 @@ def recorded(folder: Path) -> dict[str, str]:
         raise
     except OSError as error:
         raise DamagedError(f"{path} cannot be read: {error}") from None
-    if not all(matches) or lines[-1] or not matches:
+    found = [match for match in matches if match is not None]
+    if len(found) < len(matches) or lines[-1] or not found:
         raise DamagedError(f"{path} is damaged: each line must be a SHA-256 digest, two spaces and a path")
-    entries = {match[2]: match[1] for match in matches}
-    if len(entries) < len(matches):  # the wrong one of them would be believed
+    entries = {match[2]: match[1] for match in found}
+    if len(entries) < len(found):  # the wrong one of them would be believed
         raise DamagedError(f"{path} is damaged: two of its lines name the same path")
     return entries
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax.generation.decode import CAPACITY, Prefilled, advance, begin
@@ -29,7 +30,13 @@ def read_prompts(request: Request) -> Prefilled:
     model, prompts = request.model, request.prompts
     logits, state = prefill(model.config, model.params, prompts.rows, request.state)
     penalized = prompts.penalized(model.config, request.sampling)
-    return Prefilled(logits, state, prompts.limit, penalized, prompts.stop)
+    return Prefilled(
+        logits,
+        state,
+        jnp.asarray(prompts.limit),
+        None if penalized is None else jnp.asarray(penalized),
+        jnp.asarray(prompts.stop),
+    )
 
 
 class Answers:

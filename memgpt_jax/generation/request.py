@@ -17,6 +17,7 @@ from memgpt_jax.generation.sampling import Sampling
 from memgpt_jax.models import EncoderDecoder, MemGPT, ModelState, Params, Seq2SeqState
 from memgpt_jax.models.arguments import check_state as check_same_state
 from memgpt_jax.models.arguments import warn_beyond_context
+from memgpt_jax.models.cross_attention import SourceCache
 
 GenerativeModel = MemGPT | EncoderDecoder | tuple[ModelConfig, Params]
 
@@ -86,17 +87,18 @@ def request_of(
 
 def decoder_of(model: GenerativeModel) -> DecoderModel:
     """The decoder of a model, or of an encoder-decoder. Raises `ValueError` if the model has none."""
+    stop_ids: tuple[int, ...] = ()
     if isinstance(model, tuple) and len(model) == 2:
-        config, params, stop_ids = *model, ()
+        config, params = model
     elif isinstance(model, nnx.Module):
-        stop_ids = getattr(getattr(model, "origin", None), "stop_ids", ())
+        stop_ids = tuple(getattr(getattr(model, "origin", None), "stop_ids", ()))
         decoder = model.decoder if isinstance(model, EncoderDecoder) else model
         config, params = getattr(decoder, "config", None), models.to_params(decoder)
     else:
         raise ValueError(f"model must be a MemGPT, an EncoderDecoder or (config, params), got {type(model).__name__}")
-    kind = type(config).__name__
-    check(isinstance(config, ModelConfig) and config.causal, f"{kind} models cannot generate text")
-    return DecoderModel(config, params, tuple(stop_ids))
+    if not isinstance(config, ModelConfig) or not config.causal:
+        raise ValueError(f"{type(config).__name__} models cannot generate text")
+    return DecoderModel(config, params, stop_ids)
 
 
 def default_end_ids(tokenizer: Tokenizer | None, model: DecoderModel, ignore_eos: bool) -> list[int]:
@@ -135,15 +137,15 @@ def _decoder_state(model: DecoderModel, state: ModelState | Seq2SeqState | None,
     else:
         expected = jax.eval_shape(lambda: models.functional(model.config).init_state(rows))
         check_same_state(given, expected, rows, f"but there are {rows} prompts")
-    check_source(model.config, given)
+    check_source(given)
     return given
 
 
-def check_source(config: ModelConfig, state: ModelState) -> None:
+def check_source(state: ModelState) -> None:
     """Raise `ValueError` if the decoder of an encoder-decoder has not read a source in every row."""
-    if config.source_length is None:
-        return
     source = state.layers[0].source
+    if not isinstance(source, SourceCache):
+        return
     missing = np.flatnonzero(~np.asarray(source.valid).any(axis=1)).tolist()
     check(
         not missing,

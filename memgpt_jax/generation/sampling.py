@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jaxtyping import Bool, Float, Float32, Int32
 
 from memgpt_jax.config.checks import check, whole
@@ -22,7 +23,7 @@ def can_be_chosen_from(logits: Float[Array, "... V"]) -> Bool[Array, "..."]:
     return jnp.isfinite(jnp.max(logits, axis=-1))  # the maximum propagates NaN
 
 
-def check_rows(finite: Bool[Array, " R"], copies: int = 1) -> None:
+def check_rows(finite: Bool[Array | np.ndarray, " R"], copies: int = 1) -> None:
     """Raise `ValueError` with the numbers of the prompts whose logits are not finite; each prompt has `copies` rows."""
     wrong = np.unique(np.flatnonzero(~np.asarray(finite)) // copies)
     check(
@@ -151,7 +152,7 @@ class Sampling:
 
     def __post_init__(self):
         values = {name: value for name, value in vars(self).items() if value is not None}
-        if any(isinstance(value, jax.core.Tracer) or type(value) is object for value in values.values()):
+        if any(isinstance(value, Tracer) or type(value) is object for value in values.values()):
             return  # JAX rebuilds the dataclass from tracers or placeholders inside a transformation
         for name, value in values.items():
             object.__setattr__(self, name, _checked(name, value))
@@ -181,9 +182,12 @@ class Sampling:
             return logits
         if self.temperature is not None:
             logits = (logits - jnp.max(logits, axis=-1, keepdims=True)) / self.temperature
-        for name, keep in (("top_k", keep_top_k), ("top_p", keep_top_p), ("min_p", keep_min_p)):
-            if name in self.filters:
-                logits = keep(logits, self.filters[name])
+        if self.top_k is not None:
+            logits = keep_top_k(logits, self.top_k)
+        if self.top_p is not None:
+            logits = keep_top_p(logits, self.top_p)
+        if self.min_p is not None:
+            logits = keep_min_p(logits, self.min_p)
         return logits
 
     def choose(

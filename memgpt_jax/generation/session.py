@@ -160,7 +160,7 @@ class Session:
             penalized_ids=self.penalized_ids,
         )
         check_length(self.config, self.num_tokens + int(prompts.limit[0]))
-        check_source(self.config, self.state)
+        check_source(self.state)
         request = Request(
             model=self._model,
             prompts=prompts,

@@ -1,12 +1,13 @@
 """Models as pure functions of plain pytrees: parameters and state in, results and state out."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar, overload
 
 import jax
 from flax import nnx
 
-from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
+from memgpt_jax.config.model import BaseModelConfig, EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
 from memgpt_jax.models.decoder import MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder, EncoderState
 from memgpt_jax.models.seq2seq import EncoderDecoder, Seq2SeqState
@@ -17,11 +18,10 @@ from memgpt_jax.shapes import Array, Flags, Float32, Targets, Tokens
 
 Params = dict[str, Any]
 """Parameters: nested dictionaries of float32 arrays."""
-Config = ModelConfig | EncoderConfig | Seq2SeqConfig | XLNetConfig
 Model = MemGPT | Encoder | EncoderDecoder | XLNet
 State = TypeVar("State", ModelState, EncoderState, Seq2SeqState)
 
-MODELS: dict[type, type[Model]] = {
+MODELS: dict[type, Callable[..., Model]] = {
     ModelConfig: MemGPT,
     EncoderConfig: Encoder,
     Seq2SeqConfig: EncoderDecoder,
@@ -31,7 +31,7 @@ MODELS: dict[type, type[Model]] = {
 
 
 @functools.lru_cache(maxsize=64)
-def abstract_model(config: Config) -> Model:
+def abstract_model(config: BaseModelConfig) -> Model:
     """A model whose parameters are shapes without values. It is cached and shared: do not modify it."""
 
     def make() -> Model:
@@ -41,7 +41,7 @@ def abstract_model(config: Config) -> Model:
 
 
 @functools.lru_cache(maxsize=256)
-def _graph(config: Config) -> nnx.GraphDef:
+def _graph(config: BaseModelConfig) -> nnx.GraphDef:
     """The structure of a model, without arrays."""
     return nnx.split(abstract_model(config), nnx.Param)[0]
 
@@ -55,7 +55,7 @@ def _with_string_keys(tree: Any) -> Any:
     return {str(key): _with_string_keys(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 
-def from_params(config: Config, params: Params) -> Any:
+def from_params(config: BaseModelConfig, params: Params) -> Any:
     """The model with the given parameters: a `MemGPT`, `Encoder`, `EncoderDecoder` or `XLNet`, by its configuration."""
     return nnx.merge(_graph(config), nnx.restore_int_paths(params))
 
@@ -72,7 +72,7 @@ class ModelFunctions(Generic[State]):
     warned about.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: BaseModelConfig):
         self.config = config
 
     def __repr__(self) -> str:
@@ -89,7 +89,8 @@ class ModelFunctions(Generic[State]):
 
     def init_state(self, batch_size: int) -> State:
         """The state of `batch_size` rows before the first token."""
-        return abstract_model(self.config).init_state(batch_size)
+        model: Any = abstract_model(self.config)
+        return model.init_state(batch_size)
 
     def apply(
         self,
@@ -120,12 +121,14 @@ class ModelFunctions(Generic[State]):
 
 
 @overload
-def functional(config: EncoderConfig | XLNetConfig) -> ModelFunctions[EncoderState]: ...  # pyright: ignore[reportOverlappingOverload]
+def functional(config: EncoderConfig | XLNetConfig) -> ModelFunctions[EncoderState]: ...
 @overload
 def functional(config: Seq2SeqConfig) -> ModelFunctions[Seq2SeqState]: ...
 @overload
 def functional(config: ModelConfig) -> ModelFunctions[ModelState]: ...
-def functional(config: Config) -> ModelFunctions[Any]:
+@overload
+def functional(config: BaseModelConfig) -> ModelFunctions[Any]: ...
+def functional(config: BaseModelConfig) -> ModelFunctions[Any]:
     """The pure functions of the model with this configuration: `init`, `init_state`, `apply`, `score`, `diagnostics`.
 
     Equal configurations give the same object, so that a function is compiled once by `jax.jit`.
@@ -134,11 +137,11 @@ def functional(config: Config) -> ModelFunctions[Any]:
 
 
 @functools.lru_cache(maxsize=256)
-def _functions(config: Config) -> ModelFunctions[Any]:
+def _functions(config: BaseModelConfig) -> ModelFunctions[Any]:
     return ModelFunctions(config)
 
 
-def model_state_bytes(config: Config) -> int:
+def model_state_bytes(config: BaseModelConfig) -> int:
     """Bytes of a model's state per batch row: the windows and memories of all layers."""
     state = jax.eval_shape(lambda: functional(config).init_state(1))
     return tree_bytes(state)
