@@ -8,7 +8,7 @@ Namespaces: `mg.memory` (mechanisms), `mg.tasks` (memory tasks), `mg.data` (toke
 
 from memgpt_jax import data, interop, memory, ops, training
 from memgpt_jax.checkpoint import load_run
-from memgpt_jax.config.data import TaskConfig, TextConfig
+from memgpt_jax.config.data import CausalConfig, TaskConfig, TextConfig
 from memgpt_jax.config.experiment import (
     EvaluationConfig,
     ExperimentConfig,
@@ -19,6 +19,11 @@ from memgpt_jax.config.experiment import (
 from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, SizedMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
 from memgpt_jax.data import load_tokenizer, register_objective, register_task, tasks
+from memgpt_jax.data.objectives.masked import MaskedConfig
+from memgpt_jax.data.objectives.masked_next_sentence import MaskedNextSentenceConfig
+from memgpt_jax.data.objectives.next_sentence import NextSentenceConfig
+from memgpt_jax.data.objectives.permutation import PermutationConfig
+from memgpt_jax.data.objectives.span_corruption import SpanCorruptionConfig
 from memgpt_jax.data.tasks.babi import BabiConfig
 from memgpt_jax.data.tasks.babilong import BabiLongConfig
 from memgpt_jax.data.tasks.copy import CopyConfig
@@ -147,6 +152,13 @@ __all__ = [  # noqa: RUF022 — in groups
     "AssociativeMemoryConfig",
     "CompressiveMemoryConfig",
     "TitansMemoryConfig",
+    # configurations of objectives
+    "CausalConfig",
+    "MaskedConfig",
+    "NextSentenceConfig",
+    "MaskedNextSentenceConfig",
+    "SpanCorruptionConfig",
+    "PermutationConfig",
     # configurations of tasks
     "TaskConfig",
     "RecallConfig",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import memgpt_jax as mg
-from memgpt_jax.data.tasks import TASKS
+from memgpt_jax.data import OBJECTIVES, TASKS
 
 NAMESPACES = {"data", "interop", "memory", "ops", "tasks", "training"}
 
@@ -40,11 +40,11 @@ def test_every_argument_of_a_public_function_is_annotated(name):
 
 
 def test_every_configuration_is_public():
-    """Those of mechanisms and of tasks; all are frozen dataclasses with keyword-only fields."""
-    configs = {entry.config for entry in mg.MEMORIES.values() if entry.config.__module__.startswith("memgpt_jax.")}
+    """Those of mechanisms, objectives and tasks; all are frozen dataclasses with keyword-only fields."""
+    entries = [entry for registry in (mg.MEMORIES, OBJECTIVES, TASKS) for entry in registry.values()]
+    configs = {entry.config for entry in entries if entry.config.__module__.startswith("memgpt_jax.")}
     public = {value for name in mg.__all__ if dataclasses.is_dataclass(value := getattr(mg, name))}
     assert configs <= public
-    assert {config for config in TASKS if config.__module__.startswith("memgpt_jax.")} <= public
     for config in public:
         parameters = config.__dataclass_params__
         assert parameters.frozen and all(field.kw_only for field in dataclasses.fields(config)), config
