@@ -25,7 +25,7 @@ def make_mesh(config: ParallelConfig) -> Mesh:
     named = " x ".join(f"{axis}={size}" for axis, size in others.items())
     whole, rest = divmod(len(devices), math.prod(others.values()))
     check(
-        whole and (config.data or not rest),
+        whole > 0 and (config.data is not None or rest == 0),
         f"the mesh {named} must divide the number of devices; {len(devices)} available",
     )
     sizes = others | {"data": config.data or whole}
