@@ -10,7 +10,7 @@ N  entries that one segment adds   E  entries in play during a call: M old ones,
 A stream is cut into segments of T tokens; boundaries count from the first token that a state ever saw.
 """
 
-from jaxtyping import Array, Bool, Float, Float32, Int, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Shaped
 
 Tokens = Int[Array, "B L"]  # token ids
 Stream = Float[Array, "B L D"]  # activations of a call
@@ -18,4 +18,17 @@ Flags = Bool[Array, "B L"]  # reset or valid, per token
 Rows = Int32[Array, "B"]  # one counter per row
 Targets = dict[str, Int[Array, "B ..."]]  # by head: [B, L], or [B] where it labels rows
 
-__all__ = ["Array", "Bool", "Flags", "Float", "Float32", "Int", "Int32", "Rows", "Stream", "Targets", "Tokens"]
+__all__ = [
+    "Array",
+    "Bool",
+    "Flags",
+    "Float",
+    "Float32",
+    "Int",
+    "Int32",
+    "Rows",
+    "Shaped",
+    "Stream",
+    "Targets",
+    "Tokens",
+]

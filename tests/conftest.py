@@ -11,8 +11,14 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
+import jaxtyping
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Shapes and dtypes of arguments and results are checked whenever a function of these packages is traced or called.
+# The hook must be in place before memgpt_jax is first imported.
+CHECKED = ["memgpt_jax.ops"]
+jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -11,7 +11,8 @@ from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import Batch
-from memgpt_jax.ops import Scores, everywhere
+from memgpt_jax.ops import Scores
+from memgpt_jax.ops.mesh import replicate
 from memgpt_jax.shapes import Targets
 
 HELD_OUT_SEED = 0x5EED
@@ -24,7 +25,7 @@ def score_chunk(
 ) -> tuple[dict[str, Scores], Any]:
     """`score` of a model, with scores that every process can fetch. Args: inputs: those of `Batch`."""
     scores, state = models.functional(model).score(params, targets=targets, state=state, alignment=alignment, **inputs)
-    return jax.tree.map(everywhere, scores), state
+    return jax.tree.map(replicate, scores), state
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -12,7 +12,7 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import ProjectedMemoryConfig, Visibility
 from memgpt_jax.memory.base import flatten_segments, linear
 from memgpt_jax.memory.projected import ProjectedMemory
-from memgpt_jax.ops import Writes, fast_weights_of_heads, unit_features
+from memgpt_jax.ops.memory import Writes, scan_fast_weight_heads, unit_features
 from memgpt_jax.ops.mesh import HEADS, declare_axes
 from memgpt_jax.shapes import Array, Float, Float32
 
@@ -186,7 +186,7 @@ class AssociativeMemory(ProjectedMemory[AssociativeMemoryConfig]):
     def _run(self, x, writes, state, document, full, bptt_segments=None):
         """`fast_weights_of_heads`: reads [B, S, T, H K] of `x`, and the matrix."""
         query = None if x is None else self._features(self.query(x.reshape(x.shape[0], -1, x.shape[-1])))
-        read, matrix = fast_weights_of_heads(
+        read, matrix = scan_fast_weight_heads(
             writes,
             query,
             state.matrix,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.memory import MemoryConfig
-from memgpt_jax.ops import flat_dot_general
+from memgpt_jax.ops.linear import flat_dot_general
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 State = Any  # a NamedTuple of arrays of fixed shapes, each with the batch axis first

@@ -11,9 +11,16 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import AttendedMemoryConfig
 from memgpt_jax.memory.base import Explanation, where_rows
 from memgpt_jax.memory.projected import AttendedMemory
-from memgpt_jax.ops import Source, map_rows, most_used, read_mass, read_weights, take
-from memgpt_jax.ops.memory.compression import compress
-from memgpt_jax.ops.memory.reader import read
+from memgpt_jax.ops.attention import map_rows
+from memgpt_jax.ops.memory import (
+    Source,
+    compress,
+    gather_entries,
+    read_entries,
+    read_mass,
+    read_weights,
+    select_most_used,
+)
 from memgpt_jax.ops.mesh import ENTRIES, HEADS, declare_axes
 from memgpt_jax.shapes import Array, Float, Float32, Int32
 
@@ -161,7 +168,7 @@ class CompressiveMemory(AttendedMemory[CompressiveMemoryConfig]):
         kept = jnp.arange(state.keys.shape[1], dtype=jnp.int32)[None, :] + (leaving * self.ratio)[:, None]
         kept = jnp.minimum(kept, state.keys.shape[1] + length - 1)
         count = count - leaving * self.ratio
-        keys, values, usage = _clean(take(recent, kept), count)
+        keys, values, usage = _clean(gather_entries(recent, kept), count)
 
         older, older_count = (state.compressed_keys, state.compressed_values), state.compressed_count
         if self.compressed_size:
@@ -169,7 +176,7 @@ class CompressiveMemory(AttendedMemory[CompressiveMemoryConfig]):
             forgotten = jnp.maximum(older_count - self.compressed_size, 0)
             kept = jnp.arange(self.compressed_size, dtype=jnp.int32)[None, :] + forgotten[:, None]
             older_count = older_count - forgotten
-            older = _clean(take(older, kept), older_count)
+            older = _clean(gather_entries(older, kept), older_count)
         return CompressiveState(keys, values, count, *older, older_count, usage, conv_cache)
 
     def stats(self, state):
@@ -182,7 +189,7 @@ class CompressiveMemory(AttendedMemory[CompressiveMemoryConfig]):
         } | super().stats(state)
 
     def _read(self, query, *entries):
-        return read(query, self._sources(query, *entries), self.null_key[...])
+        return read_entries(query, self._sources(query, *entries), self.null_key[...])
 
     def _stored(self, state):
         """Keys, values and count of the recent entries, then of the compressed ones."""
@@ -209,7 +216,7 @@ class CompressiveMemory(AttendedMemory[CompressiveMemoryConfig]):
         keys, values, usage = jax.tree.map(grouped, recent)
         kind = self.config.compression
         if kind == "most_used":
-            return most_used(keys, usage), most_used(values, usage)
+            return select_most_used(keys, usage), select_most_used(values, usage)
         kernels = (None, None)
         if kind == "conv":
             kernels = (self.compress_keys_kernel[...], self.compress_values_kernel[...])
@@ -228,7 +235,7 @@ def _joined(old, old_count, new, new_count, new_from_start=False):
     place = jnp.arange(old_size + new_size, dtype=jnp.int32)[None, :]
     first_new = jnp.full_like(new_count, old_size) if new_from_start else old_size + new_size - new_count
     in_new = jnp.minimum(place - old_count[:, None] + first_new[:, None], old_size + new_size - 1)
-    return take(both, jnp.where(place < old_count[:, None], place, in_new)), old_count + new_count
+    return gather_entries(both, jnp.where(place < old_count[:, None], place, in_new)), old_count + new_count
 
 
 def _taken(entries, count):

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.memory.recurrent import Addressed, RecurrentMemory, RecurrentMemoryConfig
-from memgpt_jax.ops import (
+from memgpt_jax.ops.memory import (
     address_entropy,
-    allocation,
+    allocation_weights,
     content_weights,
     erase_and_add,
     follow_links,
-    free,
+    free_usage,
     link_writes,
-    use,
+    update_usage,
 )
 from memgpt_jax.shapes import Array, Float32
 
@@ -135,13 +135,13 @@ class DNCMemory(RecurrentMemory[DNCMemoryConfig]):
 
 
 def _write(interface: DNCInterface, slots: DNCSlots) -> DNCSlots:
-    usage = free(slots.usage, slots.read_weights, interface.free_gates)
+    usage = free_usage(slots.usage, slots.read_weights, interface.free_gates)
     by_content = content_weights(slots.matrix, interface.write_key, interface.write_strength)[:, 0]
     where = interface.allocation_gate
-    weights = interface.write_gate * (where * allocation(usage) + (1.0 - where) * by_content)
+    weights = interface.write_gate * (where * allocation_weights(usage) + (1.0 - where) * by_content)
     link, precedence = link_writes(slots.link, slots.precedence, weights)
     matrix = erase_and_add(slots.matrix, weights[:, None], interface.erase, interface.add)
-    return DNCSlots(matrix, use(usage, weights), link, precedence, slots.read_weights)
+    return DNCSlots(matrix, update_usage(usage, weights), link, precedence, slots.read_weights)
 
 
 def _read_weights(interface: DNCInterface, slots: DNCSlots) -> Float32[Array, "B R M"]:

@@ -11,19 +11,16 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import AttendedMemoryConfig
 from memgpt_jax.memory.base import Explanation, OwnSegment, flatten_segments, where_rows
 from memgpt_jax.memory.projected import AttendedMemory
-from memgpt_jax.ops import (
+from memgpt_jax.ops.attention import attention_weights, map_rows, masked_bias
+from memgpt_jax.ops.memory import (
     Source,
-    attention_weights,
-    entry_parts,
-    map_rows,
-    masked_bias,
-    nearest_of_groups,
-    own_visible,
+    causal_visibility,
+    find_nearest,
+    find_nearest_in_groups,
     read_chosen,
+    read_entries,
 )
-from memgpt_jax.ops.memory.nearest import nearest
-from memgpt_jax.ops.memory.reader import read
-from memgpt_jax.ops.mesh import ENTRIES, HEADS, declare_axes
+from memgpt_jax.ops.mesh import ENTRIES, HEADS, declare_axes, num_entry_parts
 from memgpt_jax.shapes import Array, Float, Int32
 
 Search = Literal["exact", "approximate"]
@@ -220,7 +217,7 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
     def _search(self, query, keys, first, end):
         """`nearest` as configured: [Q, K] queries in the range [first, end) of [E, K] keys."""
         config = self.config
-        return nearest(
+        return find_nearest(
             query,
             keys,
             first,
@@ -232,7 +229,7 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
 
     def _groups(self) -> int:
         """Number of parts, each on its own devices, in which the store is searched."""
-        parts = entry_parts()
+        parts = num_entry_parts()
         return parts if self.config.memory_size % parts == 0 else 1
 
     def _search_groups(self, query, keys, number, first, end):
@@ -241,7 +238,7 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
         def parts(x):
             return x.reshape(self._groups(), -1, *x.shape[1:])
 
-        return nearest_of_groups(query, parts(keys), parts(number), first, end, top_k=self.config.top_k)
+        return find_nearest_in_groups(query, parts(keys), parts(number), first, end, top_k=self.config.top_k)
 
     def _search_stored(self, query, keys, count):
         """Places [Q, top_k] of the best stored entries [M, K], and whether there is an entry."""
@@ -324,7 +321,7 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
 
             def search(query, first, end):
                 stored = self._search_groups(query, ring_keys, ring_number, first, end)
-                new = nearest_of_groups(query, keys[None], number[None], first, end, top_k=self.config.top_k)
+                new = find_nearest_in_groups(query, keys[None], number[None], first, end, top_k=self.config.top_k)
                 scores, place = (
                     jnp.concatenate(pair, axis=1) for pair in zip(stored, (new[0], size + new[1]), strict=True)
                 )
@@ -380,8 +377,8 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
 
 def _read_local(query, keys, values, own_segment):
     """Attention of each token to the earlier ones of its document in its own segment, itself included."""
-    age, visible = jnp.zeros(keys.shape[:2], jnp.int32), own_visible(own_segment.document, own_segment.position)
-    return read(query, [Source(keys, values, age.astype(jnp.float32), age, visible)])
+    age, visible = jnp.zeros(keys.shape[:2], jnp.int32), causal_visibility(own_segment.document, own_segment.position)
+    return read_entries(query, [Source(keys, values, age.astype(jnp.float32), age, visible)])
 
 
 def _read_local_row(row):

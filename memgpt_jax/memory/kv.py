@@ -9,24 +9,24 @@ from flax import nnx
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.memory.base import Explanation, flatten_segments, linear, where_rows
 from memgpt_jax.memory.projected import AttendedMemory
-from memgpt_jax.ops import (
+from memgpt_jax.ops.memory import (
     Entries,
     OwnEntries,
-    Seen,
+    ReadableEntries,
     Source,
-    Stored,
-    append,
-    own_visible,
+    Visibility,
+    append_entries,
+    causal_visibility,
+    gather_entries,
     pool_entries,
+    read_entries,
+    read_entries_with_lse,
     read_mass,
     read_segments,
     read_weights,
-    read_with_lse,
     select_highest_gate,
     source,
-    take,
 )
-from memgpt_jax.ops.memory.reader import read
 from memgpt_jax.shapes import Array, Float
 
 
@@ -114,8 +114,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         if self.config.visibility == "token":
             convolved = self.convolve_own(own_segment.x, own_segment.document, state.conv_cache)
             written = self._gated(self._entries(own_segment.x, convolved, own_segment.document >= 0))
-            sources.append(self._source(written, own_visible(own_segment.document, own_segment.position)))
-        found = (read_with_lse if self.joins_attention else read)(query, sources, *self._extras())
+            sources.append(self._source(written, causal_visibility(own_segment.document, own_segment.position)))
+        found = (read_entries_with_lse if self.joins_attention else read_entries)(query, sources, *self._extras())
         if self.config.evict == "least_read":
             mass = read_mass(query, sources, *self._extras(), update_mask)[:, : self.config.memory_size]
             entries = entries._replace(read_mass=entries.read_mass + jax.lax.stop_gradient(mass))
@@ -124,7 +124,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
     def write(self, x, state, write_mask):
         convolved, conv_cache = self.convolve_segment(x, write_mask, state.conv_cache)
         new = self._select(self._entries(x, convolved, write_mask))
-        return KVState(append(state.entries, new, self.config.evict), conv_cache)
+        return KVState(append_entries(state.entries, new, self.config.evict), conv_cache)
 
     def explain(self, x, state):
         """Weights over the M entries; the null entry has the rest of each softmax."""
@@ -145,8 +145,10 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             age=jnp.zeros((batch, num), jnp.int32),
             read_mass=self._no_mass(batch, num),
         )
-        new = take(new, jnp.argsort(valid, axis=1, stable=True).astype(jnp.int32))  # `append` wants invalid ones first
-        return state._replace(entries=append(state.entries, _clean(new), self.config.evict))
+        new = gather_entries(
+            new, jnp.argsort(valid, axis=1, stable=True).astype(jnp.int32)
+        )  # `append` wants invalid ones first
+        return state._replace(entries=append_entries(state.entries, _clean(new), self.config.evict))
 
     def segment(self, segment, state):
         """Rematerialised: recomputing the attention weights is faster than storing them and halves peak memory."""
@@ -180,7 +182,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         found = read_segments(
             self.queries(call.x).reshape(*per_segment, self.config.num_heads, -1),
             self._stored(in_play),
-            Seen(seen.keys, seen.valid, seen.age),
+            Visibility(seen.keys, seen.valid, seen.age),
             jnp.cumsum(segments.reset, axis=2) > 0,
             initial=self._stored(initial) if self.config.initial_entries else None,
             own=self._own_entries(written, call.document, per_segment) if self.config.visibility == "token" else None,
@@ -191,7 +193,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             implementation=self.config.read_implementation,
             with_lse=self.joins_attention,
         )
-        entries = take(in_play, final.keys)._replace(valid=final.valid, age=final.age)
+        entries = gather_entries(in_play, final.keys)._replace(valid=final.valid, age=final.age)
         return self._packed(found), KVState(_clean(entries), conv_cache)
 
     def _places(self, segments, old, start, new):
@@ -212,7 +214,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             new, has_reset, full = segment
             restart = at_places(start, jnp.where(start.valid, index + num_initial, seen.keys))
             kept = where_rows(has_reset, restart, seen)
-            return where_rows(full, append(kept, new, self.config.evict), kept), seen
+            return where_rows(full, append_entries(kept, new, self.config.evict), kept), seen
 
         by_segment = (at_places(new, places), jnp.any(segments.reset, axis=2), segments.full)
         by_segment = jax.tree.map(lambda x: x.swapaxes(0, 1), jax.lax.stop_gradient(by_segment))
@@ -287,10 +289,10 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             entries = entries._replace(values=entries.values * gate)
         return entries
 
-    def _stored(self, entries: Entries) -> Stored:
+    def _stored(self, entries: Entries) -> ReadableEntries:
         """Entries with the logit bias of their gates."""
         bias = entries.log_gate if self.config.gate == "log_bias" else jnp.zeros_like(entries.log_gate)
-        return Stored(entries.keys, entries.values, bias)
+        return ReadableEntries(entries.keys, entries.values, bias)
 
     def _source(self, entries: Entries, visible) -> Source:
         """Entries as the Reader takes them."""

@@ -13,7 +13,8 @@ from memgpt_jax.config.memory import AttendedMemoryConfig
 from memgpt_jax.memory.base import Explanation, flatten_segments, linear, stop_gradient_where
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.memory.writer_conv import WriterConv
-from memgpt_jax.ops import Hops, map_rows, multi_hop_read, multi_hop_weights, position_encoding, take
+from memgpt_jax.ops.attention import map_rows
+from memgpt_jax.ops.memory import Hops, gather_entries, multi_hop_read, multi_hop_weights, position_encoding
 from memgpt_jax.ops.memory.writer import OLDEST_AGE
 from memgpt_jax.ops.mesh import ENTRIES, HEADS, declare_axes
 from memgpt_jax.shapes import Array, Float, Int32
@@ -215,7 +216,7 @@ class MemN2NMemory(AttendedMemory[MemN2NMemoryConfig]):
         out = map_rows(read_row, {"in_play": in_play, "segments": reader}, recompute=False)
 
         num_full = call.num_written // length
-        kept = take(in_play, num_full * num_new + jnp.arange(size, dtype=jnp.int32)[None, :])
+        kept = gather_entries(in_play, num_full * num_new + jnp.arange(size, dtype=jnp.int32)[None, :])
         is_open = kept["document"] == call.open_document
         return out.reshape(*per_segment, -1), MemN2NState(
             keys=jnp.where(is_open[..., None, None], kept["keys"], 0),

@@ -9,7 +9,14 @@ from flax import nnx
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.memory.recurrent import Addressed, RecurrentMemory, RecurrentMemoryConfig
-from memgpt_jax.ops import address_entropy, content_weights, erase_and_add, interpolate, sharpen, shift
+from memgpt_jax.ops.memory import (
+    address_entropy,
+    content_weights,
+    erase_and_add,
+    interpolate_weights,
+    sharpen_weights,
+    shift_weights,
+)
 from memgpt_jax.shapes import Array, Float32
 
 
@@ -129,5 +136,5 @@ class NTMMemory(RecurrentMemory[NTMMemoryConfig]):
 def _address(interface, matrix, weights, heads=slice(None)):
     """The next positions of the given heads: content address, interpolation, shift, sharpening."""
     by_content = content_weights(matrix, interface.key[:, heads], interface.strength[:, heads])
-    weights = interpolate(by_content, weights[:, heads], interface.gate[:, heads])
-    return sharpen(shift(weights, interface.distance[:, heads]), interface.power[:, heads])
+    weights = interpolate_weights(by_content, weights[:, heads], interface.gate[:, heads])
+    return sharpen_weights(shift_weights(weights, interface.distance[:, heads]), interface.power[:, heads])

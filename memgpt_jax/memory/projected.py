@@ -10,7 +10,7 @@ from flax import nnx
 from memgpt_jax.config.memory import AttendedMemoryConfig, ProjectedMemoryConfig
 from memgpt_jax.memory.base import CallTokens, Memory, linear
 from memgpt_jax.memory.writer_conv import WriterConv
-from memgpt_jax.ops import unit
+from memgpt_jax.ops.attention import normalize
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 ProjectedT = TypeVar("ProjectedT", bound=ProjectedMemoryConfig)
@@ -119,4 +119,4 @@ class AttendedMemory(ProjectedMemory[AttendedT]):
 
     def unit(self, x: Float[Array, "*b K"]) -> Float[Array, "*b K"]:
         """Unit length in float32, or unchanged without `qk_norm`."""
-        return unit(x) if self.config.qk_norm else x
+        return normalize(x) if self.config.qk_norm else x

@@ -13,7 +13,7 @@ from flax import nnx
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import SizedMemoryConfig
 from memgpt_jax.memory.base import Explanation, Memory, State, linear, stop_gradient_where, where_rows
-from memgpt_jax.ops import read_slots
+from memgpt_jax.ops.memory import read_slots
 from memgpt_jax.shapes import Array, Float32
 
 Controller = Literal["pair", "none", "lstm"]

@@ -13,7 +13,8 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import ProjectedMemoryConfig
 from memgpt_jax.memory.base import flatten_segments, linear, stop_gradient_where
 from memgpt_jax.memory.projected import ProjectedMemory
-from memgpt_jax.ops import Pairs, learn, map_rows, network, unit
+from memgpt_jax.ops.attention import map_rows, normalize
+from memgpt_jax.ops.memory import Pairs, inner_network, inner_update
 from memgpt_jax.ops.mesh import HEADS, declare_axes
 from memgpt_jax.shapes import Array, Float, Float32
 
@@ -110,7 +111,7 @@ class TitansMemory(ProjectedMemory[TitansMemoryConfig]):
 
     def read(self, x, state, own_segment, update_mask):
         weights = tuple(weight[...][None] + d for weight, d in zip(self.initial_weights, state.learned, strict=True))
-        read = jax.vmap(jax.vmap(network))(weights, jnp.moveaxis(self._unit(self.query(x)), 2, 1))
+        read = jax.vmap(jax.vmap(inner_network))(weights, jnp.moveaxis(self._unit(self.query(x)), 2, 1))
         return self.side_by_side(jnp.moveaxis(read, 1, 2)), state
 
     def write(self, x, state, write_mask):
@@ -139,7 +140,7 @@ class TitansMemory(ProjectedMemory[TitansMemoryConfig]):
 
     def _unit(self, x) -> Float32[Array, "B L H K"]:
         """Heads of a projection, of unit length in float32."""
-        return unit(self.heads(x))
+        return normalize(self.heads(x))
 
     def _pairs(self, x, convolved, write_mask) -> Pairs:
         """Training pairs of L tokens, [B, L, H, ...]; tokens outside of `write_mask` have no effect."""
@@ -183,14 +184,14 @@ class TitansMemory(ProjectedMemory[TitansMemoryConfig]):
             start = jax.tree.map(lambda a: jnp.where(after_reset[-1], 0, a), carry)
             read = None
             if query is not None:
-                read = network(jax.tree.map(jnp.add, initial, carry[0]), query)
+                read = inner_network(jax.tree.map(jnp.add, initial, carry[0]), query)
                 carried = read
 
                 def with_initial():
-                    return jnp.where(after_reset[:, None], network(initial, query), carried)
+                    return jnp.where(after_reset[:, None], inner_network(initial, query), carried)
 
                 read = jax.lax.cond(after_reset[-1], with_initial, lambda: carried)
-            after, _ = jax.lax.scan(lambda carry, pairs: (learn(initial, *carry, pairs), None), start, pairs)
+            after, _ = jax.lax.scan(lambda carry, pairs: (inner_update(initial, *carry, pairs), None), start, pairs)
             return jax.tree.map(lambda new, old: jnp.where(full, new, old), after, start), read
 
         def scan_row(row):

@@ -12,7 +12,7 @@ from memgpt_jax.config.memory import AttendedMemoryConfig
 from memgpt_jax.memory.base import Explanation, flatten_segments, linear, stop_gradient_where, where_rows
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.memory.writer_conv import WriterConv
-from memgpt_jax.ops import attend, attention_weights, map_rows, masked_bias, unit
+from memgpt_jax.ops.attention import attend, attention_weights, map_rows, masked_bias, normalize
 from memgpt_jax.shapes import Array, Bool, Float, Float32
 
 TokensUpdate = Literal["lstm", "fixed", "replace"]
@@ -176,7 +176,7 @@ class TokensMemory(AttendedMemory[TokensMemoryConfig]):
 
     def stats(self, state):
         """`similarity`: mean cosine of two different states of a row; near 1 all states are nearly equal."""
-        directions, size = unit(state.states), state.states.shape[1]
+        directions, size = normalize(state.states), state.states.shape[1]
         total = jnp.sum(jnp.sum(directions, axis=1) ** 2 - jnp.sum(directions**2, axis=1))
         return {
             "similarity": total / max(1, state.states.shape[0] * size * (size - 1)),

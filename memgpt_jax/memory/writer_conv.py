@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.ops import causal_conv, take
+from memgpt_jax.ops.memory import causal_conv, gather_entries
 from memgpt_jax.shapes import Array, Float, Int32
 
 
@@ -59,7 +59,7 @@ class WriterConv(nnx.Module):
         """The cache after the first `num_written` of L tokens (default: all); 0 for tokens of other documents."""
         num_written = jnp.full((len(x), 1), x.shape[1], jnp.int32) if num_written is None else num_written
         places = num_written + jnp.arange(self.width - 1, dtype=jnp.int32)[None, :]
-        last, its_document = take(_with_cache(x, document, conv_cache), places)
+        last, its_document = gather_entries(_with_cache(x, document, conv_cache), places)
         return jnp.where((its_document == open_document)[..., None], last, 0).astype(conv_cache.dtype)
 
 

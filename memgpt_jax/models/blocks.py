@@ -12,7 +12,7 @@ from memgpt_jax.models.cross_attention import CrossAttention, SourceCache
 from memgpt_jax.models.layers import Attention, FeedForward, FullAttention, SelfAttention, WindowCache, dropout, norm
 from memgpt_jax.models.memory_layer import NoMemoryLayer, make_memory_layer
 from memgpt_jax.models.shared_softmax import JoinedMemory
-from memgpt_jax.ops import by_rows
+from memgpt_jax.ops.mesh import split_rows
 from memgpt_jax.shapes import Array, Flags, Float32, Stream
 
 
@@ -108,7 +108,7 @@ class Block(nnx.Module):
 
 
 def _call(block: Block, x, *arguments):
-    return block(by_rows(x), *arguments)
+    return block(split_rows(x), *arguments)
 
 
 CALLS = {
@@ -126,7 +126,7 @@ def run_blocks(blocks, x: Stream, states, arguments: tuple, dropout_key, scanned
     """
     run = _scanned if scanned else _unrolled
     x, layers, gates = run(blocks, x, states, arguments, dropout_key, distance_bias)
-    return by_rows(x), layers, gates
+    return split_rows(x), layers, gates
 
 
 def _unrolled(blocks, x, states, arguments, dropout_key, distance_bias):

@@ -7,7 +7,7 @@ from flax import nnx
 
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.models.layers import adapted, scaled, split_heads
-from memgpt_jax.ops.attention.full import full_attention
+from memgpt_jax.ops.attention import full_attention
 from memgpt_jax.ops.mesh import HEADS, declare_axes
 from memgpt_jax.shapes import Array, Bool, Flags, Float, Stream
 

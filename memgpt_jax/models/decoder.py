@@ -21,16 +21,12 @@ from memgpt_jax.models.arguments import (
 )
 from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
 from memgpt_jax.models.layers import linear, norm
-from memgpt_jax.ops import (
-    Scores,
-    cross_entropy,
-    document_positions,
-    flat_dot_general,
-    relative_bias,
-    sinusoidal,
-    take,
-    whole_vectors,
-)
+from memgpt_jax.ops import Scores, cross_entropy
+from memgpt_jax.ops.attention import relative_bias
+from memgpt_jax.ops.attention.positions import document_positions, sinusoidal
+from memgpt_jax.ops.linear import flat_dot_general
+from memgpt_jax.ops.memory import gather_entries
+from memgpt_jax.ops.mesh import split_vocabulary
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Rows, Stream, Targets, Tokens
 
 
@@ -134,7 +130,7 @@ class MemGPT(nnx.Module):
         tokens_read = (
             jnp.full(x.shape[0], x.shape[1], jnp.int32) if valid is None else jnp.sum(valid, axis=1, dtype=jnp.int32)
         )
-        x = take(x, jnp.maximum(tokens_read - 1, 0)[:, None])[:, 0]
+        x = gather_entries(x, jnp.maximum(tokens_read - 1, 0)[:, None])[:, 0]
         return (x @ self.output_embedding().T).astype(jnp.float32), state
 
     def _check_state(self, state: ModelState, rows: int) -> None:
@@ -149,7 +145,7 @@ class MemGPT(nnx.Module):
         NaN at positions beyond the table of learned ones.
         """
         config, scale = self.config, jnp.float32(self.config.stream_scale)
-        x = whole_vectors(self.embedding[...])[tokens] * scale
+        x = split_vocabulary(self.embedding[...])[tokens] * scale
         if config.position == "learned":
             beyond = valid & (positions >= config.num_positions)
             if (found := on_host(beyond)) is not None and found.any():

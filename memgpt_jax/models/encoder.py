@@ -16,13 +16,10 @@ from memgpt_jax.models.arguments import check_numbers, check_state, check_target
 from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
 from memgpt_jax.models.heads import in_order, make_heads
 from memgpt_jax.models.layers import dropout, norm
-from memgpt_jax.ops import (
-    Scores,
-    document_positions,
-    relative_bias,
-    sinusoidal,
-    whole_vectors,
-)
+from memgpt_jax.ops import Scores
+from memgpt_jax.ops.attention import relative_bias
+from memgpt_jax.ops.attention.positions import document_positions, sinusoidal
+from memgpt_jax.ops.mesh import split_vocabulary
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Stream, Targets, Tokens
 
 
@@ -140,7 +137,7 @@ class Encoder(nnx.Module):
 
     def _embed(self, tokens, positions, token_types, embedding) -> Stream:
         config, scale = self.config, jnp.float32(self.config.stream_scale)
-        x = whole_vectors(embedding)[tokens] * scale
+        x = split_vocabulary(embedding)[tokens] * scale
         if config.position == "learned":
             x = x + jnp.asarray(self.position_embedding[...])[positions + (config.position_offset or 0)] * scale
         elif config.position == "sinusoidal":

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.model import MemoryLayerConfig, StackConfig
-from memgpt_jax.ops import attend_with_lse, flat_dot_general, masked_bias, rotate, take, window_attention
-from memgpt_jax.ops.attention.full import full_attention
+from memgpt_jax.ops.attention import attend_with_lse, full_attention, masked_bias, window_attention
+from memgpt_jax.ops.attention.positions import rotate
+from memgpt_jax.ops.linear import flat_dot_general
+from memgpt_jax.ops.memory import gather_entries
 from memgpt_jax.ops.mesh import HEADS, declare_axes
 from memgpt_jax.shapes import Array, Bool, Flags, Float, Float32, Int32, Stream
 
@@ -138,9 +140,9 @@ class SelfAttention(Attention):
             found = read_window(query, cache, distance_bias)
         else:
             slot = ring_places(cache.cursor, config.window_size)  # of the oldest token first
-            keys = jnp.concatenate([take(cache.keys, slot), key], axis=1)
-            values = jnp.concatenate([take(cache.values, slot), value], axis=1)
-            documents = jnp.concatenate([jnp.where(take(cache.valid, slot), 0, -1), document], axis=1)
+            keys = jnp.concatenate([gather_entries(cache.keys, slot), key], axis=1)
+            values = jnp.concatenate([gather_entries(cache.values, slot), value], axis=1)
+            documents = jnp.concatenate([jnp.where(gather_entries(cache.valid, slot), 0, -1), document], axis=1)
             options = {"window_size": config.window_size, "implementation": config.attention_implementation}
             options |= {"distance_bias": distance_bias, "with_lse": with_lse}
             found = window_attention(query, keys, values, document, documents, **options)
@@ -207,8 +209,8 @@ def last_window(keys, values, documents: Int32[Array, "B W+L"], cursor, valid: F
     tokens = jnp.sum(valid, axis=1, dtype=jnp.int32)
     cursor = (cursor + tokens) % size
     place = tokens[:, None] + ring_places(-cursor, size)  # slot s holds the token (s - cursor) % W after the oldest
-    newest = take(documents, (tokens + size - 1)[:, None])
-    keys, values, documents = take((keys, values, documents), place)
+    newest = gather_entries(documents, (tokens + size - 1)[:, None])
+    keys, values, documents = gather_entries((keys, values, documents), place)
     return WindowCache(keys, values, (documents == newest) & (newest >= 0), cursor)
 
 

@@ -15,7 +15,8 @@ from memgpt_jax.models.arguments import check_state, filled_flags, padding_leads
 from memgpt_jax.models.layers import dropout as dropped
 from memgpt_jax.models.layers import linear
 from memgpt_jax.models.layers import norm as make_norm
-from memgpt_jax.ops import flat_dot_general, gated_fusion
+from memgpt_jax.ops import gated_fusion
+from memgpt_jax.ops.linear import flat_dot_general
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Stream
 
 

@@ -15,16 +15,11 @@ from memgpt_jax.models.arguments import check_numbers, check_state, check_target
 from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
 from memgpt_jax.models.encoder import EncoderState
 from memgpt_jax.models.layers import Attention, adapted, dropout, split_heads
-from memgpt_jax.ops import (
-    Scores,
-    cross_entropy,
-    flat_dot_general,
-    masked_bias,
-    relative_logits,
-    sinusoidal,
-    whole_vectors,
-)
-from memgpt_jax.ops.attention.full import full_attention
+from memgpt_jax.ops import Scores, cross_entropy
+from memgpt_jax.ops.attention import full_attention, masked_bias, relative_logits
+from memgpt_jax.ops.attention.positions import sinusoidal
+from memgpt_jax.ops.linear import flat_dot_general
+from memgpt_jax.ops.mesh import split_vocabulary
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Stream, Targets, Tokens
 
 DETACHED: dict[str, StreamAlignment] = {"any": "detached", "aligned": "detached_aligned"}
@@ -207,7 +202,7 @@ class XLNet(nnx.Module):
         reset, valid = filled_flags(tokens.shape, reset, valid)
         keys = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
         enter = lambda x, key: dropout((x * jnp.float32(config.stream_scale)).astype(config.dtype), config.dropout, key)  # noqa: E731
-        h, g = enter(whole_vectors(self.embedding[...])[tokens], keys[0]), None
+        h, g = enter(split_vocabulary(self.embedding[...])[tokens], keys[0]), None
         h = poisoned(h, tokens, config.vocab_size, valid)
         if order is not None:
             g = enter(jnp.broadcast_to(self.query_embedding[...][None], h.shape), keys[1])

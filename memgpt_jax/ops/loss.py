@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from memgpt_jax.ops.mesh import by_rows, row_parts, whole_vectors
+from memgpt_jax.ops.mesh import num_row_parts, split_rows, split_vocabulary
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
@@ -33,7 +34,7 @@ def logit_scores(logits: Float32[Array, "B V"], targets: Int32[Array, "B"]) -> S
 
 def cross_entropy(
     hidden: Float[Array, "B L D"],
-    embedding: Float[Array, "V D"],
+    embedding: Float[Array | np.ndarray, "V D"],
     targets: Int32[Array, "B L"],
     chunk_size: int = 1024,
     bias: Float32[Array, "V"] | None = None,
@@ -46,7 +47,7 @@ def cross_entropy(
     same number of tokens of every device's own rows.
     """
     batch, length, _ = hidden.shape
-    parts = row_parts(batch)
+    parts = num_row_parts(batch)
     tokens = batch * length // parts
     chunks = -(-tokens // chunk_size)
     size = -(-tokens // chunks)
@@ -65,11 +66,11 @@ def cross_entropy(
         return x.reshape(parts, -1)[:, :tokens].reshape(batch, length)
 
     def chunk(args):
-        hidden, targets = by_rows(args)
+        hidden, targets = split_rows(args)
         logits = jnp.einsum("nd,vd->nv", hidden, embedding, preferred_element_type=jnp.float32)
         logits = logits if bias is None else logits + bias[None]
         return logit_scores(logits, targets)
 
-    embedding = whole_vectors(embedding)
-    scores = jax.lax.map(jax.checkpoint(chunk), (in_chunks(by_rows(hidden)), in_chunks(targets)))
+    embedding = split_vocabulary(embedding)
+    scores = jax.lax.map(jax.checkpoint(chunk), (in_chunks(split_rows(hidden)), in_chunks(targets)))
     return jax.tree.map(in_rows, scores)

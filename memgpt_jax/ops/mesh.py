@@ -41,23 +41,23 @@ def declare_axes(**fields: tuple[str | None, ...]) -> Mapping[str, tuple[str | N
     return MappingProxyType(fields)
 
 
-def entry_parts() -> int:
+def num_entry_parts() -> int:
     """In how many parts the active mesh splits the entries of memories: the size of its axis `sequence`, or 1."""
     return jax.sharding.get_abstract_mesh().shape.get("sequence", 1)
 
 
-def row_parts(rows: int) -> int:
+def num_row_parts(rows: int) -> int:
     """In how many parts the active mesh splits so many rows: 1 where it does not divide them."""
     shape = jax.sharding.get_abstract_mesh().shape
-    parts = math.prod(shape[axis] for axis in ROWS) if splits_by_hand() else 1
+    parts = math.prod(shape[axis] for axis in ROWS) if is_multi_device() else 1
     return parts if rows % parts == 0 else 1
 
 
-def split_axes(rows: int, heads: int) -> tuple[tuple[str, ...] | None, str | None]:
+def row_and_head_axes(rows: int, heads: int) -> tuple[tuple[str, ...] | None, str | None]:
     """The axes of the active mesh that split so many rows, and so many heads; None where they do not divide them."""
-    over_heads = jax.sharding.get_abstract_mesh().shape["tensor"] if splits_by_hand() else 1
+    over_heads = jax.sharding.get_abstract_mesh().shape["tensor"] if is_multi_device() else 1
     return (
-        ROWS if row_parts(rows) > 1 else None,
+        ROWS if num_row_parts(rows) > 1 else None,
         "tensor" if over_heads > 1 and heads % over_heads == 0 else None,
     )
 
@@ -65,46 +65,46 @@ def split_axes(rows: int, heads: int) -> tuple[tuple[str, ...] | None, str | Non
 def on_each_device(function: Callable, arrays: tuple, in_specs: tuple, out_specs) -> Any:
     """`function` of arrays [B, ...], in which rows and heads keep to themselves.
 
-    On a mesh each device runs it with its own rows and heads, which the specs say (see `split_axes`), and nothing moves
-    but sums of gradients.
+    On a mesh each device runs it with its own rows and heads, by the specs (see `row_and_head_axes`); devices exchange
+    sums of gradients only.
     """
-    if not splits_by_hand():
+    if not is_multi_device():
         return function(*arrays)
     return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs)(*arrays)
 
 
-def splits_by_hand() -> bool:
+def is_multi_device() -> bool:
     """Whether the active mesh has several devices, all axes of `memgpt_jax.parallel`, and is not split by them yet."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh.size > 1 and set(AXES) <= set(mesh.auto_axes)
 
 
-def runs_alone() -> bool:
+def is_single_device() -> bool:
     """Whether what is traced runs on one device, or on each for itself: nothing in it is split over devices."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh.size <= 1 or set(mesh.manual_axes) == set(mesh.axis_names)
 
 
-def whole_vectors(embedding: Any) -> Any:
+def split_vocabulary(embedding: Any) -> Any:
     """Embeddings [V, D] of which, and of whose gradients, each device of the active mesh holds whole vectors."""
-    if not splits_by_hand():
+    if not is_multi_device():
         return jnp.asarray(embedding)  # a NumPy array cannot be indexed by a tracer
-    _, words = split_axes(1, embedding.shape[0])
+    _, words = row_and_head_axes(1, embedding.shape[0])
     return jax.lax.with_sharding_constraint(embedding, PartitionSpec(words))
 
 
-def everywhere(tree: Any) -> Any:
+def replicate(tree: Any) -> Any:
     """Arrays of which each device of the active mesh holds the whole, so that every process can fetch them."""
-    if runs_alone():
+    if is_single_device():
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
 
 
-def by_rows(tree: Any) -> Any:
+def split_rows(tree: Any) -> Any:
     """Arrays [B, ...] of which, and of whose gradients, each device of the active mesh holds its own rows, whole."""
 
     def split(x):
-        rows, _ = split_axes(x.shape[0], 1)
+        rows, _ = row_and_head_axes(x.shape[0], 1)
         return x if rows is None else jax.lax.with_sharding_constraint(x, PartitionSpec(rows))
 
     return jax.tree.map(split, tree)

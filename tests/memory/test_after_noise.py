@@ -40,13 +40,13 @@ def test_the_exceptions_are_exceptions(name):
 @pytest.mark.parametrize("num_layers", [2, 3])
 def test_weights_that_decay_to_zero_are_seen_to_stop_learning(num_layers, monkeypatch):
     """The planted fault: the paper's decay, M' = (1 - alpha) M + S'."""
-    learn = titans.learn
+    learn = titans.inner_update
 
     def decaying_to_zero(initial, learned, momentum, pairs):
         zero, weights = jax.tree.map(jnp.zeros_like, initial), jax.tree.map(jnp.add, initial, learned)
         weights, momentum = learn(zero, weights, momentum, pairs)
         return jax.tree.map(jnp.subtract, weights, initial), momentum
 
-    monkeypatch.setattr(titans, "learn", decaying_to_zero)
+    monkeypatch.setattr(titans, "inner_update", decaying_to_zero)
     config = dataclasses.replace(case("titans"), num_layers=num_layers)
     assert ratio(learning_after(config, 8_000)) < 0.01

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from memgpt_jax.memory import associative
 from memgpt_jax.memory.associative import AssociativeMemoryConfig
-from memgpt_jax.ops import Writes, unit_features
-from memgpt_jax.ops.memory.fast_weights import fast_weights
+from memgpt_jax.ops.memory import Writes, scan_fast_weights, unit_features
 from tests.laws.coverings import covering, name_of
 from tests.laws.memories import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner, sequence_forms
 from tests.references.associative import ReferenceAssociativeMemory, features
@@ -89,7 +88,7 @@ def test_segments_of_several_chunks_equal_the_reference(rule, visibility):
 def test_the_reference_notices_faults(fault, monkeypatch):
     """A wrong memory does not pass the comparison above."""
     config = AssociativeMemoryConfig(memory_size=7, num_heads=2, head_dim=4, forget=True, forget_bias=-1.0)
-    right = associative.fast_weights_of_heads
+    right = associative.scan_fast_weight_heads
 
     def wrong(writes, query, state, fresh, document, full, **options):
         if fault == "gate":
@@ -102,7 +101,7 @@ def test_the_reference_notices_faults(fault, monkeypatch):
             document = 0 * document
         return right(writes, query, state, fresh, document, full, **options)
 
-    monkeypatch.setattr(associative, "fast_weights_of_heads", wrong)
+    monkeypatch.setattr(associative, "scan_fast_weight_heads", wrong)
     graph, params = build(config)
     x, reset = random_inputs(2, BATCH, LENGTH, breaks=0.2)
     reads, _ = runner(graph)(params, x, reset, np.ones(reset.shape, bool), None)
@@ -141,14 +140,14 @@ def test_features(seed, kind, size):
 
 
 def written(keys, values, gate=None, log_keep=None, *, state=None, delta=True):
-    """The matrix after one segment of pairs, by `fast_weights` of one row and head."""
+    """The matrix after one segment of pairs, by `scan_fast_weights` of one row and head."""
     keys, values = jnp.asarray(keys, jnp.float32), jnp.asarray(values, jnp.float32)
     length = len(keys)
     gate = jnp.ones(length) if gate is None else jnp.asarray(gate, jnp.float32)
     writes = jax.tree.map(lambda x: x[None, None], Writes(keys, values, gate, log_keep))
     state = jnp.zeros((keys.shape[1], values.shape[1])) if state is None else state
     document = jnp.zeros((1, 1, length), jnp.int32)
-    _, after = fast_weights(
+    _, after = scan_fast_weights(
         writes, None, state[None], None, document, jnp.ones((1, 1), bool), delta=delta, own=False
     )  # fmt: skip
     return np.asarray(after[0])

@@ -10,8 +10,7 @@ from flax import nnx
 
 from memgpt_jax.memory import compressive, make_memory
 from memgpt_jax.memory.compressive import CompressiveMemoryConfig
-from memgpt_jax.ops import most_used
-from memgpt_jax.ops.memory.compression import compress
+from memgpt_jax.ops.memory import compress, select_most_used
 from tests.laws.coverings import covering, name_of
 from tests.laws.memories import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner
 from tests.references.compressive import ReferenceCompressiveMemory
@@ -74,7 +73,7 @@ def test_the_reference_notices_faults(fault, monkeypatch):
     elif fault == "order":  # groups are compressed backwards
         monkeypatch.setattr(compressive, "compress", lambda x, *rest: compress(x[:, :, ::-1], *rest))
     else:
-        monkeypatch.setattr(compressive, "most_used", lambda x, usage: most_used(x, -usage))
+        monkeypatch.setattr(compressive, "select_most_used", lambda x, usage: select_most_used(x, -usage))
     config = config_of(memory_size=8, recent_size=4, compression="most_used" if fault == "usage" else "conv")
     graph, params = build(config)
     x, reset = random_inputs(0, BATCH, LENGTH, breaks=0.05)
@@ -105,7 +104,7 @@ def test_compressions_on_numbers():
     assert as_list(compress(groups, "max")) == [3.0, 4.0]
     assert as_list(compress(groups, "conv", kernel)) == [1.0 + 2.0, 4.0 + 3.0]
     for usage, expected in (([0.1, 0.2], [3.0, 2.0]), ([0.2, 0.1], [1.0, 4.0]), ([0.2, 0.2], [1.0, 4.0])):
-        assert as_list(most_used(groups, jnp.asarray(usage, jnp.float32).reshape(1, 1, 2))) == expected
+        assert as_list(select_most_used(groups, jnp.asarray(usage, jnp.float32).reshape(1, 1, 2))) == expected
 
 
 @pytest.mark.parametrize("ratio", [1, 2, 3, 5])

@@ -9,7 +9,7 @@ from flax import nnx
 from memgpt_jax.memory import dnc, make_memory
 from memgpt_jax.memory.dnc import DNCMemoryConfig
 from memgpt_jax.memory.streaming import init_stream_state, stream
-from memgpt_jax.ops import allocation, follow_links, free, link_writes, use
+from memgpt_jax.ops.memory import allocation_weights, follow_links, free_usage, link_writes, update_usage
 from tests.laws.coverings import covering, name_of
 from tests.laws.memories import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner
 from tests.references.slots import ReferenceDNC
@@ -42,14 +42,14 @@ def test_stream_equals_token_by_token_reference(row):
             np.testing.assert_allclose(got, [getattr(m, name) for m in machines], atol=5e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("fault", ["allocation", "free", "link_writes", "follow_links"])
+@pytest.mark.parametrize("fault", ["allocation_weights", "free_usage", "link_writes", "follow_links"])
 def test_the_reference_notices_faults(fault, monkeypatch):
     def no_decay(link, precedence, weights):
         return link + weights[:, :, None] * precedence[:, None, :], link_writes(link, precedence, weights)[1]
 
     wrong = {
-        "allocation": lambda usage: allocation(1.0 - usage),
-        "free": lambda usage, read_weights, free_gates: usage,
+        "allocation_weights": lambda usage: allocation_weights(1.0 - usage),
+        "free_usage": lambda usage, read_weights, free_gates: usage,
         "link_writes": no_decay,
         "follow_links": lambda link, weights: follow_links(link, weights)[::-1],
     }
@@ -75,10 +75,10 @@ def test_the_segment_length_changes_nothing(controller):
 
 def test_allocation_goes_to_the_free_slot():
     usage = jnp.asarray([[1.0, 1.0, 0.0, 1.0], [0.3, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
-    where = np.asarray(allocation(usage))
+    where = np.asarray(allocation_weights(usage))
     np.testing.assert_allclose(where[:2], np.eye(4)[[2, 1]], atol=1e-5)  # of two free ones, the earlier
     np.testing.assert_allclose(where[2], np.zeros(4), atol=1e-5)  # nothing is free
-    half = np.asarray(allocation(jnp.asarray([[0.5, 0.25, 1.0]])))
+    half = np.asarray(allocation_weights(jnp.asarray([[0.5, 0.25, 1.0]])))
     np.testing.assert_allclose(half, [[0.5 * 0.25, 0.75, 0.0]], atol=1e-5)
 
 
@@ -93,20 +93,20 @@ def test_allocation_equals_the_sorted_list_and_has_finite_gradients_at_ties():
         product = 1.0
         for slot in np.argsort(np.round(kept[b] * 2**12), kind="stable"):
             expected[b, slot], product = (1 - kept[b, slot]) * product, product * kept[b, slot]
-    np.testing.assert_allclose(allocation(jnp.asarray(usage)), expected, atol=1e-6)
-    assert np.all(allocation(jnp.asarray(usage)).sum(axis=1) <= 1 + 1e-6)
-    gradient = jax.grad(lambda usage: jnp.sum(jnp.sin(allocation(usage))))(jnp.asarray(usage))
+    np.testing.assert_allclose(allocation_weights(jnp.asarray(usage)), expected, atol=1e-6)
+    assert np.all(allocation_weights(jnp.asarray(usage)).sum(axis=1) <= 1 + 1e-6)
+    gradient = jax.grad(lambda usage: jnp.sum(jnp.sin(allocation_weights(usage))))(jnp.asarray(usage))
     assert np.all(np.isfinite(gradient))
 
 
 def test_freed_slots_are_used_again():
     usage, read = jnp.ones((1, 4)), jnp.eye(4)[None, 2:3]
-    np.testing.assert_allclose(free(usage, read, jnp.zeros((1, 1))), usage)  # the free gate is closed
-    freed = free(usage, read, jnp.ones((1, 1)))
+    np.testing.assert_allclose(free_usage(usage, read, jnp.zeros((1, 1))), usage)  # the free gate is closed
+    freed = free_usage(usage, read, jnp.ones((1, 1)))
     np.testing.assert_allclose(freed, [[1, 1, 0, 1]])
-    again = allocation(freed)
+    again = allocation_weights(freed)
     np.testing.assert_allclose(again, np.eye(4)[None, 2], atol=1e-5)
-    np.testing.assert_allclose(use(freed, again), usage, atol=1e-5)
+    np.testing.assert_allclose(update_usage(freed, again), usage, atol=1e-5)
 
 
 def test_links_follow_the_order_of_writing_to_both_sides():

@@ -13,7 +13,7 @@ from flax import nnx
 from memgpt_jax.memory import knn, make_memory
 from memgpt_jax.memory.base import Memory, Segment
 from memgpt_jax.memory.knn import KNNMemoryConfig
-from memgpt_jax.ops.memory.nearest import nearest
+from memgpt_jax.ops.memory import find_nearest
 from tests.laws.coverings import covering, name_of
 from tests.laws.memories import SEGMENT, WIDTH, build, difference, influence, random_inputs, reference_run, runner
 from tests.references.knn import ReferenceKNNMemory
@@ -70,10 +70,10 @@ def test_stream_equals_token_by_token_reference(row):
 def test_the_reference_notices_faults(fault, monkeypatch):
     """A wrong memory does not pass the comparison above."""
     if fault == "worst":
-        monkeypatch.setattr(knn, "nearest", lambda query, *rest, **options: nearest(-query, *rest, **options))
+        monkeypatch.setattr(knn, "find_nearest", lambda query, *rest, **options: find_nearest(-query, *rest, **options))
     elif fault == "newest":  # one entry of the range is forgotten
-        late = lambda query, keys, first, end, **options: nearest(query, keys, first + 1, end, **options)  # noqa: E731
-        monkeypatch.setattr(knn, "nearest", late)
+        late = lambda query, keys, first, end, **options: find_nearest(query, keys, first + 1, end, **options)  # noqa: E731
+        monkeypatch.setattr(knn, "find_nearest", late)
     else:
         fused = knn.KNNMemory._fused
         monkeypatch.setattr(knn.KNNMemory, "_fused", lambda self, stored, local: fused(self, local, stored))

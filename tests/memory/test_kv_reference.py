@@ -68,7 +68,7 @@ def test_stream_equals_token_by_token_reference(row):
 def test_the_reference_notices_faults(fault, monkeypatch):
     """A wrong memory does not pass the comparison above."""
     config = KVMemoryConfig(memory_size=7, num_heads=2, head_dim=4, recency_bias=True, gate="log_bias")
-    select, append = kv.KVMemory._select, kv.append
+    select, append = kv.KVMemory._select, kv.append_entries
 
     def backwards(memory, new, evict):
         return append(memory, jax.tree.map(lambda x: x[:, ::-1], new), evict)
@@ -81,7 +81,7 @@ def test_the_reference_notices_faults(fault, monkeypatch):
         return select(self, entries._replace(log_gate=entries.log_gate * 2))
 
     where, wrong = {"order": (kv, backwards), "age": (kv, older), "gate": (kv.KVMemory, louder)}[fault]
-    monkeypatch.setattr(where, "_select" if fault == "gate" else "append", wrong)
+    monkeypatch.setattr(where, "_select" if fault == "gate" else "append_entries", wrong)
     graph, params = build(config)
     x, reset = random_inputs(0, BATCH, LENGTH)
     reads, _ = runner(graph)(params, x, reset, np.ones(reset.shape, bool), None)

@@ -11,7 +11,7 @@ from flax import nnx
 from memgpt_jax.memory import make_memory, memn2n
 from memgpt_jax.memory.base import whole_segment
 from memgpt_jax.memory.memn2n import MemN2NMemoryConfig
-from memgpt_jax.ops import Hops, multi_hop_read, position_encoding
+from memgpt_jax.ops.memory import Hops, multi_hop_read, position_encoding
 from tests.laws.coverings import covering, name_of
 from tests.laws.memories import (
     SEGMENT,

@@ -12,7 +12,7 @@ from memgpt_jax.memory import make_memory, ntm
 from memgpt_jax.memory.base import Memory, Segment
 from memgpt_jax.memory.ntm import NTMMemory, NTMMemoryConfig
 from memgpt_jax.memory.streaming import init_stream_state, stream
-from memgpt_jax.ops import content_weights, erase_and_add, interpolate, sharpen, shift
+from memgpt_jax.ops.memory import content_weights, erase_and_add, interpolate_weights, sharpen_weights, shift_weights
 from tests.laws.coverings import covering, name_of
 from tests.laws.memories import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner
 from tests.references.slots import ReferenceNTM
@@ -51,12 +51,12 @@ def test_stream_equals_token_by_token_reference(row):
             np.testing.assert_allclose(controller.cell, [machine.cell for machine in machines], atol=5e-5)
 
 
-@pytest.mark.parametrize("fault", ["shift", "sharpen", "erase_and_add", "interpolate"])
+@pytest.mark.parametrize("fault", ["shift_weights", "sharpen_weights", "erase_and_add", "interpolate_weights"])
 def test_the_reference_notices_faults(fault, monkeypatch):
     wrong = {
-        "shift": lambda weights, distance: shift(weights, distance[..., ::-1]),
-        "sharpen": lambda weights, power: weights,
-        "interpolate": lambda new, old, gate: interpolate(old, new, gate),
+        "shift_weights": lambda weights, distance: shift_weights(weights, distance[..., ::-1]),
+        "sharpen_weights": lambda weights, power: weights,
+        "interpolate_weights": lambda new, old, gate: interpolate_weights(old, new, gate),
         "erase_and_add": lambda memory, weights, erase, add: erase_and_add(memory, weights, 0 * erase, add),
     }
     monkeypatch.setattr(ntm, fault, wrong[fault])
@@ -118,9 +118,9 @@ def test_a_sharp_key_reads_exactly_its_slot():
 def test_a_shift_moves_one_slot_and_wraps_round():
     weights = jnp.eye(5)[None, 3:]  # heads at slots 3 and 4
     forward = jnp.broadcast_to(jnp.asarray([0.0, 0.0, 1.0]), (1, 2, 3))
-    np.testing.assert_array_equal(shift(weights, forward)[0], np.eye(5)[[4, 0]])
-    np.testing.assert_array_equal(shift(weights, forward[..., ::-1])[0], np.eye(5)[[2, 3]])
-    np.testing.assert_array_equal(shift(weights, jnp.ones((1, 2, 1))), weights)  # shift_range 0: nowhere to go
+    np.testing.assert_array_equal(shift_weights(weights, forward)[0], np.eye(5)[[4, 0]])
+    np.testing.assert_array_equal(shift_weights(weights, forward[..., ::-1])[0], np.eye(5)[[2, 3]])
+    np.testing.assert_array_equal(shift_weights(weights, jnp.ones((1, 2, 1))), weights)  # shift_range 0: nowhere to go
 
 
 def test_a_full_erase_clears_and_an_add_stays():
@@ -134,8 +134,8 @@ def test_a_full_erase_clears_and_an_add_stays():
 
 def test_sharpening_keeps_a_distribution_and_sharpens_it():
     weights = jnp.asarray([[[0.5, 0.3, 0.2, 0.0]]])
-    np.testing.assert_allclose(sharpen(weights, jnp.ones((1, 1))), weights, atol=1e-6)
-    sharp = sharpen(weights, jnp.full((1, 1), 30.0))
+    np.testing.assert_allclose(sharpen_weights(weights, jnp.ones((1, 1))), weights, atol=1e-6)
+    sharp = sharpen_weights(weights, jnp.full((1, 1), 30.0))
     np.testing.assert_allclose(sharp[0, 0], [1, 0, 0, 0], atol=1e-6)
 
 
@@ -147,7 +147,7 @@ def test_values_and_gradients_are_finite_at_zeros(parts):
 
     def loss(arrays):
         content = content_weights(arrays["memory"], arrays["key"], jnp.full((1, 2), 5.0))
-        return jnp.sum(jnp.sin(content)) + jnp.sum(sharpen(arrays["weights"] ** 2, jnp.full((1, 2), 3.0)) ** 2)
+        return jnp.sum(jnp.sin(content)) + jnp.sum(sharpen_weights(arrays["weights"] ** 2, jnp.full((1, 2), 3.0)) ** 2)
 
     value, gradients = jax.value_and_grad(loss)(arrays)
     assert np.isfinite(value) and all(np.all(np.isfinite(g)) for g in gradients.values())

@@ -9,7 +9,7 @@ from flax import nnx
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.memory import Memory, kv, writer_conv
 from memgpt_jax.memory import streaming as stream
-from memgpt_jax.ops.attention import segments
+from memgpt_jax.ops.memory import segments
 from tests.laws.memories import (
     SEGMENT,
     WIDTH,
@@ -59,8 +59,8 @@ def test_write_before_read_breaks_causality(evict, monkeypatch):
 
 
 def test_a_token_that_sees_its_successor_breaks_causality(monkeypatch):
-    own_visible = segments.own_visible
-    monkeypatch.setattr(segments, "own_visible", lambda document, place: own_visible(document, place + 1))
+    causal_visibility = segments.causal_visibility
+    monkeypatch.setattr(segments, "causal_visibility", lambda document, place: causal_visibility(document, place + 1))
     assert leaks_of(visibility="token")["causality"] > 1e-4
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from memgpt_jax.memory import titans
 from memgpt_jax.memory.titans import TitansMemoryConfig
-from memgpt_jax.ops import Pairs, learn, network
+from memgpt_jax.ops.memory import Pairs, inner_network, inner_update
 from tests.laws.coverings import covering, name_of
 from tests.laws.memories import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner, sequence_forms
 from tests.references.titans import ReferenceTitansMemory, forward, gradients
@@ -50,10 +50,10 @@ def test_stream_equals_token_by_token_reference(row):
                 np.testing.assert_allclose(state.memory.conv_cache[b], memory.conv_cache, atol=1e-6)
 
 
-def decaying_to_zero(learn, initial, learned, momentum, pairs):
+def decaying_to_zero(inner_update, initial, learned, momentum, pairs):
     """The paper's decay, M' = (1 - alpha) M + S'."""
     zero, weights = jax.tree.map(jnp.zeros_like, initial), jax.tree.map(jnp.add, initial, learned)
-    weights, momentum = learn(zero, weights, momentum, pairs)
+    weights, momentum = inner_update(zero, weights, momentum, pairs)
     return jax.tree.map(jnp.subtract, weights, initial), momentum
 
 
@@ -61,7 +61,7 @@ def decaying_to_zero(learn, initial, learned, momentum, pairs):
 def test_the_reference_notices_faults(fault, monkeypatch):
     """A wrong memory does not pass the comparison above."""
     config = TitansMemoryConfig(memory_size=7, num_heads=2, head_dim=4, forget_bias=-1.0, chunk_length=2)
-    right = titans.learn
+    right = titans.inner_update
 
     def wrong(initial, learned, momentum, pairs):
         if fault == "rate":
@@ -74,7 +74,7 @@ def test_the_reference_notices_faults(fault, monkeypatch):
             return decaying_to_zero(right, initial, learned, momentum, pairs)
         return right(initial, learned, momentum, pairs)
 
-    monkeypatch.setattr(titans, "learn", wrong)
+    monkeypatch.setattr(titans, "inner_update", wrong)
     graph, params = build(dataclasses.replace(config, chunk_length=4) if fault == "chunks" else config)
     x, reset = random_inputs(2, BATCH, LENGTH, breaks=0.1)
     reads, _ = runner(graph)(params, x, reset, np.ones(reset.shape, bool), None)
@@ -106,12 +106,12 @@ def test_parallel_equals_scan_in_value_state_and_gradient(layers, chunk_length, 
 
 
 def taught(weights, pairs, rate, inertia=0.0, keep=1.0, momentum=None):
-    """Weights and momentum after `learn` of keys [T, K] and values, with the same gates for all."""
+    """Weights and momentum after `inner_update` of keys [T, K] and values, with the same gates for all."""
     keys, values = pairs
     gates = (jnp.full(len(keys), x, jnp.float32) for x in (rate, np.log(max(inertia, 1e-30)), np.log(max(keep, 1e-30))))
     nothing = jax.tree.map(jnp.zeros_like, weights)
     momentum = nothing if momentum is None else momentum
-    learned, momentum = learn(weights, nothing, momentum, Pairs(jnp.asarray(keys), jnp.asarray(values), *gates))
+    learned, momentum = inner_update(weights, nothing, momentum, Pairs(jnp.asarray(keys), jnp.asarray(values), *gates))
     return jax.tree.map(jnp.add, weights, learned), momentum
 
 
@@ -130,8 +130,8 @@ def random_pairs(seed, length):
 @pytest.mark.parametrize("widths", [(4, 3), (4, 9, 3), (4, 6, 5, 3)])
 def test_gradients_by_hand_are_those_of_the_network(widths):
     weights, (keys, values) = random_weights(0, *widths), random_pairs(1, 1)
-    np.testing.assert_allclose(network(weights, keys)[0], forward(weights, keys[0])[2], atol=1e-5)
-    got = jax.grad(lambda weights: jnp.sum((network(weights, keys[0]) - values[0]) ** 2))(weights)
+    np.testing.assert_allclose(inner_network(weights, keys)[0], forward(weights, keys[0])[2], atol=1e-5)
+    got = jax.grad(lambda weights: jnp.sum((inner_network(weights, keys[0]) - values[0]) ** 2))(weights)
     for one, other in zip(got, gradients(weights, keys[0], values[0]), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
@@ -140,10 +140,10 @@ def test_without_momentum_and_forgetting_it_is_gradient_descent():
     """One step on the summed loss of the chunk."""
     weights, pairs = random_weights(0, 4, 8, 3), random_pairs(1, 5)
     got, momentum = taught(weights, pairs, 0.1)
-    loss = lambda weights: jnp.sum((network(weights, pairs[0]) - pairs[1]) ** 2)  # noqa: E731
+    loss = lambda weights: jnp.sum((inner_network(weights, pairs[0]) - pairs[1]) ** 2)  # noqa: E731
     expected = jax.tree.map(lambda w, u: w - 0.1 * u, weights, jax.grad(loss)(weights))
     assert difference(got, expected) < 1e-6
-    last = lambda weights: jnp.sum((network(weights, pairs[0][-1:]) - pairs[1][-1:]) ** 2)  # noqa: E731
+    last = lambda weights: jnp.sum((inner_network(weights, pairs[0][-1:]) - pairs[1][-1:]) ** 2)  # noqa: E731
     assert difference(momentum, jax.tree.map(lambda u: -0.1 * u, jax.grad(last)(weights))) < 1e-6
 
 
@@ -151,7 +151,7 @@ def test_surprise_falls_with_each_repetition_of_a_pair():
     weights, (keys, values) = random_weights(0, 4, 16, 3), random_pairs(1, 1)
     losses = []
     for _ in range(12):
-        losses.append(float(jnp.sum((network(weights, keys) - values) ** 2)))
+        losses.append(float(jnp.sum((inner_network(weights, keys) - values) ** 2)))
         weights, _ = taught(weights, (keys, values), 0.25)
     assert np.all(np.diff(losses) < 0)
     assert losses[-1] < 0.05 * losses[0]
@@ -178,7 +178,9 @@ def test_what_was_learned_decays_and_the_initial_weights_stay(keep):
     learned, zero = random_weights(0, 4, 5, 3), jax.tree.map(jnp.zeros_like, random_weights(0, 4, 5, 3))
     keys, values = random_pairs(4, 3)
     gates = (jnp.full(3, x, jnp.float32) for x in (0.0, 0.0, np.log(max(keep, 1e-30))))
-    got, _ = learn(random_weights(1, 4, 5, 3), learned, zero, Pairs(jnp.asarray(keys), jnp.asarray(values), *gates))
+    got, _ = inner_update(
+        random_weights(1, 4, 5, 3), learned, zero, Pairs(jnp.asarray(keys), jnp.asarray(values), *gates)
+    )
     assert difference(got, jax.tree.map(lambda d: keep**3 * d, learned)) < 1e-6
 
 

@@ -15,9 +15,8 @@ from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.memory.knn import KNNMemoryConfig
 from memgpt_jax.models.memory_layer import MemoryLayer
-from memgpt_jax.ops import Source
-from memgpt_jax.ops.attention.intervals import Interval, Recency, default_blocks, interval_attention
-from memgpt_jax.ops.memory.reader import read
+from memgpt_jax.ops.attention import Interval, Recency, default_blocks, interval_attention
+from memgpt_jax.ops.memory import Source, read_entries
 
 B, Q, M, H, K = 2, 16, 1024, 4, 16
 
@@ -30,7 +29,7 @@ def softmax_over_all(mesh) -> None:
     entries = Source(
         normal(B, M, H, K), normal(B, M, H, K), normal(B, M), rng.integers(9, size=(B, M)), rng.random((B, Q, M)) < 0.9
     )
-    run = lambda query, entries: read(query, [entries], null_key)  # noqa: E731
+    run = lambda query, entries: read_entries(query, [entries], null_key)  # noqa: E731
     split = lambda *axes: NamedSharding(mesh, PartitionSpec(*axes))  # noqa: E731
     over_entries = Source(*[split(None, "sequence")] * 4, visible=split(None, None, "sequence"))
     expected = jax.jit(run)(query, jax.tree.map(jnp.asarray, entries))

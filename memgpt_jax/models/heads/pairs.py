@@ -6,7 +6,8 @@ from flax import nnx
 from memgpt_jax.config.model import EncoderConfig
 from memgpt_jax.models.heads.base import Head
 from memgpt_jax.models.layers import linear
-from memgpt_jax.ops import flat_dot_general, logit_scores
+from memgpt_jax.ops import logit_scores
+from memgpt_jax.ops.linear import flat_dot_general
 from memgpt_jax.shapes import Stream
 
 

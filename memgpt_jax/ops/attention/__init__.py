@@ -1,1 +1,27 @@
-"""Attention within a call: windows, segments of a memory, kernels, positions."""
+"""Attention within a call: dense, windowed and full attention, kernels, and positions."""
+
+from memgpt_jax.config.kernels import Implementation
+from memgpt_jax.ops.attention.dense import attend, attend_with_lse, attention_weights, map_rows, masked_bias, normalize
+from memgpt_jax.ops.attention.full import full_attention
+from memgpt_jax.ops.attention.intervals import Interval, Recency, default_blocks, interval_attention
+from memgpt_jax.ops.attention.relative import relative_bias, relative_bucket, relative_logits
+from memgpt_jax.ops.attention.window import window_attention
+
+__all__ = [
+    "Implementation",
+    "Interval",
+    "Recency",
+    "attend",
+    "attend_with_lse",
+    "attention_weights",
+    "default_blocks",
+    "full_attention",
+    "interval_attention",
+    "map_rows",
+    "masked_bias",
+    "normalize",
+    "relative_bias",
+    "relative_bucket",
+    "relative_logits",
+    "window_attention",
+]

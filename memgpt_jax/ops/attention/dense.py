@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from memgpt_jax.ops.mesh import runs_alone
+from memgpt_jax.ops.mesh import is_single_device
 from memgpt_jax.shapes import Array, Bool, Float, Float32
 
 MASKED = -1e30  # a finite "minus infinity": sums and differences of masked logits stay finite
@@ -21,12 +21,12 @@ def map_rows(function: Callable, arrays, recompute: bool = True):
     """
     if recompute:
         function = jax.checkpoint(function)
-    if jax.default_backend() == "cpu" and runs_alone():
+    if jax.default_backend() == "cpu" and is_single_device():
         return jax.lax.map(function, arrays)
     return jax.vmap(function)(arrays)
 
 
-def unit(x: Float[Array, "*b K"]) -> Float32[Array, "*b K"]:
+def normalize(x: Float[Array, "*b K"]) -> Float32[Array, "*b K"]:
     """x at unit length, in float32: x / sqrt(x . x + 1e-6)."""
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
@@ -35,7 +35,7 @@ def unit(x: Float[Array, "*b K"]) -> Float32[Array, "*b K"]:
 def attention_weights(
     query: Float[Array, "*b R Q K"],
     keys: Float[Array, "*b E K"],
-    bias: Float32[Array, "*b #R #Q E"],
+    bias: Float32[Array, "*#b #R #Q E"],
     sink: Float32[Array, "*b R Q"] | None = None,
 ) -> Float32[Array, "*b R Q E"]:
     """Softmax weights in float32: softmax over e of (q . k_e + bias_e), with an optional logit that has no entry.
@@ -53,7 +53,7 @@ def attend(
     query: Float[Array, "*b R Q K"],
     keys: Float[Array, "*b E K"],
     values: Float[Array, "*b E K"],
-    bias: Float32[Array, "*b #R #Q E"],
+    bias: Float32[Array, "*#b #R #Q E"],
     sink: Float32[Array, "*b R Q"] | None = None,
 ) -> Float[Array, "*b R Q K"]:
     """Attention read r = sum_e w_e v_e, with w from `attention_weights`."""
@@ -64,7 +64,7 @@ def attend_with_lse(
     query: Float[Array, "*b R Q K"],
     keys: Float[Array, "*b E K"],
     values: Float[Array, "*b E K"],
-    bias: Float32[Array, "*b #R #Q E"],
+    bias: Float32[Array, "*#b #R #Q E"],
     sink: Float32[Array, "*b R Q"] | None = None,
 ) -> tuple[Float[Array, "*b R Q K"], Float32[Array, "*b R Q"]]:
     """`attend`, and the logarithm of what its softmax divides by, with which `joint_softmax` joins two reads.

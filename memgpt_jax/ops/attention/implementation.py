@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.extend import backend as jax_backend
 
 from memgpt_jax.config.kernels import Implementation
-from memgpt_jax.ops.mesh import entry_parts
+from memgpt_jax.ops.mesh import num_entry_parts
 
 
 def choose(implementation: Implementation, kernels: tuple[str, ...], dtype, width: int) -> str:
@@ -17,10 +17,10 @@ def choose(implementation: Implementation, kernels: tuple[str, ...], dtype, widt
     if implementation in ("auto", "portable"):
         return "portable"
     usable = ["portable", *(name for name in kernels if _runs(name, jnp.dtype(dtype), width))]
-    if "pallas" in kernels and entry_parts() == 1:
+    if "pallas" in kernels and num_entry_parts() == 1:
         usable.append("interpret")
     if implementation not in usable:
-        parts = "" if entry_parts() == 1 else f", entries split over {entry_parts()} devices"
+        parts = "" if num_entry_parts() == 1 else f", entries split over {num_entry_parts()} devices"
         place = f"{jax.default_backend()}{parts}, {jnp.dtype(dtype)}, heads of width {width}"
         valid = ", ".join(map(repr, ["auto", *usable]))
         raise ValueError(f"implementation={implementation!r} does not work here ({place}); valid: {valid}")
@@ -32,7 +32,7 @@ def _runs(kernel, dtype, width):
     nvidia = backend == "gpu" and "cuda" in jax_backend.get_backend().platform_version
     if kernel == "cudnn":
         return nvidia and dtype in (jnp.bfloat16, jnp.float16) and width % 8 == 0 and width <= 128
-    if entry_parts() > 1:
+    if num_entry_parts() > 1:
         return False
     ampere = nvidia and float(jax.local_devices()[0].compute_capability) >= 8
     return backend == "tpu" or (ampere and width <= (64 if dtype == jnp.float32 else 128))

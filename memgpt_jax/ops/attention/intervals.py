@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 
 from memgpt_jax.ops.attention.dense import FLOOR, MASKED
 from memgpt_jax.ops.attention.kernels import Blocks, Fold, Platform, sweep
-from memgpt_jax.ops.mesh import split_axes
+from memgpt_jax.ops.mesh import row_and_head_axes
 from memgpt_jax.shapes import Array, Float, Float32, Int32
 
 
@@ -62,7 +62,7 @@ def interval_attention(
     """
     arrays = (query, keys, values, time, interval, bias, sink, recency)
     run = partial(_interval_attention, blocks)
-    rows, heads = split_axes(query.shape[0], keys.shape[2])
+    rows, heads = row_and_head_axes(query.shape[0], keys.shape[2])
     if rows is None and heads is None:
         return run(*arrays)
     of_row, of_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads)

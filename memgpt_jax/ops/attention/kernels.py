@@ -85,7 +85,7 @@ def _on_gpu(fold, fixed, moving, low, high, outputs, blocks):
         return pl.BlockSpec((None, size, *x.shape[2:]), lambda n, i: (row(n), i, *(0,) * (len(x.shape) - 2)))
 
     bound = pl.BlockSpec((None, None), lambda n, i: (_over(n, rows // low.shape[0]), i))
-    return pl.pallas_call(
+    results = pl.pallas_call(
         kernel,
         grid=(rows, low.shape[1]),
         in_specs=[bound, bound, *(spec(x, blocks.fixed) for x in fixed), *(spec(x, None) for x in moving)],
@@ -94,6 +94,7 @@ def _on_gpu(fold, fixed, moving, low, high, outputs, blocks):
         compiler_params=pallas_gpu.CompilerParams(num_warps=8, num_stages=2),
         interpret=blocks.interpret,
     )(low, high, *fixed, *moving)
+    return list(results)
 
 
 def _on_tpu(fold, fixed, moving, low, high, outputs, blocks):

@@ -33,7 +33,7 @@ def stretched(turns: np.ndarray, base: float, scaling) -> np.ndarray:
     return turns * (1 - slowed) + turns / scaling.factor * slowed
 
 
-def phases(positions: Int32[Array, "*s"], num: int, base: float, scaling=None) -> Float32[Array, "*s num"]:
+def phases(positions: Int32[Array, "*s"], num: int, base: float, scaling=None) -> Float32[Array, "*s {num}"]:
     """Angle p * base ** (-i / num) in radians, reduced to [0, 2 pi)."""
     turns = jnp.einsum("...,f->...f", positions.astype(jnp.uint32), frequencies(num, base, scaling))
     return turns.astype(jnp.float32) * jnp.float32(2 * np.pi / 2.0**32)
@@ -56,7 +56,7 @@ def rotate(
     return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
 
 
-def sinusoidal(positions: Int32[Array, "B L"], d_model: int, base: float) -> Float32[Array, "B L D"]:
+def sinusoidal(positions: Int32[Array, "B L"], d_model: int, base: float) -> Float32[Array, "B L {d_model}"]:
     """[sin t, cos t] with t = p * base ** (-2i / D) (Attention Is All You Need, section 3.5)."""
     angle = phases(positions, d_model // 2, base)
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)

@@ -9,24 +9,24 @@ from jax.sharding import PartitionSpec
 from memgpt_jax.ops.attention.dense import attend, attend_with_lse, map_rows, masked_bias
 from memgpt_jax.ops.attention.implementation import Implementation, choose
 from memgpt_jax.ops.attention.intervals import Interval, default_blocks, interval_attention
-from memgpt_jax.ops.mesh import on_each_device, split_axes
-from memgpt_jax.shapes import Array, Bool, Float, Float32, Int
+from memgpt_jax.ops.mesh import on_each_device, row_and_head_axes
+from memgpt_jax.shapes import Array, Bool, Float, Float32, Int, Shaped
 
 
 def window_attention(
     query: Float[Array, "B L H K"],
-    keys: Float[Array, "B P+L G K"],
-    values: Float[Array, "B P+L G K"],
+    keys: Float[Array, "B E G K"],
+    values: Float[Array, "B E G K"],
     query_document: Int[Array, "B L"],
-    key_document: Int[Array, "B P+L"],
+    key_document: Int[Array, "B E"],
     *,
     window_size: int,
     block_size: int | None = None,
     implementation: Implementation = "auto",
-    distance_bias: Float32[Array, "H window_size"] | None = None,
+    distance_bias: Float32[Array, "H {window_size}"] | None = None,
     with_lse: bool = False,
 ) -> Float[Array, "B L H K"] | tuple[Float[Array, "B L H K"], Float32[Array, "B L H"]]:
-    """Causal sliding-window attention of L tokens that follow P cached ones; memory is linear in L.
+    """Causal sliding-window attention of L tokens that follow P cached ones, E = P + L; memory is linear in L.
 
         out_i = sum_j softmax_j(q_i . k_j / sqrt(K) + bias_ij) v_j,    j in (P + i - window_size, P + i], same document
 
@@ -61,21 +61,22 @@ class _Blocks:
         self.block, self.number = block, -(-length // block)
         self.reach = -(-(window_size - 1) // block)  # how many earlier blocks a block can see
         self.padding, self.missing = self.number * block - length, self.reach * block - past
-        keys = jnp.arange((self.reach + 1) * block)
+        self.keys_per_block = (self.reach + 1) * block
+        keys = jnp.arange(self.keys_per_block)
         self.distance = jnp.arange(block)[:, None] + self.reach * block - keys[None, :]
         self.in_window = (self.distance >= 0) & (self.distance < window_size)
 
-    def queries(self, x: Float[Array, "L ..."], fill=0) -> Float[Array, "blocks block ..."]:
+    def queries(self, x: Shaped[Array, "L ..."], fill=0) -> Shaped[Array, "{self.number} {self.block} ..."]:
         x = jnp.pad(x, ((0, self.padding), *((0, 0),) * (x.ndim - 1)), constant_values=fill)
         return x.reshape(self.number, self.block, *x.shape[1:])
 
-    def reachable(self, x: Float[Array, "P+L ..."], fill=0) -> Float[Array, "blocks (reach+1)*block ..."]:
+    def reachable(self, x: Shaped[Array, "E ..."], fill=0) -> Shaped[Array, "{self.number} {self.keys_per_block} ..."]:
         x = x[max(0, -self.missing) :]
         x = jnp.pad(x, ((max(0, self.missing), self.padding), *((0, 0),) * (x.ndim - 1)), constant_values=fill)
         x = x.reshape(self.reach + self.number, self.block, *x.shape[1:])
         return jnp.concatenate([x[i : i + self.number] for i in range(self.reach + 1)], axis=1)
 
-    def visible(self, query_document, key_document) -> Bool[Array, "blocks block (reach+1)*block"]:
+    def visible(self, query_document, key_document) -> Bool[Array, "{self.number} {self.block} {self.keys_per_block}"]:
         """Which keys each query sees. A place that only fills the last block sees others of its kind."""
         query_document, key_document = self.queries(query_document, -1), self.reachable(key_document, -1)
         return (query_document[:, :, None] == key_document[:, None, :]) & self.in_window[None]
@@ -85,7 +86,7 @@ def _portable(query, keys, values, query_document, key_document, window_size, bl
     """On a mesh each device takes its own rows and heads."""
     arrays = (query, keys, values, query_document, key_document, distance_bias)
     run = partial(_by_blocks, window_size=window_size, block=block, with_lse=with_lse)
-    rows, heads = split_axes(query.shape[0], keys.shape[2])
+    rows, heads = row_and_head_axes(query.shape[0], keys.shape[2])
     of_row, of_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads)
     specs = (of_heads, of_heads, of_heads, of_row, of_row, PartitionSpec(heads))
     return on_each_device(run, arrays, specs, of_heads)

@@ -30,14 +30,14 @@ def content_weights(
     return jax.nn.softmax(similarity * inverse_norm[:, None, :], axis=-1)
 
 
-def interpolate(
+def interpolate_weights(
     new: Float32[Array, "B H M"], old: Float32[Array, "B H M"], gate: Float32[Array, "B H"]
 ) -> Float32[Array, "B H M"]:
     """g new + (1 - g) old. NTM, equation 7."""
     return old + gate[..., None] * (new - old)
 
 
-def shift(weights: Float32[Array, "B H M"], distance: Float32[Array, "B H 2r+1"]) -> Float32[Array, "B H M"]:
+def shift_weights(weights: Float32[Array, "B H M"], distance: Float32[Array, "B H offsets"]) -> Float32[Array, "B H M"]:
     """Circular convolution w'_i = sum_o s_o w_(i-o mod M), for o from -r to r, which stand in this order in s.
 
     NTM, equation 8.
@@ -47,7 +47,7 @@ def shift(weights: Float32[Array, "B H M"], distance: Float32[Array, "B H 2r+1"]
     return sum(distance[..., i, None] * moved[i] for i in range(1, len(moved))) + distance[..., 0, None] * moved[0]
 
 
-def sharpen(weights: Float32[Array, "B H M"], power: Float32[Array, "B H"]) -> Float32[Array, "B H M"]:
+def sharpen_weights(weights: Float32[Array, "B H M"], power: Float32[Array, "B H"]) -> Float32[Array, "B H M"]:
     """w_i^p / sum_j w_j^p, with a power p of at least 1. NTM, equation 9."""
     return jax.nn.softmax(power[..., None] * jnp.log(weights + 1e-12), axis=-1)
 
@@ -65,7 +65,7 @@ def erase_and_add(
     return memory * kept + jnp.einsum("bhm,bhw->bmw", weights, add)
 
 
-def free(
+def free_usage(
     usage: Float32[Array, "B M"], read_weights: Float32[Array, "B H M"], free_gates: Float32[Array, "B H"]
 ) -> Float32[Array, "B M"]:
     """u_i prod_h (1 - f_h w_hi): slots that were just read are given back where the free gate f is open.
@@ -75,12 +75,12 @@ def free(
     return usage * jnp.prod(1.0 - free_gates[..., None] * read_weights, axis=1)
 
 
-def use(usage: Float32[Array, "B M"], weights: Float32[Array, "B M"]) -> Float32[Array, "B M"]:
+def update_usage(usage: Float32[Array, "B M"], weights: Float32[Array, "B M"]) -> Float32[Array, "B M"]:
     """u_i + w_i - u_i w_i: slots that are written become used. DNC, "Dynamic memory allocation"."""
     return usage + weights - usage * weights
 
 
-def allocation(usage: Float32[Array, "B M"]) -> Float32[Array, "B M"]:
+def allocation_weights(usage: Float32[Array, "B M"]) -> Float32[Array, "B M"]:
     """a_i = (1 - u_i) prod_j u_j over the slots j that are used less than i (of equal ones, the earlier).
 
     The product runs over comparisons of all pairs, which is the product along the sorted list without a sort. Usage is

@@ -21,7 +21,7 @@ def compress(
     return jnp.einsum("bnchk,chkq->bnhq", groups, kernel)
 
 
-def most_used(groups: Float[Array, "B N C H K"], usage: Float32[Array, "B N C"]) -> Float[Array, "B N H K"]:
+def select_most_used(groups: Float[Array, "B N C H K"], usage: Float32[Array, "B N C"]) -> Float[Array, "B N H K"]:
     """Of each group the vector with the highest usage; the earlier of equal ones."""
     best = jnp.argmax(usage, axis=2)[:, :, None, None, None]
     return jnp.take_along_axis(groups, best, axis=2)[:, :, 0]

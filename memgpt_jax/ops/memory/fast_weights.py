@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from memgpt_jax.ops.attention.dense import MASKED, map_rows, unit
-from memgpt_jax.ops.mesh import on_each_device, split_axes
+from memgpt_jax.ops.attention.dense import MASKED, map_rows, normalize
+from memgpt_jax.ops.mesh import on_each_device, row_and_head_axes
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 CHUNK_LENGTH = 64  # tokens of a chunk at most: the work within chunks grows with it, the scan over them shrinks
@@ -52,10 +52,10 @@ def unit_features(x: Float[Array, "... F"], kind: str, size: int) -> Float32[Arr
         shifts = (shift % width for shift in range(1, 1 - (-size // width)))
         products = [rectified * twice[..., width - shift : 2 * width - shift] for shift in shifts]
         x = jnp.concatenate(products, axis=-1)[..., :size]
-    return unit(x)
+    return normalize(x)
 
 
-def fast_weights(
+def scan_fast_weights(
     writes: Writes,
     query: Float32[Array, "B S T M"] | None,
     state: Float32[Array, "B M K"],
@@ -121,17 +121,17 @@ def fast_weights(
     return read, state
 
 
-def fast_weights_of_heads(
+def scan_fast_weight_heads(
     writes: Writes,
-    query: Float32[Array, "B S*T H M"] | None,
+    query: Float32[Array, "B L H M"] | None,
     state: Float32[Array, "B H M K"],
     fresh: Float32[Array, "H M K"] | None,
     document: Int32[Array, "B S T"],
     full: Bool[Array, "B S"],
     **options,
-) -> tuple[Float32[Array, "B S*T H K"] | None, Float32[Array, "B H M K"]]:
-    """`fast_weights` of H heads, whose tokens write [B, S*T, H, ...]. On a mesh each device takes its own."""
-    rows, heads = split_axes(*state.shape[:2])
+) -> tuple[Float32[Array, "B L H K"] | None, Float32[Array, "B H M K"]]:
+    """`scan_fast_weights` of H heads, whose tokens write [B, S*T, H, ...]. On a mesh each device takes its own."""
+    rows, heads = row_and_head_axes(*state.shape[:2])
     of_row, of_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads)
     matrix = PartitionSpec(rows, heads)
     specs = (of_heads, of_heads, matrix, PartitionSpec(heads), of_row, of_row)
@@ -148,7 +148,7 @@ def _of_heads(writes, query, state, fresh, document, full, **options):
 
     if fresh is not None:
         fresh = jnp.broadcast_to(fresh[None], state.shape).reshape(batch * heads, *fresh.shape[1:])
-    read, matrix = fast_weights(
+    read, matrix = scan_fast_weights(
         jax.tree.map(apart, writes),
         None if query is None else apart(query),
         state.reshape(batch * heads, *state.shape[2:]),

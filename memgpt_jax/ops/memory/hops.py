@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memgpt_jax.ops.attention.dense import attend, attention_weights, masked_bias, unit
+from memgpt_jax.ops.attention.dense import attend, attention_weights, masked_bias, normalize
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
@@ -80,7 +80,7 @@ def _question(u, hops, n):
     """The query of hop n, [B, H, 1, Q, K + A], and the logit of the null entry."""
     question = jnp.einsum("bhrqi,hij->bhrqj", u, hops.inputs[n])
     if hops.temperature is not None:
-        question = unit(question).astype(u.dtype) * hops.temperature[None, :, None, None, None]
+        question = normalize(question).astype(u.dtype) * hops.temperature[None, :, None, None, None]
     sink = None
     if hops.null_key is not None:
         sink = jnp.einsum("bhrqj,hj->bhrq", question, hops.null_key, preferred_element_type=jnp.float32)

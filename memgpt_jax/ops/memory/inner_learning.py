@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from memgpt_jax.ops.attention.dense import MASKED
 from memgpt_jax.shapes import Array, Float, Float32
 
-Weights = tuple[Float32[Array, "I O"], ...]
+Weights = tuple[Float32[Array, "_ _"], ...]
 """The layers of a network, first to last, each [width in, width out]."""
 
 
@@ -22,7 +22,7 @@ class Pairs(NamedTuple):
     log_keep: Float32[Array, " T"]  # log (1 - alpha): the share of what was learned that the token keeps
 
 
-def network(weights: Weights, x: Float[Array, "*b I"]) -> Float[Array, "*b O"]:
+def inner_network(weights: Weights, x: Float[Array, "*b I"]) -> Float[Array, "*b O"]:
     """M(x) = W_n^T h_{n-1},  h_i = silu(W_i^T h_{i-1}) / sqrt(width of h_i),  h_0 = x.
 
     Because of the division, a step of one size moves what is read by about as much at any width.
@@ -32,7 +32,7 @@ def network(weights: Weights, x: Float[Array, "*b I"]) -> Float[Array, "*b O"]:
     return x @ weights[-1]
 
 
-def coefficients(pairs: Pairs) -> tuple[Float32[Array, " T"], Float32[Array, " T"], tuple[Array, Array, Array]]:
+def update_coefficients(pairs: Pairs) -> tuple[Float32[Array, " T"], Float32[Array, " T"], tuple[Array, Array, Array]]:
     """Coefficients of T updates S_t = eta_t S_{t-1} - theta_t u_t, D_t = (1 - alpha_t) D_{t-1} + S_t as one:
 
         D_T = keep D_0 + carried S_0 - sum_t to_learned_t u_t,      S_T = inertia S_0 - sum_t to_momentum_t u_t
@@ -50,7 +50,7 @@ def coefficients(pairs: Pairs) -> tuple[Float32[Array, " T"], Float32[Array, " T
     return to_learned, to_momentum, (jnp.exp(keep[-1]), jnp.exp(inertia) @ kept, jnp.exp(inertia[-1]))
 
 
-def learn(initial: Weights, learned: Weights, momentum: Weights, pairs: Pairs) -> tuple[Weights, Weights]:
+def inner_update(initial: Weights, learned: Weights, momentum: Weights, pairs: Pairs) -> tuple[Weights, Weights]:
     """The learned weights D and the momentum S after T tokens; the network has the weights M = M* + D, M* the initial.
 
         S_t = eta_t S_{t-1} - s theta_t u_t,   D_t = (1 - alpha_t) D_{t-1} + S_t,   u_t = d |M_0(k_t) - v_t|^2 / d M_0
@@ -66,9 +66,9 @@ def learn(initial: Weights, learned: Weights, momentum: Weights, pairs: Pairs) -
 
         s = min(1, 2 F / |dF / dM_0|^2),   F = sum_t to_learned_t |M_0(k_t) - v_t|^2
     """
-    to_learned, to_momentum, (keep, carried, inertia) = coefficients(pairs)
+    to_learned, to_momentum, (keep, carried, inertia) = update_coefficients(pairs)
     weights = jax.tree.map(jnp.add, initial, learned)
-    out, pull = jax.vjp(lambda weights: network(weights, pairs.keys), weights)
+    out, pull = jax.vjp(lambda weights: inner_network(weights, pairs.keys), weights)
     error = out - pairs.values
     (into_learned,), (into_momentum,) = (pull(2 * error * scale[:, None]) for scale in (to_learned, to_momentum))
     twice_loss = 2 * jnp.sum(to_learned * jnp.sum(error * error, axis=1))

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from memgpt_jax.ops.attention.dense import attend, masked_bias
-from memgpt_jax.ops.mesh import entry_parts
+from memgpt_jax.ops.mesh import num_entry_parts
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 BLOCK = 4096  # entries scored at a time
 LANES = 128  # bins are a multiple of this: other numbers do not fill vector registers
 
 
-def nearest(
+def find_nearest(
     query: Float[Array, "Q K"],
     keys: Float[Array, "E K"],
     first: Int32[Array, ""],
@@ -25,7 +25,7 @@ def nearest(
     most: int | None = None,
     recall_target: float | None = None,
     block_size: int = BLOCK,
-) -> tuple[Int32[Array, "Q top_k"], Bool[Array, "Q top_k"]]:
+) -> tuple[Int32[Array, "Q {top_k}"], Bool[Array, "Q {top_k}"]]:
     """Where the `top_k` entries with the highest q . k_e stand, first <= e < end, the best first.
 
     Of equal scores the earlier entry wins. At most Q * (block_size + top_k) scores exist at a time, and blocks behind
@@ -101,7 +101,7 @@ def _into_bins(best, scores, start):
     return jnp.where(better, scores, best[0]), jnp.where(better, place, best[1])
 
 
-def nearest_of_groups(
+def find_nearest_in_groups(
     query: Float[Array, "Q K"],
     keys: Float[Array, "G E K"],
     number: Int32[Array, "G E"],
@@ -109,7 +109,7 @@ def nearest_of_groups(
     end: Int32[Array, ""],
     *,
     top_k: int,
-) -> tuple[Float32[Array, "Q top_k"], Int32[Array, "Q top_k"]]:
+) -> tuple[Float32[Array, "Q found"], Int32[Array, "Q found"]]:
     """The exact search, with entries in any order: those with first <= number < end.
 
     Each group is searched by itself, and then the best of all groups are chosen: where groups are split over devices,
@@ -122,7 +122,7 @@ def nearest_of_groups(
     query, keys = jax.lax.stop_gradient((query, keys))
     groups, size, _ = keys.shape
     search = partial(_best_of_each_group, top_k=min(top_k, size))
-    if groups == entry_parts() > 1:  # by hand: the partitioner would gather the scores of all entries for the top-k
+    if groups == num_entry_parts() > 1:  # by hand: the partitioner would gather the scores of all entries for the top-k
         split, whole = PartitionSpec("sequence"), PartitionSpec()
         specs = {"in_specs": (whole, split, split, whole, whole), "out_specs": (split, split)}
         search = jax.shard_map(search, **specs, axis_names={"sequence"}, check_vma=False)

@@ -18,7 +18,7 @@ class Source(NamedTuple):
     visible: Bool[Array, "B Q E"]
 
 
-def read(
+def read_entries(
     query: Float[Array, "B Q H K"],
     sources: list[Source],
     null_key: Float[Array, "G K"] | None = None,
@@ -33,13 +33,13 @@ def read(
     return _heads_last(attend(*_prepare(query, sources, null_key, recency)))
 
 
-def read_with_lse(
+def read_entries_with_lse(
     query: Float[Array, "B Q H K"],
     sources: list[Source],
     null_key: Float[Array, "G K"] | None = None,
     recency: Float32[Array, "H"] | None = None,
 ) -> tuple[Float[Array, "B Q H K"], Float32[Array, "B Q H"]]:
-    """`read`, and the logarithm of what its softmax divides by (see `attend_with_lse`)."""
+    """`read_entries`, and the logarithm of what its softmax divides by (see `attend_with_lse`)."""
     out, lse = attend_with_lse(*_prepare(query, sources, null_key, recency))
     return _heads_last(out), _heads_last(lse[..., None])[..., 0]
 
@@ -50,7 +50,7 @@ def read_weights(
     null_key: Float[Array, "G K"] | None = None,
     recency: Float32[Array, "H"] | None = None,
 ) -> Float32[Array, "B Q H E"]:
-    """The weight of each entry in `read`; the null entry has the rest of the softmax."""
+    """The weight of each entry in `read_entries`; the null entry has the rest of the softmax."""
     query, keys, _, bias, sink = _prepare(query, sources, null_key, recency)
     return _heads_last(attention_weights(query, keys, bias, sink))
 
@@ -62,7 +62,7 @@ def read_mass(
     recency: Float32[Array, "H"] | None,
     counts: Bool[Array, "B Q"],
 ) -> Float32[Array, "B E"]:
-    """Attention weight that each entry of `read` receives, summed over the tokens of `counts`, mean over heads."""
+    """Attention weight that each entry of `read_entries` receives, summed over the tokens of `counts`, mean over heads."""
     query, keys, _, bias, sink = _prepare(query, sources, null_key, recency)
     weights = attention_weights(query, keys, bias, sink)  # [B, G, R, Q, E]
     heads = weights.shape[1] * weights.shape[2]

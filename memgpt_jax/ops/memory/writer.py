@@ -35,11 +35,11 @@ READ_HORIZON = 4096  # read rates are means over about so many segments: older r
 
 
 def causal_conv(
-    x: Float[Array, "B W-1+L D"],
-    document: Int32[Array, "B W-1+L"],
+    x: Float[Array, "B E D"],
+    document: Int32[Array, "B E"],
     kernel: Float[Array, "W D"],
     stop_every: int | None = None,
-) -> Float[Array, "B L D"]:
+) -> Float[Array, "B E-W+1 D"]:
     """Causal depthwise convolution c_t = sum_j kernel_j * x_{t-j} over the taps of the token's own document.
 
     The first W - 1 inputs come before the L tokens. With `stop_every`, no gradient flows from a token to taps on the
@@ -62,7 +62,7 @@ def select_highest_gate(entries: Entries, num: int) -> Entries:
     """The `num` valid entries with the highest gates (ties: the earlier one), in their order of time."""
     score = jnp.where(entries.valid, entries.log_gate, -jnp.inf)
     chosen = jnp.sort(jax.lax.top_k(score, num)[1], axis=1)
-    return take(entries, chosen)
+    return gather_entries(entries, chosen)
 
 
 def pool_entries(entries: Entries, queries: Float[Array, "N G K"]) -> Entries:
@@ -92,7 +92,7 @@ def pool_entries(entries: Entries, queries: Float[Array, "N G K"]) -> Entries:
     )
 
 
-def append(memory: Entries, new: Entries, evict: str) -> Entries:
+def append_entries(memory: Entries, new: Entries, evict: str) -> Entries:
     """The memory after a segment: M of the M + N entries stay, in order of time, and all grow one segment older.
 
     Invalid entries stand before the valid ones, in `memory` and in `new`; those of `new` take no place.
@@ -106,7 +106,7 @@ def append(memory: Entries, new: Entries, evict: str) -> Entries:
     if evict == "oldest":
         place = jnp.arange(size, dtype=jnp.int32)[None, :] + jnp.sum(new.valid, axis=1, dtype=jnp.int32)[:, None]
         skipped = jnp.sum(~new.valid, axis=1, dtype=jnp.int32)[:, None]
-        kept = take(both, jnp.where(place < size, place, place + skipped))
+        kept = gather_entries(both, jnp.where(place < size, place, place + skipped))
     else:
         if evict == "lowest_gate":
             score = both.log_gate
@@ -115,14 +115,14 @@ def append(memory: Entries, new: Entries, evict: str) -> Entries:
             score = jnp.concatenate([rate, jnp.full(new.valid.shape, jnp.inf, jnp.float32)], axis=1)
         score = jnp.where(both.valid, score, -jnp.inf)
         newest_first = jax.lax.top_k(jnp.flip(score, axis=1), size)[1]
-        kept = take(both, jnp.sort(score.shape[1] - 1 - newest_first, axis=1))
+        kept = gather_entries(both, jnp.sort(score.shape[1] - 1 - newest_first, axis=1))
     if evict == "least_read":
         fading = jnp.where(kept.age >= READ_HORIZON, jnp.float32(1 - 1 / READ_HORIZON), jnp.float32(1))
         kept = kept._replace(read_mass=kept.read_mass * fading)
     return kept._replace(age=jnp.where(kept.valid, jnp.minimum(kept.age + 1, OLDEST_AGE), 0))
 
 
-def take(entries, index: Int32[Array, "B N"]):
+def gather_entries(entries, index: Int32[Array, "B N"]):
     """Entries (any pytree of [B, E, ...] arrays) at the given places of each row."""
 
     def one(x):

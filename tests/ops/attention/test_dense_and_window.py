@@ -9,11 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memgpt_jax.ops import attend, attention_weights, masked_bias, window_attention
+from memgpt_jax.ops.attention import attend, attention_weights, masked_bias, window_attention
 from memgpt_jax.ops.attention.window import _by_library
 from tests.references import ops as reference
 
 run_fixed_shape = jax.jit(lambda *arrays: window_attention(*arrays, window_size=6, block_size=4))
+
+
+def in_jax(arrays):
+    return [jnp.asarray(x) for x in arrays]
 
 
 def inputs(rng, batch, length, past, heads, kv_heads, width=4, breaks=0.2):
@@ -61,7 +65,7 @@ def test_blocks_do_not_change_gradients():
         out = window_attention(*arrays, *arrays_document, window_size=4, block_size=block)
         return jnp.sum(jnp.sin(out))
 
-    arrays, arrays_document = arrays[:3], arrays[3:]
+    arrays, arrays_document = in_jax(arrays[:3]), in_jax(arrays[3:])
     one, two = (jax.jit(jax.grad(loss), static_argnums=1)(arrays, block) for block in (2, 9))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), one, two)
 
@@ -73,7 +77,7 @@ def test_the_kernel_and_the_library_form_equal_loops(length, past, heads, kv_hea
     arrays[4][0, : past // 2] = -1
     expected = reference.window_attention(*arrays, window)
     for block in (4, 128):
-        np.testing.assert_allclose(_by_library(*arrays, window, block, "xla"), expected, atol=2e-6)
+        np.testing.assert_allclose(_by_library(*in_jax(arrays), window, block, "xla"), expected, atol=2e-6)
     run = jax.jit(lambda *arrays: window_attention(*arrays, window_size=window, implementation="interpret"))
     np.testing.assert_allclose(run(*arrays), expected, atol=2e-6)
 
@@ -89,7 +93,7 @@ def test_the_kernels_gradients_are_those_of_the_portable_form():
 
         return jax.grad(loss)(arrays)
 
-    arrays, documents = arrays[:3], arrays[3:]
+    arrays, documents = in_jax(arrays[:3]), in_jax(arrays[3:])
     ours, portable = gradients(arrays, "interpret"), gradients(arrays, "portable")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, portable)
 
@@ -102,6 +106,7 @@ def test_on_an_accelerator(implementation):
     if implementation == "cudnn" and jax.default_backend() != "gpu":
         pytest.skip("needs a GPU")
     *arrays, query_document, key_document = inputs(np.random.default_rng(6), 2, 700, 256, 4, 2, width=64, breaks=0.01)
+    query_document, key_document = in_jax((query_document, key_document))
     arrays = [jnp.asarray(x, jnp.bfloat16) for x in arrays]
 
     def loss(arrays, implementation):

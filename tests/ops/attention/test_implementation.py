@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractMesh
 
-from memgpt_jax.ops import window_attention
+from memgpt_jax.ops.attention import window_attention
 from memgpt_jax.ops.attention.implementation import choose
 
 WINDOW = ("pallas", "cudnn")

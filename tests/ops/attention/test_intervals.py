@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh
 
-from memgpt_jax.ops import Interval, Recency, attend, default_blocks
+from memgpt_jax.ops.attention import Interval, Recency, attend, default_blocks, interval_attention
 from memgpt_jax.ops.attention.dense import MASKED
-from memgpt_jax.ops.attention.intervals import interval_attention
 from memgpt_jax.ops.attention.kernels import Blocks
 from tests.references import ops as reference
 
@@ -48,7 +47,11 @@ def inputs(seed=0):
     time[0, 4] = time[1, -3:] = -1  # these see nothing
     first = np.sort(rng.integers(0, 10, (BATCH, ENTRIES)), axis=1).astype(np.int32)
     last = (first + rng.integers(-1, 5, (BATCH, ENTRIES))).astype(np.int32)  # -1: never seen
-    return arrays, time, Interval(first, last, first + 1), first - 2
+    return arrays, *map(in_jax, (time, Interval(first, last, first + 1), first - 2))
+
+
+def in_jax(tree):
+    return jax.tree.map(jnp.asarray, tree)
 
 
 def dense(query, keys, values, bias, sink, slope, time, interval, written):
@@ -122,7 +125,7 @@ def test_values_equal_loops(platform):
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_without_a_sink_who_sees_nothing_reads_zero_and_has_no_gradient(platform):
     arrays, time, interval, _ = inputs(3)
-    query, keys, values = arrays[:3]
+    query, keys, values = in_jax(arrays[:3])
     run = lambda query: interval_attention(query, keys, values, time, interval, blocks(platform))  # noqa: E731
     out, back = jax.jit(lambda query: (lambda out, vjp: (out, vjp(out)[0]))(*jax.vjp(run, query)))(query)
     blind = time < 0

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memgpt_jax.ops import document_positions, rotate, sinusoidal
-from memgpt_jax.ops.attention.positions import frequencies, phases
+from memgpt_jax.ops.attention.positions import document_positions, frequencies, phases, rotate, sinusoidal
 from tests.references import ops as reference
 
 phases = jax.jit(phases, static_argnums=(1, 2))

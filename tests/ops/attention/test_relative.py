@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memgpt_jax.ops import relative_bias, relative_bucket, window_attention
-from memgpt_jax.ops.attention.full import full_attention
+from memgpt_jax.ops.attention import full_attention, relative_bias, relative_bucket, window_attention
 from tests.references import ops as reference
 
 SIZES = [(32, 128), (10, 15), (8, 64), (7, 100), (4, 3), (16, 1000)]  # buckets, largest distance
@@ -54,6 +53,10 @@ def arrays_of(rng, length, past, heads, kv_heads):
     return query, keys, values, document[:, past:], document
 
 
+def in_jax(arrays):
+    return [jnp.asarray(x) for x in arrays]
+
+
 @pytest.mark.parametrize("length, past, heads, kv_heads, window, block", SHAPES)
 def test_a_bias_in_a_window_equals_loops(length, past, heads, kv_heads, window, block):
     rng = np.random.default_rng(length)
@@ -65,7 +68,7 @@ def test_a_bias_in_a_window_equals_loops(length, past, heads, kv_heads, window, 
 
 def test_blocks_do_not_change_the_gradient_of_a_bias():
     rng = np.random.default_rng(0)
-    arrays, bias = arrays_of(rng, 13, 4, 4, 2), jnp.asarray(rng.normal(size=(4, 6)), jnp.float32)
+    arrays, bias = in_jax(arrays_of(rng, 13, 4, 4, 2)), jnp.asarray(rng.normal(size=(4, 6)), jnp.float32)
 
     @functools.partial(jax.jit, static_argnums=1)
     def gradient(bias, block):
@@ -78,7 +81,7 @@ def test_blocks_do_not_change_the_gradient_of_a_bias():
 
 
 def test_kernels_have_no_bias():
-    arrays = arrays_of(np.random.default_rng(0), 4, 0, 2, 2)
+    arrays = in_jax(arrays_of(np.random.default_rng(0), 4, 0, 2, 2))
     options = {"window_size": 3, "distance_bias": jnp.zeros((2, 3), jnp.float32)}
     with pytest.raises(ValueError, match=r"implementation='interpret' does not work here .* valid: 'auto', 'portable'"):
         window_attention(*arrays, **options, implementation="interpret")

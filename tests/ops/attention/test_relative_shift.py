@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from memgpt_jax.ops import relative_logits
-from memgpt_jax.ops.attention.relative_shift import relative_shift
+from memgpt_jax.ops.attention import relative_logits
+from memgpt_jax.ops.attention.relative import relative_shift
 
 
 @pytest.mark.parametrize("queries, width", [(1, 2), (1, 6), (3, 4), (4, 11), (5, 10)])

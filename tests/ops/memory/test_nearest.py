@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memgpt_jax.ops import nearest_of_groups, read_chosen
-from memgpt_jax.ops.memory.nearest import nearest
+from memgpt_jax.ops.memory import find_nearest, find_nearest_in_groups, read_chosen
 
 
 def brute_force(query, keys, first, end, top_k):
@@ -21,7 +20,7 @@ def brute_force(query, keys, first, end, top_k):
 
 
 def found_places(query, keys, first, end, **options):
-    search = jax.jit(functools.partial(nearest, **options))
+    search = jax.jit(functools.partial(find_nearest, **options))
     index, found = search(jnp.asarray(query), jnp.asarray(keys), jnp.int32(first), jnp.int32(end))
     assert index.shape == found.shape == (len(query), options["top_k"])
     return [list(row[there]) for row, there in zip(np.asarray(index), np.asarray(found), strict=True)]
@@ -46,12 +45,12 @@ def test_exact_search_equals_brute_force(seed, bounds, top_k, block_size, ties):
 def test_the_search_of_groups_takes_entries_in_any_order(seed, groups, top_k):
     sys.modules[
         "memgpt_jax.ops.memory.nearest"
-    ].BLOCK = 5  # that does not divide the entries; `nearest` has its own as default
+    ].BLOCK = 5  # that does not divide the entries; `find_nearest` has its own as default
     rng = np.random.default_rng(seed)
     query, keys = rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=(24, 3)).astype(np.float32)
     number, (first, end) = rng.permutation(24), sorted(rng.integers(0, 25, size=2))
     parts = (jnp.asarray(x.reshape(groups, -1, *x.shape[1:])) for x in (keys, number.astype(np.int32)))
-    scores, place = nearest_of_groups(jnp.asarray(query), *parts, first, end, top_k=top_k)
+    scores, place = find_nearest_in_groups(jnp.asarray(query), *parts, jnp.int32(first), jnp.int32(end), top_k=top_k)
     expected = brute_force(query, keys[np.argsort(number)], first, end, top_k)
     for q in range(4):
         there = np.asarray(scores[q]) > -np.inf
@@ -95,7 +94,7 @@ def test_scores_exist_a_block_at_a_time():
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((512, 64), (65536, 64))]
     arguments += [jax.ShapeDtypeStruct((), jnp.int32)] * 2
     for recall_target in (None, 0.95):
-        search = jax.jit(functools.partial(nearest, top_k=32, recall_target=recall_target))
+        search = jax.jit(functools.partial(find_nearest, top_k=32, recall_target=recall_target))
         assert search.lower(*arguments).compile().memory_analysis().temp_size_in_bytes < 40e6
 
 

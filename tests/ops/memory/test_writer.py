@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memgpt_jax.ops import Entries, append, causal_conv, pool_entries, select_highest_gate
+from memgpt_jax.ops.memory import Entries, append_entries, causal_conv, pool_entries, select_highest_gate
 from memgpt_jax.ops.memory.writer import OLDEST_AGE, READ_HORIZON
 from tests.references import ops as reference
 
-append = jax.jit(append, static_argnums=2)
+append_entries = jax.jit(append_entries, static_argnums=2)
 select_highest_gate = jax.jit(select_highest_gate, static_argnums=1)
 pool_entries = jax.jit(pool_entries)
 causal_conv = jax.jit(causal_conv, static_argnums=3)
@@ -67,7 +67,7 @@ def test_append_equals_a_list(evict, size, old_valid, num, new_valid):
     rng = np.random.default_rng(size * 10 + num)
     old, new = entries(rng, size, old_valid), entries(rng, num, new_valid)
     new = new._replace(age=np.zeros_like(new.age))
-    after = append(old, new, evict)
+    after = append_entries(old, new, evict)
     for row in range(BATCH):
         expected = reference.survivors(listed(old, row), listed(new, row), size, evict)
         for entry in expected:
@@ -81,7 +81,7 @@ def test_eviction_breaks_ties_for_the_newer(seed, evict):
     old = entries(rng, 6, 6, gates=rng.choice([0.25, 0.5], (BATCH, 6)))
     old = old._replace(read_mass=rng.choice([0.0, 1.0], (BATCH, 6)).astype(np.float32), age=np.full_like(old.age, 2))
     new = entries(rng, 3, 3, gates=rng.choice([0.25, 0.5], (BATCH, 3)))
-    after = append(old, new, evict)
+    after = append_entries(old, new, evict)
     for row in range(BATCH):
         expected = reference.survivors(listed(old, row), listed(new, row), 6, evict)
         np.testing.assert_array_equal([e.key for e in listed(after, row)], [e.key for e in expected])
@@ -91,7 +91,7 @@ def test_ages_stop_growing():
     rng = np.random.default_rng(0)
     old = entries(rng, 4, 4)
     old = old._replace(age=np.full_like(old.age, OLDEST_AGE))
-    assert np.max(append(old, entries(rng, 1, 1), "lowest_gate").age) == OLDEST_AGE
+    assert np.max(append_entries(old, entries(rng, 1, 1), "lowest_gate").age) == OLDEST_AGE
 
 
 @pytest.mark.parametrize("num, num_valid", [(1, 6), (3, 6), (6, 6), (4, 2), (3, 0)])
@@ -161,7 +161,7 @@ def test_read_rates_stay_true_in_an_endless_stream():
     now = np.array([[0.1, 0.3]], np.float32)  # the second is read more from now on
 
     def step(memory, _):
-        return append(memory._replace(read_mass=memory.read_mass + now), nothing, "least_read"), None
+        return append_entries(memory._replace(read_mass=memory.read_mass + now), nothing, "least_read"), None
 
     after, _ = jax.jit(lambda memory: jax.lax.scan(step, memory, length=8 * READ_HORIZON))(memory)
     np.testing.assert_allclose(after.read_mass / READ_HORIZON, np.broadcast_to(now, (BATCH, 2)), rtol=0.01)

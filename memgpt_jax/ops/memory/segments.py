@@ -10,12 +10,12 @@ from jax.sharding import PartitionSpec
 from memgpt_jax.ops.attention.dense import FLOOR, MASKED, map_rows
 from memgpt_jax.ops.attention.implementation import Implementation, choose
 from memgpt_jax.ops.attention.intervals import Interval, Recency, default_blocks, interval_attention
-from memgpt_jax.ops.memory.reader import Source, read, read_with_lse
-from memgpt_jax.ops.mesh import entry_parts, on_each_device, split_axes
+from memgpt_jax.ops.memory.reader import Source, read_entries, read_entries_with_lse
+from memgpt_jax.ops.mesh import num_entry_parts, on_each_device, row_and_head_axes
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
-class Stored(NamedTuple):
+class ReadableEntries(NamedTuple):
     """Entries, with what is added to their logits."""
 
     keys: Float[Array, "B E G K"]
@@ -23,7 +23,7 @@ class Stored(NamedTuple):
     bias: Float32[Array, "B E"]  # log g, or 0
 
 
-class Seen(NamedTuple):
+class Visibility(NamedTuple):
     """The memory at the start of each segment: which of the stored entries it holds."""
 
     place: Int32[Array, "B S M"]
@@ -34,17 +34,17 @@ class Seen(NamedTuple):
 class OwnEntries(NamedTuple):
     """What the tokens of each segment have written themselves: visible to later ones of their document at once."""
 
-    stored: Stored  # [B, S, T, ...]
+    stored: ReadableEntries  # [B, S, T, ...]
     document: Int32[Array, "B S T"]  # equal for tokens of one document; -1: no token
 
 
 def read_segments(
     query: Float[Array, "B S T H K"],
-    stored: Stored,
-    seen: Seen,
+    stored: ReadableEntries,
+    seen: Visibility,
     after_reset: Bool[Array, "B S T"],
     *,
-    initial: Stored | None = None,
+    initial: ReadableEntries | None = None,
     own: OwnEntries | None = None,
     null_key: Float[Array, "G K"] | None = None,
     recency: Float32[Array, "H"] | None = None,
@@ -53,14 +53,16 @@ def read_segments(
     implementation: Implementation = "auto",
     with_lse: bool = False,
 ) -> Float[Array, "B S T H K"] | tuple[Float[Array, "B S T H K"], Float32[Array, "B S T H"]]:
-    """`read` for every token: of what its segment has seen, or after a reset inside of it, of the `initial` entries.
+    """`read_entries` for every token of S segments.
+
+    A token reads the entries that were stored before its segment; after a reset in its segment, the `initial` ones.
 
     Arguments:
         bptt_segments: no gradient flows into entries older than so many segments.
         contiguous: what a segment sees are M neighbours among the stored entries, valid ones last.
         implementation: see `Implementation`. Kernels know neither `initial` nor `own` entries; they copy no entries,
             while the portable form gathers M for each segment.
-        with_lse: `read_with_lse` in the place of `read`; only the portable form does.
+        with_lse: `read_entries_with_lse` in the place of `read_entries`; only the portable form does.
 
     Raises:
         ValueError: the implementation does not work here, or does not know these entries.
@@ -71,11 +73,11 @@ def read_segments(
         arrays = (query, stored, seen, after_reset, initial, own, null_key, recency)
         options = {"bptt_segments": bptt_segments, "with_lse": with_lse}
         run = partial(_read_rows, contiguous=contiguous, **options)
-        rows, heads = split_axes(query.shape[0], stored.keys.shape[2])
+        rows, heads = row_and_head_axes(query.shape[0], stored.keys.shape[2])
         of_row, of_heads, by_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads), PartitionSpec(heads)
         in_segments = PartitionSpec(rows, None, None, heads)
-        entries, of_place = Stored(of_heads, of_heads, of_row), of_row
-        if (parts := entry_parts()) > 1 and seen.place.shape[2] % parts == 0:
+        entries, of_place = ReadableEntries(of_heads, of_heads, of_row), of_row
+        if (parts := num_entry_parts()) > 1 and seen.place.shape[2] % parts == 0:
             run, of_place = partial(_read_parts, **options), PartitionSpec(rows, None, "sequence")
         specs = (
             in_segments,
@@ -83,7 +85,7 @@ def read_segments(
             of_place,
             of_row,
             None if initial is None else entries,
-            None if own is None else OwnEntries(Stored(in_segments, in_segments, of_row), of_row),
+            None if own is None else OwnEntries(ReadableEntries(in_segments, in_segments, of_row), of_row),
             by_heads,
             by_heads,
         )
@@ -91,14 +93,16 @@ def read_segments(
     return _by_kernel(query, stored, seen, after_reset, null_key, recency, bptt_segments, chosen == "interpret")
 
 
-def own_visible(document: Int32[Array, "B T"], place: Int32[Array, "B Q"]) -> Bool[Array, "B Q T"]:
+def causal_visibility(document: Int32[Array, "B T"], place: Int32[Array, "B Q"]) -> Bool[Array, "B Q T"]:
     """A token, at its place in the segment, sees the earlier tokens of its document in it, itself included."""
     own_document = jnp.take_along_axis(document, place, axis=1)
     earlier = jnp.arange(document.shape[1])[None, None, :] <= place[..., None]
     return (document[:, None, :] == own_document[..., None]) & (document >= 0)[:, None, :] & earlier
 
 
-def source(stored: Stored, age: Int32[Array, "B E"], visible: Bool[Array, "B Q E"], bptt_segments=None) -> Source:
+def source(
+    stored: ReadableEntries, age: Int32[Array, "B E"], visible: Bool[Array, "B Q E"], bptt_segments=None
+) -> Source:
     """Entries as the Reader takes them: no gradient into those older than `bptt_segments`."""
     if bptt_segments is not None:
         recent = age <= bptt_segments
@@ -167,9 +171,9 @@ def _read_row(query, stored, seen, after_reset, initial, own, null_key, recency,
             sources.append(source(entries, no_age(entries), visible))
         if own is not None:
             entries, document = as_row(own)
-            visible = own_visible(document, jnp.arange(document.shape[1])[None])
+            visible = causal_visibility(document, jnp.arange(document.shape[1])[None])
             sources.append(source(entries, no_age(entries), visible))
-        found = (read_with_lse if with_lse else read)(query[None], sources, null_key, recency)
+        found = (read_entries_with_lse if with_lse else read_entries)(query[None], sources, null_key, recency)
         return jax.tree.map(lambda x: x[0], found)
 
     return map_rows(read_segment, (query, seen, after_reset, own))
