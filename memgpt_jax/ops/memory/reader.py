@@ -62,7 +62,7 @@ def read_mass(
     recency: Float32[Array, "H"] | None,
     counts: Bool[Array, "B Q"],
 ) -> Float32[Array, "B E"]:
-    """Attention weight that each entry of `read_entries` receives, summed over the tokens of `counts`, mean over heads."""
+    """Attention weight of each entry in `read_entries`: sum over the tokens with `counts`, mean over heads."""
     query, keys, _, bias, sink = _prepare(query, sources, null_key, recency)
     weights = attention_weights(query, keys, bias, sink)  # [B, G, R, Q, E]
     heads = weights.shape[1] * weights.shape[2]
