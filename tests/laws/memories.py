@@ -19,7 +19,10 @@ def build(config, dtype="float32", segment_length=SEGMENT, jitter=0.3):
     memory = make_memory(config, d_model=WIDTH, segment_length=segment_length, dtype=dtype, rngs=nnx.Rngs(0))
     graph, params = nnx.split(memory, nnx.Param)
     rng = np.random.default_rng(1)
-    noise = lambda x: x + jnp.asarray(jitter * rng.normal(size=x.shape), x.dtype)  # noqa: E731
+
+    def noise(x):
+        return x + jnp.asarray(jitter * rng.normal(size=x.shape), x.dtype)
+
     return graph, jax.tree.map(noise, nnx.to_pure_dict(params))
 
 
@@ -60,7 +63,7 @@ def sequence_forms(graph):
 
     def segments(x, reset):
         everywhere = jnp.ones(reset.shape, bool)
-        return Segment(x, reset, everywhere, everywhere, jnp.ones(reset.shape[:2], bool))
+        return Segment(jnp.asarray(x), jnp.asarray(reset), everywhere, everywhere, jnp.ones(reset.shape[:2], bool))
 
     def parallel(params, x, reset):
         memory, state = start(params, x)
@@ -130,7 +133,10 @@ def difference(one, other):
 def relative_difference(one, other):
     """`difference` with each array in units of its largest value, if that is above 1: float32 rounds as it grows."""
     sizes = jax.tree.map(lambda a: max(1.0, float(np.abs(np.asarray(a, np.float64)).max(initial=0.0))), one)
-    shrink = lambda tree: jax.tree.map(lambda a, size: np.asarray(a, np.float64) / size, tree, sizes)  # noqa: E731
+
+    def shrink(tree):
+        return jax.tree.map(lambda a, size: np.asarray(a, np.float64) / size, tree, sizes)
+
     return difference(shrink(one), shrink(other))
 
 

@@ -46,7 +46,10 @@ ROWS = [
 
 def assert_state_equals(state, memories, config):
     for b, memory in enumerate(memories):
-        close = lambda got, expected, name: np.testing.assert_allclose(got, expected, atol=5e-5, err_msg=name)  # noqa: E731
+
+        def close(got, expected, name):
+            return np.testing.assert_allclose(got, expected, atol=5e-5, err_msg=name)
+
         close(state.memory.matrix[b, ..., : config.head_dim], memory.matrices, "matrix")
         if config.normalize:
             close(state.memory.matrix[b, ..., config.head_dim], memory.normalisers, "normaliser")
@@ -205,9 +208,11 @@ def test_a_normalised_read_is_a_mean_of_values():
 
 
 def test_parameters_do_not_depend_on_the_size_with_dpfp():
-    shapes = lambda size: jax.tree.map(  # noqa: E731
-        jnp.shape, build(AssociativeMemoryConfig(memory_size=size, head_dim=4, feature_map="dpfp"))[1]
-    )
+    def shapes(size):
+        return jax.tree.map(
+            jnp.shape, build(AssociativeMemoryConfig(memory_size=size, head_dim=4, feature_map="dpfp"))[1]
+        )
+
     assert shapes(5) == shapes(20)
 
 

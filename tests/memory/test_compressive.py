@@ -68,7 +68,10 @@ def test_the_reference_notices_faults(fault, monkeypatch):
     memory = compressive.CompressiveMemory
     if fault == "source":  # the sources are not told apart
         sources = memory._sources
-        forget = lambda self, *rest: sources(self, *rest)[:1] * 2  # noqa: E731
+
+        def forget(self, *rest):
+            return sources(self, *rest)[:1] * 2
+
         monkeypatch.setattr(memory, "_sources", forget)
     elif fault == "order":  # groups are compressed backwards
         monkeypatch.setattr(compressive, "compress", lambda x, *rest: compress(x[:, :, ::-1], *rest))
@@ -99,7 +102,10 @@ def test_equal_entries_compress_to_themselves(kind):
 def test_compressions_on_numbers():
     groups = jnp.asarray([[1.0, 4.0], [3.0, 2.0]]).reshape(1, 1, 2, 1, 2)
     kernel = jnp.asarray([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]]).reshape(2, 1, 2, 2)  # the second swaps
-    as_list = lambda x: np.asarray(x).ravel().tolist()  # noqa: E731
+
+    def as_list(x):
+        return np.asarray(x).ravel().tolist()
+
     assert as_list(compress(groups, "mean")) == [2.0, 3.0]
     assert as_list(compress(groups, "max")) == [3.0, 4.0]
     assert as_list(compress(groups, "conv", kernel)) == [1.0 + 2.0, 4.0 + 3.0]
@@ -129,7 +135,10 @@ def test_compressed_entries_reach_further_back():
     config = config_of(memory_size=8, recent_size=4, ratio=3, writer_conv=1, compression="conv")
     graph, params = build(config)
     x, reset = random_inputs(0, 1, 6 * SEGMENT + 1, breaks=0.0)
-    last = lambda x: jnp.sum(runner(graph)(params, x, reset, ~reset, None)[0][0, -1])  # noqa: E731
+
+    def last(x):
+        return jnp.sum(runner(graph)(params, x, reset, ~reset, None)[0][0, -1])
+
     flow = np.abs(np.asarray(jax.grad(last)(jnp.asarray(x))))[0].max(axis=1)
     # 24 tokens are written: 6 groups of 3 have left, of which 4 remain, and 6 entries are recent.
     assert not flow[:6].any()

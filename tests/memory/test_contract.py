@@ -85,9 +85,11 @@ def test_the_parameters_are_float32_whatever_the_compute_type(name):
 
 @every_memory
 def test_a_new_state_holds_no_parameters(name):
-    make = lambda seed: make_memory(  # noqa: E731
-        small(name), d_model=WIDTH, segment_length=SEGMENT, dtype="float32", rngs=nnx.Rngs(seed)
-    ).init_state(BATCH)
+    def make(seed):
+        return make_memory(
+            small(name), d_model=WIDTH, segment_length=SEGMENT, dtype="float32", rngs=nnx.Rngs(seed)
+        ).init_state(BATCH)
+
     assert difference(make(0), make(1)) == 0
     rows = jax.tree.leaves(make(0))
     assert all(not np.any(np.asarray(leaf)) for leaf in rows)
@@ -167,7 +169,10 @@ def test_rows_of_different_lengths(name, built, seed, lengths):
     whole, _ = run(params, x, reset, valid, None)
     some = np.arange(6)[None] < np.array(lengths)[:, None]
     first, state = run(params, x[:, :6], reset[:, :6], some, None)
-    rest = lambda a: np.stack([np.roll(row, -n, axis=0) for row, n in zip(a, lengths, strict=True)])  # noqa: E731
+
+    def rest(a):
+        return np.stack([np.roll(row, -n, axis=0) for row, n in zip(a, lengths, strict=True)])
+
     second, _ = run(params, rest(x), rest(reset), np.arange(LENGTH)[None] < LENGTH - np.array(lengths)[:, None], state)
     for b, n in enumerate(lengths):
         got = np.concatenate([np.asarray(first)[b, :n], np.asarray(second)[b, : LENGTH - n]])
@@ -236,7 +241,10 @@ def test_jit_equals_no_jit(name, built):
 def test_gradients_reach_every_parameter(name, built):
     params, run = built(name)
     x, reset = random_inputs(7, BATCH, LENGTH, breaks=0.1)
-    loss = lambda params: jnp.sum(jnp.sin(run(params, x, reset, jnp.ones(reset.shape, bool), None)[0]))  # noqa: E731
+
+    def loss(params):
+        return jnp.sum(jnp.sin(run(params, x, reset, jnp.ones(reset.shape, bool), None)[0]))
+
     gradients = jax.jit(jax.grad(loss))(params)
     for path, gradient in jax.tree.leaves_with_path(gradients):
         assert np.all(np.isfinite(gradient)) and np.any(np.abs(gradient) > 1e-7), jax.tree_util.keystr(path)

@@ -75,15 +75,17 @@ def test_the_explained_read_is_the_read(name, options):
 
 @pytest.mark.parametrize("method", ["explain", "write_entries"])
 def test_mechanisms_without_entries_name_those_that_have_them(method):
+    entries = jnp.zeros((1, 2, 1, 4))
     for name in MEMORIES:
         if not overrides(name, method):
             memory = nnx.merge(*build(small(name)))
+            given = (jnp.zeros((1, 2, WIDTH)),) if method == "explain" else (entries, entries)
             with pytest.raises(NotImplementedError, match=f"does not implement `{method}`; .* KNNMemory, .*KVMemory"):
-                getattr(memory, method)(*[None] * (2 if method == "explain" else 3))
+                getattr(memory, method)(*given, memory.init_state(1))
 
 
 def sharp(config):
-    """A layer whose reads go to one entry, and keys that the tokens of h [1, N, D] match exactly."""
+    """A layer with so high a temperature that each head reads the one entry that fits best."""
     layer = MemoryLayer(config, d_model=WIDTH, segment_length=SEGMENT, rngs=nnx.Rngs(0))
     layer.memory.log_temperature[...] = jnp.full(config.num_heads, jnp.log(jnp.float32(500.0)))
     return layer
@@ -107,10 +109,13 @@ def test_entries_that_are_written_directly_are_read(config):
     away = np.linalg.norm(np.asarray(explanation.read())[0] - share * np.asarray(values[0]).reshape(6, -1), axis=1)
     assert np.all(away[[0, 2]] > 0.1)  # the one that has left, and the one that was not valid
 
-    call = jax.jit(lambda h, state, reset: layer(h, state, reset)[0])
+    @jax.jit
+    def call(h, state, reset):
+        return layer(h, state, reset)[0]
+
     nothing = jnp.zeros((1, 6), bool)
-    told, untold = call(h, state, nothing), call(h, layer.init_state(1), nothing)
-    assert np.abs(told - untold).max() > 0.01
+    with_entries, without = call(h, state, nothing), call(h, layer.init_state(1), nothing)
+    assert np.abs(with_entries - without).max() > 0.01
     begins = nothing.at[:, 0].set(True)
     np.testing.assert_allclose(call(h, state, begins), call(h, layer.init_state(1), begins), atol=1e-6)
 

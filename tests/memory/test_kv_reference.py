@@ -37,7 +37,10 @@ def assert_state_equals(state, memories, config):
     entries, conv_cache = jax.device_get(state.memory)
     for b, memory in enumerate(memories):
         valid = entries.valid[b]
-        close = lambda got, expected, name: np.testing.assert_allclose(got, expected, atol=2e-5, err_msg=name)  # noqa: E731
+
+        def close(got, expected, name):
+            return np.testing.assert_allclose(got, expected, atol=2e-5, err_msg=name)
+
         assert valid.sum() == len(memory.memory)
         if memory.memory:
             close(entries.keys[b, valid], [entry.key for entry in memory.memory], "keys")

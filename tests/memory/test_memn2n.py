@@ -122,8 +122,13 @@ def test_gradients_stop_with_bptt_segments(entry):
     graph, params = build(config)
     x, reset = random_inputs(9, 1, 3 * SEGMENT, breaks=0.0)
     parallel, _, loop = sequence_forms(graph)
-    cut = lambda x: x.reshape(1, 3, SEGMENT, *x.shape[2:])  # noqa: E731
-    run = lambda form: lambda x: form(params, cut(x), cut(jnp.asarray(reset)))[0].reshape(x.shape)  # noqa: E731
+
+    def cut(x):
+        return x.reshape(1, 3, SEGMENT, *x.shape[2:])
+
+    def run(form):
+        return lambda x: form(params, cut(x), cut(jnp.asarray(reset)))[0].reshape(x.shape)
+
     flows = [influence(run(form), x) for form in (parallel, loop)]
     assert by_segment_distance(flows[0])[1] > 1e-4 and by_segment_distance(flows[0])[2] == 0
     assert np.abs(flows[0] - flows[1]).max() < 1e-5
@@ -189,9 +194,17 @@ def test_ages_tell_equal_entries_apart():
     output_ages = jnp.zeros((1, 3, 1, 3)).at[0, :, 0, 0].set(jnp.array([1.0, 2.0, 3.0]))
     wants_old = jnp.zeros((1, 3, 1, 3)).at[0, 2].set(50.0)
     visible = jnp.ones((1, 1, 2), bool)
-    ask = lambda ages: multi_hop_read(  # noqa: E731
-        jnp.ones((1, 1, 1, 3)), keys, keys, age, visible, Hops(identity, zero, ages, output_ages, zero[0], None, None)
-    )
+
+    def ask(ages):
+        return multi_hop_read(
+            jnp.ones((1, 1, 1, 3)),
+            keys,
+            keys,
+            age,
+            visible,
+            Hops(identity, zero, ages, output_ages, zero[0], None, None),
+        )
+
     np.testing.assert_allclose(ask(wants_old)[0, 0, 0], [3, 0, 0], atol=1e-5)  # the last row, for all of 3 and more
     np.testing.assert_allclose(ask(0 * wants_old)[0, 0, 0], [2, 0, 0], atol=1e-5)  # the mean of ages 1 and 3
 

@@ -90,7 +90,9 @@ def test_one_scan_equals_the_scan_over_segments(controller, bptt_segments):
     graph, params = build(config)
     x, reset = random_inputs(3, BATCH, 3 * SEGMENT, breaks=0.2)
     exists = np.arange(3 * SEGMENT)[None] < np.array([[3 * SEGMENT - 1], [2 * SEGMENT]])
-    shaped = lambda a: jnp.asarray(a).reshape(BATCH, 3, SEGMENT, *a.shape[2:])  # noqa: E731
+
+    def shaped(a):
+        return jnp.asarray(a).reshape(BATCH, 3, SEGMENT, *a.shape[2:])
 
     def loss(params, x, form):
         memory = nnx.merge(graph, params)

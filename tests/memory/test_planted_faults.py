@@ -43,7 +43,10 @@ def test_write_before_read_breaks_causality(evict, monkeypatch):
 
         def too_late(self, segments, old, start, new):
             seen, final = places(self, segments, old, start, new)
-            late = lambda x, last: jnp.concatenate([x[:, 1:], last[:, None]], axis=1)  # noqa: E731
+
+            def late(x, last):
+                return jnp.concatenate([x[:, 1:], last[:, None]], axis=1)
+
             return jax.tree.map(late, seen, final), final
 
         monkeypatch.setattr(kv.KVMemory, "_places", too_late)
@@ -73,7 +76,10 @@ def test_mixed_rows_leak(monkeypatch):
 @pytest.mark.parametrize("evict", ["oldest", "least_read"])
 def test_an_ignored_reset_leaks(evict, monkeypatch):
     unaligned = stream._unaligned
-    deaf = lambda memory, x, state, reset, valid: unaligned(memory, x, state, reset & False, valid)  # noqa: E731
+
+    def deaf(memory, x, state, reset, valid):
+        return unaligned(memory, x, state, reset & False, valid)
+
     monkeypatch.setattr(stream, "_unaligned", deaf)
     assert leaks_of(evict=evict)["documents"] > 1e-4
 
@@ -89,9 +95,12 @@ def test_a_convolution_across_documents_leaks(monkeypatch):
 def test_a_removed_stop_gradient_is_seen(monkeypatch):
     graph, params = build(KVMemoryConfig(**SMALL | {"memory_size": 12}, bptt_segments=1))
     x, reset = random_inputs(0, 1, LENGTH, breaks=0.0)
-    flow = lambda: by_segment_distance(  # noqa: E731
-        influence(lambda x: runner(graph)(params, x, reset, jnp.ones(reset.shape, bool), None)[0], x)
-    )
+
+    def flow():
+        return by_segment_distance(
+            influence(lambda x: runner(graph)(params, x, reset, jnp.ones(reset.shape, bool), None)[0], x)
+        )
+
     assert flow()[2] == 0
     source = segments.source
     monkeypatch.setattr(segments, "source", lambda stored, age, *rest: source(stored, age * 0, *rest))
