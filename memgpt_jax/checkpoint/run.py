@@ -21,7 +21,7 @@ class Run(NamedTuple):
     params: Any
     """Parameters of the model `config.model`: nested dictionaries of float32 arrays."""
     tokenizer: Tokenizer | None
-    """The tokenizer of the run; None if its data is a generated task without text."""
+    """The tokenizer of the run; None if it has none: a generated task without text, or batches of the caller's own."""
     step: int
     """The training step after which the parameters were saved."""
 
@@ -53,7 +53,8 @@ def load_run(workdir: str | Path, step: int | None = None) -> Run:
 
         config, params, step = checkpoints.first_good(read, step)
     with refused():
-        tokenizer = None if config.text is None else load_run_tokenizer(workdir)
+        has_tokenizer = config.text is not None and (run_folder(workdir) / "tokenizer").exists()
+        tokenizer = load_run_tokenizer(workdir) if has_tokenizer else None
     return Run(config, params, tokenizer, step)
 
 

@@ -23,8 +23,10 @@ def reopen(workdir: str | Path, change: Sequence[str] = (), step: int | None = N
 
     Raises:
         RunError: there is no such checkpoint, or it cannot be read.
-        ValueError: a change is not of this form.
+        ValueError: a change is not of this form, or a run on text has no tokenizer.
     """
     run = load_run(workdir, step)
+    if run.config.text is not None and run.tokenizer is None:
+        raise ValueError(f"{workdir} has no tokenizer/: restore the folder from a copy")
     config = dataclasses.replace(run.config, model=run.config.model.with_kernels("auto"))
     return run._replace(config=override(config, sweep_words(assignments(change))) if change else config)

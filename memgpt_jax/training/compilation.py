@@ -1,26 +1,47 @@
-"""What a training run compiles. A process that goes on with the run that it trained last finds it compiled."""
+"""The compiled functions of a run, cached so that resuming a run in the same process does not compile again."""
 
 import functools
+from typing import Any
 
 import jax
 
-from memgpt_jax import models, parallel
+from memgpt_jax import data, models, parallel
 from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.training.state import shardings
+from memgpt_jax.training.state import LossFunction, abstract_state, shardings
 from memgpt_jax.training.step import train_steps
 
 
+def compiled_step(
+    config: ExperimentConfig, mesh: jax.sharding.Mesh, batches: data.Batch, loss_fn: LossFunction | None = None
+) -> jax.stages.Compiled:
+    """Compile `train_steps` for the devices of a mesh: a function of (state, batches, loss_fn).
+
+    It donates the arrays of the state. The last program is kept: a run that is resumed in the same process with the
+    same shapes is not compiled again.
+
+    Args:
+        config: the experiment.
+        mesh: the devices.
+        batches: arrays [N A, B, ...], or their shapes.
+        loss_fn: as in `train_step`.
+    """
+    arguments = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (batches, loss_fn))
+    leaves, structure = jax.tree.flatten(arguments)
+    return _compiled_step(config, mesh, tuple(leaves), structure)
+
+
 @functools.lru_cache(maxsize=1)
-def jitted_step(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax.stages.Wrapped:
-    """`train_steps` for the devices of a mesh; it takes over the arrays of the state that it is given."""
-    split = shardings(config, mesh)
-    return jax.jit(
+def _compiled_step(config: ExperimentConfig, mesh: jax.sharding.Mesh, leaves: tuple, structure: Any):
+    split, everywhere = shardings(config, mesh), parallel.replicated(mesh)
+    batches, loss_fn = jax.tree.unflatten(structure, leaves)
+    step = jax.jit(
         functools.partial(train_steps, config),
         donate_argnums=0,
-        in_shardings=(split, parallel.rows_sharding(mesh, batch_axis=1)),
-        out_shardings=(split, parallel.replicated(mesh)),
+        in_shardings=(split, parallel.rows_sharding(mesh, batch_axis=1), everywhere),
+        out_shardings=(split, everywhere),
         compiler_options=compiler_options(config),
     )
+    return step.lower(abstract_state(config), batches, loss_fn).compile()
 
 
 @functools.lru_cache(maxsize=1)
@@ -53,11 +74,11 @@ def jitted_diagnostics(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax
 
 
 def compiler_options(config: ExperimentConfig) -> dict[str, str]:
-    """Options for `jax.jit`: none for accelerators, where XLA does as it should.
+    """Options for `jax.jit`: none for accelerators.
 
-    On CPU, XLA by default orders operations so that as many as possible can run at once, which takes a quarter more
-    memory and was not faster. And jax 0.10 (0.12 does not) drops the barriers that keep what `ModelConfig.remat`
-    recomputes from being computed early, so that nothing was saved; with them, the default order takes less.
+    On CPU, XLA by default schedules as many operations as possible concurrently, which needs a quarter more memory and
+    was not faster. In jax 0.10 (not in 0.12) it also removes the barriers that delay the recomputation of
+    `ModelConfig.remat`, so that remat saves nothing; with the barriers, the default schedule needs less memory.
     """
     if jax.default_backend() != "cpu":
         return {}

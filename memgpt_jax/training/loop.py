@@ -4,9 +4,9 @@ import contextlib
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,41 +21,62 @@ from memgpt_jax.errors import RunError, refused, usable
 from memgpt_jax.evaluation import check_evaluation
 from memgpt_jax.files.paths import shown
 from memgpt_jax.memory import resolved
-from memgpt_jax.training.compilation import jitted_diagnostics, jitted_step
-from memgpt_jax.training.evaluation import check_evaluation_memory, held_out, kept_evaluation
+from memgpt_jax.models.parameters import count_parameters
+from memgpt_jax.training.compilation import compiled_step, jitted_diagnostics
+from memgpt_jax.training.device_memory import (
+    check_evaluation_memory,
+    check_held_bytes,
+    check_peak,
+    device_memory,
+    held_bytes,
+    in_bytes,
+)
+from memgpt_jax.training.evaluation import held_out, kept_evaluation
 from memgpt_jax.training.metrics import MetricsLog, Reporter, WallTime, read_metrics
 from memgpt_jax.training.optimizer import check_trainable, learning_rate_schedule, parameter_names
-from memgpt_jax.training.preflight import check_memory, device_memory
+from memgpt_jax.training.own_batches import Batches, check_batches
 from memgpt_jax.training.pretrained import pretrained_start
 from memgpt_jax.training.process.progress import progress
 from memgpt_jax.training.process.watchdog import Watchdog
 from memgpt_jax.training.process.workdir import StopSignals, locked
 from memgpt_jax.training.saving import restore_run, save_run
-from memgpt_jax.training.state import TrainState, checkpoint_bytes, create, shardings
+from memgpt_jax.training.state import LossFunction, TrainState, checkpoint_bytes, create, shardings
 
 
 def train(
-    config: ExperimentConfig, workdir: str | Path, *, extend: bool = False, print_progress: bool | None = None
+    config: ExperimentConfig,
+    workdir: str | Path,
+    *,
+    batches: Batches | None = None,
+    loss_fn: LossFunction | None = None,
+    extend: bool = False,
+    print_progress: bool | None = None,
 ) -> dict[str, Any]:
     """Train in a folder until `training.steps` steps are done, then evaluate on held-out data.
 
-    Called again with the same config after any interruption, it continues from the last checkpoint, and parameters and
-    logged losses come out bitwise equal to those of a run that was never interrupted. SIGTERM and SIGINT save, and end
+    Called again with the same config after any interruption, it resumes from the last checkpoint; parameters and
+    logged losses are bitwise equal to those of a run that was never interrupted. SIGTERM and SIGINT save, and end
     the process with exit code 0 (SIGINT at a prompt or in a notebook: with `KeyboardInterrupt`). A run that is finished
     returns its results again. A damaged checkpoint is named in a warning, and the last good one is taken.
 
-    Arguments:
-        config: the experiment. When a run is continued, settings that do not change the results of training
+    Args:
+        config: the experiment. When a run is resumed, settings that do not change the results of training
             (`memgpt_jax.training.changes.FREE`) may differ from before; data may move if its content is the same.
         workdir: the folder, made if missing, that gets checkpoints/, tokenizer/, metrics.jsonl, tensorboard/ and
             evaluation.json.
+        batches: an endless iterator of `memgpt_jax.data.Batch` with `get_state` and `set_state`, see
+            `memgpt_jax.training.Batches`; default: the batches of `config.data`. With it, no tokenizer is made or
+            saved, and there is no held-out evaluation. Give the same iterator, at any position, to resume.
+        loss_fn: the loss of one batch, see `memgpt_jax.training.LossFunction`; default: cross-entropy. It is not saved:
+            give the same function to resume.
         extend: continue a run with more `training.steps` than before. The remaining steps then follow the learning-rate
             schedule of the new number of steps, so after the end of a finished run the rate rises again.
-        print_progress: whether to draw a progress bar; default: if standard output is a terminal. What the run will
-            take (`memgpt_jax.training.preflight`) is printed unless this is False.
+        print_progress: whether to draw a progress bar; default: if standard output is a terminal. The number of
+            parameters and the memory on each device are printed unless this is False.
 
     Returns:
-        The last record of metrics.jsonl, with the results of `memgpt_jax.evaluate` under "evaluation".
+        The last record of metrics.jsonl, with the results of `memgpt_jax.evaluate` under "evaluation" (None with
+        `batches`).
 
     Raises:
         RunError: before the first step: `parallel` does not fit the devices or the model, the devices have too little
@@ -66,7 +87,16 @@ def train(
     """
     workdir = run_folder(workdir)
     with usable(_places(config, workdir)):
-        return _train(config, workdir, extend, print_progress)
+        return _train(config, workdir, Hooks(batches, loss_fn), extend, print_progress)
+
+
+class Hooks(NamedTuple):
+    """What a caller of `train` replaces."""
+
+    batches: Batches | None
+    """Batches of the caller's own; None: those of `config.data`."""
+    loss_fn: LossFunction | None
+    """A loss of the caller's own; None: cross-entropy."""
 
 
 def _places(config: ExperimentConfig, workdir: Path) -> dict[str, Path]:
@@ -79,7 +109,9 @@ def _places(config: ExperimentConfig, workdir: Path) -> dict[str, Path]:
     return places
 
 
-def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress: bool | None) -> dict[str, Any]:
+def _train(
+    config: ExperimentConfig, workdir: Path, hooks: Hooks, extend: bool, print_progress: bool | None
+) -> dict[str, Any]:
     if config.pretrained is not None:
         with refused():
             start = pretrained_start(config)
@@ -91,10 +123,11 @@ def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress
         parallel.check_divides(dataclasses.replace(config, model=resolved(config.model)), mesh)
         if config.optimizer.trainable:
             check_trainable(config.optimizer, models.functional(config.model).param_shapes())
-        found = check_memory(config, mesh)
-        check_evaluation_memory(config, found, device_memory(mesh))
-    if prints:
-        print(found, flush=True)
+        first = None if hooks.batches is None else check_batches(config, hooks.batches)
+        held, limit = held_bytes(config, mesh, first), device_memory(mesh)
+        check_held_bytes(held, limit)
+        if first is None:
+            check_evaluation_memory(config, limit)
     with (
         jax.set_mesh(mesh),
         StopSignals() as signals,
@@ -108,21 +141,37 @@ def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress
             state, data_state = restore_run(checkpoints, config, split, extend)
             saved = checkpoints.config(int(state.step))
         with refused(), parallel.main_first("tokenizer"):
-            tokenizer = run_tokenizer(config, workdir, resumed)
+            tokenizer = run_tokenizer(config, workdir, resumed) if hooks.batches is None else None
         done = int(state.step) if resumed else 0
         unfinished = done < config.training.steps
         if unfinished or saved.data != config.data:
             with refused(), parallel.main_first("data"):
-                batches = data.train_batches(config.data, config.training, config.seed, tokenizer)
+                batches = hooks.batches
+                if batches is None:
+                    batches = data.train_batches(config.data, config.training, config.seed, tokenizer)
                 if resumed:
                     set_position(config, batches, data_state)
-        if unfinished or kept_evaluation(config, workdir) is None:
+        if hooks.batches is None and (unfinished or kept_evaluation(config, workdir) is None):
             with refused(), parallel.main_first("evaluation data"):
                 check_evaluation(config, tokenizer)
         if unfinished:
             saves = 1 + -(-(config.training.steps - done) // config.training.checkpoint_every)
             number = min(config.training.keep_checkpoints, saves) + 1  # plus the one being written
             check_space(workdir, checkpoint_bytes(config), number)
+            if done:
+                check_metrics(workdir, done)
+            wall_time = WallTime()
+            with wall_time.spent("compilation"):
+                shapes = call_shapes(
+                    config, data.batch_shapes(config.data, config.training) if first is None else first
+                )
+                loss_fn = as_argument(hooks.loss_fn)
+                step_function = compiled_step(config, mesh, shapes, loss_fn)
+            peak = check_peak(step_function, limit)
+            if prints:
+                number = count_parameters(config.model)
+                report = "" if peak is None else f"; the compiled step needs {in_bytes(peak)}"
+                print(f"{number:,} parameters; on each device: {held}{report}", flush=True)
             if prints and resumed and saved.training.steps != config.training.steps:
                 print(extension(saved, config, done), flush=True)
             if not resumed:
@@ -140,9 +189,11 @@ def _train(config: ExperimentConfig, workdir: Path, extend: bool, print_progress
                 MetricsLog(workdir, done) if parallel.is_main() else contextlib.nullcontext() as log,
                 progress(done, config.training.steps, draws) as advance,
             ):
-                state = run(config, mesh, state, batches, checkpoints, log, advance, signals)
+                reporter = Reporter(config, parameter_names(state.params), log, advance, wall_time)
+                step = Step(step_function, jitted_diagnostics(config, mesh), loss_fn, mesh)
+                state = run(config, step, state, batches, checkpoints, reporter, signals)
             checkpoints.wait()
-        evaluation = held_out(config, state.params, tokenizer, workdir)
+        evaluation = None if hooks.batches is not None else held_out(config, state.params, tokenizer, workdir)
         records = read_metrics(workdir)
         if not records or records[-1]["step"] != config.training.steps:
             raise RunError(
@@ -192,27 +243,58 @@ def run_tokenizer(config: ExperimentConfig, workdir: Path, resumed: bool) -> Any
     return tokenizer
 
 
+class Step(NamedTuple):
+    """The compiled functions of a run."""
+
+    train: jax.stages.Compiled
+    """(state, batches, loss_fn) -> (state, metrics)."""
+    diagnose: jax.stages.Wrapped
+    """(params, batches, model state) -> diagnostics."""
+    loss_fn: LossFunction | None
+    """The third argument of `train`."""
+    mesh: jax.sharding.Mesh
+    """The devices."""
+
+
+def as_argument(loss_fn: LossFunction | None) -> LossFunction | None:
+    """The loss function as a pytree, which a compiled function takes as an argument."""
+    return loss_fn if loss_fn is None or isinstance(loss_fn, jax.tree_util.Partial) else jax.tree_util.Partial(loss_fn)
+
+
+def call_shapes(config: ExperimentConfig, batch: data.Batch) -> data.Batch:
+    """The shapes [N A, B, ...] of the batches of one call, from one batch [B, ...]."""
+    number = config.training.steps_per_call * config.optimizer.accumulate_steps
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((number, *x.shape), x.dtype), batch)
+
+
+def check_metrics(workdir: Path, done: int) -> None:
+    """Raise `RunError` if the metrics.jsonl of a run that is resumed after `done` steps is missing."""
+    if parallel.agree((workdir / "metrics.jsonl").exists()):
+        return
+    raise RunError(
+        f"{shown(workdir)} holds a run of {done} steps, but no metrics.jsonl: restore the file from a copy, or create "
+        "an empty file to continue without the earlier records"
+    )
+
+
 def run(
     config: ExperimentConfig,
-    mesh: jax.sharding.Mesh,
+    compiled: Step,
     state: TrainState,
     batches: Iterator[data.Batch],
     checkpoints: Checkpoints,
-    log: MetricsLog | None,
-    advance: Callable[[int, dict[str, Any] | None], None],
+    reporter: Reporter,
     signals: StopSignals,
 ) -> TrainState:
-    """Take the steps that are left, logging and saving on the way.
+    """Take the remaining steps; log and save on the way.
 
-    What step k reports is fetched when step k + 1 is under way, so that the device does not wait for the host; before
-    a save it is fetched first, so that a checkpoint never runs ahead of `metrics.jsonl`. All this for each call of
-    `training.steps_per_call` steps, which bears the number of its last one.
+    The metrics of step k are fetched after step k + 1 is dispatched, so that the device does not wait for the host;
+    before a save they are fetched first, so that a checkpoint is never ahead of `metrics.jsonl`. All this once for each
+    call of `training.steps_per_call` steps, which has the number of its last step.
     """
     training = config.training
     together = training.steps_per_call
-    step_function, diagnose = jitted_step(config, mesh), jitted_diagnostics(config, mesh)
-    wall_time = WallTime()
-    reporter = Reporter(config, parameter_names(state.params), log, advance, wall_time)
+    wall_time = reporter.wall_time
     signals.deferred = True
     pending = None
     with Watchdog(config.parallel.stall_seconds if jax.process_count() > 1 else 0) as watch:
@@ -220,12 +302,12 @@ def run(
         for step in range(first, training.steps + 1, together):
             with wall_time.spent("data"):
                 batch = stack([next(batches) for _ in range(together * config.optimizer.accumulate_steps)])
-                batch = parallel.split_rows(batch, mesh, batch_axis=1)
+                batch = parallel.split_rows(batch, compiled.mesh, batch_axis=1)
             logged = step % training.log_every == 0 or step == training.steps
             compiles = step == first or (logged and step < first + training.log_every)
             with wall_time.spent("compilation") if compiles else contextlib.nullcontext():
-                diagnostics = diagnose(state.params, batch, state.memory) if logged else None
-                state, metrics = step_function(state, batch)
+                diagnostics = compiled.diagnose(state.params, batch, state.model_state) if logged else None
+                state, metrics = compiled.train(state, batch, compiled.loss_fn)
             if pending is not None:
                 reporter(*pending)
                 watch.alive()

@@ -65,7 +65,7 @@ class Reporter:
         self._parameters = parameters
         self._log = log
         self._advance = advance
-        self._wall_time = wall_time
+        self.wall_time = wall_time
         self._since = None  # when the tokens were 0; counting starts after the first step, which compiles
         self._tokens = 0
 
@@ -92,7 +92,7 @@ class Reporter:
         if diagnostics is not None:
             speed = self._tokens / (now - self._since) if self._since else None
             lists = {name: value.tolist() for name, value in diagnostics.items()}
-            record = {"step": step, **summary(metrics), "tokens_per_second": speed, **self._wall_time.shares(), **lists}
+            record = {"step": step, **summary(metrics), "tokens_per_second": speed, **self.wall_time.shares(), **lists}
             if self._log is not None:
                 self._log.write(record)
         self._advance(step, record)
@@ -118,8 +118,9 @@ def summary(metrics: StepMetrics) -> dict[str, float | int | None]:
 
 
 def ratio(numerator: float, denominator: float) -> float | None:
-    """The quotient; None over 0."""
-    return float(numerator) / float(denominator) if denominator else None
+    """The quotient; None over 0, and where a number is NaN."""
+    value = float(numerator) / float(denominator) if denominator else math.nan
+    return None if math.isnan(value) else value
 
 
 def fault(metrics: StepMetrics, parameters: list[str]) -> str:

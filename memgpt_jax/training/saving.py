@@ -1,6 +1,6 @@
 """The checkpoints of a training run: what is saved of its state, and how the state is restored.
 
-Items of a checkpoint: `params`, `opt_state`, `memory` (the model's state), `run` (step, PRNG key, sums and counts),
+Items of a checkpoint: `params`, `opt_state`, `model_state`, `run` (step, PRNG key, sums and counts),
 `data` (the position in the data) and `config`. The tokenizer, which never changes, is saved once, in
 `workdir/tokenizer`, before the first checkpoint.
 """
@@ -16,7 +16,7 @@ from memgpt_jax.files.paths import shown
 from memgpt_jax.training.changes import check_changes
 from memgpt_jax.training.state import TrainState, abstract_state, checkpoint_bytes
 
-TREES = ("params", "opt_state", "memory")
+TREES = ("params", "opt_state", "model_state")
 """Fields of `TrainState` that are items of their own; the others together are the item `run`."""
 
 

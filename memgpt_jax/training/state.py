@@ -1,28 +1,41 @@
 """Everything that a training run carries from step to step, in one pytree."""
 
 import functools
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from memgpt_jax import models, parallel
+from memgpt_jax import data, models, parallel
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.ops.trees import tree_bytes
 from memgpt_jax.training.optimizer import make_optimizer, parameter_groups
 
 
 class Totals(NamedTuple):
-    """Sums over scored tokens (float32 scalars)."""
+    """Sums over scored targets (float32 scalars), as a loss function returns them for one batch."""
 
     loss: jax.Array
-    """Of losses times weights, in nats."""
+    """Sum of losses times weights, in nats."""
     weight: jax.Array
-    """Of weights."""
-    target_bytes: jax.Array
-    """Of the UTF-8 bytes that targets stand for, times weights."""
-    correct: jax.Array
-    """Of weights where the most likely token was the target."""
+    """Sum of weights."""
+    target_bytes: jax.Array | float = math.nan
+    """Sum of the UTF-8 bytes of the targets times weights; NaN: unknown, and no bits per byte are logged."""
+    correct: jax.Array | float = math.nan
+    """Sum of the weights of targets that were the most likely ones; NaN: unknown, and no accuracy is logged."""
+
+
+LossFunction = Callable[[Any, data.Batch, Any, jax.Array], tuple[Totals, Any]]
+"""`(model, batch, state, key) -> (totals, new state)` for one batch of B rows, inside the compiled step.
+
+The step minimises sum of `totals.loss` / sum of `totals.weight` over all accumulated batches, so accumulation is exact
+whatever the weights are. `model` is the module with the current parameters (those that `optimizer.trainable` excludes
+are constants); `state` is the model's state before the batch; `key` is a PRNG key for dropout. A
+`jax.tree_util.Partial(function, *arrays)`, such as a teacher's parameters, passes its arrays to the compiled step as
+arguments: they are not embedded in the program, and get no gradient.
+"""
 
 
 class TrainState(NamedTuple):
@@ -34,7 +47,7 @@ class TrainState(NamedTuple):
     """Parameters of the model, float32."""
     opt_state: Any
     """State of the optax chain."""
-    memory: Any
+    model_state: Any
     """State of the model for each batch row: windows, memories, positions."""
     key: jax.Array
     """PRNG key of dropout; each step folds its number in."""
@@ -56,7 +69,7 @@ def shardings(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> TrainState:
     """How the arrays of a run's state are split over a mesh."""
     shapes = abstract_state(config)
     split = {name: parallel.parameter_shardings(tree, mesh) for name, tree in shapes._asdict().items()}
-    return TrainState(**split | {"memory": parallel.state_shardings(shapes.memory, mesh)})
+    return TrainState(**split | {"model_state": parallel.state_shardings(shapes.model_state, mesh)})
 
 
 def checkpoint_bytes(config: ExperimentConfig) -> int:
@@ -74,7 +87,7 @@ def create(config: ExperimentConfig) -> TrainState:
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=optimizer.init(params),
-        memory=models.functional(config.model).init_state(config.training.batch_size),
+        model_state=models.functional(config.model).init_state(config.training.batch_size),
         key=dropout_key,
         totals=Totals(*(jnp.zeros((), jnp.float32) for _ in Totals._fields)),
         skipped=jnp.zeros((), jnp.int32),

@@ -11,7 +11,7 @@ from memgpt_jax import data, models
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.memory.base import where_rows
 from memgpt_jax.training.optimizer import is_trained, learning_rate_schedule, make_optimizer, parameter_groups
-from memgpt_jax.training.state import Totals, TrainState
+from memgpt_jax.training.state import LossFunction, Totals, TrainState
 
 
 class StepMetrics(NamedTuple):
@@ -35,7 +35,9 @@ class StepMetrics(NamedTuple):
     """[number of parameter arrays, in the order of `jax.tree.leaves`] Whether the gradient of each is finite."""
 
 
-def train_step(config: ExperimentConfig, state: TrainState, batches: data.Batch) -> tuple[TrainState, StepMetrics]:
+def train_step(
+    config: ExperimentConfig, state: TrainState, batches: data.Batch, loss_fn: LossFunction | None = None
+) -> tuple[TrainState, StepMetrics]:
     """One update from A = `optimizer.accumulate_steps` consecutive batches of B rows of L tokens.
 
         loss = Σ losses · weights / Σ weights      over all heads and A batches: equal to one batch of A·B rows
@@ -61,14 +63,14 @@ def train_step(config: ExperimentConfig, state: TrainState, batches: data.Batch)
         batch, key = inputs
         start = memory if training.carry_state else fresh
         (_, (new_totals, memory)), new_gradients = jax.value_and_grad(batch_loss, argnums=1, has_aux=True)(
-            config, state.params, start, batch, key
+            config, state.params, start, batch, key, loss_fn
         )
         return (optax.tree.add(gradients, new_gradients), optax.tree.add(totals, new_totals), memory), None
 
     zeros = optax.tree.zeros_like((state.params, state.totals))
     (gradients, totals, memory), _ = jax.lax.scan(
         accumulate,
-        (*zeros, state.memory),
+        (*zeros, state.model_state),
         (batches, keys),
         unroll=config.optimizer.accumulate_steps == 1,  # no loop to compile where there is one batch
     )
@@ -90,7 +92,7 @@ def train_step(config: ExperimentConfig, state: TrainState, batches: data.Batch)
 
     def skip():
         # Rows in which a document began must not continue with the memory of the document before.
-        kept_memory = where_rows(batches.inputs["reset"].any(axis=(0, 2)), fresh, state.memory)
+        kept_memory = where_rows(batches.inputs["reset"].any(axis=(0, 2)), fresh, state.model_state)
         return state.params, state.opt_state, kept_memory, optax.tree.zeros_like(totals)
 
     params, opt_state, memory, totals = jax.lax.cond(good, update, skip)
@@ -113,7 +115,7 @@ def train_step(config: ExperimentConfig, state: TrainState, batches: data.Batch)
         step=state.step + 1,
         params=params,
         opt_state=opt_state,
-        memory=memory if training.carry_state else state.memory,
+        model_state=memory if training.carry_state else state.model_state,
         key=state.key,
         totals=totals,
         skipped=skipped,
@@ -140,27 +142,46 @@ def holds_nan(memory: Any, tokens: int) -> jax.Array:
     return jnp.stack([jnp.isnan(leaf.max()) for leaf in leaves]).any()
 
 
-def train_steps(config: ExperimentConfig, state: TrainState, batches: data.Batch) -> tuple[TrainState, StepMetrics]:
+def train_steps(
+    config: ExperimentConfig, state: TrainState, batches: data.Batch, loss_fn: LossFunction | None = None
+) -> tuple[TrainState, StepMetrics]:
     """N = `training.steps_per_call` times `train_step`, each on A of N A batches; returns the last metrics."""
     number = config.training.steps_per_call
     if number == 1:
-        return train_step(config, state, batches)
+        return train_step(config, state, batches, loss_fn)
     by_step = jax.tree.map(lambda array: array.reshape(number, -1, *array.shape[1:]), batches)
-    state, metrics = jax.lax.scan(partial(train_step, config), state, by_step)
+    state, metrics = jax.lax.scan(partial(train_step, config, loss_fn=loss_fn), state, by_step)
     return state, jax.tree.map(lambda array: array[-1], metrics)
 
 
-def batch_loss(config: ExperimentConfig, params: Any, memory: Any, batch: data.Batch, key: jax.Array):
-    """(Σ losses · weights of one batch over all heads, in nats; (its totals, the model state after it))."""
+def batch_loss(
+    config: ExperimentConfig,
+    params: Any,
+    memory: Any,
+    batch: data.Batch,
+    key: jax.Array,
+    loss_fn: LossFunction | None = None,
+) -> tuple[jax.Array, tuple[Totals, Any]]:
+    """The sum of losses times weights of one batch, in nats, with (its totals, the model's state after it)."""
     trained = is_trained(config.optimizer, params)
     params = jax.tree.map(lambda kept, leaf: leaf if kept else jax.lax.stop_gradient(leaf), trained, params)
-    scores, memory = models.functional(config.model).score(
-        params,
+    model = models.from_params(config.model, params)
+    if loss_fn is None:
+        totals, memory = cross_entropy(model, batch, memory, key)
+    else:
+        totals, memory = loss_fn(model, batch, memory, key)
+        totals = Totals(*(jnp.asarray(value, jnp.float32) for value in totals))
+    return totals.loss, (totals, memory)
+
+
+def cross_entropy(model: Any, batch: data.Batch, state: Any, key: jax.Array) -> tuple[Totals, Any]:
+    """The default `LossFunction`: cross-entropy times weights, over all heads of the batch."""
+    scores, state = model.score(
         targets=batch.targets,
-        state=memory,
+        state=state,
         # Rows start at a boundary and every batch moves them on by L, so they stay on one when L is whole segments.
-        alignment=config.model.alignment_of(batch.inputs["tokens"].shape[1]),
-        dropout_key=key if any(stack.dropout for stack in config.model.stacks.values()) else None,
+        alignment=model.config.alignment_of(batch.inputs["tokens"].shape[1]),
+        dropout_key=key if any(stack.dropout for stack in model.config.stacks.values()) else None,
         **batch.inputs,
     )
     weights, bytes_ = batch.weights, batch.info.get("target_bytes")
@@ -170,4 +191,4 @@ def batch_loss(config: ExperimentConfig, params: Any, memory: Any, batch: data.B
         target_bytes=jnp.float32(0) if bytes_ is None else jnp.sum(bytes_.astype(jnp.float32) * weights["tokens"]),
         correct=sum(jnp.sum(jnp.where(scores[head].correct, weights[head], 0)) for head in weights),
     )
-    return totals.loss, (totals, memory)
+    return totals, state

@@ -101,7 +101,6 @@ def test_a_run_keeps_them(tmp_path):
     start.keep_origin(tmp_path / "run")
     with Checkpoints(tmp_path / "run") as checkpoints:
         save_run(checkpoints, start.config, create(start.config)._replace(params=params), None)
-    ByteTokenizer().save(tmp_path / "run" / "tokenizer")
     run = mg.from_pretrained(tmp_path / "run")
     assert run.origin.stop_ids == (2, 7)
     mg.save_pretrained(run, tmp_path / "again")

@@ -21,7 +21,7 @@ MESHES = (ParallelConfig(data=8), ParallelConfig(fsdp=8), ParallelConfig(data=2,
 
 def digest(state: TrainState) -> str:
     """Of parameters, optimizer state and memory."""
-    leaves = jax.tree.leaves((state.params, state.opt_state, state.memory))
+    leaves = jax.tree.leaves((state.params, state.opt_state, state.model_state))
     return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()
 
 

@@ -147,9 +147,9 @@ def test_diagnostics_are_means_over_the_batches_of_a_call(make_config):
     first, second = (jax.tree.map(lambda array: array[number : number + 1], batch) for number in range(2))  # noqa: B023
     one = jax.tree.map(lambda array: array[0], batch)
     score = jax.jit(partial(models.functional(config.model).score, alignment="aligned"))
-    _, memory = score(start.params, targets=one.targets, state=start.memory, **one.inputs)
-    singles = [diagnose(start.params, first, start.memory), diagnose(start.params, second, memory)]
-    found = diagnose(start.params, batch, start.memory)
+    _, memory = score(start.params, targets=one.targets, state=start.model_state, **one.inputs)
+    singles = [diagnose(start.params, first, start.model_state), diagnose(start.params, second, memory)]
+    found = diagnose(start.params, batch, start.model_state)
     for name, array in found.items():
         np.testing.assert_allclose(array, (singles[0][name] + singles[1][name]) / 2, rtol=1e-4)
     assert any(np.abs(singles[0][name] - singles[1][name]).max() > 1e-3 for name in found)
@@ -194,7 +194,7 @@ def test_a_text_run_goes_on_bitwise_after_an_interruption(tmp_path, make_config,
     results = train(config, workdir)
     assert timeless(workdir) == timeless(tmp_path / "whole")
     assert results["evaluation"] == expected["evaluation"]
-    for name in ("params", "memory"):
+    for name in ("params", "model_state"):
         trees = []
         for folder in (workdir, tmp_path / "whole"):
             with Checkpoints(folder) as checkpoints:

@@ -15,8 +15,8 @@ from memgpt_jax.data.tasks.json_recall import JsonRecallConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.evaluation import check_evaluation
 from memgpt_jax.memory import resolved
-from memgpt_jax.training import RunError, loop, preflight, read_metrics, train
-from memgpt_jax.training.evaluation import check_evaluation_memory
+from memgpt_jax.training import RunError, loop, read_metrics, train
+from memgpt_jax.training.device_memory import check_evaluation_memory, held_bytes
 
 SENTENCE = "The sun rises. A day begins, and a ship sails on. "
 
@@ -99,10 +99,9 @@ def test_sizes_that_follow_from_state_bytes(tmp_path, monkeypatch):
 def test_an_evaluation_that_does_not_fit_the_device(tmp_path, make_config, monkeypatch):
     config = make_config()
     large = dataclasses.replace(config, evaluation=EvaluationConfig(batch_size=4096, num_batches=1, chunk_length=32))
-    found = preflight.estimate(config, parallel.make_mesh(ParallelConfig(data=1)))
-    limit = 2 * found.device_bytes
-    check_evaluation_memory(config, found, limit)
-    check_evaluation_memory(large, found, None)
-    check_evaluation_memory(large, found, 1000 * limit)
+    limit = 2 * held_bytes(config, parallel.make_mesh(ParallelConfig(data=1))).total
+    check_evaluation_memory(config, limit)
+    check_evaluation_memory(large, None)
+    check_evaluation_memory(large, 10_000 * limit)
     monkeypatch.setattr(loop, "device_memory", lambda mesh: limit)
-    refuses(large, tmp_path / "run", r"evaluation takes about .* lower evaluation.batch_size=4096 or evaluation.chunk_")
+    refuses(large, tmp_path / "run", r"evaluation needs at least .* lower evaluation.batch_size=4096")

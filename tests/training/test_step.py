@@ -41,7 +41,7 @@ def test_metrics_are_those_of_the_scores(make_config):
     batch.info["target_bytes"] = jnp.full_like(batch.info["target_bytes"], 3)
     one = jax.tree.map(lambda array: array[0], batch)
     score = jax.jit(models.functional(config.model).score)
-    scores = score(state.params, targets=one.targets, state=state.memory, **one.inputs)[0]["tokens"]
+    scores = score(state.params, targets=one.targets, state=state.model_state, **one.inputs)[0]["tokens"]
     scored = np.asarray(batch.weights["tokens"][0]) > 0
     figures = summary(jax.device_get(step(state, batch)[1]))
     loss = np.asarray(scores.losses)[scored].mean()
@@ -78,7 +78,7 @@ def test_accumulated_batches_equal_one_large_batch(make_config):
         np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (accumulated.params, state.params)), strict=True)
     )
     assert moved > 1e-5
-    assert_close(accumulated.memory, state.memory)  # carry_state=False: it stays fresh
+    assert_close(accumulated.model_state, state.model_state)  # carry_state=False: it stays fresh
 
 
 @pytest.mark.parametrize("accumulate_steps", [1, 2])
@@ -88,10 +88,10 @@ def test_memory_goes_through_the_batches_of_a_step_in_order(make_config, accumul
     sequence = batches(config, count=accumulate_steps)
     sequence.inputs["reset"] = sequence.inputs["reset"].at[:, 1:].set(False)  # new documents begin in row 0 alone
     apply = jax.jit(models.functional(config.model).apply)
-    expected = state.memory
+    expected = state.model_state
     for tokens, reset in zip(sequence.inputs["tokens"], sequence.inputs["reset"], strict=True):
         _, expected = apply(state.params, tokens, expected, reset)
-    assert_close(step(state, sequence)[0].memory, expected, atol=1e-4)
+    assert_close(step(state, sequence)[0].model_state, expected, atol=1e-4)
 
 
 def test_dropout_differs_by_step_and_is_reproducible(make_config):
@@ -114,8 +114,8 @@ def test_a_loss_that_is_not_finite_changes_nothing_but_the_count(make_config):
     assert "loss is not finite" in fault(metrics, parameter_names(good.params))
 
     # Memory stays too, except in the row where a document began: it would see the one before.
-    for row, before in ((0, good.memory), (1, start.memory), (2, good.memory)):
-        jax.tree.map(lambda a, b, row=row: np.testing.assert_array_equal(a[row], b[row]), bad.memory, before)
+    for row, before in ((0, good.model_state), (1, start.model_state), (2, good.model_state)):
+        jax.tree.map(lambda a, b, row=row: np.testing.assert_array_equal(a[row], b[row]), bad.model_state, before)
 
     after, metrics = step(bad, batches(config, first=2))
     assert (int(after.skipped), int(after.skipped_in_a_row)) == (1, 0)
@@ -126,12 +126,12 @@ def test_a_loss_that_is_not_finite_changes_nothing_but_the_count(make_config):
 
 def spoilt_step(config, monkeypatch, spoil):
     """One step where `score` returns `spoil(params, scores, memory)`: the state after it, and its fault."""
-    original = models.ModelFunctions.score
+    original = models.MemGPT.score
 
-    def score(self, params, *args, **kwargs):
-        return spoil(params, *original(self, params, *args, **kwargs))
+    def score(self, *args, **kwargs):
+        return spoil(models.to_params(self), *original(self, *args, **kwargs))
 
-    monkeypatch.setattr(models.ModelFunctions, "score", score)
+    monkeypatch.setattr(models.MemGPT, "score", score)
     state = compiled(config)[1]
     after, metrics = jax.jit(functools.partial(train_step, config))(state, batches(config))
     assert int(after.skipped) == 1
@@ -154,7 +154,7 @@ def test_a_poisoned_memory_is_thrown_away(make_config, monkeypatch):
         return scores, jax.tree.map(lambda x: x * jnp.nan if x.dtype == jnp.float32 else x, memory)
 
     after, message = spoilt_step(make_config(model=PLAIN), monkeypatch, spoil)
-    assert not any(np.isnan(leaf).any() for leaf in jax.tree.leaves(after.memory))
+    assert not any(np.isnan(leaf).any() for leaf in jax.tree.leaves(after.model_state))
     assert "memory holds NaN" in message
 
 

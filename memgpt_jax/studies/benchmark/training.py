@@ -10,9 +10,9 @@ from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.models.parameters import count_parameters
+from memgpt_jax.studies.benchmark.flops import matmul_flops
 from memgpt_jax.studies.benchmark.interleaving import Case, timed
-from memgpt_jax.training.compilation import jitted_step
-from memgpt_jax.training.liveness import cost
+from memgpt_jax.training.compilation import compiled_step
 from memgpt_jax.training.state import create, shardings
 
 
@@ -43,15 +43,14 @@ def forward_flops(config: ModelConfig, batch: data.Batch) -> int:
     state = jax.eval_shape(lambda: models.functional(config).init_state(rows))
     forward = partial(models.functional(config).score, alignment=config.alignment_of(length))
     arguments = batch.inputs | {"targets": batch.targets, "state": state}
-    return cost(jax.make_jaxpr(forward)(models.functional(config).param_shapes(), **arguments)).flops
+    return matmul_flops(jax.make_jaxpr(forward)(models.functional(config).param_shapes(), **arguments))
 
 
 def training_case(config: ExperimentConfig) -> Case:
     """A step on the devices that `config.parallel` names, and what the compiler says of its memory."""
     mesh, batch = parallel.make_mesh(config.parallel), random_batch(config)
     with jax.set_mesh(mesh):
-        state = jax.eval_shape(partial(create, config))
-        compiled = jitted_step(config, mesh).lower(state, batch).compile()
+        compiled = compiled_step(config, mesh, batch)
         carried = [jax.jit(partial(create, config), out_shardings=shardings(config, mesh))()]
 
     def step(state):

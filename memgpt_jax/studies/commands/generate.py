@@ -80,6 +80,8 @@ def open_session(workdir: Path, step: int | None = None) -> Session:
     if not saved.config.model.causal:
         kind = type(saved.config.model).__name__
         raise RunError(f"{workdir} holds a model of {kind}, which cannot generate text")
+    if saved.tokenizer is None:
+        raise RunError(f"{workdir} has no tokenizer/: restore the folder from a copy")
     return Session((saved.config.model, saved.params), saved.tokenizer)
 
 

@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from memgpt_jax.studies import machine
+from memgpt_jax.training import device_memory
 
 GB = 10**9
 
@@ -12,8 +12,10 @@ GB = 10**9
 @pytest.fixture
 def system(tmp_path, monkeypatch):
     """Makes a system of some files, on which nothing else limits the process."""
-    monkeypatch.setattr(machine.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 64 * GB}[name])
-    monkeypatch.setattr(machine.resource, "getrlimit", lambda name: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    monkeypatch.setattr(device_memory.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 64 * GB}[name])
+    monkeypatch.setattr(
+        device_memory.resource, "getrlimit", lambda name: (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    )
 
     def make(files):
         for name, text in files.items():
@@ -43,16 +45,16 @@ VERSION_1 = "12:cpu,cpuacct:/x\n3:memory:/docker/abc\n0::/ignored\n"
     ],
 )
 def test_control_groups(system, files, expected):
-    assert machine.memory_limit(system(files)) == expected * GB
+    assert device_memory.memory_limit(system(files)) == expected * GB
 
 
 @pytest.mark.parametrize("name", ["RLIMIT_AS", "RLIMIT_DATA"])
 def test_limits_of_the_process(system, monkeypatch, name):
     limits = {getattr(resource, name): (5 * GB, resource.RLIM_INFINITY)}
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    monkeypatch.setattr(machine.resource, "getrlimit", lambda limit: limits.get(limit, unlimited))
-    assert machine.memory_limit(system({})) == 5 * GB
+    monkeypatch.setattr(device_memory.resource, "getrlimit", lambda limit: limits.get(limit, unlimited))
+    assert device_memory.memory_limit(system({})) == 5 * GB
 
 
 def test_here():
-    assert 10**8 < machine.memory_limit() < 10**14
+    assert 10**8 < device_memory.memory_limit() < 10**14
