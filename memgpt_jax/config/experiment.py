@@ -73,14 +73,14 @@ class TrainingConfig:
     carry_state: bool = True
     """Carry memory and window from step to step (the gradient is cut there). False: every step starts fresh."""
     steps_per_call: int = 1
-    """Steps that the device takes in a row before the host hears of them: what the host does for a call, it does once
-    for so many steps. For models so small that the device would wait for the host."""
+    """Training steps per compiled call (an inner scan). Raises the throughput of very small models, for which the host
+    is the bottleneck."""
     log_every: int = 10
     """Steps between lines of `metrics.jsonl`."""
     checkpoint_every: int = 100
     """Steps between checkpoints."""
     keep_checkpoints: int = 2
-    """How many checkpoints are kept."""
+    """Number of checkpoints that are kept."""
     max_skipped: int = 10
     """Stop after this many updates in a row were skipped for a loss or gradient that is not finite."""
 
@@ -121,16 +121,16 @@ class ParallelConfig:
     """How a run is spread over devices. It may change from one start of a run to the next."""
 
     data: int | None = None
-    """Devices that share out batch rows and hold parameters of their own; default: those that the others leave."""
+    """Size of the data-parallel axis (parameters are replicated); default: all devices not used by the other axes."""
     fsdp: int = 1
-    """Devices that share out batch rows, and with them the parameters and the optimizer's state."""
+    """Size of the axis that splits batch rows, parameters and optimizer state."""
     tensor: int = 1
-    """Devices that share out heads and hidden channels."""
+    """Size of the axis that splits heads and hidden channels."""
     sequence: int = 1
-    """Devices that share out the entries of each memory."""
+    """Size of the axis that splits the entries of each memory."""
     stall_seconds: float = 25.0
-    """Where several processes train: end this one, with the stacks of all its threads, when for so long no step is done
-    (and for ten times as long as the longest step). 0: wait for ever."""
+    """Multi-process runs only: if no step finishes for this many seconds, and for ten times the longest step so far,
+    the process prints the stacks of all threads and exits. 0: never."""
 
     def __post_init__(self):
         check_positive(self)

@@ -1,11 +1,11 @@
-"""A process that waits for ever, for another one or for itself, is ended with the stacks of all its threads."""
+"""End a process that hangs, with the stacks of all its threads."""
 
 import faulthandler
 import time
 
 
 class Watchdog:
-    """Ends the process where `alive` was called, and not again for so many seconds, nor `rest`; a context manager.
+    """Ends the process if `alive()` is not followed by another `alive()` or `rest()` in time; a context manager.
 
     The wait is longer where steps are: at least ten times the longest between two calls of `alive`. What is written to
     standard error are the stacks of all threads; the exit code is 1. No `finally` block runs, as they could wait too.
