@@ -1,7 +1,6 @@
 """Sphinx extension: `{fields} NAME` is a table of a configuration's fields, defaults and descriptions.
 
-NAME is a path from `memgpt_jax`, such as `KVMemoryConfig` or `config.experiment.ParallelConfig`. Own fields come before
-inherited ones. The descriptions are the strings below the fields in the source.
+NAME is a path from `memgpt_jax`, such as `KVMemoryConfig` or `config.experiment.ParallelConfig`. The descriptions are the strings below the fields in the source.
 """
 
 import dataclasses
@@ -57,9 +56,9 @@ def markdown(name: str) -> str:
     config = resolve(name)
     if not dataclasses.fields(config):
         return "It has no fields."
-    texts, own = descriptions(config), vars(config).get("__annotations__", {})
+    texts = descriptions(config)
     rows = ["| field | default | meaning |", "|---|---|---|"]
-    for field in sorted(dataclasses.fields(config), key=lambda field: field.name not in own):
+    for field in dataclasses.fields(config):
         if field.name not in texts:
             raise ExtensionError(f"{name}.{field.name} has no description in the source")
         cells = [f"`{field.name}`", default(field), texts[field.name]]
