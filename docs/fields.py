@@ -1,6 +1,7 @@
 """Sphinx extension: `{fields} NAME` is a table of a configuration's fields, defaults and descriptions.
 
-NAME is a path from `memgpt_jax`, such as `KVMemoryConfig` or `config.experiment.ParallelConfig`. The descriptions are the strings below the fields in the source.
+NAME is a path from `memgpt_jax`, such as `KVMemoryConfig` or `data.objectives.MaskedConfig`. The descriptions are the
+strings below the fields in the source.
 """
 
 import dataclasses
