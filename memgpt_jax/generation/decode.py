@@ -69,7 +69,7 @@ def _choose(sampling: Sampling, logits: Array, stop: Int32[Array, " stops"], dec
 
 def at_boundary(state: ModelState, rows: Bool[Array, " R"]) -> Bool[Array, ""]:
     """Whether the next token begins the stream or fills a segment in one of these rows."""
-    streams = [layer.memory for layer in state.layers if layer.memory]
+    streams = [layer.stream for layer in state.layers if layer.stream]
     if not streams:
         return jnp.zeros((), bool)
     stream = streams[0]  # all layers are at the same token

@@ -39,7 +39,7 @@ def prefill(
     lengths = np.array([len(prompt) for prompt in prompts])
     segment = config.segment_length
     piece = segment * max(1, PIECE_LENGTH // segment)
-    at_boundary = all((np.asarray(layer.memory.offset) == 0).all() for layer in state.layers if layer.memory)
+    at_boundary = all((np.asarray(layer.stream.offset) == 0).all() for layer in state.layers if layer.stream)
     logits = jnp.zeros((len(prompts), config.vocab_size), jnp.float32)
     for start in range(0, lengths.max(), piece):
         rest = lengths.max() - start

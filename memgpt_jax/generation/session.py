@@ -209,7 +209,7 @@ class Session:
         """The `stats` of each layer's memory (occupancy, write gates, ages, bytes); {} for a layer without one."""
         blocks = models.from_params(self.config, self.params).blocks
         layers = zip(blocks, self.state.layers, strict=True)
-        measured = [block.memory_layer.memory.stats(s.memory.memory) if s.memory else {} for block, s in layers]
+        measured = [block.memory_layer.memory.stats(s.stream.memory) if s.stream else {} for block, s in layers]
         return jax.tree.map(lambda x: np.asarray(x).tolist(), measured)
 
     def save(self, path: str | Path) -> None:

@@ -14,7 +14,7 @@ from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig
 from memgpt_jax.config.model import EncoderConfig, Fusion, ModelConfig, Seq2SeqConfig
 from memgpt_jax.interop.assembly import shapes_of
 from memgpt_jax.interop.pretrained import with_origin
-from memgpt_jax.models.layers import SelfAttention
+from memgpt_jax.models.attention import SelfAttention
 
 ADDED_PARTS = ("memory_layer", "lora")
 """Path components of parameters that `add_memory` creates."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax.config.checks import check
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.model import MemoryLayerConfig, ModelConfig
 from memgpt_jax.shapes import Array, Bool, Flags, Stream, Targets, Tokens
 
 
@@ -97,6 +97,15 @@ def filled_flags(shape: tuple[int, int], reset: Flags | None, valid: Flags | Non
     return jnp.zeros(shape, bool) if reset is None else reset & valid, jnp.asarray(valid)
 
 
+def check_stream(config: MemoryLayerConfig, x: Any, name: str) -> None:
+    """Raise `ValueError` unless the argument of this name is an array of floats [B, L, D] with L >= 1."""
+    is_array = isinstance(x, np.ndarray | jax.Array)
+    fits = is_array and x.ndim == 3 and x.shape[1] > 0 and x.shape[2] == config.d_model
+    got = f"{x.dtype}{list(x.shape)}" if is_array else f"a {type(x).__name__}"
+    fits = fits and jnp.issubdtype(x.dtype, jnp.floating)
+    check(fits, f"{name} must be floats [B, L, {config.d_model}] with L >= 1, got {got}")
+
+
 def padding_leads(valid: Flags) -> Bool[jax.Array, "B"]:
     """The rows in which a valid token follows one that is not valid."""
     return (valid[:, 1:] & ~valid[:, :-1]).any(axis=1)
@@ -150,6 +159,8 @@ def check_state(state: Any, expected: Any, rows: int, others: str) -> None:
             pair = found.get(name), wanted.get(name)
             got, must = (f"{leaf[1]}{list(leaf[0])}" if leaf else "absent" for leaf in pair)
             raise ValueError(f"state is one of a model with another config: state{name} is {got}, must be {must}")
+    got, must = jax.tree.structure(state), jax.tree.structure(expected)
+    check(got == must, f"state is one of a model with another config: its structure is {got}, must be {must}")
 
 
 def _leaves(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -1,6 +1,7 @@
-"""The block that all models are stacks of: attention, memory, feed-forward."""
+"""The block of all models: attention, memory, feed-forward."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,36 +9,38 @@ from flax import nnx
 
 from memgpt_jax.config.model import StackConfig
 from memgpt_jax.memory.streaming import StreamAlignment, StreamState
+from memgpt_jax.models.attention import Attention, CallInputs, FullAttention, SelfAttention, WindowCache
 from memgpt_jax.models.cross_attention import CrossAttention, SourceCache
-from memgpt_jax.models.layers import Attention, FeedForward, FullAttention, SelfAttention, WindowCache, dropout, norm
+from memgpt_jax.models.layers import FeedForward, dropout, norm
 from memgpt_jax.models.memory_layer import NoMemoryLayer, make_memory_layer
-from memgpt_jax.models.shared_softmax import JoinedMemory
+from memgpt_jax.models.shared_softmax import SharedSoftmaxMemory
 from memgpt_jax.ops.mesh import split_rows
-from memgpt_jax.shapes import Array, Flags, Float32, Stream
+from memgpt_jax.shapes import Array, Float32, Stream
 
 
 class LayerState(NamedTuple):
-    """What one block carries from call to call."""
+    """The state of one block."""
 
     window: WindowCache | tuple[()]
-    memory: StreamState | tuple[()]
+    stream: StreamState | tuple[()]
+    """The memory, and the tokens of the incomplete segment."""
     source: SourceCache | tuple[()] = ()
 
 
 class Block(nnx.Module):
-    """One block; normalised in front of its parts, or behind them (`ModelConfig.norm_position`).
+    """A block of attention, memory and feed-forward; `norm_position` is the place of its normalisations.
 
     pre:   h = x + Attention(norm(x));   f, memory' = MemoryLayer(h, memory);   y = f + FeedForward(norm(f))
     post:  h = norm(x + Attention(x));   f, memory' = MemoryLayer(h, memory);   y = norm(f + FeedForward(f))
 
-    With `ModelConfig.fusion` "attention" the memory is part of Attention, and f = h.
+    With fusion `attention`, memory entries and window tokens share one softmax, and f = h.
 
-    With a source, h' = h + CrossAttention(norm(h), source), or norm(h + CrossAttention(h, source)), takes the place of
-    h. The source stays what it is, also where a document ends.
+    With a source, h is replaced by h + CrossAttention(norm(h), source), or norm(h + CrossAttention(h, source)). The
+    source is the same for all documents of a row.
     """
 
     def __init__(self, config: StackConfig, layer: int, rngs: nnx.Rngs, attention: type[Attention] | None = None):
-        """attention: its kind; default: causal in a window, or full, as the config says."""
+        """Args: attention: the class of self-attention; default: by `config.causal`, in a window or full."""
         self.config = config
         self.attention_norm = norm(config, config.d_model, rngs)
         self.attention = (attention or (SelfAttention if config.causal else FullAttention))(config, rngs)
@@ -45,9 +48,9 @@ class Block(nnx.Module):
             self.cross_attention_norm = norm(config, config.d_model, rngs)
             self.cross_attention = CrossAttention(config, rngs)
         has_memory = config.layer_has_memory(layer)
-        self.joins_attention = has_memory and config.shares_softmax
-        if self.joins_attention:
-            self.memory_layer = JoinedMemory(config, rngs)
+        self.shares_softmax = has_memory and config.shares_softmax
+        if self.shares_softmax:
+            self.memory_layer = SharedSoftmaxMemory(config, rngs)
         else:
             self.memory_layer = (
                 make_memory_layer(**vars(config.memory_layer), rngs=rngs) if has_memory else NoMemoryLayer()
@@ -64,32 +67,35 @@ class Block(nnx.Module):
         self,
         x: Stream,
         state: LayerState,
-        positions,
-        reset: Flags,
-        valid: Flags,
+        inputs: CallInputs,
         alignment: StreamAlignment,
-        dropout_key,
-        distance_bias=None,
+        dropout_key: Array | None,
     ) -> tuple[Stream, LayerState, Float32[Array, "B L"]]:
-        """The stream, the state, and the mean fusion gate of each token. distance_bias: see the kinds of attention."""
+        """The stream, the state, and the mean fusion gate of each token."""
         before = self.attention_norm(x) if self.config.norm_position == "pre" else x
-        seen = (before, state.window, positions, reset, valid, distance_bias)
-        if self.joins_attention:
-            (out, lse), window = self.attention.look(*seen, with_lse=True)
-            out, memory, gate = self.memory_layer(out, lse, before, state.memory, reset, valid, alignment)
+        if self.shares_softmax:
+            out, lse, window = self.attention.attend_with_lse(before, state.window, inputs)
+            out, memory, gate = self.memory_layer(out, lse, before, state.stream, inputs, alignment)
             attended = self.attention.project_out(out)
-            y, _, _ = self.after_attention(x, attended, state, reset, valid, alignment, dropout_key)
+            y, _, _ = self.after_attention(x, attended, state, inputs, alignment, dropout_key)
         else:
-            attended, window = self.attention(*seen)
-            y, memory, gate = self.after_attention(x, attended, state, reset, valid, alignment, dropout_key)
+            attended, window = self.attention(before, state.window, inputs)
+            y, memory, gate = self.after_attention(x, attended, state, inputs, alignment, dropout_key)
         return y, LayerState(window, memory, state.source), gate
 
     def after_attention(
-        self, x: Stream, attended: Stream, state: LayerState, reset, valid, alignment: StreamAlignment, dropout_key
-    ):
-        """The block from the stream and what attention adds to it: y, memory', and the gate of each token.
+        self,
+        x: Stream,
+        attended: Stream,
+        state: LayerState,
+        inputs: CallInputs,
+        alignment: StreamAlignment,
+        dropout_key: Array | None,
+    ) -> tuple[Stream, StreamState | tuple[()] | None, Float32[Array, "B L"] | None]:
+        """The rest of the block after self-attention, whose output is `attended`.
 
-        The latter two are None where the memory was part of attention.
+        Returns (y, the state of the memory layer, the mean fusion gate of each token); with fusion `attention`, the
+        last two are None.
         """
         rate = self.config.dropout
         keys = (None,) * 4 if dropout_key is None else jax.random.split(dropout_key, 4)
@@ -101,67 +107,92 @@ class Block(nnx.Module):
             h = h + dropout(attended, rate, keys[3])
             h = h if pre else self.cross_attention_norm(h)
         f, memory, gate = h, None, None
-        if not self.joins_attention:
-            f, memory, gate = self.memory_layer.with_gate(h, state.memory, reset, valid, alignment, keys[1])
+        if not self.shares_softmax:
+            f, memory, gate = self.memory_layer.with_gate(
+                h, state.stream, inputs.reset, inputs.valid, alignment, dropout_key=keys[1]
+            )
         y = f + dropout(self.feed_forward(self.feed_forward_norm(f) if pre else f), rate, keys[2])
         return y if pre else self.feed_forward_norm(y), memory, gate
 
 
-def _call(block: Block, x, *arguments):
-    return block(split_rows(x), *arguments)
+def _call(block, x, state, inputs, alignment, dropout_key):
+    return block(split_rows(x), state, inputs, alignment, dropout_key)
 
 
+ALIGNMENT_ARGUMENT = 4
+"""The place of `alignment`, which is not an array, among the arguments of `_call`."""
 CALLS = {
     "none": _call,
-    "block": nnx.remat(_call, static_argnums=(6,)),
-    "dots": nnx.remat(_call, static_argnums=(6,), policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable),
+    "block": nnx.remat(_call, static_argnums=(ALIGNMENT_ARGUMENT,)),
+    "dots": nnx.remat(
+        _call,
+        static_argnums=(ALIGNMENT_ARGUMENT,),
+        policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    ),
 }
-"""How a block is called, by `ModelConfig.remat`."""
+"""The call of a block for each value of `StackConfig.remat`."""
 
 
-def run_blocks(blocks, x: Stream, states, arguments: tuple, dropout_key, scanned: bool = False, distance_bias=None):
-    """The blocks one after the other: the stream, and each one's state and gates.
+def run_blocks(
+    blocks: Sequence[Block],
+    x: Any,
+    states: tuple[LayerState, ...],
+    inputs: CallInputs,
+    *,
+    alignment: StreamAlignment,
+    dropout_key: Array | None,
+    scanned: bool,
+) -> tuple[Any, tuple[LayerState, ...], tuple[Float32[Array, "B L"], ...]]:
+    """Run the blocks one after the other.
 
-    arguments: of `Block.__call__`, after its state. scanned: as one loop (`ModelConfig.scan_layers`).
+    Args:
+        x: the stream [B, L, D]; a pair of streams for blocks with two.
+        scanned: whether the blocks run as one loop (`StackConfig.scan_layers`).
+
+    Returns:
+        The stream, the state of each block, and the mean fusion gate of each token in each block.
     """
     run = _scanned if scanned else _unrolled
-    x, layers, gates = run(blocks, x, states, arguments, dropout_key, distance_bias)
+    x, layers, gates = run(blocks, x, states, inputs, alignment, dropout_key)
     return split_rows(x), layers, gates
 
 
-def _unrolled(blocks, x, states, arguments, dropout_key, distance_bias):
+def _unrolled(blocks, x, states, inputs, alignment, dropout_key):
     layers, gates = [], []
     for index, (block, state) in enumerate(zip(blocks, states, strict=True)):
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
-        x, state, gate = CALLS[block.config.remat](block, x, state, *arguments, key, distance_bias)
+        x, state, gate = CALLS[block.config.remat](block, x, state, inputs, alignment, key)
         layers.append(state)
         gates.append(gate)
     return x, tuple(layers), tuple(gates)
 
 
-def _scanned(blocks, x, states, arguments, dropout_key, distance_bias):
-    """`_unrolled` as one loop. Parameters and states are stacked here, so that outside of it their layout is one."""
+def _scanned(blocks, x, states, inputs, alignment, dropout_key):
+    """`_unrolled` as one loop. Parameters and states are stacked here only: callers see one array per layer."""
     number, (structure, _) = len(blocks), nnx.split(blocks[0])
 
-    def turn(x, inputs):
-        index, params, state = inputs
+    def step(x, layer):
+        index, params, state = layer
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
         block = nnx.merge(structure, params)
-        x, state, gate = CALLS[block.config.remat](block, x, state, *arguments, key, distance_bias)
+        x, state, gate = CALLS[block.config.remat](block, x, state, inputs, alignment, key)
         return x, (state, gate)
 
+    def stacked(trees):
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
     params = [nnx.split(block)[1] for block in blocks]
-    stack = lambda *leaves: jnp.stack(leaves)  # noqa: E731
-    inputs = jnp.arange(number), jax.tree.map(stack, *params), jax.tree.map(stack, *states)
-    x, (layers, gates) = jax.lax.scan(turn, x, inputs)
+    x, (layers, gates) = jax.lax.scan(step, x, (jnp.arange(number), stacked(params), stacked(states)))
     return x, tuple(jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(number)), tuple(gates)
 
 
-def memory_stats(blocks, layers: tuple[LayerState, ...], gates) -> dict[str, Array]:
-    """Measurements after a call, one row for each layer that owns a memory: fusion gates and the memory's stats."""
+def memory_stats(
+    blocks: Sequence[Block], layers: tuple[LayerState, ...], gates: Sequence[Float32[Array, "B L"]]
+) -> dict[str, Array]:
+    """Mean fusion gates and memory statistics after a call, one row per layer with a memory."""
     owners = [i for i, block in enumerate(blocks) if not isinstance(block.memory_layer, NoMemoryLayer)]
     if not owners:
         return {}
-    stats = [blocks[i].memory_layer.memory.stats(layers[i].memory.memory) for i in owners]
+    stats = [blocks[i].memory_layer.memory.stats(layers[i].stream.memory) for i in owners]
     stats = jax.tree.map(lambda *layers: jnp.stack(layers), *stats)
     return {"fusion_gate": jnp.stack([jnp.mean(gates[i]) for i in owners])} | stats

@@ -1,4 +1,4 @@
-"""Attention to another sequence, whose keys and values are part of the state."""
+"""Attention to a source sequence, whose keys and values are part of the state."""
 
 from typing import NamedTuple
 
@@ -6,24 +6,25 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.model import ModelConfig
-from memgpt_jax.models.layers import adapted, scaled, split_heads
+from memgpt_jax.models.attention import scaled, split_heads
+from memgpt_jax.models.layers import adapted
 from memgpt_jax.ops.attention import full_attention
 from memgpt_jax.ops.mesh import HEADS, declare_axes
 from memgpt_jax.shapes import Array, Bool, Flags, Float, Stream
 
 
 class SourceCache(NamedTuple):
-    """Another sequence's keys and values, at places 0 to S - 1 (`ModelConfig.source_length`)."""
+    """Keys and values of a source of at most S tokens (`ModelConfig.source_length`)."""
 
     keys: Float[Array, "B S G K"]
     values: Float[Array, "B S G K"]
-    valid: Bool[Array, "B S"]  # there is a token of the source
+    valid: Bool[Array, "B S"]  # False for padding
 
     mesh_axes = declare_axes(keys=(None, HEADS), values=(None, HEADS))
 
 
 class CrossAttention(nnx.Module):
-    """Attention to all tokens of a source y, wherever they stand.
+    """Attention to all tokens of a source y, without positions.
 
     out_i = W_o concat_h sum_j softmax_j(W_q x_i . W_k y_j / sqrt(K)) W_v y_j
     """
@@ -36,7 +37,7 @@ class CrossAttention(nnx.Module):
         self.output = adapted(config, heads * width, config.d_model, rngs)
 
     def init_state(self, batch_size: int) -> SourceCache:
-        """No source: what is read of it is 0."""
+        """No source: reads are 0."""
         config = self.config
         shape = (batch_size, config.source_length, config.kv_heads, config.attention_head_dim)
         dtype = jnp.dtype(config.dtype)
@@ -46,7 +47,10 @@ class CrossAttention(nnx.Module):
         """The keys and values of a source [B, L, D] of at most `source_length` tokens."""
         heads = split_heads(self.key_value(source), self.config.attention_head_dim)
         rest = self.config.source_length - source.shape[1]
-        padded = lambda x: jnp.pad(x, ((0, 0), (0, rest), *((0, 0),) * (x.ndim - 2)))  # noqa: E731
+
+        def padded(x):
+            return jnp.pad(x, ((0, 0), (0, rest), *((0, 0),) * (x.ndim - 2)))
+
         return SourceCache(*map(padded, (*jnp.split(heads, 2, axis=2), valid)))
 
     def __call__(self, x: Stream, source: SourceCache) -> Stream:

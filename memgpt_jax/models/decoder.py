@@ -1,6 +1,6 @@
 """MemGPT: a GPT decoder whose layers own a memory."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,17 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.memory import resolved
 from memgpt_jax.models.arguments import (
     check_context,
-    check_state,
+    check_stream,
     check_targets,
     check_tokens,
     filled_flags,
     on_host,
+    padding_leads,
     poisoned,
 )
-from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
+from memgpt_jax.models.attention import call_inputs
+from memgpt_jax.models.base import Hidden, Model
+from memgpt_jax.models.blocks import Block, LayerState, run_blocks
 from memgpt_jax.models.layers import linear, norm
 from memgpt_jax.ops import Scores, cross_entropy
 from memgpt_jax.ops.attention import relative_bias
@@ -31,17 +34,19 @@ from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Rows, Stream,
 
 
 class ModelState(NamedTuple):
-    """Everything that a model carries from call to call; every array has the batch axis first."""
+    """The state of a decoder; every array has the batch axis first."""
 
     layers: tuple[LayerState, ...]
-    position: Rows  # tokens since the open document began
+    position: Rows  # number of tokens of the open document so far
 
 
-class MemGPT(nnx.Module):
-    """A decoder that reads a stream in calls of any length and remembers.
+class MemGPT(Model[ModelState]):
+    """A decoder whose layers have a memory. It reads a stream of tokens in calls of any length.
 
-    Holds parameters only. `logits, state = model(tokens, state)`: any way of cutting a stream into calls gives the
-    same logits and the same state.
+        logits, state = model(tokens)         # a new stream
+        logits, state = model(tokens, state)  # its continuation
+
+    Any way of cutting a stream into calls gives the same logits and the same state.
     """
 
     decayed = ("embedding", "position_embedding", "relative_embedding")
@@ -64,24 +69,34 @@ class MemGPT(nnx.Module):
         layers = tuple(block.init_state(batch_size) for block in self.blocks)
         return ModelState(layers, jnp.zeros(batch_size, jnp.int32))
 
+    def started(self, state: ModelState | None, rows: int) -> ModelState:
+        layers = self.config.num_layers
+        if state is not None and (not isinstance(state, ModelState) or len(state.layers) != layers):
+            raise ValueError(f"state must be a ModelState of {layers} layers: use init_state(batch_size)")
+        return super().started(state, rows)
+
     def __call__(
         self,
         tokens: Tokens,
-        state: ModelState,
+        state: ModelState | None = None,
         reset: Flags | None = None,
         valid: Flags | None = None,
         *,
         alignment: Alignment = "any",
         dropout_key: Array | None = None,
     ) -> tuple[Float32[Array, "B L V"], ModelState]:
-        """Logits of each next token, and the state after the call; any L >= 1.
+        """Logits of each next token, and the state after the call.
 
-        reset: a new document begins with this token: nothing from before it is visible to it or after it.
-        valid: False marks padding on the right, which reads nothing, writes nothing and moves nothing.
-        alignment: what the caller guarantees, so that the call runs faster; if it does not hold, the result is NaN.
-            `any`: nothing. `aligned`: each row is at a segment boundary, the segment length divides L and every token
-            is valid. `mid_segment`: L = 1, and no token is the first of a stream or document or the last of a segment.
-        dropout_key: a PRNG key; dropout acts only when it is given.
+        Args:
+            tokens: ids, any L >= 1.
+            state: the state after the call before; default: that before the first token of a stream.
+            reset: True for the first token of a document, which starts with an empty window and memory; default: False.
+            valid: False for padding on the right, which does not change the state; default: all True.
+            alignment: what the caller guarantees, so that the call runs faster; if it does not hold, the result is NaN.
+                `any`: nothing. `aligned`: each row is at a segment boundary, the segment length divides L and every
+                token is valid. `mid_segment`: L = 1, and no token is the first of a stream or document or the last of
+                a segment.
+            dropout_key: a PRNG key; default: no dropout.
 
         Raises:
             ValueError: an argument has a wrong shape or type; or, if values are on the host, an id is not in the
@@ -95,24 +110,54 @@ class MemGPT(nnx.Module):
     def hidden(
         self,
         tokens: Tokens,
-        state: ModelState,
-        reset=None,
-        valid=None,
+        state: ModelState | None = None,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
         *,
         alignment: Alignment = "any",
-        dropout_key=None,
-    ) -> tuple[Stream, ModelState, tuple[Float32[Array, "B L"], ...]]:
-        """The last hidden states, normalised (and scaled for the logits), the state, and each layer's mean gates."""
+        dropout_key: Array | None = None,
+    ) -> Hidden[ModelState]:
+        """The last hidden states, normalised and multiplied by `logit_scale`. Arguments and errors as in `__call__`."""
         tokens = check_tokens(tokens, self.config.vocab_size, valid)
-        self._check_state(state, len(tokens))
+        state = self.started(state, len(tokens))
         reset, valid = filled_flags(tokens.shape, reset, valid)
         positions = document_positions(state.position, reset)
         check_context(self.config, positions, valid)
-        x = poisoned(self._embed(tokens, positions, valid), tokens, self.config.vocab_size, valid)
-        scanned = self.config.scan_layers and tokens.shape[1] > 1
-        arguments = positions, reset, valid, alignment
+        x = poisoned(self.embed(tokens, positions, valid), tokens, self.config.vocab_size, valid)
+        return self._run(x, state, positions, reset, valid, alignment=alignment, dropout_key=dropout_key)
+
+    def run(
+        self,
+        x: Stream,
+        state: ModelState | None = None,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        *,
+        alignment: Alignment = "any",
+        dropout_key: Array | None = None,
+    ) -> Hidden[ModelState]:
+        """`hidden` for embeddings x [B, L, D] in the place of tokens: `run(embed(tokens))` is `hidden(tokens)`.
+
+        Raises `ValueError` if an argument has a wrong shape or type, or padding is not on the right; inside `jit`, rows
+        with such padding give NaN.
+        """
+        check_stream(self.config, x, "x")
+        state = self.started(state, len(x))
+        reset, valid = filled_flags(x.shape[:2], reset, valid)
+        positions = document_positions(state.position, reset)
+        check_context(self.config, positions, valid)
+        x = jnp.where(padding_leads(valid)[:, None, None], jnp.nan, x.astype(self.config.dtype))
+        return self._run(x, state, positions, reset, valid, alignment=alignment, dropout_key=dropout_key)
+
+    def _run(self, x, state, positions, reset, valid, *, alignment, dropout_key) -> Hidden[ModelState]:
         x, layers, gates = run_blocks(
-            self.blocks, x, state.layers, arguments, dropout_key, scanned=scanned, distance_bias=self._distance_bias()
+            self.blocks,
+            x,
+            state.layers,
+            call_inputs(reset, valid, positions=positions, distance_bias=self._distance_bias()),
+            alignment=alignment,
+            dropout_key=dropout_key,
+            scanned=self.config.scan_layers and x.shape[1] > 1,
         )
         last = jnp.sum(valid, axis=1, dtype=jnp.int32)[:, None] - 1
         after = jnp.take_along_axis(positions, jnp.maximum(last, 0), axis=1)[:, 0] + 1
@@ -120,12 +165,17 @@ class MemGPT(nnx.Module):
         x = self.final_norm(x)
         if self.config.logit_scale != 1.0:
             x = (x.astype(jnp.float32) * self.config.logit_scale).astype(x.dtype)
-        return x, ModelState(layers, position), gates
+        return Hidden(x, ModelState(layers, position), gates)
 
     def next_logits(
-        self, tokens: Tokens, state: ModelState, reset=None, valid=None, **options
+        self,
+        tokens: Tokens,
+        state: ModelState | None = None,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        **options: Any,
     ) -> tuple[Float32[Array, "B V"], ModelState]:
-        """Logits after the last valid token of each row, and the state: `__call__` without the logits in between."""
+        """`__call__` with the logits after the last valid token of each row only."""
         x, state, _ = self.hidden(tokens, state, reset, valid, **options)
         tokens_read = (
             jnp.full(x.shape[0], x.shape[1], jnp.int32) if valid is None else jnp.sum(valid, axis=1, dtype=jnp.int32)
@@ -133,21 +183,26 @@ class MemGPT(nnx.Module):
         x = gather_entries(x, jnp.maximum(tokens_read - 1, 0)[:, None])[:, 0]
         return (x @ self.output_embedding().T).astype(jnp.float32), state
 
-    def _check_state(self, state: ModelState, rows: int) -> None:
-        layers = self.config.num_layers
-        if not isinstance(state, ModelState) or len(state.layers) != layers:
-            raise ValueError(f"state must be a ModelState of {layers} layers: use init_state(batch_size)")
-        check_state(state, jax.eval_shape(lambda: self.init_state(rows)), rows, f"tokens have {rows}")
+    def embed(self, tokens: Tokens, positions: Int32[Array, "B L"] | None = None, valid: Flags | None = None) -> Stream:
+        """The embeddings of tokens and positions, multiplied by `embedding_scale`: the input of `run`.
 
-    def _embed(self, tokens: Tokens, positions: Int32[Array, "B L"], valid: Flags) -> Stream:
-        """Embeddings enter the stream at unit RMS: with smaller ones the memory does not learn to bind.
+        The default scale gives embeddings of unit RMS: with smaller ones the memory does not learn to bind.
 
-        NaN at positions beyond the table of learned ones.
+        Args:
+            tokens: ids, which are not checked.
+            positions: of the tokens in their documents; default: 0, 1, 2, ...
+            valid: False for padding, whose positions are not checked; default: all True.
+
+        Raises:
+            ValueError: a position is beyond the table of learned positions; inside `jit`, its embedding is NaN.
         """
+        if positions is None:
+            positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32)[None], tokens.shape)
         config, scale = self.config, jnp.float32(self.config.stream_scale)
         x = split_vocabulary(self.embedding[...])[tokens] * scale
         if config.position == "learned":
-            beyond = valid & (positions >= config.num_positions)
+            beyond = positions >= config.num_positions
+            beyond = beyond if valid is None else valid & beyond
             if (found := on_host(beyond)) is not None and found.any():
                 raise ValueError(
                     f"the model has learned positions for num_positions={config.num_positions} tokens of a document, "
@@ -159,7 +214,7 @@ class MemGPT(nnx.Module):
         return x.astype(config.dtype)
 
     def _distance_bias(self) -> Float32[Array, "H W"] | None:
-        """What each distance in the window adds to the logits of attention."""
+        """Bias of attention logits for each head and each distance in the window."""
         config = self.config
         if config.position != "relative":
             return None
@@ -167,12 +222,18 @@ class MemGPT(nnx.Module):
         return relative_bias(self.relative_embedding[...], distance, config.relative_max_distance, causal=True)
 
     def output_embedding(self) -> Float[Array, "V D"]:
-        """What hidden states are multiplied with, in the compute type."""
+        """Output projection: logits are its product with hidden states; in the compute type."""
         weights = self.embedding[...] if self.config.tie_embeddings else self.output.kernel[...].T
         return weights.astype(self.config.dtype)
 
     def score(
-        self, tokens: Tokens, targets: Targets, state: ModelState, reset=None, valid=None, **options
+        self,
+        tokens: Tokens,
+        targets: Targets,
+        state: ModelState | None = None,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        **options: Any,
     ) -> tuple[dict[str, Scores], ModelState]:
         """Loss in nats and correctness of each target, without the logits of the whole call in memory.
 
@@ -187,10 +248,3 @@ class MemGPT(nnx.Module):
     def score_hidden(self, x: Stream, targets: Targets) -> dict[str, Scores]:
         """`score` of the last hidden states."""
         return {"tokens": cross_entropy(x, self.output_embedding(), targets["tokens"])}
-
-    def diagnostics(
-        self, tokens: Tokens, state: ModelState, reset=None, *, alignment: Alignment = "any"
-    ) -> dict[str, Array]:
-        """Measurements of a call, one row for each layer that owns a memory: fusion gates and the memory's stats."""
-        _, state, gates = self.hidden(tokens, state, reset, alignment=alignment)
-        return memory_stats(self.blocks, state.layers, gates)

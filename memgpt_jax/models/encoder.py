@@ -12,8 +12,10 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import EncoderConfig
 from memgpt_jax.memory import resolved
-from memgpt_jax.models.arguments import check_numbers, check_state, check_targets, check_tokens, filled_flags, poisoned
-from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
+from memgpt_jax.models.arguments import check_numbers, check_targets, check_tokens, filled_flags, poisoned
+from memgpt_jax.models.attention import call_inputs
+from memgpt_jax.models.base import Hidden, Model
+from memgpt_jax.models.blocks import Block, LayerState, run_blocks
 from memgpt_jax.models.heads import in_order, make_heads
 from memgpt_jax.models.layers import dropout, norm
 from memgpt_jax.ops import Scores
@@ -30,14 +32,14 @@ class EncoderState(NamedTuple):
     heads: dict[str, Any]
 
 
-class Encoder(nnx.Module):
+class Encoder(Model[EncoderState]):
     """An encoder that reads a document call by call, and remembers the calls before.
 
     Within a call every token attends to all others of its document; what lies before the call is in the memory alone,
     which is read and written segment by segment as in `MemGPT`. Positions count from the start of the call.
 
         state = encoder.init_state(batch_size)
-        hidden, state = encoder.hidden(tokens, state)
+        hidden, state, _ = encoder.hidden(tokens, state)
     """
 
     decayed = ("embedding", "position_embedding", "relative_embedding", "type_embedding")
@@ -71,7 +73,7 @@ class Encoder(nnx.Module):
     def hidden(
         self,
         tokens: Tokens,
-        state: EncoderState,
+        state: EncoderState | None = None,
         reset: Flags | None = None,
         valid: Flags | None = None,
         *,
@@ -79,8 +81,8 @@ class Encoder(nnx.Module):
         embedding: Float32[Array, "V D"] | None = None,
         alignment: Alignment = "any",
         dropout_key: Array | None = None,
-    ) -> tuple[Stream, EncoderState]:
-        """The last hidden states [B, L, D], and the state after the call.
+    ) -> Hidden[EncoderState]:
+        """The last hidden states [B, L, D], the state after the call and the fusion gates.
 
         reset: a new document begins with this token. valid: False marks padding on the right, which nothing attends to.
         token_types: the kind of each token, below those of the config; default: 0. embedding: of tokens; default: its
@@ -90,25 +92,9 @@ class Encoder(nnx.Module):
         Raises `ValueError` if the call is longer than the table of learned positions, or token types do not fit, and as
         `MemGPT.__call__`.
         """
-        x, state, _ = self._run(tokens, state, reset, valid, token_types, alignment, dropout_key, embedding)
-        return x, state
-
-    def _run(
-        self,
-        tokens,
-        state,
-        reset=None,
-        valid=None,
-        token_types=None,
-        alignment: Alignment = "any",
-        dropout_key=None,
-        embedding=None,
-    ):
-        """`hidden`, and each layer's mean fusion gates."""
         config = self.config
         tokens = check_tokens(tokens, config.vocab_size, valid)
-        rows = len(tokens)
-        check_state(state, jax.eval_shape(lambda: self.init_state(rows)), rows, f"tokens have {rows}")
+        state = self.started(state, len(tokens))
         if config.position == "learned" and tokens.shape[1] > config.num_positions:
             raise ValueError(
                 f"a call may have up to num_positions={config.num_positions} tokens, got {tokens.shape[1]}"
@@ -118,24 +104,38 @@ class Encoder(nnx.Module):
             check(config.token_types is not None, "token_types: the model has one kind of tokens")
             token_types = check_numbers("token_types", token_types, tokens, config.token_types)
         positions = document_positions(jnp.zeros(tokens.shape[0], jnp.int32), reset)
-        x = self._embed(tokens, positions, token_types, self.embedding[...] if embedding is None else embedding)
+        x = self.embed(tokens, positions, token_types, self.embedding[...] if embedding is None else embedding)
         x = poisoned(x, tokens, config.vocab_size, valid)
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         x = dropout(x, config.dropout, keys[0])
-        arguments = positions, reset, valid, alignment
-        options = {"scanned": config.scan_layers, "distance_bias": self._distance_bias(tokens.shape[1])}
-        x, layers, gates = run_blocks(self.blocks, x, state.layers, arguments, keys[1], **options)
-        return self.final_norm(x) if config.norm_position == "pre" else x, state._replace(layers=layers), gates
+        x, layers, gates = run_blocks(
+            self.blocks,
+            x,
+            state.layers,
+            call_inputs(reset, valid, positions=positions, distance_bias=self._distance_bias(tokens.shape[1])),
+            alignment=alignment,
+            dropout_key=keys[1],
+            scanned=config.scan_layers,
+        )
+        x = self.final_norm(x) if config.norm_position == "pre" else x
+        return Hidden(x, state._replace(layers=layers), gates)
 
     def _distance_bias(self, length: int) -> Float32[Array, "H 2*L-1"] | None:
-        """What the distances from 1 - L to L - 1 add to the logits of attention."""
+        """Bias of attention logits for each head and the distances from 1 - L to L - 1."""
         config = self.config
         if config.position != "relative":
             return None
         distance = np.arange(1 - length, length)
         return relative_bias(self.relative_embedding[...], distance, config.relative_max_distance, causal=False)
 
-    def _embed(self, tokens, positions, token_types, embedding) -> Stream:
+    def embed(
+        self,
+        tokens: Tokens,
+        positions: Int32[Array, "B L"],
+        token_types: Int32[Array, "B L"] | None,
+        embedding: Float32[Array, "V D"],
+    ) -> Stream:
+        """The sum of the embeddings of tokens, positions and token types, normalised with `embedding_norm`."""
         config, scale = self.config, jnp.float32(self.config.stream_scale)
         x = split_vocabulary(embedding)[tokens] * scale
         if config.position == "learned":
@@ -148,11 +148,18 @@ class Encoder(nnx.Module):
             x = x + jnp.where(known, jnp.asarray(self.type_embedding[...])[types], jnp.nan) * scale
         return self.embedding_norm(x) if config.embedding_norm else x.astype(config.dtype)
 
-    def __call__(self, tokens: Tokens, state: EncoderState, reset=None, valid=None, **options):
+    def __call__(
+        self,
+        tokens: Tokens,
+        state: EncoderState | None = None,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        **options: Any,
+    ) -> tuple[Float32[Array, "B L V"], EncoderState]:
         """Logits [B, L, V] of the head `masked`, and the state after the call."""
         if "masked" not in self.config.heads:
             raise ValueError(f"this encoder has no 'masked' head (heads={self.config.heads})")
-        x, state = self.hidden(tokens, state, reset, valid, **options)
+        x, state, _ = self.hidden(tokens, state, reset, valid, **options)
         outputs, state = self._read_heads(x, ("masked",), state, reset, valid)
         return self.heads["masked"].logits(outputs["masked"], self._embedding()), state
 
@@ -160,10 +167,10 @@ class Encoder(nnx.Module):
         self,
         tokens: Tokens,
         targets: Targets,
-        state: EncoderState,
-        reset=None,
-        valid=None,
-        **options,
+        state: EncoderState | None = None,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        **options: Any,
     ) -> tuple[dict[str, Scores], EncoderState]:
         """Loss in nats and correctness of each target, by head, without the logits of the whole call in memory.
 
@@ -176,7 +183,7 @@ class Encoder(nnx.Module):
         classes = {name: head.num_classes for name, head in self.heads.items() if head.num_classes}
         rows = [name for name, head in self.heads.items() if head.labels_rows]
         targets = check_targets(targets, tokens, classes, rows)
-        x, state = self.hidden(tokens, state, reset, valid, **options)
+        x, state, _ = self.hidden(tokens, state, reset, valid, **options)
         outputs, state = self._read_heads(x, targets, state, reset, valid)
         return self._score_outputs(outputs, targets), state
 
@@ -202,8 +209,3 @@ class Encoder(nnx.Module):
 
     def _embedding(self) -> Float[Array, "V D"]:
         return self.embedding[...].astype(self.config.dtype)
-
-    def diagnostics(self, tokens: Tokens, state: EncoderState, reset=None, **options) -> dict:
-        """Measurements of a call, as in `MemGPT.diagnostics`; options as in `hidden`."""
-        _, state, gates = self._run(tokens, state, reset, **options)
-        return memory_stats(self.blocks, state.layers, gates)

@@ -1,5 +1,7 @@
 """A memory in a residual stream: normalise, read and write, fuse."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -11,13 +13,20 @@ from memgpt_jax.config.model import Fusion as FusionName
 from memgpt_jax.memory import make_memory, resolved_memory
 from memgpt_jax.memory.base import Explanation
 from memgpt_jax.memory.streaming import StreamAlignment, StreamState, explain, init_stream_state, stream, write_entries
-from memgpt_jax.models.arguments import check_state, filled_flags, padding_leads
+from memgpt_jax.models.arguments import check_state, check_stream, filled_flags, padding_leads
 from memgpt_jax.models.layers import dropout as dropped
 from memgpt_jax.models.layers import linear
 from memgpt_jax.models.layers import norm as make_norm
 from memgpt_jax.ops import gated_fusion
 from memgpt_jax.ops.linear import flat_dot_general
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Stream
+
+
+class Unprojected(NamedTuple):
+    """A read r = W_o o as its two factors."""
+
+    read: Float[Array, "B L R"]
+    output: Float[Array, "R D"]
 
 
 class Fusion(nnx.Module):
@@ -44,33 +53,42 @@ class Fusion(nnx.Module):
             self.projection.kernel[...] = identity
 
     def __call__(
-        self, h: Stream, normed: Stream, read: Stream, narrow: tuple[Stream, Array] | None = None
+        self, h: Stream, normed: Stream, read: Stream, unprojected: Unprojected | None = None
     ) -> tuple[Stream, Float32[Array, "B L"]]:
-        """The fused stream, and the mean share lambda of h in it (1 where there is no gate).
+        """The fused stream, and lambda per token, mean over gates (1 without gates).
 
-        narrow: o [B, L, R] and W_o [R, D] where the read is r = W_o o.
+        Args:
+            unprojected: the factors of the read, if it is the product of two.
         """
         if self.kind.startswith("gated"):
-            logits = self._gate_logits(normed, read, narrow)
+            logits = self._gate_logits(normed, *self._cheaper(read, unprojected))
             behind = jnp.zeros_like(h) if self.kind == "gated_add" else h
             fused, gate = jax.checkpoint(gated_fusion)(behind, read, logits)  # cheaper to repeat than to store
             return h + fused if self.kind == "gated_add" else fused, jnp.mean(gate, axis=-1)
         fused = h + read if self.kind == "add" else self.projection(jnp.concatenate([h, read], axis=-1))
         return fused, jnp.ones(h.shape[:2], jnp.float32)
 
-    def _gate_logits(self, normed: Stream, read: Stream, narrow) -> Float[Array, "B L C"]:
-        """W_n n + W_r r + b: the gate on [n; r] without joining them.
+    def _cheaper(self, read: Stream, unprojected: Unprojected | None) -> tuple[Float[Array, "B L R"], Array]:
+        """(x, W) with W x = W_r r, the read's part of the gate, by the order of products with fewer operations.
 
-        W_r r = (W_r W_o) o, and the product of the matrices is the cheaper one where o is narrow and tokens are many.
+        For r = W_o o, W_r r = (W_r W_o) o: cheaper if o [R] is narrower than r [D] and there are many tokens.
         """
-        on_stream, on_read = jnp.split(self.gate.kernel[...], 2)
-        if narrow is not None:
-            found, output = narrow
-            (inner, width), tokens = output.shape, read.shape[0] * read.shape[1]
-            if tokens * (width - inner) > width * inner:
-                read, on_read = found, output @ on_read
-        dot = lambda x, kernel: flat_dot_general(x, kernel.astype(x.dtype), (((2,), (0,)), ((), ())))  # noqa: E731
-        return dot(normed, on_stream) + dot(read, on_read) + self.gate.bias[...].astype(read.dtype)[None, None]
+        on_read = jnp.split(self.gate.kernel[...], 2)[1]
+        if unprojected is None:
+            return read, on_read
+        (inner, width), tokens = unprojected.output.shape, read.shape[0] * read.shape[1]
+        is_cheaper = tokens * (width - inner) > width * inner
+        return (unprojected.read, unprojected.output @ on_read) if is_cheaper else (read, on_read)
+
+    def _gate_logits(self, normed: Stream, read: Float[Array, "B L R"], on_read: Array) -> Float[Array, "B L C"]:
+        """W_n n + W_r r + b, without the concatenation [n; r]."""
+        on_stream = jnp.split(self.gate.kernel[...], 2)[0]
+
+        def product(x, kernel):
+            return flat_dot_general(x, kernel.astype(x.dtype), (((2,), (0,)), ((), ())))
+
+        bias = self.gate.bias[...].astype(read.dtype)
+        return product(normed, on_stream) + product(read, on_read) + bias[None, None]
 
 
 class MemoryLayer(nnx.Module):
@@ -136,25 +154,27 @@ class MemoryLayer(nnx.Module):
     def __call__(
         self,
         h: Stream,
-        state: StreamState,
+        state: StreamState | None = None,
         reset: Flags | None = None,
         valid: Flags | None = None,
         *,
         alignment: Alignment = "any",
         dropout_key: Array | None = None,
     ) -> tuple[Stream, StreamState]:
-        """The stream with what it remembers, in the compute type, and the state after the call.
+        """The stream fused with the memory's reads, in the compute type, and the state after the call.
 
-        reset, valid, alignment, dropout_key: as in `MemGPT.__call__`.
+        state: default: an empty memory. reset, valid, alignment, dropout_key: as in `MemGPT.__call__`.
 
         Raises `ValueError` if an argument does not fit the layer or padding is not on the right; inside `jit`, rows
         with such padding give NaN.
         """
-        check_stream(self.config, h)
+        check_stream(self.config, h, "h")
+        if state is None:
+            state = self.init_state(len(h))
         check_state(state, jax.eval_shape(lambda: self.init_state(len(h))), len(h), f"h has {len(h)}")
         reset, valid = filled_flags(h.shape[:2], reset, valid)
         h = jnp.where(padding_leads(valid)[:, None, None], jnp.nan, h)
-        y, state, _ = self.with_gate(h, state, reset, valid, alignment, dropout_key)
+        y, state, _ = self.with_gate(h, state, reset, valid, alignment, dropout_key=dropout_key)
         return y, state
 
     def with_gate(
@@ -164,7 +184,8 @@ class MemoryLayer(nnx.Module):
         reset: Flags,
         valid: Flags,
         alignment: StreamAlignment = "any",
-        dropout_key=None,
+        *,
+        dropout_key: Array | None = None,
     ) -> tuple[Stream, StreamState, Float32[Array, "B L"]]:
         """`__call__` without checks of arguments; also returns the mean fusion gate of each token."""
         h = h.astype(self.config.dtype)
@@ -172,8 +193,9 @@ class MemoryLayer(nnx.Module):
         found, state = stream(self.memory, normed, state, reset, valid, alignment)
         read, rate = self.memory.project_out(found), self.config.dropout
         is_dropped = rate > 0 and dropout_key is not None
-        narrow = None if self.memory.output is None or is_dropped else (found, self.memory.output.kernel[...])
-        fused, gate = self.fusion(h, normed, dropped(read, rate, dropout_key), narrow)
+        is_product = self.memory.output is not None and not is_dropped
+        factors = Unprojected(found, self.memory.output.kernel[...]) if is_product else None
+        fused, gate = self.fusion(h, normed, dropped(read, rate, dropout_key), factors)
         return fused, state, gate
 
     def explain(self, h: Stream, state: StreamState) -> Explanation:
@@ -209,28 +231,31 @@ class MemoryLayer(nnx.Module):
         return write_entries(self.memory, keys, values, state, valid)
 
 
-def check_stream(config: MemoryLayerConfig, h: Stream) -> None:
-    """Raise `ValueError` where a stream does not fit the layer."""
-    if h.ndim != 3 or h.shape[1] < 1 or h.shape[2] != config.d_model or not jnp.issubdtype(h.dtype, jnp.floating):
-        raise ValueError(f"h must be floats [B, L, {config.d_model}] with L >= 1, got {h.dtype}{list(h.shape)}")
-
-
 class NoMemoryLayer(nnx.Module):
-    """The stream as it is."""
+    """The layer of the baseline without memory: the identity."""
 
     def init_state(self, batch_size: int) -> tuple[()]:
-        """Nothing."""
+        """The empty state."""
         return ()
 
-    def __call__(self, h: Stream, state, reset=None, valid=None, **options):
-        """The stream as it is, and no state."""
-        return h, state
+    def __call__(
+        self,
+        h: Stream,
+        state: tuple[()] = (),
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        **options: Any,
+    ) -> tuple[Stream, tuple[()]]:
+        """The unchanged stream and an empty state."""
+        return h, ()
 
-    def with_gate(self, h: Stream, state, reset=None, valid=None, alignment: StreamAlignment = "any", dropout_key=None):
-        """`__call__`, with a gate of 1: all of the stream passes."""
-        return h, state, jnp.ones(h.shape[:2], jnp.float32)
+    def with_gate(
+        self, h: Stream, state: tuple[()], *flags: Any, **options: Any
+    ) -> tuple[Stream, tuple[()], Float32[Array, "B L"]]:
+        """`__call__`; also returns the fusion gate of each token, 1."""
+        return h, (), jnp.ones(h.shape[:2], jnp.float32)
 
 
 def make_memory_layer(memory: MemoryConfig, **options) -> MemoryLayer | NoMemoryLayer:
-    """A `MemoryLayer`; without a memory there is nothing to fuse, and the stream stays as it is."""
+    """A `MemoryLayer`, or for `NoMemoryConfig` the identity."""
     return MemoryLayer(memory, **options) if memory.stores else NoMemoryLayer()

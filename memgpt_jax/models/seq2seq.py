@@ -1,6 +1,6 @@
 """An encoder that reads a source, and a decoder that attends to it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
@@ -9,6 +9,7 @@ from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import Seq2SeqConfig
 from memgpt_jax.memory import resolved
 from memgpt_jax.models.arguments import check_tokens, filled_flags
+from memgpt_jax.models.base import Model
 from memgpt_jax.models.decoder import MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder, EncoderState
 from memgpt_jax.ops import Scores
@@ -16,19 +17,19 @@ from memgpt_jax.shapes import Array, Bool, Flags, Float32, Int, Targets, Tokens
 
 
 class Seq2SeqState(NamedTuple):
-    """What both stacks carry from call to call; every array has the batch axis first."""
+    """The states of both stacks; every array has the batch axis first."""
 
     encoder: EncoderState
-    decoder: ModelState  # with the source
+    decoder: ModelState  # includes the keys and values of the source
 
 
-class EncoderDecoder(nnx.Module):
-    """An encoder-decoder: an `Encoder` without heads, and a `MemGPT` whose layers attend to what it reads.
+class EncoderDecoder(Model[Seq2SeqState]):
+    """An encoder-decoder: an `Encoder` without heads, and a `MemGPT` whose layers cross-attend to its hidden states.
 
-    Both have memories of their own where their configs say so, and share the decoder's token embedding. What the
-    encoder has read is part of the decoder's state; with it, the decoder streams, generates and forks by itself.
+    Each stack has the memory of its configuration; both share the decoder's token embedding. The keys and values of the
+    source are part of the decoder's state, so the decoder can stream, generate and fork by itself.
 
-        state = model.read_source(source, model.init_state(batch_size))
+        state = model.read_source(source)
         logits, state = model(tokens, state)
     """
 
@@ -41,29 +42,35 @@ class EncoderDecoder(nnx.Module):
         """The state before the first token, without a source. It holds no parameters."""
         return Seq2SeqState(self.encoder.init_state(batch_size), self.decoder.init_state(batch_size))
 
+    def started(self, state: Seq2SeqState | None, rows: int) -> Seq2SeqState:
+        """The state, or for None that before the first token. The stacks check what is in it."""
+        if not isinstance(state, Seq2SeqState | None):
+            raise ValueError(f"state must be a Seq2SeqState, got {type(state).__name__}: use init_state(batch_size)")
+        return self.init_state(rows) if state is None else state
+
     def read_source(
         self,
         tokens: Tokens,
-        state: Seq2SeqState,
+        state: Seq2SeqState | None = None,
         reset: Flags | None = None,
         valid: Flags | None = None,
         *,
         dropout_key: Array | None = None,
     ) -> Seq2SeqState:
-        """The state with a new source in place of the one before, which the encoder's memories alone still know.
+        """The state with another source. Earlier sources remain only in the memories of the encoder.
 
         reset, valid, dropout_key: see `Encoder.hidden`.
 
         Raises `ValueError` if the source is longer than `source_length`, and as `MemGPT.__call__`.
         """
-        _check_state(state)
+        state = self.started(state, len(tokens))
         tokens = check_tokens(tokens, self.config.vocab_size, valid)
         places = self.config.decoder.source_length
         if tokens.shape[1] > places:
             raise ValueError(f"a source may have up to source_length={places} tokens, got {tokens.shape[1]}")
         _, valid = filled_flags(tokens.shape, reset, valid)
         options = {"embedding": self.decoder.embedding[...], "dropout_key": dropout_key}
-        hidden, encoder = self.encoder.hidden(tokens, state.encoder, reset, valid, **options)
+        hidden, encoder, _ = self.encoder.hidden(tokens, state.encoder, reset, valid, **options)
         layers = tuple(
             layer._replace(source=block.cross_attention.read_source(hidden, valid))
             for block, layer in zip(self.decoder.blocks, state.decoder.layers, strict=True)
@@ -71,10 +78,15 @@ class EncoderDecoder(nnx.Module):
         return Seq2SeqState(encoder, state.decoder._replace(layers=layers))
 
     def __call__(
-        self, tokens: Tokens, state: Seq2SeqState, reset=None, valid=None, **options
+        self,
+        tokens: Tokens,
+        state: Seq2SeqState | None = None,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        **options: Any,
     ) -> tuple[Float32[Array, "B L V"], Seq2SeqState]:
         """The decoder's logits, and the state after the call: see `MemGPT.__call__`."""
-        _check_state(state)
+        state = self.started(state, len(tokens))
         logits, decoder = self.decoder(tokens, state.decoder, reset, valid, **options)
         return logits, state._replace(decoder=decoder)
 
@@ -82,15 +94,15 @@ class EncoderDecoder(nnx.Module):
         self,
         tokens: Tokens,
         targets: Targets,
-        state: Seq2SeqState,
-        reset=None,
-        valid=None,
+        state: Seq2SeqState | None = None,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
         *,
         source: Int[Array, "B S"] | None = None,
         source_reset: Bool[Array, "B S"] | None = None,
         source_valid: Bool[Array, "B S"] | None = None,
         dropout_key: Array | None = None,
-        **options,
+        **options: Any,
     ) -> tuple[dict[str, Scores], Seq2SeqState]:
         """The decoder's loss and correctness of each target: see `MemGPT.score`.
 
@@ -99,7 +111,7 @@ class EncoderDecoder(nnx.Module):
 
         Raises `ValueError` as `read_source` and `MemGPT.score`, and for flags of a source without a source.
         """
-        _check_state(state)
+        state = self.started(state, len(tokens))
         if source is None and not (source_reset is None and source_valid is None):
             raise ValueError("source_reset and source_valid need a source")
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
@@ -113,23 +125,19 @@ class EncoderDecoder(nnx.Module):
     def diagnostics(
         self,
         tokens: Tokens,
-        state: Seq2SeqState,
-        reset=None,
+        state: Seq2SeqState | None = None,
+        reset: Flags | None = None,
         *,
         source: Int[Array, "B S"],
         source_reset: Bool[Array, "B S"] | None = None,
         source_valid: Bool[Array, "B S"] | None = None,
         alignment: Alignment = "any",
     ) -> dict[str, Array]:
-        """Measurements of a call of each stack, as in `MemGPT.diagnostics`, with its name in front of theirs."""
+        """`Model.diagnostics` of both stacks; names begin with `encoder_` or `decoder_`."""
+        state = self.started(state, len(tokens))
         embedding = {"embedding": self.decoder.embedding[...]}
         of_encoder = self.encoder.diagnostics(source, state.encoder, source_reset, valid=source_valid, **embedding)
         state = self.read_source(source, state, source_reset, source_valid)
         of_decoder = self.decoder.diagnostics(tokens, state.decoder, reset, alignment=alignment)
         stacks = {"encoder": of_encoder, "decoder": of_decoder}
         return {f"{stack}_{name}": value for stack, found in stacks.items() for name, value in found.items()}
-
-
-def _check_state(state: Seq2SeqState) -> None:
-    if not isinstance(state, Seq2SeqState):
-        raise ValueError(f"state must be a Seq2SeqState, got {type(state).__name__}: use init_state(batch_size)")

@@ -1,4 +1,4 @@
-"""A memory whose entries stand beside the window's tokens in the softmax of self-attention."""
+"""A memory whose entries share the softmax of self-attention with the tokens of the window."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -6,18 +6,19 @@ from flax import nnx
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.memory import make_memory
 from memgpt_jax.memory.streaming import StreamAlignment, StreamState, init_stream_state, stream
+from memgpt_jax.models.attention import CallInputs
 from memgpt_jax.ops import joint_softmax
-from memgpt_jax.shapes import Array, Flags, Float, Float32, Stream
+from memgpt_jax.shapes import Array, Float, Float32, Stream
 
 
-class JoinedMemory(nnx.Module):
-    """What `ModelConfig.fusion` "attention" makes of a memory: in each head
+class SharedSoftmaxMemory(nnx.Module):
+    """The memory layer of fusion `attention`. In each head,
 
         o = lambda o_window + (1 - lambda) o_memory,    lambda = sigmoid(lse_window - lse_memory + b)
 
-    lse is the logarithm of what a softmax divides by, so b = 0 is one softmax over the window's tokens and the memory's
-    entries, and each e^b takes that factor from the weight of an entry. The memory reads and writes the stream that
-    self-attention does, and needs no W_o of its own.
+    with the log-sum-exp (lse) of the logits of the window and of the memory. b = 0 is one softmax over the window's
+    tokens and the memory's entries; in general, the weights of entries are multiplied by e^-b before normalisation.
+    The memory reads and writes the input of self-attention, whose W_o also projects the memory's reads.
     """
 
     gates = ("fusion_gate",)
@@ -42,15 +43,14 @@ class JoinedMemory(nnx.Module):
         lse: Float32[Array, "B L H"],
         x: Stream,
         state: StreamState,
-        reset: Flags,
-        valid: Flags,
+        inputs: CallInputs,
         alignment: StreamAlignment = "any",
     ) -> tuple[Float[Array, "B L H K"], StreamState, Float32[Array, "B L"]]:
-        """What attention found in the window and lse of it, joined with what x reads; the state; lambda, mean of heads.
+        """Merge the window's attention (`attended`, `lse`) with the memory read of x, the input of self-attention.
 
-        x: what attention sees, normalised. alignment: as in `MemGPT.__call__`.
+        Returns (merged heads, state, lambda per token, mean over heads).
         """
-        found, state = stream(self.memory, x, state, reset, valid, alignment)
+        found, state = stream(self.memory, x, state, inputs.reset, inputs.valid, alignment)
         found = found.reshape(*lse.shape, -1)
         read, read_lse = found[..., :-1].astype(attended.dtype), found[..., -1]
         out, share = joint_softmax(attended, lse + self.fusion_gate[...][None, None], read, read_lse)

@@ -1,6 +1,6 @@
 """XLNet: attention by distance in any order of tokens, in two streams, with layers that own a memory."""
 
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,12 @@ from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import XLNetConfig
 from memgpt_jax.memory import resolved
 from memgpt_jax.memory.streaming import StreamAlignment
-from memgpt_jax.models.arguments import check_numbers, check_state, check_targets, check_tokens, filled_flags, poisoned
-from memgpt_jax.models.blocks import Block, LayerState, memory_stats, run_blocks
+from memgpt_jax.models.arguments import check_numbers, check_targets, check_tokens, filled_flags, poisoned
+from memgpt_jax.models.attention import Attention, CallInputs, Relations, call_inputs, split_heads
+from memgpt_jax.models.base import Hidden, Model
+from memgpt_jax.models.blocks import Block, LayerState, run_blocks
 from memgpt_jax.models.encoder import EncoderState
-from memgpt_jax.models.layers import Attention, adapted, dropout, split_heads
+from memgpt_jax.models.layers import adapted, dropout
 from memgpt_jax.ops import Scores, cross_entropy
 from memgpt_jax.ops.attention import full_attention, masked_bias, relative_logits
 from memgpt_jax.ops.attention.positions import sinusoidal
@@ -24,13 +26,6 @@ from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Stream, Targe
 
 DETACHED: dict[str, StreamAlignment] = {"any": "detached", "aligned": "detached_aligned"}
 """The stream alignment of each alignment: no token reads what its own call writes."""
-
-
-class Relations(NamedTuple):
-    """How the tokens of a call stand to each other, but for their places. None: all alike."""
-
-    order: Int32[Array, "B L"] | None  # rank in the order in which tokens are predicted
-    token_types: Int32[Array, "B L"] | None
 
 
 class RelativeAttention(Attention):
@@ -59,13 +54,11 @@ class RelativeAttention(Attention):
         """Nothing: each call is a window of its own."""
         return ()
 
-    def __call__(
-        self, h: Stream, g: Stream | None, relations: Relations, reset: Flags, valid: Flags
-    ) -> tuple[Stream, Stream | None]:
-        """What the content stream and the query stream, if there is one, attend to: the content stream."""
+    def __call__(self, h: Stream, g: Stream | None, inputs: CallInputs) -> tuple[Stream, Stream | None]:
+        """Attention of the content stream and of the query stream, if there is one, to the content stream."""
+        relations = inputs.relations
         query, keys, values = self.project_in(h, None)
-        document = jnp.cumsum(reset, axis=1, dtype=jnp.int32)
-        documents = document, jnp.where(valid, document, -1)
+        documents = inputs.document, jnp.where(inputs.valid, inputs.document, -1)
         distance_keys = self._distance_keys(h.shape[1])
 
         def attended(query, ranks):
@@ -95,7 +88,10 @@ class RelativeAttention(Attention):
 
     def _logits(self, query, distance_keys, place, types) -> Float32[Array, "H Q L"]:
         """Logits of queries at `place` that are of distance and type, of one row."""
-        added = lambda bias: query + bias[...].astype(query.dtype)[None]  # noqa: E731
+
+        def added(bias):
+            return query + bias[...].astype(query.dtype)[None]
+
         logits = relative_logits(added(self.position_bias), distance_keys, place[0])
         if types is not None:
             keys = self.type_keys[...].astype(query.dtype)
@@ -117,23 +113,28 @@ class TwoStreamBlock(Block):
         super().__init__(config, layer, rngs, attention=RelativeAttention)
 
     def __call__(
-        self, streams, state: LayerState, relations: Relations, reset, valid, alignment, dropout_key, distance_bias=None
-    ):
+        self,
+        x: tuple[Stream, Stream | None],
+        state: LayerState,
+        inputs: CallInputs,
+        alignment: StreamAlignment,
+        dropout_key: Array | None,
+    ) -> tuple[tuple[Stream, Stream | None], LayerState, Float32[Array, "B L"]]:
         """The streams (h, g), g None if there is only one; the state; and the mean fusion gate of each token of h."""
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        attended = self.attention(*streams, relations, reset, valid)
-        h, memory, gate = self.after_attention(streams[0], attended[0], state, reset, valid, alignment, keys[0])
-        g = streams[1]
+        attended = self.attention(*x, inputs)
+        h, memory, gate = self.after_attention(x[0], attended[0], state, inputs, alignment, keys[0])
+        g = x[1]
         if g is not None:
-            g, _, _ = self.after_attention(g, attended[1], state, reset, valid, alignment, keys[1])
+            g, _, _ = self.after_attention(g, attended[1], state, inputs, alignment, keys[1])
         return (h, g), LayerState(state.window, memory), gate
 
 
-class XLNet(nnx.Module):
+class XLNet(Model[EncoderState]):
     """A model of tokens given any others of a document, which it reads call by call, and remembers the calls before.
 
         state = model.init_state(batch_size)
-        hidden, state = model.hidden(tokens, state)                            # an encoder: all tokens see each other
+        hidden, state, _ = model.hidden(tokens, state)                         # an encoder: all tokens see each other
         scores, state = model.score(tokens, tokens, state, order=order)        # each given those of lower rank
 
     The content stream starts as embeddings, the query stream as one learned vector at every place: it knows where it
@@ -165,7 +166,7 @@ class XLNet(nnx.Module):
     def hidden(
         self,
         tokens: Tokens,
-        state: EncoderState,
+        state: EncoderState | None = None,
         reset: Flags | None = None,
         valid: Flags | None = None,
         *,
@@ -173,8 +174,8 @@ class XLNet(nnx.Module):
         token_types: Int32[Array, "B L"] | None = None,
         alignment: Alignment = "any",
         dropout_key: Array | None = None,
-    ) -> tuple[Stream, EncoderState]:
-        """The last hidden states [B, L, D], and the state after the call; any L >= 1.
+    ) -> Hidden[EncoderState]:
+        """The last hidden states [B, L, D], the state after the call and the fusion gates; any L >= 1.
 
         reset: a new document begins with this token. valid: False marks padding on the right, which nothing attends to.
         order: each token's rank. The hidden states are then those of the query stream, which depend on the tokens of
@@ -185,42 +186,55 @@ class XLNet(nnx.Module):
 
         Raises `ValueError` if `order` or `token_types` are not integers like the tokens, and as `MemGPT.__call__`.
         """
-        x, state, _ = self._run(tokens, state, reset, valid, order, token_types, alignment, dropout_key)
-        return x, state
-
-    def _run(
-        self, tokens, state, reset=None, valid=None, order=None, token_types=None, alignment="any", dropout_key=None
-    ):
-        """`hidden`, and each layer's mean fusion gates of the content stream."""
         config = self.config
         check(alignment in DETACHED, f"alignment must be 'any' or 'aligned', got {alignment!r}")
         tokens = check_tokens(tokens, config.vocab_size, valid)
-        rows = len(tokens)
-        check_state(state, jax.eval_shape(lambda: self.init_state(rows)), rows, f"tokens have {rows}")
+        state = self.started(state, len(tokens))
         order = None if order is None else check_numbers("order", order, tokens)
         token_types = None if token_types is None else check_numbers("token_types", token_types, tokens)
         reset, valid = filled_flags(tokens.shape, reset, valid)
         keys = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
-        enter = lambda x, key: dropout((x * jnp.float32(config.stream_scale)).astype(config.dtype), config.dropout, key)  # noqa: E731
-        h, g = enter(split_vocabulary(self.embedding[...])[tokens], keys[0]), None
+
+        def scaled_and_dropped(x, key):
+            return dropout((x * jnp.float32(config.stream_scale)).astype(config.dtype), config.dropout, key)
+
+        h, g = scaled_and_dropped(split_vocabulary(self.embedding[...])[tokens], keys[0]), None
         h = poisoned(h, tokens, config.vocab_size, valid)
         if order is not None:
-            g = enter(jnp.broadcast_to(self.query_embedding[...][None], h.shape), keys[1])
-        arguments = Relations(order, token_types), reset, valid, DETACHED[alignment]
+            g = scaled_and_dropped(jnp.broadcast_to(self.query_embedding[...][None], h.shape), keys[1])
         (h, g), layers, gates = run_blocks(
-            self.blocks, (h, g), state.layers, arguments, keys[2], scanned=config.scan_layers
+            self.blocks,
+            (h, g),
+            state.layers,
+            call_inputs(reset, valid, relations=Relations(order, token_types)),
+            alignment=DETACHED[alignment],
+            dropout_key=keys[2],
+            scanned=config.scan_layers,
         )
-        return h if g is None else g, state._replace(layers=layers), gates
+        return Hidden(h if g is None else g, state._replace(layers=layers), gates)
 
-    def __call__(self, tokens: Tokens, state: EncoderState, reset=None, valid=None, **options):
+    def __call__(
+        self,
+        tokens: Tokens,
+        state: EncoderState | None = None,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        **options: Any,
+    ) -> tuple[Float32[Array, "B L V"], EncoderState]:
         """Logits [B, L, V] of what each token is, and the state after the call; options as in `hidden`."""
-        x, state = self.hidden(tokens, state, reset, valid, **options)
+        x, state, _ = self.hidden(tokens, state, reset, valid, **options)
         embedding = self.embedding[...].astype(x.dtype)
         logits = flat_dot_general(x, embedding.T, (((2,), (0,)), ((), ()))).astype(jnp.float32)
         return logits + self.output_bias[...][None, None] if self.config.output_bias else logits, state
 
     def score(
-        self, tokens: Tokens, targets: Targets, state: EncoderState, reset=None, valid=None, **options
+        self,
+        tokens: Tokens,
+        targets: Targets,
+        state: EncoderState | None = None,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        **options: Any,
     ) -> tuple[dict[str, Scores], EncoderState]:
         """Loss in nats and correctness of each predicted token, without the logits of the whole call in memory.
 
@@ -228,15 +242,10 @@ class XLNet(nnx.Module):
             each token is predicted from those of lower rank.
         """
         targets = check_targets(targets, tokens, {"tokens": self.config.vocab_size})
-        x, state = self.hidden(tokens, state, reset, valid, **options)
+        x, state, _ = self.hidden(tokens, state, reset, valid, **options)
         return self.score_hidden(x, targets), state
 
     def score_hidden(self, x: Stream, targets: Targets) -> dict[str, Scores]:
         """`score` of the last hidden states."""
         bias = self.output_bias[...] if self.config.output_bias else None
         return {"tokens": cross_entropy(x, self.embedding[...].astype(x.dtype), targets["tokens"], bias=bias)}
-
-    def diagnostics(self, tokens: Tokens, state: EncoderState, reset=None, **options) -> dict[str, Array]:
-        """Measurements of a call, as in `MemGPT.diagnostics`; options as in `hidden`."""
-        _, state, gates = self._run(tokens, state, reset, **options)
-        return memory_stats(self.blocks, state.layers, gates)

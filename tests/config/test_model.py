@@ -39,7 +39,7 @@ def test_a_shared_softmax_leaves_the_config_as_it_was_written():
     config = ModelConfig(memory=memory, fusion="attention", **SIZES)
     assert config.memory == memory and dataclasses.replace(config, fusion="gated").memory == memory
     assert config.effective_memory == dataclasses.replace(memory, num_heads=2, head_dim=4)
-    assert MemGPT(config, rngs=nnx.Rngs(0)).init_state(1).layers[0].memory.memory.entries.keys.shape == (1, 7, 2, 4)
+    assert MemGPT(config, rngs=nnx.Rngs(0)).init_state(1).layers[0].stream.memory.entries.keys.shape == (1, 7, 2, 4)
     plain = dataclasses.replace(config, memory=NoMemoryConfig())
     assert not plain.shares_softmax and plain.effective_memory == NoMemoryConfig()
 
@@ -52,7 +52,7 @@ def test_a_built_model_has_the_memory_size_of_its_config(fusion):
     model = MemGPT(config, rngs=nnx.Rngs(0))
     assert model.config == resolved(config) and model.config.memory.match_state_bytes is None
     assert resolved(model.config) == model.config
-    size = model.init_state(1).layers[0].memory.memory.entries.keys.shape[1]
+    size = model.init_state(1).layers[0].stream.memory.entries.keys.shape[1]
     assert model.config.memory.memory_size == model.blocks[0].memory_layer.memory.config.memory_size == size
     assert model.config.memory.num_heads == 1
 

@@ -93,7 +93,7 @@ def test_several_sequences_fork_the_memory(tiny):
     # Each went on with its own memory: it is the one that reading its text leaves.
     _, read = prefill.prefill(*tiny.model, [row[:-1] for row in result], models.functional(tiny.config).init_state(6))
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), state.layers[0].memory, read.layers[0].memory
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), state.layers[0].stream, read.layers[0].stream
     )
 
 

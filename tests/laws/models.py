@@ -117,7 +117,7 @@ def state_difference(one, other):
             window = jax.device_get(layer.window)
             seen = window.valid[..., None, None]
             layers.append(
-                (np.where(seen, window.keys, 0), np.where(seen, window.values, 0), window.valid, layer.memory)
+                (np.where(seen, window.keys, 0), np.where(seen, window.values, 0), window.valid, layer.stream)
             )
         return layers, [layer.window.cursor for layer in state.layers], state.position
 

@@ -29,7 +29,7 @@ def test_the_contract(name):
     shape = (B,) if head.labels_rows else (B, L)
     tokens = np.random.default_rng(0).integers(11, size=(B, L), dtype=np.int32)
     state = model.init_state(B)
-    hidden, _ = model.hidden(tokens, state)
+    hidden, _, _ = model.hidden(tokens, state)
     if not head.num_classes:  # another head reads its outputs
         assert any(entry.module.reads == name for entry in HEADS.values())
         with pytest.raises(ValueError, match=f"targets: the model has no head '{name}'; valid: none"):

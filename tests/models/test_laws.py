@@ -125,7 +125,7 @@ def test_reset_at_a_boundary_equals_a_fresh_state(config, seed, segments):
     after_reset = model(tokens[:, begin:], state, reset)
     alone = model(tokens[:, begin:])
     assert difference(after_reset[0], alone[0]) < 1e-5
-    memories = [[layer.memory for layer in state.layers] for _, state in (after_reset, alone)]
+    memories = [[layer.stream for layer in state.layers] for _, state in (after_reset, alone)]
     assert difference(*memories) < 1e-5
     assert np.array_equal(after_reset[1].position, alone[1].position)
 
@@ -163,15 +163,15 @@ def test_mid_segment_tokens(config):
     for i in range(tokens.shape[1]):
         inside = i > 0 and (i + 1) % config.segment_length != 0
         alignment = "mid_segment" if inside else "any"
-        step, state = steps(config, model.params, tokens[:, i : i + 1], state, alignment=alignment)
+        step, state = steps(model.params, tokens[:, i : i + 1], state, alignment=alignment)
         logits.append(step)
     assert difference(whole, np.concatenate(logits, axis=1)) < 1e-4
 
     first, end = model.fresh(), model(tokens[:, : config.segment_length - 1])[1]
     for broken in (first, end):
-        assert np.all(np.isnan(steps(config, model.params, tokens[:, :1], broken, alignment="mid_segment")[0]))
+        assert np.all(np.isnan(steps(model.params, tokens[:, :1], broken, alignment="mid_segment")[0]))
     with pytest.raises(ValueError, match="alignment='mid_segment' takes exactly one token per row, got 2"):
-        steps(config, model.params, tokens[:, :2], first, alignment="mid_segment")
+        steps(model.params, tokens[:, :2], first, alignment="mid_segment")
 
 
 @pytest.mark.parametrize("position", ["rotary", "sinusoidal"])
@@ -197,7 +197,7 @@ def test_ages_and_statistics_far_out():
     old = lambda path, x: np.full_like(x, 2**30) if "age" in jax.tree_util.keystr(path) else x  # noqa: E731
     logits, after = model(tokens, jax.tree.map_with_path(old, state), reset)
     assert np.all(np.isfinite(logits))
-    assert all(np.all(np.asarray(layer.memory.memory.entries.age) >= 0) for layer in after.layers)
+    assert all(np.all(np.asarray(layer.stream.memory.entries.age) >= 0) for layer in after.layers)
 
 
 def test_a_state_holds_no_parameters_and_can_be_forked():
@@ -217,8 +217,8 @@ def test_bfloat16_model_streams():
     tokens, reset = stream_inputs(0, model.config, 15)
     logits, state = model(tokens, reset=reset)
     assert logits.dtype == jnp.float32
-    assert state.layers[0].window.keys.dtype == state.layers[0].memory.memory.entries.keys.dtype == jnp.bfloat16
-    assert state.layers[0].memory.memory.entries.log_gate.dtype == jnp.float32
+    assert state.layers[0].window.keys.dtype == state.layers[0].stream.memory.entries.keys.dtype == jnp.bfloat16
+    assert state.layers[0].stream.memory.entries.log_gate.dtype == jnp.float32
     assert max(streaming_violation(model, tokens, reset, [5] + [1] * 5 + [5])) < 0.1
     exact = built(tiny())(tokens, reset=reset)[0]
     assert difference(logits, exact) < 0.15 * np.abs(exact).max()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from memgpt_jax.config.memory import NoMemoryConfig
-from memgpt_jax.models import decoder, layers, memory_layer
+from memgpt_jax.models import attention, decoder, memory_layer
 from tests.laws.memories import difference, leaks
 from tests.laws.models import (
     BATCH,
@@ -26,8 +26,8 @@ UNTIED = {"vocab_size": BATCH * LENGTH, "tie_embeddings": False}
 
 def plant(monkeypatch, fault):
     """Replace one function of the model by a wrong one."""
-    window, stream, cache = layers.window_attention, memory_layer.stream, layers.last_window
-    embed, positions = decoder.MemGPT._embed, decoder.document_positions
+    window, stream, cache = attention.window_attention, memory_layer.stream, attention.last_window
+    embed, positions = decoder.MemGPT.embed, decoder.document_positions
 
     def sees_the_next_token(query, keys, values, *documents, **options):
         shifted = [jnp.roll(x, -1, axis=1) for x in (keys, values)]
@@ -57,13 +57,13 @@ def plant(monkeypatch, fault):
         return positions(start * 0, reset)
 
     where, name, wrong = {
-        "sees the next token": (layers, "window_attention", sees_the_next_token),
-        "window too long": (layers, "window_attention", window_too_long),
-        "documents joined": (layers, "window_attention", documents_joined),
+        "sees the next token": (attention, "window_attention", sees_the_next_token),
+        "window too long": (attention, "window_attention", window_too_long),
+        "documents joined": (attention, "window_attention", documents_joined),
         "deaf memory": (memory_layer, "stream", deaf_memory),
-        "mixed rows": (decoder.MemGPT, "_embed", mixed_rows),
-        "forgetful window": (layers, "last_window", forgetful_window),
-        "padding moves": (layers, "last_window", padding_moves),
+        "mixed rows": (decoder.MemGPT, "embed", mixed_rows),
+        "forgetful window": (attention, "last_window", forgetful_window),
+        "padding moves": (attention, "last_window", padding_moves),
         "frozen positions": (decoder, "document_positions", frozen_positions),
     }[fault]
     monkeypatch.setattr(where, name, wrong)

@@ -15,8 +15,9 @@ from memgpt_jax.config.model import XLNetConfig
 from memgpt_jax.memory import MEMORIES
 from memgpt_jax.memory.recurrent import RecurrentMemoryConfig
 from memgpt_jax.models import from_params, functional, to_params
+from memgpt_jax.models.attention import Relations, call_inputs
 from memgpt_jax.models.memory_layer import MemoryLayer
-from memgpt_jax.models.xlnet import Relations, RelativeAttention
+from memgpt_jax.models.xlnet import RelativeAttention
 from tests.laws.memories import difference
 from tests.laws.models import build
 from tests.references.xlnet import relative_attention
@@ -61,11 +62,11 @@ def test_attention_of_both_streams_equals_loops(block, max_distance, monkeypatch
     def expected(asking, sees):
         return relative_attention(config, arrays, asking, h, np.cumsum(reset, axis=1), valid, types, sees)
 
-    of_h, of_g = call(params, h, g, Relations(order, types), reset, valid)
+    of_h, of_g = call(params, h, g, call_inputs(reset, valid, relations=Relations(order, types)))
     np.testing.assert_allclose(of_h, expected(h, lambda b, i, j: order[b, j] <= order[b, i]), atol=1e-5)
     np.testing.assert_allclose(of_g, expected(g, lambda b, i, j: order[b, j] < order[b, i]), atol=1e-5)
     types[:] = 0
-    alone, nothing = call(params, h, None, Relations(None, None), reset, valid)
+    alone, nothing = call(params, h, None, call_inputs(reset, valid, relations=Relations(None, None)))
     np.testing.assert_allclose(alone, expected(h, lambda b, i, j: True), atol=1e-5)
     assert nothing is None
 
@@ -82,7 +83,7 @@ def influence(config, orders, resets):
         model, state, found = from_params(config, params), functional(config).init_state(BATCH), []
         for call in range(2):
             order = None if orders is None else orders[call]
-            hidden, state = model.hidden(tokens[call], state, resets[call], order=order)
+            hidden, state, _ = model.hidden(tokens[call], state, resets[call], order=order)
             found.append(hidden)
         return jnp.stack(found)
 

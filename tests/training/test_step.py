@@ -164,12 +164,12 @@ def test_of_a_large_store_the_new_entries_are_scanned():
     state = models.functional(config).init_state(2)
     params = models.functional(config).init(jax.random.key(0))
     _, state = models.functional(config).apply(params, jnp.ones((2, 40), jnp.int32), state)  # its ring has wrapped
-    store = state.layers[0].memory.memory
+    store = state.layers[0].stream.memory
     newest, oldest = (store.next - 1) % 32, store.next % 32
     for place, expected in ((newest, True), (newest - 7, True), (oldest, False)):
         keys = store.ring_keys.at[1, 0, place[1], 0].set(jnp.nan)
-        stream = state.layers[0].memory._replace(memory=store._replace(ring_keys=keys))
-        broken = state._replace(layers=(state.layers[0]._replace(memory=stream),))
+        stream = state.layers[0].stream._replace(memory=store._replace(ring_keys=keys))
+        broken = state._replace(layers=(state.layers[0]._replace(stream=stream),))
         assert bool(holds_nan(broken, 8)) == expected, place
         assert bool(holds_nan(broken, 64))  # all of it
     assert not holds_nan(state, 8)

@@ -1,0 +1,50 @@
+"""What all models share: a state that is passed in and returned, hidden states, and measurements."""
+
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import jax
+from flax import nnx
+
+from memgpt_jax.models.arguments import check_state
+from memgpt_jax.models.blocks import memory_stats
+from memgpt_jax.shapes import Array, Float32, Stream, Tokens
+
+State = TypeVar("State")
+
+
+class Hidden(NamedTuple, Generic[State]):
+    """The result of the blocks of a model."""
+
+    stream: Stream
+    """Last hidden states [B, L, D]; normalised, if the model ends with a normalisation."""
+    state: State
+    """The state after the call."""
+    gates: tuple[Float32[Array, "B L"], ...]
+    """The mean fusion gate of each token, per layer."""
+
+
+class Model(nnx.Module, Generic[State]):
+    """Base of the models. A model holds parameters only: its state is an argument and a result of each call."""
+
+    def init_state(self, batch_size: int) -> State:
+        """The state of `batch_size` rows before the first token. It holds no parameters."""
+        raise NotImplementedError
+
+    def started(self, state: State | None, rows: int) -> State:
+        """The state, by default that before the first token; `ValueError` if it does not fit the model or the rows."""
+        if state is None:
+            return self.init_state(rows)
+        check_state(state, jax.eval_shape(lambda: self.init_state(rows)), rows, f"tokens have {rows}")
+        return state
+
+    def hidden(self, tokens: Tokens, state: State | None = None, *flags: Any, **options: Any) -> Hidden[State]:
+        """The last hidden states, the state after the call and the fusion gates."""
+        raise NotImplementedError
+
+    def diagnostics(self, tokens: Tokens, state: State | None = None, *flags: Any, **options: Any) -> dict[str, Array]:
+        """Measurements of a call: mean fusion gates and the memory's statistics, one row per layer with a memory.
+
+        Takes the arguments of `hidden`.
+        """
+        _, state, gates = self.hidden(tokens, state, *flags, **options)
+        return memory_stats(self.blocks, state.layers, gates)
