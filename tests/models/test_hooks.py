@@ -23,7 +23,7 @@ def test_running_embeddings_is_reading_tokens(position):
     """In a new stream with the positions of a fresh document, and in its continuation with those of the state."""
     config = tiny(position=position, logit_scale=0.5)
     params = built(config).params
-    tokens, reset = stream_inputs(0, config, 2 * LENGTH)
+    tokens, reset = map(jnp.asarray, stream_inputs(0, config, 2 * LENGTH))
 
     @jax.jit
     def both(params):
@@ -41,7 +41,7 @@ def test_running_embeddings_is_reading_tokens(position):
 
 def test_embeddings_that_do_not_fit_are_refused():
     config = tiny()
-    model = from_params(config, built(config).params)
+    model = from_params(config, functional(config).init(jax.random.key(0)))
     for wrong in (jnp.zeros((2, 3)), jnp.zeros((2, 3, 9)), jnp.zeros((2, 3, 8), jnp.int32), [[0.0]]):
         with pytest.raises(ValueError, match=r"x must be floats \[B, L, 8\] with L >= 1, got"):
             model.run(wrong)
