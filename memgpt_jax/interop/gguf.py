@@ -1,5 +1,6 @@
 """Weights of GGUF files: dequantised, and renamed to the layout of the transformers library."""
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterable
@@ -226,13 +227,16 @@ def _halves(array: np.ndarray, heads: int) -> np.ndarray:
 def _llama3(factors: np.ndarray, values: dict[str, Any], where: str) -> dict[str, Any]:
     """The scaling of Llama 3.1 that these rotary factors come from; `ValueError` if they do not."""
     from memgpt_jax.config.model import RotaryScalingConfig
-    from memgpt_jax.ops.attention.positions import stretched
+    from memgpt_jax.ops.attention.positions import scale_frequencies
 
     pairs, base, largest = values["head_dim"] // 2, values["rope_theta"], float(np.max(factors, initial=0))
     largest = largest if np.isfinite(largest) else 0.0
     turns = base ** (-np.arange(pairs) / pairs) / (2 * np.pi)
     config = RotaryScalingConfig(kind="llama3", factor=max(largest, 1.0), original_positions=8192)
-    if factors.shape != (pairs,) or not np.allclose(turns / stretched(turns, base, config), factors, rtol=1e-4):
+    scaling = dataclasses.asdict(config)
+    del scaling["attention_factor"]
+    expected = turns / scale_frequencies(turns, base, **scaling)
+    if factors.shape != (pairs,) or not np.allclose(expected, factors, rtol=1e-4):
         raise ValueError(f"{where}: rope_freqs.weight holds other factors than those of Llama 3.1: not supported")
     return {
         "rope_type": "llama3",

@@ -11,21 +11,22 @@ from memgpt_jax.memory.base import Explanation, flatten_segments, linear, where_
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops.memory import (
     Entries,
-    OwnEntries,
     ReadableEntries,
     Source,
     Visibility,
     append_entries,
     causal_visibility,
     gather_entries,
+    make_source,
+    places_to_keep,
     pool_entries,
     read_entries,
     read_entries_with_lse,
     read_mass,
     read_segments,
+    read_segments_with_lse,
     read_weights,
     select_highest_gate,
-    source,
 )
 from memgpt_jax.shapes import Array, Float
 
@@ -179,52 +180,58 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         seen, final = self._places(segments, state.entries, start, new)
 
         null_key, recency = self._extras()
-        found = read_segments(
+        own = own_document = None
+        if self.config.visibility == "token":
+            own, own_document = self._own_entries(written, call.document, per_segment)
+        found = (read_segments_with_lse if self.joins_attention else read_segments)(
             self.queries(call.x).reshape(*per_segment, self.config.num_heads, -1),
             self._stored(in_play),
-            Visibility(seen.keys, seen.valid, seen.age),
+            seen,
             jnp.cumsum(segments.reset, axis=2) > 0,
             initial=self._stored(initial) if self.config.initial_entries else None,
-            own=self._own_entries(written, call.document, per_segment) if self.config.visibility == "token" else None,
+            own=own,
+            own_document=own_document,
             null_key=null_key,
             recency=recency,
             bptt_segments=self.bptt_segments,
             contiguous=self.config.evict == "oldest" and self.config.initial_entries == 0 < self.config.memory_size,
             implementation=self.config.read_implementation,
-            with_lse=self.joins_attention,
         )
-        entries = gather_entries(in_play, final.keys)._replace(valid=final.valid, age=final.age)
+        entries = gather_entries(in_play, final.place)._replace(valid=final.valid, age=final.age)
         return self._packed(found), KVState(_clean(entries), conv_cache)
 
     def _places(self, segments, old, start, new):
-        """The places, among the entries in play, of the entries that each segment sees: `Entries` with places as keys.
+        """The places, among the entries in play, of the entries that the memory holds, without keys and values.
 
-        Returns those at the start of each segment, [B, S, M], and those after the last full one, [B, M].
+        Returns the `Visibility` at the start of each segment, [B, S, M], and after the last full one, [B, M].
         """
         batch, num_segments, num_new = new.valid.shape
         size, num_initial = self.config.memory_size, self.config.initial_entries
         index = jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32), (batch, size))
         places = jnp.arange(num_segments * num_new, dtype=jnp.int32).reshape(1, num_segments, num_new)
         places = jnp.broadcast_to(size + num_initial + places, (batch, num_segments, num_new))
-
-        def at_places(entries, places):
-            return entries._replace(keys=places, values=None, read_mass=None)
+        old, start, new = (entries._replace(keys=None, values=None, read_mass=None) for entries in (old, start, new))
 
         def step(seen, segment):
-            new, has_reset, full = segment
-            restart = at_places(start, jnp.where(start.valid, index + num_initial, seen.keys))
-            kept = where_rows(has_reset, restart, seen)
-            return where_rows(full, append_entries(kept, new, self.config.evict), kept), seen
+            new_place, new, has_reset, full = segment
+            restarted = jnp.where(start.valid, index + num_initial, seen[0]), start
+            place, entries = where_rows(has_reset, restarted, seen)
+            staying = places_to_keep(entries, new, self.config.evict)
+            after_place = gather_entries(jnp.concatenate([place, new_place], axis=1), staying)
+            after = append_entries(entries, new, self.config.evict, staying)
+            return where_rows(full, (after_place, after), (place, entries)), seen
 
-        by_segment = (at_places(new, places), jnp.any(segments.reset, axis=2), segments.full)
+        by_segment = (places, new, jnp.any(segments.reset, axis=2), segments.full)
         by_segment = jax.tree.map(lambda x: x.swapaxes(0, 1), jax.lax.stop_gradient(by_segment))
-        final, seen = jax.lax.scan(step, jax.lax.stop_gradient(at_places(old, index)), by_segment)
-        return jax.tree.map(lambda x: x.swapaxes(0, 1), seen), final
+        last, by_start = jax.lax.scan(step, jax.lax.stop_gradient((index, old)), by_segment)
+        place, entries = jax.tree.map(lambda x: x.swapaxes(0, 1), by_start)
+        seen = Visibility(place, entries.valid, entries.age)
+        return seen, Visibility(last[0], last[1].valid, last[1].age)
 
     def _own_entries(self, written, document, per_segment):
         """The entries of each segment's own tokens, as these tokens read them."""
         stored = jax.tree.map(lambda x: x.reshape(*per_segment, *x.shape[2:]), self._stored(self._gated(written)))
-        return OwnEntries(stored, document.reshape(per_segment))
+        return stored, document.reshape(per_segment)
 
     def stats(self, state):
         entries = state.entries
@@ -296,7 +303,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
 
     def _source(self, entries: Entries, visible) -> Source:
         """Entries as the Reader takes them."""
-        return source(self._stored(entries), entries.age, visible, self.bptt_segments)
+        return make_source(self._stored(entries), entries.age, visible, self.bptt_segments)
 
 
 def _clean(entries: Entries) -> Entries:

@@ -1,5 +1,6 @@
 """Self-attention: causal in a sliding window, or full within a call."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -7,8 +8,14 @@ from flax import nnx
 
 from memgpt_jax.config.model import StackConfig
 from memgpt_jax.models.layers import adapted
-from memgpt_jax.ops.attention import attend_with_lse, full_attention, masked_bias, window_attention
-from memgpt_jax.ops.attention.positions import rotate
+from memgpt_jax.ops.attention import (
+    attend_with_lse,
+    full_attention,
+    masked_bias,
+    window_attention,
+    window_attention_with_lse,
+)
+from memgpt_jax.ops.attention.positions import compute_frequencies, rotate
 from memgpt_jax.ops.memory import gather_entries
 from memgpt_jax.ops.mesh import HEADS, declare_axes
 from memgpt_jax.shapes import Array, Bool, Flags, Float, Float32, Int32, Stream
@@ -88,8 +95,10 @@ class Attention(nnx.Module):
         if config.qk_norm:
             query, key = self.query_norm(query).astype(x.dtype), self.key_norm(key).astype(x.dtype)
         if config.position == "rotary":
-            rotation = positions, config.rotary_base, config.rotary_scaling
-            query, key = rotate(query, *rotation), rotate(key, *rotation)
+            scaling = dataclasses.asdict(config.rotary_scaling)
+            amplitude = scaling.pop("attention_factor")
+            frequencies = compute_frequencies(config.attention_head_dim // 2, config.rotary_base, **scaling)
+            query, key = (rotate(x, positions, frequencies, amplitude) for x in (query, key))
         return scaled(query, config), key, value
 
     def project_out(self, out: Float[Array, "B L H K"]) -> Stream:
@@ -144,9 +153,11 @@ class SelfAttention(Attention):
             values = jnp.concatenate([gather_entries(cache.values, slot), value], axis=1)
             documents = jnp.concatenate([jnp.where(gather_entries(cache.valid, slot), 0, -1), document], axis=1)
             options = {"window_size": config.window_size, "implementation": config.attention_implementation}
-            options |= {"distance_bias": inputs.distance_bias, "with_lse": needs_lse}
-            found = window_attention(query, keys, values, document, documents, **options)
-            out, lse = found if needs_lse else (found, None)
+            options |= {"distance_bias": inputs.distance_bias}
+            if needs_lse:
+                out, lse = window_attention_with_lse(query, keys, values, document, documents, **options)
+            else:
+                out = window_attention(query, keys, values, document, documents, **options)
             cache = last_window(keys, values, documents, cache.cursor, valid)
         return out, lse, cache
 
@@ -170,13 +181,8 @@ class FullAttention(Attention):
         inputs: CallInputs,
     ) -> tuple[Stream, tuple[()]]:
         query, key, value = self.project_in(x, inputs.positions)
-        document, last = inputs.document, x.shape[1] - 1
-
-        def bias(place):
-            return inputs.distance_bias[:, last + place[:, None] - jnp.arange(last + 1)[None, :]]
-
-        documents = document, jnp.where(inputs.valid, document, -1)
-        out = full_attention(query, key, value, *documents, bias=None if inputs.distance_bias is None else bias)
+        documents = inputs.document, jnp.where(inputs.valid, inputs.document, -1)
+        out = full_attention(query, key, value, *documents, distance_bias=inputs.distance_bias)
         return self.project_out(out), state
 
 

@@ -18,7 +18,7 @@ from memgpt_jax.models.blocks import Block, LayerState, run_blocks
 from memgpt_jax.models.encoder import EncoderState
 from memgpt_jax.models.layers import adapted, dropout
 from memgpt_jax.ops import Scores, cross_entropy
-from memgpt_jax.ops.attention import full_attention, masked_bias, relative_logits
+from memgpt_jax.ops.attention import RelativeTerms, full_attention
 from memgpt_jax.ops.attention.positions import sinusoidal
 from memgpt_jax.ops.linear import flat_dot_general
 from memgpt_jax.ops.mesh import split_vocabulary
@@ -62,15 +62,18 @@ class RelativeAttention(Attention):
         distance_keys = self._distance_keys(h.shape[1])
 
         def attended(query, ranks):
-            def bias(place, query, ranks, relations):
-                logits = self._logits(query[place], distance_keys, place, relations.token_types)
-                if ranks is None:
-                    return logits
-                return logits + masked_bias(relations.order[None, :] <= ranks[place][:, None])[None]
-
             content = query + self.content_bias[...].astype(query.dtype)[None, None]
-            out = full_attention(content, keys, values, *documents, bias, (query, ranks, relations))
-            return self.project_out(out)
+            terms = RelativeTerms(
+                query=query,
+                token_types=relations.token_types,
+                order=relations.order,
+                rank=ranks,
+                distance_keys=distance_keys,
+                position_bias=self.position_bias[...],
+                type_keys=self.type_keys[...],
+                type_bias=self.type_bias[...],
+            )
+            return self.project_out(full_attention(content, keys, values, *documents, relative=terms))
 
         order = relations.order
         if g is None:
@@ -85,21 +88,6 @@ class RelativeAttention(Attention):
             distance = jnp.clip(distance, -config.max_distance, config.max_distance)
         waves = sinusoidal(distance, config.d_model, config.distance_base).astype(config.dtype)
         return split_heads(self.position_key(waves), config.attention_head_dim)[0]
-
-    def _logits(self, query, distance_keys, place, types) -> Float32[Array, "H Q L"]:
-        """Logits of queries at `place` that are of distance and type, of one row."""
-
-        def added(bias):
-            return query + bias[...].astype(query.dtype)[None]
-
-        logits = relative_logits(added(self.position_bias), distance_keys, place[0])
-        if types is not None:
-            keys = self.type_keys[...].astype(query.dtype)
-            same, other = jnp.einsum("qhk,shk->shq", added(self.type_bias), keys, preferred_element_type=jnp.float32)[
-                ..., None
-            ]
-            logits = logits + jnp.where((types[place][:, None] == types[None, :])[None], same, other)
-        return logits * jnp.float32(self.config.attention_head_dim**-0.5)
 
 
 class TwoStreamBlock(Block):

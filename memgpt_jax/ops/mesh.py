@@ -43,7 +43,7 @@ def declare_axes(**fields: tuple[str | None, ...]) -> Mapping[str, tuple[str | N
 
 def num_entry_parts() -> int:
     """In how many parts the active mesh splits the entries of memories: the size of its axis `sequence`, or 1."""
-    return jax.sharding.get_abstract_mesh().shape.get("sequence", 1)
+    return jax.sharding.get_abstract_mesh().shape.get(ENTRIES, 1)
 
 
 def num_row_parts(rows: int) -> int:
@@ -55,14 +55,16 @@ def num_row_parts(rows: int) -> int:
 
 def row_and_head_axes(rows: int, heads: int) -> tuple[tuple[str, ...] | None, str | None]:
     """The axes of the active mesh that split so many rows, and so many heads; None where they do not divide them."""
-    over_heads = jax.sharding.get_abstract_mesh().shape["tensor"] if is_multi_device() else 1
+    over_heads = jax.sharding.get_abstract_mesh().shape[HEADS] if is_multi_device() else 1
     return (
         ROWS if num_row_parts(rows) > 1 else None,
-        "tensor" if over_heads > 1 and heads % over_heads == 0 else None,
+        HEADS if over_heads > 1 and heads % over_heads == 0 else None,
     )
 
 
-def on_each_device(function: Callable, arrays: tuple, in_specs: tuple, out_specs) -> Any:
+def on_each_device(
+    function: Callable, arrays: tuple, in_specs: tuple, out_specs: Any, *, check_vma: bool = True
+) -> Any:
     """`function` of arrays [B, ...], in which rows and heads keep to themselves.
 
     On a mesh each device runs it with its own rows and heads, by the specs (see `row_and_head_axes`); devices exchange
@@ -70,7 +72,7 @@ def on_each_device(function: Callable, arrays: tuple, in_specs: tuple, out_specs
     """
     if not is_multi_device():
         return function(*arrays)
-    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs)(*arrays)
+    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=check_vma)(*arrays)
 
 
 def is_multi_device() -> bool:

@@ -1,5 +1,6 @@
 """Settings of foreign models: all keys are known, and what is wrong, missing or contradictory is named."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ from memgpt_jax.interop.families import FAMILIES, bert, gpt2, llama, t5, xlnet
 from memgpt_jax.interop.families.harmless import HARMLESS
 from memgpt_jax.interop.families.rope import INSIDE, PLACE
 from memgpt_jax.interop.families.settings import REQUIRED
-from memgpt_jax.ops.attention.positions import stretched
+from memgpt_jax.ops.attention.positions import scale_frequencies
 from tests.references import foreign
 
 TABLES = llama.SETTINGS | {
@@ -258,7 +259,9 @@ def test_wavelengths_are_those_of_the_library(rope, head_dim):
     theirs = transformers.LlamaConfig(**values)
     expected, length = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS[rope["rope_type"]](theirs)
     turns = config.rotary_base ** (-np.arange(head_dim // 2) / (head_dim // 2))
-    got = stretched(turns / (2 * np.pi), config.rotary_base, config.rotary_scaling) * 2 * np.pi
+    scaling = dataclasses.asdict(config.rotary_scaling)
+    del scaling["attention_factor"]
+    got = scale_frequencies(turns / (2 * np.pi), config.rotary_base, **scaling) * 2 * np.pi
     np.testing.assert_allclose(got, expected.numpy(), rtol=1e-4)
     assert config.rotary_scaling.attention_factor == pytest.approx(length)
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -71,20 +72,27 @@ def test_stream_equals_token_by_token_reference(row):
 def test_the_reference_notices_faults(fault, monkeypatch):
     """A wrong memory does not pass the comparison above."""
     config = KVMemoryConfig(memory_size=7, num_heads=2, head_dim=4, recency_bias=True, gate="log_bias")
-    select, append = kv.KVMemory._select, kv.append_entries
+    select, append, places_to_keep = kv.KVMemory._select, kv.append_entries, kv.places_to_keep
 
     def backwards(memory, new, evict):
-        return append(memory, jax.tree.map(lambda x: x[:, ::-1], new), evict)
+        """New entries in reverse order."""
+        size, number = memory.valid.shape[1], memory.valid.shape[1] + new.valid.shape[1]
+        place = places_to_keep(memory, new, evict)
+        return jnp.where(place < size, place, size + number - 1 - place)
 
-    def older(memory, new, evict):
-        after = append(memory, new, evict)
+    def older(memory, new, evict, *places):
+        after = append(memory, new, evict, *places)
         return after._replace(age=after.age + 1)
 
     def louder(self, entries):
         return select(self, entries._replace(log_gate=entries.log_gate * 2))
 
-    where, wrong = {"order": (kv, backwards), "age": (kv, older), "gate": (kv.KVMemory, louder)}[fault]
-    monkeypatch.setattr(where, "_select" if fault == "gate" else "append_entries", wrong)
+    where, name, wrong = {
+        "order": (kv, "places_to_keep", backwards),
+        "age": (kv, "append_entries", older),
+        "gate": (kv.KVMemory, "_select", louder),
+    }[fault]
+    monkeypatch.setattr(where, name, wrong)
     graph, params = build(config)
     x, reset = random_inputs(0, BATCH, LENGTH)
     reads, _ = runner(graph)(params, x, reset, np.ones(reset.shape, bool), None)

@@ -102,8 +102,8 @@ def test_a_removed_stop_gradient_is_seen(monkeypatch):
         )
 
     assert flow()[2] == 0
-    source = segments.source
-    monkeypatch.setattr(segments, "source", lambda stored, age, *rest: source(stored, age * 0, *rest))
+    make_source = segments.make_source
+    monkeypatch.setattr(segments, "make_source", lambda entries, age, *rest: make_source(entries, age * 0, *rest))
     assert flow()[2] > 1e-5
 
 

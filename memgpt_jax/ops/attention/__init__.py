@@ -4,13 +4,14 @@ from memgpt_jax.config.kernels import Implementation
 from memgpt_jax.ops.attention.dense import attend, attend_with_lse, attention_weights, map_rows, masked_bias, normalize
 from memgpt_jax.ops.attention.full import full_attention
 from memgpt_jax.ops.attention.intervals import Interval, Recency, default_blocks, interval_attention
-from memgpt_jax.ops.attention.relative import relative_bias, relative_bucket, relative_logits
-from memgpt_jax.ops.attention.window import window_attention
+from memgpt_jax.ops.attention.relative import RelativeTerms, relative_bias, relative_bucket, relative_logits
+from memgpt_jax.ops.attention.window import window_attention, window_attention_with_lse
 
 __all__ = [
     "Implementation",
     "Interval",
     "Recency",
+    "RelativeTerms",
     "attend",
     "attend_with_lse",
     "attention_weights",
@@ -24,4 +25,5 @@ __all__ = [
     "relative_bucket",
     "relative_logits",
     "window_attention",
+    "window_attention_with_lse",
 ]

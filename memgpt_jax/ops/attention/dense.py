@@ -77,6 +77,11 @@ def attend_with_lse(
     return out, jnp.where(highest > FLOOR, highest + jnp.log(total), MASKED)
 
 
+def null_logits(query: Float[Array, "*b G R Q K"], null_key: Float[Array, "G K"]) -> Float32[Array, "*b G R Q"]:
+    """q . k_null per query head, float32: the logit of an entry that is always visible and has the value 0."""
+    return jnp.einsum("...grqk,gk->...grq", query, null_key.astype(query.dtype), preferred_element_type=jnp.float32)
+
+
 def _softmax_parts(query, keys, bias, sink):
     """exp(l_e - highest), its sum over e and the sink, and highest: the softmax before the division, in float32."""
     if query.shape[-3] * query.shape[-2] < FEW_QUERIES:

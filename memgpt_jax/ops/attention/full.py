@@ -1,14 +1,13 @@
-"""Attention over all tokens of a call, or of another sequence."""
-
-from collections.abc import Callable
+"""Attention to all tokens of a call, or of another sequence."""
 
 import jax
 import jax.numpy as jnp
 
 from memgpt_jax.ops.attention.dense import attend, map_rows, masked_bias
+from memgpt_jax.ops.attention.relative import RelativeTerms, relative_term_logits
 from memgpt_jax.shapes import Array, Float, Float32, Int
 
-BLOCK = 128  # queries at once: memory is linear in L
+BLOCK = 128  # queries per block: memory is linear in L
 
 
 def full_attention(
@@ -17,20 +16,20 @@ def full_attention(
     values: Float[Array, "B E G K"],
     query_document: Int[Array, "B L"],
     key_document: Int[Array, "B E"],
-    bias: Callable[..., Float32[Array, "H L E"]] | None = None,
-    bias_inputs: tuple = (),
+    *,
+    distance_bias: Float32[Array, "H 2*L-1"] | None = None,
+    relative: RelativeTerms | None = None,
 ) -> Float[Array, "B L H K"]:
-    """Attention to everything in the same document, before and after.
+    """Attention to all tokens of the same document, before and after the query.
 
-        out_i = sum_j softmax_j(q_i . k_j / sqrt(K) + bias_ij) v_j,    j of i's document
+        out_i = sum_j softmax_j(q_i . k_j / sqrt(K) + bias_ij) v_j,    j in the document of i
 
     Keys and values may have fewer heads (G divides H). A query whose document has no keys reads 0.
 
-    Arguments:
-        query_document, key_document: a number for each token; those of padding are equal to no other's.
-        bias: what is added to the logits of queries at the given places [L], which follow each other, for each head;
-            called with these places, and with what `bias_inputs` hold of the row.
-        bias_inputs: pytrees of arrays [B, ...] that the bias needs, such as the queries.
+    Args:
+        query_document, key_document: document number of each token; padding has a number that no query has.
+        distance_bias: bias_ij of each head at index L - 1 + i - j; needs E = L.
+        relative: bias_ij as in `RelativeTerms`; needs E = L.
     """
     batch, length, num_heads, width = query.shape
     kv_heads, block = keys.shape[2], min(BLOCK, length)
@@ -42,13 +41,18 @@ def full_attention(
         return x.reshape(number, block, *x.shape[1:])
 
     def of_row(row):
-        query, keys, values, query_document, key_document, place, *own = row
+        query, keys, values, query_document, key_document, place, terms = row
 
         def of_block(part):
             query, document, place = part
             logits = masked_bias(document[:, None] == key_document[None, :])[None, None]
+            bias = None
+            if distance_bias is not None:
+                bias = distance_bias[:, length - 1 + place[:, None] - jnp.arange(length)[None, :]]
+            if terms is not None:
+                bias = relative_term_logits(terms.with_parameters_of(relative), place)
             if bias is not None:
-                logits = logits + bias(place, *own).reshape(kv_heads, -1, block, keys.shape[0])
+                logits = logits + bias.reshape(kv_heads, -1, block, keys.shape[0])
             query = query.reshape(block, kv_heads, -1, width).transpose(1, 2, 0, 3)
             out = attend(query, keys.swapaxes(0, 1), values.swapaxes(0, 1), logits)
             return out.transpose(2, 0, 1, 3).reshape(block, num_heads, width)
@@ -57,8 +61,9 @@ def full_attention(
         return jax.lax.map(jax.checkpoint(of_block), parts).reshape(-1, num_heads, width)[:length]
 
     query = query * jnp.asarray(width**-0.5, query.dtype)
-    # A place of each row's own: were it the same for all, the gradient would take the biases of all blocks, which are
-    # quadratic in L, out of the loop over rows.
+    # Each row has its own copy of the places: with a shared one, the gradient would compute the biases of all blocks,
+    # which are quadratic in L, outside the loop over rows.
     place = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
-    rows = query, keys, values, query_document, key_document, place, *bias_inputs
+    terms = None if relative is None else relative.without_parameters()
+    rows = query, keys, values, query_document, key_document, place, terms
     return map_rows(of_row, rows, recompute=False)

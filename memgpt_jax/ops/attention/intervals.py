@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 
 from memgpt_jax.ops.attention.dense import FLOOR, MASKED
 from memgpt_jax.ops.attention.kernels import Blocks, Fold, Platform, sweep
-from memgpt_jax.ops.mesh import row_and_head_axes
+from memgpt_jax.ops.mesh import on_each_device, row_and_head_axes
 from memgpt_jax.shapes import Array, Float, Float32, Int32
 
 
@@ -60,19 +60,30 @@ def interval_attention(
     Arguments:
         blocks: of the forward and of the backward pass; see `default_blocks`.
     """
-    arrays = (query, keys, values, time, interval, bias, sink, recency)
-    run = partial(_interval_attention, blocks)
     rows, heads = row_and_head_axes(query.shape[0], keys.shape[2])
-    if rows is None and heads is None:
-        return run(*arrays)
     of_row, of_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads)
-    fade = Recency(PartitionSpec(heads), of_row)
-    specs = (of_heads, of_heads, of_heads, of_row, of_row, of_row, of_heads, fade if recency else None)
-    return jax.shard_map(run, in_specs=specs, out_specs=of_heads, check_vma=False)(*arrays)
+    fade = Recency(PartitionSpec(heads), of_row) if recency else None
+    specs = _Inputs(of_heads, of_heads, of_heads, of_row, of_row, of_row, of_heads, fade)
+    inputs = _Inputs(query, keys, values, time, interval, bias, sink, recency)
+    run = partial(_on_one_device, blocks)
+    return on_each_device(run, (inputs,), (specs,), of_heads, check_vma=False)  # kernels have no such types
 
 
-def _interval_attention(blocks, query, keys, values, time, interval, bias, sink, recency):
-    """`interval_attention` on one device."""
+class _Inputs(NamedTuple):
+    """Arguments of `interval_attention`."""
+
+    query: Float[Array, "B L H K"]
+    keys: Float[Array, "B E G K"]
+    values: Float[Array, "B E G K"]
+    time: Int32[Array, "B L"]
+    interval: Interval
+    bias: Float32[Array, "B E"] | None
+    sink: Float32[Array, "B L H"] | None
+    recency: Recency | None
+
+
+def _on_one_device(blocks, inputs):
+    query, keys, values, time, interval, bias, sink, recency = inputs
     batch, length, heads, width = query.shape
     kv_heads, number = keys.shape[2], keys.shape[1]
     group = heads // kv_heads
@@ -103,16 +114,15 @@ def _interval_attention(blocks, query, keys, values, time, interval, bias, sink,
         until=padded(until, -1),
         written=written,
     )
-    out = _attend(
-        blocks,
+    operands = _Operands(
         heads_first(query.reshape(*per_head, width)),
         heads_first(keys[:, :, :, None]),
         heads_first(values[:, :, :, None]),
         padded(bias),
         heads_first(sink),
         slope,
-        when,
     )
+    out = _attend(blocks, operands, when)
     out = out[:, : length * group, :width].reshape(batch, kv_heads, length, group, width)
     return jnp.moveaxis(out, 1, 2).reshape(query.shape)
 
@@ -143,22 +153,34 @@ class When(NamedTuple):
     written: Int32[Array, "B E"] | None
 
 
+class _Operands(NamedTuple):
+    """What has gradients, padded to whole blocks; N = B G."""
+
+    query: Float[Array, "N Q K"]
+    keys: Float[Array, "N E K"]
+    values: Float[Array, "N E K"]
+    bias: Float32[Array, "B E"]
+    sink: Float32[Array, "N Q"]
+    slope: Float32[Array, "N Q"] | None
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(blocks, query, keys, values, bias, sink, slope, when):
-    """query [N, Q, K]; keys, values [N, E, K]; bias [B, E]; sink, slope [N, Q]; N = B G. Returns [N, Q, K]."""
-    return _forward(blocks, query, keys, values, bias, sink, slope, when)[0]
+def _attend(blocks, operands: _Operands, when: When) -> Float[Array, "N Q K"]:
+    return _forward(blocks, operands, when)[0]
 
 
-def _forward(blocks, query, keys, values, bias, sink, slope, when):
+def _forward(blocks, operands, when):
+    query, keys, values, bias, sink, slope = operands
     queries = [query, when.time, sink, *_given(slope)]
     entries = [keys, values, bias, when.first, when.last, *_given(when.written)]
     low, high = _range(_meeting(when.time, when.first, when.last, blocks[0].fixed, blocks[0].moving))
     out, log_sum = sweep(READ, queries, entries, low, high, [_like(query), _like(sink)], blocks[0])
-    return out, (query, keys, values, bias, sink, slope, when, out, log_sum)
+    return out, (operands, when, out, log_sum)
 
 
 def _backward(blocks, saved, d_out):
-    query, keys, values, bias, sink, slope, when, out, log_sum = saved
+    operands, when, out, log_sum = saved
+    query, keys, values, bias, sink, slope = operands
     blocks = blocks[1]
     delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
     queries = [query, d_out, when.time, log_sum, delta, *_given(slope)]
@@ -176,7 +198,7 @@ def _backward(blocks, saved, d_out):
 
     d_bias = jnp.sum(d_bias.reshape(bias.shape[0], -1, bias.shape[1]), axis=1)
     d_sink = -jnp.exp(sink - log_sum) * delta
-    return d_query, d_keys, d_values, d_bias, d_sink, d_slope[0] if d_slope else None, None
+    return _Operands(d_query, d_keys, d_values, d_bias, d_sink, d_slope[0] if d_slope else None), None
 
 
 _attend.defvjp(_forward, _backward)
@@ -221,7 +243,7 @@ def _dot(x, y, axis):
     )
 
 
-def _logits(x, y, bias, time, first, last, slope, written):
+def _logits(x, y, *, bias, time, first, last, slope, written):
     """[f, m] logits of queries and entries, whichever of the two is fixed, and log(1 + age) where recency is on."""
     logits, log_age = _dot(x, y, 1) + bias, None
     if slope:
@@ -240,7 +262,7 @@ def _read_step(carry, here, there):
     highest, total, summed = carry
     query, time, _, *slope = here
     keys, values, bias, first, last, *written = there
-    logits, _ = _logits(query, keys, bias, time, first, last, slope, written)
+    logits, _ = _logits(query, keys, bias=bias, time=time, first=first, last=last, slope=slope, written=written)
     higher = jnp.maximum(highest, jnp.max(logits, axis=1, keepdims=True))
     weights, shrink = jnp.exp(logits - higher), jnp.exp(highest - higher)
     total = total * shrink + jnp.sum(weights, axis=1, keepdims=True)
@@ -261,7 +283,7 @@ def _queries_start(here):
 def _queries_step(carry, here, there):
     query, d_out, time, log_sum, delta, *slope = here
     keys, values, bias, first, last, *written = there
-    logits, log_age = _logits(query, keys, bias, time, first, last, slope, written)
+    logits, log_age = _logits(query, keys, bias=bias, time=time, first=first, last=last, slope=slope, written=written)
     d_logits = jnp.exp(logits - log_sum) * (_dot(d_out, values, 1) - delta)
     d_query = carry[0] + _dot(d_logits.astype(keys.dtype), keys, 0)
     return d_query, *(d_slope - jnp.sum(d_logits * log_age, axis=1, keepdims=True) for d_slope in carry[1:])
@@ -276,7 +298,7 @@ def _entries_step(carry, here, there):
     d_keys, d_values, d_bias = carry
     keys, values, bias, first, last, *written = here
     query, d_out, time, log_sum, delta, *slope = there
-    logits, _ = _logits(keys, query, bias, time, first, last, slope, written)
+    logits, _ = _logits(keys, query, bias=bias, time=time, first=first, last=last, slope=slope, written=written)
     weights = jnp.exp(logits - log_sum)
     d_logits = weights * (_dot(values, d_out, 1) - delta)
     d_keys = d_keys + _dot(d_logits.astype(query.dtype), query, 0)

@@ -1,6 +1,8 @@
 """Causal sliding-window attention."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +26,7 @@ def window_attention(
     block_size: int | None = None,
     implementation: Implementation = "auto",
     distance_bias: Float32[Array, "H {window_size}"] | None = None,
-    with_lse: bool = False,
-) -> Float[Array, "B L H K"] | tuple[Float[Array, "B L H K"], Float32[Array, "B L H"]]:
+) -> Float[Array, "B L H K"]:
     """Causal sliding-window attention of L tokens that follow P cached ones, E = P + L; memory is linear in L.
 
         out_i = sum_j softmax_j(q_i . k_j / sqrt(K) + bias_ij) v_j,    j in (P + i - window_size, P + i], same document
@@ -38,20 +39,50 @@ def window_attention(
             their reach; default: up to 128, and for cuDNN at least `window_size`.
         implementation: see `Implementation`.
         distance_bias: bias_ij of each head by the distance P + i - j; default: none. Only the portable form takes it.
-        with_lse: return the logarithm of what each softmax divides by, too; only the portable form does.
 
     Raises:
         ValueError: the implementation does not work here.
     """
-    width = query.shape[3]
-    arrays = (query, keys, values, query_document, key_document)
-    kernels = ("pallas", "cudnn") if distance_bias is None and not with_lse else ()
-    chosen = choose(implementation, kernels, query.dtype, width)
+    tokens = _Tokens(query, keys, values, query_document, key_document, distance_bias)
+    kernels = ("pallas", "cudnn") if distance_bias is None else ()
+    chosen = choose(implementation, kernels, query.dtype, query.shape[3])
     if chosen == "portable":
-        return _portable(*arrays, window_size, block_size or max(16, min(128, window_size)), distance_bias, with_lse)
+        return _portable(tokens, attend, window_size, block_size)
     if chosen == "cudnn":
-        return _by_library(*arrays, window_size, block_size or max(128, window_size + window_size % 2), chosen)
-    return _by_kernel(*arrays, window_size, interpret=chosen == "interpret")
+        return _by_library(tokens, window_size, block_size or max(128, window_size + window_size % 2), chosen)
+    return _by_kernel(tokens, window_size, interpret=chosen == "interpret")
+
+
+def window_attention_with_lse(
+    query: Float[Array, "B L H K"],
+    keys: Float[Array, "B E G K"],
+    values: Float[Array, "B E G K"],
+    query_document: Int[Array, "B L"],
+    key_document: Int[Array, "B E"],
+    *,
+    window_size: int,
+    block_size: int | None = None,
+    implementation: Implementation = "auto",
+    distance_bias: Float32[Array, "H {window_size}"] | None = None,
+) -> tuple[Float[Array, "B L H K"], Float32[Array, "B L H"]]:
+    """`window_attention`, and the log-sum-exp of each query's logits (see `attend_with_lse`).
+
+    Only the portable implementation computes it.
+    """
+    choose(implementation, (), query.dtype, query.shape[3])
+    tokens = _Tokens(query, keys, values, query_document, key_document, distance_bias)
+    return _portable(tokens, attend_with_lse, window_size, block_size)
+
+
+class _Tokens(NamedTuple):
+    """Arguments of `window_attention`."""
+
+    query: Float[Array, "B L H K"]
+    keys: Float[Array, "B E G K"]
+    values: Float[Array, "B E G K"]
+    query_document: Int[Array, "B L"]
+    key_document: Int[Array, "B E"]
+    distance_bias: Float32[Array, "H W"] | None
 
 
 class _Blocks:
@@ -82,17 +113,18 @@ class _Blocks:
         return (query_document[:, :, None] == key_document[:, None, :]) & self.in_window[None]
 
 
-def _portable(query, keys, values, query_document, key_document, window_size, block, distance_bias, with_lse):
-    """On a mesh each device takes its own rows and heads."""
-    arrays = (query, keys, values, query_document, key_document, distance_bias)
-    run = partial(_by_blocks, window_size=window_size, block=block, with_lse=with_lse)
-    rows, heads = row_and_head_axes(query.shape[0], keys.shape[2])
+def _portable(tokens: _Tokens, attend: Callable, window_size: int, block_size: int | None):
+    """`attend`, or `attend_with_lse`, block by block. On a mesh each device takes its own rows and heads."""
+    block = block_size or max(16, min(128, window_size))
+    run = partial(_by_blocks, attend=attend, window_size=window_size, block=block)
+    rows, heads = row_and_head_axes(tokens.query.shape[0], tokens.keys.shape[2])
     of_row, of_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads)
-    specs = (of_heads, of_heads, of_heads, of_row, of_row, PartitionSpec(heads))
-    return on_each_device(run, arrays, specs, of_heads)
+    specs = _Tokens(of_heads, of_heads, of_heads, of_row, of_row, PartitionSpec(heads))
+    return on_each_device(run, (tokens,), (specs,), of_heads)
 
 
-def _by_blocks(query, keys, values, query_document, key_document, distance_bias, *, window_size, block, with_lse):
+def _by_blocks(tokens, *, attend, window_size, block):
+    query, keys, values, query_document, key_document, distance_bias = tokens
     batch, length, num_heads, head_dim = query.shape
     kv_heads = keys.shape[2]
     blocks = _Blocks(length, keys.shape[1] - length, window_size, min(block, length))
@@ -103,8 +135,12 @@ def _by_blocks(query, keys, values, query_document, key_document, distance_bias,
         query = blocks.queries(query.swapaxes(0, 1)).swapaxes(1, 2)
         bias = masked_bias(blocks.visible(query_document, key_document))[:, None]
         bias = bias if of_distance is None else bias + of_distance[None]
-        found = (attend_with_lse if with_lse else attend)(query, blocks.reachable(keys), blocks.reachable(values), bias)
-        in_line = lambda x: x.swapaxes(0, 1).reshape(x.shape[1], -1, *x.shape[3:])[:, :length]  # noqa: E731
+        found = attend(query, blocks.reachable(keys), blocks.reachable(values), bias)
+
+        def in_line(x):
+            """[blocks, R, block, ...] -> [R, L, ...]."""
+            return x.swapaxes(0, 1).reshape(x.shape[1], -1, *x.shape[3:])[:, :length]
+
         return jax.tree.map(in_line, found)
 
     query = (query * jnp.asarray(head_dim**-0.5, query.dtype)).reshape(batch, length, kv_heads, -1, head_dim)
@@ -116,12 +152,17 @@ def _by_blocks(query, keys, values, query_document, key_document, distance_bias,
         biases = distance_bias[:, jnp.clip(blocks.distance, 0, window_size - 1)]
         biases = jnp.tile(biases.reshape(kv_heads, -1, *biases.shape[1:]), (batch, 1, 1, 1))
     found = map_rows(one_head, (query, keys, values, *documents, biases))
-    heads_last = lambda x: jnp.moveaxis(x.reshape(batch, num_heads, length, *x.shape[3:]), 1, 2)  # noqa: E731
+
+    def heads_last(x):
+        """[B G, R, L, ...] -> [B, L, H, ...]."""
+        return jnp.moveaxis(x.reshape(batch, num_heads, length, *x.shape[3:]), 1, 2)
+
     return jax.tree.map(heads_last, found)
 
 
-def _by_library(query, keys, values, query_document, key_document, window_size, block, library):
+def _by_library(tokens: _Tokens, window_size: int, block: int, library: str):
     """`jax.nn.dot_product_attention` over blocks: it masks by [B, L, reach], as documents end anywhere."""
+    query, keys, values, query_document, key_document, _ = tokens
     batch, length = query.shape[:2]
     block = min(block, length + length % 2)  # cuDNN's backward pass wants even lengths
     blocks = _Blocks(length, keys.shape[1] - length, window_size, block)
@@ -136,8 +177,9 @@ def _by_library(query, keys, values, query_document, key_document, window_size, 
     return out.reshape(batch, -1, *out.shape[2:])[:, :length]
 
 
-def _by_kernel(query, keys, values, query_document, key_document, window_size, interpret):
+def _by_kernel(tokens: _Tokens, window_size: int, *, interpret: bool):
     """Time counts tokens: a key is visible from its own place on, to the end of its window or of its document."""
+    query, keys, values, _, key_document, _ = tokens
     batch, length, _, width = query.shape
     number = keys.shape[1]
     place = jnp.broadcast_to(jnp.arange(number, dtype=jnp.int32), (batch, number))

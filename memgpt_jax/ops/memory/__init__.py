@@ -19,20 +19,27 @@ from memgpt_jax.ops.memory.fast_weights import Writes, scan_fast_weight_heads, s
 from memgpt_jax.ops.memory.hops import Hops, multi_hop_read, multi_hop_weights, position_encoding
 from memgpt_jax.ops.memory.inner_learning import Pairs, inner_network, inner_update
 from memgpt_jax.ops.memory.nearest import find_nearest, find_nearest_in_groups, read_chosen
-from memgpt_jax.ops.memory.reader import Source, read_entries, read_entries_with_lse, read_mass, read_weights
-from memgpt_jax.ops.memory.segments import (
-    OwnEntries,
+from memgpt_jax.ops.memory.reader import (
     ReadableEntries,
+    Source,
+    read_entries,
+    read_entries_with_lse,
+    read_mass,
+    read_weights,
+)
+from memgpt_jax.ops.memory.segments import (
     Visibility,
     causal_visibility,
+    make_source,
     read_segments,
-    source,
+    read_segments_with_lse,
 )
 from memgpt_jax.ops.memory.writer import (
     Entries,
     append_entries,
     causal_conv,
     gather_entries,
+    places_to_keep,
     pool_entries,
     select_highest_gate,
 )
@@ -40,7 +47,6 @@ from memgpt_jax.ops.memory.writer import (
 __all__ = [
     "Entries",
     "Hops",
-    "OwnEntries",
     "Pairs",
     "ReadableEntries",
     "Source",
@@ -63,8 +69,10 @@ __all__ = [
     "inner_update",
     "interpolate_weights",
     "link_writes",
+    "make_source",
     "multi_hop_read",
     "multi_hop_weights",
+    "places_to_keep",
     "pool_entries",
     "position_encoding",
     "read_chosen",
@@ -72,6 +80,7 @@ __all__ = [
     "read_entries_with_lse",
     "read_mass",
     "read_segments",
+    "read_segments_with_lse",
     "read_slots",
     "read_weights",
     "scan_fast_weight_heads",
@@ -80,7 +89,6 @@ __all__ = [
     "select_most_used",
     "sharpen_weights",
     "shift_weights",
-    "source",
     "unit_features",
     "update_usage",
 ]

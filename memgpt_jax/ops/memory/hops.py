@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memgpt_jax.ops.attention.dense import attend, attention_weights, masked_bias, normalize
+from memgpt_jax.ops.attention.dense import attend, attention_weights, masked_bias, normalize, null_logits
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
@@ -81,9 +81,7 @@ def _question(u, hops, n):
     question = jnp.einsum("bhrqi,hij->bhrqj", u, hops.inputs[n])
     if hops.temperature is not None:
         question = normalize(question).astype(u.dtype) * hops.temperature[None, :, None, None, None]
-    sink = None
-    if hops.null_key is not None:
-        sink = jnp.einsum("bhrqj,hj->bhrq", question, hops.null_key, preferred_element_type=jnp.float32)
+    sink = None if hops.null_key is None else null_logits(question, hops.null_key)
     about_age = jnp.einsum("bhrqi,ahi->bhrqa", u, hops.input_ages[n])
     return jnp.concatenate([question, about_age], axis=-1), sink
 

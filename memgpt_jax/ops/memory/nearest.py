@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from memgpt_jax.ops.attention.dense import attend, masked_bias
-from memgpt_jax.ops.mesh import num_entry_parts
+from memgpt_jax.ops.mesh import ENTRIES, num_entry_parts
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 BLOCK = 4096  # entries scored at a time
@@ -123,9 +123,9 @@ def find_nearest_in_groups(
     groups, size, _ = keys.shape
     search = partial(_best_of_each_group, top_k=min(top_k, size))
     if groups == num_entry_parts() > 1:  # by hand: the partitioner would gather the scores of all entries for the top-k
-        split, whole = PartitionSpec("sequence"), PartitionSpec()
+        split, whole = PartitionSpec(ENTRIES), PartitionSpec()
         specs = {"in_specs": (whole, split, split, whole, whole), "out_specs": (split, split)}
-        search = jax.shard_map(search, **specs, axis_names={"sequence"}, check_vma=False)
+        search = jax.shard_map(search, **specs, axis_names={ENTRIES}, check_vma=False)
     scores, place = search(query, keys, number, first, end)
     place = place + size * jnp.arange(groups, dtype=jnp.int32)[:, None, None]
     scores, place = (jnp.moveaxis(x, 0, 1).reshape(query.shape[0], -1) for x in (scores, place))

@@ -4,12 +4,20 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from memgpt_jax.ops.attention.dense import attend, attend_with_lse, attention_weights, masked_bias
+from memgpt_jax.ops.attention.dense import attend, attend_with_lse, attention_weights, masked_bias, null_logits
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
+class ReadableEntries(NamedTuple):
+    """Keys, values and logit biases of entries."""
+
+    keys: Float[Array, "B E G K"]
+    values: Float[Array, "B E G K"]
+    bias: Float32[Array, "B E"]  # added to the logits: log g, or 0
+
+
 class Source(NamedTuple):
-    """Entries that a block of Q tokens may read, with what is added to their logits."""
+    """Entries that a block of Q tokens may read: their biases, their ages, and which of them each token sees."""
 
     keys: Float[Array, "B E G K"]
     values: Float[Array, "B E G K"]
@@ -71,9 +79,8 @@ def read_mass(
 
 def _prepare(query, sources, null_key, recency):
     """Heads first, sources joined: what `attend` takes, with batch axes [B, G]."""
-    batch, length, num_heads, head_dim = query.shape
     kv_heads = sources[0].keys.shape[2]
-    query = query.reshape(batch, length, kv_heads, -1, head_dim).transpose(0, 2, 3, 1, 4)  # [B, G, R, Q, K]
+    query = _heads_first(query, kv_heads)
     keys, values = (
         jnp.concatenate([getattr(source, name) for source in sources], axis=1).swapaxes(1, 2)
         for name in ("keys", "values")
@@ -84,10 +91,21 @@ def _prepare(query, sources, null_key, recency):
         age = jnp.concatenate([source.age for source in sources], axis=1).astype(jnp.float32)
         slope = recency.reshape(1, kv_heads, -1, 1, 1)
         bias = bias - slope * jnp.log1p(age)[:, None, None, None, :]
-    sink = None
-    if null_key is not None:
-        sink = jnp.einsum("bgrqk,gk->bgrq", query, null_key.astype(query.dtype), preferred_element_type=jnp.float32)
+    sink = None if null_key is None else null_logits(query, null_key)
     return query, keys, values, bias, sink
+
+
+def null_sink(query: Float[Array, "B Q H K"], null_key: Float[Array, "G K"] | None) -> Float32[Array, "B Q H"] | None:
+    """Logit of the null entry for each query; None without a null entry."""
+    if null_key is None:
+        return None
+    return _heads_last(null_logits(_heads_first(query, null_key.shape[0]), null_key)[..., None])[..., 0]
+
+
+def _heads_first(query, kv_heads):
+    """[B, Q, H, K] -> [B, G, R, Q, K]."""
+    batch, length, _, head_dim = query.shape
+    return query.reshape(batch, length, kv_heads, -1, head_dim).transpose(0, 2, 3, 1, 4)
 
 
 def _heads_last(out):

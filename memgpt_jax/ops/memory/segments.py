@@ -1,5 +1,6 @@
-"""The Reader over all segments of a call at once: entries in play, and which of them each segment sees."""
+"""Reads of all segments of a call at once: the entries in play, and which of them each segment sees."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -10,205 +11,253 @@ from jax.sharding import PartitionSpec
 from memgpt_jax.ops.attention.dense import FLOOR, MASKED, map_rows
 from memgpt_jax.ops.attention.implementation import Implementation, choose
 from memgpt_jax.ops.attention.intervals import Interval, Recency, default_blocks, interval_attention
-from memgpt_jax.ops.memory.reader import Source, read_entries, read_entries_with_lse
-from memgpt_jax.ops.mesh import num_entry_parts, on_each_device, row_and_head_axes
+from memgpt_jax.ops.memory.reader import ReadableEntries, Source, null_sink, read_entries, read_entries_with_lse
+from memgpt_jax.ops.mesh import ENTRIES, num_entry_parts, on_each_device, row_and_head_axes
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
-class ReadableEntries(NamedTuple):
-    """Entries, with what is added to their logits."""
-
-    keys: Float[Array, "B E G K"]
-    values: Float[Array, "B E G K"]
-    bias: Float32[Array, "B E"]  # log g, or 0
-
-
 class Visibility(NamedTuple):
-    """The memory at the start of each segment: which of the stored entries it holds."""
+    """The entries that the memory holds at the start of each segment."""
 
-    place: Int32[Array, "B S M"]
-    valid: Bool[Array, "B S M"]
-    age: Int32[Array, "B S M"]  # in segments
-
-
-class OwnEntries(NamedTuple):
-    """What the tokens of each segment have written themselves: visible to later ones of their document at once."""
-
-    stored: ReadableEntries  # [B, S, T, ...]
-    document: Int32[Array, "B S T"]  # equal for tokens of one document; -1: no token
+    place: Int32[Array, "B S M"]  # index among the E entries in play
+    valid: Bool[Array, "B S M"]  # False: the slot is empty
+    age: Int32[Array, "B S M"]  # segments since the entry was written
 
 
 def read_segments(
     query: Float[Array, "B S T H K"],
-    stored: ReadableEntries,
-    seen: Visibility,
+    entries: ReadableEntries,
+    visibility: Visibility,
     after_reset: Bool[Array, "B S T"],
     *,
     initial: ReadableEntries | None = None,
-    own: OwnEntries | None = None,
+    own: ReadableEntries | None = None,
+    own_document: Int32[Array, "B S T"] | None = None,
     null_key: Float[Array, "G K"] | None = None,
     recency: Float32[Array, "H"] | None = None,
     bptt_segments: int | None = None,
     contiguous: bool = False,
     implementation: Implementation = "auto",
-    with_lse: bool = False,
-) -> Float[Array, "B S T H K"] | tuple[Float[Array, "B S T H K"], Float32[Array, "B S T H"]]:
+) -> Float[Array, "B S T H K"]:
     """`read_entries` for every token of S segments.
 
-    A token reads the entries that were stored before its segment; after a reset in its segment, the `initial` ones.
+    A token reads the entries that `visibility` gives its segment. Where a reset precedes it in its segment
+    (`after_reset`), it reads the `initial` entries instead.
 
     Arguments:
-        bptt_segments: no gradient flows into entries older than so many segments.
-        contiguous: what a segment sees are M neighbours among the stored entries, valid ones last.
-        implementation: see `Implementation`. Kernels know neither `initial` nor `own` entries; they copy no entries,
-            while the portable form gathers M for each segment.
-        with_lse: `read_entries_with_lse` in the place of `read_entries`; only the portable form does.
+        entries: the E entries in play during the call.
+        initial: the entries with which a document begins.
+        own: entries that the tokens of each segment write, [B, S, T, ...]; later tokens of the same document in that
+            segment, and the token itself, read them.
+        own_document: equal for tokens of one document; -1: no token.
+        null_key, recency: as in `read_entries`.
+        bptt_segments: entries older than this many segments get no gradient; None: all get it.
+        contiguous: each segment sees M neighbours among the entries in play, the valid ones last.
+        implementation: see `Implementation`. The kernels take neither `initial` nor `own` entries. They copy no
+            entries; the portable implementation gathers M for each segment.
 
     Raises:
-        ValueError: the implementation does not work here, or does not know these entries.
+        ValueError: the implementation does not run here, or not with these entries.
     """
-    kernels = ("pallas",) if initial is None and own is None and not with_lse else ()
+    inputs = _Inputs(query, entries, visibility, after_reset, initial, own, own_document, null_key, recency)
+    kernels = ("pallas",) if initial is None and own is None else ()
     chosen = choose(implementation, kernels, query.dtype, query.shape[-1])
-    if chosen == "portable":
-        arrays = (query, stored, seen, after_reset, initial, own, null_key, recency)
-        options = {"bptt_segments": bptt_segments, "with_lse": with_lse}
-        run = partial(_read_rows, contiguous=contiguous, **options)
-        rows, heads = row_and_head_axes(query.shape[0], stored.keys.shape[2])
-        of_row, of_heads, by_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads), PartitionSpec(heads)
-        in_segments = PartitionSpec(rows, None, None, heads)
-        entries, of_place = ReadableEntries(of_heads, of_heads, of_row), of_row
-        if (parts := num_entry_parts()) > 1 and seen.place.shape[2] % parts == 0:
-            run, of_place = partial(_read_parts, **options), PartitionSpec(rows, None, "sequence")
-        specs = (
-            in_segments,
-            entries,
-            of_place,
-            of_row,
-            None if initial is None else entries,
-            None if own is None else OwnEntries(ReadableEntries(in_segments, in_segments, of_row), of_row),
-            by_heads,
-            by_heads,
-        )
-        return on_each_device(run, arrays, specs, in_segments)
-    return _by_kernel(query, stored, seen, after_reset, null_key, recency, bptt_segments, chosen == "interpret")
+    if chosen != "portable":
+        return _by_kernel(inputs, bptt_segments, interpret=chosen == "interpret")
+
+    def merged(inputs):
+        return _read_parts(inputs, bptt_segments)[0]
+
+    return _portable(inputs, read_entries, merged, bptt_segments, contiguous)
+
+
+def read_segments_with_lse(
+    query: Float[Array, "B S T H K"],
+    entries: ReadableEntries,
+    visibility: Visibility,
+    after_reset: Bool[Array, "B S T"],
+    *,
+    initial: ReadableEntries | None = None,
+    own: ReadableEntries | None = None,
+    own_document: Int32[Array, "B S T"] | None = None,
+    null_key: Float[Array, "G K"] | None = None,
+    recency: Float32[Array, "H"] | None = None,
+    bptt_segments: int | None = None,
+    contiguous: bool = False,
+    implementation: Implementation = "auto",
+) -> tuple[Float[Array, "B S T H K"], Float32[Array, "B S T H"]]:
+    """`read_segments`, and the log-sum-exp of each query's logits. Only the portable implementation computes it."""
+    inputs = _Inputs(query, entries, visibility, after_reset, initial, own, own_document, null_key, recency)
+    choose(implementation, (), query.dtype, query.shape[-1])
+    merged = partial(_read_parts, bptt_segments=bptt_segments)
+    return _portable(inputs, read_entries_with_lse, merged, bptt_segments, contiguous)
+
+
+class _Inputs(NamedTuple):
+    """Arguments of `read_segments`."""
+
+    query: Float[Array, "B S T H K"]
+    entries: ReadableEntries
+    visibility: Visibility
+    after_reset: Bool[Array, "B S T"]
+    initial: ReadableEntries | None
+    own: ReadableEntries | None
+    own_document: Int32[Array, "B S T"] | None
+    null_key: Float[Array, "G K"] | None
+    recency: Float32[Array, "H"] | None
 
 
 def causal_visibility(document: Int32[Array, "B T"], place: Int32[Array, "B Q"]) -> Bool[Array, "B Q T"]:
-    """A token, at its place in the segment, sees the earlier tokens of its document in it, itself included."""
+    """True where a query sees an entry that a token of its own segment wrote.
+
+    The query at `place` sees the tokens of its document up to and including that place; document -1 is no token.
+    """
     own_document = jnp.take_along_axis(document, place, axis=1)
     earlier = jnp.arange(document.shape[1])[None, None, :] <= place[..., None]
     return (document[:, None, :] == own_document[..., None]) & (document >= 0)[:, None, :] & earlier
 
 
-def source(
-    stored: ReadableEntries, age: Int32[Array, "B E"], visible: Bool[Array, "B Q E"], bptt_segments=None
+def make_source(
+    entries: ReadableEntries,
+    age: Int32[Array, "B E"],
+    visible: Bool[Array, "B Q E"],
+    bptt_segments: int | None = None,
 ) -> Source:
-    """Entries as the Reader takes them: no gradient into those older than `bptt_segments`."""
+    """The `Source` of these entries. Those older than `bptt_segments` segments get no gradient."""
     if bptt_segments is not None:
         recent = age <= bptt_segments
 
         def cut(x):
             return jnp.where(recent.reshape(*recent.shape, *(1,) * (x.ndim - 2)), x, jax.lax.stop_gradient(x))
 
-        stored = jax.tree.map(cut, stored)
-    return Source(*stored, age, visible)
+        entries = jax.tree.map(cut, entries)
+    return Source(*entries, age, visible)
 
 
-def _read_rows(query, stored, seen, after_reset, initial, own, null_key, recency, **options):
-    """The portable form. On a mesh each device takes its own rows and heads."""
+def _portable(inputs: _Inputs, read: Callable, read_parts: Callable, bptt_segments: int | None, contiguous: bool):
+    """Plain JAX. On a mesh each device takes its own rows and heads; `read_parts` where it also splits entries."""
+    rows, heads = row_and_head_axes(inputs.query.shape[0], inputs.entries.keys.shape[2])
+    of_row, of_heads, by_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads), PartitionSpec(heads)
+    in_segments = PartitionSpec(rows, None, None, heads)
+    run, of_place = partial(_read_rows, read=read, bptt_segments=bptt_segments, contiguous=contiguous), of_row
+    if (parts := num_entry_parts()) > 1 and inputs.visibility.place.shape[2] % parts == 0:
+        run, of_place = read_parts, PartitionSpec(rows, None, ENTRIES)
+    entries = ReadableEntries(of_heads, of_heads, of_row)
+    specs = _Inputs(
+        query=in_segments,
+        entries=entries,
+        visibility=of_place,
+        after_reset=of_row,
+        initial=None if inputs.initial is None else entries,
+        own=None if inputs.own is None else ReadableEntries(in_segments, in_segments, of_row),
+        own_document=of_row,
+        null_key=by_heads,
+        recency=by_heads,
+    )
+    return on_each_device(run, (inputs,), (specs,), in_segments)
+
+
+def _read_rows(inputs, *, read, bptt_segments, contiguous):
+    """`_read_row` for each batch row."""
 
     def read_row(row):
-        return _read_row(*row, null_key, recency, **options)
+        row = row._replace(null_key=inputs.null_key, recency=inputs.recency)
+        return _read_row(row, read, bptt_segments, contiguous)
 
-    return map_rows(read_row, (query, stored, seen, after_reset, initial, own), recompute=False)
+    return map_rows(read_row, inputs._replace(null_key=None, recency=None), recompute=False)
 
 
-def _read_parts(query, stored, seen, after_reset, initial, own, null_key, recency, *, bptt_segments, with_lse):
-    """`_read_rows` where each device sees its part of M; `initial` and `own` entries are of the first one.
+def _read_parts(inputs, bptt_segments):
+    """Read and log-sum-exp where each device sees its part of the M entries; the first one adds `initial` and `own`.
 
-    r = sum_i w_i r_i / sum_i w_i,  w_i = exp(lse_i): reads merge with two sums over devices. The null entry comes last.
+        r = sum_i w_i r_i / sum_i w_i,  w_i = exp(lse_i)
+
+    Two sums over devices merge the reads. The null entry joins after them.
     """
-    first = jax.lax.axis_index("sequence") == 0
-    if initial is not None:
-        initial = initial._replace(bias=jnp.where(first, initial.bias, MASKED))
-    if own is not None:
-        own = own._replace(document=jnp.where(first, own.document, -1))
-    options = {"bptt_segments": bptt_segments, "contiguous": False, "with_lse": True}
-    out, lse = _read_rows(query, stored, seen, after_reset, initial, own, None, recency, **options)
-    highest = jnp.maximum(jax.lax.pmax(jax.lax.stop_gradient(lse), "sequence"), FLOOR)
-    sink = None
-    if null_key is not None:
-        groups = query.reshape(*query.shape[:3], null_key.shape[0], -1, query.shape[-1])
-        sink = jnp.einsum("bstgrk,gk->bstgr", groups, null_key.astype(query.dtype), preferred_element_type=jnp.float32)
+    first = jax.lax.axis_index(ENTRIES) == 0
+    if inputs.initial is not None:
+        bias = jnp.where(first, inputs.initial.bias, MASKED)
+        inputs = inputs._replace(initial=inputs.initial._replace(bias=bias))
+    if inputs.own is not None:
+        inputs = inputs._replace(own_document=jnp.where(first, inputs.own_document, -1))
+    query, null_key = inputs.query, inputs.null_key
+    inputs = inputs._replace(null_key=None)
+    out, lse = _read_rows(inputs, read=read_entries_with_lse, bptt_segments=bptt_segments, contiguous=False)
+    highest = jnp.maximum(jax.lax.pmax(jax.lax.stop_gradient(lse), ENTRIES), FLOOR)
+    sink = null_sink(query.reshape(query.shape[0], -1, *query.shape[3:]), null_key)
+    if sink is not None:
         sink = sink.reshape(lse.shape)
         highest = jnp.maximum(highest, jax.lax.stop_gradient(sink))
     weight = jnp.exp(lse - highest)
-    summed = jax.lax.psum(weight[..., None] * out.astype(jnp.float32), "sequence")
-    total = jax.lax.psum(weight, "sequence")
+    summed = jax.lax.psum(weight[..., None] * out.astype(jnp.float32), ENTRIES)
+    total = jax.lax.psum(weight, ENTRIES)
     total = total if sink is None else total + jnp.exp(sink - highest)
     total = jnp.where(total > 0, total, 1)
     out = (summed / total[..., None]).astype(out.dtype)
-    return (out, jnp.where(highest > FLOOR, highest + jnp.log(total), MASKED)) if with_lse else out
+    return out, jnp.where(highest > FLOOR, highest + jnp.log(total), MASKED)
 
 
-def _read_row(query, stored, seen, after_reset, initial, own, null_key, recency, bptt_segments, contiguous, with_lse):
-    """The portable form, for one batch row: one segment after the other, with the entries that it sees."""
-    as_row = lambda tree: jax.tree.map(lambda x: x[None], tree)  # noqa: E731
-    no_age = lambda entries: jnp.zeros(entries.bias.shape, jnp.int32)  # noqa: E731
+def _read_row(row, read, bptt_segments, contiguous):
+    """The reads of one batch row: its segments one after the other, each with the entries that it sees."""
+
+    def as_batch(tree):
+        return jax.tree.map(lambda x: x[None], tree)
+
+    def without_age(entries, visible):
+        return make_source(entries, jnp.zeros(entries.bias.shape, jnp.int32), visible)
 
     def read_segment(segment):
-        query, seen, after_reset, own = segment
-        if contiguous:  # a slice is faster than a gather
-            size = seen.place.shape[0]
-            fetch = lambda x: jax.lax.dynamic_slice_in_dim(x, seen.place[-1] - (size - 1), size)  # noqa: E731
-        else:
-            fetch = lambda x: x[seen.place]  # noqa: E731
-        visible = (seen.valid[None] & ~after_reset[:, None])[None]
-        sources = [source(as_row(jax.tree.map(fetch, stored)), seen.age[None], visible, bptt_segments)]
-        if initial is not None:
-            entries = as_row(initial)
+        query, visibility, after_reset, own, own_document = segment
+        place = visibility.place
+
+        def fetch(x):
+            if contiguous:  # a slice is faster than a gather
+                return jax.lax.dynamic_slice_in_dim(x, place[-1] - (place.shape[0] - 1), place.shape[0])
+            return x[place]
+
+        visible = (visibility.valid[None] & ~after_reset[:, None])[None]
+        stored = as_batch(jax.tree.map(fetch, row.entries))
+        sources = [make_source(stored, visibility.age[None], visible, bptt_segments)]
+        if row.initial is not None:
+            entries = as_batch(row.initial)
             visible = jnp.broadcast_to(after_reset[None, :, None], (1, after_reset.size, entries.bias.shape[1]))
-            sources.append(source(entries, no_age(entries), visible))
+            sources.append(without_age(entries, visible))
         if own is not None:
-            entries, document = as_row(own)
-            visible = causal_visibility(document, jnp.arange(document.shape[1])[None])
-            sources.append(source(entries, no_age(entries), visible))
-        found = (read_entries_with_lse if with_lse else read_entries)(query[None], sources, null_key, recency)
+            entries, document = as_batch((own, own_document))
+            visible = causal_visibility(document, jnp.arange(document.shape[1], dtype=jnp.int32)[None])
+            sources.append(without_age(entries, visible))
+        found = read(query[None], sources, row.null_key, row.recency)
         return jax.tree.map(lambda x: x[0], found)
 
-    return map_rows(read_segment, (query, seen, after_reset, own))
+    return map_rows(read_segment, (row.query, row.visibility, row.after_reset, row.own, row.own_document))
 
 
-def _by_kernel(query, stored, seen, after_reset, null_key, recency, bptt_segments, interpret):
-    """Time counts segments; a token after a reset stands outside of time, and sees nothing."""
+def _by_kernel(inputs, bptt_segments, *, interpret):
+    """`interval_attention` with the segment's index as time. A token after a reset has time -1: it sees nothing."""
+    query, entries, visibility, after_reset, *_, null_key, recency = inputs
     batch, num_segments, length, heads, width = query.shape
-    number, kv_heads = stored.keys.shape[1:3]
+    number = entries.keys.shape[1]
     segment = jnp.broadcast_to(jnp.arange(num_segments, dtype=jnp.int32)[None, :, None], after_reset.shape)
     time = jnp.where(after_reset, -1, segment).reshape(batch, -1)
 
-    # An entry is seen from the segment after its own until it leaves the memory, and does not come back.
+    # An entry is visible from the segment after its own until it leaves the memory, and does not come back.
     row = jnp.arange(batch, dtype=jnp.int32)[:, None, None]
-    place = jnp.where(seen.valid, seen.place, number)  # there is no such place: dropped
+    place = jnp.where(visibility.valid, visibility.place, number)  # out of range: dropped
     segment = jnp.broadcast_to(segment[:, :, :1], place.shape)
     first = jnp.full((batch, number), num_segments, jnp.int32).at[row, place].min(segment, mode="drop")
     last = jnp.full((batch, number), -1, jnp.int32).at[row, place].max(segment, mode="drop")
-    written = jnp.zeros((batch, number), jnp.int32).at[row, place].set(segment - seen.age, mode="drop")
+    written = jnp.zeros((batch, number), jnp.int32).at[row, place].set(segment - visibility.age, mode="drop")
 
     query = query.reshape(batch, -1, heads, width)
-    sink = None
-    if null_key is not None:
-        groups = query.reshape(batch, -1, kv_heads, heads // kv_heads, width)
-        sink = jnp.einsum("blgrk,gk->blgr", groups, null_key.astype(query.dtype), preferred_element_type=jnp.float32)
-        sink = sink.reshape(query.shape[:3])
     out = interval_attention(
         query,
-        stored.keys,
-        stored.values,
+        entries.keys,
+        entries.values,
         time,
         Interval(first, last, None if bptt_segments is None else written + bptt_segments),
         default_blocks(query.dtype, interpret),
-        bias=stored.bias,
-        sink=sink,
+        bias=entries.bias,
+        sink=null_sink(query, null_key),
         recency=None if recency is None else Recency(recency, written),
     )
     return out.reshape(batch, num_segments, length, heads, width)

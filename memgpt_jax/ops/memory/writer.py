@@ -92,30 +92,39 @@ def pool_entries(entries: Entries, queries: Float[Array, "N G K"]) -> Entries:
     )
 
 
-def append_entries(memory: Entries, new: Entries, evict: str) -> Entries:
-    """The memory after a segment: M of the M + N entries stay, in order of time, and all grow one segment older.
+def places_to_keep(memory: Entries, new: Entries, evict: str) -> Int32[Array, "B M"]:
+    """Which M of the M + N entries of [memory, new] stay, as increasing places among them.
 
-    Invalid entries stand before the valid ones, in `memory` and in `new`; those of `new` take no place.
+    Invalid entries come before the valid ones, in `memory` and in `new`; those of `new` take no place.
     - `oldest`: the last M stay.
     - `lowest_gate`: the M with the highest gates stay, invalid ones last; the newer of two equal ones stays.
-    - `least_read`: new entries stay; of the old ones those with the highest read mass per segment of age. After
-      READ_HORIZON segments, each further one takes 1 / READ_HORIZON of the mass away.
+    - `least_read`: new entries stay; of the old ones those with the highest read mass per segment of age.
     """
-    size = memory.valid.shape[1]
-    both = jax.tree.map(lambda old, new: jnp.concatenate([old, new.astype(old.dtype)], axis=1), memory, new)
+    size, num_new = memory.valid.shape[1], new.valid.shape[1]
     if evict == "oldest":
         place = jnp.arange(size, dtype=jnp.int32)[None, :] + jnp.sum(new.valid, axis=1, dtype=jnp.int32)[:, None]
         skipped = jnp.sum(~new.valid, axis=1, dtype=jnp.int32)[:, None]
-        kept = gather_entries(both, jnp.where(place < size, place, place + skipped))
+        return jnp.where(place < size, place, place + skipped)
+    if evict == "lowest_gate":
+        score = jnp.concatenate([memory.log_gate, new.log_gate], axis=1)
     else:
-        if evict == "lowest_gate":
-            score = both.log_gate
-        else:
-            rate = memory.read_mass / jnp.clip(memory.age, 1, READ_HORIZON).astype(jnp.float32)
-            score = jnp.concatenate([rate, jnp.full(new.valid.shape, jnp.inf, jnp.float32)], axis=1)
-        score = jnp.where(both.valid, score, -jnp.inf)
-        newest_first = jax.lax.top_k(jnp.flip(score, axis=1), size)[1]
-        kept = gather_entries(both, jnp.sort(score.shape[1] - 1 - newest_first, axis=1))
+        rate = memory.read_mass / jnp.clip(memory.age, 1, READ_HORIZON).astype(jnp.float32)
+        score = jnp.concatenate([rate, jnp.full(new.valid.shape, jnp.inf, jnp.float32)], axis=1)
+    score = jnp.where(jnp.concatenate([memory.valid, new.valid], axis=1), score, -jnp.inf)
+    newest_first = jax.lax.top_k(jnp.flip(score, axis=1), size)[1]
+    return jnp.sort(size + num_new - 1 - newest_first, axis=1)
+
+
+def append_entries(memory: Entries, new: Entries, evict: str, places: Int32[Array, "B M"] | None = None) -> Entries:
+    """The memory after a segment: M of the M + N entries stay, in order of time, and all grow one segment older.
+
+    With `least_read`, the read mass of entries older than READ_HORIZON segments loses 1 / READ_HORIZON in each segment.
+
+    places: the result of `places_to_keep`, if the caller has it; None: computed here.
+    """
+    places = places_to_keep(memory, new, evict) if places is None else places
+    both = jax.tree.map(lambda old, new: jnp.concatenate([old, new.astype(old.dtype)], axis=1), memory, new)
+    kept = gather_entries(both, places)
     if evict == "least_read":
         fading = jnp.where(kept.age >= READ_HORIZON, jnp.float32(1 - 1 / READ_HORIZON), jnp.float32(1))
         kept = kept._replace(read_mass=kept.read_mass * fading)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memgpt_jax.ops.attention import attend, attention_weights, masked_bias, window_attention
-from memgpt_jax.ops.attention.window import _by_library
+from memgpt_jax.ops.attention.window import _by_library, _Tokens
 from tests.references import ops as reference
 
 run_fixed_shape = jax.jit(lambda *arrays: window_attention(*arrays, window_size=6, block_size=4))
@@ -77,7 +77,8 @@ def test_the_kernel_and_the_library_form_equal_loops(length, past, heads, kv_hea
     arrays[4][0, : past // 2] = -1
     expected = reference.window_attention(*arrays, window)
     for block in (4, 128):
-        np.testing.assert_allclose(_by_library(*in_jax(arrays), window, block, "xla"), expected, atol=2e-6)
+        out = _by_library(_Tokens(*in_jax(arrays), None), window, block, "xla")
+        np.testing.assert_allclose(out, expected, atol=2e-6)
     run = jax.jit(lambda *arrays: window_attention(*arrays, window_size=window, implementation="interpret"))
     np.testing.assert_allclose(run(*arrays), expected, atol=2e-6)
 

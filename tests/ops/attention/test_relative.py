@@ -94,11 +94,7 @@ def test_a_bias_of_full_attention_equals_loops(length, heads, kv_heads):
     others = np.where(rng.random(document.shape) < 0.2, -1, document)  # padding
     table = jnp.asarray(rng.normal(size=(10, heads)), jnp.float32)
     biases = relative_bias(table, np.arange(1 - length, length), 15, causal=False)
-
-    def bias(place):
-        return biases[:, length - 1 + place[:, None] - jnp.arange(length)[None, :]]
-
-    got = jax.jit(lambda *arrays: full_attention(*arrays, bias=bias))(query, keys, values, document, others)
+    got = jax.jit(lambda *arrays: full_attention(*arrays, distance_bias=biases))(query, keys, values, document, others)
     expected = np.zeros(query.shape)
     for b, i, h in np.ndindex(2, length, heads):
         places = [j for j in range(length) if others[b, j] == document[b, i]]
