@@ -1,4 +1,4 @@
-"""How a memory read joins the residual stream."""
+"""Fusion of a memory read with the residual stream, or with another read."""
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,11 @@ def joint_softmax(
     second: Float[Array, "*b K"],
     second_lse: Float32[Array, "*b"],
 ) -> tuple[Float[Array, "*b K"], Float32[Array, "*b"]]:
-    """Two reads by the same queries as one softmax over the entries of both; returns (r, lambda).
+    """Merge two reads of the same queries into one softmax over the entries of both; returns (r, lambda).
 
         r = lambda r_1 + (1 - lambda) r_2,    lambda = Z_1 / (Z_1 + Z_2) = sigmoid(lse_1 - lse_2)
 
-    `lse` = log Z, as from `attend_with_lse`.
+    lse_n = log Z_n is the log-sum-exp of read n, as returned by `attend_with_lse`.
     """
     share = jax.nn.sigmoid(first_lse - second_lse)
     spread = share[..., None].astype(first.dtype)
@@ -28,7 +28,7 @@ def gated_fusion(
 ) -> tuple[Float[Array, "... D"], Float32[Array, "... C"]]:
     """f = lambda * h + (1 - lambda) * r with lambda = sigmoid(gate_logit), in float32; returns (f, lambda).
 
-    C gates share the D channels evenly: C = D is one gate per channel, C = H one per head-sized group.
+    Each of C gates controls D / C consecutive channels: C = D is one gate per channel, C = H one per head.
     """
     gate = jax.nn.sigmoid(gate_logit.astype(jnp.float32))
     spread = jnp.repeat(gate, stream.shape[-1] // gate.shape[-1], axis=-1).astype(stream.dtype)

@@ -4,9 +4,9 @@ import jax
 
 
 def flat_dot_general(lhs, rhs, dimension_numbers, **options):
-    """`lax.dot_general` of [..., D] with [D, F], as one two-dimensional matmul: on CPU it runs twice as fast.
+    """`lax.dot_general` of [..., D] with [D, F] as one two-dimensional matmul, which is twice as fast on CPU.
 
-    Takes the place of `dot_general` in `nnx.Linear`.
+    For the `dot_general` argument of `nnx.Linear`.
     """
     (contracted, _), _ = dimension_numbers
     if lhs.ndim == 2 or tuple(contracted) != (lhs.ndim - 1,):

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy that never holds the logits of a whole batch."""
+"""Softmax cross-entropy, computed in chunks of tokens."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ class Scores(NamedTuple):
     """How well each target was predicted: [B, L] of tokens, [B] of a label of each row."""
 
     losses: Float32[Array, "B ..."]  # negative log-likelihood of the target, in nats
-    correct: Bool[Array, "B ..."]  # whether the target has the highest logit; of equal ones, the lowest id counts
+    correct: Bool[Array, "B ..."]  # the target has the highest logit; of equal logits, the lowest id wins
 
 
 def logit_scores(logits: Float32[Array, "B V"], targets: Int32[Array, "B"]) -> Scores:
@@ -39,7 +39,7 @@ def cross_entropy(
     chunk_size: int = 1024,
     bias: Float32[Array, "V"] | None = None,
 ) -> Scores:
-    """-log softmax(embedding @ h + bias)[target] for each token, in chunks of tokens that the backward pass repeats.
+    """-log softmax(embedding @ h + bias)[target] for each token, in chunks that the backward pass recomputes.
 
     Targets outside the vocabulary and logits that are not finite give a loss of NaN or infinity, and are not correct.
 

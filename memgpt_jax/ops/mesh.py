@@ -1,8 +1,8 @@
-"""What operations know of the mesh that they run on: in how many parts it splits rows, heads and entries.
+"""Names of the mesh axes, and sharding constraints on arrays inside operations.
 
-XLA's partitioner splits each operation by how its operands are split. Where two ways meet, as with parameters and rows
-that the same devices split, it may choose the one that moves or repeats more: there the functions below say which.
-They do so on the meshes of `memgpt_jax.parallel`; on any other, all is left to the partitioner.
+XLA's partitioner chooses the sharding of an operation from those of its operands. Where these differ, as with
+parameters and rows that the same devices split, it may choose the one with more communication or repeated work; the
+functions here decide instead. They act on the meshes of `memgpt_jax.parallel`; on any other mesh they do nothing.
 """
 
 import math
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 ROWS = ("data", "fsdp")
-"""Axes over which batch rows are split: both, as with `fsdp` each device works on rows of its own, too."""
+"""Axes over which batch rows are split. With `fsdp`, too, each device processes its own rows."""
 HEADS = "tensor"
 """Axis over which heads and hidden channels are split."""
 ENTRIES = "sequence"
@@ -42,19 +42,19 @@ def declare_axes(**fields: tuple[str | None, ...]) -> Mapping[str, tuple[str | N
 
 
 def num_entry_parts() -> int:
-    """In how many parts the active mesh splits the entries of memories: the size of its axis `sequence`, or 1."""
+    """Number of parts into which the active mesh splits memory entries: the size of its axis `ENTRIES`, or 1."""
     return jax.sharding.get_abstract_mesh().shape.get(ENTRIES, 1)
 
 
 def num_row_parts(rows: int) -> int:
-    """In how many parts the active mesh splits so many rows: 1 where it does not divide them."""
+    """Number of parts into which the active mesh splits `rows` rows; 1 if it does not divide them."""
     shape = jax.sharding.get_abstract_mesh().shape
     parts = math.prod(shape[axis] for axis in ROWS) if is_multi_device() else 1
     return parts if rows % parts == 0 else 1
 
 
 def row_and_head_axes(rows: int, heads: int) -> tuple[tuple[str, ...] | None, str | None]:
-    """The axes of the active mesh that split so many rows, and so many heads; None where they do not divide them."""
+    """The axes of the active mesh that split `rows` rows and `heads` heads; None if they do not divide them."""
     over_heads = jax.sharding.get_abstract_mesh().shape[HEADS] if is_multi_device() else 1
     return (
         ROWS if num_row_parts(rows) > 1 else None,
@@ -65,10 +65,12 @@ def row_and_head_axes(rows: int, heads: int) -> tuple[tuple[str, ...] | None, st
 def on_each_device(
     function: Callable, arrays: tuple, in_specs: tuple, out_specs: Any, *, check_vma: bool = True
 ) -> Any:
-    """`function` of arrays [B, ...], in which rows and heads keep to themselves.
+    """`function(*arrays)` on each device's own part of the arrays, for functions that never mix rows or heads.
 
-    On a mesh each device runs it with its own rows and heads, by the specs (see `row_and_head_axes`); devices exchange
-    sums of gradients only.
+    The specs say how the arrays are split (see `row_and_head_axes`). Devices exchange sums of gradients only. Without
+    such a mesh, `function` gets the whole arrays.
+
+    check_vma: as in `jax.shard_map`; False for kernels.
     """
     if not is_multi_device():
         return function(*arrays)
@@ -76,19 +78,19 @@ def on_each_device(
 
 
 def is_multi_device() -> bool:
-    """Whether the active mesh has several devices, all axes of `memgpt_jax.parallel`, and is not split by them yet."""
+    """True if the active mesh is one of `memgpt_jax.parallel`, has more than one device, outside any `shard_map`."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh.size > 1 and set(AXES) <= set(mesh.auto_axes)
 
 
 def is_single_device() -> bool:
-    """Whether what is traced runs on one device, or on each for itself: nothing in it is split over devices."""
+    """True if no array is split over devices here: one device, or inside a `shard_map` over all axes."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh.size <= 1 or set(mesh.manual_axes) == set(mesh.axis_names)
 
 
 def split_vocabulary(embedding: Any) -> Any:
-    """Embeddings [V, D] of which, and of whose gradients, each device of the active mesh holds whole vectors."""
+    """Split embeddings [V, D] and their gradients over V, so that each device holds whole vectors."""
     if not is_multi_device():
         return jnp.asarray(embedding)  # a NumPy array cannot be indexed by a tracer
     _, words = row_and_head_axes(1, embedding.shape[0])
@@ -96,14 +98,14 @@ def split_vocabulary(embedding: Any) -> Any:
 
 
 def replicate(tree: Any) -> Any:
-    """Arrays of which each device of the active mesh holds the whole, so that every process can fetch them."""
+    """Replicate arrays on every device, so that every process can fetch them."""
     if is_single_device():
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
 
 
 def split_rows(tree: Any) -> Any:
-    """Arrays [B, ...] of which, and of whose gradients, each device of the active mesh holds its own rows, whole."""
+    """Split arrays [B, ...] and their gradients over batch rows, and over no other axis."""
 
     def split(x):
         rows, _ = row_and_head_axes(x.shape[0], 1)

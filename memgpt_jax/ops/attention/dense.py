@@ -8,16 +8,18 @@ import jax.numpy as jnp
 from memgpt_jax.ops.mesh import is_single_device
 from memgpt_jax.shapes import Array, Bool, Float, Float32
 
-MASKED = -1e30  # a finite "minus infinity": sums and differences of masked logits stay finite
-FEW_QUERIES = 16  # below, as in decoding, transposing the keys would cost more than multiplying them
+MASKED = -1e30  # in place of minus infinity: sums and differences of masked logits stay finite
+FEW_QUERIES = 16  # with fewer, as in decoding, transposing the keys costs more than multiplying them
 FLOOR = -1e20  # the running maximum never goes below this, so a fully masked row has weights 0, not uniform ones
 
 
 def map_rows(function: Callable, arrays, recompute: bool = True):
-    """Apply `function` to each leading-axis slice of a pytree of arrays; `recompute` it in the backward pass.
+    """`function` of each slice along the leading axis of a pytree of arrays.
 
-    On a CPU device the rows run one after the other, which keeps each row's logits in cache and each matmul
-    two-dimensional. Accelerators, and devices of a mesh that share out the rows, run them all at once.
+    A single CPU device processes one row at a time, so that the logits of a row stay in its cache and each matmul is
+    two-dimensional. Accelerators and meshes process all rows at once.
+
+    recompute: rematerialise `function` in the backward pass.
     """
     if recompute:
         function = jax.checkpoint(function)
@@ -27,7 +29,7 @@ def map_rows(function: Callable, arrays, recompute: bool = True):
 
 
 def normalize(x: Float[Array, "*b K"]) -> Float32[Array, "*b K"]:
-    """x at unit length, in float32: x / sqrt(x . x + 1e-6)."""
+    """x / sqrt(x . x + 1e-6) over the last axis, in float32."""
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
 
@@ -38,12 +40,12 @@ def attention_weights(
     bias: Float32[Array, "*#b #R #Q E"],
     sink: Float32[Array, "*b R Q"] | None = None,
 ) -> Float32[Array, "*b R Q E"]:
-    """Softmax weights in float32: softmax over e of (q . k_e + bias_e), with an optional logit that has no entry.
+    """Softmax weights of E entries in float32, with an optional sink: a logit without an entry.
 
         w_e = exp(l_e) / (exp(sink) + sum_j exp(l_j)),    l_e = q . k_e + bias_e
 
-    A bias of `MASKED` hides an entry. If every entry is hidden and there is no sink, all weights are 0.
-    The query carries the scale (head_dim ** -0.5, or a temperature).
+    A bias of `MASKED` hides an entry. If every entry is hidden and there is no sink, all weights are 0. The query
+    includes the scale (K^-1/2, or a temperature).
     """
     weights, total, _ = _softmax_parts(query, keys, bias, sink)
     return weights / total[..., None]
@@ -56,7 +58,7 @@ def attend(
     bias: Float32[Array, "*#b #R #Q E"],
     sink: Float32[Array, "*b R Q"] | None = None,
 ) -> Float[Array, "*b R Q K"]:
-    """Attention read r = sum_e w_e v_e, with w from `attention_weights`."""
+    """r = sum_e w_e v_e, with the weights w of `attention_weights`."""
     return attend_with_lse(query, keys, values, bias, sink)[0]
 
 
@@ -67,9 +69,9 @@ def attend_with_lse(
     bias: Float32[Array, "*#b #R #Q E"],
     sink: Float32[Array, "*b R Q"] | None = None,
 ) -> tuple[Float[Array, "*b R Q K"], Float32[Array, "*b R Q"]]:
-    """`attend`, and the logarithm of what its softmax divides by, with which `joint_softmax` joins two reads.
+    """`attend`, and the log-sum-exp of the logits, with which `joint_softmax` merges two reads.
 
-    lse = log(exp(sink) + sum_e exp(l_e)); `MASKED` where there is neither an entry nor a sink
+    lse = log(exp(sink) + sum_e exp(l_e));    `MASKED` if there is neither a visible entry nor a sink
     """
     weights, total, highest = _softmax_parts(query, keys, bias, sink)
     summed = jnp.einsum("...rqe,...ek->...rqk", weights.astype(values.dtype), values)
@@ -83,7 +85,7 @@ def null_logits(query: Float[Array, "*b G R Q K"], null_key: Float[Array, "G K"]
 
 
 def _softmax_parts(query, keys, bias, sink):
-    """exp(l_e - highest), its sum over e and the sink, and highest: the softmax before the division, in float32."""
+    """The softmax before the division, in float32: exp(l_e - highest), its sum over e and the sink, and highest."""
     if query.shape[-3] * query.shape[-2] < FEW_QUERIES:
         logits = jnp.einsum("...ek,...rqk->...erq", keys, query, preferred_element_type=jnp.float32)
         logits = jnp.moveaxis(logits, -3, -1) + bias

@@ -1,4 +1,4 @@
-"""Which implementation of attention runs: they are equal within rounding, and differ in speed and in what they need."""
+"""Choice of an implementation of attention by device, dtype and head width."""
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,10 @@ from memgpt_jax.ops.mesh import num_entry_parts
 
 
 def choose(implementation: Implementation, kernels: tuple[str, ...], dtype, width: int) -> str:
-    """The implementation to use for heads of width K, where there are these `kernels`.
+    """The implementation that runs for heads of `width` channels, given the `kernels` that the operation has.
 
     Raises:
-        ValueError: the one that is asked for does not work here; the message names those that do.
+        ValueError: `implementation` does not run here; the message names those that do.
     """
     if implementation in ("auto", "portable"):
         return "portable"

@@ -1,10 +1,10 @@
 """Attention over entries that are each visible for an interval of time, in kernels for GPUs and TPUs.
 
-The memory of a whole call is of this form: an entry is visible from the segment after its own until it leaves the
-memory, and time counts segments. So is a causal sliding window over documents: there, time counts tokens. Nothing of
-size [queries, entries] is ever stored, and no entry is copied for the segments that see it.
+Two uses: the memory of a whole call, where time counts segments and an entry is visible from the segment after its own
+until it is evicted; and a causal sliding window over documents, where time counts tokens. No array of size
+[queries, entries] is stored, and no entry is copied for the segments that see it.
 
-The online softmax and its backward pass from stored sums are those of FlashAttention-2 (Dao, 2023).
+The online softmax and its backward pass from stored sums follow FlashAttention-2 (Dao, 2023).
 """
 
 from functools import partial
@@ -21,15 +21,15 @@ from memgpt_jax.shapes import Array, Float, Float32, Int32
 
 
 class Interval(NamedTuple):
-    """When each entry is visible: first <= time <= last. Before `first = 0` there is no time; last < first: never."""
+    """An entry is visible at times first <= time <= last; never if last < first. Times are at least 0."""
 
     first: Int32[Array, "B E"]
     last: Int32[Array, "B E"]
-    last_gradient: Int32[Array, "B E"] | None = None  # later queries give the entry no gradient; default: all do
+    last_gradient: Int32[Array, "B E"] | None = None  # queries after this time give the entry no gradient; None: all do
 
 
 class Recency(NamedTuple):
-    """Entries fade: slope_h log(1 + time - written_e) is subtracted from their logits."""
+    """The recency penalty slope_h log(1 + time - written_e), subtracted from the logits."""
 
     slope: Float32[Array, "H"]
     written: Int32[Array, "B E"]
@@ -47,18 +47,17 @@ def interval_attention(
     sink: Float32[Array, "B L H"] | None = None,
     recency: Recency | None = None,
 ) -> Float[Array, "B L H K"]:
-    """One softmax over the entries that each query sees, and over a sink: a logit that has no entry.
+    """One softmax over the entries that each query sees and a sink: a logit without an entry.
 
         r_t = sum_e exp(l_te) v_e / (exp(sink_t) + sum_e exp(l_te)),    over e with first_e <= time_t <= last_e
         l_te = q_t . k_e + bias_e - slope_h log(1 + time_t - written_e)
 
-    Queries carry their scale. A query that sees nothing, as one whose time is negative, reads 0. The closer in time
-    queries and entries stand to their neighbours, the fewer blocks of them meet.
+    Queries include the scale. A query that sees no entry and has no sink, or has a negative time, reads 0. A block of
+    queries meets only the blocks of entries that overlap it in time, so sorted times are fast. On a mesh each device
+    processes its own rows and heads.
 
-    On a mesh each device takes its own rows and heads.
-
-    Arguments:
-        blocks: of the forward and of the backward pass; see `default_blocks`.
+    Args:
+        blocks: block sizes of the forward and of the backward pass; see `default_blocks`.
     """
     rows, heads = row_and_head_axes(query.shape[0], keys.shape[2])
     of_row, of_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads)
@@ -66,7 +65,8 @@ def interval_attention(
     specs = _Inputs(of_heads, of_heads, of_heads, of_row, of_row, of_row, of_heads, fade)
     inputs = _Inputs(query, keys, values, time, interval, bias, sink, recency)
     run = partial(_on_one_device, blocks)
-    return on_each_device(run, (inputs,), (specs,), of_heads, check_vma=False)  # kernels have no such types
+    # The outputs of pallas_call do not declare the mesh axes that they vary over: no check.
+    return on_each_device(run, (inputs,), (specs,), of_heads, check_vma=False)
 
 
 class _Inputs(NamedTuple):
@@ -91,7 +91,7 @@ def _on_one_device(blocks, inputs):
     padded_width = max(16, 1 << (width - 1).bit_length()) if blocks[0].platform == "gpu" else width
 
     def heads_first(x, pad_value=0):
-        """[B, L, G, R, ...] -> [B G, L R, ...]: the heads of a group are further queries of the same time."""
+        """[B, L, G, R, ...] -> [B G, L R, ...]: the R heads of a group are R queries of the same time."""
         x = jnp.moveaxis(x, 2, 1).reshape(batch * kv_heads, x.shape[1] * x.shape[3], *x.shape[4:])
         return padded(x, pad_value)
 
@@ -128,10 +128,10 @@ def _on_one_device(blocks, inputs):
 
 
 def default_blocks(dtype, interpret: bool = False, platform: Platform | None = None) -> tuple[Blocks, Blocks]:
-    """Blocks of the forward and of the backward pass; platform: default, where this runs.
+    """Block sizes of the forward and of the backward pass. platform: None is the platform that this runs on.
 
-    On a GPU they fit registers and shared memory of the generations from Ampere on (heads of up to 128 in bfloat16, of
-    up to 64 in float32 on the smallest); on a TPU they are large, as each step of the grid costs time of its own.
+    On a GPU, blocks fit the registers and the shared memory of Ampere and later (head widths up to 128 in bfloat16, up
+    to 64 in float32). On a TPU they are large, because each step of the grid has a fixed cost.
     """
     platform = platform or ("tpu" if jax.default_backend() == "tpu" else "gpu")
     if platform == "tpu":
@@ -144,7 +144,7 @@ def default_blocks(dtype, interpret: bool = False, platform: Platform | None = N
 
 
 class When(NamedTuple):
-    """All that decides who sees whom: integers, without gradients. Q queries and E entries, padded to whole blocks."""
+    """Integers that decide which of Q queries see which of E entries, both padded to whole blocks."""
 
     time: Int32[Array, "B Q"]
     first: Int32[Array, "B E"]
@@ -154,7 +154,7 @@ class When(NamedTuple):
 
 
 class _Operands(NamedTuple):
-    """What has gradients, padded to whole blocks; N = B G."""
+    """Arrays with gradients, padded to whole blocks; N = B G."""
 
     query: Float[Array, "N Q K"]
     keys: Float[Array, "N E K"]
@@ -213,7 +213,7 @@ def _like(x):
 
 
 def _meeting(time, first, last, query_block, entry_block):
-    """[B, query blocks, entry blocks]: whether some of their queries and entries overlap in time."""
+    """[B, query blocks, entry blocks]: True if a query of the one can see an entry of the other."""
     never = jnp.iinfo(jnp.int32).max
     time = time.reshape(time.shape[0], -1, query_block)
     first, last = (x.reshape(x.shape[0], -1, entry_block) for x in (first, last))
@@ -225,18 +225,18 @@ def _meeting(time, first, last, query_block, entry_block):
 
 
 def _range(meets):
-    """The first of the last axis that meets, and the one after the last; two zeros where none does."""
+    """The range [low, high) along the last axis that holds every True; [0, 0) if there is none."""
     some, size = jnp.any(meets, axis=-1), meets.shape[-1]
     low = jnp.argmax(meets, axis=-1)
     high = size - jnp.argmax(jnp.flip(meets, axis=-1), axis=-1)
     return jnp.where(some, low, 0).astype(jnp.int32), jnp.where(some, high, 0).astype(jnp.int32)
 
 
-# The bodies of the three sweeps. Matrices are [f, K] where fixed and [m, K] where moving, vectors columns and rows.
+# The bodies of the three sweeps. Matrices are [f, K] (fixed) and [m, K] (moving), vectors [f, 1] and [1, m].
 
 
 def _dot(x, y, axis):
-    """Sum over the last axis of x and the given one of y, in float32."""
+    """Contraction of the last axis of x with `axis` of y, in float32."""
     precision = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
     return jax.lax.dot_general(
         x, y, (((1,), (axis,)), ((), ())), precision=precision, preferred_element_type=jnp.float32
@@ -244,7 +244,7 @@ def _dot(x, y, axis):
 
 
 def _logits(x, y, *, bias, time, first, last, slope, written):
-    """[f, m] logits of queries and entries, whichever of the two is fixed, and log(1 + age) where recency is on."""
+    """Logits [f, m] of fixed x and moving y, and log(1 + age), or None without recency."""
     logits, log_age = _dot(x, y, 1) + bias, None
     if slope:
         log_age = jnp.log(1 + jnp.maximum(time - written[0], 0).astype(jnp.float32))
@@ -271,7 +271,7 @@ def _read_step(carry, here, there):
 
 def _read_finish(carry):
     highest, total, summed = carry
-    total = jnp.where(total > 0, total, 1)  # 0 where there is nothing to see
+    total = jnp.where(total > 0, total, 1)  # 0 if nothing is visible
     return summed / total, highest + jnp.log(total)
 
 
@@ -306,6 +306,10 @@ def _entries_step(carry, here, there):
     return d_keys, d_values, d_bias + jnp.sum(d_logits, axis=1, keepdims=True)
 
 
+def _identity(carry):
+    return carry
+
+
 READ = Fold(_read_start, _read_step, _read_finish)
-GRADIENT_OF_QUERIES = Fold(_queries_start, _queries_step, lambda carry: carry)
-GRADIENT_OF_ENTRIES = Fold(_entries_start, _entries_step, lambda carry: carry)
+GRADIENT_OF_QUERIES = Fold(_queries_start, _queries_step, _identity)
+GRADIENT_OF_ENTRIES = Fold(_entries_start, _entries_step, _identity)

@@ -1,4 +1,4 @@
-"""Fold blocks of one set of arrays into blocks of another, in a kernel: one body for GPUs and for TPUs.
+"""A kernel that folds the blocks of one set of arrays into each block of another; one body for GPUs and TPUs.
 
     for each row n and each fixed block i:
         carry = start(fixed_i)
@@ -6,9 +6,9 @@
             carry = step(carry, fixed_i, moving_j)
         outputs_i = finish(carry)
 
-On a GPU (Pallas, lowered to Triton) one program does all of a fixed block, and its carry stays in registers. On a TPU
-(Pallas, lowered to Mosaic) the steps are the innermost axis of the grid, so that blocks arrive while others are worked
-on, and the carry stays in vector memory.
+On a GPU (Pallas, lowered to Triton) one program processes a fixed block, and its carry stays in registers. On a TPU
+(Pallas, lowered to Mosaic) the steps are the innermost axis of the grid, so that copies overlap with computation, and
+the carry stays in vector memory.
 """
 
 from collections.abc import Callable
@@ -26,15 +26,15 @@ Platform = Literal["gpu", "tpu"]
 
 
 class Fold(NamedTuple):
-    """What is done with the blocks. All arrays are matrices: a vector is a column where fixed, a row where moving."""
+    """The functions of a fold. They see matrices: a fixed vector is a column, a moving vector a row."""
 
     start: Callable  # fixed blocks -> carry, a tuple of float32 arrays
     step: Callable  # carry, fixed blocks, moving blocks -> carry
-    finish: Callable  # carry -> outputs, of fixed blocks' sizes
+    finish: Callable  # carry -> outputs, with the rows of the fixed block
 
 
 class Blocks(NamedTuple):
-    """How a sweep is run; `interpret`: step by step in plain JAX, on any backend, to test it."""
+    """Platform and block sizes, in rows. interpret: run in Pallas's interpret mode, on any backend, for tests."""
 
     platform: Platform
     fixed: int
@@ -51,13 +51,14 @@ def sweep(
     outputs: list[jax.ShapeDtypeStruct],
     blocks: Blocks,
 ) -> list[Array]:
-    """The outputs of a fold.
+    """The outputs of a fold over N rows.
 
-    Arguments:
-        fixed, moving: arrays [N, F or M, K], or vectors [N, F or M]; F and M are multiples of their blocks' sizes. Some
-            may have B rows instead of N = B G: each then serves G rows.
-        low, high: which moving blocks each of the I = F / blocks.fixed fixed blocks meets.
-        outputs: shapes [N, F, K] or [N, F], and types.
+    Args:
+        fixed: matrices [N, F, K] or vectors [N, F]; F is a multiple of `blocks.fixed`. Arrays with B rows, N = B G,
+            serve G rows each.
+        moving: likewise, with M in place of F and `blocks.moving`.
+        low, high: fixed block i of I = F / blocks.fixed meets the moving blocks low_i to high_i - 1.
+        outputs: shapes [N, F, K] or [N, F], and dtypes.
     """
     return (_on_gpu if blocks.platform == "gpu" else _on_tpu)(fold, fixed, moving, low, high, outputs, blocks)
 
@@ -79,7 +80,9 @@ def _on_gpu(fold, fixed, moving, low, high, outputs, blocks):
             ref[...] = value.astype(ref.dtype).reshape(ref.shape)
 
     def spec(x, size):
-        row = lambda n: _over(n, rows // x.shape[0])  # noqa: E731
+        def row(n):
+            return _over(n, rows // x.shape[0])
+
         if size is None:
             return pl.BlockSpec((None, *x.shape[1:]), lambda n, i: (row(n), *(0,) * (len(x.shape) - 1)))
         return pl.BlockSpec((None, size, *x.shape[2:]), lambda n, i: (row(n), i, *(0,) * (len(x.shape) - 2)))
@@ -99,8 +102,12 @@ def _on_gpu(fold, fixed, moving, low, high, outputs, blocks):
 
 def _on_tpu(fold, fixed, moving, low, high, outputs, blocks):
     rows, (batch, number) = outputs[0].shape[0], low.shape
-    is_row = lambda x: len(x.shape) == 2  # noqa: E731
-    as_row = lambda x: x[:, None, :] if is_row(x) else x  # noqa: E731
+
+    def is_row(x):
+        return len(x.shape) == 2
+
+    def as_row(x):
+        return x[:, None, :] if is_row(x) else x
 
     def kernel(low, high, *refs):
         here_refs, there_refs, rest = _split(refs, len(fixed), len(moving))
@@ -131,19 +138,25 @@ def _on_tpu(fold, fixed, moving, low, high, outputs, blocks):
                 ref[...] = (value.T if is_row(x) else value).astype(ref.dtype)
 
     def spec(x, size, place):
-        row = lambda n: _over(n, rows // x.shape[0])  # noqa: E731
+        def row(n):
+            return _over(n, rows // x.shape[0])
+
         if is_row(x):
             return pl.BlockSpec((None, 1, size), lambda n, i, j, low, high: (row(n), 0, place(n, i, j, low, high)))
         shape = (None, size, x.shape[2])
         return pl.BlockSpec(shape, lambda n, i, j, low, high: (row(n), place(n, i, j, low, high), 0))
 
     def there(n, i, j, low, high):
-        """Past the last block that is met it stays there, so that nothing is fetched."""
+        """The moving block of step j. After the last one the index stays, so that nothing is copied."""
         at = _over(n, rows // batch) * number + i
         return jnp.maximum(jnp.minimum(low[at] + j, high[at] - 1), 0)
 
-    here = lambda n, i, j, low, high: i  # noqa: E731
-    block = lambda x: jax.ShapeDtypeStruct((blocks.fixed, 1 if is_row(x) else x.shape[2]), x.dtype)  # noqa: E731
+    def here(n, i, j, low, high):
+        return i
+
+    def block(x):
+        return jax.ShapeDtypeStruct((blocks.fixed, 1 if is_row(x) else x.shape[2]), x.dtype)
+
     carry = jax.eval_shape(fold.start, [block(x) for x in fixed])
     results = pl.pallas_call(
         kernel,
@@ -166,5 +179,5 @@ def _split(refs, first, second):
 
 
 def _over(n, number):
-    """n // number for n >= 0: `//` rounds negative numbers down, which takes more operations in a kernel."""
+    """n // number for n >= 0. `//` also handles negative numbers, with more operations in a kernel."""
     return jax.lax.div(n, jnp.int32(number))

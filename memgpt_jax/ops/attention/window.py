@@ -31,17 +31,17 @@ def window_attention(
 
         out_i = sum_j softmax_j(q_i . k_j / sqrt(K) + bias_ij) v_j,    j in (P + i - window_size, P + i], same document
 
-    Query i stands at key position P + i. Keys and values may have fewer heads (G divides H).
+    Query i has key position P + i. Keys and values may have fewer heads (G divides H).
 
-    Arguments:
-        query_document, key_document: a number for each token. Tokens of a document stand together.
-        block_size: of the portable form and of cuDNN's, which take queries in blocks that meet only the keys within
-            their reach; default: up to 128, and for cuDNN at least `window_size`.
+    Args:
+        query_document, key_document: document number of each token; the tokens of a document are contiguous.
+        block_size: queries per block of `portable` and `cudnn`; a block meets only the keys within its window.
+            None: `window_size`, at least 16 and at most 128; for `cudnn`, at least 128 and `window_size`.
         implementation: see `Implementation`.
-        distance_bias: bias_ij of each head by the distance P + i - j; default: none. Only the portable form takes it.
+        distance_bias: bias_ij of each head by the distance P + i - j; needs `portable`.
 
     Raises:
-        ValueError: the implementation does not work here.
+        ValueError: the implementation does not run here.
     """
     tokens = _Tokens(query, keys, values, query_document, key_document, distance_bias)
     kernels = ("pallas", "cudnn") if distance_bias is None else ()
@@ -86,7 +86,7 @@ class _Tokens(NamedTuple):
 
 
 class _Blocks:
-    """Tokens in blocks: queries, and for each block of queries the keys within its reach, oldest first."""
+    """Blocks of queries, and for each block the keys within its window, oldest first."""
 
     def __init__(self, length: int, past: int, window_size: int, block: int):
         self.block, self.number = block, -(-length // block)
@@ -108,7 +108,7 @@ class _Blocks:
         return jnp.concatenate([x[i : i + self.number] for i in range(self.reach + 1)], axis=1)
 
     def visible(self, query_document, key_document) -> Bool[Array, "{self.number} {self.block} {self.keys_per_block}"]:
-        """Which keys each query sees. A place that only fills the last block sees others of its kind."""
+        """Which keys each query sees. Padding has document -1 and sees padding only, so that its softmax is finite."""
         query_document, key_document = self.queries(query_document, -1), self.reachable(key_document, -1)
         return (query_document[:, :, None] == key_document[:, None, :]) & self.in_window[None]
 
@@ -130,7 +130,7 @@ def _by_blocks(tokens, *, attend, window_size, block):
     blocks = _Blocks(length, keys.shape[1] - length, window_size, min(block, length))
 
     def one_head(row):
-        """query [R, L, K]; keys, values [P+L, K]; document numbers [L] and [P+L]; biases [R, block, keys] or none."""
+        """query [R, L, K]; keys, values [E, K]; document numbers [L] and [E]; bias [R, block, keys] or None."""
         query, keys, values, query_document, key_document, of_distance = row
         query = blocks.queries(query.swapaxes(0, 1)).swapaxes(1, 2)
         bias = masked_bias(blocks.visible(query_document, key_document))[:, None]
@@ -148,7 +148,7 @@ def _by_blocks(tokens, *, attend, window_size, block):
     keys, values = (x.swapaxes(1, 2).reshape(batch * kv_heads, -1, head_dim) for x in (keys, values))
     documents = (jnp.repeat(x, kv_heads, axis=0) for x in (query_document, key_document))
     biases = None
-    if distance_bias is not None:  # in each block the same
+    if distance_bias is not None:  # equal in all blocks
         biases = distance_bias[:, jnp.clip(blocks.distance, 0, window_size - 1)]
         biases = jnp.tile(biases.reshape(kv_heads, -1, *biases.shape[1:]), (batch, 1, 1, 1))
     found = map_rows(one_head, (query, keys, values, *documents, biases))
@@ -161,10 +161,10 @@ def _by_blocks(tokens, *, attend, window_size, block):
 
 
 def _by_library(tokens: _Tokens, window_size: int, block: int, library: str):
-    """`jax.nn.dot_product_attention` over blocks: it masks by [B, L, reach], as documents end anywhere."""
+    """`jax.nn.dot_product_attention` of each block of queries, with a mask [blocks, 1, block, keys]."""
     query, keys, values, query_document, key_document, _ = tokens
     batch, length = query.shape[:2]
-    block = min(block, length + length % 2)  # cuDNN's backward pass wants even lengths
+    block = min(block, length + length % 2)  # cuDNN's backward pass needs even lengths
     blocks = _Blocks(length, keys.shape[1] - length, window_size, block)
 
     def of_row(query, keys, values, query_document, key_document):
@@ -178,7 +178,10 @@ def _by_library(tokens: _Tokens, window_size: int, block: int, library: str):
 
 
 def _by_kernel(tokens: _Tokens, window_size: int, *, interpret: bool):
-    """Time counts tokens: a key is visible from its own place on, to the end of its window or of its document."""
+    """`interval_attention` with the token's place as time.
+
+    A key is visible from its own place to the end of its window or of its document.
+    """
     query, keys, values, _, key_document, _ = tokens
     batch, length, _, width = query.shape
     number = keys.shape[1]

@@ -1,8 +1,8 @@
-"""Addressing of slots: by content, by location, by what is free and by the order of writing.
+"""Addressing of memory slots: by content, by location, by usage and by the order of writing.
 
-Pure functions on float32 arrays with the batch axis first: M slots of width W, H heads that address at the same time. A
+Pure functions on float32 arrays with the batch axis first: M slots of width W, and H heads that address in parallel. A
 weighting is a vector of M numbers that are at least 0 and sum to at most 1. Values and gradients are finite
-everywhere, at memories, keys and weightings of zeros too.
+everywhere, including at memories, keys and weightings of zeros.
 
 Sources: NTM is "Neural Turing Machines" (Graves, Wayne, Danihelka, 2014); DNC is "Hybrid computing using a neural
 network with dynamic external memory" (Graves et al., 2016), Methods.
@@ -21,7 +21,7 @@ def content_weights(
 ) -> Float32[Array, "B H M"]:
     """c_i = softmax_i(strength cos(key, M_i)).
 
-    cos(u, v) = u . v / sqrt((u . u + 1e-6) (v . v + 1e-6)), so that an empty slot resembles nothing.
+    cos(u, v) = u . v / sqrt((u . u + 1e-6) (v . v + 1e-6)), so that an empty slot has similarity 0.
     NTM, section 3.3.1; DNC, "Content-based addressing".
     """
     inverse_norm = jax.lax.rsqrt(jnp.sum(memory * memory, axis=-1) + EPSILON)
@@ -38,7 +38,7 @@ def interpolate_weights(
 
 
 def shift_weights(weights: Float32[Array, "B H M"], distance: Float32[Array, "B H offsets"]) -> Float32[Array, "B H M"]:
-    """Circular convolution w'_i = sum_o s_o w_(i-o mod M), for o from -r to r, which stand in this order in s.
+    """Circular convolution w'_i = sum_o s_o w_(i-o mod M), for o from -r to r, in this order in `distance`.
 
     NTM, equation 8.
     """
@@ -68,7 +68,7 @@ def erase_and_add(
 def free_usage(
     usage: Float32[Array, "B M"], read_weights: Float32[Array, "B H M"], free_gates: Float32[Array, "B H"]
 ) -> Float32[Array, "B M"]:
-    """u_i prod_h (1 - f_h w_hi): slots that were just read are given back where the free gate f is open.
+    """u_i prod_h (1 - f_h w_hi): a slot that was just read becomes free if the free gate f is open.
 
     DNC, "Dynamic memory allocation" (retention).
     """
@@ -76,16 +76,16 @@ def free_usage(
 
 
 def update_usage(usage: Float32[Array, "B M"], weights: Float32[Array, "B M"]) -> Float32[Array, "B M"]:
-    """u_i + w_i - u_i w_i: slots that are written become used. DNC, "Dynamic memory allocation"."""
+    """u_i + w_i - u_i w_i: a written slot becomes used. DNC, "Dynamic memory allocation"."""
     return usage + weights - usage * weights
 
 
 def allocation_weights(usage: Float32[Array, "B M"]) -> Float32[Array, "B M"]:
-    """a_i = (1 - u_i) prod_j u_j over the slots j that are used less than i (of equal ones, the earlier).
+    """a_i = (1 - u_i) prod_j u_j over the slots j with less usage than i (of equal ones, the earlier).
 
-    The product runs over comparisons of all pairs, which is the product along the sorted list without a sort. Usage is
-    kept 1e-6 away from 0, so that the gradient of the product's logarithm is finite. To compare, it is rounded to
-    2^-12: blank slots are used alike, and the last bit must not decide which of them is written. DNC, equation 1.
+    The product is taken over comparisons of all pairs, which equals the product along the sorted list without a sort.
+    Usage is kept at least 1e-6, so that the gradient of the product's logarithm is finite. Comparisons round it to
+    2^-12: blank slots have equal usage, and rounding errors must not decide which is written. DNC, equation 1.
     """
     usage = EPSILON + (1.0 - EPSILON) * usage
     rank, place = jnp.round(usage * 2.0**12), jnp.arange(usage.shape[1])
@@ -99,8 +99,8 @@ def link_writes(
 ) -> tuple[Float32[Array, "B M M"], Float32[Array, "B M"]]:
     """Temporal links and precedence after a write with weighting w.
 
-        L_ij <- (1 - w_i - w_j) L_ij + w_i p_j,  L_ii = 0          i was written right after j
-        p    <- (1 - sum_i w_i) p + w                              what was written last
+        L_ij <- (1 - w_i - w_j) L_ij + w_i p_j,  L_ii = 0          i was written directly after j
+        p    <- (1 - sum_i w_i) p + w                              the slot that was written last
 
     DNC, "Temporal memory linkage".
     """
@@ -113,9 +113,9 @@ def link_writes(
 def follow_links(
     link: Float32[Array, "B M M"], weights: Float32[Array, "B H M"]
 ) -> tuple[Float32[Array, "B H M"], Float32[Array, "B H M"]]:
-    """What was written after, and what before, the slots that are weighted: L w and L^T w.
+    """Forward and backward weightings L w and L^T w: the slots written after and before the weighted ones.
 
-    DNC, "Temporal memory linkage" (forward and backward weightings).
+    DNC, "Temporal memory linkage".
     """
     return jnp.einsum("bij,bhj->bhi", link, weights), jnp.einsum("bij,bhi->bhj", link, weights)
 
@@ -126,5 +126,5 @@ def read_slots(memory: Float32[Array, "B M W"], weights: Float32[Array, "B H M"]
 
 
 def address_entropy(weights: Float32[Array, "B H M"]) -> Float32[Array, ""]:
-    """Mean of -sum_i w_i log w_i in nats: 0 where one slot is addressed, log M where all are alike."""
+    """Mean of -sum_i w_i log w_i, in nats: 0 if one slot is addressed, log M if all have equal weights."""
     return jnp.mean(jnp.sum(jax.scipy.special.entr(weights), axis=-1))

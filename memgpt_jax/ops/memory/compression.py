@@ -1,4 +1,4 @@
-"""Compression of groups of vectors to one each (Rae et al., 2020, "Compressive Transformers", section 3.2)."""
+"""Compression of each group of vectors to one vector (Rae et al., "Compressive Transformers", 2020, section 3.2)."""
 
 import jax.numpy as jnp
 
@@ -8,11 +8,11 @@ from memgpt_jax.shapes import Array, Float, Float32
 def compress(
     groups: Float[Array, "B N C H K"], kind: str, kernel: Float[Array, "C H K K"] | None = None
 ) -> Float[Array, "B N H K"]:
-    """One vector for each group of C.
+    """One vector for each group of C vectors.
 
         mean:  1/C sum_j x_j        max:  max_j x_j, channel by channel        conv:  sum_j x_j kernel_j
 
-    `conv` over consecutive groups is the 1D convolution of width and stride C, on each head alone.
+    `conv` over consecutive groups is a 1D convolution of width and stride C within each head.
     """
     if kind == "mean":
         return jnp.mean(groups, axis=2)
@@ -22,6 +22,6 @@ def compress(
 
 
 def select_most_used(groups: Float[Array, "B N C H K"], usage: Float32[Array, "B N C"]) -> Float[Array, "B N H K"]:
-    """Of each group the vector with the highest usage; the earlier of equal ones."""
+    """The vector of each group with the highest usage; of equal ones, the earliest."""
     best = jnp.argmax(usage, axis=2)[:, :, None, None, None]
     return jnp.take_along_axis(groups, best, axis=2)[:, :, 0]

@@ -1,4 +1,4 @@
-"""Fast weights: a matrix of one head, written and read a chunk of tokens at a time with matmuls only."""
+"""Fast weights: a matrix per head, written and read in chunks of tokens with matmuls only."""
 
 from functools import partial
 from typing import NamedTuple
@@ -11,26 +11,26 @@ from memgpt_jax.ops.attention.dense import MASKED, map_rows, normalize
 from memgpt_jax.ops.mesh import on_each_device, row_and_head_axes
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
-CHUNK_LENGTH = 64  # tokens of a chunk at most: the work within chunks grows with it, the scan over them shrinks
+CHUNK_LENGTH = 64  # maximum tokens per chunk: longer chunks cost more work each, but fewer steps of the scan
 
 
 class Writes(NamedTuple):
-    """What the tokens of S segments write into the matrices of one head. A gate of 0 writes nothing."""
+    """Updates of the matrix of one head by the tokens of S segments. A gate of 0 writes nothing."""
 
     keys: Float32[Array, "B S T M"]  # phi(k), of unit length
     values: Float32[Array, "B S T K"]
     gate: Float32[Array, "B S T"]  # g in [0, 1]
-    log_keep: Float32[Array, "B S T"] | None  # log of the share of the matrix that the token lets stand; None: all
+    log_keep: Float32[Array, "B S T"] | None  # log a_t: log of the factor by which the token decays the matrix; None: 0
 
 
 class Chunk(NamedTuple):
-    """What C tokens are to each other, whatever the matrix that they meet."""
+    """Everything about a chunk of C tokens that does not depend on the incoming matrix."""
 
     after_reset: Bool[Array, " C"]  # the token's document began in the chunk
-    kept: Float32[Array, " C"] | None  # c_t since the chunk or the document began; None: 1
-    last: Float32[Array, " C"]  # what later tokens let stand of u_t; 0 outside the last document
-    solve: Float32[Array, "C C"] | None  # from what the tokens find wrong to u; None with the linear rule
-    mix: Float32[Array, "C C"] | None  # how much of u a token reads
+    kept: Float32[Array, " C"] | None  # c_t, from the start of the chunk or of the document; None: 1
+    last: Float32[Array, " C"]  # factor by which later tokens decay u_t; 0 outside the last document
+    solve: Float32[Array, "C C"] | None  # maps the errors of the tokens to u; None with the linear rule
+    mix: Float32[Array, "C C"] | None  # weights with which each token reads u
 
 
 def unit_features(x: Float[Array, "... F"], kind: str, size: int) -> Float32[Array, "... M"]:
@@ -40,7 +40,7 @@ def unit_features(x: Float[Array, "... F"], kind: str, size: int) -> Float32[Arr
     - `elu`: p = elu(x) + 1 (Katharopoulos et al., 2020)
     - `dpfp`: p_i = r_j r_{j - n} with r = relu([x, -x]) [2F], j = i mod 2F and n = 1 + i // 2F (Schlag et al., 2021)
 
-    With `dpfp`, M may be any number (from 2F (F - 1) on, features repeat); else it is F.
+    With `dpfp`, M may be any number (above 2F (F - 1), features repeat); otherwise M = F.
     """
     x = x.astype(jnp.float32)
     if kind == "elu":
@@ -67,25 +67,26 @@ def scan_fast_weights(
     own: bool,
     bptt_segments: int | None = None,
 ) -> tuple[Float32[Array, "B S T K"] | None, Float32[Array, "B M K"]]:
-    """What queries read from A [M, K], and A after S segments of T tokens, of each of B rows (and heads).
+    """The reads of queries from A [M, K], and A after S segments of T tokens, for each of B rows (and heads).
 
         A_t = a_t A_{t-1} + phi(k_t) u_t^T,   u_t = g_t v_t                              linear rule
                                               u_t = g_t (v_t - (a_t A_{t-1})^T phi(k_t))  delta rule
-        r_t = A^T phi(q_t),   A as it was when the segment began; with `own`, as it is after token t
+        r_t = A^T phi(q_t),   A at the start of the segment; with `own`, A after token t
 
-    A token-by-token loop is not needed: with c_t the product of a up to t, the u of a chunk solve the triangular
+    No loop over tokens is needed: with c_t the product of a up to t, the u of a chunk solve the triangular
     system u_t + g_t sum_{s<t} c_t / c_s (phi_t . phi_s) u_s = g_t (v_t - c_t A_0^T phi_t), whose inverse does not
     depend on A_0 (the UT transform of Yang et al., "Parallelizing Linear Transformers with the Delta Rule", 2024; with
-    decay: "Gated Delta Networks", 2025). So all chunks are prepared in parallel, and a scan over them is left with a
-    few matmuls each.
+    decay: "Gated Delta Networks", 2025). All chunks are prepared in parallel; each step of the scan over them is a few
+    matmuls.
 
-    Arguments:
-        state: A in front of the first segment.
-        fresh: A with which a document begins; None: zeros.
-        document: counts the documents that began in the segment, up to the token; 0: the one that was open before.
-        full: segments that are written; others leave A as it was, or `fresh` where a document begins in them.
-        own: whether tokens read what was written since their segment began, too.
-        bptt_segments: cut the gradient into A in front of every (n + 1)-th segment.
+    Args:
+        state: A before the first segment.
+        fresh: A at the start of a document; None: zeros.
+        document: number of documents that began in the segment up to the token; 0: the one that was open before.
+        full: segments that are written. Others leave A unchanged, or `fresh` if a document begins in them.
+        delta: delta rule instead of linear rule.
+        own: tokens also read the writes of their own segment, up to their own.
+        bptt_segments: stop the gradient into A before every (n + 1)-th segment; None: never.
     """
     batch, num_segments, length, _ = writes.keys.shape
     num_chunks = -(-length // CHUNK_LENGTH) if delta or own else 1
@@ -113,9 +114,11 @@ def scan_fast_weights(
         state, fresh, by_segment = row
         return jax.lax.scan(lambda state, segment: _segment(state, fresh, *segment), state, by_segment)
 
-    turned = lambda matrix: None if matrix is None else matrix.swapaxes(1, 2)  # noqa: E731
-    state, read = map_rows(scan_row, (turned(state), turned(fresh), by_segment), recompute=False)
-    state = turned(state)
+    def transposed(matrix):
+        return None if matrix is None else matrix.swapaxes(1, 2)
+
+    state, read = map_rows(scan_row, (transposed(state), transposed(fresh), by_segment), recompute=False)
+    state = transposed(state)
     if own:
         read = read.reshape(*segments, num_chunks * chunk, -1)[:, :, :length]
     return read, state
@@ -130,7 +133,7 @@ def scan_fast_weight_heads(
     full: Bool[Array, "B S"],
     **options,
 ) -> tuple[Float32[Array, "B L H K"] | None, Float32[Array, "B H M K"]]:
-    """`scan_fast_weights` of H heads, whose tokens write [B, S*T, H, ...]. On a mesh each device takes its own."""
+    """`scan_fast_weights` of H heads; `writes` are [B, L, H, ...], L = S T. On a mesh each device takes its own."""
     rows, heads = row_and_head_axes(*state.shape[:2])
     of_row, of_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads)
     matrix = PartitionSpec(rows, heads)
@@ -140,7 +143,7 @@ def scan_fast_weight_heads(
 
 
 def _of_heads(writes, query, state, fresh, document, full, **options):
-    """Heads as further rows."""
+    """Heads become rows: [B, L, H, ...] -> [B H, S, T, ...]."""
     (batch, heads), (num_segments, length) = state.shape[:2], document.shape[1:]
 
     def apart(x):
@@ -162,7 +165,7 @@ def _of_heads(writes, query, state, fresh, document, full, **options):
 
 
 def _prepare(writes, query, document, *, delta) -> Chunk:
-    """A chunk of C tokens, without the matrix that they meet."""
+    """The `Chunk` of C tokens."""
     keys, _, gate, log_keep = writes
     place = jnp.arange(gate.shape[0])
     seen = (document[:, None] == document[None, :]) & (place[:, None] >= place[None, :])  # itself included
@@ -181,20 +184,20 @@ def _prepare(writes, query, document, *, delta) -> Chunk:
 
 
 def _products(x: Float32[Array, "C M"], y: Float32[Array, "D M"]) -> Float32[Array, "C D"]:
-    """x y^T. Forward and backward, no operand that is M wide is turned, which would take twice as long on CPU."""
+    """x y^T. Neither pass transposes an operand of width M, which would take twice as long on CPU."""
     return jnp.einsum("cm,dm->cd", x, y)
 
 
 def _segment(state, fresh, chunks, query, begun, full, cut):
-    """A after one segment, and what its tokens read: chunk by chunk, or all from A as the segment finds it.
+    """A after one segment, and the reads of its tokens: chunk by chunk, or all from A at the start of the segment.
 
-    Here A is [K, M]: see `_products`.
+    A is transposed here, [K, M]: see `_products`.
     """
     state = jnp.where(cut, jax.lax.stop_gradient(state), state)
     restarted = jnp.zeros_like(state) if fresh is None else fresh
 
-    def meet(x, after_reset, state, kept=None):
-        """A^T x of each token, with the A that its document began with or found, and what is left of it."""
+    def project(x, after_reset, state, kept=None):
+        """A^T x per token, with `fresh` for tokens after a reset and A otherwise, decayed by `kept`."""
         found = jnp.where(after_reset[:, None], 0 if fresh is None else _products(x, fresh), _products(x, state))
         return found if kept is None else kept[:, None] * found
 
@@ -203,13 +206,13 @@ def _segment(state, fresh, chunks, query, begun, full, cut):
         if chunk.solve is None:
             u = writes.gate[:, None] * writes.values
         else:
-            u = chunk.solve @ (writes.values - meet(writes.keys, chunk.after_reset, state, chunk.kept))
-        read = None if query is None else meet(query, chunk.after_reset, state, chunk.kept) + chunk.mix @ u
+            u = chunk.solve @ (writes.values - project(writes.keys, chunk.after_reset, state, chunk.kept))
+        read = None if query is None else project(query, chunk.after_reset, state, chunk.kept) + chunk.mix @ u
         left = jnp.where(chunk.after_reset[-1], restarted, state)
         left = left if chunk.kept is None else chunk.kept[-1] * left
         return left + jnp.einsum("ck,cm->km", chunk.last[:, None] * u, writes.keys), read
 
     written, read = jax.lax.scan(step, state, chunks)
     if query is not None:
-        read = meet(query, begun, state)
+        read = project(query, begun, state)
     return jnp.where(full, written, jnp.where(begun[-1], restarted, state)), read

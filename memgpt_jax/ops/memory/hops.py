@@ -1,4 +1,4 @@
-"""Reading in several hops: what one hop finds is part of the next hop's question."""
+"""Reading in several hops: the result of each hop is part of the next hop's query."""
 
 from typing import NamedTuple
 
@@ -11,15 +11,15 @@ from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
 class Hops(NamedTuple):
-    """The maps of N hops. Each head is a memory network of its own, of width K."""
+    """The maps of N hops. Each head is a separate memory network of width K."""
 
     inputs: Float32[Array, "N H K K"]  # A_n
     outputs: Float32[Array, "N H K K"]  # C_n
     input_ages: Float32[Array, "N A H K"]  # T_A,n: row a - 1 belongs to age a, the last row to all older ones
     output_ages: Float32[Array, "N A H K"]  # T_C,n
     update: Float32[Array, "H K K"] | None  # U; None: the identity
-    temperature: Float32[Array, "H"] | None  # t, for q of unit length; None: q as it is
-    null_key: Float32[Array, "H K"] | None  # of an entry that is always visible and has the output 0
+    temperature: Float32[Array, "H"] | None  # t, with normalized q; None: q is not normalized
+    null_key: Float32[Array, "H K"] | None  # key of an entry that is always visible and has the output 0
 
 
 def multi_hop_read(
@@ -30,13 +30,13 @@ def multi_hop_read(
     visible: Bool[Array, "B Q E"],
     hops: Hops,
 ) -> Float[Array, "B Q H K"]:
-    """The question after N hops through the stored vectors z (`keys`) and y (`values`) of E entries.
+    """The query after N hops through the stored vectors z (`keys`) and y (`values`) of E entries.
 
         u_1 = query,    q_n = t unit(A_n^T u_n) or A_n^T u_n,    p_e = softmax_e(q_n . z_e + u_n . T_A,n[age_e])
         u_{n+1} = U u_n + sum_e p_e (C_n y_e + T_C,n[age_e])
 
-    As q . z = u . A z and sum_e p_e C y_e = C sum_e p_e y_e, no hop needs entries of its own. Ages join the vectors as
-    indicators, so that each hop is one attention whatever they are. A token that sees nothing keeps U u_n.
+    As q . z = u . A z and sum_e p_e C y_e = C sum_e p_e y_e, all hops share the entries. Ages are appended to the
+    vectors as one-hot indicators, so that each hop is one attention. A token that sees nothing keeps U u_n.
     """
     u, keys, values, bias, hops = _prepare(query, keys, values, age, visible, hops)
     for n in range(hops.inputs.shape[0]):
@@ -97,7 +97,7 @@ def _answered(u, found, hops, n):
 
 
 def position_encoding(length: int, width: int) -> np.ndarray:
-    """Weights l [length, width], float32, of a bag of words that knows their order.
+    """Weights l [length, width], float32, of a bag of words with an encoding of their order.
 
         l_jk = (1 - j / J) - (k / d) (1 - 2 j / J),    j = 1..J words, k = 1..d channels
 

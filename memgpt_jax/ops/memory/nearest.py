@@ -1,4 +1,4 @@
-"""Nearest entries: the top-k search over a large store, in memory that does not grow with it, and the read of them."""
+"""Top-k search over a large store, with temporary memory independent of its size, and attention over the results."""
 
 import math
 from functools import partial
@@ -11,8 +11,8 @@ from memgpt_jax.ops.attention.dense import attend, masked_bias
 from memgpt_jax.ops.mesh import ENTRIES, num_entry_parts
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
-BLOCK = 4096  # entries scored at a time
-LANES = 128  # bins are a multiple of this: other numbers do not fill vector registers
+BLOCK = 4096  # entries per block of scores
+LANES = 128  # the number of bins is a multiple of this, so that they fill vector registers
 
 
 def find_nearest(
@@ -26,27 +26,27 @@ def find_nearest(
     recall_target: float | None = None,
     block_size: int = BLOCK,
 ) -> tuple[Int32[Array, "Q {top_k}"], Bool[Array, "Q {top_k}"]]:
-    """Where the `top_k` entries with the highest q . k_e stand, first <= e < end, the best first.
+    """Places of the `top_k` entries e with the highest q . k_e, first <= e < end, the best first.
 
-    Of equal scores the earlier entry wins. At most Q * (block_size + top_k) scores exist at a time, and blocks behind
-    the first without an entry to search cost nothing. With `recall_target` the search is approximate: entries fall into
-    L bins in turn, each bin keeps its best, and the best of the L bins are taken,
+    Of equal scores the earlier entry wins. At most Q * (block_size + top_k) scores exist at a time; blocks after the
+    end of the range are not computed. With `recall_target` the search is approximate: entries are assigned to L bins in
+    turn, each bin keeps its best, and the best of the L bins are returned,
 
         L = 1 / (1 - recall_target ^ (1 / (top_k - 1))),    so that E[share found] >= recall_target
 
-    for entries at random places; L is rounded up to a multiple of `LANES` (the partial reduction of Chern et al., 2022,
-    "TPU-KNN"; `jax.lax.approx_max_k` does the same on TPU, but sorts everything elsewhere).
+    if entries are in random order; L is rounded up to a multiple of `LANES` (the partial reduction of Chern et al.,
+    "TPU-KNN", 2022; `jax.lax.approx_max_k` does the same on TPU, but sorts everything elsewhere).
 
-    Arguments:
-        query, keys: any float type; scores are float32. Not differentiable: the result is integer.
-        first, end: the range that is searched.
+    Args:
+        query, keys: any float dtype; scores are float32. Not differentiable.
+        first, end: the range of entries that is searched.
         top_k: at most `most`.
-        most: what end - first is at most; default E.
-        recall_target: None for the exact search.
-        block_size: entries scored at a time.
+        most: upper bound of end - first; None: E.
+        recall_target: expected recall of the approximate search; None: exact search.
+        block_size: entries per block of scores.
 
     Returns:
-        Places, and whether there is such an entry (a range may hold fewer than `top_k`).
+        Places, and whether each is an entry of the range (it may hold fewer than `top_k`).
     """
     query, keys = jax.lax.stop_gradient((query, keys))
     most = keys.shape[0] if most is None else min(most, keys.shape[0])
@@ -87,12 +87,12 @@ def _top(scores: Float32[Array, "Q E"], place: Int32[Array, " E"], top_k: int):
 
 
 def _merge(best, new):
-    """The best of two lists; of equal scores those of the first list win."""
+    """The best of two lists; of equal scores, those of the first list win."""
     return _best(*(jnp.concatenate(pair, axis=1) for pair in zip(best, new, strict=True)), best[0].shape[1])
 
 
 def _into_bins(best, scores, start):
-    """Bins [Q, L] after a block of a multiple of L scores, of which the first stands at the place `start`."""
+    """Bins [Q, L] after one more block of scores; its length is a multiple of L, its first place is `start`."""
     num_bins = best[0].shape[1]
     scores = scores.reshape(scores.shape[0], -1, num_bins)
     row = jnp.argmax(scores, axis=1).astype(jnp.int32)
@@ -110,19 +110,18 @@ def find_nearest_in_groups(
     *,
     top_k: int,
 ) -> tuple[Float32[Array, "Q found"], Int32[Array, "Q found"]]:
-    """The exact search, with entries in any order: those with first <= number < end.
+    """Exact search over the entries with first <= number < end, which may be in any order.
 
-    Each group is searched by itself, and then the best of all groups are chosen: where groups are split over devices,
-    each device scores its own entries, and only top_k of each group meet.
+    Each group is searched on its own, then the best of all groups are chosen. If groups are split over devices, each
+    device scores its own entries, and devices exchange only the top_k of each group.
 
     Returns:
-        Scores, -inf where there are not so many entries, and places in the G E entries; the best first. Of fewer than
-        top_k entries as many columns as there are entries.
+        Scores, -inf for missing entries, and places among the G E entries; the best first, min(top_k, G E) columns.
     """
     query, keys = jax.lax.stop_gradient((query, keys))
     groups, size, _ = keys.shape
     search = partial(_best_of_each_group, top_k=min(top_k, size))
-    if groups == num_entry_parts() > 1:  # by hand: the partitioner would gather the scores of all entries for the top-k
+    if groups == num_entry_parts() > 1:  # the partitioner would gather the scores of all entries for the top-k
         split, whole = PartitionSpec(ENTRIES), PartitionSpec()
         specs = {"in_specs": (whole, split, split, whole, whole), "out_specs": (split, split)}
         search = jax.shard_map(search, **specs, axis_names={ENTRIES}, check_vma=False)
@@ -133,7 +132,7 @@ def find_nearest_in_groups(
 
 
 def _best_of_each_group(query, keys, number, first, end, *, top_k):
-    """Scores and places in their group of the best entries of each group: [G, Q, top_k], some entries at a time."""
+    """Scores, and places within their group, of the best entries of each group: [G, Q, top_k]."""
     groups, size, _ = keys.shape
     num_blocks = -(-size // BLOCK)
     block = -(-size // num_blocks)
@@ -155,7 +154,7 @@ def _best_of_each_group(query, keys, number, first, end, *, top_k):
 
 
 def _best(scores: Float32[Array, "*b E"], place: Int32[Array, "*b E"], top_k: int):
-    """The top_k highest scores and their places; of equal scores the first."""
+    """The top_k highest scores and their places; of equal scores, the first."""
     scores, column = jax.lax.top_k(scores, top_k)
     return scores, jnp.take_along_axis(place, column, axis=-1)
 
@@ -166,5 +165,5 @@ def read_chosen(
     values: Float[Array, "Q top_k K"],
     found: Bool[Array, "Q top_k"],
 ) -> Float[Array, "Q K"]:
-    """Attention of each query over entries of its own: r_q = sum_j softmax_j(q . k_qj) v_qj; 0 where none is found."""
+    """Attention of each query over its own entries: r_q = sum_j softmax_j(q . k_qj) v_qj; 0 if none is found."""
     return attend(query[:, None, None], keys, values, masked_bias(found)[:, None, None])[:, 0, 0]

@@ -1,4 +1,4 @@
-"""The Reader: attention over the entries of a memory, one block of tokens or all segments of a call at once."""
+"""The Reader: attention of a block of tokens over the entries of a memory."""
 
 from typing import NamedTuple
 
@@ -32,11 +32,13 @@ def read_entries(
     null_key: Float[Array, "G K"] | None = None,
     recency: Float32[Array, "H"] | None = None,
 ) -> Float[Array, "B Q H K"]:
-    """One softmax over every visible entry of all sources, and the null entry.
+    """One softmax over the visible entries of all sources and the null entry.
 
         r = sum_e softmax_e(q . k_e + bias_e - recency_h log(1 + age_e)) v_e
 
-    The null entry has the key `null_key` and the value 0. A token that sees nothing reads 0.
+    The null entry has the key `null_key` and the value 0; None: there is none. A token that sees nothing reads 0.
+
+    recency: slope of each head, at least 0; None: no penalty of age.
     """
     return _heads_last(attend(*_prepare(query, sources, null_key, recency)))
 
@@ -47,7 +49,7 @@ def read_entries_with_lse(
     null_key: Float[Array, "G K"] | None = None,
     recency: Float32[Array, "H"] | None = None,
 ) -> tuple[Float[Array, "B Q H K"], Float32[Array, "B Q H"]]:
-    """`read_entries`, and the logarithm of what its softmax divides by (see `attend_with_lse`)."""
+    """`read_entries`, and the log-sum-exp of each query's logits (see `attend_with_lse`)."""
     out, lse = attend_with_lse(*_prepare(query, sources, null_key, recency))
     return _heads_last(out), _heads_last(lse[..., None])[..., 0]
 
@@ -78,7 +80,7 @@ def read_mass(
 
 
 def _prepare(query, sources, null_key, recency):
-    """Heads first, sources joined: what `attend` takes, with batch axes [B, G]."""
+    """The arguments of `attend`, with batch axes [B, G]: heads first, sources concatenated."""
     kv_heads = sources[0].keys.shape[2]
     query = _heads_first(query, kv_heads)
     keys, values = (

@@ -44,7 +44,7 @@ def read_segments(
     A token reads the entries that `visibility` gives its segment. Where a reset precedes it in its segment
     (`after_reset`), it reads the `initial` entries instead.
 
-    Arguments:
+    Args:
         entries: the E entries in play during the call.
         initial: the entries with which a document begins.
         own: entries that the tokens of each segment write, [B, S, T, ...]; later tokens of the same document in that

@@ -1,4 +1,4 @@
-"""The Writer: from a segment's activations to entries, and from entries to the next memory."""
+"""The Writer: from the activations of a segment to entries, and from entries to the next memory."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
 class Entries(NamedTuple):
-    """M entries of a memory. Where `valid` is False the other fields mean nothing."""
+    """M entries of a memory. If `valid` is False, the other fields have no meaning."""
 
     keys: Float[Array, "B M G K"]
     values: Float[Array, "B M G K"]
@@ -30,8 +30,8 @@ class Entries(NamedTuple):
     )
 
 
-OLDEST_AGE = 2**30  # ages stop here, so that they cannot overflow
-READ_HORIZON = 4096  # read rates are means over about so many segments: older reads fade, and the sums stay exact
+OLDEST_AGE = 2**30  # maximum age, so that ages cannot overflow
+READ_HORIZON = 4096  # read rates are means over about this many segments, so that the sums stay exact
 
 
 def causal_conv(
@@ -42,8 +42,9 @@ def causal_conv(
 ) -> Float[Array, "B E-W+1 D"]:
     """Causal depthwise convolution c_t = sum_j kernel_j * x_{t-j} over the taps of the token's own document.
 
-    The first W - 1 inputs come before the L tokens. With `stop_every`, no gradient flows from a token to taps on the
-    other side of a multiple of that many tokens.
+    E = W - 1 + L: the first W - 1 inputs precede the L tokens.
+
+    stop_every: no gradient flows from a token to taps in an earlier block of `stop_every` tokens; None: all do.
     """
     width, length = kernel.shape[0], x.shape[1] - kernel.shape[0] + 1
 
@@ -59,18 +60,18 @@ def causal_conv(
 
 
 def select_highest_gate(entries: Entries, num: int) -> Entries:
-    """The `num` valid entries with the highest gates (ties: the earlier one), in their order of time."""
+    """The `num` valid entries with the highest gates (of equal ones, the earlier), in order of time."""
     score = jnp.where(entries.valid, entries.log_gate, -jnp.inf)
     chosen = jnp.sort(jax.lax.top_k(score, num)[1], axis=1)
     return gather_entries(entries, chosen)
 
 
 def pool_entries(entries: Entries, queries: Float[Array, "N G K"]) -> Entries:
-    """N entries pooled from a segment's T by attention of learned queries p_j, weighted by the write gates.
+    """N entries, pooled from the T of a segment by attention of learned queries p_j, weighted by the write gates.
 
         a_jt = softmax_t(p_j . k_t + log g_t),    k_j = sum_t a_jt k_t,   v_j = sum_t a_jt v_t,   g_j = sum_t a_jt g_t
 
-    Each head pools with its own weights; the gate uses the mean over heads.
+    Each head has its own weights; the gate uses their mean over heads.
     """
     bias = jnp.where(entries.valid, entries.log_gate, masked_bias(jnp.zeros((), bool)))[:, None, None, None, :]
     keys, values = entries.keys.swapaxes(1, 2), entries.values.swapaxes(1, 2)  # [B, G, T, K]
@@ -78,7 +79,10 @@ def pool_entries(entries: Entries, queries: Float[Array, "N G K"]) -> Entries:
     num, kv_heads, head_dim = queries.shape
     query = jnp.broadcast_to(queries.swapaxes(0, 1)[None, :, None], (batch, kv_heads, 1, num, head_dim))
     weights = attention_weights(query.astype(keys.dtype), keys, bias)[:, :, 0]  # [B, G, N, T]
-    pool = lambda x: jnp.einsum("bgnt,bgtk->bngk", weights.astype(x.dtype), x)  # noqa: E731
+
+    def pool(x):
+        return jnp.einsum("bgnt,bgtk->bngk", weights.astype(x.dtype), x)
+
     gate = jnp.einsum("bgnt,bt->bn", weights, jnp.exp(entries.log_gate)) / kv_heads
     some = jnp.broadcast_to(jnp.any(entries.valid, axis=1, keepdims=True), (batch, num))
     tiny = jnp.finfo(jnp.float32).tiny
@@ -132,7 +136,7 @@ def append_entries(memory: Entries, new: Entries, evict: str, places: Int32[Arra
 
 
 def gather_entries(entries, index: Int32[Array, "B N"]):
-    """Entries (any pytree of [B, E, ...] arrays) at the given places of each row."""
+    """Entries (any pytree of [B, E, ...] arrays) at the places `index` of each row: [B, N, ...]."""
 
     def one(x):
         places = index.reshape(*index.shape, *(1,) * (x.ndim - 2))
