@@ -160,7 +160,7 @@ class Checkpoints:
                 target.parent.mkdir(exist_ok=True)
                 os.rename(self.folder / str(step), target)
                 logger.warning("moved it to %s", shown(target))
-        parallel.meet("damaged checkpoints are set aside")
+        parallel.barrier("damaged checkpoints are set aside")
         self._manager.reload()
 
     def save(self, step: int, trees: Mapping[str, Any], values: Mapping[str, Any], least_bytes: float = 0) -> None:
@@ -204,7 +204,7 @@ class Checkpoints:
         problem = self._problem(step, items) if items is not None or parallel.is_main() else None
         damaged = problem is not None
         if items is None:
-            damaged = parallel.agree(damaged)
+            damaged = parallel.broadcast_from_main(damaged)
         if damaged:
             raise DamagedError(problem or "the first process found it damaged")
 

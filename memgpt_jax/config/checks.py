@@ -14,20 +14,20 @@ def check(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def at_least(least: int, default: int | None = None):
-    """A dataclass field of an integer or None, for which `check_positive` requires at least `least`."""
+def at_least(least: int, default: int | None = None) -> Any:
+    """A dataclass field for an integer or None, which `check_positive` requires to be at least `least`."""
     return dataclasses.field(default=default, metadata={"least": least})
 
 
-def check_positive(config) -> None:
-    """Check that every integer field that is not None is at least 1, or the bound of `at_least`."""
+def check_positive(config: Any) -> None:
+    """Check that every integer field is None or at least 1, or at least the bound that `at_least` gives the field."""
     for item in dataclasses.fields(config):
         value, least = getattr(config, item.name), item.metadata.get("least", 1)
         if item.type in (int, int | None) and value is not None:
             check(value >= least, f"{item.name} must be at least {least}, got {value}")
 
 
-def check_literals(config) -> None:
+def check_literals(config: Any) -> None:
     """Check every field with a `Literal` type against its valid values."""
     for item in dataclasses.fields(config):
         valid = getattr(item.type, "__args__", ())
@@ -36,8 +36,8 @@ def check_literals(config) -> None:
             check(value in valid, f"{item.name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
 
 
-def listed(value) -> list:
-    """Values that may be given as one, as several or as None."""
+def as_list(value: Any) -> list:
+    """A list of the values of an argument that accepts one value, an iterable of values, or None (no values)."""
     is_one = (
         isinstance(value, str | bytes | Mapping) or not hasattr(value, "__iter__") or getattr(value, "ndim", 1) == 0
     )
@@ -55,7 +55,7 @@ def whole(name: str, value: Any, low: int, high: int = 2**31 - 1) -> int:
 
 
 def dtype_name(dtype: Any) -> Any:
-    """The name of a type that NumPy or JAX knows ("bfloat16", `jnp.bfloat16`, a `numpy.dtype`); else `dtype` itself."""
+    """The name of a dtype that NumPy or JAX defines (`jnp.bfloat16`, a `numpy.dtype`); any other value unchanged."""
     if dtype is None or isinstance(dtype, str):
         return dtype
     try:

@@ -16,9 +16,9 @@ class ObjectiveConfig:
     heads: ClassVar[tuple[str, ...]] = ("tokens",)
     """Heads of the model that have targets."""
     inputs: ClassVar[tuple[str, ...]] = ()
-    """Keywords of the model's call that the batches have besides `tokens` and `reset`."""
+    """Keywords of the model's call that batches contain in addition to `tokens` and `reset`."""
     causal: ClassVar[bool] = False
-    """Whether no token may attend to the tokens after it, which are its targets."""
+    """Whether the model must be causal, because the targets of a token are later tokens."""
 
     def check_model(self, model: Any, length: int) -> None:
         """Raise `ValueError` if a model cannot be trained with this objective.
@@ -37,7 +37,7 @@ class ObjectiveConfig:
             )
         check(
             model.causal or not self.causal,
-            f"{name} needs a model whose tokens attend only to those before them, not a {type(model).__name__}",
+            f"{name} needs a causal model, not a {type(model).__name__}",
         )
 
 
@@ -50,24 +50,25 @@ class CausalConfig(ObjectiveConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """Documents of a corpus; each batch row is one stream of whole documents in order."""
+    """Text of a corpus; each batch row is one stream of consecutive whole documents."""
 
     corpus: str = "stdlib"
     """`stdlib` (the Python standard library's source on this machine), `folder`, or the name of a text data set of
     TensorFlow Datasets (`pg19`, `lm1b`, `wiki40b/en`, ...)."""
     path: str | None = None
-    """The folder, or .jsonl, .csv, .tsv or .parquet file, when `corpus` is `folder`. `~` and `$VARIABLES` are
-    expanded. Each .txt, .md and .py file and each row of a table is a document; all but Parquet may be gzipped. Files
-    and folders whose names begin with a dot are left out."""
+    """With `corpus='folder'`: a folder, or a .jsonl, .csv, .tsv or .parquet file. `~` and `$VARIABLES` are expanded.
+    Each .txt, .md and .py file and each row of a table is a document; all but Parquet may be gzipped. Files and folders
+    whose names begin with a dot are skipped."""
     include: tuple[str, ...] = ()
     """Patterns of the files of a folder to read, such as `"*.py" "docs/**/*.md"`; default: all with a known suffix. A
     pattern without a slash is compared in every folder; one that matches a folder matches all files inside. Files with
     an unknown suffix are read as text if a pattern ends in that suffix (`"*.rst"`)."""
     exclude: tuple[str, ...] = ()
-    """Patterns of files and folders to leave out."""
+    """Patterns of files and folders to skip."""
     text_column: str = "text"
     """The field of JSON lines, the column of CSV, TSV and Parquet files, or the feature of a TensorFlow data set that
-    holds the text. With the default `text`, such a data set may also have another common name, or one text feature."""
+    holds the text. With the default `text`, the feature of a TensorFlow data set may also have another common name, or
+    be its only text feature."""
     tokenizer: str = "bpe"
     """`bpe` (sentencepiece, trained on the training split), `byte`, `pretrained` (the tokenizer of
     `ExperimentConfig.pretrained`), or the tokenizer of a pretrained model: its folder or name on the Hub, or the path
@@ -77,20 +78,20 @@ class TextConfig:
     invalid_utf8: Literal["error", "replace"] = "error"
     """What to do with a file that is not valid UTF-8: raise an error with its name and offset, or replace the bytes."""
     objective: ObjectiveConfig = field(default_factory=CausalConfig)
-    """What the model learns to predict. Objectives with special tokens (mask, class, separator) need a
-    `model.vocab_size` 3 larger than the tokenizer's, and span corruption, with its sentinels, 100 larger, unless the
-    tokenizer has such tokens itself."""
+    """The training objective. Unless the tokenizer has the special tokens itself, `model.vocab_size` must be larger
+    than the tokenizer's vocabulary: by 3 for objectives with mask, class and separator tokens, by 100 for the sentinels
+    of span corruption."""
     max_documents: int | None = None
-    """Use only this many documents of each split (for quick runs)."""
+    """Maximum number of documents of each split, for quick runs; default: all."""
     cache_dir: str = "~/.cache/memgpt_jax"
-    """Where prepared data sets, tokenizers and tokenized corpora are kept."""
+    """Folder that caches prepared data sets, tokenizers and tokenized corpora."""
 
     def __post_init__(self):
         for name in ("include", "exclude"):
             patterns = getattr(self, name)
             patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
             object.__setattr__(self, name, patterns)  # a list is also accepted
-            check(all(patterns), f"data.{name} must be patterns of files, none of them empty, got {patterns}")
+            check(all(patterns), f"data.{name} must be non-empty patterns of files, got {patterns}")
             check(
                 not patterns or self.corpus == "folder",
                 f"data.{name}={patterns} needs data.corpus='folder', got {self.corpus!r}",
@@ -124,21 +125,25 @@ class TaskConfig:
     text: ClassVar[TextConfig | None] = None
     """The corpus of the task, if it uses one."""
     length_fields: ClassVar[tuple[str, ...]] = ()
-    """The fields that set the length of the task, in its own unit; token ids and parameters do not depend on them."""
+    """The fields that set the length of the task, in the task's own unit. Token ids and parameter shapes do not depend
+    on them."""
 
     def at_length(self, length: int) -> Self:
-        """The same task with its length fields set; `ValueError` if it has none, or if the length is not valid."""
-        check(bool(self.length_fields), f"{type(self).__name__} has no field for its length")
+        """The same task with its length fields set to `length`.
+
+        Raises `ValueError` if the task has no such field, or the length is not valid.
+        """
+        check(bool(self.length_fields), f"{type(self).__name__} has no length field")
         return replace(self, **dict.fromkeys(self.length_fields, length))
 
     @property
     def num_ids(self) -> int:
-        """Number of token ids that the task adds to those of the text's tokenizer; without a text, of all its ids."""
+        """Number of token ids that the task adds to the tokenizer's; without a text, the number of all its ids."""
         raise NotImplementedError
 
     @property
     def row_length(self) -> int | None:
-        """Tokens L of a row, if the task determines them; None: `training.sequence_length` does."""
+        """Tokens L per row if the task determines them; None: `training.sequence_length` does."""
         return None
 
 

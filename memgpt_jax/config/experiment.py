@@ -1,8 +1,4 @@
-"""Every configuration of the library: keyword-only frozen dataclasses with checked values.
-
-A config can be made without arguments, is hashable, and is never traced: modules read it once, when they are built.
-An illegal value raises `ValueError` naming the field, the value and what is valid.
-"""
+"""The configuration of an experiment: model, data, optimizer, training loop, evaluation and device mesh."""
 
 import re
 from dataclasses import dataclass, field
@@ -24,22 +20,22 @@ class OptimizerConfig:
     warmup_steps: int = 100
     """Steps of linear warm-up from 0."""
     final_lr_fraction: float = 0.1
-    """Learning rate at the last step as a fraction of the peak; a half cosine in between."""
+    """Learning rate at the last step as a fraction of the peak, to which it decays along a half cosine."""
     weight_decay: float = 0.1
-    """Decoupled weight decay of `adamw`; never on norms, biases, gates and learned entries."""
+    """Decoupled weight decay of `adamw`; not applied to norms, biases, gates and learned memory entries."""
     b1: float = 0.9
     """Decay of the first moment; the momentum of `sgd`."""
     b2: float = 0.95
     """Decay of the second moment."""
     clip_norm: float = 1.0
-    """Global gradient norm is clipped to this; 0: no clipping."""
+    """Maximum global norm of the gradient; 0: no clipping."""
     gate_lr_multiplier: float = 3.0
-    """Learning-rate multiplier of the parameters that are declared gates: write gates and fusion gates."""
+    """Learning-rate multiplier of parameters that are declared as gates, such as write gates and fusion gates."""
     trainable: tuple[str, ...] = ()
-    """Regular expressions: only parameters in whose path one of them is found are trained, as in `memory_layer lora`;
-    default: all. The others have no state in the optimizer."""
+    """Regular expressions, for example `memory_layer lora`: train only the parameters whose path matches one of them;
+    default: all. The optimizer has no state for the other parameters."""
     accumulate_steps: int = 1
-    """Gradient accumulation: batches that are averaged into one update."""
+    """Gradient accumulation: number of batches whose gradients are averaged into one update."""
 
     def __post_init__(self):
         check(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
@@ -51,12 +47,12 @@ class OptimizerConfig:
             0 <= self.final_lr_fraction <= 1,
             f"final_lr_fraction must be between 0 and 1, got {self.final_lr_fraction}",
         )
-        object.__setattr__(self, "trainable", tuple(self.trainable))  # a list is welcome too
+        object.__setattr__(self, "trainable", tuple(self.trainable))  # a list is also accepted
         for pattern in self.trainable:
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ValueError(f"trainable: {pattern!r} is no regular expression: {error}") from None
+                raise ValueError(f"trainable: {pattern!r} is not a regular expression: {error}") from None
         check_literals(self)
 
 
@@ -65,16 +61,17 @@ class TrainingConfig:
     """The training loop."""
 
     steps: int = 400
-    """Optimizer updates."""
+    """Number of optimizer updates."""
     batch_size: int = 8
-    """Rows B, each an independent stream."""
+    """Rows B of a batch, each an independent stream."""
     sequence_length: int = 1024
-    """Tokens L of a row that one step sees; a multiple of the model's segment length."""
+    """Tokens L per row and step; a multiple of the model's segment length."""
     carry_state: bool = True
-    """Carry memory and window from step to step (the gradient is cut there). False: every step starts fresh."""
+    """Carry memory and attention window from step to step; gradients stop at the start of a step. False: every step
+    starts from a fresh state."""
     steps_per_call: int = 1
-    """Training steps per compiled call (an inner scan). Raises the throughput of very small models, for which the host
-    is the bottleneck."""
+    """Training steps per jitted call (an inner scan). Larger values raise the throughput of very small models, for
+    which the host is the bottleneck."""
     log_every: int = 10
     """Steps between lines of `metrics.jsonl`."""
     checkpoint_every: int = 100
@@ -82,7 +79,7 @@ class TrainingConfig:
     keep_checkpoints: int = 2
     """Number of checkpoints that are kept."""
     max_skipped: int = 10
-    """Stop after this many updates in a row were skipped for a loss or gradient that is not finite."""
+    """Stop after this number of consecutive updates was skipped because the loss or the gradient was not finite."""
 
     def __post_init__(self):
         check_positive(self)
@@ -96,20 +93,20 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Held-out evaluation: each document streams from an empty memory."""
+    """Held-out evaluation; each document starts from an empty memory."""
 
     split: Literal["valid", "test"] = "valid"
-    """Which split is read."""
+    """Split to evaluate."""
     max_documents: int | None = 32
-    """How many documents; default of the command line: the first 32. None: all."""
+    """Maximum number of documents, taken from the start of the split. None: all."""
     max_tokens: int | None = 8192
-    """How many tokens of each document. None: all."""
+    """Maximum number of tokens per document, taken from its start. None: all."""
     batch_size: int = 8
-    """Rows evaluated together."""
+    """Rows per batch."""
     chunk_length: int = 1024
-    """Tokens of a row per call; a multiple of the model's segment length."""
+    """Tokens per row and call; a multiple of the model's segment length."""
     num_batches: int = 16
-    """Batches of a generated task (recall, needles), or of an objective other than `causal`, that are evaluated."""
+    """Number of batches, for generated tasks (recall, needles) and for objectives other than `causal`."""
 
     def __post_init__(self):
         check_positive(self)
@@ -118,19 +115,20 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
-    """How a run is spread over devices. It may change from one start of a run to the next."""
+    """The device mesh of a run. A run may be resumed on another mesh."""
 
     data: int | None = None
-    """Size of the data-parallel axis (parameters are replicated); default: all devices not used by the other axes."""
+    """Size of the data-parallel axis, which splits batch rows and replicates parameters; default: all devices that the
+    other axes do not use."""
     fsdp: int = 1
-    """Size of the axis that splits batch rows, parameters and optimizer state."""
+    """Size of the fully sharded data-parallel axis, which splits batch rows, parameters and optimizer state."""
     tensor: int = 1
-    """Size of the axis that splits heads and hidden channels."""
+    """Size of the tensor-parallel axis, which splits attention heads and hidden channels."""
     sequence: int = 1
     """Size of the axis that splits the entries of each memory."""
     stall_seconds: float = 25.0
-    """Multi-process runs only: if no step finishes for this many seconds, and for ten times the longest step so far,
-    the process prints the stacks of all threads and exits. 0: never."""
+    """Multi-process training only: if no step finishes for this number of seconds (and for 10 times the longest step so
+    far), print the stacks of all threads and exit. 0: never."""
 
     def __post_init__(self):
         check_positive(self)
@@ -139,23 +137,24 @@ class ParallelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
-    """One experiment: what `configs/NAME.py` builds and the command line changes."""
+    """One experiment, as `configs/NAME.py` builds it and the command line changes it."""
 
     model: BaseModelConfig = field(default_factory=ModelConfig)
     """The model."""
     data: DataConfig = field(default_factory=TextConfig)
-    """What it is trained on."""
+    """The training data: text with an objective, or a task."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """How it is optimized."""
+    """The optimizer and the learning-rate schedule."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """The training loop."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    """The evaluation after training, and of `experiments/evaluate.py`."""
+    """The held-out evaluation, after training and by the command `evaluate`."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    """How it is spread over devices."""
+    """The device mesh."""
     pretrained: str | None = None
     """Weights to start from: a folder, a GGUF file or a name on the Hub, as in `from_pretrained`. The architecture is
-    then theirs; of `model` count the memory, its layers and fusion, window, segments, adapters, and how to compute."""
+    then that of the pretrained model; only these fields of `model` are used: the memory, its layers and its fusion,
+    window, segment length, adapters and execution options."""
     seed: int = 0
     """Seed of parameters, data order and dropout."""
 
@@ -194,10 +193,10 @@ class ExperimentConfig:
 
     @property
     def text(self) -> TextConfig | None:
-        """The corpus that `data` reads; None where all is generated."""
+        """The corpus that `data` reads; None if the data are generated."""
         return self.data.text if isinstance(self.data, TaskConfig) else self.data
 
     @property
     def row_length(self) -> int | None:
-        """Tokens of a row, where they follow from the task and not from `training.sequence_length`."""
+        """Tokens L per row if the task determines them; None: `training.sequence_length` does."""
         return self.data.row_length if isinstance(self.data, TaskConfig) else None

@@ -1,4 +1,4 @@
-"""Configurations that differ from another one in a few fields, named by their paths."""
+"""Copies of a configuration with changes to fields that are named by their dotted paths."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -22,7 +22,7 @@ class MemoryConfig:
     """Base of every mechanism's configuration."""
 
     stores: ClassVar[bool] = True
-    """Whether there is a memory at all; False only for the baseline."""
+    """Whether the layer has a memory; False only for the baseline."""
     token_recurrent: ClassVar[bool] = False
     """Whether each token's read depends on the read of the token before it."""
 
@@ -55,7 +55,7 @@ class NoMemoryConfig(MemoryConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SizedMemoryConfig(MemoryConfig):
-    """Base of all mechanisms that store something."""
+    """Base of the configurations of all mechanisms except the baseline."""
 
     memory_size: int = 64
     """Size M of the memory, in the mechanism's own unit."""
@@ -63,7 +63,7 @@ class SizedMemoryConfig(MemoryConfig):
     """Use the largest `memory_size` whose state has at most this number of bytes, per layer and row; the given
     `memory_size` is ignored. The configuration of a built model has the resulting `memory_size`."""
     bptt_segments: int | None = None
-    """Number of segments that gradients flow back through the memory. 0: none; default: all segments of a call."""
+    """Number of segments through which gradients flow back via the memory. 0: none; default: all segments of a call."""
 
     def __post_init__(self):
         check(self.memory_size >= 0, f"memory_size must be at least 0, got {self.memory_size}")
@@ -80,7 +80,7 @@ class SizedMemoryConfig(MemoryConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectedMemoryConfig(SizedMemoryConfig):
-    """Base of mechanisms that project tokens to keys and values, in heads."""
+    """Base of the configurations of mechanisms that project tokens to keys and values of several heads."""
 
     num_heads: int = 1
     """Number of heads H of the Reader; each entry holds one key and one value for each head."""
@@ -98,7 +98,7 @@ class ProjectedMemoryConfig(SizedMemoryConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AttendedMemoryConfig(ProjectedMemoryConfig):
-    """Base of mechanisms that read keys and values by attention."""
+    """Base of the configurations of mechanisms that read keys and values by attention."""
 
     qk_norm: bool = True
     """Normalise queries and keys to unit length, with one learned temperature per head."""
@@ -115,7 +115,7 @@ class KVMemoryConfig(AttendedMemoryConfig):
     """MemGPT's memory: gated key-value entries, appended segment by segment and read by attention."""
 
     memory_size: int = 1024
-    """Number M of entries per layer and row. 0: nothing is stored."""
+    """Maximum number M of entries per layer and row. 0: nothing is stored."""
     gate: Gate = "log_bias"
     """Effect of the write gate g on an entry: `log_bias` adds log g to its read logit, `scale` stores (g k, g v),
     `scale_value` stores (k, g v), `none` stores (k, v)."""

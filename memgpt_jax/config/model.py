@@ -21,11 +21,11 @@ ComputeType = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True, kw_only=True)
 class RotaryScalingConfig:
-    """Stretching of rotary wavelengths, for texts longer than those a model was trained on."""
+    """Stretching of rotary wavelengths, for texts longer than the training context."""
 
     kind: Literal["none", "linear", "llama3", "yarn"] = "none"
     """`linear`: all wavelengths are multiplied by `factor`. `llama3` (Llama 3.1) and `yarn` (Peng et al., 2023): only
-    those with few turns within `original_positions`."""
+    wavelengths with few turns within `original_positions`."""
     factor: float = 1.0
     """Multiplier of the longest wavelengths."""
     original_positions: int = 8192
@@ -74,8 +74,8 @@ class MemoryLayerConfig:
     dropout: float = 0.0
     """Dropout rate on the outputs of attention, memory and feed-forward; active when a dropout key is given."""
     dtype: ComputeType = "float32"
-    """Compute type; any spelling that JAX accepts (`"bfloat16"`, `jnp.bfloat16`, a `numpy.dtype`) is converted to its
-    name. Parameters, softmax and gates are always float32."""
+    """Compute dtype, in any form that JAX accepts (`"bfloat16"`, `jnp.bfloat16`, a `numpy.dtype`). Parameters, softmax
+    and gates are always float32."""
 
     def __post_init__(self):
         object.__setattr__(self, "dtype", dtype_name(self.dtype))
@@ -190,7 +190,7 @@ class StackConfig(MemoryLayerConfig, BaseModelConfig):
             f"num_kv_heads={self.num_kv_heads} must divide num_heads={self.num_heads}",
         )
         if self.memory_layers is not None:
-            object.__setattr__(self, "memory_layers", tuple(self.memory_layers))  # hashable, also if a list was given
+            object.__setattr__(self, "memory_layers", tuple(self.memory_layers))  # a list is also accepted
         for layer in self.memory_layers or ():
             check(
                 0 <= layer < self.num_layers,
@@ -218,12 +218,12 @@ class StackConfig(MemoryLayerConfig, BaseModelConfig):
 
     @property
     def shares_softmax(self) -> bool:
-        """Whether memory entries are part of self-attention's softmax: fusion is "attention", and there is a memory."""
+        """Whether memory entries share self-attention's softmax: the fusion is "attention" and there is a memory."""
         return self.fusion == "attention" and self.memory.stores
 
     @property
     def effective_memory(self) -> MemoryConfig:
-        """The memory's configuration as it is built: with the heads of self-attention if they share a softmax."""
+        """The configuration with which the memory is built: with self-attention's heads if they share a softmax."""
         if not self.shares_softmax:
             return self.memory
         return self.memory.sharing_softmax(num_heads=self.num_heads, head_dim=self.attention_head_dim)
@@ -266,7 +266,7 @@ class StackConfig(MemoryLayerConfig, BaseModelConfig):
         return self.d_model**0.5 if self.embedding_scale is None else self.embedding_scale
 
     def layer_has_memory(self, layer: int) -> bool:
-        """Whether the layer of this index has a memory."""
+        """Whether the layer with this index has a memory."""
         return self.memory.stores and (self.memory_layers is None or layer in self.memory_layers)
 
     def with_kernels(self, name: Literal["auto", "portable"]) -> Self:
@@ -285,21 +285,21 @@ EXECUTION = {"attention_implementation", "remat", "scan_layers", "context_length
 
 @dataclass(frozen=True, kw_only=True)
 class PositionedStackConfig(StackConfig):
-    """A stack with a choice of position encodings and of the place of normalisations."""
+    """A stack with a choice of position encodings, and of pre- or post-normalisation."""
 
     position: Position = "rotary"
     """Position encoding; learned and sinusoidal positions count from the start of a document. `relative`: a learned
     bias of attention logits for each head and each bucket of distances, shared by all layers."""
     num_positions: int = 1024
-    """Size of the table of learned positions: the longest document, or of an encoder the longest call, in tokens."""
+    """Size of the table of learned positions: maximum tokens of a document, or of a call of an encoder."""
     rotary_base: float = 10000.0
     """Base of the rotary and sinusoidal wavelengths."""
     rotary_scaling: RotaryScalingConfig = field(default_factory=RotaryScalingConfig)
     """Stretching of rotary wavelengths."""
     relative_buckets: int = 32
-    """Number of buckets of distances, for relative positions: short distances have one each, long ones share."""
+    """Number of distance buckets of relative positions: one for each short distance; longer distances share buckets."""
     relative_max_distance: int = 128
-    """Distances from this one on share the last bucket."""
+    """All distances of at least this number of tokens share the last bucket."""
     norm_position: Literal["pre", "post"] = "pre"
     """`pre`: a block normalises the inputs of attention and feed-forward; `post`: their outputs plus the residual."""
 
@@ -330,11 +330,11 @@ class ModelConfig(PositionedStackConfig):
     """Context length in tokens of a pretrained model without a sliding window: `generate` and `Session` warn about
     longer texts. None: no warning."""
     tie_embeddings: bool = True
-    """Use the token embedding as the output projection too."""
+    """Whether the token embedding is also the output projection."""
     logit_scale: float = 1.0
     """Multiplier of logits."""
     source_length: int | None = None
-    """Maximum length in tokens of a source sequence that all layers cross-attend to; default: no cross-attention."""
+    """Maximum length in tokens of a source sequence, to which all layers cross-attend; default: no cross-attention."""
     attention_implementation: Implementation = "auto"
     """Implementation of self-attention; see `Implementation`."""
 
@@ -367,7 +367,7 @@ class EncoderConfig(PositionedStackConfig):
     """A bidirectional encoder whose layers have a memory: each token attends to all tokens of the call."""
 
     embedding_norm: bool = False
-    """Normalise the sum of embeddings."""
+    """Whether the sum of embeddings is normalised."""
     token_types: int | None = at_least(0)
     """Number of token types (sentence A or B), each with an embedding. None or 0: no such embeddings."""
     position_offset: int | None = at_least(0)
@@ -379,7 +379,7 @@ class EncoderConfig(PositionedStackConfig):
     def __post_init__(self):
         super().__post_init__()
         for name in ("token_types", "position_offset"):
-            object.__setattr__(self, name, getattr(self, name) or None)  # 0 and None have one meaning, so are equal
+            object.__setattr__(self, name, getattr(self, name) or None)  # equal, because 0 and None mean the same
         object.__setattr__(self, "heads", tuple(self.heads))
         check(len(set(self.heads)) == len(self.heads), f"heads must be distinct, got {self.heads}")
 
@@ -390,7 +390,7 @@ class EncoderConfig(PositionedStackConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class XLNetConfig(StackConfig):
-    """An XLNet whose layers have a memory: each token attends to all tokens of the call, by distance."""
+    """An XLNet whose layers have a memory: each token attends to all tokens of the call, with relative positions."""
 
     position: ClassVar[Position] = "none"
     norm_position: ClassVar[Literal["pre", "post"]] = "post"
@@ -401,9 +401,9 @@ class XLNetConfig(StackConfig):
     feed_forward_bias: bool = True
     """Whether the two projections of the feed-forward layer have a bias."""
     distance_base: float = 10000.0
-    """Base of the wavelengths of the sinusoids of distances."""
+    """Base of the wavelengths of the sinusoidal encoding of distances."""
     max_distance: int | None = None
-    """Larger distances are treated as this one; default: no limit."""
+    """Maximum distance in tokens; larger distances are clipped to it. Default: no limit."""
     output_bias: bool = True
     """Whether logits have a bias."""
 

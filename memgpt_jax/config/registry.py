@@ -22,7 +22,7 @@ class Registry(Mapping[str, Entry[Module]]):
     """Implementations by name, in the order of registration.
 
     Args:
-        kind: what is registered, for messages: "memory mechanism".
+        kind: the noun for an implementation in messages, such as "memory mechanism".
         module: the base class that every implementation derives from, or is an instance of.
         config: the base class of the configurations; None: implementations have no configuration.
     """
@@ -35,14 +35,18 @@ class Registry(Mapping[str, Entry[Module]]):
         """Add an implementation.
 
         Args:
-            name: a Python identifier that is not taken: the word for it on the command line.
-            config: its configuration class, which no other implementation has; None in a registry without them.
+            name: a Python identifier that is not registered yet; its name on the command line.
+            config: its configuration class, which must not belong to another implementation; None in a registry without
+                configurations.
             module: the implementation.
 
         Raises:
-            ValueError: the name or the configuration is taken, or an argument is of a wrong kind.
+            ValueError: the name or the configuration is registered already, or an argument has the wrong type.
         """
-        check(isinstance(name, str) and name.isidentifier(), f"the name of a {self.kind} must be a word, got {name!r}")
+        check(
+            isinstance(name, str) and name.isidentifier(),
+            f"the name of a {self.kind} must be an identifier, got {name!r}",
+        )
         check(name not in self._entries, f"there is a {self.kind} {name!r} already: choose another name")
         base = self._module_base
         is_kind = issubclass(module, base) if isinstance(module, type) else isinstance(module, base)

@@ -1,6 +1,7 @@
-"""Configurations as JSON: what a checkpoint keeps, and how two of them differ.
+"""Configurations as JSON, for checkpoints, and the differences between two configurations.
 
-Every dataclass becomes an object with its class name under "type", so that a union reads back as the class it was.
+Every dataclass becomes an object with its class name under "type", so that a field whose type is a union is read back
+as the same class.
 """
 
 import dataclasses
@@ -21,14 +22,14 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def from_json(values: dict[str, Any], classes: tuple[type, ...] = (ExperimentConfig,)) -> Any:
-    """The configuration that `to_json` wrote; fields that it did not know yet take their defaults.
+    """The configuration that `to_json` wrote; fields that are absent take their defaults.
 
-    Arguments:
-        values: what `to_json` returned.
-        classes: the dataclasses that it may be.
+    Args:
+        values: the result of `to_json`.
+        classes: the valid dataclasses of the configuration.
 
     Raises:
-        ValueError: its type or one of its fields is not known, or a value is not valid.
+        ValueError: the type or a field is unknown, or a value is not valid.
     """
     by_name = {cls.__name__: cls for cls in classes}
     kind = values.get("type")

@@ -21,11 +21,13 @@ class DamagedError(ValueError):
 
 
 def record(folder: Path, names: Iterable[str]) -> None:
-    """Write the checksums of files of a folder, atomically; entries of other files stay while the files exist.
+    """Write the checksums of files to the folder's `SHA256SUMS`, atomically. Entries of other existing files are kept.
 
-    Args: folder: the folder that gets `SHA256SUMS`; names: paths of files relative to it, with "/" between parts.
+    Args:
+        folder: the folder.
+        names: paths of files relative to it, with "/" between parts.
 
-    Raises `DamagedError` if there is a `SHA256SUMS` that cannot be parsed.
+    Raises `DamagedError` if an existing `SHA256SUMS` cannot be parsed.
     """
     kept = {name: digest for name, digest in recorded(folder).items() if (folder / name).is_file()}
     entries = kept | {name: _digest(folder / name) for name in names}
@@ -38,7 +40,7 @@ def write(folder: Path, entries: Mapping[str, str]) -> None:
 
 
 def record_all(folder: Path) -> None:
-    """`record` for every file below the folder."""
+    """Write the checksums of every file below the folder: see `record`."""
     record(folder, _files(folder))
 
 
@@ -50,17 +52,19 @@ def digests(folder: Path) -> dict[str, str]:
 def verify(folder: Path, names: Iterable[str] | None = None) -> None:
     """Check files of a folder against its `SHA256SUMS`; nothing is checked if there is none.
 
-    Args: names: relative paths of the files that are about to be read; default: all recorded ones. A file that was not
-    recorded is not checked.
+    Args:
+        folder: the folder.
+        names: relative paths of the files to check; default: all recorded files. A file that was not recorded is not
+            checked.
 
-    Raises `DamagedError` that names each file that differs or is missing.
+    Raises `DamagedError`, which names each file that differs or is missing.
     """
     entries = recorded(folder)
     names = entries if names is None else [name for name in names if name in entries]
     missing = [name for name in entries if not (folder / name).is_file()]
     wrong = [f"{name} is missing" for name in missing]
     wrong += [
-        f"{name} is not as it was written"
+        f"{name} differs from its checksum"
         for name in names
         if name not in missing and _digest(folder / name) != entries[name]
     ]
@@ -90,7 +94,7 @@ def recorded(folder: Path) -> dict[str, str]:
     if len(found) < len(matches) or lines[-1] or not found:
         raise DamagedError(f"{path} is damaged: each line must be a SHA-256 digest, two spaces and a path")
     entries = {match[2]: match[1] for match in found}
-    if len(entries) < len(found):  # the wrong one of them would be believed
+    if len(entries) < len(found):  # which of them is right is unknown
         raise DamagedError(f"{path} is damaged: two of its lines name the same path")
     return entries
 

@@ -1,12 +1,12 @@
-"""JSON files that people and other programs write: UTF-8, with or without a byte order mark."""
+"""Reading of JSON files in UTF-8, with or without a byte order mark."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 
-def decoded(name: str | Path, content: bytes) -> str:
-    """The text of a file in UTF-8, without a byte order mark. Raises `ValueError` that names the file."""
+def decode_utf8(name: str | Path, content: bytes) -> str:
+    """The text of a file in UTF-8, without its byte order mark. An error (`ValueError`) names the file."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -16,12 +16,14 @@ def decoded(name: str | Path, content: bytes) -> str:
 def json_object(name: str | Path, content: bytes) -> dict[str, Any]:
     """The object in the content of a JSON file.
 
-    Args: name: of the file, for messages.
+    Args:
+        name: name of the file, for messages.
+        content: its bytes.
 
-    Raises `ValueError` that names the file if the content is not UTF-8, not JSON or not an object, or if an object has
-    one key twice with different values.
+    Raises `ValueError`, which names the file, if the content is not UTF-8, not JSON or not an object, or if an object
+    has a key twice with different values.
     """
-    text = decoded(name, content)
+    text = decode_utf8(name, content)
     try:
         values = json.loads(text, object_pairs_hook=_without_contradictions)
     except RecursionError:
@@ -31,7 +33,7 @@ def json_object(name: str | Path, content: bytes) -> dict[str, Any]:
     except ValueError as error:  # also a number of more than 4,300 digits
         raise ValueError(f"{name} is not JSON: {error}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{name} must hold a JSON object, but holds {type(values).__name__}")
+        raise ValueError(f"{name} must contain a JSON object, got {type(values).__name__}")
     return values
 
 

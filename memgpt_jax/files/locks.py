@@ -21,7 +21,7 @@ def file_lock(path: Path, *, wait: bool) -> Iterator[None]:
     """Hold an exclusive lock. The kernel frees it when the process ends, however it ends.
 
     Args:
-        path: the lock file, made if missing; it holds the id of the process while that holds the lock.
+        path: the lock file, created if missing; it contains the id of the process that holds the lock.
         wait: whether to wait for the process that holds the lock.
 
     Raises:

@@ -36,8 +36,8 @@ def plain_path(folder: Path) -> Iterator[Path]:
         alias = Path(f"/proc/self/fd/{number}")
         if not alias.is_dir():
             raise ValueError(
-                f"the path {str(folder)!r} has special characters, which this system cannot hide from the checkpoint "
-                "library: choose a path without [ ] * ? \\ and control characters, in UTF-8"
+                f"the path {str(folder)!r} has special characters, which the checkpoint library does not support on "
+                "this system: choose a path without [ ] * ? \\ and control characters, in UTF-8"
             )
         yield alias
     finally:

@@ -1,4 +1,4 @@
-"""Files and folders that are replaced as a whole: a reader finds the old content or the new, never a part of either."""
+"""Atomic replacement of files and folders: a reader finds either the old or the new content, never a mixture."""
 
 import contextlib
 import os
@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NEW = ".new-"
-"""Beginning of the name of a folder that is being written beside the folder that it will replace."""
+"""Prefix of the name of a temporary folder, which is written beside the folder that it will replace."""
 
 
 def replace_file(path: Path, content: str | bytes) -> None:
     """Write a file under a temporary name, then rename it.
 
-    Args: content: bytes, or text that is encoded as UTF-8, in which surrogates of `os.fsdecode` become bytes again.
+    Args:
+        path: the file.
+        content: bytes, or text, which is encoded as UTF-8; surrogates from `os.fsdecode` become bytes again.
 
-    Raises `OSError` if it cannot be written; then the old file is unchanged.
+    Raises `OSError` if the file cannot be written; the old file is then unchanged.
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
@@ -30,17 +32,18 @@ def replace_file(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A new, empty folder that takes the place of `folder` when the block ends.
+    """Context manager that yields a new, empty folder, which replaces `folder` when the block ends.
 
-    Args: folder: the path; it need not exist, and its parent is made if missing.
+    Args:
+        folder: the path; it need not exist, and its parent is created if missing.
 
-    Raises `OSError` if it cannot be written. After any error `folder` is unchanged. If the process is killed between
-    the two renamings, `recover_folder` restores the old folder.
+    Raises `OSError` if the folder cannot be written. After any error `folder` is unchanged. If the process is
+    killed between the two renamings, `recover_folder` restores the old folder.
     """
     recover_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=NEW, ignore_cleanup_errors=True) as name:
-        new = Path(name) / "new"  # which, unlike the temporary folder, has the usual permissions
+        new = Path(name) / "new"  # a temporary folder itself has restricted permissions
         new.mkdir()
         yield new
         old, exists = _old(folder), folder.exists()
@@ -56,7 +59,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def recover_folder(folder: Path) -> None:
-    """Restore a folder whose replacement was killed between its two renamings, or remove the rest of a finished one."""
+    """Complete an interrupted replacement: restore the old folder if the new one is absent, else remove the old one."""
     old = _old(folder)
     if old.is_dir() and not folder.exists():
         old.rename(folder)

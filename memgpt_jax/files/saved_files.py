@@ -18,14 +18,14 @@ def _never(name: str) -> bool:
 
 @contextlib.contextmanager
 def replacing_files(folder: Path, is_stale: Callable[[str], bool] = _never) -> Iterator[Path]:
-    """A new folder to write files into, which replace those of the same names in `folder` when the block ends.
+    """Context manager that yields a new folder, whose files replace files of the same name when the block ends.
 
-    Their checksums are recorded. Nothing in `folder` changes before all new files are written. If the process is killed
-    between two replacements, the old checksums show it.
+    The checksums of the new files are recorded. Nothing in `folder` changes before all new files are written. If the
+    process is killed between two replacements, the files do not match the old checksums, so `verify` fails.
 
     Args:
-        folder: made if missing; its other files stay.
-        is_stale: whether to delete an old file of this name that is not replaced.
+        folder: the target folder, created if missing; its other files are kept.
+        is_stale: True for the name of an old file that must be deleted if it is not replaced.
 
     Raises `OSError` if a file cannot be written; then `folder` is unchanged.
     """
@@ -48,7 +48,7 @@ def replacing_files(folder: Path, is_stale: Callable[[str], bool] = _never) -> I
 
 
 def _record(folder: Path, partial: Path, without: set[str]) -> None:
-    """Write the checksums of the new files, and of the recorded ones that stay, into the new folder."""
+    """Write the checksums of the new files, and of recorded files that are kept, into the new folder."""
     try:
         old = checksums.recorded(folder)
     except checksums.DamagedError:  # the old file is replaced

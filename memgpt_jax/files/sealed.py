@@ -1,6 +1,7 @@
 """JSON objects with a checksum of their own text, so that any flipped bit in a file is detected.
 
-The last field is `"crc32"`, the CRC-32 of the text before it. A file of such lines can grow and be cut between lines.
+The last field is `"crc32"`, the CRC-32 of the text before it. A file of such lines can be extended by lines, and
+truncated after any line.
 """
 
 import json
@@ -20,7 +21,7 @@ def seal(values: dict[str, Any]) -> str:
 
 
 def unseal(text: str) -> dict[str, Any]:
-    """The values that `seal` wrote, without `crc32`. Text without one, of an earlier version, is read unverified.
+    """The values that `seal` wrote, without `crc32`. Text without a checksum is read unverified.
 
     Raises `DamagedError` if the checksum differs or the text is not a JSON object.
     """

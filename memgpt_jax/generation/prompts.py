@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from memgpt_jax.config.checks import check, listed, whole
+from memgpt_jax.config.checks import as_list, check, whole
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import Tokenizer
 from memgpt_jax.generation.sampling import Sampling
@@ -79,7 +79,7 @@ class Prompts:
             self.penalized_ids = self.rows
         self.limit = self._limits(max_new_tokens, max_length)
 
-        stops = listed(stop)
+        stops = as_list(stop)
         self.stop_texts = [text for text in stops if isinstance(text, str)]
         check(tokenizer is not None or not self.stop_texts, f"stop: the texts {self.stop_texts} need a tokenizer")
         check("" not in self.stop_texts, "stop holds an empty text")

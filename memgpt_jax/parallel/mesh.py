@@ -13,9 +13,9 @@ from memgpt_jax.ops.mesh import AXES
 
 
 def make_mesh(config: ParallelConfig) -> Mesh:
-    """The mesh of all devices of all processes; `data` has those that the other axes leave.
+    """The mesh of the devices of all processes; by default `data` uses all devices that the other axes do not use.
 
-    A single process may use fewer devices than it has: the first ones.
+    A single process may use fewer devices than it has; it then uses the first ones.
 
     Raises:
         ValueError: the sizes do not fit the number of devices.

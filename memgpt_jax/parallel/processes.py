@@ -1,4 +1,4 @@
-"""Several processes that train together: joining them, and what they do in turn or agree on."""
+"""Multi-process training: joining the processes, barriers, and values broadcast from the main process."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import numpy as np
 from memgpt_jax.config.checks import check
 
 HEARTBEAT_SECONDS = 15
-"""A process that sends no heartbeat for this time is taken for dead."""
+"""A process that sends no heartbeat for this time is treated as dead."""
 
 
 def join_processes(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None):
@@ -39,21 +39,21 @@ def join_processes(coordinator: str | None = None, num_processes: int | None = N
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes metrics, tables and plots."""
+    """Whether this is the main process (index 0), which writes metrics, tables and plots."""
     return jax.process_index() == 0
 
 
 @contextlib.contextmanager
 def main_first(name: str) -> Iterator[None]:
-    """The main process completes the block before all others enter it, and so they find the files that it wrote."""
+    """Context manager: the main process completes the block before the others enter it and read the files it wrote."""
     if not is_main():
-        meet(name)
+        barrier(name)
     yield
     if is_main():
-        meet(name)
+        barrier(name)
 
 
-def meet(name: str) -> None:
+def barrier(name: str) -> None:
     """Wait until all processes have called this with the same name."""
     if jax.process_count() > 1:
         from jax.experimental.multihost_utils import sync_global_devices
@@ -61,7 +61,7 @@ def meet(name: str) -> None:
         sync_global_devices(name)
 
 
-def agree(value: bool) -> bool:
+def broadcast_from_main(value: bool) -> bool:
     """The value of the main process, in all processes."""
     if jax.process_count() == 1:
         return value

@@ -1,4 +1,4 @@
-"""How arrays are split over the mesh.
+"""The shardings of parameters, model states and batches over the mesh.
 
 Models and steps are written for one device; XLA's partitioner splits each operation by the shardings of its operands
 and adds the collectives. Parameters are split by their paths. A model's state is split as the types of the state
@@ -33,7 +33,7 @@ def parameter_shardings(params: Any, mesh: Mesh) -> Any:
     def leaf(path, array):
         name = path_name(path)
         spec = next(spec for pattern, spec in PARAMETERS if re.search(pattern, name))
-        if "/stacked/" in name:  # arrays of equal layers in one (`training.optimizer.stacked`)
+        if "/stacked/" in name:  # leading axis: the layers (`training.optimizer.stacked`)
             spec = PartitionSpec(None, *spec)
         return NamedSharding(mesh, _fitting(spec, array.shape, mesh))
 
@@ -41,7 +41,7 @@ def parameter_shardings(params: Any, mesh: Mesh) -> Any:
 
 
 def state_shardings(state: Any, mesh: Mesh) -> Any:
-    """The `NamedSharding` of every array of a model's state: rows, and the axes that `mesh_axes` declares."""
+    """The `NamedSharding` of every array of a model's state: rows over the data axes, others by `mesh_axes`."""
 
     def is_named(node):
         return isinstance(node, tuple) and hasattr(node, "_fields")
@@ -86,7 +86,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def split_rows(batch: Any, mesh: Mesh, batch_axis: int) -> Any:
-    """A pytree of arrays that every process holds whole, with its rows split over the devices."""
+    """Shard the rows of a batch over the devices.
+
+    Args:
+        batch: a pytree of NumPy arrays, of which every process holds a full copy.
+        mesh: the device mesh.
+        batch_axis: the axis of the rows in every array.
+    """
     sharding = rows_sharding(mesh, batch_axis)
 
     def split(array: np.ndarray) -> jax.Array:

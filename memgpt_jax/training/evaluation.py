@@ -19,7 +19,7 @@ SETTINGS = "settings"
 def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Path) -> dict[str, Any]:
     """The evaluation of a finished run, kept in `evaluation.json` and repeated if `config.evaluation` has changed."""
     kept = kept_evaluation(config, workdir)
-    if parallel.agree(kept is not None):
+    if parallel.broadcast_from_main(kept is not None):
         return kept
     result = evaluate(config, params, tokenizer)
     if parallel.is_main():

@@ -45,7 +45,7 @@ def test_lookup_by_name_and_by_configuration(pools):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("two words", SumConfig, Mean), "must be a word, got 'two words'"),
+        (("two words", SumConfig, Mean), "must be an identifier, got 'two words'"),
         (("mean", SumConfig, Mean), "there is a pool 'mean' already"),
         (("sum", SumConfig, int), "must be a Pool, got <class 'int'>"),
         (("sum", int, Mean), "must be a dataclass derived from PoolConfig"),

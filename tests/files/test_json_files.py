@@ -20,7 +20,7 @@ def test_an_object_is_read(tmp_path, mark):
         (b'{"a": 1', "is not JSON"),
         (b"", "is not JSON"),
         (b'{"a": %s}' % (b"1" * 5000), "is not JSON"),
-        (b"[1]", r"must hold a JSON object, but holds list"),
+        (b"[1]", r"must contain a JSON object, got list"),
         (b"[" * 100_000, "is nested too deeply"),
         (b'{"a": {"b": 1, "b": 2}}', "the key 'b' has two values, 1 and 2"),
     ],

@@ -138,5 +138,5 @@ def test_files_of_two_saves_are_told_apart(saved, monkeypatch):
     with pytest.raises(KeyboardInterrupt), replacing_files(saved) as new:
         (new / "one").write_text("new")
         (new / "two").write_text("new")
-    with pytest.raises(DamagedError, match="one is not as it was written"):
+    with pytest.raises(DamagedError, match="one differs from its checksum"):
         verify(saved)

@@ -132,7 +132,7 @@ def test_training_moves_what_is_trainable_and_lowers_the_loss(trainable, llama):
 def test_a_pattern_without_a_parameter_is_named(llama):
     with pytest.raises(ValueError, match=r"optimizer.trainable: 'memory' is in no parameter's path"):
         check_trainable(mg.OptimizerConfig(trainable=("memory",)), models.to_params(llama))
-    with pytest.raises(ValueError, match=r"trainable: '\(' is no regular expression"):
+    with pytest.raises(ValueError, match=r"trainable: '\(' is not a regular expression"):
         mg.OptimizerConfig(trainable=("(",))
 
 

@@ -71,8 +71,8 @@ LLAMA = json.dumps(foreign.CASES["llama"])
         (b"", r"config.json is not JSON: Expecting value"),
         (LLAMA.encode("utf-16"), r"config.json is not UTF-8: 'utf-8' codec"),
         (LLAMA[:40].encode(), r"config.json is not JSON: "),
-        (b"[1, 2]", r"config.json must hold a JSON object, but holds list"),
-        (b"null", r"config.json must hold a JSON object, but holds NoneType"),
+        (b"[1, 2]", r"config.json must contain a JSON object, got list"),
+        (b"null", r"config.json must contain a JSON object, got NoneType"),
         (b'{"a":' * 100_000, r"config.json is nested too deeply"),
         (b'{"a": ' + b"9" * 5000 + b"}", r"config.json is not JSON: "),
         (

@@ -291,11 +291,11 @@ def test_a_config_that_does_not_fit_is_refused(make_encoder, make_config):
             ValueError, match=f"needs a model with {needed}; this {type(model).__name__} has the inputs"
         ):
             ExperimentConfig(model=model, data=TextConfig(objective=objective))
-    with pytest.raises(ValueError, match=r"tokens attend only to those before them, not a Seq2SeqConfig"):
+    with pytest.raises(ValueError, match=r"needs a causal model, not a Seq2SeqConfig"):
         ExperimentConfig(model=PAIR)
-    with pytest.raises(ValueError, match=r"tokens attend only to those before them, not a XLNetConfig"):
+    with pytest.raises(ValueError, match=r"needs a causal model, not a XLNetConfig"):
         ExperimentConfig(model=XLNET)
-    with pytest.raises(ValueError, match=r"tokens attend only to those before them, not a Seq2SeqConfig"):
+    with pytest.raises(ValueError, match=r"needs a causal model, not a Seq2SeqConfig"):
         ExperimentConfig(model=PAIR, data=RecallConfig())
     with pytest.raises(ValueError, match=r"sequence_length=40 must be at most model\.decoder\.source_length=32"):
         make_encoder("span_corruption", sequence_length=40)

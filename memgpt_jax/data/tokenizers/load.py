@@ -12,7 +12,7 @@ from memgpt_jax.data.tokenizers.gguf_file import from_gguf
 from memgpt_jax.data.tokenizers.json_file import JsonTokenizer
 from memgpt_jax.data.tokenizers.sentencepiece_file import NotAModelError, SentencePieceTokenizer, ordinary_pieces
 from memgpt_jax.files import checksums
-from memgpt_jax.files.json_files import decoded
+from memgpt_jax.files.json_files import decode_utf8
 
 
 def load_tokenizer(source: str | Path, *, revision: str | None = None) -> Tokenizer:
@@ -66,7 +66,7 @@ def _load(path: Path) -> Tokenizer:
             raise ValueError(f"{path} is not a sentencepiece model: {error}") from None
     if b"".join(content.split()) == json.dumps(CONTENT, separators=(",", ":")).encode():
         return ByteTokenizer()
-    return JsonTokenizer(decoded(path.name, content), settings=Settings.of_folder(path.parent))
+    return JsonTokenizer(decode_utf8(path.name, content), settings=Settings.of_folder(path.parent))
 
 
 def _load_folder(folder: Path) -> Tokenizer:

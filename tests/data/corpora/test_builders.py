@@ -94,7 +94,7 @@ def test_a_record_file_cut_short_is_noticed(tmp_path, keep, sums):
     if not sums:  # as of a set that TFDS prepared alone
         (file.parent / checksums.SUMS).unlink()
     message = (
-        "array_record.* is not as it was written.*or delete .*prepared again" if sums else "holds 0 of 40 documents"
+        "array_record.* differs from its checksum.*or delete .*prepared again" if sums else "holds 0 of 40 documents"
     )
     with pytest.raises(ValueError, match=message):
         texts(config, "train")
@@ -109,7 +109,7 @@ def test_a_flipped_bit_of_a_prepared_set_is_noticed(tmp_path):
         damaged = bytearray(whole)
         damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
         file.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"damaged|is not as it was written|is missing"):
+        with pytest.raises(ValueError, match=r"damaged|differs from its checksum|is missing"):
             texts(config, "train")
         file.write_bytes(whole)
     assert len(texts(config, "train")) == 36

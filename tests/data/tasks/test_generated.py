@@ -90,7 +90,7 @@ def test_the_command_line_reaches_the_fields_of_a_task():
 
 
 def test_tasks_without_a_length_say_so():
-    with pytest.raises(ValueError, match="NeedleConfig has no field for its length"):
+    with pytest.raises(ValueError, match="NeedleConfig has no length field"):
         NeedleConfig().at_length(5)
 
 

@@ -226,7 +226,7 @@ def test_random_damage_gives_a_tokenizer_or_an_error_that_names_the_file(folders
         ("tokenizer.json", b'{"model": {"type": "BPE", "vocab": {}, "merges": []}}', "ids must be from 0"),
         ("tokenizer.model", b"", "tokenizer.model is not a sentencepiece model: it holds no pieces"),
         ("tokenizer.model", b"garbage", "tokenizer.model is not a sentencepiece model: "),
-        (CONFIG, b"[1]", "tokenizer_config.json must hold a JSON object, but holds list"),
+        (CONFIG, b"[1]", "tokenizer_config.json must contain a JSON object, got list"),
         (CONFIG, b'{"eos_token": 3}', "tokenizer_config.json: eos_token must be the text of a token, got 3"),
         (CONFIG, b'{"eos_token": {"content": []}}', "eos_token must be the text of a token"),
         (CONFIG, b"[" * 100_000, "tokenizer_config.json is nested too deeply"),
