@@ -269,7 +269,7 @@ def call_shapes(config: ExperimentConfig, batch: data.Batch) -> data.Batch:
 
 def check_metrics(workdir: Path, done: int) -> None:
     """Raise `RunError` if the metrics.jsonl of a run that is resumed after `done` steps is missing."""
-    if parallel.agree((workdir / "metrics.jsonl").exists()):
+    if parallel.broadcast_from_main((workdir / "metrics.jsonl").exists()):
         return
     raise RunError(
         f"{shown(workdir)} holds a run of {done} steps, but no metrics.jsonl: restore the file from a copy, or create "
