@@ -4,27 +4,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Array = Any  # of NumPy, where data makes it, or of JAX, inside a step
+Array = Any  # a NumPy array; inside a jitted step, a JAX array
 
 
 class Batch(NamedTuple):
-    """One batch of B rows; a pytree. Inside a step all arrays have the leading axis of the accumulated batches.
+    """One batch of B rows; a pytree. Inside a training step, all arrays have a leading axis of accumulated batches.
 
     Language models, XLNet and encoder-decoders have the one head `tokens`; those of an encoder are its `heads`.
     """
 
     inputs: dict[str, Array]
     """Keywords of the model's call. Always: `tokens` [B, L] int32 and `reset` [B, L] bool, true where a document
-    begins. Where the objective has them: `valid` [B, L] bool, false for padding on the right; `token_types` [B, L]
+    begins. Depending on the objective: `valid` [B, L] bool, false for padding on the right; `token_types` [B, L]
     int32; `order` [B, L] int32, the rank of each token; `source` [B, S] int32 with `source_reset` and `source_valid`
     [B, S] bool."""
     targets: dict[str, Array]
-    """For each head what it must predict: int32 [B, L], one label for each token, or [B], one for each row."""
+    """Targets of each head: int32 [B, L], one label per token, or [B], one label per row."""
     weights: dict[str, Array]
-    """For each head the weight of each of its targets in the loss, float32, of the shape of the targets."""
+    """Weights of the targets in the loss, by head: float32, with the shape of the targets."""
     info: dict[str, Array]
-    """What the model does not get: `target_bytes` [B, L] int32, UTF-8 bytes that the target stands for; `group` [B]
-    int32, the row's place in `Task.groups`; `answer` [B, L] int32, equal for the targets of one answer of a row."""
+    """Arrays that are not inputs of the model: `target_bytes` [B, L] int32, UTF-8 bytes of the target's text; `group`
+    [B] int32, the row's index in `Task.groups`; `answer` [B, L] int32, equal for all targets of one answer of a row."""
 
 
 def zeros(
@@ -32,7 +32,7 @@ def zeros(
     targets: dict[str, tuple[int, ...]],
     info: dict[str, tuple[tuple[int, ...], type]] | None = None,
 ) -> Batch:
-    """A batch of zeros, which take no memory.
+    """A batch of zeros, broadcast from scalars, so that they take no memory.
 
     Args:
         inputs: shape and type of each input.

@@ -14,14 +14,14 @@ from memgpt_jax.data.streams import seeded_batches
 from memgpt_jax.data.tasks import make_task
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
-TASK_STREAM = 1  # separates the seeds of tasks in training from those of their held-out batches
+TASK_STREAM = 1  # makes the seeds of training batches of tasks differ from those of held-out batches
 
 
 class BatchIterator(Iterator[Batch]):
     """Batches of a Grain iterator, with a state that JSON can hold."""
 
     def __init__(self, iterator, source: str):
-        """Args: iterator: a Grain iterator. source: identifies the data that its positions refer to."""
+        """Args: iterator: a Grain iterator; source: description of its data, by which a saved position is checked."""
         self.iterator = iterator
         self.source = source
 
@@ -29,7 +29,7 @@ class BatchIterator(Iterator[Batch]):
         return next(self.iterator)
 
     def get_state(self) -> dict[str, str]:
-        """The position in the data; all later batches follow from it."""
+        """The position in the data, which determines all later batches."""
         # As a Python literal, because Grain distinguishes tuples from lists and JSON does not.
         return {"source": self.source, "position": repr(self.iterator.get_state())}
 
@@ -60,7 +60,7 @@ def train_batches(
     rows, length = training_config.batch_size, training_config.sequence_length
     if isinstance(data_config, TaskConfig):
         task, length = make_task(data_config, "train", tokenizer), data_config.row_length or length
-        source = f"{_without_places(data_config)}{task.content}, {rows} rows of {length}, seed {seed}"
+        source = f"{_without_paths(data_config)}{task.content}, {rows} rows of {length}, seed {seed}"
         batches = seeded_batches(lambda rng: task.batch(rng, rows, length), (TASK_STREAM, seed))
         return BatchIterator(iter(batches), source)
     return text_batches(data_config, training_config, seed, tokenizer or make_tokenizer(data_config))
@@ -71,8 +71,8 @@ def text_batches(
 ) -> BatchIterator:
     """Endless batches of one split of a text, made by the objective of the config.
 
-    A document begins with `start_id`, where `reset` is True. Random draws follow from the seed and the number of the
-    batch. Raises `ValueError` if the corpus is not valid.
+    A document begins with `start_id`, where `reset` is True. The seed and the index of a batch determine its random
+    draws. Raises `ValueError` if the corpus is not valid.
     """
     text = documents(config, split, tokenizer)
     rows, length = training.batch_size, training.sequence_length
@@ -81,12 +81,12 @@ def text_batches(
     return BatchIterator(iter(batches), source)
 
 
-def _without_places(config: DataConfig) -> DataConfig:
-    """The config without paths: a position in the data depends on the content of the files, not on their place."""
-    places = {name: "" for name in ("path", "cache_dir") if getattr(config, name, None)}
+def _without_paths(config: DataConfig) -> DataConfig:
+    """The config without paths: a position in the data depends on the content of the files, not on their paths."""
+    paths = {name: "" for name in ("path", "cache_dir") if getattr(config, name, None)}
     if isinstance(config, TaskConfig) and config.text is not None:
-        places["text"] = _without_places(config.text)
-    return dataclasses.replace(config, **places)
+        paths["text"] = _without_paths(config.text)
+    return dataclasses.replace(config, **paths)
 
 
 def added_ids(config: DataConfig, tokenizer: Tokenizer) -> int:
@@ -97,7 +97,7 @@ def added_ids(config: DataConfig, tokenizer: Tokenizer) -> int:
 
 
 def batch_shapes(data_config: DataConfig, training_config: TrainingConfig) -> Batch:
-    """A batch of `train_batches` as zeros that take no memory. Of a task, without `group` and `answer`."""
+    """A batch of zeros with the shapes of `train_batches`; for a task, `info` lacks `group` and `answer`."""
     length = training_config.sequence_length
     if isinstance(data_config, TaskConfig):
         length = data_config.row_length or length

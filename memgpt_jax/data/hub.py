@@ -1,4 +1,4 @@
-"""Where pretrained models come from: a folder, a file, or the Hugging Face Hub."""
+"""Local copies of pretrained models: a folder, a file, or a download from the Hugging Face Hub."""
 
 import difflib
 from pathlib import Path
@@ -28,7 +28,9 @@ def find(source: str | Path, revision: str | None = None) -> Path:
 
     A source that looks like a mistyped path is not looked up on the Hub, unless a `revision` is given.
 
-    Args: source: a path, or the name of a model such as "HuggingFaceTB/SmolLM2-135M"; revision: of the latter.
+    Args:
+        source: a path, or the name of a model such as "HuggingFaceTB/SmolLM2-135M".
+        revision: branch, tag or commit of a model on the Hub.
 
     Raises:
         ValueError: neither exists, or the Hub cannot be reached.
@@ -40,11 +42,11 @@ def find(source: str | Path, revision: str | None = None) -> Path:
     except (OSError, RuntimeError) as error:  # a name that is too long, no permission, an unknown ~user
         raise ValueError(f"{source} cannot be opened: {error}") from None
     if str(source).count("/") != 1 or path.is_absolute() or str(source).startswith((".", "~")):
-        raise ValueError(f"there is no folder {path}{_nearest(path)}, and names on the Hub are owner/model")
+        raise ValueError(f"there is no folder {path}{_suggestion(path)}, and names on the Hub are owner/model")
     if revision is None and _looks_like_a_path(str(source)):
         raise ValueError(
-            f"there is no {path}{_nearest(path)}. The Hub was not asked, as this looks like a path; for a model on the "
-            'Hub, also give revision="main", or start in another folder'
+            f"there is no {path}{_suggestion(path)}. The Hub was not queried, as it looks like a path; for a model on "
+            'the Hub, also give revision="main", or change the working directory'
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -56,7 +58,7 @@ def find(source: str | Path, revision: str | None = None) -> Path:
         raise ValueError(f"there is no folder {path}, and names on the Hub are owner/model: {error}") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ValueError(
-            f"there is no folder {path}, and the Hub did not give a model of this name: {type(error).__name__}: {error}"
+            f"there is no folder {path}, and the Hub returned no model of this name: {type(error).__name__}: {error}"
         ) from None
 
 
@@ -64,24 +66,24 @@ def _looks_like_a_path(source: str) -> bool:
     """Whether `first/second` is probably a path: of a file, in an existing folder, or similar to an existing path."""
     first, second = source.split("/")
     is_file = second.endswith((".gguf", ".safetensors", ".json", ".bin", ".model"))
-    return is_file or not first or not second or Path(first).is_dir() or bool(_close(Path(source)))
+    return is_file or not first or not second or Path(first).is_dir() or bool(_similar_paths(Path(source)))
 
 
-def _nearest(path: Path) -> str:
-    """The existing paths that are closest to one that does not exist, for an error message."""
-    found = _close(path)
+def _suggestion(path: Path) -> str:
+    """Existing paths that are similar to a missing path, for an error message."""
+    found = _similar_paths(path)
     return f" (there is {', '.join(found)})" if found else ""
 
 
-def _close(path: Path) -> list[str]:
+def _similar_paths(path: Path) -> list[str]:
     """Existing paths whose last two parts are similar to those of the given path."""
     parents = [path.parent]
     if not path.parent.is_dir():
-        parents = [path.parent.with_name(name) for name in _alike(path.parent.parent, path.parent.name)]
-    return [str(parent / name) for parent in parents for name in _alike(parent, path.name)]
+        parents = [path.parent.with_name(name) for name in _similar_names(path.parent.parent, path.parent.name)]
+    return [str(parent / name) for parent in parents for name in _similar_names(parent, path.name)]
 
 
-def _alike(folder: Path, name: str) -> list[str]:
+def _similar_names(folder: Path, name: str) -> list[str]:
     """The names in a folder that are similar to a name."""
     try:
         names = [entry.name for entry in folder.iterdir()]

@@ -1,4 +1,4 @@
-"""Progress of preparation, on a terminal."""
+"""Progress bars of data preparation."""
 
 import sys
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
-    """Iterate over the items with a progress bar on stderr; quiet when that is not a terminal."""
+    """Iterate over the items with a progress bar on stderr; without one if stderr is not a terminal."""
     if not sys.stderr.isatty():
         return items
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""Rows of running text, and datasets whose batches are seeded by their number. Grain is imported on first use."""
+"""Rows of running text, and datasets whose batch i is seeded by i. Grain is imported on first use."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,11 +19,11 @@ def token_streams(text: TokenizedText, rows: int, length: int, seed: int, tokeni
     import grain
 
     def row(index: int):
-        share = grain.MapDataset.range(len(text))
+        documents = grain.MapDataset.range(len(text))
         if len(text) >= rows:
-            share = share[index::rows]
+            documents = documents[index::rows]
         row_seed = np.random.SeedSequence((seed, index)).generate_state(1).item()
-        pieces = share.seed(row_seed).shuffle().repeat().map(lambda document: _inputs_and_targets(text, document))
+        pieces = documents.seed(row_seed).shuffle().repeat().map(lambda document: _inputs_and_targets(text, document))
         return grain.experimental.ConcatThenSplitIterDataset(
             _in_this_thread(pieces), length_struct={"tokens": length, "targets": length}
         )
@@ -42,20 +42,20 @@ def token_streams(text: TokenizedText, rows: int, length: int, seed: int, tokeni
 
 
 def seeded_batches(make: Callable[[np.random.Generator], Batch], seed: tuple[int, ...]) -> Any:
-    """Endless batches, a Grain `IterDataset`: batch i is made with the generator of the seed `(*seed, i)`."""
+    """Endless batches, a Grain `IterDataset`: `make` gets for batch i a generator with the seed `(*seed, i)`."""
     import grain
 
     return _in_this_thread(grain.MapDataset.range(2**62).map(lambda step: make(np.random.default_rng((*seed, step)))))
 
 
 def _inputs_and_targets(text: TokenizedText, document: int) -> dict[str, np.ndarray]:
-    """A document from its `start_id` on, and the token after each; after the last, the next `start_id`."""
+    """The tokens of a document, starting with `start_id`, and their next tokens; the last target is a `start_id`."""
     start, stop = text.offsets[document], text.offsets[document + 1]
     return {"tokens": text.flat[start:stop], "targets": text.flat[start + 1 : stop + 1]}
 
 
-def _in_this_thread(dataset):
-    """Grain's iterator over a dataset, without prefetching: its data are in memory, or in a memory map."""
+def _in_this_thread(dataset: Any) -> Any:
+    """A Grain `IterDataset` without prefetching threads: the data are in memory, or memory-mapped."""
     import grain
 
     return dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))

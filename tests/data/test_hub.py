@@ -24,8 +24,8 @@ def asked(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "source, message",
     [
-        ("runs/adatp", r"there is no runs/adatp \(there is runs/adapt\). The Hub was not asked"),
-        ("runs/other", r"there is no runs/other. The Hub was not asked"),
+        ("runs/adatp", r"there is no runs/adatp \(there is runs/adapt\). The Hub was not queried"),
+        ("runs/other", r"there is no runs/other. The Hub was not queried"),
         ("rnus/adapt", r"there is no rnus/adapt \(there is runs/adapt\)"),
         ("run/adpat", r"there is no run/adpat \(there is runs/adapt\)"),
         ("somebody/model.gguf", "looks like a path"),

@@ -280,5 +280,5 @@ def test_without_the_hub_the_error_comes_at_once(tmp_path, slowness):
     root = Path(__file__).parents[2]
     output = subprocess.run([sys.executable, "-c", OFFLINE], cwd=root, env=environment, capture_output=True, text=True)
     seconds, _, message = output.stdout.partition(" ")
-    assert "there is no folder nobody/nothing, and the Hub did not give a model of this name" in message
+    assert "there is no folder nobody/nothing, and the Hub returned no model of this name" in message
     assert float(seconds) < slowness

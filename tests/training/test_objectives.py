@@ -305,7 +305,7 @@ def test_a_config_that_does_not_fit_is_refused(make_encoder, make_config):
         MaskedConfig(mask_rate=1.0)
     text = TextConfig(objective=SpanCorruptionConfig(mask_rate=0.5, span_length=1.0))
     model = dataclasses.replace(PAIR, decoder=dataclasses.replace(PAIR.decoder, source_length=800))
-    with pytest.raises(ValueError, match="400 hidden spans need 401 sentinels, and there are 100; take a smaller"):
+    with pytest.raises(ValueError, match="400 hidden spans need 401 sentinels; available: 100; use a smaller"):
         ExperimentConfig(model=model, data=text, training=TrainingConfig(sequence_length=800))
 
 

@@ -11,7 +11,7 @@ from memgpt_jax.data.objectives.permutation import PermutationConfig, Permutatio
 from memgpt_jax.data.objectives.span_corruption import SpanCorruption, SpanCorruptionConfig
 
 OBJECTIVES: Registry[type[Objective]] = Registry("objective", Objective, ObjectiveConfig)
-"""The objectives by name, the word after `--data.objective`."""
+"""The objectives by name, as in `--data.objective NAME`."""
 register_objective = OBJECTIVES.register
 """`register_objective(name, config, module)`: make an objective available as `--data.objective NAME`."""
 

@@ -1,4 +1,4 @@
-"""The interface of an objective: what a model learns to predict from text."""
+"""The interface of training objectives on text."""
 
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -11,23 +11,23 @@ from memgpt_jax.data.streams import token_streams
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
 Config = TypeVar("Config", bound=ObjectiveConfig)
-DRAW_STREAM = 3  # separates the seeds of an objective's draws from the seeds of rows
+DRAW_STREAM = 3  # makes the seeds of an objective's random draws differ from those of rows
 
 
 class Objective(Generic[Config]):
-    """An objective. Heads, inputs and the checks of the model are those of its configuration.
+    """An objective. Its configuration declares the heads and inputs of the model, and checks the model.
 
-    Implement `shapes`, and either `batches`, or `change` for batches that are made of rows of running text.
+    Implement `shapes`, and either `batches`, or `change` if batches are made from rows of running text.
     """
 
     evaluation: ClassVar[Literal["documents", "batches"]] = "batches"
-    """Evaluate whole documents, one token after the other, or held-out batches like those of training."""
+    """`documents`: evaluate whole documents, every token once; `batches`: evaluate held-out batches of `batches`."""
 
     def __init__(self, config: Config):
         self.config = config
 
     def added_ids(self, tokenizer: Tokenizer) -> int:
-        """Number of special ids after those of the tokenizer."""
+        """Number of special ids that follow the tokenizer's ids."""
         return 0
 
     def shapes(self, rows: int, length: int) -> Batch:
@@ -37,8 +37,8 @@ class Objective(Generic[Config]):
     def batches(self, text: TokenizedText, tokenizer: Tokenizer, rows: int, length: int, seed: int) -> Any:
         """Endless batches, a Grain `IterDataset`.
 
-        Default: rows of running text (`token_streams`), each batch changed by `change` with a generator of its own,
-        seeded by the seed and the number of the batch.
+        Default: batches of running text (`token_streams`), each transformed by `change` with a random generator that
+        is seeded by the seed and the index of the batch.
 
         Args:
             text: the documents.
@@ -47,10 +47,10 @@ class Objective(Generic[Config]):
             length: tokens L of a row of text.
             seed: at least 0; all randomness follows from it.
         """
-        return self.drawn(token_streams(text, rows, length, seed, tokenizer), tokenizer, seed)
+        return self.changed_batches(token_streams(text, rows, length, seed, tokenizer), tokenizer, seed)
 
-    def drawn(self, batches: Any, tokenizer: Tokenizer, seed: int) -> Any:
-        """The batches of a Grain `IterDataset`, changed by `change`."""
+    def changed_batches(self, batches: Any, tokenizer: Tokenizer, seed: int) -> Any:
+        """A Grain `IterDataset` whose batches are transformed by `change`."""
 
         def change(number: int, batch: Batch) -> Batch:
             return self.change(np.random.default_rng((DRAW_STREAM, seed, number)), batch, tokenizer)
@@ -58,7 +58,7 @@ class Objective(Generic[Config]):
         return batches.map_with_index(change)
 
     def change(self, rng: np.random.Generator, batch: Batch, tokenizer: Tokenizer) -> Batch:
-        """The batch of this objective that is made of a batch of running text, which has the targets of `causal`."""
+        """Transform a batch of running text, with the targets of `causal`, into a batch of this objective."""
         raise NotImplementedError
 
     def text_ids(self, tokenizer: Tokenizer) -> np.ndarray:

@@ -6,12 +6,14 @@ import numpy as np
 
 from memgpt_jax.config.data import CausalConfig
 from memgpt_jax.data.batch import Batch, zeros
+from memgpt_jax.data.corpora.text import TokenizedText
 from memgpt_jax.data.objectives.base import Objective
 from memgpt_jax.data.streams import token_streams
+from memgpt_jax.data.tokenizers.base import Tokenizer
 
 
 class Causal(Objective[CausalConfig]):
-    """The rows of `token_streams` as they are; the one objective that has `target_bytes`, for bits per byte."""
+    """The unchanged rows of `token_streams`; the only objective with `target_bytes`, for bits per byte."""
 
     evaluation = "documents"
 
@@ -23,5 +25,5 @@ class Causal(Objective[CausalConfig]):
             {"target_bytes": (shape, np.int32)},
         )
 
-    def batches(self, text, tokenizer, rows: int, length: int, seed: int) -> Any:
+    def batches(self, text: TokenizedText, tokenizer: Tokenizer, rows: int, length: int, seed: int) -> Any:
         return token_streams(text, rows, length, seed, tokenizer)

@@ -1,8 +1,8 @@
-"""Masked language modelling: predict hidden tokens.
+"""Masked language modelling: predict masked tokens.
 
 Source: Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding" (2019),
-section 3.1, task 1; tokens are drawn anew for every batch, as in Liu et al., "RoBERTa: A Robustly Optimized BERT
-Pretraining Approach" (2019), section 4.1.
+section 3.1, task 1. The masked tokens are redrawn for every batch, as in Liu et al., "RoBERTa: A Robustly Optimized
+BERT Pretraining Approach" (2019), section 4.1.
 """
 
 from dataclasses import dataclass
@@ -18,24 +18,24 @@ from memgpt_jax.data.objectives.special_ids import added_special_ids, special_id
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
 KEPT, REPLACED = 0.1, 0.1
-"""Shares of the chosen tokens that are kept, and that are replaced by a random token; the others become the mask."""
+"""Fractions of the chosen tokens that are kept, and replaced by a random token; the others become the mask token."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedConfig(ObjectiveConfig):
-    """Predict hidden tokens from all others of the row. Needs an encoder with the head `masked`."""
+    """Predict masked tokens from all tokens of the row. Needs an encoder with the head `masked`."""
 
     heads: ClassVar[tuple[str, ...]] = ("masked",)
 
     mask_rate: float = 0.15
-    """Share of the tokens that are chosen to be predicted."""
+    """Fraction of the tokens that are chosen to be predicted."""
 
     def __post_init__(self):
         check(0 < self.mask_rate < 1, f"mask_rate must be between 0 and 1, got {self.mask_rate}")
 
 
 class Masked(Objective[MaskedConfig]):
-    """Rows of running text with some tokens hidden; their targets are the tokens in their own places."""
+    """Rows of running text with some tokens masked; targets are the original tokens at the same positions."""
 
     def added_ids(self, tokenizer: Tokenizer) -> int:
         return added_special_ids(tokenizer)
@@ -52,35 +52,35 @@ class Masked(Objective[MaskedConfig]):
 
 
 class MaskedTokens(NamedTuple):
-    """Tokens as the model sees them, and those that it must predict."""
+    """Masked input tokens, and the weights of the targets."""
 
     tokens: np.ndarray
     """[B, L] int32."""
     weights: np.ndarray
-    """[B, L] float32, 1 where a token was chosen to be predicted."""
+    """[B, L] float32: 1 for tokens chosen to be predicted, 0 for all others."""
 
 
 def mask_tokens(
     rng: np.random.Generator, tokens: np.ndarray, *, text_ids: np.ndarray, mask_id: int, rate: float = 0.15
 ) -> MaskedTokens:
-    """Hide random tokens.
+    """Mask random tokens.
 
     Each token of text is chosen independently with probability `rate`. A chosen token becomes
 
-        the mask                       with probability 0.8
+        the mask token                 with probability 0.8
         a random id of text            with probability 0.1
         the token itself               with probability 0.1
 
     Args:
         rng: the generator of the draws.
         tokens: [B, L] int.
-        text_ids: [V] bool, True for ids of text; all others are neither chosen nor drawn.
-        mask_id: id of the mask.
-        rate: share of the tokens that are chosen.
+        text_ids: [V] bool, True for ids of text; other ids are neither chosen nor drawn.
+        mask_id: id of the mask token.
+        rate: fraction of the tokens that are chosen.
     """
     chosen = text_ids[tokens] & (rng.random(tokens.shape) < rate)
-    fate = rng.random(tokens.shape)
-    drawn = rng.choice(np.flatnonzero(text_ids), tokens.shape)
-    kept, replaced = fate < KEPT, fate < KEPT + REPLACED
-    seen = np.select([~chosen | kept, replaced], [tokens, drawn], mask_id)
-    return MaskedTokens(seen.astype(np.int32), chosen.astype(np.float32))
+    draw = rng.random(tokens.shape)
+    random_ids = rng.choice(np.flatnonzero(text_ids), tokens.shape)
+    kept, replaced = draw < KEPT, draw < KEPT + REPLACED
+    masked = np.select([~chosen | kept, replaced], [tokens, random_ids], mask_id)
+    return MaskedTokens(masked.astype(np.int32), chosen.astype(np.float32))

@@ -18,7 +18,7 @@ from memgpt_jax.data.tokenizers.base import Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedNextSentenceConfig(MaskedConfig):
-    """Predict hidden tokens of a pair of sentences, and whether the second follows the first.
+    """Predict masked tokens of a pair of sentences, and whether the second follows the first.
 
     Needs an encoder with the heads `masked`, `pooler` and `next_sentence`, and two token types.
     """
@@ -28,13 +28,13 @@ class MaskedNextSentenceConfig(MaskedConfig):
 
 
 class MaskedNextSentence(Masked):
-    """Rows of `NextSentence` with tokens hidden; the labels of a batch weigh as much as all of its hidden tokens."""
+    """Rows of `NextSentence` with masked tokens; in a batch, labels and masked tokens have the same total weight."""
 
     def shapes(self, rows: int, length: int) -> Batch:
         return pair_shapes(rows, length, {"masked": (rows, length), "next_sentence": (rows,)})
 
     def batches(self, text: TokenizedText, tokenizer: Tokenizer, rows: int, length: int, seed: int) -> Any:
-        return self.drawn(pair_batches(text, tokenizer, rows, length, seed), tokenizer, seed)
+        return self.changed_batches(pair_batches(text, tokenizer, rows, length, seed), tokenizer, seed)
 
     def change(self, rng: np.random.Generator, batch: Batch, tokenizer: Tokenizer) -> Batch:
         masked, label = super().change(rng, batch, tokenizer), batch.targets["next_sentence"]

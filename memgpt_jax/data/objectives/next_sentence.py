@@ -17,7 +17,7 @@ from memgpt_jax.data.objectives.special_ids import SpecialIds, added_special_ids
 from memgpt_jax.data.streams import seeded_batches
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
-PAIR_STREAM = 2  # separates the seeds of pairs from those of rows and of other draws
+PAIR_STREAM = 2  # makes the seeds of pairs differ from those of rows and of other random draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +69,15 @@ def pair_batches(text: TokenizedText, tokenizer: Tokenizer, rows: int, length: i
     return seeded_batches(make, (PAIR_STREAM, seed))
 
 
+class WindowPairs(NamedTuple):
+    """Indices in `Windows.flat` at which windows start, [N] int64."""
+
+    start: np.ndarray
+    """Starts of N windows."""
+    other_start: np.ndarray
+    """For each of them the start of a window of another document."""
+
+
 class Windows:
     """All windows of `length` tokens that lie within one document, numbered from 0."""
 
@@ -78,23 +87,22 @@ class Windows:
         long_enough = np.flatnonzero(sizes >= length)
         if len(long_enough) < 2:
             raise ValueError(
-                f"pairs of sentences need two documents of at least {length} tokens, and there are "
+                f"pairs of sentences need two documents of at least {length} tokens; found "
                 f"{len(long_enough)}: choose a shorter training.sequence_length"
             )
         self.flat, self.length = text.flat, length
         self._first = text.offsets[long_enough] + 1  # first token of each document
         self._counts = sizes[long_enough] - length + 1
-        self._ends = np.cumsum(self._counts)  # of the documents' window numbers
+        self._ends = np.cumsum(self._counts)  # first window number after each document
 
-    def draw(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """(start, other_start), each [size]: places in `flat` of random windows, and for each of them of a random
-        window of another document."""
+    def draw(self, rng: np.random.Generator, size: int) -> "WindowPairs":
+        """`size` random windows, and for each of them a random window of another document."""
         number = rng.integers(self._ends[-1], size=size)
         document = np.searchsorted(self._ends, number, side="right")
         counts, ends = self._counts[document], self._ends[document]
         other = rng.integers(self._ends[-1] - counts)
         other += np.where(other >= ends - counts, counts, 0)  # skips the windows of its own document
-        return self._start(number), self._start(other)
+        return WindowPairs(self._start(number), self._start(other))
 
     def _start(self, number: np.ndarray) -> np.ndarray:
         document = np.searchsorted(self._ends, number, side="right")

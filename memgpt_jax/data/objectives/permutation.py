@@ -14,7 +14,7 @@ from memgpt_jax.data.objectives.base import Objective
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
 SHARE = 6
-"""One of SHARE tokens is predicted: K of the paper, which trains with 6 and 7."""
+"""One of SHARE tokens is predicted; K in the paper, which uses 6 and 7."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class PermutationConfig(ObjectiveConfig):
 
 
 class PermutationObjective(Objective[PermutationConfig]):
-    """Rows of running text with the input `order`; the targets are the tokens in their own places."""
+    """Rows of running text with the input `order`; targets are the tokens at the same positions."""
 
     def shapes(self, rows: int, length: int) -> Batch:
         types = {"tokens": np.int32, "reset": bool, "order": np.int32}
@@ -48,15 +48,16 @@ class Permutation(NamedTuple):
 
 
 def draw_permutation(rng: np.random.Generator, valid: np.ndarray) -> Permutation:
-    """A random order of each row's tokens, of which the last sixth, rounded up, is predicted.
+    """A random order of each row's tokens; the last sixth of the order, rounded up, is predicted.
 
         max E_z sum_(t > c) log p(x_(z_t) | x_(z_<t)),    n - c = ceil(n / 6) of a row's n tokens
 
-    The first c tokens of the order are given, and see each other: all have rank 0. The others have the ranks 1, 2, ...
+    The first c tokens of the order are given and attend to each other: all have rank 0. The others have the ranks
+    1, 2, ...
 
     Args:
         rng: the generator of the draws.
-        valid: bool [B, L], False for padding, which comes last in the order and is not predicted.
+        valid: [B, L] bool, False for padding, which is last in the order and is not predicted.
 
     Source: Yang et al., "XLNet" (2019), sections 2.2 and 2.3, equations 3 and 5.
     """

@@ -1,11 +1,11 @@
-"""Span corruption, the objective of T5: the decoder writes the spans that sentinels replace in the source.
+"""Span corruption, the objective of T5: the decoder generates the spans that sentinels replace in the source.
 
 Source: Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer" (2020),
 section 3.1.4 and figure 2.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -21,12 +21,12 @@ SENTINELS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class SpanCorruptionConfig(ObjectiveConfig):
-    """Write the spans of a text that are replaced by sentinels. Needs an encoder-decoder."""
+    """Generate the spans of a text that are replaced by sentinels. Needs an encoder-decoder."""
 
     inputs: ClassVar[tuple[str, ...]] = ("source", "source_reset")
 
     mask_rate: float = 0.15
-    """Share of the tokens that are hidden in spans."""
+    """Fraction of the tokens that are hidden in spans."""
     span_length: float = 3.0
     """Mean length of the spans in tokens."""
 
@@ -44,17 +44,17 @@ class SpanCorruptionConfig(ObjectiveConfig):
         _, spans = span_counts(length, self.mask_rate, self.span_length)
         check(
             spans < SENTINELS,
-            f"training.sequence_length={length}: {spans} hidden spans need {spans + 1} sentinels, and there are "
-            f"{SENTINELS}; take a smaller data.objective.mask_rate or a larger data.objective.span_length",
+            f"training.sequence_length={length}: {spans} hidden spans need {spans + 1} sentinels; available: "
+            f"{SENTINELS}; use a smaller data.objective.mask_rate or a larger data.objective.span_length",
         )
 
 
 class SpanCorruption(Objective[SpanCorruptionConfig]):
     """Rows of running text with spans hidden (`corrupt_rows`).
 
-    The input `source` [B, S] is the text with sentinels, in which documents begin at `source_reset`. The targets [B, T]
-    are the hidden spans between their sentinels; the inputs of the decoder are the targets one place later, after a
-    `start_id`. Each row is one document for the decoder.
+    The input `source` [B, S] is the text with sentinels; documents begin where `source_reset` is True. The targets
+    [B, T] are the hidden spans between their sentinels; the inputs of the decoder are the targets shifted right by one,
+    after a `start_id`. Each row is one document of the decoder.
     """
 
     def added_ids(self, tokenizer: Tokenizer) -> int:
@@ -81,7 +81,7 @@ class SpanCorruption(Objective[SpanCorruptionConfig]):
         )
 
 
-def sentinel_ids(tokenizer) -> np.ndarray:
+def sentinel_ids(tokenizer: Tokenizer) -> np.ndarray:
     """Ids [SENTINELS] of S0, S1, ...: the tokenizer's own `<extra_id_0>`, `<extra_id_1>`, ... if it has all of them.
 
     Otherwise the ids after its vocabulary, in the order of T5: S0 is the last one.
@@ -91,8 +91,17 @@ def sentinel_ids(tokenizer) -> np.ndarray:
     return np.arange(tokenizer.vocab_size + SENTINELS - 1, tokenizer.vocab_size - 1, -1, dtype=np.int32)
 
 
-def span_counts(length: int, rate: float, mean_span: float) -> tuple[int, int]:
-    """The number n of hidden tokens of a text of L tokens, and the number k of spans: see `corrupt_spans`.
+class SpanCounts(NamedTuple):
+    """Numbers that all texts of one length share."""
+
+    hidden: int
+    """Number n of hidden tokens."""
+    spans: int
+    """Number k of spans."""
+
+
+def span_counts(length: int, rate: float, mean_span: float) -> SpanCounts:
+    """The numbers of hidden tokens and of spans of a text of `length` tokens: see `corrupt_spans`.
 
     Raises `ValueError` if a value is out of range.
     """
@@ -101,7 +110,18 @@ def span_counts(length: int, rate: float, mean_span: float) -> tuple[int, int]:
     if not 0 < rate < 1 or not mean_span >= 1:
         raise ValueError(f"rate={rate} must be between 0 and 1, and mean_span={mean_span} at least 1")
     hidden = min(max(round(length * rate), 1), length - 1)
-    return hidden, min(max(round(hidden / mean_span), 1), hidden, length - hidden + 1)
+    return SpanCounts(hidden, min(max(round(hidden / mean_span), 1), hidden, length - hidden + 1))
+
+
+class CorruptedRows(NamedTuple):
+    """A batch of corrupted texts."""
+
+    source: np.ndarray
+    """[B, S] ids."""
+    source_reset: np.ndarray
+    """[B, S] bool, True where a document begins. If it begins inside a hidden span, that is the span's sentinel."""
+    target: np.ndarray
+    """[B, T] ids."""
 
 
 def corrupt_rows(
@@ -112,14 +132,10 @@ def corrupt_rows(
     rate: float,
     mean_span: float,
     sentinels: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`corrupt_spans` of each row [L] of a batch, in which documents begin at `reset` [B, L].
+) -> CorruptedRows:
+    """`corrupt_spans` of each row of tokens [B, L], in which documents begin where `reset` [B, L] is True.
 
-    The sentinels of a row are `sentinels`, from the first on.
-
-    Returns:
-        Sources [B, S]; [B, S] bool, True where a document begins, at the latest inside the span that a sentinel
-        replaces; targets [B, T].
+    Each row uses the first ids of `sentinels`, in order.
     """
     length = tokens.shape[1]
     _, spans = span_counts(length, rate, mean_span)
@@ -129,11 +145,20 @@ def corrupt_rows(
         # Positions represent the tokens; numbers from L on represent the sentinels.
         places = np.arange(length)
         kept, hidden = corrupt_spans(places, rng, rate=rate, mean_span=mean_span, first_sentinel=length + spans)
-        last = np.where(kept < length, kept, np.append(kept[1:], length) - 1)  # last position that each represents
+        last = np.where(kept < length, kept, np.append(kept[1:], length) - 1)  # the last position represented
         begun = np.diff(np.cumsum(begins)[last], prepend=0) > 0
         row = np.concatenate([row, ids])
         rows.append((row[kept], begun, row[hidden]))
-    return tuple(np.stack(arrays) for arrays in zip(*rows, strict=True))
+    return CorruptedRows(*(np.stack(arrays) for arrays in zip(*rows, strict=True)))
+
+
+class CorruptedText(NamedTuple):
+    """A text with hidden spans, and the spans; ids of the type of the text."""
+
+    source: np.ndarray
+    """The text, in which each hidden span is replaced by a sentinel."""
+    target: np.ndarray
+    """Each sentinel followed by its span, and one more sentinel at the end."""
 
 
 def corrupt_spans(
@@ -143,8 +168,8 @@ def corrupt_spans(
     rate: float = 0.15,
     mean_span: float = 3.0,
     first_sentinel: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """A text whose spans are replaced by sentinels, and the spans.
+) -> CorruptedText:
+    """Replace random spans of a text by sentinels.
 
         tokens   a b c d e f g h i
         source   a b S0 e f S1 i        S0 = first_sentinel, S1 = first_sentinel - 1, ...
@@ -158,12 +183,9 @@ def corrupt_spans(
     Args:
         tokens: ids [L], L >= 2.
         rng: the generator of the draws.
-        rate: share of the tokens that are hidden.
+        rate: fraction of the tokens that are hidden.
         mean_span: mean length of a span in tokens.
         first_sentinel: the id of the first sentinel; the others count down from it.
-
-    Returns:
-        The ids of the source and of the target, of the type of `tokens`.
 
     Raises:
         ValueError: a value is out of range, or the tokens contain ids of sentinels.
@@ -186,7 +208,7 @@ def corrupt_spans(
     sentinels = np.arange(first_sentinel, lowest - 1, -1, dtype=tokens.dtype).reshape(-1, 1)
     source = [piece for pair in zip(pieces[::2], sentinels[:-1], strict=True) for piece in pair]
     target = [piece for pair in zip(sentinels[:-1], pieces[1::2], strict=True) for piece in pair]
-    return np.concatenate([*source, rest]), np.concatenate([*target, sentinels[-1]])
+    return CorruptedText(np.concatenate([*source, rest]), np.concatenate([*target, sentinels[-1]]))
 
 
 def _parts(total: int, number: int, rng: np.random.Generator) -> np.ndarray:

@@ -6,20 +6,20 @@ from memgpt_jax.data.tokenizers.base import Tokenizer
 
 
 class SpecialIds(NamedTuple):
-    """Ids that stand for no text."""
+    """Ids of special tokens."""
 
     mask: int
-    """Replaces a hidden token."""
+    """[MASK], which replaces a masked token."""
     cls: int
-    """Begins a pair of sentences."""
+    """[CLS], which begins a pair of sentences."""
     sep: int
-    """Ends each sentence of a pair."""
+    """[SEP], which ends each sentence of a pair."""
 
 
 def special_ids(tokenizer: Tokenizer) -> SpecialIds:
-    """The tokenizer's own special ids; those that it lacks get the first ids after its vocabulary, in order."""
-    behind = {name: tokenizer.vocab_size + index for index, name in enumerate(SpecialIds._fields)}
-    return SpecialIds(**behind | tokenizer.special_ids)
+    """The tokenizer's own special ids; a missing one is an id after its vocabulary (mask +0, cls +1, sep +2)."""
+    added = {name: tokenizer.vocab_size + index for index, name in enumerate(SpecialIds._fields)}
+    return SpecialIds(**added | tokenizer.special_ids)
 
 
 def added_special_ids(tokenizer: Tokenizer) -> int:

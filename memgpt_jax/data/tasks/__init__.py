@@ -1,4 +1,4 @@
-"""Tasks whose answers must be recalled from the text before, behind the interface of `memgpt_jax.data.tasks.base`."""
+"""Tasks whose answers must be recalled from earlier tokens; `memgpt_jax.data.tasks.base` defines the interface."""
 
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.registry import Registry
@@ -19,7 +19,7 @@ from memgpt_jax.data.tokenizers.base import Tokenizer
 TASKS: Registry[type[Task]] = Registry("task", Task, TaskConfig)
 """The tasks by name."""
 register_task = TASKS.register
-"""`register_task(name, config, module)`: add a task of your own."""
+"""`register_task(name, config, module)`: make a task available."""
 
 register_task("recall", RecallConfig, RecallTask)
 register_task("copy", CopyConfig, CopyTask)

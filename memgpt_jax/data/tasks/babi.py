@@ -1,13 +1,14 @@
-"""bAbI's question-answering tasks: stories streamed through memory, each question answered at its place.
+"""bAbI's question-answering tasks: stories are streamed through memory, and each question is answered in place.
 
-An answer is one id, also if it is a list (`football,milk` in task 8, `s,e` in task 19), as in the literature; it is
-right if that id has the highest logit at the question mark. Weston et al., 2015, "Towards AI-Complete Question
+An answer is one id, even if it is a list (`football,milk` in task 8, `s,e` in task 19), as in the literature; it is
+right if this id has the highest logit at the question mark. Weston et al., 2015, "Towards AI-Complete Question
 Answering"; a task counts as failed below an accuracy of 0.95.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,34 +18,35 @@ from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.corpora.reading import read_text
 from memgpt_jax.data.tasks.babi_files import Story, babi_files, read_stories, words_of
 from memgpt_jax.data.tasks.base import Task, digest, scored_rows
+from memgpt_jax.data.tokenizers.base import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class BabiConfig(TaskConfig):
-    """bAbI's tasks (Weston et al., 2015), read from the publishers' files: stories with questions in between.
+    """bAbI's tasks (Weston et al., 2015), read from the publishers' files: stories with interspersed questions.
 
-    A row has `training.sequence_length` tokens: whole stories of one task, each from an empty memory, then padding.
+    A row has `training.sequence_length` tokens: whole stories of one task, each with an empty memory at its start, then
+    padding.
     """
 
     path: str | None = None
     """Folder of `qa1_..._train.txt`, `qa1_..._test.txt`, ..., which may be `.txt.gz`. `~` and `$VARIABLES` are
     expanded."""
     tasks: tuple[int, ...] = tuple(range(1, 21))
-    """Numbers of the tasks that one model learns together; each row of training has one of them, drawn uniformly."""
+    """Numbers of the tasks that one model learns jointly; each training row has one of them, drawn uniformly."""
     num_words: int = 256
-    """Number of ids for words, answers and padding; at least as many as the files of the folder need."""
+    """Number of ids for words, answers, padding and the blank; at least the number that the files need."""
     valid_share: float = 0.1
-    """Share of the training file's stories that is used for validation, the last ones of the file."""
+    """Fraction of the training file's stories that are used for validation, taken from its end."""
     long_stories: Literal["error", "cut"] = "error"
-    """What to do with a story that is longer than a row: refuse it, or `cut` whole sentences from its start. Questions
-    within the first L tokens are asked in one row, each later one in a row of its own, after the sentences before it
-    that fit."""
+    """Treatment of a story longer than a row: raise an `error`, or `cut` it. A cut story gives one row with its first L
+    tokens, and for each later question a row with the question and the sentences before it that fit."""
     show_answers: bool = True
-    """Whether the story shows each answer after its question. False: it shows a blank, so that later questions are
+    """Whether the input shows the answer after each question. False: it shows a blank, so that later questions must be
     answered from the statements alone, as in Memory Networks."""
     sentence_length: int | None = None
     """Pad each statement, and each question with its answer, to a multiple of this. If it is the model's segment
-    length, no segment has words of two sentences. Default: no padding."""
+    length, no segment contains words of two sentences. Default: no padding."""
 
     def __post_init__(self):
         object.__setattr__(self, "tasks", tuple(self.tasks))
@@ -58,12 +60,12 @@ class BabiConfig(TaskConfig):
 
     @property
     def num_ids(self) -> int:
-        """Words and whole answers."""
+        """Ids of words, whole answers, padding and the blank."""
         return self.num_words
 
 
-def check_babi(config) -> None:
-    """Check the fields that name bAbI's stories."""
+def check_babi(config: Any) -> None:
+    """Check the fields `tasks` and `valid_share` of a configuration."""
     check(
         len(config.tasks) > 0
         and set(config.tasks) <= set(range(1, 21))
@@ -73,15 +75,15 @@ def check_babi(config) -> None:
     check(0 < config.valid_share < 1, f"valid_share must be between 0 and 1, got {config.valid_share}")
 
 
-PADDING, BLANK = 0, 1  # ids, zero as rows begin; the words follow
+PADDING, BLANK = 0, 1  # ids; rows are initialised to 0; the ids of words follow
 
 
 class BabiTask(Task):
-    """The tasks of a folder, each a group of its own; `words` gives the ids."""
+    """The tasks of a folder; each task is a group. `words` maps words and answers to ids."""
 
     passing_accuracy = 0.95
 
-    def __init__(self, config: BabiConfig, split: str, tokenizer=None):
+    def __init__(self, config: BabiConfig, split: str, tokenizer: Tokenizer | None = None):
         """Raises `ValueError` if a file is missing or damaged, or `num_words` is too small."""
         super().__init__(config, split, tokenizer)
         files = babi_files(config.path)
@@ -96,15 +98,15 @@ class BabiTask(Task):
         stories = [read_stories(files, task, split, config.valid_share) for task in config.tasks]
         self.content = digest([*self.words], stories)
         self.stories = [[self._encode(story) for story in of_task] for of_task in stories]
-        """For each task its stories, each a list of lines [3, n] int32: the words; the words as the model sees them (a
-        blank for a hidden answer); 1 for words that are scored answers, 0 for others."""
+        """For each task its stories, each a list of lines [3, n] int32: target words; input words (a blank for an
+        answer that is not shown); 1 for scored answers, 0 for all other words."""
         self._pieces: dict[int, list[list[np.ndarray]]] = {}
 
     def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
-        """`Task.batch`; each row holds stories of one task, `group` [B]; `reset` is True where a story begins.
+        """`Task.batch`; each row contains stories of one task, `group` [B]; `reset` is True where a story begins.
 
         Raises:
-            ValueError: a row cannot hold a story, and `long_stories` is not `cut`; or not even one question.
+            ValueError: a story is longer than a row and `long_stories` is `error`, or a question is longer than a row.
         """
         rng, pieces = np.random.default_rng(rng), self.pieces(length)
         group = rng.integers(len(pieces), size=batch_size)
@@ -113,7 +115,7 @@ class BabiTask(Task):
     def held_out(
         self, rng: np.random.Generator | int, batch_size: int, length: int, num_batches: int
     ) -> Iterator[Batch]:
-        """All stories of the split, each once, for any `num_batches`; the last batch is filled with rows of padding."""
+        """All stories of the split, each once; `num_batches` is ignored. The last batch is filled with padding rows."""
         rows = [(row, task) for task, pieces in enumerate(self.pieces(length)) for row in packed(pieces, length)]
         for first in range(0, len(rows), batch_size):
             part, group = zip(*rows[first : first + batch_size], strict=True)
@@ -159,7 +161,7 @@ class BabiTask(Task):
                 if first > last:
                     raise ValueError(f"a question of {group} has {story[last].shape[1]} tokens, a row only {length}")
                 piece = np.concatenate(story[first : last + 1], axis=1)
-                piece[2, : -story[last].shape[1]] = 0  # the earlier questions have been asked
+                piece[2, : -story[last].shape[1]] = 0  # earlier questions are scored in other pieces
                 pieces.append(piece)
         return [piece for piece in pieces if piece[2].any()]
 
@@ -171,7 +173,7 @@ class BabiTask(Task):
             room -= piece.shape[1]
         return row
 
-    def _rows(self, rows, group: np.ndarray, batch_size: int, length: int) -> Batch:
+    def _rows(self, rows: Sequence[list[np.ndarray]], group: np.ndarray, batch_size: int, length: int) -> Batch:
         words, seen, scored = np.zeros((3, batch_size, length + 1), np.int32)
         begins = np.zeros((batch_size, length + 1), bool)
         for i, row in enumerate(rows):
@@ -189,7 +191,7 @@ class BabiTask(Task):
 
 
 def packed(pieces: list[np.ndarray], length: int) -> list[list[np.ndarray]]:
-    """Rows of pieces in order, each row as full as they allow."""
+    """Pack pieces into rows, in order: a new row begins where the next piece does not fit."""
     rows, room = [], -1
     for piece in pieces:
         if piece.shape[1] > room:
@@ -200,8 +202,8 @@ def packed(pieces: list[np.ndarray], length: int) -> list[list[np.ndarray]]:
     return rows
 
 
-def vocabulary(files) -> list[str]:
-    """All words and whole answers of the files, in alphabetical order; they do not depend on the chosen tasks."""
+def vocabulary(files: Mapping[tuple[int, str], Path]) -> list[str]:
+    """All words and whole answers of the files, in alphabetical order; independent of the chosen tasks."""
     words = set()
     for path in files.values():
         for line in read_text(path).splitlines():

@@ -1,4 +1,4 @@
-"""bAbI's files: stories of numbered lines, statements and questions."""
+"""Files of bAbI: stories of numbered lines, which are statements or questions."""
 
 import os
 import re
@@ -16,9 +16,9 @@ class Line(NamedTuple):
     """A statement, or a question with its answer."""
 
     text: str
-    """The text of the file, without the line's number."""
+    """The text of the line, without its number."""
     answer: str | None = None
-    """The answer as the file has it (`office`, or `football,milk`); None for a statement."""
+    """The answer as written in the file (`office`, or `football,milk`); None for a statement."""
     supports: tuple[int, ...] = ()
     """Indices in the story of the lines from which the answer follows."""
 

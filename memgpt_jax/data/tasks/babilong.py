@@ -1,8 +1,8 @@
-"""BABILong: the statements of a bAbI story, spread over a text of any length, and a question at its end.
+"""BABILong: the statements of a bAbI story, distributed over a text of any length, and a question at its end.
 
 Kuratov et al., 2024, "BABILong: Testing the Limits of LLMs with Long Context Reasoning-in-a-Haystack". An answer is
-right if its id has the highest logit after the last token. Answers are ids of their own, after those
-of the tokenizer; statements and questions are written as text.
+right if its id has the highest logit after the last token. Answers are additional ids after those of the tokenizer;
+statements and questions are encoded as text.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from memgpt_jax.config.data import TaskConfig, TextConfig
 from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.corpora.text import documents, make_tokenizer
 from memgpt_jax.data.tasks.babi import check_babi
-from memgpt_jax.data.tasks.babi_files import babi_files, read_stories
+from memgpt_jax.data.tasks.babi_files import Story, babi_files, read_stories
 from memgpt_jax.data.tasks.base import Task, digest, scored_rows
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
@@ -25,7 +25,7 @@ class BabiLongConfig(TaskConfig):
     """BABILong (Kuratov et al., 2024): the statements of a bAbI story, in order, at random places among the sentences
     of real text; then the question.
 
-    A row has `training.sequence_length` tokens, the last of them the question's last; any length may be evaluated.
+    A row has `training.sequence_length` tokens and ends with the question; any length may be evaluated.
     """
 
     text: TextConfig = field(default_factory=TextConfig)
@@ -35,12 +35,12 @@ class BabiLongConfig(TaskConfig):
     tasks: tuple[int, ...] = (1,)
     """Numbers of bAbI's tasks; each row has one of them, drawn uniformly."""
     num_answers: int = 8
-    """Number of ids for answers, after the tokenizer's; at least as many as the tasks have answers."""
+    """Number of answer ids, after the tokenizer's ids; at least the number of distinct answers of the tasks."""
     train_on_all_questions: bool = True
-    """Whether rows of training also have the earlier questions of the story, each with its answer at its place; one
-    answer per row is a weak training signal. Evaluations have the last question only."""
+    """Whether training rows also contain the earlier questions of the story with their answers, because one answer per
+    row is a weak training signal. Evaluation rows contain the last question only."""
     valid_share: float = 0.1
-    """Share of the training file's stories that is used for validation, the last ones of the file."""
+    """Fraction of the training file's stories that are used for validation, taken from its end."""
 
     def __post_init__(self):
         object.__setattr__(self, "tasks", tuple(self.tasks))
@@ -54,15 +54,18 @@ class BabiLongConfig(TaskConfig):
 
 
 class Question(NamedTuple):
-    """A question about the lines of a story before it."""
+    """A question about the preceding lines of a story."""
 
-    before: tuple[np.ndarray, ...]  # int32 tokens of each statement, and of each earlier question with its answer
-    tokens: np.ndarray  # [n] int32
-    answer: int  # an id
+    before: tuple[np.ndarray, ...]
+    """Tokens (int32) of each preceding statement, and of each earlier question with its answer."""
+    tokens: np.ndarray
+    """Tokens of the question, [n] int32."""
+    answer: int
+    """Id of the answer."""
 
 
 class BabiLongTask(Task):
-    """The task on one split of bAbI and of a corpus; an evaluation draws questions of the split at random."""
+    """The task on one split of bAbI and of a corpus; evaluations draw random questions of the split."""
 
     passing_accuracy = 0.95
 
@@ -121,7 +124,7 @@ class BabiLongTask(Task):
         parts = [part for pair in zip(np.split(text, places), (*lines, []), strict=True) for part in pair]
         return np.concatenate(parts).astype(np.int32)
 
-    def _questions(self, story) -> list[Question]:
+    def _questions(self, story: Story) -> list[Question]:
         before, questions = [], []
         for line in story:
             tokens = np.array(self.tokenizer.encode(f" {line.text}"), np.int32)

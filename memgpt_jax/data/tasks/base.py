@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from memgpt_jax.data.tokenizers.base import Tokenizer
 
 
 def check_codes(num_symbols: int, name: str, length: int) -> None:
-    """Raise `ValueError` unless all words of `length` symbols can be numbered by 64-bit integers."""
+    """Raise `ValueError` unless 64-bit integers can enumerate all words of `length` symbols."""
     check(
         num_symbols**length < 2**62,
         f"num_symbols={num_symbols} and {name}={length} give more than 2^62 different words; use fewer",
@@ -23,14 +24,14 @@ class Task:
     """A task on one split. Implement `batch`; a task with a finite test set overrides `held_out` too."""
 
     groups: tuple[str, ...] = ()
-    """Names of the kinds of rows whose accuracies are reported separately; batches then have `group`."""
+    """Names of the groups of rows whose accuracies are reported separately; batches then have `group`."""
     passing_accuracy: float | None = None
     """A group below this accuracy counts as failed; None: no group fails."""
     content: str = ""
     """Digest of the content of the task's files, which does not depend on their paths; empty if there are none."""
 
     def __init__(self, config: TaskConfig, split: str, tokenizer: Tokenizer | None = None):
-        """Args: split: `train`, `valid` or `test`. tokenizer: of the task's text; default: the one of the config."""
+        """Args: split: `train`, `valid` or `test`; tokenizer: of the task's text, default: the config's."""
         self.config = config
 
     def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
@@ -42,35 +43,36 @@ class Task:
             length: tokens L of a row.
 
         Returns:
-            Inputs `tokens` and `reset`, true at position 0; targets of the head `tokens`, the next tokens except for
-            answers that the row does not show, with weight 1 where the target is a scored answer; info
-            `target_bytes`, 0 where the target is not text. Where an answer has several tokens, also info `answer`:
-            an answer is right if all of its targets are.
+            Inputs: `tokens`, and `reset`, True at position 0. Targets of the head `tokens`: the next tokens, or the
+            answer where the row does not show it; weight 1 for scored answers, 0 for all others. Info: `target_bytes`,
+            0 for targets that are not text; if answers have several tokens, also `answer`, and an answer is right if
+            all of its targets are predicted.
         """
         raise NotImplementedError
 
     def held_out(
         self, rng: np.random.Generator | int, batch_size: int, length: int, num_batches: int
     ) -> Iterator[Batch]:
-        """The batches of an evaluation."""
+        """The batches of an evaluation: by default `num_batches` of `batch`."""
         rng = np.random.default_rng(rng)
         for _ in range(num_batches):
             yield self.batch(rng, batch_size, length)
 
 
 def digest(*parts: object) -> str:
-    """A digest of values, with a leading comma, to append to the name of a data source."""
+    """A digest of values, in the form ", content DIGEST", to append to the name of a data source."""
     return f", content {hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()}"
 
 
 MOST_TO_PERMUTE = 65_536
+"""Largest size for which `choose` permutes all numbers; it needs memory for rows x size numbers."""
 
 
 def choose(rng: np.random.Generator, rows: int, size: int, count: int) -> np.ndarray:
     """[rows, count] int64: for each row, `count` distinct numbers below `size`, in random order, all equally likely."""
     if size <= MOST_TO_PERMUTE:
         return rng.permuted(np.broadcast_to(np.arange(size), (rows, size)), axis=1)[:, :count]
-    # All but the first of repeated numbers are drawn again; this treats all numbers alike.
+    # Repeated numbers, except the first, are redrawn; all numbers remain equally likely.
     chosen = rng.integers(size, size=(rows, count))
     while True:
         order = np.argsort(chosen, axis=1, kind="stable")
@@ -82,33 +84,40 @@ def choose(rng: np.random.Generator, rows: int, size: int, count: int) -> np.nda
         chosen[repeated] = rng.integers(size, size=repeated.sum())
 
 
-def writes(rng: np.random.Generator, rows: int, num_pairs: int, num_rewrites: int) -> tuple[np.ndarray, np.ndarray]:
-    """(pair of each of the W = `num_pairs + num_rewrites` writes [rows, W], last write of each pair [rows, P]).
+class Writes(NamedTuple):
+    """The order in which P pairs are written by W >= P writes."""
 
-    Each pair is written at least once.
+    pair: np.ndarray
+    """[rows, W] int64: the pair that each write writes."""
+    last: np.ndarray
+    """[rows, P] int64: the last write of each pair."""
 
-    Rewrites are of random pairs, and all writes are in random order. Without rewrites pair i is write i.
+
+def writes(rng: np.random.Generator, rows: int, num_pairs: int, num_rewrites: int) -> Writes:
+    """W = `num_pairs + num_rewrites` writes, among them at least one of each pair.
+
+    Rewrites are of random pairs, and all writes are in random order. Without rewrites, write i is of pair i.
     """
     order = np.broadcast_to(np.arange(num_pairs), (rows, num_pairs))
     if num_rewrites:
         rewritten = rng.integers(num_pairs, size=(rows, num_rewrites))
         order = rng.permuted(np.concatenate([order, rewritten], axis=1), axis=1)
     from_the_end = (order[:, ::-1, None] == np.arange(num_pairs)[None, None]).argmax(axis=1)
-    return order, order.shape[1] - 1 - from_the_end
+    return Writes(order, order.shape[1] - 1 - from_the_end)
 
 
 def spell(codes: np.ndarray, num_symbols: int, length: int) -> np.ndarray:
-    """[..., length]: the word of symbols below `num_symbols` of each number, its digits on a new last axis."""
+    """[..., length]: the digits of each number in base `num_symbols`, lowest first: the word with this number."""
     return codes[..., None] // num_symbols ** np.arange(length) % num_symbols
 
 
 def insert(text: np.ndarray, places: np.ndarray, pieces: np.ndarray) -> np.ndarray:
     """[B, F + N S]: texts [B, F] with N pieces [B, N, S] before the tokens at `places` [B, N], in ascending order.
 
-    A place of F is the end of the text; pieces at equal places follow each other.
+    The place F is the end of the text; pieces at the same place are inserted in order.
     """
     batch_size, number, size = pieces.shape
-    places = places + np.arange(number)[None] * size  # the i pieces before piece i shift it
+    places = places + np.arange(number)[None] * size  # piece i is shifted by the i pieces before it
     places = (places[..., None] + np.arange(size)).reshape(batch_size, -1)
     tokens = np.empty((batch_size, text.shape[1] + number * size), np.int32)
     is_text = np.ones(tokens.shape, bool)

@@ -25,18 +25,18 @@ class CopyConfig(TaskConfig):
     num_symbols: int = 10
     """Size of the alphabet."""
     min_length: int = 1
-    """Fewest symbols of a row; each row draws its own number."""
+    """Minimum number of symbols of a row; each row draws its own number."""
     max_length: int = 20
-    """Most symbols of a row."""
+    """Maximum number of symbols of a row."""
     reverse: bool = False
-    """Answer with the last symbol first."""
+    """Whether the answer is the reversed sequence."""
     min_repeats: int = 1
-    """Fewest copies to make; each row draws its own number."""
+    """Minimum number of copies; each row draws its own number."""
     max_repeats: int = 1
-    """Most copies to make. With more than 1 the answer ends with an end marker, which is scored too."""
+    """Maximum number of copies. If it is more than 1, the answer ends with an end marker, which is scored too."""
     blank_answers: bool = False
-    """Whether the inputs at the places of the answer are filler, as in the Neural Turing Machine's paper, and not the
-    answer so far."""
+    """Whether the inputs at the positions of the answer are filler, as in the Neural Turing Machine's paper, instead of
+    the preceding tokens of the answer."""
 
     def __post_init__(self):
         check_positive(self)
@@ -73,9 +73,9 @@ class CopyTask(Task):
     the model has to count. Filler after the answer gives all rows the same length.
 
     Scored: each symbol of the answer and END, from the delimiter on, one token at a time: the inputs of the answer are
-    the right answers before it, or filler with `blank_answers`. (The papers feed symbols as vectors of bits, the number
-    of copies as a scalar, and count wrong bits. As each number of copies has an id,
-    numbers above `max_repeats` cannot be evaluated.)
+    the right symbols before it, or filler with `blank_answers`. (In the papers, symbols are vectors of bits and the
+    number of copies is a scalar, and wrong bits are counted. Here each number of copies is an id, so numbers above
+    `max_repeats` cannot be evaluated.)
     """
 
     config: CopyConfig

@@ -21,13 +21,13 @@ class DictionaryConfig(TaskConfig):
     length_fields: ClassVar[tuple[str, ...]] = ("num_entries",)
 
     num_entries: int = 24
-    """Definitions of a row."""
+    """Number of definitions of a row."""
     num_questions: int = 8
-    """Questions at the end of a row, about distinct keys; at most `num_entries`."""
+    """Number of questions at the end of a row, about distinct keys; at most `num_entries`."""
     key_length: int = 2
-    """Symbols of a key."""
+    """Number of symbols of a key."""
     value_length: int = 2
-    """Symbols of a value."""
+    """Number of symbols of a value."""
     num_symbols: int = 32
     """Size of the alphabet of keys and values."""
 
@@ -64,8 +64,8 @@ class DictionaryTask(Task):
 
         DEFINE k k VALUE v v  DEFINE k k VALUE v v  ...  ASK k k VALUE v v  ASK k k VALUE v v  ...
 
-    The keys of a row are distinct words of `key_length` symbols that share single symbols; values are any words of
-    `value_length` symbols of the same alphabet. Ids: filler 0, DEFINE 1, ASK 2, VALUE 3, the symbols. Filler is only
+    The keys of a row are distinct words of `key_length` symbols, which may have symbols in common; values are any words
+    of `value_length` symbols of the same alphabet. Ids: filler 0, DEFINE 1, ASK 2, VALUE 3, the symbols. Filler is only
     the last target, which has no next token.
 
     Scored: each symbol of a question's value, from its VALUE on, one token at a time with the right symbols before it

@@ -23,13 +23,14 @@ class ItemRecallConfig(TaskConfig):
     num_symbols: int = 64
     """Size of the alphabet; the paper's symbols are 6 random bits."""
     item_length: int = 3
-    """Symbols of an item."""
+    """Number of symbols of an item."""
     min_items: int = 2
-    """Fewest items of a row, at least 2; each row draws its own number."""
+    """Minimum number of items of a row, at least 2; each row draws its own number."""
     max_items: int = 6
-    """Most items of a row."""
+    """Maximum number of items of a row."""
     blank_answers: bool = False
-    """Whether the inputs at the places of the answer are filler, as in the paper, and not the answer so far."""
+    """Whether the inputs at the positions of the answer are filler, as in the paper, instead of the preceding tokens of
+    the answer."""
 
     def __post_init__(self):
         check_positive(self)
@@ -51,7 +52,7 @@ class ItemRecallConfig(TaskConfig):
 
     @property
     def row_length(self) -> int:
-        """Items with a delimiter each, the question between two, all of the answer but its last symbol."""
+        """Items with one delimiter each, the question with two, and the answer without its last symbol."""
         return (self.max_items + 1) * (self.item_length + 1) + self.item_length
 
 
@@ -59,7 +60,7 @@ FILLER, ITEM, QUESTION, FIRST_SYMBOL = range(4)
 
 
 class ItemRecallTask(Task):
-    """A list of distinct items of `item_length` symbols, one of them again, and the item after it.
+    """A list of distinct items of `item_length` symbols, then one of them as the question, and the next item.
 
         ITEM a a a  ITEM b b b  ITEM c c c  ...  QUESTION b b b  QUESTION c c c  filler ...
 

@@ -1,14 +1,14 @@
 """Key-value retrieval in JSON, as in Liu et al., 2023, "Lost in the Middle: How Language Models Use Long Contexts".
 
-A row is the object `{"k": "v", ...}` and the questions `\\n"k": "v"`, in characters. An answer is right where all
-characters of the value are, each predicted from what precedes it (the right characters of the value included).
+A row is the object `{"k": "v", ...}` and the questions `\\n"k": "v"`; each character is a token. An answer is right
+if every character of the value is predicted, each with the right characters before it as input.
 """
 
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.corpora.reading import read_text
 from memgpt_jax.data.corpora.sources import expand
 from memgpt_jax.data.tasks.base import Task, scored_rows
+from memgpt_jax.data.tokenizers.base import Tokenizer
 
 JSON_CHARACTERS = '\n {}":,-0123456789abcdef'
 """The characters of a JSON object of hexadecimal strings; the index of a character is its id."""
@@ -25,19 +26,19 @@ JSON_CHARACTERS = '\n {}":,-0123456789abcdef'
 
 @dataclass(frozen=True, kw_only=True)
 class JsonRecallConfig(TaskConfig):
-    """Key-value retrieval in JSON (Liu et al., 2023, "Lost in the Middle"), in characters: an object of random
-    hexadecimal keys and values, then keys whose values must be recalled."""
+    """Key-value retrieval in JSON (Liu et al., 2023, "Lost in the Middle") with one token per character: an object of
+    random hexadecimal keys and values, then keys whose values must be recalled."""
 
     length_fields: ClassVar[tuple[str, ...]] = ("num_pairs",)
 
     num_pairs: int = 8
-    """Pairs of the object, any number."""
+    """Number of key-value pairs of the object."""
     key_length: int = 4
-    """Characters of a key."""
+    """Number of characters of a key."""
     value_length: int = 4
-    """Characters of a value."""
+    """Number of characters of a value."""
     num_questions: int = 4
-    """Keys queried after the object, each followed by its value; at most `num_pairs`."""
+    """Number of keys queried after the object, each followed by its value; at most `num_pairs`."""
     path: str | None = None
     """A published file to evaluate on, `.jsonl` or `.jsonl.gz` with `ordered_kv_records`, `key` and `value` (36
     characters each), instead of generated objects. Training always uses generated objects."""
@@ -64,13 +65,24 @@ class JsonRecallConfig(TaskConfig):
 
 
 Pairs = list[tuple[str, str]]
+"""Keys and values."""
+
+
+class Record(NamedTuple):
+    """The pairs of a row, and the question of the file."""
+
+    pairs: Pairs
+    asked: int
+    """Index of the queried pair."""
+
+
 DIGITS = np.array(list("0123456789abcdef"))
 
 
 class JsonRecallTask(Task):
-    """Generated objects, or in an evaluation those of a published file."""
+    """Generated objects; evaluations use those of a published file if one is given."""
 
-    def __init__(self, config: JsonRecallConfig, split: str, tokenizer=None):
+    def __init__(self, config: JsonRecallConfig, split: str, tokenizer: Tokenizer | None = None):
         """Raises `ValueError` if the file has another format, or its objects do not fit the config."""
         super().__init__(config, split, tokenizer)
         self.records = None if config.path is None or split == "train" else read_records(config)
@@ -91,8 +103,8 @@ class JsonRecallTask(Task):
     ) -> Iterator[Batch]:
         """`num_batches` of generated rows, or each object of the file once; the last batch is filled with padding.
 
-        The `num_pairs` of a row are the queried pair of the file's object and the first others, in their order. The
-        first question is the file's own, further ones are about random other pairs.
+        Of an object in the file, a row contains the queried pair and the first other pairs, `num_pairs` in total, in
+        the order of the file. The first question is the file's; the others are about random other pairs.
         """
         if self.records is None:
             yield from super().held_out(rng, batch_size, length, num_batches)
@@ -130,8 +142,8 @@ def random_keys(rng: np.random.Generator, number: int, length: int) -> np.ndarra
     return DIGITS[np.concatenate([digits, rng.integers(16, size=(number, length - first))], axis=1)]
 
 
-def read_records(config: JsonRecallConfig) -> list[tuple[Pairs, int]]:
-    """For each line of the file the pairs of its row, and the number of the queried one."""
+def read_records(config: JsonRecallConfig) -> list[Record]:
+    """The record of each line of the file. Raises `ValueError`, which names the line, if one is not valid."""
     path, records = expand(config.path), []
     if not os.path.isfile(path):
         raise ValueError(f"data.path={config.path!r} must be a .jsonl or .jsonl.gz file of key-value records")
@@ -161,5 +173,5 @@ def read_records(config: JsonRecallConfig) -> list[tuple[Pairs, int]]:
             )
         if not set("".join(key + value for key, value in pairs)) <= set(JSON_CHARACTERS):
             raise ValueError(f"{where} holds characters other than {JSON_CHARACTERS!r}")
-        records.append((pairs, place))
+        records.append(Record(pairs, place))
     return records

@@ -27,15 +27,16 @@ class MQARConfig(TaskConfig):
     length: int = 64
     """Tokens L of a row; an even number."""
     num_pairs: int = 8
-    """Keys of a row, all distinct."""
+    """Number of keys of a row, all distinct."""
     num_rewrites: int = 0
-    """Further pairs of the same keys with new values; the last value of a key counts."""
+    """Number of additional pairs that give a key of the row a new value; the answer is the last value of a key."""
     power: float = 0.01
-    """Exponent a of the gaps g = 1, 2, ... before the questions, drawn in proportion to g^(a - 1)."""
+    """Exponent a of the distribution of gaps g = 1, 2, ... before the questions: p(g) is proportional to g^(a - 1)."""
     filler: Literal["own", "vocabulary"] = "own"
-    """Tokens between questions: ids of their own, or, as published, any id of the vocabulary, also queried keys."""
+    """Tokens between questions: separate filler ids (`own`), or, as published, any id of the `vocabulary`, including
+    keys that are queried."""
     num_fillers: int = 16
-    """Number of filler ids with `filler='own'`."""
+    """Number of filler ids if `filler` is `own`."""
 
     def __post_init__(self):
         for name in ("num_pairs", "num_fillers"):
@@ -44,7 +45,7 @@ class MQARConfig(TaskConfig):
         check(
             self.vocab_size % 2 == 0 and self.vocab_size >= 2 * (self.num_pairs + self.num_rewrites),
             f"vocab_size={self.vocab_size} must be even and at least {2 * (self.num_pairs + self.num_rewrites)}: half "
-            "of it are values, and those of a row are distinct",
+            "of the ids are values, and the values of a row are distinct",
         )
         check(
             self.length % 2 == 0 and self.num_gaps >= self.num_pairs,
@@ -60,7 +61,7 @@ class MQARConfig(TaskConfig):
 
     @property
     def num_ids(self) -> int:
-        """Keys, then values, then fillers of their own."""
+        """Keys, then values, then separate fillers."""
         return self.vocab_size + (self.num_fillers if self.filler == "own" else 0)
 
     @property
@@ -76,12 +77,11 @@ class MQARTask(Task):
 
     A question can be at every second place after the pairs. The g-th of these places, g = 1, 2, ..., is drawn in
     proportion to g^(power - 1), one after the other without replacement. With `num_rewrites` some keys have several
-    pairs, in random order, and the last one counts; the values of a row are always distinct. Ids: keys are the lower
-    half of `vocab_size`, values the upper half, fillers of their own come after it. (The published code leaves key 0
-    out.)
+    pairs, in random order, and the last value is the answer; the values of a row are always distinct. Ids: keys are the
+    lower half of `vocab_size`, values the upper half, separate fillers follow. (The published code does not use key 0.)
 
-    Scored: at a question, the target is the key's value; it is not shown afterwards, the next input is filler. Filler
-    of the whole vocabulary may be a key that is asked for elsewhere, which is not scored.
+    Scored: at a question, the target is the key's value; the next input is filler, not the value. Filler from the whole
+    vocabulary may equal a key; it is not scored.
     """
 
     config: MQARConfig
@@ -110,9 +110,10 @@ class MQARTask(Task):
     def gaps(self, rng: np.random.Generator, batch_size: int) -> np.ndarray:
         """[B, num_pairs] distinct gaps from 0 on, drawn one after the other in proportion to (gap + 1)^(power - 1).
 
-        The first of competing exponential clocks with rates p_g is g with probability p_g / sum p, and so is each
-        next one among those that are left.
+        Of independent exponential variables with rates p_g, the smallest is that of g with probability
+        p_g / sum(p), and the next one follows the same rule among the remaining gaps. So sorting them draws without
+        replacement.
         """
         rates = np.arange(1, self.config.num_gaps + 1) ** (self.config.power - 1)
-        clocks = rng.exponential(size=(batch_size, len(rates))) / rates[None]
-        return np.argsort(clocks, axis=1)[:, : self.config.num_pairs]
+        times = rng.exponential(size=(batch_size, len(rates))) / rates[None]
+        return np.argsort(times, axis=1)[:, : self.config.num_pairs]

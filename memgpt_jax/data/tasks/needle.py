@@ -1,14 +1,15 @@
 """Needles in real text: facts hidden among the tokens of a corpus, and queried far outside the window.
 
-A fact is a sentence, "The key of <word> is <answer>.", on a line of its own. A question is the same sentence again,
-in which the model must predict the answer. All but the answers are tokens of the text. Answers are ids of their own,
-after those of the tokenizer. (If answers are words of the text, small models learn to recall within minutes, but their
-write gates open for these words instead of the sentence around them: then a few in a thousand tokens of the text are
-stored as answers, and fill any memory long before the millionth token.)
+A fact is a sentence, "The key of <word> is <answer>.", on a separate line. A question is the same sentence again, in
+which the model must predict the answer. Answers are additional ids after those of the tokenizer; all other tokens are
+tokens of text. (If answers were words of the text, small models would learn to recall within minutes, but their write
+gates would open for these words instead of the sentence around them: a few in a thousand tokens of text would be stored
+as answers, and would fill any memory long before the millionth token.)
 """
 
 import re
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,15 +31,15 @@ class NeedleConfig(TaskConfig):
     text: TextConfig = field(default_factory=TextConfig)
     """The text that surrounds the facts, and its tokenizer."""
     num_needles: int = 8
-    """Facts hidden in each row, about distinct words."""
+    """Number of facts hidden in each row, about distinct words."""
     num_questions: int = 8
-    """Facts queried at the end of a row; at most `num_needles`."""
+    """Number of facts queried at the end of a row; at most `num_needles`."""
     gap_length: int = 128
-    """Tokens of text between the last needle and the questions. With at least layers x window of them, only a memory
-    can carry a fact to its question."""
+    """Tokens of text between the last needle and the questions. If it is at least num_layers x window_size, only a
+    memory can carry a fact to its question."""
     num_words: int = 64
-    """Number of words that facts are about, each one token of the text; also the number of answers, which are ids after
-    the tokenizer's."""
+    """Number of words that facts are about, each one token of text; also the number of answer ids, after the
+    tokenizer's ids."""
 
     def __post_init__(self):
         for name in ("num_needles", "num_questions", "num_words"):
@@ -69,11 +70,12 @@ class NeedleTask(Task):
         self.token_bytes = np.pad(tokenizer.token_bytes, (0, config.num_words))
         text = documents(config.text, split, tokenizer)
         self.flat, self.content = text.flat, digest(text.fingerprint)
-        self.keys, space = find_words(tokenizer, config.num_words)
+        words = find_words(tokenizer, config.num_words)
+        self.keys = words.ids
         self.values = tokenizer.vocab_size + np.arange(config.num_words, dtype=np.int32)
         before, between, after = map(tokenizer.encode, (BEFORE, BETWEEN, AFTER))
-        unknown = -1  # the places of word and answer
-        self.sentence = np.array([*before, *space, unknown, *between, unknown, *after], np.int32)
+        unknown = -1  # marks the positions of word and answer
+        self.sentence = np.array([*before, *words.space, unknown, *between, unknown, *after], np.int32)
         self.sentence_length = len(self.sentence)
         self.key, self.answer = np.flatnonzero(self.sentence == unknown).tolist()
 
@@ -114,27 +116,45 @@ class NeedleTask(Task):
         return insert(self.text(rng.integers(len(self.flat), size=batch_size), fillers), places, facts)
 
     def text(self, start: np.ndarray, length: int) -> np.ndarray:
-        """[B, length]: the corpus from each of B places on, continued at its start after its end."""
+        """[B, length]: the tokens of the corpus from each of B positions on; it wraps around at its end."""
         return self.flat[(start[:, None] + np.arange(length)) % len(self.flat)].astype(np.int32)
 
-    def questions(self, facts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(the facts one after the other [B, Q], 1 for tokens that are answers and 0 for others [B, Q] float32)."""
+    def questions(self, facts: np.ndarray) -> "Questions":
+        """Questions about facts [B, N, sentence_length], in order."""
         tokens = facts.reshape(len(facts), -1)
         scored = np.zeros(facts.shape, np.float32)
         scored[:, :, self.answer] = 1
-        return tokens, scored.reshape(tokens.shape)
+        return Questions(tokens, scored.reshape(tokens.shape))
 
 
-def find_words(tokenizer: Tokenizer, number: int) -> tuple[np.ndarray, list[int]]:
-    """(ids of the first `number` lower-case words with their space, no ids); else (single letters, ids of a space).
+class Questions(NamedTuple):
+    """Questions, one after the other, with their answers."""
 
-    Raises `ValueError` where the tokenizer has too few of either.
+    tokens: np.ndarray
+    """[B, Q] int32."""
+    scored: np.ndarray
+    """[B, Q] float32: 1 for tokens that are answers, 0 for all others."""
+
+
+class Words(NamedTuple):
+    """Words, each one token."""
+
+    ids: np.ndarray
+    """[number] int32."""
+    space: list[int]
+    """Ids of the space before a word; [] if the words include it."""
+
+
+def find_words(tokenizer: Tokenizer, number: int) -> Words:
+    """The first `number` lower-case words that include their space; if there are too few, the first single letters.
+
+    Raises `ValueError` if the tokenizer has too few of either.
     """
     pieces = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
     for pattern, space in ((" [a-z]{3,}", []), ("[A-Za-z]", tokenizer.encode(" "))):
         words = [token for token, piece in enumerate(pieces) if re.fullmatch(pattern, piece)]
         if len(words) >= number:
-            return np.array(words[:number], np.int32), space
+            return Words(np.array(words[:number], np.int32), space)
     raise ValueError(
         f"data.num_words={number} needs as many words, or letters, that are one token each; the tokenizer has "
         f"{len(words)}: use fewer, or a larger data.text.tokenizer_vocab_size"

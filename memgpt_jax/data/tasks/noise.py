@@ -1,7 +1,7 @@
-"""RULER's haystack of noise: sentences hidden among five others that are repeated periodically.
+"""RULER's haystack of noise: sentences hidden in a periodic repetition of five other sentences.
 
 Hsieh et al., "RULER: What's the Real Context Size of Your Long-Context Language Models?", 2024, sections 3 and 4.
-Needles and variable tracking hide their sentences here. Every word is one id; no corpus or tokenizer is needed.
+The tasks with needles and with variable tracking use it. Every word is one id; no corpus or tokenizer is needed.
 """
 
 from dataclasses import dataclass
@@ -13,31 +13,32 @@ from memgpt_jax.config.checks import check, check_positive
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.tasks.base import Task, choose, insert, scored_rows
+from memgpt_jax.data.tokenizers.base import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseConfig(TaskConfig):
-    """Base of the tasks that hide sentences among RULER's noise; all of their words are ids."""
+    """Base of the configurations of tasks that hide sentences in RULER's noise; every word is one id."""
 
     length_fields: ClassVar[tuple[str, ...]] = ("context_length",)
     noise: ClassVar[str] = (
         "The grass is green . The sky is blue . The sun is yellow . Here we go . There and back again ."
     )
-    """The repeated sentences, which carry no information."""
+    """The sentences that are repeated as noise."""
     templates: ClassVar[dict[str, str]] = {}
-    """The sentences of the task by name; {braces} are replaced by ids of the task."""
+    """The sentences of the task by name; fields in {braces} are replaced by ids of the task."""
 
     context_length: int = 256
-    """Tokens of the noise with the sentences hidden in it, before the questions."""
+    """Tokens before the questions: the noise, and the sentences hidden in it."""
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The words of noise and templates, in the order of their ids, which are the first ones."""
+        """The words of noise and templates; the index of a word is its id."""
         words = " ".join((self.noise, *self.templates.values())).split()
         return tuple(dict.fromkeys(word for word in words if not word.startswith("{")))
 
     def size(self, template: str) -> int:
-        """Tokens of a template, its braces counted as one token each."""
+        """Tokens of a template; each field in braces counts as one token."""
         return len(self.templates[template].split())
 
     def check_hides(self, number: int, size: int) -> None:
@@ -55,7 +56,7 @@ class NoiseConfig(TaskConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseNeedleConfig(NoiseConfig):
-    """RULER's needles in a haystack of noise: sentences that give words a number, then questions about them."""
+    """RULER's needles in a haystack of noise: sentences that assign numbers to words, then questions about them."""
 
     templates: ClassVar[dict[str, str]] = {
         "needle": "One of the special magic numbers for {word} is : {number} .",
@@ -68,9 +69,9 @@ class NoiseNeedleConfig(NoiseConfig):
     num_questions: int = 1
     """Facts queried at the end of a row, at most `num_needles`."""
     num_words: int = 64
-    """Words that facts are about, each one id."""
+    """Number of words that facts are about; each is one id."""
     num_digits: int = 7
-    """Digits of a number, each one id."""
+    """Number of digits of each number; each digit is one id."""
 
     def __post_init__(self):
         check_positive(self)
@@ -83,7 +84,7 @@ class NoiseNeedleConfig(NoiseConfig):
 
     @property
     def num_ids(self) -> int:
-        """Words and marks of the sentences, digits, the words that facts are about."""
+        """Words and punctuation marks of the sentences, digits, the words that facts are about."""
         return len(self.words) + 10 + self.num_words
 
     @property
@@ -95,12 +96,12 @@ class NoiseNeedleConfig(NoiseConfig):
 class NoiseTask(Task):
     """Base of the tasks that hide sentences in noise and ask about them at the end of a row.
 
-    Ids: the words and marks of noise and templates in the order of `config.words`, then those of the task.
+    Ids: the words and punctuation marks of noise and templates in the order of `config.words`, then the task's ids.
     """
 
     config: NoiseConfig
 
-    def __init__(self, config: NoiseConfig, split: str, tokenizer=None):
+    def __init__(self, config: NoiseConfig, split: str, tokenizer: Tokenizer | None = None):
         super().__init__(config, split, tokenizer)
         self.ids = {word: token for token, word in enumerate(config.words)}
         self.first_id = len(self.ids)
@@ -115,7 +116,7 @@ class NoiseTask(Task):
         return np.concatenate(parts, axis=2)
 
     def hide(self, rng: np.random.Generator, sentences: np.ndarray) -> np.ndarray:
-        """[B, context_length]: noise with the sentences [B, N, S] in it, in order, each at the end of another sentence.
+        """[B, context_length]: noise with the sentences [B, N, S] inserted in order, each after a sentence of noise.
 
         The noise ends with a whole sentence; its first one may be cut.
         """
@@ -128,7 +129,7 @@ class NoiseTask(Task):
         return insert(np.broadcast_to(noise, (batch_size, length)), places, sentences)
 
     def ask(self, context: np.ndarray, questions: np.ndarray, num_answers: int) -> Batch:
-        """Rows of a context [B, F] and questions [B, Q, S], the last `num_answers` tokens of which are scored."""
+        """Rows of a context [B, F] and questions [B, Q, S]; the last `num_answers` tokens of a question are scored."""
         batch_size = len(context)
         scored = np.zeros(questions.shape, np.float32)
         scored[:, :, -num_answers:] = 1
@@ -140,18 +141,19 @@ class NoiseTask(Task):
 
 
 class NoiseNeedleTask(NoiseTask):
-    """`num_needles` sentences that give distinct words a number, hidden in noise; then questions.
+    """`num_needles` sentences that assign numbers to distinct words, hidden in noise; then questions.
 
         ... One of the special magic numbers for W is : 1 2 3 4 5 6 7 . ...
         What is the special magic number for W mentioned in the provided text ?
         The special magic number for W mentioned in the provided text is 1 2 3 4 5 6 7
 
-    Needles stand between sentences of noise, at places drawn evenly, no two at the same one. Ids: words and marks, ten
-    digits, the words W that facts are about. Without RULER's introduction in front, and with one question for each word
-    (its singular form); its keys are pairs of adjective and noun, its numbers do not begin with 0.
+    Needles are inserted between sentences of noise, at distinct places drawn uniformly. Ids: words and punctuation
+    marks, ten digits, the words W that facts are about. Differences from RULER: there is no introduction, and one
+    question for each word (RULER's singular form); RULER's keys are pairs of adjective and noun, and its numbers do not
+    begin with 0.
 
-    Scored: each digit of an answer, one token at a time with the right digits before it as input. (RULER generates, and
-    looks for the whole number in what was generated.)
+    Scored: each digit of an answer, one token at a time with the right digits before it as input. (RULER searches the
+    generated text for the whole number.)
     """
 
     config: NoiseNeedleConfig

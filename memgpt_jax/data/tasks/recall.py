@@ -18,9 +18,9 @@ class RecallConfig(TaskConfig):
     length_fields: ClassVar[tuple[str, ...]] = ("context_length",)
 
     num_pairs: int = 8
-    """Keys hidden in each context, each in a pair k v."""
+    """Number of key-value pairs in each context."""
     num_rewrites: int = 0
-    """Further pairs of the same keys with new values; the last value of a key counts."""
+    """Number of additional pairs that give a key of the context a new value; the answer is the last value of a key."""
     num_keys: int = 64
     """Size of the key alphabet; keys of one context are distinct."""
     num_values: int = 64
@@ -28,11 +28,12 @@ class RecallConfig(TaskConfig):
     num_fillers: int = 16
     """Size of the filler alphabet, disjoint from keys and values."""
     context_length: int = 64
-    """Tokens that hold the pairs and filler; a multiple of the model's segment length."""
+    """Tokens of the pairs and the filler; a multiple of the model's segment length."""
     gap_length: int = 0
-    """Last tokens of the context, without pairs. With at least layers x window of them, only a memory reaches back."""
+    """Number of filler tokens at the end of the context. If it is at least num_layers x window_size, only a memory can
+    carry a pair to its query."""
     query_length: int = 16
-    """Tokens that hold the queries: key, value, key, value, ...; an even number, at most 2 num_pairs."""
+    """Tokens of the queries: key, value, key, value, ...; an even number, at most 2 num_pairs."""
 
     def __post_init__(self):
         for name in ("num_pairs", "num_keys", "num_values", "num_fillers", "context_length", "query_length"):
@@ -73,11 +74,11 @@ class RecallTask(Task):
 
 
 def recall_batch(config: RecallConfig, rng: np.random.Generator | int, batch_size: int) -> Batch:
-    """A batch of recall tasks, L = context_length + query_length tokens a row.
+    """A batch of recall tasks, L = context_length + query_length tokens per row.
 
     A row is fillers with the pairs k v at random places that do not overlap, then `gap_length` fillers, then the
-    queries `k1 v1 k2 v2 ...`, of distinct keys of the context. With rewrites a key has several pairs, no two of a
-    row with the same value, and the last one counts (as in the Rewrite task of Rodkin et al., "Associative Recurrent
+    queries `k1 v1 k2 v2 ...`, of distinct keys of the context. With rewrites a key has several pairs, all values of a
+    row are distinct, and the last value is the answer (as in the Rewrite task of Rodkin et al., "Associative Recurrent
     Memory Transformer", 2024). Ids: fillers from 0, then keys, then values.
     Scored (weight 1) are the values of queried keys. The last target of a row, which has no next token, is filler and
     is not scored.
@@ -91,9 +92,9 @@ def recall_batch(config: RecallConfig, rng: np.random.Generator | int, batch_siz
     values = config.num_fillers + config.num_keys + choose(rng, batch_size, config.num_values, number)
     pairs, last = writes(rng, batch_size, config.num_pairs, config.num_rewrites)
 
-    # Sorted distinct places among all but `number` of them; the i pairs before pair i shift it.
-    holds_pairs = config.context_length - config.gap_length
-    places = np.sort(choose(rng, batch_size, holds_pairs - number, number), axis=1)
+    # Sorted distinct places in a context without the pairs' second tokens; pair i is shifted by the i pairs before it.
+    pairs_end = config.context_length - config.gap_length
+    places = np.sort(choose(rng, batch_size, pairs_end - number, number), axis=1)
     places += np.arange(number)[None]
     length = config.row_length
     tokens = rng.integers(config.num_fillers, size=(batch_size, length + 1), dtype=np.int32)

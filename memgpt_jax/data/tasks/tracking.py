@@ -12,6 +12,7 @@ from memgpt_jax.config.checks import check, check_literals, check_positive
 from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.tasks.base import choose
 from memgpt_jax.data.tasks.noise import NoiseConfig, NoiseTask
+from memgpt_jax.data.tokenizers.base import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,17 +26,17 @@ class TrackingConfig(NoiseConfig):
     }
 
     num_chains: int = 2
-    """Chains of a row, each of which starts with a value."""
+    """Number of chains of a row; each starts with a value."""
     num_hops: int = 2
-    """Assignments of a variable to the next one, in each chain."""
+    """Number of assignments from one variable to the next, in each chain."""
     question: Literal["value", "variables"] = "value"
     """Ask for the `value` of variables, or, as published, for all `variables` that hold a value."""
     num_questions: int = 1
-    """Questions at the end of a row, about distinct chains; at most `num_chains`."""
+    """Number of questions at the end of a row, about distinct chains; at most `num_chains`."""
     num_names: int = 64
-    """Names of variables, each one id."""
+    """Number of variable names; each is one id."""
     num_values: int = 64
-    """Values, each one id."""
+    """Number of values; each is one id."""
 
     def __post_init__(self):
         check_positive(self)
@@ -54,12 +55,12 @@ class TrackingConfig(NoiseConfig):
 
     @property
     def num_variables(self) -> int:
-        """Variables of a row: one more than hops in each chain."""
+        """Number of variables of a row: num_hops + 1 in each chain."""
         return self.num_chains * (self.num_hops + 1)
 
     @property
     def num_ids(self) -> int:
-        """Words and marks of the sentences, names, values."""
+        """Words and punctuation marks of the sentences, names, values."""
         return len(self.words) + self.num_names + self.num_values
 
     @property
@@ -70,26 +71,25 @@ class TrackingConfig(NoiseConfig):
 
 
 class TrackingTask(NoiseTask):
-    """`num_chains` chains of assignments, mixed with each other and hidden in noise; then questions.
+    """`num_chains` interleaved chains of assignments, hidden in noise; then questions.
 
         ... VAR X1 = V . ... VAR X2 = X1 . ... VAR X3 = X2 . ...
         What value does X3 hold ? V                                                  question "value"
         Find all variables that are assigned the value V : X1 X2 X3                  question "variables"
 
-    An assignment comes after those that it depends on; places are drawn as for needles. The names of a row are
-    distinct, and so are the values of its chains. Questions are about distinct chains. With "value", all variables
-    queried in a row have the same number of hops from a value, 0 to `num_hops`, drawn uniformly; accuracies are
-    reported for each number of hops.
-    Ids: words and marks, names, values.
+    An assignment follows those on which it depends; places are drawn as for needles. The names of a row are distinct,
+    and so are the values of its chains. Questions are about distinct chains. With "value", all variables
+    queried in a row are the same number of hops away from their values, 0 to `num_hops`, drawn uniformly; accuracies
+    are reported for each number of hops. Ids: words and punctuation marks, names, values.
 
     Scored: "value": the value. "variables": each name, in the order of the chain, one token at a time with the right
     names before it as input. (RULER asks for the variables, in any order, with names of 5 letters and values of 5
-    digits, and counts how many of them are among what was generated.)
+    digits, and counts the names that occur in the generated text.)
     """
 
     config: TrackingConfig
 
-    def __init__(self, config: TrackingConfig, split: str, tokenizer=None):
+    def __init__(self, config: TrackingConfig, split: str, tokenizer: Tokenizer | None = None):
         super().__init__(config, split, tokenizer)
         if config.question == "value":
             self.groups = tuple(f"{hops} hops" for hops in range(config.num_hops + 1))
@@ -102,7 +102,7 @@ class TrackingTask(NoiseTask):
         values = self.first_id + config.num_names + choose(rng, batch_size, config.num_values, config.num_chains)
         assigned = np.concatenate([values[..., None], names[:, :, :-1]], axis=2)
 
-        # Chains in random order, e.g. 0 1 1 0 0 1: the j-th place of chain c is that of its j-th assignment.
+        # The chain of each assignment in random order, e.g. 0 1 1 0 0 1; the j-th c is the j-th assignment of chain c.
         mixed = rng.permuted(np.arange(config.num_variables)[None].repeat(batch_size, 0) // size, axis=1)
         order = np.argsort(np.argsort(mixed, axis=1, kind="stable"), axis=1)
         fields = {"name": names, "value": assigned}

@@ -88,7 +88,7 @@ def test_pairs_are_two_parts_of_a_window_or_of_windows_of_two_documents(windows)
 
 def test_pairs_need_two_documents(folder_config):
     config = folder_config({"train": [TEXTS[0], *map(str, range(9))]})
-    with pytest.raises(ValueError, match=r"two documents of at least 20 tokens, and there are 1: .*sequence_length"):
+    with pytest.raises(ValueError, match=r"two documents of at least 20 tokens; found 1: .*sequence_length"):
         Windows(documents(config, "train", ByteTokenizer()), 20)
 
 
