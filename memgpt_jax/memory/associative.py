@@ -139,7 +139,7 @@ class AssociativeMemory(ProjectedMemory[AssociativeMemoryConfig]):
         return AssociativeState(matrix, conv_cache)
 
     def sequence(self, segments, state):
-        """All segments at once, equal to the scan over `segment`: see `fast_weights`."""
+        """All segments at once, equal to the scan over `segment`: see `scan_fast_weights`."""
         call = flatten_segments(segments)
         convolved, conv_cache = self.convolve_call(call, state.conv_cache)
         writes = self._writes(call.x, convolved, call.document >= 0)
@@ -184,7 +184,7 @@ class AssociativeMemory(ProjectedMemory[AssociativeMemoryConfig]):
         )
 
     def _run(self, x, writes, state, document, full, bptt_segments=None):
-        """`fast_weights_of_heads`: reads [B, S, T, H K] of `x`, and the matrix."""
+        """`scan_fast_weight_heads`: reads [B, S, T, H K] of `x`, and the matrix."""
         query = None if x is None else self._features(self.query(x.reshape(x.shape[0], -1, x.shape[-1])))
         read, matrix = scan_fast_weight_heads(
             writes,

@@ -215,7 +215,7 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
         return self.side_by_side(gate * stored + (1 - gate) * local)
 
     def _search(self, query, keys, first, end):
-        """`nearest` as configured: [Q, K] queries in the range [first, end) of [E, K] keys."""
+        """`find_nearest` as configured: [Q, K] queries in the range [first, end) of [E, K] keys."""
         config = self.config
         return find_nearest(
             query,
@@ -233,7 +233,7 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
         return parts if self.config.memory_size % parts == 0 else 1
 
     def _search_groups(self, query, keys, number, first, end):
-        """`nearest_of_groups` for a store [M, K] whose parts are on different devices."""
+        """`find_nearest_in_groups` for a store [M, K] whose parts are on different devices."""
 
         def parts(x):
             return x.reshape(self._groups(), -1, *x.shape[1:])

@@ -24,7 +24,7 @@ def joint_softmax(
 
 
 def gated_fusion(
-    stream: Float[Array, "... D"], read: Float[Array, "... D"], gate_logit: Float32[Array, "... C"]
+    stream: Float[Array, "... D"], read: Float[Array, "... D"], gate_logit: Float[Array, "... C"]
 ) -> tuple[Float[Array, "... D"], Float32[Array, "... C"]]:
     """f = lambda * h + (1 - lambda) * r with lambda = sigmoid(gate_logit), in float32; returns (f, lambda).
 
