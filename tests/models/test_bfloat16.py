@@ -25,7 +25,7 @@ ROUNDED = {
     "ring_values",
     "compressed_keys",
     "compressed_values",
-    "tail",
+    "conv_cache",
     "pending",
     "controller",
 }
