@@ -1,24 +1,37 @@
 """Configurations as JSON, for checkpoints, and the differences between two configurations.
 
 Every dataclass becomes an object with its class name under "type", so that a field whose type is a union is read back
-as the same class.
+as the same class. A class that is defined outside of this package is also stored as "import": "module:Class", and its
+module is imported when the configuration is read.
 """
 
 import dataclasses
+import importlib
 import typing
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from memgpt_jax.config.experiment import ExperimentConfig
 
+PACKAGE = __name__.partition(".")[0]
+IMPORT = "import"
+"""Key of the value `module:Class`. No field can have this name: it is a keyword of Python."""
+
 
 def to_json(config: Any) -> dict[str, Any]:
-    """The configuration as plain JSON values: {"type": class name, field: value, ...}, nested."""
-    values = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
-    return {"type": type(config).__name__} | {
-        name: to_json(value) if dataclasses.is_dataclass(value) else list(value) if isinstance(value, tuple) else value
-        for name, value in values.items()
-    }
+    """The configuration as plain JSON values: {"type": class name, field: value, ...}, nested.
+
+    A class of another package than this one is also stored under "import", as `module:Class`.
+    """
+    cls = type(config)
+    values = {"type": cls.__name__}
+    if cls.__module__.partition(".")[0] != PACKAGE:
+        values[IMPORT] = _import_name(cls)
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        is_config = dataclasses.is_dataclass(value)
+        values[item.name] = to_json(value) if is_config else list(value) if isinstance(value, tuple) else value
+    return values
 
 
 def from_json(values: dict[str, Any], classes: tuple[type, ...] = (ExperimentConfig,)) -> Any:
@@ -29,24 +42,56 @@ def from_json(values: dict[str, Any], classes: tuple[type, ...] = (ExperimentCon
         classes: the valid dataclasses of the configuration.
 
     Raises:
-        ValueError: the type or a field is unknown, or a value is not valid.
+        ValueError: the type or a field is unknown, a module cannot be imported, or a value is not valid.
     """
-    by_name = {cls.__name__: cls for cls in classes}
-    kind = values.get("type")
-    if kind not in by_name:
-        raise ValueError(f"unknown configuration type {kind!r}; valid: {', '.join(by_name)}")
-    types = typing.get_type_hints(by_name[kind])
-    unknown = sorted(values.keys() - types.keys() - {"type"})
+    cls = _find_class(values, classes)
+    types = typing.get_type_hints(cls)
+    unknown = sorted(values.keys() - types.keys() - {"type", IMPORT})
     if unknown:
-        raise ValueError(f"{kind} has no field {', '.join(map(repr, unknown))}; valid: {', '.join(types)}")
+        raise ValueError(f"{cls.__name__} has no field {', '.join(map(repr, unknown))}; valid: {', '.join(types)}")
     fields = {}
     for name, value in values.items():
         if isinstance(value, dict):
             members = typing.get_args(types[name]) or (types[name],)
-            fields[name] = from_json(value, tuple(filter(dataclasses.is_dataclass, _with_subclasses(members))))
-        elif name != "type":
+            fields[name] = from_json(value, members)
+        elif name not in ("type", IMPORT):
             fields[name] = tuple(value) if isinstance(value, list) else value
-    return by_name[kind](**fields)
+    return cls(**fields)
+
+
+def _find_class(values: dict[str, Any], classes: tuple[type, ...]) -> type:
+    """The dataclass of a JSON object: one of `classes` or, if it has a parent class among them, of their subclasses."""
+    kind, source = values.get("type"), values.get(IMPORT)
+    valid = _dataclasses(classes)
+    if source is None:
+        for cls in valid:
+            if cls.__name__ == kind and cls.__module__.partition(".")[0] == PACKAGE:
+                return cls
+        raise ValueError(f"unknown configuration type {kind!r}; valid: {', '.join(cls.__name__ for cls in valid)}")
+    problem = None
+    if source not in map(_import_name, valid):
+        try:
+            importlib.import_module(str(source).partition(":")[0])
+        except Exception as error:  # the module is the user's: any error may come from it
+            problem = f"{type(error).__name__}: {error}"
+        valid = _dataclasses(classes)
+    found = [cls for cls in valid if _import_name(cls) == source]
+    if not found:
+        raise ValueError(
+            f"the configuration {kind!r} is defined in {source}, which "
+            f"{f'cannot be imported ({problem})' if problem else 'is no configuration that is valid here'}: import "
+            "the module that defines and registers it before reading, or add its folder to PYTHONPATH"
+        )
+    return found[-1]
+
+
+def _import_name(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _dataclasses(classes: Iterable[type]) -> list[type]:
+    """The dataclasses among classes and their subclasses, in the order of their definition."""
+    return list(filter(dataclasses.is_dataclass, _with_subclasses(classes)))
 
 
 def _with_subclasses(classes: Iterable[type]) -> Iterator[type]:
@@ -69,5 +114,6 @@ def differences(old: Any, new: Any) -> list[str]:
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
     flat = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: repr(value)}
+        if name != IMPORT:
+            flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: repr(value)}
     return flat

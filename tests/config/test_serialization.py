@@ -44,6 +44,30 @@ def test_unknown_fields_and_types_are_refused_with_the_valid_ones():
         from_json(values)
 
 
+def test_a_class_outside_of_the_package_is_imported_by_name(tmp_path, monkeypatch):
+    (tmp_path / "tokens_of_someone.py").write_text(
+        "import dataclasses\nfrom memgpt_jax.config.memory import MemoryConfig\n\n"
+        "@dataclasses.dataclass(frozen=True, kw_only=True)\nclass KVMemoryConfig(MemoryConfig):\n    rank: int = 1\n"
+    )
+    (tmp_path / "broken_of_someone.py").write_text("1 / 0\n")
+    values = to_json(ExperimentConfig())
+    values["model"]["memory"] = {"type": "KVMemoryConfig", "import": "tokens_of_someone:KVMemoryConfig", "rank": 7}
+    with pytest.raises(ValueError, match=r"'KVMemoryConfig' .*tokens_of_someone.*No module named.*import the module"):
+        from_json(values)
+    monkeypatch.syspath_prepend(tmp_path)
+    memory = from_json(values).model.memory
+    assert (type(memory).__module__, memory.rank) == ("tokens_of_someone", 7)
+    assert type(from_json(to_json(ExperimentConfig())).model.memory) is KVMemoryConfig
+    moved = dataclasses.replace(ExperimentConfig(), model=ModelConfig(memory=memory))
+    assert not [line for line in differences(ExperimentConfig(), moved) if ".import" in line]
+    values["model"]["memory"]["import"] = "broken_of_someone:Config"
+    with pytest.raises(ValueError, match="ZeroDivisionError"):
+        from_json(values)
+    values["model"]["memory"]["import"] = "json:JSONDecoder"
+    with pytest.raises(ValueError, match=r"json:JSONDecoder, which is no configuration that is valid here"):
+        from_json(values)
+
+
 def test_differences_name_each_field_with_both_values():
     old = ExperimentConfig()
     assert differences(old, ExperimentConfig()) == []

@@ -59,6 +59,35 @@ def test_it_survives_json(mean):
     assert from_json(json.loads(json.dumps(to_json(mean)))) == mean
 
 
+READ = """
+import json, sys
+from memgpt_jax.config.serialization import from_json
+config = from_json(json.load(sys.stdin))
+import memgpt_jax as mg
+print(mg.MEMORIES.name_of(config.model.memory), config.model.memory.decay)
+"""
+
+
+def read_in_another_process(config, folders):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [ROOT, *folders]))}
+    words, values = [sys.executable, "-c", READ], json.dumps(to_json(config))
+    return subprocess.run(words, env=environment, input=values, capture_output=True, text=True, timeout=300)
+
+
+def test_its_module_is_imported_where_it_can_be_found(mean):
+    assert to_json(mean)["model"]["memory"]["import"] == "mean_memory:MeanMemoryConfig"
+    memory = dataclasses.replace(mean.model.memory, decay=0.25)
+    changed = dataclasses.replace(mean, model=dataclasses.replace(mean.model, memory=memory))
+    result = read_in_another_process(changed, [EXAMPLE.parent])
+    assert result.stdout == "mean 0.25\n", result.stderr[-2000:]
+
+
+def test_a_module_that_is_not_found_is_named(mean):
+    message = read_in_another_process(mean, []).stderr.splitlines()[-1]
+    assert message.startswith("ValueError: the configuration 'MeanMemoryConfig' is defined in mean_memory:MeanMemory")
+    assert "No module named 'mean_memory'" in message and "import the module" in message
+
+
 def test_its_size_follows_from_bytes(mean):
     matched = override(mean, ["--model.memory.match_state_bytes", "1000"]).model
     assert layer_memory_bytes(mean.model) == 4 * 16 + 4
