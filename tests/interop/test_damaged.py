@@ -110,7 +110,7 @@ def test_settings_that_are_unusual_but_clear(folder):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("[]", "must hold a JSON object"),
+        ("[]", "must contain a JSON object"),
         ("{}", 'must hold an object "weight_map" of tensor names and file names'),
         ('{"weight_map": {}}', 'must hold an object "weight_map"'),
         ('{"weight_map": {"a": 1}}', 'must hold an object "weight_map"'),

@@ -1,8 +1,8 @@
 """Corpora of TensorFlow Datasets, prepared and read without TensorFlow.
 
-`Stdlib` and `Folder` are TFDS builders of the corpora of files, for programs that use TFDS; the library itself reads
-files as they are. `open_named` opens a text set that TFDS has.
-Importing this module imports TFDS; `import memgpt_jax.data` does not import this module.
+`Stdlib` and `Folder` are TFDS builders of corpora of files, for programs that use TFDS; the library itself reads the
+files without TFDS. `open_named` opens a text data set of TFDS. Importing this module imports TFDS;
+`import memgpt_jax.data` does not import this module.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ SPLIT_NAMES = {"train": ("train",), "valid": ("validation", "valid", "dev"), "te
 
 
 class _Files(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Documents of files, in a fixed random order. The fingerprint of the files is in the name of its config."""
+    """Documents of files, in a fixed random order. The name of the config contains the fingerprint of the files."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -78,7 +78,7 @@ class Folder(_Files):
 
 @dataclasses.dataclass(frozen=True)
 class NamedCorpus:
-    """A text set of TFDS, prepared when a split of it is first read."""
+    """A text data set of TFDS, prepared when one of its splits is first read."""
 
     name: str
     folder: str
@@ -94,7 +94,7 @@ class NamedCorpus:
     def read(self, split: str) -> Iterator[Document]:
         """The documents of a split.
 
-        Raises `ValueError` if there are none, or the set cannot be prepared, or the prepared files are damaged.
+        Raises `ValueError` if there are none, the data set cannot be prepared, or the prepared files are damaged.
         """
         builder = self._prepared()
         expression = self._split_expression(list(builder.info.splits), split)
@@ -107,9 +107,9 @@ class NamedCorpus:
         return self._documents(source, feature, split)
 
     def _prepared(self) -> tfds.core.DatasetBuilder:
-        """The builder after its files are prepared and their checksums recorded, or verified if they are there already.
+        """The builder, after its files were prepared and their checksums recorded, or existing files were verified.
 
-        Files that TFDS prepared without this library have no checksums.
+        Files that TFDS prepared without this library have no checksums and are not verified.
         """
         folder = Path(self.builder.data_dir)
         if folder.exists():
@@ -173,9 +173,9 @@ class NamedCorpus:
 
 
 def open_named(name: str, cache_dir: str, options: Options) -> NamedCorpus:
-    """A text set of TFDS, looked for, and prepared, in `TFDS_DATA_DIR` if that is set, else below `cache_dir`.
+    """Open a text data set of TFDS in `TFDS_DATA_DIR` if that is set, else below `cache_dir`.
 
-    Raises `ValueError` if TFDS has no such set.
+    Raises `ValueError` if TFDS has no such data set.
     """
     known = tfds.list_builders(with_community_datasets=False)
     if name.partition("/")[0].partition(":")[0] not in known:
@@ -206,8 +206,8 @@ def _text_feature(corpus: str, features, wanted: str) -> str:
     if len(texts) == 1 and usual is TEXT_FEATURES:
         return texts[0]
     raise ValueError(
-        f"{corpus} has no feature that is plainly its text, one of {', '.join(map(repr, usual))} or the only "
-        f"text feature; it has {', '.join(map(repr, features))}; data.text_column names one"
+        f"{corpus} has no text feature named {' or '.join(map(repr, usual))}, and not exactly one text feature; "
+        f"its features are {', '.join(map(repr, features))}; set data.text_column to one of them"
     )
 
 

@@ -1,4 +1,4 @@
-"""The cache of tokenizers and tokenized corpora: each is made once, by one process, and verified when loaded."""
+"""The cache of tokenizers and tokenized corpora: one process makes each entry once; every load verifies it."""
 
 import contextlib
 import hashlib
@@ -15,7 +15,7 @@ from memgpt_jax.files.paths import shown
 from memgpt_jax.files.replacement import NEW, replacing_folder
 
 T = TypeVar("T")
-FORMAT = 2  # version of the format; entries of other versions are not used
+FORMAT = 2  # version of the format; entries of other versions are ignored
 
 logger = logging.getLogger(__name__)
 
@@ -23,15 +23,22 @@ logger = logging.getLogger(__name__)
 def cached(cache_dir: str, kind: str, key: tuple, make: Callable[[Path], None], load: Callable[[Path], T]) -> T:
     """Load the folder of a key; if it is absent or damaged, make it first.
 
-    `make` writes into a temporary folder, which is renamed when complete. The checksums of all files are verified
-    before `load`, which takes about 0.8 s for each GB. Entries of a cache that cannot be written are still loaded.
+    The checksums of all files are verified before `load`; this takes about 0.8 s per GB. Entries of a read-only cache
+    can be loaded.
 
-    Raises `ValueError` if the cache cannot be used or `make` raises it; an incomplete folder is removed.
+    Args:
+        cache_dir: root of the cache.
+        kind: the sub-folder for entries of this kind.
+        key: values that determine the content.
+        make: writes the content into a temporary folder, which is then renamed; an incomplete folder is removed.
+        load: reads the folder.
+
+    Raises `ValueError` if the cache cannot be used, or `make` raises it.
     """
-    with _places(cache_dir):
+    with _os_errors_named(cache_dir):
         root = expand(cache_dir) / kind
         folder = root / hashlib.blake2b(repr((FORMAT, *key)).encode(), digest_size=16).hexdigest()
-        with contextlib.suppress(*DAMAGE):  # another process may be making it: look again below
+        with contextlib.suppress(*DAMAGE):  # another process may be making it: try again below
             return _verified(folder, load)
         root.mkdir(parents=True, exist_ok=True)
         with file_lock(root.parent / "lock", wait=True):
@@ -41,8 +48,8 @@ def cached(cache_dir: str, kind: str, key: tuple, make: Callable[[Path], None], 
                 except DAMAGE as error:
                     logger.warning("Rebuilding %s: %s", shown(folder), error)
                     shutil.rmtree(folder)
-            for rest in root.glob(f"{NEW}*"):  # left by killed processes, as this one holds the lock
-                shutil.rmtree(rest)
+            for partial in root.glob(f"{NEW}*"):  # of killed processes, because this process holds the lock
+                shutil.rmtree(partial)
             with replacing_folder(folder) as new:
                 make(new)
                 checksums.record_all(new)
@@ -61,13 +68,13 @@ def _verified(folder: Path, load: Callable[[Path], T]) -> T:
 
 
 @contextlib.contextmanager
-def _places(cache_dir: str) -> Iterator[None]:
+def _os_errors_named(cache_dir: str) -> Iterator[None]:
     """Turn errors of the operating system into a `ValueError` that names the setting and the path."""
     try:
         yield
     except OSError as error:
         where = f"{shown(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         raise ValueError(
-            f"data.cache_dir={cache_dir!r} cannot be used: {where}{error.strerror or error}; it must be a folder that "
-            "can be written and has room"
+            f"data.cache_dir={cache_dir!r} cannot be used: {where}{error.strerror or error}; it must be a "
+            "writable folder on a disk with free space"
         ) from None

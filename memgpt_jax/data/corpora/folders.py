@@ -19,7 +19,7 @@ SPLIT_FOLDERS = {
 }  # fmt: skip
 READ = ".txt, .md, .py, .gz, .jsonl, .csv, .tsv or .parquet"
 
-LeftOut = dict[str, list[str]]
+Skipped = dict[str, list[str]]
 """The names of files that are skipped, by reason."""
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def folder_files(folder: str, include: Sequence[str] = (), exclude: Sequence[str
         return _files(folder, root, include, exclude)
     except OSError as error:
         where = shown(error.filename or root)
-        hint = "" if where == shown(root) else "; data.exclude leaves folders out"
+        hint = "" if where == shown(root) else "; data.exclude skips folders"
         raise ValueError(f"data.path={folder!r}: {where} cannot be read: {error.strerror or error}{hint}") from None
 
 
@@ -68,7 +68,7 @@ def folder_corpus(
 
 
 def _files(folder: str, root: Path, include: Sequence[str], exclude: Sequence[str]) -> list[SourceFile]:
-    left: LeftOut = {}
+    skipped: Skipped = {}
     if root.is_file():
         if kind_of(root.name) in (None, "text"):
             raise ValueError(
@@ -76,11 +76,11 @@ def _files(folder: str, root: Path, include: Sequence[str], exclude: Sequence[st
             )
         found, has_splits = [(root.name, root)], False
     elif root.is_dir():
-        found = list(_walk(root, exclude, left))
+        found = list(_walk(root, exclude, skipped))
         has_splits = any(path.name.lower() == "train" and path.is_dir() for path in root.iterdir())
     else:
-        broken = f"is a link to {shown(os.readlink(root))}, which does" if root.is_symlink() else "does"
-        what = "is neither a folder nor a file" if root.exists() else f"{broken} not exist"
+        missing = f"is a link to {shown(os.readlink(root))}, which does" if root.is_symlink() else "does"
+        what = "is neither a folder nor a file" if root.exists() else f"{missing} not exist"
         raise ValueError(f"data.path={folder!r}: {shown(root)} {what}")
     files = []
     for name, path in found:
@@ -92,22 +92,22 @@ def _files(folder: str, root: Path, include: Sequence[str], exclude: Sequence[st
         if reason is None:
             files.append(SourceFile(name, path, split))
         else:
-            left.setdefault(reason, []).append(name)
-    _check_patterns({"include": include, "exclude": exclude}, [name for name, _ in found], left)
-    summary = "; ".join(listed(reason, names) for reason, names in left.items())
+            skipped.setdefault(reason, []).append(name)
+    _check_patterns({"include": include, "exclude": exclude}, [name for name, _ in found], skipped)
+    summary = "; ".join(listed(reason, names) for reason, names in skipped.items())
     if not files:
         inside = " in its sub-folders train, valid and test" if has_splits else ""
         raise ValueError(
-            f"data.path={folder!r}: {shown(root)} holds no {READ} file{inside}{' to read; ' * bool(left)}{summary}"
+            f"data.path={folder!r}: {shown(root)} holds no {READ} file{inside}{' to read; ' * bool(skipped)}{summary}"
         )
     stems = {name.partition(".")[0].lower() for name, _ in found if "/" not in name}
     if not has_splits and "train" in stems and len(stems & SPLIT_FOLDERS.keys()) > 1:
         _warn_once(
-            f"data.path={folder!r}: only folders train, valid and test are splits; files of such names get their "
-            "splits from a hash, like any others"
+            f"data.path={folder!r}: only folders train, valid and test are splits; files with these names "
+            "are assigned to splits by a hash, like all other files"
         )
-    if left:
-        _warn_once(f"data.path={folder!r}: left out {summary}")
+    if skipped:
+        _warn_once(f"data.path={folder!r}: skipped {summary}")
     return by_hash(files)
 
 
@@ -119,24 +119,24 @@ def _reason(name: str, path: Path, include: Sequence[str], exclude: Sequence[str
     matching = [pattern for pattern in include if matches(parts, pattern)]
     if include and not matching:
         return "not in data.include"
-    spelt_out = any(path.suffix and PurePosixPath(pattern).suffix == path.suffix for pattern in matching)
-    if kind_of(name) is None and not spelt_out:
+    names_suffix = any(path.suffix and PurePosixPath(pattern).suffix == path.suffix for pattern in matching)
+    if kind_of(name) is None and not names_suffix:
         return "other suffix"
     return "empty" if path.stat().st_size == 0 else None
 
 
-def _walk(root: Path, exclude: Sequence[str], left: LeftOut) -> Iterator[tuple[str, Path]]:
-    """The (name, path) of every file below a folder that is not hidden; names of other entries are added to `left`."""
+def _walk(root: Path, exclude: Sequence[str], skipped: Skipped) -> Iterator[tuple[str, Path]]:
+    """The (name, path) of every visible file below a folder; names of other entries are added to `skipped`."""
     waiting = [(root, "", frozenset({_identity(root.stat())}))]
     while waiting:
-        folder, prefix, around = waiting.pop()
+        folder, prefix, parents = waiting.pop()
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             name, path = prefix + entry.name, folder / entry.name
             if entry.name.startswith("."):
-                left.setdefault("hidden", []).append(name)
+                skipped.setdefault("hidden", []).append(name)
                 continue
             if any(matches(tuple(name.split("/")), pattern) for pattern in exclude):
-                left.setdefault("data.exclude", []).append(name)
+                skipped.setdefault("data.exclude", []).append(name)
                 continue
             try:
                 found = path.stat()
@@ -144,17 +144,17 @@ def _walk(root: Path, exclude: Sequence[str], left: LeftOut) -> Iterator[tuple[s
                 if error.errno not in (errno.ENOENT, errno.ELOOP):
                     raise
                 if folder == root and name.lower() in SPLIT_FOLDERS:
-                    raise ValueError(f"{shown(path)}, a split of the corpus, is a link to nothing") from None
-                left.setdefault("link to nothing", []).append(name)
+                    raise ValueError(f"{shown(path)}, a split of the corpus, is a broken link") from None
+                skipped.setdefault("broken link", []).append(name)
                 continue
             if stat.S_ISREG(found.st_mode):
                 yield name, path
             elif not stat.S_ISDIR(found.st_mode):
-                left.setdefault("no regular file", []).append(name)
-            elif _identity(found) in around:
-                left.setdefault("link to a folder around it", []).append(name)
+                skipped.setdefault("not a regular file", []).append(name)
+            elif _identity(found) in parents:
+                skipped.setdefault("link to an enclosing folder", []).append(name)
             else:
-                waiting.append((path, f"{name}/", around | {_identity(found)}))
+                waiting.append((path, f"{name}/", parents | {_identity(found)}))
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:
@@ -162,7 +162,7 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 
 
 def matches(parts: tuple[str, ...], pattern: str) -> bool:
-    """Whether a pattern, as `folder_files` describes it, matches a path or a folder around it."""
+    """Whether a pattern (see `folder_files`) matches a path or one of its parent folders."""
     wanted = PurePosixPath(pattern).parts
     return _match(parts, wanted if len(wanted) > 1 else ("**", *wanted))
 
@@ -175,9 +175,9 @@ def _match(parts: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
     return bool(parts) and fnmatch.fnmatchcase(parts[0], wanted[0]) and _match(parts[1:], wanted[1:])
 
 
-def _check_patterns(patterns: dict[str, Sequence[str]], names: Sequence[str], left: LeftOut) -> None:
+def _check_patterns(patterns: dict[str, Sequence[str]], names: Sequence[str], skipped: Skipped) -> None:
     """Raise `ValueError` for a pattern that matches nothing."""
-    everything = dict.fromkeys([*names, *(name for found in left.values() for name in found)])
+    everything = dict.fromkeys([*names, *(name for found in skipped.values() for name in found)])
     for setting, values in patterns.items():
         for pattern in values:
             if not any(matches(tuple(name.split("/")), pattern) for name in everything):
@@ -189,5 +189,5 @@ def _check_patterns(patterns: dict[str, Sequence[str]], names: Sequence[str], le
 
 @functools.cache
 def _warn_once(message: str) -> None:
-    """Log a warning once in a process: a run lists its corpus several times."""
+    """Log a warning once per process, because a run lists its corpus several times."""
     logger.warning(message)

@@ -1,7 +1,7 @@
-"""The documents in one file: text, lines of JSON, rows of CSV and Parquet.
+"""Readers of documents from one file: text, lines of JSON, rows of CSV, TSV and Parquet.
 
 A text file is one document and is read in blocks, so that a large file is never in memory as a whole; each line of
-JSON and each row of a table is a document. Everything is UTF-8, with or without a byte order mark at the start. Every
+JSON and each row of a table is a document. All text is UTF-8, with or without a byte order mark at the start. Every
 problem is a `ValueError` that names the file, and the line, row or byte.
 """
 
@@ -30,7 +30,7 @@ SHOWN = 3
 """The largest number of file names in a message."""
 ROW_GROUP = 64
 """Rows of a Parquet file that are converted at once."""
-REMEDIES = "data.text_column names the field that holds the text, data.exclude leaves files out"
+REMEDIES = "set data.text_column to the field that holds the text, or skip the file with data.exclude"
 
 Kind = Literal["text", "jsonl", "csv", "tsv", "parquet"]
 
@@ -53,13 +53,18 @@ class Document(NamedTuple):
     name: str
     """The path of its file in the corpus; for a row or JSON line, followed by ":" and its number from 1."""
     pieces: Iterable[str]
-    """Its text, split anywhere."""
+    """Its text, split at arbitrary places."""
 
 
 def listed(reason: str, names: Sequence[str]) -> str:
-    """The number of names, the reason and the first names, for a message."""
+    """A message part: the number of names, the reason and the first names."""
     first = ", ".join(map(shown, sorted(names)[:SHOWN]))
     return f"{len(names)} ({reason}): {first}{', ...' * (len(names) > SHOWN)}"
+
+
+def always(_: object) -> bool:
+    """True."""
+    return True
 
 
 def unreadable(path: str | os.PathLike, error: OSError) -> ValueError:
@@ -82,9 +87,14 @@ def kind_of(name: str) -> Kind | None:
 
 
 def read_file(path: Path, name: str, kind: Kind, wanted: Callable[[str], bool], options: Options) -> Iterator[Document]:
-    """The documents of a file whose names are wanted.
+    """The wanted documents of a file.
 
-    Args: path: the file; name: the beginning of its documents' names; wanted: whether to read a document by its name.
+    Args:
+        path: the file.
+        name: prefix of the names of its documents.
+        kind: the format of the file.
+        wanted: True for the names of the documents to read.
+        options: how documents are read.
     """
     if kind == "text":
         if wanted(name):
@@ -100,7 +110,7 @@ def document_names(path: Path, name: str, kind: Kind, options: Options) -> Itera
     if kind == "text":
         yield name
     else:
-        yield from (document.name for document in read_file(path, name, kind, lambda _: True, options))
+        yield from (document.name for document in read_file(path, name, kind, always, options))
 
 
 def read_text(path: Path) -> str:
@@ -141,7 +151,7 @@ def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
             if begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
                 raise ValueError(
                     f"{where} is not UTF-8 text: its byte order mark is that of UTF-16 or UTF-32; convert it to UTF-8, "
-                    "or leave it out with data.exclude"
+                    "or skip it with data.exclude"
                 )
             if begin.startswith(BOM):
                 stream.read(len(BOM))
@@ -153,7 +163,7 @@ def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
 
 
 def _text(path: Path, invalid_utf8: str) -> Iterator[str]:
-    """The text of a file in pieces of about a block."""
+    """The text of a file, in pieces of at most about `BLOCK` bytes."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace" if invalid_utf8 == "replace" else "strict")
     with _opened(path) as stream:
         end = False
@@ -165,9 +175,9 @@ def _text(path: Path, invalid_utf8: str) -> Iterator[str]:
             if zero >= 0:
                 raise ValueError(
                     f"{shown(path)} is not text: it holds a zero byte at offset {offset + zero}; "
-                    "data.exclude leaves it out"
+                    "skip it with data.exclude"
                 )
-            pending = len(decoder.getstate()[0])  # bytes of a character that the last block splits
+            pending = len(decoder.getstate()[0])  # bytes of a character that began in the last block
             try:
                 piece = decoder.decode(data, end)
             except UnicodeDecodeError as error:
@@ -195,7 +205,7 @@ def _json_lines(path: Path, options: Options) -> Iterator[tuple[int, Callable[[]
 def _json_text(path: Path, number: int, line: bytes, offset: int, options: Options) -> str:
     where = f"{shown(path)}, line {number}"
     try:
-        # Numbers are not needed; as floats, they may have any number of digits.
+        # Numbers are not used. As floats, they may have any number of digits; Python limits those of integers.
         record = json.loads(decode(line, shown(path), options.invalid_utf8, offset), parse_int=float)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where} is not JSON: {error}") from None
@@ -232,7 +242,7 @@ def _csv_rows(path: Path, options: Options, delimiter: str = ",") -> Iterator[tu
             last = number
             if b"\0" in line:
                 raise ValueError(
-                    f"{shown(path)}, line {number} is not text: it holds a zero byte; data.exclude leaves it out"
+                    f"{shown(path)}, line {number} is not text: it holds a zero byte; skip it with data.exclude"
                 )
             yield decode(line, shown(path), options.invalid_utf8, offset)
 
@@ -263,12 +273,12 @@ def _csv_rows(path: Path, options: Options, delimiter: str = ",") -> Iterator[tu
         number += 1
         if len(row) != len(header):
             raise ValueError(f"{where} has {len(row)} fields, and the header of the file names {len(header)} columns")
-        yield number, lambda text=row[column]: text
+        yield number, functools.partial(str, row[column])
 
 
 @contextlib.contextmanager
 def _long_fields() -> Iterator[None]:
-    """Let the csv module read fields of any length. Its limit belongs to the process, so it is put back."""
+    """Let the csv module read fields of any length. The limit is global, so it is restored afterwards."""
     limit = csv.field_size_limit(sys.maxsize)
     try:
         yield
@@ -320,7 +330,7 @@ def _parquet_text(value, where: str, options: Options) -> str:
 def _arrow_errors(where: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # of a damaged file, nearly any kind
+    except Exception as error:  # a damaged file can raise nearly any exception
         message = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{where} is not a readable Parquet file: {message[:200]}") from None
 

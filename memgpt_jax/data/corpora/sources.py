@@ -20,6 +20,7 @@ from memgpt_jax.data.corpora.reading import (
     Document,
     Kind,
     Options,
+    always,
     document_names,
     kind_of,
     read_file,
@@ -45,14 +46,14 @@ class SourceFile:
     """A file of a corpus: one document, or a table of them."""
 
     name: str
-    """Path inside the corpus, with forward slashes; bytes that are not UTF-8 as `os.fsdecode` gives them."""
+    """Path inside the corpus, with forward slashes; bytes that are not UTF-8 are encoded as by `os.fsdecode`."""
     path: Path
     split: str | None = None
-    """The split of all its documents; None: the hash of its name gives the split of each."""
+    """The split of all its documents; None: the split of each document follows from the hash of its name."""
 
     @property
     def kind(self) -> Kind:
-        """How it is read; a file with an unknown suffix is text."""
+        """The format of the file; a file with an unknown suffix is text."""
         return kind_of(self.name) or "text"
 
 
@@ -83,16 +84,12 @@ def _digest(name: str, size: int = 64) -> bytes:
     return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=size).digest()
 
 
-def _always(_: object) -> bool:
-    return True
-
-
 class FileCorpus:
     """The documents of files, in the order of the files.
 
-    The hash of its name gives the split of a document whose file has none. If a split would be empty, because there are
-    few documents, one document of the fullest split is moved to it, in the order train, valid, test: three documents
-    fill three splits, two documents train and valid.
+    A document whose file has no split is assigned to one by the hash of its name. If a split would be empty, because
+    there are few documents, one document of the largest split is moved to it, in the order train, valid, test: three
+    documents fill three splits, two documents fill train and valid.
     """
 
     def __init__(
@@ -100,17 +97,17 @@ class FileCorpus:
         name: str,
         files: Sequence[SourceFile],
         options: Options = DEFAULT,
-        keep: Callable[[SourceFile], bool] = _always,
+        keep: Callable[[SourceFile], bool] = always,
     ):
-        """Args: name: of the corpus; files: all candidates; keep: whether a file belongs to it, by its content."""
+        """Args: name: of the corpus; files: all candidates; keep: True for files that belong to the corpus."""
         self.name, self.files, self.options, self.keep = name, files, options, keep
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """A digest that changes with the options, and with each file's name, split, size, inode or times.
 
-        Contents are not read. Every change updates ctime, which no program can set back; a change is missed only if it
-        keeps the size and comes within one clock tick of the file system (about 4 ms on Linux) of the one before.
+        Contents are not read. Every change updates ctime, which programs cannot set; a change is missed only if it
+        keeps the size and follows the previous change within one clock tick of the file system (about 4 ms on Linux).
         """
         digest = hashlib.blake2b(repr((self.name, self.options)).encode(), digest_size=8)
         for file in self.files:
@@ -141,12 +138,12 @@ class FileCorpus:
         _, moved = self._scanned
         for file in track(self.files, f"Reading {self.name}, {split}"):
             if file.split in (split, None) and self.keep(file):
-                wanted = _always if file.split else lambda name: moved.get(name, hash_split(name)) == split
+                wanted = always if file.split else lambda name: moved.get(name, hash_split(name)) == split
                 yield from read_file(file.path, file.name, file.kind, wanted, self.options)
 
     @functools.cached_property
     def _scanned(self) -> tuple[set[str], dict[str, str]]:
-        """The splits with documents, and the new split of each document that is moved to an empty split."""
+        """(splits that have documents, {name of a document that is moved to an empty split: this split})."""
         names: dict[str, list[str]] = {split: [] for split in SPLITS}
         for file in self.files:
             for name in document_names(file.path, file.name, file.kind, self.options) if file.split is None else ():
@@ -156,9 +153,9 @@ class FileCorpus:
         moved = {}
         for split in SPLITS[: sum(map(len, names.values()))]:
             if not names[split]:
-                fullest = max(reversed(SPLITS), key=lambda other: len(names[other]))
-                names[split].append(max(names[fullest], key=_digest))
-                names[fullest].remove(names[split][0])
+                largest = max(reversed(SPLITS), key=lambda other: len(names[other]))
+                names[split].append(max(names[largest], key=_digest))
+                names[largest].remove(names[split][0])
                 moved[names[split][0]] = split
         filled = {split for split in SPLITS if names[split]}
         return filled | {file.split for file in self.files if file.split}, moved
@@ -196,5 +193,5 @@ def is_written_by_hand(file: SourceFile) -> bool:
 
 
 def stdlib_corpus(options: Options = DEFAULT) -> FileCorpus:
-    """The standard library's source on this machine; one document a file."""
+    """The standard library's source on this machine; each file is one document."""
     return FileCorpus(f"stdlib of Python {platform.python_version()}", stdlib_files(), options, is_written_by_hand)

@@ -1,4 +1,4 @@
-"""Tokenized text: made once for each corpus and tokenizer, cached on disk, and memory-mapped."""
+"""Tokenized text: tokenized once per corpus and tokenizer, cached on disk, and memory-mapped."""
 
 import functools
 import hashlib
@@ -32,9 +32,9 @@ logger = logging.getLogger(__name__)
 class TokenizedText(Sequence[np.ndarray]):
     """The documents of a split, as token ids. Item i is document i, int32, without `start_id`.
 
-    Kept in a folder as four files: `tokens.bin`, every document after its `start_id`, one more `start_id`
-    at the end; `offsets.npy` [documents + 1], the start of each document; `sizes.npy` [documents, 2], bytes and words
-    of each; `counts.json`.
+    A folder holds four files: `tokens.bin`, each document after a `start_id`, and one more `start_id` at the end;
+    `offsets.npy` [documents + 1], the start of each document; `sizes.npy` [documents, 2], bytes and words of each;
+    `counts.json`.
     """
 
     def __init__(self, folder: Path):
@@ -43,11 +43,11 @@ class TokenizedText(Sequence[np.ndarray]):
         self.fingerprint: str = counts["fingerprint"]
         """Digest of all tokens."""
         self.flat = np.memmap(folder / "tokens.bin", counts["dtype"], "r")
-        """[tokens + 1] every document after its `start_id`, then one more `start_id`."""
+        """[tokens + 1]: each document after a `start_id`, then one more `start_id`."""
         self.offsets = np.load(folder / "offsets.npy")
         """[documents + 1] int64: the index in `flat` of the start of each document."""
         self.sizes = np.load(folder / "sizes.npy")
-        """[documents, 2] int64 UTF-8 bytes and words of each document's text, before it was encoded."""
+        """[documents, 2] int64: UTF-8 bytes and words of each document's text, before it was encoded."""
         sizes = len(self.flat) - 1, len(self.offsets) - 1, len(self.sizes)
         if sizes != (counts["tokens"], counts["documents"], counts["documents"]):
             raise ValueError(f"{folder} is damaged: its files have different numbers of tokens or documents")
@@ -92,9 +92,9 @@ class TokenizedText(Sequence[np.ndarray]):
                     without_text.append(document.name)
             file.write(begin)
         if not sizes:
-            raise ValueError(f"none of its documents holds any text; {MORE}")
+            raise ValueError(f"none of its documents contains text; {MORE}")
         if without_text:
-            logger.warning("Left out %s", listed("without text", without_text))
+            logger.warning("Skipped %s", listed("without text", without_text))
         np.save(folder / "offsets.npy", np.array(offsets, np.int64))
         np.save(folder / "sizes.npy", np.array(sizes, np.int64))
         counts = {
@@ -107,7 +107,7 @@ class TokenizedText(Sequence[np.ndarray]):
 
 
 def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterable[np.ndarray]:
-    """The ids of a text in pieces, as arrays: by the tokenizer's `encode_pieces`, or in one array if it has none."""
+    """The ids of a text in pieces, as arrays: from the tokenizer's `encode_pieces` if it has one, else as one array."""
     if hasattr(tokenizer, "encode_pieces"):
         return tokenizer.encode_pieces(pieces)
     return [np.array(tokenizer.encode("".join(pieces)), np.int32)]
@@ -120,7 +120,7 @@ class _Size:
         self.bytes = self.words = 0
 
     def count(self, pieces: Iterable[str]) -> Iterator[str]:
-        within = False  # whether the last piece ends within a word
+        within = False  # the last piece ended inside a word
         for piece in filter(None, pieces):
             self.bytes += len(piece) if piece.isascii() else len(piece.encode("utf-8"))
             self.words += len(piece.split()) - (within and not piece[:1].isspace())
@@ -129,7 +129,7 @@ class _Size:
 
 
 def make_tokenizer(config: TextConfig) -> Tokenizer:
-    """The tokenizer that the config names; a `bpe` one is trained on the corpus's training split, once.
+    """The tokenizer that the config names; a `bpe` tokenizer is trained once, on the corpus's training split.
 
     Raises `ValueError` if `config.tokenizer` is not a tokenizer, or the corpus cannot be read.
     """
@@ -163,7 +163,7 @@ def _trained_tokenizer(config: TextConfig) -> Tokenizer:
 def documents(config: TextConfig, split: str, tokenizer: Tokenizer) -> TokenizedText:
     """The tokenized documents of a split, a sequence of int32 arrays [tokens], without `start_id`.
 
-    Documents without any text are left out.
+    Documents without any text are skipped.
 
     Raises `ValueError` if the corpus cannot be read or has no such split.
     """
@@ -208,7 +208,7 @@ def open_corpus(config: TextConfig) -> Corpus:
 
 
 class _Source:
-    """The corpus of a config, opened at most once: if its fingerprint is not in the cache, or documents are read."""
+    """The corpus of a config, opened only if documents are read or its fingerprint is not in the cache."""
 
     def __init__(self, config: TextConfig):
         self.config = config

@@ -17,8 +17,8 @@ class Tokenizer(Protocol):
     vocab_size: int
     """Number of ids."""
     start_id: int
-    """The id at the start of every document: `bos_id` if there is one, else `eos_id` or the id of [CLS]. No text is
-    encoded to it."""
+    """The id at the start of every document: `bos_id` if there is one, else `eos_id` or the id of [CLS]. `encode` never
+    returns it."""
     bos_id: int | None
     """The id that begins a text; None: there is none."""
     eos_id: int | None
@@ -32,7 +32,7 @@ class Tokenizer(Protocol):
     token_bytes: np.ndarray
     """[vocab_size] int32: UTF-8 bytes of the text of each id; 0 for special ids. Exact if `lossless`."""
     special_ids: Mapping[str, int]
-    """Ids of the special tokens `mask`, `cls` and `sep`; a token that the vocabulary lacks is absent."""
+    """Ids of the special tokens `mask`, `cls` and `sep`, if the vocabulary has them."""
     sentinel_ids: tuple[int, ...]
     """Ids of T5's sentinels `<extra_id_0>`, `<extra_id_1>`, ..., up to the first that the vocabulary lacks."""
     fingerprint: str
@@ -51,4 +51,4 @@ class Tokenizer(Protocol):
         """The bytes of an incomplete UTF-8 character at the end of the ids, which further ids may complete."""
 
     def save(self, folder: str | Path) -> None:
-        """Write the tokenizer into a folder, made if missing, for `read_tokenizer`; any other tokenizer is removed."""
+        """Write the tokenizer into a folder, created if missing, for `read_tokenizer`; replaces any other tokenizer."""

@@ -14,7 +14,7 @@ CONTENT = {"tokenizer": "byte"}
 
 
 class ByteTokenizer:
-    """A tokenizer whose ids 0 to 255 are UTF-8 bytes; 256 starts and ends a document."""
+    """A tokenizer whose ids 0 to 255 are UTF-8 bytes; id 256 starts and ends documents."""
 
     vocab_size = 257
     start_id = bos_id = eos_id = 256
@@ -47,5 +47,5 @@ class ByteTokenizer:
         return unfinished(bytes(token for token in ids if 0 <= token < 256)[-3:])
 
     def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.json` into the folder; any other tokenizer there is removed."""
+        """Write `tokenizer.json` into the folder, replacing any other tokenizer."""
         write_tokenizer(folder, {JSON_FILE: (json.dumps(CONTENT) + "\n").encode()})

@@ -1,4 +1,4 @@
-"""The files of a tokenizer: the one that defines it, and the files beside it that name its special tokens."""
+"""The files of a tokenizer: the file that defines it, and the files beside it that name its special tokens."""
 
 import itertools
 import json
@@ -13,15 +13,15 @@ from memgpt_jax.files.saved_files import replacing_files
 
 JSON_FILE, MODEL_FILE = "tokenizer.json", "tokenizer.model"
 DEFINING = (JSON_FILE, MODEL_FILE, "spiece.model", "sentencepiece.bpe.model")
-"""The files that define a tokenizer, in the order in which they are preferred."""
-SLOW = ("vocab.json", "merges.txt", "vocab.txt")
-"""Files of other libraries that also define a tokenizer; they are not read."""
+"""The files that define a tokenizer, in order of preference."""
+UNREAD = ("vocab.json", "merges.txt", "vocab.txt")
+"""Files of other libraries that define the same tokenizer in another format; they are not read."""
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 GENERATION = "generation_config.json"
 BESIDE = (CONFIG, MAP, ADDED, "chat_template.jinja", "chat_template.json", GENERATION)
-"""The files beside it, which loading and saving keep unchanged."""
-OF_TOKENIZERS = frozenset((*DEFINING, *SLOW, *BESIDE))
-"""All files of a folder that belong to its tokenizer; a save removes the files of an earlier tokenizer."""
+"""The files beside it; saving writes them back unchanged."""
+OF_TOKENIZERS = frozenset((*DEFINING, *UNREAD, *BESIDE))
+"""All files that may belong to a tokenizer; a save removes those of the previous tokenizer."""
 ROLES = ("bos", "eos", "pad")
 LARGEST_ID = (1 << 22) - 1
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 def write_tokenizer(folder: str | Path, files: Mapping[str, bytes]) -> None:
     """Write the files of one tokenizer into a folder, made if missing, and remove the files of any other tokenizer.
 
-    Each file is replaced at once, after all of them are written under temporary names; `SHA256SUMS` records them.
+    Each file is replaced atomically, after all of them are written under temporary names; `SHA256SUMS` records them.
     """
     with replacing_files(Path(folder), OF_TOKENIZERS.__contains__) as new:
         for name, content in files.items():
@@ -58,10 +58,10 @@ def sentinels(ids: Mapping[str, int]) -> tuple[int, ...]:
 def unfinished(ending: bytes) -> bytes:
     """The bytes of an incomplete UTF-8 character at the end of a text; b"" if there is none."""
     for start in range(max(0, len(ending) - 3), len(ending)):
-        first, begun = ending[start], ending[start:]
-        missing = 1 + (first >= 0xE0) + (first >= 0xF0) - len(begun) + 1
-        if first >= 0xC2 and missing > 0 and any(_is_text(begun + last * missing) for last in (b"\x80", b"\xbf")):
-            return begun
+        first, partial = ending[start], ending[start:]
+        missing = 1 + (first >= 0xE0) + (first >= 0xF0) - len(partial) + 1
+        if first >= 0xC2 and missing > 0 and any(_is_text(partial + last * missing) for last in (b"\x80", b"\xbf")):
+            return partial
     return b""
 
 
@@ -91,7 +91,7 @@ class Settings:
         self._named = [(name, values[name]) for name in (CONFIG, MAP) if name in values]
         self._generation: dict[str, Any] = values.get(GENERATION, {})
         self.added = self._added(values)
-        """The ids of tokens that were added to a vocabulary, with whether each is special: {text: (id, special)}."""
+        """Tokens that were added to a vocabulary: {text: (id, whether it is special)}."""
 
     @classmethod
     def of_folder(cls, folder: Path) -> "Settings":
@@ -101,7 +101,12 @@ class Settings:
 
     @classmethod
     def naming(cls, stop_ids: tuple[int, ...] = (), **values) -> "Settings":
-        """Settings from values of tokenizer_config.json. Args: stop_ids: all ids that end a text, if not only eos."""
+        """Settings from values of tokenizer_config.json.
+
+        Args:
+            stop_ids: all ids that end a text, if there are others than `eos_token`.
+            values: the values; None: absent.
+        """
         values = {name: value for name, value in values.items() if value is not None}
         contents = {CONFIG: {"tokenizer_class": "PreTrainedTokenizerFast"} | values}
         if stop_ids:
@@ -129,10 +134,12 @@ class Settings:
 
         For each role, the first of: the token in tokenizer_config.json or special_tokens_map.json (null: none); the id
         in `own`; the first special id in generation_config.json, whose `eos_token_id` are all stop ids. A token
-        that is not in the vocabulary is left out with a warning.
+        that is not in the vocabulary is ignored with a warning.
 
-        Args: special: the ids of special tokens by their texts; size: of the vocabulary; own: the tokenizer's own ids
-        by role, used if the files name no token.
+        Args:
+            special: ids of special tokens by their texts.
+            size: number of ids of the vocabulary.
+            own: the tokenizer's own ids by role, used if the files name no token.
         """
         found = {}
         for role in ROLES:
@@ -183,7 +190,7 @@ def _names_a_token(name: str, value: Any) -> bool:
 
 
 def _text(file: str, name: str, value: Any) -> str | None:
-    """The text of a token, which is given as a string, or as an object with its flags."""
+    """The text of a token, given as a string or as an object with flags."""
     text = value.get("content") if isinstance(value, dict) else value
     if text is not None and not isinstance(text, str):
         raise ValueError(f"{file}: {name} must be the text of a token, got {value!r}")

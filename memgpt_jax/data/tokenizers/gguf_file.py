@@ -47,15 +47,15 @@ ENDS = (END, "eot_token_id", "eom_token_id")
 """The tokens that end a text, a turn or a message."""
 DEFAULTS = {"llama": {UNKNOWN_TOKEN: 0, BEGIN: 1, END: 2}, "gpt2": {}}
 """The ids that llama.cpp uses if a file names none."""
-KINDS = (NORMAL, UNKNOWN, CONTROL, USER_DEFINED, 5, BYTE)  # numbered alike by GGUF and by sentencepiece
+KINDS = (NORMAL, UNKNOWN, CONTROL, USER_DEFINED, 5, BYTE)  # GGUF and sentencepiece use the same numbers
 
 
 def from_gguf(path: Path) -> JsonTokenizer | SentencePieceTokenizer:
     """The tokenizer of a GGUF file: byte-level BPE, or sentencepiece.
 
-    As in llama.cpp, absent scores are 0, absent kinds are guessed from the texts, and ids of special tokens outside the
-    vocabulary are ignored with a warning. Of several special or added tokens with the same text one is kept; the other
-    ids have no text.
+    As in llama.cpp, absent scores are 0, absent kinds are inferred from the texts, and ids of special tokens outside
+    of the vocabulary are ignored with a warning. If several special or added tokens have the same text, one keeps it;
+    the other ids get no text.
 
     Raises `ValueError` for another kind of tokenizer, ordinary tokens with the same text, or a damaged file.
     """
@@ -86,18 +86,18 @@ class _Vocabulary:
         self.ids = {
             name: _id(values, name, size, defaults.get(name)) for name in (BEGIN, UNKNOWN_TOKEN, PADDING, *ENDS)
         }
-        self.kinds = _list(values, "token_type", int, size) or [self._guessed(i) for i in range(size)]
+        self.kinds = _list(values, "token_type", int, size) or [self._inferred(i) for i in range(size)]
         wrong = sorted(set(self.kinds) - {*KINDS})
         if wrong:
             raise ValueError(f"tokenizer.ggml.token_type holds {wrong}; valid: {', '.join(map(str, KINDS))}")
         for name, token in self.ids.items():
             is_named = token is not None and name != UNKNOWN_TOKEN and name in values
             if is_named and self.kinds[token] == NORMAL and len(self.tokens[token]) > 1:
-                self.kinds[token] = CONTROL  # a single character stays one: text needs it
-        self._name_apart()
+                self.kinds[token] = CONTROL  # a single character stays ordinary, because texts contain it
+        self._make_texts_distinct()
 
     def settings(self, template: Any, tokenizer_class: str) -> Settings:
-        """The files that a folder would have beside such a tokenizer."""
+        """The settings, as if they were in files beside the tokenizer."""
 
         def text(name: str) -> str | None:
             return None if self.ids[name] is None else self.tokens[self.ids[name]]
@@ -113,14 +113,14 @@ class _Vocabulary:
             chat_template=template if isinstance(template, str) else None,
         )
 
-    def _guessed(self, token: int) -> int:
-        """The kind of a token in a file without kinds."""
+    def _inferred(self, token: int) -> int:
+        """The kind of a token, inferred from its text and role, if the file has no kinds."""
         if re.fullmatch("<0x[0-9A-F]{2}>", self.tokens[token]):
             return BYTE
         names = [name for name, number in self.ids.items() if number == token]
         return NORMAL if not names else UNKNOWN if UNKNOWN_TOKEN in names else CONTROL
 
-    def _name_apart(self) -> None:
+    def _make_texts_distinct(self) -> None:
         """Give distinct texts to tokens without a text, and to all but one of the tokens with the same text."""
         counts, named = Counter(self.tokens), {*self.ids.values()}
         twice = [i for i, token in enumerate(self.tokens) if counts[token] > 1]

@@ -25,7 +25,7 @@ SPACE_MARK = "\u2581"
 BEGINS = ("bos_token", "eos_token", "cls_token")
 """Documents start with the first of these special tokens that the settings name."""
 USUAL = ("<|endoftext|>", "<s>", "<|begin_of_text|>", "[CLS]", "</s>")
-"""If the settings name none, documents start with the first of these special tokens that exists."""
+"""If the settings name none, documents start with the first of these special tokens in the vocabulary."""
 ENDS = ("<|endoftext|>", "</s>")
 """The tokens of `USUAL` that also end texts."""
 SPECIAL = {"mask": ("[MASK]", "<mask>"), "cls": ("[CLS]", "<s>"), "sep": ("[SEP]", "</s>")}
@@ -41,7 +41,7 @@ CUTS = ("Split", "Digits", "Punctuation", "UnicodeScripts")
 class JsonTokenizer:
     """A tokenizer of the tokenizers library.
 
-    It is lossless if that follows from its parts: byte-level BPE with all bytes and without a normaliser.
+    It is lossless if it is byte-level BPE with all bytes and without a normaliser.
     """
 
     def __init__(self, content: str, document_token: str | None = None, settings: Settings | None = None):
@@ -103,7 +103,7 @@ class JsonTokenizer:
         return unfinished(ending[-3:])
 
     def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.json` and the files beside it into the folder; any other tokenizer is removed."""
+        """Write `tokenizer.json` and the files beside it into the folder, replacing any other tokenizer."""
         write_tokenizer(folder, {JSON_FILE: self._content.encode("utf-8")} | self._settings.files)
 
     def _whole_characters(self, ids: Iterable[int]) -> Iterator[str]:
@@ -171,7 +171,7 @@ class JsonTokenizer:
         return found
 
     def _set_special_ids(self, document_token: str | None, vocabulary: Mapping[str, int], unknown: int | None) -> None:
-        """Args: unknown: the id of text that the vocabulary cannot express; None: it can express every text."""
+        """Args: unknown: the id of text outside of the vocabulary; None: the vocabulary can express every text."""
         special = {text: token for text, token in vocabulary.items() if token in self._special}
         named = map(self._settings.token, BEGINS)
         begins = [document_token] if document_token is not None else [*named, *USUAL]

@@ -19,8 +19,8 @@ def load_tokenizer(source: str | Path, *, revision: str | None = None) -> Tokeni
     """The tokenizer of a pretrained model or of a training run.
 
     Args:
-        source: what `from_pretrained` takes: a folder, a GGUF file, the name of a model on the Hugging Face Hub, or the
-            `workdir` of a run; or a tokenizer file.
+        source: a source of `from_pretrained` (a folder, a GGUF file, the name of a model on the Hugging Face Hub, or
+            the `workdir` of a run), or a tokenizer file.
         revision: the branch, tag or commit of a model on the Hub.
 
     Raises:
@@ -34,11 +34,13 @@ def load_tokenizer(source: str | Path, *, revision: str | None = None) -> Tokeni
 def read_tokenizer(source: str | Path) -> Tokenizer:
     """The tokenizer that `save` wrote into a folder, or that a pretrained model has.
 
-    Args: source: a folder with a `tokenizer.json`, a sentencepiece model or a GGUF file; or such a file. If a folder
-    has a `tokenizer.json` and a sentencepiece model with the same pieces, the former is read.
+    Args:
+        source: a `tokenizer.json`, a sentencepiece model or a GGUF file, or a folder with one of them. Of a
+            `tokenizer.json` and a sentencepiece model with the same pieces, the `tokenizer.json` is read.
 
-    Raises `ValueError` if there is none, it cannot be read, or two in the folder contradict each other; `DamagedError`,
-    which is one, if a file differs from its recorded checksum.
+    Raises:
+        DamagedError: a file differs from its recorded checksum (a subclass of `ValueError`).
+        ValueError: there is no tokenizer, it cannot be read, or the folder holds two different tokenizers.
     """
     path = Path(source)
     try:
@@ -55,7 +57,7 @@ def _load(path: Path) -> Tokenizer:
     if path.suffix == ".gguf":
         return from_gguf(path)
     if path.suffix != ".model" and path.name != JSON_FILE:
-        raise ValueError(f"{path} is no tokenizer: neither {JSON_FILE} nor a .model or .gguf file")
+        raise ValueError(f"{path} is not a tokenizer: neither {JSON_FILE} nor a .model or .gguf file")
     checksums.verify(path.parent, [path.name])
     content = path.read_bytes()
     if path.suffix == ".model":
@@ -97,7 +99,7 @@ def _agree(tokenizer: Tokenizer, model: Path) -> bool:
         return False
     try:
         pieces = ordinary_pieces(model.read_bytes())
-    except ValueError:  # no model, such as a file that Git LFS has not fetched
+    except ValueError:  # not a model, for example the pointer of a file that Git LFS has not fetched
         return True
     known = tokenizer.tokenizer.get_vocab()
     return sum(piece in known for piece in pieces) >= 0.9 * len(pieces)

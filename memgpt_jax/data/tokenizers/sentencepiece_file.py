@@ -1,4 +1,4 @@
-"""Sentencepiece models: trained here, and then lossless, or pretrained."""
+"""Sentencepiece models: lossless ones that are trained here, and pretrained ones."""
 
 import hashlib
 import io
@@ -17,7 +17,7 @@ from memgpt_jax.data.tokenizers.files import (
     unfinished,
     write_tokenizer,
 )
-from memgpt_jax.data.tokenizers.pieces import cut_anew, last_word
+from memgpt_jax.data.tokenizers.pieces import last_word, resplit
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # kinds of pieces
 BPE = 2  # the kind of model
@@ -41,8 +41,8 @@ class NotAModelError(ValueError):
 class SentencePieceTokenizer:
     """A sentencepiece model.
 
-    A model from `train_sentencepiece` is lossless. Other models decode a literal U+2581 to a space. No text is encoded
-    to ids that only the files beside the model define.
+    A model from `train_sentencepiece` is lossless. Other models decode a literal U+2581 to a space. `encode` never
+    returns ids that only the files beside the model define.
     """
 
     special_ids: Mapping[str, int] = MappingProxyType({})
@@ -104,9 +104,9 @@ class SentencePieceTokenizer:
         return list(itertools.chain.from_iterable(self.processor.encode(_lines(_escape(text)))))
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
-        """The ids of a text in pieces, as arrays; in one array, unless this is a model from `train_sentencepiece`."""
+        """The ids of a text in pieces, as arrays; one array if the model is not from `train_sentencepiece`."""
         # In such a model, no id spans a newline, or another character and a space after it.
-        texts = cut_anew(pieces, last_word) if self.escapes else ["".join(pieces)]
+        texts = resplit(pieces, last_word) if self.escapes else ["".join(pieces)]
         return (np.array(self.encode(text), np.int32) for text in texts)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -126,14 +126,14 @@ class SentencePieceTokenizer:
         return unfinished(bytes(reversed(values)))
 
     def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.model` and the files beside it into the folder; any other tokenizer is removed."""
+        """Write `tokenizer.model` and the files beside it into the folder, replacing any other tokenizer."""
         write_tokenizer(folder, {MODEL_FILE: self.model} | self._settings.files)
 
     def _has_text(self, token: int) -> bool:
         return token in self._texts or (0 <= token < len(self._kinds) and self._kinds[token] != CONTROL)
 
     def _decode_pieces(self, ids: list[int], inside: bool) -> str:
-        """The text of pieces. Args: inside: other text precedes it, so its first space is kept."""
+        """The text of pieces. Args: inside: whether other text precedes them, so that a leading space is kept."""
         if not inside or self._anchor is None:
             return self.processor.decode(ids)
         return self.processor.decode([self._anchor, *ids])[len(self.processor.decode([self._anchor])) :]
@@ -160,7 +160,7 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> SentencePieceT
             add_dummy_prefix=False,
             allow_whitespace_only_pieces=True,
             user_defined_symbols=["\n", *ESCAPES],
-            required_chars=SPACE_MARK,  # as bytes, a space would be decoded to U+2581
+            required_chars=SPACE_MARK,  # if it were encoded as bytes, a space would be decoded to U+2581
             max_sentence_length=8 * LONGEST_LINE,
             unk_id=0,
             bos_id=1,
@@ -194,7 +194,7 @@ def _parsed(model: bytes):
 
 
 def _hide_special_pieces(proto, texts: Iterable[str]) -> list[int]:
-    """Turn the pieces with these texts into control symbols, to which no text is encoded. Returns their ids."""
+    """Turn pieces with these texts into control symbols, to which no text is encoded. Returns their ids."""
     texts, hidden = set(texts), []
     for token, piece in enumerate(proto.pieces):
         if piece.piece in texts and len(piece.piece) > 1 and piece.type in (NORMAL, USER_DEFINED, UNUSED):

@@ -56,8 +56,8 @@ def test_all_that_is_left_out_is_named_once(tmp_path, caplog):
         "2 (hidden): .git, .h.txt",
         "6 (other suffix): b.zst, c.xz, d.json, ...",
         "1 (empty): empty.txt",
-        "2 (link to nothing): broken.txt, itself.txt",
-        "1 (no regular file): pipe.txt",
+        "2 (broken link): broken.txt, itself.txt",
+        "1 (not a regular file): pipe.txt",
     ):
         assert part in message
     assert "\n" not in message
@@ -71,7 +71,7 @@ def test_links_are_followed_but_not_around(tmp_path, caplog):
     (tmp_path / "text" / "sub" / "up").symlink_to("..")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "text")
     assert names(tmp_path / "text") == {"c.txt", "sub/d.txt", "linked/a.txt", "linked/deep/b.txt", "file.txt"}
-    assert "2 (link to a folder around it): linked/back, sub/up" in caplog.text
+    assert "2 (link to an enclosing folder): linked/back, sub/up" in caplog.text
     (tmp_path / "root").symlink_to(tmp_path / "elsewhere" / "deep")
     assert names(tmp_path / "root") == {"b.txt"}
 
@@ -81,7 +81,7 @@ def test_linked_splits(tmp_path):
     (tmp_path / "text" / "train").symlink_to(tmp_path / "elsewhere")
     assert splits(tmp_path / "text") == {"train/a.txt": "train", "valid/b.txt": "valid"}
     (tmp_path / "elsewhere").rename(tmp_path / "gone")
-    with pytest.raises(ValueError, match=r"text/train, a split of the corpus, is a link to nothing"):
+    with pytest.raises(ValueError, match=r"text/train, a split of the corpus, is a broken link"):
         names(tmp_path / "text")
 
 
@@ -243,7 +243,7 @@ def test_what_may_not_be_read_is_refused_by_name(as_nobody):
     (folder / "train" / "secret.txt").chmod(0)
     (folder / "locked").chmod(0)
     become_nobody()
-    with pytest.raises(ValueError, match=r"locked cannot be read: Permission denied; data.exclude leaves folders out"):
+    with pytest.raises(ValueError, match=r"locked cannot be read: Permission denied; data.exclude skips folders"):
         names(folder)
     with pytest.raises(ValueError, match=r"locked cannot be read: Permission denied$"):
         names(folder / "locked")

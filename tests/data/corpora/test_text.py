@@ -55,7 +55,7 @@ def test_documents_without_text_are_left_out_and_a_split_of_them_is_refused(fold
     (Path(config.path) / "train" / "mark.txt").write_bytes(b"\xef\xbb\xbf")
     assert sorted(decoded(config)) == ["a", "b"]
     assert "2 (empty): train/1.txt, valid/0.txt" in caplog.text
-    assert "Left out 1 (without text): train/mark.txt" in caplog.text
+    assert "Skipped 1 (without text): train/mark.txt" in caplog.text
     with pytest.raises(
         ValueError, match=r"split 'valid' of .*corpus: .*holds no documents in split 'valid'.*add documents"
     ):
@@ -146,7 +146,7 @@ def test_few_documents_fill_the_splits_and_an_empty_one_is_refused_with_the_reme
     config = TextConfig(corpus="folder", **settings)
     assert all(len(documents(config, split, ByteTokenizer())) for split in present)
     for split in {"train", "valid", "test"} - set(present):
-        remedy = rf"split '{split}' of .*text: .*(no documents|holds any text).*add documents .*evaluation.split"
+        remedy = rf"split '{split}' of .*text: .*(no documents|contains text).*add documents .*evaluation.split"
         with pytest.raises(ValueError, match=remedy):
             documents(config, split, ByteTokenizer())
 

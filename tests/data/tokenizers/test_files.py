@@ -259,7 +259,7 @@ def test_places_that_cannot_be_read(tmp_path):
     with pytest.raises(ValueError, match=r"none.model cannot be read: No such file"):
         read_tokenizer(tmp_path / "none.model")
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"notes.txt is no tokenizer: neither tokenizer.json nor a .model"):
+    with pytest.raises(ValueError, match=r"notes.txt is not a tokenizer: neither tokenizer.json nor a .model"):
         read_tokenizer(tmp_path / "notes.txt")
 
 
