@@ -1,4 +1,7 @@
-"""Held-out evaluation of text, of the objectives, of tasks, and of one long stream."""
+"""Held-out evaluation of text, objectives, tasks, and of recall in one long stream."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 from memgpt_jax import data
 from memgpt_jax.config.data import TaskConfig
@@ -12,20 +15,30 @@ from memgpt_jax.evaluation.text import TextResult, check_text, evaluate_text
 from memgpt_jax.models import Params
 
 Result = TextResult | ObjectiveResult | TaskResult
-EVALUATORS = {"documents": (evaluate_text, check_text), "batches": (evaluate_batches, check_batches)}
-"""(evaluation, its check) of each kind of `Objective.evaluation`."""
+
+
+class Evaluator(NamedTuple):
+    """The evaluation of one kind of objective."""
+
+    evaluate: Callable[[ExperimentConfig, Params, data.Tokenizer], Result]
+    check: Callable[[ExperimentConfig, data.Tokenizer], None]
+    """Raises the errors of `evaluate` about the data, before anything is trained."""
+
+
+EVALUATORS = {"documents": Evaluator(evaluate_text, check_text), "batches": Evaluator(evaluate_batches, check_batches)}
+"""The evaluator for each value of `Objective.evaluation`."""
 
 
 def evaluate(config: ExperimentConfig, params: Params, tokenizer: data.Tokenizer | None = None) -> Result:
-    """Evaluate parameters on held-out data, as `config.evaluation` says.
+    """Evaluate parameters on held-out data, with the settings of `config.evaluation`.
 
-    Parameters do not depend on the size of the memory: to evaluate with another size, give a config with another
-    `model.memory.memory_size`. Rows of tasks and of batches are as long as those of training.
+    Parameters do not depend on the size of the memory: to evaluate with another size, change
+    `model.memory.memory_size`. Rows of tasks and of batches are as long as in training.
 
     Args:
         config: the experiment.
         params: the parameters of its model.
-        tokenizer: of its text; default: the one of the config.
+        tokenizer: tokenizer of its text; default: the config's.
 
     Returns:
         A dictionary that JSON can hold: a `TaskResult` for tasks, a `TextResult` for causal language modelling, an
@@ -37,16 +50,14 @@ def evaluate(config: ExperimentConfig, params: Params, tokenizer: data.Tokenizer
     if isinstance(config.data, TaskConfig):
         return evaluate_task(config, params, data.make_task(config.data, config.evaluation.split, tokenizer))
     tokenizer = data.make_tokenizer(config.data) if tokenizer is None else tokenizer
-    evaluator, _ = EVALUATORS[data.make_objective(config.data.objective).evaluation]
-    return evaluator(config, params, tokenizer)
+    return EVALUATORS[data.make_objective(config.data.objective).evaluation].evaluate(config, params, tokenizer)
 
 
 def check_evaluation(config: ExperimentConfig, tokenizer: data.Tokenizer | None) -> None:
     """Open the held-out data and make the first batch; `ValueError` if `evaluate` would raise it for the data."""
     if isinstance(config.data, TaskConfig):
         return check_task(config, data.make_task(config.data, config.evaluation.split, tokenizer))
-    _, check_data = EVALUATORS[data.make_objective(config.data.objective).evaluation]
-    return check_data(config, tokenizer)
+    return EVALUATORS[data.make_objective(config.data.objective).evaluation].check(config, tokenizer)
 
 
 __all__ = [

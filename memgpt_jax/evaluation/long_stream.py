@@ -1,4 +1,4 @@
-"""Recall in one long stream: facts in its first chunk, asked for after ever more text."""
+"""Recall in one long stream: facts in its first chunk, queried after increasing lengths of text."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
@@ -19,7 +19,7 @@ class RecallPoint(TypedDict):
     length: int
     """Tokens of the stream before the questions."""
     accuracy: float
-    """Share of the answers that have the highest logit."""
+    """Fraction of the answers that have the highest logit."""
     answers: int
     """Number of answers."""
 
@@ -37,16 +37,16 @@ def recall_along_stream(
 ) -> list[RecallPoint]:
     """Recall of all needles of the first `evaluation.chunk_length` tokens, after each of several lengths of text.
 
-    Each of `evaluation.batch_size` rows is one stream of held-out text that starts at a place of its own (and wraps
-    around at the end of the split), read in chunks with carried state. State is a value: at each length, questions
-    about every needle are read by a copy, and the stream continues as if there had been none. So one pass gives the
-    recall at all lengths, in memory that does not grow.
+    Each of `evaluation.batch_size` rows is one stream of held-out text with its own random start (it wraps around at
+    the end of the split), read in chunks with carried state. At each length, questions about every needle are read
+    starting from the state of the stream, and the resulting state is discarded. So one pass measures recall at all
+    lengths, with constant memory.
 
     Args:
         config: an experiment with needles; parameters depend neither on its memory's size nor on `num_needles`.
         params: the trained parameters.
         lengths: tokens of the stream before the questions, each rounded up to whole chunks.
-        tokenizer: of the text; default: the one of the config.
+        tokenizer: tokenizer of the text; default: the config's.
         advance: called after each chunk with the number of tokens that each row has read.
 
     Returns:

@@ -10,11 +10,12 @@ from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.scoring import HELD_OUT_SEED, check_finite, score_chunk
 
-CHUNK = 1 << 24  # tokens that are counted at once
+CHUNK = 1 << 24  # tokens per call of np.bincount
 
 
 class ObjectiveResult(TypedDict, total=False):
-    """Figures of held-out batches. Heads with one target for each token and for each row have keys of their own."""
+    """Results on held-out batches: the first four keys for a head with one target per token, the others for a head with
+    one target per row."""
 
     loss: float
     """Nats per predicted token of text."""
@@ -30,7 +31,7 @@ class ObjectiveResult(TypedDict, total=False):
     """Number of rows."""
 
 
-class _Found(NamedTuple):
+class _Predictions(NamedTuple):
     """Predictions of one head, [N] each."""
 
     nats: np.ndarray
@@ -39,7 +40,7 @@ class _Found(NamedTuple):
 
 
 def evaluate_batches(config: ExperimentConfig, params: models.Params, tokenizer: data.Tokenizer) -> ObjectiveResult:
-    """Evaluate `evaluation.num_batches` batches, which are the same for every training seed.
+    """Evaluate `evaluation.num_batches` batches, which do not depend on the training seed.
 
     State is carried from batch to batch if `training.carry_state` is set. Special tokens are not counted as text.
 
@@ -53,17 +54,17 @@ def evaluate_batches(config: ExperimentConfig, params: models.Params, tokenizer:
     is_text[: tokenizer.vocab_size] = tokenizer.token_bytes > 0
     alignment = model.alignment_of(training.sequence_length)
     state = fresh = models.functional(model).init_state(settings.batch_size)
-    found: dict[str, list[_Found]] = {}
+    found: dict[str, list[_Predictions]] = {}
     for _, batch in zip(range(settings.num_batches), batches, strict=False):
         options = {"targets": batch.targets, "state": state, "alignment": alignment}
         scores, after = score_chunk(model, params, **options, **batch.inputs)
         state = after if training.carry_state else fresh
         for head, targets in batch.targets.items():
             losses, correct = (np.asarray(array, np.float64) for array in scores[head])
-            part = _Found(losses, correct, None)
+            part = _Predictions(losses, correct, None)
             if targets.ndim == 2:
                 counted = (batch.weights[head] > 0) & is_text[targets]
-                part = _Found(losses[counted], correct[counted], unigram[targets[counted]])
+                part = _Predictions(losses[counted], correct[counted], unigram[targets[counted]])
             found.setdefault(head, []).append(part)
     result = ObjectiveResult()
     for head, parts in found.items():

@@ -1,4 +1,4 @@
-"""The compiled steps of every evaluation. Configurations are static, so equal ones are compiled once a process."""
+"""The compiled steps of evaluations. Configurations are static arguments: each is compiled once per process."""
 
 import functools
 from typing import Any, NamedTuple
@@ -16,14 +16,14 @@ from memgpt_jax.ops.mesh import replicate
 from memgpt_jax.shapes import Targets
 
 HELD_OUT_SEED = 0x5EED
-"""Seed of all held-out batches; training draws no batch with it."""
+"""Seed of all held-out batches; no training batch is drawn with it."""
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="alignment")
 def score_chunk(
     model: ModelConfig, params: models.Params, *, targets: Targets, state: Any, alignment: Alignment, **inputs: Any
 ) -> tuple[dict[str, Scores], Any]:
-    """`score` of a model, with scores that every process can fetch. Args: inputs: those of `Batch`."""
+    """`score` of a model, with replicated scores, which every process can fetch. Args: inputs: `Batch.inputs`."""
     scores, state = models.functional(model).score(params, targets=targets, state=state, alignment=alignment, **inputs)
     return jax.tree.map(replicate, scores), state
 
@@ -46,8 +46,8 @@ class RowScores(NamedTuple):
 def score_rows(config: ExperimentConfig, params: models.Params, batch: Batch) -> RowScores:
     """The scores of the head `tokens`; each row starts from a fresh state.
 
-    Rows longer than `evaluation.chunk_length` are read in chunks with carried state, so that the memory of the device
-    does not grow with their length.
+    Rows longer than `evaluation.chunk_length` are read in chunks with carried state, so that device memory does not
+    grow with their length.
     """
     segment, chunk = config.model.segment_length, config.evaluation.chunk_length
     rows, length = batch.inputs["tokens"].shape
@@ -57,7 +57,7 @@ def score_rows(config: ExperimentConfig, params: models.Params, batch: Batch) ->
             {name: array[:, first : first + chunk] for name, array in arrays.items()}
             for arrays in (batch.inputs, batch.targets)
         )
-        # Every chunk before this one has whole segments only if the chunk length is a multiple of theirs.
+        # A chunk starts at a segment boundary only if the chunk length is a multiple of the segment length.
         aligned = chunk % segment == 0 and inputs["tokens"].shape[1] % segment == 0
         options = {"targets": targets, "state": state, "alignment": "aligned" if aligned else "any"}
         scores, state = score_chunk(config.model, params, **inputs, **options)
@@ -70,6 +70,6 @@ def check_finite(losses: np.ndarray) -> None:
     wrong = int(np.sum(~np.isfinite(losses)))
     if wrong:
         raise ValueError(
-            f"the loss of {wrong:,} of {losses.size:,} tokens is NaN or infinite: the parameters hold values that are "
-            "not finite, or a computation overflows"
+            f"the loss of {wrong:,} of {losses.size:,} tokens is NaN or infinite: the parameters contain values that "
+            "are not finite, or a computation overflows"
         )

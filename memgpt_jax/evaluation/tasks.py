@@ -1,4 +1,4 @@
-"""Held-out evaluation of tasks: the share of exact answers, and the loss of their tokens."""
+"""Held-out evaluation of tasks: the fraction of right answers, and the loss of their tokens."""
 
 from typing import NotRequired, TypedDict
 
@@ -12,12 +12,12 @@ from memgpt_jax.evaluation.scoring import HELD_OUT_SEED, check_finite, score_row
 
 
 class TaskResult(TypedDict):
-    """Figures of a task. An answer is right if all of its tokens have the highest logit."""
+    """Results on a task. An answer is right if each of its tokens has the highest logit."""
 
     loss: float
     """Nats per token of the answers."""
     accuracy: float
-    """Share of the answers that are right."""
+    """Fraction of the answers that are right."""
     answers: int
     """Number of answers."""
     failed_tasks: NotRequired[int]
@@ -27,7 +27,7 @@ class TaskResult(TypedDict):
 
 
 def evaluate_task(config: ExperimentConfig, params: models.Params, task: data.Task) -> TaskResult:
-    """Evaluate the held-out batches of a task, which are the same for every training seed.
+    """Evaluate the held-out batches of a task, which do not depend on the training seed.
 
     Raises `ValueError` if a loss is NaN or infinite.
     """

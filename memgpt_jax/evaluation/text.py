@@ -1,17 +1,17 @@
-"""Held-out evaluation of text: every document is read from an empty memory, one token after the other.
+"""Held-out evaluation of text: each document starts from an empty memory, and each of its tokens is predicted.
 
 With nats n_t of target t, summed over all documents:
 
     loss = sum n_t / tokens        bits per byte = sum n_t / (ln 2 bytes)
     perplexity per token = exp(loss)        perplexity per word = exp(sum n_t / words)
 
-Bytes (UTF-8) and whitespace-separated words are those of the text itself, whatever the tokenizer, as reported for PG-19
-(Rae et al., 2020). For a truncated document they are known only if the tokenizer is lossless.
+Bytes (UTF-8) and whitespace-separated words are counted in the text itself, independent of the tokenizer, as reported
+for PG-19 (Rae et al., 2020). For a truncated document they are known only if the tokenizer is lossless.
 """
 
 import logging
 import math
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class CurvePoint(TypedDict):
 
 
 class TextResult(TypedDict):
-    """Figures of held-out text; None where bytes or words of truncated documents are not known."""
+    """Results on held-out text; None if the bytes or words of truncated documents are unknown."""
 
     loss: float
     """Nats per token."""
@@ -51,11 +51,11 @@ class TextResult(TypedDict):
     bytes: int | None
     words: int | None
     curve: list[CurvePoint]
-    """By position in the document, in buckets that double in size; empty if the tokenizer is not lossless."""
+    """Bits per byte by position in the document, in buckets of doubling size; [] if the tokenizer is not lossless."""
 
 
 def evaluate_text(config: ExperimentConfig, params: models.Params, tokenizer: data.Tokenizer) -> TextResult:
-    """Evaluate whole documents. The first token of a document is predicted from the id that begins every document.
+    """Evaluate whole documents. The first token of a document is predicted from `start_id`.
 
     Raises `ValueError` if there is no text, a document is too long for the model, or a loss is NaN or infinite.
     """
@@ -120,24 +120,33 @@ def check_positions(config: ExperimentConfig, longest: int) -> None:
         )
 
 
+class TextSize(NamedTuple):
+    """The size of documents; None: unknown."""
+
+    bytes: int | None
+    """UTF-8 bytes."""
+    words: int | None
+    """Words separated by whitespace."""
+
+
 def text_size(
     corpus: data.TokenizedText, texts: dict[int, np.ndarray], tokenizer: data.Tokenizer, max_tokens: int | None
-) -> tuple[int | None, int | None]:
-    """(bytes, words) of the first `max_tokens` tokens of documents {number: ids}; None if they are not known."""
+) -> TextSize:
+    """The size of the first `max_tokens` tokens of documents {index: ids}."""
     if tokenizer.lossless:
         parts = [text[:max_tokens] for text in texts.values()]
         words = sum(len(tokenizer.decode(part.tolist()).split()) for part in parts)
-        return sum(int(tokenizer.token_bytes[part].sum()) for part in parts), words
+        return TextSize(sum(int(tokenizer.token_bytes[part].sum()) for part in parts), words)
     lengths = [len(text) for text in texts.values()]
     truncated = sum(length > (max_tokens or math.inf) for length in lengths)
     if not truncated:
-        return sum(map(corpus.bytes_of, texts)), sum(map(corpus.words_of, texts))
+        return TextSize(sum(map(corpus.bytes_of, texts)), sum(map(corpus.words_of, texts)))
     logger.warning(
         f"evaluation.max_tokens={max_tokens} cuts {truncated} of {len(texts)} documents, and the tokenizer is not "
-        "lossless: the bytes and words of the parts are not known, and bits_per_byte is None. Set "
+        "lossless: the bytes and words of the parts are unknown, and bits_per_byte is None. Set "
         f"evaluation.max_tokens to at least {max(lengths)}"
     )
-    return None, None
+    return TextSize(None, None)
 
 
 def document_losses(
@@ -145,9 +154,10 @@ def document_losses(
 ) -> list[np.ndarray]:
     """Nats of every token of every document; each document is a row that starts from a fresh state.
 
-    A batch has documents of similar length, longest first. Shorter ones are padded: nothing of a finished row is used
-    again, so its padding needs no mask, all rows stay at common segment boundaries, and one shape is compiled. With
-    learned positions, each token of padding begins a document, as its position may exceed the table.
+    A batch has documents of similar length; batches are in order of decreasing length. Shorter documents are padded, so
+    that one shape is compiled and all rows have the same segment boundaries. The padding needs no mask, because nothing
+    of a finished row is used again. With learned positions, each padding token starts a document, because its position
+    would exceed the table.
     """
     rows, length = config.evaluation.batch_size, config.evaluation.chunk_length
     losses = [np.empty(len(text)) for text in texts]

@@ -48,17 +48,17 @@ def add_memory(
     can then use tokens that have left its window without any training; with `fusion_bias=20` its outputs are unchanged
     at first. Biases of `relative` positions are not copied.
 
-    Arguments:
-        model: a model without memory, as from `from_pretrained`; it is not modified. Of an `EncoderDecoder`, the
-            decoder gets the memory.
+    Args:
+        model: a model without memory, for example from `from_pretrained`; it is not modified. The memory of an
+            `EncoderDecoder` is added to its decoder.
         memory: the mechanism and its settings; default: `KVMemoryConfig()`, or for `fusion="attention"`
             `ATTENTION_MEMORY`.
         layers: the layers that get a memory, counted from 0; default: all.
         window_size: window W of self-attention in tokens; default: that of the model.
         segment_length: tokens T after which a layer writes; default: the window.
-        fusion: how a read joins the stream: `gated_add`, `add` or `concat`, or `attention`, which needs a
+        fusion: how a read is added to the stream: `gated_add`, `add` or `concat`, or `attention`, which needs a
             `KVMemoryConfig` with `qk_norm=False`, whose heads become those of the model.
-        fusion_bias: initial bias of the fusion gate; with 0 it is half open.
+        fusion_bias: initial bias of the fusion gate; 0: the gate is 0.5.
         adapter_rank: rank of low-rank adapters (LoRA) of attention and feed-forward; default: no adapters.
         seed: of the new parameters.
 
@@ -95,7 +95,7 @@ def add_memory(
 
 
 def with_base(config: ModelConfig | Seq2SeqConfig, base: models.Params, key: jax.Array) -> models.Params:
-    """Parameters of a model that takes all but its memory, adapters and missing heads from a pretrained model.
+    """Parameters of a model with memory: those of a pretrained model, and new ones for memory, adapters and new heads.
 
     Args:
         config: the model with memory.
@@ -110,8 +110,7 @@ def with_base(config: ModelConfig | Seq2SeqConfig, base: models.Params, key: jax
     for stack in stacks.values():
         check(
             stack.fusion in ADDABLE or not stack.memory.stores,
-            f"fusion={stack.fusion!r} changes the stream although nothing is read; valid: "
-            f"{', '.join(map(repr, ADDABLE))}",
+            f"fusion={stack.fusion!r} changes the stream even if the read is 0; valid: {', '.join(map(repr, ADDABLE))}",
         )
     heads = _head_parameters(config)
 

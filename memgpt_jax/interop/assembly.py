@@ -1,4 +1,4 @@
-"""Parameters from the tensors of a pretrained model, and tensors from parameters."""
+"""Conversion of the tensors of a pretrained model to parameters, and of parameters to tensors."""
 
 import functools
 import logging
@@ -20,7 +20,7 @@ from memgpt_jax.models.model_functions import abstract_model
 from memgpt_jax.ops.trees import named_leaves
 
 OURS = "memgpt"
-"""Key of config.json that holds a config of this library, and prefix of tensors that only this library has."""
+"""Key of config.json for the config of this library, and prefix of tensors that only this library has."""
 SHOWN = 8
 """Largest number of names in a warning."""
 LM_HEAD, OUTPUT = "lm_head.weight", ("output/kernel", "decoder/output/kernel")
@@ -38,7 +38,7 @@ class Plan(NamedTuple):
     family: Family | None
     """None: the file has the names of this library."""
     table: list[Weight]
-    """The tensors of which each parameter is made."""
+    """The tensors of each parameter."""
     names: dict[str, str]
     """The name of each tensor in the file, by its name in the table without prefix."""
     drawn: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class Plan(NamedTuple):
 
 
 def table_of(config: ModelConfig, family: Family | None) -> list[Weight]:
-    """The tensors of which each parameter is made; a parameter that the family lacks is one tensor."""
+    """The tensors of each parameter; a parameter that the family lacks is one tensor."""
     found = [] if family is None else family.weight_table(config)
     covered = {weight.parameter for weight in found}
     return found + [
@@ -57,12 +57,17 @@ def table_of(config: ModelConfig, family: Family | None) -> list[Weight]:
 def plan_of(config: ModelConfig, family: Family | None, architectures: Any, tensors: Tensors, path: Path) -> Plan:
     """The plan for a model of this config from these tensors, by the rules of transformers for heads and tied tensors.
 
-    A head that the file lacks is left out, with a warning in the log. A copy of a tied tensor is read if the tensor
-    itself is absent. Two that differ are an error, unless the model can have both.
+    A head that the file lacks is omitted from the config, with a warning in the log. A copy of a tied tensor is read if
+    the tensor itself is absent. A copy that differs is an error, unless it can be an untied output projection.
 
-    Args: architectures: the classes of transformers in config.json; None: it names none.
+    Args:
+        config: the config of the file.
+        family: the family of the model; None: the file has the names of this library.
+        architectures: the classes of transformers in config.json; None: it names none.
+        tensors: the tensors of the file.
+        path: the file, for messages.
 
-    Raises `ValueError` if two tensors contradict each other.
+    Raises `ValueError` if two tied tensors differ.
     """
     layers = max(stack.num_layers for stack in _stacks(config))
     if layers > len(tensors.shapes):
@@ -90,12 +95,12 @@ def plan_of(config: ModelConfig, family: Family | None, architectures: Any, tens
     return Plan(fitted, family, table, names, drawn)
 
 
-def assembled(plan: Plan, tensors: Tensors, path: Path) -> models.Params:
+def params_from_tensors(plan: Plan, tensors: Tensors, path: Path) -> models.Params:
     """The tree of parameters, float32.
 
     Tensors of heads that the model does not have are ignored, with a warning in the log.
 
-    Raises `ValueError` that lists the tensors that are missing, left over or of a wrong shape.
+    Raises `ValueError`, which lists the tensors that are missing, unexpected or of a wrong shape.
     """
     bare = plan.family.bare if plan.family else str
     shapes, wrong, needed = shapes_of(plan.config), [], set()
@@ -107,18 +112,18 @@ def assembled(plan: Plan, tensors: Tensors, path: Path) -> models.Params:
                 wrong.append(f"missing: {name} {list(shape)}")
             elif tensors.shapes[original] != shape:
                 wrong.append(f"wrong shape: {original} is {list(tensors.shapes[original])}, must be {list(shape)}")
-    aside = []
+    ignored = []
     for name, original in plan.names.items():
         if name not in needed:
             if plan.family is None or re.match(rf"{plan.family.body}|{OURS}\.", name):
-                wrong.append(f"left over: {original} {list(tensors.shapes[original])}")
+                wrong.append(f"unexpected: {original} {list(tensors.shapes[original])}")
             else:
-                aside.append(original)
+                ignored.append(original)
     if wrong:
         raise ValueError(f"the weights in {path} do not fit their config:\n  " + "\n  ".join(wrong))
-    if aside:
-        more = f" and {len(aside) - SHOWN} more" if len(aside) > SHOWN else ""
-        logger.warning("%s: ignored, as the model has no such head: %s%s", path, ", ".join(aside[:SHOWN]), more)
+    if ignored:
+        more = f" and {len(ignored) - SHOWN} more" if len(ignored) > SHOWN else ""
+        logger.warning("%s: ignored, as the model has no such head: %s%s", path, ", ".join(ignored[:SHOWN]), more)
     arrays = tensors.read(plan.names[name] for name in sorted(needed))
     params = {}
     for weight in plan.table:
@@ -134,8 +139,8 @@ def assembled(plan: Plan, tensors: Tensors, path: Path) -> models.Params:
     return _tree(params)
 
 
-def taken_apart(table: list[Weight], params: models.Params) -> dict[str, np.ndarray]:
-    """The tensors by their names in the table, float32: `assembled` undone."""
+def tensors_from_params(table: list[Weight], params: models.Params) -> dict[str, np.ndarray]:
+    """The tensors by their names in the table, float32: the inverse of `params_from_tensors`."""
     flat = {name: np.asarray(array, np.float32) for name, array in named_leaves(params).items()}
     return {name: part for weight in table for name, part in _parts(weight, flat[weight.parameter]).items()}
 
@@ -148,7 +153,7 @@ def shapes_of(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
 
 
 def _names(family: Family, names: Iterable[str], path: Path) -> dict[str, str]:
-    """The name of each tensor in the file by its name without prefix; buffers are left out."""
+    """The name of each tensor in the file by its name without prefix; buffers are omitted."""
     found = {}
     for name in names:
         bare = family.bare(name)
@@ -166,7 +171,7 @@ def _warn_of_missing_heads(config: ModelConfig, fitted: ModelConfig, path: Path)
     if getattr(config, "output_bias", False) and not fitted.output_bias:
         heads.append("output_bias")
     if heads:
-        logger.warning("%s has no tensors for these parts of the model, which are left out: %s", path, ", ".join(heads))
+        logger.warning("%s has no tensors for these parts of the model, which are omitted: %s", path, ", ".join(heads))
 
 
 def _stacks(config: ModelConfig) -> tuple[ModelConfig, ...]:
@@ -190,7 +195,7 @@ def _parts(weight: Weight, array: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _tree(flat: dict[str, np.ndarray]) -> models.Params:
-    """`named_leaves` undone; float32."""
+    """The inverse of `named_leaves`; float32."""
     tree = {}
     for name, array in flat.items():
         *folders, last = name.split("/")

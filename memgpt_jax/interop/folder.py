@@ -16,8 +16,8 @@ from memgpt_jax.files.json_files import json_object
 
 INDENT = 1
 BEGINNING = b'{\n "'
-"""The start of JSON files that are written here. Other programs indent by 2 or 4, and with any flipped bit in these
-bytes a file is not valid JSON."""
+"""The first bytes of JSON files that this library writes. Other programs indent by 2 or 4, and a flipped bit in these
+bytes makes the file invalid JSON."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +44,16 @@ def read_recorded(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write an object as a JSON file that `read_recorded` recognises as written here."""
+    """Write an object as a JSON file that `read_recorded` recognises as written by this library."""
     path.write_text(json.dumps(values, indent=INDENT) + "\n", encoding="utf-8")
 
 
 def check_recorded(path: Path, written_here: bool) -> None:
-    """Compare a file with its recorded checksum, if there is one and the file was written here.
+    """Compare a file with its recorded checksum, if there is one.
+
+    Args:
+        path: the file.
+        written_here: whether this library wrote the file; if not, it is not compared, and a warning is logged.
 
     Raises `DamagedError` if it differs.
     """

@@ -38,10 +38,10 @@ GPT2_NAMES = {
 }
 ARCHITECTURES = {"llama": LLAMA_NAMES, "qwen2": LLAMA_NAMES, "gpt2": GPT2_NAMES}
 """The names of tensors by architecture; Mistral and SmolLM have the architecture `llama`."""
-TURNED = r"\.c_\w+\.weight$"
-"""Names of the matmuls of GPT-2, which are [out, in] in these files and [in, out] in transformers."""
+TRANSPOSED = r"\.c_\w+\.weight$"
+"""Pattern of the names of GPT-2's matmuls, which are [out, in] in GGUF files and [in, out] in transformers."""
 TEXTS = r"tokenizer\.(?!ggml\.(bos|eos)_token_id$)"
-"""Pattern of the beginning of the names of fields that only the tokenizer uses."""
+"""Pattern of the start of the names of fields that only the tokenizer uses."""
 TOKEN_IDS = ("tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id")
 
 
@@ -86,7 +86,7 @@ LLAMA_SETTINGS = SETTINGS | {
 }
 HARMLESS = frozenset(("vocab_size", "tensor_data_layout", "rope.scaling.finetuned", "pooling_type"))
 FILE_SETTINGS = {"general.type": only("model"), "split.count": only(None, 0, 1)}
-"""Settings of a file that holds a whole model."""
+"""Settings of a file that contains a complete model."""
 
 
 def read_gguf(path: Path) -> Contents:
@@ -105,7 +105,7 @@ def read_gguf(path: Path) -> Contents:
     values["tie_word_embeddings"] = "output.weight" not in tensors
     if kind == "llama" and "rope_freqs.weight" in tensors:
         if "rope_scaling" in values:
-            raise ValueError(f"{path}: rope_freqs.weight beside rope.scaling.factor is not supported")
+            raise ValueError(f"{path}: rope_freqs.weight together with rope.scaling.factor is not supported")
         factors = _dequantized(path, tensors.pop("rope_freqs.weight"))
         values["rope_scaling"] = _llama3(factors, values, str(path))
 
@@ -118,11 +118,11 @@ def read_gguf(path: Path) -> Contents:
             array = _dequantized(path, places[name])
             if kind == "llama" and (match := re.search(r"self_attn\.([qk])_proj", name)):
                 array = _halves(array, values["num_attention_heads" if match[1] == "q" else "num_key_value_heads"])
-            found[name] = array.T if re.search(TURNED, name) else array
+            found[name] = array.T if re.search(TRANSPOSED, name) else array
         return found
 
     shapes = {name: tuple(int(size) for size in tensor.shape) for name, tensor in places.items()}
-    shapes = {name: shape if re.search(TURNED, name) else shape[::-1] for name, shape in shapes.items()}
+    shapes = {name: shape if re.search(TRANSPOSED, name) else shape[::-1] for name, shape in shapes.items()}
     return Contents(values, Tensors(shapes, read_tensors))
 
 
@@ -131,7 +131,7 @@ def _dequantized(path: Path, tensor) -> np.ndarray:
 
     try:
         return np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
-    except Exception as error:  # a kind that is not known, or a damaged shape
+    except Exception as error:  # an unknown quantisation, or a damaged shape
         raise ValueError(f"{path}: {tensor.name} cannot be dequantised: {error}") from None
 
 
@@ -215,17 +215,17 @@ def _name(name: str, names: dict[str, str]) -> str:
     for pattern, theirs in names.items():
         if match := re.fullmatch(pattern, base):
             return f"{match.expand(theirs)}.{ending}"
-    return name  # will be reported as left over
+    return name  # is reported as unexpected
 
 
 def _halves(array: np.ndarray, heads: int) -> np.ndarray:
-    """Rotary channel pairs (2i, 2i + 1) of these files as (i, i + K/2)."""
+    """Reorder rotary channel pairs from (2i, 2i + 1), the layout of GGUF, to (i, i + K/2)."""
     pairs = array.reshape(heads, -1, 2, *array.shape[1:])
     return pairs.swapaxes(1, 2).reshape(array.shape)
 
 
 def _llama3(factors: np.ndarray, values: dict[str, Any], where: str) -> dict[str, Any]:
-    """The scaling of Llama 3.1 that these rotary factors come from; `ValueError` if they do not."""
+    """The scaling of Llama 3.1 that gives these rotary factors; `ValueError` if there is none."""
     from memgpt_jax.config.model import RotaryScalingConfig
     from memgpt_jax.ops.attention.positions import scale_frequencies
 
@@ -237,7 +237,7 @@ def _llama3(factors: np.ndarray, values: dict[str, Any], where: str) -> dict[str
     del scaling["attention_factor"]
     expected = turns / scale_frequencies(turns, base, **scaling)
     if factors.shape != (pairs,) or not np.allclose(expected, factors, rtol=1e-4):
-        raise ValueError(f"{where}: rope_freqs.weight holds other factors than those of Llama 3.1: not supported")
+        raise ValueError(f"{where}: rope_freqs.weight is not the scaling of Llama 3.1, the only one that is supported")
     return {
         "rope_type": "llama3",
         "factor": config.factor,

@@ -32,13 +32,13 @@ def to_linen(module_class: Callable[..., nnx.Module], *args, name: str | None = 
         variables = layer.init(key, h, state)
         y, state = layer.apply(variables, h, state)
 
-    Works alone and inside a Linen model. State stays an argument and a result; `variables["params"]` holds the
+    It works alone and inside a Linen model. State remains an argument and a result; `variables["params"]` holds the
     parameters, float32, under the names of the NNX module. Call other methods by name:
     `layer.apply(variables, segment, state, nnx_method="segment")` for a mechanism alone.
 
     Arguments:
         module_class: `MemoryLayer`, `MemGPT` or a mechanism of `MEMORIES`.
-        args, kwargs: its arguments, hashable, without `rngs`, which Linen provides.
-        name: of the Linen submodule.
+        args, kwargs: its arguments except `rngs`, which Linen provides; they must be hashable.
+        name: name of the Linen submodule.
     """
     return ToLinen(module_class, args=args, kwargs=FrozenDict(kwargs), name=name)

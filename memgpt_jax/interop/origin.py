@@ -24,7 +24,7 @@ class Origin:
     """The values of generation_config.json; None: there is none."""
 
     def __post_init__(self):
-        _ = self.stop_ids  # raises `ValueError` if they are not ids
+        _ = self.stop_ids  # raises `ValueError` if they are not valid
 
     def __eq__(self, other):
         return isinstance(other, Origin)
@@ -46,7 +46,7 @@ class Origin:
 
 
 def read_origin(folder: Path, values: Mapping[str, Any] | None = None) -> Origin:
-    """The origin in a folder. Args: values: the values of its config.json, if they have been read already."""
+    """The origin in a folder. Args: values: the values of its config.json; default: they are read."""
     generation = folder / GENERATION
     return Origin(
         read_recorded(folder / CONFIG) if values is None else values,

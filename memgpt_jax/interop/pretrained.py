@@ -1,4 +1,4 @@
-"""Pretrained models in the layout of the transformers library, in both directions, without that library."""
+"""Reading and writing of pretrained models in the layout of the transformers library, without that library."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ from memgpt_jax.data import Tokenizer
 from memgpt_jax.data.hub import find
 from memgpt_jax.data.tokenizers.files import OF_TOKENIZERS
 from memgpt_jax.files.saved_files import replacing_files
-from memgpt_jax.interop.assembly import OURS, assembled, plan_of, shapes_of, table_of, taken_apart
+from memgpt_jax.interop.assembly import OURS, params_from_tensors, plan_of, shapes_of, table_of, tensors_from_params
 from memgpt_jax.interop.folder import read_recorded, writable, write_json
 from memgpt_jax.interop.origin import CONFIG, GENERATION, Origin, read_origin
 from memgpt_jax.interop.tensors import Contents, open_tensors, write_tensors
@@ -27,7 +27,7 @@ from memgpt_jax.models.model_functions import MODELS
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 WEIGHT_FILES = r"model(-.*-of-.*)?\.safetensors(\.index\.json)?"
 RUN_ORIGIN = "pretrained"
-"""The folder of a run that holds the origin of the model that it started from."""
+"""The sub-folder of a run for the origin (`Origin`) of the pretrained model that it started from."""
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ Model = models.MemGPT | models.Encoder | models.EncoderDecoder | models.XLNet
 
 
 class Pretrained(NamedTuple):
-    """A pretrained model whose parameters are not read yet."""
+    """A pretrained model whose parameters have not been read yet."""
 
     config: ModelConfig
     params: Callable[[], models.Params]
@@ -47,23 +47,23 @@ class Pretrained(NamedTuple):
 def from_pretrained(source: str | Path, *, revision: str | None = None, **changes: Any) -> Model:
     """A pretrained model, of the transformers library or of this one.
 
-    As in transformers, a head that the file lacks is left out, and tensors of heads that the model does not have are
+    As in transformers, a head that the file lacks is omitted, and tensors of heads that the model does not have are
     ignored; a warning in the log names both. `model.origin` keeps the JSON files beside the weights.
 
     Arguments:
         source: a folder in the layout of the transformers library (config.json, safetensors in one file or several); a
             GGUF file, or a folder with one; the name of a model on the Hugging Face Hub; or the `workdir` of a run.
-        revision: of a model on the Hub.
-        changes: fields of `ModelConfig` that leave the weights as they are, such as `window_size=2048`
-            or `dtype="bfloat16"`. They change both stacks of an encoder-decoder.
+        revision: branch, tag or commit of a model on the Hub.
+        changes: new values of fields of `ModelConfig` that do not change the shapes of parameters, such as
+            `window_size=2048` or `dtype="bfloat16"`. They change both stacks of an encoder-decoder.
 
     Returns:
         The model, its parameters float32.
 
     Raises:
-        DamagedError: a file that we wrote differs from its recorded checksum.
+        DamagedError: a file that this library wrote differs from its recorded checksum.
         ValueError: there is no such model, its architecture, a setting or the type of its tensors is not supported,
-            tensors of its body are missing, left over or of a wrong shape (they are listed), or a change does not fit.
+            tensors of its body are missing, unexpected or of a wrong shape (they are listed), or a change does not fit.
     """
     with _openable():
         found = describe(source, revision)
@@ -81,18 +81,18 @@ def with_origin(model: Model, origin: Origin | None) -> Model:
 def save_pretrained(
     model: Model, folder: str | Path, *, tokenizer: Tokenizer | None = None, shard_bytes: int = 5 * 10**9
 ) -> None:
-    """Write a model so that `from_pretrained` reads it, and the transformers library too if it has such models.
+    """Write a model for `from_pretrained`, and for the transformers library if it has such models.
 
     A memory and its fusion are saved as tensors "memgpt.*", which transformers ignores: it reads the base model. A
     model that no family of transformers can express is saved under the names of this library. Settings that came
     with a pretrained model and are not used here (`model.origin`) are written back.
 
-    The files replace a model in the folder after all of them are written, and their checksums are recorded.
+    A model in the folder is replaced after all new files are written; their checksums are recorded.
 
     Arguments:
-        folder: made if missing. config.json, model.safetensors (or several such files with an index) and SHA256SUMS are
-            written.
-        tokenizer: is saved too, if given, and replaces any other tokenizer of the folder.
+        folder: the folder, created if missing, for config.json, model.safetensors (or several such files with an
+            index) and SHA256SUMS.
+        tokenizer: if given, it is saved too and replaces any other tokenizer of the folder.
         shard_bytes: largest size of a weight file, in bytes.
 
     Raises:
@@ -104,7 +104,7 @@ def save_pretrained(
         raise ValueError(f"{folder} holds a run (checkpoints/): choose another folder for the model")
     origin = getattr(model, "origin", None)
     saved = saved_config(model.config, origin, tokenizer)
-    tensors = taken_apart(table_of(model.config, saved.family), models.to_params(model))
+    tensors = tensors_from_params(table_of(model.config, saved.family), models.to_params(model))
     stale = {GENERATION} if tokenizer is None else OF_TOKENIZERS
 
     def is_stale(name: str) -> bool:
@@ -114,7 +114,7 @@ def save_pretrained(
         if tokenizer is not None:
             tokenizer.save(new)
         generation = None if origin is None else origin.generation
-        if generation is None and (new / GENERATION).is_file():  # of the tokenizer
+        if generation is None and (new / GENERATION).is_file():  # written by the tokenizer
             generation = json.loads((new / GENERATION).read_text(encoding="utf-8"))
         if generation is not None:
             write_json(new / GENERATION, dict(generation))
@@ -138,7 +138,7 @@ def describe(source: str | Path, revision: str | None = None) -> Pretrained:
             check_agreement(family, theirs, ours)
         config = ours or family.from_hf(theirs)
         plan = plan_of(config, family, theirs.get("architectures"), tensors, path)
-    return Pretrained(plan.config, lambda: assembled(plan, tensors, path), origin)
+    return Pretrained(plan.config, lambda: params_from_tensors(plan, tensors, path), origin)
 
 
 def _run(workdir: Path) -> Pretrained:
@@ -193,7 +193,7 @@ def _gguf(path: Path) -> Contents:
 
 @contextlib.contextmanager
 def _openable() -> Iterator[None]:
-    """Turn the error of a folder or file that the system does not open into a `ValueError` that names it."""
+    """Turn an `OSError` about a folder or file into a `ValueError` that names it."""
     try:
         yield
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Folders of tensors in the layout of the transformers library: safetensors, in one file or in several.
+"""Tensors in the layout of the transformers library: safetensors, in one file or in several.
 
-Nothing else is read: other formats can run code.
+Other formats are not read, because reading them can run code.
 """
 
 import contextlib
@@ -20,16 +20,16 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 class Tensors(NamedTuple):
-    """The tensors of a model, whose values are not read yet."""
+    """The tensors of a model, whose values have not been read yet."""
 
     shapes: dict[str, tuple[int, ...]]
     """The shape of every tensor by its name."""
     read: Callable[[Iterable[str]], dict[str, np.ndarray]]
-    """Some tensors by name, float32. Raises `ValueError` if one is damaged or of a type that is not supported."""
+    """Read tensors by name, as float32. Raises `ValueError` if one is damaged or has an unsupported type."""
 
 
 class Contents(NamedTuple):
-    """A model in a folder or a file, whose tensors are not read yet."""
+    """A model in a folder or a file, whose tensors have not been read yet."""
 
     values: dict[str, Any]
     """The values of config.json, or of the metadata of a GGUF file under the keys of config.json."""
@@ -38,7 +38,7 @@ class Contents(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """The file of a tensor, and its type and shape in the header of the file."""
+    """The file of a tensor, with the type and shape from the header of the file."""
 
     path: Path
     kind: str
@@ -69,15 +69,15 @@ def open_tensors(folder: Path) -> Tensors:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files to read. One file comes before shards, as in transformers, unless they contradict each other."""
+    """The files to read. As in transformers, a single file is preferred to shards; they must not differ."""
     one, index = folder / FILE, folder / INDEX
     if not one.is_file() and not index.is_file():
         others = sorted(
             path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".h5")
         )
-        hint = f"; {', '.join(others)} can run code when opened, and is not read" if others else ""
+        hint = f"; {', '.join(others)} can run code when opened and is not read" if others else ""
         named = sorted(path.name for path in folder.glob("*.safetensors"))
-        hint += f"; {', '.join(named)} has another name, and is not read" if named else ""
+        hint += f"; {', '.join(named)} has another name and is not read" if named else ""
         raise ValueError(f"{folder} holds no weights: neither {FILE} nor {INDEX}, nor a .gguf file{hint}")
     if not one.is_file():
         return _shards(index)
@@ -103,12 +103,12 @@ def _shards(index: Path) -> list[Path]:
         raise ValueError(f"{index} must name .safetensors files of its own folder, got {', '.join(outside)}")
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
-        raise ValueError(f"{index} names files that are not there: {', '.join(missing)}")
+        raise ValueError(f"{index} names files that are missing: {', '.join(missing)}")
     return [index.parent / name for name in names]
 
 
 def _entries(files: list[Path]) -> dict[str, Entry]:
-    """The entry of each tensor. Raises `ValueError` if two files have one of the same name and other content."""
+    """The entry of each tensor. Raises `ValueError` if two files have different tensors of the same name."""
     entries = {}
     for path in files:
         new = {}
@@ -118,13 +118,13 @@ def _entries(files: list[Path]) -> dict[str, Entry]:
                 new[name] = Entry(path, part.get_dtype(), tuple(part.get_shape()))
         twice = [name for name in new if name in entries]
         if not _equal({name: entries[name] for name in twice}, {name: new[name] for name in twice}):
-            raise ValueError(f"{path} and {entries[twice[0]].path} have different tensors of the name {twice[0]}")
+            raise ValueError(f"{path} and {entries[twice[0]].path} have different tensors named {twice[0]}")
         entries |= new
     return entries
 
 
 def _equal(entries: dict[str, Entry], others: dict[str, Entry]) -> bool:
-    """Whether two sets of tensors have the same names, types and shapes, and equal values of floats."""
+    """Whether two sets of tensors have the same names, types and shapes, and equal values (if they are floats)."""
 
     def headers(entries: dict[str, Entry]) -> dict[str, tuple]:
         return {name: (entry.kind, entry.shape) for name, entry in entries.items()}
@@ -148,7 +148,7 @@ def _check_kind(name: str, entry: Entry) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path, first: bool = False) -> Iterator:
-    """An open safetensors file; checked against its recorded checksum if it is opened for the first time."""
+    """Open a safetensors file. Args: first: whether to verify its recorded checksum, as it is opened the first time."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -162,7 +162,7 @@ def _opened(path: Path, first: bool = False) -> Iterator:
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, np.ndarray], shard_bytes: int) -> None:
-    """Write tensors into a new folder, into files of up to `shard_bytes` each, a larger tensor by itself.
+    """Write tensors into a new folder, in files of up to `shard_bytes` each; a larger tensor gets its own file.
 
     Raises `OSError` if a file cannot be written.
     """

@@ -1,4 +1,4 @@
-"""The values of the config.json that a model is saved with."""
+"""The values of the config.json of a saved model."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from memgpt_jax.interop.families import FAMILIES, Family
 from memgpt_jax.interop.origin import Origin
 
 TOKEN_IDS = {"bos_token_id": "bos_id", "eos_token_id": "eos_id", "pad_token_id": "pad_id"}
-"""Keys of config.json, with the attribute of a tokenizer for the same id."""
+"""Keys of config.json: the tokenizer's attribute with the same id."""
 
 
 def family_of(kind: Any) -> Family:
@@ -27,12 +27,12 @@ def family_of(kind: Any) -> Family:
 
 
 class SavedConfig(NamedTuple):
-    """How a config is saved."""
+    """The saved form of a config."""
 
     values: dict[str, Any]
     """The values of config.json."""
     family: Family | None
-    """The family that expresses the model without its memory; None: no family does."""
+    """The family that can express the model without its memory; None: there is none."""
 
 
 def saved_config(config: ModelConfig, origin: Origin | None, tokenizer: Tokenizer | None) -> SavedConfig:
@@ -69,7 +69,7 @@ def check_agreement(family: Family, values: dict[str, Any], ours: ModelConfig) -
 
 
 def _expressed(plain: ModelConfig) -> Iterator[tuple[Family, dict[str, Any]]]:
-    """The families that express a model, with their values of config.json."""
+    """Each (family that can express the model, its values of config.json)."""
     for _, family in FAMILIES.values():
         values = family.to_hf(plain) if type(plain) is family.config_class else {}
         if values and _fits(family, values, plain):
@@ -77,7 +77,7 @@ def _expressed(plain: ModelConfig) -> Iterator[tuple[Family, dict[str, Any]]]:
 
 
 def _read_back(family: Family, values: dict[str, Any], plain: ModelConfig) -> ModelConfig | None:
-    """The config that is read from these values beside the tensors of the model."""
+    """The config that these values give, together with the names of the model's tensors; None if they are not valid."""
     known = {name: values[name] for name in values if name in family.read_keys or name == "pad_token_id"}
     try:  # unknown keys were logged when the origin was read
         return family.fitted(family.from_hf(known), _names(family, plain))
@@ -97,7 +97,7 @@ def _fits(family: Family, values: dict[str, Any], plain: ModelConfig) -> bool:
 
 
 def _with_origin(family: Family, plain: ModelConfig, old: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """The values, and the settings of the origin that do not change the config that is read."""
+    """The values, with the settings of the origin added that do not change the config that is read."""
     unchanged = old | {"architectures": values["architectures"]}
     if old.get("model_type") == values["model_type"] and _fits(family, unchanged, plain):
         return unchanged

@@ -25,7 +25,7 @@ class WithMemory(nnx.Module):
     def __call__(
         self, x: Stream, state: Any, *args, reset: Flags | None = None, valid: Flags | None = None, **kwargs
     ) -> tuple[Stream, Any]:
-        """The block's output joined with the memory's read, and the new state. `args` and `kwargs` go to the block."""
+        """The block's output fused with the memory's read, and the new state. `args` and `kwargs` are the block's."""
         return self.memory_layer(self.block(x, *args, **kwargs), state, reset, valid)
 
 
@@ -59,7 +59,7 @@ def wrap(
     rngs: nnx.Rngs | None = None,
     **options: Any,
 ) -> WithMemory | LinenWithMemory:
-    """Add a memory behind any block x → y of a Flax model.
+    """Add a memory after any block x → y of a Flax model.
 
         y, state' = MemoryLayer(block(x), state),        x [B, L, ...], y [B, L, D]
 
@@ -67,8 +67,8 @@ def wrap(
         state = block.init_state(batch_size)
         y, state = block(x, state)  # keywords reset, valid [B, L] bool; other arguments: block
 
-    The memory gives the same results however a stream is split into calls. The block has no state: if it mixes tokens
-    (attention, convolution), it mixes only the tokens of one call.
+    The results of the memory do not depend on how a stream is split into calls. The block has no state: if it mixes
+    tokens (attention, convolution), it mixes only the tokens of one call.
 
     Arguments:
         block: an NNX module or a function (the result is an NNX module), or a Linen module (the result is one, too).

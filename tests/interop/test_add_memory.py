@@ -78,7 +78,7 @@ def test_an_entry_is_as_far_away_as_the_window_is_long(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"fusion": "gated"}, "fusion='gated' changes the stream although nothing is read; valid: 'gated_add'"),
+        ({"fusion": "gated"}, "fusion='gated' changes the stream even if the read is 0; valid: 'gated_add'"),
         ({"fusion": "attention", "memory": mg.KVMemoryConfig()}, "needs memory.qk_norm=False"),
         ({"fusion": "attention", "memory": mg.TitansMemoryConfig()}, "needs a KVMemoryConfig, got TitansMemoryConfig"),
     ],

@@ -118,7 +118,7 @@ def test_settings_that_are_unusual_but_clear(folder):
         ('{"weight_map": {"a": "../secret.safetensors"}}', r"of its own folder, got \.\./secret\.safetensors"),
         ('{"weight_map": {"a": "/etc/passwd"}}', r"of its own folder, got /etc/passwd"),
         ('{"weight_map": {"a": "model.bin"}}', "must name .safetensors files"),
-        ('{"weight_map": {"a": "model-7.safetensors"}}', "names files that are not there: model-7.safetensors"),
+        ('{"weight_map": {"a": "model-7.safetensors"}}', "names files that are missing: model-7.safetensors"),
     ],
 )
 def test_an_unusual_index(content, message, folder):

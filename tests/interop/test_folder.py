@@ -261,7 +261,7 @@ def test_shards_that_hold_one_tensor_twice(tmp_path):
     save_file(load_file(second) | {name: tensor}, second)
     assert same(mg.from_pretrained(tmp_path), model(0))
     save_file(load_file(second) | {name: tensor + 1}, second)
-    with pytest.raises(ValueError, match=f"{second.name} and .*{first.name} have different tensors of the name {name}"):
+    with pytest.raises(ValueError, match=f"{second.name} and .*{first.name} have different tensors named {name}"):
         mg.from_pretrained(tmp_path)
 
 

@@ -175,7 +175,7 @@ def test_the_factors_of_llama_3_are_recognised(tmp_path):
     def wrong(writer):
         writer.add_tensor("rope_freqs.weight", factors)
 
-    with pytest.raises(ValueError, match=r"rope_freqs.weight holds other factors than those of Llama 3.1"):
+    with pytest.raises(ValueError, match=r"rope_freqs.weight is not the scaling of Llama 3.1"):
         mg.from_pretrained(write(tmp_path / "wrong.gguf", "llama_tied", extra=wrong))
 
 

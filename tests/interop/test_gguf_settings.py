@@ -134,7 +134,7 @@ def test_what_is_no_whole_model_is_refused(general, message, tmp_path):
 def test_factors_beside_a_scaling_are_refused(tmp_path):
     factors = ("rope_freqs.weight", np.ones(2, np.float32))
     path = write(tmp_path / "model.gguf", {"rope.scaling.factor": 4.0}, tensors=[factors])
-    with pytest.raises(ValueError, match=r"model.gguf: rope_freqs.weight beside rope.scaling.factor is not supported"):
+    with pytest.raises(ValueError, match=r"rope_freqs.weight together with rope.scaling.factor is not supported"):
         read_gguf(path)
     for factors in (np.ones(3, np.float32), np.full(2, np.nan, np.float32), np.zeros(2, np.float32)):
         path = write(tmp_path / "other.gguf", tensors=[("rope_freqs.weight", factors)])

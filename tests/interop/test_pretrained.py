@@ -195,7 +195,7 @@ def test_tensors_that_do_not_fit_are_listed(folders, tmp_path):
     message = str(error.value)
     assert "missing: model.norm.weight [24]" in message
     assert "wrong shape: model.embed_tokens.weight is [37, 23], must be [37, 24]" in message
-    assert "left over: model.layers.7.new.weight [3]" in message
+    assert "unexpected: model.layers.7.new.weight [3]" in message
 
 
 @pytest.mark.parametrize(

@@ -307,9 +307,9 @@ def test_an_output_that_contradicts_the_tie_is_used(tmp_path):
         (
             "llama",
             lambda x: x | {"model.layers.0.self_attn.q_proj.bias": ones(24)},
-            r"left over: model.layers.0.self_attn.q_proj.bias \[24\]",
+            r"unexpected: model.layers.0.self_attn.q_proj.bias \[24\]",
         ),
-        ("llama", lambda x: x | {"layers.2.mlp.up_proj.weight": ones(52, 24)}, "left over: layers.2.mlp"),
+        ("llama", lambda x: x | {"layers.2.mlp.up_proj.weight": ones(52, 24)}, "unexpected: layers.2.mlp"),
         (
             "llama",
             lambda x: x | {"norm.weight": ones(24)},
@@ -343,7 +343,7 @@ def test_an_output_that_contradicts_the_tie_is_used(tmp_path):
             "lm_loss.weight must be equal to transformer.word_emb",
         ),
         ("gpt2", lambda x: without(x, "wpe"), "missing: transformer.wpe.weight"),
-        ("gpt2", lambda x: x | {"h.3.ln_1.weight": ones(20)}, "left over: h.3.ln_1.weight"),
+        ("gpt2", lambda x: x | {"h.3.ln_1.weight": ones(20)}, "unexpected: h.3.ln_1.weight"),
     ],
 )
 def test_a_body_that_does_not_fit_is_refused(case, change, message, tmp_path):

@@ -1,4 +1,4 @@
-"""Metrics, one subject a file, behind the interface of `memgpt_jax.evaluation.metrics.base`."""
+"""Metrics, one file per subject; `memgpt_jax.evaluation.metrics.base` defines the interface."""
 
 from memgpt_jax.config.registry import Registry
 from memgpt_jax.evaluation.metrics.answers import ExactAnswers

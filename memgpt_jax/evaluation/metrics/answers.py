@@ -1,4 +1,4 @@
-"""Answers of one or more tokens."""
+"""Metrics of answers of one or more tokens."""
 
 from typing import NamedTuple
 
@@ -8,30 +8,30 @@ from memgpt_jax.evaluation.metrics.base import Metric, ratio
 
 
 class ExactAnswers(Metric):
-    """Share of the answers all of whose targets have the highest logit: right / answers."""
+    """Fraction of the answers whose targets all have the highest logit: right / answers."""
 
     best = 1.0
 
-    def __call__(self, *, right, answers):
+    def __call__(self, *, right: float, answers: float) -> float | None:
         return ratio(right, answers)
 
 
 class AnswerCounts(NamedTuple):
-    """Numbers of answers in each row, [B] int."""
+    """Counts for each row, [B] int."""
 
     right: np.ndarray
-    """Answers all of whose targets are correct."""
+    """Number of answers whose targets are all correct."""
     answers: np.ndarray
-    """All answers."""
+    """Number of answers."""
 
 
 def count_answers(correct: np.ndarray, weights: np.ndarray, answer: np.ndarray | None = None) -> AnswerCounts:
-    """The number of answers of each row.
+    """Count the answers of each row.
 
     Args:
         correct: [B, L] bool, whether each target has the highest logit.
         weights: [B, L], 0 for targets that belong to no answer.
-        answer: [B, L] int32: the targets of a row that share a number are one answer; default: each is one.
+        answer: [B, L] int32: targets of a row with the same number are one answer; default: each target is an answer.
     """
     if answer is None:
         answer = np.broadcast_to(np.arange(weights.shape[1]), weights.shape)

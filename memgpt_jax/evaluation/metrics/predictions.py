@@ -1,10 +1,10 @@
-"""Metrics of single predictions, by their probabilities or by the most probable id."""
+"""Metrics of single predictions: cross-entropy in several units, and accuracy."""
 
 import math
 
 from memgpt_jax.evaluation.metrics.base import Metric, ratio
 
-LARGEST_EXPONENT = 709  # of exp in double precision
+LARGEST_EXPONENT = 709  # exp of a larger number overflows in double precision
 
 
 class Loss(Metric):
@@ -17,26 +17,26 @@ class Loss(Metric):
 
 
 class Accuracy(Metric):
-    """Share of the targets that have the highest logit: correct / targets."""
+    """Fraction of the targets that have the highest logit: correct / targets."""
 
     best = 1.0
 
-    def __call__(self, *, correct, targets):
+    def __call__(self, *, correct: float, targets: float) -> float | None:
         return ratio(correct, targets)
 
 
 class BitsPerByte(Metric):
-    """Bits per UTF-8 byte of the text, whatever the tokenizer: nats / (ln 2 bytes)."""
+    """Bits per UTF-8 byte of the text, which is independent of the tokenizer: nats / (ln 2 bytes)."""
 
     best = 0.0
 
-    def __call__(self, *, nats, bytes):
+    def __call__(self, *, nats: float, bytes: float | None) -> float | None:
         bits = ratio(nats, bytes)
         return bits if bits is None else bits / math.log(2)
 
 
 class Perplexity(Metric):
-    """exp(nats / targets), where words may be counted as targets; infinite where double precision overflows."""
+    """exp(nats / targets), with words as targets for perplexity per word; infinite if double precision overflows."""
 
     best = 1.0
 

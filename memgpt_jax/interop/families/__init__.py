@@ -1,4 +1,4 @@
-"""Families of pretrained models: one file each, and one line here."""
+"""Families of pretrained models: one file and one registration each."""
 
 from memgpt_jax.config.registry import Registry
 from memgpt_jax.interop.families.base import Family, Weight
@@ -15,9 +15,11 @@ FAMILIES: Registry[Family] = Registry("family of pretrained models", Family)
 def register_family(name: str, family: Family) -> None:
     """Add a family, whose models `from_pretrained` then reads.
 
-    Args: name: a Python identifier that is not taken; family: its description.
+    Args:
+        name: a Python identifier that is not registered yet.
+        family: the description of the family.
 
-    Raises `ValueError` if the name or a `model_type` is taken.
+    Raises `ValueError` if the name or a `model_type` is registered already.
     """
     others = dict(FAMILIES)
     FAMILIES.register(name, None, family)

@@ -14,11 +14,11 @@ ACTIVATIONS = {
     "gelu_python": "gelu_exact",
     "relu": "relu",
 }
-"""The activation of a config for each name in transformers; of several names for one, the first is written."""
+"""The activation for each name in transformers. The first name of an activation is used for writing."""
 
 
 class Weight(NamedTuple):
-    """One parameter, and the tensors of a file that it is made of."""
+    """One parameter, and the tensors of a file that contain it."""
 
     parameter: str
     """Path in the tree of parameters, such as "blocks/0/attention/query_key_value/kernel"."""
@@ -27,7 +27,7 @@ class Weight(NamedTuple):
     transposed: bool = False
     """Whether the tensors are [out, in]; the parameter is [in, out]."""
     widths: tuple[int, ...] = ()
-    """Last axis of each part, once transposed; may be left out for one tensor."""
+    """Width of the last axis of each part, after transposition; optional for a single tensor."""
     shape: tuple[int, ...] = ()
     """Shape of each tensor, if it is not that of its part of the parameter (transposed if `transposed`)."""
 
@@ -50,21 +50,21 @@ class Family(NamedTuple):
     to_hf: Callable[[ModelConfig], dict[str, Any]]
     """The values of a config.json, with `model_type`, for a config that the family may be able to express."""
     weight_table: Callable[[ModelConfig], list[Weight]]
-    """The tensors of which each parameter is made."""
+    """The tensors of each parameter."""
     config_class: type[ModelConfig] = ModelConfig
     """The class of its configs."""
     prefixes: tuple[str, ...] = ()
-    """Prefixes that the names of tensors may have; the models of one family differ in them."""
+    """Prefixes of the names of tensors, which differ between the models of a family."""
     read_keys: frozenset[str] = frozenset()
-    """Keys of config.json that `from_hf` uses, with all of their names. A save may keep other keys unchanged."""
+    """Keys of config.json that `from_hf` uses, including alternative names. A save may keep other keys unchanged."""
     renames: tuple[tuple[str, str], ...] = ()
     """Parts of names in old files, each with its current form."""
     ignored: str = r"(?!)"
     """Pattern of the names of buffers, which are not learned. This and all fields below use names without prefix."""
     body: str = r""
-    """Pattern of the beginning of the names of all tensors that do not belong to a head."""
+    """Pattern of the start of the names of all tensors that do not belong to a head."""
     tied_tensors: Callable[[ModelConfig], dict[str, str]] = _no_tensors
-    """The name of each tied tensor, with the name of the tensor that it equals; files may have both, or either."""
+    """{name of a tied tensor: name of the tensor that it equals}; a file may have one of them or both."""
     fitted: Callable[[ModelConfig, Container[str]], ModelConfig] = _unchanged
     """The config without heads that have no tensors in the file; with an untied output if the file has one."""
 
@@ -83,9 +83,13 @@ def untied(config: ModelConfig, names: Container[str]) -> ModelConfig:
 
 
 def linear_weights(path: str, *names: str, widths: Sequence[int] = (), bias: bool = False) -> list[Weight]:
-    """The weights of a matmul that is made of linear layers of torch, side by side.
+    """The weights of a matmul that consists of concatenated linear layers of torch.
 
-    Args: path: of the matmul in the tree of parameters; names: of the layers in the file; widths: outputs of each.
+    Args:
+        path: path of the matmul in the tree of parameters.
+        names: names of the layers in the file.
+        widths: number of outputs of each layer.
+        bias: whether the layers have a bias.
     """
     kernels = tuple(f"{name}.weight" for name in names)
     found = [Weight(f"{path}/kernel", kernels, transposed=True, widths=tuple(widths))]

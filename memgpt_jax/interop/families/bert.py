@@ -51,7 +51,7 @@ HEAD_TENSORS = {
     "next_sentence": ("cls.seq_relationship.weight",),
     "masked": ("cls.predictions.transform.dense.weight", "lm_head.dense.weight"),
 }
-"""Tensors that show that a file holds a head: one of them is enough."""
+"""Tensors of each head: a file has the head if it has one of them."""
 
 
 def from_hf(values: dict[str, Any]) -> EncoderConfig:
@@ -70,7 +70,7 @@ def from_hf(values: dict[str, Any]) -> EncoderConfig:
     if is_roberta and "masked" in HEADS[name] and found["hidden_act"] != "gelu_exact":
         raise ValueError(
             f"config.json: hidden_act={values['hidden_act']!r} is not supported; valid: 'gelu', which the head of "
-            f"{name} has in any case"
+            f"{name} always uses"
         )
     width, heads = found["hidden_size"], found["num_attention_heads"]
     return EncoderConfig(
@@ -103,7 +103,7 @@ def to_hf(config: EncoderConfig) -> dict[str, Any]:
     kind = "roberta" if config.position_offset else "bert"
     prefix = kind.capitalize()
     fitting = (name for name, heads in HEADS.items() if name.startswith(prefix) and {*config.heads} <= {*heads})
-    name = next(fitting, None)  # heads of this class that the file lacks are left out when it is read
+    name = next(fitting, None)  # reading omits heads of this class that the file lacks
     padding = {"pad_token_id": config.position_offset - 1} if config.position_offset else {}
     return padding | {
         "architectures": [name],
@@ -122,7 +122,7 @@ def to_hf(config: EncoderConfig) -> dict[str, Any]:
 
 
 def weight_table(config: EncoderConfig) -> list[Weight]:
-    """The tensors of which each parameter is made."""
+    """The tensors of each parameter."""
     kind = "roberta." if config.position_offset else "bert."
     base = kind if {"masked", "next_sentence"} & {*config.heads} else ""
     found = [

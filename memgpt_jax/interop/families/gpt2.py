@@ -69,7 +69,7 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def weight_table(config: ModelConfig) -> list[Weight]:
-    """The tensors of which each parameter is made. Matmuls are [in, out]; queries, keys and values are one tensor."""
+    """The tensors of each parameter. Matmuls are [in, out]; queries, keys and values are one tensor."""
     found = [
         Weight("embedding", ("transformer.wte.weight",)),
         Weight("position_embedding", ("transformer.wpe.weight",)),

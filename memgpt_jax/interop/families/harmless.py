@@ -12,7 +12,7 @@ DESCRIPTION = """
 SAME_RESULT = "chunk_size_feed_forward pretraining_tp reorder_and_upcast_attn"
 """Settings that change only the order of sums."""
 STATES = "mem_len reuse_len use_mems use_mems_eval use_mems_train"
-"""The cache of XLNet between calls, which calls here never get."""
+"""Settings of XLNet's cache between calls, which this library does not have."""
 TRAINING = """
     initializer_range initializer_factor attention_dropout hidden_dropout hidden_dropout_prob classifier_dropout
     attention_probs_dropout_prob attn_pdrop embd_pdrop resid_pdrop dropout dropout_rate

@@ -66,7 +66,7 @@ def from_hf(values: dict[str, Any]) -> ModelConfig:
     found["num_key_value_heads"] = found["num_key_value_heads"] or heads
     settings.check_divides(found, "num_key_value_heads", "num_attention_heads")
     window = _window(kind, found) or positions
-    base, scaling = rope.rotary(found, positions)
+    rotary = rope.rotary(found, positions)
     biases = {"llama": "all" if found["attention_bias"] else "none", "mistral": "none", "qwen2": "query_key_value"}
     return ModelConfig(
         vocab_size=found["vocab_size"],
@@ -81,8 +81,8 @@ def from_hf(values: dict[str, Any]) -> ModelConfig:
         context_length=positions if window == positions else None,
         memory=NoMemoryConfig(),
         position="rotary",
-        rotary_base=base,
-        rotary_scaling=scaling,
+        rotary_base=rotary.base,
+        rotary_scaling=rotary.scaling,
         embedding_scale=1.0,
         norm="rmsnorm",
         norm_epsilon=found["rms_norm_eps"],
@@ -117,7 +117,7 @@ def _window(kind: str, found: dict[str, Any]) -> int | None:
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
-    """The values of a config.json: with a window that is not all positions, of Mistral, or of Qwen2 with its window."""
+    """The values of a config.json. A sliding window (shorter than the positions) needs Mistral or Qwen2."""
     slides = config.window_size != config.num_positions
     kind = "qwen2" if config.attention_bias == "query_key_value" else "mistral" if slides else "llama"
     found = {
@@ -147,7 +147,7 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def weight_table(config: ModelConfig) -> list[Weight]:
-    """The tensors of which each parameter is made."""
+    """The tensors of each parameter."""
     heads = [count * config.attention_head_dim for count in (config.num_heads, config.kv_heads, config.kv_heads)]
     found = [Weight("embedding", ("model.embed_tokens.weight",))]
     for i in range(config.num_layers):
@@ -181,7 +181,7 @@ LLAMA = Family(
     to_hf=to_hf,
     weight_table=weight_table,
     read_keys=settings.keys(*SETTINGS.values()),
-    prefixes=("model.", "transformer."),  # the second: models for question answering
+    prefixes=("model.", "transformer."),  # "transformer.": models for question answering
     ignored=r"(layers\.\d+\.self_attn\.)?rotary_emb\.\w+",
     body=r"(embed_tokens|layers|norm)\.",
     tied_tensors=tied_tensors,

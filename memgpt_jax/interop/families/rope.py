@@ -5,7 +5,7 @@ are still read.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from memgpt_jax.config.model import RotaryScalingConfig
 from memgpt_jax.interop.families.settings import mapping, number, only, read, size, word
@@ -26,11 +26,12 @@ KIND = {"rope_type": word({kind: kind for kind in ("linear", "llama3", "yarn", "
 PLACE = {
     "rope_theta": number(None, low=1.0),
     "partial_rotary_factor": only(None, 1, 1.0),
-    # dictionaries for the types of layers, and settings of kinds that are not supported
+    # separate dictionaries for types of layers, and settings of kinds that are not supported
     **dict.fromkeys(
         ("full_attention", "sliding_attention", "mrope_section", "short_factor", "long_factor"), only(None)
     ),
 }
+"""Keys of the dictionary `rope_scaling` or `rope_parameters`, for every kind of scaling."""
 FACTOR = number(low=1.0)
 INSIDE = {
     "default": {"factor": only(None, 1, 1.0)},
@@ -52,13 +53,21 @@ INSIDE = {
         "truncate": only(True),
     },
 }
-"""Keys of the dictionary, by kind of scaling."""
+"""Further keys of the dictionary, by kind of scaling."""
 
 
-def rotary(settings: dict[str, Any], positions: int) -> tuple[float, RotaryScalingConfig]:
+class Rotary(NamedTuple):
+    """The wavelengths of rotary positions."""
+
+    base: float
+    """Base of the wavelengths."""
+    scaling: RotaryScalingConfig
+
+
+def rotary(settings: dict[str, Any], positions: int) -> Rotary:
     """The base and the scaling of wavelengths.
 
-    Arguments:
+    Args:
         settings: the values that were read with `SETTINGS`.
         positions: `max_position_embeddings`.
     """
@@ -67,11 +76,11 @@ def rotary(settings: dict[str, Any], positions: int) -> tuple[float, RotaryScali
     if len(places) == 2 and found[0] != found[1]:
         both = " and ".join(f"{name}={settings[name]!r}" for name in places)
         raise ValueError(f"config.json: {both} contradict each other; give one of them")
-    return found[0] if found else (settings["rope_theta"] or BASE, RotaryScalingConfig())
+    return found[0] if found else Rotary(settings["rope_theta"] or BASE, RotaryScalingConfig())
 
 
-def _rotary(name: str, values: dict[str, Any], settings: dict[str, Any], positions: int):
-    """`rotary` for one dictionary. Its values must not contradict the keys of config.json beside it."""
+def _rotary(name: str, values: dict[str, Any], settings: dict[str, Any], positions: int) -> Rotary:
+    """`rotary` for one dictionary, whose values must not contradict other keys of config.json."""
     where = f"config.json: {name}"
     kind = read(KIND, values, harmless=frozenset(values), where=where)["rope_type"]
     inside = read(KIND | PLACE | INSIDE[kind], values, harmless=frozenset(("finetuned",)), where=where)
@@ -81,9 +90,9 @@ def _rotary(name: str, values: dict[str, Any], settings: dict[str, Any], positio
             raise ValueError(f"{where}: {key}={inner!r} contradicts {key}={outer!r} beside it; give one of them")
     base = inside["rope_theta"] or settings["rope_theta"] or BASE
     if kind == "default":
-        return base, RotaryScalingConfig()
+        return Rotary(base, RotaryScalingConfig())
     if kind == "linear":
-        return base, RotaryScalingConfig(kind="linear", factor=inside["factor"])
+        return Rotary(base, RotaryScalingConfig(kind="linear", factor=inside["factor"]))
     original = settings["original_max_position_embeddings"] or inside["original_max_position_embeddings"] or positions
     if kind == "llama3":
         slow, fast, attention, factor = inside["low_freq_factor"], inside["high_freq_factor"], 1.0, inside["factor"]
@@ -96,7 +105,7 @@ def _rotary(name: str, values: dict[str, Any], settings: dict[str, Any], positio
         raise ValueError(f"{where}: {names[0]}={slow} must be below {names[1]}={fast}")
     if factor < 1 or base == 1:
         raise ValueError(f"{where}: factor={factor} must be at least 1, and rope_theta={base} above 1")
-    return base, RotaryScalingConfig(
+    scaling = RotaryScalingConfig(
         kind=kind,
         factor=factor,
         original_positions=original,
@@ -104,6 +113,7 @@ def _rotary(name: str, values: dict[str, Any], settings: dict[str, Any], positio
         fast_turns=fast,
         attention_factor=attention,
     )
+    return Rotary(base, scaling)
 
 
 def _yarn_attention(factor: float, scale: float | None, scale_of_all: float | None) -> float:

@@ -47,7 +47,7 @@ def size(default=REQUIRED, *, also=(), null=False, low=1, high=2**31 - 1) -> Set
 
 
 def layers(default=REQUIRED, *, also=(), null=False) -> Setting:
-    """A number of layers, at most 10,000, so that building the model ends."""
+    """A number of layers, at most 10,000, so that a damaged value does not build a model without end."""
     return size(default, also=also, null=null, high=10_000)
 
 
@@ -121,7 +121,7 @@ UNSUPPORTED = {
     "sliding_window": only(None),
     "tie_encoder_decoder": only(False, None),
 }
-"""Settings that no family supports, except one whose own table has the key."""
+"""Settings that are not supported, unless the table of a family overrides the key."""
 
 
 def read(
@@ -178,7 +178,7 @@ def check_divides(settings: Mapping[str, Any], part: str, whole: str) -> None:
 def keys(*tables: Mapping[str, Setting]) -> frozenset[str]:
     """All keys of tables with all of their names, and `model_type` and `architectures`, which select the table.
 
-    `pad_token_id` is not one of them: most families do not read it, and the others write it.
+    `pad_token_id` is not among them: most families do not read it, and the others write it.
     """
     names = {name for table in tables for key, setting in table.items() for name in (key, *setting.also)}
     return frozenset(names | {"model_type", "architectures"}) - {"pad_token_id"}

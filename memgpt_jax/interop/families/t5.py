@@ -1,7 +1,7 @@
-"""T5: encoder-decoders with relative positions, RMS norms and no biases; logits of attention are not scaled down.
+"""T5: encoder-decoders with relative positions, RMS norms and no biases; attention logits are not scaled.
 
-Version 1.0 has a ReLU and one embedding for input and output, which scales the logits down; version 1.1, of
-which Flan-T5 is one, has a gated GELU and an output projection of its own.
+Version 1.0 has a ReLU, and one embedding for input and output with scaled logits; version 1.1, which includes
+Flan-T5, has a gated GELU and a separate output projection.
 
 Source: Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer" (2020).
 """
@@ -94,7 +94,7 @@ def from_hf(values: dict[str, Any]) -> Seq2SeqConfig:
 
 
 def to_hf(config: Seq2SeqConfig) -> dict[str, Any]:
-    """The values of a config.json, with T5's ids of padding (which also begins a target) and of the end."""
+    """The values of a config.json, with T5's ids of padding (also the start of a target) and of the end."""
     decoder = config.decoder
     scaled = decoder.logit_scale != 1
     return ({} if scaled == decoder.tie_embeddings else {"scale_decoder_outputs": scaled}) | {
@@ -120,7 +120,7 @@ def to_hf(config: Seq2SeqConfig) -> dict[str, Any]:
 
 
 def weight_table(config: Seq2SeqConfig) -> list[Weight]:
-    """The tensors of which each parameter is made."""
+    """The tensors of each parameter."""
     found = [Weight("decoder/embedding", ("shared.weight",))]
     for name, stack in (("encoder", config.encoder), ("decoder", config.decoder)):
         heads = stack.num_heads * stack.attention_head_dim
@@ -157,7 +157,7 @@ def weight_table(config: Seq2SeqConfig) -> list[Weight]:
 
 
 def tied_tensors(config: Seq2SeqConfig) -> dict[str, str]:
-    """See `Family.tied_tensors`. An output equal to the embedding counts as a copy, whatever the config says."""
+    """See `Family.tied_tensors`. An output equal to the embedding is always treated as a copy."""
     names = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
     return dict.fromkeys(names, "shared.weight")
 

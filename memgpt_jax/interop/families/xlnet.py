@@ -1,4 +1,4 @@
-"""XLNet: attention by distance, in two streams, with any number of positions.
+"""XLNet: two-stream attention with relative positions, of any length.
 
 Source: Yang et al., "XLNet: Generalized Autoregressive Pretraining for Language Understanding" (2019).
 """
@@ -21,7 +21,7 @@ OUTPUT_BIAS = {
     "XLNetForQuestionAnswering": False,
     "XLNetForQuestionAnsweringSimple": False,
 }
-"""Whether the output of each class of transformers has a bias; heads for a task are ignored."""
+"""Whether each class of transformers has an output with a bias; heads for tasks are ignored."""
 SETTINGS = settings.UNSUPPORTED | {
     "attn_type": settings.only("bi"),
     "same_length": settings.only(False),
@@ -88,7 +88,7 @@ def to_hf(config: XLNetConfig) -> dict[str, Any]:
 
 
 def weight_table(config: XLNetConfig) -> list[Weight]:
-    """The tensors of which each parameter is made. All projections, also the output's, are [D, H, K]."""
+    """The tensors of each parameter. All projections, including the output projection, are [D, H, K]."""
     heads = config.d_model, config.num_heads, config.attention_head_dim
     base = "transformer." if config.output_bias else ""
     found = [

@@ -41,7 +41,7 @@ def test_suffixes_of_any_case(tmp_path):
     assert names(tmp_path) == set(found)
 
 
-def test_all_that_is_left_out_is_named_once(tmp_path, caplog):
+def test_skipped_files_are_listed_in_one_warning(tmp_path, caplog):
     write(
         tmp_path,
         {"a.txt": "a", "empty.txt": "", "b.zst": "x", "c.xz": "x", "d.json": "x", "e.pdf": "x", "f.TAR.GZ": "x"},
@@ -168,10 +168,10 @@ def test_patterns_come_from_the_command_line():
     assert from_json(to_json(data), (TextConfig,)) == data
 
 
-def test_a_stray_table_can_be_left_out(tmp_path):
+def test_a_stray_table_can_be_skipped(tmp_path):
     write(tmp_path, {"train/a.py": "a = 1", "train/data/b.jsonl": '{"body": 1}\n'})
     settings = {"corpus": "folder", "path": str(tmp_path), "tokenizer": "byte", "cache_dir": str(tmp_path / "cache")}
-    remedies = r"b.jsonl, line 1 needs a field 'text'.*fields 'body'; data.text_column .*, data.exclude"
+    remedies = r"b.jsonl, line 1 needs a field 'text'.*fields 'body'; set data.text_column .* skip .* data.exclude"
     with pytest.raises(ValueError, match=remedies):
         documents(TextConfig(**settings), "train", make_tokenizer(TextConfig(**settings)))
     for patterns in ({"include": ["*.py"]}, {"exclude": "*.jsonl"}, {"exclude": ("data",)}):
