@@ -60,21 +60,21 @@ def test_target_bytes_add_up_to_the_text(config):
     np.testing.assert_array_equal(target_bytes, targets != tokenizer.start_id)
 
 
-def test_no_bytes_are_claimed_where_texts_do_not_come_back(config):
+def test_a_lossy_tokenizer_gives_zero_target_bytes(config):
     class Lossy(ByteTokenizer):
         lossless = False
 
     assert not rows(take(train_batches(config, SHAPE, 0, Lossy()), 2), "target_bytes").any()
 
 
-def test_the_seed_decides(config):
+def test_batches_depend_on_the_seed(config):
     first, again, other = (rows(take(train_batches(config, SHAPE, seed), 9), "tokens") for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
 
 @pytest.mark.parametrize("task", ["text", "recall"])
-def test_resumable_at_every_step(config, task):
+def test_batches_resume_at_every_step(config, task):
     config = RecallConfig() if task == "recall" else config
     reference = train_batches(config, SHAPE, 3)
     states, batches = [], []
@@ -115,7 +115,7 @@ def test_one_document_repeats(folder_config):
     np.testing.assert_array_equal(batch.inputs["tokens"], np.array([[256, 97, 98, 99, 256, 97, 98, 99, 256, 97]] * 2))
 
 
-def test_bpe_by_default(folder_config):
+def test_bpe_is_the_default_tokenizer(folder_config):
     texts = ["one two three four five six\n" * 20] * 3
     config = folder_config({"train": texts}, tokenizer="bpe", tokenizer_vocab_size=300)
     batch = next(train_batches(config, SHAPE, 0))
@@ -125,7 +125,7 @@ def test_bpe_by_default(folder_config):
     assert len(documents(config, "train", tokenizer)) == 3
 
 
-def test_recall_batches_have_the_same_form():
+def test_recall_batches_have_the_same_structure():
     config = RecallConfig(num_pairs=4, context_length=24, query_length=8)
     first, second = take(train_batches(config, TrainingConfig(batch_size=5), 0), 2)
     assert first.inputs["tokens"].shape == (5, 32) and (first.inputs["tokens"] != second.inputs["tokens"]).any()

@@ -47,14 +47,14 @@ def test_a_mistyped_path_is_not_looked_up(source, message, asked):
 
 
 @pytest.mark.parametrize("source, revision", [("HuggingFaceTB/SmolLM2-135M", None), ("runs/adatp", "main")])
-def test_other_names_are(source, revision, asked):
+def test_other_names_are_looked_up(source, revision, asked):
     hub.find(source, revision)
     ((name, options),) = asked
     assert name == source and options["revision"] == revision
     assert {"generation_config.json", "adapter_config.json", "special_tokens_map.json"} <= {*options["allow_patterns"]}
 
 
-def test_a_path_that_exists_is_taken(asked, tmp_path):
+def test_an_existing_path_is_returned(asked, tmp_path):
     assert hub.find("runs/adapt").samefile(tmp_path / "runs" / "adapt") and not asked
 
 
@@ -70,7 +70,7 @@ def test_a_path_that_exists_is_taken(asked, tmp_path):
         ("pytorch_model.bin", False),
     ],
 )
-def test_what_is_fetched(name, wanted):
+def test_files_that_are_fetched(name, wanted):
     from huggingface_hub.utils import filter_repo_objects
 
     found = filter_repo_objects([name], allow_patterns=hub.PATTERNS, ignore_patterns=hub.NOT_FETCHED)

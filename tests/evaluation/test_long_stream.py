@@ -55,7 +55,7 @@ def stub(monkeypatch, correct):
 
 
 @pytest.mark.parametrize(("knows", "accuracy"), [(True, 1.0), (False, 0.0)])
-def test_perfect_and_ignorant(config, monkeypatch, knows, accuracy):
+def test_a_perfect_and_an_ignorant_model(config, monkeypatch, knows, accuracy):
     stub(monkeypatch, lambda state: knows)
     seen = []
     results = recall_along_stream(config, None, (300, 1, 112), advance=seen.append)
@@ -63,13 +63,13 @@ def test_perfect_and_ignorant(config, monkeypatch, knows, accuracy):
     assert seen == [112, 224, 336]
 
 
-def test_questions_go_to_a_copy_of_the_state(config, monkeypatch):
+def test_questions_do_not_change_the_state_of_the_stream(config, monkeypatch):
     stub(monkeypatch, lambda state: state < 300)  # forgets: questions take the state to 224, but the stream does not
     results = recall_along_stream(config, None, (112, 224, 336, 448))
     assert [point["accuracy"] for point in results] == [1.0, 1.0, 0.0, 0.0]
 
 
-def test_equals_direct_questions(config):
+def test_recall_equals_direct_questions(config):
     params = models.functional(config.model).init(jax.random.key(0))
     seen = []
     spy = long_stream.ask
@@ -90,14 +90,14 @@ def test_equals_direct_questions(config):
     assert point["accuracy"] == pytest.approx(hits / 12) and scored.sum() == point["answers"] == 12
 
 
-def test_losses_that_are_not_finite_are_no_result(config):
+def test_losses_that_are_not_finite_are_refused(config):
     params = models.functional(config.model).init(jax.random.key(0))
     params["final_norm"]["scale"] = params["final_norm"]["scale"].at[3].set(np.nan)
     with pytest.raises(ValueError, match="tokens is NaN or infinite"):
         recall_along_stream(config, params, (112,))
 
 
-def test_evaluate_asks_held_out_rows(config):
+def test_evaluate_uses_held_out_rows(config):
     params = models.functional(config.model).init(jax.random.key(0))
     result = evaluate(config, params, ByteTokenizer())
     task, random, hits = NeedleTask(config.data, "valid"), np.random.default_rng(HELD_OUT_SEED), 0.0

@@ -29,7 +29,7 @@ def test_the_contract(name):
     assert metric(name, **dict.fromkeys(perfect, 0)) is None
 
 
-def test_figures():
+def test_values_of_metrics():
     assert metric("loss", nats=9.0, targets=6) == 1.5
     assert metric("accuracy", correct=2, targets=6) == pytest.approx(1 / 3)
     assert metric("exact_answers", right=1, answers=3) == pytest.approx(1 / 3)
@@ -38,7 +38,7 @@ def test_figures():
     assert metric("perplexity", nats=1e6, targets=1) == math.inf
 
 
-def test_a_metric_of_ones_own():
+def test_a_users_own_metric():
     class Nats(Metric):
         best = 0.0
 

@@ -106,14 +106,14 @@ def test_chunks_equal_a_direct_computation(chunk):
     assert result["groups"]["a"] == pytest.approx(hits[0] / 4) and result["groups"]["b"] == pytest.approx(hits[1] / 8)
 
 
-def test_losses_that_are_not_finite_are_no_result():
+def test_losses_that_are_not_finite_are_refused():
     params = models.functional(MODEL).init(jax.random.key(0))
     params["final_norm"]["scale"] = params["final_norm"]["scale"].at[3].set(np.nan)
     with pytest.raises(ValueError, match="the loss of 12 of 12 tokens is NaN or infinite"):
         evaluate_task(CONFIG, params, Words(CONFIG.data, "test"))
 
 
-def test_a_device_reads_no_more_than_a_chunk(monkeypatch):
+def test_rows_are_read_in_chunks(monkeypatch):
     seen, score = [], models.ModelFunctions.score
 
     def spy(self, params, **options):
@@ -132,7 +132,7 @@ def test_a_device_reads_no_more_than_a_chunk(monkeypatch):
     assert "groups" not in chunked and "failed_tasks" not in chunked
 
 
-def test_a_task_of_several_tokens_an_answer():
+def test_a_task_with_answers_of_several_tokens():
     from memgpt_jax.data.tasks.json_recall import JsonRecallConfig
 
     task = JsonRecallConfig(num_pairs=2, key_length=2, value_length=2, num_questions=2)

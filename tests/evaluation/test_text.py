@@ -65,7 +65,7 @@ def direct_losses(config, params, tokenizer, text: str) -> list[float]:
     return [math.log(sum(math.exp(x) for x in row)) - row[target] for row, target in zip(logits, ids, strict=True)]
 
 
-def test_equals_direct_computation(tokenizer, params):
+def test_losses_equal_a_direct_computation(tokenizer, params):
     losses = [direct_losses(CONFIG, params, tokenizer, text) for text in TEXTS if text]
     total, number = sum(map(sum, losses)), sum(map(len, losses))
     words = sum(len(text.split()) for text in TEXTS)
@@ -83,7 +83,7 @@ def test_equals_direct_computation(tokenizer, params):
     assert sum(bucket["tokens"] for bucket in result["curve"]) == number
 
 
-def test_does_not_depend_on_batches_and_chunks(tokenizer, params):
+def test_results_do_not_depend_on_batches_and_chunks(tokenizer, params):
     one_row = dataclasses.replace(CONFIG.evaluation, batch_size=1, chunk_length=256)
     three_rows = dataclasses.replace(CONFIG.evaluation, batch_size=3, chunk_length=8)
     configs = (dataclasses.replace(CONFIG, evaluation=changed) for changed in (one_row, three_rows))
@@ -99,7 +99,7 @@ def test_a_second_evaluation_compiles_nothing(tokenizer, params):
     assert once == score_chunk._cache_size() and once <= compiled + 1
 
 
-def test_limits(tokenizer, params):
+def test_max_documents_and_max_tokens(tokenizer, params):
     limits = EvaluationConfig(max_documents=2, max_tokens=10, batch_size=2, chunk_length=16)
     result = evaluate(dataclasses.replace(CONFIG, evaluation=limits), params, tokenizer)
     losses = [direct_losses(CONFIG, params, tokenizer, text)[:10] for text in TEXTS[:2]]
@@ -132,7 +132,7 @@ class Stripping(data.ByteTokenizer):
         return super().encode(" ".join(text.split()))
 
 
-def test_bytes_and_words_are_those_of_the_text_whatever_the_tokenizer(monkeypatch, params):
+def test_bytes_and_words_do_not_depend_on_the_tokenizer(monkeypatch, params):
     monkeypatch.setattr(data, "documents", lambda config, split, tokenizer: Corpus(tokenizer))
     result = evaluate(CONFIG, params, Stripping())
     size, words = sum(len(text.encode()) for text in LINES), sum(len(text.split()) for text in LINES)
@@ -142,7 +142,7 @@ def test_bytes_and_words_are_those_of_the_text_whatever_the_tokenizer(monkeypatc
     assert math.log(result["perplexity_per_word"]) == pytest.approx(nats / words)
 
 
-def test_of_a_part_of_a_text_that_does_not_come_back_no_bytes_are_claimed(monkeypatch, params, caplog):
+def test_bytes_of_truncated_documents_are_unknown_with_a_lossy_tokenizer(monkeypatch, params, caplog):
     monkeypatch.setattr(data, "documents", lambda config, split, tokenizer: Corpus(tokenizer))
     cut = dataclasses.replace(CONFIG, evaluation=dataclasses.replace(CONFIG.evaluation, max_tokens=60))
     result = evaluate(cut, params, Stripping())
@@ -161,14 +161,14 @@ def test_memory_size_may_change(tokenizer, params):
     assert empty["tokens"] == full["tokens"]
 
 
-def test_refuses_a_split_without_text(monkeypatch, params):
+def test_a_split_without_text_is_refused(monkeypatch, params):
     monkeypatch.setattr(data, "documents", lambda config, split, tokenizer: [])
     with pytest.raises(ValueError, match="valid split of 'stdlib' holds no text"):
         evaluate(CONFIG, params, data.ByteTokenizer())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_losses_that_are_not_finite_are_no_result(tokenizer, params, value):
+def test_losses_that_are_not_finite_are_refused(tokenizer, params, value):
     broken = params | {"final_norm": {"scale": params["final_norm"]["scale"].at[3].set(value)}}
     with pytest.raises(ValueError, match=r"the loss of 246 of 246 tokens is NaN or infinite: the parameters"):
         evaluate(CONFIG, broken, tokenizer)

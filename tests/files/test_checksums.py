@@ -16,7 +16,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_every_bit_flipped_is_found(folder):
+def test_every_flipped_bit_is_detected(folder):
     for path in (folder / "inner" / "a file", folder / "b.json", folder / SUMS):
         whole = path.read_bytes()
         for bit in range(0, 8 * len(whole), 7):
@@ -42,7 +42,7 @@ def test_a_missing_file_is_named(folder):
         verify(folder, ["inner/a file"])
 
 
-def test_recording_again_replaces_what_was_written_again(folder):
+def test_recording_again_replaces_old_checksums(folder):
     (folder / "b.json").unlink()
     (folder / "c.json").write_text("[]")
     record(folder, ["c.json"])
@@ -59,7 +59,7 @@ def test_sha256sum_reads_them(folder):
     subprocess.run(["sha256sum", "--check", "--strict", SUMS], cwd=folder, check=True, capture_output=True)
 
 
-def test_one_path_in_two_lines_is_damage(folder):
+def test_a_path_in_two_lines_is_refused(folder):
     """A flipped bit can turn a name into that of another file, whose right digest would hide it."""
     sums = (folder / SUMS).read_text()
     (folder / SUMS).write_text(sums.replace("  inner/a file", "  b.json"))

@@ -34,7 +34,7 @@ def test_a_held_lock_is_refused_and_names_the_process(holder, tmp_path):
     assert caught.value.holder == str(holder.pid)
 
 
-def test_a_killed_process_holds_nothing(holder, tmp_path):
+def test_a_killed_process_releases_its_lock(holder, tmp_path):
     holder.kill()
     holder.wait()
     with file_lock(tmp_path / "lock", wait=False):
@@ -42,7 +42,7 @@ def test_a_killed_process_holds_nothing(holder, tmp_path):
     assert (tmp_path / "lock").read_text() == ""
 
 
-def test_waiting_ends_when_the_lock_is_free(holder, tmp_path):
+def test_waiting_ends_when_the_lock_is_released(holder, tmp_path):
     entered = threading.Event()
 
     def wait():

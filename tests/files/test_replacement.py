@@ -26,14 +26,14 @@ def test_a_file_is_replaced(tmp_path):
 
 @pytest.mark.parametrize("failing", ["pathlib.Path.write_bytes", "os.replace"])
 @pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["full", "interrupted"])
-def test_a_file_stays_when_its_replacement_fails(tmp_path, failing, error):
+def test_a_file_is_unchanged_if_its_replacement_fails(tmp_path, failing, error):
     (tmp_path / "a").write_text("old")
     with mock.patch(failing, side_effect=error), pytest.raises(type(error)):
         replace_file(tmp_path / "a", "new")
     assert contents(tmp_path) == {"a": "old"}
 
 
-def test_a_reader_never_sees_a_part_of_a_file(tmp_path):
+def test_a_reader_never_sees_an_incomplete_file(tmp_path):
     replace_file(tmp_path / "a", "old")
     with (tmp_path / "a").open() as reader:
         replace_file(tmp_path / "a", "new")
@@ -57,7 +57,7 @@ def test_a_folder_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_a_folder_stays_when_writing_fails(tmp_path, exists):
+def test_a_folder_is_unchanged_if_writing_fails(tmp_path, exists):
     if exists:
         write_folder(tmp_path / "folder", "old")
     before = contents(tmp_path)
@@ -68,7 +68,7 @@ def test_a_folder_stays_when_writing_fails(tmp_path, exists):
 
 
 @pytest.mark.parametrize("renamed", [0, 1])
-def test_a_folder_stays_when_a_renaming_fails(tmp_path, renamed, monkeypatch):
+def test_a_folder_is_unchanged_if_a_renaming_fails(tmp_path, renamed, monkeypatch):
     write_folder(tmp_path / "folder", "old")
     rename, calls = Path.rename, []
 
@@ -103,7 +103,7 @@ def saved(tmp_path):
     return tmp_path
 
 
-def test_files_are_replaced_beside_others(saved):
+def test_other_files_of_the_folder_are_kept(saved):
     (saved / ".saving").mkdir()  # of a process that was killed
     (saved / ".saving" / "left").write_text("left")
     with replacing_files(saved, {"stale", "one"}.__contains__) as new:
@@ -117,7 +117,7 @@ def test_files_are_replaced_beside_others(saved):
     verify(saved)
 
 
-def test_files_stay_when_writing_fails(saved):
+def test_files_are_unchanged_if_writing_fails(saved):
     before = contents(saved)
     with pytest.raises(OSError, match="No space"), replacing_files(saved, {"stale"}.__contains__) as new:
         (new / "one").write_text("new")
@@ -125,7 +125,7 @@ def test_files_stay_when_writing_fails(saved):
     assert contents(saved) == before and not (saved / ".saving").exists()
 
 
-def test_files_of_two_saves_are_told_apart(saved, monkeypatch):
+def test_a_mixture_of_two_saves_is_detected(saved, monkeypatch):
     """The process ends between the replacements of two files: the checksums are still those of the old files."""
     replace = os.replace
 

@@ -37,13 +37,13 @@ TOKENS = jnp.asarray(foreign.tokens_of("llama", 24), jnp.int32)
 
 
 @pytest.mark.parametrize("name", MECHANISMS)
-def test_untrained_it_is_the_base_model(name, llama):
+def test_an_untrained_memory_does_not_change_the_outputs(name, llama):
     model = mg.add_memory(llama, small(name), segment_length=4)
     np.testing.assert_array_equal(logits_of(model, TOKENS), logits_of(llama, TOKENS))
 
 
 @pytest.mark.parametrize("fusion", ["gated_add", "add", "concat"])
-def test_every_fusion_that_is_allowed_starts_closed(fusion, llama):
+def test_every_allowed_fusion_initially_keeps_the_outputs(fusion, llama):
     options = {"layers": [1], "segment_length": 3, "fusion": fusion, "adapter_rank": 2}
     model = mg.add_memory(llama, small("kv"), **options)
     np.testing.assert_array_equal(logits_of(model, TOKENS), logits_of(llama, TOKENS))
@@ -53,14 +53,14 @@ IN_ATTENTION = mg.KVMemoryConfig(memory_size=24, qk_norm=False, null_entry=False
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
-def test_entries_in_attention_can_start_closed(family, tmp_path):
+def test_a_shared_softmax_can_initially_keep_the_outputs(family, tmp_path):
     base = mg.from_pretrained(foreign.write(family, tmp_path), window_size=6)
     model = mg.add_memory(base, segment_length=4, fusion="attention", fusion_bias=20.0)
     np.testing.assert_allclose(logits_of(model, TOKENS), logits_of(base, TOKENS), atol=1e-5)
 
 
 @pytest.mark.parametrize("changes", [{}, {"gate": "none", "writer_conv": 1}])
-def test_one_token_and_a_memory_of_all_others_are_full_attention(changes, tmp_path):
+def test_a_window_of_one_token_with_a_full_memory_is_full_attention(changes, tmp_path):
     full = mg.from_pretrained(foreign.write("gpt2", tmp_path), window_size=24)  # its keys do not turn with distance
     base = mg.from_pretrained(tmp_path, window_size=1)
     model = mg.add_memory(base, dataclasses.replace(IN_ATTENTION, **changes), fusion="attention")
@@ -68,7 +68,7 @@ def test_one_token_and_a_memory_of_all_others_are_full_attention(changes, tmp_pa
     assert np.max(np.abs(logits_of(base, TOKENS) - logits_of(full, TOKENS))) > 0.1
 
 
-def test_an_entry_is_as_far_away_as_the_window_is_long(tmp_path):
+def test_entries_are_read_at_the_distance_of_the_window(tmp_path):
     """Two tokens, of which the first has left a window of one token: attention one token back is what is expected."""
     full = mg.from_pretrained(foreign.write("llama", tmp_path), window_size=2)
     model = mg.add_memory(mg.from_pretrained(tmp_path, window_size=1), IN_ATTENTION, fusion="attention")
@@ -83,7 +83,7 @@ def test_an_entry_is_as_far_away_as_the_window_is_long(tmp_path):
         ({"fusion": "attention", "memory": mg.TitansMemoryConfig()}, "needs a KVMemoryConfig, got TitansMemoryConfig"),
     ],
 )
-def test_what_does_not_fit_is_refused(options, message, llama):
+def test_invalid_arguments_are_refused(options, message, llama):
     with pytest.raises(ValueError, match=message):
         mg.add_memory(llama, **options)
 
@@ -95,7 +95,7 @@ def test_a_second_memory_is_refused(llama):
 
 
 @pytest.mark.parametrize("trainable", [("memory_layer",), ("memory_layer", "lora"), ("memory_layer", "blocks/1/")])
-def test_training_moves_what_is_trainable_and_lowers_the_loss(trainable, llama):
+def test_training_changes_only_trainable_parameters_and_lowers_the_loss(trainable, llama):
     model = mg.add_memory(llama, small("kv"), layers=[0], segment_length=4, adapter_rank=2)
     config, params = model.config, models.to_params(model)
     optimizer_config = mg.OptimizerConfig(learning_rate=0.03, warmup_steps=0, trainable=trainable)
@@ -129,14 +129,14 @@ def test_training_moves_what_is_trainable_and_lowers_the_loss(trainable, llama):
     assert state_size < 2.5 * (sum(leaf.size for leaf in jax.tree.leaves(start)) - frozen)
 
 
-def test_a_pattern_without_a_parameter_is_named(llama):
+def test_a_pattern_that_matches_no_parameter_is_refused(llama):
     with pytest.raises(ValueError, match=r"optimizer.trainable: 'memory' is in no parameter's path"):
         check_trainable(mg.OptimizerConfig(trainable=("memory",)), models.to_params(llama))
     with pytest.raises(ValueError, match=r"trainable: '\(' is not a regular expression"):
         mg.OptimizerConfig(trainable=("(",))
 
 
-def test_it_is_saved_beside_the_base_model(llama, tmp_path):
+def test_the_memory_is_saved_with_the_base_model(llama, tmp_path):
     model = mg.add_memory(llama, small("kv"), layers=[1], segment_length=4, adapter_rank=2)
     mg.save_pretrained(model, tmp_path)
     again = mg.from_pretrained(tmp_path)

@@ -15,7 +15,7 @@ LENGTHS = {"llama": 32, "gpt2": None, "mistral": None, "qwen2": 32, "t5": 48}
 
 
 @pytest.mark.parametrize("case", LENGTHS)
-def test_the_context_of_a_pretrained_model(case, tmp_path):
+def test_context_length_of_a_pretrained_model(case, tmp_path):
     model = mg.from_pretrained(foreign.write(case, tmp_path / "theirs"))
     decoder = model.config.decoder if case == "t5" else model.config
     values = foreign.CASES[case]

@@ -46,7 +46,7 @@ def shard(folder):
 @pytest.mark.parametrize("case", ["llama", "bert_masked", "gpt2", "t5", "xlnet"])
 @settings(max_examples=30)
 @given(data=st.data())
-def test_any_damage_ends_in_a_value_error(case, data, folders):
+def test_random_damage_raises_a_value_error(case, data, folders):
     """Bytes replaced, cut off or put in: the model is read, or it is a `ValueError`."""
     path = data.draw(st.sampled_from(sorted(folders[case].iterdir())))
     whole = path.read_bytes()
@@ -99,7 +99,7 @@ def test_unusual_settings(content, message, folder):
         mg.from_pretrained(folder)
 
 
-def test_settings_that_are_unusual_but_clear(folder):
+def test_unusual_settings_that_are_read(folder):
     """A byte order mark, and one key twice with one value."""
     expected = mg.from_pretrained(folder).config
     twice = LLAMA[:-1] + ', "vocab_size": 37}'
@@ -167,7 +167,7 @@ def test_unusual_headers(header, folder):
         mg.from_pretrained(folder)
 
 
-def test_buffers_of_any_type_are_left_alone(tmp_path):
+def test_buffers_of_any_type_are_ignored(tmp_path):
     """Masks and positions, which no weights are made of."""
     folder = foreign.write("gpt2", tmp_path / "gpt2")
     masks = {f"transformer.h.{i}.attn.bias": np.ones((1, 1, 4, 4), np.uint8) for i in range(3)}
@@ -175,7 +175,7 @@ def test_buffers_of_any_type_are_left_alone(tmp_path):
     mg.from_pretrained(folder)
 
 
-def test_weights_of_another_name_are_named(folder):
+def test_weight_files_with_other_names_are_reported(folder):
     (folder / FILE).rename(folder / "adapter.safetensors")
-    with pytest.raises(ValueError, match=r"holds no weights.*adapter.safetensors has another name, and is not read"):
+    with pytest.raises(ValueError, match=r"holds no weights.*adapter.safetensors has another name and is not read"):
         mg.from_pretrained(folder)

@@ -28,7 +28,7 @@ def own_family():
     FAMILIES.unregister("own")
 
 
-def test_a_family_of_ones_own_is_read(own_family, tmp_path):
+def test_a_users_own_family_is_read(own_family, tmp_path):
     foreign.write("gpt2", tmp_path)
     expected = mg.from_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())

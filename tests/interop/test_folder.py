@@ -80,7 +80,7 @@ def test_every_file_is_recorded(name, saved):
 @pytest.mark.parametrize("name", ["llama", "ours"])
 @settings(max_examples=30)
 @given(data=st.data())
-def test_every_flipped_bit_is_found(name, data, saved):
+def test_every_flipped_bit_is_detected(name, data, saved):
     folder = saved / name
     path = folder / data.draw(st.sampled_from(names(folder)))
     whole = path.read_bytes()
@@ -95,7 +95,7 @@ def test_every_flipped_bit_is_found(name, data, saved):
         path.write_bytes(whole)
 
 
-def test_flipped_bits_of_the_settings_are_found(saved, tmp_path):
+def test_flipped_bits_of_the_settings_are_detected(saved, tmp_path):
     """Some give valid JSON with other values, other names of keys or another number format; all of the beginning."""
     folder = shutil.copytree(saved / "llama", tmp_path / "copy")
     for name in ("config.json", INDEX, "generation_config.json"):
@@ -109,7 +109,7 @@ def test_flipped_bits_of_the_settings_are_found(saved, tmp_path):
         (folder / name).write_bytes(whole)
 
 
-def test_a_file_that_somebody_rewrote_is_read_with_a_warning(saved, tmp_path, caplog):
+def test_a_file_rewritten_by_another_program_is_read_with_a_warning(saved, tmp_path, caplog):
     folder = shutil.copytree(saved / "ours", tmp_path / "copy")
     values = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(values | {"bos_token_id": 5}, indent=2) + "\n")
@@ -136,7 +136,7 @@ def test_a_damaged_file_is_named(saved, tmp_path):
         mg.from_pretrained(folder)
 
 
-def test_what_is_saved_last_is_what_is_read(tmp_path):
+def test_the_last_save_is_read(tmp_path):
     """One file after several and the reverse, of models of several kinds: one set of weights is left."""
     for seed, (config, size) in enumerate([(LLAMA, FEW_BYTES), (LLAMA, 10**9), (OURS, FEW_BYTES), (LLAMA, 10**9)]):
         mg.save_pretrained(model(seed, config), tmp_path, shard_bytes=size)
@@ -145,7 +145,7 @@ def test_what_is_saved_last_is_what_is_read(tmp_path):
         assert PARTIAL not in names(tmp_path) and sorted([*recorded(tmp_path), SUMS]) == names(tmp_path)
 
 
-def test_settings_of_an_earlier_model_are_not_left(saved, tmp_path):
+def test_settings_of_an_earlier_model_are_removed(saved, tmp_path):
     folder = shutil.copytree(saved / "llama", tmp_path / "copy")
     mg.save_pretrained(model(3), folder)
     assert mg.from_pretrained(folder).origin.generation is None
@@ -166,7 +166,7 @@ class FullTokenizer(ByteTokenizer):
 @pytest.mark.parametrize(
     "size, room", [(FEW_BYTES, 100), (FEW_BYTES, 1000), (10**9, 1000), (10**9, 5000), (10**9, None)]
 )
-def test_a_full_disk_leaves_the_last_good_model(size, room, saved, tmp_path):
+def test_a_full_disk_keeps_the_last_complete_model(size, room, saved, tmp_path):
     """A limit on the size of files stands for the disk: writing ends in the middle of one of them."""
     folder = shutil.copytree(saved / "llama", tmp_path / "copy")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -185,7 +185,7 @@ def test_a_full_disk_leaves_the_last_good_model(size, room, saved, tmp_path):
 
 
 @pytest.mark.parametrize("moved", range(1, 5))
-def test_files_of_two_saves_are_never_mixed_up(moved, saved, tmp_path, monkeypatch):
+def test_a_mixture_of_two_saves_is_detected(moved, saved, tmp_path, monkeypatch):
     """The process ends between the replacements of two files."""
     folder = shutil.copytree(saved / "llama", tmp_path / "copy")
     replace, calls = os.replace, []
@@ -208,7 +208,7 @@ def test_files_of_two_saves_are_never_mixed_up(moved, saved, tmp_path, monkeypat
         assert same(mg.from_pretrained(folder), mg.from_pretrained(saved / "llama"))
 
 
-def test_a_save_that_was_killed_does_no_harm(saved, tmp_path):
+def test_a_killed_save_does_not_affect_later_saves(saved, tmp_path):
     folder = shutil.copytree(saved / "llama", tmp_path / "copy")
     (folder / PARTIAL).mkdir()
     (folder / PARTIAL / "config.json").write_text("{")
@@ -217,7 +217,7 @@ def test_a_save_that_was_killed_does_no_harm(saved, tmp_path):
     assert same(mg.from_pretrained(folder), model(2)) and not (folder / PARTIAL).exists()
 
 
-def test_places_that_cannot_hold_a_model(tmp_path):
+def test_unwritable_folders_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     for folder, message in (

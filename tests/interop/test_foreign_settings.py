@@ -60,7 +60,7 @@ def test_every_key_of_the_library_is_known(kind):
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_every_family_says_what_it_reads(kind):
+def test_every_family_declares_the_keys_that_it_reads(kind):
     (family,) = (family for _, family in FAMILIES.values() if kind in family.architectures)
     assert set(TABLES[kind]) - {"pad_token_id"} <= family.read_keys
     assert {"model_type", "architectures"} <= family.read_keys
@@ -97,7 +97,7 @@ def test_any_value_in_a_rope_dictionary_is_read_or_refused_by_name(data, rope):
 
 @pytest.mark.parametrize("value", [None, "12", 0, -1, 1.5, True, [], {}, 10**12, float("nan")])
 @pytest.mark.parametrize("kind", TABLES)
-def test_sizes_that_are_none_are_named(kind, value):
+def test_invalid_sizes_are_named(kind, value):
     needed = [key for key, setting in TABLES[kind].items() if setting.default is REQUIRED]
     assert len(needed) in (4, 5)
     for key in needed:
@@ -171,7 +171,7 @@ SLIDING = {"use_sliding_window": True, "sliding_window": 4}
         ("qwen2", {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "truncate": False}}, "truncate=False is not"),
     ],
 )
-def test_what_contradicts_itself_or_is_not_here_is_named(kind, changes, message):
+def test_contradictory_and_unsupported_settings_are_named(kind, changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         read(kind, changes, without=["rope_scaling"] if kind == "llama" and "rope_scaling" not in changes else ())
 
@@ -201,7 +201,7 @@ def test_what_contradicts_itself_or_is_not_here_is_named(kind, changes, message)
         ("xlnet", {"clamp_len": 0}, (), {"max_distance": None}),
     ],
 )
-def test_absent_and_null_mean_what_they_mean_to_the_library(kind, changes, without, expected):
+def test_absent_and_null_values_have_the_meaning_of_the_library(kind, changes, without, expected):
     config = read(kind, changes, without)
     assert {name: getattr(config, name) for name in expected} == expected
 
@@ -283,7 +283,7 @@ def test_what_is_written_is_read_back(case):
     assert family.from_hf(json.loads(json.dumps(family.to_hf(config)))) == config
 
 
-def test_a_wider_window_than_all_positions_is_still_a_mistral():
+def test_a_mistral_with_a_window_wider_than_all_positions():
     config = read("mistral", {"sliding_window": 4096})
     assert config.window_size == 4096
     values = llama.LLAMA.to_hf(config)

@@ -246,7 +246,7 @@ def test_the_ids_that_end_a_text_are_those_of_the_tokenizer(tmp_path):
     assert origin.stop_ids == (2,) and origin.config["bos_token_id"] == 1
 
 
-def test_weights_of_a_folder_count_for_more_than_a_gguf_file(tmp_path, caplog):
+def test_safetensors_are_preferred_to_a_gguf_file(tmp_path, caplog):
     foreign.write("llama", tmp_path)
     expected = mg.from_pretrained(tmp_path)
     path = write(tmp_path / "other.gguf", "llama_tied")

@@ -102,7 +102,7 @@ def test_turns_and_original_length_of_yarn(tmp_path):
         ({"new": 1}, "llama: new=1: unknown, so it may change the outputs of the model"),
     ],
 )
-def test_what_is_not_supported_is_named_with_the_file(changes, message, tmp_path):
+def test_unsupported_settings_are_named_with_the_file(changes, message, tmp_path):
     path = write(tmp_path / "model.gguf", changes)
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         mg.from_pretrained(path)
@@ -110,7 +110,7 @@ def test_what_is_not_supported_is_named_with_the_file(changes, message, tmp_path
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_what_is_missing_is_named_with_the_file(kind, tmp_path):
+def test_missing_settings_are_named_with_the_file(kind, tmp_path):
     needed = set(GPT2 if kind == "gpt2" else LLAMA) - {"attention.head_count_kv"}
     for number, name in enumerate([*sorted(needed), "token_embd"]):
         path = write(tmp_path / f"{number}.gguf", kind=kind, without=[name])
@@ -125,13 +125,13 @@ def test_what_is_missing_is_named_with_the_file(kind, tmp_path):
         ({"split.no": 0, "split.count": 3}, "split.count=3 is not supported"),
     ],
 )
-def test_what_is_no_whole_model_is_refused(general, message, tmp_path):
+def test_incomplete_models_are_refused(general, message, tmp_path):
     path = write(tmp_path / "model.gguf", general=general)
     with pytest.raises(ValueError, match=re.escape(f"{path}: {message}")):
         read_gguf(path)
 
 
-def test_factors_beside_a_scaling_are_refused(tmp_path):
+def test_factors_together_with_a_scaling_are_refused(tmp_path):
     factors = ("rope_freqs.weight", np.ones(2, np.float32))
     path = write(tmp_path / "model.gguf", {"rope.scaling.factor": 4.0}, tensors=[factors])
     with pytest.raises(ValueError, match=r"rope_freqs.weight together with rope.scaling.factor is not supported"):
@@ -142,7 +142,7 @@ def test_factors_beside_a_scaling_are_refused(tmp_path):
             read_gguf(path)
 
 
-def test_harmless_settings_are_left_aside(tmp_path):
+def test_harmless_settings_are_ignored(tmp_path):
     harmless = {"vocab_size": 31, "tensor_data_layout": "Meta AI original pth", "expert_count": 0}
     harmless |= {"attention.key_length": 4, "attention.value_length": 4, "rope.dimension_count": 4}
     assert config_of(tmp_path / "a.gguf", harmless) == config_of(tmp_path / "b.gguf")

@@ -77,7 +77,7 @@ def calls(x):
 
 @pytest.mark.parametrize("kind", ["layer", "linen layer", "wrap", "linen wrap"])
 @given(cuts=st.lists(st.sampled_from([1, 3, 5]), min_size=2, max_size=6))
-def test_any_cutting_into_calls_gives_the_same(kind, calls, x, cuts):
+def test_results_do_not_depend_on_the_division_into_calls(kind, calls, x, cuts):
     state, call = calls[kind]
     whole, after = call(x, state, RESET)
     parts, start = [], 0
@@ -92,7 +92,7 @@ def test_any_cutting_into_calls_gives_the_same(kind, calls, x, cuts):
     assert difference(after, state) < 1e-5
 
 
-def test_a_layer_remembers_what_no_window_reaches(calls, x):
+def test_a_layer_reads_tokens_outside_of_every_window(calls, x):
     state, call = calls["layer"]
     nothing = np.zeros((B, L), bool)
     before, _ = call(x, state, nothing)
@@ -131,14 +131,14 @@ def test_the_compute_type_and_dropout(x):
         ({"memory": mg.KVMemoryConfig(select="pool", select_size=5)}, "select_size=5 must be at most segment_length=4"),
     ],
 )
-def test_wrong_settings_of_a_layer(options, message):
+def test_invalid_settings_of_a_layer_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         memory_layer(**options)
     with pytest.raises(ValueError, match=message):  # at once, not in `init`
         mg.wrap(linen.Dense(D), **{"memory": KV} | options, **SHAPES)
 
 
-def test_wrong_arguments_of_a_call(x):
+def test_invalid_arguments_of_a_call_are_refused(x):
     layer = memory_layer()
     state = layer.init_state(B)
     for arguments, message in (
@@ -168,7 +168,7 @@ def test_gradients_reach_every_parameter_of_block_and_memory(kind, x):
         assert np.all(np.isfinite(gradient)) and np.any(np.abs(gradient) > 1e-7), name
 
 
-def test_without_memory_a_block_stays_as_it_is(x):
+def test_without_memory_a_block_is_unchanged(x):
     block = nnx.Linear(D, D, rngs=nnx.Rngs(1))
     wrapped = mg.wrap(block, memory=mg.NoMemoryConfig(), **SHAPES, rngs=nnx.Rngs(0))
     y, state = wrapped(x, wrapped.init_state(B))
@@ -184,14 +184,14 @@ def test_a_function_is_a_block_too(x):
     assert difference(wrapped(x, wrapped.init_state(B)), layer(jnp.tanh(x), layer.init_state(B))) == 0
 
 
-def test_rngs_are_given_where_they_are_needed():
+def test_rngs_are_required_for_nnx_and_refused_for_linen():
     with pytest.raises(ValueError, match="rngs must be given for an NNX block"):
         mg.wrap(jnp.tanh, memory=KV, **SHAPES)
     with pytest.raises(ValueError, match="rngs must not be given for a Linen block"):
         mg.wrap(linen.Dense(D), memory=KV, **SHAPES, rngs=nnx.Rngs(0))
 
 
-def test_linen_does_what_nnx_does(x):
+def test_linen_equals_nnx(x):
     module = mg.interop.to_linen(mg.MemoryLayer, KV, **SHAPES)
     params, call = run_linen(module, x, module.init_state(B))
     layer = memory_layer()

@@ -260,7 +260,7 @@ def read(kind, change):
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-def test_what_leaves_our_config_alone_leaves_the_model_alone(kind, unknown_keys):
+def test_keys_that_do_not_change_our_config_do_not_change_the_model(kind, unknown_keys):
     plain, _ = read(kind, {})
     expected, compared, refused = library_logits(kind, PLAIN[kind]), 0, 0
     assert np.abs(expected).max() > 0.5
@@ -279,7 +279,7 @@ def test_what_leaves_our_config_alone_leaves_the_model_alone(kind, unknown_keys)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", PLAIN)
-def test_what_changes_our_config_changes_the_model_alike(kind, tmp_path, unknown_keys):
+def test_keys_that_change_our_config_change_the_model(kind, tmp_path, unknown_keys):
     plain, _ = read(kind, {})
     compared = 0
     with warnings.catch_warnings():

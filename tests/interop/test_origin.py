@@ -54,7 +54,7 @@ ROUND_TRIPS = ["llama", "llama3", "llama_biases", "mistral", "qwen2", "gpt2", "b
 
 
 @pytest.mark.parametrize("case", ROUND_TRIPS)
-def test_settings_go_through_unchanged(case, tmp_path):
+def test_unused_settings_survive_load_and_save(case, tmp_path):
     extra = EXTRA if case != "roberta" else EXTRA | {"pad_token_id": 1}  # which says where its positions begin
     folder = write(case, tmp_path / "base", extra)
     model = mg.from_pretrained(folder)
@@ -67,7 +67,7 @@ def test_settings_go_through_unchanged(case, tmp_path):
     assert mg.from_pretrained(tmp_path / "again").config == model.config
 
 
-def test_a_changed_function_counts_for_more(tmp_path):
+def test_settings_of_a_changed_model_replace_those_of_the_origin(tmp_path):
     folder = write("mistral", tmp_path / "base")
     model = mg.from_pretrained(folder, window_size=5, dtype="bfloat16")
     mg.save_pretrained(model, tmp_path / "again")
@@ -78,7 +78,7 @@ def test_a_changed_function_counts_for_more(tmp_path):
     assert mg.from_pretrained(tmp_path / "again").config.window_size == 5
 
 
-def test_a_memory_keeps_them(tmp_path):
+def test_a_model_with_memory_keeps_the_origin(tmp_path):
     base = mg.from_pretrained(write("llama", tmp_path / "base"))
     model = mg.add_memory(base, mg.KVMemoryConfig(memory_size=5, head_dim=4), segment_length=4)
     assert model.origin is base.origin
@@ -88,7 +88,7 @@ def test_a_memory_keeps_them(tmp_path):
     assert names_of(read(tmp_path / "again"), "memgpt").keys() == read(tmp_path / "base").keys()
 
 
-def test_a_run_keeps_them(tmp_path):
+def test_a_run_keeps_the_origin(tmp_path):
     """From the start, in `workdir/pretrained`: the pretrained model may be gone when the run is read."""
     folder = write("llama", tmp_path / "base")
     memory = mg.KVMemoryConfig(memory_size=8, head_dim=4)
@@ -125,7 +125,7 @@ class Ids(ByteTokenizer):
         ({"eos_token_id": [4, 5]}, (11, [4, 5], 13)),
     ],
 )
-def test_ids_of_the_tokenizer_fill_what_is_missing(extra, expected, tmp_path):
+def test_missing_ids_are_taken_from_the_tokenizer(extra, expected, tmp_path):
     write("llama", tmp_path / "base", extra, None)
     mg.save_pretrained(mg.from_pretrained(tmp_path / "base"), tmp_path / "again", tokenizer=Ids())
     got = read(tmp_path / "again")
@@ -133,7 +133,7 @@ def test_ids_of_the_tokenizer_fill_what_is_missing(extra, expected, tmp_path):
     assert not (tmp_path / "again" / "generation_config.json").exists()
 
 
-def test_without_an_end_none_is_made_up(tmp_path):
+def test_an_end_id_is_not_invented(tmp_path):
     """`start_id`, which begins documents, is not one."""
 
     class Endless(ByteTokenizer):
@@ -161,12 +161,12 @@ def test_ids_that_end_a_text(config, generation, expected):
 
 
 @pytest.mark.parametrize("value", ["2", 2.0, True, [2, None], {"a": 1}])
-def test_ids_that_are_none(value):
+def test_invalid_ids_are_refused(value):
     with pytest.raises(ValueError, match=r"generation_config.json: eos_token_id must be a token id or a list of them"):
         Origin({}, {"eos_token_id": value})
 
 
-def test_compiled_programs_do_not_depend_on_it(tmp_path):
+def test_compiled_programs_do_not_depend_on_the_origin(tmp_path):
     first = mg.from_pretrained(write("gpt2", tmp_path / "a"))
     second = mg.from_pretrained(write("gpt2", tmp_path / "b", {"eos_token_id": 9}, None))
     assert first.origin.stop_ids != second.origin.stop_ids and first.config == second.config
@@ -198,7 +198,7 @@ def test_the_library_reads_back_what_it_wrote(tmp_path):
 
 
 @pytest.mark.parametrize(("case", "key", "value"), [("llama", "rope_theta", 500.0), ("gpt2", "n_positions", 7)])
-def test_an_edit_beside_the_settings_of_a_memory_is_refused(case, key, value, tmp_path):
+def test_an_edit_that_contradicts_the_saved_memory_config_is_refused(case, key, value, tmp_path):
     model = mg.add_memory(mg.from_pretrained(write(case, tmp_path / "base")), mg.KVMemoryConfig(memory_size=5))
     mg.save_pretrained(model, tmp_path / "memory")
     mg.from_pretrained(tmp_path / "memory")

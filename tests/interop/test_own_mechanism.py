@@ -33,7 +33,7 @@ def mean():
     mg.MEMORIES.unregister("mean")
 
 
-def test_it_keeps_the_contract():
+def test_it_satisfies_the_contract():
     """By the command that the example gives."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "mean_memory", "tests/memory/test_contract.py", "-k", "mean"]
     path = os.pathsep.join([str(EXAMPLE.parent), str(ROOT)])
@@ -50,12 +50,12 @@ def test_it_is_chosen_and_set_on_the_command_line(mean):
     assert override(load_config("recall"), words).model.memory == config_class(memory_size=8, decay=0.5)
 
 
-def test_wrong_settings_end_in_one_line(mean):
+def test_invalid_settings_are_refused_in_one_line(mean):
     with pytest.raises(ValueError, match=r"decay must be between 0 and 1, got 2\.0"):
         override(mean, ["--model.memory.decay", "2"])
 
 
-def test_it_survives_json(mean):
+def test_its_config_round_trips_through_json(mean):
     assert from_json(json.loads(json.dumps(to_json(mean)))) == mean
 
 

@@ -89,7 +89,7 @@ def test_outputs_are_those_of_the_library(case, folders):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_stored_is_what_the_library_computes(case):
+def test_stored_outputs_equal_those_of_the_library(case):
     pytest.importorskip("transformers", reason="transformers and torch are not installed")
     outputs, _ = foreign.library_outputs(case)
     for name, values in foreign.expected(case).items():
@@ -148,7 +148,7 @@ def test_a_session_in_pieces_is_one_generation(case, folders):
     assert numbers.encode("".join(parts)) == expected and 0 not in expected
 
 
-def test_ours_go_the_same_way(tmp_path):
+def test_models_of_this_library_round_trip(tmp_path):
     """A model that no family expresses, and one with a memory, are written and read too."""
     config = mg.ModelConfig(
         vocab_size=19, d_model=8, num_heads=2, num_layers=2, memory=mg.KVMemoryConfig(memory_size=4, head_dim=4)
@@ -161,7 +161,7 @@ def test_ours_go_the_same_way(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, models.to_params(again), models.to_params(model))
 
 
-def test_changes_leave_the_weights_alone(folders):
+def test_changes_do_not_change_the_weights(folders):
     model = mg.from_pretrained(folders["llama"], window_size=5, dtype="bfloat16")
     assert (model.config.window_size, model.config.dtype) == (5, "bfloat16")
     with pytest.raises(ValueError, match="memory: this would change the parameters"):
@@ -212,7 +212,7 @@ def test_tensors_that_do_not_fit_are_listed(folders, tmp_path):
         ({"model_type": "xlnet", "architectures": ["XLNetForFun"]}, "'XLNetForFun' is not supported"),
     ],
 )
-def test_what_is_not_supported_is_named(values, message, folders, tmp_path):
+def test_unsupported_settings_are_named(values, message, folders, tmp_path):
     with pytest.raises(ValueError, match=message):
         mg.from_pretrained(damaged(folders["llama"], tmp_path, **values))
 
@@ -228,14 +228,14 @@ def test_half_precision_is_read_as_float32(folders, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, rounded, expected)
 
 
-def test_only_weights_that_run_no_code_are_read(folders, tmp_path):
+def test_weights_that_can_run_code_are_refused(folders, tmp_path):
     (tmp_path / "config.json").write_text((folders["llama"] / "config.json").read_text())
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"pytorch_model.bin can run code when opened, and is not read"):
+    with pytest.raises(ValueError, match=r"pytorch_model.bin can run code when opened and is not read"):
         mg.from_pretrained(tmp_path)
 
 
-def test_a_cut_file_is_refused(folders, tmp_path):
+def test_a_truncated_file_is_refused(folders, tmp_path):
     damaged(folders["llama"], tmp_path)
     whole = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[:-100])
@@ -243,13 +243,13 @@ def test_a_cut_file_is_refused(folders, tmp_path):
         mg.from_pretrained(tmp_path)
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     for source in (tmp_path / "absent", "absent"):
         with pytest.raises(ValueError, match="there is no folder"):
             mg.from_pretrained(source)
 
 
-def test_a_run_is_a_model_too(tmp_path):
+def test_a_run_is_read_as_a_model(tmp_path):
     memory = mg.KVMemoryConfig(memory_size=8, head_dim=4)
     model = mg.ModelConfig(vocab_size=257, d_model=8, num_heads=2, num_layers=1, memory=memory)
     config = mg.ExperimentConfig(model=model, data=mg.TextConfig(tokenizer="byte"))

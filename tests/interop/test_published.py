@@ -209,7 +209,7 @@ def flat(tree):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_body_is_read_and_what_is_left_is_named(name, tmp_path, caplog):
+def test_the_body_is_read_and_ignored_tensors_are_named(name, tmp_path, caplog):
     published = PUBLISHED[name]
     plain, folder = write(published, tmp_path)
     with caplog.at_level(logging.WARNING):
@@ -285,7 +285,7 @@ def test_hidden_states_are_those_of_the_library(name, tmp_path):
     np.testing.assert_allclose(hidden_of(mg.from_pretrained(folder), case), expected, atol=1e-4)
 
 
-def test_an_output_that_contradicts_the_tie_is_used(tmp_path):
+def test_an_output_that_differs_from_the_embedding_is_used(tmp_path):
     """As in transformers, where the config then counts for less than the file."""
     for case, embedding in (("gpt2", "transformer.wte.weight"), ("llama_tied", "model.embed_tokens.weight")):
         root = tmp_path / case

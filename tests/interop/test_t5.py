@@ -74,7 +74,7 @@ def test_what_the_library_writes_is_read(case, tmp_path):
     np.testing.assert_allclose(logits_of(model, case), foreign.expected(case)["logits"], atol=1e-4)
 
 
-def test_a_session_goes_on_from_a_source(folders):
+def test_a_session_continues_after_a_source(folders):
     model = mg.from_pretrained(folders["t5_v11"])
     state = jax.tree.map(lambda x: x[:1], state_of(model, "t5_v11"))
     expected = mg.generate(model, [[0]], state=state, max_new_tokens=12).ids[0, 1:].tolist()
@@ -87,7 +87,7 @@ def test_a_session_goes_on_from_a_source(folders):
     assert numbers.encode("".join(parts)) == expected and 0 not in expected
 
 
-def test_changes_concern_both_stacks_and_survive_saving(folders, tmp_path):
+def test_changes_affect_both_stacks_and_survive_saving(folders, tmp_path):
     changes = {"window_size": 30, "source_length": 33, "dtype": "bfloat16"}
     model = mg.from_pretrained(folders["t5"], **changes)
     decoder = {name: getattr(model.config.decoder, name) for name in changes}
@@ -110,7 +110,7 @@ def test_a_memory_for_the_decoder_changes_nothing_until_it_is_trained(folders, t
         mg.add_memory(larger, memory)
 
 
-def test_what_no_family_expresses_is_written_under_our_name(folders, tmp_path):
+def test_a_model_of_no_family_is_saved_under_our_name(folders, tmp_path):
     config = mg.from_pretrained(folders["t5"]).config
     config = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, norm="layernorm"))
     model = models.from_params(config, models.functional(config).init(jax.random.key(0)))
@@ -131,7 +131,7 @@ def test_what_no_family_expresses_is_written_under_our_name(folders, tmp_path):
         ({"is_encoder_decoder": False}, "is_encoder_decoder=False is not supported; valid: True"),
     ],
 )
-def test_what_is_not_supported_is_named(values, message, folders, tmp_path):
+def test_unsupported_settings_are_named(values, message, folders, tmp_path):
     for file in folders["t5"].iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     config = json.loads((tmp_path / "config.json").read_text()) | values
@@ -140,7 +140,7 @@ def test_what_is_not_supported_is_named(values, message, folders, tmp_path):
         mg.from_pretrained(tmp_path)
 
 
-def test_copies_of_the_embedding_in_old_files_are_left_aside(folders, tmp_path):
+def test_copies_of_the_embedding_in_old_files_are_ignored(folders, tmp_path):
     from safetensors.numpy import load_file, save_file
 
     tensors = load_file(folders["t5"] / "model.safetensors")

@@ -51,7 +51,7 @@ def prepared(config):
     return file
 
 
-def test_folder_documents_come_back_in_a_fixed_order(folder_config):
+def test_documents_of_a_folder_have_a_fixed_order(folder_config):
     config = folder_config()
     found = texts(config, "train")
     assert sorted(found) == sorted(f"document {i} " * (i + 1) for i in range(6))
@@ -61,12 +61,12 @@ def test_folder_documents_come_back_in_a_fixed_order(folder_config):
     assert [tokenizer.decode(ids) for ids in first] == found[:2]
 
 
-def test_absent_split_is_refused_by_name(folder_config):
+def test_an_absent_split_is_refused(folder_config):
     with pytest.raises(ValueError, match=r"no documents in split 'test', only in 'train', 'valid'; .* the sub-folders"):
         texts(folder_config(), "test")
 
 
-def test_a_changed_folder_is_read_anew(folder_config):
+def test_a_changed_folder_is_prepared_again(folder_config):
     config = folder_config()
     before, fingerprint = texts(config, "valid"), open_corpus(config).fingerprint
     Path(config.path, "valid", "0.txt").write_text("HELD OUT, too")
@@ -86,7 +86,7 @@ def test_invalid_utf8_follows_the_config(folder_config):
 
 @pytest.mark.parametrize("keep", [0, 0.5, 0.999])
 @pytest.mark.parametrize("sums", [True, False])
-def test_a_record_file_cut_short_is_noticed(tmp_path, keep, sums):
+def test_a_truncated_record_file_is_detected(tmp_path, keep, sums):
     config = tiny(tmp_path)
     texts(config, "train")
     file = prepared(config)
@@ -100,7 +100,7 @@ def test_a_record_file_cut_short_is_noticed(tmp_path, keep, sums):
         texts(config, "train")
 
 
-def test_a_flipped_bit_of_a_prepared_set_is_noticed(tmp_path):
+def test_a_flipped_bit_of_a_prepared_data_set_is_detected(tmp_path):
     config = tiny(tmp_path)
     texts(config, "train")
     draw = random.Random(0)
@@ -129,7 +129,7 @@ def test_stdlib_is_read_from_this_python(tmp_path, monkeypatch):
     assert open_corpus(config).fingerprint != here
 
 
-def test_builders_belong_to_tfds(tmp_path):
+def test_builders_are_tfds_builders(tmp_path):
     for name, text in [("a.txt", "a"), ("b.jsonl", '{"body": "b"}'), ("caf\udce9.txt", "c"), ("d.md", "d")]:
         (tmp_path / name).write_text(text)
     settings = {"path": str(tmp_path), "include": ["*.txt", "*.jsonl"], "text_column": "body"}
@@ -145,7 +145,7 @@ def test_builders_belong_to_tfds(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["pg19", "lm1b", "wiki40b/en"])
-def test_text_sets_of_tfds_by_name(name, tmp_path):
+def test_text_data_sets_of_tfds_are_opened_by_name(name, tmp_path):
     split = types.SimpleNamespace(filepaths=[], shard_lengths=[])
     with (
         tfds.testing.mock_data(num_examples=7),
@@ -158,7 +158,7 @@ def test_text_sets_of_tfds_by_name(name, tmp_path):
         assert open_corpus(config).fingerprint.startswith(name)
 
 
-def test_a_set_with_only_a_train_split_is_cut(tmp_path):
+def test_a_data_set_with_only_a_train_split_is_divided(tmp_path):
     numbered = [f"text {i}" for i in range(39)] + ["caf\ufffd"]
     place = tmp_path / "[odd] \u00fc*?%"
     assert [texts(tiny(place), split) for split in ("train", "valid", "test")] == [
@@ -168,13 +168,13 @@ def test_a_set_with_only_a_train_split_is_cut(tmp_path):
         texts(tiny(tmp_path, invalid_utf8="error"), "test")
 
 
-def test_the_text_is_a_feature_by_name(tmp_path):
+def test_the_text_feature_is_found_by_name(tmp_path):
     assert texts(tiny(tmp_path, text_column="title"), "test") == ["t", "t"]
     with pytest.raises(ValueError, match=r"no text feature named 'body', and not .*'content', 'title'"):
         texts(tiny(tmp_path, text_column="body"), "test")
 
 
-def test_a_set_without_a_text_is_refused_by_name(tmp_path):
+def test_a_data_set_without_text_is_refused(tmp_path):
     split = types.SimpleNamespace(filepaths=[], shard_lengths=[])
     with (
         tfds.testing.mock_data(),
@@ -193,7 +193,7 @@ def test_unknown_corpora_are_refused_with_the_nearest_names(tmp_path):
         open_corpus(TextConfig(corpus="wiki40b/klingon", cache_dir=str(tmp_path)))
 
 
-def test_a_set_that_cannot_be_prepared_is_refused_in_one_line(tmp_path, monkeypatch):
+def test_a_data_set_that_cannot_be_prepared_is_refused_in_one_line(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     config = TextConfig(corpus="tiny_text_set", cache_dir=str(tmp_path / "file"))
     with pytest.raises(ValueError, match=r"data.corpus='tiny_text_set' cannot be .*file.*: Not"):
@@ -210,7 +210,7 @@ def test_preparation_is_quiet_when_not_on_a_terminal(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_tokenized_set_is_opened_without_tfds(tmp_path, monkeypatch):
+def test_a_tokenized_data_set_is_opened_without_tfds(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "tensorflow_datasets")  # as in a fresh process
     config = TextConfig(corpus="lm1b", tokenizer="byte", cache_dir=str(tmp_path))
     corpus = mock.Mock(fingerprint="lm1b/1.1.0", read=lambda split: [mock.Mock(pieces=["one text"])])

@@ -35,7 +35,7 @@ def config(folder_config):
 
 @pytest.mark.parametrize("name", ["tokens.bin", "offsets.npy", "sizes.npy", "counts.json", "tokenizer.model", SUMS])
 @pytest.mark.parametrize("damage", ["cut", "empty", "absent", "longer"])
-def test_damaged_files_are_made_anew(config, name, damage, caplog):
+def test_damaged_entries_are_rebuilt(config, name, damage, caplog):
     expected = decoded(config)
     for file in [path for path in kept(config) if path.name == name]:
         if damage == "absent":
@@ -51,7 +51,7 @@ def test_damaged_files_are_made_anew(config, name, damage, caplog):
     assert [len(list(Path(config.cache_dir, kind).iterdir())) for kind in ("tokens", "tokenizers")] == [1, 1]
 
 
-def test_every_flipped_bit_is_noticed(config, caplog):
+def test_every_flipped_bit_is_detected(config, caplog):
     expected, draw = decoded(config), random.Random(0)
     for _ in range(40):
         file = draw.choice(sorted(kept(config)))
@@ -71,7 +71,7 @@ def test_leftovers_of_killed_processes_are_removed(config):
     assert not folder.exists()
 
 
-def test_places_that_are_no_folder_are_refused(folder_config, tmp_path):
+def test_a_cache_dir_that_is_not_a_folder_is_refused(folder_config, tmp_path):
     (tmp_path / "file").write_text("")
     for place in ("file", "file/below"):
         with pytest.raises(ValueError, match=r"data.cache_dir='.*file.*' cannot be used: .*file.*: (File|Not a)"):
@@ -94,7 +94,7 @@ def test_a_full_disk_leaves_nothing_incomplete(folder_config, failing, monkeypat
     assert len(decoded(config)) == 6
 
 
-def test_a_full_file_system(folder_config):
+def test_a_full_file_system_is_reported(folder_config):
     """A real one, of 1 MB."""
     place = tempfile.mkdtemp()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True).returncode:
@@ -112,7 +112,7 @@ def test_a_full_file_system(folder_config):
         os.rmdir(place)
 
 
-def test_a_cache_that_cannot_be_written_serves_what_it_holds(as_nobody, folder_config):
+def test_a_read_only_cache_can_be_read(as_nobody, folder_config):
     place, become_nobody = as_nobody
     (place / "text" / "train").mkdir(parents=True)
     (place / "text" / "train" / "a.txt").write_text("read only")

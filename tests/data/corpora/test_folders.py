@@ -63,7 +63,7 @@ def test_skipped_files_are_listed_in_one_warning(tmp_path, caplog):
     assert "\n" not in message
 
 
-def test_links_are_followed_but_not_around(tmp_path, caplog):
+def test_links_are_followed_except_in_cycles(tmp_path, caplog):
     write(tmp_path / "elsewhere", {"a.txt": "a", "deep/b.txt": "b"})
     write(tmp_path / "text", {"c.txt": "c", "sub/d.txt": "d"})
     (tmp_path / "text" / "linked").symlink_to(tmp_path / "elsewhere")
@@ -92,11 +92,11 @@ def test_subfolders_are_the_splits(tmp_path, caplog):
     assert "2 (outside of the folders train, valid and test): README.md, other/g.txt" in caplog.text
 
 
-def test_a_folder_called_test_alone_is_no_split(tmp_path):
+def test_a_folder_named_test_alone_is_not_a_split(tmp_path):
     assert splits(write(tmp_path, {"test/a.py": "a", "b.py": "b"})) == {"test/a.py": None, "b.py": None}
 
 
-def test_files_named_like_splits_are_no_splits_and_named(tmp_path, caplog):
+def test_files_named_like_splits_are_not_splits_and_are_reported(tmp_path, caplog):
     write(tmp_path, {"train.jsonl": "x", "Valid.jsonl.gz": "x"})
     assert splits(tmp_path) == {"train.jsonl": None, "Valid.jsonl.gz": None}
     assert "only folders train, valid and test are splits" in caplog.text
@@ -184,18 +184,18 @@ def test_a_stray_table_can_be_skipped(tmp_path):
     [
         ({"corpus": "stdlib", "include": ["*.py"]}, r"data.include=\('\*.py',\) needs data.corpus='folder'"),
         ({"corpus": "pg19", "exclude": "*.py"}, r"data.exclude=.* needs data.corpus='folder', got 'pg19'"),
-        ({"corpus": "folder", "path": "x", "include": [""]}, "data.include must be patterns"),
+        ({"corpus": "folder", "path": "x", "include": [""]}, "data.include must be non-empty patterns"),
         ({"corpus": "folder", "path": "x", "text_column": ""}, "data.text_column='' must name a column"),
         ({"corpus": "stdlib", "path": "text"}, "data.path='text' needs data.corpus='folder', got 'stdlib'"),
         ({"corpus": "stdlib", "text_column": "body"}, "data.text_column='body' .* data.corpus='stdlib' has none"),
     ],
 )
-def test_settings_that_nothing_would_use_are_refused(settings, message):
+def test_settings_without_effect_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         TextConfig(**settings)
 
 
-def test_a_column_of_no_table_is_refused(tmp_path):
+def test_a_text_column_without_tables_is_refused(tmp_path):
     write(tmp_path, {"a.txt": "a"})
     with pytest.raises(ValueError, match=r"data.text_column='body': no file of data.path=.* is a table"):
         folders.folder_corpus(str(tmp_path), options=Options(text_column="body"))
@@ -214,7 +214,7 @@ def test_folders_without_text_are_refused(tmp_path, files, message):
         names(write(tmp_path, files))
 
 
-def test_absent_folders_and_other_files_are_refused_by_name(tmp_path):
+def test_absent_folders_and_other_files_are_refused(tmp_path):
     (tmp_path / "linked").symlink_to(tmp_path / "nowhere")
     write(tmp_path, {"a.txt": "a", "b.csv": "text\na\n"})
     os.mkfifo(tmp_path / "pipe")
@@ -231,13 +231,13 @@ def test_absent_folders_and_other_files_are_refused_by_name(tmp_path):
     assert names(tmp_path / "b.csv") == {"b.csv"}
 
 
-def test_path_variables_are_filled_in(tmp_path, monkeypatch):
+def test_path_variables_are_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("BOOKS", str(tmp_path))
     write(tmp_path, {"books/a.txt": "a"})
     assert names("$BOOKS/books") == {"a.txt"}
 
 
-def test_what_may_not_be_read_is_refused_by_name(as_nobody):
+def test_unreadable_files_and_folders_are_refused_by_name(as_nobody):
     folder, become_nobody = as_nobody
     write(folder, {"train/a.txt": "a", "train/secret.txt": "b", "locked/c.txt": "c"})
     (folder / "train" / "secret.txt").chmod(0)
@@ -252,7 +252,7 @@ def test_what_may_not_be_read_is_refused_by_name(as_nobody):
         [list(document.pieces) for document in corpus.read("train")]
 
 
-def test_nothing_is_logged_of_a_folder_that_is_read_whole(tmp_path, caplog):
+def test_nothing_is_logged_if_no_file_is_skipped(tmp_path, caplog):
     with caplog.at_level(logging.DEBUG):
         names(write(tmp_path, {"a.txt": "a"}))
     assert not caplog.records

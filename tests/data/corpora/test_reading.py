@@ -38,7 +38,7 @@ def table(values, kind=None, **columns):
     return out.getvalue()
 
 
-def test_text_is_read_as_it_is(tmp_path):
+def test_text_is_read_unchanged(tmp_path):
     for name in ("a.txt", "b.md", "c.py", "d.gz", "e.TXT.GZ"):
         assert read(write(tmp_path / name, "A\r\n\tä ▁\n")) == {name: "A\r\n\tä ▁\n"}
 
@@ -65,7 +65,7 @@ def test_rows_are_documents(tmp_path):
     assert list(found)[229] == "k.parquet:230" and list(found.values()) == rows
 
 
-def test_another_column(tmp_path):
+def test_the_text_column_can_be_chosen(tmp_path):
     for name, content in [
         ("a.jsonl", '{"text": 1, "body": "x"}'), ("a.csv", "text,body\n1,x\n"), ("a.tsv", "body\nx"),
         ("a.parquet", table([1], body=pyarrow.array(["x"]))),
@@ -74,7 +74,7 @@ def test_another_column(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.md.gz", "a.py", "a.jsonl", "a.jsonl.gz", "a.csv", "a.tsv.gz"])
-def test_byte_order_marks_are_taken_off(tmp_path, name):
+def test_byte_order_marks_are_removed(tmp_path, name):
     content = '{"text": "\ufeffx"}\n' if ".jsonl" in name else '"text"\n\ufeffx\n' if "sv" in name else "\ufeffx"
     assert list(read(write(tmp_path / name, codecs.BOM_UTF8 + content.encode())).values()) == ["\ufeffx"]
     for encoding in ("utf-16", "utf-16-be", "utf-32"):
@@ -129,13 +129,13 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize(("name", "content", "message"), DAMAGED)
-def test_what_is_no_document_is_refused_by_name(tmp_path, name, content, message):
+def test_invalid_documents_are_refused_by_name(tmp_path, name, content, message):
     with pytest.raises(ValueError, match=message) as caught:
         read(write(tmp_path / name, content))
     assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value)
 
 
-def test_invalid_utf8_is_replaced_where_the_config_says_so(tmp_path):
+def test_invalid_utf8_is_replaced_on_request(tmp_path):
     replace = {"invalid_utf8": "replace"}
     assert read(write(tmp_path / "a.txt", b"a\xffb\xe2\x82"), **replace) == {"a.txt": "a\ufffdb\ufffd"}
     found = read(write(tmp_path / "b.jsonl", b'{"text": "c\xffd"}\n{"text": "\\ud800"}'), **replace)
@@ -188,7 +188,7 @@ def test_random_damage_is_read_or_refused_by_name(name, data, tmp_path_factory):
     replace=st.booleans(),
 )
 @settings(max_examples=200, deadline=None)
-def test_blocks_do_not_show(content, block, replace, tmp_path_factory):
+def test_results_do_not_depend_on_block_boundaries(content, block, replace, tmp_path_factory):
     path = write(tmp_path_factory.getbasetemp() / "a.txt", content)
     before, reading.BLOCK = reading.BLOCK, block
     try:

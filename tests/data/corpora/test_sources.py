@@ -46,7 +46,7 @@ def test_splits_follow_from_the_name_alone():
     assert [round(found.count(split) / 10_000, 2) for split in sources.SPLITS] == [0.90, 0.05, 0.05]
 
 
-def test_interpreter_without_source_is_refused(tmp_path, monkeypatch):
+def test_a_python_without_source_is_refused(tmp_path, monkeypatch):
     write(tmp_path, {"site.py": "pass"})
     monkeypatch.setattr(sources.sysconfig, "get_path", lambda name: str(tmp_path))
     with pytest.raises(ValueError, match=r"ships only 1 source files .*data.corpus='folder'"):
@@ -72,7 +72,7 @@ def test_few_rows_fill_every_split_too(tmp_path):
     assert sorted(map(len, found.values())) == [1, 1, 2]
 
 
-def test_one_document_is_for_training(tmp_path):
+def test_a_single_document_is_in_the_training_split(tmp_path):
     for name in ("a.txt", "module_14.txt", "module_3.txt"):  # hashed to different splits
         corpus = folder_corpus(write(tmp_path / name, {name: "text"}))
         assert corpus.splits == ["train"]
@@ -80,7 +80,7 @@ def test_one_document_is_for_training(tmp_path):
             corpus.read("valid").__next__()
 
 
-def test_subfolders_are_kept_as_the_user_made_them(tmp_path):
+def test_splits_of_subfolders_are_not_changed(tmp_path):
     corpus = folder_corpus(write(tmp_path, {f"train/{number}.txt": "text" for number in range(9)}))
     assert corpus.splits == ["train"]
 

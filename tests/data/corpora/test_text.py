@@ -39,7 +39,7 @@ def made(config, monkeypatch):
     return len(count)
 
 
-def test_documents_come_back(folder_config):
+def test_documents_round_trip(folder_config):
     config = folder_config()
     tokenizer = make_tokenizer(config)
     found = documents(config, "train", tokenizer)
@@ -50,7 +50,7 @@ def test_documents_come_back(folder_config):
         found[6]
 
 
-def test_documents_without_text_are_left_out_and_a_split_of_them_is_refused(folder_config, caplog):
+def test_documents_without_text_are_skipped_and_an_empty_split_is_refused(folder_config, caplog):
     config = folder_config({"train": ["a", "", "b"], "valid": [""]})
     (Path(config.path) / "train" / "mark.txt").write_bytes(b"\xef\xbb\xbf")
     assert sorted(decoded(config)) == ["a", "b"]
@@ -64,7 +64,7 @@ def test_documents_without_text_are_left_out_and_a_split_of_them_is_refused(fold
         decoded(config, "dev")
 
 
-def test_tokenized_once_and_anew_when_anything_changes(folder_config, monkeypatch):
+def test_a_corpus_is_tokenized_once_and_again_after_every_change(folder_config, monkeypatch):
     config = folder_config()
     assert made(config, monkeypatch) == 6
     assert made(config, monkeypatch) == 0
@@ -93,7 +93,7 @@ def test_bpe_is_trained_once_on_the_training_split(folder_config, monkeypatch):
     assert make_tokenizer(config).fingerprint == tokenizer.fingerprint
 
 
-def test_an_existing_model_and_what_is_none(folder_config, tmp_path):
+def test_tokenizer_files_and_invalid_ones(folder_config, tmp_path):
     tokenizer = train_sentencepiece(["one two three four five six seven\n" * 100], 300)
     tokenizer.save(tmp_path)
     assert make_tokenizer(folder_config(tokenizer=str(tmp_path / "tokenizer.model"))).model == tokenizer.model
@@ -160,7 +160,7 @@ def test_bytes_and_words_are_those_of_the_text(folder_config):
 
 
 @given(pieces=st.lists(st.text(st.sampled_from("ab \n\u00e9\u2003\x1c"), max_size=5), max_size=6))
-def test_pieces_do_not_show(pieces, tmp_path_factory):
+def test_counts_do_not_depend_on_pieces(pieces, tmp_path_factory):
     text = "".join(pieces)
     if text:
         folder = tmp_path_factory.getbasetemp()
@@ -215,7 +215,7 @@ def test_memory_of_a_large_document(tmp_path, name):
     assert found.bytes_of(0) == size == len(found.flat) - 2 and peak < size
 
 
-def test_importing_is_light():
+def test_importing_does_not_import_heavy_libraries():
     code = "import sys, memgpt_jax.data; print([m for m in sys.modules if m in sys.argv[1:]])"
     heavy = ["tensorflow_datasets", "sentencepiece", "grain", "array_record", "tensorflow"]
     done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)

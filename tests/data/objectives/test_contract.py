@@ -41,7 +41,7 @@ def test_the_contract(folder_config, name):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_every_batch_draws_anew_and_is_resumed(folder_config, name):
+def test_every_batch_has_new_draws_and_resumes(folder_config, name):
     config = folder_config({"train": TEXTS}, objective=name)
     reference, states, batches = train_batches(config, SHAPE, 3), [], []
     for _ in range(12):
@@ -65,7 +65,7 @@ def test_another_objective_is_another_stream(folder_config, name):
                 train_batches(folder_config(objective=other), SHAPE, 0).set_state(state)
 
 
-def test_an_objective_of_ones_own(folder_config):
+def test_a_users_own_objective(folder_config):
     @dataclass(frozen=True, kw_only=True)
     class HalfConfig(ObjectiveConfig):
         heads = ("masked",)

@@ -28,7 +28,7 @@ def hide(seed, rate=0.15):
 
 
 @pytest.mark.parametrize("rate", [0.15, 0.4])
-def test_shares_of_what_is_chosen_and_of_what_becomes_of_it(rate):
+def test_fractions_of_masked_kept_and_replaced_tokens(rate):
     tokens, seen, weights = hide(1, rate)
     assert seen.dtype == np.int32 and weights.dtype == np.float32 and set(np.unique(weights)) == {0.0, 1.0}
     chosen, ordinary = weights == 1, ORDINARY[tokens]
@@ -50,7 +50,7 @@ def test_shares_of_what_is_chosen_and_of_what_becomes_of_it(rate):
     assert close((chosen[:, 1:] & chosen[:, :-1])[both].mean(), rate**2, both.sum())
 
 
-def test_the_seed_decides_what_is_hidden():
+def test_the_seed_determines_the_masked_tokens():
     (_, seen, weights), (_, again, same), (_, other, _) = hide(1), hide(1), hide(2)
     np.testing.assert_array_equal(seen, again)
     np.testing.assert_array_equal(weights, same)
@@ -98,7 +98,7 @@ class Marked:
     vocab_size, special_ids = 50, {"mask": 3, "sep": 4}
 
 
-def test_special_ids_are_the_tokenizers_own_or_behind_its_vocabulary(folder_config):
+def test_special_ids_are_the_tokenizers_own_or_follow_its_vocabulary(folder_config):
     config = folder_config(objective="masked")
     assert special_ids(ByteTokenizer()) == SPECIAL and added_ids(config, ByteTokenizer()) == 3
     assert special_ids(Marked()) == SpecialIds(mask=3, cls=51, sep=4) and added_ids(config, Marked()) == 2
@@ -108,7 +108,7 @@ def test_special_ids_are_the_tokenizers_own_or_behind_its_vocabulary(folder_conf
 
 
 @pytest.mark.parametrize("kind", ["unigram", "pieces, T5", "byte", "pieces, normalised"])
-def test_spans_have_the_sentinels_of_the_tokenizer_or_those_behind_its_vocabulary(folder_config, kind):
+def test_sentinels_are_the_tokenizers_own_or_follow_its_vocabulary(folder_config, kind):
     """The four are a tokenizer.json and a spiece.model with sentinels, and two tokenizers without."""
     tokenizer, config = make(kind), folder_config({"train": TEXTS}, objective="span_corruption")
     own = kind in ("unigram", "pieces, T5")
@@ -154,7 +154,7 @@ def test_batches_of_an_objective_of_encoders(folder_config, objective):
 
 
 @pytest.mark.parametrize("objective", ["masked", "permutation"])
-def test_hidden_rows_are_the_rows_of_the_causal_objective(folder_config, objective):
+def test_masked_rows_are_the_rows_of_the_causal_objective(folder_config, objective):
     causal, other = (
         train_batches(folder_config({"train": TEXTS}, objective=name), SHAPE, 0) for name in ("causal", objective)
     )
@@ -208,7 +208,7 @@ def test_another_rate_is_another_stream(folder_config):
         train_batches(folder_config(objective="masked", mask_rate=0.3), SHAPE, 0).set_state(state)
 
 
-def test_bpe_hides_neither_documents_nor_unknown_tokens(folder_config):
+def test_bpe_masks_neither_document_starts_nor_unknown_tokens(folder_config):
     texts = ["one two three four five six\n" * 20] * 3
     config = folder_config({"train": texts}, tokenizer="bpe", tokenizer_vocab_size=300, objective="masked")
     batches, tokenizer = (

@@ -18,7 +18,7 @@ def test_the_last_sixth_in_order_is_predicted():
         assert np.all(order[row, ~valid[row]] > number)
 
 
-def test_every_token_and_every_order_is_as_likely():
+def test_tokens_and_orders_are_uniformly_distributed():
     valid = np.ones((30_000, 12), bool)
     order, predicted = draw_permutation(np.random.default_rng(0), valid)
     np.testing.assert_allclose(predicted.mean(axis=0), 1 / 6, atol=0.02)
@@ -28,7 +28,7 @@ def test_every_token_and_every_order_is_as_likely():
     np.testing.assert_allclose(pairs, (1 - np.eye(12)) / 132, atol=0.003)
 
 
-def test_the_same_generator_draws_the_same_orders():
+def test_equal_generators_draw_equal_orders():
     one, other = (draw_permutation(np.random.default_rng(3), np.ones((2, 9), bool)) for _ in range(2))
     np.testing.assert_array_equal(one.order, other.order)
     np.testing.assert_array_equal(one.predicted, other.predicted)

@@ -25,7 +25,7 @@ def restored(source, target, first):
     rate=st.sampled_from([0.01, 0.15, 0.5, 0.95]),
     mean_span=st.sampled_from([1.0, 3.0, 10.0]),
 )
-def test_nothing_is_lost(length, seed, rate, mean_span):
+def test_source_and_target_restore_the_text(length, seed, rate, mean_span):
     rng = np.random.default_rng(seed)
     tokens = rng.integers(0, 700, length).astype(np.int32)
     source, target = corrupt_spans(tokens, rng, rate=rate, mean_span=mean_span, first_sentinel=FIRST)
@@ -42,7 +42,7 @@ def test_nothing_is_lost(length, seed, rate, mean_span):
     assert text == tokens.tolist() and not left
 
 
-def test_by_hand():
+def test_a_text_of_two_or_three_tokens():
     """There are two ways to hide one of two tokens, and one to hide every other one of three."""
     found = set()
     for seed in range(20):
@@ -54,7 +54,7 @@ def test_by_hand():
     assert (source.tolist(), target.tolist()) == ([99, 6, 98], [99, 5, 98, 7, 97])
 
 
-def test_each_place_is_hidden_about_as_often():
+def test_all_positions_are_hidden_equally_often():
     rng, tokens, counts = np.random.default_rng(0), np.arange(40), np.zeros(40)
     for _ in range(3000):
         source, _ = corrupt_spans(tokens, rng, first_sentinel=FIRST)
@@ -64,7 +64,7 @@ def test_each_place_is_hidden_about_as_often():
     assert counts[4:-4].min() / counts.mean() > 0.8 and counts.max() / counts.mean() < 1.3
 
 
-def test_spans_have_the_mean_length_and_the_same_generator_gives_the_same():
+def test_spans_have_the_mean_length_and_depend_on_the_generator_alone():
 
     def draw(seed):
         return corrupt_spans(np.arange(600), np.random.default_rng(seed), first_sentinel=FIRST)

@@ -74,7 +74,7 @@ def test_files_and_stories(folder):
                 assert line.answer in story[line.supports[0]].text and line.text[9:13] in story[line.supports[0]].text
 
 
-def test_ids_are_of_the_folder(folder):
+def test_ids_do_not_depend_on_the_chosen_tasks(folder):
     task, one = make(folder), make(folder, tasks=(8,))
     assert task.words == one.words and task.groups == ("qa1", "qa8")
     assert {"milk,apple", "milk", "apple", "?", ".", "mary", "office"} < set(task.words)
@@ -125,7 +125,7 @@ def test_every_question_once(folder, length, rows):
     assert groups == [0] * 14 + [1] * 4
 
 
-def test_cut_by_whole_sentences_from_the_front(folder):
+def test_long_stories_lose_whole_sentences_at_their_start(folder):
     task = make(folder, tasks=(1,), long_stories="cut")
     story = read_stories(babi_files(str(folder)), 1, "test", 0.1)[0]
     whole = story_words(story)  # 34 words
@@ -144,7 +144,7 @@ def test_cut_by_whole_sentences_from_the_front(folder):
         task.batch(0, 2, 4)
 
 
-def test_hidden_answers(folder):
+def test_answers_can_be_hidden(folder):
     shown, hidden = (make(folder, show_answers=show).batch(3, 8, 60) for show in (True, False))
     answer = np.roll(shown.weights["tokens"], 1, axis=1) > 0
     answer[:, 0] = False
@@ -157,7 +157,7 @@ def test_hidden_answers(folder):
     assert (part[1] == BLANK).sum() == 2 and part[2].sum() == 1  # also where the question was asked in a row before
 
 
-def test_sentences_have_segments_of_their_own(folder):
+def test_padded_sentences_do_not_share_segments(folder):
     plain, aligned = (make(folder, tasks=(8,), sentence_length=size) for size in (None, 4))
     (row,) = aligned.held_out(0, 1, 96, 1)
     words = text_of(aligned, row.inputs["tokens"][0])
@@ -216,7 +216,7 @@ def test_refused(folder, tmp_path):
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is not there: MEMGPT_DATA names the folder of real data")
-def test_the_publishers_files():
+def test_the_published_files():
     task = BabiTask(BabiConfig(path=str(REAL), long_stories="cut"), "test")
     asked = np.zeros(20)
     for batch in task.held_out(0, 64, 256, 1):

@@ -67,7 +67,7 @@ def test_rows_by_brute_force(config, tmp_path):
     assert batch.inputs["reset"].sum() == 40 and batch.inputs["reset"][:, 0].all()
 
 
-def test_statements_are_anywhere(config):
+def test_statements_are_at_random_places(config):
     task = BabiLongTask(config, "train")
     statement = (np.array([300, 301], np.int32),)
     places = [int(np.flatnonzero(task.hide(np.random.default_rng(i), statement, 2000) == 300)[0]) for i in range(600)]

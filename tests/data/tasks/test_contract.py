@@ -86,7 +86,7 @@ def test_a_config_reads_back_from_json(name):
     assert from_json(json.loads(json.dumps(to_json(experiment)))) == experiment and hash(experiment) is not None
 
 
-def test_a_task_of_ones_own_is_registered_and_evaluated():
+def test_a_users_own_task_is_registered_and_evaluated():
     @dataclass(frozen=True, kw_only=True)
     class ParityConfig(TaskConfig):
         length: int = 16

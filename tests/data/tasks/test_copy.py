@@ -40,7 +40,7 @@ def test_answers_by_brute_force(config, blank):
         )
 
 
-def test_lengths_repeats_and_symbols_are_even():
+def test_lengths_repeats_and_symbols_are_uniform():
     config = CopyConfig(num_symbols=4, min_length=2, max_length=5, min_repeats=2, max_repeats=3)
     tokens = make_task(config, "train").batch(0, 4000, config.row_length).inputs["tokens"]
     delimiters = (tokens == 4) | (tokens == 5)

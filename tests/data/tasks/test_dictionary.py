@@ -37,7 +37,7 @@ def test_values_by_brute_force(config):
         assert weights == expected
 
 
-def test_questions_and_symbols_are_even():
+def test_questions_and_symbols_are_uniform():
     config = DictionaryConfig(num_entries=4, num_questions=1, num_symbols=4, key_length=2, value_length=1)
     tokens = make_task(config, "train").batch(0, 4000, config.row_length).inputs["tokens"].reshape(4000, 5, 5)
     asked = (tokens[:, :4, 1:3] == tokens[:, 4:, 1:3]).all(axis=2)

@@ -89,7 +89,7 @@ def test_the_command_line_reaches_the_fields_of_a_task():
     assert override(load_config("tracking"), ["--data.question=variables"]).data.question == "variables"
 
 
-def test_tasks_without_a_length_say_so():
+def test_tasks_without_a_length_field_are_refused_at_length():
     with pytest.raises(ValueError, match="NeedleConfig has no length field"):
         NeedleConfig().at_length(5)
 
@@ -100,7 +100,7 @@ def test_too_few_ids_in_the_model_are_refused():
 
 
 @pytest.mark.parametrize("most_to_permute", [base.MOST_TO_PERMUTE, 0])
-def test_choose_takes_every_ordered_pair_equally_often(monkeypatch, most_to_permute):
+def test_choose_draws_ordered_pairs_uniformly(monkeypatch, most_to_permute):
     monkeypatch.setattr(base, "MOST_TO_PERMUTE", most_to_permute)
     pairs = base.choose(np.random.default_rng(0), 12_000, 4, 2)
     assert pairs.shape == (12_000, 2)
@@ -110,7 +110,7 @@ def test_choose_takes_every_ordered_pair_equally_often(monkeypatch, most_to_perm
     assert counts[~np.eye(4, dtype=bool)].min() > 850 and counts.max() < 1150  # 1000 expected, deviation 30
 
 
-def test_choose_among_very_many():
+def test_choose_from_a_large_range():
     chosen = base.choose(np.random.default_rng(0), 3, 2**61, 5)
     assert chosen.shape == (3, 5) and (chosen >= 0).all() and chosen.max() > 2**55
     chosen = base.choose(np.random.default_rng(0), 2, 70_000, 20_000)

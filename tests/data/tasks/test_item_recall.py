@@ -36,7 +36,7 @@ def test_answers_by_brute_force(config, blank):
         assert tokens[start + 1 :] == [*shown, *targets[start + size :]][: config.row_length - start - 1]
 
 
-def test_numbers_of_items_and_questions_are_even():
+def test_numbers_of_items_and_questions_are_uniform():
     config = ItemRecallConfig(num_symbols=8, item_length=1, min_items=2, max_items=4)
     tokens = make_task(config, "train").batch(0, 6000, config.row_length).inputs["tokens"]
     start = (tokens == QUESTION).argmax(axis=1)

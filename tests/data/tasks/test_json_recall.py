@@ -115,7 +115,7 @@ def test_refused(tmp_path):
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason=f"{REAL} is not there: MEMGPT_DATA names the folder of real data")
-def test_the_published_file_itself():
+def test_the_original_published_file():
     config = JsonRecallConfig(num_pairs=75, key_length=36, value_length=36, num_questions=1, path=str(REAL))
     batches = JsonRecallTask(config, "test").held_out(0, 50, config.row_length, 1)
     assert sum(len(check_rows(config, batch)) for batch in batches) == 500

@@ -44,7 +44,7 @@ def test_values_by_brute_force(config):
 
 
 @pytest.mark.parametrize("power", [0.01, 1.0, -1.0])
-def test_gaps_follow_their_power(power):
+def test_gaps_follow_the_power_law(power):
     config = MQARConfig(num_pairs=2, length=20, power=power)
     gaps = make_task(config, "train").gaps(np.random.default_rng(0), 40_000)
     assert gaps.shape == (40_000, 2) and config.num_gaps == 8 and (gaps[:, 0] != gaps[:, 1]).all()
@@ -56,7 +56,7 @@ def test_gaps_follow_their_power(power):
     np.testing.assert_allclose(np.bincount(gaps[:, 1], minlength=8) / 40_000, second, atol=0.01)
 
 
-def test_keys_and_rewrites_are_even():
+def test_keys_and_rewrites_are_uniform():
     config = MQARConfig(vocab_size=16, num_pairs=2, num_rewrites=1, length=12)
     tokens = make_task(config, "train").batch(0, 8000, 12).inputs["tokens"]
     assert np.bincount(tokens[:, 0], minlength=8)[:8].min() > 880

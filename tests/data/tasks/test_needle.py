@@ -59,7 +59,7 @@ def test_rows_by_brute_force(config):
         assert batch.inputs["reset"][row].tolist() == [True] + [False] * (LENGTH - 1)
 
 
-def test_the_rest_is_the_corpus(config):
+def test_tokens_outside_of_needles_are_the_corpus(config):
     task = NeedleTask(config, "valid")
     context = task.hide(np.random.default_rng(0), task.facts(np.random.default_rng(0), 4), 200)
     is_text = (context == ord("#")) | (context == ByteTokenizer.start_id)
@@ -69,7 +69,7 @@ def test_the_rest_is_the_corpus(config):
     assert (again[:, 302:604] == again[:, :302]).all()  # after its end, it begins again
 
 
-def test_needles_are_anywhere_before_the_gap(config):
+def test_needles_are_at_random_places_before_the_gap(config):
     task = NeedleTask(dataclasses.replace(config, num_needles=1, num_questions=1, gap_length=7), "train")
     size = task.sentence_length
     context = task.hide(np.random.default_rng(0), task.facts(np.random.default_rng(1), 2000), size + 20)
@@ -78,7 +78,7 @@ def test_needles_are_anywhere_before_the_gap(config):
     assert np.bincount(start).min() > 90
 
 
-def test_the_seed_decides_and_streams_resume(config):
+def test_rows_depend_on_the_seed_and_streams_resume(config):
     task = NeedleTask(config, "train")
     first, again, other = (task.batch(seed, 4, LENGTH).inputs["tokens"] for seed in (5, 5, 6))
     assert (first == again).all() and (first != other).any() and (first[0] != first[1]).any()
@@ -94,7 +94,7 @@ def test_the_seed_decides_and_streams_resume(config):
         train_batches(config, shape, 4).set_state(position)
 
 
-def test_the_window_does_not_hold_the_answer():
+def test_answers_are_outside_of_the_window():
     from memgpt_jax.studies.command_line import load_config
 
     experiment = load_config("needle")

@@ -121,7 +121,7 @@ def test_groups_are_numbers_of_hops():
     assert make_task(TrackingConfig(question="variables"), "train").groups == ()
 
 
-def test_places_and_chains_are_spread_evenly():
+def test_places_and_chains_are_uniform():
     config = TrackingConfig(num_chains=2, num_hops=1, context_length=2 * 24 + 20)
     task, one, orders = make_task(config, "train"), [], []
     tokens = task.batch(0, 4000, config.row_length).inputs["tokens"]

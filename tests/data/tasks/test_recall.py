@@ -58,7 +58,7 @@ def test_tasks_vary_with_the_seed_alone():
     assert (recall_batch(config, np.random.default_rng(5), 8).inputs["tokens"] == first).all()
 
 
-def test_pairs_keys_and_queries_are_spread_evenly():
+def test_pairs_keys_and_queries_are_uniform():
     config = RecallConfig(num_pairs=2, num_keys=4, num_values=4, context_length=10, query_length=2)
     tokens = recall_batch(config, 0, 4000).inputs["tokens"]
     is_key = (tokens >= config.num_fillers) & (tokens < config.num_fillers + config.num_keys)

@@ -26,7 +26,7 @@ def tokenizer(request):
 
 @hypothesis.given(text=TEXTS)
 @hypothesis.settings(deadline=None, max_examples=300, derandomize=True)
-def test_every_text_comes_back_and_its_bytes_are_counted(tokenizer, text):
+def test_every_text_round_trips_and_its_bytes_are_counted(tokenizer, text):
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
     assert tokenizer.decode(np.array([tokenizer.start_id, *ids], np.int32)) == text
@@ -35,7 +35,7 @@ def test_every_text_comes_back_and_its_bytes_are_counted(tokenizer, text):
 
 
 @pytest.mark.parametrize("text", ["", " ", "  lead", "trail \n", "a\0b", "▁▁ a▁", "\ue000a\ue000b\ue000", " ⁇ ", "<s>"])
-def test_awkward_texts_come_back(tokenizer, text):
+def test_unusual_texts_round_trip(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
@@ -44,12 +44,12 @@ def test_token_bytes_of_specials_are_zero(tokenizer):
     assert tokenizer.token_bytes[tokenizer.start_id] == 0
 
 
-def test_half_a_character_is_replaced(tokenizer):
+def test_incomplete_characters_are_replaced(tokenizer):
     assert tokenizer.decode(tokenizer.encode("𐍈")[:-1] + tokenizer.encode("a")).endswith("a")
     assert "\ufffd" in tokenizer.decode(tokenizer.encode("𐍈")[:-1])
 
 
-def test_saved_tokenizer_is_the_same(tokenizer, tmp_path):
+def test_a_saved_tokenizer_round_trips(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
     loaded = read_tokenizer(tmp_path)
     assert type(loaded) is type(tokenizer) and loaded.fingerprint == tokenizer.fingerprint
@@ -69,14 +69,14 @@ def test_training_is_deterministic_and_uses_runs_of_spaces():
     assert train_sentencepiece(SAMPLE, 390).fingerprint != first.fingerprint
 
 
-def test_lines_encode_alike_alone_and_together():
+def test_lines_can_be_encoded_separately():
     tokenizer = train_sentencepiece(SAMPLE, 400)
     text = SAMPLE[0] + SAMPLE[1] + "a\rb\u2028c\f d\n\n x"
     whole = tokenizer.processor.encode(text.replace("\ue000", "\ue000b").replace("▁", "\ue000a"))
     assert tokenizer.encode(text) == whole
 
 
-def test_training_text_is_capped(monkeypatch):
+def test_training_text_is_limited(monkeypatch):
     monkeypatch.setattr("memgpt_jax.data.tokenizers.sentencepiece_file.TRAINING_CHARACTERS", 10)
     monkeypatch.setattr("memgpt_jax.data.tokenizers.sentencepiece_file.LONGEST_LINE", 4)
 
@@ -88,12 +88,12 @@ def test_training_text_is_capped(monkeypatch):
     assert list(_training_lines(texts())) == ["abcd", "ef\n", "ghi"]
 
 
-def test_vocabulary_that_the_text_does_not_support_is_refused():
+def test_a_vocabulary_too_large_for_the_text_is_refused():
     with pytest.raises(ValueError, match=r"data.tokenizer_vocab_size=4096 does not fit the training text"):
         train_sentencepiece(["abc\n"], 4096)
 
 
-def test_foreign_model(tmp_path):
+def test_a_model_of_another_program(tmp_path):
     """One without our escapes works, and begins documents with its own begin symbol."""
     (tmp_path / "text").write_text("\n".join(SAMPLE))
     sentencepiece.SentencePieceTrainer.train(

@@ -44,7 +44,7 @@ def ids_of(tokenizer):
 
 
 @pytest.mark.parametrize("make_one", [llama, lambda: pieces_of(LINES, byte_fallback=True, vocab_size=350)])
-def test_what_is_not_used_goes_through_a_load_and_a_save_unchanged(make_one, tmp_path):
+def test_unused_files_survive_load_and_save_unchanged(make_one, tmp_path):
     source = write(tmp_path / "source", make_one(), **BESIDE)
     read_tokenizer(source).save(tmp_path / "again")
     for path in source.iterdir():
@@ -72,7 +72,7 @@ def test_what_is_not_used_goes_through_a_load_and_a_save_unchanged(make_one, tmp
     ],
     ids=str,
 )
-def test_special_ids_are_those_that_the_files_name(config, files, expected, tmp_path, caplog):
+def test_the_files_name_the_special_ids(config, files, expected, tmp_path, caplog):
     folder = configured(tmp_path, llama(), config, **files)
     assert ids_of(read_tokenizer(folder)) == expected
     warned = "<none>" in str(config) or "'a'" in str(config) or "999999" in str(files)
@@ -93,7 +93,7 @@ def test_special_ids_without_settings(tmp_path):
     assert ids_of(ByteTokenizer()) == (256, 256, None, (256,), 256)
 
 
-def test_ends_that_are_ordinary_pieces_of_a_model_are_given_by_no_text():
+def test_no_text_is_encoded_to_an_end_token_that_is_an_ordinary_piece():
     tokenizer = make("pieces, chat")
     size, end = tokenizer.processor.vocab_size(), tokenizer.processor.piece_to_id("<sep>")
     assert ids_of(tokenizer) == (1, end, size + 2, (end,), 1) and tokenizer.vocab_size == size + 3
@@ -103,7 +103,7 @@ def test_ends_that_are_ordinary_pieces_of_a_model_are_given_by_no_text():
 
 @pytest.mark.parametrize("first", ["byte", "llama", "pieces, T5", "bert", "bpe of tabs"])
 @pytest.mark.parametrize("second", ["byte", "gemma", "pieces, chat", "unigram", "bpe of english"])
-def test_what_is_saved_last_is_what_is_read(first, second, tmp_path):
+def test_the_last_save_is_read(first, second, tmp_path):
     (tmp_path / "spiece.model").write_bytes(make("pieces, bpe").model)
     for name in ("vocab.txt", "merges.txt", "added_tokens.json", GENERATION):
         (tmp_path / name).write_text('{"<s>": 1}')
@@ -119,7 +119,7 @@ def test_what_is_saved_last_is_what_is_read(first, second, tmp_path):
     checksums.verify(tmp_path)
 
 
-def test_a_save_that_fails_leaves_the_tokenizer_of_before(tmp_path, monkeypatch):
+def test_a_failed_save_keeps_the_old_tokenizer(tmp_path, monkeypatch):
     llama().save(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
@@ -162,7 +162,7 @@ def test_a_published_folder_with_both_forms_of_one_tokenizer(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["byte", "bert", "bpe of tabs", "pieces, chat"])
-def test_every_damaged_bit_is_found(kind, tmp_path):
+def test_every_flipped_bit_is_detected(kind, tmp_path):
     make(kind).save(tmp_path)
     choose = random.Random(kind)
     for path in [path for path in tmp_path.iterdir() if path.name != checksums.SUMS]:
@@ -189,7 +189,7 @@ def folders(tmp_path_factory):
 
 @given(data=st.data())
 @settings(max_examples=150, phases=[Phase.explicit, Phase.generate])
-def test_random_damage_gives_a_tokenizer_or_an_error_that_names_the_file(folders, data):
+def test_random_damage_is_read_or_refused_by_name(folders, data):
     choose = data.draw(st.randoms(use_true_random=False))
     source, target = choose.choice(sorted(p for p in folders.iterdir() if p.name != "damaged")), folders / "damaged"
     shutil.rmtree(target, ignore_errors=True)
@@ -255,7 +255,7 @@ def test_a_byte_order_mark_is_skipped(name, tmp_path):
     assert read_tokenizer(tmp_path).encode("the a") == expected
 
 
-def test_places_that_cannot_be_read(tmp_path):
+def test_unreadable_paths_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"none.model cannot be read: No such file"):
         read_tokenizer(tmp_path / "none.model")
     (tmp_path / "notes.txt").write_text("x")
@@ -263,7 +263,7 @@ def test_places_that_cannot_be_read(tmp_path):
         read_tokenizer(tmp_path / "notes.txt")
 
 
-def test_a_vocabulary_may_have_holes():
+def test_a_vocabulary_may_have_unused_ids():
     tokenizer = byte_level(more=added({"<far>": 900}))
     assert tokenizer.vocab_size >= 261 and tokenizer.decode(range(tokenizer.vocab_size)).endswith("the .")
     assert tokenizer.token_bytes[np.arange(256)].sum() == 256

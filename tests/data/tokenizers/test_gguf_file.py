@@ -113,7 +113,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_others_are_refused_by_name(name, tmp_path):
+def test_unsupported_tokenizers_are_refused(name, tmp_path):
     kind, changes, message = REFUSED[name]
     path = write(tmp_path / "m.gguf", changed(KINDS[kind], changes))
     with pytest.raises(ValueError, match=f"{path}: its tokenizer cannot be used: .*{message}"):
@@ -121,7 +121,7 @@ def test_others_are_refused_by_name(name, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_random_damage_gives_a_tokenizer_or_an_error_that_names_the_file(kind, tmp_path):
+def test_random_damage_is_read_or_refused_by_name(kind, tmp_path):
     path, choose = write(tmp_path / "m.gguf", KINDS[kind]), random.Random(0)
     content = path.read_bytes()
     for _ in range(60):

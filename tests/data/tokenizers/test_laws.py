@@ -27,7 +27,7 @@ def special_ids(tokenizer) -> set[int]:
 @every_kind
 @given(text=TEXTS)
 @settings(max_examples=30, phases=[Phase.explicit, Phase.generate])
-def test_texts_come_back_where_that_is_promised_and_give_no_special_id(kind, text):
+def test_lossless_tokenizers_round_trip_and_no_text_gives_special_ids(kind, text):
     tokenizer = make(kind)
     ids = tokenizer.encode(text)
     assert not special_ids(tokenizer) & set(ids)
@@ -40,7 +40,7 @@ def test_texts_come_back_where_that_is_promised_and_give_no_special_id(kind, tex
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if hasattr(make(kind), "tokenizer")])
 @given(text=TEXTS)
 @settings(max_examples=30, phases=[Phase.explicit, Phase.generate])
-def test_ids_are_those_of_the_library_where_these_are_not_special(kind, text):
+def test_ordinary_ids_equal_those_of_the_library(kind, text):
     tokenizer = make(kind)
     expected = tokenizer.tokenizer.encode(text, add_special_tokens=False).ids
     if not special_ids(tokenizer) & set(expected):
@@ -51,7 +51,7 @@ def test_ids_are_those_of_the_library_where_these_are_not_special(kind, text):
 
 
 @every_kind
-def test_what_is_called_lossless(kind):
+def test_which_tokenizers_are_lossless(kind):
     """And no kind is called lossy without a text that it loses."""
     tokenizer = make(kind)
     assert tokenizer.lossless == (kind in LOSSLESS)
@@ -70,7 +70,7 @@ def test_special_ids_have_no_bytes_and_no_text(kind):
 
 
 @every_kind
-def test_ids_that_do_not_exist_are_left_out(kind):
+def test_unknown_ids_are_ignored(kind):
     tokenizer = make(kind)
     ids = tokenizer.encode("the theme")
     more = [-1, *ids, tokenizer.vocab_size, 2**40]
@@ -85,7 +85,7 @@ def test_lone_surrogates_are_refused_by_name(kind, text):
 
 
 @every_kind
-def test_a_saved_tokenizer_is_the_same(kind, tmp_path):
+def test_a_saved_tokenizer_round_trips(kind, tmp_path):
     tokenizer = make(kind)
     tokenizer.save(tmp_path)
     again = read_tokenizer(tmp_path)
@@ -102,6 +102,6 @@ def test_a_saved_tokenizer_is_the_same(kind, tmp_path):
 @every_kind
 @given(ids=st.lists(st.integers(0, 1 << 30), max_size=12))
 @settings(max_examples=20)
-def test_any_ids_have_a_text(kind, ids):
+def test_any_ids_can_be_decoded(kind, ids):
     tokenizer = make(kind)
     assert isinstance(tokenizer.decode([token % (tokenizer.vocab_size + 3) for token in ids]), str)

@@ -79,7 +79,7 @@ def test_bert_and_pieces(bert, pieces, text):
         assert not special & set(ids) and streamed(tokenizer, ids) == tokenizer.decode(ids)
 
 
-def test_awkward_texts_at_once(gpt2, bert, pieces):
+def test_unusual_texts_together(gpt2, bert, pieces):
     for tokenizer in (gpt2, bert, pieces):
         ids = tokenizer.encode(" ".join(AWKWARD))
         assert tokenizer.start_id not in ids and streamed(tokenizer, ids) == tokenizer.decode(ids)
