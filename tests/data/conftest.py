@@ -1,4 +1,4 @@
-"""A small folder corpus; the rights of another user."""
+"""A small folder corpus; running as another user."""
 
 import os
 import tempfile
@@ -12,7 +12,7 @@ from memgpt_jax.data import OBJECTIVES
 
 @pytest.fixture
 def folder_config(tmp_path):
-    """Makes a TextConfig of a folder with {split: texts}, cached beside it; `objective` is a name of OBJECTIVES."""
+    """A function that makes a TextConfig of a folder with {split: texts}; `objective` is a name in OBJECTIVES."""
 
     def make(documents=None, mask_rate=None, **changes):
         documents = documents or {"train": [f"document {i} " * (i + 1) for i in range(6)], "valid": ["held out"]}
@@ -32,7 +32,7 @@ def folder_config(tmp_path):
 
 @pytest.fixture
 def as_nobody():
-    """A folder that every user can read, and what takes the rights of another user than root until the test ends."""
+    """A folder that every user can read, and a function that drops root's permissions until the test ends."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The training stream, against documents laid end to end."""
+"""Training batches equal the concatenated documents."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ def take(iterator, count):
 
 
 def rows(batches, name):
-    """[B, steps * L]: each row's stream."""
+    """[B, steps * L]: the stream of each row."""
     return np.concatenate([arrays_of(batch)[name] for batch in batches], axis=1)
 
 

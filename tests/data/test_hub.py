@@ -8,7 +8,7 @@ from memgpt_jax.data import hub
 
 @pytest.fixture
 def asked(tmp_path, monkeypatch):
-    """The names that the Hub was asked for, in a folder with a run `runs/adapt`."""
+    """The names that were looked up on the Hub; the working directory has a run `runs/adapt`."""
     (tmp_path / "runs" / "adapt").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     names = []

@@ -1,4 +1,4 @@
-"""Recall along a stream, against models that know everything and nothing, and against direct questions."""
+"""Recall along a stream: models that know every answer or none, and comparison with direct questions."""
 
 import dataclasses
 
@@ -43,7 +43,7 @@ def config(tmp_path):
 
 
 def stub(monkeypatch, correct):
-    """A model whose state counts the calls and the tokens, and whose answers are right where `correct(state)` says."""
+    """A model whose state counts calls and tokens, and whose answers are right if `correct(state)` is True."""
 
     def score_chunk(config, params, *, tokens, targets, state, **options):
         right = jnp.broadcast_to(correct(state), tokens.shape)

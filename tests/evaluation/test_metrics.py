@@ -1,4 +1,4 @@
-"""Every registered metric behind the one interface, and the figures of each against NumPy."""
+"""Every registered metric satisfies the interface, and its values equal those of NumPy."""
 
 import inspect
 import math
@@ -12,7 +12,7 @@ POOR = PERFECT | {"nats": 9.0, "correct": 2, "right": 1}
 
 
 def sums_of(name: str, sums: dict[str, float]) -> dict[str, float]:
-    """The sums that a metric takes."""
+    """The sums that are arguments of a metric."""
     parameters = inspect.signature(METRICS[name].module.__call__).parameters.values()
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)
     return {parameter.name: sums[parameter.name] for parameter in parameters}

@@ -1,4 +1,4 @@
-"""Scores of tasks: whole answers, groups, failed tasks, and rows longer than what a device reads at a time."""
+"""Scores of tasks: whole answers, groups, failed tasks, and rows longer than a chunk."""
 
 import dataclasses
 import functools
@@ -40,7 +40,7 @@ def apply(config, params, tokens, state, reset=None):
 
 
 class Words(Task):
-    """Random rows of two documents, whose answers have two tokens, in three groups of which the last never comes."""
+    """Random rows of two documents with answers of two tokens, in three groups, the last of which has no rows."""
 
     groups = ("a", "b", "c")
     passing_accuracy = 0.5
@@ -71,7 +71,7 @@ def test_whole_answers():
 
 @pytest.mark.parametrize("known", [1.0, 0.5, 0.0])
 def test_groups_and_failed_tasks(monkeypatch, known):
-    """A model that knows all, the first 14 tokens of each row, or nothing."""
+    """A model that predicts all tokens, the first 14 tokens of each row, or no token correctly."""
 
     def score_rows(config, params, batch):
         losses = np.full(batch.inputs["tokens"].shape, 2.0, np.float32)

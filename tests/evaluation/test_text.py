@@ -1,4 +1,4 @@
-"""Evaluation against a slow direct computation, one document at a time and one number at a time."""
+"""Evaluation of text equals a slow direct computation, one document and one number at a time."""
 
 import dataclasses
 import functools
@@ -38,7 +38,7 @@ TEXTS = ["one two  three\n", "é" * 40, "x", "", "a longer document, of several 
 
 @pytest.fixture
 def tokenizer(monkeypatch):
-    """A byte tokenizer, and a held-out split that holds TEXTS."""
+    """A byte tokenizer, and a held-out split with the documents TEXTS."""
     tokenizer = data.ByteTokenizer()
     encoded = [np.array(tokenizer.encode(text), np.int32) for text in TEXTS]
     monkeypatch.setattr(data, "documents", lambda config, split, tokenizer: encoded)
@@ -111,7 +111,7 @@ LINES = ["one two  three\n\n", "é" * 30, "  a longer document, of several segme
 
 
 class Corpus(list):
-    """The ids of LINES, whose bytes and words are known."""
+    """The ids of LINES, with known numbers of bytes and words."""
 
     def __init__(self, tokenizer):
         super().__init__(np.array(tokenizer.encode(text), np.int32) for text in LINES)
@@ -124,7 +124,7 @@ class Corpus(list):
 
 
 class Stripping(data.ByteTokenizer):
-    """One that loses spaces, as many do: the bytes of its ids are not those of the text."""
+    """A tokenizer that loses spaces, as many do: the bytes of its ids differ from those of the text."""
 
     lossless = False
 

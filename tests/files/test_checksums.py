@@ -60,7 +60,7 @@ def test_sha256sum_reads_them(folder):
 
 
 def test_a_path_in_two_lines_is_refused(folder):
-    """A flipped bit can turn a name into that of another file, whose right digest would hide it."""
+    """A flipped bit can turn a name into the name of another file, whose correct digest would hide the damage."""
     sums = (folder / SUMS).read_text()
     (folder / SUMS).write_text(sums.replace("  inner/a file", "  b.json"))
     with pytest.raises(DamagedError, match="the same path"):

@@ -1,4 +1,4 @@
-"""JSON files of other programs are read, or refused by name."""
+"""JSON files of other programs are read, or refused with their name."""
 
 import codecs
 

@@ -1,4 +1,4 @@
-"""A lock is held by one process at a time, and is free once that process has ended."""
+"""A lock is held by one process at a time, and released when the process ends."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ with file_lock(Path(sys.argv[1]), wait=False):
 
 @pytest.fixture
 def holder(tmp_path):
-    """A process that holds the lock until its standard input ends, or it is killed."""
+    """A process that holds the lock until its standard input is closed or it is killed."""
     command = [sys.executable, "-c", HOLD, str(tmp_path / "lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"

@@ -1,4 +1,4 @@
-"""Files and folders are replaced as a whole: the old content stays if writing fails or the process is killed."""
+"""Files and folders are replaced atomically: the old content is kept if writing fails or the process is killed."""
 
 import errno
 import os
@@ -126,7 +126,7 @@ def test_files_are_unchanged_if_writing_fails(saved):
 
 
 def test_a_mixture_of_two_saves_is_detected(saved, monkeypatch):
-    """The process ends between the replacements of two files: the checksums are still those of the old files."""
+    """The process is killed between the replacements of two files: the checksums are still those of the old files."""
     replace = os.replace
 
     def killed(source, target):

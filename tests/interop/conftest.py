@@ -1,4 +1,4 @@
-"""Every test of this folder fails if a key of a config.json is unknown, unless it expects that."""
+"""Every test in this folder fails if a key of a config.json is unknown, unless the test expects it."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""A model with a memory is the model it was until it is trained, and then only the memory moves."""
+"""Adding a memory does not change a model's outputs until the memory is trained; training changes only the memory."""
 
 import dataclasses
 
@@ -69,7 +69,7 @@ def test_a_window_of_one_token_with_a_full_memory_is_full_attention(changes, tmp
 
 
 def test_entries_are_read_at_the_distance_of_the_window(tmp_path):
-    """Two tokens, of which the first has left a window of one token: attention one token back is what is expected."""
+    """Two tokens and a window of one token: the first is read from memory as by attention to the previous token."""
     full = mg.from_pretrained(foreign.write("llama", tmp_path), window_size=2)
     model = mg.add_memory(mg.from_pretrained(tmp_path, window_size=1), IN_ATTENTION, fusion="attention")
     np.testing.assert_allclose(logits_of(model, TOKENS[:, :2]), logits_of(full, TOKENS[:, :2]), atol=1e-5)

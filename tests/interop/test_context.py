@@ -1,4 +1,4 @@
-"""How long a text a pretrained model was trained with is known, and goes through saving."""
+"""The context length of a pretrained model is read, saved, and used for warnings."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from memgpt_jax.models.arguments import check_context
 from tests.references import foreign
 
 LENGTHS = {"llama": 32, "gpt2": None, "mistral": None, "qwen2": 32, "t5": 48}
-"""None: learned positions, which end by themselves, or a window that slides in transformers too."""
+"""None: learned positions, whose table is the limit, or a window that is sliding in transformers too."""
 
 
 @pytest.mark.parametrize("case", LENGTHS)
@@ -30,7 +30,7 @@ def test_context_length_of_a_pretrained_model(case, tmp_path):
 
 
 def test_a_call_beyond_the_context_is_reported(tmp_path):
-    """In one call or over several, but not for documents that are short enough, or padding."""
+    """A warning is logged for long documents, in one call or several; not for short documents or padding."""
     decoder = mg.from_pretrained(foreign.write("llama", tmp_path))
     context = decoder.config.context_length
     tokens, state = np.ones((1, context + 1), np.int32), decoder.init_state(1)

@@ -1,4 +1,4 @@
-"""Damaged and unusual files of foreign models end in one clear error."""
+"""Damaged and unusual files of foreign models are read or refused with one clear error."""
 
 import json
 import re
@@ -21,7 +21,7 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A model of each family in its folder, one with shards and one with generation_config.json."""
+    """Folders with a model of each family, one with shards and one with generation_config.json."""
     root = tmp_path_factory.mktemp("damaged")
     found = {case: foreign.write(case, root / case) for case in ("llama", "bert_masked", "gpt2", "t5", "xlnet")}
     shard(found["gpt2"])
@@ -30,7 +30,7 @@ def folders(tmp_path_factory):
 
 
 def shard(folder):
-    """The tensors in two files with an index."""
+    """Write the tensors into two files with an index."""
     tensors = load_file(folder / FILE)
     (folder / FILE).unlink()
     files = {
@@ -47,7 +47,7 @@ def shard(folder):
 @settings(max_examples=30)
 @given(data=st.data())
 def test_random_damage_raises_a_value_error(case, data, folders):
-    """Bytes replaced, cut off or put in: the model is read, or it is a `ValueError`."""
+    """Bytes are replaced, removed or inserted: the model is read, or a `ValueError` is raised."""
     path = data.draw(st.sampled_from(sorted(folders[case].iterdir())))
     whole = path.read_bytes()
     start = data.draw(st.integers(0, min(len(whole), 1500) - 1))
@@ -100,7 +100,7 @@ def test_unusual_settings(content, message, folder):
 
 
 def test_unusual_settings_that_are_read(folder):
-    """A byte order mark, and one key twice with one value."""
+    """A byte order mark, and a key that occurs twice with the same value."""
     expected = mg.from_pretrained(folder).config
     twice = LLAMA[:-1] + ', "vocab_size": 37}'
     (folder / "config.json").write_bytes(b"\xef\xbb\xbf" + twice.encode())
@@ -136,7 +136,7 @@ def raw(folder, header, body=b"\0" * 4096):
 
 @pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "I8", "U8", "I32", "BOOL", "C64", "F4", "Q7"])
 def test_types_that_are_not_supported(kind, folder):
-    """Of every type that safetensors has, and of one that it does not have."""
+    """Tensors of every type of safetensors, and of an unknown type."""
     header, start = {}, 0
     bits = {"F4": 4, "I32": 32, "C64": 64}.get(kind, 8)
     for name, tensor in load_file(folder / FILE).items():
@@ -168,7 +168,7 @@ def test_unusual_headers(header, folder):
 
 
 def test_buffers_of_any_type_are_ignored(tmp_path):
-    """Masks and positions, which no weights are made of."""
+    """Masks and positions, which are not parameters."""
     folder = foreign.write("gpt2", tmp_path / "gpt2")
     masks = {f"transformer.h.{i}.attn.bias": np.ones((1, 1, 4, 4), np.uint8) for i in range(3)}
     save_file(load_file(folder / FILE) | masks, folder / FILE)

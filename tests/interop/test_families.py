@@ -1,4 +1,4 @@
-"""Families are registered, and a model is described by one trace and one reading of its files."""
+"""Registration of families; reading a model needs one trace and reads its files once."""
 
 import json
 

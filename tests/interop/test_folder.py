@@ -33,7 +33,7 @@ LLAMA = mg.ModelConfig(
 )
 OURS = mg.ModelConfig(**SIZES, segment_length=4, memory=mg.KVMemoryConfig(memory_size=4, head_dim=4))
 FEW_BYTES = 1500
-"""As `shard_bytes`: several files."""
+"""A value of `shard_bytes` that gives several files."""
 
 
 def model(seed=0, config=LLAMA):
@@ -96,7 +96,7 @@ def test_every_flipped_bit_is_detected(name, data, saved):
 
 
 def test_flipped_bits_of_the_settings_are_detected(saved, tmp_path):
-    """Some give valid JSON with other values, other names of keys or another number format; all of the beginning."""
+    """Bits in the first bytes of the file, and bits whose flip gives valid JSON with other values, keys or numbers."""
     folder = shutil.copytree(saved / "llama", tmp_path / "copy")
     for name in ("config.json", INDEX, "generation_config.json"):
         whole = (folder / name).read_bytes()
@@ -137,7 +137,7 @@ def test_a_damaged_file_is_named(saved, tmp_path):
 
 
 def test_the_last_save_is_read(tmp_path):
-    """One file after several and the reverse, of models of several kinds: one set of weights is left."""
+    """A save in one file after one in several files, and vice versa, leaves one set of weights."""
     for seed, (config, size) in enumerate([(LLAMA, FEW_BYTES), (LLAMA, 10**9), (OURS, FEW_BYTES), (LLAMA, 10**9)]):
         mg.save_pretrained(model(seed, config), tmp_path, shard_bytes=size)
         assert same(mg.from_pretrained(tmp_path), model(seed, config))
@@ -156,7 +156,7 @@ def test_settings_of_an_earlier_model_are_removed(saved, tmp_path):
 
 
 class FullTokenizer(ByteTokenizer):
-    """The disk is full when it is written, after all weights."""
+    """The disk is full when this file is written, after all weights."""
 
     def save(self, folder):
         super().save(folder)
@@ -167,7 +167,7 @@ class FullTokenizer(ByteTokenizer):
     "size, room", [(FEW_BYTES, 100), (FEW_BYTES, 1000), (10**9, 1000), (10**9, 5000), (10**9, None)]
 )
 def test_a_full_disk_keeps_the_last_complete_model(size, room, saved, tmp_path):
-    """A limit on the size of files stands for the disk: writing ends in the middle of one of them."""
+    """A limit on file size simulates a full disk: writing stops in the middle of a file."""
     folder = shutil.copytree(saved / "llama", tmp_path / "copy")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     other, tokenizer = model(7), FullTokenizer() if room is None else ByteTokenizer()
@@ -186,7 +186,7 @@ def test_a_full_disk_keeps_the_last_complete_model(size, room, saved, tmp_path):
 
 @pytest.mark.parametrize("moved", range(1, 5))
 def test_a_mixture_of_two_saves_is_detected(moved, saved, tmp_path, monkeypatch):
-    """The process ends between the replacements of two files."""
+    """The process is killed between the replacements of two files."""
     folder = shutil.copytree(saved / "llama", tmp_path / "copy")
     replace, calls = os.replace, []
 
@@ -230,7 +230,7 @@ def test_unwritable_folders_are_refused(tmp_path):
 
 
 def test_one_file_beside_shards(tmp_path):
-    """The one file is the model, as in transformers; shards that say something else are refused."""
+    """The single file is read, as in transformers; shards with other tensors are refused."""
     mg.save_pretrained(model(0), tmp_path / "shards", shard_bytes=FEW_BYTES)
     mg.save_pretrained(model(0), tmp_path / "one")
     mg.save_pretrained(model(1), tmp_path / "other")

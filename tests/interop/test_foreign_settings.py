@@ -1,4 +1,4 @@
-"""Settings of foreign models: all keys are known, and what is wrong, missing or contradictory is named."""
+"""Settings of foreign models: all keys are known; invalid, missing and contradictory settings are named."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def read(kind, changes=None, without=()):
 
 
 def library_keys(kind):
-    """All keys that the library's config of a kind has, and all that its models read of it."""
+    """All keys of the library's config of a kind, and all keys that its models read."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     config = transformers.AutoConfig.for_model(kind)
     generation = transformers.GenerationConfig._get_default_generation_params()

@@ -1,4 +1,4 @@
-"""GGUF files give the model whose weights they were made of."""
+"""A GGUF file gives the same model as the weights from which it was made."""
 
 import dataclasses
 import json
@@ -44,7 +44,7 @@ ALPHABET = [chr(byte) for byte in BYTES] + [chr(256 + i) for i in range(256 - le
 
 
 def interleaved(array, heads):
-    """Rotary pairs (i, i + K/2) as (2i, 2i + 1), which is how these files have them."""
+    """Reorder rotary pairs from (i, i + K/2) to (2i, 2i + 1), the layout of GGUF."""
     return array.reshape(heads, 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
 
 
@@ -56,7 +56,7 @@ def write(path, case, kind="llama", extra=None):
 
 
 def write_tensors(path, values, tensors, kind="llama", extra=None, quantisation=None):
-    """Tensors by the names that transformers has as a GGUF file; matrices quantised, where a kind is given."""
+    """Write tensors, by their names in transformers, to a GGUF file; matrices are quantised if a kind is given."""
     writer = gguf.GGUFWriter(path, kind)
     writer.add_context_length(values["max_position_embeddings"])
     writer.add_embedding_length(values["hidden_size"])
@@ -138,7 +138,7 @@ def test_weights_of_gpt2_are_those_of_the_folder(tmp_path):
 
 
 def rounded(array, kind):
-    """What is left of an array in blocks of 32: a scale in half precision, and whole numbers of 8 or 4 bits."""
+    """An array after quantisation in blocks of 32: a float16 scale and integers of 8 or 4 bits."""
     blocks = array.reshape(-1, 32).astype(np.float32)
     if kind == "Q8_0":
         scale, low, high = np.abs(blocks).max(axis=1, keepdims=True) / 127, -127, 127

@@ -1,4 +1,4 @@
-"""Settings of GGUF files: read as llama.cpp reads them, or refused by name with the file."""
+"""Settings of GGUF files are read as by llama.cpp, or refused with their name and the file."""
 
 import re
 
@@ -24,7 +24,7 @@ YARN_LENGTH = 1 + 0.1 * np.log(4)
 
 
 def write(path, changes=None, kind="llama", without=(), tensors=(), general=None):
-    """A small file; values are written as the type that they have in Python."""
+    """A small file; each value is written with its Python type."""
     writer = gguf.GGUFWriter(path, kind)
     plain = GPT2 if kind == "gpt2" else LLAMA
     values = {f"{kind}.{name}": value for name, value in (plain | (changes or {})).items() if name not in without}

@@ -1,4 +1,4 @@
-"""Memory in other people's code: a layer alone, a wrapped block, Linen; and the examples of all this."""
+"""Memory in other code: a single layer, a wrapped block, Linen; and the examples of these."""
 
 import runpy
 from pathlib import Path
@@ -28,7 +28,7 @@ def memory_layer(memory=KV, **options):
 
 
 def run_linen(module, *inputs):
-    """The parameters of a Linen module that was initialised, and its compiled call."""
+    """The parameters of an initialised Linen module, and its compiled call."""
     params = module.init(jax.random.key(1), *inputs)["params"]
     return params, jax.jit(lambda *inputs: module.apply({"params": params}, *inputs))
 
@@ -45,7 +45,7 @@ def x():
 
 
 class Doubled(linen.Module):
-    """A Linen block that takes more than a stream."""
+    """A Linen block with further arguments."""
 
     @linen.compact
     def __call__(self, x, scale):

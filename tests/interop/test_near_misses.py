@@ -195,7 +195,7 @@ def of_library(kind):
 
 
 def others(value):
-    """Other values of the same type, and null."""
+    """Alternative values of the same type, and null."""
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int):
@@ -216,7 +216,7 @@ def near_misses(kind):
 
 
 def library_logits(kind, values, file=None):
-    """The library's logits, or `None` where it takes no such values. Its tensors are written to a given file."""
+    """The library's logits, or None if it refuses the values. Its tensors are written to the given file."""
     values = {name: value for name, value in values.items() if name != "model_type"}
     try:
         config = transformers.AutoConfig.for_model(kind, **json.loads(json.dumps(values)))

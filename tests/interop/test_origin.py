@@ -1,4 +1,4 @@
-"""What came with a pretrained model and is not used goes through a load and a save unchanged."""
+"""Settings of a pretrained model that are not used survive a load and a save unchanged."""
 
 import json
 
@@ -89,7 +89,7 @@ def test_a_model_with_memory_keeps_the_origin(tmp_path):
 
 
 def test_a_run_keeps_the_origin(tmp_path):
-    """From the start, in `workdir/pretrained`: the pretrained model may be gone when the run is read."""
+    """The run keeps it in `workdir/pretrained`, because the pretrained model may be deleted before the run is read."""
     folder = write("llama", tmp_path / "base")
     memory = mg.KVMemoryConfig(memory_size=8, head_dim=4)
     model = mg.ModelConfig(vocab_size=257, memory=memory, window_size=8, segment_length=8, fusion="gated_add")
@@ -111,7 +111,7 @@ def test_a_run_keeps_the_origin(tmp_path):
 
 
 class Ids(ByteTokenizer):
-    """A tokenizer that begins, ends and pads with ids of its own."""
+    """A tokenizer with ids for the beginning, the end and padding."""
 
     bos_id, eos_id, pad_id = 11, 12, 13
 
@@ -134,7 +134,7 @@ def test_missing_ids_are_taken_from_the_tokenizer(extra, expected, tmp_path):
 
 
 def test_an_end_id_is_not_invented(tmp_path):
-    """`start_id`, which begins documents, is not one."""
+    """`start_id`, which starts documents, is not an end id."""
 
     class Endless(ByteTokenizer):
         bos_id = eos_id = pad_id = None

@@ -1,4 +1,4 @@
-"""A mechanism that a user writes outside of the package does all that ours do: `tests/examples/mean_memory.py`."""
+"""A user's mechanism, outside of the package, works like the library's own: `tests/examples/mean_memory.py`."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ EXAMPLE = ROOT / "tests" / "examples" / "mean_memory.py"
 
 @pytest.fixture
 def mean():
-    """The example's config, smaller; the entry is taken back afterwards."""
+    """A small config of the example; its registration is removed afterwards."""
     config = load_config(str(EXAMPLE))
     words = "--model.d_model 16 --model.num_layers 1 --training.steps 2 --training.batch_size 4"
     yield override(config, [*words.split(), "--evaluation.num_batches", "1"])
@@ -34,7 +34,7 @@ def mean():
 
 
 def test_it_satisfies_the_contract():
-    """By the command that the example gives."""
+    """Run the command in the docstring of the example."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "mean_memory", "tests/memory/test_contract.py", "-k", "mean"]
     path = os.pathsep.join([str(EXAMPLE.parent), str(ROOT)])
     result = subprocess.run(

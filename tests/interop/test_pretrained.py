@@ -1,4 +1,4 @@
-"""Pretrained models compute what the transformers library computes, and go back to it unchanged."""
+"""Pretrained models have the outputs of the transformers library, and are written back unchanged."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def folders(tmp_path_factory):
 
 
 def outputs_of(model, case):
-    """What our model computes, by the names that transformers has for it."""
+    """The outputs of our model, by their names in transformers."""
     numbers = foreign.tokens_of(case)
     tokens = jnp.asarray(numbers, jnp.int32)
 
@@ -149,7 +149,7 @@ def test_a_session_in_pieces_is_one_generation(case, folders):
 
 
 def test_models_of_this_library_round_trip(tmp_path):
-    """A model that no family expresses, and one with a memory, are written and read too."""
+    """A model that no family can express, and a model with a memory, are also written and read."""
     config = mg.ModelConfig(
         vocab_size=19, d_model=8, num_heads=2, num_layers=2, memory=mg.KVMemoryConfig(memory_size=4, head_dim=4)
     )

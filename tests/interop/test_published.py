@@ -26,11 +26,11 @@ class Published(NamedTuple):
     heads: tuple[str, ...] | None = None
     """The heads that are read; None: the model has no such field."""
     aside: str = ""
-    """A tensor that is left aside, or a head that is left out: it is named in a warning."""
+    """A tensor or a head that is ignored or omitted, which a warning names."""
 
 
 def extended(tensors, new):
-    """More tensors: arrays, or the names of others that they are copies of."""
+    """Additional tensors: arrays, or the names of tensors to copy."""
     return tensors | {name: tensors[value].copy() if isinstance(value, str) else value for name, value in new.items()}
 
 
@@ -188,7 +188,7 @@ SAVED_AGAIN += ("qwen2, embeddings", "t5-small", "t5-v1_1", "xlnet, classifier")
 
 
 def write(published, root, dtype=np.float32):
-    """The published form in a folder, and the plain one beside it."""
+    """Folders with the published and the plain form of a model."""
     plain = foreign.write(published.case, root / "plain")
     folder = root / "published"
     folder.mkdir()
@@ -286,7 +286,7 @@ def test_hidden_states_are_those_of_the_library(name, tmp_path):
 
 
 def test_an_output_that_differs_from_the_embedding_is_used(tmp_path):
-    """As in transformers, where the config then counts for less than the file."""
+    """As in transformers, the file takes precedence over the config."""
     for case, embedding in (("gpt2", "transformer.wte.weight"), ("llama_tied", "model.embed_tokens.weight")):
         root = tmp_path / case
         double = lambda x, embedding=embedding: x | {"lm_head.weight": 2 * x[embedding]}  # noqa: E731

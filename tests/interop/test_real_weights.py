@@ -1,4 +1,4 @@
-"""Real weights, where the packages that hold them are installed, or lie unpacked in the folder `MEMGPT_WEIGHTS`."""
+"""Real weights, if the packages that contain them are installed or unpacked in the folder `MEMGPT_WEIGHTS`."""
 
 import importlib.util
 import json

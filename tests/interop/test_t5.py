@@ -1,4 +1,4 @@
-"""T5 generates as the transformers library does, takes a memory, and is read in whichever way it was written."""
+"""T5 generates as in the transformers library, can get a memory, and is read from all versions of its files."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ def folders(tmp_path_factory):
 
 
 def state_of(model, case):
-    """What is left behind by the source."""
+    """The state of the decoder after the source was read."""
     source = foreign.source_of(case)
     read = jax.jit(lambda tokens, valid: model.read_source(tokens, model.init_state(2), valid=valid))
     return read(jnp.asarray(source, jnp.int32), jnp.asarray(foreign.valid_of(source)))
@@ -66,7 +66,7 @@ def test_token_by_token_it_computes_the_same(case, folders):
 
 @pytest.mark.parametrize("case", CASES)
 def test_what_the_library_writes_is_read(case, tmp_path):
-    """Transformers 5 says in other words which version it is."""
+    """Transformers 5 encodes the version of T5 in other keys."""
     pytest.importorskip("transformers", reason="transformers and torch are not installed")
     foreign.library_model(case).save_pretrained(tmp_path)
     model = mg.from_pretrained(tmp_path)

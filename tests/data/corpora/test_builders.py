@@ -22,7 +22,7 @@ def texts(config, split):
 
 
 class TinyTextSet(tfds.core.GeneratorBasedBuilder):
-    """A data set of TFDS, as another author would write it, with only a train split."""
+    """A TFDS data set of another author, with only a train split."""
 
     VERSION = tfds.core.Version("1.0.0")
 

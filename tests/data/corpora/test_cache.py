@@ -1,4 +1,4 @@
-"""The cache: damage is noticed and mended, errors of places are one line, and nothing incomplete stays."""
+"""The cache: damaged entries are rebuilt, errors of the system are one line, and no incomplete entry remains."""
 
 import dataclasses
 import errno
@@ -23,7 +23,7 @@ def decoded(config):
 
 
 def kept(config):
-    """The files of the cache, but for the lock."""
+    """The files of the cache except the lock."""
     return [path for path in Path(config.cache_dir).rglob("*") if path.is_file() and path.name != "lock"]
 
 
@@ -95,7 +95,7 @@ def test_a_full_disk_leaves_nothing_incomplete(folder_config, failing, monkeypat
 
 
 def test_a_full_file_system_is_reported(folder_config):
-    """A real one, of 1 MB."""
+    """A real file system of 1 MB."""
     place = tempfile.mkdtemp()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True).returncode:
         shutil.rmtree(place)

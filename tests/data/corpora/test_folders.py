@@ -1,4 +1,4 @@
-"""Which files of a folder are read, and that every other one is named."""
+"""The files of a folder that are read, and the report of all others."""
 
 import gzip
 import logging

@@ -1,4 +1,4 @@
-"""Documents of files: text, JSON lines, CSV, Parquet; byte order marks, damage, large documents."""
+"""Documents in files: text, JSON lines, CSV, Parquet; byte order marks, damage, large documents."""
 
 import codecs
 import csv
@@ -168,7 +168,7 @@ SOUND = {
 @given(name=st.sampled_from(sorted(SOUND)), data=st.data())
 @settings(max_examples=250, deadline=None)
 def test_random_damage_is_read_or_refused_by_name(name, data, tmp_path_factory):
-    """Bytes changed, cut and put in: the error, if there is one, is a ValueError of one line with the file's name."""
+    """Bytes are changed, removed and inserted: any error is a ValueError of one line with the file's name."""
     content = bytearray(SOUND[name])
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(content)))

@@ -55,7 +55,7 @@ def test_a_python_without_source_is_refused(tmp_path, monkeypatch):
 
 @given(st.lists(st.sampled_from(sources.SPLITS), min_size=1, max_size=12))
 def test_few_documents_fill_every_split(hashed):
-    """Whatever the hash says: the first n of the splits hold one of n documents, and a full corpus stays as it is."""
+    """With n <= 3 documents, each of the first n splits has one document; larger corpora are split by the hash."""
     files = [sources.SourceFile(f"{number}.txt", None) for number in range(len(hashed))]
     by_name = {file.name: split for file, split in zip(files, hashed, strict=True)}
     with mock.patch.object(sources, "hash_split", by_name.get):

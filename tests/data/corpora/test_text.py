@@ -1,4 +1,4 @@
-"""Tokenized text: what is kept, when it is made anew, and what importing costs."""
+"""Tokenized text: its content, when it is tokenized again, and the cost of importing."""
 
 import dataclasses
 import gzip
@@ -30,7 +30,7 @@ def decoded(config, split="train"):
 
 
 def made(config, monkeypatch):
-    """How many documents `decoded` tokenizes."""
+    """The number of documents that `decoded` tokenizes."""
     count = []
     encode = ByteTokenizer.encode_pieces
     monkeypatch.setattr(ByteTokenizer, "encode_pieces", lambda self, text: count.append(1) or encode(self, text))
@@ -175,7 +175,7 @@ def trained():
 
 
 class WholeTokenizer(ByteTokenizer):
-    """A tokenizer that can encode whole texts only."""
+    """A tokenizer that can only encode whole texts."""
 
     encode_pieces = property()  # absent: `hasattr` is false
 
@@ -199,7 +199,7 @@ def test_pieces_give_the_ids_of_the_whole(make):
 
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
 def test_memory_of_a_large_document(tmp_path, name):
-    """A document is tokenized in blocks: 8 MB of text take less than 1 byte for each."""
+    """A document is tokenized in blocks: 8 MB of text need less than 1 byte of memory per byte of text."""
     line = "\U0001f600 " + "x" * 200 + "\n"
     size = 8_000_000 // len(line.encode()) * len(line.encode())
     data = (line * (size // len(line.encode()))).encode()

@@ -1,4 +1,4 @@
-"""What every objective of `OBJECTIVES` promises. A new entry of the registry is tested without an edit here."""
+"""The contract of every objective in `OBJECTIVES`. A new entry of the registry is tested without an edit here."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What is hidden and what is paired: the shares of the draws, what is never touched, and where pairs come from."""
+"""Masked tokens, pairs of sentences and hidden spans: their distributions, and the tokens that are never masked."""
 
 import itertools
 
@@ -93,7 +93,7 @@ def test_pairs_need_two_documents(folder_config):
 
 
 class Marked:
-    """A tokenizer that has two of the special tokens."""
+    """A tokenizer with two of the special tokens."""
 
     vocab_size, special_ids = 50, {"mask": 3, "sep": 4}
 
@@ -109,7 +109,7 @@ def test_special_ids_are_the_tokenizers_own_or_follow_its_vocabulary(folder_conf
 
 @pytest.mark.parametrize("kind", ["unigram", "pieces, T5", "byte", "pieces, normalised"])
 def test_sentinels_are_the_tokenizers_own_or_follow_its_vocabulary(folder_config, kind):
-    """The four are a tokenizer.json and a spiece.model with sentinels, and two tokenizers without."""
+    """Four tokenizers: a tokenizer.json and a spiece.model with sentinels, and two without."""
     tokenizer, config = make(kind), folder_config({"train": TEXTS}, objective="span_corruption")
     own = kind in ("unigram", "pieces, T5")
     expected = [tokenizer.vocab_size - 1 - number + (0 if own else 100) for number in range(100)]
@@ -175,7 +175,7 @@ def test_a_permuted_row_is_whole_and_a_sixth_of_its_text_is_scored(folder_config
 
 
 def test_source_and_target_together_are_the_row_of_the_causal_objective(folder_config):
-    """And documents begin in a source where they do in the row, or at the sentinel that hides it."""
+    """Also: documents begin in a source where they begin in the row, or at the sentinel that hides this place."""
     first, hidden_begins = 257 + SENTINELS - 1, 0
     causal, spans = (
         train_batches(folder_config({"train": TEXTS}, objective=name), SHAPE, 0)

@@ -1,4 +1,4 @@
-"""Factorisation orders: every order is as likely, a sixth of what exists is predicted, and it comes last."""
+"""Factorisation orders: all are equally likely, and the last sixth of the valid tokens is predicted."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Span corruption: nothing is lost, lengths follow from the length of the text, and every place can be hidden."""
+"""Span corruption: no token is lost, lengths depend on the length of the text alone, every position can be hidden."""
 
 import itertools
 
@@ -13,7 +13,7 @@ FIRST = 999
 
 
 def restored(source, target, first):
-    """The text again: spans of the target in place of the sentinels of the source."""
+    """The original text: the source with its sentinels replaced by the spans of the target."""
     ends = [i for i, token in enumerate(target) if token > first - 200]
     spans = {target[i]: target[i + 1 : j] for i, j in itertools.pairwise(ends)}
     return [token for place in source for token in spans.pop(place, [place])], spans
@@ -43,7 +43,7 @@ def test_source_and_target_restore_the_text(length, seed, rate, mean_span):
 
 
 def test_a_text_of_two_or_three_tokens():
-    """There are two ways to hide one of two tokens, and one to hide every other one of three."""
+    """There are two ways to hide one of two tokens, and one way to hide two separate tokens of three."""
     found = set()
     for seed in range(20):
         source, target = corrupt_spans(np.array([5, 6]), np.random.default_rng(seed), first_sentinel=99)

@@ -1,4 +1,4 @@
-"""bAbI: files and stories as their reader sees them, rows by brute force, and the publishers' own files."""
+"""bAbI: parsing of files and stories, rows by brute force, and the published files."""
 
 import gzip
 import os
@@ -20,7 +20,7 @@ ROOMS = ("office", "garden", "kitchen")
 
 
 def movements(seed: int, stories: int) -> str:
-    """Stories of task 1's kind: two moves, a question, two moves, a question."""
+    """Stories like those of task 1: two moves, a question, two moves, a question."""
     random, text = np.random.default_rng(seed), ""
     for _ in range(stories):
         where = {}

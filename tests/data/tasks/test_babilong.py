@@ -1,4 +1,4 @@
-"""BABILong: rows read as their reader would, by brute force."""
+"""BABILong: rows are decoded to text and checked by brute force."""
 
 import dataclasses
 import re

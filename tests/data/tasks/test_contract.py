@@ -1,4 +1,4 @@
-"""What every task of `TASKS` promises. A new entry of the registry is tested without an edit here.
+"""The contract of every task in `TASKS`. A new entry of the registry is tested without an edit here.
 
 Tasks that read files or a corpus by default are tested in files of their own.
 """

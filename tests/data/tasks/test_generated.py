@@ -1,4 +1,4 @@
-"""What all generated tasks have in common: batches, seeds, lengths, and the draws that they are made of."""
+"""All generated tasks: batches, seeds, lengths, and the functions for random draws."""
 
 import dataclasses
 import itertools

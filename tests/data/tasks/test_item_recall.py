@@ -1,4 +1,4 @@
-"""Associative recall of items: the item after the one asked about, recomputed from the tokens."""
+"""Associative recall of items: the item after the queried one, recomputed from the tokens."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Key-value retrieval: rows that `json` itself can read, and the published file."""
+"""Key-value retrieval: rows are parsed with `json`; and the published file."""
 
 import gzip
 import json
@@ -21,7 +21,7 @@ CONFIGS = [
 
 
 def check_rows(config: JsonRecallConfig, batch) -> list[list[str]]:
-    """That every row is an object and questions, and each answer the value of its key; the keys asked for."""
+    """Check that every row is an object and questions whose answers are the values of their keys; return these keys."""
     shape = (len(batch.inputs["tokens"]), config.row_length)
     dtypes = {"tokens": np.int32, "targets": np.int32, "reset": bool, "weights": np.float32, "answer": np.int32}
     for name, dtype in dtypes.items():

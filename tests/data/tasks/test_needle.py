@@ -1,4 +1,4 @@
-"""Needles in text: rows read as their author would, by brute force."""
+"""Needles in text: rows are decoded to text and checked by brute force."""
 
 import dataclasses
 
@@ -18,18 +18,18 @@ LENGTH = 256
 
 @pytest.fixture
 def config(folder_config):
-    """Needles in bytes, whose words are letters."""
+    """A needle task with byte tokens, in which words are single letters."""
     text = folder_config({"train": [TEXT, TEXT[::-1]], "valid": ["#" * 300]})
     return NeedleConfig(text=text, num_needles=3, num_questions=2, num_words=26, gap_length=40)
 
 
 def read(tokens: np.ndarray) -> str:
-    """The text of bytes and answers."""
+    """The text of a row of bytes and answer ids."""
     return "".join(f" {token}" if token > ByteTokenizer.start_id else chr(token) for token in tokens.tolist())
 
 
 def facts_of(text: str) -> dict[str, str]:
-    """What a text says, in order: {word: answer}."""
+    """The facts of a text in order: {word: answer}."""
     lines = [line.split() for line in text.split("\n") if line.startswith("The key of") and line.endswith(".")]
     return {words[3]: words[5].rstrip(".") for words in lines}
 

@@ -1,4 +1,4 @@
-"""RULER's noise: needles and chains of variables, read as text by brute force."""
+"""RULER's noise: needles and chains of variables, decoded to text and checked by brute force."""
 
 import itertools
 import re
@@ -19,7 +19,7 @@ ASSIGNMENT = re.compile(r"VAR (x\d+) = ([xv]\d+) \.")
 
 
 def words_of(config: NoiseConfig) -> list[str]:
-    """The word that each id stands for: a word of the noise or template, a digit, w for a needle's word, x, v."""
+    """The word of each id: a word of noise or template, a digit, w (a needle's word), x (a name), v (a value)."""
     if isinstance(config, NoiseNeedleConfig):
         own = [*"0123456789", *(f"w{number}" for number in range(config.num_words))]
     else:
@@ -30,7 +30,7 @@ def words_of(config: NoiseConfig) -> list[str]:
 
 
 def rows(config: NoiseConfig, number: int = 16):
-    """The words, and the places of the scored targets, of each row; and their groups."""
+    """The words of each row, the positions of its scored targets, and the groups of the rows."""
     batch = make_task(config, "train").batch(0, number, config.row_length)
     words = words_of(config)
     assert (batch.targets["tokens"][:, :-1] == batch.inputs["tokens"][:, 1:]).all()
@@ -41,7 +41,7 @@ def rows(config: NoiseConfig, number: int = 16):
 
 
 def check_noise(config: NoiseConfig, context: list[str], hidden: re.Pattern, number: int):
-    """What is left without the hidden sentences is the noise, to its end; they stand between sentences, apart."""
+    """Without the hidden sentences, the context is the end of the periodic noise; each is after a sentence of noise."""
     text = " ".join(context)
     found = list(hidden.finditer(text))
     assert len(found) == number

@@ -1,4 +1,4 @@
-"""The recall task: labels by brute force, and what a row is made of."""
+"""The recall task: labels by brute force, and the distribution of pairs, keys and queries."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tokenizers give every text back, and count its bytes."""
+"""The byte and BPE tokenizers are lossless, and count the bytes of texts."""
 
 import textwrap
 from pathlib import Path
@@ -94,7 +94,7 @@ def test_a_vocabulary_too_large_for_the_text_is_refused():
 
 
 def test_a_model_of_another_program(tmp_path):
-    """One without our escapes works, and begins documents with its own begin symbol."""
+    """A model without our escapes works, and starts documents with its own begin symbol."""
     (tmp_path / "text").write_text("\n".join(SAMPLE))
     sentencepiece.SentencePieceTrainer.train(
         input=str(tmp_path / "text"), model_prefix=str(tmp_path / "m"), vocab_size=350, model_type="bpe",

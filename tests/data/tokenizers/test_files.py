@@ -1,4 +1,4 @@
-"""The files of tokenizers: what names special ids, what a save leaves, and what is damaged."""
+"""The files of tokenizers: special ids, saving, and damaged files."""
 
 import json
 import random
@@ -25,7 +25,7 @@ BESIDE = {
 
 
 def write(folder, tokenizer, **files):
-    """A folder as somebody else has it: without checksums, with other files beside the tokenizer."""
+    """A folder of another program: without checksums, with other files beside the tokenizer."""
     tokenizer.save(folder)
     for path in folder.iterdir():
         if path.name not in ("tokenizer.json", "tokenizer.model"):
@@ -149,7 +149,7 @@ def test_tokenizers_that_contradict_each_other_are_both_named(tmp_path):
 
 
 def test_a_published_folder_with_both_forms_of_one_tokenizer(tmp_path):
-    """As Llama's: the tokenizer.json has the pieces of the sentencepiece model, and is the one that is read."""
+    """As in Llama folders, the tokenizer.json has the pieces of the sentencepiece model; the tokenizer.json is read."""
     pieces = make("pieces, bpe in bytes")
     words = [pieces.processor.id_to_piece(i) for i in range(pieces.vocab_size)]
     model = {"type": "BPE", "vocab": {word: i for i, word in enumerate(words)}, "merges": [], "unk_token": "<unk>"}
@@ -179,7 +179,7 @@ def test_every_flipped_bit_is_detected(kind, tmp_path):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Folders without checksums: what another library wrote."""
+    """Folders without checksums, as written by another library."""
     root = tmp_path_factory.mktemp("foreign")
     for kind in ("byte level, added", "llama", "bert", "unigram in bytes", "words", "pieces, chat", "bpe of tabs"):
         make(kind).save(root / kind)

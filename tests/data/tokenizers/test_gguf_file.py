@@ -1,4 +1,4 @@
-"""Tokenizers of GGUF files: as llama.cpp reads them, or refused by the file's name."""
+"""Tokenizers of GGUF files are read as by llama.cpp, or refused with the name of the file."""
 
 import random
 
@@ -36,7 +36,7 @@ def changed(values, changes):
 
 
 def more(values, tokens, kind):
-    """More tokens, all of one kind."""
+    """Additional tokens, all of one kind."""
     changes = {"tokens": values["tokens"] + tokens, "token_type": values["token_type"] + [kind] * len(tokens)}
     return changes | ({"scores": values["scores"] + [0.0] * len(tokens)} if "scores" in values else {})
 

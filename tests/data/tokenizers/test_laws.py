@@ -1,4 +1,4 @@
-"""What holds of every tokenizer, whatever its kind."""
+"""Laws that every tokenizer must satisfy."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def special_ids(tokenizer) -> set[int]:
-    """All that no text may give."""
+    """The ids to which no text may be encoded."""
     named = {tokenizer.start_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, *tokenizer.stop_ids}
     named |= {*tokenizer.special_ids.values(), *tokenizer.sentinel_ids}
     if hasattr(tokenizer, "tokenizer"):
@@ -52,7 +52,7 @@ def test_ordinary_ids_equal_those_of_the_library(kind, text):
 
 @every_kind
 def test_which_tokenizers_are_lossless(kind):
-    """And no kind is called lossy without a text that it loses."""
+    """For each tokenizer that is not lossless, there is a text that does not round-trip."""
     tokenizer = make(kind)
     assert tokenizer.lossless == (kind in LOSSLESS)
     texts = [*AWKWARD, *(f"a{text} b" for text in AWKWARD), "<é>", "a  <t>"]

@@ -1,4 +1,4 @@
-"""Vocabularies as they are published, in the folder `MEMGPT_DATA`: GPT-2's, BERT's, and sentencepiece's own example."""
+"""Published vocabularies in the folder `MEMGPT_DATA`: GPT-2's, BERT's, and sentencepiece's own example."""
 
 import json
 import os
