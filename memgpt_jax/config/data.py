@@ -28,12 +28,12 @@ class ObjectiveConfig:
             length: the number of tokens L of a row of text.
         """
         name = f"data.objective={type(self).__name__}"
-        for what, needed, present in (("head", self.heads, model.heads), ("input", self.inputs, model.inputs)):
+        for noun, needed, present in (("head", self.heads, model.heads), ("input", self.inputs, model.inputs)):
             missing = [item for item in needed if item not in present]
             check(
                 not missing,
-                f"{name} needs a model with the {what} {' and '.join(map(repr, missing))}; this {type(model).__name__} "
-                f"has the {what}s {present}",
+                f"{name} needs a model with the {noun} {' and '.join(map(repr, missing))}; this {type(model).__name__} "
+                f"has the {noun}s {present}",
             )
         check(
             model.causal or not self.causal,

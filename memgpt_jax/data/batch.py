@@ -40,7 +40,7 @@ def zeros(
         info: shape and type of each array of `info`.
     """
 
-    def array(shape, dtype):
+    def array(shape: tuple[int, ...], dtype: type) -> np.ndarray:
         return np.broadcast_to(np.zeros((), dtype), shape)
 
     return Batch(

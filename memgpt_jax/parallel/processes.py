@@ -12,7 +12,9 @@ HEARTBEAT_SECONDS = 15
 """A process that sends no heartbeat for this time is treated as dead."""
 
 
-def join_processes(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None):
+def join_processes(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
     """Make this process one of several that train together, before any other use of JAX.
 
     Without arguments JAX finds the others by itself: on TPU pods, under Slurm, and under Open MPI. When one process

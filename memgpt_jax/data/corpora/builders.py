@@ -127,13 +127,13 @@ class NamedCorpus:
         return self.builder
 
     @contextlib.contextmanager
-    def _errors(self, what: str):
+    def _errors(self, action: str):
         try:
             yield
         except Exception as error:  # TFDS and its downloads raise errors of many kinds
             first = (str(error).splitlines() or [""])[0]
             raise ValueError(
-                f"data.corpus={self.name!r} cannot be {what} in {shown(self.builder.data_dir)}: "
+                f"data.corpus={self.name!r} cannot be {action} in {shown(self.builder.data_dir)}: "
                 f"{type(error).__name__}: {first}"
             ) from error
 

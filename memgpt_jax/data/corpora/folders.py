@@ -80,8 +80,8 @@ def _files(folder: str, root: Path, include: Sequence[str], exclude: Sequence[st
         has_splits = any(path.name.lower() == "train" and path.is_dir() for path in root.iterdir())
     else:
         missing = f"is a link to {shown(os.readlink(root))}, which does" if root.is_symlink() else "does"
-        what = "is neither a folder nor a file" if root.exists() else f"{missing} not exist"
-        raise ValueError(f"data.path={folder!r}: {shown(root)} {what}")
+        problem = "is neither a folder nor a file" if root.exists() else f"{missing} not exist"
+        raise ValueError(f"data.path={folder!r}: {shown(root)} {problem}")
     files = []
     for name, path in found:
         first, slash, _ = name.partition("/")

@@ -226,10 +226,10 @@ def _json_text(path: Path, number: int, line: bytes, offset: int, options: Optio
     return decode(text.encode("utf-8", "surrogatepass"), f"the text of {where}", options.invalid_utf8)
 
 
-def _missing(where: str, what: str, name: str, found: Iterable[str]) -> ValueError:
+def _missing(where: str, noun: str, name: str, found: Iterable[str]) -> ValueError:
     names = [repr(name)[:80] for name in found]
     found = ", ".join(names[:20]) + f" and {len(names) - 20} more" * (len(names) > 20) or "none"
-    return ValueError(f"{where} needs a {what} {name!r} that is a string; it holds the {what}s {found}; {REMEDIES}")
+    return ValueError(f"{where} needs a {noun} {name!r} that is a string; it holds the {noun}s {found}; {REMEDIES}")
 
 
 def _csv_rows(path: Path, options: Options, delimiter: str = ",") -> Iterator[tuple[int, Callable[[], str]]]:

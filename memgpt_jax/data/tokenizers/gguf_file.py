@@ -60,7 +60,7 @@ def from_gguf(path: Path) -> JsonTokenizer | SentencePieceTokenizer:
     Raises `ValueError` for another kind of tokenizer, ordinary tokens with the same text, or a damaged file.
     """
     prefix = "tokenizer.ggml."
-    values, _ = read_fields(path, lambda name: name.startswith("tokenizer."))
+    values = read_fields(path, lambda name: name.startswith("tokenizer.")).fields
     template = values.get("tokenizer.chat_template")
     values = {name.removeprefix(prefix): value for name, value in values.items()}
     kind = values.get("model")

@@ -2,11 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
-def read_fields(path: Path, wanted: Callable[[str], Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(values of the metadata fields whose names are `wanted`, by name; `gguf.ReaderTensor` by name).
+class GGUFFile(NamedTuple):
+    """The content of a GGUF file."""
+
+    fields: dict[str, Any]
+    """The values of metadata fields by name."""
+    tensors: dict[str, Any]
+    """The tensors (`gguf.ReaderTensor`) by name, which are read when they are used."""
+
+
+def read_fields(path: Path, wanted: Callable[[str], Any]) -> GGUFFile:
+    """The tensors of a file, and the metadata fields whose names are `wanted`.
 
     Raises `ValueError`, which names the file, if it cannot be read.
     """
@@ -23,4 +32,4 @@ def read_fields(path: Path, wanted: Callable[[str], Any]) -> tuple[dict[str, Any
         fields = {name: field.contents() for name, field in reader.fields.items() if wanted(name)}
     except Exception as error:  # lengths in a damaged file cause errors of many types in the package
         raise ValueError(f"{path} cannot be read as GGUF: {type(error).__name__}: {error}") from None
-    return fields, {tensor.name: tensor for tensor in reader.tensors}
+    return GGUFFile(fields, {tensor.name: tensor for tensor in reader.tensors})

@@ -217,14 +217,14 @@ def _plain(tokenizer):
 
 
 @contextlib.contextmanager
-def _refusing(what: str) -> Iterator[None]:
+def _refusing(message: str) -> Iterator[None]:
     """Turn errors of the tokenizers library into `ValueError`: it raises plain `Exception`, or panics in Rust."""
     try:
         yield
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise ValueError(f"{what}: {error}") from None
+        raise ValueError(f"{message}: {error}") from None
 
 
 def _steps(part: dict[str, Any] | None, inner: str) -> list[dict[str, Any]]:

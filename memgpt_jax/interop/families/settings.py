@@ -37,7 +37,9 @@ class Setting(NamedTuple):
     """The function from a valid value to the result of reading it."""
 
 
-def size(default=REQUIRED, *, also=(), null=False, low=1, high=2**31 - 1) -> Setting:
+def size(
+    default: Any = REQUIRED, *, also: tuple[str, ...] = (), null: bool = False, low: int = 1, high: int = 2**31 - 1
+) -> Setting:
     """A whole number."""
 
     def check(value):
@@ -46,12 +48,12 @@ def size(default=REQUIRED, *, also=(), null=False, low=1, high=2**31 - 1) -> Set
     return Setting(check, f"a whole number from {low} to {high}", default, null, also)
 
 
-def layers(default=REQUIRED, *, also=(), null=False) -> Setting:
+def layers(default: Any = REQUIRED, *, also: tuple[str, ...] = (), null: bool = False) -> Setting:
     """A number of layers, at most 10,000, so that a damaged value does not build a model without end."""
     return size(default, also=also, null=null, high=10_000)
 
 
-def number(default=REQUIRED, *, null=False, low=0.0) -> Setting:
+def number(default: Any = REQUIRED, *, null: bool = False, low: float = 0.0) -> Setting:
     """A finite number: above zero, or of at least `low`."""
 
     def check(value):
@@ -61,12 +63,12 @@ def number(default=REQUIRED, *, null=False, low=0.0) -> Setting:
     return Setting(check, f"a number of at least {low}" if low else "a number above 0", default, null, translate=float)
 
 
-def flag(default=REQUIRED, *, null=False) -> Setting:
+def flag(default: Any = REQUIRED, *, null: bool = False) -> Setting:
     """True or false."""
     return Setting(lambda value: isinstance(value, bool), "true or false", default, null)
 
 
-def word(choices: Mapping[str, Any], default=REQUIRED, *, also=()) -> Setting:
+def word(choices: Mapping[str, Any], default: Any = REQUIRED, *, also: tuple[str, ...] = ()) -> Setting:
     """One of the keys of `choices`, read as its value."""
 
     def known(value):
@@ -76,7 +78,7 @@ def word(choices: Mapping[str, Any], default=REQUIRED, *, also=()) -> Setting:
     return Setting(known, ", ".join(choices), default, also=also, translate=choices.__getitem__)
 
 
-def only(*values) -> Setting:
+def only(*values: Any) -> Setting:
     """A setting that is not supported: only the values that switch it off are valid. Default: the first."""
 
     def known(value):
