@@ -90,5 +90,5 @@ def parse_stories(lines: Iterable[str], name: str) -> list[Story]:
 
 
 def words_of(text: str) -> list[str]:
-    """Lower-case words; each punctuation mark is a word of its own."""
+    """Lower-case words; each punctuation mark is a separate word."""
     return re.findall(r"[^\s.,?!]+|[.,?!]", text.lower())

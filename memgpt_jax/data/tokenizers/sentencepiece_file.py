@@ -23,7 +23,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # kinds of p
 BPE = 2  # the kind of model
 
 # sentencepiece writes spaces as U+2581, so a U+2581 of the text would come back as a space. It is escaped by two
-# symbols of its own, which begin with a private-use character that is escaped too.
+# extra symbols, which begin with a private-use character that is escaped too.
 SPACE_MARK = "\u2581"
 ESCAPE = "\ue000"
 ESCAPED_SPACE_MARK = ESCAPE + "a"
@@ -142,7 +142,7 @@ class SentencePieceTokenizer:
 def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> SentencePieceTokenizer:
     """Train a lossless BPE model on the first 10 million characters of the texts.
 
-    A newline is an id of its own, a run of spaces may be one id, and rare characters are encoded as bytes. The same
+    A newline is a separate id, a run of spaces may be one id, and rare characters are encoded as bytes. The same
     texts give the same model. Raises `ValueError` if the texts are too few for the vocabulary.
     """
     import sentencepiece
