@@ -138,7 +138,7 @@ def test_factors_together_with_a_scaling_are_refused(tmp_path):
         read_gguf(path)
     for factors in (np.ones(3, np.float32), np.full(2, np.nan, np.float32), np.zeros(2, np.float32)):
         path = write(tmp_path / "other.gguf", tensors=[("rope_freqs.weight", factors)])
-        with pytest.raises(ValueError, match=r"other.gguf: rope_freqs.weight holds other factors"):
+        with pytest.raises(ValueError, match=r"other.gguf: rope_freqs.weight is not the scaling"):
             read_gguf(path)
 
 

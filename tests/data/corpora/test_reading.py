@@ -94,7 +94,7 @@ DAMAGED = [
     (
         "a.jsonl",
         b'\n{"body": "a", "id": 1}',
-        "line 2 needs a field 'text' .* holds the fields 'body', 'id'; data.text_c",
+        "line 2 needs a field 'text' .* holds the fields 'body', 'id'; set data.text_c",
     ),
     ("a.jsonl", b"{}", "line 1 needs a field 'text' .* holds the fields none"),
     ("a.jsonl", b'{"text": 3}', "line 1 needs a field 'text' that is a string; it is float"),
@@ -103,7 +103,11 @@ DAMAGED = [
     ("a.jsonl", b"[" * 100_000, "line 1 is not a document: its JSON is nested too deeply"),
     ("a.jsonl", b'{"text":' * 100_000, "line 1 is not a document: its JSON is nested too deeply"),
     ("a.jsonl", rb'{"text": "\ud800"}', "the text of .*a.jsonl, line 1 is not valid UTF-8 at byte offset 0"),
-    ("a.csv", b"id,body\n1,x\n", "a.csv, line 1 needs a column 'text' .* holds the columns 'id', 'body'; data.text_"),
+    (
+        "a.csv",
+        b"id,body\n1,x\n",
+        "a.csv, line 1 needs a column 'text' .* holds the columns 'id', 'body'; set data.text_",
+    ),
     ("a.csv", b"text,text\n1,x\n", "a.csv, line 1 names two columns 'text'"),
     ("a.csv", b'id,text\n1,"x\n\ny"\n2\n', "a.csv, line 5 has 1 fields, and the header of the file names 2 columns"),
     ("a.csv", b"id,text\n1,x\n2,y,z\n", "a.csv, line 3 has 3 fields"),
@@ -115,7 +119,7 @@ DAMAGED = [
     (
         "a.parquet",
         table(["x"]).replace(b"text", b"body"),
-        "needs a column 'text' .* holds the columns 'body'; data.text",
+        "needs a column 'text' .* holds the columns 'body'; set data.text",
     ),
     ("a.parquet", table(["x", None]), "a.parquet, row 2 needs a text in its column 'text'; it is null"),
     ("a.parquet", table([1]), "a.parquet: its column 'text' must hold strings, and holds int64"),

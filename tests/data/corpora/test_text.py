@@ -119,7 +119,7 @@ def test_a_failed_preparation_leaves_nothing(folder_config, monkeypatch):
 def test_processes_prepare_the_same_corpus_at_once(folder_config):
     config = folder_config()
     code = (
-        "from memgpt_jax.config.data import TextConfig; from memgpt_jax.data import *; "
+        "from memgpt_jax.config.data import CausalConfig, TextConfig; from memgpt_jax.data import *; "
         f"import sys; c = {config!r}; print(len(documents(c, sys.argv[1], make_tokenizer(c))))"
     )
     commands = [[sys.executable, "-c", code, split] for split in ("train", "train", "valid")]
