@@ -10,7 +10,8 @@ from flax import nnx
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import ProjectedMemoryConfig, Visibility
-from memgpt_jax.memory.base import flatten_segments, linear
+from memgpt_jax.memory.base import flatten_segments
+from memgpt_jax.memory.linear import linear
 from memgpt_jax.memory.projected import ProjectedMemory
 from memgpt_jax.ops.memory import Writes, scan_fast_weight_heads, unit_features
 from memgpt_jax.ops.mesh import HEADS, declare_axes
@@ -99,7 +100,7 @@ class AssociativeMemory(ProjectedMemory[AssociativeMemoryConfig]):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
         self.add_projections(rngs=rngs, key_width=key_width)
         normal, constant = jax.nn.initializers.normal, jax.nn.initializers.constant
-        gate = partial(linear, d_model, heads, dtype=jnp.float32, rngs=rngs)
+        gate = partial(linear, d_model, heads, use_bias=True, dtype=jnp.float32, rngs=rngs)
         self.write_gate = gate(bias_init=constant(config.gate_bias))
         if config.forget:
             self.forget_gate = gate(bias_init=constant(config.forget_bias))

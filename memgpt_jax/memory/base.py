@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.memory import MemoryConfig
-from memgpt_jax.ops.linear import flat_dot_general
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 State = Any  # a NamedTuple of arrays of fixed shapes, each with the batch axis first
@@ -108,14 +107,6 @@ def where_rows(condition: Bool[Array, "*b"], yes: State, no: State) -> State:
 def stop_gradient_where(condition: Bool[Array, "*b"], tree: State) -> State:
     """The same values, without gradient where the condition (over leading axes) holds."""
     return where_rows(condition, jax.lax.stop_gradient(tree), tree)
-
-
-def linear(d_in: int, d_out: int, *, dtype, rngs: nnx.Rngs, **options) -> nnx.Linear:
-    """A dense layer whose initial kernel preserves the variance of its input."""
-    kernel_init = jax.nn.initializers.normal(d_in**-0.5)
-    return nnx.Linear(
-        d_in, d_out, kernel_init=kernel_init, dtype=dtype, dot_general=flat_dot_general, rngs=rngs, **options
-    )
 
 
 class Memory(nnx.Module, Generic[ConfigT]):

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.memory import KVMemoryConfig
-from memgpt_jax.memory.base import Explanation, flatten_segments, linear, where_rows
+from memgpt_jax.memory.base import Explanation, flatten_segments, where_rows
+from memgpt_jax.memory.linear import linear
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops.memory import (
     Entries,
@@ -61,7 +62,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         normal = jax.nn.initializers.normal
         if config.gate != "none":
             bias_init = jax.nn.initializers.constant(config.gate_bias)
-            self.write_gate = linear(d_model, 1, dtype=jnp.float32, rngs=rngs, bias_init=bias_init)
+            self.write_gate = linear(d_model, 1, use_bias=True, dtype=jnp.float32, rngs=rngs, bias_init=bias_init)
         if config.recency_bias:
             self.recency_bias = nnx.Param(jnp.full(heads, -2.0, jnp.float32))
         if config.null_entry:
@@ -79,7 +80,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         self.joins_attention, self.output = True, None
         if query_bias:
             kernel = self.query.kernel
-            self.query = linear(*kernel.shape, dtype=self.dtype, rngs=nnx.Rngs(0))
+            self.query = linear(*kernel.shape, use_bias=True, dtype=self.dtype, rngs=nnx.Rngs(0))
             self.query.kernel = kernel
 
     def init_state(self, batch_size):

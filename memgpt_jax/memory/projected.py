@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.memory import AttendedMemoryConfig, ProjectedMemoryConfig
-from memgpt_jax.memory.base import CallTokens, Memory, linear
+from memgpt_jax.memory.base import CallTokens, Memory
+from memgpt_jax.memory.linear import linear
 from memgpt_jax.memory.writer_conv import WriterConv
 from memgpt_jax.ops.attention import normalize
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
@@ -37,12 +38,12 @@ class ProjectedMemory(Memory[ProjectedT]):
         values = config.num_heads * config.head_dim
         project = partial(linear, dtype=self.dtype, rngs=rngs)
         self.query = project(self.d_model, keys, use_bias=False)
-        self.key = project(self.d_model, keys)
+        self.key = project(self.d_model, keys, use_bias=True)
         # Keys start in the space of the queries, and the convolution as a shift by one token, so that from the first
         # step a token reads what followed the entries that resemble it. With unrelated projections, a read of a
         # thousand entries starts as their mean, and its gradient is too small to change that.
         self.key.kernel[...] = jnp.copy(self.query.kernel[...])
-        self.value = project(self.d_model, values)
+        self.value = project(self.d_model, values, use_bias=True)
         self.output = project(values, self.d_model, use_bias=False)
         self.conv = WriterConv(config.writer_conv, self.d_model, self.dtype)
 

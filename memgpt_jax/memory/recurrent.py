@@ -12,7 +12,8 @@ from flax import nnx
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import SizedMemoryConfig
-from memgpt_jax.memory.base import Explanation, Memory, State, linear, stop_gradient_where, where_rows
+from memgpt_jax.memory.base import Explanation, Memory, State, stop_gradient_where, where_rows
+from memgpt_jax.memory.linear import linear
 from memgpt_jax.ops.memory import read_slots
 from memgpt_jax.shapes import Array, Float32
 
@@ -127,12 +128,12 @@ class RecurrentMemory(Memory[RecurrentT]):
         hidden, reads = config.controller_size, config.num_read_heads * config.slot_width
         project = partial(linear, dtype=self.dtype, rngs=rngs)
         has_lstm = config.controller == "lstm"
-        self.interface_vector = project(hidden if has_lstm else d_model, ends[-1])
+        self.interface_vector = project(hidden if has_lstm else d_model, ends[-1], use_bias=True)
         self.output = project(reads + hidden if has_lstm else reads, d_model, use_bias=False)
         if has_lstm:
             # Input, forget and output gate, candidate; the forget gate is initially open.
             bias = jnp.zeros(4 * hidden, jnp.float32).at[hidden : 2 * hidden].set(1.0)
-            self.lstm_token = project(d_model, 4 * hidden, bias_init=lambda *_: bias)
+            self.lstm_token = project(d_model, 4 * hidden, use_bias=True, bias_init=lambda *_: bias)
             self.lstm_recurrent = project(reads + hidden, 4 * hidden, use_bias=False)
         if config.controller == "pair":
             self.interface_previous = project(d_model, ends[-1], use_bias=False)

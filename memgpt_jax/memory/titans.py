@@ -11,7 +11,8 @@ from flax import nnx
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import ProjectedMemoryConfig
-from memgpt_jax.memory.base import flatten_segments, linear, stop_gradient_where
+from memgpt_jax.memory.base import flatten_segments, stop_gradient_where
+from memgpt_jax.memory.linear import linear
 from memgpt_jax.memory.projected import ProjectedMemory
 from memgpt_jax.ops.attention import map_rows, normalize
 from memgpt_jax.ops.memory import Pairs, inner_network, inner_update
@@ -93,7 +94,7 @@ class TitansMemory(ProjectedMemory[TitansMemoryConfig]):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
         self.add_projections(rngs=rngs, key_width=key_width)
         normal, constant = jax.nn.initializers.normal, jax.nn.initializers.constant
-        gate = partial(linear, d_model, heads, dtype=jnp.float32, rngs=rngs)
+        gate = partial(linear, d_model, heads, use_bias=True, dtype=jnp.float32, rngs=rngs)
         self.rate_gate = gate(bias_init=constant(config.rate_bias))
         self.inertia_gate = gate(bias_init=constant(config.inertia_bias))
         self.forget_gate = gate(bias_init=constant(config.forget_bias))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.model import StackConfig
-from memgpt_jax.models.layers import adapted
+from memgpt_jax.models.layers import adapted_linear
 from memgpt_jax.ops.attention import (
     attend_with_lse,
     full_attention,
@@ -80,8 +80,8 @@ class Attention(nnx.Module):
         self.config = config
         width, bias = config.attention_head_dim, config.attention_bias
         heads = config.num_heads + 2 * config.kv_heads
-        self.query_key_value = adapted(config, config.d_model, heads * width, rngs, use_bias=bias != "none")
-        self.output = adapted(config, config.num_heads * width, config.d_model, rngs, use_bias=bias == "all")
+        self.query_key_value = adapted_linear(config, config.d_model, heads * width, rngs, use_bias=bias != "none")
+        self.output = adapted_linear(config, config.num_heads * width, config.d_model, rngs, use_bias=bias == "all")
         if config.qk_norm:
             self.query_norm, self.key_norm = nnx.RMSNorm(width, rngs=rngs), nnx.RMSNorm(width, rngs=rngs)
 

@@ -7,7 +7,7 @@ from flax import nnx
 
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.models.attention import scaled, split_heads
-from memgpt_jax.models.layers import adapted
+from memgpt_jax.models.layers import adapted_linear
 from memgpt_jax.ops.attention import full_attention
 from memgpt_jax.ops.mesh import HEADS, declare_axes
 from memgpt_jax.shapes import Array, Bool, Flags, Float, Stream
@@ -32,9 +32,9 @@ class CrossAttention(nnx.Module):
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.config = config
         width, heads = config.attention_head_dim, config.num_heads
-        self.query = adapted(config, config.d_model, heads * width, rngs)
-        self.key_value = adapted(config, config.d_model, 2 * config.kv_heads * width, rngs)
-        self.output = adapted(config, heads * width, config.d_model, rngs)
+        self.query = adapted_linear(config, config.d_model, heads * width, rngs)
+        self.key_value = adapted_linear(config, config.d_model, 2 * config.kv_heads * width, rngs)
+        self.output = adapted_linear(config, heads * width, config.d_model, rngs)
 
     def init_state(self, batch_size: int) -> SourceCache:
         """No source: reads are 0."""

@@ -10,6 +10,7 @@ from flax import nnx
 from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.memory import resolved
+from memgpt_jax.memory.linear import linear
 from memgpt_jax.models.arguments import (
     check_context,
     check_stream,
@@ -23,11 +24,11 @@ from memgpt_jax.models.arguments import (
 from memgpt_jax.models.attention import call_inputs
 from memgpt_jax.models.base import Hidden, Model
 from memgpt_jax.models.blocks import Block, LayerState, run_blocks
-from memgpt_jax.models.layers import linear, norm
+from memgpt_jax.models.layers import norm
 from memgpt_jax.ops import Scores, cross_entropy
 from memgpt_jax.ops.attention import relative_bias
 from memgpt_jax.ops.attention.positions import document_positions, sinusoidal
-from memgpt_jax.ops.linear import flat_dot_general
+from memgpt_jax.ops.linear import matmul
 from memgpt_jax.ops.memory import gather_entries
 from memgpt_jax.ops.mesh import split_vocabulary
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Rows, Stream, Targets, Tokens
@@ -62,7 +63,8 @@ class MemGPT(Model[ModelState]):
         self.blocks = nnx.List([Block(config, layer, rngs) for layer in range(config.num_layers)])
         self.final_norm = norm(config, config.d_model, rngs)
         if not config.tie_embeddings:
-            self.output = linear(config, config.d_model, config.vocab_size, rngs)
+            dtype = jnp.dtype(config.dtype)
+            self.output = linear(config.d_model, config.vocab_size, use_bias=False, dtype=dtype, rngs=rngs)
 
     def init_state(self, batch_size: int) -> ModelState:
         """The state before the first token. It holds no parameters."""
@@ -104,7 +106,7 @@ class MemGPT(Model[ModelState]):
                 are traced, a row with such a token gives NaN, at the latest from that token on.
         """
         x, state, _ = self.hidden(tokens, state, reset, valid, alignment=alignment, dropout_key=dropout_key)
-        logits = flat_dot_general(x, self.output_embedding().T, (((2,), (0,)), ((), ())))
+        logits = matmul(x, self.output_embedding().T)
         return logits.astype(jnp.float32), state
 
     def hidden(
@@ -181,7 +183,7 @@ class MemGPT(Model[ModelState]):
             jnp.full(x.shape[0], x.shape[1], jnp.int32) if valid is None else jnp.sum(valid, axis=1, dtype=jnp.int32)
         )
         x = gather_entries(x, jnp.maximum(tokens_read - 1, 0)[:, None])[:, 0]
-        return (x @ self.output_embedding().T).astype(jnp.float32), state
+        return matmul(x, self.output_embedding().T).astype(jnp.float32), state
 
     def embed(self, tokens: Tokens, positions: Int32[Array, "B L"] | None = None, valid: Flags | None = None) -> Stream:
         """The embeddings of tokens and positions, multiplied by `embedding_scale`: the input of `run`.

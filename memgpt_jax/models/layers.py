@@ -7,23 +7,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.model import MemoryLayerConfig, StackConfig
-from memgpt_jax.ops.linear import flat_dot_general
+from memgpt_jax.memory.linear import linear
 from memgpt_jax.shapes import Array, Stream
 
 
-def linear(config: MemoryLayerConfig, d_in: int, d_out: int, rngs: nnx.Rngs, kind=nnx.Linear, **options) -> nnx.Linear:
-    """A fan-in initialised matmul in the compute type; no bias unless asked for."""
-    options = {"use_bias": False, "dtype": jnp.dtype(config.dtype), "dot_general": flat_dot_general} | options
-    return kind(d_in, d_out, kernel_init=jax.nn.initializers.normal(d_in**-0.5), rngs=rngs, **options)
-
-
-def adapted(config: StackConfig, d_in: int, d_out: int, rngs: nnx.Rngs, **options) -> nnx.Linear:
-    """`linear`, with a low-rank adapter beside it where the config wants one: W x + b + B A x, B = 0 at first."""
-    if config.adapter_rank is None:
-        return linear(config, d_in, d_out, rngs, **options)
+def adapted_linear(config: StackConfig, d_in: int, d_out: int, rngs: nnx.Rngs, *, use_bias: bool = False) -> nnx.Linear:
+    """`linear` in the configured compute type, with a low-rank adapter of rank `adapter_rank` if that is not None."""
     dtype = jnp.dtype(config.dtype)
-    kind = partial(nnx.LoRALinear, lora_rank=config.adapter_rank, lora_dtype=dtype)
-    return linear(config, d_in, d_out, rngs, kind=kind, **options)
+    return linear(d_in, d_out, use_bias=use_bias, dtype=dtype, rngs=rngs, adapter_rank=config.adapter_rank)
 
 
 def norm(config: MemoryLayerConfig, width: int, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
@@ -55,8 +46,10 @@ class FeedForward(nnx.Module):
     def __init__(self, config: StackConfig, rngs: nnx.Rngs):
         self.config = config
         hidden = config.feed_forward_dim * (2 if config.gated_activation else 1)
-        self.input = adapted(config, config.d_model, hidden, rngs, use_bias=config.feed_forward_bias)
-        self.output = adapted(config, config.feed_forward_dim, config.d_model, rngs, use_bias=config.feed_forward_bias)
+        self.input = adapted_linear(config, config.d_model, hidden, rngs, use_bias=config.feed_forward_bias)
+        self.output = adapted_linear(
+            config, config.feed_forward_dim, config.d_model, rngs, use_bias=config.feed_forward_bias
+        )
 
     def __call__(self, x: Stream) -> Stream:
         activation, hidden = ACTIVATIONS[self.config.activation], self.input(x)

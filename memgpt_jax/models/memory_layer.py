@@ -12,13 +12,13 @@ from memgpt_jax.config.model import ComputeType, MemoryLayerConfig, Norm
 from memgpt_jax.config.model import Fusion as FusionName
 from memgpt_jax.memory import make_memory, resolved_memory
 from memgpt_jax.memory.base import Explanation
+from memgpt_jax.memory.linear import linear
 from memgpt_jax.memory.streaming import StreamAlignment, StreamState, explain, init_stream_state, stream, write_entries
 from memgpt_jax.models.arguments import check_state, check_stream, filled_flags, padding_leads
 from memgpt_jax.models.layers import dropout as dropped
-from memgpt_jax.models.layers import linear
 from memgpt_jax.models.layers import norm as make_norm
 from memgpt_jax.ops import gated_fusion
-from memgpt_jax.ops.linear import flat_dot_general
+from memgpt_jax.ops.linear import matmul
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Stream
 
 
@@ -42,14 +42,14 @@ class Fusion(nnx.Module):
     gates = ("gate",)
 
     def __init__(self, config: MemoryLayerConfig, rngs: nnx.Rngs):
-        self.kind, width = config.fusion, config.d_model
+        self.kind, width, dtype = config.fusion, config.d_model, jnp.dtype(config.dtype)
         if self.kind.startswith("gated"):
             gates = config.num_heads if self.kind == "gated_heads" else width
             bias_init = jax.nn.initializers.constant(config.fusion_bias)
-            self.gate = linear(config, 2 * width, gates, rngs, use_bias=True, bias_init=bias_init)
+            self.gate = linear(2 * width, gates, use_bias=True, dtype=dtype, rngs=rngs, bias_init=bias_init)
         elif self.kind == "concat":
             identity = jnp.concatenate([jnp.eye(width), jnp.eye(width)])
-            self.projection = linear(config, 2 * width, width, rngs)
+            self.projection = linear(2 * width, width, use_bias=False, dtype=dtype, rngs=rngs)
             self.projection.kernel[...] = identity
 
     def __call__(
@@ -83,12 +83,9 @@ class Fusion(nnx.Module):
     def _gate_logits(self, normed: Stream, read: Float[Array, "B L R"], on_read: Array) -> Float[Array, "B L C"]:
         """W_n n + W_r r + b, without the concatenation [n; r]."""
         on_stream = jnp.split(self.gate.kernel[...], 2)[0]
-
-        def product(x, kernel):
-            return flat_dot_general(x, kernel.astype(x.dtype), (((2,), (0,)), ((), ())))
-
+        on_stream, on_read = on_stream.astype(normed.dtype), on_read.astype(read.dtype)
         bias = self.gate.bias[...].astype(read.dtype)
-        return product(normed, on_stream) + product(read, on_read) + bias[None, None]
+        return matmul(normed, on_stream) + matmul(read, on_read) + bias[None, None]
 
 
 class MemoryLayer(nnx.Module):

@@ -102,22 +102,19 @@ class ModelFunctions(Generic[State]):
         **options: Any,
     ) -> tuple[Float32[Array, "B L V"], State]:
         """The model's `__call__`: logits [B, L, V] and the state after the call. `state=None` begins a stream."""
-        return from_params(self.config, params)(tokens, self._state(tokens, state), reset, valid, **options)
+        return from_params(self.config, params)(tokens, state, reset, valid, **options)
 
     def score(
         self, params: Params, tokens: Tokens, targets: Targets, state: State | None = None, **options: Any
     ) -> tuple[dict[str, Scores], State]:
         """The model's `score`: loss in nats and correctness of each target by head, and the state after the call."""
-        return from_params(self.config, params).score(tokens, targets, self._state(tokens, state), **options)
+        return from_params(self.config, params).score(tokens, targets, state, **options)
 
     def diagnostics(
         self, params: Params, tokens: Tokens, state: State | None = None, reset: Flags | None = None, **options: Any
     ) -> dict[str, Array]:
         """The model's `diagnostics`: gates and memory statistics, one row per layer with a memory."""
-        return from_params(self.config, params).diagnostics(tokens, self._state(tokens, state), reset, **options)
-
-    def _state(self, tokens: Tokens, state: State | None) -> State:
-        return self.init_state(tokens.shape[0]) if state is None else state
+        return from_params(self.config, params).diagnostics(tokens, state, reset, **options)
 
 
 @overload

@@ -16,11 +16,11 @@ from memgpt_jax.models.attention import Attention, CallInputs, Relations, call_i
 from memgpt_jax.models.base import Hidden, Model
 from memgpt_jax.models.blocks import Block, LayerState, run_blocks
 from memgpt_jax.models.encoder import EncoderState
-from memgpt_jax.models.layers import adapted, dropout
+from memgpt_jax.models.layers import adapted_linear, dropout
 from memgpt_jax.ops import Scores, cross_entropy
 from memgpt_jax.ops.attention import RelativeTerms, full_attention
 from memgpt_jax.ops.attention.positions import sinusoidal
-from memgpt_jax.ops.linear import flat_dot_general
+from memgpt_jax.ops.linear import matmul
 from memgpt_jax.ops.mesh import split_vocabulary
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Stream, Targets, Tokens
 
@@ -44,7 +44,7 @@ class RelativeAttention(Attention):
     def __init__(self, config: XLNetConfig, rngs: nnx.Rngs):
         super().__init__(config, rngs)
         heads, width = config.num_heads, config.attention_head_dim
-        self.position_key = adapted(config, config.d_model, heads * width, rngs)  # W_r
+        self.position_key = adapted_linear(config, config.d_model, heads * width, rngs)  # W_r
         self.content_bias = nnx.Param(jnp.zeros((heads, width), jnp.float32))  # u
         self.position_bias = nnx.Param(jnp.zeros((heads, width), jnp.float32))  # v
         self.type_bias = nnx.Param(jnp.zeros((heads, width), jnp.float32))  # s
@@ -212,7 +212,7 @@ class XLNet(Model[EncoderState]):
         """Logits [B, L, V] of what each token is, and the state after the call; options as in `hidden`."""
         x, state, _ = self.hidden(tokens, state, reset, valid, **options)
         embedding = self.embedding[...].astype(x.dtype)
-        logits = flat_dot_general(x, embedding.T, (((2,), (0,)), ((), ()))).astype(jnp.float32)
+        logits = matmul(x, embedding.T).astype(jnp.float32)
         return logits + self.output_bias[...][None, None] if self.config.output_bias else logits, state
 
     def score(

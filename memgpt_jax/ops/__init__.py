@@ -7,7 +7,7 @@ positions, and `ops.mesh` splits arrays over devices.
 from memgpt_jax.ops import attention, memory, mesh
 from memgpt_jax.ops.attention import positions
 from memgpt_jax.ops.fusion import gated_fusion, joint_softmax
-from memgpt_jax.ops.linear import flat_dot_general
+from memgpt_jax.ops.linear import flat_dot_general, matmul
 from memgpt_jax.ops.loss import Scores, cross_entropy, logit_scores
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "gated_fusion",
     "joint_softmax",
     "logit_scores",
+    "matmul",
     "memory",
     "mesh",
     "positions",

@@ -4,10 +4,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.model import EncoderConfig
+from memgpt_jax.memory.linear import linear
 from memgpt_jax.models.heads.base import Head
-from memgpt_jax.models.layers import ACTIVATIONS, linear, norm
+from memgpt_jax.models.layers import ACTIVATIONS, norm
 from memgpt_jax.ops import cross_entropy
-from memgpt_jax.ops.linear import flat_dot_general
+from memgpt_jax.ops.linear import matmul
 from memgpt_jax.shapes import Array, Float32, Stream
 
 
@@ -16,7 +17,7 @@ class MaskedHead(Head):
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
-        self.transform = linear(config, config.d_model, config.d_model, rngs, use_bias=True)
+        self.transform = linear(config.d_model, config.d_model, use_bias=True, dtype=jnp.dtype(config.dtype), rngs=rngs)
         self.norm = norm(config, config.d_model, rngs)
         self.bias = nnx.Param(jnp.zeros(config.vocab_size, jnp.float32))
 
@@ -29,7 +30,7 @@ class MaskedHead(Head):
 
     def logits(self, outputs: Stream, embedding) -> Float32[Array, "B L V"]:
         """The logits of every id, [B, L, V]."""
-        logits = flat_dot_general(outputs, embedding.T, (((2,), (0,)), ((), ())))
+        logits = matmul(outputs, embedding.T)
         return logits.astype(jnp.float32) + self.bias[...][None, None]
 
     def score(self, outputs, targets, embedding=None):

@@ -4,10 +4,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.model import EncoderConfig
+from memgpt_jax.memory.linear import linear
 from memgpt_jax.models.heads.base import Head
-from memgpt_jax.models.layers import linear
 from memgpt_jax.ops import logit_scores
-from memgpt_jax.ops.linear import flat_dot_general
+from memgpt_jax.ops.linear import matmul
 from memgpt_jax.shapes import Stream
 
 
@@ -16,7 +16,7 @@ class Pooler(Head):
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
-        self.dense = linear(config, config.d_model, config.d_model, rngs, use_bias=True)
+        self.dense = linear(config.d_model, config.d_model, use_bias=True, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
     def __call__(self, h: Stream, state=(), reset=None, valid=None):
         return jnp.tanh(self.dense(h[:, :1])), state
@@ -30,15 +30,15 @@ class NextSentenceHead(Head):
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
-        self.dense = linear(config, config.d_model, 2, rngs, use_bias=True)
+        self.dense = linear(config.d_model, 2, use_bias=True, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
     @property
     def num_classes(self) -> int:
         return 2
 
     def __call__(self, h: Stream, state=(), reset=None, valid=None):
-        kernel, dimensions = self.dense.kernel[...].astype(h.dtype), (((2,), (0,)), ((), ()))
-        logits = flat_dot_general(h, kernel, dimensions, preferred_element_type=jnp.float32)
+        kernel = self.dense.kernel[...].astype(h.dtype)
+        logits = matmul(h, kernel, preferred_element_type=jnp.float32)
         return logits + self.dense.bias[...][None, None], state
 
     def score(self, outputs, targets, embedding=None):
