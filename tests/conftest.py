@@ -39,7 +39,7 @@ settings.register_profile("reproducible", derandomize=True, max_examples=10, dat
 settings.register_profile("explore", max_examples=200, **quiet)
 settings.load_profile("reproducible")
 
-LONGEST_FIRST = ("parallel", "experiments", "training", "interop", "generation", "memory")
+LONGEST_FIRST = ("parallel", "studies", "training", "interop", "generation", "memory")
 
 
 def pytest_collection_modifyitems(items):

@@ -111,9 +111,11 @@ def places_to_keep(memory: Entries, new: Entries, evict: str) -> Int32[Array, "B
         return jnp.where(place < size, place, place + skipped)
     if evict == "lowest_gate":
         score = jnp.concatenate([memory.log_gate, new.log_gate], axis=1)
-    else:
+    elif evict == "least_read":
         rate = memory.read_mass / jnp.clip(memory.age, 1, READ_HORIZON).astype(jnp.float32)
         score = jnp.concatenate([rate, jnp.full(new.valid.shape, jnp.inf, jnp.float32)], axis=1)
+    else:
+        raise ValueError(f"evict must be 'oldest', 'lowest_gate' or 'least_read', got {evict!r}")
     score = jnp.where(jnp.concatenate([memory.valid, new.valid], axis=1), score, -jnp.inf)
     newest_first = jax.lax.top_k(jnp.flip(score, axis=1), size)[1]
     return jnp.sort(size + num_new - 1 - newest_first, axis=1)
