@@ -1,7 +1,8 @@
-"""The settings of a run that may change between two starts: those that do not change the results of training."""
+"""The settings of a run that may change between two starts because they do not change the results of training."""
 
 import re
 
+from memgpt_jax import data
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.serialization import differences
 from memgpt_jax.errors import RunError
@@ -10,15 +11,17 @@ FREE = (
     r"parallel\..+",
     r"training\.(log_every|checkpoint_every|keep_checkpoints|max_skipped)",
     r"evaluation\..+",
-    r"data\.(text\.)?(path|cache_dir)",  # the position in the data names the data by its content
+    r"data\.(text\.)?(path|cache_dir)",  # the saved position in the data holds a fingerprint of its content
+    r"data\.(text\.)?tokenizer",  # `check_tokenizer` compares the content
+    r"pretrained",  # read only when a run begins; the fields of `model` show another architecture
     r"model\.((encoder|decoder)\.)?(attention_implementation|remat|scan_layers)",
     r"model\.((encoder|decoder)\.)?memory\.read_implementation",
 )
-"""Patterns of the fields that may change. Besides, `training.steps` may grow with `extend`."""
+"""Patterns of the fields that may change; with `extend`, `training.steps` may also grow."""
 
 
 def check_changes(saved: ExperimentConfig, config: ExperimentConfig, done: int, extend: bool, workdir: str) -> None:
-    """Raise `RunError` where a run cannot be continued with a config.
+    """Raise `RunError` if a run cannot be continued with a config.
 
     Args:
         saved: the config of the run's checkpoint.
@@ -46,6 +49,26 @@ def check_changes(saved: ExperimentConfig, config: ExperimentConfig, done: int, 
                 "schedule of the new number of steps"
             )
         raise RunError("\n".join(lines))
+
+
+def check_tokenizer(saved: ExperimentConfig, config: ExperimentConfig, tokenizer: data.Tokenizer, workdir: str) -> None:
+    """Raise `RunError` if a config names another tokenizer than the run has; the path of the same one may change.
+
+    Args:
+        saved: the config of the run's checkpoint.
+        config: the config of this start, with `text`.
+        tokenizer: the tokenizer of the run.
+        workdir: named in the message.
+
+    Raises:
+        ValueError: the tokenizer that `config` names cannot be read.
+    """
+    lines = [line for line in differences(saved, config) if re.match(r"data\.(text\.)?tokenizer: ", line)]
+    if lines and data.make_tokenizer(config.text).fingerprint != tokenizer.fingerprint:
+        raise RunError(
+            f"{workdir} holds a run with another tokenizer. Restore this value, or choose another workdir:\n"
+            f"  {lines[0]}"
+        )
 
 
 def is_free(name: str) -> bool:

@@ -1,7 +1,6 @@
 """Train a model, from the first step or from where an earlier process stopped."""
 
 import contextlib
-import dataclasses
 import functools
 import sys
 from collections.abc import Iterator
@@ -11,35 +10,37 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from memgpt_jax import data, models, parallel
-from memgpt_jax.checkpoint import Checkpoints, load_run_tokenizer, run_folder
+from memgpt_jax import data, parallel
+from memgpt_jax.checkpoint import Checkpoints, run_folder
 from memgpt_jax.checkpoint.folder import check_space
-from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.corpora.sources import expand
 from memgpt_jax.errors import RunError, refused, usable
 from memgpt_jax.evaluation import check_evaluation
 from memgpt_jax.files.paths import shown
-from memgpt_jax.memory import resolved
 from memgpt_jax.models.parameters import count_parameters
 from memgpt_jax.training.compilation import compiled_step, jitted_diagnostics
-from memgpt_jax.training.device_memory import (
-    check_evaluation_memory,
-    check_held_bytes,
-    check_peak,
-    device_memory,
-    held_bytes,
-    in_bytes,
-)
+from memgpt_jax.training.device_memory import check_peak, in_bytes
 from memgpt_jax.training.evaluation import held_out, kept_evaluation
 from memgpt_jax.training.metrics import MetricsLog, Reporter, WallTime, read_metrics
-from memgpt_jax.training.optimizer import check_trainable, learning_rate_schedule, parameter_names
-from memgpt_jax.training.own_batches import Batches, check_batches
-from memgpt_jax.training.pretrained import pretrained_start
+from memgpt_jax.training.optimizer import learning_rate_schedule, parameter_names
+from memgpt_jax.training.own_batches import Batches
 from memgpt_jax.training.process.progress import progress
 from memgpt_jax.training.process.watchdog import Watchdog
 from memgpt_jax.training.process.workdir import StopSignals, locked
-from memgpt_jax.training.saving import restore_run, save_run
+from memgpt_jax.training.saving import save_run
+from memgpt_jax.training.start import (
+    Hooks,
+    Resumed,
+    Setup,
+    check_metrics,
+    is_finished,
+    open_batches,
+    open_tokenizer,
+    prepare,
+    restore,
+    steps_done,
+)
 from memgpt_jax.training.state import LossFunction, TrainState, checkpoint_bytes, create, shardings
 
 
@@ -57,11 +58,12 @@ def train(
     Called again with the same config after any interruption, it resumes from the last checkpoint; parameters and
     logged losses are bitwise equal to those of a run that was never interrupted. SIGTERM and SIGINT save, and end
     the process with exit code 0 (SIGINT at a prompt or in a notebook: with `KeyboardInterrupt`). A run that is finished
-    returns its results again. A damaged checkpoint is named in a warning, and the last good one is taken.
+    returns its results again. A warning names a damaged checkpoint, and the last good one is restored.
 
     Args:
         config: the experiment. When a run is resumed, settings that do not change the results of training
-            (`memgpt_jax.training.changes.FREE`) may differ from before; data may move if its content is the same.
+            (`memgpt_jax.training.changes.FREE`) may differ from before. The paths of data and tokenizer may differ if
+            their content is the same; `pretrained` may differ, because it is read only when a run begins.
         workdir: the folder, made if missing, that gets checkpoints/, tokenizer/, metrics.jsonl, tensorboard/ and
             evaluation.json.
         batches: an endless iterator of `memgpt_jax.data.Batch` with `get_state` and `set_state`, see
@@ -71,7 +73,7 @@ def train(
             give the same function to resume.
         extend: continue a run with more `training.steps` than before. The remaining steps then follow the learning-rate
             schedule of the new number of steps, so after the end of a finished run the rate rises again.
-        print_progress: whether to draw a progress bar; default: if standard output is a terminal. The number of
+        print_progress: whether to draw a progress bar; default: True if standard output is a terminal. The number of
             parameters and the memory on each device are printed unless this is False.
 
     Returns:
@@ -86,21 +88,23 @@ def train(
             the latest checkpoint is then intact, and the run can be started again.
     """
     workdir = run_folder(workdir)
+    draws = parallel.is_main() and (sys.stdout.isatty() if print_progress is None else print_progress)
+    prints = parallel.is_main() and print_progress is not False
     with usable(_places(config, workdir)):
-        return _train(config, workdir, Hooks(batches, loss_fn), extend, print_progress)
+        return _train(config, workdir, Hooks(batches, loss_fn), extend, Output(draws, prints))
 
 
-class Hooks(NamedTuple):
-    """What a caller of `train` replaces."""
+class Output(NamedTuple):
+    """Output of a process on the terminal."""
 
-    batches: Batches | None
-    """Batches of the caller's own; None: those of `config.data`."""
-    loss_fn: LossFunction | None
-    """A loss of the caller's own; None: cross-entropy."""
+    progress_bar: bool
+    """Draw a progress bar; otherwise, log a line at each logged step."""
+    report: bool
+    """Print the number of parameters and the memory on each device."""
 
 
 def _places(config: ExperimentConfig, workdir: Path) -> dict[str, Path]:
-    """The folders that a run uses, by the names of their settings."""
+    """The folders that a run uses, by the names of the settings that hold their paths."""
     places = {"workdir": workdir}
     for name, part in (("data", config.data), ("data.text", config.text)):
         for field in ("path", "cache_dir"):
@@ -109,111 +113,147 @@ def _places(config: ExperimentConfig, workdir: Path) -> dict[str, Path]:
     return places
 
 
-def _train(
-    config: ExperimentConfig, workdir: Path, hooks: Hooks, extend: bool, print_progress: bool | None
-) -> dict[str, Any]:
-    if config.pretrained is not None:
-        with refused():
-            start = pretrained_start(config)
-        config = start.config
-    draws = parallel.is_main() and (sys.stdout.isatty() if print_progress is None else print_progress)
-    prints = parallel.is_main() and print_progress is not False
-    with refused():
-        mesh = parallel.make_mesh(config.parallel)
-        parallel.check_divides(dataclasses.replace(config, model=resolved(config.model)), mesh)
-        if config.optimizer.trainable:
-            check_trainable(config.optimizer, models.functional(config.model).param_shapes())
-        first = None if hooks.batches is None else check_batches(config, hooks.batches)
-        held, limit = held_bytes(config, mesh, first), device_memory(mesh)
-        check_held_bytes(held, limit)
-        if first is None:
-            check_evaluation_memory(config, limit)
+def _train(config: ExperimentConfig, workdir: Path, hooks: Hooks, extend: bool, output: Output) -> dict[str, Any]:
+    setup = prepare(config, hooks)
+    config = setup.config
     with (
-        jax.set_mesh(mesh),
+        jax.set_mesh(setup.mesh),
         StopSignals() as signals,
         locked(workdir) if parallel.is_main() else contextlib.nullcontext(),
         Checkpoints(workdir, keep=config.training.keep_checkpoints) as checkpoints,
     ):
         # The order of restoring: config (see `changes`), state, tokenizer, data position, metrics.jsonl (cut there).
-        resumed = checkpoints.latest_step() is not None
-        split = shardings(config, mesh)
-        if resumed:
-            state, data_state = restore_run(checkpoints, config, split, extend)
-            saved = checkpoints.config(int(state.step))
-        with refused(), parallel.main_first("tokenizer"):
-            tokenizer = run_tokenizer(config, workdir, resumed) if hooks.batches is None else None
-        done = int(state.step) if resumed else 0
-        unfinished = done < config.training.steps
-        if unfinished or saved.data != config.data:
-            with refused(), parallel.main_first("data"):
-                batches = hooks.batches
-                if batches is None:
-                    batches = data.train_batches(config.data, config.training, config.seed, tokenizer)
-                if resumed:
-                    set_position(config, batches, data_state)
-        if hooks.batches is None and (unfinished or kept_evaluation(config, workdir) is None):
+        resumed = restore(setup, checkpoints, extend)
+        tokenizer = open_tokenizer(setup, workdir, resumed)
+        batches = open_batches(setup, tokenizer, resumed)
+        finished = is_finished(config, resumed)
+        if hooks.batches is None and not (finished and kept_evaluation(config, workdir) is not None):
             with refused(), parallel.main_first("evaluation data"):
                 check_evaluation(config, tokenizer)
-        if unfinished:
-            saves = 1 + -(-(config.training.steps - done) // config.training.checkpoint_every)
-            number = min(config.training.keep_checkpoints, saves) + 1  # plus the one being written
-            check_space(workdir, checkpoint_bytes(config), number)
-            if done:
-                check_metrics(workdir, done)
-            wall_time = WallTime()
-            with wall_time.spent("compilation"):
-                shapes = call_shapes(
-                    config, data.batch_shapes(config.data, config.training) if first is None else first
-                )
-                loss_fn = as_argument(hooks.loss_fn)
-                step_function = compiled_step(config, mesh, shapes, loss_fn)
-            peak = check_peak(step_function, limit)
-            if prints:
-                number = count_parameters(config.model)
-                report = "" if peak is None else f"; the compiled step needs {in_bytes(peak)}"
-                print(f"{number:,} parameters; on each device: {held}{report}", flush=True)
-            if prints and resumed and saved.training.steps != config.training.steps:
-                print(extension(saved, config, done), flush=True)
-            if not resumed:
-                state = jax.jit(functools.partial(create, config), out_shardings=split)()
-                if config.pretrained is not None:
-                    with refused():
-                        state = state._replace(params=jax.device_put(start.params(config), split.params))
-                        if parallel.is_main():
-                            start.keep_origin(workdir)
-                save_run(checkpoints, config, state, batches.get_state())
-                checkpoints.wait()  # a checkpoint that cannot be written stops the run before the first step
+        if finished:
+            params = resumed.state.params
+        else:
+            run_files = RunFiles(workdir, checkpoints)
+            params = remaining_steps(setup, run_files, resumed, batches, signals, output).params
+        evaluation = None if hooks.batches is not None else held_out(config, params, tokenizer, workdir)
+        return last_record(workdir, config.training.steps) | {"evaluation": evaluation}
+
+
+class RunFiles(NamedTuple):
+    """The files of a run."""
+
+    workdir: Path
+    """The folder of the run."""
+    checkpoints: Checkpoints
+    """The checkpoints in the folder."""
+
+
+def remaining_steps(
+    setup: Setup,
+    files: RunFiles,
+    resumed: Resumed | None,
+    batches: Iterator[data.Batch],
+    signals: StopSignals,
+    output: Output,
+) -> TrainState:
+    """Compile, take the remaining steps of a run, and wait until the last checkpoint is on disk.
+
+    Returns:
+        The state after the last step.
+    """
+    config, done = setup.config, steps_done(resumed)
+    check_files(config, files.workdir, done)
+    wall_time = WallTime()
+    with wall_time.spent("compilation"):
+        step = compiled(setup)
+    peak = check_peak(step.train, setup.limit)
+    if output.report:
+        print(report(setup, peak, resumed), flush=True)
+    state = resumed.state if resumed is not None else first_state(setup, files, batches)
+    if parallel.is_main():
+        (files.workdir / "evaluation.json").unlink(missing_ok=True)
+    with (
+        MetricsLog(files.workdir, done) if parallel.is_main() else contextlib.nullcontext() as log,
+        progress(done, config.training.steps, output.progress_bar) as advance,
+    ):
+        reporter = Reporter(config, parameter_names(state.params), log, advance, wall_time)
+        state = run(config, step, state, batches, files.checkpoints, reporter, signals)
+    files.checkpoints.wait()
+    return state
+
+
+def check_files(config: ExperimentConfig, workdir: Path, done: int) -> None:
+    """Raise `RunError` if the disk lacks space for the checkpoints, or a resumed run has no metrics.jsonl."""
+    saves = 1 + -(-(config.training.steps - done) // config.training.checkpoint_every)
+    number = min(config.training.keep_checkpoints, saves) + 1  # plus the one being written
+    check_space(workdir, checkpoint_bytes(config), number)
+    if done:
+        check_metrics(workdir, done)
+
+
+class Step(NamedTuple):
+    """The compiled functions of a run, and their fixed arguments."""
+
+    train: jax.stages.Compiled
+    """(state, batches, loss_fn) -> (state, metrics)."""
+    diagnose: jax.stages.Wrapped
+    """(params, batches, model state) -> diagnostics."""
+    loss_fn: LossFunction | None
+    """The third argument of `train`; None: cross-entropy."""
+    mesh: jax.sharding.Mesh
+    """The devices on which the functions run."""
+
+
+def compiled(setup: Setup) -> Step:
+    """Compile the training step; the diagnostics are compiled when they are first used."""
+    config, mesh = setup.config, setup.mesh
+    loss_fn = as_argument(setup.hooks.loss_fn)
+    train_step = compiled_step(config, mesh, call_shapes(config, setup.batch), loss_fn)
+    return Step(train_step, jitted_diagnostics(config, mesh), loss_fn, mesh)
+
+
+def report(setup: Setup, peak: int | None, resumed: Resumed | None) -> str:
+    """Lines of text: parameters, memory on each device and, for an extended run, how the learning rate changes.
+
+    Args:
+        setup: the run.
+        peak: bytes that the compiled step needs on each device; None: unknown.
+        resumed: the run as it was restored; None: it begins.
+    """
+    needs = "" if peak is None else f"; the compiled step needs {in_bytes(peak)}"
+    text = f"{count_parameters(setup.config.model):,} parameters; on each device: {setup.held}{needs}"
+    if resumed is not None and resumed.config.training.steps != setup.config.training.steps:
+        text += "\n" + extension(resumed.config, setup.config, steps_done(resumed))
+    return text
+
+
+def first_state(setup: Setup, files: RunFiles, batches: data.BatchIterator) -> TrainState:
+    """The state of a run that begins, saved as the checkpoint of step 0."""
+    config, split = setup.config, shardings(setup.config, setup.mesh)
+    state = jax.jit(functools.partial(create, config), out_shardings=split)()
+    if setup.pretrained is not None:
+        with refused():
+            state = state._replace(params=jax.device_put(setup.pretrained.params(config), split.params))
             if parallel.is_main():
-                (workdir / "evaluation.json").unlink(missing_ok=True)
-            with (
-                MetricsLog(workdir, done) if parallel.is_main() else contextlib.nullcontext() as log,
-                progress(done, config.training.steps, draws) as advance,
-            ):
-                reporter = Reporter(config, parameter_names(state.params), log, advance, wall_time)
-                step = Step(step_function, jitted_diagnostics(config, mesh), loss_fn, mesh)
-                state = run(config, step, state, batches, checkpoints, reporter, signals)
-            checkpoints.wait()
-        evaluation = None if hooks.batches is not None else held_out(config, state.params, tokenizer, workdir)
-        records = read_metrics(workdir)
-        if not records or records[-1]["step"] != config.training.steps:
-            raise RunError(
-                f"{shown(workdir)} holds a finished run, and its metrics.jsonl has no record of the last step, "
-                f"{config.training.steps}: restore the file from a copy"
-            )
-        return records[-1] | {"evaluation": evaluation}
+                setup.pretrained.keep_origin(files.workdir)
+    save_run(files.checkpoints, config, state, batches.get_state())
+    files.checkpoints.wait()  # a checkpoint that cannot be written stops the run before the first step
+    return state
 
 
-def set_position(config: ExperimentConfig, batches: data.BatchIterator, position: Any) -> None:
-    """Set the data to the saved position. Raises `ValueError` where the data is not that of the run."""
-    try:
-        batches.set_state(position)
-    except ValueError as error:
-        place = getattr(config.text or config.data, "path", None)
-        raise ValueError(f"data.path={place!r}: {error}" if place else str(error)) from None
+def last_record(workdir: Path, steps: int) -> dict[str, Any]:
+    """The last record of metrics.jsonl. Raises `RunError` if it is not that of step `steps`."""
+    records = read_metrics(workdir)
+    if not records or records[-1]["step"] != steps:
+        raise RunError(
+            f"{shown(workdir)} holds a finished run, and its metrics.jsonl has no record of the last step, "
+            f"{steps}: restore the file from a copy"
+        )
+    return records[-1]
 
 
 def extension(saved: ExperimentConfig, config: ExperimentConfig, done: int) -> str:
-    """A line of text: how `extend` changes the learning rate."""
+    """One line that reports how `extend` changes the learning rate."""
 
     def rate(config: ExperimentConfig, step: int) -> float:
         return float(learning_rate_schedule(config.optimizer, config.training.steps)(step - 1))
@@ -223,37 +263,6 @@ def extension(saved: ExperimentConfig, config: ExperimentConfig, done: int) -> s
         f"rate follows the schedule of {config.training.steps} steps, {rate(saved, max(done, 1)):.3g} before, "
         f"{rate(config, done + 1):.3g} at step {done + 1}, {rate(config, config.training.steps):.3g} at the end"
     )
-
-
-def run_tokenizer(config: ExperimentConfig, workdir: Path, resumed: bool) -> Any:
-    """The run's own tokenizer, kept in `workdir/tokenizer` from the start; None for tasks without text."""
-    if config.text is None:
-        return None
-    if resumed:
-        return load_run_tokenizer(workdir)
-    tokenizer = data.make_tokenizer(config.text)
-    added, what = data.added_ids(config.data, tokenizer), "answers" if isinstance(config.data, TaskConfig) else "marks"
-    needed = tokenizer.vocab_size + added
-    if needed > config.model.vocab_size:
-        raise RunError(
-            f"the tokenizer has {tokenizer.vocab_size} token ids{f' and there are {added} {what}' * bool(added)}, "
-            f"but model.vocab_size is {config.model.vocab_size}; set model.vocab_size to at least {needed}"
-        )
-    tokenizer.save(workdir / "tokenizer")
-    return tokenizer
-
-
-class Step(NamedTuple):
-    """The compiled functions of a run."""
-
-    train: jax.stages.Compiled
-    """(state, batches, loss_fn) -> (state, metrics)."""
-    diagnose: jax.stages.Wrapped
-    """(params, batches, model state) -> diagnostics."""
-    loss_fn: LossFunction | None
-    """The third argument of `train`."""
-    mesh: jax.sharding.Mesh
-    """The devices."""
 
 
 def as_argument(loss_fn: LossFunction | None) -> LossFunction | None:
@@ -267,16 +276,6 @@ def call_shapes(config: ExperimentConfig, batch: data.Batch) -> data.Batch:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((number, *x.shape), x.dtype), batch)
 
 
-def check_metrics(workdir: Path, done: int) -> None:
-    """Raise `RunError` if the metrics.jsonl of a run that is resumed after `done` steps is missing."""
-    if parallel.broadcast_from_main((workdir / "metrics.jsonl").exists()):
-        return
-    raise RunError(
-        f"{shown(workdir)} holds a run of {done} steps, but no metrics.jsonl: restore the file from a copy, or create "
-        "an empty file to continue without the earlier records"
-    )
-
-
 def run(
     config: ExperimentConfig,
     compiled: Step,
@@ -286,11 +285,23 @@ def run(
     reporter: Reporter,
     signals: StopSignals,
 ) -> TrainState:
-    """Take the remaining steps; log and save on the way.
+    """Take the remaining steps; log every `training.log_every` steps and save every `training.checkpoint_every` steps.
 
-    The metrics of step k are fetched after step k + 1 is dispatched, so that the device does not wait for the host;
-    before a save they are fetched first, so that a checkpoint is never ahead of `metrics.jsonl`. All this once for each
-    call of `training.steps_per_call` steps, which has the number of its last step.
+    The metrics of step k are fetched after step k + 1 is dispatched, so that the device does not wait for the host.
+    Before a save they are fetched first, so that a checkpoint is never ahead of `metrics.jsonl`. With
+    `training.steps_per_call` > 1, each iteration takes this number of steps; its step number is that of the last.
+
+    Args:
+        config: the experiment.
+        compiled: the compiled functions.
+        state: the state after the last step that was taken; its arrays are donated.
+        batches: the training batches from this step on.
+        checkpoints: the checkpoints of the run.
+        reporter: receives the metrics.
+        signals: a signal that is received during a step stops the run after the step, once it is saved.
+
+    Returns:
+        The state after step `training.steps`.
     """
     training = config.training
     together = training.steps_per_call

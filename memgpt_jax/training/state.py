@@ -1,4 +1,4 @@
-"""Everything that a training run carries from step to step, in one pytree."""
+"""The state of a training run, one pytree that each step takes and returns."""
 
 import functools
 import math
@@ -39,7 +39,7 @@ arguments: they are not embedded in the program, and get no gradient.
 
 
 class TrainState(NamedTuple):
-    """State of a run between two steps; a checkpoint of it and of the data position is a run's whole past."""
+    """State of a run between two steps. Together with the position in the data, it determines all later steps."""
 
     step: jax.Array
     """Steps taken, skipped ones included; int32."""
@@ -52,7 +52,7 @@ class TrainState(NamedTuple):
     key: jax.Array
     """PRNG key of dropout; each step folds its number in."""
     totals: Totals
-    """Since the last logged step; skipped steps left out."""
+    """Sums since the last logged step, without skipped steps."""
     skipped: jax.Array
     """Updates that were skipped so far; int32."""
     skipped_in_a_row: jax.Array
@@ -61,12 +61,12 @@ class TrainState(NamedTuple):
 
 @functools.lru_cache(maxsize=4)
 def abstract_state(config: ExperimentConfig) -> TrainState:
-    """Shapes and types of `create(config)`: nothing is allocated."""
-    return jax.eval_shape(functools.partial(create, config))
+    """Shapes and dtypes of `create(config)`. Nothing is allocated, and the initialisation is not traced again."""
+    return jax.eval_shape(functools.partial(state_of, config), models.functional(config.model).param_shapes())
 
 
 def shardings(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> TrainState:
-    """How the arrays of a run's state are split over a mesh."""
+    """Shardings of a run's state: how its arrays are split over a mesh."""
     shapes = abstract_state(config)
     split = {name: parallel.parameter_shardings(tree, mesh) for name, tree in shapes._asdict().items()}
     return TrainState(**split | {"model_state": parallel.state_shardings(shapes.model_state, mesh)})
@@ -79,10 +79,15 @@ def checkpoint_bytes(config: ExperimentConfig) -> int:
 
 
 def create(config: ExperimentConfig) -> TrainState:
-    """The state of a run that has not taken a step."""
-    params_key, dropout_key = jax.random.split(jax.random.key(config.seed))
+    """The state of a run before its first step."""
+    params_key, _ = jax.random.split(jax.random.key(config.seed))
+    return state_of(config, models.functional(config.model).init(params_key))
+
+
+def state_of(config: ExperimentConfig, params: models.Params) -> TrainState:
+    """The state of a run that begins with the given parameters."""
+    _, dropout_key = jax.random.split(jax.random.key(config.seed))
     optimizer = make_optimizer(config.optimizer, config.training.steps, parameter_groups(config.model))
-    params = models.functional(config.model).init(params_key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

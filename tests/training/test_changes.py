@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,7 @@ from memgpt_jax.data.tasks import TASKS
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.memory import MEMORIES
 from memgpt_jax.training import RunError, read_metrics, train
-from memgpt_jax.training.changes import check_changes, is_free
+from memgpt_jax.training.changes import check_changes, check_tokenizer, is_free
 from memgpt_jax.training.metrics import CLOCKED
 
 FREE = [
@@ -25,7 +26,8 @@ FREE = [
     *(f"training.{name}" for name in ("log_every", "checkpoint_every", "keep_checkpoints", "max_skipped")),
     *(f"evaluation.{name}" for name in ("split", "max_documents", "max_tokens", "batch_size", "chunk_length")),
     "evaluation.num_batches",
-    *("data.path", "data.cache_dir", "data.text.path", "data.text.cache_dir"),
+    *(f"data.{name}" for name in ("path", "cache_dir", "tokenizer", "text.path", "text.cache_dir", "text.tokenizer")),
+    "pretrained",
     *("model.attention_implementation", "model.remat", "model.scan_layers", "model.memory.read_implementation"),
 ]
 SPANS = TextConfig(objective=SpanCorruptionConfig())
@@ -59,11 +61,18 @@ def test_every_field_is_free_or_refused():
     assert {name.replace("model.encoder.", "model.").replace("model.decoder.", "model.") for name in free} == set(FREE)
 
 
-@pytest.mark.parametrize("name", ["training.steps", *FREE[5:12], "seed", "data.tokenizer", "model.d_model"])
+@pytest.mark.parametrize(
+    "name", ["training.steps", *FREE[5:12], "seed", "pretrained", "data.tokenizer_vocab_size", "model.d_model"]
+)
 def test_one_changed_field(name, monkeypatch):
     """Through the comparison that a start makes."""
     saved = ExperimentConfig(data=TextConfig(corpus="folder", path="here"))
-    other = {"evaluation.split": "test", "data.tokenizer": "byte", "model.d_model": 64}.get(name, 2048)
+    other = {
+        "evaluation.split": "test",
+        "pretrained": "moved",
+        "model.d_model": 64,
+        "data.tokenizer_vocab_size": 512,
+    }.get(name, 2048)
     *path, last = name.split(".")
     if path:
         part = getattr(saved, path[0])
@@ -91,6 +100,30 @@ def test_steps():
     other = dataclasses.replace(more, seed=1)
     with pytest.raises(RunError, match=r":\n  seed: 0 → 1$"):
         check_changes(saved, other, 400, True, "run")
+
+
+@pytest.mark.parametrize("place", ["data", "text"])
+def test_the_tokenizer_may_move_and_must_not_change(place, tmp_path):
+    """Through the comparison that a start makes once it has read the tokenizer of the run."""
+
+    def experiment(tokenizer):
+        text = TextConfig(tokenizer=tokenizer)
+        return ExperimentConfig(
+            data=text if place == "data" else NeedleConfig(text=text, num_needles=1, num_questions=1)
+        )
+
+    byte = data.ByteTokenizer()
+    byte.save(tmp_path / "moved")
+    moved = experiment(str(tmp_path / "moved"))
+    check_tokenizer(experiment("byte"), moved, byte, "run")
+    check_tokenizer(moved, experiment("byte"), byte, "run")
+    other = SimpleNamespace(fingerprint="other")
+    check_tokenizer(moved, moved, other, "run")
+    path = "data.tokenizer" if place == "data" else "data.text.tokenizer"
+    with pytest.raises(RunError, match=rf"another tokenizer.*\n  {path}: '.*moved' → 'byte'$"):
+        check_tokenizer(moved, experiment("byte"), other, "run")
+    with pytest.raises(ValueError, match="nowhere"):
+        check_tokenizer(moved, experiment(str(tmp_path / "nowhere")), byte, "run")
 
 
 def timeless(workdir):

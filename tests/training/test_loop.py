@@ -20,6 +20,7 @@ from memgpt_jax.training.metrics import CLOCKED, MetricsLog, WallTime
 from memgpt_jax.training.process.progress import progress
 from memgpt_jax.training.process.workdir import locked
 from memgpt_jax.training.saving import restore_run
+from memgpt_jax.training.start import run_tokenizer
 
 PLAIN = {"memory": NoMemoryConfig()}
 
@@ -123,14 +124,13 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_last_good_one(finished, 
 
 def test_a_start_traces_the_state_twice_and_a_restart_once(tmp_path, make_config, monkeypatch):
     """For its shapes, which are kept, and to make it."""
-    config, traced, original = make_config(model=PLAIN, steps=2, log_every=2), [], state.create
+    config, traced, original = make_config(model=PLAIN, steps=2, log_every=2), [], state.state_of
 
-    def create(config):
+    def state_of(config, params):
         traced.append(config)
-        return original(config)
+        return original(config, params)
 
-    for module in (state, loop):
-        monkeypatch.setattr(module, "create", create)
+    monkeypatch.setattr(state, "state_of", state_of)
     train(config, tmp_path, print_progress=False)
     assert len(traced) == 2
     state.abstract_state.cache_clear()
@@ -228,7 +228,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path, make_config, mon
 
     monkeypatch.setattr(data, "make_tokenizer", lambda config: Tokenizer())
     with pytest.raises(RunError, match=r"300 token ids, but model.vocab_size is 20"):
-        loop.run_tokenizer(make_config(data=TextConfig()), tmp_path, resumed=False)
+        run_tokenizer(make_config(data=TextConfig()), tmp_path)
 
 
 def test_data_that_is_not_there_ends_the_run_with_the_reason(tmp_path, make_config):

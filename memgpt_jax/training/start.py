@@ -1,0 +1,178 @@
+"""The start of a training run: its checks, and everything that is restored or opened before the first step."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from memgpt_jax import data, models, parallel
+from memgpt_jax.checkpoint import Checkpoints, load_run_tokenizer
+from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.errors import RunError, refused
+from memgpt_jax.files.paths import shown
+from memgpt_jax.memory import resolved
+from memgpt_jax.training.changes import check_tokenizer
+from memgpt_jax.training.device_memory import (
+    HeldBytes,
+    check_evaluation_memory,
+    check_held_bytes,
+    device_memory,
+    held_bytes,
+)
+from memgpt_jax.training.optimizer import check_trainable
+from memgpt_jax.training.own_batches import Batches, check_batches
+from memgpt_jax.training.pretrained import PretrainedStart, pretrained_start
+from memgpt_jax.training.saving import restore_run
+from memgpt_jax.training.state import LossFunction, TrainState, shardings
+
+
+class Hooks(NamedTuple):
+    """What a caller of `train` replaces."""
+
+    batches: Batches | None
+    """The caller's batches; None: the batches of `config.data`."""
+    loss_fn: LossFunction | None
+    """The caller's loss; None: cross-entropy."""
+
+
+class Setup(NamedTuple):
+    """A run whose settings fit the model and the devices; its folder has not been used yet."""
+
+    config: ExperimentConfig
+    """The experiment; with `pretrained`, its model has the architecture of the pretrained model."""
+    hooks: Hooks
+    """What the caller replaces."""
+    pretrained: PretrainedStart | None
+    """The pretrained model; None: all parameters are drawn."""
+    mesh: jax.sharding.Mesh
+    """The devices."""
+    batch: data.Batch
+    """One batch [B, ...], or its shapes."""
+    held: HeldBytes
+    """Bytes that each device holds throughout a training step."""
+    limit: int | None
+    """Memory of a device in bytes; None: unknown."""
+
+
+class Resumed(NamedTuple):
+    """A run as its latest good checkpoint holds it."""
+
+    state: TrainState
+    """The state of the run."""
+    position: Any
+    """The position in the data, a JSON value."""
+    config: ExperimentConfig
+    """The experiment as it was saved."""
+
+
+def prepare(config: ExperimentConfig, hooks: Hooks) -> Setup:
+    """Check an experiment, with all that needs no folder. Raises `RunError` if it cannot be run."""
+    with refused():
+        pretrained = None if config.pretrained is None else pretrained_start(config)
+        config = config if pretrained is None else pretrained.config
+        mesh = parallel.make_mesh(config.parallel)
+        parallel.check_divides(dataclasses.replace(config, model=resolved(config.model)), mesh)
+        if config.optimizer.trainable:
+            check_trainable(config.optimizer, models.functional(config.model).param_shapes())
+        if hooks.batches is None:
+            batch = data.batch_shapes(config.data, config.training)
+        else:
+            batch = check_batches(config, hooks.batches)
+        held, limit = held_bytes(config, mesh, batch), device_memory(mesh)
+        check_held_bytes(held, limit)
+        if hooks.batches is None:
+            check_evaluation_memory(config, limit)
+    return Setup(config, hooks, pretrained, mesh, batch, held, limit)
+
+
+def restore(setup: Setup, checkpoints: Checkpoints, extend: bool) -> Resumed | None:
+    """The run that the checkpoints hold; None if there is none. Raises `RunError` if it cannot be continued."""
+    if checkpoints.latest_step() is None:
+        return None
+    state, position = restore_run(checkpoints, setup.config, shardings(setup.config, setup.mesh), extend)
+    return Resumed(state, position, checkpoints.config(int(state.step)))
+
+
+def open_tokenizer(setup: Setup, workdir: Path, resumed: Resumed | None) -> data.Tokenizer | None:
+    """The run's tokenizer; None for tasks without text and for batches of the caller."""
+    if setup.hooks.batches is not None:
+        return None
+    with refused(), parallel.main_first("tokenizer"):
+        return run_tokenizer(setup.config, workdir, None if resumed is None else resumed.config)
+
+
+def run_tokenizer(
+    config: ExperimentConfig, workdir: Path, saved: ExperimentConfig | None = None
+) -> data.Tokenizer | None:
+    """The run's tokenizer, kept in `workdir/tokenizer` from the start; None for tasks without text.
+
+    Args:
+        config: the experiment.
+        workdir: the folder of the run.
+        saved: the experiment of the checkpoint from which the run is resumed; None: the run begins.
+
+    Raises:
+        RunError: the model's vocabulary is too small, or `config` names another tokenizer than the run has.
+        ValueError: the tokenizer cannot be read.
+    """
+    if config.text is None:
+        return None
+    if saved is not None:
+        tokenizer = load_run_tokenizer(workdir)
+        check_tokenizer(saved, config, tokenizer, shown(workdir))
+        return tokenizer
+    tokenizer = data.make_tokenizer(config.text)
+    added, noun = data.added_ids(config.data, tokenizer), "answers" if isinstance(config.data, TaskConfig) else "marks"
+    needed = tokenizer.vocab_size + added
+    if needed > config.model.vocab_size:
+        raise RunError(
+            f"the tokenizer has {tokenizer.vocab_size} token ids{f' and there are {added} {noun}' * bool(added)}, "
+            f"but model.vocab_size is {config.model.vocab_size}; set model.vocab_size to at least {needed}"
+        )
+    tokenizer.save(workdir / "tokenizer")
+    return tokenizer
+
+
+def open_batches(setup: Setup, tokenizer: data.Tokenizer | None, resumed: Resumed | None) -> data.BatchIterator | None:
+    """The training batches at the position of the run; None if it is finished and its data has the same settings."""
+    config = setup.config
+    if resumed is not None and is_finished(config, resumed) and resumed.config.data == config.data:
+        return None
+    with refused(), parallel.main_first("data"):
+        batches = setup.hooks.batches
+        if batches is None:
+            batches = data.train_batches(config.data, config.training, config.seed, tokenizer)
+        if resumed is not None:
+            set_position(config, batches, resumed.position)
+    return batches
+
+
+def is_finished(config: ExperimentConfig, resumed: Resumed | None) -> bool:
+    """Whether all `training.steps` are done."""
+    return steps_done(resumed) >= config.training.steps
+
+
+def steps_done(resumed: Resumed | None) -> int:
+    """Steps that the run has taken; 0 if it begins."""
+    return 0 if resumed is None else int(resumed.state.step)
+
+
+def set_position(config: ExperimentConfig, batches: data.BatchIterator, position: Any) -> None:
+    """Set the data to the saved position. Raises `ValueError` if the data differs from that of the run."""
+    try:
+        batches.set_state(position)
+    except ValueError as error:
+        path = getattr(config.text or config.data, "path", None)
+        raise ValueError(f"data.path={path!r}: {error}" if path else str(error)) from None
+
+
+def check_metrics(workdir: Path, done: int) -> None:
+    """Raise `RunError` if the metrics.jsonl of a run that is resumed after `done` steps is missing."""
+    if parallel.broadcast_from_main((workdir / "metrics.jsonl").exists()):
+        return
+    raise RunError(
+        f"{shown(workdir)} holds a run of {done} steps, but no metrics.jsonl: restore the file from a copy, or create "
+        "an empty file to continue without the earlier records"
+    )
