@@ -33,16 +33,22 @@ logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints of one run; a context manager, which on leaving waits until the last save is on disk.
+    """The checkpoints of one run; a context manager that waits at its end until the last save is on disk.
 
-    A save returns once the arrays are copied, and is written in the background: under another name until it is whole,
-    so a process killed meanwhile leaves the previous checkpoint as the latest.
+    A save returns once the arrays are copied. They are then written in the background, under a temporary name until the
+    checkpoint is complete: a process that is killed meanwhile leaves the previous checkpoint as the latest.
 
-    Raises `RunError` for every error of the disk, also in a background save, at the next call or on leaving.
+    Every error of the disk raises `RunError`; an error of a background save, at the next call or at the end.
     """
 
     def __init__(self, workdir: str | Path, keep: int = 1, read_only: bool = False):
-        """Args: workdir: the folder of the run; keep: the number of checkpoints to keep; read_only: change nothing."""
+        """Open the checkpoints of a run.
+
+        Args:
+            workdir: the folder of the run.
+            keep: the number of checkpoints to keep.
+            read_only: True: write nothing; the folder must exist.
+        """
         import orbax.checkpoint as ocp
 
         self._ocp = ocp
@@ -84,7 +90,7 @@ class Checkpoints:
         self._write(lambda: self._manager.wait_until_finished())
 
     def _write(self, action: Callable[[], object]) -> None:
-        """Turn any error of Orbax and TensorStore into a `RunError` of one line, after which the manager is closed."""
+        """Run an action; on any error of Orbax or TensorStore, close the manager and raise a `RunError` of one line."""
         try:
             return action()
         except Exception as error:
@@ -120,11 +126,11 @@ class Checkpoints:
         return steps[-1] if step is None else step
 
     def first_good(self, read: Callable[[int], Result], step: int | None = None) -> Result:
-        """The result of `read` for a step; for None, for the latest step whose checkpoint is not damaged.
+        """The result of `read(step)`; without a step, for the latest checkpoint that is not damaged.
 
-        Arguments:
+        Args:
             read: raises `DamagedError` for a damaged checkpoint.
-            step: the only one to try.
+            step: the only step to read; None: all, the latest first.
 
         Raises:
             RunError: there is no checkpoint (of this step), or every one is damaged; all of them are named.
@@ -194,19 +200,19 @@ class Checkpoints:
             return from_json(saved)
 
     def verify(self, step: int, items: tuple[str, ...] | None = None) -> None:
-        """Raise `DamagedError` where files of a checkpoint are not as they were written.
+        """Raise `DamagedError` if files of a checkpoint differ from their recorded checksums.
 
-        Arguments:
-            step: which checkpoint.
-            items: those that are about to be read; default: all. If several processes train together, each must call
-                this for all items: the first process reads them for all.
+        Args:
+            step: the step of the checkpoint.
+            items: the items to verify; default: all. If several processes train together, each must call this for all
+                items: the first process verifies them for all.
         """
         problem = self._problem(step, items) if items is not None or parallel.is_main() else None
         damaged = problem is not None
         if items is None:
             damaged = parallel.broadcast_from_main(damaged)
         if damaged:
-            raise DamagedError(problem or "the first process found it damaged")
+            raise DamagedError(problem or "the first process found the checkpoint damaged")
 
     def _problem(self, step: int, items: tuple[str, ...] | None) -> str | None:
         folder = self.folder / str(step)
@@ -226,24 +232,31 @@ class Checkpoints:
         return None
 
     def read(self, step: int, targets: dict[str, Any]) -> dict[str, Any]:
-        """Some items of a checkpoint: trees like the given ones of shapes and dtypes, JSON values where that is None.
+        """Some items of a checkpoint.
 
-        Arrays without a sharding go to the first device.
+        Args:
+            step: the step of the checkpoint.
+            targets: for each item the tree of shapes and dtypes, with shardings or not, or None for a JSON value.
+                Arrays without a sharding are placed on the first device.
+
+        Returns:
+            The arrays or the JSON value of each item.
 
         Raises:
             DamagedError: it cannot be read.
         """
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
+        def with_sharding(leaf):
+            sharding = getattr(leaf, "sharding", None) or device
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
         def args(target):
             if target is None:
                 return self._ocp.args.JsonRestore()
-            sharding = lambda leaf: getattr(leaf, "sharding", None) or device  # noqa: E731
-            place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding(leaf))  # noqa: E731
-            placed = jax.tree.map(place, target)
-            return self._ocp.args.StandardRestore(_without_empty(placed))
+            return self._ocp.args.StandardRestore(_without_empty(jax.tree.map(with_sharding, target)))
 
-        # What holds no values, as the memory of an encoder without one, was not saved.
+        # Items without values, such as the state of an encoder without memory, were not saved.
         saved = {name: args(target) for name, target in targets.items() if target is None or _has_values(target)}
         try:
             restored = self._manager.restore(step, args=self._ocp.args.Composite(**saved))
@@ -260,12 +273,12 @@ def _has_values(tree: Any) -> bool:
 
 
 def _without_empty(tree: Any) -> Any:
-    """The tree without arrays of size 0 (a memory of no entries has them), which Orbax refuses."""
+    """The tree without arrays of size 0, such as those of a memory without entries, which Orbax refuses."""
     return jax.tree.map(lambda leaf: leaf if leaf.size else (), tree)
 
 
 def _with_empty(tree: Any, target: Any) -> Any:
-    """`_without_empty` undone for a tree of the shapes of `target`; None as target: it is no tree of arrays."""
+    """The tree with the arrays of size 0 that `target` has; a JSON value (target None) is not changed."""
     if target is None:
         return tree
     return jax.tree.map(lambda leaf, value: value if leaf.size else jnp.zeros(leaf.shape, leaf.dtype), target, tree)

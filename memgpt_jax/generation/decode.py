@@ -1,4 +1,4 @@
-"""Decoding one token at a time with the memory live, in one compiled loop."""
+"""Decoding one token at a time in one compiled loop, in which the memory is read and written."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ class Decoding(NamedTuple):
 
 
 class Prefilled(NamedTuple):
-    """B prompts that have been read, and what ends their answers."""
+    """B prompts that have been read, with the limits and stop ids of their answers."""
 
     logits: Float32[Array, "B V"]  # of the first new token
     state: ModelState

@@ -20,7 +20,7 @@ Prompt = str | Sequence[str] | Sequence[Ids] | np.ndarray | jax.Array
 
 
 class Prompts:
-    """B prompts of any lengths, and what ends their answers. Raises `ValueError` with the name of a wrong argument."""
+    """B prompts of any lengths, with the limits and stops of their answers. `ValueError` names a wrong argument."""
 
     rows: list[Int32[np.ndarray, " L"]]
     """Ids of each prompt."""

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int32
 from memgpt_jax.config.checks import check, whole
 
 NOT_FINITE = -2
-"""Stands in place of the next id of a row whose logits are not finite."""
+"""The value that replaces the next id of a row whose logits are not finite."""
 
 
 def can_be_chosen_from(logits: Float[Array, "... V"]) -> Bool[Array, "..."]:

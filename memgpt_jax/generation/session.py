@@ -238,7 +238,7 @@ class Session:
 
     @classmethod
     def load(cls, path: str | Path, model: GenerativeModel, tokenizer: Tokenizer) -> "Session":
-        """The session that `save` wrote; `model` and `tokenizer` must be those that it had.
+        """Read a session that `save` wrote, with the same model configuration and tokenizer.
 
         Raises:
             ValueError: there is no session, it cannot be read, or its model configuration or tokenizer differs.
@@ -255,8 +255,8 @@ class Session:
         session = cls(model, tokenizer)
         saved = from_json(values["config"], (ModelConfig,)).with_execution_of(session.config)
         changed = differences(saved, session.config)
-        check(not changed, f"the session in {folder} is of another model:\n  " + "\n  ".join(changed))
-        check(values["tokenizer"] == tokenizer.fingerprint, f"the session in {folder} is of another tokenizer")
+        check(not changed, f"the session in {folder} belongs to another model:\n  " + "\n  ".join(changed))
+        check(values["tokenizer"] == tokenizer.fingerprint, f"the session in {folder} belongs to another tokenizer")
         session.state = _state(folder, content, session.state)
         session.unread, session.num_tokens = values["unread"], values["num_tokens"]
         session.penalized_ids = frozenset(values["penalized_ids"])

@@ -10,7 +10,7 @@ import numpy as np
 from memgpt_jax import data, models
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.config.model import EncoderConfig, ModelConfig
+from memgpt_jax.config.model import BaseModelConfig, EncoderConfig, ModelConfig
 from memgpt_jax.data.objectives.special_ids import special_ids
 from memgpt_jax.evaluation import HELD_OUT_SEED
 from memgpt_jax.generation.prefill import prefill
@@ -36,7 +36,7 @@ def next_tokens(
 def masked_tokens(
     config: EncoderConfig, params: models.Params, tokenizer: data.Tokenizer, text: str, top: int
 ) -> dict[str, Any]:
-    """The most probable tokens in the place of each `<mask>` of a text.
+    """The most probable tokens at each `<mask>` of a text.
 
     Returns:
         `text`, `tokens` and `predictions`: for each mask a list of `top` `{token, text, probability}`.
@@ -69,7 +69,7 @@ def task_answers(
     """The answers of a model to the first rows of a task's held-out set, which is the one of `evaluate`.
 
     Yields, for each of `num_rows` rows, `row` and `answers`: a list of `{position, expected, predicted, correct}`, with
-    the ids of the scored targets and the most probable ids in their places.
+    the ids of the scored targets and the most probable ids at their positions.
     """
     task = data.make_task(config.data, config.evaluation.split, tokenizer)
     rows, length = config.evaluation.batch_size, config.row_length or config.training.sequence_length
@@ -111,12 +111,13 @@ def predict_text(
     if isinstance(model, EncoderConfig) and "masked" in model.heads:
         return masked_tokens(model, params, tokenizer, text, top)
     raise ValueError(
-        f"predict supports decoders and encoders with a 'masked' head, and this model is of {type(model).__name__}"
+        f"predict supports decoders and encoders with a 'masked' head; the model of this run is of "
+        f"{type(model).__name__}"
     )
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _apply(config: models.model_functions.Config, params: models.Params, tokens: np.ndarray) -> Any:
+def _apply(config: BaseModelConfig, params: models.Params, tokens: np.ndarray) -> Any:
     return models.functional(config).apply(params, tokens)
 
 

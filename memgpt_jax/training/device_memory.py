@@ -30,7 +30,7 @@ class HeldBytes(NamedTuple):
 
     @property
     def total(self) -> int:
-        """The sum of all."""
+        """The sum of the fields."""
         return sum(self)
 
     def __str__(self) -> str:
@@ -38,12 +38,12 @@ class HeldBytes(NamedTuple):
 
 
 def held_bytes(config: ExperimentConfig, mesh: jax.sharding.Mesh, batch: data.Batch | None = None) -> HeldBytes:
-    """Count what a training run holds on each device of a mesh. Nothing is allocated or compiled.
+    """Count the bytes that a training run holds on each device of a mesh. Nothing is allocated or compiled.
 
     Args:
         config: the experiment.
         mesh: the devices.
-        batch: one batch [B, ...], or its shapes; default: that of `config.data`.
+        batch: one batch [B, ...], or its shapes; default: a batch of `config.data`.
     """
     state, split = abstract_state(config), shardings(config, mesh)
     batch = data.batch_shapes(config.data, config.training) if batch is None else batch
@@ -65,7 +65,7 @@ def _shard_bytes(tree: Any, split: Any) -> int:
 
 
 def check_held_bytes(held: HeldBytes, limit: int | None) -> None:
-    """Raise `RunError` if what a run holds on a device does not fit.
+    """Raise `RunError` if the bytes that a run holds on a device exceed its memory.
 
     Args:
         held: the counts.
@@ -131,7 +131,7 @@ def device_memory(mesh: jax.sharding.Mesh) -> int | None:
 
 
 def in_bytes(size: float) -> str:
-    """A number of bytes for people: `1.5 GB`."""
+    """A number of bytes with three digits and a unit, such as `1.5 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 999.5:
             return f"{size:.3g} {unit}"

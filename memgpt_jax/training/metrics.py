@@ -1,4 +1,4 @@
-"""What a run reports: `workdir/metrics.jsonl`, one JSON object per logged step, and TensorBoard files."""
+"""The logs of a run: `workdir/metrics.jsonl`, one JSON object per logged step, and TensorBoard files."""
 
 import contextlib
 import logging
@@ -24,34 +24,34 @@ logger = logging.getLogger(__name__)
 
 
 CLOCKED = ("tokens_per_second", "goodput", "data_share", "compilation_share", "checkpoints_share")
-"""What of a record depends on the machine: all else is the same again for the same config."""
+"""Fields of a record that depend on the machine; the same config reproduces all other fields exactly."""
 
 
 class WallTime:
-    """Where wall time goes: in steps, or waiting for data, for compilation, for checkpoints."""
+    """Wall time by purpose: steps, data, compilation, checkpoints."""
 
     def __init__(self):
         self._since = time.perf_counter()
         self._seconds = dict.fromkeys(("data", "compilation", "checkpoints"), 0.0)
 
     @contextlib.contextmanager
-    def spent(self, what: str) -> Iterator[None]:
-        """What runs inside is not a step, but `data`, `compilation` or `checkpoints`."""
+    def spent(self, purpose: str) -> Iterator[None]:
+        """Count the time of a block as `data`, `compilation` or `checkpoints`; all other time counts as steps."""
         start = time.perf_counter()
         yield
-        self._seconds[what] += time.perf_counter() - start
+        self._seconds[purpose] += time.perf_counter() - start
 
     def shares(self) -> dict[str, float]:
-        """Shares of the time since the last call, `data_share` and so on; `goodput` is what is left for steps."""
+        """Shares of the time since the last call: `data_share`, ..., and `goodput`, the share of steps."""
         now = time.perf_counter()
         total = now - self._since
-        shares = {f"{what}_share": seconds / total for what, seconds in self._seconds.items()}
+        shares = {f"{purpose}_share": seconds / total for purpose, seconds in self._seconds.items()}
         self._since, self._seconds = now, dict.fromkeys(self._seconds, 0.0)
         return {"goodput": 1.0 - sum(shares.values())} | shares
 
 
 class Reporter:
-    """Turns what steps report into log records, warnings about skipped updates, and the error that ends a run."""
+    """Turns the metrics of steps into log records, warnings about skipped updates, and the error that ends a run."""
 
     def __init__(
         self,
@@ -66,14 +66,20 @@ class Reporter:
         self._log = log
         self._advance = advance
         self.wall_time = wall_time
-        self._since = None  # when the tokens were 0; counting starts after the first step, which compiles
+        self._since = None  # the time at which `_tokens` was 0; None until the first step, which compiles, is done
         self._tokens = 0
 
     def __call__(self, step: int, tokens: int, metrics: StepMetrics, diagnostics: dict[str, jax.Array] | None) -> None:
-        """Fetch and report one step of so many tokens; `diagnostics` is given where it is to be logged.
+        """Fetch the metrics of a call of the compiled step, and report them.
 
-        Loss and accuracy are means since the last record. Diagnostics are means over the batches of this call (all
-        accumulated ones, of all `training.steps_per_call` steps), with the parameters from before the call.
+        Loss and accuracy are means since the last record. Diagnostics are means over all batches of the call
+        (`optimizer.accumulate_steps` x `training.steps_per_call`), with the parameters from before the call.
+
+        Args:
+            step: the number of the last step of the call.
+            tokens: the number of tokens of the call.
+            metrics: the metrics of the last step.
+            diagnostics: the diagnostics of the model; None: the step is not logged.
 
         Raises:
             RunError: `training.max_skipped` updates in a row were skipped, this one included.
@@ -101,10 +107,10 @@ class Reporter:
 
 
 def summary(metrics: StepMetrics) -> dict[str, float | int | None]:
-    """The figures of a logged step; None where there is nothing to divide by, or where a number is not finite.
+    """The figures of a logged step; None if a denominator is 0 or a number is not finite.
 
-    loss [nats per scored token] and accuracy are means since the last logged step, and so is
-    bits_per_byte = sum of losses / ln 2 / bytes of the targets. Skipped steps count in none of them.
+    loss [nats per scored token], accuracy and bits_per_byte = sum of losses / ln 2 / bytes of the targets are means
+    since the last logged step, without skipped steps.
     """
     totals = metrics.totals
     return {
@@ -118,7 +124,7 @@ def summary(metrics: StepMetrics) -> dict[str, float | int | None]:
 
 
 def ratio(numerator: float, denominator: float) -> float | None:
-    """The quotient; None over 0, and where a number is NaN."""
+    """numerator / denominator; None if the denominator is 0 or a number is NaN."""
     value = float(numerator) / float(denominator) if denominator else math.nan
     return None if math.isnan(value) else value
 
@@ -126,7 +132,7 @@ def ratio(numerator: float, denominator: float) -> float | None:
 def fault(metrics: StepMetrics, parameters: list[str]) -> str:
     """What was not finite in a skipped step, in words; `parameters` names the arrays of `finite_gradients`."""
     if not metrics.finite_loss:
-        return "the loss is not finite, in the forward pass already"
+        return "the loss is not finite"
     if not metrics.finite_memory:
         return "the loss is finite, but the new memory holds NaN"
     if metrics.finite_gradients.all():
@@ -137,7 +143,7 @@ def fault(metrics: StepMetrics, parameters: list[str]) -> str:
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl` and to TensorBoard; what an interrupted run wrote after `step` is dropped."""
+    """Appends to `metrics.jsonl` and to TensorBoard; records after `step`, of an interrupted run, are removed first."""
 
     def __init__(self, workdir: Path, step: int):
         path = workdir / "metrics.jsonl"
@@ -161,9 +167,9 @@ class MetricsLog:
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
-    """The records of `workdir/metrics.jsonl`, oldest first; a last line that was cut short by a kill is left out.
+    """The records of `workdir/metrics.jsonl`, oldest first; an incomplete last line is left out.
 
-    Raises `RunError` if a line is not as it was written, or the file cannot be read.
+    Raises `RunError` if a line is damaged, or the file cannot be read.
     """
     path = run_folder(workdir) / "metrics.jsonl"
     with usable({"workdir": path.parent}):

@@ -1,4 +1,4 @@
-"""Batches of the caller's own, in place of those of `config.data`."""
+"""Batches of the caller, which replace the batches of `config.data`."""
 
 import json
 from typing import Any, Protocol, runtime_checkable
@@ -16,7 +16,7 @@ class Batches(Protocol):
     """An endless iterator of batches [B, ...] with a position that can be saved."""
 
     def __next__(self) -> data.Batch:
-        """The next batch: all with the same names, shapes and dtypes."""
+        """The next batch. All batches have the same names, shapes and dtypes."""
         ...
 
     def get_state(self) -> Any:
@@ -29,7 +29,7 @@ class Batches(Protocol):
 
 
 def check_batches(config: ExperimentConfig, batches: Batches) -> data.Batch:
-    """Check the first batch and that the position can be saved and restored; the position does not change.
+    """Check the first batch and that the position can be saved and restored; afterwards, the position is as before.
 
     Returns:
         The first batch.

@@ -17,14 +17,14 @@ from memgpt_jax.training.changes import check_changes
 from memgpt_jax.training.state import TrainState, abstract_state, checkpoint_bytes
 
 TREES = ("params", "opt_state", "model_state")
-"""Fields of `TrainState` that are items of their own; the others together are the item `run`."""
+"""Fields of `TrainState` that are separate items; all other fields together are the item `run`."""
 
 
 def save_run(checkpoints: Checkpoints, config: ExperimentConfig, state: TrainState, position: Any) -> None:
-    """Save a run after `state.step` steps; a step that is already saved is not saved again.
+    """Save a run after `state.step` steps; if this step is saved already, do nothing.
 
     Args:
-        checkpoints: of the run.
+        checkpoints: the checkpoints of the run.
         config: the experiment.
         state: the state of the run.
         position: the position in the data, a JSON value.
@@ -42,13 +42,13 @@ def restore_run(
     A damaged checkpoint is named in a warning and, unless `checkpoints` are read-only, moved to `workdir/damaged`.
 
     Args:
-        checkpoints: of the run.
+        checkpoints: the checkpoints of the run.
         config: the experiment; fields in `memgpt_jax.training.changes.FREE` may differ from those of the checkpoint.
-        shardings: of the restored state; default: all arrays on the first device.
+        shardings: the shardings of the restored state; default: all arrays on the first device.
         extend: whether `training.steps` may be larger than when the run was saved.
 
     Raises:
-        RunError: the checkpoint is of another config, or no checkpoint can be read.
+        RunError: the checkpoint belongs to another config, or no checkpoint can be read.
     """
     shapes = abstract_state(config)
     if shardings is not None:

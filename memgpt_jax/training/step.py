@@ -179,7 +179,7 @@ def cross_entropy(model: Any, batch: data.Batch, state: Any, key: jax.Array) -> 
     scores, state = model.score(
         targets=batch.targets,
         state=state,
-        # Rows start at a boundary and every batch moves them on by L, so they stay on one when L is whole segments.
+        # Rows start at a segment boundary and advance by L tokens per batch: if L is whole segments, they stay at one.
         alignment=model.config.alignment_of(batch.inputs["tokens"].shape[1]),
         dropout_key=key if any(stack.dropout for stack in model.config.stacks.values()) else None,
         **batch.inputs,

@@ -1,4 +1,4 @@
-"""TensorBoard files: written in the calling thread, so that errors of the disk are raised, and verified."""
+"""TensorBoard files. They are written in the calling thread, so that errors of the disk are raised."""
 
 import struct
 import time
@@ -14,7 +14,7 @@ FLUSH_SECONDS = 10
 
 
 class EventLog:
-    """Appends records to a new event file of a folder; TensorBoard then drops what older files hold after `step`."""
+    """Appends records to a new event file; TensorBoard then ignores the records after `step` in older files."""
 
     def __init__(self, folder: Path, step: int):
         from tensorboardX.event_file_writer import EventsWriter
@@ -48,7 +48,7 @@ class EventLog:
             self._flush()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write all buffered records and close the file."""
         self._writer.close()
 
 
@@ -70,9 +70,9 @@ def _histogram(name: str, counts: np.ndarray):
 
 
 def check_events(path: Path) -> None:
-    """Raise `DamagedError` if an event file is not as it was written: each record contains two checksums.
+    """Raise `DamagedError` if an event file is damaged: each record contains two checksums.
 
-    A last record that was cut short by a kill is not an error.
+    An incomplete last record is not an error: the process was killed.
     """
     from tensorboardX.record_writer import masked_crc32c
 

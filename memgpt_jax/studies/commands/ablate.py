@@ -7,7 +7,8 @@ r"""Train and evaluate every combination of a sweep: one folder per run, one CSV
 The first field is the axis of the plot, seeds give error bars (standard deviation), further fields give lines. If runs
 differ in the size of their state, a second plot has the size as its axis and a line for each mechanism. A mechanism
 without a swept field (`none` has no size) runs once for all values of the field. The same command resumes an
-interrupted sweep: finished runs are read back, an unfinished run is resumed. A failed run does not stop the others. """
+interrupted sweep: finished runs are read back, an unfinished run is resumed. A failed run does not stop the others.
+"""
 
 import csv
 import statistics

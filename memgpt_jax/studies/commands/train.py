@@ -1,7 +1,7 @@
 """Train a config in a folder, then evaluate it; the same command resumes an interrupted run.
 
-memgpt-jax train quickstart --workdir runs/quickstart --model.memory.memory_size 512
-memgpt-jax train quickstart --workdir runs/quickstart --training.steps 800 --extend
+    memgpt-jax train quickstart --workdir runs/quickstart --model.memory.memory_size 512
+    memgpt-jax train quickstart --workdir runs/quickstart --training.steps 800 --extend
 
 On several hosts, run the same command on each with `--distributed` (TPU pods, Slurm, Open MPI), or with `--coordinator
 HOST:PORT --num-processes N --process-id I`; the workdir must be a folder that all hosts share.

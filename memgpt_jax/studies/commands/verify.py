@@ -1,6 +1,6 @@
 """Verify the checksums of the files of runs, sessions, tokenized corpora, models and tokenizers.
 
-memgpt-jax verify runs/quickstart ~/.cache/memgpt_jax
+    memgpt-jax verify runs/quickstart ~/.cache/memgpt_jax
 
 Exit code: 0 if no file is damaged, 1 if one is, 2 if a folder has no checksums.
 """

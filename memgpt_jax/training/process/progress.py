@@ -10,7 +10,13 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def progress(step: int, steps: int, shown: bool) -> Iterator[Callable[[int, dict[str, Any] | None], None]]:
-    """Give a function to call after every step with its number and, where it was logged, its record."""
+    """Yield `advance(step, record)`, to be called after every step; `record` is None if the step is not logged.
+
+    Args:
+        step: steps taken before.
+        steps: all steps of the run.
+        shown: whether to draw a progress bar; False: log a line at each logged step.
+    """
     if not shown:
         yield _log
         return

@@ -5,14 +5,15 @@ import time
 
 
 class Watchdog:
-    """Ends the process if `alive()` is not followed by another `alive()` or `rest()` in time; a context manager.
+    """Ends the process if a call of `alive` is not followed by another one or by `rest` in time; a context manager.
 
-    The wait is longer where steps are: at least ten times the longest between two calls of `alive`. What is written to
-    standard error are the stacks of all threads; the exit code is 1. No `finally` block runs, as they could wait too.
+    The time limit is `seconds`, or ten times the longest time between two calls of `alive` if that is longer. At the
+    end, the stacks of all threads are written to standard error, and the exit code is 1. No `finally` block runs,
+    because it could hang, too.
     """
 
     def __init__(self, seconds: float):
-        """Args: seconds: 0 means never."""
+        """Args: seconds: the time limit; 0: none."""
         self.seconds = seconds
         self._last = None
 
@@ -23,7 +24,7 @@ class Watchdog:
         self.rest()
 
     def alive(self) -> None:
-        """A step is done."""
+        """Report that a step is done, and restart the time limit."""
         if not self.seconds:
             return
         now = time.monotonic()
@@ -33,6 +34,6 @@ class Watchdog:
         faulthandler.dump_traceback_later(self.seconds, exit=True)
 
     def rest(self) -> None:
-        """Something that may take long begins; the next `alive` ends it."""
+        """Suspend the time limit until the next call of `alive`."""
         self._last = None
         faulthandler.cancel_dump_traceback_later()

@@ -16,11 +16,11 @@ from memgpt_jax.files.paths import shown
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Make the folder, and hold it: the kernel frees the lock when the process ends, however it ends.
+    """Create the folder of a run and lock it; the kernel releases the lock when the process ends, even if it is killed.
 
     Raises:
-        RunError: another trainer holds it.
-        OSError: it cannot be made or written to.
+        RunError: another trainer has locked it.
+        OSError: it cannot be created or written to.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -40,11 +40,11 @@ def interactive() -> bool:
 
 
 class StopSignals:
-    """SIGTERM and SIGINT end the process with code 0: at once, or, while `deferred`, when the loop sees `received`.
+    """SIGTERM and SIGINT end the process with exit code 0; a context manager.
 
-    In an `interactive` process SIGINT raises `KeyboardInterrupt` instead, as is usual there.
-    A second signal while deferred ends it at once, and nothing is saved. Outside of the main thread, where Python
-    cannot listen to signals, they keep their usual effect.
+    The process ends immediately or, while `deferred`, when the training loop calls `end` after it has saved. A second
+    signal while deferred ends it immediately, without saving. In an `interactive` process, SIGINT raises
+    `KeyboardInterrupt` instead. Outside of the main thread, Python cannot handle signals: they keep their effect.
     """
 
     def __init__(self):
@@ -53,7 +53,7 @@ class StopSignals:
 
     def __enter__(self):
         self._previous = {}
-        # Several processes stop after the same step: there SIGTERM is left to JAX, which tells the others.
+        # Several processes must stop after the same step: JAX handles SIGTERM and notifies the other processes.
         numbers = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else (signal.SIGINT,)
         with contextlib.suppress(ValueError):  # not the main thread
             for number in numbers:
@@ -61,7 +61,7 @@ class StopSignals:
         return self
 
     def received_anywhere(self, step: int) -> bool:
-        """Whether to stop after this step; the same for all processes of a run, which must all ask at each step."""
+        """Whether to stop after this step. Every process must call it at each step; all get the same answer."""
         if jax.process_count() == 1:
             return self.received is not None
         from jax.experimental.multihost_utils import reached_preemption_sync_point
@@ -69,7 +69,7 @@ class StopSignals:
         return reached_preemption_sync_point(step)
 
     def end(self) -> None:
-        """Raise what ends the run: `SystemExit(0)`, or `KeyboardInterrupt` for SIGINT in an interactive process."""
+        """End the run: raise `SystemExit(0)`, or `KeyboardInterrupt` for SIGINT in an interactive process."""
         raise KeyboardInterrupt if self.received == signal.SIGINT and interactive() else SystemExit(0)
 
     def __exit__(self, *_):
