@@ -13,7 +13,7 @@ import pytest
 
 from memgpt_jax import data, parallel
 from memgpt_jax.config.experiment import ParallelConfig
-from memgpt_jax.training import RunError, loop, read_metrics, train
+from memgpt_jax.training import RunError, loop, read_metrics, start, train
 from memgpt_jax.training.compilation import compiled_step
 from memgpt_jax.training.device_memory import check_peak, held_bytes, in_bytes, peak_bytes
 from memgpt_jax.training.state import create
@@ -68,7 +68,7 @@ def test_a_step_that_does_not_fit_is_refused_before_the_first_update(tmp_path, m
     config = make_config(steps=2, log_every=2)
     held = held_bytes(config, one_device()).total
     for limit, message in ((held - 1, "training step needs at least .* of parameters,"), (held + 1, "compiled train")):
-        monkeypatch.setattr(loop, "device_memory", lambda mesh, limit=limit: limit)
+        monkeypatch.setattr(start, "device_memory", lambda mesh, limit=limit: limit)
         with pytest.raises(RunError, match=message):
             train(config, tmp_path / "run")
         assert not read_metrics(tmp_path / "run") and not list(tmp_path.glob("run/checkpoints/*"))

@@ -15,7 +15,7 @@ from memgpt_jax.data.tasks.json_recall import JsonRecallConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.evaluation import check_evaluation
 from memgpt_jax.memory import resolved
-from memgpt_jax.training import RunError, loop, read_metrics, train
+from memgpt_jax.training import RunError, read_metrics, start, train
 from memgpt_jax.training.device_memory import check_evaluation_memory, held_bytes
 
 SENTENCE = "The sun rises. A day begins, and a ship sails on. "
@@ -103,5 +103,5 @@ def test_an_evaluation_that_does_not_fit_the_device(tmp_path, make_config, monke
     check_evaluation_memory(config, limit)
     check_evaluation_memory(large, None)
     check_evaluation_memory(large, 10_000 * limit)
-    monkeypatch.setattr(loop, "device_memory", lambda mesh: limit)
+    monkeypatch.setattr(start, "device_memory", lambda mesh: limit)
     refuses(large, tmp_path / "run", r"evaluation needs at least .* lower evaluation.batch_size=4096")
