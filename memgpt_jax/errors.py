@@ -1,4 +1,4 @@
-"""The one exception of a run that cannot start or continue."""
+"""`RunError`, the exception of a run that cannot start or continue, and the errors that are turned into it."""
 
 import contextlib
 import os
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 class RunError(Exception):
-    """A run cannot start or continue: the message says why, and what to do about it."""
+    """A run cannot start or continue. The message names the reason and what to do."""
 
 
 @contextlib.contextmanager
 def refused() -> Iterator[None]:
-    """Turn the `ValueError` with which settings or data are refused (no such folder, ...) into a `RunError`."""
+    """Turn a `ValueError` for wrong settings or data into a `RunError`."""
     try:
         yield
     except ValueError as error:
@@ -58,6 +58,6 @@ def _listed(places: dict[str, Path]) -> str:
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
-    """The text of an exception in one line of limited length; its class where it has no text."""
+    """The text of an exception in one line of limited length; its class if it has no text."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else f"{text[:limit]}..."

@@ -281,8 +281,8 @@ def _state(folder: Path, content: bytes, like: ModelState) -> ModelState:
 
 
 @contextlib.contextmanager
-def _readable_errors(what: str) -> Iterator[None]:
+def _readable_errors(problem: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ValueError(f"{what}: {error}") from error
+        raise ValueError(f"{problem}: {error}") from error

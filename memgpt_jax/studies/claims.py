@@ -1,23 +1,25 @@
-"""The claims of the ledger, as data. `python experiments/ledger.py NAME` measures one; a new one is a few lines here.
+"""The claims of the ledger, as data. `memgpt-jax ledger NAME` measures one.
 
-A source that is not a paper of others is "ours": a figure of the README or of a config's docstring.
+The source of a claim is a paper, or "ours": a figure of the README or of a config's docstring.
 """
 
 from memgpt_jax.memory import MEMORIES
 from memgpt_jax.studies.ledger import Case, Claim, at_least, at_most
 
-# A smaller `recall`: one layer, whose window of 16 does not reach over the gap of 16. About 15 s for each seed.
+# A smaller `recall`: one layer, whose window of 16 tokens is no longer than the gap of 16. About 15 s for each seed.
 SMALL = ("model.num_layers=1", "data.gap_length=16", "training.steps=200")
 
-# A smaller `copy`: one layer, and at least 8 symbols, so that the window of 8 never reaches back. About 25 s a seed.
+# A smaller `copy`: one layer, and at least 8 symbols, so that the window of 8 never contains the symbol to copy.
+# About 25 s for each seed.
 SMALL_COPY = ("model.num_layers=1", "data.min_length=8", "data.max_length=15", "training.steps=80")
 
-# Entries of the gate 1 fill the memory from the start, and what a token writes has a lower gate: nothing gets in.
+# Trained entries with gate 1 fill the memory from the start. Entries of tokens have lower gates, and the entry with
+# the lowest gate is evicted: no entry of a token stays in the memory.
 READ_ONLY = ("model.memory.evict=lowest_gate", "model.memory.initial_entries=64")
 
 FAR = ("model.memory.memory_size=16384", "data.context_length=16384")
 SMALL_BATCHES = ("evaluation.batch_size=2", "evaluation.num_batches=8")
-"""`FAR` is 256 times the memory of training; 128 answers."""
+"""With `FAR`, whose memory has 256 times the entries of training: 128 answers."""
 
 
 def gate(name: str, expected: float, *overrides: str) -> Case:
@@ -32,7 +34,7 @@ BABI_10K = "$MEMGPT_DATA/babi/en-10k"
 
 ALL_TASKS = " ".join(map(str, range(1, 21)))
 JOINT = (f"data.tasks={ALL_TASKS}", "data.show_answers=False", "training.sequence_length=512", "training.steps=2500")
-"""One model for all of bAbI's tasks, which does not see answers to earlier questions, as those of Memory Networks."""
+"""One model for all of bAbI's tasks. As in Memory Networks, it does not see the answers to earlier questions."""
 WHOLE_STORY = {
     "kv": ("model.memory.memory_size=512",),
     "memn2n": ("model.memory=memn2n", "model.memory.entry=segment", "model.memory.memory_size=64"),
@@ -41,7 +43,7 @@ WHOLE_STORY = {
 
 
 def babi_table() -> tuple[Case, ...]:
-    """For each memory the number of failed tasks, then the accuracy of each task; all of one run."""
+    """For each memory, one run: the number of failed tasks, then the accuracy of each task."""
     return tuple(
         Case(
             label=f"{memory}, {label}", config="babi", overrides=(*JOINT, *overrides), metric=metric, expected=expected
@@ -58,7 +60,7 @@ LONG_COPY = ("data.min_length=120", "data.max_length=120")
 
 
 def babi(task: int, *overrides: str) -> Case:
-    """One of bAbI's tasks with a model of its own, on the publishers' 1,000 test questions."""
+    """A model trained on one of bAbI's tasks, measured on the 1,000 test questions of the data set."""
     return Case(label=f"qa{task}", config="babi", overrides=(f"data.tasks={task}", *overrides), expected=at_least(0.95))
 
 

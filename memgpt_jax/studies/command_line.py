@@ -1,6 +1,6 @@
-"""The command line of every experiment: a config by name, then overrides, which tyro checks and explains.
+"""The command line of the commands: a config by name, then overrides, which tyro checks and explains.
 
-    python experiments/train.py quickstart --model.memory.memory_size=512 --training.steps 20 --workdir runs/quickstart
+    memgpt-jax train quickstart --model.memory.memory_size=512 --training.steps 20 --workdir runs/quickstart
 
 A name stands for `configs/NAME.py`, whose `config()` returns an `ExperimentConfig`; a path to such a file works too.
 `--model.memory none|kv|...` chooses the mechanism, `--data.objective causal|masked|...` the objective of text; fields
@@ -126,16 +126,16 @@ def config_names() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.py"))
 
 
-def assignments(words: Sequence[str], what: str = "a change") -> dict[str, str]:
-    """`["data.context_length=64", "seed=1"]` as a dictionary; `ValueError` where a word is not of this form."""
+def assignments(words: Sequence[str], noun: str = "a change") -> dict[str, str]:
+    """`["data.context_length=64", "seed=1"]` as a dictionary. `ValueError` names the `noun` of a malformed word."""
     values = {}
     for word in words:
         name, equals, value = word.partition("=")
         name = name.removeprefix("--").replace("-", "_")
         if not equals or not name or not value:
-            raise ValueError(f"{what} must be field=value, got {word!r}")
+            raise ValueError(f"{noun} must be field=value, got {word!r}")
         if name in values:
-            raise ValueError(f"{what} names {name} twice")
+            raise ValueError(f"{noun} names {name} twice")
         values[name] = value
     return values
 
@@ -163,7 +163,7 @@ def sweep(words: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _applicable(values: dict[str, str]) -> dict[str, str]:
-    """The values without those of fields that a chosen implementation, if one is among the values, does not have."""
+    """The values without the fields that the implementation chosen by them, if any, does not have."""
     for part, registry in (("model.memory", MEMORIES), ("data.objective", OBJECTIVES)):
         chosen = values.get(part)
         if chosen in registry:
@@ -178,7 +178,7 @@ def sweep_words(values: dict[str, str]) -> list[str]:
 
 
 def choose_implementations(config: ExperimentConfig, words: list[str]) -> tuple[ExperimentConfig, list[str]]:
-    """Take the names of implementations out of the words and put their configurations into the config.
+    """Remove the names of implementations from the words, and put their configurations into the config.
 
     `--model.memory NAME` chooses a mechanism (for an encoder-decoder `--model.encoder.memory NAME` and
     `--model.decoder.memory NAME`), `--data.objective NAME` an objective. Fields that the old and the new configuration

@@ -14,16 +14,16 @@ def run_name(values: Mapping[str, str]) -> str:
 
 
 def reopen(workdir: str | Path, change: Sequence[str] = (), step: int | None = None) -> Run:
-    """`load_run` with kernels chosen for this machine, and with other settings.
+    """`load_run`, with kernels chosen for this machine and changed settings.
 
     Args:
         workdir: the folder of the run.
-        change: changes of its config, each `field=value`.
+        change: changes of the run's config, each `field=value`.
         step: the step of the checkpoint; default: the latest.
 
     Raises:
         RunError: there is no such checkpoint, or it cannot be read.
-        ValueError: a change is not of this form, or a run on text has no tokenizer.
+        ValueError: a change has another form or is not valid, or a run on text has no tokenizer.
     """
     run = load_run(workdir, step)
     if run.config.text is not None and run.tokenizer is None:

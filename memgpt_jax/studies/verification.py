@@ -30,10 +30,10 @@ class Checked(NamedTuple):
 
     name: str
     """Its path relative to the folder."""
-    what: str
+    kind: str
     """Its kind, with the number of its files."""
     problem: str | None
-    """How it differs from what was written; None: all files with checksums are as they were written."""
+    """The reason why it is damaged or cannot be read; None: all files agree with their checksums."""
 
 
 def verify_folder(folder: str | Path) -> list[Checked]:
@@ -42,7 +42,7 @@ def verify_folder(folder: str | Path) -> list[Checked]:
     The last part names the files without checksums.
 
     Raises:
-        ValueError: there is no such folder, or nothing in it carries checksums.
+        ValueError: there is no such folder, or it holds no checksums.
     """
     try:
         folder = run_folder(folder)
@@ -73,7 +73,8 @@ def verify_folder(folder: str | Path) -> list[Checked]:
 
 
 def _files(folder: Path) -> tuple[set[Path], list[tuple[Path, str]]]:
-    """The files below a folder but those set aside, and the folders that cannot be read, with the reason of each."""
+    """All files below a folder, without damaged checkpoints that were moved away; and the unreadable folders, each with
+    the reason."""
     files, closed = set(), []
     for place, folders, names in os.walk(folder, onerror=lambda e: closed.append((Path(e.filename), str(e)))):
         here = Path(place)
@@ -106,10 +107,10 @@ def _kind(part: Path) -> str:
     return next((kind for name, kind in KINDS.items() if os.path.isfile(part / name)), "folder")
 
 
-def _checked(folder: Path, path: Path, what: str, check: Callable[[], object]) -> Checked:
+def _checked(folder: Path, path: Path, kind: str, check: Callable[[], object]) -> Checked:
     try:
         check()
         problem = None
     except (DamagedError, RunError, OSError) as error:
         problem = str(error)
-    return Checked(str(path.relative_to(folder)), what, problem)
+    return Checked(str(path.relative_to(folder)), kind, problem)

@@ -58,10 +58,12 @@ class PretrainedStart(NamedTuple):
 def pretrained_start(config: ExperimentConfig) -> PretrainedStart:
     """The experiment that starts from the pretrained model `config.pretrained`.
 
-    Args: config: `config.model` must be of the class of the pretrained model's config. It gives `EXPERIMENT_FIELDS`,
-    the heads of an encoder, and the `source_length` of an encoder-decoder.
+    Args:
+        config: the experiment. Its model must have the class of the pretrained model's config; of the model's fields,
+            only `EXPERIMENT_FIELDS`, the heads of an encoder and the `source_length` of an encoder-decoder are used.
 
-    Raises `ValueError` if the classes differ, and as `from_pretrained` and `add_memory`.
+    Raises:
+        ValueError: the classes differ, or an error of `from_pretrained` or `add_memory`.
     """
     base = describe(config.pretrained)
     check(

@@ -58,7 +58,7 @@ def test_a_run_is_whole_and_everything_in_it_is_covered(run):
     assert not any(part.problem for part in parts)
     assert [part.name for part in parts][:3] == ["checkpoints/2", "checkpoints/4", "tokenizer"]
     assert {"metrics.jsonl", "evaluation.json"} <= {part.name for part in parts}
-    assert not any("without checksums" in part.what for part in parts), parts
+    assert not any("without checksums" in part.kind for part in parts), parts
     assert (run[0] / "lock").read_bytes() == b""
 
 
@@ -113,7 +113,7 @@ def test_a_finished_run_whose_files_are_damaged_says_so(run, tmp_path):
 def test_a_checkpoint_without_checksums_is_named(run, tmp_path):
     shutil.copytree(run[0], tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "2" / checksums.SUMS).unlink()
-    assert "files without checksums, not verified: checkpoints/2/" in verify_folder(tmp_path / "run")[-1].what
+    assert "files without checksums, not verified: checkpoints/2/" in verify_folder(tmp_path / "run")[-1].kind
 
 
 def test_other_folders(tmp_path, run):
@@ -125,7 +125,7 @@ def test_other_folders(tmp_path, run):
     data.ByteTokenizer().save(tmp_path)
     checksums.record_all(tmp_path)
     (part,) = verify_folder(tmp_path)
-    assert part.name == "." and part.problem is None and part.what.startswith("tokenizer")
+    assert part.name == "." and part.problem is None and part.kind.startswith("tokenizer")
 
 
 def test_the_command(run, tmp_path, memgpt):

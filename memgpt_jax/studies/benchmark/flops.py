@@ -7,10 +7,10 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
 def matmul_flops(jaxpr: ClosedJaxpr | Jaxpr) -> int:
-    """Operations in the matmuls of a program: two for each multiplication that is added.
+    """Floating-point operations in the matmuls of a program: 2 for each multiply-add.
 
-    Unlike XLA's own count, the body of a `scan` counts once for each iteration. The body of a `while` loop counts
-    once; of a `cond`, the most expensive branch counts.
+    Unlike in XLA's own count, the body of a `scan` counts once for each iteration. The body of a `while` loop counts
+    once, and of a `cond` only the most expensive branch counts.
     """
     total = 0
     for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:

@@ -1,4 +1,4 @@
-"""Models of other libraries in torch with the same widths, if they are installed."""
+"""Models of other libraries in torch, if they are installed, with the widths of ours."""
 
 import importlib.util
 import inspect
@@ -11,7 +11,8 @@ from memgpt_jax.studies.benchmark.interleaving import Case
 
 
 def training_peers(config: ExperimentConfig) -> dict[str, Callable[[], Case]]:
-    """Functions that make training steps on as many tokens as ours; on the GPU if torch has one."""
+    """For each installed library, a function that makes training steps on as many tokens as ours (on the GPU if torch
+    has one)."""
     peers = {}
     if _installed("torch", "transformers"):
         peers["GPT-2 of transformers"] = lambda: _gpt2_training(config)
@@ -21,7 +22,8 @@ def training_peers(config: ExperimentConfig) -> dict[str, Callable[[], Case]]:
 
 
 def decoding_peers(config: ExperimentConfig, rows: int) -> dict[str, Callable[[], Case]]:
-    """Functions that make greedy decoding with a key-value cache, after a context of `window_size` tokens."""
+    """For each installed library, a function that makes greedy decoding with a key-value cache, after `window_size`
+    tokens."""
     if not _installed("torch", "transformers"):
         return {}
     return {"GPT-2 of transformers": lambda: _gpt2_decoding(config, rows)}

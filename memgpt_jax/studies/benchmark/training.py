@@ -1,4 +1,4 @@
-"""A training step, as `experiments/train.py` takes it, on random tokens."""
+"""A training step, compiled as in `train`, on random tokens."""
 
 from functools import partial
 
@@ -34,9 +34,9 @@ def random_batch(config: ExperimentConfig) -> data.Batch:
 
 
 def forward_flops(config: ModelConfig, batch: data.Batch) -> int:
-    """Operations in the matmuls of the forward pass over a batch, or its shapes, in the portable implementation.
+    """Floating-point operations in the matmuls of a forward pass over a batch, or its shapes, with portable kernels.
 
-    Masked parts are included; loops of unknown length, as of a search by blocks, count once.
+    Masked parts are included. The body of a loop of unknown length, such as a search by blocks, counts once.
     """
     config = config.with_kernels("portable")
     rows, length = batch.inputs["tokens"].shape
@@ -47,7 +47,7 @@ def forward_flops(config: ModelConfig, batch: data.Batch) -> int:
 
 
 def training_case(config: ExperimentConfig) -> Case:
-    """A step on the devices that `config.parallel` names, and what the compiler says of its memory."""
+    """A training step on the devices of `config.parallel`, with the compiler's report of its temporary memory."""
     mesh, batch = parallel.make_mesh(config.parallel), random_batch(config)
     with jax.set_mesh(mesh):
         compiled = compiled_step(config, mesh, batch)

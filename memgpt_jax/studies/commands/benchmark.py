@@ -82,9 +82,9 @@ def cases_of_decode(arguments: Arguments, config: ExperimentConfig, label: dict)
     ]
 
 
-def peers_of(what: str, arguments: Arguments, config: ExperimentConfig) -> list:
+def peers_of(mode: str, arguments: Arguments, config: ExperimentConfig) -> list:
     """(label, function that makes the case) of the models of other libraries."""
-    if what == "train":
+    if mode == "train":
         return [({"model": name}, make) for name, make in benchmark.training_peers(config).items()]
     return [
         ({"model": name, "context": config.model.window_size, "rows": rows}, make)
@@ -117,10 +117,7 @@ def measure(
             reference = reference or case
             others = {} if case is reference else {"reference": reference}
             times = benchmark.interleave({"probe": probe, "case": case} | others, rounds)
-        except (
-            jax.errors.JaxRuntimeError,
-            ValueError,
-        ) as error:  # for example out of memory: other cases may still fit
+        except (jax.errors.JaxRuntimeError, ValueError) as error:  # such as out of memory: other cases may still fit
             rows.append(label | {"failed": str(error).splitlines()[0]})
             keep(rows)
             continue
@@ -179,31 +176,30 @@ def command(words: Sequence[str]) -> str:
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
-    what = words[0] if words else "--help"
-    if what in ("-h", "--help"):
+    mode = words[0] if words else "--help"
+    if mode in ("-h", "--help"):
         return print(__doc__)
-    if what == "stream":
+    if mode == "stream":
         return stream(words)
-    if what not in ("train", "decode"):
-        raise ValueError(f"the first argument must be train, decode or stream, got {what!r}")
+    if mode not in ("train", "decode"):
+        raise ValueError(f"the first argument must be train, decode or stream, got {mode!r}")
     config, arguments = parse(Arguments, __doc__, words[1:])
-    cases_of = cases_of_train if what == "train" else cases_of_decode
+    cases_of = cases_of_train if mode == "train" else cases_of_decode
     combinations = sweep(arguments.sweep)
     swept = list(dict.fromkeys(name for values in combinations for name in values))
-    configs = [
-        override(config, sweep_words(values)) for values in combinations
-    ]  # refuse wrong values before the first measurement
+    # Wrong values are refused before the first measurement.
+    configs = [override(config, sweep_words(values)) for values in combinations]
     makers = []
     for values, changed in zip(combinations, configs, strict=True):
         makers += cases_of(arguments, changed, {name: values.get(name) for name in swept})
     if arguments.peers:
-        makers += peers_of(what, arguments, configs[0])
-    probe = benchmark.matmul_probe(config.model.dtype) if what == "train" else benchmark.copy_probe()
+        makers += peers_of(mode, arguments, configs[0])
+    probe = benchmark.matmul_probe(config.model.dtype) if mode == "train" else benchmark.copy_probe()
     about = {"train": "Training steps of random tokens.", "decode": "Greedy decoding, token by token."}
-    keep = partial(benchmark.add_section, arguments.output, command(words), about[what])
+    keep = partial(benchmark.add_section, arguments.output, command(words), about[mode])
     rows = measure(makers, probe, arguments.rounds, keep)
     print(benchmark.table(rows))
-    swept += ["context", "rows"] if what == "decode" else []
+    swept += ["context", "rows"] if mode == "decode" else []
     if swept:
-        draw(rows, swept, arguments.output / f"{what}.png")
+        draw(rows, swept, arguments.output / f"{mode}.png")
     print(f"{arguments.output}/BENCHMARKS.md")

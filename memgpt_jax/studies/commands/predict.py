@@ -5,7 +5,7 @@
     memgpt-jax predict runs/quickstart --input prompts.txt --output predictions.jsonl
     memgpt-jax predict runs/recall --rows 4
 
-A decoder predicts the token after each text; an encoder with a `masked` head the token in the place of each `<mask>`.
+A decoder predicts the token after each text; an encoder with a `masked` head predicts the token at each `<mask>`.
 A run on a generated task answers rows of its held-out set.
 """
 

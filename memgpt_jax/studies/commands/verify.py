@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for folder in folders:
         table = Table("part", "kind", "result")
         for part in verify_folder(folder):
-            table.add_row(part.name, part.what, "damaged" if part.problem else "whole")
+            table.add_row(part.name, part.kind, "damaged" if part.problem else "whole")
             damaged += [part.problem] if part.problem else []
         console.print(shown(folder), soft_wrap=True)
         console.print(table)
