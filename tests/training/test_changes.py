@@ -183,6 +183,9 @@ def test_data_may_move_and_must_not_change(tmp_path, make_config, monkeypatch):
     train(config(tmp_path / "old"), tmp_path / "run", print_progress=False)
     for moved in (config("$DATA/new"), config(f"{tmp_path}/old/", "cache2")):
         train(moved, tmp_path / "run", print_progress=False)
+    named = config(tmp_path / "old")
+    named = dataclasses.replace(named, data=dataclasses.replace(named.data, tokenizer=str(tmp_path / "run/tokenizer")))
+    train(named, tmp_path / "run", print_progress=False)
     assert of_task("old") == of_task("new")
     (tmp_path / "new" / "train" / "a.txt").write_text(text.replace("sun", "son"))
     assert of_task("old") != of_task("new")
