@@ -24,8 +24,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # Tests compile hundreds of tiny programs and run each for milliseconds: compile fast, not well (a fifth of the time).
-# XLA reads its flags when the first device is asked for; programs that the tests start do not inherit them.
-jax.config.update("jax_disable_most_optimizations", True)
+# XLA reads its flags when the first device is asked for; programs inherit them only through `compiled_as_here`.
+# JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests what users run (`make test-slow`).
+jax.config.update("jax_disable_most_optimizations", os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0")
 FAST = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 flags = os.environ.get("XLA_FLAGS", "")
 if jax.__version_info__ < (0, 11):  # later releases refuse the first flag
@@ -46,6 +47,13 @@ def pytest_collection_modifyitems(items):
     """Folders with long tests first, so that no process is left with one of them at the end."""
     folder = lambda item: Path(item.fspath).parent.name  # noqa: E731
     items.sort(key=lambda item: LONGEST_FIRST.index(folder(item)) if folder(item) in LONGEST_FIRST else 99)
+
+
+@pytest.fixture(scope="session")
+def compiled_as_here() -> dict[str, str]:
+    """The environment in which a program compiles as this process does: equal results, one compilation cache."""
+    disabled = str(int(jax.config.read("jax_disable_most_optimizations")))
+    return os.environ | {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": disabled}
 
 
 @pytest.fixture

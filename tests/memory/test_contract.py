@@ -226,7 +226,7 @@ def test_three_forms_agree_in_value_and_gradient(name):
     assert relative_difference(scan, loop) < 2e-5
 
 
-@every_memory
+@pytest.mark.parametrize("name", ["kv", "ntm"])  # one of each recurrence: by segments and by tokens
 def test_jit_equals_no_jit(name, built):
     params, run = built(name)
     graph, _ = build(small(name))
@@ -276,8 +276,11 @@ def test_the_size_follows_from_state_bytes(name):
         sized(match_state_bytes=0)
 
 
-@pytest.mark.parametrize("segments", [0, 1, 2])
-@pytest.mark.parametrize("name", [name for name in MEMORIES if hasattr(MEMORIES[name].config(), "bptt_segments")])
+@pytest.mark.parametrize(
+    "name, segments",
+    [(name, 1) for name in MEMORIES if hasattr(MEMORIES[name].config(), "bptt_segments")]
+    + [(name, segments) for name in ("kv", "associative") for segments in (0, 2)],
+)
 def test_bptt_segments_cuts_exactly(name, segments):
     graph, params = build(small(name, bptt_segments=segments, memory_size=4 * SEGMENT, visibility="token"))
     x, _ = random_inputs(9, 1, LENGTH)

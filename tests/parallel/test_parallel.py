@@ -19,6 +19,7 @@ from memgpt_jax.config.experiment import ExperimentConfig, ParallelConfig
 from memgpt_jax.training import read_metrics
 from memgpt_jax.training.saving import restore_run
 from tests.programs.restored_on_meshes import digest
+from tests.programs.small_run import STEPS
 
 SCRIPT = Path(__file__).parents[1] / "programs" / "small_run.py"
 MESHES = ["data=2,fsdp=4", *(pytest.param(mesh, marks=pytest.mark.slow) for mesh in ("data=8", "data=4,tensor=2"))]
@@ -63,7 +64,7 @@ def one_device(tmp_path_factory) -> Path:
 def test_losses_on_a_mesh_are_those_of_one_device(mesh, one_device, tmp_path):
     finish(start(8, tmp_path, "--mesh", mesh))
     expected = losses(one_device)
-    assert len(expected) == 50 and expected[-1] < expected[0]
+    assert len(expected) == STEPS and expected[-1] < expected[0]
     np.testing.assert_allclose(losses(tmp_path), expected, rtol=1e-5)
 
 
@@ -81,9 +82,9 @@ def test_losses_in_two_processes_are_those_of_one_device(one_device, two_process
 def test_what_two_processes_saved_restores_bitwise_elsewhere(two_processes):
     """Parameters and optimizer state, on one device and on a mesh of another shape."""
     with Checkpoints(two_processes, read_only=True) as checkpoints:
-        config = checkpoints.config(50)
+        config = checkpoints.config(STEPS)
         state, _ = restore_run(checkpoints, config)
-    assert state.step == 50 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    assert state.step == STEPS and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
     command = [sys.executable, SCRIPT.parent / "restored_on_meshes.py", two_processes]
     output = subprocess.run(command, check=True, env=environment(), capture_output=True, text=True).stdout
     assert output.split() == [digest(state)] * 3
@@ -92,10 +93,10 @@ def test_what_two_processes_saved_restores_bitwise_elsewhere(two_processes):
 @pytest.mark.slow
 def test_another_mesh_goes_on_where_two_processes_stopped(one_device, two_processes, tmp_path):
     shutil.copytree(two_processes, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "50")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / str(STEPS))
     finish(start(8, tmp_path / "run", "--mesh", "data=2,tensor=2,sequence=2"))
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(one_device), rtol=1e-5)
-    assert load_run(tmp_path / "run").step == 50
+    assert load_run(tmp_path / "run").step == STEPS
 
 
 def test_a_process_that_dies_ends_the_others(tmp_path):

@@ -21,6 +21,8 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.training import loop, train
 
+STEPS = 24
+
 
 def config(steps: int, parallel: ParallelConfig) -> ExperimentConfig:
     data = RecallConfig(num_pairs=4, num_keys=16, num_values=16, context_length=32, gap_length=16, query_length=8)
@@ -47,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("devices", type=int)
     parser.add_argument("workdir")
-    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--mesh", default="data=1")
     parser.add_argument("--join", nargs=3)
     parser.add_argument("--stuck_after", type=int, help="the data stops coming after so many batches")

@@ -30,45 +30,39 @@ train(from_json(json.loads(sys.argv[1])), sys.argv[2])
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """Starts a trainer in a process of its own; all of them share compiled programs."""
-    cache = tmp_path_factory.mktemp("compiled")
-    environment = {
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # set it to 0 to test what users run
-    } | os.environ
+def start(compiled_as_here):
+    """Starts a trainer in a process of its own, which computes bitwise what this process does."""
 
     def launch(config, workdir):
         command = [sys.executable, "-c", PROGRAM, json.dumps(to_json(config)), str(workdir)]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(command, env=compiled_as_here, **options)
 
     return launch
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(start, make_config, tmp_path_factory):
-    """Makes a config of some steps, with so many saves that kills fall into them, and the folder of its whole run."""
+def uninterrupted(make_config, tmp_path_factory):
+    """Makes a configuration with frequent checkpoints, and the folder of its run without interruptions."""
 
     @functools.cache
     def make(steps):
         config, workdir = make_config(steps=steps, checkpoint_every=3), tmp_path_factory.mktemp("uninterrupted")
-        finish(start(config, workdir))
+        train(config, workdir, print_progress=False)
         return config, workdir
 
     return make
 
 
 def finish(process):
-    """Wait for the end, which must be a good one; gives what was printed."""
+    """Wait until the process exits with code 0; returns its output."""
     output, _ = process.communicate(timeout=800)
     assert process.returncode == 0, output
     return output
 
 
 def wait_for_steps(process, workdir, seconds):
-    """Wait until the run logs a step beyond those it found, then for so long again."""
+    """Wait until the run has logged a new step, then for a number of seconds."""
     before = last_step(workdir)
     while process.poll() is None and last_step(workdir) <= before:
         time.sleep(0.01)
@@ -76,7 +70,7 @@ def wait_for_steps(process, workdir, seconds):
 
 
 def last_step(workdir):
-    """The last step on record; 0 if there is none."""
+    """The last step in the metrics; 0 if there is none."""
     records = read_metrics(workdir)
     return records[-1]["step"] if records else 0
 
@@ -96,7 +90,7 @@ def assert_same_run(config, workdir, expected):
 
 
 @pytest.mark.parametrize(
-    "kills, steps", [(2, 32), pytest.param(20, 200, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    "kills, steps", [(2, 48), pytest.param(20, 200, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 )
 def test_a_killed_run_ends_bitwise_equal(start, uninterrupted, tmp_path, kills, steps):
     config, expected = uninterrupted(steps)
@@ -111,7 +105,7 @@ def test_a_killed_run_ends_bitwise_equal(start, uninterrupted, tmp_path, kills, 
         process.communicate()
         killed += process.returncode == -signal.SIGKILL
     assert killed == kills, "the run ended before it could be killed: make it longer"
-    finish(start(config, tmp_path))
+    train(config, tmp_path, print_progress=False)
     assert_same_run(config, tmp_path, expected)
 
 
@@ -123,12 +117,12 @@ def test_stop_signals_save_the_step_and_exit_with_0(start, uninterrupted, tmp_pa
         with pytest.raises(RunError, match=f"in use by another trainer .process {process.pid}"):
             train(config, tmp_path)
         process.send_signal(number)
-        finish(process)
+        output = finish(process)
         step = load_run(tmp_path).step
         assert 0 < step < config.training.steps
         assert last_step(tmp_path) == step - step % config.training.log_every  # the saved step is on record
-    told = finish(start(config, tmp_path))
-    assert told.count("\n") == 1 and "parameters" in told  # no progress bar where there is no terminal
+        assert output.count("\n") == 1 and "parameters" in output  # no progress bar where there is no terminal
+    train(config, tmp_path, print_progress=False)
     assert_same_run(config, tmp_path, expected)
 
 

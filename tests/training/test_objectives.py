@@ -78,10 +78,11 @@ def make_encoder(tmp_path, make_config):
 @pytest.mark.parametrize(
     ("objective", "model"),
     [
-        ("masked", {"heads": ("masked",), "token_types": None, "memory": MEMORY}),
-        ("next_sentence", {"heads": ("pooler", "next_sentence")}),
-        ("masked_next_sentence", {}),
-        ("span_corruption", {"dropout": 0.1}),
+        # `tests/data/objectives/test_contract.py` resumes batches of all objectives, `test_pretrained.py` each model.
+        pytest.param("masked", {"heads": ("masked",), "token_types": None, "memory": MEMORY}, marks=pytest.mark.slow),
+        pytest.param("next_sentence", {"heads": ("pooler", "next_sentence")}, marks=pytest.mark.slow),
+        pytest.param("masked_next_sentence", {}, marks=pytest.mark.slow),
+        pytest.param("span_corruption", {"dropout": 0.1}, marks=pytest.mark.slow),
         ("permutation", {"memory": MEMORY, "dropout": 0.1}),
     ],
 )
@@ -160,8 +161,9 @@ def test_every_objective_trains_and_its_figures_stay(make_encoder, objective):
         np.testing.assert_allclose(found, FIGURES[objective], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", BOTH)
-def test_what_is_said_is_learned(tmp_path, make_encoder, objective):
+def test_repeated_text_is_learned(tmp_path, make_encoder, objective):
     for file in (tmp_path / "corpus" / "valid").iterdir():
         file.write_text(file.read_text().replace("valid", "train"))
     optimizer = {"learning_rate": 2e-2, "warmup_steps": 5}
