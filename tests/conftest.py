@@ -44,9 +44,13 @@ LONGEST_FIRST = ("parallel", "studies", "training", "interop", "generation", "me
 
 
 def pytest_collection_modifyitems(items):
-    """Folders with long tests first, so that no process is left with one of them at the end."""
-    folder = lambda item: Path(item.fspath).parent.name  # noqa: E731
-    items.sort(key=lambda item: LONGEST_FIRST.index(folder(item)) if folder(item) in LONGEST_FIRST else 99)
+    """Run the folders with long tests first, so that no worker runs one of them alone at the end."""
+
+    def rank(item) -> int:
+        folder = Path(item.fspath).parent.name
+        return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +71,6 @@ def slowness() -> float:
 
 @pytest.fixture(scope="module", autouse=True)
 def small_heap():
-    """What a file compiled is of no use to the next one; kept, it would slow down every garbage collection."""
+    """Drop the programs that a file compiled: other files rarely use them, and they slow down garbage collection."""
     yield
     jax.clear_caches()
