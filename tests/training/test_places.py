@@ -175,7 +175,7 @@ def test_checkpoints_that_evidently_do_not_fit(tmp_path):
     free = shutil.disk_usage(tmp_path).free
     (tmp_path / "checkpoints").mkdir()
     check_space(tmp_path, free // 4, 3)
-    with pytest.raises(RunError, match=r"MB free, and 3 checkpoints of .* lower training\.keep_checkpoints"):
+    with pytest.raises(RunError, match=r"MB free, but 3 checkpoints of .* lower training\.keep_checkpoints"):
         check_space(tmp_path, free // 2, 3)
 
 
