@@ -6,7 +6,7 @@ from typing import Literal
 
 from memgpt_jax.config.checks import check, check_literals, check_positive
 from memgpt_jax.config.data import DataConfig, TaskConfig, TextConfig
-from memgpt_jax.config.model import BaseModelConfig, ModelConfig, StackConfig
+from memgpt_jax.config.model import BaseModelConfig, ModelConfig, PositionedStackConfig, StackConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +176,7 @@ class ExperimentConfig:
         )
         objective.check_model(self.model, length)
         for name, stack in self.stacks.items():
-            if stack.position == "learned":
+            if isinstance(stack, PositionedStackConfig) and stack.position == "learned":
                 most = stack.num_positions
                 check(length <= most, f"training.sequence_length={length} must be at most {name}.num_positions={most}")
         if isinstance(self.data, TaskConfig) and self.data.text is None:

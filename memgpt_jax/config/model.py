@@ -4,8 +4,9 @@
 `EncoderConfig`, `XLNetConfig`. `Seq2SeqConfig` joins an encoder and a decoder.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 from memgpt_jax.config.checks import at_least, check, check_literals, check_positive, dtype_name
 from memgpt_jax.config.kernels import Implementation
@@ -112,7 +113,7 @@ class BaseModelConfig:
         """The stacks of blocks by name, in the order in which they run: "model" alone, or "encoder" and "decoder"."""
         raise NotImplementedError
 
-    def with_stacks(self, stacks: dict[str, "StackConfig"]) -> Self:
+    def with_stacks(self, stacks: Mapping[str, "StackConfig"]) -> Self:
         """This configuration with other stacks, given as in `stacks`."""
         raise NotImplementedError
 
@@ -137,6 +138,8 @@ class BaseModelConfig:
 class StackConfig(MemoryLayerConfig, BaseModelConfig):
     """A stack of blocks of self-attention, memory and feed-forward: the settings that all models share."""
 
+    position: ClassVar[Position] = "none"
+    norm_position: ClassVar[Literal["pre", "post"]] = "pre"
     vocab_size: int = 2048
     """Number of token ids V."""
     d_model: int = 128
@@ -213,8 +216,8 @@ class StackConfig(MemoryLayerConfig, BaseModelConfig):
     def stacks(self) -> dict[str, "StackConfig"]:
         return {"model": self}
 
-    def with_stacks(self, stacks: dict[str, "StackConfig"]) -> Self:
-        return stacks["model"]
+    def with_stacks(self, stacks: Mapping[str, "StackConfig"]) -> Self:
+        return cast(Self, stacks["model"])
 
     @property
     def shares_softmax(self) -> bool:
@@ -392,7 +395,6 @@ class EncoderConfig(PositionedStackConfig):
 class XLNetConfig(StackConfig):
     """An XLNet whose layers have a memory: each token attends to all tokens of the call, with relative positions."""
 
-    position: ClassVar[Position] = "none"
     norm_position: ClassVar[Literal["pre", "post"]] = "post"
     norm: Norm = "layernorm"
     """Normalisation, after attention and feed-forward."""
@@ -446,8 +448,8 @@ class Seq2SeqConfig(BaseModelConfig):
     def stacks(self) -> dict[str, StackConfig]:
         return {"encoder": self.encoder, "decoder": self.decoder}
 
-    def with_stacks(self, stacks: dict[str, StackConfig]) -> "Seq2SeqConfig":
-        return Seq2SeqConfig(**stacks)
+    def with_stacks(self, stacks: Mapping[str, StackConfig]) -> Self:
+        return replace(self, **stacks)
 
     @property
     def vocab_size(self) -> int:

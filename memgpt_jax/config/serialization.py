@@ -24,7 +24,7 @@ def to_json(config: Any) -> dict[str, Any]:
     A class of another package than this one is also stored under "import", as `module:Class`.
     """
     cls = type(config)
-    values = {"type": cls.__name__}
+    values: dict[str, Any] = {"type": cls.__name__}
     if cls.__module__.partition(".")[0] != PACKAGE:
         values[IMPORT] = _import_name(cls)
     for item in dataclasses.fields(config):

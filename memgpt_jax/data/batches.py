@@ -83,7 +83,7 @@ def text_batches(
 
 def _without_paths(config: DataConfig) -> DataConfig:
     """The config without paths: a position in the data depends on the content of the files, not on their paths."""
-    paths = {name: "" for name in ("path", "cache_dir") if getattr(config, name, None)}
+    paths: dict[str, Any] = {name: "" for name in ("path", "cache_dir") if getattr(config, name, None)}
     if isinstance(config, TaskConfig) and config.text is not None:
         paths["text"] = _without_paths(config.text)
     return dataclasses.replace(config, **paths)

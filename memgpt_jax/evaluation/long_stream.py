@@ -8,7 +8,7 @@ import numpy as np
 
 from memgpt_jax import data, models
 from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.evaluation.scoring import HELD_OUT_SEED, check_finite, read_chunk, score_chunk
 
@@ -78,7 +78,7 @@ def recall_along_stream(
 
 
 def ask(
-    model: ModelConfig, params: models.Params, state: Any, *, questions: np.ndarray, scored: np.ndarray, chunk: int
+    model: BaseModelConfig, params: models.Params, state: Any, *, questions: np.ndarray, scored: np.ndarray, chunk: int
 ) -> int:
     """The number of right answers to questions [B, Q], read in chunks.
 

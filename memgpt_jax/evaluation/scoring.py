@@ -9,7 +9,7 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.memory import Alignment
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.data import Batch
 from memgpt_jax.ops import Scores
 from memgpt_jax.ops.mesh import replicate
@@ -21,7 +21,7 @@ HELD_OUT_SEED = 0x5EED
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="alignment")
 def score_chunk(
-    model: ModelConfig, params: models.Params, *, targets: Targets, state: Any, alignment: Alignment, **inputs: Any
+    model: BaseModelConfig, params: models.Params, *, targets: Targets, state: Any, alignment: Alignment, **inputs: Any
 ) -> tuple[dict[str, Scores], Any]:
     """`score` of a model, with replicated scores, which every process can fetch. Args: inputs: `Batch.inputs`."""
     scores, state = models.functional(model).score(params, targets=targets, state=state, alignment=alignment, **inputs)
@@ -29,7 +29,7 @@ def score_chunk(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def read_chunk(model: ModelConfig, params: models.Params, tokens: np.ndarray, state: Any) -> Any:
+def read_chunk(model: BaseModelConfig, params: models.Params, tokens: np.ndarray, state: Any) -> Any:
     """The state after a chunk [B, L] of whole segments."""
     return models.functional(model).apply(params, tokens, state, alignment="aligned")[1]
 

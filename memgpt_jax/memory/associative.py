@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -184,7 +184,7 @@ class AssociativeMemory(ProjectedMemory[AssociativeMemoryConfig]):
             log_keep=log_keep,
         )
 
-    def _run(self, x, writes, state, document, full, bptt_segments=None):
+    def _run(self, x, writes, state, document, full, bptt_segments=None) -> tuple[Any, Array]:
         """`scan_fast_weight_heads`: reads [B, S, T, H K] of `x`, and the matrix."""
         query = None if x is None else self._features(self.query(x.reshape(x.shape[0], -1, x.shape[-1])))
         read, matrix = scan_fast_weight_heads(
@@ -198,9 +198,9 @@ class AssociativeMemory(ProjectedMemory[AssociativeMemoryConfig]):
             own=self.config.visibility == "token",
             bptt_segments=bptt_segments,
         )
-        if x is not None:
-            read = self._output(read).reshape(*x.shape[:-1], -1)
-        return read, matrix
+        if x is None or read is None:
+            return None, matrix
+        return self._output(read).reshape(*x.shape[:-1], -1), matrix
 
     def _output(self, read: Float32[Array, "B L H K"]):
         """Heads side by side, for W_o; divided by the normaliser with `normalize`."""

@@ -189,6 +189,17 @@ class Memory(nnx.Module, Generic[ConfigT]):
         """
         raise NotImplementedError(self._no_hook("write_entries"))
 
+    def join_attention(self, query_bias: bool) -> None:
+        """Optional: share self-attention's softmax and its output projection.
+
+        Args:
+            query_bias: queries have a bias, q = W_q x + b_q.
+
+        Raises:
+            NotImplementedError: the mechanism cannot share a softmax.
+        """
+        raise NotImplementedError(self._no_hook("join_attention"))
+
     def _no_hook(self, name: str) -> str:
         def subclasses(cls):
             return [cls, *(other for child in cls.__subclasses__() for other in subclasses(child))]

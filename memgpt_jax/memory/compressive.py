@@ -177,7 +177,8 @@ class CompressiveMemory(AttendedMemory[CompressiveMemoryConfig]):
             kept = jnp.arange(self.compressed_size, dtype=jnp.int32)[None, :] + forgotten[:, None]
             older_count = older_count - forgotten
             older = _clean(gather_entries(older, kept), older_count)
-        return CompressiveState(keys, values, count, *older, older_count, usage, conv_cache)
+        older_keys, older_values = older
+        return CompressiveState(keys, values, count, older_keys, older_values, older_count, usage, conv_cache)
 
     def stats(self, state):
         def mean(count, size):

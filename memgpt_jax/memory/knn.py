@@ -9,7 +9,7 @@ from flax import nnx
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import AttendedMemoryConfig
-from memgpt_jax.memory.base import Explanation, OwnSegment, flatten_segments, where_rows
+from memgpt_jax.memory.base import Explanation, flatten_segments, where_rows
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops.attention import attention_weights, map_rows, masked_bias
 from memgpt_jax.ops.memory import (
@@ -129,7 +129,8 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
     def read(self, x, state, own_segment, update_mask):
         query = self.queries(x)
         convolved = self.convolve_own(own_segment.x, own_segment.document, state.conv_cache)
-        local = _read_local(query, *self.keys_and_values(own_segment.x, convolved), own_segment)
+        keys, values = self.keys_and_values(own_segment.x, convolved)
+        local = _read_local(query, keys, values, own_segment.document, own_segment.position)
 
         def one_head(query, keys, values, count):
             index, found = self._search_stored(query, keys, count)
@@ -338,7 +339,8 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
             if bptt is not None:
                 recent = (is_new & (segment[:, None] - segment[of_new] <= bptt))[..., None]
                 chosen = [jnp.where(recent, a, jax.lax.stop_gradient(a)) for a in chosen]
-            return read_chosen(query, *chosen, found & sees[:, None])
+            chosen_keys, chosen_values = chosen
+            return read_chosen(query, chosen_keys, chosen_values, found & sees[:, None])
 
         over_heads = jax.vmap(one_head, in_axes=(1, 1, 1, 0, 0, *[None] * 5), out_axes=1)
         times = state.next, timeline.number, timeline.first, timeline.end, sees
@@ -375,14 +377,17 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
         return state._replace(ring_keys=keys, ring_values=values, next=(state.next + end) % size, count=end - first)
 
 
-def _read_local(query, keys, values, own_segment):
-    """Attention of each token to the earlier ones of its document in its own segment, itself included."""
-    age, visible = jnp.zeros(keys.shape[:2], jnp.int32), causal_visibility(own_segment.document, own_segment.position)
+def _read_local(query, keys, values, document, place):
+    """Attention of each token to the earlier ones of its document in its own segment, itself included.
+
+    `document` and `place` are those of `OwnSegment`.
+    """
+    age, visible = jnp.zeros(keys.shape[:2], jnp.int32), causal_visibility(document, place)
     return read_entries(query, [Source(keys, values, age.astype(jnp.float32), age, visible)])
 
 
 def _read_local_row(row):
     """`_read_local` for one whole segment."""
     query, keys, values, document = (a[None] for a in row)
-    position = jnp.arange(document.shape[1], dtype=jnp.int32)[None]
-    return _read_local(query, keys, values, OwnSegment(None, document, position))[0]
+    place = jnp.arange(document.shape[1], dtype=jnp.int32)[None]
+    return _read_local(query, keys, values, document, place)[0]

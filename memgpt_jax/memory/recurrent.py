@@ -168,6 +168,7 @@ class RecurrentMemory(Memory[RecurrentT]):
             self.interface_previous.kernel[...] = jnp.zeros_like(kernel).at[:, added[:, :half]].set(query)
         else:
             kernel = kernel.at[:, added[:, :half]].set(query)
+        assert self.interface_vector.bias is not None
         self.interface_vector.kernel[...], self.interface_vector.bias[...] = kernel, bias
 
     def parts_of(self, vector: Float32[Array, "... I"]) -> dict[str, Array]:

@@ -6,13 +6,15 @@ from typing import Any, TypeVar
 
 from flax import nnx
 
-from memgpt_jax.config.memory import MemoryConfig
+from memgpt_jax.config.memory import MemoryConfig, SizedMemoryConfig
 from memgpt_jax.config.model import BaseModelConfig, StackConfig
 from memgpt_jax.memory.base import Memory
 from memgpt_jax.memory.registry import MEMORIES
 from memgpt_jax.ops.trees import tree_bytes
 
 AnyModelConfig = TypeVar("AnyModelConfig", bound=BaseModelConfig)
+AnyMemoryConfig = TypeVar("AnyMemoryConfig", bound=MemoryConfig)
+AnySizedConfig = TypeVar("AnySizedConfig", bound=SizedMemoryConfig)
 LARGEST_MEMORY_SIZE = 2**30
 """The largest `memory_size` that `match_state_bytes` tries."""
 
@@ -44,9 +46,11 @@ def resolved(config: AnyModelConfig) -> AnyModelConfig:
     """
     stacks = dict(config.stacks)
     for name, stack in stacks.items():
-        if getattr(stack.memory, "match_state_bytes", None) is not None:
-            size = resolved_memory(stack.effective_memory, **_memory_shapes(stack)).memory_size
-            memory = dataclasses.replace(stack.memory, memory_size=size, match_state_bytes=None)
+        memory = stack.memory
+        if isinstance(memory, SizedMemoryConfig) and memory.match_state_bytes is not None:
+            built = resolved_memory(stack.effective_memory, **_memory_shapes(stack))
+            assert isinstance(built, SizedMemoryConfig)
+            memory = dataclasses.replace(memory, memory_size=built.memory_size, match_state_bytes=None)
             stacks[name] = dataclasses.replace(stack, memory=memory)
     return config.with_stacks(stacks)
 
@@ -78,10 +82,12 @@ def _memory_shapes(stack: StackConfig) -> dict[str, Any]:
     return {name: getattr(stack, name) for name in ("d_model", "segment_length", "dtype")}
 
 
-def resolved_memory(config: MemoryConfig, *, d_model: int, segment_length: int, dtype) -> MemoryConfig:
+def resolved_memory(config: AnyMemoryConfig, *, d_model: int, segment_length: int, dtype) -> AnyMemoryConfig:
     """The configuration with `match_state_bytes`, if given, replaced by the `memory_size` that follows from it."""
     shapes = {"d_model": d_model, "segment_length": segment_length, "dtype": dtype}
-    return config if getattr(config, "match_state_bytes", None) is None else _matched(config, **shapes)
+    if not isinstance(config, SizedMemoryConfig) or config.match_state_bytes is None:
+        return config
+    return _matched(config, config.match_state_bytes, **shapes)
 
 
 @functools.lru_cache(maxsize=256)
@@ -93,11 +99,10 @@ def _bytes_per_row(config: MemoryConfig, **shapes) -> int:
 
 
 @functools.lru_cache(maxsize=256)
-def _matched(config: MemoryConfig, **shapes) -> MemoryConfig:
-    """The configuration with the largest `memory_size` whose state has at most `match_state_bytes` bytes."""
-    limit = config.match_state_bytes
+def _matched(config: AnySizedConfig, limit: int, **shapes) -> AnySizedConfig:
+    """The configuration with the largest `memory_size` whose state has at most `limit` bytes."""
 
-    def sized(size: int) -> MemoryConfig:
+    def sized(size: int) -> AnySizedConfig:
         return dataclasses.replace(config, memory_size=size, match_state_bytes=None)
 
     def fits(size: int) -> bool:

@@ -3,7 +3,7 @@
 import itertools
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -154,7 +154,7 @@ class TitansMemory(ProjectedMemory[TitansMemoryConfig]):
             log_keep=jnp.where(write_mask, jax.nn.log_sigmoid(-self.forget_gate(precise)), 0),  # log(1 - alpha)
         )
 
-    def _run(self, x, pairs, state, after_reset, full, cut):
+    def _run(self, x, pairs, state, after_reset, full, cut) -> tuple[Any, tuple[Array, ...], tuple[Array, ...]]:
         """The scan over segments, for each row and head: reads [B, L, H K] of `x`, learned weights and momentum.
 
         Args:
@@ -183,6 +183,11 @@ class TitansMemory(ProjectedMemory[TitansMemoryConfig]):
             pairs, query, after_reset, full, cut = segment
             carry = stop_gradient_where(cut, carry)
             start = jax.tree.map(lambda a: jnp.where(after_reset[-1], 0, a), carry)
+
+            def update(carry, pairs):
+                learned, momentum = carry
+                return inner_update(initial, learned, momentum, pairs), None
+
             read = None
             if query is not None:
                 read = inner_network(jax.tree.map(jnp.add, initial, carry[0]), query)
@@ -192,7 +197,7 @@ class TitansMemory(ProjectedMemory[TitansMemoryConfig]):
                     return jnp.where(after_reset[:, None], inner_network(initial, query), carried)
 
                 read = jax.lax.cond(after_reset[-1], with_initial, lambda: carried)
-            after, _ = jax.lax.scan(lambda carry, pairs: (inner_update(initial, *carry, pairs), None), start, pairs)
+            after, _ = jax.lax.scan(update, start, pairs)
             return jax.tree.map(lambda new, old: jnp.where(full, new, old), after, start), read
 
         def scan_row(row):
@@ -212,4 +217,5 @@ class TitansMemory(ProjectedMemory[TitansMemoryConfig]):
         after, read = map_rows(scan_row, rows, recompute=False)
         if x is not None:
             read = self.side_by_side(jnp.moveaxis(read.reshape(batch, heads, num_segments * length, -1), 1, 2))
-        return read, *jax.tree.map(lambda a: a.reshape(batch, heads, *a.shape[1:]), after)
+        learned, momentum = jax.tree.map(lambda a: a.reshape(batch, heads, *a.shape[1:]), after)
+        return read, learned, momentum

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +73,8 @@ class TokensMemory(AttendedMemory[TokensMemoryConfig]):
     """
 
     gates = ("update_gate",)
+    update_gate: Any
+    """The bias b_g [D] with `update="fixed"`, a layer with `lstm`; not there with `replace`."""
 
     def __init__(self, config: TokensMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
@@ -95,8 +97,9 @@ class TokensMemory(AttendedMemory[TokensMemoryConfig]):
         if config.update == "fixed":
             self.update_gate = nnx.Param(jnp.full(d_model, jnp.float32(config.keep_bias)))  # b_g
         elif config.update == "lstm":
-            self.update_gate = project(inner, 2 * d_model, use_bias=True, dtype=jnp.float32)
-            self.update_gate.bias[...] = jnp.repeat(jnp.array([-1.0, config.keep_bias], jnp.float32), d_model)
+            bias = jnp.repeat(jnp.array([-1.0, config.keep_bias], jnp.float32), d_model)
+            gate = project(inner, 2 * d_model, use_bias=True, bias_init=lambda *_: bias, dtype=jnp.float32)
+            self.update_gate = gate
         if config.qk_norm:
             self.log_temperature = self.initial_log_temperature()
             self.write_log_temperature = self.initial_log_temperature()

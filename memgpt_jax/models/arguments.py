@@ -11,15 +11,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.model import MemoryLayerConfig, ModelConfig
-from memgpt_jax.shapes import Array, Bool, Flags, Stream, Targets, Tokens
+from memgpt_jax.shapes import Array, Flags, Stream, Targets, Tokens
 
 
 def on_host(array: Any) -> np.ndarray | None:
     """The values of an array; None if it is traced, or if other processes hold parts of it."""
-    if isinstance(array, jax.core.Tracer) or not getattr(array, "is_fully_addressable", True):
+    if isinstance(array, Tracer) or not getattr(array, "is_fully_addressable", True):
         return None
     return np.asarray(array)
 
@@ -66,7 +67,7 @@ def check_numbers(name: str, numbers: Any, like: Array, count: int | None = None
     return jnp.asarray(numbers, jnp.int32)
 
 
-def _check_range(name: str, numbers: Tokens, count: int, valid: Flags | None = None) -> None:
+def _check_range(name: str, numbers: Any, count: int, valid: Flags | None = None) -> None:
     values, present = on_host(numbers), None if valid is None else on_host(valid)
     if values is None or (valid is not None and present is None):
         return
@@ -76,7 +77,7 @@ def _check_range(name: str, numbers: Tokens, count: int, valid: Flags | None = N
         raise ValueError(f"{name} must be from 0 to {count - 1}, got {values.min()} to {values.max()}")
 
 
-def filled_flags(shape: tuple[int, int], reset: Flags | None, valid: Flags | None) -> tuple[Flags, Flags]:
+def filled_flags(shape: tuple[int, ...], reset: Flags | None, valid: Flags | None) -> tuple[Flags, Flags]:
     """`reset` (default: all False) and `valid` (default: all True) of a call; `reset` is False where `valid` is.
 
     Raises `ValueError` if they are not bool [B, L], or if a valid token of a row follows one that is not valid.
@@ -106,8 +107,8 @@ def check_stream(config: MemoryLayerConfig, x: Any, name: str) -> None:
     check(fits, f"{name} must be floats [B, L, {config.d_model}] with L >= 1, got {got}")
 
 
-def padding_leads(valid: Flags) -> Bool[jax.Array, "B"]:
-    """The rows in which a valid token follows one that is not valid."""
+def padding_leads(valid: Any) -> Any:
+    """The rows [B] in which a valid token follows one that is not valid; flags [B, L] of NumPy or JAX."""
     return (valid[:, 1:] & ~valid[:, :-1]).any(axis=1)
 
 

@@ -1,12 +1,12 @@
 """Self-attention: causal in a sliding window, or full within a call."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config.model import StackConfig
+from memgpt_jax.config.model import ModelConfig, PositionedStackConfig, StackConfig
 from memgpt_jax.models.layers import adapted_linear
 from memgpt_jax.ops.attention import (
     attend_with_lse,
@@ -94,7 +94,8 @@ class Attention(nnx.Module):
         query, key, value = jnp.split(heads, [config.num_heads, config.num_heads + config.kv_heads], axis=2)
         if config.qk_norm:
             query, key = self.query_norm(query).astype(x.dtype), self.key_norm(key).astype(x.dtype)
-        if config.position == "rotary":
+        if isinstance(config, PositionedStackConfig) and config.position == "rotary":
+            assert positions is not None
             scaling = dataclasses.asdict(config.rotary_scaling)
             amplitude = scaling.pop("attention_factor")
             frequencies = compute_frequencies(config.attention_head_dim // 2, config.rotary_base, **scaling)
@@ -105,6 +106,14 @@ class Attention(nnx.Module):
         """W_o on the concatenated heads."""
         return self.output(out.reshape(*out.shape[:2], -1))
 
+    def init_state(self, batch_size: int) -> Any:
+        """The state before the first token; default: none, attention does not reach beyond a call."""
+        return ()
+
+    def __call__(self, x: Stream, state: Any, inputs: CallInputs) -> tuple[Any, Any]:
+        """The output of self-attention, and the state after the call."""
+        raise NotImplementedError
+
 
 class SelfAttention(Attention):
     """Causal sliding-window self-attention with a window cache.
@@ -112,6 +121,8 @@ class SelfAttention(Attention):
     out_i = W_o concat_h sum_j softmax_j(q_i . k_j / sqrt(K) + bias_ij) v_j over the last `window_size` tokens of i's
     document. bias_ij: `CallInputs.distance_bias` [H, W] of the distance i - j.
     """
+
+    config: ModelConfig
 
     def init_state(self, batch_size: int) -> WindowCache:
         """An empty window."""
@@ -140,7 +151,7 @@ class SelfAttention(Attention):
         """The output of each head before W_o, the log-sum-exp of its logits, and the new window."""
         return self._attend(x, cache, inputs, needs_lse=True)
 
-    def _attend(self, x, cache, inputs, needs_lse):
+    def _attend(self, x, cache, inputs, needs_lse) -> tuple[Array, Any, WindowCache]:
         config = self.config
         query, key, value = self.project_in(x, inputs.positions)
         document, valid, lse = inputs.document, inputs.valid, None
@@ -169,10 +180,6 @@ class FullAttention(Attention):
 
     bias_ij: `CallInputs.distance_bias` [H, 2 L - 1] at the index L - 1 + i - j.
     """
-
-    def init_state(self, batch_size: int) -> tuple[()]:
-        """No state: attention does not reach beyond a call."""
-        return ()
 
     def __call__(
         self,

@@ -1,12 +1,13 @@
 """What all models share: a state that is passed in and returned, hidden states, and measurements."""
 
+from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 from flax import nnx
 
 from memgpt_jax.models.arguments import check_state
-from memgpt_jax.models.blocks import memory_stats
+from memgpt_jax.models.blocks import Block, memory_stats
 from memgpt_jax.shapes import Array, Float32, Stream, Tokens
 
 State = TypeVar("State")
@@ -25,6 +26,8 @@ class Hidden(NamedTuple, Generic[State]):
 
 class Model(nnx.Module, Generic[State]):
     """Base of the models. A model holds parameters only: its state is an argument and a result of each call."""
+
+    blocks: Sequence[Block]
 
     def init_state(self, batch_size: int) -> State:
         """The state of `batch_size` rows before the first token. It holds no parameters."""
@@ -46,5 +49,6 @@ class Model(nnx.Module, Generic[State]):
 
         Takes the arguments of `hidden`.
         """
-        _, state, gates = self.hidden(tokens, state, *flags, **options)
-        return memory_stats(self.blocks, state.layers, gates)
+        hidden = self.hidden(tokens, state, *flags, **options)
+        after: Any = hidden.state
+        return memory_stats(self.blocks, after.layers, hidden.gates)

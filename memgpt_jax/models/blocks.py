@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config.model import StackConfig
-from memgpt_jax.memory.streaming import StreamAlignment, StreamState
-from memgpt_jax.models.attention import Attention, CallInputs, FullAttention, SelfAttention, WindowCache
-from memgpt_jax.models.cross_attention import CrossAttention, SourceCache
+from memgpt_jax.config.model import ModelConfig, StackConfig
+from memgpt_jax.memory.streaming import StreamAlignment
+from memgpt_jax.models.attention import Attention, CallInputs, FullAttention, SelfAttention
+from memgpt_jax.models.cross_attention import CrossAttention
 from memgpt_jax.models.layers import FeedForward, dropout, norm
-from memgpt_jax.models.memory_layer import NoMemoryLayer, make_memory_layer
+from memgpt_jax.models.memory_layer import MemoryLayer, NoMemoryLayer, make_memory_layer
 from memgpt_jax.models.shared_softmax import SharedSoftmaxMemory
 from memgpt_jax.ops.mesh import split_rows
 from memgpt_jax.shapes import Array, Float32, Stream
@@ -21,10 +21,12 @@ from memgpt_jax.shapes import Array, Float32, Stream
 class LayerState(NamedTuple):
     """The state of one block."""
 
-    window: WindowCache | tuple[()]
-    stream: StreamState | tuple[()]
-    """The memory, and the tokens of the incomplete segment."""
-    source: SourceCache | tuple[()] = ()
+    window: Any
+    """A `WindowCache`; () where attention has no state."""
+    stream: Any
+    """A `StreamState`: the memory, and the tokens of the incomplete segment; () without a memory."""
+    source: Any = ()
+    """A `SourceCache`; () without a source."""
 
 
 class Block(nnx.Module):
@@ -43,13 +45,14 @@ class Block(nnx.Module):
         """Args: attention: the class of self-attention; default: by `config.causal`, in a window or full."""
         self.config = config
         self.attention_norm = norm(config, config.d_model, rngs)
-        self.attention = (attention or (SelfAttention if config.causal else FullAttention))(config, rngs)
-        if config.attends_to_source:
+        attention = attention or (SelfAttention if config.causal else FullAttention)
+        self.attention = attention(config, rngs)
+        if isinstance(config, ModelConfig) and config.attends_to_source:
             self.cross_attention_norm = norm(config, config.d_model, rngs)
             self.cross_attention = CrossAttention(config, rngs)
         has_memory = config.layer_has_memory(layer)
-        self.shares_softmax = has_memory and config.shares_softmax
-        if self.shares_softmax:
+        self.memory_layer: SharedSoftmaxMemory | MemoryLayer | NoMemoryLayer
+        if has_memory and config.shares_softmax:
             self.memory_layer = SharedSoftmaxMemory(config, rngs)
         else:
             self.memory_layer = (
@@ -73,7 +76,8 @@ class Block(nnx.Module):
     ) -> tuple[Stream, LayerState, Float32[Array, "B L"]]:
         """The stream, the state, and the mean fusion gate of each token."""
         before = self.attention_norm(x) if self.config.norm_position == "pre" else x
-        if self.shares_softmax:
+        if isinstance(self.memory_layer, SharedSoftmaxMemory):
+            assert isinstance(self.attention, SelfAttention)
             out, lse, window = self.attention.attend_with_lse(before, state.window, inputs)
             out, memory, gate = self.memory_layer(out, lse, before, state.stream, inputs, alignment)
             attended = self.attention.project_out(out)
@@ -91,7 +95,7 @@ class Block(nnx.Module):
         inputs: CallInputs,
         alignment: StreamAlignment,
         dropout_key: Array | None,
-    ) -> tuple[Stream, StreamState | tuple[()] | None, Float32[Array, "B L"] | None]:
+    ) -> tuple[Stream, Any, Any]:
         """The rest of the block after self-attention, whose output is `attended`.
 
         Returns (y, the state of the memory layer, the mean fusion gate of each token); with fusion `attention`, the
@@ -107,7 +111,7 @@ class Block(nnx.Module):
             h = h + dropout(attended, rate, keys[3])
             h = h if pre else self.cross_attention_norm(h)
         f, memory, gate = h, None, None
-        if not self.shares_softmax:
+        if not isinstance(self.memory_layer, SharedSoftmaxMemory):
             f, memory, gate = self.memory_layer.with_gate(
                 h, state.stream, inputs.reset, inputs.valid, alignment, dropout_key=keys[1]
             )
@@ -193,6 +197,7 @@ def memory_stats(
     owners = [i for i, block in enumerate(blocks) if not isinstance(block.memory_layer, NoMemoryLayer)]
     if not owners:
         return {}
-    stats = [blocks[i].memory_layer.memory.stats(layers[i].stream.memory) for i in owners]
+    owned: list[Any] = [blocks[i].memory_layer for i in owners]
+    stats = [layer.memory.stats(layers[i].stream.memory) for i, layer in zip(owners, owned, strict=True)]
     stats = jax.tree.map(lambda *layers: jnp.stack(layers), *stats)
     return {"fusion_gate": jnp.stack([jnp.mean(gates[i]) for i in owners])} | stats

@@ -30,7 +30,8 @@ class CrossAttention(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.config = config
+        assert config.source_length is not None
+        self.config, self.source_length = config, config.source_length
         width, heads = config.attention_head_dim, config.num_heads
         self.query = adapted_linear(config, config.d_model, heads * width, rngs)
         self.key_value = adapted_linear(config, config.d_model, 2 * config.kv_heads * width, rngs)
@@ -39,14 +40,14 @@ class CrossAttention(nnx.Module):
     def init_state(self, batch_size: int) -> SourceCache:
         """No source: reads are 0."""
         config = self.config
-        shape = (batch_size, config.source_length, config.kv_heads, config.attention_head_dim)
+        shape = (batch_size, self.source_length, config.kv_heads, config.attention_head_dim)
         dtype = jnp.dtype(config.dtype)
         return SourceCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(shape[:2], bool))
 
     def read_source(self, source: Stream, valid: Flags) -> SourceCache:
         """The keys and values of a source [B, L, D] of at most `source_length` tokens."""
         heads = split_heads(self.key_value(source), self.config.attention_head_dim)
-        rest = self.config.source_length - source.shape[1]
+        rest = self.source_length - source.shape[1]
 
         def padded(x):
             return jnp.pad(x, ((0, 0), (0, rest), *((0, 0),) * (x.ndim - 2)))

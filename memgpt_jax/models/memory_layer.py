@@ -84,6 +84,7 @@ class Fusion(nnx.Module):
         """W_n n + W_r r + b, without the concatenation [n; r]."""
         on_stream = jnp.split(self.gate.kernel[...], 2)[0]
         on_stream, on_read = on_stream.astype(normed.dtype), on_read.astype(read.dtype)
+        assert self.gate.bias is not None
         bias = self.gate.bias[...].astype(read.dtype)
         return matmul(normed, on_stream) + matmul(read, on_read) + bias[None, None]
 
@@ -190,8 +191,8 @@ class MemoryLayer(nnx.Module):
         found, state = stream(self.memory, normed, state, reset, valid, alignment)
         read, rate = self.memory.project_out(found), self.config.dropout
         is_dropped = rate > 0 and dropout_key is not None
-        is_product = self.memory.output is not None and not is_dropped
-        factors = Unprojected(found, self.memory.output.kernel[...]) if is_product else None
+        output = None if is_dropped else self.memory.output
+        factors = None if output is None else Unprojected(found, output.kernel[...])
         fused, gate = self.fusion(h, normed, dropped(read, rate, dropout_key), factors)
         return fused, state, gate
 

@@ -6,11 +6,11 @@ import math
 import jax
 
 from memgpt_jax.config.memory import NoMemoryConfig
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.model import BaseModelConfig, ModelConfig
 from memgpt_jax.models.model_functions import functional
 
 
-def count_parameters(config: ModelConfig) -> int:
+def count_parameters(config: BaseModelConfig) -> int:
     """Number of trainable values of the model, found by shapes alone: nothing is allocated."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(functional(config).param_shapes()))
 

@@ -66,6 +66,7 @@ class EncoderDecoder(Model[Seq2SeqState]):
         state = self.started(state, len(tokens))
         tokens = check_tokens(tokens, self.config.vocab_size, valid)
         places = self.config.decoder.source_length
+        assert places is not None
         if tokens.shape[1] > places:
             raise ValueError(f"a source may have up to source_length={places} tokens, got {tokens.shape[1]}")
         _, valid = filled_flags(tokens.shape, reset, valid)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.model import StackConfig
 from memgpt_jax.memory import make_memory
 from memgpt_jax.memory.streaming import StreamAlignment, StreamState, init_stream_state, stream
 from memgpt_jax.models.attention import CallInputs
@@ -23,7 +23,7 @@ class SharedSoftmaxMemory(nnx.Module):
 
     gates = ("fusion_gate",)
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, config: StackConfig, rngs: nnx.Rngs):
         self.config = config
         shapes = {"d_model": config.d_model, "segment_length": config.segment_length, "dtype": config.dtype}
         self.memory = make_memory(config.effective_memory, **shapes, rngs=rngs)

@@ -41,6 +41,8 @@ class RelativeAttention(Attention):
     Sources: Dai et al., "Transformer-XL" (2019), section 3.3; Yang et al., "XLNet" (2019), sections 2.3 and 2.5.
     """
 
+    config: XLNetConfig
+
     def __init__(self, config: XLNetConfig, rngs: nnx.Rngs):
         super().__init__(config, rngs)
         heads, width = config.num_heads, config.attention_head_dim
@@ -50,13 +52,10 @@ class RelativeAttention(Attention):
         self.type_bias = nnx.Param(jnp.zeros((heads, width), jnp.float32))  # s
         self.type_keys = nnx.Param(jax.nn.initializers.normal(width**-0.5)(rngs.params(), (2, heads, width)))  # e
 
-    def init_state(self, batch_size: int) -> tuple[()]:
-        """Nothing: each call is a window of its own."""
-        return ()
-
     def __call__(self, h: Stream, g: Stream | None, inputs: CallInputs) -> tuple[Stream, Stream | None]:
         """Attention of the content stream and of the query stream, if there is one, to the content stream."""
         relations = inputs.relations
+        assert relations is not None
         query, keys, values = self.project_in(h, None)
         documents = inputs.document, jnp.where(inputs.valid, inputs.document, -1)
         distance_keys = self._distance_keys(h.shape[1])
@@ -78,6 +77,7 @@ class RelativeAttention(Attention):
         order = relations.order
         if g is None:
             return attended(query, order), None
+        assert order is not None, "the query stream needs an order"
         return attended(query, order), attended(self.project_in(g, None)[0], order - 1)
 
     def _distance_keys(self, length: int) -> Float[Array, "2L-1 H K"]:
@@ -97,6 +97,8 @@ class TwoStreamBlock(Block):
     memory as it was before the call: what a call writes, of tokens of any rank, later calls alone can read.
     """
 
+    attention: RelativeAttention
+
     def __init__(self, config: XLNetConfig, layer: int, rngs: nnx.Rngs):
         super().__init__(config, layer, rngs, attention=RelativeAttention)
 
@@ -110,11 +112,11 @@ class TwoStreamBlock(Block):
     ) -> tuple[tuple[Stream, Stream | None], LayerState, Float32[Array, "B L"]]:
         """The streams (h, g), g None if there is only one; the state; and the mean fusion gate of each token of h."""
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        attended = self.attention(*x, inputs)
-        h, memory, gate = self.after_attention(x[0], attended[0], state, inputs, alignment, keys[0])
-        g = x[1]
-        if g is not None:
-            g, _, _ = self.after_attention(g, attended[1], state, inputs, alignment, keys[1])
+        h, g = x
+        attended_h, attended_g = self.attention(h, g, inputs)
+        h, memory, gate = self.after_attention(h, attended_h, state, inputs, alignment, keys[0])
+        if g is not None and attended_g is not None:
+            g, _, _ = self.after_attention(g, attended_g, state, inputs, alignment, keys[1])
         return (h, g), LayerState(state.window, memory), gate
 
 

@@ -46,7 +46,7 @@ def one_line_errors(kind: type[Exception] | tuple[type[Exception], ...] = ValueE
 
 @one_line_errors()
 def parse(
-    arguments: type[Arguments], description: str, argv: Sequence[str] | None = None
+    arguments: type[Arguments], description: str | None, argv: Sequence[str] | None = None
 ) -> tuple[ExperimentConfig, Arguments]:
     """Read `CONFIG [--field value ...]` from `argv` (default: the command line).
 
@@ -82,7 +82,9 @@ def parse(
 
 
 @one_line_errors()
-def parse_arguments(arguments: type[Arguments], description: str, argv: Sequence[str] | None = None) -> Arguments:
+def parse_arguments(
+    arguments: type[Arguments], description: str | None, argv: Sequence[str] | None = None
+) -> Arguments:
     """Read the options of a command without a config; errors as in `parse`."""
     flags = tyro.conf.FlagCreatePairsOff  # booleans of a command are flags: `--stream`
     return run_tyro(arguments, argv, prog=Path(sys.argv[0]).name, description=description, booleans=flags)

@@ -20,6 +20,7 @@ def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Pat
     """The evaluation of a finished run, kept in `evaluation.json` and repeated if `config.evaluation` has changed."""
     kept = kept_evaluation(config, workdir)
     if parallel.broadcast_from_main(kept is not None):
+        assert kept is not None
         return kept
     result = evaluate(config, params, tokenizer)
     if parallel.is_main():

@@ -32,7 +32,7 @@ class WallTime:
 
     def __init__(self):
         self._since = time.perf_counter()
-        self._seconds = dict.fromkeys(("data", "compilation", "checkpoints"), 0.0)
+        self._seconds = {"data": 0.0, "compilation": 0.0, "checkpoints": 0.0}
 
     @contextlib.contextmanager
     def spent(self, purpose: str) -> Iterator[None]:
@@ -123,7 +123,7 @@ def summary(metrics: StepMetrics) -> dict[str, float | int | None]:
     }
 
 
-def ratio(numerator: float, denominator: float) -> float | None:
+def ratio(numerator: Any, denominator: Any) -> float | None:
     """numerator / denominator; None if the denominator is 0 or a number is NaN."""
     value = float(numerator) / float(denominator) if denominator else math.nan
     return None if math.isnan(value) else value

@@ -59,7 +59,8 @@ def check_batches(config: ExperimentConfig, batches: Batches) -> data.Batch:
                 f"batch.{part}[{name!r}] must have training.batch_size={rows} rows, got shape {np.shape(array)}",
             )
     for head, targets in first.targets.items():
-        shape = np.shape(first.weights.get(head))
+        weights = first.weights.get(head)
+        shape = () if weights is None else np.shape(weights)
         check(shape == np.shape(targets), f"weights[{head!r}] must have shape {np.shape(targets)}, got {shape}")
     batches.set_state(saved)
     again = next(batches)

@@ -186,8 +186,8 @@ def cross_entropy(model: Any, batch: data.Batch, state: Any, key: jax.Array) -> 
     )
     weights, bytes_ = batch.weights, batch.info.get("target_bytes")
     totals = Totals(
-        loss=sum(jnp.sum(scores[head].losses * weights[head]) for head in weights),
-        weight=sum(jnp.sum(weights[head]) for head in weights),
+        loss=jnp.asarray(sum(jnp.sum(scores[head].losses * weights[head]) for head in weights)),
+        weight=jnp.asarray(sum(jnp.sum(weights[head]) for head in weights)),
         target_bytes=jnp.float32(0) if bytes_ is None else jnp.sum(bytes_.astype(jnp.float32) * weights["tokens"]),
         correct=sum(jnp.sum(jnp.where(scores[head].correct, weights[head], 0)) for head in weights),
     )

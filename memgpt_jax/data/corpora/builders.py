@@ -14,13 +14,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader
 
 from memgpt_jax.data.corpora.folders import folder_corpus
-from memgpt_jax.data.corpora.reading import DEFAULT, Document, Options, decode, in_blocks
+from memgpt_jax.data.corpora.reading import DEFAULT, Document, InvalidUtf8, Options, decode, in_blocks
 from memgpt_jax.data.corpora.sources import FileCorpus, expand, stdlib_corpus
 from memgpt_jax.data.progress_bar import track
 from memgpt_jax.files import checksums
@@ -55,7 +56,7 @@ class _Files(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 class Stdlib(_Files):
     """The Python standard library's source on this machine; one document per file."""
 
-    def __init__(self, *, invalid_utf8: str = "error", **kwargs):
+    def __init__(self, *, invalid_utf8: InvalidUtf8 = "error", **kwargs):
         super().__init__(corpus=stdlib_corpus(Options(invalid_utf8)), **kwargs)
 
 
@@ -69,7 +70,7 @@ class Folder(_Files):
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         text_column: str = "text",
-        invalid_utf8: str = "error",
+        invalid_utf8: InvalidUtf8 = "error",
         **kwargs,
     ):
         corpus = folder_corpus(path, include, exclude, Options(invalid_utf8, text_column))
@@ -99,7 +100,7 @@ class NamedCorpus:
         builder = self._prepared()
         expression = self._split_expression(list(builder.info.splits), split)
         with self._errors("read"):
-            source = builder.as_data_source(split=expression)
+            source: Any = builder.as_data_source(split=expression)  # pyright: ignore[reportCallIssue]  # decorated
         if len(source) == 0:
             raise ValueError(f"split {split!r} of {self.fingerprint} holds no documents")
         self._check_counts(builder.info.splits[expression.partition("[")[0]])
@@ -137,7 +138,8 @@ class NamedCorpus:
                 f"{type(error).__name__}: {first}"
             ) from error
 
-    def _check_counts(self, info: tfds.core.SplitInfo):
+    def _check_counts(self, info: Any) -> None:
+        """Raise `ValueError` if a file of a split (`tfds.core.SplitInfo`) holds fewer records than it should."""
         # An ArrayRecord file that was cut short opens without an error, with no records.
         for path, expected in zip(info.filepaths, info.shard_lengths, strict=True):
             found = ArrayRecordReader(str(path)).num_records()
@@ -155,11 +157,12 @@ class NamedCorpus:
         if split in missing:
             start = cut + 5 * missing.index(split)
             return f"{found['train']}[{start}%:{start + 5}%]"
-        if found[split] is None:
+        name = found[split]
+        if name is None:
             raise ValueError(
                 f"{self.fingerprint} holds no documents in split {split!r}, only in {', '.join(map(repr, available))}"
             )
-        return f"{found['train']}[:{cut}%]" if missing and split == "train" else found[split]
+        return f"{name}[:{cut}%]" if missing and split == "train" else name
 
     def _documents(self, source, feature: str, split: str) -> Iterator[Document]:
         for index in track(range(len(source)), f"Reading {self.name}, {split}"):

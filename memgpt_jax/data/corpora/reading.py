@@ -21,10 +21,12 @@ from typing import Literal, NamedTuple
 
 from memgpt_jax.files.paths import shown
 
+Kind = Literal["text", "jsonl", "csv", "tsv", "parquet"]
+InvalidUtf8 = Literal["error", "replace"]
 BLOCK = 2**18
 """Bytes of a text file that are read and decoded at once, and characters of a piece of any text."""
 BOM = codecs.BOM_UTF8
-ROW_SUFFIXES = {".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv"}
+ROW_SUFFIXES: dict[str, Kind] = {".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 TEXT_SUFFIXES = (".txt", ".md", ".py")
 SHOWN = 3
 """The largest number of file names in a message."""
@@ -32,13 +34,11 @@ ROW_GROUP = 64
 """Rows of a Parquet file that are converted at once."""
 REMEDIES = "set data.text_column to the field that holds the text, or skip the file with data.exclude"
 
-Kind = Literal["text", "jsonl", "csv", "tsv", "parquet"]
-
 
 class Options(NamedTuple):
     """How documents are read."""
 
-    invalid_utf8: Literal["error", "replace"] = "error"
+    invalid_utf8: InvalidUtf8 = "error"
     """Whether bytes that are not UTF-8 are an error or become U+FFFD."""
     text_column: str = "text"
     """The field of JSON lines, CSV and Parquet files that holds the text."""

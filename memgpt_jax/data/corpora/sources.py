@@ -102,8 +102,13 @@ class FileCorpus:
         """Args: name: of the corpus; files: all candidates; keep: True for files that belong to the corpus."""
         self.name, self.files, self.options, self.keep = name, files, options, keep
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
+        """A name that changes with the documents: a digest of the options and of each file's metadata."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
         """A digest that changes with the options, and with each file's name, split, size, inode or times.
 
         Contents are not read. Every change updates ctime, which programs cannot set; a change is missed only if it

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -108,8 +108,9 @@ class TokenizedText(Sequence[np.ndarray]):
 
 def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterable[np.ndarray]:
     """The ids of a text in pieces, as arrays: from the tokenizer's `encode_pieces` if it has one, else as one array."""
-    if hasattr(tokenizer, "encode_pieces"):
-        return tokenizer.encode_pieces(pieces)
+    in_pieces: Callable[[Iterable[str]], Iterable[np.ndarray]] | None = getattr(tokenizer, "encode_pieces", None)
+    if in_pieces is not None:
+        return in_pieces(pieces)
     return [np.array(tokenizer.encode("".join(pieces)), np.int32)]
 
 
@@ -187,9 +188,11 @@ class Corpus(Protocol):
     @property
     def fingerprint(self) -> str:
         """A name that changes with the documents."""
+        ...
 
     def read(self, split: str) -> Iterator[Document]:
         """The documents of a split. Raises `ValueError` if there are none, or they cannot be read."""
+        ...
 
 
 def open_corpus(config: TextConfig) -> Corpus:
@@ -201,6 +204,7 @@ def open_corpus(config: TextConfig) -> Corpus:
     if config.corpus == "stdlib":
         return stdlib_corpus(options)
     if config.corpus == "folder":
+        assert config.path is not None
         return folder_corpus(config.path, config.include, config.exclude, options)
     from memgpt_jax.data.corpora.builders import open_named
 

@@ -19,7 +19,7 @@ class SpecialIds(NamedTuple):
 def special_ids(tokenizer: Tokenizer) -> SpecialIds:
     """The tokenizer's own special ids; a missing one is an id after its vocabulary (mask +0, cls +1, sep +2)."""
     added = {name: tokenizer.vocab_size + index for index, name in enumerate(SpecialIds._fields)}
-    return SpecialIds(**added | tokenizer.special_ids)
+    return SpecialIds(**{**added, **tokenizer.special_ids})
 
 
 def added_special_ids(tokenizer: Tokenizer) -> int:

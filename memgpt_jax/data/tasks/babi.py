@@ -78,7 +78,7 @@ def check_babi(config: Any) -> None:
 PADDING, BLANK = 0, 1  # ids; rows are initialised to 0; the ids of words follow
 
 
-class BabiTask(Task):
+class BabiTask(Task[BabiConfig]):
     """The tasks of a folder; each task is a group. `words` maps words and answers to ids."""
 
     passing_accuracy = 0.95
@@ -135,7 +135,8 @@ class BabiTask(Task):
         for line in story:
             ids = [self.words[word] for word in words_of(line.text)]
             asks = line.answer is not None
-            ids += [self.words[line.answer.lower()]] if asks else []
+            if line.answer is not None:
+                ids.append(self.words[line.answer.lower()])
             padding = 0 if self.config.sentence_length is None else -len(ids) % self.config.sentence_length
             encoded = np.zeros((3, len(ids) + padding), np.int32)
             encoded[:2, : len(ids)] = ids

@@ -33,6 +33,7 @@ def babi_files(path: str | None) -> dict[tuple[int, str], Path]:
     try:
         files = sorted(folder.iterdir()) if folder and os.path.isdir(folder) else []
     except OSError as error:
+        assert folder is not None
         raise unreadable(folder, error) from None
     for file in files:
         match = FILE_NAME.fullmatch(file.name)

@@ -60,11 +60,11 @@ class Question(NamedTuple):
     """Tokens (int32) of each preceding statement, and of each earlier question with its answer."""
     tokens: np.ndarray
     """Tokens of the question, [n] int32."""
-    answer: int
+    answer: np.int32
     """Id of the answer."""
 
 
-class BabiLongTask(Task):
+class BabiLongTask(Task[BabiLongConfig]):
     """The task on one split of bAbI and of a corpus; evaluations draw random questions of the split."""
 
     passing_accuracy = 0.95

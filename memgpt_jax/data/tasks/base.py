@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.tokenizers.base import Tokenizer
+
+Config = TypeVar("Config", bound=TaskConfig)
 
 
 def check_codes(num_symbols: int, name: str, length: int) -> None:
@@ -20,7 +22,7 @@ def check_codes(num_symbols: int, name: str, length: int) -> None:
     )
 
 
-class Task:
+class Task(Generic[Config]):
     """A task on one split. Implement `batch`; a task with a finite test set overrides `held_out` too."""
 
     groups: tuple[str, ...] = ()
@@ -30,7 +32,7 @@ class Task:
     content: str = ""
     """Digest of the content of the task's files, which does not depend on their paths; empty if there are none."""
 
-    def __init__(self, config: TaskConfig, split: str, tokenizer: Tokenizer | None = None):
+    def __init__(self, config: Config, split: str, tokenizer: Tokenizer | None = None):
         """Args: split: `train`, `valid` or `test`; tokenizer: of the task's text, default: the config's."""
         self.config = config
 

@@ -63,7 +63,7 @@ class CopyConfig(TaskConfig):
 FILLER, END, START, FIRST_DELIMITER = range(4)
 
 
-class CopyTask(Task):
+class CopyTask(Task[CopyConfig]):
     """A start mark, symbols s1 ... sn, a delimiter that states the number r of copies, and r copies.
 
         START  s1 ... sn  D_r  s1 ... sn  s1 ... sn  ...  END  filler ...          copies backwards with `reverse`

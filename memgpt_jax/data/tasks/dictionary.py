@@ -59,7 +59,7 @@ class DictionaryConfig(TaskConfig):
 FILLER, DEFINE, ASK, VALUE, FIRST_SYMBOL = range(5)
 
 
-class DictionaryTask(Task):
+class DictionaryTask(Task[DictionaryConfig]):
     """`num_entries` definitions, then `num_questions` questions about distinct keys.
 
         DEFINE k k VALUE v v  DEFINE k k VALUE v v  ...  ASK k k VALUE v v  ASK k k VALUE v v  ...

@@ -59,7 +59,7 @@ class ItemRecallConfig(TaskConfig):
 FILLER, ITEM, QUESTION, FIRST_SYMBOL = range(4)
 
 
-class ItemRecallTask(Task):
+class ItemRecallTask(Task[ItemRecallConfig]):
     """A list of distinct items of `item_length` symbols, then one of them as the question, and the next item.
 
         ITEM a a a  ITEM b b b  ITEM c c c  ...  QUESTION b b b  QUESTION c c c  filler ...

@@ -79,7 +79,7 @@ class Record(NamedTuple):
 DIGITS = np.array(list("0123456789abcdef"))
 
 
-class JsonRecallTask(Task):
+class JsonRecallTask(Task[JsonRecallConfig]):
     """Generated objects; evaluations use those of a published file if one is given."""
 
     def __init__(self, config: JsonRecallConfig, split: str, tokenizer: Tokenizer | None = None):

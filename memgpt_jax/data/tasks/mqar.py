@@ -70,7 +70,7 @@ class MQARConfig(TaskConfig):
         return self.length
 
 
-class MQARTask(Task):
+class MQARTask(Task[MQARConfig]):
     """Pairs k v at the start of a row, then filler with each key once more, as a question.
 
         k1 v1 k2 v2 ... kW vW  filler ... k2 filler ... k1 filler ...

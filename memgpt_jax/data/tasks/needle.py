@@ -60,7 +60,7 @@ class NeedleConfig(TaskConfig):
 BEFORE, BETWEEN, AFTER = "\nThe key of", " is", ".\n"
 
 
-class NeedleTask(Task):
+class NeedleTask(Task[NeedleConfig]):
     """The task on one split of a corpus. A sentence has `sentence_length` tokens, with the answer at index `answer`."""
 
     def __init__(self, config: NeedleConfig, split: str, tokenizer: Tokenizer | None = None):

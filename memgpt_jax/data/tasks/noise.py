@@ -5,7 +5,7 @@ The tasks with needles and with variable tracking use it. Every word is one id; 
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -93,15 +93,16 @@ class NoiseNeedleConfig(NoiseConfig):
         return self.context_length + self.num_questions * (self.size("question") - 1 + self.num_digits)
 
 
-class NoiseTask(Task):
+Config = TypeVar("Config", bound=NoiseConfig)
+
+
+class NoiseTask(Task[Config]):
     """Base of the tasks that hide sentences in noise and ask about them at the end of a row.
 
     Ids: the words and punctuation marks of noise and templates in the order of `config.words`, then the task's ids.
     """
 
-    config: NoiseConfig
-
-    def __init__(self, config: NoiseConfig, split: str, tokenizer: Tokenizer | None = None):
+    def __init__(self, config: Config, split: str, tokenizer: Tokenizer | None = None):
         super().__init__(config, split, tokenizer)
         self.ids = {word: token for token, word in enumerate(config.words)}
         self.first_id = len(self.ids)
@@ -140,7 +141,7 @@ class NoiseTask(Task):
         return scored_rows(tokens, weights[:, 1:])
 
 
-class NoiseNeedleTask(NoiseTask):
+class NoiseNeedleTask(NoiseTask[NoiseNeedleConfig]):
     """`num_needles` sentences that assign numbers to distinct words, hidden in noise; then questions.
 
         ... One of the special magic numbers for W is : 1 2 3 4 5 6 7 . ...
@@ -155,8 +156,6 @@ class NoiseNeedleTask(NoiseTask):
     Scored: each digit of an answer, one token at a time with the right digits before it as input. (RULER searches the
     generated text for the whole number.)
     """
-
-    config: NoiseNeedleConfig
 
     def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
         rng, config = np.random.default_rng(rng), self.config

@@ -66,7 +66,7 @@ class RecallConfig(TaskConfig):
         return self.context_length + self.query_length
 
 
-class RecallTask(Task):
+class RecallTask(Task[RecallConfig]):
     """`recall_batch` as a task; the length of a row follows from the config."""
 
     def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:

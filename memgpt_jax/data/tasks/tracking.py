@@ -70,7 +70,7 @@ class TrackingConfig(NoiseConfig):
         return self.context_length + self.num_questions * (self.size(self.question) + answers)
 
 
-class TrackingTask(NoiseTask):
+class TrackingTask(NoiseTask[TrackingConfig]):
     """`num_chains` interleaved chains of assignments, hidden in noise; then questions.
 
         ... VAR X1 = V . ... VAR X2 = X1 . ... VAR X3 = X2 . ...
@@ -86,8 +86,6 @@ class TrackingTask(NoiseTask):
     names before it as input. (RULER asks for the variables, in any order, with names of 5 letters and values of 5
     digits, and counts the names that occur in the generated text.)
     """
-
-    config: TrackingConfig
 
     def __init__(self, config: TrackingConfig, split: str, tokenizer: Tokenizer | None = None):
         super().__init__(config, split, tokenizer)

@@ -1,6 +1,5 @@
 """The files of a tokenizer: the file that defines it, and the files beside it that name its special tokens."""
 
-import itertools
 import json
 import logging
 from collections.abc import Mapping
@@ -51,8 +50,10 @@ def refuse_surrogates(text: str) -> None:
 
 def sentinels(ids: Mapping[str, int]) -> tuple[int, ...]:
     """The ids of T5's sentinels `<extra_id_0>`, `<extra_id_1>`, ..., up to the first that is absent."""
-    found = (ids.get(f"<extra_id_{number}>") for number in itertools.count())
-    return tuple(itertools.takewhile(lambda token: token is not None, found))
+    found: list[int] = []
+    while (token := ids.get(f"<extra_id_{len(found)}>")) is not None:
+        found.append(token)
+    return tuple(found)
 
 
 def unfinished(ending: bytes) -> bytes:

@@ -91,8 +91,9 @@ class _Vocabulary:
         if wrong:
             raise ValueError(f"tokenizer.ggml.token_type holds {wrong}; valid: {', '.join(map(str, KINDS))}")
         for name, token in self.ids.items():
-            is_named = token is not None and name != UNKNOWN_TOKEN and name in values
-            if is_named and self.kinds[token] == NORMAL and len(self.tokens[token]) > 1:
+            if token is None or name == UNKNOWN_TOKEN or name not in values:
+                continue
+            if self.kinds[token] == NORMAL and len(self.tokens[token]) > 1:
                 self.kinds[token] = CONTROL  # a single character stays ordinary, because texts contain it
         self._make_texts_distinct()
 
@@ -100,9 +101,10 @@ class _Vocabulary:
         """The settings, as if they were in files beside the tokenizer."""
 
         def text(name: str) -> str | None:
-            return None if self.ids[name] is None else self.tokens[self.ids[name]]
+            token = self.ids[name]
+            return None if token is None else self.tokens[token]
 
-        ends = tuple(dict.fromkeys(self.ids[name] for name in ENDS if self.ids[name] is not None))
+        ends = tuple(dict.fromkeys(token for name in ENDS if (token := self.ids[name]) is not None))
         return Settings.naming(
             ends if len(ends) > 1 else (),
             tokenizer_class=tokenizer_class,
@@ -161,7 +163,8 @@ def _byte_level(values: dict[str, Any], vocabulary: _Vocabulary, settings: Setti
 def _sentencepiece(values: dict[str, Any], vocabulary: _Vocabulary, settings: Settings) -> SentencePieceTokenizer:
     from sentencepiece import sentencepiece_model_pb2
 
-    model, kinds, ids = sentencepiece_model_pb2.ModelProto(), vocabulary.kinds, vocabulary.ids
+    model = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]  # made at import
+    kinds, ids = vocabulary.kinds, vocabulary.ids
     unknown = [i for i, kind in enumerate(kinds) if kind == UNKNOWN]
     if not unknown:
         raise ValueError(

@@ -60,7 +60,8 @@ class JsonTokenizer:
         parts = json.loads(whole := self.tokenizer.to_str())
         self.vocab_size = 1 + max(vocabulary.values())
         self._special = {i for i, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
-        unknown = vocabulary.get(_unknown_token(parts["model"]))
+        unknown_token = _unknown_token(parts["model"])
+        unknown = None if unknown_token is None else vocabulary.get(unknown_token)
         self._encoder = self._without_special_pieces(parts, vocabulary, unknown)
         self.lossless = _is_lossless(parts, self.tokenizer, vocabulary, self._special)
 
@@ -97,7 +98,7 @@ class JsonTokenizer:
             if token in self._bytes:
                 ending = bytes([self._bytes[token]]) + ending
             elif self._is_byte_level and set(text) <= ALPHABET.keys():
-                ending = bytes(map(ALPHABET.get, text)) + ending
+                ending = bytes(ALPHABET[character] for character in text) + ending
             else:
                 break
         return unfinished(ending[-3:])

@@ -81,21 +81,20 @@ def _load_folder(folder: Path) -> Tokenizer:
     if not files + ggufs:
         raise ValueError(f"{folder} holds no tokenizer: none of {', '.join(DEFINING)}, nor a .gguf file")
     tokenizer = _load((files + ggufs)[0])
-    first, *others = models or [None]
-    wrong = [file for file in others if file.read_bytes() != first.read_bytes()]
-    if first is not None and first != files[0] and not _agree(tokenizer, first):
+    wrong = [file for file in models[1:] if file.read_bytes() != models[0].read_bytes()]
+    if models and models[0] != files[0] and not _agree(tokenizer, models[0]):
         wrong.append(files[0])
     if wrong:
         raise ValueError(
-            f"{folder} holds two tokenizers that contradict each other, {wrong[0].name} and {first.name}: remove the "
-            "one that does not belong to the model"
+            f"{folder} holds two tokenizers that contradict each other, {wrong[0].name} and {models[0].name}: "
+            "remove the one that does not belong to the model"
         )
     return tokenizer
 
 
 def _agree(tokenizer: Tokenizer, model: Path) -> bool:
     """Whether the tokenizer of a tokenizer.json has nearly all pieces of a sentencepiece model."""
-    if isinstance(tokenizer, ByteTokenizer):
+    if not isinstance(tokenizer, JsonTokenizer):
         return False
     try:
         pieces = ordinary_pieces(model.read_bytes())

@@ -184,8 +184,9 @@ def _parsed(model: bytes):
     from google.protobuf.message import DecodeError
     from sentencepiece import sentencepiece_model_pb2
 
+    message = sentencepiece_model_pb2.ModelProto  # pyright: ignore[reportAttributeAccessIssue]  # made at import
     try:
-        proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+        proto = message.FromString(model)
     except DecodeError as error:
         raise NotAModelError(str(error)) from None
     if not proto.pieces:

@@ -34,4 +34,5 @@ class MaskedHead(Head):
         return logits.astype(jnp.float32) + self.bias[...][None, None]
 
     def score(self, outputs, targets, embedding=None):
+        assert embedding is not None, "the head shares the token embedding"
         return cross_entropy(outputs, embedding, targets, bias=self.bias[...])

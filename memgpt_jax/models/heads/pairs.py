@@ -39,6 +39,7 @@ class NextSentenceHead(Head):
     def __call__(self, h: Stream, state=(), reset=None, valid=None):
         kernel = self.dense.kernel[...].astype(h.dtype)
         logits = matmul(h, kernel, preferred_element_type=jnp.float32)
+        assert self.dense.bias is not None
         return logits + self.dense.bias[...][None, None], state
 
     def score(self, outputs, targets, embedding=None):

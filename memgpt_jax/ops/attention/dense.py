@@ -1,6 +1,7 @@
 """Softmax attention in its dense form, for small blocks of queries and entries."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ FEW_QUERIES = 16  # with fewer, as in decoding, transposing the keys costs more 
 FLOOR = -1e20  # the running maximum never goes below this, so a fully masked row has weights 0, not uniform ones
 
 
-def map_rows(function: Callable, arrays, recompute: bool = True):
+def map_rows(function: Callable[..., Any], arrays: Any, recompute: bool = True) -> Any:
     """`function` of each slice along the leading axis of a pytree of arrays.
 
     A single CPU device processes one row at a time, so that the logits of a row stay in its cache and each matmul is

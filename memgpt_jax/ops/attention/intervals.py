@@ -8,7 +8,7 @@ The online softmax and its backward pass from stored sums follow FlashAttention-
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,8 +60,10 @@ def interval_attention(
         blocks: block sizes of the forward and of the backward pass; see `default_blocks`.
     """
     rows, heads = row_and_head_axes(query.shape[0], keys.shape[2])
-    of_row, of_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads)
-    fade = Recency(PartitionSpec(heads), of_row) if recency else None
+    of_row: Any = PartitionSpec(rows)  # specs in the places of the arrays
+    of_heads: Any = PartitionSpec(rows, None, heads)
+    by_heads: Any = PartitionSpec(heads)
+    fade = Recency(by_heads, of_row) if recency else None
     specs = _Inputs(of_heads, of_heads, of_heads, of_row, of_row, of_row, of_heads, fade)
     inputs = _Inputs(query, keys, values, time, interval, bias, sink, recency)
     run = partial(_on_one_device, blocks)

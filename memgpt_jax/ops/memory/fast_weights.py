@@ -117,11 +117,10 @@ def scan_fast_weights(
     def transposed(matrix):
         return None if matrix is None else matrix.swapaxes(1, 2)
 
-    state, read = map_rows(scan_row, (transposed(state), transposed(fresh), by_segment), recompute=False)
-    state = transposed(state)
+    final, read = map_rows(scan_row, (transposed(state), transposed(fresh), by_segment), recompute=False)
     if own:
         read = read.reshape(*segments, num_chunks * chunk, -1)[:, :, :length]
-    return read, state
+    return read, final.swapaxes(1, 2)
 
 
 def scan_fast_weight_heads(

@@ -72,7 +72,8 @@ def find_nearest(
         nothing = jnp.full((query.shape[0], kept), -jnp.inf, jnp.float32), jnp.zeros((query.shape[0], kept), jnp.int32)
         best = jax.lax.fori_loop(0, (end - first + block - 1) // block, body, nothing)
     if recall_target is not None:
-        best = _best(*best, top_k)
+        scores, place = best
+        best = _best(scores, place, top_k)
     return best[1], best[0] > -jnp.inf
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -137,8 +137,10 @@ def make_source(
 def _portable(inputs: _Inputs, read: Callable, read_parts: Callable, bptt_segments: int | None, contiguous: bool):
     """Plain JAX. On a mesh each device takes its own rows and heads; `read_parts` where it also splits entries."""
     rows, heads = row_and_head_axes(inputs.query.shape[0], inputs.entries.keys.shape[2])
-    of_row, of_heads, by_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads), PartitionSpec(heads)
-    in_segments = PartitionSpec(rows, None, None, heads)
+    of_row: Any = PartitionSpec(rows)  # specs in the places of the arrays
+    of_heads: Any = PartitionSpec(rows, None, heads)
+    by_heads: Any = PartitionSpec(heads)
+    in_segments: Any = PartitionSpec(rows, None, None, heads)
     run, of_place = partial(_read_rows, read=read, bptt_segments=bptt_segments, contiguous=contiguous), of_row
     if (parts := num_entry_parts()) > 1 and inputs.visibility.place.shape[2] % parts == 0:
         run, of_place = read_parts, PartitionSpec(rows, None, ENTRIES)

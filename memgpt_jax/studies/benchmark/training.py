@@ -7,7 +7,7 @@ import numpy as np
 
 from memgpt_jax import data, models, parallel
 from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.models.parameters import count_parameters
 from memgpt_jax.studies.benchmark.flops import matmul_flops
@@ -33,7 +33,7 @@ def random_batch(config: ExperimentConfig) -> data.Batch:
     return data.Batch(inputs, targets, weights, info)
 
 
-def forward_flops(config: ModelConfig, batch: data.Batch) -> int:
+def forward_flops(config: BaseModelConfig, batch: data.Batch) -> int:
     """Floating-point operations in the matmuls of a forward pass over a batch, or its shapes, with portable kernels.
 
     Masked parts are included. The body of a loop of unknown length, such as a search by blocks, counts once.

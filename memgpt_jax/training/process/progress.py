@@ -33,7 +33,8 @@ def progress(step: int, steps: int, shown: bool) -> Iterator[Callable[[int, dict
         task = bar.add_task("train", total=steps, completed=step, figures="")
 
         def advance(step: int, record: dict[str, Any] | None) -> None:
-            bar.update(task, completed=step, **({"figures": _figures(record)} if record else {}))
+            figures: dict[str, Any] = {"figures": _figures(record)} if record else {}
+            bar.update(task, completed=step, **figures)
 
         yield advance
 
