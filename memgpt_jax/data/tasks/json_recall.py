@@ -144,6 +144,7 @@ def random_keys(rng: np.random.Generator, number: int, length: int) -> np.ndarra
 
 def read_records(config: JsonRecallConfig) -> list[Record]:
     """The record of each line of the file. Raises `ValueError`, which names the line, if one is not valid."""
+    assert config.path is not None
     path, records = expand(config.path), []
     if not os.path.isfile(path):
         raise ValueError(f"data.path={config.path!r} must be a .jsonl or .jsonl.gz file of key-value records")

@@ -124,7 +124,7 @@ def _on_one_device(blocks, inputs):
         heads_first(sink),
         slope,
     )
-    out = _attend(blocks, operands, when)
+    out: Array = _attend(blocks, operands, when)
     out = out[:, : length * group, :width].reshape(batch, kv_heads, length, group, width)
     return jnp.moveaxis(out, 1, 2).reshape(query.shape)
 

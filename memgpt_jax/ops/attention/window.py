@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -118,8 +118,10 @@ def _portable(tokens: _Tokens, attend: Callable, window_size: int, block_size: i
     block = block_size or max(16, min(128, window_size))
     run = partial(_by_blocks, attend=attend, window_size=window_size, block=block)
     rows, heads = row_and_head_axes(tokens.query.shape[0], tokens.keys.shape[2])
-    of_row, of_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads)
-    specs = _Tokens(of_heads, of_heads, of_heads, of_row, of_row, PartitionSpec(heads))
+    of_row: Any = PartitionSpec(rows)  # specs in the places of the arrays
+    of_heads: Any = PartitionSpec(rows, None, heads)
+    by_heads: Any = PartitionSpec(heads)
+    specs = _Tokens(of_heads, of_heads, of_heads, of_row, of_row, by_heads)
     return on_each_device(run, (tokens,), (specs,), of_heads)
 
 

@@ -89,7 +89,8 @@ def _top(scores: Float32[Array, "Q E"], place: Int32[Array, " E"], top_k: int):
 
 def _merge(best, new):
     """The best of two lists; of equal scores, those of the first list win."""
-    return _best(*(jnp.concatenate(pair, axis=1) for pair in zip(best, new, strict=True)), best[0].shape[1])
+    scores, place = (jnp.concatenate(pair, axis=1) for pair in zip(best, new, strict=True))
+    return _best(scores, place, best[0].shape[1])
 
 
 def _into_bins(best, scores, start):

@@ -143,7 +143,8 @@ def _portable(inputs: _Inputs, read: Callable, read_parts: Callable, bptt_segmen
     in_segments: Any = PartitionSpec(rows, None, None, heads)
     run, of_place = partial(_read_rows, read=read, bptt_segments=bptt_segments, contiguous=contiguous), of_row
     if (parts := num_entry_parts()) > 1 and inputs.visibility.place.shape[2] % parts == 0:
-        run, of_place = read_parts, PartitionSpec(rows, None, ENTRIES)
+        of_place = PartitionSpec(rows, None, ENTRIES)
+        run = read_parts
     entries = ReadableEntries(of_heads, of_heads, of_row)
     specs = _Inputs(
         query=in_segments,
