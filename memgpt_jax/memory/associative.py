@@ -10,12 +10,12 @@ from flax import nnx
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import ProjectedMemoryConfig, Visibility
-from memgpt_jax.memory.base import flatten_segments
+from memgpt_jax.memory.base import OwnSegment, Segment, flatten_segments
 from memgpt_jax.memory.linear import linear
 from memgpt_jax.memory.projected import ProjectedMemory
 from memgpt_jax.ops.memory import Writes, scan_fast_weight_heads, unit_features
 from memgpt_jax.ops.mesh import HEADS, declare_axes
-from memgpt_jax.shapes import Array, Float, Float32
+from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 FeatureMap = Literal["none", "elu", "dpfp"]
 
@@ -26,7 +26,7 @@ class AssociativeMemoryConfig(ProjectedMemoryConfig):
 
     memory_size: int = 64
     """Features M of a key, per head: the rows of the matrix, and the number of orthogonal keys that it distinguishes.
-    Except with `dpfp`, key and query projections are as wide, so a trained model keeps its size."""
+    Except with `dpfp`, M is also the width of the key and query projections, so it is fixed in a trained model."""
     num_heads: int = 1
     """Heads, with one matrix each."""
     head_dim: int = 64
@@ -34,8 +34,8 @@ class AssociativeMemoryConfig(ProjectedMemoryConfig):
     rule: Literal["delta", "linear"] = "delta"
     """Update by a pair: `linear` adds it; `delta` replaces the value that the matrix holds at its key."""
     feature_map: FeatureMap = "none"
-    """Features of queries and keys, always of unit length: `none`, `elu` (all positive), or `dpfp` (sparse products,
-    whose number needs no parameters)."""
+    """Features of queries and keys, normalised to unit length: `none`, `elu` (all positive), or `dpfp` (sparse
+    products; M does not change the number of parameters)."""
     normalize: bool = False
     """Divide a read by the sum of its weights; for the linear rule with `elu` or `dpfp`."""
     gate_bias: float = 0.0
@@ -45,7 +45,7 @@ class AssociativeMemoryConfig(ProjectedMemoryConfig):
     forget_bias: float = -5.0
     """Initial bias b_f of the forget gate, when `forget` is on."""
     initial_entries: int = 0
-    """Trainable pairs in the matrix at the start of a document."""
+    """Number of trainable pairs in the matrix at the start of a document."""
     visibility: Visibility = "segment"
     """A token reads the pairs of earlier `segment`s, or also those of each earlier `token` of its own segment, itself
     included."""
@@ -94,7 +94,9 @@ class AssociativeMemory(ProjectedMemory[AssociativeMemoryConfig]):
 
     gates = ("write_gate", "forget_gate")
 
-    def __init__(self, config: AssociativeMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+    def __init__(
+        self, config: AssociativeMemoryConfig, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs
+    ):
         heads, width = config.num_heads, config.head_dim
         key_width = width if config.feature_map == "dpfp" else config.memory_size
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
@@ -109,7 +111,7 @@ class AssociativeMemory(ProjectedMemory[AssociativeMemoryConfig]):
             self.initial_keys = nnx.Param(normal(key_width**-0.5)(rngs.params(), (*shape, key_width)))
             self.initial_values = nnx.Param(normal(1.0)(rngs.params(), (*shape, width)))
 
-    def init_state(self, batch_size):
+    def init_state(self, batch_size: int) -> AssociativeState:
         config = self.config
         columns = config.head_dim + config.normalize
         return AssociativeState(
@@ -117,11 +119,17 @@ class AssociativeMemory(ProjectedMemory[AssociativeMemoryConfig]):
             self.conv.init_state(batch_size),
         )
 
-    def initial_state(self, batch_size):
+    def initial_state(self, batch_size: int) -> AssociativeState:
         state, matrix = self.init_state(batch_size), self._initial_matrix()
         return state if matrix is None else state._replace(matrix=state.matrix + matrix[None])
 
-    def read(self, x, state, own_segment, update_mask):
+    def read(
+        self,
+        x: Float[Array, "B Q D"],
+        state: AssociativeState,
+        own_segment: OwnSegment,
+        update_mask: Bool[Array, "B Q"],
+    ) -> tuple[Float[Array, "B Q R"], AssociativeState]:
         if self.config.visibility == "segment":
             query = self._features(self.query(x))
             return self._output(jnp.einsum("bqhm,bhmk->bqhk", query, state.matrix)), state
@@ -132,14 +140,16 @@ class AssociativeMemory(ProjectedMemory[AssociativeMemoryConfig]):
         read, _ = self._run(own_segment.x[:, None], writes, state, document[:, None], not_full)
         return jnp.take_along_axis(read[:, 0], own_segment.position[..., None], axis=1), state
 
-    def write(self, x, state, write_mask):
+    def write(
+        self, x: Float[Array, "B T D"], state: AssociativeState, write_mask: Bool[Array, "B T"]
+    ) -> AssociativeState:
         convolved, conv_cache = self.convolve_segment(x, write_mask, state.conv_cache)
         writes = self._writes(x, convolved, write_mask)
         no_reset, full = jnp.zeros((x.shape[0], 1, x.shape[1]), jnp.int32), jnp.ones((x.shape[0], 1), bool)
         _, matrix = self._run(None, writes, state, no_reset, full)
         return AssociativeState(matrix, conv_cache)
 
-    def sequence(self, segments, state):
+    def sequence(self, segments: Segment, state: AssociativeState) -> tuple[Float[Array, "B S T R"], AssociativeState]:
         """All segments at once, equal to the scan over `segment`: see `scan_fast_weights`."""
         call = flatten_segments(segments)
         convolved, conv_cache = self.convolve_call(call, state.conv_cache)
@@ -148,15 +158,15 @@ class AssociativeMemory(ProjectedMemory[AssociativeMemoryConfig]):
         read, matrix = self._run(segments.x, writes, state, in_segment, segments.full, self.bptt_segments)
         return read, AssociativeState(matrix, conv_cache)
 
-    def stats(self, state):
+    def stats(self, state: AssociativeState) -> dict[str, Array]:
         matrix = state.matrix[..., : self.config.head_dim]
         norms = jnp.sqrt(jnp.sum(matrix * matrix, axis=(2, 3)))
         return {"matrix_norm_mean": jnp.mean(norms), "matrix_norm_max": jnp.max(norms)} | super().stats(state)
 
-    def _features(self, x) -> Float32[Array, "B L H M"]:
+    def _features(self, x: Float[Array, "... HK"]) -> Float32[Array, "B L H M"]:
         return unit_features(self.heads(x), self.config.feature_map, self.config.memory_size)
 
-    def _values(self, values) -> Float32[Array, "... K"]:
+    def _values(self, values: Float[Array, "... K"]) -> Float32[Array, "... K"]:
         """With `normalize`, a 1 after each value; its column of the matrix is z."""
         values = values.astype(jnp.float32)
         if not self.config.normalize:
@@ -171,7 +181,9 @@ class AssociativeMemory(ProjectedMemory[AssociativeMemoryConfig]):
         keys = unit_features(self.initial_keys[...], config.feature_map, config.memory_size)
         return jnp.einsum("nhm,nhk->hmk", keys, self._values(self.initial_values[...]))
 
-    def _writes(self, x, convolved, present) -> Writes:
+    def _writes(
+        self, x: Float[Array, "B L D"], convolved: Float[Array, "B L D"], present: Bool[Array, "B L"]
+    ) -> Writes:
         """The writes of L tokens, [B, L, H, ...]; tokens that are not present have a gate of 0 and forget nothing."""
         log_keep = None
         if self.config.forget:  # log(1 - sigmoid(y)) = log sigmoid(-y)
@@ -184,7 +196,15 @@ class AssociativeMemory(ProjectedMemory[AssociativeMemoryConfig]):
             log_keep=log_keep,
         )
 
-    def _run(self, x, writes, state, document, full, bptt_segments=None) -> tuple[Any, Array]:
+    def _run(
+        self,
+        x: Float[Array, "B S T D"] | None,
+        writes: Writes,
+        state: AssociativeState,
+        document: Int32[Array, "B S T"],
+        full: Bool[Array, "B S"],
+        bptt_segments: int | None = None,
+    ) -> tuple[Any, Float32[Array, "B H M columns"]]:
         """`scan_fast_weight_heads`: reads [B, S, T, H K] of `x`, and the matrix."""
         query = None if x is None else self._features(self.query(x.reshape(x.shape[0], -1, x.shape[-1])))
         read, matrix = scan_fast_weight_heads(

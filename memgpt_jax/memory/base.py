@@ -1,6 +1,6 @@
 """The interface of a memory mechanism.
 
-A mechanism is an NNX module that holds parameters only; its state goes in as an argument and comes out as a result.
+A mechanism is an NNX module that holds parameters only; its state is an argument and a result of each operation.
 The order of operations is: reset, read, write. The tokens of a segment read what earlier segments wrote; when the
 segment is complete, its tokens are written.
 
@@ -26,17 +26,17 @@ class Segment(NamedTuple):
     """One segment of each row; it is incomplete if a call ends inside the segment."""
 
     x: Float[Array, "B T D"]
-    reset: Bool[Array, "B T"]  # a document begins with this token
-    present: Bool[Array, "B T"]  # False for empty slots and for tokens of a document that a pending reset has ended
-    is_new: Bool[Array, "B T"]  # True for tokens of this call; False for tokens of earlier calls, read already
-    full: Bool[Array, "B"]  # all T tokens are there, so the segment is written
+    reset: Bool[Array, "B T"]  # True for the first token of a document
+    present: Bool[Array, "B T"]  # False for empty slots, and for tokens of a document that ended before this call
+    is_new: Bool[Array, "B T"]  # True for tokens of this call; tokens of earlier calls have already been read
+    full: Bool[Array, "B"]  # all T tokens are present, so the segment is written
 
 
 class OwnSegment(NamedTuple):
     """The segment that Q reading tokens belong to."""
 
     x: Float[Array, "B T D"]
-    document: Int32[Array, "B T"]  # number of the token's document; 0: the one open before the segment; -1: no token
+    document: Int32[Array, "B T"]  # number of resets up to the token; 0: the document continues; -1: no token
     position: Int32[Array, "B Q"]  # position of each of the Q tokens in the segment
 
 
@@ -44,10 +44,10 @@ class CallTokens(NamedTuple):
     """The tokens of all S segments of a call as one sequence of L = S T tokens."""
 
     x: Float[Array, "B L D"]
-    document: Int32[Array, "B L"]  # number of resets up to the token; 0: the document open before; -1: no token
+    document: Int32[Array, "B L"]  # number of resets up to the token; 0: the document continues; -1: no token
     write_mask: Bool[Array, "B L"]  # the token's document is open at the end of the token's segment
     open_document: Int32[Array, "B 1"]  # number of the document that is open after the call
-    num_written: Int32[Array, "B 1"]  # tokens in full segments, which are the first ones
+    num_written: Int32[Array, "B 1"]  # number of tokens in full segments, which come first
 
 
 class Explanation(NamedTuple):
@@ -96,16 +96,16 @@ def flatten_segments(segments: Segment) -> CallTokens:
 
 
 def where_rows(condition: Bool[Array, "*b"], yes: State, no: State) -> State:
-    """`yes` in the rows (or entries: leading axes) where the condition holds, else `no`."""
+    """`yes` where the condition, an array over the leading axes, holds; else `no`."""
 
-    def choose(a, b):
+    def choose(a: Array, b: Array) -> Array:
         return jnp.where(condition.reshape(*condition.shape, *(1,) * (a.ndim - condition.ndim)), a, b)
 
     return jax.tree.map(choose, yes, no)
 
 
 def stop_gradient_where(condition: Bool[Array, "*b"], tree: State) -> State:
-    """The same values, without gradient where the condition (over leading axes) holds."""
+    """The tree, without gradient where the condition, an array over the leading axes, holds."""
     return where_rows(condition, jax.lax.stop_gradient(tree), tree)
 
 
@@ -128,7 +128,7 @@ class Memory(nnx.Module, Generic[ConfigT]):
     """Output projection W_o, [R, D], no bias. `read`, `segment` and `sequence` return unprojected reads [..., R]; the
     caller applies `project_out`. None: reads already have width D."""
 
-    def __init__(self, config: ConfigT, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: ConfigT, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs):
         """Mechanisms call this first and then create their parameters.
 
         Args:
@@ -162,7 +162,9 @@ class Memory(nnx.Module, Generic[ConfigT]):
         raise NotImplementedError
 
     def explain(self, x: Float[Array, "B Q D"], state: State) -> Explanation:
-        """Optional: how the reads of Q tokens are made of the entries in the state, those of the own segment excepted.
+        """Optional: the reads of Q tokens as weighted sums of the entries in the state.
+
+        Entries of the tokens' own segment are not included.
 
         Raises:
             NotImplementedError: the mechanism has no entries, or does not implement this.
@@ -212,18 +214,18 @@ class Memory(nnx.Module, Generic[ConfigT]):
         return read if self.output is None else self.output(read)
 
     def stats(self, state: State) -> dict[str, Array]:
-        """Quantities to log, such as occupancy or a histogram of write gates; here `bytes`, of the state of one row."""
+        """Statistics to log, such as occupancy or a histogram of write gates; by default `bytes` of one row."""
         leaves = jax.tree.leaves(state)
         return {"bytes": jnp.asarray(sum(leaf.nbytes // leaf.shape[0] for leaf in leaves), jnp.float32)}
 
     @property
     def bptt_segments(self) -> int | None:
-        """`SizedMemoryConfig.bptt_segments`; None in a mechanism without it. `cuts_by_age` says what it means."""
+        """`SizedMemoryConfig.bptt_segments`, explained in `cuts_by_age`; None if the mechanism does not have it."""
         return getattr(self.config, "bptt_segments", None)
 
     @property
     def gradient_period(self) -> int | None:
-        """Tokens between two places of a call that no gradient through neighbouring tokens crosses; None: no limit."""
+        """Number of tokens after which a gradient between neighbouring tokens of a call stops; None: no limit."""
         if self.bptt_segments is None:
             return None
         return self.segment_length * (1 if self.cuts_by_age else self.bptt_segments + 1)
@@ -243,15 +245,15 @@ class Memory(nnx.Module, Generic[ConfigT]):
         after_reset = document > 0
         has_reset = after_reset[:, -1]
 
-        def restart(before):
+        def restart(before: tuple[Array, State]) -> tuple[Array, State]:
             """Tokens after a reset read an initial memory, which then replaces the old one."""
             read, state = before
-            open_document = after_reset & (document == document[:, -1:])  # others that begin here end here
+            open_document = after_reset & (document == document[:, -1:])  # other documents also end in this segment
             initial, update_mask = self.initial_state(batch), segment.is_new & open_document
             initial_read, initial = self.read(segment.x, initial, own_segment, update_mask)
             return jnp.where(after_reset[..., None], initial_read, read), where_rows(has_reset, initial, state)
 
-        def keep(before):
+        def keep(before: tuple[Array, State]) -> tuple[Array, State]:
             return before
 
         before = self.read(segment.x, state, own_segment, segment.is_new & ~after_reset)
@@ -264,7 +266,7 @@ class Memory(nnx.Module, Generic[ConfigT]):
         segments = jax.tree.map(lambda x: x.swapaxes(0, 1), segments)
         cuts = self.bptt_segments is not None and not self.cuts_by_age
 
-        def step(carry, segment):
+        def step(carry: tuple[Array, State], segment: Segment) -> tuple[tuple[Array, State], Array]:
             number, state = carry
             if cuts:
                 state = stop_gradient_where(self.cut_before(number), state)

@@ -1,7 +1,7 @@
-"""Compressive Transformer: a memory of recent entries, compressed into an older, longer one."""
+"""Compressive Transformer: recent entries, and older entries that are compressed from them."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from flax import nnx
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import AttendedMemoryConfig
-from memgpt_jax.memory.base import Explanation, where_rows
+from memgpt_jax.memory.base import Explanation, OwnSegment, where_rows
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops.attention import map_rows
 from memgpt_jax.ops.memory import (
@@ -22,14 +22,14 @@ from memgpt_jax.ops.memory import (
     select_most_used,
 )
 from memgpt_jax.ops.mesh import ENTRIES, HEADS, declare_axes
-from memgpt_jax.shapes import Array, Float, Float32, Int32
+from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 Compression = Literal["mean", "max", "conv", "most_used"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompressiveMemoryConfig(AttendedMemoryConfig):
-    """A memory of recent entries, which are compressed into an older, longer one when they leave it."""
+    """Two memories: recent entries, and older entries, each of which is compressed from `ratio` recent ones."""
 
     memory_size: int = 512
     """Entries M that each layer keeps for each row, recent and compressed together. 0: nothing is ever stored."""
@@ -88,24 +88,27 @@ class CompressiveMemory(AttendedMemory[CompressiveMemoryConfig]):
                  a null entry (learned key, value 0) instead of the paper's own sequence, so that a token can read
                  nothing; e [H, K] is learned and distinguishes the two kinds of entries
 
-    f is the `compression`, with separate kernels for keys and values. Entries that leave the compressed memory are
+    f is `compression`, with separate kernels for keys and values. Entries that leave the compressed memory are
     lost. Groups count from the beginning of the document; an entry that has left the R newest before its group is
     complete is still read uncompressed. `most_used` keeps the entry of the group that received most attention weight
     since it was written. Keys carry no positions. `x` is the normalised stream; a is learned, one per head.
 
     **Training of f.** The paper trains f by an auxiliary loss (attention reconstruction), and compares it with
-    backpropagation through time. Here it is the latter: a read of a compressed entry passes its gradient through f to
-    the Writer. So f learns only from calls longer than R + c tokens, which read entries that they compressed.
+    backpropagation through time. Here it is trained by backpropagation through time: a read of a compressed entry
+    passes its gradient through f to the Writer. Therefore f learns only from calls longer than R + c tokens, which read
+    entries that they have compressed.
     """
 
     decayed = ("compress_keys_kernel", "compress_values_kernel", "source_embedding")
 
-    def __init__(self, config: CompressiveMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+    def __init__(
+        self, config: CompressiveMemoryConfig, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs
+    ):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
         self.add_projections(rngs=rngs)
         heads, width = config.num_heads, config.head_dim
         self.recent_size, self.compressed_size = config.sizes
-        self.ratio = config.ratio if self.compressed_size else 1  # without compressed entries none waits
+        self.ratio = config.ratio if self.compressed_size else 1  # without compressed entries, no entry waits
         self.null_key = nnx.Param(jnp.zeros((heads, width), jnp.float32))
         self.source_embedding = nnx.Param(jnp.zeros((heads, width), jnp.float32))
         if config.compression == "conv":
@@ -113,10 +116,10 @@ class CompressiveMemory(AttendedMemory[CompressiveMemoryConfig]):
             self.compress_keys_kernel = nnx.Param(mean)
             self.compress_values_kernel = nnx.Param(jnp.copy(mean))
 
-    def init_state(self, batch_size):
+    def init_state(self, batch_size: int) -> CompressiveState:
         config, waiting = self.config, self.recent_size + self.ratio - 1
 
-        def empty(size):
+        def empty(size: int) -> Array:
             return jnp.zeros((batch_size, size, config.num_heads, config.head_dim), self.dtype)
 
         return CompressiveState(
@@ -130,7 +133,13 @@ class CompressiveMemory(AttendedMemory[CompressiveMemoryConfig]):
             conv_cache=self.conv.init_state(batch_size),
         )
 
-    def read(self, x, state, own_segment, update_mask):
+    def read(
+        self,
+        x: Float[Array, "B Q D"],
+        state: CompressiveState,
+        own_segment: OwnSegment,
+        update_mask: Bool[Array, "B Q"],
+    ) -> tuple[Float[Array, "B Q R"], CompressiveState]:
         query = self.queries(x)
         rows = (query, *self._stored(state))
         if x.shape[1] == 1:
@@ -143,7 +152,7 @@ class CompressiveMemory(AttendedMemory[CompressiveMemoryConfig]):
             state = state._replace(usage=state.usage + mass)
         return self.side_by_side(out), state
 
-    def explain(self, x, state):
+    def explain(self, x: Float[Array, "B Q D"], state: CompressiveState) -> Explanation:
         """Weights over the recent entries, then the compressed ones; the null entry has the rest of each softmax."""
         query, stored = self.queries(x), self._stored(state)
         recent, compressed = self._sources(query, *stored)
@@ -155,7 +164,9 @@ class CompressiveMemory(AttendedMemory[CompressiveMemoryConfig]):
         ]
         return Explanation(weights, values[:, None], jnp.concatenate(valid, axis=1))
 
-    def write(self, x, state, write_mask):
+    def write(
+        self, x: Float[Array, "B T D"], state: CompressiveState, write_mask: Bool[Array, "B T"]
+    ) -> CompressiveState:
         batch, length = write_mask.shape
         convolved, conv_cache = self.convolve_segment(x, write_mask, state.conv_cache)
         keys, values = self.keys_and_values(x, convolved)
@@ -172,7 +183,9 @@ class CompressiveMemory(AttendedMemory[CompressiveMemoryConfig]):
 
         older, older_count = (state.compressed_keys, state.compressed_values), state.compressed_count
         if self.compressed_size:
-            older, older_count = _joined(older, older_count, self._compressed(recent, num_groups), leaving, True)
+            older, older_count = _joined(
+                older, older_count, self._compressed(recent, num_groups), leaving, new_from_start=True
+            )
             forgotten = jnp.maximum(older_count - self.compressed_size, 0)
             kept = jnp.arange(self.compressed_size, dtype=jnp.int32)[None, :] + forgotten[:, None]
             older_count = older_count - forgotten
@@ -180,8 +193,8 @@ class CompressiveMemory(AttendedMemory[CompressiveMemoryConfig]):
         older_keys, older_values = older
         return CompressiveState(keys, values, count, older_keys, older_values, older_count, usage, conv_cache)
 
-    def stats(self, state):
-        def mean(count, size):
+    def stats(self, state: CompressiveState) -> dict[str, Array]:
+        def mean(count: Array, size: int) -> Array:
             return jnp.mean(count.astype(jnp.float32)) / max(1, size)
 
         return {
@@ -189,29 +202,30 @@ class CompressiveMemory(AttendedMemory[CompressiveMemoryConfig]):
             "compressed_occupancy": mean(state.compressed_count, self.compressed_size),
         } | super().stats(state)
 
-    def _read(self, query, *entries):
+    def _read(self, query: Float[Array, "B Q H K"], *entries: Array) -> Float[Array, "B Q H K"]:
         return read_entries(query, self._sources(query, *entries), self.null_key[...])
 
-    def _stored(self, state):
+    def _stored(self, state: CompressiveState) -> tuple[Array, ...]:
         """Keys, values and count of the recent entries, then of the compressed ones."""
         recent = (state.keys, state.values, state.count)
         return (*recent, state.compressed_keys, state.compressed_values, state.compressed_count)
 
-    def _sources(self, query, keys, values, count, compressed_keys, compressed_values, compressed_count):
-        """Recent and compressed entries as sources of the Reader."""
+    def _sources(self, query: Float[Array, "B Q H K"], *entries: Array) -> list[Source]:
+        """Recent and compressed entries, given as by `_stored`, as sources of the Reader."""
+        keys, values, count, compressed_keys, compressed_values, compressed_count = entries
         compressed_keys = compressed_keys + self.source_embedding[...].astype(self.dtype)[None, None]
 
-        def source(keys, values, count):
+        def source(keys: Array, values: Array, count: Array) -> Source:
             nothing = jnp.zeros(keys.shape[:2], jnp.int32)
             visible = jnp.broadcast_to(_taken(keys, count)[:, None], (*query.shape[:2], keys.shape[1]))
             return Source(keys, values, nothing.astype(jnp.float32), nothing, visible)
 
         return [source(keys, values, count), source(compressed_keys, compressed_values, compressed_count)]
 
-    def _compressed(self, recent, num_groups):
+    def _compressed(self, recent: tuple[Array, Array, Array | None], num_groups: int) -> tuple[Array, Array]:
         """Keys and values [B, N, H, K] of the first N groups of c entries."""
 
-        def grouped(x):
+        def grouped(x: Array) -> Array:
             return x[:, : num_groups * self.ratio].reshape(x.shape[0], num_groups, self.ratio, *x.shape[2:])
 
         keys, values, usage = jax.tree.map(grouped, recent)
@@ -226,8 +240,10 @@ class CompressiveMemory(AttendedMemory[CompressiveMemoryConfig]):
         return self.unit(keys).astype(self.dtype), values
 
 
-def _joined(old, old_count, new, new_count, new_from_start=False):
-    """Pytrees of [B, E, ...] entries, the old ones and then the new ones from place 0 on, and their number.
+def _joined(
+    old: Any, old_count: Int32[Array, "B"], new: Any, new_count: Int32[Array, "B"], *, new_from_start: bool = False
+) -> tuple[Any, Int32[Array, "B"]]:
+    """Old entries followed by new ones, from place 0 on, as pytrees of [B, E, ...], and their number.
 
     Old entries are at the start of their array; new ones at the end of theirs, or at the start (`new_from_start`).
     """
@@ -239,12 +255,12 @@ def _joined(old, old_count, new, new_count, new_from_start=False):
     return gather_entries(both, jnp.where(place < old_count[:, None], place, in_new)), old_count + new_count
 
 
-def _taken(entries, count):
-    """[B, E]: whether a place holds an entry."""
+def _taken(entries: Array, count: Int32[Array, "B"]) -> Bool[Array, "B E"]:
+    """Whether each of E places holds an entry, [B, E]."""
     return jnp.arange(entries.shape[1], dtype=jnp.int32)[None, :] < count[:, None]
 
 
-def _clean(entries, count):
-    """Entries followed by zeros, so that equal memories are equal arrays."""
+def _clean(entries: Any, count: Int32[Array, "B"]) -> Any:
+    """The first `count` entries of each row, followed by zeros, so that equal memories are equal arrays."""
     taken = _taken(jax.tree.leaves(entries)[0], count)
     return where_rows(taken, entries, jax.tree.map(jnp.zeros_like, entries))

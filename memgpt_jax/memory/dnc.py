@@ -1,13 +1,13 @@
 """The Differentiable Neural Computer's memory: slots that are allocated, freed, and linked in the order of writing."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.memory.recurrent import Addressed, RecurrentMemory, RecurrentMemoryConfig
+from memgpt_jax.memory.recurrent import Addressed, RecurrentMemory, RecurrentMemoryConfig, RecurrentState
 from memgpt_jax.ops.memory import (
     address_entropy,
     allocation_weights,
@@ -62,10 +62,10 @@ class DNCMemory(RecurrentMemory[DNCMemoryConfig]):
         L_ij  = (1 - w_i - w_j) L_ij + w_i p_j,  L_ii = 0;   p = (1 - sum_i w_i) p + w
         w^r   = pi_1 L^T w^r + pi_2 softmax_i(beta_r cos(k_r, M_i)) + pi_3 L w^r,     r_r = sum_i w^r_i M_i
 
-    The first six lines write, the last reads; `order` says which comes first. In the paper's machine writing does
-    (`order="write_read"`); the other order is the same alternation of reads and writes, cut into tokens one half later.
-    The interface vector (see `RecurrentMemory`) gives keys and v as they are, strengths beta = 1 + softplus, the read
-    modes pi [3] = softmax, and e, f, g_a, g_w = sigmoid. A document begins with zeros.
+    The first six lines are the write, the last line is the read; `order` determines which is first. In the paper it is
+    the write (`order="write_read"`); with the other order, the write of a token follows its read. The interface vector
+    (see `RecurrentMemory`) contains the keys and v unchanged; strengths beta = 1 + softplus, the read modes pi [3] =
+    softmax, and e, f, g_a, g_w = sigmoid. A document begins with zeros.
 
     **Long streams.** If the usage of all slots is equal, allocation spreads a write over all of them, and no slot holds
     a pair. So slots must be freed from the start: without an LSTM the gates f start at 0.27, and after 100,000 tokens
@@ -75,7 +75,7 @@ class DNCMemory(RecurrentMemory[DNCMemoryConfig]):
     Graves et al., "Hybrid computing using a neural network with dynamic external memory" (2016), Methods.
     """
 
-    def __init__(self, config: DNCMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: DNCMemoryConfig, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs):
         heads, width = config.num_read_heads, config.slot_width
         parts = {"read_key": (heads, width), "read_strength": (heads,), "write_key": (1, width), "write_strength": (1,)}
         parts |= {"erase": (1, width), "add": (1, width), "free_gates": (heads,), "allocation_gate": (1,)}
@@ -87,10 +87,10 @@ class DNCMemory(RecurrentMemory[DNCMemoryConfig]):
         biases |= {"write_gate": 0.0, "read_modes": jnp.asarray([0.0, 4.0, 0.0])}
         self.start_as_pairs("read_key", "add", biases)
 
-    def init_slots(self, batch_size):
+    def init_slots(self, batch_size: int) -> DNCSlots:
         size = self.config.memory_size
 
-        def zeros(*shape):
+        def zeros(*shape: int) -> Array:
             return jnp.zeros((batch_size, *shape), jnp.float32)
 
         return DNCSlots(
@@ -101,7 +101,7 @@ class DNCMemory(RecurrentMemory[DNCMemoryConfig]):
             read_weights=zeros(self.config.num_read_heads, size),
         )
 
-    def interface(self, vector):
+    def interface(self, vector: Float32[Array, "... I"]) -> DNCInterface:
         part = self.parts_of(vector)
         return DNCInterface(
             read_key=part["read_key"],
@@ -116,7 +116,7 @@ class DNCMemory(RecurrentMemory[DNCMemoryConfig]):
             read_modes=jax.nn.softmax(part["read_modes"], axis=-1),
         )
 
-    def address(self, interface, slots):
+    def address(self, interface: DNCInterface, slots: DNCSlots) -> Addressed:
         if self.config.order == "write_read":
             slots = _write(interface, slots)
         slots = slots._replace(read_weights=_read_weights(interface, slots))
@@ -125,7 +125,7 @@ class DNCMemory(RecurrentMemory[DNCMemoryConfig]):
             slots = _write(interface, slots)
         return Addressed(weights, matrix, slots)
 
-    def stats(self, state):
+    def stats(self, state: RecurrentState) -> dict[str, Array]:
         slots = state.slots
         return {
             "usage": jnp.mean(slots.usage),

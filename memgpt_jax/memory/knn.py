@@ -1,7 +1,8 @@
-"""Memorizing Transformer: a very large store of keys and values, of which each token reads the best few."""
+"""Memorizing Transformer: a very large store of keys and values; each token reads its `top_k` best matches."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from flax import nnx
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import AttendedMemoryConfig
-from memgpt_jax.memory.base import Explanation, flatten_segments, where_rows
+from memgpt_jax.memory.base import Explanation, OwnSegment, Segment, flatten_segments, where_rows
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops.attention import attention_weights, map_rows, masked_bias
 from memgpt_jax.ops.memory import (
@@ -21,14 +22,14 @@ from memgpt_jax.ops.memory import (
     read_entries,
 )
 from memgpt_jax.ops.mesh import ENTRIES, HEADS, declare_axes, num_entry_parts
-from memgpt_jax.shapes import Array, Float, Int32
+from memgpt_jax.shapes import Array, Bool, Float, Int32
 
 Search = Literal["exact", "approximate"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class KNNMemoryConfig(AttendedMemoryConfig):
-    """A very large store of keys and values; each token reads the few that match it best."""
+    """A very large store of keys and values; each token reads its `top_k` best matches."""
 
     memory_size: int = 4096
     """Entries M that each layer keeps for each row; new entries replace the oldest. 0: nothing is ever stored."""
@@ -69,7 +70,7 @@ class KNNState(NamedTuple):
             return self
         place = (self.next[:, None] - 1 - jnp.arange(tokens, dtype=jnp.int32)[None]) % size
 
-        def take(ring):
+        def take(ring: Array) -> Array:
             return jnp.take_along_axis(ring, place[:, None, :, None], axis=2)
 
         return self._replace(ring_keys=take(self.ring_keys), ring_values=take(self.ring_values))
@@ -82,7 +83,9 @@ class Timeline(NamedTuple):
     """
 
     number: Int32[Array, "B L"]  # index of each token's entry; `NEVER` if the token is not written
-    first: Int32[Array, "B boundaries"]  # lowest index that each of S segments sees, and that is stored after the call
+    first: Int32[
+        Array, "B boundaries"
+    ]  # lowest index that each of S segments may read, then the lowest that is stored after the call
     end: Int32[Array, "B boundaries"]  # one above the highest index
     begin: Int32[Array, "B boundaries"]  # index at which the open document began; -count: before the call
 
@@ -103,19 +106,19 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
 
     **Gradient.** No gradient flows into the state that comes in: the paper's "non-differentiable memory", whose Writer
     learns through the local sum, which has the same projections. Here entries that the same call wrote also pass
-    gradient if they are among the chosen, back to `bptt_segments` segments (default: all of the call), as in-context
-    attention would. `bptt_segments=0` is the paper's rule. The choice itself has no gradient.
+    gradient if they are among those read, back to `bptt_segments` segments (default: all of the call), as in-context
+    attention would. `bptt_segments=0` is the paper's rule. The selection itself has no gradient.
     """
 
     gates = ("store_gate",)
     cuts_by_age = True
 
-    def __init__(self, config: KNNMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: KNNMemoryConfig, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
         self.add_projections(rngs=rngs)
         self.store_gate = nnx.Param(jnp.full(config.num_heads, config.gate_bias, jnp.float32))
 
-    def init_state(self, batch_size):
+    def init_state(self, batch_size: int) -> KNNState:
         config = self.config
         stored = (batch_size, config.num_heads, config.memory_size, config.head_dim)
         return KNNState(
@@ -126,13 +129,15 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
             conv_cache=self.conv.init_state(batch_size),
         )
 
-    def read(self, x, state, own_segment, update_mask):
+    def read(
+        self, x: Float[Array, "B Q D"], state: KNNState, own_segment: OwnSegment, update_mask: Bool[Array, "B Q"]
+    ) -> tuple[Float[Array, "B Q R"], KNNState]:
         query = self.queries(x)
         convolved = self.convolve_own(own_segment.x, own_segment.document, state.conv_cache)
         keys, values = self.keys_and_values(own_segment.x, convolved)
         local = _read_local(query, keys, values, own_segment.document, own_segment.position)
 
-        def one_head(query, keys, values, count):
+        def one_head(query: Array, keys: Array, values: Array, count: Array) -> Array:
             index, found = self._search_stored(query, keys, count)
             return read_chosen(query, keys[index], values[index], found)
 
@@ -142,17 +147,17 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
             stored = jax.vmap(over_heads)(query, state.ring_keys, state.ring_values, state.count)
         return self._fused(stored, local), state
 
-    def write(self, x, state, write_mask):
+    def write(self, x: Float[Array, "B T D"], state: KNNState, write_mask: Bool[Array, "B T"]) -> KNNState:
         convolved, conv_cache = self.convolve_segment(x, write_mask, state.conv_cache)
         keys, values = self.keys_and_values(x, convolved)
         return self._append(keys, values, state, write_mask)._replace(conv_cache=conv_cache)
 
-    def explain(self, x, state):
-        """Weights over the places of the store; the tokens of the own segment have the share 1 - g of each read."""
+    def explain(self, x: Float[Array, "B Q D"], state: KNNState) -> Explanation:
+        """Weights over the places of the store. They sum to g; the token's own segment has the remaining 1 - g."""
         size = self.config.memory_size
         gate = jax.nn.sigmoid(self.store_gate[...])
 
-        def one_head(query, keys, count, gate):
+        def one_head(query: Array, keys: Array, count: Array, gate: Array) -> Array:
             index, found = self._search_stored(query, keys, count)
             bias = masked_bias(found)[:, None, None]
             weights = gate * attention_weights(query[:, None, None], keys[index], bias)[:, 0, 0]
@@ -167,22 +172,30 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
         valid = jnp.arange(size)[None, :] < state.count[:, None]
         return Explanation(weights, state.ring_values.swapaxes(1, 2)[:, None], valid)
 
-    def write_entries(self, keys, values, state, valid=None):
-        """Append entries; the oldest leave a full store."""
+    def write_entries(
+        self,
+        keys: Float[Array, "B N H K"],
+        values: Float[Array, "B N H K"],
+        state: KNNState,
+        valid: Bool[Array, "B N"] | None = None,
+    ) -> KNNState:
+        """Append entries; they replace the oldest ones of a full store."""
         valid = jnp.ones(keys.shape[:2], bool) if valid is None else valid
         return self._append(self.unit(keys).astype(self.dtype), values.astype(self.dtype), state, valid)
 
-    def _append(self, keys, values, state, valid):
-        """The state after the valid ones of N entries [B, N, H, K]; `conv_cache` is as it was."""
+    def _append(
+        self, keys: Float[Array, "B N H K"], values: Float[Array, "B N H K"], state: KNNState, valid: Bool[Array, "B N"]
+    ) -> KNNState:
+        """The state after appending the valid ones of N entries [B, N, H, K]; `conv_cache` is unchanged."""
         number = jnp.where(valid, jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1, NEVER)
         end = jnp.sum(valid, axis=1, dtype=jnp.int32)
         first = jnp.maximum(-state.count, end - self.config.memory_size)
         return self._store(state, keys, values, number, first, end)
 
-    def sequence(self, segments, state):
+    def sequence(self, segments: Segment, state: KNNState) -> tuple[Float[Array, "B S T R"], KNNState]:
         """All segments at once, equal to the scan over `segment`, but with no gradient into the state that comes in.
 
-        With the store in the order of writing and the new entries behind it, each segment searches a range.
+        Entries are ordered by time, the stored ones before the new ones, so that each segment searches a range of them.
         """
         state = jax.lax.stop_gradient(state)
         batch, num_segments, length, _ = segments.x.shape
@@ -190,7 +203,7 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
         convolved, conv_cache = self.convolve_call(call, state.conv_cache)
         query, (keys, values) = self.queries(call.x), self.keys_and_values(call.x, convolved)
 
-        def as_segments(a):
+        def as_segments(a: Array) -> Array:
             return a.reshape(batch * num_segments, length, *a.shape[2:])
 
         rows = [as_segments(a) for a in (query, keys, values, call.document)]
@@ -206,17 +219,19 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
         after = self._store(state, keys, values, timeline.number, first, end)._replace(conv_cache=conv_cache)
         return self._fused(stored, local).reshape(batch, num_segments, length, -1), after
 
-    def stats(self, state):
+    def stats(self, state: KNNState) -> dict[str, Array]:
         gate = jax.nn.sigmoid(self.store_gate[...])
         occupancy = jnp.mean(state.count.astype(jnp.float32)) / max(1, self.config.memory_size)
         return {"occupancy": occupancy, "store_gate_mean": jnp.mean(gate)} | super().stats(state)
 
-    def _fused(self, stored, local):
+    def _fused(self, stored: Float[Array, "B Q H K"], local: Float[Array, "B Q H K"]) -> Float[Array, "B Q HK"]:
         gate = jax.nn.sigmoid(self.store_gate[...])[None, None, :, None].astype(local.dtype)
         return self.side_by_side(gate * stored + (1 - gate) * local)
 
-    def _search(self, query, keys, first, end):
-        """`find_nearest` as configured: [Q, K] queries in the range [first, end) of [E, K] keys."""
+    def _search(
+        self, query: Float[Array, "Q K"], keys: Float[Array, "E K"], first: Int32[Array, ""], end: Int32[Array, ""]
+    ) -> tuple[Int32[Array, "Q k"], Bool[Array, "Q k"]]:
+        """`find_nearest` as configured: queries [Q, K] in the range [first, end) of keys [E, K]."""
         config = self.config
         return find_nearest(
             query,
@@ -233,23 +248,32 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
         parts = num_entry_parts()
         return parts if self.config.memory_size % parts == 0 else 1
 
-    def _search_groups(self, query, keys, number, first, end):
+    def _search_groups(
+        self,
+        query: Float[Array, "Q K"],
+        keys: Float[Array, "M K"],
+        number: Int32[Array, "M"],
+        first: Int32[Array, ""],
+        end: Int32[Array, ""],
+    ) -> tuple[Array, Array]:
         """`find_nearest_in_groups` for a store [M, K] whose parts are on different devices."""
 
-        def parts(x):
+        def parts(x: Array) -> Array:
             return x.reshape(self._groups(), -1, *x.shape[1:])
 
         return find_nearest_in_groups(query, parts(keys), parts(number), first, end, top_k=self.config.top_k)
 
-    def _search_stored(self, query, keys, count):
-        """Places [Q, top_k] of the best stored entries [M, K], and whether there is an entry."""
+    def _search_stored(
+        self, query: Float[Array, "Q K"], keys: Float[Array, "M K"], count: Int32[Array, ""]
+    ) -> tuple[Int32[Array, "Q k"], Bool[Array, "Q k"]]:
+        """Places [Q, top_k] of the best of M stored entries, and whether each place holds an entry."""
         if self._groups() == 1:
             return self._search(query, keys, jnp.zeros_like(count), count)
         numbers = jnp.arange(keys.shape[0], dtype=jnp.int32)
         scores, index = self._search_groups(query, keys, numbers, jnp.zeros_like(count), count)
         return index, scores > -jnp.inf
 
-    def _timeline(self, segments, write_mask, count) -> Timeline:
+    def _timeline(self, segments: Segment, write_mask: Bool[Array, "B L"], count: Int32[Array, "B"]) -> Timeline:
         written = write_mask.reshape(segments.reset.shape) & segments.full[..., None]
         flat = written.reshape(written.shape[0], -1)
         number = jnp.where(flat, jnp.cumsum(flat, axis=1, dtype=jnp.int32) - 1, NEVER)
@@ -259,7 +283,15 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
         begin = jax.lax.cummax(jnp.concatenate([-count[:, None], begin], axis=1), axis=1)
         return Timeline(number, jnp.maximum(begin, end - self.config.memory_size), end, begin)
 
-    def _read_store(self, query, keys, values, state, timeline, sees):
+    def _read_store(
+        self,
+        query: Float[Array, "B L H K"],
+        keys: Float[Array, "B L H K"],
+        values: Float[Array, "B L H K"],
+        state: KNNState,
+        timeline: Timeline,
+        before_reset: Bool[Array, "B L"],
+    ) -> Float[Array, "B L H K"]:
         """Read of the store at each token's segment: [B, L, H, K]. One row and head at a time on CPU.
 
         The search is done once; only the read of the entries found is recomputed in the backward pass.
@@ -267,17 +299,17 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
         size, length, bptt = self.config.memory_size, self.segment_length, self.bptt_segments
         segment = jnp.arange(query.shape[1], dtype=jnp.int32) // length
 
-        def in_play(ring, new, next_place, number):
+        def in_play(ring: Array, new: Array, next_place: Array, number: Array) -> Array:
             """Entries in the order of writing: index n is at the place size + n."""
             ordered = jax.lax.dynamic_slice_in_dim(jnp.concatenate([ring, ring]), next_place, size)
             place = jnp.where(number < NEVER, size + number, size + new.shape[0] + jnp.arange(new.shape[0]))
             padded = jnp.concatenate([ordered, jnp.zeros_like(new)])
             return padded.at[place].set(new, mode="drop", unique_indices=True)
 
-        def search_row(row):
+        def search_row(row: tuple[Array, ...]) -> tuple[Array, Array]:
             query, keys, ring, next_place, number, first, end = row
 
-            def search_head(head):
+            def search_head(head: tuple[Array, ...]) -> tuple[Array, Array]:
                 query, keys, ring = head
                 entries = in_play(ring, keys, next_place, number)
                 by_segment = (query.reshape(-1, length, query.shape[-1]), size + first[:-1], size + end[:-1])
@@ -286,10 +318,10 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
 
             return map_rows(search_head, (query, keys, ring), recompute=False)
 
-        def read_row(row):
+        def read_row(row: tuple[Array, ...]) -> Array:
             query, keys, values, ring_keys, ring_values, next_place, number, index, found = row
 
-            def read_head(head):
+            def read_head(head: tuple[Array, ...]) -> Array:
                 query, keys, values, ring_keys, ring_values, index, found = head
                 chosen = [
                     in_play(ring, new, next_place, number).at[index].get(mode="promise_in_bounds")
@@ -307,20 +339,30 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
         times = (state.next, timeline.number)
         searched = (*jax.lax.stop_gradient((query, keys)), state.ring_keys, *times, timeline.first, timeline.end)
         index, found = map_rows(search_row, searched, recompute=False)
-        found = found & sees[:, None, :, None]
+        found = found & before_reset[:, None, :, None]
         rows = (query, keys, values, state.ring_keys, state.ring_values, *times, index, found)
         return map_rows(read_row, rows, recompute=False).swapaxes(1, 2)
 
-    def _read_store_in_groups(self, query, keys, values, state, timeline, sees):
-        """`_read_store` for a store that is split over devices: only found entries are moved; the search is exact."""
+    def _read_store_in_groups(
+        self,
+        query: Float[Array, "B L H K"],
+        keys: Float[Array, "B L H K"],
+        values: Float[Array, "B L H K"],
+        state: KNNState,
+        timeline: Timeline,
+        before_reset: Bool[Array, "B L"],
+    ) -> Float[Array, "B L H K"]:
+        """`_read_store` for a store that is split over devices: an exact search that moves only the entries found."""
         size, length, bptt = self.config.memory_size, self.segment_length, self.bptt_segments
         places = jnp.arange(size, dtype=jnp.int32)
         segment = jnp.arange(query.shape[1], dtype=jnp.int32) // length
 
-        def one_head(query, keys, values, ring_keys, ring_values, next_place, number, first, end, sees):
+        def one_head(head: tuple[Array, ...], times: tuple[Array, ...]) -> Array:
+            query, keys, values, ring_keys, ring_values = head
+            next_place, number, first, end, before_reset = times
             ring_number = (places - next_place) % size - size  # index of the entry at each place
 
-            def search(query, first, end):
+            def search(query: Array, first: Array, end: Array) -> tuple[Array, Array]:
                 stored = self._search_groups(query, ring_keys, ring_number, first, end)
                 new = find_nearest_in_groups(query, keys[None], number[None], first, end, top_k=self.config.top_k)
                 scores, place = (
@@ -340,26 +382,35 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
                 recent = (is_new & (segment[:, None] - segment[of_new] <= bptt))[..., None]
                 chosen = [jnp.where(recent, a, jax.lax.stop_gradient(a)) for a in chosen]
             chosen_keys, chosen_values = chosen
-            return read_chosen(query, chosen_keys, chosen_values, found & sees[:, None])
+            return read_chosen(query, chosen_keys, chosen_values, found & before_reset[:, None])
 
-        over_heads = jax.vmap(one_head, in_axes=(1, 1, 1, 0, 0, *[None] * 5), out_axes=1)
-        times = state.next, timeline.number, timeline.first, timeline.end, sees
-        return jax.vmap(jax.checkpoint(over_heads))(query, keys, values, state.ring_keys, state.ring_values, *times)
+        over_heads = jax.vmap(one_head, in_axes=((1, 1, 1, 0, 0), None), out_axes=1)
+        rows = query, keys, values, state.ring_keys, state.ring_values
+        times = state.next, timeline.number, timeline.first, timeline.end, before_reset
+        return jax.vmap(jax.checkpoint(over_heads))(rows, times)
 
-    def _restarted(self, state, rows, begin):
+    def _restarted(self, state: KNNState, rows: Bool[Array, "B"], begin: Int32[Array, "B"]) -> KNNState:
         """The state with an empty store in the given rows; its first entry will have the index `begin`.
 
         A loop of one or no iteration works in place; a `cond` would copy its operands.
         """
 
-        def clear(_, arrays):
+        def clear(_: Array, arrays: tuple[Array, Array]) -> tuple[Array, Array]:
             return where_rows(rows, jax.tree.map(jnp.zeros_like, arrays), arrays)
 
         once = jnp.any(rows).astype(jnp.int32)
         keys, values = jax.lax.fori_loop(0, once, clear, (state.ring_keys, state.ring_values))
         return state._replace(ring_keys=keys, ring_values=values, next=jnp.where(rows, -begin, state.next))
 
-    def _store(self, state, keys, values, number, first, end):
+    def _store(
+        self,
+        state: KNNState,
+        keys: Float[Array, "B N H K"],
+        values: Float[Array, "B N H K"],
+        number: Int32[Array, "B N"],
+        first: Int32[Array, "B"],
+        end: Int32[Array, "B"],
+    ) -> KNNState:
         """The state after storing the entries with first <= index < end in place: index n at `next` + n."""
         size = self.config.memory_size
         if size == 0:
@@ -370,7 +421,7 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
         place = jnp.where(kept, (state.next[:, None] + number) % size, outside)
         rows = jnp.arange(batch)[:, None]
 
-        def put(old, new):
+        def put(old: Array, new: Array) -> Array:
             return old.at[rows, :, place].set(new, mode="drop", unique_indices=True)
 
         keys, values = put(state.ring_keys, keys), put(state.ring_values, values)
@@ -386,7 +437,7 @@ def _read_local(query, keys, values, document, place):
     return read_entries(query, [Source(keys, values, age.astype(jnp.float32), age, visible)])
 
 
-def _read_local_row(row):
+def _read_local_row(row: Sequence[Array]) -> Array:
     """`_read_local` for one whole segment."""
     query, keys, values, document = (a[None] for a in row)
     place = jnp.arange(document.shape[1], dtype=jnp.int32)[None]

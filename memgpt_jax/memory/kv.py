@@ -1,13 +1,13 @@
-"""MemGPT's memory: gated key-value entries, appended a segment at a time and read by attention."""
+"""MemGPT's memory: gated key-value entries, appended segment by segment and read by attention."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.memory import KVMemoryConfig
-from memgpt_jax.memory.base import Explanation, flatten_segments, where_rows
+from memgpt_jax.memory.base import Explanation, OwnSegment, Segment, flatten_segments, where_rows
 from memgpt_jax.memory.linear import linear
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops.memory import (
@@ -29,7 +29,7 @@ from memgpt_jax.ops.memory import (
     read_weights,
     select_highest_gate,
 )
-from memgpt_jax.shapes import Array, Float
+from memgpt_jax.shapes import Array, Bool, Float, Int32
 
 
 class KVState(NamedTuple):
@@ -55,7 +55,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
     """True when the memory shares self-attention's softmax. Reads are then float32 [..., H (K + 1)]: the output of each
     head, followed by its log-sum-exp."""
 
-    def __init__(self, config: KVMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: KVMemoryConfig, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
         self.add_projections(rngs=rngs)
         heads, width = config.num_heads, config.head_dim
@@ -76,14 +76,14 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             self.pool_queries = nnx.Param(normal(width**-0.5)(rngs.params(), shape))
 
     def join_attention(self, query_bias: bool) -> None:
-        """Share self-attention's softmax and its output projection; query_bias: q = W_q x + b_q."""
+        """Share self-attention's softmax and output projection; with `query_bias`, q = W_q x + b_q."""
         self.joins_attention, self.output = True, None
         if query_bias:
             kernel = self.query.kernel
             self.query = linear(*kernel.shape, use_bias=True, dtype=self.dtype, rngs=nnx.Rngs(0))
             self.query.kernel = kernel
 
-    def init_state(self, batch_size):
+    def init_state(self, batch_size: int) -> KVState:
         config, size = self.config, self.config.memory_size
         stored = (batch_size, size, config.num_heads, config.head_dim)
         entries = Entries(
@@ -96,7 +96,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         )
         return KVState(entries, self.conv.init_state(batch_size))
 
-    def initial_state(self, batch_size):
+    def initial_state(self, batch_size: int) -> KVState:
         state, num = self.init_state(batch_size), self.config.initial_entries
         if num == 0:
             return state
@@ -109,7 +109,9 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         )
         return state._replace(entries=entries)
 
-    def read(self, x, state, own_segment, update_mask):
+    def read(
+        self, x: Float[Array, "B Q D"], state: KVState, own_segment: OwnSegment, update_mask: Bool[Array, "B Q"]
+    ) -> tuple[Float[Array, "B Q R"], KVState]:
         query, entries = self.queries(x), state.entries
         visible = jnp.broadcast_to(entries.valid[:, None], (*x.shape[:2], entries.valid.shape[1]))
         sources = [self._source(entries, visible)]
@@ -123,19 +125,25 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             entries = entries._replace(read_mass=entries.read_mass + jax.lax.stop_gradient(mass))
         return self._packed(found), state._replace(entries=entries)
 
-    def write(self, x, state, write_mask):
+    def write(self, x: Float[Array, "B T D"], state: KVState, write_mask: Bool[Array, "B T"]) -> KVState:
         convolved, conv_cache = self.convolve_segment(x, write_mask, state.conv_cache)
         new = self._select(self._entries(x, convolved, write_mask))
         return KVState(append_entries(state.entries, new, self.config.evict), conv_cache)
 
-    def explain(self, x, state):
+    def explain(self, x: Float[Array, "B Q D"], state: KVState) -> Explanation:
         """Weights over the M entries; the null entry has the rest of each softmax."""
         entries = state.entries
         visible = jnp.broadcast_to(entries.valid[:, None], (*x.shape[:2], entries.valid.shape[1]))
         weights = read_weights(self.queries(x), [self._source(entries, visible)], *self._extras())
         return Explanation(weights, entries.values[:, None], entries.valid)
 
-    def write_entries(self, keys, values, state, valid=None):
+    def write_entries(
+        self,
+        keys: Float[Array, "B N H K"],
+        values: Float[Array, "B N H K"],
+        state: KVState,
+        valid: Bool[Array, "B N"] | None = None,
+    ) -> KVState:
         """Append entries with a gate of 1, as one segment; `evict` decides what leaves a full memory."""
         batch, num = keys.shape[:2]
         valid = jnp.ones((batch, num), bool) if valid is None else valid
@@ -149,19 +157,19 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         )
         new = gather_entries(
             new, jnp.argsort(valid, axis=1, stable=True).astype(jnp.int32)
-        )  # `append` wants invalid ones first
+        )  # `append_entries` expects invalid entries first
         return state._replace(entries=append_entries(state.entries, _clean(new), self.config.evict))
 
-    def segment(self, segment, state):
-        """Rematerialised: recomputing the attention weights is faster than storing them and halves peak memory."""
+    def segment(self, segment: Segment, state: KVState) -> tuple[Float[Array, "B T R"], KVState]:
+        """`Memory.segment`, recomputed in the backward pass, which is faster and halves peak memory."""
         return jax.checkpoint(super().segment)(segment, state)
 
-    def sequence(self, segments, state):
+    def sequence(self, segments: Segment, state: KVState) -> tuple[Float[Array, "B S T R"], KVState]:
         """All segments at once, equal to the scan over `segment`: write everything, then read in parallel.
 
-        Which entries a segment sees depends on gates, resets and time alone, so a scan over these small arrays finds
-        their places among the E entries in play: M old ones, the initial ones, S N new ones. Only `least_read` depends
-        on the reads, and uses the scan over `segment`.
+        The entries that a segment reads depend on gates, resets and time only. A scan over these small arrays finds
+        their places among E entries: M old ones, the initial ones, S N new ones. Only `least_read` depends on reads; it
+        uses the scan over `segment`.
         """
         if self.config.evict == "least_read":
             return super().sequence(segments, state)
@@ -201,8 +209,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         entries = gather_entries(in_play, final.place)._replace(valid=final.valid, age=final.age)
         return self._packed(found), KVState(_clean(entries), conv_cache)
 
-    def _places(self, segments, old, start, new):
-        """The places, among the entries in play, of the entries that the memory holds, without keys and values.
+    def _places(self, segments: Segment, old: Entries, start: Entries, new: Entries) -> tuple[Visibility, Visibility]:
+        """The places of the entries that the memory holds, among the E entries of `sequence`.
 
         Returns the `Visibility` at the start of each segment, [B, S, M], and after the last full one, [B, M].
         """
@@ -213,7 +221,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         places = jnp.broadcast_to(size + num_initial + places, (batch, num_segments, num_new))
         old, start, new = (entries._replace(keys=None, values=None, read_mass=None) for entries in (old, start, new))
 
-        def step(seen, segment):
+        def step(seen: tuple[Array, Entries], segment: Any) -> tuple[tuple[Array, Entries], tuple[Array, Entries]]:
             new_place, new, has_reset, full = segment
             restarted = jnp.where(start.valid, index + num_initial, seen[0]), start
             place, entries = where_rows(has_reset, restarted, seen)
@@ -229,12 +237,14 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         seen = Visibility(place, entries.valid, entries.age)
         return seen, Visibility(last[0], last[1].valid, last[1].age)
 
-    def _own_entries(self, written, document, per_segment):
+    def _own_entries(
+        self, written: Entries, document: Int32[Array, "B L"], per_segment: tuple[int, int, int]
+    ) -> tuple[ReadableEntries, Int32[Array, "B S T"]]:
         """The entries of each segment's own tokens, as these tokens read them."""
         stored = jax.tree.map(lambda x: x.reshape(*per_segment, *x.shape[2:]), self._stored(self._gated(written)))
         return stored, document.reshape(per_segment)
 
-    def stats(self, state):
+    def stats(self, state: KVState) -> dict[str, Array]:
         entries = state.entries
         valid = entries.valid.astype(jnp.float32)
         bins = jnp.clip((jnp.exp(entries.log_gate) * 10).astype(jnp.int32), 0, 9)
@@ -245,7 +255,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             "age_mean": jnp.sum(entries.age.astype(jnp.float32) * valid) / jnp.maximum(jnp.sum(valid), 1),
         } | super().stats(state)
 
-    def _packed(self, found):
+    def _packed(self, found: Any) -> Array:
         """Heads side by side, [..., H K]; with `joins_attention` [..., H (K + 1)], each with its log-sum-exp."""
         if self.joins_attention:
             out, lse = found
@@ -259,11 +269,13 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         recency = jax.nn.softplus(self.recency_bias[...]) if self.config.recency_bias else None
         return null_key, recency
 
-    def _no_mass(self, batch_size, num):
+    def _no_mass(self, batch_size: int, num: int) -> Float[Array, "B N"] | None:
         """Read statistics of new entries: 0, or None if eviction does not use them."""
         return jnp.zeros((batch_size, num), jnp.float32) if self.config.evict == "least_read" else None
 
-    def _entries(self, x, convolved, valid) -> Entries:
+    def _entries(
+        self, x: Float[Array, "B L D"], convolved: Float[Array, "B L D"], valid: Bool[Array, "B L"]
+    ) -> Entries:
         """The entries of L tokens, before selection and gating."""
         batch, length, _ = x.shape
         keys, values = self.keys_and_values(x, convolved)
@@ -289,7 +301,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         return _clean(self._gated(entries))
 
     def _gated(self, entries: Entries) -> Entries:
-        """Entries scaled by their gates; a gate of `log_bias` acts on the read instead."""
+        """Entries scaled by their gates; with gate `log_bias`, the read logits change instead."""
         gate = jnp.exp(entries.log_gate)[..., None, None].astype(self.dtype)
         if self.config.gate == "scale":
             entries = entries._replace(keys=entries.keys * gate)
@@ -302,8 +314,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         bias = entries.log_gate if self.config.gate == "log_bias" else jnp.zeros_like(entries.log_gate)
         return ReadableEntries(entries.keys, entries.values, bias)
 
-    def _source(self, entries: Entries, visible) -> Source:
-        """Entries as the Reader takes them."""
+    def _source(self, entries: Entries, visible: Bool[Array, "B Q E"]) -> Source:
+        """Entries as a `Source` of the Reader."""
         return make_source(self._stored(entries), entries.age, visible, self.bptt_segments)
 
 

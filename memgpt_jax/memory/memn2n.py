@@ -1,8 +1,8 @@
-"""End-to-end memory network: several hops of reading, each with the question that the last one left."""
+"""End-to-end memory network: several reads (hops) per token, each with a query that contains the last answer."""
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from flax import nnx
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import AttendedMemoryConfig
-from memgpt_jax.memory.base import Explanation, flatten_segments, stop_gradient_where
+from memgpt_jax.memory.base import Explanation, OwnSegment, Segment, flatten_segments, stop_gradient_where
 from memgpt_jax.memory.linear import linear
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.memory.writer_conv import WriterConv
@@ -18,7 +18,7 @@ from memgpt_jax.ops.attention import map_rows
 from memgpt_jax.ops.memory import Hops, gather_entries, multi_hop_read, multi_hop_weights, position_encoding
 from memgpt_jax.ops.memory.writer import OLDEST_AGE
 from memgpt_jax.ops.mesh import ENTRIES, HEADS, declare_axes
-from memgpt_jax.shapes import Array, Float, Int32
+from memgpt_jax.shapes import Array, Bool, Float, Int32
 
 MemN2NEntry = Literal["token", "segment"]
 MemN2NTying = Literal["adjacent", "layerwise"]
@@ -69,20 +69,20 @@ class MemN2NMemory(AttendedMemory[MemN2NMemoryConfig]):
                  u_{n+1} = U u_n + sum_i p_i (C_n y_i + T_C,n[age_i])
                  r = W u_{N+1}
 
-    `x` [D] is the normalised stream, a sentence of the paper one token or one segment, l its position encoding (section
-    4.1), T_A and T_C its temporal encoding. u, z and y have H heads of width K; A, C, U map within a head. Without
-    `qk_norm`, z is not normalised and q_n = A_n^T u_n / sqrt(K).
+    `x` [D] is the normalised stream; a sentence of the paper is one token or one segment. l is the position encoding
+    (section 4.1), T_A and T_C are the temporal encodings. u, z and y have H heads of width K; A, C, U map within a
+    head. Without `qk_norm`, z is not normalised and q_n = A_n^T u_n / sqrt(K).
 
     The paper embeds an entry with different matrices in each hop, A_n x_i and C_n x_i. Here these are A_n E and C_n E
     with one E [H K, D]: only z and y are stored, so that hops need no bytes, and a hop is one attention over them.
     `tying` is the paper's: `adjacent` A_{n+1} = C_n and U = 1; `layerwise` one A and one C for all hops and a learned
-    U. (In the paper adjacent tying also binds B to A_1 and W to C_N; here both are free.) The convolution (an entry of
-    one token does not contain the token before it) and the null entry (a hop may find nothing) are additions.
+    U. (In the paper adjacent tying also binds B to A_1 and W to C_N; here both are free.) The convolution (an entry
+    of one token does not contain the token before it) and the null entry (a hop may read 0) are additions.
     """
 
     cuts_by_age = True
 
-    def __init__(self, config: MemN2NMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: MemN2NMemoryConfig, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
         heads, width = config.num_heads, config.head_dim
         self.adjacent = config.tying == "adjacent"
@@ -107,7 +107,7 @@ class MemN2NMemory(AttendedMemory[MemN2NMemoryConfig]):
         if config.null_entry:
             self.null_key = nnx.Param(jnp.zeros((heads, width), jnp.float32))
 
-    def init_state(self, batch_size):
+    def init_state(self, batch_size: int) -> MemN2NState:
         config = self.config
         stored = (batch_size, config.memory_size, config.num_heads, config.head_dim)
         return MemN2NState(  # no array twice, so that a state can be donated
@@ -117,17 +117,19 @@ class MemN2NMemory(AttendedMemory[MemN2NMemoryConfig]):
             conv_cache=self.conv.init_state(batch_size),
         )
 
-    def read(self, x, state, own_segment, update_mask):
+    def read(
+        self, x: Float[Array, "B Q D"], state: MemN2NState, own_segment: OwnSegment, update_mask: Bool[Array, "B Q"]
+    ) -> tuple[Float[Array, "B Q R"], MemN2NState]:
         visible = jnp.broadcast_to(state.age[:, None] > 0, (*x.shape[:2], state.age.shape[1]))
         answer = self._hop(self.heads(self.query(x)), state.keys, state.values, state.age, visible)
         return answer.reshape(*x.shape[:2], -1), state
 
-    def write(self, x, state, write_mask):
+    def write(self, x: Float[Array, "B T D"], state: MemN2NState, write_mask: Bool[Array, "B T"]) -> MemN2NState:
         embedded = self.entry(x)
         convolved, conv_cache = self.convolve_segment(embedded, write_mask, state.conv_cache)
         keys, values, valid = self._entries(embedded, convolved, write_mask)
 
-        def newest(old, new):
+        def newest(old: Array, new: Array) -> Array:
             return jnp.concatenate([old, new], axis=1)[:, new.shape[1] :]
 
         older = jnp.where(state.age > 0, jnp.minimum(state.age + 1, OLDEST_AGE), 0)
@@ -138,10 +140,10 @@ class MemN2NMemory(AttendedMemory[MemN2NMemoryConfig]):
             conv_cache=conv_cache,
         )
 
-    def explain(self, x, state):
+    def explain(self, x: Float[Array, "B Q D"], state: MemN2NState) -> Explanation:
         """Weights of all hops, N H heads: H of the first hop, then H of the second, ...; the residual is U^N u_1.
 
-        The value of an entry in hop n is what it adds to the read in the end, U^(N-n) (C_n y + T_C,n[age]).
+        The value of an entry in hop n is its contribution to the read, U^(N-n) (C_n y + T_C,n[age]).
         """
         valid, hops = state.age > 0, self._hops()
         visible = jnp.broadcast_to(valid[:, None], (*x.shape[:2], valid.shape[1]))
@@ -166,29 +168,29 @@ class MemN2NMemory(AttendedMemory[MemN2NMemoryConfig]):
             residual.reshape(batch, length, -1),
         )
 
-    def sequence(self, segments, state):
+    def sequence(self, segments: Segment, state: MemN2NState) -> tuple[Float[Array, "B S T R"], MemN2NState]:
         """All segments at once, equal to the scan over `segment`: write everything, then read in parallel.
 
-        The entries in play are in the order of time: M old ones, then S N new ones (N = T, or 1 for entry="segment").
-        Segment s sees, of its own document, the M that precede its own entries. (An entry without a written token also
-        has a place in this order, but all entries before it are of other documents.)
+        Entries are ordered by time: M old ones, then S N new ones (N = T, or 1 for entry="segment"). Segment s reads
+        the entries of its own document among the M before its own. (An entry without a written token also has a place
+        in this order, but all entries before it belong to other documents.)
         """
         batch, num_segments, length, _ = segments.x.shape
         call = flatten_segments(segments)
         call = call._replace(x=self.entry(call.x))
         convolved, conv_cache = self.convolve_call(call, state.conv_cache)
 
-        def by_segment(x):
+        def by_segment(x: Array) -> Array:
             return x.reshape(batch * num_segments, length, *x.shape[2:])
 
         keys, values, valid = self._entries(*map(by_segment, (call.x, convolved, call.write_mask)))
-        last = jnp.max(by_segment(call.document), axis=1, keepdims=True)  # document of its written tokens, if any
+        last = jnp.max(by_segment(call.document), axis=1, keepdims=True)  # document of the written tokens, if any
 
         size, num_new = self.config.memory_size, keys.shape[1]
         written = jnp.broadcast_to(jnp.arange(num_segments, dtype=jnp.int32)[:, None], (num_segments, num_new))
         written = jnp.broadcast_to(written.reshape(1, -1), (batch, num_segments * num_new))
 
-        def after(old, new):
+        def after(old: Array, new: Array) -> Array:
             return jnp.concatenate([old, new.reshape(batch, -1, *new.shape[2:])], axis=1)
 
         in_play = {
@@ -198,8 +200,8 @@ class MemN2NMemory(AttendedMemory[MemN2NMemoryConfig]):
             "written": after(-state.age, written),  # segment of this call in which the entry was written
         }
 
-        def read_row(row):
-            def read_segment(segment):
+        def read_row(row: dict[str, Any]) -> Array:
+            def read_segment(segment: dict[str, Array]) -> Array:
                 start = segment["number"] * num_new
                 entries = {k: jax.lax.dynamic_slice_in_dim(v, start, size)[None] for k, v in row["in_play"].items()}
                 document = segment["document"][None, :, None]
@@ -226,31 +228,40 @@ class MemN2NMemory(AttendedMemory[MemN2NMemoryConfig]):
             conv_cache=conv_cache,
         )
 
-    def stats(self, state):
+    def stats(self, state: MemN2NState) -> dict[str, Array]:
         valid = (state.age > 0).astype(jnp.float32)
         return {
             "occupancy": jnp.sum(valid) / max(1, valid.size),
             "age_mean": jnp.sum(state.age.astype(jnp.float32)) / jnp.maximum(jnp.sum(valid), 1),
         } | super().stats(state)
 
-    def _entries(self, embedded, convolved, write_mask):
+    def _entries(
+        self, embedded: Float[Array, "B T HK"], convolved: Float[Array, "B T HK"], write_mask: Bool[Array, "B T"]
+    ) -> tuple[Float[Array, "B N H K"], Float[Array, "B N H K"], Bool[Array, "B N"]]:
         """z and y [B, N, H, K] of the written tokens of a segment, and which of the N entries exist, [B, N]."""
         if self.config.entry == "segment":
             encoding = jnp.asarray(position_encoding(*embedded.shape[1:]))[None]
             weights = encoding * write_mask[..., None].astype(jnp.float32)
 
-            def pool(x):
+            def pool(x: Array) -> Array:
                 return jnp.sum(x.astype(jnp.float32) * weights, axis=1, keepdims=True)
 
             embedded, convolved = pool(embedded), pool(convolved)
             write_mask = jnp.any(write_mask, axis=1, keepdims=True)
 
-        def clean(x):
+        def clean(x: Array) -> Array:
             return jnp.where(write_mask[..., None, None], x, 0).astype(self.dtype)
 
         return clean(self.unit(self.heads(convolved))), clean(self.heads(embedded)), write_mask
 
-    def _hop(self, question, keys, values, age, visible):
+    def _hop(
+        self,
+        question: Float[Array, "B Q H K"],
+        keys: Float[Array, "B M H K"],
+        values: Float[Array, "B M H K"],
+        age: Int32[Array, "B M"],
+        visible: Bool[Array, "B Q M"],
+    ) -> Float[Array, "B Q H K"]:
         """`multi_hop_read` without a gradient into entries older than `bptt_segments`."""
         if self.bptt_segments is not None:
             keys, values = stop_gradient_where(age > self.bptt_segments, (keys, values))

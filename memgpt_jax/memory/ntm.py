@@ -1,14 +1,14 @@
-"""The Neural Turing Machine's memory: slots addressed by content and by location, erased and added to."""
+"""The Neural Turing Machine's memory: slots addressed by content and by location, which are erased and added to."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.checks import check
-from memgpt_jax.memory.recurrent import Addressed, RecurrentMemory, RecurrentMemoryConfig
+from memgpt_jax.memory.recurrent import Addressed, RecurrentMemory, RecurrentMemoryConfig, RecurrentState
 from memgpt_jax.ops.memory import (
     address_entropy,
     content_weights,
@@ -22,7 +22,7 @@ from memgpt_jax.shapes import Array, Float32
 
 @dataclass(frozen=True, kw_only=True)
 class NTMMemoryConfig(RecurrentMemoryConfig):
-    """Neural Turing Machine: slots addressed by content and by location, erased and added to."""
+    """Neural Turing Machine: slots addressed by content and by location, which are erased and added to."""
 
     num_write_heads: int = 1
     """Write heads U."""
@@ -75,7 +75,7 @@ class NTMMemory(RecurrentMemory[NTMMemoryConfig]):
     Graves, Wayne, Danihelka, "Neural Turing Machines" (2014), section 3.
     """
 
-    def __init__(self, config: NTMMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: NTMMemoryConfig, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs):
         readers, writers, width = config.num_read_heads, config.num_write_heads, config.slot_width
         heads, shifts = readers + writers, 2 * config.shift_range + 1
         parts = {"key": (heads, width), "strength": (heads,), "gate": (heads,), "distance": (heads, shifts)}
@@ -88,7 +88,7 @@ class NTMMemory(RecurrentMemory[NTMMemoryConfig]):
         biases |= {"distance": 5.0 * jax.nn.one_hot(step, shifts), "erase": 2.0}
         self.start_as_pairs("key", "add", biases)
 
-    def init_slots(self, batch_size):
+    def init_slots(self, batch_size: int) -> NTMSlots:
         config = self.config
         return NTMSlots(
             matrix=jnp.zeros((batch_size, config.memory_size, config.slot_width), jnp.float32),
@@ -97,11 +97,11 @@ class NTMMemory(RecurrentMemory[NTMMemoryConfig]):
             ),
         )
 
-    def initial_slots(self, batch_size):
+    def initial_slots(self, batch_size: int) -> NTMSlots:
         slots = self.init_slots(batch_size)
         return NTMSlots(slots.matrix + BLANK, slots.weights.at[:, :, 0].set(1.0))
 
-    def interface(self, vector):
+    def interface(self, vector: Float32[Array, "... I"]) -> NTMInterface:
         part = self.parts_of(vector)
         return NTMInterface(
             key=part["key"],
@@ -113,7 +113,7 @@ class NTMMemory(RecurrentMemory[NTMMemoryConfig]):
             add=part["add"],
         )
 
-    def address(self, interface, slots):
+    def address(self, interface: NTMInterface, slots: NTMSlots) -> Addressed:
         readers = self.config.num_read_heads
         if self.config.order == "read_write":
             weights = _address(interface, slots.matrix, slots.weights)
@@ -124,7 +124,7 @@ class NTMMemory(RecurrentMemory[NTMMemoryConfig]):
         reading = _address(interface, matrix, slots.weights, slice(readers))
         return Addressed(reading, matrix, NTMSlots(matrix, jnp.concatenate([reading, writing], axis=1)))
 
-    def stats(self, state):
+    def stats(self, state: RecurrentState) -> dict[str, Array]:
         slots, readers = state.slots, self.config.num_read_heads
         return {
             "read_entropy": address_entropy(slots.weights[:, :readers]),
@@ -133,7 +133,12 @@ class NTMMemory(RecurrentMemory[NTMMemoryConfig]):
         } | super().stats(state)
 
 
-def _address(interface, matrix, weights, heads=slice(None)):
+def _address(
+    interface: NTMInterface,
+    matrix: Float32[Array, "B M W"],
+    weights: Float32[Array, "B H M"],
+    heads: slice = slice(None),
+) -> Float32[Array, "B h M"]:
     """The next positions of the given heads: content address, interpolation, shift, sharpening."""
     by_content = content_weights(matrix, interface.key[:, heads], interface.strength[:, heads])
     weights = interpolate_weights(by_content, weights[:, heads], interface.gate[:, heads])

@@ -68,7 +68,7 @@ class ProjectedMemory(Memory[ProjectedT]):
     def convolve_own(
         self, x: Float[Array, "B T D"], document: Int32[Array, "B T"], conv_cache: Float[Array, "B reach D"]
     ) -> Float[Array, "B T D"]:
-        """conv(x) for the segment of the tokens that read."""
+        """conv(x) for the segment of the reading tokens."""
         return self.conv(x, document, conv_cache, self.gradient_period if self.cuts_by_age else None)
 
     def heads(self, x: Float[Array, "*b HK"]) -> Float[Array, "*b H K"]:

@@ -1,7 +1,8 @@
-"""Base of memories that every token reads and writes in turn, through an interface vector of a controller."""
+"""Base of memories that each token reads and writes, one token after the other, through an interface vector."""
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
@@ -12,10 +13,10 @@ from flax import nnx
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import SizedMemoryConfig
-from memgpt_jax.memory.base import Explanation, Memory, State, stop_gradient_where, where_rows
+from memgpt_jax.memory.base import Explanation, Memory, OwnSegment, Segment, State, stop_gradient_where, where_rows
 from memgpt_jax.memory.linear import linear
 from memgpt_jax.ops.memory import read_slots
-from memgpt_jax.shapes import Array, Float32
+from memgpt_jax.shapes import Array, Bool, Float, Float32
 
 Controller = Literal["pair", "none", "lstm"]
 Order = Literal["read_write", "write_read"]
@@ -23,7 +24,7 @@ Order = Literal["read_write", "write_read"]
 
 @dataclass(frozen=True, kw_only=True)
 class RecurrentMemoryConfig(SizedMemoryConfig):
-    """Base of mechanisms whose slots every token reads and writes in turn."""
+    """Base of mechanisms whose slots each token reads and writes, one token after the other."""
 
     token_recurrent: ClassVar[bool] = True
 
@@ -99,7 +100,7 @@ class RecurrentMemory(Memory[RecurrentT]):
     tokens wrote, including those of its own segment. `order="write_read"` writes first, so that a token can read its
     own write.
 
-    The state is always that after the last token: a read advances it, and `write` does nothing. So the result does not
+    A read updates the state, and `write` does nothing: the state is that after the last token. The result does not
     depend on the segment length, and the cost of a token does not depend on its place in the segment. Only
     `bptt_segments` is in segments. All tokens of a call are one `lax.scan`, after all matmuls that need no recurrence;
     the backward pass stores the state before each token and recomputes the rest.
@@ -114,7 +115,7 @@ class RecurrentMemory(Memory[RecurrentT]):
         *,
         d_model: int,
         segment_length: int,
-        dtype,
+        dtype: Any,
         rngs: nnx.Rngs,
         parts: dict[str, tuple[int, ...]],
     ):
@@ -144,7 +145,7 @@ class RecurrentMemory(Memory[RecurrentT]):
         One half of the vector added to a slot is a key: that of the token before (controller `pair`), in the space of
         the read keys. The other half is a value of the token. Gates and other numbers start close to the given biases.
         A slot that no key addresses gives no gradient to the token that wrote it, so a memory with unrelated keys and
-        undecided gates has to address something by chance before it can learn.
+        undecided gates learns only after it has addressed the right slot by chance.
 
         Args:
             key: the part whose first R rows [W] are the read keys.
@@ -199,10 +200,10 @@ class RecurrentMemory(Memory[RecurrentT]):
         addressed = self.address(interface, slots)
         return _reads(addressed), addressed.slots
 
-    def init_state(self, batch_size):
+    def init_state(self, batch_size: int) -> RecurrentState:
         config, controller = self.config, None
 
-        def zeros(*shape):
+        def zeros(*shape: int) -> Array:
             return jnp.zeros((batch_size, *shape), jnp.float32)
 
         if config.controller == "lstm":
@@ -212,16 +213,18 @@ class RecurrentMemory(Memory[RecurrentT]):
             controller = jnp.zeros((batch_size, self.d_model), self.dtype)
         return RecurrentState(self.init_slots(batch_size), controller)
 
-    def initial_state(self, batch_size):
+    def initial_state(self, batch_size: int) -> RecurrentState:
         return self.init_state(batch_size)._replace(slots=self.initial_slots(batch_size))
 
-    def read(self, x, state, own_segment, update_mask):
+    def read(
+        self, x: Float[Array, "B Q D"], state: RecurrentState, own_segment: OwnSegment, update_mask: Bool[Array, "B Q"]
+    ) -> tuple[Float[Array, "B Q R"], RecurrentState]:
         """`update_mask` marks tokens that advance the state.
 
         In a document that begins inside this segment, every token advances the document's own state.
         """
 
-        def at_positions(by_position):
+        def at_positions(by_position: Array) -> Array:
             return jnp.take_along_axis(by_position, own_segment.position, axis=1)
 
         before = jnp.pad(own_segment.document[:, :-1], ((0, 0), (1, 0)))
@@ -229,18 +232,18 @@ class RecurrentMemory(Memory[RecurrentT]):
         steps = update_mask | (at_positions(own_segment.document) > 0)
         return self._tokens(x, state, at_positions(begins), steps)
 
-    def write(self, x, state, write_mask):
-        """Nothing: `read` has written each token."""
+    def write(self, x: Float[Array, "B T D"], state: RecurrentState, write_mask: Bool[Array, "B T"]) -> RecurrentState:
+        """The unchanged state: `read` has already written each token."""
         return state
 
-    def explain(self, x, state):
-        """Weights over the M slots as each of the Q tokens finds them, in turn.
+    def explain(self, x: Float[Array, "B Q D"], state: RecurrentState) -> Explanation:
+        """Weights over the M slots at the time of each of the Q tokens, which are processed in order.
 
-        With an LSTM, an unprojected read is its hidden state followed by this.
+        With an LSTM, the unprojected read is the hidden state followed by this read.
         """
         nothing = jnp.zeros(x.shape[:2], bool)
 
-        def parts(addressed):
+        def parts(addressed: Addressed) -> tuple[Array, Array]:
             return addressed.weights, addressed.matrix
 
         _, found, _ = self._scan(parts, x, state, nothing, ~nothing)
@@ -248,11 +251,11 @@ class RecurrentMemory(Memory[RecurrentT]):
         valid = jnp.ones((len(x), matrix.shape[2]), bool)
         return Explanation(weights, matrix[:, :, :, None], valid)
 
-    def sequence(self, segments, state):
+    def sequence(self, segments: Segment, state: RecurrentState) -> tuple[Float[Array, "B S T R"], RecurrentState]:
         """One scan over all tokens, equal to the scan over `segment`."""
         batch, num_segments, length, _ = segments.x.shape
 
-        def flat(a):
+        def flat(a: Array) -> Array:
             return a.reshape(batch, num_segments * length, *a.shape[3:])
 
         cut = None
@@ -261,16 +264,31 @@ class RecurrentMemory(Memory[RecurrentT]):
         reads, state = self._tokens(flat(segments.x), state, flat(segments.reset), flat(segments.is_new), cut)
         return reads.reshape(*segments.is_new.shape, -1), state
 
-    def _tokens(self, x, state, begins, steps, cut=None):
-        """Unprojected reads [B, L, R] of L tokens in turn, and the state after the last of them; see `_scan`."""
+    def _tokens(
+        self,
+        x: Float[Array, "B L D"],
+        state: RecurrentState,
+        begins: Bool[Array, "B L"],
+        steps: Bool[Array, "B L"],
+        cut: Bool[Array, "L"] | None = None,
+    ) -> tuple[Float[Array, "B L R"], RecurrentState]:
+        """Unprojected reads [B, L, R] of L tokens, and the state after the last of them; see `_scan`."""
         state, reads, hidden = self._scan(_reads, x, state, begins, steps, cut)
         reads = jnp.swapaxes(reads.reshape(*reads.shape[:2], -1), 0, 1)
         if hidden is not None:
             reads = jnp.concatenate([jnp.swapaxes(hidden, 0, 1), reads], axis=-1)
         return reads.astype(self.dtype), state
 
-    def _scan(self, result, x, state, begins, steps, cut=None):
-        """L tokens in turn: the state after them, the result for each, and the LSTM's hidden states or None.
+    def _scan(
+        self,
+        result: Callable[[Addressed], Any],
+        x: Float[Array, "B L D"],
+        state: RecurrentState,
+        begins: Bool[Array, "B L"],
+        steps: Bool[Array, "B L"],
+        cut: Bool[Array, "L"] | None = None,
+    ) -> tuple[RecurrentState, Any, Array | None]:
+        """Scan over L tokens: the state after them, the result for each, and the LSTM's hidden states or None.
 
         The results and hidden states have the time axis first.
 
@@ -288,7 +306,7 @@ class RecurrentMemory(Memory[RecurrentT]):
             state, initial = (s._replace(controller=None) for s in (state, initial))
 
         @jax.checkpoint
-        def token(state, inputs):
+        def token(state: RecurrentState, inputs: Any) -> tuple[RecurrentState, Any]:
             given, begins, steps, cut = inputs
             if cut is not None:
                 state = stop_gradient_where(cut, state)
@@ -310,8 +328,15 @@ class RecurrentMemory(Memory[RecurrentT]):
             state = state._replace(controller=last)
         return state, found, hidden
 
-    def _given(self, x, controller, begins, steps, cut):
-        """What does not depend on the slots: interfaces (or inputs of the LSTM) of all tokens, and the last token."""
+    def _given(
+        self,
+        x: Float[Array, "B L D"],
+        controller: Any,
+        begins: Bool[Array, "B L"],
+        steps: Bool[Array, "B L"],
+        cut: Bool[Array, "L"] | None,
+    ) -> tuple[Any, Array | None]:
+        """Interfaces (or inputs of the LSTM) of all tokens, which do not depend on the slots, and the last token."""
         if self.config.controller == "lstm":
             return self.lstm_token(x), None
         if self.config.controller == "none":
@@ -326,10 +351,10 @@ class RecurrentMemory(Memory[RecurrentT]):
         last = where_rows(place >= 0, last.astype(controller.dtype), controller)
         return self._interface_of(self.interface_vector(x) + self.interface_previous(previous)), last
 
-    def _interface_of(self, vector) -> Interface:
+    def _interface_of(self, vector: Float[Array, "B ... I"]) -> Interface:
         return self.interface(vector.astype(jnp.float32))
 
-    def _lstm(self, token, state: LSTMState) -> LSTMState:
+    def _lstm(self, token: Float[Array, "B gates"], state: LSTMState) -> LSTMState:
         """The LSTM after a token, still with the reads of the token before."""
         inputs = jnp.concatenate([state.hidden, state.reads.reshape(len(token), -1)], axis=-1)
         gates = (token + self.lstm_recurrent(inputs.astype(self.dtype))).astype(jnp.float32)

@@ -19,7 +19,7 @@ LARGEST_MEMORY_SIZE = 2**30
 """The largest `memory_size` that `match_state_bytes` tries."""
 
 
-def make_memory(config: MemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs) -> Memory:
+def make_memory(config: MemoryConfig, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs) -> Memory:
     """Build the mechanism of a configuration; `match_state_bytes`, if given, determines its `memory_size`.
 
     Args:
@@ -39,7 +39,7 @@ def make_memory(config: MemoryConfig, *, d_model: int, segment_length: int, dtyp
 def resolved(config: AnyModelConfig) -> AnyModelConfig:
     """The configuration with each `match_state_bytes` replaced by the `memory_size` that follows from it.
 
-    A model of the result has the same arrays.
+    The model of the result has the same parameters and state.
 
     Raises:
         ValueError: the smallest state of a mechanism exceeds its `match_state_bytes`.
@@ -82,7 +82,7 @@ def _memory_shapes(stack: StackConfig) -> dict[str, Any]:
     return {name: getattr(stack, name) for name in ("d_model", "segment_length", "dtype")}
 
 
-def resolved_memory(config: AnyMemoryConfig, *, d_model: int, segment_length: int, dtype) -> AnyMemoryConfig:
+def resolved_memory(config: AnyMemoryConfig, *, d_model: int, segment_length: int, dtype: Any) -> AnyMemoryConfig:
     """The configuration with `match_state_bytes`, if given, replaced by the `memory_size` that follows from it."""
     shapes = {"d_model": d_model, "segment_length": segment_length, "dtype": dtype}
     if not isinstance(config, SizedMemoryConfig) or config.match_state_bytes is None:

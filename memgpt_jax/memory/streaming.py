@@ -1,6 +1,6 @@
-"""A memory in a stream: any way of cutting the stream into calls gives the same reads and the same state."""
+"""A memory in a stream: reads and state do not depend on how the stream is divided into calls."""
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from memgpt_jax.memory.base import Explanation, Memory, OwnSegment, Segment, Sta
 from memgpt_jax.shapes import Array, Bool, Float, Int32
 
 StreamAlignment = Alignment | Literal["detached", "detached_aligned"]
-"""What the caller guarantees about a call, which then runs faster. If the guarantee does not hold, every read is NaN.
+"""A guarantee of the caller, which makes a call faster. If it does not hold, every read is NaN.
 
 - any: no guarantee.
 - aligned: every row is at a segment boundary, every token is valid, and T divides L.
@@ -29,12 +29,12 @@ class StreamState(NamedTuple):
     pending: Float[Array, "B T D"]  # tokens of the open segment at their positions, followed by zeros
     offset: Int32[Array, "B"]  # number of pending tokens, 0 <= offset < T
     start: Int32[Array, "B"]  # position of the first pending token of the open document
-    fresh: Bool[Array, "B"]  # no token and no entry yet: `Memory.initial_state` replaces `memory` at the first token
+    fresh: Bool[Array, "B"]  # no token or entry so far; at the first token, `initial_state` replaces `memory`
 
 
-def init_stream_state(memory: Memory, batch_size: int, segment_length: int, d_model: int, dtype) -> StreamState:
+def init_stream_state(memory: Memory, batch_size: int, segment_length: int, d_model: int, dtype: Any) -> StreamState:
     """The state before the first token. It holds no parameters."""
-    return StreamState(  # no array twice, so that a state can be donated
+    return StreamState(  # separate arrays, so that a state can be donated
         memory=memory.init_state(batch_size),
         pending=jnp.zeros((batch_size, segment_length, d_model), dtype),
         offset=jnp.zeros(batch_size, jnp.int32),
@@ -56,9 +56,9 @@ def stream(
     Args:
         memory: the mechanism.
         x: the tokens.
-        state: the state before.
-        reset: documents begin with these tokens.
-        valid: tokens that are not padding: the first ones of each row, as `models.arguments` checks.
+        state: the state before the call.
+        reset: True for the first token of a document.
+        valid: False for padding on the right (checked by `models.arguments`).
         alignment: see `StreamAlignment`. `aligned` tokens are not moved; a `mid_segment` token does not write.
 
     Raises:
@@ -77,7 +77,7 @@ def stream(
 
 
 def explain(memory: Memory, x: Float[Array, "B Q D"], state: StreamState) -> Explanation:
-    """`Memory.explain` for a stream; tokens of the open segment are not explained."""
+    """`Memory.explain` for a stream; tokens of the open segment are not included."""
     return memory.explain(x, _restarted(memory, state.memory, state.fresh))
 
 
@@ -97,35 +97,42 @@ def write_entries(
 def _restarted(memory: Memory, state: State, rows: Bool[Array, "B"]) -> State:
     """The state with an initial memory in the given rows."""
 
-    def restart(state):
+    def restart(state: State) -> State:
         return where_rows(rows, memory.initial_state(rows.shape[0]), state)
 
     return jax.lax.cond(jnp.any(rows), restart, _unchanged, state)
 
 
-def _unchanged(state):
+def _unchanged(state: Any) -> Any:
     return state
 
 
-def _detached(memory, x, state, reset, valid, alignment):
+def _detached(
+    memory: Memory,
+    x: Float[Array, "B L D"],
+    state: StreamState,
+    reset: Bool[Array, "B L"],
+    valid: Bool[Array, "B L"],
+    alignment: StreamAlignment,
+) -> tuple[Float[Array, "B L R"], StreamState]:
     """All tokens read the memory as it was before the call (after a reset, an initial one); then they are written.
 
-    So tokens may depend on each other in another order than that of their positions.
+    XLNet needs this, because its tokens depend on each other in another order than that of their positions.
     """
     batch, length, _ = x.shape
-    no_document = jnp.full((batch, length), -1, jnp.int32)  # a token reads nothing of its own segment, not even itself
+    no_document = jnp.full((batch, length), -1, jnp.int32)  # a token reads no token of its own segment, not even itself
     position = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
     own_segment = OwnSegment(x, no_document, position)
     update_mask = jnp.zeros((batch, length), bool)
     before = _restarted(memory, state.memory, state.fresh)
 
     @jax.checkpoint  # recomputed: [L, M] weights are large
-    def read_from(x, state):
+    def read_from(x: Array, state: State) -> Array:
         return memory.read(x, state, own_segment, update_mask)[0]
 
     read = read_from(x, before)
 
-    def restart(read):
+    def restart(read: Array) -> Array:
         initial_read = read_from(x, memory.initial_state(batch))
         return jnp.where((jnp.cumsum(reset, axis=1) > 0)[..., None], initial_read, read)
 
@@ -134,11 +141,18 @@ def _detached(memory, x, state, reset, valid, alignment):
     return jnp.where(valid[..., None], read, 0), state
 
 
-def _one_token(memory, x, state, reset, valid, mid_segment):
+def _one_token(
+    memory: Memory,
+    x: Float[Array, "B L D"],
+    state: StreamState,
+    reset: Bool[Array, "B L"],
+    valid: Bool[Array, "B L"],
+    mid_segment: bool,
+) -> tuple[Float[Array, "B L R"], StreamState]:
     """Decoding: read for one token of each row, and write the rows whose segment is full now.
 
-    A `cond` copies the state that it returns. With `mid_segment`, where nothing is replaced or written, there is none:
-    decoding uses it for all tokens but the first and last of a segment.
+    A `cond` copies the state that it returns. With `mid_segment`, no state is replaced or written and there is no
+    `cond`; decoding uses it for all tokens but the first and last of a segment.
     """
     batch, segment_length, _ = state.pending.shape
     present, begins = valid[:, 0], reset[:, 0] & valid[:, 0]
@@ -158,7 +172,7 @@ def _one_token(memory, x, state, reset, valid, mid_segment):
     read, after = memory.read(x, before, OwnSegment(pending, document, state.offset[:, None]), valid)
     if not mid_segment:
 
-        def write(kept):
+        def write(kept: State) -> State:
             return where_rows(full, memory.write(pending, kept, write_mask), kept)
 
         after = jax.lax.cond(jnp.any(full), write, _unchanged, after)
@@ -172,7 +186,13 @@ def _one_token(memory, x, state, reset, valid, mid_segment):
     )
 
 
-def _aligned(memory, x, state, reset, valid):
+def _aligned(
+    memory: Memory,
+    x: Float[Array, "B L D"],
+    state: StreamState,
+    reset: Bool[Array, "B L"],
+    valid: Bool[Array, "B L"],
+) -> tuple[Float[Array, "B L R"], StreamState]:
     """Whole segments: the tokens are already at their positions."""
     batch, length, width = x.shape
     segment_length = state.pending.shape[1]
@@ -192,7 +212,13 @@ def _aligned(memory, x, state, reset, valid):
     return read.reshape(batch, length, -1), state
 
 
-def _unaligned(memory, x, state, reset, valid):
+def _unaligned(
+    memory: Memory,
+    x: Float[Array, "B L D"],
+    state: StreamState,
+    reset: Bool[Array, "B L"],
+    valid: Bool[Array, "B L"],
+) -> tuple[Float[Array, "B L R"], StreamState]:
     """Any offset and any number of tokens: put pending and new tokens into segments, each row at its own offset."""
     batch, length, width = x.shape
     segment_length = state.pending.shape[1]

@@ -11,13 +11,13 @@ from flax import nnx
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import ProjectedMemoryConfig
-from memgpt_jax.memory.base import flatten_segments, stop_gradient_where
+from memgpt_jax.memory.base import OwnSegment, Segment, flatten_segments, stop_gradient_where
 from memgpt_jax.memory.linear import linear
 from memgpt_jax.memory.projected import ProjectedMemory
 from memgpt_jax.ops.attention import map_rows, normalize
 from memgpt_jax.ops.memory import Pairs, inner_network, inner_update
 from memgpt_jax.ops.mesh import HEADS, declare_axes
-from memgpt_jax.shapes import Array, Float, Float32
+from memgpt_jax.shapes import Array, Bool, Float, Float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +58,8 @@ class TitansState(NamedTuple):
     P = M K with one layer, 2 M K with two, and M M more for every further one.
     """
 
-    learned: tuple[Float32[Array, "B H _ _"], ...]  # of each layer, D: the weights minus the initial weights
-    momentum: tuple[Float32[Array, "B H _ _"], ...]  # of each layer, past surprise S
+    learned: tuple[Float32[Array, "B H _ _"], ...]  # D per layer: the weights minus the initial weights
+    momentum: tuple[Float32[Array, "B H _ _"], ...]  # S per layer: past surprise
     conv_cache: Float[Array, "B reach D"]  # the last writer_conv - 1 tokens before the segment
 
     mesh_axes = declare_axes(learned=(HEADS,), momentum=(HEADS,))
@@ -76,19 +76,19 @@ class TitansMemory(ProjectedMemory[TitansMemoryConfig]):
     The gradients of `chunk_length` tokens are taken at the weights before the first of them. The initial weights M* of
     a document are parameters; those of the last layer start at 0, so that an untrained memory reads 0 at first.
 
-    **Decay.** In the paper the weights decay towards 0, M' = (1 - alpha) M + S'. Then a network with hidden layers
-    stops learning: the gradient of each layer is proportional to the weights of the others, so once all are 0 they
-    stay 0 (with `forget_bias=-5` and two layers, after 3,584 tokens of noise). Here D = M - M* decays, and D is the
-    state. After 100,000 tokens of noise, new pairs change the reads 0.99 times as much as those of an initial memory,
-    and 0.98 times with three layers; with the paper's decay 0.00 times (`python tests/laws/after_noise.py 100000 1
-    titans "titans of three layers"`).
+    **Decay.** In the paper the weights decay towards 0, M' = (1 - alpha) M + S'. A network with hidden layers then
+    stops learning: the gradient of each layer is proportional to the weights of the others, so once all are 0 they stay
+    0 (with `forget_bias=-5` and two layers, after 3,584 tokens of noise). Here D = M - M* decays, and D is the state.
+    After 100,000 tokens of noise, new pairs change the reads 0.99 times as much as those of an initial memory, and 0.98
+    times with three layers; with the paper's decay 0.00 times (`python tests/laws/after_noise.py 100000 1 titans
+    "titans of three layers"`).
 
     Source: Behrouz, Zhong and Mirrokni, "Titans: Learning to Memorize at Test Time" (2025), section 3.
     """
 
     gates = ("rate_gate", "inertia_gate", "forget_gate")
 
-    def __init__(self, config: TitansMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: TitansMemoryConfig, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs):
         heads, width, size = config.num_heads, config.head_dim, config.memory_size
         key_width = size if config.num_layers == 1 else width
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
@@ -98,24 +98,26 @@ class TitansMemory(ProjectedMemory[TitansMemoryConfig]):
         self.rate_gate = gate(bias_init=constant(config.rate_bias))
         self.inertia_gate = gate(bias_init=constant(config.inertia_bias))
         self.forget_gate = gate(bias_init=constant(config.forget_bias))
-        widths = [key_width] + [size] * (config.num_layers - 1) + [width]  # of keys, hidden layers, values
+        widths = [key_width] + [size] * (config.num_layers - 1) + [width]  # widths of keys, hidden layers and values
         shapes = [(heads, *shape) for shape in itertools.pairwise(widths)]
         initial = [normal(1.0)(rngs.params(), shape) for shape in shapes[:-1]] + [jnp.zeros(shapes[-1])]
         self.initial_weights = nnx.List([nnx.Param(weight.astype(jnp.float32)) for weight in initial])
 
-    def init_state(self, batch_size):
+    def init_state(self, batch_size: int) -> TitansState:
         def zeros():
             shape = (batch_size, self.config.num_heads)
             return tuple(jnp.zeros((*shape, *weight.shape[1:]), jnp.float32) for weight in self.initial_weights)
 
         return TitansState(zeros(), zeros(), self.conv.init_state(batch_size))
 
-    def read(self, x, state, own_segment, update_mask):
+    def read(
+        self, x: Float[Array, "B Q D"], state: TitansState, own_segment: OwnSegment, update_mask: Bool[Array, "B Q"]
+    ) -> tuple[Float[Array, "B Q R"], TitansState]:
         weights = tuple(weight[...][None] + d for weight, d in zip(self.initial_weights, state.learned, strict=True))
         read = jax.vmap(jax.vmap(inner_network))(weights, jnp.moveaxis(self._unit(self.query(x)), 2, 1))
         return self.side_by_side(jnp.moveaxis(read, 1, 2)), state
 
-    def write(self, x, state, write_mask):
+    def write(self, x: Float[Array, "B T D"], state: TitansState, write_mask: Bool[Array, "B T"]) -> TitansState:
         batch, length, _ = x.shape
         convolved, conv_cache = self.convolve_segment(x, write_mask, state.conv_cache)
         pairs = self._pairs(x, convolved, write_mask)
@@ -123,7 +125,7 @@ class TitansMemory(ProjectedMemory[TitansMemoryConfig]):
         _, learned, momentum = self._run(None, pairs, state, no_reset, full, cut=jnp.zeros(1, bool))
         return TitansState(learned, momentum, conv_cache)
 
-    def sequence(self, segments, state):
+    def sequence(self, segments: Segment, state: TitansState) -> tuple[Float[Array, "B S T R"], TitansState]:
         """Equal to the scan over `segment`; the scan contains only what depends on the weights."""
         call = flatten_segments(segments)
         convolved, conv_cache = self.convolve_call(call, state.conv_cache)
@@ -133,17 +135,19 @@ class TitansMemory(ProjectedMemory[TitansMemoryConfig]):
         read, learned, momentum = self._run(call.x, pairs, state, after_reset, segments.full, cut)
         return read.reshape(*after_reset.shape, -1), TitansState(learned, momentum, conv_cache)
 
-    def stats(self, state):
-        def norm(layers):
+    def stats(self, state: TitansState) -> dict[str, Array]:
+        def norm(layers: tuple[Array, ...]) -> Array:
             return jnp.mean(jnp.sqrt(sum(jnp.sum(layer * layer, axis=(2, 3)) for layer in layers)))
 
         return {"learned_norm": norm(state.learned), "surprise_norm": norm(state.momentum)} | super().stats(state)
 
-    def _unit(self, x) -> Float32[Array, "B L H K"]:
+    def _unit(self, x: Float[Array, "B L HK"]) -> Float32[Array, "B L H K"]:
         """Heads of a projection, of unit length in float32."""
         return normalize(self.heads(x))
 
-    def _pairs(self, x, convolved, write_mask) -> Pairs:
+    def _pairs(
+        self, x: Float[Array, "B L D"], convolved: Float[Array, "B L D"], write_mask: Bool[Array, "B L"]
+    ) -> Pairs:
         """Training pairs of L tokens, [B, L, H, ...]; tokens outside of `write_mask` have no effect."""
         precise, write_mask = x.astype(jnp.float32), write_mask[..., None]
         return Pairs(
@@ -154,13 +158,21 @@ class TitansMemory(ProjectedMemory[TitansMemoryConfig]):
             log_keep=jnp.where(write_mask, jax.nn.log_sigmoid(-self.forget_gate(precise)), 0),  # log(1 - alpha)
         )
 
-    def _run(self, x, pairs, state, after_reset, full, cut) -> tuple[Any, tuple[Array, ...], tuple[Array, ...]]:
+    def _run(
+        self,
+        x: Float[Array, "B L D"] | None,
+        pairs: Pairs,
+        state: TitansState,
+        after_reset: Bool[Array, "B S T"],
+        full: Bool[Array, "B S"],
+        cut: Bool[Array, "S"],
+    ) -> tuple[Any, tuple[Array, ...], tuple[Array, ...]]:
         """The scan over segments, for each row and head: reads [B, L, H K] of `x`, learned weights and momentum.
 
         Args:
             x: tokens that read, [B, L, D]; None: no reads.
             pairs: from `_pairs`.
-            state: the state before.
+            state: the state before the segments.
             after_reset: the token's document began in its segment, [B, S, T].
             full: segments that are written, [B, S].
             cut: segments in front of which the gradient into the state stops, [S].
@@ -170,16 +182,16 @@ class TitansMemory(ProjectedMemory[TitansMemoryConfig]):
         num_chunks = -(-length // self.config.chunk_length)
         chunk = -(-length // num_chunks)
 
-        def by_head(a):
+        def by_head(a: Array) -> Array:
             """[B, L, H, ...] -> [B H, S, T, ...]"""
             return jnp.moveaxis(a, 2, 1).reshape(batch * heads, num_segments, length, *a.shape[3:])
 
-        def chunks(a):
+        def chunks(a: Array) -> Array:
             """[B H, S, T, ...] -> [B H, S, chunks, C, ...]; padded tokens have no effect."""
             padding = ((0, 0), (0, 0), (0, num_chunks * chunk - length), *((0, 0),) * (a.ndim - 3))
             return jnp.pad(a, padding).reshape(batch * heads, num_segments, num_chunks, chunk, *a.shape[3:])
 
-        def step(initial, carry, segment):
+        def step(initial: tuple[Array, ...], carry: Any, segment: Any) -> tuple[Any, Array | None]:
             pairs, query, after_reset, full, cut = segment
             carry = stop_gradient_where(cut, carry)
             start = jax.tree.map(lambda a: jnp.where(after_reset[-1], 0, a), carry)
@@ -200,7 +212,7 @@ class TitansMemory(ProjectedMemory[TitansMemoryConfig]):
             after, _ = jax.lax.scan(update, start, pairs)
             return jax.tree.map(lambda new, old: jnp.where(full, new, old), after, start), read
 
-        def scan_row(row):
+        def scan_row(row: Any) -> Any:
             initial, carry, by_segment = row
             return jax.lax.scan(partial(step, initial), carry, by_segment)
 

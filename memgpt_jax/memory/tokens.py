@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.memory import AttendedMemoryConfig
-from memgpt_jax.memory.base import Explanation, flatten_segments, stop_gradient_where, where_rows
+from memgpt_jax.memory.base import Explanation, OwnSegment, Segment, flatten_segments, stop_gradient_where, where_rows
 from memgpt_jax.memory.linear import linear
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.memory.writer_conv import WriterConv
@@ -76,7 +76,7 @@ class TokensMemory(AttendedMemory[TokensMemoryConfig]):
     update_gate: Any
     """The bias b_g [D] with `update="fixed"`, a layer with `lstm`; not there with `replace`."""
 
-    def __init__(self, config: TokensMemoryConfig, *, d_model: int, segment_length: int, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: TokensMemoryConfig, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
         inner, size = config.num_heads * config.head_dim, config.memory_size
         normal = jax.nn.initializers.normal
@@ -106,32 +106,34 @@ class TokensMemory(AttendedMemory[TokensMemoryConfig]):
         self.initial_states = nnx.Param(normal(0.1)(rngs.params(), (size, d_model)))
         self.state_ids = nnx.Param(normal(1.0)(rngs.params(), (size, d_model)))
 
-    def init_state(self, batch_size):
+    def init_state(self, batch_size: int) -> TokensState:
         return TokensState(
             jnp.zeros((batch_size, self.config.memory_size, self.d_model), jnp.float32),
             self.conv.init_state(batch_size),
         )
 
-    def initial_state(self, batch_size):
+    def initial_state(self, batch_size: int) -> TokensState:
         states = jnp.broadcast_to(self.initial_states[...][None], (batch_size, *self.initial_states.shape))
         return self.init_state(batch_size)._replace(states=states)
 
-    def read(self, x, state, own_segment, update_mask):
+    def read(
+        self, x: Float[Array, "B Q D"], state: TokensState, own_segment: OwnSegment, update_mask: Bool[Array, "B Q"]
+    ) -> tuple[Float[Array, "B Q R"], TokensState]:
         return self._read(self.queries(x), state.states), state
 
-    def write(self, x, state, write_mask):
+    def write(self, x: Float[Array, "B T D"], state: TokensState, write_mask: Bool[Array, "B T"]) -> TokensState:
         convolved, conv_cache = self.convolve_segment(x, write_mask, state.conv_cache)
         states = self._rewrite(state.states, *self._written(x, convolved), write_mask)
         return TokensState(states, conv_cache)
 
-    def explain(self, x, state):
+    def explain(self, x: Float[Array, "B Q D"], state: TokensState) -> Explanation:
         """Weights over the M states; the value of a state is W_v n(s)."""
         keys, values = self._keys_and_values_of(state.states)
         query, keys = self.queries(x).swapaxes(1, 2)[:, :, None], keys.swapaxes(1, 2)
         weights = attention_weights(query, keys, jnp.zeros((len(x), 1, 1, 1, keys.shape[2]), jnp.float32))
         return Explanation(weights[:, :, 0].swapaxes(1, 2), values[:, None], jnp.ones(state.states.shape[:2], bool))
 
-    def sequence(self, segments, state):
+    def sequence(self, segments: Segment, state: TokensState) -> tuple[Float[Array, "B S T R"], TokensState]:
         """Equal to the scan over `segment`; the scan contains only the update of the states.
 
         The tokens' queries, keys and values are computed before the scan and their reads after it, for all segments at
@@ -139,14 +141,14 @@ class TokensMemory(AttendedMemory[TokensMemoryConfig]):
         """
         batch, num_segments, length, _ = segments.x.shape
 
-        def per_segment(x):
+        def per_segment(x: Array) -> Array:
             return x.reshape(batch, num_segments, length, *x.shape[2:])
 
         call = flatten_segments(segments)
         convolved, conv_cache = self.convolve_call(call, state.conv_cache)
         initial = self.initial_state(batch).states
 
-        def step(states, segment):
+        def step(states: Array, segment: tuple[Array, ...]) -> tuple[Array, Array]:
             number, keys, values, write_mask, has_reset, full = segment
             if self.bptt_segments is not None:
                 states = stop_gradient_where(self.cut_before(number), states)
@@ -167,19 +169,19 @@ class TokensMemory(AttendedMemory[TokensMemoryConfig]):
         states = states.swapaxes(0, 1).reshape(batch * num_segments, *states.shape[2:])
         read = self._read(query, states).reshape(batch, num_segments, length, -1)
 
-        def with_initial(read):
+        def with_initial(read: Array) -> Array:
             after_reset = jnp.cumsum(segments.reset, axis=2) > 0
             of_initial = self._read(query, jnp.repeat(initial, num_segments, axis=0)).reshape(read.shape)
             return jnp.where(after_reset[..., None], of_initial, read)
 
-        def unchanged(read):
+        def unchanged(read: Array) -> Array:
             return read
 
         read = jax.lax.cond(jnp.any(segments.reset), with_initial, unchanged, read)
         return read, TokensState(final, conv_cache)
 
-    def stats(self, state):
-        """`similarity`: mean cosine of two different states of a row; near 1 all states are nearly equal."""
+    def stats(self, state: TokensState) -> dict[str, Array]:
+        """`similarity`: mean cosine of two different states of a row; close to 1 if all states are nearly equal."""
         directions, size = normalize(state.states), state.states.shape[1]
         total = jnp.sum(jnp.sum(directions, axis=1) ** 2 - jnp.sum(directions**2, axis=1))
         return {
@@ -187,7 +189,7 @@ class TokensMemory(AttendedMemory[TokensMemoryConfig]):
             "state_rms": jnp.sqrt(jnp.sum(state.states**2) / max(1, state.states.size)),
         } | super().stats(state)
 
-    def _unit(self, x):
+    def _unit(self, x: Float[Array, "B N HK"]) -> Float[Array, "B N H K"]:
         """Heads of a projection, of unit length with `qk_norm`."""
         return self.unit(self.heads(x)).astype(self.dtype)
 
@@ -204,12 +206,20 @@ class TokensMemory(AttendedMemory[TokensMemoryConfig]):
         keys, values = self._keys_and_values_of(states)
         return self.side_by_side(_attend(query, keys, values, jnp.ones(keys.shape[:2], bool)))
 
-    def _written(self, x, convolved):
+    def _written(
+        self, x: Float[Array, "B L D"], convolved: Float[Array, "B L D"]
+    ) -> tuple[Float[Array, "B L H K"], Float[Array, "B L H K"]]:
         """Keys and values [B, L, H, K] of L tokens for the update of the states."""
         both = x if self.config.writer_conv == 1 else jnp.concatenate([x, convolved], axis=-1)
         return self._unit(self.token_key(convolved)), self.heads(self.token_value(both))
 
-    def _rewrite(self, states, token_keys, token_values, write_mask: Bool[Array, "B T"]) -> Float32[Array, "B M D"]:
+    def _rewrite(
+        self,
+        states: Float32[Array, "B M D"],
+        token_keys: Float[Array, "B T H K"],
+        token_values: Float[Array, "B T H K"],
+        write_mask: Bool[Array, "B T"],
+    ) -> Float32[Array, "B M D"]:
         """The states after a segment."""
         normed = self._normed(states)
         identified = (normed + self.state_ids[...][None]).astype(self.dtype)
@@ -230,10 +240,15 @@ class TokensMemory(AttendedMemory[TokensMemoryConfig]):
         return new
 
 
-def _attend(query: Float[Array, "B Q H K"], keys, values, visible: Bool[Array, "B E"]) -> Float[Array, "B Q H K"]:
+def _attend(
+    query: Float[Array, "B Q H K"],
+    keys: Float[Array, "B E H K"],
+    values: Float[Array, "B E H K"],
+    visible: Bool[Array, "B E"],
+) -> Float[Array, "B Q H K"]:
     """Attention of Q vectors over E entries [B, E, H, K]."""
 
-    def one_row(row):
+    def one_row(row: tuple[Array, ...]) -> Array:
         query, keys, values, visible = row
         query, keys, values = (x.swapaxes(0, 1) for x in (query, keys, values))
         return attend(query[:, None], keys, values, masked_bias(visible)[None, None, None])[:, 0].swapaxes(0, 1)

@@ -1,6 +1,7 @@
 """The short convolution in front of a Writer's keys, with the last tokens of the previous segment in the state."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ class WriterConv(nnx.Module):
 
     decayed = ("kernel",)
 
-    def __init__(self, width: int, d_model: int, dtype):
+    def __init__(self, width: int, d_model: int, dtype: Any):
         self.width, self.d_model, self.dtype = width, d_model, dtype
         if width > 1:
             self.kernel = nnx.Param(jnp.zeros((width, d_model), jnp.float32).at[1].set(1.0))
@@ -45,7 +46,7 @@ class WriterConv(nnx.Module):
         """
         if self.width == 1:
             return x
-        conv = jax.checkpoint(partial(causal_conv, stop_every=stop_every))  # cheaper to repeat than to store its taps
+        conv = jax.checkpoint(partial(causal_conv, stop_every=stop_every))  # recomputing is cheaper than storing
         return conv(*_with_cache(x, document, conv_cache), self.kernel[...].astype(x.dtype))
 
     def next_cache(
@@ -59,11 +60,13 @@ class WriterConv(nnx.Module):
         """The cache after the first `num_written` of L tokens (default: all); 0 for tokens of other documents."""
         num_written = jnp.full((len(x), 1), x.shape[1], jnp.int32) if num_written is None else num_written
         places = num_written + jnp.arange(self.width - 1, dtype=jnp.int32)[None, :]
-        last, its_document = gather_entries(_with_cache(x, document, conv_cache), places)
-        return jnp.where((its_document == open_document)[..., None], last, 0).astype(conv_cache.dtype)
+        last, document_of_last = gather_entries(_with_cache(x, document, conv_cache), places)
+        return jnp.where((document_of_last == open_document)[..., None], last, 0).astype(conv_cache.dtype)
 
 
-def _with_cache(x, document, conv_cache):
+def _with_cache(
+    x: Float[Array, "B L D"], document: Int32[Array, "B L"], conv_cache: Float[Array, "B reach D"]
+) -> tuple[Float[Array, "B reach+L D"], Int32[Array, "B reach+L"]]:
     """Inputs and document numbers, preceded by the W - 1 tokens of the cache, which belong to document 0."""
     before = jnp.zeros(conv_cache.shape[:2], document.dtype)
     return jnp.concatenate([conv_cache.astype(x.dtype), x], axis=1), jnp.concatenate([before, document], axis=1)

@@ -1,4 +1,4 @@
-"""Models, and what they are made of."""
+"""Models, their states, and functions on their parameters."""
 
 from memgpt_jax.models.decoder import LayerState, MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder, EncoderState

@@ -1,7 +1,7 @@
 """Checks of the arguments of a model.
 
-Shapes and types are always checked, values only where they are on the host; a wrong one raises `ValueError`. Inside
-`jit`, where values are not known, a wrong one gives NaN.
+Shapes and types are always checked; values are checked only if they are on the host. An invalid argument raises
+`ValueError`. Inside `jit`, where values are unknown, an invalid value gives NaN.
 """
 
 import warnings
@@ -26,7 +26,7 @@ def on_host(array: Any) -> np.ndarray | None:
 
 
 def check_tokens(tokens: Tokens, vocab_size: int, valid: Flags | None = None) -> Tokens:
-    """The tokens as int32. Raises `ValueError` unless they are integers [B, L] and the `valid` ones are known ids."""
+    """The tokens as int32. Raises `ValueError` unless they are integers [B, L] and valid ones are vocabulary ids."""
     is_array = isinstance(tokens, np.ndarray | jax.Array)
     got = f"{tokens.dtype}{list(tokens.shape)}" if is_array else f"a {type(tokens).__name__}"
     fits = is_array and tokens.ndim == 2 and tokens.shape[1] > 0 and jnp.issubdtype(tokens.dtype, jnp.integer)
@@ -39,12 +39,13 @@ def check_targets(targets: Targets, tokens: Tokens, classes: dict[str, int], row
     """The targets of each head as int32.
 
     Args:
-        targets: one or more heads' targets.
+        targets: integers by name of the head.
         tokens: the tokens of the call [B, L].
-        classes: the number of ids of each head that the model has.
-        rows: the heads whose targets are [B]; those of the others are [B, L].
+        classes: the number of classes of each head of the model.
+        rows: names of the heads whose targets are [B]; the targets of other heads are [B, L].
 
-    Raises `ValueError` unless all are heads of the model, and their targets ids of the head.
+    Raises:
+        ValueError: the model has no head of that name, or its targets have a wrong shape, type or value.
     """
     is_dict = isinstance(targets, dict) and targets
     check(bool(is_dict), f"targets must be a dictionary {{head: ids}}, got {type(targets).__name__}")
@@ -57,7 +58,7 @@ def check_targets(targets: Targets, tokens: Tokens, classes: dict[str, int], row
 
 
 def check_numbers(name: str, numbers: Any, like: Array, count: int | None = None) -> Array:
-    """The numbers as int32; `ValueError` unless they are integers of the shape of `like`, from 0 to `count` - 1."""
+    """The numbers as int32. Raises `ValueError` unless they are integers, shaped like `like`, from 0 to `count` - 1."""
     is_array = isinstance(numbers, np.ndarray | jax.Array)
     got = f"{numbers.dtype}{list(numbers.shape)}" if is_array else f"a {type(numbers).__name__}"
     fits = is_array and numbers.shape == like.shape and jnp.issubdtype(numbers.dtype, jnp.integer)
@@ -99,7 +100,7 @@ def filled_flags(shape: tuple[int, ...], reset: Flags | None, valid: Flags | Non
 
 
 def check_stream(config: MemoryLayerConfig, x: Any, name: str) -> None:
-    """Raise `ValueError` unless the argument of this name is an array of floats [B, L, D] with L >= 1."""
+    """Raise `ValueError` unless x, the argument `name`, is an array of floats [B, L, D] with L >= 1."""
     is_array = isinstance(x, np.ndarray | jax.Array)
     fits = is_array and x.ndim == 3 and x.shape[1] > 0 and x.shape[2] == config.d_model
     got = f"{x.dtype}{list(x.shape)}" if is_array else f"a {type(x).__name__}"
@@ -119,9 +120,12 @@ def poisoned(x: Stream, tokens: Tokens, vocab_size: int, valid: Flags) -> Stream
 
 
 def check_context(config: ModelConfig, positions: Tokens, valid: Flags | None) -> None:
-    """Warn where a call reads beyond the context of a pretrained model: if that is known, so never for traced padding.
+    """Warn if a call exceeds the context of a pretrained model; no warning if its arguments are traced.
 
-    Args: positions: of the tokens in their documents.
+    Args:
+        config: the configuration of the model.
+        positions: position of each token in its document, [B, L].
+        valid: False for padding; None: no padding.
     """
     if config.context_length is None or config.memory.stores:
         return
@@ -134,7 +138,7 @@ def check_context(config: ModelConfig, positions: Tokens, valid: Flags | None) -
 
 
 def warn_beyond_context(config: ModelConfig, tokens: int, stacklevel: int) -> None:
-    """Warn if a text of so many tokens is longer than the context of a pretrained model without a memory."""
+    """Warn if a text of this number of tokens exceeds the context of a pretrained model without a memory."""
     context = config.context_length
     if context is not None and tokens > context and not config.memory.stores:
         warnings.warn(
@@ -145,9 +149,13 @@ def warn_beyond_context(config: ModelConfig, tokens: int, stacklevel: int) -> No
 
 
 def check_state(state: Any, expected: Any, rows: int, others: str) -> None:
-    """Raise `ValueError` unless the state has the class, the structure, the shapes and the types of the expected one.
+    """Raise `ValueError` unless the state has the class, structure, shapes and types of the expected state.
 
-    Args: rows: the number of rows of the call; others: the end of the message if the state has another number.
+    Args:
+        state: the state to check.
+        expected: a state of the model, or its shapes.
+        rows: the number of rows of the call.
+        others: the end of the message if the state has another number of rows, for example "tokens have 2".
     """
     wanted, got = type(expected).__name__, type(state).__name__
     check(isinstance(state, type(expected)), f"state must be a {wanted}, got {got}: use init_state(batch_size)")
@@ -159,9 +167,9 @@ def check_state(state: Any, expected: Any, rows: int, others: str) -> None:
         if found.get(name) != wanted.get(name):
             pair = found.get(name), wanted.get(name)
             got, must = (f"{leaf[1]}{list(leaf[0])}" if leaf else "absent" for leaf in pair)
-            raise ValueError(f"state is one of a model with another config: state{name} is {got}, must be {must}")
+            raise ValueError(f"state does not fit the config of this model: state{name} is {got}, must be {must}")
     got, must = jax.tree.structure(state), jax.tree.structure(expected)
-    check(got == must, f"state is one of a model with another config: its structure is {got}, must be {must}")
+    check(got == must, f"state does not fit the config of this model: its structure is {got}, must be {must}")
 
 
 def _leaves(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:

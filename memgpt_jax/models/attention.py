@@ -22,7 +22,7 @@ from memgpt_jax.shapes import Array, Bool, Flags, Float, Float32, Int32, Stream
 
 
 class Relations(NamedTuple):
-    """What `XLNet` knows of the tokens of a call besides their places; None: all tokens are alike."""
+    """Order and types of the tokens of a call, for `XLNet`; None: no order, or one type."""
 
     order: Int32[Array, "B L"] | None
     """Rank of each token in the order in which tokens are predicted."""
@@ -33,11 +33,11 @@ class CallInputs(NamedTuple):
     """The arrays of one call that all blocks of a model receive."""
 
     reset: Flags
-    """A document begins with this token."""
+    """True for the first token of a document."""
     valid: Flags
     """False for padding on the right."""
     document: Int32[Array, "B L"]
-    """Number of resets in the call up to and including the token; 0: the document that was open before the call."""
+    """Number of resets in the call up to and including the token; 0: the document continues from the previous call."""
     positions: Int32[Array, "B L"] | None = None
     """Position of each token in its document."""
     distance_bias: Float32[Array, "H distances"] | None = None
@@ -45,8 +45,8 @@ class CallInputs(NamedTuple):
     relations: Relations | None = None
 
 
-def call_inputs(reset: Flags, valid: Flags, **others) -> CallInputs:
-    """The inputs of a call, with the documents that `reset` begins."""
+def call_inputs(reset: Flags, valid: Flags, **others: Any) -> CallInputs:
+    """`CallInputs` with `document` computed from `reset`."""
     return CallInputs(reset, valid, jnp.cumsum(reset, axis=1, dtype=jnp.int32), **others)
 
 
@@ -88,7 +88,7 @@ class Attention(nnx.Module):
     def project_in(
         self, x: Stream, positions: Int32[Array, "B L"] | None
     ) -> tuple[Float[Array, "B L H K"], Float[Array, "B L G K"], Float[Array, "B L G K"]]:
-        """Queries, keys and values; queries and keys rotated to their positions, if positions are rotary."""
+        """Queries, keys and values of x; with rotary positions, queries and keys are rotated by them."""
         config = self.config
         heads = split_heads(self.query_key_value(x), config.attention_head_dim)
         query, key, value = jnp.split(heads, [config.num_heads, config.num_heads + config.kv_heads], axis=2)
@@ -129,7 +129,7 @@ class SelfAttention(Attention):
         config = self.config
         shape = (batch_size, config.window_size, config.kv_heads, config.attention_head_dim)
         dtype = jnp.dtype(config.dtype)
-        return WindowCache(  # no array twice: a state can be donated
+        return WindowCache(  # separate arrays, so that a state can be donated
             keys=jnp.zeros(shape, dtype),
             values=jnp.zeros(shape, dtype),
             valid=jnp.zeros(shape[:2], bool),
@@ -151,7 +151,10 @@ class SelfAttention(Attention):
         """The output of each head before W_o, the log-sum-exp of its logits, and the new window."""
         return self._attend(x, cache, inputs, needs_lse=True)
 
-    def _attend(self, x, cache, inputs, needs_lse) -> tuple[Array, Any, WindowCache]:
+    def _attend(
+        self, x: Stream, cache: WindowCache, inputs: CallInputs, needs_lse: bool
+    ) -> tuple[Float[Array, "B L H K"], Any, WindowCache]:
+        """The output of each head, the log-sum-exp of its logits (always present with `needs_lse`), the new window."""
         config = self.config
         query, key, value = self.project_in(x, inputs.positions)
         document, valid, lse = inputs.document, inputs.valid, None
@@ -159,7 +162,7 @@ class SelfAttention(Attention):
             cache = push_token(cache, key, value, inputs.reset, valid)
             out, lse = read_window(query, cache, inputs.distance_bias)
         else:
-            slot = ring_places(cache.cursor, config.window_size)  # of the oldest token first
+            slot = ring_places(cache.cursor, config.window_size)  # from the oldest token to the newest
             keys = jnp.concatenate([gather_entries(cache.keys, slot), key], axis=1)
             values = jnp.concatenate([gather_entries(cache.values, slot), value], axis=1)
             documents = jnp.concatenate([jnp.where(gather_entries(cache.valid, slot), 0, -1), document], axis=1)
@@ -206,7 +209,7 @@ def push_token(
     row = jnp.arange(batch)
     slot = jnp.where(valid[:, 0], cache.cursor, size)  # slot `size` does not exist: dropped
 
-    def put(old, new):
+    def put(old: Array, new: Array | bool) -> Array:
         return old.at[row, slot].set(new, mode="drop")
 
     return WindowCache(

@@ -1,4 +1,4 @@
-"""What all models share: a state that is passed in and returned, hidden states, and measurements."""
+"""Base class of the models: state, hidden states and diagnostics."""
 
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -14,7 +14,7 @@ State = TypeVar("State")
 
 
 class Hidden(NamedTuple, Generic[State]):
-    """The result of the blocks of a model."""
+    """Hidden states of a call, and the state after it."""
 
     stream: Stream
     """Last hidden states [B, L, D]; normalised, if the model ends with a normalisation."""
@@ -34,7 +34,7 @@ class Model(nnx.Module, Generic[State]):
         raise NotImplementedError
 
     def started(self, state: State | None, rows: int) -> State:
-        """The state, by default that before the first token; `ValueError` if it does not fit the model or the rows."""
+        """The state, or `init_state(rows)` for None. Raises `ValueError` if it does not fit the model or the rows."""
         if state is None:
             return self.init_state(rows)
         check_state(state, jax.eval_shape(lambda: self.init_state(rows)), rows, f"tokens have {rows}")

@@ -1,4 +1,4 @@
-"""The block of all models: attention, memory, feed-forward."""
+"""The transformer block of all models: attention, memory, feed-forward."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -74,7 +74,7 @@ class Block(nnx.Module):
         alignment: StreamAlignment,
         dropout_key: Array | None,
     ) -> tuple[Stream, LayerState, Float32[Array, "B L"]]:
-        """The stream, the state, and the mean fusion gate of each token."""
+        """The output stream, the state after the call, and the mean fusion gate of each token."""
         before = self.attention_norm(x) if self.config.norm_position == "pre" else x
         if isinstance(self.memory_layer, SharedSoftmaxMemory):
             assert isinstance(self.attention, SelfAttention)
@@ -119,12 +119,14 @@ class Block(nnx.Module):
         return y if pre else self.feed_forward_norm(y), memory, gate
 
 
-def _call(block, x, state, inputs, alignment, dropout_key):
+def _call(
+    block: Block, x: Any, state: LayerState, inputs: CallInputs, alignment: StreamAlignment, dropout_key: Array | None
+) -> tuple[Any, LayerState, Array]:
     return block(split_rows(x), state, inputs, alignment, dropout_key)
 
 
 ALIGNMENT_ARGUMENT = 4
-"""The place of `alignment`, which is not an array, among the arguments of `_call`."""
+"""Index of the static argument `alignment` of `_call`."""
 CALLS = {
     "none": _call,
     "block": nnx.remat(_call, static_argnums=(ALIGNMENT_ARGUMENT,)),
@@ -134,7 +136,7 @@ CALLS = {
         policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     ),
 }
-"""The call of a block for each value of `StackConfig.remat`."""
+"""The function that calls a block, for each value of `StackConfig.remat`."""
 
 
 def run_blocks(
@@ -150,7 +152,7 @@ def run_blocks(
     """Run the blocks one after the other.
 
     Args:
-        x: the stream [B, L, D]; a pair of streams for blocks with two.
+        x: the stream [B, L, D]; for `TwoStreamBlock`, a pair of streams.
         scanned: whether the blocks run as one loop (`StackConfig.scan_layers`).
 
     Returns:
@@ -161,7 +163,14 @@ def run_blocks(
     return split_rows(x), layers, gates
 
 
-def _unrolled(blocks, x, states, inputs, alignment, dropout_key):
+def _unrolled(
+    blocks: Sequence[Block],
+    x: Any,
+    states: tuple[LayerState, ...],
+    inputs: CallInputs,
+    alignment: StreamAlignment,
+    dropout_key: Array | None,
+) -> tuple[Any, tuple[LayerState, ...], tuple[Array, ...]]:
     layers, gates = [], []
     for index, (block, state) in enumerate(zip(blocks, states, strict=True)):
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
@@ -171,18 +180,27 @@ def _unrolled(blocks, x, states, inputs, alignment, dropout_key):
     return x, tuple(layers), tuple(gates)
 
 
-def _scanned(blocks, x, states, inputs, alignment, dropout_key):
-    """`_unrolled` as one loop. Parameters and states are stacked here only: callers see one array per layer."""
+def _scanned(
+    blocks: Sequence[Block],
+    x: Any,
+    states: tuple[LayerState, ...],
+    inputs: CallInputs,
+    alignment: StreamAlignment,
+    dropout_key: Array | None,
+) -> tuple[Any, tuple[LayerState, ...], tuple[Array, ...]]:
+    """`_unrolled` as one loop.
+
+    Parameters and states are stacked inside; arguments and results have one array per layer."""
     number, (structure, _) = len(blocks), nnx.split(blocks[0])
 
-    def step(x, layer):
+    def step(x: Any, layer: tuple[Array, Any, LayerState]) -> tuple[Any, tuple[LayerState, Array]]:
         index, params, state = layer
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
         block = nnx.merge(structure, params)
         x, state, gate = CALLS[block.config.remat](block, x, state, inputs, alignment, key)
         return x, (state, gate)
 
-    def stacked(trees):
+    def stacked(trees: Sequence[Any]) -> Any:
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
     params = [nnx.split(block)[1] for block in blocks]

@@ -49,7 +49,7 @@ class CrossAttention(nnx.Module):
         heads = split_heads(self.key_value(source), self.config.attention_head_dim)
         rest = self.source_length - source.shape[1]
 
-        def padded(x):
+        def padded(x: Array) -> Array:
             return jnp.pad(x, ((0, 0), (0, rest), *((0, 0),) * (x.ndim - 2)))
 
         return SourceCache(*map(padded, (*jnp.split(heads, 2, axis=2), valid)))

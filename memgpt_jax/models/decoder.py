@@ -1,4 +1,4 @@
-"""MemGPT: a GPT decoder whose layers own a memory."""
+"""MemGPT: a GPT decoder whose layers have a memory."""
 
 from typing import Any, NamedTuple
 
@@ -47,7 +47,7 @@ class MemGPT(Model[ModelState]):
         logits, state = model(tokens)         # a new stream
         logits, state = model(tokens, state)  # its continuation
 
-    Any way of cutting a stream into calls gives the same logits and the same state.
+    The logits and the final state do not depend on how a stream is divided into calls.
     """
 
     decayed = ("embedding", "position_embedding", "relative_embedding")
@@ -91,19 +91,19 @@ class MemGPT(Model[ModelState]):
 
         Args:
             tokens: ids, any L >= 1.
-            state: the state after the call before; default: that before the first token of a stream.
+            state: the state after the previous call; default: a new stream (`init_state`).
             reset: True for the first token of a document, which starts with an empty window and memory; default: False.
             valid: False for padding on the right, which does not change the state; default: all True.
-            alignment: what the caller guarantees, so that the call runs faster; if it does not hold, the result is NaN.
-                `any`: nothing. `aligned`: each row is at a segment boundary, the segment length divides L and every
-                token is valid. `mid_segment`: L = 1, and no token is the first of a stream or document or the last of
+            alignment: a guarantee that makes the call faster; if it does not hold, the result is NaN.
+                `any`: no guarantee. `aligned`: each row is at a segment boundary, the segment length divides L, and all
+                tokens are valid. `mid_segment`: L = 1, and no token is the first of a stream or document or the last of
                 a segment.
             dropout_key: a PRNG key; default: no dropout.
 
         Raises:
             ValueError: an argument has a wrong shape or type; or, if values are on the host, an id is not in the
                 vocabulary, padding is not on the right, or a token is beyond the table of learned positions. If values
-                are traced, a row with such a token gives NaN, at the latest from that token on.
+                are traced, the row gives NaN from that token on, or from an earlier one.
         """
         x, state, _ = self.hidden(tokens, state, reset, valid, alignment=alignment, dropout_key=dropout_key)
         logits = matmul(x, self.output_embedding().T)
@@ -138,7 +138,7 @@ class MemGPT(Model[ModelState]):
         alignment: Alignment = "any",
         dropout_key: Array | None = None,
     ) -> Hidden[ModelState]:
-        """`hidden` for embeddings x [B, L, D] in the place of tokens: `run(embed(tokens))` is `hidden(tokens)`.
+        """`hidden` of embeddings x [B, L, D] instead of tokens: `run(embed(tokens))` equals `hidden(tokens)`.
 
         Raises `ValueError` if an argument has a wrong shape or type, or padding is not on the right; inside `jit`, rows
         with such padding give NaN.
@@ -151,7 +151,18 @@ class MemGPT(Model[ModelState]):
         x = jnp.where(padding_leads(valid)[:, None, None], jnp.nan, x.astype(self.config.dtype))
         return self._run(x, state, positions, reset, valid, alignment=alignment, dropout_key=dropout_key)
 
-    def _run(self, x, state, positions, reset, valid, *, alignment, dropout_key) -> Hidden[ModelState]:
+    def _run(
+        self,
+        x: Stream,
+        state: ModelState,
+        positions: Int32[Array, "B L"],
+        reset: Flags,
+        valid: Flags,
+        *,
+        alignment: Alignment,
+        dropout_key: Array | None,
+    ) -> Hidden[ModelState]:
+        """`run` with checked arguments."""
         x, layers, gates = run_blocks(
             self.blocks,
             x,
@@ -177,7 +188,7 @@ class MemGPT(Model[ModelState]):
         valid: Flags | None = None,
         **options: Any,
     ) -> tuple[Float32[Array, "B V"], ModelState]:
-        """`__call__` with the logits after the last valid token of each row only."""
+        """Logits after the last valid token of each row, and the state after the call; arguments as in `__call__`."""
         x, state, _ = self.hidden(tokens, state, reset, valid, **options)
         tokens_read = (
             jnp.full(x.shape[0], x.shape[1], jnp.int32) if valid is None else jnp.sum(valid, axis=1, dtype=jnp.int32)
@@ -192,7 +203,7 @@ class MemGPT(Model[ModelState]):
 
         Args:
             tokens: ids, which are not checked.
-            positions: of the tokens in their documents; default: 0, 1, 2, ...
+            positions: position of each token in its document; default: 0, 1, 2, ...
             valid: False for padding, whose positions are not checked; default: all True.
 
         Raises:
@@ -207,8 +218,8 @@ class MemGPT(Model[ModelState]):
             beyond = beyond if valid is None else valid & beyond
             if (found := on_host(beyond)) is not None and found.any():
                 raise ValueError(
-                    f"the model has learned positions for num_positions={config.num_positions} tokens of a document, "
-                    f"and reads token {np.asarray(positions)[found].max() + 1} of one: give shorter documents"
+                    f"position {np.asarray(positions)[found].max()} of a document exceeds the learned positions 0 to "
+                    f"{config.num_positions - 1} (num_positions={config.num_positions}): use shorter documents"
                 )
             x = x + jnp.where(beyond[..., None], jnp.nan, jnp.asarray(self.position_embedding[...])[positions]) * scale
         elif config.position == "sinusoidal":
@@ -239,9 +250,16 @@ class MemGPT(Model[ModelState]):
     ) -> tuple[dict[str, Scores], ModelState]:
         """Loss in nats and correctness of each target, without the logits of the whole call in memory.
 
-        targets: {"tokens": ids [B, L]}, and the scores by the same name.
+        Args:
+            tokens: ids, any L >= 1.
+            targets: {"tokens": ids [B, L]}; the scores have the same key.
+            state: as in `__call__`, like the other arguments.
+            reset: as in `__call__`.
+            valid: as in `__call__`.
+            **options: as in `__call__`.
 
-        Raises `ValueError` as `__call__`, and for targets that are not ids of the vocabulary, one for each token.
+        Raises:
+            ValueError: as in `__call__`, or targets are not vocabulary ids in the shape of the tokens.
         """
         targets = check_targets(targets, tokens, {"tokens": self.config.vocab_size})
         x, state, _ = self.hidden(tokens, state, reset, valid, **options)

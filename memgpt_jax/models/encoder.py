@@ -1,4 +1,4 @@
-"""A bidirectional encoder whose layers own a memory."""
+"""A bidirectional encoder whose layers have a memory."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -33,10 +33,10 @@ class EncoderState(NamedTuple):
 
 
 class Encoder(Model[EncoderState]):
-    """An encoder that reads a document call by call, and remembers the calls before.
+    """A bidirectional encoder that reads a document in one or more calls, with a memory of the earlier calls.
 
-    Within a call every token attends to all others of its document; what lies before the call is in the memory alone,
-    which is read and written segment by segment as in `MemGPT`. Positions count from the start of the call.
+    Within a call, every token attends to all tokens of its document. Earlier calls are available only through the
+    memory, which is read and written segment by segment as in `MemGPT`. Positions count from the start of the call.
 
         state = encoder.init_state(batch_size)
         hidden, state, _ = encoder.hidden(tokens, state)
@@ -45,7 +45,7 @@ class Encoder(Model[EncoderState]):
     decayed = ("embedding", "position_embedding", "relative_embedding", "type_embedding")
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs, own_embedding: bool = True):
-        """Args: own_embedding: whether it has a token embedding; otherwise, each call is given one."""
+        """Args: own_embedding: whether the encoder has a token embedding; if not, it is an argument of each call."""
         self.config = config = resolved(config)
         width = config.d_model
         normal = jax.nn.initializers.normal(width**-0.5)
@@ -84,13 +84,19 @@ class Encoder(Model[EncoderState]):
     ) -> Hidden[EncoderState]:
         """The last hidden states [B, L, D], the state after the call and the fusion gates.
 
-        reset: a new document begins with this token. valid: False marks padding on the right, which nothing attends to.
-        token_types: the kind of each token, below those of the config; default: 0. embedding: of tokens; default: its
-            own.
-        alignment, dropout_key: as in `MemGPT.__call__`.
+        Args:
+            tokens: ids, any L >= 1.
+            state: the state after the previous call; default: that of `init_state`.
+            reset: True for the first token of a document.
+            valid: False for padding on the right, to which no token attends.
+            token_types: type of each token, from 0 to `EncoderConfig.token_types` - 1; default: 0.
+            embedding: token embedding; default: the encoder's own.
+            alignment: as in `MemGPT.__call__`.
+            dropout_key: as in `MemGPT.__call__`.
 
-        Raises `ValueError` if the call is longer than the table of learned positions, or token types do not fit, and as
-        `MemGPT.__call__`.
+        Raises:
+            ValueError: the call has more than `num_positions` tokens and positions are learned, a token type is not
+                valid, or as in `MemGPT.__call__`.
         """
         config = self.config
         tokens = check_tokens(tokens, config.vocab_size, valid)
@@ -101,7 +107,10 @@ class Encoder(Model[EncoderState]):
             )
         reset, valid = filled_flags(tokens.shape, reset, valid)
         if token_types is not None:
-            check(config.token_types is not None, "token_types: the model has one kind of tokens")
+            check(
+                config.token_types is not None,
+                "token_types: this model has no token types (EncoderConfig.token_types=None)",
+            )
             token_types = check_numbers("token_types", token_types, tokens, config.token_types)
         positions = document_positions(jnp.zeros(tokens.shape[0], jnp.int32), reset)
         x = self.embed(tokens, positions, token_types, self.embedding[...] if embedding is None else embedding)
@@ -174,11 +183,17 @@ class Encoder(Model[EncoderState]):
     ) -> tuple[dict[str, Scores], EncoderState]:
         """Loss in nats and correctness of each target, by head, without the logits of the whole call in memory.
 
-        targets: of one or more of the model's heads: `masked`, the ids of the tokens [B, L]; `next_sentence`, whether
-            a row's second sentence follows the first (0) or not (1), [B]; labels of other registered heads. Options
-            as in `hidden`.
+        Args:
+            tokens: ids, any L >= 1.
+            targets: targets of one or more heads of the model, by name: for `masked`, the ids of the tokens [B, L]; for
+                `next_sentence`, 0 if a row's second sentence follows the first, else 1, [B].
+            state: as in `hidden`, like the other arguments.
+            reset: as in `hidden`.
+            valid: as in `hidden`.
+            **options: as in `hidden`.
 
-        Raises `ValueError` for targets of a head that the model does not have, and as `hidden`.
+        Raises:
+            ValueError: the model does not have a head of that name, its targets are not valid, or as in `hidden`.
         """
         classes = {name: head.num_classes for name, head in self.heads.items() if head.num_classes}
         rows = [name for name, head in self.heads.items() if head.labels_rows]
@@ -188,14 +203,19 @@ class Encoder(Model[EncoderState]):
         return self._score_outputs(outputs, targets), state
 
     def score_hidden(self, x: Stream, targets: Targets) -> dict[str, Scores]:
-        """`score` of the last hidden states, with heads that have read nothing before."""
+        """`score` of the last hidden states, with heads in their initial state."""
         outputs, _ = self._read_heads(x, targets, self.init_state(len(x)))
         return self._score_outputs(outputs, targets)
 
     def _read_heads(
-        self, x: Stream, names: Iterable[str], state: EncoderState, reset=None, valid=None
+        self,
+        x: Stream,
+        names: Iterable[str],
+        state: EncoderState,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
     ) -> tuple[dict[str, Float[Array, "B P C"]], EncoderState]:
-        """The outputs of some heads, and of those that they read; the state after the call."""
+        """The outputs of the named heads and of the heads that they read, and the state after the call."""
         outputs, states = {}, dict(state.heads)
         for name in in_order(names):
             head = self.heads[name]

@@ -1,4 +1,4 @@
-"""Matmuls, normalisation, dropout and the feed-forward layer."""
+"""Linear layers with adapters, normalisation, dropout and the feed-forward layer."""
 
 from functools import partial
 
@@ -24,7 +24,7 @@ def norm(config: MemoryLayerConfig, width: int, rngs: nnx.Rngs) -> nnx.RMSNorm |
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
-    """Zero each element with probability `rate` and scale the rest; nothing without a key."""
+    """Set each element to 0 with probability `rate` and divide the others by 1 - rate; the identity without a key."""
     if key is None or rate == 0.0:
         return x
     keep = jax.random.bernoulli(key, 1 - rate, x.shape)
@@ -56,4 +56,6 @@ class FeedForward(nnx.Module):
         if self.config.gated_activation:
             gate, value = jnp.split(hidden, 2, axis=-1)
             return self.output(activation(gate) * value)
-        return self.output(jax.checkpoint(activation)(hidden))  # repeated, not stored: [B, L, 4D] several times over
+        return self.output(
+            jax.checkpoint(activation)(hidden)
+        )  # recomputed: storing it takes several arrays [B, L, 4 D]

@@ -23,7 +23,7 @@ from memgpt_jax.shapes import Array, Flags, Float, Float32, Stream
 
 
 class Unprojected(NamedTuple):
-    """A read r = W_o o as its two factors."""
+    """The factors o and W_o of a read r = W_o o."""
 
     read: Float[Array, "B L R"]
     output: Float[Array, "R D"]
@@ -33,9 +33,9 @@ class Fusion(nnx.Module):
     """How a read r joins the stream h (`MemoryLayerConfig.fusion`).
 
     - `gated`: lambda * h + (1 - lambda) * r, lambda = sigmoid(W [n; r] + b), n the normalised h; one gate per channel
-    - `gated_heads`: the same with one gate per head-sized group of channels
-    - `gated_add`: h + (1 - lambda) * r, lambda as in `gated`: a read of 0 leaves the stream as it was
-    - `concat`: W [h; r], which starts as h + r
+    - `gated_heads`: as `gated`, with one gate for each of `num_heads` equal groups of channels
+    - `gated_add`: h + (1 - lambda) * r, lambda as in `gated`: a read of 0 does not change the stream
+    - `concat`: W [h; r], initially h + r
     - `add`: h + r
     """
 
@@ -55,21 +55,24 @@ class Fusion(nnx.Module):
     def __call__(
         self, h: Stream, normed: Stream, read: Stream, unprojected: Unprojected | None = None
     ) -> tuple[Stream, Float32[Array, "B L"]]:
-        """The fused stream, and lambda per token, mean over gates (1 without gates).
+        """The fused stream, and the mean gate lambda of each token (1 without gates).
 
         Args:
-            unprojected: the factors of the read, if it is the product of two.
+            h: the stream.
+            normed: the normalised stream.
+            read: the projected read.
+            unprojected: the factors of the read, if it is a product.
         """
         if self.kind.startswith("gated"):
-            logits = self._gate_logits(normed, *self._cheaper(read, unprojected))
-            behind = jnp.zeros_like(h) if self.kind == "gated_add" else h
-            fused, gate = jax.checkpoint(gated_fusion)(behind, read, logits)  # cheaper to repeat than to store
+            logits = self._gate_logits(normed, *self._gate_operands(read, unprojected))
+            kept = jnp.zeros_like(h) if self.kind == "gated_add" else h
+            fused, gate = jax.checkpoint(gated_fusion)(kept, read, logits)  # recomputing is cheaper than storing
             return h + fused if self.kind == "gated_add" else fused, jnp.mean(gate, axis=-1)
         fused = h + read if self.kind == "add" else self.projection(jnp.concatenate([h, read], axis=-1))
         return fused, jnp.ones(h.shape[:2], jnp.float32)
 
-    def _cheaper(self, read: Stream, unprojected: Unprojected | None) -> tuple[Float[Array, "B L R"], Array]:
-        """(x, W) with W x = W_r r, the read's part of the gate, by the order of products with fewer operations.
+    def _gate_operands(self, read: Stream, unprojected: Unprojected | None) -> tuple[Float[Array, "B L R"], Array]:
+        """Operands (x, W) of W x = W_r r, the read's part of the gate's logits, in the cheaper order of products.
 
         For r = W_o o, W_r r = (W_r W_o) o: cheaper if o [R] is narrower than r [D] and there are many tokens.
         """
@@ -92,13 +95,13 @@ class Fusion(nnx.Module):
 class MemoryLayer(nnx.Module):
     """f = Fusion(h, Read(memory, norm(h))); memory' = Write(memory, norm(h)).
 
-    A layer of its own, for any stream of width D:
+    The layer can be used on its own, for any stream of width D:
 
         layer = MemoryLayer(KVMemoryConfig(memory_size=256), d_model=64, segment_length=16, rngs=nnx.Rngs(0))
         state = layer.init_state(batch_size)
         y, state = layer(h, state)  # [B, L, D], any L >= 1
 
-    Any way of cutting a stream into calls gives the same result.
+    The result does not depend on how a stream is divided into calls.
     """
 
     def __init__(
@@ -161,10 +164,17 @@ class MemoryLayer(nnx.Module):
     ) -> tuple[Stream, StreamState]:
         """The stream fused with the memory's reads, in the compute type, and the state after the call.
 
-        state: default: an empty memory. reset, valid, alignment, dropout_key: as in `MemGPT.__call__`.
+        Args:
+            h: the stream [B, L, D], any L >= 1.
+            state: the state after the previous call; default: an empty memory.
+            reset: as in `MemGPT.__call__`.
+            valid: as in `MemGPT.__call__`.
+            alignment: as in `MemGPT.__call__`.
+            dropout_key: as in `MemGPT.__call__`.
 
-        Raises `ValueError` if an argument does not fit the layer or padding is not on the right; inside `jit`, rows
-        with such padding give NaN.
+        Raises:
+            ValueError: an argument does not fit the layer, or padding is not on the right. Inside `jit`, rows with such
+                padding give NaN.
         """
         check_stream(self.config, h, "h")
         if state is None:
@@ -197,12 +207,12 @@ class MemoryLayer(nnx.Module):
         return fused, state, gate
 
     def explain(self, h: Stream, state: StreamState) -> Explanation:
-        """How the memory reads of tokens are made of its entries (`Memory.explain`), before `output` and fusion.
+        """The reads of tokens as weighted sums of memory entries (`Memory.explain`), before projection and fusion.
 
-        Entries of the open segment are not counted.
+        Tokens of the open segment are not included.
 
         Raises:
-            NotImplementedError: the mechanism does not explain its reads.
+            NotImplementedError: the mechanism does not implement `Memory.explain`.
         """
         return explain(self.memory, self.norm(h.astype(self.config.dtype)), state)
 
@@ -220,7 +230,7 @@ class MemoryLayer(nnx.Module):
         Args:
             keys: keys in the space of the queries W_q x, H heads of width K.
             values: the vectors that a token reads.
-            state: the state before.
+            state: the state before the write.
             valid: which of the N entries are written, [B, N]; default: all.
 
         Raises:
@@ -230,7 +240,7 @@ class MemoryLayer(nnx.Module):
 
 
 class NoMemoryLayer(nnx.Module):
-    """The layer of the baseline without memory: the identity."""
+    """The identity, in the place of a `MemoryLayer` in layers without a memory."""
 
     def init_state(self, batch_size: int) -> tuple[()]:
         """The empty state."""
@@ -254,6 +264,6 @@ class NoMemoryLayer(nnx.Module):
         return h, (), jnp.ones(h.shape[:2], jnp.float32)
 
 
-def make_memory_layer(memory: MemoryConfig, **options) -> MemoryLayer | NoMemoryLayer:
+def make_memory_layer(memory: MemoryConfig, **options: Any) -> MemoryLayer | NoMemoryLayer:
     """A `MemoryLayer`, or for `NoMemoryConfig` the identity."""
     return MemoryLayer(memory, **options) if memory.stores else NoMemoryLayer()

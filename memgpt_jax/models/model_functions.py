@@ -1,4 +1,4 @@
-"""Models as pure functions of plain pytrees: parameters and state in, results and state out."""
+"""Models as pure functions of pytrees: parameters and state are arguments, results and the new state are returned."""
 
 import functools
 from collections.abc import Callable
@@ -67,9 +67,8 @@ class ModelFunctions(Generic[State]):
     >>> params = model_fn.init(jax.random.key(0))
     >>> logits, state = jax.jit(model_fn.apply)(params, tokens)
 
-    Each function takes the parameters where the methods of the model take `self`. Inside `jit`, values of arguments
-    cannot be checked: a wrong token id gives NaN, and a text beyond the `context_length` of a pretrained model is not
-    warned about.
+    The parameters replace `self` of the model's methods. Inside `jit`, values of arguments cannot be checked: an
+    invalid token id gives NaN, and there is no warning for texts beyond the `context_length` of a pretrained model.
     """
 
     def __init__(self, config: BaseModelConfig):

@@ -1,4 +1,4 @@
-"""Counting parameters, and a memory-free baseline with as many of them as a model with memory."""
+"""The number of parameters of a model, and a baseline without memory that has the same number."""
 
 import dataclasses
 import math
@@ -11,12 +11,12 @@ from memgpt_jax.models.model_functions import functional
 
 
 def count_parameters(config: BaseModelConfig) -> int:
-    """Number of trainable values of the model, found by shapes alone: nothing is allocated."""
+    """Number of trainable values of a model, from the shapes of its parameters: nothing is allocated."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(functional(config).param_shapes()))
 
 
 def match_parameters(config: ModelConfig, tolerance: float = 0.02) -> ModelConfig:
-    """The same model without memory, its feed-forward layers widened until it has as many parameters.
+    """The model without memory, with feed-forward layers so wide that the number of parameters is equal.
 
     The count grows linearly with d_ff, so two counts give the width. Raises `ValueError` if the count closest to the
     original's differs by more than `tolerance` (a share): the model is then too small for the comparison to be fair.

@@ -43,7 +43,7 @@ class EncoderDecoder(Model[Seq2SeqState]):
         return Seq2SeqState(self.encoder.init_state(batch_size), self.decoder.init_state(batch_size))
 
     def started(self, state: Seq2SeqState | None, rows: int) -> Seq2SeqState:
-        """The state, or for None that before the first token. The stacks check what is in it."""
+        """The given state, or `init_state(rows)` for None. The encoder and the decoder check their parts of it."""
         if not isinstance(state, Seq2SeqState | None):
             raise ValueError(f"state must be a Seq2SeqState, got {type(state).__name__}: use init_state(batch_size)")
         return self.init_state(rows) if state is None else state
@@ -57,11 +57,12 @@ class EncoderDecoder(Model[Seq2SeqState]):
         *,
         dropout_key: Array | None = None,
     ) -> Seq2SeqState:
-        """The state with another source. Earlier sources remain only in the memories of the encoder.
+        """Encode a source: the state with its keys and values. Earlier sources remain only in the encoder's memories.
 
-        reset, valid, dropout_key: see `Encoder.hidden`.
+        Arguments are those of `Encoder.hidden`.
 
-        Raises `ValueError` if the source is longer than `source_length`, and as `MemGPT.__call__`.
+        Raises:
+            ValueError: the source has more than `source_length` tokens, or as in `MemGPT.__call__`.
         """
         state = self.started(state, len(tokens))
         tokens = check_tokens(tokens, self.config.vocab_size, valid)
@@ -107,10 +108,20 @@ class EncoderDecoder(Model[Seq2SeqState]):
     ) -> tuple[dict[str, Scores], Seq2SeqState]:
         """The decoder's loss and correctness of each target: see `MemGPT.score`.
 
-        source: read first (`read_source`), with `source_reset` and `source_valid` as its `reset` and `valid`; default:
-            the source of the state.
+        Args:
+            tokens: ids of the decoder, like `targets`, `reset`, `valid` and `options` as in `MemGPT.score`.
+            targets: {"tokens": ids [B, L]}.
+            state: the state after the previous call; default: that of `init_state`.
+            reset: True for the first token of a document.
+            valid: False for padding on the right.
+            source: ids that are encoded first (`read_source`); default: the source in the state.
+            source_reset: `reset` of the source.
+            source_valid: `valid` of the source.
+            dropout_key: a PRNG key; default: no dropout.
+            **options: as in `MemGPT.score`.
 
-        Raises `ValueError` as `read_source` and `MemGPT.score`, and for flags of a source without a source.
+        Raises:
+            ValueError: `source_reset` or `source_valid` without `source`, or as in `read_source` and `MemGPT.score`.
         """
         state = self.started(state, len(tokens))
         if source is None and not (source_reset is None and source_valid is None):

@@ -46,7 +46,7 @@ class SharedSoftmaxMemory(nnx.Module):
         inputs: CallInputs,
         alignment: StreamAlignment = "any",
     ) -> tuple[Float[Array, "B L H K"], StreamState, Float32[Array, "B L"]]:
-        """Merge the window's attention (`attended`, `lse`) with the memory read of x, the input of self-attention.
+        """Merge the window's attention (`attended`, `lse`) with the memory's read for x, the input of self-attention.
 
         Returns (merged heads, state, lambda per token, mean over heads).
         """

@@ -11,12 +11,12 @@ from memgpt_jax.shapes import Array, Flags, Int
 
 
 class TokenFlags(NamedTuple):
-    """The two masks of a model's call, in the order of its arguments: `model(tokens, state, *flags)`."""
+    """The flags of a model's call, in the order of its arguments: `model(tokens, state, *flags)`."""
 
     reset: Flags
-    """A new document begins with this token."""
+    """True for the first token of a document."""
     valid: Flags
-    """False: padding on the right."""
+    """False for padding on the right."""
 
 
 def flags_from_segment_ids(ids: Int[Array, "B L"]) -> TokenFlags:

@@ -1,4 +1,4 @@
-"""XLNet: attention by distance in any order of tokens, in two streams, with layers that own a memory."""
+"""XLNet: two-stream relative attention for any order of prediction, in layers that have a memory."""
 
 from typing import Any
 
@@ -25,18 +25,19 @@ from memgpt_jax.ops.mesh import split_vocabulary
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Stream, Targets, Tokens
 
 DETACHED: dict[str, StreamAlignment] = {"any": "detached", "aligned": "detached_aligned"}
-"""The stream alignment of each alignment: no token reads what its own call writes."""
+"""`StreamAlignment` for each value of `alignment`: all tokens read the memory as it was before the call."""
 
 
 class RelativeAttention(Attention):
-    """Attention to all tokens of the call that are of the same document, by their distance.
+    """Relative attention to all tokens of the same document in the call.
 
         a_ij  = ((q_i + u) . k_j + (q_i + v) . W_r R_(i-j) + (q_i + s) . e_ij) / sqrt(K)
         out_i = W_o concat_h sum_j softmax_j(a_ij) v_j
 
-    q = W_q x, k = W_k h, v_j = W_v h; R_d [D] is the sinusoid of a distance, e_ij [K] one of two learned vectors: for
-    tokens of one type, and for others. u, v, s [H, K] are learned. With an order, the content stream h at i sees the
-    tokens with rank_j <= rank_i, the query stream g those with rank_j < rank_i. Both have the same parameters.
+    q = W_q x, k = W_k h, v_j = W_v h; R_d [D] is the sinusoid of a distance, e_ij [K] one of two learned vectors: one
+    for pairs of tokens of equal type, one for all others. u, v, s [H, K] are learned. With an order, the content stream
+    h at i attends to the tokens with rank_j <= rank_i, the query stream g to those with rank_j < rank_i. Both streams
+    use the same parameters.
 
     Sources: Dai et al., "Transformer-XL" (2019), section 3.3; Yang et al., "XLNet" (2019), sections 2.3 and 2.5.
     """
@@ -60,7 +61,7 @@ class RelativeAttention(Attention):
         documents = inputs.document, jnp.where(inputs.valid, inputs.document, -1)
         distance_keys = self._distance_keys(h.shape[1])
 
-        def attended(query, ranks):
+        def attended(query: Array, ranks: Array | None) -> Stream:
             content = query + self.content_bias[...].astype(query.dtype)[None, None]
             terms = RelativeTerms(
                 query=query,
@@ -93,8 +94,9 @@ class RelativeAttention(Attention):
 class TwoStreamBlock(Block):
     """`Block` with `RelativeAttention`, of the content stream h and the query stream g.
 
-    h' is `Block` of h; g' the same of g, which attends to h and reads the memory, but writes nothing. Tokens read the
-    memory as it was before the call: what a call writes, of tokens of any rank, later calls alone can read.
+    h' = Block(h). g' is computed in the same way from g, which attends to h and reads the memory without writing it.
+    Tokens read the memory as it was before the call: only later calls read what a call writes, because that depends on
+    tokens of every rank.
     """
 
     attention: RelativeAttention
@@ -121,19 +123,19 @@ class TwoStreamBlock(Block):
 
 
 class XLNet(Model[EncoderState]):
-    """A model of tokens given any others of a document, which it reads call by call, and remembers the calls before.
+    """XLNet: predicts tokens in any order from the tokens of lower rank, with a memory of earlier calls.
 
         state = model.init_state(batch_size)
-        hidden, state, _ = model.hidden(tokens, state)                         # an encoder: all tokens see each other
-        scores, state = model.score(tokens, tokens, state, order=order)        # each given those of lower rank
+        hidden, state, _ = model.hidden(tokens, state)                         # encoder: each attends to all
+        scores, state = model.score(tokens, tokens, state, order=order)        # from tokens of lower rank
 
-    The content stream starts as embeddings, the query stream as one learned vector at every place: it knows where it
-    stands, and not which token stands there, which it predicts. It has all places of the call, also those that are
-    not to be predicted.
+    The content stream starts from the embeddings. The query stream starts from one learned vector at every position, so
+    it depends on the position of a token, but not on the token, which it predicts. It is computed at all positions of
+    the call, including those without a target.
 
-    In place of XLNet's `mems`, the hidden states of the call before, each layer has a memory, read at the start of a
-    call and written at its end. So gradient reaches a memory's Writer through later calls alone: train on two or more.
-    (`memgpt_jax.training` makes one a batch: there the Reader learns to use what a Writer writes that does not learn.)
+    Instead of XLNet's `mems`, the hidden states of the previous call, each layer has a memory that is read at the start
+    of a call and written at its end. Gradients reach its Writer only through later calls, so train on two or more calls
+    per update. (`memgpt_jax.training` makes one call per update: the Reader learns, the Writer does not.)
 
     Source: Yang et al., "XLNet: Generalized Autoregressive Pretraining for Language Understanding" (2019).
     """
@@ -150,7 +152,7 @@ class XLNet(Model[EncoderState]):
             self.output_bias = nnx.Param(jnp.zeros(config.vocab_size, jnp.float32))
 
     def init_state(self, batch_size: int) -> EncoderState:
-        """Empty memories. They hold no parameters."""
+        """Empty memories. The state holds no parameters."""
         return EncoderState(tuple(block.init_state(batch_size) for block in self.blocks), heads={})
 
     def hidden(
@@ -167,14 +169,21 @@ class XLNet(Model[EncoderState]):
     ) -> Hidden[EncoderState]:
         """The last hidden states [B, L, D], the state after the call and the fusion gates; any L >= 1.
 
-        reset: a new document begins with this token. valid: False marks padding on the right, which nothing attends to.
-        order: each token's rank. The hidden states are then those of the query stream, which depend on the tokens of
-            lower rank in the same document; tokens of equal rank see each other in the content stream. Without it, they
-            are those of the content stream, which depend on all tokens of the document.
-        token_types: the kind of each token; attention knows which are of the same kind. Default: all are.
-        alignment: `any` or `aligned`, as in `MemGPT.__call__`.
+        Args:
+            tokens: ids, any L >= 1.
+            state: the state after the previous call; default: that of `init_state`.
+            reset: True for the first token of a document.
+            valid: False for padding on the right, to which no token attends.
+            order: rank of each token. The result is then the query stream, which depends on the tokens of lower rank
+                in the same document; in the content stream, tokens of equal rank attend to each other. Default: the
+                result is the content stream, which depends on all tokens of the document.
+            token_types: type of each token; attention depends on whether two types are equal. Default: all are equal.
+            alignment: `any` or `aligned`, as in `MemGPT.__call__`.
+            dropout_key: a PRNG key; default: no dropout.
 
-        Raises `ValueError` if `order` or `token_types` are not integers like the tokens, and as `MemGPT.__call__`.
+        Raises:
+            ValueError: `order` or `token_types` are not integers in the shape of the tokens, or as in
+                `MemGPT.__call__`.
         """
         config = self.config
         check(alignment in DETACHED, f"alignment must be 'any' or 'aligned', got {alignment!r}")
@@ -185,7 +194,7 @@ class XLNet(Model[EncoderState]):
         reset, valid = filled_flags(tokens.shape, reset, valid)
         keys = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
 
-        def scaled_and_dropped(x, key):
+        def scaled_and_dropped(x: Array, key: Array | None) -> Stream:
             return dropout((x * jnp.float32(config.stream_scale)).astype(config.dtype), config.dropout, key)
 
         h, g = scaled_and_dropped(split_vocabulary(self.embedding[...])[tokens], keys[0]), None
@@ -211,7 +220,7 @@ class XLNet(Model[EncoderState]):
         valid: Flags | None = None,
         **options: Any,
     ) -> tuple[Float32[Array, "B L V"], EncoderState]:
-        """Logits [B, L, V] of what each token is, and the state after the call; options as in `hidden`."""
+        """Logits [B, L, V] of the token at each position, and the state after the call; options as in `hidden`."""
         x, state, _ = self.hidden(tokens, state, reset, valid, **options)
         embedding = self.embedding[...].astype(x.dtype)
         logits = matmul(x, embedding.T).astype(jnp.float32)
@@ -228,8 +237,14 @@ class XLNet(Model[EncoderState]):
     ) -> tuple[dict[str, Scores], EncoderState]:
         """Loss in nats and correctness of each predicted token, without the logits of the whole call in memory.
 
-        targets: {"tokens": ids [B, L]}, and the scores by the same name. With an `order` and the tokens as targets,
-            each token is predicted from those of lower rank.
+        Args:
+            tokens: ids, any L >= 1.
+            targets: {"tokens": ids [B, L]}; the scores have the same key. With an `order` and the tokens as targets,
+                each token is predicted from the tokens of lower rank.
+            state: as in `hidden`, like the other arguments.
+            reset: as in `hidden`.
+            valid: as in `hidden`.
+            **options: as in `hidden`.
         """
         targets = check_targets(targets, tokens, {"tokens": self.config.vocab_size})
         x, state, _ = self.hidden(tokens, state, reset, valid, **options)

@@ -222,5 +222,5 @@ def test_states_of_another_model_or_batch_are_refused(tiny):
     with pytest.raises(ValueError, match="state has 3 rows, but there are 2 prompts"):
         generate(tiny.model, [[1], [2]], max_new_tokens=2, state=models.functional(tiny.config).init_state(3))
     other = mg.MemGPT(mg.ModelConfig(vocab_size=257, d_model=16, num_layers=1), rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="another config"):
+    with pytest.raises(ValueError, match="does not fit the config of this model"):
         generate(tiny.model, [[1]], max_new_tokens=2, state=other.init_state(1))

@@ -1,6 +1,6 @@
-"""Heads, one subject a file, behind the interface of `memgpt_jax.models.heads.base`.
+"""Heads of encoders, behind the interface of `memgpt_jax.models.heads.base`.
 
-The distribution over next tokens is part of decoders, encoder-decoders and XLNets themselves: their head `tokens`.
+The language-model head of decoders, encoder-decoders and XLNet is part of the model; its name is `tokens`.
 """
 
 from collections.abc import Iterable
@@ -25,16 +25,16 @@ register_head("next_sentence", None, NextSentenceHead)
 
 
 def make_heads(config: EncoderConfig, *, rngs: nnx.Rngs) -> nnx.Dict:
-    """The heads of a model by name; `ValueError` if one is not registered, or reads a head that the model lacks."""
+    """The heads of a model by name. Raises `ValueError` if one is not registered or reads a head that is missing."""
     for name in config.heads:
-        check(name in HEADS, f"heads must be of {', '.join(HEADS)}, got {name!r}")
+        check(name in HEADS, f"unknown head {name!r}; valid: {', '.join(HEADS)}")
         needed = HEADS[name].module.reads
         check(needed is None or needed in config.heads, f"heads={config.heads}: {name} needs {needed}")
     return nnx.Dict({name: HEADS[name].module(config, rngs=rngs) for name in config.heads})
 
 
 def in_order(heads: Iterable[str]) -> list[str]:
-    """The heads and those that they read, each after the one that it reads."""
+    """The given heads and the heads that they read, ordered so that each follows the one that it reads."""
     ordered: list[str] = []
     for name in heads:
         chain = [name]

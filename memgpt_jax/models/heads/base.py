@@ -1,4 +1,4 @@
-"""The interface of a head: a reader of a model's last hidden states, which is scored against targets."""
+"""The interface of a head: outputs computed from a model's last hidden states, and their scores against targets."""
 
 from typing import Any, ClassVar
 
@@ -10,9 +10,9 @@ from memgpt_jax.shapes import Array, Flags, Float, Int, Stream
 
 
 class Head(nnx.Module):
-    """A head of C outputs at each of P places: the L tokens of a call, or P = 1 if it has one output for each row.
+    """A head with C outputs at each of P positions: P = L for an output per token, P = 1 for one per row.
 
-    It holds parameters only; what it must remember between calls is its state, as in a model.
+    It holds parameters only. As in a model, its state is an argument and a result of each call.
     """
 
     reads: ClassVar[str | None] = None
@@ -21,12 +21,12 @@ class Head(nnx.Module):
     """True: its targets are [B], one for each row. False: [B, L], one for each token."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
-        """Args: config: the model's configuration. rngs: of the initial parameters."""
+        """Args: config: configuration of the model. rngs: random keys of the initial parameters."""
         self.config = config
 
     @property
     def num_classes(self) -> int:
-        """Number of ids that a target may have; 0: the head is not scored, another one reads its outputs."""
+        """Number of classes of a target; 0: the head is not scored, because another head reads its outputs."""
         return 0
 
     def init_state(self, batch_size: int) -> Any:
@@ -40,8 +40,9 @@ class Head(nnx.Module):
 
         Args:
             h: the last hidden states [B, L, D], or the outputs of the head `reads`.
-            state: the state of the head after the call before.
-            reset, valid: as in the model's call.
+            state: the state of the head after the previous call.
+            reset: as in the model's call.
+            valid: as in the model's call.
         """
         raise NotImplementedError
 
@@ -51,7 +52,7 @@ class Head(nnx.Module):
         """Loss in nats and correctness of each target.
 
         Args:
-            outputs: of `__call__`.
+            outputs: outputs of `__call__`.
             targets: ids below `num_classes`, [B, L] or [B] (`labels_rows`).
             embedding: the token embedding of the model, for heads that share it.
         """

@@ -1,5 +1,7 @@
 """The head of masked language modelling: Devlin et al., "BERT" (2019), section 3.1, task 1."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 
@@ -7,9 +9,9 @@ from memgpt_jax.config.model import EncoderConfig
 from memgpt_jax.memory.linear import linear
 from memgpt_jax.models.heads.base import Head
 from memgpt_jax.models.layers import ACTIVATIONS, norm
-from memgpt_jax.ops import cross_entropy
+from memgpt_jax.ops import Scores, cross_entropy
 from memgpt_jax.ops.linear import matmul
-from memgpt_jax.shapes import Array, Float32, Stream
+from memgpt_jax.shapes import Array, Flags, Float, Float32, Int, Stream
 
 
 class MaskedHead(Head):
@@ -25,14 +27,18 @@ class MaskedHead(Head):
     def num_classes(self) -> int:
         return self.config.vocab_size
 
-    def __call__(self, h: Stream, state=(), reset=None, valid=None):
+    def __call__(
+        self, h: Stream, state: Any = (), reset: Flags | None = None, valid: Flags | None = None
+    ) -> tuple[Stream, Any]:
         return self.norm(ACTIVATIONS[self.config.activation](self.transform(h))), state
 
-    def logits(self, outputs: Stream, embedding) -> Float32[Array, "B L V"]:
+    def logits(self, outputs: Stream, embedding: Float[Array, "V D"]) -> Float32[Array, "B L V"]:
         """The logits of every id, [B, L, V]."""
         logits = matmul(outputs, embedding.T)
         return logits.astype(jnp.float32) + self.bias[...][None, None]
 
-    def score(self, outputs, targets, embedding=None):
+    def score(
+        self, outputs: Stream, targets: Int[Array, "B L"], embedding: Float[Array, "V D"] | None = None
+    ) -> Scores:
         assert embedding is not None, "the head shares the token embedding"
         return cross_entropy(outputs, embedding, targets, bias=self.bias[...])

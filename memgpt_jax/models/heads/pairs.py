@@ -1,14 +1,16 @@
 """The heads of BERT for a whole row: Devlin et al., "BERT" (2019), section 3.1, task 2."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.model import EncoderConfig
 from memgpt_jax.memory.linear import linear
 from memgpt_jax.models.heads.base import Head
-from memgpt_jax.ops import logit_scores
+from memgpt_jax.ops import Scores, logit_scores
 from memgpt_jax.ops.linear import matmul
-from memgpt_jax.shapes import Stream
+from memgpt_jax.shapes import Array, Flags, Float, Int, Stream
 
 
 class Pooler(Head):
@@ -18,7 +20,9 @@ class Pooler(Head):
         super().__init__(config, rngs=rngs)
         self.dense = linear(config.d_model, config.d_model, use_bias=True, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
-    def __call__(self, h: Stream, state=(), reset=None, valid=None):
+    def __call__(
+        self, h: Stream, state: Any = (), reset: Flags | None = None, valid: Flags | None = None
+    ) -> tuple[Float[Array, "B 1 C"], Any]:
         return jnp.tanh(self.dense(h[:, :1])), state
 
 
@@ -36,11 +40,15 @@ class NextSentenceHead(Head):
     def num_classes(self) -> int:
         return 2
 
-    def __call__(self, h: Stream, state=(), reset=None, valid=None):
+    def __call__(
+        self, h: Stream, state: Any = (), reset: Flags | None = None, valid: Flags | None = None
+    ) -> tuple[Float[Array, "B 1 C"], Any]:
         kernel = self.dense.kernel[...].astype(h.dtype)
         logits = matmul(h, kernel, preferred_element_type=jnp.float32)
         assert self.dense.bias is not None
         return logits + self.dense.bias[...][None, None], state
 
-    def score(self, outputs, targets, embedding=None):
+    def score(
+        self, outputs: Float[Array, "B 1 2"], targets: Int[Array, "B"], embedding: Float[Array, "V D"] | None = None
+    ) -> Scores:
         return logit_scores(outputs[:, 0], targets)
