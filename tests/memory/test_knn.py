@@ -72,7 +72,10 @@ def test_the_reference_notices_faults(fault, monkeypatch):
     if fault == "worst":
         monkeypatch.setattr(knn, "find_nearest", lambda query, *rest, **options: find_nearest(-query, *rest, **options))
     elif fault == "newest":  # one entry of the range is forgotten
-        late = lambda query, keys, first, end, **options: find_nearest(query, keys, first + 1, end, **options)  # noqa: E731
+
+        def late(query, keys, first, end, **options):
+            return find_nearest(query, keys, first + 1, end, **options)
+
         monkeypatch.setattr(knn, "find_nearest", late)
     else:
         fused = knn.KNNMemory._fused
@@ -131,7 +134,10 @@ def test_the_papers_rule_still_teaches_the_writer():
     """With `bptt_segments=0` a token has no gradient from earlier segments, but every parameter has one."""
     graph, params = build(config_of(memory_size=16, bptt_segments=0))
     x, reset = random_inputs(0, 1, 3 * SEGMENT, breaks=0.0)
-    run = lambda params, x: runner(graph)(params, x, reset, ~reset, None)[0]  # noqa: E731
+
+    def run(params, x):
+        return runner(graph)(params, x, reset, ~reset, None)[0]
+
     flow = influence(lambda x: run(params, x), x)[0, :, 0]
     segment = np.arange(len(flow)) // SEGMENT
     assert np.all(flow[segment[:, None] != segment[None, :]] == 0)
@@ -184,7 +190,10 @@ def large_memory(**options):
     config = KNNMemoryConfig(memory_size=LARGE, head_dim=16, **options)
     memory = make_memory(config, d_model=16, segment_length=64, dtype="float32", rngs=nnx.Rngs(0))
     state = memory.init_state(1)
-    draw = lambda seed: jnp.asarray(np.random.default_rng(seed).normal(size=state.ring_keys.shape), jnp.float32)  # noqa: E731
+
+    def draw(seed):
+        return jnp.asarray(np.random.default_rng(seed).normal(size=state.ring_keys.shape), jnp.float32)
+
     state = state._replace(
         ring_keys=memory.unit(draw(0)),
         ring_values=draw(1),

@@ -36,6 +36,10 @@ def test_stream_equals_token_by_token_reference(row):
     config = config_of(row)
     graph, params = build(config)
     run = runner(graph)
+
+    def stacked(heads, layer):
+        return np.stack([layers[layer] for layers in heads])
+
     for seed, breaks in ((0, 0.0), (1, 0.1), (2, 0.4)):
         x, reset = random_inputs(seed, BATCH, LENGTH, breaks)
         reads, state = run(params, x, reset, np.ones(reset.shape, bool), None)
@@ -43,9 +47,8 @@ def test_stream_equals_token_by_token_reference(row):
         np.testing.assert_allclose(reads, expected, atol=5e-5)
         for b, memory in enumerate(memories):
             for i in range(config.num_layers):
-                stack = lambda heads, i=i: np.stack([layers[i] for layers in heads])  # noqa: E731
-                np.testing.assert_allclose(state.memory.learned[i][b], stack(memory.learned), atol=5e-5)
-                np.testing.assert_allclose(state.memory.momentum[i][b], stack(memory.momentum), atol=5e-5)
+                np.testing.assert_allclose(state.memory.learned[i][b], stacked(memory.learned, i), atol=5e-5)
+                np.testing.assert_allclose(state.memory.momentum[i][b], stacked(memory.momentum, i), atol=5e-5)
             if config.writer_conv > 1:
                 np.testing.assert_allclose(state.memory.conv_cache[b], memory.conv_cache, atol=1e-6)
 
@@ -140,10 +143,15 @@ def test_without_momentum_and_forgetting_it_is_gradient_descent():
     """One step on the summed loss of the chunk."""
     weights, pairs = random_weights(0, 4, 8, 3), random_pairs(1, 5)
     got, momentum = taught(weights, pairs, 0.1)
-    loss = lambda weights: jnp.sum((inner_network(weights, pairs[0]) - pairs[1]) ** 2)  # noqa: E731
+
+    def loss(weights):
+        return jnp.sum((inner_network(weights, pairs[0]) - pairs[1]) ** 2)
+
+    def last(weights):
+        return jnp.sum((inner_network(weights, pairs[0][-1:]) - pairs[1][-1:]) ** 2)
+
     expected = jax.tree.map(lambda w, u: w - 0.1 * u, weights, jax.grad(loss)(weights))
     assert difference(got, expected) < 1e-6
-    last = lambda weights: jnp.sum((inner_network(weights, pairs[0][-1:]) - pairs[1][-1:]) ** 2)  # noqa: E731
     assert difference(momentum, jax.tree.map(lambda u: -0.1 * u, jax.grad(last)(weights))) < 1e-6
 
 

@@ -180,7 +180,10 @@ def test_positions_far_out(position, start):
     """Any cut still gives the same logits where counters wrap; rotary logits depend on distances alone."""
     model = built(tiny(position=position))
     tokens, reset = stream_inputs(0, model.config, LENGTH, breaks=0.0)
-    at = lambda state: state._replace(position=np.full(BATCH, start, np.int32))  # noqa: E731
+
+    def at(state):
+        return state._replace(position=np.full(BATCH, start, np.int32))
+
     shifted = Built(model.config, model.params, model.call)
     object.__setattr__(shifted, "fresh", lambda batch=BATCH: at(model.fresh(batch)))
     assert max(streaming_violation(shifted, tokens, reset, [7, 1, 5, 1, 1, 1, 3, 7])) < 1e-4
@@ -194,7 +197,10 @@ def test_ages_and_statistics_far_out():
     model = built(HARD)
     tokens, reset = stream_inputs(0, HARD, LENGTH)
     _, state = model(tokens, reset=reset)
-    old = lambda path, x: np.full_like(x, 2**30) if "age" in jax.tree_util.keystr(path) else x  # noqa: E731
+
+    def old(path, x):
+        return np.full_like(x, 2**30) if "age" in jax.tree_util.keystr(path) else x
+
     logits, after = model(tokens, jax.tree.map_with_path(old, state), reset)
     assert np.all(np.isfinite(logits))
     assert all(np.all(np.asarray(layer.stream.memory.entries.age) >= 0) for layer in after.layers)
@@ -205,7 +211,10 @@ def test_a_state_holds_no_parameters_and_can_be_forked():
     assert all(not np.any(leaf) for leaf in jax.tree.leaves([layer.window for layer in model.fresh().layers]))
     tokens, reset = stream_inputs(0, HARD, LENGTH)
     _, state = model(tokens[:, :7], reset=reset[:, :7])
-    pick = lambda rows: jax.tree.map(lambda x: x[np.array(rows)], state)  # noqa: E731
+
+    def pick(rows):
+        return jax.tree.map(lambda x: x[np.array(rows)], state)
+
     expected, _ = model(tokens[:, 7:12], state)
     forked, _ = model(tokens[::-1, 7:12], pick([1, 0]))
     assert difference(expected, np.asarray(forked)[::-1]) < 1e-5

@@ -253,7 +253,10 @@ def test_answers_continue_from_the_state_of_both_stacks():
 
 def test_dropout_acts_in_the_encoder_and_in_cross_attention():
     config = CONFIGS["plain"]
-    drop = lambda part: dataclasses.replace(part, dropout=0.5)  # noqa: E731
+
+    def drop(part):
+        return dataclasses.replace(part, dropout=0.5)
+
     config = Seq2SeqConfig(encoder=drop(config.encoder), decoder=drop(config.decoder))
     source, _, tokens = inputs(config)
     model = models.from_params(config, params_of(CONFIGS["plain"]))

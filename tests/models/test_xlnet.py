@@ -275,7 +275,10 @@ def test_memory_is_linear_in_the_length():
 def test_dropout_acts_where_a_key_is_given():
     config = tiny(dropout=0.5, num_layers=1)
     tokens, state, call = drawn_tokens(config), functional(config).init_state(BATCH), compiled(config)
-    run = lambda key: np.asarray(call(tokens, state, order=drawn_orders()[0], dropout_key=key)[0])  # noqa: E731
+
+    def run(key):
+        return np.asarray(call(tokens, state, order=drawn_orders()[0], dropout_key=key)[0])
+
     one, again, other = (run(jax.random.key(seed)) for seed in (0, 0, 1))
     assert difference(one, other) > 1e-3
     assert difference(one, again) == 0
