@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar, overload
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from memgpt_jax.config.model import BaseModelConfig, EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
@@ -57,7 +59,8 @@ def _with_string_keys(tree: Any) -> Any:
 
 def from_params(config: BaseModelConfig, params: Params) -> Any:
     """The model with the given parameters: a `MemGPT`, `Encoder`, `EncoderDecoder` or `XLNet`, by its configuration."""
-    return nnx.merge(_graph(config), nnx.restore_int_paths(params))
+    arrays = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, params)
+    return nnx.merge(_graph(config), nnx.restore_int_paths(arrays))
 
 
 class ModelFunctions(Generic[State]):
