@@ -112,6 +112,7 @@ def places_to_keep(memory: Entries, new: Entries, evict: str) -> Int32[Array, "B
     if evict == "lowest_gate":
         score = jnp.concatenate([memory.log_gate, new.log_gate], axis=1)
     elif evict == "least_read":
+        assert memory.read_mass is not None
         rate = memory.read_mass / jnp.clip(memory.age, 1, READ_HORIZON).astype(jnp.float32)
         score = jnp.concatenate([rate, jnp.full(new.valid.shape, jnp.inf, jnp.float32)], axis=1)
     else:
