@@ -101,7 +101,7 @@ def test_help_shows_fields_types_defaults_and_meanings(capsys):
         parse(Options, "Train.", ["stdlib", "--help"])
     assert error.value.code == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "--model.memory.memory-size INT Number M of entries per layer and row." in text
+    assert "--model.memory.memory-size INT Maximum number M of entries per layer and row." in text
     assert "(default: 1024)" in text
     assert "--workdir STR Folder of the run." in text
     assert "--model.memory {none,kv" in text

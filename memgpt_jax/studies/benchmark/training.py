@@ -54,7 +54,7 @@ def training_case(config: ExperimentConfig) -> Case:
         carried = [jax.jit(partial(create, config), out_shardings=shardings(config, mesh))()]
 
     def step(state):
-        return compiled(state, parallel.split_rows(batch, mesh, batch_axis=1))
+        return compiled(state, parallel.split_rows(batch, mesh, batch_axis=1), None)
 
     def run() -> float:
         with jax.set_mesh(mesh):
