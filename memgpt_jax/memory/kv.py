@@ -120,7 +120,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             written = self._gated(self._entries(own_segment.x, convolved, own_segment.document >= 0))
             sources.append(self._source(written, causal_visibility(own_segment.document, own_segment.position)))
         found = (read_entries_with_lse if self.joins_attention else read_entries)(query, sources, *self._extras())
-        if self.config.evict == "least_read":
+        if entries.read_mass is not None:  # evict="least_read"
             mass = read_mass(query, sources, *self._extras(), update_mask)[:, : self.config.memory_size]
             entries = entries._replace(read_mass=entries.read_mass + jax.lax.stop_gradient(mass))
         return self._packed(found), state._replace(entries=entries)

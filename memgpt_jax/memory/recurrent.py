@@ -312,7 +312,7 @@ class RecurrentMemory(Memory[RecurrentT]):
                 state = stop_gradient_where(cut, state)
             state = where_rows(begins, initial, state)
             interface, controller, hidden = given, None, None
-            if self.config.controller == "lstm":
+            if isinstance(state.controller, LSTMState):
                 controller = self._lstm(given, state.controller)
                 hidden = controller.hidden
                 interface = self._interface_of(self.interface_vector(hidden.astype(self.dtype)))

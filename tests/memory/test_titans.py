@@ -127,7 +127,8 @@ def random_weights(seed, *widths):
 def random_pairs(seed, length):
     rng = np.random.default_rng(seed)
     keys = rng.normal(size=(length, 4)).astype(np.float32)
-    return keys / np.linalg.norm(keys, axis=1, keepdims=True), rng.normal(size=(length, 3)).astype(np.float32)
+    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    return jnp.asarray(keys), jnp.asarray(rng.normal(size=(length, 3)), jnp.float32)
 
 
 @pytest.mark.parametrize("widths", [(4, 3), (4, 9, 3), (4, 6, 5, 3)])
