@@ -202,6 +202,8 @@ class Step(NamedTuple):
     """The third argument of `train`; None: cross-entropy."""
     mesh: jax.sharding.Mesh
     """The devices on which the functions run."""
+    info: tuple[str, ...]
+    """Names in `Batch.info` that the step was compiled with; those for evaluation alone (`group`, `answer`) are not."""
 
 
 def compiled(setup: Setup) -> Step:
@@ -209,7 +211,7 @@ def compiled(setup: Setup) -> Step:
     config, mesh = setup.config, setup.mesh
     loss_fn = as_argument(setup.hooks.loss_fn)
     train_step = compiled_step(config, mesh, call_shapes(config, setup.batch), loss_fn)
-    return Step(train_step, jitted_diagnostics(config, mesh), loss_fn, mesh)
+    return Step(train_step, jitted_diagnostics(config, mesh), loss_fn, mesh, tuple(setup.batch.info))
 
 
 def report(setup: Setup, peak: int | None, resumed: Resumed | None) -> str:
@@ -313,6 +315,7 @@ def run(
         for step in range(first, training.steps + 1, together):
             with wall_time.spent("data"):
                 batch = stack([next(batches) for _ in range(together * config.optimizer.accumulate_steps)])
+                batch = batch._replace(info={name: batch.info[name] for name in compiled.info})
                 batch = parallel.split_rows(batch, compiled.mesh, batch_axis=1)
             logged = step % training.log_every == 0 or step == training.steps
             compiles = step == first or (logged and step < first + training.log_every)

@@ -96,8 +96,11 @@ def other_runs(tmp_path, runs, script, monkeypatch):
     text = TextConfig(corpus="folder", path=str(tmp_path))
     saved = load_run(runs[0])
     changed = {"text": config(text), "needle": config(NeedleConfig(text=text))}
-    replace = lambda workdir, step: saved._replace(config=changed[Path(workdir).name])  # noqa: E731
-    monkeypatch.setattr(run_folders, "load_run", replace)
+
+    def load(workdir, step):
+        return saved._replace(config=changed[Path(workdir).name], tokenizer=data.ByteTokenizer())
+
+    monkeypatch.setattr(run_folders, "load_run", load)
 
 
 @pytest.mark.usefixtures("other_runs")
