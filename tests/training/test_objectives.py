@@ -187,7 +187,7 @@ def test_evaluation_equals_a_direct_computation(make_encoder, memory):
     tokens, pairs = [], []
     for batch in (next(batches) for _ in range(3)):
         state = model.init_state(4)
-        x, _ = read(state=state, **batch.inputs)
+        x, _, _ = read(state=state, **batch.inputs)
         logits, _ = model(state=state, **batch.inputs)
         for row, place in zip(*np.nonzero(batch.weights["masked"]), strict=True):
             target = batch.targets["masked"][row, place]
