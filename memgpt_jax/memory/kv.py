@@ -13,8 +13,8 @@ from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops.memory import (
     Entries,
     ReadableEntries,
+    SeenEntries,
     Source,
-    Visibility,
     append_entries,
     causal_visibility,
     gather_entries,
@@ -209,10 +209,10 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         entries = gather_entries(in_play, final.place)._replace(valid=final.valid, age=final.age)
         return self._packed(found), KVState(_clean(entries), conv_cache)
 
-    def _places(self, segments: Segment, old: Entries, start: Entries, new: Entries) -> tuple[Visibility, Visibility]:
+    def _places(self, segments: Segment, old: Entries, start: Entries, new: Entries) -> tuple[SeenEntries, SeenEntries]:
         """The places of the entries that the memory holds, among the E entries of `sequence`.
 
-        Returns the `Visibility` at the start of each segment, [B, S, M], and after the last full one, [B, M].
+        Returns the `SeenEntries` at the start of each segment, [B, S, M], and after the last full one, [B, M].
         """
         batch, num_segments, num_new = new.valid.shape
         size, num_initial = self.config.memory_size, self.config.initial_entries
@@ -234,8 +234,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         by_segment = jax.tree.map(lambda x: x.swapaxes(0, 1), jax.lax.stop_gradient(by_segment))
         last, by_start = jax.lax.scan(step, jax.lax.stop_gradient((index, old)), by_segment)
         place, entries = jax.tree.map(lambda x: x.swapaxes(0, 1), by_start)
-        seen = Visibility(place, entries.valid, entries.age)
-        return seen, Visibility(last[0], last[1].valid, last[1].age)
+        seen = SeenEntries(place, entries.valid, entries.age)
+        return seen, SeenEntries(last[0], last[1].valid, last[1].age)
 
     def _own_entries(
         self, written: Entries, document: Int32[Array, "B L"], per_segment: tuple[int, int, int]

@@ -67,7 +67,7 @@ def babi(task: int, *overrides: str) -> Case:
 CLAIMS = (
     Claim(
         name="convolution_binds",
-        says="A kernel-3 convolution in front of the Writer's keys turns recall from a few percent to 0.99 and more.",
+        text="A kernel-3 convolution in front of the Writer's keys turns recall from a few percent to 0.99 and more.",
         source="ours; short convolutions: Poli et al. 2023, Hyena; Arora et al. 2024, Zoology",
         tier="cpu",
         metric="accuracy",
@@ -84,7 +84,7 @@ CLAIMS = (
     ),
     Claim(
         name="writing_matters",
-        says="A memory of trained entries that is only read stays at chance (0.016) on copy; one that is written "
+        text="A memory of trained entries that is only read stays at chance (0.016) on copy; one that is written "
         "solves it.",
         source="ours; Bulatov et al. 2022, Recurrent Memory Transformer, on copy and reverse",
         tier="cpu",
@@ -97,7 +97,7 @@ CLAIMS = (
     ),
     Claim(
         name="ntm_copies",
-        says="A Neural Turing Machine that learned to copy up to 20 symbols copies 120.",
+        text="A Neural Turing Machine that learned to copy up to 20 symbols copies 120.",
         source="Graves et al. 2014, Neural Turing Machines, section 4.1",
         tier="cpu-long",
         metric="accuracy",
@@ -108,7 +108,7 @@ CLAIMS = (
     ),
     Claim(
         name="recall_needs_memory",
-        says="Pairs that lie outside of the attention window are recalled with a memory, and not without.",
+        text="Pairs that lie outside of the attention window are recalled with a memory, and not without.",
         source="ours",
         tier="cpu-long",
         metric="accuracy",
@@ -119,7 +119,7 @@ CLAIMS = (
     ),
     Claim(
         name="gates_far_from_training",
-        says="Each gate reads 256 times the memory of training; `scale` needs a sharper reader for it.",
+        text="Each gate reads 256 times the memory of training; `scale` needs a sharper reader for it.",
         source="ours",
         tier="cpu-long",
         metric="accuracy",
@@ -133,7 +133,7 @@ CLAIMS = (
     ),
     Claim(
         name="bptt_depth",
-        says="The further back gradients flow through the memory, 0, 1 or 2 segments, the fewer bits per byte.",
+        text="The further back gradients flow through the memory, 0, 1 or 2 segments, the fewer bits per byte.",
         source="Bulatov et al. 2022, Recurrent Memory Transformer, on WikiText-103",
         tier="cpu-long",
         metric="bits_per_byte",
@@ -145,7 +145,7 @@ CLAIMS = (
     ),
     Claim(
         name="memory_size",
-        says="On source code, a larger memory gives fewer bits per byte, from no entries to 1,024.",
+        text="On source code, a larger memory gives fewer bits per byte, from no entries to 1,024.",
         source="ours; Wu et al. 2022, Memorizing Transformers, section 4",
         tier="cpu-long",
         metric="bits_per_byte",
@@ -157,7 +157,7 @@ CLAIMS = (
     ),
     Claim(
         name="memory_on_text",
-        says="On source code, the memory gives fewer bits per byte than the same model without, at equal parameters.",
+        text="On source code, the memory gives fewer bits per byte than the same model without, at equal parameters.",
         source="ours",
         tier="cpu-long",
         metric="bits_per_byte",
@@ -166,7 +166,7 @@ CLAIMS = (
     ),
     Claim(
         name="needle_after_a_million",
-        says="Facts in source code are recalled after a million tokens from 64 entries a layer, and not without.",
+        text="Facts in source code are recalled after a million tokens from 64 entries a layer, and not without.",
         source="ours; task: Hsieh et al. 2024, RULER",
         tier="cpu-long",
         metric="accuracy",
@@ -190,7 +190,7 @@ CLAIMS = (
     ),
     Claim(
         name="mechanisms_recall",
-        says="Every mechanism learns to recall pairs from outside of the window, with the settings of `kv`.",
+        text="Every mechanism learns to recall pairs from outside of the window, with the settings of `kv`.",
         source="ours",
         tier="cpu-long",
         metric="accuracy",
@@ -202,7 +202,7 @@ CLAIMS = (
     ),
     Claim(
         name="delta_overwrites",
-        says="Where keys are rewritten, a fast-weight matrix answers with the last value more often by the delta rule "
+        text="Where keys are rewritten, a fast-weight matrix answers with the last value more often by the delta rule "
         "than by the linear one, which adds up all of them.",
         source="Schlag et al. 2021, Linear Transformers Are Secretly Fast Weight Programmers",
         tier="cpu-long",
@@ -219,7 +219,7 @@ CLAIMS = (
     ),
     Claim(
         name="babi",
-        says="bAbI's tasks 1 and 20 with 1,000 questions, 4 and 15 with 10,000: 0.95 or more.",
+        text="bAbI's tasks 1 and 20 with 1,000 questions, 4 and 15 with 10,000: 0.95 or more.",
         source="Weston et al. 2015, Towards AI-Complete Question Answering",
         tier="cpu-long",
         metric="accuracy",
@@ -232,7 +232,7 @@ CLAIMS = (
     ),
     Claim(
         name="babi_table",
-        says="One model learns bAbI's 20 tasks from 1,000 questions each: accuracies, and how many fail (below 0.95).",
+        text="One model learns bAbI's 20 tasks from 1,000 questions each: accuracies, and how many fail (below 0.95).",
         source="Weston et al. 2015, Towards AI-Complete Question Answering; Sukhbaatar et al. 2015, table 1",
         tier="gpu",
         metric="accuracy",
@@ -240,7 +240,7 @@ CLAIMS = (
     ),
     Claim(
         name="dnc_repeats",
-        says="A Differentiable Neural Computer makes the number of copies it is asked for, then stops.",
+        text="A Differentiable Neural Computer makes the number of copies it is asked for, then stops.",
         source="Graves et al. 2014, section 4.2; Graves et al. 2016, Hybrid computing using a neural network",
         tier="cpu-long",
         metric="accuracy",
@@ -248,7 +248,7 @@ CLAIMS = (
     ),
     Claim(
         name="babilong",
-        says="bAbI's task 1 in books, trained on 512 tokens, is answered after 4, 32 and 256 thousand and a million "
+        text="bAbI's task 1 in books, trained on 512 tokens, is answered after 4, 32 and 256 thousand and a million "
         "tokens from 1,024 entries a layer.",
         source="Kuratov et al. 2024, BABILong",
         tier="gpu",

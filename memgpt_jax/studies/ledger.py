@@ -116,7 +116,7 @@ class Claim:
 
     name: str
     """Unique name, used on the command line."""
-    says: str
+    text: str
     """The claim, in a sentence."""
     source: str
     """Its source: a paper with its section, or "ours"."""
@@ -291,7 +291,7 @@ def record(outcome: Outcome, root: Path) -> dict[str, Any]:
                 "command": case.command(root, claim.seeds),
             }
         )
-    about = {name: getattr(claim, name) for name in ("name", "says", "source", "tier", "metric", "order")}
+    about = {name: getattr(claim, name) for name in ("name", "text", "source", "tier", "metric", "order")}
     return about | {"holds": not reasons, "reasons": reasons, "cases": cases}
 
 
@@ -316,7 +316,7 @@ def markdown(claims: Sequence[Claim], records: dict[str, dict[str, Any]]) -> str
     for c in claims:
         result = _result(records[c.name]) if c.name in records else "not measured"
         title = f"[{c.name}](#{c.name})" if c.name in records else f"`{c.name}`"  # unmeasured claims have no section
-        lines.append(f"| {title}: {c.says} | `{c.tier}` | {result} | {c.source} |")
+        lines.append(f"| {title}: {c.text} | `{c.tier}` | {result} | {c.source} |")
     for claim in claims:
         if claim.name in records:
             lines += _section(records[claim.name])
@@ -329,7 +329,7 @@ def _result(entry: dict[str, Any]) -> str:
 
 def _section(entry: dict[str, Any]) -> list[str]:
     order = f" It {entry['order']} from case to case." if entry["order"] else ""
-    lines = ["", f"## {entry['name']}", "", f"{entry['says']} ({entry['source']})", ""]
+    lines = ["", f"## {entry['name']}", "", f"{entry['text']} ({entry['source']})", ""]
     lines += [f"Result: {_result(entry)}. Tier: `{entry['tier']}`. Metric: `{entry['metric']}`.{order}", ""]
     lines += [f"- {reason}" for reason in entry["reasons"]] + [""] * bool(entry["reasons"])
     lines += [

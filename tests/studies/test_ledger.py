@@ -31,7 +31,7 @@ CASE = Case(label="kv", config="recall", overrides=TINY, expected=at_least(0.0))
 
 
 def claim(*cases, **changes) -> Claim:
-    texts = {"name": "a_claim", "says": "It is so.", "source": "ours", "tier": "cpu", "metric": "accuracy"}
+    texts = {"name": "a_claim", "text": "It is so.", "source": "ours", "tier": "cpu", "metric": "accuracy"}
     return Claim(**texts | {"cases": cases or (CASE,), "seeds": (0, 1)} | changes)
 
 
@@ -193,7 +193,7 @@ def claims() -> dict[str, Claim]:
 
 def test_every_claim_can_be_run_and_has_a_source(claims, tmp_path):
     for claimed in claims.values():
-        assert claimed.says.endswith(".") and claimed.source and len(claimed.seeds) >= 3
+        assert claimed.text.endswith(".") and claimed.source and len(claimed.seeds) >= 3
         for case in claimed.cases:
             case.reading(0)  # the config and every change are valid
             assert f"experiments/train.py {case.config}" in case.command(tmp_path, claimed.seeds)

@@ -28,7 +28,7 @@ from memgpt_jax.ops.memory.reader import (
     read_weights,
 )
 from memgpt_jax.ops.memory.segments import (
-    Visibility,
+    SeenEntries,
     causal_visibility,
     make_source,
     read_segments,
@@ -49,8 +49,8 @@ __all__ = [
     "Hops",
     "Pairs",
     "ReadableEntries",
+    "SeenEntries",
     "Source",
-    "Visibility",
     "Writes",
     "address_entropy",
     "allocation_weights",

@@ -16,7 +16,7 @@ from memgpt_jax.ops.mesh import ENTRIES, num_entry_parts, on_each_device, row_an
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
-class Visibility(NamedTuple):
+class SeenEntries(NamedTuple):
     """The entries that the memory holds at the start of each segment."""
 
     place: Int32[Array, "B S M"]  # index among the E entries in play
@@ -27,7 +27,7 @@ class Visibility(NamedTuple):
 def read_segments(
     query: Float[Array, "B S T H K"],
     entries: ReadableEntries,
-    visibility: Visibility,
+    seen: SeenEntries,
     after_reset: Bool[Array, "B S T"],
     *,
     initial: ReadableEntries | None = None,
@@ -41,7 +41,7 @@ def read_segments(
 ) -> Float[Array, "B S T H K"]:
     """`read_entries` for every token of S segments.
 
-    A token reads the entries that `visibility` gives its segment. Where a reset precedes it in its segment
+    A token reads the entries `seen` by its segment. Where a reset precedes it in its segment
     (`after_reset`), it reads the `initial` entries instead.
 
     Args:
@@ -59,7 +59,7 @@ def read_segments(
     Raises:
         ValueError: the implementation does not run here, or not with these entries.
     """
-    inputs = _Inputs(query, entries, visibility, after_reset, initial, own, own_document, null_key, recency)
+    inputs = _Inputs(query, entries, seen, after_reset, initial, own, own_document, null_key, recency)
     kernels = ("pallas",) if initial is None and own is None else ()
     chosen = choose(implementation, kernels, query.dtype, query.shape[-1])
     if chosen != "portable":
@@ -74,7 +74,7 @@ def read_segments(
 def read_segments_with_lse(
     query: Float[Array, "B S T H K"],
     entries: ReadableEntries,
-    visibility: Visibility,
+    seen: SeenEntries,
     after_reset: Bool[Array, "B S T"],
     *,
     initial: ReadableEntries | None = None,
@@ -87,7 +87,7 @@ def read_segments_with_lse(
     implementation: Implementation = "auto",
 ) -> tuple[Float[Array, "B S T H K"], Float32[Array, "B S T H"]]:
     """`read_segments`, and the log-sum-exp of each query's logits. Only the portable implementation computes it."""
-    inputs = _Inputs(query, entries, visibility, after_reset, initial, own, own_document, null_key, recency)
+    inputs = _Inputs(query, entries, seen, after_reset, initial, own, own_document, null_key, recency)
     choose(implementation, (), query.dtype, query.shape[-1])
     merged = partial(_read_parts, bptt_segments=bptt_segments)
     return _portable(inputs, read_entries_with_lse, merged, bptt_segments, contiguous)
@@ -98,7 +98,7 @@ class _Inputs(NamedTuple):
 
     query: Float[Array, "B S T H K"]
     entries: ReadableEntries
-    visibility: Visibility
+    seen: SeenEntries
     after_reset: Bool[Array, "B S T"]
     initial: ReadableEntries | None
     own: ReadableEntries | None
@@ -142,14 +142,14 @@ def _portable(inputs: _Inputs, read: Callable, read_parts: Callable, bptt_segmen
     by_heads: Any = PartitionSpec(heads)
     in_segments: Any = PartitionSpec(rows, None, None, heads)
     run, of_place = partial(_read_rows, read=read, bptt_segments=bptt_segments, contiguous=contiguous), of_row
-    if (parts := num_entry_parts()) > 1 and inputs.visibility.place.shape[2] % parts == 0:
+    if (parts := num_entry_parts()) > 1 and inputs.seen.place.shape[2] % parts == 0:
         of_place = PartitionSpec(rows, None, ENTRIES)
         run = read_parts
     entries = ReadableEntries(of_heads, of_heads, of_row)
     specs = _Inputs(
         query=in_segments,
         entries=entries,
-        visibility=of_place,
+        seen=of_place,
         after_reset=of_row,
         initial=None if inputs.initial is None else entries,
         own=None if inputs.own is None else ReadableEntries(in_segments, in_segments, of_row),
@@ -210,17 +210,17 @@ def _read_row(row, read, bptt_segments, contiguous):
         return make_source(entries, jnp.zeros(entries.bias.shape, jnp.int32), visible)
 
     def read_segment(segment):
-        query, visibility, after_reset, own, own_document = segment
-        place = visibility.place
+        query, seen, after_reset, own, own_document = segment
+        place = seen.place
 
         def fetch(x):
             if contiguous:  # a slice is faster than a gather
                 return jax.lax.dynamic_slice_in_dim(x, place[-1] - (place.shape[0] - 1), place.shape[0])
             return x[place]
 
-        visible = (visibility.valid[None] & ~after_reset[:, None])[None]
+        visible = (seen.valid[None] & ~after_reset[:, None])[None]
         stored = as_batch(jax.tree.map(fetch, row.entries))
-        sources = [make_source(stored, visibility.age[None], visible, bptt_segments)]
+        sources = [make_source(stored, seen.age[None], visible, bptt_segments)]
         if row.initial is not None:
             entries = as_batch(row.initial)
             visible = jnp.broadcast_to(after_reset[None, :, None], (1, after_reset.size, entries.bias.shape[1]))
@@ -232,12 +232,12 @@ def _read_row(row, read, bptt_segments, contiguous):
         found = read(query[None], sources, row.null_key, row.recency)
         return jax.tree.map(lambda x: x[0], found)
 
-    return map_rows(read_segment, (row.query, row.visibility, row.after_reset, row.own, row.own_document))
+    return map_rows(read_segment, (row.query, row.seen, row.after_reset, row.own, row.own_document))
 
 
 def _by_kernel(inputs, bptt_segments, *, interpret):
     """`interval_attention` with the segment's index as time. A token after a reset has time -1: it sees nothing."""
-    query, entries, visibility, after_reset, *_, null_key, recency = inputs
+    query, entries, seen, after_reset, *_, null_key, recency = inputs
     batch, num_segments, length, heads, width = query.shape
     number = entries.keys.shape[1]
     segment = jnp.broadcast_to(jnp.arange(num_segments, dtype=jnp.int32)[None, :, None], after_reset.shape)
@@ -245,11 +245,11 @@ def _by_kernel(inputs, bptt_segments, *, interpret):
 
     # An entry is visible from the segment after its own until it leaves the memory, and does not come back.
     row = jnp.arange(batch, dtype=jnp.int32)[:, None, None]
-    place = jnp.where(visibility.valid, visibility.place, number)  # out of range: dropped
+    place = jnp.where(seen.valid, seen.place, number)  # out of range: dropped
     segment = jnp.broadcast_to(segment[:, :, :1], place.shape)
     first = jnp.full((batch, number), num_segments, jnp.int32).at[row, place].min(segment, mode="drop")
     last = jnp.full((batch, number), -1, jnp.int32).at[row, place].max(segment, mode="drop")
-    written = jnp.zeros((batch, number), jnp.int32).at[row, place].set(segment - visibility.age, mode="drop")
+    written = jnp.zeros((batch, number), jnp.int32).at[row, place].set(segment - seen.age, mode="drop")
 
     query = query.reshape(batch, -1, heads, width)
     out = interval_attention(

@@ -50,7 +50,7 @@ class Arguments:
                 raise ValueError(f"there is no claim {name!r}; valid: {', '.join(known)}")
         chosen = [claim for claim in CLAIMS if claim.name in self.names or claim.tier == self.tier]
         if not chosen:
-            listed = "\n".join(f"  {claim.name} ({claim.tier}): {claim.says}" for claim in CLAIMS)
+            listed = "\n".join(f"  {claim.name} ({claim.tier}): {claim.text}" for claim in CLAIMS)
             raise ValueError(f"name claims or a tier; the claims are:\n{listed}")
         return chosen if self.seeds is None else [dataclasses.replace(claim, seeds=self.seeds) for claim in chosen]
 

@@ -10,7 +10,7 @@ from flax import nnx
 
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.memory.base import Segment
-from memgpt_jax.ops.memory import ReadableEntries, Visibility, read_segments
+from memgpt_jax.ops.memory import ReadableEntries, SeenEntries, read_segments
 from tests.laws.memories import SEGMENT, WIDTH, build
 
 SMALL = {"memory_size": 9, "num_heads": 2, "head_dim": 4}
@@ -75,7 +75,7 @@ def test_on_an_accelerator(dtype, tolerance):
     place = (jnp.arange(segments) * length)[:, None] + jnp.arange(size)[None, :]
     place = jnp.broadcast_to(place, (batch, segments, size)).astype(jnp.int32)
     age = (size + jnp.arange(segments)[:, None] * length - place - 1) // length + 1
-    seen = Visibility(place, place >= 100, age.astype(jnp.int32))
+    seen = SeenEntries(place, place >= 100, age.astype(jnp.int32))
     after_reset = jnp.asarray(rng.random((batch, segments, length)) < 0.1)
     null_key, recency = normal(heads, width), jnp.ones(heads, jnp.float32)
 
