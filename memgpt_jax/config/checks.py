@@ -3,15 +3,24 @@
 import contextlib
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+
+Kind = TypeVar("Kind")
 
 
 def check(condition: bool, message: str) -> None:
     """Raise `ValueError(message)` unless the condition holds."""
     if not condition:
         raise ValueError(message)
+
+
+def instance_of(value: object, kind: type[Kind], name: str) -> Kind:
+    """The value of the field `name`. Raises `ValueError` unless it is an instance of the class `kind`."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be a {kind.__name__}, got {type(value).__name__}")
+    return value
 
 
 def at_least(least: int, default: int | None = None) -> Any:

@@ -17,6 +17,7 @@ Remat = Literal["none", "block", "dots"]
 Norm = Literal["rmsnorm", "layernorm"]
 Activation = Literal["gelu", "gelu_exact", "relu", "swiglu", "geglu"]
 Position = Literal["rotary", "learned", "sinusoidal", "relative", "none"]
+AttentionBias = Literal["none", "query_key_value", "all"]
 ComputeType = Literal["float32", "bfloat16"]
 
 
@@ -164,7 +165,7 @@ class StackConfig(MemoryLayerConfig, BaseModelConfig):
     activation: Activation = "gelu"
     """Feed-forward activation: `gelu` (tanh approximation), `gelu_exact` (erf), `relu`; with a gate `swiglu`,
     `geglu`."""
-    attention_bias: Literal["none", "query_key_value", "all"] = "none"
+    attention_bias: AttentionBias = "none"
     """Which projections of self-attention have a bias."""
     feed_forward_bias: bool = False
     """Whether the two projections of the feed-forward layer have a bias."""

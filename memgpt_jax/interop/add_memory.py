@@ -4,14 +4,15 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from memgpt_jax import models
-from memgpt_jax.config.checks import check
+from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig
-from memgpt_jax.config.model import EncoderConfig, Fusion, ModelConfig, Seq2SeqConfig
+from memgpt_jax.config.model import BaseModelConfig, EncoderConfig, Fusion, ModelConfig
 from memgpt_jax.interop.assembly import shapes_of
 from memgpt_jax.interop.pretrained import with_origin
 from memgpt_jax.models.attention import SelfAttention
@@ -94,7 +95,7 @@ def add_memory(
     return with_origin(models.from_params(config, with_base(config, base, key)), origin)
 
 
-def with_base(config: ModelConfig | Seq2SeqConfig, base: models.Params, key: jax.Array) -> models.Params:
+def with_base(config: BaseModelConfig, base: models.Params, key: jax.Array) -> models.Params:
     """Parameters of a model with memory: those of a pretrained model, and new ones for memory, adapters and new heads.
 
     Args:
@@ -104,9 +105,7 @@ def with_base(config: ModelConfig | Seq2SeqConfig, base: models.Params, key: jax
 
     Raises `ValueError` if a parameter is missing or has another shape, or the fusion would change the outputs.
     """
-    stacks = {(): config}
-    if isinstance(config, Seq2SeqConfig):
-        stacks = {("encoder",): config.encoder, ("decoder",): config.decoder}
+    stacks = {() if stack is config else (name,): stack for name, stack in config.stacks.items()}
     for stack in stacks.values():
         check(
             stack.fusion in ADDABLE or not stack.memory.stores,
@@ -120,7 +119,7 @@ def with_base(config: ModelConfig | Seq2SeqConfig, base: models.Params, key: jax
             return jnp.zeros_like(new) if names[-4:-1] == ["memory_layer", "memory", "output"] else new
         if names[0] not in base and "/".join(names) in heads:
             return new
-        found = base
+        found: Any = base
         for name in names:
             check(name in found, f"the model without memory has no {'/'.join(names)}")
             found = found[name]
@@ -137,7 +136,7 @@ def with_base(config: ModelConfig | Seq2SeqConfig, base: models.Params, key: jax
     return params
 
 
-def _head_parameters(config: ModelConfig | Seq2SeqConfig) -> set[str]:
+def _head_parameters(config: BaseModelConfig) -> set[str]:
     """The paths of the parameters of an encoder's heads."""
     if not isinstance(config, EncoderConfig):
         return set()
@@ -150,7 +149,8 @@ def _like_attention(attention: SelfAttention) -> models.Params:
     Rotary positions are linear maps of queries and keys, so they can be part of W_q and W_k. The Writer's convolution
     starts as the identity, and its gate as g = sigmoid(b_g).
     """
-    config, memory, width = attention.config, attention.config.memory, attention.config.d_model
+    config, width = attention.config, attention.config.d_model
+    memory = instance_of(config.memory, KVMemoryConfig, "memory")
     check(
         not (memory.qk_norm or config.qk_norm),
         "fusion='attention' on a pretrained model needs memory.qk_norm=False, and a model without qk_norm",

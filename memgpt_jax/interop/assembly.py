@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax import models
-from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
+from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.interop.families import Family, Weight
 from memgpt_jax.interop.tensors import Tensors
 from memgpt_jax.models.model_functions import abstract_model
@@ -33,9 +33,9 @@ logger = logging.getLogger(__name__)
 class Plan(NamedTuple):
     """How the parameters of a model are made from a file."""
 
-    config: ModelConfig
+    config: BaseModelConfig
     """The config of the model, without the heads that the file lacks."""
-    family: Family | None
+    family: Family[Any] | None
     """None: the file has the names of this library."""
     table: list[Weight]
     """The tensors of each parameter."""
@@ -45,7 +45,7 @@ class Plan(NamedTuple):
     """Parameters that are initialised at random, because the class of the saved model lacks them."""
 
 
-def table_of(config: ModelConfig, family: Family | None) -> list[Weight]:
+def table_of(config: BaseModelConfig, family: Family[Any] | None) -> list[Weight]:
     """The tensors of each parameter; a parameter that the family lacks is one tensor."""
     found = [] if family is None else family.weight_table(config)
     covered = {weight.parameter for weight in found}
@@ -54,7 +54,9 @@ def table_of(config: ModelConfig, family: Family | None) -> list[Weight]:
     ]
 
 
-def plan_of(config: ModelConfig, family: Family | None, architectures: Any, tensors: Tensors, path: Path) -> Plan:
+def plan_of(
+    config: BaseModelConfig, family: Family[Any] | None, architectures: Any, tensors: Tensors, path: Path
+) -> Plan:
     """The plan for a model of this config from these tensors, by the rules of transformers for heads and tied tensors.
 
     A head that the file lacks is omitted from the config, with a warning in the log. A copy of a tied tensor is read if
@@ -69,7 +71,7 @@ def plan_of(config: ModelConfig, family: Family | None, architectures: Any, tens
 
     Raises `ValueError` if two tied tensors differ.
     """
-    layers = max(stack.num_layers for stack in _stacks(config))
+    layers = max(stack.num_layers for stack in config.stacks.values())
     if layers > len(tensors.shapes):
         raise ValueError(f"{path} has {len(tensors.shapes)} tensors, too few for {layers} layers")
     if family is None:
@@ -146,13 +148,13 @@ def tensors_from_params(table: list[Weight], params: models.Params) -> dict[str,
 
 
 @functools.lru_cache(maxsize=64)
-def shapes_of(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
+def shapes_of(config: BaseModelConfig) -> Mapping[str, tuple[int, ...]]:
     """The shape of every parameter by its path."""
     leaves = named_leaves(models.to_params(abstract_model(config)))
     return MappingProxyType({name: leaf.shape for name, leaf in leaves.items()})
 
 
-def _names(family: Family, names: Iterable[str], path: Path) -> dict[str, str]:
+def _names(family: Family[Any], names: Iterable[str], path: Path) -> dict[str, str]:
     """The name of each tensor in the file by its name without prefix; buffers are omitted."""
     found = {}
     for name in names:
@@ -165,17 +167,13 @@ def _names(family: Family, names: Iterable[str], path: Path) -> dict[str, str]:
     return found
 
 
-def _warn_of_missing_heads(config: ModelConfig, fitted: ModelConfig, path: Path) -> None:
+def _warn_of_missing_heads(config: BaseModelConfig, fitted: BaseModelConfig, path: Path) -> None:
     """Log a warning with the heads that the config has and the file lacks."""
-    heads = [head for head in getattr(config, "heads", ()) if head not in fitted.heads]
-    if getattr(config, "output_bias", False) and not fitted.output_bias:
+    heads = [head for head in config.heads if head not in fitted.heads]
+    if getattr(config, "output_bias", False) and not getattr(fitted, "output_bias", False):
         heads.append("output_bias")
     if heads:
         logger.warning("%s has no tensors for these parts of the model, which are omitted: %s", path, ", ".join(heads))
-
-
-def _stacks(config: ModelConfig) -> tuple[ModelConfig, ...]:
-    return (config.encoder, config.decoder) if isinstance(config, Seq2SeqConfig) else (config,)
 
 
 def _part_shapes(weight: Weight, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

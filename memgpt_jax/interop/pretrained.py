@@ -7,11 +7,11 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from memgpt_jax import models
 from memgpt_jax.checkpoint import load_run
-from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
+from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.config.serialization import from_json
 from memgpt_jax.data import Tokenizer
 from memgpt_jax.data.hub import find
@@ -32,12 +32,13 @@ RUN_ORIGIN = "pretrained"
 logger = logging.getLogger(__name__)
 
 Model = models.MemGPT | models.Encoder | models.EncoderDecoder | models.XLNet
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 class Pretrained(NamedTuple):
     """A pretrained model whose parameters have not been read yet."""
 
-    config: ModelConfig
+    config: BaseModelConfig
     params: Callable[[], models.Params]
     """Reads the parameters; errors as in `from_pretrained`."""
     origin: Origin | None
@@ -71,7 +72,7 @@ def from_pretrained(source: str | Path, *, revision: str | None = None, **change
     return with_origin(model, found.origin)
 
 
-def with_origin(model: Model, origin: Origin | None) -> Model:
+def with_origin(model: AnyModel, origin: Origin | None) -> AnyModel:
     """The model with `origin` set, also on the decoder of an encoder-decoder."""
     for part in (model, getattr(model, "decoder", model)):
         part.origin = origin
@@ -133,10 +134,13 @@ def describe(source: str | Path, revision: str | None = None) -> Pretrained:
     origin = read_origin(path, theirs) if path.is_dir() else Origin(theirs)
     with _named(path):
         ours = from_json(values[OURS], tuple(MODELS)) if OURS in values else None
-        family = None if ours is not None and values.get("model_type") == OURS else family_of(values.get("model_type"))
-        if ours is not None and family is not None:
-            check_agreement(family, theirs, ours)
-        config = ours or family.from_hf(theirs)
+        if ours is not None and values.get("model_type") == OURS:
+            config, family = ours, None
+        else:
+            family = family_of(values.get("model_type"))
+            if ours is not None:
+                check_agreement(family, theirs, ours)
+            config = ours or family.from_hf(theirs)
         plan = plan_of(config, family, theirs.get("architectures"), tensors, path)
     return Pretrained(plan.config, lambda: params_from_tensors(plan, tensors, path), origin)
 
@@ -209,26 +213,20 @@ def _named(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: the settings of the model are not valid: {type(error).__name__}: {error}") from error
 
 
-def _changed(config: ModelConfig, changes: dict[str, Any]) -> ModelConfig:
+def _changed(config: BaseModelConfig, changes: dict[str, Any]) -> BaseModelConfig:
     """The config with changes; `ValueError` if one would change the shapes of the parameters."""
     if not changes:
         return config
-    stacks = (config.encoder, config.decoder) if isinstance(config, Seq2SeqConfig) else (config,)
-    known = {field.name for stack in stacks for field in dataclasses.fields(stack)}
+    fields = {name: {field.name for field in dataclasses.fields(stack)} for name, stack in config.stacks.items()}
+    known = set().union(*fields.values())
     unknown = sorted(changes.keys() - known)
     if unknown:
-        raise ValueError(
-            f"{', '.join(unknown)}: {type(stacks[-1]).__name__} has no such field; valid: {', '.join(sorted(known))}"
-        )
-    if isinstance(config, Seq2SeqConfig):  # of both stacks
-        names = {field.name for field in dataclasses.fields(config.encoder)}
-        of_encoder = {name: value for name, value in changes.items() if name in names}
-        changed = Seq2SeqConfig(
-            encoder=dataclasses.replace(config.encoder, **of_encoder),
-            decoder=dataclasses.replace(config.decoder, **changes),
-        )
-    else:
-        changed = dataclasses.replace(config, **changes)
+        kind = type([*config.stacks.values()][-1]).__name__
+        raise ValueError(f"{', '.join(unknown)}: {kind} has no such field; valid: {', '.join(sorted(known))}")
+    stacks = {}
+    for name, stack in config.stacks.items():
+        stacks[name] = dataclasses.replace(stack, **{key: changes[key] for key in changes.keys() & fields[name]})
+    changed = config.with_stacks(stacks)
     if shapes_of(changed) != shapes_of(config):
         raise ValueError(f"{', '.join(changes)}: this would change the parameters; add_memory adds a memory")
     return changed

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from memgpt_jax.config.memory import NoMemoryConfig
-from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
+from memgpt_jax.config.model import BaseModelConfig, ModelConfig, Seq2SeqConfig, StackConfig
 from memgpt_jax.config.serialization import differences, to_json
 from memgpt_jax.data.tokenizers.base import Tokenizer
 from memgpt_jax.interop.assembly import OURS
@@ -16,7 +16,7 @@ TOKEN_IDS = {"bos_token_id": "bos_id", "eos_token_id": "eos_id", "pad_token_id":
 """Keys of config.json: the tokenizer's attribute with the same id."""
 
 
-def family_of(kind: Any) -> Family:
+def family_of(kind: Any) -> Family[Any]:
     """The family with this `model_type` of config.json. Raises `ValueError` if there is none."""
     families = [entry.module for entry in FAMILIES.values()]
     for family in families:
@@ -31,11 +31,11 @@ class SavedConfig(NamedTuple):
 
     values: dict[str, Any]
     """The values of config.json."""
-    family: Family | None
+    family: Family[Any] | None
     """The family that can express the model without its memory; None: there is none."""
 
 
-def saved_config(config: ModelConfig, origin: Origin | None, tokenizer: Tokenizer | None) -> SavedConfig:
+def saved_config(config: BaseModelConfig, origin: Origin | None, tokenizer: Tokenizer | None) -> SavedConfig:
     """The config.json for a model.
 
     Settings of the origin are kept unless they contradict the model. Ids of special tokens that the origin lacks are
@@ -55,7 +55,7 @@ def saved_config(config: ModelConfig, origin: Origin | None, tokenizer: Tokenize
     return SavedConfig(values if is_whole else values | {OURS: to_json(config)}, family)
 
 
-def check_agreement(family: Family, values: dict[str, Any], ours: ModelConfig) -> None:
+def check_agreement(family: Family[Any], values: dict[str, Any], ours: BaseModelConfig) -> None:
     """Raise `ValueError` if the values of config.json contradict the config of this library beside them."""
     plain = _architecture(ours)
     read = family.fitted(family.from_hf(values), _names(family, plain))
@@ -68,7 +68,7 @@ def check_agreement(family: Family, values: dict[str, Any], ours: ModelConfig) -
         )
 
 
-def _expressed(plain: ModelConfig) -> Iterator[tuple[Family, dict[str, Any]]]:
+def _expressed(plain: BaseModelConfig) -> Iterator[tuple[Family[Any], dict[str, Any]]]:
     """Each (family that can express the model, its values of config.json)."""
     for _, family in FAMILIES.values():
         values = family.to_hf(plain) if type(plain) is family.config_class else {}
@@ -76,7 +76,7 @@ def _expressed(plain: ModelConfig) -> Iterator[tuple[Family, dict[str, Any]]]:
             yield family, {"architectures": [family.architectures[values["model_type"]]]} | values
 
 
-def _read_back(family: Family, values: dict[str, Any], plain: ModelConfig) -> ModelConfig | None:
+def _read_back(family: Family[Any], values: dict[str, Any], plain: BaseModelConfig) -> BaseModelConfig | None:
     """The config that these values give, together with the names of the model's tensors; None if they are not valid."""
     known = {name: values[name] for name in values if name in family.read_keys or name == "pad_token_id"}
     try:  # unknown keys were logged when the origin was read
@@ -85,18 +85,20 @@ def _read_back(family: Family, values: dict[str, Any], plain: ModelConfig) -> Mo
         return None
 
 
-def _names(family: Family, plain: ModelConfig) -> set[str]:
+def _names(family: Family[Any], plain: BaseModelConfig) -> set[str]:
     """The names of the tensors of a model."""
     return {family.bare(name) for weight in family.weight_table(plain) for name in weight.tensors}
 
 
-def _fits(family: Family, values: dict[str, Any], plain: ModelConfig) -> bool:
+def _fits(family: Family[Any], values: dict[str, Any], plain: BaseModelConfig) -> bool:
     """Whether these values give the model without its memory."""
     read = _read_back(family, values, plain)
     return read is not None and _architecture(read) == plain
 
 
-def _with_origin(family: Family, plain: ModelConfig, old: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+def _with_origin(
+    family: Family[Any], plain: BaseModelConfig, old: dict[str, Any], values: dict[str, Any]
+) -> dict[str, Any]:
     """The values, with the settings of the origin added that do not change the config that is read."""
     unchanged = old | {"architectures": values["architectures"]}
     if old.get("model_type") == values["model_type"] and _fits(family, unchanged, plain):
@@ -105,15 +107,18 @@ def _with_origin(family: Family, plain: ModelConfig, old: dict[str, Any], values
     return others | values if _fits(family, others | values, plain) else values
 
 
-def _architecture(config: ModelConfig) -> ModelConfig:
+def _architecture(config: BaseModelConfig) -> BaseModelConfig:
     """The config without memory, and with defaults for all fields that do not change the base model's function."""
-    if isinstance(config, Seq2SeqConfig):
-        encoder, decoder = _architecture(config.encoder), _architecture(config.decoder)
-        places = decoder.window_size
-        return Seq2SeqConfig(
-            encoder=encoder,
-            decoder=dataclasses.replace(decoder, source_length=places),
-        )
+    plain = config.with_stacks({name: _plain(stack) for name, stack in config.stacks.items()})
+    if not isinstance(plain, Seq2SeqConfig):
+        return plain
+    return dataclasses.replace(
+        plain, decoder=dataclasses.replace(plain.decoder, source_length=plain.decoder.window_size)
+    )
+
+
+def _plain(config: StackConfig) -> StackConfig:
+    """`_architecture` of one stack."""
     default = ModelConfig(memory=NoMemoryConfig())
     names = ("memory", "memory_layers", "fusion", "fusion_bias", "segment_length", "adapter_rank", "dropout", "dtype")
     widths = {

@@ -28,6 +28,8 @@ class Model(nnx.Module, Generic[State]):
     """Base of the models. A model holds parameters only: its state is an argument and a result of each call."""
 
     blocks: Sequence[Block]
+    origin: Any
+    """A `memgpt_jax.interop.origin.Origin`: JSON files beside the weights. Only models of `from_pretrained` have it."""
 
     def init_state(self, batch_size: int) -> State:
         """The state of `batch_size` rows before the first token. It holds no parameters."""

@@ -1,5 +1,7 @@
 """Families of pretrained models: one file and one registration each."""
 
+from typing import Any
+
 from memgpt_jax.config.registry import Registry
 from memgpt_jax.interop.families.base import Family, Weight
 from memgpt_jax.interop.families.bert import BERT
@@ -8,11 +10,11 @@ from memgpt_jax.interop.families.llama import LLAMA
 from memgpt_jax.interop.families.t5 import T5
 from memgpt_jax.interop.families.xlnet import XLNET
 
-FAMILIES: Registry[Family] = Registry("family of pretrained models", Family)
+FAMILIES: Registry[Family[Any]] = Registry("family of pretrained models", Family)
 """The families whose models are read and written, by name."""
 
 
-def register_family(name: str, family: Family) -> None:
+def register_family(name: str, family: Family[Any]) -> None:
     """Add a family, whose models `from_pretrained` then reads.
 
     Args:

@@ -2,9 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Container, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.model import BaseModelConfig, ModelConfig
+
+Config = TypeVar("Config", bound=BaseModelConfig)
 
 ACTIVATIONS = {
     "gelu_new": "gelu",
@@ -32,26 +34,26 @@ class Weight(NamedTuple):
     """Shape of each tensor, if it is not that of its part of the parameter (transposed if `transposed`)."""
 
 
-def _no_tensors(config: ModelConfig) -> dict[str, str]:
+def _no_tensors(config: BaseModelConfig) -> dict[str, str]:
     return {}
 
 
-def _unchanged(config: ModelConfig, names: Container[str]) -> ModelConfig:
+def _unchanged(config: Config, names: Container[str]) -> Config:
     return config
 
 
-class Family(NamedTuple):
+class Family(NamedTuple, Generic[Config]):
     """One kind of model in the layout of the transformers library."""
 
     architectures: dict[str, str]
     """`model_type` of config.json: the class of transformers that holds the whole model."""
-    from_hf: Callable[[dict[str, Any]], ModelConfig]
+    from_hf: Callable[[dict[str, Any]], Config]
     """The config for the values of a config.json. Raises `ValueError` for a setting that is not supported."""
-    to_hf: Callable[[ModelConfig], dict[str, Any]]
+    to_hf: Callable[[Config], dict[str, Any]]
     """The values of a config.json, with `model_type`, for a config that the family may be able to express."""
-    weight_table: Callable[[ModelConfig], list[Weight]]
+    weight_table: Callable[[Config], list[Weight]]
     """The tensors of each parameter."""
-    config_class: type[ModelConfig] = ModelConfig
+    config_class: type[BaseModelConfig] = ModelConfig
     """The class of its configs."""
     prefixes: tuple[str, ...] = ()
     """Prefixes of the names of tensors, which differ between the models of a family."""
@@ -63,9 +65,9 @@ class Family(NamedTuple):
     """Pattern of the names of buffers, which are not learned. This and all fields below use names without prefix."""
     body: str = r""
     """Pattern of the start of the names of all tensors that do not belong to a head."""
-    tied_tensors: Callable[[ModelConfig], dict[str, str]] = _no_tensors
+    tied_tensors: Callable[[Config], dict[str, str]] = _no_tensors
     """{name of a tied tensor: name of the tensor that it equals}; a file may have one of them or both."""
-    fitted: Callable[[ModelConfig, Container[str]], ModelConfig] = _unchanged
+    fitted: Callable[[Config, Container[str]], Config] = _unchanged
     """The config without heads that have no tensors in the file; with an untied output if the file has one."""
 
     def bare(self, name: str) -> str:

@@ -60,8 +60,8 @@ def from_hf(values: dict[str, Any]) -> EncoderConfig:
     name = settings.architecture(values, HEADS, "RobertaModel" if is_roberta else "BertModel")
     found = settings.read(ROBERTA if is_roberta else SETTINGS, values)
     settings.check_divides(found, "num_attention_heads", "hidden_size")
-    offset = found["pad_token_id"] + 1 if is_roberta else None
-    positions = found["max_position_embeddings"] - (offset or 0)
+    offset = found["pad_token_id"] + 1 if is_roberta else 0
+    positions = found["max_position_embeddings"] - offset
     if positions < 1:
         raise ValueError(
             f"config.json: max_position_embeddings={found['max_position_embeddings']} must be above {offset}, as "

@@ -8,7 +8,7 @@ Source: Touvron et al., "LLaMA: Open and Efficient Foundation Language Models" (
 from typing import Any
 
 from memgpt_jax.config.memory import NoMemoryConfig
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.model import AttentionBias, ModelConfig
 from memgpt_jax.interop.families import rope, settings
 from memgpt_jax.interop.families.base import Family, Weight, linear_weights, untied
 
@@ -67,6 +67,7 @@ def from_hf(values: dict[str, Any]) -> ModelConfig:
     settings.check_divides(found, "num_key_value_heads", "num_attention_heads")
     window = _window(kind, found) or positions
     rotary = rope.rotary(found, positions)
+    biases: dict[str, AttentionBias]
     biases = {"llama": "all" if found["attention_bias"] else "none", "mistral": "none", "qwen2": "query_key_value"}
     return ModelConfig(
         vocab_size=found["vocab_size"],
