@@ -68,7 +68,7 @@ class Checkpoints:
                 self.folder.mkdir(parents=True, exist_ok=True)
             opened.enter_context(quiet_orbax())
             path = opened.enter_context(plain_path(self.folder))
-            self._manager = ocp.CheckpointManager(path, options=options)
+            self._opened = ocp.CheckpointManager(path, options=options)
             self._open = opened.pop_all()
 
     def __enter__(self):
@@ -77,13 +77,20 @@ class Checkpoints:
     def __exit__(self, kind, *_):
         # An error of the last save must not be lost, nor hide the error that ends the run.
         with self._open:
-            if self._manager is None:
+            if self._opened is None:
                 return
             try:
                 self._write(lambda: self._manager.close())
             except RunError:
                 if kind is None or not issubclass(kind, Exception):
                     raise
+
+    @property
+    def _manager(self):
+        """Orbax's manager, which an error of the disk closes."""
+        if self._opened is None:
+            raise RunError(f"the checkpoints in {self._workdir} were closed by an earlier error; open them again")
+        return self._opened
 
     def wait(self) -> None:
         """Wait until the last save is on disk."""
@@ -92,13 +99,14 @@ class Checkpoints:
     def _write(self, action: Callable[[], object]) -> None:
         """Run an action; on any error of Orbax or TensorStore, close the manager and raise a `RunError` of one line."""
         try:
-            return action()
+            action()
+            return
         except Exception as error:
             cause = root_cause(error)
         with quiet_remains():
             with contextlib.suppress(Exception):
                 self._manager.close()
-            self._manager = None
+            self._opened = None
         good = self._steps()
         raise RunError(
             f"a checkpoint could not be written to {self._workdir}: {cause}. The latest checkpoint is "

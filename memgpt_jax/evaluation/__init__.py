@@ -57,6 +57,7 @@ def check_evaluation(config: ExperimentConfig, tokenizer: data.Tokenizer | None)
     """Open the held-out data and make the first batch; `ValueError` if `evaluate` would raise it for the data."""
     if isinstance(config.data, TaskConfig):
         return check_task(config, data.make_task(config.data, config.evaluation.split, tokenizer))
+    tokenizer = data.make_tokenizer(config.data) if tokenizer is None else tokenizer
     return EVALUATORS[data.make_objective(config.data.objective).evaluation].check(config, tokenizer)
 
 

@@ -1,11 +1,13 @@
 """Held-out evaluation of objectives other than causal language modelling, on batches like those of training."""
 
 import dataclasses
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
 from memgpt_jax import data, models
+from memgpt_jax.config.checks import instance_of
+from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.scoring import HELD_OUT_SEED, check_finite, score_chunk
@@ -46,10 +48,10 @@ def evaluate_batches(config: ExperimentConfig, params: models.Params, tokenizer:
 
     Raises `ValueError` if the corpus is not valid, or a loss is NaN or infinite.
     """
-    settings, model = config.evaluation, config.model
+    settings, model, text = config.evaluation, config.model, instance_of(config.data, TextConfig, "data")
     training = dataclasses.replace(config.training, batch_size=settings.batch_size)
-    batches = data.text_batches(config.data, training, HELD_OUT_SEED, tokenizer, settings.split)
-    unigram = unigram_losses(data.documents(config.data, "train", tokenizer).flat, model.vocab_size)
+    batches = data.text_batches(text, training, HELD_OUT_SEED, tokenizer, settings.split)
+    unigram = unigram_losses(data.documents(text, "train", tokenizer).flat, model.vocab_size)
     is_text = np.zeros(max(model.vocab_size, tokenizer.vocab_size), bool)  # either may be larger
     is_text[: tokenizer.vocab_size] = tokenizer.token_bytes > 0
     alignment = model.alignment_of(training.sequence_length)
@@ -66,7 +68,7 @@ def evaluate_batches(config: ExperimentConfig, params: models.Params, tokenizer:
                 counted = (batch.weights[head] > 0) & is_text[targets]
                 part = _Predictions(losses[counted], correct[counted], unigram[targets[counted]])
             found.setdefault(head, []).append(part)
-    result = ObjectiveResult()
+    result: Any = ObjectiveResult()  # whose keys contain the names of heads
     for head, parts in found.items():
         nats = np.concatenate([part.nats for part in parts])
         correct = np.concatenate([part.correct for part in parts])
@@ -77,10 +79,11 @@ def evaluate_batches(config: ExperimentConfig, params: models.Params, tokenizer:
             "loss": metric("loss", nats=nats.sum(), targets=nats.size),
             "accuracy": metric("accuracy", correct=correct.sum(), targets=nats.size),
         }
-        if parts[0].unigram_nats is None:
+        unigram_nats = [part.unigram_nats for part in parts if part.unigram_nats is not None]
+        if not unigram_nats:
             result |= {f"{head}_{name}": value for name, value in figures.items()} | {"pairs": nats.size}
         else:
-            by_frequency = np.concatenate([part.unigram_nats for part in parts]).sum()
+            by_frequency = np.concatenate(unigram_nats).sum()
             figures["unigram_loss"] = metric("loss", nats=by_frequency, targets=nats.size)
             result |= figures | {"predictions": nats.size}
     return result
@@ -88,8 +91,9 @@ def evaluate_batches(config: ExperimentConfig, params: models.Params, tokenizer:
 
 def check_batches(config: ExperimentConfig, tokenizer: data.Tokenizer) -> None:
     """Make the first batch of `evaluate_batches`; `ValueError` if the corpus is not valid."""
+    text = instance_of(config.data, TextConfig, "data")
     training = dataclasses.replace(config.training, batch_size=config.evaluation.batch_size)
-    next(data.text_batches(config.data, training, HELD_OUT_SEED, tokenizer, config.evaluation.split))
+    next(data.text_batches(text, training, HELD_OUT_SEED, tokenizer, config.evaluation.split))
 
 
 def unigram_losses(tokens: np.ndarray, vocab_size: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.data import Batch
 from memgpt_jax.ops import Scores
 from memgpt_jax.ops.mesh import replicate
-from memgpt_jax.shapes import Targets
+from memgpt_jax.shapes import Targets, Tokens
 
 HELD_OUT_SEED = 0x5EED
 """Seed of all held-out batches; no training batch is drawn with it."""
@@ -29,7 +29,7 @@ def score_chunk(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def read_chunk(model: BaseModelConfig, params: models.Params, tokens: np.ndarray, state: Any) -> Any:
+def read_chunk(model: BaseModelConfig, params: models.Params, tokens: Tokens, state: Any) -> Any:
     """The state after a chunk [B, L] of whole segments."""
     return models.functional(model).apply(params, tokens, state, alignment="aligned")[1]
 

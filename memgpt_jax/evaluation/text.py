@@ -16,8 +16,10 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 
 from memgpt_jax import data, models
-from memgpt_jax.config.checks import check
+from memgpt_jax.config.checks import check, instance_of
+from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.model import BaseModelConfig, PositionedStackConfig
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.scoring import check_finite, score_chunk
 
@@ -59,12 +61,12 @@ def evaluate_text(config: ExperimentConfig, params: models.Params, tokenizer: da
 
     Raises `ValueError` if there is no text, a document is too long for the model, or a loss is NaN or infinite.
     """
-    settings = config.evaluation
-    corpus = data.documents(config.data, settings.split, tokenizer)
+    settings, text_config = config.evaluation, instance_of(config.data, TextConfig, "data")
+    corpus = data.documents(text_config, settings.split, tokenizer)
     number = len(corpus) if settings.max_documents is None else min(settings.max_documents, len(corpus))
     texts = {i: np.asarray(corpus[i], np.int32) for i in range(number) if len(corpus[i])}
     if not texts:
-        raise ValueError(f"the {settings.split} split of {config.data.corpus!r} holds no text to evaluate")
+        raise ValueError(f"the {settings.split} split of {text_config.corpus!r} holds no text to evaluate")
     num_bytes, words = text_size(corpus, texts, tokenizer, settings.max_tokens)
     texts = {i: text[: settings.max_tokens] for i, text in texts.items()}
 
@@ -92,15 +94,15 @@ def evaluate_text(config: ExperimentConfig, params: models.Params, tokenizer: da
 
 def check_text(config: ExperimentConfig, tokenizer: data.Tokenizer) -> None:
     """Open the documents of `evaluate_text`; `ValueError` if one is longer than the table of learned positions."""
-    settings = config.evaluation
-    texts = data.documents(config.data, settings.split, tokenizer)
-    if config.model.position != "learned":
+    settings, text_config = config.evaluation, instance_of(config.data, TextConfig, "data")
+    texts = data.documents(text_config, settings.split, tokenizer)
+    positions = learned_positions(config.model)
+    if positions is None:
         return
     found = np.diff(texts.offsets)[: settings.max_documents].max() - 1
     check_positions(config, int(found if settings.max_tokens is None else min(found, settings.max_tokens)))
     if config.training.carry_state:
-        positions = config.model.num_positions
-        longest = int(np.diff(data.documents(config.data, "train", tokenizer).offsets).max())
+        longest = int(np.diff(data.documents(text_config, "train", tokenizer).offsets).max())
         check(
             longest <= positions,
             f"a document of the training split has {longest} tokens, and the model has learned positions for "
@@ -109,10 +111,17 @@ def check_text(config: ExperimentConfig, tokenizer: data.Tokenizer) -> None:
         )
 
 
+def learned_positions(model: BaseModelConfig) -> int | None:
+    """Size of the model's table of learned positions; None: it has none."""
+    if isinstance(model, PositionedStackConfig) and model.position == "learned":
+        return model.num_positions
+    return None
+
+
 def check_positions(config: ExperimentConfig, longest: int) -> None:
     """Raise `ValueError` if the longest document to evaluate exceeds the table of learned positions."""
-    positions = config.model.num_positions
-    if config.model.position == "learned" and longest > positions:
+    positions = learned_positions(config.model)
+    if positions is not None and longest > positions:
         raise ValueError(
             f"evaluation.max_tokens={config.evaluation.max_tokens}: a document has {longest} tokens to evaluate, and "
             f"the model has learned positions for model.num_positions={positions}; evaluation.max_tokens may be at "
@@ -166,7 +175,7 @@ def document_losses(
         group = longest_first[first : first + rows]
         padded = -(-len(texts[group[0]]) // length) * length
         stream = np.full((rows, padded + 1), start_id, np.int32)
-        reset = np.ones((rows, padded), bool) if config.model.position == "learned" else None
+        reset = np.ones((rows, padded), bool) if learned_positions(config.model) is not None else None
         for row, i in enumerate(group):
             stream[row, 1 : len(texts[i]) + 1] = texts[i]
             if reset is not None:

@@ -1,5 +1,7 @@
 """Metrics, one file per subject; `memgpt_jax.evaluation.metrics.base` defines the interface."""
 
+from typing import Any
+
 from memgpt_jax.config.registry import Registry
 from memgpt_jax.evaluation.metrics.answers import ExactAnswers
 from memgpt_jax.evaluation.metrics.base import Metric
@@ -17,8 +19,11 @@ register_metric("perplexity", None, Perplexity())
 register_metric("exact_answers", None, ExactAnswers())
 
 
-def metric(name: str, **found: float) -> float | None:
-    """The value of a metric; `KeyError`, which lists the names, if there is none. See `Metric.__call__`."""
+def metric(name: str, **found: float | None) -> float | Any:
+    """The value of a metric; `KeyError`, which lists the names, if there is none. See `Metric.__call__`.
+
+    The type is `float | Any` because None is possible only if a sum is None or a denominator is 0.
+    """
     return METRICS[name].module(**found)
 
 

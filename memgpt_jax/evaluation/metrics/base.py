@@ -19,7 +19,7 @@ class Metric:
     best: ClassVar[float]
     """The value if every target has probability 1."""
 
-    def __call__(self, **found: float) -> float | None:
+    def __call__(self, **found: float | None) -> float | None:
         """The value of the metric; None if a sum that it needs is None (unknown) or its denominator is 0."""
         raise NotImplementedError
 

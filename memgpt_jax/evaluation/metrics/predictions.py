@@ -12,7 +12,7 @@ class Loss(Metric):
 
     best = 0.0
 
-    def __call__(self, *, nats, targets):
+    def __call__(self, *, nats: float, targets: float) -> float | None:
         return ratio(nats, targets)
 
 
@@ -40,6 +40,6 @@ class Perplexity(Metric):
 
     best = 1.0
 
-    def __call__(self, *, nats, targets):
+    def __call__(self, *, nats: float, targets: float | None) -> float | None:
         loss = ratio(nats, targets)
         return loss if loss is None else math.exp(loss) if loss < LARGEST_EXPONENT else math.inf

@@ -108,13 +108,15 @@ def relative_term_logits(terms: RelativeTerms, place: Int[Array, " Q"]) -> Float
     def plus(bias):
         return query + bias.astype(query.dtype)[None]
 
+    assert terms.position_bias is not None and terms.distance_keys is not None  # absent only in `without_parameters`
     logits = relative_logits(plus(terms.position_bias), terms.distance_keys, place[0])
     if types is not None:
+        assert terms.type_keys is not None and terms.type_bias is not None
         keys = terms.type_keys.astype(query.dtype)
         by_type = jnp.einsum("qhk,shk->shq", plus(terms.type_bias), keys, preferred_element_type=jnp.float32)
         same, other = by_type[..., None]
         logits = logits + jnp.where((types[place][:, None] == types[None, :])[None], same, other)
     logits = logits * jnp.float32(query.shape[-1] ** -0.5)
-    if terms.order is None:
+    if terms.order is None or terms.rank is None:
         return logits
     return logits + masked_bias(terms.order[None, :] <= terms.rank[place][:, None])[None]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ def window_attention(
     if chosen == "portable":
         return _portable(tokens, attend, window_size, block_size)
     if chosen == "cudnn":
-        return _by_library(tokens, window_size, block_size or max(128, window_size + window_size % 2), chosen)
+        return _by_library(tokens, window_size, block_size or max(128, window_size + window_size % 2), "cudnn")
     return _by_kernel(tokens, window_size, interpret=chosen == "interpret")
 
 
@@ -162,7 +162,7 @@ def _by_blocks(tokens, *, attend, window_size, block):
     return jax.tree.map(heads_last, found)
 
 
-def _by_library(tokens: _Tokens, window_size: int, block: int, library: str):
+def _by_library(tokens: _Tokens, window_size: int, block: int, library: Literal["cudnn", "xla"]):
     """`jax.nn.dot_product_attention` of each block of queries, with a mask [blocks, 1, block, keys]."""
     query, keys, values, query_document, key_document, _ = tokens
     batch, length = query.shape[:2]

@@ -141,7 +141,8 @@ def _portable(inputs: _Inputs, read: Callable, read_parts: Callable, bptt_segmen
     of_heads: Any = PartitionSpec(rows, None, heads)
     by_heads: Any = PartitionSpec(heads)
     in_segments: Any = PartitionSpec(rows, None, None, heads)
-    run, of_place = partial(_read_rows, read=read, bptt_segments=bptt_segments, contiguous=contiguous), of_row
+    run: Callable = partial(_read_rows, read=read, bptt_segments=bptt_segments, contiguous=contiguous)
+    of_place: Any = of_row
     if (parts := num_entry_parts()) > 1 and inputs.seen.place.shape[2] % parts == 0:
         of_place = PartitionSpec(rows, None, ENTRIES)
         run = read_parts
