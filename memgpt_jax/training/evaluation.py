@@ -22,7 +22,7 @@ def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Pat
     if parallel.broadcast_from_main(kept is not None):
         assert kept is not None
         return kept
-    result = evaluate(config, params, tokenizer)
+    result = dict(evaluate(config, params, tokenizer))
     if parallel.is_main():
         replace_file(workdir / "evaluation.json", seal(result | {SETTINGS: to_json(config.evaluation)}) + "\n")
     return result

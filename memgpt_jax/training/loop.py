@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,9 +129,10 @@ def _train(config: ExperimentConfig, workdir: Path, hooks: Hooks, extend: bool, 
         if hooks.batches is None and not (finished and kept_evaluation(config, workdir) is not None):
             with refused(), parallel.main_first("evaluation data"):
                 check_evaluation(config, tokenizer)
-        if finished:
+        if resumed is not None and finished:
             params = resumed.state.params
         else:
+            assert batches is not None  # open_batches gives none only to a finished run
             run_files = RunFiles(workdir, checkpoints)
             params = remaining_steps(setup, run_files, resumed, batches, signals, output).params
         evaluation = None if hooks.batches is not None else held_out(config, params, tokenizer, workdir)
@@ -152,7 +152,7 @@ def remaining_steps(
     setup: Setup,
     files: RunFiles,
     resumed: Resumed | None,
-    batches: Iterator[data.Batch],
+    batches: Batches,
     signals: StopSignals,
     output: Output,
 ) -> TrainState:
@@ -229,7 +229,7 @@ def report(setup: Setup, peak: int | None, resumed: Resumed | None) -> str:
     return text
 
 
-def first_state(setup: Setup, files: RunFiles, batches: data.BatchIterator) -> TrainState:
+def first_state(setup: Setup, files: RunFiles, batches: Batches) -> TrainState:
     """The state of a run that begins, saved as the checkpoint of step 0."""
     config, split = setup.config, shardings(setup.config, setup.mesh)
     state = jax.jit(functools.partial(create, config), out_shardings=split)()
@@ -282,7 +282,7 @@ def run(
     config: ExperimentConfig,
     compiled: Step,
     state: TrainState,
-    batches: Iterator[data.Batch],
+    batches: Batches,
     checkpoints: Checkpoints,
     reporter: Reporter,
     signals: StopSignals,

@@ -10,6 +10,7 @@ Without a declaration, the kernels and embeddings of Flax's own layers have weig
 
 import functools
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +18,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.typing import ArrayLike
 
 from memgpt_jax.config.experiment import OptimizerConfig
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.models.model_functions import abstract_model
 
 FLAX_LAYERS = {
@@ -48,7 +50,7 @@ class Groups(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def parameter_groups(config: ModelConfig) -> Groups:
+def parameter_groups(config: BaseModelConfig) -> Groups:
     """The groups of a model's parameters, as its modules declare them."""
     return groups_of(abstract_model(config))
 
@@ -78,7 +80,7 @@ def _named(tree: Any) -> Any:
     return {str(key): _named(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 
-def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+def learning_rate_schedule(config: OptimizerConfig, steps: int) -> Callable[[ArrayLike], jax.Array]:
     """Learning rate of the update that follows `count` of `steps` updates.
 
     With n = count + 1, so that the first update has a rate above 0:
@@ -93,7 +95,7 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
         decay_steps=max(steps, config.warmup_steps + 1),
         end_value=config.final_lr_fraction * config.learning_rate,
     )
-    return lambda count: schedule(jnp.asarray(count, jnp.float32) + 1)
+    return lambda count: jnp.asarray(schedule(jnp.asarray(count, jnp.float32) + 1))
 
 
 def make_optimizer(config: OptimizerConfig, steps: int, groups: Groups) -> optax.GradientTransformation:
@@ -137,9 +139,10 @@ def stacked(rule: optax.GradientTransformation) -> optax.GradientTransformation:
 
     def update(updates, state, params=None):
         new, state = rule.update(_stack(updates), state)
-        new, leaves = flatten_dict(new), {}
+        by_path: dict[Any, Any] = flatten_dict(new)
+        leaves = {}
         for path, members in _stacks(updates).items():
-            leaves |= zip(members, jnp.unstack(new[path]) if len(members) > 1 else [new[path]], strict=True)
+            leaves |= zip(members, jnp.unstack(by_path[path]) if len(members) > 1 else [by_path[path]], strict=True)
         return jax.tree.unflatten(jax.tree.structure(updates), [leaves[place] for place in sorted(leaves)]), state
 
     return optax.GradientTransformation(init, update)

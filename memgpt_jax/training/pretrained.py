@@ -11,7 +11,7 @@ from memgpt_jax import models
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.config.model import EncoderConfig, Seq2SeqConfig, StackConfig
+from memgpt_jax.config.model import BaseModelConfig, Seq2SeqConfig, StackConfig
 from memgpt_jax.files.saved_files import replacing_files
 from memgpt_jax.interop.add_memory import with_base
 from memgpt_jax.interop.folder import writable
@@ -63,8 +63,10 @@ def pretrained_start(config: ExperimentConfig) -> PretrainedStart:
             only `EXPERIMENT_FIELDS`, the heads of an encoder and the `source_length` of an encoder-decoder are used.
 
     Raises:
-        ValueError: the classes differ, or an error of `from_pretrained` or `add_memory`.
+        ValueError: `pretrained` is None, the classes differ, or an error of `from_pretrained` or `add_memory`.
     """
+    if config.pretrained is None:
+        raise ValueError("pretrained must name a pretrained model, got None")
     base = describe(config.pretrained)
     check(
         type(config.model) is type(base.config),
@@ -82,17 +84,11 @@ def pretrained_start(config: ExperimentConfig) -> PretrainedStart:
     return PretrainedStart(dataclasses.replace(config, data=data, model=model), params, base.origin)
 
 
-def _with_experiment(
-    base: StackConfig | Seq2SeqConfig, experiment: StackConfig | Seq2SeqConfig
-) -> StackConfig | Seq2SeqConfig:
+def _with_experiment(base: BaseModelConfig, experiment: BaseModelConfig) -> BaseModelConfig:
     """The config of the pretrained model with the fields that are taken from the experiment."""
-    if isinstance(base, Seq2SeqConfig):
-        return Seq2SeqConfig(
-            encoder=_with_fields(base.encoder, experiment.encoder, EXPERIMENT_FIELDS),
-            decoder=_with_fields(base.decoder, experiment.decoder, (*EXPERIMENT_FIELDS, "source_length")),
-        )
-    heads = ("heads",) if isinstance(base, EncoderConfig) else ()
-    return _with_fields(base, experiment, (*EXPERIMENT_FIELDS, *heads))
+    names = (*EXPERIMENT_FIELDS, "source_length" if isinstance(base, Seq2SeqConfig) else "heads")
+    others = experiment.stacks
+    return base.with_stacks({name: _with_fields(stack, others[name], names) for name, stack in base.stacks.items()})
 
 
 def _with_fields(base: StackConfig, experiment: StackConfig, names: tuple[str, ...]) -> StackConfig:

@@ -135,7 +135,7 @@ def run_tokenizer(
     return tokenizer
 
 
-def open_batches(setup: Setup, tokenizer: data.Tokenizer | None, resumed: Resumed | None) -> data.BatchIterator | None:
+def open_batches(setup: Setup, tokenizer: data.Tokenizer | None, resumed: Resumed | None) -> Batches | None:
     """The training batches at the position of the run; None if it is finished and its data has the same settings."""
     config = setup.config
     if resumed is not None and is_finished(config, resumed) and resumed.config.data == config.data:
@@ -159,7 +159,7 @@ def steps_done(resumed: Resumed | None) -> int:
     return 0 if resumed is None else int(resumed.state.step)
 
 
-def set_position(config: ExperimentConfig, batches: data.BatchIterator, position: Any) -> None:
+def set_position(config: ExperimentConfig, batches: Batches, position: Any) -> None:
     """Set the data to the saved position. Raises `ValueError` if the data differs from that of the run."""
     try:
         batches.set_state(position)

@@ -18,7 +18,9 @@ class EventLog:
 
     def __init__(self, folder: Path, step: int):
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        # protobuf makes the classes of these modules at run time
+        from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
         folder.mkdir(exist_ok=True)
         self._event = Event
@@ -32,11 +34,14 @@ class EventLog:
 
     def write(self, record: dict[str, Any]) -> None:
         """Log one record: numbers, lists of one number per layer, and lists of one histogram over [0, 1] per layer."""
-        from tensorboardX.summary import Summary, scalar
+        from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+        from tensorboardX.summary import scalar
 
         parts = []
         for name, value in record.items():
-            if np.ndim(value) == 0 and value is not None:
+            if value is None:
+                continue
+            if np.ndim(value) == 0:
                 parts.append(scalar(name, value))
             elif np.ndim(value) == 1:
                 parts += [scalar(f"{name}/layer_{layer}", number) for layer, number in enumerate(value)]
