@@ -17,12 +17,13 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.registry import Registry
 from memgpt_jax.data.objectives import OBJECTIVES
 from memgpt_jax.memory import MEMORIES
 
@@ -116,6 +117,7 @@ def load_config(name: str) -> ExperimentConfig:
             f"there is no config {name!r}.{hint} Available: {', '.join(config_names())}, or a path to a .py file"
         )
     spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None  # the suffix is .py
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "config"):
@@ -167,9 +169,9 @@ def sweep(words: Sequence[str]) -> list[dict[str, str]]:
 def _applicable(values: dict[str, str]) -> dict[str, str]:
     """The values without the fields that the implementation chosen by them, if any, does not have."""
     for part, registry in (("model.memory", MEMORIES), ("data.objective", OBJECTIVES)):
-        chosen = values.get(part)
-        if chosen in registry:
-            names = {f"{part}.{field.name}" for field in dataclasses.fields(registry[chosen].config)}
+        entry = registry.get(values.get(part, ""))
+        if entry is not None and entry.config is not None:
+            names = {f"{part}.{field.name}" for field in dataclasses.fields(entry.config)}
             values = {name: word for name, word in values.items() if not name.startswith(f"{part}.") or name in names}
     return values
 
@@ -188,6 +190,7 @@ def choose_implementations(config: ExperimentConfig, words: list[str]) -> tuple[
     its class.
     """
     paths = zip(config.stacks, config.model.stacks, strict=True)
+    flags: dict[str, tuple[str, str, Registry[Any]]]
     flags = {f"--{path}.memory": (stack, "memory", MEMORIES) for path, stack in paths}
     if isinstance(config.data, TextConfig):
         flags["--data.objective"] = ("data", "objective", OBJECTIVES)
@@ -202,6 +205,7 @@ def choose_implementations(config: ExperimentConfig, words: list[str]) -> tuple[
         if name not in registry:
             raise ValueError(f"{flag} must be one of {', '.join(registry)}, got {name!r}")
         config_class, old = registry[name].config, getattr(parts[part], field)
+        assert config_class is not None  # a mechanism or an objective has one
         names = {item.name for item in dataclasses.fields(config_class)}
         new = config_class(**{key: value for key, value in vars(old).items() if key in names})
         parts[part] = dataclasses.replace(parts[part], **{field: new})

@@ -5,7 +5,7 @@ Runs whose configs differ in the seed alone become one line of the plot, with se
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,14 +46,14 @@ class Lines:
     """Results by line of a plot, where the runs of one config with different seeds share a line."""
 
     def __init__(self):
-        self._groups: dict[tuple[ExperimentConfig, str], dict[str, list[dict[str, Any]]]] = {}
+        self._groups: dict[tuple[ExperimentConfig, str], dict[str, list[Mapping[str, Any]]]] = {}
 
-    def add(self, run: Path, config: ExperimentConfig, points: list[dict[str, Any]], label: str = "") -> None:
+    def add(self, run: Path, config: ExperimentConfig, points: Sequence[Mapping[str, Any]], label: str = "") -> None:
         """Add the points of a run; `label` distinguishes several lines of the same run."""
         runs = self._groups.setdefault((dataclasses.replace(config, seed=0), label), {})
         runs.setdefault(str(run), []).extend(points)
 
-    def labelled(self) -> dict[str, list[list[dict[str, Any]]]]:
+    def labelled(self) -> dict[str, list[list[Mapping[str, Any]]]]:
         """For each line its label and the points of each seed, as `plot_recall` takes them."""
         return {label_of_seeds([*runs]) + label: [*runs.values()] for (_, label), runs in self._groups.items()}
 

@@ -16,8 +16,9 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from memgpt_jax.config.checks import check, check_literals
+from memgpt_jax.config.checks import check, check_literals, instance_of
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.evaluation import evaluate, recall_along_stream
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.memory import layer_memory_bytes
@@ -103,7 +104,8 @@ class Case:
         change = f" --change {shlex.join(self.change)}" if self.change else ""
         steps = [f"python experiments/train.py {words} --seed $s --workdir {workdir}"]
         if self.needles_after is not None:
-            needles = f"--lengths {self.needles_after} --num-needles {self.reading(0).data.num_needles}"
+            needles = instance_of(self.reading(0).data, NeedleConfig, "data").num_needles
+            needles = f"--lengths {self.needles_after} --num-needles {needles}"
             steps.append(f"python experiments/needle.py {workdir} {needles}{change}")
         elif self.change:
             steps.append(f"python experiments/evaluate.py {workdir}{change}")
@@ -277,6 +279,7 @@ def record(outcome: Outcome, root: Path) -> dict[str, Any]:
             seed: outcome.measured[case.label, seed] for seed in claim.seeds if (case.label, seed) in outcome.measured
         }
         values, seconds = [run.value for run in runs.values()], [run.seconds for run in runs.values()]
+        known = [number for number in seconds if number is not None]
         cases.append(
             {
                 "case": case.label,
@@ -286,7 +289,7 @@ def record(outcome: Outcome, root: Path) -> dict[str, Any]:
                 "mean": statistics.mean(values) if values else None,
                 "spread": statistics.stdev(values) if len(values) > 1 else None,
                 "state_bytes": next((run.state_bytes for run in runs.values()), None),
-                "seconds": None if None in seconds else sum(seconds),
+                "seconds": None if len(known) < len(seconds) else sum(known),
                 "machines": sorted({run.machine for run in runs.values() if run.machine}),
                 "command": case.command(root, claim.seeds),
             }

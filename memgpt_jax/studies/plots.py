@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -57,7 +58,7 @@ def plot_ablation(
 
 
 def plot_recall(
-    lines: Mapping[str, Sequence[Sequence[dict]]],
+    lines: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
     path: str | Path,
     title: str = "",
     x_label: str = "tokens of the stream",

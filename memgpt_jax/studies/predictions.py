@@ -8,12 +8,14 @@ import jax
 import numpy as np
 
 from memgpt_jax import data, models
+from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.model import BaseModelConfig, EncoderConfig, ModelConfig
 from memgpt_jax.data.objectives.special_ids import special_ids
 from memgpt_jax.evaluation import HELD_OUT_SEED
 from memgpt_jax.generation.prefill import prefill
+from memgpt_jax.shapes import Tokens
 
 MASK = "<mask>"
 """The word that marks a masked token in a text."""
@@ -71,7 +73,7 @@ def task_answers(
     Yields, for each of `num_rows` rows, `row` and `answers`: a list of `{position, expected, predicted, correct}`, with
     the ids of the scored targets and the most probable ids at their positions.
     """
-    task = data.make_task(config.data, config.evaluation.split, tokenizer)
+    task = data.make_task(instance_of(config.data, TaskConfig, "data"), config.evaluation.split, tokenizer)
     rows, length = config.evaluation.batch_size, config.row_length or config.training.sequence_length
     number = 0
     for batch in task.held_out(HELD_OUT_SEED, rows, length, -(-num_rows // rows)):
@@ -106,7 +108,7 @@ def predict_text(
     model = config.model
     if isinstance(config.data, TaskConfig) or tokenizer is None:
         raise ValueError(f"the run was trained on {type(config.data).__name__}, which has no text: leave --text out")
-    if model.causal:
+    if isinstance(model, ModelConfig):
         return next_tokens(model, params, tokenizer, text, top)
     if isinstance(model, EncoderConfig) and "masked" in model.heads:
         return masked_tokens(model, params, tokenizer, text, top)
@@ -117,7 +119,7 @@ def predict_text(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _apply(config: BaseModelConfig, params: models.Params, tokens: np.ndarray) -> Any:
+def _apply(config: BaseModelConfig, params: models.Params, tokens: Tokens) -> Any:
     return models.functional(config).apply(params, tokens)
 
 

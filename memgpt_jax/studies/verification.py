@@ -86,7 +86,7 @@ def _files(folder: Path) -> tuple[set[Path], list[tuple[Path, str]]]:
 
 def _run_files(folder: Path) -> dict[Path, Callable[[], object]]:
     """The check of each file of a run that contains its own checksums."""
-    checks = {
+    checks: dict[Path, Callable[[], object]] = {
         folder / "metrics.jsonl": functools.partial(read_metrics, folder),
         folder / "evaluation.json": functools.partial(read_evaluation, folder),
     }

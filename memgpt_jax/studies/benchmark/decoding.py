@@ -1,6 +1,7 @@
 """Greedy decoding after a context of any length, with reads from and writes to the memory."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax import models
@@ -24,10 +25,10 @@ def decoding_case(config: ModelConfig, context: int, rows: int) -> Case:
         context: tokens read before decoding starts.
         rows: rows decoded together.
     """
-    params, never = models.functional(config).init(jax.random.key(0)), np.zeros(0, np.int32)
+    params, never = models.functional(config).init(jax.random.key(0)), jnp.zeros(0, jnp.int32)
     text = np.random.default_rng(0).integers(config.vocab_size, size=context, dtype=np.int32)
     logits, state = prefill(config, params, [text], models.functional(config).init_state(1))
-    endless = np.full(1, 2**30, np.int32)
+    endless = jnp.full(1, 2**30, jnp.int32)
     carried = [begin(Sampling(), rows, Prefilled(logits, state, endless, None, never), np.uint32(0))]
     compiled = advance.lower(config, Sampling(), params, carried[0], np.int32(NEW), never).compile()
     read = tree_bytes((params, carried[0].state))

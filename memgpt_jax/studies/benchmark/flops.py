@@ -16,8 +16,9 @@ def matmul_flops(jaxpr: ClosedJaxpr | Jaxpr) -> int:
     for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         if eqn.primitive.name == "dot_general":
             (contracted, _), _ = eqn.params["dimension_numbers"]
-            terms = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
-            total += 2 * math.prod(eqn.outvars[0].aval.shape) * terms
+            left: Any = eqn.invars[0].aval
+            product: Any = eqn.outvars[0].aval
+            total += 2 * math.prod(product.shape) * math.prod(left.shape[axis] for axis in contracted)
         elif eqn.primitive.name == "cond":
             total += max(matmul_flops(branch) for branch in eqn.params["branches"])
         else:

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax import models
@@ -28,13 +29,13 @@ def long_stream_measurements(num_tokens: int, by_token: bool) -> dict[str, Any]:
         by_token: generate token by token; otherwise read in pieces of 1,024 tokens.
     """
     params = models.functional(SMALL).init(jax.random.key(0))
-    random, never = np.random.default_rng(0), np.zeros(0, np.int32)
-    compiled = advance if by_token else compiled_read
+    random, never = np.random.default_rng(0), jnp.zeros(0, jnp.int32)
+    compiled: Any = advance if by_token else compiled_read
     earlier = compiled._cache_size()
     state = models.functional(SMALL).init_state(1)
     if by_token:
         logits, state = prefill(SMALL, params, [random.integers(257, size=PIECE)], state)
-        prompts = Prefilled(logits, state, np.full(1, 2**30, np.int32), None, never)
+        prompts = Prefilled(logits, state, jnp.full(1, 2**30, jnp.int32), None, never)
         decoding = begin(Sampling(), 1, prompts, np.uint32(0))
     times, peak = [], 0
     for number in range(num_tokens // PIECE):

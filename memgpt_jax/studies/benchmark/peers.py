@@ -1,11 +1,16 @@
 """Models of other libraries in torch, if they are installed, with the widths of ours."""
 
+# pyright: reportMissingImports=false
+
 import importlib.util
 import inspect
 import time
 from collections.abc import Callable
+from typing import Any
 
+from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.studies.benchmark.decoding import NEW
 from memgpt_jax.studies.benchmark.interleaving import Case
 
@@ -33,6 +38,10 @@ def _installed(*packages: str) -> bool:
     return all(importlib.util.find_spec(package) for package in packages)
 
 
+def _decoder(config: ExperimentConfig) -> ModelConfig:
+    return instance_of(config.model, ModelConfig, "model")
+
+
 def _training(model, config: ExperimentConfig, shape: tuple[int, int], loss: Callable) -> Case:
     """AdamW steps of a torch module on random tokens, in the compute type of the config."""
     import torch
@@ -45,7 +54,7 @@ def _training(model, config: ExperimentConfig, shape: tuple[int, int], loss: Cal
     def run() -> float:
         start = time.perf_counter()
         optimizer.zero_grad()
-        with torch.autocast(device, torch.bfloat16, enabled=config.model.dtype == "bfloat16"):
+        with torch.autocast(device, torch.bfloat16, enabled=_decoder(config).dtype == "bfloat16"):
             value = loss(model, tokens)
         if value.requires_grad:  # RMT's wrapper has run the backward pass itself
             value.backward()
@@ -58,10 +67,9 @@ def _training(model, config: ExperimentConfig, shape: tuple[int, int], loss: Cal
     return Case(run=run, tokens=tokens.numel(), facts={"parameters": sum(p.numel() for p in model.parameters())})
 
 
-def _gpt2(config: ExperimentConfig, num_positions: int):
+def _gpt2(model: ModelConfig, num_positions: int) -> Any:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    model = config.model
     sizes = {"vocab_size": model.vocab_size, "n_embd": model.d_model, "n_inner": model.feed_forward_dim}
     depth = {"n_layer": model.num_layers, "n_head": model.num_heads, "n_positions": num_positions}
     plain = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0}
@@ -70,20 +78,21 @@ def _gpt2(config: ExperimentConfig, num_positions: int):
 
 def _gpt2_training(config: ExperimentConfig) -> Case:
     """Full attention over sequences of `window_size` tokens."""
-    context = config.model.window_size
+    model = _decoder(config)
+    context = model.window_size
     rows = max(1, config.training.batch_size * config.training.sequence_length // context)
 
     def loss(model, tokens):
         return model(tokens, labels=tokens, use_cache=False).loss
 
-    return _training(_gpt2(config, context), config, (rows, context), loss)
+    return _training(_gpt2(model, context), config, (rows, context), loss)
 
 
 def _rmt_training(config: ExperimentConfig) -> Case:
     """128 memory tokens; gradients flow through all segments of a training sequence."""
     import recurrent_memory_transformer_pytorch as rmt
 
-    model = config.model
+    model = _decoder(config)
     sizes = {"num_tokens": model.vocab_size, "dim": model.d_model, "depth": model.num_layers, "heads": model.num_heads}
     segments = {"seq_len": model.segment_length, "num_memory_tokens": 128, "dim_head": model.attention_head_dim}
     wrapped = rmt.RecurrentMemoryTransformerWrapper(rmt.RecurrentMemoryTransformer(**sizes, **segments))
@@ -99,11 +108,12 @@ def _gpt2_decoding(config: ExperimentConfig, rows: int) -> Case:
     import torch
     from transformers import DynamicCache
 
-    context = config.model.window_size
+    ours = _decoder(config)
+    context = ours.window_size
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = getattr(torch, config.model.dtype)
-    model = _gpt2(config, context + NEW).to(device, dtype).eval()
-    tokens, cache = torch.randint(config.model.vocab_size, (rows, context), device=device), DynamicCache()
+    dtype = getattr(torch, ours.dtype)
+    model = _gpt2(ours, context + NEW).to(device, dtype).eval()
+    tokens, cache = torch.randint(ours.vocab_size, (rows, context), device=device), DynamicCache()
     # Newer releases of transformers call the argument `cache`.
     reuse = {"cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values": cache}
     with torch.inference_mode():

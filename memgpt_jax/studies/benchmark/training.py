@@ -65,8 +65,9 @@ def training_case(config: ExperimentConfig) -> Case:
     facts = {
         "parameters": count_parameters(config.model),
         "state bytes": layer_memory_bytes(config.model),
-        "temporary bytes": used.temp_size_in_bytes,
     }
+    if used is not None:
+        facts["temporary bytes"] = used.temp_size_in_bytes
     tokens = batch.inputs["tokens"]
     forward = forward_flops(config.model, jax.tree.map(lambda array: array[0], batch)) * len(tokens)
     return Case(run=run, tokens=tokens.size, flops=3 * forward, facts=facts)

@@ -17,8 +17,11 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+from memgpt_jax.config.checks import instance_of
+from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import load_tokenizer
 from memgpt_jax.evaluation import evaluate
 from memgpt_jax.files.replacement import replace_file
@@ -50,12 +53,13 @@ def variants(config: ExperimentConfig) -> dict[str, ExperimentConfig]:
 
 def has_memory(config: ExperimentConfig) -> bool:
     """Whether the config adds a memory."""
-    return config.model.memory.stores
+    return instance_of(config.model, ModelConfig, "model").memory.stores
 
 
 def with_model(config: ExperimentConfig, **changes) -> ExperimentConfig:
     """The experiment with another model."""
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
+    model = instance_of(config.model, ModelConfig, "model")
+    return dataclasses.replace(config, model=dataclasses.replace(model, **changes))
 
 
 def measured(start: PretrainedStart, arguments: Arguments, tokenizer) -> dict[str, dict]:
@@ -104,8 +108,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError("--pretrained is missing: a folder, a .gguf file or a name on the Hub")
     workdir, console = arguments.workdir, Console()
     start = pretrained_start(config)
-    config = start.config
-    results = measured(start, arguments, load_tokenizer(config.data.tokenizer))
+    text = instance_of(start.config.data, TextConfig, "data")
+    results = measured(start, arguments, load_tokenizer(text.tokenizer))
     console.print(table_of(results))
     full, window, *others = (result[metric_of(results)] for result in results.values())
     for name, other in zip(list(results)[2:], others, strict=True):

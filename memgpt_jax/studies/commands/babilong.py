@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for length in lengths:
             result = evaluate(at_length(config, length, arguments.num_rows), params, tokenizer)
             points.append({"length": length} | result)
-            print(f"{workdir}: {length:,} tokens: {result['accuracy']:.3f}", flush=True)
+            print(f"{workdir}: {length:,} tokens: {points[-1]['accuracy']:.3f}", flush=True)
         jax.clear_caches()  # later runs do not use these compiled functions
         results[str(workdir)] = points
         lines.add(workdir, config, points)

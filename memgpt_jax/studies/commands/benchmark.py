@@ -25,7 +25,9 @@ from pathlib import Path
 import jax
 from rich.progress import track
 
+from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.studies import benchmark
 from memgpt_jax.studies.benchmark import Case
 from memgpt_jax.studies.command_line import one_line_errors, override, parse, parse_arguments, sweep, sweep_words
@@ -72,10 +74,11 @@ def cases_of_train(arguments: Arguments, config: ExperimentConfig, label: dict) 
 
 def cases_of_decode(arguments: Arguments, config: ExperimentConfig, label: dict) -> list:
     """(label, function that makes the case) for each context and number of rows."""
+    model = instance_of(config.model, ModelConfig, "model")
     return [
         (
             label | {"context": context, "rows": rows},
-            lambda context=context, rows=rows: benchmark.decoding_case(config.model, context, rows),
+            lambda context=context, rows=rows: benchmark.decoding_case(model, context, rows),
         )
         for rows in arguments.rows
         for context in arguments.contexts
@@ -86,8 +89,9 @@ def peers_of(mode: str, arguments: Arguments, config: ExperimentConfig) -> list:
     """(label, function that makes the case) of the models of other libraries."""
     if mode == "train":
         return [({"model": name}, make) for name, make in benchmark.training_peers(config).items()]
+    context = instance_of(config.model, ModelConfig, "model").window_size
     return [
-        ({"model": name, "context": config.model.window_size, "rows": rows}, make)
+        ({"model": name, "context": context, "rows": rows}, make)
         for rows in arguments.rows
         for name, make in benchmark.decoding_peers(config, rows).items()
     ]
@@ -169,7 +173,7 @@ def command(words: Sequence[str]) -> str:
     """The command that repeats this measurement; `--output` is left out."""
     if "--output" in words:
         place = words.index("--output")
-        words = words[:place] + words[place + 2 :]
+        words = [*words[:place], *words[place + 2 :]]
     return f"python experiments/benchmark.py {shlex.join(words)}"
 
 
@@ -194,7 +198,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         makers += cases_of(arguments, changed, {name: values.get(name) for name in swept})
     if arguments.peers:
         makers += peers_of(mode, arguments, configs[0])
-    probe = benchmark.matmul_probe(config.model.dtype) if mode == "train" else benchmark.copy_probe()
+    dtype = next(iter(config.model.stacks.values())).dtype
+    probe = benchmark.matmul_probe(dtype) if mode == "train" else benchmark.copy_probe()
     about = {"train": "Training steps of random tokens.", "decode": "Greedy decoding, token by token."}
     keep = partial(benchmark.add_section, arguments.output, command(words), about[mode])
     rows = measure(makers, probe, arguments.rounds, keep)

@@ -17,7 +17,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.models.parameters import count_parameters, match_parameters
 from memgpt_jax.studies.command_line import load_config, one_line_errors, parse_arguments
 from memgpt_jax.studies.commands.generate import open_session
@@ -41,7 +43,8 @@ def experiments() -> dict[str, ExperimentConfig]:
     for task in ("quickstart", "recall"):
         config = load_config(task)
         configs[task] = config
-        configs[f"{task}_none"] = dataclasses.replace(config, model=match_parameters(config.model))
+        plain = match_parameters(instance_of(config.model, ModelConfig, "model"))
+        configs[f"{task}_none"] = dataclasses.replace(config, model=plain)
     return configs
 
 

@@ -12,11 +12,12 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
+from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.evaluation import evaluate
@@ -63,7 +64,7 @@ class Arguments(RunsArguments):
 
 def settings_of(config: ExperimentConfig, arguments: Arguments) -> ExperimentConfig:
     """The run's config with this command's options in place."""
-    changes = {} if arguments.split is None else {"split": arguments.split}
+    changes: dict[str, Any] = {} if arguments.split is None else {"split": arguments.split}
     for name in ("max_documents", "max_tokens"):
         value = getattr(arguments, name)
         if value is not None:
@@ -93,7 +94,7 @@ def with_length(config: ExperimentConfig, workdir: Path, length: int) -> Experim
         raise RunError(f"{workdir} at length {length}: {error}") from None
 
 
-def evaluate_run(workdir: Path, arguments: Arguments) -> Iterator[tuple[str, ExperimentConfig, dict]]:
+def evaluate_run(workdir: Path, arguments: Arguments) -> Iterator[tuple[str, ExperimentConfig, dict[str, Any]]]:
     """(label, config, result) of each memory size and length; the label follows the name of the run."""
     config, params, tokenizer, _ = reopen(workdir, arguments.change, arguments.step)
     config = settings_of(config, arguments)
@@ -104,7 +105,7 @@ def evaluate_run(workdir: Path, arguments: Arguments) -> Iterator[tuple[str, Exp
             result = evaluate(with_length(sized, workdir, length), params, tokenizer)
             yield label, sized, {"length": length} | result
         if not arguments.lengths:
-            yield label, sized, evaluate(sized, params, tokenizer)
+            yield label, sized, dict(evaluate(sized, params, tokenizer))
 
 
 def results_table(results: dict[str, dict]) -> Table:
@@ -142,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             results[f"{workdir}{label}" + (f" length {result['length']}" if arguments.lengths else "")] = result
             if arguments.lengths:
                 lines.add(workdir, config, [result], label)
-                units[config.data.length_fields[-1]] = True
+                units[instance_of(config.data, TaskConfig, "data").length_fields[-1]] = True
     console, grouped = Console(markup=False), {label: result for label, result in results.items() if "groups" in result}
     console.print(results_table(results))
     if grouped:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from memgpt_jax.checkpoint import load_run
 from memgpt_jax.config.data import TextConfig
+from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.generation import Sampling, Session
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
@@ -77,12 +78,12 @@ def open_session(workdir: Path, step: int | None = None) -> Session:
     saved = load_run(workdir, step)
     if not isinstance(saved.config.data, TextConfig):
         raise RunError(f"{workdir} was trained on a generated task, which has no text to generate")
-    if not saved.config.model.causal:
-        kind = type(saved.config.model).__name__
-        raise RunError(f"{workdir} holds a model of {kind}, which cannot generate text")
+    model = saved.config.model
+    if not isinstance(model, ModelConfig):
+        raise RunError(f"{workdir} holds a model of {type(model).__name__}, which cannot generate text")
     if saved.tokenizer is None:
         raise RunError(f"{workdir} has no tokenizer/: restore the folder from a copy")
-    return Session((saved.config.model, saved.params), saved.tokenizer)
+    return Session((model, saved.params), saved.tokenizer)
 
 
 def answer(session: Session, options: dict) -> None:

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 from rich.console import Console
@@ -19,7 +18,7 @@ from rich.table import Column, Table
 
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
-from memgpt_jax.evaluation import recall_along_stream
+from memgpt_jax.evaluation import RecallPoint, recall_along_stream
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
 from memgpt_jax.studies.comparison import Lines, RunsArguments, write_results
 from memgpt_jax.studies.plots import plot_recall
@@ -44,7 +43,7 @@ class Arguments(RunsArguments):
 
 def recall_of_run(
     workdir: Path, arguments: Arguments, progress: Progress
-) -> tuple[ExperimentConfig, list[dict[str, Any]]]:
+) -> tuple[ExperimentConfig, list[RecallPoint]]:
     """The run's config, and its recall at each length."""
     config, params, tokenizer, _ = reopen(workdir, arguments.change, arguments.step)
     if not isinstance(config.data, NeedleConfig):
