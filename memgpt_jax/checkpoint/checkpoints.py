@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -71,10 +71,10 @@ class Checkpoints:
             self._opened = ocp.CheckpointManager(path, options=options)
             self._open = opened.pop_all()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # An error of the last save must not be lost, nor hide the error that ends the run.
         with self._open:
             if self._opened is None:

@@ -45,7 +45,7 @@ def check_literals(config: Any) -> None:
             check(value in valid, f"{item.name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
 
 
-def as_list(value: Any) -> list:
+def as_list(value: Any) -> list[Any]:
     """A list of the values of an argument that accepts one value, an iterable of values, or None (no values)."""
     is_one = (
         isinstance(value, str | bytes | Mapping) or not hasattr(value, "__iter__") or getattr(value, "ndim", 1) == 0

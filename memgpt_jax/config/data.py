@@ -86,7 +86,7 @@ class TextConfig:
     cache_dir: str = "~/.cache/memgpt_jax"
     """Folder that caches prepared data sets, tokenizers and tokenized corpora."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("include", "exclude"):
             patterns = getattr(self, name)
             patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)

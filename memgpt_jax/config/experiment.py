@@ -37,7 +37,7 @@ class OptimizerConfig:
     accumulate_steps: int = 1
     """Gradient accumulation: number of batches whose gradients are averaged into one update."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
         check(self.warmup_steps >= 0, f"warmup_steps must be at least 0, got {self.warmup_steps}")
         check(self.accumulate_steps >= 1, f"accumulate_steps must be at least 1, got {self.accumulate_steps}")
@@ -81,7 +81,7 @@ class TrainingConfig:
     max_skipped: int = 10
     """Stop after this number of consecutive updates was skipped because the loss or the gradient was not finite."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_positive(self)
         for name in ("steps", "log_every", "checkpoint_every"):
             number = getattr(self, name)
@@ -108,7 +108,7 @@ class EvaluationConfig:
     num_batches: int = 16
     """Number of batches, for generated tasks (recall, needles) and for objectives other than `causal`."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_positive(self)
         check_literals(self)
 
@@ -130,7 +130,7 @@ class ParallelConfig:
     """Multi-process training only: if no step finishes for this number of seconds (and for 10 times the longest step so
     far), print the stacks of all threads and exit. 0: never."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_positive(self)
         check(self.stall_seconds >= 0, f"stall_seconds must be at least 0, got {self.stall_seconds}")
 
@@ -158,7 +158,7 @@ class ExperimentConfig:
     seed: int = 0
     """Seed of parameters, data order and dropout."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         segment = self.model.segment_length
         for name, length in (
             ("training.sequence_length", self.training.sequence_length),

@@ -65,7 +65,7 @@ class SizedMemoryConfig(MemoryConfig):
     bptt_segments: int | None = None
     """Number of segments through which gradients flow back via the memory. 0: none; default: all segments of a call."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check(self.memory_size >= 0, f"memory_size must be at least 0, got {self.memory_size}")
         check(
             self.match_state_bytes is None or self.match_state_bytes >= 0,
@@ -89,7 +89,7 @@ class ProjectedMemoryConfig(SizedMemoryConfig):
     writer_conv: int = 3
     """Kernel size of the causal depthwise convolution before the Writer's key projection; 1: none."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.num_heads >= 1, f"num_heads must be at least 1, got {self.num_heads}")
         check(self.head_dim >= 1, f"head_dim must be at least 1, got {self.head_dim}")
@@ -105,7 +105,7 @@ class AttendedMemoryConfig(ProjectedMemoryConfig):
     temperature: float = 10.0
     """Initial temperature with `qk_norm`; without it, logits are scaled by head_dim ** -0.5."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
 
@@ -144,7 +144,7 @@ class KVMemoryConfig(AttendedMemoryConfig):
     read_implementation: Implementation = "auto"
     """Implementation of reads in calls with whole segments: any `Implementation` but `cudnn`."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.read_implementation != "cudnn", "read_implementation='cudnn' has no kernel for memory reads")
         check(self.select_size >= 1, f"select_size must be at least 1, got {self.select_size}")

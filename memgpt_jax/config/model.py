@@ -39,7 +39,7 @@ class RotaryScalingConfig:
     attention_factor: float = 1.0
     """`yarn`: multiplier of rotated queries and keys."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check(self.factor >= 1, f"rotary_scaling.factor must be at least 1, got {self.factor}")
         check(
             0 < self.slow_turns < self.fast_turns,
@@ -79,7 +79,7 @@ class MemoryLayerConfig:
     """Compute dtype, in any form that JAX accepts (`"bfloat16"`, `jnp.bfloat16`, a `numpy.dtype`). Parameters, softmax
     and gates are always float32."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", dtype_name(self.dtype))
         check_positive(self)
         check_literals(self)
@@ -183,7 +183,7 @@ class StackConfig(MemoryLayerConfig, BaseModelConfig):
     """Run the blocks as one loop over their stacked parameters, in calls with more than one token. This reduces tracing
     and compile time; each call copies parameters and state, so a step takes more time and memory."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(
             self.head_dim is not None or self.d_model % self.num_heads == 0,
@@ -307,7 +307,7 @@ class PositionedStackConfig(StackConfig):
     norm_position: Literal["pre", "post"] = "pre"
     """`pre`: a block normalises the inputs of attention and feed-forward; `post`: their outputs plus the residual."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(
             self.position != "rotary" or self.attention_head_dim % 2 == 0,
@@ -342,7 +342,7 @@ class ModelConfig(PositionedStackConfig):
     attention_implementation: Implementation = "auto"
     """Implementation of self-attention; see `Implementation`."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for feature, used in (("relative positions", self.position == "relative"), (SHARED, self.shares_softmax)):
             check(
@@ -380,7 +380,7 @@ class EncoderConfig(PositionedStackConfig):
     """Names in `memgpt_jax.models.heads.HEADS`: `masked`, logits of masked tokens; `pooler`, tanh(W h) of the first
     token; `next_sentence`, two logits computed from the pooler's output."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("token_types", "position_offset"):
             object.__setattr__(self, name, getattr(self, name) or None)  # equal, because 0 and None mean the same
@@ -410,7 +410,7 @@ class XLNetConfig(StackConfig):
     output_bias: bool = True
     """Whether logits have a bias."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.d_model % 2 == 0, f"sinusoids of distances need an even d_model, got {self.d_model}")
         check(
@@ -433,7 +433,7 @@ class Seq2SeqConfig(BaseModelConfig):
     decoder: ModelConfig
     """The decoder; its `source_length` is the maximum length of a source in tokens."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model"):
             ours, theirs = getattr(self.encoder, name), getattr(self.decoder, name)
             check(ours == theirs, f"encoder.{name}={ours} must be decoder.{name}={theirs}")

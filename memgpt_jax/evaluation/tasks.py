@@ -1,6 +1,6 @@
 """Held-out evaluation of tasks: the fraction of right answers, and the loss of their tokens."""
 
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class TaskResult(TypedDict):
     """Accuracy of each of `Task.groups`, if the task has any."""
 
 
-def evaluate_task(config: ExperimentConfig, params: models.Params, task: data.Task) -> TaskResult:
+def evaluate_task(config: ExperimentConfig, params: models.Params, task: data.Task[Any]) -> TaskResult:
     """Evaluate the held-out batches of a task, which do not depend on the training seed.
 
     Raises `ValueError` if a loss is NaN or infinite.
@@ -58,7 +58,7 @@ def evaluate_task(config: ExperimentConfig, params: models.Params, task: data.Ta
     return result
 
 
-def check_task(config: ExperimentConfig, task: data.Task) -> None:
+def check_task(config: ExperimentConfig, task: data.Task[Any]) -> None:
     """Make the first batch of `evaluate_task`; `ValueError` if the data of the task are not valid."""
     settings, length = config.evaluation, config.row_length or config.training.sequence_length
     next(iter(task.held_out(HELD_OUT_SEED, settings.batch_size, length, settings.num_batches)))

@@ -5,12 +5,13 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 PLAIN = re.compile(r"/(?!(gs|s3|az|hf)(/|$))[^][*?\\\x00-\x1f\x7f\ud800-\udfff]*")
 LONGEST = 1000  # bytes, so that paths below the folder stay within the system's limit
 
 
-def shown(path: str | bytes | os.PathLike) -> str:
+def shown(path: str | bytes | os.PathLike[Any]) -> str:
     """A path for a message: one line of valid UTF-8; other bytes and control characters are escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,7 +1,7 @@
 """Decoding the answers of a batch of prompts, step by step."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -129,7 +129,7 @@ def empty_texts(request: Request) -> list[AnswerText]:
     return [AnswerText(request.tokenizer, row, stop=prompts.stop, stop_texts=prompts.stop_texts) for row in rows]
 
 
-def repeated(rows: list, copies: int) -> list:
+def repeated(rows: list[Any], copies: int) -> list[Any]:
     """Each row `copies` times, copies side by side."""
     return [row for row in rows for _ in range(copies)]
 

@@ -150,7 +150,7 @@ class Sampling:
     """Above 1: ids of the prompt and of the answer become less probable, except the id that begins the document. It
     applies to greedy decoding and beam search, too."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         values = {name: value for name, value in vars(self).items() if value is not None}
         if any(isinstance(value, Tracer) or type(value) is object for value in values.values()):
             return  # JAX rebuilds the dataclass from tracers or placeholders inside a transformation

@@ -15,7 +15,7 @@ class ToLinen(nnx.bridge.ToLinen):
         return initial_state(self.nnx_class, *self.args, **self.kwargs)(batch_size)
 
 
-def initial_state(module_class: Callable[..., nnx.Module], *args, **kwargs) -> Callable[[int], Any]:
+def initial_state(module_class: Callable[..., nnx.Module], *args: Any, **kwargs: Any) -> Callable[[int], Any]:
     """`init_state` of an NNX module whose parameters are not allocated."""
 
     def make() -> Any:  # a module with `init_state`
@@ -24,7 +24,7 @@ def initial_state(module_class: Callable[..., nnx.Module], *args, **kwargs) -> C
     return nnx.eval_shape(make).init_state
 
 
-def to_linen(module_class: Callable[..., nnx.Module], *args, name: str | None = None, **kwargs) -> ToLinen:
+def to_linen(module_class: Callable[..., nnx.Module], *args: Any, name: str | None = None, **kwargs: Any) -> ToLinen:
     """A Linen module that wraps an NNX module of this library.
 
         layer = to_linen(MemoryLayer, KVMemoryConfig(memory_size=256), d_model=64, segment_length=16)

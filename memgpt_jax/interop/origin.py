@@ -23,13 +23,13 @@ class Origin:
     generation: Mapping[str, Any] | None = None
     """The values of generation_config.json; None: there is none."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _ = self.stop_ids  # raises `ValueError` if they are not valid
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Origin)
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(Origin)
 
     @property

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ class AssociativeMemoryConfig(ProjectedMemoryConfig):
     """A token reads the pairs of earlier `segment`s, or also those of each earlier `token` of its own segment, itself
     included."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.memory_size >= 1, f"memory_size must be at least 1, got {self.memory_size}")
         check(self.initial_entries >= 0, f"initial_entries must be at least 0, got {self.initial_entries}")
@@ -92,7 +92,7 @@ class AssociativeMemory(ProjectedMemory[AssociativeMemoryConfig]):
     beside attention that segments read before they write it; Yang et al., "Gated Delta Networks" (2025), for f.
     """
 
-    gates = ("write_gate", "forget_gate")
+    gates: ClassVar[tuple[str, ...]] = ("write_gate", "forget_gate")
 
     def __init__(
         self, config: AssociativeMemoryConfig, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs

@@ -1,7 +1,7 @@
 """Compressive Transformer: recent entries, and older entries that are compressed from them."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ class CompressiveMemoryConfig(AttendedMemoryConfig):
     temperature: float = 20.0
     """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(
             self.recent_size is None or self.recent_size >= 0,
@@ -99,7 +99,7 @@ class CompressiveMemory(AttendedMemory[CompressiveMemoryConfig]):
     entries that they have compressed.
     """
 
-    decayed = ("compress_keys_kernel", "compress_values_kernel", "source_embedding")
+    decayed: ClassVar[tuple[str, ...]] = ("compress_keys_kernel", "compress_values_kernel", "source_embedding")
 
     def __init__(
         self, config: CompressiveMemoryConfig, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ class KNNMemoryConfig(AttendedMemoryConfig):
     temperature: float = 20.0
     """Initial temperature when `qk_norm` is on; without it logits are scaled by head_dim ** -0.5."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.top_k >= 1, f"top_k must be at least 1, got {self.top_k}")
         check(0 < self.recall_target < 1, f"recall_target must be above 0 and below 1, got {self.recall_target}")
@@ -110,7 +110,7 @@ class KNNMemory(AttendedMemory[KNNMemoryConfig]):
     attention would. `bptt_segments=0` is the paper's rule. The selection itself has no gradient.
     """
 
-    gates = ("store_gate",)
+    gates: ClassVar[tuple[str, ...]] = ("store_gate",)
     cuts_by_age = True
 
     def __init__(self, config: KNNMemoryConfig, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs):

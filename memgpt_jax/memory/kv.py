@@ -1,6 +1,6 @@
 """MemGPT's memory: gated key-value entries, appended segment by segment and read by attention."""
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
     Keys carry no positions. See `KVMemoryConfig` for the choices.
     """
 
-    gates = ("write_gate",)
+    gates: ClassVar[tuple[str, ...]] = ("write_gate",)
     cuts_by_age = True
     joins_attention = False
     """True when the memory shares self-attention's softmax. Reads are then float32 [..., H (K + 1)]: the output of each

@@ -42,7 +42,7 @@ class MemN2NMemoryConfig(AttendedMemoryConfig):
     null_entry: bool = True
     """Add an always visible entry with a learned key and the value 0, so that a hop may change nothing."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.num_hops >= 1, f"num_hops must be at least 1, got {self.num_hops}")
         check(self.num_ages >= 0, f"num_ages must be at least 0, got {self.num_ages}")

@@ -29,7 +29,7 @@ class NTMMemoryConfig(RecurrentMemoryConfig):
     shift_range: int = 1
     """Largest number of slots that a head can move to either side in one step."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check(self.num_write_heads >= 1, f"num_write_heads must be at least 1, got {self.num_write_heads}")
         check(self.shift_range >= 0, f"shift_range must be at least 0, got {self.shift_range}")

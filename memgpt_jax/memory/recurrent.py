@@ -42,7 +42,7 @@ class RecurrentMemoryConfig(SizedMemoryConfig):
     order: Order = "read_write"
     """Whether a token reads before it writes, or writes first and can read its own write."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("memory_size", "slot_width", "num_read_heads", "controller_size"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")

@@ -1,5 +1,7 @@
 """The registry of memory mechanisms."""
 
+from typing import Any
+
 from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig
 from memgpt_jax.config.registry import Registry
 from memgpt_jax.memory.associative import AssociativeMemory, AssociativeMemoryConfig
@@ -14,11 +16,11 @@ from memgpt_jax.memory.ntm import NTMMemory, NTMMemoryConfig
 from memgpt_jax.memory.titans import TitansMemory, TitansMemoryConfig
 from memgpt_jax.memory.tokens import TokensMemory, TokensMemoryConfig
 
-MEMORIES: Registry[type[Memory]] = Registry("memory mechanism", Memory, MemoryConfig)
+MEMORIES: Registry[type[Memory[Any]]] = Registry("memory mechanism", Memory, MemoryConfig)
 """The memory mechanisms by name; `register_memory` adds one."""
 
 
-def register_memory(name: str, config: type[MemoryConfig], module: type[Memory]) -> None:
+def register_memory(name: str, config: type[MemoryConfig], module: type[Memory[Any]]) -> None:
     """Add a memory mechanism to `MEMORIES`: models can use it, and the command line offers `--model.memory NAME`.
 
     Args:

@@ -19,7 +19,7 @@ LARGEST_MEMORY_SIZE = 2**30
 """The largest `memory_size` that `match_state_bytes` tries."""
 
 
-def make_memory(config: MemoryConfig, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs) -> Memory:
+def make_memory(config: MemoryConfig, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs) -> Memory[Any]:
     """Build the mechanism of a configuration; `match_state_bytes`, if given, determines its `memory_size`.
 
     Args:

@@ -32,7 +32,9 @@ class StreamState(NamedTuple):
     fresh: Bool[Array, "B"]  # no token or entry so far; at the first token, `initial_state` replaces `memory`
 
 
-def init_stream_state(memory: Memory, batch_size: int, segment_length: int, d_model: int, dtype: Any) -> StreamState:
+def init_stream_state(
+    memory: Memory[Any], batch_size: int, segment_length: int, d_model: int, dtype: Any
+) -> StreamState:
     """The state before the first token. It holds no parameters."""
     return StreamState(  # separate arrays, so that a state can be donated
         memory=memory.init_state(batch_size),
@@ -44,7 +46,7 @@ def init_stream_state(memory: Memory, batch_size: int, segment_length: int, d_mo
 
 
 def stream(
-    memory: Memory,
+    memory: Memory[Any],
     x: Float[Array, "B L D"],
     state: StreamState,
     reset: Bool[Array, "B L"],
@@ -76,13 +78,13 @@ def stream(
     return (_aligned if alignment == "aligned" else _unaligned)(memory, x, state, reset, valid)
 
 
-def explain(memory: Memory, x: Float[Array, "B Q D"], state: StreamState) -> Explanation:
+def explain(memory: Memory[Any], x: Float[Array, "B Q D"], state: StreamState) -> Explanation:
     """`Memory.explain` for a stream; tokens of the open segment are not included."""
     return memory.explain(x, _restarted(memory, state.memory, state.fresh))
 
 
 def write_entries(
-    memory: Memory,
+    memory: Memory[Any],
     keys: Float[Array, "B N H K"],
     values: Float[Array, "B N H K"],
     state: StreamState,
@@ -94,7 +96,7 @@ def write_entries(
     return state._replace(memory=after, fresh=jnp.zeros_like(state.fresh))
 
 
-def _restarted(memory: Memory, state: State, rows: Bool[Array, "B"]) -> State:
+def _restarted(memory: Memory[Any], state: State, rows: Bool[Array, "B"]) -> State:
     """The state with an initial memory in the given rows."""
 
     def restart(state: State) -> State:
@@ -108,7 +110,7 @@ def _unchanged(state: Any) -> Any:
 
 
 def _detached(
-    memory: Memory,
+    memory: Memory[Any],
     x: Float[Array, "B L D"],
     state: StreamState,
     reset: Bool[Array, "B L"],
@@ -142,7 +144,7 @@ def _detached(
 
 
 def _one_token(
-    memory: Memory,
+    memory: Memory[Any],
     x: Float[Array, "B L D"],
     state: StreamState,
     reset: Bool[Array, "B L"],
@@ -187,7 +189,7 @@ def _one_token(
 
 
 def _aligned(
-    memory: Memory,
+    memory: Memory[Any],
     x: Float[Array, "B L D"],
     state: StreamState,
     reset: Bool[Array, "B L"],
@@ -213,7 +215,7 @@ def _aligned(
 
 
 def _unaligned(
-    memory: Memory,
+    memory: Memory[Any],
     x: Float[Array, "B L D"],
     state: StreamState,
     reset: Bool[Array, "B L"],

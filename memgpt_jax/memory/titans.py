@@ -3,7 +3,7 @@
 import itertools
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ class TitansMemoryConfig(ProjectedMemoryConfig):
     forget_bias: float = -5.0
     """Initial bias of alpha, the decay rate per token of the weights towards their initial values."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("memory_size", "num_layers", "chunk_length"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
@@ -86,7 +86,7 @@ class TitansMemory(ProjectedMemory[TitansMemoryConfig]):
     Source: Behrouz, Zhong and Mirrokni, "Titans: Learning to Memorize at Test Time" (2025), section 3.
     """
 
-    gates = ("rate_gate", "inertia_gate", "forget_gate")
+    gates: ClassVar[tuple[str, ...]] = ("rate_gate", "inertia_gate", "forget_gate")
 
     def __init__(self, config: TitansMemoryConfig, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs):
         heads, width, size = config.num_heads, config.head_dim, config.memory_size

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +72,7 @@ class TokensMemory(AttendedMemory[TokensMemoryConfig]):
     (`python tests/laws/after_noise.py 100000 1 tokens`, and with 4 in place of 1).
     """
 
-    gates = ("update_gate",)
+    gates: ClassVar[tuple[str, ...]] = ("update_gate",)
     update_gate: Any
     """The bias b_g [D] with `update="fixed"`, a layer with `lstm`; not there with `replace`."""
 

@@ -1,7 +1,7 @@
 """The short convolution in front of a Writer's keys, with the last tokens of the previous segment in the state."""
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ class WriterConv(nnx.Module):
     are none. With W = 1 there is no convolution.
     """
 
-    decayed = ("kernel",)
+    decayed: ClassVar[tuple[str, ...]] = ("kernel",)
 
     def __init__(self, width: int, d_model: int, dtype: Any):
         self.width, self.d_model, self.dtype = width, d_model, dtype

@@ -1,6 +1,6 @@
 """MemGPT: a GPT decoder whose layers have a memory."""
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ class MemGPT(Model[ModelState]):
     The logits and the final state do not depend on how a stream is divided into calls.
     """
 
-    decayed = ("embedding", "position_embedding", "relative_embedding")
+    decayed: ClassVar[tuple[str, ...]] = ("embedding", "position_embedding", "relative_embedding")
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config = resolved(config)

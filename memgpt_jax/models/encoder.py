@@ -1,7 +1,7 @@
 """A bidirectional encoder whose layers have a memory."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ class Encoder(Model[EncoderState]):
         hidden, state, _ = encoder.hidden(tokens, state)
     """
 
-    decayed = ("embedding", "position_embedding", "relative_embedding", "type_embedding")
+    decayed: ClassVar[tuple[str, ...]] = ("embedding", "position_embedding", "relative_embedding", "type_embedding")
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs, own_embedding: bool = True):
         """Args: own_embedding: whether the encoder has a token embedding; if not, it is an argument of each call."""

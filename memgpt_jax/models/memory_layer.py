@@ -1,6 +1,6 @@
 """A memory in a residual stream: normalise, read and write, fuse."""
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ class Fusion(nnx.Module):
     - `add`: h + r
     """
 
-    gates = ("gate",)
+    gates: ClassVar[tuple[str, ...]] = ("gate",)
 
     def __init__(self, config: MemoryLayerConfig, rngs: nnx.Rngs):
         self.kind, width, dtype = config.fusion, config.d_model, jnp.dtype(config.dtype)

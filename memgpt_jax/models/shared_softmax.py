@@ -1,5 +1,7 @@
 """A memory whose entries share the softmax of self-attention with the tokens of the window."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from flax import nnx
 
@@ -21,7 +23,7 @@ class SharedSoftmaxMemory(nnx.Module):
     The memory reads and writes the input of self-attention, whose W_o also projects the memory's reads.
     """
 
-    gates = ("fusion_gate",)
+    gates: ClassVar[tuple[str, ...]] = ("fusion_gate",)
 
     def __init__(self, config: StackConfig, rngs: nnx.Rngs):
         self.config = config

@@ -1,6 +1,6 @@
 """XLNet: two-stream relative attention for any order of prediction, in layers that have a memory."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -140,7 +140,7 @@ class XLNet(Model[EncoderState]):
     Source: Yang et al., "XLNet: Generalized Autoregressive Pretraining for Language Understanding" (2019).
     """
 
-    decayed = ("embedding", "query_embedding")
+    decayed: ClassVar[tuple[str, ...]] = ("embedding", "query_embedding")
 
     def __init__(self, config: XLNetConfig, *, rngs: nnx.Rngs):
         self.config = config = resolved(config)

@@ -31,7 +31,7 @@ class RunsArguments:
     output: Path | None = None
     """Folder of the JSON file and the plot; default: the folder of the first run."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.workdirs:
             raise ValueError("workdirs is empty: give the folder of at least one run")
         assignments(self.change)

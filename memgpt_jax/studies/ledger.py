@@ -133,7 +133,7 @@ class Claim:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of parameters and data order."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_literals(self)
         check(
             self.order in (None, "rises", "falls"), f"{self.name}: order must be 'rises' or 'falls', got {self.order!r}"

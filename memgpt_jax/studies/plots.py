@@ -19,7 +19,7 @@ METRIC_LABELS = {
 }
 
 
-def plot_curves(curves: Mapping[str, Sequence[Sequence[dict]]], path: str | Path, title: str = "") -> None:
+def plot_curves(curves: Mapping[str, Sequence[Sequence[dict[str, Any]]]], path: str | Path, title: str = "") -> None:
     """Bits per byte against position in the document, one line for each label.
 
     `curves` maps a label to one curve (see `evaluate`) for each seed; several seeds give their mean, with the

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -152,10 +152,10 @@ class MetricsLog:
         self._path = path
         self._events = EventLog(workdir / "tensorboard", step)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with contextlib.nullcontext() if kind is None else contextlib.suppress(OSError):  # one error is enough
             self._events.close()
 

@@ -197,6 +197,6 @@ def parameter_names(params: Any) -> list[str]:
     return ["/".join(path_names(path)) for path, _ in jax.tree.leaves_with_path(params)]
 
 
-def path_names(path: tuple) -> tuple[str, ...]:
+def path_names(path: tuple[Any, ...]) -> tuple[str, ...]:
     """The names along one path of a tree."""
     return tuple(jax.tree_util.keystr((entry,), simple=True) for entry in path)

@@ -6,7 +6,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from memgpt_jax.data.corpora.sources import expand
 from memgpt_jax.files import checksums
@@ -20,7 +20,9 @@ FORMAT = 2  # version of the format; entries of other versions are ignored
 logger = logging.getLogger(__name__)
 
 
-def cached(cache_dir: str, kind: str, key: tuple, make: Callable[[Path], None], load: Callable[[Path], T]) -> T:
+def cached(
+    cache_dir: str, kind: str, key: tuple[Any, ...], make: Callable[[Path], None], load: Callable[[Path], T]
+) -> T:
     """Load the folder of a key; if it is absent or damaged, make it first.
 
     The checksums of all files are verified before `load`; this takes about 0.8 s per GB. Entries of a read-only cache

@@ -67,7 +67,7 @@ def always(_: object) -> bool:
     return True
 
 
-def unreadable(path: str | os.PathLike, error: OSError) -> ValueError:
+def unreadable(path: str | os.PathLike[str], error: OSError) -> ValueError:
     """The error for a file or folder that cannot be read."""
     return ValueError(f"{shown(path)} cannot be read: {error.strerror or error}")
 

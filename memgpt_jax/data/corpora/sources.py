@@ -57,7 +57,7 @@ class SourceFile:
         return kind_of(self.name) or "text"
 
 
-def expand(path: str | os.PathLike) -> Path:
+def expand(path: str | os.PathLike[str]) -> Path:
     """The path with `~` and `$VARIABLES` expanded. Raises `ValueError` if one is not set."""
     filled = os.path.expandvars(path)
     unset = re.search(r"\$(\w+|\{\w+\})", filled)

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -225,7 +225,7 @@ class _Source:
         """The documents of a split, at most `max_documents`."""
         return itertools.islice(self.corpus.read(split), self.config.max_documents)
 
-    def key(self) -> tuple:
+    def key(self) -> tuple[Any, ...]:
         """Values that change with the documents. The fingerprint of a TFDS set is cached: importing TFDS is slow."""
         config = self.config
         options = (config.invalid_utf8, config.text_column, config.max_documents)

@@ -1,5 +1,7 @@
 """Objectives on text, one file each: the configuration, and the batches of `memgpt_jax.data.objectives.base`."""
 
+from typing import Any
+
 from memgpt_jax.config.data import CausalConfig, ObjectiveConfig
 from memgpt_jax.config.registry import Registry
 from memgpt_jax.data.objectives.base import Objective
@@ -10,7 +12,7 @@ from memgpt_jax.data.objectives.next_sentence import NextSentence, NextSentenceC
 from memgpt_jax.data.objectives.permutation import PermutationConfig, PermutationObjective
 from memgpt_jax.data.objectives.span_corruption import SpanCorruption, SpanCorruptionConfig
 
-OBJECTIVES: Registry[type[Objective]] = Registry("objective", Objective, ObjectiveConfig)
+OBJECTIVES: Registry[type[Objective[Any]]] = Registry("objective", Objective, ObjectiveConfig)
 """The objectives by name, as in `--data.objective NAME`."""
 register_objective = OBJECTIVES.register
 """`register_objective(name, config, module)`: make an objective available as `--data.objective NAME`."""
@@ -23,7 +25,7 @@ register_objective("span_corruption", SpanCorruptionConfig, SpanCorruption)
 register_objective("permutation", PermutationConfig, PermutationObjective)
 
 
-def make_objective(config: ObjectiveConfig) -> Objective:
+def make_objective(config: ObjectiveConfig) -> Objective[Any]:
     """The objective of a configuration; `ValueError` if none is registered for it."""
     return OBJECTIVES.of(config)(config)
 

@@ -30,7 +30,7 @@ class MaskedConfig(ObjectiveConfig):
     mask_rate: float = 0.15
     """Fraction of the tokens that are chosen to be predicted."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check(0 < self.mask_rate < 1, f"mask_rate must be between 0 and 1, got {self.mask_rate}")
 
 

@@ -30,7 +30,7 @@ class SpanCorruptionConfig(ObjectiveConfig):
     span_length: float = 3.0
     """Mean length of the spans in tokens."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check(0 < self.mask_rate < 1, f"mask_rate must be between 0 and 1, got {self.mask_rate}")
         check(self.span_length >= 1, f"span_length must be at least 1, got {self.span_length}")
 

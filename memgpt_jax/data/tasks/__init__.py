@@ -1,5 +1,7 @@
 """Tasks whose answers must be recalled from earlier tokens; `memgpt_jax.data.tasks.base` defines the interface."""
 
+from typing import Any
+
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.registry import Registry
 from memgpt_jax.data.tasks.babi import BabiConfig, BabiTask
@@ -16,7 +18,7 @@ from memgpt_jax.data.tasks.recall import RecallConfig, RecallTask, recall_batch
 from memgpt_jax.data.tasks.tracking import TrackingConfig, TrackingTask
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
-TASKS: Registry[type[Task]] = Registry("task", Task, TaskConfig)
+TASKS: Registry[type[Task[Any]]] = Registry("task", Task, TaskConfig)
 """The tasks by name."""
 register_task = TASKS.register
 """`register_task(name, config, module)`: make a task available."""
@@ -34,7 +36,7 @@ register_task("babilong", BabiLongConfig, BabiLongTask)
 register_task("json_recall", JsonRecallConfig, JsonRecallTask)
 
 
-def make_task(config: TaskConfig, split: str, tokenizer: Tokenizer | None = None) -> Task:
+def make_task(config: TaskConfig, split: str, tokenizer: Tokenizer | None = None) -> Task[Any]:
     """The task of a configuration on one split, `train`, `valid` or `test`.
 
     Raises `ValueError` if no task is registered for the configuration, or its data are not valid.

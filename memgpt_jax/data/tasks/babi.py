@@ -48,7 +48,7 @@ class BabiConfig(TaskConfig):
     """Pad each statement, and each question with its answer, to a multiple of this. If it is the model's segment
     length, no segment contains words of two sentences. Default: no padding."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))
         check_babi(self)
         check(self.num_words >= 1, f"num_words must be at least 1, got {self.num_words}")
@@ -81,7 +81,7 @@ PADDING, BLANK = 0, 1  # ids; rows are initialised to 0; the ids of words follow
 class BabiTask(Task[BabiConfig]):
     """The tasks of a folder; each task is a group. `words` maps words and answers to ids."""
 
-    passing_accuracy = 0.95
+    passing_accuracy: float | None = 0.95
 
     def __init__(self, config: BabiConfig, split: str, tokenizer: Tokenizer | None = None):
         """Raises `ValueError` if a file is missing or damaged, or `num_words` is too small."""

@@ -42,7 +42,7 @@ class BabiLongConfig(TaskConfig):
     valid_share: float = 0.1
     """Fraction of the training file's stories that are used for validation, taken from its end."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))
         check_babi(self)
         check(self.num_answers >= 1, f"num_answers must be at least 1, got {self.num_answers}")
@@ -67,7 +67,7 @@ class Question(NamedTuple):
 class BabiLongTask(Task[BabiLongConfig]):
     """The task on one split of bAbI and of a corpus; evaluations draw random questions of the split."""
 
-    passing_accuracy = 0.95
+    passing_accuracy: float | None = 0.95
 
     def __init__(self, config: BabiLongConfig, split: str, tokenizer: Tokenizer | None = None):
         """Raises `ValueError` if bAbI's files or the corpus are not valid, or `num_answers` is too small."""

@@ -38,7 +38,7 @@ class CopyConfig(TaskConfig):
     """Whether the inputs at the positions of the answer are filler, as in the Neural Turing Machine's paper, instead of
     the preceding tokens of the answer."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_positive(self)
         check(
             self.min_length <= self.max_length,

@@ -31,7 +31,7 @@ class DictionaryConfig(TaskConfig):
     num_symbols: int = 32
     """Size of the alphabet of keys and values."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_positive(self)
         check(
             self.num_questions <= self.num_entries,

@@ -32,7 +32,7 @@ class ItemRecallConfig(TaskConfig):
     """Whether the inputs at the positions of the answer are filler, as in the paper, instead of the preceding tokens of
     the answer."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_positive(self)
         check(
             2 <= self.min_items <= self.max_items,

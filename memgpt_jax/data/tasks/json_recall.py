@@ -43,7 +43,7 @@ class JsonRecallConfig(TaskConfig):
     """A published file to evaluate on, `.jsonl` or `.jsonl.gz` with `ordered_kv_records`, `key` and `value` (36
     characters each), instead of generated objects. Training always uses generated objects."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("num_pairs", "key_length", "value_length", "num_questions"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         check(

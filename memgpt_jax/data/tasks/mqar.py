@@ -38,7 +38,7 @@ class MQARConfig(TaskConfig):
     num_fillers: int = 16
     """Number of filler ids if `filler` is `own`."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("num_pairs", "num_fillers"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         check(self.num_rewrites >= 0, f"num_rewrites must be at least 0, got {self.num_rewrites}")

@@ -41,7 +41,7 @@ class NeedleConfig(TaskConfig):
     """Number of words that facts are about, each one token of text; also the number of answer ids, after the
     tokenizer's ids."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("num_needles", "num_questions", "num_words"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         check(self.gap_length >= 0, f"gap_length must be at least 0, got {self.gap_length}")

@@ -73,7 +73,7 @@ class NoiseNeedleConfig(NoiseConfig):
     num_digits: int = 7
     """Number of digits of each number; each digit is one id."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_positive(self)
         check(
             self.num_questions <= self.num_needles <= self.num_words,

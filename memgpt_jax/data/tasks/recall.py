@@ -35,7 +35,7 @@ class RecallConfig(TaskConfig):
     query_length: int = 16
     """Tokens of the queries: key, value, key, value, ...; an even number, at most 2 num_pairs."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("num_pairs", "num_keys", "num_values", "num_fillers", "context_length", "query_length"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("gap_length", "num_rewrites"):

@@ -38,7 +38,7 @@ class TrackingConfig(NoiseConfig):
     num_values: int = 64
     """Number of values; each is one id."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_positive(self)
         check_literals(self)
         check(

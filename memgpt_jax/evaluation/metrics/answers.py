@@ -1,6 +1,6 @@
 """Metrics of answers of one or more tokens."""
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from memgpt_jax.evaluation.metrics.base import Metric, ratio
 class ExactAnswers(Metric):
     """Fraction of the answers whose targets all have the highest logit: right / answers."""
 
-    best = 1.0
+    best: ClassVar[float] = 1.0
 
     def __call__(self, *, right: float, answers: float) -> float | None:
         return ratio(right, answers)

@@ -1,6 +1,7 @@
 """Metrics of single predictions: cross-entropy in several units, and accuracy."""
 
 import math
+from typing import ClassVar
 
 from memgpt_jax.evaluation.metrics.base import Metric, ratio
 
@@ -10,7 +11,7 @@ LARGEST_EXPONENT = 709  # exp of a larger number overflows in double precision
 class Loss(Metric):
     """Cross-entropy in nats per target: nats / targets."""
 
-    best = 0.0
+    best: ClassVar[float] = 0.0
 
     def __call__(self, *, nats: float, targets: float) -> float | None:
         return ratio(nats, targets)
@@ -19,7 +20,7 @@ class Loss(Metric):
 class Accuracy(Metric):
     """Fraction of the targets that have the highest logit: correct / targets."""
 
-    best = 1.0
+    best: ClassVar[float] = 1.0
 
     def __call__(self, *, correct: float, targets: float) -> float | None:
         return ratio(correct, targets)
@@ -28,7 +29,7 @@ class Accuracy(Metric):
 class BitsPerByte(Metric):
     """Bits per UTF-8 byte of the text, which is independent of the tokenizer: nats / (ln 2 bytes)."""
 
-    best = 0.0
+    best: ClassVar[float] = 0.0
 
     def __call__(self, *, nats: float, bytes: float | None) -> float | None:
         bits = ratio(nats, bytes)
@@ -38,7 +39,7 @@ class BitsPerByte(Metric):
 class Perplexity(Metric):
     """exp(nats / targets), with words as targets for perplexity per word; infinite if double precision overflows."""
 
-    best = 1.0
+    best: ClassVar[float] = 1.0
 
     def __call__(self, *, nats: float, targets: float | None) -> float | None:
         loss = ratio(nats, targets)

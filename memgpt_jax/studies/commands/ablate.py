@@ -15,6 +15,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -39,11 +40,11 @@ class Arguments:
     sweep: tuple[str, ...]
     """Fields and their values, `field=value,value,...`; every combination is run."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sweep(self.sweep)
 
 
-def metric_of(results: list[dict]) -> str:
+def metric_of(results: list[dict[str, Any]]) -> str:
     """The metric that is compared: the first of METRICS in the results."""
     return next(name for name in METRICS if results[0].get(name) is not None)
 
@@ -58,7 +59,9 @@ def label_of(values: dict[str, str], fields: list[str]) -> str:
     return ", ".join(f"{field.rpartition('.')[2]} {values[field]}" for field in fields if field in values)
 
 
-def grouped(combinations: list[dict[str, str]], results: list[dict]) -> dict[tuple[str, str], list[dict]]:
+def grouped(
+    combinations: list[dict[str, str]], results: list[dict[str, Any]]
+) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """Results of all seeds by (value of the first field, words for the other fields)."""
     axis, *others = [field for field in fields_of(combinations) if field != "seed"] or ["seed"]
     groups = {}
@@ -67,7 +70,9 @@ def grouped(combinations: list[dict[str, str]], results: list[dict]) -> dict[tup
     return groups
 
 
-def by_state_bytes(combinations: list[dict[str, str]], results: list[dict]) -> dict[str, dict[int, list[float]]]:
+def by_state_bytes(
+    combinations: list[dict[str, str]], results: list[dict[str, Any]]
+) -> dict[str, dict[int, list[float]]]:
     """The metric of all seeds by (label of the fields other than sizes, bytes of the state)."""
     fields, metric, lines = fields_of(combinations), metric_of(results), {}
     others = [field for field in fields if field.rpartition(".")[2] not in ("memory_size", "match_state_bytes", "seed")]
@@ -77,7 +82,7 @@ def by_state_bytes(combinations: list[dict[str, str]], results: list[dict]) -> d
     return lines
 
 
-def write_csv(path: Path, combinations: list[dict[str, str]], results: list[dict]) -> None:
+def write_csv(path: Path, combinations: list[dict[str, str]], results: list[dict[str, Any]]) -> None:
     """One line for each run: the swept fields, then every number of its evaluation, and the bytes of its state."""
     rows = [
         values | {name: value for name, value in result.items() if isinstance(value, int | float)}
@@ -90,7 +95,7 @@ def write_csv(path: Path, combinations: list[dict[str, str]], results: list[dict
         writer.writerows(rows)
 
 
-def report(combinations: list[dict[str, str]], results: list[dict], workdir: Path, title: str) -> Table:
+def report(combinations: list[dict[str, str]], results: list[dict[str, Any]], workdir: Path, title: str) -> Table:
     """Write CSV and plots of the runs so far, and return the table of means over seeds."""
     write_csv(workdir / "results.csv", combinations, results)
     metric, groups = metric_of(results), grouped(combinations, results)

@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -22,7 +23,7 @@ from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import ModelConfig
-from memgpt_jax.data import load_tokenizer
+from memgpt_jax.data import Tokenizer, load_tokenizer
 from memgpt_jax.evaluation import evaluate
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.studies.command_line import one_line_errors, parse
@@ -56,13 +57,13 @@ def has_memory(config: ExperimentConfig) -> bool:
     return instance_of(config.model, ModelConfig, "model").memory.stores
 
 
-def with_model(config: ExperimentConfig, **changes) -> ExperimentConfig:
+def with_model(config: ExperimentConfig, **changes: Any) -> ExperimentConfig:
     """The experiment with another model."""
     model = instance_of(config.model, ModelConfig, "model")
     return dataclasses.replace(config, model=dataclasses.replace(model, **changes))
 
 
-def measured(start: PretrainedStart, arguments: Arguments, tokenizer) -> dict[str, dict]:
+def measured(start: PretrainedStart, arguments: Arguments, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
     """The results of every variant; variants in `adapt.json` are not measured again."""
     config, workdir = start.config, arguments.workdir
     path = workdir / "adapt.json"
@@ -84,7 +85,7 @@ def trained_name(config: ExperimentConfig) -> str:
     return f"window, {'memory' if has_memory(config) else 'adapters'} trained"
 
 
-def table_of(results: dict[str, dict]) -> Table:
+def table_of(results: dict[str, dict[str, Any]]) -> Table:
     """Bits per byte by position and in total, or the loss if the tokenizer is not lossless; lower is better."""
     table = Table("tokens", *results)
     for buckets in zip(*(result["curve"] for result in results.values()), strict=True):
@@ -96,7 +97,7 @@ def table_of(results: dict[str, dict]) -> Table:
     return table
 
 
-def metric_of(results: dict[str, dict]) -> str:
+def metric_of(results: dict[str, dict[str, Any]]) -> str:
     """The metric that is compared: bits per byte, or the loss in nats per token if the bytes are not known."""
     return "loss" if any(result["bits_per_byte"] is None for result in results.values()) else "bits_per_byte"
 

@@ -33,7 +33,7 @@ class Arguments(RunsArguments):
     num_rows: int = 128
     """Rows, each with one answer, at each length; rounded up to whole batches."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not self.lengths or min(self.lengths) < 1 or self.num_rows < 1:
             raise ValueError(f"lengths and num_rows must be at least 1, got {self.lengths} and {self.num_rows}")

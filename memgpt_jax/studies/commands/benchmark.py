@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.progress import track
@@ -53,7 +54,7 @@ class Arguments:
     output: Path = Path("runs/benchmark")
     """Folder of `BENCHMARKS.md`, `benchmarks.json` and the plots."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sweep(self.sweep)
 
 
@@ -67,12 +68,12 @@ class StreamArguments:
     """Folder of `BENCHMARKS.md` and `benchmarks.json`."""
 
 
-def cases_of_train(arguments: Arguments, config: ExperimentConfig, label: dict) -> list:
+def cases_of_train(arguments: Arguments, config: ExperimentConfig, label: dict[str, Any]) -> list[Any]:
     """(label, function that makes the case) of a training step."""
     return [(label, lambda: benchmark.training_case(config))]
 
 
-def cases_of_decode(arguments: Arguments, config: ExperimentConfig, label: dict) -> list:
+def cases_of_decode(arguments: Arguments, config: ExperimentConfig, label: dict[str, Any]) -> list[Any]:
     """(label, function that makes the case) for each context and number of rows."""
     model = instance_of(config.model, ModelConfig, "model")
     return [
@@ -85,7 +86,7 @@ def cases_of_decode(arguments: Arguments, config: ExperimentConfig, label: dict)
     ]
 
 
-def peers_of(mode: str, arguments: Arguments, config: ExperimentConfig) -> list:
+def peers_of(mode: str, arguments: Arguments, config: ExperimentConfig) -> list[Any]:
     """(label, function that makes the case) of the models of other libraries."""
     if mode == "train":
         return [({"model": name}, make) for name, make in benchmark.training_peers(config).items()]
@@ -97,11 +98,11 @@ def peers_of(mode: str, arguments: Arguments, config: ExperimentConfig) -> list:
     ]
 
 
-def is_larger(label: dict, other: dict) -> bool:
+def is_larger(label: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether a combination differs from another one only in a larger memory."""
     size = "model.memory.memory_size"
 
-    def rest(values: dict) -> dict:
+    def rest(values: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in values.items() if key != size}
 
     sized = label.get(size) and other.get(size)
@@ -109,7 +110,7 @@ def is_larger(label: dict, other: dict) -> bool:
 
 
 def measure(
-    makers: list[tuple[dict, Callable[[], Case]]], probe: Case, rounds: int, keep: Callable[[list], None]
+    makers: list[tuple[dict[str, Any], Callable[[], Case]]], probe: Case, rounds: int, keep: Callable[[list[Any]], None]
 ) -> list[dict]:
     """A row for each case, saved as soon as it is measured; the first case is the reference."""
     rows, slow, reference = [], [], None
@@ -138,7 +139,7 @@ def measure(
     return rows
 
 
-def draw(rows: list[dict], swept: list[str], path: Path) -> None:
+def draw(rows: list[dict[str, Any]], swept: list[str], path: Path) -> None:
     """Plot relative speed against the last field with several values, with a line for each combination of the
     others."""
     *others, axis = sorted(swept, key=lambda name: len({row.get(name) for row in rows}) > 1)

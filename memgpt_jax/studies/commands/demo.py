@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -48,7 +49,7 @@ def experiments() -> dict[str, ExperimentConfig]:
     return configs
 
 
-def comparison(configs: dict[str, ExperimentConfig], results: dict[str, dict]) -> Table:
+def comparison(configs: dict[str, ExperimentConfig], results: dict[str, dict[str, Any]]) -> Table:
     """Held-out results side by side; lower bits per byte and higher accuracy are better."""
     table = Table("task", "measure", "without memory", "with memory", "parameters without / with")
     for task, title, metric in (

@@ -108,7 +108,7 @@ def evaluate_run(workdir: Path, arguments: Arguments) -> Iterator[tuple[str, Exp
             yield label, sized, dict(evaluate(sized, params, tokenizer))
 
 
-def results_table(results: dict[str, dict]) -> Table:
+def results_table(results: dict[str, dict[str, Any]]) -> Table:
     """One row for each result, with the columns that any result has."""
     columns = [name for name in COLUMNS if any(name in result for result in results.values())]
     table = Table("run", *(name.replace("_", " ") for name in columns))
@@ -117,7 +117,7 @@ def results_table(results: dict[str, dict]) -> Table:
     return table
 
 
-def groups_table(results: dict[str, dict]) -> Table:
+def groups_table(results: dict[str, dict[str, Any]]) -> Table:
     """One row for each group of a multi-task run, one column for each result."""
     table = Table("task", *results)
     for name in dict.fromkeys(name for result in results.values() for name in result["groups"]):

@@ -10,6 +10,7 @@ With --interactive, each line that you type is appended to the document and answ
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
@@ -63,11 +64,11 @@ class Arguments:
     step: int | None = None
     """Step of the checkpoint; default: the latest."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         Sampling(**{name: vars(self)[name] for name in vars(Sampling())})
 
     @property
-    def options(self) -> dict:
+    def options(self) -> dict[str, Any]:
         """The options of `Session.generate`."""
         names = ("max_new_tokens", "ignore_eos", "seed", *vars(Sampling()))
         return {name: getattr(self, name) for name in names}
@@ -86,7 +87,7 @@ def open_session(workdir: Path, step: int | None = None) -> Session:
     return Session((model, saved.params), saved.tokenizer)
 
 
-def answer(session: Session, options: dict) -> None:
+def answer(session: Session, options: dict[str, Any]) -> None:
     """Print an answer token by token; an interrupt ends it."""
     try:
         for piece in session.stream(**options):
@@ -96,7 +97,7 @@ def answer(session: Session, options: dict) -> None:
     print()
 
 
-def interact(session: Session, options: dict) -> None:
+def interact(session: Session, options: dict[str, Any]) -> None:
     """Read lines and commands until the end of input."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     model, points, turn = (session.config, session.params), [], 0

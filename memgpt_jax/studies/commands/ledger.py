@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 from rich.console import Console
@@ -55,7 +56,7 @@ class Arguments:
         return chosen if self.seeds is None else [dataclasses.replace(claim, seeds=self.seeds) for claim in chosen]
 
 
-def earlier(path: Path) -> dict[str, dict]:
+def earlier(path: Path) -> dict[str, dict[str, Any]]:
     """Records of an earlier ledger, by name, for claims that still exist."""
     records = json.loads(path.read_text()) if path.exists() else []
     return {entry["name"]: entry for entry in records if entry["name"] in {claim.name for claim in CLAIMS}}

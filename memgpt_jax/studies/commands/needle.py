@@ -35,7 +35,7 @@ class Arguments(RunsArguments):
     num_needles: int = 16
     """Needles in the first chunk of each stream."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not self.lengths or min(self.lengths) < 1:
             raise ValueError(f"lengths must be at least 1, got {self.lengths}")

@@ -45,7 +45,7 @@ class Arguments:
     output: Path | None = None
     """The file for the predictions; default: standard output."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if min(self.rows, self.top) < 1:
             raise ValueError(f"rows and top must be at least 1, got {self.rows} and {self.top}")
 

@@ -2,6 +2,7 @@
 
 import faulthandler
 import time
+from typing import Self
 
 
 class Watchdog:
@@ -17,10 +18,10 @@ class Watchdog:
         self.seconds = seconds
         self._last = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.rest()
 
     def alive(self) -> None:

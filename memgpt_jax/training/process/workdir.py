@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import jax
 
@@ -51,7 +52,7 @@ class StopSignals:
         self.deferred = False
         self.received = None  # the number of the signal
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._previous = {}
         # Several processes must stop after the same step: JAX handles SIGTERM and notifies the other processes.
         numbers = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else (signal.SIGINT,)
@@ -72,7 +73,7 @@ class StopSignals:
         """End the run: raise `SystemExit(0)`, or `KeyboardInterrupt` for SIGINT in an interactive process."""
         raise KeyboardInterrupt if self.received == signal.SIGINT and interactive() else SystemExit(0)
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
