@@ -1,5 +1,6 @@
 """Models of other libraries in torch, if they are installed, with the widths of ours."""
 
+# The libraries are optional:
 # pyright: reportMissingImports=false
 
 import importlib.util
