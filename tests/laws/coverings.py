@@ -2,27 +2,47 @@
 
 import itertools
 
+import pytest
+
 
 def covering(options: dict[str, list]) -> list[dict]:
     """Combinations such that any two values of any two options occur together. Greedy, deterministic."""
     names = sorted(options, key=lambda name: (-len(options[name]), name))
-    pair = lambda one, other: frozenset((one, other))  # noqa: E731
     missing = {
-        pair((a, x), (b, y))
+        frozenset(((a, x), (b, y)))
         for a, b in itertools.combinations(names, 2)
         for x, y in itertools.product(options[a], options[b])
     }
     rows = []
     while missing:
-        first = min(missing, key=lambda p: sorted(map(repr, p)))
+        first = min(missing, key=lambda pair: sorted(map(repr, pair)))
         row = dict(first)
         for name in names:
             if name not in row:
-                news = {v: sum(pair((name, v), item) in missing for item in row.items()) for v in options[name]}
+                news = {
+                    value: sum(frozenset(((name, value), item)) in missing for item in row.items())
+                    for value in options[name]
+                }
                 row[name] = max(options[name], key=news.get)
-        missing -= {pair(*items) for items in itertools.combinations(row.items(), 2)}
+        missing -= {frozenset(items) for items in itertools.combinations(row.items(), 2)}
         rows.append(row)
     return rows
+
+
+def rows_of(options: dict[str, list], *further: dict) -> list:
+    """Parameters of a test: the covering of all pairs, and the further rows.
+
+    Few rows in which each value of each option occurs, and the further rows, run by default; all others are slow.
+    """
+    rows, chosen = covering(options), []
+    missing = {(name, value) for name, values in options.items() for value in values}
+    missing -= {item for row in further for item in row.items()}
+    while missing:
+        row = max(rows, key=lambda row: len(missing & row.items()))
+        chosen.append(row)
+        missing -= row.items()
+    slow = [pytest.param(row, marks=pytest.mark.slow, id=name_of(row)) for row in rows if row not in chosen]
+    return [pytest.param(row, id=name_of(row)) for row in (*chosen, *further)] + slow
 
 
 def name_of(row: dict) -> str:
