@@ -1,6 +1,5 @@
-"""A run on many devices and in many processes is the run on one device; what dies or stands still ends the others."""
+"""A run on many devices and in many processes is the run on one device; one that dies or stalls ends the others."""
 
-import os
 import shutil
 import socket
 import subprocess
@@ -16,23 +15,31 @@ from jax.sharding import AbstractMesh
 from memgpt_jax import parallel
 from memgpt_jax.checkpoint import Checkpoints, load_run
 from memgpt_jax.config.experiment import ExperimentConfig, ParallelConfig
-from memgpt_jax.training import read_metrics
+from memgpt_jax.training import read_metrics, train
 from memgpt_jax.training.saving import restore_run
 from tests.programs.restored_on_meshes import digest
-from tests.programs.small_run import STEPS
+from tests.programs.small_run import STEPS, config
 
 SCRIPT = Path(__file__).parents[1] / "programs" / "small_run.py"
 MESHES = ["data=2,fsdp=4", *(pytest.param(mesh, marks=pytest.mark.slow) for mesh in ("data=8", "data=4,tensor=2"))]
 
 
-def environment() -> dict[str, str]:
-    # Threads for all devices, however few cores there are: a collective waits for the others on a thread of its own.
-    return os.environ | {"PYTHONPATH": str(SCRIPT.parents[2]), "JAX_PLATFORMS": "cpu", "PJRT_NPROC": "32"}
+@pytest.fixture(scope="module", autouse=True)
+def environment(compiled_as_here):
+    """Programs compile as this process does, with threads for all devices, however few cores there are: a collective
+    waits for the others on a thread of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in compiled_as_here.items():
+            patch.setenv(name, value)
+        patch.setenv("PYTHONPATH", str(SCRIPT.parents[2]))
+        patch.setenv("JAX_PLATFORMS", "cpu")
+        patch.setenv("PJRT_NPROC", "32")
+        yield
 
 
 def start(devices: int, workdir: Path, *words) -> subprocess.Popen:
     command = [sys.executable, SCRIPT, devices, workdir, *words]
-    return subprocess.Popen(list(map(str, command)), env=environment(), stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
 
 
 def start_two(workdir: Path, *words, mesh: str = "fsdp=4") -> list[subprocess.Popen]:
@@ -56,7 +63,7 @@ def losses(workdir: Path) -> np.ndarray:
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("one")
-    finish(start(1, workdir))
+    train(config(STEPS, ParallelConfig()), workdir, print_progress=False)
     return workdir
 
 
@@ -79,19 +86,18 @@ def test_losses_in_two_processes_are_those_of_one_device(one_device, two_process
     np.testing.assert_allclose(losses(two_processes), losses(one_device), rtol=1e-5)
 
 
-def test_what_two_processes_saved_restores_bitwise_elsewhere(two_processes):
+def test_a_checkpoint_of_two_processes_restores_bitwise_on_other_meshes(two_processes):
     """Parameters and optimizer state, on one device and on a mesh of another shape."""
     with Checkpoints(two_processes, read_only=True) as checkpoints:
-        config = checkpoints.config(STEPS)
-        state, _ = restore_run(checkpoints, config)
+        state, _ = restore_run(checkpoints, checkpoints.config(STEPS))
     assert state.step == STEPS and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
     command = [sys.executable, SCRIPT.parent / "restored_on_meshes.py", two_processes]
-    output = subprocess.run(command, check=True, env=environment(), capture_output=True, text=True).stdout
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert output.split() == [digest(state)] * 3
 
 
 @pytest.mark.slow
-def test_another_mesh_goes_on_where_two_processes_stopped(one_device, two_processes, tmp_path):
+def test_another_mesh_resumes_the_run_of_two_processes(one_device, two_processes, tmp_path):
     shutil.copytree(two_processes, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / str(STEPS))
     finish(start(8, tmp_path / "run", "--mesh", "data=2,tensor=2,sequence=2"))
@@ -109,14 +115,14 @@ def test_a_process_that_dies_ends_the_others(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_stands_still_ends_all_with_the_stacks_of_their_threads(tmp_path):
+def test_a_process_without_progress_ends_all_with_the_stacks_of_their_threads(tmp_path):
     processes = start_two(tmp_path, "--steps", 10**6, "--stuck_after", 5, mesh="fsdp=4,stall_seconds=5")
     for process in processes:
         _, errors = process.communicate(timeout=400)
         assert process.returncode == 1 and "Timeout" in errors and "Thread 0x" in errors and "loop.py" in errors
 
 
-def test_the_watchdog_ends_what_stands_still():
+def test_the_watchdog_ends_a_process_without_progress():
     program = """
 import time
 from memgpt_jax.training.process.watchdog import Watchdog
@@ -128,10 +134,7 @@ print("rested", flush=True)
 watch.alive()
 time.sleep(60)
 """
-    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2])}
-    result = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=50
-    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
     assert result.returncode == 1 and result.stdout == "rested\n"
     assert "Timeout" in result.stderr and "Thread 0x" in result.stderr and 'File "<string>", line 10' in result.stderr
 
@@ -178,4 +181,4 @@ def test_only_part_of_joining_is_refused():
 def test_a_read_of_split_entries_is_the_read_of_all():
     """With two small collectives, whatever the number of entries: the highest logits, and the sums."""
     command = [sys.executable, SCRIPT.parent / "sharded_read.py"]
-    subprocess.run(command, check=True, env=environment())
+    subprocess.run(command, check=True)

@@ -21,16 +21,29 @@ from memgpt_jax.ops.memory import Source, read_entries
 B, Q, M, H, K = 2, 16, 1024, 4, 16
 
 
+def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Random numbers of a standard normal distribution."""
+    return rng.normal(size=shape).astype(np.float32)
+
+
 def softmax_over_all(mesh) -> None:
     """Reads of all entries merge with two sums over devices."""
     rng = np.random.default_rng(0)
-    normal = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
-    query, null_key = normal(B, Q, H, K), normal(H, K)
+    query, null_key = normal(rng, B, Q, H, K), normal(rng, H, K)
     entries = Source(
-        normal(B, M, H, K), normal(B, M, H, K), normal(B, M), rng.integers(9, size=(B, M)), rng.random((B, Q, M)) < 0.9
+        keys=normal(rng, B, M, H, K),
+        values=normal(rng, B, M, H, K),
+        bias=normal(rng, B, M),
+        age=rng.integers(9, size=(B, M)),
+        visible=rng.random((B, Q, M)) < 0.9,
     )
-    run = lambda query, entries: read_entries(query, [entries], null_key)  # noqa: E731
-    split = lambda *axes: NamedSharding(mesh, PartitionSpec(*axes))  # noqa: E731
+
+    def run(query, entries):
+        return read_entries(query, [entries], null_key)
+
+    def split(*axes):
+        return NamedSharding(mesh, PartitionSpec(*axes))
+
     over_entries = Source(*[split(None, "sequence")] * 4, visible=split(None, None, "sequence"))
     expected = jax.jit(run)(query, jax.tree.map(jnp.asarray, entries))
     with jax.set_mesh(mesh):
@@ -46,11 +59,14 @@ def best_of_all(mesh) -> None:
     """Of a store of nearest neighbours only what was found moves."""
     memory = KNNMemoryConfig(memory_size=M, top_k=8, num_heads=2, head_dim=K)
     layer = MemoryLayer(memory, d_model=32, segment_length=Q, rngs=nnx.Rngs(0))
-    x = jax.random.normal(jax.random.key(0), (B, 4 * Q, 32))
-    state = jax.tree.map(jnp.asarray, layer.init_state(B))
-    for _ in range(M // (4 * Q) + 1):  # fill the ring, and go round
-        _, state = layer(x, state)
-        x = jnp.roll(x, 1, axis=2)
+    x = normal(np.random.default_rng(0), B, 4 * Q, 32)
+
+    def filled(x):
+        """The state once every place of the ring was written, and some again."""
+        pieces = jnp.stack([jnp.roll(x, turn, axis=2) for turn in range(M // (4 * Q) + 1)])
+        return jax.lax.scan(lambda state, piece: (layer(piece, state)[1], None), layer.init_state(B), pieces)[0]
+
+    state = jax.jit(filled)(x)
 
     def run(x, state):
         return layer(x, state), jax.grad(lambda x: jnp.sum(jnp.sin(layer(x, state)[0])))(x)
@@ -72,15 +88,13 @@ def joined() -> None:
     memory = KVMemoryConfig(memory_size=16)
     options = {"d_model": 16, "num_layers": 1, "num_heads": 4, "num_kv_heads": 2, "window_size": 8}
     config = ModelConfig(vocab_size=16, segment_length=8, memory=memory, fusion="attention", **options)
-    params, tokens = (
-        models.functional(config).init(jax.random.key(0)),
-        jax.random.randint(jax.random.key(1), (B, 24), 0, 16),
-    )
+    model = models.functional(config)
+    params = jax.jit(model.init)(jax.random.key(0))
+    tokens = np.random.default_rng(0).integers(16, size=(B, 24), dtype=np.int32)
 
     def run(params, tokens):
         def loss(params):
-            state = models.functional(config).init_state(B)
-            scores, _ = models.functional(config).score(params, tokens, {"tokens": tokens}, state)
+            scores, _ = model.score(params, tokens, {"tokens": tokens}, model.init_state(B))
             return jnp.mean(scores["tokens"].losses)
 
         return jax.value_and_grad(loss)(params)
@@ -100,8 +114,9 @@ def segments() -> None:
     options = {"null_entry": True, "recency_bias": True, "initial_entries": 3, "bptt_segments": 1}
     memory = KVMemoryConfig(memory_size=32, num_heads=2, head_dim=K, visibility="token", **options)
     layer = MemoryLayer(memory, d_model=32, segment_length=Q, rngs=nnx.Rngs(0))
-    x = jax.random.normal(jax.random.key(0), (B, 4 * Q, 32))
-    reset = jnp.zeros(x.shape[:2], bool).at[0, 20].set(True)
+    x = normal(np.random.default_rng(0), B, 4 * Q, 32)
+    reset = np.zeros(x.shape[:2], bool)
+    reset[0, 20] = True
     structure, params = nnx.split(layer)
     state = jax.tree.map(jnp.asarray, layer.init_state(B))
 
@@ -126,11 +141,11 @@ def kernels() -> None:
     """On a mesh, each device runs the kernel on its own rows and heads: nothing moves but sums of gradients."""
     mesh = parallel.make_mesh(ParallelConfig(data=2, tensor=2))
     rng = np.random.default_rng(0)
-    normal = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
     length, number = 32, 48
     first = rng.integers(0, length, size=(B, number), dtype=np.int32)
-    arrays = {"query": normal(B, length, H, K), "keys": normal(B, number, 2, K), "values": normal(B, number, 2, K)}
-    arrays |= {"bias": normal(B, number), "sink": normal(B, length, H), "slope": np.abs(normal(H))}
+    arrays = {"query": normal(rng, B, length, H, K), "bias": normal(rng, B, number), "sink": normal(rng, B, length, H)}
+    arrays |= {name: normal(rng, B, number, 2, K) for name in ("keys", "values")}
+    arrays["slope"] = np.abs(normal(rng, H))
     time = np.broadcast_to(np.arange(length, dtype=np.int32), (B, length))
 
     def run(arrays):
@@ -159,15 +174,10 @@ def kernels() -> None:
 def on_a_mesh_of_somebody_else() -> None:
     """Axes of other names are left to the partitioner: rows stay where they are, and nothing moves."""
     config = ModelConfig(vocab_size=16, d_model=16, num_layers=1, num_heads=2, window_size=16, segment_length=8)
-    params, tokens = (
-        models.functional(config).init(jax.random.key(0)),
-        jax.random.randint(jax.random.key(1), (4, 16), 0, 16),
-    )
-    run = jax.jit(
-        lambda params, tokens: models.functional(config).apply(params, tokens, models.functional(config).init_state(4))[
-            0
-        ]
-    )
+    model = models.functional(config)
+    params = jax.jit(model.init)(jax.random.key(0))
+    tokens = np.random.default_rng(0).integers(16, size=(4, 16), dtype=np.int32)
+    run = jax.jit(lambda params, tokens: model.apply(params, tokens, model.init_state(4))[0])
     expected = run(params, tokens)
     mesh = jax.make_mesh((4,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
     with jax.set_mesh(mesh):

@@ -21,7 +21,7 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.training import loop, train
 
-STEPS = 24
+STEPS = 12
 
 
 def config(steps: int, parallel: ParallelConfig) -> ExperimentConfig:
@@ -39,7 +39,7 @@ def config(steps: int, parallel: ParallelConfig) -> ExperimentConfig:
         ),
         data=data,
         optimizer=OptimizerConfig(warmup_steps=5),
-        training=TrainingConfig(steps=steps, batch_size=8, log_every=1, checkpoint_every=10),
+        training=TrainingConfig(steps=steps, batch_size=8, log_every=1, checkpoint_every=6),
         evaluation=EvaluationConfig(batch_size=8, num_batches=1),
         parallel=parallel,
     )
