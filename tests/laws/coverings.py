@@ -41,8 +41,9 @@ def rows_of(options: dict[str, list], *further: dict) -> list:
         row = max(rows, key=lambda row: len(missing & row.items()))
         chosen.append(row)
         missing -= row.items()
-    slow = [pytest.param(row, marks=pytest.mark.slow, id=name_of(row)) for row in rows if row not in chosen]
-    return [pytest.param(row, id=name_of(row)) for row in (*chosen, *further)] + slow
+    default = [*chosen, *(row for row in further if row not in chosen)]
+    slow = [pytest.param(row, marks=pytest.mark.slow, id=name_of(row)) for row in rows if row not in default]
+    return [pytest.param(row, id=name_of(row)) for row in default] + slow
 
 
 def name_of(row: dict) -> str:

@@ -75,11 +75,15 @@ def sequence_forms(graph):
         read, state = Memory.sequence(memory, segments(x, reset), state)
         return memory.project_out(read), state
 
+    @jax.jit  # traced once for all segments
+    def step(params, x, reset, state):
+        return nnx.merge(graph, params).segment(whole_segment(x, reset), state)
+
     def loop(params, x, reset):
         memory, state = start(params, x)
         reads = []
         for s in range(x.shape[1]):
-            read, state = memory.segment(whole_segment(x[:, s], reset[:, s]), state)
+            read, state = step(params, x[:, s], jnp.asarray(reset[:, s]), state)
             reads.append(read)
         return memory.project_out(jnp.stack(reads, axis=1)), state
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from memgpt_jax.memory import associative
 from memgpt_jax.memory.associative import AssociativeMemoryConfig
 from memgpt_jax.ops.memory import Writes, scan_fast_weights, unit_features
-from tests.laws.coverings import covering, name_of
+from tests.laws.coverings import rows_of
 from tests.laws.memories import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner, sequence_forms
 from tests.references.associative import ReferenceAssociativeMemory, features
 
@@ -47,9 +47,34 @@ def config_of(row):
     return AssociativeMemoryConfig(**row, num_heads=2, head_dim=4, forget_bias=-1.0)
 
 
+# Rows that run by default: each value with a memory that holds something.
+DELTA_ROWS = [
+    {
+        "rule": "delta",
+        "feature_map": "none",
+        "normalize": False,
+        "forget": True,
+        "initial_entries": 0,
+        "visibility": "token",
+        "writer_conv": 1,
+        "memory_size": 30,
+        "bptt_segments": None,
+    },
+    {
+        "rule": "delta",
+        "feature_map": "dpfp",
+        "normalize": False,
+        "forget": False,
+        "initial_entries": 2,
+        "visibility": "segment",
+        "writer_conv": 4,
+        "memory_size": 7,
+        "bptt_segments": 1,
+    },
+]
+DELTA_FORM = {key: DELTA_ROWS[0][key] for key in FORM_OPTIONS} | {"initial_entries": 2, "memory_size": 7}
 NORMALISED = {"rule": "linear", "normalize": True, "forget": True, "initial_entries": 2, "writer_conv": 3}
-ROWS = [
-    *covering(OPTIONS),
+NORMALISED_ROWS = [
     NORMALISED | {"feature_map": "dpfp", "visibility": "token", "memory_size": 9, "bptt_segments": None},
     NORMALISED | {"feature_map": "elu", "visibility": "segment", "memory_size": 5, "bptt_segments": 1},
 ]
@@ -68,7 +93,7 @@ def assert_state_equals(state, memories, config):
             close(state.memory.conv_cache[b], memory.conv_cache, "conv_cache")
 
 
-@pytest.mark.parametrize("row", ROWS, ids=name_of)
+@pytest.mark.parametrize("row", rows_of(OPTIONS, *NORMALISED_ROWS, *DELTA_ROWS))
 def test_stream_equals_token_by_token_reference(row):
     config = config_of(row)
     graph, params = build(config)
@@ -122,7 +147,7 @@ def test_the_reference_notices_faults(fault, monkeypatch):
     assert difference(reads, reference_run(x, reset, ReferenceAssociativeMemory, config, params, SEGMENT)[0]) > 1e-3
 
 
-@pytest.mark.parametrize("row", [*covering(FORM_OPTIONS), ROWS[-2]], ids=name_of)
+@pytest.mark.parametrize("row", rows_of(FORM_OPTIONS, NORMALISED_ROWS[0], DELTA_FORM))
 def test_parallel_equals_scan_in_value_state_and_gradient(row):
     graph, params = build(config_of(row))
     x, reset = random_inputs(0, 2, 5 * SEGMENT, breaks=0.1)

@@ -1,6 +1,7 @@
 """What every mechanism of `MEMORIES` promises. A new entry of the registry is tested without an edit here."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memgpt_jax.memory import MEMORIES, make_memory, memory_bytes_per_row
+from memgpt_jax.memory import MEMORIES, Memory, make_memory, memory_bytes_per_row
 from memgpt_jax.memory.none import NoMemory
 from memgpt_jax.memory.streaming import stream
 from tests.laws.memories import (
@@ -47,25 +48,55 @@ every_memory = pytest.mark.parametrize("name", MEMORIES)
 every_real_memory = pytest.mark.parametrize("name", [name for name in MEMORIES if remembers(name)])
 
 
+@functools.cache
+def built_graph(name, dtype="float32"):
+    return build(small(name), dtype)
+
+
 @pytest.fixture(scope="module")
 def built():
     """name -> (params, run), made once."""
-    made = {}
 
+    @functools.cache
     def get(name):
-        if name not in made:
-            graph, params = build(small(name))
-            made[name] = params, runner(graph)
-        return made[name]
+        graph, params = built_graph(name)
+        return params, runner(graph)
+
+    return get
+
+
+def merged(name):
+    return nnx.merge(*built_graph(name))
+
+
+@pytest.fixture(scope="module")
+def by_form():
+    """(name, form) -> ((loss, (reads, state)), gradients of the parameters and of x), made once.
+
+    0 is the memory's own `sequence`, 1 the scan over segments, 2 a Python loop.
+    """
+
+    @functools.cache
+    def get(name, number):
+        graph, params = built_graph(name)
+        form = sequence_forms(graph)[number]
+        x, reset = random_inputs(5, BATCH, 3 * SEGMENT)
+        x, reset = x.reshape(BATCH, 3, SEGMENT, WIDTH), reset.reshape(BATCH, 3, SEGMENT)
+
+        def loss(params, x):
+            read, state = form(params, x, reset)
+            return jnp.sum(jnp.sin(read)), (read, state)
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(params, x)
 
     return get
 
 
 @every_memory
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("length", [1, 3, LENGTH])
+@pytest.mark.parametrize("length", [1, pytest.param(3, marks=pytest.mark.slow), LENGTH])
 def test_shapes_and_types_stay(name, dtype, length):
-    graph, params = build(small(name), dtype)
+    graph, params = built_graph(name, dtype)
     memory = nnx.merge(graph, params)
     x, flags = jnp.zeros((BATCH, length, WIDTH), dtype), jnp.zeros((BATCH, length), bool)
     before = jax.eval_shape(lambda: state_after(memory, BATCH, dtype))
@@ -79,7 +110,7 @@ def test_shapes_and_types_stay(name, dtype, length):
 
 @every_memory
 def test_the_parameters_are_float32_whatever_the_compute_type(name):
-    _, params = build(small(name), "bfloat16")
+    _, params = built_graph(name, "bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} <= {jnp.dtype("float32")}
 
 
@@ -100,7 +131,7 @@ def test_bfloat16_reads_are_close_to_float32(name, built):
     params, run = built(name)
     x, reset = random_inputs(0, BATCH, LENGTH)
     exact, _ = run(params, x, reset, np.ones(reset.shape, bool), None)
-    graph, _ = build(small(name), "bfloat16")
+    graph, _ = built_graph(name, "bfloat16")
     half, state = runner(graph, dtype="bfloat16")(
         params, jnp.asarray(x, jnp.bfloat16), reset, np.ones(reset.shape, bool), None
     )
@@ -184,7 +215,7 @@ def test_a_token_that_is_not_valid_moves_nothing(name, built):
     params, run = built(name)
     x, reset = random_inputs(3, BATCH, 6, breaks=0.5)
     none = np.zeros(reset.shape, bool)
-    fresh = state_after(nnx.merge(build(small(name))[0], params), BATCH)
+    fresh = state_after(merged(name), BATCH)
     _, used = run(params, x, reset, ~none, fresh)
     for state in (fresh, used):
         for length in (1, 6):
@@ -209,43 +240,29 @@ def test_reset_at_a_boundary_equals_a_fresh_state(name, built, begin):
 
 
 @every_memory
-def test_three_forms_agree_in_value_and_gradient(name):
-    graph, params = build(small(name))
-    x, reset = random_inputs(5, BATCH, 3 * SEGMENT)
-    x, reset = x.reshape(BATCH, 3, SEGMENT, WIDTH), reset.reshape(BATCH, 3, SEGMENT)
+def test_sequence_equals_a_loop_over_segments_in_value_and_gradient(name, by_form):
+    assert relative_difference(by_form(name, 2), by_form(name, 0)) < 2e-5
 
-    def loss(form, params, x):
-        read, state = form(params, x, reset)
-        return jnp.sum(jnp.sin(read)), (read, state)
 
-    parallel, scan, loop = (
-        jax.jit(lambda p, x, form=form: jax.value_and_grad(loss, (1, 2), has_aux=True)(form, p, x))(params, x)
-        for form in sequence_forms(graph)
-    )
-    assert relative_difference(scan, parallel) < 2e-5
-    assert relative_difference(scan, loop) < 2e-5
+@pytest.mark.slow  # a memory with a `sequence` of its own has a test that compares it with the scan
+@pytest.mark.parametrize("name", [name for name in MEMORIES if MEMORIES[name].module.sequence is not Memory.sequence])
+def test_the_scan_over_segments_equals_a_loop_in_value_and_gradient(name, by_form):
+    assert relative_difference(by_form(name, 2), by_form(name, 1)) < 2e-5
 
 
 @pytest.mark.parametrize("name", ["kv", "ntm"])  # one of each recurrence: by segments and by tokens
 def test_jit_equals_no_jit(name, built):
     params, run = built(name)
-    graph, _ = build(small(name))
     x, reset = random_inputs(6, BATCH, 6)
     valid = np.ones(reset.shape, bool)
-    memory = nnx.merge(graph, params)
+    memory = merged(name)
     read, state = stream(memory, jnp.asarray(x), state_after(memory, BATCH), jnp.asarray(reset), jnp.asarray(valid))
     assert difference(run(params, x, reset, valid, None), (memory.project_out(read), state)) < 1e-5
 
 
 @every_real_memory
-def test_gradients_reach_every_parameter(name, built):
-    params, run = built(name)
-    x, reset = random_inputs(7, BATCH, LENGTH, breaks=0.1)
-
-    def loss(params):
-        return jnp.sum(jnp.sin(run(params, x, reset, jnp.ones(reset.shape, bool), None)[0]))
-
-    gradients = jax.jit(jax.grad(loss))(params)
+def test_gradients_reach_every_parameter(name, by_form):
+    _, (gradients, _) = by_form(name, 0)
     for path, gradient in jax.tree.leaves_with_path(gradients):
         assert np.all(np.isfinite(gradient)) and np.any(np.abs(gradient) > 1e-7), jax.tree_util.keystr(path)
 
@@ -254,7 +271,7 @@ def test_gradients_reach_every_parameter(name, built):
 def test_stats_are_finite_numbers(name, built):
     params, run = built(name)
     x, reset = random_inputs(8, BATCH, LENGTH)
-    memory = nnx.merge(build(small(name))[0], params)
+    memory = merged(name)
     for state in (state_after(memory, BATCH), run(params, x, reset, np.ones(reset.shape, bool), None)[1]):
         stats = jax.jit(memory.stats)(state.memory)
         assert all(np.all(np.isfinite(np.asarray(value))) for value in stats.values())
@@ -265,7 +282,7 @@ def test_the_size_follows_from_state_bytes(name):
     def sized(**sizes):
         return memory_bytes_per_row(small(name, **sizes), d_model=WIDTH, segment_length=SEGMENT)
 
-    state = nnx.merge(*build(small(name))).init_state(3)
+    state = merged(name).init_state(3)
     assert 3 * sized() == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     for size in (SMALL["memory_size"], 100):
         exact = sized(memory_size=size)
@@ -279,12 +296,13 @@ def test_the_size_follows_from_state_bytes(name):
 @pytest.mark.parametrize(
     "name, segments",
     [(name, 1) for name in MEMORIES if hasattr(MEMORIES[name].config(), "bptt_segments")]
-    + [(name, segments) for name in ("kv", "associative") for segments in (0, 2)],
+    + [("associative", 2)]
+    + [pytest.param(*row, marks=pytest.mark.slow) for row in [("kv", 0), ("kv", 2), ("associative", 0)]],
 )
 def test_bptt_segments_cuts_exactly(name, segments):
     graph, params = build(small(name, bptt_segments=segments, memory_size=4 * SEGMENT, visibility="token"))
-    x, _ = random_inputs(9, 1, LENGTH)
-    nothing = jnp.zeros((1, LENGTH), bool)
+    x, _ = random_inputs(9, 1, (segments + 2) * SEGMENT)
+    nothing = jnp.zeros(x.shape[:2], bool)
     distance = by_segment_distance(influence(lambda x: runner(graph)(params, x, nothing, ~nothing, None)[0], x))
     assert np.all(distance[1 : segments + 1] > 1e-4)
     assert np.all(distance[segments + 1 :] == 0)

@@ -14,7 +14,7 @@ from memgpt_jax.memory import knn, make_memory
 from memgpt_jax.memory.base import Memory, Segment
 from memgpt_jax.memory.knn import KNNMemoryConfig
 from memgpt_jax.ops.memory import find_nearest
-from tests.laws.coverings import covering, name_of
+from tests.laws.coverings import rows_of
 from tests.laws.memories import SEGMENT, WIDTH, build, difference, influence, random_inputs, reference_run, runner
 from tests.references.knn import ReferenceKNNMemory
 
@@ -25,6 +25,12 @@ OPTIONS = {
     "writer_conv": [3, 1, 4],
     "qk_norm": [True, False],
 }
+# Rows that run by default: each value with a memory that holds something.
+MAIN = [
+    {"memory_size": 7, "top_k": 2, "search": "exact", "writer_conv": 3, "qk_norm": True},
+    {"memory_size": 16, "top_k": 5, "search": "approximate", "writer_conv": 4, "qk_norm": False},
+    {"memory_size": 3, "top_k": 1, "search": "approximate", "writer_conv": 1, "qk_norm": True},
+]
 BATCH, LENGTH = 3, 6 * SEGMENT + 2
 
 
@@ -46,7 +52,7 @@ def segments_of(x):
     return Segment(x, nothing, ~nothing, ~nothing, jnp.ones(x.shape[:2], bool))
 
 
-@pytest.mark.parametrize("row", covering(OPTIONS), ids=name_of)
+@pytest.mark.parametrize("row", rows_of(OPTIONS, *MAIN))
 def test_stream_equals_token_by_token_reference(row):
     config = config_of(**row)
     graph, params = build(config)
@@ -88,9 +94,13 @@ def test_the_reference_notices_faults(fault, monkeypatch):
 
 
 FORMS = {"memory_size": [7, 3], "top_k": [2, 32], "search": ["exact", "approximate"]}
+MAIN_FORMS = [
+    {"memory_size": 7, "top_k": 32, "search": "exact"},
+    {"memory_size": 3, "top_k": 2, "search": "approximate"},
+]
 
 
-@pytest.mark.parametrize("row", covering(FORMS), ids=name_of)
+@pytest.mark.parametrize("row", rows_of(FORMS, *MAIN_FORMS))
 def test_parallel_equals_scan(row):
     """In value, state and gradient, with segments that are not full or hold no token at the end."""
     graph, params = build(config_of(**row))

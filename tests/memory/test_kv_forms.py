@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from memgpt_jax.config.memory import KVMemoryConfig
-from tests.laws.coverings import covering, name_of
+from tests.laws.coverings import rows_of
 from tests.laws.memories import SEGMENT, WIDTH, build, difference, random_inputs, sequence_forms
 
 OPTIONS = {
@@ -21,10 +21,37 @@ OPTIONS = {
     "memory_size": [7, 3],
     "bptt_segments": [None, 1],
 }
+# Rows that run by default: each value with a memory that holds something.
+MAIN = [
+    {
+        "gate": "log_bias",
+        "select": "pool",
+        "evict": "oldest",
+        "visibility": "token",
+        "initial_entries": 0,
+        "null_entry": True,
+        "writer_conv": 3,
+        "recency_bias": False,
+        "memory_size": 7,
+        "bptt_segments": None,
+    },
+    {
+        "gate": "scale",
+        "select": "highest_gate",
+        "evict": "lowest_gate",
+        "visibility": "segment",
+        "initial_entries": 2,
+        "null_entry": False,
+        "writer_conv": 1,
+        "recency_bias": True,
+        "memory_size": 3,
+        "bptt_segments": 1,
+    },
+]
 BATCH, SEGMENTS = 2, 5
 
 
-@pytest.mark.parametrize("row", covering(OPTIONS), ids=name_of)
+@pytest.mark.parametrize("row", rows_of(OPTIONS, *MAIN))
 def test_parallel_equals_scan(row):
     config = KVMemoryConfig(**row, select_size=2, num_heads=2, head_dim=4, temperature=3.0)
     graph, params = build(config)

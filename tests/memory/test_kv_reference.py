@@ -9,7 +9,7 @@ import pytest
 
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.memory import kv
-from tests.laws.coverings import covering, name_of
+from tests.laws.coverings import covering, rows_of
 from tests.laws.memories import SEGMENT, build, difference, random_inputs, reference_run, runner
 from tests.references.memory import ReferenceKVMemory
 
@@ -25,6 +25,57 @@ OPTIONS = {
     "memory_size": [7, 16, 3, 0],  # not dividing, dividing, smaller than a segment, nothing
     "qk_norm": [True, False],
 }
+# Rows that run by default: each value with a memory that holds something.
+MAIN = [
+    {
+        "gate": "log_bias",
+        "select": "all",
+        "evict": "oldest",
+        "visibility": "segment",
+        "initial_entries": 2,
+        "null_entry": True,
+        "writer_conv": 3,
+        "recency_bias": True,
+        "memory_size": 7,
+        "qk_norm": True,
+    },
+    {
+        "gate": "scale",
+        "select": "highest_gate",
+        "evict": "lowest_gate",
+        "visibility": "token",
+        "initial_entries": 0,
+        "null_entry": False,
+        "writer_conv": 1,
+        "recency_bias": False,
+        "memory_size": 16,
+        "qk_norm": False,
+    },
+    {
+        "gate": "scale_value",
+        "select": "pool",
+        "evict": "least_read",
+        "visibility": "token",
+        "initial_entries": 2,
+        "null_entry": True,
+        "writer_conv": 4,
+        "recency_bias": True,
+        "memory_size": 3,
+        "qk_norm": True,
+    },
+    {
+        "gate": "none",
+        "select": "all",
+        "evict": "oldest",
+        "visibility": "token",
+        "initial_entries": 0,
+        "null_entry": True,
+        "writer_conv": 3,
+        "recency_bias": False,
+        "memory_size": 7,
+        "qk_norm": True,
+    },
+]
 BATCH, LENGTH = 3, 6 * SEGMENT + 2
 
 
@@ -55,7 +106,7 @@ def assert_state_equals(state, memories, config):
         assert state.offset[b] == memory.tokens_seen % SEGMENT
 
 
-@pytest.mark.parametrize("row", covering(OPTIONS), ids=name_of)
+@pytest.mark.parametrize("row", rows_of(OPTIONS, *MAIN))
 def test_stream_equals_token_by_token_reference(row):
     config = config_of(row)
     graph, params = build(config)

@@ -12,7 +12,7 @@ from memgpt_jax.memory import make_memory, memn2n
 from memgpt_jax.memory.base import whole_segment
 from memgpt_jax.memory.memn2n import MemN2NMemoryConfig
 from memgpt_jax.ops.memory import Hops, multi_hop_read, position_encoding
-from tests.laws.coverings import covering, name_of
+from tests.laws.coverings import rows_of
 from tests.laws.memories import (
     SEGMENT,
     WIDTH,
@@ -38,6 +38,39 @@ OPTIONS = {
     "qk_norm": [True, False],
     "memory_size": [7, 16, 3, 0],  # not dividing, dividing, smaller than a segment, nothing
 }
+# Rows that run by default: each value with a memory that holds something.
+MAIN = [
+    {
+        "entry": "token",
+        "num_hops": 2,
+        "tying": "adjacent",
+        "num_ages": 2,
+        "null_entry": True,
+        "writer_conv": 3,
+        "qk_norm": True,
+        "memory_size": 7,
+    },
+    {
+        "entry": "segment",
+        "num_hops": 3,
+        "tying": "layerwise",
+        "num_ages": 16,
+        "null_entry": False,
+        "writer_conv": 1,
+        "qk_norm": False,
+        "memory_size": 16,
+    },
+    {
+        "entry": "token",
+        "num_hops": 1,
+        "tying": "adjacent",
+        "num_ages": 0,
+        "null_entry": True,
+        "writer_conv": 4,
+        "qk_norm": True,
+        "memory_size": 3,
+    },
+]
 BATCH, LENGTH = 3, 6 * SEGMENT + 2
 
 
@@ -45,7 +78,7 @@ def config_of(row):
     return MemN2NMemoryConfig(**row, num_heads=2, head_dim=4, temperature=3.0)
 
 
-@pytest.mark.parametrize("row", covering(OPTIONS), ids=name_of)
+@pytest.mark.parametrize("row", rows_of(OPTIONS, *MAIN))
 def test_stream_equals_token_by_token_reference(row):
     config = config_of(row)
     graph, params = build(config)
@@ -92,9 +125,13 @@ def test_the_reference_notices_faults(fault, monkeypatch):
 
 
 FORMS = {key: OPTIONS[key][:2] for key in ("entry", "memory_size", "writer_conv", "num_ages")}  # what could differ
+MAIN_FORMS = [
+    {"entry": "token", "memory_size": 7, "writer_conv": 3, "num_ages": 2},
+    {"entry": "segment", "memory_size": 16, "writer_conv": 1, "num_ages": 0},
+]
 
 
-@pytest.mark.parametrize("row", covering(FORMS), ids=name_of)
+@pytest.mark.parametrize("row", rows_of(FORMS, *MAIN_FORMS))
 def test_parallel_equals_scan(row):
     """In value, in state, and in the gradients of both."""
     graph, params = build(config_of(row | {"num_hops": 2}))

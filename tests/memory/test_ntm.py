@@ -13,7 +13,7 @@ from memgpt_jax.memory.base import Memory, Segment
 from memgpt_jax.memory.ntm import NTMMemory, NTMMemoryConfig
 from memgpt_jax.memory.streaming import init_stream_state, stream
 from memgpt_jax.ops.memory import content_weights, erase_and_add, interpolate_weights, sharpen_weights, shift_weights
-from tests.laws.coverings import covering, name_of
+from tests.laws.coverings import rows_of
 from tests.laws.memories import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner
 from tests.references.slots import ReferenceNTM
 
@@ -25,6 +25,33 @@ OPTIONS = {
     "shift_range": [1, 0, 2],
     "memory_size": [7, 1, 4],
 }
+# Rows that run by default: each value with a memory that holds something.
+MAIN = [
+    {
+        "controller": "pair",
+        "order": "read_write",
+        "num_read_heads": 1,
+        "num_write_heads": 1,
+        "shift_range": 1,
+        "memory_size": 7,
+    },
+    {
+        "controller": "none",
+        "order": "write_read",
+        "num_read_heads": 2,
+        "num_write_heads": 1,
+        "shift_range": 0,
+        "memory_size": 4,
+    },
+    {
+        "controller": "lstm",
+        "order": "read_write",
+        "num_read_heads": 2,
+        "num_write_heads": 2,
+        "shift_range": 2,
+        "memory_size": 7,
+    },
+]
 BATCH, LENGTH = 2, 4 * SEGMENT + 2
 
 
@@ -32,7 +59,7 @@ def config_of(row):
     return NTMMemoryConfig(**row, slot_width=4, controller_size=5)
 
 
-@pytest.mark.parametrize("row", covering(OPTIONS), ids=name_of)
+@pytest.mark.parametrize("row", rows_of(OPTIONS, *MAIN))
 def test_stream_equals_token_by_token_reference(row):
     config = config_of(row)
     graph, params = build(config)
@@ -82,8 +109,15 @@ def test_the_segment_length_changes_nothing(controller):
     assert difference(found[1], found[6]) < 1e-6
 
 
-@pytest.mark.parametrize("controller", ["none", "lstm"])
-@pytest.mark.parametrize("bptt_segments", [None, 1])
+@pytest.mark.parametrize(
+    ("controller", "bptt_segments"),
+    [
+        ("none", 1),
+        ("lstm", None),
+        pytest.param("none", None, marks=pytest.mark.slow),
+        pytest.param("lstm", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_one_scan_equals_the_scan_over_segments(controller, bptt_segments):
     """In value and gradient, with tokens that do not exist and a last segment that is not full."""
     config = config_of({"memory_size": 5, "controller": controller, "bptt_segments": bptt_segments})

@@ -11,7 +11,7 @@ import pytest
 from memgpt_jax.memory import titans
 from memgpt_jax.memory.titans import TitansMemoryConfig
 from memgpt_jax.ops.memory import Pairs, inner_network, inner_update
-from tests.laws.coverings import covering, name_of
+from tests.laws.coverings import rows_of
 from tests.laws.memories import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner, sequence_forms
 from tests.references.titans import ReferenceTitansMemory, forward, gradients
 
@@ -24,6 +24,36 @@ OPTIONS = {
     "forget_bias": [-1.0, -5.0],
     "inertia_bias": [0.0, -2.0],
 }
+# Rows that run by default: each value with a memory that holds something.
+MAIN = [
+    {
+        "num_layers": 2,
+        "memory_size": 7,
+        "chunk_length": 3,
+        "writer_conv": 3,
+        "bptt_segments": None,
+        "forget_bias": -1.0,
+        "inertia_bias": 0.0,
+    },
+    {
+        "num_layers": 1,
+        "memory_size": 3,
+        "chunk_length": 1,
+        "writer_conv": 1,
+        "bptt_segments": 1,
+        "forget_bias": -5.0,
+        "inertia_bias": -2.0,
+    },
+    {
+        "num_layers": 3,
+        "memory_size": 7,
+        "chunk_length": 16,
+        "writer_conv": 3,
+        "bptt_segments": None,
+        "forget_bias": -1.0,
+        "inertia_bias": -2.0,
+    },
+]
 BATCH, LENGTH = 2, 5 * SEGMENT + 2
 
 
@@ -31,7 +61,7 @@ def config_of(row):
     return TitansMemoryConfig(**row, num_heads=2, head_dim=4, rate_bias=-0.5)
 
 
-@pytest.mark.parametrize("row", covering(OPTIONS), ids=name_of)
+@pytest.mark.parametrize("row", rows_of(OPTIONS, *MAIN))
 def test_stream_equals_token_by_token_reference(row):
     config = config_of(row)
     graph, params = build(config)
@@ -84,7 +114,9 @@ def test_the_reference_notices_faults(fault, monkeypatch):
     assert difference(reads, reference_run(x, reset, ReferenceTitansMemory, config, params, SEGMENT)[0]) > 1e-3
 
 
-@pytest.mark.parametrize("layers, chunk_length, bptt", [(2, 16, None), (1, 3, 1), (3, 16, 1)])
+@pytest.mark.parametrize(
+    "layers, chunk_length, bptt", [(2, 16, None), (1, 3, 1), pytest.param(3, 16, 1, marks=pytest.mark.slow)]
+)
 def test_parallel_equals_scan_in_value_state_and_gradient(layers, chunk_length, bptt):
     graph, params = build(
         config_of({"num_layers": layers, "chunk_length": chunk_length, "bptt_segments": bptt, "memory_size": 5})

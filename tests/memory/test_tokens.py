@@ -9,7 +9,7 @@ from flax import nnx
 from memgpt_jax.memory import make_memory
 from memgpt_jax.memory.base import whole_segment
 from memgpt_jax.memory.tokens import TokensMemory, TokensMemoryConfig
-from tests.laws.coverings import covering, name_of
+from tests.laws.coverings import rows_of
 from tests.laws.memories import SEGMENT, WIDTH, build, difference, random_inputs, reference_run, runner, sequence_forms
 from tests.references.tokens import ReferenceTokens
 
@@ -19,6 +19,12 @@ OPTIONS = {
     "qk_norm": [True, False],
     "memory_size": [5, 1, 0],
 }
+# Rows that run by default: each value with a memory that holds something.
+MAIN = [
+    {"update": "lstm", "writer_conv": 3, "qk_norm": True, "memory_size": 5},
+    {"update": "fixed", "writer_conv": 1, "qk_norm": False, "memory_size": 5},
+    {"update": "replace", "writer_conv": 4, "qk_norm": True, "memory_size": 1},
+]
 BATCH, LENGTH = 3, 5 * SEGMENT + 2
 
 
@@ -31,7 +37,7 @@ def make(**options):
     return make_memory(config, d_model=WIDTH, segment_length=SEGMENT, dtype="float32", rngs=nnx.Rngs(0))
 
 
-@pytest.mark.parametrize("row", covering(OPTIONS), ids=name_of)
+@pytest.mark.parametrize("row", rows_of(OPTIONS, *MAIN))
 def test_stream_equals_token_by_token_reference(row):
     config = config_of(row)
     graph, params = build(config)
@@ -72,7 +78,7 @@ def test_the_reference_notices_faults(fault, monkeypatch):
 FORMS = {"update": ["lstm", "replace"], "writer_conv": [3, 1], "bptt_segments": [None, 0, 1]}
 
 
-@pytest.mark.parametrize("row", covering(FORMS), ids=name_of)
+@pytest.mark.parametrize("row", rows_of(FORMS))
 def test_sequence_equals_scan(row):
     """In value, in state, and in the gradients of both; also where the gradient through time is cut."""
     graph, params = build(config_of(row | {"memory_size": 3}))
