@@ -186,9 +186,8 @@ def written(keys, values, gate=None, log_keep=None, *, state=None, delta=True):
     writes = jax.tree.map(lambda x: x[None, None], Writes(keys, values, gate, log_keep))
     state = jnp.zeros((keys.shape[1], values.shape[1])) if state is None else state
     document = jnp.zeros((1, 1, length), jnp.int32)
-    _, after = scan_fast_weights(
-        writes, None, state[None], None, document, jnp.ones((1, 1), bool), delta=delta, own=False
-    )  # fmt: skip
+    scan = jax.jit(scan_fast_weights, static_argnames=("delta", "own"))
+    _, after = scan(writes, None, state[None], None, document, jnp.ones((1, 1), bool), delta=delta, own=False)
     return np.asarray(after[0])
 
 

@@ -158,13 +158,18 @@ def test_the_order_says_whether_a_token_reads_what_it_writes(order):
 def test_slots_start_as_an_append_memory(controller):
     """Without training, each token takes a free slot, and a key reads the slot written right after it."""
     config = DNCMemoryConfig(memory_size=16, slot_width=32, controller=controller)
-    memory = make_memory(config, d_model=64, segment_length=4, dtype="float32", rngs=nnx.Rngs(0))
+    graph, params = nnx.split(make_memory(config, d_model=64, segment_length=4, dtype="float32", rngs=nnx.Rngs(0)))
     tokens = np.random.default_rng(0).normal(size=(1, 9, 64)).astype(np.float32)
     tokens[0, 8] = tokens[0, 2]  # asked for again
 
+    @jax.jit
+    def run(params, x, reset, valid):
+        memory = nnx.merge(graph, params)
+        return stream(memory, x, init_stream_state(memory, 1, 4, 64, jnp.dtype("float32")), reset, valid)[1]
+
     def slots_after(length):
-        nothing, fresh = np.zeros((1, length), bool), init_stream_state(memory, 1, 4, 64, jnp.float32)
-        return jax.device_get(stream(memory, tokens[:, :length], fresh, nothing, ~nothing)[1].memory.slots)
+        nothing = np.zeros((1, length), bool)
+        return jax.device_get(run(params, tokens[:, :length], nothing, ~nothing).memory.slots)
 
     answer = slots_after(4 if controller == "pair" else 3).precedence[0].argmax()  # the last slot written until then
     slots = slots_after(9)

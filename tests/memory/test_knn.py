@@ -169,7 +169,7 @@ def test_from_the_best_entry_to_all(top_k):
         count=jnp.full(1, 8, jnp.int32),
     )
     x = jnp.asarray(random_inputs(0, 1, SEGMENT)[0])
-    read, _ = memory.sequence(segments_of(x[:, None]), state)
+    read, _ = jax.jit(memory.sequence)(segments_of(x[:, None]), state)
     scores = np.asarray(memory.queries(x))[0, :, 0] @ keys.T
     weights = scores == scores.max(axis=1, keepdims=True) if top_k == 1 else np.exp(scores)
     expected = weights / weights.sum(axis=1, keepdims=True) @ values

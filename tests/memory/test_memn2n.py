@@ -152,7 +152,7 @@ def test_parallel_equals_scan(row):
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(one))
 
 
-@pytest.mark.parametrize("entry", ["token", "segment"])
+@pytest.mark.parametrize("entry", [pytest.param("token", marks=pytest.mark.slow), "segment"])
 def test_gradients_stop_with_bptt_segments(entry):
     """A token gets its gradient from that many segments, in the parallel form and in a loop over `segment`."""
     config = config_of({"entry": entry, "memory_size": 16, "bptt_segments": 1})
@@ -192,6 +192,11 @@ def hand_set(num_hops, **options):
         memory_size=8, head_dim=8, num_hops=num_hops, tying="layerwise", temperature=40.0, num_ages=0, **options
     )
     memory = make_memory(config, d_model=8, segment_length=4, dtype="float32", rngs=nnx.Rngs(0))
+    return with_identity(memory)
+
+
+@nnx.jit
+def with_identity(memory):
     for linear in (memory.query, memory.entry):
         linear.kernel[...] = jnp.eye(8)
     memory.maps[...] = jnp.tile(jnp.eye(8), (2, 1, 1, 1))
@@ -203,10 +208,17 @@ def hand_set(num_hops, **options):
 def test_hops_chain_facts(num_hops):
     """3 follows 1 and 5 follows 3 and 6 follows 5, in other segments: a hop finds the first, two the second, ..."""
     memory = hand_set(num_hops)
-    first, second, question = (jax.nn.one_hot(jnp.array([tokens]), 8) for tokens in ([3, 5, 6, 0], [7, 7, 1, 3], [1]))
-    _, state = memory.segment(whole_segment(second), memory.segment(whole_segment(first), memory.initial_state(1))[1])
-    question = jnp.concatenate([question, jnp.zeros((1, 3, 8))], axis=1)
-    read, _ = memory.segment(whole_segment(question), state)
+    tokens = np.eye(8, dtype=np.float32)[[[[3, 5, 6, 0]], [[7, 7, 1, 3]], [[1, 0, 0, 0]]]]
+    tokens[2, :, 1:] = 0  # a question, and nothing
+
+    @nnx.jit
+    def last_read(memory, tokens):
+        state = memory.initial_state(1)
+        for segment in tokens:
+            read, state = memory.segment(whole_segment(segment), state)
+        return read
+
+    read = last_read(memory, jnp.asarray(tokens))
     np.testing.assert_allclose(read[0, 0], np.eye(8)[{1: 3, 2: 5, 3: 6}[num_hops]], atol=1e-3)
 
 
@@ -260,7 +272,8 @@ def test_entries_are_sentences():
     config = MemN2NMemoryConfig(memory_size=4, head_dim=8, entry="segment", writer_conv=1)
     memory = make_memory(config, d_model=8, segment_length=4, dtype="float32", rngs=nnx.Rngs(0))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 8)), jnp.float32)
-    states = [memory.segment(whole_segment(words), memory.initial_state(1))[1] for words in (x, x[:, ::-1])]
+    written = nnx.jit(lambda memory, words: memory.segment(whole_segment(words), memory.initial_state(1))[1])
+    states = [written(memory, words) for words in (x, x[:, ::-1])]
     assert all(list(state.age[0]) == [0, 0, 0, 1] for state in states)
     assert difference(states[0].values, states[1].values) > 0.1
 

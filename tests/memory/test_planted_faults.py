@@ -144,5 +144,5 @@ def test_forms_notice_a_wrong_scan(monkeypatch):
     monkeypatch.setattr(
         Memory, "segment", lambda self, s, state: segment(self, s._replace(reset=s.reset & False), state)
     )
-    parallel, scan, _ = sequence_forms(graph)
+    parallel, scan, _ = map(jax.jit, sequence_forms(graph))
     assert difference(parallel(params, x, reset), scan(params, x, reset)) > 1e-3

@@ -99,6 +99,11 @@ def test_sequence_equals_scan(row):
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(one))
 
 
+@nnx.jit
+def one_segment(memory, segment, state):
+    return memory.segment(segment, state)
+
+
 def segment_of(seed=0):
     return whole_segment(jnp.asarray(random_inputs(seed, 2, SEGMENT)[0]))
 
@@ -112,7 +117,7 @@ def test_a_closed_gate_keeps_the_state_bitwise(update):
         memory.update_gate.kernel[...] = jnp.zeros_like(memory.update_gate.kernel[...])
         memory.update_gate.bias[...] = jnp.concatenate([jnp.full(WIDTH, -200.0), jnp.full(WIDTH, 200.0)])  # i 0, f 1
     state = memory.initial_state(2)
-    _, after = memory.segment(segment_of(), state)
+    _, after = one_segment(memory, segment_of(), state)
     assert np.array_equal(state.states, after.states)
 
 
@@ -123,7 +128,7 @@ def test_keep_bias_is_what_stays_at_the_start(update):
     for linear in (memory.update, *([memory.update_gate] if update == "lstm" else [])):
         linear.kernel[...] = jnp.zeros_like(linear.kernel[...])
     state = memory.initial_state(2)
-    _, after = memory.segment(segment_of(), state)
+    _, after = one_segment(memory, segment_of(), state)
     np.testing.assert_allclose(after.states, state.states / (1 + np.exp(-2.0)), rtol=1e-5)
 
 
@@ -131,7 +136,7 @@ def test_an_open_gate_replaces_the_state():
     """g = 0 is what `replace` does, with the same parameters."""
     fixed, replace = make(update="fixed"), make(update="replace")
     fixed.update_gate[...] = jnp.full(WIDTH, -200.0)
-    afters = [memory.segment(segment_of(), memory.initial_state(2))[1] for memory in (fixed, replace)]
+    afters = [one_segment(memory, segment_of(), memory.initial_state(2))[1] for memory in (fixed, replace)]
     assert difference(*afters) == 0
     assert difference(afters[0].states, replace.initial_state(2).states) > 0.1
 

@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -43,18 +44,18 @@ def test_exact_search_equals_brute_force(seed, bounds, top_k, block_size, ties):
 
 @given(seed=st.integers(0, 2**32 - 1), groups=st.sampled_from([1, 2, 4]), top_k=st.sampled_from([1, 5, 30]))
 def test_the_search_of_groups_takes_entries_in_any_order(seed, groups, top_k):
-    sys.modules[
-        "memgpt_jax.ops.memory.nearest"
-    ].BLOCK = 5  # that does not divide the entries; `find_nearest` has its own as default
     rng = np.random.default_rng(seed)
     query, keys = rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=(24, 3)).astype(np.float32)
     number, (first, end) = rng.permutation(24), sorted(rng.integers(0, 25, size=2))
     parts = (jnp.asarray(x.reshape(groups, -1, *x.shape[1:])) for x in (keys, number.astype(np.int32)))
-    scores, place = find_nearest_in_groups(jnp.asarray(query), *parts, jnp.int32(first), jnp.int32(end), top_k=top_k)
+    search = jax.jit(find_nearest_in_groups, static_argnames="top_k")
+    with mock.patch.object(sys.modules["memgpt_jax.ops.memory.nearest"], "BLOCK", 5):  # does not divide the entries
+        scores, place = search(jnp.asarray(query), *parts, jnp.int32(first), jnp.int32(end), top_k=top_k)
+    scores, place = np.asarray(scores), np.asarray(place)
     expected = brute_force(query, keys[np.argsort(number)], first, end, top_k)
     for q in range(4):
-        there = np.asarray(scores[q]) > -np.inf
-        assert number[np.asarray(place[q])[there]].tolist() == expected[q]
+        there = scores[q] > -np.inf
+        assert number[place[q][there]].tolist() == expected[q]
         np.testing.assert_allclose(scores[q][there], keys[place[q][there]] @ query[q], rtol=1e-5)
 
 
