@@ -4,6 +4,7 @@ python tests/laws/after_noise.py TOKENS CALLS [CASE ...] prints the figures; see
 """
 
 import dataclasses
+import functools
 import sys
 from typing import NamedTuple
 
@@ -68,6 +69,11 @@ class Learning(NamedTuple):
     share: float  # the change in units of the reads: 2^(1/2) where r and r' are orthogonal, 0 where they are equal
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def noise(seed, length):
+    return jax.random.normal(jax.random.key(seed), (ROWS, length, WIDTH))
+
+
 def learning_after(config, tokens: int, calls: int = 1) -> tuple[Learning, Learning]:
     """What an untrained memory learns when it is fresh, and what it learns after a number of tokens of noise.
 
@@ -80,10 +86,12 @@ def learning_after(config, tokens: int, calls: int = 1) -> tuple[Learning, Learn
     Raises:
         AssertionError: a read or a number of the state is not finite.
     """
-    memory = make_memory(config, d_model=WIDTH, segment_length=SEGMENT, dtype="float32", rngs=nnx.Rngs(0))
+    make = nnx.jit(
+        lambda: make_memory(config, d_model=WIDTH, segment_length=SEGMENT, dtype="float32", rngs=nnx.Rngs(0))
+    )
+    memory = make()
     graph, params = nnx.split(memory)
     everywhere = jnp.ones((ROWS, CALL), bool)
-    noise = jax.jit(lambda key: jax.random.normal(key, (ROWS, CALL, WIDTH)))
 
     @jax.jit
     def run(params, x, state):
@@ -93,12 +101,13 @@ def learning_after(config, tokens: int, calls: int = 1) -> tuple[Learning, Learn
     def taught(pattern, asked, state):
         for left in reversed(range(calls)):
             segments = [pattern] * (CALL // SEGMENT - 1) + [pattern if left else asked]
-            read, state = run(params, jnp.concatenate(segments, axis=1), state)
+            read, state = run(params, np.concatenate(segments, axis=1), state)
         return np.asarray(read)
 
     def learned(state):
-        pairs = jax.random.normal(jax.random.key(1), (ROWS, SEGMENT, WIDTH))
-        other_pairs = pairs.at[:, 1::2].set(jnp.roll(pairs[:, 1::2], 1, axis=1))
+        pairs = np.array(noise(1, SEGMENT))
+        other_pairs = pairs.copy()
+        other_pairs[:, 1::2] = np.roll(pairs[:, 1::2], 1, axis=1)
         reads = np.array([taught(pattern, pairs, state) for pattern in (pairs, other_pairs)])
         assert np.all(np.isfinite(reads))
         change, size = np.sqrt(np.mean((reads[0] - reads[1]) ** 2)), np.sqrt(np.mean(reads**2))
@@ -107,7 +116,7 @@ def learning_after(config, tokens: int, calls: int = 1) -> tuple[Learning, Learn
     state = init_stream_state(memory, ROWS, SEGMENT, WIDTH, jnp.dtype("float32"))
     fresh = learned(state)
     for number in range(-(-tokens // CALL)):
-        _, state = run(params, noise(jax.random.key(100 + number)), state)
+        _, state = run(params, noise(100 + number, CALL), state)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))
     return fresh, learned(state)
 

@@ -191,17 +191,26 @@ def hand_set(num_hops, **options):
     config = MemN2NMemoryConfig(
         memory_size=8, head_dim=8, num_hops=num_hops, tying="layerwise", temperature=40.0, num_ages=0, **options
     )
-    memory = make_memory(config, d_model=8, segment_length=4, dtype="float32", rngs=nnx.Rngs(0))
-    return with_identity(memory)
+
+    @nnx.jit
+    def make():
+        memory = make_memory(config, d_model=8, segment_length=4, dtype="float32", rngs=nnx.Rngs(0))
+        for linear in (memory.query, memory.entry):
+            linear.kernel[...] = jnp.eye(8)
+        memory.maps[...] = jnp.tile(jnp.eye(8), (2, 1, 1, 1))
+        memory.update[...] = jnp.zeros((1, 8, 8))
+        return memory
+
+    return make()
 
 
 @nnx.jit
-def with_identity(memory):
-    for linear in (memory.query, memory.entry):
-        linear.kernel[...] = jnp.eye(8)
-    memory.maps[...] = jnp.tile(jnp.eye(8), (2, 1, 1, 1))
-    memory.update[...] = jnp.zeros((1, 8, 8))
-    return memory
+def last_read(memory, tokens):
+    """What the last of a few segments reads."""
+    state = memory.initial_state(1)
+    for segment in tokens:
+        read, state = memory.segment(whole_segment(segment), state)
+    return read
 
 
 @pytest.mark.parametrize("num_hops", [1, 2, 3])
@@ -211,27 +220,21 @@ def test_hops_chain_facts(num_hops):
     tokens = np.eye(8, dtype=np.float32)[[[[3, 5, 6, 0]], [[7, 7, 1, 3]], [[1, 0, 0, 0]]]]
     tokens[2, :, 1:] = 0  # a question, and nothing
 
-    @nnx.jit
-    def last_read(memory, tokens):
-        state = memory.initial_state(1)
-        for segment in tokens:
-            read, state = memory.segment(whole_segment(segment), state)
-        return read
-
     read = last_read(memory, jnp.asarray(tokens))
     np.testing.assert_allclose(read[0, 0], np.eye(8)[{1: 3, 2: 5, 3: 6}[num_hops]], atol=1e-3)
 
 
 def test_a_hop_that_finds_nothing_leaves_the_question():
     """The null entry takes the weight where no entry resembles the question; without it, some entry must."""
-    question = jnp.zeros((1, 4, 8)).at[0, 0, 7].set(1.0)
+    facts = np.eye(8, dtype=np.float32)[[[3, 5, 6, 2]]]
+    question = np.zeros((1, 4, 8), np.float32)
+    question[0, 0, 7] = 1.0
     for null_entry in (True, False):
         memory = hand_set(1, null_entry=null_entry)
-        memory.update[...] = jnp.eye(8)[None]
+        memory.update[...] = jnp.asarray(np.eye(8)[None], jnp.float32)
         if null_entry:
-            memory.null_key[...] = 0.5 * jnp.eye(8)[7:]
-        _, state = memory.segment(whole_segment(jax.nn.one_hot(jnp.array([[3, 5, 6, 2]]), 8)), memory.initial_state(1))
-        read, _ = memory.segment(whole_segment(question), state)
+            memory.null_key[...] = jnp.asarray(0.5 * np.eye(8)[7:], jnp.float32)
+        read = last_read(memory, jnp.asarray([facts, question]))
         assert (difference(read[0, 0], np.eye(8)[7]) < 1e-3) == null_entry
 
 
