@@ -1,16 +1,22 @@
 """The Python code of README.md and of the pages of the documentation runs as it is printed."""
 
+import ast
+import inspect
 import re
 from pathlib import Path
 
 import matplotlib
 import pytest
 
+import memgpt_jax as mg
 from memgpt_jax.memory import MEMORIES
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+# Other tests do by default what these pages show: tests/generation, tests/models, tests/interop/test_add_memory.py, and
+# the README for the first page. Their names and arguments are checked below.
+SHOWN_ELSEWHERE = {ROOT / "docs" / name for name in ("generation.md", "index.md", "model.md", "pretrained.md")}
 FENCE = re.compile(r"^```(?:\{code-cell\} *|\{code-block\} *)?(python|ipython3) *\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -42,9 +48,57 @@ def test_block_of_the_readme_runs(number):
     run(README, [blocks(README)[number]])
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT).with_suffix(""))
+
+
+WITH_CODE = [page for page in PAGES if blocks(page)]
+MARKED = [pytest.param(page, marks=pytest.mark.slow) if page in SHOWN_ELSEWHERE else page for page in WITH_CODE]
+
+
+@pytest.mark.parametrize("page", MARKED, ids=name_of)
 def test_blocks_of_the_page_run(page):
     run(page, blocks(page))
+
+
+def public(node: ast.expr):
+    """The object that `mg.a.b` names; None for other expressions."""
+    if isinstance(node, ast.Attribute):
+        parent = mg if isinstance(node.value, ast.Name) and node.value.id == "mg" else public(node.value)
+        return None if parent is None else getattr(parent, node.attr)
+    return None
+
+
+def check_names(code: str) -> None:
+    """Every import of a block, and every name and argument of this package in it, exists."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            exec(compile(ast.Module([node], []), "import", "exec"), {})
+        elif isinstance(node, ast.Attribute):
+            public(node)
+        elif isinstance(node, ast.Call) and (function := public(node.func)) is not None:
+            # Of unpacked arguments the names are unknown: they are left out.
+            args = [word for word in node.args if not isinstance(word, ast.Starred)]
+            inspect.signature(function).bind_partial(*args, **{word.arg: word for word in node.keywords if word.arg})
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
+def test_names_and_arguments_of_the_page_exist(page):
+    for code in blocks(page):
+        check_names(code)
+
+
+@pytest.mark.parametrize(
+    "code, error",
+    [
+        ("mg.Nothing", AttributeError),
+        ("mg.ModelConfig(widht=3)", TypeError),
+        ("import memgpt_jax.nothing", ImportError),
+    ],
+)
+def test_a_name_or_argument_that_does_not_exist_is_found(code, error):
+    with pytest.raises(error):
+        check_names(code)
 
 
 def test_all_fences_are_known():

@@ -44,14 +44,14 @@ def base(tmp_path):
     config = mg.ModelConfig(
         vocab_size=257, d_model=16, num_heads=2, num_layers=2, window_size=64, memory=mg.NoMemoryConfig()
     )
-    model = mg.from_params(config, mg.functional(config).init(jax.random.key(0)))
+    model = mg.from_params(config, jax.jit(mg.functional(config).init)(jax.random.key(0)))
     mg.save_pretrained(model, tmp_path / "base", tokenizer=ByteTokenizer())
     return model
 
 
 @pytest.fixture
 def words(base, tmp_path):
-    """What is said on the command line for a small experiment."""
+    """The words of the command line for a small experiment."""
     for split in ("train", "valid", "test"):
         folder = tmp_path / "texts" / split
         folder.mkdir(parents=True)

@@ -61,8 +61,14 @@ def objects(printed: str) -> list[dict]:
     return [json.loads(line) for line in printed.splitlines()]
 
 
-def expected(logits, top: int) -> list[tuple[int, float]]:
-    probabilities = np.asarray(jax.nn.softmax(logits[:257]))
+def logits_of(model, params, tokens: np.ndarray) -> np.ndarray:
+    """Those of one row."""
+    return np.asarray(jax.jit(models.functional(model).apply)(params, tokens)[0][0])
+
+
+def expected(logits: np.ndarray, top: int) -> list[tuple[int, float]]:
+    shifted = np.exp(logits[:257] - np.max(logits[:257]))
+    probabilities = shifted / np.sum(shifted)
     return [(int(token), float(probabilities[token])) for token in np.argsort(-probabilities, kind="stable")[:top]]
 
 
@@ -73,10 +79,10 @@ def test_next_tokens_are_those_of_the_model(trained, memgpt, tmp_path):
     first, second = objects(memgpt("predict", workdir, *words))
     config, params, tokenizer = reopen(workdir)[:3]
     tokens = np.array([[tokenizer.start_id, *tokenizer.encode(text)]], np.int32)
-    logits, _ = models.functional(config.model).apply(params, tokens)
+    logits = logits_of(config.model, params, tokens)
     found = [(row["token"], row["probability"]) for row in first["predictions"]]
-    assert [token for token, _ in found] == [token for token, _ in expected(logits[0, -1], 3)]
-    np.testing.assert_allclose([p for _, p in found], [p for _, p in expected(logits[0, -1], 3)], rtol=1e-4)
+    assert [token for token, _ in found] == [token for token, _ in expected(logits[-1], 3)]
+    np.testing.assert_allclose([p for _, p in found], [p for _, p in expected(logits[-1], 3)], rtol=1e-4)
     assert (first["tokens"], second["text"], second["tokens"]) == (tokens.size, "one", 4)
 
 
@@ -87,9 +93,9 @@ def test_masked_tokens_are_predicted_in_their_places(trained, memgpt, tmp_path):
     config, params, tokenizer = reopen(workdir)[:3]
     mask = 257  # the first id after those of the byte tokenizer
     tokens = np.array([[tokenizer.start_id, *b"o", mask, *b"e t", mask]], np.int32)
-    logits, _ = models.functional(config.model).apply(params, tokens)
+    logits = logits_of(config.model, params, tokens)
     for place, rows in zip((2, 6), found["predictions"], strict=True):
-        assert [row["token"] for row in rows] == [token for token, _ in expected(logits[0, place], 2)]
+        assert [row["token"] for row in rows] == [token for token, _ in expected(logits[place], 2)]
     assert "the text has no <mask>" in memgpt("predict", workdir, "--text", "one", code=2)
 
 
