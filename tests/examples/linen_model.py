@@ -1,4 +1,4 @@
-"""Memory in a Flax Linen model of your own, through Flax's bridge, and two steps of training."""
+"""Memory in a Flax Linen model of your own, through Flax's bridge, and three steps of training."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,8 @@ class Model(nn.Module):
 model = Model()
 x = jax.random.normal(jax.random.key(0), (B, L, D))
 targets = jnp.roll(x, 2 * T, axis=1)  # what was there two segments ago
-params = model.init(jax.random.key(1), x, model.init_state(B))["params"]
+params = jax.jit(model.init)(jax.random.key(1), x, model.init_state(B))["params"]
+optimizer = optax.adam(1e-3)
 
 
 def loss(params):
@@ -41,12 +42,15 @@ def loss(params):
     return jnp.mean((y - targets) ** 2)
 
 
-optimizer = optax.adam(1e-3)
-opt_state = optimizer.init(params)
-losses = []
-for _ in range(2):
-    value, gradients = jax.jit(jax.value_and_grad(loss))(params)
+@jax.jit
+def step(params, opt_state):
+    value, gradients = jax.value_and_grad(loss)(params)
     updates, opt_state = optimizer.update(gradients, opt_state)
-    params = optax.apply_updates(params, updates)
+    return optax.apply_updates(params, updates), opt_state, value
+
+
+opt_state = jax.jit(optimizer.init)(params)
+losses = []
+for _ in range(3):  # the loss before each step
+    params, opt_state, value = step(params, opt_state)
     losses.append(float(value))
-losses.append(float(loss(params)))

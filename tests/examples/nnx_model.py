@@ -30,12 +30,22 @@ class Model(nnx.Module):
         return x, (first, second)
 
 
-model = Model(nnx.Rngs(0))
-x = jax.random.normal(jax.random.key(0), (B, L, D))
-y, state = model(x, model.init_state(B))  # what is to be remembered comes out, and goes into the next call
-y, state = model(x[:, :1], state)  # any number of tokens
-y, state = model(x, state, reset=jnp.zeros((B, L), bool).at[:, 20].set(True))
+@nnx.jit
+def call(model, x, state, reset=None):
+    return model(x, state, reset)
 
-alone = KVMemory(memory, d_model=D, segment_length=T, dtype="float32", rngs=nnx.Rngs(0))
-found, stored = alone.segment(whole_segment(x[:, :T]), alone.init_state(B))  # T tokens read, then are written
-read = alone.project_out(found)  # [B, T, D]
+
+@nnx.jit
+def read_and_write(alone, x, state):
+    found, state = alone.segment(whole_segment(x), state)  # T tokens read, then are written
+    return alone.project_out(found), state  # [B, T, D]
+
+
+model = nnx.jit(lambda: Model(nnx.Rngs(0)))()
+x = jax.random.normal(jax.random.key(0), (B, L, D))
+y, state = call(model, x, model.init_state(B))  # what is to be remembered comes out, and goes into the next call
+y, state = call(model, x[:, :1], state)  # any number of tokens
+y, state = call(model, x, state, reset=jnp.zeros((B, L), bool).at[:, 20].set(True))
+
+alone = nnx.jit(lambda: KVMemory(memory, d_model=D, segment_length=T, dtype="float32", rngs=nnx.Rngs(0)))()
+read, stored = read_and_write(alone, x[:, :T], alone.init_state(B))

@@ -1,5 +1,6 @@
 """Memory in other code: a single layer, a wrapped block, Linen; and the examples of these."""
 
+import functools
 import runpy
 from pathlib import Path
 
@@ -23,20 +24,28 @@ SHAPES = {"d_model": D, "segment_length": T}
 RESET = np.random.default_rng(2).random((B, L)) < 0.2
 
 
+@functools.cache
 def memory_layer(memory=KV, **options):
-    return mg.MemoryLayer(memory, **SHAPES, **options, rngs=nnx.Rngs(0))
+    return nnx.jit(lambda: mg.MemoryLayer(memory, **SHAPES, **options, rngs=nnx.Rngs(0)))()
+
+
+@functools.cache
+def wrapped_linear():
+    block = lambda: nnx.Linear(D, D, rngs=nnx.Rngs(1))  # noqa: E731
+    return nnx.jit(lambda: mg.wrap(block(), memory=KV, **SHAPES, rngs=nnx.Rngs(0)))()
 
 
 def run_linen(module, *inputs):
     """The parameters of an initialised Linen module, and its compiled call."""
-    params = module.init(jax.random.key(1), *inputs)["params"]
-    return params, jax.jit(lambda *inputs: module.apply({"params": params}, *inputs))
+    params = jax.jit(module.init)(jax.random.key(1), *inputs)["params"]
+    return params, jax.jit(lambda *inputs, **options: module.apply({"params": params}, *inputs, **options))
 
 
 def run_nnx(module):
-    """The parameters of an NNX module, and its compiled call."""
+    """The compiled call of an NNX module."""
     graph, params = nnx.split(module)
-    return params, jax.jit(lambda *inputs: nnx.merge(graph, params)(*inputs))
+    call = lambda *inputs, **options: nnx.merge(graph, params)(*inputs, **options)  # noqa: E731
+    return jax.jit(call, static_argnames="alignment")
 
 
 @pytest.fixture(scope="module")
@@ -57,26 +66,21 @@ def calls(x):
     """name -> (state before, call(x, state, reset)), each with a memory over a stream of width D."""
     layer = memory_layer(num_heads=2, fusion="gated_heads")
     linen_layer = mg.interop.to_linen(mg.MemoryLayer, KV, **SHAPES)
-    wrapped = mg.wrap(nnx.Linear(D, D, rngs=nnx.Rngs(1)), memory=KV, **SHAPES, rngs=nnx.Rngs(0))
-    linen_wrapped = mg.wrap(Doubled(), memory=KV, **SHAPES)
-    params = linen_wrapped.init(jax.random.key(1), x, linen_wrapped.init_state(B), 2.0)
-    graph, weights = nnx.split(wrapped)
+    wrapped, linen_wrapped = wrapped_linear(), mg.wrap(Doubled(), memory=KV, **SHAPES)
+    call, call_doubled = run_nnx(wrapped), run_linen(linen_wrapped, x, linen_wrapped.init_state(B), 2.0)[1]
     return {
-        "layer": (layer.init_state(B), run_nnx(layer)[1]),
+        "layer": (layer.init_state(B), run_nnx(layer)),
         "linen layer": (linen_layer.init_state(B), run_linen(linen_layer, x, linen_layer.init_state(B))[1]),
-        "wrap": (
-            wrapped.init_state(B),
-            jax.jit(lambda x, state, reset: nnx.merge(graph, weights)(x, state, reset=reset)),
-        ),
+        "wrap": (wrapped.init_state(B), lambda x, state, reset: call(x, state, reset=reset)),
         "linen wrap": (
             linen_wrapped.init_state(B),
-            jax.jit(lambda x, state, reset: linen_wrapped.apply(params, x, state, 2.0, reset=reset)),
+            lambda x, state, reset: call_doubled(x, state, 2.0, reset=reset),
         ),
     }
 
 
 @pytest.mark.parametrize("kind", ["layer", "linen layer", "wrap", "linen wrap"])
-@given(cuts=st.lists(st.sampled_from([1, 3, 5]), min_size=2, max_size=6))
+@given(cuts=st.lists(st.sampled_from([1, 3]), min_size=2, max_size=6))
 def test_results_do_not_depend_on_the_division_into_calls(kind, calls, x, cuts):
     state, call = calls[kind]
     whole, after = call(x, state, RESET)
@@ -102,25 +106,26 @@ def test_a_layer_reads_tokens_outside_of_every_window(calls, x):
 
 def test_reset_and_valid_are_optional(x):
     layer = memory_layer()
-    everywhere = jnp.ones((B, L), bool)
-    plain = layer(x, layer.init_state(B))
-    assert difference(plain, layer(x, layer.init_state(B), ~everywhere, everywhere)) == 0
-    assert difference(plain, layer(x, layer.init_state(B), alignment="aligned")) < 1e-5
+    state, call = layer.init_state(B), run_nnx(layer)
+    everywhere, valid = np.ones((B, L), bool), np.tile(np.arange(L) < 8, (B, 1))
+    plain = call(x, state)
+    assert difference(plain, call(x, state, ~everywhere, everywhere)) == 0
+    assert difference(plain, call(x, state, alignment="aligned")) < 1e-5
     # Padding neither resets nor counts.
-    valid = everywhere.at[:, 8:].set(False)
-    short = layer(x[:, :8], layer.init_state(B))
-    padded = layer(x, layer.init_state(B), ~valid, valid)
+    short = call(x[:, :8], state)
+    padded = call(x, state, ~valid, valid)
     assert difference(short[1], padded[1]) < 1e-6 and difference(short[0], padded[0][:, :8]) < 1e-6
 
 
 @jax.numpy_dtype_promotion("standard")  # Flax's norms multiply bfloat16 by float32
 def test_the_compute_type_and_dropout(x):
     half = memory_layer(dtype="bfloat16")
-    y, state = half(x, half.init_state(B))
+    y, state = jax.eval_shape(half, x, half.init_state(B))
     assert y.dtype == jnp.bfloat16 == state.pending.dtype
     layer = memory_layer(dropout=0.5)
-    dropped, _ = layer(x, layer.init_state(B), dropout_key=jax.random.key(0))
-    assert difference(dropped, layer(x, layer.init_state(B))[0]) > 1e-3
+    state, call = layer.init_state(B), run_nnx(layer)
+    dropped, _ = call(x, state, dropout_key=jax.random.key(0))
+    assert difference(dropped, call(x, state)[0]) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -154,12 +159,12 @@ def test_invalid_arguments_of_a_call_are_refused(x):
 @pytest.mark.parametrize("kind", ["nnx", "linen"])
 def test_gradients_reach_every_parameter_of_block_and_memory(kind, x):
     if kind == "nnx":
-        module = mg.wrap(nnx.Linear(D, D, rngs=nnx.Rngs(1)), memory=KV, **SHAPES, rngs=nnx.Rngs(0))
+        module = wrapped_linear()
         graph, params = nnx.split(module)
         call = lambda params: nnx.merge(graph, params)(x, module.init_state(B), reset=RESET)  # noqa: E731
     else:
         module = mg.wrap(linen.Dense(D), memory=KV, **SHAPES)
-        params = module.init(jax.random.key(1), x, module.init_state(B))
+        params = jax.jit(module.init)(jax.random.key(1), x, module.init_state(B))
         call = lambda params: module.apply(params, x, module.init_state(B), reset=RESET)  # noqa: E731
     gradients = jax.jit(jax.grad(lambda params: jnp.sum(jnp.sin(call(params)[0]))))(params)
     names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(gradients)]
@@ -179,9 +184,10 @@ def test_without_memory_a_block_is_unchanged(x):
 
 
 def test_a_function_is_a_block_too(x):
-    wrapped = mg.wrap(jnp.tanh, memory=KV, **SHAPES, rngs=nnx.Rngs(0))
+    wrapped = nnx.jit(lambda: mg.wrap(jnp.tanh, memory=KV, **SHAPES, rngs=nnx.Rngs(0)))()
     layer = memory_layer()
-    assert difference(wrapped(x, wrapped.init_state(B)), layer(jnp.tanh(x), layer.init_state(B))) == 0
+    state = layer.init_state(B)
+    assert difference(run_nnx(wrapped)(x, state), run_nnx(layer)(jnp.tanh(x), state)) == 0
 
 
 def test_rngs_are_required_for_nnx_and_refused_for_linen():
@@ -194,9 +200,9 @@ def test_rngs_are_required_for_nnx_and_refused_for_linen():
 def test_linen_equals_nnx(x):
     module = mg.interop.to_linen(mg.MemoryLayer, KV, **SHAPES)
     params, call = run_linen(module, x, module.init_state(B))
-    layer = memory_layer()
+    layer = nnx.clone(memory_layer())
     nnx.update(layer, params)
-    assert difference(call(x, module.init_state(B), RESET), run_nnx(layer)[1](x, layer.init_state(B), RESET)) < 1e-5
+    assert difference(call(x, module.init_state(B), RESET), run_nnx(layer)(x, layer.init_state(B), RESET)) < 1e-5
 
 
 def test_a_whole_model_in_linen():
@@ -211,8 +217,8 @@ def test_a_whole_model_in_linen():
 def test_a_mechanism_by_itself_in_linen(x):
     module = mg.interop.to_linen(mg.MEMORIES["kv"].module, KV, **SHAPES, dtype="float32")
     segment = whole_segment(x[:, :T])
-    variables = module.init(jax.random.key(1), segment, module.init_state(B), nnx_method="segment")
-    read, state = module.apply(variables, segment, module.init_state(B), nnx_method="segment")
+    init, apply = (jax.jit(functools.partial(f, nnx_method="segment")) for f in (module.init, module.apply))
+    read, state = apply(init(jax.random.key(1), segment, module.init_state(B)), segment, module.init_state(B))
     assert read.shape == (B, T, KV.num_heads * KV.head_dim) and np.all(np.sum(state.entries.valid, axis=1) == T)
 
 

@@ -35,8 +35,15 @@ def logits_of(model, case):
     return np.asarray(call(models.to_params(model), tokens, state_of(model, case)))
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize(
+    ("case", "num_beams"),
+    [
+        ("t5", 1),
+        ("t5_v11", 3),
+        pytest.param("t5", 3, marks=pytest.mark.slow),
+        pytest.param("t5_v11", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_texts_are_those_of_the_library(case, num_beams, folders):
     pytest.importorskip("transformers", reason="transformers and torch are not installed")
     import torch
