@@ -119,7 +119,9 @@ def test_every_field_has_a_meaning(capsys):
 
 
 def test_wrong_names_and_values(capsys):
-    parse_words = lambda *words: fails(capsys, parse, Options, "Train.", list(words))  # noqa: E731
+    def parse_words(*words):
+        return fails(capsys, parse, Options, "Train.", list(words))
+
     assert "--model.memory.select" in parse_words("stdlib", "--model.memory.slot=3")
     assert "'log_bias', 'scale'" in parse_words("stdlib", "--model.memory.gate=foo")
     assert "--training.steps" in parse_words("stdlib", "--training.steps=many")

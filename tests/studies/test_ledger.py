@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 import subprocess
 
 import jax
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from memgpt_jax.files.sealed import seal, unseal
 from memgpt_jax.models import MemoryLayer
 from memgpt_jax.studies import ledger
 from memgpt_jax.studies.claims import CLAIMS
 from memgpt_jax.studies.command_line import assignments
+from memgpt_jax.studies.commands import ledger as command
 from memgpt_jax.studies.ledger import Case, Claim, Measured, Outcome, at_least, at_most, near
 from memgpt_jax.training import RunError
 from tests.laws.memories import difference
@@ -87,16 +90,25 @@ def test_an_order_is_for_every_seed(order, sign):
         ({"tier": "tpu"}, "tier must be one of 'cpu', 'cpu-long', 'gpu', got 'tpu'"),
     ],
 )
-def test_claims_that_say_nothing_are_refused(changes, message):
+def test_claims_without_a_condition_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         claim(**changes)
 
 
-def test_a_claim_is_measured_once_and_read_back(tmp_path, monkeypatch):
-    again = dataclasses.replace(CASE, label="read again", change=("evaluation.num_batches=2",))
-    claimed = claim(CASE, again, seeds=(3,))
-    told = []
-    first = ledger.run_claim(claimed, tmp_path, lambda *words: told.append(words))
+AGAIN = dataclasses.replace(CASE, label="read again", change=("evaluation.num_batches=2",))
+RUN = "recall,{}".format(",".join([*TINY, "seed=3"]))
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A claim about one run of three steps, the folder where it was measured, its outcome, and what was reported."""
+    claimed, folder, told = claim(CASE, AGAIN, seeds=(3,)), tmp_path_factory.mktemp("measured"), []
+    return claimed, folder, ledger.run_claim(claimed, folder, lambda *words: told.append(words)), told
+
+
+def test_a_claim_is_measured_once_and_read_back(measured, tmp_path, monkeypatch):
+    claimed, folder, first, told = measured
+    tmp_path = shutil.copytree(folder, tmp_path / "copy")
     entry = ledger.record(first, tmp_path)
     assert [words for words in told if words[1] is None] == [
         ("a_claim: kv, seed 3", None),
@@ -111,10 +123,28 @@ def test_a_claim_is_measured_once_and_read_back(tmp_path, monkeypatch):
     monkeypatch.setattr(ledger, "describe_machine", lambda: "another machine")
     monkeypatch.setattr(ledger, "evaluate", None)  # not called again
     assert ledger.record(ledger.run_claim(claimed, tmp_path, lambda *words: None), tmp_path) == entry
-    (tmp_path / "recall,{}".format(",".join([*TINY, "seed=3"])) / "timing.json").unlink()
+    (tmp_path / RUN / "timing.json").unlink()
     elsewhere = ledger.record(ledger.run_claim(claimed, tmp_path, lambda *words: None), tmp_path)
     assert elsewhere["cases"][0]["seconds"] is None and elsewhere["cases"][0]["machines"] == []
     assert "| not timed |" in ledger.markdown([claimed], {"a_claim": elsewhere})
+
+
+def test_the_command_writes_a_claim_that_holds_and_one_that_failed(measured, tmp_path, memgpt, monkeypatch):
+    tiny = claim(dataclasses.replace(CASE, expected=at_most(0.4)), name="tiny", seeds=(0, 1))
+    monkeypatch.setattr(command, "CLAIMS", [tiny])
+    shutil.copytree(measured[1] / RUN, tmp_path / RUN)
+    words = ["tiny", "--seeds", "3", "--workdir", tmp_path]
+    memgpt("ledger", *words)
+    (entry,) = json.loads((tmp_path / "ledger.json").read_text())
+    text = (tmp_path / "LEDGER.md").read_text()
+    assert entry["holds"] and "## tiny" in text and "1 claims: 1 hold, 0 failed" in text
+    assert all(case["seconds"] > 0 and case["state_bytes"] > 0 for case in entry["cases"])
+
+    evaluation = tmp_path / RUN / "evaluation.json"
+    evaluation.write_text(seal(unseal(evaluation.read_text().strip()) | {"accuracy": 0.5}) + "\n")
+    again = memgpt("ledger", *words, code=1)
+    assert "0 of 1 claims hold" in " ".join(again.split())
+    assert "kv, seed 3: 0.5000 is not at most 0.4" in (tmp_path / "LEDGER.md").read_text()
 
 
 def test_wall_time_adds_up_over_interruptions(tmp_path, monkeypatch):
@@ -142,7 +172,7 @@ def test_a_mistyped_override_fails_its_claim_alone(tmp_path):
     assert "--model.memory.memory-size" in result.errors[0]
 
 
-def test_what_cannot_be_measured_fails_and_the_rest_goes_on(tmp_path, monkeypatch):
+def test_a_seed_that_cannot_be_measured_fails_and_the_others_are_measured(tmp_path, monkeypatch):
     def measure(case, metric, seed, root):
         if seed == 0:
             raise RunError("it is in use")
@@ -171,9 +201,11 @@ def test_commands_are_what_a_user_types(tmp_path):
     )
     needle = Case(label="needle", config="needle", change=("data.num_needles=9",), needles_after=1000)
     script = "python() { printf '%s|' \"$@\"; echo; }; "
-    typed = lambda case: subprocess.run(  # noqa: E731
-        ["bash", "-c", script + case.command(tmp_path, (0, 1))], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+
+    def typed(case):
+        words = ["bash", "-c", script + case.command(tmp_path, (0, 1))]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+
     lines = typed(again)
     folder = tmp_path / "recall,model.memory_layers=0_1,seed=1"
     assert again.workdir(tmp_path, 1) == folder

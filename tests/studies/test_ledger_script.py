@@ -5,48 +5,6 @@ import json
 import pytest
 
 from memgpt_jax.files.sealed import seal, unseal
-from memgpt_jax.studies.commands import ledger as command
-from memgpt_jax.studies.ledger import Case, Claim, at_most
-
-TINY = Claim(
-    name="tiny",
-    text="Three steps are not enough to learn it.",
-    source="ours",
-    tier="cpu",
-    metric="accuracy",
-    cases=(
-        Case(
-            label="kv",
-            config="recall",
-            overrides=(
-                "model.num_layers=1",
-                "model.d_model=16",
-                "model.memory.head_dim=8",
-                "training.steps=3",
-                "training.batch_size=2",
-                "evaluation.num_batches=1",
-            ),
-            expected=at_most(0.4),
-        ),
-    ),
-)
-
-
-def test_a_claim_of_few_steps(tmp_path, memgpt, monkeypatch):
-    """One seed is trained, measured, written and read back; with a worse result it fails."""
-    monkeypatch.setattr(command, "CLAIMS", [TINY])
-    words = ["tiny", "--seeds", "0", "--workdir", tmp_path]
-    memgpt("ledger", *words)
-    (entry,) = json.loads((tmp_path / "ledger.json").read_text())
-    text = (tmp_path / "LEDGER.md").read_text()
-    assert entry["holds"] and "## tiny" in text and "1 claims: 1 hold, 0 failed" in text
-    assert all(case["seconds"] > 0 and case["state_bytes"] > 0 for case in entry["cases"])
-
-    (evaluation,) = tmp_path.glob("*/evaluation.json")
-    evaluation.write_text(seal(unseal(evaluation.read_text().strip()) | {"accuracy": 0.5}) + "\n")
-    again = memgpt("ledger", *words, code=1)
-    assert "0 of 1 claims hold" in " ".join(again.split())
-    assert "kv, seed 0: 0.5000 is not at most 0.4" in (tmp_path / "LEDGER.md").read_text()
 
 
 @pytest.mark.slow
