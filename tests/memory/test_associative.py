@@ -106,8 +106,15 @@ def test_stream_equals_token_by_token_reference(row):
         assert_state_equals(state, memories, config)
 
 
-@pytest.mark.parametrize("visibility", ["segment", "token"])
-@pytest.mark.parametrize("rule", ["delta", "linear"])
+@pytest.mark.parametrize(
+    ("rule", "visibility"),
+    [
+        ("delta", "token"),
+        ("linear", "segment"),
+        pytest.param("delta", "segment", marks=pytest.mark.slow),
+        pytest.param("linear", "token", marks=pytest.mark.slow),
+    ],
+)
 def test_segments_of_several_chunks_equal_the_reference(rule, visibility):
     """150 tokens are three chunks of 50; 131 are three of 44, padded."""
     for segment_length in (150, 131):

@@ -107,6 +107,24 @@ def test_a_removed_stop_gradient_is_seen(monkeypatch):
     assert flow()[2] > 1e-5
 
 
+def violation_of_streaming():
+    """Largest difference of a call of all tokens and calls of one token."""
+    graph, params = build(KVMemoryConfig(**SMALL))
+    x, reset = random_inputs(0, BATCH, LENGTH, breaks=0.2)
+    valid = np.ones(reset.shape, bool)
+    run = runner(graph)
+    whole, _ = run(params, x, reset, valid, None)
+    state, reads = state_after(nnx.merge(graph, params), BATCH), []
+    for t in range(LENGTH):
+        read, state = run(params, x[:, [t]], reset[:, [t]], valid[:, [t]], state)
+        reads.append(read)
+    return difference(whole, np.concatenate(reads, axis=1))
+
+
+def test_streaming_without_a_fault():
+    assert violation_of_streaming() < 1e-5
+
+
 @pytest.mark.parametrize("fault", ["pending", "start", "conv_cache", "offset"])
 def test_streaming_notices_what_decoding_forgets(fault, monkeypatch):
     one_token = stream._one_token
@@ -118,22 +136,8 @@ def test_streaming_notices_what_decoding_forgets(fault, monkeypatch):
             return read, state._replace(memory=memory._replace(conv_cache=jnp.zeros_like(memory.conv_cache)))
         return read, state._replace(**{fault: jnp.zeros_like(getattr(state, fault))})
 
-    graph, params = build(KVMemoryConfig(**SMALL))
-    x, reset = random_inputs(0, BATCH, LENGTH, breaks=0.2)
-    valid = np.ones(reset.shape, bool)
-
-    def violation():
-        run = runner(graph)
-        whole, _ = run(params, x, reset, valid, None)
-        state, reads = state_after(nnx.merge(graph, params), BATCH), []
-        for t in range(LENGTH):
-            read, state = run(params, x[:, [t]], reset[:, [t]], valid[:, [t]], state)
-            reads.append(read)
-        return difference(whole, np.concatenate(reads, axis=1))
-
-    assert violation() < 1e-5
     monkeypatch.setattr(stream, "_one_token", forgetful)
-    assert violation() > 1e-3
+    assert violation_of_streaming() > 1e-3
 
 
 def test_forms_notice_a_wrong_scan(monkeypatch):
