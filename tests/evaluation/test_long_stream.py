@@ -70,7 +70,7 @@ def test_questions_do_not_change_the_state_of_the_stream(config, monkeypatch):
 
 
 def test_recall_equals_direct_questions(config):
-    params = models.functional(config.model).init(jax.random.key(0))
+    params = jax.jit(models.functional(config.model).init)(jax.random.key(0))
     seen = []
     spy = long_stream.ask
 

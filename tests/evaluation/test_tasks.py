@@ -85,9 +85,11 @@ def test_groups_and_failed_tasks(monkeypatch, known):
     assert result["failed_tasks"] == (1 if share >= 0.5 else 3)
 
 
-@pytest.mark.parametrize("chunk", [1024, 16, 24, 12])  # whole rows; chunks that divide; a shorter last one; unaligned
+@pytest.mark.parametrize(
+    "chunk", [1024, pytest.param(16, marks=pytest.mark.slow), 24, 12]
+)  # whole rows; chunks that divide; a shorter last one; unaligned
 def test_chunks_equal_a_direct_computation(chunk):
-    params = models.functional(MODEL).init(jax.random.key(0))
+    params = jax.jit(models.functional(MODEL).init)(jax.random.key(0))
     settings = dataclasses.replace(CONFIG.evaluation, chunk_length=chunk)
     config = dataclasses.replace(CONFIG, evaluation=settings)
     result = evaluate_task(config, params, Words(config.data, "test"))

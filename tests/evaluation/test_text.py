@@ -47,7 +47,7 @@ def tokenizer(monkeypatch):
 
 @pytest.fixture(scope="module")
 def params():
-    return models.functional(MODEL).init(jax.random.key(0))
+    return jax.jit(models.functional(MODEL).init)(jax.random.key(0))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,6 +1,7 @@
 """Few combinations of options that still cover every pair of them."""
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 
@@ -34,16 +35,22 @@ def rows_of(options: dict[str, list], *further: dict) -> list:
 
     Few rows in which each value of each option occurs, and the further rows, run by default; all others are slow.
     """
-    rows, chosen = covering(options), []
-    missing = {(name, value) for name, values in options.items() for value in values}
-    missing -= {item for row in further for item in row.items()}
+    rows = covering(options)
+    chosen = each_value(rows, further)
+    default = [*chosen, *(row for row in further if row not in chosen)]
+    slow = [pytest.param(row, marks=pytest.mark.slow, id=name_of(row)) for row in rows if row not in default]
+    return [pytest.param(row, id=name_of(row)) for row in default] + slow
+
+
+def each_value(rows: Sequence[dict], further: Sequence[dict] = ()) -> list[dict]:
+    """Few of the rows in which, with the further rows, each value of each option occurs."""
+    missing = {item for row in rows for item in row.items()} - {item for row in further for item in row.items()}
+    chosen = []
     while missing:
         row = max(rows, key=lambda row: len(missing & row.items()))
         chosen.append(row)
         missing -= row.items()
-    default = [*chosen, *(row for row in further if row not in chosen)]
-    slow = [pytest.param(row, marks=pytest.mark.slow, id=name_of(row)) for row in rows if row not in default]
-    return [pytest.param(row, id=name_of(row)) for row in default] + slow
+    return chosen
 
 
 def name_of(row: dict) -> str:

@@ -43,7 +43,7 @@ class Built:
 
 @functools.lru_cache
 def fresh_state(config, batch):
-    return functional(config).init_state(batch)
+    return jax.jit(functional(config).init_state, static_argnums=0)(batch)
 
 
 def build(config: ModelConfig, jitter=0.2) -> Built:

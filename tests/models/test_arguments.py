@@ -30,7 +30,7 @@ LENGTH = 6
 
 @functools.cache
 def model_of(name):
-    return models.from_params(CONFIGS[name], models.functional(CONFIGS[name]).init(jax.random.key(0)))
+    return models.from_params(CONFIGS[name], jax.jit(models.functional(CONFIGS[name]).init)(jax.random.key(0)))
 
 
 def call(name, tokens, valid=None, state=None, reset=None):
@@ -101,7 +101,9 @@ def test_ids_out_of_the_vocabulary(name, wrong):
 
 
 @each
-@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint32, np.int64])
+@pytest.mark.parametrize(
+    "dtype", [np.uint8, np.int64, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (np.int8, np.uint32))]
+)
 def test_every_type_of_integer(name, dtype):
     tokens = tokens_of().astype(dtype)
     check_tokens(tokens, 32)
@@ -114,6 +116,7 @@ def test_a_vocabulary_beyond_the_type_of_the_ids():
     config = ModelConfig(**SMALL | {"vocab_size": 300}, window_size=6)
     model = models.from_params(config, models.functional(config).init(jax.random.key(0)))
 
+    @jax.jit
     def score(tokens):
         scores, _ = model.score(tokens, {"tokens": tokens}, model.init_state(BATCH))
         return scores["tokens"].losses
@@ -247,7 +250,7 @@ def test_parameters_may_be_numpy_arrays_inside_jit(position):
     config = ModelConfig(vocab_size=9, d_model=8, num_layers=1, num_heads=1, position=position, num_positions=16)
     params = jax.device_get(models.functional(config).init(jax.random.key(0)))
     tokens, state = np.ones((1, 4), np.int32), models.functional(config).init_state(1)
-    expected, _ = models.functional(config).apply(params, tokens, state)
+    expected, _ = jax.jit(models.functional(config).apply)(params, tokens, state)
     found, _ = jax.jit(lambda tokens, state: models.functional(config).apply(params, tokens, state))(tokens, state)
     constant, _ = jax.jit(lambda state: models.functional(config).apply(params, tokens, state))(state)
     np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -214,7 +214,7 @@ def test_diagnostics_have_a_row_for_each_memory():
     np.testing.assert_allclose(np.sum(stats["write_gate_histogram"], axis=1), 1, atol=1e-6)
     assert np.all((stats["fusion_gate"] > 0) & (stats["fusion_gate"] < 1))
     none = tiny(NoMemoryConfig())
-    assert functional(none).diagnostics(built(none).params, tokens, built(none).fresh()) == {}
+    assert jax.jit(functional(none).diagnostics)(built(none).params, tokens, built(none).fresh()) == {}
 
 
 def test_one_compilation_serves_every_prefill_of_a_length_and_every_step():

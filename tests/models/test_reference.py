@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
-from tests.laws.coverings import covering, name_of
+from tests.laws.coverings import covering, each_value, name_of
 from tests.laws.models import (
     BATCH,
     built,
@@ -40,36 +40,39 @@ MEMORY_OPTIONS = {
 LENGTH = 23
 
 
-def configs():
+def rows():
     """Every pair of model options, each row with one of the rows that cover every pair of memory options."""
-    memories = covering(MEMORY_OPTIONS)
-    models = covering(MODEL_OPTIONS)
-    for i in range(max(len(memories), len(models))):
-        model, memory = models[i % len(models)], memories[i % len(memories)]
-        select_size = min(2, model["segment_length"])
-        memory = KVMemoryConfig(memory_size=7, num_heads=2, head_dim=4, select_size=select_size, **memory)
-        yield tiny(memory, num_positions=LENGTH, relative_buckets=4, relative_max_distance=5, **model)
-    yield tiny(num_layers=3, memory_layers=(0, 2))
-    yield tiny(NoMemoryConfig(), num_layers=2)
+    memories, models = covering(MEMORY_OPTIONS), covering(MODEL_OPTIONS)
+    number = max(len(memories), len(models))
+    return [models[i % len(models)] | memories[i % len(memories)] for i in range(number)]
 
 
-def title(config):
-    fields = [config.fusion, config.position, config.norm, config.activation, f"window{config.window_size}"]
-    fields += [f"segment{config.segment_length}", type(config.memory).__name__]
-    if isinstance(config.memory, KVMemoryConfig):
-        fields += [config.memory.gate, config.memory.select, config.memory.evict, config.memory.visibility]
-    return "-".join(fields)
+def config_of(row):
+    memory = {name: row[name] for name in MEMORY_OPTIONS} | {"select_size": min(2, row["segment_length"])}
+    memory = KVMemoryConfig(memory_size=7, num_heads=2, head_dim=4, **memory)
+    model = {name: row[name] for name in MODEL_OPTIONS}
+    return tiny(memory, num_positions=LENGTH, relative_buckets=4, relative_max_distance=5, **model)
 
 
-@pytest.mark.parametrize("config", list(configs()), ids=title)
+def configs():
+    """By default, rows in which each value of each option occurs; the other pairs are slow."""
+    chosen = each_value(rows())
+    for row in rows():
+        marks = () if row in chosen else pytest.mark.slow
+        yield pytest.param(config_of(row), marks=marks, id=name_of(row))
+    yield pytest.param(tiny(num_layers=3, memory_layers=(0, 2)), id="two of three layers have a memory")
+    yield pytest.param(tiny(NoMemoryConfig(), num_layers=2), id="no memory")
+
+
+@pytest.mark.parametrize("config", list(configs()))
 def test_model_equals_reference_streams_and_leaks_nothing(config):
     model = built(config)
     params = jax.device_get(model.params)
     for seed, breaks in ((0, 0.0), (1, 0.12)):
         tokens, reset = stream_inputs(seed, config, LENGTH, breaks=breaks)
         logits, _ = model(tokens, reset=reset)
-        rows = [ReferenceDecoder(config, params) for _ in range(BATCH)]
-        expected = [[row.step(tokens[b, t], reset[b, t]) for t in range(LENGTH)] for b, row in enumerate(rows)]
+        references = [ReferenceDecoder(config, params) for _ in range(BATCH)]
+        expected = [[row.step(tokens[b, t], reset[b, t]) for t in range(LENGTH)] for b, row in enumerate(references)]
         np.testing.assert_allclose(logits, expected, atol=1e-4)
 
         assert max(streaming_violation(model, tokens, reset, [1] * 6 + [5] + [1] * 2 + [5, 5])) < 1e-4
@@ -77,7 +80,3 @@ def test_model_equals_reference_streams_and_leaks_nothing(config):
         assert max(ragged_violation(model, tokens, reset, lengths, 5)) < 1e-4
         for row, place in ((0, 3), (1, 11)):
             assert perturbation_violation(model, tokens, reset, row, place) == 0
-
-
-def test_names_are_distinct():
-    assert len({name_of({"title": title(config)}) for config in configs()}) == len(list(configs()))

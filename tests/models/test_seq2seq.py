@@ -42,7 +42,7 @@ CONFIGS = {
 @functools.lru_cache
 def params_of(config):
     params = models.functional(config).init(jax.random.key(0))
-    return jax.tree.map(lambda x: x * jnp.float32(1.5), params)
+    return jax.tree.map(lambda x: 1.5 * np.asarray(x), params)
 
 
 @functools.partial(jax.jit, static_argnums=0)

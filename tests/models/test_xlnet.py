@@ -25,6 +25,9 @@ from tests.references.xlnet import relative_attention
 BATCH, LENGTH = 2, 8
 KV = KVMemoryConfig(memory_size=12, num_heads=2, head_dim=4)
 PARALLEL = {n: entry.config for n, entry in MEMORIES.items() if not issubclass(entry.config, RecurrentMemoryConfig)}
+QUICK = ("kv", "associative")
+"""One mechanism with entries and one without; the others are slow."""
+ALONE = {"visibility": "token", "evict": "least_read", "initial_entries": 2}
 
 
 def tiny(memory=KV, **changes):
@@ -117,7 +120,7 @@ def drawn_orders():
     "name, two_streams",
     [("kv", False)]
     + [
-        (name, True) if name in ("none", "kv", "associative") else pytest.param(name, True, marks=pytest.mark.slow)
+        (name, True) if name in ("none", *QUICK) else pytest.param(name, True, marks=pytest.mark.slow)
         for name in PARALLEL
     ],
 )
@@ -142,7 +145,13 @@ def test_one_memory_brings_all_of_the_first_call():
     assert np.all(flow[may_flow(orders, resets)[1]] > 0)
 
 
-@pytest.mark.parametrize("changes", [{"visibility": "token"}, {"evict": "least_read"}, {"initial_entries": 2}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ALONE,
+        *(pytest.param({name: value}, marks=pytest.mark.slow) for name, value in ALONE.items()),
+    ],
+)
 def test_no_leak_with_other_ways_to_read(changes):
     orders, resets = drawn_orders(), np.zeros((2, BATCH, LENGTH), bool)
     resets[0, 0, 2] = resets[1, 1, 5] = True
@@ -151,7 +160,14 @@ def test_no_leak_with_other_ways_to_read(changes):
     assert np.all(flow[~(within | across)] == 0)
 
 
-@pytest.mark.parametrize("name", [name for name in PARALLEL if name not in ("none", "knn")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        for name in PARALLEL
+        if name not in ("none", "knn")
+    ],
+)
 def test_a_detached_read_of_one_segment_is_the_same(name):
     """Where no token reads its own segment, a detached call of a whole segment gives the same reads."""
     layer = MemoryLayer(PARALLEL[name](), d_model=8, segment_length=6, rngs=nnx.Rngs(0))

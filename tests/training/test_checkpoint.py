@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import shutil
 
@@ -27,7 +28,7 @@ def config(make_config):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory, config):
     """A workdir with checkpoints of steps 0 and 1, and the state that both hold."""
-    workdir, state = tmp_path_factory.mktemp("run"), create(config)
+    workdir, state = tmp_path_factory.mktemp("run"), jax.jit(functools.partial(create, config))()
     with Checkpoints(workdir, keep=2) as checkpoints:
         save_run(checkpoints, config, state, {"position": "here"})
         state = state._replace(step=state.step + 1)

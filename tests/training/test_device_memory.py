@@ -1,6 +1,7 @@
 """The memory of a run: counted before compiling, reported by the compiler, and refused where it does not fit."""
 
 import dataclasses
+import functools
 import os
 import re
 import subprocess
@@ -31,7 +32,10 @@ def size(tree):
 
 def test_counts_are_those_of_the_arrays(make_config):
     config = make_config(**SIZES)
-    state, batch = create(config), next(data.train_batches(config.data, config.training, 0))
+    state, batch = (
+        jax.jit(functools.partial(create, config))(),
+        next(data.train_batches(config.data, config.training, 0)),
+    )
     held = held_bytes(config, one_device())
     assert held.parameters == size(state.params) and held.optimizer_state == size(state.opt_state)
     assert held.model_state == size(state.model_state) and held.batch == 4 * size(batch)

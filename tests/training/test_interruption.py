@@ -109,9 +109,12 @@ def test_a_killed_run_ends_bitwise_equal(start, uninterrupted, tmp_path, kills, 
     assert_same_run(config, tmp_path, expected)
 
 
-def test_stop_signals_save_the_step_and_exit_with_0(start, uninterrupted, tmp_path):
+@pytest.mark.parametrize(
+    "numbers", [[signal.SIGTERM], pytest.param([signal.SIGTERM, signal.SIGINT], marks=pytest.mark.slow)]
+)
+def test_stop_signals_save_the_step_and_exit_with_0(start, uninterrupted, tmp_path, numbers):
     config, expected = uninterrupted(48)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in numbers:
         process = start(config, tmp_path)
         wait_for_steps(process, tmp_path, 0.05)
         with pytest.raises(RunError, match=f"in use by another trainer .process {process.pid}"):

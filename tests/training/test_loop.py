@@ -140,7 +140,7 @@ def test_a_start_traces_the_state_twice_and_a_restart_once(tmp_path, make_config
 
 def test_diagnostics_are_means_over_the_batches_of_a_call(make_config):
     config = make_config(optimizer={"accumulate_steps": 2})
-    start, mesh = state.create(config), parallel.make_mesh(config.parallel)
+    start, mesh = jax.jit(partial(state.create, config))(), parallel.make_mesh(config.parallel)
     batches = data.train_batches(config.data, config.training, 0)
     batch = loop.stack([next(batches) for _ in range(2)])
     diagnose = jitted_diagnostics(config, mesh)

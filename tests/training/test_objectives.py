@@ -181,18 +181,17 @@ def test_evaluation_equals_a_direct_computation(make_encoder, memory):
     config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, num_batches=3))
     params, tokenizer = models.functional(config.model).init(jax.random.key(0)), data.ByteTokenizer()
     model = models.from_params(config.model, params)
-    read = jax.jit(model.hidden)
+    call = jax.jit(lambda state, inputs: (model.hidden(state=state, **inputs).stream, model(state=state, **inputs)[0]))
+    pairs_of = jax.jit(lambda x: pair_logits(model, x))
     batches = data.text_batches(config.data, config.training, HELD_OUT_SEED, tokenizer, "valid")
     counts = np.bincount(data.documents(config.data, "train", tokenizer).flat, minlength=260) + 1
     tokens, pairs = [], []
     for batch in (next(batches) for _ in range(3)):
-        state = model.init_state(4)
-        x, _, _ = read(state=state, **batch.inputs)
-        logits, _ = model(state=state, **batch.inputs)
+        x, logits = jax.device_get(call(model.init_state(4), batch.inputs))
         for row, place in zip(*np.nonzero(batch.weights["masked"]), strict=True):
             target = batch.targets["masked"][row, place]
             tokens.append((nats(logits[row, place], target), -math.log(counts[target] / counts.sum())))
-        for line, label in zip(pair_logits(model, x), batch.targets["next_sentence"], strict=True):
+        for line, label in zip(pairs_of(x), batch.targets["next_sentence"], strict=True):
             pairs.append((nats(line, label), np.argmax(line) == label))
     result = evaluate(config, params, tokenizer)
     loss, unigram = np.mean(tokens, axis=0)
@@ -205,25 +204,29 @@ def test_evaluation_equals_a_direct_computation(make_encoder, memory):
 
 
 @pytest.mark.parametrize("objective", BOTH)
-def test_evaluation_counts_the_text_that_is_said(make_encoder, objective):
+def test_evaluation_counts_the_predicted_text(make_encoder, objective):
     config = make_encoder(objective, {"memory": MEMORY})
     params, tokenizer = models.functional(config.model).init(jax.random.key(0)), data.ByteTokenizer()
     model = models.from_params(config.model, params)
     batch = next(data.text_batches(config.data, config.training, HELD_OUT_SEED, tokenizer, "valid"))
-    state, options = model.init_state(4), {"reset": batch.inputs["reset"]}
-    if objective == "permutation":
-        options["order"] = batch.inputs["order"]
-    else:
-        state = model.read_source(batch.inputs["source"], state, batch.inputs["source_reset"])
-    logits, _ = model(batch.inputs["tokens"], state, **options)
-    said = (batch.weights["tokens"] > 0) & (
-        batch.targets["tokens"] < 256
-    )  # neither sentinels nor what begins a document
-    found = [nats(logits[place], batch.targets["tokens"][place]) for place in zip(*np.nonzero(said), strict=True)]
+
+    @jax.jit
+    def call(inputs):
+        state, options = model.init_state(4), {"reset": inputs["reset"]}
+        if objective == "permutation":
+            options["order"] = inputs["order"]
+        else:
+            state = model.read_source(inputs["source"], state, inputs["source_reset"])
+        return model(inputs["tokens"], state, **options)[0]
+
+    logits = np.asarray(call(batch.inputs))
+    # Neither sentinels nor the id that begins a document.
+    text = (batch.weights["tokens"] > 0) & (batch.targets["tokens"] < 256)
+    found = [nats(logits[place], batch.targets["tokens"][place]) for place in zip(*np.nonzero(text), strict=True)]
     result = evaluate(config, params, tokenizer)
     assert result["predictions"] == len(found) and result["loss"] == pytest.approx(np.mean(found), rel=1e-5)
     unigram = unigram_losses(data.documents(config.data, "train", tokenizer).flat, config.model.vocab_size)
-    assert result["unigram_loss"] == pytest.approx(unigram[batch.targets["tokens"][said]].mean())
+    assert result["unigram_loss"] == pytest.approx(unigram[batch.targets["tokens"][text]].mean())
 
 
 def pair_logits(model, x):
@@ -243,11 +246,11 @@ def test_unigram_losses_are_counted():
 def test_each_head_scores_its_own_targets():
     model = models.from_params(ENCODER, models.functional(ENCODER).init(jax.random.key(0)))
     tokens, label = np.arange(24, dtype=np.int32).reshape(2, 12), np.array([1, 0], np.int32)
-    plain, _ = model.score(tokens, {"masked": tokens}, model.init_state(2))
-    scores, _ = model.score(tokens, {"masked": tokens, "next_sentence": label}, model.init_state(2))
+    score = jax.jit(lambda targets: model.score(tokens, targets, model.init_state(2))[0])
+    plain, scores = score({"masked": tokens}), score({"masked": tokens, "next_sentence": label})
     assert plain.keys() == {"masked"} and scores.keys() == {"masked", "next_sentence"}
     jax.tree.map(np.testing.assert_array_equal, scores["masked"], plain["masked"])
-    logits = pair_logits(model, model.hidden(tokens, model.init_state(2))[0])
+    logits = jax.jit(lambda tokens: pair_logits(model, model.hidden(tokens, model.init_state(2)).stream))(tokens)
     first = [nats(*pair) for pair in zip(logits, label, strict=True)]
     np.testing.assert_allclose(scores["next_sentence"].losses, first, rtol=1e-5)
     bare = models.from_params(

@@ -44,9 +44,14 @@ GROUPS = Groups(gate=tree_of("layer/gate/kernel"), decay=tree_of("layer/feed_for
 def updates(gradients=1.0, **settings):
     """The first update from equal gradients."""
     optimizer = make_optimizer(OptimizerConfig(**({"warmup_steps": 0, "clip_norm": 0.0} | settings)), 10, GROUPS)
-    gradients = jax.tree.map(lambda x: jnp.full_like(x, gradients), PARAMS)
+    gradients = jax.tree.map(lambda x: np.full(x.shape, gradients, x.dtype), PARAMS)
+
+    @jax.jit
+    def update(gradients, params):
+        return optimizer.update(gradients, optimizer.init(params), params)[0]["layer"]
+
     with jax.numpy_dtype_promotion("standard"):
-        return optimizer.update(gradients, optimizer.init(PARAMS), PARAMS)[0]["layer"]
+        return update(gradients, PARAMS)
 
 
 def test_schedule_warms_up_from_the_first_update_and_ends_at_its_share():
