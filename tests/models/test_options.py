@@ -47,7 +47,7 @@ def plain():
     return config, params, tokens, reset, value_and_gradient(config, params, tokens, reset)
 
 
-@pytest.mark.parametrize("remat", ["block", "dots"])
+@pytest.mark.parametrize("remat", ["block", pytest.param("dots", marks=pytest.mark.slow)])
 def test_remat_changes_neither_value_nor_gradient(plain, remat):
     config, params, tokens, reset, expected = plain
     again = value_and_gradient(dataclasses.replace(config, remat=remat), params, tokens, reset)

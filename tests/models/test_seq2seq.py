@@ -69,7 +69,10 @@ def state_of(config, **changes):
     return read_source(config, params_of(config), **arguments)
 
 
-each = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+each = pytest.mark.parametrize(
+    "config",
+    [pytest.param(CONFIGS[name], id=name, marks=pytest.mark.slow if name == "plain" else ()) for name in CONFIGS],
+)
 
 
 @each
@@ -173,7 +176,7 @@ def test_both_stacks_remember():
     assert difference(*results) > 1e-4
 
 
-@pytest.mark.parametrize("name", ["memory", "plain"])
+@pytest.mark.parametrize("name", ["memory", pytest.param("plain", marks=pytest.mark.slow)])
 def test_gradients_reach_every_parameter_through_the_source(name):
     config = CONFIGS[name]
     source, valid, tokens = inputs(config)
