@@ -31,15 +31,14 @@ def test_token_by_token_equals_one_forward_pass(row):
     rng = np.random.default_rng(len(str(row)))
     tokens = rng.integers(model.config.vocab_size, size=(2, LENGTH)).astype(np.int32)
     reset = rng.random((2, LENGTH)) < 0.1
-    prompt = int(rng.integers(2, LENGTH // 2))
     whole, _ = model(tokens, reset=reset)
-    logits, state = model(tokens[:, :prompt], reset=reset[:, :prompt])
-    logits = [logits]
-    for i in range(prompt, LENGTH):
+    logits, state = [], model.fresh(2)
+    for i in range(LENGTH):
         step, state = model(tokens[:, i : i + 1], state, reset[:, i : i + 1])
         logits.append(step)
     assert np.abs(np.concatenate(logits, axis=1) - whole).max() < 1e-4
 
+    prompt = int(rng.integers(2, LENGTH // 2))
     answer = generate((model.config, model.params), tokens[:1, :prompt], max_new_tokens=LENGTH - prompt).ids
     read, _ = model(np.repeat(answer, 2, axis=0))
     assert answer[0, prompt:].tolist() == np.asarray(read)[0].argmax(-1)[prompt - 1 : -1].tolist()

@@ -41,7 +41,7 @@ OPTIONS = {
 @functools.cache
 def chain(poison: float):
     """A model of which each letter says the next (see FOLLOWING); reading POISON puts a number into the logits."""
-    params = mg.functional(CONFIG).init(jax.random.key(0))
+    params = jax.jit(mg.functional(CONFIG).init)(jax.random.key(0))
     for part in ("attention", "feed_forward"):
         params["blocks"]["0"][part]["output"]["kernel"] *= 0
     kernel = np.zeros((CONFIG.d_model, CONFIG.vocab_size), np.float32)
@@ -56,7 +56,8 @@ def chain(poison: float):
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 def test_no_answer_is_made_of_them(options, poison):
     model = chain(poison)
-    assert generate(model, [[ord("x")]], max_new_tokens=3, **options).ids.tolist() == [[*map(ord, "xyxy")]]
+    answer = generate(model, "x", tokenizer=ByteTokenizer(), max_new_tokens=3, **options)
+    assert answer.ids.tolist() == [[256, *map(ord, "xyxy")]] and answer.texts == ["xyxy"]
     for prompt in ("d", "a"):  # the first token, and one inside of the loop
         with pytest.raises(ValueError, match=ERROR):
             generate(model, prompt, tokenizer=ByteTokenizer(), max_new_tokens=9, **options)
@@ -109,7 +110,7 @@ def test_which_rows_can_be_chosen_from():
     rows = [[0, 1, 2], [nan, 1, 2], [0, 1, nan], [inf, 0, 0], [-inf, -inf, -inf], [-inf, 3, -inf], [-inf, nan, -inf]]
     logits, keys = jnp.asarray(rows, jnp.float32), jax.random.split(jax.random.key(0), 7)
     for sampling in (Sampling(), Sampling(temperature=1e-3), Sampling(top_k=2, top_p=0.01, min_p=0.9)):
-        token = np.asarray(sampling.choose(keys, logits))
+        token = np.asarray(jax.jit(sampling.choose)(keys, logits))
         assert token.tolist() == [2, *[NOT_FINITE] * 4, 1, NOT_FINITE], sampling
     penalty, penalized = Sampling(repetition_penalty=1e30), jnp.asarray([[True, True], [True, False]])
     token = penalty.choose(keys[:2], jnp.full((2, 2), -1e10, jnp.float32), penalized)  # one row overflows: all are -inf

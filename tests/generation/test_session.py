@@ -150,11 +150,11 @@ sys.stdout.buffer.write(session.generate(max_new_tokens=30, temperature=9.0).enc
 """
 
 
-def test_a_saved_session_goes_on_in_another_process(session, tiny, tmp_path):
-    session.generate(max_new_tokens=5)
+def test_a_saved_session_goes_on_in_another_process(session, tiny, tmp_path, compiled_as_here):
+    session.generate(max_new_tokens=5, temperature=9.0)
     session.save(tmp_path / "session")
     command = [sys.executable, "-c", LOAD, str(tmp_path / "session")]
-    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    environment = compiled_as_here | {"PYTHONPATH": str(ROOT)}
     answer = subprocess.run(command, check=True, capture_output=True, env=environment).stdout.decode()
     assert answer == session.generate(max_new_tokens=30, temperature=9.0)
 
@@ -274,7 +274,7 @@ def test_every_type_of_a_state_is_saved(tiny, tmp_path):
 
 def test_a_document_longer_than_its_learned_positions_is_refused(tiny):
     config = dataclasses.replace(tiny.config, position="learned", num_positions=20)
-    model = config, models.functional(config).init(jax.random.key(0))
+    model = config, jax.jit(models.functional(config).init)(jax.random.key(0))
     session = Session(model, tiny.tokenizer)
     session.feed("x" * 9)
     for use in (lambda: session.feed("y" * 11), lambda: session.generate(max_new_tokens=11)):
@@ -296,7 +296,7 @@ def test_a_document_longer_than_its_learned_positions_is_refused(tiny):
 def test_a_text_longer_than_a_pretrained_context_is_warned_of(tiny, memory):
     changes = {"context_length": 12} | ({} if memory else {"memory": NoMemoryConfig()})
     config = dataclasses.replace(tiny.config, **changes)
-    session = Session((config, models.functional(config).init(jax.random.key(0))), tiny.tokenizer)
+    session = Session((config, jax.jit(models.functional(config).init)(jax.random.key(0))), tiny.tokenizer)
     generate((config, session.params), [[1] * 4], max_new_tokens=8)
     session.feed("x" * 7)
     expected = contextlib.nullcontext() if memory else pytest.warns(UserWarning, match="longer than context_length=12")

@@ -31,7 +31,9 @@ class Tiny:
 
     def __init__(self):
         # Larger than as initialised, so that the most probable tokens differ and greedy decoding does not repeat one.
-        self.params = jax.tree.map(lambda x: x * jnp.float32(3.0), models.functional(CONFIG).init(jax.random.key(0)))
+        self.params = jax.tree.map(
+            lambda x: x * jnp.float32(3.0), jax.jit(models.functional(CONFIG).init)(jax.random.key(0))
+        )
         self.model = (self.config, self.params)
 
     @functools.partial(jax.jit, static_argnums=0)
