@@ -180,7 +180,8 @@ def test_one_hop_of_tied_maps_is_plain_attention():
     hops = Hops(eye / 2, eye, none, none, None, None, None)
     age, visible = jnp.ones((1, 5), jnp.int32), np.ones((1, 3, 5), bool)
     visible[0, :, 4] = False
-    read = multi_hop_read(*map(jnp.asarray, (query, keys, values)), age, jnp.asarray(visible), hops)
+    read = jax.jit(multi_hop_read)(query, keys, values, age, visible, hops)
+    read = np.asarray(read)
     for q in range(3):
         weights = softmax(keys[0, :4, 0] @ query[0, q, 0] / 2)
         np.testing.assert_allclose(read[0, q, 0], query[0, q, 0] + weights @ values[0, :4, 0], atol=1e-6)
@@ -247,6 +248,7 @@ def test_ages_tell_equal_entries_apart():
     wants_old = jnp.zeros((1, 3, 1, 3)).at[0, 2].set(50.0)
     visible = jnp.ones((1, 1, 2), bool)
 
+    @jax.jit
     def ask(ages):
         return multi_hop_read(
             jnp.ones((1, 1, 1, 3)),

@@ -146,7 +146,8 @@ def taught(weights, pairs, rate, inertia=0.0, keep=1.0, momentum=None):
     gates = (jnp.full(len(keys), x, jnp.float32) for x in (rate, np.log(max(inertia, 1e-30)), np.log(max(keep, 1e-30))))
     nothing = jax.tree.map(jnp.zeros_like, weights)
     momentum = nothing if momentum is None else momentum
-    learned, momentum = inner_update(weights, nothing, momentum, Pairs(jnp.asarray(keys), jnp.asarray(values), *gates))
+    pairs = Pairs(jnp.asarray(keys), jnp.asarray(values), *gates)
+    learned, momentum = jax.jit(inner_update)(weights, nothing, momentum, pairs)
     return jax.tree.map(jnp.add, weights, learned), momentum
 
 
@@ -167,7 +168,13 @@ def random_pairs(seed, length):
 def test_gradients_by_hand_are_those_of_the_network(widths):
     weights, (keys, values) = random_weights(0, *widths), random_pairs(1, 1)
     np.testing.assert_allclose(inner_network(weights, keys)[0], forward(weights, keys[0])[2], atol=1e-5)
-    got = jax.grad(lambda weights: jnp.sum((inner_network(weights, keys[0]) - values[0]) ** 2))(weights)
+
+    @jax.jit
+    @jax.grad
+    def gradient(weights):
+        return jnp.sum((inner_network(weights, keys[0]) - values[0]) ** 2)
+
+    got = gradient(weights)
     for one, other in zip(got, gradients(weights, keys[0], values[0]), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
