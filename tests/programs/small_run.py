@@ -55,7 +55,6 @@ def main() -> None:
     parser.add_argument("--stuck_after", type=int, help="the data stops coming after so many batches")
     arguments = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", arguments.devices)
-    jax.config.update("jax_disable_most_optimizations", True)
     if arguments.join:
         address, count, index = arguments.join
         parallel.join_processes(address, int(count), int(index))
