@@ -15,10 +15,12 @@ import jaxtyping
 import pytest
 from hypothesis import HealthCheck, settings
 
+import tests.laws.annotations
+
 # Shapes and dtypes of arguments and results are checked whenever a function of these packages is traced or called.
 # The hook must be in place before memgpt_jax is first imported.
-CHECKED = ["memgpt_jax.ops"]
-jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
+CHECKED = ["memgpt_jax.ops", "memgpt_jax.memory"]
+jaxtyping.install_import_hook(CHECKED, f"{tests.laws.annotations.__name__}.checked")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

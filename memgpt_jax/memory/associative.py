@@ -166,8 +166,8 @@ class AssociativeMemory(ProjectedMemory[AssociativeMemoryConfig]):
     def _features(self, x: Float[Array, "... HK"]) -> Float32[Array, "B L H M"]:
         return unit_features(self.heads(x), self.config.feature_map, self.config.memory_size)
 
-    def _values(self, values: Float[Array, "... K"]) -> Float32[Array, "... K"]:
-        """With `normalize`, a 1 after each value; its column of the matrix is z."""
+    def _values(self, values: Float[Array, "... K"]) -> Float32[Array, "... V"]:
+        """The values as float32; with `normalize`, a 1 after each (V = K + 1), whose column of the matrix is z."""
         values = values.astype(jnp.float32)
         if not self.config.normalize:
             return values

@@ -11,6 +11,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.memory import MEMORIES, Memory, make_memory, memory_bytes_per_row
 from memgpt_jax.memory.none import NoMemory
 from memgpt_jax.memory.streaming import stream
@@ -311,5 +312,8 @@ def test_bptt_segments_cuts_exactly(name, segments):
 
 
 def test_an_unknown_config_is_refused_by_name():
-    with pytest.raises(ValueError, match="dict is the configuration of no memory mechanism; valid: NoMemoryC"):
-        make_memory({}, d_model=WIDTH, segment_length=SEGMENT, dtype="float32", rngs=nnx.Rngs(0))
+    class UnknownConfig(NoMemoryConfig):
+        pass
+
+    with pytest.raises(ValueError, match="UnknownConfig is the configuration of no memory mechanism; valid: NoMemoryC"):
+        make_memory(UnknownConfig(), d_model=WIDTH, segment_length=SEGMENT, dtype="float32", rngs=nnx.Rngs(0))
