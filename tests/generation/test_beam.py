@@ -113,7 +113,7 @@ def textbook_beam_search(model, num_beams: int, early_stopping) -> list[list[int
     return [text for _, text in finished]
 
 
-def test_rows_are_searched_by_themselves(model):
+def test_rows_are_searched_independently(model):
     prompts = [PROMPT, [0, 1], [3, 3, 3, 3, 3, 3, 3]]
     options = {"num_beams": 3, "num_return_sequences": 2, "stop": [STOP], "pad_token_id": 0}
     together = generate(model, prompts, max_length=10, **options).ids

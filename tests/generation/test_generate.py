@@ -42,7 +42,7 @@ def test_a_module_generates_too(tiny):
     np.testing.assert_array_equal(mg.generate(module, jnp.array([ids(5)]), max_new_tokens=4).ids, expected)
 
 
-def test_rows_stop_by_themselves(tiny):
+def test_rows_stop_independently(tiny):
     prompts = [ids(7), ids(5)]
     answers = [tiny.reread(prompt, 12) for prompt in prompts]
     stop = next(token for token in answers[0] if token not in answers[1])
@@ -64,7 +64,7 @@ def test_a_row_does_not_depend_on_its_neighbours(tiny):
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"num_beams": 3}])
-def test_the_state_goes_on_and_is_not_modified(tiny, options):
+def test_the_state_is_continued_and_not_modified(tiny, options):
     prompts = [ids(7), ids(9)]
     generated = generate(tiny.model, prompts, max_new_tokens=4, **options)
     ids_, state = generated.ids, generated.state

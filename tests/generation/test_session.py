@@ -36,7 +36,7 @@ def same_state(one: Session, other: Session) -> None:
     assert (one.unread, one.num_tokens) == (other.unread, other.num_tokens)
 
 
-def test_it_goes_on_like_one_text(session, tiny):
+def test_a_continued_text_equals_one_text(session, tiny):
     whole = generate(tiny.model, TEXT, tokenizer=tiny.tokenizer, max_new_tokens=20).texts[0]
     pieces = [session.generate(max_new_tokens=8), session.generate(max_new_tokens=12)]
     assert TEXT + "".join(pieces) == whole  # no token stands for a part of a character here
@@ -51,7 +51,7 @@ def test_feeding_in_pieces_is_feeding_at_once(session, tiny):
     assert pieces.generate(max_new_tokens=12) == session.generate(max_new_tokens=12)
 
 
-def test_a_fork_goes_on_by_itself(session, tiny):
+def test_a_fork_is_independent_of_its_original(session, tiny):
     """Two continuations of one state are bitwise those of two sessions that never forked."""
     fork = session.fork()
     session.feed("one")
@@ -150,7 +150,7 @@ sys.stdout.buffer.write(session.generate(max_new_tokens=30, temperature=9.0).enc
 """
 
 
-def test_a_saved_session_goes_on_in_another_process(session, tiny, tmp_path, compiled_as_here):
+def test_a_saved_session_continues_in_another_process(session, tiny, tmp_path, compiled_as_here):
     session.generate(max_new_tokens=5, temperature=9.0)
     session.save(tmp_path / "session")
     command = [sys.executable, "-c", LOAD, str(tmp_path / "session")]

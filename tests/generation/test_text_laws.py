@@ -64,7 +64,7 @@ def test_pieces_add_up_to_the_decoded_answer(kind, data):
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 @settings(phases=QUICK)
-def test_a_stop_text_ends_the_answer_where_it_first_stands(kind, data):
+def test_a_stop_text_ends_the_answer_at_its_first_occurrence(kind, data):
     tokenizer = make(kind)
     ids = data.draw(any_ids(tokenizer))
     text, _ = whole_text(tokenizer, [tokenizer.start_id], ids)
@@ -79,7 +79,7 @@ def test_a_stop_text_ends_the_answer_where_it_first_stands(kind, data):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_answer_that_goes_on_in_another_one_keeps_its_characters(kind):
+def test_an_answer_continued_by_another_keeps_its_characters(kind):
     tokenizer = make(kind)
     ids = tokenizer.encode("the é€🙂 猫 the")
     for cut in range(len(ids) + 1):

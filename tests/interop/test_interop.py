@@ -214,7 +214,7 @@ def test_a_whole_model_in_linen():
     assert difference(call(tokens, module.init_state(B), reset), expected) < 1e-5
 
 
-def test_a_mechanism_by_itself_in_linen(x):
+def test_a_mechanism_alone_in_linen(x):
     module = mg.interop.to_linen(mg.MEMORIES["kv"].module, KV, **SHAPES, dtype="float32")
     segment = whole_segment(x[:, :T])
     init, apply = (jax.jit(functools.partial(f, nnx_method="segment")) for f in (module.init, module.apply))

@@ -146,7 +146,7 @@ def test_weightings_are_never_more_than_one():
 
 
 @pytest.mark.parametrize("order", ["read_write", "write_read"])
-def test_the_order_says_whether_a_token_reads_what_it_writes(order):
+def test_the_order_decides_whether_a_token_reads_what_it_writes(order):
     graph, params = build(config_of({"memory_size": 7, "order": order}))
     x, _ = random_inputs(5, BATCH, 1)
     nothing = np.zeros((BATCH, 1), bool)

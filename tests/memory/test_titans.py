@@ -212,7 +212,7 @@ def test_one_layer_with_half_the_rate_recalls_orthogonal_keys_exactly():
     np.testing.assert_allclose(weights, values, atol=1e-6)
 
 
-def test_momentum_goes_on_without_new_surprise():
+def test_momentum_decays_without_new_surprise():
     """With rate 0 the weights still move, by eta + eta^2 + eta^3 times the momentum."""
     weights, momentum, pairs = random_weights(0, 4, 3), random_weights(1, 4, 3), random_pairs(3, 3)
     got, after = taught(weights, pairs, 0.0, inertia=0.5, momentum=momentum)

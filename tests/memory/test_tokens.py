@@ -141,7 +141,7 @@ def test_an_open_gate_replaces_the_state():
     assert difference(afters[0].states, replace.initial_state(2).states) > 0.1
 
 
-def test_a_state_takes_up_the_token_it_asks_for():
+def test_a_state_copies_the_token_that_its_query_matches():
     """At a high temperature, a state whose query is a token's key gets that token's value, and no other's."""
     memory = make(update="replace", temperature=1e4)
     rng = np.random.default_rng(0)

@@ -139,7 +139,7 @@ def test_who_depends_on_whom(name, two_streams):
     assert not np.any(reached) if name == "none" else np.mean(reached) > 0.3
 
 
-def test_one_memory_brings_all_of_the_first_call():
+def test_one_memory_carries_all_tokens_of_the_first_call():
     orders, resets = drawn_orders(), np.zeros((2, BATCH, LENGTH), bool)
     flow = influence(tiny(memory_layers=[1]), orders, resets)
     assert np.all(flow[may_flow(orders, resets)[1]] > 0)
@@ -219,7 +219,7 @@ def drawn_tokens(config):
 
 
 @pytest.mark.parametrize("two_streams", [True, False])
-def test_padding_is_nobody(two_streams):
+def test_padding_does_not_change_other_tokens(two_streams):
     config = tiny(num_layers=1)
     tokens, order, state = drawn_tokens(config), drawn_orders()[0], functional(config).init_state(BATCH)
     valid = np.ones(tokens.shape, bool)

@@ -68,7 +68,7 @@ def test_candidates_interleave(clock):
     assert times == {"fast": benchmark.Medians(0.25, 0.125), "slow": benchmark.Medians(1.0, 0.5)}
 
 
-def test_a_row_says_how_near_the_machine_is():
+def test_a_row_reports_the_share_of_the_machines_peak():
     case = Case(run=lambda: 0.0, tokens=10, flops=600, bytes_moved=50, facts={"parameters": 7})
     probe = Case(run=lambda: 0.0, flops=1000, bytes_moved=100)
     row = benchmark.measured_row(case, benchmark.Medians(2.0, 0.5), probe, benchmark.Medians(1.0, 0.0))

@@ -100,7 +100,7 @@ def test_seal():
     assert unseal('{"step": 3, "gates": [0.5]}') == {"step": 3, "gates": [0.5]}  # of an earlier version
 
 
-def test_a_finished_run_whose_files_are_damaged_says_so(run, tmp_path):
+def test_a_finished_run_with_damaged_files_is_refused(run, tmp_path):
     workdir, config = run
     for name in ("tokenizer", "metrics.jsonl", "evaluation.json"):
         shutil.copytree(workdir, tmp_path / name)

@@ -86,7 +86,7 @@ def make_encoder(tmp_path, make_config):
         ("permutation", {"memory": MEMORY, "dropout": 0.1}),
     ],
 )
-def test_a_run_goes_on_bitwise_after_an_interruption(tmp_path, make_encoder, monkeypatch, objective, model):
+def test_an_interrupted_run_is_resumed_bitwise(tmp_path, make_encoder, monkeypatch, objective, model):
     config = make_encoder(objective, model)
     expected = train(config, tmp_path / "whole")
     gates = [name for name in expected if name.endswith("fusion_gate")]

@@ -48,7 +48,7 @@ def model(tiny):
 
 
 @pytest.mark.parametrize("options", ROWS)
-def test_every_door_leads_to_the_same_answer(model, options):
+def test_every_interface_gives_the_same_answer(model, options):
     tokenizer = ByteTokenizer()
     expected = generate(model, TEXT, tokenizer=tokenizer, **options).texts[0].removeprefix(TEXT)
     pieces = stream_generate(model, TEXT, tokenizer=tokenizer, **options)
@@ -107,7 +107,7 @@ def test_all_stop_ids_of_a_tokenizer_end_an_answer(tiny, options):
     assert whole.shape[1] == 9 + 40 and not np.array_equal(whole, with_ends)
 
 
-def test_a_pretrained_model_brings_its_ends_along(tiny):
+def test_a_pretrained_model_keeps_its_stop_ids(tiny):
     prompts = [ids(6), ids(9)]
     model = models.from_params(*tiny.model)
     plain = generate(model, prompts, max_new_tokens=12).ids
