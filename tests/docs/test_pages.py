@@ -14,8 +14,8 @@ from memgpt_jax.memory import MEMORIES
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-# Other tests do by default what these pages show: tests/generation, tests/models, test_interop.py and test_add_memory.py
-# in tests/interop, and the README for the first page. Their names and arguments are checked below.
+# Other tests do by default what these pages show: tests/generation, tests/models, test_interop.py and
+# test_add_memory.py in tests/interop, and the README for the first page. Names and arguments are checked below.
 SHOWN_ELSEWHERE = {ROOT / "docs" / name for name in ("generation.md", "index.md", "model.md", "pretrained.md")}
 FENCE = re.compile(r"^```(?:\{code-cell\} *|\{code-block\} *)?(python|ipython3) *\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
