@@ -79,7 +79,8 @@ class TrainingConfig:
     keep_checkpoints: int = 2
     """Number of checkpoints that are kept."""
     max_skipped: int = 10
-    """Stop after this number of consecutive updates was skipped because the loss or the gradient was not finite."""
+    """Stop after this number of consecutive updates was skipped because the loss, a gradient or the new model
+    state was not finite."""
 
     def __post_init__(self) -> None:
         check_positive(self)

@@ -138,7 +138,7 @@ class MemGPT(Model[ModelState]):
         alignment: Alignment = "any",
         dropout_key: Array | None = None,
     ) -> Hidden[ModelState]:
-        """`hidden` of embeddings x [B, L, D] instead of tokens: `run(embed(tokens))` equals `hidden(tokens)`.
+        """`hidden` of embeddings x [B, L, D] in place of tokens: `run(embed(tokens))` equals `hidden(tokens)`.
 
         Raises `ValueError` if an argument has a wrong shape or type, or padding is not on the right; inside `jit`, rows
         with such padding give NaN.
