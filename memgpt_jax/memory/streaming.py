@@ -51,7 +51,7 @@ def stream(
     state: StreamState,
     reset: Bool[Array, "B L"],
     valid: Bool[Array, "B L"],
-    alignment: StreamAlignment = "any",
+    alignment: str = "any",
 ) -> tuple[Float[Array, "B L R"], StreamState]:
     """The unprojected reads of a call (see `Memory.output`), and the state after it.
 

@@ -181,7 +181,7 @@ def test_a_detached_read_of_one_segment_is_the_same(name):
         def calls(params):
             layer, state, found = nnx.merge(graph, params), MemoryLayer.init_state(nnx.merge(graph, params), BATCH), []
             for part, begins in zip(x, reset, strict=True):
-                y, state, _ = layer.with_gate(part, state, begins, valid, alignment)
+                y, state, _ = layer.with_gate(part, state, jnp.asarray(begins), jnp.asarray(valid), alignment)
                 found.append(y)
             return found, state
 
