@@ -1,5 +1,6 @@
 """JAX at its strictest, and reproducible hypothesis examples, for every test."""
 
+import gc
 import os
 import time
 from pathlib import Path
@@ -41,6 +42,9 @@ quiet = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, Healt
 settings.register_profile("reproducible", derandomize=True, max_examples=10, database=None, **quiet)
 settings.register_profile("explore", max_examples=200, **quiet)
 settings.load_profile("reproducible")
+
+# Traced programs are millions of Python objects, which a full collection visits: a tenth of the time of the tests.
+gc.set_threshold(50_000, 20, 100)
 
 LONGEST_FIRST = ("parallel", "studies", "training", "interop", "generation", "memory")
 

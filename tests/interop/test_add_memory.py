@@ -41,7 +41,10 @@ def logits_of(model, tokens):
 TOKENS = jnp.asarray(foreign.tokens_of("llama", 24), jnp.int32)
 
 
-@pytest.mark.parametrize("name", MECHANISMS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in ("kv", "associative", "ntm") else pytest.mark.slow) for name in MECHANISMS],
+)
 def test_an_untrained_memory_does_not_change_the_outputs(name, llama, logits_of_llama):
     layers = {} if name == "kv" else {"layers": [0]}
     model = mg.add_memory(llama, small(name), segment_length=4, **layers)
@@ -58,7 +61,9 @@ def test_every_allowed_fusion_initially_keeps_the_outputs(fusion, llama, logits_
 IN_ATTENTION = mg.KVMemoryConfig(memory_size=24, qk_norm=False, null_entry=False, gate_bias=20.0)  # g = 1
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
+@pytest.mark.parametrize(
+    "family", ["llama", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gpt2", "qwen2"))]
+)
 def test_a_shared_softmax_can_initially_keep_the_outputs(family, tmp_path):
     base = mg.from_pretrained(foreign.write(family, tmp_path), window_size=6)
     model = mg.add_memory(base, segment_length=4, fusion="attention", fusion_bias=20.0)
@@ -75,7 +80,7 @@ def narrow_and_full(tmp_path_factory):
     return base, logits
 
 
-@pytest.mark.parametrize("changes", [{}, {"gate": "none", "writer_conv": 1}])
+@pytest.mark.parametrize("changes", [{}, pytest.param({"gate": "none", "writer_conv": 1}, marks=pytest.mark.slow)])
 def test_a_window_of_one_token_with_a_full_memory_is_full_attention(changes, narrow_and_full):
     base, full = narrow_and_full
     model = mg.add_memory(base, dataclasses.replace(IN_ATTENTION, **changes), fusion="attention")

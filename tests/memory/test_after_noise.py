@@ -10,7 +10,7 @@ from memgpt_jax.memory import titans
 from tests.laws.after_noise import CASES, case, learning_after, ratio
 
 BAR = 0.5
-DECAYING = ("titans", "titans of three layers", "delta rule with forget", "linear rule with forget", "ntm", "dnc")
+OTHERS = ("titans of three layers", "linear rule with forget", "ntm", "tokens")
 CALLS = {"tokens": 4, "tokens with a fixed gate": 4}  # a segment replaces 5 % of a state: 63 repetitions, not 15
 REASONS = {
     "linear rule": "nothing is forgotten: all sums of noise stay, and a pattern becomes a smaller share of each read",
@@ -19,7 +19,15 @@ REASONS = {
 }
 
 
-@pytest.mark.parametrize("name", [*DECAYING, "tokens"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "titans",
+        "dnc",
+        "delta rule with forget",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS),
+    ],
+)
 def test_a_memory_that_decays_learns_after_noise(name):
     assert ratio(learning_after(case(name), 8_000, CALLS.get(name, 1))) > BAR
 
@@ -37,7 +45,7 @@ def test_the_exceptions_are_exceptions(name):
     assert ratio(learning_after(case(name), 100_000)) < BAR
 
 
-@pytest.mark.parametrize("num_layers", [2, 3])
+@pytest.mark.parametrize("num_layers", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_weights_that_decay_to_zero_are_seen_to_stop_learning(num_layers, monkeypatch):
     """The planted fault: the paper's decay, M' = (1 - alpha) M + S'."""
     learn = titans.inner_update

@@ -46,6 +46,10 @@ def remembers(name):
 
 
 every_memory = pytest.mark.parametrize("name", MEMORIES)
+some_memories = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in ("kv", "associative", "ntm") else pytest.mark.slow) for name in MEMORIES],
+)
 every_real_memory = pytest.mark.parametrize("name", [name for name in MEMORIES if remembers(name)])
 
 
@@ -128,7 +132,7 @@ def test_a_new_state_holds_no_parameters(name):
     assert all(not np.any(np.asarray(leaf)) for leaf in rows)
 
 
-@every_memory
+@some_memories
 def test_bfloat16_reads_are_close_to_float32(name, built):
     params, run = built(name)
     x, reset = random_inputs(0, BATCH, LENGTH)

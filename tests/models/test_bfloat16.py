@@ -90,6 +90,7 @@ def test_logits_and_gradients_agree_with_float32(name, fusion):
             assert jax.tree_util.keystr(path[-1:], simple=True) in ROUNDED, jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 def test_training_curves_agree_with_float32():
     curves = {}
     for dtype in ("float32", "bfloat16"):

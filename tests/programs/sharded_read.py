@@ -1,7 +1,8 @@
-"""Reads on devices that split entries, rows and heads; `test_parallel` runs it in a process of its own."""
+"""Reads on devices that split entries, rows and heads: `python sharded_read.py PART...`, in a process of its own."""
 
 import math
 import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +27,9 @@ def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.normal(size=shape).astype(np.float32)
 
 
-def softmax_over_all(mesh) -> None:
+def softmax_over_all() -> None:
     """Reads of all entries merge with two sums over devices."""
+    mesh = parallel.make_mesh(ParallelConfig(sequence=8))
     rng = np.random.default_rng(0)
     query, null_key = normal(rng, B, Q, H, K), normal(rng, H, K)
     entries = Source(
@@ -55,8 +57,9 @@ def softmax_over_all(mesh) -> None:
     assert collectives == ["all-reduce"] * 2, collectives
 
 
-def best_of_all(mesh) -> None:
+def best_of_all() -> None:
     """Of a store of nearest neighbours only what was found moves."""
+    mesh = parallel.make_mesh(ParallelConfig(sequence=8))
     memory = KNNMemoryConfig(memory_size=M, top_k=8, num_heads=2, head_dim=K)
     layer = MemoryLayer(memory, d_model=32, segment_length=Q, rngs=nnx.Rngs(0))
     x = normal(np.random.default_rng(0), B, 4 * Q, 32)
@@ -190,13 +193,10 @@ def on_a_mesh_of_somebody_else() -> None:
 def main() -> None:
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_disable_most_optimizations", True)  # most of the time is compiling
-    mesh = parallel.make_mesh(ParallelConfig(sequence=8))
-    softmax_over_all(mesh)
-    best_of_all(mesh)
-    segments()
-    kernels()
-    joined()
-    on_a_mesh_of_somebody_else()
+    parts = softmax_over_all, best_of_all, segments, kernels, joined, on_a_mesh_of_somebody_else
+    for part in parts:
+        if part.__name__ in sys.argv[1:]:
+            part()
 
 
 if __name__ == "__main__":

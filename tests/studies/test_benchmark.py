@@ -28,7 +28,7 @@ TINY = [
 ]
 
 
-@pytest.mark.parametrize("by_token", [False, True], ids=["read", "written"])
+@pytest.mark.parametrize("by_token", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["read", "written"])
 def test_a_stream_needs_one_compilation_and_no_more_memory(by_token):
     found = benchmark.long_stream_measurements(20_000, by_token)  # the growth of the last half
     assert found["compilations"] == 1
@@ -36,7 +36,7 @@ def test_a_stream_needs_one_compilation_and_no_more_memory(by_token):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by_token", [False, True], ids=["read", "written"])
+@pytest.mark.parametrize("by_token", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["read", "written"])
 def test_a_million_tokens(by_token):
     found = benchmark.long_stream_measurements(1_000_000, by_token)
     assert found["compilations"] == 1
