@@ -70,8 +70,8 @@ def unpadded(text: list[int]) -> list[int]:
 
 @pytest.mark.parametrize(
     ("length_penalty", "stops"),
-    [(1.0, False), (0.0, True), (2.0, True), (-1.0, True)]
-    + [pytest.param(*row, marks=pytest.mark.slow) for row in ((0.0, False), (1.0, True), (2.0, False), (-1.0, False))],
+    [(1.0, False), (0.0, True), (-1.0, True)]
+    + [pytest.param(*row, marks=pytest.mark.slow) for row in ((2.0, True), (0.0, False), (1.0, True), (-1.0, False))],
 )
 def test_with_beams_for_everything_it_is_exact(model, length_penalty, stops):
     num_beams = VOCAB ** (NEW - 1)  # as many as there are open texts before the last token
@@ -83,8 +83,8 @@ def test_with_beams_for_everything_it_is_exact(model, length_penalty, stops):
 
 @pytest.mark.parametrize(
     ("early_stopping", "num_beams"),
-    [(True, 3), (False, 3), ("never", 3), (False, 2)]
-    + [pytest.param(*row, marks=pytest.mark.slow) for row in ((True, 2), ("never", 2))],
+    [(True, 3), ("never", 3), (False, 2)]
+    + [pytest.param(*row, marks=pytest.mark.slow) for row in ((False, 3), (True, 2), ("never", 2))],
 )
 def test_few_beams_are_those_of_the_textbook(model, num_beams, early_stopping):
     found = search(model, num_beams, stop=[STOP], early_stopping=early_stopping)
@@ -120,15 +120,6 @@ def test_rows_are_searched_independently(model):
     for i, prompt in enumerate(prompts):
         alone = generate(model, [prompt], max_length=10, **options).ids
         np.testing.assert_array_equal(together[2 * i : 2 * i + 2, : alone.shape[1]], alone)
-
-
-def test_more_beams_find_no_worse(model):
-    def score(num_beams):
-        text = generate(model, [PROMPT], max_new_tokens=8, num_beams=num_beams).ids
-        log_p = np.asarray(log_probabilities(*model, text))[0, len(PROMPT) - 1 : -1]
-        return np.take_along_axis(log_p, text[0, len(PROMPT) :, None], axis=1).sum()
-
-    assert score(16) >= score(1)
 
 
 def test_repetition_penalty_acts_in_the_search(model):

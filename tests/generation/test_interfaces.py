@@ -35,7 +35,7 @@ TABLE = {
     "no end": {"temperature": 3.0, "ignore_eos": True},
 }
 TABLE = {name: {"max_new_tokens": 24} | options for name, options in TABLE.items()}
-CONTAINED = ("top_k", "top_p", "min_p", "stop id")  # in "all filters" and in "stop ids"
+CONTAINED = ("top_k", "top_p", "min_p", "stop id", "one token")  # in "all filters", in "stop ids", in every other row
 ROWS = [pytest.param(row, marks=[pytest.mark.slow] * (name in CONTAINED), id=name) for name, row in TABLE.items()]
 
 
