@@ -94,7 +94,7 @@ def ledger(name: str) -> str:
     ]
     verdict = "The claim holds." if claim["holds"] else "**The claim failed**: " + "; ".join(claim["reasons"]) + "."
     command = f"python experiments/ledger.py {name}"
-    return "\n\n".join([f"{claim['says']} {verdict}", table(header, rows), shell([command])])
+    return "\n\n".join([f"{claim['text']} {verdict}", table(header, rows), shell([command])])
 
 
 def benchmark(words: Iterable[str]) -> str:
