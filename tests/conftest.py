@@ -22,7 +22,7 @@ import tests.laws.annotations
 # The hook must be in place before memgpt_jax is first imported.
 CHECKED = ["memgpt_jax.ops", "memgpt_jax.memory"]
 WITH_ANNOTATIONS = ("ops", "attention", "memory", "models", "parallel")
-"""Folders whose tests check them."""
+"""Folders of tests in which the checks are on."""
 jaxtyping.install_import_hook(CHECKED, f"{tests.laws.annotations.__name__}.checked")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -79,13 +79,13 @@ def slowness() -> float:
 
 @pytest.fixture(scope="module", autouse=True)
 def small_heap():
-    """Drop the programs that a file compiled: other files rarely use them, and 5 GB of them slow the machine down."""
+    """Drop the programs that a file compiled: other files rarely use them, and all would take 5 GB a worker."""
     yield
     jax.clear_caches()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def annotations(request):
-    """Check annotations where arrays are the subject; other tests run the same functions, and an eighth faster."""
+    """Check annotations in the folders `WITH_ANNOTATIONS`; the checks take an eighth of the time of a test."""
     folder = Path(request.fspath).parent.name
     jaxtyping.config.update("jaxtyping_disable", folder not in WITH_ANNOTATIONS)
