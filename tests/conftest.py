@@ -21,7 +21,7 @@ import tests.laws.annotations
 # Shapes and dtypes of arguments and results are checked whenever a function of these packages is traced or called.
 # The hook must be in place before memgpt_jax is first imported.
 CHECKED = ["memgpt_jax.ops", "memgpt_jax.memory"]
-WITH_ANNOTATIONS = ("ops", "attention", "memory", "models", "parallel")
+WITH_ANNOTATIONS = ("ops", "attention", "memory")
 """Folders of tests in which the checks are on."""
 jaxtyping.install_import_hook(CHECKED, f"{tests.laws.annotations.__name__}.checked")
 

@@ -14,9 +14,6 @@ from memgpt_jax.memory import MEMORIES
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-# Other tests do by default what these pages show: tests/generation, tests/models, test_interop.py and
-# test_add_memory.py in tests/interop, and the README for the first page. Names and arguments are checked below.
-SHOWN_ELSEWHERE = {ROOT / "docs" / name for name in ("generation.md", "index.md", "model.md", "pretrained.md")}
 FENCE = re.compile(r"^```(?:\{code-cell\} *|\{code-block\} *)?(python|ipython3) *\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -53,10 +50,10 @@ def name_of(page: Path) -> str:
 
 
 WITH_CODE = [page for page in PAGES if blocks(page)]
-MARKED = [pytest.param(page, marks=pytest.mark.slow) if page in SHOWN_ELSEWHERE else page for page in WITH_CODE]
 
 
-@pytest.mark.parametrize("page", MARKED, ids=name_of)
+@pytest.mark.slow  # the tests of each folder run by default what the pages show; names and arguments are checked below
+@pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
 def test_blocks_of_the_page_run(page):
     run(page, blocks(page))
 

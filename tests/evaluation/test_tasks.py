@@ -86,7 +86,7 @@ def test_groups_and_failed_tasks(monkeypatch, known):
 
 
 @pytest.mark.parametrize(
-    "chunk", [1024, pytest.param(16, marks=pytest.mark.slow), 24, 12]
+    "chunk", [24, 12, *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in (1024, 16))]
 )  # whole rows; chunks that divide; a shorter last one; unaligned
 def test_chunks_equal_a_direct_computation(chunk):
     params = jax.jit(models.functional(MODEL).init)(jax.random.key(0))

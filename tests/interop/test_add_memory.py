@@ -116,8 +116,8 @@ def test_a_second_memory_is_refused(llama):
 @pytest.mark.parametrize(
     "trainable",
     [
-        ("memory_layer",),
         ("memory_layer", "lora", "blocks/1/"),
+        pytest.param(("memory_layer",), marks=pytest.mark.slow),
         pytest.param(("memory_layer", "lora"), marks=pytest.mark.slow),
         pytest.param(("memory_layer", "blocks/1/"), marks=pytest.mark.slow),
     ],

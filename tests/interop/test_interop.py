@@ -228,6 +228,7 @@ def test_the_nnx_example():
     assert np.all(np.sum(made["stored"].entries.valid, axis=1) == made["T"])
 
 
+@pytest.mark.slow
 @jax.numpy_dtype_promotion("standard")  # optax mixes integer counts with floats
 def test_the_linen_example_learns():
     made = runpy.run_path(str(EXAMPLES / "linen_model.py"))

@@ -23,8 +23,6 @@ REASONS = {
     "name",
     [
         "titans",
-        "dnc",
-        "delta rule with forget",
         *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS),
     ],
 )
@@ -45,6 +43,7 @@ def test_the_exceptions_are_exceptions(name):
     assert ratio(learning_after(case(name), 100_000)) < BAR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_layers", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_weights_that_decay_to_zero_are_seen_to_stop_learning(num_layers, monkeypatch):
     """The planted fault: the paper's decay, M' = (1 - alpha) M + S'."""

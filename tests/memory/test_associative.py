@@ -110,7 +110,7 @@ def test_stream_equals_token_by_token_reference(row):
     ("rule", "visibility"),
     [
         ("delta", "token"),
-        ("linear", "segment"),
+        pytest.param("linear", "segment", marks=pytest.mark.slow),
         pytest.param("delta", "segment", marks=pytest.mark.slow),
         pytest.param("linear", "token", marks=pytest.mark.slow),
     ],
@@ -130,6 +130,7 @@ def test_segments_of_several_chunks_equal_the_reference(rule, visibility):
         assert_state_equals(state, memories, config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["gate", "order", "decay", "document"])
 def test_the_reference_notices_faults(fault, monkeypatch):
     """A wrong memory does not pass the comparison above."""

@@ -62,7 +62,7 @@ def test_stream_equals_token_by_token_reference(row):
     config = config_of(**row)
     graph, params = build(config)
     run = runner(graph)
-    for seed, breaks in ((0, 0.0), (1, 0.1), (2, 0.3), (3, 0.6)):
+    for seed, breaks in ((0, 0.0), (1, 0.1), (2, 0.5)):
         x, reset = random_inputs(seed, BATCH, LENGTH, breaks)
         reads, state = run(params, x, reset, np.ones(reset.shape, bool), None)
         expected, memories = reference_run(x, reset, ReferenceCompressiveMemory, config, params, SEGMENT)
@@ -70,6 +70,7 @@ def test_stream_equals_token_by_token_reference(row):
         assert_state_equals(state.memory, memories)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["source", "order", "usage"])
 def test_the_reference_notices_faults(fault, monkeypatch):
     """A wrong memory does not pass the comparison above."""
@@ -121,7 +122,7 @@ def test_compressions_on_numbers():
         assert as_list(select_most_used(groups, jnp.asarray(usage, jnp.float32).reshape(1, 1, 2))) == expected
 
 
-@pytest.mark.parametrize("ratio", [1, 2, 3, 5])
+@pytest.mark.parametrize("ratio", [1, 3, *(pytest.param(ratio, marks=pytest.mark.slow) for ratio in (2, 5))])
 def test_the_counts_follow_from_the_tokens_alone(ratio):
     """After n tokens: n - c floor((n - R) / c) recent ones, at most C compressed; a reset begins again from 0."""
     config = config_of(memory_size=9, recent_size=5, ratio=ratio)

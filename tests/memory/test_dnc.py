@@ -48,6 +48,7 @@ def test_stream_equals_token_by_token_reference(row):
             np.testing.assert_allclose(got, [getattr(m, name) for m in machines], atol=5e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["allocation_weights", "free_usage", "link_writes", "follow_links"])
 def test_the_reference_notices_faults(fault, monkeypatch):
     def no_decay(link, precedence, weights):

@@ -57,7 +57,7 @@ def test_stream_equals_token_by_token_reference(row):
     config = config_of(**row)
     graph, params = build(config)
     run = runner(graph)
-    for seed, breaks in ((0, 0.0), (1, 0.1), (2, 0.3), (3, 0.6)):
+    for seed, breaks in ((0, 0.0), (1, 0.1), (2, 0.5)):
         x, reset = random_inputs(seed, BATCH, LENGTH, breaks)
         reads, state = run(params, x, reset, np.ones(reset.shape, bool), None)
         expected, memories = reference_run(x, reset, ReferenceKNNMemory, config, params, SEGMENT)
@@ -72,6 +72,7 @@ def test_stream_equals_token_by_token_reference(row):
                 np.testing.assert_allclose(state.memory.conv_cache[b], memory.conv_cache, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["worst", "newest", "gate"])
 def test_the_reference_notices_faults(fault, monkeypatch):
     """A wrong memory does not pass the comparison above."""
@@ -140,6 +141,7 @@ def test_no_gradient_into_the_state_that_comes_in():
     assert difference(jax.grad(loss, (0, 1, 2))(*stored), jax.tree.map(jnp.zeros_like, stored)) == 0  # and no more
 
 
+@pytest.mark.slow
 def test_the_papers_rule_still_teaches_the_writer():
     """With `bptt_segments=0` a token has no gradient from earlier segments, but every parameter has one."""
     graph, params = build(config_of(memory_size=16, bptt_segments=0))

@@ -119,6 +119,7 @@ def test_stream_equals_token_by_token_reference(row):
         assert_state_equals(state, memories, config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["order", "gate", "age"])
 def test_the_reference_notices_faults(fault, monkeypatch):
     """A wrong memory does not pass the comparison above."""

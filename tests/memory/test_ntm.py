@@ -78,6 +78,7 @@ def test_stream_equals_token_by_token_reference(row):
             np.testing.assert_allclose(controller.cell, [machine.cell for machine in machines], atol=5e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["shift_weights", "sharpen_weights", "erase_and_add", "interpolate_weights"])
 def test_the_reference_notices_faults(fault, monkeypatch):
     wrong = {
@@ -112,8 +113,8 @@ def test_the_segment_length_changes_nothing(controller):
 @pytest.mark.parametrize(
     ("controller", "bptt_segments"),
     [
-        ("none", 1),
         ("lstm", None),
+        pytest.param("none", 1, marks=pytest.mark.slow),
         pytest.param("none", None, marks=pytest.mark.slow),
         pytest.param("lstm", 1, marks=pytest.mark.slow),
     ],

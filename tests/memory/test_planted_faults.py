@@ -24,6 +24,7 @@ from tests.laws.memories import (
     state_after,
 )
 
+pytestmark = pytest.mark.slow  # tests of the tests
 BATCH, LENGTH = 2, 3 * SEGMENT
 SMALL = {"memory_size": 7, "num_heads": 2, "head_dim": 4}
 

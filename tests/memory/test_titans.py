@@ -90,6 +90,7 @@ def decaying_to_zero(inner_update, initial, learned, momentum, pairs):
     return jax.tree.map(jnp.subtract, weights, initial), momentum
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["rate", "momentum", "order", "chunks", "decay"])
 def test_the_reference_notices_faults(fault, monkeypatch):
     """A wrong memory does not pass the comparison above."""
@@ -115,7 +116,8 @@ def test_the_reference_notices_faults(fault, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "layers, chunk_length, bptt", [(2, 16, None), (1, 3, 1), pytest.param(3, 16, 1, marks=pytest.mark.slow)]
+    "layers, chunk_length, bptt",
+    [(2, 3, 1), *(pytest.param(*row, marks=pytest.mark.slow) for row in [(2, 16, None), (1, 3, 1), (3, 16, 1)])],
 )
 def test_parallel_equals_scan_in_value_state_and_gradient(layers, chunk_length, bptt):
     graph, params = build(

@@ -42,7 +42,7 @@ def test_stream_equals_token_by_token_reference(row):
     config = config_of(row)
     graph, params = build(config)
     run = runner(graph)
-    for seed, breaks in ((0, 0.0), (1, 0.1), (2, 0.3), (3, 0.6)):
+    for seed, breaks in ((0, 0.0), (1, 0.1), (2, 0.5)):
         x, reset = random_inputs(seed, BATCH, LENGTH, breaks)
         reads, state = run(params, x, reset, np.ones(reset.shape, bool), None)
         expected, memories = reference_run(x, reset, ReferenceTokens, config, params, SEGMENT)
@@ -52,6 +52,7 @@ def test_stream_equals_token_by_token_reference(row):
             np.testing.assert_allclose(state.memory.conv_cache[b].reshape(-1), memory.conv_cache.reshape(-1), atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["states do not see each other", "ids", "live"])
 def test_the_reference_notices_faults(fault, monkeypatch):
     """A wrong memory does not pass the comparison above."""

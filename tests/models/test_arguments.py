@@ -244,7 +244,7 @@ def test_learned_positions_end():
     assert np.isfinite(model(tokens[:, 8:10], state, valid=valid)[0][:, 0]).all()
 
 
-@pytest.mark.parametrize("position", ["rotary", "learned"])
+@pytest.mark.parametrize("position", [pytest.param("rotary", marks=pytest.mark.slow), "learned"])
 def test_parameters_may_be_numpy_arrays_inside_jit(position):
     """As a checkpoint read by other means gives them: closed over by a jitted function, tokens traced or not."""
     config = ModelConfig(vocab_size=9, d_model=8, num_layers=1, num_heads=1, position=position, num_positions=16)

@@ -56,7 +56,7 @@ def cuts(draw):
     """Lengths of calls, of a few kinds, that add up to LENGTH."""
     sizes = []
     while sum(sizes) < LENGTH:
-        sizes.append(draw(st.sampled_from([size for size in (1, 2, 3, 5, 7) if size <= LENGTH - sum(sizes)])))
+        sizes.append(draw(st.sampled_from([size for size in (1, 3, 7) if size <= LENGTH - sum(sizes)])))
     return sizes
 
 
@@ -174,8 +174,16 @@ def test_mid_segment_tokens(config):
         steps(model.params, tokens[:, :2], first, alignment="mid_segment")
 
 
-@pytest.mark.parametrize("position", ["rotary", "sinusoidal"])
-@pytest.mark.parametrize("start", [2**31 - 9, 2**31 - 1, 10**9])
+@pytest.mark.parametrize(
+    ("position", "start"),
+    [("rotary", 2**31 - 9), ("sinusoidal", 10**9)]
+    + [
+        pytest.param(position, start, marks=pytest.mark.slow)
+        for position in ("rotary", "sinusoidal")
+        for start in (2**31 - 9, 2**31 - 1, 10**9)
+        if (position, start) not in [("rotary", 2**31 - 9), ("sinusoidal", 10**9)]
+    ],
+)
 def test_positions_far_out(position, start):
     """Any cut still gives the same logits where counters wrap; rotary logits depend on distances alone."""
     model = built(tiny(position=position))
@@ -220,6 +228,7 @@ def test_a_state_holds_no_parameters_and_can_be_forked():
     assert difference(expected, np.asarray(forked)[::-1]) < 1e-5
 
 
+@pytest.mark.slow
 @jax.numpy_dtype_promotion("standard")  # Flax's norms multiply bfloat16 by float32
 def test_bfloat16_model_streams():
     model = build(tiny(dtype="bfloat16"))

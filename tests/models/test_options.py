@@ -70,7 +70,9 @@ def test_remat_saves_less_for_the_backward_pass():
     assert saved("block") < saved("dots") < saved("none")
 
 
-@pytest.mark.parametrize("memory, remat", [(None, "none"), (NoMemoryConfig(), "block")])
+@pytest.mark.parametrize(
+    "memory, remat", [(None, "block"), pytest.param(NoMemoryConfig(), "none", marks=pytest.mark.slow)]
+)
 def test_scanned_layers_equal_unrolled_ones(memory, remat):
     config = tiny(memory, num_layers=2, dropout=0.2)
     tokens, reset = stream_inputs(0, config, LENGTH)
@@ -138,7 +140,7 @@ def test_dropout_keeps_the_mean():
     assert np.mean(x) == pytest.approx(1, abs=0.01) and np.mean(x == 0) == pytest.approx(0.3, abs=0.01)
 
 
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("tied", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_scores_are_log_softmax_in_value_and_gradient(tied):
     config = tiny(tie_embeddings=tied)
     params = built(config).params

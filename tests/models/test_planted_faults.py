@@ -20,6 +20,7 @@ from tests.laws.models import (
 )
 from tests.references.model import ReferenceDecoder
 
+pytestmark = pytest.mark.slow  # tests of the tests
 LENGTH = 12
 UNTIED = {"vocab_size": BATCH * LENGTH, "tie_embeddings": False}
 

@@ -132,6 +132,7 @@ def test_training_on_padded_sources_is_training_on_shorter_ones(config):
         model.score(tokens, {"tokens": tokens}, model.init_state(2), source_valid=source_valid)
 
 
+@pytest.mark.slow
 def test_without_a_source_the_decoder_is_one_without_cross_attention():
     config = CONFIGS["memory"]
     _, _, tokens = inputs(config)

@@ -25,7 +25,7 @@ from tests.references.xlnet import relative_attention
 BATCH, LENGTH = 2, 8
 KV = KVMemoryConfig(memory_size=12, num_heads=2, head_dim=4)
 PARALLEL = {n: entry.config for n, entry in MEMORIES.items() if not issubclass(entry.config, RecurrentMemoryConfig)}
-QUICK = ("kv", "associative")
+QUICK = ("kv",)
 """One mechanism with entries and one without; the others are slow."""
 ALONE = {"visibility": "token", "evict": "least_read", "initial_entries": 2}
 
@@ -145,6 +145,7 @@ def test_one_memory_carries_all_tokens_of_the_first_call():
     assert np.all(flow[may_flow(orders, resets)[1]] > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -160,6 +161,7 @@ def test_no_leak_with_other_ways_to_read(changes):
     assert np.all(flow[~(within | across)] == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -258,6 +260,7 @@ def value_and_gradient(config, calls):
     return jax.jit(jax.value_and_grad(loss))(params_of(config))
 
 
+@pytest.mark.slow
 def test_ways_to_run_give_the_same_gradient():
     config = tiny(NoMemoryConfig())
     plain = value_and_gradient(config, 1)
@@ -306,6 +309,7 @@ def test_a_call_may_have_one_token():
     assert logits.shape == (BATCH, 1, config.vocab_size) and np.all(np.isfinite(logits))
 
 
+@pytest.mark.slow
 @jax.numpy_dtype_promotion("standard")  # Flax's norms multiply bfloat16 by float32
 def test_bfloat16():
     config = tiny(num_layers=1)

@@ -21,7 +21,10 @@ from tests.programs.restored_on_meshes import digest
 from tests.programs.small_run import STEPS, config
 
 SCRIPT = Path(__file__).parents[1] / "programs" / "small_run.py"
-MESHES = ["data=2,fsdp=4", *(pytest.param(mesh, marks=pytest.mark.slow) for mesh in ("data=8", "data=4,tensor=2"))]
+MESHES = [
+    (4, "data=2,fsdp=2"),
+    *(pytest.param(8, mesh, marks=pytest.mark.slow) for mesh in ("data=8", "data=2,fsdp=4", "data=4,tensor=2")),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,9 +70,9 @@ def one_device(tmp_path_factory) -> Path:
     return workdir
 
 
-@pytest.mark.parametrize("mesh", MESHES)
-def test_losses_on_a_mesh_are_those_of_one_device(mesh, one_device, tmp_path):
-    finish(start(8, tmp_path, "--mesh", mesh))
+@pytest.mark.parametrize(("devices", "mesh"), MESHES)
+def test_losses_on_a_mesh_are_those_of_one_device(devices, mesh, one_device, tmp_path):
+    finish(start(devices, tmp_path, "--mesh", mesh))
     expected = losses(one_device)
     assert len(expected) == STEPS and expected[-1] < expected[0]
     np.testing.assert_allclose(losses(tmp_path), expected, rtol=1e-5)
@@ -182,10 +185,11 @@ def test_only_part_of_joining_is_refused():
 @pytest.mark.parametrize(
     "parts",
     [
-        ["softmax_over_all", "best_of_all", "segments", "kernels"],
+        ["softmax_over_all", "best_of_all", "segments"],
+        pytest.param(["kernels"], marks=pytest.mark.slow),
         pytest.param(["joined", "on_a_mesh_of_somebody_else"], marks=pytest.mark.slow),
     ],
-    ids=["memories", "models"],
+    ids=["memories", "kernels", "models"],
 )
 def test_a_read_of_split_entries_is_the_read_of_all(parts):
     """With two small collectives, whatever the number of entries: the highest logits, and the sums."""

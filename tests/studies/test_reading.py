@@ -47,6 +47,7 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_babi_by_task(folder, memgpt):
     workdir = folder / "run"
     assert "accuracy" in memgpt("train", folder / "babi.py", "--workdir", workdir)

@@ -90,7 +90,11 @@ def assert_same_run(config, workdir, expected):
 
 
 @pytest.mark.parametrize(
-    "kills, steps", [(1, 48), pytest.param(20, 200, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    "kills, steps",  # a run that is killed once is in tests/studies/test_end_to_end.py
+    [
+        pytest.param(1, 48, marks=pytest.mark.slow),
+        pytest.param(20, 200, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+    ],
 )
 def test_a_killed_run_ends_bitwise_equal(start, uninterrupted, tmp_path, kills, steps):
     config, expected = uninterrupted(steps)
@@ -129,8 +133,11 @@ def test_stop_signals_save_the_step_and_exit_with_0(start, uninterrupted, tmp_pa
     assert_same_run(config, tmp_path, expected)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("prompt", [True, False])
+@pytest.mark.parametrize(
+    ("number", "prompt"),
+    [(signal.SIGINT, True), (signal.SIGTERM, False)]
+    + [pytest.param(*row, marks=pytest.mark.slow) for row in [(signal.SIGINT, False), (signal.SIGTERM, True)]],
+)
 def test_an_interrupt_at_a_prompt_does_not_end_the_process(tmp_path, make_config, monkeypatch, number, prompt):
     """The run is saved all the same, and continues in the same process."""
     config, original, count = make_config(model={"memory": NoMemoryConfig()}), data.train_batches, []

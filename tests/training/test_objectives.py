@@ -75,6 +75,7 @@ def make_encoder(tmp_path, make_config):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "model"),
     [

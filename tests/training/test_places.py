@@ -86,7 +86,10 @@ def whole(tmp_path_factory, make_config):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # raised in threads of Orbax
 @pytest.mark.parametrize(
     "first, batch, step",
-    [("log", 8, 5), pytest.param("checkpoint", 4, 0, marks=pytest.mark.slow), ("files of a checkpoint", 8, 5)],
+    [
+        ("files of a checkpoint", 8, 5),
+        *(pytest.param(*row, marks=pytest.mark.slow) for row in [("log", 8, 5), ("checkpoint", 4, 0)]),
+    ],
     ids=str,
 )
 def test_a_disk_that_is_full_in_training(disk, at_batch, make_config, whole, capfd, monkeypatch, batch, step, first):

@@ -81,7 +81,7 @@ def test_accumulated_batches_equal_one_large_batch(make_config):
     assert_close(accumulated.model_state, state.model_state)  # carry_state=False: it stays fresh
 
 
-@pytest.mark.parametrize("accumulate_steps", [1, 2])
+@pytest.mark.parametrize("accumulate_steps", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_memory_goes_through_the_batches_of_a_step_in_order(make_config, accumulate_steps):
     config = make_config(optimizer={"accumulate_steps": accumulate_steps} if accumulate_steps > 1 else {})
     step, state = compiled(config)

@@ -116,6 +116,7 @@ def test_a_failed_preparation_leaves_nothing(folder_config, monkeypatch):
     assert len(decoded(config)) == 6
 
 
+@pytest.mark.slow
 def test_processes_prepare_the_same_corpus_at_once(folder_config):
     config = folder_config()
     code = (

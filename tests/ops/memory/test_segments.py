@@ -19,7 +19,7 @@ SMALL = {"memory_size": 9, "num_heads": 2, "head_dim": 4}
 @pytest.mark.parametrize(
     "options",
     [
-        {"bptt_segments": 1, "recency_bias": True},
+        pytest.param({"bptt_segments": 1, "recency_bias": True}, marks=pytest.mark.slow),
         {"evict": "lowest_gate", "select": "highest_gate", "select_size": 3, "null_entry": False},
     ],
     ids=["oldest", "lowest_gate"],
