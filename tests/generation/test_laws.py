@@ -24,7 +24,10 @@ ROWS = [{name: values[number % len(values)] for name, values in OPTIONS.items()}
 LENGTH = 30
 
 
-@pytest.mark.parametrize("row", ROWS, ids=name_of)
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, marks=[pytest.mark.slow] * (number > 1), id=name_of(row)) for number, row in enumerate(ROWS)],
+)
 def test_token_by_token_equals_one_forward_pass(row):
     memory = KVMemoryConfig(**row, select_size=2, memory_size=5, num_heads=2, head_dim=4, temperature=3.0)
     model = build(tiny(memory))

@@ -150,6 +150,7 @@ sys.stdout.buffer.write(session.generate(max_new_tokens=30, temperature=9.0).enc
 """
 
 
+@pytest.mark.slow
 def test_a_saved_session_continues_in_another_process(session, tiny, tmp_path, compiled_as_here):
     session.generate(max_new_tokens=5, temperature=9.0)
     session.save(tmp_path / "session")

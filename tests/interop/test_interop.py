@@ -79,7 +79,9 @@ def calls(x):
     }
 
 
-@pytest.mark.parametrize("kind", ["layer", "linen layer", "wrap", "linen wrap"])
+@pytest.mark.parametrize(
+    "kind", ["layer", "linen wrap", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("linen layer", "wrap"))]
+)
 @given(cuts=st.lists(st.sampled_from([1, 3]), min_size=2, max_size=6))
 def test_results_do_not_depend_on_the_division_into_calls(kind, calls, x, cuts):
     state, call = calls[kind]

@@ -33,6 +33,7 @@ def mean():
     mg.MEMORIES.unregister("mean")
 
 
+@pytest.mark.slow
 def test_it_satisfies_the_contract():
     """Run the command in the docstring of the example, with the slow rows of the contract."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "mean_memory", "tests/memory/test_contract.py", "-k", "mean"]

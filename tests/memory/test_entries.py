@@ -34,9 +34,9 @@ def overrides(name, method):
 EXPLAINED = [name for name in MEMORIES if overrides(name, "explain")]
 WRITTEN = [name for name in MEMORIES if overrides(name, "write_entries")]
 CASES = [
-    pytest.param(name, options, marks=[pytest.mark.slow] if name == "dnc" and options else [], id=f"{name}-{options}")
-    for name in EXPLAINED  # the options of a DNC are explained by the code that explains those of an NTM
-    for options in OPTIONS.get(name, [{}])
+    pytest.param(name, options, marks=[pytest.mark.slow] * (number > 0), id=f"{name}-{options}")
+    for name in EXPLAINED
+    for number, options in enumerate(OPTIONS.get(name, [{}]))
 ]
 
 

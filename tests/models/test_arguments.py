@@ -51,7 +51,13 @@ MASKS = {"left": [0, 0, 1, 1, 1, 1], "first": [0, 1, 1, 1, 1, 1], "gap": [1, 1, 
 
 
 @each
-@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize(
+    "mask",
+    [
+        pytest.param(mask, marks=[pytest.mark.slow] * (name in ("first", "last")), id=name)
+        for name, mask in MASKS.items()
+    ],
+)
 def test_padding_on_the_left_or_inside_is_refused(name, mask):
     valid = np.array([[1] * LENGTH, mask], bool)
     for flags in (valid, jnp.asarray(valid)):
@@ -244,6 +250,7 @@ def test_learned_positions_end():
     assert np.isfinite(model(tokens[:, 8:10], state, valid=valid)[0][:, 0]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", [pytest.param("rotary", marks=pytest.mark.slow), "learned"])
 def test_parameters_may_be_numpy_arrays_inside_jit(position):
     """As a checkpoint read by other means gives them: closed over by a jitted function, tokens traced or not."""

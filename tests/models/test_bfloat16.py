@@ -75,7 +75,7 @@ QUICK = ("titans",)
 @pytest.mark.parametrize(
     "name, fusion",
     [pytest.param(name, "gated", marks=() if name in QUICK else pytest.mark.slow) for name in MEMORIES]
-    + [("kv", "attention")],
+    + [pytest.param("kv", "attention", marks=pytest.mark.slow)],
 )
 def test_logits_and_gradients_agree_with_float32(name, fusion):
     (logits, _, gradient), (half_logits, state, half_gradient) = (

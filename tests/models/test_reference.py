@@ -60,7 +60,7 @@ def configs():
     for row in rows():
         marks = () if row in chosen else pytest.mark.slow
         yield pytest.param(config_of(row), marks=marks, id=name_of(row))
-    yield pytest.param(tiny(num_layers=3, memory_layers=(0, 2)), id="two of three layers have a memory")
+    yield pytest.param(tiny(num_layers=3, memory_layers=(0, 2)), marks=pytest.mark.slow, id="memory in layers 0 and 2")
     yield pytest.param(tiny(NoMemoryConfig(), num_layers=2), id="no memory")
 
 

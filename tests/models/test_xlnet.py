@@ -192,6 +192,7 @@ def test_a_detached_read_of_one_segment_is_the_same(name):
     assert difference(run("any"), run("detached")) < 1e-5
 
 
+@pytest.mark.slow
 def test_aligned_calls_give_the_same():
     config = tiny(num_layers=1)
     tokens, order = drawn_tokens(config), drawn_orders()[0]

@@ -85,10 +85,12 @@ def two_processes(tmp_path_factory) -> Path:
     return workdir
 
 
+@pytest.mark.slow
 def test_losses_in_two_processes_are_those_of_one_device(one_device, two_processes):
     np.testing.assert_allclose(losses(two_processes), losses(one_device), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_two_processes_restores_bitwise_on_other_meshes(two_processes):
     """Parameters and optimizer state, on one device and on a mesh of another shape."""
     with Checkpoints(two_processes, read_only=True) as checkpoints:
@@ -185,7 +187,7 @@ def test_only_part_of_joining_is_refused():
 @pytest.mark.parametrize(
     "parts",
     [
-        ["softmax_over_all", "best_of_all", "segments"],
+        pytest.param(["softmax_over_all", "best_of_all", "segments"], marks=pytest.mark.slow),
         pytest.param(["kernels"], marks=pytest.mark.slow),
         pytest.param(["joined", "on_a_mesh_of_somebody_else"], marks=pytest.mark.slow),
     ],

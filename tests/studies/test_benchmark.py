@@ -120,6 +120,7 @@ def test_candidates_are_our_training_step_and_our_decoding():
         assert all(case.run() > 0 for _ in range(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["span_corruption", pytest.param("permutation", marks=pytest.mark.slow)])
 def test_a_step_of_other_objectives_has_all_their_arrays(name):
     stacks = ("encoder.", "decoder.") if name == "span_corruption" else ("",)

@@ -113,6 +113,7 @@ def test_train_kill_resume_evaluate_generate(folder, memgpt):
         assert message in text
 
 
+@pytest.mark.slow
 def test_ablation_is_resumed(folder, memgpt):
     words = [folder / "tiny.py", "--training.steps=5", "--workdir", folder / "ablation", "--sweep"]
     memgpt("ablate", *words, "model.memory=kv", "seed=0")

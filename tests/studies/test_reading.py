@@ -61,6 +61,7 @@ def test_babi_by_task(folder, memgpt):
     assert "was not trained on BABILong" in memgpt("babilong", workdir, code=2)
 
 
+@pytest.mark.slow
 def test_babilong_at_several_lengths(folder, memgpt):
     workdir = folder / "run"
     memgpt("train", folder / "babilong.py", "--workdir", workdir)

@@ -83,6 +83,7 @@ def test_a_step_that_does_not_fit_is_refused_before_the_first_update(tmp_path, m
     )
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_by_name_before_it_is_compiled(tmp_path):
     words = ["train", "quickstart", "--workdir", str(tmp_path / "run"), "--model.num_layers", "24"]
     words += ["--model.d_model", "1024", "--training.batch_size", "10000000", "--model.memory.memory_size", "2048"]

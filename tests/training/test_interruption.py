@@ -113,9 +113,8 @@ def test_a_killed_run_ends_bitwise_equal(start, uninterrupted, tmp_path, kills, 
     assert_same_run(config, tmp_path, expected)
 
 
-@pytest.mark.parametrize(
-    "numbers", [[signal.SIGTERM], pytest.param([signal.SIGTERM, signal.SIGINT], marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGTERM, signal.SIGINT]])
 def test_stop_signals_save_the_step_and_exit_with_0(start, uninterrupted, tmp_path, numbers):
     config, expected = uninterrupted(48)
     for number in numbers:

@@ -174,6 +174,7 @@ def test_a_second_trainer_is_refused(finished):
         train(config, workdir)
 
 
+@pytest.mark.slow
 def test_an_interrupted_text_run_is_resumed_bitwise(tmp_path, make_config, change_batches):
     corpus = tmp_path / "corpus"
     for split, number in (("train", 9), ("valid", 2)):

@@ -83,6 +83,7 @@ def whole(tmp_path_factory, make_config):
     return train(make_config(), workdir, print_progress=False), timeless(workdir)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # raised in threads of Orbax
 @pytest.mark.parametrize(
     "first, batch, step",

@@ -94,6 +94,7 @@ def make(tmp_path, make_config):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objective",
     ["span_corruption", *(pytest.param(name, marks=pytest.mark.slow) for name in ("masked", "permutation"))],
