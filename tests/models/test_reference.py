@@ -21,7 +21,7 @@ from tests.laws.models import (
 from tests.references.model import ReferenceDecoder
 
 MODEL_OPTIONS = {
-    "fusion": ["gated", "gated_heads", "concat", "add", "attention"],
+    "fusion": ["gated", "gated_heads", "gated_add", "concat", "add", "attention"],
     "position": ["rotary", "learned", "sinusoidal", "relative", "none"],
     "norm": ["rmsnorm", "layernorm"],
     "activation": ["gelu", "swiglu"],

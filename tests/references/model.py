@@ -103,6 +103,8 @@ class ReferenceDecoder:
             return np.concatenate([h, read]) @ f64(params["fusion"]["projection"]["kernel"])
         gate = params["fusion"]["gate"]
         logit = np.concatenate([normed, read]) @ f64(gate["kernel"]) + f64(gate["bias"])
+        if self.config.fusion == "gated_add":
+            return h + (1 - reference.sigmoid(logit)) * read
         return reference.gated_fusion(h, read, logit)
 
     def feed_forward(self, x, params):
