@@ -32,8 +32,8 @@ EVALUATORS = {"documents": Evaluator(evaluate_text, check_text), "batches": Eval
 def evaluate(config: ExperimentConfig, params: Params, tokenizer: data.Tokenizer | None = None) -> Result:
     """Evaluate parameters on held-out data, with the settings of `config.evaluation`.
 
-    Parameters do not depend on the size of the memory: to evaluate with another size, change
-    `model.memory.memory_size`. Rows of tasks and of batches are as long as in training.
+    To evaluate with another size of the memory, change `model.memory.memory_size`. The parameters of `tokens`, `titans`
+    and of `associative` without `dpfp` depend on it. Rows of tasks and of batches are as long as in training.
 
     Args:
         config: the experiment.

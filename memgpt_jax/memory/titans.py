@@ -71,10 +71,11 @@ class TitansMemory(ProjectedMemory[TitansMemoryConfig]):
         Reader   r = W_o M(q),   q = unit(W_q x)
         Writer   k = unit(W_k conv(x) + b_k),  v = W_v x + b_v,  loss = |M(k) - v|^2,  per head and token
                  theta = `inner_rate` sigmoid(W_t x + b_t),  eta = sigmoid(W_e x + b_e),  alpha = sigmoid(W_a x + b_a)
-                 S' = eta S - theta d loss / d M,   M' = M* + (1 - alpha) (M - M*) + S'
+                 S' = eta S - s theta d loss / d M,   M' = M* + (1 - alpha) (M - M*) + S'
 
-    The gradients of `chunk_length` tokens are taken at the weights before the first of them. The initial weights M* of
-    a document are parameters; those of the last layer start at 0, so that an untrained memory reads 0 at first.
+    `ops.memory.inner_network` defines M, and `ops.memory.inner_update` the factor s <= 1, which bounds the step. The
+    gradients of `chunk_length` tokens are taken at the weights before the first of them. The initial weights M* of a
+    document are parameters; those of the last layer start at 0, so that an untrained memory reads 0 at first.
 
     **Decay.** In the paper the weights decay towards 0, M' = (1 - alpha) M + S'. A network with hidden layers then
     stops learning: the gradient of each layer is proportional to the weights of the others, so once all are 0 they stay
