@@ -2,7 +2,7 @@
 
     python experiments/train.py tests/examples/mean_memory.py --workdir runs/mean --model.memory.memory_size 32
 
-Whoever loads its runs imports it first: `import mean_memory`. To run the contract tests over it:
+To load its runs, put its folder on `PYTHONPATH`, or import it first. To run the contract tests over it:
 
     PYTHONPATH=tests/examples python -m pytest -p mean_memory tests/memory/test_contract.py -k mean
 """
