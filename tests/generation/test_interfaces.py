@@ -95,7 +95,9 @@ class Named(ByteTokenizer):
     pad_id, stop_ids = 3, (ord("e"), ord(" "))
 
 
-@pytest.mark.parametrize("options", [{"temperature": 3.0}, {"num_beams": 2}], ids=["drawn", "beams"])
+@pytest.mark.parametrize(
+    "options", [{"temperature": 3.0}, pytest.param({"num_beams": 2}, marks=pytest.mark.slow)], ids=["drawn", "beams"]
+)
 def test_all_stop_ids_of_a_tokenizer_end_an_answer(tiny, options):
     tokenizer, prompts, options = Named(), [ids(6), ids(9), ids(4), ids(5)], options | {"max_new_tokens": 40}
     whole = generate(tiny.model, prompts, tokenizer=tokenizer, ignore_eos=True, **options).ids

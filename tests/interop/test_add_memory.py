@@ -80,6 +80,7 @@ def narrow_and_full(tmp_path_factory):
     return base, logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, pytest.param({"gate": "none", "writer_conv": 1}, marks=pytest.mark.slow)])
 def test_a_window_of_one_token_with_a_full_memory_is_full_attention(changes, narrow_and_full):
     base, full = narrow_and_full

@@ -177,6 +177,7 @@ def test_both_stacks_remember():
     assert difference(*results) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["memory", pytest.param("plain", marks=pytest.mark.slow)])
 def test_gradients_reach_every_parameter_through_the_source(name):
     config = CONFIGS[name]

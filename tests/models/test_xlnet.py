@@ -269,6 +269,7 @@ def test_ways_to_run_give_the_same_gradient():
         assert difference(plain, value_and_gradient(dataclasses.replace(config, **changes), 1)) < 1e-5
 
 
+@pytest.mark.slow
 def test_gradient_reaches_all_of_it_in_two_calls():
     _, gradient = value_and_gradient(tiny(num_layers=1), 2)
     missed = [jax.tree_util.keystr(path) for path, leaf in jax.tree.leaves_with_path(gradient) if not np.any(leaf)]

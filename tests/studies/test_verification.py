@@ -62,6 +62,7 @@ def test_a_run_is_whole_and_everything_in_it_is_covered(run):
     assert (run[0] / "lock").read_bytes() == b""
 
 
+@pytest.mark.slow
 def test_every_file_is_covered_with_single_bits(run):
     """Each file of the run, at its first or last and at a random bit."""
     draw = random.Random(1)

@@ -83,6 +83,7 @@ def batches_of(number):
     return jax.tree.map(lambda *arrays: np.stack(arrays), *[next(source) for _ in range(number)])
 
 
+@pytest.mark.slow
 def test_the_default_loss_given_by_hand_is_the_same_bitwise(make_config):
     config = make_config(optimizer={"accumulate_steps": 2})
     state, batches = jax.jit(functools.partial(create_state, config))(), batches_of(2)
