@@ -23,12 +23,13 @@ class Registry(Mapping[str, Entry[Module]]):
 
     Args:
         kind: the noun for an implementation in messages, such as "memory mechanism".
-        module: the base class that every implementation derives from, or is an instance of.
+        module: the base class of the implementations.
         config: the base class of the configurations; None: implementations have no configuration.
+        instances: True: implementations are instances of `module`; False: they are classes derived from it.
     """
 
-    def __init__(self, kind: str, module: type, config: type | None = None):
-        self.kind, self._module_base, self._config_base = kind, module, config
+    def __init__(self, kind: str, module: type, config: type | None = None, *, instances: bool = False):
+        self.kind, self._module_base, self._config_base, self._instances = kind, module, config, instances
         self._entries: dict[str, Entry[Module]] = {}
 
     def register(self, name: str, config: type | None, module: Module) -> None:
@@ -49,8 +50,11 @@ class Registry(Mapping[str, Entry[Module]]):
         )
         check(name not in self._entries, f"there is a {self.kind} {name!r} already: choose another name")
         base = self._module_base
-        is_kind = issubclass(module, base) if isinstance(module, type) else isinstance(module, base)
-        check(is_kind, f"the {self.kind} {name!r} must be a {base.__name__}, got {module!r}")
+        if self._instances:
+            fits, wanted = isinstance(module, base), "an instance of"
+        else:
+            fits, wanted = isinstance(module, type) and issubclass(module, base), "a class derived from"
+        check(fits, f"the {self.kind} {name!r} must be {wanted} {base.__name__}, got {module!r}")
         if self._config_base is None:
             check(config is None, f"a {self.kind} has no configuration, got {config!r}")
         else:

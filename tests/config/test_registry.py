@@ -47,7 +47,8 @@ def test_lookup_by_name_and_by_configuration(pools):
     [
         (("two words", SumConfig, Mean), "must be an identifier, got 'two words'"),
         (("mean", SumConfig, Mean), "there is a pool 'mean' already"),
-        (("sum", SumConfig, int), "must be a Pool, got <class 'int'>"),
+        (("sum", SumConfig, int), "must be a class derived from Pool, got <class 'int'>"),
+        (("sum", SumConfig, Mean()), "must be a class derived from Pool, got <.*Mean object"),
         (("sum", int, Mean), "must be a dataclass derived from PoolConfig"),
         (("sum", MeanConfig, Mean), r"MeanConfig is the configuration of \['mean'\] already"),
     ],
@@ -74,7 +75,17 @@ def test_an_implementation_can_be_removed(pools):
 
 def test_a_registry_without_configurations():
     pools = Registry("pool", Pool)
-    pools.register("mean", None, Mean())
-    assert isinstance(pools["mean"].module, Mean)
+    pools.register("mean", None, Mean)
+    assert pools["mean"].module is Mean
     with pytest.raises(ValueError, match="a pool has no configuration"):
-        pools.register("sum", SumConfig, Mean())
+        pools.register("sum", SumConfig, Mean)
+
+
+def test_a_registry_of_instances_takes_instances_only():
+    pools = Registry("pool", Pool, instances=True)
+    pools.register("mean", None, mean := Mean())
+    assert pools["mean"].module is mean
+    for module in (Mean, 1):
+        with pytest.raises(ValueError, match="the pool 'sum' must be an instance of Pool, got "):
+            pools.register("sum", None, module)
+    assert list(pools) == ["mean"]

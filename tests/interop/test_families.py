@@ -45,7 +45,7 @@ def test_a_users_own_family_is_read(own_family, tmp_path):
 def test_a_model_type_belongs_to_one_family():
     with pytest.raises(ValueError, match="model_type 'gpt2' belongs to the family 'gpt2' already"):
         register_family("other", GPT2)
-    with pytest.raises(ValueError, match="must be a Family"):
+    with pytest.raises(ValueError, match="must be an instance of Family"):
         register_family("other", GPT2.from_hf)
 
 

@@ -7,7 +7,7 @@ from memgpt_jax.evaluation.metrics.answers import ExactAnswers
 from memgpt_jax.evaluation.metrics.base import Metric
 from memgpt_jax.evaluation.metrics.predictions import Accuracy, BitsPerByte, Loss, Perplexity
 
-METRICS: Registry[Metric] = Registry("metric", Metric)
+METRICS: Registry[Metric] = Registry("metric", Metric, instances=True)
 """The metrics by name: `METRICS["loss"].module(nats=..., targets=...)`."""
 register_metric = METRICS.register
 """`register_metric(name, None, metric)`: add an instance of a `Metric`."""

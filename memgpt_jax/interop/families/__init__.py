@@ -10,7 +10,7 @@ from memgpt_jax.interop.families.llama import LLAMA
 from memgpt_jax.interop.families.t5 import T5
 from memgpt_jax.interop.families.xlnet import XLNET
 
-FAMILIES: Registry[Family[Any]] = Registry("family of pretrained models", Family)
+FAMILIES: Registry[Family[Any]] = Registry("family of pretrained models", Family, instances=True)
 """The families whose models are read and written, by name."""
 
 
