@@ -77,7 +77,7 @@ class MemoryLayerConfig:
     """Dropout rate on the outputs of attention, memory and feed-forward; active when a dropout key is given."""
     dtype: ComputeType = "float32"
     """Compute dtype, in any form that JAX accepts (`"bfloat16"`, `jnp.bfloat16`, a `numpy.dtype`). Parameters, softmax
-    and gates are always float32."""
+    and the sigmoids of gates are always float32."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", dtype_name(self.dtype))
