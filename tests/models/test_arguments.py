@@ -216,7 +216,9 @@ def test_states_of_others(name):
             call(name, tokens_of(), state=widened)
 
 
-@pytest.mark.parametrize("name", ["decoder", "encoder", "xlnet", "pair"])
+@pytest.mark.parametrize(
+    "name", ["decoder", "pair", *(pytest.param(name, marks=pytest.mark.slow) for name in ("encoder", "xlnet"))]
+)
 @pytest.mark.parametrize(
     "targets", [np.zeros((BATCH, 5), np.int32), np.zeros((BATCH, LENGTH), np.float32), np.full((BATCH, LENGTH), -100)]
 )

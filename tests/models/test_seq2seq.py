@@ -71,7 +71,7 @@ def state_of(config, **changes):
 
 each = pytest.mark.parametrize(
     "config",
-    [pytest.param(CONFIGS[name], id=name, marks=pytest.mark.slow if name == "plain" else ()) for name in CONFIGS],
+    [pytest.param(CONFIGS[name], id=name, marks=() if name == "memory" else pytest.mark.slow) for name in CONFIGS],
 )
 
 

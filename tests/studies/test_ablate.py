@@ -19,6 +19,7 @@ def figures(monkeypatch):
     return saved
 
 
+@pytest.mark.slow
 def test_mechanisms_against_state_bytes(tmp_path, figures):
     combinations = sweep(["model.memory=none,kv", "model.memory.match_state_bytes=1024,4096", "seed=0,1"])
     results = [{"accuracy": 0.02, "state_bytes": 0}, {"accuracy": 0.04, "state_bytes": 0}]

@@ -62,6 +62,7 @@ def words(base, tmp_path):
     return [str(tmp_path / "small.py"), "--pretrained", str(tmp_path / "base"), "--workdir", str(tmp_path / "run")]
 
 
+@pytest.mark.slow
 def test_the_four_figures(base, words, tmp_path, memgpt):
     printed = memgpt("adapt", *words)
 

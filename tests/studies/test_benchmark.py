@@ -115,6 +115,7 @@ def test_peers_are_run_as_often_as_ours():
         assert all(case.run() > 0 for _ in range(2))
 
 
+@pytest.mark.slow
 def test_candidates_are_our_training_step_and_our_decoding():
     memory = KVMemoryConfig(memory_size=16)
     model = ModelConfig(vocab_size=64, d_model=16, num_layers=1, window_size=16, segment_length=16, memory=memory)

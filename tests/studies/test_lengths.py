@@ -66,6 +66,7 @@ def script(monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_table_json_and_plot(runs, script, capsys, tmp_path):
     lines, path, _, unit = script(*runs, "--lengths", 3, 6, "--output", tmp_path)
     results = json.loads((tmp_path / "comparison.json").read_text())

@@ -153,7 +153,10 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", NAMES, ids=ascii)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (number % 2), id=ascii(name)) for number, name in enumerate(NAMES)],
+)
 def test_any_folder_can_be_written_and_read(tmp_path, config, saved, name):
     workdir = tmp_path / os.fsdecode(name)
     assert run_folder(workdir) == workdir and shown(workdir).isprintable()

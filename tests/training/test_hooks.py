@@ -32,6 +32,7 @@ class Cut(Countdown):
         return super().__next__()
 
 
+@pytest.mark.slow
 def test_own_batches_train_and_resume_bitwise(tmp_path, make_config):
     config = make_config(data=mg.TextConfig(tokenizer="byte"))  # not read
     whole = train(config, tmp_path / "whole", batches=Countdown(4, 32, 20), print_progress=False)
@@ -110,6 +111,7 @@ def test_accumulation_is_exact_for_batches_of_unequal_weight(make_config):
     assert float(metrics.gradient_norm) == pytest.approx(2 * value**0.5, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_its_teacher_alone(tmp_path, make_config):
     """The loss falls to the entropy of the teacher; the teacher is an argument of the step, and does not change."""
     config = make_config(steps=20, log_every=10, checkpoint_every=20)

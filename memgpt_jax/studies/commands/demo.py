@@ -22,7 +22,7 @@ from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.models.parameters import count_parameters, match_parameters
-from memgpt_jax.studies.command_line import load_config, one_line_errors, parse_arguments
+from memgpt_jax.studies.command_line import load_config, one_line_errors, override, parse_arguments
 from memgpt_jax.studies.commands.generate import open_session
 from memgpt_jax.studies.plots import plot_curves
 from memgpt_jax.training import RunError, train
@@ -38,11 +38,15 @@ class Arguments:
     """Folder of the runs and the plot."""
 
 
+TASKS = {"quickstart": [], "recall": ["--training.steps", "280"]}
+"""The config of each task, and its changes: fewer steps, so that the demo takes less than five minutes."""
+
+
 def experiments() -> dict[str, ExperimentConfig]:
     """Each task with memory, and without memory at an equal parameter count."""
     configs = {}
-    for task in ("quickstart", "recall"):
-        config = load_config(task)
+    for task, changes in TASKS.items():
+        config = override(load_config(task), changes)
         configs[task] = config
         plain = match_parameters(instance_of(config.model, ModelConfig, "model"))
         configs[f"{task}_none"] = dataclasses.replace(config, model=plain)
