@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.memory import MemoryConfig
+from memgpt_jax.ops.trees import where_rows
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 State = Any  # a NamedTuple of arrays of fixed shapes, each with the batch axis first
@@ -93,15 +94,6 @@ def flatten_segments(segments: Segment) -> CallTokens:
     return CallTokens(
         x, jnp.where(present, document, -1), present & (document == at_end), document[:, -1:], num_written
     )
-
-
-def where_rows(condition: Bool[Array, "*b"], yes: State, no: State) -> State:
-    """`yes` where the condition, an array over the leading axes, holds; else `no`."""
-
-    def choose(a: Array, b: Array) -> Array:
-        return jnp.where(condition.reshape(*condition.shape, *(1,) * (a.ndim - condition.ndim)), a, b)
-
-    return jax.tree.map(choose, yes, no)
 
 
 def stop_gradient_where(condition: Bool[Array, "*b"], tree: State) -> State:

@@ -9,7 +9,7 @@ from flax import nnx
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import AttendedMemoryConfig
-from memgpt_jax.memory.base import Explanation, OwnSegment, where_rows
+from memgpt_jax.memory.base import Explanation, OwnSegment
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops.attention import map_rows
 from memgpt_jax.ops.memory import (
@@ -22,6 +22,7 @@ from memgpt_jax.ops.memory import (
     select_most_used,
 )
 from memgpt_jax.ops.mesh import ENTRIES, HEADS, declare_axes
+from memgpt_jax.ops.trees import where_rows
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 Compression = Literal["mean", "max", "conv", "most_used"]

@@ -10,7 +10,7 @@ from flax import nnx
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import AttendedMemoryConfig
-from memgpt_jax.memory.base import Explanation, OwnSegment, Segment, flatten_segments, where_rows
+from memgpt_jax.memory.base import Explanation, OwnSegment, Segment, flatten_segments
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops.attention import attention_weights, map_rows, masked_bias
 from memgpt_jax.ops.memory import (
@@ -22,6 +22,7 @@ from memgpt_jax.ops.memory import (
     read_entries,
 )
 from memgpt_jax.ops.mesh import ENTRIES, HEADS, declare_axes, num_entry_parts
+from memgpt_jax.ops.trees import where_rows
 from memgpt_jax.shapes import Array, Bool, Float, Int32
 
 Search = Literal["exact", "approximate"]

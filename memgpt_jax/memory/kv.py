@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.memory import KVMemoryConfig
-from memgpt_jax.memory.base import Explanation, OwnSegment, Segment, flatten_segments, where_rows
+from memgpt_jax.memory.base import Explanation, OwnSegment, Segment, flatten_segments
 from memgpt_jax.memory.linear import linear
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops.memory import (
@@ -29,6 +29,7 @@ from memgpt_jax.ops.memory import (
     read_weights,
     select_highest_gate,
 )
+from memgpt_jax.ops.trees import where_rows
 from memgpt_jax.shapes import Array, Bool, Float, Int32
 
 

@@ -13,9 +13,10 @@ from flax import nnx
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import SizedMemoryConfig
-from memgpt_jax.memory.base import Explanation, Memory, OwnSegment, Segment, State, stop_gradient_where, where_rows
+from memgpt_jax.memory.base import Explanation, Memory, OwnSegment, Segment, State, stop_gradient_where
 from memgpt_jax.memory.linear import linear
 from memgpt_jax.ops.memory import read_slots
+from memgpt_jax.ops.trees import where_rows
 from memgpt_jax.shapes import Array, Bool, Float, Float32
 
 Controller = Literal["pair", "none", "lstm"]

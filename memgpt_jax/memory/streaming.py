@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import Alignment
-from memgpt_jax.memory.base import Explanation, Memory, OwnSegment, Segment, State, where_rows
+from memgpt_jax.memory.base import Explanation, Memory, OwnSegment, Segment, State
+from memgpt_jax.ops.trees import where_rows
 from memgpt_jax.shapes import Array, Bool, Float, Int32
 
 StreamAlignment = Alignment | Literal["detached", "detached_aligned"]

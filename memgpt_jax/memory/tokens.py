@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.memory import AttendedMemoryConfig
-from memgpt_jax.memory.base import Explanation, OwnSegment, Segment, flatten_segments, stop_gradient_where, where_rows
+from memgpt_jax.memory.base import Explanation, OwnSegment, Segment, flatten_segments, stop_gradient_where
 from memgpt_jax.memory.linear import linear
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.memory.writer_conv import WriterConv
 from memgpt_jax.ops.attention import attend, attention_weights, map_rows, masked_bias, normalize
+from memgpt_jax.ops.trees import where_rows
 from memgpt_jax.shapes import Array, Bool, Float, Float32
 
 TokensUpdate = Literal["lstm", "fixed", "replace"]

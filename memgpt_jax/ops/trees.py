@@ -1,9 +1,14 @@
-"""Sizes and names of the arrays of a tree."""
+"""Functions on the arrays of a tree: sizes, names, and a choice by rows."""
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
+
+from memgpt_jax.shapes import Array, Bool
+
+Tree = TypeVar("Tree")
 
 
 def tree_bytes(tree: Any) -> int:
@@ -19,3 +24,12 @@ def path_name(path: tuple[Any, ...]) -> str:
 def named_leaves(tree: Any) -> dict[str, Any]:
     """The leaves of a tree by `path_name`, in the order of `jax.tree.leaves`."""
     return {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def where_rows(condition: Bool[Array, "*b"], yes: Tree, no: Tree) -> Tree:
+    """`yes` where the condition, an array over the leading axes, holds; else `no`."""
+
+    def choose(a: Array, b: Array) -> Array:
+        return jnp.where(condition.reshape(*condition.shape, *(1,) * (a.ndim - condition.ndim)), a, b)
+
+    return jax.tree.map(choose, yes, no)

@@ -9,7 +9,7 @@ import optax
 
 from memgpt_jax import data, models
 from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.memory.base import where_rows
+from memgpt_jax.ops.trees import where_rows
 from memgpt_jax.training.optimizer import is_trained, learning_rate_schedule, make_optimizer, parameter_groups
 from memgpt_jax.training.state import LossFunction, Totals, TrainState
 
@@ -180,8 +180,8 @@ def cross_entropy(model: Any, batch: data.Batch, state: Any, key: jax.Array) -> 
         targets=batch.targets,
         state=state,
         # Rows start at a segment boundary and advance by L tokens per batch: if L is whole segments, they stay at one.
-        alignment=model.config.alignment_of(batch.inputs["tokens"].shape[1]),
-        dropout_key=key if any(stack.dropout for stack in model.config.stacks.values()) else None,
+        alignment=model.config.alignment_of(batch.inputs["tokens"].shape[1], padded="valid" in batch.inputs),
+        dropout_key=key if model.config.has_dropout else None,
         **batch.inputs,
     )
     weights, bytes_ = batch.weights, batch.info.get("target_bytes")
