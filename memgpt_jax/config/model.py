@@ -118,9 +118,14 @@ class BaseModelConfig:
         """This configuration with other stacks, given as in `stacks`."""
         raise NotImplementedError
 
-    def alignment_of(self, length: int) -> Alignment:
-        """The alignment of calls with `length` tokens each that begin at a segment boundary."""
-        return "aligned" if length % self.segment_length == 0 else "any"
+    @property
+    def has_dropout(self) -> bool:
+        """Whether a dropout key changes the results of a call."""
+        return any(stack.dropout for stack in self.stacks.values())
+
+    def alignment_of(self, length: int, *, padded: bool = False) -> Alignment:
+        """The alignment of calls with `length` tokens each that begin at a segment boundary; `padded`: with `valid`."""
+        return "aligned" if length % self.segment_length == 0 and not padded else "any"
 
     def with_kernels(self, name: Literal["auto", "portable"]) -> Self:
         """This configuration with another implementation of self-attention and memory reads."""

@@ -2,6 +2,7 @@
 
 from memgpt_jax.models.decoder import LayerState, MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder, EncoderState
+from memgpt_jax.models.headed import Headed, HeadedState
 from memgpt_jax.models.memory_layer import MemoryLayer
 from memgpt_jax.models.model_functions import (
     ModelFunctions,
@@ -20,6 +21,8 @@ __all__ = [
     "Encoder",
     "EncoderDecoder",
     "EncoderState",
+    "Headed",
+    "HeadedState",
     "LayerState",
     "MemGPT",
     "MemoryLayer",

@@ -5,7 +5,7 @@ Shapes and types are always checked; values are checked only if they are on the 
 """
 
 import warnings
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Any
 
 import jax
@@ -35,7 +35,13 @@ def check_tokens(tokens: Tokens, vocab_size: int, valid: Flags | None = None) ->
     return jnp.asarray(tokens, jnp.int32)
 
 
-def check_targets(targets: Targets, tokens: Tokens, classes: dict[str, int], rows: Container[str] = ()) -> Targets:
+def check_targets(
+    targets: Targets,
+    tokens: Tokens,
+    classes: dict[str, int],
+    rows: Container[str] = (),
+    sizes: Mapping[str, int] | None = None,
+) -> Targets:
     """The targets of each head as int32.
 
     Args:
@@ -43,6 +49,7 @@ def check_targets(targets: Targets, tokens: Tokens, classes: dict[str, int], row
         tokens: the tokens of the call [B, L].
         classes: the number of classes of each head of the model.
         rows: names of the heads whose targets are [B]; the targets of other heads are [B, L].
+        sizes: numbers C of a target of the heads whose targets have one more axis of numbers 0 or 1.
 
     Raises:
         ValueError: the model has no head of that name, or its targets have a wrong shape, type or value.
@@ -51,18 +58,20 @@ def check_targets(targets: Targets, tokens: Tokens, classes: dict[str, int], row
     check(bool(is_dict), f"targets must be a dictionary {{head: ids}}, got {type(targets).__name__}")
     for head in targets:
         check(head in classes, f"targets: the model has no head {head!r}; valid: {', '.join(classes) or 'none'}")
-    return {
-        head: check_numbers(f"targets[{head!r}]", ids, tokens[:, 0] if head in rows else tokens, classes[head])
-        for head, ids in targets.items()
-    }
+    checked = {}
+    for head, ids in targets.items():
+        shape, size = (tokens.shape[:1] if head in rows else tokens.shape), (sizes or {}).get(head)
+        shape, count = (shape, classes[head]) if size is None else ((*shape, size), 2)
+        checked[head] = check_numbers(f"targets[{head!r}]", ids, shape, count)
+    return checked
 
 
-def check_numbers(name: str, numbers: Any, like: Array, count: int | None = None) -> Array:
-    """The numbers as int32. Raises `ValueError` unless they are integers, shaped like `like`, from 0 to `count` - 1."""
+def check_numbers(name: str, numbers: Any, shape: tuple[int, ...], count: int | None = None) -> Array:
+    """The numbers as int32. Raises `ValueError` unless they are integers of that shape, from 0 to `count` - 1."""
     is_array = isinstance(numbers, np.ndarray | jax.Array)
     got = f"{numbers.dtype}{list(numbers.shape)}" if is_array else f"a {type(numbers).__name__}"
-    fits = is_array and numbers.shape == like.shape and jnp.issubdtype(numbers.dtype, jnp.integer)
-    check(fits, f"{name} must be integers{list(like.shape)} like tokens, got {got}")
+    fits = is_array and numbers.shape == shape and jnp.issubdtype(numbers.dtype, jnp.integer)
+    check(fits, f"{name} must be integers{list(shape)} like tokens, got {got}")
     if count is not None:
         _check_range(name, numbers, count)
     return jnp.asarray(numbers, jnp.int32)

@@ -111,7 +111,7 @@ class Encoder(Model[EncoderState]):
                 config.token_types is not None,
                 "token_types: this model has no token types (EncoderConfig.token_types=None)",
             )
-            token_types = check_numbers("token_types", token_types, tokens, config.token_types)
+            token_types = check_numbers("token_types", token_types, tokens.shape, config.token_types)
         positions = document_positions(jnp.zeros(tokens.shape[0], jnp.int32), reset)
         x = self.embed(tokens, positions, token_types, self.embedding[...] if embedding is None else embedding)
         x = poisoned(x, tokens, config.vocab_size, valid)

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.model import BaseModelConfig, EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
 from memgpt_jax.models.decoder import MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder, EncoderState
+from memgpt_jax.models.headed import Headed, HeadedState
 from memgpt_jax.models.seq2seq import EncoderDecoder, Seq2SeqState
 from memgpt_jax.models.xlnet import XLNet
 from memgpt_jax.ops import Scores
@@ -20,14 +22,20 @@ from memgpt_jax.shapes import Array, Flags, Float32, Targets, Tokens
 
 Params = dict[str, Any]
 """Parameters: nested dictionaries of float32 arrays."""
-Model = MemGPT | Encoder | EncoderDecoder | XLNet
-State = TypeVar("State", ModelState, EncoderState, Seq2SeqState)
+Model = MemGPT | Encoder | EncoderDecoder | XLNet | Headed
+State = TypeVar("State", ModelState, EncoderState, Seq2SeqState, HeadedState)
+
+
+def _headed(config: HeadedConfig, *, rngs: nnx.Rngs) -> Headed:
+    return Headed(config, MODELS[type(config.backbone)](config.backbone, rngs=rngs), rngs=rngs)
+
 
 MODELS: dict[type, Callable[..., Model]] = {
     ModelConfig: MemGPT,
     EncoderConfig: Encoder,
     Seq2SeqConfig: EncoderDecoder,
     XLNetConfig: XLNet,
+    HeadedConfig: _headed,
 }
 """The model of each class of configuration."""
 
@@ -58,7 +66,7 @@ def _with_string_keys(tree: Any) -> Any:
 
 
 def from_params(config: BaseModelConfig, params: Params) -> Any:
-    """The model with the given parameters: a `MemGPT`, `Encoder`, `EncoderDecoder` or `XLNet`, by its configuration."""
+    """The model with the given parameters, of the class in `MODELS` for the configuration."""
     arrays = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, params)
     return nnx.merge(_graph(config), nnx.restore_int_paths(arrays))
 
@@ -123,6 +131,8 @@ class ModelFunctions(Generic[State]):
 def functional(config: EncoderConfig | XLNetConfig) -> ModelFunctions[EncoderState]: ...
 @overload
 def functional(config: Seq2SeqConfig) -> ModelFunctions[Seq2SeqState]: ...
+@overload
+def functional(config: HeadedConfig) -> ModelFunctions[HeadedState]: ...
 @overload
 def functional(config: ModelConfig) -> ModelFunctions[ModelState]: ...
 @overload

@@ -9,7 +9,7 @@ from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import Seq2SeqConfig
 from memgpt_jax.memory import resolved
 from memgpt_jax.models.arguments import check_tokens, filled_flags
-from memgpt_jax.models.base import Model
+from memgpt_jax.models.base import Hidden, Model
 from memgpt_jax.models.decoder import MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder, EncoderState
 from memgpt_jax.ops import Scores
@@ -92,6 +92,45 @@ class EncoderDecoder(Model[Seq2SeqState]):
         logits, decoder = self.decoder(tokens, state.decoder, reset, valid, **options)
         return logits, state._replace(decoder=decoder)
 
+    def hidden(
+        self,
+        tokens: Tokens,
+        state: Seq2SeqState | None = None,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        *,
+        source: Int[Array, "B S"] | None = None,
+        source_reset: Bool[Array, "B S"] | None = None,
+        source_valid: Bool[Array, "B S"] | None = None,
+        dropout_key: Array | None = None,
+        **options: Any,
+    ) -> Hidden[Seq2SeqState]:
+        """The decoder's last hidden states, the state after the call and the decoder's fusion gates.
+
+        Arguments and errors are those of `score`.
+        """
+        state, key = self._after_source(tokens, state, source, source_reset, source_valid, dropout_key)
+        found = self.decoder.hidden(tokens, state.decoder, reset, valid, dropout_key=key, **options)
+        return Hidden(found.stream, state._replace(decoder=found.state), found.gates)
+
+    def _after_source(
+        self,
+        tokens: Tokens,
+        state: Seq2SeqState | None,
+        source: Array | None,
+        source_reset: Array | None,
+        source_valid: Array | None,
+        dropout_key: Array | None,
+    ) -> tuple[Seq2SeqState, Array | None]:
+        """The state after the source, if there is one, and the dropout key of the decoder."""
+        state = self.started(state, len(tokens))
+        if source is None and not (source_reset is None and source_valid is None):
+            raise ValueError("source_reset and source_valid need a source")
+        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        if source is not None:
+            state = self.read_source(source, state, source_reset, source_valid, dropout_key=keys[0])
+        return state, keys[1]
+
     def score(
         self,
         tokens: Tokens,
@@ -123,15 +162,8 @@ class EncoderDecoder(Model[Seq2SeqState]):
         Raises:
             ValueError: `source_reset` or `source_valid` without `source`, or as in `read_source` and `MemGPT.score`.
         """
-        state = self.started(state, len(tokens))
-        if source is None and not (source_reset is None and source_valid is None):
-            raise ValueError("source_reset and source_valid need a source")
-        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        if source is not None:
-            state = self.read_source(source, state, source_reset, source_valid, dropout_key=keys[0])
-        scores, decoder = self.decoder.score(
-            tokens, targets, state.decoder, reset, valid, dropout_key=keys[1], **options
-        )
+        state, key = self._after_source(tokens, state, source, source_reset, source_valid, dropout_key)
+        scores, decoder = self.decoder.score(tokens, targets, state.decoder, reset, valid, dropout_key=key, **options)
         return scores, state._replace(decoder=decoder)
 
     def diagnostics(

@@ -189,8 +189,8 @@ class XLNet(Model[EncoderState]):
         check(alignment in DETACHED, f"alignment must be 'any' or 'aligned', got {alignment!r}")
         tokens = check_tokens(tokens, config.vocab_size, valid)
         state = self.started(state, len(tokens))
-        order = None if order is None else check_numbers("order", order, tokens)
-        token_types = None if token_types is None else check_numbers("token_types", token_types, tokens)
+        order = None if order is None else check_numbers("order", order, tokens.shape)
+        token_types = None if token_types is None else check_numbers("token_types", token_types, tokens.shape)
         reset, valid = filled_flags(tokens.shape, reset, valid)
         keys = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
 

@@ -14,7 +14,7 @@ from memgpt_jax.data import ByteTokenizer
 from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.objectives import OBJECTIVES
 from memgpt_jax.data.tasks import TASKS
-from memgpt_jax.models.heads import HEADS
+from memgpt_jax.models.heads import HEAD_LAYERS, HEADS
 from memgpt_jax.training import train
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -85,3 +85,13 @@ def test_head(example):
     assert jnp.allclose(whole, pieces, atol=1e-6)
     alone, _ = head(h[:, 4:], head.init_state(1))
     assert jnp.allclose(whole, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("example", [("decayed_mean_layer.py", HEAD_LAYERS, "decayed_mean")], indirect=True)
+def test_head_layer(example):
+    model, tokens = example["model"], jax.random.randint(jax.random.key(0), (2, 12), 0, 64)
+    params, apply = model.init(jax.random.key(1)), jax.jit(model.apply)
+    whole, _ = apply(params, tokens)
+    _, state = apply(params, tokens[:, :5])
+    pieces, _ = apply(params, tokens[:, 5:], state)
+    assert whole.shape == (2, 12, 3) and jnp.allclose(whole[:, 5:], pieces, atol=1e-5)

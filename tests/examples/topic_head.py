@@ -4,6 +4,7 @@ The head reads the mean of all hidden states of the document so far. The mean is
 calls of any length.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -12,11 +13,17 @@ import optax
 from flax import nnx
 
 import memgpt_jax as mg
+from memgpt_jax.config.heads import HeadConfig
 from memgpt_jax.models.heads import Head
 from memgpt_jax.ops import logit_scores
 from memgpt_jax.shapes import Array, Float32
 
 NUM_TOPICS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopicHeadConfig(HeadConfig):
+    """It has no settings."""
 
 
 class MeanState(NamedTuple):
@@ -32,12 +39,12 @@ class TopicHead(Head):
     labels_rows = True
     num_classes = NUM_TOPICS
 
-    def __init__(self, config: mg.EncoderConfig, *, rngs: nnx.Rngs):
-        super().__init__(config, rngs=rngs)
-        self.dense = nnx.Linear(config.d_model, NUM_TOPICS, rngs=rngs)
+    def __init__(self, config: TopicHeadConfig, stack: mg.EncoderConfig, *, rngs: nnx.Rngs):
+        super().__init__(config, stack, rngs=rngs)
+        self.dense = nnx.Linear(stack.d_model, NUM_TOPICS, rngs=rngs)
 
     def init_state(self, batch_size):
-        return MeanState(jnp.zeros((batch_size, self.config.d_model)), jnp.zeros((batch_size, 1)))
+        return MeanState(jnp.zeros((batch_size, self.stack.d_model)), jnp.zeros((batch_size, 1)))
 
     def __call__(self, h, state, reset=None, valid=None):
         document = jnp.cumsum(jnp.zeros(h.shape[:2], bool) if reset is None else reset, axis=1)
@@ -53,7 +60,7 @@ class TopicHead(Head):
         return logit_scores(outputs[:, 0], targets)
 
 
-mg.register_head("topic", None, TopicHead)
+mg.register_head("topic", TopicHeadConfig, TopicHead)
 
 config = mg.EncoderConfig(vocab_size=32, d_model=32, num_layers=1, num_heads=2, segment_length=8, heads=("topic",))
 model = mg.Encoder(config, rngs=nnx.Rngs(0))

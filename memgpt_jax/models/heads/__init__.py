@@ -1,6 +1,7 @@
-"""Heads of encoders, behind the interface of `memgpt_jax.models.heads.base`.
+"""Heads, behind the interface of `memgpt_jax.models.heads.base`.
 
-The language-model head of decoders, encoder-decoders and XLNet is part of the model; its name is `tokens`.
+`EncoderConfig.heads` names heads that are part of an encoder; `HeadedConfig.head` is the configuration of a head over
+any model. The language-model head of decoders, encoder-decoders and XLNet is part of the model; its name is `tokens`.
 """
 
 from collections.abc import Iterable
@@ -8,29 +9,48 @@ from collections.abc import Iterable
 from flax import nnx
 
 from memgpt_jax.config.checks import check
-from memgpt_jax.config.model import EncoderConfig
+from memgpt_jax.config.heads import HeadConfig
+from memgpt_jax.config.model import EncoderConfig, StackConfig
 from memgpt_jax.config.registry import Registry
 from memgpt_jax.models.heads.base import Head
-from memgpt_jax.models.heads.masked import MaskedHead
-from memgpt_jax.models.heads.pairs import NextSentenceHead, Pooler
+from memgpt_jax.models.heads.layers import HEAD_LAYERS, HeadLayer, register_head_layer
+from memgpt_jax.models.heads.masked import MaskedHead, MaskedHeadConfig
+from memgpt_jax.models.heads.pairs import NextSentenceHead, NextSentenceHeadConfig, Pooler, PoolerConfig
+from memgpt_jax.models.heads.streams import LabelHead, LabelHeadConfig, StreamHead
 
-HEADS: Registry[type[Head]] = Registry("head", Head)
-"""The heads of encoders by name, as in `EncoderConfig.heads`."""
+HEADS: Registry[type[Head]] = Registry("head", Head, HeadConfig)
+"""The heads by name, as in `EncoderConfig.heads` and on the command line."""
 register_head = HEADS.register
-"""`register_head(name, None, module)`: make a head available in `EncoderConfig.heads`."""
+"""`register_head(name, config, module)`: make a head available."""
 
-register_head("masked", None, MaskedHead)
-register_head("pooler", None, Pooler)
-register_head("next_sentence", None, NextSentenceHead)
+register_head("masked", MaskedHeadConfig, MaskedHead)
+register_head("pooler", PoolerConfig, Pooler)
+register_head("next_sentence", NextSentenceHeadConfig, NextSentenceHead)
+register_head("labels", LabelHeadConfig, LabelHead)
 
 
 def make_heads(config: EncoderConfig, *, rngs: nnx.Rngs) -> nnx.Dict:
-    """The heads of a model by name. Raises `ValueError` if one is not registered or reads a head that is missing."""
+    """The heads of an encoder by name, with default settings.
+
+    Raises `ValueError` if one is not registered, or reads a head that is missing.
+    """
     for name in config.heads:
         check(name in HEADS, f"unknown head {name!r}; valid: {', '.join(HEADS)}")
         needed = HEADS[name].module.reads
         check(needed is None or needed in config.heads, f"heads={config.heads}: {name} needs {needed}")
-    return nnx.Dict({name: HEADS[name].module(config, rngs=rngs) for name in config.heads})
+    return nnx.Dict({name: make_head(default_config(name), config, rngs=rngs) for name in config.heads})
+
+
+def default_config(name: str) -> HeadConfig:
+    """The default configuration of a head."""
+    config = HEADS[name].config
+    assert config is not None  # the registry has configurations
+    return config()
+
+
+def make_head(config: HeadConfig, stack: StackConfig, *, rngs: nnx.Rngs) -> Head:
+    """The head of a configuration over the stack. Raises `ValueError` if none is registered for it."""
+    return HEADS.of(config)(config, stack, rngs=rngs)
 
 
 def in_order(heads: Iterable[str]) -> list[str]:
@@ -44,4 +64,17 @@ def in_order(heads: Iterable[str]) -> list[str]:
     return ordered
 
 
-__all__ = ["HEADS", "Head", "in_order", "make_heads", "register_head"]
+__all__ = [
+    "HEADS",
+    "HEAD_LAYERS",
+    "Head",
+    "HeadLayer",
+    "LabelHead",
+    "LabelHeadConfig",
+    "StreamHead",
+    "in_order",
+    "make_head",
+    "make_heads",
+    "register_head",
+    "register_head_layer",
+]

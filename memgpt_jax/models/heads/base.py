@@ -4,7 +4,8 @@ from typing import Any, ClassVar
 
 from flax import nnx
 
-from memgpt_jax.config.model import EncoderConfig
+from memgpt_jax.config.heads import HeadConfig
+from memgpt_jax.config.model import StackConfig
 from memgpt_jax.ops import Scores
 from memgpt_jax.shapes import Array, Flags, Float, Int, Stream
 
@@ -20,14 +21,19 @@ class Head(nnx.Module):
     labels_rows: ClassVar[bool] = False
     """True: its targets are [B], one for each row. False: [B, L], one for each token."""
 
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
-        """Args: config: configuration of the model. rngs: random keys of the initial parameters."""
-        self.config = config
+    def __init__(self, config: HeadConfig, stack: StackConfig, *, rngs: nnx.Rngs):
+        """Args: config: its own configuration. stack: that of the stack whose last hidden states it reads."""
+        self.config, self.stack = config, stack
 
     @property
     def num_classes(self) -> int:
         """Number of classes of a target; 0: the head is not scored, because another head reads its outputs."""
         return 0
+
+    @property
+    def target_size(self) -> int | None:
+        """Numbers of a target, each from 0 to 1, if it is several labels: the axis after those of `labels_rows`."""
+        return None
 
     def init_state(self, batch_size: int) -> Any:
         """The state before the first call: arrays with the batch axis first, without parameters. Default: none."""

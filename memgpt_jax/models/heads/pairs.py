@@ -1,11 +1,13 @@
 """The heads of BERT for a whole row: Devlin et al., "BERT" (2019), section 3.1, task 2."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 
-from memgpt_jax.config.model import EncoderConfig
+from memgpt_jax.config.heads import HeadConfig
+from memgpt_jax.config.model import StackConfig
 from memgpt_jax.memory.linear import linear
 from memgpt_jax.models.heads.base import Head
 from memgpt_jax.ops import Scores, logit_scores
@@ -13,12 +15,22 @@ from memgpt_jax.ops.linear import matmul
 from memgpt_jax.shapes import Array, Flags, Float, Int, Stream
 
 
+@dataclass(frozen=True, kw_only=True)
+class PoolerConfig(HeadConfig):
+    """The pooled first token of a call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextSentenceHeadConfig(HeadConfig):
+    """Whether the second sentence of a row follows the first."""
+
+
 class Pooler(Head):
     """Outputs tanh(W h + b) of the first token of the call, [B, 1, D]. It is not scored."""
 
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
-        super().__init__(config, rngs=rngs)
-        self.dense = linear(config.d_model, config.d_model, use_bias=True, dtype=jnp.dtype(config.dtype), rngs=rngs)
+    def __init__(self, config: HeadConfig, stack: StackConfig, *, rngs: nnx.Rngs):
+        super().__init__(config, stack, rngs=rngs)
+        self.dense = linear(stack.d_model, stack.d_model, use_bias=True, dtype=jnp.dtype(stack.dtype), rngs=rngs)
 
     def __call__(
         self, h: Stream, state: Any = (), reset: Flags | None = None, valid: Flags | None = None
@@ -32,9 +44,9 @@ class NextSentenceHead(Head):
     reads = "pooler"
     labels_rows = True
 
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
-        super().__init__(config, rngs=rngs)
-        self.dense = linear(config.d_model, 2, use_bias=True, dtype=jnp.dtype(config.dtype), rngs=rngs)
+    def __init__(self, config: HeadConfig, stack: StackConfig, *, rngs: nnx.Rngs):
+        super().__init__(config, stack, rngs=rngs)
+        self.dense = linear(stack.d_model, 2, use_bias=True, dtype=jnp.dtype(stack.dtype), rngs=rngs)
 
     @property
     def num_classes(self) -> int:

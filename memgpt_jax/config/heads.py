@@ -1,0 +1,117 @@
+"""Models with a head, and the base classes of heads; each head's configuration is beside its module."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, Self
+
+from memgpt_jax.config.checks import check, check_literals, check_positive
+from memgpt_jax.config.model import BaseModelConfig, ModelConfig, StackConfig
+
+PoolName = Literal["none", "first", "last", "mean", "max", "attention"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """Base of the configuration of every head."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamHeadConfig(HeadConfig):
+    """A head of a `HeadedConfig`: layers over the hidden states, a pool, and a projection to the outputs."""
+
+    num_outputs: int = 2
+    """Number of outputs C: classes, tags or numbers. Training sets it from the labels of the data."""
+    output_names: tuple[str, ...] = ()
+    """Names of the outputs, which training sets from the labels of the data; (): they have none."""
+    max_length: int | None = None
+    """Tokens to which texts are cut, which training sets from the data, for pipelines; None: no limit."""
+    case_as_token_type: bool = False
+    """Whether token types give the case of words, which training sets from the data, for pipelines."""
+    layers: str = "linear"
+    """Layers between the hidden states and the pool, a name in `memgpt_jax.models.heads.HEAD_LAYERS`: `linear` (none:
+    the head is linear), `mlp`, `conv`, `gru`, `lstm`, or a registered one."""
+    num_layers: int = 1
+    """Number of such layers; 1 for `linear`."""
+    width: int | None = None
+    """Width of their outputs; default: that of the hidden states."""
+    kernel_size: int = 3
+    """Taps of `conv`; odd over an encoder, whose convolutions are centred."""
+    pool: PoolName = "mean"
+    """How the tokens of a document up to and including a token are pooled for the outputs at this token: `first`,
+    `last`, `mean`, `max`, `attention` (softmax over learned logits), or `none`, the token alone."""
+    dropout: float = 0.0
+    """Dropout rate on the inputs of the layers and of the projection."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "output_names", tuple(self.output_names))  # a list is also accepted
+        check_positive(self)
+        check_literals(self)
+        check(
+            len(self.output_names) in (0, self.num_outputs),
+            f"head.output_names has {len(self.output_names)} names for num_outputs={self.num_outputs} outputs",
+        )
+        check(
+            self.layers != "linear" or (self.num_layers == 1 and self.width is None),
+            f"head.num_layers={self.num_layers} and head.width={self.width} need head.layers: 'linear' has no layers",
+        )
+        check(0.0 <= self.dropout < 1.0, f"head.dropout must be in [0, 1), got {self.dropout}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadedConfig(BaseModelConfig):
+    """A head over the last hidden states of a model, which has no other output."""
+
+    heads: ClassVar[tuple[str, ...]] = ("labels",)
+    backbone: BaseModelConfig = field(default_factory=ModelConfig)
+    """The model: a `ModelConfig`, `EncoderConfig`, `XLNetConfig` or `Seq2SeqConfig`."""
+    head: HeadConfig
+    """The head: a configuration registered with `register_head`, such as `LabelHeadConfig`."""
+    call_length: int | None = None
+    """Read longer calls in parts of this number of tokens, with a gradient through memory and head: an encoder then
+    learns to read documents that arrive in such calls. Default: one call."""
+
+    def __post_init__(self) -> None:
+        check_positive(self)
+        check(not isinstance(self.backbone, HeadedConfig), "backbone has a head already: give the model without one")
+
+    @property
+    def causal(self) -> bool:
+        """False: without its logits of tokens, it cannot generate text."""
+        return False
+
+    @property
+    def has_dropout(self) -> bool:
+        return super().has_dropout or bool(getattr(self.head, "dropout", 0.0))
+
+    @property
+    def streams(self) -> bool:
+        """Whether any division of a document into calls gives the same outputs: the backbone is causal."""
+        return self.last_stack.causal
+
+    @property
+    def last_stack(self) -> StackConfig:
+        """The stack whose last hidden states the head reads."""
+        return [*self.backbone.stacks.values()][-1]
+
+    @property
+    def stacks(self) -> dict[str, StackConfig]:
+        backbone = self.backbone.stacks
+        return {"backbone" if stack is self.backbone else f"backbone.{name}": stack for name, stack in backbone.items()}
+
+    def with_stacks(self, stacks: Mapping[str, StackConfig]) -> Self:
+        names = dict(zip(self.backbone.stacks, self.stacks, strict=True))
+        return replace(self, backbone=self.backbone.with_stacks({name: stacks[path] for name, path in names.items()}))
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids V of the backbone."""
+        return self.backbone.vocab_size
+
+    @property
+    def segment_length(self) -> int:
+        """Segment length of the backbone, in tokens."""
+        return self.backbone.segment_length
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.backbone.inputs

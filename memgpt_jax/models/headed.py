@@ -1,0 +1,166 @@
+"""A model with a head: labels, tags or other outputs at every token of a stream."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from memgpt_jax.config.heads import HeadedConfig
+from memgpt_jax.config.memory import Alignment
+from memgpt_jax.config.model import Seq2SeqConfig
+from memgpt_jax.memory import resolved
+from memgpt_jax.models.arguments import check_targets
+from memgpt_jax.models.base import Hidden, Model
+from memgpt_jax.models.heads import StreamHead, make_head
+from memgpt_jax.ops import Scores
+from memgpt_jax.shapes import Array, Flags, Float, Targets, Tokens
+
+
+class HeadedState(NamedTuple):
+    """The states of both parts; every array has the batch axis first."""
+
+    backbone: Any
+    head: Any
+
+
+class Headed(Model[HeadedState]):
+    """A head over the last hidden states of a backbone.
+
+    The outputs at a token are those for the document up to and with this token. On a causal backbone, any division of a
+    document into calls gives the same outputs, so a document of any length is read in constant memory. An
+    encoder-decoder reads the tokens of a call with both stacks, as in Lewis et al., "BART" (2020), section 3.1.
+
+        outputs, state = model(tokens)
+        outputs, state = model(more_tokens, state)
+    """
+
+    def __init__(self, config: HeadedConfig, backbone: Model[Any], *, rngs: nnx.Rngs):
+        """Args: backbone: the model of `config.backbone`."""
+        self.config = resolved(config)
+        self.backbone = backbone
+        head = make_head(config.head, config.last_stack, rngs=rngs)
+        if not isinstance(head, StreamHead):
+            raise ValueError(f"head={config.head}: a model needs a head with outputs at every token")
+        self.head = head
+
+    def init_state(self, batch_size: int) -> HeadedState:
+        """The state of both parts before the first token. It holds no parameters."""
+        return HeadedState(self.backbone.init_state(batch_size), self.head.init_state(batch_size))
+
+    def hidden(
+        self,
+        tokens: Tokens,
+        state: HeadedState | None = None,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        **options: Any,
+    ) -> Hidden[HeadedState]:
+        """The backbone's `hidden`: the last hidden states, the state after the call and the fusion gates."""
+        state = self.started(state, len(tokens))
+        options = self._with_source(tokens, reset, valid, options)
+        found = self.backbone.hidden(tokens, state.backbone, reset, valid, **options)
+        return Hidden(found.stream, state._replace(backbone=found.state), found.gates)
+
+    def __call__(
+        self,
+        tokens: Tokens,
+        state: HeadedState | None = None,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        *,
+        dropout_key: Array | None = None,
+        alignment: Alignment = "any",
+        **inputs: Array | None,
+    ) -> tuple[Float[Array, "B L C"], HeadedState]:
+        """The outputs of the head at every token, and the state after the call.
+
+        Args:
+            tokens: ids, like all other arguments as in the call of the backbone.
+            state: the state after the previous call; default: that of `init_state`.
+            reset: True for the first token of a document.
+            valid: False for padding on the right.
+            dropout_key: a PRNG key; default: no dropout.
+            alignment: as in `MemGPT.__call__`.
+            **inputs: further inputs of the backbone.
+
+        Raises:
+            ValueError: there are more than `call_length` tokens and not a multiple of it, or as in the backbone's call.
+        """
+        state, length = self.started(state, len(tokens)), self.config.call_length
+        arrays = {"tokens": tokens, "reset": reset, "valid": valid, **inputs}
+        arrays = {name: array for name, array in arrays.items() if array is not None}
+        if length is None or tokens.shape[1] <= length:
+            return self._one_call(state, arrays, dropout_key, alignment)
+        number, rest = divmod(tokens.shape[1], length)
+        if rest:
+            raise ValueError(f"tokens must be a multiple of call_length={length}, got {tokens.shape[1]}")
+        keys = None if dropout_key is None else jax.random.split(dropout_key, number)
+
+        def read(state: HeadedState, call: tuple[dict[str, Array], Array | None]) -> tuple[HeadedState, Array]:
+            outputs, state = self._one_call(state, call[0], call[1], alignment)
+            return state, outputs
+
+        calls = {name: _by_call(array, number) for name, array in arrays.items()}
+        state, outputs = jax.lax.scan(read, state, (calls, keys))
+        return jnp.swapaxes(outputs, 0, 1).reshape(*tokens.shape, -1), state
+
+    def _with_source(
+        self, tokens: Tokens, reset: Flags | None, valid: Flags | None, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The options; an encoder-decoder without a source reads the tokens of the call as its source, too."""
+        if not isinstance(self.config.backbone, Seq2SeqConfig) or "source" in options:
+            return options
+        flags = {"source_reset": reset, "source_valid": valid}
+        return options | {"source": tokens} | {name: flag for name, flag in flags.items() if flag is not None}
+
+    def _one_call(
+        self, state: HeadedState, arrays: dict[str, Array], dropout_key: Array | None, alignment: Alignment
+    ) -> tuple[Float[Array, "B L C"], HeadedState]:
+        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        stream, state, _ = self.hidden(**arrays, state=state, dropout_key=keys[0], alignment=alignment)
+        reset, valid = arrays.get("reset"), arrays.get("valid")
+        outputs, head = self.head(stream, state.head, reset, valid, dropout_key=keys[1])
+        return outputs, state._replace(head=head)
+
+    def score(
+        self,
+        tokens: Tokens,
+        targets: Targets,
+        state: HeadedState | None = None,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        **options: Any,
+    ) -> tuple[dict[str, Scores], HeadedState]:
+        """Loss and correctness of each target.
+
+        Args:
+            tokens: ids, like all other arguments as in `__call__`.
+            targets: {"labels": classes [B, L]}; for several labels, 0 or 1 of each class [B, L, C].
+            state: as in `__call__`.
+            reset: as in `__call__`.
+            valid: as in `__call__`.
+            **options: as in `__call__`.
+
+        Raises:
+            ValueError: as in `__call__`, or a target is not valid.
+        """
+        (name,) = self.config.heads
+        sizes = {} if self.head.target_size is None else {name: self.head.target_size}
+        targets = check_targets(targets, tokens, {name: self.head.num_classes}, sizes=sizes)
+        outputs, state = self(tokens, state, reset, valid, **options)
+        return {name: self.head.score(outputs, targets[name])}, state
+
+    def diagnostics(
+        self, tokens: Tokens, state: HeadedState | None = None, reset: Flags | None = None, **options: Any
+    ) -> dict[str, Array]:
+        """The backbone's `diagnostics`."""
+        state = self.started(state, len(tokens))
+        options = self._with_source(tokens, reset, None, options)
+        return self.backbone.diagnostics(tokens, state.backbone, reset, **options)
+
+
+def _by_call(array: Array, number: int) -> Array:
+    """[B, number n, ...] -> [number, B, n, ...]."""
+    array = jnp.asarray(array)
+    return jnp.swapaxes(array.reshape(len(array), number, -1, *array.shape[2:]), 0, 1)
