@@ -136,6 +136,18 @@ class TaskConfig:
         check(bool(self.length_fields), f"{type(self).__name__} has no length field")
         return replace(self, **dict.fromkeys(self.length_fields, length))
 
+    def completed(self) -> Self:
+        """The configuration with everything filled in that follows from the data, such as the labels of its texts.
+
+        Raises `ValueError` if the data are not valid.
+        """
+        return self
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the outputs of the head that the task trains; (): the task does not determine them."""
+        return ()
+
     @property
     def num_ids(self) -> int:
         """Number of token ids that the task adds to the tokenizer's; without a text, the number of all its ids."""

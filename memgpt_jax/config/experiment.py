@@ -108,10 +108,21 @@ class EvaluationConfig:
     """Tokens per row and call; a multiple of the model's segment length."""
     num_batches: int = 16
     """Number of batches, for generated tasks (recall, needles) and for objectives other than `causal`."""
+    every: int | None = None
+    """Evaluate also during training, after this number of steps, a multiple of `training.checkpoint_every`, and keep
+    the best parameters in the sub-folder `best` of the run. Default: only at the end."""
+    metric: str = "loss"
+    """The result that chooses the best parameters."""
+    patience: int | None = None
+    """Stop training after this number of evaluations without improvement; default: never."""
 
     def __post_init__(self) -> None:
         check_positive(self)
         check_literals(self)
+        check(
+            self.patience is None or self.every is not None,
+            f"evaluation.patience={self.patience} needs evaluation.every, the steps between evaluations",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +180,20 @@ class ExperimentConfig:
                 self.row_length is not None or length % segment == 0,
                 f"{name}={length} must be a multiple of model.segment_length={segment}",
             )
+        call = getattr(self.model, "call_length", None)
+        for name, length in (
+            ("training.sequence_length", self.row_length or self.training.sequence_length),
+            ("evaluation.chunk_length", self.evaluation.chunk_length),
+        ):
+            check(
+                call is None or length <= call or length % call == 0,
+                f"{name}={length} must be a multiple of model.call_length={call}, or less",
+            )
+        every, saved = self.evaluation.every, self.training.checkpoint_every
+        check(
+            every is None or every % saved == 0,
+            f"evaluation.every={every} must be a multiple of training.checkpoint_every={saved}",
+        )
         objective, length = self.data.objective, self.row_length or self.training.sequence_length
         check(
             self.text is None or self.text.objective == objective,

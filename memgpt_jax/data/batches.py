@@ -10,11 +10,11 @@ from memgpt_jax.config.experiment import TrainingConfig
 from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.corpora.text import documents, make_tokenizer
 from memgpt_jax.data.objectives import make_objective
-from memgpt_jax.data.streams import seeded_batches
-from memgpt_jax.data.tasks import make_task
+from memgpt_jax.data.tasks import TASKS, make_task
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
-TASK_STREAM = 1  # makes the seeds of training batches of tasks differ from those of held-out batches
+PATHS = ("path", "cache_dir", "train", "valid", "test")
+"""Fields of data configurations that name files or folders."""
 
 
 class BatchIterator(Iterator[Batch]):
@@ -61,8 +61,7 @@ def train_batches(
     if isinstance(data_config, TaskConfig):
         task, length = make_task(data_config, "train", tokenizer), data_config.row_length or length
         source = f"{_without_paths(data_config)}{task.content}, {rows} rows of {length}, seed {seed}"
-        batches = seeded_batches(lambda rng: task.batch(rng, rows, length), (TASK_STREAM, seed))
-        return BatchIterator(iter(batches), source)
+        return BatchIterator(iter(task.batches(seed, rows, length)), source)
     return text_batches(data_config, training_config, seed, tokenizer or make_tokenizer(data_config))
 
 
@@ -83,8 +82,9 @@ def text_batches(
 
 def _without_paths(config: DataConfig) -> DataConfig:
     """The config without paths: a position in the data depends on the content of the files, not on their paths."""
-    paths: dict[str, Any] = {name: "" for name in ("path", "cache_dir") if getattr(config, name, None)}
-    if isinstance(config, TaskConfig) and config.text is not None:
+    names = {item.name for item in dataclasses.fields(config)}
+    paths: dict[str, Any] = {name: "" for name in PATHS if name in names and getattr(config, name)}
+    if isinstance(config, TaskConfig) and config.text is not None and "text" in names:
         paths["text"] = _without_paths(config.text)
     return dataclasses.replace(config, **paths)
 
@@ -97,8 +97,8 @@ def added_ids(config: DataConfig, tokenizer: Tokenizer) -> int:
 
 
 def batch_shapes(data_config: DataConfig, training_config: TrainingConfig) -> Batch:
-    """A batch of zeros with the shapes of `train_batches`; for a task, `info` lacks `group` and `answer`."""
-    length = training_config.sequence_length
+    """A batch of zeros with the shapes of `train_batches`; for a task, `info` may lack `group` and `answer`."""
+    rows, length = training_config.batch_size, training_config.sequence_length
     if isinstance(data_config, TaskConfig):
-        length = data_config.row_length or length
-    return make_objective(data_config.objective).shapes(training_config.batch_size, length)
+        return TASKS.of(data_config).shapes(data_config, rows, data_config.row_length or length)
+    return make_objective(data_config.objective).shapes(rows, length)

@@ -1,20 +1,22 @@
 """Held-out evaluation of text, objectives, tasks, and of recall in one long stream."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from memgpt_jax import data
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.evaluation.labels import LabelResult, check_labels, evaluate_labels
 from memgpt_jax.evaluation.long_stream import RecallPoint, recall_along_stream
 from memgpt_jax.evaluation.metrics import METRICS, Metric, register_metric
 from memgpt_jax.evaluation.objectives import ObjectiveResult, check_batches, evaluate_batches
 from memgpt_jax.evaluation.scoring import HELD_OUT_SEED
+from memgpt_jax.evaluation.tags import TagResult, check_tags, evaluate_tags
 from memgpt_jax.evaluation.tasks import TaskResult, check_task, evaluate_task
 from memgpt_jax.evaluation.text import TextResult, check_text, evaluate_text
 from memgpt_jax.models import Params
 
-Result = TextResult | ObjectiveResult | TaskResult
+Result = TextResult | ObjectiveResult | TaskResult | LabelResult | TagResult
 
 
 class Evaluator(NamedTuple):
@@ -29,6 +31,22 @@ EVALUATORS = {"documents": Evaluator(evaluate_text, check_text), "batches": Eval
 """The evaluator for each value of `Objective.evaluation`."""
 
 
+class TaskEvaluator(NamedTuple):
+    """The evaluation of one kind of task."""
+
+    evaluate: Callable[[ExperimentConfig, Params, Any], Result]
+    check: Callable[[ExperimentConfig, Any], None]
+    """Raises the errors of `evaluate` about the data, before anything is trained."""
+
+
+TASK_EVALUATORS = {
+    "answers": TaskEvaluator(evaluate_task, check_task),
+    "labels": TaskEvaluator(evaluate_labels, check_labels),
+    "tags": TaskEvaluator(evaluate_tags, check_tags),
+}
+"""The evaluator for each value of `Task.evaluation`."""
+
+
 def evaluate(config: ExperimentConfig, params: Params, tokenizer: data.Tokenizer | None = None) -> Result:
     """Evaluate parameters on held-out data, with the settings of `config.evaluation`.
 
@@ -41,14 +59,15 @@ def evaluate(config: ExperimentConfig, params: Params, tokenizer: data.Tokenizer
         tokenizer: tokenizer of its text; default: the config's.
 
     Returns:
-        A dictionary that JSON can hold: a `TaskResult` for tasks, a `TextResult` for causal language modelling, an
-        `ObjectiveResult` for other objectives.
+        A dictionary that JSON can hold: a `TaskResult`, a `LabelResult` or a `TagResult` for tasks, a `TextResult` for
+        causal language modelling, an `ObjectiveResult` for other objectives.
 
     Raises:
         ValueError: there is nothing to evaluate, or a loss is NaN or infinite.
     """
     if isinstance(config.data, TaskConfig):
-        return evaluate_task(config, params, data.make_task(config.data, config.evaluation.split, tokenizer))
+        task = data.make_task(config.data, config.evaluation.split, tokenizer)
+        return TASK_EVALUATORS[task.evaluation].evaluate(config, params, task)
     tokenizer = data.make_tokenizer(config.data) if tokenizer is None else tokenizer
     return EVALUATORS[data.make_objective(config.data.objective).evaluation].evaluate(config, params, tokenizer)
 
@@ -56,7 +75,8 @@ def evaluate(config: ExperimentConfig, params: Params, tokenizer: data.Tokenizer
 def check_evaluation(config: ExperimentConfig, tokenizer: data.Tokenizer | None) -> None:
     """Open the held-out data and make the first batch; `ValueError` if `evaluate` would raise it for the data."""
     if isinstance(config.data, TaskConfig):
-        return check_task(config, data.make_task(config.data, config.evaluation.split, tokenizer))
+        task = data.make_task(config.data, config.evaluation.split, tokenizer)
+        return TASK_EVALUATORS[task.evaluation].check(config, task)
     tokenizer = data.make_tokenizer(config.data) if tokenizer is None else tokenizer
     return EVALUATORS[data.make_objective(config.data.objective).evaluation].check(config, tokenizer)
 
@@ -64,15 +84,19 @@ def check_evaluation(config: ExperimentConfig, tokenizer: data.Tokenizer | None)
 __all__ = [
     "HELD_OUT_SEED",
     "METRICS",
+    "LabelResult",
     "Metric",
     "ObjectiveResult",
     "RecallPoint",
     "Result",
+    "TagResult",
     "TaskResult",
     "TextResult",
     "check_evaluation",
     "evaluate",
     "evaluate_batches",
+    "evaluate_labels",
+    "evaluate_tags",
     "evaluate_task",
     "evaluate_text",
     "recall_along_stream",

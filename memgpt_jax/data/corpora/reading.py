@@ -17,7 +17,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from memgpt_jax.files.paths import shown
 
@@ -186,7 +186,7 @@ def _text(path: Path, invalid_utf8: str) -> Iterator[str]:
                 yield piece
 
 
-def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
+def numbered_lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
     """The (number from 1, bytes, offset) of each line."""
     with _opened(path) as stream:
         offset = stream.tell()
@@ -197,21 +197,47 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
 
 def _json_lines(path: Path, options: Options) -> Iterator[tuple[int, Callable[[], str]]]:
     """The (number, text) of every line that is not blank."""
-    for number, line, offset in _numbered_lines(path):
+    for number, line, offset in numbered_lines(path):
         if line.strip():
             yield number, functools.partial(_json_text, path, number, line, offset, options)
 
 
+def read_tables(path: Path, kind: Kind, options: Options) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The (place for messages, values by column) of every row of a table, a .jsonl, .csv, .tsv or .parquet file."""
+    if kind == "jsonl":
+        for number, line, offset in numbered_lines(path):
+            if line.strip():
+                where, record = f"{shown(path)}, line {number}", _json_record(path, number, line, offset, options, int)
+                if not isinstance(record, dict):
+                    raise ValueError(f"{where} must be a JSON object, it is a {type(record).__name__}")
+                yield where, record
+    elif kind == "parquet":
+        yield from _parquet_records(path)
+    else:
+        table = _csv_table(path, options, "," if kind == "csv" else "\t")
+        first, header = next(table, (0, []))
+        twice = sorted({name for name in header if header.count(name) > 1})
+        if twice:
+            raise ValueError(f"{shown(path)}, line {first} names two columns {', '.join(map(repr, twice))}")
+        for number, row in table:
+            yield f"{shown(path)}, line {number}", dict(zip(header, row, strict=True))
+
+
+def _parquet_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    from pyarrow import parquet
+
+    with _opened(path) as stream, _arrow_errors(shown(path)):
+        file = parquet.ParquetFile(stream, page_checksum_verification=True)
+        number = 0
+        for batch in file.iter_batches(ROW_GROUP):
+            for values in batch.to_pylist():
+                number += 1
+                yield f"{shown(path)}, row {number}", values
+
+
 def _json_text(path: Path, number: int, line: bytes, offset: int, options: Options) -> str:
     where = f"{shown(path)}, line {number}"
-    try:
-        # Numbers are not used. As floats, they may have any number of digits; Python limits those of integers.
-        record = json.loads(decode(line, shown(path), options.invalid_utf8, offset), parse_int=float)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not JSON: {error}") from None
-    except RecursionError:
-        raise ValueError(f"{where} is not a document: its JSON is nested too deeply to be read") from None
-    name = options.text_column
+    record, name = _json_record(path, number, line, offset, options), options.text_column
     if not isinstance(record, dict):
         raise ValueError(f"{where} needs a field {name!r} that is a string; it holds {type(record).__name__}")
     if name not in record:
@@ -226,6 +252,19 @@ def _json_text(path: Path, number: int, line: bytes, offset: int, options: Optio
     return decode(text.encode("utf-8", "surrogatepass"), f"the text of {where}", options.invalid_utf8)
 
 
+def _json_record(
+    path: Path, number: int, line: bytes, offset: int, options: Options, parse_int: Callable[[str], Any] = float
+) -> Any:
+    """The value of a line. By default integers become floats, of any number of digits; Python limits those of `int`."""
+    where, text = f"{shown(path)}, line {number}", decode(line, shown(path), options.invalid_utf8, offset)
+    try:
+        return json.loads(text, parse_int=parse_int)
+    except ValueError as error:
+        raise ValueError(f"{where} is not JSON: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{where} is not a document: its JSON is nested too deeply to be read") from None
+
+
 def _missing(where: str, noun: str, name: str, found: Iterable[str]) -> ValueError:
     names = [repr(name)[:80] for name in found]
     found = ", ".join(names[:20]) + f" and {len(names) - 20} more" * (len(names) > 20) or "none"
@@ -234,11 +273,30 @@ def _missing(where: str, noun: str, name: str, found: Iterable[str]) -> ValueErr
 
 def _csv_rows(path: Path, options: Options, delimiter: str = ",") -> Iterator[tuple[int, Callable[[], str]]]:
     """The (number from 1, text) of every row after the header, which names the columns."""
+    table = _csv_table(path, options, delimiter)
+    first, header = next(table, (0, None))
+    if header is None:
+        return
+    if header.count(options.text_column) != 1:
+        where = f"{shown(path)}, line {first}"
+        if options.text_column in header:
+            raise ValueError(f"{where} names two columns {options.text_column!r}; {REMEDIES}")
+        raise _missing(where, "column", options.text_column, header)
+    column = header.index(options.text_column)
+    for number, (_, row) in enumerate(table, start=1):
+        yield number, functools.partial(str, row[column])
+
+
+def _csv_table(path: Path, options: Options, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The (number of its first line, fields) of the header and of every row; blank lines are skipped.
+
+    Raises `ValueError` if a row does not have as many fields as the header.
+    """
     last = 0
 
     def lines() -> Iterator[str]:
         nonlocal last
-        for number, line, offset in _numbered_lines(path):
+        for number, line, offset in numbered_lines(path):
             last = number
             if b"\0" in line:
                 raise ValueError(
@@ -247,7 +305,7 @@ def _csv_rows(path: Path, options: Options, delimiter: str = ",") -> Iterator[tu
             yield decode(line, shown(path), options.invalid_utf8, offset)
 
     rows = csv.reader(lines(), strict=True, delimiter=delimiter)
-    header, number = None, 0
+    width = None
     while True:
         first = last + 1
         try:
@@ -257,23 +315,16 @@ def _csv_rows(path: Path, options: Options, delimiter: str = ",") -> Iterator[tu
             raise ValueError(
                 f"{shown(path)}, line {first} is not {'CSV' if delimiter == ',' else 'TSV'}: {error}"
             ) from None
-        where = f"{shown(path)}, line {first}"
         if row is None:
             return
         if not row:  # a blank line
             continue
-        if header is None:
-            header = row
-            if header.count(options.text_column) != 1:
-                if options.text_column in header:
-                    raise ValueError(f"{where} names two columns {options.text_column!r}; {REMEDIES}")
-                raise _missing(where, "column", options.text_column, header)
-            column = header.index(options.text_column)
-            continue
-        number += 1
-        if len(row) != len(header):
-            raise ValueError(f"{where} has {len(row)} fields, and the header of the file names {len(header)} columns")
-        yield number, functools.partial(str, row[column])
+        width = len(row) if width is None else width
+        if len(row) != width:
+            raise ValueError(
+                f"{shown(path)}, line {first} has {len(row)} fields, and the header of the file names {width} columns"
+            )
+        yield first, row
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Tasks whose answers must be recalled from earlier tokens; `memgpt_jax.data.tasks.base` defines the interface."""
+"""Tasks: generated ones that need recall, and texts of people; `memgpt_jax.data.tasks.base` defines the interface."""
 
 from typing import Any
 
@@ -11,10 +11,12 @@ from memgpt_jax.data.tasks.copy import CopyConfig, CopyTask
 from memgpt_jax.data.tasks.dictionary import DictionaryConfig, DictionaryTask
 from memgpt_jax.data.tasks.item_recall import ItemRecallConfig, ItemRecallTask
 from memgpt_jax.data.tasks.json_recall import JsonRecallConfig, JsonRecallTask
+from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig, LabelledTextTask
 from memgpt_jax.data.tasks.mqar import MQARConfig, MQARTask
 from memgpt_jax.data.tasks.needle import NeedleConfig, NeedleTask
 from memgpt_jax.data.tasks.noise import NoiseNeedleConfig, NoiseNeedleTask
 from memgpt_jax.data.tasks.recall import RecallConfig, RecallTask, recall_batch
+from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig, TaggedTextTask
 from memgpt_jax.data.tasks.tracking import TrackingConfig, TrackingTask
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
@@ -34,6 +36,8 @@ register_task("needle", NeedleConfig, NeedleTask)
 register_task("babi", BabiConfig, BabiTask)
 register_task("babilong", BabiLongConfig, BabiLongTask)
 register_task("json_recall", JsonRecallConfig, JsonRecallTask)
+register_task("labelled_text", LabelledTextConfig, LabelledTextTask)
+register_task("tagged_text", TaggedTextConfig, TaggedTextTask)
 
 
 def make_task(config: TaskConfig, split: str, tokenizer: Tokenizer | None = None) -> Task[Any]:
@@ -49,8 +53,12 @@ __all__ = [
     "BabiLongTask",
     "BabiTask",
     "JsonRecallTask",
+    "LabelledTextConfig",
+    "LabelledTextTask",
     "NeedleTask",
     "RecallTask",
+    "TaggedTextConfig",
+    "TaggedTextTask",
     "Task",
     "make_task",
     "recall_batch",

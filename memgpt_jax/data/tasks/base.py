@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Iterator
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TaskConfig
-from memgpt_jax.data.batch import Batch
+from memgpt_jax.data.batch import Batch, zeros
+from memgpt_jax.data.streams import seeded_batches
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
 Config = TypeVar("Config", bound=TaskConfig)
@@ -22,9 +23,18 @@ def check_codes(num_symbols: int, name: str, length: int) -> None:
     )
 
 
-class Task(Generic[Config]):
-    """A task on one split. Implement `batch`; a task with a finite test set overrides `held_out` too."""
+TASK_STREAM = 1  # makes the seeds of training batches of tasks differ from those of held-out batches
 
+
+class Task(Generic[Config]):
+    """A task on one split. Implement `batch`; a task with a finite test set overrides `held_out` too.
+
+    A task with other arrays than those of next-token prediction overrides `shapes`.
+    """
+
+    evaluation: ClassVar[Literal["answers", "labels", "tags"]] = "answers"
+    """How it is evaluated: `answers`, the rows of `held_out`; `labels`, whole documents with a label
+    each; `tags`, whole documents with a tag for each word."""
     groups: tuple[str, ...] = ()
     """Names of the groups of rows whose accuracies are reported separately; batches then have `group`."""
     passing_accuracy: float | None = None
@@ -35,6 +45,27 @@ class Task(Generic[Config]):
     def __init__(self, config: Config, split: str, tokenizer: Tokenizer | None = None):
         """Args: split: `train`, `valid` or `test`; tokenizer: of the task's text, default: the config's."""
         self.config = config
+
+    @classmethod
+    def shapes(cls, config: Config, rows: int, length: int) -> Batch:
+        """A batch of zeros with the arrays of `batches`; `info` may lack `group` and `answer`."""
+        shape = (rows, length)
+        inputs = {"tokens": (shape, np.int32), "reset": (shape, bool)}
+        return zeros(inputs, {"tokens": shape}, {"target_bytes": (shape, np.int32)})
+
+    def batches(self, seed: int, rows: int, length: int) -> Any:
+        """Endless training batches, a Grain `IterDataset`; default: independent batches of `batch`.
+
+        Args:
+            seed: at least 0; all randomness follows from it.
+            rows: batch rows B.
+            length: tokens L of a row.
+        """
+        return seeded_batches(lambda rng: self.batch(rng, rows, length), (TASK_STREAM, seed))
+
+    def training_tokens(self, length: int) -> int:
+        """Tokens of one pass over the examples in rows of `length` tokens; only tasks of files have examples."""
+        raise NotImplementedError
 
     def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
         """A batch of rows of `length` tokens; each row is one instance of the task.

@@ -1,0 +1,166 @@
+"""The files of a task's examples, and their splits."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from memgpt_jax.config.checks import check, check_literals, check_positive
+from memgpt_jax.config.data import ObjectiveConfig, TaskConfig, TextConfig
+from memgpt_jax.data.corpora.sources import SPLITS, expand
+from memgpt_jax.data.examples.records import Encoding, Form, Record, read_records
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsConfig(ObjectiveConfig):
+    """Predict the label of the text so far, at the tokens that have a label. Needs a `HeadedConfig`."""
+
+    heads: ClassVar[tuple[str, ...]] = ("labels",)
+
+    of_words: bool = False
+    """Whether each word has a label; else each text has one."""
+    token_types: bool = False
+    """Whether batches have token types."""
+
+    def check_model(self, model: Any, length: int) -> None:
+        """Raise `ValueError` if the model has no head, or its head does not fit the labels."""
+        super().check_model(model, length)
+        check(
+            not self.token_types or "token_types" in model.inputs,
+            f"data.case_as_token_type needs a model with token types, an encoder with token_types >= 2; this "
+            f"{type(model.backbone).__name__} has none",
+        )
+        pool, noun = getattr(model.head, "pool", None), "word" if self.of_words else "text"
+        check(
+            (pool == "none") == self.of_words,
+            f"model.head.pool={pool!r} does not fit a label for each {noun}: "
+            f"{'give pool=' + repr('none') if self.of_words else 'choose another pool, such as ' + repr('mean')}",
+        )
+        check(
+            getattr(model.head, "loss", None) != "binary",
+            "model.head.loss='binary' needs several labels for each target; the tasks of this library have one: give "
+            "batches of your own (`train(batches=...)`), or loss='cross_entropy'",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamplesConfig(TaskConfig):
+    """Base of the tasks that are learned from files of examples.
+
+    Without a file of its own, a split is a part of `train`: every `test_every`-th record, and of the others every
+    `valid_every`-th.
+    """
+
+    train: str | None = None
+    """File of the training examples, or a folder of such files. `~` and `$VARIABLES` are expanded."""
+    valid: str | None = None
+    """File or folder of the validation examples; default: a part of `train`."""
+    test: str | None = None
+    """File or folder of the test examples; default: a part of `train`, if `test_every` is given."""
+    valid_every: int = 10
+    """Without `valid`: each record whose number (from 1, without test records) is a multiple of this is in `valid`."""
+    test_every: int | None = None
+    """Without `test`: each record whose number is a multiple of this is in `test`."""
+    max_examples: int | None = None
+    """Maximum number of training examples, taken from the start; default: all."""
+    form: Form = "auto"
+    """Format of the files; see `Form`."""
+    encoding: Encoding = "utf-8"
+    """Encoding of `label_first` and `conll` files."""
+    tokenizer: str = "pretrained"
+    """As `TextConfig.tokenizer`. `bpe` is trained on the column `text_column` of a table."""
+    tokenizer_vocab_size: int = 2048
+    """Vocabulary size of a trained `bpe` tokenizer."""
+    text_column: str = "text"
+    """The column that holds the text."""
+    cache_dir: str = "~/.cache/memgpt_jax"
+    """Folder that caches tokenizers."""
+
+    def __post_init__(self) -> None:
+        check_positive(self)
+        check_literals(self)
+        for name in ("valid_every", "test_every"):
+            value = getattr(self, name)
+            check(value is None or value >= 2, f"data.{name} must be at least 2, got {value}")
+        check(
+            self.test is None or self.test_every is None,
+            f"data.test_every={self.test_every} takes test records from data.train, but data.test is given",
+        )
+
+    @property
+    def num_ids(self) -> int:
+        """0: no ids are added to the tokenizer's."""
+        return 0
+
+    @property
+    def text(self) -> TextConfig:
+        """The corpus on which a `bpe` tokenizer is trained, and the tokenizer."""
+        return TextConfig(
+            corpus="folder",
+            path=self.train or "",
+            text_column=self.text_column,
+            tokenizer=self.tokenizer,
+            tokenizer_vocab_size=self.tokenizer_vocab_size,
+            cache_dir=self.cache_dir,
+            objective=self.objective,
+        )
+
+
+def read_split(
+    config: ExamplesConfig, split: str, join: Callable[[list[Record]], Record] | None = None
+) -> list[Record]:
+    """The records of a split, in the order of the files.
+
+    Args:
+        join: makes one record of all records of a file, before records are counted; default: records stay as they are.
+
+    Raises:
+        ValueError: a file cannot be read, there is no such split, or it is empty.
+    """
+    check(config.train is not None, "data.train must name a file or folder of training examples, got None")
+    check(split in SPLITS, f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    assert config.train is not None
+    own = {"train": None, "valid": config.valid, "test": config.test}[split]
+    if own is not None:
+        records = list(_read(own, config, join))
+    else:
+        check(
+            split != "test" or config.test_every is not None,
+            "there is no test split: give data.test, or data.test_every to take records from data.train",
+        )
+        records = list(_part(_read(config.train, config, join), config, split))
+    if split == "train":
+        records = records[: config.max_examples]
+    if not records:
+        name = config.train if own is None else own
+        few = f": of data.train, every {config.valid_every}th is one; give data.valid, or a smaller data.valid_every"
+        raise ValueError(f"split {split!r} of {name!r} has no records{few * (own is None and split == 'valid')}")
+    return records
+
+
+def _part(records: Iterable[Record], config: ExamplesConfig, split: str) -> Iterator[Record]:
+    """The records of `train` that belong to a split without a file of its own, or to `train`."""
+    count = 0
+    for number, record in enumerate(records, start=1):
+        if config.test_every is not None and number % config.test_every == 0:
+            if split == "test":
+                yield record
+            continue
+        count += 1
+        is_valid = config.valid is None and count % config.valid_every == 0
+        if split == ("valid" if is_valid else "train"):
+            yield record
+
+
+def _read(name: str, config: ExamplesConfig, join: Callable[[list[Record]], Record] | None) -> Iterator[Record]:
+    path = expand(name)
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        check(bool(files), f"{name!r} is a folder without files")
+    check(path.exists(), f"there is no file {name!r}")
+    for file in files:
+        records = read_records(file, config.form, config.encoding)
+        if join is None:
+            yield from records
+        elif found := list(records):
+            yield join(found)

@@ -1,0 +1,160 @@
+"""Records of one file: named values, each with the place where it was read.
+
+Every problem is a `ValueError` that names the file and the line.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from memgpt_jax.data.corpora.reading import DEFAULT, kind_of, numbered_lines, read_tables
+from memgpt_jax.files.paths import shown
+
+Form = Literal["auto", "label_first", "conll"]
+"""`auto`: by the suffix .jsonl, .csv, .tsv or .parquet, each perhaps with .gz. `label_first`: lines `LABEL text`, or
+`COARSE:FINE text` (TREC). `conll`: lines of a word and its columns; a blank line ends a record."""
+Encoding = Literal["utf-8", "latin-1"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One example as it stands in a file."""
+
+    where: str
+    """File and line, for messages."""
+    file: Path
+    """The file."""
+    values: Mapping[str, Any]
+    """Value of each column."""
+
+    def get(self, column: str) -> Any:
+        """The value of a column. Raises `ValueError` if there is no such column."""
+        if column not in self.values:
+            found = ", ".join(map(repr, self.values)) or "none"
+            raise ValueError(f"{self.where} has no column {column!r}; it has {found}")
+        return self.values[column]
+
+    def text(self, column: str) -> str:
+        """The text of a column. Raises `ValueError` if there is none, or it is not a string."""
+        value = self.get(column)
+        if not isinstance(value, str):
+            raise ValueError(f"{self.where}: column {column!r} must be a string, it is {_kind(value)}")
+        return value
+
+    def texts(self, column: str) -> list[str]:
+        """The list of texts of a column. Raises `ValueError` if it is not a list of strings."""
+        value = self.get(column)
+        if not isinstance(value, list):
+            raise ValueError(f"{self.where}: column {column!r} must be a list of strings, it is {_kind(value)}")
+        for number, item in enumerate(value, start=1):
+            if not isinstance(item, str):
+                raise ValueError(
+                    f"{self.where}: column {column!r} must be a list of strings, item {number} is {_kind(item)}"
+                )
+        return value
+
+    def label(self, column: str) -> str:
+        """The label of a column: a string, or a number or truth value as a string.
+
+        Raises `ValueError` if it is empty or of another type.
+        """
+        value = self.get(column)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # JSON and Parquet may hold 1 as 1.0
+        if not isinstance(value, str | int | float) or value != value:
+            raise ValueError(f"{self.where}: column {column!r} must be a label, it is {_kind(value)}")
+        label = str(value).strip()
+        if not label:
+            raise ValueError(f"{self.where}: column {column!r} must be a label, it is empty")
+        return label
+
+
+def _kind(value: Any) -> str:
+    is_nan = isinstance(value, float) and value != value
+    return "null" if value is None else "NaN" if is_nan else f"a {type(value).__name__}"
+
+
+def read_records(path: Path, form: Form = "auto", encoding: Encoding = "utf-8") -> Iterator[Record]:
+    """The records of a file.
+
+    Args:
+        path: the file.
+        form: its format; .jsonl files are read as such in any case.
+        encoding: of a text file; a byte order mark is skipped.
+
+    Yields:
+        For tables the columns of the header, or the fields of an object; for `label_first` the columns `label`,
+        `coarse` and `text`; for `conll` the lists `words`, `column1`, `column2`, ...
+
+    Raises:
+        ValueError: the file cannot be read, its suffix is unknown, or a line does not have the format.
+    """
+    kind = kind_of(path.name)
+    is_table = kind is not None and kind != "text"
+    if form == "label_first" and kind != "jsonl":
+        yield from _label_first(path, encoding)
+    elif form == "conll" and kind != "jsonl":
+        yield from _conll(path, encoding)
+    elif not is_table:
+        raise ValueError(
+            f"{shown(path)}: its suffix must be .jsonl, .csv, .tsv or .parquet, each perhaps with .gz; or set "
+            "data.form to 'label_first' or 'conll'"
+        )
+    elif form == "auto" and encoding != "utf-8":
+        raise ValueError(f"{shown(path)}: data.encoding={encoding!r} is for 'label_first' and 'conll' files")
+    else:
+        assert kind is not None
+        for where, values in read_tables(path, kind, DEFAULT):
+            yield Record(where, path, values)
+
+
+def _lines(path: Path, encoding: Encoding) -> Iterator[tuple[str, str]]:
+    """The (place, text without line end) of each line."""
+    for number, line, offset in numbered_lines(path):
+        where = f"{shown(path)}, line {number}"
+        try:
+            yield where, line.decode(encoding).rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{where} is not valid UTF-8 at byte offset {offset + error.start}: convert the file, or set "
+                "data.encoding='latin-1'"
+            ) from None
+
+
+def _label_first(path: Path, encoding: Encoding) -> Iterator[Record]:
+    for where, line in _lines(path, encoding):
+        if not line.strip():
+            continue
+        label, *rest = line.split(maxsplit=1)
+        if not rest:
+            raise ValueError(f"{where} must be a label, a space and a text, got {line[:80]!r}")
+        yield Record(where, path, {"label": label, "coarse": label.partition(":")[0], "text": rest[0].strip()})
+
+
+def _conll(path: Path, encoding: Encoding) -> Iterator[Record]:
+    rows: list[Sequence[str]] = []
+    start = ""
+    for where, line in _lines(path, encoding):
+        fields = line.split("\t") if "\t" in line else line.split()
+        fields = [field.strip() for field in fields]
+        if not any(fields) or fields[0] == "-DOCSTART-":
+            if rows:
+                yield _sentence(path, start, rows)
+            rows = []
+            continue
+        start = start if rows else where
+        if rows and len(fields) != len(rows[0]):
+            raise ValueError(f"{where} has {len(fields)} columns, and the lines before it {len(rows[0])}")
+        if len(fields) < 2 or not all(fields):
+            raise ValueError(f"{where} must be a word and its tags, separated by tabs or spaces, got {line[:80]!r}")
+        rows.append(fields)
+    if rows:
+        yield _sentence(path, start, rows)
+
+
+def _sentence(path: Path, where: str, rows: list[Sequence[str]]) -> Record:
+    columns = list(map(list, zip(*rows, strict=True)))
+    return Record(
+        where, path, {"words": columns[0]} | {f"column{i}": column for i, column in enumerate(columns[1:], 1)}
+    )

@@ -1,0 +1,51 @@
+"""Rows of whole documents: endless, shuffled in every epoch, resumable. Grain is imported on first use."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from memgpt_jax.data.batch import Batch
+
+
+def packed_rows(row: Callable[[int], dict[str, np.ndarray]], number: int, seed: int, rows: int, length: int) -> Any:
+    """Endless batches of documents packed into rows, a Grain `IterDataset`.
+
+    Documents are put into the first of B rows with room for them; when none has room, the rows are a batch. The padding
+    at the end of a row is a document of its own, of id 0, without targets.
+
+    Args:
+        row: the arrays of a document by its index: `tokens` [n], `targets` [n] and `weights` [n], n <= L, and further
+            inputs [n] of the model by name.
+        number: of documents.
+        seed: of the order of the documents; each epoch has another order.
+        rows: batch rows B.
+        length: tokens L of a row.
+    """
+    import grain
+
+    documents = grain.MapDataset.range(number).seed(seed).shuffle().repeat().map(row)
+    items = documents.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    packed = grain.experimental.FirstFitPackIterDataset(
+        items,
+        length_struct=dict.fromkeys(row(0), length),
+        num_packing_bins=rows,
+        shuffle_bins=False,
+    )
+    return packed.batch(rows).map(_as_batch)
+
+
+def _as_batch(arrays: dict[str, np.ndarray]) -> Batch:
+    inputs = {
+        name: array
+        for name, array in arrays.items()
+        if name not in ("targets", "weights") and not name.endswith(("_segment_ids", "_positions"))
+    }
+    document = arrays["tokens_segment_ids"]
+    begins = np.diff(document, axis=1, prepend=-1) != 0
+    return Batch(
+        inputs={name: array.astype(np.int32) for name, array in inputs.items()} | {"reset": begins},
+        targets={"labels": arrays["targets"].astype(np.int32)},
+        weights={"labels": arrays["weights"].astype(np.float32)},
+        info={},
+    )

@@ -1,0 +1,33 @@
+"""The base class of tasks that are learned from files of examples."""
+
+from typing import TypeVar
+
+import numpy as np
+
+from memgpt_jax.config.checks import check
+from memgpt_jax.data.batch import Batch
+from memgpt_jax.data.examples.files import ExamplesConfig
+from memgpt_jax.data.tasks.base import Task
+from memgpt_jax.data.tokenizers.base import Tokenizer
+
+Config = TypeVar("Config", bound=ExamplesConfig)
+
+
+class ExamplesTask(Task[Config]):
+    """The examples of one split. Implement `shapes`, `batches` and `training_tokens`."""
+
+    def __init__(self, config: Config, split: str, tokenizer: Tokenizer | None = None):
+        """Args: config: labels that it lacks are taken from the training split.
+
+        Raises `ValueError` if there is no tokenizer, or as `TaskConfig.completed`.
+        """
+        check(
+            tokenizer is not None, "data.tokenizer='pretrained' needs a pretrained model (ExperimentConfig.pretrained)"
+        )
+        assert tokenizer is not None
+        super().__init__(config.completed(), split, tokenizer)
+        self.tokenizer = tokenizer
+
+    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
+        """The first batch of `batches` with a random seed."""
+        return next(iter(self.batches(int(np.random.default_rng(rng).integers(2**31)), batch_size, length)))

@@ -1,0 +1,141 @@
+"""Texts with a label: sentiment, topic, intent and whatever else people sort texts by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+
+from memgpt_jax.config.checks import check
+from memgpt_jax.data.batch import Batch, zeros
+from memgpt_jax.data.examples.files import ExamplesConfig, LabelsConfig, read_split
+from memgpt_jax.data.examples.rows import packed_rows
+from memgpt_jax.data.tasks.base import digest
+from memgpt_jax.data.tasks.examples import ExamplesTask
+from memgpt_jax.data.tokenizers.base import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledTextConfig(ExamplesConfig):
+    """Predict the label of a text of any length, from a file with a text and a label in each record.
+
+    A training row holds whole texts, one after the other, and the label is the target at the last token of its text.
+    """
+
+    objective: ClassVar[LabelsConfig] = LabelsConfig()
+
+    label_column: str = "label"
+    """The column that holds the label: a string, a number or a truth value."""
+    labels: tuple[str, ...] = ()
+    """The labels, in the order of their numbers; default: those of the training split, sorted as strings. A label of
+    another split that is not among them is refused."""
+    ask_every: int | None = None
+    """Train on the label also after every so many tokens, so that the model learns to answer early. Default: only at
+    the last token."""
+    max_length: int | None = None
+    """Texts are cut to this number of tokens, special tokens included, in all splits; in training also to the length of
+    a row. Default: no limit."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(not isinstance(self.labels, str), f"data.labels must be a list of labels, got {self.labels!r}")
+        object.__setattr__(self, "labels", tuple(self.labels))  # a list is also accepted
+        check(len(set(self.labels)) == len(self.labels), f"data.labels must be distinct, got {self.labels}")
+        check(
+            self.max_length is None or self.max_length >= 3,
+            f"data.max_length must be at least 3, got {self.max_length}",
+        )
+
+    def completed(self) -> Self:
+        """The configuration with `labels` filled in from the training split."""
+        if self.labels:
+            return self
+        found = {record.label(self.label_column) for record in read_split(self, "train")}
+        check(len(found) >= 2, f"the training split of {self.train!r} has only the label {', '.join(found)}")
+        return replace(self, labels=tuple(sorted(found)))
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The labels."""
+        return self.labels
+
+
+class LabelledExample(NamedTuple):
+    """One text."""
+
+    where: str
+    """File and line."""
+    text: str
+    label: int
+    """Its number in `LabelledTextConfig.labels`."""
+
+
+class LabelledTextTask(ExamplesTask[LabelledTextConfig]):
+    """The texts of one split, tokenized."""
+
+    evaluation = "labels"
+
+    def __init__(self, config: LabelledTextConfig, split: str, tokenizer: Tokenizer | None = None):
+        """Raises `ValueError` if a record has no text or an unknown label, or there is no tokenizer."""
+        super().__init__(config, split, tokenizer)
+        self.examples = [self._example(record) for record in read_split(self.config, split)]
+        self.content = digest(*((example.text, example.label) for example in self.examples))
+        self.ids = [document_ids(self.tokenizer, example.text, self.config.max_length) for example in self.examples]
+        """Token ids of each text, special tokens included."""
+
+    def _example(self, record: Any) -> LabelledExample:
+        label, text = record.label(self.config.label_column), record.text(self.config.text_column)
+        if label not in self.config.labels:
+            raise ValueError(
+                f"{record.where}: the label {label!r} is not one of the {len(self.config.labels)} labels of the "
+                f"training split or of data.labels: {', '.join(self.config.labels[:20])}"
+            )
+        check(bool(text.strip()), f"{record.where}: the text is empty")
+        return LabelledExample(record.where, text, self.config.labels.index(label))
+
+    @classmethod
+    def shapes(cls, config: LabelledTextConfig, rows: int, length: int) -> Batch:
+        """A batch of zeros with the arrays of `batches`."""
+        shape = (rows, length)
+        inputs = {"tokens": (shape, np.int32), "reset": (shape, bool)}
+        return zeros(inputs, {"labels": shape})
+
+    def batches(self, seed: int, rows: int, length: int) -> Any:
+        """Endless batches, a Grain `IterDataset`: every text once in each epoch, in random order, packed into rows."""
+        return packed_rows(lambda index: self.row(index, length), len(self.ids), seed, rows, length)
+
+    def training_tokens(self, length: int) -> int:
+        return sum(min(len(ids), length) for ids in self.ids)
+
+    def row(self, index: int, length: int) -> dict[str, np.ndarray]:
+        """The arrays of one text, cut to `length` tokens: `tokens`, `targets` and `weights`."""
+        ids = cut(self.tokenizer, self.ids[index], length)
+        weights = np.zeros(len(ids), np.float32)
+        weights[-1] = 1
+        if self.config.ask_every is not None:
+            weights[self.config.ask_every - 1 :: self.config.ask_every] = 1
+        return {
+            "tokens": ids,
+            "targets": np.full(len(ids), self.examples[index].label, np.int32),
+            "weights": weights,
+        }
+
+
+def document_ids(tokenizer: Tokenizer, text: str, max_length: int | None = None) -> np.ndarray:
+    """The ids of a text as a document, int32: `start_id`, the text, and the id of [SEP] if the tokenizer has one.
+
+    Args:
+        tokenizer: the tokenizer.
+        text: the text.
+        max_length: ids to which it is cut; default: no limit.
+    """
+    end: Sequence[int] = [tokenizer.special_ids["sep"]] if "sep" in tokenizer.special_ids else []
+    ids = np.array([tokenizer.start_id, *tokenizer.encode(text), *end], np.int32)
+    return ids if max_length is None else cut(tokenizer, ids, max_length)
+
+
+def cut(tokenizer: Tokenizer, ids: np.ndarray, length: int) -> np.ndarray:
+    """A document of at most `length` ids; the id of [SEP], if it ends the document, stays at the end."""
+    if len(ids) <= length or "sep" not in tokenizer.special_ids:
+        return ids[:length]
+    return np.concatenate([ids[: length - 1], ids[-1:]])

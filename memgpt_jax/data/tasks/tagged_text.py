@@ -1,0 +1,179 @@
+"""Words with a tag each: named entities, slots, parts of speech."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+
+from memgpt_jax.config.checks import check
+from memgpt_jax.data.batch import Batch, zeros
+from memgpt_jax.data.examples.files import ExamplesConfig, LabelsConfig, read_split
+from memgpt_jax.data.examples.records import Record
+from memgpt_jax.data.examples.rows import packed_rows
+from memgpt_jax.data.tasks.base import digest
+from memgpt_jax.data.tasks.examples import ExamplesTask
+from memgpt_jax.data.tokenizers.base import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaggedTextConfig(ExamplesConfig):
+    """Predict the tag of each word, from CoNLL files or tables with lists of words and tags.
+
+    The tag is the target at the last token of its word, where a causal model has read the whole word.
+    """
+
+    text_column: str = "words"
+    """The column that holds the list of words."""
+    tag_column: str = "column1"
+    """The column that holds the list of tags; in `conll` files `column1` is the one after the word."""
+    tags: tuple[str, ...] = ()
+    """The tags, in the order of their numbers; default: those of the training split, sorted."""
+    document: Literal["record", "file"] = "record"
+    """What is read with one memory: a record (a sentence of a `conll` file), or all records of a file."""
+    case_as_token_type: bool = False
+    """Give the case of each word as token type, 1 for words with a capital letter: for uncased tokenizers. Needs an
+    encoder with at least two token types."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(not isinstance(self.tags, str), f"data.tags must be a list of tags, got {self.tags!r}")
+        object.__setattr__(self, "tags", tuple(self.tags))  # a list is also accepted
+        check(len(set(self.tags)) == len(self.tags), f"data.tags must be distinct, got {self.tags}")
+
+    @property
+    def objective(self) -> LabelsConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Predict the label of each word."""
+        return LabelsConfig(of_words=True, token_types=self.case_as_token_type)
+
+    def completed(self) -> Self:
+        """The configuration with `tags` filled in from the training split."""
+        if self.tags:
+            return self
+        found = {tag for record in self.records("train") for tag in record.texts(self.tag_column)}
+        check(len(found) >= 2, f"the training split of {self.train!r} has only the tag {', '.join(found)}")
+        return replace(self, tags=tuple(sorted(found)))
+
+    def records(self, split: str) -> list[Record]:
+        """The documents of a split."""
+        return read_split(self, split, self._joined if self.document == "file" else None)
+
+    def _joined(self, records: list[Record]) -> Record:
+        columns = (self.text_column, self.tag_column)
+        values = {column: [item for record in records for item in record.texts(column)] for column in columns}
+        return replace(records[0], values=values)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The tags."""
+        return self.tags
+
+
+class TaggedExample(NamedTuple):
+    """One document."""
+
+    where: str
+    """File and line of its first word."""
+    words: list[str]
+    tags: list[str]
+
+
+class TaggedTextTask(ExamplesTask[TaggedTextConfig]):
+    """The documents of one split, tokenized."""
+
+    evaluation = "tags"
+
+    def __init__(self, config: TaggedTextConfig, split: str, tokenizer: Tokenizer | None = None):
+        """Raises `ValueError` if words and tags of a record do not fit, or there is no tokenizer."""
+        super().__init__(config, split, tokenizer)
+        self.examples = [self._example(record) for record in self.config.records(split)]
+        self.content = digest(*((example.words, example.tags) for example in self.examples))
+        self.encoded = [
+            encode_words(self.tokenizer, example.words, self.config.case_as_token_type) for example in self.examples
+        ]
+
+    def _example(self, record: Record) -> TaggedExample:
+        words, tags = record.texts(self.config.text_column), record.texts(self.config.tag_column)
+        check(len(words) == len(tags), f"{record.where}: {len(words)} words and {len(tags)} tags")
+        check(bool(words), f"{record.where}: there are no words")
+        for tag in tags:
+            if tag not in self.config.tags:
+                raise ValueError(
+                    f"{record.where}: the tag {tag!r} is not one of those of the training split or of data.tags: "
+                    f"{', '.join(self.config.tags[:20])}"
+                )
+        return TaggedExample(record.where, words, tags)
+
+    def training_tokens(self, length: int) -> int:
+        return sum(len(encoded.inputs["tokens"]) for encoded in self.encoded)
+
+    def targets(self, index: int) -> np.ndarray:
+        """The numbers of the tags of a document's words, int32."""
+        return np.array([self.config.tags.index(tag) for tag in self.examples[index].tags], np.int32)
+
+    @classmethod
+    def shapes(cls, config: TaggedTextConfig, rows: int, length: int) -> Batch:
+        shape = (rows, length)
+        inputs = {"tokens": (shape, np.int32), "reset": (shape, bool)}
+        if config.case_as_token_type:
+            inputs["token_types"] = (shape, np.int32)
+        return zeros(inputs, {"labels": shape})
+
+    def batches(self, seed: int, rows: int, length: int) -> Any:
+        """Endless batches, a Grain `IterDataset`: every document once in each epoch, in random order, packed into rows.
+
+        A document longer than a row is cut into parts of at most L tokens, each a document of its own.
+        """
+        parts = [
+            (index, first)
+            for index, encoded in enumerate(self.encoded)
+            for first in range(0, len(encoded.inputs["tokens"]), length)
+        ]
+        return packed_rows(lambda part: self.row(*parts[part], length), len(parts), seed, rows, length)
+
+    def row(self, index: int, first: int, length: int) -> dict[str, np.ndarray]:
+        """The arrays of at most `length` tokens of a document, from the token `first` on."""
+        encoded = self.encoded[index]
+        number = len(encoded.inputs["tokens"])
+        targets, weights = np.zeros(number, np.int32), np.zeros(number, np.float32)
+        targets[encoded.places], weights[encoded.places] = self.targets(index), 1
+        part = slice(first, first + length)
+        arrays = encoded.inputs | {"targets": targets, "weights": weights}
+        return {name: array[part] for name, array in arrays.items()}
+
+
+class EncodedWords(NamedTuple):
+    """A document of words as tokens."""
+
+    inputs: dict[str, np.ndarray]
+    """`tokens` [n] int32, special tokens included, and perhaps `token_types` [n] int32."""
+    places: np.ndarray
+    """[words] index of the last token of each word."""
+
+
+def encode_words(tokenizer: Tokenizer, words: Sequence[str], case_as_token_type: bool = False) -> EncodedWords:
+    """The tokens of a document of words, separated by spaces; a word without tokens has those of U+FFFD.
+
+    Args:
+        tokenizer: the tokenizer.
+        words: the words.
+        case_as_token_type: whether to give token types: 1 for words with a capital letter, else 0.
+    """
+    end = [tokenizer.special_ids["sep"]] if "sep" in tokenizer.special_ids else []
+    spaced = not words_need_no_space(tokenizer)
+    ids, types, places = [tokenizer.start_id], [0], []
+    for number, word in enumerate(words):
+        space = " " if spaced and number else ""
+        pieces = tokenizer.encode(space + word) or tokenizer.encode(space + "\N{REPLACEMENT CHARACTER}")
+        ids += pieces
+        types += [int(word != word.lower())] * len(pieces)
+        places.append(len(ids) - 1)
+    inputs = {"tokens": np.array([*ids, *end], np.int32)}
+    if case_as_token_type:
+        inputs["token_types"] = np.array([*types, *[0] * len(end)], np.int32)
+    return EncodedWords(inputs, np.array(places, np.int64))
+
+
+def words_need_no_space(tokenizer: Tokenizer) -> bool:
+    """Whether the ids of words that are encoded one by one are those of the words joined by spaces."""
+    return [*tokenizer.encode("ab"), *tokenizer.encode("cd")] == list(tokenizer.encode("ab cd"))

@@ -1,0 +1,81 @@
+"""The outputs of a head for whole documents, read in calls of fixed length."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memgpt_jax import models
+from memgpt_jax.config.model import BaseModelConfig
+from memgpt_jax.data.progress_bar import track
+from memgpt_jax.ops.mesh import replicate
+
+Document = Mapping[str, np.ndarray]
+"""`tokens` [n] and further inputs [n] of the model by name."""
+
+
+def document_outputs(
+    model: BaseModelConfig,
+    params: models.Params,
+    documents: Sequence[Document],
+    places: Sequence[np.ndarray],
+    *,
+    rows: int,
+    length: int,
+    noun: str = "",
+) -> list[np.ndarray]:
+    """The outputs of the head at some tokens of each document, one array [places, C] for each.
+
+    Each document is read once, from an empty memory, with the state carried from call to call, so that device memory
+    does not grow with the length of a document.
+
+    Args:
+        model: a `HeadedConfig`.
+        params: its parameters.
+        documents: the documents, of any length and number.
+        places: for each document the indices of tokens.
+        rows: documents read at the same time.
+        length: tokens of a call. An encoder sees the tokens of a call; earlier ones only through its memory.
+        noun: of the documents, for a progress bar; empty: no bar.
+    """
+    sizes = [len(document["tokens"]) for document in documents]
+    found: list[Any] = [None] * len(documents)
+    rows = 1 if len(documents) == 1 else rows
+    by_length = sorted(range(len(documents)), key=lambda index: -sizes[index])
+    groups = [by_length[first : first + rows] for first in range(0, len(documents), rows)]
+    for group in track(groups, noun) if noun else groups:
+        state, parts = models.functional(model).init_state(rows), []
+        for first in range(0, sizes[group[0]], length):
+            inputs = call_inputs([documents[index] for index in group], first, rows, length)
+            outputs, state = read_call(model, params, inputs, state)
+            parts.append(np.asarray(outputs))
+        outputs = np.concatenate(parts, axis=1)
+        for row, index in enumerate(group):
+            found[index] = outputs[row, places[index]]
+    return found
+
+
+def call_inputs(documents: Sequence[Document], first: int, rows: int, length: int) -> dict[str, np.ndarray]:
+    """The inputs of the call that reads the tokens from `first` on; further rows are padding."""
+    inputs = {name: np.zeros((rows, length), np.int32) for name in documents[0]}
+    inputs |= {"reset": np.zeros((rows, length), bool), "valid": np.zeros((rows, length), bool)}
+    inputs["reset"][:, 0] = first == 0
+    for row, document in enumerate(documents):
+        for name, values in document.items():
+            part = values[first : first + length]
+            inputs[name][row, : len(part)] = part
+        inputs["valid"][row, : max(0, len(document["tokens"]) - first)] = True
+    return inputs
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def read_call(
+    model: BaseModelConfig, params: models.Params, inputs: dict[str, jax.Array], state: Any
+) -> tuple[jax.Array, Any]:
+    """The outputs of a call [B, L, C], float32 and replicated, and the state after it."""
+    inputs = dict(inputs)
+    outputs, state = models.functional(model).apply(params, inputs.pop("tokens"), state, **inputs)
+    return replicate(outputs.astype(jnp.float32)), state

@@ -1,0 +1,46 @@
+"""Held-out evaluation of labelled texts: each text is read once, whole."""
+
+import jax
+import numpy as np
+
+from memgpt_jax import models
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.data.tasks.labelled_text import LabelledTextTask
+from memgpt_jax.evaluation.documents import document_outputs
+from memgpt_jax.evaluation.metrics import metric
+from memgpt_jax.evaluation.metrics.classification import ClassificationMetrics, classification_metrics
+from memgpt_jax.evaluation.metrics.libraries import library
+from memgpt_jax.evaluation.scoring import check_finite
+
+
+class LabelResult(ClassificationMetrics):
+    """Results on labelled texts."""
+
+    loss: float
+    """Cross-entropy in nats per text, without label smoothing and class weights."""
+    examples: int
+    """Number of texts."""
+
+
+def evaluate_labels(config: ExperimentConfig, params: models.Params, task: LabelledTextTask) -> LabelResult:
+    """Evaluate the label of each text of a split at its end, in calls of `evaluation.chunk_length` tokens.
+
+    Raises `ValueError` if an output is NaN or infinite, or scikit-learn is not installed.
+    """
+    check_labels(config, task)
+    number, settings = config.evaluation.max_documents, config.evaluation
+    documents = [{"tokens": ids} for ids in task.ids[:number]]
+    places = [np.array([len(ids) - 1]) for ids in task.ids[:number]]
+    options = {"rows": settings.batch_size, "length": settings.chunk_length, "noun": "texts"}
+    logits = np.concatenate(document_outputs(config.model, params, documents, places, **options))
+    check_finite(logits)
+    targets = np.array([example.label for example in task.examples[:number]])
+    log_p = np.asarray(jax.nn.log_softmax(logits))
+    nats = -log_p[np.arange(len(targets)), targets].astype(np.float64).sum()
+    found = classification_metrics(np.exp(log_p), targets, task.config.labels)
+    return LabelResult(loss=metric("loss", nats=nats, targets=len(targets)), examples=len(targets), **found)
+
+
+def check_labels(config: ExperimentConfig, task: LabelledTextTask) -> None:
+    """Raise `ValueError` if a library that the metrics need is missing."""
+    library("sklearn.metrics")

@@ -1,0 +1,108 @@
+"""Metrics of tagged words: of entities by seqeval, of other tags by scikit-learn."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+
+from memgpt_jax.evaluation.metrics.libraries import bootstrap_interval, library
+
+
+class TypeMetrics(TypedDict):
+    """Results on one type of entity, or on one tag."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+    """Number of entities of the type, or of words with the tag."""
+
+
+class EntityMetrics(TypedDict):
+    """Results on entities: an entity is right if its words and its type are right.
+
+    Of tags that do not mark entities, such as parts of speech, the results on words, macro-averaged over tags.
+    """
+
+    precision: float
+    recall: float
+    f1: float
+    """Micro-averaged over all entities; macro-averaged over tags that do not mark entities."""
+    f1_interval: list[float]
+    """95% confidence interval of `f1`, by bootstrap over documents."""
+    accuracy: float
+    """Fraction of the words with the right tag."""
+    types: dict[str, TypeMetrics]
+    """Results by type, or by tag."""
+
+
+MARKS = re.compile(r"O|[BIESLU]-.+")
+"""Tags of entities: `O`, or a position and a type."""
+
+
+def marks_entities(tags: Iterable[str]) -> bool:
+    """Whether all tags are `O` or have the form `B-type`."""
+    return all(MARKS.fullmatch(tag) for tag in tags)
+
+
+def entity_metrics(predicted: Sequence[list[str]], expected: Sequence[list[str]]) -> EntityMetrics:
+    """The metrics of predicted and expected tags, one list for each document; 0 where a ratio is undefined."""
+    if not marks_entities({tag for side in (predicted, expected) for tags in side for tag in tags}):
+        return _tag_metrics(predicted, expected)
+    metrics, labeling = library("seqeval.metrics"), library("seqeval.metrics.sequence_labeling")
+    found = [list(map(list, tags)) for tags in (expected, predicted)]
+    entities = [[set(labeling.get_entities(tags)) for tags in side] for side in found]
+    counts = np.array([(len(a & b), len(a), len(b)) for a, b in zip(*entities, strict=True)])
+    report = metrics.classification_report(*found, output_dict=True, zero_division=0) if counts.any() else {}
+    return EntityMetrics(
+        precision=float(metrics.precision_score(*found, zero_division=0)),
+        recall=float(metrics.recall_score(*found, zero_division=0)),
+        f1=float(metrics.f1_score(*found, zero_division=0)),
+        f1_interval=bootstrap_interval(lambda chosen: _f1(counts[chosen]), len(counts)),
+        accuracy=float(metrics.accuracy_score(*found)),
+        types=_types(report),
+    )
+
+
+def _tag_metrics(predicted: Sequence[list[str]], expected: Sequence[list[str]]) -> EntityMetrics:
+    metrics = library("sklearn.metrics")
+
+    def joined(side: Sequence[list[str]], chosen: Iterable[int]) -> list[str]:
+        return [tag for index in chosen for tag in side[index]]
+
+    def f1(chosen: np.ndarray) -> float:
+        return metrics.f1_score(joined(expected, chosen), joined(predicted, chosen), average="macro", zero_division=0)
+
+    everything = range(len(expected))
+    pair = joined(expected, everything), joined(predicted, everything)
+    report = metrics.classification_report(*pair, output_dict=True, zero_division=0)
+    average = report["macro avg"]
+    return EntityMetrics(
+        precision=float(average["precision"]),
+        recall=float(average["recall"]),
+        f1=float(average["f1-score"]),
+        f1_interval=bootstrap_interval(lambda chosen: float(f1(chosen)), len(expected)),
+        accuracy=float(metrics.accuracy_score(*pair)),
+        types=_types(report),
+    )
+
+
+def _types(report: Mapping[str, Any]) -> dict[str, TypeMetrics]:
+    """The rows of a classification report, without its averages."""
+    return {
+        name: TypeMetrics(
+            precision=float(row["precision"]),
+            recall=float(row["recall"]),
+            f1=float(row["f1-score"]),
+            support=int(row["support"]),
+        )
+        for name, row in report.items()
+        if name not in ("accuracy", "micro avg", "macro avg", "weighted avg")
+    }
+
+
+def _f1(counts: np.ndarray) -> float:
+    """F1 of counts [documents, 3]: right, expected and predicted entities; 0 if there are none."""
+    right, expected, predicted = counts.sum(axis=0)
+    return float(2 * right / (expected + predicted)) if expected + predicted else 0.0

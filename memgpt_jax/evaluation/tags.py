@@ -1,0 +1,51 @@
+"""Held-out evaluation of tagged words: each document is read once, whole."""
+
+import jax
+import numpy as np
+
+from memgpt_jax import models
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.data.tasks.tagged_text import TaggedTextTask
+from memgpt_jax.evaluation.documents import document_outputs
+from memgpt_jax.evaluation.metrics import metric
+from memgpt_jax.evaluation.metrics.entities import EntityMetrics, entity_metrics
+from memgpt_jax.evaluation.metrics.libraries import library
+from memgpt_jax.evaluation.scoring import check_finite
+
+
+class TagResult(EntityMetrics):
+    """Results on tagged words."""
+
+    loss: float
+    """Cross-entropy in nats per word."""
+    words: int
+    """Number of words."""
+    documents: int
+    """Number of documents."""
+
+
+def evaluate_tags(config: ExperimentConfig, params: models.Params, task: TaggedTextTask) -> TagResult:
+    """Evaluate the tags of all words of a split, in calls of `evaluation.chunk_length` tokens.
+
+    Raises `ValueError` if an output is NaN or infinite, or seqeval is not installed.
+    """
+    check_tags(config, task)
+    number, settings = config.evaluation.max_documents, config.evaluation
+    encoded = task.encoded[:number]
+    documents, places = [item.inputs for item in encoded], [item.places for item in encoded]
+    options = {"rows": settings.batch_size, "length": settings.chunk_length, "noun": "documents"}
+    logits = document_outputs(config.model, params, documents, places, **options)
+    nats, words, predicted = 0.0, 0, []
+    for index, found in enumerate(logits):
+        check_finite(found)
+        targets, log_p = task.targets(index), np.asarray(jax.nn.log_softmax(found))
+        nats -= float(log_p[np.arange(len(targets)), targets].sum(dtype=np.float64))
+        words += len(targets)
+        predicted.append([task.config.tags[tag] for tag in found.argmax(axis=-1)])
+    metrics = entity_metrics(predicted, [example.tags for example in task.examples[:number]])
+    return TagResult(loss=metric("loss", nats=nats, targets=words), words=words, documents=len(logits), **metrics)
+
+
+def check_tags(config: ExperimentConfig, task: TaggedTextTask) -> None:
+    """Raise `ValueError` if a library that the metrics need is missing."""
+    library("seqeval.metrics")
