@@ -16,6 +16,7 @@ from memgpt_jax.config.experiment import (
     ParallelConfig,
     TrainingConfig,
 )
+from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, SizedMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
 from memgpt_jax.data import load_tokenizer, register_objective, register_task, tasks
@@ -30,10 +31,12 @@ from memgpt_jax.data.tasks.copy import CopyConfig
 from memgpt_jax.data.tasks.dictionary import DictionaryConfig
 from memgpt_jax.data.tasks.item_recall import ItemRecallConfig
 from memgpt_jax.data.tasks.json_recall import JsonRecallConfig
+from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig
 from memgpt_jax.data.tasks.mqar import MQARConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.noise import NoiseNeedleConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
+from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
 from memgpt_jax.data.tasks.tracking import TrackingConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.evaluation import evaluate, register_metric
@@ -53,6 +56,7 @@ from memgpt_jax.models import (
     Encoder,
     EncoderDecoder,
     EncoderState,
+    Headed,
     MemGPT,
     MemoryLayer,
     ModelFunctions,
@@ -68,22 +72,27 @@ from memgpt_jax.models import (
     model_state_bytes,
     to_params,
 )
-from memgpt_jax.models.heads import register_head
-from memgpt_jax.training import train
+from memgpt_jax.models.heads import register_head, register_head_layer
+from memgpt_jax.models.heads.streams import LabelHeadConfig
+from memgpt_jax.pipelines import pipeline
+from memgpt_jax.training import finetune, train
 
 __version__ = "0.1.0"
 
 __all__ = [  # noqa: RUF022 — in groups
     # run experiments
     "train",
+    "finetune",
     "load_run",
     "evaluate",
+    "pipeline",
     "RunError",
     # models
     "MemGPT",
     "Encoder",
     "EncoderDecoder",
     "XLNet",
+    "Headed",
     "MemoryLayer",
     "ModelState",
     "EncoderState",
@@ -120,6 +129,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "register_objective",
     "register_task",
     "register_head",
+    "register_head_layer",
     "register_family",
     # namespaces
     "data",
@@ -139,6 +149,8 @@ __all__ = [  # noqa: RUF022 — in groups
     "EncoderConfig",
     "Seq2SeqConfig",
     "XLNetConfig",
+    "HeadedConfig",
+    "LabelHeadConfig",
     # configurations of memory mechanisms
     "MemoryConfig",
     "SizedMemoryConfig",
@@ -172,6 +184,8 @@ __all__ = [  # noqa: RUF022 — in groups
     "BabiConfig",
     "BabiLongConfig",
     "JsonRecallConfig",
+    "LabelledTextConfig",
+    "TaggedTextConfig",
 ]
 
 

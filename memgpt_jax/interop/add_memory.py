@@ -16,6 +16,7 @@ from memgpt_jax.config.model import BaseModelConfig, EncoderConfig, Fusion, Mode
 from memgpt_jax.interop.assembly import shapes_of
 from memgpt_jax.interop.pretrained import with_origin
 from memgpt_jax.models.attention import SelfAttention
+from memgpt_jax.ops.trees import named_leaves
 
 ADDED_PARTS = ("memory_layer", "lora")
 """Path components of parameters that `add_memory` creates."""
@@ -98,6 +99,8 @@ def add_memory(
 def with_base(config: BaseModelConfig, base: models.Params, key: jax.Array) -> models.Params:
     """Parameters of a model with memory: those of a pretrained model, and new ones for memory, adapters and new heads.
 
+    A memory and adapters of the pretrained model are kept where their shapes fit.
+
     Args:
         config: the model with memory.
         base: the parameters of the pretrained model.
@@ -106,9 +109,11 @@ def with_base(config: BaseModelConfig, base: models.Params, key: jax.Array) -> m
     Raises `ValueError` if a parameter is missing or has another shape, or the fusion would change the outputs.
     """
     stacks = {() if stack is config else (name,): stack for name, stack in config.stacks.items()}
+    known = named_leaves(base)
+    had_memory = any("memory_layer" in name.split("/") for name in known)
     for stack in stacks.values():
         check(
-            stack.fusion in ADDABLE or not stack.memory.stores,
+            stack.fusion in ADDABLE or not stack.memory.stores or had_memory,
             f"fusion={stack.fusion!r} changes the stream even if the read is 0; valid: {', '.join(map(repr, ADDABLE))}",
         )
     heads = _head_parameters(config)
@@ -116,6 +121,9 @@ def with_base(config: BaseModelConfig, base: models.Params, key: jax.Array) -> m
     def place(path: tuple, new: jax.Array) -> jax.Array:
         names = [str(part.key) for part in path]
         if not {*ADDED_PARTS}.isdisjoint(names):
+            kept = known.get("/".join(names))
+            if kept is not None and kept.shape == new.shape:
+                return kept
             return jnp.zeros_like(new) if names[-4:-1] == ["memory_layer", "memory", "output"] else new
         if names[0] not in base and "/".join(names) in heads:
             return new
@@ -128,7 +136,7 @@ def with_base(config: BaseModelConfig, base: models.Params, key: jax.Array) -> m
 
     params = jax.tree.map_with_path(place, models.functional(config).init(key))
     for names, stack in stacks.items():
-        if stack.shares_softmax:
+        if stack.shares_softmax and not had_memory:
             part = functools.reduce(operator.getitem, names, params)
             blocks = models.from_params(dataclasses.replace(stack, dtype="float32"), part).blocks
             for layer in filter(stack.layer_has_memory, range(stack.num_layers)):

@@ -22,7 +22,7 @@ from memgpt_jax.interop.folder import read_recorded, writable, write_json
 from memgpt_jax.interop.origin import CONFIG, GENERATION, Origin, read_origin
 from memgpt_jax.interop.tensors import Contents, open_tensors, write_tensors
 from memgpt_jax.interop.values import check_agreement, family_of, saved_config
-from memgpt_jax.models.model_functions import MODELS
+from memgpt_jax.models.model_functions import MODELS, Model
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 WEIGHT_FILES = r"model(-.*-of-.*)?\.safetensors(\.index\.json)?"
@@ -31,7 +31,6 @@ RUN_ORIGIN = "pretrained"
 
 logger = logging.getLogger(__name__)
 
-Model = models.MemGPT | models.Encoder | models.EncoderDecoder | models.XLNet
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 

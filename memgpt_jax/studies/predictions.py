@@ -70,8 +70,8 @@ def task_answers(
 ) -> Iterator[dict[str, Any]]:
     """The answers of a model to the first rows of a task's held-out set, which is the one of `evaluate`.
 
-    Yields, for each of `num_rows` rows, `row` and `answers`: a list of `{position, expected, predicted, correct}`, with
-    the ids of the scored targets and the most probable ids at their positions.
+    Yields, for each of `num_rows` rows, its `line` from 1, `row` and `answers`: a list of `{position, expected,
+    predicted, correct}`, with the ids of the scored targets and the most probable ids at their positions.
     """
     task = data.make_task(instance_of(config.data, TaskConfig, "data"), config.evaluation.split, tokenizer)
     rows, length = config.evaluation.batch_size, config.row_length or config.training.sequence_length
@@ -93,7 +93,7 @@ def task_answers(
                         "correct": expected == predicted,
                     }
                 )
-            yield {"row": number, "answers": answers}
+            yield {"line": number + 1, "row": number, "answers": answers}
             number += 1
 
 

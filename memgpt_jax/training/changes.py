@@ -11,11 +11,11 @@ FREE = (
     r"parallel\..+",
     r"training\.(log_every|checkpoint_every|keep_checkpoints|max_skipped)",
     r"evaluation\..+",
-    r"data\.(text\.)?(path|cache_dir)",  # the saved position in the data holds a fingerprint of its content
+    r"data\.(text\.)?(path|cache_dir|train|valid|test)",  # the saved position holds a fingerprint of the content
     r"data\.(text\.)?tokenizer",  # `check_tokenizer` compares the content
     r"pretrained",  # read only when a run begins; the fields of `model` show another architecture
-    r"model\.((encoder|decoder)\.)?(attention_implementation|remat|scan_layers)",
-    r"model\.((encoder|decoder)\.)?memory\.read_implementation",
+    r"model\.(\w+\.)*(attention_implementation|remat|scan_layers)",
+    r"model\.(\w+\.)*memory\.read_implementation",
 )
 """Patterns of the fields that may change; with `extend`, `training.steps` may also grow."""
 

@@ -6,6 +6,7 @@ from typing import Any
 from memgpt_jax import parallel
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.serialization import to_json
+from memgpt_jax.data.examples.files import ExamplesConfig
 from memgpt_jax.errors import RunError, usable
 from memgpt_jax.evaluation import evaluate
 from memgpt_jax.files.paths import shown
@@ -31,9 +32,13 @@ def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Pat
 def kept_evaluation(config: ExperimentConfig, workdir: Path) -> dict[str, Any] | None:
     """The results in `evaluation.json`; None if there are none for the `EvaluationConfig` of the config.
 
+    None also for examples from files, which may have changed.
+
     Raises `RunError` if the file is damaged.
     """
     result = read_evaluation(workdir)
+    if isinstance(config.data, ExamplesConfig):
+        return None
     if result is None or result.pop(SETTINGS, None) not in (None, to_json(config.evaluation)):
         return None
     return result

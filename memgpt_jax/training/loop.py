@@ -41,6 +41,7 @@ from memgpt_jax.training.start import (
     steps_done,
 )
 from memgpt_jax.training.state import LossFunction, TrainState, checkpoint_bytes, create, shardings
+from memgpt_jax.training.validation import BEST, Validation, read_validations
 
 
 def train(
@@ -134,9 +135,23 @@ def _train(config: ExperimentConfig, workdir: Path, hooks: Hooks, extend: bool, 
         else:
             assert batches is not None  # open_batches gives none only to a finished run
             run_files = RunFiles(workdir, checkpoints)
-            params = remaining_steps(setup, run_files, resumed, batches, signals, output).params
-        evaluation = None if hooks.batches is not None else held_out(config, params, tokenizer, workdir)
-        return last_record(workdir, config.training.steps) | {"evaluation": evaluation}
+            validation = None
+            if hooks.batches is None and config.evaluation.every is not None:
+                validation = Validation(config, tokenizer, workdir, steps_done(resumed))
+            params = remaining_steps(setup, run_files, resumed, batches, signals, output, validation).params
+        evaluation = None
+        if hooks.batches is None:
+            evaluation = held_out(config, best_params(workdir, params), tokenizer, workdir)
+        return last_record(workdir, int(checkpoints.find(None))) | {"evaluation": evaluation}
+
+
+def best_params(workdir: Path, params: Any) -> Any:
+    """The parameters with the best evaluation during training, if there were any, else the given ones."""
+    if not read_validations(workdir):
+        return params
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), params)
+    with Checkpoints(workdir / BEST, read_only=True) as checkpoints:
+        return checkpoints.first_good(lambda step: checkpoints.read(step, {"params": shapes})["params"])
 
 
 class RunFiles(NamedTuple):
@@ -155,6 +170,7 @@ def remaining_steps(
     batches: Batches,
     signals: StopSignals,
     output: Output,
+    validation: Validation | None = None,
 ) -> TrainState:
     """Compile, take the remaining steps of a run, and wait until the last checkpoint is on disk.
 
@@ -177,7 +193,7 @@ def remaining_steps(
         progress(done, config.training.steps, output.progress_bar) as advance,
     ):
         reporter = Reporter(config, parameter_names(state.params), log, advance, wall_time)
-        state = run(config, step, state, batches, files.checkpoints, reporter, signals)
+        state = run(config, step, state, batches, files.checkpoints, reporter, signals, validation)
     files.checkpoints.wait()
     return state
 
@@ -286,6 +302,7 @@ def run(
     checkpoints: Checkpoints,
     reporter: Reporter,
     signals: StopSignals,
+    validation: Validation | None = None,
 ) -> TrainState:
     """Take the remaining steps; log every `training.log_every` steps and save every `training.checkpoint_every` steps.
 
@@ -301,9 +318,10 @@ def run(
         checkpoints: the checkpoints of the run.
         reporter: receives the metrics.
         signals: a signal that is received during a step stops the run after the step, once it is saved.
+        validation: evaluates the parameters during training; None: no evaluations.
 
     Returns:
-        The state after step `training.steps`.
+        The state after step `training.steps`, or after the step at which `validation` stopped the run.
     """
     training = config.training
     together = training.steps_per_call
@@ -317,7 +335,8 @@ def run(
                 batch = stack([next(batches) for _ in range(together * config.optimizer.accumulate_steps)])
                 batch = batch._replace(info={name: batch.info[name] for name in compiled.info})
                 batch = parallel.split_rows(batch, compiled.mesh, batch_axis=1)
-            logged = step % training.log_every == 0 or step == training.steps
+            validated = config.evaluation.every is not None and step % config.evaluation.every == 0
+            logged = step % training.log_every == 0 or step == training.steps or validated
             compiles = step == first or (logged and step < first + training.log_every)
             with wall_time.spent("compilation") if compiles else contextlib.nullcontext():
                 diagnostics = compiled.diagnose(state.params, batch, state.model_state) if logged else None
@@ -335,6 +354,8 @@ def run(
                     save_run(checkpoints, config, state, batches.get_state())
             if stop:
                 signals.end()
+            if validation is not None and validation(step, state.params):
+                break
     signals.deferred = False
     return state
 

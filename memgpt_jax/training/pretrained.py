@@ -11,7 +11,9 @@ from memgpt_jax import models
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.model import BaseModelConfig, Seq2SeqConfig, StackConfig
+from memgpt_jax.data.examples.files import ExamplesConfig
 from memgpt_jax.files.saved_files import replacing_files
 from memgpt_jax.interop.add_memory import with_base
 from memgpt_jax.interop.folder import writable
@@ -68,20 +70,33 @@ def pretrained_start(config: ExperimentConfig) -> PretrainedStart:
     if config.pretrained is None:
         raise ValueError("pretrained must name a pretrained model, got None")
     base = describe(config.pretrained)
-    check(
-        type(config.model) is type(base.config),
-        f"pretrained={config.pretrained!r} is a {type(base.config).__name__}, but model is a "
-        f"{type(config.model).__name__}: make model a {type(base.config).__name__}",
-    )
+    model = config.model
+    gets_head = isinstance(model, HeadedConfig) and not isinstance(base.config, HeadedConfig)
+    if isinstance(model, HeadedConfig) and gets_head:
+        _check_class(config.pretrained, base.config, model.backbone, "model.backbone")
+        model = dataclasses.replace(model, backbone=_with_experiment(base.config, model.backbone))
+    else:
+        _check_class(config.pretrained, base.config, model, "model")
+        model = _with_experiment(base.config, model)
     data = config.data
-    if isinstance(data, TextConfig) and data.tokenizer == "pretrained":
+    if isinstance(data, TextConfig | ExamplesConfig) and data.tokenizer == "pretrained":
         data = dataclasses.replace(data, tokenizer=config.pretrained)
-    model = _with_experiment(base.config, config.model)
 
     def params(config: ExperimentConfig) -> models.Params:
-        return with_base(config.model, base.params(), jax.random.key(config.seed))
+        key, model = jax.random.key(config.seed), config.model
+        if not isinstance(model, HeadedConfig) or not gets_head:
+            return with_base(model, base.params(), key)
+        return models.functional(model).init(key) | {"backbone": with_base(model.backbone, base.params(), key)}
 
     return PretrainedStart(dataclasses.replace(config, data=data, model=model), params, base.origin)
+
+
+def _check_class(pretrained: str, base: BaseModelConfig, model: BaseModelConfig, name: str) -> None:
+    check(
+        type(model) is type(base),
+        f"pretrained={pretrained!r} is a {type(base).__name__}, but {name} is a {type(model).__name__}: make {name} a "
+        f"{type(base).__name__}",
+    )
 
 
 def _with_experiment(base: BaseModelConfig, experiment: BaseModelConfig) -> BaseModelConfig:

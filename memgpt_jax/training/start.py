@@ -10,6 +10,8 @@ from memgpt_jax import data, models, parallel
 from memgpt_jax.checkpoint import Checkpoints, load_run_tokenizer
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig
+from memgpt_jax.data.examples.files import ExamplesConfig
 from memgpt_jax.errors import RunError, refused
 from memgpt_jax.files.paths import shown
 from memgpt_jax.memory import resolved
@@ -26,6 +28,7 @@ from memgpt_jax.training.own_batches import Batches, check_batches
 from memgpt_jax.training.pretrained import PretrainedStart, pretrained_start
 from memgpt_jax.training.saving import restore_run
 from memgpt_jax.training.state import LossFunction, TrainState, shardings
+from memgpt_jax.training.validation import stopped_at
 
 
 class Hooks(NamedTuple):
@@ -65,11 +68,14 @@ class Resumed(NamedTuple):
     """The position in the data, a JSON value."""
     config: ExperimentConfig
     """The experiment as it was saved."""
+    stopped: bool = False
+    """Whether it was stopped early (`evaluation.patience`)."""
 
 
 def prepare(config: ExperimentConfig, hooks: Hooks) -> Setup:
     """Check an experiment, with all that needs no folder. Raises `RunError` if it cannot be run."""
     with refused():
+        config = completed(config)
         pretrained = None if config.pretrained is None else pretrained_start(config)
         config = config if pretrained is None else pretrained.config
         mesh = parallel.make_mesh(config.parallel)
@@ -87,12 +93,31 @@ def prepare(config: ExperimentConfig, hooks: Hooks) -> Setup:
     return Setup(config, hooks, pretrained, mesh, batch, held, limit)
 
 
+def completed(config: ExperimentConfig) -> ExperimentConfig:
+    """The experiment with everything filled in that follows from its data: labels, and the outputs of the head."""
+    if not isinstance(config.data, TaskConfig):
+        return config
+    data_config, model = config.data.completed(), config.model
+    names = data_config.output_names
+    if isinstance(model, HeadedConfig) and isinstance(model.head, StreamHeadConfig) and names:
+        texts = {
+            name: getattr(data_config, name)
+            for name in ("max_length", "case_as_token_type")
+            if hasattr(data_config, name)
+        }
+        head = dataclasses.replace(model.head, output_names=names, num_outputs=len(names), **texts)
+        model = dataclasses.replace(model, head=head)
+    return dataclasses.replace(config, data=data_config, model=model)
+
+
 def restore(setup: Setup, checkpoints: Checkpoints, extend: bool) -> Resumed | None:
     """The run that the checkpoints hold; None if there is none. Raises `RunError` if it cannot be continued."""
     if checkpoints.latest_step() is None:
         return None
     state, position = restore_run(checkpoints, setup.config, shardings(setup.config, setup.mesh), extend)
-    return Resumed(state, position, checkpoints.config(int(state.step)))
+    step = int(state.step)
+    stopped = not extend and stopped_at(checkpoints.folder.parent, step)
+    return Resumed(state, position, checkpoints.config(step), parallel.broadcast_from_main(stopped))
 
 
 def open_tokenizer(setup: Setup, workdir: Path, resumed: Resumed | None) -> data.Tokenizer | None:
@@ -136,10 +161,14 @@ def run_tokenizer(
 
 
 def open_batches(setup: Setup, tokenizer: data.Tokenizer | None, resumed: Resumed | None) -> Batches | None:
-    """The training batches at the position of the run; None if it is finished and its data has the same settings."""
+    """The training batches at the position of the run.
+
+    None if it is finished and its data has the same settings. Files of examples are read all the same: they may differ.
+    """
     config = setup.config
-    if resumed is not None and is_finished(config, resumed) and resumed.config.data == config.data:
-        return None
+    same = resumed is not None and resumed.config.data == config.data
+    if is_finished(config, resumed) and same and not isinstance(config.data, ExamplesConfig):
+        return None  # the content of files of examples is compared below
     with refused(), parallel.main_first("data"):
         batches = setup.hooks.batches
         if batches is None:
@@ -150,8 +179,8 @@ def open_batches(setup: Setup, tokenizer: data.Tokenizer | None, resumed: Resume
 
 
 def is_finished(config: ExperimentConfig, resumed: Resumed | None) -> bool:
-    """Whether all `training.steps` are done."""
-    return steps_done(resumed) >= config.training.steps
+    """Whether all `training.steps` are done, or the run was stopped early."""
+    return (resumed is not None and resumed.stopped) or steps_done(resumed) >= config.training.steps
 
 
 def steps_done(resumed: Resumed | None) -> int:
@@ -164,7 +193,7 @@ def set_position(config: ExperimentConfig, batches: Batches, position: Any) -> N
     try:
         batches.set_state(position)
     except ValueError as error:
-        path = getattr(config.text or config.data, "path", None)
+        path = getattr(config.data, "train", None) or getattr(config.text or config.data, "path", None)
         raise ValueError(f"data.path={path!r}: {error}" if path else str(error)) from None
 
 

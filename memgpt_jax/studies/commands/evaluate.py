@@ -31,6 +31,8 @@ COLUMNS = (
     "length",
     "bits_per_byte",
     "accuracy",
+    "f1",
+    "macro_f1",
     "failed_tasks",
     "answers",
     "predictions",

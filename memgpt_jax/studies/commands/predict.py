@@ -1,12 +1,15 @@
-"""Predict with a trained run: next tokens, masked tokens, or the answers of a task, one JSON object per line.
+"""Predict with a trained run: next tokens, masked tokens, labels, tags, or the answers of a task, one JSON line each.
 
     memgpt-jax predict runs/quickstart --text "import os" --top 3
     memgpt-jax predict runs/masked --text "def <mask>(self):"
-    memgpt-jax predict runs/quickstart --input prompts.txt --output predictions.jsonl
+    memgpt-jax predict runs/sst2 --text "A fine film."
+    memgpt-jax predict runs/sst2 --input reviews.jsonl --output labels.jsonl
     memgpt-jax predict runs/recall --rows 4
 
-A decoder predicts the token after each text; an encoder with a `masked` head predicts the token at each `<mask>`.
-A run on a generated task answers rows of its held-out set.
+A decoder predicts the token after each text; an encoder with a `masked` head predicts the token at each `<mask>`; a
+model with a head labels each text or tags its words. A run on a generated task answers rows of its held-out set.
+With --output, each prediction is written as soon as it is made, with the number of its line; started again, the command
+goes on after the last line of the output. A line that cannot be used is reported by its number, and skipped.
 """
 
 import json
@@ -14,13 +17,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tyro
 
 from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.config.heads import HeadedConfig
+from memgpt_jax.data.progress_bar import track
 from memgpt_jax.errors import RunError
 from memgpt_jax.files.replacement import replace_file
+from memgpt_jax.pipelines import TextClassification, pipeline
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
 from memgpt_jax.studies.predictions import predict_text, task_answers
 from memgpt_jax.studies.runs import reopen
@@ -35,11 +41,13 @@ class Arguments:
     text: tuple[str, ...] = ()
     """Texts, one or more."""
     input: Path | None = None
-    """A file with one text per line; `-`: standard input."""
+    """A file with one text per line, or a .jsonl file of objects; `-`: standard input."""
+    column: str = "text"
+    """The field of a .jsonl file that holds the text."""
     rows: int = 8
     """Rows of a task's held-out set."""
     top: int = 5
-    """Tokens listed for each prediction."""
+    """Tokens or labels listed for each prediction."""
     step: int | None = None
     """Step of the checkpoint; default: the latest."""
     output: Path | None = None
@@ -49,38 +57,129 @@ class Arguments:
         if min(self.rows, self.top) < 1:
             raise ValueError(f"rows and top must be at least 1, got {self.rows} and {self.top}")
 
-    def texts(self) -> list[str]:
-        """The texts of the command line and of the input."""
-        if self.input is None:
-            return list(self.text)
+
+class Line(NamedTuple):
+    """One line of the input."""
+
+    number: int
+    """From 1; the texts of the command line come first."""
+    text: str | None
+    """None: it cannot be used."""
+    problem: str = ""
+
+
+def input_lines(arguments: Arguments) -> list[Line]:
+    """The texts of the command line and of the input. Raises `ValueError` if the input cannot be read."""
+    lines = [Line(number, text) for number, text in enumerate(arguments.text, start=1)]
+    path = arguments.input
+    if path is not None:
+        suffix = path.suffix.lower()
+        if suffix in (".csv", ".tsv", ".parquet", ".gz"):
+            raise ValueError(f"input {path} must be a text file with one text per line, or a .jsonl file")
         try:
-            content = sys.stdin.read() if str(self.input) == "-" else self.input.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"input {self.input} cannot be read as UTF-8 text: {error}") from None
-        return [*self.text, *content.splitlines()]
+            content = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"input {path} is not UTF-8 text: {error}") from None
+        except OSError as error:
+            raise ValueError(f"input {path} cannot be read: {error.strerror}") from None
+        parts = content.removesuffix("\n").split("\n") if content else []  # other separators are part of a text
+        for number, part in enumerate(parts, start=len(lines) + 1):
+            text = part.removesuffix("\r")
+            lines.append(_json_line(number, text, arguments.column) if suffix == ".jsonl" else _line(number, text))
+    if not lines:
+        raise ValueError("--text or --input is missing or empty: give at least one text")
+    return lines
 
 
-def predictions(arguments: Arguments) -> Iterator[dict[str, Any]]:
-    """One object for each text or row."""
-    texts = arguments.texts()
-    config, params, tokenizer, _ = reopen(arguments.workdir, step=arguments.step)
-    if isinstance(config.data, TaskConfig) and not texts:
-        yield from task_answers(config, params, tokenizer, arguments.rows)
+def _line(number: int, text: str) -> Line:
+    return Line(number, text) if text.strip() else Line(number, None, "is empty")
+
+
+def _json_line(number: int, content: str, column: str) -> Line:
+    try:
+        record = json.loads(content)
+    except ValueError as error:
+        return Line(number, None, f"is not JSON: {error}")
+    text = record.get(column) if isinstance(record, dict) else None
+    if not isinstance(text, str):
+        return Line(number, None, f"has no field {column!r} that is a string")
+    return _line(number, text)
+
+
+def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """One object for each line of the input that is not done, or for each row of a task.
+
+    Raises `ValueError` if the lines that are done belong to another input.
+    """
+    run = reopen(arguments.workdir, step=arguments.step)
+    config = run.config
+    has_texts = bool(arguments.text) or arguments.input is not None
+    headed = isinstance(config.model, HeadedConfig)
+    if isinstance(config.data, TaskConfig) and not has_texts and not headed:
+        yield from list(task_answers(config, run.params, run.tokenizer, arguments.rows))[len(done) :]
         return
-    if not texts:
-        raise ValueError("--text or --input is missing: give at least one text")
-    for text in texts:
-        yield predict_text(config, params, tokenizer, text, arguments.top)
+    lines = input_lines(arguments)
+    check_done(done, lines)
+    predict = pipeline(arguments.workdir, step=arguments.step) if headed else None
+    for line in track(lines[max((row["line"] for row in done), default=0) :], "predictions"):
+        try:
+            if line.text is None:
+                raise ValueError(line.problem)
+            if predict is None:
+                found = predict_text(config, run.params, run.tokenizer, line.text, arguments.top)
+            elif isinstance(predict, TextClassification):
+                found = {"text": line.text, "labels": predict(line.text, top_k=None)[: arguments.top]}
+            else:
+                found = {"text": line.text, "entities": predict(line.text)}
+        except ValueError as error:
+            if arguments.output is None and len(lines) == 1:
+                raise
+            print(f"line {line.number} is skipped: it {error}", file=sys.stderr)
+            continue
+        yield {"line": line.number} | found
+
+
+def done_lines(output: Path | None) -> list[dict[str, Any]]:
+    """The complete lines in the output of an earlier start; an incomplete last line is removed.
+
+    Raises `ValueError` if the file is not an output of this command.
+    """
+    if output is None or not output.exists():
+        return []
+    if output.is_dir():
+        raise ValueError(f"output {output} is a folder: give the path of a file")
+    content = output.read_text(encoding="utf-8")
+    complete = content[: content.rfind("\n") + 1]
+    try:
+        rows = [json.loads(line) for line in complete.removesuffix("\n").split("\n")] if complete else []
+        are_rows = all(isinstance(row["line"], int) for row in rows)
+    except (ValueError, KeyError, TypeError):
+        are_rows = False
+    if not are_rows:
+        raise ValueError(f"{output} exists and is not the output of this command: choose another file")
+    if complete != content:
+        replace_file(output, complete)
+    return rows
+
+
+def check_done(done: list[dict[str, Any]], lines: list[Line]) -> None:
+    """Raise `ValueError` unless the lines that are done have the texts of these lines."""
+    for row in done:
+        number = row["line"]
+        if not 1 <= number <= len(lines) or row.get("text") != lines[number - 1].text:
+            raise ValueError(f"the output holds line {number} of another input: choose another file")
 
 
 @one_line_errors((RunError, ValueError))
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(Arguments, __doc__, argv)
-    lines = []
-    for prediction in predictions(arguments):
-        lines.append(json.dumps(prediction, ensure_ascii=False))
-        if arguments.output is None:
-            print(lines[-1], flush=True)
-    if arguments.output is not None:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(arguments.output, "".join(f"{line}\n" for line in lines))
+    done = done_lines(arguments.output)
+    if arguments.output is None:
+        for prediction in predictions(arguments, done):
+            print(json.dumps(prediction, ensure_ascii=False), flush=True)
+        return
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    with arguments.output.open("a", encoding="utf-8") as file:
+        for prediction in predictions(arguments, done):
+            file.write(json.dumps(prediction, ensure_ascii=False) + "\n")
+            file.flush()

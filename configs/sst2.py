@@ -1,0 +1,34 @@
+"""Sentiment of sentences: SST-2, from a pretrained encoder.
+
+Command: MEMGPT_DATA=FOLDER python experiments/train.py sst2 --workdir runs/sst2
+         python experiments/evaluate.py runs/sst2 --split test
+Time:    not measured
+Result:  not measured
+"""
+
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.heads import HeadedConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import EncoderConfig
+from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig
+from memgpt_jax.models.heads import LabelHeadConfig
+
+
+def config() -> ExperimentConfig:
+    data = LabelledTextConfig(
+        train="$MEMGPT_DATA/classification/stsa.binary.train",
+        test="$MEMGPT_DATA/classification/stsa.binary.dev",
+        form="label_first",
+        encoding="latin-1",
+    )
+    return ExperimentConfig(
+        model=HeadedConfig(
+            backbone=EncoderConfig(memory=NoMemoryConfig(), heads=(), segment_length=64, dropout=0.1),
+            head=LabelHeadConfig(pool="mean", dropout=0.1),
+        ),
+        data=data,
+        pretrained="sentence-transformers/all-MiniLM-L6-v2",
+        optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=20, weight_decay=0.01),
+        training=TrainingConfig(steps=320, batch_size=16, sequence_length=128, carry_state=False),
+        evaluation=EvaluationConfig(batch_size=32, chunk_length=64, max_documents=None, max_tokens=None),
+    )

@@ -1,0 +1,29 @@
+"""Named entities in tweets: WNUT-17, from a pretrained encoder without case, which is given as token type.
+
+Command: MEMGPT_DATA=FOLDER python experiments/train.py wnut17 --workdir runs/wnut17
+         python experiments/evaluate.py runs/wnut17 --split test
+Time:    not measured
+Result:  not measured
+"""
+
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.fields import with_fields
+from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
+from memgpt_jax.studies.command_line import load_config
+
+
+def config() -> ExperimentConfig:
+    data = TaggedTextConfig(
+        train="$MEMGPT_DATA/ner/wnut17/wnut17train.conll",
+        test="$MEMGPT_DATA/ner/wnut17/emerging.dev.conll",
+        form="conll",
+        case_as_token_type=True,
+    )
+    changes = {
+        "data": data,
+        "model.backbone.token_types": 2,
+        "model.head.pool": "none",
+        "training.steps": 360,
+        "optimizer.learning_rate": 0.0002,
+    }
+    return with_fields(load_config("sst2"), changes)

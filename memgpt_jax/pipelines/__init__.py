@@ -1,0 +1,69 @@
+"""Pipelines: a trained model as one function of texts, with the names and results of the transformers library."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig
+from memgpt_jax.pipelines.base import Loaded, load
+from memgpt_jax.pipelines.feature_extraction import FeatureExtraction
+from memgpt_jax.pipelines.text_classification import TextClassification
+from memgpt_jax.pipelines.text_generation import TextGeneration
+from memgpt_jax.pipelines.token_classification import TokenClassification
+
+PIPELINES: dict[str, Callable[..., Any]] = {
+    "text-classification": TextClassification,
+    "token-classification": TokenClassification,
+    "text-generation": TextGeneration,
+    "feature-extraction": FeatureExtraction,
+}
+"""The pipelines by name."""
+
+
+def pipeline(
+    task: str | Path, model: Any = None, tokenizer: Any = None, *, step: int | None = None, **options: Any
+) -> Any:
+    """A trained model as a function of texts.
+
+    >>> classify = mg.pipeline("runs/sst2")
+    >>> classify = mg.pipeline("text-classification", model="runs/sst2")
+    >>> classify("A fine film.")
+    [{"label": "1", "score": 0.98}]
+
+    Args:
+        task: the folder of a run, whose task determines the pipeline; or the name of a pipeline in `PIPELINES`.
+        model: with a name, the folder of a run or of a saved model, a name on the Hub, a model, or `(config, params)`.
+        tokenizer: default: that of the run or folder.
+        step: of a run: the step of the checkpoint; default: the best of its validations, else the latest.
+        options: of the pipeline, such as `aggregation_strategy`.
+
+    Raises:
+        ValueError: there is no such pipeline, model or tokenizer, or the model does not fit the pipeline.
+    """
+    names = ", ".join(map(repr, PIPELINES))
+    if model is not None:
+        check(str(task) in PIPELINES, f"task must be one of {names}, got {task!r}")
+        return PIPELINES[str(task)](load(model, tokenizer, step), **options)
+    check(
+        str(task) not in PIPELINES,
+        f"pipeline({task!r}) needs model=: the folder of a run or of a saved model, or a model",
+    )
+    check(
+        Path(task).expanduser().is_dir(),
+        f"pipeline({task!r}): there is no such folder; for a pipeline by name, one of {names}, give model=",
+    )
+    loaded = load(task, tokenizer, step)
+    return PIPELINES[_task_of(loaded)](loaded, **options)
+
+
+def _task_of(loaded: Loaded) -> str:
+    config = loaded.config
+    if isinstance(config, HeadedConfig):
+        tags = isinstance(config.head, StreamHeadConfig) and config.head.pool == "none"
+        return "token-classification" if tags else "text-classification"
+    check(config.causal, f"there is no pipeline for a {type(config).__name__}: give a name of {', '.join(PIPELINES)}")
+    return "text-generation"
+
+
+__all__ = ["PIPELINES", "FeatureExtraction", "TextClassification", "TextGeneration", "TokenClassification", "pipeline"]

@@ -1,0 +1,97 @@
+"""What all pipelines share: a model with its tokenizer, from a run, a folder or memory, and checks of the arguments."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from memgpt_jax import models
+from memgpt_jax.checkpoint import load_run, load_run_tokenizer
+from memgpt_jax.config.checks import check, instance_of
+from memgpt_jax.config.heads import HeadedConfig
+from memgpt_jax.config.model import BaseModelConfig
+from memgpt_jax.data.tokenizers.base import Tokenizer
+from memgpt_jax.data.tokenizers.load import load_tokenizer
+from memgpt_jax.interop import from_pretrained
+from memgpt_jax.models.heads.streams import LabelHeadConfig
+from memgpt_jax.models.model_functions import Model
+from memgpt_jax.training.validation import BEST
+
+CALL = 128
+"""Tokens of a call, if the model does not determine them."""
+
+
+class Loaded(NamedTuple):
+    """A model to use."""
+
+    config: BaseModelConfig
+    params: models.Params
+    tokenizer: Tokenizer
+    length: int
+    """Tokens of a call: those of the run's evaluation, or of `HeadedConfig.call_length`."""
+
+
+def load(
+    model: str | Path | Model | tuple[BaseModelConfig, models.Params], tokenizer: Any = None, step: int | None = None
+) -> Loaded:
+    """A model and its tokenizer.
+
+    Args:
+        model: the folder of a run or of a saved model, the name of a model on the Hub, a model, or `(config, params)`.
+        tokenizer: a tokenizer, or a folder or name of one; default: that of the run or folder.
+        step: of a run: the step of the checkpoint; default: the best of its validations, else the latest.
+
+    Raises:
+        ValueError: there is no such model, no tokenizer, or the tokenizer has ids that the model lacks.
+    """
+    length = None
+    if isinstance(model, str | Path) and (Path(model).expanduser() / "checkpoints").is_dir():
+        best = Path(model).expanduser() / BEST
+        run = load_run(best) if step is None and best.is_dir() else load_run(model, step)
+        config, params, length = run.config.model, run.params, run.config.evaluation.chunk_length
+        tokenizer = tokenizer or load_run_tokenizer(model)
+    elif isinstance(model, str | Path):
+        found = from_pretrained(model)
+        config, params = found.config, models.to_params(found)
+        tokenizer = tokenizer or load_tokenizer(model)
+    elif isinstance(model, tuple):
+        config, params = model
+    else:
+        config, params = model.config, models.to_params(model)
+    check(tokenizer is not None, "a model in memory needs a tokenizer: give tokenizer=")
+    tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer
+    check(
+        tokenizer.vocab_size <= config.vocab_size,
+        f"the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size}: give the tokenizer of the model",
+    )
+    length = length or getattr(config, "call_length", None) or CALL
+    return Loaded(config.with_kernels("auto"), params, tokenizer, length)
+
+
+def labelling(loaded: Loaded, *, of_words: bool) -> tuple[HeadedConfig, LabelHeadConfig, tuple[str, ...]]:
+    """The configurations of a model and of its head, and the names of the outputs.
+
+    Raises `ValueError` if the model has no head for labels, or its head labels words instead of texts or reversely.
+    """
+    config = instance_of(loaded.config, HeadedConfig, "model")
+    head = instance_of(config.head, LabelHeadConfig, "model.head")
+    names = ("text-classification", "token-classification")
+    fits = (head.pool == "none") == of_words
+    check(fits, f"the model labels {'texts' if of_words else 'words'}: use the pipeline {names[not of_words]!r}")
+    return config, head, head.output_names or tuple(f"LABEL_{number}" for number in range(head.num_outputs))
+
+
+def texts_of(inputs: str | Sequence[str]) -> list[str]:
+    """The texts of one text or several. Raises `ValueError` if one is not a text that UTF-8 can express."""
+    if not isinstance(inputs, str | list | tuple):
+        raise ValueError(f"inputs must be a text or a list of texts, got a {type(inputs).__name__}")
+    texts = [inputs] if isinstance(inputs, str) else list(inputs)
+    for text in texts:
+        check(isinstance(text, str), f"inputs must be a text or a list of texts, got a {type(text).__name__}")
+        check(text.encode("utf-8", "ignore").decode() == text, "a text holds half of a surrogate pair")
+    return texts
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise `ValueError` unless all sizes are at least 1."""
+    for name, size in sizes.items():
+        check(size >= 1, f"{name} must be at least 1, got {size}")

@@ -1,0 +1,72 @@
+"""Vectors of texts, with the calls and results of the transformers library's pipeline."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memgpt_jax import models
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.heads import HeadedConfig
+from memgpt_jax.config.model import BaseModelConfig
+from memgpt_jax.data.tasks.labelled_text import document_ids
+from memgpt_jax.pipelines.base import Loaded, check_sizes, texts_of
+
+Vectors = list[Any] | np.ndarray
+
+
+class FeatureExtraction:
+    """The last hidden states of texts of any length, or their mean.
+
+    >>> vectors = mg.pipeline("feature-extraction", model="sentence-transformers/all-MiniLM-L6-v2", pool="mean")
+    >>> vectors(["A fine film.", "Two hours lost."])  # [2, 384], each of length 1
+
+    A text is read in calls of `length` tokens with the memory carried.
+    """
+
+    def __init__(self, loaded: Loaded, *, pool: Literal["none", "mean"] = "none", length: int | None = None):
+        """Args: pool: `none`, a vector for each token; `mean`, one vector of length 1 for each text. length: tokens of
+        a call. Raises `ValueError` if `pool` is another word."""
+        check(pool in ("none", "mean"), f"pool must be 'none' or 'mean', got {pool!r}")
+        self.config, self.params = loaded.config, loaded.params
+        if isinstance(self.config, HeadedConfig):
+            self.config, self.params = self.config.backbone, self.params["backbone"]
+        self.tokenizer, self.pool, self.length = loaded.tokenizer, pool, loaded.length if length is None else length
+        check_sizes(length=self.length)
+
+    def __call__(self, inputs: str | Sequence[str]) -> Vectors:
+        """The vectors of texts.
+
+        Returns:
+            With `none` a list with an array [1, tokens, D] for each text, special tokens included; for a single text
+            its array. With `mean` an array [texts, D] of unit vectors; for a single text [D].
+        """
+        single = isinstance(inputs, str)
+        found = [self._hidden(text) for text in texts_of(inputs)]
+        if self.pool == "none":
+            arrays = [hidden[None] for hidden in found]
+            return arrays[0] if single else arrays
+        means = np.stack([hidden.mean(axis=0) for hidden in found])
+        means /= np.linalg.norm(means, axis=1, keepdims=True)
+        return means[0] if single else means
+
+    def _hidden(self, text: str) -> np.ndarray:
+        """[tokens, D] float32."""
+        ids = document_ids(self.tokenizer, text)
+        state, parts = models.functional(self.config).init_state(1), []
+        for first in range(0, len(ids), self.length):
+            part = ids[first : first + self.length]
+            tokens, valid = np.zeros((1, self.length), np.int32), np.arange(self.length)[None] < len(part)
+            tokens[0, : len(part)] = part
+            hidden, state = _read(self.config, self.params, tokens, state, valid)
+            parts.append(np.asarray(hidden)[0, : len(part)])
+        return np.concatenate(parts)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _read(config: BaseModelConfig, params: Any, tokens: jax.Array, state: Any, valid: jax.Array) -> tuple[Any, Any]:
+    found = models.from_params(config, params).hidden(tokens, state, valid=valid)
+    return found.stream.astype(jnp.float32), found.state

@@ -1,0 +1,112 @@
+"""Labels of texts, with the calls and results of the transformers library's pipeline."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import jax
+import numpy as np
+
+from memgpt_jax import models
+from memgpt_jax.config.checks import check
+from memgpt_jax.data.corpora.text import encode_pieces
+from memgpt_jax.data.tasks.labelled_text import document_ids
+from memgpt_jax.evaluation.documents import call_inputs, document_outputs, read_call
+from memgpt_jax.evaluation.scoring import check_finite
+from memgpt_jax.pipelines.base import Loaded, check_sizes, labelling, texts_of
+
+Label = dict[str, Any]
+
+
+class TextClassification:
+    """Labels of texts of any length.
+
+    >>> classify = mg.pipeline("runs/sst2")
+    >>> classify(["A fine film.", "Two hours lost."])
+    [{"label": "1", "score": 0.98}, {"label": "0", "score": 0.97}]
+
+    A text is read in calls of `length` tokens with the memory carried, so memory does not grow with its length.
+    """
+
+    def __init__(self, loaded: Loaded, *, rows: int = 16, length: int | None = None):
+        """Args: rows: texts read at the same time. length: tokens of a call; default: that of the run's evaluation.
+
+        Raises `ValueError` if the model has no head for labels of texts.
+        """
+        self.config, self.head, self.labels = labelling(loaded, of_words=False)
+        self.params, self.tokenizer = loaded.params, loaded.tokenizer
+        self.rows, self.length = rows, loaded.length if length is None else length
+        check_sizes(rows=self.rows, length=self.length)
+
+    def __call__(self, inputs: str | Sequence[str], *, top_k: int | None = 1) -> list[Any]:
+        """The most probable labels.
+
+        Args:
+            inputs: a text, or several.
+            top_k: number of labels of each text, in descending order of probability; None: all.
+
+        Returns:
+            With top_k=1 (the default) a list with one {"label", "score"} for each text, also for a single one.
+            Otherwise a list of such labels for each text; for a single text, its list.
+        """
+        texts = texts_of(inputs)
+        check(top_k is None or top_k >= 1, f"top_k must be at least 1 or None, got {top_k}")
+        if not texts:
+            return []
+        documents = [{"tokens": document_ids(self.tokenizer, text, self.head.max_length)} for text in texts]
+        ends = [np.array([len(document["tokens"]) - 1]) for document in documents]
+        logits = document_outputs(self.config, self.params, documents, ends, rows=self.rows, length=self.length)
+        found = [self._labels(row)[:top_k] for (row,) in logits]
+        if top_k == 1:
+            return [labels[0] for labels in found]
+        return found[0] if isinstance(inputs, str) else found
+
+    def stream(self, chunks: Iterable[str]) -> Iterator[Label]:
+        """The most probable label of a text that arrives in chunks, after each part of it that can be tokenized.
+
+        The last answer is that of the whole text. A chunk that ends inside a word waits for the next one.
+
+        Raises:
+            ValueError: the backbone is not causal; it would have to read the whole text again for each answer.
+        """
+        check(self.config.streams, "stream needs a causal backbone: a decoder reads each token once")
+        state = models.functional(self.config).init_state(1)
+        end = self.tokenizer.special_ids.get("sep")
+        most, begin = self.head.max_length, [self.tokenizer.start_id]
+        room = None if most is None else most - 1 - (end is not None)
+        pieces = encode_pieces(self.tokenizer, filter(None, map(_text, chunks)))
+        for ids in _at_most(pieces, room):
+            logits, state = self._read([*begin, *ids], state, bool(begin))
+            begin = []
+            yield self._labels(logits)[0]
+        if begin or end is not None:
+            logits, state = self._read([*begin, *([] if end is None else [end])], state, bool(begin))
+            yield self._labels(logits)[0]
+
+    def _read(self, ids: list[int], state: Any, begins: bool) -> tuple[np.ndarray, Any]:
+        """The outputs after the ids of one text, and the state; `begins`: its first id is among them."""
+        document, outputs = {"tokens": np.array(ids, np.int32)}, np.zeros((1, 0, 0))
+        for first in range(0, len(ids), self.length):
+            inputs = call_inputs([document], first, 1, self.length)
+            inputs["reset"] &= begins
+            outputs, state = read_call(self.config, self.params, inputs, state)
+        return np.asarray(outputs)[0, (len(ids) - 1) % self.length], state
+
+    def _labels(self, logits: np.ndarray) -> list[Label]:
+        """All labels in descending order of probability. Raises `ValueError` if a logit is NaN or infinite."""
+        check_finite(logits)
+        scores = np.asarray(jax.nn.sigmoid(logits) if self.head.loss == "binary" else jax.nn.softmax(logits))
+        return [{"label": self.labels[i], "score": float(scores[i])} for i in np.argsort(-scores, kind="stable")]
+
+
+def _text(chunk: str) -> str:
+    return texts_of(chunk)[0]
+
+
+def _at_most(pieces: Iterable[Iterable[int]], room: int | None) -> Iterator[list[int]]:
+    """The pieces as lists that are not empty, at most `room` ids together."""
+    for piece in pieces:
+        ids = [int(number) for number in islice(piece, room)]
+        room = None if room is None else room - len(ids)
+        if ids:
+            yield ids

@@ -1,0 +1,155 @@
+"""Tags and entities of texts, with the calls and results of the transformers library's pipeline."""
+
+import functools
+import re
+import sys
+import unicodedata
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from memgpt_jax.config.checks import check
+from memgpt_jax.data.tasks.tagged_text import encode_words
+from memgpt_jax.evaluation.documents import document_outputs
+from memgpt_jax.evaluation.scoring import check_finite
+from memgpt_jax.pipelines.base import Loaded, check_sizes, labelling, texts_of
+
+
+@functools.cache
+def word_pattern() -> re.Pattern[str]:
+    """Words of a text: runs of letters and digits, numbers such as 3.5, and every other character that is not a space.
+
+    A combining mark, a variation selector or a joiner belongs to the character before it. A word may begin with @ or #.
+    """
+    marks = "".join(
+        re.escape(chr(code))
+        for code in range(sys.maxunicode + 1)
+        if unicodedata.category(chr(code)) in ("Mn", "Mc", "Me")
+    )
+    marks, joiner = f"[{marks}\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}]", "\N{ZERO WIDTH JOINER}"
+    letter, sign = rf"\w{marks}*", rf"[^\w\s]{marks}*"
+    return re.compile(rf"\d+(?:[.,:]\d+)+|[@#]?(?:{letter})+|{sign}(?:(?<={joiner}){sign})*")
+
+
+class Word(NamedTuple):
+    """A word of a text and its tag."""
+
+    start: int
+    end: int
+    tag: str
+    score: float
+
+
+class TokenClassification:
+    """Tags of the words of texts of any length.
+
+    >>> tag = mg.pipeline("runs/wnut17", aggregation_strategy="simple")
+    >>> tag("Ada Lovelace was born in London.")
+    [{"entity_group": "person", "score": 0.97, "word": "Ada Lovelace", "start": 0, "end": 12}, ...]
+
+    `text[start:end]` is always the word. A text is read in calls of `length` tokens with the memory carried.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        aggregation_strategy: Literal["none", "simple"] = "none",
+        rows: int = 16,
+        length: int | None = None,
+    ):
+        """Args: aggregation_strategy: `none`, one result for each tagged word; `simple`, adjacent words of one entity
+        are joined. rows: texts read at the same time. length: tokens of a call; default: that of the run's evaluation.
+
+        Raises `ValueError` if the model has no head for tags of words.
+        """
+        self.config, self.head, self.tags = labelling(loaded, of_words=True)
+        check(
+            aggregation_strategy in ("none", "simple"),
+            f"aggregation_strategy must be 'none' or 'simple', got {aggregation_strategy!r}",
+        )
+        self.params, self.tokenizer, self.strategy = loaded.params, loaded.tokenizer, aggregation_strategy
+        self.rows, self.length = rows, loaded.length if length is None else length
+        check_sizes(rows=self.rows, length=self.length)
+
+    def __call__(self, inputs: str | Sequence[str]) -> list[Any]:
+        """The words with a tag other than `O`, or the entities.
+
+        Words are found by `word_pattern`; for words of another kind, join them by spaces and call `of_words`.
+
+        Returns:
+            For each text a list of {"entity", "score", "index", "word", "start", "end"}, or with `simple` of
+            {"entity_group", "score", "word", "start", "end"}; for a single text, its list.
+        """
+        texts = texts_of(inputs)
+        spans = [[match.span() for match in word_pattern().finditer(text)] for text in texts]
+        found = self._found(texts, spans)
+        return found[0] if isinstance(inputs, str) else found
+
+    def of_words(self, words: Sequence[str]) -> list[dict[str, Any]]:
+        """The results for a text of given words; `start` and `end` are places in the words joined by spaces."""
+        words = texts_of(list(words))
+        ends = np.cumsum([len(word) + 1 for word in words]) - 1
+        spans = [(int(end) - len(word), int(end)) for word, end in zip(words, ends, strict=True)]
+        return self._found([" ".join(words)], [spans])[0]
+
+    def _found(self, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]) -> list[list[dict[str, Any]]]:
+        encoded = [
+            encode_words(self.tokenizer, [text[start:end] for start, end in places], self.head.case_as_token_type)
+            for text, places in zip(texts, spans, strict=True)
+        ]
+        documents, ends = [item.inputs for item in encoded], [item.places for item in encoded]
+        logits = document_outputs(self.config, self.params, documents, ends, rows=self.rows, length=self.length)
+        results = []
+        for text, places, found in zip(texts, spans, logits, strict=True):
+            check_finite(found)
+            scores = np.asarray(jax.nn.softmax(found))
+            words = zip(places, scores, strict=True)
+            results.append(
+                self._entities(text, [Word(*span, self.tags[row.argmax()], float(row.max())) for span, row in words])
+            )
+        return results
+
+    def _entities(self, text: str, words: list[Word]) -> list[dict[str, Any]]:
+        if self.strategy == "none":
+            return [
+                {
+                    "entity": word.tag,
+                    "score": word.score,
+                    "index": number,
+                    "word": text[word.start : word.end],
+                    "start": word.start,
+                    "end": word.end,
+                }
+                for number, word in enumerate(words, start=1)
+                if word.tag != "O"
+            ]
+        groups: list[list[Word]] = []
+        for word in words:
+            if word.tag == "O":
+                groups.append([])
+            elif groups and groups[-1] and _continues(groups[-1][-1].tag, word.tag):
+                groups[-1].append(word)
+            else:
+                groups.append([word])
+        return [
+            {
+                "entity_group": group[0].tag.partition("-")[2] or group[0].tag,
+                "score": float(np.mean([word.score for word in group])),
+                "word": text[group[0].start : group[-1].end],
+                "start": group[0].start,
+                "end": group[-1].end,
+            }
+            for group in groups
+            if group
+        ]
+
+
+def _continues(before: str, tag: str) -> bool:
+    """Whether a word with this tag belongs to the entity of the word before it: of one type, and not the beginning."""
+    position, dash, kind = tag.partition("-")
+    if not dash:
+        return tag == before  # tags without positions, such as `PER`
+    return position not in ("B", "S", "U") and before.partition("-")[2] == kind

@@ -1,0 +1,212 @@
+"""Fine-tuning in one call: a pretrained model, a task on one's own data, and a folder for the run."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from memgpt_jax.checkpoint import load_run
+from memgpt_jax.config.checks import check, instance_of
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig
+from memgpt_jax.config.memory import MemoryConfig
+from memgpt_jax.config.model import EncoderConfig, StackConfig
+from memgpt_jax.data import TASKS, make_task, make_tokenizer
+from memgpt_jax.data.examples.files import ExamplesConfig
+from memgpt_jax.data.tokenizers.base import Tokenizer
+from memgpt_jax.files.paths import shown
+from memgpt_jax.files.replacement import replace_file
+from memgpt_jax.interop.add_memory import ADDABLE
+from memgpt_jax.interop.pretrained import describe, save_pretrained
+from memgpt_jax.models.heads.streams import LabelHeadConfig
+from memgpt_jax.models.model_functions import Model
+from memgpt_jax.training.loop import train as train_run
+
+Rows = str | Path | Sequence[Mapping[str, Any]]
+"""Examples: a file or folder, or a list of dictionaries by column."""
+
+
+class Finetuned(NamedTuple):
+    """A fine-tuned model: `mg.pipeline(workdir)` uses it, `mg.load_run(workdir)` opens it."""
+
+    workdir: Path
+    """The folder of the run."""
+    config: ExperimentConfig
+    """The experiment, with the labels of the data."""
+    evaluation: dict[str, Any]
+    """The results on the validation split."""
+
+
+def finetune(
+    model: str | Path | Model,
+    task: ExamplesConfig,
+    *,
+    workdir: str | Path,
+    train: Rows | None = None,
+    valid: Rows | None = None,
+    test: Rows | None = None,
+    tokenizer: Tokenizer | None = None,
+    head: StreamHeadConfig | None = None,
+    memory: MemoryConfig | None = None,
+    call_length: int | None = None,
+    trainable: str | Sequence[str] = (),
+    adapter_rank: int | None = None,
+    epochs: float = 3.0,
+    patience: int | None = None,
+    metric: str = "loss",
+    batch_size: int = 16,
+    sequence_length: int = 128,
+    learning_rate: float = 1e-4,
+    weight_decay: float = 0.01,
+    dropout: float = 0.1,
+    seed: int = 0,
+    print_progress: bool | None = None,
+) -> Finetuned:
+    """Put a head on a pretrained model, train it on a task, and evaluate it on the validation split.
+
+    >>> run = mg.finetune("MODEL", mg.LabelledTextConfig(train="reviews.csv"), workdir="runs/reviews")
+    >>> mg.pipeline(run.workdir)("A fine film.")
+
+    Called again with the same arguments after an interruption, it resumes.
+
+    Args:
+        model: a folder or name as in `from_pretrained`, or a model, which is saved in `workdir/base`.
+        task: the task, with the columns of its files.
+        workdir: the folder of the run.
+        train: the training examples, in the place of `task.train`; lists are written to files in `workdir/data`.
+        valid: the validation examples, in the place of `task.valid`.
+        test: the test examples, in the place of `task.test`.
+        tokenizer: of a model that is not a folder or a name.
+        head: the head; default: a linear `LabelHeadConfig`, pooled by the mean, or for tags not pooled.
+        memory: the memory of every layer; default: as in the pretrained model. `NoMemoryConfig()` removes it.
+        call_length: tokens of a call in which rows and texts are read; see `HeadedConfig.call_length`.
+        trainable: patterns of the parameters that are trained, such as ("head", "lora"); default: all.
+        adapter_rank: rank of low-rank adapters (LoRA); default: as in the pretrained model.
+        epochs: passes over the training examples, about: packing decides how many rows they fill.
+        patience: evaluate after each quarter of an epoch, keep the best parameters, and stop after this number of
+            evaluations without improvement; default: evaluate at the end only.
+        metric: the result that chooses the best parameters, such as "accuracy" or "f1".
+        batch_size: rows B of a batch.
+        sequence_length: tokens L of a row; longer texts are cut to it in training.
+        learning_rate: the peak; it rises in a tenth of the steps and then decays.
+        weight_decay: of kernels and embeddings.
+        dropout: dropout rate of the model and, by default, of the head.
+        seed: of new parameters, order and dropout.
+        print_progress: as in `train`.
+
+    Raises:
+        ValueError: an argument, a file, a column or a label is not valid, which the message names.
+        RunError: as in `train`.
+    """
+    task = instance_of(task, ExamplesConfig, "task")
+    for name, value in (("batch_size", batch_size), ("sequence_length", sequence_length)):
+        check(value >= 1, f"{name} must be at least 1, got {value}")
+    check(epochs > 0, f"epochs must be positive, got {epochs}")
+    workdir = Path(workdir).expanduser()
+    task = _with_rows(task, workdir, {"train": train, "valid": valid, "test": test})
+    if not isinstance(model, str | Path):
+        check(tokenizer is not None, "a model in memory needs a tokenizer: give tokenizer=")
+        save_pretrained(model, workdir / "base", tokenizer=tokenizer)
+        model = workdir / "base"
+    backbone = describe(model).config
+    check(
+        not isinstance(backbone, HeadedConfig),
+        f"model={str(model)!r} has a head already: fine-tune the model without one, or train the run for more steps",
+    )
+    head = head or LabelHeadConfig(pool="none" if TASKS.of(task).evaluation == "tags" else "mean", dropout=dropout)
+    stacks = {name: _with(stack, memory, adapter_rank, dropout) for name, stack in backbone.stacks.items()}
+    epoch = _tokens(task, str(model), sequence_length) / (batch_size * sequence_length)
+    steps, quarter = max(1, round(epochs * epoch)), max(1, round(epoch / 4))
+    config = ExperimentConfig(
+        model=HeadedConfig(backbone=backbone.with_stacks(stacks), head=head, call_length=call_length),
+        data=task,
+        pretrained=str(model),
+        optimizer=OptimizerConfig(
+            learning_rate=learning_rate,
+            warmup_steps=max(1, steps // 10),
+            weight_decay=weight_decay,
+            trainable=(trainable,) if isinstance(trainable, str) else tuple(trainable),
+        ),
+        training=TrainingConfig(
+            steps=steps,
+            batch_size=batch_size,
+            sequence_length=sequence_length,
+            carry_state=False,
+            checkpoint_every=max(1, steps // 4) if patience is None else quarter,
+        ),
+        evaluation=EvaluationConfig(
+            batch_size=2 * batch_size,
+            chunk_length=call_length or sequence_length,
+            max_documents=None,
+            max_tokens=None,
+            every=None if patience is None else quarter,
+            metric=metric,
+            patience=patience,
+        ),
+        seed=seed,
+    )
+    result = train_run(config, workdir, print_progress=print_progress)
+    return Finetuned(workdir, load_run(workdir).config, result["evaluation"])
+
+
+def _with_rows(task: ExamplesConfig, workdir: Path, given: Mapping[str, Rows | None]) -> ExamplesConfig:
+    """The task with the given files; lists are written to JSON lines.
+
+    Raises `ValueError` if a row is not a dictionary of JSON values, or the folder holds other rows.
+    """
+    changes: dict[str, Any] = {}
+    for split, rows in given.items():
+        if rows is None or isinstance(rows, str | Path):
+            changes |= {} if rows is None else {split: str(rows)}
+            continue
+        check(not isinstance(rows, Mapping), f"{split} must be a list of dictionaries, one for each example")
+        lines = "".join(f"{_line(split, number, row)}\n" for number, row in enumerate(rows, start=1))
+        path = workdir / "data" / f"{split}.jsonl"
+        check(
+            not path.exists() or path.read_text(encoding="utf-8") == lines,
+            f"{shown(workdir)} holds a run with other examples ({split}): choose another workdir",
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, lines)
+        changes[split] = str(path)
+    return dataclasses.replace(task, **changes)
+
+
+def _line(split: str, number: int, row: Any) -> str:
+    """A row as JSON."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.generic | np.ndarray):
+            return value.tolist()
+        raise TypeError(f"a {type(value).__name__}")
+
+    check(isinstance(row, Mapping), f"{split}, row {number} must be a dictionary by column, it is {type(row).__name__}")
+    try:
+        line = json.dumps(dict(row), ensure_ascii=False, default=plain)
+        line.encode()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{split}, row {number} cannot be written as JSON: {error}") from None
+    return line
+
+
+def _with(stack: StackConfig, memory: MemoryConfig | None, adapter_rank: int | None, dropout: float) -> StackConfig:
+    changes: dict[str, Any] = {"dropout": dropout}
+    if memory is not None:
+        changes["memory"] = instance_of(memory, MemoryConfig, "memory")
+        if stack.fusion not in ADDABLE:
+            changes |= {"fusion": "gated_add", "fusion_bias": 0.0}  # leaves the outputs of the model unchanged at first
+    if adapter_rank is not None:
+        changes["adapter_rank"] = adapter_rank
+    if isinstance(stack, EncoderConfig):
+        changes["heads"] = ()
+    return dataclasses.replace(stack, **changes)
+
+
+def _tokens(task: ExamplesConfig, model: str, length: int) -> int:
+    """Tokens of one pass over the training examples."""
+    name = model if task.tokenizer == "pretrained" else task.tokenizer
+    tokenizer = make_tokenizer(dataclasses.replace(task, tokenizer=name).text)
+    return make_task(task, "train", tokenizer).training_tokens(length)

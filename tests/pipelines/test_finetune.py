@@ -1,0 +1,384 @@
+"""Fine-tuning on one's own data, and the pipelines of the result."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import memgpt_jax as mg
+from memgpt_jax.checkpoint import Checkpoints
+from memgpt_jax.data.tokenizers.byte import ByteTokenizer
+from memgpt_jax.evaluation.documents import document_outputs
+from memgpt_jax.evaluation.metrics.entities import entity_metrics
+from memgpt_jax.pipelines import PIPELINES
+from memgpt_jax.pipelines.token_classification import word_pattern
+from memgpt_jax.studies import entry
+from memgpt_jax.training import train, validation
+
+pytest.importorskip("sklearn", reason="the extra `tasks` is not installed")
+SIZES = {"vocab_size": 257, "d_model": 32, "num_layers": 1, "num_heads": 2, "segment_length": 16}
+WORDS = {"good": ("fine", "lovely", "great"), "bad": ("dull", "awful", "slow")}
+REVIEWS = [
+    {"text": f"a {word} film {number}", "label": label}
+    for number in range(7)
+    for label, words in WORDS.items()
+    for word in words
+]
+SENTENCES = [
+    {"words": [first, "saw", name, "today"], "tags": ["O", "O", "B-per" if name[0].isupper() else "O", "O"]}
+    for first in ("she", "he", "it", "one", "who")
+    for name in ("Ada", "Tom", "rain", "cats")
+]
+OPTIONS = {
+    "epochs": 40,
+    "batch_size": 4,
+    "sequence_length": 64,
+    "learning_rate": 3e-3,
+    "dropout": 0.0,
+    "print_progress": False,
+}
+MODELS = {
+    "decoder": mg.ModelConfig(**SIZES, window_size=64, memory=mg.NoMemoryConfig()),
+    "encoder": mg.EncoderConfig(**SIZES, memory=mg.NoMemoryConfig(), heads=()),
+}
+
+
+def base(name):
+    config = MODELS[name]
+    return mg.from_params(config, jax.jit(mg.functional(config).init)(jax.random.key(0)))
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory):
+    """A decoder with memory, fine-tuned on 42 reviews."""
+    workdir = tmp_path_factory.mktemp("reviews")
+    options = {"tokenizer": ByteTokenizer(), "memory": mg.KVMemoryConfig(memory_size=16, head_dim=8)}
+    return mg.finetune(base("decoder"), mg.LabelledTextConfig(), train=REVIEWS, workdir=workdir, **options, **OPTIONS)
+
+
+def test_a_small_set_is_learned(reviews):
+    assert reviews.evaluation["accuracy"] == 1 and reviews.evaluation["examples"] == 4
+    assert reviews.evaluation["accuracy_interval"] == [1, 1] and set(reviews.evaluation["classes"]) == {"bad", "good"}
+    assert mg.load_run(reviews.workdir).config.model.head.output_names == ("bad", "good")
+
+
+def test_the_pipeline_has_the_results_of_transformers(reviews):
+    classify = mg.pipeline(reviews.workdir)
+    (one,) = classify("a lovely film 3")
+    assert one["label"] == "good" and 0.5 < one["score"] <= 1
+    assert [found["label"] for found in classify(["a dull film 1", "a great film 2"])] == ["bad", "good"]
+    both = classify("a dull film 1", top_k=None)
+    assert [found["label"] for found in both] == ["bad", "good"] and sum(f["score"] for f in both) == pytest.approx(1)
+    assert [len(found) for found in classify(["a", "b"], top_k=None)] == [2, 2]
+    assert classify([]) == []
+    named = mg.pipeline("text-classification", model=str(reviews.workdir))
+    assert named("a slow film 5") == classify("a slow film 5")
+
+
+def test_scores_do_not_depend_on_calls_rows_and_chunks(reviews):
+    texts = ["a dull film 1" + " and then some more" * number for number in range(5)]
+    classify = mg.pipeline(reviews.workdir)
+    alone = [classify(text)[0] for text in texts]
+    together = mg.pipeline(reviews.workdir, rows=3, length=7)(texts)
+    for one, other in zip(alone, together, strict=True):
+        assert one["label"] == other["label"] and one["score"] == pytest.approx(other["score"], abs=1e-5)
+    streamed = [*classify.stream(["a du", "", "ll film", " 1", " and then", " some more", ""])]
+    assert len(streamed) > 1 and streamed[-1]["score"] == pytest.approx(alone[1]["score"], abs=1e-5)
+
+
+def test_a_resumed_run_is_the_same_bitwise(reviews, tmp_path):
+    whole, copy = mg.load_run(reviews.workdir), tmp_path / "copy"
+    shutil.copytree(reviews.workdir, copy)
+    steps = sorted(int(path.name) for path in (copy / "checkpoints").iterdir() if path.name.isdecimal())
+    shutil.rmtree(copy / "checkpoints" / str(steps[-1]))
+    with Checkpoints(copy) as checkpoints:
+        assert checkpoints.latest_step() == steps[-2]
+    result = train(whole.config, copy, print_progress=False)
+    jax.tree.map(np.testing.assert_array_equal, mg.load_run(copy).params, whole.params)
+    assert result["evaluation"] == reviews.evaluation
+
+
+@pytest.fixture
+def memgpt_command(capsys):
+    """Runs a command and returns what it wrote to stderr."""
+
+    def run(command: str, *words, code: int = 0) -> str:
+        capsys.readouterr()
+        try:
+            ended = entry.main([command, *map(str, words)])
+        except SystemExit as end:
+            ended = end.code
+        errors = capsys.readouterr().err
+        assert (ended or 0) == code, errors
+        return errors
+
+    return run
+
+
+def test_predictions_are_written_resumed_and_bad_lines_are_named(reviews, tmp_path, memgpt_command):
+    texts = ["a dull film 1", None, "a great film 2", "a \ud83d", "one\u2028line"]
+    lines = [json.dumps({"text": text} if text else {"other": 1}) for text in texts]
+    lines.insert(1, "{")
+    (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n")
+    words = [reviews.workdir, "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl", "--top", 1]
+    errors = memgpt_command("predict", *words)
+    assert "line 2 is skipped: it is not JSON" in errors and "line 3 is skipped: it has no field 'text'" in errors
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().split("\n")[:-1]]
+    assert "line 5 is skipped: it a text holds half of a surrogate pair" in errors
+    assert [(row["line"], row["labels"][0]["label"]) for row in found[:2]] == [(1, "bad"), (4, "good")]
+    assert [row["line"] for row in found] == [1, 4, 6]
+
+    first = (tmp_path / "out.jsonl").read_text().split("\n")[0]
+    (tmp_path / "out.jsonl").write_text(first + "\n" + '{"line": 4, "la')  # killed while it wrote
+    memgpt_command("predict", *words)
+    assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().split("\n")[:-1]] == found
+    (tmp_path / "out.jsonl").write_text('{"line": 1, "text": "another text"}\n')
+    assert "the output holds line 1 of another input" in memgpt_command("predict", *words, code=2)
+    (tmp_path / "out.jsonl").write_text("something else\n")
+    assert "is not the output of this command" in memgpt_command("predict", *words, code=2)
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """An encoder, fine-tuned to tag names."""
+    workdir = tmp_path_factory.mktemp("people")
+    task = mg.TaggedTextConfig(tag_column="tags")
+    return mg.finetune(base("encoder"), task, train=SENTENCES, workdir=workdir, tokenizer=ByteTokenizer(), **OPTIONS)
+
+
+def test_tags_and_entities(people):
+    pytest.importorskip("seqeval", reason="the extra `tasks` is not installed")
+    assert people.evaluation["f1"] == 1 and people.evaluation["types"]["per"]["support"] >= 1
+    tag = mg.pipeline(people.workdir)
+    text = "she saw Ada today"
+    (found,) = tag(text)
+    assert (found["entity"], found["word"], found["index"]) == ("B-per", "Ada", 3)
+    assert text[found["start"] : found["end"]] == "Ada"
+    (entity,) = mg.pipeline(people.workdir, aggregation_strategy="simple")(text)
+    assert (entity["entity_group"], entity["word"], entity["start"], entity["end"]) == ("per", "Ada", 8, 11)
+    assert [len(row) for row in tag([text, "she saw rain today"])] == [1, 0]
+
+
+def test_what_does_not_fit_is_refused(reviews, people, tmp_path):
+    with pytest.raises(ValueError, match="use the pipeline 'token-classification'"):
+        mg.pipeline("text-classification", model=people.workdir)
+    with pytest.raises(ValueError, match="use the pipeline 'text-classification'"):
+        mg.pipeline("token-classification", model=reviews.workdir)
+    with pytest.raises(ValueError, match="task must be one of 'text-classification'"):
+        mg.pipeline("sentiment", model=reviews.workdir)
+    with pytest.raises(ValueError, match=r"pipeline\('text-classification'\) needs model="):
+        mg.pipeline("text-classification")
+    with pytest.raises(ValueError, match="model must be a HeadedConfig, got ModelConfig"):
+        mg.pipeline("text-classification", model=base("decoder"), tokenizer=ByteTokenizer())
+    with pytest.raises(ValueError, match="a model in memory needs a tokenizer"):
+        mg.finetune(base("decoder"), mg.LabelledTextConfig(), train=REVIEWS, workdir=tmp_path)
+    classify, tag = mg.pipeline(reviews.workdir), mg.pipeline(people.workdir)
+    for inputs, found in (([1], "int"), (None, "NoneType"), (b"ab", "bytes"), ({"text": "a"}, "dict")):
+        for call in (classify, tag):
+            with pytest.raises(ValueError, match=f"inputs must be a text or a list of texts, got a {found}"):
+                call(inputs)
+    with pytest.raises(ValueError, match="half of a surrogate pair"):
+        classify("a \ud83d")
+    with pytest.raises(ValueError, match="top_k must be at least 1 or None, got 0"):
+        classify("a", top_k=0)
+    with pytest.raises(ValueError, match="rows must be at least 1, got 0"):
+        mg.pipeline(reviews.workdir, rows=0)
+    with pytest.raises(ValueError, match="there is no such folder; for a pipeline by name, one of 'text-class"):
+        mg.pipeline("sentiment-analysis")
+    small = mg.ModelConfig(**SIZES | {"vocab_size": 50}, memory=mg.NoMemoryConfig())
+    with pytest.raises(ValueError, match="the tokenizer has 257 ids, the model 50"):
+        mg.pipeline("text-generation", model=(small, {}), tokenizer=ByteTokenizer())
+    assert set(PIPELINES) >= {"text-classification", "token-classification", "text-generation"}
+
+
+def test_an_encoder_reads_long_texts_in_calls_as_it_was_trained():
+    """A row in calls of `call_length` equals these calls one after the other."""
+    backbone = mg.EncoderConfig(**SIZES, memory=mg.KVMemoryConfig(memory_size=16, head_dim=8), heads=())
+    config = mg.HeadedConfig(backbone=backbone, head=mg.LabelHeadConfig(num_outputs=3), call_length=16)
+    model = mg.functional(config)
+    params = model.init(jax.random.key(0))
+    tokens = np.random.default_rng(0).integers(256, size=(1, 64), dtype=np.int32)
+    whole, _ = jax.jit(model.apply)(params, tokens, reset=np.arange(64)[None] == 0)
+    (ends,) = document_outputs(config, params, [{"tokens": tokens[0]}], [np.arange(64)], rows=1, length=16)
+    np.testing.assert_allclose(whole[0], ends, atol=1e-5)
+    with pytest.raises(ValueError, match="tokens must be a multiple of call_length=16, got 20"):
+        model.apply(params, tokens[:, :20])
+
+
+def test_vectors_are_the_hidden_states():
+    model, tokenizer, text = base("decoder"), ByteTokenizer(), "two words of a text"
+    ids = np.array([[tokenizer.start_id, *text.encode()]], np.int32)
+    hidden = np.asarray(model.hidden(ids).stream)
+    vectors = mg.pipeline("feature-extraction", model=model, tokenizer=tokenizer, length=7)
+    np.testing.assert_allclose(vectors(text), hidden, atol=1e-5)
+    assert [array.shape for array in vectors([text, "a"])] == [hidden.shape, (1, 2, 32)]
+    mean = mg.pipeline("feature-extraction", model=model, tokenizer=tokenizer, pool="mean")([text])
+    expected = hidden.mean(axis=1)
+    np.testing.assert_allclose(mean, expected / np.linalg.norm(expected), atol=1e-5)
+
+
+def test_a_causal_model_without_a_head_writes():
+    write = mg.pipeline("text-generation", model=base("decoder"), tokenizer=ByteTokenizer())
+    (found,) = write("ab", max_new_tokens=3)
+    assert found["generated_text"].startswith("ab")
+    (answer,) = write("ab", max_new_tokens=3, return_full_text=False)
+    assert "ab" + answer["generated_text"] == found["generated_text"]
+    assert [len(row) for row in write(["a", "b"], max_new_tokens=2, num_return_sequences=2, temperature=1.0)] == [2, 2]
+
+
+def test_a_run_that_no_longer_improves_stops_and_keeps_its_best(tmp_path, monkeypatch):
+    """Also if it is killed after the best step; and a stopped run is finished."""
+    task = mg.LabelledTextConfig(train=str(tmp_path / "a.jsonl"), tokenizer="byte")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in REVIEWS))
+    backbone = mg.ModelConfig(**SIZES | {"d_model": 16}, window_size=16, memory=mg.NoMemoryConfig())
+    config = mg.ExperimentConfig(
+        model=mg.HeadedConfig(backbone=backbone, head=mg.LabelHeadConfig()),
+        data=task,
+        training=mg.TrainingConfig(
+            steps=40, batch_size=2, sequence_length=32, carry_state=False, checkpoint_every=2, log_every=4
+        ),
+        evaluation=mg.EvaluationConfig(every=4, patience=2, batch_size=4, chunk_length=32, metric="loss"),
+    )
+    values, evaluated = iter([3.0, 2.0, 2.5, 2.6, 9.0]), validation.evaluate
+
+    def evaluate(*arguments):
+        return evaluated(*arguments) | {"loss": next(values)}
+
+    monkeypatch.setattr(validation, "evaluate", evaluate)
+    result = train(config, tmp_path / "run", print_progress=False)
+    records = validation.read_validations(tmp_path / "run")
+    assert [(record["step"], record["loss"]) for record in records] == [(4, 3.0), (8, 2.0), (12, 2.5), (16, 2.6)]
+    assert result["step"] == 16 and mg.load_run(tmp_path / "run").step == 16
+    best = mg.load_run(tmp_path / "run" / "best")
+    assert best.step == 8
+    at_8 = evaluated(config_of(tmp_path / "run"), best.params, ByteTokenizer())
+    assert result["evaluation"]["loss"] == at_8["loss"]
+    pipeline = mg.pipeline(tmp_path / "run")
+    np.testing.assert_array_equal(pipeline.params["head"]["output"]["kernel"], best.params["head"]["output"]["kernel"])
+    assert train(config, tmp_path / "run", print_progress=False)["step"] == 16  # it is finished
+
+
+def config_of(workdir):
+    return mg.load_run(workdir).config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"every": 3}, "evaluation.every=3 must be a multiple of training.checkpoint_every=100"),
+        ({"patience": 1}, "evaluation.patience=1 needs evaluation.every"),
+    ],
+)
+def test_evaluations_that_do_not_fit(changes, message):
+    with pytest.raises(ValueError, match=message):
+        mg.ExperimentConfig(evaluation=mg.EvaluationConfig(**changes))
+
+
+@pytest.mark.slow
+def test_other_examples_in_the_same_folder_are_refused_and_other_held_out_ones_are_read(tmp_path):
+    options = OPTIONS | {"epochs": 1, "tokenizer": ByteTokenizer(), "workdir": tmp_path / "run"}
+    files = {"train": tmp_path / "train.jsonl", "valid": tmp_path / "valid.jsonl"}
+
+    def write(split, rows):
+        files[split].write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def run():
+        return mg.finetune(base("decoder"), mg.LabelledTextConfig(), **files, **options).evaluation
+
+    write("train", REVIEWS)
+    write("valid", REVIEWS[:5])
+    assert run()["examples"] == 5
+    write("valid", REVIEWS[:9])
+    assert run()["examples"] == 9
+    write("train", REVIEWS[::-1])
+    with pytest.raises(mg.RunError, match="the saved data position belongs to"):
+        run()
+    lists = options | {"workdir": tmp_path / "lists"}
+    mg.finetune(base("decoder"), mg.LabelledTextConfig(), train=REVIEWS, **lists)
+    with pytest.raises(ValueError, match=r"holds a run with other examples \(train\): choose another workdir"):
+        mg.finetune(base("decoder"), mg.LabelledTextConfig(), train=REVIEWS[1:], **lists)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"epochs": 0}, "epochs must be positive, got 0"),
+        ({"train": {"text": ["a"]}}, "train must be a list of dictionaries"),
+        ({"train": [("a", 1)]}, "train, row 1 must be a dictionary by column, it is tuple"),
+        ({"train": [{"text": "\ud83d", "label": 1}]}, "train, row 1 cannot be written as JSON"),
+        ({"train": [{"text": "a", "label": object()}]}, "train, row 1 cannot be written as JSON: a object"),
+        ({"memory": "kv"}, "memory must be a MemoryConfig, got str"),
+        ({"head": mg.LabelHeadConfig(pool="none")}, "model.head.pool='none' does not fit a label for each text"),
+        ({"head": mg.LabelHeadConfig(loss="binary")}, "model.head.loss='binary' needs several labels"),
+        ({"call_length": 48}, "training.sequence_length=64 must be a multiple of model.call_length=48"),
+    ],
+)
+def test_arguments_of_finetune_that_are_refused(tmp_path, options, message):
+    arguments = {"train": REVIEWS, "tokenizer": ByteTokenizer(), "workdir": tmp_path} | OPTIONS | options
+    with pytest.raises((ValueError, mg.RunError), match=message):
+        mg.finetune(base("decoder"), mg.LabelledTextConfig(), **arguments)
+
+
+@pytest.mark.slow
+def test_a_memory_of_the_pretrained_model_is_kept(tmp_path):
+    config = mg.ModelConfig(**SIZES, window_size=16, memory=mg.KVMemoryConfig(memory_size=16, head_dim=8))
+    model = mg.from_params(config, jax.jit(mg.functional(config).init)(jax.random.key(3)))
+    task, options = mg.LabelledTextConfig(), OPTIONS | {"epochs": 0.1, "trainable": "head"}
+    run = mg.finetune(model, task, train=REVIEWS, workdir=tmp_path, tokenizer=ByteTokenizer(), **options)
+    assert run.config.model.backbone.memory == config.memory and run.config.data.labels == ("bad", "good")
+    kept = mg.load_run(tmp_path).params["backbone"]
+    jax.tree.map(np.testing.assert_array_equal, kept, mg.to_params(model))  # and only the head is trained
+
+
+@pytest.mark.slow
+def test_an_encoder_decoder_learns_with_both_stacks(tmp_path):
+    stack = SIZES | {"memory": mg.NoMemoryConfig()}
+    config = mg.Seq2SeqConfig(
+        encoder=mg.EncoderConfig(**stack, heads=()), decoder=mg.ModelConfig(**stack, window_size=64, source_length=64)
+    )
+    model = mg.from_params(config, jax.jit(mg.functional(config).init)(jax.random.key(0)))
+    options = OPTIONS | {"epochs": 0.3, "workdir": tmp_path, "tokenizer": ByteTokenizer()}
+    mg.finetune(model, mg.LabelledTextConfig(), train=REVIEWS, **options)
+    before, after = mg.to_params(model)["encoder"], mg.load_run(tmp_path).params["backbone"]["encoder"]
+    assert all(np.any(a != b) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+
+
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cafe\u0301s", ["cafe\u0301s"]),
+        ("\u0939\u093f\u0928\u094d\u0926\u0940 x", ["\u0939\u093f\u0928\u094d\u0926\u0940", "x"]),
+        ("Hi @user, 3.5 #tag!", ["Hi", "@user", ",", "3.5", "#tag", "!"]),
+        (f"{FAMILY} ok", [FAMILY, "ok"]),
+        ("don't", ["don", "'", "t"]),
+    ],
+)
+def test_words_of_texts(text, words):
+    assert word_pattern().findall(text) == words
+
+
+@given(text=st.text(max_size=60))
+@settings(max_examples=200)
+def test_every_character_but_spaces_is_in_one_word_at_its_place(text):
+    spans = [match.span() for match in word_pattern().finditer(text)]
+    assert all(first < last for first, last in spans)
+    outside = set(range(len(text))) - {place for span in spans for place in range(*span)}
+    assert all(text[place].isspace() for place in outside)
+
+
+def test_tags_that_mark_no_entities():
+    predicted, expected = [["NOUN", "VERB"], ["NOUN"]], [["NOUN", "VERB"], ["PRON"]]
+    found = entity_metrics(predicted, expected)
+    assert set(found["types"]) == {"NOUN", "VERB", "PRON"} and found["accuracy"] == pytest.approx(2 / 3)
+    assert found["f1"] == pytest.approx((2 / 3 + 1 + 0) / 3)
+    pytest.importorskip("seqeval", reason="the extra `tasks` is not installed")
+    entities = entity_metrics([["B-a", "I-a", "O"], ["B-b"]], [["B-a", "O", "O"], ["B-b"]])
+    assert (entities["precision"], entities["recall"], entities["f1"]) == (0.5, 0.5, 0.5)
