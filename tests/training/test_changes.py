@@ -1,6 +1,7 @@
 """What may change between two starts of a run: each field of a config is either free or refused by name."""
 
 import dataclasses
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -10,13 +11,16 @@ from memgpt_jax import data
 from memgpt_jax.checkpoint import load_run
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, TrainingConfig
+from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig
 from memgpt_jax.config.serialization import differences, to_json
 from memgpt_jax.data.objectives import SpanCorruptionConfig
 from memgpt_jax.data.tasks import TASKS
+from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.memory import MEMORIES
+from memgpt_jax.models.heads import LabelHeadConfig
 from memgpt_jax.training import RunError, read_metrics, train
 from memgpt_jax.training.changes import check_changes, check_tokenizer, is_free
 from memgpt_jax.training.metrics import CLOCKED
@@ -25,7 +29,8 @@ FREE = [
     *(f"parallel.{name}" for name in ("data", "fsdp", "tensor", "sequence", "stall_seconds")),
     *(f"training.{name}" for name in ("log_every", "checkpoint_every", "keep_checkpoints", "max_skipped")),
     *(f"evaluation.{name}" for name in ("split", "max_documents", "max_tokens", "batch_size", "chunk_length")),
-    "evaluation.num_batches",
+    *(f"evaluation.{name}" for name in ("num_batches", "every", "metric", "patience")),
+    *(f"data.{name}" for name in ("train", "valid", "test")),
     *(f"data.{name}" for name in ("path", "cache_dir", "tokenizer", "text.path", "text.cache_dir", "text.tokenizer")),
     "pretrained",
     *("model.attention_implementation", "model.remat", "model.scan_layers", "model.memory.read_implementation"),
@@ -40,6 +45,8 @@ def experiments():
     encoder = EncoderConfig(heads=(), position="relative", memory=NoMemoryConfig())
     decoder = ModelConfig(position="relative", source_length=1024, memory=NoMemoryConfig())
     yield ExperimentConfig(model=Seq2SeqConfig(encoder=encoder, decoder=decoder), data=SPANS)
+    headed = HeadedConfig(head=LabelHeadConfig())
+    yield ExperimentConfig(model=headed, data=LabelledTextConfig(train="reviews.csv"))
 
 
 def fits(task):
@@ -58,7 +65,7 @@ def test_every_field_is_free_or_refused():
     names = {name for config in experiments() for name in fields(to_json(config)) if not name.endswith("type")}
     assert len(names) > 120
     free = {name for name in names if is_free(name)}
-    assert {name.replace("model.encoder.", "model.").replace("model.decoder.", "model.") for name in free} == set(FREE)
+    assert {re.sub(r"^model\.(encoder|decoder|backbone)\.", "model.", name) for name in free} == set(FREE)
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,14 @@ import pytest
 
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig, TrainingConfig
+from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.config.serialization import from_json, to_json
 from memgpt_jax.data import TASKS, Batch, Task, batch_shapes, make_task, register_task, train_batches
 from memgpt_jax.data.tasks.base import scored_rows
 from memgpt_jax.evaluation import HELD_OUT_SEED, evaluate
 from memgpt_jax.models import functional
+from memgpt_jax.models.heads import LabelHeadConfig
 
 ROWS = 4
 
@@ -81,6 +83,9 @@ def test_held_out_batches_are_not_drawn_in_training(name):
 def test_a_config_reads_back_from_json(name):
     config = TASKS[name].config()
     model = ModelConfig(vocab_size=config.num_ids + 4096)
+    if "labels" in config.objective.heads:
+        pool = "none" if config.objective.of_words else "mean"
+        model = HeadedConfig(backbone=model, head=LabelHeadConfig(pool=pool))
     training = TrainingConfig(sequence_length=1024)
     experiment = ExperimentConfig(data=config, model=model, training=training)
     assert from_json(json.loads(json.dumps(to_json(experiment)))) == experiment and hash(experiment) is not None
