@@ -2,8 +2,8 @@
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py imdb --workdir runs/imdb
          python experiments/evaluate.py runs/imdb --split test
-Time:    not measured
-Result:  not measured
+Time:    not measured: not run yet
+Result:  not measured: not run yet
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig

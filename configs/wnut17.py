@@ -2,8 +2,8 @@
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py wnut17 --workdir runs/wnut17
          python experiments/evaluate.py runs/wnut17 --split test
-Time:    not measured
-Result:  not measured
+Time:    not measured: not run yet
+Result:  not measured: not run yet
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig
