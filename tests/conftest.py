@@ -83,7 +83,7 @@ LARGE_HEAP = 2 * 10**9
 
 @pytest.fixture(scope="module", autouse=True)
 def small_heap():
-    """Keep the heap small: a large one makes every garbage collection slow. Dropping programs itself takes a second."""
+    """Keep the heap small: a large one makes every garbage collection slow. Dropping them takes time, too."""
     yield
     used = Path("/proc/self/statm")
     if not used.exists() or int(used.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > LARGE_HEAP:
