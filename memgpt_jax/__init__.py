@@ -73,7 +73,7 @@ from memgpt_jax.models import (
     to_params,
 )
 from memgpt_jax.models.heads import register_head, register_head_layer
-from memgpt_jax.models.heads.streams import LabelHeadConfig
+from memgpt_jax.models.heads.labels import LabelHeadConfig
 from memgpt_jax.pipelines import pipeline
 from memgpt_jax.training import finetune, train
 

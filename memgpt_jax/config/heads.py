@@ -14,6 +14,9 @@ PoolName = Literal["none", "first", "last", "mean", "max", "attention"]
 class HeadConfig:
     """Base of the configuration of every head."""
 
+    target: ClassVar[str] = "labels"
+    """Over a `HeadedConfig`: the name of its targets in a batch."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamHeadConfig(HeadConfig):
@@ -61,7 +64,6 @@ class StreamHeadConfig(HeadConfig):
 class HeadedConfig(BaseModelConfig):
     """A head over the last hidden states of a model, which has no other output."""
 
-    heads: ClassVar[tuple[str, ...]] = ("labels",)
     backbone: BaseModelConfig = field(default_factory=ModelConfig)
     """The model: a `ModelConfig`, `EncoderConfig`, `XLNetConfig` or `Seq2SeqConfig`."""
     head: HeadConfig
@@ -73,6 +75,11 @@ class HeadedConfig(BaseModelConfig):
     def __post_init__(self) -> None:
         check_positive(self)
         check(not isinstance(self.backbone, HeadedConfig), "backbone has a head already: give the model without one")
+
+    @property
+    def heads(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The name of the targets of the head."""
+        return (self.head.target,)
 
     @property
     def causal(self) -> bool:

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from memgpt_jax.config.checks import check
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import Seq2SeqConfig
 from memgpt_jax.memory import resolved
-from memgpt_jax.models.arguments import check_targets
 from memgpt_jax.models.base import Hidden, Model
 from memgpt_jax.models.heads import StreamHead, make_head
 from memgpt_jax.ops import Scores
@@ -136,7 +136,8 @@ class Headed(Model[HeadedState]):
 
         Args:
             tokens: ids, like all other arguments as in `__call__`.
-            targets: {"labels": classes [B, L]}; for several labels, 0 or 1 of each class [B, L, C].
+            targets: {name: array} with the name `HeadConfig.target` and an array as in the head's `check_targets`; for
+                `LabelHead` {"labels": classes [B, L]}, for several labels 0 or 1 of each class [B, L, C].
             state: as in `__call__`.
             reset: as in `__call__`.
             valid: as in `__call__`.
@@ -146,10 +147,14 @@ class Headed(Model[HeadedState]):
             ValueError: as in `__call__`, or a target is not valid.
         """
         (name,) = self.config.heads
-        sizes = {} if self.head.target_size is None else {name: self.head.target_size}
-        targets = check_targets(targets, tokens, {name: self.head.num_classes}, sizes=sizes)
+        check(
+            isinstance(targets, dict) and list(targets) == [name],
+            f"targets must be a dictionary {{{name!r}: targets}}, got "
+            f"{list(targets) if isinstance(targets, dict) else type(targets).__name__}",
+        )
+        wanted = self.head.check_targets(targets[name], tokens)
         outputs, state = self(tokens, state, reset, valid, **options)
-        return {name: self.head.score(outputs, targets[name])}, state
+        return {name: self.head.score(outputs, wanted, reset=reset, valid=valid)}, state
 
     def diagnostics(
         self, tokens: Tokens, state: HeadedState | None = None, reset: Flags | None = None, **options: Any

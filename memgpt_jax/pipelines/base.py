@@ -12,7 +12,7 @@ from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.data.tokenizers.base import Tokenizer
 from memgpt_jax.data.tokenizers.load import load_tokenizer
 from memgpt_jax.interop import from_pretrained
-from memgpt_jax.models.heads.streams import LabelHeadConfig
+from memgpt_jax.models.heads.labels import LabelHeadConfig
 from memgpt_jax.models.model_functions import Model
 from memgpt_jax.training.validation import BEST
 

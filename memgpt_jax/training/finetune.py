@@ -21,7 +21,7 @@ from memgpt_jax.files.paths import shown
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.interop.add_memory import ADDABLE
 from memgpt_jax.interop.pretrained import describe, save_pretrained
-from memgpt_jax.models.heads.streams import LabelHeadConfig
+from memgpt_jax.models.heads.labels import LabelHeadConfig
 from memgpt_jax.models.model_functions import Model
 from memgpt_jax.training.loop import train as train_run
 

@@ -13,7 +13,7 @@ from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
 from memgpt_jax.models import functional
 from memgpt_jax.models.heads import HEAD_LAYERS, LabelHeadConfig, make_head
-from memgpt_jax.models.heads.streams import label_scores
+from memgpt_jax.models.heads.labels import label_scores
 from memgpt_jax.ops.pools import POOLS
 from memgpt_jax.ops.trees import named_leaves
 

@@ -8,7 +8,9 @@ import numpy as np
 from memgpt_jax.data.batch import Batch
 
 
-def packed_rows(row: Callable[[int], dict[str, np.ndarray]], number: int, seed: int, rows: int, length: int) -> Any:
+def packed_rows(
+    row: Callable[[int], dict[str, np.ndarray]], number: int, seed: int, rows: int, length: int, *, head: str = "labels"
+) -> Any:
     """Endless batches of documents packed into rows, a Grain `IterDataset`.
 
     Documents are put into the first of B rows with room for them; when none has room, the rows are a batch. The padding
@@ -21,6 +23,7 @@ def packed_rows(row: Callable[[int], dict[str, np.ndarray]], number: int, seed: 
         seed: of the order of the documents; each epoch has another order.
         rows: batch rows B.
         length: tokens L of a row.
+        head: name of the targets in the batch.
     """
     import grain
 
@@ -32,10 +35,10 @@ def packed_rows(row: Callable[[int], dict[str, np.ndarray]], number: int, seed: 
         num_packing_bins=rows,
         shuffle_bins=False,
     )
-    return packed.batch(rows).map(_as_batch)
+    return packed.batch(rows).map(lambda arrays: _as_batch(arrays, head))
 
 
-def _as_batch(arrays: dict[str, np.ndarray]) -> Batch:
+def _as_batch(arrays: dict[str, np.ndarray], head: str) -> Batch:
     inputs = {
         name: array
         for name, array in arrays.items()
@@ -45,7 +48,7 @@ def _as_batch(arrays: dict[str, np.ndarray]) -> Batch:
     begins = np.diff(document, axis=1, prepend=-1) != 0
     return Batch(
         inputs={name: array.astype(np.int32) for name, array in inputs.items()} | {"reset": begins},
-        targets={"labels": arrays["targets"].astype(np.int32)},
-        weights={"labels": arrays["weights"].astype(np.float32)},
+        targets={head: arrays["targets"]},
+        weights={head: arrays["weights"].astype(np.float32)},
         info={},
     )

@@ -13,10 +13,11 @@ from memgpt_jax.config.heads import HeadConfig
 from memgpt_jax.config.model import EncoderConfig, StackConfig
 from memgpt_jax.config.registry import Registry
 from memgpt_jax.models.heads.base import Head
+from memgpt_jax.models.heads.labels import LabelHead, LabelHeadConfig
 from memgpt_jax.models.heads.layers import HEAD_LAYERS, HeadLayer, register_head_layer
 from memgpt_jax.models.heads.masked import MaskedHead, MaskedHeadConfig
 from memgpt_jax.models.heads.pairs import NextSentenceHead, NextSentenceHeadConfig, Pooler, PoolerConfig
-from memgpt_jax.models.heads.streams import LabelHead, LabelHeadConfig, StreamHead
+from memgpt_jax.models.heads.streams import StreamHead
 
 HEADS: Registry[type[Head]] = Registry("head", Head, HeadConfig)
 """The heads by name, as in `EncoderConfig.heads` and on the command line."""

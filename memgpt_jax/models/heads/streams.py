@@ -1,7 +1,6 @@
 """Heads of `HeadedConfig`: layers and a pool over a stream, with outputs at every token."""
 
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +10,14 @@ from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.heads import HeadConfig, StreamHeadConfig
 from memgpt_jax.config.model import StackConfig
 from memgpt_jax.memory.linear import linear
-from memgpt_jax.models.arguments import filled_flags
+from memgpt_jax.models.arguments import check_targets, filled_flags
 from memgpt_jax.models.heads.base import Head
 from memgpt_jax.models.heads.layers import HEAD_LAYERS
 from memgpt_jax.models.layers import dropout
 from memgpt_jax.ops import Scores
 from memgpt_jax.ops.linear import matmul
 from memgpt_jax.ops.pools import POOLS, pool
-from memgpt_jax.shapes import Array, Flags, Float, Float32, Int, Stream
+from memgpt_jax.shapes import Array, Flags, Float, Float32, Stream, Tokens
 
 
 class StreamHeadState(NamedTuple):
@@ -104,97 +103,31 @@ class StreamHead(Head):
         assert self.output.bias is not None
         return matmul(x, self.output.kernel[...]) + self.output.bias[...][None, None]
 
+    def check_targets(self, targets: Any, tokens: Tokens) -> Array:
+        """The targets of a call as an array: classes [B, L] int32, or with `target_size` [B, L, C] of 0 and 1.
 
-@dataclass(frozen=True, kw_only=True)
-class LabelHeadConfig(StreamHeadConfig):
-    """Classes of a document, or of each token with `pool="none"`.
-
-    cross_entropy: one of C classes, softmax. binary: any number of C labels, a sigmoid each.
-    """
-
-    loss: Literal["cross_entropy", "binary"] = "cross_entropy"
-    """`cross_entropy`: a target is a class. `binary`: a target is C numbers 0 or 1; the loss is their mean."""
-    label_smoothing: float = 0.0
-    """Probability e that is spread evenly over all classes: the target distribution is (1 - e) one-hot + e / C. The
-    loss of evaluations is without it."""
-    class_weights: tuple[float, ...] = ()
-    """A weight of the training loss for each class, in the order of the labels; default: all 1."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "class_weights", tuple(self.class_weights))  # a list is also accepted
-        check(0.0 <= self.label_smoothing < 1.0, f"head.label_smoothing must be in [0, 1), got {self.label_smoothing}")
-        check(
-            all(0 < weight < float("inf") for weight in self.class_weights),
-            f"head.class_weights must be positive numbers, got {self.class_weights}",
-        )
-
-
-class LabelHead(StreamHead):
-    """Logits of classes at every token."""
-
-    def __init__(self, config: HeadConfig, stack: StackConfig, *, rngs: nnx.Rngs):
-        self.labelling = instance_of(config, LabelHeadConfig, "head")
-        weights = self.labelling.class_weights
-        check(
-            len(weights) in (0, self.labelling.num_outputs),
-            f"head.class_weights must be {self.labelling.num_outputs} numbers, one for each class, got {weights}",
-        )
-        super().__init__(config, stack, rngs=rngs)
-
-    @property
-    def num_classes(self) -> int:
-        return self.settings.num_outputs
-
-    @property
-    def target_size(self) -> int | None:
-        return self.settings.num_outputs if self.labelling.loss == "binary" else None
+        A head with targets of another kind overrides this. Raises `ValueError` if shape, type or values are not valid.
+        """
+        name = self.settings.target
+        sizes = {} if self.target_size is None else {name: self.target_size}
+        return check_targets({name: targets}, tokens, {name: self.num_classes}, sizes=sizes)[name]
 
     def score(
         self,
         outputs: Float32[Array, "B L C"],
-        targets: Int[Array, "B ..."],
+        targets: Any,
         embedding: Float[Array, "V D"] | None = None,
+        *,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
     ) -> Scores:
-        return label_scores(
-            outputs,
-            targets,
-            smoothing=self.labelling.label_smoothing,
-            class_weights=self.labelling.class_weights,
-        )
+        """Loss and correctness of each target.
 
-
-def label_scores(
-    logits: Float32[Array, "B L C"],
-    targets: Int[Array, "B ..."],
-    *,
-    smoothing: float = 0.0,
-    class_weights: tuple[float, ...] = (),
-) -> Scores:
-    """Loss in nats and correctness of each target.
-
-    Args:
-        logits: of C classes.
-        targets: classes [B, L], or for several labels 0 or 1 of each class [B, L, C].
-        smoothing: probability e that is spread over all classes.
-        class_weights: weight of each class; (): all 1.
-
-    Returns:
-        With q the target distribution and p the softmax: -sum_c q_c ln p_c, and whether the target has the highest
-        logit. For several labels: the mean over classes of -q ln p - (1 - q) ln(1 - p), p the sigmoid, and whether all
-        labels are right.
-    """
-    weights = jnp.asarray(class_weights or (1.0,) * logits.shape[-1], jnp.float32)
-    if targets.ndim == logits.ndim:
-        q = targets * (1 - smoothing) + smoothing / 2
-        losses = -(q * jax.nn.log_sigmoid(logits) + (1 - q) * jax.nn.log_sigmoid(-logits))
-        right = ((logits > 0) == (targets > 0)).all(axis=-1) & jnp.isfinite(logits).all(axis=-1)
-        return Scores(jnp.mean(losses * weights[None, None], axis=-1), right)
-    classes = logits.shape[-1]
-    one_hot = jax.nn.one_hot(targets, classes, dtype=jnp.float32)
-    q = one_hot * (1 - smoothing) + smoothing / classes
-    log_p = jax.nn.log_softmax(logits)
-    known = (targets >= 0) & (targets < classes)
-    losses = jnp.where(known, -jnp.sum(q * log_p, axis=-1), jnp.nan)
-    right = (jnp.argmax(logits, axis=-1) == targets) & jnp.isfinite(logits).all(axis=-1)
-    return Scores(losses * jnp.take(weights, targets, mode="clip"), right)
+        Args:
+            outputs: outputs of `__call__`.
+            targets: as `check_targets` returns them.
+            embedding: not used.
+            reset: as in the model's call, for a loss over all tokens of a document.
+            valid: as in the model's call.
+        """
+        raise NotImplementedError
