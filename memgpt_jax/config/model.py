@@ -14,6 +14,7 @@ from memgpt_jax.config.memory import Alignment, KVMemoryConfig, MemoryConfig
 
 Fusion = Literal["gated", "gated_heads", "gated_add", "concat", "add", "attention"]
 Remat = Literal["none", "block", "dots"]
+NormPosition = Literal["pre", "post", "parallel"]
 Norm = Literal["rmsnorm", "layernorm"]
 Activation = Literal["gelu", "gelu_exact", "relu", "swiglu", "geglu"]
 Position = Literal["rotary", "learned", "sinusoidal", "relative", "none"]
@@ -145,7 +146,7 @@ class StackConfig(MemoryLayerConfig, BaseModelConfig):
     """A stack of blocks of self-attention, memory and feed-forward: the settings that all models share."""
 
     position: ClassVar[Position] = "none"
-    norm_position: ClassVar[Literal["pre", "post"]] = "pre"
+    norm_position: ClassVar[NormPosition] = "pre"
     vocab_size: int = 2048
     """Number of token ids V."""
     d_model: int = 128
@@ -309,8 +310,9 @@ class PositionedStackConfig(StackConfig):
     """Number of distance buckets of relative positions: one for each short distance; longer distances share buckets."""
     relative_max_distance: int = 128
     """All distances of at least this number of tokens share the last bucket."""
-    norm_position: Literal["pre", "post"] = "pre"
-    """`pre`: a block normalises the inputs of attention and feed-forward; `post`: their outputs plus the residual."""
+    norm_position: NormPosition = "pre"
+    """`pre`: a block normalises the inputs of attention and feed-forward; `post`: their outputs plus the residual;
+    `parallel`: attention, memory and feed-forward read one normalisation of the block's input, and are added to it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -401,7 +403,7 @@ class EncoderConfig(PositionedStackConfig):
 class XLNetConfig(StackConfig):
     """An XLNet whose layers have a memory: each token attends to all tokens of the call, with relative positions."""
 
-    norm_position: ClassVar[Literal["pre", "post"]] = "post"
+    norm_position: ClassVar[NormPosition] = "post"
     norm: Norm = "layernorm"
     """Normalisation, after attention and feed-forward."""
     activation: Activation = "gelu_exact"

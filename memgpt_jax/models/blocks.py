@@ -34,11 +34,13 @@ class Block(nnx.Module):
 
     pre:   h = x + Attention(norm(x));   f, memory' = MemoryLayer(h, memory);   y = f + FeedForward(norm(f))
     post:  h = norm(x + Attention(x));   f, memory' = MemoryLayer(h, memory);   y = norm(f + FeedForward(f))
+    parallel:  n = norm(x);  f, memory' = Fusion(x, n, Read(memory, n)), Write(memory, n)
+               y = f + Attention(n) + FeedForward(n)          (Chowdhery et al., "PaLM", 2022, section 2)
 
-    With fusion `attention`, memory entries and window tokens share one softmax, and f = h.
+    With fusion `attention`, memory entries and window tokens share one softmax, and f = h, or with `parallel` f = x.
 
-    With a source, h is replaced by h + CrossAttention(norm(h), source), or norm(h + CrossAttention(h, source)). The
-    source is the same for all documents of a row.
+    With a source, h is replaced by h + CrossAttention(norm(h), source), or norm(h + CrossAttention(h, source)); with
+    `parallel`, CrossAttention(n, source) is added to y. The source is the same for all documents of a row.
     """
 
     def __init__(self, config: StackConfig, layer: int, rngs: nnx.Rngs, attention: type[Attention] | None = None):
@@ -47,8 +49,10 @@ class Block(nnx.Module):
         self.attention_norm = norm(config, config.d_model, rngs)
         attention = attention or (SelfAttention if config.causal else FullAttention)
         self.attention = attention(config, rngs)
+        self.parallel = config.norm_position == "parallel"
         if isinstance(config, ModelConfig) and config.attends_to_source:
-            self.cross_attention_norm = norm(config, config.d_model, rngs)
+            if not self.parallel:
+                self.cross_attention_norm = norm(config, config.d_model, rngs)
             self.cross_attention = CrossAttention(config, rngs)
         has_memory = config.layer_has_memory(layer)
         self.memory_layer: SharedSoftmaxMemory | MemoryLayer | NoMemoryLayer
@@ -56,9 +60,12 @@ class Block(nnx.Module):
             self.memory_layer = SharedSoftmaxMemory(config, rngs)
         else:
             self.memory_layer = (
-                make_memory_layer(**vars(config.memory_layer), rngs=rngs) if has_memory else NoMemoryLayer()
+                make_memory_layer(**vars(config.memory_layer), normalises=not self.parallel, rngs=rngs)
+                if has_memory
+                else NoMemoryLayer()
             )
-        self.feed_forward_norm = norm(config, config.d_model, rngs)
+        if not self.parallel:
+            self.feed_forward_norm = norm(config, config.d_model, rngs)
         self.feed_forward = FeedForward(config, rngs)
 
     def init_state(self, batch_size: int) -> LayerState:
@@ -75,17 +82,46 @@ class Block(nnx.Module):
         dropout_key: Array | None,
     ) -> tuple[Stream, LayerState, Float32[Array, "B L"]]:
         """The output stream, the state after the call, and the mean fusion gate of each token."""
-        before = self.attention_norm(x) if self.config.norm_position == "pre" else x
+        before = x if self.config.norm_position == "post" else self.attention_norm(x)
+        of_memory: Any = None
         if isinstance(self.memory_layer, SharedSoftmaxMemory):
             assert isinstance(self.attention, SelfAttention)
             out, lse, window = self.attention.attend_with_lse(before, state.window, inputs)
-            out, memory, gate = self.memory_layer(out, lse, before, state.stream, inputs, alignment)
+            out, *of_memory = self.memory_layer(out, lse, before, state.stream, inputs, alignment)
             attended = self.attention.project_out(out)
-            y, _, _ = self.after_attention(x, attended, state, inputs, alignment, dropout_key)
         else:
             attended, window = self.attention(before, state.window, inputs)
-            y, memory, gate = self.after_attention(x, attended, state, inputs, alignment, dropout_key)
+        if self.parallel:
+            y, *found = self.beside_attention(x, before, attended, state, inputs, alignment, dropout_key)
+        else:
+            y, *found = self.after_attention(x, attended, state, inputs, alignment, dropout_key)
+        if not isinstance(self.memory_layer, SharedSoftmaxMemory):
+            of_memory = found
+        memory, gate = of_memory
         return y, LayerState(window, memory, state.source), gate
+
+    def beside_attention(
+        self,
+        x: Stream,
+        normed: Stream,
+        attended: Stream,
+        state: LayerState,
+        inputs: CallInputs,
+        alignment: StreamAlignment,
+        dropout_key: Array | None,
+    ) -> tuple[Stream, Any, Any]:
+        """The sum of a `parallel` block, whose self-attention gave `attended`; returns what `after_attention` does."""
+        rate = self.config.dropout
+        keys = (None,) * 4 if dropout_key is None else jax.random.split(dropout_key, 4)
+        y, memory, gate = x, None, None
+        if not isinstance(self.memory_layer, SharedSoftmaxMemory):
+            y, memory, gate = self.memory_layer.with_gate(
+                x, state.stream, inputs.reset, inputs.valid, alignment, normed=normed, dropout_key=keys[1]
+            )
+        y = y + dropout(attended, rate, keys[0]) + dropout(self.feed_forward(normed), rate, keys[2])
+        if self.config.attends_to_source:
+            y = y + dropout(self.cross_attention(normed, state.source), rate, keys[3])
+        return y, memory, gate
 
     def after_attention(
         self,

@@ -61,7 +61,7 @@ class Encoder(Model[EncoderState]):
         if config.embedding_norm:
             self.embedding_norm = norm(config, width, rngs)
         self.blocks = nnx.List([Block(config, layer, rngs) for layer in range(config.num_layers)])
-        if config.norm_position == "pre":
+        if config.norm_position != "post":
             self.final_norm = norm(config, width, rngs)
         self.heads = make_heads(config, rngs=rngs)
 
@@ -126,7 +126,7 @@ class Encoder(Model[EncoderState]):
             dropout_key=keys[1],
             scanned=config.scan_layers,
         )
-        x = self.final_norm(x) if config.norm_position == "pre" else x
+        x = x if config.norm_position == "post" else self.final_norm(x)
         return Hidden(x, state._replace(layers=layers), gates)
 
     def _distance_bias(self, length: int) -> Float32[Array, "H 2*L-1"] | None:

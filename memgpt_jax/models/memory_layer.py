@@ -117,9 +117,11 @@ class MemoryLayer(nnx.Module):
         norm_epsilon: float = 1e-6,
         dropout: float = 0.0,
         dtype: ComputeType = "float32",
+        normalises: bool = True,
         rngs: nnx.Rngs,
     ):
-        """All arguments except `rngs`, the random keys of parameters, are fields of `MemoryLayerConfig`.
+        """All arguments except `normalises` and `rngs`, the random keys of parameters, are fields of
+        `MemoryLayerConfig`. With `normalises=False`, norm(h) is h, or what `with_gate` is given.
 
         Raises:
             ValueError: a value is not valid, or the mechanism does not fit the layer.
@@ -139,7 +141,7 @@ class MemoryLayer(nnx.Module):
             dtype=dtype,
         )
         self.config = config
-        self.norm = make_norm(config, d_model, rngs)
+        self.norm = make_norm(config, d_model, rngs) if normalises else _unchanged
         self.memory = make_memory(
             config.memory, d_model=d_model, segment_length=segment_length, dtype=config.dtype, rngs=rngs
         )
@@ -193,11 +195,15 @@ class MemoryLayer(nnx.Module):
         valid: Flags,
         alignment: StreamAlignment = "any",
         *,
+        normed: Stream | None = None,
         dropout_key: Array | None = None,
     ) -> tuple[Stream, StreamState, Float32[Array, "B L"]]:
-        """`__call__` without checks of arguments; also returns the mean fusion gate of each token."""
+        """`__call__` without checks of arguments; also returns the mean fusion gate of each token.
+
+        Args: normed: the normalised stream; default: norm(h).
+        """
         h = h.astype(self.config.dtype)
-        normed = self.norm(h)
+        normed = self.norm(h) if normed is None else normed
         found, state = stream(self.memory, normed, state, reset, valid, alignment)
         read, rate = self.memory.project_out(found), self.config.dropout
         is_dropped = rate > 0 and dropout_key is not None
@@ -237,6 +243,11 @@ class MemoryLayer(nnx.Module):
             NotImplementedError: the mechanism has no key-value entries.
         """
         return write_entries(self.memory, keys, values, state, valid)
+
+
+def _unchanged(h: Stream) -> Stream:
+    """The normalisation of a layer without one."""
+    return h
 
 
 class NoMemoryLayer(nnx.Module):

@@ -148,11 +148,17 @@ def test_a_session_in_pieces_is_one_generation(case, folders):
     assert numbers.encode("".join(parts)) == expected and 0 not in expected
 
 
-def test_models_of_this_library_round_trip(tmp_path):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"memory": mg.KVMemoryConfig(memory_size=4, head_dim=4)},
+        {"memory": mg.NoMemoryConfig(), "norm_position": "parallel", "activation": "swiglu"},  # not a Llama
+    ],
+    ids=["memory", "parallel"],
+)
+def test_models_of_this_library_round_trip(tmp_path, changes):
     """A model that no family can express, and a model with a memory, are also written and read."""
-    config = mg.ModelConfig(
-        vocab_size=19, d_model=8, num_heads=2, num_layers=2, memory=mg.KVMemoryConfig(memory_size=4, head_dim=4)
-    )
+    config = mg.ModelConfig(vocab_size=19, d_model=8, num_heads=2, num_layers=2, **changes)
     model = mg.from_params(config, jax.jit(mg.functional(config).init)(jax.random.key(0)))
     mg.save_pretrained(model, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "memgpt"

@@ -23,6 +23,7 @@ from memgpt_jax.models import (
     to_params,
 )
 from memgpt_jax.models.layers import dropout
+from memgpt_jax.ops.trees import named_leaves
 from tests.laws.memories import difference
 from tests.laws.models import BATCH, build, built, stream_inputs, streaming_violation, tiny
 from tests.references import ops as reference
@@ -110,6 +111,18 @@ def test_every_parameter_has_a_finite_gradient(plain):
     *_, (_, gradients) = plain
     for path, leaf in jax.tree.leaves_with_path(gradients):
         assert np.all(np.isfinite(leaf)) and np.any(leaf != 0), jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize("fusion", ["gated", pytest.param("attention", marks=pytest.mark.slow)])
+def test_a_parallel_block_has_one_normalisation_and_trains_all_its_parameters(fusion):
+    memory = KVMemoryConfig(memory_size=7, num_heads=2, head_dim=4)
+    config = tiny(memory, norm_position="parallel", fusion=fusion)
+    params = built(config).params
+    assert [name for name in named_leaves(params["blocks"]["0"]) if "norm" in name] == ["attention_norm/scale"]
+    tokens, reset = stream_inputs(0, config, LENGTH)
+    _, gradients = value_and_gradient(config, params, tokens, reset)
+    for name, leaf in named_leaves(gradients).items():
+        assert np.all(np.isfinite(leaf)) and np.any(leaf != 0), name
 
 
 def test_gradients_are_finite_where_nothing_is_visible():

@@ -24,6 +24,7 @@ MODEL_OPTIONS = {
     "fusion": ["gated", "gated_heads", "gated_add", "concat", "add", "attention"],
     "position": ["rotary", "learned", "sinusoidal", "relative", "none"],
     "norm": ["rmsnorm", "layernorm"],
+    "norm_position": ["pre", "parallel"],
     "activation": ["gelu", "swiglu"],
     "tie_embeddings": [True, False],
     "num_kv_heads": [None, 1],

@@ -35,6 +35,7 @@ SMALL = {"memory": KVMemoryConfig(memory_size=3, head_dim=4), "segment_length": 
 CONFIGS = {
     "memory": pair(encoder=SMALL, tie_embeddings=False, num_kv_heads=1),
     "plain": pair(NoMemoryConfig(), attention_scale=1.0, logit_scale=0.5, activation="relu"),
+    "parallel": pair(encoder={"norm_position": "parallel"}, norm_position="parallel"),
     "post": pair(NoMemoryConfig(), norm_position="post", norm="layernorm", position="learned"),
 }
 

@@ -40,10 +40,16 @@ class ReferenceDecoder:
                 bias = f64(params["memory_layer"]["fusion_gate"])
                 found = zip(memory.step(normed, reset), bias, strict=True)
                 entries = [[(logit - bias, value) for logit, value in pairs] for pairs, bias in found]
-            x = x + self.attention(normed, params["attention"], self.windows[layer], entries)
+            attended = self.attention(normed, params["attention"], self.windows[layer], entries)
+            parallel = self.config.norm_position == "parallel"
+            x = x if parallel else x + attended
             if memory is not None and not memory.joins:
-                x = self.remember(x, params["memory_layer"], self.memories[layer], reset)
-            x = x + self.feed_forward(self.norm(x, params["feed_forward_norm"]), params["feed_forward"])
+                of_memory = normed if parallel else self.norm(x, params["memory_layer"]["norm"])
+                x = self.remember(x, of_memory, params["memory_layer"], memory, reset)
+            if parallel:
+                x = x + attended + self.feed_forward(normed, params["feed_forward"])
+            else:
+                x = x + self.feed_forward(self.norm(x, params["feed_forward_norm"]), params["feed_forward"])
         self.position += 1
         x = self.norm(x, self.params["final_norm"])
         if self.config.tie_embeddings:
@@ -94,8 +100,7 @@ class ReferenceDecoder:
         bucket = reference.relative_bucket(distance, config.relative_buckets, config.relative_max_distance)
         return f64(self.params["relative_embedding"])[bucket, head]
 
-    def remember(self, h, params, memory, reset):
-        normed = self.norm(h, params["norm"])
+    def remember(self, h, normed, params, memory, reset):
         read = memory.step(normed, reset)
         if self.config.fusion == "add":
             return h + read
