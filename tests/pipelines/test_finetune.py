@@ -142,6 +142,14 @@ def test_predictions_are_written_resumed_and_bad_lines_are_named(reviews, tmp_pa
     assert "is not the output of this command" in memgpt_command("predict", *words, code=2)
 
 
+def test_evaluations_by_the_first_tokens_of_each_text(reviews, tmp_path, memgpt_command):
+    memgpt_command("evaluate", reviews.workdir, "--lengths", 3, 64, "--output", tmp_path)
+    results = json.loads((tmp_path / "comparison.json").read_text())
+    found = {result["length"]: result["accuracy"] for result in results.values()}
+    assert found[64] == 1 and found[3] < 1  # the first three bytes are the same in all reviews
+    assert (tmp_path / "comparison.png").stat().st_size > 1000
+
+
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
     """An encoder, fine-tuned to tag names."""

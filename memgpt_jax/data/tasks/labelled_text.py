@@ -22,6 +22,7 @@ class LabelledTextConfig(ExamplesConfig):
     A training row holds whole texts, one after the other, and the label is the target at the last token of its text.
     """
 
+    length_fields: ClassVar[tuple[str, ...]] = ("max_length",)
     objective: ClassVar[LabelsConfig] = LabelsConfig()
 
     label_column: str = "label"

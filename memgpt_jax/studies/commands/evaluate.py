@@ -4,8 +4,8 @@
     memgpt-jax evaluate runs/recall --memory-size 1024 --change data.context_length=1024
     memgpt-jax evaluate runs/copy-0 runs/copy-1 runs/copy-2 --lengths 20 40 80 160
 
-`--lengths` evaluates generated tasks at other lengths than in training and plots accuracy against length; runs whose
-configs differ only in the seed become one line. All results are written to `comparison.json` and `comparison.png` in
+`--lengths` evaluates tasks at other lengths than in training, texts by their first tokens, and plots accuracy against
+length; runs whose configs differ only in the seed become one line. All results are written to `comparison.json` and `comparison.png` in
 the folder of the first run or in `--output`."""
 
 import dataclasses
@@ -55,7 +55,8 @@ class Arguments(RunsArguments):
     memory_size: tuple[int, ...] = ()
     """Evaluate with memories of these sizes; default: the size in training. Runs without memory are evaluated once."""
     lengths: tuple[int, ...] = ()
-    """Evaluate tasks at these lengths, in the unit of the task: symbols to copy, items, definitions or tokens."""
+    """Evaluate tasks at these lengths, in the unit of the task: symbols to copy, items, definitions, or tokens, to which
+    labelled texts are cut."""
     split: Literal["valid", "test"] | None = None
     """The split to read."""
     max_documents: int | None = None
@@ -155,4 +156,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     if curves:
         plot_curves(curves, plot, "Held-out documents, each from an empty memory")
     if arguments.lengths:
-        plot_recall(lines.labelled(), plot, "Generated tasks at other lengths than in training", ", ".join(units))
+        plot_recall(lines.labelled(), plot, "Tasks at other lengths than in training", ", ".join(units))
