@@ -5,8 +5,8 @@
     memgpt-jax evaluate runs/copy-0 runs/copy-1 runs/copy-2 --lengths 20 40 80 160
 
 `--lengths` evaluates tasks at other lengths than in training, texts by their first tokens, and plots accuracy against
-length; runs whose configs differ only in the seed become one line. All results are written to `comparison.json` and `comparison.png` in
-the folder of the first run or in `--output`."""
+length; runs whose configs differ only in the seed become one line. All results are written to `comparison.json` and
+`comparison.png` in the folder of the first run or in `--output`."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -55,8 +55,8 @@ class Arguments(RunsArguments):
     memory_size: tuple[int, ...] = ()
     """Evaluate with memories of these sizes; default: the size in training. Runs without memory are evaluated once."""
     lengths: tuple[int, ...] = ()
-    """Evaluate tasks at these lengths, in the unit of the task: symbols to copy, items, definitions, or tokens, to which
-    labelled texts are cut."""
+    """Evaluate tasks at these lengths, in the unit of the task: symbols to copy, items, definitions, or tokens to which
+    texts are cut."""
     split: Literal["valid", "test"] | None = None
     """The split to read."""
     max_documents: int | None = None
