@@ -130,14 +130,16 @@ def _train(config: ExperimentConfig, workdir: Path, hooks: Hooks, extend: bool, 
         if hooks.batches is None and not (finished and kept_evaluation(config, workdir) is not None):
             with refused(), parallel.main_first("evaluation data"):
                 check_evaluation(config, tokenizer)
+        validation = None
+        if hooks.batches is None and config.evaluation.every is not None:
+            validation = Validation(config, tokenizer, workdir, steps_done(resumed))
+        if validation is not None and resumed is not None:
+            validation(int(resumed.state.step), resumed.state.params)  # the run may have been killed before it
         if resumed is not None and finished:
             params = resumed.state.params
         else:
             assert batches is not None  # open_batches gives none only to a finished run
             run_files = RunFiles(workdir, checkpoints)
-            validation = None
-            if hooks.batches is None and config.evaluation.every is not None:
-                validation = Validation(config, tokenizer, workdir, steps_done(resumed))
             params = remaining_steps(setup, run_files, resumed, batches, signals, output, validation).params
         evaluation = None
         if hooks.batches is None:

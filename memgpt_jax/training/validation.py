@@ -20,7 +20,7 @@ LOWER_IS_BETTER = ("loss", "bits_per_byte", "perplexity", "rmse")
 
 
 class Validation:
-    """The evaluations of a run every `evaluation.every` steps, one line each in validations.jsonl."""
+    """The evaluations of a run every `evaluation.every` steps and after the last: lines of validations.jsonl."""
 
     def __init__(self, config: ExperimentConfig, tokenizer: data.Tokenizer | None, workdir: Path, done: int):
         """Args: done: steps that the run has taken; records of later steps are removed."""
@@ -28,13 +28,17 @@ class Validation:
         self.records = [record for record in read_validations(workdir) if record["step"] <= done]
 
     def __call__(self, step: int, params: Any) -> bool:
-        """Evaluate the parameters if it is time to. Returns whether training stops here.
+        """Evaluate the parameters after every `evaluation.every` steps and after the last one, unless it has been done.
+
+        Returns whether training stops here.
 
         Raises:
             ValueError: the results have no `evaluation.metric`.
         """
         settings = self.config.evaluation
-        if settings.every is None or step % settings.every or step >= self.config.training.steps:
+        assert settings.every is not None
+        due = step % settings.every == 0 or step >= self.config.training.steps
+        if not due or any(record["step"] == step for record in self.records):
             return False
         result: dict[str, Any] = dict(evaluate(self.config, params, self.tokenizer))
         numbers = {name: value for name, value in result.items() if isinstance(value, int | float)}

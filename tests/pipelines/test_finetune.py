@@ -270,6 +270,36 @@ def test_a_run_that_no_longer_improves_stops_and_keeps_its_best(tmp_path, monkey
     assert train(config, tmp_path / "run", print_progress=False)["step"] == 16  # it is finished
 
 
+def test_the_last_parameters_and_those_of_a_killed_run_are_compared_too(tmp_path, monkeypatch):
+    task = mg.LabelledTextConfig(train=str(tmp_path / "a.jsonl"), tokenizer="byte")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in REVIEWS))
+    backbone = mg.ModelConfig(**SIZES | {"d_model": 16}, window_size=16, memory=mg.NoMemoryConfig())
+    config = mg.ExperimentConfig(
+        model=mg.HeadedConfig(backbone=backbone, head=mg.LabelHeadConfig()),
+        data=task,
+        training=mg.TrainingConfig(
+            steps=6, batch_size=2, sequence_length=32, carry_state=False, checkpoint_every=4, log_every=2
+        ),
+        evaluation=mg.EvaluationConfig(every=4, batch_size=4, chunk_length=32),
+    )
+    evaluated = validation.evaluate
+    monkeypatch.setattr(validation, "evaluate", lambda *arguments: evaluated(*arguments) | {"loss": next(values)})
+
+    values = iter([3.0, 2.0])
+    train(config, tmp_path / "run", print_progress=False)
+    assert [record["step"] for record in validation.read_validations(tmp_path / "run")] == [4, 6]
+    assert mg.load_run(tmp_path / "run" / "best").step == 6
+
+    shutil.rmtree(tmp_path / "run" / "best")  # as if killed between the last checkpoint and its evaluation
+    path = tmp_path / "run" / "validations.jsonl"
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    values = iter([2.0])
+    train(config, tmp_path / "run", print_progress=False)
+    records = validation.read_validations(tmp_path / "run")
+    assert [(record["step"], record["loss"]) for record in records] == [(4, 3.0), (6, 2.0)]
+    assert mg.load_run(tmp_path / "run" / "best").step == 6
+
+
 def config_of(workdir):
     return mg.load_run(workdir).config
 
