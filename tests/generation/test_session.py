@@ -135,6 +135,28 @@ def test_reset(session, tiny):
     same_state(session, Session(tiny.model, tiny.tokenizer))
 
 
+def test_a_saved_session_holds_nothing_of_another_session_or_from_before_a_reset(tiny, tmp_path):
+    """The files of a session are bitwise those of one that never was beside, or behind, a text with a secret."""
+    secret, other = Session(tiny.model, tiny.tokenizer), Session(tiny.model, tiny.tokenizer)
+    alone = Session(tiny.model, tiny.tokenizer)
+    for piece in ("My card is 4539 1488 0343 6467. ", "Call +44 20 7946 0018."):
+        secret.feed(piece)
+        secret.generate(max_new_tokens=3)
+        other.feed(TEXT)
+        alone.feed(TEXT)
+    files = {}
+    for name, each in {"secret": secret, "other": other, "alone": alone}.items():
+        each.save(tmp_path / name)
+        files[name] = {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+    assert files["other"] == files["alone"] and files["secret"] != files["alone"]
+
+    secret.reset()
+    secret.feed(TEXT)
+    secret.feed(TEXT)
+    secret.save(tmp_path / "secret")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "secret").iterdir()} == files["alone"]
+
+
 def test_memory_is_measured(session):
     [layer] = session.memory()
     assert layer["occupancy"] == 1.0 and sum(layer["write_gate_histogram"]) == pytest.approx(1.0)
