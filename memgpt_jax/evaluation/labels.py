@@ -10,6 +10,7 @@ from memgpt_jax.evaluation.documents import document_outputs
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.classification import ClassificationMetrics, classification_metrics
 from memgpt_jax.evaluation.metrics.libraries import library
+from memgpt_jax.evaluation.mistakes import Mistake, worst
 from memgpt_jax.evaluation.scoring import check_finite
 
 
@@ -20,6 +21,8 @@ class LabelResult(ClassificationMetrics):
     """Cross-entropy in nats per text, without label smoothing and class weights."""
     examples: int
     """Number of texts."""
+    mistakes: list[Mistake]
+    """The wrong predictions with the highest losses."""
 
 
 def evaluate_labels(config: ExperimentConfig, params: models.Params, task: LabelledTextTask) -> LabelResult:
@@ -36,9 +39,21 @@ def evaluate_labels(config: ExperimentConfig, params: models.Params, task: Label
     check_finite(logits)
     targets = np.array([example.label for example in task.examples[:number]])
     log_p = np.asarray(jax.nn.log_softmax(logits))
-    nats = -log_p[np.arange(len(targets)), targets].astype(np.float64).sum()
+    losses, best = -log_p[np.arange(len(targets)), targets].astype(np.float64), log_p.argmax(axis=1)
     found = classification_metrics(np.exp(log_p), targets, task.config.labels)
-    return LabelResult(loss=metric("loss", nats=nats, targets=len(targets)), examples=len(targets), **found)
+    mistakes = worst(
+        Mistake(
+            where=example.where,
+            text=example.text,
+            expected=task.config.labels[example.label],
+            predicted=task.config.labels[label],
+            loss=float(loss),
+        )
+        for example, label, loss in zip(task.examples[:number], best, losses, strict=True)
+        if label != example.label
+    )
+    loss = metric("loss", nats=losses.sum(), targets=len(targets))
+    return LabelResult(loss=loss, examples=len(targets), mistakes=mistakes, **found)
 
 
 def check_labels(config: ExperimentConfig, task: LabelledTextTask) -> None:

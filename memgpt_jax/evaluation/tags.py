@@ -5,11 +5,12 @@ import numpy as np
 
 from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.data.tasks.tagged_text import TaggedTextTask
+from memgpt_jax.data.tasks.tagged_text import TaggedExample, TaggedTextTask
 from memgpt_jax.evaluation.documents import document_outputs
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.entities import EntityMetrics, entity_metrics
 from memgpt_jax.evaluation.metrics.libraries import library
+from memgpt_jax.evaluation.mistakes import Mistake, worst
 from memgpt_jax.evaluation.scoring import check_finite
 
 
@@ -22,6 +23,8 @@ class TagResult(EntityMetrics):
     """Number of words."""
     documents: int
     """Number of documents."""
+    mistakes: list[Mistake]
+    """The documents with wrong tags that have the highest losses; `expected` and `predicted` list the wrong words."""
 
 
 def evaluate_tags(config: ExperimentConfig, params: models.Params, task: TaggedTextTask) -> TagResult:
@@ -35,15 +38,38 @@ def evaluate_tags(config: ExperimentConfig, params: models.Params, task: TaggedT
     documents, places = [item.inputs for item in encoded], [item.places for item in encoded]
     options = {"rows": settings.batch_size, "length": settings.chunk_length, "noun": "documents"}
     logits = document_outputs(config.model, params, documents, places, **options)
-    nats, words, predicted = 0.0, 0, []
+    losses, words, predicted = [], 0, []
     for index, found in enumerate(logits):
         check_finite(found)
         targets, log_p = task.targets(index), np.asarray(jax.nn.log_softmax(found))
-        nats -= float(log_p[np.arange(len(targets)), targets].sum(dtype=np.float64))
+        losses.append(-float(log_p[np.arange(len(targets)), targets].sum(dtype=np.float64)))
         words += len(targets)
         predicted.append([task.config.tags[tag] for tag in found.argmax(axis=-1)])
-    metrics = entity_metrics(predicted, [example.tags for example in task.examples[:number]])
-    return TagResult(loss=metric("loss", nats=nats, targets=words), words=words, documents=len(logits), **metrics)
+    examples = task.examples[:number]
+    metrics = entity_metrics(predicted, [example.tags for example in examples])
+    return TagResult(
+        loss=metric("loss", nats=sum(losses), targets=words),
+        words=words,
+        documents=len(logits),
+        mistakes=worst(filter(_is_wrong, map(_mistake, examples, predicted, losses))),
+        **metrics,
+    )
+
+
+def _is_wrong(mistake: Mistake) -> bool:
+    return bool(mistake["expected"])
+
+
+def _mistake(example: TaggedExample, predicted: list[str], loss: float) -> Mistake:
+    """The wrong tags of a document."""
+    wrong = [row for row in zip(example.words, example.tags, predicted, strict=True) if row[1] != row[2]]
+    return Mistake(
+        where=example.where,
+        text=" ".join(example.words),
+        expected=", ".join(f"{word}/{tag}" for word, tag, _ in wrong),
+        predicted=", ".join(f"{word}/{tag}" for word, _, tag in wrong),
+        loss=loss,
+    )
 
 
 def check_tags(config: ExperimentConfig, task: TaggedTextTask) -> None:

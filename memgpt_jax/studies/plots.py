@@ -81,6 +81,25 @@ def plot_recall(
     save(figure, path)
 
 
+def plot_confusion(counts: Sequence[Sequence[int]], labels: Sequence[str], path: str | Path, title: str = "") -> None:
+    """A confusion matrix: the share of each class (row) by predicted class (column); up to 12 classes with counts."""
+    size = max(4.0, 0.35 * len(labels) + 2)
+    figure = Figure(figsize=(size + 0.8, size), layout="constrained")
+    axes = figure.add_subplot()
+    shares = [[count / max(1, sum(row)) for count in row] for row in counts]
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(title=title, xlabel="predicted", ylabel="expected")
+    axes.set_xticks(range(len(labels)), labels, rotation=90 if max(map(len, labels)) > 3 else 0)
+    axes.set_yticks(range(len(labels)), labels)
+    if len(labels) <= 12:
+        for row, shares_of_row in enumerate(shares):
+            for column, share in enumerate(shares_of_row):
+                color = "white" if share > 0.5 else "black"
+                axes.text(column, row, f"{counts[row][column]:,}", ha="center", va="center", color=color)
+    figure.colorbar(image, ax=axes, label="share of the class")
+    save(figure, path)
+
+
 def label_of_seeds(runs: Sequence[str]) -> str:
     """The label of runs that differ in the seed: the folder of one run, or the first folder without its number."""
     return runs[0] if len(runs) == 1 else runs[0].rstrip("0123456789").rstrip("-_=,")

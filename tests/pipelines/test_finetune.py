@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 import memgpt_jax as mg
 from memgpt_jax.checkpoint import Checkpoints
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
+from memgpt_jax.evaluation import mistakes
 from memgpt_jax.evaluation.documents import document_outputs
 from memgpt_jax.evaluation.metrics.entities import entity_metrics
+from memgpt_jax.evaluation.mistakes import Mistake
 from memgpt_jax.pipelines import PIPELINES
 from memgpt_jax.pipelines.token_classification import word_pattern
 from memgpt_jax.studies import entry
@@ -148,6 +150,29 @@ def test_evaluations_by_the_first_tokens_of_each_text(reviews, tmp_path, memgpt_
     found = {result["length"]: result["accuracy"] for result in results.values()}
     assert found[64] == 1 and found[3] < 1  # the first three bytes are the same in all reviews
     assert (tmp_path / "comparison.png").stat().st_size > 1000
+
+
+def test_a_report_has_the_worst_mistakes_and_a_confusion_matrix(reviews, people, tmp_path, memgpt_command):
+    rows = [{"text": "a fine *film*\n", "label": "bad"}, {"text": "a dull film 2", "label": "bad"}]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["--change", f"data.test={tmp_path / 'test.jsonl'}", "--split", "test", "--output", tmp_path]
+    memgpt_command("evaluate", reviews.workdir, *words, "--report", tmp_path / "report.md")
+    report = (tmp_path / "report.md").read_text()
+    assert "| bad | 1.0000 | 0.5000 | 0.6667 | 2 |" in report and "## The 1 worst mistakes" in report
+    assert "**bad**, predicted **good**" in report and "line 1)" in report and r"> a fine \*film\*" in report
+    assert (tmp_path / "report-1.png").stat().st_size > 1000
+    assert "dull" not in report
+
+    memgpt_command("evaluate", people.workdir, "--output", tmp_path, "--report", tmp_path / "tags.md")
+    assert "| per | 1.0000 | 1.0000 | 1.0000 |" in (tmp_path / "tags.md").read_text()
+
+
+def test_the_worst_mistakes_come_first_and_long_texts_are_cut():
+    found = mistakes.worst(
+        Mistake(where="", text="x" * number, expected="a", predicted="b", loss=float(number)) for number in range(1000)
+    )
+    assert [mistake["loss"] for mistake in found] == list(range(999, 979, -1))
+    assert found[0]["text"] == "x" * 599 + "…" and len(found[0]["text"]) == 600
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
     memgpt-jax evaluate runs/stdlib runs/stdlib_none --memory-size 0 256 1024
     memgpt-jax evaluate runs/recall --memory-size 1024 --change data.context_length=1024
+    memgpt-jax evaluate runs/sst2 --split test --report sst2.md
     memgpt-jax evaluate runs/copy-0 runs/copy-1 runs/copy-2 --lengths 20 40 80 160
 
 `--lengths` evaluates tasks at other lengths than in training, texts by their first tokens, and plots accuracy against
@@ -24,6 +25,7 @@ from memgpt_jax.evaluation import evaluate
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
 from memgpt_jax.studies.comparison import Lines, RunsArguments, write_results
 from memgpt_jax.studies.plots import plot_curves, plot_recall
+from memgpt_jax.studies.report import write_report
 from memgpt_jax.studies.runs import reopen
 from memgpt_jax.training import RunError
 
@@ -63,6 +65,8 @@ class Arguments(RunsArguments):
     """Number of documents; 0: all."""
     max_tokens: int | None = None
     """Tokens read of each document; 0: all."""
+    report: Path | None = None
+    """Markdown file for a report on labels or tags: results by class, confusion matrix, the 20 worst mistakes."""
 
 
 def settings_of(config: ExperimentConfig, arguments: Arguments) -> ExperimentConfig:
@@ -151,6 +155,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     console.print(results_table(results))
     if grouped:
         console.print(groups_table(grouped))
+    if arguments.report is not None:
+        write_report(arguments.report, results)
     plot = write_results(arguments.folder, "comparison", results)
     curves = {label: [result["curve"]] for label, result in results.items() if result.get("curve")}
     if curves:
