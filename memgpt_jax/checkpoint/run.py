@@ -12,6 +12,9 @@ from memgpt_jax.data.tokenizers.load import read_tokenizer
 from memgpt_jax.errors import refused
 from memgpt_jax.files.paths import shown
 
+BEST = "best"
+"""The sub-folder of a run for the parameters with the best validation."""
+
 
 class Run(NamedTuple):
     """A trained run: see `load_run`."""
@@ -52,10 +55,22 @@ def load_run(workdir: str | Path, step: int | None = None) -> Run:
             )
 
         config, params, step = checkpoints.first_good(read, step)
+    return Run(config, params, _tokenizer(config, workdir), step)
+
+
+def load_best_run(workdir: str | Path, step: int | None = None) -> Run:
+    """`load_run` at the step of the best validation; if `step` is given or there were no validations, `load_run`."""
+    best = run_folder(workdir) / BEST
+    if step is not None or not best.is_dir():
+        return load_run(workdir, step)
+    run = load_run(best)
+    return run._replace(tokenizer=_tokenizer(run.config, workdir))
+
+
+def _tokenizer(config: ExperimentConfig, workdir: str | Path) -> Tokenizer | None:
     with refused():
         has_tokenizer = config.text is not None and (run_folder(workdir) / "tokenizer").exists()
-        tokenizer = load_run_tokenizer(workdir) if has_tokenizer else None
-    return Run(config, params, tokenizer, step)
+        return load_run_tokenizer(workdir) if has_tokenizer else None
 
 
 def load_run_tokenizer(workdir: str | Path) -> Tokenizer:

@@ -12,14 +12,12 @@ import jax.numpy as jnp
 from memgpt_jax import models
 from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig
-from memgpt_jax.config.model import BaseModelConfig, EncoderConfig, Fusion, ModelConfig
-from memgpt_jax.interop.assembly import shapes_of
+from memgpt_jax.config.model import BaseModelConfig, Fusion, ModelConfig
+from memgpt_jax.interop.adapters import ADDED_PARTS, head_parameters
 from memgpt_jax.interop.pretrained import with_origin
 from memgpt_jax.models.attention import SelfAttention
 from memgpt_jax.ops.trees import named_leaves
 
-ADDED_PARTS = ("memory_layer", "lora")
-"""Path components of parameters that `add_memory` creates."""
 ATTENTION_MEMORY = KVMemoryConfig(qk_norm=False, writer_conv=1, gate_bias=4.0, evict="least_read", null_entry=False)
 """Default of `add_memory` for `fusion="attention"`: evicts the least read entry; its Reader can copy attention."""
 ADDABLE = ("gated_add", "add", "concat", "attention")
@@ -116,7 +114,7 @@ def with_base(config: BaseModelConfig, base: models.Params, key: jax.Array) -> m
             stack.fusion in ADDABLE or not stack.memory.stores or had_memory,
             f"fusion={stack.fusion!r} changes the stream even if the read is 0; valid: {', '.join(map(repr, ADDABLE))}",
         )
-    heads = _head_parameters(config)
+    heads = head_parameters(config)
 
     def place(path: tuple, new: jax.Array) -> jax.Array:
         names = [str(part.key) for part in path]
@@ -142,13 +140,6 @@ def with_base(config: BaseModelConfig, base: models.Params, key: jax.Array) -> m
             for layer in filter(stack.layer_has_memory, range(stack.num_layers)):
                 part["blocks"][str(layer)]["memory_layer"]["memory"] |= _like_attention(blocks[layer].attention)
     return params
-
-
-def _head_parameters(config: BaseModelConfig) -> set[str]:
-    """The paths of the parameters of an encoder's heads."""
-    if not isinstance(config, EncoderConfig):
-        return set()
-    return set(shapes_of(config)) - set(shapes_of(dataclasses.replace(config, heads=())))
 
 
 def _like_attention(attention: SelfAttention) -> models.Params:

@@ -138,7 +138,7 @@ def params_from_tensors(plan: Plan, tensors: Tensors, path: Path) -> models.Para
         if name in shapes:
             normal = jax.nn.initializers.normal(shapes[name][0] ** -0.5)
             params[name] = normal(jax.random.key(0), shapes[name], jnp.float32)
-    return _tree(params)
+    return tree_of(params)
 
 
 def tensors_from_params(table: list[Weight], params: models.Params) -> dict[str, np.ndarray]:
@@ -152,6 +152,18 @@ def shapes_of(config: BaseModelConfig) -> Mapping[str, tuple[int, ...]]:
     """The shape of every parameter by its path."""
     leaves = named_leaves(models.to_params(abstract_model(config)))
     return MappingProxyType({name: leaf.shape for name, leaf in leaves.items()})
+
+
+def tree_of(flat: Mapping[str, np.ndarray]) -> models.Params:
+    """The inverse of `named_leaves`; float32."""
+    tree = {}
+    for name, array in flat.items():
+        *folders, last = name.split("/")
+        place = tree
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[last] = jnp.asarray(array, jnp.float32)
+    return tree
 
 
 def _names(family: Family[Any], names: Iterable[str], path: Path) -> dict[str, str]:
@@ -190,15 +202,3 @@ def _parts(weight: Weight, array: np.ndarray) -> dict[str, np.ndarray]:
     parts = np.split(array, cuts, axis=-1) if weight.widths else [array]
     turned = (part.T if weight.transposed else part for part in parts)
     return dict(zip(weight.tensors, (part.reshape(weight.shape or part.shape) for part in turned), strict=True))
-
-
-def _tree(flat: dict[str, np.ndarray]) -> models.Params:
-    """The inverse of `named_leaves`; float32."""
-    tree = {}
-    for name, array in flat.items():
-        *folders, last = name.split("/")
-        place = tree
-        for folder in folders:
-            place = place.setdefault(folder, {})
-        place[last] = jnp.asarray(array, jnp.float32)
-    return tree

@@ -70,3 +70,12 @@ def writable(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ValueError(f"{folder} cannot be written: {error}") from error
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Turn any error of damaged or unusual settings into a `ValueError` that names their file."""
+    try:
+        yield
+    except (TypeError, KeyError, AttributeError, ArithmeticError, IndexError, MemoryError) as error:
+        raise ValueError(f"{path}: the settings of the model are not valid: {type(error).__name__}: {error}") from error

@@ -7,18 +7,20 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from memgpt_jax import models
-from memgpt_jax.checkpoint import load_run
+from memgpt_jax.checkpoint import load_best_run
+from memgpt_jax.config.checks import check
 from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.config.serialization import from_json
 from memgpt_jax.data import Tokenizer
 from memgpt_jax.data.hub import find
 from memgpt_jax.data.tokenizers.files import OF_TOKENIZERS
 from memgpt_jax.files.saved_files import replacing_files
+from memgpt_jax.interop.adapters import SETTINGS, read_adapters, save_adapters, with_adapters
 from memgpt_jax.interop.assembly import OURS, params_from_tensors, plan_of, shapes_of, table_of, tensors_from_params
-from memgpt_jax.interop.folder import read_recorded, writable, write_json
+from memgpt_jax.interop.folder import named, read_recorded, writable, write_json
 from memgpt_jax.interop.origin import CONFIG, GENERATION, Origin, read_origin
 from memgpt_jax.interop.tensors import Contents, open_tensors, write_tensors
 from memgpt_jax.interop.values import check_agreement, family_of, saved_config
@@ -44,7 +46,9 @@ class Pretrained(NamedTuple):
     """The settings that `save_pretrained` writes back; None for a model of this library."""
 
 
-def from_pretrained(source: str | Path, *, revision: str | None = None, **changes: Any) -> Model:
+def from_pretrained(
+    source: str | Path, *, revision: str | None = None, adapters: str | Path | None = None, **changes: Any
+) -> Model:
     """A pretrained model, of the transformers library or of this one.
 
     As in transformers, a head that the file lacks is omitted, and tensors of heads that the model does not have are
@@ -54,6 +58,8 @@ def from_pretrained(source: str | Path, *, revision: str | None = None, **change
         source: a folder in the layout of the transformers library (config.json, safetensors in one file or several); a
             GGUF file, or a folder with one; the name of a model on the Hugging Face Hub; or the `workdir` of a run.
         revision: branch, tag or commit of a model on the Hub.
+        adapters: a folder that `save_pretrained` wrote with `only="trained"`: the trained parameters of a run that
+            started from this model. The model has their memory, LoRA and head.
         changes: new values of fields of `ModelConfig` that do not change the shapes of parameters, such as
             `window_size=2048` or `dtype="bfloat16"`. They change both stacks of an encoder-decoder.
 
@@ -63,11 +69,16 @@ def from_pretrained(source: str | Path, *, revision: str | None = None, **change
     Raises:
         DamagedError: a file that this library wrote differs from its recorded checksum.
         ValueError: there is no such model, its architecture, a setting or the type of its tensors is not supported,
-            tensors of its body are missing, unexpected or of a wrong shape (they are listed), or a change does not fit.
+            tensors of its body are missing, unexpected or of a wrong shape (they are listed), the adapters were trained
+            over another model, or a change does not fit.
     """
     with _openable():
         found = describe(source, revision)
-        model = models.from_params(_changed(found.config, changes), found.params())
+        config, params = found.config, found.params()
+        if adapters is not None:
+            trained = read_adapters(adapters)
+            config, params = trained.config, with_adapters(trained, str(source), config, params)
+        model = models.from_params(_changed(config, changes), params)
     return with_origin(model, found.origin)
 
 
@@ -79,7 +90,12 @@ def with_origin(model: AnyModel, origin: Origin | None) -> AnyModel:
 
 
 def save_pretrained(
-    model: Model, folder: str | Path, *, tokenizer: Tokenizer | None = None, shard_bytes: int = 5 * 10**9
+    model: Model | str | Path,
+    folder: str | Path,
+    *,
+    tokenizer: Tokenizer | None = None,
+    shard_bytes: int = 5 * 10**9,
+    only: Literal["trained"] | None = None,
 ) -> None:
     """Write a model for `from_pretrained`, and for the transformers library if it has such models.
 
@@ -90,15 +106,28 @@ def save_pretrained(
     A model in the folder is replaced after all new files are written; their checksums are recorded.
 
     Arguments:
+        model: the model, or the folder of a run, whose tokenizer is saved too.
         folder: the folder, created if missing, for config.json, model.safetensors (or several such files with an
             index) and SHA256SUMS.
         tokenizer: if given, it is saved too and replaces any other tokenizer of the folder.
         shard_bytes: largest size of a weight file, in bytes.
+        only: `trained`: of a run that started from a pretrained model, the parameters that were trained
+            (`optimizer.trainable`) or added, and the tokenizer. `from_pretrained(base, adapters=folder)` puts them
+            over the pretrained model again, and refuses any other one. Default: the whole model.
 
     Raises:
         ValueError: the folder holds a run, or cannot be written (disk full, no permission, ...). Its content is then
-            unchanged.
+            unchanged. With `only`: the model is not the folder of such a run.
     """
+    if only is not None:
+        check(only == "trained", f"only must be 'trained' or None, got {only!r}")
+        check(isinstance(model, str | Path), "only='trained' needs the folder of a run, which knows what was trained")
+        assert isinstance(model, str | Path)
+        save_adapters(model, folder)
+        return
+    if isinstance(model, str | Path):
+        tokenizer = tokenizer or load_best_run(model).tokenizer
+        model = from_pretrained(model)
     folder = Path(folder).expanduser()
     if (folder / "checkpoints").is_dir():
         raise ValueError(f"{folder} holds a run (checkpoints/): choose another folder for the model")
@@ -131,7 +160,7 @@ def describe(source: str | Path, revision: str | None = None) -> Pretrained:
     values, tensors = _read(path)
     theirs = {name: value for name, value in values.items() if name != OURS}
     origin = read_origin(path, theirs) if path.is_dir() else Origin(theirs)
-    with _named(path):
+    with named(path):
         ours = from_json(values[OURS], tuple(MODELS)) if OURS in values else None
         if ours is not None and values.get("model_type") == OURS:
             config, family = ours, None
@@ -148,7 +177,7 @@ def _run(workdir: Path) -> Pretrained:
     """The model of a run, with the origin of the model that it started from."""
     if (workdir / CONFIG).is_file():
         raise ValueError(f"{workdir} holds a run (checkpoints/) and a model ({CONFIG}): move one of them elsewhere")
-    run = load_run(workdir)
+    run = load_best_run(workdir)
     origin = workdir / RUN_ORIGIN
     return Pretrained(
         run.config.model, lambda: run.params, read_origin(origin) if (origin / CONFIG).is_file() else None
@@ -176,6 +205,10 @@ def _read(path: Path) -> Contents:
             raise ValueError(f"{path} is not one .gguf file: {names}; give the path of one of them")
         return _gguf(files[0])
     if not (path / CONFIG).is_file():
+        check(
+            not (path / SETTINGS).is_file(),
+            f"{path} holds adapters: give the pretrained model, and this folder as adapters=",
+        )
         raise ValueError(f"{path} holds no model: there is no {CONFIG}, no .gguf file and no checkpoints/")
     if files:
         logger.warning("%s: %s is read, %s is not", path, weights[0].name, ", ".join(file.name for file in files))
@@ -201,15 +234,6 @@ def _openable() -> Iterator[None]:
         yield
     except OSError as error:
         raise ValueError(f"{error.filename or 'a file'} cannot be read: {error.strerror or error}") from error
-
-
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Turn any error of damaged or unusual settings into a `ValueError` that names their file."""
-    try:
-        yield
-    except (TypeError, KeyError, AttributeError, ArithmeticError, IndexError, MemoryError) as error:
-        raise ValueError(f"{path}: the settings of the model are not valid: {type(error).__name__}: {error}") from error
 
 
 def _changed(config: BaseModelConfig, changes: dict[str, Any]) -> BaseModelConfig:

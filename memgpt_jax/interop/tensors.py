@@ -52,7 +52,12 @@ def open_tensors(folder: Path) -> Tensors:
         DamagedError: a file differs from its recorded checksum.
         ValueError: there are none, there are two sets that differ, or a file is damaged.
     """
-    entries = _entries(_files(folder))
+    return open_files(_files(folder))
+
+
+def open_files(files: list[Path]) -> Tensors:
+    """The tensors of safetensors files. Errors as in `open_tensors`."""
+    entries = _entries(files)
 
     def read(names: Iterable[str]) -> dict[str, np.ndarray]:
         names = tuple(names)
@@ -166,24 +171,29 @@ def write_tensors(folder: Path, tensors: Mapping[str, np.ndarray], shard_bytes: 
 
     Raises `OSError` if a file cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
     shards, room = [{}], shard_bytes
     for name, tensor in tensors.items():
         if shards[-1] and tensor.nbytes > room:
             shards.append({})
             room = shard_bytes
-        shards[-1][name] = np.ascontiguousarray(tensor)
+        shards[-1][name] = tensor
         room -= tensor.nbytes
     names = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
     names = names if len(shards) > 1 else [FILE]
     for name, shard in zip(names, shards, strict=True):
-        try:
-            save_file(shard, folder / name, metadata=METADATA)
-        except SafetensorError as error:
-            raise OSError(f"{name}: {error}") from error
+        write_file(folder / name, shard)
     if len(shards) > 1:
         total = sum(tensor.nbytes for tensor in tensors.values())
         places = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+
+
+def write_file(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write tensors into one file. Raises `OSError` if it cannot be written."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path, metadata=METADATA)
+    except SafetensorError as error:
+        raise OSError(f"{path.name}: {error}") from error

@@ -22,7 +22,13 @@ PIPELINES: dict[str, Callable[..., Any]] = {
 
 
 def pipeline(
-    task: str | Path, model: Any = None, tokenizer: Any = None, *, step: int | None = None, **options: Any
+    task: str | Path,
+    model: Any = None,
+    tokenizer: Any = None,
+    *,
+    step: int | None = None,
+    adapters: str | Path | None = None,
+    **options: Any,
 ) -> Any:
     """A trained model as a function of texts.
 
@@ -36,6 +42,8 @@ def pipeline(
         model: with a name, the folder of a run or of a saved model, a name on the Hub, a model, or `(config, params)`.
         tokenizer: default: that of the run or folder.
         step: of a run: the step of the checkpoint; default: the best of its validations, else the latest.
+        adapters: with a folder or name as `model`: a folder of adapters that were trained over it (`save_pretrained`
+            with `only="trained"`), with a tokenizer.
         options: of the pipeline, such as `aggregation_strategy`.
 
     Raises:
@@ -44,7 +52,8 @@ def pipeline(
     names = ", ".join(map(repr, PIPELINES))
     if model is not None:
         check(str(task) in PIPELINES, f"task must be one of {names}, got {task!r}")
-        return PIPELINES[str(task)](load(model, tokenizer, step), **options)
+        return PIPELINES[str(task)](load(model, tokenizer, step, adapters), **options)
+    check(adapters is None, "adapters= needs model=, the folder or the name of their pretrained model")
     check(
         str(task) not in PIPELINES,
         f"pipeline({task!r}) needs model=: the folder of a run or of a saved model, or a model",

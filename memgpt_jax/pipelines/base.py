@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from memgpt_jax import models
-from memgpt_jax.checkpoint import load_run, load_run_tokenizer
+from memgpt_jax.checkpoint import load_best_run, load_run_tokenizer
 from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.data.tokenizers.base import Tokenizer
-from memgpt_jax.data.tokenizers.load import load_tokenizer
+from memgpt_jax.data.tokenizers.load import load_tokenizer, read_tokenizer
 from memgpt_jax.interop import from_pretrained
+from memgpt_jax.interop.adapters import read_adapters
 from memgpt_jax.models.heads.labels import LabelHeadConfig
 from memgpt_jax.models.model_functions import Model
-from memgpt_jax.training.validation import BEST
 
 CALL = 128
 """Tokens of a call, if the model does not determine them."""
@@ -31,7 +31,10 @@ class Loaded(NamedTuple):
 
 
 def load(
-    model: str | Path | Model | tuple[BaseModelConfig, models.Params], tokenizer: Any = None, step: int | None = None
+    model: str | Path | Model | tuple[BaseModelConfig, models.Params],
+    tokenizer: Any = None,
+    step: int | None = None,
+    adapters: str | Path | None = None,
 ) -> Loaded:
     """A model and its tokenizer.
 
@@ -39,14 +42,22 @@ def load(
         model: the folder of a run or of a saved model, the name of a model on the Hub, a model, or `(config, params)`.
         tokenizer: a tokenizer, or a folder or name of one; default: that of the run or folder.
         step: of a run: the step of the checkpoint; default: the best of its validations, else the latest.
+        adapters: a folder of adapters that were trained over `model`, a folder or a name; their tokenizer is the
+            default.
 
     Raises:
-        ValueError: there is no such model, no tokenizer, or the tokenizer has ids that the model lacks.
+        ValueError: there is no such model, no tokenizer, the tokenizer has ids that the model lacks, or the adapters
+            were trained over another model.
     """
     length = None
-    if isinstance(model, str | Path) and (Path(model).expanduser() / "checkpoints").is_dir():
-        best = Path(model).expanduser() / BEST
-        run = load_run(best) if step is None and best.is_dir() else load_run(model, step)
+    if adapters is not None:
+        check(isinstance(model, str | Path), "adapters= needs model=, the folder or the name of their pretrained model")
+        check(step is None, f"step={step} is of runs: adapters have no steps")
+        found = from_pretrained(str(model), adapters=adapters)
+        config, params, length = found.config, models.to_params(found), read_adapters(adapters).call_length
+        tokenizer = tokenizer or read_tokenizer(adapters)
+    elif isinstance(model, str | Path) and (Path(model).expanduser() / "checkpoints").is_dir():
+        run = load_best_run(model, step)
         config, params, length = run.config.model, run.params, run.config.evaluation.chunk_length
         tokenizer = tokenizer or load_run_tokenizer(model)
     elif isinstance(model, str | Path):

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from memgpt_jax import data, parallel
-from memgpt_jax.checkpoint import Checkpoints, run_folder
+from memgpt_jax.checkpoint import BEST, Checkpoints, run_folder
 from memgpt_jax.checkpoint.folder import check_space
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.corpora.sources import expand
@@ -41,7 +41,7 @@ from memgpt_jax.training.start import (
     steps_done,
 )
 from memgpt_jax.training.state import LossFunction, TrainState, checkpoint_bytes, create, shardings
-from memgpt_jax.training.validation import BEST, Validation, read_validations
+from memgpt_jax.training.validation import Validation, read_validations
 
 
 def train(

@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from memgpt_jax import data, parallel
-from memgpt_jax.checkpoint import Checkpoints
+from memgpt_jax.checkpoint import BEST, Checkpoints
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.serialization import to_json
 from memgpt_jax.evaluation import evaluate
 from memgpt_jax.files.replacement import replace_file
 
-BEST = "best"
-"""The sub-folder of a run for the parameters with the best validation: `mg.load_run(workdir / "best")`."""
 RECORDS = "validations.jsonl"
 LOWER_IS_BETTER = ("loss", "bits_per_byte", "perplexity", "rmse")
 """Metrics of which a lower value is better; of all others, a higher one."""
