@@ -30,9 +30,11 @@ class StreamHeadConfig(HeadConfig):
     """Tokens to which texts are cut, which training sets from the data, for pipelines; None: no limit."""
     case_as_token_type: bool = False
     """Whether token types give the case of words, which training sets from the data, for pipelines."""
+    tag_token: Literal["first", "last"] = "last"
+    """The token of a word whose output is its tag, which training sets from the data, for pipelines."""
     layers: str = "linear"
     """Layers between the hidden states and the pool, a name in `memgpt_jax.models.heads.HEAD_LAYERS`: `linear` (none:
-    the head is linear), `mlp`, `conv`, `gru`, `lstm`, or a registered one."""
+    the head is linear), `mlp`, `tanh`, `conv`, `gru`, `lstm`, or a registered one."""
     num_layers: int = 1
     """Number of such layers; 1 for `linear`."""
     width: int | None = None

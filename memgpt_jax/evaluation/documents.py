@@ -38,7 +38,8 @@ def document_outputs(
         documents: the documents, of any length and number.
         places: for each document the indices of tokens.
         rows: documents read at the same time.
-        length: tokens of a call. An encoder sees the tokens of a call; earlier ones only through its memory.
+        length: most tokens of a call; shorter documents are read in shorter calls. An encoder sees the tokens of a
+            call, and earlier ones only through its memory.
         noun: of the documents, for a progress bar; empty: no bar.
     """
     sizes = [len(document["tokens"]) for document in documents]
@@ -47,9 +48,10 @@ def document_outputs(
     by_length = sorted(range(len(documents)), key=lambda index: -sizes[index])
     groups = [by_length[first : first + rows] for first in range(0, len(documents), rows)]
     for group in track(groups, noun) if noun else groups:
-        state, parts = models.functional(model).init_state(rows), []
-        for first in range(0, sizes[group[0]], length):
-            inputs = call_inputs([documents[index] for index in group], first, rows, length)
+        state, parts, longest = models.functional(model).init_state(rows), [], sizes[group[0]]
+        size = min(length, 1 << (longest - 1).bit_length())  # a power of two, so that few shapes are compiled
+        for first in range(0, longest, size):
+            inputs = call_inputs([documents[index] for index in group], first, rows, size)
             outputs, state = read_call(model, params, inputs, state)
             parts.append(np.asarray(outputs))
         outputs = np.concatenate(parts, axis=1)

@@ -35,7 +35,7 @@ def evaluate_tags(config: ExperimentConfig, params: models.Params, task: TaggedT
     check_tags(config, task)
     number, settings = config.evaluation.max_documents, config.evaluation
     encoded = task.encoded[:number]
-    documents, places = [item.inputs for item in encoded], [item.places for item in encoded]
+    documents, places = [item.inputs for item in encoded], [item.tag_places(task.config.tag_token) for item in encoded]
     options = {"rows": settings.batch_size, "length": settings.chunk_length, "noun": "documents"}
     logits = document_outputs(config.model, params, documents, places, **options)
     losses, words, predicted = [], 0, []

@@ -22,6 +22,7 @@ from memgpt_jax.interop.adapters import SETTINGS, read_adapters, save_adapters, 
 from memgpt_jax.interop.assembly import OURS, params_from_tensors, plan_of, shapes_of, table_of, tensors_from_params
 from memgpt_jax.interop.folder import named, read_recorded, writable, write_json
 from memgpt_jax.interop.origin import CONFIG, GENERATION, Origin, read_origin
+from memgpt_jax.interop.task_heads import has_task_head, with_task_head
 from memgpt_jax.interop.tensors import Contents, open_tensors, write_tensors
 from memgpt_jax.interop.values import check_agreement, family_of, saved_config
 from memgpt_jax.models.model_functions import MODELS, Model
@@ -47,7 +48,12 @@ class Pretrained(NamedTuple):
 
 
 def from_pretrained(
-    source: str | Path, *, revision: str | None = None, adapters: str | Path | None = None, **changes: Any
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    adapters: str | Path | None = None,
+    task_head: bool = False,
+    **changes: Any,
 ) -> Model:
     """A pretrained model, of the transformers library or of this one.
 
@@ -60,6 +66,9 @@ def from_pretrained(
         revision: branch, tag or commit of a model on the Hub.
         adapters: a folder that `save_pretrained` wrote with `only="trained"`: the trained parameters of a run that
             started from this model. The model has their memory, LoRA and head.
+        task_head: True: also read the head of a class for sequence or token classification, such as
+            `BertForSequenceClassification`; the model is then a `Headed`. Other classes are read as without it. Adapters
+            have a head of their own.
         changes: new values of fields of `ModelConfig` that do not change the shapes of parameters, such as
             `window_size=2048` or `dtype="bfloat16"`. They change both stacks of an encoder-decoder.
 
@@ -72,8 +81,9 @@ def from_pretrained(
             tensors of its body are missing, unexpected or of a wrong shape (they are listed), the adapters were trained
             over another model, or a change does not fit.
     """
+    check(not task_head or adapters is None, "task_head=True and adapters: give one of them, adapters have their head")
     with _openable():
-        found = describe(source, revision)
+        found = describe(source, revision, task_head=task_head)
         config, params = found.config, found.params()
         if adapters is not None:
             trained = read_adapters(adapters)
@@ -151,7 +161,7 @@ def save_pretrained(
         write_tensors(new, tensors, shard_bytes)
 
 
-def describe(source: str | Path, revision: str | None = None) -> Pretrained:
+def describe(source: str | Path, revision: str | None = None, *, task_head: bool = False) -> Pretrained:
     """The settings and the names of the tensors of a pretrained model: see `from_pretrained`."""
     path = find(source, revision)
     if (path / "checkpoints").is_dir():
@@ -170,6 +180,8 @@ def describe(source: str | Path, revision: str | None = None) -> Pretrained:
                 check_agreement(family, theirs, ours)
             config = ours or family.from_hf(theirs)
         plan = plan_of(config, family, theirs.get("architectures"), tensors, path)
+        if task_head and ours is None and has_task_head(theirs):
+            plan = with_task_head(plan, theirs, tensors, path)
     return Pretrained(plan.config, lambda: params_from_tensors(plan, tensors, path), origin)
 
 

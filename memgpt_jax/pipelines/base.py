@@ -61,7 +61,7 @@ def load(
         config, params, length = run.config.model, run.params, run.config.evaluation.chunk_length
         tokenizer = tokenizer or load_run_tokenizer(model)
     elif isinstance(model, str | Path):
-        found = from_pretrained(model)
+        found = from_pretrained(model, task_head=True)
         config, params = found.config, models.to_params(found)
         tokenizer = tokenizer or load_tokenizer(model)
     elif isinstance(model, tuple):

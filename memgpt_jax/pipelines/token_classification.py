@@ -100,8 +100,8 @@ class TokenClassification:
             encode_words(self.tokenizer, [text[start:end] for start, end in places], self.head.case_as_token_type)
             for text, places in zip(texts, spans, strict=True)
         ]
-        documents, ends = [item.inputs for item in encoded], [item.places for item in encoded]
-        logits = document_outputs(self.config, self.params, documents, ends, rows=self.rows, length=self.length)
+        documents, at = [item.inputs for item in encoded], [item.tag_places(self.head.tag_token) for item in encoded]
+        logits = document_outputs(self.config, self.params, documents, at, rows=self.rows, length=self.length)
         results = []
         for text, places, found in zip(texts, spans, logits, strict=True):
             check_finite(found)

@@ -102,7 +102,7 @@ def completed(config: ExperimentConfig) -> ExperimentConfig:
     if isinstance(model, HeadedConfig) and isinstance(model.head, StreamHeadConfig) and names:
         texts = {
             name: getattr(data_config, name)
-            for name in ("max_length", "case_as_token_type")
+            for name in ("max_length", "case_as_token_type", "tag_token")
             if hasattr(data_config, name)
         }
         head = dataclasses.replace(model.head, output_names=names, num_outputs=len(names), **texts)

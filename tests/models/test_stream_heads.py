@@ -226,7 +226,7 @@ def test_losses_are_those_of_the_textbook():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"layers": "transformer"}, "head.layers must be one of linear, mlp, conv, gru, lstm, got 'transformer'"),
+        ({"layers": "transformer"}, "head.layers must be one of linear, mlp, tanh, conv, gru, lstm, got 'transformer'"),
         ({"pool": "sum"}, "pool must be one of"),
         ({"class_weights": (1.0,)}, "head.class_weights must be 4 numbers, one for each class"),
         ({"output_names": ("a", "b")}, "head.output_names has 2 names for num_outputs=4 outputs"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import memgpt_jax as mg
 from memgpt_jax.checkpoint import Checkpoints
+from memgpt_jax.data.tasks.tagged_text import encode_words
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation import mistakes
 from memgpt_jax.evaluation.documents import document_outputs
@@ -435,6 +436,13 @@ def test_every_character_but_spaces_is_in_one_word_at_its_place(text):
     assert all(first < last for first, last in spans)
     outside = set(range(len(text))) - {place for span in spans for place in range(*span)}
     assert all(text[place].isspace() for place in outside)
+
+
+@pytest.mark.parametrize(("words", "first", "last"), [([], [], []), (["ab", "", "c"], [1, 3, 4], [2, 3, 5])])
+def test_places_of_the_tags_of_words(words, first, last):
+    """Bytes: a start, `ab`, a space, a space with `c`."""
+    encoded = encode_words(ByteTokenizer(), words)
+    assert encoded.tag_places("last").tolist() == last and encoded.tag_places("first").tolist() == first
 
 
 def test_tags_that_mark_no_entities():

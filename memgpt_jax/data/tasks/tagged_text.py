@@ -18,10 +18,7 @@ from memgpt_jax.data.tokenizers.base import Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class TaggedTextConfig(ExamplesConfig):
-    """Predict the tag of each word, from CoNLL files or tables with lists of words and tags.
-
-    The tag is the target at the last token of its word, where a causal model has read the whole word.
-    """
+    """Predict the tag of each word, from CoNLL files or tables with lists of words and tags."""
 
     text_column: str = "words"
     """The column that holds the list of words."""
@@ -34,6 +31,9 @@ class TaggedTextConfig(ExamplesConfig):
     case_as_token_type: bool = False
     """Give the case of each word as token type, 1 for words with a capital letter: for uncased tokenizers. Needs an
     encoder with at least two token types."""
+    tag_token: Literal["first", "last"] = "last"
+    """The token of a word at which its tag is predicted: the last one, where a causal model has read the whole word, or
+    the first one, as in taggers of the transformers library."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,7 +136,8 @@ class TaggedTextTask(ExamplesTask[TaggedTextConfig]):
         encoded = self.encoded[index]
         number = len(encoded.inputs["tokens"])
         targets, weights = np.zeros(number, np.int32), np.zeros(number, np.float32)
-        targets[encoded.places], weights[encoded.places] = self.targets(index), 1
+        places = encoded.tag_places(self.config.tag_token)
+        targets[places], weights[places] = self.targets(index), 1
         part = slice(first, first + length)
         arrays = encoded.inputs | {"targets": targets, "weights": weights}
         return {name: array[part] for name, array in arrays.items()}
@@ -149,6 +150,10 @@ class EncodedWords(NamedTuple):
     """`tokens` [n] int32, special tokens included, and perhaps `token_types` [n] int32."""
     places: np.ndarray
     """[words] index of the last token of each word."""
+
+    def tag_places(self, token: Literal["first", "last"]) -> np.ndarray:
+        """[words] index of the first, or of the last token of each word."""
+        return self.places if token == "last" else np.array([0, *self.places], np.int64)[:-1] + 1
 
 
 def encode_words(tokenizer: Tokenizer, words: Sequence[str], case_as_token_type: bool = False) -> EncodedWords:

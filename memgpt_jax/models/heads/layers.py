@@ -55,6 +55,13 @@ class MLP(HeadLayer):
         return jax.nn.gelu(self.dense(x)), state
 
 
+class Tanh(MLP):
+    """y_t = tanh(W x_t + b): over the first token, the pooler of BERT."""
+
+    def __call__(self, x: Stream, state: Any, reset: Flags, valid: Flags) -> tuple[Float[Array, "B L W"], Any]:
+        return jnp.tanh(self.dense(x)), state
+
+
 class Convolution(HeadLayer):
     """y_t = gelu(sum_j W_j x_{t-j} + b) over K = `kernel_size` taps within the document.
 
@@ -208,6 +215,7 @@ register_head_layer: Callable[[str, None, type[HeadLayer]], None] = HEAD_LAYERS.
 
 register_head_layer("linear", None, NoLayer)
 register_head_layer("mlp", None, MLP)
+register_head_layer("tanh", None, Tanh)
 register_head_layer("conv", None, Convolution)
 register_head_layer("gru", None, GRU)
 register_head_layer("lstm", None, LSTM)

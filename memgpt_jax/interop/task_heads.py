@@ -1,0 +1,101 @@
+"""The heads of fine-tuned encoders of the transformers library: labels of texts and of tokens."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.heads import HeadedConfig
+from memgpt_jax.config.model import EncoderConfig
+from memgpt_jax.interop.assembly import Plan
+from memgpt_jax.interop.families.base import Weight, linear_weights
+from memgpt_jax.interop.tensors import Tensors
+from memgpt_jax.models.heads.labels import LabelHeadConfig
+
+
+class TaskHead(NamedTuple):
+    """A head of transformers as a `LabelHead`."""
+
+    pool: Literal["first", "none"]
+    layers: str
+    """`StreamHeadConfig.layers`."""
+    tensors: tuple[tuple[str, str], ...]
+    """(path of a linear layer in the head, its name in the file without prefix), the output last."""
+
+
+OUTPUT = (("output", "classifier"),)
+TASK_HEADS = {
+    "BertForSequenceClassification": TaskHead("first", "tanh", (("layers/0/dense", "pooler.dense"), *OUTPUT)),
+    "RobertaForSequenceClassification": TaskHead(
+        "first", "tanh", (("layers/0/dense", "classifier.dense"), ("output", "classifier.out_proj"))
+    ),
+    "BertForTokenClassification": TaskHead("none", "linear", OUTPUT),
+    "RobertaForTokenClassification": TaskHead("none", "linear", OUTPUT),
+}
+"""The head of each class of transformers."""
+
+
+def has_task_head(values: Mapping[str, Any]) -> bool:
+    """Whether the class in a config.json has one of `TASK_HEADS`."""
+    return _class_of(values) in TASK_HEADS
+
+
+def with_task_head(plan: Plan, values: Mapping[str, Any], tensors: Tensors, path: Path) -> Plan:
+    """The plan for the encoder and its head, a `HeadedConfig`.
+
+    Args:
+        plan: the plan for the encoder.
+        values: the values of config.json; `has_task_head` is true for them.
+        tensors: the tensors of the file.
+        path: the file, for messages.
+
+    Raises:
+        ValueError: the head is missing, predicts numbers, or its labels do not fit its outputs.
+    """
+    head, backbone = TASK_HEADS[_class_of(values)], plan.config
+    assert isinstance(backbone, EncoderConfig)
+    last = f"{head.tensors[-1][1]}.weight"
+    check(last in plan.names, f"{path} has no tensor {last!r}: the model was not saved with its head")
+    number = tensors.shapes[plan.names[last]][0]
+    kind = values.get("problem_type")
+    check(kind != "regression" and number > 1, f"{path}: a head that predicts a number is not supported")
+    config = HeadedConfig(
+        backbone=dataclasses.replace(backbone, heads=()),
+        head=LabelHeadConfig(
+            num_outputs=number,
+            output_names=_names(values, number, path),
+            layers=head.layers,
+            pool=head.pool,
+            tag_token="first",
+            loss="binary" if kind == "multi_label_classification" else "cross_entropy",
+        ),
+    )
+    table = [
+        weight._replace(parameter=f"backbone/{weight.parameter}")
+        for weight in plan.table
+        if not weight.parameter.startswith("heads/")
+    ]
+    return plan._replace(config=config, table=table + _weights(head))
+
+
+def _class_of(values: Mapping[str, Any]) -> str:
+    names = values.get("architectures")
+    return names[0] if isinstance(names, list) and names else str(names)
+
+
+def _weights(head: TaskHead) -> list[Weight]:
+    return [weight for place, name in head.tensors for weight in linear_weights(f"head/{place}", name, bias=True)]
+
+
+def _names(values: Mapping[str, Any], number: int, path: Path) -> tuple[str, ...]:
+    """The labels in the order of the outputs; () if config.json names none."""
+    named = values.get("id2label")
+    if not named:
+        return ()
+    order = {str(index): label for index, label in named.items()}
+    check(
+        set(order) == {str(index) for index in range(number)},
+        f"{path}: id2label has the keys {', '.join(order)}, and the head {number} outputs",
+    )
+    return tuple(str(order[str(index)]) for index in range(number))
