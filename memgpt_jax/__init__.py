@@ -35,7 +35,9 @@ from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig
 from memgpt_jax.data.tasks.mqar import MQARConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.noise import NoiseNeedleConfig
+from memgpt_jax.data.tasks.ratings import RatingsConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
+from memgpt_jax.data.tasks.scored_text import ScoredTextConfig
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
 from memgpt_jax.data.tasks.tracking import TrackingConfig
 from memgpt_jax.errors import RunError
@@ -74,6 +76,7 @@ from memgpt_jax.models import (
 )
 from memgpt_jax.models.heads import register_head, register_head_layer
 from memgpt_jax.models.heads.labels import LabelHeadConfig
+from memgpt_jax.models.heads.scalars import ScalarHeadConfig
 from memgpt_jax.pipelines import pipeline
 from memgpt_jax.training import finetune, train
 
@@ -151,6 +154,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "XLNetConfig",
     "HeadedConfig",
     "LabelHeadConfig",
+    "ScalarHeadConfig",
     # configurations of memory mechanisms
     "MemoryConfig",
     "SizedMemoryConfig",
@@ -186,6 +190,8 @@ __all__ = [  # noqa: RUF022 — in groups
     "JsonRecallConfig",
     "LabelledTextConfig",
     "TaggedTextConfig",
+    "ScoredTextConfig",
+    "RatingsConfig",
 ]
 
 

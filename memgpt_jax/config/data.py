@@ -149,6 +149,11 @@ class TaskConfig:
         return ()
 
     @property
+    def head_settings(self) -> dict[str, Any]:
+        """Further fields of the head that follow from the data, such as the mean of its targets."""
+        return {}
+
+    @property
     def num_ids(self) -> int:
         """Number of token ids that the task adds to the tokenizer's; without a text, the number of all its ids."""
         raise NotImplementedError

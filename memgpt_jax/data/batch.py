@@ -19,7 +19,7 @@ class Batch(NamedTuple):
     int32; `order` [B, L] int32, the rank of each token; `source` [B, S] int32 with `source_reset` and `source_valid`
     [B, S] bool."""
     targets: dict[str, Array]
-    """Targets of each head: int32 [B, L], one label per token, or [B], one label per row."""
+    """Targets of each head: int32 [B, L], one label per token, or [B], one label per row; float32 for numbers."""
     weights: dict[str, Array]
     """Weights of the targets in the loss, by head: float32, with the shape of the targets."""
     info: dict[str, Array]
@@ -31,6 +31,8 @@ def zeros(
     inputs: dict[str, tuple[tuple[int, ...], type]],
     targets: dict[str, tuple[int, ...]],
     info: dict[str, tuple[tuple[int, ...], type]] | None = None,
+    *,
+    target_type: type = np.int32,
 ) -> Batch:
     """A batch of zeros, broadcast from scalars, so that they take no memory.
 
@@ -38,6 +40,7 @@ def zeros(
         inputs: shape and type of each input.
         targets: shape of each head's targets.
         info: shape and type of each array of `info`.
+        target_type: of the targets.
     """
 
     def array(shape: tuple[int, ...], dtype: type) -> np.ndarray:
@@ -45,7 +48,7 @@ def zeros(
 
     return Batch(
         inputs={name: array(*item) for name, item in inputs.items()},
-        targets={head: array(shape, np.int32) for head, shape in targets.items()},
+        targets={head: array(shape, target_type) for head, shape in targets.items()},
         weights={head: array(shape, np.float32) for head, shape in targets.items()},
         info={name: array(*item) for name, item in (info or {}).items()},
     )

@@ -9,14 +9,16 @@ from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.evaluation.labels import LabelResult, check_labels, evaluate_labels
 from memgpt_jax.evaluation.long_stream import RecallPoint, recall_along_stream
 from memgpt_jax.evaluation.metrics import METRICS, Metric, register_metric
+from memgpt_jax.evaluation.numbers import NumberResult, check_numbers, evaluate_numbers
 from memgpt_jax.evaluation.objectives import ObjectiveResult, check_batches, evaluate_batches
+from memgpt_jax.evaluation.ranking import RankingResult, check_ranking, evaluate_ranking
 from memgpt_jax.evaluation.scoring import HELD_OUT_SEED
 from memgpt_jax.evaluation.tags import TagResult, check_tags, evaluate_tags
 from memgpt_jax.evaluation.tasks import TaskResult, check_task, evaluate_task
 from memgpt_jax.evaluation.text import TextResult, check_text, evaluate_text
 from memgpt_jax.models import Params
 
-Result = TextResult | ObjectiveResult | TaskResult | LabelResult | TagResult
+Result = TextResult | ObjectiveResult | TaskResult | LabelResult | TagResult | NumberResult | RankingResult
 
 
 class Evaluator(NamedTuple):
@@ -43,6 +45,8 @@ TASK_EVALUATORS = {
     "answers": TaskEvaluator(evaluate_task, check_task),
     "labels": TaskEvaluator(evaluate_labels, check_labels),
     "tags": TaskEvaluator(evaluate_tags, check_tags),
+    "numbers": TaskEvaluator(evaluate_numbers, check_numbers),
+    "ranking": TaskEvaluator(evaluate_ranking, check_ranking),
 }
 """The evaluator for each value of `Task.evaluation`."""
 
@@ -59,8 +63,8 @@ def evaluate(config: ExperimentConfig, params: Params, tokenizer: data.Tokenizer
         tokenizer: tokenizer of its text; default: the config's.
 
     Returns:
-        A dictionary that JSON can hold: a `TaskResult`, a `LabelResult` or a `TagResult` for tasks, a `TextResult` for
-        causal language modelling, an `ObjectiveResult` for other objectives.
+        A dictionary that JSON can hold: a `TaskResult`, `LabelResult`, `TagResult`, `NumberResult` or `RankingResult`
+        for tasks, a `TextResult` for causal language modelling, an `ObjectiveResult` for other objectives.
 
     Raises:
         ValueError: there is nothing to evaluate, or a loss is NaN or infinite.
@@ -86,7 +90,9 @@ __all__ = [
     "METRICS",
     "LabelResult",
     "Metric",
+    "NumberResult",
     "ObjectiveResult",
+    "RankingResult",
     "RecallPoint",
     "Result",
     "TagResult",
@@ -96,6 +102,8 @@ __all__ = [
     "evaluate",
     "evaluate_batches",
     "evaluate_labels",
+    "evaluate_numbers",
+    "evaluate_ranking",
     "evaluate_tags",
     "evaluate_task",
     "evaluate_text",

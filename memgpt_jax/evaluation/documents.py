@@ -27,13 +27,13 @@ def document_outputs(
     length: int,
     noun: str = "",
 ) -> list[np.ndarray]:
-    """The outputs of the head at some tokens of each document, one array [places, C] for each.
+    """The outputs of the model at some tokens of each document, one array [places, C] for each.
 
     Each document is read once, from an empty memory, with the state carried from call to call, so that device memory
-    does not grow with the length of a document.
+    does not grow with the length of a document. Of the outputs, those at the given tokens are kept.
 
     Args:
-        model: a `HeadedConfig`.
+        model: a `HeadedConfig`, or a decoder, whose outputs are its logits.
         params: its parameters.
         documents: the documents, of any length and number.
         places: for each document the indices of tokens.
@@ -48,15 +48,17 @@ def document_outputs(
     by_length = sorted(range(len(documents)), key=lambda index: -sizes[index])
     groups = [by_length[first : first + rows] for first in range(0, len(documents), rows)]
     for group in track(groups, noun) if noun else groups:
-        state, parts, longest = models.functional(model).init_state(rows), [], sizes[group[0]]
+        state, longest = models.functional(model).init_state(rows), sizes[group[0]]
         size = min(length, 1 << (longest - 1).bit_length())  # a power of two, so that few shapes are compiled
         for first in range(0, longest, size):
             inputs = call_inputs([documents[index] for index in group], first, rows, size)
             outputs, state = read_call(model, params, inputs, state)
-            parts.append(np.asarray(outputs))
-        outputs = np.concatenate(parts, axis=1)
-        for row, index in enumerate(group):
-            found[index] = outputs[row, places[index]]
+            outputs = np.asarray(outputs)
+            for row, index in enumerate(group):
+                if found[index] is None:
+                    found[index] = np.empty((len(places[index]), outputs.shape[-1]), np.float32)
+                here = (places[index] >= first) & (places[index] < first + size)
+                found[index][here] = outputs[row, places[index][here] - first]
     return found
 
 

@@ -6,15 +6,18 @@ from typing import Any
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig
+from memgpt_jax.models.heads.scalars import ScalarHeadConfig
 from memgpt_jax.pipelines.base import Loaded, load
 from memgpt_jax.pipelines.feature_extraction import FeatureExtraction
 from memgpt_jax.pipelines.text_classification import TextClassification
 from memgpt_jax.pipelines.text_generation import TextGeneration
+from memgpt_jax.pipelines.text_regression import TextRegression
 from memgpt_jax.pipelines.token_classification import TokenClassification
 
 PIPELINES: dict[str, Callable[..., Any]] = {
     "text-classification": TextClassification,
     "token-classification": TokenClassification,
+    "text-regression": TextRegression,
     "text-generation": TextGeneration,
     "feature-extraction": FeatureExtraction,
 }
@@ -69,10 +72,20 @@ def pipeline(
 def _task_of(loaded: Loaded) -> str:
     config = loaded.config
     if isinstance(config, HeadedConfig):
+        if isinstance(config.head, ScalarHeadConfig):
+            return "text-regression"
         tags = isinstance(config.head, StreamHeadConfig) and config.head.pool == "none"
         return "token-classification" if tags else "text-classification"
     check(config.causal, f"there is no pipeline for a {type(config).__name__}: give a name of {', '.join(PIPELINES)}")
     return "text-generation"
 
 
-__all__ = ["PIPELINES", "FeatureExtraction", "TextClassification", "TextGeneration", "TokenClassification", "pipeline"]
+__all__ = [
+    "PIPELINES",
+    "FeatureExtraction",
+    "TextClassification",
+    "TextGeneration",
+    "TextRegression",
+    "TokenClassification",
+    "pipeline",
+]

@@ -22,6 +22,7 @@ from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.interop.add_memory import ADDABLE
 from memgpt_jax.interop.pretrained import describe, save_pretrained
 from memgpt_jax.models.heads.labels import LabelHeadConfig
+from memgpt_jax.models.heads.scalars import ScalarHeadConfig
 from memgpt_jax.models.model_functions import Model
 from memgpt_jax.training.loop import train as train_run
 
@@ -80,7 +81,8 @@ def finetune(
         valid: the validation examples, in the place of `task.valid`.
         test: the test examples, in the place of `task.test`.
         tokenizer: of a model that is not a folder or a name.
-        head: the head; default: a linear `LabelHeadConfig`, pooled by the mean, or for tags not pooled.
+        head: the head; default: a linear `LabelHeadConfig`, pooled by the mean, or for tags not pooled; for numbers a
+            linear `ScalarHeadConfig`, pooled by the mean.
         memory: the memory of every layer; default: as in the pretrained model. `NoMemoryConfig()` removes it.
         call_length: tokens of a call in which rows and texts are read; see `HeadedConfig.call_length`.
         trainable: patterns of the parameters that are trained, such as ("head", "lora"); default: all.
@@ -116,7 +118,7 @@ def finetune(
         not isinstance(backbone, HeadedConfig),
         f"model={str(model)!r} has a head already: fine-tune the model without one, or train the run for more steps",
     )
-    head = head or LabelHeadConfig(pool="none" if TASKS.of(task).evaluation == "tags" else "mean", dropout=dropout)
+    head = head or _default_head(TASKS.of(task).evaluation, dropout)
     stacks = {name: _with(stack, memory, adapter_rank, dropout) for name, stack in backbone.stacks.items()}
     epoch = _tokens(task, str(model), sequence_length) / (batch_size * sequence_length)
     steps, quarter = max(1, round(epochs * epoch)), max(1, round(epoch / 4))
@@ -150,6 +152,13 @@ def finetune(
     )
     result = train_run(config, workdir, print_progress=print_progress)
     return Finetuned(workdir, load_run(workdir).config, result["evaluation"])
+
+
+def _default_head(evaluation: str, dropout: float) -> StreamHeadConfig:
+    """The head for a task that is evaluated in this way."""
+    if evaluation == "numbers":
+        return ScalarHeadConfig(pool="mean", dropout=dropout)
+    return LabelHeadConfig(pool="none" if evaluation == "tags" else "mean", dropout=dropout)
 
 
 def _with_rows(task: ExamplesConfig, workdir: Path, given: Mapping[str, Rows | None]) -> ExamplesConfig:

@@ -98,14 +98,16 @@ def completed(config: ExperimentConfig) -> ExperimentConfig:
     if not isinstance(config.data, TaskConfig):
         return config
     data_config, model = config.data.completed(), config.model
-    names = data_config.output_names
-    if isinstance(model, HeadedConfig) and isinstance(model.head, StreamHeadConfig) and names:
+    names, settings = data_config.output_names, dict(data_config.head_settings)
+    if names:
+        settings |= {"output_names": names, "num_outputs": len(names)}
+    if isinstance(model, HeadedConfig) and isinstance(model.head, StreamHeadConfig) and settings:
         texts = {
             name: getattr(data_config, name)
             for name in ("max_length", "case_as_token_type", "tag_token")
             if hasattr(data_config, name)
         }
-        head = dataclasses.replace(model.head, output_names=names, num_outputs=len(names), **texts)
+        head = dataclasses.replace(model.head, **settings, **texts)
         model = dataclasses.replace(model, head=head)
     return dataclasses.replace(config, data=data_config, model=model)
 

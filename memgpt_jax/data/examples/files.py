@@ -43,6 +43,24 @@ class LabelsConfig(ObjectiveConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NumbersConfig(ObjectiveConfig):
+    """Predict a number, at the tokens that have one. Needs a `HeadedConfig` with a `ScalarHeadConfig`."""
+
+    heads: ClassVar[tuple[str, ...]] = ("numbers",)
+
+    of_texts: bool = True
+    """Whether each text has one number, so that the head must have a pool."""
+
+    def check_model(self, model: Any, length: int) -> None:
+        """Raise `ValueError` if the model has no head for numbers, or its head does not pool the tokens of a text."""
+        super().check_model(model, length)
+        check(
+            not self.of_texts or getattr(model.head, "pool", None) != "none",
+            "model.head.pool='none' does not fit a number for each text: choose another pool, such as 'mean'",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExamplesConfig(TaskConfig):
     """Base of the tasks that are learned from files of examples.
 

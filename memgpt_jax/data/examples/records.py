@@ -4,6 +4,7 @@ Every problem is a `ValueError` that names the file and the line.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -68,6 +69,18 @@ class Record:
         if not label:
             raise ValueError(f"{self.where}: column {column!r} must be a label, it is empty")
         return label
+
+    def number(self, column: str) -> float:
+        """The number of a column, which may be text. Raises `ValueError` unless it is a finite number."""
+        value = self.get(column)
+        try:
+            number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+        except (ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            got = repr(value[:40]) if isinstance(value, str) else _kind(value)
+            raise ValueError(f"{self.where}: column {column!r} must be a finite number, it is {got}")
+        return number
 
 
 def _kind(value: Any) -> str:

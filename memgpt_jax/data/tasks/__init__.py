@@ -15,7 +15,9 @@ from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig, LabelledText
 from memgpt_jax.data.tasks.mqar import MQARConfig, MQARTask
 from memgpt_jax.data.tasks.needle import NeedleConfig, NeedleTask
 from memgpt_jax.data.tasks.noise import NoiseNeedleConfig, NoiseNeedleTask
+from memgpt_jax.data.tasks.ratings import RatingsConfig, RatingsTask
 from memgpt_jax.data.tasks.recall import RecallConfig, RecallTask, recall_batch
+from memgpt_jax.data.tasks.scored_text import ScoredTextConfig, ScoredTextTask
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig, TaggedTextTask
 from memgpt_jax.data.tasks.tracking import TrackingConfig, TrackingTask
 from memgpt_jax.data.tokenizers.base import Tokenizer
@@ -38,6 +40,8 @@ register_task("babilong", BabiLongConfig, BabiLongTask)
 register_task("json_recall", JsonRecallConfig, JsonRecallTask)
 register_task("labelled_text", LabelledTextConfig, LabelledTextTask)
 register_task("tagged_text", TaggedTextConfig, TaggedTextTask)
+register_task("scored_text", ScoredTextConfig, ScoredTextTask)
+register_task("ratings", RatingsConfig, RatingsTask)
 
 
 def make_task(config: TaskConfig, split: str, tokenizer: Tokenizer | None = None) -> Task[Any]:
@@ -56,7 +60,11 @@ __all__ = [
     "LabelledTextConfig",
     "LabelledTextTask",
     "NeedleTask",
+    "RatingsConfig",
+    "RatingsTask",
     "RecallTask",
+    "ScoredTextConfig",
+    "ScoredTextTask",
     "TaggedTextConfig",
     "TaggedTextTask",
     "Task",

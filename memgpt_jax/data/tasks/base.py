@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -32,9 +32,10 @@ class Task(Generic[Config]):
     A task with other arrays than those of next-token prediction overrides `shapes`.
     """
 
-    evaluation: ClassVar[Literal["answers", "labels", "tags"]] = "answers"
+    evaluation: Literal["answers", "labels", "tags", "numbers", "ranking"] = "answers"
     """How it is evaluated: `answers`, the rows of `held_out`; `labels`, whole documents with a label
-    each; `tags`, whole documents with a tag for each word."""
+    each; `tags`, whole documents with a tag for each word; `numbers`, whole documents with a number at some tokens;
+    `ranking`, whole histories of items, of which some have to be ranked first."""
     groups: tuple[str, ...] = ()
     """Names of the groups of rows whose accuracies are reported separately; batches then have `group`."""
     passing_accuracy: float | None = None

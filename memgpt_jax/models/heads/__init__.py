@@ -17,6 +17,7 @@ from memgpt_jax.models.heads.labels import LabelHead, LabelHeadConfig
 from memgpt_jax.models.heads.layers import HEAD_LAYERS, HeadLayer, register_head_layer
 from memgpt_jax.models.heads.masked import MaskedHead, MaskedHeadConfig
 from memgpt_jax.models.heads.pairs import NextSentenceHead, NextSentenceHeadConfig, Pooler, PoolerConfig
+from memgpt_jax.models.heads.scalars import ScalarHead, ScalarHeadConfig
 from memgpt_jax.models.heads.streams import StreamHead
 
 HEADS: Registry[type[Head]] = Registry("head", Head, HeadConfig)
@@ -28,6 +29,7 @@ register_head("masked", MaskedHeadConfig, MaskedHead)
 register_head("pooler", PoolerConfig, Pooler)
 register_head("next_sentence", NextSentenceHeadConfig, NextSentenceHead)
 register_head("labels", LabelHeadConfig, LabelHead)
+register_head("numbers", ScalarHeadConfig, ScalarHead)
 
 
 def make_heads(config: EncoderConfig, *, rngs: nnx.Rngs) -> nnx.Dict:
@@ -72,6 +74,8 @@ __all__ = [
     "HeadLayer",
     "LabelHead",
     "LabelHeadConfig",
+    "ScalarHead",
+    "ScalarHeadConfig",
     "StreamHead",
     "in_order",
     "make_head",

@@ -1,4 +1,4 @@
-"""Predict with a trained run: next tokens, masked tokens, labels, tags, or the answers of a task, one JSON line each.
+"""Predict with a trained run: next or masked tokens, labels, tags, numbers, or a task's answers, one JSON line each.
 
     memgpt-jax predict runs/quickstart --text "import os" --top 3
     memgpt-jax predict runs/masked --text "def <mask>(self):"
@@ -7,7 +7,8 @@
     memgpt-jax predict runs/recall --rows 4
 
 A decoder predicts the token after each text; an encoder with a `masked` head predicts the token at each `<mask>`; a
-model with a head labels each text or tags its words. A run on a generated task answers rows of its held-out set.
+model with a head labels each text, tags its words or gives a number. A run on a generated task answers rows of its
+held-out set.
 With --output, each prediction is written as soon as it is made, with the number of its line; started again, the command
 goes on after the last line of the output. A line that cannot be used is reported by its number, and skipped.
 """
@@ -26,7 +27,7 @@ from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.progress_bar import track
 from memgpt_jax.errors import RunError
 from memgpt_jax.files.replacement import replace_file
-from memgpt_jax.pipelines import TextClassification, pipeline
+from memgpt_jax.pipelines import TextClassification, TextRegression, pipeline
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
 from memgpt_jax.studies.predictions import predict_text, task_answers
 from memgpt_jax.studies.runs import reopen
@@ -129,6 +130,8 @@ def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[di
                 found = predict_text(config, run.params, run.tokenizer, line.text, arguments.top)
             elif isinstance(predict, TextClassification):
                 found = {"text": line.text, "labels": predict(line.text, top_k=None)[: arguments.top]}
+            elif isinstance(predict, TextRegression):
+                found = {"text": line.text} | predict(line.text)[0]
             else:
                 found = {"text": line.text, "entities": predict(line.text)}
         except ValueError as error:

@@ -1,0 +1,273 @@
+"""Recommendation: what does a user choose next, and how does the user rate it?"""
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+
+from memgpt_jax.config.checks import check, check_literals, check_positive
+from memgpt_jax.config.data import CausalConfig, ObjectiveConfig, TaskConfig
+from memgpt_jax.data.batch import Batch, zeros
+from memgpt_jax.data.corpora.sources import SPLITS, expand
+from memgpt_jax.data.examples.files import NumbersConfig
+from memgpt_jax.data.examples.records import read_records
+from memgpt_jax.data.examples.rows import packed_rows
+from memgpt_jax.data.tasks.base import Task, digest
+from memgpt_jax.data.tokenizers.base import Tokenizer
+
+START, RARE, FIRST_ITEM = range(3)
+"""Ids: the first token of a history, all items with few ratings, and the item with the lowest id."""
+MOST_LEVELS = 100
+"""Maximum number of distinct ratings."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RatingsConfig(TaskConfig):
+    """Histories of the items that users rated, in order of time, from a table with one rating in each record.
+
+    A history is a document. Its last items are the test; for every `valid_every`-th user, the items before them are the
+    validation; all other items are learned. The items before one that is asked for are always read.
+    """
+
+    path: str | None = None
+    """File of the ratings: .csv, .tsv, .jsonl or .parquet. `~` and `$VARIABLES` are expanded."""
+    ask: Literal["next", "rating"] = "next"
+    """`next`: the next item, from the logits of a causal model. `rating`: the rating of an item, given the item and the
+    rated items before it; needs a `HeadedConfig` with a `ScalarHeadConfig`."""
+    user_column: str = "userId"
+    """The column that names the user."""
+    item_column: str = "movieId"
+    """The column that names the item."""
+    rating_column: str = "rating"
+    """The column that holds the rating, a number."""
+    time_column: str = "timestamp"
+    """The column that holds the time, a number. At equal times, the item with the lower id is first."""
+    min_ratings: int = 5
+    """Items with fewer ratings are left out of the histories; with ask='rating' they share one id instead."""
+    held_out: float = 10.0
+    """Items of a split at the end of each history: from 1 on their number; below 1 the share of the history, at least
+    one. Users with fewer than twice as many are left out."""
+    valid_every: int = 5
+    """Each user whose number (from 1, in order of their ids) is a multiple of this is in `valid`."""
+    num_items: int | None = None
+    """Number of items with an id of their own; default: from the data."""
+    levels: tuple[float, ...] = ()
+    """The distinct ratings in ascending order; default: from the data."""
+    mean: float | None = None
+    """Mean of the ratings of the training split; default: from the data."""
+    std: float | None = None
+    """Their standard deviation; default: from the data."""
+
+    def __post_init__(self) -> None:
+        check_positive(self)
+        check_literals(self)
+        object.__setattr__(self, "levels", tuple(self.levels))  # a list is also accepted
+        check(
+            self.held_out < 1 or self.held_out == int(self.held_out),
+            f"data.held_out must be a whole number or below 1, got {self.held_out}",
+        )
+        check(self.valid_every >= 2, f"data.valid_every must be at least 2, got {self.valid_every}")
+
+    @property
+    def objective(self) -> ObjectiveConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Predict the next token, or a number at the tokens of items."""
+        return CausalConfig() if self.ask == "next" else NumbersConfig(of_texts=False)
+
+    @property
+    def num_ids(self) -> int:
+        """The start, the rare items, the items, and with ask='rating' the ratings."""
+        return FIRST_ITEM + (self.num_items or 0) + (len(self.levels) if self.ask == "rating" else 0)
+
+    @property
+    def head_settings(self) -> dict[str, Any]:
+        """With ask='rating': the mean and the standard deviation of the ratings."""
+        known = self.ask == "rating" and self.mean is not None
+        return {"mean": self.mean, "std": self.std} if known else {}
+
+    def completed(self) -> Self:
+        """The configuration with `num_items`, `levels`, `mean` and `std` filled in from the file."""
+        if self.num_items is not None and self.mean is not None:
+            return self
+        ratings = read_ratings(self)
+        levels = tuple(sorted({rating.value for rating in ratings}))
+        check(
+            len(levels) <= MOST_LEVELS,
+            f"{self.path!r} holds {len(levels)} distinct ratings, at most {MOST_LEVELS} are possible: round them",
+        )
+        learned = [history.ratings[history.asked] for history in histories(self, ratings, "train")]
+        check(bool(learned), f"{self.path!r} holds no user with twice the items of data.held_out={self.held_out}")
+        values = np.concatenate(learned).astype(np.float64)
+        return dataclasses.replace(
+            self,
+            num_items=len(item_ids(self, ratings)),
+            levels=levels,
+            mean=float(values.mean()),
+            std=float(values.std()) or 1.0,
+        )
+
+
+class Rating(NamedTuple):
+    """One record."""
+
+    user: str
+    item: str
+    value: float
+    time: float
+
+
+class History(NamedTuple):
+    """The items of one user, in order of time."""
+
+    user: str
+    items: np.ndarray
+    """Ids [n] int32."""
+    ratings: np.ndarray
+    """[n] float32."""
+    asked: np.ndarray
+    """Indices of the items that the split asks for, ascending."""
+
+
+def read_ratings(config: RatingsConfig) -> list[Rating]:
+    """The ratings of the file, ordered by user, time and item.
+
+    Raises `ValueError` if it cannot be read, a value is missing, or a user rates an item twice.
+    """
+    check(config.path is not None, "data.path must name a file of ratings, got None")
+    assert config.path is not None
+    path, ratings, places = expand(config.path), [], {}
+    check(path.is_file(), f"data.path: there is no file {config.path!r}")
+    for record in read_records(path):
+        rating = Rating(
+            record.label(config.user_column),
+            record.label(config.item_column),
+            record.number(config.rating_column),
+            record.number(config.time_column),
+        )
+        pair = rating.user, rating.item
+        check(pair not in places, f"{record.where}: the user rates the item a second time, after {places.get(pair)}")
+        places[pair] = record.where
+        ratings.append(rating)
+    check(bool(ratings), f"{config.path!r} has no records")
+    users, items = _order(rating.user for rating in ratings), _order(rating.item for rating in ratings)
+    return sorted(ratings, key=lambda rating: (users[rating.user], rating.time, items[rating.item]))
+
+
+def _order(names: Iterable[str]) -> dict[str, int]:
+    """The place of each name: by value if all are whole numbers, else alphabetical."""
+    distinct = set(names)
+    key = int if all(name.isdecimal() for name in distinct) else str
+    return {name: place for place, name in enumerate(sorted(distinct, key=lambda name: (key(name), name)))}
+
+
+def item_ids(config: RatingsConfig, ratings: list[Rating]) -> dict[str, int]:
+    """The token id of each item with at least `min_ratings` ratings."""
+    counts = Counter(rating.item for rating in ratings)
+    kept = _order(item for item, count in counts.items() if count >= config.min_ratings)
+    return {item: FIRST_ITEM + place for item, place in kept.items()}
+
+
+def histories(config: RatingsConfig, ratings: list[Rating], split: str) -> list[History]:
+    """The histories of a split, up to the last item that it asks for; users of whom it asks nothing are left out."""
+    ids, by_user = item_ids(config, ratings), defaultdict(list)
+    for rating in ratings:
+        if config.ask == "rating" or rating.item in ids:
+            by_user[rating.user].append(rating)
+    found, number = [], 0
+    for user, rated in by_user.items():
+        held = int(config.held_out) if config.held_out >= 1 else max(1, int(len(rated) * config.held_out + 1e-9))
+        if len(rated) < 2 * held:
+            continue
+        number += 1
+        is_valid = number % config.valid_every == 0 and len(rated) >= 3 * held
+        end = len(rated) - held
+        bounds = {
+            "train": (0, end - held * is_valid),
+            "valid": (end - held, end) if is_valid else (0, 0),
+            "test": (end, len(rated)),
+        }
+        first, last = bounds[split]
+        if last:
+            items = np.array([ids.get(rating.item, RARE) for rating in rated[:last]], np.int32)
+            values = np.array([rating.value for rating in rated[:last]], np.float32)
+            found.append(History(user, items, values, np.arange(first, last)))
+    return found
+
+
+class RatingsTask(Task[RatingsConfig]):
+    """The histories of one split, as documents.
+
+    With ask='next' a history is `START item item ...`, and the target of a token is the next item. With ask='rating' it
+    is `item rating item rating ...`, and the target at an item is its rating.
+    """
+
+    config: RatingsConfig
+
+    def __init__(self, config: RatingsConfig, split: str, tokenizer: Tokenizer | None = None):
+        """Raises `ValueError` if the file is not valid, or the split asks for nothing."""
+        check(split in SPLITS, f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        super().__init__(config.completed(), split, tokenizer)
+        self.evaluation = "ranking" if config.ask == "next" else "numbers"
+        ratings = read_ratings(self.config)
+        self.content = digest(ratings)
+        self.histories = histories(self.config, ratings, split)
+        check(
+            bool(self.histories), f"split {split!r} of {config.path!r} asks for nothing: give a smaller data.held_out"
+        )
+        self.documents = [{"tokens": self._tokens(history)} for history in self.histories]
+        """The tokens of each history, up to the last one that is asked for."""
+        self.places = [history.asked * self._stride for history in self.histories]
+        """The indices of the tokens with a target."""
+        values = [history.items if config.ask == "next" else history.ratings for history in self.histories]
+        self.targets = [value[history.asked] for value, history in zip(values, self.histories, strict=True)]
+        """The targets at these tokens: ids, or ratings."""
+
+    @property
+    def _stride(self) -> int:
+        """Tokens of an item."""
+        return 1 if self.config.ask == "next" else 2
+
+    @property
+    def items(self) -> slice:
+        """The ids of the items."""
+        assert self.config.num_items is not None  # it is completed
+        return slice(FIRST_ITEM, FIRST_ITEM + self.config.num_items)
+
+    def _tokens(self, history: History) -> np.ndarray:
+        if self.config.ask == "next":
+            return np.concatenate([[START], history.items[:-1]]).astype(np.int32)
+        levels = np.searchsorted(np.array(self.config.levels, np.float32), history.ratings)
+        return np.stack([history.items, self.items.stop + levels], axis=1).reshape(-1)[:-1].astype(np.int32)
+
+    @classmethod
+    def shapes(cls, config: RatingsConfig, rows: int, length: int) -> Batch:
+        """A batch of zeros with the arrays of `batches`."""
+        shape, (head,) = (rows, length), config.objective.heads
+        inputs = {"tokens": (shape, np.int32), "reset": (shape, bool)}
+        return zeros(inputs, {head: shape}, target_type=np.int32 if config.ask == "next" else np.float32)
+
+    def batches(self, seed: int, rows: int, length: int) -> Any:
+        """Endless batches, a Grain `IterDataset`: every history once in each epoch, in random order.
+
+        A history of more than `length` tokens is divided; each part is a document of its own.
+        """
+        parts = [
+            (index, first)
+            for index, document in enumerate(self.documents)
+            for first in range(0, len(document["tokens"]), length)
+        ]
+        (head,) = self.config.objective.heads
+        return packed_rows(lambda part: self.row(*parts[part], length), len(parts), seed, rows, length, head=head)
+
+    def row(self, index: int, first: int, length: int) -> dict[str, np.ndarray]:
+        """The arrays of at most `length` tokens of a history from `first` on: `tokens`, `targets` and `weights`."""
+        tokens, places, values = self.documents[index]["tokens"], self.places[index], self.targets[index]
+        targets, weights = np.zeros(len(tokens), values.dtype), np.zeros(len(tokens), np.float32)
+        targets[places], weights[places] = values, 1
+        part = slice(first, first + length)
+        return {"tokens": tokens[part], "targets": targets[part], "weights": weights[part]}
+
+    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
+        """The first batch of `batches` with a random seed."""
+        return next(iter(self.batches(int(np.random.default_rng(rng).integers(2**31)), batch_size, length)))

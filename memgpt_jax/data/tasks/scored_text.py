@@ -1,0 +1,102 @@
+"""Texts with a number: the stars of a review, the price of an offer, the difficulty of a question."""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from memgpt_jax.config.checks import check
+from memgpt_jax.data.batch import Batch, zeros
+from memgpt_jax.data.examples.files import ExamplesConfig, NumbersConfig, read_split
+from memgpt_jax.data.examples.records import Record
+from memgpt_jax.data.examples.rows import packed_rows
+from memgpt_jax.data.tasks.base import digest
+from memgpt_jax.data.tasks.examples import ExamplesTask
+from memgpt_jax.data.tasks.labelled_text import cut, document_ids
+from memgpt_jax.data.tokenizers.base import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredTextConfig(ExamplesConfig):
+    """Predict a number for a text of any length, from a file with a text and a number in each record.
+
+    A training row holds whole texts, one after the other, and the number is the target at the last token of its text.
+    """
+
+    objective: ClassVar[NumbersConfig] = NumbersConfig()
+
+    number_column: str = "number"
+    """The column that holds the number."""
+    max_length: int | None = None
+    """Texts are cut to this number of tokens, special tokens included, in all splits; in training also to the length of
+    a row. Default: no limit."""
+    mean: float | None = None
+    """Mean of the numbers of the training split; default: from the data."""
+    std: float | None = None
+    """Their standard deviation; default: from the data."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(
+            self.max_length is None or self.max_length >= 3,
+            f"data.max_length must be at least 3, got {self.max_length}",
+        )
+
+    def completed(self) -> Self:
+        """The configuration with `mean` and `std` filled in from the training split."""
+        if self.mean is not None and self.std is not None:
+            return self
+        numbers = np.array([record.number(self.number_column) for record in read_split(self, "train")])
+        check(np.ptp(numbers) > 0, f"the training split of {self.train!r} has only the number {numbers[0]}")
+        return replace(self, mean=float(numbers.mean()), std=float(numbers.std()))
+
+    @property
+    def head_settings(self) -> dict[str, Any]:
+        """The mean and the standard deviation of the numbers."""
+        return {} if self.mean is None else {"mean": self.mean, "std": self.std}
+
+
+class ScoredTextTask(ExamplesTask[ScoredTextConfig]):
+    """The texts of one split, tokenized."""
+
+    evaluation = "numbers"
+
+    def __init__(self, config: ScoredTextConfig, split: str, tokenizer: Tokenizer | None = None):
+        """Raises `ValueError` if a record has no text or no number, or there is no tokenizer."""
+        super().__init__(config, split, tokenizer)
+        examples = [self._example(record) for record in read_split(self.config, split)]
+        self.content = digest(*examples)
+        ids = [document_ids(self.tokenizer, text, self.config.max_length) for text, _ in examples]
+        self.documents = [{"tokens": tokens} for tokens in ids]
+        """The tokens of each text, special tokens included."""
+        self.places = [np.array([len(tokens) - 1]) for tokens in ids]
+        """The index of its last token."""
+        self.targets = [np.array([number], np.float32) for _, number in examples]
+        """Its number."""
+
+    def _example(self, record: Record) -> tuple[str, float]:
+        text = record.text(self.config.text_column)
+        check(bool(text.strip()), f"{record.where}: the text is empty")
+        return text, record.number(self.config.number_column)
+
+    @classmethod
+    def shapes(cls, config: ScoredTextConfig, rows: int, length: int) -> Batch:
+        """A batch of zeros with the arrays of `batches`."""
+        shape = (rows, length)
+        inputs = {"tokens": (shape, np.int32), "reset": (shape, bool)}
+        return zeros(inputs, {"numbers": shape}, target_type=np.float32)
+
+    def batches(self, seed: int, rows: int, length: int) -> Any:
+        """Endless batches, a Grain `IterDataset`: every text once in each epoch, in random order, packed into rows."""
+        number = len(self.documents)
+        return packed_rows(lambda index: self.row(index, length), number, seed, rows, length, head="numbers")
+
+    def training_tokens(self, length: int) -> int:
+        return sum(min(len(document["tokens"]), length) for document in self.documents)
+
+    def row(self, index: int, length: int) -> dict[str, np.ndarray]:
+        """The arrays of one text, cut to `length` tokens: `tokens`, `targets` and `weights`."""
+        ids = cut(self.tokenizer, self.documents[index]["tokens"], length)
+        weights = np.zeros(len(ids), np.float32)
+        weights[-1] = 1
+        return {"tokens": ids, "targets": np.full(len(ids), self.targets[index][0]), "weights": weights}

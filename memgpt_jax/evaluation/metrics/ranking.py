@@ -1,0 +1,54 @@
+"""Metrics of rankings with one relevant item each: hit rate, NDCG and mean reciprocal rank."""
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+
+from memgpt_jax.evaluation.metrics.libraries import bootstrap_interval
+
+CUTOFF = 10
+"""Length of the list of recommendations."""
+
+
+class RankingMetrics(TypedDict):
+    """Results of rankings, means over all predictions."""
+
+    hit_rate_10: float
+    """Fraction of the predictions whose item is among the first ten; with one relevant item it equals the recall."""
+    hit_rate_10_interval: list[float]
+    """95% confidence interval of `hit_rate_10`, by bootstrap over users."""
+    ndcg_10: float
+    """1 / log2(1 + rank) if the rank is at most ten, else 0."""
+    mrr: float
+    """1 / rank."""
+
+
+def ranks_of(scores: np.ndarray, targets: np.ndarray, excluded: np.ndarray) -> np.ndarray:
+    """The rank of each target among all items that are not excluded, from 1; of n items of equal score, their mean.
+
+        rank = 1 + |{i : s_i > s_target}| + |{i != target : s_i = s_target}| / 2
+
+    Args:
+        scores: scores of all items [N, V].
+        targets: the index of an item of each row [N], which is not excluded.
+        excluded: bool [N, V], items that are not ranked.
+    """
+    own = np.take_along_axis(scores, targets[:, None], axis=1)
+    higher = np.sum((scores > own) & ~excluded, axis=1)
+    equal = np.sum((scores == own) & ~excluded, axis=1)
+    return 1 + higher + (equal - 1) / 2
+
+
+def ranking_metrics(ranks: Sequence[np.ndarray]) -> RankingMetrics:
+    """The metrics of ranks, one array for each user."""
+    everything = np.concatenate(ranks)
+    hits, counts = np.array([np.sum(rank <= CUTOFF) for rank in ranks]), np.array([len(rank) for rank in ranks])
+    return RankingMetrics(
+        hit_rate_10=float(np.mean(everything <= CUTOFF)),
+        hit_rate_10_interval=bootstrap_interval(
+            lambda chosen: float(hits[chosen].sum() / counts[chosen].sum()), len(ranks)
+        ),
+        ndcg_10=float(np.mean(np.where(everything <= CUTOFF, 1 / np.log2(1 + everything), 0))),
+        mrr=float(np.mean(1 / everything)),
+    )
