@@ -1,10 +1,14 @@
 """Held-out evaluation of tagged words: each document is read once, whole."""
 
+from typing import NamedTuple
+
 import jax
 import numpy as np
 
 from memgpt_jax import models
+from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.tasks.tagged_text import TaggedExample, TaggedTextTask
 from memgpt_jax.evaluation.documents import document_outputs
 from memgpt_jax.evaluation.metrics import metric
@@ -12,19 +16,50 @@ from memgpt_jax.evaluation.metrics.entities import EntityMetrics, entity_metrics
 from memgpt_jax.evaluation.metrics.libraries import library
 from memgpt_jax.evaluation.mistakes import Mistake, worst
 from memgpt_jax.evaluation.scoring import check_finite
+from memgpt_jax.models.heads.labels import chain_of
+from memgpt_jax.ops.crf import marginals, path_loss, viterbi
 
 
 class TagResult(EntityMetrics):
     """Results on tagged words."""
 
     loss: float
-    """Cross-entropy in nats per word."""
+    """Cross-entropy in nats per word; with `crf`, of whole documents, divided by the number of words."""
     words: int
     """Number of words."""
     documents: int
     """Number of documents."""
     mistakes: list[Mistake]
     """The documents with wrong tags that have the highest losses; `expected` and `predicted` list the wrong words."""
+
+
+class Decoded(NamedTuple):
+    """The tags of a document of n words."""
+
+    tags: np.ndarray
+    """[n] numbers of the tags: of each word the most probable one; with `crf` the most probable sequence."""
+    probabilities: np.ndarray
+    """[n, C] of each tag of each word; with `crf` the marginal probabilities, given the whole document."""
+
+
+def decode(config: HeadedConfig, params: models.Params, outputs: np.ndarray) -> Decoded:
+    """The tags of a document, from the outputs [n, C] of the head of a model at its words.
+
+    Raises `ValueError` if an output is NaN or infinite.
+    """
+    check_finite(outputs)
+    if not getattr(config.head, "crf", False):
+        return Decoded(outputs.argmax(axis=-1), np.asarray(jax.nn.softmax(outputs)))
+    chain = chain_of(params["head"])
+    return Decoded(viterbi(outputs, chain), marginals(outputs, chain))
+
+
+def tags_loss(config: HeadedConfig, params: models.Params, outputs: np.ndarray, targets: np.ndarray) -> float:
+    """-ln p(tags) of a document, in nats. Args: outputs: as in `decode`. targets: [n] numbers of the tags."""
+    if not getattr(config.head, "crf", False):
+        log_p = np.asarray(jax.nn.log_softmax(outputs))
+        return -float(log_p[np.arange(len(targets)), targets].sum(dtype=np.float64))
+    return path_loss(outputs, targets, chain_of(params["head"]))
 
 
 def evaluate_tags(config: ExperimentConfig, params: models.Params, task: TaggedTextTask) -> TagResult:
@@ -38,13 +73,13 @@ def evaluate_tags(config: ExperimentConfig, params: models.Params, task: TaggedT
     documents, places = [item.inputs for item in encoded], [item.tag_places(task.config.tag_token) for item in encoded]
     options = {"rows": settings.batch_size, "length": settings.chunk_length, "noun": "documents"}
     logits = document_outputs(config.model, params, documents, places, **options)
+    model = instance_of(config.model, HeadedConfig, "model")
     losses, words, predicted = [], 0, []
     for index, found in enumerate(logits):
-        check_finite(found)
-        targets, log_p = task.targets(index), np.asarray(jax.nn.log_softmax(found))
-        losses.append(-float(log_p[np.arange(len(targets)), targets].sum(dtype=np.float64)))
+        targets, decoded = task.targets(index), decode(model, params, found)
+        losses.append(tags_loss(model, params, found, targets))
         words += len(targets)
-        predicted.append([task.config.tags[tag] for tag in found.argmax(axis=-1)])
+        predicted.append([task.config.tags[tag] for tag in decoded.tags])
     examples = task.examples[:number]
     metrics = entity_metrics(predicted, [example.tags for example in examples])
     return TagResult(

@@ -66,25 +66,27 @@ def check_targets(
     return checked
 
 
-def check_numbers(name: str, numbers: Any, shape: tuple[int, ...], count: int | None = None) -> Array:
-    """The numbers as int32. Raises `ValueError` unless they are integers of that shape, from 0 to `count` - 1."""
+def check_numbers(
+    name: str, numbers: Any, shape: tuple[int, ...], count: int | None = None, *, least: int = 0
+) -> Array:
+    """The numbers as int32. Raises `ValueError` unless they are integers of that shape, from `least` to `count` - 1."""
     is_array = isinstance(numbers, np.ndarray | jax.Array)
     got = f"{numbers.dtype}{list(numbers.shape)}" if is_array else f"a {type(numbers).__name__}"
     fits = is_array and numbers.shape == shape and jnp.issubdtype(numbers.dtype, jnp.integer)
     check(fits, f"{name} must be integers{list(shape)} like tokens, got {got}")
     if count is not None:
-        _check_range(name, numbers, count)
+        _check_range(name, numbers, count, least=least)
     return jnp.asarray(numbers, jnp.int32)
 
 
-def _check_range(name: str, numbers: Any, count: int, valid: Flags | None = None) -> None:
+def _check_range(name: str, numbers: Any, count: int, valid: Flags | None = None, *, least: int = 0) -> None:
     values, present = on_host(numbers), None if valid is None else on_host(valid)
     if values is None or (valid is not None and present is None):
         return
     has_flags = present is not None and present.shape == values.shape and present.dtype == bool
     values = values[present] if has_flags else values
-    if values.size and not 0 <= values.min() <= values.max() < count:
-        raise ValueError(f"{name} must be from 0 to {count - 1}, got {values.min()} to {values.max()}")
+    if values.size and not least <= values.min() <= values.max() < count:
+        raise ValueError(f"{name} must be from {least} to {count - 1}, got {values.min()} to {values.max()}")
 
 
 def filled_flags(shape: tuple[int, ...], reset: Flags | None, valid: Flags | None) -> tuple[Flags, Flags]:

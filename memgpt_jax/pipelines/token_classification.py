@@ -7,13 +7,12 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-import jax
 import numpy as np
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.data.tasks.tagged_text import encode_words
 from memgpt_jax.evaluation.documents import document_outputs
-from memgpt_jax.evaluation.scoring import check_finite
+from memgpt_jax.evaluation.tags import decode
 from memgpt_jax.pipelines.base import Loaded, check_sizes, labelling, texts_of
 
 
@@ -104,12 +103,9 @@ class TokenClassification:
         logits = document_outputs(self.config, self.params, documents, at, rows=self.rows, length=self.length)
         results = []
         for text, places, found in zip(texts, spans, logits, strict=True):
-            check_finite(found)
-            scores = np.asarray(jax.nn.softmax(found))
-            words = zip(places, scores, strict=True)
-            results.append(
-                self._entities(text, [Word(*span, self.tags[row.argmax()], float(row.max())) for span, row in words])
-            )
+            decoded = decode(self.config, self.params, found)
+            words = zip(places, decoded.tags, decoded.probabilities, strict=True)
+            results.append(self._entities(text, [Word(*span, self.tags[tag], float(p[tag])) for span, tag, p in words]))
         return results
 
     def _entities(self, text: str, words: list[Word]) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
 from memgpt_jax.models import functional
 from memgpt_jax.models.heads import HEAD_LAYERS, LabelHeadConfig, make_head
-from memgpt_jax.models.heads.labels import label_scores
+from memgpt_jax.models.heads.labels import chain_of, label_scores
+from memgpt_jax.ops.crf import path_loss
 from memgpt_jax.ops.pools import POOLS
 from memgpt_jax.ops.trees import named_leaves
 
@@ -221,11 +222,39 @@ def test_losses_are_those_of_the_textbook():
     np.testing.assert_allclose(found.losses, expected, rtol=1e-5)
     np.testing.assert_array_equal(found.correct, ((logits > 0) == several).all(axis=-1))
     assert np.isnan(label_scores(logits, np.full((2, 3), CLASSES)).losses).all()
+    without = label_scores(logits, np.full((2, 3), -1))
+    assert not np.any(without.losses) and not np.any(without.correct)
+
+
+def test_a_chain_skips_tokens_without_a_tag_and_padding_and_ends_with_a_document():
+    rng, head = np.random.default_rng(0), head_of(CAUSAL, pool="none", crf=True)
+    for name, shape in (("transitions", (CLASSES, CLASSES)), ("start", (CLASSES,)), ("end", (CLASSES,))):
+        getattr(head, f"chain_{name}")[...] = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    h, _ = inputs(breaks=0.0)
+    reset, valid, targets = (
+        np.zeros((BATCH, LENGTH), bool),
+        np.ones((BATCH, LENGTH), bool),
+        np.full((BATCH, LENGTH), -1),
+    )
+    reset[1, 5], valid[2, 9:] = True, False
+    targets[:, [2, 4, 6, 7, 10]] = rng.integers(CLASSES, size=(BATCH, 5))
+    out, _ = head(h)
+    tokens = np.zeros((BATCH, LENGTH), np.int32)
+    found = head.score(out, head.check_targets(targets.astype(np.int32), tokens), reset=reset, valid=valid)
+    chain, out = chain_of(nnx.to_pure_dict(nnx.state(head, nnx.Param))), np.asarray(out)
+    for row, documents in enumerate(([[2, 4, 6, 7, 10]], [[2, 4], [6, 7, 10]], [[2, 4, 6, 7]])):
+        expected = sum(path_loss(out[row, places], targets[row, places], chain) for places in documents)
+        np.testing.assert_allclose(found.losses[row].sum(), expected, rtol=1e-4)
+    assert not np.any(found.losses[targets == -1]) and not np.any(found.losses[2, 9:])
+    with pytest.raises(ValueError, match=r"targets\['labels'\] must be from -1 to 3, got -2 to -2"):
+        head.check_targets(np.full((BATCH, LENGTH), -2, np.int32), tokens)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"crf": True}, "head.crf=True needs head.pool='none'"),
+        ({"crf": True, "pool": "none", "label_smoothing": 0.1}, "head.crf=True needs head.pool='none'"),
         ({"layers": "transformer"}, "head.layers must be one of linear, mlp, tanh, conv, gru, lstm, got 'transformer'"),
         ({"pool": "sum"}, "pool must be one of"),
         ({"class_weights": (1.0,)}, "head.class_weights must be 4 numbers, one for each class"),

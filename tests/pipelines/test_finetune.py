@@ -17,6 +17,8 @@ from memgpt_jax.evaluation import mistakes
 from memgpt_jax.evaluation.documents import document_outputs
 from memgpt_jax.evaluation.metrics.entities import entity_metrics
 from memgpt_jax.evaluation.mistakes import Mistake
+from memgpt_jax.models.heads.labels import chain_of
+from memgpt_jax.ops.crf import Chain, marginals
 from memgpt_jax.pipelines import PIPELINES
 from memgpt_jax.pipelines.token_classification import word_pattern
 from memgpt_jax.studies import entry
@@ -195,6 +197,39 @@ def test_tags_and_entities(people):
     (entity,) = mg.pipeline(people.workdir, aggregation_strategy="simple")(text)
     assert (entity["entity_group"], entity["word"], entity["start"], entity["end"]) == ("per", "Ada", 8, 11)
     assert [len(row) for row in tag([text, "she saw rain today"])] == [1, 0]
+
+
+def test_a_chain_decides_between_tags_of_a_word_by_those_of_its_neighbours():
+    """The emissions of all tags are equal; the chain begins with B-per, which I-per follows."""
+    head = mg.LabelHeadConfig(num_outputs=3, output_names=("B-per", "I-per", "O"), pool="none", crf=True)
+    config = mg.HeadedConfig(backbone=MODELS["encoder"], head=head)
+    params = mg.functional(config).init(jax.random.key(0))
+    transitions = np.zeros((3, 3), np.float32)
+    transitions[0, 1] = transitions[1, 2] = transitions[2, 2] = 2.0
+    params["head"] |= {"chain_transitions": transitions, "chain_start": np.array([1, 0, 0], np.float32)}
+    params["head"]["output"]["kernel"] = np.zeros((32, 3), np.float32)
+    options = {"model": (config, params), "tokenizer": ByteTokenizer()}
+    tag = mg.pipeline("token-classification", **options)
+    (entity,) = mg.pipeline("token-classification", aggregation_strategy="simple", **options)("Ada Lovelace saw it")
+    assert (entity["entity_group"], entity["word"]) == ("per", "Ada Lovelace")
+    found = tag("Ada Lovelace saw it")
+    assert [word["entity"] for word in found] == ["B-per", "I-per"]
+    chain = Chain(transitions, np.array([1, 0, 0]), np.zeros(3))
+    p = marginals(np.zeros((4, 3)), chain)
+    np.testing.assert_allclose([word["score"] for word in found], [p[0, 0], p[1, 1]], rtol=1e-5)
+    assert tag("") == []
+
+
+@pytest.mark.slow
+def test_tags_with_a_chain_are_learned(tmp_path):
+    pytest.importorskip("seqeval", reason="the extra `tasks` is not installed")
+    head = mg.LabelHeadConfig(pool="none", crf=True)
+    options = OPTIONS | {"workdir": tmp_path, "tokenizer": ByteTokenizer(), "head": head}
+    run = mg.finetune(base("encoder"), mg.TaggedTextConfig(tag_column="tags"), train=SENTENCES, **options)
+    assert run.evaluation["f1"] == 1 and 0 <= run.evaluation["loss"] < 0.5
+    chain = chain_of(mg.load_run(tmp_path).params["head"])
+    o, person = (run.config.model.head.output_names.index(tag) for tag in ("O", "B-per"))
+    assert chain.start[o] > chain.start[person]  # no sentence begins with a name
 
 
 def test_what_does_not_fit_is_refused(reviews, people, tmp_path):

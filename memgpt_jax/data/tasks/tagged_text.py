@@ -132,10 +132,10 @@ class TaggedTextTask(ExamplesTask[TaggedTextConfig]):
         return packed_rows(lambda part: self.row(*parts[part], length), len(parts), seed, rows, length)
 
     def row(self, index: int, first: int, length: int) -> dict[str, np.ndarray]:
-        """The arrays of at most `length` tokens of a document, from the token `first` on."""
+        """The arrays of at most `length` tokens of a document, from the token `first` on; the target -1 is no tag."""
         encoded = self.encoded[index]
         number = len(encoded.inputs["tokens"])
-        targets, weights = np.zeros(number, np.int32), np.zeros(number, np.float32)
+        targets, weights = np.full(number, -1, np.int32), np.zeros(number, np.float32)
         places = encoded.tag_places(self.config.tag_token)
         targets[places], weights[places] = self.targets(index), 1
         part = slice(first, first + length)

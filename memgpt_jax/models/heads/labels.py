@@ -1,18 +1,21 @@
 """The head for labels: classes of documents and tags of tokens."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.heads import HeadConfig, StreamHeadConfig
 from memgpt_jax.config.model import StackConfig
+from memgpt_jax.models.arguments import check_numbers, filled_flags
 from memgpt_jax.models.heads.streams import StreamHead
 from memgpt_jax.ops import Scores
-from memgpt_jax.shapes import Array, Flags, Float, Float32, Int
+from memgpt_jax.ops.crf import Chain, chain_scores
+from memgpt_jax.shapes import Array, Flags, Float, Float32, Int, Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,9 @@ class LabelHeadConfig(StreamHeadConfig):
     loss of evaluations is without it."""
     class_weights: tuple[float, ...] = ()
     """A weight of the training loss for each class, in the order of the labels; default: all 1."""
+    crf: bool = False
+    """For tags: a linear chain (`memgpt_jax.ops.crf`): the tag of a word depends on that of the word before. The
+    loss is that of the tags of a document together; the predicted tags are the most probable sequence."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,6 +43,11 @@ class LabelHeadConfig(StreamHeadConfig):
         check(
             all(0 < weight < float("inf") for weight in self.class_weights),
             f"head.class_weights must be positive numbers, got {self.class_weights}",
+        )
+        plain = self.loss == "cross_entropy" and not self.label_smoothing and not self.class_weights
+        check(
+            not self.crf or (self.pool == "none" and plain),
+            "head.crf=True needs head.pool='none', and works without loss='binary', label_smoothing and class_weights",
         )
 
 
@@ -51,6 +62,10 @@ class LabelHead(StreamHead):
             f"head.class_weights must be {self.labelling.num_outputs} numbers, one for each class, got {weights}",
         )
         super().__init__(config, stack, rngs=rngs)
+        if self.labelling.crf:
+            classes = self.labelling.num_outputs
+            self.chain_transitions = nnx.Param(jnp.zeros((classes, classes), jnp.float32))
+            self.chain_start, self.chain_end = (nnx.Param(jnp.zeros(classes, jnp.float32)) for _ in range(2))
 
     @property
     def num_classes(self) -> int:
@@ -59,6 +74,13 @@ class LabelHead(StreamHead):
     @property
     def target_size(self) -> int | None:
         return self.settings.num_outputs if self.labelling.loss == "binary" else None
+
+    def check_targets(self, targets: Any, tokens: Tokens) -> Array:
+        """See `StreamHead.check_targets`; of classes, -1 is no class, with loss 0."""
+        if self.target_size is not None:
+            return super().check_targets(targets, tokens)
+        name = f"targets[{self.settings.target!r}]"
+        return check_numbers(name, targets, tokens.shape, self.num_classes, least=-1)
 
     def score(
         self,
@@ -69,6 +91,10 @@ class LabelHead(StreamHead):
         reset: Flags | None = None,
         valid: Flags | None = None,
     ) -> Scores:
+        if self.labelling.crf:
+            reset, valid = filled_flags(outputs.shape[:2], reset, valid)
+            chain = Chain(self.chain_transitions[...], self.chain_start[...], self.chain_end[...])
+            return chain_scores(outputs, jnp.where(valid, targets, -1), chain, reset)
         return label_scores(
             outputs,
             targets,
@@ -88,14 +114,14 @@ def label_scores(
 
     Args:
         logits: of C classes.
-        targets: classes [B, L], or for several labels 0 or 1 of each class [B, L, C].
+        targets: classes [B, L], -1 for none; or for several labels 0 or 1 of each class [B, L, C].
         smoothing: probability e that is spread over all classes.
         class_weights: weight of each class; (): all 1.
 
     Returns:
         With q the target distribution and p the softmax: -sum_c q_c ln p_c, and whether the target has the highest
-        logit. For several labels: the mean over classes of -q ln p - (1 - q) ln(1 - p), p the sigmoid, and whether all
-        labels are right.
+        logit; the loss is 0 for -1, and NaN for a class that does not exist. For several labels: the mean over classes
+        of -q ln p - (1 - q) ln(1 - p), p the sigmoid, and whether all labels are right.
     """
     weights = jnp.asarray(class_weights or (1.0,) * logits.shape[-1], jnp.float32)
     if targets.ndim == logits.ndim:
@@ -108,6 +134,11 @@ def label_scores(
     q = one_hot * (1 - smoothing) + smoothing / classes
     log_p = jax.nn.log_softmax(logits)
     known = (targets >= 0) & (targets < classes)
-    losses = jnp.where(known, -jnp.sum(q * log_p, axis=-1), jnp.nan)
+    losses = jnp.where(known, -jnp.sum(q * log_p, axis=-1), jnp.where(targets == -1, 0.0, jnp.nan))
     right = (jnp.argmax(logits, axis=-1) == targets) & jnp.isfinite(logits).all(axis=-1)
     return Scores(losses * jnp.take(weights, targets, mode="clip"), right)
+
+
+def chain_of(params: dict[str, Any]) -> Chain:
+    """The linear chain in the parameters of a `LabelHead` with `crf`, on the host."""
+    return Chain(*(np.asarray(params[f"chain_{name}"]) for name in Chain._fields))
