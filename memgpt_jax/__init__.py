@@ -19,6 +19,7 @@ from memgpt_jax.config.experiment import (
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, SizedMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
+from memgpt_jax.config.texts import AugmentConfig, CleanConfig
 from memgpt_jax.data import load_tokenizer, register_objective, register_task, tasks
 from memgpt_jax.data.objectives.masked import MaskedConfig
 from memgpt_jax.data.objectives.masked_next_sentence import MaskedNextSentenceConfig
@@ -192,6 +193,8 @@ __all__ = [  # noqa: RUF022 — in groups
     "TaggedTextConfig",
     "ScoredTextConfig",
     "RatingsConfig",
+    "CleanConfig",
+    "AugmentConfig",
 ]
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from memgpt_jax.config.checks import check, check_literals, check_positive
 from memgpt_jax.config.model import BaseModelConfig, ModelConfig, StackConfig
+from memgpt_jax.config.texts import CleanConfig
 
 PoolName = Literal["none", "first", "last", "mean", "max", "attention"]
 
@@ -32,6 +33,8 @@ class StreamHeadConfig(HeadConfig):
     """Whether token types give the case of words, which training sets from the data, for pipelines."""
     tag_token: Literal["first", "last"] = "last"
     """The token of a word whose output is its tag, which training sets from the data, for pipelines."""
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    """How texts are cleaned, which training sets from the data, for pipelines."""
     layers: str = "linear"
     """Layers between the hidden states and the pool, a name in `memgpt_jax.models.heads.HEAD_LAYERS`: `linear` (none:
     the head is linear), `mlp`, `tanh`, `conv`, `gru`, `lstm`, or a registered one."""

@@ -18,6 +18,7 @@ from memgpt_jax.data.tasks import (
     recall_batch,
     register_task,
 )
+from memgpt_jax.data.text import Cleaned, clean, clean_words, personal, scrub, sentences, write_vectors
 from memgpt_jax.data.tokenizers.base import Tokenizer
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.data.tokenizers.load import load_tokenizer, read_tokenizer
@@ -31,6 +32,7 @@ __all__ = [
     "Batch",
     "BatchIterator",
     "ByteTokenizer",
+    "Cleaned",
     "JsonRecallTask",
     "NeedleTask",
     "Objective",
@@ -40,15 +42,21 @@ __all__ = [
     "Tokenizer",
     "added_ids",
     "batch_shapes",
+    "clean",
+    "clean_words",
     "documents",
     "load_tokenizer",
     "make_objective",
     "make_task",
     "make_tokenizer",
+    "personal",
     "read_tokenizer",
     "recall_batch",
     "register_objective",
     "register_task",
+    "scrub",
+    "sentences",
     "text_batches",
     "train_batches",
+    "write_vectors",
 ]

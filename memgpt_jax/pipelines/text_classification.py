@@ -9,8 +9,10 @@ import numpy as np
 
 from memgpt_jax import models
 from memgpt_jax.config.checks import check
+from memgpt_jax.config.texts import CleanConfig
 from memgpt_jax.data.corpora.text import encode_pieces
 from memgpt_jax.data.tasks.labelled_text import document_ids
+from memgpt_jax.data.text import clean
 from memgpt_jax.evaluation.documents import call_inputs, document_outputs, read_call
 from memgpt_jax.evaluation.scoring import check_finite
 from memgpt_jax.pipelines.base import Loaded, check_sizes, labelling, texts_of
@@ -53,7 +55,8 @@ class TextClassification:
         check(top_k is None or top_k >= 1, f"top_k must be at least 1 or None, got {top_k}")
         if not texts:
             return []
-        documents = [{"tokens": document_ids(self.tokenizer, text, self.head.max_length)} for text in texts]
+        cleaned = [clean(text, self.head.clean).text for text in texts]
+        documents = [{"tokens": document_ids(self.tokenizer, text, self.head.max_length)} for text in cleaned]
         ends = [np.array([len(document["tokens"]) - 1]) for document in documents]
         logits = document_outputs(self.config, self.params, documents, ends, rows=self.rows, length=self.length)
         found = [self._labels(row)[:top_k] for (row,) in logits]
@@ -67,9 +70,11 @@ class TextClassification:
         The last answer is that of the whole text. A chunk that ends inside a word waits for the next one.
 
         Raises:
-            ValueError: the backbone is not causal; it would have to read the whole text again for each answer.
+            ValueError: the backbone is not causal; it would have to read the whole text again for each answer. Or texts
+                are cleaned, which needs the whole text.
         """
         check(self.config.streams, "stream needs a causal backbone: a decoder reads each token once")
+        check(self.head.clean == CleanConfig(), f"stream cannot clean texts, and the run does: {self.head.clean}")
         state = models.functional(self.config).init_state(1)
         end = self.tokenizer.special_ids.get("sep")
         most, begin = self.head.max_length, [self.tokenizer.start_id]

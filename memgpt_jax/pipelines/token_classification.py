@@ -1,9 +1,5 @@
 """Tags and entities of texts, with the calls and results of the transformers library's pipeline."""
 
-import functools
-import re
-import sys
-import unicodedata
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -11,25 +7,11 @@ import numpy as np
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.data.tasks.tagged_text import encode_words
+from memgpt_jax.data.text import clean_words
+from memgpt_jax.data.text.words import word_pattern
 from memgpt_jax.evaluation.documents import document_outputs
 from memgpt_jax.evaluation.tags import decode
 from memgpt_jax.pipelines.base import Loaded, check_sizes, labelling, texts_of
-
-
-@functools.cache
-def word_pattern() -> re.Pattern[str]:
-    """Words of a text: runs of letters and digits, numbers such as 3.5, and every other character that is not a space.
-
-    A combining mark, a variation selector or a joiner belongs to the character before it. A word may begin with @ or #.
-    """
-    marks = "".join(
-        re.escape(chr(code))
-        for code in range(sys.maxunicode + 1)
-        if unicodedata.category(chr(code)) in ("Mn", "Mc", "Me")
-    )
-    marks, joiner = f"[{marks}\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}]", "\N{ZERO WIDTH JOINER}"
-    letter, sign = rf"\w{marks}*", rf"[^\w\s]{marks}*"
-    return re.compile(rf"\d+(?:[.,:]\d+)+|[@#]?(?:{letter})+|{sign}(?:(?<={joiner}){sign})*")
 
 
 class Word(NamedTuple):
@@ -96,8 +78,8 @@ class TokenClassification:
 
     def _found(self, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]) -> list[list[dict[str, Any]]]:
         encoded = [
-            encode_words(self.tokenizer, [text[start:end] for start, end in places], self.head.case_as_token_type)
-            for text, places in zip(texts, spans, strict=True)
+            encode_words(self.tokenizer, clean_words(words, self.head.clean), self.head.case_as_token_type)
+            for words in ([text[start:end] for start, end in places] for text, places in zip(texts, spans, strict=True))
         ]
         documents, at = [item.inputs for item in encoded], [item.tag_places(self.head.tag_token) for item in encoded]
         logits = document_outputs(self.config, self.params, documents, at, rows=self.rows, length=self.length)

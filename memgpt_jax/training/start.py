@@ -104,7 +104,7 @@ def completed(config: ExperimentConfig) -> ExperimentConfig:
     if isinstance(model, HeadedConfig) and isinstance(model.head, StreamHeadConfig) and settings:
         texts = {
             name: getattr(data_config, name)
-            for name in ("max_length", "case_as_token_type", "tag_token")
+            for name in ("max_length", "case_as_token_type", "tag_token", "clean")
             if hasattr(data_config, name)
         }
         head = dataclasses.replace(model.head, **settings, **texts)

@@ -7,9 +7,18 @@ import numpy as np
 
 from memgpt_jax.data.batch import Batch
 
+Arrays = dict[str, np.ndarray]
+
 
 def packed_rows(
-    row: Callable[[int], dict[str, np.ndarray]], number: int, seed: int, rows: int, length: int, *, head: str = "labels"
+    row: Callable[[int], Arrays],
+    number: int,
+    seed: int,
+    rows: int,
+    length: int,
+    *,
+    head: str = "labels",
+    augmented: Callable[[int, np.random.Generator], Arrays] | None = None,
 ) -> Any:
     """Endless batches of documents packed into rows, a Grain `IterDataset`.
 
@@ -24,10 +33,13 @@ def packed_rows(
         rows: batch rows B.
         length: tokens L of a row.
         head: name of the targets in the batch.
+        augmented: in the place of `row`, the arrays of a document by its index and a generator, which is determined by
+            the seed, the epoch and the document; default: no random changes.
     """
     import grain
 
-    documents = grain.MapDataset.range(number).seed(seed).shuffle().repeat().map(row)
+    indices = grain.MapDataset.range(number).seed(seed).shuffle().repeat()
+    documents = indices.map(row) if augmented is None else indices.random_map(augmented)
     items = documents.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     packed = grain.experimental.FirstFitPackIterDataset(
         items,

@@ -1,17 +1,19 @@
 """Texts with a label: sentiment, topic, intent and whatever else people sort texts by."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from memgpt_jax.config.checks import check
+from memgpt_jax.config.texts import AugmentConfig, CleanConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.examples.files import ExamplesConfig, LabelsConfig, read_split
 from memgpt_jax.data.examples.rows import packed_rows
 from memgpt_jax.data.tasks.base import digest
 from memgpt_jax.data.tasks.examples import ExamplesTask
+from memgpt_jax.data.text import Augmentation, clean
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
 
@@ -36,6 +38,10 @@ class LabelledTextConfig(ExamplesConfig):
     max_length: int | None = None
     """Texts are cut to this number of tokens, special tokens included, in all splits; in training also to the length of
     a row. Default: no limit."""
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    """How texts are cleaned, in all splits, and by the pipelines of the run."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """How words of training texts are changed at random, anew in every epoch."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,6 +73,7 @@ class LabelledExample(NamedTuple):
     where: str
     """File and line."""
     text: str
+    """The text after cleaning; it may be empty."""
     label: int
     """Its number in `LabelledTextConfig.labels`."""
 
@@ -80,7 +87,11 @@ class LabelledTextTask(ExamplesTask[LabelledTextConfig]):
         """Raises `ValueError` if a record has no text or an unknown label, or there is no tokenizer."""
         super().__init__(config, split, tokenizer)
         self.examples = [self._example(record) for record in read_split(self.config, split)]
-        self.content = digest(*((example.text, example.label) for example in self.examples))
+        on = split == "train" and self.config.augment.is_on
+        self.augmentation = Augmentation(self.config.augment) if on else None
+        """The changes of the texts of the training split; None: there are none."""
+        changes = () if self.augmentation is None else self.augmentation.content
+        self.content = digest(*((example.text, example.label) for example in self.examples), *changes)
         self.ids = [document_ids(self.tokenizer, example.text, self.config.max_length) for example in self.examples]
         """Token ids of each text, special tokens included."""
 
@@ -92,7 +103,7 @@ class LabelledTextTask(ExamplesTask[LabelledTextConfig]):
                 f"training split or of data.labels: {', '.join(self.config.labels[:20])}"
             )
         check(bool(text.strip()), f"{record.where}: the text is empty")
-        return LabelledExample(record.where, text, self.config.labels.index(label))
+        return LabelledExample(record.where, clean(text, self.config.clean).text, self.config.labels.index(label))
 
     @classmethod
     def shapes(cls, config: LabelledTextConfig, rows: int, length: int) -> Batch:
@@ -103,14 +114,29 @@ class LabelledTextTask(ExamplesTask[LabelledTextConfig]):
 
     def batches(self, seed: int, rows: int, length: int) -> Any:
         """Endless batches, a Grain `IterDataset`: every text once in each epoch, in random order, packed into rows."""
-        return packed_rows(lambda index: self.row(index, length), len(self.ids), seed, rows, length)
+
+        def row(index: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+            return self.row(index, length, rng)
+
+        augmented = None if self.augmentation is None else row
+        return packed_rows(row, len(self.ids), seed, rows, length, augmented=augmented)
 
     def training_tokens(self, length: int) -> int:
         return sum(min(len(ids), length) for ids in self.ids)
 
-    def row(self, index: int, length: int) -> dict[str, np.ndarray]:
-        """The arrays of one text, cut to `length` tokens: `tokens`, `targets` and `weights`."""
-        ids = cut(self.tokenizer, self.ids[index], length)
+    def row(self, index: int, length: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+        """The arrays of one text, cut to `length` tokens: `tokens`, `targets` and `weights`.
+
+        Args:
+            index: of the text.
+            length: tokens to which it is cut.
+            rng: of the random changes of the words; default: none.
+        """
+        ids = self.ids[index]
+        if rng is not None and self.augmentation is not None:
+            text = self.augmentation.text(self.examples[index].text, rng)
+            ids = document_ids(self.tokenizer, text, self.config.max_length)
+        ids = cut(self.tokenizer, ids, length)
         weights = np.zeros(len(ids), np.float32)
         weights[-1] = 1
         if self.config.ask_every is not None:

@@ -1,18 +1,21 @@
 """Words with a tag each: named entities, slots, parts of speech."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
 from memgpt_jax.config.checks import check
+from memgpt_jax.config.texts import AugmentConfig, CleanConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.examples.files import ExamplesConfig, LabelsConfig, read_split
 from memgpt_jax.data.examples.records import Record
 from memgpt_jax.data.examples.rows import packed_rows
 from memgpt_jax.data.tasks.base import digest
 from memgpt_jax.data.tasks.examples import ExamplesTask
+from memgpt_jax.data.text import Augmentation, clean_words
+from memgpt_jax.data.text.cleaning import check_words
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
 
@@ -34,12 +37,22 @@ class TaggedTextConfig(ExamplesConfig):
     tag_token: Literal["first", "last"] = "last"
     """The token of a word at which its tag is predicted: the last one, where a causal model has read the whole word, or
     the first one, as in taggers of the transformers library."""
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    """How each word is cleaned, in all splits, and by the pipelines of the run; words are not removed."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """How words of training documents are changed at random, anew in every epoch. Words with tags such as `B-person`
+    are replaced at most."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(not isinstance(self.tags, str), f"data.tags must be a list of tags, got {self.tags!r}")
         object.__setattr__(self, "tags", tuple(self.tags))  # a list is also accepted
         check(len(set(self.tags)) == len(self.tags), f"data.tags must be distinct, got {self.tags}")
+        check_words(self.clean)
+        check(
+            not (self.clean.lower and self.case_as_token_type),
+            "data.clean.lower=True removes the case that data.case_as_token_type=True gives: choose one",
+        )
 
     @property
     def objective(self) -> LabelsConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -75,6 +88,7 @@ class TaggedExample(NamedTuple):
     where: str
     """File and line of its first word."""
     words: list[str]
+    """The words after cleaning; they may be empty."""
     tags: list[str]
 
 
@@ -87,7 +101,11 @@ class TaggedTextTask(ExamplesTask[TaggedTextConfig]):
         """Raises `ValueError` if words and tags of a record do not fit, or there is no tokenizer."""
         super().__init__(config, split, tokenizer)
         self.examples = [self._example(record) for record in self.config.records(split)]
-        self.content = digest(*((example.words, example.tags) for example in self.examples))
+        on = split == "train" and self.config.augment.is_on
+        self.augmentation = Augmentation(self.config.augment) if on else None
+        """The changes of the words of the training split; None: there are none."""
+        changes = () if self.augmentation is None else self.augmentation.content
+        self.content = digest(*((example.words, example.tags) for example in self.examples), *changes)
         self.encoded = [
             encode_words(self.tokenizer, example.words, self.config.case_as_token_type) for example in self.examples
         ]
@@ -102,14 +120,17 @@ class TaggedTextTask(ExamplesTask[TaggedTextConfig]):
                     f"{record.where}: the tag {tag!r} is not one of those of the training split or of data.tags: "
                     f"{', '.join(self.config.tags[:20])}"
                 )
-        return TaggedExample(record.where, words, tags)
+        return TaggedExample(record.where, clean_words(words, self.config.clean), tags)
 
     def training_tokens(self, length: int) -> int:
         return sum(len(encoded.inputs["tokens"]) for encoded in self.encoded)
 
     def targets(self, index: int) -> np.ndarray:
         """The numbers of the tags of a document's words, int32."""
-        return np.array([self.config.tags.index(tag) for tag in self.examples[index].tags], np.int32)
+        return self._numbers(self.examples[index].tags)
+
+    def _numbers(self, tags: Sequence[str]) -> np.ndarray:
+        return np.array([self.config.tags.index(tag) for tag in tags], np.int32)
 
     @classmethod
     def shapes(cls, config: TaggedTextConfig, rows: int, length: int) -> Batch:
@@ -129,15 +150,31 @@ class TaggedTextTask(ExamplesTask[TaggedTextConfig]):
             for index, encoded in enumerate(self.encoded)
             for first in range(0, len(encoded.inputs["tokens"]), length)
         ]
-        return packed_rows(lambda part: self.row(*parts[part], length), len(parts), seed, rows, length)
 
-    def row(self, index: int, first: int, length: int) -> dict[str, np.ndarray]:
-        """The arrays of at most `length` tokens of a document, from the token `first` on; the target -1 is no tag."""
-        encoded = self.encoded[index]
+        def row(part: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+            return self.row(*parts[part], length=length, rng=rng)
+
+        augmented = None if self.augmentation is None else row
+        return packed_rows(row, len(parts), seed, rows, length, augmented=augmented)
+
+    def row(self, index: int, first: int, length: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+        """The arrays of at most `length` tokens of a document, from the token `first` on; the target -1 is no tag.
+
+        Args:
+            index: of the document.
+            first: its first token, a multiple of `length`; if random changes leave fewer tokens, the last such token.
+            length: tokens of the part.
+            rng: of the random changes of the words of the document; default: none.
+        """
+        encoded, tags = self.encoded[index], self.examples[index].tags
+        if rng is not None and self.augmentation is not None:
+            words, tags = self.augmentation.words(self.examples[index].words, tags, rng)
+            encoded = encode_words(self.tokenizer, words, self.config.case_as_token_type)
         number = len(encoded.inputs["tokens"])
         targets, weights = np.full(number, -1, np.int32), np.zeros(number, np.float32)
         places = encoded.tag_places(self.config.tag_token)
-        targets[places], weights[places] = self.targets(index), 1
+        targets[places], weights[places] = self._numbers(tags), 1
+        first = min(first, (number - 1) // length * length)
         part = slice(first, first + length)
         arrays = encoded.inputs | {"targets": targets, "weights": weights}
         return {name: array[part] for name, array in arrays.items()}

@@ -1,23 +1,15 @@
 """The libraries that compute metrics of tasks; they are installed with the extra `tasks`."""
 
-import importlib
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from memgpt_jax.config.extras import library
+
+__all__ = ["RESAMPLES", "bootstrap_interval", "library"]
+
 RESAMPLES = 1000
 """Bootstrap resamples of a confidence interval."""
-
-
-def library(name: str) -> Any:
-    """A module of the extra `tasks`. Raises `ValueError`, which names the extra, if it is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(
-            f"the metrics of this task need {name.partition('.')[0]}: pip install 'memgpt-jax[tasks]' ({error})"
-        ) from None
 
 
 def bootstrap_interval(metric: Callable[[np.ndarray], float], number: int, seed: int = 0) -> list[float]:

@@ -1,0 +1,20 @@
+"""Texts before they are tokenized: cleaning and scrubbing with a map to the original, sentences, augmentation."""
+
+from memgpt_jax.data.text.augmentation import Augmentation
+from memgpt_jax.data.text.cleaned import Cleaned, compose
+from memgpt_jax.data.text.cleaning import clean, clean_words
+from memgpt_jax.data.text.scrubbing import personal, scrub
+from memgpt_jax.data.text.sentences import sentences
+from memgpt_jax.data.text.vectors import write_vectors
+
+__all__ = [
+    "Augmentation",
+    "Cleaned",
+    "clean",
+    "clean_words",
+    "compose",
+    "personal",
+    "scrub",
+    "sentences",
+    "write_vectors",
+]

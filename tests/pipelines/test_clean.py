@@ -1,0 +1,76 @@
+"""Texts are cleaned as in training: the head of a run remembers how, and spans index the original text."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import memgpt_jax as mg
+from memgpt_jax.config.serialization import from_json, to_json
+from memgpt_jax.data.tokenizers.byte import ByteTokenizer
+from memgpt_jax.training.start import completed
+
+pytest.importorskip("phonenumbers", reason="the extra `tasks` is not installed")
+CLEAN = mg.CleanConfig(unicode="NFKC", html=True, control=True, scrub=("mail", "phone"), lower=True, whitespace=True)
+BACKBONE = mg.ModelConfig(
+    vocab_size=257, d_model=16, num_layers=1, num_heads=2, segment_length=16, window_size=16, memory=mg.NoMemoryConfig()
+)
+BYTES = ByteTokenizer()
+
+
+def pipelines(name, **head):
+    """The same model with and without cleaning."""
+    configs = [
+        mg.HeadedConfig(backbone=BACKBONE, head=mg.LabelHeadConfig(num_outputs=3, clean=clean, **head))
+        for clean in (CLEAN, mg.CleanConfig())
+    ]
+    params = jax.jit(mg.functional(configs[0]).init)(jax.random.key(0))
+    return [mg.pipeline(name, model=(config, params), tokenizer=BYTES) for config in configs]
+
+
+def test_labels_are_those_of_the_cleaned_text():
+    cleaning, plain = pipelines("text-classification")
+    texts = ["<p>A  FINE\x00 \ufb01lm, write to ada@example.org</p>", "Dull.", "<br>"]
+    cleaned = [mg.data.clean(text, CLEAN).text for text in texts]
+    assert cleaned == ["a fine film, write to [mail]", "dull.", ""]
+    assert cleaning(texts, top_k=None) == plain(cleaned, top_k=None) != plain(texts, top_k=None)
+    with pytest.raises(ValueError, match="stream cannot clean texts, and the run does: CleanConfig"):
+        next(cleaning.stream(["a"]))
+
+
+def test_tagged_words_are_cleaned_and_keep_their_places():
+    cleaning, plain = pipelines("token-classification", pool="none", output_names=("O", "B-x", "I-x"))
+    text = "😀 E\u0301COLE  \ufb01n call 020 7946 0958 \x00 Now"
+    found, words = cleaning(text), ["😀", "école", "fin", "call", *["[phone]"] * 3, "", "now"]
+    assert all(text[item["start"] : item["end"]] == item["word"] for item in found) and found
+    same = plain.of_words(words)
+    assert [item["index"] for item in found] == [item["index"] for item in same]
+    np.testing.assert_allclose([item["score"] for item in found], [item["score"] for item in same], rtol=1e-5)
+
+
+def test_a_run_remembers_how_its_texts_are_cleaned(tmp_path):
+    rows = [{"text": f"<b>A &amp; {i}</b>", "label": "ab"[i % 2]} for i in range(12)] + [{"text": "<i>", "label": "a"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = mg.LabelledTextConfig(train=str(tmp_path / "a.jsonl"), tokenizer="byte", clean=CLEAN)
+    config = mg.ExperimentConfig(
+        model=mg.HeadedConfig(backbone=BACKBONE, head=mg.LabelHeadConfig()),
+        data=data,
+        training=mg.TrainingConfig(sequence_length=16, carry_state=False),
+        evaluation=mg.EvaluationConfig(chunk_length=16),
+    )
+    whole = completed(config)
+    assert whole.model.head.clean == CLEAN
+    assert from_json(json.loads(json.dumps(to_json(whole)))) == whole
+    for split, text in (("train", "a & 0"), ("valid", "a & 9")):
+        task = mg.tasks.make_task(whole.data, split, BYTES)
+        assert task.examples[0].text == text and bytes(task.ids[0][1:].astype(np.uint8)).decode() == text
+    train = mg.tasks.make_task(whole.data, "train", BYTES)
+    assert train.examples[-1].text == "" and len(train.ids[-1]) == 1  # nothing remains but the start
+
+
+def test_cleaning_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"data.clean.stop_words='en' would remove words that have tags"):
+        mg.TaggedTextConfig(clean=mg.CleanConfig(stop_words="en"))
+    with pytest.raises(ValueError, match=r"data.clean.lower=True removes the case"):
+        mg.TaggedTextConfig(clean=mg.CleanConfig(lower=True), case_as_token_type=True)
