@@ -13,7 +13,7 @@ from memgpt_jax.data.objectives import make_objective
 from memgpt_jax.data.tasks import TASKS, make_task
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
-PATHS = ("path", "cache_dir", "train", "valid", "test")
+PATHS = ("path", "cache_dir", "train", "valid", "test", "vectors")
 """Fields of data configurations that name files or folders."""
 
 
@@ -80,13 +80,12 @@ def text_batches(
     return BatchIterator(iter(batches), source)
 
 
-def _without_paths(config: DataConfig) -> DataConfig:
+def _without_paths(config: Any) -> Any:
     """The config without paths: a position in the data depends on the content of the files, not on their paths."""
-    names = {item.name for item in dataclasses.fields(config)}
-    paths: dict[str, Any] = {name: "" for name in PATHS if name in names and getattr(config, name)}
-    if isinstance(config, TaskConfig) and config.text is not None and "text" in names:
-        paths["text"] = _without_paths(config.text)
-    return dataclasses.replace(config, **paths)
+    values = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
+    changes: dict[str, Any] = {name: "" for name in PATHS if values.get(name)}
+    changes |= {name: _without_paths(value) for name, value in values.items() if dataclasses.is_dataclass(value)}
+    return dataclasses.replace(config, **changes)
 
 
 def added_ids(config: DataConfig, tokenizer: Tokenizer) -> int:
