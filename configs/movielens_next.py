@@ -1,7 +1,7 @@
 """The next film of a user: MovieLens, ml-latest-small, from scratch.
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py movielens_next --workdir runs/movielens_next
-         python experiments/evaluate.py runs/movielens_next --split test
+         python experiments/evaluate.py runs/movielens_next/best --split test
 Time:    not measured: not run yet
 Result:  not measured: not run yet
 """
@@ -26,14 +26,14 @@ def config() -> ExperimentConfig:
         ),
         data=RatingsConfig(path="$MEMGPT_DATA/recommendation/ml-latest-small/ratings.csv.gz"),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50, weight_decay=0.1),
-        training=TrainingConfig(steps=800, batch_size=16, sequence_length=200, carry_state=False, checkpoint_every=50),
+        training=TrainingConfig(steps=450, batch_size=16, sequence_length=200, carry_state=False, checkpoint_every=90),
         evaluation=EvaluationConfig(
             batch_size=16,
             chunk_length=100,
             max_documents=None,
             max_tokens=None,
-            every=50,
-            metric="hit_rate_10",
+            every=90,
+            metric="loss",
             patience=4,
         ),
     )

@@ -1,0 +1,189 @@
+"""Histories of ratings: splits, tokens and targets by hand, rankings against loops, bad files, and real data."""
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import memgpt_jax as mg
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, TrainingConfig
+from memgpt_jax.data.tasks.ratings import FIRST_ITEM, RARE, START, RatingsConfig, RatingsTask
+from memgpt_jax.evaluation.metrics.ranking import ranking_metrics, ranks_of
+from memgpt_jax.evaluation.ranking import evaluate_ranking
+from memgpt_jax.models import functional
+
+HEADER = "userId,movieId,rating,timestamp\n"
+
+
+def written(path, users):
+    """A file of `users`: for each a list of (item, rating) in order of time, which is not the order of the lines."""
+    lines = [
+        f"{user},{item},{rating},{1000 + time}\n"
+        for user, rated in users.items()
+        for time, (item, rating) in reversed([*enumerate(rated)])
+    ]
+    path.write_text(HEADER + "".join(lines))
+    return str(path)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Nine users; the films 10 and 9 have two ratings or more, the film 99 only one."""
+    users = {
+        user: [(10, 4.0), (9, 2.0), (20 + user % 2, 3.5), (30, 1.0), (31, 5.0), (32, 0.5)] for user in range(1, 10)
+    }
+    users[2] = [(99, 5.0), *users[2]]
+    users[11] = [(10, 3.0)]  # too few
+    return written(tmp_path / "ratings.csv", users)
+
+
+def config_of(path, **options):
+    return RatingsConfig(path=path, **{"min_ratings": 2, "held_out": 2.0, "valid_every": 4} | options)
+
+
+def test_next_items_by_hand(small):
+    train, valid, test = (RatingsTask(config_of(small), split) for split in ("train", "valid", "test"))
+    config = train.config
+    assert config.num_items == 7 and config.levels == (0.5, 1, 2, 3, 3.5, 4, 5)
+    ids = {item: FIRST_ITEM + place for place, item in enumerate((9, 10, 20, 21, 30, 31, 32))}  # by number, not by text
+    assert config.num_ids == FIRST_ITEM + 7
+    second = [ids[10], ids[9], ids[20], ids[30], ids[31], ids[32]]  # the film 99 is left out
+    assert test.documents[1]["tokens"].tolist() == [START, *second[:-1]]
+    assert test.places[1].tolist() == [4, 5] and test.targets[1].tolist() == second[4:]
+    assert len(test.histories) == len(train.histories) == 9 and [h.user for h in valid.histories] == ["4", "8"]
+    assert valid.places[0].tolist() == [2, 3] and valid.targets[0].tolist() == second[2:4]
+    assert [len(places) for places in train.places] == [4, 4, 4, 2, 4, 4, 4, 2, 4]
+    row = train.row(1, 0, 3)
+    assert row["tokens"].tolist() == [START, *second[:2]] and row["targets"].tolist() == second[:3]
+    assert train.row(1, 3, 3)["tokens"].tolist() == [second[2]]
+    learned = [value for h in train.histories for value in h.ratings[h.asked]]
+    assert config.mean == pytest.approx(np.mean(learned)) and config.std == pytest.approx(np.std(learned))
+
+
+def test_ratings_by_hand(small):
+    task = RatingsTask(config_of(small, ask="rating", held_out=0.3), "test")
+    level = {value: task.items.stop + place for place, value in enumerate(task.config.levels)}
+    tokens = task.documents[1]["tokens"]  # seven films, of which two are asked for
+    assert tokens[0] == RARE and tokens[1] == level[5.0] and len(tokens) == 13
+    assert tokens[3] == level[4.0] and tokens[5] == level[2.0]
+    assert task.places[1].tolist() == [10, 12] and task.targets[1].tolist() == [5.0, 0.5]
+    assert task.targets[1].dtype == np.float32 and task.config.num_ids == FIRST_ITEM + 7 + 7
+    batch = RatingsTask(task.config, "train").batch(0, 2, 16)
+    assert batch.targets["numbers"].dtype == np.float32
+    weighted = batch.weights["numbers"] > 0
+    items = (batch.inputs["tokens"] >= RARE) & (batch.inputs["tokens"] < task.items.stop)
+    assert (items == weighted).all() and (batch.targets["numbers"][weighted] >= 0.5).all()
+
+
+def test_a_packed_history_has_its_next_items_as_targets(small):
+    batch = RatingsTask(config_of(small), "train").batch(0, 2, 16)
+    tokens, targets, weights = batch.inputs["tokens"], batch.targets["tokens"], batch.weights["tokens"]
+    starts = batch.inputs["reset"] & (weights > 0)
+    assert (tokens[starts] == START).all() and starts.sum() >= 4
+    inside = (weights[:, :-1] > 0) & (weights[:, 1:] > 0) & ~batch.inputs["reset"][:, 1:]
+    assert inside.any() and (targets[:, :-1][inside] == tokens[:, 1:][inside]).all()
+
+
+def test_ranks_equal_loops():
+    rng = np.random.default_rng(0)
+    scores, targets = rng.integers(6, size=(20, 15)).astype(np.float32), rng.integers(15, size=20)  # many ties
+    excluded = rng.random(scores.shape) < 0.3
+    excluded[np.arange(20), targets] = False
+    found = ranks_of(scores, targets, excluded)
+    for row, target in enumerate(targets):
+        others = [scores[row, i] for i in range(15) if i != target and not excluded[row, i]]
+        expected = 1 + sum(other > scores[row, target] for other in others)
+        assert found[row] == expected + sum(other == scores[row, target] for other in others) / 2
+
+
+def test_metrics_of_rankings_by_hand():
+    found = ranking_metrics([np.array([1.0, 11.0]), np.array([3.0, 10.0])])
+    assert found["hit_rate_10"] == 0.75
+    assert found["ndcg_10"] == pytest.approx((1 + 0 + 0.5 + 1 / np.log2(11)) / 4)
+    assert found["mrr"] == pytest.approx((1 + 1 / 11 + 1 / 3 + 1 / 10) / 4)
+    assert found["hit_rate_10_interval"] == [0.5, 1.0]
+
+
+def experiment(path, chunk, memory):
+    model = mg.ModelConfig(
+        vocab_size=16, d_model=8, num_layers=1, num_heads=2, window_size=2, segment_length=2, memory=memory
+    )
+    return ExperimentConfig(
+        model=model,
+        data=config_of(path),
+        training=TrainingConfig(sequence_length=16),
+        evaluation=EvaluationConfig(split="test", batch_size=4, chunk_length=chunk, max_documents=None),
+    )
+
+
+def test_a_ranking_does_not_depend_on_calls_and_leaves_out_what_was_seen(small):
+    memory = mg.KVMemoryConfig(memory_size=8, head_dim=4)
+    whole, parts = experiment(small, 16, memory), experiment(small, 2, memory)
+    task = RatingsTask(whole.data, "test")
+    params = jax.jit(functional(whole.model).init)(jax.random.key(0))
+    one, other = (evaluate_ranking(config, params, task) for config in (whole, parts))
+    assert one["predictions"] == 18 and one["users"] == 9
+    for name in ("loss", "hit_rate_10", "ndcg_10", "mrr"):
+        assert one[name] == pytest.approx(other[name], rel=1e-4)
+    # Of seven films, a user has had four, then five: the rank is at most 3, then 2.
+    assert one["hit_rate_10"] == 1 and one["mrr"] >= (1 / 3 + 1 / 2) / 2
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (HEADER + "1,2,good,5\n", {}, r"ratings.csv, line 2: column 'rating' must be a finite number, it is 'good'"),
+        (HEADER + "1,2,3,\n", {}, "line 2: column 'timestamp' must be a finite number, it is ''"),
+        (HEADER + ",2,3,4\n", {}, "line 2: column 'userId' must be a label, it is empty"),
+        (HEADER + "1,2,3,4\n1,2,5,6\n", {}, "line 3: the user rates the item a second time, after .*line 2"),
+        ("user,movieId,rating,timestamp\n1,2,3,4\n", {}, "line 2 has no column 'userId'"),
+        (HEADER, {}, "has no records"),
+        (HEADER + "1,2,3,4\n", {}, "holds no user with twice the items of data.held_out=2.0"),
+        (HEADER, {"held_out": 1.5}, "data.held_out must be a whole number or below 1"),
+        (HEADER, {"ask": "user"}, "ask"),
+        (HEADER, {"valid_every": 1}, "data.valid_every must be at least 2"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, content, options, message):
+    path = tmp_path / "ratings.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        RatingsTask(config_of(str(path), **options), "train")
+
+
+def test_missing_files_and_distinct_ratings_without_end_are_named(tmp_path, small):
+    with pytest.raises(ValueError, match=r"data\.path must name a file"):
+        RatingsTask(RatingsConfig(), "train")
+    with pytest.raises(ValueError, match="there is no file"):
+        RatingsTask(RatingsConfig(path=str(tmp_path / "none.csv")), "train")
+    with pytest.raises(ValueError, match="asks for nothing"):
+        RatingsTask(config_of(small, valid_every=100), "valid")
+    many = written(tmp_path / "many.csv", {1: [(item, item / 7) for item in range(150)]})
+    with pytest.raises(ValueError, match="holds 150 distinct ratings"):
+        RatingsTask(config_of(many), "train")
+
+
+@pytest.mark.slow
+def test_the_split_of_movielens():
+    folder = os.environ.get("MEMGPT_DATA")
+    path = Path(folder or "") / "recommendation" / "ml-latest-small" / "ratings.csv.gz"
+    if not path.is_file():
+        pytest.skip("MEMGPT_DATA does not name a folder with recommendation/ml-latest-small")
+    task = RatingsTask(RatingsConfig(path=str(path)), "test")
+    assert len(task.histories) == 602 and sum(map(len, task.places)) == 6020 and task.config.num_items == 3650
+    # Popularity in what comes before the last ten films: HR@10 0.0472, NDCG@10 0.0244, MRR 0.0243.
+    counts = np.zeros(task.items.stop, np.float32)
+    for history in task.histories:
+        np.add.at(counts, history.items[: history.asked[0]], 1)
+    ranks = []
+    for history in task.histories:
+        seen = np.zeros((len(history.asked), len(counts)), bool)
+        for row, place in enumerate(history.asked):
+            seen[row, history.items[:place]] = True
+        scores = np.broadcast_to(counts, seen.shape)[:, task.items]
+        ranks.append(ranks_of(scores, history.items[history.asked] - task.items.start, seen[:, task.items]))
+    found = ranking_metrics(ranks)
+    assert [round(found[name], 4) for name in ("hit_rate_10", "ndcg_10", "mrr")] == [0.0472, 0.0244, 0.0243]
+    assert sum(map(len, RatingsTask(RatingsConfig(path=str(path), ask="rating", held_out=0.1), "test").places)) == 9818
