@@ -10,9 +10,11 @@ import numpy as np
 
 from memgpt_jax import models
 from memgpt_jax.config.checks import check
-from memgpt_jax.config.heads import HeadedConfig
+from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig
 from memgpt_jax.config.model import BaseModelConfig
+from memgpt_jax.config.texts import CleanConfig
 from memgpt_jax.data.tasks.labelled_text import document_ids
+from memgpt_jax.data.text import clean
 from memgpt_jax.pipelines.base import Loaded, check_sizes, texts_of
 
 Vectors = list[Any] | np.ndarray
@@ -24,7 +26,7 @@ class FeatureExtraction:
     >>> vectors = mg.pipeline("feature-extraction", model="sentence-transformers/all-MiniLM-L6-v2", pool="mean")
     >>> vectors(["A fine film.", "Two hours lost."])  # [2, 384], each of length 1
 
-    A text is read in calls of `length` tokens with the memory carried.
+    A text is read in calls of `length` tokens with the memory carried. Texts are cleaned as those of the run were.
     """
 
     def __init__(self, loaded: Loaded, *, pool: Literal["none", "mean"] = "none", length: int | None = None):
@@ -32,6 +34,8 @@ class FeatureExtraction:
         a call. Raises `ValueError` if `pool` is another word."""
         check(pool in ("none", "mean"), f"pool must be 'none' or 'mean', got {pool!r}")
         self.config, self.params = loaded.config, loaded.params
+        head = getattr(self.config, "head", None)
+        self.clean = head.clean if isinstance(head, StreamHeadConfig) else CleanConfig()
         if isinstance(self.config, HeadedConfig):
             self.config, self.params = self.config.backbone, self.params["backbone"]
         self.tokenizer, self.pool, self.length = loaded.tokenizer, pool, loaded.length if length is None else length
@@ -45,7 +49,7 @@ class FeatureExtraction:
             its array. With `mean` an array [texts, D] of unit vectors; for a single text [D].
         """
         single = isinstance(inputs, str)
-        found = [self._hidden(text) for text in texts_of(inputs)]
+        found = [self._hidden(clean(text, self.clean).text) for text in texts_of(inputs)]
         if self.pool == "none":
             arrays = [hidden[None] for hidden in found]
             return arrays[0] if single else arrays

@@ -7,6 +7,7 @@ import numpy as np
 from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.tasks.labelled_text import document_ids
+from memgpt_jax.data.text import clean
 from memgpt_jax.evaluation.documents import document_outputs
 from memgpt_jax.evaluation.scoring import check_finite
 from memgpt_jax.models.heads.scalars import ScalarHeadConfig
@@ -39,7 +40,7 @@ class TextRegression:
 
         Raises `ValueError` if an output is NaN or infinite.
         """
-        texts = texts_of(inputs)
+        texts = [clean(text, self.head.clean).text for text in texts_of(inputs)]
         documents = [{"tokens": document_ids(self.tokenizer, text, self.head.max_length)} for text in texts]
         ends = [np.array([len(document["tokens"]) - 1]) for document in documents]
         outputs = document_outputs(self.config, self.params, documents, ends, rows=self.rows, length=self.length)

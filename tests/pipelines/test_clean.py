@@ -1,5 +1,6 @@
 """Texts are cleaned as in training: the head of a run remembers how, and spans index the original text."""
 
+import dataclasses
 import json
 
 import jax
@@ -17,12 +18,14 @@ BACKBONE = mg.ModelConfig(
     vocab_size=257, d_model=16, num_layers=1, num_heads=2, segment_length=16, window_size=16, memory=mg.NoMemoryConfig()
 )
 BYTES = ByteTokenizer()
+TEXTS = ["<p>A  FINE\x00 \ufb01lm, write to ada@example.org</p>", "Dull.", "<br>"]
+CLEANED = ["a fine film, write to [mail]", "dull.", ""]
 
 
-def pipelines(name, **head):
+def pipelines(name, head=mg.LabelHeadConfig(num_outputs=3)):  # noqa: B008 — it is frozen
     """The same model with and without cleaning."""
     configs = [
-        mg.HeadedConfig(backbone=BACKBONE, head=mg.LabelHeadConfig(num_outputs=3, clean=clean, **head))
+        mg.HeadedConfig(backbone=BACKBONE, head=dataclasses.replace(head, clean=clean))
         for clean in (CLEAN, mg.CleanConfig())
     ]
     params = jax.jit(mg.functional(configs[0]).init)(jax.random.key(0))
@@ -31,16 +34,23 @@ def pipelines(name, **head):
 
 def test_labels_are_those_of_the_cleaned_text():
     cleaning, plain = pipelines("text-classification")
-    texts = ["<p>A  FINE\x00 \ufb01lm, write to ada@example.org</p>", "Dull.", "<br>"]
-    cleaned = [mg.data.clean(text, CLEAN).text for text in texts]
-    assert cleaned == ["a fine film, write to [mail]", "dull.", ""]
-    assert cleaning(texts, top_k=None) == plain(cleaned, top_k=None) != plain(texts, top_k=None)
+    assert [mg.data.clean(text, CLEAN).text for text in TEXTS] == CLEANED
+    assert cleaning(TEXTS, top_k=None) == plain(CLEANED, top_k=None) != plain(TEXTS, top_k=None)
     with pytest.raises(ValueError, match="stream cannot clean texts, and the run does: CleanConfig"):
         next(cleaning.stream(["a"]))
 
 
+def test_numbers_and_vectors_are_those_of_the_cleaned_text():
+    cleaning, plain = pipelines("text-regression", mg.ScalarHeadConfig())
+    assert cleaning(TEXTS) == plain(CLEANED) != plain(TEXTS)
+    cleaning, plain = pipelines("feature-extraction")
+    for found, same in zip(cleaning(TEXTS), plain(CLEANED), strict=True):
+        np.testing.assert_array_equal(found, same)
+
+
 def test_tagged_words_are_cleaned_and_keep_their_places():
-    cleaning, plain = pipelines("token-classification", pool="none", output_names=("O", "B-x", "I-x"))
+    head = mg.LabelHeadConfig(num_outputs=3, pool="none", output_names=("O", "B-x", "I-x"))
+    cleaning, plain = pipelines("token-classification", head)
     text = "😀 E\u0301COLE  \ufb01n call 020 7946 0958 \x00 Now"
     found, words = cleaning(text), ["😀", "école", "fin", "call", *["[phone]"] * 3, "", "now"]
     assert all(text[item["start"] : item["end"]] == item["word"] for item in found) and found
@@ -50,7 +60,8 @@ def test_tagged_words_are_cleaned_and_keep_their_places():
 
 
 def test_a_run_remembers_how_its_texts_are_cleaned(tmp_path):
-    rows = [{"text": f"<b>A &amp; {i}</b>", "label": "ab"[i % 2]} for i in range(12)] + [{"text": "<i>", "label": "a"}]
+    rows = [{"text": f"<b>A &amp; {i}</b>", "label": "ab"[i % 2], "score": i} for i in range(12)]
+    rows.append({"text": "<i>", "label": "a", "score": 0})
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = mg.LabelledTextConfig(train=str(tmp_path / "a.jsonl"), tokenizer="byte", clean=CLEAN)
     config = mg.ExperimentConfig(
@@ -65,6 +76,9 @@ def test_a_run_remembers_how_its_texts_are_cleaned(tmp_path):
     for split, text in (("train", "a & 0"), ("valid", "a & 9")):
         task = mg.tasks.make_task(whole.data, split, BYTES)
         assert task.examples[0].text == text and bytes(task.ids[0][1:].astype(np.uint8)).decode() == text
+    scores = mg.ScoredTextConfig(train=data.train, number_column="score", tokenizer="byte", clean=CLEAN)
+    task = mg.tasks.make_task(scores, "valid", BYTES)
+    assert bytes(task.documents[0]["tokens"][1:].astype(np.uint8)).decode() == "a & 9"
     train = mg.tasks.make_task(whole.data, "train", BYTES)
     assert train.examples[-1].text == "" and len(train.ids[-1]) == 1  # nothing remains but the start
 

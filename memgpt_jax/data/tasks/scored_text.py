@@ -1,11 +1,12 @@
 """Texts with a number: the stars of a review, the price of an offer, the difficulty of a question."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from memgpt_jax.config.checks import check
+from memgpt_jax.config.texts import CleanConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.examples.files import ExamplesConfig, NumbersConfig, read_split
 from memgpt_jax.data.examples.records import Record
@@ -13,6 +14,7 @@ from memgpt_jax.data.examples.rows import packed_rows
 from memgpt_jax.data.tasks.base import digest
 from memgpt_jax.data.tasks.examples import ExamplesTask
 from memgpt_jax.data.tasks.labelled_text import cut, document_ids
+from memgpt_jax.data.text import clean
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
 
@@ -30,6 +32,8 @@ class ScoredTextConfig(ExamplesConfig):
     max_length: int | None = None
     """Texts are cut to this number of tokens, special tokens included, in all splits; in training also to the length of
     a row. Default: no limit."""
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    """How texts are cleaned, in all splits, and by the pipelines of the run."""
     mean: float | None = None
     """Mean of the numbers of the training split; default: from the data."""
     std: float | None = None
@@ -77,7 +81,7 @@ class ScoredTextTask(ExamplesTask[ScoredTextConfig]):
     def _example(self, record: Record) -> tuple[str, float]:
         text = record.text(self.config.text_column)
         check(bool(text.strip()), f"{record.where}: the text is empty")
-        return text, record.number(self.config.number_column)
+        return clean(text, self.config.clean).text, record.number(self.config.number_column)
 
     @classmethod
     def shapes(cls, config: ScoredTextConfig, rows: int, length: int) -> Batch:
