@@ -25,7 +25,7 @@ def trained(tmp_path_factory):
     model = mg.from_params(config, jax.jit(mg.functional(config).init)(jax.random.key(0)))
     options = {"epochs": 60, "batch_size": 4, "sequence_length": 64, "learning_rate": 3e-3, "dropout": 0.0}
     workdir = tmp_path_factory.mktemp("stars")
-    task = mg.ScoredTextConfig(max_length=48)
+    task = mg.ScoredTextConfig(max_length=48, clean=mg.CleanConfig(whitespace=True))
     return mg.finetune(model, task, train=ROWS, workdir=workdir, tokenizer=BYTES, print_progress=False, **options)
 
 
@@ -48,6 +48,7 @@ def test_the_pipeline_gives_numbers_whatever_the_calls(trained, capsys):
     assert alone[0]["score"] == pytest.approx(good["score"], rel=1e-4) and rate([]) == []
     other = mg.pipeline("text-regression", model=trained.workdir, length=5)(["a lovely film 2"])
     assert other[0]["score"] == pytest.approx(good["score"], rel=1e-4)
+    assert rate(" a  lovely   film 2 ")[0]["score"] == pytest.approx(good["score"], rel=1e-4)  # cleaned as in training
     with pytest.raises(ValueError, match=r"model\.head"):
         mg.pipeline("text-classification", model=trained.workdir)
     capsys.readouterr()
