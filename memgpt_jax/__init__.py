@@ -40,6 +40,7 @@ from memgpt_jax.data.tasks.ratings import RatingsConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.data.tasks.scored_text import ScoredTextConfig
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
+from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.data.tasks.tracking import TrackingConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.evaluation import evaluate, register_metric
@@ -195,6 +196,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "RatingsConfig",
     "CleanConfig",
     "AugmentConfig",
+    "TextPairsConfig",
 ]
 
 

@@ -95,6 +95,16 @@ def added_ids(config: DataConfig, tokenizer: Tokenizer) -> int:
     return make_objective(config.objective).added_ids(tokenizer)
 
 
+def tokenizer_of(config: DataConfig) -> Tokenizer | None:
+    """The tokenizer that a data configuration names; None for tasks without text.
+
+    Raises `ValueError` if it is not a tokenizer, or the text on which it is trained cannot be read.
+    """
+    if not isinstance(config, TaskConfig):
+        return make_tokenizer(config)
+    return None if config.text is None else TASKS.of(config).make_tokenizer(config)
+
+
 def batch_shapes(data_config: DataConfig, training_config: TrainingConfig) -> Batch:
     """A batch of zeros with the shapes of `train_batches`; for a task, `info` may lack `group` and `answer`."""
     rows, length = training_config.batch_size, training_config.sequence_length

@@ -16,9 +16,10 @@ from memgpt_jax.evaluation.scoring import HELD_OUT_SEED
 from memgpt_jax.evaluation.tags import TagResult, check_tags, evaluate_tags
 from memgpt_jax.evaluation.tasks import TaskResult, check_task, evaluate_task
 from memgpt_jax.evaluation.text import TextResult, check_text, evaluate_text
+from memgpt_jax.evaluation.texts import PairResult, check_texts, evaluate_texts
 from memgpt_jax.models import Params
 
-Result = TextResult | ObjectiveResult | TaskResult | LabelResult | TagResult | NumberResult | RankingResult
+Result = TextResult | ObjectiveResult | TaskResult | LabelResult | TagResult | NumberResult | RankingResult | PairResult
 
 
 class Evaluator(NamedTuple):
@@ -47,6 +48,7 @@ TASK_EVALUATORS = {
     "tags": TaskEvaluator(evaluate_tags, check_tags),
     "numbers": TaskEvaluator(evaluate_numbers, check_numbers),
     "ranking": TaskEvaluator(evaluate_ranking, check_ranking),
+    "texts": TaskEvaluator(evaluate_texts, check_texts),
 }
 """The evaluator for each value of `Task.evaluation`."""
 
@@ -63,8 +65,9 @@ def evaluate(config: ExperimentConfig, params: Params, tokenizer: data.Tokenizer
         tokenizer: tokenizer of its text; default: the config's.
 
     Returns:
-        A dictionary that JSON can hold: a `TaskResult`, `LabelResult`, `TagResult`, `NumberResult` or `RankingResult`
-        for tasks, a `TextResult` for causal language modelling, an `ObjectiveResult` for other objectives.
+        A dictionary that JSON can hold: a `TaskResult`, `LabelResult`, `TagResult`, `NumberResult`, `RankingResult` or
+        `PairResult` for tasks, a `TextResult` for causal language modelling, an `ObjectiveResult` for other
+        objectives.
 
     Raises:
         ValueError: there is nothing to evaluate, or a loss is NaN or infinite.
@@ -92,6 +95,7 @@ __all__ = [
     "Metric",
     "NumberResult",
     "ObjectiveResult",
+    "PairResult",
     "RankingResult",
     "RecallPoint",
     "Result",
@@ -107,6 +111,7 @@ __all__ = [
     "evaluate_tags",
     "evaluate_task",
     "evaluate_text",
+    "evaluate_texts",
     "recall_along_stream",
     "register_metric",
 ]

@@ -6,12 +6,14 @@ from typing import Any
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig
+from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.models.heads.scalars import ScalarHeadConfig
 from memgpt_jax.pipelines.base import Loaded, load
 from memgpt_jax.pipelines.feature_extraction import FeatureExtraction
 from memgpt_jax.pipelines.text_classification import TextClassification
 from memgpt_jax.pipelines.text_generation import TextGeneration
 from memgpt_jax.pipelines.text_regression import TextRegression
+from memgpt_jax.pipelines.text_to_text import Summarization, TextToText, Translation
 from memgpt_jax.pipelines.token_classification import TokenClassification
 
 PIPELINES: dict[str, Callable[..., Any]] = {
@@ -20,6 +22,9 @@ PIPELINES: dict[str, Callable[..., Any]] = {
     "text-regression": TextRegression,
     "text-generation": TextGeneration,
     "feature-extraction": FeatureExtraction,
+    "summarization": Summarization,
+    "translation": Translation,
+    "text2text-generation": TextToText,
 }
 """The pipelines by name."""
 
@@ -76,6 +81,8 @@ def _task_of(loaded: Loaded) -> str:
             return "text-regression"
         tags = isinstance(config.head, StreamHeadConfig) and config.head.pool == "none"
         return "token-classification" if tags else "text-classification"
+    if isinstance(loaded.data, TextPairsConfig):
+        return loaded.data.pipeline
     check(config.causal, f"there is no pipeline for a {type(config).__name__}: give a name of {', '.join(PIPELINES)}")
     return "text-generation"
 
@@ -83,9 +90,12 @@ def _task_of(loaded: Loaded) -> str:
 __all__ = [
     "PIPELINES",
     "FeatureExtraction",
+    "Summarization",
     "TextClassification",
     "TextGeneration",
     "TextRegression",
+    "TextToText",
     "TokenClassification",
+    "Translation",
     "pipeline",
 ]

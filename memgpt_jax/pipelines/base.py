@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from memgpt_jax import models
 from memgpt_jax.checkpoint import load_best_run, load_run_tokenizer
 from memgpt_jax.config.checks import check, instance_of
+from memgpt_jax.config.data import DataConfig
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.data.tokenizers.base import Tokenizer
@@ -28,6 +29,8 @@ class Loaded(NamedTuple):
     tokenizer: Tokenizer
     length: int
     """Tokens of a call: those of the run's evaluation, or of `HeadedConfig.call_length`."""
+    data: DataConfig | None = None
+    """The data of a run; None: the model is not that of a run."""
 
 
 def load(
@@ -49,7 +52,7 @@ def load(
         ValueError: there is no such model, no tokenizer, the tokenizer has ids that the model lacks, or the adapters
             were trained over another model.
     """
-    length = None
+    length = data = None
     if adapters is not None:
         check(isinstance(model, str | Path), "adapters= needs model=, the folder or the name of their pretrained model")
         check(step is None, f"step={step} is of runs: adapters have no steps")
@@ -59,6 +62,7 @@ def load(
     elif isinstance(model, str | Path) and (Path(model).expanduser() / "checkpoints").is_dir():
         run = load_best_run(model, step)
         config, params, length = run.config.model, run.params, run.config.evaluation.chunk_length
+        data = run.config.data
         tokenizer = tokenizer or load_run_tokenizer(model)
     elif isinstance(model, str | Path):
         found = from_pretrained(model, task_head=True)
@@ -75,7 +79,7 @@ def load(
         f"the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size}: give the tokenizer of the model",
     )
     length = length or getattr(config, "call_length", None) or CALL
-    return Loaded(config.with_kernels("auto"), params, tokenizer, length)
+    return Loaded(config.with_kernels("auto"), params, tokenizer, length, data)
 
 
 def labelling(loaded: Loaded, *, of_words: bool) -> tuple[HeadedConfig, LabelHeadConfig, tuple[str, ...]]:

@@ -64,8 +64,8 @@ def check_tokenizer(saved: ExperimentConfig, config: ExperimentConfig, tokenizer
         ValueError: the tokenizer that `config` names cannot be read.
     """
     lines = [line for line in differences(saved, config) if re.match(r"data\.(text\.)?tokenizer: ", line)]
-    text = config.text
-    if lines and text is not None and data.make_tokenizer(text).fingerprint != tokenizer.fingerprint:
+    named = data.tokenizer_of(config.data) if lines else None
+    if named is not None and named.fingerprint != tokenizer.fingerprint:
         raise RunError(
             f"{workdir} holds a run with another tokenizer. Restore this value, or choose another workdir:\n"
             f"  {lines[0]}"

@@ -13,9 +13,10 @@ from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig
 from memgpt_jax.config.memory import MemoryConfig
-from memgpt_jax.config.model import EncoderConfig, StackConfig
-from memgpt_jax.data import TASKS, make_task, make_tokenizer
+from memgpt_jax.config.model import EncoderConfig, Seq2SeqConfig, StackConfig
+from memgpt_jax.data import TASKS, make_task, tokenizer_of
 from memgpt_jax.data.examples.files import ExamplesConfig
+from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.data.tokenizers.base import Tokenizer
 from memgpt_jax.files.paths import shown
 from memgpt_jax.files.replacement import replace_file
@@ -66,7 +67,7 @@ def finetune(
     seed: int = 0,
     print_progress: bool | None = None,
 ) -> Finetuned:
-    """Put a head on a pretrained model, train it on a task, and evaluate it on the validation split.
+    """Train a pretrained model on a task, with a head for labels and tags, and evaluate it on the validation split.
 
     >>> run = mg.finetune("MODEL", mg.LabelledTextConfig(train="reviews.csv"), workdir="runs/reviews")
     >>> mg.pipeline(run.workdir)("A fine film.")
@@ -83,6 +84,7 @@ def finetune(
         tokenizer: of a model that is not a folder or a name.
         head: the head; default: a linear `LabelHeadConfig`, pooled by the mean, or for tags not pooled; for numbers a
             linear `ScalarHeadConfig`, pooled by the mean.
+            Pairs of texts (`TextPairsConfig`) need none: a decoder or an encoder-decoder learns them by its own logits.
         memory: the memory of every layer; default: as in the pretrained model. `NoMemoryConfig()` removes it.
         call_length: tokens of a call in which rows and texts are read; see `HeadedConfig.call_length`.
         trainable: patterns of the parameters that are trained, such as ("head", "lora"); default: all.
@@ -90,7 +92,7 @@ def finetune(
         epochs: passes over the training examples, about: packing decides how many rows they fill.
         patience: evaluate after each quarter of an epoch, keep the best parameters, and stop after this number of
             evaluations without improvement; default: evaluate at the end only.
-        metric: the result that chooses the best parameters, such as "accuracy" or "f1".
+        metric: the result that chooses the best parameters, such as "accuracy", "f1" or "bleu".
         batch_size: rows B of a batch.
         sequence_length: tokens L of a row; longer texts are cut to it in training.
         learning_rate: the peak; it rises in a tenth of the steps and then decays.
@@ -118,12 +120,20 @@ def finetune(
         not isinstance(backbone, HeadedConfig),
         f"model={str(model)!r} has a head already: fine-tune the model without one, or train the run for more steps",
     )
+    writes = isinstance(task, TextPairsConfig)
+    if writes and isinstance(backbone, Seq2SeqConfig) and task.source_length is None:
+        task = dataclasses.replace(task, source_length=min(backbone.decoder.source_length or 1, sequence_length))
+    check(
+        not writes or (head is None and call_length is None),
+        "pairs of texts are learned by the model's own logits: leave head and call_length out",
+    )
     head = head or _default_head(TASKS.of(task).evaluation, dropout)
     stacks = {name: _with(stack, memory, adapter_rank, dropout) for name, stack in backbone.stacks.items()}
     epoch = _tokens(task, str(model), sequence_length) / (batch_size * sequence_length)
     steps, quarter = max(1, round(epochs * epoch)), max(1, round(epoch / 4))
+    backbone = backbone.with_stacks(stacks)
     config = ExperimentConfig(
-        model=HeadedConfig(backbone=backbone.with_stacks(stacks), head=head, call_length=call_length),
+        model=backbone if writes else HeadedConfig(backbone=backbone, head=head, call_length=call_length),
         data=task,
         pretrained=str(model),
         optimizer=OptimizerConfig(
@@ -217,5 +227,5 @@ def _with(stack: StackConfig, memory: MemoryConfig | None, adapter_rank: int | N
 def _tokens(task: ExamplesConfig, model: str, length: int) -> int:
     """Tokens of one pass over the training examples."""
     name = model if task.tokenizer == "pretrained" else task.tokenizer
-    tokenizer = make_tokenizer(dataclasses.replace(task, tokenizer=name).text)
+    tokenizer = tokenizer_of(dataclasses.replace(task, tokenizer=name))
     return make_task(task, "train", tokenizer).training_tokens(length)

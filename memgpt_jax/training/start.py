@@ -150,7 +150,8 @@ def run_tokenizer(
         tokenizer = load_run_tokenizer(workdir)
         check_tokenizer(saved, config, tokenizer, shown(workdir))
         return tokenizer
-    tokenizer = data.make_tokenizer(config.text)
+    tokenizer = data.tokenizer_of(config.data)
+    assert tokenizer is not None
     added, noun = data.added_ids(config.data, tokenizer), "answers" if isinstance(config.data, TaskConfig) else "marks"
     needed = tokenizer.vocab_size + added
     if needed > config.model.vocab_size:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from memgpt_jax.config.checks import check, check_literals, check_positive
 from memgpt_jax.config.data import ObjectiveConfig, TaskConfig, TextConfig
 from memgpt_jax.data.corpora.sources import SPLITS, expand
-from memgpt_jax.data.examples.records import Encoding, Form, Record, read_records
+from memgpt_jax.data.examples.records import Encoding, Form, Record, read_parallel, read_records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class ExamplesConfig(TaskConfig):
     form: Form = "auto"
     """Format of the files; see `Form`."""
     encoding: Encoding = "utf-8"
-    """Encoding of `label_first` and `conll` files."""
+    """Encoding of `label_first`, `conll` and `parallel` files."""
     tokenizer: str = "pretrained"
     """As `TextConfig.tokenizer`. `bpe` is trained on the column `text_column` of a table."""
     tokenizer_vocab_size: int = 2048
@@ -93,9 +93,16 @@ class ExamplesConfig(TaskConfig):
     cache_dir: str = "~/.cache/memgpt_jax"
     """Folder that caches tokenizers."""
 
+    parallel_columns: ClassVar[tuple[str, ...]] = ()
+    """The columns of `parallel` files; (): the task does not read such files."""
+
     def __post_init__(self) -> None:
         check_positive(self)
         check_literals(self)
+        check(
+            self.form != "parallel" or bool(self.parallel_columns),
+            f"data.form='parallel' is for pairs of texts, not for {type(self).__name__}",
+        )
         for name in ("valid_every", "test_every"):
             value = getattr(self, name)
             check(value is None or value >= 2, f"data.{name} must be at least 2, got {value}")
@@ -170,6 +177,13 @@ def _part(records: Iterable[Record], config: ExamplesConfig, split: str) -> Iter
 
 
 def _read(name: str, config: ExamplesConfig, join: Callable[[list[Record]], Record] | None) -> Iterator[Record]:
+    if config.form == "parallel":
+        check("*" in name, f"{name!r} must hold '*' in the place of the columns {', '.join(config.parallel_columns)}")
+        paths = {column: expand(name.replace("*", column)) for column in config.parallel_columns}
+        for path in paths.values():
+            check(path.is_file(), f"there is no file {str(path)!r}")
+        yield from read_parallel(paths, config.encoding)
+        return
     path = expand(name)
     files = [path]
     if path.is_dir():

@@ -6,15 +6,18 @@ Every problem is a `ValueError` that names the file and the line.
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
 from memgpt_jax.data.corpora.reading import DEFAULT, kind_of, numbered_lines, read_tables
 from memgpt_jax.files.paths import shown
 
-Form = Literal["auto", "label_first", "conll"]
+Form = Literal["auto", "label_first", "conll", "parallel"]
 """`auto`: by the suffix .jsonl, .csv, .tsv or .parquet, each perhaps with .gz. `label_first`: lines `LABEL text`, or
-`COARSE:FINE text` (TREC). `conll`: lines of a word and its columns; a blank line ends a record."""
+`COARSE:FINE text` (TREC). `conll`: lines of a word and its columns; a blank line ends a record. `parallel`: text files
+whose lines with the same number belong together, one file for each column; the name of the files holds `*` in the place
+of the column, such as `train.*.gz` for train.en.gz and train.de.gz."""
 Encoding = Literal["utf-8", "latin-1"]
 
 
@@ -120,6 +123,25 @@ def read_records(path: Path, form: Form = "auto", encoding: Encoding = "utf-8") 
         assert kind is not None
         for where, values in read_tables(path, kind, DEFAULT):
             yield Record(where, path, values)
+
+
+def read_parallel(paths: Mapping[str, Path], encoding: Encoding = "utf-8") -> Iterator[Record]:
+    """The records of parallel text files: line i of each file.
+
+    Args:
+        paths: the file of each column.
+        encoding: of the files; a byte order mark is skipped.
+
+    Raises:
+        ValueError: a file cannot be read, or the files have different numbers of lines.
+    """
+    first = next(iter(paths.values()))
+    for lines in zip_longest(*(_lines(path, encoding) for path in paths.values())):
+        if None in lines:
+            wheres = [line[0] for line in lines if line is not None]
+            ended = [shown(path) for path, line in zip(paths.values(), lines, strict=True) if line is None]
+            raise ValueError(f"{wheres[0]} has no counterpart: {' and '.join(ended)} ended before it")
+        yield Record(lines[0][0], first, dict(zip(paths, (text for _, text in lines), strict=True)))
 
 
 def _lines(path: Path, encoding: Encoding) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Rows of whole documents: endless, shuffled in every epoch, resumable. Grain is imported on first use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,31 @@ def packed_rows(
         shuffle_bins=False,
     )
     return packed.batch(rows).map(lambda arrays: _as_batch(arrays, head))
+
+
+def padded_rows(row: Callable[[int], Batch], number: int, seed: int, rows: int) -> Any:
+    """Endless batches of documents with a row each, a Grain `IterDataset`.
+
+    Args:
+        row: the batch of one row with a document, by its index.
+        number: of documents.
+        seed: of the order of the documents; each epoch has another order.
+        rows: batch rows B.
+    """
+    import grain
+
+    documents = grain.MapDataset.range(number).seed(seed).shuffle().repeat().map(row)
+    items = documents.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    return items.batch(rows, batch_fn=_joined)
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    """One batch of the rows of several."""
+    parts = [
+        {name: np.concatenate([batch[part][name] for batch in batches]) for name in batches[0][part]}
+        for part in range(len(Batch._fields))
+    ]
+    return Batch(*parts)
 
 
 def _as_batch(arrays: dict[str, np.ndarray], head: str) -> Batch:

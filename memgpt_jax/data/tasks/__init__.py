@@ -19,6 +19,7 @@ from memgpt_jax.data.tasks.ratings import RatingsConfig, RatingsTask
 from memgpt_jax.data.tasks.recall import RecallConfig, RecallTask, recall_batch
 from memgpt_jax.data.tasks.scored_text import ScoredTextConfig, ScoredTextTask
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig, TaggedTextTask
+from memgpt_jax.data.tasks.text_pairs import TextPairsConfig, TextPairsTask
 from memgpt_jax.data.tasks.tracking import TrackingConfig, TrackingTask
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
@@ -42,6 +43,7 @@ register_task("labelled_text", LabelledTextConfig, LabelledTextTask)
 register_task("tagged_text", TaggedTextConfig, TaggedTextTask)
 register_task("scored_text", ScoredTextConfig, ScoredTextTask)
 register_task("ratings", RatingsConfig, RatingsTask)
+register_task("text_pairs", TextPairsConfig, TextPairsTask)
 
 
 def make_task(config: TaskConfig, split: str, tokenizer: Tokenizer | None = None) -> Task[Any]:
@@ -68,6 +70,8 @@ __all__ = [
     "TaggedTextConfig",
     "TaggedTextTask",
     "Task",
+    "TextPairsConfig",
+    "TextPairsTask",
     "make_task",
     "recall_batch",
     "register_task",

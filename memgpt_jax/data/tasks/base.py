@@ -9,6 +9,7 @@ import numpy as np
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.data.batch import Batch, zeros
+from memgpt_jax.data.corpora.text import make_tokenizer
 from memgpt_jax.data.streams import seeded_batches
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
@@ -32,10 +33,11 @@ class Task(Generic[Config]):
     A task with other arrays than those of next-token prediction overrides `shapes`.
     """
 
-    evaluation: Literal["answers", "labels", "tags", "numbers", "ranking"] = "answers"
+    evaluation: Literal["answers", "labels", "tags", "numbers", "ranking", "texts"] = "answers"
     """How it is evaluated: `answers`, the rows of `held_out`; `labels`, whole documents with a label
     each; `tags`, whole documents with a tag for each word; `numbers`, whole documents with a number at some tokens;
-    `ranking`, whole histories of items, of which some have to be ranked first."""
+    `ranking`, whole histories of items, of which some have to be ranked first; `texts`, generated texts
+    and their references."""
     groups: tuple[str, ...] = ()
     """Names of the groups of rows whose accuracies are reported separately; batches then have `group`."""
     passing_accuracy: float | None = None
@@ -46,6 +48,12 @@ class Task(Generic[Config]):
     def __init__(self, config: Config, split: str, tokenizer: Tokenizer | None = None):
         """Args: split: `train`, `valid` or `test`; tokenizer: of the task's text, default: the config's."""
         self.config = config
+
+    @classmethod
+    def make_tokenizer(cls, config: Config) -> Tokenizer:
+        """The tokenizer that a configuration with a text names. Raises `ValueError` if it is not valid."""
+        assert config.text is not None
+        return make_tokenizer(config.text)
 
     @classmethod
     def shapes(cls, config: Config, rows: int, length: int) -> Batch:

@@ -1,14 +1,15 @@
-"""Predict with a trained run: next or masked tokens, labels, tags, numbers, or a task's answers, one JSON line each.
+"""Predict with a trained run: tokens, labels, tags, numbers, texts, or answers of a task, one JSON line each.
 
     memgpt-jax predict runs/quickstart --text "import os" --top 3
     memgpt-jax predict runs/masked --text "def <mask>(self):"
     memgpt-jax predict runs/sst2 --text "A fine film."
     memgpt-jax predict runs/sst2 --input reviews.jsonl --output labels.jsonl
+    memgpt-jax predict runs/multi30k_de --text "A dog runs."
     memgpt-jax predict runs/recall --rows 4
 
 A decoder predicts the token after each text; an encoder with a `masked` head predicts the token at each `<mask>`; a
-model with a head labels each text, tags its words or gives a number. A run on a generated task answers rows of its
-held-out set.
+model with a head labels each text, tags its words or gives a number; a model of pairs of texts writes the translation
+or the summary of each text. A run on a generated task answers rows of its held-out set.
 With --output, each prediction is written as soon as it is made, with the number of its line; started again, the command
 goes on after the last line of the output. A line that cannot be used is reported by its number, and skipped.
 """
@@ -25,9 +26,10 @@ import tyro
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.progress_bar import track
+from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.files.replacement import replace_file
-from memgpt_jax.pipelines import TextClassification, TextRegression, pipeline
+from memgpt_jax.pipelines import TextClassification, TextRegression, TextToText, pipeline
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
 from memgpt_jax.studies.predictions import predict_text, task_answers
 from memgpt_jax.studies.runs import reopen
@@ -115,13 +117,13 @@ def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[di
     run = reopen(arguments.workdir, step=arguments.step)
     config = run.config
     has_texts = bool(arguments.text) or arguments.input is not None
-    headed = isinstance(config.model, HeadedConfig)
-    if isinstance(config.data, TaskConfig) and not has_texts and not headed:
+    reads_texts = isinstance(config.model, HeadedConfig) or isinstance(config.data, TextPairsConfig)
+    if isinstance(config.data, TaskConfig) and not has_texts and not reads_texts:
         yield from list(task_answers(config, run.params, run.tokenizer, arguments.rows))[len(done) :]
         return
     lines = input_lines(arguments)
     check_done(done, lines)
-    predict = pipeline(arguments.workdir, step=arguments.step) if headed else None
+    predict = pipeline(arguments.workdir, step=arguments.step) if reads_texts else None
     for line in track(lines[max((row["line"] for row in done), default=0) :], "predictions"):
         try:
             if line.text is None:
@@ -130,7 +132,7 @@ def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[di
                 found = predict_text(config, run.params, run.tokenizer, line.text, arguments.top)
             elif isinstance(predict, TextClassification):
                 found = {"text": line.text, "labels": predict(line.text, top_k=None)[: arguments.top]}
-            elif isinstance(predict, TextRegression):
+            elif isinstance(predict, TextRegression | TextToText):
                 found = {"text": line.text} | predict(line.text)[0]
             else:
                 found = {"text": line.text, "entities": predict(line.text)}

@@ -1,0 +1,292 @@
+"""Pairs of texts: translations, summaries and whatever else is said in answer to a text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.data import ObjectiveConfig
+from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
+from memgpt_jax.data.batch import Batch, zeros
+from memgpt_jax.data.corpora.cache import cached
+from memgpt_jax.data.corpora.text import make_tokenizer
+from memgpt_jax.data.examples.files import ExamplesConfig, read_split
+from memgpt_jax.data.examples.records import Record
+from memgpt_jax.data.examples.rows import packed_rows, padded_rows
+from memgpt_jax.data.tasks.base import digest
+from memgpt_jax.data.tasks.examples import ExamplesTask
+from memgpt_jax.data.tokenizers.base import Tokenizer
+from memgpt_jax.data.tokenizers.load import read_tokenizer
+from memgpt_jax.data.tokenizers.sentencepiece_file import train_sentencepiece
+
+PairMetric = Literal["bleu", "chrf", "rouge", "exact"]
+"""Metrics of generated texts: BLEU and chrF of a corpus (sacrebleu), ROUGE-1, -2, -L and -Lsum with stemming (rouge-score),
+the fraction of texts that equal a reference."""
+PLACE = "{source}"
+"""The place of the source in a prompt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsConfig(ObjectiveConfig):
+    """Predict the tokens of a target after its source. Needs a decoder or an encoder-decoder."""
+
+    source_length: int | None = None
+    """Tokens of a source that the encoder of an encoder-decoder reads; None: the model is a decoder."""
+
+    def check_model(self, model: Any, length: int) -> None:
+        """Raise `ValueError` if the model is neither, or `source_length` does not fit it."""
+        super().check_model(model, length)
+        name = type(model).__name__
+        check(
+            isinstance(model, ModelConfig | Seq2SeqConfig),
+            f"pairs of texts need a decoder or an encoder-decoder, not a {name}",
+        )
+        if not isinstance(model, Seq2SeqConfig):
+            check(
+                self.source_length is None,
+                f"data.source_length={self.source_length} is for the encoder of an encoder-decoder; a {name} reads "
+                "the source in its row: leave it out",
+            )
+            return
+        places = model.decoder.source_length
+        assert places is not None
+        check(
+            self.source_length is not None and self.source_length <= places,
+            f"data.source_length={self.source_length} must be the number of tokens of a source, at most "
+            f"model.decoder.source_length={places}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextPairsConfig(ExamplesConfig):
+    """Write the target of a source text, from tables or parallel text files.
+
+    A decoder reads `prompt` with the source in one row with the target; the encoder of an encoder-decoder reads it
+    apart from the decoder, which writes the target. Only tokens of the target, and the end after it, have a weight.
+    """
+
+    source_column: str = "source"
+    """The column that holds the source: a text, or a list of texts, which are joined by spaces."""
+    target_column: str = "target"
+    """The column that holds the target: a text, or a list of alternatives. Training uses the first; of the metrics,
+    BLEU and chrF count all as references, ROUGE and exact match take the best."""
+    source_length: int | None = None
+    """Tokens of a source that the encoder of an encoder-decoder reads, the end included; longer sources are cut.
+    Default: the model is a decoder. It reads sources of any length, which in training are cut so that the row holds
+    the target."""
+    prompt: str | None = None
+    """The text that is read before the target, with `{source}` in the place of the source. Spaces at its end are the
+    beginning of the target. Default: `{source}`, and for decoders a line break after it."""
+    metrics: tuple[PairMetric, ...] = ("bleu", "chrf")
+    """Metrics of the texts that are generated in evaluation."""
+    max_new_tokens: int = 64
+    """Maximum number of tokens of a generated text."""
+    num_beams: int = 1
+    """Beams of generation; 1: greedy."""
+    pipeline: Literal["summarization", "translation", "text2text-generation"] = "text2text-generation"
+    """The pipeline of a run."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        metrics = (self.metrics,) if isinstance(self.metrics, str) else tuple(self.metrics)
+        object.__setattr__(self, "metrics", metrics)  # a list is also accepted
+        valid = PairMetric.__args__
+        check(
+            bool(metrics) and set(metrics) <= set(valid) and len(set(metrics)) == len(metrics),
+            f"data.metrics must be distinct names of {', '.join(valid)}, got {metrics}",
+        )
+        check(self.template.count(PLACE) == 1, f"data.prompt must hold {PLACE} once, got {self.prompt!r}")
+        check(
+            self.source_column != self.target_column,
+            f"data.source_column and data.target_column must differ, both are {self.source_column!r}",
+        )
+
+    @property
+    def template(self) -> str:
+        """The prompt, or the default one."""
+        return self.prompt if self.prompt is not None else PLACE if self.source_length is not None else f"{PLACE}\n"
+
+    @property
+    def objective(self) -> PairsConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Predict the tokens of the target."""
+        return PairsConfig(source_length=self.source_length)
+
+    @property
+    def parallel_columns(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The two columns."""
+        return self.source_column, self.target_column
+
+
+class TextPair(NamedTuple):
+    """One example."""
+
+    where: str
+    """File and line."""
+    source: str
+    targets: tuple[str, ...]
+    """Alternatives."""
+
+
+class PairTokens:
+    """Sources and targets as token ids."""
+
+    def __init__(self, config: TextPairsConfig, tokenizer: Tokenizer):
+        before, after = config.template.split(PLACE)
+        self.tokenizer, self.source_length = tokenizer, config.source_length
+        self.before, self.after = (np.array(tokenizer.encode(part), np.int32) for part in (before, after.rstrip(" ")))
+        self.spaces = after[len(after.rstrip(" ")) :]
+        self.end_id = tokenizer.stop_ids[0] if tokenizer.stop_ids else tokenizer.start_id
+        """The id after each target: the first of the tokenizer's `stop_ids`, else its `start_id`."""
+
+    def source(self, text: str, room: int | None = None) -> np.ndarray:
+        """What is read before a target, int32: for a decoder `start_id` and the prompt, for an encoder the prompt and
+        the end, at most `source_length` ids.
+
+        Args:
+            text: the source.
+            room: cut the source so that there are at most so many ids, unless the prompt alone has more.
+        """
+        room = self.source_length if self.source_length is not None else room
+        start, end = ([], [self.end_id]) if self.source_length is not None else ([self.tokenizer.start_id], [])
+        ids = np.array(self.tokenizer.encode(text), np.int32)
+        if room is not None:
+            ids = ids[: max(0, room - len(start) - len(self.before) - len(self.after) - len(end))]
+        found = np.concatenate([start, self.before, ids, self.after, end]).astype(np.int32)
+        return found if self.source_length is None else found[: self.source_length]
+
+    def target(self, text: str) -> np.ndarray:
+        """The ids of a target and the end, int32."""
+        return np.array([*self.tokenizer.encode(self.spaces + text), self.end_id], np.int32)
+
+    def row(self, source: str, target: str, length: int | None = None) -> dict[str, np.ndarray]:
+        """The arrays of one pair of texts: `tokens`, `targets` and `weights` [n]; for an encoder `source` [s] as well.
+
+        Args:
+            source, target: the texts.
+            length: cut the source, then the target, so that n <= length; default: cut nothing.
+        """
+        answer = self.target(target)
+        if self.source_length is not None:
+            row = {"tokens": np.concatenate([[self.tokenizer.start_id], answer[:-1]]).astype(np.int32)}
+            row |= {"targets": answer, "weights": np.ones(len(answer), np.float32)}
+            return {name: array[:length] for name, array in row.items()} | {"source": self.source(source)}
+        prompt = self.source(source, None if length is None else length + 1 - len(answer))
+        ids, weights = np.concatenate([prompt, answer]), np.ones(len(prompt) + len(answer) - 1, np.float32)
+        weights[: len(prompt) - 1] = 0
+        return {"tokens": ids[:-1][:length], "targets": ids[1:][:length], "weights": weights[:length]}
+
+    def text(self, ids: np.ndarray) -> str:
+        """The text of a generated target, without the end and without spaces around it."""
+        ends = {self.end_id, self.tokenizer.start_id, *self.tokenizer.stop_ids}
+        return self.tokenizer.decode([int(token) for token in ids if int(token) not in ends]).strip()
+
+
+class TextPairsTask(ExamplesTask[TextPairsConfig]):
+    """The pairs of one split."""
+
+    evaluation = "texts"
+
+    def __init__(self, config: TextPairsConfig, split: str, tokenizer: Tokenizer | None = None):
+        """Raises `ValueError` if a record lacks a text, or there is no tokenizer."""
+        super().__init__(config, split, tokenizer)
+        self.examples = pairs(self.config, split)
+        self.content = digest(*((example.source, example.targets) for example in self.examples))
+        self.tokens = PairTokens(self.config, self.tokenizer)
+
+    @classmethod
+    def make_tokenizer(cls, config: TextPairsConfig) -> Tokenizer:
+        """As `Task.make_tokenizer`; `bpe` is trained on sources and targets of the training split."""
+        if config.tokenizer != "bpe":
+            return make_tokenizer(config.text)
+        texts = [text for pair in pairs(config, "train") for text in (pair.source, *pair.targets)]
+        key = (digest(*texts), config.tokenizer_vocab_size)
+
+        def train(folder: Any) -> None:
+            train_sentencepiece(texts, config.tokenizer_vocab_size).save(folder)
+
+        return cached(config.cache_dir, "tokenizers", key, train, read_tokenizer)
+
+    @classmethod
+    def shapes(cls, config: TextPairsConfig, rows: int, length: int) -> Batch:
+        """A batch of zeros with the arrays of `batches`."""
+        shape = (rows, length)
+        inputs = {"tokens": (shape, np.int32), "reset": (shape, bool)}
+        if config.source_length is not None:
+            source = (rows, config.source_length)
+            inputs |= {"source": (source, np.int32), "source_reset": (source, bool), "source_valid": (source, bool)}
+        return zeros(inputs, {"tokens": shape})
+
+    def batches(self, seed: int, rows: int, length: int) -> Any:
+        """Endless batches, a Grain `IterDataset`: every pair once in each epoch, in random order.
+
+        For a decoder, rows hold one pair after the other, each a document of its own; for an encoder-decoder one pair.
+        """
+        source_length = self.config.source_length
+        if source_length is None:
+            return packed_rows(
+                lambda index: self.row(index, length), len(self.examples), seed, rows, length, head="tokens"
+            )
+        return padded_rows(
+            lambda index: row_batch(self.row(index, length), length, source_length),
+            len(self.examples),
+            seed,
+            rows,
+        )
+
+    def training_tokens(self, length: int) -> int:
+        if self.config.source_length is not None:
+            return length * len(self.examples)  # a row each
+        return sum(len(self.row(index, length)["tokens"]) for index in range(len(self.examples)))
+
+    def row(self, index: int, length: int | None = None) -> dict[str, np.ndarray]:
+        """`PairTokens.row` of an example."""
+        example = self.examples[index]
+        return self.tokens.row(example.source, example.targets[0], length)
+
+
+def source_inputs(sources: Sequence[np.ndarray], rows: int, length: int) -> dict[str, np.ndarray]:
+    """The inputs of an encoder-decoder that hold its sources [B, S]: `source`, `source_reset` and `source_valid`.
+
+    Args:
+        sources: ids of at most B sources of at most S tokens.
+        rows: B; rows beyond the sources have a source of one token, of id 0.
+        length: S.
+    """
+    source, sizes = np.zeros((rows, length), np.int32), np.ones(rows, int)
+    for row, ids in enumerate(sources):
+        source[row, : len(ids)], sizes[row] = ids, len(ids)
+    reset = np.zeros(source.shape, bool)
+    reset[:, 0] = True
+    return {"source": source, "source_reset": reset, "source_valid": np.arange(length)[None] < sizes[:, None]}
+
+
+def row_batch(row: dict[str, np.ndarray], length: int, source_length: int) -> Batch:
+    """The batch of one pair for an encoder-decoder, padded on the right to `length` and `source_length` tokens."""
+    arrays = {name: np.pad(row[name], (0, length - len(row[name])))[None] for name in ("tokens", "targets", "weights")}
+    inputs = {"tokens": arrays["tokens"], "reset": np.arange(length)[None] == 0}
+    return Batch(
+        inputs=inputs | source_inputs([row["source"]], 1, source_length),
+        targets={"tokens": arrays["targets"]},
+        weights={"tokens": arrays["weights"]},
+        info={},
+    )
+
+
+def pairs(config: TextPairsConfig, split: str) -> list[TextPair]:
+    """The examples of a split. Raises `ValueError` with file and line if a text is missing or empty."""
+    return [_pair(config, record) for record in read_split(config, split)]
+
+
+def _pair(config: TextPairsConfig, record: Record) -> TextPair:
+    source, targets = (_texts(record, column) for column in (config.source_column, config.target_column))
+    return TextPair(record.where, " ".join(source), tuple(targets))
+
+
+def _texts(record: Record, column: str) -> list[str]:
+    """The texts of a column that holds a text or a list of texts, without spaces around them."""
+    found = record.texts(column) if isinstance(record.get(column), list) else [record.text(column)]
+    texts = [text.strip() for text in found]
+    check(bool(texts) and all(texts), f"{record.where}: the text of column {column!r} is empty")
+    return texts

@@ -1,0 +1,96 @@
+"""Metrics of generated texts: BLEU and chrF by sacrebleu, ROUGE by rouge-score."""
+
+from collections.abc import Callable, Sequence
+from typing import NotRequired, TypedDict
+
+import numpy as np
+
+from memgpt_jax.evaluation.metrics.libraries import bootstrap_interval, library
+
+ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+
+
+class TextMetrics(TypedDict):
+    """Results on generated texts; those that were asked for."""
+
+    bleu: NotRequired[float]
+    """BLEU of the corpus, 0 to 100."""
+    bleu_signature: NotRequired[str]
+    """The settings of BLEU and the version of sacrebleu."""
+    chrf: NotRequired[float]
+    """chrF2 of the corpus, 0 to 100."""
+    rouge1: NotRequired[float]
+    """Mean F1 of ROUGE-1 with stemming, 0 to 1; of several references the best one counts."""
+    rouge2: NotRequired[float]
+    """As `rouge1`, of ROUGE-2."""
+    rouge_l: NotRequired[float]
+    """As `rouge1`, of ROUGE-L: the longest common subsequence of the whole texts."""
+    rouge_lsum: NotRequired[float]
+    """As `rouge1`, of ROUGE-L of the union of lines."""
+    exact_match: NotRequired[float]
+    """Fraction of the texts that equal a reference."""
+    exact_match_interval: NotRequired[list[float]]
+    """95% confidence interval, by bootstrap over texts."""
+
+
+def text_metrics(names: Sequence[str], texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
+    """The metrics of generated texts.
+
+    Args:
+        names: of `METRICS_OF_TEXTS`.
+        texts: generated texts.
+        references: for each text at least one reference.
+
+    Raises:
+        ValueError: a library is not installed.
+    """
+    found = TextMetrics()
+    for name in names:
+        found |= METRICS_OF_TEXTS[name](texts, references)
+    return found
+
+
+def _by_position(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
+    """References as sacrebleu takes them: list i holds the i-th reference of each text, None where there is none."""
+    most = max(map(len, references))
+    return [[row[i] if i < len(row) else None for row in references] for i in range(most)]
+
+
+def _bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
+    metric = library("sacrebleu.metrics").BLEU()
+    score = metric.corpus_score(list(texts), _by_position(references)).score
+    return TextMetrics(bleu=float(score), bleu_signature=str(metric.get_signature()))
+
+
+def _chrf(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
+    metric = library("sacrebleu.metrics").CHRF()
+    return TextMetrics(chrf=float(metric.corpus_score(list(texts), _by_position(references)).score))
+
+
+def _rouge(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
+    scorer = library("rouge_score.rouge_scorer").RougeScorer(list(ROUGE), use_stemmer=True)
+    rows = [scorer.score_multi(list(row), text) for text, row in zip(texts, references, strict=True)]
+
+    def mean(name: str) -> float:
+        return float(np.mean([row[name].fmeasure for row in rows]))
+
+    return TextMetrics(
+        rouge1=mean("rouge1"), rouge2=mean("rouge2"), rouge_l=mean("rougeL"), rouge_lsum=mean("rougeLsum")
+    )
+
+
+def _exact(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
+    right = np.array([text in row for text, row in zip(texts, references, strict=True)])
+    interval = bootstrap_interval(lambda chosen: float(right[chosen].mean()), len(right))
+    return TextMetrics(exact_match=float(right.mean()), exact_match_interval=interval)
+
+
+METRICS_OF_TEXTS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], TextMetrics]] = {
+    "bleu": _bleu,
+    "chrf": _chrf,
+    "rouge": _rouge,
+    "exact": _exact,
+}
+"""The metrics by the names of `TextPairsConfig.metrics`."""
+LIBRARIES = {"bleu": "sacrebleu.metrics", "chrf": "sacrebleu.metrics", "rouge": "rouge_score.rouge_scorer"}
+"""The module that a metric needs."""

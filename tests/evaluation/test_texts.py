@@ -1,0 +1,41 @@
+"""Metrics of generated texts against hand-made cases and the libraries."""
+
+import pytest
+
+from memgpt_jax.evaluation.metrics import texts
+from memgpt_jax.evaluation.metrics.texts import text_metrics
+
+pytest.importorskip("sacrebleu", reason="the extra `tasks` is not installed")
+pytest.importorskip("rouge_score", reason="the extra `tasks` is not installed")
+SAME = ["the cat sat on the mat", "a dog runs over the green field"]
+
+
+def test_equal_texts_have_the_best_values():
+    found = text_metrics(["bleu", "chrf", "rouge", "exact"], SAME, [[text] for text in SAME])
+    assert found["bleu"] == pytest.approx(100) and found["chrf"] == pytest.approx(100)
+    assert found["rouge1"] == found["rouge2"] == found["rouge_l"] == found["rouge_lsum"] == found["exact_match"] == 1
+    assert "nrefs:1" in found["bleu_signature"] and found["exact_match_interval"] == [1, 1]
+
+
+def test_values_by_hand():
+    """ROUGE-1 of `the cat sat` for `the cats sat down`: 3 of 3 and 3 of 4 stems, F1 6/7; ROUGE-2: 2/2, 2/3, F1 4/5."""
+    found = text_metrics(["rouge", "exact"], ["the cat sat", "b"], [["the cats sat down"], ["a", "b"]])
+    assert found["rouge1"] == pytest.approx((6 / 7 + 1) / 2) and found["exact_match"] == 0.5
+    assert found["rouge2"] == pytest.approx((4 / 5 + 0) / 2)  # one word has no pairs
+    lines = text_metrics(["rouge"], ["c d\na b"], [["a b\nc d"]])  # lines count in any order for Lsum alone
+    assert (lines["rouge_l"], lines["rouge_lsum"]) == (0.5, 1)
+    # 4-gram precisions of one sentence of 5 words, of which the first 4 are right: 4/5, 3/4, 2/3, 1/2; no brevity.
+    bleu = text_metrics(["bleu"], ["a b c d x"], [["a b c d e"]])["bleu"]
+    assert bleu == pytest.approx(100 * (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25)
+
+
+def test_all_references_of_a_text_count():
+    one, other = "ein Hund rennt ueber das Feld", "der Hund rennt schnell ueber die Wiese"
+    references = [[one, other], [other]]
+    assert text_metrics(["bleu"], [other, other], references)["bleu"] == pytest.approx(100)
+    assert text_metrics(["rouge"], [other, other], references)["rouge_lsum"] == 1
+    assert text_metrics(["bleu"], [other, other], [[one], [other]])["bleu"] < 100
+
+
+def test_every_metric_names_the_library_that_it_needs():
+    assert set(texts.LIBRARIES) == set(texts.METRICS_OF_TEXTS) - {"exact"}
