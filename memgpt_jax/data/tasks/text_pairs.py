@@ -22,8 +22,8 @@ from memgpt_jax.data.tokenizers.load import read_tokenizer
 from memgpt_jax.data.tokenizers.sentencepiece_file import train_sentencepiece
 
 PairMetric = Literal["bleu", "chrf", "rouge", "exact"]
-"""Metrics of generated texts: BLEU and chrF of a corpus (sacrebleu), ROUGE-1, -2, -L and -Lsum with stemming (rouge-score),
-the fraction of texts that equal a reference."""
+"""Metrics of generated texts: BLEU and chrF of a corpus (sacrebleu); ROUGE-1, -2, -L and -Lsum with stemming
+(rouge-score); the fraction of texts that equal a reference."""
 PLACE = "{source}"
 """The place of the source in a prompt."""
 
