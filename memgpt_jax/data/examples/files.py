@@ -49,14 +49,19 @@ class NumbersConfig(ObjectiveConfig):
     heads: ClassVar[tuple[str, ...]] = ("numbers",)
 
     of_texts: bool = True
-    """Whether each text has one number, so that the head must have a pool."""
+    """Whether each text has one number, so that the head must have a pool. Otherwise tokens have numbers that the
+    tokens after them give away, so that the backbone must be causal."""
 
     def check_model(self, model: Any, length: int) -> None:
-        """Raise `ValueError` if the model has no head for numbers, or its head does not pool the tokens of a text."""
+        """Raise `ValueError` if the model has no head for numbers, or head or backbone do not fit the numbers."""
         super().check_model(model, length)
         check(
             not self.of_texts or getattr(model.head, "pool", None) != "none",
             "model.head.pool='none' does not fit a number for each text: choose another pool, such as 'mean'",
+        )
+        check(
+            self.of_texts or model.backbone.causal,
+            f"data.ask='rating' needs a decoder: this {type(model.backbone).__name__} reads the rating after its item",
         )
 
 

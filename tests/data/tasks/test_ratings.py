@@ -165,6 +165,21 @@ def test_missing_files_and_distinct_ratings_without_end_are_named(tmp_path, smal
         RatingsTask(config_of(many), "train")
 
 
+def test_a_model_that_would_read_the_answer_is_refused():
+    sizes = {"vocab_size": 64, "memory": mg.NoMemoryConfig()}
+    head = mg.ScalarHeadConfig(pool="none")
+    data = RatingsConfig(path="ratings.csv", ask="rating")
+    ExperimentConfig(data=data, model=mg.HeadedConfig(backbone=mg.ModelConfig(**sizes), head=head))
+    encoder = mg.EncoderConfig(**sizes, heads=())
+    both = mg.Seq2SeqConfig(encoder=encoder, decoder=mg.ModelConfig(**sizes, source_length=64))
+    for backbone in (encoder, both):
+        with pytest.raises(ValueError, match=r"needs a decoder: this .* reads the rating after its item"):
+            ExperimentConfig(data=data, model=mg.HeadedConfig(backbone=backbone, head=head))
+    for model in (encoder, mg.HeadedConfig(backbone=mg.ModelConfig(**sizes), head=head)):
+        with pytest.raises(ValueError, match="needs a"):
+            ExperimentConfig(data=RatingsConfig(path="ratings.csv"), model=model)
+
+
 @pytest.mark.slow
 def test_the_split_of_movielens():
     folder = os.environ.get("MEMGPT_DATA")
