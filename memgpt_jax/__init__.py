@@ -14,6 +14,7 @@ from memgpt_jax.config.experiment import (
     ExperimentConfig,
     OptimizerConfig,
     ParallelConfig,
+    PrivateConfig,
     TrainingConfig,
 )
 from memgpt_jax.config.heads import HeadedConfig
@@ -149,6 +150,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "OptimizerConfig",
     "EvaluationConfig",
     "ParallelConfig",
+    "PrivateConfig",
     "TextConfig",
     "ModelConfig",
     "EncoderConfig",

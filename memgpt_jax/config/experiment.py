@@ -10,6 +10,36 @@ from memgpt_jax.config.model import BaseModelConfig, ModelConfig, PositionedStac
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrivateConfig:
+    """Differentially private training (DP-SGD): Abadi et al., "Deep Learning with Differential Privacy" (2016).
+
+    g = (sum_i g_i min(1, C / |g_i|) + sigma C z) / R, z standard normal: g_i is the gradient of text i of the batch, C
+    `clip_norm`, sigma `noise_multiplier`, R `data.sample_rows`. The trained parameters are differentially private,
+    (epsilon, delta), with respect to adding or removing one text; logged training losses are not.
+    """
+
+    epsilon: float | None = 8.0
+    """The privacy loss of the whole run, from which sigma follows; None: `noise_multiplier` is given."""
+    noise_multiplier: float | None = None
+    """sigma; default: it follows from `epsilon`, `delta`, the number of steps and the number of texts."""
+    delta: float = 1e-5
+    """Probability with which the privacy loss may be larger; choose it below 1 / texts."""
+    clip_norm: float = 1.0
+    """C, the largest norm of the gradient of a text."""
+
+    def __post_init__(self) -> None:
+        check(
+            (self.epsilon is None) != (self.noise_multiplier is None),
+            f"optimizer.private needs either epsilon or noise_multiplier, got {self.epsilon} and "
+            f"{self.noise_multiplier}",
+        )
+        check(0 < self.delta < 1, f"optimizer.private.delta must be between 0 and 1, got {self.delta}")
+        for name in ("epsilon", "noise_multiplier", "clip_norm"):
+            value = getattr(self, name)
+            check(value is None or 0 < value < float("inf"), f"optimizer.private.{name} must be positive, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """Optimizer and learning-rate schedule."""
 
@@ -36,6 +66,8 @@ class OptimizerConfig:
     default: all. The optimizer has no state for the other parameters."""
     accumulate_steps: int = 1
     """Gradient accumulation: number of batches whose gradients are averaged into one update."""
+    private: PrivateConfig | None = None
+    """Differentially private training on texts with `data.sample_rows`; needs the extra `private`."""
 
     def __post_init__(self) -> None:
         check(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
@@ -201,6 +233,7 @@ class ExperimentConfig:
             "data.text.objective at its default",
         )
         objective.check_model(self.model, length)
+        self._check_private()
         for name, stack in self.stacks.items():
             if isinstance(stack, PositionedStackConfig) and stack.position == "learned":
                 most = stack.num_positions
@@ -210,6 +243,21 @@ class ExperimentConfig:
                 self.model.vocab_size >= self.data.num_ids,
                 f"model.vocab_size={self.model.vocab_size} must be at least {self.data.num_ids}, the ids of the task",
             )
+
+    def _check_private(self) -> None:
+        rows = getattr(self.data, "sample_rows", None)
+        check(
+            rows is None or rows <= self.training.batch_size,
+            f"data.sample_rows={rows} must be at most training.batch_size={self.training.batch_size}",
+        )
+        if self.optimizer.private is None:
+            return
+        check(rows is not None, "optimizer.private needs data.sample_rows: texts that are drawn at random, one a row")
+        for name, value, needed in (
+            ("optimizer.accumulate_steps", self.optimizer.accumulate_steps, 1),
+            ("training.carry_state", self.training.carry_state, False),  # no memory goes from text to text
+        ):
+            check(value == needed, f"optimizer.private needs {name}={needed}, got {value}")
 
     @property
     def stacks(self) -> dict[str, StackConfig]:

@@ -67,8 +67,8 @@ def from_pretrained(
         adapters: a folder that `save_pretrained` wrote with `only="trained"`: the trained parameters of a run that
             started from this model. The model has their memory, LoRA and head.
         task_head: True: also read the head of a class for sequence or token classification, such as
-            `BertForSequenceClassification`; the model is then a `Headed`. Other classes are read as without it.
-            Adapters have a head of their own.
+            `BertForSequenceClassification`; the model is then a `Headed`. Other classes are read as without it. Not
+            together with adapters, which have a head of their own.
         changes: new values of fields of `ModelConfig` that do not change the shapes of parameters, such as
             `window_size=2048` or `dtype="bfloat16"`. They change both stacks of an encoder-decoder.
 

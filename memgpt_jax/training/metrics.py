@@ -17,6 +17,7 @@ from memgpt_jax.errors import RunError, usable
 from memgpt_jax.files.paths import shown
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.files.sealed import seal, unseal
+from memgpt_jax.training.privacy import epsilon_of
 from memgpt_jax.training.step import StepMetrics
 from memgpt_jax.training.tensorboard import EventLog
 
@@ -66,6 +67,7 @@ class Reporter:
         self._log = log
         self._advance = advance
         self.wall_time = wall_time
+        self._epsilon = epsilon_of(config)
         self._since = None  # the time at which `_tokens` was 0; None until the first step, which compiles, is done
         self._tokens = 0
 
@@ -98,7 +100,15 @@ class Reporter:
         if diagnostics is not None:
             speed = self._tokens / (now - self._since) if self._since else None
             lists = {name: value.tolist() for name, value in diagnostics.items()}
-            record = {"step": step, **summary(metrics), "tokens_per_second": speed, **self.wall_time.shares(), **lists}
+            private = {} if self._epsilon is None else {"epsilon": self._epsilon(step)}
+            record = {
+                "step": step,
+                **summary(metrics),
+                **private,
+                "tokens_per_second": speed,
+                **self.wall_time.shares(),
+                **lists,
+            }
             if self._log is not None:
                 self._log.write(record)
         self._advance(step, record)

@@ -26,6 +26,7 @@ from memgpt_jax.training.device_memory import (
 from memgpt_jax.training.optimizer import check_trainable
 from memgpt_jax.training.own_batches import Batches, check_batches
 from memgpt_jax.training.pretrained import PretrainedStart, pretrained_start
+from memgpt_jax.training.privacy import with_noise
 from memgpt_jax.training.saving import restore_run
 from memgpt_jax.training.state import LossFunction, TrainState, shardings
 from memgpt_jax.training.validation import stopped_at
@@ -94,7 +95,7 @@ def prepare(config: ExperimentConfig, hooks: Hooks) -> Setup:
 
 
 def completed(config: ExperimentConfig) -> ExperimentConfig:
-    """The experiment with everything filled in that follows from its data: labels, and the outputs of the head."""
+    """The experiment with everything filled in that follows from its data: labels, outputs, noise."""
     if not isinstance(config.data, TaskConfig):
         return config
     data_config, model = config.data.completed(), config.model
@@ -109,7 +110,7 @@ def completed(config: ExperimentConfig) -> ExperimentConfig:
         }
         head = dataclasses.replace(model.head, **settings, **texts)
         model = dataclasses.replace(model, head=head)
-    return dataclasses.replace(config, data=data_config, model=model)
+    return with_noise(dataclasses.replace(config, data=data_config, model=model))
 
 
 def restore(setup: Setup, checkpoints: Checkpoints, extend: bool) -> Resumed | None:

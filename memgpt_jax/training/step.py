@@ -11,6 +11,7 @@ from memgpt_jax import data, models
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.ops.trees import where_rows
 from memgpt_jax.training.optimizer import is_trained, learning_rate_schedule, make_optimizer, parameter_groups
+from memgpt_jax.training.privacy import private_gradients
 from memgpt_jax.training.state import LossFunction, Totals, TrainState
 
 
@@ -67,14 +68,18 @@ def train_step(
         )
         return (optax.tree.add(gradients, new_gradients), optax.tree.add(totals, new_totals), memory), None
 
-    zeros = optax.tree.zeros_like((state.params, state.totals))
-    (gradients, totals, memory), _ = jax.lax.scan(
-        accumulate,
-        (*zeros, state.model_state),
-        (batches, keys),
-        unroll=config.optimizer.accumulate_steps == 1,  # no loop to compile where there is one batch
-    )
-    gradients = optax.tree.scale(1 / jnp.where(totals.weight > 0, totals.weight, 1), gradients)
+    if config.optimizer.private is None:
+        zeros = optax.tree.zeros_like((state.params, state.totals))
+        (gradients, totals, memory), _ = jax.lax.scan(
+            accumulate,
+            (*zeros, state.model_state),
+            (batches, keys),
+            unroll=config.optimizer.accumulate_steps == 1,  # no loop to compile where there is one batch
+        )
+        gradients = optax.tree.scale(1 / jnp.where(totals.weight > 0, totals.weight, 1), gradients)
+    else:
+        batch, memory = jax.tree.map(lambda array: array[0], batches), state.model_state
+        gradients, totals = private_gradients(config, state.params, batch, keys[0], partial(row_loss, config, loss_fn))
 
     norms = jnp.stack([jnp.linalg.norm(leaf) for leaf in jax.tree.leaves(gradients)])
     norm = jnp.linalg.norm(norms)
@@ -172,6 +177,15 @@ def batch_loss(
         totals, memory = loss_fn(model, batch, memory, key)
         totals = Totals(*(jnp.asarray(value, jnp.float32) for value in totals))
     return totals.loss, (totals, memory)
+
+
+def row_loss(
+    config: ExperimentConfig, loss_fn: LossFunction | None, params: Any, row: data.Batch, key: jax.Array
+) -> tuple[jax.Array, Totals]:
+    """`batch_loss` of a batch of one row, from an empty memory."""
+    fresh = models.functional(config.model).init_state(1)
+    loss, (totals, _) = batch_loss(config, params, fresh, row, key, loss_fn)
+    return loss, totals
 
 
 def cross_entropy(model: Any, batch: data.Batch, state: Any, key: jax.Array) -> tuple[Totals, Any]:

@@ -6,6 +6,10 @@ from typing import Any
 import numpy as np
 
 from memgpt_jax.data.batch import Batch
+from memgpt_jax.data.streams import seeded_batches
+
+SAMPLES = 2
+"""The stream of the seeds of `sampled_rows`."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -73,6 +77,44 @@ def _joined(batches: Sequence[Batch]) -> Batch:
         for part in range(len(Batch._fields))
     ]
     return Batch(*parts)
+
+
+def sampled_rows(
+    row: Callable[[int], Arrays],
+    number: int,
+    seed: int,
+    rows: int,
+    length: int,
+    *,
+    mean: int,
+    head: str = "labels",
+    augmented: Callable[[int, np.random.Generator], Arrays] | None = None,
+) -> Any:
+    """Endless batches of documents drawn at random (Poisson sampling), one in each row, a Grain `IterDataset`.
+
+    Each document is in a batch with the probability mean / number, independently of the others and of other batches. If
+    there are more than B, B of them are chosen at random; rows that are left are padding.
+
+    Args:
+        row, number, seed, rows, length, head, augmented: as in `packed_rows`.
+        mean: of the number of documents of a batch, before those above B are left out.
+    """
+
+    def draw(rng: np.random.Generator) -> Batch:
+        drawn = rng.binomial(number, min(1.0, mean / number))
+        chosen = rng.choice(number, min(drawn, rows), replace=False)
+        arrays = {name: np.zeros((rows, length), values.dtype) for name, values in row(0).items()}
+        valid, reset = np.zeros((rows, length), bool), np.zeros((rows, length), bool)
+        for place, index in enumerate(chosen):
+            found = row(int(index)) if augmented is None else augmented(int(index), rng)
+            for name, values in found.items():
+                arrays[name][place, : len(values)] = values
+                valid[place, : len(values)] = True
+        reset[:, 0] = True
+        targets, weights = arrays.pop("targets"), arrays.pop("weights")
+        return Batch(arrays | {"reset": reset, "valid": valid}, {head: targets}, {head: weights}, {})
+
+    return seeded_batches(draw, (SAMPLES, seed))
 
 
 def _as_batch(arrays: dict[str, np.ndarray], head: str) -> Batch:

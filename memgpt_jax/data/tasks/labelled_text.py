@@ -10,7 +10,7 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.texts import AugmentConfig, CleanConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.examples.files import ExamplesConfig, LabelsConfig, read_split
-from memgpt_jax.data.examples.rows import packed_rows
+from memgpt_jax.data.examples.rows import packed_rows, sampled_rows
 from memgpt_jax.data.tasks.base import digest
 from memgpt_jax.data.tasks.examples import ExamplesTask
 from memgpt_jax.data.text import Augmentation, clean
@@ -42,6 +42,10 @@ class LabelledTextConfig(ExamplesConfig):
     """How texts are cleaned, in all splits, and by the pipelines of the run."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """How words of training texts are changed at random, anew in every epoch."""
+    sample_rows: int | None = None
+    """Draw each text for each batch with the probability `sample_rows` / texts (Poisson sampling), one text a row, as
+    private training needs. `training.batch_size` rows is the most; choose it larger by a quarter, so that texts are
+    rarely left out. Default: every text once in each epoch, several in a row."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,15 +114,21 @@ class LabelledTextTask(ExamplesTask[LabelledTextConfig]):
         """A batch of zeros with the arrays of `batches`."""
         shape = (rows, length)
         inputs = {"tokens": (shape, np.int32), "reset": (shape, bool)}
+        inputs |= {} if config.sample_rows is None else {"valid": (shape, bool)}
         return zeros(inputs, {"labels": shape})
 
     def batches(self, seed: int, rows: int, length: int) -> Any:
-        """Endless batches, a Grain `IterDataset`: every text once in each epoch, in random order, packed into rows."""
+        """Endless batches, a Grain `IterDataset`: every text once in each epoch, in random order, packed into rows.
+
+        With `sample_rows`, each batch is drawn by itself.
+        """
 
         def row(index: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
             return self.row(index, length, rng)
 
-        augmented = None if self.augmentation is None else row
+        augmented, mean = None if self.augmentation is None else row, self.config.sample_rows
+        if mean is not None:
+            return sampled_rows(row, len(self.ids), seed, rows, length, mean=mean, augmented=augmented)
         return packed_rows(row, len(self.ids), seed, rows, length, augmented=augmented)
 
     def training_tokens(self, length: int) -> int:
