@@ -37,6 +37,7 @@ from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig
 from memgpt_jax.data.tasks.mqar import MQARConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.noise import NoiseNeedleConfig
+from memgpt_jax.data.tasks.questions import QuestionsConfig
 from memgpt_jax.data.tasks.ratings import RatingsConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.data.tasks.scored_text import ScoredTextConfig
@@ -80,6 +81,7 @@ from memgpt_jax.models import (
 from memgpt_jax.models.heads import register_head, register_head_layer
 from memgpt_jax.models.heads.labels import LabelHeadConfig
 from memgpt_jax.models.heads.scalars import ScalarHeadConfig
+from memgpt_jax.models.heads.spans import SpanHeadConfig
 from memgpt_jax.pipelines import pipeline
 from memgpt_jax.training import finetune, train
 
@@ -159,6 +161,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "HeadedConfig",
     "LabelHeadConfig",
     "ScalarHeadConfig",
+    "SpanHeadConfig",
     # configurations of memory mechanisms
     "MemoryConfig",
     "SizedMemoryConfig",
@@ -194,6 +197,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "JsonRecallConfig",
     "LabelledTextConfig",
     "TaggedTextConfig",
+    "QuestionsConfig",
     "ScoredTextConfig",
     "RatingsConfig",
     "CleanConfig",

@@ -19,9 +19,10 @@ class Batch(NamedTuple):
     int32; `order` [B, L] int32, the rank of each token; `source` [B, S] int32 with `source_reset` and `source_valid`
     [B, S] bool."""
     targets: dict[str, Array]
-    """Targets of each head: int32 [B, L], one label per token, or [B], one label per row; float32 for numbers."""
+    """Targets of each head: int32 [B, L], one label per token, or [B], one label per row; [B, L, 2] for spans; float32
+    for numbers."""
     weights: dict[str, Array]
-    """Weights of the targets in the loss, by head: float32, with the shape of the targets."""
+    """Weights of the targets in the loss, by head: float32 [B, L], or [B] for labels of rows."""
     info: dict[str, Array]
     """Arrays that are not inputs of the model: `target_bytes` [B, L] int32, UTF-8 bytes of the target's text; `group`
     [B] int32, the row's index in `Task.groups`; `answer` [B, L] int32, equal for all targets of one answer of a row."""

@@ -13,13 +13,24 @@ from memgpt_jax.evaluation.numbers import NumberResult, check_numbers, evaluate_
 from memgpt_jax.evaluation.objectives import ObjectiveResult, check_batches, evaluate_batches
 from memgpt_jax.evaluation.ranking import RankingResult, check_ranking, evaluate_ranking
 from memgpt_jax.evaluation.scoring import HELD_OUT_SEED
+from memgpt_jax.evaluation.spans import SpanResult, check_spans, evaluate_spans
 from memgpt_jax.evaluation.tags import TagResult, check_tags, evaluate_tags
 from memgpt_jax.evaluation.tasks import TaskResult, check_task, evaluate_task
 from memgpt_jax.evaluation.text import TextResult, check_text, evaluate_text
 from memgpt_jax.evaluation.texts import PairResult, check_texts, evaluate_texts
 from memgpt_jax.models import Params
 
-Result = TextResult | ObjectiveResult | TaskResult | LabelResult | TagResult | NumberResult | RankingResult | PairResult
+Result = (
+    TextResult
+    | ObjectiveResult
+    | TaskResult
+    | LabelResult
+    | TagResult
+    | NumberResult
+    | RankingResult
+    | PairResult
+    | SpanResult
+)
 
 
 class Evaluator(NamedTuple):
@@ -49,6 +60,7 @@ TASK_EVALUATORS = {
     "numbers": TaskEvaluator(evaluate_numbers, check_numbers),
     "ranking": TaskEvaluator(evaluate_ranking, check_ranking),
     "texts": TaskEvaluator(evaluate_texts, check_texts),
+    "spans": TaskEvaluator(evaluate_spans, check_spans),
 }
 """The evaluator for each value of `Task.evaluation`."""
 
@@ -65,9 +77,9 @@ def evaluate(config: ExperimentConfig, params: Params, tokenizer: data.Tokenizer
         tokenizer: tokenizer of its text; default: the config's.
 
     Returns:
-        A dictionary that JSON can hold: a `TaskResult`, `LabelResult`, `TagResult`, `NumberResult`, `RankingResult` or
-        `PairResult` for tasks, a `TextResult` for causal language modelling, an `ObjectiveResult` for other
-        objectives.
+        A dictionary that JSON can hold: a `TaskResult`, `LabelResult`, `TagResult`, `NumberResult`, `RankingResult`,
+        `PairResult` or `SpanResult` for tasks, a `TextResult` for causal language modelling, an `ObjectiveResult` for
+        other objectives.
 
     Raises:
         ValueError: there is nothing to evaluate, or a loss is NaN or infinite.
@@ -99,6 +111,7 @@ __all__ = [
     "RankingResult",
     "RecallPoint",
     "Result",
+    "SpanResult",
     "TagResult",
     "TaskResult",
     "TextResult",
@@ -108,6 +121,7 @@ __all__ = [
     "evaluate_labels",
     "evaluate_numbers",
     "evaluate_ranking",
+    "evaluate_spans",
     "evaluate_tags",
     "evaluate_task",
     "evaluate_text",

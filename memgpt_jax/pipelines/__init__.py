@@ -8,8 +8,10 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.models.heads.scalars import ScalarHeadConfig
+from memgpt_jax.models.heads.spans import SpanHeadConfig
 from memgpt_jax.pipelines.base import Loaded, load
 from memgpt_jax.pipelines.feature_extraction import FeatureExtraction
+from memgpt_jax.pipelines.question_answering import QuestionAnswering
 from memgpt_jax.pipelines.text_classification import TextClassification
 from memgpt_jax.pipelines.text_generation import TextGeneration
 from memgpt_jax.pipelines.text_regression import TextRegression
@@ -20,6 +22,7 @@ PIPELINES: dict[str, Callable[..., Any]] = {
     "text-classification": TextClassification,
     "token-classification": TokenClassification,
     "text-regression": TextRegression,
+    "question-answering": QuestionAnswering,
     "text-generation": TextGeneration,
     "feature-extraction": FeatureExtraction,
     "summarization": Summarization,
@@ -79,6 +82,8 @@ def _task_of(loaded: Loaded) -> str:
     if isinstance(config, HeadedConfig):
         if isinstance(config.head, ScalarHeadConfig):
             return "text-regression"
+        if isinstance(config.head, SpanHeadConfig):
+            return "question-answering"
         tags = isinstance(config.head, StreamHeadConfig) and config.head.pool == "none"
         return "token-classification" if tags else "text-classification"
     if isinstance(loaded.data, TextPairsConfig):
@@ -90,6 +95,7 @@ def _task_of(loaded: Loaded) -> str:
 __all__ = [
     "PIPELINES",
     "FeatureExtraction",
+    "QuestionAnswering",
     "Summarization",
     "TextClassification",
     "TextGeneration",

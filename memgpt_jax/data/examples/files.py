@@ -1,5 +1,6 @@
 """The files of a task's examples, and their splits."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -62,6 +63,25 @@ class NumbersConfig(ObjectiveConfig):
         check(
             self.of_texts or model.backbone.causal,
             f"data.ask='rating' needs a decoder: this {type(model.backbone).__name__} reads the rating after its item",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpansConfig(ObjectiveConfig):
+    """Predict where an answer starts and ends. Needs a `HeadedConfig` with a `SpanHeadConfig`."""
+
+    heads: ClassVar[tuple[str, ...]] = ("spans",)
+
+    token_types: bool = False
+    """Whether batches have token types."""
+
+    def check_model(self, model: Any, length: int) -> None:
+        """Raise `ValueError` if the model has no head for spans, or no token types that it needs."""
+        super().check_model(model, length)
+        check(
+            not self.token_types or "token_types" in model.inputs,
+            f"data.question_types needs a model with token types, an encoder with token_types >= 2; this "
+            f"{type(model.backbone).__name__} has none",
         )
 
 
@@ -136,12 +156,18 @@ class ExamplesConfig(TaskConfig):
 
 
 def read_split(
-    config: ExamplesConfig, split: str, join: Callable[[list[Record]], Record] | None = None
+    config: ExamplesConfig,
+    split: str,
+    join: Callable[[list[Record]], Record] | None = None,
+    *,
+    unit: Callable[[Record], object] = lambda record: record.where,
 ) -> list[Record]:
     """The records of a split, in the order of the files.
 
     Args:
         join: makes one record of all records of a file, before records are counted; default: records stay as they are.
+        unit: what parts of `train` are made of: consecutive records of an equal unit are counted as one; default: each
+            record is counted.
 
     Raises:
         ValueError: a file cannot be read, there is no such split, or it is empty.
@@ -157,7 +183,7 @@ def read_split(
             split != "test" or config.test_every is not None,
             "there is no test split: give data.test, or data.test_every to take records from data.train",
         )
-        records = list(_part(_read(config.train, config, join), config, split))
+        records = list(_part(_read(config.train, config, join), config, split, unit))
     if split == "train":
         records = records[: config.max_examples]
     if not records:
@@ -167,18 +193,20 @@ def read_split(
     return records
 
 
-def _part(records: Iterable[Record], config: ExamplesConfig, split: str) -> Iterator[Record]:
+def _part(
+    records: Iterable[Record], config: ExamplesConfig, split: str, unit: Callable[[Record], object]
+) -> Iterator[Record]:
     """The records of `train` that belong to a split without a file of its own, or to `train`."""
     count = 0
-    for number, record in enumerate(records, start=1):
+    for number, (_, group) in enumerate(itertools.groupby(records, unit), start=1):
         if config.test_every is not None and number % config.test_every == 0:
             if split == "test":
-                yield record
+                yield from group
             continue
         count += 1
         is_valid = config.valid is None and count % config.valid_every == 0
         if split == ("valid" if is_valid else "train"):
-            yield record
+            yield from group
 
 
 def _read(name: str, config: ExamplesConfig, join: Callable[[list[Record]], Record] | None) -> Iterator[Record]:

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from memgpt_jax.data.corpora.reading import DEFAULT, kind_of, numbered_lines, read_tables
+from memgpt_jax.data.examples.squad import read_squad
 from memgpt_jax.files.paths import shown
 
-Form = Literal["auto", "label_first", "conll", "parallel"]
+Form = Literal["auto", "label_first", "conll", "parallel", "squad"]
 """`auto`: by the suffix .jsonl, .csv, .tsv or .parquet, each perhaps with .gz. `label_first`: lines `LABEL text`, or
 `COARSE:FINE text` (TREC). `conll`: lines of a word and its columns; a blank line ends a record. `parallel`: text files
 whose lines with the same number belong together, one file for each column; the name of the files holds `*` in the place
-of the column, such as `train.*.gz` for train.en.gz and train.de.gz."""
+of the column, such as `train.*.gz` for train.en.gz and train.de.gz. `squad`: the JSON file of SQuAD, a record for each
+question."""
 Encoding = Literal["utf-8", "latin-1"]
 
 
@@ -101,7 +103,8 @@ def read_records(path: Path, form: Form = "auto", encoding: Encoding = "utf-8") 
 
     Yields:
         For tables the columns of the header, or the fields of an object; for `label_first` the columns `label`,
-        `coarse` and `text`; for `conll` the lists `words`, `column1`, `column2`, ...
+        `coarse` and `text`; for `conll` the lists `words`, `column1`, `column2`, ...; for `squad` as in
+        `memgpt_jax.data.examples.squad`.
 
     Raises:
         ValueError: the file cannot be read, its suffix is unknown, or a line does not have the format.
@@ -112,10 +115,12 @@ def read_records(path: Path, form: Form = "auto", encoding: Encoding = "utf-8") 
         yield from _label_first(path, encoding)
     elif form == "conll" and kind != "jsonl":
         yield from _conll(path, encoding)
+    elif form == "squad" and kind != "jsonl":
+        yield from (Record(where, path, values) for where, values in read_squad(path))
     elif not is_table:
         raise ValueError(
             f"{shown(path)}: its suffix must be .jsonl, .csv, .tsv or .parquet, each perhaps with .gz; or set "
-            "data.form to 'label_first' or 'conll'"
+            "data.form to 'label_first', 'conll' or 'squad'"
         )
     elif form == "auto" and encoding != "utf-8":
         raise ValueError(f"{shown(path)}: data.encoding={encoding!r} is for 'label_first' and 'conll' files")

@@ -15,6 +15,7 @@ from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig, LabelledText
 from memgpt_jax.data.tasks.mqar import MQARConfig, MQARTask
 from memgpt_jax.data.tasks.needle import NeedleConfig, NeedleTask
 from memgpt_jax.data.tasks.noise import NoiseNeedleConfig, NoiseNeedleTask
+from memgpt_jax.data.tasks.questions import QuestionsConfig, QuestionsTask
 from memgpt_jax.data.tasks.ratings import RatingsConfig, RatingsTask
 from memgpt_jax.data.tasks.recall import RecallConfig, RecallTask, recall_batch
 from memgpt_jax.data.tasks.scored_text import ScoredTextConfig, ScoredTextTask
@@ -44,6 +45,7 @@ register_task("tagged_text", TaggedTextConfig, TaggedTextTask)
 register_task("scored_text", ScoredTextConfig, ScoredTextTask)
 register_task("ratings", RatingsConfig, RatingsTask)
 register_task("text_pairs", TextPairsConfig, TextPairsTask)
+register_task("questions", QuestionsConfig, QuestionsTask)
 
 
 def make_task(config: TaskConfig, split: str, tokenizer: Tokenizer | None = None) -> Task[Any]:
@@ -62,6 +64,8 @@ __all__ = [
     "LabelledTextConfig",
     "LabelledTextTask",
     "NeedleTask",
+    "QuestionsConfig",
+    "QuestionsTask",
     "RatingsConfig",
     "RatingsTask",
     "RecallTask",

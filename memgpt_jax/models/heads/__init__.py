@@ -18,6 +18,7 @@ from memgpt_jax.models.heads.layers import HEAD_LAYERS, HeadLayer, register_head
 from memgpt_jax.models.heads.masked import MaskedHead, MaskedHeadConfig
 from memgpt_jax.models.heads.pairs import NextSentenceHead, NextSentenceHeadConfig, Pooler, PoolerConfig
 from memgpt_jax.models.heads.scalars import ScalarHead, ScalarHeadConfig
+from memgpt_jax.models.heads.spans import SpanHead, SpanHeadConfig
 from memgpt_jax.models.heads.streams import StreamHead
 
 HEADS: Registry[type[Head]] = Registry("head", Head, HeadConfig)
@@ -30,6 +31,7 @@ register_head("pooler", PoolerConfig, Pooler)
 register_head("next_sentence", NextSentenceHeadConfig, NextSentenceHead)
 register_head("labels", LabelHeadConfig, LabelHead)
 register_head("numbers", ScalarHeadConfig, ScalarHead)
+register_head("spans", SpanHeadConfig, SpanHead)
 
 
 def make_heads(config: EncoderConfig, *, rngs: nnx.Rngs) -> nnx.Dict:
@@ -76,6 +78,8 @@ __all__ = [
     "LabelHeadConfig",
     "ScalarHead",
     "ScalarHeadConfig",
+    "SpanHead",
+    "SpanHeadConfig",
     "StreamHead",
     "in_order",
     "make_head",

@@ -1,15 +1,17 @@
-"""Predict with a trained run: tokens, labels, tags, numbers, texts, or answers of a task, one JSON line each.
+"""Predict with a trained run: tokens, labels, tags, numbers, spans, texts, or answers of a task, one JSON line each.
 
     memgpt-jax predict runs/quickstart --text "import os" --top 3
     memgpt-jax predict runs/masked --text "def <mask>(self):"
     memgpt-jax predict runs/sst2 --text "A fine film."
     memgpt-jax predict runs/sst2 --input reviews.jsonl --output labels.jsonl
     memgpt-jax predict runs/multi30k_de --text "A dog runs."
+    memgpt-jax predict runs/squad --question "Where was she born?" --text "Ada Lovelace was born in London."
     memgpt-jax predict runs/recall --rows 4
 
 A decoder predicts the token after each text; an encoder with a `masked` head predicts the token at each `<mask>`; a
-model with a head labels each text, tags its words or gives a number; a model of pairs of texts writes the translation
-or the summary of each text. A run on a generated task answers rows of its held-out set.
+model with a head labels each text, tags its words, gives a number, or answers a question by a part of the text; a model
+of pairs of texts writes the translation or the summary of each text. A run on a generated task answers rows of its
+held-out set.
 With --output, each prediction is written as soon as it is made, with the number of its line; started again, the command
 goes on after the last line of the output. A line that cannot be used is reported by its number, and skipped.
 """
@@ -29,7 +31,7 @@ from memgpt_jax.data.progress_bar import track
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.files.replacement import replace_file
-from memgpt_jax.pipelines import TextClassification, TextRegression, TextToText, pipeline
+from memgpt_jax.pipelines import QuestionAnswering, TextClassification, TextRegression, TextToText, pipeline
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
 from memgpt_jax.studies.predictions import predict_text, task_answers
 from memgpt_jax.studies.runs import reopen
@@ -45,8 +47,12 @@ class Arguments:
     """Texts, one or more."""
     input: Path | None = None
     """A file with one text per line, or a .jsonl file of objects; `-`: standard input."""
-    column: str = "text"
-    """The field of a .jsonl file that holds the text."""
+    column: str | None = None
+    """The field of a .jsonl file that holds the text; default: `text`, or `context` for a model that answers
+    questions."""
+    question: str | None = None
+    """For a model that answers questions: the question to each text; default: the field `question` of a .jsonl
+    file."""
     rows: int = 8
     """Rows of a task's held-out set."""
     top: int = 5
@@ -69,10 +75,16 @@ class Line(NamedTuple):
     text: str | None
     """None: it cannot be used."""
     problem: str = ""
+    question: str | None = None
+    """The question to the text, if the model answers questions."""
 
 
-def input_lines(arguments: Arguments) -> list[Line]:
-    """The texts of the command line and of the input. Raises `ValueError` if the input cannot be read."""
+def input_lines(arguments: Arguments, asks: bool = False) -> list[Line]:
+    """The texts of the command line and of the input. Raises `ValueError` if the input cannot be read.
+
+    Args: asks: whether each text needs a question.
+    """
+    column = arguments.column or ("context" if asks else "text")
     lines = [Line(number, text) for number, text in enumerate(arguments.text, start=1)]
     path = arguments.input
     if path is not None:
@@ -88,7 +100,9 @@ def input_lines(arguments: Arguments) -> list[Line]:
         parts = content.removesuffix("\n").split("\n") if content else []  # other separators are part of a text
         for number, part in enumerate(parts, start=len(lines) + 1):
             text = part.removesuffix("\r")
-            lines.append(_json_line(number, text, arguments.column) if suffix == ".jsonl" else _line(number, text))
+            lines.append(_json_line(number, text, column, asks) if suffix == ".jsonl" else _line(number, text))
+    if asks:
+        lines = [_asked(line, arguments.question) for line in lines]
     if not lines:
         raise ValueError("--text or --input is missing or empty: give at least one text")
     return lines
@@ -98,7 +112,15 @@ def _line(number: int, text: str) -> Line:
     return Line(number, text) if text.strip() else Line(number, None, "is empty")
 
 
-def _json_line(number: int, content: str, column: str) -> Line:
+def _asked(line: Line, question: str | None) -> Line:
+    """The line with the question, unless it has one of its own."""
+    question = line.question or question
+    if line.text is None or question is not None:
+        return line._replace(question=question)
+    return Line(line.number, None, "has no question: give --question, or a .jsonl file with a field 'question'")
+
+
+def _json_line(number: int, content: str, column: str, asks: bool) -> Line:
     try:
         record = json.loads(content)
     except ValueError as error:
@@ -106,7 +128,10 @@ def _json_line(number: int, content: str, column: str) -> Line:
     text = record.get(column) if isinstance(record, dict) else None
     if not isinstance(text, str):
         return Line(number, None, f"has no field {column!r} that is a string")
-    return _line(number, text)
+    question = record.get("question") if asks else None
+    if question is not None and not isinstance(question, str):
+        return Line(number, None, "has a field 'question' that is not a string")
+    return _line(number, text)._replace(question=question)
 
 
 def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -121,9 +146,12 @@ def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[di
     if isinstance(config.data, TaskConfig) and not has_texts and not reads_texts:
         yield from list(task_answers(config, run.params, run.tokenizer, arguments.rows))[len(done) :]
         return
-    lines = input_lines(arguments)
-    check_done(done, lines)
     predict = pipeline(arguments.workdir, step=arguments.step) if reads_texts else None
+    asks = isinstance(predict, QuestionAnswering)
+    if arguments.question is not None and not asks:
+        raise ValueError("--question needs a model that answers questions")
+    lines = input_lines(arguments, asks)
+    check_done(done, lines)
     for line in track(lines[max((row["line"] for row in done), default=0) :], "predictions"):
         try:
             if line.text is None:
@@ -134,6 +162,11 @@ def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[di
                 found = {"text": line.text, "labels": predict(line.text, top_k=None)[: arguments.top]}
             elif isinstance(predict, TextRegression | TextToText):
                 found = {"text": line.text} | predict(line.text)[0]
+            elif isinstance(predict, QuestionAnswering):
+                assert line.question is not None  # see `_asked`
+                answers = predict(question=[line.question], context=[line.text], top_k=arguments.top)[0]
+                answers = [answers] if arguments.top == 1 else answers
+                found = {"question": line.question, "text": line.text, "answers": answers}
             else:
                 found = {"text": line.text, "entities": predict(line.text)}
         except ValueError as error:
@@ -171,7 +204,8 @@ def check_done(done: list[dict[str, Any]], lines: list[Line]) -> None:
     """Raise `ValueError` unless the lines that are done have the texts of these lines."""
     for row in done:
         number = row["line"]
-        if not 1 <= number <= len(lines) or row.get("text") != lines[number - 1].text:
+        line = lines[number - 1] if 1 <= number <= len(lines) else None
+        if line is None or (row.get("text"), row.get("question")) != (line.text, line.question):
             raise ValueError(f"the output holds line {number} of another input: choose another file")
 
 
