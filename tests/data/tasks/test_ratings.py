@@ -131,6 +131,31 @@ def test_a_ranking_does_not_depend_on_calls_and_leaves_out_what_was_seen(small):
     assert one["hit_rate_10"] == 1 and one["mrr"] >= (1 / 3 + 1 / 2) / 2
 
 
+def test_ratings_are_evaluated_in_their_unit_whatever_the_calls(small):
+    backbone = mg.ModelConfig(
+        vocab_size=20, d_model=8, num_layers=1, num_heads=2, window_size=2, segment_length=2, memory=mg.NoMemoryConfig()
+    )
+    config = ExperimentConfig(
+        model=mg.HeadedConfig(backbone=backbone, head=mg.ScalarHeadConfig(pool="none", mean=3.0, std=1.5)),
+        data=config_of(small, ask="rating", held_out=0.3),
+        training=TrainingConfig(sequence_length=16),
+        evaluation=EvaluationConfig(split="test", batch_size=4, chunk_length=4, max_documents=None),
+    )
+    model, task = functional(config.model), RatingsTask(config.data, "test")
+    params = jax.jit(model.init)(jax.random.key(0))
+    found = mg.evaluate(config, params)
+    apply, errors = jax.jit(model.apply), []
+    for document, places, ratings in zip(task.documents, task.places, task.targets, strict=True):
+        tokens = np.zeros((1, 14), np.int32)
+        tokens[0, : len(document["tokens"])] = document["tokens"]
+        outputs, _ = apply(params, tokens, model.init_state(1))
+        errors += [*(np.asarray(outputs)[0, places, 0] - ratings)]
+    assert found["numbers"] == len(errors) and found["documents"] == 9
+    assert found["rmse"] == pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=1e-4)
+    assert found["mae"] == pytest.approx(np.mean(np.abs(errors)), rel=1e-4)
+    assert found["loss"] == pytest.approx((found["rmse"] / 1.5) ** 2, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
