@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import memgpt_jax as mg
 from memgpt_jax.config.serialization import from_json, to_json
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
+from memgpt_jax.training import train
 from memgpt_jax.training.start import completed
 
 pytest.importorskip("phonenumbers", reason="the extra `tasks` is not installed")
@@ -81,6 +83,27 @@ def test_a_run_remembers_how_its_texts_are_cleaned(tmp_path):
     assert bytes(task.documents[0]["tokens"][1:].astype(np.uint8)).decode() == "a & 9"
     train = mg.tasks.make_task(whole.data, "train", BYTES)
     assert train.examples[-1].text == "" and len(train.ids[-1]) == 1  # nothing remains but the start
+
+
+@pytest.mark.slow
+def test_a_run_on_cleaned_and_augmented_texts_resumes_bitwise(tmp_path):
+    """Killed after its second checkpoint; its pipeline cleans what it is given."""
+    words = {"good": ("FINE", "<b>Lovely</b>", "Great"), "bad": ("DULL", "<i>Awful</i>", "Slow")}
+    rows = [{"text": f"a {w} film {i}", "label": label} for i in range(7) for label in words for w in words[label]]
+    task = mg.LabelledTextConfig(clean=CLEAN, augment=mg.AugmentConfig(swap=0.1, delete=0.1, insert=0.1))
+    model = mg.from_params(BACKBONE, jax.jit(mg.functional(BACKBONE).init)(jax.random.key(0)))
+    options = {"epochs": 40, "batch_size": 4, "sequence_length": 64, "learning_rate": 1e-2, "dropout": 0.0}
+    run = mg.finetune(model, task, train=rows, workdir=tmp_path / "run", tokenizer=BYTES, **options)
+    whole = mg.load_run(run.workdir)
+    steps = sorted(int(path.name) for path in (run.workdir / "checkpoints").iterdir() if path.name.isdecimal())
+    assert len(steps) > 2
+    for step in steps[2:]:
+        shutil.rmtree(run.workdir / "checkpoints" / str(step))
+    train(whole.config, run.workdir, print_progress=False)
+    jax.tree.map(np.testing.assert_array_equal, mg.load_run(run.workdir).params, whole.params)
+    classify = mg.pipeline(run.workdir)
+    assert classify("<p>A lovely</p>") == classify("A  LOVELY\x00")
+    assert [found["label"] for found in classify(["a GREAT film 3", "a <b>dull</b> film 2"])] == ["good", "bad"]
 
 
 def test_cleaning_that_does_not_fit_is_refused():
