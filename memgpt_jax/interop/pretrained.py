@@ -66,7 +66,7 @@ def from_pretrained(
         revision: branch, tag or commit of a model on the Hub.
         adapters: a folder that `save_pretrained` wrote with `only="trained"`: the trained parameters of a run that
             started from this model. The model has their memory, LoRA and head.
-        task_head: True: also read the head of a class for sequence or token classification, such as
+        task_head: True: also read the head of a class for labels, tags or answers to questions, such as
             `BertForSequenceClassification`; the model is then a `Headed`. Other classes are read as without it. Not
             together with adapters, which have a head of their own.
         changes: new values of fields of `ModelConfig` that do not change the shapes of parameters, such as

@@ -1,4 +1,4 @@
-"""The heads of fine-tuned encoders of the transformers library: labels of texts and of tokens."""
+"""The heads of fine-tuned encoders of the transformers library: labels of texts and of tokens, answers to questions."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,12 +12,14 @@ from memgpt_jax.interop.assembly import Plan
 from memgpt_jax.interop.families.base import Weight, linear_weights
 from memgpt_jax.interop.tensors import Tensors
 from memgpt_jax.models.heads.labels import LabelHeadConfig
+from memgpt_jax.models.heads.spans import SpanHeadConfig
 
 
 class TaskHead(NamedTuple):
-    """A head of transformers as a `LabelHead`."""
+    """A head of transformers as a head of this library."""
 
-    pool: Literal["first", "none"]
+    kind: Literal["text", "words", "spans"]
+    """What it labels: texts, words, or the spans that answer questions."""
     layers: str
     """`StreamHeadConfig.layers`."""
     tensors: tuple[tuple[str, str], ...]
@@ -26,12 +28,13 @@ class TaskHead(NamedTuple):
 
 OUTPUT = (("output", "classifier"),)
 TASK_HEADS = {
-    "BertForSequenceClassification": TaskHead("first", "tanh", (("layers/0/dense", "pooler.dense"), *OUTPUT)),
+    "BertForSequenceClassification": TaskHead("text", "tanh", (("layers/0/dense", "pooler.dense"), *OUTPUT)),
     "RobertaForSequenceClassification": TaskHead(
-        "first", "tanh", (("layers/0/dense", "classifier.dense"), ("output", "classifier.out_proj"))
+        "text", "tanh", (("layers/0/dense", "classifier.dense"), ("output", "classifier.out_proj"))
     ),
-    "BertForTokenClassification": TaskHead("none", "linear", OUTPUT),
-    "RobertaForTokenClassification": TaskHead("none", "linear", OUTPUT),
+    "BertForTokenClassification": TaskHead("words", "linear", OUTPUT),
+    "RobertaForTokenClassification": TaskHead("words", "linear", OUTPUT),
+    "BertForQuestionAnswering": TaskHead("spans", "linear", (("output", "qa_outputs"),)),
 }
 """The head of each class of transformers."""
 
@@ -58,18 +61,10 @@ def with_task_head(plan: Plan, values: Mapping[str, Any], tensors: Tensors, path
     last = f"{head.tensors[-1][1]}.weight"
     check(last in plan.names, f"{path} has no tensor {last!r}: the model was not saved with its head")
     number = tensors.shapes[plan.names[last]][0]
-    kind = values.get("problem_type")
-    check(kind != "regression" and number > 1, f"{path}: a head that predicts a number is not supported")
+    of_spans = SpanHeadConfig(question_types=(backbone.token_types or 0) > 1)
     config = HeadedConfig(
         backbone=dataclasses.replace(backbone, heads=()),
-        head=LabelHeadConfig(
-            num_outputs=number,
-            output_names=_names(values, number, path),
-            layers=head.layers,
-            pool=head.pool,
-            tag_token="first",
-            loss="binary" if kind == "multi_label_classification" else "cross_entropy",
-        ),
+        head=of_spans if head.kind == "spans" else _label_head(head, values, number, path),
     )
     table = [
         weight._replace(parameter=f"backbone/{weight.parameter}")
@@ -77,6 +72,19 @@ def with_task_head(plan: Plan, values: Mapping[str, Any], tensors: Tensors, path
         if not weight.parameter.startswith("heads/")
     ]
     return plan._replace(config=config, table=table + _weights(head))
+
+
+def _label_head(head: TaskHead, values: Mapping[str, Any], number: int, path: Path) -> LabelHeadConfig:
+    kind = values.get("problem_type")
+    check(kind != "regression" and number > 1, f"{path}: a head that predicts a number is not supported")
+    return LabelHeadConfig(
+        num_outputs=number,
+        output_names=_names(values, number, path),
+        layers=head.layers,
+        pool="first" if head.kind == "text" else "none",
+        tag_token="first",
+        loss="binary" if kind == "multi_label_classification" else "cross_entropy",
+    )
 
 
 def _class_of(values: Mapping[str, Any]) -> str:

@@ -118,3 +118,43 @@ def test_pipelines_give_the_results_of_transformers(tmp_path, task):
         for row in one:
             assert row["entity"] == other[row["start"]]["entity"]
             assert row["score"] == pytest.approx(other[row["start"]]["score"], abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "text", ["Adas lives in Rome.", "in Berlin a dull film " * 9 + "in Rome"], ids=["short", "long"]
+)
+def test_answers_are_those_of_the_logits_of_transformers(tmp_path, text):
+    """The pipeline itself is gone from transformers 5; the score is the one that it had."""
+    transformers = pytest.importorskip("transformers", reason="transformers and torch are not installed")
+    import torch
+
+    torch.manual_seed(0)
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
+    tokenizer = transformers.BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt"))
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    config = transformers.BertConfig(vocab_size=len(tokenizer), initializer_range=0.6, **sizes)
+    theirs = transformers.BertForQuestionAnswering(config).eval()
+    theirs.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    encoded = tokenizer("a fine film", text, return_tensors="pt")
+    with torch.no_grad():
+        found = theirs(**encoded)
+    inside = encoded["token_type_ids"][0].bool() & (encoded["input_ids"][0] != tokenizer.sep_token_id)
+    start, end = (
+        torch.softmax(logits[0].masked_fill(~inside, -torch.inf), -1)
+        for logits in (found.start_logits, found.end_logits)
+    )
+    answer = mg.pipeline("question-answering", model=tmp_path)(question="a fine film", context=text)
+    offsets = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+    first, last = int(inside.nonzero()[0]), int(inside.nonzero()[-1])
+    pairs = [(i, j) for i in range(first, last + 1) for j in range(i, min(last, i + 29) + 1)]
+    whole = [  # answers begin and end with whole words
+        (i, j)
+        for i, j in pairs
+        if not tokenizer.convert_ids_to_tokens(int(encoded["input_ids"][0][i])).startswith("##")
+        and (j == last or not tokenizer.convert_ids_to_tokens(int(encoded["input_ids"][0][j + 1])).startswith("##"))
+    ]
+    i, j = max(whole, key=lambda pair: float(start[pair[0]] * end[pair[1]]))
+    assert (answer["start"], answer["end"]) == (offsets[i - first][0], offsets[j - first][1])
+    assert answer["score"] == pytest.approx(float(start[i] * end[j]), abs=1e-4)
