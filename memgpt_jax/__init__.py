@@ -35,6 +35,7 @@ from memgpt_jax.data.tasks.item_recall import ItemRecallConfig
 from memgpt_jax.data.tasks.json_recall import JsonRecallConfig
 from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig
 from memgpt_jax.data.tasks.mqar import MQARConfig
+from memgpt_jax.data.tasks.multi_label_text import MultiLabelTextConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.noise import NoiseNeedleConfig
 from memgpt_jax.data.tasks.questions import QuestionsConfig
@@ -196,6 +197,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "BabiLongConfig",
     "JsonRecallConfig",
     "LabelledTextConfig",
+    "MultiLabelTextConfig",
     "TaggedTextConfig",
     "QuestionsConfig",
     "ScoredTextConfig",

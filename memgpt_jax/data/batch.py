@@ -19,8 +19,8 @@ class Batch(NamedTuple):
     int32; `order` [B, L] int32, the rank of each token; `source` [B, S] int32 with `source_reset` and `source_valid`
     [B, S] bool."""
     targets: dict[str, Array]
-    """Targets of each head: int32 [B, L], one label per token, or [B], one label per row; [B, L, 2] for spans; float32
-    for numbers."""
+    """Targets of each head: int32 [B, L], one label per token, or [B], one label per row; [B, L, C] for any number of
+    labels, 0 or 1 of each; [B, L, 2] for spans; float32 for numbers."""
     weights: dict[str, Array]
     """Weights of the targets in the loss, by head: float32 [B, L], or [B] for labels of rows."""
     info: dict[str, Array]

@@ -9,6 +9,7 @@ from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.evaluation.labels import LabelResult, check_labels, evaluate_labels
 from memgpt_jax.evaluation.long_stream import RecallPoint, recall_along_stream
 from memgpt_jax.evaluation.metrics import METRICS, Metric, register_metric
+from memgpt_jax.evaluation.multi_labels import MultiLabelResult, check_multi_labels, evaluate_multi_labels
 from memgpt_jax.evaluation.numbers import NumberResult, check_numbers, evaluate_numbers
 from memgpt_jax.evaluation.objectives import ObjectiveResult, check_batches, evaluate_batches
 from memgpt_jax.evaluation.ranking import RankingResult, check_ranking, evaluate_ranking
@@ -25,6 +26,7 @@ Result = (
     | ObjectiveResult
     | TaskResult
     | LabelResult
+    | MultiLabelResult
     | TagResult
     | NumberResult
     | RankingResult
@@ -56,6 +58,7 @@ class TaskEvaluator(NamedTuple):
 TASK_EVALUATORS = {
     "answers": TaskEvaluator(evaluate_task, check_task),
     "labels": TaskEvaluator(evaluate_labels, check_labels),
+    "multi_labels": TaskEvaluator(evaluate_multi_labels, check_multi_labels),
     "tags": TaskEvaluator(evaluate_tags, check_tags),
     "numbers": TaskEvaluator(evaluate_numbers, check_numbers),
     "ranking": TaskEvaluator(evaluate_ranking, check_ranking),
@@ -77,9 +80,9 @@ def evaluate(config: ExperimentConfig, params: Params, tokenizer: data.Tokenizer
         tokenizer: tokenizer of its text; default: the config's.
 
     Returns:
-        A dictionary that JSON can hold: a `TaskResult`, `LabelResult`, `TagResult`, `NumberResult`, `RankingResult`,
-        `PairResult` or `SpanResult` for tasks, a `TextResult` for causal language modelling, an `ObjectiveResult` for
-        other objectives.
+        A dictionary that JSON can hold: a `TaskResult`, `LabelResult`, `MultiLabelResult`, `TagResult`, `NumberResult`,
+        `RankingResult`, `PairResult` or `SpanResult` for tasks, a `TextResult` for causal language modelling, an
+        `ObjectiveResult` for other objectives.
 
     Raises:
         ValueError: there is nothing to evaluate, or a loss is NaN or infinite.
@@ -105,6 +108,7 @@ __all__ = [
     "METRICS",
     "LabelResult",
     "Metric",
+    "MultiLabelResult",
     "NumberResult",
     "ObjectiveResult",
     "PairResult",
@@ -119,6 +123,7 @@ __all__ = [
     "evaluate",
     "evaluate_batches",
     "evaluate_labels",
+    "evaluate_multi_labels",
     "evaluate_numbers",
     "evaluate_ranking",
     "evaluate_spans",

@@ -83,8 +83,9 @@ def finetune(
         valid: the validation examples, in the place of `task.valid`.
         test: the test examples, in the place of `task.test`.
         tokenizer: of a model that is not a folder or a name.
-        head: the head; default: a linear `LabelHeadConfig`, pooled by the mean, or for tags not pooled; for numbers a
-            linear `ScalarHeadConfig`, pooled by the mean; for questions a linear `SpanHeadConfig`.
+        head: the head; default: a linear `LabelHeadConfig`, pooled by the mean, or for tags not pooled, with
+            `loss="binary"` for any number of labels; for numbers a linear `ScalarHeadConfig`, pooled by the mean; for
+            questions a linear `SpanHeadConfig`.
             Pairs of texts (`TextPairsConfig`) need none: a decoder or an encoder-decoder learns them by its own logits.
         memory: the memory of every layer; default: as in the pretrained model. `NoMemoryConfig()` removes it.
         call_length: tokens of a call in which rows and texts are read; see `HeadedConfig.call_length`.
@@ -171,6 +172,8 @@ def _default_head(evaluation: str, dropout: float) -> StreamHeadConfig:
         return ScalarHeadConfig(pool="mean", dropout=dropout)
     if evaluation == "spans":
         return SpanHeadConfig(dropout=dropout)
+    if evaluation == "multi_labels":
+        return LabelHeadConfig(pool="mean", dropout=dropout, loss="binary")
     return LabelHeadConfig(pool="none" if evaluation == "tags" else "mean", dropout=dropout)
 
 

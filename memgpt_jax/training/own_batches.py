@@ -61,7 +61,8 @@ def check_batches(config: ExperimentConfig, batches: Batches) -> data.Batch:
     for head, targets in first.targets.items():
         weights = first.weights.get(head)
         shape = () if weights is None else np.shape(weights)
-        check(shape == np.shape(targets), f"weights[{head!r}] must have shape {np.shape(targets)}, got {shape}")
+        wanted = np.shape(targets)[:2]  # one weight for all labels [C] of a target
+        check(shape == wanted, f"weights[{head!r}] must have shape {wanted}, got {shape}")
     batches.set_state(saved)
     again = next(batches)
     same = jax.tree.structure(again) == jax.tree.structure(first) and all(

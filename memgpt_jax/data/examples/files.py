@@ -21,6 +21,8 @@ class LabelsConfig(ObjectiveConfig):
     """Whether each word has a label; else each text has one."""
     token_types: bool = False
     """Whether batches have token types."""
+    several: bool = False
+    """Whether a text has any number of labels; else it has one."""
 
     def check_model(self, model: Any, length: int) -> None:
         """Raise `ValueError` if the model has no head, or its head does not fit the labels."""
@@ -36,10 +38,15 @@ class LabelsConfig(ObjectiveConfig):
             f"model.head.pool={pool!r} does not fit a label for each {noun}: "
             f"{'give pool=' + repr('none') if self.of_words else 'choose another pool, such as ' + repr('mean')}",
         )
+        loss = getattr(model.head, "loss", None)
         check(
-            getattr(model.head, "loss", None) != "binary",
-            "model.head.loss='binary' needs several labels for each target; the tasks of this library have one: give "
-            "batches of your own (`train(batches=...)`), or loss='cross_entropy'",
+            self.several or loss != "binary",
+            "model.head.loss='binary' needs several labels for each target, and this task has one: take "
+            "MultiLabelTextConfig, or loss='cross_entropy'",
+        )
+        check(
+            not self.several or loss == "binary",
+            f"model.head.loss={loss!r} fits one label for each text: for any number of labels give loss='binary'",
         )
 
 

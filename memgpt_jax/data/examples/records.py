@@ -75,6 +75,19 @@ class Record:
             raise ValueError(f"{self.where}: column {column!r} must be a label, it is empty")
         return label
 
+    def labels(self, column: str, separator: str) -> list[str]:
+        """The labels of a column: a list, or a string in which they are separated. It may be empty.
+
+        Raises `ValueError` if it is of another type, or one of them is empty or no label.
+        """
+        value = self.get(column)
+        if not isinstance(value, list | str):
+            raise ValueError(
+                f"{self.where}: column {column!r} must be a list of labels or a string, it is {_kind(value)}"
+            )
+        parts = value if isinstance(value, list) else value.split(separator) if value.strip() else []
+        return [dataclasses.replace(self, values={column: part}).label(column) for part in parts]
+
     def number(self, column: str) -> float:
         """The number of a column, which may be text. Raises `ValueError` unless it is a finite number."""
         value = self.get(column)

@@ -13,6 +13,7 @@ from memgpt_jax.data.tasks.item_recall import ItemRecallConfig, ItemRecallTask
 from memgpt_jax.data.tasks.json_recall import JsonRecallConfig, JsonRecallTask
 from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig, LabelledTextTask
 from memgpt_jax.data.tasks.mqar import MQARConfig, MQARTask
+from memgpt_jax.data.tasks.multi_label_text import MultiLabelTextConfig, MultiLabelTextTask
 from memgpt_jax.data.tasks.needle import NeedleConfig, NeedleTask
 from memgpt_jax.data.tasks.noise import NoiseNeedleConfig, NoiseNeedleTask
 from memgpt_jax.data.tasks.questions import QuestionsConfig, QuestionsTask
@@ -41,6 +42,7 @@ register_task("babi", BabiConfig, BabiTask)
 register_task("babilong", BabiLongConfig, BabiLongTask)
 register_task("json_recall", JsonRecallConfig, JsonRecallTask)
 register_task("labelled_text", LabelledTextConfig, LabelledTextTask)
+register_task("multi_label_text", MultiLabelTextConfig, MultiLabelTextTask)
 register_task("tagged_text", TaggedTextConfig, TaggedTextTask)
 register_task("scored_text", ScoredTextConfig, ScoredTextTask)
 register_task("ratings", RatingsConfig, RatingsTask)
@@ -63,6 +65,8 @@ __all__ = [
     "JsonRecallTask",
     "LabelledTextConfig",
     "LabelledTextTask",
+    "MultiLabelTextConfig",
+    "MultiLabelTextTask",
     "NeedleTask",
     "QuestionsConfig",
     "QuestionsTask",

@@ -10,6 +10,7 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.texts import AugmentConfig, CleanConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.examples.files import ExamplesConfig, LabelsConfig, read_split
+from memgpt_jax.data.examples.records import Record
 from memgpt_jax.data.examples.rows import packed_rows, sampled_rows
 from memgpt_jax.data.tasks.base import digest
 from memgpt_jax.data.tasks.examples import ExamplesTask
@@ -61,9 +62,13 @@ class LabelledTextConfig(ExamplesConfig):
         """The configuration with `labels` filled in from the training split."""
         if self.labels:
             return self
-        found = {record.label(self.label_column) for record in read_split(self, "train")}
+        found = {label for record in read_split(self, "train") for label in self.labels_of(record)}
         check(len(found) >= 2, f"the training split of {self.train!r} has only the label {', '.join(found)}")
         return replace(self, labels=tuple(sorted(found)))
+
+    def labels_of(self, record: Record) -> list[str]:
+        """The labels of a record: here one. Raises `ValueError` if it is missing or has another type."""
+        return [record.label(self.label_column)]
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -78,8 +83,14 @@ class LabelledExample(NamedTuple):
     """File and line."""
     text: str
     """The text after cleaning; it may be empty."""
-    label: int
-    """Its number in `LabelledTextConfig.labels`."""
+    labels: tuple[int, ...]
+    """The numbers of its labels in `LabelledTextConfig.labels`, ascending; one number, if a text has one label."""
+
+    @property
+    def label(self) -> int:
+        """The number of its only label."""
+        (number,) = self.labels
+        return number
 
 
 class LabelledTextTask(ExamplesTask[LabelledTextConfig]):
@@ -95,19 +106,27 @@ class LabelledTextTask(ExamplesTask[LabelledTextConfig]):
         self.augmentation = Augmentation(self.config.augment) if on else None
         """The changes of the texts of the training split; None: there are none."""
         changes = () if self.augmentation is None else self.augmentation.content
-        self.content = digest(*((example.text, example.label) for example in self.examples), *changes)
+        pairs = ((example.text, self.target(index).tolist()) for index, example in enumerate(self.examples))
+        self.content = digest(*pairs, *changes)
         self.ids = [document_ids(self.tokenizer, example.text, self.config.max_length) for example in self.examples]
         """Token ids of each text, special tokens included."""
 
-    def _example(self, record: Any) -> LabelledExample:
-        label, text = record.label(self.config.label_column), record.text(self.config.text_column)
-        if label not in self.config.labels:
-            raise ValueError(
-                f"{record.where}: the label {label!r} is not one of the {len(self.config.labels)} labels of the "
-                f"training split or of data.labels: {', '.join(self.config.labels[:20])}"
-            )
+    def _example(self, record: Record) -> LabelledExample:
+        text, known = record.text(self.config.text_column), self.config.labels
+        labels = sorted(set(self.config.labels_of(record)))
+        for label in labels:
+            if label not in known:
+                raise ValueError(
+                    f"{record.where}: the label {label!r} is not one of the {len(known)} labels of the training split "
+                    f"or of data.labels: {', '.join(known[:20])}"
+                )
         check(bool(text.strip()), f"{record.where}: the text is empty")
-        return LabelledExample(record.where, clean(text, self.config.clean).text, self.config.labels.index(label))
+        cleaned = clean(text, self.config.clean).text
+        return LabelledExample(record.where, cleaned, tuple(sorted(map(known.index, labels))))
+
+    def target(self, index: int) -> np.ndarray:
+        """The number of the label of a text, int32 []."""
+        return np.array(self.examples[index].label, np.int32)
 
     @classmethod
     def shapes(cls, config: LabelledTextConfig, rows: int, length: int) -> Batch:
@@ -151,11 +170,8 @@ class LabelledTextTask(ExamplesTask[LabelledTextConfig]):
         weights[-1] = 1
         if self.config.ask_every is not None:
             weights[self.config.ask_every - 1 :: self.config.ask_every] = 1
-        return {
-            "tokens": ids,
-            "targets": np.full(len(ids), self.examples[index].label, np.int32),
-            "weights": weights,
-        }
+        target = self.target(index)
+        return {"tokens": ids, "targets": np.tile(target, (len(ids), *(1,) * target.ndim)), "weights": weights}
 
 
 def document_ids(tokenizer: Tokenizer, text: str, max_length: int | None = None) -> np.ndarray:

@@ -125,7 +125,7 @@ def label_scores(
     """
     weights = jnp.asarray(class_weights or (1.0,) * logits.shape[-1], jnp.float32)
     if targets.ndim == logits.ndim:
-        q = targets * (1 - smoothing) + smoothing / 2
+        q = targets.astype(jnp.float32) * (1 - smoothing) + smoothing / 2
         losses = -(q * jax.nn.log_sigmoid(logits) + (1 - q) * jax.nn.log_sigmoid(-logits))
         right = ((logits > 0) == (targets > 0)).all(axis=-1) & jnp.isfinite(logits).all(axis=-1)
         return Scores(jnp.mean(losses * weights[None, None], axis=-1), right)

@@ -85,7 +85,8 @@ def test_a_config_reads_back_from_json(name):
     model = ModelConfig(vocab_size=config.num_ids + 4096)
     if "labels" in config.objective.heads:
         pool = "none" if config.objective.of_words else "mean"
-        model = HeadedConfig(backbone=model, head=LabelHeadConfig(pool=pool))
+        loss = "binary" if config.objective.several else "cross_entropy"
+        model = HeadedConfig(backbone=model, head=LabelHeadConfig(pool=pool, loss=loss))
     elif "numbers" in config.objective.heads:
         model = HeadedConfig(backbone=model, head=ScalarHeadConfig(pool="mean"))
     elif "spans" in config.objective.heads:
