@@ -4,7 +4,15 @@ TFDS, sentencepiece and Grain are imported when they are first used, not with th
 """
 
 from memgpt_jax.data.batch import Batch
-from memgpt_jax.data.batches import BatchIterator, added_ids, batch_shapes, text_batches, tokenizer_of, train_batches
+from memgpt_jax.data.batches import (
+    BatchIterator,
+    added_ids,
+    batch_shapes,
+    text_batches,
+    tokenizer_of,
+    train_batches,
+    without_paths,
+)
 from memgpt_jax.data.corpora.text import TokenizedText, documents, make_tokenizer
 from memgpt_jax.data.objectives import OBJECTIVES, Objective, make_objective, register_objective
 from memgpt_jax.data.tasks import (
@@ -59,5 +67,6 @@ __all__ = [
     "text_batches",
     "tokenizer_of",
     "train_batches",
+    "without_paths",
     "write_vectors",
 ]

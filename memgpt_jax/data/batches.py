@@ -60,7 +60,7 @@ def train_batches(
     rows, length = training_config.batch_size, training_config.sequence_length
     if isinstance(data_config, TaskConfig):
         task, length = make_task(data_config, "train", tokenizer), data_config.row_length or length
-        source = f"{_without_paths(data_config)}{task.content}, {rows} rows of {length}, seed {seed}"
+        source = f"{without_paths(data_config)}{task.content}, {rows} rows of {length}, seed {seed}"
         return BatchIterator(iter(task.batches(seed, rows, length)), source)
     return text_batches(data_config, training_config, seed, tokenizer or make_tokenizer(data_config))
 
@@ -80,11 +80,11 @@ def text_batches(
     return BatchIterator(iter(batches), source)
 
 
-def _without_paths(config: Any) -> Any:
+def without_paths(config: Any) -> Any:
     """The config without paths: a position in the data depends on the content of the files, not on their paths."""
     values = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
     changes: dict[str, Any] = {name: "" for name in PATHS if values.get(name)}
-    changes |= {name: _without_paths(value) for name, value in values.items() if dataclasses.is_dataclass(value)}
+    changes |= {name: without_paths(value) for name, value in values.items() if dataclasses.is_dataclass(value)}
     return dataclasses.replace(config, **changes)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.data.tasks.text_pairs import TextPairsTask, source_inputs
+from memgpt_jax.data.examples.pair_tokens import source_inputs
+from memgpt_jax.data.tasks.text_pairs import TextPairsTask
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.libraries import library
 from memgpt_jax.evaluation.metrics.texts import LIBRARIES, TextMetrics, text_metrics

@@ -9,8 +9,8 @@ import numpy as np
 
 from memgpt_jax import models
 from memgpt_jax.config.model import BaseModelConfig, ModelConfig, Seq2SeqConfig
+from memgpt_jax.data.examples.pair_tokens import PairTokens, source_inputs
 from memgpt_jax.data.progress_bar import track
-from memgpt_jax.data.tasks.text_pairs import PairTokens, source_inputs
 from memgpt_jax.generation.completion import generate
 from memgpt_jax.models import ModelState, Params
 from memgpt_jax.shapes import Flags, Tokens

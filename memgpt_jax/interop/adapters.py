@@ -16,9 +16,11 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.checkpoint import load_best_run
 from memgpt_jax.config.checks import check
+from memgpt_jax.config.data import DataConfig, TaskConfig, TextConfig
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.model import BaseModelConfig, EncoderConfig
 from memgpt_jax.config.serialization import from_json, to_json
+from memgpt_jax.data import without_paths
 from memgpt_jax.data.tokenizers.files import OF_TOKENIZERS
 from memgpt_jax.files.saved_files import replacing_files
 from memgpt_jax.interop.assembly import SHOWN, shapes_of, tree_of
@@ -50,6 +52,8 @@ class Adapters(NamedTuple):
     """Tokens of a call in the evaluations of the run."""
     tensors: Tensors
     """The trained and added parameters by their paths."""
+    data: DataConfig | None = None
+    """The data of the run, without paths; None in folders of earlier versions."""
 
 
 def save_adapters(workdir: str | Path, folder: str | Path) -> None:
@@ -80,6 +84,7 @@ def save_adapters(workdir: str | Path, folder: str | Path) -> None:
             "trainable": list(patterns),
             "step": run.step,
             "call_length": run.config.evaluation.chunk_length,
+            "data": to_json(without_paths(run.config.data)),
             "base_sha256": fingerprint(kept),
             "parameters": sorted(changed),
             "config": to_json(run.config.model),
@@ -101,6 +106,7 @@ def read_adapters(folder: str | Path) -> Adapters:
     with named(folder / SETTINGS):
         config = from_json(values["config"], tuple(MODELS))
         names, length = values["parameters"], int(values["call_length"])
+        data = from_json(values["data"], (TextConfig, TaskConfig)) if "data" in values else None
         texts = str(values["pretrained"]), str(values["base_sha256"])
         shapes = shapes_of(config)
         expected = {name: shapes[name] for name in names}
@@ -108,7 +114,7 @@ def read_adapters(folder: str | Path) -> Adapters:
     _check_shapes(tensors.shapes, expected, f"the tensors in {folder / TENSORS} are not those of its {SETTINGS}")
     unexpected = sorted(tensors.shapes.keys() - expected.keys())
     check(not unexpected, f"{folder / TENSORS} has tensors that are not in {SETTINGS}: {', '.join(unexpected[:SHOWN])}")
-    return Adapters(folder, config, *texts, length, tensors)
+    return Adapters(folder, config, *texts, length, tensors, data)
 
 
 def with_adapters(adapters: Adapters, name: str, config: BaseModelConfig, params: models.Params) -> models.Params:

@@ -30,7 +30,7 @@ class Loaded(NamedTuple):
     length: int
     """Tokens of a call: those of the run's evaluation, or of `HeadedConfig.call_length`."""
     data: DataConfig | None = None
-    """The data of a run; None: the model is not that of a run."""
+    """The data of a run or of adapters; None: the model is neither."""
 
 
 def load(
@@ -57,7 +57,8 @@ def load(
         check(isinstance(model, str | Path), "adapters= needs model=, the folder or the name of their pretrained model")
         check(step is None, f"step={step} is of runs: adapters have no steps")
         found = from_pretrained(str(model), adapters=adapters)
-        config, params, length = found.config, models.to_params(found), read_adapters(adapters).call_length
+        saved = read_adapters(adapters)
+        config, params, length, data = found.config, models.to_params(found), saved.call_length, saved.data
         tokenizer = tokenizer or read_tokenizer(adapters)
     elif isinstance(model, str | Path) and (Path(model).expanduser() / "checkpoints").is_dir():
         run = load_best_run(model, step)

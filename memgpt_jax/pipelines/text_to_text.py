@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from memgpt_jax.config.checks import check, whole
 from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
-from memgpt_jax.data.tasks.text_pairs import PairTokens, TextPairsConfig
+from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.generation.targets import write_targets
 from memgpt_jax.pipelines.base import Loaded, check_sizes, texts_of
 
@@ -43,7 +43,7 @@ class TextToText:
         if prompt is not None:
             config = dataclasses.replace(config, prompt=prompt)
         self.config, self.model, self.params, self.rows = config, model, loaded.params, rows
-        self.tokens = PairTokens(config, loaded.tokenizer)
+        self.tokens = config.tokens(loaded.tokenizer)
 
     def __call__(
         self,

@@ -1,5 +1,6 @@
 """The trained part of a run, saved alone and put over its pretrained model again."""
 
+import dataclasses
 import json
 import shutil
 
@@ -197,3 +198,23 @@ def test_training_leaves_the_other_parameters_unchanged(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, mg.to_params(found), best.params)
     resumed = mg.finetune(base, task, train=REVIEWS, workdir=tmp_path / "run", **options)
     assert resumed.evaluation == run.evaluation
+
+
+def test_adapters_keep_the_task_of_their_run_without_its_paths(tmp_path):
+    data = mg.TextPairsConfig(train="folder/of/mine.jsonl", tokenizer="byte", prompt="Q {source} A ", max_new_tokens=3)
+    start = pretrained_start(
+        mg.ExperimentConfig(
+            model=mg.ModelConfig(memory=mg.NoMemoryConfig(), adapter_rank=2, segment_length=16),
+            data=data,
+            pretrained=str(save_base(tmp_path / "base")),
+            optimizer=mg.OptimizerConfig(trainable=("lora",)),
+        )
+    )
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        save_run(checkpoints, start.config, state_of(start.config, start.params(start.config)), None)
+    ByteTokenizer().save(tmp_path / "run" / "tokenizer")
+    mg.save_pretrained(tmp_path / "run", tmp_path / "adapters", only="trained")
+    assert "mine" not in (tmp_path / "adapters" / SETTINGS).read_text()
+    write = mg.pipeline("translation", model=tmp_path / "base", adapters=tmp_path / "adapters")
+    assert write.config == dataclasses.replace(data, train="", cache_dir="")
+    assert write("ab") == mg.pipeline("translation", model=tmp_path / "run")("ab")

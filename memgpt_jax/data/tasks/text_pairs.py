@@ -1,6 +1,5 @@
 """Pairs of texts: translations, summaries and whatever else is said in answer to a text."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +12,7 @@ from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.corpora.cache import cached
 from memgpt_jax.data.corpora.text import make_tokenizer
 from memgpt_jax.data.examples.files import ExamplesConfig, read_split
+from memgpt_jax.data.examples.pair_tokens import PLACE, PairTokens, row_batch
 from memgpt_jax.data.examples.records import Record
 from memgpt_jax.data.examples.rows import packed_rows, padded_rows
 from memgpt_jax.data.tasks.base import digest
@@ -24,8 +24,6 @@ from memgpt_jax.data.tokenizers.sentencepiece_file import train_sentencepiece
 PairMetric = Literal["bleu", "chrf", "rouge", "exact"]
 """Metrics of generated texts: BLEU and chrF of a corpus (sacrebleu); ROUGE-1, -2, -L and -Lsum with stemming
 (rouge-score); the fraction of texts that equal a reference."""
-PLACE = "{source}"
-"""The place of the source in a prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +106,10 @@ class TextPairsConfig(ExamplesConfig):
         """The prompt, or the default one."""
         return self.prompt if self.prompt is not None else PLACE if self.source_length is not None else f"{PLACE}\n"
 
+    def tokens(self, tokenizer: Tokenizer) -> PairTokens:
+        """Encodes the pairs by a tokenizer."""
+        return PairTokens(tokenizer, self.template, self.source_length)
+
     @property
     def objective(self) -> PairsConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Predict the tokens of the target."""
@@ -129,60 +131,6 @@ class TextPair(NamedTuple):
     """Alternatives."""
 
 
-class PairTokens:
-    """Sources and targets as token ids."""
-
-    def __init__(self, config: TextPairsConfig, tokenizer: Tokenizer):
-        before, after = config.template.split(PLACE)
-        self.tokenizer, self.source_length = tokenizer, config.source_length
-        self.before, self.after = (np.array(tokenizer.encode(part), np.int32) for part in (before, after.rstrip(" ")))
-        self.spaces = after[len(after.rstrip(" ")) :]
-        self.end_id = tokenizer.stop_ids[0] if tokenizer.stop_ids else tokenizer.start_id
-        """The id after each target: the first of the tokenizer's `stop_ids`, else its `start_id`."""
-
-    def source(self, text: str, room: int | None = None) -> np.ndarray:
-        """What is read before a target, int32: for a decoder `start_id` and the prompt, for an encoder the prompt and
-        the end, at most `source_length` ids.
-
-        Args:
-            text: the source.
-            room: cut the source so that there are at most so many ids, unless the prompt alone has more.
-        """
-        room = self.source_length if self.source_length is not None else room
-        start, end = ([], [self.end_id]) if self.source_length is not None else ([self.tokenizer.start_id], [])
-        ids = np.array(self.tokenizer.encode(text), np.int32)
-        if room is not None:
-            ids = ids[: max(0, room - len(start) - len(self.before) - len(self.after) - len(end))]
-        found = np.concatenate([start, self.before, ids, self.after, end]).astype(np.int32)
-        return found if self.source_length is None else found[: self.source_length]
-
-    def target(self, text: str) -> np.ndarray:
-        """The ids of a target and the end, int32."""
-        return np.array([*self.tokenizer.encode(self.spaces + text), self.end_id], np.int32)
-
-    def row(self, source: str, target: str, length: int | None = None) -> dict[str, np.ndarray]:
-        """The arrays of one pair of texts: `tokens`, `targets` and `weights` [n]; for an encoder `source` [s] as well.
-
-        Args:
-            source, target: the texts.
-            length: cut the source, then the target, so that n <= length; default: cut nothing.
-        """
-        answer = self.target(target)
-        if self.source_length is not None:
-            row = {"tokens": np.concatenate([[self.tokenizer.start_id], answer[:-1]]).astype(np.int32)}
-            row |= {"targets": answer, "weights": np.ones(len(answer), np.float32)}
-            return {name: array[:length] for name, array in row.items()} | {"source": self.source(source)}
-        prompt = self.source(source, None if length is None else length + 1 - len(answer))
-        ids, weights = np.concatenate([prompt, answer]), np.ones(len(prompt) + len(answer) - 1, np.float32)
-        weights[: len(prompt) - 1] = 0
-        return {"tokens": ids[:-1][:length], "targets": ids[1:][:length], "weights": weights[:length]}
-
-    def text(self, ids: np.ndarray) -> str:
-        """The text of a generated target, without the end and without spaces around it."""
-        ends = {self.end_id, self.tokenizer.start_id, *self.tokenizer.stop_ids}
-        return self.tokenizer.decode([int(token) for token in ids if int(token) not in ends]).strip()
-
-
 class TextPairsTask(ExamplesTask[TextPairsConfig]):
     """The pairs of one split."""
 
@@ -193,7 +141,7 @@ class TextPairsTask(ExamplesTask[TextPairsConfig]):
         super().__init__(config, split, tokenizer)
         self.examples = pairs(self.config, split)
         self.content = digest(*((example.source, example.targets) for example in self.examples))
-        self.tokens = PairTokens(self.config, self.tokenizer)
+        self.tokens = self.config.tokens(self.tokenizer)
 
     @classmethod
     def make_tokenizer(cls, config: TextPairsConfig) -> Tokenizer:
@@ -246,34 +194,6 @@ class TextPairsTask(ExamplesTask[TextPairsConfig]):
         return self.tokens.row(example.source, example.targets[0], length)
 
 
-def source_inputs(sources: Sequence[np.ndarray], rows: int, length: int) -> dict[str, np.ndarray]:
-    """The inputs of an encoder-decoder that hold its sources [B, S]: `source`, `source_reset` and `source_valid`.
-
-    Args:
-        sources: ids of at most B sources of at most S tokens.
-        rows: B; rows beyond the sources have a source of one token, of id 0.
-        length: S.
-    """
-    source, sizes = np.zeros((rows, length), np.int32), np.ones(rows, int)
-    for row, ids in enumerate(sources):
-        source[row, : len(ids)], sizes[row] = ids, len(ids)
-    reset = np.zeros(source.shape, bool)
-    reset[:, 0] = True
-    return {"source": source, "source_reset": reset, "source_valid": np.arange(length)[None] < sizes[:, None]}
-
-
-def row_batch(row: dict[str, np.ndarray], length: int, source_length: int) -> Batch:
-    """The batch of one pair for an encoder-decoder, padded on the right to `length` and `source_length` tokens."""
-    arrays = {name: np.pad(row[name], (0, length - len(row[name])))[None] for name in ("tokens", "targets", "weights")}
-    inputs = {"tokens": arrays["tokens"], "reset": np.arange(length)[None] == 0}
-    return Batch(
-        inputs=inputs | source_inputs([row["source"]], 1, source_length),
-        targets={"tokens": arrays["targets"]},
-        weights={"tokens": arrays["weights"]},
-        info={},
-    )
-
-
 def pairs(config: TextPairsConfig, split: str) -> list[TextPair]:
     """The examples of a split. Raises `ValueError` with file and line if a text is missing or empty."""
     return [_pair(config, record) for record in read_split(config, split)]
@@ -285,8 +205,8 @@ def _pair(config: TextPairsConfig, record: Record) -> TextPair:
 
 
 def _texts(record: Record, column: str) -> list[str]:
-    """The texts of a column that holds a text or a list of texts, without spaces around them."""
+    """The texts of a column that holds a text or a list of texts, without spaces around them and without empty ones."""
     found = record.texts(column) if isinstance(record.get(column), list) else [record.text(column)]
-    texts = [text.strip() for text in found]
-    check(bool(texts) and all(texts), f"{record.where}: the text of column {column!r} is empty")
+    texts = [text.strip() for text in found if text.strip()]
+    check(bool(texts), f"{record.where}: the text of column {column!r} is empty")
     return texts

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import os
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from memgpt_jax.config.experiment import ExperimentConfig, TrainingConfig
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig
 from memgpt_jax.data import ByteTokenizer, batch_shapes, make_task, tokenizer_of, train_batches
-from memgpt_jax.data.tasks.text_pairs import PairTokens, TextPairsConfig, pairs
+from memgpt_jax.data.tasks.text_pairs import TextPairsConfig, pairs
+from memgpt_jax.studies.command_line import load_config
 
 START = END = ByteTokenizer.start_id
+REAL = Path(os.environ.get("MEMGPT_DATA", "../shared/data"))
 WORDS = ["one", "two", "three", "four", "five", "six"]
 SIZES = {"vocab_size": 257, "d_model": 8, "num_layers": 1, "num_heads": 1, "memory": NoMemoryConfig()}
 
@@ -44,7 +48,7 @@ def test_parallel_files_are_records_by_line(parallel):
 
 
 def test_lists_are_sentences_of_a_source_and_alternatives_of_a_target(tmp_path):
-    (pair,) = pairs(table(tmp_path, [{"source": ["A b.", "C d."], "target": ["x", " y "]}], valid="v"), "train")
+    (pair,) = pairs(table(tmp_path, [{"source": ["A b.", " ", "C d."], "target": ["x", " y "]}], valid="v"), "train")
     assert pair.source == "A b. C d." and pair.targets == ("x", "y")
 
 
@@ -72,6 +76,7 @@ def test_bad_parallel_files_are_refused(tmp_path, change, message):
     [
         ({"target": "a"}, "line 1 has no column 'source'"),
         ({"source": 1, "target": "a"}, "line 1: column 'source' must be a string"),
+        ({"source": " ", "target": "a"}, "line 1: the text of column 'source' is empty"),
         ({"source": "a", "target": []}, "line 1: the text of column 'target' is empty"),
         ({"source": "a", "target": [None]}, "line 1: column 'target' must be a list of strings"),
     ],
@@ -119,7 +124,7 @@ def test_models_that_do_not_fit(model, source_length, message):
 
 def test_a_row_of_a_decoder():
     """The prompt, then the target; its spaces at the end begin the target. Only the target has weights."""
-    tokens = PairTokens(TextPairsConfig(prompt="<{source}> "), ByteTokenizer())
+    tokens = TextPairsConfig(prompt="<{source}> ").tokens(ByteTokenizer())
     row = tokens.row("ab", "xy")
     assert row["tokens"].tolist() == [START, *b"<ab> xy"]
     assert row["targets"].tolist() == [*b"<ab> xy", END]
@@ -128,7 +133,7 @@ def test_a_row_of_a_decoder():
 
 
 def test_long_sources_are_cut_so_that_the_row_holds_the_target():
-    tokens = PairTokens(TextPairsConfig(), ByteTokenizer())
+    tokens = TextPairsConfig().tokens(ByteTokenizer())
     row = tokens.row("abcdefgh", "xy", length=7)
     assert bytes(row["tokens"].tolist()[1:]) == b"abc\nxy" and row["targets"].tolist() == [*b"abc\nxy", END]
     long = tokens.row("ab", "x" * 20, length=7)
@@ -137,7 +142,7 @@ def test_long_sources_are_cut_so_that_the_row_holds_the_target():
 
 
 def test_a_row_of_an_encoder_decoder():
-    tokens = PairTokens(TextPairsConfig(source_length=5, prompt="> {source}"), ByteTokenizer())
+    tokens = TextPairsConfig(source_length=5, prompt="> {source}").tokens(ByteTokenizer())
     row = tokens.row("abcdef", "xy")
     assert row["source"].tolist() == [*b"> ab", END] and row["weights"].tolist() == [1, 1, 1]
     assert row["tokens"].tolist() == [START, *b"xy"] and row["targets"].tolist() == [*b"xy", END]
@@ -175,3 +180,24 @@ def test_bpe_is_trained_on_both_columns(tmp_path):
     assert len(tokenizer.encode(" zzyyxx")) == 1 and tokenizer.decode(tokenizer.encode("ak zzyyxx")) == "ak zzyyxx"
     assert tokenizer_of(config).fingerprint == tokenizer.fingerprint
     assert config.text.objective == config.objective != CausalConfig()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "folder", "sizes"),
+    [
+        ("multi30k_de", "multi30k", (29_000, 1014, 1000)),
+        ("multi30k_fr", "multi30k", (29_000, 1014, 1000)),
+        ("scitldr", "scitldr", (1793, 199, 619)),
+    ],
+)
+def test_the_splits_of_the_configs(monkeypatch, name, folder, sizes):
+    if not (REAL / folder).is_dir():
+        pytest.skip(f"MEMGPT_DATA does not name a folder with {folder}")
+    monkeypatch.setenv("MEMGPT_DATA", str(REAL))
+    found = {split: pairs(load_config(name).data, split) for split in ("train", "valid", "test")}
+    assert tuple(map(len, found.values())) == sizes
+    if folder == "multi30k":
+        assert found["train"][0].source == "Two young, White males are outside near many bushes."
+    else:  # one to four alternatives
+        assert {len(pair.targets) for pair in found["test"]} == {1, 2, 3, 4}
