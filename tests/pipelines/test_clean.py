@@ -110,3 +110,5 @@ def test_cleaning_that_does_not_fit_is_refused():
         mg.TaggedTextConfig(clean=mg.CleanConfig(stop_words="en"))
     with pytest.raises(ValueError, match=r"data.clean.lower=True removes the case"):
         mg.TaggedTextConfig(clean=mg.CleanConfig(lower=True), case_as_token_type=True)
+    with pytest.raises(ValueError, match=r"head.clean must be the default: questions"):
+        mg.SpanHeadConfig(clean=CLEAN)

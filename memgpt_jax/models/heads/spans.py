@@ -11,6 +11,7 @@ from flax import nnx
 from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.heads import HeadConfig, PoolName, StreamHeadConfig
 from memgpt_jax.config.model import StackConfig
+from memgpt_jax.config.texts import CleanConfig
 from memgpt_jax.models.arguments import check_numbers, filled_flags, on_host
 from memgpt_jax.models.heads.streams import StreamHead
 from memgpt_jax.ops import Scores
@@ -39,6 +40,7 @@ class SpanHeadConfig(StreamHeadConfig):
         super().__post_init__()
         check(self.num_outputs == 2, f"head.num_outputs must be 2, start and end, got {self.num_outputs}")
         check(self.pool == "none", f"head.pool must be 'none': spans have two logits at each token, got {self.pool!r}")
+        check(self.clean == CleanConfig(), "head.clean must be the default: questions and their texts are not cleaned")
 
 
 class SpanHead(StreamHead):
