@@ -54,6 +54,18 @@ def test_packed_rows_hold_the_labels_of_each_text(tmp_path):
     assert seen == expected.keys()
 
 
+def test_sampled_rows_hold_the_labels_of_one_text_each(tmp_path):
+    task = task_of(written(tmp_path / "a.jsonl", ROWS), sample_rows=3)
+    expected, texts = {row["text"]: set(row["labels"]) for row in ROWS}, 0
+    for _, batch in zip(range(4), task.batches(0, 6, 64), strict=False):
+        assert batch.targets["labels"].shape == (6, 64, 3) and batch.weights["labels"].shape == (6, 64)
+        for row, end in zip(*batch.weights["labels"].nonzero(), strict=True):
+            text = BYTES.decode(batch.inputs["tokens"][row, 1 : end + 1].tolist())
+            assert {task.config.labels[i] for i in batch.targets["labels"][row, end].nonzero()[0]} == expected[text]
+            texts += 1
+    assert texts
+
+
 def test_labels_may_be_a_string_or_be_missing(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('text,labels\nx,"b, a"\ny,\nz,a\n')

@@ -30,8 +30,8 @@ def packed_rows(
     at the end of a row is a document of its own, of id 0, without targets.
 
     Args:
-        row: the arrays of a document by its index: `tokens` [n], `targets` [n] and `weights` [n], n <= L, and further
-            inputs [n] of the model by name.
+        row: the arrays of a document by its index: `tokens` [n], `targets` [n] or [n, C] and `weights` [n], n <= L, and
+            further inputs [n] of the model by name.
         number: of documents.
         seed: of the order of the documents; each epoch has another order.
         rows: batch rows B.
@@ -103,7 +103,7 @@ def sampled_rows(
     def draw(rng: np.random.Generator) -> Batch:
         drawn = rng.binomial(number, min(1.0, mean / number))
         chosen = rng.choice(number, min(drawn, rows), replace=False)
-        arrays = {name: np.zeros((rows, length), values.dtype) for name, values in row(0).items()}
+        arrays = {name: np.zeros((rows, length, *array.shape[1:]), array.dtype) for name, array in row(0).items()}
         valid, reset = np.zeros((rows, length), bool), np.zeros((rows, length), bool)
         for place, index in enumerate(chosen):
             found = row(int(index)) if augmented is None else augmented(int(index), rng)
