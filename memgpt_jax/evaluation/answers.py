@@ -37,10 +37,16 @@ class SpanLogits(NamedTuple):
         together = together - top - np.log(np.exp(together - top).sum(axis=0))
         return together[1:], together[0]
 
-    def best(self, text: EncodedText, number: int, max_tokens: int) -> list[Answer]:
+    def best(self, text: EncodedText, number: int, max_tokens: int, *, allow_none: bool = True) -> list[Answer]:
         """The most probable spans of at most `max_tokens` tokens, in descending order.
 
-        A span of one word is possible in any case. Args: number: of spans, and of no answer, if it is among them.
+        A span of one word is possible in any case.
+
+        Args:
+            text: the text.
+            number: of answers.
+            max_tokens: of a span.
+            allow_none: whether no answer may be among them, if the model has it; its probability counts in any case.
         """
         log_p, log_none = self.log_probabilities()
         begins, ends = text.bounds()
@@ -54,7 +60,7 @@ class SpanLogits(NamedTuple):
             places += [(int(first), int(first) + more) for first in top]
         possible = [(place, score) for place, score in zip(places, scores, strict=True) if np.isfinite(score)]
         found = [Answer(first, last, float(np.exp(score))) for (first, last), score in possible]
-        if self.none is not None:
+        if self.none is not None and allow_none:
             found.append(Answer(None, None, float(np.exp(log_none.sum()))))
         return sorted(found, key=lambda answer: -answer.score)[:number]
 

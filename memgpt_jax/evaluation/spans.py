@@ -73,5 +73,5 @@ def _answer(logits: SpanLogits, example: Question, task: QuestionsTask, max_toke
 
 
 def check_spans(config: ExperimentConfig, task: QuestionsTask) -> None:
-    """Raise `ValueError` if a window of the evaluation is too short, or the head does not fit the data."""
+    """Raise `ValueError` if a window of the evaluation is too short."""
     task.windows(config.evaluation.chunk_length).head(task.examples[0].question)

@@ -77,10 +77,9 @@ class QuestionAnswering:
             return []
         every = [windows.all(*pair) for pair in zip(questions, encoded, strict=True)]
         logits = span_logits(self.config, self.params, every, rows=self.rows, length=self.length)
-        if handle_impossible_answer is False:
-            logits = [found._replace(none=None) for found in logits]
+        allow_none = handle_impossible_answer is not False
         results = [
-            [_result(answer, text, words) for answer in found.best(words, top_k, max_answer_len)]
+            [_result(answer, text, words) for answer in found.best(words, top_k, max_answer_len, allow_none=allow_none)]
             for found, text, words in zip(logits, contexts, encoded, strict=True)
         ]
         chosen = [found[0] for found in results] if top_k == 1 else results

@@ -3,6 +3,8 @@
 import gzip
 import itertools
 import json
+import os
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,6 +21,7 @@ from memgpt_jax.evaluation.metrics.spans import exact_match, normal, span_metric
 from memgpt_jax.studies import entry
 
 BYTES = ByteTokenizer()
+REAL = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "squad" / "squad-dev-v1.1.part.json.gz"
 SIZES = {"vocab_size": 257, "d_model": 32, "num_layers": 1, "num_heads": 2, "segment_length": 32}
 NAMES, PLACES = ("Ada", "Tom", "Eva", "Bob"), ("Rome", "Oslo", "Bern", "Lima", "Kiev")
 ROWS = [
@@ -347,6 +350,9 @@ def test_the_best_span_is_the_best_of_all_pairs():
         found = logits.best(encoded, 5, 12)
         assert [(answer.first, answer.last) for answer in found] == order[:5]
         np.testing.assert_allclose([answer.score for answer in found], [pairs[pair] for pair in order[:5]], rtol=1e-5)
+        spans = logits.best(encoded, 100, 12, allow_none=False)
+        assert [(answer.first, answer.last) for answer in spans] == [pair for pair in order if pair[0] is not None]
+        np.testing.assert_allclose(spans[0].score, pairs[spans[0].first, spans[0].last], rtol=1e-5)
 
 
 def test_a_word_in_two_windows_has_the_logits_of_the_one_with_more_context():
@@ -361,3 +367,12 @@ def test_a_word_in_two_windows_has_the_logits_of_the_one_with_more_context():
         ]
         assert found.words[word].tolist() == [np.argmax(margins)] * 2
     assert found.none is not None and found.none.tolist() == [0, 0]
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason=f"{REAL} is not there: MEMGPT_DATA names the folder of real data")
+def test_the_published_part_of_squad_is_split_as_in_the_baselines():
+    config = QuestionsConfig(train=str(REAL), form="squad", test_every=4, valid_every=9)
+    found = {split: config.records(split) for split in ("train", "valid", "test")}
+    assert {split: len(records) for split, records in found.items()} == {"train": 5206, "valid": 748, "test": 2098}
+    titles = [{record.values["title"] for record in records} for records in found.values()]
+    assert [len(names) for names in titles] == [24, 3, 9] and len(set.union(*titles)) == 36
