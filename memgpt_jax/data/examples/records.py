@@ -189,7 +189,7 @@ def _conll(path: Path, encoding: Encoding) -> Iterator[Record]:
     rows: list[Sequence[str]] = []
     start = ""
     for where, line in _lines(path, encoding):
-        fields = line.split("\t") if "\t" in line else line.split()
+        fields = line.rstrip("\t ").split("\t") if "\t" in line else line.split()
         fields = [field.strip() for field in fields]
         if not any(fields) or fields[0] == "-DOCSTART-":
             if rows:
@@ -197,10 +197,10 @@ def _conll(path: Path, encoding: Encoding) -> Iterator[Record]:
             rows = []
             continue
         start = start if rows else where
-        if rows and len(fields) != len(rows[0]):
-            raise ValueError(f"{where} has {len(fields)} columns, and the lines before it {len(rows[0])}")
         if len(fields) < 2 or not all(fields):
             raise ValueError(f"{where} must be a word and its tags, separated by tabs or spaces, got {line[:80]!r}")
+        if rows and len(fields) != len(rows[0]):
+            raise ValueError(f"{where} has {len(fields)} columns, and the lines before it {len(rows[0])}")
         rows.append(fields)
     if rows:
         yield _sentence(path, start, rows)

@@ -68,6 +68,8 @@ def test_conll_files(tmp_path):
     first, second = read_records(path, "conll")
     assert first.values == {"words": ["Ada", "writes"], "column1": ["B-person", "O"]}
     assert second.values["words"] == ["Rome"] and second.where.endswith("line 7")
+    (tabbed,) = read_records(written(tmp_path / "b.conll", "Ada\tB\tO\t\nwrites\tO\tO\t\n"), "conll")
+    assert tabbed.values == {"words": ["Ada", "writes"], "column1": ["B", "O"], "column2": ["O", "O"]}
 
 
 def labelled(path, **options):

@@ -1,0 +1,26 @@
+"""The intent of a customer of a bank: Banking77, 77 classes, from a pretrained encoder.
+
+Command: MEMGPT_DATA=FOLDER python experiments/train.py banking77 --workdir runs/banking77
+         python experiments/evaluate.py runs/banking77 --split test
+Time:    not measured: not run yet
+Result:  not measured: not run yet
+"""
+
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.fields import with_fields
+from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig
+from memgpt_jax.studies.command_line import load_config
+
+
+def config() -> ExperimentConfig:
+    data = LabelledTextConfig(
+        train="$MEMGPT_DATA/classification/banking77/train.csv",
+        test="$MEMGPT_DATA/classification/banking77/test.csv",
+        label_column="category",
+    )
+    changes = {
+        "data": data,
+        "training.steps": 500,
+        "optimizer.learning_rate": 0.0003,
+    }
+    return with_fields(load_config("sst2"), changes)

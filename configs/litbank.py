@@ -1,0 +1,38 @@
+"""Named entities in novels: LitBank, documents of about 2,000 words read in calls of 64 tokens with a memory.
+
+The tags of a document are a linear chain (CRF).
+
+Command: MEMGPT_DATA=FOLDER python experiments/train.py litbank --workdir runs/litbank
+         python experiments/evaluate.py runs/litbank --split test
+Time:    not measured: not run yet
+Result:  not measured: not run yet
+"""
+
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.fields import with_fields
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
+from memgpt_jax.studies.command_line import load_config
+
+
+def config() -> ExperimentConfig:
+    data = TaggedTextConfig(
+        train="$MEMGPT_DATA/ner/litbank_entities",
+        form="conll",
+        document="file",
+        test_every=4,
+        valid_every=3,
+        case_as_token_type=True,
+    )
+    changes = {
+        "data": data,
+        "model.backbone.memory": KVMemoryConfig(memory_size=256),
+        "model.backbone.fusion": "gated_add",
+        "model.backbone.fusion_bias": 0.0,
+        "model.call_length": 64,
+        "model.head.crf": True,
+        "training.batch_size": 8,
+        "training.sequence_length": 256,
+        "training.steps": 300,
+    }
+    return with_fields(load_config("wnut17"), changes)
