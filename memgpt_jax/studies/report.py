@@ -1,4 +1,4 @@
-"""A Markdown report of an evaluation of labels or tags: results by class, confusion matrix, worst mistakes."""
+"""A Markdown report of an evaluation of labels, tags or answers: results by class, confusion matrix, worst mistakes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,18 +16,20 @@ def write_report(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
 
     Args:
         path: the Markdown file; its folder is created.
-        results: a `LabelResult` or `TagResult` for each label.
+        results: a `LabelResult`, `TagResult` or `SpanResult` for each label.
 
     Raises:
         ValueError: no result has mistakes to report.
     """
     reported = {label: result for label, result in results.items() if "mistakes" in result}
     if not reported:
-        raise ValueError("report: only runs on labelled texts and tagged words have a report of mistakes")
+        raise ValueError("report: only runs on labelled texts, tagged words and questions have a report of mistakes")
     path.parent.mkdir(parents=True, exist_ok=True)
     sections = []
     for number, (label, result) in enumerate(reported.items(), start=1):
-        sections += [f"# {label}", _numbers(result), _by_class(result.get("classes") or result["types"])]
+        sections += [f"# {label}", _numbers(result)]
+        if classes := result.get("classes") or result.get("types"):
+            sections.append(_by_class(classes))
         if 1 < len(result.get("confusion", ())) <= MOST_CLASSES:
             plot = path.with_name(f"{path.stem}-{number}.png")
             plot_confusion(result["confusion"], list(result["classes"]), plot, label)
@@ -56,7 +58,8 @@ def _cell(value: Any) -> str:
 
 
 def _mistake(mistake: Mapping[str, Any]) -> str:
-    head = f"**{_plain(mistake['expected'])}**, predicted **{_plain(mistake['predicted'])}**"
+    expected, predicted = (_plain(mistake[side]) or "nothing" for side in ("expected", "predicted"))
+    head = f"**{expected}**, predicted **{predicted}**"
     return f"{head}, loss {mistake['loss']:.2f} nats ({_plain(mistake['where'])})\n\n> {_plain(mistake['text'])}"
 
 

@@ -112,6 +112,17 @@ def test_predictions_of_lines_with_question_and_context(places, tmp_path, capsys
     assert [len(row["answers"]) for row in found] == [2, 2] and found[1]["text"] == ROWS[7]["context"]
 
 
+def test_a_report_has_the_wrong_answers(places, tmp_path):
+    rows = [ROWS[0], {"question": "who?", "context": "Eva is in Oslo.", "answer": "Eva", "start": 0}]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["evaluate", places.workdir, "--change", f"data.test={tmp_path / 'test.jsonl'}", "--split", "test"]
+    words += ["--output", tmp_path, "--report", tmp_path / "report.md"]
+    assert not entry.main([*map(str, words)])
+    report = (tmp_path / "report.md").read_text()
+    assert "| exact match | 0.5000 |" in report and "## The 1 worst mistakes" in report
+    assert "**Eva**, predicted **Oslo**" in report and "line 2)" in report and r"> who? \| Eva is in Oslo." in report
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -77,7 +77,8 @@ class Arguments(RunsArguments):
     max_tokens: int | None = None
     """Tokens read of each document; 0: all."""
     report: Path | None = None
-    """Markdown file for a report on labels or tags: results by class, confusion matrix, the 20 worst mistakes."""
+    """Markdown file for a report on labels, tags or answers: results by class, confusion matrix, the 20 worst
+    mistakes."""
 
 
 def settings_of(config: ExperimentConfig, arguments: Arguments) -> ExperimentConfig:
