@@ -109,7 +109,7 @@ def input_lines(arguments: Arguments, asks: bool = False) -> list[Line]:
 
 
 def _line(number: int, text: str) -> Line:
-    return Line(number, text) if text.strip() else Line(number, None, "is empty")
+    return Line(number, text) if text.strip() else Line(number, None, "it is empty")
 
 
 def _asked(line: Line, question: str | None) -> Line:
@@ -117,20 +117,20 @@ def _asked(line: Line, question: str | None) -> Line:
     question = line.question or question
     if line.text is None or question is not None:
         return line._replace(question=question)
-    return Line(line.number, None, "has no question: give --question, or a .jsonl file with a field 'question'")
+    return Line(line.number, None, "it has no question: give --question, or a .jsonl file with a field 'question'")
 
 
 def _json_line(number: int, content: str, column: str, asks: bool) -> Line:
     try:
         record = json.loads(content)
     except ValueError as error:
-        return Line(number, None, f"is not JSON: {error}")
+        return Line(number, None, f"it is not JSON: {error}")
     text = record.get(column) if isinstance(record, dict) else None
     if not isinstance(text, str):
-        return Line(number, None, f"has no field {column!r} that is a string")
+        return Line(number, None, f"it has no field {column!r} that is a string")
     question = record.get("question") if asks else None
     if question is not None and not isinstance(question, str):
-        return Line(number, None, "has a field 'question' that is not a string")
+        return Line(number, None, "it has a field 'question' that is not a string")
     return _line(number, text)._replace(question=question)
 
 
@@ -172,7 +172,7 @@ def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[di
         except ValueError as error:
             if arguments.output is None and len(lines) == 1:
                 raise
-            print(f"line {line.number} is skipped: it {error}", file=sys.stderr)
+            print(f"line {line.number} is skipped: {error}", file=sys.stderr)
             continue
         yield {"line": line.number} | found
 
