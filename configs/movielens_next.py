@@ -2,8 +2,9 @@
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py movielens_next --workdir runs/movielens_next
          python experiments/evaluate.py runs/movielens_next/best --split test
-Time:    not measured: not run yet
-Result:  not measured: not run yet
+Time:    7 minutes, of which 3 of CPU time (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
+Result:  the last ten films of 602 users (6,020 predictions): HR@10 0.119 (0.105 to 0.135), NDCG@10 0.067, MRR 0.062,
+         seed 0 alone; the parameters of step 270 of 450, chosen by the loss on the validation
 """
 
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
