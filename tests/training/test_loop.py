@@ -227,7 +227,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path, make_config, mon
     class Tokenizer:
         vocab_size = 300
 
-    monkeypatch.setattr(data, "make_tokenizer", lambda config: Tokenizer())
+    monkeypatch.setattr(data, "tokenizer_of", lambda config: Tokenizer())
     with pytest.raises(RunError, match=r"300 token ids, but model.vocab_size is 20"):
         run_tokenizer(make_config(data=TextConfig()), tmp_path)
 

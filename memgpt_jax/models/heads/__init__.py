@@ -40,7 +40,9 @@ def make_heads(config: EncoderConfig, *, rngs: nnx.Rngs) -> nnx.Dict:
     Raises `ValueError` if one is not registered, or reads a head that is missing.
     """
     for name in config.heads:
-        check(name in HEADS, f"unknown head {name!r}; valid: {', '.join(HEADS)}")
+        own = [head for head, entry in HEADS.items() if not issubclass(entry.module, StreamHead)]
+        check(name in HEADS, f"unknown head {name!r}; valid: {', '.join(own)}")
+        check(name in own, f"the head {name!r} is not part of an encoder: give HeadedConfig(head=...); valid: {own}")
         needed = HEADS[name].module.reads
         check(needed is None or needed in config.heads, f"heads={config.heads}: {name} needs {needed}")
     return nnx.Dict({name: make_head(default_config(name), config, rngs=rngs) for name in config.heads})
