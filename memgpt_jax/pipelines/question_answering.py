@@ -85,6 +85,15 @@ class QuestionAnswering:
         chosen = [found[0] for found in results] if top_k == 1 else results
         return chosen[0] if isinstance(question, str) and isinstance(context, str) else chosen
 
+    def record(self, text: str, *, top: int = 5, question: str | None = None) -> dict[str, Any]:
+        """The result for one text as an object of JSON: {"question", "text", "answers"}, with `top` answers.
+
+        Raises `ValueError` if there is no question.
+        """
+        check(question is not None, "it has no question")
+        (answers,) = self(question=[question or ""], context=[text], top_k=top)
+        return {"question": question, "text": text, "answers": [answers] if top == 1 else answers}
+
 
 def _result(answer: Answer, text: str, words: EncodedText) -> dict[str, Any]:
     if answer.first is None or answer.last is None:

@@ -64,6 +64,10 @@ class TextClassification:
             return [labels[0] for labels in found]
         return found[0] if isinstance(inputs, str) else found
 
+    def record(self, text: str, *, top: int = 5, question: str | None = None) -> dict[str, Any]:
+        """The result for one text as an object of JSON: {"text", "labels"}, with the `top` most probable labels."""
+        return {"text": text, "labels": self(text, top_k=None)[:top]}
+
     def stream(self, chunks: Iterable[str]) -> Iterator[Label]:
         """The most probable label of a text that arrives in chunks, after each part of it that can be tokenized.
 

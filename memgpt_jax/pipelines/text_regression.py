@@ -1,6 +1,7 @@
 """Numbers of texts."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -47,3 +48,7 @@ class TextRegression:
         for output in outputs:
             check_finite(output)
         return [{"score": float(output[0, 0])} for output in outputs]
+
+    def record(self, text: str, *, top: int = 5, question: str | None = None) -> dict[str, Any]:
+        """The result for one text as an object of JSON: {"text", "score"}."""
+        return {"text": text} | self(text)[0]

@@ -76,6 +76,10 @@ class TextToText:
         )
         return [{self.result: text} for text in found]
 
+    def record(self, text: str, *, top: int = 5, question: str | None = None) -> dict[str, Any]:
+        """The result for one text as an object of JSON: {"text"} and the written text."""
+        return {"text": text} | self(text)[0]
+
 
 class Summarization(TextToText):
     """Summaries of texts: `TextToText` with results {"summary_text"}."""

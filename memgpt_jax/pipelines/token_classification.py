@@ -69,6 +69,10 @@ class TokenClassification:
         found = self._found(texts, spans)
         return found[0] if isinstance(inputs, str) else found
 
+    def record(self, text: str, *, top: int = 5, question: str | None = None) -> dict[str, Any]:
+        """The result for one text as an object of JSON: {"text", "entities"}."""
+        return {"text": text, "entities": self(text)}
+
     def of_words(self, words: Sequence[str]) -> list[dict[str, Any]]:
         """The results for a text of given words; `start` and `end` are places in the words joined by spaces."""
         words = texts_of(list(words))

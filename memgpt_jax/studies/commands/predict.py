@@ -31,7 +31,7 @@ from memgpt_jax.data.progress_bar import track
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.files.replacement import replace_file
-from memgpt_jax.pipelines import QuestionAnswering, TextClassification, TextRegression, TextToText, pipeline
+from memgpt_jax.pipelines import QuestionAnswering, pipeline
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
 from memgpt_jax.studies.predictions import predict_text, task_answers
 from memgpt_jax.studies.runs import reopen
@@ -158,17 +158,8 @@ def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[di
                 raise ValueError(line.problem)
             if predict is None:
                 found = predict_text(config, run.params, run.tokenizer, line.text, arguments.top)
-            elif isinstance(predict, TextClassification):
-                found = {"text": line.text, "labels": predict(line.text, top_k=None)[: arguments.top]}
-            elif isinstance(predict, TextRegression | TextToText):
-                found = {"text": line.text} | predict(line.text)[0]
-            elif isinstance(predict, QuestionAnswering):
-                assert line.question is not None  # see `_asked`
-                answers = predict(question=[line.question], context=[line.text], top_k=arguments.top)[0]
-                answers = [answers] if arguments.top == 1 else answers
-                found = {"question": line.question, "text": line.text, "answers": answers}
             else:
-                found = {"text": line.text, "entities": predict(line.text)}
+                found = predict.record(line.text, top=arguments.top, question=line.question)
         except ValueError as error:
             if arguments.output is None and len(lines) == 1:
                 raise
