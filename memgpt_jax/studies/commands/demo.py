@@ -38,7 +38,7 @@ class Arguments:
     """Folder of the runs and the plot."""
 
 
-TASKS = {"quickstart": [], "recall": ["--training.steps", "280"]}
+TASKS = {"quickstart": [], "recall": ["--training.steps", "230"]}
 """The config of each task, and its changes: fewer steps, so that the demo takes less than five minutes."""
 
 
