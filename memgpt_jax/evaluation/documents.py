@@ -62,6 +62,21 @@ def document_outputs(
     return found
 
 
+def end_outputs(
+    model: BaseModelConfig, params: models.Params, texts: Sequence[np.ndarray], **options: Any
+) -> list[np.ndarray]:
+    """The outputs of the head [C] at the last token of each text.
+
+    Args:
+        model: a `HeadedConfig`.
+        params: its parameters.
+        texts: the ids [n] of each text.
+        options: of `document_outputs`.
+    """
+    documents, places = [{"tokens": ids} for ids in texts], [np.array([len(ids) - 1]) for ids in texts]
+    return [found[0] for found in document_outputs(model, params, documents, places, **options)]
+
+
 def call_inputs(documents: Sequence[Document], first: int, rows: int, length: int) -> dict[str, np.ndarray]:
     """The inputs of the call that reads the tokens from `first` on; further rows are padding."""
     inputs = {name: np.zeros((rows, length), np.int32) for name in documents[0]}

@@ -6,7 +6,7 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.tasks.labelled_text import LabelledTextTask
-from memgpt_jax.evaluation.documents import document_outputs
+from memgpt_jax.evaluation.documents import end_outputs
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.classification import ClassificationMetrics, classification_metrics
 from memgpt_jax.evaluation.metrics.libraries import library
@@ -32,10 +32,8 @@ def evaluate_labels(config: ExperimentConfig, params: models.Params, task: Label
     """
     check_labels(config, task)
     number, settings = config.evaluation.max_documents, config.evaluation
-    documents = [{"tokens": ids} for ids in task.ids[:number]]
-    places = [np.array([len(ids) - 1]) for ids in task.ids[:number]]
     options = {"rows": settings.batch_size, "length": settings.chunk_length, "noun": "texts"}
-    logits = np.concatenate(document_outputs(config.model, params, documents, places, **options))
+    logits = np.stack(end_outputs(config.model, params, task.ids[:number], **options))
     check_finite(logits)
     targets = np.array([example.label for example in task.examples[:number]])
     log_p = np.asarray(jax.nn.log_softmax(logits))

@@ -6,7 +6,7 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.tasks.multi_label_text import MultiLabelTextTask
-from memgpt_jax.evaluation.documents import document_outputs
+from memgpt_jax.evaluation.documents import end_outputs
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.libraries import library
 from memgpt_jax.evaluation.metrics.multi_labels import MultiLabelMetrics, multi_label_metrics
@@ -34,12 +34,10 @@ def evaluate_multi_labels(
     """
     check_multi_labels(config, task)
     number, settings = config.evaluation.max_documents, config.evaluation
-    documents = [{"tokens": ids} for ids in task.ids[:number]]
-    places = [np.array([len(ids) - 1]) for ids in task.ids[:number]]
     options = {"rows": settings.batch_size, "length": settings.chunk_length, "noun": "texts"}
-    logits = np.concatenate(document_outputs(config.model, params, documents, places, **options))
+    logits = np.stack(end_outputs(config.model, params, task.ids[:number], **options))
     check_finite(logits)
-    targets = np.stack([task.target(index) for index in range(len(documents))])
+    targets = np.stack([task.target(index) for index in range(len(logits))])
     predicted = (logits > 0).astype(np.int32)
     losses = -np.asarray(jax.nn.log_sigmoid(np.where(targets, logits, -logits)), np.float64).mean(axis=1)
     wrong = np.flatnonzero((predicted != targets).any(axis=1))

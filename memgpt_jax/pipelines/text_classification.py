@@ -13,7 +13,7 @@ from memgpt_jax.config.texts import CleanConfig
 from memgpt_jax.data.corpora.text import encode_pieces
 from memgpt_jax.data.tasks.labelled_text import document_ids
 from memgpt_jax.data.text import clean
-from memgpt_jax.evaluation.documents import call_inputs, document_outputs, read_call
+from memgpt_jax.evaluation.documents import call_inputs, end_outputs, read_call
 from memgpt_jax.evaluation.scoring import check_finite
 from memgpt_jax.pipelines.base import Loaded, check_sizes, labelling, texts_of
 
@@ -56,10 +56,9 @@ class TextClassification:
         if not texts:
             return []
         cleaned = [clean(text, self.head.clean).text for text in texts]
-        documents = [{"tokens": document_ids(self.tokenizer, text, self.head.max_length)} for text in cleaned]
-        ends = [np.array([len(document["tokens"]) - 1]) for document in documents]
-        logits = document_outputs(self.config, self.params, documents, ends, rows=self.rows, length=self.length)
-        found = [self._labels(row)[:top_k] for (row,) in logits]
+        ids = [document_ids(self.tokenizer, text, self.head.max_length) for text in cleaned]
+        logits = end_outputs(self.config, self.params, ids, rows=self.rows, length=self.length)
+        found = [self._labels(row)[:top_k] for row in logits]
         if top_k == 1:
             return [labels[0] for labels in found]
         return found[0] if isinstance(inputs, str) else found

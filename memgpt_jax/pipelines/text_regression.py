@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.tasks.labelled_text import document_ids
 from memgpt_jax.data.text import clean
-from memgpt_jax.evaluation.documents import document_outputs
+from memgpt_jax.evaluation.documents import end_outputs
 from memgpt_jax.evaluation.scoring import check_finite
 from memgpt_jax.models.heads.scalars import ScalarHeadConfig
 from memgpt_jax.pipelines.base import Loaded, check_sizes, texts_of
@@ -42,12 +40,11 @@ class TextRegression:
         Raises `ValueError` if an output is NaN or infinite.
         """
         texts = [clean(text, self.head.clean).text for text in texts_of(inputs)]
-        documents = [{"tokens": document_ids(self.tokenizer, text, self.head.max_length)} for text in texts]
-        ends = [np.array([len(document["tokens"]) - 1]) for document in documents]
-        outputs = document_outputs(self.config, self.params, documents, ends, rows=self.rows, length=self.length)
+        ids = [document_ids(self.tokenizer, text, self.head.max_length) for text in texts]
+        outputs = end_outputs(self.config, self.params, ids, rows=self.rows, length=self.length)
         for output in outputs:
             check_finite(output)
-        return [{"score": float(output[0, 0])} for output in outputs]
+        return [{"score": float(output[0])} for output in outputs]
 
     def record(self, text: str, *, top: int = 5, question: str | None = None) -> dict[str, Any]:
         """The result for one text as an object of JSON: {"text", "score"}."""

@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-import importlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from memgpt_jax.config import extras
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.experiment import ExperimentConfig, PrivateConfig
 from memgpt_jax.data import Batch
@@ -20,12 +20,8 @@ PRECISION = 1e-3
 """Step of the grid on which privacy losses are computed; a coarser one gives a larger, still valid epsilon."""
 
 
-def library(name: str) -> Any:
-    """A module of the extra `private`. Raises `ValueError`, which names the extra, if it is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(f"optimizer.private needs jax-privacy: pip install 'memgpt-jax[private]' ({error})") from None
+library = functools.partial(extras.library, noun="gradients with optimizer.private", extra="private")
+"""A module of the extra `private`. Raises `ValueError`, which names the extra, if it is not installed."""
 
 
 def with_noise(config: ExperimentConfig) -> ExperimentConfig:

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import memgpt_jax as mg
-from memgpt_jax.checkpoint import Checkpoints
 from memgpt_jax.data.tasks.tagged_text import encode_words
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation import mistakes
@@ -23,6 +22,7 @@ from memgpt_jax.pipelines import PIPELINES
 from memgpt_jax.pipelines.token_classification import word_pattern
 from memgpt_jax.studies import entry
 from memgpt_jax.training import train, validation
+from tests.pipelines.resuming import check_resuming
 
 pytest.importorskip("sklearn", reason="the extra `tasks` is not installed")
 SIZES = {"vocab_size": 257, "d_model": 32, "num_layers": 1, "num_heads": 2, "segment_length": 16}
@@ -96,15 +96,7 @@ def test_scores_do_not_depend_on_calls_rows_and_chunks(reviews):
 
 
 def test_a_resumed_run_is_the_same_bitwise(reviews, tmp_path):
-    whole, copy = mg.load_run(reviews.workdir), tmp_path / "copy"
-    shutil.copytree(reviews.workdir, copy)
-    steps = sorted(int(path.name) for path in (copy / "checkpoints").iterdir() if path.name.isdecimal())
-    shutil.rmtree(copy / "checkpoints" / str(steps[-1]))
-    with Checkpoints(copy) as checkpoints:
-        assert checkpoints.latest_step() == steps[-2]
-    result = train(whole.config, copy, print_progress=False)
-    jax.tree.map(np.testing.assert_array_equal, mg.load_run(copy).params, whole.params)
-    assert result["evaluation"] == reviews.evaluation
+    check_resuming(reviews, tmp_path)
 
 
 @pytest.fixture

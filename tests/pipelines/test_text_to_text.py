@@ -1,7 +1,6 @@
 """Pairs of texts from data to prediction: a decoder and an encoder-decoder learn to reverse three letters."""
 
 import json
-import shutil
 from itertools import product
 
 import jax
@@ -9,11 +8,10 @@ import numpy as np
 import pytest
 
 import memgpt_jax as mg
-from memgpt_jax.checkpoint import Checkpoints
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation import evaluate
 from memgpt_jax.studies import entry
-from memgpt_jax.training import train
+from tests.pipelines.resuming import check_resuming
 
 pytest.importorskip("sacrebleu", reason="the extra `tasks` is not installed")
 SIZES = {"vocab_size": 257, "d_model": 32, "num_layers": 1, "num_heads": 2, "segment_length": 8}
@@ -105,15 +103,7 @@ def test_results_do_not_depend_on_batches_and_the_limit_counts_examples(learned)
 
 
 def test_a_resumed_run_is_the_same_bitwise(learned, tmp_path):
-    whole, copy = mg.load_run(learned.workdir), tmp_path / "copy"
-    shutil.copytree(learned.workdir, copy)
-    steps = sorted(int(path.name) for path in (copy / "checkpoints").iterdir() if path.name.isdecimal())
-    shutil.rmtree(copy / "checkpoints" / str(steps[-1]))
-    with Checkpoints(copy) as checkpoints:
-        assert checkpoints.latest_step() == steps[-2]
-    result = train(whole.config, copy, print_progress=False)
-    jax.tree.map(np.testing.assert_array_equal, mg.load_run(copy).params, whole.params)
-    assert result["evaluation"] == learned.evaluation
+    check_resuming(learned, tmp_path)
 
 
 def test_predictions_of_the_command(learned, tmp_path, capsys):

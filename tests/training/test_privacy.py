@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import memgpt_jax as mg
+from memgpt_jax.config import extras
 from memgpt_jax.config.experiment import PrivateConfig
 from memgpt_jax.data import make_task
 from memgpt_jax.data.examples.rows import sampled_rows
@@ -191,6 +192,6 @@ def test_values_that_are_refused(values, message):
 
 
 def test_a_missing_library_is_named(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(privacy.importlib, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
+    monkeypatch.setattr(extras.importlib, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
     with pytest.raises(RunError, match=r"pip install 'memgpt-jax\[private\]'"):
         train(config, tmp_path / "run", print_progress=False)
