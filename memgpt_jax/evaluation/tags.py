@@ -9,7 +9,7 @@ from memgpt_jax import models
 from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.heads import HeadedConfig
-from memgpt_jax.data.tasks.tagged_text import TaggedExample, TaggedTextTask
+from memgpt_jax.data.tasks.tagged_text import CONTEXT, TaggedExample, TaggedTextTask
 from memgpt_jax.evaluation.documents import document_outputs
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.entities import EntityMetrics, entity_metrics
@@ -26,7 +26,7 @@ class TagResult(EntityMetrics):
     loss: float
     """Cross-entropy in nats per word; with `crf`, of whole documents, divided by the number of words."""
     words: int
-    """Number of words."""
+    """Number of words that have a tag."""
     documents: int
     """Number of documents."""
     mistakes: list[Mistake]
@@ -70,7 +70,7 @@ def evaluate_tags(config: ExperimentConfig, params: models.Params, task: TaggedT
     check_tags(config, task)
     number, settings = config.evaluation.max_documents, config.evaluation
     encoded = task.encoded[:number]
-    documents, places = [item.inputs for item in encoded], [item.tag_places(task.config.tag_token) for item in encoded]
+    documents, places = [item.inputs for item in encoded], [task.places(index) for index in range(len(encoded))]
     options = {"rows": settings.batch_size, "length": settings.chunk_length, "noun": "documents"}
     logits = document_outputs(config.model, params, documents, places, **options)
     model = instance_of(config.model, HeadedConfig, "model")
@@ -79,7 +79,7 @@ def evaluate_tags(config: ExperimentConfig, params: models.Params, task: TaggedT
         targets, decoded = task.targets(index), decode(model, params, found)
         losses.append(tags_loss(model, params, found, targets))
         words += len(targets)
-        predicted.append([task.config.tags[tag] for tag in decoded.tags])
+        predicted.append(_with_context(task.examples[index], [task.config.tags[tag] for tag in decoded.tags]))
     examples = task.examples[:number]
     metrics = entity_metrics(predicted, [example.tags for example in examples])
     return TagResult(
@@ -89,6 +89,12 @@ def evaluate_tags(config: ExperimentConfig, params: models.Params, task: TaggedT
         mistakes=worst(filter(_is_wrong, map(_mistake, examples, predicted, losses))),
         **metrics,
     )
+
+
+def _with_context(example: TaggedExample, tags: list[str]) -> list[str]:
+    """The tags of all words of a document, from those of the words that have one."""
+    found = iter(tags)
+    return [next(found) if tagged else CONTEXT for tagged in example.tagged]
 
 
 def _is_wrong(mistake: Mistake) -> bool:

@@ -19,14 +19,22 @@ from memgpt_jax.data.text.cleaning import check_words
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
 
+CONTEXT = ""
+"""The tag of words that are read as context, without a target."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaggedTextConfig(ExamplesConfig):
-    """Predict the tag of each word, from CoNLL files or tables with lists of words and tags."""
+    """Predict the tag of each word, from CoNLL files, dialogues, or tables with lists of words and tags.
+
+    A word with the empty tag is context: it is read, but its tag is neither learned nor scored.
+    """
 
     text_column: str = "words"
     """The column that holds the list of words."""
     tag_column: str = "column1"
-    """The column that holds the list of tags; in `conll` files `column1` is the one after the word."""
+    """The column that holds the list of tags; in `conll` files `column1` is the one after the word, in `sgd` files
+    it is `slots`."""
     tags: tuple[str, ...] = ()
     """The tags, in the order of their numbers; default: those of the training split, sorted."""
     document: Literal["record", "file"] = "record"
@@ -63,7 +71,7 @@ class TaggedTextConfig(ExamplesConfig):
         """The configuration with `tags` filled in from the training split."""
         if self.tags:
             return self
-        found = {tag for record in self.records("train") for tag in record.texts(self.tag_column)}
+        found = {tag for record in self.records("train") for tag in record.texts(self.tag_column)} - {CONTEXT}
         check(len(found) >= 2, f"the training split of {self.train!r} has only the tag {', '.join(found)}")
         return replace(self, tags=tuple(sorted(found)))
 
@@ -90,6 +98,12 @@ class TaggedExample(NamedTuple):
     words: list[str]
     """The words after cleaning; they may be empty."""
     tags: list[str]
+    """The tags of the words; `CONTEXT`: the word has none."""
+
+    @property
+    def tagged(self) -> np.ndarray:
+        """[words] whether a word has a tag."""
+        return np.array([tag != CONTEXT for tag in self.tags])
 
 
 class TaggedTextTask(ExamplesTask[TaggedTextConfig]):
@@ -114,8 +128,9 @@ class TaggedTextTask(ExamplesTask[TaggedTextConfig]):
         words, tags = record.texts(self.config.text_column), record.texts(self.config.tag_column)
         check(len(words) == len(tags), f"{record.where}: {len(words)} words and {len(tags)} tags")
         check(bool(words), f"{record.where}: there are no words")
+        check(any(tags), f"{record.where}: no word has a tag")
         for tag in tags:
-            if tag not in self.config.tags:
+            if tag not in self.config.tags and tag != CONTEXT:
                 raise ValueError(
                     f"{record.where}: the tag {tag!r} is not one of those of the training split or of data.tags: "
                     f"{', '.join(self.config.tags[:20])}"
@@ -126,11 +141,15 @@ class TaggedTextTask(ExamplesTask[TaggedTextConfig]):
         return sum(len(encoded.inputs["tokens"]) for encoded in self.encoded)
 
     def targets(self, index: int) -> np.ndarray:
-        """The numbers of the tags of a document's words, int32."""
+        """The numbers of the tags of a document's words that have one, int32."""
         return self._numbers(self.examples[index].tags)
 
+    def places(self, index: int) -> np.ndarray:
+        """The indices of the tokens at which the tags of `targets` are predicted."""
+        return self.encoded[index].tag_places(self.config.tag_token)[self.examples[index].tagged]
+
     def _numbers(self, tags: Sequence[str]) -> np.ndarray:
-        return np.array([self.config.tags.index(tag) for tag in tags], np.int32)
+        return np.array([self.config.tags.index(tag) for tag in tags if tag != CONTEXT], np.int32)
 
     @classmethod
     def shapes(cls, config: TaggedTextConfig, rows: int, length: int) -> Batch:
@@ -172,7 +191,7 @@ class TaggedTextTask(ExamplesTask[TaggedTextConfig]):
             encoded = encode_words(self.tokenizer, words, self.config.case_as_token_type)
         number = len(encoded.inputs["tokens"])
         targets, weights = np.full(number, -1, np.int32), np.zeros(number, np.float32)
-        places = encoded.tag_places(self.config.tag_token)
+        places = encoded.tag_places(self.config.tag_token)[[tag != CONTEXT for tag in tags]]
         targets[places], weights[places] = self._numbers(tags), 1
         first = min(first, (number - 1) // length * length)
         part = slice(first, first + length)

@@ -47,11 +47,15 @@ def marks_entities(tags: Iterable[str]) -> bool:
 
 
 def entity_metrics(predicted: Sequence[list[str]], expected: Sequence[list[str]]) -> EntityMetrics:
-    """The metrics of predicted and expected tags, one list for each document; 0 where a ratio is undefined."""
-    if not marks_entities({tag for side in (predicted, expected) for tags in side for tag in tags}):
-        return _tag_metrics(predicted, expected)
+    """The metrics of predicted and expected tags, one list for each document; 0 where a ratio is undefined.
+
+    Words with the empty tag, on both sides, are context: they end entities and are not counted.
+    """
+    counted = [[list(filter(None, tags)) for tags in side] for side in (predicted, expected)]
+    if not marks_entities({tag for side in counted for tags in side for tag in tags}):
+        return _tag_metrics(*counted)
     metrics, labeling = library("seqeval.metrics"), library("seqeval.metrics.sequence_labeling")
-    found = [list(map(list, tags)) for tags in (expected, predicted)]
+    found = [[[tag or "O" for tag in tags] for tags in side] for side in (expected, predicted)]
     entities = [[set(labeling.get_entities(tags)) for tags in side] for side in found]
     counts = np.array([(len(a & b), len(a), len(b)) for a, b in zip(*entities, strict=True)])
     report = metrics.classification_report(*found, output_dict=True, zero_division=0) if counts.any() else {}
@@ -60,7 +64,7 @@ def entity_metrics(predicted: Sequence[list[str]], expected: Sequence[list[str]]
         recall=float(metrics.recall_score(*found, zero_division=0)),
         f1=float(metrics.f1_score(*found, zero_division=0)),
         f1_interval=bootstrap_interval(lambda chosen: _f1(counts[chosen]), len(counts)),
-        accuracy=float(metrics.accuracy_score(*found)),
+        accuracy=float(metrics.accuracy_score(*counted)),
         types=_types(report),
     )
 

@@ -1,0 +1,37 @@
+"""Slots of what users say in dialogues over several services: SGD, whole dialogues in calls of 64 tokens with a memory.
+
+Words of the system are read as context. Every fifth dialogue is a test dialogue, as in the baselines.
+
+Command: MEMGPT_DATA=FOLDER python experiments/train.py sgd_slots --workdir runs/sgd_slots
+         python experiments/evaluate.py runs/sgd_slots --split test
+         without memory: --model.backbone.memory none
+Time:    not measured: not run yet
+Result:  not measured: not run yet
+"""
+
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.fields import with_fields
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
+from memgpt_jax.studies.command_line import load_config
+
+
+def config() -> ExperimentConfig:
+    data = TaggedTextConfig(
+        train="$MEMGPT_DATA/dialogue/sgd_multi/train.jsonl.gz",
+        form="sgd",
+        tag_column="slots",
+        test_every=5,
+        case_as_token_type=True,
+    )
+    changes = {
+        "data": data,
+        "model.backbone.memory": KVMemoryConfig(memory_size=256),
+        "model.backbone.fusion": "gated_add",
+        "model.backbone.fusion_bias": 0.0,
+        "model.call_length": 64,
+        "training.batch_size": 8,
+        "training.sequence_length": 384,
+        "training.steps": 200,
+    }
+    return with_fields(load_config("wnut17"), changes)
