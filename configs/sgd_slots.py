@@ -30,8 +30,8 @@ def config() -> ExperimentConfig:
         "model.backbone.fusion": "gated_add",
         "model.backbone.fusion_bias": 0.0,
         "model.call_length": 64,
-        "training.batch_size": 8,
-        "training.sequence_length": 384,
-        "training.steps": 200,
+        "training.batch_size": 6,
+        "training.sequence_length": 256,
+        "training.steps": 240,
     }
     return with_fields(load_config("wnut17"), changes)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from memgpt_jax.config.checks import check, check_literals, check_positive
+from memgpt_jax.config.checks import at_least, check, check_literals, check_positive
 from memgpt_jax.config.data import ObjectiveConfig, TaskConfig, TextConfig
 from memgpt_jax.data.corpora.sources import SPLITS, expand
 from memgpt_jax.data.examples.records import Encoding, Form, Record, read_parallel, read_records
@@ -110,6 +110,9 @@ class ExamplesConfig(TaskConfig):
     """Without `valid`: each record whose number (from 1, without test records) is a multiple of this is in `valid`."""
     test_every: int | None = None
     """Without `test`: each record whose number is a multiple of this is in `test`."""
+    test_fold: int = at_least(0, default=0)
+    """Without `test`: which of the `test_every` parts of `train` is the test split, from 0 on: for cross-validation.
+    Records whose number plus `test_fold` is a multiple of `test_every` are in `test`."""
     max_examples: int | None = None
     """Maximum number of training examples, taken from the start; default: all."""
     form: Form = "auto"
@@ -138,6 +141,11 @@ class ExamplesConfig(TaskConfig):
         for name in ("valid_every", "test_every"):
             value = getattr(self, name)
             check(value is None or value >= 2, f"data.{name} must be at least 2, got {value}")
+        folds = self.test_every or 1
+        check(
+            0 <= self.test_fold < folds,
+            f"data.test_fold must be less than data.test_every={self.test_every}, got {self.test_fold}",
+        )
         check(
             self.test is None or self.test_every is None,
             f"data.test_every={self.test_every} takes test records from data.train, but data.test is given",
@@ -206,7 +214,7 @@ def _part(
     """The records of `train` that belong to a split without a file of its own, or to `train`."""
     count = 0
     for number, (_, group) in enumerate(itertools.groupby(records, unit), start=1):
-        if config.test_every is not None and number % config.test_every == 0:
+        if config.test_every is not None and (number + config.test_fold) % config.test_every == 0:
             if split == "test":
                 yield from group
             continue

@@ -4,9 +4,9 @@ Every problem is a `ValueError` that names the file and the line.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +17,12 @@ from memgpt_jax.data.examples.squad import read_squad
 from memgpt_jax.files.paths import shown
 
 Form = Literal["auto", "label_first", "conll", "parallel", "squad", "sgd"]
-"""`auto`: by the suffix .jsonl, .json (a list of objects, or an object of objects), .csv, .tsv or .parquet, each perhaps
-with .gz. `label_first`: lines `LABEL text`, or
-`COARSE:FINE text` (TREC). `conll`: lines of a word and its columns; a blank line ends a record. `parallel`: text files
-whose lines with the same number belong together, one file for each column; the name of the files holds `*` in the place
-of the column, such as `train.*.gz` for train.en.gz and train.de.gz. `squad`: the JSON file of SQuAD, a record for each
-question. `sgd`: dialogues of the Schema-Guided Dialogue dataset, a .jsonl or .json file, a record for each dialogue."""
+"""`auto`: by the suffix .jsonl, .json (a list of objects, or an object of objects), .csv, .tsv or .parquet, perhaps
+with .gz. `label_first`: lines `LABEL text`, or `COARSE:FINE text` (TREC). `conll`: lines of a word and its columns; a
+blank line ends a record. `parallel`: text files whose lines with the same number belong together, one file for each
+column; the name of the files holds `*` in the place of the column, such as `train.*.gz` for train.en.gz and
+train.de.gz. `squad`: the JSON file of SQuAD, a record for each question. `sgd`: dialogues of the Schema-Guided Dialogue
+dataset, a .jsonl or .json file, a record for each dialogue."""
 Encoding = Literal["utf-8", "latin-1"]
 
 
@@ -62,6 +62,16 @@ class Record:
                     f"{self.where}: column {column!r} must be a list of strings, item {number} is {_kind(item)}"
                 )
         return value
+
+    def joined(self, columns: Sequence[str]) -> str:
+        """The texts of several columns, separated by spaces; a column holds a text or a list of texts.
+
+        Raises `ValueError` as `texts`.
+        """
+        values = [
+            self.texts(column) if isinstance(self.get(column), list) else [self.text(column)] for column in columns
+        ]
+        return " ".join(itertools.chain(*values))
 
     def label(self, column: str) -> str:
         """The label of a column: a string, or a number or truth value as a string.
@@ -140,8 +150,8 @@ def read_records(path: Path, form: Form = "auto", encoding: Encoding = "utf-8") 
         yield from (Record(where, path, values) for where, values in read_objects(path))
     elif not is_table:
         raise ValueError(
-            f"{shown(path)}: its suffix must be .jsonl, .csv, .tsv or .parquet, each perhaps with .gz, or .json; or set "
-            "data.form to 'label_first', 'conll', 'squad' or 'sgd'"
+            f"{shown(path)}: its suffix must be .jsonl, .csv, .tsv or .parquet, each perhaps with .gz, or .json; "
+            "or set data.form to 'label_first', 'conll', 'squad' or 'sgd'"
         )
     elif form == "auto" and encoding != "utf-8":
         raise ValueError(f"{shown(path)}: data.encoding={encoding!r} is for 'label_first' and 'conll' files")
@@ -172,7 +182,7 @@ def read_parallel(paths: Mapping[str, Path], encoding: Encoding = "utf-8") -> It
         ValueError: a file cannot be read, or the files have different numbers of lines.
     """
     first = next(iter(paths.values()))
-    for lines in zip_longest(*(_lines(path, encoding) for path in paths.values())):
+    for lines in itertools.zip_longest(*(_lines(path, encoding) for path in paths.values())):
         if None in lines:
             wheres = [line[0] for line in lines if line is not None]
             ended = [shown(path) for path, line in zip(paths.values(), lines, strict=True) if line is None]

@@ -24,8 +24,8 @@ def dialogue_words(dialogue: Mapping[str, Any], where: str) -> dict[str, list[st
     A turn is the word `USER:` or `SYSTEM:` and the words of its utterance.
 
     Args:
-        dialogue: a dialogue with the fields of the dataset: `turns`, each with `speaker`, `utterance` and `frames`, each
-            of these with `slots`, each of these with `slot`, `start` and `exclusive_end`.
+        dialogue: a dialogue with the fields of the dataset: `turns`, each with `speaker`, `utterance` and `frames`; a
+            frame has `slots`, each with `slot`, `start` and `exclusive_end`.
         where: its place, for messages.
 
     Returns:

@@ -41,7 +41,10 @@ def read_squad(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                         "context": context,
                         "question": field_of(question, "question", str, at_question),
                         "answers": [
-                            (field_of(answer, "text", str, at_question), field_of(answer, "answer_start", int, at_question))
+                            (
+                                field_of(answer, "text", str, at_question),
+                                field_of(answer, "answer_start", int, at_question),
+                            )
                             for answer in field_of(question, "answers", list, at_question)
                         ],
                     },

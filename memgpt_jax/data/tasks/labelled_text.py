@@ -28,6 +28,8 @@ class LabelledTextConfig(ExamplesConfig):
     length_fields: ClassVar[tuple[str, ...]] = ("max_length",)
     objective: ClassVar[LabelsConfig] = LabelsConfig()
 
+    more_columns: tuple[str, ...] = ()
+    """Columns whose texts follow that of `text_column`, each after a space; a column may hold a list of texts."""
     label_column: str = "label"
     """The column that holds the label: a string, a number or a truth value."""
     labels: tuple[str, ...] = ()
@@ -51,7 +53,12 @@ class LabelledTextConfig(ExamplesConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(not isinstance(self.labels, str), f"data.labels must be a list of labels, got {self.labels!r}")
-        object.__setattr__(self, "labels", tuple(self.labels))  # a list is also accepted
+        check(
+            not isinstance(self.more_columns, str),
+            f"data.more_columns must be a list of columns, got {self.more_columns!r}",
+        )
+        for name in ("labels", "more_columns"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # a list is also accepted
         check(len(set(self.labels)) == len(self.labels), f"data.labels must be distinct, got {self.labels}")
         check(
             self.max_length is None or self.max_length >= 3,
@@ -112,7 +119,8 @@ class LabelledTextTask(ExamplesTask[LabelledTextConfig]):
         """Token ids of each text, special tokens included."""
 
     def _example(self, record: Record) -> LabelledExample:
-        text, known = record.text(self.config.text_column), self.config.labels
+        known, columns = self.config.labels, (self.config.text_column, *self.config.more_columns)
+        text = record.joined(columns) if self.config.more_columns else record.text(self.config.text_column)
         labels = sorted(set(self.config.labels_of(record)))
         for label in labels:
             if label not in known:

@@ -18,7 +18,6 @@ from memgpt_jax.data.text import Augmentation, clean_words
 from memgpt_jax.data.text.cleaning import check_words
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
-
 CONTEXT = ""
 """The tag of words that are read as context, without a target."""
 

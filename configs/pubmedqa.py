@@ -1,0 +1,36 @@
+"""Yes, no or maybe: the answer of an abstract to its question. PubMedQA, 600 questions labelled by experts.
+
+Every fourth question is a test question; `--data.test_fold` 0 to 3 gives the four parts of a cross-validation.
+
+Command: MEMGPT_DATA=FOLDER python experiments/train.py pubmedqa --data.test_fold 0 --workdir runs/pubmedqa_0
+         python experiments/evaluate.py runs/pubmedqa_0 --split test
+Time:    not measured: not run yet
+Result:  not measured: not run yet
+"""
+
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.fields import with_fields
+from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig
+from memgpt_jax.studies.command_line import load_config
+
+
+def config() -> ExperimentConfig:
+    data = LabelledTextConfig(
+        train="$MEMGPT_DATA/pubmedqa/pqal_600.json",
+        text_column="QUESTION",
+        more_columns=("CONTEXTS",),
+        label_column="final_decision",
+        test_every=4,
+        max_length=256,
+    )
+    changes = {
+        "data": data,
+        "model.backbone.segment_length": 256,
+        "training.steps": 100,
+        "training.batch_size": 8,
+        "training.sequence_length": 256,
+        "evaluation.batch_size": 16,
+        "evaluation.chunk_length": 256,
+        "optimizer.learning_rate": 0.0001,
+    }
+    return with_fields(load_config("sst2"), changes)
