@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Large pages where Linux has them: a training step on CPU takes 10 to 20% less time.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+# Python keeps its compiled modules, so that the tests and the programs that they start do not compile them again.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup demo test test-slow lint format bench coverage wheel docs clean
 
 help:
