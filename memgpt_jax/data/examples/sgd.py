@@ -21,7 +21,8 @@ class Span(NamedTuple):
 def dialogue_words(dialogue: Mapping[str, Any], where: str) -> dict[str, list[str]]:
     """The words of a dialogue and the tags of what the user says.
 
-    A turn is the word `USER:` or `SYSTEM:` and the words of its utterance.
+    A turn is `USER`, `:` and the words of its utterance, or `SYSTEM`, `:` and those: the words that a pipeline finds in
+    `USER: Hello.`
 
     Args:
         dialogue: a dialogue with the fields of the dataset: `turns`, each with `speaker`, `utterance` and `frames`; a
@@ -42,8 +43,8 @@ def dialogue_words(dialogue: Mapping[str, Any], where: str) -> dict[str, list[st
         spans = _spans(turn, utterance, at)
         found = [match.span() for match in word_pattern().finditer(utterance)]
         is_tagged = speaker == TAGGED_SPEAKER
-        words += [f"{speaker}:", *(utterance[start:end] for start, end in found)]
-        tags += ["", *(_tag(start, end, spans) if is_tagged else "" for start, end in found)]
+        words += [speaker, ":", *(utterance[start:end] for start, end in found)]
+        tags += ["", "", *(_tag(start, end, spans) if is_tagged else "" for start, end in found)]
     return {"words": words, "slots": tags}
 
 
