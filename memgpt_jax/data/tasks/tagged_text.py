@@ -57,6 +57,10 @@ class TaggedTextConfig(ExamplesConfig):
         check(len(set(self.tags)) == len(self.tags), f"data.tags must be distinct, got {self.tags}")
         check_words(self.clean)
         check(
+            self.form != "sgd" or not self.augment.is_on,
+            "data.augment would change who speaks in dialogues, data.form='sgd': leave it off",
+        )
+        check(
             not (self.clean.lower and self.case_as_token_type),
             "data.clean.lower=True removes the case that data.case_as_token_type=True gives: choose one",
         )

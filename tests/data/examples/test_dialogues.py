@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from memgpt_jax.config.texts import AugmentConfig
 from memgpt_jax.data.examples.files import read_split
 from memgpt_jax.data.examples.records import read_records
 from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig, LabelledTextTask
@@ -93,6 +94,11 @@ SPAN = {"slot": "city", "start": 3, "exclusive_end": 40}
 def test_dialogues_that_are_refused(tmp_path, value, message):
     with pytest.raises(ValueError, match=message):
         list(read_records(written(tmp_path / "a.json", [value]), "sgd"))
+
+
+def test_words_of_dialogues_are_not_changed_at_random():
+    with pytest.raises(ValueError, match=r"data.augment would change who speaks in dialogues, data.form='sgd'"):
+        TaggedTextConfig(form="sgd", augment=AugmentConfig(swap=0.1))
 
 
 @pytest.mark.parametrize(
