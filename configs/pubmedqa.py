@@ -31,6 +31,6 @@ def config() -> ExperimentConfig:
         "training.sequence_length": 256,
         "evaluation.batch_size": 16,
         "evaluation.chunk_length": 256,
-        "optimizer.learning_rate": 0.0001,
+        "optimizer.learning_rate": 0.0002,
     }
     return with_fields(load_config("sst2"), changes)
