@@ -30,8 +30,9 @@ def config() -> ExperimentConfig:
         "model.backbone.fusion": "gated_add",
         "model.backbone.fusion_bias": 0.0,
         "model.call_length": 64,
-        "training.batch_size": 6,
+        "training.batch_size": 4,
         "training.sequence_length": 256,
-        "training.steps": 240,
+        "training.steps": 600,
+        "optimizer.learning_rate": 0.0003,
     }
     return with_fields(load_config("wnut17"), changes)
