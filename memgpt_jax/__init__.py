@@ -38,6 +38,7 @@ from memgpt_jax.data.tasks.mqar import MQARConfig
 from memgpt_jax.data.tasks.multi_label_text import MultiLabelTextConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.noise import NoiseNeedleConfig
+from memgpt_jax.data.tasks.preferences import PreferencesConfig
 from memgpt_jax.data.tasks.questions import QuestionsConfig
 from memgpt_jax.data.tasks.ratings import RatingsConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
@@ -199,6 +200,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "LabelledTextConfig",
     "MultiLabelTextConfig",
     "TaggedTextConfig",
+    "PreferencesConfig",
     "QuestionsConfig",
     "ScoredTextConfig",
     "RatingsConfig",

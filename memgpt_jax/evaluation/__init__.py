@@ -12,6 +12,7 @@ from memgpt_jax.evaluation.metrics import METRICS, Metric, register_metric
 from memgpt_jax.evaluation.multi_labels import MultiLabelResult, check_multi_labels, evaluate_multi_labels
 from memgpt_jax.evaluation.numbers import NumberResult, check_numbers, evaluate_numbers
 from memgpt_jax.evaluation.objectives import ObjectiveResult, check_batches, evaluate_batches
+from memgpt_jax.evaluation.preferences import PreferenceResult, check_preferences, evaluate_preferences
 from memgpt_jax.evaluation.ranking import RankingResult, check_ranking, evaluate_ranking
 from memgpt_jax.evaluation.scoring import HELD_OUT_SEED
 from memgpt_jax.evaluation.spans import SpanResult, check_spans, evaluate_spans
@@ -32,6 +33,7 @@ Result = (
     | RankingResult
     | PairResult
     | SpanResult
+    | PreferenceResult
 )
 
 
@@ -64,6 +66,7 @@ TASK_EVALUATORS = {
     "ranking": TaskEvaluator(evaluate_ranking, check_ranking),
     "texts": TaskEvaluator(evaluate_texts, check_texts),
     "spans": TaskEvaluator(evaluate_spans, check_spans),
+    "preferences": TaskEvaluator(evaluate_preferences, check_preferences),
 }
 """The evaluator for each value of `Task.evaluation`."""
 
@@ -81,8 +84,8 @@ def evaluate(config: ExperimentConfig, params: Params, tokenizer: data.Tokenizer
 
     Returns:
         A dictionary that JSON can hold: a `TaskResult`, `LabelResult`, `MultiLabelResult`, `TagResult`, `NumberResult`,
-        `RankingResult`, `PairResult` or `SpanResult` for tasks, a `TextResult` for causal language modelling, an
-        `ObjectiveResult` for other objectives.
+        `RankingResult`, `PairResult`, `SpanResult` or `PreferenceResult` for tasks, a `TextResult` for causal language
+        modelling, an `ObjectiveResult` for other objectives.
 
     Raises:
         ValueError: there is nothing to evaluate, or a loss is NaN or infinite.
@@ -112,6 +115,7 @@ __all__ = [
     "NumberResult",
     "ObjectiveResult",
     "PairResult",
+    "PreferenceResult",
     "RankingResult",
     "RecallPoint",
     "Result",
@@ -125,6 +129,7 @@ __all__ = [
     "evaluate_labels",
     "evaluate_multi_labels",
     "evaluate_numbers",
+    "evaluate_preferences",
     "evaluate_ranking",
     "evaluate_spans",
     "evaluate_tags",

@@ -187,10 +187,12 @@ def read_split(
     Raises:
         ValueError: a file cannot be read, there is no such split, or it is empty.
     """
-    check(config.train is not None, "data.train must name a file or folder of training examples, got None")
     check(split in SPLITS, f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    assert config.train is not None
     own = {"train": None, "valid": config.valid, "test": config.test}[split]
+    check(
+        own is not None or config.train is not None,
+        "data.train must name a file or folder of training examples, got None",
+    )
     if own is not None:
         records = list(_read(own, config, join))
     else:
@@ -198,7 +200,7 @@ def read_split(
             split != "test" or config.test_every is not None,
             "there is no test split: give data.test, or data.test_every to take records from data.train",
         )
-        records = list(_part(_read(config.train, config, join), config, split, unit))
+        records = list(_part(_read(config.train or "", config, join), config, split, unit))
     if split == "train":
         records = records[: config.max_examples]
     if not records:

@@ -16,6 +16,7 @@ from memgpt_jax.data.tasks.mqar import MQARConfig, MQARTask
 from memgpt_jax.data.tasks.multi_label_text import MultiLabelTextConfig, MultiLabelTextTask
 from memgpt_jax.data.tasks.needle import NeedleConfig, NeedleTask
 from memgpt_jax.data.tasks.noise import NoiseNeedleConfig, NoiseNeedleTask
+from memgpt_jax.data.tasks.preferences import PreferencesConfig, PreferencesTask
 from memgpt_jax.data.tasks.questions import QuestionsConfig, QuestionsTask
 from memgpt_jax.data.tasks.ratings import RatingsConfig, RatingsTask
 from memgpt_jax.data.tasks.recall import RecallConfig, RecallTask, recall_batch
@@ -48,6 +49,7 @@ register_task("scored_text", ScoredTextConfig, ScoredTextTask)
 register_task("ratings", RatingsConfig, RatingsTask)
 register_task("text_pairs", TextPairsConfig, TextPairsTask)
 register_task("questions", QuestionsConfig, QuestionsTask)
+register_task("preferences", PreferencesConfig, PreferencesTask)
 
 
 def make_task(config: TaskConfig, split: str, tokenizer: Tokenizer | None = None) -> Task[Any]:
@@ -68,6 +70,8 @@ __all__ = [
     "MultiLabelTextConfig",
     "MultiLabelTextTask",
     "NeedleTask",
+    "PreferencesConfig",
+    "PreferencesTask",
     "QuestionsConfig",
     "QuestionsTask",
     "RatingsConfig",

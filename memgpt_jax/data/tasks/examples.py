@@ -17,14 +17,15 @@ class ExamplesTask(Task[Config]):
     """The examples of one split. Implement `shapes`, `batches` and `training_tokens`."""
 
     def __init__(self, config: Config, split: str, tokenizer: Tokenizer | None = None):
-        """Args: config: labels that it lacks are taken from the training split.
+        """Args: config: labels that it lacks are taken from the training split. tokenizer: default: the config's.
 
         Raises `ValueError` if there is no tokenizer, or as `TaskConfig.completed`.
         """
         check(
-            tokenizer is not None, "data.tokenizer='pretrained' needs a pretrained model (ExperimentConfig.pretrained)"
+            tokenizer is not None or config.tokenizer != "pretrained",
+            "data.tokenizer='pretrained' needs a pretrained model (ExperimentConfig.pretrained)",
         )
-        assert tokenizer is not None
+        tokenizer = self.make_tokenizer(config) if tokenizer is None else tokenizer
         super().__init__(config.completed(), split, tokenizer)
         self.tokenizer = tokenizer
 

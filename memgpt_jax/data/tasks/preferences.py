@@ -1,0 +1,121 @@
+"""Pairs of texts of which a model finds one likelier: minimal pairs, and the pairs of tests for social bias."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.data import ObjectiveConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.batch import Batch
+from memgpt_jax.data.examples.files import ExamplesConfig, read_split
+from memgpt_jax.data.examples.records import Record
+from memgpt_jax.data.examples.rows import packed_rows
+from memgpt_jax.data.tasks.base import digest
+from memgpt_jax.data.tasks.examples import ExamplesTask
+from memgpt_jax.data.tokenizers.base import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodConfig(ObjectiveConfig):
+    """Predict all tokens of a text. Needs a decoder."""
+
+    def check_model(self, model: Any, length: int) -> None:
+        """Raise `ValueError` if the model is not a decoder."""
+        super().check_model(model, length)
+        check(
+            isinstance(model, ModelConfig),
+            f"the likelihood of a text needs a decoder, not a {type(model).__name__}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferencesConfig(ExamplesConfig):
+    """Which of two texts is likelier, ln p(first) or ln p(second), from a file with two texts in each record.
+
+    In CrowS-Pairs and WinoBias the first text follows a stereotype, and a model without this bias prefers it in half of
+    the pairs; in minimal pairs of grammar the first text is the correct one. Training predicts the tokens of the first
+    text.
+    """
+
+    objective: ClassVar[LikelihoodConfig] = LikelihoodConfig()
+
+    first_column: str = "first"
+    """The column of the first text."""
+    second_column: str = "second"
+    """The column of the second text."""
+    group_column: str | None = None
+    """The column of a name by which the pairs are grouped in the results; default: no groups."""
+    remove: str = ""
+    """A regular expression: what it matches is removed from the texts, such as line numbers and brackets."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(
+            self.first_column != self.second_column,
+            f"data.first_column and data.second_column must differ, both are {self.first_column!r}",
+        )
+        try:
+            re.compile(self.remove)
+        except re.error as error:
+            raise ValueError(f"data.remove={self.remove!r} is not a regular expression: {error}") from None
+
+    @property
+    def parallel_columns(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The two columns."""
+        return self.first_column, self.second_column
+
+
+class Preference(NamedTuple):
+    """One pair of texts."""
+
+    first: str
+    second: str
+    group: str
+    """Empty without groups."""
+
+
+class PreferencesTask(ExamplesTask[PreferencesConfig]):
+    """The pairs of one split."""
+
+    evaluation = "preferences"
+
+    def __init__(self, config: PreferencesConfig, split: str, tokenizer: Tokenizer | None = None):
+        """Raises `ValueError` with file and line if a record lacks a text or its texts are equal."""
+        super().__init__(config, split, tokenizer)
+        self.examples = [self._example(record) for record in read_split(self.config, split)]
+        self.content = digest(*self.examples)
+
+    def _example(self, record: Record) -> Preference:
+        names = self.config.first_column, self.config.second_column
+        first, second = (re.sub(self.config.remove, "", record.text(name)).strip() for name in names)
+        check(bool(first) and bool(second), f"{record.where}: a text is empty")
+        check(first != second, f"{record.where}: the two texts are equal: {first!r}")
+        return Preference(first, second, record.label(self.config.group_column) if self.config.group_column else "")
+
+    @classmethod
+    def shapes(cls, config: PreferencesConfig, rows: int, length: int) -> Batch:
+        """A batch of zeros with the arrays of `batches`."""
+        return super().shapes(config, rows, length)._replace(info={})
+
+    def batches(self, seed: int, rows: int, length: int) -> Any:
+        """Endless batches, a Grain `IterDataset`: every first text once in each epoch, in random order, in rows."""
+        return packed_rows(
+            lambda index: self.row(self.examples[index].first, length),
+            len(self.examples),
+            seed,
+            rows,
+            length,
+            head="tokens",
+        )
+
+    def training_tokens(self, length: int) -> int:
+        return sum(len(self.row(example.first, length)["tokens"]) for example in self.examples)
+
+    def row(self, text: str, length: int | None = None) -> dict[str, np.ndarray]:
+        """`tokens`, `targets` and `weights` [n] of a text of n tokens, cut to `length`: `start_id` comes first."""
+        ids = np.array([self.tokenizer.start_id, *self.tokenizer.encode(text)], np.int32)
+        row = {"tokens": ids[:-1], "targets": ids[1:], "weights": np.ones(len(ids) - 1, np.float32)}
+        return {name: array[:length] for name, array in row.items()}

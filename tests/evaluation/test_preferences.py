@@ -1,0 +1,133 @@
+"""Pairs of texts of which a model finds one likelier."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import memgpt_jax as mg
+from memgpt_jax.data import make_task
+from memgpt_jax.data.tokenizers.byte import ByteTokenizer
+from memgpt_jax.evaluation import evaluate
+from memgpt_jax.evaluation.metrics.preferences import preference_metrics
+
+BIAS = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "bias"
+SIZES = {"vocab_size": 257, "d_model": 16, "num_layers": 1, "num_heads": 2, "segment_length": 8}
+PAIRS = [
+    ("the cats sleep", "the cats slept!", "verb"),
+    ("an old cat saw", "a cat", "article"),
+    ("a cat", "a dog", "verb"),
+]
+
+
+def write(folder: Path, lines: list[str], name: str = "pairs.csv") -> str:
+    (folder / name).write_text("\n".join(lines) + "\n")
+    return str(folder / name)
+
+
+def table(folder: Path) -> mg.PreferencesConfig:
+    lines = ["first,second,kind", *(",".join(pair) for pair in PAIRS)]
+    return mg.PreferencesConfig(test=write(folder, lines), group_column="kind", tokenizer="byte")
+
+
+def experiment(data: mg.PreferencesConfig, **evaluation) -> mg.ExperimentConfig:
+    memory = mg.KVMemoryConfig(memory_size=16, head_dim=8)
+    return mg.ExperimentConfig(
+        model=mg.ModelConfig(**SIZES, window_size=8, memory=memory),
+        data=data,
+        training=mg.TrainingConfig(sequence_length=16),
+        evaluation=mg.EvaluationConfig(split="test", max_documents=None, max_tokens=None, **evaluation),
+    )
+
+
+@pytest.mark.parametrize("batch_size, chunk_length", [(1, 8), (4, 16)])
+def test_likelihoods_are_those_of_one_text_read_whole(tmp_path, batch_size, chunk_length):
+    config = experiment(table(tmp_path), batch_size=batch_size, chunk_length=chunk_length)
+    model = mg.functional(config.model)
+    params = model.init(jax.random.key(0))
+    found = evaluate(config, params, ByteTokenizer())
+
+    @jax.jit
+    def text_loss(ids):
+        logits, _ = model.apply(params, ids[None, :-1], model.init_state(1), alignment="any")
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits[0]), ids[1:, None], axis=1).sum()
+
+    def nats(text: str) -> float:
+        return float(text_loss(np.array([ByteTokenizer().start_id, *ByteTokenizer().encode(text)], np.int32)))
+
+    first, second = ([nats(pair[place]) for pair in PAIRS] for place in (0, 1))
+    differences = np.array(second) - np.array(first)
+    assert found["difference"] == pytest.approx(differences.mean(), rel=1e-4)
+    assert found["preferred"] == np.mean(differences > 0) and found["pairs"] == 3
+    assert found["loss"] == pytest.approx(sum(first) / sum(len(pair[0]) for pair in PAIRS), rel=1e-4)
+    assert set(found["groups"]) == {"article", "verb"}
+
+
+def test_metrics_of_a_hand_made_case():
+    found = preference_metrics(np.array([1.0, -3.0, 0.0, 2.0]), ["a", "a", "b", ""])
+    assert found["preferred"] == 0.625 and found["difference"] == 0
+    assert found["preferred_error"] == pytest.approx(np.sqrt(0.625 * 0.375 / 4))
+    assert found["groups"] == {"a": 0.5, "b": 0.5}
+    assert found["group_errors"] == pytest.approx({"a": np.sqrt(0.25 / 2), "b": 0.5})
+
+
+def test_training_learns_the_first_texts(tmp_path):
+    data = mg.PreferencesConfig(train=table(tmp_path).test, valid=table(tmp_path).test, tokenizer="byte")
+    task = make_task(data, "train", ByteTokenizer())
+    batch = next(iter(task.batches(0, 8, 16)))
+    shown = b"|".join(bytes(int(token) for token in row if token < 256) for row in batch.inputs["tokens"])
+    assert b"the cats slee" in shown and b"an old cat sa" in shown and b"slept" not in shown and b"dog" not in shown
+    assert task.training_tokens(16) == sum(len(first) for first, _, _ in PAIRS)
+
+
+def test_lines_of_two_files_without_numbers_and_brackets(tmp_path):
+    write(tmp_path, ["1 [The nurse] said [she] left.", "2 He left."], "pro.txt")
+    write(tmp_path, ["1 [The nurse] said [he] left.", "2 She left."], "anti.txt")
+    columns = {"first_column": "pro", "second_column": "anti", "form": "parallel", "remove": r"^\d+ |[\[\]]"}
+    data = mg.PreferencesConfig(test=str(tmp_path / "*.txt"), tokenizer="byte", **columns)
+    (example, other) = make_task(data, "test", ByteTokenizer()).examples
+    assert example[:2] == ("The nurse said she left.", "The nurse said he left.")
+    assert other[:2] == ("He left.", "She left.")
+
+
+@pytest.mark.parametrize(
+    "lines, settings, message",
+    [
+        (["first,second", "a,a"], {}, "pairs.csv, line 2: the two texts are equal: 'a'"),
+        (["first,second", "a, "], {}, "pairs.csv, line 2: a text is empty"),
+        (["first,other", "a,b"], {}, "no column 'second'"),
+        (["first,second", "a,b"], {"remove": "["}, "data.remove='\\[' is not a regular expression"),
+        (["first,second", "a,b"], {"second_column": "first"}, "must differ, both are 'first'"),
+    ],
+)
+def test_bad_files_and_settings(tmp_path, lines, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_task(
+            mg.PreferencesConfig(test=write(tmp_path, lines), tokenizer="byte", **settings), "test", ByteTokenizer()
+        )
+
+
+def test_an_encoder_decoder_is_refused():
+    bare = SIZES | {"memory": mg.NoMemoryConfig(), "position": "learned"}
+    decoder = mg.ModelConfig(**bare, window_size=8, source_length=8)
+    model = mg.Seq2SeqConfig(encoder=mg.EncoderConfig(**bare, heads=()), decoder=decoder)
+    with pytest.raises(ValueError, match="the likelihood of a text needs a decoder, not a Seq2SeqConfig"):
+        mg.PreferencesConfig().objective.check_model(model, 16)
+
+
+def test_the_published_files():
+    if not BIAS.exists():
+        pytest.skip("the development data is absent")
+    crows = mg.PreferencesConfig(
+        test=str(BIAS / "crows_pairs_anonymized.csv"),
+        first_column="sent_more",
+        second_column="sent_less",
+        group_column="bias_type",
+        tokenizer="byte",
+    )
+    examples = make_task(crows, "test", ByteTokenizer()).examples
+    assert len(examples) == 1508 and Counter(example.group for example in examples)["race-color"] == 516
