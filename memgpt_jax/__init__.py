@@ -42,6 +42,7 @@ from memgpt_jax.data.tasks.preferences import PreferencesConfig
 from memgpt_jax.data.tasks.questions import QuestionsConfig
 from memgpt_jax.data.tasks.ratings import RatingsConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
+from memgpt_jax.data.tasks.retrieval import RetrievalConfig
 from memgpt_jax.data.tasks.scored_text import ScoredTextConfig
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
@@ -84,6 +85,7 @@ from memgpt_jax.models.heads import register_head, register_head_layer
 from memgpt_jax.models.heads.labels import LabelHeadConfig
 from memgpt_jax.models.heads.scalars import ScalarHeadConfig
 from memgpt_jax.models.heads.spans import SpanHeadConfig
+from memgpt_jax.models.heads.vectors import VectorHeadConfig
 from memgpt_jax.pipelines import pipeline
 from memgpt_jax.training import finetune, train
 
@@ -164,6 +166,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "LabelHeadConfig",
     "ScalarHeadConfig",
     "SpanHeadConfig",
+    "VectorHeadConfig",
     # configurations of memory mechanisms
     "MemoryConfig",
     "SizedMemoryConfig",
@@ -202,6 +205,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "TaggedTextConfig",
     "PreferencesConfig",
     "QuestionsConfig",
+    "RetrievalConfig",
     "ScoredTextConfig",
     "RatingsConfig",
     "CleanConfig",

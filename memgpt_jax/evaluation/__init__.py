@@ -14,6 +14,7 @@ from memgpt_jax.evaluation.numbers import NumberResult, check_numbers, evaluate_
 from memgpt_jax.evaluation.objectives import ObjectiveResult, check_batches, evaluate_batches
 from memgpt_jax.evaluation.preferences import PreferenceResult, check_preferences, evaluate_preferences
 from memgpt_jax.evaluation.ranking import RankingResult, check_ranking, evaluate_ranking
+from memgpt_jax.evaluation.retrieval import RetrievalResult, check_retrieval, evaluate_retrieval
 from memgpt_jax.evaluation.scoring import HELD_OUT_SEED
 from memgpt_jax.evaluation.spans import SpanResult, check_spans, evaluate_spans
 from memgpt_jax.evaluation.tags import TagResult, check_tags, evaluate_tags
@@ -34,6 +35,7 @@ Result = (
     | PairResult
     | SpanResult
     | PreferenceResult
+    | RetrievalResult
 )
 
 
@@ -67,6 +69,7 @@ TASK_EVALUATORS = {
     "texts": TaskEvaluator(evaluate_texts, check_texts),
     "spans": TaskEvaluator(evaluate_spans, check_spans),
     "preferences": TaskEvaluator(evaluate_preferences, check_preferences),
+    "retrieval": TaskEvaluator(evaluate_retrieval, check_retrieval),
 }
 """The evaluator for each value of `Task.evaluation`."""
 
@@ -84,8 +87,8 @@ def evaluate(config: ExperimentConfig, params: Params, tokenizer: data.Tokenizer
 
     Returns:
         A dictionary that JSON can hold: a `TaskResult`, `LabelResult`, `MultiLabelResult`, `TagResult`, `NumberResult`,
-        `RankingResult`, `PairResult`, `SpanResult` or `PreferenceResult` for tasks, a `TextResult` for causal language
-        modelling, an `ObjectiveResult` for other objectives.
+        `RankingResult`, `PairResult`, `SpanResult`, `PreferenceResult` or `RetrievalResult` for tasks, a `TextResult`
+        for causal language modelling, an `ObjectiveResult` for other objectives.
 
     Raises:
         ValueError: there is nothing to evaluate, or a loss is NaN or infinite.
@@ -119,6 +122,7 @@ __all__ = [
     "RankingResult",
     "RecallPoint",
     "Result",
+    "RetrievalResult",
     "SpanResult",
     "TagResult",
     "TaskResult",
@@ -131,6 +135,7 @@ __all__ = [
     "evaluate_numbers",
     "evaluate_preferences",
     "evaluate_ranking",
+    "evaluate_retrieval",
     "evaluate_spans",
     "evaluate_tags",
     "evaluate_task",

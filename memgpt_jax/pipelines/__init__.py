@@ -9,6 +9,7 @@ from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.models.heads.scalars import ScalarHeadConfig
 from memgpt_jax.models.heads.spans import SpanHeadConfig
+from memgpt_jax.models.heads.vectors import VectorHeadConfig
 from memgpt_jax.pipelines.base import Loaded, load
 from memgpt_jax.pipelines.feature_extraction import FeatureExtraction
 from memgpt_jax.pipelines.question_answering import QuestionAnswering
@@ -84,6 +85,8 @@ def _task_of(loaded: Loaded) -> str:
             return "text-regression"
         if isinstance(config.head, SpanHeadConfig):
             return "question-answering"
+        if isinstance(config.head, VectorHeadConfig):
+            return "feature-extraction"
         tags = isinstance(config.head, StreamHeadConfig) and config.head.pool == "none"
         return "token-classification" if tags else "text-classification"
     if isinstance(loaded.data, TextPairsConfig):

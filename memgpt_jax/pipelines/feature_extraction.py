@@ -15,13 +15,17 @@ from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.config.texts import CleanConfig
 from memgpt_jax.data.tasks.labelled_text import document_ids
 from memgpt_jax.data.text import clean
+from memgpt_jax.evaluation.documents import end_outputs
+from memgpt_jax.models.heads.vectors import VectorHeadConfig
 from memgpt_jax.pipelines.base import Loaded, check_sizes, texts_of
 
 Vectors = list[Any] | np.ndarray
+ROWS = 8
+"""Texts that a `VectorHead` reads at the same time."""
 
 
 class FeatureExtraction:
-    """The last hidden states of texts of any length, or their mean.
+    """The vectors of a `VectorHead` for texts of any length, or the last hidden states, or their mean.
 
     >>> vectors = mg.pipeline("feature-extraction", model="sentence-transformers/all-MiniLM-L6-v2", pool="mean")
     >>> vectors(["A fine film.", "Two hours lost."])  # [2, 384], each of length 1
@@ -29,14 +33,28 @@ class FeatureExtraction:
     A text is read in calls of `length` tokens with the memory carried. Texts are cleaned as those of the run were.
     """
 
-    def __init__(self, loaded: Loaded, *, pool: Literal["none", "mean"] = "none", length: int | None = None):
-        """Args: pool: `none`, a vector for each token; `mean`, one vector of length 1 for each text. length: tokens of
-        a call. Raises `ValueError` if `pool` is another word."""
-        check(pool in ("none", "mean"), f"pool must be 'none' or 'mean', got {pool!r}")
+    def __init__(
+        self, loaded: Loaded, *, pool: Literal["none", "mean", "head"] | None = None, length: int | None = None
+    ):
+        """The vectors of a model.
+
+        Args:
+            pool: `none`, a vector for each token; `mean`, one vector of length 1 for each text, the mean of those of
+                its tokens; `head`, that of the model's `VectorHead`. Default: `head` if it has one, else `none`.
+            length: tokens of a call.
+
+        Raises:
+            ValueError: `pool` is another word, or the model has no `VectorHead`.
+        """
         self.config, self.params = loaded.config, loaded.params
         head = getattr(self.config, "head", None)
+        of_texts = isinstance(head, VectorHeadConfig)
+        pool = pool or ("head" if of_texts else "none")
+        check(pool in ("none", "mean", "head"), f"pool must be 'none', 'mean' or 'head', got {pool!r}")
+        check(pool != "head" or of_texts, "pool='head' needs a model with a VectorHead")
         self.clean = head.clean if isinstance(head, StreamHeadConfig) else CleanConfig()
-        if isinstance(self.config, HeadedConfig):
+        self.max_length = head.max_length if isinstance(head, VectorHeadConfig) else None
+        if pool != "head" and isinstance(self.config, HeadedConfig):
             self.config, self.params = self.config.backbone, self.params["backbone"]
         self.tokenizer, self.pool, self.length = loaded.tokenizer, pool, loaded.length if length is None else length
         check_sizes(length=self.length)
@@ -46,10 +64,14 @@ class FeatureExtraction:
 
         Returns:
             With `none` a list with an array [1, tokens, D] for each text, special tokens included; for a single text
-            its array. With `mean` an array [texts, D] of unit vectors; for a single text [D].
+            its array. With `mean` and `head` an array [texts, D] of unit vectors; for a single text [D].
         """
-        single = isinstance(inputs, str)
-        found = [self._hidden(clean(text, self.clean).text) for text in texts_of(inputs)]
+        single, texts = isinstance(inputs, str), [clean(text, self.clean).text for text in texts_of(inputs)]
+        if self.pool == "head":
+            ids = [document_ids(self.tokenizer, text, self.max_length) for text in texts]
+            vectors = np.array(end_outputs(self.config, self.params, ids, rows=ROWS, length=self.length))
+            return vectors[0] if single else vectors
+        found = [self._hidden(text) for text in texts]
         if self.pool == "none":
             arrays = [hidden[None] for hidden in found]
             return arrays[0] if single else arrays

@@ -25,6 +25,7 @@ from memgpt_jax.interop.pretrained import describe, save_pretrained
 from memgpt_jax.models.heads.labels import LabelHeadConfig
 from memgpt_jax.models.heads.scalars import ScalarHeadConfig
 from memgpt_jax.models.heads.spans import SpanHeadConfig
+from memgpt_jax.models.heads.vectors import VectorHeadConfig
 from memgpt_jax.models.model_functions import Model
 from memgpt_jax.training.loop import train as train_run
 
@@ -85,7 +86,7 @@ def finetune(
         tokenizer: of a model that is not a folder or a name.
         head: the head; default: a linear `LabelHeadConfig`, pooled by the mean, or for tags not pooled, with
             `loss="binary"` for any number of labels; for numbers a linear `ScalarHeadConfig`, pooled by the mean; for
-            questions a linear `SpanHeadConfig`.
+            questions a linear `SpanHeadConfig`; for retrieval a linear `VectorHeadConfig`, pooled by the mean.
             Pairs of texts (`TextPairsConfig`) need none: a decoder or an encoder-decoder learns them by its own logits.
         memory: the memory of every layer; default: as in the pretrained model. `NoMemoryConfig()` removes it.
         call_length: tokens of a call in which rows and texts are read; see `HeadedConfig.call_length`.
@@ -170,6 +171,8 @@ def _default_head(evaluation: str, dropout: float) -> StreamHeadConfig:
     """The head for a task that is evaluated in this way."""
     if evaluation == "numbers":
         return ScalarHeadConfig(pool="mean", dropout=dropout)
+    if evaluation == "retrieval":
+        return VectorHeadConfig(pool="mean", dropout=dropout)
     if evaluation == "spans":
         return SpanHeadConfig(dropout=dropout)
     if evaluation == "multi_labels":

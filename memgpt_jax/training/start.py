@@ -108,7 +108,7 @@ def completed(config: ExperimentConfig) -> ExperimentConfig:
             for name in ("max_length", "case_as_token_type", "tag_token", "clean")
             if hasattr(data_config, name)
         }
-        head = dataclasses.replace(model.head, **settings, **texts)
+        head = dataclasses.replace(model.head, **settings | texts)
         model = dataclasses.replace(model, head=head)
     return with_noise(dataclasses.replace(config, data=data_config, model=model))
 

@@ -51,6 +51,8 @@ def test_fields_that_may_be_0():
     assert {(kind.__name__, name) for kind, name, least in FIELDS if least == 0} == {
         ("EncoderConfig", "token_types"),
         ("EncoderConfig", "position_offset"),
+        ("ExamplesConfig", "test_fold"),
+        ("QuestionsConfig", "test_fold"),
     }
     sizes = {"d_model": 16, "num_heads": 2, "position": "learned"}
     plain = EncoderConfig(**sizes)

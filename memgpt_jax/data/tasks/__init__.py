@@ -20,6 +20,7 @@ from memgpt_jax.data.tasks.preferences import PreferencesConfig, PreferencesTask
 from memgpt_jax.data.tasks.questions import QuestionsConfig, QuestionsTask
 from memgpt_jax.data.tasks.ratings import RatingsConfig, RatingsTask
 from memgpt_jax.data.tasks.recall import RecallConfig, RecallTask, recall_batch
+from memgpt_jax.data.tasks.retrieval import RetrievalConfig, RetrievalTask
 from memgpt_jax.data.tasks.scored_text import ScoredTextConfig, ScoredTextTask
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig, TaggedTextTask
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig, TextPairsTask
@@ -49,6 +50,7 @@ register_task("scored_text", ScoredTextConfig, ScoredTextTask)
 register_task("ratings", RatingsConfig, RatingsTask)
 register_task("text_pairs", TextPairsConfig, TextPairsTask)
 register_task("questions", QuestionsConfig, QuestionsTask)
+register_task("retrieval", RetrievalConfig, RetrievalTask)
 register_task("preferences", PreferencesConfig, PreferencesTask)
 
 
@@ -77,6 +79,8 @@ __all__ = [
     "RatingsConfig",
     "RatingsTask",
     "RecallTask",
+    "RetrievalConfig",
+    "RetrievalTask",
     "ScoredTextConfig",
     "ScoredTextTask",
     "TaggedTextConfig",

@@ -33,12 +33,14 @@ class Task(Generic[Config]):
     A task with other arrays than those of next-token prediction overrides `shapes`.
     """
 
-    evaluation: Literal["answers", "labels", "tags", "numbers", "ranking", "texts", "spans", "preferences"] = "answers"
+    evaluation: Literal[
+        "answers", "labels", "tags", "numbers", "ranking", "texts", "spans", "preferences", "retrieval"
+    ] = "answers"
     """How it is evaluated: `answers`, the rows of `held_out`; `labels`, whole documents with a label
     each; `tags`, whole documents with a tag for each word; `numbers`, whole documents with a number at some tokens;
     `ranking`, whole histories of items, of which some have to be ranked first; `texts`, generated texts
     and their references; `spans`, questions with a text each; `preferences`, pairs of texts of which
-    one is likelier."""
+    one is likelier; `retrieval`, queries whose documents are searched."""
     groups: tuple[str, ...] = ()
     """Names of the groups of rows whose accuracies are reported separately; batches then have `group`."""
     passing_accuracy: float | None = None

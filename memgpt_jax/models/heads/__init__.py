@@ -20,6 +20,7 @@ from memgpt_jax.models.heads.pairs import NextSentenceHead, NextSentenceHeadConf
 from memgpt_jax.models.heads.scalars import ScalarHead, ScalarHeadConfig
 from memgpt_jax.models.heads.spans import SpanHead, SpanHeadConfig
 from memgpt_jax.models.heads.streams import StreamHead
+from memgpt_jax.models.heads.vectors import VectorHead, VectorHeadConfig
 
 HEADS: Registry[type[Head]] = Registry("head", Head, HeadConfig)
 """The heads by name, as in `EncoderConfig.heads` and on the command line."""
@@ -32,6 +33,7 @@ register_head("next_sentence", NextSentenceHeadConfig, NextSentenceHead)
 register_head("labels", LabelHeadConfig, LabelHead)
 register_head("numbers", ScalarHeadConfig, ScalarHead)
 register_head("spans", SpanHeadConfig, SpanHead)
+register_head("vectors", VectorHeadConfig, VectorHead)
 
 
 def make_heads(config: EncoderConfig, *, rngs: nnx.Rngs) -> nnx.Dict:
@@ -83,6 +85,8 @@ __all__ = [
     "SpanHead",
     "SpanHeadConfig",
     "StreamHead",
+    "VectorHead",
+    "VectorHeadConfig",
     "in_order",
     "make_head",
     "make_heads",

@@ -19,7 +19,7 @@ from memgpt_jax.data import TASKS, Batch, Task, batch_shapes, make_task, registe
 from memgpt_jax.data.tasks.base import scored_rows
 from memgpt_jax.evaluation import HELD_OUT_SEED, evaluate
 from memgpt_jax.models import functional
-from memgpt_jax.models.heads import LabelHeadConfig, ScalarHeadConfig, SpanHeadConfig
+from memgpt_jax.models.heads import LabelHeadConfig, ScalarHeadConfig, SpanHeadConfig, VectorHeadConfig
 
 ROWS = 4
 
@@ -91,6 +91,8 @@ def test_a_config_reads_back_from_json(name):
         model = HeadedConfig(backbone=model, head=ScalarHeadConfig(pool="mean"))
     elif "spans" in config.objective.heads:
         model = HeadedConfig(backbone=model, head=SpanHeadConfig())
+    elif "pairs" in config.objective.heads:
+        model = HeadedConfig(backbone=model, head=VectorHeadConfig())
     training = TrainingConfig(sequence_length=1024)
     experiment = ExperimentConfig(data=config, model=model, training=training)
     assert from_json(json.loads(json.dumps(to_json(experiment)))) == experiment and hash(experiment) is not None

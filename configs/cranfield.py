@@ -1,0 +1,43 @@
+"""Retrieval: the abstracts that answer a question about aerodynamics, Cranfield, from a pretrained encoder.
+
+Four of five queries train, of these every tenth is the validation split; every fifth query is the test split. All 1,400
+documents are ranked for each query by the products of the vectors.
+
+Command: MEMGPT_DATA=FOLDER python experiments/train.py cranfield --workdir runs/cranfield
+         python experiments/evaluate.py runs/cranfield --split test
+Time:    not measured: not run yet
+Result:  not measured: not run yet
+"""
+
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.fields import with_fields
+from memgpt_jax.data.tasks.retrieval import RetrievalConfig
+from memgpt_jax.models.heads import VectorHeadConfig
+from memgpt_jax.studies.command_line import load_config
+
+FOLDER = "$MEMGPT_DATA/retrieval/cranfield"
+
+
+def config() -> ExperimentConfig:
+    data = RetrievalConfig(
+        train=f"{FOLDER}/cran.qry.xml",
+        documents=f"{FOLDER}/cran.all.1400.xml",
+        judgements=f"{FOLDER}/cranqrel.trec.txt",
+        form="trec",
+        text_column="title",
+        id_column="docno",
+        query_id_column="number",
+        test_every=5,
+    )
+    changes = {
+        "data": data,
+        "model.backbone.segment_length": 128,
+        "model.head": VectorHeadConfig(),
+        "model.backbone.dropout": 0.0,
+        "training.steps": 60,
+        "training.batch_size": 32,
+        "optimizer.learning_rate": 0.00002,
+        "optimizer.warmup_steps": 10,
+        "evaluation.chunk_length": 128,
+    }
+    return with_fields(load_config("sst2"), changes)

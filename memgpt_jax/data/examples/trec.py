@@ -1,0 +1,69 @@
+"""The files of TREC's test collections: documents and topics in XML, and relevance judgements."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from memgpt_jax.config.checks import check
+from memgpt_jax.files.paths import shown
+
+ELEMENTS = ("doc", "top")
+"""The elements that are records: documents and topics."""
+
+
+def read_trec(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """The (place for messages, values) of every `<doc>` and `<top>` element of an XML file, with or without a root.
+
+    Yields:
+        The text of each child element by its name in lower case, without spaces around it, empty if it has none, and
+        `number`, the place of the record among all of the file, "1", "2", ...
+
+    Raises:
+        ValueError: the file cannot be read, is not XML, or has no such element.
+    """
+    try:
+        content = re.sub(r"^\s*<\?xml[^>]*\?>", "", path.read_text(encoding="utf-8"))
+        root = ElementTree.fromstring(f"<root>{content}</root>")
+    except (OSError, UnicodeDecodeError, ElementTree.ParseError) as error:
+        raise ValueError(f"{shown(path)} cannot be read as XML: {error}") from None
+    number = 0
+    for element in root.iter():
+        if element.tag.lower() in ELEMENTS:
+            number += 1
+            values = {child.tag.lower(): (child.text or "").strip() for child in element}
+            yield f"{shown(path)}, {element.tag} {number}", values | {"number": str(number)}
+    check(number > 0, f"{shown(path)} has no element {' or '.join(f'<{name}>' for name in ELEMENTS)}")
+
+
+class Judgement(NamedTuple):
+    """The relevance of one document for one query."""
+
+    query: str
+    document: str
+    relevance: int
+    """Above 0: relevant."""
+
+
+def read_judgements(path: Path) -> list[Judgement]:
+    """The judgements of a file with lines `QUERY ITERATION DOCUMENT RELEVANCE`.
+
+    Raises `ValueError` with file and line if a line does not have this form, or repeats a query and a document.
+    """
+    found: dict[tuple[str, str], Judgement] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{shown(path)} cannot be read: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        where, parts = f"{shown(path)}, line {number}", line.split()
+        if not parts:
+            continue
+        fits = len(parts) == 4 and re.fullmatch(r"-?\d+", parts[3]) is not None
+        check(fits, f"{where} must be QUERY ITERATION DOCUMENT RELEVANCE, got {line!r}")
+        key = parts[0], parts[2]
+        check(key not in found, f"{where} judges document {key[1]!r} for query {key[0]!r} again")
+        found[key] = Judgement(*key, int(parts[3]))
+    check(bool(found), f"{shown(path)} has no judgements")
+    return list(found.values())

@@ -1,0 +1,156 @@
+"""Retrieval: queries, documents, and which document answers which query."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.data import ObjectiveConfig
+from memgpt_jax.data.batch import Batch, zeros
+from memgpt_jax.data.corpora.sources import expand
+from memgpt_jax.data.examples.files import ExamplesConfig, read_split
+from memgpt_jax.data.examples.records import Record, read_records
+from memgpt_jax.data.examples.rows import padded_rows
+from memgpt_jax.data.examples.trec import Judgement, read_judgements
+from memgpt_jax.data.tasks.base import digest
+from memgpt_jax.data.tasks.examples import ExamplesTask
+from memgpt_jax.data.tasks.labelled_text import cut, document_ids
+from memgpt_jax.data.tokenizers.base import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorsConfig(ObjectiveConfig):
+    """Give texts that belong together similar vectors. Needs a `HeadedConfig` with a `VectorHeadConfig`."""
+
+    heads: ClassVar[tuple[str, ...]] = ("pairs",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalConfig(ExamplesConfig):
+    """Find the documents that are relevant for a query, by the products of the vectors of both.
+
+    A record of `train`, `valid` and `test` is a query. A training batch holds queries in rows 0, 2, ... and after
+    each a document that is relevant for it; queries of a split without one are not used.
+    """
+
+    objective: ClassVar[VectorsConfig] = VectorsConfig()
+
+    documents: str | None = None
+    """File of all documents, in the format `form`, with the columns `id_column` and `document_column`."""
+    judgements: str | None = None
+    """File with lines `QUERY ITERATION DOCUMENT RELEVANCE` (TREC); relevant are documents with relevance above 0."""
+    document_column: str = "text"
+    """The column of the documents that holds the text."""
+    id_column: str = "id"
+    """The column of the documents that holds the name by which judgements refer to them."""
+    query_id_column: str = "id"
+    """The column of the queries that holds the name by which judgements refer to them."""
+    max_length: int | None = 128
+    """Texts are cut to this number of tokens, special tokens included; None: no limit but the row in training."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(
+            self.max_length is None or self.max_length >= 3,
+            f"data.max_length must be at least 3, got {self.max_length}",
+        )
+
+    @property
+    def head_settings(self) -> dict[str, Any]:
+        """The length to which texts are cut."""
+        return {"max_length": self.max_length}
+
+
+class Query(NamedTuple):
+    """One query."""
+
+    name: str
+    text: str
+    relevance: dict[str, int]
+    """Judged relevance by the name of the document."""
+
+
+class RetrievalTask(ExamplesTask[RetrievalConfig]):
+    """The queries of one split, and all documents."""
+
+    evaluation = "retrieval"
+
+    def __init__(self, config: RetrievalConfig, split: str, tokenizer: Tokenizer | None = None):
+        """Raises `ValueError` if a file is missing, a name is not unique, or a judged document does not exist."""
+        super().__init__(config, split, tokenizer)
+        for name in ("documents", "judgements"):
+            check(getattr(self.config, name) is not None, f"data.{name} must name a file, got None")
+        records = list(read_records(expand(config.documents or ""), config.form, config.encoding))
+        self.documents = _by_name(records, config.id_column, config.document_column)
+        """The text of each document by its name; it may be empty."""
+        judged: dict[str, list[Judgement]] = {}
+        for judgement in read_judgements(expand(config.judgements or "")):
+            known = judgement.document in self.documents
+            check(known, f"data.judgements: query {judgement.query!r} names an unknown document {judgement.document!r}")
+            judged.setdefault(judgement.query, []).append(judgement)
+        queries = _by_name(read_split(config, split), config.query_id_column, config.text_column)
+        self.queries = [
+            Query(name, text, {judgement.document: judgement.relevance for judgement in judged[name]})
+            for name, text in queries.items()
+            if any(judgement.relevance > 0 for judgement in judged.get(name, ()))
+        ]
+        """The queries with a relevant document, in the order of the file."""
+        check(bool(self.queries), f"no query of the split {split!r} has a relevant document in data.judgements")
+        self.content = digest(*self.documents.items(), *self.queries)
+        self.pairs = [
+            (number, document)
+            for number, query in enumerate(self.queries)
+            for document, relevance in query.relevance.items()
+            if relevance > 0
+        ]
+        """(index of a query, name of a relevant document)."""
+
+    @classmethod
+    def shapes(cls, config: RetrievalConfig, rows: int, length: int) -> Batch:
+        """A batch of zeros with the arrays of `batches`."""
+        shape = (rows, length)
+        inputs = {"tokens": (shape, np.int32), "reset": (shape, bool), "valid": (shape, bool)}
+        return zeros(inputs, {"pairs": shape})
+
+    def batches(self, seed: int, rows: int, length: int) -> Any:
+        """Endless batches, a Grain `IterDataset`: every pair once in each epoch, in random order, a text in each row.
+
+        Raises `ValueError` if the number of rows is odd.
+        """
+        check(rows % 2 == 0, f"training.batch_size must be even, a query and a document for each pair, got {rows}")
+        return padded_rows(lambda index: self.pair(index, length), len(self.pairs), seed, rows // 2)
+
+    def training_tokens(self, length: int) -> int:
+        return 2 * length * len(self.pairs)
+
+    def pair(self, index: int, length: int) -> Batch:
+        """The two rows of a query and a document, with the targets of `VectorHead` at their last tokens."""
+        number, document = self.pairs[index]
+        batch = zeros(
+            {"tokens": ((2, length), np.int32), "reset": ((2, length), bool), "valid": ((2, length), bool)},
+            {"pairs": (2, length)},
+        )
+        inputs = {name: array.copy() for name, array in batch.inputs.items()}
+        targets, weights = batch.targets["pairs"].copy(), batch.weights["pairs"].copy()
+        inputs["reset"][:, 0] = True
+        texts = {1 + number: self.queries[number].text, -1 - number: self.documents[document]}
+        for row, (target, text) in enumerate(texts.items()):
+            ids = cut(self.tokenizer, self.ids(text), length)
+            inputs["tokens"][row, : len(ids)], inputs["valid"][row, : len(ids)] = ids, True
+            targets[row, len(ids) - 1], weights[row, len(ids) - 1] = target, 1
+        return Batch(inputs, {"pairs": targets}, {"pairs": weights}, {})
+
+    def ids(self, text: str) -> np.ndarray:
+        """The ids of a query or a document, cut to `max_length`."""
+        return document_ids(self.tokenizer, text, self.config.max_length)
+
+
+def _by_name(records: list[Record], name: str, column: str) -> dict[str, str]:
+    """The text of each record by its name. Raises `ValueError` if two records have the same name."""
+    found: dict[str, str] = {}
+    for record in records:
+        key = record.label(name)
+        check(key not in found, f"{record.where}: another record has the same {name!r}: {key!r}")
+        found[key] = " ".join(record.text(column).split())
+    return found

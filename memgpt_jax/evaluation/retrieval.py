@@ -1,0 +1,68 @@
+"""Held-out evaluation of retrieval: every text gets its vector once, and all documents are ranked for each query."""
+
+import numpy as np
+
+from memgpt_jax import models
+from memgpt_jax.config.checks import instance_of
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.heads import HeadedConfig
+from memgpt_jax.data.tasks.retrieval import Query, RetrievalTask
+from memgpt_jax.evaluation.documents import end_outputs
+from memgpt_jax.evaluation.metrics.libraries import library
+from memgpt_jax.evaluation.metrics.retrieval import RetrievalMetrics, retrieval_metrics
+from memgpt_jax.evaluation.scoring import check_finite
+from memgpt_jax.models.heads.vectors import VectorHeadConfig
+
+
+class RetrievalResult(RetrievalMetrics):
+    """Results on retrieval."""
+
+    loss: float
+    """Nats per relevant document of a query: -ln of its probability among all documents, by the head's temperature."""
+    queries: int
+    """Number of queries."""
+    documents: int
+    """Number of documents that are ranked for each."""
+
+
+def evaluate_retrieval(config: ExperimentConfig, params: models.Params, task: RetrievalTask) -> RetrievalResult:
+    """Rank all documents for the queries of a split by the products of the vectors.
+
+    Texts are read in calls of `evaluation.chunk_length` tokens; `evaluation.max_documents` limits the queries. Raises
+    `ValueError` if a vector is NaN or infinite, or ir-measures is not installed.
+    """
+    check_retrieval(config, task)
+    settings, queries = config.evaluation, task.queries[: config.evaluation.max_documents]
+    options = {"rows": settings.batch_size, "length": settings.chunk_length}
+    texts = [query.text for query in queries], [*task.documents.values()]
+    asked, found = (
+        np.stack(end_outputs(config.model, params, [task.ids(text) for text in part], noun=noun, **options))
+        for part, noun in zip(texts, ("queries", "documents"), strict=True)
+    )
+    head, scores = instance_of(config.model, HeadedConfig, "model").head, asked @ found.T
+    check_finite(scores)
+    names = [*task.documents]
+    return RetrievalResult(
+        loss=_loss(scores / instance_of(head, VectorHeadConfig, "model.head").temperature, names, queries),
+        queries=len(queries),
+        documents=len(names),
+        **retrieval_metrics(scores, names, [query.relevance for query in queries]),
+    )
+
+
+def check_retrieval(config: ExperimentConfig, task: RetrievalTask) -> None:
+    """Raise `ValueError` if a library that the metrics need is missing."""
+    library("ir_measures")
+
+
+def _loss(logits: np.ndarray, names: list[str], queries: list[Query]) -> float:
+    places = {name: index for index, name in enumerate(names)}
+    largest = logits.max(axis=1, keepdims=True)
+    log_probabilities = logits - largest - np.log(np.exp(logits - largest).sum(axis=1, keepdims=True))
+    losses = [
+        -log_probabilities[row, places[name]]
+        for row, query in enumerate(queries)
+        for name, relevance in query.relevance.items()
+        if relevance > 0
+    ]
+    return float(np.mean(losses))
