@@ -259,7 +259,9 @@ def read(kind, change):
         return None, error
 
 
-@pytest.mark.parametrize("kind", PLAIN)
+@pytest.mark.parametrize(
+    "kind", [kind if kind in ("bert", "llama") else pytest.param(kind, marks=pytest.mark.slow) for kind in PLAIN]
+)  # a decoder and an encoder; tests/interop/test_pretrained.py compares the outputs of all
 def test_keys_that_do_not_change_our_config_do_not_change_the_model(kind, unknown_keys):
     plain, _ = read(kind, {})
     expected, compared, refused = library_logits(kind, PLAIN[kind]), 0, 0

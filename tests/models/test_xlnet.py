@@ -221,7 +221,7 @@ def drawn_tokens(config):
     return np.random.default_rng(0).integers(0, config.vocab_size, (BATCH, LENGTH)).astype(np.int32)
 
 
-@pytest.mark.parametrize("two_streams", [True, False])
+@pytest.mark.parametrize("two_streams", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_padding_does_not_change_other_tokens(two_streams):
     config = tiny(num_layers=1)
     tokens, order, state = drawn_tokens(config), drawn_orders()[0], functional(config).init_state(BATCH)
