@@ -66,6 +66,21 @@ def test_the_pipeline_gives_unit_vectors_that_rank(found):
         mg.pipeline(found.workdir, pool="max")
 
 
+def test_a_memory_that_holds_the_documents_ranks_as_the_products_do():
+    rng = np.random.default_rng(0)
+    documents, asked = rng.normal(size=(40, 8)).astype(np.float32), rng.normal(size=(3, 8)).astype(np.float32)
+    documents, asked = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (documents, asked))
+    config = mg.KNNMemoryConfig(memory_size=40, top_k=40, num_heads=1, head_dim=8)
+    memory = mg.memory.make_memory(config, d_model=8, segment_length=1, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    memory.query.kernel[...] = jnp.eye(8)
+    entries = jnp.asarray(documents)[None, :, None]
+    state = memory.write_entries(entries, entries, memory.init_state(1))
+    weights = np.asarray(memory.explain(jnp.asarray(asked)[None], state).weights[0, :, 0])
+    names = [str(number) for number in range(40)]
+    judged = [{names[number]: 1 for number in rng.choice(40, 4, replace=False)} for _ in asked]
+    assert retrieval_metrics(weights, names, judged) == retrieval_metrics(asked @ documents.T, names, judged)
+
+
 def test_a_resumed_run_is_the_same_bitwise(found, tmp_path):
     check_resuming(found, tmp_path)
 
