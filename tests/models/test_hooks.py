@@ -18,7 +18,9 @@ from tests.models.test_arguments import CONFIGS
 LENGTH = 10
 
 
-@pytest.mark.parametrize("position", ["learned", *(pytest.param(p, marks=pytest.mark.slow) for p in ("rotary", "sinusoidal"))])
+@pytest.mark.parametrize(
+    "position", ["learned", *(pytest.param(p, marks=pytest.mark.slow) for p in ("rotary", "sinusoidal"))]
+)
 def test_running_embeddings_is_reading_tokens(position):
     """In a new stream with the positions of a fresh document, and in its continuation with those of the state."""
     config = tiny(position=position, logit_scale=0.5)
