@@ -31,6 +31,7 @@ from memgpt_jax.data.tasks.babi import BabiConfig
 from memgpt_jax.data.tasks.babilong import BabiLongConfig
 from memgpt_jax.data.tasks.copy import CopyConfig
 from memgpt_jax.data.tasks.dictionary import DictionaryConfig
+from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
 from memgpt_jax.data.tasks.item_recall import ItemRecallConfig
 from memgpt_jax.data.tasks.json_recall import JsonRecallConfig
 from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig
@@ -206,6 +207,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "PreferencesConfig",
     "QuestionsConfig",
     "RetrievalConfig",
+    "DocumentQuestionsConfig",
     "ScoredTextConfig",
     "RatingsConfig",
     "CleanConfig",

@@ -128,6 +128,9 @@ class TaskConfig:
     """The fields that set the length of the task, in the task's own unit. Token ids and parameter shapes do not depend
     on them."""
 
+    carries: ClassVar[bool] = False
+    """Whether rows continue in the next batch, so that training must carry the state."""
+
     def at_length(self, length: int) -> Self:
         """The same task with its length fields set to `length`.
 

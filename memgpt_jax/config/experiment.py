@@ -233,6 +233,10 @@ class ExperimentConfig:
             "data.text.objective at its default",
         )
         objective.check_model(self.model, length)
+        check(
+            self.training.carry_state or not getattr(self.data, "carries", False),
+            f"{type(self.data).__name__} needs training.carry_state=True: documents are longer than a call",
+        )
         self._check_private()
         for name, stack in self.stacks.items():
             if isinstance(stack, PositionedStackConfig) and stack.position == "learned":

@@ -6,6 +6,11 @@ from typing import Any, NamedTuple
 from memgpt_jax import data
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.evaluation.document_questions import (
+    DocumentQuestionsResult,
+    check_document_questions,
+    evaluate_document_questions,
+)
 from memgpt_jax.evaluation.labels import LabelResult, check_labels, evaluate_labels
 from memgpt_jax.evaluation.long_stream import RecallPoint, recall_along_stream
 from memgpt_jax.evaluation.metrics import METRICS, Metric, register_metric
@@ -36,6 +41,7 @@ Result = (
     | SpanResult
     | PreferenceResult
     | RetrievalResult
+    | DocumentQuestionsResult
 )
 
 
@@ -70,6 +76,7 @@ TASK_EVALUATORS = {
     "spans": TaskEvaluator(evaluate_spans, check_spans),
     "preferences": TaskEvaluator(evaluate_preferences, check_preferences),
     "retrieval": TaskEvaluator(evaluate_retrieval, check_retrieval),
+    "document_questions": TaskEvaluator(evaluate_document_questions, check_document_questions),
 }
 """The evaluator for each value of `Task.evaluation`."""
 
@@ -87,8 +94,8 @@ def evaluate(config: ExperimentConfig, params: Params, tokenizer: data.Tokenizer
 
     Returns:
         A dictionary that JSON can hold: a `TaskResult`, `LabelResult`, `MultiLabelResult`, `TagResult`, `NumberResult`,
-        `RankingResult`, `PairResult`, `SpanResult`, `PreferenceResult` or `RetrievalResult` for tasks, a `TextResult`
-        for causal language modelling, an `ObjectiveResult` for other objectives.
+        `RankingResult`, `PairResult`, `SpanResult`, `PreferenceResult`, `RetrievalResult` or `DocumentQuestionsResult`
+        for tasks, a `TextResult` for causal language modelling, an `ObjectiveResult` for other objectives.
 
     Raises:
         ValueError: there is nothing to evaluate, or a loss is NaN or infinite.
@@ -112,6 +119,7 @@ def check_evaluation(config: ExperimentConfig, tokenizer: data.Tokenizer | None)
 __all__ = [
     "HELD_OUT_SEED",
     "METRICS",
+    "DocumentQuestionsResult",
     "LabelResult",
     "Metric",
     "MultiLabelResult",
@@ -130,6 +138,7 @@ __all__ = [
     "check_evaluation",
     "evaluate",
     "evaluate_batches",
+    "evaluate_document_questions",
     "evaluate_labels",
     "evaluate_multi_labels",
     "evaluate_numbers",

@@ -6,8 +6,7 @@ from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.tasks.text_pairs import TextPairsTask
 from memgpt_jax.evaluation.metrics import metric
-from memgpt_jax.evaluation.metrics.libraries import library
-from memgpt_jax.evaluation.metrics.texts import LIBRARIES, TextMetrics, text_metrics
+from memgpt_jax.evaluation.metrics.texts import TextMetrics, check_libraries, text_metrics
 from memgpt_jax.evaluation.row_losses import row_losses
 from memgpt_jax.generation.targets import write_targets
 
@@ -51,6 +50,4 @@ def evaluate_texts(config: ExperimentConfig, params: models.Params, task: TextPa
 
 def check_texts(config: ExperimentConfig, task: TextPairsTask) -> None:
     """Raise `ValueError` if a library that the metrics need is missing."""
-    for name in task.config.metrics:
-        if name in LIBRARIES:
-            library(LIBRARIES[name])
+    check_libraries(task.config.metrics)

@@ -6,11 +6,13 @@ from typing import Any
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig
+from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.models.heads.scalars import ScalarHeadConfig
 from memgpt_jax.models.heads.spans import SpanHeadConfig
 from memgpt_jax.models.heads.vectors import VectorHeadConfig
 from memgpt_jax.pipelines.base import Loaded, load
+from memgpt_jax.pipelines.document_questions import DocumentQuestions, Reading
 from memgpt_jax.pipelines.feature_extraction import FeatureExtraction
 from memgpt_jax.pipelines.question_answering import QuestionAnswering
 from memgpt_jax.pipelines.text_classification import TextClassification
@@ -24,6 +26,7 @@ PIPELINES: dict[str, Callable[..., Any]] = {
     "token-classification": TokenClassification,
     "text-regression": TextRegression,
     "question-answering": QuestionAnswering,
+    "document-questions": DocumentQuestions,
     "text-generation": TextGeneration,
     "feature-extraction": FeatureExtraction,
     "summarization": Summarization,
@@ -91,14 +94,18 @@ def _task_of(loaded: Loaded) -> str:
         return "token-classification" if tags else "text-classification"
     if isinstance(loaded.data, TextPairsConfig):
         return loaded.data.pipeline
+    if isinstance(loaded.data, DocumentQuestionsConfig):
+        return "document-questions"
     check(config.causal, f"there is no pipeline for a {type(config).__name__}: give a name of {', '.join(PIPELINES)}")
     return "text-generation"
 
 
 __all__ = [
     "PIPELINES",
+    "DocumentQuestions",
     "FeatureExtraction",
     "QuestionAnswering",
+    "Reading",
     "Summarization",
     "TextClassification",
     "TextGeneration",

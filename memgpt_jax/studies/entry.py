@@ -8,6 +8,7 @@ from importlib.metadata import version
 COMMANDS = {
     "train": "train a config in a folder, or resume it",
     "evaluate": "evaluate runs on held-out data",
+    "zero_shot": "evaluate a pretrained model on held-out data, without training",
     "generate": "continue a prompt with a trained model",
     "predict": "predict tokens, masked tokens or the answers of a task",
     "ablate": "train and evaluate every combination of a sweep",

@@ -16,6 +16,7 @@ from memgpt_jax.config.memory import MemoryConfig
 from memgpt_jax.config.model import EncoderConfig, Seq2SeqConfig, StackConfig
 from memgpt_jax.data import TASKS, make_task, tokenizer_of
 from memgpt_jax.data.examples.files import ExamplesConfig
+from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.data.tokenizers.base import Tokenizer
 from memgpt_jax.files.paths import shown
@@ -87,7 +88,8 @@ def finetune(
         head: the head; default: a linear `LabelHeadConfig`, pooled by the mean, or for tags not pooled, with
             `loss="binary"` for any number of labels; for numbers a linear `ScalarHeadConfig`, pooled by the mean; for
             questions a linear `SpanHeadConfig`; for retrieval a linear `VectorHeadConfig`, pooled by the mean.
-            Pairs of texts (`TextPairsConfig`) need none: a decoder or an encoder-decoder learns them by its own logits.
+            Pairs of texts (`TextPairsConfig`) and questions about documents (`DocumentQuestionsConfig`) need none: the
+            model learns them by its own logits.
         memory: the memory of every layer; default: as in the pretrained model. `NoMemoryConfig()` removes it.
         call_length: tokens of a call in which rows and texts are read; see `HeadedConfig.call_length`.
         trainable: patterns of the parameters that are trained, such as ("head", "lora"); default: all.
@@ -97,7 +99,8 @@ def finetune(
             evaluations without improvement; default: evaluate at the end only.
         metric: the result that chooses the best parameters, such as "accuracy", "f1" or "bleu".
         batch_size: rows B of a batch.
-        sequence_length: tokens L of a row; longer texts are cut to it in training.
+        sequence_length: tokens L of a row; longer texts are cut to it in training, but documents with questions are
+            read in several steps with the memory carried.
         learning_rate: the peak; it rises in a tenth of the steps and then decays.
         weight_decay: of kernels and embeddings.
         dropout: dropout rate of the model and, by default, of the head.
@@ -123,12 +126,12 @@ def finetune(
         not isinstance(backbone, HeadedConfig),
         f"model={str(model)!r} has a head already: fine-tune the model without one, or train the run for more steps",
     )
-    writes = isinstance(task, TextPairsConfig)
-    if writes and isinstance(backbone, Seq2SeqConfig) and task.source_length is None:
+    writes = isinstance(task, TextPairsConfig | DocumentQuestionsConfig)
+    if isinstance(task, TextPairsConfig) and isinstance(backbone, Seq2SeqConfig) and task.source_length is None:
         task = dataclasses.replace(task, source_length=min(backbone.decoder.source_length or 1, sequence_length))
     check(
         not writes or (head is None and call_length is None),
-        "pairs of texts are learned by the model's own logits: leave head and call_length out",
+        "what a model writes is learned by its own logits: leave head and call_length out",
     )
     head = head or _default_head(TASKS.of(task).evaluation, dropout)
     stacks = {name: _with(stack, memory, adapter_rank, dropout) for name, stack in backbone.stacks.items()}
@@ -149,7 +152,7 @@ def finetune(
             steps=steps,
             batch_size=batch_size,
             sequence_length=sequence_length,
-            carry_state=False,
+            carry_state=task.carries,
             checkpoint_every=max(1, steps // 4) if patience is None else quarter,
         ),
         evaluation=EvaluationConfig(

@@ -30,7 +30,9 @@ def test_docstring_gives_command_time_and_result(name):
     spec.loader.exec_module(module)
     for part in ("Command:", "Time:", "Result:"):
         assert part in module.__doc__
-    assert re.search(rf"python experiments/(train|ablate|adapt|benchmark)\.py (train )?{name}\b", module.__doc__)
+    assert re.search(
+        rf"python experiments/(train|ablate|adapt|benchmark|zero_shot)\.py (train )?{name}\b", module.__doc__
+    )
 
 
 @pytest.mark.parametrize("name", ["stdlib", "books"])

@@ -14,17 +14,23 @@ from memgpt_jax.data.corpora.reading import DEFAULT, kind_of, numbered_lines, re
 from memgpt_jax.data.examples.json_objects import is_json, read_objects
 from memgpt_jax.data.examples.sgd import dialogue_words
 from memgpt_jax.data.examples.squad import read_squad
+from memgpt_jax.data.examples.stories import fairytale, last_word, qmsum, squality
 from memgpt_jax.data.examples.trec import read_trec
 from memgpt_jax.files.paths import shown
 
-Form = Literal["auto", "label_first", "conll", "parallel", "squad", "sgd", "trec"]
+Form = Literal[
+    "auto", "label_first", "conll", "parallel", "squad", "sgd", "trec", "fairytaleqa", "squality", "qmsum", "lambada"
+]
 """`auto`: by the suffix .jsonl, .json (a list of objects, or an object of objects), .csv, .tsv or .parquet, perhaps
 with .gz. `label_first`: lines `LABEL text`, or `COARSE:FINE text` (TREC). `conll`: lines of a word and its columns; a
 blank line ends a record. `parallel`: text files whose lines with the same number belong together, one file for each
 column; the name of the files holds `*` in the place of the column, such as `train.*.gz` for train.en.gz and
 train.de.gz. `squad`: the JSON file of SQuAD, a record for each question. `sgd`: dialogues of the Schema-Guided Dialogue
 dataset, a .jsonl or .json file, a record for each dialogue. `trec`: documents and topics of TREC in XML, a record for
-each <doc> or <top>."""
+each <doc> or <top>. `fairytaleqa` (a folder of files of questions), `squality` and `qmsum` (.jsonl or .json): a record
+for each document with its questions. `lambada`: the same for each passage."""
+OBJECTS = {"sgd": dialogue_words, "squality": squality, "qmsum": qmsum, "lambada": last_word}
+"""The columns of an object (fields, place for messages), by the form of its file."""
 Encoding = Literal["utf-8", "latin-1"]
 
 
@@ -131,8 +137,8 @@ def read_records(path: Path, form: Form = "auto", encoding: Encoding = "utf-8") 
 
     Yields:
         For tables the columns of the header, or the fields of an object; for `label_first` the columns `label`,
-        `coarse` and `text`; for `conll` the lists `words`, `column1`, `column2`, ...; for `squad`, `sgd` and `trec` as
-        in the modules of these names in `memgpt_jax.data.examples`.
+        `coarse` and `text`; for `conll` the lists `words`, `column1`, `column2`, ...; for `squad`, `sgd` and the other
+        forms of data sets as in `memgpt_jax.data.examples`.
 
     Raises:
         ValueError: the file cannot be read, its suffix is unknown, or a line does not have the format.
@@ -145,17 +151,19 @@ def read_records(path: Path, form: Form = "auto", encoding: Encoding = "utf-8") 
         yield from _conll(path, encoding)
     elif form == "squad" and kind != "jsonl":
         yield from (Record(where, path, values) for where, values in read_squad(path))
-    elif form == "sgd":
-        for where, dialogue in _objects(path):
-            yield Record(where, path, dialogue_words(dialogue, where))
     elif form == "trec":
         yield from (Record(where, path, values) for where, values in read_trec(path))
+    elif form == "fairytaleqa" and kind == "csv":
+        yield Record(shown(path), path, fairytale(path))
+    elif form in OBJECTS:
+        for where, values in _objects(path):
+            yield Record(where, path, OBJECTS[form](values, where))
     elif form == "auto" and is_json(path):
         yield from (Record(where, path, values) for where, values in read_objects(path))
     elif not is_table:
         raise ValueError(
             f"{shown(path)}: its suffix must be .jsonl, .csv, .tsv or .parquet, each perhaps with .gz, or .json; "
-            "or set data.form to 'label_first', 'conll', 'squad', 'sgd' or 'trec'"
+            "or set data.form, one of " + ", ".join(map(repr, Form.__args__))
         )
     elif form == "auto" and encoding != "utf-8":
         raise ValueError(f"{shown(path)}: data.encoding={encoding!r} is for 'label_first' and 'conll' files")

@@ -54,6 +54,44 @@ def packed_rows(
     return packed.batch(rows).map(lambda arrays: _as_batch(arrays, head))
 
 
+def streamed_rows(row: Callable[[int], Arrays], number: int, seed: int, rows: int, length: int) -> Any:
+    """Endless batches of streams of documents of any length, a Grain `IterDataset`, for the head `tokens`.
+
+    Each of B rows is a stream of documents without padding that continues from batch to batch. The documents are
+    divided among the rows, and each row shuffles its own in every epoch. With fewer documents than rows, each row has
+    all.
+
+    Args:
+        row: `tokens`, `targets` and `weights` [n] of a document by its index.
+        number: of documents.
+        seed: of the order of the documents.
+        rows: batch rows B.
+        length: tokens L of a row.
+    """
+    import grain
+
+    def begun(index: int) -> Arrays:
+        arrays = row(index)
+        return arrays | {"reset": np.arange(len(arrays["tokens"])) == 0}
+
+    def stream(place: int) -> Any:
+        documents = grain.MapDataset.range(number)
+        if number >= rows:
+            documents = documents[place::rows]
+        own_seed = np.random.SeedSequence((seed, place)).generate_state(1).item()
+        items = documents.seed(own_seed).shuffle().repeat().map(begun)
+        items = items.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+        return grain.experimental.ConcatThenSplitIterDataset(items, length_struct=dict.fromkeys(begun(0), length))
+
+    def stack(parts: Sequence[Arrays]) -> Batch:
+        tokens, reset, targets, weights = (
+            np.stack([part[name] for part in parts]) for name in ("tokens", "reset", "targets", "weights")
+        )
+        return Batch({"tokens": tokens, "reset": reset}, {"tokens": targets}, {"tokens": weights}, {})
+
+    return grain.experimental.ZipIterDataset([stream(place) for place in range(rows)]).map(stack)
+
+
 def padded_rows(row: Callable[[int], Batch], number: int, seed: int, rows: int) -> Any:
     """Endless batches of documents with a row each, a Grain `IterDataset`.
 

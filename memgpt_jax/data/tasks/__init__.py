@@ -9,6 +9,7 @@ from memgpt_jax.data.tasks.babilong import BabiLongConfig, BabiLongTask
 from memgpt_jax.data.tasks.base import Task
 from memgpt_jax.data.tasks.copy import CopyConfig, CopyTask
 from memgpt_jax.data.tasks.dictionary import DictionaryConfig, DictionaryTask
+from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig, DocumentQuestionsTask
 from memgpt_jax.data.tasks.item_recall import ItemRecallConfig, ItemRecallTask
 from memgpt_jax.data.tasks.json_recall import JsonRecallConfig, JsonRecallTask
 from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig, LabelledTextTask
@@ -52,6 +53,7 @@ register_task("text_pairs", TextPairsConfig, TextPairsTask)
 register_task("questions", QuestionsConfig, QuestionsTask)
 register_task("retrieval", RetrievalConfig, RetrievalTask)
 register_task("preferences", PreferencesConfig, PreferencesTask)
+register_task("document_questions", DocumentQuestionsConfig, DocumentQuestionsTask)
 
 
 def make_task(config: TaskConfig, split: str, tokenizer: Tokenizer | None = None) -> Task[Any]:
@@ -66,6 +68,8 @@ __all__ = [
     "TASKS",
     "BabiLongTask",
     "BabiTask",
+    "DocumentQuestionsConfig",
+    "DocumentQuestionsTask",
     "JsonRecallTask",
     "LabelledTextConfig",
     "LabelledTextTask",

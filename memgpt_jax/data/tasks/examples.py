@@ -1,14 +1,20 @@
 """The base class of tasks that are learned from files of examples."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.data.batch import Batch
+from memgpt_jax.data.corpora.cache import cached
+from memgpt_jax.data.corpora.text import make_tokenizer
 from memgpt_jax.data.examples.files import ExamplesConfig
-from memgpt_jax.data.tasks.base import Task
+from memgpt_jax.data.tasks.base import Task, digest
 from memgpt_jax.data.tokenizers.base import Tokenizer
+from memgpt_jax.data.tokenizers.load import read_tokenizer
+from memgpt_jax.data.tokenizers.sentencepiece_file import train_sentencepiece
 
 Config = TypeVar("Config", bound=ExamplesConfig)
 
@@ -32,3 +38,19 @@ class ExamplesTask(Task[Config]):
     def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
         """The first batch of `batches` with a random seed."""
         return next(iter(self.batches(int(np.random.default_rng(rng).integers(2**31)), batch_size, length)))
+
+
+def tokenizer_of_texts(config: ExamplesConfig, texts: Callable[[], list[str]]) -> Tokenizer:
+    """The tokenizer that the config names; `bpe` is trained once on the texts.
+
+    Raises `ValueError` if it is not a tokenizer, or the texts cannot be read.
+    """
+    if config.tokenizer != "bpe":
+        return make_tokenizer(config.text)
+    found = texts()
+    key = (digest(*found), config.tokenizer_vocab_size)
+
+    def train(folder: Path) -> None:
+        train_sentencepiece(found, config.tokenizer_vocab_size).save(folder)
+
+    return cached(config.cache_dir, "tokenizers", key, train, read_tokenizer)

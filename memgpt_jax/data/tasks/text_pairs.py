@@ -9,21 +9,17 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import ObjectiveConfig
 from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
 from memgpt_jax.data.batch import Batch, zeros
-from memgpt_jax.data.corpora.cache import cached
-from memgpt_jax.data.corpora.text import make_tokenizer
 from memgpt_jax.data.examples.files import ExamplesConfig, read_split
 from memgpt_jax.data.examples.pair_tokens import PLACE, PairTokens, row_batch
 from memgpt_jax.data.examples.records import Record
 from memgpt_jax.data.examples.rows import packed_rows, padded_rows
 from memgpt_jax.data.tasks.base import digest
-from memgpt_jax.data.tasks.examples import ExamplesTask
+from memgpt_jax.data.tasks.examples import ExamplesTask, tokenizer_of_texts
 from memgpt_jax.data.tokenizers.base import Tokenizer
-from memgpt_jax.data.tokenizers.load import read_tokenizer
-from memgpt_jax.data.tokenizers.sentencepiece_file import train_sentencepiece
 
-PairMetric = Literal["bleu", "chrf", "rouge", "exact"]
+PairMetric = Literal["bleu", "chrf", "rouge", "exact", "first_word"]
 """Metrics of generated texts: BLEU and chrF of a corpus (sacrebleu); ROUGE-1, -2, -L and -Lsum with stemming
-(rouge-score); the fraction of texts that equal a reference."""
+(rouge-score); the fraction of texts that equal a reference, and of those whose first word is that of a reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +84,7 @@ class TextPairsConfig(ExamplesConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        metrics = (self.metrics,) if isinstance(self.metrics, str) else tuple(self.metrics)
-        object.__setattr__(self, "metrics", metrics)  # a list is also accepted
-        valid = PairMetric.__args__
-        check(
-            bool(metrics) and set(metrics) <= set(valid) and len(set(metrics)) == len(metrics),
-            f"data.metrics must be distinct names of {', '.join(valid)}, got {metrics}",
-        )
+        check_metrics(self)
         check(self.template.count(PLACE) == 1, f"data.prompt must hold {PLACE} once, got {self.prompt!r}")
         check(
             self.source_column != self.target_column,
@@ -119,6 +109,17 @@ class TextPairsConfig(ExamplesConfig):
     def parallel_columns(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The two columns."""
         return self.source_column, self.target_column
+
+
+def check_metrics(config: Any) -> None:
+    """Make `config.metrics` a tuple; `ValueError` unless it holds distinct names of metrics."""
+    metrics = (config.metrics,) if isinstance(config.metrics, str) else tuple(config.metrics)
+    object.__setattr__(config, "metrics", metrics)  # a list is also accepted
+    valid = PairMetric.__args__
+    check(
+        bool(metrics) and set(metrics) <= set(valid) and len(set(metrics)) == len(metrics),
+        f"data.metrics must be distinct names of {', '.join(valid)}, got {metrics}",
+    )
 
 
 class TextPair(NamedTuple):
@@ -146,15 +147,9 @@ class TextPairsTask(ExamplesTask[TextPairsConfig]):
     @classmethod
     def make_tokenizer(cls, config: TextPairsConfig) -> Tokenizer:
         """As `Task.make_tokenizer`; `bpe` is trained on sources and targets of the training split."""
-        if config.tokenizer != "bpe":
-            return make_tokenizer(config.text)
-        texts = [text for pair in pairs(config, "train") for text in (pair.source, *pair.targets)]
-        key = (digest(*texts), config.tokenizer_vocab_size)
-
-        def train(folder: Any) -> None:
-            train_sentencepiece(texts, config.tokenizer_vocab_size).save(folder)
-
-        return cached(config.cache_dir, "tokenizers", key, train, read_tokenizer)
+        return tokenizer_of_texts(
+            config, lambda: [text for pair in pairs(config, "train") for text in (pair.source, *pair.targets)]
+        )
 
     @classmethod
     def shapes(cls, config: TextPairsConfig, rows: int, length: int) -> Batch:

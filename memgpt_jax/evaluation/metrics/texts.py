@@ -1,5 +1,6 @@
 """Metrics of generated texts: BLEU and chrF by sacrebleu, ROUGE by rouge-score."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import NotRequired, TypedDict
 
@@ -30,6 +31,10 @@ class TextMetrics(TypedDict):
     exact_match: NotRequired[float]
     """Fraction of the texts that equal a reference."""
     exact_match_interval: NotRequired[list[float]]
+    """95% confidence interval, by bootstrap over texts."""
+    first_word: NotRequired[float]
+    """Fraction of the texts whose first word is that of a reference, without case and punctuation."""
+    first_word_interval: NotRequired[list[float]]
     """95% confidence interval, by bootstrap over texts."""
 
 
@@ -85,12 +90,31 @@ def _exact(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMet
     return TextMetrics(exact_match=float(right.mean()), exact_match_interval=interval)
 
 
+def _first_word(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
+    right = np.array([_word(text) in map(_word, row) for text, row in zip(texts, references, strict=True)])
+    interval = bootstrap_interval(lambda chosen: float(right[chosen].mean()), len(right))
+    return TextMetrics(first_word=float(right.mean()), first_word_interval=interval)
+
+
+def _word(text: str) -> str:
+    """The first word in lower case, without signs other than letters, digits and underscores."""
+    return re.sub(r"\W+", "", " ".join(text.split()[:1])).lower()
+
+
 METRICS_OF_TEXTS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], TextMetrics]] = {
     "bleu": _bleu,
     "chrf": _chrf,
     "rouge": _rouge,
     "exact": _exact,
+    "first_word": _first_word,
 }
 """The metrics by the names of `TextPairsConfig.metrics`."""
 LIBRARIES = {"bleu": "sacrebleu.metrics", "chrf": "sacrebleu.metrics", "rouge": "rouge_score.rouge_scorer"}
 """The module that a metric needs."""
+
+
+def check_libraries(names: Sequence[str]) -> None:
+    """Raise `ValueError` if a library that metrics need is missing."""
+    for name in names:
+        if name in LIBRARIES:
+            library(LIBRARIES[name])

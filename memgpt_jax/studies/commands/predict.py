@@ -10,7 +10,8 @@
 
 A decoder predicts the token after each text; an encoder with a `masked` head predicts the token at each `<mask>`; a
 model with a head labels each text, tags its words, gives a number, or answers a question by a part of the text; a model
-of pairs of texts writes the translation or the summary of each text. A run on a generated task answers rows of its
+of pairs of texts writes the translation or the summary of each text; a model of questions about documents writes the
+answer. A run on a generated task answers rows of its
 held-out set.
 With --output, each prediction is written as soon as it is made, with the number of its line; started again, the command
 goes on after the last line of the output. A line that cannot be used is reported by its number, and skipped.
@@ -28,10 +29,11 @@ import tyro
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.progress_bar import track
+from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.files.replacement import replace_file
-from memgpt_jax.pipelines import QuestionAnswering, pipeline
+from memgpt_jax.pipelines import DocumentQuestions, QuestionAnswering, pipeline
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
 from memgpt_jax.studies.predictions import predict_text, task_answers
 from memgpt_jax.studies.runs import reopen
@@ -142,12 +144,13 @@ def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[di
     run = reopen(arguments.workdir, step=arguments.step)
     config = run.config
     has_texts = bool(arguments.text) or arguments.input is not None
-    reads_texts = isinstance(config.model, HeadedConfig) or isinstance(config.data, TextPairsConfig)
+    writes = isinstance(config.data, TextPairsConfig | DocumentQuestionsConfig)
+    reads_texts = isinstance(config.model, HeadedConfig) or writes
     if isinstance(config.data, TaskConfig) and not has_texts and not reads_texts:
         yield from list(task_answers(config, run.params, run.tokenizer, arguments.rows))[len(done) :]
         return
     predict = pipeline(arguments.workdir, step=arguments.step) if reads_texts else None
-    asks = isinstance(predict, QuestionAnswering)
+    asks = isinstance(predict, QuestionAnswering | DocumentQuestions)
     if arguments.question is not None and not asks:
         raise ValueError("--question needs a model that answers questions")
     lines = input_lines(arguments, asks)

@@ -1,0 +1,31 @@
+"""The last word of a passage: the first half of LAMBADA's test set, a pretrained decoder without training.
+
+The window of 256 tokens is full attention. `--model.window_size 32 --model.segment_length 32` reads with a window of 32
+tokens; `--model.memory kv` adds a memory, which changes no output before it is trained.
+
+Command: MEMGPT_DATA=FOLDER python experiments/zero_shot.py lambada --pretrained MODEL
+Time:    not measured: not run yet
+Result:  not measured: not run yet
+"""
+
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
+
+
+def config() -> ExperimentConfig:
+    data = TextPairsConfig(
+        valid="$MEMGPT_DATA/lambada/lambada_first2576.jsonl",
+        train="$MEMGPT_DATA/lambada/lambada_first2576.jsonl",
+        form="lambada",
+        prompt="{source} ",
+        metrics=("first_word",),
+        max_new_tokens=6,
+    )
+    return ExperimentConfig(
+        model=ModelConfig(memory=NoMemoryConfig(), window_size=256, segment_length=256),
+        data=data,
+        pretrained="HuggingFaceTB/SmolLM2-135M-Instruct",
+        evaluation=EvaluationConfig(batch_size=16, chunk_length=256, max_documents=None, max_tokens=None),
+    )

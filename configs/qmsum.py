@@ -1,0 +1,24 @@
+"""Summaries of meetings of about 9,300 words towards a query: QMSum, 60 of the training meetings, 35 with 272 queries.
+
+Command: MEMGPT_DATA=FOLDER python experiments/train.py qmsum --pretrained MODEL --workdir runs/qmsum
+         python experiments/evaluate.py runs/qmsum --split test
+Time:    not measured: not run yet
+Result:  not measured: not run yet
+"""
+
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.fields import with_fields
+from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
+from memgpt_jax.studies.command_line import load_config
+
+
+def config() -> ExperimentConfig:
+    data = DocumentQuestionsConfig(
+        train="$MEMGPT_DATA/qmsum/train60.jsonl.gz",
+        test="$MEMGPT_DATA/qmsum/val.jsonl.gz",
+        form="qmsum",
+        metrics=("rouge",),
+        max_new_tokens=96,
+        read_again=2,
+    )
+    return with_fields(load_config("fairytaleqa"), {"data": data})

@@ -1,0 +1,171 @@
+"""Questions about long documents: a document is read once, and each question is answered in words."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.data import ObjectiveConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.batch import Batch, zeros
+from memgpt_jax.data.examples.files import ExamplesConfig, read_split
+from memgpt_jax.data.examples.json_objects import field_of
+from memgpt_jax.data.examples.question_tokens import DOCUMENT, QUESTION, QuestionTokens
+from memgpt_jax.data.examples.records import Record
+from memgpt_jax.data.examples.rows import streamed_rows
+from memgpt_jax.data.tasks.base import digest
+from memgpt_jax.data.tasks.examples import ExamplesTask, tokenizer_of_texts
+from memgpt_jax.data.tasks.text_pairs import PairMetric, check_metrics
+from memgpt_jax.data.tokenizers.base import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswersConfig(ObjectiveConfig):
+    """Predict the tokens of an answer after a document and a question. Needs a decoder."""
+
+    def check_model(self, model: Any, length: int) -> None:
+        """Raise `ValueError` if the model is not a decoder."""
+        super().check_model(model, length)
+        check(isinstance(model, ModelConfig), f"questions about documents need a decoder, not a {type(model).__name__}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentQuestionsConfig(ExamplesConfig):
+    """Answer questions about documents of any length, in words, by a decoder.
+
+    A record is a document with its questions: an object with `document`, a text, and `questions`, a list of objects
+    with `question`, `answers` (a list of texts) and perhaps `context`, the part of the document that holds the answer.
+    Only tokens of answers, and the end after each, have a weight.
+
+    In training, a document, a question and its first answer are a document of the stream, which is read in calls of
+    `training.sequence_length` tokens with the memory carried. In evaluation, a document is read once, and each question
+    is a fork of the state after it.
+    """
+
+    carries: ClassVar[bool] = True
+
+    context: Literal["document", "given"] = "document"
+    """What is read before a question: the whole document, or its `context`, if it has one."""
+    prompt: str = f"{DOCUMENT}\nQuestion: {QUESTION}\nAnswer: "
+    """The text before the answer. Spaces at its end are the beginning of the answer."""
+    document_tokens: int | None = None
+    """In training, longer documents are cut to this number of tokens; default: no document is cut."""
+    metrics: tuple[PairMetric, ...] = ("rouge", "exact")
+    """Metrics of the answers in evaluation; of several references, ROUGE and exact match take the best one."""
+    max_new_tokens: int = 64
+    """Maximum number of tokens of an answer in evaluation."""
+    read_again: int | None = None
+    """In evaluation, the questions of this number of documents are also answered by reading the document again for each
+    question, and the seconds of both ways are compared; default: of none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_metrics(self)
+        places = self.prompt.count(DOCUMENT), self.prompt.count(QUESTION)
+        check(
+            places == (1, 1) and self.prompt.index(DOCUMENT) < self.prompt.index(QUESTION),
+            f"data.prompt must hold {DOCUMENT} and, after it, {QUESTION}, each once, got {self.prompt!r}",
+        )
+
+    @property
+    def objective(self) -> AnswersConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Predict the tokens of the answer."""
+        return AnswersConfig()
+
+    def tokens(self, tokenizer: Tokenizer) -> QuestionTokens:
+        """Encodes documents, questions and answers by a tokenizer."""
+        return QuestionTokens(tokenizer, self.prompt)
+
+
+class Question(NamedTuple):
+    """A question."""
+
+    text: str
+    answers: tuple[str, ...]
+    """Alternatives; training uses the first."""
+
+
+class Document(NamedTuple):
+    """A text and the questions about it."""
+
+    where: str
+    """File and line."""
+    text: str
+    questions: tuple[Question, ...]
+
+
+class DocumentQuestionsTask(ExamplesTask[DocumentQuestionsConfig]):
+    """The documents of one split."""
+
+    evaluation = "document_questions"
+
+    def __init__(self, config: DocumentQuestionsConfig, split: str, tokenizer: Tokenizer | None = None):
+        """Raises `ValueError` if a record lacks a text, or there is no tokenizer."""
+        super().__init__(config, split, tokenizer)
+        self.documents = documents(self.config, split)
+        self.content = digest(*((document.text, document.questions) for document in self.documents))
+        self.tokens = self.config.tokens(self.tokenizer)
+        self.asked = [(d, q) for d, document in enumerate(self.documents) for q in range(len(document.questions))]
+        """The indices (document, question) of every question."""
+        self._ids: dict[int, np.ndarray] = {}
+
+    @classmethod
+    def make_tokenizer(cls, config: DocumentQuestionsConfig) -> Tokenizer:
+        """As `Task.make_tokenizer`; `bpe` is trained on the documents, questions and answers of the training split."""
+        return tokenizer_of_texts(config, lambda: [text for d in documents(config, "train") for text in _texts(d)])
+
+    @classmethod
+    def shapes(cls, config: DocumentQuestionsConfig, rows: int, length: int) -> Batch:
+        """A batch of zeros with the arrays of `batches`."""
+        shape = (rows, length)
+        return zeros({"tokens": (shape, np.int32), "reset": (shape, bool)}, {"tokens": shape})
+
+    def batches(self, seed: int, rows: int, length: int) -> Any:
+        """Endless batches, a Grain `IterDataset`: every question once in each epoch, in random order, each after its
+        document. Rows are streams, which continue in the next batch."""
+        return streamed_rows(self.row, len(self.asked), seed, rows, length)
+
+    def training_tokens(self, length: int) -> int:
+        return sum(len(self.row(number)["tokens"]) for number in range(len(self.asked)))
+
+    def row(self, number: int) -> dict[str, np.ndarray]:
+        """`QuestionTokens.row` of a question."""
+        document, place = self.asked[number]
+        if document not in self._ids:
+            text = self.documents[document].text
+            self._ids[document] = self.tokens.document(text, self.config.document_tokens)
+        question = self.documents[document].questions[place]
+        return self.tokens.row(self._ids[document], question.text, question.answers[0])
+
+
+def documents(config: DocumentQuestionsConfig, split: str) -> list[Document]:
+    """The documents of a split. Raises `ValueError` with file and line if a text is missing or empty."""
+    return [document for record in read_split(config, split) for document in _documents(config, record)]
+
+
+def _documents(config: DocumentQuestionsConfig, record: Record) -> list[Document]:
+    """The document of a record, or with `context='given'` its contexts, each with its questions."""
+    whole, by_text = _text(record.values, "document", record.where), {}
+    for number, item in enumerate(field_of(record.values, "questions", list, record.where), start=1):
+        where = f"{record.where}, question {number}"
+        question, answers = _text(item, "question", where), field_of(item, "answers", list, where)
+        check(
+            bool(answers) and all(isinstance(answer, str) and answer.strip() for answer in answers),
+            f"{where}: field 'answers' must be a list of texts that are not empty, got {answers!r:.60}",
+        )
+        part = item.get("context") if config.context == "given" else None
+        text = whole if part in (None, "") else _text(item, "context", where)
+        by_text.setdefault(text, []).append(Question(question, tuple(answer.strip() for answer in answers)))
+    check(bool(by_text), f"{record.where}: the document has no questions")
+    return [Document(record.where, text, tuple(questions)) for text, questions in by_text.items()]
+
+
+def _text(values: Any, name: str, where: str) -> str:
+    text = field_of(values, name, str, where).strip()
+    check(bool(text), f"{where}: field {name!r} is empty")
+    return text
+
+
+def _texts(document: Document) -> list[str]:
+    return [document.text, *(text for question in document.questions for text in (question.text, *question.answers))]

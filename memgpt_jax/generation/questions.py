@@ -1,0 +1,57 @@
+"""Answers to questions about a document that has been read: each question is a fork of the state after it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from memgpt_jax import models
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.examples.question_tokens import QuestionTokens
+from memgpt_jax.generation.completion import generate
+from memgpt_jax.generation.decode import fork
+from memgpt_jax.generation.prefill import power_of_two, prefill
+from memgpt_jax.models import ModelState, Params
+
+
+def read_document(config: ModelConfig, params: Params, ids: np.ndarray) -> ModelState:
+    """The state of one row after the ids of a document [n]. Raises `ValueError` if logits are not finite."""
+    return prefill(config, params, [ids], models.functional(config).init_state(1))[1]
+
+
+def answer_prompts(
+    model: tuple[ModelConfig, Params],
+    tokens: QuestionTokens,
+    prompts: Sequence[np.ndarray],
+    state: ModelState | None = None,
+    *,
+    rows: int,
+    max_new_tokens: int,
+) -> list[str]:
+    """The answers to prompts, by greedy decoding.
+
+    Args:
+        model: a decoder and its parameters.
+        tokens: decodes the answers.
+        prompts: ids of questions, or without `state` of documents with a question each.
+        state: one row, which has read the document; it is not modified. Default: nothing was read.
+        rows: prompts that are answered at the same time.
+        max_new_tokens: maximum number of tokens of an answer.
+
+    Raises:
+        ValueError: an option is not valid, or logits are not finite.
+    """
+    found: list[str] = []
+    for first in range(0, len(prompts), rows):
+        group = list(prompts[first : first + rows])
+        number = min(rows, power_of_two(len(group)))  # so that few shapes are compiled
+        answers = generate(
+            model,
+            group + group[-1:] * (number - len(group)),
+            tokenizer=tokens.tokenizer,
+            state=None if state is None else fork(state, number),
+            max_new_tokens=max_new_tokens,
+            stop=[tokens.answers.end_id],
+        )
+        rows_found = zip(group, answers.ids, answers.lengths, strict=False)
+        found += [tokens.answers.text(ids[len(prompt) : length]) for prompt, ids, length in rows_found]
+    return found

@@ -1,0 +1,94 @@
+"""One reading, many questions: answers in words about documents of any length."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from memgpt_jax.config.checks import check, instance_of, whole
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
+from memgpt_jax.generation.questions import answer_prompts
+from memgpt_jax.generation.session import Session
+from memgpt_jax.pipelines.base import Loaded, check_sizes, texts_of
+
+
+class DocumentQuestions:
+    """Reads documents, and answers questions about them by a decoder.
+
+    >>> ask = mg.pipeline("runs/fairytaleqa").read(story)
+    >>> ask("Who had seven sons?")
+    {"answer": "a well-to-do farmer"}
+    """
+
+    def __init__(self, loaded: Loaded, *, prompt: str | None = None, rows: int = 16):
+        """Args: prompt: as `DocumentQuestionsConfig.prompt`; default: that of the run. rows: questions that are
+        answered at the same time.
+
+        Raises `ValueError` if the model is not a decoder.
+        """
+        check_sizes(rows=rows)
+        config = loaded.data if isinstance(loaded.data, DocumentQuestionsConfig) else DocumentQuestionsConfig()
+        if prompt is not None:
+            config = dataclasses.replace(config, prompt=prompt)
+        self.config, self.rows, self.params = config, rows, loaded.params
+        self.model = instance_of(loaded.config, ModelConfig, "model")
+        self.tokens = config.tokens(loaded.tokenizer)
+
+    def read(self, document: str) -> "Reading":
+        """Read a document of any length. Raises `ValueError` if it is empty or does not fit the model."""
+        (text,) = texts_of([document])
+        check(bool(text.strip()), "the document is empty")
+        session = Session((self.model, self.params), self.tokens.tokenizer)
+        session.feed(self.tokens.before + text)
+        return Reading(self, session)
+
+    def __call__(self, *, question: str | Sequence[str], context: str, max_new_tokens: int | None = None) -> Any:
+        """`read(context)(question)`: a document is read, and one or several questions are answered."""
+        return self.read(context)(question, max_new_tokens=max_new_tokens)
+
+    def record(self, text: str, *, top: int = 5, question: str | None = None) -> dict[str, Any]:
+        """The result for one document as an object of JSON: {"question", "text", "answer"}.
+
+        Raises `ValueError` if there is no question.
+        """
+        check(question is not None, "it has no question")
+        return {"question": question, "text": text} | self(question=question or "", context=text)
+
+
+class Reading:
+    """A document that has been read. Each question is a fork of the state, which stays as it is."""
+
+    def __init__(self, pipeline: DocumentQuestions, session: Session):
+        """Args: session: the document; it may have been loaded from a folder (`Session.load`)."""
+        self.pipeline, self.session = pipeline, session
+
+    def __call__(self, question: str | Sequence[str], *, max_new_tokens: int | None = None) -> Any:
+        """Answer questions about the document, by greedy decoding.
+
+        Args:
+            question: a question, or several, which are answered independently.
+            max_new_tokens: maximum number of tokens of an answer; default: that of the run's task.
+
+        Returns:
+            {"answer"} for one question, a list of them for several.
+        """
+        questions, pipeline = texts_of(question), self.pipeline
+        for text in questions:
+            check(bool(text.strip()), "a question is empty")
+        default = pipeline.config.max_new_tokens
+        longest = default if max_new_tokens is None else whole("max_new_tokens", max_new_tokens, 1)
+        prompts = [
+            np.concatenate([self.session.unread, pipeline.tokens.question(text)]).astype(np.int32) for text in questions
+        ]
+        found = answer_prompts(
+            (pipeline.model, pipeline.params),
+            pipeline.tokens,
+            prompts,
+            self.session.state,
+            rows=pipeline.rows,
+            max_new_tokens=longest,
+        )
+        results = [{"answer": answer} for answer in found]
+        return results[0] if isinstance(question, str) else results
