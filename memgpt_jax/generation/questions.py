@@ -43,7 +43,9 @@ def answer_prompts(
     found: list[str] = []
     for first in range(0, len(prompts), rows):
         group = list(prompts[first : first + rows])
-        number = min(rows, power_of_two(len(group)))  # so that few shapes are compiled
+        number = len(group)
+        if state is not None:  # questions are short: a few more rows cost less than another shape to compile
+            number = min(rows, power_of_two(number))
         answers = generate(
             model,
             group + group[-1:] * (number - len(group)),
