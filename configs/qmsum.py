@@ -3,9 +3,9 @@
 Command: MEMGPT_DATA=FOLDER python experiments/train.py qmsum --pretrained MODEL --workdir runs/qmsum
          python experiments/evaluate.py runs/qmsum --split test
 Time:    not measured: not run yet
-Result:  ROUGE not measured: not run yet. Seconds a query of the first test meeting (15,398 words, 7 queries), measured with
-         a random decoder of 2 layers of width 64 over bytes (docs/documents.md): 0.34 by one reading, 3.03 by reading
-         the meeting again for each query, with equal answers, on two shared cores
+Result:  ROUGE not measured: not run yet. Seconds a query of the first test meeting (15,398 words, 7 queries), measured
+         with a random decoder of 2 layers of width 64 over bytes (docs/documents.md): 0.34 by one reading, 3.03 by
+         reading the meeting again for each query, with equal answers, on two shared cores
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig
