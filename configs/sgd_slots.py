@@ -7,7 +7,8 @@ Command: MEMGPT_DATA=FOLDER python experiments/train.py sgd_slots --workdir runs
          without memory: --model.backbone.memory none
 Time:    16 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  F1 of slots on the 307 test dialogues 0.783, on the validation tenth 0.768 (precision 0.730, recall 0.811),
-         seed 0 alone, from all-MiniLM-L6-v2 (25.0 million parameters with the memory)
+         seed 0 alone, from all-MiniLM-L6-v2 (25.0 million parameters with the memory); without
+         memory (22.6 million, 12 minutes) 0.767 and 0.754
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig
