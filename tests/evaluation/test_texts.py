@@ -38,4 +38,4 @@ def test_all_references_of_a_text_count():
 
 
 def test_every_metric_names_the_library_that_it_needs():
-    assert set(texts.LIBRARIES) == set(texts.METRICS_OF_TEXTS) - {"exact", "first_word"}  # these two compare words themselves
+    assert set(texts.LIBRARIES) == set(texts.METRICS_OF_TEXTS) - {"exact", "first_word"}
