@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, NotRequired, TypeVar
+from typing import NamedTuple, NotRequired, TypeVar
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from memgpt_jax.data.progress_bar import track
 from memgpt_jax.data.tasks.document_questions import Document, DocumentQuestionsTask
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.texts import TextMetrics, check_libraries, text_metrics
-from memgpt_jax.evaluation.scoring import check_finite, score_chunk
-from memgpt_jax.generation.decode import fork
+from memgpt_jax.evaluation.row_losses import row_losses
 from memgpt_jax.generation.questions import answer_prompts, read_document
 from memgpt_jax.models import ModelState
 
@@ -69,7 +68,6 @@ def evaluate_document_questions(
     for number, document in enumerate(track(documents, "documents")):
         state = reader.read(document)
         losses.append(reader.losses(document, state))
-        check_finite(losses[-1])
         answers.append(reader.answers(document, state))
         if number < (task.config.read_again or 0):
             timings.append(reader.timing(document))
@@ -100,7 +98,7 @@ class Reader:
     """Reads the documents of a task and answers their questions."""
 
     def __init__(self, config: ExperimentConfig, params: models.Params, task: DocumentQuestionsTask):
-        self.settings, self.task, self.params = config.evaluation, task, params
+        self.config, self.settings, self.task, self.params = config, config.evaluation, task, params
         self.model = instance_of(config.model, ModelConfig, "model")
 
     def read(self, document: Document) -> ModelState:
@@ -132,19 +130,9 @@ class Reader:
         return Timing(once, again, sum(a == b for a, b in zip(forked, read_again, strict=True)))
 
     def losses(self, document: Document, state: ModelState) -> np.ndarray:
-        """The losses of the tokens of all first references, [targets] float32, from the state after the document.
-
-        Questions are read in calls of `evaluation.batch_size` rows, each a fork, padded to whole segments.
-        """
-        rows = [self.task.tokens.answered(question.text, question.answers[0]) for question in document.questions]
-        size, found = self.settings.batch_size, []
-        for first in range(0, len(rows), size):
-            inputs, targets, weights = _padded(rows[first : first + size], size, self.model.segment_length)
-            scores, _ = score_chunk(
-                self.model, self.params, targets=targets, state=fork(state, size), alignment="any", **inputs
-            )
-            found.append(np.asarray(scores["tokens"].losses)[weights > 0])
-        return np.concatenate(found)
+        """The losses of the tokens of all first references, [targets] float32, from the state after the document."""
+        rows = [self.task.tokens.after_document(q.text, q.answers[0]) for q in document.questions]
+        return np.concatenate(row_losses(self.config, self.params, rows, state=state))
 
 
 def _timed(call: Callable[[], Value]) -> tuple[float, Value]:
@@ -153,18 +141,3 @@ def _timed(call: Callable[[], Value]) -> tuple[float, Value]:
     begin = time.perf_counter()
     value = call()
     return time.perf_counter() - begin, value
-
-
-def _padded(
-    rows: list[tuple[np.ndarray, np.ndarray]], number: int, segment: int
-) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray]:
-    """Inputs, targets and weights [number, N] of (ids, weights) [n] each, N a multiple of the segment length."""
-    longest = -(-max(len(ids) - 1 for ids, _ in rows) // segment) * segment
-    tokens, targets = (np.zeros((number, longest), np.int32) for _ in range(2))
-    weights, valid = np.zeros((number, longest), np.float32), np.zeros((number, longest), bool)
-    for place, (ids, weight) in enumerate(rows):
-        present = slice(len(ids) - 1)
-        tokens[place, present], targets[place, present], weights[place, present] = ids[:-1], ids[1:], weight[1:]
-        valid[place, present] = True
-    inputs = {"tokens": tokens, "reset": np.zeros(tokens.shape, bool), "valid": valid}
-    return inputs, {"tokens": targets}, weights

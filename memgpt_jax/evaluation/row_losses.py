@@ -1,4 +1,4 @@
-"""The losses of rows of any length, each read once from an empty memory."""
+"""The losses of rows of any length, each read once."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,20 +9,34 @@ from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.examples.pair_tokens import source_inputs
 from memgpt_jax.evaluation.scoring import check_finite, score_chunk
+from memgpt_jax.generation.decode import fork
+from memgpt_jax.models import ModelState
 
 Row = dict[str, np.ndarray]
 """`tokens`, `targets` and `weights` [n], and for an encoder-decoder the `source` [s]."""
 
 
 def row_losses(
-    config: ExperimentConfig, params: models.Params, rows: Sequence[Row], source_length: int | None = None
+    config: ExperimentConfig,
+    params: models.Params,
+    rows: Sequence[Row],
+    source_length: int | None = None,
+    state: ModelState | None = None,
 ) -> list[np.ndarray]:
     """The losses -ln p of the targets with a weight, in nats, one float32 array for each row.
 
-    Rows are read in calls of `evaluation.chunk_length` tokens with the state carried, the longest rows first; an
-    encoder reads its source of at most `source_length` tokens in the first call.
+    Rows are read in calls of `evaluation.chunk_length` tokens with the state carried, the longest rows first.
 
-    Raises `ValueError` if a loss is NaN or infinite.
+    Args:
+        config: the experiment.
+        params: the parameters of its model.
+        rows: the rows.
+        source_length: largest number of tokens of the sources, which an encoder reads in the first call; None: there
+            are none.
+        state: a state of one row, which every row continues; default: rows are documents of their own.
+
+    Raises:
+        ValueError: a loss is NaN or infinite.
     """
     settings, segment = config.evaluation, config.model.segment_length
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index]["tokens"]))
@@ -30,15 +44,19 @@ def row_losses(
     chunk = min(settings.chunk_length, -(-len(rows[order[0]]["tokens"]) // segment) * segment)
     for start in range(0, len(order), size):
         places = order[start : start + size]
-        group, state = [rows[index] for index in places], models.functional(config.model).init_state(size)
+        group = [rows[index] for index in places]
+        carried = models.functional(config.model).init_state(size) if state is None else fork(state, size)
         sources = {}
         if source_length is not None:
             sources = source_inputs([row["source"] for row in group], size, source_length)
         for first in range(0, len(group[0]["tokens"]), chunk):
             arrays = _call(group, first, size, chunk)
+            arrays["reset"][:, 0] = first == 0 and state is None
             weights, targets = arrays.pop("weights"), {"tokens": arrays.pop("targets")}
             inputs = arrays | (sources if first == 0 else {})
-            scores, state = score_chunk(config.model, params, targets=targets, state=state, alignment="any", **inputs)
+            scores, carried = score_chunk(
+                config.model, params, targets=targets, state=carried, alignment="any", **inputs
+            )
             losses = np.asarray(scores["tokens"].losses)
             for row, index in enumerate(places):
                 found[index] = np.concatenate([found[index], losses[row][weights[row] > 0]])
@@ -59,6 +77,4 @@ def _call(rows: list[Row], first: int, number: int, length: int) -> dict[str, An
             part = row[name][first : first + length]
             array[place, : len(part)] = part
             sizes[place] = len(part)
-    reset = np.zeros((number, length), bool)
-    reset[:, 0] = first == 0
-    return arrays | {"reset": reset, "valid": np.arange(length)[None] < sizes[:, None]}
+    return arrays | {"reset": np.zeros((number, length), bool), "valid": np.arange(length)[None] < sizes[:, None]}

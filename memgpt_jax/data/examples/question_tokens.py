@@ -38,6 +38,11 @@ class QuestionTokens:
         weights = np.concatenate([np.zeros(len(asked)), np.ones(len(answered))])
         return np.concatenate([asked, answered]), weights.astype(np.float32)
 
+    def after_document(self, question: str, answer: str) -> dict[str, np.ndarray]:
+        """The arrays of a question and an answer: `tokens`, `targets` and `weights` [n]."""
+        ids, weights = self.answered(question, answer)
+        return {"tokens": ids[:-1], "targets": ids[1:], "weights": weights[1:]}
+
     def row(self, document: np.ndarray, question: str, answer: str) -> dict[str, np.ndarray]:
         """The arrays of a document's ids, a question and an answer: `tokens`, `targets` and `weights` [n]."""
         ids, weights = self.answered(question, answer)
