@@ -17,7 +17,6 @@ from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 def config() -> ExperimentConfig:
     data = TextPairsConfig(
         valid="$MEMGPT_DATA/lambada/lambada_first2576.jsonl",
-        train="$MEMGPT_DATA/lambada/lambada_first2576.jsonl",
         form="lambada",
         prompt="{source} ",
         metrics=("first_word",),

@@ -85,6 +85,23 @@ def test_a_resumed_run_is_the_same_bitwise(found, tmp_path):
     check_resuming(found, tmp_path)
 
 
+def test_vectors_do_not_depend_on_the_division_into_calls():
+    memory = mg.KVMemoryConfig(memory_size=8, head_dim=8)
+    config = mg.HeadedConfig(
+        backbone=mg.ModelConfig(**SIZES | {"segment_length": 4}, window_size=4, memory=memory),
+        head=mg.VectorHeadConfig(pool="attention"),
+    )
+    model = mg.functional(config)
+    params = jax.jit(model.init)(jax.random.key(0))
+    tokens = np.random.default_rng(0).integers(257, size=(2, 12)).astype(np.int32)
+    whole, _ = model.apply(params, tokens, model.init_state(2))
+    first, state = model.apply(params, tokens[:, :5], model.init_state(2))
+    second, _ = model.apply(params, tokens[:, 5:], state)
+    np.testing.assert_allclose(np.concatenate([first, second], axis=1), whole, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(whole, axis=-1), 1, rtol=1e-5)
+    assert np.abs(whole[0, -1] - whole[0, 0]).max() > 1e-3
+
+
 def reference(vectors: np.ndarray, numbers: np.ndarray, temperature: float) -> tuple[list[float], list[bool]]:
     """The loss of each text with plain loops, float64."""
     losses, correct = [], []
