@@ -28,7 +28,7 @@ column; the name of the files holds `*` in the place of the column, such as `tra
 train.de.gz. `squad`: the JSON file of SQuAD, a record for each question. `sgd`: dialogues of the Schema-Guided Dialogue
 dataset, a .jsonl or .json file, a record for each dialogue. `trec`: documents and topics of TREC in XML, a record for
 each <doc> or <top>. `fairytaleqa` (a folder of files of questions), `squality` and `qmsum` (.jsonl or .json): a record
-for each document with its questions. `lambada`: the same for each passage."""
+for each document with its questions. `lambada` (.jsonl or .json): a record for each passage, without its last word."""
 OBJECTS = {"sgd": dialogue_words, "squality": squality, "qmsum": qmsum, "lambada": last_word}
 """The columns of an object (fields, place for messages), by the form of its file."""
 Encoding = Literal["utf-8", "latin-1"]
