@@ -1,6 +1,7 @@
 """Rows of running text, and datasets whose batch i is seeded by i. Grain is imported on first use."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,9 @@ import numpy as np
 from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.corpora.text import TokenizedText
 from memgpt_jax.data.tokenizers.base import Tokenizer
+
+FEW = 256
+"""Items that `shuffled` orders at once."""
 
 
 def token_streams(text: TokenizedText, rows: int, length: int, seed: int, tokenizer: Tokenizer) -> Any:
@@ -18,14 +22,12 @@ def token_streams(text: TokenizedText, rows: int, length: int, seed: int, tokeni
     """
     import grain
 
-    def row(index: int):
-        documents = grain.MapDataset.range(len(text))
-        if len(text) >= rows:
-            documents = documents[index::rows]
+    def row(index: int) -> Any:
+        documents = np.arange(len(text))[index::rows] if len(text) >= rows else np.arange(len(text))
         row_seed = np.random.SeedSequence((seed, index)).generate_state(1).item()
-        pieces = documents.seed(row_seed).shuffle().repeat().map(lambda document: _inputs_and_targets(text, document))
+        pieces = shuffled(documents, row_seed).map(lambda document: _inputs_and_targets(text, document))
         return grain.experimental.ConcatThenSplitIterDataset(
-            _in_this_thread(pieces), length_struct={"tokens": length, "targets": length}
+            in_this_thread(pieces), length_struct={"tokens": length, "targets": length}
         )
 
     def stack(rows) -> Batch:
@@ -45,7 +47,7 @@ def seeded_batches(make: Callable[[np.random.Generator], Batch], seed: tuple[int
     """Endless batches, a Grain `IterDataset`: `make` gets for batch i a generator with the seed `(*seed, i)`."""
     import grain
 
-    return _in_this_thread(grain.MapDataset.range(2**62).map(lambda step: make(np.random.default_rng((*seed, step)))))
+    return in_this_thread(grain.MapDataset.range(2**62).map(lambda step: make(np.random.default_rng((*seed, step)))))
 
 
 def _inputs_and_targets(text: TokenizedText, document: int) -> dict[str, np.ndarray]:
@@ -54,7 +56,38 @@ def _inputs_and_targets(text: TokenizedText, document: int) -> dict[str, np.ndar
     return {"tokens": text.flat[start:stop], "targets": text.flat[start + 1 : stop + 1]}
 
 
-def _in_this_thread(dataset: Any) -> Any:
+class _Orders(Sequence[int]):
+    """Item e n + i is the i-th of the n items in the order of epoch e, which the seed and e determine."""
+
+    def __init__(self, items: np.ndarray, seed: int):
+        self.items, self.seed = items, seed
+        self.order = functools.lru_cache(maxsize=1)(self._order)
+
+    def __len__(self) -> int:
+        return 2**62
+
+    def __getitem__(self, place: int) -> int:
+        epoch, number = divmod(place, len(self.items))
+        return self.order(epoch)[number].item()
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, epoch)).permutation(self.items)
+
+
+def shuffled(items: np.ndarray, seed: int) -> Any:
+    """Endless: all items [n] of an array in each epoch, every epoch in another order; a Grain `MapDataset`.
+
+    Grain computes place i of an order by itself, in 3 microseconds, and in more for few items: 150 for 100 items, 3,000
+    for 4. Below `FEW` items the whole order is drawn at once.
+    """
+    import grain
+
+    if len(items) < FEW:
+        return grain.MapDataset.source(_Orders(items, seed)).seed(seed)
+    return grain.MapDataset.source(items.tolist()).seed(seed).shuffle().repeat()
+
+
+def in_this_thread(dataset: Any) -> Any:
     """A Grain `IterDataset` without prefetching threads: the data are in memory, or memory-mapped."""
     import grain
 

@@ -97,6 +97,8 @@ def override(config: ExperimentConfig, words: Sequence[str]) -> ExperimentConfig
     Raises:
         ValueError: a field or a value is wrong; the message names the nearest valid fields.
     """
+    if not words:
+        return config
     config, words = choose_implementations(config, list(words))
     with io.StringIO() as printed:
         try:

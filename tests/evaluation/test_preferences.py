@@ -44,7 +44,7 @@ def experiment(data: mg.PreferencesConfig, **evaluation) -> mg.ExperimentConfig:
     )
 
 
-@pytest.mark.parametrize("batch_size, chunk_length", [(1, 8), (4, 16)])
+@pytest.mark.parametrize("batch_size, chunk_length", [pytest.param(1, 8, marks=pytest.mark.slow), (4, 16)])
 def test_likelihoods_are_those_of_one_text_read_whole(tmp_path, batch_size, chunk_length):
     config = experiment(table(tmp_path), batch_size=batch_size, chunk_length=chunk_length)
     model = mg.functional(config.model)

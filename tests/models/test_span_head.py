@@ -57,6 +57,7 @@ def test_extreme_logits_and_documents_without_an_answer_have_finite_losses_and_g
     targets[0, :5] = -1  # no candidate
     targets[0, 5:8] = 0  # candidates, none of them right
 
+    @jax.jit
     def loss(logits):
         return jnp.sum(span_scores(logits, jnp.asarray(targets), reset).losses)
 
@@ -64,14 +65,14 @@ def test_extreme_logits_and_documents_without_an_answer_have_finite_losses_and_g
     assert np.isfinite(gradient).all() and np.isfinite(loss(logits * 1e4))
     gradient = np.asarray(jax.grad(loss)(jnp.asarray(logits)))
     assert not gradient[0, :8].any() and not gradient[targets == -1].any() and gradient[targets >= 0][12:].all()
-    scores = span_scores(jnp.asarray(logits), jnp.asarray(targets), reset)
+    scores = jax.jit(span_scores)(jnp.asarray(logits), jnp.asarray(targets), reset)
     assert not np.any(scores.losses[0, :8]) and not np.any(scores.correct[0, :8])
 
 
 def test_a_model_scores_spans_and_padding_does_not_matter():
     backbone = mg.EncoderConfig(**SIZES, memory=mg.NoMemoryConfig(), heads=())
     model = mg.functional(mg.HeadedConfig(backbone=backbone, head=mg.SpanHeadConfig()))
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     _, targets, reset = example()
     tokens = np.random.default_rng(0).integers(32, size=(ROWS, LENGTH), dtype=np.int32)
     valid = np.ones((ROWS, LENGTH), bool)
@@ -87,7 +88,7 @@ def test_a_model_scores_spans_and_padding_does_not_matter():
     np.testing.assert_array_equal(before[:, :11], losses(params, tokens, targets)[:, :11])
     gradients = jax.grad(lambda params: jnp.sum(losses(params, tokens, targets)))(params)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradients["head"]))
-    (outputs, _) = model.apply(params, tokens, reset=reset, valid=valid)
+    outputs, _ = jax.eval_shape(model.apply, params, tokens, reset=reset, valid=valid)
     assert outputs.shape == (ROWS, LENGTH, 2)
 
 

@@ -184,7 +184,7 @@ BACKBONES = {
 def test_every_backbone_is_scored_with_a_head(name):
     config = HeadedConfig(backbone=BACKBONES[name], head=LabelHeadConfig(num_outputs=CLASSES))
     model = functional(config)
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     rng = np.random.default_rng(0)
     tokens = rng.integers(32, size=(BATCH, LENGTH), dtype=np.int32)
     targets = rng.integers(CLASSES, size=(BATCH, LENGTH), dtype=np.int32)
@@ -199,7 +199,7 @@ def test_every_backbone_is_scored_with_a_head(name):
     assert 0.5 < value < 3 and np.any(gradient["head"]["output"]["kernel"])
     assert any(np.any(leaf) for leaf in jax.tree.leaves(gradient["backbone"]))
     assert jax.tree.structure(state) == jax.tree.structure(model.init_state(BATCH))
-    stats = model.diagnostics(params, tokens, **({"source": tokens} if name == "pair" else {}))
+    stats = jax.jit(model.diagnostics)(params, tokens, **options)
     assert stats and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(stats))
 
 

@@ -94,9 +94,10 @@ def test_vectors_do_not_depend_on_the_division_into_calls():
     model = mg.functional(config)
     params = jax.jit(model.init)(jax.random.key(0))
     tokens = np.random.default_rng(0).integers(257, size=(2, 12)).astype(np.int32)
-    whole, _ = model.apply(params, tokens, model.init_state(2))
-    first, state = model.apply(params, tokens[:, :5], model.init_state(2))
-    second, _ = model.apply(params, tokens[:, 5:], state)
+    apply = jax.jit(model.apply)
+    whole, _ = apply(params, tokens, model.init_state(2))
+    first, state = apply(params, tokens[:, :5], model.init_state(2))
+    second, _ = apply(params, tokens[:, 5:], state)
     np.testing.assert_allclose(np.concatenate([first, second], axis=1), whole, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(whole, axis=-1), 1, rtol=1e-5)
     assert np.abs(whole[0, -1] - whole[0, 0]).max() > 1e-3
@@ -133,6 +134,7 @@ def test_scores_are_those_of_the_last_tokens_and_gradients_are_finite():
     targets = np.zeros((4, 5), np.int32)
     targets[[0, 1, 2, 3], [4, 2, 0, 3]] = [1, -1, 2, -2]
 
+    @jax.jit
     def loss(h):
         outputs, _ = head(h)
         return head.score(outputs, head.check_targets(targets, targets)).losses

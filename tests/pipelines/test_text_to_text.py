@@ -80,7 +80,7 @@ def test_greedy_texts_are_the_argmax_of_teacher_forcing(learned):
     if "source" in row:
         state = mg.from_params(learned.config.model, params).read_source(row["source"][None])
     reset = np.arange(len(row["tokens"]))[None] == 0
-    logits, _ = model.apply(params, row["tokens"][None], state, reset)
+    logits, _ = jax.jit(model.apply)(params, row["tokens"][None], state, reset)
     best, answered = np.asarray(logits[0]).argmax(axis=-1), row["weights"] > 0
     number = min(TASK.max_new_tokens, answered.sum())  # an answer of the largest length has no end
     np.testing.assert_array_equal(best[answered][:number], row["targets"][answered][:number])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from memgpt_jax.data.batch import Batch
-from memgpt_jax.data.streams import seeded_batches
+from memgpt_jax.data.streams import in_this_thread, seeded_batches, shuffled
 
 SAMPLES = 2
 """The stream of the seeds of `sampled_rows`."""
@@ -42,11 +42,10 @@ def packed_rows(
     """
     import grain
 
-    indices = grain.MapDataset.range(number).seed(seed).shuffle().repeat()
+    indices = shuffled(np.arange(number), seed)
     documents = indices.map(row) if augmented is None else indices.random_map(augmented)
-    items = documents.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     packed = grain.experimental.FirstFitPackIterDataset(
-        items,
+        in_this_thread(documents),
         length_struct=dict.fromkeys(row(0), length),
         num_packing_bins=rows,
         shuffle_bins=False,
@@ -75,12 +74,9 @@ def streamed_rows(row: Callable[[int], Arrays], number: int, seed: int, rows: in
         return arrays | {"reset": np.arange(len(arrays["tokens"])) == 0}
 
     def stream(place: int) -> Any:
-        documents = grain.MapDataset.range(number)
-        if number >= rows:
-            documents = documents[place::rows]
+        documents = np.arange(number)[place::rows] if number >= rows else np.arange(number)
         own_seed = np.random.SeedSequence((seed, place)).generate_state(1).item()
-        items = documents.seed(own_seed).shuffle().repeat().map(begun)
-        items = items.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+        items = in_this_thread(shuffled(documents, own_seed).map(begun))
         return grain.experimental.ConcatThenSplitIterDataset(items, length_struct=dict.fromkeys(begun(0), length))
 
     def stack(parts: Sequence[Arrays]) -> Batch:
@@ -101,11 +97,7 @@ def padded_rows(row: Callable[[int], Batch], number: int, seed: int, rows: int) 
         seed: of the order of the documents; each epoch has another order.
         rows: batch rows B.
     """
-    import grain
-
-    documents = grain.MapDataset.range(number).seed(seed).shuffle().repeat().map(row)
-    items = documents.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
-    return items.batch(rows, batch_fn=_joined)
+    return in_this_thread(shuffled(np.arange(number), seed).map(row)).batch(rows, batch_fn=_joined)
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:

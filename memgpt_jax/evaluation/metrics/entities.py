@@ -72,21 +72,25 @@ def entity_metrics(predicted: Sequence[list[str]], expected: Sequence[list[str]]
 def _tag_metrics(predicted: Sequence[list[str]], expected: Sequence[list[str]]) -> EntityMetrics:
     metrics = library("sklearn.metrics")
 
-    def joined(side: Sequence[list[str]], chosen: Iterable[int]) -> list[str]:
-        return [tag for index in chosen for tag in side[index]]
+    def joined(side: Sequence[list[str]]) -> list[str]:
+        return [tag for tags in side for tag in tags]
 
-    def f1(chosen: np.ndarray) -> float:
-        return metrics.f1_score(joined(expected, chosen), joined(predicted, chosen), average="macro", zero_division=0)
-
-    everything = range(len(expected))
-    pair = joined(expected, everything), joined(predicted, everything)
+    pair = joined(expected), joined(predicted)
+    names = np.array(sorted({*pair[0], *pair[1]}))
+    right = [[a for a, b in zip(*tags, strict=True) if a == b] for tags in zip(expected, predicted, strict=True)]
+    counts = np.array(
+        [
+            [np.sum(np.array(tags, names.dtype)[:, None] == names, axis=0) for tags in sides]
+            for sides in zip(right, expected, predicted, strict=True)
+        ]
+    )
     report = metrics.classification_report(*pair, output_dict=True, zero_division=0)
     average = report["macro avg"]
     return EntityMetrics(
         precision=float(average["precision"]),
         recall=float(average["recall"]),
         f1=float(average["f1-score"]),
-        f1_interval=bootstrap_interval(lambda chosen: float(f1(chosen)), len(expected)),
+        f1_interval=bootstrap_interval(lambda chosen: _macro_f1(counts[chosen]), len(counts)),
         accuracy=float(metrics.accuracy_score(*pair)),
         types=_types(report),
     )
@@ -104,6 +108,13 @@ def _types(report: Mapping[str, Any]) -> dict[str, TypeMetrics]:
         for name, row in report.items()
         if name not in ("accuracy", "micro avg", "macro avg", "weighted avg")
     }
+
+
+def _macro_f1(counts: np.ndarray) -> float:
+    """Mean F1 over tags of counts [documents, 3, tags] (right, expected, predicted); absent tags are left out."""
+    right, expected, predicted = counts.sum(axis=0)
+    present = expected + predicted > 0
+    return float(np.mean(2 * right[present] / (expected + predicted)[present])) if present.any() else 0.0
 
 
 def _f1(counts: np.ndarray) -> float:
