@@ -8,6 +8,7 @@ from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.tasks.retrieval import Query, RetrievalTask
 from memgpt_jax.evaluation.documents import end_outputs
+from memgpt_jax.evaluation.metrics.bm25 import bm25_scores, standard_scores, stemmer
 from memgpt_jax.evaluation.metrics.libraries import library
 from memgpt_jax.evaluation.metrics.retrieval import RetrievalMetrics, retrieval_metrics
 from memgpt_jax.evaluation.scoring import check_finite
@@ -26,7 +27,7 @@ class RetrievalResult(RetrievalMetrics):
 
 
 def evaluate_retrieval(config: ExperimentConfig, params: models.Params, task: RetrievalTask) -> RetrievalResult:
-    """Rank all documents for the queries of a split by the products of the vectors.
+    """Rank all documents for the queries of a split by the products of the vectors, and BM25 with `data.bm25_weight`.
 
     Texts are read in calls of `evaluation.chunk_length` tokens; `evaluation.max_documents` limits the queries. Raises
     `ValueError` if a vector is NaN or infinite, or ir-measures is not installed.
@@ -41,18 +42,24 @@ def evaluate_retrieval(config: ExperimentConfig, params: models.Params, task: Re
     )
     head, scores = instance_of(config.model, HeadedConfig, "model").head, asked @ found.T
     check_finite(scores)
-    names = [*task.documents]
+    names, weight = [*task.documents], task.config.bm25_weight
+    ranked = scores
+    if weight:
+        ranked = standard_scores(scores) + weight * standard_scores(bm25_scores(*texts, task.config.bm25_language))
     return RetrievalResult(
         loss=_loss(scores / instance_of(head, VectorHeadConfig, "model.head").temperature, names, queries),
         queries=len(queries),
         documents=len(names),
-        **retrieval_metrics(scores, names, [query.relevance for query in queries]),
+        **retrieval_metrics(ranked, names, [query.relevance for query in queries]),
     )
 
 
 def check_retrieval(config: ExperimentConfig, task: RetrievalTask) -> None:
-    """Raise `ValueError` if a library that the metrics need is missing."""
+    """Raise `ValueError` if a library that the metrics need is missing, or there is no stemmer of the language."""
     library("ir_measures")
+    if task.config.bm25_weight:
+        library("bm25s", "BM25 scores")
+        stemmer(task.config.bm25_language)
 
 
 def _loss(logits: np.ndarray, names: list[str], queries: list[Query]) -> float:

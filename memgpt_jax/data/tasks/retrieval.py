@@ -48,6 +48,11 @@ class RetrievalConfig(ExamplesConfig):
     """The column of the queries that holds the name by which judgements refer to them."""
     max_length: int | None = 128
     """Texts are cut to this number of tokens, special tokens included; None: no limit but the row in training."""
+    bm25_weight: float = 0.0
+    """In evaluation, documents are ranked by z(products) + `bm25_weight` z(BM25), where z gives the scores of a query
+    mean 0 and standard deviation 1. BM25 reads whole texts. 0: by the products alone."""
+    bm25_language: str | None = "english"
+    """The language whose endings BM25 removes from words; None: words stay whole."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,6 +60,7 @@ class RetrievalConfig(ExamplesConfig):
             self.max_length is None or self.max_length >= 3,
             f"data.max_length must be at least 3, got {self.max_length}",
         )
+        check(self.bm25_weight >= 0, f"data.bm25_weight must be at least 0, got {self.bm25_weight}")
 
     @property
     def head_settings(self) -> dict[str, Any]:
