@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -44,14 +44,14 @@ def bm25_scores(queries: Sequence[str], documents: Sequence[str], language: str 
     return np.stack([index.get_scores(found) if found else np.zeros(len(split), np.float32) for found in shared])
 
 
-def stemmer(language: str | None):
+def stemmer(language: str | None) -> Callable[[str], str]:
     """A function that removes the ending of a word; errors as `bm25_scores`."""
     if language is None:
         return str
     snowball = library("nltk.stem.snowball", "stems of words").SnowballStemmer
     if language not in snowball.languages:
         raise ValueError(f"language must be None or one of {', '.join(sorted(snowball.languages))}, got {language!r}")
-    return functools.lru_cache(maxsize=None)(snowball(language).stem)
+    return functools.cache(snowball(language).stem)
 
 
 def standard_scores(scores: np.ndarray) -> np.ndarray:
