@@ -10,7 +10,7 @@ from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.corpora.text import TokenizedText
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
-FEW = 256
+FEW = 64
 """Items that `shuffled` orders at once."""
 
 
@@ -23,9 +23,11 @@ def token_streams(text: TokenizedText, rows: int, length: int, seed: int, tokeni
     import grain
 
     def row(index: int) -> Any:
-        documents = np.arange(len(text))[index::rows] if len(text) >= rows else np.arange(len(text))
+        documents = grain.MapDataset.range(len(text))
+        if len(text) >= rows:
+            documents = documents[index::rows]
         row_seed = np.random.SeedSequence((seed, index)).generate_state(1).item()
-        pieces = shuffled(documents, row_seed).map(lambda document: _inputs_and_targets(text, document))
+        pieces = documents.seed(row_seed).shuffle().repeat().map(lambda document: _inputs_and_targets(text, document))
         return grain.experimental.ConcatThenSplitIterDataset(
             in_this_thread(pieces), length_struct={"tokens": length, "targets": length}
         )
