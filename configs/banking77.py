@@ -2,8 +2,7 @@
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py banking77 --workdir runs/banking77
          python experiments/evaluate.py runs/banking77 --split test
-Time:    about 20 minutes of CPU time (the second half, 245 steps, took 9.6; Python 3.11, jax 0.10.2, one core of an
-         Intel Xeon, shared)
+Time:    9.6 minutes of CPU time for 245 of the 500 steps (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  accuracy and macro F1 on the 3,080 test texts 0.930, on the validation tenth 0.932; seed 0 alone, from
          all-MiniLM-L6-v2 (22.6 million parameters)
 """

@@ -4,7 +4,7 @@ Command: MEMGPT_DATA=FOLDER python experiments/train.py bbc --workdir runs/bbc
          python experiments/evaluate.py runs/bbc --split test
 Time:    10 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  accuracy on the 445 test articles 0.982, macro F1 0.981, on the validation tenth 0.966; seed 0 alone, from
-         all-MiniLM-L6-v2 with a memory (TF-IDF and a linear SVM: 0.984, one article more)
+         all-MiniLM-L6-v2 with a memory
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig

@@ -1,7 +1,6 @@
 """Rows of running text, and datasets whose batch i is seeded by i. Grain is imported on first use."""
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,9 +8,6 @@ import numpy as np
 from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.corpora.text import TokenizedText
 from memgpt_jax.data.tokenizers.base import Tokenizer
-
-FEW = 64
-"""Items that `shuffled` orders at once."""
 
 
 def token_streams(text: TokenizedText, rows: int, length: int, seed: int, tokenizer: Tokenizer) -> Any:
@@ -56,37 +52,6 @@ def _inputs_and_targets(text: TokenizedText, document: int) -> dict[str, np.ndar
     """The tokens of a document, starting with `start_id`, and their next tokens; the last target is a `start_id`."""
     start, stop = text.offsets[document], text.offsets[document + 1]
     return {"tokens": text.flat[start:stop], "targets": text.flat[start + 1 : stop + 1]}
-
-
-class _Orders(Sequence[int]):
-    """Item e n + i is the i-th of the n items in the order of epoch e, which the seed and e determine."""
-
-    def __init__(self, items: np.ndarray, seed: int):
-        self.items, self.seed = items, seed
-        self.order = functools.lru_cache(maxsize=1)(self._order)
-
-    def __len__(self) -> int:
-        return 2**62
-
-    def __getitem__(self, place: int) -> int:
-        epoch, number = divmod(place, len(self.items))
-        return self.order(epoch)[number].item()
-
-    def _order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, epoch)).permutation(self.items)
-
-
-def shuffled(items: np.ndarray, seed: int) -> Any:
-    """Endless: all items [n] of an array in each epoch, every epoch in another order; a Grain `MapDataset`.
-
-    Grain computes place i of an order by itself, in 3 microseconds, and in more for few items: 150 for 100 items, 3,000
-    for 4. Below `FEW` items the whole order is drawn at once.
-    """
-    import grain
-
-    if len(items) < FEW:
-        return grain.MapDataset.source(_Orders(items, seed)).seed(seed)
-    return grain.MapDataset.source(items.tolist()).seed(seed).shuffle().repeat()
 
 
 def in_this_thread(dataset: Any) -> Any:

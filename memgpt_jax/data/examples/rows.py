@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from memgpt_jax.data.batch import Batch
-from memgpt_jax.data.streams import in_this_thread, seeded_batches, shuffled
+from memgpt_jax.data.examples.order import shuffled
+from memgpt_jax.data.streams import in_this_thread, seeded_batches
 
 SAMPLES = 2
 """The stream of the seeds of `sampled_rows`."""

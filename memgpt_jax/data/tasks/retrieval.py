@@ -49,10 +49,10 @@ class RetrievalConfig(ExamplesConfig):
     max_length: int | None = 128
     """Texts are cut to this number of tokens, special tokens included; None: no limit but the row in training."""
     bm25_weight: float = 0.0
-    """In evaluation, documents are ranked by z(products) + `bm25_weight` z(BM25), where z gives the scores of a query
-    mean 0 and standard deviation 1. BM25 reads whole texts. 0: by the products alone."""
+    """In evaluation, documents are ranked by z(products) + `bm25_weight` z(BM25), where z subtracts the mean over the
+    documents and divides by the standard deviation. BM25 reads whole texts. 0: by the products alone."""
     bm25_language: str | None = "english"
-    """The language whose endings BM25 removes from words; None: words stay whole."""
+    """Language of the Snowball stemmer that BM25 applies to words; None: whole words."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,14 +16,14 @@ def bm25_scores(queries: Sequence[str], documents: Sequence[str], language: str 
 
         ln(1 + (N - n_w + 1/2) / (n_w + 1/2)) f_w / (f_w + k (1 - b + b l / L)),    k = 1.5, b = 0.75
 
-    with n_w of the N documents that have w, the words l of the document and their mean L (Robertson and Zaragoza, 2009,
+    where n_w of the N documents have w, the document has l words, and L is the mean of l (Robertson and Zaragoza, 2009,
     in the form of Lucene).
 
     Args:
         queries: Q texts.
         documents: N texts.
-        language: whose endings are removed from words by the Snowball stemmer of NLTK; None: words stay whole. Words
-            are compared in lower case.
+        language: of NLTK's Snowball stemmer, which is applied to words; None: whole words. Words are compared in lower
+            case.
 
     Raises:
         ValueError: there is no stemmer of the language, or the extra `tasks` is not installed.
@@ -45,7 +45,7 @@ def bm25_scores(queries: Sequence[str], documents: Sequence[str], language: str 
 
 
 def stemmer(language: str | None) -> Callable[[str], str]:
-    """A function that removes the ending of a word; errors as `bm25_scores`."""
+    """A function that gives the stem of a word. Raises `ValueError` like `bm25_scores`."""
     if language is None:
         return str
     snowball = library("nltk.stem.snowball", "stems of words").SnowballStemmer
@@ -55,7 +55,7 @@ def stemmer(language: str | None) -> Callable[[str], str]:
 
 
 def standard_scores(scores: np.ndarray) -> np.ndarray:
-    """Scores [Q, N] less their mean over the documents, divided by their standard deviation; equal scores give 0."""
+    """(x - mean) / standard deviation of scores [Q, N] over the documents, float64; 0 where all scores are equal."""
     centred = scores - scores.mean(axis=1, keepdims=True, dtype=np.float64)
     deviation = centred.std(axis=1, keepdims=True)
     return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)

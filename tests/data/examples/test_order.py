@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from memgpt_jax.data.streams import FEW, shuffled
+from memgpt_jax.data.examples.order import FEW, shuffled
 
 
 @pytest.mark.parametrize("number", [1, 2, 5, FEW - 1, FEW])
