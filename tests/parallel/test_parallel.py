@@ -1,5 +1,6 @@
 """A run on many devices and in many processes is the run on one device; one that dies or stalls ends the others."""
 
+import json
 import shutil
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from memgpt_jax.config.experiment import ExperimentConfig, ParallelConfig
 from memgpt_jax.training import read_metrics, train
 from memgpt_jax.training.saving import restore_run
 from tests.programs.restored_on_meshes import digest
-from tests.programs.small_run import STEPS, config
+from tests.programs.small_run import HEADS, STEPS, config, headed_config
 
 SCRIPT = Path(__file__).parents[1] / "programs" / "small_run.py"
 MESHES = [
@@ -76,6 +77,33 @@ def test_losses_on_a_mesh_are_those_of_one_device(devices, mesh, one_device, tmp
     expected = losses(one_device)
     assert len(expected) == STEPS and expected[-1] < expected[0]
     np.testing.assert_allclose(losses(tmp_path), expected, rtol=1e-5)
+
+
+def examples(path: Path) -> Path:
+    """Sentences of 2 to 11 words, with a tag for each word and up to three labels."""
+    rows = [
+        {
+            "words": ["a"] * number + ["Ada", "B"],
+            "column1": ["O"] * number + ["B-name", "I-name"],
+            "text": "a" * number + "bc",
+            "labels": ["odd"] * (number % 2) + ["third"] * (number % 3 == 0) + ["long"] * (number > 4),
+        }
+        for number in range(10)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("mesh", ["data=2,fsdp=4", "data=2,fsdp=2,tensor=2"])
+def test_losses_of_a_head_on_a_mesh_are_those_of_one_device(head, mesh, tmp_path):
+    file = str(examples(tmp_path / "examples.jsonl"))
+    train(headed_config(head, file, ParallelConfig()), tmp_path / "one", print_progress=False)
+    finish(start(8, tmp_path / "many", "--mesh", mesh, "--head", head, file))
+    expected = losses(tmp_path / "one")
+    assert len(expected) == STEPS and expected[-1] < expected[0]
+    np.testing.assert_allclose(losses(tmp_path / "many"), expected, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,11 @@
 """A small run, trained as the command line says, in a process of its own: how many devices there are is fixed early.
 
 python small_run.py DEVICES WORKDIR [--steps N] [--mesh data=2,fsdp=4] [--join ADDRESS COUNT ID] [--stuck_after N]
+                    [--head NAME FILE]
 """
 
 import argparse
+import dataclasses
 import threading
 
 import jax
@@ -16,33 +18,54 @@ from memgpt_jax.config.experiment import (
     ParallelConfig,
     TrainingConfig,
 )
+from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.memory import KVMemoryConfig
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.model import EncoderConfig, ModelConfig
+from memgpt_jax.data.tasks.multi_label_text import MultiLabelTextConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
+from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
+from memgpt_jax.models.heads.labels import LabelHeadConfig
 from memgpt_jax.training import loop, train
 
 STEPS = 12
+HEADS = {
+    "crf": (TaggedTextConfig, LabelHeadConfig(pool="none", crf=True)),
+    "several_labels": (MultiLabelTextConfig, LabelHeadConfig(loss="binary")),
+}
+"""The task and the head of a run with a head, by its name."""
+SIZES = {
+    "d_model": 16,
+    "num_layers": 1,
+    "num_heads": 2,
+    "segment_length": 8,
+    "memory": KVMemoryConfig(memory_size=16, num_heads=2, head_dim=8),
+}
 
 
 def config(steps: int, parallel: ParallelConfig) -> ExperimentConfig:
+    """Of a decoder with memory."""
     data = RecallConfig(num_pairs=4, num_keys=16, num_values=16, context_length=32, gap_length=16, query_length=8)
-    memory = KVMemoryConfig(memory_size=16, num_heads=2, head_dim=8)
+    model = ModelConfig(vocab_size=data.num_ids, window_size=8, **SIZES)
     return ExperimentConfig(
-        model=ModelConfig(
-            vocab_size=data.num_ids,
-            d_model=16,
-            num_layers=1,
-            num_heads=2,
-            window_size=8,
-            segment_length=8,
-            memory=memory,
-        ),
+        model=model,
         data=data,
         optimizer=OptimizerConfig(warmup_steps=5),
         training=TrainingConfig(steps=steps, batch_size=8, log_every=1, checkpoint_every=6),
         evaluation=EvaluationConfig(batch_size=8, num_batches=1),
         parallel=parallel,
     )
+
+
+def headed_config(name: str, file: str, parallel: ParallelConfig) -> ExperimentConfig:
+    """Of an encoder with memory and a head in `HEADS`, on the examples of a file with the columns that its task has."""
+    task, head = HEADS[name]
+    data = task(train=file, valid=file, tokenizer="byte").completed()
+    head = dataclasses.replace(head, num_outputs=len(data.output_names))
+    backbone = EncoderConfig(vocab_size=257, heads=(), **SIZES)
+    run = config(STEPS, parallel)
+    training = dataclasses.replace(run.training, sequence_length=32)
+    model = HeadedConfig(backbone=backbone, head=head, call_length=16)
+    return dataclasses.replace(run, model=model, data=data, training=training)
 
 
 def main() -> None:
@@ -53,6 +76,7 @@ def main() -> None:
     parser.add_argument("--mesh", default="data=1")
     parser.add_argument("--join", nargs=3)
     parser.add_argument("--stuck_after", type=int, help="the data stops coming after so many batches")
+    parser.add_argument("--head", nargs=2)
     arguments = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", arguments.devices)
     if arguments.join:
@@ -69,7 +93,12 @@ def main() -> None:
 
         loop.stack = stuck
     mesh = ParallelConfig(**{name: int(size) for name, size in (pair.split("=") for pair in arguments.mesh.split(","))})
-    train(config(arguments.steps, mesh), arguments.workdir, print_progress=False)
+    if arguments.head:
+        name, file = arguments.head
+        run = headed_config(name, file, mesh)
+    else:
+        run = config(arguments.steps, mesh)
+    train(run, arguments.workdir, print_progress=False)
 
 
 if __name__ == "__main__":
