@@ -14,13 +14,14 @@ from memgpt_jax.evaluation.documents import document_outputs
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.entities import EntityMetrics, entity_metrics
 from memgpt_jax.evaluation.metrics.libraries import library
+from memgpt_jax.evaluation.metrics.mentions import MentionMetrics, mention_metrics
 from memgpt_jax.evaluation.mistakes import Mistake, worst
 from memgpt_jax.evaluation.scoring import check_finite
 from memgpt_jax.models.heads.labels import chain_of
 from memgpt_jax.ops.crf import marginals, path_loss, viterbi
 
 
-class TagResult(EntityMetrics):
+class TagResult(EntityMetrics, MentionMetrics):
     """Results on tagged words."""
 
     loss: float
@@ -81,13 +82,14 @@ def evaluate_tags(config: ExperimentConfig, params: models.Params, task: TaggedT
         words += len(targets)
         predicted.append(_with_context(task.examples[index], [task.config.tags[tag] for tag in decoded.tags]))
     examples = task.examples[:number]
-    metrics = entity_metrics(predicted, [example.tags for example in examples])
+    texts, expected = [example.words for example in examples], [example.tags for example in examples]
     return TagResult(
         loss=metric("loss", nats=sum(losses), targets=words),
         words=words,
         documents=len(logits),
         mistakes=worst(filter(_is_wrong, map(_mistake, examples, predicted, losses))),
-        **metrics,
+        **entity_metrics(predicted, expected),
+        **mention_metrics(texts, predicted, expected),
     )
 
 

@@ -160,7 +160,9 @@ def test_a_report_has_the_worst_mistakes_and_a_confusion_matrix(reviews, people,
     assert "dull" not in report
 
     memgpt_command("evaluate", people.workdir, "--output", tmp_path, "--report", tmp_path / "tags.md")
-    assert "| per | 1.0000 | 1.0000 | 1.0000 |" in (tmp_path / "tags.md").read_text()
+    report = (tmp_path / "tags.md").read_text()
+    assert "| per | 1.0000 | 1.0000 | 1.0000 |" in report and "| distinct f1 | 1.0000 |" in report
+    assert "| first recall | 1.0000 |" in report and "same type |" not in report  # no name comes twice: None
 
 
 def test_the_worst_mistakes_come_first_and_long_texts_are_cut():

@@ -46,6 +46,11 @@ def marks_entities(tags: Iterable[str]) -> bool:
     return all(MARKS.fullmatch(tag) for tag in tags)
 
 
+def entities_of(tags: Iterable[str]) -> list[tuple[str, int, int]]:
+    """The entities of a document by seqeval: type, first and last word; words with the empty tag end entities."""
+    return library("seqeval.metrics.sequence_labeling").get_entities([tag or "O" for tag in tags])
+
+
 def entity_metrics(predicted: Sequence[list[str]], expected: Sequence[list[str]]) -> EntityMetrics:
     """The metrics of predicted and expected tags, one list for each document; 0 where a ratio is undefined.
 
@@ -54,9 +59,9 @@ def entity_metrics(predicted: Sequence[list[str]], expected: Sequence[list[str]]
     counted = [[list(filter(None, tags)) for tags in side] for side in (predicted, expected)]
     if not marks_entities({tag for side in counted for tags in side for tag in tags}):
         return _tag_metrics(*counted)
-    metrics, labeling = library("seqeval.metrics"), library("seqeval.metrics.sequence_labeling")
+    metrics = library("seqeval.metrics")
     found = [[[tag or "O" for tag in tags] for tags in side] for side in (expected, predicted)]
-    entities = [[set(labeling.get_entities(tags)) for tags in side] for side in found]
+    entities = [[set(entities_of(tags)) for tags in side] for side in found]
     counts = np.array([(len(a & b), len(a), len(b)) for a, b in zip(*entities, strict=True)])
     report = metrics.classification_report(*found, output_dict=True, zero_division=0) if counts.any() else {}
     return EntityMetrics(

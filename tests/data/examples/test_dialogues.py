@@ -15,6 +15,7 @@ from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig, LabelledText
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig, TaggedTextTask
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation.metrics.entities import entity_metrics
+from memgpt_jax.evaluation.metrics.mentions import mention_metrics
 
 BYTES = ByteTokenizer()
 DATA = Path(os.environ.get("MEMGPT_DATA", "../shared/data"))
@@ -169,6 +170,7 @@ def test_folds_are_disjoint_and_cover_all_records(tmp_path):
 
 @pytest.mark.skipif(not (DATA / "dialogue" / "sgd_multi").is_dir(), reason="the dialogues of SGD are absent")
 def test_all_slots_of_the_baseline_are_found():
+    pytest.importorskip("seqeval", reason="the extra `tasks` is not installed")
     config = TaggedTextConfig(
         train=str(DATA / "dialogue" / "sgd_multi" / "train.jsonl.gz"), form="sgd", tag_column="slots", test_every=5
     )
@@ -180,3 +182,5 @@ def test_all_slots_of_the_baseline_are_found():
     starts = [tag for before, tag in itertools.pairwise(["O", *tags]) if tag.startswith("I-") and before[2:] != tag[2:]]
     assert not starts  # each span begins with a B- tag
     assert np.array([tag == "" for tag in tags])[[word == "SYSTEM" for word in words]].all()
+    columns = [[record.texts(column) for record in records] for column in ("words", "slots", "slots")]
+    assert mention_metrics(*columns)["distinct_entities"] == 1280  # no user says a value of a slot twice in a dialogue
