@@ -22,6 +22,7 @@ def row_losses(
     rows: Sequence[Row],
     source_length: int | None = None,
     state: ModelState | None = None,
+    head: str = "tokens",
 ) -> list[np.ndarray]:
     """The losses -ln p of the targets with a weight, in nats, one float32 array for each row.
 
@@ -34,6 +35,7 @@ def row_losses(
         source_length: largest number of tokens of the sources, which an encoder reads in the first call; None: there
             are none.
         state: a state of one row, which every row continues; default: rows are documents of their own.
+        head: the head of the model that is scored.
 
     Raises:
         ValueError: a loss is NaN or infinite.
@@ -52,12 +54,12 @@ def row_losses(
         for first in range(0, len(group[0]["tokens"]), chunk):
             arrays = _call(group, first, size, chunk)
             arrays["reset"][:, 0] = first == 0 and state is None
-            weights, targets = arrays.pop("weights"), {"tokens": arrays.pop("targets")}
+            weights, targets = arrays.pop("weights"), {head: arrays.pop("targets")}
             inputs = arrays | (sources if first == 0 else {})
             scores, carried = score_chunk(
                 config.model, params, targets=targets, state=carried, alignment="any", **inputs
             )
-            losses = np.asarray(scores["tokens"].losses)
+            losses = np.asarray(scores[head].losses)
             for row, index in enumerate(places):
                 found[index] = np.concatenate([found[index], losses[row][weights[row] > 0]])
     check_finite(np.concatenate(found))

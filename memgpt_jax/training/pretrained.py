@@ -45,6 +45,8 @@ class PretrainedStart(NamedTuple):
     which do not change its outputs before they are trained. Heads that the pretrained model lacks are drawn anew."""
     origin: Origin | None
     """See `Pretrained.origin`."""
+    new_heads: tuple[str, ...]
+    """The heads of an encoder that the pretrained model lacks."""
 
     def keep_origin(self, workdir: Path) -> None:
         """Write the origin into the folder of a run, from which `from_pretrained(workdir)` reads it.
@@ -88,7 +90,8 @@ def pretrained_start(config: ExperimentConfig) -> PretrainedStart:
             return with_base(model, base.params(), key)
         return models.functional(model).init(key) | {"backbone": with_base(model.backbone, base.params(), key)}
 
-    return PretrainedStart(dataclasses.replace(config, data=data, model=model), params, base.origin)
+    new_heads = () if gets_head else tuple(name for name in model.heads if name not in base.config.heads)
+    return PretrainedStart(dataclasses.replace(config, data=data, model=model), params, base.origin, new_heads)
 
 
 def _check_class(pretrained: str, base: BaseModelConfig, model: BaseModelConfig, name: str) -> None:

@@ -1,5 +1,7 @@
 """Pairs of texts of which a model finds one likelier."""
 
+import dataclasses
+import difflib
 import os
 from collections import Counter
 from pathlib import Path
@@ -67,6 +69,90 @@ def test_likelihoods_are_those_of_one_text_read_whole(tmp_path, batch_size, chun
     assert set(found["groups"]) == {"article", "verb"}
 
 
+def encoder(**changes) -> mg.EncoderConfig:
+    sizes = SIZES | {"vocab_size": 260, "position": "learned", "num_positions": 32, "memory": mg.NoMemoryConfig()}
+    return mg.EncoderConfig(**sizes | changes)
+
+
+def with_model(config: mg.ExperimentConfig, model: mg.EncoderConfig, **changes) -> mg.ExperimentConfig:
+    return dataclasses.replace(config, model=model, data=dataclasses.replace(config.data, **changes))
+
+
+@pytest.mark.parametrize("shared_only", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_pseudo_likelihoods_are_those_of_one_masked_token_at_a_time(tmp_path, shared_only):
+    config = with_model(experiment(table(tmp_path), batch_size=4, chunk_length=24), encoder(), shared_only=shared_only)
+    model = mg.functional(config.model)
+    params = model.init(jax.random.key(0))
+    found = evaluate(config, params, ByteTokenizer())
+    apply = jax.jit(lambda tokens, valid: jax.nn.log_softmax(model.apply(params, tokens, valid=valid)[0]))
+
+    def nats(text: str, other: str) -> float:
+        codes, total = np.array([256, *text.encode()]), 0.0
+        shared = difflib.SequenceMatcher(None, text.encode(), other.encode(), autojunk=False).get_matching_blocks()
+        places = [a + i for a, _, size in shared for i in range(size)] if shared_only else range(len(text))
+        for place in places:
+            tokens = np.zeros((1, 24), np.int32)
+            tokens[0, : len(codes)] = codes
+            tokens[0, 1 + place] = 257
+            total -= float(apply(tokens, np.arange(24)[None] < len(codes))[0, 1 + place, codes[1 + place]])
+        return total
+
+    first = np.array([nats(one, other) for one, other, _ in PAIRS])
+    second = np.array([nats(other, one) for one, other, _ in PAIRS])
+    assert found["difference"] == pytest.approx((second - first).mean(), abs=1e-4)
+    assert found["preferred"] == np.mean(second > first) and found["pairs"] == 3
+    tokens = 13 + 5 + 2 if shared_only else sum(len(one) for one, _, _ in PAIRS)
+    assert found["loss"] == pytest.approx(first.sum() / tokens, rel=1e-4)
+
+
+def test_pseudo_likelihoods_of_a_head_that_knows_frequencies_alone(tmp_path):
+    config = with_model(experiment(table(tmp_path)), encoder())
+    params = jax.tree.map(jnp.zeros_like, mg.functional(config.model).init(jax.random.key(0)))
+    params["heads"]["masked"]["bias"] = params["heads"]["masked"]["bias"].at[ord("c")].set(2.0)
+    found = evaluate(config, params, ByteTokenizer())
+    total, tokens = np.log(259 + np.exp(2.0)), sum(len(first) for first, _, _ in PAIRS)
+    assert found["loss"] == pytest.approx(total - 2 * 3 / tokens, rel=1e-5)  # "c" is in each first text once
+    # 15, 5 and 5 tokens against 14, 14 and 5; the second text of the last pair has no "c"
+    differences = np.array([1, -9, 0]) * total
+    assert found["difference"] == pytest.approx((differences.sum() + 2) / 3, rel=1e-4)
+
+
+def test_each_scored_token_is_masked_once(tmp_path):
+    data = dataclasses.replace(table(tmp_path), shared_only=True)
+    task = make_task(data, "test", ByteTokenizer())
+    first, second = task.scored(task.examples[2])  # "a cat", "a dog"
+    assert first.tolist() == second.tolist() == [True, True, False, False, False]
+    rows = task.masked_rows("a cat", first)
+    assert [row["tokens"].tolist() for row in rows] == [[256, 257, *b" cat"], [256, *b"a", 257, *b"cat"]]
+    assert [row["weights"].tolist() for row in rows] == [[0, 1, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0]]
+    assert all(row["targets"].tolist() == [256, *b"a cat"] for row in rows)
+
+
+def test_pseudo_likelihoods_are_those_of_transformers(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers and torch are not installed")
+    import torch
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    config = transformers.BertConfig(vocab_size=260, max_position_embeddings=32, initializer_range=0.6, **sizes)
+    theirs = transformers.BertForMaskedLM(config).eval()
+    theirs.save_pretrained(tmp_path / "bert")
+    ours = mg.from_pretrained(tmp_path / "bert", segment_length=8)
+    found = evaluate(with_model(experiment(table(tmp_path)), ours.config), mg.to_params(ours), ByteTokenizer())
+
+    def nats(text: str) -> float:
+        ids = torch.tensor([256, *text.encode()])
+        copies = ids.repeat(len(text), 1)
+        copies[torch.arange(len(text)), 1 + torch.arange(len(text))] = 257
+        with torch.no_grad():
+            log_p = torch.log_softmax(theirs(copies).logits, -1)
+        return -sum(float(log_p[place, 1 + place, ids[1 + place]]) for place in range(len(text)))
+
+    first, second = ([nats(pair[place]) for pair in PAIRS] for place in (0, 1))
+    assert found["loss"] == pytest.approx(sum(first) / sum(len(pair[0]) for pair in PAIRS), abs=1e-4)
+    assert found["difference"] == pytest.approx((sum(second) - sum(first)) / 3, abs=1e-4)
+
+
 def test_metrics_of_a_hand_made_case():
     found = preference_metrics(np.array([1.0, -3.0, 0.0, 2.0]), ["a", "a", "b", ""])
     assert found["preferred"] == 0.625 and found["difference"] == 0
@@ -111,11 +197,25 @@ def test_bad_files_and_settings(tmp_path, lines, settings, message):
         )
 
 
+def test_what_an_encoder_cannot_read_is_refused(tmp_path):
+    config = experiment(table(tmp_path), chunk_length=8)
+    params = {}
+    with pytest.raises(ValueError, match=r"pairs.csv, line 2: a text has 16 tokens.*evaluation.chunk_length=8"):
+        evaluate(with_model(config, encoder()), params, ByteTokenizer())
+    with pytest.raises(ValueError, match=r"no mask token, and model.vocab_size=257 has no id 257"):
+        evaluate(with_model(config, encoder(vocab_size=257)), params, ByteTokenizer())
+    with pytest.raises(ValueError, match=r"needs an encoder with the head 'masked'; this one has the heads \(\)"):
+        with_model(config, encoder(heads=()))
+    data = mg.PreferencesConfig(test=write(tmp_path, ["first,second", "a,b"]), tokenizer="byte", shared_only=True)
+    with pytest.raises(ValueError, match=r"pairs.csv, line 2: data.shared_only: the two texts share no token"):
+        evaluate(with_model(experiment(data), encoder()), params, ByteTokenizer())
+
+
 def test_an_encoder_decoder_is_refused():
     bare = SIZES | {"memory": mg.NoMemoryConfig(), "position": "learned"}
     decoder = mg.ModelConfig(**bare, window_size=8, source_length=8)
     model = mg.Seq2SeqConfig(encoder=mg.EncoderConfig(**bare, heads=()), decoder=decoder)
-    with pytest.raises(ValueError, match="the likelihood of a text needs a decoder, not a Seq2SeqConfig"):
+    with pytest.raises(ValueError, match="the likelihood of a text needs a decoder or an encoder, not a Seq2SeqConfig"):
         mg.PreferencesConfig().objective.check_model(model, 16)
 
 

@@ -65,6 +65,14 @@ def test_the_results_are_those_of_the_pretrained_model(files, memgpt):
     assert f"{found['loss']:.4f}" in printed
 
 
+def test_a_head_that_the_weights_lack_is_refused(tmp_path, memgpt):
+    model = mg.EncoderConfig(vocab_size=260, d_model=16, num_layers=1, num_heads=2, memory=NoMemoryConfig(), heads=())
+    base = mg.from_params(model, jax.jit(mg.functional(model).init)(jax.random.key(0)))
+    mg.save_pretrained(base, tmp_path, tokenizer=ByteTokenizer())
+    error = memgpt("zero_shot", "crows_pairs_masked", "--pretrained", tmp_path, code=2)
+    assert error.startswith("error: ") and "has no head 'masked'" in error
+
+
 def test_a_config_without_weights_is_one_clear_line(files, memgpt):
     error = memgpt("zero_shot", files[0] / "words.py", "--pretrained", files[0] / "nowhere", code=2)
     assert error.startswith("error: ") and "nowhere" in error and "Traceback" not in error

@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from memgpt_jax import data
+from memgpt_jax.config.checks import check
 from memgpt_jax.evaluation import evaluate
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.studies.command_line import one_line_errors, parse
@@ -35,6 +36,11 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> None:
     config, arguments = parse(Arguments, __doc__, argv)
     start = pretrained_start(config)
+    check(
+        not start.new_heads,
+        f"{config.pretrained} has no head {' and '.join(map(repr, start.new_heads))}: without training its outputs are "
+        "random; give a model that was saved with it, such as a BertForMaskedLM",
+    )
     config = dataclasses.replace(start.config, model=start.config.model.with_kernels("auto"))
     tokenizer, params = data.tokenizer_of(config.data), start.params(config)
     begin = time.perf_counter()
