@@ -1,12 +1,20 @@
 """Held-out evaluation of pairs of texts: each target is generated once, and its reference is scored once."""
 
+from typing import NotRequired
+
 import numpy as np
 
 from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.tasks.text_pairs import TextPairsTask
 from memgpt_jax.evaluation.metrics import metric
-from memgpt_jax.evaluation.metrics.texts import TextMetrics, check_libraries, text_metrics
+from memgpt_jax.evaluation.metrics.texts import (
+    GroupMetrics,
+    TextMetrics,
+    check_libraries,
+    metrics_by_group,
+    text_metrics,
+)
 from memgpt_jax.evaluation.row_losses import row_losses
 from memgpt_jax.generation.targets import write_targets
 
@@ -20,6 +28,8 @@ class PairResult(TextMetrics):
     """Number of tokens of the references, the end of each included."""
     examples: int
     """Number of pairs."""
+    groups: NotRequired[dict[str, GroupMetrics]]
+    """With `data.group_column`: the metrics by the name of the group."""
 
 
 def evaluate_texts(config: ExperimentConfig, params: models.Params, task: TextPairsTask) -> PairResult:
@@ -44,8 +54,13 @@ def evaluate_texts(config: ExperimentConfig, params: models.Params, task: TextPa
         noun="texts",
     )
     loss = metric("loss", nats=float(losses.sum(dtype=np.float64)), targets=len(losses))
-    found = text_metrics(task.config.metrics, texts, [example.targets for example in examples])
-    return PairResult(loss=loss, targets=len(losses), examples=len(examples), **found)
+    names, references = task.config.metrics, [example.targets for example in examples]
+    result = PairResult(
+        loss=loss, targets=len(losses), examples=len(examples), **text_metrics(names, texts, references)
+    )
+    if task.config.group_column is not None:
+        result["groups"] = metrics_by_group(names, texts, references, [example.group for example in examples])
+    return result
 
 
 def check_texts(config: ExperimentConfig, task: TextPairsTask) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from memgpt_jax.evaluation.metrics import texts
-from memgpt_jax.evaluation.metrics.texts import text_metrics
+from memgpt_jax.evaluation.metrics.texts import metrics_by_group, text_metrics
 
 pytest.importorskip("sacrebleu", reason="the extra `tasks` is not installed")
 pytest.importorskip("rouge_score", reason="the extra `tasks` is not installed")
@@ -38,4 +38,15 @@ def test_all_references_of_a_text_count():
 
 
 def test_every_metric_names_the_library_that_it_needs():
-    assert set(texts.LIBRARIES) == set(texts.METRICS_OF_TEXTS) - {"exact", "first_word"}
+    assert set(texts.LIBRARIES) == set(texts.METRICS_OF_TEXTS) - {"exact", "first_word", "begins"}
+
+
+def test_a_text_begins_with_a_reference_at_the_end_of_a_word():
+    written = ["2 tickets", "20 tickets", "rome?", "to Rome"]
+    references = [["2"], ["2"], ["Paris", "Rome"], ["Rome"]]
+    assert text_metrics(["begins"], written, references)["begins"] == 2 / 4
+    found = metrics_by_group(["begins"], written, references, ["far", "far", "near", "far"])
+    assert {name: (group["examples"], group["begins"]) for name, group in found.items()} == {
+        "far": (3, pytest.approx(1 / 3)),
+        "near": (1, 1),
+    }

@@ -12,25 +12,39 @@ from typing import Any, Literal
 
 from memgpt_jax.data.corpora.reading import DEFAULT, kind_of, numbered_lines, read_tables
 from memgpt_jax.data.examples.json_objects import is_json, read_objects
-from memgpt_jax.data.examples.sgd import dialogue_words
+from memgpt_jax.data.examples.sgd import confirmed_values, dialogue_words
 from memgpt_jax.data.examples.squad import read_squad
 from memgpt_jax.data.examples.stories import fairytale, last_word, qmsum, squality
 from memgpt_jax.data.examples.trec import read_trec
 from memgpt_jax.files.paths import shown
 
 Form = Literal[
-    "auto", "label_first", "conll", "parallel", "squad", "sgd", "trec", "fairytaleqa", "squality", "qmsum", "lambada"
+    "auto",
+    "label_first",
+    "conll",
+    "parallel",
+    "squad",
+    "sgd",
+    "sgd_confirmed",
+    "trec",
+    "fairytaleqa",
+    "squality",
+    "qmsum",
+    "lambada",
 ]
 """`auto`: by the suffix .jsonl, .json (a list of objects, or an object of objects), .csv, .tsv or .parquet, perhaps
 with .gz. `label_first`: lines `LABEL text`, or `COARSE:FINE text` (TREC). `conll`: lines of a word and its columns; a
 blank line ends a record. `parallel`: text files whose lines with the same number belong together, one file for each
 column; the name of the files holds `*` in the place of the column, such as `train.*.gz` for train.en.gz and
 train.de.gz. `squad`: the JSON file of SQuAD, a record for each question. `sgd`: dialogues of the Schema-Guided Dialogue
-dataset, a .jsonl or .json file, a record for each dialogue. `trec`: documents and topics of TREC in XML, a record for
-each <doc> or <top>. `fairytaleqa` (a folder of files of questions), `squality` and `qmsum` (.jsonl or .json): a record
-for each document with its questions. `lambada` (.jsonl or .json): a record for each passage, without its last word."""
+dataset, a .jsonl or .json file, a record for each dialogue; `sgd_confirmed`: a record for each value that the system
+confirms and that was said before. `trec`: documents and topics of TREC in XML, a record for each <doc> or <top>.
+`fairytaleqa` (a folder of files of questions), `squality` and `qmsum` (.jsonl or .json): a record for each document
+with its questions. `lambada` (.jsonl or .json): a record for each passage, without its last word."""
 OBJECTS = {"sgd": dialogue_words, "squality": squality, "qmsum": qmsum, "lambada": last_word}
 """The columns of an object (fields, place for messages), by the form of its file."""
+SEVERAL = {"sgd_confirmed": confirmed_values}
+"""The columns of each record of an object (fields, place for messages), by the form of its file."""
 Encoding = Literal["utf-8", "latin-1"]
 
 
@@ -158,6 +172,9 @@ def read_records(path: Path, form: Form = "auto", encoding: Encoding = "utf-8") 
     elif form in OBJECTS:
         for where, values in _objects(path):
             yield Record(where, path, OBJECTS[form](values, where))
+    elif form in SEVERAL:
+        for where, values in _objects(path):
+            yield from (Record(where, path, columns) for columns in SEVERAL[form](values, where))
     elif form == "auto" and is_json(path):
         yield from (Record(where, path, values) for where, values in read_objects(path))
     elif not is_table:

@@ -10,6 +10,10 @@ TAGGED_SPEAKER = "USER"
 """The speaker whose words have tags."""
 
 
+DISTANCES = (32, 64, 128)
+"""The greatest distances in words of the groups of `confirmed_values`, but the last, which has none."""
+
+
 class Span(NamedTuple):
     """A slot in the characters `start` to `end` of an utterance."""
 
@@ -70,3 +74,59 @@ def _tag(start: int, end: int, spans: list[Span]) -> str:
     if span is None:
         return "O"
     return f"{'B' if start <= span.start else 'I'}-{span.slot}"
+
+
+def confirmed_values(dialogue: Mapping[str, Any], where: str) -> list[dict[str, str]]:
+    """What the system repeats of the dialogue: the values that it confirms and that were said before.
+
+    Args:
+        dialogue, where: as in `dialogue_words`; a frame has `actions`, each with `act`, `slot` and `values`.
+
+    Returns:
+        For each value of an action `CONFIRM` that stands in the turn and in an earlier one, without regard to case, the
+        columns `source`, the dialogue up to the value, a line `SPEAKER: utterance` for each turn; `target`, the value;
+        and `distance`, the number of words from where it was last said to the turn: `0-32`, `33-64`, `65-128` or
+        `over 128`.
+
+    Raises:
+        ValueError: a field is missing or has another type.
+    """
+    found, said, lines = [], "", []
+    for number, turn in enumerate(field_of(dialogue, "turns", list, where), start=1):
+        at = f"{where}, turn {number}"
+        speaker, utterance = (field_of(turn, name, str, at) for name in ("speaker", "utterance"))
+        for value in dict.fromkeys(_confirmed(turn, at)):
+            before, start = said.rfind(value.lower()), utterance.lower().find(value.lower())
+            if before >= 0 and start >= 0:
+                words = len(said[before:].split())
+                begun = "\n".join([*lines, f"{speaker}: {utterance[:start]}"]).rstrip()
+                found.append({"source": begun, "target": value, "distance": _distance(words)})
+        said += f" {utterance.lower()}"
+        lines.append(f"{speaker}: {utterance}")
+    return found
+
+
+def _confirmed(turn: Any, where: str) -> list[str]:
+    """The values of the actions `CONFIRM` of a system's turn."""
+    if turn["speaker"] == TAGGED_SPEAKER:
+        return []
+    actions = [
+        action for frame in field_of(turn, "frames", list, where) for action in field_of(frame, "actions", list, where)
+    ]
+    return [
+        value
+        for action in actions
+        if field_of(action, "act", str, where) == "CONFIRM"
+        for value in field_of(action, "values", list, where)
+        if isinstance(value, str) and value.strip()
+    ]
+
+
+def _distance(words: int) -> str:
+    """The group of a distance in words."""
+    least = 0
+    for most in DISTANCES:
+        if words <= most:
+            return f"{least}-{most}"
+        least = most + 1
+    return f"over {DISTANCES[-1]}"

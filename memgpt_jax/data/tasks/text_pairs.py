@@ -17,9 +17,10 @@ from memgpt_jax.data.tasks.base import digest
 from memgpt_jax.data.tasks.examples import ExamplesTask, tokenizer_of_texts
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
-PairMetric = Literal["bleu", "chrf", "rouge", "exact", "first_word"]
+PairMetric = Literal["bleu", "chrf", "rouge", "exact", "first_word", "begins"]
 """Metrics of generated texts: BLEU and chrF of a corpus (sacrebleu); ROUGE-1, -2, -L and -Lsum with stemming
-(rouge-score); the fraction of texts that equal a reference, and of those whose first word is that of a reference."""
+(rouge-score); the fraction of texts that equal a reference, whose first word is that of a reference, and that begin
+with a reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,8 @@ class TextPairsConfig(ExamplesConfig):
     target_column: str = "target"
     """The column that holds the target: a text, or a list of alternatives. Training uses the first; of the metrics,
     BLEU and chrF count all as references, ROUGE and exact match take the best."""
+    group_column: str | None = None
+    """The column of a name by which the pairs are grouped in the results; default: no groups."""
     source_length: int | None = None
     """Tokens of a source that the encoder of an encoder-decoder reads, the end included; longer sources are cut.
     Default: the model is a decoder. It reads sources of any length, which in training are cut so that the row holds
@@ -130,6 +133,8 @@ class TextPair(NamedTuple):
     source: str
     targets: tuple[str, ...]
     """Alternatives."""
+    group: str
+    """Empty without groups."""
 
 
 class TextPairsTask(ExamplesTask[TextPairsConfig]):
@@ -196,7 +201,8 @@ def pairs(config: TextPairsConfig, split: str) -> list[TextPair]:
 
 def _pair(config: TextPairsConfig, record: Record) -> TextPair:
     source, targets = (_texts(record, column) for column in (config.source_column, config.target_column))
-    return TextPair(record.where, " ".join(source), tuple(targets))
+    group = record.label(config.group_column) if config.group_column else ""
+    return TextPair(record.where, " ".join(source), tuple(targets), group)
 
 
 def _texts(record: Record, column: str) -> list[str]:

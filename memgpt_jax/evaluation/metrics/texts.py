@@ -1,7 +1,7 @@
 """Metrics of generated texts: BLEU and chrF by sacrebleu, ROUGE by rouge-score."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NotRequired, TypedDict
 
 import numpy as np
@@ -36,6 +36,17 @@ class TextMetrics(TypedDict):
     """Fraction of the texts whose first word is that of a reference, without case and punctuation."""
     first_word_interval: NotRequired[list[float]]
     """95% confidence interval, by bootstrap over texts."""
+    begins: NotRequired[float]
+    """Fraction of the texts that begin with a reference, followed by the end of a word, without regard to case."""
+    begins_interval: NotRequired[list[float]]
+    """95% confidence interval, by bootstrap over texts."""
+
+
+class GroupMetrics(TextMetrics):
+    """Results on the texts of a group."""
+
+    examples: int
+    """Number of texts."""
 
 
 def text_metrics(names: Sequence[str], texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
@@ -52,6 +63,18 @@ def text_metrics(names: Sequence[str], texts: Sequence[str], references: Sequenc
     found = TextMetrics()
     for name in names:
         found |= METRICS_OF_TEXTS[name](texts, references)
+    return found
+
+
+def metrics_by_group(
+    names: Sequence[str], texts: Sequence[str], references: Sequence[Sequence[str]], groups: Sequence[str]
+) -> dict[str, GroupMetrics]:
+    """`text_metrics` of the texts of each group, by its name, in alphabetical order. Args: groups: of each text."""
+    found = {}
+    for group in sorted(set(groups)):
+        chosen = [index for index, other in enumerate(groups) if other == group]
+        metrics = text_metrics(names, [texts[index] for index in chosen], [references[index] for index in chosen])
+        found[group] = GroupMetrics(examples=len(chosen), **metrics)
     return found
 
 
@@ -85,15 +108,27 @@ def _rouge(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMet
 
 
 def _exact(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
-    right = np.array([text in row for text, row in zip(texts, references, strict=True)])
-    interval = bootstrap_interval(lambda chosen: float(right[chosen].mean()), len(right))
-    return TextMetrics(exact_match=float(right.mean()), exact_match_interval=interval)
+    share, interval = _share(text in row for text, row in zip(texts, references, strict=True))
+    return TextMetrics(exact_match=share, exact_match_interval=interval)
 
 
 def _first_word(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
-    right = np.array([_word(text) in map(_word, row) for text, row in zip(texts, references, strict=True)])
-    interval = bootstrap_interval(lambda chosen: float(right[chosen].mean()), len(right))
-    return TextMetrics(first_word=float(right.mean()), first_word_interval=interval)
+    share, interval = _share(_word(text) in map(_word, row) for text, row in zip(texts, references, strict=True))
+    return TextMetrics(first_word=share, first_word_interval=interval)
+
+
+def _begins(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
+    share, interval = _share(
+        any(re.match(re.escape(reference) + r"(?!\w)", text, re.IGNORECASE) for reference in row)
+        for text, row in zip(texts, references, strict=True)
+    )
+    return TextMetrics(begins=share, begins_interval=interval)
+
+
+def _share(right: Iterable[bool]) -> tuple[float, list[float]]:
+    """The fraction that is right, and its interval."""
+    found = np.array(list(right))
+    return float(found.mean()), bootstrap_interval(lambda chosen: float(found[chosen].mean()), len(found))
 
 
 def _word(text: str) -> str:
@@ -107,6 +142,7 @@ METRICS_OF_TEXTS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], T
     "rouge": _rouge,
     "exact": _exact,
     "first_word": _first_word,
+    "begins": _begins,
 }
 """The metrics by the names of `TextPairsConfig.metrics`."""
 LIBRARIES = {"bleu": "sacrebleu.metrics", "chrf": "sacrebleu.metrics", "rouge": "rouge_score.rouge_scorer"}

@@ -97,6 +97,30 @@ def test_dialogues_that_are_refused(tmp_path, value, message):
         list(read_records(written(tmp_path / "a.json", [value]), "sgd"))
 
 
+def confirming(utterance, *values):
+    """A turn of the system that confirms values."""
+    actions = [{"act": "CONFIRM", "slot": "s", "values": [value]} for value in values]
+    return {"speaker": "SYSTEM", "utterance": utterance, "frames": [{"slots": [], "actions": actions}]}
+
+
+def test_confirmed_values_are_those_that_were_said_before(tmp_path):
+    """`Rome` was said 3 words before the turn, `8 pm` 39 words; `two` was never said, `Ada` is not in the turn."""
+    turns = [
+        turn("USER", "At 8 pm " + "now " * 35 + "in rome today."),
+        confirming("Rome at 8 pm for two?", "Rome", "8 pm", "two", "Ada"),
+    ]
+    turns[0]["frames"] = []
+    path = written(tmp_path / "a.json", [{"turns": turns}])
+    begun = f"USER: {turns[0]['utterance']}\nSYSTEM:"
+    assert [record.values for record in read_records(path, "sgd_confirmed")] == [
+        {"source": begun, "target": "Rome", "distance": "0-32"},
+        {"source": f"{begun} Rome at", "target": "8 pm", "distance": "33-64"},
+    ]
+    turns[1]["frames"][0]["actions"][0].pop("values")
+    with pytest.raises(ValueError, match="object 1, turn 2 has no field 'values'"):
+        list(read_records(written(tmp_path / "a.json", [{"turns": turns}]), "sgd_confirmed"))
+
+
 def test_words_of_dialogues_are_not_changed_at_random():
     with pytest.raises(ValueError, match=r"data.augment would change who speaks in dialogues, data.form='sgd'"):
         TaggedTextConfig(form="sgd", augment=AugmentConfig(swap=0.1))
