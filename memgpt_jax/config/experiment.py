@@ -257,6 +257,10 @@ class ExperimentConfig:
         if self.optimizer.private is None:
             return
         check(rows is not None, "optimizer.private needs data.sample_rows: texts that are drawn at random, one a row")
+        check(
+            not self.model.mixes_texts,
+            "optimizer.private needs model.head.mixup=0: the gradient of a text must not depend on other texts",
+        )
         for name, value, needed in (
             ("optimizer.accumulate_steps", self.optimizer.accumulate_steps, 1),
             ("training.carry_state", self.training.carry_state, False),  # no memory goes from text to text

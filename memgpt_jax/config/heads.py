@@ -18,6 +18,11 @@ class HeadConfig:
     target: ClassVar[str] = "labels"
     """Over a `HeadedConfig`: the name of its targets in a batch."""
 
+    @property
+    def mixes_texts(self) -> bool:
+        """Whether training mixes the texts of a batch, by `StreamHead.mixed_score` in the place of `score`."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamHeadConfig(HeadConfig):
@@ -93,7 +98,11 @@ class HeadedConfig(BaseModelConfig):
 
     @property
     def has_dropout(self) -> bool:
-        return super().has_dropout or bool(getattr(self.head, "dropout", 0.0))
+        return super().has_dropout or bool(getattr(self.head, "dropout", 0.0)) or self.mixes_texts
+
+    @property
+    def mixes_texts(self) -> bool:
+        return self.head.mixes_texts
 
     @property
     def streams(self) -> bool:

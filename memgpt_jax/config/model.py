@@ -124,6 +124,11 @@ class BaseModelConfig:
         """Whether a dropout key changes the results of a call."""
         return any(stack.dropout for stack in self.stacks.values())
 
+    @property
+    def mixes_texts(self) -> bool:
+        """Whether, with a dropout key, the loss of a text depends on other texts of the batch (mixup)."""
+        return False
+
     def alignment_of(self, length: int, *, padded: bool = False) -> Alignment:
         """The alignment of calls with `length` tokens each that begin at a segment boundary; `padded`: with `valid`."""
         return "aligned" if length % self.segment_length == 0 and not padded else "any"

@@ -130,6 +130,9 @@ class Headed(Model[HeadedState]):
         state: HeadedState | None = None,
         reset: Flags | None = None,
         valid: Flags | None = None,
+        *,
+        asked: Flags | None = None,
+        dropout_key: Array | None = None,
         **options: Any,
     ) -> tuple[dict[str, Scores], HeadedState]:
         """Loss and correctness of each target.
@@ -141,10 +144,12 @@ class Headed(Model[HeadedState]):
             state: as in `__call__`.
             reset: as in `__call__`.
             valid: as in `__call__`.
+            asked: for `LabelHeadConfig.mixup`: True for the targets that count.
+            dropout_key: as in `__call__`; also of mixup, which needs a key.
             **options: as in `__call__`.
 
         Raises:
-            ValueError: as in `__call__`, or a target is not valid.
+            ValueError: as in `__call__`, a target is not valid, or `asked` is missing.
         """
         (name,) = self.config.heads
         check(
@@ -153,8 +158,14 @@ class Headed(Model[HeadedState]):
             f"{list(targets) if isinstance(targets, dict) else type(targets).__name__}",
         )
         wanted = self.head.check_targets(targets[name], tokens)
-        outputs, state = self(tokens, state, reset, valid, **options)
-        return {name: self.head.score(outputs, wanted, reset=reset, valid=valid)}, state
+        if dropout_key is None or not self.config.mixes_texts:
+            outputs, state = self(tokens, state, reset, valid, dropout_key=dropout_key, **options)
+            return {name: self.head.score(outputs, wanted, reset=reset, valid=valid)}, state
+        if asked is None:
+            raise ValueError("head.mixup needs the argument `asked`, the targets that count: weights > 0")
+        dropout_key, mixup_key = jax.random.split(dropout_key)
+        outputs, state = self(tokens, state, reset, valid, dropout_key=dropout_key, **options)
+        return {name: self.head.mixed_score(outputs, wanted, jnp.asarray(asked), mixup_key)}, state
 
     def diagnostics(
         self, tokens: Tokens, state: HeadedState | None = None, reset: Flags | None = None, **options: Any

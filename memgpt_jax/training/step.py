@@ -190,12 +190,14 @@ def row_loss(
 
 def cross_entropy(model: Any, batch: data.Batch, state: Any, key: jax.Array) -> tuple[Totals, Any]:
     """The default `LossFunction`: cross-entropy times weights, over all heads of the batch."""
+    asked = {"asked": batch.weights[model.config.heads[0]] > 0} if model.config.mixes_texts else {}
     scores, state = model.score(
         targets=batch.targets,
         state=state,
         # Rows start at a segment boundary and advance by L tokens per batch: if L is whole segments, they stay at one.
         alignment=model.config.alignment_of(batch.inputs["tokens"].shape[1], padded="valid" in batch.inputs),
         dropout_key=key if model.config.has_dropout else None,
+        **asked,
         **batch.inputs,
     )
     weights, bytes_ = batch.weights, batch.info.get("target_bytes")

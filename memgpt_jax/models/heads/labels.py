@@ -15,6 +15,7 @@ from memgpt_jax.models.arguments import check_numbers, filled_flags
 from memgpt_jax.models.heads.streams import StreamHead
 from memgpt_jax.ops import Scores
 from memgpt_jax.ops.crf import Chain, chain_scores
+from memgpt_jax.ops.mixup import of_partners, partners
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int, Tokens
 
 
@@ -35,6 +36,9 @@ class LabelHeadConfig(StreamHeadConfig):
     crf: bool = False
     """For tags: a linear chain (`memgpt_jax.ops.crf`): the tag of a word depends on that of the word before. The
     loss is that of the tags of a document together; the predicted tags are the most probable sequence."""
+    mixup: float = 0.0
+    """Alpha of mixup, which mixes the pooled vectors of two texts of a training batch, and their targets, with the
+    weights w and 1 - w, w ~ Beta(alpha, alpha); 0: no mixing. Needs a pool."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,11 +48,20 @@ class LabelHeadConfig(StreamHeadConfig):
             all(0 < weight < float("inf") for weight in self.class_weights),
             f"head.class_weights must be positive numbers, got {self.class_weights}",
         )
+        check(0.0 <= self.mixup < float("inf"), f"head.mixup must be a number of at least 0, got {self.mixup}")
+        check(
+            not self.mixup or self.pool != "none",
+            f"head.mixup={self.mixup} mixes texts, not their tokens: it needs another pool than 'none', such as 'mean'",
+        )
         plain = self.loss == "cross_entropy" and not self.label_smoothing and not self.class_weights
         check(
             not self.crf or (self.pool == "none" and plain),
             "head.crf=True needs head.pool='none', and works without loss='binary', label_smoothing and class_weights",
         )
+
+    @property
+    def mixes_texts(self) -> bool:
+        return self.mixup > 0
 
 
 class LabelHead(StreamHead):
@@ -95,12 +108,28 @@ class LabelHead(StreamHead):
             reset, valid = filled_flags(outputs.shape[:2], reset, valid)
             chain = Chain(self.chain_transitions[...], self.chain_start[...], self.chain_end[...])
             return chain_scores(outputs, jnp.where(valid, targets, -1), chain, reset)
-        return label_scores(
-            outputs,
-            targets,
-            smoothing=self.labelling.label_smoothing,
-            class_weights=self.labelling.class_weights,
-        )
+        return self._label_scores(outputs, targets)
+
+    def mixed_score(
+        self, outputs: Float32[Array, "B L C"], targets: Int[Array, "B ..."], asked: Flags, key: Array
+    ) -> Scores:
+        """`score` with mixup; see `StreamHead.mixed_score`. With the partner j of each asked token i (`ops.mixup`),
+
+            loss_i = w loss(z, y_i) + (1 - w) loss(z, y_j),   z = w outputs_i + (1 - w) outputs_j
+
+        and one w ~ Beta(alpha, alpha) for the call. As the outputs are a linear function of the pooled vectors, mixing
+        the outputs is mixing these. `correct` is that of the outputs before mixing.
+        """
+        of_weight, of_partner = jax.random.split(key)
+        weight = jax.random.beta(of_weight, self.labelling.mixup, self.labelling.mixup, dtype=jnp.float32)
+        partner = partners(of_partner, asked)
+        mixed = weight * outputs + (1 - weight) * of_partners(outputs, partner)
+        own, other = (self._label_scores(mixed, ids).losses for ids in (targets, of_partners(targets, partner)))
+        return Scores(weight * own + (1 - weight) * other, self._label_scores(outputs, targets).correct)
+
+    def _label_scores(self, outputs: Float32[Array, "B L C"], targets: Int[Array, "B ..."]) -> Scores:
+        smoothing, weights = self.labelling.label_smoothing, self.labelling.class_weights
+        return label_scores(outputs, targets, smoothing=smoothing, class_weights=weights)
 
 
 def label_scores(

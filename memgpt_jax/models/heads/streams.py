@@ -131,3 +131,14 @@ class StreamHead(Head):
             valid: as in the model's call.
         """
         raise NotImplementedError
+
+    def mixed_score(self, outputs: Float32[Array, "B L C"], targets: Any, asked: Flags, key: Array) -> Scores:
+        """`score` in training, of a head whose configuration has `mixes_texts`.
+
+        Args:
+            outputs: outputs of `__call__`.
+            targets: as `check_targets` returns them.
+            asked: the tokens whose losses count; the others are not mixed.
+            key: a PRNG key.
+        """
+        raise NotImplementedError
