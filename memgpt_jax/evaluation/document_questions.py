@@ -7,14 +7,16 @@ from typing import NamedTuple, NotRequired, TypeVar
 import numpy as np
 
 from memgpt_jax import models
-from memgpt_jax.config.checks import instance_of
+from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.extras import library
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.progress_bar import track
 from memgpt_jax.data.tasks.document_questions import Document, DocumentQuestionsTask
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.texts import TextMetrics, check_libraries, text_metrics
 from memgpt_jax.evaluation.row_losses import row_losses
+from memgpt_jax.generation.citations import check_citable, sources, token_weights
 from memgpt_jax.generation.questions import answer_prompts, read_document
 from memgpt_jax.models import ModelState
 
@@ -39,6 +41,12 @@ class DocumentQuestionsResult(TextMetrics):
     """The same where each question reads its document again, as many questions at the same time."""
     same_answers: NotRequired[float]
     """Fraction of these questions to which both ways give the same answer."""
+    source_right: NotRequired[float]
+    """With `data.cite`: fraction of the questions whose most-read sentence is in their context."""
+    source_chance: NotRequired[float]
+    """The share of a document's characters that the context has, mean over these questions."""
+    source_questions: NotRequired[int]
+    """Number of these questions: those with a context that the document holds."""
 
 
 class Timing(NamedTuple):
@@ -52,6 +60,15 @@ class Timing(NamedTuple):
     """Number of equal answers."""
 
 
+class Citation(NamedTuple):
+    """The sentence that a question and its answer read most."""
+
+    right: bool
+    """The middle of the sentence is in the context of the question."""
+    share: float
+    """The share of the document's characters that the context has."""
+
+
 def evaluate_document_questions(
     config: ExperimentConfig, params: models.Params, task: DocumentQuestionsTask
 ) -> DocumentQuestionsResult:
@@ -63,12 +80,14 @@ def evaluate_document_questions(
     Raises `ValueError` if a loss is NaN or infinite, or a library is not installed.
     """
     check_document_questions(config, task)
-    reader, answers, losses, timings = Reader(config, params, task), [], [], []
+    reader, answers, losses, timings, cited = Reader(config, params, task), [], [], [], []
     documents = task.documents[: config.evaluation.max_documents]
     for number, document in enumerate(track(documents, "documents")):
         state = reader.read(document)
         losses.append(reader.losses(document, state))
         answers.append(reader.answers(document, state))
+        if task.config.cite:
+            cited += reader.citations(document, state, answers[-1])
         if number < (task.config.read_again or 0):
             timings.append(reader.timing(document))
     nats = np.concatenate(losses)
@@ -86,12 +105,21 @@ def evaluate_document_questions(
         result["seconds_per_question"] = sum(timing.once for timing in timings) / number
         result["seconds_per_question_read_again"] = sum(timing.again for timing in timings) / number
         result["same_answers"] = sum(timing.same for timing in timings) / number
+    if cited:
+        result["source_right"] = sum(citation.right for citation in cited) / len(cited)
+        result["source_chance"] = sum(citation.share for citation in cited) / len(cited)
+        result["source_questions"] = len(cited)
     return result
 
 
 def check_document_questions(config: ExperimentConfig, task: DocumentQuestionsTask) -> None:
-    """Raise `ValueError` if a library that the metrics need is missing."""
+    """Raise `ValueError` if a library that the metrics need is missing, or sources are asked for and not possible."""
     check_libraries(task.config.metrics)
+    if task.config.cite:
+        check_citable(instance_of(config.model, ModelConfig, "model"))
+        library("sentencex", "sentence boundaries")
+        some = any(document.places(q) for document in task.documents for q in range(len(document.questions)))
+        check(some, "data.cite=True needs questions with a context that their document holds; there is none")
 
 
 class Reader:
@@ -122,6 +150,21 @@ class Reader:
             rows=self.settings.batch_size,
             max_new_tokens=self.task.config.max_new_tokens,
         )
+
+    def citations(self, document: Document, state: ModelState, answers: list[str]) -> list[Citation]:
+        """The most-read sentence of each question whose context the document holds, with the model's answers."""
+        tokens, text, size = self.task.tokens, document.text, int(state.position[0])
+        places = [document.places(number) for number in range(len(document.questions))]
+        asked = [number for number, found in enumerate(places) if found]
+        rows = [tokens.after_document(document.questions[q].text, answers[q])["tokens"] for q in asked]
+        weights = token_weights((self.model, self.params), state, rows, number=self.settings.batch_size)
+        ends, found = tokens.ends(text)[:size], []
+        for number, of_row in zip(asked, weights, strict=True):
+            (best,) = sources(text, ends, of_row, 1)
+            middle = (best["start"] + best["end"]) // 2
+            right = any(start <= middle < end for start, end in places[number])
+            found.append(Citation(right, sum(end - start for start, end in places[number]) / len(text)))
+        return found
 
     def timing(self, document: Document) -> Timing:
         """The seconds of both ways, after a first run that compiles."""

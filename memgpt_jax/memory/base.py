@@ -74,6 +74,17 @@ class Explanation(NamedTuple):
         return self.residual.astype(jnp.float32) + jnp.sum(found.reshape(batch, length, -1, width), axis=2)
 
 
+class Origins(NamedTuple):
+    """The tokens from which the entries come, counted from the end of the last segment that was written.
+
+    The tokens of entry m are those from `start` tokens before this end on, `length` of them; of one token, the entry
+    holds it, of several, one of them or their mixture. Where there is no entry, the values have no meaning.
+    """
+
+    start: Int32[Array, "B M"]
+    length: Int32[Array, "B M"]
+
+
 def whole_segment(
     x: Float[Array, "B T D"], reset: Bool[Array, "B T"] | None = None, valid: Bool[Array, "B T"] | None = None
 ) -> Segment:
@@ -162,6 +173,17 @@ class Memory(nnx.Module, Generic[ConfigT]):
             NotImplementedError: the mechanism has no entries, or does not implement this.
         """
         raise NotImplementedError(self._no_hook("explain"))
+
+    def origins(self, state: State) -> Origins:
+        """Optional: the tokens from which the entries of `explain` come, derived from counters of the state.
+
+        The state holds entries of tokens alone, without any of `write_entries`.
+
+        Raises:
+            NotImplementedError: the mechanism has no entries of tokens, or does not implement this.
+            ValueError: the entries of this configuration cannot be assigned to tokens.
+        """
+        raise NotImplementedError(self._no_hook("origins"))
 
     def write_entries(
         self,

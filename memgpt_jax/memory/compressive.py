@@ -9,7 +9,7 @@ from flax import nnx
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import AttendedMemoryConfig
-from memgpt_jax.memory.base import Explanation, OwnSegment
+from memgpt_jax.memory.base import Explanation, Origins, OwnSegment
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops.attention import map_rows
 from memgpt_jax.ops.memory import (
@@ -164,6 +164,14 @@ class CompressiveMemory(AttendedMemory[CompressiveMemoryConfig]):
             _taken(state.compressed_keys, state.compressed_count),
         ]
         return Explanation(weights, values[:, None], jnp.concatenate(valid, axis=1))
+
+    def origins(self, state: CompressiveState) -> Origins:
+        """The token of each recent entry, then the c tokens of each compressed one."""
+        recent, older = (jnp.arange(x.shape[1], dtype=jnp.int32)[None] for x in (state.keys, state.compressed_keys))
+        recent = state.count[:, None] - recent
+        older = state.count[:, None] + self.ratio * (state.compressed_count[:, None] - older)
+        length = jnp.concatenate([jnp.ones_like(recent), jnp.full_like(older, self.ratio)], axis=1)
+        return Origins(jnp.concatenate([recent, older], axis=1), length)
 
     def write(
         self, x: Float[Array, "B T D"], state: CompressiveState, write_mask: Bool[Array, "B T"]

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import KVMemoryConfig
-from memgpt_jax.memory.base import Explanation, OwnSegment, Segment, flatten_segments
+from memgpt_jax.memory.base import Explanation, Origins, OwnSegment, Segment, flatten_segments
 from memgpt_jax.memory.linear import linear
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops.memory import (
@@ -137,6 +138,23 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         visible = jnp.broadcast_to(entries.valid[:, None], (*x.shape[:2], entries.valid.shape[1]))
         weights = read_weights(self.queries(x), [self._source(entries, visible)], *self._extras())
         return Explanation(weights, entries.values[:, None], entries.valid)
+
+    def origins(self, state: KVState) -> Origins:
+        """The token of each entry; its segment, if tokens of the segment have been pooled, left out or evicted.
+
+        With `select="all"` and `evict="oldest"` the token is always known. Raises `ValueError` with
+        `visibility="token"`, whose reads `explain` does not describe, and with `initial_entries`, which have no token.
+        """
+        config, length = self.config, self.segment_length
+        check(config.visibility == "segment", "reads with memory.visibility='token' have no origins: take 'segment'")
+        check(
+            config.initial_entries == 0, f"memory.initial_entries={config.initial_entries} have no origins: take none"
+        )
+        age = state.entries.age
+        rank, number = jax.vmap(_rank_of_equal)(jnp.where(state.entries.valid, age, 0))
+        known = (config.select == "all") & ((number == length) | (config.evict == "oldest"))
+        start = length * age - jnp.where(known, length - number + rank, 0)
+        return Origins(start, jnp.where(known, 1, jnp.full_like(start, length)))
 
     def write_entries(
         self,
@@ -318,6 +336,13 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
     def _source(self, entries: Entries, visible: Bool[Array, "B Q E"]) -> Source:
         """Entries as a `Source` of the Reader."""
         return make_source(self._stored(entries), entries.age, visible, self.bptt_segments)
+
+
+def _rank_of_equal(values: Int32[Array, " M"]) -> tuple[Int32[Array, " M"], Int32[Array, " M"]]:
+    """For each value, how many equal ones come before it, and how many equal ones there are."""
+    order = jnp.argsort(values, stable=True)
+    first, last = (jnp.searchsorted(values[order], values, side=side).astype(jnp.int32) for side in ("left", "right"))
+    return jnp.argsort(order).astype(jnp.int32) - first, last - first
 
 
 def _clean(entries: Entries) -> Entries:

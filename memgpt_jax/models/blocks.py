@@ -140,12 +140,7 @@ class Block(nnx.Module):
         rate = self.config.dropout
         keys = (None,) * 4 if dropout_key is None else jax.random.split(dropout_key, 4)
         pre = self.config.norm_position == "pre"
-        h = x + dropout(attended, rate, keys[0])
-        h = h if pre else self.attention_norm(h)
-        if self.config.attends_to_source:
-            attended = self.cross_attention(self.cross_attention_norm(h) if pre else h, state.source)
-            h = h + dropout(attended, rate, keys[3])
-            h = h if pre else self.cross_attention_norm(h)
+        h = self.add_attention(x, attended, state, (keys[0], keys[3]))
         f, memory, gate = h, None, None
         if not isinstance(self.memory_layer, SharedSoftmaxMemory):
             f, memory, gate = self.memory_layer.with_gate(
@@ -153,6 +148,22 @@ class Block(nnx.Module):
             )
         y = f + dropout(self.feed_forward(self.feed_forward_norm(f) if pre else f), rate, keys[2])
         return y if pre else self.feed_forward_norm(y), memory, gate
+
+    def add_attention(
+        self, x: Stream, attended: Stream, state: LayerState, keys: tuple[Array | None, Array | None]
+    ) -> Stream:
+        """h: the stream after self-attention, whose output is `attended`, and cross-attention.
+
+        keys: of the dropout of the two; None: no dropout.
+        """
+        rate, pre = self.config.dropout, self.config.norm_position == "pre"
+        h = x + dropout(attended, rate, keys[0])
+        h = h if pre else self.attention_norm(h)
+        if self.config.attends_to_source:
+            attended = self.cross_attention(self.cross_attention_norm(h) if pre else h, state.source)
+            h = h + dropout(attended, rate, keys[1])
+            h = h if pre else self.cross_attention_norm(h)
+        return h
 
 
 def _call(

@@ -167,7 +167,7 @@ class MemGPT(Model[ModelState]):
             self.blocks,
             x,
             state.layers,
-            call_inputs(reset, valid, positions=positions, distance_bias=self._distance_bias()),
+            call_inputs(reset, valid, positions=positions, distance_bias=self.distance_bias()),
             alignment=alignment,
             dropout_key=dropout_key,
             scanned=self.config.scan_layers and x.shape[1] > 1,
@@ -226,7 +226,7 @@ class MemGPT(Model[ModelState]):
             x = x + sinusoidal(positions, config.d_model, config.rotary_base)
         return x.astype(config.dtype)
 
-    def _distance_bias(self) -> Float32[Array, "H W"] | None:
+    def distance_bias(self) -> Float32[Array, "H W"] | None:
         """Bias of attention logits for each head and each distance in the window."""
         config = self.config
         if config.position != "relative":

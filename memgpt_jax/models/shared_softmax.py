@@ -2,12 +2,14 @@
 
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.model import StackConfig
 from memgpt_jax.memory import make_memory
-from memgpt_jax.memory.streaming import StreamAlignment, StreamState, init_stream_state, stream
+from memgpt_jax.memory.base import Explanation
+from memgpt_jax.memory.streaming import StreamAlignment, StreamState, explain, init_stream_state, stream
 from memgpt_jax.models.attention import CallInputs
 from memgpt_jax.ops import joint_softmax
 from memgpt_jax.shapes import Array, Float, Float32, Stream
@@ -57,3 +59,14 @@ class SharedSoftmaxMemory(nnx.Module):
         read, read_lse = found[..., :-1].astype(attended.dtype), found[..., -1]
         out, share = joint_softmax(attended, lse + self.fusion_gate[...][None, None], read, read_lse)
         return out, state, jnp.mean(share, axis=-1)
+
+    def explain(self, lse: Float32[Array, "B L H"], x: Stream, state: StreamState, inputs: CallInputs) -> Explanation:
+        """The part of the merged heads that comes from the memory: weights within the memory times 1 - lambda.
+
+        Arguments as in `__call__`; tokens of the open segment are not included.
+        """
+        found, _ = stream(self.memory, x, state, inputs.reset, inputs.valid)
+        read_lse = found.reshape(*lse.shape, -1)[..., -1]
+        share = jax.nn.sigmoid(read_lse - lse - self.fusion_gate[...][None, None])
+        explanation = explain(self.memory, x, state)
+        return explanation._replace(weights=explanation.weights * share[..., None])

@@ -9,6 +9,7 @@ import numpy as np
 from memgpt_jax.config.checks import check, instance_of, whole
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
+from memgpt_jax.generation.citations import Source, sources, token_weights
 from memgpt_jax.generation.questions import answer_prompts
 from memgpt_jax.generation.session import Session
 from memgpt_jax.pipelines.base import Loaded, check_sizes, texts_of
@@ -42,7 +43,7 @@ class DocumentQuestions:
         check(bool(text.strip()), "the document is empty")
         session = Session((self.model, self.params), self.tokens.tokenizer)
         session.feed(self.tokens.before + text)
-        return Reading(self, session)
+        return Reading(self, session, text)
 
     def __call__(self, *, question: str | Sequence[str], context: str, max_new_tokens: int | None = None) -> Any:
         """`read(context)(question)`: a document is read, and one or several questions are answered."""
@@ -60,19 +61,25 @@ class DocumentQuestions:
 class Reading:
     """A document that has been read. Each question is a fork of the state, which stays as it is."""
 
-    def __init__(self, pipeline: DocumentQuestions, session: Session):
-        """Args: session: the document; it may have been loaded from a folder (`Session.load`)."""
-        self.pipeline, self.session = pipeline, session
+    def __init__(self, pipeline: DocumentQuestions, session: Session, document: str | None = None):
+        """Args: session: the document; it may have been loaded from a folder (`Session.load`). document: its text, for
+        sources."""
+        self.pipeline, self.session, self.document = pipeline, session, document
 
-    def __call__(self, question: str | Sequence[str], *, max_new_tokens: int | None = None) -> Any:
+    def __call__(
+        self, question: str | Sequence[str], *, sources: int | None = None, max_new_tokens: int | None = None
+    ) -> Any:
         """Answer questions about the document, by greedy decoding.
 
         Args:
             question: a question, or several, which are answered independently.
+            sources: also find this number of sentences of the document: those whose memory entries the question and its
+                answer read most. The memory must have entries that come from tokens, such as those of `kv`.
             max_new_tokens: maximum number of tokens of an answer; default: that of the run's task.
 
         Returns:
-            {"answer"} for one question, a list of them for several.
+            {"answer"}, with `sources` {"answer", "sources"}, for one question, a list of them for several. A source is
+            {"start", "end", "text", "weight"}: `document[start:end]` is `text`, and `weight` is the share of all reads.
         """
         questions, pipeline = texts_of(question), self.pipeline
         for text in questions:
@@ -90,5 +97,25 @@ class Reading:
             rows=pipeline.rows,
             max_new_tokens=longest,
         )
-        results = [{"answer": answer} for answer in found]
+        results: list[dict[str, Any]] = [{"answer": answer} for answer in found]
+        if sources is not None:
+            check_sizes(sources=sources)
+            cited = self._sources(questions, found, sources)
+            results = [result | {"sources": each} for result, each in zip(results, cited, strict=True)]
         return results[0] if isinstance(question, str) else results
+
+    def _sources(self, questions: list[str], answers: list[str], number: int) -> list[list[Source]]:
+        """The `number` sentences that each question and its answer read most."""
+        pipeline, tokens, unread = self.pipeline, self.pipeline.tokens, self.session.unread
+        check(self.document is not None, "sources need the text of the document: Reading(pipeline, session, document)")
+        text = self.document or ""
+        rows = [
+            np.concatenate([unread, tokens.after_document(*pair)["tokens"]]).astype(np.int32)
+            for pair in zip(questions, answers, strict=True)
+        ]
+        weights = token_weights(
+            (pipeline.model, pipeline.params), self.session.state, rows, skip=len(unread), number=pipeline.rows
+        )
+        ends = tokens.ends(text)
+        check(weights.shape[1] >= len(ends), "the session has not read the whole document whose text is given")
+        return [sources(text, ends, of_row[: len(ends)], number) for of_row in weights]

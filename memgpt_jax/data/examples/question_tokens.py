@@ -28,6 +28,17 @@ class QuestionTokens:
         """`start_id` and the ids of a document, int32, cut to `room` ids."""
         return np.array([self.tokenizer.start_id, *self.tokenizer.encode(self.before + text)], np.int32)[:room]
 
+    def ends(self, text: str) -> np.ndarray:
+        """The place in the text, in characters, at which each id of `document(text)` ends, [n]; 0 before the text.
+
+        Places are exact if the tokenizer is lossless. Otherwise the bytes of ids are scaled to those of the text.
+        """
+        before, data = len(self.before.encode()), text.encode()
+        ends = np.cumsum(self.tokenizer.token_bytes[self.document(text)], dtype=np.int64)
+        ends = ends * (before + len(data)) // max(1, ends[-1])
+        begins = (np.frombuffer(data, np.uint8) & 0xC0) != 0x80  # the first byte of a character
+        return np.concatenate([[0], np.cumsum(begins)])[np.clip(ends - before, 0, len(data))]
+
     def question(self, text: str) -> np.ndarray:
         """The ids from the end of the document to the answer, int32."""
         return np.array(self.tokenizer.encode(self.between + text + self.after), np.int32)

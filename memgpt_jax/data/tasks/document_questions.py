@@ -58,6 +58,9 @@ class DocumentQuestionsConfig(ExamplesConfig):
     read_again: int | None = None
     """In evaluation, the questions of this number of documents are also answered by reading the document again for each
     question, and the seconds of both ways are compared; default: of none."""
+    cite: bool = False
+    """In evaluation, also find the sentence whose memory entries question and answer read most, and report how often it
+    is in the `context` of the question. Needs a memory whose entries come from tokens, such as `kv`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,6 +69,10 @@ class DocumentQuestionsConfig(ExamplesConfig):
         check(
             places == (1, 1) and self.prompt.index(DOCUMENT) < self.prompt.index(QUESTION),
             f"data.prompt must hold {DOCUMENT} and, after it, {QUESTION}, each once, got {self.prompt!r}",
+        )
+        check(
+            not self.cite or self.context == "document",
+            "data.cite=True needs data.context='document': with 'given', the whole text that is read is the context",
         )
 
     @property
@@ -93,6 +100,24 @@ class Document(NamedTuple):
     """File and line."""
     text: str
     questions: tuple[Question, ...]
+    contexts: tuple[str, ...]
+    """Of each question the part of the text that holds the answer; "": not known."""
+
+    def places(self, question: int) -> list[tuple[int, int]]:
+        """The characters (start, end) of the context of a question: in one piece, or of each of its lines.
+
+        A line is searched after the line before it, then in the whole text. []: the text does not hold them all.
+        """
+        context, end, found = self.contexts[question].strip(), 0, []
+        parts = [context] if context in self.text else [line.strip() for line in context.splitlines()]
+        for part in filter(None, parts):
+            start = self.text.find(part, end)
+            start = self.text.find(part) if start < 0 else start
+            if start < 0:
+                return []
+            end = start + len(part)
+            found.append((start, end))
+        return found
 
 
 class DocumentQuestionsTask(ExamplesTask[DocumentQuestionsConfig]):
@@ -154,11 +179,12 @@ def _documents(config: DocumentQuestionsConfig, record: Record) -> list[Document
             bool(answers) and all(isinstance(answer, str) and answer.strip() for answer in answers),
             f"{where}: field 'answers' must be a list of texts that are not empty, got {answers!r:.60}",
         )
-        part = item.get("context") if config.context == "given" else None
-        text = whole if part in (None, "") else _text(item, "context", where)
-        by_text.setdefault(text, []).append(Question(question, tuple(answer.strip() for answer in answers)))
+        context = "" if item.get("context") in (None, "") else _text(item, "context", where)
+        text = context if context and config.context == "given" else whole
+        asked = Question(question, tuple(answer.strip() for answer in answers))
+        by_text.setdefault(text, []).append((asked, context))
     check(bool(by_text), f"{record.where}: the document has no questions")
-    return [Document(record.where, text, tuple(questions)) for text, questions in by_text.items()]
+    return [Document(record.where, text, *zip(*asked, strict=True)) for text, asked in by_text.items()]
 
 
 def _text(values: Any, name: str, where: str) -> str:
