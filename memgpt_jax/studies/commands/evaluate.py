@@ -45,6 +45,8 @@ COLUMNS = (
     "seconds_per_question",
     "seconds_per_question_read_again",
     "same_answers",
+    "source_right",
+    "source_chance",
     "questions",
     "failed_tasks",
     "answers",
