@@ -1,9 +1,7 @@
 """Recommendation: what does a user choose next, and how does the user rate it?"""
 
 import dataclasses
-from collections import Counter, defaultdict
-from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -12,13 +10,11 @@ from memgpt_jax.config.data import CausalConfig, ObjectiveConfig, TaskConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.corpora.sources import SPLITS, expand
 from memgpt_jax.data.examples.files import NumbersConfig
-from memgpt_jax.data.examples.records import read_records
+from memgpt_jax.data.examples.ratings import FIRST_ITEM, START, History, Rating, histories, item_ids, read_ratings
 from memgpt_jax.data.examples.rows import packed_rows
 from memgpt_jax.data.tasks.base import Task, digest
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
-START, RARE, FIRST_ITEM = range(3)
-"""Ids: the first token of a history, all items with few ratings, and the item with the lowest id."""
 MOST_LEVELS = 100
 """Maximum number of distinct ratings."""
 
@@ -51,6 +47,8 @@ class RatingsConfig(TaskConfig):
     one. Users with fewer than twice as many are left out."""
     valid_every: int = 5
     """Each user whose number (from 1, in order of their ids) is a multiple of this is in `valid`."""
+    drop: float = 0.0
+    """In training, each item of a history is left out with this probability, drawn anew in every epoch."""
     num_items: int | None = None
     """Number of items with an id of their own; default: from the data."""
     levels: tuple[float, ...] = ()
@@ -68,6 +66,7 @@ class RatingsConfig(TaskConfig):
             self.held_out < 1 or self.held_out == int(self.held_out),
             f"data.held_out must be a whole number or below 1, got {self.held_out}",
         )
+        check(0 <= self.drop < 1, f"data.drop must be in [0, 1), got {self.drop}")
         check(self.valid_every >= 2, f"data.valid_every must be at least 2, got {self.valid_every}")
 
     @property
@@ -90,109 +89,41 @@ class RatingsConfig(TaskConfig):
         """The configuration with `num_items`, `levels`, `mean` and `std` filled in from the file."""
         if self.num_items is not None and self.mean is not None:
             return self
-        ratings = read_ratings(self)
+        ratings = self.ratings()
         levels = tuple(sorted({rating.value for rating in ratings}))
         check(
             len(levels) <= MOST_LEVELS,
             f"{self.path!r} holds {len(levels)} distinct ratings, at most {MOST_LEVELS} are possible: round them",
         )
-        learned = [history.ratings[history.asked] for history in histories(self, ratings, "train")]
+        learned = [history.ratings[history.asked] for history in self.histories(ratings, "train")]
         check(bool(learned), f"{self.path!r} holds no user with twice the items of data.held_out={self.held_out}")
         values = np.concatenate(learned).astype(np.float64)
         return dataclasses.replace(
             self,
-            num_items=len(item_ids(self, ratings)),
+            num_items=len(item_ids(ratings, self.min_ratings)),
             levels=levels,
             mean=float(values.mean()),
             std=float(values.std()) or 1.0,
         )
 
+    def ratings(self) -> list[Rating]:
+        """`read_ratings` of the file. Raises `ValueError` if there is none."""
+        check(self.path is not None, "data.path must name a file of ratings, got None")
+        assert self.path is not None
+        path = expand(self.path)
+        check(path.is_file(), f"data.path: there is no file {self.path!r}")
+        return read_ratings(path, self.user_column, self.item_column, self.rating_column, self.time_column)
 
-class Rating(NamedTuple):
-    """One record."""
-
-    user: str
-    item: str
-    value: float
-    time: float
-
-
-class History(NamedTuple):
-    """The items of one user, in order of time."""
-
-    user: str
-    items: np.ndarray
-    """Ids [n] int32."""
-    ratings: np.ndarray
-    """[n] float32."""
-    asked: np.ndarray
-    """Indices of the items that the split asks for, ascending."""
-
-
-def read_ratings(config: RatingsConfig) -> list[Rating]:
-    """The ratings of the file, ordered by user, time and item.
-
-    Raises `ValueError` if it cannot be read, a value is missing, or a user rates an item twice.
-    """
-    check(config.path is not None, "data.path must name a file of ratings, got None")
-    assert config.path is not None
-    path, ratings, places = expand(config.path), [], {}
-    check(path.is_file(), f"data.path: there is no file {config.path!r}")
-    for record in read_records(path):
-        rating = Rating(
-            record.label(config.user_column),
-            record.label(config.item_column),
-            record.number(config.rating_column),
-            record.number(config.time_column),
+    def histories(self, ratings: list[Rating], split: str) -> list[History]:
+        """The `histories` of a split."""
+        return histories(
+            ratings,
+            item_ids(ratings, self.min_ratings),
+            split,
+            with_rare=self.ask == "rating",
+            held_out=self.held_out,
+            valid_every=self.valid_every,
         )
-        pair = rating.user, rating.item
-        check(pair not in places, f"{record.where}: the user rates the item a second time, after {places.get(pair)}")
-        places[pair] = record.where
-        ratings.append(rating)
-    check(bool(ratings), f"{config.path!r} has no records")
-    users, items = _order(rating.user for rating in ratings), _order(rating.item for rating in ratings)
-    return sorted(ratings, key=lambda rating: (users[rating.user], rating.time, items[rating.item]))
-
-
-def _order(names: Iterable[str]) -> dict[str, int]:
-    """The place of each name: by value if all are whole numbers, else alphabetical."""
-    distinct = set(names)
-    key = int if all(name.isdecimal() for name in distinct) else str
-    return {name: place for place, name in enumerate(sorted(distinct, key=lambda name: (key(name), name)))}
-
-
-def item_ids(config: RatingsConfig, ratings: list[Rating]) -> dict[str, int]:
-    """The token id of each item with at least `min_ratings` ratings."""
-    counts = Counter(rating.item for rating in ratings)
-    kept = _order(item for item, count in counts.items() if count >= config.min_ratings)
-    return {item: FIRST_ITEM + place for item, place in kept.items()}
-
-
-def histories(config: RatingsConfig, ratings: list[Rating], split: str) -> list[History]:
-    """The histories of a split, up to the last item that it asks for; users of whom it asks nothing are left out."""
-    ids, by_user = item_ids(config, ratings), defaultdict(list)
-    for rating in ratings:
-        if config.ask == "rating" or rating.item in ids:
-            by_user[rating.user].append(rating)
-    found, number = [], 0
-    for user, rated in by_user.items():
-        held = int(config.held_out) if config.held_out >= 1 else max(1, int(len(rated) * config.held_out + 1e-9))
-        if len(rated) < 2 * held:
-            continue
-        number += 1
-        is_valid = number % config.valid_every == 0 and len(rated) >= 3 * held
-        end = len(rated) - held
-        bounds = {
-            "train": (0, end - held * is_valid),
-            "valid": (end - held, end) if is_valid else (0, 0),
-            "test": (end, len(rated)),
-        }
-        first, last = bounds[split]
-        if last:
-            items = np.array([ids.get(rating.item, RARE) for rating in rated[:last]], np.int32)
-            values = np.array([rating.value for rating in rated[:last]], np.float32)
-            found.append(History(user, items, values, np.arange(first, last)))
-    return found
 
 
 class RatingsTask(Task[RatingsConfig]):
@@ -209,9 +140,9 @@ class RatingsTask(Task[RatingsConfig]):
         check(split in SPLITS, f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         super().__init__(config.completed(), split, tokenizer)
         self.evaluation = "ranking" if config.ask == "next" else "numbers"
-        ratings = read_ratings(self.config)
+        ratings = self.config.ratings()
         self.content = digest(ratings)
-        self.histories = histories(self.config, ratings, split)
+        self.histories = self.config.histories(ratings, split)
         check(
             bool(self.histories), f"split {split!r} of {config.path!r} asks for nothing: give a smaller data.held_out"
         )
@@ -258,7 +189,12 @@ class RatingsTask(Task[RatingsConfig]):
             for first in range(0, len(document["tokens"]), length)
         ]
         (head,) = self.config.objective.heads
-        return packed_rows(lambda part: self.row(*parts[part], length), len(parts), seed, rows, length, head=head)
+
+        def row(part: int) -> dict[str, np.ndarray]:
+            return self.row(*parts[part], length)
+
+        augmented = None if self.config.drop == 0 else lambda part, rng: self.dropped(row(part), rng)
+        return packed_rows(row, len(parts), seed, rows, length, head=head, augmented=augmented)
 
     def row(self, index: int, first: int, length: int) -> dict[str, np.ndarray]:
         """The arrays of at most `length` tokens of a history from `first` on: `tokens`, `targets` and `weights`."""
@@ -267,6 +203,16 @@ class RatingsTask(Task[RatingsConfig]):
         targets[places], weights[places] = values, 1
         part = slice(first, first + length)
         return {"tokens": tokens[part], "targets": targets[part], "weights": weights[part]}
+
+    def dropped(self, row: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """A `row` without the items that are drawn with the probability `drop` each; one item always stays."""
+        number = -(-len(row["tokens"]) // self._stride)
+        kept = rng.random(number) >= self.config.drop
+        kept[rng.integers(number)] |= not kept.any()
+        found = {name: array[np.repeat(kept, self._stride)[: len(array)]] for name, array in row.items()}
+        if self.config.ask == "next":  # a token is the target before it
+            found["tokens"] = np.concatenate([row["tokens"][:1], found["targets"][:-1]])
+        return found
 
     def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
         """The first batch of `batches` with a random seed."""

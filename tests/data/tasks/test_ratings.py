@@ -9,7 +9,8 @@ import pytest
 
 import memgpt_jax as mg
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, TrainingConfig
-from memgpt_jax.data.tasks.ratings import FIRST_ITEM, RARE, START, RatingsConfig, RatingsTask
+from memgpt_jax.data.examples.ratings import FIRST_ITEM, RARE, START
+from memgpt_jax.data.tasks.ratings import RatingsConfig, RatingsTask
 from memgpt_jax.evaluation.metrics.ranking import ranking_metrics, ranks_of
 from memgpt_jax.evaluation.ranking import evaluate_ranking
 from memgpt_jax.models import functional
@@ -84,6 +85,31 @@ def test_a_packed_history_has_its_next_items_as_targets(small):
     assert (tokens[starts] == START).all() and starts.sum() >= 4
     inside = (weights[:, :-1] > 0) & (weights[:, 1:] > 0) & ~batch.inputs["reset"][:, 1:]
     assert inside.any() and (targets[:, :-1][inside] == tokens[:, 1:][inside]).all()
+
+
+@pytest.mark.parametrize(("ask", "head"), [("next", "tokens"), ("rating", "numbers")])
+def test_dropped_items_leave_the_history_of_the_others(small, ask, head):
+    """Of each history an ordered part is left, other ones in another epoch, and what is kept keeps its target."""
+    task = RatingsTask(config_of(small, ask=ask, drop=0.5), "train")
+    whole, stride = task.row(1, 0, 16), 2 if ask == "rating" else 1
+    generators = [np.random.default_rng(seed) for seed in range(40)]
+    rows = [task.dropped(whole, rng) for rng in generators]
+    known = dict(zip(whole["tokens"].tolist(), whole["targets"].tolist(), strict=True))
+    for row in rows:
+        tokens, targets = row["tokens"].tolist(), row["targets"].tolist()
+        if ask == "next":
+            assert tokens == [START, *targets[:-1]]
+            assert targets == [item for item in whole["targets"].tolist() if item in targets] and targets
+        else:
+            assert all(known[token] == target for token, target in zip(tokens, targets, strict=True)) and tokens
+            assert row["weights"].tolist() == [1 - place % stride for place in range(len(tokens))]
+    kept = np.mean([np.ceil(len(row["tokens"]) / stride) for row in rows]) / np.ceil(len(whole["tokens"]) / stride)
+    assert 0.35 < kept < 0.65
+    all_items = RatingsTask(config_of(small, ask=ask), "train")
+    one, same, full = (next(iter(each.batches(0, 2, 16))).targets[head] for each in (task, task, all_items))
+    assert (one == same).all() and (one != full).any()
+    none = RatingsTask(config_of(small, ask=ask, drop=0.999), "train")
+    assert len(none.dropped(whole, generators[0])["tokens"]) in (stride, stride - 1)
 
 
 def test_ranks_equal_loops():
@@ -169,6 +195,7 @@ def test_ratings_are_evaluated_in_their_unit_whatever_the_calls(small):
         (HEADER, {"held_out": 1.5}, "data.held_out must be a whole number or below 1"),
         (HEADER, {"ask": "user"}, "ask"),
         (HEADER, {"valid_every": 1}, "data.valid_every must be at least 2"),
+        (HEADER, {"drop": 1.0}, r"data.drop must be in \[0, 1\), got 1.0"),
     ],
 )
 def test_bad_files_are_named(tmp_path, content, options, message):
