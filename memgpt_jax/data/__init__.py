@@ -26,7 +26,17 @@ from memgpt_jax.data.tasks import (
     recall_batch,
     register_task,
 )
-from memgpt_jax.data.text import Cleaned, clean, clean_words, personal, scrub, sentences, write_vectors
+from memgpt_jax.data.text import (
+    Cleaned,
+    Paraphrase,
+    back_translate,
+    clean,
+    clean_words,
+    personal,
+    scrub,
+    sentences,
+    write_vectors,
+)
 from memgpt_jax.data.tokenizers.base import Tokenizer
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.data.tokenizers.load import load_tokenizer, read_tokenizer
@@ -44,11 +54,13 @@ __all__ = [
     "JsonRecallTask",
     "NeedleTask",
     "Objective",
+    "Paraphrase",
     "SentencePieceTokenizer",
     "Task",
     "TokenizedText",
     "Tokenizer",
     "added_ids",
+    "back_translate",
     "batch_shapes",
     "clean",
     "clean_words",

@@ -63,6 +63,16 @@ def test_a_pipeline_writes_what_was_learned(learned):
         translate("abc", max_new_tokens=0)
 
 
+def test_texts_are_translated_there_and_back(learned):
+    translate = mg.pipeline(learned.workdir)
+
+    def turned(texts):
+        return [result["translation_text"][1:] + result["translation_text"][0] for result in translate(texts)]
+
+    assert mg.data.back_translate(["abc", "bba"], translate, translate) == []  # the inverse of itself
+    assert mg.data.back_translate(["abc", "bbb"], translate, turned) == [(0, "bca")]
+
+
 @pytest.mark.slow
 def test_batches_and_beams(learned):
     words = ["aab", "abc", "bca"]

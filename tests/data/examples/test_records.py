@@ -149,7 +149,10 @@ def test_splits_do_not_overlap_and_add_up(tmp_path):
     assert sorted(itertools.chain(*texts.values())) == sorted(row["text"] for row in ROWS)
     assert texts["test"] == [ROWS[i]["text"] for i in (3, 7, 11, 15, 19)]
     assert [len(items) for items in texts.values()] == [10, 5, 5]
-    assert len(LabelledTextTask(labelled(path, max_examples=3), "train", BYTES).examples) == 3
+    few = labelled(path, test_every=4, valid_every=3, max_examples=3)  # the other splits stay as they are
+    for split in splits:
+        found = [example.text for example in LabelledTextTask(few, split, BYTES).examples]
+        assert found == (texts["train"][:3] if split == "train" else texts[split])
 
 
 def test_rows_hold_each_text_once_with_its_label_at_the_end(tmp_path):
