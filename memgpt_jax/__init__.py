@@ -43,6 +43,7 @@ from memgpt_jax.data.tasks.preferences import PreferencesConfig
 from memgpt_jax.data.tasks.questions import QuestionsConfig
 from memgpt_jax.data.tasks.ratings import RatingsConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
+from memgpt_jax.data.tasks.replies import RepliesConfig
 from memgpt_jax.data.tasks.retrieval import RetrievalConfig
 from memgpt_jax.data.tasks.scored_text import ScoredTextConfig
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
@@ -206,6 +207,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "TaggedTextConfig",
     "PreferencesConfig",
     "QuestionsConfig",
+    "RepliesConfig",
     "RetrievalConfig",
     "DocumentQuestionsConfig",
     "ScoredTextConfig",

@@ -9,6 +9,7 @@ from memgpt_jax.config.model import BaseModelConfig, ModelConfig, StackConfig
 from memgpt_jax.config.texts import CleanConfig
 
 PoolName = Literal["none", "first", "last", "mean", "max", "attention"]
+TruncationSide = Literal["left", "right"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class StreamHeadConfig(HeadConfig):
     """Names of the outputs, which training sets from the labels of the data; (): they have none."""
     max_length: int | None = None
     """Tokens to which texts are cut, which training sets from the data, for pipelines; None: no limit."""
+    truncation_side: TruncationSide = "right"
+    """The end at which they are cut, which training sets from the data, for pipelines: `left` keeps the last tokens."""
     case_as_token_type: bool = False
     """Whether token types give the case of words, which training sets from the data, for pipelines."""
     tag_token: Literal["first", "last"] = "last"

@@ -19,6 +19,7 @@ from memgpt_jax.evaluation.numbers import NumberResult, check_numbers, evaluate_
 from memgpt_jax.evaluation.objectives import ObjectiveResult, check_batches, evaluate_batches
 from memgpt_jax.evaluation.preferences import PreferenceResult, check_preferences, evaluate_preferences
 from memgpt_jax.evaluation.ranking import RankingResult, check_ranking, evaluate_ranking
+from memgpt_jax.evaluation.replies import ReplyResult, check_replies, evaluate_replies
 from memgpt_jax.evaluation.retrieval import RetrievalResult, check_retrieval, evaluate_retrieval
 from memgpt_jax.evaluation.scoring import HELD_OUT_SEED
 from memgpt_jax.evaluation.spans import SpanResult, check_spans, evaluate_spans
@@ -41,6 +42,7 @@ Result = (
     | SpanResult
     | PreferenceResult
     | RetrievalResult
+    | ReplyResult
     | DocumentQuestionsResult
 )
 
@@ -76,6 +78,7 @@ TASK_EVALUATORS = {
     "spans": TaskEvaluator(evaluate_spans, check_spans),
     "preferences": TaskEvaluator(evaluate_preferences, check_preferences),
     "retrieval": TaskEvaluator(evaluate_retrieval, check_retrieval),
+    "replies": TaskEvaluator(evaluate_replies, check_replies),
     "document_questions": TaskEvaluator(evaluate_document_questions, check_document_questions),
 }
 """The evaluator for each value of `Task.evaluation`."""
@@ -94,8 +97,9 @@ def evaluate(config: ExperimentConfig, params: Params, tokenizer: data.Tokenizer
 
     Returns:
         A dictionary that JSON can hold: a `TaskResult`, `LabelResult`, `MultiLabelResult`, `TagResult`, `NumberResult`,
-        `RankingResult`, `PairResult`, `SpanResult`, `PreferenceResult`, `RetrievalResult` or `DocumentQuestionsResult`
-        for tasks, a `TextResult` for causal language modelling, an `ObjectiveResult` for other objectives.
+        `RankingResult`, `PairResult`, `SpanResult`, `PreferenceResult`, `RetrievalResult`, `ReplyResult` or
+        `DocumentQuestionsResult` for tasks, a `TextResult` for causal language modelling, an `ObjectiveResult` for
+        other objectives.
 
     Raises:
         ValueError: there is nothing to evaluate, or a loss is NaN or infinite.
@@ -129,6 +133,7 @@ __all__ = [
     "PreferenceResult",
     "RankingResult",
     "RecallPoint",
+    "ReplyResult",
     "Result",
     "RetrievalResult",
     "SpanResult",
@@ -144,6 +149,7 @@ __all__ = [
     "evaluate_numbers",
     "evaluate_preferences",
     "evaluate_ranking",
+    "evaluate_replies",
     "evaluate_retrieval",
     "evaluate_spans",
     "evaluate_tags",

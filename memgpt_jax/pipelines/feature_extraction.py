@@ -10,9 +10,8 @@ import numpy as np
 
 from memgpt_jax import models
 from memgpt_jax.config.checks import check
-from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig
+from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig, TruncationSide
 from memgpt_jax.config.model import BaseModelConfig
-from memgpt_jax.config.texts import CleanConfig
 from memgpt_jax.data.tasks.labelled_text import document_ids
 from memgpt_jax.data.text import clean
 from memgpt_jax.evaluation.documents import end_outputs
@@ -52,8 +51,9 @@ class FeatureExtraction:
         pool = pool or ("head" if of_texts else "none")
         check(pool in ("none", "mean", "head"), f"pool must be 'none', 'mean' or 'head', got {pool!r}")
         check(pool != "head" or of_texts, "pool='head' needs a model with a VectorHead")
-        self.clean = head.clean if isinstance(head, StreamHeadConfig) else CleanConfig()
-        self.max_length = head.max_length if isinstance(head, VectorHeadConfig) else None
+        settings = head if isinstance(head, StreamHeadConfig) else VectorHeadConfig()
+        self.clean, self.max_length = settings.clean, settings.max_length
+        self.truncation_side: TruncationSide = settings.truncation_side
         if pool != "head" and isinstance(self.config, HeadedConfig):
             self.config, self.params = self.config.backbone, self.params["backbone"]
         self.tokenizer, self.pool, self.length = loaded.tokenizer, pool, loaded.length if length is None else length
@@ -68,7 +68,7 @@ class FeatureExtraction:
         """
         single, texts = isinstance(inputs, str), [clean(text, self.clean).text for text in texts_of(inputs)]
         if self.pool == "head":
-            ids = [document_ids(self.tokenizer, text, self.max_length) for text in texts]
+            ids = [document_ids(self.tokenizer, text, self.max_length, self.truncation_side) for text in texts]
             vectors = np.array(end_outputs(self.config, self.params, ids, rows=ROWS, length=self.length))
             return vectors[0] if single else vectors
         found = [self._hidden(text) for text in texts]

@@ -87,9 +87,9 @@ def finetune(
         tokenizer: of a model that is not a folder or a name.
         head: the head; default: a linear `LabelHeadConfig`, pooled by the mean, or for tags not pooled, with
             `loss="binary"` for any number of labels; for numbers a linear `ScalarHeadConfig`, pooled by the mean; for
-            questions a linear `SpanHeadConfig`; for retrieval a linear `VectorHeadConfig`, pooled by the mean.
-            Pairs of texts (`TextPairsConfig`) and questions about documents (`DocumentQuestionsConfig`) need none: the
-            model learns them by its own logits.
+            questions a linear `SpanHeadConfig`; for retrieval and replies a linear `VectorHeadConfig`, pooled by
+            the mean. Pairs of texts (`TextPairsConfig`) and questions about documents (`DocumentQuestionsConfig`) need
+            none: the model learns them by its own logits.
         memory: the memory of every layer; default: as in the pretrained model. `NoMemoryConfig()` removes it.
         call_length: tokens of a call in which rows and texts are read; see `HeadedConfig.call_length`.
         trainable: patterns of the parameters that are trained, such as ("head", "lora"); default: all.
@@ -174,7 +174,7 @@ def _default_head(evaluation: str, dropout: float) -> StreamHeadConfig:
     """The head for a task that is evaluated in this way."""
     if evaluation == "numbers":
         return ScalarHeadConfig(pool="mean", dropout=dropout)
-    if evaluation == "retrieval":
+    if evaluation in ("retrieval", "replies"):
         return VectorHeadConfig(pool="mean", dropout=dropout)
     if evaluation == "spans":
         return SpanHeadConfig(dropout=dropout)

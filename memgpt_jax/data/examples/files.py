@@ -97,7 +97,7 @@ class ExamplesConfig(TaskConfig):
     """Base of the tasks that are learned from files of examples.
 
     Without a file of its own, a split is a part of `train`: every `test_every`-th record, and of the others every
-    `valid_every`-th.
+    `valid_every`-th. With a file of its own, the test split is all of it, or every `test_every`-th record.
     """
 
     train: str | None = None
@@ -109,10 +109,11 @@ class ExamplesConfig(TaskConfig):
     valid_every: int = 10
     """Without `valid`: each record whose number (from 1, without test records) is a multiple of this is in `valid`."""
     test_every: int | None = None
-    """Without `test`: each record whose number is a multiple of this is in `test`."""
+    """Each record of `test`, or without it of `train`, whose number (from 1) is a multiple of this is a test record;
+    default: all records of `test`."""
     test_fold: int = at_least(0, default=0)
-    """Without `test`: which of the `test_every` parts of `train` is the test split, from 0 on: for cross-validation.
-    Records whose number plus `test_fold` is a multiple of `test_every` are in `test`."""
+    """Which of the `test_every` parts is the test split, from 0 on: for cross-validation. Records whose number plus
+    `test_fold` is a multiple of `test_every` are in it."""
     max_examples: int | None = None
     """Maximum number of training examples, taken from the start; default: all."""
     form: Form = "auto"
@@ -146,10 +147,6 @@ class ExamplesConfig(TaskConfig):
             0 <= self.test_fold < folds,
             f"data.test_fold must be less than data.test_every={self.test_every}, got {self.test_fold}",
         )
-        check(
-            self.test is None or self.test_every is None,
-            f"data.test_every={self.test_every} takes test records from data.train, but data.test is given",
-        )
 
     @property
     def num_ids(self) -> int:
@@ -181,7 +178,7 @@ def read_split(
 
     Args:
         join: makes one record of all records of a file, before records are counted; default: records stay as they are.
-        unit: what parts of `train` are made of: consecutive records of an equal unit are counted as one; default: each
+        unit: what parts of a file are made of: consecutive records of an equal unit are counted as one; default: each
             record is counted.
 
     Raises:
@@ -193,14 +190,14 @@ def read_split(
         own is not None or config.train is not None,
         "data.train must name a file or folder of training examples, got None",
     )
-    if own is not None:
-        records = list(_read(own, config, join))
-    else:
-        check(
-            split != "test" or config.test_every is not None,
-            "there is no test split: give data.test, or data.test_every to take records from data.train",
-        )
-        records = list(_part(_read(config.train or "", config, join), config, split, unit))
+    check(
+        own is not None or split != "test" or config.test_every is not None,
+        "there is no test split: give data.test, or data.test_every to take records from data.train",
+    )
+    records = _read(config.train or "" if own is None else own, config, join)
+    if own is None or (split == "test" and config.test_every is not None):
+        records = _part(records, config, split, unit)
+    records = list(records)
     if split == "train":
         records = records[: config.max_examples]
     if not records:
@@ -213,12 +210,13 @@ def read_split(
 def _part(
     records: Iterable[Record], config: ExamplesConfig, split: str, unit: Callable[[Record], object]
 ) -> Iterator[Record]:
-    """The records of `train` that belong to a split without a file of its own, or to `train`."""
+    """The records of a split: every `test_every`-th one for `test`; for the others a part of `train`."""
     count = 0
     for number, (_, group) in enumerate(itertools.groupby(records, unit), start=1):
-        if config.test_every is not None and (number + config.test_fold) % config.test_every == 0:
-            if split == "test":
-                yield from group
+        is_test = config.test_every is not None and (number + config.test_fold) % config.test_every == 0
+        if split == "test" and is_test:
+            yield from group
+        if split == "test" or (is_test and config.test is None):
             continue
         count += 1
         is_valid = config.valid is None and count % config.valid_every == 0

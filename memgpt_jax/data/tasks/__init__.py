@@ -21,6 +21,7 @@ from memgpt_jax.data.tasks.preferences import PreferencesConfig, PreferencesTask
 from memgpt_jax.data.tasks.questions import QuestionsConfig, QuestionsTask
 from memgpt_jax.data.tasks.ratings import RatingsConfig, RatingsTask
 from memgpt_jax.data.tasks.recall import RecallConfig, RecallTask, recall_batch
+from memgpt_jax.data.tasks.replies import RepliesConfig, RepliesTask
 from memgpt_jax.data.tasks.retrieval import RetrievalConfig, RetrievalTask
 from memgpt_jax.data.tasks.scored_text import ScoredTextConfig, ScoredTextTask
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig, TaggedTextTask
@@ -52,6 +53,7 @@ register_task("ratings", RatingsConfig, RatingsTask)
 register_task("text_pairs", TextPairsConfig, TextPairsTask)
 register_task("questions", QuestionsConfig, QuestionsTask)
 register_task("retrieval", RetrievalConfig, RetrievalTask)
+register_task("replies", RepliesConfig, RepliesTask)
 register_task("preferences", PreferencesConfig, PreferencesTask)
 register_task("document_questions", DocumentQuestionsConfig, DocumentQuestionsTask)
 
@@ -83,6 +85,8 @@ __all__ = [
     "RatingsConfig",
     "RatingsTask",
     "RecallTask",
+    "RepliesConfig",
+    "RepliesTask",
     "RetrievalConfig",
     "RetrievalTask",
     "ScoredTextConfig",

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from memgpt_jax.config.checks import check
+from memgpt_jax.config.heads import TruncationSide
 from memgpt_jax.config.texts import AugmentConfig, CleanConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.examples.files import ExamplesConfig, LabelsConfig, read_split
@@ -182,21 +183,29 @@ class LabelledTextTask(ExamplesTask[LabelledTextConfig]):
         return {"tokens": ids, "targets": np.tile(target, (len(ids), *(1,) * target.ndim)), "weights": weights}
 
 
-def document_ids(tokenizer: Tokenizer, text: str, max_length: int | None = None) -> np.ndarray:
+def document_ids(
+    tokenizer: Tokenizer, text: str, max_length: int | None = None, side: TruncationSide = "right"
+) -> np.ndarray:
     """The ids of a text as a document, int32: `start_id`, the text, and the id of [SEP] if the tokenizer has one.
 
     Args:
         tokenizer: the tokenizer.
         text: the text.
         max_length: ids to which it is cut; default: no limit.
+        side: where it is cut.
     """
     end: Sequence[int] = [tokenizer.special_ids["sep"]] if "sep" in tokenizer.special_ids else []
     ids = np.array([tokenizer.start_id, *tokenizer.encode(text), *end], np.int32)
-    return ids if max_length is None else cut(tokenizer, ids, max_length)
+    return ids if max_length is None else cut(tokenizer, ids, max_length, side)
 
 
-def cut(tokenizer: Tokenizer, ids: np.ndarray, length: int) -> np.ndarray:
-    """A document of at most `length` ids; the id of [SEP], if it ends the document, stays at the end."""
+def cut(tokenizer: Tokenizer, ids: np.ndarray, length: int, side: TruncationSide = "right") -> np.ndarray:
+    """A document of at most `length` ids: its first ones (`right`), or its last ones after the first id (`left`).
+
+    The id of [SEP], if it ends the document, stays at the end.
+    """
+    if side == "left" and len(ids) > length:
+        return np.concatenate([ids[:1], ids[len(ids) - length + 1 :]])
     if len(ids) <= length or "sep" not in tokenizer.special_ids:
         return ids[:length]
     return np.concatenate([ids[: length - 1], ids[-1:]])

@@ -6,24 +6,14 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from memgpt_jax.config.checks import check
-from memgpt_jax.config.data import ObjectiveConfig
-from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.corpora.sources import expand
 from memgpt_jax.data.examples.files import ExamplesConfig, read_split
 from memgpt_jax.data.examples.records import Record, read_records
-from memgpt_jax.data.examples.rows import padded_rows
 from memgpt_jax.data.examples.trec import Judgement, read_judgements
 from memgpt_jax.data.tasks.base import digest
-from memgpt_jax.data.tasks.examples import ExamplesTask
 from memgpt_jax.data.tasks.labelled_text import cut, document_ids
+from memgpt_jax.data.tasks.vectors import RowPair, VectorsConfig, VectorsTask
 from memgpt_jax.data.tokenizers.base import Tokenizer
-
-
-@dataclass(frozen=True, kw_only=True)
-class VectorsConfig(ObjectiveConfig):
-    """Give texts that belong together similar vectors. Needs a `HeadedConfig` with a `VectorHeadConfig`."""
-
-    heads: ClassVar[tuple[str, ...]] = ("pairs",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +67,7 @@ class Query(NamedTuple):
     """Judged relevance by the name of the document."""
 
 
-class RetrievalTask(ExamplesTask[RetrievalConfig]):
+class RetrievalTask(VectorsTask[RetrievalConfig]):
     """The queries of one split, and all documents."""
 
     evaluation = "retrieval"
@@ -112,40 +102,16 @@ class RetrievalTask(ExamplesTask[RetrievalConfig]):
         ]
         """(index of a query, name of a relevant document)."""
 
-    @classmethod
-    def shapes(cls, config: RetrievalConfig, rows: int, length: int) -> Batch:
-        """A batch of zeros with the arrays of `batches`."""
-        shape = (rows, length)
-        inputs = {"tokens": (shape, np.int32), "reset": (shape, bool), "valid": (shape, bool)}
-        return zeros(inputs, {"pairs": shape})
+    @property
+    def num_pairs(self) -> int:
+        """The number of judgements above 0."""
+        return len(self.pairs)
 
-    def batches(self, seed: int, rows: int, length: int) -> Any:
-        """Endless batches, a Grain `IterDataset`: every pair once in each epoch, in random order, a text in each row.
-
-        Raises `ValueError` if the number of rows is odd.
-        """
-        check(rows % 2 == 0, f"training.batch_size must be even, a query and a document for each pair, got {rows}")
-        return padded_rows(lambda index: self.pair(index, length), len(self.pairs), seed, rows // 2)
-
-    def training_tokens(self, length: int) -> int:
-        return 2 * length * len(self.pairs)
-
-    def pair(self, index: int, length: int) -> Batch:
-        """The two rows of a query and a document, with the targets of `VectorHead` at their last tokens."""
+    def pair(self, index: int, length: int) -> RowPair:
+        """A query and a document that is relevant for it; the number is that of the query."""
         number, document = self.pairs[index]
-        batch = zeros(
-            {"tokens": ((2, length), np.int32), "reset": ((2, length), bool), "valid": ((2, length), bool)},
-            {"pairs": (2, length)},
-        )
-        inputs = {name: array.copy() for name, array in batch.inputs.items()}
-        targets, weights = batch.targets["pairs"].copy(), batch.weights["pairs"].copy()
-        inputs["reset"][:, 0] = True
-        texts = {1 + number: self.queries[number].text, -1 - number: self.documents[document]}
-        for row, (target, text) in enumerate(texts.items()):
-            ids = cut(self.tokenizer, self.ids(text), length)
-            inputs["tokens"][row, : len(ids)], inputs["valid"][row, : len(ids)] = ids, True
-            targets[row, len(ids) - 1], weights[row, len(ids) - 1] = target, 1
-        return Batch(inputs, {"pairs": targets}, {"pairs": weights}, {})
+        texts = self.queries[number].text, self.documents[document]
+        return RowPair(1 + number, *(cut(self.tokenizer, self.ids(text), length) for text in texts))
 
     def ids(self, text: str) -> np.ndarray:
         """The ids of a query or a document, cut to `max_length`."""

@@ -1,4 +1,4 @@
-"""Metrics of rankings with one relevant item each: hit rate, NDCG and mean reciprocal rank."""
+"""Metrics of rankings with one relevant item each: hit rate, recall, NDCG and mean reciprocal rank."""
 
 from collections.abc import Sequence
 from typing import TypedDict
@@ -24,6 +24,17 @@ class RankingMetrics(TypedDict):
     """1 / rank."""
 
 
+class ReplyMetrics(TypedDict):
+    """Results of replies that are ranked among some turns, means over all replies."""
+
+    recall_1: float
+    """Fraction of the replies of rank 1; a reply that ties with one other for the first place counts too."""
+    recall_1_interval: list[float]
+    """95% confidence interval of `recall_1`, by bootstrap over dialogues."""
+    mrr: float
+    """1 / rank."""
+
+
 def ranks_of(scores: np.ndarray, targets: np.ndarray, excluded: np.ndarray) -> np.ndarray:
     """The rank of each target among all items that are not excluded, from 1; of n items of equal score, their mean.
 
@@ -43,12 +54,25 @@ def ranks_of(scores: np.ndarray, targets: np.ndarray, excluded: np.ndarray) -> n
 def ranking_metrics(ranks: Sequence[np.ndarray]) -> RankingMetrics:
     """The metrics of ranks, one array for each user."""
     everything = np.concatenate(ranks)
-    hits, counts = np.array([np.sum(rank <= CUTOFF) for rank in ranks]), np.array([len(rank) for rank in ranks])
     return RankingMetrics(
         hit_rate_10=float(np.mean(everything <= CUTOFF)),
-        hit_rate_10_interval=bootstrap_interval(
-            lambda chosen: float(hits[chosen].sum() / counts[chosen].sum()), len(ranks)
-        ),
+        hit_rate_10_interval=_interval([rank <= CUTOFF for rank in ranks]),
         ndcg_10=float(np.mean(np.where(everything <= CUTOFF, 1 / np.log2(1 + everything), 0))),
         mrr=float(np.mean(1 / everything)),
     )
+
+
+def reply_metrics(ranks: Sequence[np.ndarray]) -> ReplyMetrics:
+    """The metrics of ranks, one array for each dialogue."""
+    everything = np.concatenate(ranks)
+    return ReplyMetrics(
+        recall_1=float(np.mean(everything < 2)),
+        recall_1_interval=_interval([rank < 2 for rank in ranks]),
+        mrr=float(np.mean(1 / everything)),
+    )
+
+
+def _interval(hits: Sequence[np.ndarray]) -> list[float]:
+    """The interval of a fraction of hits, one array for each user or dialogue; these are resampled."""
+    found, counts = np.array([np.sum(hit) for hit in hits]), np.array([len(hit) for hit in hits])
+    return bootstrap_interval(lambda chosen: float(found[chosen].sum() / counts[chosen].sum()), len(hits))

@@ -187,6 +187,9 @@ def test_folds_are_disjoint_and_cover_all_records(tmp_path):
         assert sorted(itertools.chain(*parts)) == list(range(10))
         found.append(parts[2])
     assert found == [[3, 7], [2, 6], [1, 5, 9], [0, 4, 8]]
+    own = LabelledTextConfig(train=str(path), test=str(path), test_every=4, test_fold=3, valid_every=10)
+    parts = [[int(record.text("text")) for record in read_split(own, s)] for s in ("train", "valid", "test")]
+    assert parts == [list(range(9)), [9], [0, 4, 8]]  # a file of its own: its parts alone, and none of `train`
     for options in ({"test_every": 4, "test_fold": 4}, {"test_fold": 1}):
         with pytest.raises(ValueError, match=r"data.test_fold must be less than data.test_every"):
             LabelledTextConfig(train=str(path), **options)
