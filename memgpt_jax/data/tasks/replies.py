@@ -95,12 +95,9 @@ class RepliesTask(VectorsTask[RepliesConfig]):
         dialogues = [_turns(config, record) for record in read_split(config, split)]
         self.replies = [reply for index, turns in enumerate(dialogues) for reply in _replies(config, index, turns)]
         """The replies in the order of the file."""
-        speakers = {str(turn.speaker) for turns in dialogues for turn in turns}
-        check(
-            bool(self.replies),
-            f"split {split!r} has no reply: no turn of data.reply_speaker={config.reply_speaker!r} follows another, "
-            f"the speakers are {', '.join(sorted(speakers)) or 'none'}",
-        )
+        name, known = config.reply_speaker, {str(turn.speaker) for turns in dialogues for turn in turns}
+        found = f" and is of data.reply_speaker={name!r}; the speakers are {', '.join(sorted(known))}" if name else ""
+        check(bool(self.replies), f"split {split!r} has no reply: no turn follows another{found}")
         self.content = digest(*self.replies)
         self.texts = [*dict.fromkeys(reply.text for reply in self.replies)]
         """The different texts of replies, in the order in which they first occur."""
