@@ -1,28 +1,20 @@
 """Fine-tuning on one's own data, and the pipelines of the result."""
 
 import json
-import shutil
 
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import memgpt_jax as mg
-from memgpt_jax.data.tasks.tagged_text import encode_words
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation import mistakes
 from memgpt_jax.evaluation.documents import document_outputs
-from memgpt_jax.evaluation.metrics import libraries
-from memgpt_jax.evaluation.metrics.entities import entity_metrics
 from memgpt_jax.evaluation.mistakes import Mistake
 from memgpt_jax.models.heads.labels import chain_of
 from memgpt_jax.ops.crf import Chain, marginals
 from memgpt_jax.pipelines import PIPELINES
-from memgpt_jax.pipelines.token_classification import word_pattern
 from memgpt_jax.studies import entry
-from memgpt_jax.training import train, validation
 from tests.pipelines.resuming import check_resuming
 
 pytest.importorskip("sklearn", reason="the extra `tasks` is not installed")
@@ -294,84 +286,6 @@ def test_a_causal_model_without_a_head_writes():
     assert [len(row) for row in write(["a", "b"], max_new_tokens=2, num_return_sequences=2, temperature=1.0)] == [2, 2]
 
 
-def test_a_run_that_no_longer_improves_stops_and_keeps_its_best(tmp_path, monkeypatch):
-    """Also if it is killed after the best step; and a stopped run is finished."""
-    task = mg.LabelledTextConfig(train=str(tmp_path / "a.jsonl"), tokenizer="byte")
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in REVIEWS))
-    backbone = mg.ModelConfig(**SIZES | {"d_model": 16}, window_size=16, memory=mg.NoMemoryConfig())
-    config = mg.ExperimentConfig(
-        model=mg.HeadedConfig(backbone=backbone, head=mg.LabelHeadConfig()),
-        data=task,
-        training=mg.TrainingConfig(
-            steps=40, batch_size=2, sequence_length=32, carry_state=False, checkpoint_every=2, log_every=4
-        ),
-        evaluation=mg.EvaluationConfig(every=4, patience=2, batch_size=4, chunk_length=32, metric="loss"),
-    )
-    values, evaluated = iter([3.0, 2.0, 2.5, 2.6, 9.0]), validation.evaluate
-
-    def evaluate(*arguments):
-        return evaluated(*arguments) | {"loss": next(values)}
-
-    monkeypatch.setattr(validation, "evaluate", evaluate)
-    result = train(config, tmp_path / "run", print_progress=False)
-    records = validation.read_validations(tmp_path / "run")
-    assert [(record["step"], record["loss"]) for record in records] == [(4, 3.0), (8, 2.0), (12, 2.5), (16, 2.6)]
-    assert result["step"] == 16 and mg.load_run(tmp_path / "run").step == 16
-    best = mg.load_run(tmp_path / "run" / "best")
-    assert best.step == 8
-    at_8 = evaluated(config_of(tmp_path / "run"), best.params, ByteTokenizer())
-    assert result["evaluation"]["loss"] == at_8["loss"]
-    pipeline = mg.pipeline(tmp_path / "run")
-    np.testing.assert_array_equal(pipeline.params["head"]["output"]["kernel"], best.params["head"]["output"]["kernel"])
-    assert train(config, tmp_path / "run", print_progress=False)["step"] == 16  # it is finished
-
-
-def test_the_last_parameters_and_those_of_a_killed_run_are_compared_too(tmp_path, monkeypatch):
-    task = mg.LabelledTextConfig(train=str(tmp_path / "a.jsonl"), tokenizer="byte")
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in REVIEWS))
-    backbone = mg.ModelConfig(**SIZES | {"d_model": 16}, window_size=16, memory=mg.NoMemoryConfig())
-    config = mg.ExperimentConfig(
-        model=mg.HeadedConfig(backbone=backbone, head=mg.LabelHeadConfig()),
-        data=task,
-        training=mg.TrainingConfig(
-            steps=6, batch_size=2, sequence_length=32, carry_state=False, checkpoint_every=4, log_every=2
-        ),
-        evaluation=mg.EvaluationConfig(every=4, batch_size=4, chunk_length=32),
-    )
-    evaluated = validation.evaluate
-    monkeypatch.setattr(validation, "evaluate", lambda *arguments: evaluated(*arguments) | {"loss": next(values)})
-
-    values = iter([3.0, 2.0])
-    train(config, tmp_path / "run", print_progress=False)
-    assert [record["step"] for record in validation.read_validations(tmp_path / "run")] == [4, 6]
-    assert mg.load_run(tmp_path / "run" / "best").step == 6
-
-    shutil.rmtree(tmp_path / "run" / "best")  # as if killed between the last checkpoint and its evaluation
-    path = tmp_path / "run" / "validations.jsonl"
-    path.write_text(path.read_text().splitlines(keepends=True)[0])
-    values = iter([2.0])
-    train(config, tmp_path / "run", print_progress=False)
-    records = validation.read_validations(tmp_path / "run")
-    assert [(record["step"], record["loss"]) for record in records] == [(4, 3.0), (6, 2.0)]
-    assert mg.load_run(tmp_path / "run" / "best").step == 6
-
-
-def config_of(workdir):
-    return mg.load_run(workdir).config
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"every": 3}, "evaluation.every=3 must be a multiple of training.checkpoint_every=100"),
-        ({"patience": 1}, "evaluation.patience=1 needs evaluation.every"),
-    ],
-)
-def test_evaluations_that_do_not_fit(changes, message):
-    with pytest.raises(ValueError, match=message):
-        mg.ExperimentConfig(evaluation=mg.EvaluationConfig(**changes))
-
-
 @pytest.mark.slow
 def test_other_examples_in_the_same_folder_are_refused_and_other_held_out_ones_are_read(tmp_path):
     options = OPTIONS | {"epochs": 1, "tokenizer": ByteTokenizer(), "workdir": tmp_path / "run"}
@@ -440,63 +354,3 @@ def test_an_encoder_decoder_learns_with_both_stacks(tmp_path):
     mg.finetune(model, mg.LabelledTextConfig(), train=REVIEWS, **options)
     before, after = mg.to_params(model)["encoder"], mg.load_run(tmp_path).params["backbone"]["encoder"]
     assert all(np.any(a != b) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
-
-
-FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("cafe\u0301s", ["cafe\u0301s"]),
-        ("\u0939\u093f\u0928\u094d\u0926\u0940 x", ["\u0939\u093f\u0928\u094d\u0926\u0940", "x"]),
-        ("Hi @user, 3.5 #tag!", ["Hi", "@user", ",", "3.5", "#tag", "!"]),
-        (f"{FAMILY} ok", [FAMILY, "ok"]),
-        ("don't", ["don", "'", "t"]),
-    ],
-)
-def test_words_of_texts(text, words):
-    assert word_pattern().findall(text) == words
-
-
-@given(text=st.text(max_size=60))
-@settings(max_examples=200)
-def test_every_character_but_spaces_is_in_one_word_at_its_place(text):
-    spans = [match.span() for match in word_pattern().finditer(text)]
-    assert all(first < last for first, last in spans)
-    outside = set(range(len(text))) - {place for span in spans for place in range(*span)}
-    assert all(text[place].isspace() for place in outside)
-
-
-@pytest.mark.parametrize(("words", "first", "last"), [([], [], []), (["ab", "", "c"], [1, 3, 4], [2, 3, 5])])
-def test_places_of_the_tags_of_words(words, first, last):
-    """Bytes: a start, `ab`, a space, a space with `c`."""
-    encoded = encode_words(ByteTokenizer(), words)
-    assert encoded.tag_places("last").tolist() == last and encoded.tag_places("first").tolist() == first
-
-
-def test_tags_that_mark_no_entities():
-    predicted, expected = [["NOUN", "VERB"], ["NOUN"]], [["NOUN", "VERB"], ["PRON"]]
-    found = entity_metrics(predicted, expected)
-    assert set(found["types"]) == {"NOUN", "VERB", "PRON"} and found["accuracy"] == pytest.approx(2 / 3)
-    assert found["f1"] == pytest.approx((2 / 3 + 1 + 0) / 3)
-    pytest.importorskip("seqeval", reason="the extra `tasks` is not installed")
-    entities = entity_metrics([["B-a", "I-a", "O"], ["B-b"]], [["B-a", "O", "O"], ["B-b"]])
-    assert (entities["precision"], entities["recall"], entities["f1"]) == (0.5, 0.5, 0.5)
-
-
-def test_the_interval_of_tags_is_that_of_the_library_by_resampling(monkeypatch):
-    """Tags that a resample does not have are not in its mean."""
-    scores = pytest.importorskip("sklearn.metrics", reason="the extra `tasks` is not installed")
-    monkeypatch.setattr(libraries, "RESAMPLES", 50)
-    rng = np.random.default_rng(0)
-    predicted = [rng.choice(["a", "b", "c", "d"], size=n).tolist() for n in rng.integers(4, size=9)]
-    expected = [rng.choice(["a", "bb", "c"], size=len(tags)).tolist() for tags in predicted]
-
-    def f1(chosen):
-        pair = [[tag for index in chosen for tag in side[index]] for side in (expected, predicted)]
-        return scores.f1_score(*pair, average="macro", zero_division=0)
-
-    found = entity_metrics(predicted, expected)
-    assert found["f1_interval"] == pytest.approx(libraries.bootstrap_interval(f1, len(expected)))
-    assert found["f1"] == pytest.approx(f1(range(len(expected))))

@@ -1,0 +1,34 @@
+"""Metrics of tags and of the entities that they mark."""
+
+import numpy as np
+import pytest
+
+from memgpt_jax.evaluation.metrics import libraries
+from memgpt_jax.evaluation.metrics.entities import entity_metrics
+
+
+def test_tags_that_mark_no_entities():
+    predicted, expected = [["NOUN", "VERB"], ["NOUN"]], [["NOUN", "VERB"], ["PRON"]]
+    found = entity_metrics(predicted, expected)
+    assert set(found["types"]) == {"NOUN", "VERB", "PRON"} and found["accuracy"] == pytest.approx(2 / 3)
+    assert found["f1"] == pytest.approx((2 / 3 + 1 + 0) / 3)
+    pytest.importorskip("seqeval", reason="the extra `tasks` is not installed")
+    entities = entity_metrics([["B-a", "I-a", "O"], ["B-b"]], [["B-a", "O", "O"], ["B-b"]])
+    assert (entities["precision"], entities["recall"], entities["f1"]) == (0.5, 0.5, 0.5)
+
+
+def test_the_interval_of_tags_is_that_of_the_library_by_resampling(monkeypatch):
+    """Tags that a resample does not have are not in its mean."""
+    scores = pytest.importorskip("sklearn.metrics", reason="the extra `tasks` is not installed")
+    monkeypatch.setattr(libraries, "RESAMPLES", 50)
+    rng = np.random.default_rng(0)
+    predicted = [rng.choice(["a", "b", "c", "d"], size=n).tolist() for n in rng.integers(4, size=9)]
+    expected = [rng.choice(["a", "bb", "c"], size=len(tags)).tolist() for tags in predicted]
+
+    def f1(chosen):
+        pair = [[tag for index in chosen for tag in side[index]] for side in (expected, predicted)]
+        return scores.f1_score(*pair, average="macro", zero_division=0)
+
+    found = entity_metrics(predicted, expected)
+    assert found["f1_interval"] == pytest.approx(libraries.bootstrap_interval(f1, len(expected)))
+    assert found["f1"] == pytest.approx(f1(range(len(expected))))
