@@ -16,7 +16,7 @@ from memgpt_jax.data.tasks.document_questions import Document, DocumentQuestions
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.texts import TextMetrics, check_libraries, text_metrics
 from memgpt_jax.evaluation.row_losses import row_losses
-from memgpt_jax.generation.citations import check_citable, sources, token_weights
+from memgpt_jax.generation.citations import check_citable, question_weights, sources
 from memgpt_jax.generation.questions import answer_prompts, read_document
 from memgpt_jax.models import ModelState
 
@@ -42,7 +42,7 @@ class DocumentQuestionsResult(TextMetrics):
     same_answers: NotRequired[float]
     """Fraction of these questions to which both ways give the same answer."""
     source_right: NotRequired[float]
-    """With `data.cite`: fraction of the questions whose most-read sentence is in their context."""
+    """With `data.cite`: fraction of the questions whose first source is in their context."""
     source_chance: NotRequired[float]
     """The share of a document's characters that the context has, mean over these questions."""
     source_questions: NotRequired[int]
@@ -61,7 +61,7 @@ class Timing(NamedTuple):
 
 
 class Citation(NamedTuple):
-    """The sentence that a question and its answer read most."""
+    """The first source of a question and its answer."""
 
     right: bool
     """The middle of the sentence is in the context of the question."""
@@ -152,15 +152,16 @@ class Reader:
         )
 
     def citations(self, document: Document, state: ModelState, answers: list[str]) -> list[Citation]:
-        """The most-read sentence of each question whose context the document holds, with the model's answers."""
+        """The first source of each question whose context the document holds, with the model's answers."""
         tokens, text, size = self.task.tokens, document.text, int(state.position[0])
         places = [document.places(number) for number in range(len(document.questions))]
         asked = [number for number, found in enumerate(places) if found]
-        rows = [tokens.after_document(document.questions[q].text, answers[q])["tokens"] for q in asked]
-        weights = token_weights((self.model, self.params), state, rows, number=self.settings.batch_size)
+        pairs = [(document.questions[q].text, answers[q]) for q in asked]
+        model, rows = (self.model, self.params), self.settings.batch_size
+        weights = question_weights(model, state, tokens, pairs, number=rows)
         ends, found = tokens.ends(text)[:size], []
-        for number, of_row in zip(asked, weights, strict=True):
-            (best,) = sources(text, ends, of_row, 1)
+        for number, of_row in zip(asked, weights.asked, strict=True):
+            (best,) = sources(text, ends, of_row, weights.usual, 1)
             middle = (best["start"] + best["end"]) // 2
             right = any(start <= middle < end for start, end in places[number])
             found.append(Citation(right, sum(end - start for start, end in places[number]) / len(text)))

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import jax
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.examples.question_tokens import QuestionTokens
 from memgpt_jax.data.text.sentences import sentences
 from memgpt_jax.generation.decode import fork
 from memgpt_jax.generation.prefill import power_of_two
@@ -17,6 +18,16 @@ from memgpt_jax.memory import MEMORIES, Memory
 from memgpt_jax.models import ModelState, Params
 from memgpt_jax.models.entry_reads import EntryReads, entry_reads
 from memgpt_jax.shapes import Flags, Tokens
+
+USUAL = (
+    "Who is it about?",
+    "What happened?",
+    "Where was it?",
+    "When was it?",
+    "Why did it happen?",
+    "How did they feel?",
+)
+"""Questions about any document. What they read is read for every question, such as the first tokens."""
 
 
 class Source(TypedDict):
@@ -27,6 +38,17 @@ class Source(TypedDict):
     text: str
     weight: float
     """The share of all reads that goes to the entries of its tokens."""
+    usual: float
+    """The same share for the questions `USUAL`, on average. Sources are ordered by `weight - usual`."""
+
+
+class Weights(NamedTuple):
+    """How much the entries of the n tokens of a document are read."""
+
+    asked: np.ndarray
+    """For each question with its answer, [rows, n]."""
+    usual: np.ndarray
+    """For the questions `USUAL` without answers, on average, [n]."""
 
 
 def check_citable(config: ModelConfig) -> None:
@@ -36,6 +58,29 @@ def check_citable(config: ModelConfig) -> None:
     check(
         name in names, f"sources need a memory whose entries come from tokens: {', '.join(names)}; the model has {name}"
     )
+
+
+def question_weights(
+    model: tuple[ModelConfig, Params],
+    state: ModelState,
+    tokens: QuestionTokens,
+    asked: Sequence[tuple[str, str]],
+    *,
+    unread: Sequence[int] | np.ndarray = (),
+    number: int = 16,
+) -> Weights:
+    """`token_weights` of questions with their answers, and of `USUAL`.
+
+    Args:
+        model, state, number: as in `token_weights`.
+        tokens: encodes the questions.
+        asked: questions and their answers.
+        unread: the last ids of the document, which the state has not read.
+    """
+    pairs = [*asked, *((question, "") for question in USUAL)]
+    rows = [np.concatenate([unread, tokens.after_document(*pair)["tokens"]]).astype(np.int32) for pair in pairs]
+    found = token_weights(model, state, rows, skip=len(unread), number=number)
+    return Weights(found[: len(asked)], found[len(asked) :].mean(axis=0))
 
 
 def token_weights(
@@ -115,13 +160,16 @@ def _add(found: np.ndarray, written: np.ndarray, read: EntryReads) -> None:
     np.subtract.at(found, (row, np.clip(end, 0, size)), per_token)
 
 
-def sources(text: str, ends: np.ndarray, weights: np.ndarray, number: int) -> list[Source]:
-    """The sentences of a document with the highest weights, the highest first; of equal ones, the first.
+def sources(text: str, ends: np.ndarray, weights: np.ndarray, usual: np.ndarray, number: int) -> list[Source]:
+    """The sentences of a document that a question reads more than questions usually do, the greatest difference first.
+
+    Of equal differences, the first sentence comes first.
 
     Args:
         text: the document.
         ends: the place in the text where each of its tokens ends, [n]; 0 for tokens before it.
         weights: of its tokens, [n]. Space between two sentences belongs to the second.
+        usual: their weights in the reads of `USUAL`, [n].
         number: how many sentences.
 
     Raises:
@@ -129,10 +177,10 @@ def sources(text: str, ends: np.ndarray, weights: np.ndarray, number: int) -> li
     """
     spans = sentences(text)
     inside = ends > 0
-    place = np.searchsorted([end for _, end in spans], ends[inside])
-    total = np.bincount(np.minimum(place, len(spans) - 1), weights[inside], len(spans))
-    best = np.argsort(-total, kind="stable")[:number]
+    place = np.minimum(np.searchsorted([end for _, end in spans], ends[inside]), len(spans) - 1)
+    read, expected = (np.bincount(place, each[inside], len(spans)) for each in (weights, usual))
+    best = np.argsort(expected - read, kind="stable")[:number]
     return [
-        {"start": start, "end": end, "text": text[start:end], "weight": float(total[index])}
+        Source(start=start, end=end, text=text[start:end], weight=float(read[index]), usual=float(expected[index]))
         for index, (start, end) in ((index, spans[index]) for index in best)
     ]

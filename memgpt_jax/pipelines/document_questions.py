@@ -9,7 +9,7 @@ import numpy as np
 from memgpt_jax.config.checks import check, instance_of, whole
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
-from memgpt_jax.generation.citations import Source, sources, token_weights
+from memgpt_jax.generation.citations import Source, question_weights, sources
 from memgpt_jax.generation.questions import answer_prompts
 from memgpt_jax.generation.session import Session
 from memgpt_jax.pipelines.base import Loaded, check_sizes, texts_of
@@ -74,12 +74,14 @@ class Reading:
         Args:
             question: a question, or several, which are answered independently.
             sources: also find this number of sentences of the document: those whose memory entries the question and its
-                answer read most. The memory must have entries that come from tokens, such as those of `kv`.
+                answer read more than questions usually do. The memory must have entries that come from tokens, such as
+                those of `kv`.
             max_new_tokens: maximum number of tokens of an answer; default: that of the run's task.
 
         Returns:
             {"answer"}, with `sources` {"answer", "sources"}, for one question, a list of them for several. A source is
-            {"start", "end", "text", "weight"}: `document[start:end]` is `text`, and `weight` is the share of all reads.
+            {"start", "end", "text", "weight", "usual"}: `document[start:end]` is `text`, `weight` is the share of all
+            reads, and `usual` this share for questions about any document.
         """
         questions, pipeline = texts_of(question), self.pipeline
         for text in questions:
@@ -105,17 +107,19 @@ class Reading:
         return results[0] if isinstance(question, str) else results
 
     def _sources(self, questions: list[str], answers: list[str], number: int) -> list[list[Source]]:
-        """The `number` sentences that each question and its answer read most."""
+        """The first `number` sources of each question and its answer."""
         pipeline, tokens, unread = self.pipeline, self.pipeline.tokens, self.session.unread
         check(self.document is not None, "sources need the text of the document: Reading(pipeline, session, document)")
         text = self.document or ""
-        rows = [
-            np.concatenate([unread, tokens.after_document(*pair)["tokens"]]).astype(np.int32)
-            for pair in zip(questions, answers, strict=True)
-        ]
-        weights = token_weights(
-            (pipeline.model, pipeline.params), self.session.state, rows, skip=len(unread), number=pipeline.rows
+        weights = question_weights(
+            (pipeline.model, pipeline.params),
+            self.session.state,
+            tokens,
+            [*zip(questions, answers, strict=True)],
+            unread=unread,
+            number=pipeline.rows,
         )
         ends = tokens.ends(text)
-        check(weights.shape[1] >= len(ends), "the session has not read the whole document whose text is given")
-        return [sources(text, ends, of_row[: len(ends)], number) for of_row in weights]
+        check(len(weights.usual) >= len(ends), "the session has not read the whole document whose text is given")
+        usual = weights.usual[: len(ends)]
+        return [sources(text, ends, of_row[: len(ends)], usual, number) for of_row in weights.asked]

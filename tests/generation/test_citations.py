@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import memgpt_jax as mg
-from memgpt_jax.generation.citations import check_citable, sources, token_weights
+from memgpt_jax.data.examples.question_tokens import QuestionTokens
+from memgpt_jax.data.tokenizers.byte import ByteTokenizer
+from memgpt_jax.generation.citations import USUAL, check_citable, question_weights, sources, token_weights
 from memgpt_jax.generation.prefill import prefill
 from memgpt_jax.generation.questions import read_document
 from memgpt_jax.models.attention import call_inputs
@@ -18,6 +20,7 @@ SEGMENT, LENGTH, SIZE = 4, 22, 12  # 5 segments are written, 12 of their 20 toke
 DOCUMENT = np.random.default_rng(0).permutation(32)[:LENGTH].astype(np.int32)
 ROWS = [DOCUMENT[[7, 3]], DOCUMENT[[15, 9, 0, 1, 5, 8, 17, 20]], DOCUMENT[[2]]]
 FUSIONS = ("gated", "attention")
+EITHER = (pytest.param("gated", marks=pytest.mark.slow), "attention")  # the reads alone differ, not how they are added
 
 
 @functools.cache
@@ -67,14 +70,14 @@ def test_without_a_null_entry_the_reads_are_of_entries_alone():
     np.testing.assert_allclose(found.sum(), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", EITHER)
 def test_other_rows_padding_and_groups_change_nothing(fusion):
     for row, expected in zip(ROWS, weights(fusion), strict=True):
         np.testing.assert_allclose(token_weights(made(fusion), read(fusion), [row])[0], expected, atol=1e-6)
     np.testing.assert_allclose(token_weights(made(fusion), read(fusion), ROWS, number=2), weights(fusion), atol=1e-6)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", EITHER)
 def test_the_cut_of_the_document_changes_nothing(fusion):
     """The document is read in other calls, and its last tokens with the question."""
     config, params = made(fusion)
@@ -114,8 +117,8 @@ def test_the_explained_part_of_the_shared_softmax_is_the_read():
     lse = jnp.asarray(np.random.default_rng(2).normal(size=(1, 2, 2)), jnp.float32)
     inputs = call_inputs(jnp.zeros((1, 2), bool), jnp.ones((1, 2), bool))
     stream, layer = state.layers[1].stream, block.memory_layer
-    merged, _, _ = layer(jnp.zeros((1, 2, 2, 8)), lse, x, stream, inputs)
-    found = layer.explain(lse, x, stream, inputs).read()
+    merged, _, _ = jax.jit(layer)(jnp.zeros((1, 2, 2, 8)), lse, x, stream, inputs)
+    found = jax.jit(layer.explain)(lse, x, stream, inputs).read()
     np.testing.assert_allclose(found.reshape(merged.shape), merged, atol=1e-5)
     assert np.abs(merged).max() > 0.01
 
@@ -144,12 +147,40 @@ def test_memories_that_cannot_be_cited_are_refused():
             check_citable(tiny(memory))
 
 
-def test_sources_are_the_heaviest_sentences():
+def test_usual_weights_are_the_mean_of_questions_about_any_document():
+    """Also where the last tokens of the document are read with the question."""
+    tokens = QuestionTokens(ByteTokenizer(), "{document}|{question} ")
+    config = mg.ModelConfig(
+        vocab_size=257,
+        d_model=8,
+        num_layers=1,
+        num_heads=2,
+        window_size=8,
+        segment_length=8,
+        memory=mg.KVMemoryConfig(memory_size=32, head_dim=4),
+    )
+    params, document = build(config).params, tokens.document("Ada is in Rome. Tom left.")
+    found = question_weights((config, params), read_document(config, params, document), tokens, [("Who?", "Tom")])
+    state = read_document(config, params, document[:-2])
+    rows = [np.concatenate([document[-2:], tokens.after_document(text, "")["tokens"]]) for text in USUAL]
+    expected = token_weights((config, params), state, rows, skip=2).mean(axis=0)
+    np.testing.assert_allclose(found.usual, expected, atol=1e-6)
+    unread = question_weights((config, params), state, tokens, [("Who?", "Tom")], unread=document[-2:])
+    np.testing.assert_allclose(unread.asked, found.asked, atol=1e-6)
+    assert np.abs(found.asked[0] - found.usual).max() > 1e-4
+
+
+def test_sources_are_the_sentences_that_are_read_more_than_usual():
     pytest.importorskip("sentencex")
     text = "Ada left. Tom\N{GRINNING FACE} stayed.\n\nEva?"
-    ends = np.array([0, 3, 9, 13, 14, 22, 24, 28, 28])
-    first, second = sources(text, ends, np.array([9, 1, 1, 1, 1, 2, 3, 0, 0]) / 10, 2)
+    ends, usual = np.array([0, 3, 9, 13, 14, 22, 24, 28, 28]), np.zeros(9)
+    weights = np.array([9, 1, 1, 1, 1, 2, 3, 0, 0]) / 10
+    first, second = sources(text, ends, weights, usual, 2)
     assert (first["text"], second["text"]) == ("Tom\N{GRINNING FACE} stayed.", "Eva?")
     assert all(text[found["start"] : found["end"]] == found["text"] for found in (first, second))
     assert first["weight"] == pytest.approx(0.4) and second["weight"] == pytest.approx(0.3)
-    assert len(sources(text, ends, np.zeros(9), 5)) == 3
+    assert len(sources(text, ends, usual, usual, 5)) == 3
+    usual[3:6] = 0.1  # differences: 0.2 of the first sentence, 0.1 of the second, 0.3 of the third
+    found = sources(text, ends, weights, usual, 3)
+    assert [source["text"][:3] for source in found] == ["Eva", "Ada", "Tom"]
+    assert found[2]["weight"] == pytest.approx(0.4) and found[2]["usual"] == pytest.approx(0.3)

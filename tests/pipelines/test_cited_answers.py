@@ -13,6 +13,7 @@ from memgpt_jax.data.examples.question_tokens import QuestionTokens
 from memgpt_jax.data.tasks.document_questions import Document, DocumentQuestionsConfig, Question, documents
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation import check_evaluation, document_questions, evaluate
+from memgpt_jax.generation.citations import Weights
 from memgpt_jax.pipelines import Reading
 
 pytest.importorskip("sentencex")
@@ -51,7 +52,8 @@ def test_sources_are_sentences_of_the_text(pipeline, tmp_path):
     assert {source["text"] for source in found["sources"]} == set(SENTENCES)
     assert all(STORY[source["start"] : source["end"]] == source["text"] for source in found["sources"])
     shares = [source["weight"] for source in found["sources"]]
-    assert shares == sorted(shares, reverse=True) and min(shares) > 0 and sum(shares) < 1
+    lifts = [source["weight"] - source["usual"] for source in found["sources"]]
+    assert lifts == sorted(lifts, reverse=True) and min(shares) > 0 and sum(shares) < 1
     both = ask(["Where is Tom?", "Who?"], sources=1, max_new_tokens=3)
     assert both[1]["sources"][0]["text"] == found["sources"][0]["text"] and len(both[0]["sources"]) == 1
     jax.tree.map(np.testing.assert_array_equal, before, ask.session.state)
@@ -107,14 +109,14 @@ def written(folder, contexts, **options):
 
 
 def test_the_right_source_is_in_the_context(tmp_path, params, monkeypatch):
-    """The second sentence is read most: right for one of the three questions whose context is known."""
+    """The second sentence is read alone: right for one of the three questions whose context is known."""
     config = written(tmp_path, [SENTENCES[1], None, SENTENCES[0], "missing", f"{SENTENCES[0]}\n\n{SENTENCES[2]}"])
     ends, calls = QuestionTokens(BYTES, TASK.prompt).ends(STORY.strip()), []
     place = STORY.strip().index("Rome")
 
-    def second(model, state, rows, **options):
-        calls.append([bytes(row[row < 256].tolist()) for row in rows])
-        return np.tile(ends == place, (len(rows), 1))
+    def second(model, state, tokens, asked, **options):
+        calls.append([question for question, _ in asked])
+        return Weights(np.tile(ends == place, (len(asked), 1)), np.zeros(len(ends)))
 
     experiment = mg.ExperimentConfig(model=MODEL, data=config, evaluation=mg.EvaluationConfig(max_tokens=None))
     found = evaluate(experiment, params, BYTES)
@@ -122,9 +124,9 @@ def test_the_right_source_is_in_the_context(tmp_path, params, monkeypatch):
     lengths = [len(sentence) for sentence in SENTENCES]
     share = (lengths[1] + lengths[0] + lengths[0] + lengths[2]) / 3 / len(STORY.strip())
     assert found["source_chance"] == pytest.approx(share)
-    monkeypatch.setattr(document_questions, "token_weights", second)
+    monkeypatch.setattr(document_questions, "question_weights", second)
     found = evaluate(experiment, params, BYTES)
-    assert found["source_right"] == pytest.approx(1 / 3) and all(row.startswith(b"|Who? ") for row in calls[0])
+    assert found["source_right"] == pytest.approx(1 / 3) and calls == [["Who?"] * 3]
     assert "source_right" not in evaluate(with_fields(experiment, {"data.cite": False}), params, BYTES)
 
 

@@ -59,8 +59,9 @@ class DocumentQuestionsConfig(ExamplesConfig):
     """In evaluation, the questions of this number of documents are also answered by reading the document again for each
     question, and the seconds of both ways are compared; default: of none."""
     cite: bool = False
-    """In evaluation, also find the sentence whose memory entries question and answer read most, and report how often it
-    is in the `context` of the question. Needs a memory whose entries come from tokens, such as `kv`."""
+    """In evaluation, also find the sentence whose memory entries question and answer read most beyond what questions
+    usually read, and report how often it is in the `context` of the question. Needs a memory whose entries come from
+    tokens, such as `kv`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
