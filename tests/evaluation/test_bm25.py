@@ -4,13 +4,13 @@ import dataclasses
 import json
 import math
 
-import jax
 import numpy as np
 import pytest
 
 import memgpt_jax as mg
 from memgpt_jax.evaluation import evaluate
 from memgpt_jax.evaluation.metrics.bm25 import bm25_scores, standard_scores
+from tests.laws.models import random_params
 
 pytest.importorskip("bm25s", reason="the extra `tasks` is not installed")
 DOCUMENTS = ["wing of the wing", "heated flows, flowing heat", "", "drag of a wing in hypersonic flow", "Über wings"]
@@ -68,7 +68,7 @@ def test_a_large_weight_ranks_by_words(tmp_path):
     backbone = mg.EncoderConfig(vocab_size=257, d_model=8, num_layers=1, num_heads=2, segment_length=16, heads=())
     model = mg.HeadedConfig(backbone=backbone, head=mg.VectorHeadConfig())
     config = mg.ExperimentConfig(model=model, data=data, training=mg.TrainingConfig(sequence_length=32))
-    params = jax.jit(mg.functional(model).init)(jax.random.key(0))
+    params = random_params(model)
     found = evaluate(config, params)
     assert found["mrr"] == found["ndcg_10"] == 1
     alone = evaluate(dataclasses.replace(config, data=dataclasses.replace(data, bm25_weight=0.0)), params)

@@ -17,6 +17,7 @@ from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.evaluation import HELD_OUT_SEED, evaluate, long_stream, recall_along_stream
 from memgpt_jax.ops import Scores
+from tests.laws.models import random_params
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_questions_do_not_change_the_state_of_the_stream(config, monkeypatch):
 
 
 def test_recall_equals_direct_questions(config):
-    params = jax.jit(models.functional(config.model).init)(jax.random.key(0))
+    params = random_params(config.model)
     seen = []
     spy = long_stream.ask
 
@@ -91,14 +92,14 @@ def test_recall_equals_direct_questions(config):
 
 
 def test_losses_that_are_not_finite_are_refused(config):
-    params = models.functional(config.model).init(jax.random.key(0))
+    params = random_params(config.model)
     params["final_norm"]["scale"] = params["final_norm"]["scale"].at[3].set(np.nan)
     with pytest.raises(ValueError, match="tokens is NaN or infinite"):
         recall_along_stream(config, params, (112,))
 
 
 def test_evaluate_uses_held_out_rows(config):
-    params = models.functional(config.model).init(jax.random.key(0))
+    params = random_params(config.model)
     result = evaluate(config, params, ByteTokenizer())
     task, random, hits = NeedleTask(config.data, "valid"), np.random.default_rng(HELD_OUT_SEED), 0.0
     apply, state = jax.jit(models.functional(config.model).apply), models.functional(config.model).init_state(3)

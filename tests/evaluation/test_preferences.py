@@ -16,6 +16,7 @@ from memgpt_jax.data import make_task
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation import evaluate
 from memgpt_jax.evaluation.metrics.preferences import preference_metrics
+from tests.laws.models import random_params
 
 BIAS = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "bias"
 SIZES = {"vocab_size": 257, "d_model": 16, "num_layers": 1, "num_heads": 2, "segment_length": 8}
@@ -50,7 +51,7 @@ def experiment(data: mg.PreferencesConfig, **evaluation) -> mg.ExperimentConfig:
 def test_likelihoods_are_those_of_one_text_read_whole(tmp_path, batch_size, chunk_length):
     config = experiment(table(tmp_path), batch_size=batch_size, chunk_length=chunk_length)
     model = mg.functional(config.model)
-    params = model.init(jax.random.key(0))
+    params = random_params(model.config)
     found = evaluate(config, params, ByteTokenizer())
 
     @jax.jit
@@ -82,7 +83,7 @@ def with_model(config: mg.ExperimentConfig, model: mg.EncoderConfig, **changes) 
 def test_pseudo_likelihoods_are_those_of_one_masked_token_at_a_time(tmp_path, shared_only):
     config = with_model(experiment(table(tmp_path), batch_size=4, chunk_length=24), encoder(), shared_only=shared_only)
     model = mg.functional(config.model)
-    params = model.init(jax.random.key(0))
+    params = random_params(model.config)
     found = evaluate(config, params, ByteTokenizer())
     apply = jax.jit(lambda tokens, valid: jax.nn.log_softmax(model.apply(params, tokens, valid=valid)[0]))
 
@@ -107,7 +108,7 @@ def test_pseudo_likelihoods_are_those_of_one_masked_token_at_a_time(tmp_path, sh
 
 def test_pseudo_likelihoods_of_a_head_that_knows_frequencies_alone(tmp_path):
     config = with_model(experiment(table(tmp_path)), encoder())
-    params = jax.tree.map(jnp.zeros_like, mg.functional(config.model).init(jax.random.key(0)))
+    params = jax.tree.map(jnp.zeros_like, random_params(config.model))
     params["heads"]["masked"]["bias"] = params["heads"]["masked"]["bias"].at[ord("c")].set(2.0)
     found = evaluate(config, params, ByteTokenizer())
     total, tokens = np.log(259 + np.exp(2.0)), sum(len(first) for first, _, _ in PAIRS)

@@ -16,6 +16,7 @@ from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.evaluation import HELD_OUT_SEED, evaluate, evaluate_task, tasks
 from memgpt_jax.evaluation.metrics.answers import count_answers
 from memgpt_jax.evaluation.scoring import RowScores
+from tests.laws.models import random_params
 
 MODEL = ModelConfig(
     vocab_size=144,
@@ -89,7 +90,7 @@ def test_groups_and_failed_tasks(monkeypatch, known):
     "chunk", [12, *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in (24, 1024, 16))]
 )  # chunks that divide; whole rows, twice; unaligned
 def test_chunks_equal_a_direct_computation(chunk):
-    params = jax.jit(models.functional(MODEL).init)(jax.random.key(0))
+    params = random_params(MODEL)
     settings = dataclasses.replace(CONFIG.evaluation, chunk_length=chunk)
     config = dataclasses.replace(CONFIG, evaluation=settings)
     result = evaluate_task(config, params, Words(config.data, "test"))
@@ -109,7 +110,7 @@ def test_chunks_equal_a_direct_computation(chunk):
 
 
 def test_losses_that_are_not_finite_are_refused():
-    params = models.functional(MODEL).init(jax.random.key(0))
+    params = random_params(MODEL)
     params["final_norm"]["scale"] = params["final_norm"]["scale"].at[3].set(np.nan)
     with pytest.raises(ValueError, match="the loss of 12 of 12 tokens is NaN or infinite"):
         evaluate_task(CONFIG, params, Words(CONFIG.data, "test"))
@@ -127,7 +128,7 @@ def test_rows_are_read_in_chunks(monkeypatch):
     settings = EvaluationConfig(batch_size=2, num_batches=1, chunk_length=64)
     config = dataclasses.replace(CONFIG, data=task, evaluation=settings)
     whole = dataclasses.replace(config, evaluation=dataclasses.replace(settings, chunk_length=1024))
-    params = models.functional(MODEL).init(jax.random.key(1))
+    params = random_params(MODEL, 1)
     chunked = evaluate(config, params)
     assert set(seen) == {((2, 64), "aligned"), ((2, 8), "aligned")}
     assert chunked["loss"] == pytest.approx(evaluate(whole, params)["loss"], rel=1e-5)
@@ -141,7 +142,7 @@ def test_a_task_with_answers_of_several_tokens():
     model = dataclasses.replace(MODEL, vocab_size=task.num_ids)
     settings = EvaluationConfig(batch_size=3, num_batches=2)
     config = ExperimentConfig(model=model, data=task, evaluation=settings)
-    params, hits = models.functional(model).init(jax.random.key(1)), 0
+    params, hits = random_params(model, 1), 0
     for batch in data.make_task(task, "valid").held_out(HELD_OUT_SEED, 3, 64, 2):
         logits, _ = apply(model, params, batch.inputs["tokens"], models.functional(model).init_state(3))
         right = np.asarray(logits).argmax(-1) == batch.targets["tokens"]

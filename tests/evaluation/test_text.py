@@ -17,6 +17,7 @@ from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.evaluation import HELD_OUT_SEED, evaluate
 from memgpt_jax.evaluation.scoring import score_chunk
 from memgpt_jax.evaluation.text import position_curve
+from tests.laws.models import random_params
 
 MODEL = ModelConfig(
     vocab_size=257,
@@ -33,6 +34,7 @@ CONFIG = ExperimentConfig(
     training=TrainingConfig(sequence_length=16),
     evaluation=EvaluationConfig(max_documents=None, max_tokens=None, batch_size=2, chunk_length=16),
 )
+
 TEXTS = ["one two  three\n", "é" * 40, "x", "", "a longer document, of several segments and chunks " * 3]
 
 
@@ -47,7 +49,7 @@ def tokenizer(monkeypatch):
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.jit(models.functional(MODEL).init)(jax.random.key(0))
+    return random_params(MODEL)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -179,7 +181,7 @@ def test_losses_that_are_not_finite_are_refused(tokenizer, params, value):
 
 def test_documents_longer_than_the_learned_positions_are_refused(tokenizer):
     model = dataclasses.replace(MODEL, position="learned", num_positions=74)
-    params, config = models.functional(model).init(jax.random.key(0)), dataclasses.replace(CONFIG, model=model)
+    params, config = random_params(model), dataclasses.replace(CONFIG, model=model)
     with pytest.raises(ValueError, match=r"max_tokens=None: a document has 150 .* model\.num_positions=74"):
         evaluate(config, params, tokenizer)
     short = dataclasses.replace(
@@ -200,7 +202,7 @@ def test_recall():
     model = dataclasses.replace(MODEL, vocab_size=task.num_ids)
     settings = EvaluationConfig(batch_size=4, num_batches=2)
     config = ExperimentConfig(model=model, data=task, evaluation=settings)
-    params = models.functional(model).init(jax.random.key(1))
+    params = random_params(model, 1)
     result = evaluate(config, params)
 
     random, hits, nats = np.random.default_rng(HELD_OUT_SEED), 0, 0.0

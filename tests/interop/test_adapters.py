@@ -19,6 +19,7 @@ from memgpt_jax.training.optimizer import is_trained
 from memgpt_jax.training.pretrained import pretrained_start
 from memgpt_jax.training.saving import save_run
 from memgpt_jax.training.state import state_of
+from tests.laws.models import random_params
 
 SIZES = {"vocab_size": 257, "d_model": 16, "num_layers": 1, "num_heads": 2, "segment_length": 16}
 REVIEWS = [{"text": f"a {word} film {n}", "label": word} for n in range(6) for word in ("fine", "dull")]
@@ -27,7 +28,7 @@ TRAINABLE = ("head", "lora", "memory_layer", "final_norm")
 
 def save_base(folder, seed=0, **changes):
     config = mg.ModelConfig(**SIZES | changes, window_size=32, memory=mg.NoMemoryConfig())
-    model = mg.from_params(config, jax.jit(mg.functional(config).init)(jax.random.key(seed)))
+    model = mg.from_params(config, random_params(config, seed))
     mg.save_pretrained(model, folder, tokenizer=ByteTokenizer())
     return folder
 

@@ -43,7 +43,7 @@ TOKENS = jnp.asarray(foreign.tokens_of("llama", 24), jnp.int32)
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=() if name in ("kv", "associative", "ntm") else pytest.mark.slow) for name in MECHANISMS],
+    [pytest.param(name, marks=() if name in ("kv", "ntm") else pytest.mark.slow) for name in MECHANISMS],
 )
 def test_an_untrained_memory_does_not_change_the_outputs(name, llama, logits_of_llama):
     layers = {} if name == "kv" else {"layers": [0]}
@@ -51,8 +51,9 @@ def test_an_untrained_memory_does_not_change_the_outputs(name, llama, logits_of_
     np.testing.assert_array_equal(logits_of(model, TOKENS), logits_of_llama)
 
 
-@pytest.mark.parametrize("fusion", ["gated_add", "add", "concat"])
+@pytest.mark.parametrize("fusion", [pytest.param("gated_add", marks=pytest.mark.slow), "add", "concat"])
 def test_every_allowed_fusion_initially_keeps_the_outputs(fusion, llama, logits_of_llama):
+    """`gated_add` is the default, which the test before has."""
     options = {"layers": [1], "segment_length": 3, "fusion": fusion, "adapter_rank": 2}
     model = mg.add_memory(llama, small("kv"), **options)
     np.testing.assert_array_equal(logits_of(model, TOKENS), logits_of_llama)

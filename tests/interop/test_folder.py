@@ -20,6 +20,7 @@ from memgpt_jax.files.checksums import SUMS, DamagedError, recorded
 from memgpt_jax.files.saved_files import PARTIAL
 from memgpt_jax.interop.folder import read_recorded
 from memgpt_jax.interop.tensors import FILE, INDEX
+from tests.laws.models import random_params
 
 SIZES = {"vocab_size": 31, "d_model": 8, "num_layers": 1, "num_heads": 2, "d_ff": 12, "window_size": 16}
 LLAMA = mg.ModelConfig(
@@ -31,13 +32,14 @@ LLAMA = mg.ModelConfig(
     embedding_scale=1.0,
     memory=mg.NoMemoryConfig(),
 )
+
 OURS = mg.ModelConfig(**SIZES, segment_length=4, memory=mg.KVMemoryConfig(memory_size=4, head_dim=4))
 FEW_BYTES = 1500
 """A value of `shard_bytes` that gives several files."""
 
 
 def model(seed=0, config=LLAMA):
-    return mg.from_params(config, mg.functional(config).init(jax.random.key(seed)))
+    return mg.from_params(config, random_params(config, seed))
 
 
 def same(one, other):

@@ -26,18 +26,24 @@ RESET = np.random.default_rng(2).random((B, L)) < 0.2
 
 @functools.cache
 def memory_layer(memory=KV, **options):
-    return nnx.jit(lambda: mg.MemoryLayer(memory, **SHAPES, **options, rngs=nnx.Rngs(0)))()
+    return mg.MemoryLayer(memory, **SHAPES, **options, rngs=nnx.Rngs(0))
 
 
 @functools.cache
 def wrapped_linear():
-    block = lambda: nnx.Linear(D, D, rngs=nnx.Rngs(1))  # noqa: E731
-    return nnx.jit(lambda: mg.wrap(block(), memory=KV, **SHAPES, rngs=nnx.Rngs(0)))()
+    return mg.wrap(nnx.Linear(D, D, rngs=nnx.Rngs(1)), memory=KV, **SHAPES, rngs=nnx.Rngs(0))
+
+
+def linen_params(module, *inputs):
+    """Random numbers of the shapes that `init` gives: no program is compiled for them."""
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(module.init, jax.random.key(1), *inputs)["params"]
+    return jax.tree.map(lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
 
 
 def run_linen(module, *inputs):
-    """The parameters of an initialised Linen module, and its compiled call."""
-    params = jax.jit(module.init)(jax.random.key(1), *inputs)["params"]
+    """Parameters of a Linen module, and its compiled call."""
+    params = linen_params(module, *inputs)
     return params, jax.jit(lambda *inputs, **options: module.apply({"params": params}, *inputs, **options))
 
 
@@ -166,8 +172,8 @@ def test_gradients_reach_every_parameter_of_block_and_memory(kind, x):
         call = lambda params: nnx.merge(graph, params)(x, module.init_state(B), reset=RESET)  # noqa: E731
     else:
         module = mg.wrap(linen.Dense(D), memory=KV, **SHAPES)
-        params = jax.jit(module.init)(jax.random.key(1), x, module.init_state(B))
-        call = lambda params: module.apply(params, x, module.init_state(B), reset=RESET)  # noqa: E731
+        params = linen_params(module, x, module.init_state(B))
+        call = lambda params: module.apply({"params": params}, x, module.init_state(B), reset=RESET)  # noqa: E731
     gradients = jax.jit(jax.grad(lambda params: jnp.sum(jnp.sin(call(params)[0]))))(params)
     names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(gradients)]
     assert any("block" in name for name in names) and any("write_gate" in name for name in names)
@@ -186,7 +192,7 @@ def test_without_memory_a_block_is_unchanged(x):
 
 
 def test_a_function_is_a_block_too(x):
-    wrapped = nnx.jit(lambda: mg.wrap(jnp.tanh, memory=KV, **SHAPES, rngs=nnx.Rngs(0)))()
+    wrapped = mg.wrap(jnp.tanh, memory=KV, **SHAPES, rngs=nnx.Rngs(0))
     layer = memory_layer()
     state = layer.init_state(B)
     assert difference(run_nnx(wrapped)(x, state), run_nnx(layer)(jnp.tanh(x), state)) == 0

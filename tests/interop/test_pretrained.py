@@ -17,6 +17,7 @@ from memgpt_jax.checkpoint import Checkpoints
 from memgpt_jax.data import ByteTokenizer
 from memgpt_jax.training.saving import save_run
 from memgpt_jax.training.state import create
+from tests.laws.models import random_params
 from tests.references import foreign
 
 CASES = list(foreign.CASES)
@@ -159,7 +160,7 @@ def test_a_session_in_pieces_is_one_generation(case, folders):
 def test_models_of_this_library_round_trip(tmp_path, changes):
     """A model that no family can express, and a model with a memory, are also written and read."""
     config = mg.ModelConfig(vocab_size=19, d_model=8, num_heads=2, num_layers=2, **changes)
-    model = mg.from_params(config, jax.jit(mg.functional(config).init)(jax.random.key(0)))
+    model = mg.from_params(config, random_params(config))
     mg.save_pretrained(model, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "memgpt"
     again = mg.from_pretrained(tmp_path)

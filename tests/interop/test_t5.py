@@ -10,6 +10,7 @@ import pytest
 
 import memgpt_jax as mg
 from memgpt_jax import models
+from tests.laws.models import random_params
 from tests.references import foreign
 
 CASES = list(foreign.ENCODER_DECODERS)
@@ -120,7 +121,7 @@ def test_a_memory_for_the_decoder_changes_nothing_until_it_is_trained(folders, t
 def test_a_model_of_no_family_is_saved_under_our_name(folders, tmp_path):
     config = mg.from_pretrained(folders["t5"]).config
     config = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, norm="layernorm"))
-    model = models.from_params(config, models.functional(config).init(jax.random.key(0)))
+    model = models.from_params(config, random_params(config))
     mg.save_pretrained(model, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "memgpt"
     again = mg.from_pretrained(tmp_path)

@@ -46,19 +46,23 @@ def fresh_state(config, batch):
     return jax.jit(functional(config).init_state, static_argnums=0)(batch)
 
 
-def build(config: ModelConfig, jitter=0.2) -> Built:
-    """Without a cache, so that a fault planted in the code before is compiled in."""
-    rng = np.random.default_rng(0)
-    params = jax.eval_shape(lambda: functional(config).init(jax.random.key(0)))
-    scale = lambda path: 1.0 if "norm" in path or "scale" in path else 0.0  # noqa: E731
+def random_params(config, seed=0, jitter=0.2):
+    """Parameters of a model of any class, moved by noise as training would; no program is compiled to draw them."""
+    rng = np.random.default_rng(seed)
 
     def value(path, leaf):
-        spread = jitter if leaf.ndim < 2 or "null_key" in jax.tree_util.keystr(path) else leaf.shape[0] ** -0.5
-        if "embedding" in jax.tree_util.keystr(path):
-            spread = leaf.shape[1] ** -0.5
-        return np.float32(scale(jax.tree_util.keystr(path)) * (leaf.ndim == 1) + spread * rng.normal(size=leaf.shape))
+        name = jax.tree_util.keystr(path)
+        matrix = leaf.ndim > 1 and "null_key" not in name
+        spread = leaf.shape["embedding" in name] ** -0.5 if matrix else jitter
+        mean = float(leaf.ndim == 1 and ("norm" in name or "scale" in name))
+        return jnp.asarray(mean + spread * rng.normal(size=leaf.shape), jnp.float32)
 
-    params = jax.tree.map_with_path(value, params)
+    return jax.tree.map_with_path(value, functional(config).param_shapes())
+
+
+def build(config: ModelConfig, jitter=0.2) -> Built:
+    """Without a cache, so that a fault planted in the code before is compiled in."""
+    params = random_params(config, jitter=jitter)
 
     @functools.partial(jax.jit, static_argnames="alignment")
     def call(params, tokens, state, reset, valid, alignment="any"):

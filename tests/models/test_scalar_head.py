@@ -11,6 +11,7 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.models import functional
 from memgpt_jax.models.heads import ScalarHeadConfig
 from memgpt_jax.models.heads.scalars import number_scores
+from tests.laws.models import random_params
 
 BATCH, LENGTH = 2, 12
 BACKBONE = ModelConfig(
@@ -50,7 +51,7 @@ def test_the_loss_equals_numpy(loss):
 def test_outputs_are_standardised_numbers_times_std_plus_mean_in_any_cut(tokens):
     plain, scaled = model_of(pool="mean"), model_of(pool="mean", mean=70.0, std=12.0)
     apply = jax.jit(scaled.apply)
-    params = jax.jit(plain.init)(jax.random.key(0))
+    params = random_params(plain.config)
     whole, _ = jax.jit(plain.apply)(params, tokens, plain.init_state(BATCH))
     other, _ = apply(params, tokens, scaled.init_state(BATCH))
     assert whole.shape == (BATCH, LENGTH, 1) and whole.dtype == jnp.float32
@@ -64,7 +65,7 @@ def test_outputs_are_standardised_numbers_times_std_plus_mean_in_any_cut(tokens)
 
 def test_a_score_of_the_model_is_that_of_its_outputs(tokens):
     model = model_of(mean=3.0, std=1.5, loss="mae")
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = random_params(model.config)
     outputs, _ = jax.jit(model.apply)(params, tokens, model.init_state(BATCH))
     numbers = np.random.default_rng(2).normal(3, 1, size=tokens.shape).astype(np.float32)
     scores, _ = jax.jit(model.score)(params, tokens, {"numbers": numbers}, model.init_state(BATCH))
@@ -82,7 +83,7 @@ def test_a_score_of_the_model_is_that_of_its_outputs(tokens):
 )
 def test_bad_targets_are_named(tokens, targets, message):
     model = model_of()
-    params = model.init(jax.random.key(0))
+    params = random_params(model.config)
     with pytest.raises(ValueError, match=message):
         model.score(params, tokens, {"numbers": targets}, model.init_state(BATCH))
 

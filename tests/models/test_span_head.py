@@ -7,6 +7,7 @@ import pytest
 
 import memgpt_jax as mg
 from memgpt_jax.models.heads.spans import span_scores
+from tests.laws.models import random_params
 
 SIZES = {"vocab_size": 32, "d_model": 8, "num_layers": 1, "num_heads": 2, "d_ff": 12, "segment_length": 4}
 LENGTHS = [(5, 3, 4), (12,)]  # documents of each row
@@ -72,7 +73,7 @@ def test_extreme_logits_and_documents_without_an_answer_have_finite_losses_and_g
 def test_a_model_scores_spans_and_padding_does_not_matter():
     backbone = mg.EncoderConfig(**SIZES, memory=mg.NoMemoryConfig(), heads=())
     model = mg.functional(mg.HeadedConfig(backbone=backbone, head=mg.SpanHeadConfig()))
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = random_params(model.config)
     _, targets, reset = example()
     tokens = np.random.default_rng(0).integers(32, size=(ROWS, LENGTH), dtype=np.int32)
     valid = np.ones((ROWS, LENGTH), bool)
@@ -104,7 +105,7 @@ def test_targets_that_are_refused(targets, message):
     backbone = mg.EncoderConfig(**SIZES, memory=mg.NoMemoryConfig(), heads=())
     model = mg.from_params(
         config := mg.HeadedConfig(backbone=backbone, head=mg.SpanHeadConfig()),
-        mg.functional(config).init(jax.random.key(0)),
+        random_params(config),
     )
     with pytest.raises(ValueError, match=message):
         model.score(np.zeros((1, 4), np.int32), {"spans": targets})

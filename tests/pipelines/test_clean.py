@@ -13,12 +13,14 @@ from memgpt_jax.config.serialization import from_json, to_json
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.training import train
 from memgpt_jax.training.start import completed
+from tests.laws.models import random_params
 
 pytest.importorskip("phonenumbers", reason="the extra `tasks` is not installed")
 CLEAN = mg.CleanConfig(unicode="NFKC", html=True, control=True, scrub=("mail", "phone"), lower=True, whitespace=True)
 BACKBONE = mg.ModelConfig(
     vocab_size=257, d_model=16, num_layers=1, num_heads=2, segment_length=16, window_size=16, memory=mg.NoMemoryConfig()
 )
+
 BYTES = ByteTokenizer()
 TEXTS = ["<p>A  FINE\x00 \ufb01lm, write to ada@example.org</p>", "Dull.", "<br>"]
 CLEANED = ["a fine film, write to [mail]", "dull.", ""]
@@ -30,7 +32,7 @@ def pipelines(name, head=mg.LabelHeadConfig(num_outputs=3)):  # noqa: B008 — i
         mg.HeadedConfig(backbone=BACKBONE, head=dataclasses.replace(head, clean=clean))
         for clean in (CLEAN, mg.CleanConfig())
     ]
-    params = jax.jit(mg.functional(configs[0]).init)(jax.random.key(0))
+    params = random_params(configs[0])
     return [mg.pipeline(name, model=(config, params), tokenizer=BYTES) for config in configs]
 
 
@@ -91,7 +93,7 @@ def test_a_run_on_cleaned_and_augmented_texts_resumes_bitwise(tmp_path):
     words = {"good": ("FINE", "<b>Lovely</b>", "Great"), "bad": ("DULL", "<i>Awful</i>", "Slow")}
     rows = [{"text": f"a {w} film {i}", "label": label} for i in range(7) for label in words for w in words[label]]
     task = mg.LabelledTextConfig(clean=CLEAN, augment=mg.AugmentConfig(swap=0.1, delete=0.1, insert=0.1))
-    model = mg.from_params(BACKBONE, jax.jit(mg.functional(BACKBONE).init)(jax.random.key(0)))
+    model = mg.from_params(BACKBONE, random_params(BACKBONE))
     options = {"epochs": 40, "batch_size": 4, "sequence_length": 64, "learning_rate": 1e-2, "dropout": 0.0}
     run = mg.finetune(model, task, train=rows, workdir=tmp_path / "run", tokenizer=BYTES, **options)
     whole = mg.load_run(run.workdir)

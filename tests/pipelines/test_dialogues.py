@@ -2,16 +2,17 @@
 
 import json
 
-import jax
 import pytest
 
 import memgpt_jax as mg
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
+from tests.laws.models import random_params
 
 pytest.importorskip("seqeval", reason="the extra `tasks` is not installed")
 MODEL = mg.EncoderConfig(
-    vocab_size=257, d_model=32, num_layers=2, num_heads=2, segment_length=16, memory=mg.NoMemoryConfig(), heads=()
+    vocab_size=257, d_model=32, num_layers=1, num_heads=2, segment_length=16, memory=mg.NoMemoryConfig(), heads=()
 )
+
 NAMES = ("Paris", "Sofia", "Sydney", "Austin", "Dallas")
 
 
@@ -32,7 +33,7 @@ def slots(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("slots")
     train = workdir / "dialogues.jsonl"
     train.write_text("\n".join(json.dumps(dialogue(slot, name)) for slot in ("city", "who") for name in NAMES))
-    params = jax.jit(mg.functional(MODEL).init)(jax.random.key(0))
+    params = random_params(MODEL)
     return mg.finetune(
         mg.from_params(MODEL, params),
         mg.TaggedTextConfig(form="sgd", tag_column="slots", valid=str(train)),

@@ -20,6 +20,7 @@ from memgpt_jax.evaluation.metrics.texts import text_metrics
 from memgpt_jax.pipelines import Reading
 from memgpt_jax.studies import entry
 from memgpt_jax.studies.command_line import load_config
+from tests.laws.models import random_params
 from tests.pipelines.resuming import check_resuming
 
 BYTES = ByteTokenizer()
@@ -34,6 +35,7 @@ MODEL = mg.ModelConfig(
     window_size=16,
     memory=mg.KVMemoryConfig(memory_size=16, head_dim=8),
 )
+
 SMALL = with_fields(MODEL, {"num_layers": 1, "d_model": 16})
 NAMES, PLACES = ("Ada", "Tom", "Eva", "Bob"), ("Rome", "Oslo", "Bern", "Lima")
 ROWS = [
@@ -51,7 +53,7 @@ TASK = DocumentQuestionsConfig(prompt="{document}|{question} ", metrics=("exact"
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.jit(mg.functional(SMALL).init)(jax.random.key(0))
+    return random_params(SMALL)
 
 
 def written(folder, rows=ROWS, **options):
@@ -258,7 +260,7 @@ def test_the_first_word():
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
     options = {"batch_size": 8, "sequence_length": 32, "learning_rate": 5e-3, "dropout": 0.0, "epochs": 60}
-    base = mg.from_params(MODEL, jax.jit(mg.functional(MODEL).init)(jax.random.key(0)))
+    base = mg.from_params(MODEL, random_params(MODEL))
     return mg.finetune(
         base,
         TASK,

@@ -15,6 +15,7 @@ from memgpt_jax.models.heads.labels import chain_of
 from memgpt_jax.ops.crf import Chain, marginals
 from memgpt_jax.pipelines import PIPELINES
 from memgpt_jax.studies import entry
+from tests.laws.models import random_params
 from tests.pipelines.resuming import check_resuming
 
 pytest.importorskip("sklearn", reason="the extra `tasks` is not installed")
@@ -32,7 +33,7 @@ SENTENCES = [
     for name in ("Ada", "Tom", "rain", "cats")
 ]
 OPTIONS = {
-    "epochs": 40,
+    "epochs": 20,
     "batch_size": 4,
     "sequence_length": 64,
     "learning_rate": 3e-3,
@@ -47,7 +48,7 @@ MODELS = {
 
 def base(name):
     config = MODELS[name]
-    return mg.from_params(config, jax.jit(mg.functional(config).init)(jax.random.key(0)))
+    return mg.from_params(config, random_params(config))
 
 
 @pytest.fixture(scope="module")
@@ -190,11 +191,11 @@ def test_a_chain_decides_between_tags_of_a_word_by_those_of_its_neighbours():
     """The emissions of all tags are equal; the chain begins with B-per, which I-per follows."""
     head = mg.LabelHeadConfig(num_outputs=3, output_names=("B-per", "I-per", "O"), pool="none", crf=True)
     config = mg.HeadedConfig(backbone=MODELS["encoder"], head=head)
-    params = mg.functional(config).init(jax.random.key(0))
+    params = random_params(config)
     transitions = np.zeros((3, 3), np.float32)
     transitions[0, 1] = transitions[1, 2] = transitions[2, 2] = 2.0
     params["head"] |= {"chain_transitions": transitions, "chain_start": np.array([1, 0, 0], np.float32)}
-    params["head"]["output"]["kernel"] = np.zeros((32, 3), np.float32)
+    params["head"]["output"] = {"kernel": np.zeros((32, 3), np.float32), "bias": np.zeros(3, np.float32)}
     options = {"model": (config, params), "tokenizer": ByteTokenizer()}
     tag = mg.pipeline("token-classification", **options)
     (entity,) = mg.pipeline("token-classification", aggregation_strategy="simple", **options)("Ada Lovelace saw it")
@@ -256,7 +257,7 @@ def test_an_encoder_reads_long_texts_in_calls_as_it_was_trained():
     backbone = mg.EncoderConfig(**SIZES, memory=mg.KVMemoryConfig(memory_size=16, head_dim=8), heads=())
     config = mg.HeadedConfig(backbone=backbone, head=mg.LabelHeadConfig(num_outputs=3), call_length=16)
     model = mg.functional(config)
-    params = model.init(jax.random.key(0))
+    params = random_params(model.config)
     tokens = np.random.default_rng(0).integers(256, size=(1, 64), dtype=np.int32)
     whole, _ = jax.jit(model.apply)(params, tokens, reset=np.arange(64)[None] == 0)
     (ends,) = document_outputs(config, params, [{"tokens": tokens[0]}], [np.arange(64)], rows=1, length=16)
@@ -268,7 +269,7 @@ def test_an_encoder_reads_long_texts_in_calls_as_it_was_trained():
 def test_vectors_are_the_hidden_states():
     model, tokenizer, text = base("decoder"), ByteTokenizer(), "two words of a text"
     ids = np.array([[tokenizer.start_id, *text.encode()]], np.int32)
-    hidden = np.asarray(model.hidden(ids).stream)
+    hidden = np.asarray(jax.jit(lambda: model.hidden(ids).stream)())
     vectors = mg.pipeline("feature-extraction", model=model, tokenizer=tokenizer, length=7)
     np.testing.assert_allclose(vectors(text), hidden, atol=1e-5)
     assert [array.shape for array in vectors([text, "a"])] == [hidden.shape, (1, 2, 32)]
@@ -335,7 +336,7 @@ def test_arguments_of_finetune_that_are_refused(tmp_path, options, message):
 @pytest.mark.slow
 def test_a_memory_of_the_pretrained_model_is_kept(tmp_path):
     config = mg.ModelConfig(**SIZES, window_size=16, memory=mg.KVMemoryConfig(memory_size=16, head_dim=8))
-    model = mg.from_params(config, jax.jit(mg.functional(config).init)(jax.random.key(3)))
+    model = mg.from_params(config, random_params(config, 3))
     task, options = mg.LabelledTextConfig(), OPTIONS | {"epochs": 0.1, "trainable": "head"}
     run = mg.finetune(model, task, train=REVIEWS, workdir=tmp_path, tokenizer=ByteTokenizer(), **options)
     assert run.config.model.backbone.memory == config.memory and run.config.data.labels == ("bad", "good")
@@ -349,7 +350,7 @@ def test_an_encoder_decoder_learns_with_both_stacks(tmp_path):
     config = mg.Seq2SeqConfig(
         encoder=mg.EncoderConfig(**stack, heads=()), decoder=mg.ModelConfig(**stack, window_size=64, source_length=64)
     )
-    model = mg.from_params(config, jax.jit(mg.functional(config).init)(jax.random.key(0)))
+    model = mg.from_params(config, random_params(config))
     options = OPTIONS | {"epochs": 0.3, "workdir": tmp_path, "tokenizer": ByteTokenizer()}
     mg.finetune(model, mg.LabelledTextConfig(), train=REVIEWS, **options)
     before, after = mg.to_params(model)["encoder"], mg.load_run(tmp_path).params["backbone"]["encoder"]

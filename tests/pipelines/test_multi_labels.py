@@ -3,7 +3,6 @@
 import itertools
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -12,8 +11,8 @@ from memgpt_jax.data import batch_shapes
 from memgpt_jax.data.tasks.multi_label_text import MultiLabelTextTask
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation.metrics.multi_labels import multi_label_metrics
-from memgpt_jax.models import functional
 from memgpt_jax.training.own_batches import check_batches
+from tests.laws.models import random_params
 
 BYTES = ByteTokenizer()
 ROWS = [
@@ -119,7 +118,7 @@ def test_metrics_by_hand():
 def test_labels_are_learned_and_the_pipeline_gives_all_probabilities(tmp_path):
     pytest.importorskip("sklearn", reason="the extra `tasks` is not installed")
     config = mg.EncoderConfig(**SIZES, memory=mg.NoMemoryConfig(), heads=())
-    model = mg.from_params(config, jax.jit(functional(config).init)(jax.random.key(0)))
+    model = mg.from_params(config, random_params(config))
     options = {"epochs": 60, "batch_size": 4, "sequence_length": 32, "learning_rate": 1e-2, "dropout": 0.0}
     options |= {"tokenizer": BYTES, "workdir": tmp_path, "print_progress": False}
     run = mg.finetune(model, mg.MultiLabelTextConfig(), train=ROWS, valid=ROWS, **options)

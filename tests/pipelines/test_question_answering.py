@@ -19,6 +19,7 @@ from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation.answers import SpanLogits, _joined
 from memgpt_jax.evaluation.metrics.spans import exact_match, normal, span_metrics, word_f1
 from memgpt_jax.studies import entry
+from tests.laws.models import random_params
 
 BYTES = ByteTokenizer()
 REAL = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "squad" / "squad-dev-v1.1.part.json.gz"
@@ -33,7 +34,7 @@ ROWS = [
 
 def base():
     config = mg.EncoderConfig(**SIZES, memory=mg.NoMemoryConfig(), heads=(), token_types=2)
-    return mg.from_params(config, jax.jit(mg.functional(config).init)(jax.random.key(0)))
+    return mg.from_params(config, random_params(config))
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from memgpt_jax.evaluation import evaluate
 from memgpt_jax.evaluation.documents import end_outputs
 from memgpt_jax.evaluation.metrics.ranking import reply_metrics
 from memgpt_jax.models.heads.vectors import contrast
+from tests.laws.models import random_params
 from tests.pipelines.resuming import check_resuming
 
 SGD = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "dialogue" / "sgd_multi"
@@ -48,7 +49,7 @@ def task(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(task, tmp_path_factory):
     config = mg.EncoderConfig(**SIZES, memory=mg.NoMemoryConfig(), heads=())
-    base = mg.from_params(config, jax.jit(mg.functional(config).init)(jax.random.key(0)))
+    base = mg.from_params(config, random_params(config))
     options = {"epochs": 12, "batch_size": 16, "sequence_length": 16, "learning_rate": 3e-3, "dropout": 0.0}
     workdir = tmp_path_factory.mktemp("run")
     return mg.finetune(base, task, workdir=workdir, tokenizer=BYTES, print_progress=False, **options)
@@ -132,7 +133,7 @@ def test_the_evaluation_is_that_of_plain_loops_for_any_calls(task):
     memory = mg.KVMemoryConfig(memory_size=8, head_dim=8)
     backbone = mg.ModelConfig(**SIZES | {"segment_length": 4}, window_size=4, memory=memory)
     model = mg.HeadedConfig(backbone=backbone, head=mg.VectorHeadConfig(temperature=0.5))
-    params = jax.jit(mg.functional(model).init)(jax.random.key(1))
+    params = random_params(model, 1)
     valid = make_task(task, "valid", BYTES)
     texts = [*{reply.history for reply in valid.replies[:9]}, *valid.texts]
     found = end_outputs(model, params, [valid.ids(text) for text in texts], rows=4, length=16)

@@ -18,6 +18,7 @@ from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation.metrics.retrieval import retrieval_metrics
 from memgpt_jax.models.heads import make_head
 from memgpt_jax.models.heads.vectors import contrast
+from tests.laws.models import random_params
 from tests.pipelines.resuming import check_resuming
 
 pytest.importorskip("ir_measures", reason="the extra `tasks` is not installed")
@@ -43,7 +44,7 @@ def task(tmp_path_factory) -> mg.RetrievalConfig:
 @pytest.fixture(scope="module")
 def found(task, tmp_path_factory):
     config = mg.EncoderConfig(**SIZES, memory=mg.NoMemoryConfig(), heads=())
-    base = mg.from_params(config, jax.jit(mg.functional(config).init)(jax.random.key(0)))
+    base = mg.from_params(config, random_params(config))
     options = {"epochs": 12, "batch_size": 12, "sequence_length": 16, "learning_rate": 3e-3, "dropout": 0.0}
     options |= {"tokenizer": ByteTokenizer(), "print_progress": False}
     return mg.finetune(base, task, workdir=tmp_path_factory.mktemp("run"), **options)
@@ -92,7 +93,7 @@ def test_vectors_do_not_depend_on_the_division_into_calls():
         head=mg.VectorHeadConfig(pool="attention"),
     )
     model = mg.functional(config)
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = random_params(model.config)
     tokens = np.random.default_rng(0).integers(257, size=(2, 12)).astype(np.int32)
     apply = jax.jit(model.apply)
     whole, _ = apply(params, tokens, model.init_state(2))

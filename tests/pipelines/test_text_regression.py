@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -11,6 +10,7 @@ from memgpt_jax.data.tasks.scored_text import ScoredTextTask
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation.metrics.numbers import number_metrics
 from memgpt_jax.studies import entry
+from tests.laws.models import random_params
 
 pytest.importorskip("sklearn", reason="the extra `tasks` is not installed")
 WORDS = {"awful": 20.0, "slow": 30.0, "fine": 70.0, "lovely": 80.0}
@@ -22,7 +22,7 @@ BYTES = ByteTokenizer()
 def trained(tmp_path_factory):
     sizes = {"vocab_size": 257, "d_model": 32, "num_layers": 1, "num_heads": 2, "segment_length": 16}
     config = mg.ModelConfig(**sizes, window_size=64, memory=mg.NoMemoryConfig())
-    model = mg.from_params(config, jax.jit(mg.functional(config).init)(jax.random.key(0)))
+    model = mg.from_params(config, random_params(config))
     options = {"epochs": 60, "batch_size": 4, "sequence_length": 64, "learning_rate": 3e-3, "dropout": 0.0}
     workdir = tmp_path_factory.mktemp("stars")
     task = mg.ScoredTextConfig(max_length=48, clean=mg.CleanConfig(whitespace=True))

@@ -11,6 +11,7 @@ import memgpt_jax as mg
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation import evaluate
 from memgpt_jax.studies import entry
+from tests.laws.models import random_params
 from tests.pipelines.resuming import check_resuming
 
 pytest.importorskip("sacrebleu", reason="the extra `tasks` is not installed")
@@ -33,7 +34,7 @@ LENGTHS = {"decoder": {"sequence_length": 32, "epochs": 200}, "encoder-decoder":
 
 def base(name):
     config = MODELS[name]
-    return mg.from_params(config, jax.jit(mg.functional(config).init)(jax.random.key(0)))
+    return mg.from_params(config, random_params(config))
 
 
 @pytest.fixture(scope="module", params=["encoder-decoder", pytest.param("decoder", marks=pytest.mark.slow)])

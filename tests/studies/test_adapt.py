@@ -13,6 +13,7 @@ import pytest
 import memgpt_jax as mg
 from memgpt_jax import models
 from memgpt_jax.data import ByteTokenizer
+from tests.laws.models import random_params
 
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "adapt.py"
 CONFIG = """
@@ -44,7 +45,7 @@ def base(tmp_path):
     config = mg.ModelConfig(
         vocab_size=257, d_model=16, num_heads=2, num_layers=2, window_size=64, memory=mg.NoMemoryConfig()
     )
-    model = mg.from_params(config, jax.jit(mg.functional(config).init)(jax.random.key(0)))
+    model = mg.from_params(config, random_params(config))
     mg.save_pretrained(model, tmp_path / "base", tokenizer=ByteTokenizer())
     return model
 

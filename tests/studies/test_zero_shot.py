@@ -2,13 +2,13 @@
 
 import json
 
-import jax
 import pytest
 
 import memgpt_jax as mg
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.data import ByteTokenizer
 from memgpt_jax.evaluation import evaluate
+from tests.laws.models import random_params
 
 PASSAGES = ["She was in Rome, and he came to Rome", "No, said Ada. Yes, said Ada"]
 CONFIG = """
@@ -37,7 +37,7 @@ def files(tmp_path):
         window_size=64,
         segment_length=64,
     )
-    base = mg.from_params(model, jax.jit(mg.functional(model).init)(jax.random.key(0)))
+    base = mg.from_params(model, random_params(model))
     mg.save_pretrained(base, tmp_path / "base", tokenizer=ByteTokenizer())
     data = tmp_path / "lambada.jsonl"
     data.write_text("".join(json.dumps({"text": text}) + "\n" for text in PASSAGES))
@@ -67,7 +67,7 @@ def test_the_results_are_those_of_the_pretrained_model(files, memgpt):
 
 def test_a_head_that_the_weights_lack_is_refused(tmp_path, memgpt):
     model = mg.EncoderConfig(vocab_size=260, d_model=16, num_layers=1, num_heads=2, memory=NoMemoryConfig(), heads=())
-    base = mg.from_params(model, jax.jit(mg.functional(model).init)(jax.random.key(0)))
+    base = mg.from_params(model, random_params(model))
     mg.save_pretrained(base, tmp_path, tokenizer=ByteTokenizer())
     error = memgpt("zero_shot", "crows_pairs_masked", "--pretrained", tmp_path, code=2)
     assert error.startswith("error: ") and "has no head 'masked'" in error

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import os
 import shutil
 
@@ -17,7 +16,8 @@ from memgpt_jax.files import checksums
 from memgpt_jax.files.paths import LONGEST, PLAIN, shown
 from memgpt_jax.training import RunError
 from memgpt_jax.training.saving import restore_run, save_run
-from memgpt_jax.training.state import create
+from memgpt_jax.training.state import state_of
+from tests.laws.models import random_params
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def config(make_config):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory, config):
     """A workdir with checkpoints of steps 0 and 1, and the state that both hold."""
-    workdir, state = tmp_path_factory.mktemp("run"), jax.jit(functools.partial(create, config))()
+    workdir, state = tmp_path_factory.mktemp("run"), state_of(config, random_params(config.model))
     with Checkpoints(workdir, keep=2) as checkpoints:
         save_run(checkpoints, config, state, {"position": "here"})
         state = state._replace(step=state.step + 1)
@@ -69,7 +69,7 @@ def test_how_the_model_computes_may_change_and_what_it_computes_may_not(saved, c
 @pytest.mark.parametrize("memory", [KVMemoryConfig(memory_size=0, writer_conv=1), NoMemoryConfig()])
 def test_arrays_of_size_0_and_absent_memories_read_back(tmp_path, make_config, memory):
     config = make_config(model={"memory": memory})
-    state = create(config)
+    state = state_of(config, random_params(config.model))
     with Checkpoints(tmp_path) as checkpoints:
         save_run(checkpoints, config, state, None)
     with Checkpoints(tmp_path) as checkpoints:

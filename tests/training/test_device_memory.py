@@ -1,7 +1,6 @@
 """The memory of a run: counted before compiling, reported by the compiler, and refused where it does not fit."""
 
 import dataclasses
-import functools
 import os
 import re
 import subprocess
@@ -17,7 +16,8 @@ from memgpt_jax.config.experiment import ParallelConfig
 from memgpt_jax.training import RunError, loop, read_metrics, start, train
 from memgpt_jax.training.compilation import compiled_step
 from memgpt_jax.training.device_memory import check_peak, held_bytes, in_bytes, peak_bytes
-from memgpt_jax.training.state import create
+from memgpt_jax.training.state import state_of
+from tests.laws.models import random_params
 
 SIZES = {"optimizer": {"accumulate_steps": 2}, "steps_per_call": 2, "checkpoint_every": 4}
 
@@ -33,7 +33,7 @@ def size(tree):
 def test_counts_are_those_of_the_arrays(make_config):
     config = make_config(**SIZES)
     state, batch = (
-        jax.jit(functools.partial(create, config))(),
+        state_of(config, random_params(config.model)),
         next(data.train_batches(config.data, config.training, 0)),
     )
     held = held_bytes(config, one_device())

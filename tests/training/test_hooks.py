@@ -9,10 +9,12 @@ import pytest
 
 import memgpt_jax as mg
 from memgpt_jax.checkpoint import load_run
-from memgpt_jax.training import RunError, Totals, create_state, cross_entropy, read_metrics, train, train_step
+from memgpt_jax.training import RunError, Totals, cross_entropy, read_metrics, train, train_step
 from memgpt_jax.training.metrics import CLOCKED
+from memgpt_jax.training.state import state_of
 from tests.examples.distillation import distillation_loss
 from tests.examples.own_batches import Countdown
+from tests.laws.models import random_params
 
 
 def timeless(workdir):
@@ -87,7 +89,7 @@ def batches_of(number):
 @pytest.mark.slow
 def test_the_default_loss_given_by_hand_is_the_same_bitwise(make_config):
     config = make_config(optimizer={"accumulate_steps": 2})
-    state, batches = jax.jit(functools.partial(create_state, config))(), batches_of(2)
+    state, batches = state_of(config, random_params(config.model)), batches_of(2)
     default = jax.jit(functools.partial(train_step, config))(state, batches)
     by_hand = jax.jit(functools.partial(train_step, config, loss_fn=cross_entropy))(state, batches)
     jax.tree.map(np.testing.assert_array_equal, default[0].params, by_hand[0].params)
@@ -104,7 +106,7 @@ def test_accumulation_is_exact_for_batches_of_unequal_weight(make_config):
         return Totals(weight * value, weight), after
 
     config = make_config(optimizer={"accumulate_steps": 3})
-    state, batches = jax.jit(functools.partial(create_state, config))(), batches_of(3)
+    state, batches = state_of(config, random_params(config.model)), batches_of(3)
     _, metrics = jax.jit(functools.partial(train_step, config, loss_fn=loss))(state, batches)
     value = sum(float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(state.params))
     assert float(metrics.totals.loss / metrics.totals.weight) == pytest.approx(value, rel=1e-5)
@@ -115,7 +117,7 @@ def test_accumulation_is_exact_for_batches_of_unequal_weight(make_config):
 def test_a_student_learns_from_its_teacher_alone(tmp_path, make_config):
     """The loss falls to the entropy of the teacher; the teacher is an argument of the step, and does not change."""
     config = make_config(steps=20, log_every=10, checkpoint_every=20)
-    teacher = mg.functional(config.model).init(jax.random.key(9))
+    teacher = random_params(config.model, 9)
     before = jax.tree.map(np.array, teacher)
     loss = distillation_loss(config.model, teacher)
     train(config, tmp_path, batches=Countdown(4, 32, 20), loss_fn=loss, print_progress=False)

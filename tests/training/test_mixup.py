@@ -17,8 +17,9 @@ from memgpt_jax.data import make_task
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.models.heads import make_head
 from memgpt_jax.training import train
-from memgpt_jax.training.state import create
+from memgpt_jax.training.state import state_of
 from memgpt_jax.training.step import train_step
+from tests.laws.models import random_params
 from tests.pipelines.resuming import check_resuming
 
 SIZES = {"vocab_size": 257, "d_model": 8, "num_layers": 1, "num_heads": 2, "segment_length": 8}
@@ -120,7 +121,7 @@ def config(tmp_path):
 def test_training_mixes_anew_in_each_step_and_evaluation_does_not(config):
     batch = make_task(config.data, "train", ByteTokenizer()).batch(0, 3, 16)
     step = jax.jit(functools.partial(train_step, config))
-    state = jax.jit(functools.partial(create, config))()
+    state = state_of(config, random_params(config.model))
     batches = jax.tree.map(lambda array: jnp.asarray(array)[None], batch)
     losses = [float(step(state._replace(step=jnp.int32(n)), batches)[1].totals.loss) for n in (3, 3, 4)]
     assert losses[0] == losses[1] != losses[2]
@@ -139,6 +140,7 @@ def test_training_mixes_anew_in_each_step_and_evaluation_does_not(config):
         model.score(state.params, **options, dropout_key=key)
 
 
+@pytest.mark.slow  # the test before sees that a mixture follows from the step, test_finetune.py resumes a run
 def test_a_resumed_run_is_the_same_bitwise(config, tmp_path):
     pytest.importorskip("sklearn", reason="the extra `tasks` is not installed")
     found = train(config, tmp_path / "run", print_progress=False)

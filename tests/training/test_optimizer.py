@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from memgpt_jax import models, parallel
+from memgpt_jax import parallel
 from memgpt_jax.config.experiment import OptimizerConfig, ParallelConfig
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
@@ -22,6 +22,7 @@ from memgpt_jax.training.optimizer import (
     parameter_names,
     stacked,
 )
+from tests.laws.models import random_params
 
 PARAMS = {
     "layer": {
@@ -151,7 +152,7 @@ def test_masks_on_every_parameter_of_a_model(activation):
         position="learned",
         tie_embeddings=False,
     )
-    params = jax.eval_shape(lambda: models.functional(config).init(jax.random.key(0)))
+    params = jax.eval_shape(lambda: random_params(config))
     groups = parameter_groups(config)
     assert jax.tree.structure(groups.gate) == jax.tree.structure(groups.decay) == jax.tree.structure(params)
     names, gates, decayed = parameter_names(params), names_in(groups.gate), names_in(groups.decay)

@@ -23,6 +23,7 @@ from memgpt_jax.interop import from_pretrained, save_pretrained
 from memgpt_jax.interop.families import FAMILIES
 from memgpt_jax.training import RunError, train
 from memgpt_jax.training.pretrained import pretrained_start
+from tests.laws.models import random_params
 
 WORDS = ["document", "of", "train", "valid", ".", *map(str, range(6))]
 MEMORY = {"memory": KVMemoryConfig(memory_size=8, head_dim=4), "segment_length": 8, "fusion": "gated_add"}
@@ -56,6 +57,7 @@ T5 = {
 T5_MODEL = Seq2SeqConfig(
     encoder=EncoderConfig(heads=(), **MEMORY), decoder=ModelConfig(source_length=64, window_size=16, **MEMORY)
 )
+
 CASES = {
     "masked": (BERT, ["[CLS]", "[SEP]", "[MASK]", "[UNK]"], EncoderConfig(**MEMORY)),
     "permutation": (XLNET, ["</s>", "[UNK]"], XLNetConfig(**MEMORY)),
@@ -79,7 +81,7 @@ def make(tmp_path, make_config):
         tokenizer.add_special_tokens(special)
         tokenizer = JsonTokenizer(tokenizer.to_str(), special[0])
         base = FAMILIES[values["model_type"]].module.from_hf(values | {"vocab_size": len(words)})
-        params = jax.jit(models.functional(base).init)(jax.random.key(1))
+        params = random_params(base, 1)
         save_pretrained(models.from_params(base, params), tmp_path / "base", tokenizer=tokenizer)
         text = TextConfig(
             corpus="folder",

@@ -18,6 +18,7 @@ from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.training import RunError, privacy, train
 from memgpt_jax.training.start import completed
 from memgpt_jax.training.step import row_loss
+from tests.laws.models import random_params
 
 pytestmark = pytest.mark.filterwarnings("ignore:optax.global_norm:DeprecationWarning")  # in jax-privacy
 ROWS, LENGTH, CLIP = 6, 16, 0.05
@@ -45,7 +46,7 @@ def config(tmp_path):
 def prepared(config):
     """The config with its labels, parameters, and a batch."""
     config = dataclasses.replace(config, data=config.data.completed())
-    params = jax.jit(mg.functional(config.model).init)(jax.random.key(0))
+    params = random_params(config.model)
     batch = make_task(config.data, "train", ByteTokenizer()).batch(0, ROWS, LENGTH)
     return config, params, batch
 

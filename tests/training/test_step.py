@@ -14,15 +14,16 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.memory.knn import KNNMemoryConfig
 from memgpt_jax.training.metrics import fault, summary
 from memgpt_jax.training.optimizer import parameter_names
-from memgpt_jax.training.state import create
+from memgpt_jax.training.state import state_of
 from memgpt_jax.training.step import holds_nan, train_step
+from tests.laws.models import random_params
 
 PLAIN = {"memory": NoMemoryConfig()}
 
 
 @functools.cache
 def compiled(config):
-    return jax.jit(functools.partial(train_step, config)), jax.jit(functools.partial(create, config))()
+    return jax.jit(functools.partial(train_step, config)), state_of(config, random_params(config.model))
 
 
 def batches(config, count=1, first=0):
@@ -164,7 +165,7 @@ def test_of_a_large_store_the_new_entries_are_scanned():
 
     @jax.jit
     def state_after_40_tokens():
-        params = models.functional(config).init(jax.random.key(0))
+        params = random_params(config)
         return models.functional(config).apply(params, jnp.ones((2, 40), jnp.int32))[1]
 
     state = state_after_40_tokens()  # its ring has wrapped

@@ -18,8 +18,8 @@ from memgpt_jax.config.serialization import from_json, to_json
 from memgpt_jax.data import TASKS, Batch, Task, batch_shapes, make_task, register_task, train_batches
 from memgpt_jax.data.tasks.base import scored_rows
 from memgpt_jax.evaluation import HELD_OUT_SEED, evaluate
-from memgpt_jax.models import functional
 from memgpt_jax.models.heads import LabelHeadConfig, ScalarHeadConfig, SpanHeadConfig, VectorHeadConfig
+from tests.laws.models import random_params
 
 ROWS = 4
 
@@ -123,7 +123,7 @@ def test_a_users_own_task_is_registered_and_evaluated():
     try:
         model = ModelConfig(vocab_size=2, d_model=8, num_layers=1, num_heads=1, window_size=8, segment_length=8)
         config = ExperimentConfig(data=ParityConfig(), model=model)
-        result = evaluate(config, functional(model).init(jax.random.key(0)))
+        result = evaluate(config, random_params(model))
         assert result["answers"] == config.evaluation.num_batches * config.evaluation.batch_size
         with pytest.raises(ValueError, match="ParityConfig is the configuration of"):
             register_task("parity_again", ParityConfig, ParityTask)

@@ -14,6 +14,7 @@ from memgpt_jax.data.tasks.ratings import RatingsConfig, RatingsTask
 from memgpt_jax.evaluation.metrics.ranking import ranking_metrics, ranks_of
 from memgpt_jax.evaluation.ranking import evaluate_ranking
 from memgpt_jax.models import functional
+from tests.laws.models import random_params
 
 HEADER = "userId,movieId,rating,timestamp\n"
 
@@ -148,7 +149,7 @@ def test_a_ranking_does_not_depend_on_calls_and_leaves_out_what_was_seen(small):
     memory = mg.KVMemoryConfig(memory_size=8, head_dim=4)
     whole, parts = experiment(small, 16, memory), experiment(small, 2, memory)
     task = RatingsTask(whole.data, "test")
-    params = jax.jit(functional(whole.model).init)(jax.random.key(0))
+    params = random_params(whole.model)
     one, other = (evaluate_ranking(config, params, task) for config in (whole, parts))
     assert one["predictions"] == 18 and one["users"] == 9
     for name in ("loss", "hit_rate_10", "ndcg_10", "mrr"):
@@ -168,7 +169,7 @@ def test_ratings_are_evaluated_in_their_unit_whatever_the_calls(small):
         evaluation=EvaluationConfig(split="test", batch_size=4, chunk_length=4, max_documents=None),
     )
     model, task = functional(config.model), RatingsTask(config.data, "test")
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = random_params(model.config)
     found = mg.evaluate(config, params)
     apply, errors = jax.jit(model.apply), []
     for document, places, ratings in zip(task.documents, task.places, task.targets, strict=True):
