@@ -1,0 +1,24 @@
+r"""Layers of a head over a small decoder with a memory, pretrained on Python's standard library: TREC, one table.
+
+Command: python experiments/train.py stdlib --workdir runs/stdlib
+         MEMGPT_DATA=FOLDER python experiments/ablate.py trec_adapters_decoder --pretrained runs/stdlib \
+             --workdir runs/trec_adapters_decoder --evaluation.split test \
+             --sweep model.head.layers=mlp,conv,gru,gated "optimizer.trainable=head,head lora,."
+Time:    not measured: not run yet
+Result:  not measured: not run yet
+"""
+
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.fields import with_fields
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.studies.command_line import load_config
+
+
+def config() -> ExperimentConfig:
+    changes = {
+        "model.backbone": ModelConfig(adapter_rank=8, dropout=0.1),  # all else is that of the pretrained model
+        "pretrained": "runs/stdlib",
+        "training.steps": 200,
+        "optimizer.learning_rate": 0.002,
+    }
+    return with_fields(load_config("trec_adapters"), changes)
