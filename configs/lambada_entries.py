@@ -4,8 +4,10 @@ Keys and values of earlier tokens are entries of a `kv` memory, which share the 
 with the window (`fusion="attention"`); to be compared with the full attention of the config `lambada`.
 
 Command: MEMGPT_DATA=FOLDER python experiments/zero_shot.py lambada_entries --pretrained MODEL
-Time:    not measured: not run yet
-Result:  not measured: not run yet
+Time:    17 minutes of CPU time for 500 passages (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared), with
+         --evaluation.chunk_length 64 --evaluation.max_documents 500
+Result:  of the first 500 passages the last word of 0.258 is right (95% interval 0.220 to 0.296), by
+         SmolLM2-135M-Instruct (4 bits a weight): 91% of full attention
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig

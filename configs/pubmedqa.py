@@ -4,8 +4,9 @@ Every fourth question is a test question; `--data.test_fold` 0 to 3 gives the fo
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py pubmedqa --data.test_fold 0 --workdir runs/pubmedqa_0
          python experiments/evaluate.py runs/pubmedqa_0 --split test
-Time:    not measured: not run yet
-Result:  not measured: not run yet
+Time:    5 minutes of CPU time a fold (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
+Result:  nothing learned: in folds 0 and 1 the model gives every question of the validation tenth (45) the most frequent
+         answer, accuracy 0.578 and 0.444, seed 0 alone, from all-MiniLM-L6-v2. The test splits have not been looked at
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig
