@@ -2,10 +2,10 @@
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py movielens_next --workdir runs/movielens_next
          python experiments/evaluate.py runs/movielens_next/best --split test
-Time:    8 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
-Result:  the last ten films of 602 users (6,020 predictions): HR@10 0.144, NDCG@10 0.078, MRR 0.071, seed 0 alone; the
-         parameters of step 600, chosen by the loss on the validation. Settings were chosen on the validation, where
-         without `drop` and with a width of 64 HR@10 is 0.094 and on the test 0.119
+Time:    10 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
+Result:  the last ten films of 602 users (6,020 predictions): HR@10 0.150 (95% interval 0.136 to 0.164), NDCG@10 0.080,
+         MRR 0.071, seed 0 alone; the parameters of step 600, chosen by the loss on the validation. With an empty
+         memory, at equal parameters (--model.memory.memory_size 0), 0.151, 0.082 and 0.073
 """
 
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
