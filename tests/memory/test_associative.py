@@ -72,7 +72,18 @@ DELTA_ROWS = [
         "bptt_segments": 1,
     },
 ]
+# Two rows, in which each value of each option of the forms occurs.
 DELTA_FORM = {key: DELTA_ROWS[0][key] for key in FORM_OPTIONS} | {"initial_entries": 2, "memory_size": 7}
+LINEAR_FORM = {
+    "rule": "linear",
+    "feature_map": "elu",
+    "normalize": True,
+    "forget": False,
+    "initial_entries": 0,
+    "visibility": "segment",
+    "bptt_segments": 1,
+    "memory_size": 7,
+}
 NORMALISED = {"rule": "linear", "normalize": True, "forget": True, "initial_entries": 2, "writer_conv": 3}
 NORMALISED_ROWS = [
     NORMALISED | {"feature_map": "dpfp", "visibility": "token", "memory_size": 9, "bptt_segments": None},
@@ -155,7 +166,7 @@ def test_the_reference_notices_faults(fault, monkeypatch):
     assert difference(reads, reference_run(x, reset, ReferenceAssociativeMemory, config, params, SEGMENT)[0]) > 1e-3
 
 
-@pytest.mark.parametrize("row", rows_of(FORM_OPTIONS, NORMALISED_ROWS[0], DELTA_FORM))
+@pytest.mark.parametrize("row", rows_of(FORM_OPTIONS, LINEAR_FORM, DELTA_FORM))
 def test_parallel_equals_scan_in_value_state_and_gradient(row):
     graph, params = build(config_of(row))
     x, reset = random_inputs(0, 2, 5 * SEGMENT, breaks=0.1)

@@ -13,7 +13,7 @@ from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
 from memgpt_jax.models.arguments import check_tokens
 from tests.laws.memories import difference
-from tests.laws.models import BATCH, build, stream_inputs, tiny
+from tests.laws.models import BATCH, build, random_params, stream_inputs, tiny
 
 SMALL = {"vocab_size": 32, "d_model": 8, "num_layers": 1, "num_heads": 2, "d_ff": 12, "segment_length": 4}
 SMALL |= {"memory": KVMemoryConfig(memory_size=7, num_heads=2, head_dim=4)}
@@ -30,7 +30,7 @@ LENGTH = 6
 
 @functools.cache
 def model_of(name):
-    return models.from_params(CONFIGS[name], jax.jit(models.functional(CONFIGS[name]).init)(jax.random.key(0)))
+    return models.from_params(CONFIGS[name], random_params(CONFIGS[name]))
 
 
 def call(name, tokens, valid=None, state=None, reset=None):
@@ -120,7 +120,7 @@ def test_every_type_of_integer(name, dtype):
 def test_a_vocabulary_beyond_the_type_of_the_ids():
     """int8 counts to 127: neither the lookup of a token nor that of a target depends on it."""
     config = ModelConfig(**SMALL | {"vocab_size": 300}, window_size=6)
-    model = models.from_params(config, models.functional(config).init(jax.random.key(0)))
+    model = models.from_params(config, random_params(config))
 
     @jax.jit
     def score(tokens):
@@ -161,7 +161,7 @@ def test_token_types_that_the_encoder_has_not(wrong):
     assert np.isnan(out[1, 3]).all() and np.isfinite(out[0]).all()
     config = EncoderConfig(**SMALL)
     with pytest.raises(ValueError, match="token_types: this model has no token types"):
-        run(models.from_params(config, models.functional(config).init(jax.random.key(0))), types)
+        run(models.from_params(config, random_params(config)), types)
 
 
 def test_flags_of_one_row_that_are_no_bools():
@@ -224,26 +224,34 @@ def test_states_of_others(name):
 )
 def test_targets_that_do_not_fit(name, targets):
     model = model_of(name)
-    state, more = model.init_state(BATCH), {"source": tokens_of()} if name == "pair" else {}
+    more = {"source": tokens_of()} if name == "pair" else {}
+
+    def score(targets):  # traced, which is enough to refuse arrays of the host
+        jax.eval_shape(lambda: model.score(tokens_of(), targets, model.init_state(BATCH), **more))
+
     head = "masked" if name == "encoder" else "tokens"
     with pytest.raises(ValueError, match=r"targets\['\w+'\] must be (integers\[2, 6\] like tokens|from 0 to 31), got"):
-        model.score(tokens_of(), {head: targets}, state, **more)
+        score({head: targets})
     with pytest.raises(ValueError, match=f"targets: the model has no head 'labels'; valid: {head}"):
-        model.score(tokens_of(), {"labels": tokens_of()}, state, **more)
+        score({"labels": tokens_of()})
     with pytest.raises(ValueError, match=r"targets must be a dictionary \{head: ids\}, got ndarray"):
-        model.score(tokens_of(), tokens_of(), state, **more)
+        score(tokens_of())
 
 
 def test_learned_positions_end():
     model = build(tiny(position="learned", num_positions=9))
     tokens, _ = stream_inputs(0, model.config, 12)
+
+    def first(number):  # padding has no position
+        return np.broadcast_to(np.arange(12) < number, tokens.shape)
+
     whole, state = model(tokens)  # inside of jit
-    assert np.isnan(whole[:, 9:]).all() and np.isfinite(model(tokens[:, :9])[0]).all()
+    assert np.isnan(whole[:, 9:]).all() and np.isfinite(model(tokens, valid=first(9))[0][:, :9]).all()
     reset = np.zeros((BATCH, 12), bool)
     reset[:, 5] = True  # the second document is short enough
     assert np.isfinite(model(tokens, reset=reset)[0]).all()
     eager = functools.partial(models.functional(model.config).apply, model.params)
-    _, state = model(tokens[:, :8])
+    _, state = model(tokens, valid=first(8))
     with pytest.raises(
         ValueError, match=r"position 9 of a document exceeds the learned positions 0 to 8 \(num_positions=9\)"
     ):
@@ -257,7 +265,7 @@ def test_learned_positions_end():
 def test_parameters_may_be_numpy_arrays_inside_jit(position):
     """As a checkpoint read by other means gives them: closed over by a jitted function, tokens traced or not."""
     config = ModelConfig(vocab_size=9, d_model=8, num_layers=1, num_heads=1, position=position, num_positions=16)
-    params = jax.device_get(models.functional(config).init(jax.random.key(0)))
+    params = jax.device_get(random_params(config))
     tokens, state = np.ones((1, 4), np.int32), models.functional(config).init_state(1)
     expected, _ = jax.jit(models.functional(config).apply)(params, tokens, state)
     found, _ = jax.jit(lambda tokens, state: models.functional(config).apply(params, tokens, state))(tokens, state)

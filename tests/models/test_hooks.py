@@ -12,7 +12,7 @@ from memgpt_jax.models.memory_layer import make_memory_layer
 from memgpt_jax.models.model_functions import from_params
 from memgpt_jax.ops.attention.positions import document_positions
 from tests.laws.memories import difference
-from tests.laws.models import BATCH, built, stream_inputs, tiny
+from tests.laws.models import BATCH, built, random_params, stream_inputs, tiny
 from tests.models.test_arguments import CONFIGS
 
 LENGTH = 10
@@ -43,7 +43,7 @@ def test_running_embeddings_is_reading_tokens(position):
 
 def test_embeddings_that_do_not_fit_are_refused():
     config = tiny()
-    model = from_params(config, functional(config).init(jax.random.key(0)))
+    model = from_params(config, random_params(config))
     for wrong in (jnp.zeros((2, 3)), jnp.zeros((2, 3, 9)), jnp.zeros((2, 3, 8), jnp.int32), [[0.0]]):
         with pytest.raises(ValueError, match=r"x must be floats \[B, L, 8\] with L >= 1, got"):
             model.run(wrong)
@@ -59,7 +59,7 @@ def test_embeddings_that_do_not_fit_are_refused():
 @pytest.mark.parametrize("name", CONFIGS)
 def test_without_a_state_a_stream_begins(name):
     model_fn = functional(CONFIGS[name])
-    params, tokens = model_fn.init(jax.random.key(0)), np.arange(12, dtype=np.int32).reshape(BATCH, 6)
+    params, tokens = random_params(model_fn.config), np.arange(12, dtype=np.int32).reshape(BATCH, 6)
 
     @jax.jit
     def calls(params):

@@ -17,6 +17,7 @@ from memgpt_jax.models.heads.labels import chain_of, label_scores
 from memgpt_jax.ops.crf import path_loss
 from memgpt_jax.ops.pools import POOLS
 from memgpt_jax.ops.trees import named_leaves
+from tests.laws.models import random_params
 
 BATCH, LENGTH, WIDTH, CLASSES = 3, 12, 8, 4
 SIZES = {"vocab_size": 32, "d_model": WIDTH, "num_layers": 1, "num_heads": 2, "d_ff": 12, "segment_length": 4}
@@ -153,11 +154,11 @@ def test_a_gru_and_a_convolution_equal_loops():
     np.testing.assert_allclose(found, jax.nn.gelu(expected), atol=1e-5)
 
 
-@pytest.mark.parametrize("pool", ["mean", "none"])
+@pytest.mark.parametrize("pool", ["mean", pytest.param("none", marks=pytest.mark.slow)])  # "none" has no state
 def test_labels_of_a_decoder_with_memory_do_not_depend_on_the_division_into_calls(pool):
     config = HeadedConfig(backbone=CAUSAL, head=LabelHeadConfig(num_outputs=CLASSES, pool=pool))
     model = functional(config)
-    params = model.init(jax.random.key(0))
+    params = random_params(model.config)
     tokens = np.random.default_rng(0).integers(32, size=(BATCH, LENGTH), dtype=np.int32)
     apply = jax.jit(model.apply)
     whole, end = apply(params, tokens)
@@ -184,18 +185,17 @@ BACKBONES = {
 def test_every_backbone_is_scored_with_a_head(name):
     config = HeadedConfig(backbone=BACKBONES[name], head=LabelHeadConfig(num_outputs=CLASSES))
     model = functional(config)
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = random_params(model.config)
     rng = np.random.default_rng(0)
     tokens = rng.integers(32, size=(BATCH, LENGTH), dtype=np.int32)
     targets = rng.integers(CLASSES, size=(BATCH, LENGTH), dtype=np.int32)
     options = {"source": tokens} if name == "pair" else {}
 
-    @jax.jit
     def loss(params):
         scores, state = model.score(params, tokens, {"labels": targets}, **options)
         return jnp.mean(scores["labels"].losses), state
 
-    (value, state), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    (value, state), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     assert 0.5 < value < 3 and np.any(gradient["head"]["output"]["kernel"])
     assert any(np.any(leaf) for leaf in jax.tree.leaves(gradient["backbone"]))
     assert jax.tree.structure(state) == jax.tree.structure(model.init_state(BATCH))

@@ -19,7 +19,7 @@ from memgpt_jax.models.attention import Relations, call_inputs
 from memgpt_jax.models.memory_layer import MemoryLayer
 from memgpt_jax.models.xlnet import RelativeAttention
 from tests.laws.memories import difference
-from tests.laws.models import build
+from tests.laws.models import build, random_params
 from tests.references.xlnet import relative_attention
 
 BATCH, LENGTH = 2, 8
@@ -81,20 +81,19 @@ def influence(config, orders, resets):
     tokens = rng.integers(0, config.vocab_size, shape).astype(np.int32)
     params = params_of(config)
 
-    @jax.jit
-    def run(tokens):
-        model, state, found = from_params(config, params), functional(config).init_state(BATCH), []
-        for call in range(2):
-            order = None if orders is None else orders[call]
-            hidden, state, _ = model.hidden(tokens[call], state, resets[call], order=order)
-            found.append(hidden)
-        return jnp.stack(found)
+    read = jax.jit(lambda *inputs, order: from_params(config, params).hidden(*inputs, order=order)[:2])
+    fresh = functional(config).init_state(BATCH)
 
-    before, flow = np.asarray(run(tokens)), np.zeros(shape * 2)
+    def run(tokens):
+        first, state = read(tokens[0], fresh, resets[0], order=None if orders is None else orders[0])
+        second, _ = read(tokens[1], state, resets[1], order=None if orders is None else orders[1])
+        return np.stack([first, second])
+
+    before, flow = run(tokens), np.zeros(shape * 2)
     for place in np.ndindex(*shape):
         other = tokens.copy()
         other[place] = (other[place] + 7) % config.vocab_size
-        flow[(..., *place)] = np.abs(np.asarray(run(other)) - before).max(axis=-1)
+        flow[(..., *place)] = np.abs(run(other) - before).max(axis=-1)
     return flow
 
 
@@ -325,7 +324,7 @@ def test_bfloat16():
 
 def test_add_memory_changes_nothing_and_is_saved(tmp_path):
     config = tiny(NoMemoryConfig(), num_layers=1, embedding_scale=1.0, norm_epsilon=1e-5, num_kv_heads=2, head_dim=4)
-    base = from_params(config, functional(config).init(jax.random.key(0)))
+    base = from_params(config, random_params(config))
     model = mg.add_memory(base, KV, segment_length=4)
     tokens, state = drawn_tokens(config), model.init_state(BATCH)
     call, expected = jax.jit(model.__call__), jax.jit(base.__call__)(tokens, base.init_state(BATCH))[0]
