@@ -12,6 +12,7 @@ from memgpt_jax import models
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.generation import generate
+from tests.laws.models import random_params
 
 VOCAB, NEW, STOP = 4, 4, 2
 CONFIG = ModelConfig(
@@ -23,12 +24,13 @@ CONFIG = ModelConfig(
     segment_length=2,
     memory=KVMemoryConfig(memory_size=4, head_dim=4),
 )
+
 PROMPT = [1, 3, 0, 2, 1]
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["one model", "another"])
 def model(request):
-    params = jax.jit(models.functional(CONFIG).init)(jax.random.key(request.param))
+    params = random_params(CONFIG, request.param)
     return CONFIG, jax.tree.map(lambda x: x * jnp.float32(1.5), params)
 
 
@@ -117,7 +119,7 @@ def textbook_beam_search(model, num_beams: int, early_stopping) -> list[list[int
 
 
 def test_rows_are_searched_independently(model):
-    prompts = [PROMPT, [0, 1], [3, 3, 3, 3, 3, 3, 3]]
+    prompts = [PROMPT, [0, 1, 0, 1, 0, 1], [3, 3, 3, 3, 3, 3, 3]]
     options = {"num_beams": 3, "num_return_sequences": 2, "stop": [STOP], "pad_token_id": 0}
     together = generate(model, prompts, max_length=10, **options).ids
     for i, prompt in enumerate(prompts):

@@ -21,18 +21,18 @@ def test_greedy_equals_rereading(tiny, length, monkeypatch):
 
 
 def test_prompts_of_different_lengths(tiny):
-    prompts = [ids(3), ids(17), ids(8)]
+    prompts = [ids(3), ids(14)]
     result = generate(tiny.model, prompts, max_new_tokens=6, pad_token_id=99).ids
     for row, prompt in zip(result.tolist(), prompts, strict=True):
         text = prompt + tiny.reread(prompt, 6)
         assert row == text + [99] * (len(row) - len(text))
-    assert result.shape == (3, 17 + 6) and result.dtype == np.int32
+    assert result.shape == (2, 14 + 6) and result.dtype == np.int32
 
 
 def test_max_length_counts_the_prompt(tiny):
-    prompts = [ids(3), ids(8)]
-    result = generate(tiny.model, prompts, max_length=10).ids
-    assert result.tolist() == [prompt + tiny.reread(prompt, 10 - len(prompt)) for prompt in prompts]
+    prompts = [ids(3), ids(9)]
+    result = generate(tiny.model, prompts, max_length=11).ids
+    assert result.tolist() == [prompt + tiny.reread(prompt, 11 - len(prompt)) for prompt in prompts]
 
 
 def test_a_module_generates_too(tiny):
@@ -58,8 +58,8 @@ def test_rows_stop_independently(tiny):
 
 def test_a_row_does_not_depend_on_its_neighbours(tiny):
     options = {"max_new_tokens": 12, "temperature": 1.0, "top_p": 0.95, "seed": 3}
-    one = generate(tiny.model, [ids(7), ids(9), ids(2)], **options).ids
-    other = generate(tiny.model, [ids(5, 1), ids(9), ids(11, 1)], **options).ids
+    one = generate(tiny.model, [ids(7), ids(9)], **options).ids
+    other = generate(tiny.model, [ids(11, 1), ids(9)], **options).ids
     np.testing.assert_array_equal(one[1, : 9 + 12], other[1, : 9 + 12])
 
 

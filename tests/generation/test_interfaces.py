@@ -35,7 +35,7 @@ TABLE = {
     "no end": {"temperature": 3.0, "ignore_eos": True},
 }
 TABLE = {name: {"max_new_tokens": 24} | options for name, options in TABLE.items()}
-CONTAINED = ("top_k", "top_p", "min_p", "stop id", "one token", "no end")
+CONTAINED = ("penalty", "top_k", "top_p", "min_p", "stop id", "one token", "no end")
 """In "all filters", in "stop ids", in every other row, and in rows that do not reach the end."""
 ROWS = [pytest.param(row, marks=[pytest.mark.slow] * (name in CONTAINED), id=name) for name, row in TABLE.items()]
 

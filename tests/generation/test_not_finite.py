@@ -11,6 +11,7 @@ import memgpt_jax as mg
 from memgpt_jax.data import ByteTokenizer
 from memgpt_jax.generation import Sampling, Session, generate, stream_generate
 from memgpt_jax.generation.sampling import NOT_FINITE
+from tests.laws.models import random_params
 
 ERROR = "there is no next token for prompt 0: the logits hold NaN or \\+inf, or are all -inf"
 POISON = ord("d")
@@ -36,12 +37,14 @@ OPTIONS = {
     "min_p": {"min_p": 0.5},
     "all": {"temperature": 0.5, "top_k": 3, "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 1.1},
 }
+QUICK = ("greedy", "drawn", "all")
+"""The filters of the other rows are in "all"."""
 
 
 @functools.cache
 def chain(poison: float):
     """A model of which each letter says the next (see FOLLOWING); reading POISON puts a number into the logits."""
-    params = jax.jit(mg.functional(CONFIG).init)(jax.random.key(0))
+    params = random_params(CONFIG)
     for part in ("attention", "feed_forward"):
         params["blocks"]["0"][part]["output"]["kernel"] *= 0
     kernel = np.zeros((CONFIG.d_model, CONFIG.vocab_size), np.float32)
@@ -52,7 +55,13 @@ def chain(poison: float):
     return CONFIG, params
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(options, marks=[pytest.mark.slow] * (name not in QUICK), id=name)
+        for name, options in OPTIONS.items()
+    ],
+)
 @pytest.mark.parametrize(
     "poison", [np.nan, *(pytest.param(poison, marks=pytest.mark.slow) for poison in (np.inf, -np.inf))]
 )

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from memgpt_jax import models
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.files import checksums
 from memgpt_jax.generation import Session, generate
 from memgpt_jax.generation.text import AnswerText
+from tests.laws.models import random_params
 
 TEXT = "Das Gedächtnis ist ein Garten, "
 ROOT = Path(__file__).parents[2]
@@ -297,7 +297,7 @@ def test_every_type_of_a_state_is_saved(tiny, tmp_path):
 
 def test_a_document_longer_than_its_learned_positions_is_refused(tiny):
     config = dataclasses.replace(tiny.config, position="learned", num_positions=20)
-    model = config, jax.jit(models.functional(config).init)(jax.random.key(0))
+    model = config, random_params(config)
     session = Session(model, tiny.tokenizer)
     session.feed("x" * 9)
     for use in (lambda: session.feed("y" * 11), lambda: session.generate(max_new_tokens=11)):
@@ -308,7 +308,7 @@ def test_a_document_longer_than_its_learned_positions_is_refused(tiny):
     session.generate(max_new_tokens=5, ignore_eos=True)
     with pytest.raises(ValueError, match=r"num_positions=20 tokens.*may have 21 together"):
         generate(model, [[1, 2], [3] * 9], max_new_tokens=12)
-    assert generate(model, [[1, 2], [3] * 9], max_new_tokens=11).ids.shape == (2, 20)
+    assert generate(model, [[3] * 9], max_new_tokens=11).ids.shape == (1, 20)
     state = generate(model, [[3] * 9], max_new_tokens=8).state
     for options in ({"max_new_tokens": 4}, {"max_length": 5}, {"max_new_tokens": 4, "num_beams": 2}):
         with pytest.raises(ValueError, match=r"num_positions=20 tokens.*may have 21 together"):
@@ -319,15 +319,15 @@ def test_a_document_longer_than_its_learned_positions_is_refused(tiny):
 def test_a_text_longer_than_a_pretrained_context_is_warned_of(tiny, memory):
     changes = {"context_length": 12} | ({} if memory else {"memory": NoMemoryConfig()})
     config = dataclasses.replace(tiny.config, **changes)
-    session = Session((config, jax.jit(models.functional(config).init)(jax.random.key(0))), tiny.tokenizer)
-    generate((config, session.params), [[1] * 4], max_new_tokens=8)
+    session = Session((config, random_params(config)), tiny.tokenizer)
+    generate((config, session.params), [[1] * 7], max_new_tokens=5)
     session.feed("x" * 7)
     expected = contextlib.nullcontext() if memory else pytest.warns(UserWarning, match="longer than context_length=12")
-    for use in (lambda: session.generate(max_new_tokens=5), lambda: session.feed("x" * 5)):
+    for use in (lambda: session.generate(max_new_tokens=5, ignore_eos=True), lambda: session.feed("x" * 5)):
         with expected:
             use()
     with expected:
-        generate((config, session.params), [[1] * 4], max_new_tokens=9)
+        generate((config, session.params), [[1] * 7], max_new_tokens=6)
 
 
 def test_a_session_of_another_model_is_refused(session, tiny, tmp_path):

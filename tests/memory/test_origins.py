@@ -16,7 +16,8 @@ CASES = [
     (KVMemoryConfig(**SMALL), {1}),
     (KVMemoryConfig(**SMALL | {"memory_size": 3}), {1}),  # less than a segment
     (KVMemoryConfig(**SMALL | {"memory_size": 64}, evict="least_read"), {1, SEGMENT}),
-    (KVMemoryConfig(**SMALL, evict="lowest_gate"), {SEGMENT}),
+    # As the next row, an entry of the whole segment.
+    pytest.param(KVMemoryConfig(**SMALL, evict="lowest_gate"), {SEGMENT}, marks=pytest.mark.slow),
     (KVMemoryConfig(**SMALL, select="highest_gate", select_size=2), {SEGMENT}),
     (CompressiveMemoryConfig(**SMALL, ratio=2, compression="mean"), {1, 2}),
 ]

@@ -181,7 +181,7 @@ def test_repeated_text_is_learned(tmp_path, make_encoder, objective):
     assert result["loss"] < result["unigram_loss"] - 0.5
 
 
-@pytest.mark.parametrize("memory", [NoMemoryConfig(), MEMORY])
+@pytest.mark.parametrize("memory", [pytest.param(NoMemoryConfig(), marks=pytest.mark.slow), MEMORY])
 def test_evaluation_equals_a_direct_computation(make_encoder, memory):
     config = make_encoder("masked_next_sentence", {"memory": memory})
     config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, num_batches=3))
