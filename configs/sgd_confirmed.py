@@ -8,10 +8,10 @@ Time:    not measured: not run yet
 Result:  not measured: not run yet
 """
 
-from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig
-from memgpt_jax.config.memory import NoMemoryConfig
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.fields import with_fields
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
+from memgpt_jax.studies.command_line import load_config
 
 
 def config() -> ExperimentConfig:
@@ -23,9 +23,10 @@ def config() -> ExperimentConfig:
         metrics=("begins",),
         max_new_tokens=12,
     )
-    return ExperimentConfig(
-        model=ModelConfig(memory=NoMemoryConfig(), window_size=1024, segment_length=64),
-        data=data,
-        pretrained="HuggingFaceTB/SmolLM2-135M-Instruct",
-        evaluation=EvaluationConfig(batch_size=16, chunk_length=64, max_documents=None, max_tokens=None),
-    )
+    changes = {
+        "data": data,
+        "model.window_size": 1024,
+        "model.segment_length": 64,
+        "evaluation.chunk_length": 64,
+    }
+    return with_fields(load_config("lambada"), changes)

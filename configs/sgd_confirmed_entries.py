@@ -12,15 +12,7 @@ from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.fields import with_fields
 from memgpt_jax.studies.command_line import load_config
 
-WINDOW = 64
-
 
 def config() -> ExperimentConfig:
-    changes = {
-        "model.memory": load_config("adapt").model.memory,
-        "model.fusion": "attention",
-        "model.fusion_bias": 0.0,
-        "model.window_size": WINDOW,
-        "model.segment_length": WINDOW,
-    }
-    return with_fields(load_config("sgd_confirmed"), changes)
+    model = with_fields(load_config("lambada_entries").model, {"window_size": 64, "segment_length": 64})
+    return with_fields(load_config("sgd_confirmed"), {"model": model})

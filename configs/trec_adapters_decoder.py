@@ -1,7 +1,7 @@
 r"""Layers of a head over a small decoder with a memory, pretrained on Python's standard library: TREC, one table.
 
 Command: python experiments/train.py stdlib --workdir runs/stdlib
-         MEMGPT_DATA=FOLDER python experiments/ablate.py trec_adapters_decoder --pretrained runs/stdlib \
+         MEMGPT_DATA=FOLDER python experiments/ablate.py trec_adapters_decoder \
              --workdir runs/trec_adapters_decoder --evaluation.split test \
              --sweep model.head.layers=mlp,conv,gru,gated "optimizer.trainable=head,head lora,."
 Time:    not measured: not run yet

@@ -1,4 +1,4 @@
-"""The parts of a document whose memory entries questions and answers read most."""
+"""The sentences of a document whose memory entries a question reads more than questions usually do."""
 
 import functools
 from collections.abc import Sequence
@@ -27,7 +27,8 @@ USUAL = (
     "Why did it happen?",
     "How did they feel?",
 )
-"""Questions about any document. What they read is read for every question, such as the first tokens."""
+"""Questions that fit any document. The entries that they read, such as those of the first tokens, are read for every
+question."""
 
 
 class Source(TypedDict):

@@ -150,15 +150,7 @@ def test_memories_that_cannot_be_cited_are_refused():
 def test_usual_weights_are_the_mean_of_questions_about_any_document():
     """Also where the last tokens of the document are read with the question."""
     tokens = QuestionTokens(ByteTokenizer(), "{document}|{question} ")
-    config = mg.ModelConfig(
-        vocab_size=257,
-        d_model=8,
-        num_layers=1,
-        num_heads=2,
-        window_size=8,
-        segment_length=8,
-        memory=mg.KVMemoryConfig(memory_size=32, head_dim=4),
-    )
+    config = tiny(mg.KVMemoryConfig(memory_size=32, head_dim=4), vocab_size=257, window_size=8, segment_length=8)
     params, document = build(config).params, tokens.document("Ada is in Rome. Tom left.")
     found = question_weights((config, params), read_document(config, params, document), tokens, [("Who?", "Tom")])
     state = read_document(config, params, document[:-2])

@@ -20,19 +20,21 @@ REVIEWS = [
 ]
 
 
+def validated(folder, training, **evaluation):
+    """A classifier of reviews that is evaluated after every fourth step."""
+    (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in REVIEWS))
+    backbone = mg.ModelConfig(**SIZES, window_size=16, memory=mg.NoMemoryConfig())
+    return mg.ExperimentConfig(
+        model=mg.HeadedConfig(backbone=backbone, head=mg.LabelHeadConfig()),
+        data=mg.LabelledTextConfig(train=str(folder / "a.jsonl"), tokenizer="byte"),
+        training=mg.TrainingConfig(batch_size=2, sequence_length=32, carry_state=False, **training),
+        evaluation=mg.EvaluationConfig(every=4, batch_size=4, chunk_length=32, **evaluation),
+    )
+
+
 def test_a_run_that_no_longer_improves_stops_and_keeps_its_best(tmp_path, monkeypatch):
     """Also if it is killed after the best step; and a stopped run is finished."""
-    task = mg.LabelledTextConfig(train=str(tmp_path / "a.jsonl"), tokenizer="byte")
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in REVIEWS))
-    backbone = mg.ModelConfig(**SIZES, window_size=16, memory=mg.NoMemoryConfig())
-    config = mg.ExperimentConfig(
-        model=mg.HeadedConfig(backbone=backbone, head=mg.LabelHeadConfig()),
-        data=task,
-        training=mg.TrainingConfig(
-            steps=40, batch_size=2, sequence_length=32, carry_state=False, checkpoint_every=2, log_every=4
-        ),
-        evaluation=mg.EvaluationConfig(every=4, patience=2, batch_size=4, chunk_length=32, metric="loss"),
-    )
+    config = validated(tmp_path, {"steps": 40, "checkpoint_every": 2, "log_every": 4}, patience=2, metric="loss")
     values, evaluated = iter([3.0, 2.0, 2.5, 2.6, 9.0]), validation.evaluate
 
     def evaluate(*arguments):
@@ -53,17 +55,7 @@ def test_a_run_that_no_longer_improves_stops_and_keeps_its_best(tmp_path, monkey
 
 
 def test_the_last_parameters_and_those_of_a_killed_run_are_compared_too(tmp_path, monkeypatch):
-    task = mg.LabelledTextConfig(train=str(tmp_path / "a.jsonl"), tokenizer="byte")
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in REVIEWS))
-    backbone = mg.ModelConfig(**SIZES, window_size=16, memory=mg.NoMemoryConfig())
-    config = mg.ExperimentConfig(
-        model=mg.HeadedConfig(backbone=backbone, head=mg.LabelHeadConfig()),
-        data=task,
-        training=mg.TrainingConfig(
-            steps=6, batch_size=2, sequence_length=32, carry_state=False, checkpoint_every=4, log_every=2
-        ),
-        evaluation=mg.EvaluationConfig(every=4, batch_size=4, chunk_length=32),
-    )
+    config = validated(tmp_path, {"steps": 6, "checkpoint_every": 4, "log_every": 2})
     evaluated = validation.evaluate
     monkeypatch.setattr(validation, "evaluate", lambda *arguments: evaluated(*arguments) | {"loss": next(values)})
 

@@ -1,5 +1,6 @@
 """The format of the Schema-Guided Dialogue dataset: turns with the spans of their slots (Rastogi et al., 2020)."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -8,10 +9,8 @@ from memgpt_jax.data.text.words import word_pattern
 
 TAGGED_SPEAKER = "USER"
 """The speaker whose words have tags."""
-
-
 DISTANCES = (32, 64, 128)
-"""The greatest distances in words of the groups of `confirmed_values`, but the last, which has none."""
+"""Upper bounds, in words, of the groups of distances of `confirmed_values`; the last group has none."""
 
 
 class Span(NamedTuple):
@@ -96,10 +95,10 @@ def confirmed_values(dialogue: Mapping[str, Any], where: str) -> list[dict[str, 
         at = f"{where}, turn {number}"
         speaker, utterance = (field_of(turn, name, str, at) for name in ("speaker", "utterance"))
         for value in dict.fromkeys(_confirmed(turn, at)):
-            before, start = said.rfind(value.lower()), utterance.lower().find(value.lower())
-            if before >= 0 and start >= 0:
+            before, place = said.rfind(value.lower()), re.search(re.escape(value), utterance, re.IGNORECASE)
+            if before >= 0 and place is not None:
                 words = len(said[before:].split())
-                begun = "\n".join([*lines, f"{speaker}: {utterance[:start]}"]).rstrip()
+                begun = "\n".join([*lines, f"{speaker}: {utterance[: place.start()]}"]).rstrip()
                 found.append({"source": begun, "target": value, "distance": _distance(words)})
         said += f" {utterance.lower()}"
         lines.append(f"{speaker}: {utterance}")
