@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import time
 from pathlib import Path
 from unittest import mock
@@ -88,6 +89,28 @@ def small_heap():
     used = Path("/proc/self/statm")
     if not used.exists() or int(used.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > LARGE_HEAP:
         jax.clear_caches()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registrations():
+    """Take back what a module registers itself, or by the configs and the examples that it loads."""
+    before = {id(registry): set(registry) for registry in registries()}
+    yield
+    for registry in registries():
+        for name in set(registry) - before.get(id(registry), set()):
+            module = registry[name].module
+            defined = module if isinstance(module, type) else type(module)
+            if not defined.__module__.startswith("memgpt_jax."):
+                registry.unregister(name)
+
+
+def registries() -> list:
+    """The registries of the package, as far as its modules are imported."""
+    from memgpt_jax.config.registry import Registry
+
+    modules = [module for name, module in sys.modules.items() if name.startswith("memgpt_jax")]
+    values = [value for module in modules for value in vars(module).values()]
+    return list({id(value): value for value in values if isinstance(value, Registry)}.values())
 
 
 @pytest.fixture(scope="module", autouse=True)
