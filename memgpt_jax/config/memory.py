@@ -37,7 +37,7 @@ class MemoryConfig:
         """This configuration with the execution options of another; results change only by rounding."""
         return self
 
-    def sharing_softmax(self, *, num_heads: int, head_dim: int) -> "MemoryConfig":
+    def sharing_softmax(self, *, num_heads: int, num_kv_heads: int, head_dim: int) -> "MemoryConfig":
         """This configuration with the heads of self-attention, whose softmax it shares (fusion `attention`).
 
         Raises:
@@ -83,7 +83,7 @@ class ProjectedMemoryConfig(SizedMemoryConfig):
     """Base of the configurations of mechanisms that project tokens to keys and values of several heads."""
 
     num_heads: int = 1
-    """Number of heads H of the Reader; each entry holds one key and one value for each head."""
+    """Number of heads H of the Reader."""
     head_dim: int = 64
     """Width K of keys and values, per head."""
     writer_conv: int = 3
@@ -94,6 +94,11 @@ class ProjectedMemoryConfig(SizedMemoryConfig):
         check(self.num_heads >= 1, f"num_heads must be at least 1, got {self.num_heads}")
         check(self.head_dim >= 1, f"head_dim must be at least 1, got {self.head_dim}")
         check(1 <= self.writer_conv <= 4, f"writer_conv must be between 1 and 4, got {self.writer_conv}")
+
+    @property
+    def kv_heads(self) -> int:
+        """Number of keys and values of an entry."""
+        return self.num_heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +121,9 @@ class KVMemoryConfig(AttendedMemoryConfig):
 
     memory_size: int = 1024
     """Maximum number M of entries per layer and row. 0: nothing is stored."""
+    num_kv_heads: int | None = None
+    """Number G of keys and of values that an entry holds, each read by H / G heads (grouped-query attention, Ainslie et
+    al., 2023); default: H."""
     gate: Gate = "log_bias"
     """Effect of the write gate g on an entry: `log_bias` adds log g to its read logit, `scale` stores (g k, g v),
     `scale_value` stores (k, g v), `none` stores (k, v)."""
@@ -146,6 +154,10 @@ class KVMemoryConfig(AttendedMemoryConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(
+            self.kv_heads >= 1 and self.num_heads % self.kv_heads == 0,
+            f"num_kv_heads={self.num_kv_heads} must divide num_heads={self.num_heads}",
+        )
         check(self.read_implementation != "cudnn", "read_implementation='cudnn' has no kernel for memory reads")
         check(self.select_size >= 1, f"select_size must be at least 1, got {self.select_size}")
         check(
@@ -158,6 +170,10 @@ class KVMemoryConfig(AttendedMemoryConfig):
             f"read_implementation={self.read_implementation!r} needs initial_entries=0, visibility='segment' and "
             f"evict='oldest' or 'lowest_gate', got {self.initial_entries}, {self.visibility!r} and {self.evict!r}",
         )
+
+    @property
+    def kv_heads(self) -> int:
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
 
     def check_layer(self, *, d_model: int, segment_length: int) -> None:
         check(
@@ -172,10 +188,10 @@ class KVMemoryConfig(AttendedMemoryConfig):
         is_kv = isinstance(other, KVMemoryConfig)
         return replace(self, read_implementation=other.read_implementation) if is_kv else self
 
-    def sharing_softmax(self, *, num_heads: int, head_dim: int) -> Self:
+    def sharing_softmax(self, *, num_heads: int, num_kv_heads: int, head_dim: int) -> Self:
         check(
             self.read_implementation in ("auto", "portable"),
             f"memory.read_implementation={self.read_implementation!r} does not support fusion='attention'; "
             "valid: 'auto', 'portable'",
         )
-        return replace(self, num_heads=num_heads, head_dim=head_dim)
+        return replace(self, num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim)

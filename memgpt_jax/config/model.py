@@ -218,7 +218,7 @@ class StackConfig(MemoryLayerConfig, BaseModelConfig):
         )
         if self.shares_softmax:
             check(self.causal, "fusion='attention' needs causal self-attention")
-            self.memory.sharing_softmax(num_heads=self.num_heads, head_dim=self.attention_head_dim)
+            assert self.effective_memory  # raises if the memory cannot share a softmax
 
     @property
     def causal(self) -> bool:
@@ -241,7 +241,9 @@ class StackConfig(MemoryLayerConfig, BaseModelConfig):
         """The configuration with which the memory is built: with self-attention's heads if they share a softmax."""
         if not self.shares_softmax:
             return self.memory
-        return self.memory.sharing_softmax(num_heads=self.num_heads, head_dim=self.attention_head_dim)
+        return self.memory.sharing_softmax(
+            num_heads=self.num_heads, num_kv_heads=self.kv_heads, head_dim=self.attention_head_dim
+        )
 
     @property
     def attends_to_source(self) -> bool:

@@ -159,7 +159,7 @@ def _like_attention(attention: SelfAttention) -> models.Params:
     _, key, value = attention.project_in(x, jnp.zeros(x.shape[:2], jnp.int32))
     new = {}
     for name, projected in (("query", query), ("key", key), ("value", value)):
-        heads = jnp.repeat(projected[0], config.num_heads // projected.shape[2], axis=1).reshape(width + 1, -1)
+        heads = projected[0].reshape(width + 1, -1)
         new[name] = {"kernel": heads[:-1] - heads[-1:], "bias": heads[-1]}
     if config.attention_bias == "none":
         del new["query"]["bias"]

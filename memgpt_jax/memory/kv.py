@@ -35,7 +35,7 @@ from memgpt_jax.shapes import Array, Bool, Float, Int32
 
 
 class KVState(NamedTuple):
-    """Bytes per row: M (2 H K itemsize + 9) + (writer_conv - 1) D itemsize, with 4 M more for `least_read`."""
+    """Bytes per row: M (2 G K itemsize + 9) + (writer_conv - 1) D itemsize, with 4 M more for `least_read`."""
 
     entries: Entries
     conv_cache: Float[Array, "B reach D"]  # the last writer_conv - 1 tokens before the segment
@@ -48,7 +48,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         Writer   g = sigmoid(W_g x + b_g),  k = W_k conv(x) + b_k,  v = W_v x + b_v;  append
 
     `x` is the normalised stream. With `qk_norm`, q and k have unit length and t_h is learned, else t = K^-1/2.
-    Keys carry no positions. See `KVMemoryConfig` for the choices.
+    Keys carry no positions. Each of the G keys and values of an entry is read by H / G heads. See `KVMemoryConfig` for
+    the choices.
     """
 
     gates: ClassVar[tuple[str, ...]] = ("write_gate",)
@@ -60,13 +61,13 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
     def __init__(self, config: KVMemoryConfig, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
         self.add_projections(rngs=rngs)
-        heads, width = config.num_heads, config.head_dim
+        heads, width = config.kv_heads, config.head_dim
         normal = jax.nn.initializers.normal
         if config.gate != "none":
             bias_init = jax.nn.initializers.constant(config.gate_bias)
             self.write_gate = linear(d_model, 1, use_bias=True, dtype=jnp.float32, rngs=rngs, bias_init=bias_init)
         if config.recency_bias:
-            self.recency_bias = nnx.Param(jnp.full(heads, -2.0, jnp.float32))
+            self.recency_bias = nnx.Param(jnp.full(config.num_heads, -2.0, jnp.float32))
         if config.null_entry:
             self.null_key = nnx.Param(jnp.zeros((heads, width), jnp.float32))
         if config.initial_entries:
@@ -87,7 +88,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
 
     def init_state(self, batch_size: int) -> KVState:
         config, size = self.config, self.config.memory_size
-        stored = (batch_size, size, config.num_heads, config.head_dim)
+        stored = (batch_size, size, config.kv_heads, config.head_dim)
         entries = Entries(
             keys=jnp.zeros(stored, self.dtype),
             values=jnp.zeros(stored, self.dtype),
@@ -158,8 +159,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
 
     def write_entries(
         self,
-        keys: Float[Array, "B N H K"],
-        values: Float[Array, "B N H K"],
+        keys: Float[Array, "B N G K"],
+        values: Float[Array, "B N G K"],
         state: KVState,
         valid: Bool[Array, "B N"] | None = None,
     ) -> KVState:

@@ -19,7 +19,9 @@ AttendedT = TypeVar("AttendedT", bound=AttendedMemoryConfig)
 
 
 class ProjectedMemory(Memory[ProjectedT]):
-    """Base with H heads and a convolution in front of the Writer's keys. A mechanism sets `conv`.
+    """Base with H heads, G keys and values (`kv_heads`), and a convolution in front of the Writer's keys.
+
+    A mechanism sets `conv`.
 
     `add_projections` makes q = W_q x, k = W_k conv(x) + b_k, v = W_v x + b_v and W_o, for mechanisms that use these.
     """
@@ -34,17 +36,18 @@ class ProjectedMemory(Memory[ProjectedT]):
             key_width: width of a key and a query per head; default: `head_dim`, the width of a value.
         """
         config = self.config
-        keys = config.num_heads * (config.head_dim if key_width is None else key_width)
-        values = config.num_heads * config.head_dim
+        width = config.head_dim if key_width is None else key_width
         project = partial(linear, dtype=self.dtype, rngs=rngs)
-        self.query = project(self.d_model, keys, use_bias=False)
-        self.key = project(self.d_model, keys, use_bias=True)
+        self.query = project(self.d_model, config.num_heads * width, use_bias=False)
+        self.key = project(self.d_model, config.kv_heads * width, use_bias=True)
         # Keys start in the space of the queries, and the convolution as a shift by one token, so that from the first
         # step a token reads what followed the entries that resemble it. With unrelated projections, a read of a
-        # thousand entries starts as their mean, and its gradient is too small to change that.
-        self.key.kernel[...] = jnp.copy(self.query.kernel[...])
-        self.value = project(self.d_model, values, use_bias=True)
-        self.output = project(values, self.d_model, use_bias=False)
+        # thousand entries starts as their mean, and its gradient is too small to change that. A key that several heads
+        # read starts in the space of the first of them.
+        queries = self.heads(self.query.kernel[...])
+        self.key.kernel[...] = jnp.copy(queries[:, :: config.num_heads // config.kv_heads].reshape(self.d_model, -1))
+        self.value = project(self.d_model, config.kv_heads * config.head_dim, use_bias=True)
+        self.output = project(config.num_heads * config.head_dim, self.d_model, use_bias=False)
         self.conv = WriterConv(config.writer_conv, self.d_model, self.dtype)
 
     def convolve_segment(
@@ -71,9 +74,10 @@ class ProjectedMemory(Memory[ProjectedT]):
         """conv(x) for the segment of the reading tokens."""
         return self.conv(x, document, conv_cache, self.gradient_period if self.cuts_by_age else None)
 
-    def heads(self, x: Float[Array, "*b HK"]) -> Float[Array, "*b H K"]:
-        """Split the last axis into heads."""
-        return x.reshape(*x.shape[:-1], self.config.num_heads, x.shape[-1] // self.config.num_heads)
+    def heads(self, x: Float[Array, "*b HK"], number: int | None = None) -> Float[Array, "*b H K"]:
+        """Split the last axis into `number` heads, by default H."""
+        number = self.config.num_heads if number is None else number
+        return x.reshape(*x.shape[:-1], number, x.shape[-1] // number)
 
     def side_by_side(self, out: Float[Array, "B Q H K"]) -> Float[Array, "B Q HK"]:
         """Join the heads of a read, in the compute type, for W_o."""
@@ -114,9 +118,10 @@ class AttendedMemory(ProjectedMemory[AttendedT]):
 
     def keys_and_values(
         self, x: Float[Array, "B L D"], convolved: Float[Array, "B L D"]
-    ) -> tuple[Float[Array, "B L H K"], Float[Array, "B L H K"]]:
+    ) -> tuple[Float[Array, "B L G K"], Float[Array, "B L G K"]]:
         """One entry for each token, from the token and from conv(x)."""
-        return self.unit(self.heads(self.key(convolved))).astype(self.dtype), self.heads(self.value(x))
+        keys, values = (self.heads(out, self.config.kv_heads) for out in (self.key(convolved), self.value(x)))
+        return self.unit(keys).astype(self.dtype), values
 
     def unit(self, x: Float[Array, "*b K"]) -> Float[Array, "*b K"]:
         """Unit length in float32, or unchanged without `qk_norm`."""

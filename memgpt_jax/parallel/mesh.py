@@ -49,6 +49,7 @@ def check_divides(config: ExperimentConfig, mesh: Mesh) -> None:
             (f"{stack}.num_kv_heads", model.kv_heads, "tensor", size["tensor"]),
             (f"{stack}.d_ff", model.feed_forward_dim, "tensor", size["tensor"]),
             (f"{stack}.memory.num_heads", getattr(memory, "num_heads", 0), "tensor", size["tensor"]),
+            (f"{stack}.memory.num_kv_heads", getattr(memory, "kv_heads", 0), "tensor", size["tensor"]),
             (f"{stack}.memory.memory_size", getattr(memory, "memory_size", 0), "sequence", size["sequence"]),
         ]
     for name, dimension, axis, number in dimensions:

@@ -36,10 +36,10 @@ def test_every_spelling_of_a_type_is_one_config(dtype):
 
 def test_a_shared_softmax_leaves_the_config_as_it_was_written():
     memory = KVMemoryConfig(memory_size=7, num_heads=1, head_dim=64)
-    config = ModelConfig(memory=memory, fusion="attention", **SIZES)
+    config = ModelConfig(memory=memory, fusion="attention", num_kv_heads=1, **SIZES)
     assert config.memory == memory and dataclasses.replace(config, fusion="gated").memory == memory
-    assert config.effective_memory == dataclasses.replace(memory, num_heads=2, head_dim=4)
-    assert MemGPT(config, rngs=nnx.Rngs(0)).init_state(1).layers[0].stream.memory.entries.keys.shape == (1, 7, 2, 4)
+    assert config.effective_memory == dataclasses.replace(memory, num_heads=2, num_kv_heads=1, head_dim=4)
+    assert MemGPT(config, rngs=nnx.Rngs(0)).init_state(1).layers[0].stream.memory.entries.keys.shape == (1, 7, 1, 4)
     plain = dataclasses.replace(config, memory=NoMemoryConfig())
     assert not plain.shares_softmax and plain.effective_memory == NoMemoryConfig()
 

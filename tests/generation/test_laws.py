@@ -18,6 +18,7 @@ OPTIONS = {
     "writer_conv": [3, 1],
     "recency_bias": [False, True],
     "qk_norm": [True, False],
+    "num_kv_heads": [None, 1],
 }
 # Every value of every option occurs; `tests/models/test_reference.py` covers the pairs, with streaming token by token.
 ROWS = [{name: values[number % len(values)] for name, values in OPTIONS.items()} for number in range(4)]

@@ -20,6 +20,7 @@ OPTIONS = {
     "recency_bias": [False, True],
     "memory_size": [7, 3],
     "bptt_segments": [None, 1],
+    "num_kv_heads": [None, 2],
 }
 # Rows that run by default: each value with a memory that holds something.
 MAIN = [
@@ -34,6 +35,7 @@ MAIN = [
         "recency_bias": False,
         "memory_size": 7,
         "bptt_segments": None,
+        "num_kv_heads": 2,
     },
     {
         "gate": "scale",
@@ -46,6 +48,7 @@ MAIN = [
         "recency_bias": True,
         "memory_size": 3,
         "bptt_segments": 1,
+        "num_kv_heads": None,
     },
 ]
 BATCH, SEGMENTS = 2, 5
@@ -53,7 +56,7 @@ BATCH, SEGMENTS = 2, 5
 
 @pytest.mark.parametrize("row", rows_of(OPTIONS, *MAIN))
 def test_parallel_equals_scan(row):
-    config = KVMemoryConfig(**row, select_size=2, num_heads=2, head_dim=4, temperature=3.0)
+    config = KVMemoryConfig(**row, select_size=2, num_heads=4, head_dim=4, temperature=3.0)
     graph, params = build(config)
     x, reset = random_inputs(0, BATCH, SEGMENTS * SEGMENT, breaks=0.1)
     x, reset = x.reshape(BATCH, SEGMENTS, SEGMENT, WIDTH), reset.reshape(BATCH, SEGMENTS, SEGMENT)

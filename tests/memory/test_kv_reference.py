@@ -24,6 +24,7 @@ OPTIONS = {
     "recency_bias": [False, True],
     "memory_size": [7, 16, 3, 0],  # not dividing, dividing, smaller than a segment, nothing
     "qk_norm": [True, False],
+    "num_kv_heads": [None, 2, 1],
 }
 # Rows that run by default: each value with a memory that holds something.
 MAIN = [
@@ -38,6 +39,7 @@ MAIN = [
         "recency_bias": True,
         "memory_size": 7,
         "qk_norm": True,
+        "num_kv_heads": 2,
     },
     {
         "gate": "scale",
@@ -50,6 +52,7 @@ MAIN = [
         "recency_bias": False,
         "memory_size": 16,
         "qk_norm": False,
+        "num_kv_heads": 1,
     },
     {
         "gate": "scale_value",
@@ -62,6 +65,7 @@ MAIN = [
         "recency_bias": True,
         "memory_size": 3,
         "qk_norm": True,
+        "num_kv_heads": None,
     },
     {
         "gate": "none",
@@ -74,6 +78,7 @@ MAIN = [
         "recency_bias": False,
         "memory_size": 7,
         "qk_norm": True,
+        "num_kv_heads": 2,
     },
 ]
 BATCH, LENGTH = 3, 6 * SEGMENT + 2
@@ -81,7 +86,7 @@ BATCH, LENGTH = 3, 6 * SEGMENT + 2
 
 def config_of(row):
     row = row | {"initial_entries": min(row["initial_entries"], row["memory_size"])}
-    return KVMemoryConfig(**row, select_size=2, num_heads=2, head_dim=4, temperature=3.0)
+    return KVMemoryConfig(**row, select_size=2, num_heads=4, head_dim=4, temperature=3.0)
 
 
 def assert_state_equals(state, memories, config):

@@ -10,8 +10,8 @@ from tests.references.ops import f64
 
 @dataclass
 class Entry:
-    key: np.ndarray  # [H, K]
-    value: np.ndarray  # [H, K]
+    key: np.ndarray  # [G, K]
+    value: np.ndarray  # [G, K]
     log_gate: float
     age: int = 0  # segments since it was written
     mass: float = 0.0  # attention weight received, summed over tokens, mean over heads
@@ -102,8 +102,9 @@ class ReferenceKVMemory:
         out, pairs = [], []
         for h in range(config.num_heads):
             bias = lambda entry: entry.log_gate if config.gate == "log_bias" else 0.0  # noqa: E731
-            entries = [(entry.key[h], entry.value[h], bias(entry), entry.age) for entry in visible]
-            null = params["null_key"][h] if config.null_entry else None
+            g = h * config.kv_heads // config.num_heads
+            entries = [(entry.key[g], entry.value[g], bias(entry), entry.age) for entry in visible]
+            null = params["null_key"][g] if config.null_entry else None
             slope = np.log1p(np.exp(f64(params["recency_bias"][h]))) if config.recency_bias else 0.0
             read, weights = reference.read_one(query[h], entries, null, slope)
             out.append(read)
@@ -115,7 +116,7 @@ class ReferenceKVMemory:
         return pairs if self.joins else np.concatenate(out) @ f64(params["output"]["kernel"])
 
     def heads(self, x):
-        return x.reshape(self.config.num_heads, self.config.head_dim)
+        return x.reshape(-1, self.config.head_dim)
 
     def unit(self, x):
         return x / np.sqrt((x * x).sum(-1, keepdims=True) + 1e-6) if self.config.qk_norm else x

@@ -18,7 +18,7 @@ class ReferenceDecoder:
         self.windows = [[] for _ in range(config.num_layers)]  # (key, value) of the document's last tokens
         self.memories = [
             ReferenceKVMemory(
-                config.memory,
+                config.effective_memory,
                 params["blocks"][str(i)]["memory_layer"]["memory"],
                 config.segment_length,
                 joins=config.fusion == "attention",
