@@ -342,6 +342,8 @@ class PositionedStackConfig(StackConfig):
 class ModelConfig(PositionedStackConfig):
     """The decoder, MemGPT: a GPT whose layers have a memory."""
 
+    num_layers: int = at_least(0, default=4)
+    """Number of blocks; 0: the hidden states are the embeddings, without normalisation."""
     window_size: int = 128
     """Sliding self-attention window W: a token attends to itself and the W - 1 tokens before it."""
     context_length: int | None = None

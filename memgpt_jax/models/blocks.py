@@ -205,7 +205,7 @@ def run_blocks(
     Returns:
         The stream, the state of each block, and the mean fusion gate of each token in each block.
     """
-    run = _scanned if scanned else _unrolled
+    run = _scanned if scanned and blocks else _unrolled
     x, layers, gates = run(blocks, x, states, inputs, alignment, dropout_key)
     return split_rows(x), layers, gates
 

@@ -61,7 +61,7 @@ class MemGPT(Model[ModelState]):
         if config.position == "relative":
             self.relative_embedding = nnx.Param(normal(rngs.params(), (config.relative_buckets, config.num_heads)))
         self.blocks = nnx.List([Block(config, layer, rngs) for layer in range(config.num_layers)])
-        self.final_norm = norm(config, config.d_model, rngs)
+        self.final_norm = norm(config, config.d_model, rngs) if config.num_layers else None
         if not config.tie_embeddings:
             dtype = jnp.dtype(config.dtype)
             self.output = linear(config.d_model, config.vocab_size, use_bias=False, dtype=dtype, rngs=rngs)
@@ -175,7 +175,7 @@ class MemGPT(Model[ModelState]):
         last = jnp.sum(valid, axis=1, dtype=jnp.int32)[:, None] - 1
         after = jnp.take_along_axis(positions, jnp.maximum(last, 0), axis=1)[:, 0] + 1
         position = jnp.where(last[:, 0] >= 0, after, state.position)
-        x = self.final_norm(x)
+        x = x if self.final_norm is None else self.final_norm(x)
         if self.config.logit_scale != 1.0:
             x = (x.astype(jnp.float32) * self.config.logit_scale).astype(x.dtype)
         return Hidden(x, ModelState(layers, position), gates)

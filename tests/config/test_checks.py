@@ -53,6 +53,7 @@ def test_fields_that_may_be_0():
         ("EncoderConfig", "position_offset"),
         ("ExamplesConfig", "test_fold"),
         ("QuestionsConfig", "test_fold"),
+        ("TriplesConfig", "facts"),
     }
     sizes = {"d_model": 16, "num_heads": 2, "position": "learned"}
     plain = EncoderConfig(**sizes)
@@ -61,3 +62,6 @@ def test_fields_that_may_be_0():
         EncoderConfig(**sizes, token_types=-1)
     with pytest.raises(ValueError, match="adapter_rank must be at least 1, got 0"):
         ModelConfig(adapter_rank=0)
+    assert ModelConfig(num_layers=0).num_layers == 0
+    with pytest.raises(ValueError, match="num_layers must be at least 1, got 0"):
+        EncoderConfig(num_layers=0)

@@ -24,7 +24,7 @@ def test_fields_of_any_depth_change_together():
         ({"model.memory.slots": 8}, "KVMemoryConfig has no field 'slots'; valid: memory_size"),
         ({"seed.x": 8}, "seed=0 has no fields, got seed.x"),
         ({"model": ExperimentConfig().model, "model.d_model": 8}, "both 'model' and a field of it are given"),
-        ({"model.num_layers": 0}, "num_layers must be at least 1, got 0"),
+        ({"model.num_layers": -1}, "num_layers must be at least 0, got -1"),
     ],
 )
 def test_wrong_paths_and_values_are_refused(changes, message):
