@@ -9,7 +9,7 @@ from flax import nnx
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.memory import Alignment
-from memgpt_jax.config.model import Seq2SeqConfig
+from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
 from memgpt_jax.memory import resolved
 from memgpt_jax.models.base import Hidden, Model
 from memgpt_jax.models.heads import StreamHead, make_head
@@ -42,6 +42,10 @@ class Headed(Model[HeadedState]):
         head = make_head(config.head, config.last_stack, rngs=rngs)
         if not isinstance(head, StreamHead):
             raise ValueError(f"head={config.head}: a model needs a head with outputs at every token")
+        check(
+            not head.reads_embedding or isinstance(config.backbone, ModelConfig),
+            f"head={type(config.head).__name__} needs a decoder, a ModelConfig, got {type(config.backbone).__name__}",
+        )
         self.head = head
 
     def init_state(self, batch_size: int) -> HeadedState:
@@ -120,8 +124,14 @@ class Headed(Model[HeadedState]):
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         stream, state, _ = self.hidden(**arrays, state=state, dropout_key=keys[0], alignment=alignment)
         reset, valid = arrays.get("reset"), arrays.get("valid")
-        outputs, head = self.head(stream, state.head, reset, valid, dropout_key=keys[1])
+        embedding = {"embedding": self._embedding()} if self.head.reads_embedding else {}
+        outputs, head = self.head(stream, state.head, reset, valid, dropout_key=keys[1], **embedding)
         return outputs, state._replace(head=head)
+
+    def _embedding(self) -> Float[Array, "V D"]:
+        """What the backbone, a decoder, reads for each token."""
+        backbone: Any = self.backbone
+        return backbone.embedding[...] * jnp.float32(backbone.config.stream_scale)
 
     def score(
         self,

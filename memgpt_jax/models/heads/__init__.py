@@ -15,6 +15,7 @@ from memgpt_jax.config.registry import Registry
 from memgpt_jax.models.heads.base import Head
 from memgpt_jax.models.heads.labels import LabelHead, LabelHeadConfig
 from memgpt_jax.models.heads.layers import HEAD_LAYERS, HeadLayer, register_head_layer
+from memgpt_jax.models.heads.links import LinkHead, LinkHeadConfig
 from memgpt_jax.models.heads.masked import MaskedHead, MaskedHeadConfig
 from memgpt_jax.models.heads.pairs import NextSentenceHead, NextSentenceHeadConfig, Pooler, PoolerConfig
 from memgpt_jax.models.heads.scalars import ScalarHead, ScalarHeadConfig
@@ -34,6 +35,7 @@ register_head("labels", LabelHeadConfig, LabelHead)
 register_head("numbers", ScalarHeadConfig, ScalarHead)
 register_head("spans", SpanHeadConfig, SpanHead)
 register_head("vectors", VectorHeadConfig, VectorHead)
+register_head("links", LinkHeadConfig, LinkHead)
 
 
 def make_heads(config: EncoderConfig, *, rngs: nnx.Rngs) -> nnx.Dict:
@@ -80,6 +82,8 @@ __all__ = [
     "HeadLayer",
     "LabelHead",
     "LabelHeadConfig",
+    "LinkHead",
+    "LinkHeadConfig",
     "ScalarHead",
     "ScalarHeadConfig",
     "SpanHead",

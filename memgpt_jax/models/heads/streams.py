@@ -1,6 +1,6 @@
 """Heads of `HeadedConfig`: layers and a pool over a stream, with outputs at every token."""
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,11 @@ class StreamHeadState(NamedTuple):
 class StreamHead(Head):
     """Outputs W pool(layers(h)) + b at every token, [B, L, C], float32, for the document up to and with this token."""
 
+    projects: ClassVar[bool] = True
+    """Whether it has W and b. A head without them overrides `__call__`."""
+    reads_embedding: ClassVar[bool] = False
+    """Whether `__call__` has the argument `embedding`, [V, D]: what the backbone, a decoder, reads for each token."""
+
     def __init__(self, config: HeadConfig, stack: StackConfig, *, rngs: nnx.Rngs):
         super().__init__(config, stack, rngs=rngs)
         self.settings = settings = instance_of(config, StreamHeadConfig, "head")
@@ -50,7 +55,8 @@ class StreamHead(Head):
         self.layers, self.width = nnx.List(layers), d_in
         if settings.pool == "attention":
             self.pool_logits = linear(d_in, 1, use_bias=False, dtype=dtype, rngs=rngs)
-        self.output = linear(d_in, settings.num_outputs, use_bias=True, dtype=jnp.float32, rngs=rngs)
+        if self.projects:
+            self.output = linear(d_in, settings.num_outputs, use_bias=True, dtype=jnp.float32, rngs=rngs)
 
     def init_state(self, batch_size: int) -> StreamHeadState:
         name = self.settings.pool
