@@ -49,6 +49,7 @@ from memgpt_jax.data.tasks.scored_text import ScoredTextConfig
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.data.tasks.tracking import TrackingConfig
+from memgpt_jax.data.tasks.triples import TriplesConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.evaluation import evaluate, register_metric
 from memgpt_jax.generation import Generated, Piece, Sampling, Session, generate, stream_generate
@@ -85,6 +86,7 @@ from memgpt_jax.models import (
 )
 from memgpt_jax.models.heads import register_head, register_head_layer
 from memgpt_jax.models.heads.labels import LabelHeadConfig
+from memgpt_jax.models.heads.links import LinkHeadConfig
 from memgpt_jax.models.heads.scalars import ScalarHeadConfig
 from memgpt_jax.models.heads.spans import SpanHeadConfig
 from memgpt_jax.models.heads.vectors import VectorHeadConfig
@@ -166,6 +168,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "XLNetConfig",
     "HeadedConfig",
     "LabelHeadConfig",
+    "LinkHeadConfig",
     "ScalarHeadConfig",
     "SpanHeadConfig",
     "VectorHeadConfig",
@@ -215,6 +218,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "CleanConfig",
     "AugmentConfig",
     "TextPairsConfig",
+    "TriplesConfig",
 ]
 
 

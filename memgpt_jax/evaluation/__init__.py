@@ -12,6 +12,7 @@ from memgpt_jax.evaluation.document_questions import (
     evaluate_document_questions,
 )
 from memgpt_jax.evaluation.labels import LabelResult, check_labels, evaluate_labels
+from memgpt_jax.evaluation.links import LinkResult, check_links, evaluate_links
 from memgpt_jax.evaluation.long_stream import RecallPoint, recall_along_stream
 from memgpt_jax.evaluation.metrics import METRICS, Metric, register_metric
 from memgpt_jax.evaluation.multi_labels import MultiLabelResult, check_multi_labels, evaluate_multi_labels
@@ -44,6 +45,7 @@ Result = (
     | RetrievalResult
     | ReplyResult
     | DocumentQuestionsResult
+    | LinkResult
 )
 
 
@@ -80,6 +82,7 @@ TASK_EVALUATORS = {
     "retrieval": TaskEvaluator(evaluate_retrieval, check_retrieval),
     "replies": TaskEvaluator(evaluate_replies, check_replies),
     "document_questions": TaskEvaluator(evaluate_document_questions, check_document_questions),
+    "links": TaskEvaluator(evaluate_links, check_links),
 }
 """The evaluator for each value of `Task.evaluation`."""
 
@@ -97,9 +100,9 @@ def evaluate(config: ExperimentConfig, params: Params, tokenizer: data.Tokenizer
 
     Returns:
         A dictionary that JSON can hold: a `TaskResult`, `LabelResult`, `MultiLabelResult`, `TagResult`, `NumberResult`,
-        `RankingResult`, `PairResult`, `SpanResult`, `PreferenceResult`, `RetrievalResult`, `ReplyResult` or
-        `DocumentQuestionsResult` for tasks, a `TextResult` for causal language modelling, an `ObjectiveResult` for
-        other objectives.
+        `RankingResult`, `PairResult`, `SpanResult`, `PreferenceResult`, `RetrievalResult`, `ReplyResult`,
+        `DocumentQuestionsResult` or `LinkResult` for tasks, a `TextResult` for causal language modelling, an
+        `ObjectiveResult` for other objectives.
 
     Raises:
         ValueError: there is nothing to evaluate, or a loss is NaN or infinite.
@@ -125,6 +128,7 @@ __all__ = [
     "METRICS",
     "DocumentQuestionsResult",
     "LabelResult",
+    "LinkResult",
     "Metric",
     "MultiLabelResult",
     "NumberResult",
@@ -145,6 +149,7 @@ __all__ = [
     "evaluate_batches",
     "evaluate_document_questions",
     "evaluate_labels",
+    "evaluate_links",
     "evaluate_multi_labels",
     "evaluate_numbers",
     "evaluate_preferences",

@@ -27,6 +27,7 @@ from memgpt_jax.data.tasks.scored_text import ScoredTextConfig, ScoredTextTask
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig, TaggedTextTask
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig, TextPairsTask
 from memgpt_jax.data.tasks.tracking import TrackingConfig, TrackingTask
+from memgpt_jax.data.tasks.triples import TriplesConfig, TriplesTask
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
 TASKS: Registry[type[Task[Any]]] = Registry("task", Task, TaskConfig)
@@ -50,6 +51,7 @@ register_task("multi_label_text", MultiLabelTextConfig, MultiLabelTextTask)
 register_task("tagged_text", TaggedTextConfig, TaggedTextTask)
 register_task("scored_text", ScoredTextConfig, ScoredTextTask)
 register_task("ratings", RatingsConfig, RatingsTask)
+register_task("triples", TriplesConfig, TriplesTask)
 register_task("text_pairs", TextPairsConfig, TextPairsTask)
 register_task("questions", QuestionsConfig, QuestionsTask)
 register_task("retrieval", RetrievalConfig, RetrievalTask)
@@ -96,6 +98,8 @@ __all__ = [
     "Task",
     "TextPairsConfig",
     "TextPairsTask",
+    "TriplesConfig",
+    "TriplesTask",
     "make_task",
     "recall_batch",
     "register_task",

@@ -1,4 +1,4 @@
-"""Metrics of rankings with one relevant item each: hit rate, recall, NDCG and mean reciprocal rank."""
+"""Metrics of rankings with one relevant item each: hit rates, recall, NDCG and mean reciprocal rank."""
 
 from collections.abc import Sequence
 from typing import TypedDict
@@ -33,6 +33,21 @@ class ReplyMetrics(TypedDict):
     """95% confidence interval of `recall_1`, by bootstrap over dialogues."""
     mrr: float
     """1 / rank."""
+
+
+class LinkMetrics(TypedDict):
+    """Results of filtered ranks of entities, means over all queries."""
+
+    mrr: float
+    """1 / rank."""
+    mrr_interval: list[float]
+    """95% confidence interval of `mrr`, by bootstrap over triples."""
+    hits_1: float
+    """Fraction of the queries of rank 1; an entity that ties with another one for the first place does not count."""
+    hits_3: float
+    """Fraction of the queries of a rank of at most 3."""
+    hits_10: float
+    """Fraction of the queries of a rank of at most 10."""
 
 
 def ranks_of(scores: np.ndarray, targets: np.ndarray, excluded: np.ndarray) -> np.ndarray:
@@ -72,7 +87,19 @@ def reply_metrics(ranks: Sequence[np.ndarray]) -> ReplyMetrics:
     )
 
 
-def _interval(hits: Sequence[np.ndarray]) -> list[float]:
-    """The interval of a fraction of hits, one array for each user or dialogue; these are resampled."""
-    found, counts = np.array([np.sum(hit) for hit in hits]), np.array([len(hit) for hit in hits])
-    return bootstrap_interval(lambda chosen: float(found[chosen].sum() / counts[chosen].sum()), len(hits))
+def link_metrics(ranks: Sequence[np.ndarray]) -> LinkMetrics:
+    """The metrics of ranks, one array for each triple."""
+    everything = np.concatenate(ranks)
+    return LinkMetrics(
+        mrr=float(np.mean(1 / everything)),
+        mrr_interval=_interval([1 / rank for rank in ranks]),
+        hits_1=float(np.mean(everything <= 1)),
+        hits_3=float(np.mean(everything <= 3)),
+        hits_10=float(np.mean(everything <= 10)),
+    )
+
+
+def _interval(values: Sequence[np.ndarray]) -> list[float]:
+    """The interval of a mean of values, one array for each user, dialogue or triple; these are resampled."""
+    sums, counts = np.array([np.sum(value) for value in values]), np.array([len(value) for value in values])
+    return bootstrap_interval(lambda chosen: float(sums[chosen].sum() / counts[chosen].sum()), len(values))

@@ -18,7 +18,7 @@ from memgpt_jax.config.serialization import from_json, to_json
 from memgpt_jax.data import TASKS, Batch, Task, batch_shapes, make_task, register_task, train_batches
 from memgpt_jax.data.tasks.base import scored_rows
 from memgpt_jax.evaluation import HELD_OUT_SEED, evaluate
-from memgpt_jax.models.heads import LabelHeadConfig, ScalarHeadConfig, SpanHeadConfig, VectorHeadConfig
+from memgpt_jax.models.heads import LabelHeadConfig, LinkHeadConfig, ScalarHeadConfig, SpanHeadConfig, VectorHeadConfig
 from tests.laws.models import random_params
 
 ROWS = 4
@@ -31,7 +31,7 @@ def generated(config: TaskConfig) -> bool:
     try:
         make_task(config, "train")
     except ValueError as error:
-        assert "data.path" in str(error)
+        assert "data.path" in str(error) or "data.train" in str(error)
         return False
     return True
 
@@ -93,6 +93,8 @@ def test_a_config_reads_back_from_json(name):
         model = HeadedConfig(backbone=model, head=SpanHeadConfig())
     elif "pairs" in config.objective.heads:
         model = HeadedConfig(backbone=model, head=VectorHeadConfig())
+    elif "links" in config.objective.heads:
+        model = HeadedConfig(backbone=model, head=LinkHeadConfig())
     training = TrainingConfig(sequence_length=1024)
     experiment = ExperimentConfig(data=config, model=model, training=training)
     assert from_json(json.loads(json.dumps(to_json(experiment)))) == experiment and hash(experiment) is not None
