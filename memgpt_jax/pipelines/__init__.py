@@ -8,12 +8,15 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
+from memgpt_jax.data.tasks.triples import TriplesConfig
+from memgpt_jax.models.heads.links import LinkHeadConfig
 from memgpt_jax.models.heads.scalars import ScalarHeadConfig
 from memgpt_jax.models.heads.spans import SpanHeadConfig
 from memgpt_jax.models.heads.vectors import VectorHeadConfig
 from memgpt_jax.pipelines.base import Loaded, load
 from memgpt_jax.pipelines.document_questions import DocumentQuestions, Reading
 from memgpt_jax.pipelines.feature_extraction import FeatureExtraction
+from memgpt_jax.pipelines.link_prediction import LinkPrediction
 from memgpt_jax.pipelines.question_answering import QuestionAnswering
 from memgpt_jax.pipelines.text_classification import TextClassification
 from memgpt_jax.pipelines.text_generation import TextGeneration
@@ -29,6 +32,7 @@ PIPELINES: dict[str, Callable[..., Any]] = {
     "document-questions": DocumentQuestions,
     "text-generation": TextGeneration,
     "feature-extraction": FeatureExtraction,
+    "link-prediction": LinkPrediction,
     "summarization": Summarization,
     "translation": Translation,
     "text2text-generation": TextToText,
@@ -67,7 +71,12 @@ def pipeline(
     names = ", ".join(map(repr, PIPELINES))
     if model is not None:
         check(str(task) in PIPELINES, f"task must be one of {names}, got {task!r}")
-        return PIPELINES[str(task)](load(model, tokenizer, step, adapters), **options)
+        loaded = load(model, tokenizer, step, adapters)
+        check(
+            task == "link-prediction" or not isinstance(loaded.data, TriplesConfig),
+            f"the model predicts links: use the pipeline 'link-prediction', not {task!r}",
+        )
+        return PIPELINES[str(task)](loaded, **options)
     check(adapters is None, "adapters= needs model=, the folder or the name of their pretrained model")
     check(
         str(task) not in PIPELINES,
@@ -90,6 +99,8 @@ def _task_of(loaded: Loaded) -> str:
             return "question-answering"
         if isinstance(config.head, VectorHeadConfig):
             return "feature-extraction"
+        if isinstance(config.head, LinkHeadConfig):
+            return "link-prediction"
         tags = isinstance(config.head, StreamHeadConfig) and config.head.pool == "none"
         return "token-classification" if tags else "text-classification"
     if isinstance(loaded.data, TextPairsConfig):
@@ -104,6 +115,7 @@ __all__ = [
     "PIPELINES",
     "DocumentQuestions",
     "FeatureExtraction",
+    "LinkPrediction",
     "QuestionAnswering",
     "Reading",
     "Summarization",

@@ -6,12 +6,13 @@
     memgpt-jax predict runs/sst2 --input reviews.jsonl --output labels.jsonl
     memgpt-jax predict runs/multi30k_de --text "A dog runs."
     memgpt-jax predict runs/squad --question "Where was she born?" --text "Ada Lovelace was born in London."
+    memgpt-jax predict runs/umls --text $'alga\\tisa'
     memgpt-jax predict runs/recall --rows 4
 
 A decoder predicts the token after each text; an encoder with a `masked` head predicts the token at each `<mask>`; a
 model with a head labels each text, tags its words, gives a number, or answers a question by a part of the text; a model
 of pairs of texts writes the translation or the summary of each text; a model of questions about documents writes the
-answer. A run on a generated task answers rows of its
+answer; a model of a knowledge graph completes each ENTITY<tab>RELATION. A run on a generated task answers rows of its
 held-out set.
 With --output, each prediction is written as soon as it is made, with the number of its line; started again, the command
 goes on after the last line of the output. A line that cannot be used is reported by its number, and skipped.
