@@ -1,0 +1,28 @@
+"""Link prediction: CoDEx-S, 2,034 entities and 42 relations of Wikidata, by a transformer over (entity, relation, ?).
+
+Command: MEMGPT_DATA=FOLDER python experiments/train.py codex_s --workdir runs/codex_s
+         python experiments/evaluate.py runs/codex_s/best --split test
+         a shallow model: --model.backbone.num_layers 0 --model.head.scorer complex
+Time:    not measured
+Result:  not measured
+"""
+
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.fields import with_fields
+from memgpt_jax.data.tasks.triples import TriplesConfig
+from memgpt_jax.studies.command_line import load_config
+
+FOLDER = "$MEMGPT_DATA/kg/codex-s"
+
+
+def config() -> ExperimentConfig:
+    data = TriplesConfig(train=f"{FOLDER}/train.txt", valid=f"{FOLDER}/valid.txt", test=f"{FOLDER}/test.txt")
+    changes = {
+        "data": data,
+        "model.backbone.vocab_size": 2118,  # 2,034 entities, 42 relations and their inverses
+        "model.backbone.d_model": 128,
+        "training.steps": 3000,
+        "training.checkpoint_every": 300,
+        "evaluation.every": 300,
+    }
+    return with_fields(load_config("umls"), changes)

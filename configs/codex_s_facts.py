@@ -1,0 +1,29 @@
+"""Link prediction with facts in memory: `codex_s`, with up to 32 known triples of the entity read before each query.
+
+A triple is a segment, and the window holds entity and relation, so that facts are read through the `kv` memory. In
+training the triples of an entity ask for each other: each is predicted before it is read.
+
+Command: MEMGPT_DATA=FOLDER python experiments/train.py codex_s_facts --workdir runs/codex_s_facts
+         python experiments/evaluate.py runs/codex_s_facts/best --split test
+         control, the same model with an empty memory: --model.backbone.memory.memory_size 0
+Time:    not measured
+Result:  not measured
+"""
+
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.fields import with_fields
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.studies.command_line import load_config
+
+
+def config() -> ExperimentConfig:
+    changes = {
+        "data.facts": 32,
+        "model.backbone.memory": KVMemoryConfig(memory_size=96, num_heads=4, head_dim=32),
+        "model.backbone.segment_length": 3,
+        "training.batch_size": 8,
+        "training.sequence_length": 192,
+        "evaluation.batch_size": 64,
+        "evaluation.chunk_length": 99,
+    }
+    return with_fields(load_config("codex_s"), changes)
