@@ -9,6 +9,7 @@ Namespaces: `mg.memory` (mechanisms), `mg.tasks` (memory tasks), `mg.data` (toke
 from memgpt_jax import data, interop, memory, ops, training
 from memgpt_jax.checkpoint import load_run
 from memgpt_jax.config.data import CausalConfig, TaskConfig, TextConfig
+from memgpt_jax.config.distill import DistillConfig
 from memgpt_jax.config.experiment import (
     EvaluationConfig,
     ExperimentConfig,
@@ -161,6 +162,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "EvaluationConfig",
     "ParallelConfig",
     "PrivateConfig",
+    "DistillConfig",
     "TextConfig",
     "ModelConfig",
     "EncoderConfig",

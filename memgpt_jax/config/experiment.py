@@ -6,6 +6,7 @@ from typing import Literal
 
 from memgpt_jax.config.checks import check, check_literals, check_positive
 from memgpt_jax.config.data import DataConfig, TaskConfig, TextConfig
+from memgpt_jax.config.distill import DistillConfig
 from memgpt_jax.config.model import BaseModelConfig, ModelConfig, PositionedStackConfig, StackConfig
 
 
@@ -199,6 +200,8 @@ class ExperimentConfig:
     """Weights to start from: a folder, a GGUF file or a name on the Hub, as in `from_pretrained`. The architecture is
     then that of the pretrained model; only these fields of `model` are used: the memory, its layers and its fusion,
     window, segment length, adapters and execution options."""
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    """Knowledge distillation: learning from other models, too."""
     seed: int = 0
     """Seed of parameters, data order and dropout."""
 
@@ -238,6 +241,10 @@ class ExperimentConfig:
             f"{type(self.data).__name__} needs training.carry_state=True: documents are longer than a call",
         )
         self._check_private()
+        check(
+            not (self.distill.active and self.model.mixes_texts),
+            "distill needs model.head.mixup=0: the teachers read texts that are not mixed",
+        )
         for name, stack in self.stacks.items():
             if isinstance(stack, PositionedStackConfig) and stack.position == "learned":
                 most = stack.num_positions
@@ -256,6 +263,7 @@ class ExperimentConfig:
         )
         if self.optimizer.private is None:
             return
+        check(not self.distill.active, "optimizer.private needs distill.teachers=(): it does not cover teachers")
         check(rows is not None, "optimizer.private needs data.sample_rows: texts that are drawn at random, one a row")
         check(
             not self.model.mixes_texts,

@@ -1,6 +1,7 @@
 """Softmax cross-entropy, computed in chunks of tokens."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,32 @@ def cross_entropy(
     Memory: chunk_size * V logits, independent of B and L. Logits and losses are float32. On a mesh, each chunk has the
     same number of tokens of every device's own rows.
     """
-    batch, length, _ = hidden.shape
+    embedding = split_vocabulary(embedding)
+
+    def scores(hidden, targets):
+        return logit_scores(token_logits(hidden, embedding, bias), targets)
+
+    return by_chunks(scores, (hidden, targets), chunk_size)
+
+
+def token_logits(
+    hidden: Float[Array, "N D"], embedding: Float[Array | np.ndarray, "V D"], bias: Float32[Array, "V"] | None = None
+) -> Float32[Array, "N V"]:
+    """embedding @ h + bias."""
+    logits = jnp.einsum("nd,vd->nv", hidden, embedding, preferred_element_type=jnp.float32)
+    return logits if bias is None else logits + bias[None]
+
+
+def by_chunks(function: Callable[..., Any], arrays: tuple[Array, ...], chunk_size: int = 1024) -> Any:
+    """function(*arrays) of a function of single tokens, in chunks that the backward pass recomputes.
+
+    Args:
+        function: takes arrays [N, ...] of N tokens; its results are arrays [N, ...].
+        arrays: [B, L, ...]; the results have the same first two axes.
+        chunk_size: the largest number of tokens of a chunk on each device. On a mesh, each chunk has the same number of
+            tokens of every device's own rows.
+    """
+    batch, length = arrays[0].shape[:2]
     parts = num_row_parts(batch)
     tokens = batch * length // parts
     chunks = -(-tokens // chunk_size)
@@ -61,16 +87,12 @@ def cross_entropy(
         return x.reshape(chunks, parts * size, *x.shape[3:])
 
     def in_rows(x):
-        """[chunks, parts size] -> [B, L]."""
-        x = x.reshape(chunks, parts, size).swapaxes(0, 1)
-        return x.reshape(parts, -1)[:, :tokens].reshape(batch, length)
+        """[chunks, parts size, ...] -> [B, L, ...]."""
+        x = x.reshape(chunks, parts, size, *x.shape[2:]).swapaxes(0, 1)
+        return x.reshape(parts, -1, *x.shape[3:])[:, :tokens].reshape(batch, length, *x.shape[3:])
 
-    def chunk(args):
-        hidden, targets = split_rows(args)
-        logits = jnp.einsum("nd,vd->nv", hidden, embedding, preferred_element_type=jnp.float32)
-        logits = logits if bias is None else logits + bias[None]
-        return logit_scores(logits, targets)
+    def chunk(arrays):
+        return function(*split_rows(arrays))
 
-    embedding = split_vocabulary(embedding)
-    scores = jax.lax.map(jax.checkpoint(chunk), (in_chunks(split_rows(hidden)), in_chunks(targets)))
-    return jax.tree.map(in_rows, scores)
+    results = jax.lax.map(jax.checkpoint(chunk), tuple(in_chunks(split_rows(array)) for array in arrays))
+    return jax.tree.map(in_rows, results)

@@ -13,6 +13,7 @@ FREE = (
     r"evaluation\..+",
     r"data\.(text\.)?(path|cache_dir|train|valid|test)",  # the saved position holds a fingerprint of the content
     r"data\.(text\.)?tokenizer",  # `check_tokenizer` compares the content
+    r"distill\.(teachers|cache)",  # `distill.fingerprints` and `architectures` show another teacher
     r"pretrained",  # read only when a run begins; the fields of `model` show another architecture
     r"model\.(\w+\.)*(attention_implementation|remat|scan_layers)",
     r"model\.(\w+\.)*memory\.read_implementation",

@@ -9,6 +9,7 @@ from memgpt_jax import data, models, parallel
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.training.state import LossFunction, abstract_state, shardings
 from memgpt_jax.training.step import train_steps
+from memgpt_jax.training.teachers import student_state
 
 
 def compiled_step(
@@ -34,10 +35,11 @@ def compiled_step(
 def _compiled_step(config: ExperimentConfig, mesh: jax.sharding.Mesh, leaves: tuple, structure: Any):
     split, everywhere = shardings(config, mesh), parallel.replicated(mesh)
     batches, loss_fn = jax.tree.unflatten(structure, leaves)
+    arguments = parallel.parameter_shardings(loss_fn, mesh) if config.distill.active else everywhere  # teachers
     step = jax.jit(
         functools.partial(train_steps, config),
         donate_argnums=0,
-        in_shardings=(split, parallel.rows_sharding(mesh, batch_axis=1), everywhere),
+        in_shardings=(split, parallel.rows_sharding(mesh, batch_axis=1), arguments),
         out_shardings=(split, everywhere),
         compiler_options=compiler_options(config),
     )
@@ -60,6 +62,7 @@ def jitted_diagnostics(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> jax
         return models.functional(model).diagnostics(params, **options), options
 
     def diagnostics(params, batches, memory):
+        memory = student_state(memory)
         if len(batches.inputs["tokens"]) == 1:
             return read(params, memory, jax.tree.map(lambda array: array[0], batches))[0]
 

@@ -9,18 +9,19 @@ from typing import Any, NamedTuple
 
 import jax
 
-from memgpt_jax import data, models
+from memgpt_jax import data, models, parallel
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.ops.trees import tree_bytes
 from memgpt_jax.training.state import abstract_state, shardings
+from memgpt_jax.training.teachers import running_teachers
 
 
 class HeldBytes(NamedTuple):
     """Bytes that each device holds throughout a training step; activations and gradients come on top."""
 
     parameters: int
-    """Parameters of the model."""
+    """Parameters of the model, and of teachers that run in each step."""
     optimizer_state: int
     """State of the optimizer."""
     model_state: int
@@ -47,10 +48,12 @@ def held_bytes(config: ExperimentConfig, mesh: jax.sharding.Mesh, batch: data.Ba
     """
     state, split = abstract_state(config), shardings(config, mesh)
     batch = data.batch_shapes(config.data, config.training) if batch is None else batch
+    teachers = tuple(models.functional(teacher).param_shapes() for teacher in running_teachers(config))
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     number = config.training.steps_per_call * config.optimizer.accumulate_steps
     return HeldBytes(
-        parameters=_shard_bytes(state.params, split.params),
+        parameters=_shard_bytes(state.params, split.params)
+        + _shard_bytes(teachers, parallel.parameter_shardings(teachers, mesh)),
         optimizer_state=_shard_bytes(state.opt_state, split.opt_state),
         model_state=_shard_bytes(state.model_state, split.model_state),
         batch=number * tree_bytes(batch) // rows,

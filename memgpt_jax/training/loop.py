@@ -69,8 +69,8 @@ def train(
         batches: an endless iterator of `memgpt_jax.data.Batch` with `get_state` and `set_state`, see
             `memgpt_jax.training.Batches`; default: the batches of `config.data`. With it, no tokenizer is made or
             saved, and there is no held-out evaluation. Give the same iterator, at any position, to resume.
-        loss_fn: the loss of one batch, see `memgpt_jax.training.LossFunction`; default: cross-entropy. It is not saved:
-            give the same function to resume.
+        loss_fn: the loss of one batch, see `memgpt_jax.training.LossFunction`; default: cross-entropy, and that of the
+            teachers of `config.distill`. It is not saved: give the same function to resume.
         extend: continue a run with more `training.steps` than before. The remaining steps then follow the learning-rate
             schedule of the new number of steps, so after the end of a finished run the rate rises again.
         print_progress: whether to draw a progress bar; default: True if standard output is a terminal. The number of
@@ -110,6 +110,8 @@ def _places(config: ExperimentConfig, workdir: Path) -> dict[str, Path]:
         for field in ("path", "cache_dir"):
             if getattr(part, field, None):
                 places.setdefault(f"{name}.{field}", expand(getattr(part, field)).absolute())
+    if config.distill.cache is not None:
+        places["distill.cache"] = expand(config.distill.cache).absolute()
     return places
 
 
@@ -125,7 +127,7 @@ def _train(config: ExperimentConfig, workdir: Path, hooks: Hooks, extend: bool, 
         # The order of restoring: config (see `changes`), state, tokenizer, data position, metrics.jsonl (cut there).
         resumed = restore(setup, checkpoints, extend)
         tokenizer = open_tokenizer(setup, workdir, resumed)
-        batches = open_batches(setup, tokenizer, resumed)
+        batches = open_batches(setup, workdir, tokenizer, resumed)
         finished = is_finished(config, resumed)
         if hooks.batches is None and not (finished and kept_evaluation(config, workdir) is not None):
             with refused(), parallel.main_first("evaluation data"):

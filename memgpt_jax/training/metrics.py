@@ -18,6 +18,7 @@ from memgpt_jax.files.paths import shown
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.files.sealed import seal, unseal
 from memgpt_jax.training.privacy import epsilon_of
+from memgpt_jax.training.state import DistilledTotals
 from memgpt_jax.training.step import StepMetrics
 from memgpt_jax.training.tensorboard import EventLog
 
@@ -120,13 +121,18 @@ def summary(metrics: StepMetrics) -> dict[str, float | int | None]:
     """The figures of a logged step; None if a denominator is 0 or a number is not finite.
 
     loss [nats per scored token], accuracy and bits_per_byte = sum of losses / ln 2 / bytes of the targets are means
-    since the last logged step, without skipped steps.
+    since the last logged step, without skipped steps; so is distillation, the loss that comes from teachers (w T^2 KL
+    and that of hidden states).
     """
     totals = metrics.totals
+    taught = {}
+    if isinstance(totals, DistilledTotals):
+        taught["distillation"] = ratio(totals.distillation, totals.weight)
     return {
         "loss": ratio(totals.loss, totals.weight),
         "bits_per_byte": ratio(totals.loss / math.log(2), totals.target_bytes),
         "accuracy": ratio(totals.correct, totals.weight),
+        **taught,
         "learning_rate": float(metrics.learning_rate),
         "gradient_norm": float(metrics.gradient_norm) if np.isfinite(metrics.gradient_norm) else None,
         "skipped": int(metrics.skipped),

@@ -8,6 +8,7 @@ import jax
 
 from memgpt_jax import data, models, parallel
 from memgpt_jax.checkpoint import Checkpoints, load_run_tokenizer
+from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig
@@ -23,12 +24,15 @@ from memgpt_jax.training.device_memory import (
     device_memory,
     held_bytes,
 )
+from memgpt_jax.training.distillation import distilled
 from memgpt_jax.training.optimizer import check_trainable
 from memgpt_jax.training.own_batches import Batches, check_batches
 from memgpt_jax.training.pretrained import PretrainedStart, pretrained_start
 from memgpt_jax.training.privacy import with_noise
 from memgpt_jax.training.saving import restore_run
 from memgpt_jax.training.state import LossFunction, TrainState, shardings
+from memgpt_jax.training.teacher_cache import taught_shapes, with_cache
+from memgpt_jax.training.teachers import check_tokenizers, with_teachers
 from memgpt_jax.training.validation import stopped_at
 
 
@@ -50,6 +54,8 @@ class Setup(NamedTuple):
     """What the caller replaces."""
     pretrained: PretrainedStart | None
     """The pretrained model; None: all parameters are drawn."""
+    teachers: tuple[models.Params, ...]
+    """The parameters of teachers whose outputs are cached; (): there are none, or the loss holds their parameters."""
     mesh: jax.sharding.Mesh
     """The devices."""
     batch: data.Batch
@@ -80,6 +86,7 @@ def prepare(config: ExperimentConfig, hooks: Hooks) -> Setup:
         pretrained = None if config.pretrained is None else pretrained_start(config)
         config = config if pretrained is None else pretrained.config
         mesh = parallel.make_mesh(config.parallel)
+        config, teachers = with_teachers(config)
         parallel.check_divides(dataclasses.replace(config, model=resolved(config.model)), mesh)
         if config.optimizer.trainable:
             check_trainable(config.optimizer, models.functional(config.model).param_shapes())
@@ -87,11 +94,26 @@ def prepare(config: ExperimentConfig, hooks: Hooks) -> Setup:
             batch = data.batch_shapes(config.data, config.training)
         else:
             batch = check_batches(config, hooks.batches)
+        if config.distill.active:
+            check_hooks(config, hooks)
+            batch = taught_shapes(config, batch)
+            used, teachers = ((), teachers) if config.distill.top_k is not None else (teachers, ())
+            used = jax.device_put(used, parallel.parameter_shardings(used, mesh))
+            hooks = hooks._replace(loss_fn=jax.tree_util.Partial(distilled(config.distill), used))
         held, limit = held_bytes(config, mesh, batch), device_memory(mesh)
         check_held_bytes(held, limit)
         if hooks.batches is None:
             check_evaluation_memory(config, limit)
-    return Setup(config, hooks, pretrained, mesh, batch, held, limit)
+    return Setup(config, hooks, pretrained, teachers, mesh, batch, held, limit)
+
+
+def check_hooks(config: ExperimentConfig, hooks: Hooks) -> None:
+    """Raise `ValueError` if the caller replaces what a distillation needs."""
+    check(hooks.loss_fn is None, "loss_fn replaces the loss: it needs distill.teachers=()")
+    check(
+        hooks.batches is None or config.distill.top_k is None,
+        f"distill.top_k={config.distill.top_k} caches teachers for the batches of the config: own batches need None",
+    )
 
 
 def completed(config: ExperimentConfig) -> ExperimentConfig:
@@ -128,7 +150,9 @@ def open_tokenizer(setup: Setup, workdir: Path, resumed: Resumed | None) -> data
     if setup.hooks.batches is not None:
         return None
     with refused(), parallel.main_first("tokenizer"):
-        return run_tokenizer(setup.config, workdir, None if resumed is None else resumed.config)
+        tokenizer = run_tokenizer(setup.config, workdir, None if resumed is None else resumed.config)
+        check_tokenizers(setup.config.distill, tokenizer)
+        return tokenizer
 
 
 def run_tokenizer(
@@ -164,7 +188,9 @@ def run_tokenizer(
     return tokenizer
 
 
-def open_batches(setup: Setup, tokenizer: data.Tokenizer | None, resumed: Resumed | None) -> Batches | None:
+def open_batches(
+    setup: Setup, workdir: Path, tokenizer: data.Tokenizer | None, resumed: Resumed | None
+) -> Batches | None:
     """The training batches at the position of the run.
 
     None if it is finished and its data has the same settings. Files of examples are read all the same: they may differ.
@@ -179,7 +205,9 @@ def open_batches(setup: Setup, tokenizer: data.Tokenizer | None, resumed: Resume
             batches = data.train_batches(config.data, config.training, config.seed, tokenizer)
         if resumed is not None:
             set_position(config, batches, resumed.position)
-    return batches
+    if is_finished(config, resumed):
+        return batches
+    return with_cache(config, setup.teachers, setup.mesh, workdir, tokenizer, batches, steps_done(resumed))
 
 
 def is_finished(config: ExperimentConfig, resumed: Resumed | None) -> bool:

@@ -12,6 +12,7 @@ from memgpt_jax import data, models, parallel
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.ops.trees import tree_bytes
 from memgpt_jax.training.optimizer import make_optimizer, parameter_groups
+from memgpt_jax.training.teachers import initial_model_state
 
 
 class Totals(NamedTuple):
@@ -25,6 +26,17 @@ class Totals(NamedTuple):
     """Sum of the UTF-8 bytes of the targets times weights; NaN: unknown, and no bits per byte are logged."""
     correct: jax.Array | float = math.nan
     """Sum of the weights of targets that were the most likely ones; NaN: unknown, and no accuracy is logged."""
+
+
+class DistilledTotals(NamedTuple):
+    """`Totals` with the part of the loss that comes from the teachers of `DistillConfig`."""
+
+    loss: jax.Array
+    weight: jax.Array
+    target_bytes: jax.Array | float
+    correct: jax.Array | float
+    distillation: jax.Array
+    """Sum of the losses that come from the teachers, w T^2 KL and that of hidden states, times weights."""
 
 
 LossFunction = Callable[[Any, data.Batch, Any, jax.Array], tuple[Totals, Any]]
@@ -48,10 +60,10 @@ class TrainState(NamedTuple):
     opt_state: Any
     """State of the optax chain."""
     model_state: Any
-    """State of the model for each batch row: windows, memories, positions."""
+    """State of the model for each batch row: windows, memories, positions; with teachers in each step, `Taught`."""
     key: jax.Array
     """PRNG key of dropout; each step folds its number in."""
-    totals: Totals
+    totals: Totals | DistilledTotals
     """Sums since the last logged step, without skipped steps."""
     skipped: jax.Array
     """Updates that were skipped so far; int32."""
@@ -70,6 +82,11 @@ def shardings(config: ExperimentConfig, mesh: jax.sharding.Mesh) -> TrainState:
     shapes = abstract_state(config)
     split = {name: parallel.parameter_shardings(tree, mesh) for name, tree in shapes._asdict().items()}
     return TrainState(**split | {"model_state": parallel.state_shardings(shapes.model_state, mesh)})
+
+
+def totals_type(config: ExperimentConfig) -> type[Totals] | type[DistilledTotals]:
+    """The class of the sums of a run."""
+    return DistilledTotals if config.distill.active else Totals
 
 
 def checkpoint_bytes(config: ExperimentConfig) -> int:
@@ -92,9 +109,9 @@ def state_of(config: ExperimentConfig, params: models.Params) -> TrainState:
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=optimizer.init(params),
-        model_state=models.functional(config.model).init_state(config.training.batch_size),
+        model_state=initial_model_state(config),
         key=dropout_key,
-        totals=Totals(*(jnp.zeros((), jnp.float32) for _ in Totals._fields)),
+        totals=totals_type(config)(*(jnp.zeros((), jnp.float32) for _ in totals_type(config)._fields)),
         skipped=jnp.zeros((), jnp.int32),
         skipped_in_a_row=jnp.zeros((), jnp.int32),
     )

@@ -9,16 +9,19 @@ import optax
 
 from memgpt_jax import data, models
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.model import BaseModelConfig
+from memgpt_jax.ops import Scores
 from memgpt_jax.ops.trees import where_rows
 from memgpt_jax.training.optimizer import is_trained, learning_rate_schedule, make_optimizer, parameter_groups
 from memgpt_jax.training.privacy import private_gradients
-from memgpt_jax.training.state import LossFunction, Totals, TrainState
+from memgpt_jax.training.state import DistilledTotals, LossFunction, Totals, TrainState, totals_type
+from memgpt_jax.training.teachers import initial_model_state
 
 
 class StepMetrics(NamedTuple):
     """Measurements of a step (scalars, unless a shape is given)."""
 
-    totals: Totals
+    totals: Totals | DistilledTotals
     """Sums since the last logged step, this one included."""
     learning_rate: jax.Array
     """Learning rate of this update, before the multiplier of gates."""
@@ -43,6 +46,8 @@ def train_step(
 
         loss = Σ losses · weights / Σ weights      over all heads and A batches: equal to one batch of A·B rows
 
+    With teachers, the losses are those of `DistillConfig`.
+
     The model state is carried from batch to batch and to the next step as a value: no gradient flows through it. With
     `training.carry_state=False` every batch starts from a fresh one. If the loss, a gradient or the new model state is
     not finite, the update is skipped: parameters, optimizer state and model state do not change.
@@ -56,7 +61,7 @@ def train_step(
         The state after the step, and its metrics.
     """
     training = config.training
-    fresh = models.functional(config.model).init_state(training.batch_size)
+    fresh = initial_model_state(config)
     keys = jax.random.split(jax.random.fold_in(state.key, state.step), config.optimizer.accumulate_steps)
 
     def accumulate(carry, inputs):
@@ -166,8 +171,11 @@ def batch_loss(
     batch: data.Batch,
     key: jax.Array,
     loss_fn: LossFunction | None = None,
-) -> tuple[jax.Array, tuple[Totals, Any]]:
-    """The sum of losses times weights of one batch, in nats, with (its totals, the model's state after it)."""
+) -> tuple[jax.Array, tuple[Totals | DistilledTotals, Any]]:
+    """The sum of losses times weights of one batch, in nats, with (its totals, the model's state after it).
+
+    With teachers: (1 - w) times the sum of the task's losses, plus the sum of those that come from the teachers.
+    """
     trained = is_trained(config.optimizer, params)
     params = jax.tree.map(lambda kept, leaf: leaf if kept else jax.lax.stop_gradient(leaf), trained, params)
     model = models.from_params(config.model, params)
@@ -175,13 +183,15 @@ def batch_loss(
         totals, memory = cross_entropy(model, batch, memory, key)
     else:
         totals, memory = loss_fn(model, batch, memory, key)
-        totals = Totals(*(jnp.asarray(value, jnp.float32) for value in totals))
+        totals = totals_type(config)(*(jnp.asarray(value, jnp.float32) for value in totals))
+    if isinstance(totals, DistilledTotals):
+        return (1 - config.distill.weight) * totals.loss + totals.distillation, (totals, memory)
     return totals.loss, (totals, memory)
 
 
 def row_loss(
     config: ExperimentConfig, loss_fn: LossFunction | None, params: Any, row: data.Batch, key: jax.Array
-) -> tuple[jax.Array, Totals]:
+) -> tuple[jax.Array, Any]:
     """`batch_loss` of a batch of one row, from an empty memory."""
     fresh = models.functional(config.model).init_state(1)
     loss, (totals, _) = batch_loss(config, params, fresh, row, key, loss_fn)
@@ -191,20 +201,23 @@ def row_loss(
 def cross_entropy(model: Any, batch: data.Batch, state: Any, key: jax.Array) -> tuple[Totals, Any]:
     """The default `LossFunction`: cross-entropy times weights, over all heads of the batch."""
     asked = {"asked": batch.weights[model.config.heads[0]] > 0} if model.config.mixes_texts else {}
-    scores, state = model.score(
-        targets=batch.targets,
-        state=state,
-        # Rows start at a segment boundary and advance by L tokens per batch: if L is whole segments, they stay at one.
-        alignment=model.config.alignment_of(batch.inputs["tokens"].shape[1], padded="valid" in batch.inputs),
-        dropout_key=key if model.config.has_dropout else None,
-        **asked,
-        **batch.inputs,
-    )
+    scores, state = model.score(targets=batch.targets, state=state, **asked, **call_options(model.config, batch, key))
+    return totals_of(scores, batch), state
+
+
+def call_options(config: BaseModelConfig, batch: data.Batch, key: jax.Array | None) -> dict[str, Any]:
+    """The arguments of a model's call for a batch, but its state; key: of dropout, None: no dropout."""
+    # Rows start at a segment boundary and advance by L tokens per batch: if L is whole segments, they stay at one.
+    alignment = config.alignment_of(batch.inputs["tokens"].shape[1], padded="valid" in batch.inputs)
+    return {"alignment": alignment, "dropout_key": key if config.has_dropout else None, **batch.inputs}
+
+
+def totals_of(scores: dict[str, Scores], batch: data.Batch) -> Totals:
+    """The sums over the targets of all heads of a batch."""
     weights, bytes_ = batch.weights, batch.info.get("target_bytes")
-    totals = Totals(
+    return Totals(
         loss=jnp.asarray(sum(jnp.sum(scores[head].losses * weights[head]) for head in weights)),
         weight=jnp.asarray(sum(jnp.sum(weights[head]) for head in weights)),
         target_bytes=jnp.float32(0) if bytes_ is None else jnp.sum(bytes_.astype(jnp.float32) * weights["tokens"]),
         correct=sum(jnp.sum(jnp.where(scores[head].correct, weights[head], 0)) for head in weights),
     )
-    return totals, state

@@ -32,6 +32,7 @@ FREE = [
     *(f"evaluation.{name}" for name in ("num_batches", "every", "metric", "patience")),
     *(f"data.{name}" for name in ("train", "valid", "test")),
     *(f"data.{name}" for name in ("path", "cache_dir", "tokenizer", "text.path", "text.cache_dir", "text.tokenizer")),
+    *("distill.teachers", "distill.cache"),
     "pretrained",
     *("model.attention_implementation", "model.remat", "model.scan_layers", "model.memory.read_implementation"),
 ]

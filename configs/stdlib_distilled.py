@@ -1,0 +1,22 @@
+"""A student with a quarter of the parameters of `stdlib`, which is its teacher.
+
+Command: python experiments/train.py stdlib --workdir runs/stdlib                 (the teacher)
+         python experiments/train.py stdlib_distilled --workdir runs/stdlib_distilled --seed 0        (and 1, 2)
+         The control, the student alone: --distill.weight 0 --workdir runs/stdlib_student
+Time:    not measured
+Result:  not measured
+"""
+
+from memgpt_jax.config.distill import DistillConfig
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.fields import with_fields
+from memgpt_jax.studies.command_line import load_config
+
+
+def config() -> ExperimentConfig:
+    changes = {
+        "model.d_model": 64,
+        "model.num_layers": 1,
+        "distill": DistillConfig(teachers=("runs/stdlib",)),
+    }
+    return with_fields(load_config("stdlib"), changes)

@@ -1,0 +1,61 @@
+"""The configuration of knowledge distillation."""
+
+from dataclasses import dataclass
+
+from memgpt_jax.config.checks import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """Knowledge distillation: Hinton et al., "Distilling the Knowledge in a Neural Network" (2015).
+
+        loss = (1 - w) task loss + w T^2 KL(p || q) + h min_P mean_d (x P - y)_d^2
+
+    at each target, with w `weight`, T `temperature` and h `hidden_weight`. p is the mean over the teachers of softmax(z
+    / T), z their logits, q the softmax of the student's logits / T. x and y are the last hidden states of the student
+    and of a teacher; P is the linear projection that fits the batch best, found in closed form. Teachers get no
+    gradient, and each has its own state.
+    """
+
+    teachers: tuple[str, ...] = ()
+    """Folders of runs, or other sources of `from_pretrained`, with the tokenizer and the vocabulary of the model; the
+    teachers of a head have a head for the same classes. Default: no distillation."""
+    weight: float = 0.5
+    """w. With 0 (and `hidden_weight=0`) the teachers are not read."""
+    temperature: float = 2.0
+    """T."""
+    hidden_weight: float = 0.0
+    """h, for decoders."""
+    top_k: int | None = None
+    """Cache the outputs of the teachers for all training batches before the first step: the probabilities of the k
+    likeliest tokens, and the sum of all others. Default: no cache; the teachers run in each step."""
+    cache: str | None = None
+    """The folder of this cache, which runs with the same teachers and batches may share; default: `WORKDIR/teachers`.
+    `~` is expanded."""
+    fingerprints: tuple[str, ...] = ()
+    """Hashes of the teachers' parameters, which training sets: a run is resumed with the same teachers only."""
+    architectures: tuple[str, ...] = ()
+    """Configurations of the teachers' models as JSON, which training sets."""
+
+    def __post_init__(self) -> None:
+        for name in ("teachers", "fingerprints", "architectures"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # a list is also accepted
+        check(all(self.teachers), f"distill.teachers must be names of models, got {self.teachers}")
+        check(0 <= self.weight <= 1, f"distill.weight must be between 0 and 1, got {self.weight}")
+        for name, value in (("temperature", self.temperature), ("hidden_weight", self.hidden_weight)):
+            check(0 <= value < float("inf"), f"distill.{name} must be a number of at least 0, got {value}")
+        check(self.temperature > 0, f"distill.temperature must be positive, got {self.temperature}")
+        check(self.top_k is None or self.top_k >= 1, f"distill.top_k must be at least 1, got {self.top_k}")
+        check(
+            self.top_k is not None or self.cache is None,
+            f"distill.cache={self.cache!r} needs distill.top_k, the number of probabilities to keep for each token",
+        )
+        check(
+            self.top_k is None or not self.hidden_weight,
+            f"distill.hidden_weight={self.hidden_weight} needs the teachers in each step: distill.top_k=None",
+        )
+
+    @property
+    def active(self) -> bool:
+        """Whether there are teachers that change the loss."""
+        return bool(self.teachers and (self.weight or self.hidden_weight))

@@ -1,0 +1,74 @@
+"""Divergences of a student's distribution from that of its teachers, and the distance of their hidden states."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from memgpt_jax.shapes import Array, Float, Float32, Int32
+
+
+class Likeliest(NamedTuple):
+    """A distribution over V outcomes by its K likeliest ones."""
+
+    ids: Int32[Array, "... K"]
+    log_probs: Float32[Array, "... K_and_1"]  # the last is that of all other outcomes together
+
+
+def mean_log_probs(logits: Sequence[Float32[Array, "... V"]], temperature: float) -> Float32[Array, "... V"]:
+    """log of the mean of softmax(z / T) over the given logits z."""
+    first, *others = [jax.nn.log_softmax(part / temperature) for part in logits]
+    for other in others:
+        first = jnp.logaddexp(first, other)
+    return first - jnp.log(jnp.float32(len(logits))) if others else first
+
+
+def divergence(
+    log_probs: Float32[Array, "... V"], logits: Float32[Array, "... V"], temperature: float
+) -> Float32[Array, "..."]:
+    """KL(p || softmax(logits / T)) in nats, p = exp(log_probs)."""
+    return _divergence(log_probs, jax.nn.log_softmax(logits / temperature))
+
+
+def _divergence(log_p: Array, log_q: Array) -> Array:
+    finite = jnp.maximum(log_p, jnp.finfo(jnp.float32).min)  # log 0 times p = 0 counts 0
+    return optax.losses.kl_divergence_with_log_targets(log_q, finite)
+
+
+def likeliest(log_probs: Float32[Array, "... V"], k: int) -> Likeliest:
+    """The k likeliest of V outcomes; of equal ones, the first."""
+    top, ids = jax.lax.top_k(log_probs, k)
+    return Likeliest(ids, jnp.concatenate([top, _others(log_probs, ids)], axis=-1))
+
+
+def _others(log_probs: Array, ids: Array) -> Array:
+    """log of the probability of all outcomes but `ids`, [..., 1]."""
+    rest = jnp.put_along_axis(log_probs, ids, -jnp.inf, axis=-1, inplace=False)
+    return jax.nn.logsumexp(rest, axis=-1, keepdims=True)
+
+
+def likeliest_divergence(p: Likeliest, logits: Float32[Array, "... V"], temperature: float) -> Float32[Array, "..."]:
+    """KL(p || softmax(logits / T)) in nats, with all but the k likeliest outcomes of p as one: at most `divergence`."""
+    log_q = jax.nn.log_softmax(logits / temperature)
+    top = jnp.take_along_axis(log_q, p.ids, axis=-1)
+    if p.ids.shape[-1] == logits.shape[-1]:  # no others
+        return _divergence(p.log_probs[..., :-1], top)
+    return _divergence(p.log_probs, jnp.concatenate([top, _others(log_q, p.ids)], axis=-1))
+
+
+def projection_errors(
+    hidden: Float[Array, "B L D"], wanted: Float[Array, "B L E"], weights: Float32[Array, "B L"]
+) -> Float32[Array, "B L"]:
+    """mean_e (h P - y)_e^2 of each token, with the projection P [D, E] that minimises the sum times weights.
+
+    P = (sum w h h^T + ridge)^-1 sum w h y^T. As P is the minimum, the sum has no gradient through P.
+    """
+    h, y = hidden.astype(jnp.float32), jax.lax.stop_gradient(wanted.astype(jnp.float32))
+    fixed = jax.lax.stop_gradient(h)
+    gram = jnp.einsum("bl,bld,ble->de", weights, fixed, fixed)
+    ridge = 1e-5 * jnp.trace(gram) / len(gram) + 1e-9
+    cross = jnp.einsum("bl,bld,ble->de", weights, fixed, y)
+    projection = jax.scipy.linalg.solve(gram + ridge * jnp.eye(len(gram)), cross, assume_a="pos")
+    return jnp.mean(jnp.square(jnp.einsum("bld,de->ble", h, projection) - y), axis=-1)

@@ -1,0 +1,97 @@
+"""Divergences from teachers and the distance of hidden states, by hand and against plain NumPy."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from memgpt_jax.ops.distillation import (
+    divergence,
+    likeliest,
+    likeliest_divergence,
+    mean_log_probs,
+    projection_errors,
+)
+
+RNG = np.random.default_rng(0)
+TEACHERS, STUDENT = RNG.normal(size=(2, 3, 7)).astype(np.float32) * 3, RNG.normal(size=(3, 7)).astype(np.float32)
+
+
+def softmax(logits):
+    powers = np.exp(np.asarray(logits, np.float64))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def test_divergence_by_hand():
+    """p = (1/2, 1/4, 1/4), q = (1/4, 1/2, 1/4): KL = 1/2 ln 2 - 1/4 ln 2; at T = 2 from the squared probabilities."""
+    p, q = np.log([[0.25, 0.0625, 0.0625]]).astype(np.float32), np.log([[0.0625, 0.25, 0.0625]]).astype(np.float32)
+    found = divergence(mean_log_probs([jnp.asarray(p)], 2.0), jnp.asarray(q), 2.0)
+    np.testing.assert_allclose(found, [np.log(2) / 4], rtol=1e-6)
+    certain = jnp.log(jnp.asarray([[1.0, 0.0, 0.0]]))  # an outcome that cannot happen counts 0
+    np.testing.assert_allclose(divergence(certain, jnp.zeros((1, 3)), 1.0), [np.log(3)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("teachers, temperature", [(1, 1.0), (1, 4.0), (2, 0.5), (2, 3.0)])
+def test_divergence_and_gradient_equal_numpy(teachers, temperature):
+    p = np.mean([softmax(logits / temperature) for logits in TEACHERS[:teachers]], axis=0)
+    q = softmax(STUDENT / temperature)
+    log_p = mean_log_probs([jnp.asarray(logits) for logits in TEACHERS[:teachers]], temperature)
+
+    @jax.jit
+    @jax.value_and_grad
+    def total(logits):
+        return jnp.sum(divergence(log_p, logits, temperature))
+
+    found, gradient = total(STUDENT)
+    np.testing.assert_allclose(found, np.sum(p * np.log(p / q)), rtol=1e-5)
+    np.testing.assert_allclose(gradient, (q - p) / temperature, atol=1e-6)
+
+
+def test_the_same_distribution_has_no_divergence_and_no_gradient():
+    def total(logits):
+        return jnp.sum(divergence(mean_log_probs([jnp.asarray(STUDENT)], 2.0), logits, 2.0))
+
+    found, gradient = jax.value_and_grad(total)(jnp.asarray(STUDENT))
+    assert found == 0
+    np.testing.assert_allclose(gradient, 0, atol=1e-7)
+
+
+def test_the_likeliest_outcomes_and_all_others_together():
+    log_p, student = mean_log_probs([jnp.asarray(TEACHERS[0])], 2.0), jnp.asarray(STUDENT)
+    full, last = divergence(log_p, student, 2.0), np.zeros(3)
+    p, q = softmax(TEACHERS[0] / 2), softmax(STUDENT / 2)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def kept(k, student):
+        top = likeliest(log_p, k)
+        gradient = jax.grad(lambda z: jnp.sum(likeliest_divergence(top, z, 2.0)))(student)
+        return top, likeliest_divergence(top, student, 2.0), gradient
+
+    for k in (1, 4, 7):
+        top, each, gradient = kept(k, student)
+        np.testing.assert_array_equal(top.ids, np.argsort(-p, axis=-1)[:, :k])
+        rest = 1 - np.sort(p, axis=-1)[:, ::-1][:, :k].sum(axis=1)
+        np.testing.assert_allclose(np.exp(top.log_probs[:, -1]), rest, atol=1e-6)
+        assert np.isfinite(gradient).all()
+        assert (each >= last - 1e-6).all() and (each <= full + 1e-6).all()  # it grows with k
+        last = each
+    np.testing.assert_allclose(last, full, atol=1e-6)  # all outcomes
+    best, row = p.argmax(-1), np.arange(3)
+    expected = p[row, best] * np.log(p[row, best] / q[row, best])
+    expected += (1 - p[row, best]) * np.log((1 - p[row, best]) / (1 - q[row, best]))
+    np.testing.assert_allclose(kept(1, student)[1], expected, rtol=1e-4)
+
+
+def test_the_projection_is_the_best_one():
+    hidden, wanted = RNG.normal(size=(2, 9, 4)).astype(np.float32), RNG.normal(size=(2, 9, 5)).astype(np.float32)
+    weights = (RNG.random((2, 9)) < 0.7).astype(np.float32)
+    errors_of = jax.jit(projection_errors)
+    used = weights.reshape(-1) > 0
+    rows, goals = hidden.reshape(-1, 4)[used], wanted.reshape(-1, 5)[used]
+    residual = rows @ np.linalg.lstsq(rows, goals, rcond=None)[0] - goals
+    errors = errors_of(hidden, wanted, weights)
+    np.testing.assert_allclose(errors.reshape(-1)[used], np.mean(residual**2, axis=1), rtol=1e-3)
+    exact = (hidden @ RNG.normal(size=(4, 6))).astype(np.float32)
+    np.testing.assert_allclose(errors_of(hidden, exact, weights)[weights > 0], 0, atol=1e-6)
