@@ -1,10 +1,10 @@
-"""A student with a quarter of the parameters of `stdlib`, which is its teacher.
+"""A student with a quarter of the parameters of `stdlib`, which is its teacher: 205,570, one layer of width 64.
 
-Command: python experiments/train.py stdlib --workdir runs/stdlib                 (the teacher)
-         python experiments/train.py stdlib_distilled --workdir runs/stdlib_distilled --seed 0        (and 1, 2)
-         The control, the student alone: --distill.weight 0 --workdir runs/stdlib_student
-Time:    not measured
-Result:  not measured
+Command: python experiments/train.py stdlib --workdir runs/stdlib                                  (the teacher)
+         python experiments/train.py stdlib_distilled --workdir runs/stdlib_distilled --seed 0     (and 1, 2)
+         Control, the student alone: --distill.weight 0 --workdir runs/stdlib_student
+Time:    TIME
+Result:  RESULT
 """
 
 from memgpt_jax.config.distill import DistillConfig
@@ -17,6 +17,6 @@ def config() -> ExperimentConfig:
     changes = {
         "model.d_model": 64,
         "model.num_layers": 1,
-        "distill": DistillConfig(teachers=("runs/stdlib",)),
+        "distill": DistillConfig(teachers=("runs/stdlib",), weight=0.9, temperature=1.0),
     }
     return with_fields(load_config("stdlib"), changes)

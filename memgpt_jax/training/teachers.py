@@ -5,6 +5,8 @@ import functools
 import json
 from typing import Any, NamedTuple
 
+import jax
+
 from memgpt_jax import data, models
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.distill import DistillConfig
@@ -69,7 +71,7 @@ def with_teachers(config: ExperimentConfig) -> tuple[ExperimentConfig, tuple[mod
     found = [describe(source, task_head=True) for source in distill.teachers]
     for source, teacher in zip(distill.teachers, found, strict=True):
         _check_teacher(source, teacher.config, config)
-    params = tuple(teacher.params() for teacher in found)
+    params = tuple(jax.device_get(teacher.params()) for teacher in found)  # each process puts its part on its devices
     filled = dataclasses.replace(
         distill,
         fingerprints=tuple(fingerprint(named_leaves(tree)) for tree in params),

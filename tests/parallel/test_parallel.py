@@ -19,7 +19,7 @@ from memgpt_jax.config.experiment import ExperimentConfig, ParallelConfig
 from memgpt_jax.training import read_metrics, train
 from memgpt_jax.training.saving import restore_run
 from tests.programs.restored_on_meshes import digest
-from tests.programs.small_run import HEADS, STEPS, config, headed_config
+from tests.programs.small_run import HEADS, STEPS, config, headed_config, taught_config
 
 SCRIPT = Path(__file__).parents[1] / "programs" / "small_run.py"
 MESHES = [
@@ -104,6 +104,22 @@ def test_losses_of_a_head_on_a_mesh_are_those_of_one_device(head, mesh, tmp_path
     expected = losses(tmp_path / "one")
     assert len(expected) == STEPS and expected[-1] < expected[0]
     np.testing.assert_allclose(losses(tmp_path / "many"), expected, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("top_k", [0, 5])
+def test_a_student_on_a_mesh_is_that_of_one_device(top_k, one_device, tmp_path):
+    """Alone and in two processes; the teacher runs in each step, or is cached."""
+    teacher = str(one_device)
+    train(taught_config(teacher, top_k, ParallelConfig()), tmp_path / "one", print_progress=False)
+    finish(start(8, tmp_path / "many", "--mesh", "data=2,fsdp=2,tensor=2", "--teacher", teacher, top_k))
+    finish(*start_two(tmp_path / "two", "--teacher", teacher, top_k))
+    expected = read_metrics(tmp_path / "one")
+    assert len(expected) == STEPS and expected[-1]["distillation"] < expected[0]["distillation"]
+    for name in ("many", "two"):
+        found = read_metrics(tmp_path / name)
+        for key in ("loss", "distillation"):
+            np.testing.assert_allclose([r[key] for r in found], [r[key] for r in expected], rtol=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """A small run, trained as the command line says, in a process of its own: how many devices there are is fixed early.
 
 python small_run.py DEVICES WORKDIR [--steps N] [--mesh data=2,fsdp=4] [--join ADDRESS COUNT ID] [--stuck_after N]
-                    [--head NAME FILE]
+                    [--head NAME FILE] [--teacher RUN TOP_K]
 """
 
 import argparse
@@ -11,6 +11,7 @@ import threading
 import jax
 
 from memgpt_jax import parallel
+from memgpt_jax.config.distill import DistillConfig
 from memgpt_jax.config.experiment import (
     EvaluationConfig,
     ExperimentConfig,
@@ -68,6 +69,13 @@ def headed_config(name: str, file: str, parallel: ParallelConfig) -> ExperimentC
     return dataclasses.replace(run, model=model, data=data, training=training)
 
 
+def taught_config(teacher: str, top_k: int, parallel: ParallelConfig) -> ExperimentConfig:
+    """Of a student of the run `teacher`, which is cached if `top_k` is not 0."""
+    return dataclasses.replace(
+        config(STEPS, parallel), seed=1, distill=DistillConfig(teachers=(teacher,), top_k=top_k or None)
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("devices", type=int)
@@ -77,6 +85,7 @@ def main() -> None:
     parser.add_argument("--join", nargs=3)
     parser.add_argument("--stuck_after", type=int, help="the data stops coming after so many batches")
     parser.add_argument("--head", nargs=2)
+    parser.add_argument("--teacher", nargs=2)
     arguments = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", arguments.devices)
     if arguments.join:
@@ -96,6 +105,8 @@ def main() -> None:
     if arguments.head:
         name, file = arguments.head
         run = headed_config(name, file, mesh)
+    elif arguments.teacher:
+        run = taught_config(arguments.teacher[0], int(arguments.teacher[1]), mesh)
     else:
         run = config(arguments.steps, mesh)
     train(run, arguments.workdir, print_progress=False)
