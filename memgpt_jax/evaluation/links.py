@@ -32,7 +32,8 @@ def evaluate_links(config: ExperimentConfig, params: models.Params, task: Triple
     settings, half = config.evaluation, len(task.queries) // 2
     number = min(half, settings.max_documents or half)
     queries = np.concatenate([task.queries[:number], task.queries[half : half + number]])
-    queries = queries[(order := np.lexsort((queries[:, 1], queries[:, 0])))]  # equal queries are read once
+    order = np.lexsort((queries[:, 1], queries[:, 0]))  # equal queries follow each other, and are read once
+    queries = queries[order]
     nats, ranks = 0.0, np.empty(2 * number)
     for first in range(0, len(queries), PART):
         part = queries[first : first + PART]
