@@ -21,6 +21,8 @@ def config() -> ExperimentConfig:
         "data": data,
         "model.backbone.vocab_size": 2118,  # 2,034 entities, 42 relations and their inverses
         "model.backbone.d_model": 128,
+        "model.backbone.dropout": 0.2,
+        "model.head.dropout": 0.2,
         "training.steps": 3000,
         "training.checkpoint_every": 300,
         "evaluation.every": 300,
