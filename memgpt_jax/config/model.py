@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Self, cast
 
 from memgpt_jax.config.checks import at_least, check, check_literals, check_positive, dtype_name
+from memgpt_jax.config.features import FeaturesConfig
 from memgpt_jax.config.kernels import Implementation
 from memgpt_jax.config.memory import Alignment, KVMemoryConfig, MemoryConfig
 
@@ -320,9 +321,16 @@ class PositionedStackConfig(StackConfig):
     norm_position: NormPosition = "pre"
     """`pre`: a block normalises the inputs of attention and feed-forward; `post`: their outputs plus the residual;
     `parallel`: attention, memory and feed-forward read one normalisation of the block's input, and are added to it."""
+    features: FeaturesConfig | None = None
+    """Raw features of some tokens, the further input `features` of a call, which are projected and added to the
+    embeddings: `PatchesConfig` (pictures) or `FramesConfig` (sound). Default: none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(
+            self.features is None or self.features.token < self.vocab_size,
+            f"features.token={self.features and self.features.token} must be below vocab_size={self.vocab_size}",
+        )
         check(
             self.position != "rotary" or self.attention_head_dim % 2 == 0,
             f"rotary positions need an even head width, got {self.attention_head_dim}",
@@ -336,6 +344,10 @@ class PositionedStackConfig(StackConfig):
             f"relative_buckets={self.relative_buckets} must be at least 4, and below twice "
             f"relative_max_distance={self.relative_max_distance}",
         )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return () if self.features is None else ("features",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -405,7 +417,7 @@ class EncoderConfig(PositionedStackConfig):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return ("token_types",) if (self.token_types or 0) >= 2 else ()
+        return super().inputs + (("token_types",) if (self.token_types or 0) >= 2 else ())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,8 @@ class Batch(NamedTuple):
     inputs: dict[str, Array]
     """Keywords of the model's call. Always: `tokens` [B, L] int32 and `reset` [B, L] bool, true where a document
     begins. Depending on the objective: `valid` [B, L] bool, false for padding on the right; `token_types` [B, L]
-    int32; `order` [B, L] int32, the rank of each token; `source` [B, S] int32 with `source_reset` and `source_valid`
+    int32; `features` [B, L, F] float32, raw features of tokens;
+    `order` [B, L] int32, the rank of each token; `source` [B, S] int32 with `source_reset` and `source_valid`
     [B, S] bool."""
     targets: dict[str, Array]
     """Targets of each head: int32 [B, L], one label per token, or [B], one label per row; [B, L, C] for any number of

@@ -24,6 +24,7 @@ from memgpt_jax.models.arguments import (
 from memgpt_jax.models.attention import call_inputs
 from memgpt_jax.models.base import Hidden, Model
 from memgpt_jax.models.blocks import Block, LayerState, run_blocks
+from memgpt_jax.models.features import make_features, read_features
 from memgpt_jax.models.layers import norm
 from memgpt_jax.ops import Scores, cross_entropy
 from memgpt_jax.ops.attention import relative_bias
@@ -39,6 +40,7 @@ class ModelState(NamedTuple):
 
     layers: tuple[LayerState, ...]
     position: Rows  # number of tokens of the open document so far
+    features: Any = ()  # the last raw features, with `ModelConfig.features`
 
 
 class MemGPT(Model[ModelState]):
@@ -65,11 +67,13 @@ class MemGPT(Model[ModelState]):
         if not config.tie_embeddings:
             dtype = jnp.dtype(config.dtype)
             self.output = linear(config.d_model, config.vocab_size, use_bias=False, dtype=dtype, rngs=rngs)
+        self.features = make_features(config, rngs)
 
     def init_state(self, batch_size: int) -> ModelState:
         """The state before the first token. It holds no parameters."""
         layers = tuple(block.init_state(batch_size) for block in self.blocks)
-        return ModelState(layers, jnp.zeros(batch_size, jnp.int32))
+        features = () if self.features is None else self.features.init_state(batch_size)
+        return ModelState(layers, jnp.zeros(batch_size, jnp.int32), features)
 
     def started(self, state: ModelState | None, rows: int) -> ModelState:
         layers = self.config.num_layers
@@ -84,6 +88,7 @@ class MemGPT(Model[ModelState]):
         reset: Flags | None = None,
         valid: Flags | None = None,
         *,
+        features: Float32[Array, "B L F"] | None = None,
         alignment: Alignment = "any",
         dropout_key: Array | None = None,
     ) -> tuple[Float32[Array, "B L V"], ModelState]:
@@ -94,6 +99,7 @@ class MemGPT(Model[ModelState]):
             state: the state after the previous call; default: a new stream (`init_state`).
             reset: True for the first token of a document, which starts with an empty window and memory; default: False.
             valid: False for padding on the right, which does not change the state; default: all True.
+            features: raw features of each token, with `ModelConfig.features`.
             alignment: a guarantee that makes the call faster; if it does not hold, the result is NaN.
                 `any`: no guarantee. `aligned`: each row is at a segment boundary, the segment length divides L, and all
                 tokens are valid. `mid_segment`: L = 1, and no token is the first of a stream or document or the last of
@@ -105,7 +111,8 @@ class MemGPT(Model[ModelState]):
                 vocabulary, padding is not on the right, or a token is beyond the table of learned positions. If values
                 are traced, the row gives NaN from that token on, or from an earlier one.
         """
-        x, state, _ = self.hidden(tokens, state, reset, valid, alignment=alignment, dropout_key=dropout_key)
+        options: dict[str, Any] = {"features": features, "alignment": alignment, "dropout_key": dropout_key}
+        x, state, _ = self.hidden(tokens, state, reset, valid, **options)
         logits = matmul(x, self.output_embedding().T)
         return logits.astype(jnp.float32), state
 
@@ -116,6 +123,7 @@ class MemGPT(Model[ModelState]):
         reset: Flags | None = None,
         valid: Flags | None = None,
         *,
+        features: Float32[Array, "B L F"] | None = None,
         alignment: Alignment = "any",
         dropout_key: Array | None = None,
     ) -> Hidden[ModelState]:
@@ -125,7 +133,10 @@ class MemGPT(Model[ModelState]):
         reset, valid = filled_flags(tokens.shape, reset, valid)
         positions = document_positions(state.position, reset)
         check_context(self.config, positions, valid)
-        x = poisoned(self.embed(tokens, positions, valid), tokens, self.config.vocab_size, valid)
+        x = self.embed(tokens, positions, valid)
+        added, after = read_features(self.features, features, tokens, state.features, reset, valid)
+        x = x if added is None else x + added.astype(x.dtype)
+        x, state = poisoned(x, tokens, self.config.vocab_size, valid), state._replace(features=after)
         return self._run(x, state, positions, reset, valid, alignment=alignment, dropout_key=dropout_key)
 
     def run(
@@ -178,7 +189,7 @@ class MemGPT(Model[ModelState]):
         x = x if self.final_norm is None else self.final_norm(x)
         if self.config.logit_scale != 1.0:
             x = (x.astype(jnp.float32) * self.config.logit_scale).astype(x.dtype)
-        return Hidden(x, ModelState(layers, position), gates)
+        return Hidden(x, state._replace(layers=layers, position=position), gates)
 
     def next_logits(
         self,

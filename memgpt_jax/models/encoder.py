@@ -16,6 +16,7 @@ from memgpt_jax.models.arguments import check_numbers, check_targets, check_toke
 from memgpt_jax.models.attention import call_inputs
 from memgpt_jax.models.base import Hidden, Model
 from memgpt_jax.models.blocks import Block, LayerState, run_blocks
+from memgpt_jax.models.features import make_features, read_features
 from memgpt_jax.models.heads import in_order, make_heads
 from memgpt_jax.models.layers import dropout, norm
 from memgpt_jax.ops import Scores
@@ -26,10 +27,11 @@ from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Stream, Targe
 
 
 class EncoderState(NamedTuple):
-    """The memories of all layers, and the states of the heads; every array has the batch axis first."""
+    """The memories of all layers, and the states of heads and features; every array has the batch axis first."""
 
     layers: tuple[LayerState, ...]
     heads: dict[str, Any]
+    features: Any = ()
 
 
 class Encoder(Model[EncoderState]):
@@ -64,11 +66,13 @@ class Encoder(Model[EncoderState]):
         if config.norm_position != "post":
             self.final_norm = norm(config, width, rngs)
         self.heads = make_heads(config, rngs=rngs)
+        self.features = make_features(config, rngs)
 
     def init_state(self, batch_size: int) -> EncoderState:
         """Empty memories, and the heads' states before the first call. They hold no parameters."""
         heads = {name: head.init_state(batch_size) for name, head in self.heads.items()}
-        return EncoderState(tuple(block.init_state(batch_size) for block in self.blocks), heads)
+        features = () if self.features is None else self.features.init_state(batch_size)
+        return EncoderState(tuple(block.init_state(batch_size) for block in self.blocks), heads, features)
 
     def hidden(
         self,
@@ -78,6 +82,7 @@ class Encoder(Model[EncoderState]):
         valid: Flags | None = None,
         *,
         token_types: Int32[Array, "B L"] | None = None,
+        features: Float32[Array, "B L F"] | None = None,
         embedding: Float32[Array, "V D"] | None = None,
         alignment: Alignment = "any",
         dropout_key: Array | None = None,
@@ -90,6 +95,7 @@ class Encoder(Model[EncoderState]):
             reset: True for the first token of a document.
             valid: False for padding on the right, to which no token attends.
             token_types: type of each token, from 0 to `EncoderConfig.token_types` - 1; default: 0.
+            features: raw features of each token, with `EncoderConfig.features`.
             embedding: token embedding; default: the encoder's own.
             alignment: as in `MemGPT.__call__`.
             dropout_key: as in `MemGPT.__call__`.
@@ -113,7 +119,9 @@ class Encoder(Model[EncoderState]):
             )
             token_types = check_numbers("token_types", token_types, tokens.shape, config.token_types)
         positions = document_positions(jnp.zeros(tokens.shape[0], jnp.int32), reset)
-        x = self.embed(tokens, positions, token_types, self.embedding[...] if embedding is None else embedding)
+        added, after = read_features(self.features, features, tokens, state.features, reset, valid)
+        state = state._replace(features=after)
+        x = self.embed(tokens, positions, token_types, self.embedding[...] if embedding is None else embedding, added)
         x = poisoned(x, tokens, config.vocab_size, valid)
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         x = dropout(x, config.dropout, keys[0])
@@ -143,8 +151,12 @@ class Encoder(Model[EncoderState]):
         positions: Int32[Array, "B L"],
         token_types: Int32[Array, "B L"] | None,
         embedding: Float32[Array, "V D"],
+        added: Stream | None = None,
     ) -> Stream:
-        """The sum of the embeddings of tokens, positions and token types, normalised with `embedding_norm`."""
+        """The sum of the embeddings of tokens, positions and token types, normalised with `embedding_norm`.
+
+        added: what the features add to the sum; None: nothing.
+        """
         config, scale = self.config, jnp.float32(self.config.stream_scale)
         x = split_vocabulary(embedding)[tokens] * scale
         if config.position == "learned":
@@ -155,6 +167,7 @@ class Encoder(Model[EncoderState]):
             types = jnp.zeros_like(tokens) if token_types is None else token_types
             known = ((types >= 0) & (types < config.token_types))[..., None]
             x = x + jnp.where(known, jnp.asarray(self.type_embedding[...])[types], jnp.nan) * scale
+        x = x if added is None else x + added
         return self.embedding_norm(x) if config.embedding_norm else x.astype(config.dtype)
 
     def __call__(

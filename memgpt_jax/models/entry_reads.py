@@ -57,7 +57,7 @@ def entry_reads(
         x, after, _ = block(x, layer, inputs, "any", None)
         layers.append(after)
     position = state.position + jnp.sum(valid, axis=1, dtype=jnp.int32)
-    return reads, ModelState(tuple(layers), position)
+    return reads, state._replace(layers=tuple(layers), position=position)
 
 
 def _explained(block: Block, x: Stream, state: LayerState, inputs: CallInputs) -> Explanation:

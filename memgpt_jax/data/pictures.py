@@ -1,0 +1,77 @@
+"""Pictures as arrays: files to pixels, pixels to patches, and random changes. Pillow is imported on first use."""
+
+import io
+
+import numpy as np
+
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.extras import library
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp")
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+"""The modes of Pillow that are read: up to 8 bits a channel."""
+
+
+def read_picture(
+    content: bytes, height: int, width: int, channels: int = 3, *, where: str = "the picture"
+) -> np.ndarray:
+    """The pixels of a file, uint8 [height, width, channels].
+
+    A picture of another size is resized (bilinear, antialiased), its proportions are not kept. Transparent pixels are
+    shown on white, grey ones become colours, and colours with channels=1 grey. Of moving pictures, the first is read.
+
+    Args:
+        content: the bytes of the file.
+        height, width: in pixels.
+        channels: 3 for colours, 1 for grey.
+        where: name of the file, for messages.
+
+    Raises:
+        ValueError: it is not a picture, is damaged, has more than 8 bits a channel, or Pillow is not installed.
+    """
+    image, ops = (library(f"PIL.{name}", "pictures", "senses") for name in ("Image", "ImageOps"))
+    check(channels in (1, 3), f"channels must be 1 or 3, got {channels}")
+    try:
+        picture = image.open(io.BytesIO(content))
+        picture.load()
+        picture = ops.exif_transpose(picture)
+    except (OSError, ValueError, SyntaxError, image.DecompressionBombError) as error:
+        raise ValueError(f"{where}: it is not a picture, or it is damaged: {error}") from None
+    check(picture.mode in MODES, f"{where}: pixels of mode {picture.mode!r}; valid: {', '.join(MODES)}")
+    if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = image.alpha_composite(image.new("RGBA", picture.size, "white"), picture)
+    picture = picture.convert("RGB" if channels == 3 else "L")
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), image.Resampling.BILINEAR)
+    return np.asarray(picture, np.uint8).reshape(height, width, channels)
+
+
+def patches(pixels: np.ndarray, patch_size: int) -> np.ndarray:
+    """The patches of a picture [Y, X, C], row by row: [N, C patch_size^2] in the order (channel, row, column)."""
+    (height, width, channels), size = pixels.shape, patch_size
+    check(
+        height % size == 0 and width % size == 0 and min(height, width) > 0,
+        f"a picture of {height} x {width} pixels has no whole patches of {size} x {size}",
+    )
+    x = pixels.reshape(height // size, size, width // size, size, channels)
+    return x.transpose(0, 2, 4, 1, 3).reshape(-1, channels * size * size)
+
+
+def normalised(pixels: np.ndarray) -> np.ndarray:
+    """uint8 pixels as float32 from -1 to 1, as ViT has them."""
+    return pixels.astype(np.float32) / np.float32(127.5) - 1
+
+
+def changed(pixels: np.ndarray, rng: np.random.Generator, *, flip: bool, shift: int) -> np.ndarray:
+    """A picture mirrored with probability 1/2 (`flip`), and moved by up to `shift` pixels in both directions.
+
+    What moves in is the mirror image of the border.
+    """
+    if flip and rng.random() < 0.5:
+        pixels = pixels[:, ::-1]
+    if shift:
+        y, x = rng.integers(2 * shift + 1, size=2)
+        padded = np.pad(pixels, ((shift, shift), (shift, shift), (0, 0)), mode="reflect")
+        pixels = padded[y : y + pixels.shape[0], x : x + pixels.shape[1]]
+    return pixels
