@@ -18,6 +18,7 @@ from memgpt_jax.config.experiment import (
     PrivateConfig,
     TrainingConfig,
 )
+from memgpt_jax.config.features import FramesConfig, PatchesConfig
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, SizedMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
@@ -40,6 +41,7 @@ from memgpt_jax.data.tasks.mqar import MQARConfig
 from memgpt_jax.data.tasks.multi_label_text import MultiLabelTextConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.noise import NoiseNeedleConfig
+from memgpt_jax.data.tasks.pictures import PicturesConfig
 from memgpt_jax.data.tasks.preferences import PreferencesConfig
 from memgpt_jax.data.tasks.questions import QuestionsConfig
 from memgpt_jax.data.tasks.ratings import RatingsConfig
@@ -47,6 +49,7 @@ from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.data.tasks.replies import RepliesConfig
 from memgpt_jax.data.tasks.retrieval import RetrievalConfig
 from memgpt_jax.data.tasks.scored_text import ScoredTextConfig
+from memgpt_jax.data.tasks.sounds import SoundsConfig
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.data.tasks.tracking import TrackingConfig
@@ -174,6 +177,8 @@ __all__ = [  # noqa: RUF022 — in groups
     "ScalarHeadConfig",
     "SpanHeadConfig",
     "VectorHeadConfig",
+    "PatchesConfig",
+    "FramesConfig",
     # configurations of memory mechanisms
     "MemoryConfig",
     "SizedMemoryConfig",
@@ -221,6 +226,8 @@ __all__ = [  # noqa: RUF022 — in groups
     "AugmentConfig",
     "TextPairsConfig",
     "TriplesConfig",
+    "PicturesConfig",
+    "SoundsConfig",
 ]
 
 

@@ -15,6 +15,8 @@ from memgpt_jax.data.batches import (
 )
 from memgpt_jax.data.corpora.text import TokenizedText, documents, make_tokenizer
 from memgpt_jax.data.objectives import OBJECTIVES, Objective, make_objective, register_objective
+from memgpt_jax.data.pictures import patches, read_picture
+from memgpt_jax.data.sound import log_mel, read_sound
 from memgpt_jax.data.tasks import (
     TASKS,
     BabiLongTask,
@@ -66,10 +68,14 @@ __all__ = [
     "clean_words",
     "documents",
     "load_tokenizer",
+    "log_mel",
     "make_objective",
     "make_task",
     "make_tokenizer",
+    "patches",
     "personal",
+    "read_picture",
+    "read_sound",
     "read_tokenizer",
     "recall_batch",
     "register_objective",

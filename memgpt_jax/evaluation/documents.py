@@ -14,7 +14,7 @@ from memgpt_jax.data.progress_bar import track
 from memgpt_jax.ops.mesh import replicate
 
 Document = Mapping[str, np.ndarray]
-"""`tokens` [n] and further inputs [n] of the model by name."""
+"""`tokens` [n] and further inputs [n] or [n, F] of the model by name."""
 
 
 def document_outputs(
@@ -79,7 +79,10 @@ def end_outputs(
 
 def call_inputs(documents: Sequence[Document], first: int, rows: int, length: int) -> dict[str, np.ndarray]:
     """The inputs of the call that reads the tokens from `first` on; further rows are padding."""
-    inputs = {name: np.zeros((rows, length), np.int32) for name in documents[0]}
+    inputs = {
+        name: np.zeros((rows, length, *values.shape[1:]), np.float32 if name == "features" else np.int32)
+        for name, values in documents[0].items()
+    }
     inputs |= {"reset": np.zeros((rows, length), bool), "valid": np.zeros((rows, length), bool)}
     inputs["reset"][:, 0] = first == 0
     for row, document in enumerate(documents):

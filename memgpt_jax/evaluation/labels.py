@@ -1,12 +1,14 @@
-"""Held-out evaluation of labelled texts: each text is read once, whole."""
+"""Held-out evaluation of labelled texts, pictures and sounds: each is read once, whole."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.data.tasks.labelled_text import LabelledTextTask
-from memgpt_jax.evaluation.documents import end_outputs
+from memgpt_jax.evaluation.documents import document_outputs
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.classification import ClassificationMetrics, classification_metrics
 from memgpt_jax.evaluation.metrics.libraries import library
@@ -14,8 +16,19 @@ from memgpt_jax.evaluation.mistakes import Mistake, worst
 from memgpt_jax.evaluation.scoring import check_finite
 
 
+class LabelledDocuments(Protocol):
+    """A task with a label for each document."""
+
+    config: Any
+    """Its `labels` are the names of the labels."""
+    documents: Sequence[Mapping[str, np.ndarray]]
+    """`tokens` [n] of each document, and further inputs of the model by name."""
+    examples: Sequence[Any]
+    """For each document `where`, `text` and `label`, the number of its label."""
+
+
 class LabelResult(ClassificationMetrics):
-    """Results on labelled texts."""
+    """Results on labelled texts, pictures or sounds, which are called texts here."""
 
     loss: float
     """Cross-entropy in nats per text, without label smoothing and class weights."""
@@ -25,7 +38,7 @@ class LabelResult(ClassificationMetrics):
     """The wrong predictions with the highest losses."""
 
 
-def evaluate_labels(config: ExperimentConfig, params: models.Params, task: LabelledTextTask) -> LabelResult:
+def evaluate_labels(config: ExperimentConfig, params: models.Params, task: LabelledDocuments) -> LabelResult:
     """Evaluate the label of each text of a split at its end, in calls of `evaluation.chunk_length` tokens.
 
     Raises `ValueError` if an output is NaN or infinite, or scikit-learn is not installed.
@@ -33,7 +46,9 @@ def evaluate_labels(config: ExperimentConfig, params: models.Params, task: Label
     check_labels(config, task)
     number, settings = config.evaluation.max_documents, config.evaluation
     options = {"rows": settings.batch_size, "length": settings.chunk_length, "noun": "texts"}
-    logits = np.stack(end_outputs(config.model, params, task.ids[:number], **options))
+    documents = task.documents[:number]
+    places = [np.array([len(document["tokens"]) - 1]) for document in documents]
+    logits = np.concatenate(document_outputs(config.model, params, documents, places, **options))
     check_finite(logits)
     targets = np.array([example.label for example in task.examples[:number]])
     log_p = np.asarray(jax.nn.log_softmax(logits))
@@ -54,6 +69,6 @@ def evaluate_labels(config: ExperimentConfig, params: models.Params, task: Label
     return LabelResult(loss=loss, examples=len(targets), mistakes=mistakes, **found)
 
 
-def check_labels(config: ExperimentConfig, task: LabelledTextTask) -> None:
+def check_labels(config: ExperimentConfig, task: LabelledDocuments) -> None:
     """Raise `ValueError` if a library that the metrics need is missing."""
     library("sklearn.metrics")

@@ -52,6 +52,8 @@ def test_fields_that_may_be_0():
         ("EncoderConfig", "token_types"),
         ("EncoderConfig", "position_offset"),
         ("ExamplesConfig", "test_fold"),
+        ("FeaturesConfig", "token"),
+        ("FramesConfig", "token"),
         ("QuestionsConfig", "test_fold"),
         ("TriplesConfig", "facts"),
     }

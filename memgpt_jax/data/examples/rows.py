@@ -32,7 +32,7 @@ def packed_rows(
 
     Args:
         row: the arrays of a document by its index: `tokens` [n], `targets` [n] or [n, C] and `weights` [n], n <= L, and
-            further inputs [n] of the model by name.
+            further inputs [n] or [n, F] of the model by name.
         number: of documents.
         seed: of the order of the documents; each epoch has another order.
         rows: batch rows B.
@@ -148,6 +148,11 @@ def sampled_rows(
     return seeded_batches(draw, (SAMPLES, seed))
 
 
+def _as_input(array: np.ndarray) -> np.ndarray:
+    """Ids as int32, features as float32."""
+    return array.astype(np.int32 if np.issubdtype(array.dtype, np.integer) else np.float32)
+
+
 def _as_batch(arrays: dict[str, np.ndarray], head: str) -> Batch:
     inputs = {
         name: array
@@ -157,7 +162,7 @@ def _as_batch(arrays: dict[str, np.ndarray], head: str) -> Batch:
     document = arrays["tokens_segment_ids"]
     begins = np.diff(document, axis=1, prepend=-1) != 0
     return Batch(
-        inputs={name: array.astype(np.int32) for name, array in inputs.items()} | {"reset": begins},
+        inputs={name: _as_input(array) for name, array in inputs.items()} | {"reset": begins},
         targets={head: arrays["targets"]},
         weights={head: arrays["weights"].astype(np.float32)},
         info={},

@@ -17,6 +17,7 @@ from memgpt_jax.data.tasks.mqar import MQARConfig, MQARTask
 from memgpt_jax.data.tasks.multi_label_text import MultiLabelTextConfig, MultiLabelTextTask
 from memgpt_jax.data.tasks.needle import NeedleConfig, NeedleTask
 from memgpt_jax.data.tasks.noise import NoiseNeedleConfig, NoiseNeedleTask
+from memgpt_jax.data.tasks.pictures import PicturesConfig, PicturesTask
 from memgpt_jax.data.tasks.preferences import PreferencesConfig, PreferencesTask
 from memgpt_jax.data.tasks.questions import QuestionsConfig, QuestionsTask
 from memgpt_jax.data.tasks.ratings import RatingsConfig, RatingsTask
@@ -24,6 +25,7 @@ from memgpt_jax.data.tasks.recall import RecallConfig, RecallTask, recall_batch
 from memgpt_jax.data.tasks.replies import RepliesConfig, RepliesTask
 from memgpt_jax.data.tasks.retrieval import RetrievalConfig, RetrievalTask
 from memgpt_jax.data.tasks.scored_text import ScoredTextConfig, ScoredTextTask
+from memgpt_jax.data.tasks.sounds import SoundsConfig, SoundsTask
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig, TaggedTextTask
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig, TextPairsTask
 from memgpt_jax.data.tasks.tracking import TrackingConfig, TrackingTask
@@ -58,6 +60,8 @@ register_task("retrieval", RetrievalConfig, RetrievalTask)
 register_task("replies", RepliesConfig, RepliesTask)
 register_task("preferences", PreferencesConfig, PreferencesTask)
 register_task("document_questions", DocumentQuestionsConfig, DocumentQuestionsTask)
+register_task("pictures", PicturesConfig, PicturesTask)
+register_task("sounds", SoundsConfig, SoundsTask)
 
 
 def make_task(config: TaskConfig, split: str, tokenizer: Tokenizer | None = None) -> Task[Any]:
@@ -80,6 +84,8 @@ __all__ = [
     "MultiLabelTextConfig",
     "MultiLabelTextTask",
     "NeedleTask",
+    "PicturesConfig",
+    "PicturesTask",
     "PreferencesConfig",
     "PreferencesTask",
     "QuestionsConfig",
@@ -93,6 +99,8 @@ __all__ = [
     "RetrievalTask",
     "ScoredTextConfig",
     "ScoredTextTask",
+    "SoundsConfig",
+    "SoundsTask",
     "TaggedTextConfig",
     "TaggedTextTask",
     "Task",

@@ -119,6 +119,11 @@ class LabelledTextTask(ExamplesTask[LabelledTextConfig]):
         self.ids = [document_ids(self.tokenizer, example.text, self.config.max_length) for example in self.examples]
         """Token ids of each text, special tokens included."""
 
+    @property
+    def documents(self) -> Sequence[dict[str, np.ndarray]]:
+        """`tokens` [n] of each text."""
+        return [{"tokens": ids} for ids in self.ids]
+
     def _example(self, record: Record) -> LabelledExample:
         known, columns = self.config.labels, (self.config.text_column, *self.config.more_columns)
         text = record.joined(columns) if self.config.more_columns else record.text(self.config.text_column)

@@ -3,6 +3,7 @@
 Tasks that read files or a corpus by default are tested in files of their own.
 """
 
+import dataclasses
 import json
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import pytest
 
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig, TrainingConfig
+from memgpt_jax.config.features import FramesConfig, PatchesConfig
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.config.serialization import from_json, to_json
@@ -83,6 +85,9 @@ def test_held_out_batches_are_not_drawn_in_training(name):
 def test_a_config_reads_back_from_json(name):
     config = TASKS[name].config()
     model = ModelConfig(vocab_size=config.num_ids + 4096)
+    if "features" in config.objective.inputs:
+        features = PatchesConfig() if name == "pictures" else FramesConfig()
+        model = dataclasses.replace(model, features=features)
     if "labels" in config.objective.heads:
         pool = "none" if config.objective.of_words else "mean"
         loss = "binary" if config.objective.several else "cross_entropy"

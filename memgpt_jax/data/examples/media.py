@@ -1,0 +1,180 @@
+"""Files of pictures and of sound with a label each: a folder, an archive, or a table of paths; and their splits."""
+
+import io
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, NamedTuple, Self
+
+from memgpt_jax.config.checks import check, check_positive
+from memgpt_jax.config.data import TaskConfig
+from memgpt_jax.data.corpora.sources import SPLITS, expand
+from memgpt_jax.data.examples.records import read_records
+from memgpt_jax.files.paths import shown
+
+TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".csv.gz", ".tsv.gz", ".jsonl.gz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaConfig(TaskConfig):
+    """Base of the tasks that are learned from files of pictures or sound with a label each.
+
+    `test` holds the files of `test_groups` and the last `test_last` files of each label, `valid` those of
+    `valid_groups`, or without them every `valid_every`-th of the others, in the order of their names.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    """Suffixes of the files that are read; others are skipped."""
+
+    path: str | None = None
+    """A folder, a .tar, .tar.gz or .zip archive, or a table (.csv, .tsv, .jsonl, .parquet) of paths relative to its
+    folder. `~` and `$VARIABLES` are expanded."""
+    pattern: str = r"(?P<label>[^/]+)/[^/]+$"
+    """Folders and archives: regular expression that is searched in the path of a file; its group `label` is the label,
+    and `group`, if there is one, the group. Default: the folder of a file is its label."""
+    path_column: str = "path"
+    """Tables: the column that holds the path."""
+    label_column: str = "label"
+    """Tables: the column that holds the label."""
+    group_column: str | None = None
+    """Tables: the column that holds the group, such as the speaker."""
+    labels: tuple[str, ...] = ()
+    """The labels, in the order of their numbers; default: those of the training split, sorted as strings."""
+    test_groups: tuple[str, ...] = ()
+    """Groups whose files are the test split."""
+    test_last: int | None = None
+    """Number of files of each label, the last by name, that are in the test split."""
+    valid_groups: tuple[str, ...] = ()
+    """Groups whose files are the validation split."""
+    valid_every: int = 10
+    """Without `valid_groups`: each of the other files whose number (from 1) is a multiple of this is in `valid`."""
+
+    def __post_init__(self) -> None:
+        check_positive(self)
+        for name in ("labels", "test_groups", "valid_groups"):
+            value = getattr(self, name)
+            check(not isinstance(value, str), f"data.{name} must be a list, got {value!r}")
+            object.__setattr__(self, name, tuple(value))
+        check(len(set(self.labels)) == len(self.labels), f"data.labels must be distinct, got {self.labels}")
+        check(self.valid_every >= 2, f"data.valid_every must be at least 2, got {self.valid_every}")
+        both = {*self.test_groups} & {*self.valid_groups}
+        check(not both, f"data.test_groups and data.valid_groups share {', '.join(sorted(both))}")
+        try:
+            names = re.compile(self.pattern).groupindex
+        except re.error as error:
+            raise ValueError(f"data.pattern={self.pattern!r} is not a regular expression: {error}") from None
+        check("label" in names, f"data.pattern={self.pattern!r} needs a group '(?P<label>...)'")
+
+    def completed(self) -> Self:
+        """The configuration with `labels` filled in from the training split."""
+        if self.labels:
+            return self
+        found = {file.label for file in read_media(self, "train")}
+        check(len(found) >= 2, f"the training split of {self.path!r} has only the label {', '.join(found)}")
+        return replace(self, labels=tuple(sorted(found)))
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The labels."""
+        return self.labels
+
+
+class MediaFile(NamedTuple):
+    """One file."""
+
+    where: str
+    """Its path, for messages."""
+    label: str
+    group: str | None
+    content: bytes
+
+
+def read_media(config: MediaConfig, split: str) -> list[MediaFile]:
+    """The files of a split, ordered by name, or as the table has them.
+
+    Raises `ValueError` if there are none, a file cannot be read, or the pattern does not fit its path.
+    """
+    check(split in SPLITS, f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    check(config.path is not None, "data.path must name a folder, an archive or a table of files, got None")
+    assert config.path is not None
+    path = expand(config.path)
+    check(path.exists(), f"data.path: there is no file or folder {config.path!r}")
+    is_table = path.is_file() and path.name.lower().endswith(TABLES)
+    entries = list(_from_table(path, config) if is_table else _from_names(path, config))
+    groups = {entry.group for entry in entries}
+    for name in (*config.test_groups, *config.valid_groups):
+        known = ", ".join(sorted(map(str, groups))[:20])
+        check(name in groups, f"data.test_groups, data.valid_groups: there is no group {name!r}; valid: {known}")
+    chosen = [entry for entry, part in zip(entries, _splits(entries, config), strict=True) if part == split]
+    wanted = ", ".join(config.suffixes)
+    check(bool(chosen), f"split {split!r} of {config.path!r} has no files ({wanted}); see MediaConfig for the splits")
+    return [MediaFile(entry.where, entry.label, entry.group, entry.read()) for entry in chosen]
+
+
+class _Entry(NamedTuple):
+    where: str
+    label: str
+    group: str | None
+    read: Callable[[], bytes]
+
+
+def _splits(entries: Sequence[_Entry], config: MediaConfig) -> list[str]:
+    """The split of each file."""
+    last, found, number = dict.fromkeys((entry.label for entry in entries), config.test_last or 0), [], 0
+    is_last = []
+    for entry in reversed(entries):
+        is_last.append(last[entry.label] > 0)
+        last[entry.label] -= 1
+    for entry, late in zip(entries, reversed(is_last), strict=True):
+        if late or entry.group in config.test_groups:
+            found.append("test")
+        elif config.valid_groups:
+            found.append("valid" if entry.group in config.valid_groups else "train")
+        else:
+            number += 1
+            found.append("train" if number % config.valid_every else "valid")
+    return found
+
+
+def _from_names(path: Path, config: MediaConfig) -> Iterator[_Entry]:
+    pattern = re.compile(config.pattern)
+    for name, read in sorted(_files(path)):
+        hidden = any(part.startswith(".") for part in name.split("/"))
+        if hidden or not name.lower().endswith(config.suffixes):
+            continue
+        found = pattern.search(name)
+        if found is None:
+            raise ValueError(f"{shown(path)}: data.pattern={config.pattern!r} does not fit the path {name!r}")
+        parts = found.groupdict()
+        yield _Entry(f"{shown(path)}/{name}", parts["label"], parts.get("group"), read)
+
+
+def _files(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """The names of the files of a folder or an archive, and what reads them."""
+    if path.is_dir():
+        for file in path.rglob("*"):
+            if file.is_file():
+                yield file.relative_to(path).as_posix(), file.read_bytes
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            contents = {item: archive.read(item) for item in archive.namelist() if not item.endswith("/")}
+        yield from ((name, io.BytesIO(content).getvalue) for name, content in contents.items())
+    elif tarfile.is_tarfile(path):
+        with tarfile.open(path) as archive:
+            for member in archive:
+                if (file := archive.extractfile(member) if member.isfile() else None) is not None:
+                    yield member.name, io.BytesIO(file.read()).getvalue
+    else:
+        raise ValueError(f"data.path={str(path)!r} must be a folder, an archive (.tar, .zip) or a table of paths")
+
+
+def _from_table(path: Path, config: MediaConfig) -> Iterator[_Entry]:
+    for record in read_records(path):
+        name = record.text(config.path_column)
+        group = None if config.group_column is None else record.label(config.group_column)
+        file = path.parent / name
+        check(file.is_file(), f"{record.where}: there is no file {name!r} in {shown(path.parent)}")
+        yield _Entry(f"{record.where} ({name})", record.label(config.label_column), group, file.read_bytes)

@@ -1,0 +1,128 @@
+"""Pictures and sounds with a label each: what their tasks share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+
+from memgpt_jax.config.checks import check
+from memgpt_jax.data.batch import Batch, zeros
+from memgpt_jax.data.examples.files import LabelsConfig
+from memgpt_jax.data.examples.media import MediaConfig, MediaFile, read_media
+from memgpt_jax.data.examples.rows import packed_rows
+from memgpt_jax.data.tasks.base import Task, digest
+from memgpt_jax.data.tokenizers.base import Tokenizer
+
+Config = TypeVar("Config", bound=MediaConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureLabelsConfig(LabelsConfig):
+    """Predict the label of raw features, at the last token. Needs a `HeadedConfig` over a model with such features."""
+
+    inputs: ClassVar[tuple[str, ...]] = ("features",)
+
+    layout: tuple[int, ...] = ()
+    """`FeaturesConfig.layout` of the data."""
+
+    def check_model(self, model: Any, length: int) -> None:
+        """Raise `ValueError` if the model has no head, or other features than the data."""
+        super().check_model(model, length)
+        features = model.last_stack.features
+        check(
+            features.layout == self.layout,
+            f"the data have features {self.layout}, and model.backbone.features={features} reads {features.layout}",
+        )
+        check(features.token == 0, f"model.backbone.features.token must be 0 for this task, got {features.token}")
+
+
+class MediaExample(NamedTuple):
+    """One file."""
+
+    where: str
+    """Its path."""
+    label: int
+    """The number of its label in `MediaConfig.labels`."""
+
+    @property
+    def text(self) -> str:
+        """What stands in the place of its text in lists of mistakes: its name."""
+        return self.where.rpartition("/")[2]
+
+
+class LabelledMediaTask(Task[Config]):
+    """The files of one split. Implement `decoded`, `features` and `shapes`."""
+
+    evaluation = "labels"
+
+    def __init__(self, config: Config, split: str, tokenizer: Tokenizer | None = None):
+        """Raises `ValueError` if a file is not valid or has an unknown label."""
+        super().__init__(config.completed(), split, tokenizer)
+        files = read_media(self.config, split)
+        self.examples = [MediaExample(file.where, self._number(file)) for file in files]
+        self.decoded = [self.decode(file) for file in files]
+        """What is held of each file in memory."""
+        self.content = digest(*((file.content, file.label) for file in files))
+        self.augments = split == "train" and self.is_changed
+        """Whether training examples are changed at random."""
+
+    def _number(self, file: MediaFile) -> int:
+        known = self.config.labels
+        check(
+            file.label in known,
+            f"{file.where}: the label {file.label!r} is not one of the {len(known)} labels of the training split or of "
+            f"data.labels: {', '.join(known[:20])}",
+        )
+        return known.index(file.label)
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the configuration changes training examples at random."""
+        return False
+
+    def decode(self, file: MediaFile) -> np.ndarray:
+        """The content of a file as it is held in memory. Raises `ValueError` if it is not valid."""
+        raise NotImplementedError
+
+    def features(self, index: int, rng: np.random.Generator | None = None) -> np.ndarray:
+        """The features [n, F] float32 of a file; rng: of its random changes, None: there are none."""
+        raise NotImplementedError
+
+    def tokens(self, number: int) -> np.ndarray:
+        """The ids of a document with this number of tokens: 0, the id of tokens with features."""
+        return np.zeros(number, np.int32)
+
+    @property
+    def documents(self) -> Sequence[dict[str, np.ndarray]]:
+        """`tokens` [n] and `features` [n, F] of each file."""
+        found = map(self.features, range(len(self.examples)))
+        return [{"tokens": self.tokens(len(features)), "features": features} for features in found]
+
+    @classmethod
+    def labelled_shapes(cls, rows: int, length: int, size: int) -> Batch:
+        """A batch of zeros with the arrays of `batches`, for features of this size."""
+        shape = (rows, length)
+        inputs = {"tokens": (shape, np.int32), "reset": (shape, bool), "features": ((*shape, size), np.float32)}
+        return zeros(inputs, {"labels": shape})
+
+    def batches(self, seed: int, rows: int, length: int) -> Any:
+        """Endless batches, a Grain `IterDataset`: every file once in each epoch, in random order, packed into rows."""
+
+        def row(index: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+            return self.row(index, length, rng)
+
+        augmented = row if self.augments else None
+        return packed_rows(row, len(self.examples), seed, rows, length, augmented=augmented)
+
+    def row(self, index: int, length: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+        """The arrays of a file, cut to `length` tokens: `tokens`, `features`, `targets` and `weights`."""
+        features = self.features(index, rng)[:length]
+        weights = np.zeros(len(features), np.float32)
+        weights[-1] = 1
+        targets = np.full(len(features), self.examples[index].label, np.int32)
+        return {"tokens": self.tokens(len(features)), "features": features, "targets": targets, "weights": weights}
+
+    def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
+        """The first batch of `batches` with a random seed."""
+        return next(iter(self.batches(int(np.random.default_rng(rng).integers(2**31)), batch_size, length)))
