@@ -1,0 +1,42 @@
+"""What a picture shows: 4,000 pictures of CIFAR-10, ten classes, from scratch.
+
+Command: MEMGPT_DATA=FOLDER python experiments/train.py cifar10 --workdir runs/cifar10
+         python experiments/evaluate.py runs/cifar10/best --split test
+Time:    5.2 minutes of CPU time (Python 3.11, jax 0.10.2, one shared core), with the validations
+Result:  accuracy on 1,000 test pictures 0.574, on the 300 validation pictures 0.623, seed 0 alone; the parameters of
+         step 1,200. On a baseline of 200 random whitened patches, 0.573, it does not improve
+"""
+
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.features import PatchesConfig
+from memgpt_jax.config.heads import HeadedConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import EncoderConfig
+from memgpt_jax.data.tasks.pictures import PicturesConfig
+from memgpt_jax.models.heads import LabelHeadConfig
+
+
+def config() -> ExperimentConfig:
+    backbone = EncoderConfig(
+        vocab_size=1,
+        d_model=128,
+        num_layers=2,
+        num_heads=4,
+        position="learned",
+        num_positions=16,
+        features=PatchesConfig(height=32, width=32, patch_size=8, stem=(32, 64, 96, 128)),
+        dropout=0.1,
+        memory=NoMemoryConfig(),  # a picture is whole in a call
+        heads=(),
+    )
+    return ExperimentConfig(
+        model=HeadedConfig(backbone=backbone, head=LabelHeadConfig(pool="mean", dropout=0.1)),
+        data=PicturesConfig(
+            path="$MEMGPT_DATA/image/cifar10_train4000.tar.gz", patch_size=8, test_last=100, flip=True, shift=3
+        ),
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100, weight_decay=0.1),
+        training=TrainingConfig(steps=1200, batch_size=64, carry_state=False, checkpoint_every=200),
+        evaluation=EvaluationConfig(
+            batch_size=64, chunk_length=16, max_documents=None, max_tokens=None, every=200, metric="accuracy"
+        ),
+    )

@@ -1,0 +1,48 @@
+"""Which digit is spoken, by a speaker who was not heard before: the free spoken digit dataset, from scratch.
+
+Command: MEMGPT_DATA=FOLDER python experiments/train.py spoken_digits --workdir runs/spoken_digits
+         python experiments/evaluate.py runs/spoken_digits --split test
+Time:    not measured
+Result:  not measured
+"""
+
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.features import FramesConfig
+from memgpt_jax.config.heads import HeadedConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import EncoderConfig
+from memgpt_jax.data.tasks.sounds import SoundsConfig
+from memgpt_jax.models.heads import LabelHeadConfig
+
+
+def config() -> ExperimentConfig:
+    backbone = EncoderConfig(
+        vocab_size=1,
+        d_model=64,
+        num_layers=2,
+        num_heads=4,
+        position="sinusoidal",
+        features=FramesConfig(num_mels=40),
+        dropout=0.2,
+        memory=NoMemoryConfig(),  # a digit is whole in a call
+        heads=(),
+    )
+    return ExperimentConfig(
+        model=HeadedConfig(backbone=backbone, head=LabelHeadConfig(pool="mean", dropout=0.2)),
+        data=SoundsConfig(
+            path="$MEMGPT_DATA/audio/fsdd_4speakers.tar.gz",
+            pattern=r"(?P<label>\d)_(?P<group>[a-z]+)_\d+\.wav$",
+            test_groups=("theo",),
+            sample_rate=8000,
+            num_mels=40,
+            center=True,
+            stretch=0.3,
+            warp=0.2,
+            mask=0.2,
+        ),
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.1),
+        training=TrainingConfig(steps=600, batch_size=8, sequence_length=128, carry_state=False, checkpoint_every=200),
+        evaluation=EvaluationConfig(
+            batch_size=64, chunk_length=64, max_documents=None, max_tokens=None, every=200, metric="accuracy"
+        ),
+    )
