@@ -6,7 +6,7 @@ Command: python experiments/train.py stdlib --workdir runs/stdlib               
 Time:    201, 202, 189 s of CPU time with everything, without the teacher 106, 116, 122 s (Python 3.11, jax 0.10.2, one
          core of a shared AMD EPYC)
 Result:  bits per byte on 32 held-out files, seeds 0, 1, 2: 2.207, 2.188, 2.191; the student alone: 2.224, 2.197, 2.205.
-         The teacher is the run of seed 0 (1.903). As many seconds, instead of steps, of the student alone: not measured.
+         The teacher is the run of seed 0 (1.903). The student alone for as many seconds: not measured.
 """
 
 from memgpt_jax.config.distill import DistillConfig
