@@ -3,10 +3,11 @@
     import memgpt_jax as mg
 
 Namespaces: `mg.memory` (mechanisms), `mg.tasks` (memory tasks), `mg.data` (tokenizers, corpora, objectives, batches),
-`mg.ops` (pure functions of arrays), `mg.training`, `mg.interop`. `mg.functional(config)` is a model as pure functions.
+`mg.knowledge` (texts written into a memory), `mg.ops` (pure functions of arrays), `mg.training`, `mg.interop`.
+`mg.functional(config)` is a model as pure functions.
 """
 
-from memgpt_jax import data, interop, memory, ops, training
+from memgpt_jax import data, interop, knowledge, memory, ops, training
 from memgpt_jax.checkpoint import load_run
 from memgpt_jax.config.data import CausalConfig, TaskConfig, TextConfig
 from memgpt_jax.config.distill import DistillConfig
@@ -154,6 +155,7 @@ __all__ = [  # noqa: RUF022 — in groups
     # namespaces
     "data",
     "interop",
+    "knowledge",
     "memory",
     "ops",
     "tasks",

@@ -147,6 +147,9 @@ class KVMemoryConfig(AttendedMemoryConfig):
     visibility: Visibility = "segment"
     """Entries that a token reads: those of earlier segments (`segment`), or also those of its own segment up to and
     including itself (`token`)."""
+    knowledge_size: int = 0
+    """Number of entries of knowledge (`memgpt_jax.knowledge`) that a row can hold beside its M entries. They are read
+    together with these, are never evicted, and outlive a reset."""
     recency_bias: bool = False
     """Subtract a learned multiple (per head, at least 0) of log(1 + age in segments) from an entry's logit."""
     read_implementation: Implementation = "auto"
@@ -164,11 +167,16 @@ class KVMemoryConfig(AttendedMemoryConfig):
             0 <= self.initial_entries <= self.memory_size,
             f"initial_entries must be between 0 and memory_size={self.memory_size}, got {self.initial_entries}",
         )
+        check(self.knowledge_size >= 0, f"knowledge_size must be at least 0, got {self.knowledge_size}")
         check(
             self.read_implementation in ("auto", "portable")
-            or (self.initial_entries == 0 and self.visibility == "segment" and self.evict != "least_read"),
-            f"read_implementation={self.read_implementation!r} needs initial_entries=0, visibility='segment' and "
-            f"evict='oldest' or 'lowest_gate', got {self.initial_entries}, {self.visibility!r} and {self.evict!r}",
+            or (
+                (self.initial_entries == self.knowledge_size == 0 and self.visibility == "segment")
+                and self.evict != "least_read"
+            ),
+            f"read_implementation={self.read_implementation!r} needs initial_entries=0, knowledge_size=0, "
+            f"visibility='segment' and evict='oldest' or 'lowest_gate', got {self.initial_entries}, "
+            f"{self.knowledge_size}, {self.visibility!r} and {self.evict!r}",
         )
 
     @property

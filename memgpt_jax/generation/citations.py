@@ -1,7 +1,7 @@
 """The sentences of a document whose memory entries a question reads more than questions usually do."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypedDict
 
 import jax
@@ -118,25 +118,39 @@ def _group_weights(
 ) -> np.ndarray:
     """`token_weights` of at most `number` rows, which are read in calls that end with the segments."""
     config, params = model
-    copies, segment = min(number, power_of_two(len(rows))), config.segment_length
-    state, lengths = fork(state, copies), np.array([len(row) for row in rows] + [0] * (copies - len(rows)))
-    streams = [layer.stream for layer in state.layers if layer.stream]
-    place, offset = 0, int(streams[0].offset[0])
-    found = np.zeros((copies, size + 1))
-    while place < lengths.max():
-        tokens, at = np.zeros((copies, segment), np.int32), place + np.arange(segment)
-        for row, ids in enumerate(rows):
-            part = ids[place : place + segment - offset]
-            tokens[row, : len(part)] = part
-        valid = (at < lengths[:, None]) & (at < place + segment - offset)
+    copies, lengths = min(number, power_of_two(len(rows))), np.array([len(row) for row in rows])
+    state, found = fork(state, copies), np.zeros((copies, size + 1))
+    memories = sum(bool(layer.stream) for layer in state.layers)
+    for place, tokens, valid in segment_calls(config, state, rows):
+        counts = valid & (place + np.arange(config.segment_length) >= skip)
         stream = next(layer.stream for layer in state.layers if layer.stream)
         written = np.asarray(state.position - (stream.offset - stream.start))
-        reads, state = _read(config, params, tokens, valid & (at >= skip), valid, state)
+        reads, state = _read(config, params, tokens, counts, valid, state)
         for read in jax.device_get(reads):
             _add(found, written, read)
-        place, offset = place + segment - offset, 0
-    shares = np.cumsum(found[:, :size], axis=1) / len(streams) / np.maximum(lengths - skip, 1)[:, None]
+    lengths = np.pad(lengths, (0, copies - len(rows)))
+    shares = np.cumsum(found[:, :size], axis=1) / memories / np.maximum(lengths - skip, 1)[:, None]
     return np.maximum(shares, 0)  # sums of differences may be a rounding error below 0
+
+
+def segment_calls(
+    config: ModelConfig, state: ModelState, rows: Sequence[np.ndarray]
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """The ids of rows in calls of `segment_length` tokens that end with the open segment, as `entry_reads` needs them.
+
+    state: the B rows before; all are at the same token. Rows of ids that are missing are padding.
+
+    Yields the place of the call in the rows, tokens [B, T] and which of them are valid.
+    """
+    stream = next(layer.stream for layer in state.layers if layer.stream)
+    batch, segment, offset, place = len(stream.offset), config.segment_length, int(stream.offset[0]), 0
+    while place < max(map(len, rows)):
+        tokens, valid = np.zeros((batch, segment), np.int32), np.zeros((batch, segment), bool)
+        for row, ids in enumerate(rows):
+            part = ids[place : place + segment - offset]
+            tokens[row, : len(part)], valid[row, : len(part)] = part, True
+        yield place, tokens, valid
+        place, offset = place + segment - offset, 0
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -151,6 +151,10 @@ class Memory(nnx.Module, Generic[ConfigT]):
         """The memory at the start of a document: `init_state` with the learned initial entries."""
         return self.init_state(batch_size)
 
+    def restarted(self, state: State, batch_size: int) -> State:
+        """The memory at the start of a document that follows others: `initial_state` with the knowledge of `state`."""
+        return self.initial_state(batch_size)
+
     def read(
         self, x: Float[Array, "B Q D"], state: State, own_segment: OwnSegment, update_mask: Bool[Array, "B Q"]
     ) -> tuple[Float[Array, "B Q R"], State]:
@@ -263,7 +267,7 @@ class Memory(nnx.Module, Generic[ConfigT]):
             """Tokens after a reset read an initial memory, which then replaces the old one."""
             read, state = before
             open_document = after_reset & (document == document[:, -1:])  # other documents also end in this segment
-            initial, update_mask = self.initial_state(batch), segment.is_new & open_document
+            initial, update_mask = self.restarted(state, batch), segment.is_new & open_document
             initial_read, initial = self.read(segment.x, initial, own_segment, update_mask)
             return jnp.where(after_reset[..., None], initial_read, read), where_rows(has_reset, initial, state)
 

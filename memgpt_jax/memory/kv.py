@@ -11,8 +11,10 @@ from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.memory.base import Explanation, Origins, OwnSegment, Segment, flatten_segments
 from memgpt_jax.memory.linear import linear
 from memgpt_jax.memory.projected import AttendedMemory
+from memgpt_jax.ops.attention.dense import MASKED
 from memgpt_jax.ops.memory import (
     Entries,
+    KnowledgeEntries,
     ReadableEntries,
     SeenEntries,
     Source,
@@ -35,10 +37,14 @@ from memgpt_jax.shapes import Array, Bool, Float, Int32
 
 
 class KVState(NamedTuple):
-    """Bytes per row: M (2 G K itemsize + 9) + (writer_conv - 1) D itemsize, with 4 M more for `least_read`."""
+    """Bytes per row: M (2 G K itemsize + 9) + (writer_conv - 1) D itemsize, with 4 M more for `least_read`.
+
+    N entries of knowledge add N (2 G K itemsize + 8).
+    """
 
     entries: Entries
     conv_cache: Float[Array, "B reach D"]  # the last writer_conv - 1 tokens before the segment
+    knowledge: KnowledgeEntries | None = None  # if `knowledge_size` is not 0
 
 
 class KVMemory(AttendedMemory[KVMemoryConfig]):
@@ -97,7 +103,16 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             age=jnp.zeros((batch_size, size), jnp.int32),
             read_mass=self._no_mass(batch_size, size),
         )
-        return KVState(entries, self.conv.init_state(batch_size))
+        knowledge = None
+        if config.knowledge_size:
+            stored = (batch_size, config.knowledge_size, *stored[2:])
+            knowledge = KnowledgeEntries(
+                keys=jnp.zeros(stored, self.dtype),
+                values=jnp.zeros(stored, self.dtype),
+                log_gate=jnp.zeros(stored[:2], jnp.float32),
+                source=jnp.zeros(stored[:2], jnp.int32),
+            )
+        return KVState(entries, self.conv.init_state(batch_size), knowledge)
 
     def initial_state(self, batch_size: int) -> KVState:
         state, num = self.init_state(batch_size), self.config.initial_entries
@@ -112,6 +127,9 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         )
         return state._replace(entries=entries)
 
+    def restarted(self, state: KVState, batch_size: int) -> KVState:
+        return self.initial_state(batch_size)._replace(knowledge=state.knowledge)
+
     def read(
         self, x: Float[Array, "B Q D"], state: KVState, own_segment: OwnSegment, update_mask: Bool[Array, "B Q"]
     ) -> tuple[Float[Array, "B Q R"], KVState]:
@@ -122,6 +140,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             convolved = self.convolve_own(own_segment.x, own_segment.document, state.conv_cache)
             written = self._gated(self._entries(own_segment.x, convolved, own_segment.document >= 0))
             sources.append(self._source(written, causal_visibility(own_segment.document, own_segment.position)))
+        sources += self._knowledge_source(state, x.shape[1])
         found = (read_entries_with_lse if self.joins_attention else read_entries)(query, sources, *self._extras())
         if entries.read_mass is not None:  # evict="least_read"
             mass = read_mass(query, sources, *self._extras(), update_mask)[:, : self.config.memory_size]
@@ -129,16 +148,26 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         return self._packed(found), state._replace(entries=entries)
 
     def write(self, x: Float[Array, "B T D"], state: KVState, write_mask: Bool[Array, "B T"]) -> KVState:
+        new, conv_cache = self.new_entries(x, state, write_mask)
+        return state._replace(entries=append_entries(state.entries, new, self.config.evict), conv_cache=conv_cache)
+
+    def new_entries(
+        self, x: Float[Array, "B T D"], state: KVState, write_mask: Bool[Array, "B T"]
+    ) -> tuple[Entries, Float[Array, "B reach D"]]:
+        """The N entries that `write` appends, and the convolution's cache after them."""
         convolved, conv_cache = self.convolve_segment(x, write_mask, state.conv_cache)
-        new = self._select(self._entries(x, convolved, write_mask))
-        return KVState(append_entries(state.entries, new, self.config.evict), conv_cache)
+        return self._select(self._entries(x, convolved, write_mask)), conv_cache
 
     def explain(self, x: Float[Array, "B Q D"], state: KVState) -> Explanation:
-        """Weights over the M entries; the null entry has the rest of each softmax."""
-        entries = state.entries
-        visible = jnp.broadcast_to(entries.valid[:, None], (*x.shape[:2], entries.valid.shape[1]))
-        weights = read_weights(self.queries(x), [self._source(entries, visible)], *self._extras())
-        return Explanation(weights, entries.values[:, None], entries.valid)
+        """Weights over the M entries, then those of knowledge; the null entry has the rest of each softmax."""
+        entries, values, valid = state.entries, state.entries.values, state.entries.valid
+        visible = jnp.broadcast_to(valid[:, None], (*x.shape[:2], valid.shape[1]))
+        sources = [self._source(entries, visible), *self._knowledge_source(state, x.shape[1])]
+        weights = read_weights(self.queries(x), sources, *self._extras())
+        if state.knowledge is not None:
+            values = jnp.concatenate([values, state.knowledge.values], axis=1)
+            valid = jnp.concatenate([valid, state.knowledge.source > 0], axis=1)
+        return Explanation(weights, self._per_head(values)[:, None], valid)
 
     def origins(self, state: KVState) -> Origins:
         """The token of each entry; its segment, if tokens of the segment have been pooled, left out or evicted.
@@ -212,6 +241,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         own = own_document = None
         if self.config.visibility == "token":
             own, own_document = self._own_entries(written, call.document, per_segment)
+        knowledge = None if state.knowledge is None else self._readable_knowledge(state.knowledge)
         found = (read_segments_with_lse if self.joins_attention else read_segments)(
             self.queries(call.x).reshape(*per_segment, self.config.num_heads, -1),
             self._stored(in_play),
@@ -220,6 +250,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             initial=self._stored(initial) if self.config.initial_entries else None,
             own=own,
             own_document=own_document,
+            knowledge=knowledge,
             null_key=null_key,
             recency=recency,
             bptt_segments=self.bptt_segments,
@@ -227,7 +258,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             implementation=self.config.read_implementation,
         )
         entries = gather_entries(in_play, final.place)._replace(valid=final.valid, age=final.age)
-        return self._packed(found), KVState(_clean(entries), conv_cache)
+        return self._packed(found), KVState(_clean(entries), conv_cache, state.knowledge)
 
     def _places(self, segments: Segment, old: Entries, start: Entries, new: Entries) -> tuple[SeenEntries, SeenEntries]:
         """The places of the entries that the memory holds, among the E entries of `sequence`.
@@ -318,6 +349,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         elif self.config.select == "pool":
             entries = pool_entries(entries, self.pool_queries[...])
             entries = entries._replace(keys=self.unit(entries.keys).astype(self.dtype))
+            if self.config.gate == "none":  # exactly 1, not a rounded sum of weights, so that the newer of two stays
+                entries = entries._replace(log_gate=jnp.zeros_like(entries.log_gate))
         return _clean(self._gated(entries))
 
     def _gated(self, entries: Entries) -> Entries:
@@ -337,6 +370,25 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
     def _source(self, entries: Entries, visible: Bool[Array, "B Q E"]) -> Source:
         """Entries as a `Source` of the Reader."""
         return make_source(self._stored(entries), entries.age, visible, self.bptt_segments)
+
+    def _readable_knowledge(self, knowledge: KnowledgeEntries) -> ReadableEntries:
+        """Knowledge with the logit biases of its gates; `MASKED` at empty places."""
+        bias = knowledge.log_gate if self.config.gate == "log_bias" else jnp.zeros_like(knowledge.log_gate)
+        return ReadableEntries(
+            knowledge.keys, knowledge.values, jnp.where(knowledge.source > 0, bias, jnp.float32(MASKED))
+        )
+
+    def _knowledge_source(self, state: KVState, length: int) -> list[Source]:
+        """Knowledge as a `Source` of the Reader for Q tokens, of age 0; none if there is no place for it."""
+        if state.knowledge is None:
+            return []
+        batch, number = state.knowledge.source.shape
+        visible = jnp.ones((batch, length, number), bool)
+        return [Source(*self._readable_knowledge(state.knowledge), jnp.zeros((batch, number), jnp.int32), visible)]
+
+    def _per_head(self, values: Float[Array, "B M G K"]) -> Float[Array, "B M H K"]:
+        """The value that each head reads."""
+        return jnp.repeat(values, self.config.num_heads // self.config.kv_heads, axis=2)
 
 
 def _rank_of_equal(values: Int32[Array, " M"]) -> tuple[Int32[Array, " M"], Int32[Array, " M"]]:

@@ -30,7 +30,7 @@ class StreamState(NamedTuple):
     pending: Float[Array, "B T D"]  # tokens of the open segment at their positions, followed by zeros
     offset: Int32[Array, "B"]  # number of pending tokens, 0 <= offset < T
     start: Int32[Array, "B"]  # position of the first pending token of the open document
-    fresh: Bool[Array, "B"]  # no token or entry so far; at the first token, `initial_state` replaces `memory`
+    fresh: Bool[Array, "B"]  # no token or entry so far; at the first token, `restarted` replaces `memory`
 
 
 def init_stream_state(
@@ -101,7 +101,7 @@ def _restarted(memory: Memory[Any], state: State, rows: Bool[Array, "B"]) -> Sta
     """The state with an initial memory in the given rows."""
 
     def restart(state: State) -> State:
-        return where_rows(rows, memory.initial_state(rows.shape[0]), state)
+        return where_rows(rows, memory.restarted(state, rows.shape[0]), state)
 
     return jax.lax.cond(jnp.any(rows), restart, _unchanged, state)
 
@@ -136,7 +136,7 @@ def _detached(
     read = read_from(x, before)
 
     def restart(read: Array) -> Array:
-        initial_read = read_from(x, memory.initial_state(batch))
+        initial_read = read_from(x, memory.restarted(before, batch))
         return jnp.where((jnp.cumsum(reset, axis=1) > 0)[..., None], initial_read, read)
 
     read = jax.lax.cond(jnp.any(reset), restart, _unchanged, read)

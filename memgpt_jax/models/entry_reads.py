@@ -1,10 +1,10 @@
 """How much the tokens of a call read each entry of each memory of a decoder."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from memgpt_jax.memory.base import Explanation, Origins
+from memgpt_jax.memory.base import Explanation, Memory, Origins
 from memgpt_jax.memory.streaming import explain
 from memgpt_jax.models.attention import CallInputs, SelfAttention, call_inputs
 from memgpt_jax.models.blocks import Block, LayerState
@@ -43,21 +43,34 @@ def entry_reads(
         NotImplementedError: the mechanism does not implement `Memory.explain` and `Memory.origins`.
         ValueError: the entries of this configuration cannot be assigned to tokens.
     """
+    explained, after = explained_reads(model, tokens, state, valid)
+    counted, reads = (counts & valid).astype(jnp.float32), []
+    for memory, before, explanation in explained:
+        origins = memory.origins(before)
+        weights = explanation.weights[..., : origins.start.shape[1]]  # without those of knowledge
+        reads.append(EntryReads(jnp.einsum("bqhm,bq->bm", weights, counted) / weights.shape[2], origins))
+    return reads, after
+
+
+def explained_reads(
+    model: MemGPT, tokens: Tokens, state: ModelState, valid: Flags
+) -> tuple[list[tuple[Memory[Any], Any, Explanation]], ModelState]:
+    """The reads of the tokens in each memory: the mechanism, its state before, `Explanation`; and the state after.
+
+    With fusion `attention`, weights are those of the softmax that entries share with the window. Arguments and errors
+    as in `entry_reads`.
+    """
     reset = jnp.zeros(tokens.shape, bool)
     positions = document_positions(state.position, reset)
     inputs = call_inputs(reset, valid, positions=positions, distance_bias=model.distance_bias())
-    counted, x = (counts & valid).astype(jnp.float32), model.embed(tokens, positions, valid)
-    reads, layers = [], []
+    x, found, layers = model.embed(tokens, positions, valid), [], []
     for block, layer in zip(model.blocks, state.layers, strict=True):
         if not isinstance(block.memory_layer, NoMemoryLayer):
-            weights = _explained(block, x, layer, inputs).weights
-            origins = block.memory_layer.memory.origins(layer.stream.memory)
-            found = jnp.einsum("bqhm,bq->bm", weights, counted) / weights.shape[2]
-            reads.append(EntryReads(found, origins))
+            found.append((block.memory_layer.memory, layer.stream.memory, _explained(block, x, layer, inputs)))
         x, after, _ = block(x, layer, inputs, "any", None)
         layers.append(after)
     position = state.position + jnp.sum(valid, axis=1, dtype=jnp.int32)
-    return reads, state._replace(layers=tuple(layers), position=position)
+    return found, state._replace(layers=tuple(layers), position=position)
 
 
 def _explained(block: Block, x: Stream, state: LayerState, inputs: CallInputs) -> Explanation:

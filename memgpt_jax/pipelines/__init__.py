@@ -16,6 +16,7 @@ from memgpt_jax.models.heads.vectors import VectorHeadConfig
 from memgpt_jax.pipelines.base import Loaded, load
 from memgpt_jax.pipelines.document_questions import DocumentQuestions, Reading
 from memgpt_jax.pipelines.feature_extraction import FeatureExtraction
+from memgpt_jax.pipelines.knowledge_questions import KnowledgeQuestions
 from memgpt_jax.pipelines.link_prediction import LinkPrediction
 from memgpt_jax.pipelines.question_answering import QuestionAnswering
 from memgpt_jax.pipelines.text_classification import TextClassification
@@ -30,6 +31,7 @@ PIPELINES: dict[str, Callable[..., Any]] = {
     "text-regression": TextRegression,
     "question-answering": QuestionAnswering,
     "document-questions": DocumentQuestions,
+    "knowledge-question-answering": KnowledgeQuestions,
     "text-generation": TextGeneration,
     "feature-extraction": FeatureExtraction,
     "link-prediction": LinkPrediction,

@@ -18,7 +18,11 @@ from tests.laws.memories import SEGMENT, WIDTH, build, random_inputs, runner
 BATCH, QUERIES = 2, 3
 SMALL = {"memory_size": 7, "num_heads": 2, "head_dim": 4, "slot_width": 6, "num_read_heads": 2, "top_k": 4}
 OPTIONS = {
-    "kv": [{}, {"gate": "scale", "recency_bias": True, "initial_entries": 2}, {"qk_norm": False, "null_entry": False}],
+    "kv": [
+        {"num_heads": 4, "num_kv_heads": 2},
+        {"gate": "scale", "recency_bias": True, "initial_entries": 2},
+        {"qk_norm": False, "null_entry": False},
+    ],
     "knn": [{}, {"memory_size": 0}],
     "ntm": [{}, {"order": "write_read"}, {"controller": "lstm", "controller_size": 5}],
     "dnc": [{}, {"order": "write_read"}, {"controller": "lstm", "controller_size": 5}],

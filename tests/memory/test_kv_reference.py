@@ -1,17 +1,20 @@
 """The key-value memory in a stream equals a token-by-token reference, over every pair of options."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.memory import kv
+from memgpt_jax.ops.memory import KnowledgeEntries
 from tests.laws.coverings import covering, rows_of
-from tests.laws.memories import SEGMENT, build, difference, random_inputs, reference_run, runner
-from tests.references.memory import ReferenceKVMemory
+from tests.laws.memories import SEGMENT, build, difference, random_inputs, reference_run, runner, state_after
+from tests.references.memory import Entry, ReferenceKVMemory
 
 OPTIONS = {
     "gate": ["log_bias", "scale", "scale_value", "none"],
@@ -25,6 +28,7 @@ OPTIONS = {
     "memory_size": [7, 16, 3, 0],  # not dividing, dividing, smaller than a segment, nothing
     "qk_norm": [True, False],
     "num_kv_heads": [None, 2, 1],
+    "knowledge_size": [0, 5],
 }
 # Rows that run by default: each value with a memory that holds something.
 MAIN = [
@@ -40,6 +44,7 @@ MAIN = [
         "memory_size": 7,
         "qk_norm": True,
         "num_kv_heads": 2,
+        "knowledge_size": 5,
     },
     {
         "gate": "scale",
@@ -53,6 +58,7 @@ MAIN = [
         "memory_size": 16,
         "qk_norm": False,
         "num_kv_heads": 1,
+        "knowledge_size": 0,
     },
     {
         "gate": "scale_value",
@@ -66,6 +72,7 @@ MAIN = [
         "memory_size": 3,
         "qk_norm": True,
         "num_kv_heads": None,
+        "knowledge_size": 5,
     },
     {
         "gate": "none",
@@ -79,6 +86,7 @@ MAIN = [
         "memory_size": 7,
         "qk_norm": True,
         "num_kv_heads": 2,
+        "knowledge_size": 0,
     },
 ]
 BATCH, LENGTH = 3, 6 * SEGMENT + 2
@@ -91,7 +99,7 @@ def config_of(row):
 
 def assert_state_equals(state, memories, config):
     """The stored entries, in order, and the convolution's conv_cache."""
-    entries, conv_cache = jax.device_get(state.memory)
+    entries, conv_cache, _ = jax.device_get(state.memory)
     for b, memory in enumerate(memories):
         valid = entries.valid[b]
 
@@ -111,6 +119,25 @@ def assert_state_equals(state, memories, config):
         assert state.offset[b] == memory.tokens_seen % SEGMENT
 
 
+def knowing(graph, params, config, seed):
+    """A fresh state with three entries of knowledge in each row, if there is place, and those of each reference."""
+    state = state_after(nnx.merge(graph, params), BATCH)
+    if not config.knowledge_size:
+        return state, iter([()] * BATCH)
+    rng, empty = np.random.default_rng(seed), state.memory.knowledge
+    keys, values = (np.zeros(empty.keys.shape, np.float32) for _ in range(2))
+    log_gate, source = np.zeros(empty.source.shape, np.float32), np.zeros(empty.source.shape, np.int32)
+    for array in (keys, values):
+        array[:, :3] = rng.normal(size=array[:, :3].shape)
+    log_gate[:, :3], source[:, :3] = -rng.exponential(size=(BATCH, 3)), [1, 1, 2]
+    state = state._replace(memory=state.memory._replace(knowledge=KnowledgeEntries(keys, values, log_gate, source)))
+    return state, iter([[Entry(keys[b, i], values[b, i], log_gate[b, i]) for i in range(3)] for b in range(BATCH)])
+
+
+def knowing_reference(knowledge, *settings):
+    return ReferenceKVMemory(*settings, next(knowledge))
+
+
 @pytest.mark.parametrize("row", rows_of(OPTIONS, *MAIN))
 def test_stream_equals_token_by_token_reference(row):
     config = config_of(row)
@@ -118,8 +145,10 @@ def test_stream_equals_token_by_token_reference(row):
     run = runner(graph)
     for seed, breaks in ((0, 0.0), (1, 0.1), (2, 0.3), (3, 0.6)):
         x, reset = random_inputs(seed, BATCH, LENGTH, breaks)
-        reads, state = run(params, x, reset, np.ones(reset.shape, bool), None)
-        expected, memories = reference_run(x, reset, ReferenceKVMemory, config, params, SEGMENT)
+        start, knowledge = knowing(graph, params, config, seed)
+        reads, state = run(params, x, reset, np.ones(reset.shape, bool), start)
+        references = partial(knowing_reference, knowledge)
+        expected, memories = reference_run(x, reset, references, config, params, SEGMENT)
         np.testing.assert_allclose(reads, expected, atol=2e-5)
         assert_state_equals(state, memories, config)
 

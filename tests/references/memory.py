@@ -23,7 +23,8 @@ class ReferenceKVMemory:
     One that `joins` attention reads, for each head, a list of pairs of a logit and a value.
     """
 
-    def __init__(self, config, params, segment_length, joins=False):
+    def __init__(self, config, params, segment_length, knowledge=(), joins=False):
+        self.knowledge = knowledge  # entries that outlive a reset
         self.config, self.params, self.segment_length, self.joins = config, params, segment_length, joins
         self.tokens_seen = 0
         self.begin_document()
@@ -80,7 +81,11 @@ class ReferenceKVMemory:
         if self.config.select == "pool":
             items = [(entry.key, entry.value, entry.log_gate) for entry in own]
             pooled = reference.pool(items, self.params["pool_queries"])
-            return [Entry(self.unit(key), value, float(np.log(gate))) for key, value, gate in pooled]
+            gates = [1.0 if self.config.gate == "none" else gate for _, _, gate in pooled]
+            return [
+                Entry(self.unit(key), value, float(np.log(gate)))
+                for (key, value, _), gate in zip(pooled, gates, strict=True)
+            ]
         return own
 
     def gated(self, entry):
@@ -99,6 +104,7 @@ class ReferenceKVMemory:
         visible = [*self.memory]
         if config.visibility == "token":
             visible += [self.gated(entry) for entry in self.own]
+        visible += self.knowledge
         out, pairs = [], []
         for h in range(config.num_heads):
             bias = lambda entry: entry.log_gate if config.gate == "log_bias" else 0.0  # noqa: E731

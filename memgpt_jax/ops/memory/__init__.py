@@ -36,6 +36,7 @@ from memgpt_jax.ops.memory.segments import (
 )
 from memgpt_jax.ops.memory.writer import (
     Entries,
+    KnowledgeEntries,
     append_entries,
     causal_conv,
     gather_entries,
@@ -47,6 +48,7 @@ from memgpt_jax.ops.memory.writer import (
 __all__ = [
     "Entries",
     "Hops",
+    "KnowledgeEntries",
     "Pairs",
     "ReadableEntries",
     "SeenEntries",

@@ -33,6 +33,7 @@ def read_segments(
     initial: ReadableEntries | None = None,
     own: ReadableEntries | None = None,
     own_document: Int32[Array, "B S T"] | None = None,
+    knowledge: ReadableEntries | None = None,
     null_key: Float[Array, "G K"] | None = None,
     recency: Float32[Array, "H"] | None = None,
     bptt_segments: int | None = None,
@@ -50,17 +51,18 @@ def read_segments(
         own: entries that the tokens of each segment write, [B, S, T, ...]; later tokens of the same document in that
             segment, and the token itself, read them.
         own_document: equal for tokens of one document; -1: no token.
+        knowledge: entries of age 0 that every token reads.
         null_key, recency: as in `read_entries`.
         bptt_segments: entries older than this many segments get no gradient; None: all get it.
         contiguous: each segment sees M neighbours among the entries in play, the valid ones last.
-        implementation: see `Implementation`. The kernels take neither `initial` nor `own` entries. They copy no
-            entries; the portable implementation gathers M for each segment.
+        implementation: see `Implementation`. The kernels take neither `initial` nor `own` entries nor `knowledge`.
+            They copy no entries; the portable implementation gathers M for each segment.
 
     Raises:
         ValueError: the implementation does not run here, or not with these entries.
     """
-    inputs = _Inputs(query, entries, seen, after_reset, initial, own, own_document, null_key, recency)
-    kernels = ("pallas",) if initial is None and own is None else ()
+    inputs = _Inputs(query, entries, seen, after_reset, initial, own, own_document, knowledge, null_key, recency)
+    kernels = ("pallas",) if initial is None and own is None and knowledge is None else ()
     chosen = choose(implementation, kernels, query.dtype, query.shape[-1])
     if chosen != "portable":
         return _by_kernel(inputs, bptt_segments, interpret=chosen == "interpret")
@@ -80,6 +82,7 @@ def read_segments_with_lse(
     initial: ReadableEntries | None = None,
     own: ReadableEntries | None = None,
     own_document: Int32[Array, "B S T"] | None = None,
+    knowledge: ReadableEntries | None = None,
     null_key: Float[Array, "G K"] | None = None,
     recency: Float32[Array, "H"] | None = None,
     bptt_segments: int | None = None,
@@ -87,7 +90,7 @@ def read_segments_with_lse(
     implementation: Implementation = "auto",
 ) -> tuple[Float[Array, "B S T H K"], Float32[Array, "B S T H"]]:
     """`read_segments`, and the log-sum-exp of each query's logits. Only the portable implementation computes it."""
-    inputs = _Inputs(query, entries, seen, after_reset, initial, own, own_document, null_key, recency)
+    inputs = _Inputs(query, entries, seen, after_reset, initial, own, own_document, knowledge, null_key, recency)
     choose(implementation, (), query.dtype, query.shape[-1])
     merged = partial(_read_parts, bptt_segments=bptt_segments)
     return _portable(inputs, read_entries_with_lse, merged, bptt_segments, contiguous)
@@ -103,6 +106,7 @@ class _Inputs(NamedTuple):
     initial: ReadableEntries | None
     own: ReadableEntries | None
     own_document: Int32[Array, "B S T"] | None
+    knowledge: ReadableEntries | None
     null_key: Float[Array, "G K"] | None
     recency: Float32[Array, "H"] | None
 
@@ -155,6 +159,7 @@ def _portable(inputs: _Inputs, read: Callable, read_parts: Callable, bptt_segmen
         initial=None if inputs.initial is None else entries,
         own=None if inputs.own is None else ReadableEntries(in_segments, in_segments, of_row),
         own_document=of_row,
+        knowledge=None if inputs.knowledge is None else entries,
         null_key=by_heads,
         recency=by_heads,
     )
@@ -172,7 +177,8 @@ def _read_rows(inputs, *, read, bptt_segments, contiguous):
 
 
 def _read_parts(inputs, bptt_segments):
-    """Read and log-sum-exp where each device sees its part of the M entries; the first one adds `initial` and `own`.
+    """Read and log-sum-exp where each device sees its part of the M entries; the first one adds `initial`, `own` and
+    `knowledge`.
 
         r = sum_i w_i r_i / sum_i w_i,  w_i = exp(lse_i)
 
@@ -182,6 +188,9 @@ def _read_parts(inputs, bptt_segments):
     if inputs.initial is not None:
         bias = jnp.where(first, inputs.initial.bias, MASKED)
         inputs = inputs._replace(initial=inputs.initial._replace(bias=bias))
+    if inputs.knowledge is not None:
+        bias = jnp.where(first, inputs.knowledge.bias, MASKED)
+        inputs = inputs._replace(knowledge=inputs.knowledge._replace(bias=bias))
     if inputs.own is not None:
         inputs = inputs._replace(own_document=jnp.where(first, inputs.own_document, -1))
     query, null_key = inputs.query, inputs.null_key
@@ -229,6 +238,10 @@ def _read_row(row, read, bptt_segments, contiguous):
         if own is not None:
             entries, document = as_batch((own, own_document))
             visible = causal_visibility(document, jnp.arange(document.shape[1], dtype=jnp.int32)[None])
+            sources.append(without_age(entries, visible))
+        if row.knowledge is not None:
+            entries = as_batch(row.knowledge)
+            visible = jnp.ones((1, after_reset.size, entries.bias.shape[1]), bool)
             sources.append(without_age(entries, visible))
         found = read(query[None], sources, row.null_key, row.recency)
         return jax.tree.map(lambda x: x[0], found)

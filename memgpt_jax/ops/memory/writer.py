@@ -30,6 +30,17 @@ class Entries(NamedTuple):
     )
 
 
+class KnowledgeEntries(NamedTuple):
+    """N entries that were written before the stream, in the order of writing from place 0 on, followed by zeros."""
+
+    keys: Float[Array, "B N G K"]
+    values: Float[Array, "B N G K"]
+    log_gate: Float32[Array, "B N"]
+    source: Int32[Array, "B N"]  # at least 1: number of the text that the entry comes from; 0: no entry
+
+    mesh_axes = declare_axes(keys=(None, HEADS), values=(None, HEADS))
+
+
 OLDEST_AGE = 2**30  # maximum age, so that ages cannot overflow
 READ_HORIZON = 4096  # read rates are means over about this many segments, so that the sums stay exact
 

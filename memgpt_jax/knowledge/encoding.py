@@ -1,0 +1,142 @@
+"""Texts to knowledge: a model reads each text alone, and its Writers give the entries."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memgpt_jax import models
+from memgpt_jax.config.checks import check, instance_of, whole
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.progress_bar import track
+from memgpt_jax.data.tokenizers.base import Tokenizer
+from memgpt_jax.generation.prompts import checked_ids
+from memgpt_jax.generation.request import GenerativeModel, decoder_of
+from memgpt_jax.knowledge.entries import Knowledge, LayerEntries, sha256_of
+from memgpt_jax.models import ModelState, Params
+from memgpt_jax.ops.trees import where_rows
+from memgpt_jax.shapes import Array, Bool, Flags, Tokens
+
+
+def encode(
+    model: GenerativeModel,
+    texts: Sequence[str] | Sequence[Sequence[int]],
+    tokenizer: Tokenizer | None = None,
+    *,
+    sources: Sequence[int] | None = None,
+    batch_size: int = 16,
+) -> Knowledge:
+    """The entries that the Writers of a model's memories make of texts, each text read alone from an empty memory.
+
+    A text is a document: it begins with `start_id`, whose entry is left out where each token has one, because it is
+    read for every question. Its last segment is written although it is not full.
+
+    Args:
+        model: a `MemGPT`, or `(config, params)` of one, whose memory is `kv`.
+        texts: texts, or without `tokenizer` ids.
+        tokenizer: encodes the texts.
+        sources: the number of each text, at least 1; default: from 1 on.
+        batch_size: texts that are read at the same time.
+
+    Raises:
+        ValueError: there is no text, one is empty or does not fit the model, numbers repeat or are below 1, the memory
+            is not `kv` or holds fewer entries than a segment writes.
+    """
+    decoder = decoder_of(model)
+    config, params = decoder.config, decoder.params
+    memory = _checked_memory(config)
+    ids = [_ids(config, number, text, tokenizer) for number, text in enumerate(texts)]
+    check(bool(ids), "there are no texts")
+    numbers = range(1, len(ids) + 1) if sources is None else [whole("sources", number, 1) for number in sources]
+    check(len(numbers) == len(ids), f"{len(ids)} texts have {len(numbers)} sources")
+    check(len({*numbers}) == len(ids), "two texts have the same number in sources")
+    skip_start = tokenizer is not None and memory.select == "all"
+    groups = range(0, len(ids), whole("batch_size", batch_size, 1))
+    found = []
+    for first in track(groups, "texts"):
+        group = ids[first : first + batch_size]
+        rows = _of_group(config, params, group + [group[-1]] * (batch_size - len(group)), skip_start)
+        found += list(zip(*(layer[: len(group)] for layer in rows), strict=True))
+    layers = []
+    for of_layer in zip(*found, strict=True):
+        keys, values, log_gate = (np.concatenate(parts) for parts in zip(*of_layer, strict=True))
+        source = np.repeat(np.array(numbers, np.int32), [len(part[0]) for part in of_layer])
+        layers.append(LayerEntries(keys, values, log_gate, source))
+    names = [text if isinstance(text, str) else " ".join(map(str, text)) for text in texts]
+    return Knowledge(tuple(layers), dict(zip(numbers, names, strict=True)), sha256_of(params))
+
+
+def _checked_memory(config: ModelConfig) -> KVMemoryConfig:
+    memory = instance_of(config.memory, KVMemoryConfig, "model.memory")
+    written = config.segment_length if memory.select == "all" else memory.select_size
+    check(
+        memory.memory_size >= written,
+        f"model.memory.memory_size={memory.memory_size} must be at least {written}, the entries of a segment",
+    )
+    return memory
+
+
+def _ids(config: ModelConfig, number: int, text: Any, tokenizer: Tokenizer | None) -> np.ndarray:
+    if tokenizer is not None:
+        check(isinstance(text, str), f"text {number} must be a str, got {type(text).__name__}")
+        check(bool(text.strip()), f"text {number} is empty")
+        text = [tokenizer.start_id, *tokenizer.encode(text)]
+    else:
+        check(not isinstance(text, str), "texts need tokenizer=")
+    ids = checked_ids(config, f"the ids of text {number}", np.asarray(text, np.int64))
+    check(len(ids) > 0, f"text {number} is empty")
+    return ids
+
+
+def _of_group(
+    config: ModelConfig, params: Params, group: Sequence[np.ndarray], skip_start: bool
+) -> list[list[tuple[np.ndarray, ...]]]:
+    """For each layer with a memory, keys, values and log gates of each text."""
+    found: list[list[list[tuple[np.ndarray, ...]]]] = []
+    for first, layers in _segments(config, params, group):
+        found = found or [[[] for _ in group] for _ in layers]
+        for of_layer, (entries, new) in zip(found, layers, strict=True):
+            for row, parts in enumerate(of_layer):
+                chosen = np.flatnonzero(new[row])
+                chosen = chosen[1:] if first and skip_start else chosen
+                parts.append(tuple(array[row][chosen].astype(np.float32) for array in entries))
+    return [[tuple(map(np.concatenate, zip(*parts, strict=True))) for parts in of_layer] for of_layer in found]
+
+
+def _segments(config: ModelConfig, params: Params, group: Sequence[np.ndarray]) -> Iterator[tuple[bool, Any]]:
+    """Read texts segment by segment; after each, whether it was the first, and the new entries of each layer."""
+    length, state = config.segment_length, models.functional(config).init_state(len(group))
+    for start in range(0, max(map(len, group)), length):
+        tokens, valid = np.zeros((len(group), length), np.int32), np.zeros((len(group), length), bool)
+        for row, ids in enumerate(group):
+            part = ids[start : start + length]
+            tokens[row, : len(part)], valid[row, : len(part)] = part, True
+        layers, state = _read_segment(config, params, tokens, valid, state)
+        yield start == 0, jax.device_get(layers)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _read_segment(
+    config: ModelConfig, params: Params, tokens: Tokens, valid: Flags, state: ModelState
+) -> tuple[list[tuple[tuple[Array, Array, Array], Bool[Array, "B N"]]], ModelState]:
+    """The N entries that each memory writes of one segment, full or open, and which of them are of this call."""
+    model = models.from_params(config, params)
+    _, state, _ = model.hidden(tokens, state, valid=valid)
+    memory = instance_of(config.memory, KVMemoryConfig, "model.memory")
+    number = config.segment_length if memory.select == "all" else memory.select_size
+    found = []
+    for block, layer in zip(model.blocks, state.layers, strict=True):
+        if layer.stream:
+            stream, place = layer.stream, jnp.arange(config.segment_length)[None, :]
+            full = jax.tree.map(lambda x: x[:, -number:], stream.memory.entries)
+            full = full._replace(valid=full.valid & (full.age == 1))
+            present = (place >= stream.start[:, None]) & (place < stream.offset[:, None])
+            still_open, _ = block.memory_layer.memory.new_entries(stream.pending, stream.memory, present)
+            entries = where_rows(stream.offset > 0, still_open, full)
+            new = entries.valid & jnp.any(valid, axis=1)[:, None]
+            found.append(((entries.keys, entries.values, entries.log_gate), new))
+    return found, state
