@@ -4,7 +4,7 @@ Command: MEMGPT_DATA=FOLDER python experiments/train.py cifar10 --workdir runs/c
          python experiments/evaluate.py runs/cifar10/best --split test
 Time:    5.2 minutes of CPU time (Python 3.11, jax 0.10.2, one shared core), with the validations
 Result:  accuracy on 1,000 test pictures 0.574, on the 300 validation pictures 0.623, seed 0 alone; the parameters of
-         step 1,200. On a baseline of 200 random whitened patches, 0.573, it does not improve
+         step 1,200: as good as logistic regression on 200 random whitened patches (0.573), not better
 """
 
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
