@@ -18,7 +18,17 @@ FLOORS = {
     "values": ["shapes", "errors", "files", "config"],
     "arrays": ["ops"],
     "modules": ["memory", "models"],
-    "work": ["parallel", "data", "generation", "evaluation", "checkpoint", "interop", "training", "pipelines"],
+    "work": [
+        "parallel",
+        "data",
+        "generation",
+        "evaluation",
+        "checkpoint",
+        "interop",
+        "knowledge",
+        "training",
+        "pipelines",
+    ],
     "doors": ["studies", ""],  # "": memgpt_jax/__init__.py
 }
 PARTS = [part for floor in FLOORS.values() for part in floor]

@@ -11,7 +11,7 @@ import pytest
 import memgpt_jax as mg
 from memgpt_jax.data import OBJECTIVES, TASKS
 
-NAMESPACES = {"data", "interop", "memory", "ops", "tasks", "training"}
+NAMESPACES = {"data", "interop", "knowledge", "memory", "ops", "tasks", "training"}
 
 
 def test_dir_lists_the_public_names_alone():
