@@ -17,7 +17,7 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.memory.knn import KNNMemoryConfig
 from memgpt_jax.models.memory_layer import MemoryLayer
 from memgpt_jax.ops.attention import Interval, Recency, default_blocks, interval_attention
-from memgpt_jax.ops.memory import Source, read_entries
+from memgpt_jax.ops.memory import KnowledgeEntries, Source, read_entries
 
 B, Q, M, H, K = 2, 16, 1024, 4, 16
 
@@ -113,15 +113,20 @@ def joined() -> None:
 
 
 def segments() -> None:
-    """Of entries that devices share out, with those that each segment has at once, and the null entry's logit."""
-    options = {"null_entry": True, "recency_bias": True, "initial_entries": 3, "bptt_segments": 1}
+    """Of entries that devices share out, with those that each segment has at once: initial, own, knowledge, null."""
+    options = {"null_entry": True, "recency_bias": True, "initial_entries": 3, "bptt_segments": 1, "knowledge_size": 5}
     memory = KVMemoryConfig(memory_size=32, num_heads=2, head_dim=K, visibility="token", **options)
     layer = MemoryLayer(memory, d_model=32, segment_length=Q, rngs=nnx.Rngs(0))
     x = normal(np.random.default_rng(0), B, 4 * Q, 32)
     reset = np.zeros(x.shape[:2], bool)
     reset[0, 20] = True
     structure, params = nnx.split(layer)
-    state = jax.tree.map(jnp.asarray, layer.init_state(B))
+    state = layer.init_state(B)
+    rng = np.random.default_rng(1)
+    keys, values = normal(rng, B, 5, 2, K), normal(rng, B, 5, 2, K)
+    source = np.array([[1, 1, 2, 0, 0]] * B, np.int32)  # the last two places are empty
+    knowledge = KnowledgeEntries(keys, values, -np.abs(normal(rng, B, 5)), source)
+    state = jax.tree.map(jnp.asarray, state._replace(memory=state.memory._replace(knowledge=knowledge)))
 
     def run(x, params, state):
         def loss(x, params):
