@@ -171,7 +171,8 @@ class KVMemoryConfig(AttendedMemoryConfig):
         check(
             self.read_implementation in ("auto", "portable")
             or (
-                (self.initial_entries == self.knowledge_size == 0 and self.visibility == "segment")
+                self.initial_entries == self.knowledge_size == 0
+                and self.visibility == "segment"
                 and self.evict != "least_read"
             ),
             f"read_implementation={self.read_implementation!r} needs initial_entries=0, knowledge_size=0, "

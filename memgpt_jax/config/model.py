@@ -219,7 +219,7 @@ class StackConfig(MemoryLayerConfig, BaseModelConfig):
         )
         if self.shares_softmax:
             check(self.causal, "fusion='attention' needs causal self-attention")
-            assert self.effective_memory  # raises if the memory cannot share a softmax
+            _ = self.effective_memory  # raises `ValueError` if the memory cannot share a softmax
 
     @property
     def causal(self) -> bool:

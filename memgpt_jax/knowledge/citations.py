@@ -60,7 +60,7 @@ def cite(
     decoder, top = decoder_of(model), whole("top", top, 1)
     rows = [np.asarray(ids, np.int32)]
     check(len(rows[0]) > 0, "there are no ids")
-    _check_state(state, knowledge, rows=1)
+    _check_state(state, knowledge)
     found = []
     for _, tokens, valid in segment_calls(decoder.config, state, rows):
         reads, state = _top_reads(decoder.config, top, decoder.params, tokens, valid, state)
@@ -87,7 +87,7 @@ def source_weights(
         number: rows that are read at the same time.
     """
     decoder = decoder_of(model)
-    _check_state(state, knowledge, rows=1)
+    _check_state(state, knowledge)
     column = {source: place for place, source in enumerate(knowledge.texts)}
     found = np.zeros((len(rows), len(column)), np.float32)
     for first in range(0, len(rows), number):
@@ -103,9 +103,10 @@ def source_weights(
     return found / (lengths[:, None] * len(knowledge.layers))
 
 
-def _check_state(state: ModelState, knowledge: Knowledge, *, rows: int) -> None:
+def _check_state(state: ModelState, knowledge: Knowledge) -> None:
+    """Raise `ValueError` unless the state is one row that holds this knowledge."""
     streams = [layer.stream for layer in state.layers if layer.stream]
-    check(state.position.shape[0] == rows, f"the state has {state.position.shape[0]} rows, must have {rows}")
+    check(state.position.shape[0] == 1, f"the state has {state.position.shape[0]} rows, must have 1")
     for stream, layer in zip(streams, knowledge.layers, strict=True):
         held = stream.memory.knowledge
         sources = np.zeros(0, np.int32) if held is None else np.asarray(held.source[0])

@@ -152,7 +152,7 @@ class Memory(nnx.Module, Generic[ConfigT]):
         return self.init_state(batch_size)
 
     def restarted(self, state: State, batch_size: int) -> State:
-        """The memory at the start of a document that follows others: `initial_state` with the knowledge of `state`."""
+        """The memory at the start of a document that follows others: `initial_state`, and what a reset keeps."""
         return self.initial_state(batch_size)
 
     def read(

@@ -362,7 +362,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             entries = entries._replace(values=entries.values * gate)
         return entries
 
-    def _stored(self, entries: Entries) -> ReadableEntries:
+    def _stored(self, entries: Entries | KnowledgeEntries) -> ReadableEntries:
         """Entries with the logit bias of their gates."""
         bias = entries.log_gate if self.config.gate == "log_bias" else jnp.zeros_like(entries.log_gate)
         return ReadableEntries(entries.keys, entries.values, bias)
@@ -373,10 +373,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
 
     def _readable_knowledge(self, knowledge: KnowledgeEntries) -> ReadableEntries:
         """Knowledge with the logit biases of its gates; `MASKED` at empty places."""
-        bias = knowledge.log_gate if self.config.gate == "log_bias" else jnp.zeros_like(knowledge.log_gate)
-        return ReadableEntries(
-            knowledge.keys, knowledge.values, jnp.where(knowledge.source > 0, bias, jnp.float32(MASKED))
-        )
+        stored = self._stored(knowledge)
+        return stored._replace(bias=jnp.where(knowledge.source > 0, stored.bias, jnp.float32(MASKED)))
 
     def _knowledge_source(self, state: KVState, length: int) -> list[Source]:
         """Knowledge as a `Source` of the Reader for Q tokens, of age 0; none if there is no place for it."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from memgpt_jax import knowledge as knowledge_room
 from memgpt_jax import models
 from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.memory import KVMemoryConfig
@@ -17,7 +16,7 @@ from memgpt_jax.generation.citations import USUAL
 from memgpt_jax.generation.completion import generate
 from memgpt_jax.generation.decode import fork
 from memgpt_jax.generation.prefill import power_of_two
-from memgpt_jax.knowledge import Knowledge
+from memgpt_jax.knowledge import Knowledge, encode, load, source_weights, write
 from memgpt_jax.models import ModelState
 from memgpt_jax.pipelines.base import Loaded, check_sizes, texts_of
 
@@ -57,7 +56,7 @@ class KnowledgeQuestions:
         self.params, self.tokenizer, self.rows, self.longest = loaded.params, loaded.tokenizer, rows, max_new_tokens
         self.tokens = PairTokens(self.tokenizer, prompt)
         if isinstance(knowledge, str | Path):
-            knowledge = knowledge_room.load(knowledge, (self.config, self.params))
+            knowledge = load(knowledge, (self.config, self.params))
         elif not isinstance(knowledge, Knowledge):
             knowledge = self.encode(texts_of(list(knowledge)))
         self.knowledge = knowledge
@@ -65,7 +64,7 @@ class KnowledgeQuestions:
     def encode(self, texts: Sequence[str], sources: Sequence[int] | None = None) -> Knowledge:
         """Facts for `knowledge`: see `mg.knowledge.encode`."""
         model = (self.config, self.params)
-        return knowledge_room.encode(model, texts, self.tokenizer, sources=sources, batch_size=self.rows)
+        return encode(model, texts, self.tokenizer, sources=sources, batch_size=self.rows)
 
     def forget(self, sources: Iterable[int]) -> None:
         """Remove facts by number: answers are then those of a memory in which they have never been."""
@@ -110,7 +109,7 @@ class KnowledgeQuestions:
 
     def _sources(self, state: ModelState, rows: list[np.ndarray], number: int) -> list[list[dict[str, Any]]]:
         every = [*rows, *(self.tokens.source(text) for text in USUAL)]
-        weights = knowledge_room.source_weights(self._model, state, self.knowledge, every, number=self.rows)
+        weights = source_weights(self._model, state, self.knowledge, every, number=self.rows)
         asked, usual, numbers = weights[: len(rows)], weights[len(rows) :].mean(axis=0), [*self.knowledge.texts]
         return [
             [
@@ -134,4 +133,4 @@ class KnowledgeQuestions:
 
     def _state(self) -> ModelState:
         model = self._model
-        return knowledge_room.write(model, models.functional(model[0]).init_state(1), self.knowledge)
+        return write(model, models.functional(model[0]).init_state(1), self.knowledge)
