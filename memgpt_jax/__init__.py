@@ -32,6 +32,7 @@ from memgpt_jax.data.objectives.permutation import PermutationConfig
 from memgpt_jax.data.objectives.span_corruption import SpanCorruptionConfig
 from memgpt_jax.data.tasks.babi import BabiConfig
 from memgpt_jax.data.tasks.babilong import BabiLongConfig
+from memgpt_jax.data.tasks.captions import CaptionsConfig
 from memgpt_jax.data.tasks.copy import CopyConfig
 from memgpt_jax.data.tasks.dictionary import DictionaryConfig
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
@@ -54,6 +55,7 @@ from memgpt_jax.data.tasks.sounds import SoundsConfig
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.data.tasks.tracking import TrackingConfig
+from memgpt_jax.data.tasks.transcripts import TranscriptsConfig
 from memgpt_jax.data.tasks.triples import TriplesConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.evaluation import evaluate, register_metric
@@ -230,6 +232,8 @@ __all__ = [  # noqa: RUF022 — in groups
     "TriplesConfig",
     "PicturesConfig",
     "SoundsConfig",
+    "CaptionsConfig",
+    "TranscriptsConfig",
 ]
 
 

@@ -492,4 +492,5 @@ class Seq2SeqConfig(BaseModelConfig):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return ("source", "source_reset", "source_valid")
+        features = () if self.encoder.features is None else ("source_features",)
+        return ("source", "source_reset", "source_valid", *features)

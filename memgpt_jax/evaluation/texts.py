@@ -1,4 +1,4 @@
-"""Held-out evaluation of pairs of texts: each target is generated once, and its reference is scored once."""
+"""Held-out evaluation of texts that are written after a source: each is generated once, its reference scored once."""
 
 from typing import NotRequired
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.data.tasks.media_texts import MediaTextsTask
 from memgpt_jax.data.tasks.text_pairs import TextPairsTask
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.texts import (
@@ -13,6 +14,7 @@ from memgpt_jax.evaluation.metrics.texts import (
     TextMetrics,
     check_libraries,
     metrics_by_group,
+    same_phrase,
     text_metrics,
 )
 from memgpt_jax.evaluation.row_losses import row_losses
@@ -20,7 +22,7 @@ from memgpt_jax.generation.targets import write_targets
 
 
 class PairResult(TextMetrics):
-    """Results on pairs of texts."""
+    """Results on pairs of a source and a text."""
 
     loss: float
     """Nats per token of the references, each predicted from the true tokens before it."""
@@ -28,11 +30,17 @@ class PairResult(TextMetrics):
     """Number of tokens of the references, the end of each included."""
     examples: int
     """Number of pairs."""
+    phrase: NotRequired[float]
+    """With `data.phrase`: of the texts whose first reference has a match, the fraction with the same match."""
     groups: NotRequired[dict[str, GroupMetrics]]
     """With `data.group_column`: the metrics by the name of the group."""
 
 
-def evaluate_texts(config: ExperimentConfig, params: models.Params, task: TextPairsTask) -> PairResult:
+WritingTask = TextPairsTask | MediaTextsTask
+"""The tasks in which a text is written after a source."""
+
+
+def evaluate_texts(config: ExperimentConfig, params: models.Params, task: WritingTask) -> PairResult:
     """Generate the target of each source of a split, and compare it with the references.
 
     The loss is that of the first reference, read in calls of `evaluation.chunk_length` tokens.
@@ -42,12 +50,12 @@ def evaluate_texts(config: ExperimentConfig, params: models.Params, task: TextPa
     check_texts(config, task)
     settings, examples = config.evaluation, task.examples[: config.evaluation.max_documents]
     rows = [task.row(index) for index in range(len(examples))]
-    losses = np.concatenate(row_losses(config, params, rows, task.config.source_length))
+    losses = np.concatenate(row_losses(config, params, rows, task.tokens.source_length))
     texts = write_targets(
         config.model,
         params,
         task.tokens,
-        [example.source for example in examples],
+        [task.source(index) for index in range(len(examples))],
         rows=settings.batch_size,
         max_new_tokens=task.config.max_new_tokens,
         num_beams=task.config.num_beams,
@@ -58,11 +66,13 @@ def evaluate_texts(config: ExperimentConfig, params: models.Params, task: TextPa
     result = PairResult(
         loss=loss, targets=len(losses), examples=len(examples), **text_metrics(names, texts, references)
     )
-    if task.config.group_column is not None:
+    if task.config.phrase is not None and (share := same_phrase(task.config.phrase, texts, references)) is not None:
+        result["phrase"] = share
+    if any(example.group for example in examples):
         result["groups"] = metrics_by_group(names, texts, references, [example.group for example in examples])
     return result
 
 
-def check_texts(config: ExperimentConfig, task: TextPairsTask) -> None:
+def check_texts(config: ExperimentConfig, task: WritingTask) -> None:
     """Raise `ValueError` if a library that the metrics need is missing."""
     check_libraries(task.config.metrics)

@@ -1,4 +1,4 @@
-"""Targets of source texts: a model writes a translation, a summary or another text after each source."""
+"""Targets of sources: a model writes a translation, a summary, a caption or another text after each source."""
 
 import functools
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from memgpt_jax.data.examples.pair_tokens import PairTokens, source_inputs
 from memgpt_jax.data.progress_bar import track
 from memgpt_jax.generation.completion import generate
 from memgpt_jax.models import ModelState, Params
-from memgpt_jax.shapes import Flags, Tokens
+from memgpt_jax.shapes import Array, Flags, Tokens
 
 
 def write_targets(
     model: BaseModelConfig,
     params: Params,
     tokens: PairTokens,
-    sources: Sequence[str],
+    sources: Sequence[str | np.ndarray],
     *,
     rows: int,
     max_new_tokens: int,
@@ -36,7 +36,7 @@ def write_targets(
         model: a `ModelConfig` or a `Seq2SeqConfig`.
         params: its parameters.
         tokens: encodes sources, and decodes the answers.
-        sources: texts.
+        sources: texts, or for an encoder with features arrays [s, F] of at most `source_length` tokens.
         rows: sources that are read at the same time.
         max_new_tokens: maximum number of tokens of an answer.
         noun: of the sources, for a progress bar; empty: no bar.
@@ -74,7 +74,14 @@ def _begun(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _read_source(
-    config: Seq2SeqConfig, params: Params, *, source: Tokens, source_reset: Flags, source_valid: Flags
+    config: Seq2SeqConfig,
+    params: Params,
+    *,
+    source: Tokens,
+    source_reset: Flags,
+    source_valid: Flags,
+    source_features: Array | None = None,
 ) -> ModelState:
     """The state of the decoder after the encoder has read sources [B, S]."""
-    return models.from_params(config, params).read_source(source, reset=source_reset, valid=source_valid).decoder
+    model = models.from_params(config, params)
+    return model.read_source(source, reset=source_reset, valid=source_valid, features=source_features).decoder

@@ -13,7 +13,7 @@ from memgpt_jax.models.base import Hidden, Model
 from memgpt_jax.models.decoder import MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder, EncoderState
 from memgpt_jax.ops import Scores
-from memgpt_jax.shapes import Array, Bool, Flags, Float32, Int, Targets, Tokens
+from memgpt_jax.shapes import Array, Bool, Flags, Float, Float32, Int, Targets, Tokens
 
 
 class Seq2SeqState(NamedTuple):
@@ -55,6 +55,7 @@ class EncoderDecoder(Model[Seq2SeqState]):
         reset: Flags | None = None,
         valid: Flags | None = None,
         *,
+        features: Float[Array, "B S F"] | None = None,
         dropout_key: Array | None = None,
     ) -> Seq2SeqState:
         """Encode a source: the state with its keys and values. Earlier sources remain only in the encoder's memories.
@@ -62,7 +63,7 @@ class EncoderDecoder(Model[Seq2SeqState]):
         Arguments are those of `Encoder.hidden`.
 
         Raises:
-            ValueError: the source has more than `source_length` tokens, or as in `MemGPT.__call__`.
+            ValueError: the source has more than `source_length` tokens, or as in `Encoder.hidden`.
         """
         state = self.started(state, len(tokens))
         tokens = check_tokens(tokens, self.config.vocab_size, valid)
@@ -71,7 +72,7 @@ class EncoderDecoder(Model[Seq2SeqState]):
         if tokens.shape[1] > places:
             raise ValueError(f"a source may have up to source_length={places} tokens, got {tokens.shape[1]}")
         _, valid = filled_flags(tokens.shape, reset, valid)
-        options = {"embedding": self.decoder.embedding[...], "dropout_key": dropout_key}
+        options = {"embedding": self.decoder.embedding[...], "features": features, "dropout_key": dropout_key}
         hidden, encoder, _ = self.encoder.hidden(tokens, state.encoder, reset, valid, **options)
         layers = tuple(
             layer._replace(source=block.cross_attention.read_source(hidden, valid))
@@ -102,6 +103,7 @@ class EncoderDecoder(Model[Seq2SeqState]):
         source: Int[Array, "B S"] | None = None,
         source_reset: Bool[Array, "B S"] | None = None,
         source_valid: Bool[Array, "B S"] | None = None,
+        source_features: Float[Array, "B S F"] | None = None,
         dropout_key: Array | None = None,
         **options: Any,
     ) -> Hidden[Seq2SeqState]:
@@ -109,7 +111,8 @@ class EncoderDecoder(Model[Seq2SeqState]):
 
         Arguments and errors are those of `score`.
         """
-        state, key = self._after_source(tokens, state, source, source_reset, source_valid, dropout_key)
+        given = (source, source_reset, source_valid, source_features)
+        state, key = self._after_source(tokens, state, *given, dropout_key)
         found = self.decoder.hidden(tokens, state.decoder, reset, valid, dropout_key=key, **options)
         return Hidden(found.stream, state._replace(decoder=found.state), found.gates)
 
@@ -120,15 +123,17 @@ class EncoderDecoder(Model[Seq2SeqState]):
         source: Array | None,
         source_reset: Array | None,
         source_valid: Array | None,
+        source_features: Array | None,
         dropout_key: Array | None,
     ) -> tuple[Seq2SeqState, Array | None]:
         """The state after the source, if there is one, and the dropout key of the decoder."""
         state = self.started(state, len(tokens))
-        if source is None and not (source_reset is None and source_valid is None):
-            raise ValueError("source_reset and source_valid need a source")
+        if source is None and not (source_reset is None and source_valid is None and source_features is None):
+            raise ValueError("source_reset, source_valid and source_features need a source")
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         if source is not None:
-            state = self.read_source(source, state, source_reset, source_valid, dropout_key=keys[0])
+            options = {"features": source_features, "dropout_key": keys[0]}
+            state = self.read_source(source, state, source_reset, source_valid, **options)
         return state, keys[1]
 
     def score(
@@ -142,6 +147,7 @@ class EncoderDecoder(Model[Seq2SeqState]):
         source: Int[Array, "B S"] | None = None,
         source_reset: Bool[Array, "B S"] | None = None,
         source_valid: Bool[Array, "B S"] | None = None,
+        source_features: Float[Array, "B S F"] | None = None,
         dropout_key: Array | None = None,
         **options: Any,
     ) -> tuple[dict[str, Scores], Seq2SeqState]:
@@ -156,13 +162,15 @@ class EncoderDecoder(Model[Seq2SeqState]):
             source: ids that are encoded first (`read_source`); default: the source in the state.
             source_reset: `reset` of the source.
             source_valid: `valid` of the source.
+            source_features: raw features of the tokens of the source, with `EncoderConfig.features`.
             dropout_key: a PRNG key; default: no dropout.
             **options: as in `MemGPT.score`.
 
         Raises:
-            ValueError: `source_reset` or `source_valid` without `source`, or as in `read_source` and `MemGPT.score`.
+            ValueError: another argument of the source without `source`, or as in `read_source` and `MemGPT.score`.
         """
-        state, key = self._after_source(tokens, state, source, source_reset, source_valid, dropout_key)
+        given = (source, source_reset, source_valid, source_features)
+        state, key = self._after_source(tokens, state, *given, dropout_key)
         scores, decoder = self.decoder.score(tokens, targets, state.decoder, reset, valid, dropout_key=key, **options)
         return scores, state._replace(decoder=decoder)
 
@@ -175,13 +183,14 @@ class EncoderDecoder(Model[Seq2SeqState]):
         source: Int[Array, "B S"],
         source_reset: Bool[Array, "B S"] | None = None,
         source_valid: Bool[Array, "B S"] | None = None,
+        source_features: Float[Array, "B S F"] | None = None,
         alignment: Alignment = "any",
     ) -> dict[str, Array]:
         """`Model.diagnostics` of both stacks; names begin with `encoder_` or `decoder_`."""
         state = self.started(state, len(tokens))
-        embedding = {"embedding": self.decoder.embedding[...]}
-        of_encoder = self.encoder.diagnostics(source, state.encoder, source_reset, valid=source_valid, **embedding)
-        state = self.read_source(source, state, source_reset, source_valid)
+        options = {"embedding": self.decoder.embedding[...], "features": source_features}
+        of_encoder = self.encoder.diagnostics(source, state.encoder, source_reset, valid=source_valid, **options)
+        state = self.read_source(source, state, source_reset, source_valid, features=source_features)
         of_decoder = self.decoder.diagnostics(tokens, state.decoder, reset, alignment=alignment)
         stacks = {"encoder": of_encoder, "decoder": of_decoder}
         return {f"{stack}_{name}": value for stack, found in stacks.items() for name, value in found.items()}

@@ -1,4 +1,7 @@
-"""Pipelines: a trained model as one function of texts, with the names and results of the transformers library."""
+"""Pipelines: a trained model as one function of texts, pictures or sounds.
+
+Names and results are those of the transformers library.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,8 +9,10 @@ from typing import Any
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig
+from memgpt_jax.data.tasks.captions import CaptionsConfig
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
+from memgpt_jax.data.tasks.transcripts import TranscriptsConfig
 from memgpt_jax.data.tasks.triples import TriplesConfig
 from memgpt_jax.models.heads.links import LinkHeadConfig
 from memgpt_jax.models.heads.scalars import ScalarHeadConfig
@@ -18,6 +23,7 @@ from memgpt_jax.pipelines.document_questions import DocumentQuestions, Reading
 from memgpt_jax.pipelines.feature_extraction import FeatureExtraction
 from memgpt_jax.pipelines.knowledge_questions import KnowledgeQuestions
 from memgpt_jax.pipelines.link_prediction import LinkPrediction
+from memgpt_jax.pipelines.media_to_text import ImageToText, SpeechRecognition
 from memgpt_jax.pipelines.question_answering import QuestionAnswering
 from memgpt_jax.pipelines.text_classification import TextClassification
 from memgpt_jax.pipelines.text_generation import TextGeneration
@@ -38,6 +44,8 @@ PIPELINES: dict[str, Callable[..., Any]] = {
     "summarization": Summarization,
     "translation": Translation,
     "text2text-generation": TextToText,
+    "image-to-text": ImageToText,
+    "automatic-speech-recognition": SpeechRecognition,
 }
 """The pipelines by name."""
 
@@ -109,6 +117,10 @@ def _task_of(loaded: Loaded) -> str:
         return loaded.data.pipeline
     if isinstance(loaded.data, DocumentQuestionsConfig):
         return "document-questions"
+    if isinstance(loaded.data, CaptionsConfig):
+        return "image-to-text"
+    if isinstance(loaded.data, TranscriptsConfig):
+        return "automatic-speech-recognition"
     check(config.causal, f"there is no pipeline for a {type(config).__name__}: give a name of {', '.join(PIPELINES)}")
     return "text-generation"
 
@@ -117,9 +129,11 @@ __all__ = [
     "PIPELINES",
     "DocumentQuestions",
     "FeatureExtraction",
+    "ImageToText",
     "LinkPrediction",
     "QuestionAnswering",
     "Reading",
+    "SpeechRecognition",
     "Summarization",
     "TextClassification",
     "TextGeneration",

@@ -3,7 +3,7 @@
 import pytest
 
 from memgpt_jax.evaluation.metrics import texts
-from memgpt_jax.evaluation.metrics.texts import metrics_by_group, text_metrics
+from memgpt_jax.evaluation.metrics.texts import metrics_by_group, same_phrase, text_metrics
 
 pytest.importorskip("sacrebleu", reason="the extra `tasks` is not installed")
 pytest.importorskip("rouge_score", reason="the extra `tasks` is not installed")
@@ -38,7 +38,7 @@ def test_all_references_of_a_text_count():
 
 
 def test_every_metric_names_the_library_that_it_needs():
-    assert set(texts.LIBRARIES) == set(texts.METRICS_OF_TEXTS) - {"exact", "first_word", "begins"}
+    assert set(texts.LIBRARIES) == set(texts.METRICS_OF_TEXTS) - {"exact", "word_f1", "first_word", "begins"}
 
 
 def test_a_text_begins_with_a_reference_at_the_end_of_a_word():
@@ -50,3 +50,15 @@ def test_a_text_begins_with_a_reference_at_the_end_of_a_word():
         "far": (3, pytest.approx(1 / 3)),
         "near": (1, 1),
     }
+
+
+def test_word_errors_f1_and_phrases_by_hand():
+    """Errors of words are counted with case and signs, F1 without and without articles."""
+    pytest.importorskip("jiwer", reason="the extra `tasks` is not installed")
+    written, references = ["one six", "The two.", "nine"], [["one two three six"], ["two"], ["", "ten"]]
+    assert text_metrics(["wer"], written[:2], [["one two"], ["two"]])["wer"] == pytest.approx(3 / 3)
+    assert text_metrics(["wer"], ["a x c"], [["a b c d"]])["wer"] == 2 / 4
+    assert text_metrics(["word_f1"], written, references)["word_f1"] == pytest.approx((2 * 2 / 6 + 1 + 0) / 3)
+    tones, pattern = [["a dark cat"], ["a light dog"], ["a cow"], ["dark light"]], "dark|light"
+    assert same_phrase(pattern, ["dark", "dark", "light", "the dark"], tones) == pytest.approx(2 / 3)
+    assert same_phrase(pattern, ["dark"], [["a cow"]]) is None

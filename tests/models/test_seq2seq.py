@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from memgpt_jax import models
+from memgpt_jax.config.features import FramesConfig
 from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, Seq2SeqConfig
 from memgpt_jax.generation import generate
@@ -129,7 +130,7 @@ def test_training_on_padded_sources_is_training_on_shorter_ones(config):
 
     short, padded = losses(source[:, :5], np.ones((2, 5), bool)), losses(source, source_valid)
     assert difference(short, padded) < 1e-5 < 1e-3 < difference(short, losses(source, np.ones(source.shape, bool)))
-    with pytest.raises(ValueError, match="source_reset and source_valid need a source"):
+    with pytest.raises(ValueError, match="source_reset, source_valid and source_features need a source"):
         model.score(tokens, {"tokens": tokens}, model.init_state(2), source_valid=source_valid)
 
 
@@ -291,3 +292,39 @@ def test_dropout_acts_in_the_encoder_and_in_cross_attention():
 def test_what_does_not_fit_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make(CONFIGS["plain"])
+
+
+FEATURES = FramesConfig(num_mels=3)
+
+
+def test_features_are_a_source_and_their_padding_is_not():
+    """Nor is what features hold there, NaN included."""
+    config = pair(NoMemoryConfig(), encoder={"features": FEATURES, "position": "sinusoidal"}, num_layers=1)
+    assert config.inputs[-1] == "source_features" and CONFIGS["plain"].inputs[-1] == "source_valid"
+    params, (_, _, tokens) = params_of(config), inputs(config)
+    model = models.from_params(config, params)
+    features = np.random.default_rng(2).normal(size=(2, SOURCE, FEATURES.size)).astype(np.float32)
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def losses(features, number, length):
+        valid = jnp.broadcast_to(jnp.arange(length) < number, (2, length))
+        options = {"source": jnp.zeros((2, length), int), "source_valid": valid, "source_features": features}
+        scores, state = model.score(tokens, {"tokens": tokens}, model.init_state(2), **options)
+        return scores["tokens"].losses, state.decoder.layers[0].source.keys
+
+    def read(features, number, length=SOURCE):
+        return losses(features[:, :length], number, length)[0]
+
+    short, noise = features.copy(), features.copy()
+    noise[:, 5:] = np.nan
+    np.testing.assert_array_equal(read(short, 5), read(noise, 5))
+    assert difference(read(short, 5), read(short, 5, 5)) < 1e-5 < 1e-3 < difference(read(short, 5), read(short, 6))
+    noise[1, 2] += 1
+    changed = np.abs(np.asarray(read(short, 5) - read(noise, 5))).max(axis=1)
+    assert changed[0] == 0 and changed[1] > 1e-4
+
+    with pytest.raises(ValueError, match="features are missing: tokens of id 0 need features"):
+        model.read_source(np.zeros((2, 5), np.int32))
+    with pytest.raises(ValueError, match="features: this model has none"):
+        model_without = models.from_params(CONFIGS["plain"], params_of(CONFIGS["plain"]))
+        model_without.read_source(np.zeros((2, 5), np.int32), features=features[:, :5])

@@ -1,14 +1,20 @@
-"""A model learns to tell pictures and sounds apart, from files to results; and what does not fit is refused."""
+"""A model learns to label and to describe pictures and sounds, from files to results; what does not fit is refused."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 import memgpt_jax as mg
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation import evaluate
+from memgpt_jax.pipelines import SpeechRecognition
+from memgpt_jax.pipelines.base import Loaded
+from memgpt_jax.studies import entry
 from tests.data.test_media import png, wav, written
+from tests.laws.models import random_params
 
 Image = pytest.importorskip("PIL.Image", reason="the extra `senses` is not installed")
 pytest.importorskip("soundfile", reason="the extra `senses` is not installed")
@@ -79,3 +85,87 @@ def test_sounds_are_learned(tmp_path):
 def test_a_model_with_other_features_is_refused(features, message):
     with pytest.raises(ValueError, match=message):
         experiment(mg.PicturesConfig(path="pictures", height=8, width=8), features)
+
+
+BOTH = {"vocab_size": 257, "d_model": 32, "num_layers": 1, "num_heads": 2, "memory": mg.NoMemoryConfig()}
+
+
+def writer(features, source_length):
+    """An encoder-decoder that reads features and writes bytes."""
+    return mg.Seq2SeqConfig(
+        encoder=mg.EncoderConfig(**BOTH, position="learned", num_positions=8, features=features, heads=()),
+        decoder=mg.ModelConfig(**BOTH, segment_length=8, window_size=8, source_length=source_length),
+    )
+
+
+def written_experiment(data, model):
+    return ExperimentConfig(
+        model=model,
+        data=data,
+        optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=5),
+        training=TrainingConfig(steps=80, batch_size=16, sequence_length=8, carry_state=False, checkpoint_every=80),
+        evaluation=EvaluationConfig(batch_size=8, chunk_length=8, max_documents=None),
+    )
+
+
+def test_captions_are_learned_and_written(tmp_path, capsys):
+    """Of the colours of both halves of a picture, in all orders."""
+    rng, colours, files = np.random.default_rng(0), {"red": (200, 30, 30), "sky": (30, 90, 220)}, {}
+    for left in colours:
+        for right in colours:
+            for number in range(8):
+                halves = np.repeat([[colours[left]] * 4 + [colours[right]] * 4], 8, axis=0)
+                pixels = halves + rng.integers(30, size=(8, 8, 3))
+                files[f"{left} {right}/{number}.png"] = png(Image.fromarray(np.uint8(pixels)))
+    path, patches = written(tmp_path / "data", files), dataclasses.replace(PATCHES, stem=())
+    sizes = {"height": 8, "width": 8, "patch_size": 4, "max_new_tokens": 10}
+    data = mg.CaptionsConfig(path=str(path), test_last=2, **sizes, metrics=("exact", "word_f1"), phrase="red|sky")
+    experiment = written_experiment(data, writer(patches, 4))
+    result = mg.train(experiment, tmp_path / "run", print_progress=False)["evaluation"]
+    assert result["exact_match"] == result["word_f1"] == result["phrase"] == 1 and result["examples"] == 2
+
+    caption, test = mg.pipeline(tmp_path / "run"), [path / f"{name}/7.png" for name in ("red sky", "sky red")]
+    assert caption(test) == [[{"generated_text": "red sky"}], [{"generated_text": "sky red"}]]
+    picture = Image.open(test[0])
+    assert caption(picture) == caption(np.asarray(picture)) == caption(str(test[0])) == [{"generated_text": "red sky"}]
+    assert caption([]) == []
+    with pytest.raises(ValueError, match=r"the file '.*none.png' cannot be read"):
+        caption("none.png")
+    entry.main(["predict", str(tmp_path / "run"), "--text", str(test[1])])
+    assert json.loads(capsys.readouterr().out) == {"line": 1, "text": str(test[1]), "written": "sky red"}
+
+
+def test_transcripts_have_the_arguments_and_results_of_transformers(tmp_path):
+    data = mg.TranscriptsConfig(sample_rate=8000, num_mels=4, source_length=8, max_new_tokens=2)
+    model = writer(mg.FramesConfig(num_mels=4), 8)
+    hear = SpeechRecognition(Loaded(model, random_params(model), ByteTokenizer(), 8, data))
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 1000).astype(np.float32)
+    (tmp_path / "a.wav").write_bytes(wav(samples, 8000, subtype="FLOAT"))
+    found = hear(str(tmp_path / "a.wav"))
+    assert {*found} == {"text"} and type(found["text"]) is str
+    assert hear([samples, {"raw": samples, "sampling_rate": 8000}]) == [found, found]
+    assert {*hear({"raw": samples, "sampling_rate": 16000})} == {"text"}
+    for bad, message in (
+        (np.zeros((2, 9)), r"samples must be floats \[n\], got \[2, 9\]"),
+        (np.zeros(0), r"got \[0\]"),
+        (np.full(9, np.nan), "a sample is NaN or infinite"),
+        ({"raw": samples}, "a sound must be a path"),
+        (np.zeros(8000), "an input of 50 tokens is longer than the 8 that the model reads"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            hear(bad)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (mg.ModelConfig(**BOTH, segment_length=8), "needs a model with the input 'source_features'"),
+        (writer(None, 4), "needs a model with the input 'source_features'"),
+        (writer(mg.FramesConfig(), 4), r"the data have features \(8, 8, 4, 3\)"),
+        (writer(dataclasses.replace(PATCHES, token=1), 4), "features.token must be 0"),
+        (writer(PATCHES, 3), "data.source_length=4 must be"),
+    ],
+)
+def test_a_model_that_cannot_write_captions_is_refused(model, message):
+    with pytest.raises(ValueError, match=message):
+        written_experiment(mg.CaptionsConfig(path="pictures", height=8, width=8), model)

@@ -5,14 +5,14 @@ import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 from memgpt_jax.config.checks import check, check_positive
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.data.corpora.sources import SPLITS, expand
-from memgpt_jax.data.examples.records import read_records
+from memgpt_jax.data.examples.records import Record, read_records
 from memgpt_jax.files.paths import shown
 
 TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".csv.gz", ".tsv.gz", ".jsonl.gz")
@@ -41,8 +41,6 @@ class MediaConfig(TaskConfig):
     """Tables: the column that holds the label."""
     group_column: str | None = None
     """Tables: the column that holds the group, such as the speaker."""
-    labels: tuple[str, ...] = ()
-    """The labels, in the order of their numbers; default: those of the training split, sorted as strings."""
     test_groups: tuple[str, ...] = ()
     """Groups whose files are the test split."""
     test_last: int | None = None
@@ -54,11 +52,10 @@ class MediaConfig(TaskConfig):
 
     def __post_init__(self) -> None:
         check_positive(self)
-        for name in ("labels", "test_groups", "valid_groups"):
+        for name in ("test_groups", "valid_groups"):
             value = getattr(self, name)
             check(not isinstance(value, str), f"data.{name} must be a list, got {value!r}")
             object.__setattr__(self, name, tuple(value))
-        check(len(set(self.labels)) == len(self.labels), f"data.labels must be distinct, got {self.labels}")
         check(self.valid_every >= 2, f"data.valid_every must be at least 2, got {self.valid_every}")
         both = {*self.test_groups} & {*self.valid_groups}
         check(not both, f"data.test_groups and data.valid_groups share {', '.join(sorted(both))}")
@@ -68,18 +65,20 @@ class MediaConfig(TaskConfig):
             raise ValueError(f"data.pattern={self.pattern!r} is not a regular expression: {error}") from None
         check("label" in names, f"data.pattern={self.pattern!r} needs a group '(?P<label>...)'")
 
-    def completed(self) -> Self:
-        """The configuration with `labels` filled in from the training split."""
-        if self.labels:
-            return self
-        found = {file.label for file in read_media(self, "train")}
-        check(len(found) >= 2, f"the training split of {self.path!r} has only the label {', '.join(found)}")
-        return replace(self, labels=tuple(sorted(found)))
-
     @property
-    def output_names(self) -> tuple[str, ...]:
-        """The labels."""
-        return self.labels
+    def is_changed(self) -> bool:
+        """Whether training examples are changed at random."""
+        return False
+
+    def table_file(self, record: Record, folder: Path) -> tuple[str, Callable[[], bytes]]:
+        """The name of the file of a record of a table in a folder, and what reads it.
+
+        Raises `ValueError` if there is no such file.
+        """
+        name = record.text(self.path_column)
+        file = folder / name
+        check(file.is_file(), f"{record.where}: there is no file {name!r} in {shown(folder)}")
+        return name, file.read_bytes
 
 
 class MediaFile(NamedTuple):
@@ -173,8 +172,6 @@ def _files(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
 
 def _from_table(path: Path, config: MediaConfig) -> Iterator[_Entry]:
     for record in read_records(path):
-        name = record.text(config.path_column)
+        name, read = config.table_file(record, path.parent)
         group = None if config.group_column is None else record.label(config.group_column)
-        file = path.parent / name
-        check(file.is_file(), f"{record.where}: there is no file {name!r} in {shown(path.parent)}")
-        yield _Entry(f"{record.where} ({name})", record.label(config.label_column), group, file.read_bytes)
+        yield _Entry(f"{record.where} ({name})", record.label(config.label_column), group, read)

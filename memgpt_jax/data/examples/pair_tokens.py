@@ -1,4 +1,7 @@
-"""Pairs of texts as token ids, for a decoder or for the two stacks of an encoder-decoder."""
+"""Pairs of a source and a text as token ids, for a decoder or for the two stacks of an encoder-decoder.
+
+A source is a text or, for an encoder, raw features [s, F]: the tokens of the latter all have the id 0.
+"""
 
 from collections.abc import Sequence
 
@@ -23,14 +26,16 @@ class PairTokens:
         self.end_id = tokenizer.stop_ids[0] if tokenizer.stop_ids else tokenizer.start_id
         """The id after each target: the first of the tokenizer's `stop_ids`, else its `start_id`."""
 
-    def source(self, text: str, room: int | None = None) -> np.ndarray:
+    def source(self, text: str | np.ndarray, room: int | None = None) -> np.ndarray:
         """What is read before a target, int32: for a decoder `start_id` and the prompt, for an encoder the prompt and
-        the end, at most `source_length` ids.
+        the end, at most `source_length` ids. Features are returned as they are.
 
         Args:
             text: the source.
             room: cut the source so that there are at most so many ids, unless the prompt alone has more.
         """
+        if isinstance(text, np.ndarray):
+            return text
         room = self.source_length if self.source_length is not None else room
         start, end = ([], [self.end_id]) if self.source_length is not None else ([self.tokenizer.start_id], [])
         ids = np.array(self.tokenizer.encode(text), np.int32)
@@ -43,11 +48,11 @@ class PairTokens:
         """The ids of a target and the end, int32."""
         return np.array([*self.tokenizer.encode(self.spaces + text), self.end_id], np.int32)
 
-    def row(self, source: str, target: str, length: int | None = None) -> dict[str, np.ndarray]:
-        """The arrays of one pair of texts: `tokens`, `targets` and `weights` [n]; for an encoder `source` [s] as well.
+    def row(self, source: str | np.ndarray, target: str, length: int | None = None) -> dict[str, np.ndarray]:
+        """The arrays of one pair: `tokens`, `targets` and `weights` [n]; for an encoder `source` [s] or [s, F] as well.
 
         Args:
-            source, target: the texts.
+            source, target: the texts; for an encoder, the source may be features [s, F].
             length: cut the source, then the target, so that n <= length; default: cut nothing.
         """
         answer = self.target(target)
@@ -67,19 +72,31 @@ class PairTokens:
 
 
 def source_inputs(sources: Sequence[np.ndarray], rows: int, length: int) -> dict[str, np.ndarray]:
-    """The inputs of an encoder-decoder that hold its sources [B, S]: `source`, `source_reset` and `source_valid`.
+    """The inputs of an encoder-decoder that hold its sources [B, S]: see `source_shapes`.
 
     Args:
-        sources: ids of at most B sources of at most S tokens.
+        sources: ids [s] or features [s, F] of at most B sources of at most S tokens.
         rows: B; rows beyond the sources have a source of one token, of id 0.
         length: S.
     """
-    source, sizes = np.zeros((rows, length), np.int32), np.ones(rows, int)
-    for row, ids in enumerate(sources):
-        source[row, : len(ids)], sizes[row] = ids, len(ids)
-    reset = np.zeros(source.shape, bool)
-    reset[:, 0] = True
-    return {"source": source, "source_reset": reset, "source_valid": np.arange(length)[None] < sizes[:, None]}
+    size = sources[0].shape[1] if sources[0].ndim == 2 else None
+    name = "source" if size is None else "source_features"
+    arrays = {key: np.zeros(*item) for key, item in source_shapes(rows, length, size).items()}
+    sizes = np.ones(rows, int)
+    for row, source in enumerate(sources):
+        arrays[name][row, : len(source)], sizes[row] = source, len(source)
+    arrays["source_reset"][:, 0] = True
+    return arrays | {"source_valid": np.arange(length)[None] < sizes[:, None]}
+
+
+def source_shapes(rows: int, length: int, size: int | None = None) -> dict[str, tuple[tuple[int, ...], type]]:
+    """Shape and type of the arrays of sources: `source`, `source_reset` and `source_valid` [B, S].
+
+    With features there is `source_features` [B, S, F] as well. Args: size: the number F of features; None: none.
+    """
+    shape = (rows, length)
+    found = {"source": (shape, np.int32), "source_reset": (shape, bool), "source_valid": (shape, bool)}
+    return found if size is None else found | {"source_features": ((*shape, size), np.float32)}
 
 
 def row_batch(row: dict[str, np.ndarray], length: int, source_length: int) -> Batch:

@@ -89,7 +89,14 @@ def streamed_rows(row: Callable[[int], Arrays], number: int, seed: int, rows: in
     return grain.experimental.ZipIterDataset([stream(place) for place in range(rows)]).map(stack)
 
 
-def padded_rows(row: Callable[[int], Batch], number: int, seed: int, rows: int) -> Any:
+def padded_rows(
+    row: Callable[[int], Batch],
+    number: int,
+    seed: int,
+    rows: int,
+    *,
+    augmented: Callable[[int, np.random.Generator], Batch] | None = None,
+) -> Any:
     """Endless batches of documents with a row each, a Grain `IterDataset`.
 
     Args:
@@ -97,8 +104,11 @@ def padded_rows(row: Callable[[int], Batch], number: int, seed: int, rows: int) 
         number: of documents.
         seed: of the order of the documents; each epoch has another order.
         rows: batch rows B.
+        augmented: as in `packed_rows`.
     """
-    return in_this_thread(shuffled(np.arange(number), seed).map(row)).batch(rows, batch_fn=_joined)
+    indices = shuffled(np.arange(number), seed)
+    documents = indices.map(row) if augmented is None else indices.random_map(augmented)
+    return in_this_thread(documents).batch(rows, batch_fn=_joined)
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:

@@ -7,6 +7,7 @@ from memgpt_jax.config.registry import Registry
 from memgpt_jax.data.tasks.babi import BabiConfig, BabiTask
 from memgpt_jax.data.tasks.babilong import BabiLongConfig, BabiLongTask
 from memgpt_jax.data.tasks.base import Task
+from memgpt_jax.data.tasks.captions import CaptionsConfig, CaptionsTask
 from memgpt_jax.data.tasks.copy import CopyConfig, CopyTask
 from memgpt_jax.data.tasks.dictionary import DictionaryConfig, DictionaryTask
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig, DocumentQuestionsTask
@@ -29,6 +30,7 @@ from memgpt_jax.data.tasks.sounds import SoundsConfig, SoundsTask
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig, TaggedTextTask
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig, TextPairsTask
 from memgpt_jax.data.tasks.tracking import TrackingConfig, TrackingTask
+from memgpt_jax.data.tasks.transcripts import TranscriptsConfig, TranscriptsTask
 from memgpt_jax.data.tasks.triples import TriplesConfig, TriplesTask
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
@@ -62,6 +64,8 @@ register_task("preferences", PreferencesConfig, PreferencesTask)
 register_task("document_questions", DocumentQuestionsConfig, DocumentQuestionsTask)
 register_task("pictures", PicturesConfig, PicturesTask)
 register_task("sounds", SoundsConfig, SoundsTask)
+register_task("captions", CaptionsConfig, CaptionsTask)
+register_task("transcripts", TranscriptsConfig, TranscriptsTask)
 
 
 def make_task(config: TaskConfig, split: str, tokenizer: Tokenizer | None = None) -> Task[Any]:
@@ -76,6 +80,8 @@ __all__ = [
     "TASKS",
     "BabiLongTask",
     "BabiTask",
+    "CaptionsConfig",
+    "CaptionsTask",
     "DocumentQuestionsConfig",
     "DocumentQuestionsTask",
     "JsonRecallTask",
@@ -106,6 +112,8 @@ __all__ = [
     "Task",
     "TextPairsConfig",
     "TextPairsTask",
+    "TranscriptsConfig",
+    "TranscriptsTask",
     "TriplesConfig",
     "TriplesTask",
     "make_task",

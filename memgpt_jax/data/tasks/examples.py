@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from memgpt_jax.config.checks import check
+from memgpt_jax.config.data import TextConfig
 from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.corpora.cache import cached
 from memgpt_jax.data.corpora.text import make_tokenizer
@@ -40,7 +41,20 @@ class ExamplesTask(Task[Config]):
         return next(iter(self.batches(int(np.random.default_rng(rng).integers(2**31)), batch_size, length)))
 
 
-def tokenizer_of_texts(config: ExamplesConfig, texts: Callable[[], list[str]]) -> Tokenizer:
+class TokenizedConfig(Protocol):
+    """A configuration that names a tokenizer, such as an `ExamplesConfig`."""
+
+    @property
+    def tokenizer(self) -> str: ...
+    @property
+    def tokenizer_vocab_size(self) -> int: ...
+    @property
+    def cache_dir(self) -> str: ...
+    @property
+    def text(self) -> TextConfig: ...
+
+
+def tokenizer_of_texts(config: TokenizedConfig, texts: Callable[[], list[str]]) -> Tokenizer:
     """The tokenizer that the config names; `bpe` is trained once on the texts.
 
     Raises `ValueError` if it is not a tokenizer, or the texts cannot be read.

@@ -1,8 +1,8 @@
 """Pictures and sounds with a label each: what their tasks share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -14,7 +14,35 @@ from memgpt_jax.data.examples.rows import packed_rows
 from memgpt_jax.data.tasks.base import Task, digest
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
-Config = TypeVar("Config", bound=MediaConfig)
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledMediaConfig(MediaConfig):
+    """Base of the tasks of labels of pictures and sounds."""
+
+    labels: tuple[str, ...] = ()
+    """The labels, in the order of their numbers; default: those of the training split, sorted as strings."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(not isinstance(self.labels, str), f"data.labels must be a list, got {self.labels!r}")
+        object.__setattr__(self, "labels", tuple(self.labels))
+        check(len(set(self.labels)) == len(self.labels), f"data.labels must be distinct, got {self.labels}")
+
+    def completed(self) -> Self:
+        """The configuration with `labels` filled in from the training split."""
+        if self.labels:
+            return self
+        found = {file.label for file in read_media(self, "train")}
+        check(len(found) >= 2, f"the training split of {self.path!r} has only the label {', '.join(found)}")
+        return replace(self, labels=tuple(sorted(found)))
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The labels."""
+        return self.labels
+
+
+Config = TypeVar("Config", bound=LabelledMediaConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +71,7 @@ class MediaExample(NamedTuple):
     where: str
     """Its path."""
     label: int
-    """The number of its label in `MediaConfig.labels`."""
+    """The number of its label in `LabelledMediaConfig.labels`."""
 
     @property
     def text(self) -> str:
@@ -52,7 +80,7 @@ class MediaExample(NamedTuple):
 
 
 class LabelledMediaTask(Task[Config]):
-    """The files of one split. Implement `decoded`, `features` and `shapes`."""
+    """The files of one split. Implement `decode`, `features` and `shapes`."""
 
     evaluation = "labels"
 
@@ -64,7 +92,7 @@ class LabelledMediaTask(Task[Config]):
         self.decoded = [self.decode(file) for file in files]
         """What is held of each file in memory."""
         self.content = digest(*((file.content, file.label) for file in files))
-        self.augments = split == "train" and self.is_changed
+        self.augments = split == "train" and self.config.is_changed
         """Whether training examples are changed at random."""
 
     def _number(self, file: MediaFile) -> int:
@@ -75,11 +103,6 @@ class LabelledMediaTask(Task[Config]):
             f"data.labels: {', '.join(known[:20])}",
         )
         return known.index(file.label)
-
-    @property
-    def is_changed(self) -> bool:
-        """Whether the configuration changes training examples at random."""
-        return False
 
     def decode(self, file: MediaFile) -> np.ndarray:
         """The content of a file as it is held in memory. Raises `ValueError` if it is not valid."""

@@ -1,26 +1,27 @@
 """Pairs of texts: translations, summaries and whatever else is said in answer to a text."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from memgpt_jax.config.checks import check
-from memgpt_jax.config.data import ObjectiveConfig
+from memgpt_jax.config.data import ObjectiveConfig, TaskConfig
 from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.examples.files import ExamplesConfig, read_split
-from memgpt_jax.data.examples.pair_tokens import PLACE, PairTokens, row_batch
+from memgpt_jax.data.examples.pair_tokens import PLACE, PairTokens, row_batch, source_shapes
 from memgpt_jax.data.examples.records import Record
 from memgpt_jax.data.examples.rows import packed_rows, padded_rows
 from memgpt_jax.data.tasks.base import digest
 from memgpt_jax.data.tasks.examples import ExamplesTask, tokenizer_of_texts
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
-PairMetric = Literal["bleu", "chrf", "rouge", "exact", "first_word", "begins"]
+PairMetric = Literal["bleu", "chrf", "rouge", "exact", "word_f1", "wer", "first_word", "begins"]
 """Metrics of generated texts: BLEU and chrF of a corpus (sacrebleu); ROUGE-1, -2, -L and -Lsum with stemming
-(rouge-score); the fraction of texts that equal a reference, whose first word is that of a reference, and that begin
-with a reference."""
+(rouge-score); the fraction of texts that equal a reference; the mean F1 of words; the word error rate of a corpus
+(jiwer); the fraction of texts whose first word is that of a reference, and that begin with a reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,29 @@ class PairsConfig(ObjectiveConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextPairsConfig(ExamplesConfig):
+class WrittenTextsConfig(TaskConfig):
+    """Base of the tasks in which a model writes a text after its source."""
+
+    metrics: tuple[PairMetric, ...] = ("bleu", "chrf")
+    """Metrics of the texts that are generated in evaluation."""
+    phrase: str | None = None
+    """A regular expression, such as `"(light|dark) skin"`: of the texts whose first reference has a match, the fraction
+    that has the same first match is reported as `phrase`. Default: none."""
+    max_new_tokens: int = 64
+    """Maximum number of tokens of a generated text."""
+    num_beams: int = 1
+    """Beams of generation; 1: greedy."""
+
+    def __post_init__(self) -> None:
+        check_metrics(self)
+        try:
+            re.compile(self.phrase or "")
+        except re.error as error:
+            raise ValueError(f"data.phrase={self.phrase!r} is not a regular expression: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextPairsConfig(ExamplesConfig, WrittenTextsConfig):
     """Write the target of a source text, from tables or parallel text files.
 
     A decoder reads `prompt` with the source in one row with the target; the encoder of an encoder-decoder reads it
@@ -76,18 +99,12 @@ class TextPairsConfig(ExamplesConfig):
     prompt: str | None = None
     """The text that is read before the target, with `{source}` in the place of the source. Spaces at its end are the
     beginning of the target. Default: `{source}`, and for decoders a line break after it."""
-    metrics: tuple[PairMetric, ...] = ("bleu", "chrf")
-    """Metrics of the texts that are generated in evaluation."""
-    max_new_tokens: int = 64
-    """Maximum number of tokens of a generated text."""
-    num_beams: int = 1
-    """Beams of generation; 1: greedy."""
     pipeline: Literal["summarization", "translation", "text2text-generation"] = "text2text-generation"
     """The pipeline of a run."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_metrics(self)
+        WrittenTextsConfig.__post_init__(self)
         check(self.template.count(PLACE) == 1, f"data.prompt must hold {PLACE} once, got {self.prompt!r}")
         check(
             self.source_column != self.target_column,
@@ -162,8 +179,7 @@ class TextPairsTask(ExamplesTask[TextPairsConfig]):
         shape = (rows, length)
         inputs = {"tokens": (shape, np.int32), "reset": (shape, bool)}
         if config.source_length is not None:
-            source = (rows, config.source_length)
-            inputs |= {"source": (source, np.int32), "source_reset": (source, bool), "source_valid": (source, bool)}
+            inputs |= source_shapes(rows, config.source_length)
         return zeros(inputs, {"tokens": shape})
 
     def batches(self, seed: int, rows: int, length: int) -> Any:
@@ -187,6 +203,10 @@ class TextPairsTask(ExamplesTask[TextPairsConfig]):
         if self.config.source_length is not None:
             return length * len(self.examples)  # a row each
         return sum(len(self.row(index, length)["tokens"]) for index in range(len(self.examples)))
+
+    def source(self, index: int) -> str:
+        """What is read before the target of an example."""
+        return self.examples[index].source
 
     def row(self, index: int, length: int | None = None) -> dict[str, np.ndarray]:
         """`PairTokens.row` of an example."""

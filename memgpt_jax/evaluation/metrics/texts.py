@@ -1,4 +1,4 @@
-"""Metrics of generated texts: BLEU and chrF by sacrebleu, ROUGE by rouge-score."""
+"""Metrics of generated texts: BLEU and chrF by sacrebleu, ROUGE by rouge-score, word error rates by jiwer."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -7,6 +7,7 @@ from typing import NotRequired, TypedDict
 import numpy as np
 
 from memgpt_jax.evaluation.metrics.libraries import bootstrap_interval, library
+from memgpt_jax.evaluation.metrics.spans import word_f1
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
@@ -28,6 +29,10 @@ class TextMetrics(TypedDict):
     """As `rouge1`, of ROUGE-L: the longest common subsequence of the whole texts."""
     rouge_lsum: NotRequired[float]
     """As `rouge1`, of ROUGE-L of the union of lines."""
+    wer: NotRequired[float]
+    """Word error rate of the corpus: words substituted, deleted and inserted, of those of the first references."""
+    word_f1: NotRequired[float]
+    """Mean F1 of words without case, punctuation and articles, 0 to 1; of several references the best one counts."""
     exact_match: NotRequired[float]
     """Fraction of the texts that equal a reference."""
     exact_match_interval: NotRequired[list[float]]
@@ -107,6 +112,25 @@ def _rouge(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMet
     )
 
 
+def _wer(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
+    return TextMetrics(wer=float(library("jiwer").wer([row[0] for row in references], list(texts))))
+
+
+def _word_f1(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
+    return TextMetrics(word_f1=float(np.mean([word_f1(*pair) for pair in zip(texts, references, strict=True)])))
+
+
+def same_phrase(pattern: str, texts: Sequence[str], references: Sequence[Sequence[str]]) -> float | None:
+    """Of the texts whose first reference has a match of a regular expression, the fraction with the same first match.
+
+    None if no reference has one.
+    """
+    first = re.compile(pattern).search
+    pairs = [(first(row[0]), first(text)) for text, row in zip(texts, references, strict=True)]
+    same = [found is not None and found[0] == wanted[0] for wanted, found in pairs if wanted is not None]
+    return float(np.mean(same)) if same else None
+
+
 def _exact(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
     share, interval = _share(text in row for text, row in zip(texts, references, strict=True))
     return TextMetrics(exact_match=share, exact_match_interval=interval)
@@ -141,11 +165,18 @@ METRICS_OF_TEXTS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], T
     "chrf": _chrf,
     "rouge": _rouge,
     "exact": _exact,
+    "word_f1": _word_f1,
+    "wer": _wer,
     "first_word": _first_word,
     "begins": _begins,
 }
 """The metrics by the names of `TextPairsConfig.metrics`."""
-LIBRARIES = {"bleu": "sacrebleu.metrics", "chrf": "sacrebleu.metrics", "rouge": "rouge_score.rouge_scorer"}
+LIBRARIES = {
+    "bleu": "sacrebleu.metrics",
+    "chrf": "sacrebleu.metrics",
+    "rouge": "rouge_score.rouge_scorer",
+    "wer": "jiwer",
+}
 """The module that a metric needs."""
 
 

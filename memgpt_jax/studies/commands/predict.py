@@ -5,15 +5,17 @@
     memgpt-jax predict runs/sst2 --text "A fine film."
     memgpt-jax predict runs/sst2 --input reviews.jsonl --output labels.jsonl
     memgpt-jax predict runs/multi30k_de --text "A dog runs."
+    memgpt-jax predict runs/emoji_captions --text smile.png
     memgpt-jax predict runs/squad --question "Where was she born?" --text "Ada Lovelace was born in London."
     memgpt-jax predict runs/umls --text $'alga\\tisa'
     memgpt-jax predict runs/recall --rows 4
 
 A decoder predicts the token after each text; an encoder with a `masked` head predicts the token at each `<mask>`; a
 model with a head labels each text, tags its words, gives a number, or answers a question by a part of the text; a model
-of pairs of texts writes the translation or the summary of each text; a model of questions about documents writes the
-answer; a model of a knowledge graph completes each ENTITY<tab>RELATION. A run on a generated task answers rows of its
-held-out set.
+of pairs of texts writes the translation or the summary of each text; a model of captions or transcripts writes the text
+of each picture or sound, whose path is given as the text; a model of questions about documents writes the answer; a
+model of a knowledge graph completes each ENTITY<tab>RELATION. A run on a generated task answers rows of its held-out
+set.
 With --output, each prediction is written as soon as it is made, with the number of its line; started again, the command
 goes on after the last line of the output. A line that cannot be used is reported by its number, and skipped.
 """
@@ -31,7 +33,7 @@ from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.progress_bar import track
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
-from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
+from memgpt_jax.data.tasks.text_pairs import WrittenTextsConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.pipelines import DocumentQuestions, QuestionAnswering, pipeline
@@ -145,7 +147,7 @@ def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[di
     run = reopen(arguments.workdir, step=arguments.step)
     config = run.config
     has_texts = bool(arguments.text) or arguments.input is not None
-    writes = isinstance(config.data, TextPairsConfig | DocumentQuestionsConfig)
+    writes = isinstance(config.data, WrittenTextsConfig | DocumentQuestionsConfig)
     reads_texts = isinstance(config.model, HeadedConfig) or writes
     if isinstance(config.data, TaskConfig) and not has_texts and not reads_texts:
         yield from list(task_answers(config, run.params, run.tokenizer, arguments.rows))[len(done) :]

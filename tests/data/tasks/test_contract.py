@@ -15,7 +15,7 @@ from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig, TrainingConfig
 from memgpt_jax.config.features import FramesConfig, PatchesConfig
 from memgpt_jax.config.heads import HeadedConfig
-from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig
 from memgpt_jax.config.serialization import from_json, to_json
 from memgpt_jax.data import TASKS, Batch, Task, batch_shapes, make_task, register_task, train_batches
 from memgpt_jax.data.tasks.base import scored_rows
@@ -88,6 +88,10 @@ def test_a_config_reads_back_from_json(name):
     if "features" in config.objective.inputs:
         features = PatchesConfig() if name == "pictures" else FramesConfig()
         model = dataclasses.replace(model, features=features)
+    if "source_features" in config.objective.inputs:
+        encoder = EncoderConfig(vocab_size=model.vocab_size, features=config.features_config, heads=())
+        decoder = dataclasses.replace(model, source_length=config.source_tokens)
+        model = Seq2SeqConfig(encoder=encoder, decoder=decoder)
     if "labels" in config.objective.heads:
         pool = "none" if config.objective.of_words else "mean"
         loss = "binary" if config.objective.several else "cross_entropy"

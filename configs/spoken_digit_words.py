@@ -1,0 +1,59 @@
+"""Strings of one to eight spoken digits as words, by a speaker who was not heard before: an encoder-decoder.
+
+Command: MEMGPT_DATA=FOLDER python experiments/train.py spoken_digit_words --workdir runs/words
+             --data.test_groups theo
+         python experiments/evaluate.py runs/words/best --split test
+Time:    not measured
+Result:  not measured
+"""
+
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.features import FramesConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig
+from memgpt_jax.data.tasks.transcripts import TranscriptsConfig
+
+SOURCE, LENGTH, CLIPS = 288, 48, 8
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def config() -> ExperimentConfig:
+    both = {
+        "vocab_size": 257,
+        "d_model": 96,
+        "num_heads": 4,
+        "segment_length": LENGTH,
+        "memory": NoMemoryConfig(),
+        "dropout": 0.1,
+    }
+    return ExperimentConfig(
+        model=Seq2SeqConfig(
+            encoder=EncoderConfig(
+                **both, num_layers=3, position="sinusoidal", features=FramesConfig(num_mels=40), heads=()
+            ),
+            decoder=ModelConfig(**both, num_layers=2, window_size=LENGTH, source_length=SOURCE),
+        ),
+        data=TranscriptsConfig(
+            path="$MEMGPT_DATA/audio/fsdd_4speakers.tar.gz",
+            pattern=r"(?P<label>\d)_(?P<group>[a-z]+)_\d+\.wav$",
+            words=tuple(f"{digit}={word}" for digit, word in enumerate(DIGITS)),
+            test_groups=("theo",),
+            sample_rate=8000,
+            num_mels=40,
+            source_length=SOURCE,
+            max_clips=CLIPS,
+            center=True,
+            stretch=0.3,
+            warp=0.2,
+            mask=0.1,
+            metrics=("wer", "exact"),
+            max_new_tokens=LENGTH,
+        ),
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100, weight_decay=0.05),
+        training=TrainingConfig(
+            steps=3000, batch_size=16, sequence_length=LENGTH, carry_state=False, checkpoint_every=500
+        ),
+        evaluation=EvaluationConfig(
+            batch_size=32, chunk_length=LENGTH, max_documents=None, max_tokens=None, every=500, metric="wer"
+        ),
+    )

@@ -1,0 +1,163 @@
+"""Captions of pictures and transcripts of sounds, with the calls and results of the transformers library."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from memgpt_jax.config.checks import check, instance_of, whole
+from memgpt_jax.config.extras import library
+from memgpt_jax.config.model import Seq2SeqConfig
+from memgpt_jax.data.examples.media import MediaFile
+from memgpt_jax.data.tasks.captions import CaptionsConfig
+from memgpt_jax.data.tasks.media_texts import MediaTextsConfig
+from memgpt_jax.data.tasks.transcripts import TranscriptsConfig
+from memgpt_jax.generation.targets import write_targets
+from memgpt_jax.pipelines.base import Loaded, check_sizes
+
+Config = TypeVar("Config", bound=MediaTextsConfig)
+
+
+class MediaToText(Generic[Config]):
+    """Writes the text of each picture or sound. Implement `features`."""
+
+    kind: ClassVar[type[MediaTextsConfig]]
+    """The configuration of the task on which the run was trained."""
+    result: ClassVar[str]
+    """The name of the text in results."""
+
+    def __init__(self, loaded: Loaded, *, rows: int = 16):
+        """Args: rows: inputs that are read at the same time.
+
+        Raises `ValueError` if the model has not been trained by a run on such a task.
+        """
+        self.model = instance_of(loaded.config, Seq2SeqConfig, "model")
+        self.config: Any = instance_of(loaded.data, self.kind, "the task of the run")
+        check_sizes(rows=rows)
+        self.params, self.rows, self.tokens = loaded.params, rows, self.config.tokens(loaded.tokenizer)
+
+    def features(self, item: Any) -> np.ndarray:
+        """The features [s, F] of an input. Raises `ValueError` if it is not valid."""
+        raise NotImplementedError
+
+    def write(
+        self, items: Sequence[Any], max_new_tokens: int | None, num_beams: int | None, **options: Any
+    ) -> list[dict[str, str]]:
+        """A result for each input."""
+        if not items:
+            return []
+        longest = self.config.max_new_tokens if max_new_tokens is None else whole("max_new_tokens", max_new_tokens, 1)
+        options["num_beams"] = self.config.num_beams if num_beams is None else num_beams
+        sources = [self.features(item) for item in items]
+        for source in sources:
+            check(
+                len(source) <= self.config.source_tokens,
+                f"an input of {len(source)} tokens is longer than the {self.config.source_tokens} that the model reads",
+            )
+        texts = write_targets(
+            self.model, self.params, self.tokens, sources, rows=self.rows, max_new_tokens=longest, **options
+        )
+        return [{self.result: text} for text in texts]
+
+    def record(self, text: str, *, top: int = 5, question: str | None = None) -> dict[str, Any]:
+        """The result for one file as an object of JSON: {"text"}, its path, and {"written"}."""
+        (found,) = self.write([text], None, None)
+        return {"text": text, "written": found[self.result]}
+
+
+class ImageToText(MediaToText[CaptionsConfig]):
+    """Writes the caption of each picture.
+
+    >>> caption = mg.pipeline("image-to-text", model="runs/emoji_captions")
+    >>> caption("smile.png")
+    [{"generated_text": "smiling face"}]
+    """
+
+    kind, result = CaptionsConfig, "generated_text"
+
+    def __call__(
+        self, inputs: Any, *, max_new_tokens: int | None = None, num_beams: int | None = None, **options: Any
+    ) -> list[Any]:
+        """Write a caption.
+
+        Args:
+            inputs: a picture or a list of pictures: paths, images of Pillow, or uint8 arrays [Y, X, C].
+            max_new_tokens: maximum number of new tokens; default: that of the run's task.
+            num_beams: beams of the search, 1: greedy; default: that of the run's task.
+            options: further options of `mg.generate`, such as `length_penalty`.
+
+        Returns:
+            A list with the result of a picture; for a list of pictures, a list of such lists.
+        """
+        several = isinstance(inputs, list | tuple)
+        found = self.write(list(inputs) if several else [inputs], max_new_tokens, num_beams, **options)
+        return [[result] for result in found] if several else found
+
+    def features(self, item: Any) -> np.ndarray:
+        if isinstance(item, str | Path):
+            file = MediaFile(str(item), "", None, _content(item))
+        else:
+            image = library("PIL.Image", "pictures", "senses")
+            picture = image.fromarray(item) if isinstance(item, np.ndarray) else item
+            picture = instance_of(picture, image.Image, "a picture")
+            with io.BytesIO() as buffer:
+                picture.save(buffer, "PNG")
+                file = MediaFile("the picture", "", None, buffer.getvalue())
+        return self.config.features(self.config.pixels(file))
+
+
+class SpeechRecognition(MediaToText[TranscriptsConfig]):
+    """Writes what is said in each sound.
+
+    >>> hear = mg.pipeline("automatic-speech-recognition", model="runs/spoken_digit_words")
+    >>> hear("number.wav")
+    {"text": "seven two"}
+    """
+
+    kind, result = TranscriptsConfig, "text"
+
+    def __call__(
+        self, inputs: Any, *, max_new_tokens: int | None = None, num_beams: int | None = None, **options: Any
+    ) -> Any:
+        """Write a transcript.
+
+        Args:
+            inputs: a sound or a list of sounds: paths; float arrays [n] at the sample rate of the task; or
+                {"raw": array, "sampling_rate": samples a second}.
+            max_new_tokens: maximum number of new tokens; default: that of the run's task.
+            num_beams: beams of the search, 1: greedy; default: that of the run's task.
+            options: further options of `mg.generate`.
+
+        Returns:
+            {"text"} for a sound, a list of such results for a list of sounds.
+        """
+        several = isinstance(inputs, list | tuple)
+        found = self.write(list(inputs) if several else [inputs], max_new_tokens, num_beams, **options)
+        return found if several else found[0]
+
+    def features(self, item: Any) -> np.ndarray:
+        config = self.config
+        if isinstance(item, str | Path):
+            samples = config.samples(MediaFile(str(item), "", None, _content(item)))
+        else:
+            given = item if isinstance(item, Mapping) else {"raw": item, "sampling_rate": config.sample_rate}
+            check(
+                {*given} == {"raw", "sampling_rate"},
+                f"a sound must be a path, an array or {{'raw': ..., 'sampling_rate': ...}}, got the keys {[*given]}",
+            )
+            samples = np.asarray(given["raw"], np.float32)
+            check(samples.ndim == 1 and samples.size > 0, f"samples must be floats [n], got {list(samples.shape)}")
+            check(bool(np.isfinite(samples).all()), "a sample is NaN or infinite")
+            if given["sampling_rate"] != config.sample_rate:
+                soxr = library("soxr", "sounds of another rate", "senses")
+                samples = soxr.resample(samples, given["sampling_rate"], config.sample_rate)
+        return config.features(config.log_mel(samples))
+
+
+def _content(path: str | Path) -> bytes:
+    try:
+        return Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise ValueError(f"the file {str(path)!r} cannot be read: {error.strerror}") from None
