@@ -34,6 +34,7 @@ from memgpt_jax.data.tasks.babi import BabiConfig
 from memgpt_jax.data.tasks.babilong import BabiLongConfig
 from memgpt_jax.data.tasks.captions import CaptionsConfig
 from memgpt_jax.data.tasks.copy import CopyConfig
+from memgpt_jax.data.tasks.ctc_transcripts import CTCTranscriptsConfig
 from memgpt_jax.data.tasks.dictionary import DictionaryConfig
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
 from memgpt_jax.data.tasks.item_recall import ItemRecallConfig
@@ -96,6 +97,7 @@ from memgpt_jax.models.heads.labels import LabelHeadConfig
 from memgpt_jax.models.heads.links import LinkHeadConfig
 from memgpt_jax.models.heads.scalars import ScalarHeadConfig
 from memgpt_jax.models.heads.spans import SpanHeadConfig
+from memgpt_jax.models.heads.transcripts import CTCHeadConfig
 from memgpt_jax.models.heads.vectors import VectorHeadConfig
 from memgpt_jax.pipelines import pipeline
 from memgpt_jax.training import finetune, train
@@ -181,6 +183,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "ScalarHeadConfig",
     "SpanHeadConfig",
     "VectorHeadConfig",
+    "CTCHeadConfig",
     "PatchesConfig",
     "FramesConfig",
     # configurations of memory mechanisms
@@ -234,6 +237,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "SoundsConfig",
     "CaptionsConfig",
     "TranscriptsConfig",
+    "CTCTranscriptsConfig",
 ]
 
 

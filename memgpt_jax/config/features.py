@@ -29,6 +29,12 @@ class FeaturesConfig:
         raise NotImplementedError
 
 
+def check_features(features: FeaturesConfig, layout: tuple[int, ...], field: str) -> None:
+    """Raise `ValueError` unless a model reads features of this layout at the tokens of id 0. Args: field: its name."""
+    check(features.layout == layout, f"the data have features {layout}, and {field}={features} reads {features.layout}")
+    check(features.token == 0, f"{field}.token must be 0 for this task, got {features.token}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class PatchesConfig(FeaturesConfig):
     """Patches of pictures, a token each, row by row. F = channels patch_size^2, in the order (channel, row, column)."""

@@ -28,6 +28,7 @@ from memgpt_jax.evaluation.tags import TagResult, check_tags, evaluate_tags
 from memgpt_jax.evaluation.tasks import TaskResult, check_task, evaluate_task
 from memgpt_jax.evaluation.text import TextResult, check_text, evaluate_text
 from memgpt_jax.evaluation.texts import PairResult, check_texts, evaluate_texts
+from memgpt_jax.evaluation.transcripts import check_transcripts, evaluate_transcripts
 from memgpt_jax.models import Params
 
 Result = (
@@ -77,6 +78,7 @@ TASK_EVALUATORS = {
     "numbers": TaskEvaluator(evaluate_numbers, check_numbers),
     "ranking": TaskEvaluator(evaluate_ranking, check_ranking),
     "texts": TaskEvaluator(evaluate_texts, check_texts),
+    "transcripts": TaskEvaluator(evaluate_transcripts, check_transcripts),
     "spans": TaskEvaluator(evaluate_spans, check_spans),
     "preferences": TaskEvaluator(evaluate_preferences, check_preferences),
     "retrieval": TaskEvaluator(evaluate_retrieval, check_retrieval),
@@ -161,6 +163,7 @@ __all__ = [
     "evaluate_task",
     "evaluate_text",
     "evaluate_texts",
+    "evaluate_transcripts",
     "recall_along_stream",
     "register_metric",
 ]

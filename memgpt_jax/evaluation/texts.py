@@ -1,13 +1,14 @@
 """Held-out evaluation of texts that are written after a source: each is generated once, its reference scored once."""
 
+from collections.abc import Sequence
 from typing import NotRequired
 
 import numpy as np
 
 from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.data.tasks.media_texts import MediaTextsTask
-from memgpt_jax.data.tasks.text_pairs import TextPairsTask
+from memgpt_jax.data.tasks.media_texts import MediaText, MediaTextsTask
+from memgpt_jax.data.tasks.text_pairs import TextPair, TextPairsTask
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.texts import (
     GroupMetrics,
@@ -62,10 +63,15 @@ def evaluate_texts(config: ExperimentConfig, params: models.Params, task: Writin
         noun="texts",
     )
     loss = metric("loss", nats=float(losses.sum(dtype=np.float64)), targets=len(losses))
+    return written_result(task, examples, texts, loss, len(losses))
+
+
+def written_result(
+    task: WritingTask, examples: Sequence[TextPair] | Sequence[MediaText], texts: list[str], loss: float, targets: int
+) -> PairResult:
+    """The results of texts that were written for examples. Args: loss: nats per token of the references."""
     names, references = task.config.metrics, [example.targets for example in examples]
-    result = PairResult(
-        loss=loss, targets=len(losses), examples=len(examples), **text_metrics(names, texts, references)
-    )
+    result = PairResult(loss=loss, targets=targets, examples=len(examples), **text_metrics(names, texts, references))
     if task.config.phrase is not None and (share := same_phrase(task.config.phrase, texts, references)) is not None:
         result["phrase"] = share
     if any(example.group for example in examples):

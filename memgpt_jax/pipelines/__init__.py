@@ -25,6 +25,7 @@ from memgpt_jax.pipelines.knowledge_questions import KnowledgeQuestions
 from memgpt_jax.pipelines.link_prediction import LinkPrediction
 from memgpt_jax.pipelines.media_to_text import ImageToText, SpeechRecognition
 from memgpt_jax.pipelines.question_answering import QuestionAnswering
+from memgpt_jax.pipelines.speech_streams import CTCSpeechRecognition, speech_recognition
 from memgpt_jax.pipelines.text_classification import TextClassification
 from memgpt_jax.pipelines.text_generation import TextGeneration
 from memgpt_jax.pipelines.text_regression import TextRegression
@@ -45,7 +46,7 @@ PIPELINES: dict[str, Callable[..., Any]] = {
     "translation": Translation,
     "text2text-generation": TextToText,
     "image-to-text": ImageToText,
-    "automatic-speech-recognition": SpeechRecognition,
+    "automatic-speech-recognition": speech_recognition,
 }
 """The pipelines by name."""
 
@@ -102,6 +103,8 @@ def pipeline(
 
 def _task_of(loaded: Loaded) -> str:
     config = loaded.config
+    if isinstance(loaded.data, TranscriptsConfig):
+        return "automatic-speech-recognition"
     if isinstance(config, HeadedConfig):
         if isinstance(config.head, ScalarHeadConfig):
             return "text-regression"
@@ -119,14 +122,13 @@ def _task_of(loaded: Loaded) -> str:
         return "document-questions"
     if isinstance(loaded.data, CaptionsConfig):
         return "image-to-text"
-    if isinstance(loaded.data, TranscriptsConfig):
-        return "automatic-speech-recognition"
     check(config.causal, f"there is no pipeline for a {type(config).__name__}: give a name of {', '.join(PIPELINES)}")
     return "text-generation"
 
 
 __all__ = [
     "PIPELINES",
+    "CTCSpeechRecognition",
     "DocumentQuestions",
     "FeatureExtraction",
     "ImageToText",

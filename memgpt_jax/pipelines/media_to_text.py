@@ -9,7 +9,7 @@ import numpy as np
 
 from memgpt_jax.config.checks import check, instance_of, whole
 from memgpt_jax.config.extras import library
-from memgpt_jax.config.model import Seq2SeqConfig
+from memgpt_jax.config.model import BaseModelConfig, Seq2SeqConfig
 from memgpt_jax.data.examples.media import MediaFile
 from memgpt_jax.data.tasks.captions import CaptionsConfig
 from memgpt_jax.data.tasks.media_texts import MediaTextsConfig
@@ -25,6 +25,8 @@ class MediaToText(Generic[Config]):
 
     kind: ClassVar[type[MediaTextsConfig]]
     """The configuration of the task on which the run was trained."""
+    reads: ClassVar[type[BaseModelConfig]] = Seq2SeqConfig
+    """The configuration of its model."""
     result: ClassVar[str]
     """The name of the text in results."""
 
@@ -33,7 +35,7 @@ class MediaToText(Generic[Config]):
 
         Raises `ValueError` if the model has not been trained by a run on such a task.
         """
-        self.model = instance_of(loaded.config, Seq2SeqConfig, "model")
+        self.model: Any = instance_of(loaded.config, self.reads, "model")
         self.config: Any = instance_of(loaded.data, self.kind, "the task of the run")
         check_sizes(rows=rows)
         self.params, self.rows, self.tokens = loaded.params, rows, self.config.tokens(loaded.tokenizer)
@@ -52,14 +54,18 @@ class MediaToText(Generic[Config]):
         options["num_beams"] = self.config.num_beams if num_beams is None else num_beams
         sources = [self.features(item) for item in items]
         for source in sources:
-            check(
-                len(source) <= self.config.source_tokens,
-                f"an input of {len(source)} tokens is longer than the {self.config.source_tokens} that the model reads",
-            )
-        texts = write_targets(
-            self.model, self.params, self.tokens, sources, rows=self.rows, max_new_tokens=longest, **options
-        )
-        return [{self.result: text} for text in texts]
+            self.check_length(source)
+        return [{self.result: text} for text in self.texts(sources, longest, **options)]
+
+    def check_length(self, source: np.ndarray) -> None:
+        """Raise `ValueError` if the model cannot read features [s, F]."""
+        most = self.config.source_tokens
+        check(len(source) <= most, f"an input of {len(source)} tokens is longer than the {most} that the model reads")
+
+    def texts(self, sources: Sequence[np.ndarray], longest: int, **options: Any) -> list[str]:
+        """The text of each source [s, F], of at most `longest` tokens. Args: options: of `generate`."""
+        options |= {"rows": self.rows, "max_new_tokens": longest}
+        return write_targets(self.model, self.params, self.tokens, sources, **options)
 
     def record(self, text: str, *, top: int = 5, question: str | None = None) -> dict[str, Any]:
         """The result for one file as an object of JSON: {"text"}, its path, and {"written"}."""

@@ -8,7 +8,8 @@ import pytest
 
 from memgpt_jax.config.experiment import TrainingConfig
 from memgpt_jax.data import ByteTokenizer, batch_shapes, make_task, sound, tokenizer_of, train_batches
-from memgpt_jax.data.tasks import CaptionsConfig, TranscriptsConfig
+from memgpt_jax.data.tasks import CaptionsConfig, CTCTranscriptsConfig, TranscriptsConfig
+from memgpt_jax.data.tasks.ctc_transcripts import needed_tokens
 from tests.data.test_media import png, wav, written
 
 Image = pytest.importorskip("PIL.Image", reason="the extra `senses` is not installed")
@@ -105,6 +106,21 @@ def test_training_strings_are_drawn_in_every_epoch_and_fit(clips):
     assert len(texts) > 8
     first = next(train_batches(config, training, 0, ByteTokenizer()))
     jax.tree.map(np.testing.assert_array_equal, first, found[0])
+
+
+def test_labels_without_places_by_hand(clips):
+    """A text needs a token for each label, and one more between equal labels: `three` six of them."""
+    config = CTCTranscriptsConfig(**clips, source_length=4)
+    task, letters = make_task(config, "test"), [*b"two"]
+    row = task.row(2)
+    assert row["targets"].tolist() == letters and row["weights"].tolist() == [1, 1, 1] and not row["tokens"].any()
+    assert task.row(3)["targets"].tolist() == [-1] * 4 and not task.row(3)["weights"].any()
+    assert [needed_tokens(np.array([*text])) for text in (b"", b"two", b"three", b"aaa")] == [0, 3, 6, 5]
+    training = TrainingConfig(batch_size=4, sequence_length=99)
+    batch, expected = next(train_batches(config, training, 0, ByteTokenizer())), batch_shapes(config, training)
+    types = [jax.tree.map(lambda array: (array.shape, array.dtype), found[:3]) for found in (batch, expected)]
+    assert types[0] == types[1] and sorted(batch.inputs["valid"].sum(axis=1)) == [1, 2, 3, 4]
+    assert (batch.targets["transcript"] == 0).sum() == 0 and batch.weights["transcript"].sum() == 3
 
 
 @pytest.mark.parametrize(

@@ -169,3 +169,36 @@ def test_transcripts_have_the_arguments_and_results_of_transformers(tmp_path):
 def test_a_model_that_cannot_write_captions_is_refused(model, message):
     with pytest.raises(ValueError, match=message):
         written_experiment(mg.CaptionsConfig(path="pictures", height=8, width=8), model)
+
+
+@pytest.mark.slow
+def test_transcripts_are_learned_and_written_while_they_are_heard(tmp_path):
+    """Strings of one to three tones, each of which is a letter."""
+    rng, time, files = np.random.default_rng(0), np.arange(16000) / 16000, {}
+    for letter, pitch in (("a", 500), ("b", 1500), ("c", 4000)):
+        for number in range(16):
+            length = rng.integers(1600, 3200)
+            tone = np.sin(2 * np.pi * pitch * rng.uniform(0.9, 1.1) * time[:length]) * np.hanning(length)
+            files[f"{letter}/{number:02}.wav"] = wav(0.5 * tone)
+    path = str(written(tmp_path / "data", files))
+    sizes = {"num_mels": 20, "source_length": 32, "test_last": 4, "max_clips": 3}
+    data = mg.CTCTranscriptsConfig(path=path, **sizes, metrics=("wer", "exact"))
+    backbone = mg.ModelConfig(**BOTH, segment_length=8, window_size=8, features=mg.FramesConfig(num_mels=20))
+    config = written_experiment(data, mg.HeadedConfig(backbone=backbone, head=mg.CTCHeadConfig()))
+    training = dataclasses.replace(config.training, steps=400, checkpoint_every=400)
+    mg.train(dataclasses.replace(config, training=training), tmp_path / "run", print_progress=False)
+    run = mg.load_run(tmp_path / "run")
+    on_test = dataclasses.replace(config.evaluation, split="test")
+    found = evaluate(dataclasses.replace(run.config, evaluation=on_test), run.params)
+    assert found["examples"] == 12 and found["exact_match"] > 0.8 and found["wer"] < 0.2
+
+    hear = mg.pipeline(tmp_path / "run")
+    task = mg.data.make_task(dataclasses.replace(data, min_clips=6, max_clips=6, source_length=90), "test")
+    frames = task.source(0).reshape(-1, 20)
+    *_, whole = hear.stream([frames])
+    parts = [part["text"] for part in hear.stream(np.array_split(frames, 23))]
+    assert parts[-1] == whole["text"] and len(set(parts)) > 4
+    samples = np.concatenate([task.decoded[index] for index in task.examples[0].files])
+    assert hear(samples) == whole and len(whole["text"].split()) > 3
+    with pytest.raises(ValueError, match=r"a chunk must be frames \[t, 20\]"):
+        next(hear.stream([np.zeros((2, 3))]))

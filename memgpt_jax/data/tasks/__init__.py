@@ -9,6 +9,7 @@ from memgpt_jax.data.tasks.babilong import BabiLongConfig, BabiLongTask
 from memgpt_jax.data.tasks.base import Task
 from memgpt_jax.data.tasks.captions import CaptionsConfig, CaptionsTask
 from memgpt_jax.data.tasks.copy import CopyConfig, CopyTask
+from memgpt_jax.data.tasks.ctc_transcripts import CTCTranscriptsConfig, CTCTranscriptsTask
 from memgpt_jax.data.tasks.dictionary import DictionaryConfig, DictionaryTask
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig, DocumentQuestionsTask
 from memgpt_jax.data.tasks.item_recall import ItemRecallConfig, ItemRecallTask
@@ -66,6 +67,7 @@ register_task("pictures", PicturesConfig, PicturesTask)
 register_task("sounds", SoundsConfig, SoundsTask)
 register_task("captions", CaptionsConfig, CaptionsTask)
 register_task("transcripts", TranscriptsConfig, TranscriptsTask)
+register_task("ctc_transcripts", CTCTranscriptsConfig, CTCTranscriptsTask)
 
 
 def make_task(config: TaskConfig, split: str, tokenizer: Tokenizer | None = None) -> Task[Any]:
@@ -80,6 +82,8 @@ __all__ = [
     "TASKS",
     "BabiLongTask",
     "BabiTask",
+    "CTCTranscriptsConfig",
+    "CTCTranscriptsTask",
     "CaptionsConfig",
     "CaptionsTask",
     "DocumentQuestionsConfig",

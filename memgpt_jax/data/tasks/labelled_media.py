@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 import numpy as np
 
 from memgpt_jax.config.checks import check
+from memgpt_jax.config.features import check_features
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.examples.files import LabelsConfig
 from memgpt_jax.data.examples.media import MediaConfig, MediaFile, read_media
@@ -57,12 +58,7 @@ class FeatureLabelsConfig(LabelsConfig):
     def check_model(self, model: Any, length: int) -> None:
         """Raise `ValueError` if the model has no head, or other features than the data."""
         super().check_model(model, length)
-        features = model.last_stack.features
-        check(
-            features.layout == self.layout,
-            f"the data have features {self.layout}, and model.backbone.features={features} reads {features.layout}",
-        )
-        check(features.token == 0, f"model.backbone.features.token must be 0 for this task, got {features.token}")
+        check_features(model.last_stack.features, self.layout, "model.backbone.features")
 
 
 class MediaExample(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TextConfig
-from memgpt_jax.config.features import FeaturesConfig
+from memgpt_jax.config.features import FeaturesConfig, check_features
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.examples.media import MediaConfig, MediaFile, read_media
 from memgpt_jax.data.examples.pair_tokens import PLACE, PairTokens, row_batch, source_shapes
@@ -30,12 +30,7 @@ class FeaturePairsConfig(PairsConfig):
     def check_model(self, model: Any, length: int) -> None:
         """Raise `ValueError` if the encoder has no features, or others than the data."""
         super().check_model(model, length)
-        features = model.encoder.features
-        check(
-            features.layout == self.layout,
-            f"the data have features {self.layout}, and model.encoder.features={features} reads {features.layout}",
-        )
-        check(features.token == 0, f"model.encoder.features.token must be 0 for this task, got {features.token}")
+        check_features(model.encoder.features, self.layout, "model.encoder.features")
 
 
 @dataclass(frozen=True, kw_only=True)

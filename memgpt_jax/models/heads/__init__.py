@@ -21,6 +21,7 @@ from memgpt_jax.models.heads.pairs import NextSentenceHead, NextSentenceHeadConf
 from memgpt_jax.models.heads.scalars import ScalarHead, ScalarHeadConfig
 from memgpt_jax.models.heads.spans import SpanHead, SpanHeadConfig
 from memgpt_jax.models.heads.streams import StreamHead
+from memgpt_jax.models.heads.transcripts import CTCHead, CTCHeadConfig
 from memgpt_jax.models.heads.vectors import VectorHead, VectorHeadConfig
 
 HEADS: Registry[type[Head]] = Registry("head", Head, HeadConfig)
@@ -36,6 +37,7 @@ register_head("numbers", ScalarHeadConfig, ScalarHead)
 register_head("spans", SpanHeadConfig, SpanHead)
 register_head("vectors", VectorHeadConfig, VectorHead)
 register_head("links", LinkHeadConfig, LinkHead)
+register_head("transcript", CTCHeadConfig, CTCHead)
 
 
 def make_heads(config: EncoderConfig, *, rngs: nnx.Rngs) -> nnx.Dict:
@@ -78,6 +80,8 @@ def in_order(heads: Iterable[str]) -> list[str]:
 __all__ = [
     "HEADS",
     "HEAD_LAYERS",
+    "CTCHead",
+    "CTCHeadConfig",
     "Head",
     "HeadLayer",
     "LabelHead",

@@ -20,7 +20,14 @@ from memgpt_jax.config.serialization import from_json, to_json
 from memgpt_jax.data import TASKS, Batch, Task, batch_shapes, make_task, register_task, train_batches
 from memgpt_jax.data.tasks.base import scored_rows
 from memgpt_jax.evaluation import HELD_OUT_SEED, evaluate
-from memgpt_jax.models.heads import LabelHeadConfig, LinkHeadConfig, ScalarHeadConfig, SpanHeadConfig, VectorHeadConfig
+from memgpt_jax.models.heads import (
+    CTCHeadConfig,
+    LabelHeadConfig,
+    LinkHeadConfig,
+    ScalarHeadConfig,
+    SpanHeadConfig,
+    VectorHeadConfig,
+)
 from tests.laws.models import random_params
 
 ROWS = 4
@@ -102,6 +109,8 @@ def test_a_config_reads_back_from_json(name):
         model = HeadedConfig(backbone=model, head=SpanHeadConfig())
     elif "pairs" in config.objective.heads:
         model = HeadedConfig(backbone=model, head=VectorHeadConfig())
+    elif "transcript" in config.objective.heads:
+        model = HeadedConfig(backbone=model, head=CTCHeadConfig())
     elif "links" in config.objective.heads:
         model = HeadedConfig(backbone=model, head=LinkHeadConfig())
     training = TrainingConfig(sequence_length=1024)

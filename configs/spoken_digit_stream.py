@@ -1,0 +1,43 @@
+"""`spoken_digit_words` by a decoder that writes while it hears, in constant memory: CTC.
+
+Command: MEMGPT_DATA=FOLDER python experiments/train.py spoken_digit_stream --workdir runs/stream
+             --data.test_groups theo
+         python experiments/evaluate.py runs/stream/best --split test
+         python experiments/evaluate.py runs/stream/best --split test --change data.min_clips=100 data.max_clips=100
+             data.source_length=4000
+Time:    not measured
+Result:  not measured
+"""
+
+import dataclasses
+
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.features import FramesConfig
+from memgpt_jax.config.heads import HeadedConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data.tasks.ctc_transcripts import CTCTranscriptsConfig
+from memgpt_jax.models.heads import CTCHeadConfig
+from memgpt_jax.studies.command_line import load_config
+
+
+def config() -> ExperimentConfig:
+    base = load_config("spoken_digit_words")
+    decoder = ModelConfig(
+        vocab_size=257,
+        d_model=128,
+        num_layers=4,
+        num_heads=4,
+        segment_length=32,
+        window_size=32,  # 0.64 s
+        features=FramesConfig(num_mels=40),
+        memory=NoMemoryConfig(),
+        dropout=0.1,
+    )
+    fields = {item.name: getattr(base.data, item.name) for item in dataclasses.fields(base.data)}
+    return dataclasses.replace(
+        base,
+        model=HeadedConfig(backbone=decoder, head=CTCHeadConfig()),
+        data=CTCTranscriptsConfig(**fields | {"center": False}),
+        evaluation=dataclasses.replace(base.evaluation, chunk_length=288),
+    )
