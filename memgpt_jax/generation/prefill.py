@@ -1,6 +1,7 @@
 """Reading prompts of any length into a state, in pieces, each in parallel over its tokens."""
 
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +23,6 @@ def prefill(
 ) -> tuple[Float32[Array, "B V"], ModelState]:
     """Read one prompt of any length per row.
 
-    A piece without padding that begins at a segment boundary in every row is read on the aligned path, as in training.
-    The last piece is padded to a power of two segments, so that few shapes are compiled.
-
     Args:
         config, params: the decoder.
         prompts: ids of each row.
@@ -36,9 +34,24 @@ def prefill(
     Raises:
         ValueError: logits are not finite.
     """
+    logits = jnp.zeros((len(prompts), config.vocab_size), jnp.float32)
+    for read in prefill_pieces(config, params, prompts, state, PIECE_LENGTH):
+        logits, state = read
+    check_rows(can_be_chosen_from(logits))
+    return logits, state
+
+
+def prefill_pieces(
+    config: ModelConfig, params: Params, prompts: list[np.ndarray], state: ModelState, piece_length: int
+) -> Iterator[tuple[Float32[Array, "B V"], ModelState]]:
+    """`prefill` one piece at a time: the logits so far, and the state after each piece.
+
+    A piece without padding that begins at a segment boundary in every row is read on the aligned path, as in training.
+    The last piece is padded to a power of two segments, so that few shapes are compiled. Logits are not checked.
+    """
     lengths = np.array([len(prompt) for prompt in prompts])
     segment = config.segment_length
-    piece = segment * max(1, PIECE_LENGTH // segment)
+    piece = segment * max(1, piece_length // segment)
     at_boundary = all((np.asarray(layer.stream.offset) == 0).all() for layer in state.layers if layer.stream)
     logits = jnp.zeros((len(prompts), config.vocab_size), jnp.float32)
     for start in range(0, lengths.max(), piece):
@@ -50,8 +63,7 @@ def prefill(
             tokens[row, :number] = prompt[start : start + number]
         aligned = at_boundary and size % segment == 0 and bool((present == size).all())
         logits, state = compiled_read(config, "aligned" if aligned else "any", params, tokens, present, logits, state)
-    check_rows(can_be_chosen_from(logits))
-    return logits, state
+        yield logits, state
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -1,24 +1,20 @@
 """A document that is read and written in turns, with one memory; it can be forked, saved and loaded."""
 
 import contextlib
-import json
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax import models
 from memgpt_jax.config.checks import check, whole
 from memgpt_jax.config.model import ModelConfig
-from memgpt_jax.config.serialization import differences, from_json, to_json
 from memgpt_jax.data import Tokenizer
-from memgpt_jax.files import checksums
-from memgpt_jax.files.json_files import read_json
-from memgpt_jax.files.replacement import recover_folder, replacing_folder
+from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.generation.answers import Answers
+from memgpt_jax.generation.document import Document, from_bytes, is_document, new_document, to_bytes
 from memgpt_jax.generation.prefill import prefill
 from memgpt_jax.generation.prompts import Prompts, check_tokenizer, checked_ids
 from memgpt_jax.generation.request import (
@@ -32,9 +28,6 @@ from memgpt_jax.generation.request import (
 from memgpt_jax.generation.sampling import Sampling, SamplingOptions
 from memgpt_jax.generation.text import AnswerText
 from memgpt_jax.models import ModelState, Params
-from memgpt_jax.ops.trees import named_leaves
-
-FILE, STATE = "session.json", "state.safetensors"
 
 
 class Session:
@@ -56,6 +49,8 @@ class Session:
     """Number of tokens of the document so far."""
     penalized_ids: frozenset[int]
     """The ids of the document, to which a repetition penalty applies."""
+    _text: AnswerText
+    """The end of the text so far, possibly inside a character."""
 
     def __init__(self, model: GenerativeModel, tokenizer: Tokenizer):
         """Begin a document.
@@ -86,10 +81,7 @@ class Session:
 
     def reset(self) -> None:
         """Discard the state and begin a new document."""
-        self._end_stream()
-        self.state = models.functional(self.config).init_state(batch_size=1)
-        self.unread, self.num_tokens, self.penalized_ids = [self.tokenizer.start_id], 1, frozenset()
-        self._text = AnswerText(self.tokenizer, [])  # the end of the text so far, possibly inside a character
+        self.open(new_document(self.config, self.tokenizer))
 
     def feed(self, text: str) -> None:
         """Read a text of any length as the continuation of the document.
@@ -212,29 +204,40 @@ class Session:
         measured = [block.memory_layer.memory.stats(s.stream.memory) if s.stream else {} for block, s in layers]
         return jax.tree.map(lambda x: np.asarray(x).tolist(), measured)
 
-    def save(self, path: str | Path) -> None:
-        """Write the session into a folder: `session.json`, `state.safetensors` and their checksums.
+    def document(self) -> Document:
+        """The document so far, as a value. A streamed answer ends with the last piece that was returned."""
+        self._end_stream()
+        text = self._text
+        return Document(
+            self.state,
+            tuple(self.unread),
+            self.num_tokens,
+            self.penalized_ids,
+            tuple(text.context),
+            tuple(text.unfinished),
+        )
 
-        A session that the folder holds is replaced once all files of the new one are written.
+    def open(self, document: Document) -> None:
+        """Discard the state and continue a document, which is not modified."""
+        self._end_stream()
+        self.state, self.unread = document.state, list(document.unread)
+        self.num_tokens, self.penalized_ids = document.num_tokens, document.penalized_ids
+        self._text = AnswerText(self.tokenizer, document.context, unfinished=document.unfinished)
+
+    def save(self, path: str | Path) -> None:
+        """Write the session into one file, in the safetensors format with its checksum.
+
+        A session that the file holds is replaced once the new one is written.
 
         Raises:
-            ValueError: the folder holds something else or cannot be written. It is then unchanged.
+            ValueError: the file holds something else or cannot be written. It is then unchanged.
         """
-        from safetensors.numpy import save
-
-        self._end_stream()
-        folder = Path(path).expanduser().absolute()
-        values = {"config": to_json(self.config), "tokenizer": self.tokenizer.fingerprint}
-        values |= {"unread": self.unread, "num_tokens": self.num_tokens, "penalized_ids": sorted(self.penalized_ids)}
-        values |= {"context": self._text.context, "unfinished": self._text.unfinished}
-        arrays = {name: np.ascontiguousarray(leaf) for name, leaf in named_leaves(self.state).items()}
-        with _readable_errors(f"the session cannot be written into {folder}"):
-            recover_folder(folder)
-            check(not folder.exists() or (folder / FILE).is_file(), f"{folder} exists and is not a session")
-            with replacing_folder(folder) as new:
-                (new / STATE).write_bytes(save(arrays))
-                (new / FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-                checksums.record_all(new)
+        path = Path(path).expanduser().absolute()
+        content = to_bytes(self.document(), self.config, self.tokenizer)
+        with _readable_errors(f"the session cannot be written into {path}"):
+            check(not path.exists() or (path.is_file() and is_document(path)), f"{path} exists and is not a session")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, content)
 
     @classmethod
     def load(cls, path: str | Path, model: GenerativeModel, tokenizer: Tokenizer) -> "Session":
@@ -242,42 +245,15 @@ class Session:
 
         Raises:
             ValueError: there is no session, it cannot be read, or its model configuration or tokenizer differs.
-            DamagedError: a `ValueError`: a file differs from its recorded checksum.
+            DamagedError: a `ValueError`: the file differs from its checksum.
         """
-        folder = Path(path).expanduser().absolute()
-        with _readable_errors(f"the session in {folder} cannot be read"):
-            recover_folder(folder)
-            check((folder / FILE).is_file(), f"there is no session in {folder}")
-            checksums.verify(folder)
-            values = read_json(folder / FILE)
-            check((folder / STATE).is_file(), f"{folder} holds no {STATE}: an earlier version of the library wrote it")
-            content = (folder / STATE).read_bytes()
+        path = Path(path).expanduser().absolute()
+        with _readable_errors(f"the session in {path} cannot be read"):
+            check(path.is_file(), f"there is no session in {path}")
+            content = path.read_bytes()
         session = cls(model, tokenizer)
-        saved = from_json(values["config"], (ModelConfig,)).with_execution_of(session.config)
-        changed = differences(saved, session.config)
-        check(not changed, f"the session in {folder} belongs to another model:\n  " + "\n  ".join(changed))
-        check(values["tokenizer"] == tokenizer.fingerprint, f"the session in {folder} belongs to another tokenizer")
-        session.state = _state(folder, content, session.state)
-        session.unread, session.num_tokens = values["unread"], values["num_tokens"]
-        session.penalized_ids = frozenset(values["penalized_ids"])
-        session._text = AnswerText(tokenizer, values["context"], unfinished=values["unfinished"])
+        session.open(from_bytes(content, session.config, tokenizer, path))
         return session
-
-
-def _state(folder: Path, content: bytes, like: ModelState) -> ModelState:
-    """The state in a safetensors file. Its shapes and dtypes must be those of `like`."""
-    from safetensors import SafetensorError, deserialize
-
-    try:
-        found = {name: (tuple(array["shape"]), array["data"]) for name, array in deserialize(content)}
-    except SafetensorError as error:
-        raise checksums.DamagedError(f"{folder / STATE} cannot be read: {error}") from None
-    wanted = named_leaves(like)
-    sizes = {name: (x.shape, x.nbytes) for name, x in wanted.items()}
-    fits = sizes == {name: (shape, len(data)) for name, (shape, data) in found.items()}
-    check(fits, f"{folder / STATE} is not the state of such a model: its arrays have other names or shapes")
-    arrays = [np.frombuffer(found[name][1], x.dtype).reshape(x.shape) for name, x in wanted.items()]
-    return jax.tree.unflatten(jax.tree.structure(like), map(jnp.asarray, arrays))
 
 
 @contextlib.contextmanager

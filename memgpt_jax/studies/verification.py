@@ -9,12 +9,12 @@ from typing import NamedTuple
 from memgpt_jax.checkpoint import DAMAGED, run_folder
 from memgpt_jax.files import checksums
 from memgpt_jax.files.checksums import SUMS, DamagedError
+from memgpt_jax.generation.document import is_document, verify_document
 from memgpt_jax.training import RunError, read_metrics
 from memgpt_jax.training.evaluation import read_evaluation
 from memgpt_jax.training.tensorboard import check_events
 
 KINDS = {
-    "session.json": "session",
     "tokens.bin": "tokenized text",
     "model.safetensors": "model",
     "model.safetensors.index.json": "model",
@@ -58,6 +58,9 @@ def verify_folder(folder: str | Path) -> list[Checked]:
         check = functools.partial(checksums.verify, part)
         found.append(_checked(folder, part, f"{_kind(part)}, {len(below)} files", check))
         covered |= _recorded(part) | {sums}
+    for path in sorted(path for path in files - covered if path.suffix == ".safetensors" and is_document(path)):
+        found.append(_checked(folder, path, "session", functools.partial(verify_document, path)))
+        covered.add(path)
     if os.path.isdir(folder / "checkpoints"):
         for path, check in _run_files(folder).items():
             if path in files:

@@ -11,7 +11,8 @@ class Tokenizer(Protocol):
     """A tokenizer: text to token ids and back.
 
     A tokenizer may also have `encode_pieces(pieces)`, which yields the ids of a text in pieces as arrays, whose
-    concatenation is `encode` of the whole text.
+    concatenation is `encode` of the whole text; and, for dialogues, `control_ids`, the ids of its special tokens by
+    their text, and `chat_template`, the Jinja template of its model or None.
     """
 
     @property

@@ -23,6 +23,8 @@ class ByteTokenizer:
     lossless = True
     special_ids: Mapping[str, int] = MappingProxyType({})
     sentinel_ids: tuple[int, ...] = ()
+    control_ids: Mapping[str, int] = MappingProxyType({})
+    chat_template: str | None = None
     fingerprint = "byte"
 
     def __init__(self):

@@ -17,7 +17,8 @@ UNREAD = ("vocab.json", "merges.txt", "vocab.txt")
 """Files of other libraries that define the same tokenizer in another format; they are not read."""
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 GENERATION = "generation_config.json"
-BESIDE = (CONFIG, MAP, ADDED, "chat_template.jinja", "chat_template.json", GENERATION)
+TEMPLATE, TEMPLATE_JSON = "chat_template.jinja", "chat_template.json"
+BESIDE = (CONFIG, MAP, ADDED, TEMPLATE, TEMPLATE_JSON, GENERATION)
 """The files beside it; saving writes them back unchanged."""
 OF_TOKENIZERS = frozenset((*DEFINING, *UNREAD, *BESIDE))
 """All files that may belong to a tokenizer; a save removes those of the previous tokenizer."""
@@ -129,6 +130,26 @@ class Settings:
                     raise ValueError(f"{file}: {name} must be a list of tokens, got {more!r}")
                 texts += [_text(file, name, value) for value in (more.values() if isinstance(more, dict) else more)]
         return [text for text in texts if text]
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template of dialogues: `chat_template.jinja`, else that of tokenizer_config.json or chat_template.json.
+
+        Of several named templates, that of the name `default`.
+        """
+        if TEMPLATE in self.files:
+            return self.files[TEMPLATE].decode("utf-8", "replace")
+        contents = [values for _, values in self._named]
+        if TEMPLATE_JSON in self.files:
+            contents.append(json_object(TEMPLATE_JSON, self.files[TEMPLATE_JSON]))
+        for values in contents:
+            found = values.get("chat_template")
+            if isinstance(found, list):
+                found = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
+                found = found.get("default")
+            if isinstance(found, str):
+                return found
+        return None
 
     def roles(self, special: Mapping[str, int], size: int, own: Mapping[str, int]) -> Roles:
         """The ids of the named tokens.

@@ -174,6 +174,7 @@ class JsonTokenizer:
     def _set_special_ids(self, document_token: str | None, vocabulary: Mapping[str, int], unknown: int | None) -> None:
         """Args: unknown: the id of text outside of the vocabulary; None: the vocabulary can express every text."""
         special = {text: token for text, token in vocabulary.items() if token in self._special}
+        self.control_ids, self.chat_template = special, self._settings.chat_template
         named = map(self._settings.token, BEGINS)
         begins = [document_token] if document_token is not None else [*named, *USUAL]
         begins = [text for text in begins if text in special and special[text] != unknown]

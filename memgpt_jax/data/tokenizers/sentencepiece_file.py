@@ -78,6 +78,7 @@ class SentencePieceTokenizer:
         ids = {text: token for text, (token, _) in added.items()} | {
             text: token for text, token in numbers.items() if self._kinds[token] in (UNKNOWN, CONTROL)
         }
+        self.control_ids, self.chat_template = ids, self._settings.chat_template
         own = {role: getattr(self.processor, f"{role}_id")() for role in ("bos", "eos", "pad")}
         own = {role: token for role, token in own.items() if token >= 0}
         if self.escapes and "bos" in own:  # trained here: the id that starts a document ends the document before it
