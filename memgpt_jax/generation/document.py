@@ -1,0 +1,124 @@
+"""A document as far as a model has read it: an immutable value, and one file."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memgpt_jax import models
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.config.serialization import differences, from_json, to_json
+from memgpt_jax.data import Tokenizer
+from memgpt_jax.files.checksums import DamagedError
+from memgpt_jax.models import ModelState
+from memgpt_jax.ops.trees import named_leaves
+
+KEY, NO_SUM = "memgpt_jax.session", "0" * 64
+"""The entry of a file's header with its values as JSON, and what its checksum `sha256` is while it is computed."""
+
+
+class Document(NamedTuple):
+    """A document as far as a model has read it."""
+
+    state: ModelState
+    """The state after all tokens but those in `unread`; one row."""
+    unread: tuple[int, ...]
+    """The last token, which the model reads when the next one is needed; () after the end of the document."""
+    num_tokens: int
+    """Number of tokens of the document so far."""
+    penalized_ids: frozenset[int]
+    """The ids of the document, to which a repetition penalty applies."""
+    context: tuple[int, ...]
+    """The last ids whose text is settled (see `AnswerText`)."""
+    unfinished: tuple[int, ...] = ()
+    """The ids after `context`, whose text may still change."""
+
+
+def new_document(config: ModelConfig, tokenizer: Tokenizer) -> Document:
+    """A document without text."""
+    state = models.functional(config).init_state(batch_size=1)
+    return Document(state, (tokenizer.start_id,), 1, frozenset(), ())
+
+
+def to_bytes(document: Document, config: ModelConfig, tokenizer: Tokenizer) -> bytes:
+    """The content of a file in the safetensors format with the document.
+
+    Its header holds the model's configuration, the tokenizer's fingerprint and the SHA-256 of the file.
+    """
+    from safetensors.numpy import save
+
+    values: dict[str, Any] = {"sha256": NO_SUM, "config": to_json(config), "tokenizer": tokenizer.fingerprint}
+    values |= {name: value for name, value in document._asdict().items() if name != "state"}
+    values |= {"penalized_ids": sorted(document.penalized_ids)}
+    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in named_leaves(document.state).items()}
+    content = save(arrays, {KEY: json.dumps(values)})
+    return content.replace(NO_SUM.encode(), hashlib.sha256(content).hexdigest().encode(), 1)
+
+
+def from_bytes(content: bytes, config: ModelConfig, tokenizer: Tokenizer, name: str | Path) -> Document:
+    """The document that `to_bytes` wrote.
+
+    Args:
+        content: of the file.
+        config: of the model that is to continue the document.
+        tokenizer: of this model.
+        name: of the file, for messages.
+
+    Raises:
+        DamagedError: a `ValueError`: the file differs from its checksum, or is no such file.
+        ValueError: the model's configuration or the tokenizer differs from those in the file.
+    """
+    from safetensors import SafetensorError, deserialize
+
+    values = _values(content, name)
+    saved = from_json(values.pop("config"), (ModelConfig,)).with_execution_of(config)
+    changed = differences(saved, config)
+    check(not changed, f"the session in {name} belongs to another model:\n  " + "\n  ".join(changed))
+    check(
+        values.pop("tokenizer") == tokenizer.fingerprint, f"the session in {name} belongs to another tokenizer"
+    )
+    try:
+        found = {key: array["data"] for key, array in deserialize(content)}
+    except SafetensorError as error:
+        raise DamagedError(f"{name} cannot be read: {error}") from None
+    like = jax.eval_shape(lambda: models.functional(config).init_state(1))
+    wanted = named_leaves(like)
+    sizes = {key: x.size * x.dtype.itemsize for key, x in wanted.items()}
+    check(
+        sizes == {key: len(data) for key, data in found.items()},
+        f"{name} does not hold the state of such a model: its arrays have other names or sizes",
+    )
+    arrays = [jnp.asarray(np.frombuffer(found[key], x.dtype).reshape(x.shape)) for key, x in wanted.items()]
+    state = jax.tree.unflatten(jax.tree.structure(like), arrays)
+    sequences = {key: tuple(values[key]) for key in ("unread", "context", "unfinished")}
+    return Document(state, penalized_ids=frozenset(values["penalized_ids"]), num_tokens=values["num_tokens"], **sequences)
+
+
+def is_document(path: Path) -> bool:
+    """Whether a file begins as those of `to_bytes`, perhaps damaged behind its header. Raises `OSError`."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        return KEY in file.read(min(int.from_bytes(start, "little"), 1 << 24)).decode("utf-8", "replace")
+
+
+def verify_document(path: Path) -> None:
+    """Raise `DamagedError` if a file of `to_bytes` differs from its checksum, `OSError` if it cannot be read."""
+    _values(path.read_bytes(), path)
+
+
+def _values(content: bytes, name: str | Path) -> dict[str, Any]:
+    """The values in the header. Raises `DamagedError` if there are none, or the content differs from its checksum."""
+    try:
+        length = int.from_bytes(content[:8], "little")
+        values = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][KEY])
+        recorded = values.pop("sha256").encode()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DamagedError(f"{name} is no session that this library wrote, or is damaged") from None
+    if hashlib.sha256(content.replace(recorded, NO_SUM.encode(), 1)).hexdigest().encode() != recorded:
+        raise DamagedError(f"{name} is damaged: it differs from its checksum")
+    return values
