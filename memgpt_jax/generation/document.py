@@ -2,11 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax import models
@@ -45,14 +45,18 @@ def new_document(config: ModelConfig, tokenizer: Tokenizer) -> Document:
     return Document(state, (tokenizer.start_id,), 1, frozenset(), ())
 
 
-def to_bytes(document: Document, config: ModelConfig, tokenizer: Tokenizer) -> bytes:
+def to_bytes(
+    document: Document, config: ModelConfig, tokenizer: Tokenizer, notes: Mapping[str, Any] | None = None
+) -> bytes:
     """The content of a file in the safetensors format with the document.
 
-    Its header holds the model's configuration, the tokenizer's fingerprint and the SHA-256 of the file.
+    Its header holds the model's configuration, the tokenizer's fingerprint, the SHA-256 of the file, and `notes`: what
+    JSON can express, which `from_bytes` returns.
     """
     from safetensors.numpy import save
 
     values: dict[str, Any] = {"sha256": NO_SUM, "config": to_json(config), "tokenizer": tokenizer.fingerprint}
+    values["notes"] = dict(notes or {})
     values |= {name: value for name, value in document._asdict().items() if name != "state"}
     values |= {"penalized_ids": sorted(document.penalized_ids)}
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in named_leaves(document.state).items()}
@@ -60,8 +64,10 @@ def to_bytes(document: Document, config: ModelConfig, tokenizer: Tokenizer) -> b
     return content.replace(NO_SUM.encode(), hashlib.sha256(content).hexdigest().encode(), 1)
 
 
-def from_bytes(content: bytes, config: ModelConfig, tokenizer: Tokenizer, name: str | Path) -> Document:
-    """The document that `to_bytes` wrote.
+def from_bytes(
+    content: bytes, config: ModelConfig, tokenizer: Tokenizer, name: str | Path
+) -> tuple[Document, dict[str, Any]]:
+    """The document that `to_bytes` wrote, with its state on the host, and its notes.
 
     Args:
         content: of the file.
@@ -79,9 +85,7 @@ def from_bytes(content: bytes, config: ModelConfig, tokenizer: Tokenizer, name: 
     saved = from_json(values.pop("config"), (ModelConfig,)).with_execution_of(config)
     changed = differences(saved, config)
     check(not changed, f"the session in {name} belongs to another model:\n  " + "\n  ".join(changed))
-    check(
-        values.pop("tokenizer") == tokenizer.fingerprint, f"the session in {name} belongs to another tokenizer"
-    )
+    check(values.pop("tokenizer") == tokenizer.fingerprint, f"the session in {name} belongs to another tokenizer")
     try:
         found = {key: array["data"] for key, array in deserialize(content)}
     except SafetensorError as error:
@@ -93,10 +97,12 @@ def from_bytes(content: bytes, config: ModelConfig, tokenizer: Tokenizer, name: 
         sizes == {key: len(data) for key, data in found.items()},
         f"{name} does not hold the state of such a model: its arrays have other names or sizes",
     )
-    arrays = [jnp.asarray(np.frombuffer(found[key], x.dtype).reshape(x.shape)) for key, x in wanted.items()]
+    arrays = [np.frombuffer(found[key], x.dtype).reshape(x.shape) for key, x in wanted.items()]
     state = jax.tree.unflatten(jax.tree.structure(like), arrays)
     sequences = {key: tuple(values[key]) for key in ("unread", "context", "unfinished")}
-    return Document(state, penalized_ids=frozenset(values["penalized_ids"]), num_tokens=values["num_tokens"], **sequences)
+    penalized_ids = frozenset(values["penalized_ids"])
+    document = Document(state, penalized_ids=penalized_ids, num_tokens=values["num_tokens"], **sequences)
+    return document, values["notes"]
 
 
 def is_document(path: Path) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax import models
@@ -220,7 +221,7 @@ class Session:
     def open(self, document: Document) -> None:
         """Discard the state and continue a document, which is not modified."""
         self._end_stream()
-        self.state, self.unread = document.state, list(document.unread)
+        self.state, self.unread = jax.tree.map(jnp.asarray, document.state), list(document.unread)
         self.num_tokens, self.penalized_ids = document.num_tokens, document.penalized_ids
         self._text = AnswerText(self.tokenizer, document.context, unfinished=document.unfinished)
 
@@ -252,7 +253,7 @@ class Session:
             check(path.is_file(), f"there is no session in {path}")
             content = path.read_bytes()
         session = cls(model, tokenizer)
-        session.open(from_bytes(content, session.config, tokenizer, path))
+        session.open(from_bytes(content, session.config, tokenizer, path)[0])
         return session
 
 

@@ -71,17 +71,20 @@ class FeatureExtraction:
             ids = [document_ids(self.tokenizer, text, self.max_length, self.truncation_side) for text in texts]
             vectors = np.array(end_outputs(self.config, self.params, ids, rows=ROWS, length=self.length))
             return vectors[0] if single else vectors
-        found = [self._hidden(text) for text in texts]
+        documents = [document_ids(self.tokenizer, text) for text in texts]
         if self.pool == "none":
-            arrays = [hidden[None] for hidden in found]
+            arrays = [self._hidden(ids)[None] for ids in documents]
             return arrays[0] if single else arrays
-        means = np.stack([hidden.mean(axis=0) for hidden in found])
-        means /= np.linalg.norm(means, axis=1, keepdims=True)
+        means = np.stack([self.mean(ids) for ids in documents])
         return means[0] if single else means
 
-    def _hidden(self, text: str) -> np.ndarray:
+    def mean(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The mean of the hidden states of a document of these ids, [D] of length 1."""
+        mean = self._hidden(ids).mean(axis=0)
+        return mean / np.linalg.norm(mean)
+
+    def _hidden(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """[tokens, D] float32."""
-        ids = document_ids(self.tokenizer, text)
         state, parts = models.functional(self.config).init_state(1), []
         for first in range(0, len(ids), self.length):
             part = ids[first : first + self.length]

@@ -11,6 +11,7 @@ COMMANDS = {
     "zero_shot": "evaluate a pretrained model on held-out data, without training",
     "generate": "continue a prompt with a trained model",
     "predict": "predict tokens, masked tokens or the answers of a task",
+    "serve": "serve a model over HTTP, in the form of OpenAI's API",
     "ablate": "train and evaluate every combination of a sweep",
     "adapt": "give a pretrained model a memory, and measure the gain",
     "needle": "ask trained runs for facts after long streams of text",

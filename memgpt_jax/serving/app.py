@@ -1,0 +1,140 @@
+"""The web application of a server."""
+
+import asyncio
+import contextlib
+import faulthandler
+import hmac
+import logging
+import os
+import re
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import jax
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from memgpt_jax.serving import completions, documents, others, responses
+from memgpt_jax.serving.errors import HANDLED, ApiError, handle
+from memgpt_jax.serving.service import Service
+from memgpt_jax.serving.store import owner_of
+
+logger = logging.getLogger(__name__)
+
+OPEN = frozenset({"/health", "/ready"})
+"""Paths that need no key."""
+REQUEST_ID = re.compile(rb"[\w.:-]{1,128}")
+
+
+class Compilations:
+    """Counts the programs that JAX compiles from now on."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        jax.monitoring.register_event_duration_secs_listener(self._heard)
+
+    def _heard(self, event: str, duration_secs: float, **values: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            self.number += 1
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application of a service. It compiles all programs before it takes requests."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(service.start)
+        app.state.compilations = Compilations()
+        if service.settings.watchdog_seconds and service.engine is not None:
+            threading.Thread(target=_watch, args=(service,), daemon=True).start()
+        logger.info("ready")
+        yield
+        service.draining = True
+        if service.engine is not None:
+            await asyncio.to_thread(service.engine.stop)
+
+    app = FastAPI(
+        title="memgpt_jax",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        max_body_size=service.settings.max_body_mb * 2**20,
+    )
+    app.state.service, app.state.metrics, app.state.active = service, service.metrics, {}
+    for module in (completions, responses, documents, others):
+        app.include_router(module.router)
+    for kind in (*HANDLED, Exception):
+        app.add_exception_handler(kind, handle)
+    app.add_middleware(Guard, service=service)
+    if service.settings.origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=list(service.settings.origins), allow_methods=["*"], allow_headers=["*"]
+        )
+    return app
+
+
+class Guard:
+    """Names each request, refuses those without a key, and those whose body does not arrive."""
+
+    def __init__(self, app: ASGIApp, service: Service):
+        self._app, self._settings, self._metrics = app, service.settings, service.metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"")
+        name = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex.encode()
+        owner = self._owner(headers.get(b"authorization", b""))
+
+        async def named_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), (b"x-request-id", name)]
+            await send(message)
+
+        if owner is None and scope["path"] not in OPEN:
+            self._metrics.rejected("invalid_api_key")
+            error = ApiError("give a valid API key: Authorization: Bearer KEY", status=401, code="invalid_api_key")
+            await error.response()(scope, receive, named_send)
+            return
+        scope.setdefault("state", {})["owner"] = owner or ""
+        arrived = False
+
+        async def timely_receive() -> Message:
+            nonlocal arrived
+            if arrived:
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), self._settings.body_seconds)
+            except TimeoutError:
+                raise ApiError("the body did not arrive in time", status=408, code="timeout") from None
+            arrived = message["type"] != "http.request" or not message.get("more_body", False)
+            return message
+
+        await self._app(scope, timely_receive, named_send)
+
+    def _owner(self, authorization: bytes) -> str | None:
+        """The owner whom a key belongs to; "" if no key is asked for; None: the key is not valid."""
+        if not self._settings.keys:
+            return owner_of("")
+        scheme, _, key = authorization.partition(b" ")
+        valid = [known for known in self._settings.keys if hmac.compare_digest(known.encode(), key.strip())]
+        return owner_of(valid[0]) if valid and scheme.lower() == b"bearer" else None
+
+
+def _watch(service: Service) -> None:
+    """End the process if the engine hangs: a supervisor starts it anew."""
+    engine, limit = service.engine, service.settings.watchdog_seconds
+    assert engine is not None
+    while not service.draining:
+        time.sleep(min(5.0, limit / 4))
+        has_work = engine.waiting or engine.busy_slots
+        if engine.failure is not None or (has_work and time.monotonic() - engine.last_step > limit):
+            logger.critical("the engine does nothing: the process ends")
+            faulthandler.dump_traceback()
+            os._exit(70)

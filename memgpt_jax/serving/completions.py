@@ -1,0 +1,262 @@
+"""`/v1/completions` and `/v1/chat/completions`."""
+
+import itertools
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from memgpt_jax.data import Tokenizer
+from memgpt_jax.serving.chat import Message
+from memgpt_jax.serving.engine import Finished, Token
+from memgpt_jax.serving.errors import ApiError
+from memgpt_jax.serving.prompt_scores import PromptToken
+from memgpt_jax.serving.protocol import ChatCompletion, Completion, Generation
+from memgpt_jax.serving.service import Choice, Run, Service
+from memgpt_jax.serving.sse import PING, frame, streamed
+
+router = APIRouter()
+MOST_CHOICES = 128
+"""Answers of one request, over all of its prompts."""
+
+
+@router.post("/v1/completions", response_model=None)
+async def completions(body: Completion, http: Request) -> Response | dict[str, Any]:
+    """Continue texts."""
+    service, owner = service_of(http)
+    service.check_model(body.model)
+    if body.prompt == [] or not len(prompts := service.prompts_of(body.prompt)) >= 1:
+        raise ApiError("prompt is an empty list", param="prompt", code="invalid_value")
+    best_of = body.n if body.best_of is None else body.best_of
+    checks = [
+        (best_of >= body.n, "best_of", "best_of must be at least n"),
+        (body.best_of in (None, body.n) or not body.stream, "best_of", "best_of cannot be streamed"),
+        (body.max_tokens > 0 or body.echo, "max_tokens", "max_tokens=0 needs echo=true"),
+        (body.session is None or len(prompts) == 1, "prompt", "a session continues with one prompt"),
+        (len(prompts) * best_of <= MOST_CHOICES, "n", f"one request may have {MOST_CHOICES} answers"),
+        (body.stream or body.stream_options is None, "stream_options", "stream_options needs stream=true"),
+    ]
+    refuse_unless(checks)
+    entry = service.entry_of(body.session, owner)
+    options: dict[str, Any] = {"owner": owner, "max_new_tokens": body.max_tokens, "number": best_of}
+    options |= {"alternatives": body.logprobs or 0, "score_prompt": body.echo and body.logprobs is not None}
+    run = Run(service, [service.request(body, [ids], entry, **options) for ids in prompts])
+    form = _Completions(service, body, [service.tokenizer.decode(ids) for ids in prompts])
+    if body.stream:
+        return streamed(form.chunks(run, owner))
+    await run.result(http)
+    return await form.whole(run, best_of, owner)
+
+
+@router.post("/v1/chat/completions", response_model=None)
+async def chat_completions(body: ChatCompletion, http: Request) -> Response | dict[str, Any]:
+    """Answer in a dialogue."""
+    service, owner = service_of(http)
+    service.check_model(body.model)
+    refuse_unless(
+        [
+            (body.logprobs or body.top_logprobs is None, "top_logprobs", "top_logprobs needs logprobs=true"),
+            (body.stream or body.stream_options is None, "stream_options", "stream_options needs stream=true"),
+        ]
+    )
+    entry = service.entry_of(body.session, owner)
+    parts = service.chat_parts(messages_of(body.messages), entry)
+    limit = body.max_completion_tokens or body.max_tokens or service.settings.default_new_tokens
+    request = service.request(
+        body, parts, entry, owner=owner, max_new_tokens=limit, alternatives=body.top_logprobs or 0
+    )
+    run, form = Run(service, [request]), _Chat(service, body)
+    if body.stream:
+        return streamed(form.chunks(run, owner))
+    await run.result(http)
+    return await form.whole(run, body.n, owner)
+
+
+def service_of(http: Request) -> tuple[Service, str]:
+    """The service, and the owner of the request."""
+    return http.app.state.service, http.state.owner
+
+
+def messages_of(messages: Sequence[Any]) -> list[Message]:
+    """Messages with the roles that templates know."""
+    return [Message("system" if each.role == "developer" else each.role, each.text) for each in messages]
+
+
+def refuse_unless(checks: Sequence[tuple[bool, str, str]]) -> None:
+    """Raise `ApiError` for the first condition that does not hold, with its field and reason."""
+    for holds, param, reason in checks:
+        if not holds:
+            raise ApiError(reason, param=param, code="invalid_value")
+
+
+class _Form:
+    """The objects of one endpoint."""
+
+    name: str
+    chunk_name: str
+    prefix: str
+
+    def __init__(self, service: Service, body: Generation):
+        self.service, self.body = service, body
+        self.head = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": service.name}
+
+    async def whole(self, run: Run, tried: int, owner: str) -> dict[str, Any]:
+        """The answer in one object.
+
+        Args:
+            run: the results.
+            tried: answers for each prompt, of which the best n are returned.
+            owner: of new documents.
+        """
+        choices = []
+        for first in range(0, len(run.choices), tried):
+            group = run.choices[first : first + tried]
+            if tried > self.body.n:
+                group = sorted(group, key=lambda choice: -choice.mean_logprob)[: self.body.n]
+            for choice in group:
+                session = await self._session(choice, owner)
+                choices.append({"index": len(choices)} | self.choice(choice, run) | session)
+        if not choices:  # max_new_tokens = 0
+            choices = [
+                {"index": number} | self.choice(Choice(number, finish_reason="length"), run)
+                for number in range(len(run.prompts))
+            ]
+        return self.head | {"object": self.name, "choices": choices, "usage": run.usage()}
+
+    async def chunks(self, run: Run, owner: str) -> AsyncIterator[str]:
+        """The answer in events."""
+        usage = self.body.stream_options is not None and self.body.stream_options.include_usage
+        more = {"usage": None} if usage else {}
+
+        def chunk(index: int, **values: Any) -> str:
+            choice = {"index": index, "logprobs": None, "finish_reason": None} | values
+            return frame(self.head | {"object": self.chunk_name, "choices": [choice]} | more)
+
+        for index in range(len(run.choices)):
+            for values in self.first(run.choices[index]):
+                yield chunk(index, **values)
+        async for found in run.events():
+            if found is None:
+                yield PING
+                continue
+            index, event = found
+            if isinstance(event, Token):
+                values = self.delta(event, run.choices[index])
+                if values is not None:
+                    yield chunk(index, **values)
+            elif isinstance(event, Finished):
+                if event.text:
+                    yield chunk(index, **self.text(event.text))
+                session = await self._session(run.choices[index], owner)
+                yield chunk(index, **self.text(""), finish_reason=event.reason, **session)
+        if usage:
+            yield frame(self.head | {"object": self.chunk_name, "choices": [], "usage": run.usage()})
+
+    async def _session(self, choice: Choice, owner: str) -> dict[str, Any]:
+        """The id of the document with an answer, if it continues a session."""
+        if choice.document is None:
+            return {}
+        return {"session": (await self.service.keep(choice.document, owner)).id}
+
+    def choice(self, choice: Choice, run: Run) -> dict[str, Any]:
+        """A choice of the whole answer."""
+        raise NotImplementedError
+
+    def first(self, choice: Choice) -> list[dict[str, Any]]:
+        """What the first chunks of a choice hold."""
+        raise NotImplementedError
+
+    def text(self, text: str) -> dict[str, Any]:
+        """What a chunk with a text holds."""
+        raise NotImplementedError
+
+    def delta(self, token: Token, choice: Choice) -> dict[str, Any] | None:
+        """What the chunk of a token holds; None: there is nothing to send."""
+        raise NotImplementedError
+
+
+class _Completions(_Form):
+    name = chunk_name = "text_completion"
+    prefix = "cmpl"
+
+    def __init__(self, service: Service, body: Completion, prompts: list[str]):
+        super().__init__(service, body)
+        self.wants, self.echo, self.prompts = body.logprobs, body.echo, prompts
+
+    def choice(self, choice: Choice, run: Run) -> dict[str, Any]:
+        prompt, text = run.prompts[choice.prompt], choice.text
+        tokens: list[Token | PromptToken] = [*choice.tokens]
+        if self.echo:
+            text = self.prompts[choice.prompt] + text
+            tokens = [*prompt.scores, *tokens]
+        logprobs = None if self.wants is None else token_logprobs(self.service.tokenizer, tokens, self.wants, 0)
+        return {"text": text, "logprobs": logprobs, "finish_reason": choice.finish_reason}
+
+    def first(self, choice: Choice) -> list[dict[str, Any]]:
+        return [self.text(self.prompts[choice.prompt])] if self.echo else []
+
+    def text(self, text: str) -> dict[str, Any]:
+        return {"text": text}
+
+    def delta(self, token: Token, choice: Choice) -> dict[str, Any] | None:
+        if self.wants is None:
+            return self.text(token.text) if token.text else None
+        offset = len(choice.text) - len(token.text) + (len(self.prompts[choice.prompt]) if self.echo else 0)
+        found = token_logprobs(self.service.tokenizer, [token], self.wants, offset)
+        return self.text(token.text) | {"logprobs": found}
+
+
+class _Chat(_Form):
+    name, chunk_name, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
+    body: ChatCompletion
+
+    def choice(self, choice: Choice, run: Run) -> dict[str, Any]:
+        logprobs = None
+        if self.body.logprobs:
+            content = [self._logprob(token) for token in choice.tokens]
+            logprobs = {"content": content, "refusal": None}
+        message = {"role": "assistant", "content": choice.text, "refusal": None}
+        return {"message": message, "logprobs": logprobs, "finish_reason": choice.finish_reason}
+
+    def first(self, choice: Choice) -> list[dict[str, Any]]:
+        return [{"delta": {"role": "assistant", "content": ""}}]
+
+    def text(self, text: str) -> dict[str, Any]:
+        return {"delta": {"content": text} if text else {}}
+
+    def delta(self, token: Token, choice: Choice) -> dict[str, Any] | None:
+        if not self.body.logprobs:
+            return self.text(token.text) if token.text else None
+        return {"delta": {"content": token.text}, "logprobs": {"content": [self._logprob(token)], "refusal": None}}
+
+    def _logprob(self, token: Token) -> dict[str, Any]:
+        return token_logprob(self.service.tokenizer, token.id, token.logprob) | {
+            "top_logprobs": [token_logprob(self.service.tokenizer, id, value) for id, value in token.alternatives]
+        }
+
+
+def token_logprob(tokenizer: Tokenizer, id: int, logprob: float) -> dict[str, Any]:
+    """A token with its log-probability, as chat completions and responses have it."""
+    text = tokenizer.decode([id])
+    return {"token": text, "bytes": list(text.encode("utf-8", "replace")), "logprob": logprob}
+
+
+def token_logprobs(
+    tokenizer: Tokenizer, tokens: Sequence[Token | PromptToken], alternatives: int, offset: int
+) -> dict[str, list[Any]]:
+    """The log-probabilities of tokens, as completions have them. `offset`: of the first token in the text."""
+    texts = [tokenizer.decode([token.id]) for token in tokens]
+    offsets = [offset + length for length in itertools.accumulate(map(len, texts[:-1]), initial=0)] if texts else []
+    top: list[dict[str, float] | None] = []
+    for token, text in zip(tokens, texts, strict=True):
+        found: dict[str, float] = {}
+        for id, value in token.alternatives[:alternatives]:
+            found.setdefault(tokenizer.decode([id]), value)
+        if token.logprob is not None and alternatives:
+            found.setdefault(text, token.logprob)
+        top.append(found if token.logprob is not None else None)
+    values = [token.logprob for token in tokens]
+    return {"tokens": texts, "token_logprobs": values, "top_logprobs": top, "text_offset": offsets}

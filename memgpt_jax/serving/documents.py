@@ -1,0 +1,122 @@
+"""`/v1/sessions`: documents that are fed with text, forked, measured, taken along and brought back.
+
+Each id names a document that never changes: feeding one gives a new id. Ids of sessions and of responses may stand for
+each other.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from memgpt_jax import models
+from memgpt_jax.generation.document import from_bytes, to_bytes
+from memgpt_jax.serving.completions import service_of
+from memgpt_jax.serving.errors import ApiError
+from memgpt_jax.serving.protocol import Feed, Generation
+from memgpt_jax.serving.service import Run, Service
+from memgpt_jax.serving.store import Entry, renamed
+
+router = APIRouter()
+
+
+@router.post("/v1/sessions")
+async def create(body: Feed, http: Request) -> dict[str, Any]:
+    """A new document that has read a text."""
+    return await _fed(None, body, http)
+
+
+@router.post("/v1/sessions/{id}/feed")
+async def feed(id: str, body: Feed, http: Request) -> dict[str, Any]:
+    """The document of an id with more text, under a new id."""
+    service, owner = service_of(http)
+    return await _fed(service.store.get(id, owner), body, http)
+
+
+@router.post("/v1/sessions/{id}/fork")
+async def fork(id: str, http: Request) -> dict[str, Any]:
+    """The same document under a new id."""
+    service, owner = service_of(http)
+    entry = renamed(service.store.get(id, owner), "sess")
+    entry = await service.keep(entry.document, owner, id=entry.id)
+    return _shown(service, entry)
+
+
+@router.get("/v1/sessions/{id}")
+async def get(id: str, http: Request) -> dict[str, Any]:
+    """A document: its number of tokens, and statistics of each layer's memory."""
+    service, owner = service_of(http)
+    entry = service.store.get(id, owner)
+    memory = await service.call(lambda: memory_stats(service, entry))
+    return _shown(service, entry) | {"memory": memory}
+
+
+@router.delete("/v1/sessions/{id}")
+async def delete(id: str, http: Request) -> dict[str, Any]:
+    """Remove a document."""
+    service, owner = service_of(http)
+    service.store.delete(id, owner)
+    return {"id": id, "object": "session", "deleted": True}
+
+
+@router.get("/v1/sessions/{id}/export")
+async def export(id: str, http: Request) -> Response:
+    """The document as a file, which `Session.load` and `/v1/sessions/import` read."""
+    service, owner = service_of(http)
+    engine, entry = service.engine_or_refuse(), service.store.get(id, owner)
+    content = to_bytes(entry.document, engine.config, engine.tokenizer)
+    headers = {"Content-Disposition": f'attachment; filename="{entry.id}.safetensors"'}
+    return Response(content, media_type="application/octet-stream", headers=headers)
+
+
+@router.post("/v1/sessions/import")
+async def bring(http: Request) -> dict[str, Any]:
+    """A document from the content of a file, under a new id."""
+    service, owner = service_of(http)
+    engine = service.engine_or_refuse()
+    document, _ = from_bytes(await http.body(), engine.config, engine.tokenizer, "the file")
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(document.state) if _is_float(leaf)):
+        raise ApiError("the state holds values that are not finite", code="invalid_value")
+    return _shown(service, await service.keep(document, owner))
+
+
+async def _fed(entry: Entry | None, body: Feed, http: Request) -> dict[str, Any]:
+    service, owner = service_of(http)
+    service.check_model(body.model)
+    ids = service.encode(body.text)
+    if not ids:  # nothing to read
+        document = service.engine_or_refuse().new_document() if entry is None else entry.document
+        return _shown(service, await service.keep(document, owner))
+    request = service.request(Generation.model_validate({}), [ids], entry, owner=owner, max_new_tokens=0)
+    run = Run(service, [request])
+    await run.result(http)
+    document = run.prompts[0].document
+    assert document is not None
+    return _shown(service, await service.keep(document, owner)) | {"usage": run.usage()}
+
+
+def _shown(service: Service, entry: Entry) -> dict[str, Any]:
+    """A document as an object."""
+    return {
+        "id": entry.id,
+        "object": "session",
+        "created_at": int(entry.created),
+        "model": service.name,
+        "num_tokens": entry.document.num_tokens,
+        "bytes": entry.nbytes,
+    }
+
+
+def memory_stats(service: Service, entry: Entry) -> list[dict[str, Any]]:
+    """The `stats` of each layer's memory; {} for a layer without one. To be run by `Service.call`."""
+    engine = service.engine_or_refuse()
+    blocks = models.from_params(engine.config, engine.params).blocks
+    layers = zip(blocks, entry.document.state.layers, strict=True)
+    measured = [block.memory_layer.memory.stats(layer.stream.memory) if layer.stream else {} for block, layer in layers]
+    return jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), measured)
+
+
+def _is_float(leaf: Any) -> bool:
+    return jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)

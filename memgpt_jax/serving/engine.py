@@ -1,0 +1,560 @@
+"""One thread that owns JAX: it reads prompts in pieces, and decodes R slots together, one token a step."""
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.memory import Alignment
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data import Tokenizer
+from memgpt_jax.generation.document import Document, new_document
+from memgpt_jax.generation.prefill import prefill_pieces
+from memgpt_jax.generation.prompts import checked_ids
+from memgpt_jax.generation.sampling import NOT_FINITE, can_be_chosen_from
+from memgpt_jax.generation.text import AnswerText
+from memgpt_jax.models import ModelState, Params
+from memgpt_jax.serving.prefixes import Prefixes
+from memgpt_jax.serving.prompt_scores import PromptToken, score_pieces
+from memgpt_jax.serving.sampling import Options
+from memgpt_jax.serving.slots import Slots, empty, extract, insert, new_row, step, with_active
+
+Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
+
+
+class BusyError(Exception):
+    """The queue is full."""
+
+    def __init__(self, retry_after: float):
+        super().__init__("the server has as many requests as it may keep waiting")
+        self.retry_after = retry_after
+        """Seconds after which a place may be free."""
+
+
+class CancelledError(Exception):
+    """The request was cancelled."""
+
+
+class FailedError(Exception):
+    """The logits of a request are not finite: it has no answer."""
+
+
+class Token(NamedTuple):
+    """One new token of an answer."""
+
+    choice: int
+    id: int
+    text: str
+    """The text that it adds, often empty."""
+    logprob: float
+    alternatives: list[tuple[int, float]]
+    """The most probable ids with their log-probabilities."""
+
+
+class Finished(NamedTuple):
+    """The end of an answer."""
+
+    choice: int
+    text: str
+    """The text that was held back."""
+    reason: str
+    """`stop` or `length`."""
+    document: Document | None
+    """The document with the answer, on the host; None: it is not kept."""
+    ids: list[int]
+    """The ids of the answer that the document has; without the end."""
+
+
+class Read(NamedTuple):
+    """The prompt has been read."""
+
+    document: Document | None
+    """The document with the prompt, for an answer without tokens."""
+    cached_tokens: int
+    """Tokens of the prompt whose state was known."""
+    scores: list[PromptToken]
+    """Of each token of the prompt, if they are wanted."""
+
+
+Event = Token | Finished | Read | Exception
+
+
+@dataclass(kw_only=True)
+class Request:
+    """What a client asks for: read `parts` after `document`, and write n answers."""
+
+    document: Document
+    parts: list[list[int]]
+    """Ids to read; the states after the parts but the last are kept for later requests that begin alike."""
+    deliver: Callable[[Event], None]
+    """Called in the engine's thread for each event."""
+    options: Options = field(default_factory=Options)
+    number: int = 1
+    max_new_tokens: int = 16
+    stop_ids: frozenset[int] = frozenset()
+    stop_texts: tuple[str, ...] = ()
+    keep: bool = False
+    """Whether the documents with the answers are wanted."""
+    score_prompt: bool = False
+    owner: str = ""
+    is_new: bool = True
+    """Whether `document` is empty, so that prefixes of it may be known."""
+    cancelled: bool = False
+    """Set by any thread: the request ends within two steps."""
+    arrived: float = field(default_factory=time.monotonic)
+    started: float | None = None
+
+    @property
+    def ids(self) -> list[int]:
+        """All ids to read."""
+        return [token for part in self.parts for token in part]
+
+
+@dataclass
+class Answer:
+    """One answer that is decoded in a slot, or waits for one."""
+
+    request: Request
+    number: int
+    before: Document
+    """The document up to the answer, on the device; its last token is unread."""
+    text: AnswerText
+    ids: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """Sizes and limits of an engine."""
+
+    slots: int = 8
+    """Answers that are decoded at the same time."""
+    piece_length: int = 256
+    """Tokens of a prompt that are read between two decoding steps."""
+    queue_requests: int = 64
+    """Answers that may wait."""
+    queue_tokens: int = 1_000_000
+    """Tokens of prompts that may wait."""
+    prefix_bytes: int = 256 * 2**20
+    """Memory for the states at the ends of messages."""
+
+    def __post_init__(self) -> None:
+        for name in ("slots", "piece_length", "queue_requests", "queue_tokens"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+class Engine:
+    """Decodes many requests at once. Its answers are bitwise those of each request alone.
+
+    >>> engine = Engine(config, params, tokenizer)
+    >>> engine.start()
+    >>> engine.submit(Request(document=engine.new_document(), parts=[ids], deliver=print))
+    """
+
+    def __init__(
+        self, config: ModelConfig, params: Params, tokenizer: Tokenizer, settings: EngineSettings | None = None
+    ):
+        """Args:
+        config, params: the decoder.
+        tokenizer: of the model.
+        settings: sizes and limits.
+        """
+        self._device = jax.devices()[0]
+        self.config, self.params, self.tokenizer = config, self._placed(params), tokenizer
+        self.settings = settings or EngineSettings()
+        self.prefixes = Prefixes(self.settings.prefix_bytes)
+        self.steps = 0
+        """Decoding steps so far."""
+        self.last_step = time.monotonic()
+        """When the thread last did something."""
+        self.failure: BaseException | None = None
+        """Why the thread has ended, if it was an error."""
+        self._commands: queue.SimpleQueue[Request | tuple[Callable[[], Any], Future] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._queued_answers = self._queued_tokens = 0
+        self._waiting: deque[Request] = deque()
+        self._reading: tuple[Request, Generator[None, None, None]] | None = None
+        self._read: deque[Answer] = deque()
+        self._answers: list[Answer | None] = [None] * self.settings.slots
+        self._offsets = np.zeros(self.settings.slots, np.int64)
+        self._seconds = 0.1
+        self._slots: Slots | None = None
+        self._active = np.zeros(self.settings.slots, bool)
+        self._thread = threading.Thread(target=self._run, name="memgpt-engine", daemon=True)
+
+    def start(self) -> None:
+        """Compile all programs and begin to work. Blocks until then."""
+        self._warm_up()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the requests that it has."""
+        self._commands.put(None)
+        self._thread.join()
+
+    def new_document(self) -> Document:
+        """A document without text."""
+        return new_document(self.config, self.tokenizer)
+
+    def submit(self, request: Request) -> None:
+        """Queue a request, from any thread.
+
+        Raises:
+            BusyError: the queue is full.
+            ValueError: an id is not in the vocabulary, or the prompt is empty where there is nothing to continue.
+        """
+        ids = request.ids
+        checked_ids(self.config, "token ids", np.array(ids, np.int64))
+        check(bool(ids) or bool(request.document.unread), "there is no token to continue: the prompt is empty")
+        with self._lock:
+            answers = self._queued_answers + request.number
+            tokens = self._queued_tokens + len(ids)
+            free = sum(answer is None for answer in self._answers) - len(self._read)
+            is_full = answers > self.settings.queue_requests + max(free, 0)
+            if is_full or (tokens > self.settings.queue_tokens and self._queued_tokens > 0):
+                raise BusyError(max(1.0, self._seconds * self._queued_answers / self.settings.slots))
+            self._queued_answers, self._queued_tokens = answers, tokens
+        self._commands.put(request)
+
+    def call(self, function: Callable[[], Any]) -> Future:
+        """Run a function in the engine's thread between two steps."""
+        future: Future = Future()
+        self._commands.put((function, future))
+        return future
+
+    @property
+    def busy_slots(self) -> int:
+        """Slots with an answer."""
+        return sum(answer is not None for answer in self._answers)
+
+    @property
+    def waiting(self) -> int:
+        """Answers that have no slot yet."""
+        return self._queued_answers
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread works."""
+        return self._thread.is_alive()
+
+    def _placed(self, tree: Any) -> Any:
+        """Arrays on the device. They are committed to it: a program is compiled again for those that are not."""
+        return jax.device_put(tree, self._device)
+
+    def _run(self) -> None:
+        stopping = False
+        try:
+            while True:
+                idle = not (self._waiting or self._reading or self._read or self.busy_slots)
+                if stopping and idle:
+                    return
+                stopping = self._take_commands(block=idle and not stopping) or stopping
+                self.last_step = time.monotonic()
+                self._drop_cancelled()
+                self._read_a_piece()
+                self._fill_slots()
+                self._step()
+        except BaseException as error:
+            logger.exception("the engine has ended")
+            self.failure = error
+            self._deliver_failure(error)
+
+    def _take_commands(self, block: bool) -> bool:
+        """Queue new requests and run functions. True: the thread is to end."""
+        ends = False
+        while True:
+            try:
+                command = self._commands.get(block=block)
+            except queue.Empty:
+                return ends
+            block = False
+            if command is None:
+                ends = True
+            elif isinstance(command, Request):
+                self._waiting.append(command)
+            else:
+                function, future = command
+                if future.set_running_or_notify_cancel():
+                    try:
+                        future.set_result(function())
+                    except Exception as error:
+                        future.set_exception(error)
+
+    def _drop_cancelled(self) -> None:
+        """End what was cancelled, wherever it is."""
+        for request in [request for request in self._waiting if request.cancelled]:
+            self._waiting.remove(request)
+            self._dequeue(request.number, len(request.ids))
+            request.deliver(CancelledError())
+        if self._reading and self._reading[0].cancelled:
+            request = self._reading[0]
+            self._reading = None
+            self._dequeue(request.number, len(request.ids))
+            request.deliver(CancelledError())
+        for answer in [answer for answer in self._read if answer.request.cancelled]:
+            self._read.remove(answer)
+            self._dequeue(1, 0)
+            answer.request.deliver(CancelledError())
+        for index, answer in enumerate(self._answers):
+            if answer is not None and answer.request.cancelled:
+                self._answers[index] = None
+                answer.request.deliver(CancelledError())
+        self._set_active()
+
+    def _dequeue(self, answers: int, tokens: int) -> None:
+        with self._lock:
+            self._queued_answers -= answers
+            self._queued_tokens -= tokens
+
+    def _read_a_piece(self) -> None:
+        """Read one piece of the request in turn, if a slot will be free for its answer."""
+        if self._reading is None:
+            if not self._waiting or self._read or (self.busy_slots == len(self._answers)):
+                return
+            request = self._waiting.popleft()
+            request.started = time.monotonic()
+            self._reading = request, self._reading_of(request)
+        request, pieces = self._reading
+        try:
+            next(pieces)
+        except StopIteration:
+            self._reading = None
+            self._dequeue(0, len(request.ids))
+        except Exception as error:
+            self._reading = None
+            self._dequeue(request.number, len(request.ids))
+            if not isinstance(error, FailedError | ValueError):
+                logger.exception("a prompt could not be read")
+            request.deliver(error)
+
+    def _reading_of(self, request: Request) -> Generator[None, None, None]:
+        """Read the prompt of a request, and queue its answers; yields after each piece."""
+        document, ids, scores, cached = request.document, request.ids, [], 0
+        tokens = [*document.unread, *ids]
+        state = self._placed(document.state)
+        if request.score_prompt:
+            scores = [PromptToken(ids[0], None, [])] if ids and not document.unread else []
+            number = request.options.alternatives
+            found, state = yield from score_pieces(self.config, self.params, tokens, state, number)
+            scores += found
+        else:
+            start, state = self._known_prefix(request, state)
+            cached = max(0, start - len(document.unread))
+            for end in self._ends(request):
+                if end > start:
+                    state = yield from self._pieces(tokens[start:end], state)
+                    start = end
+                    if request.is_new and end < len(tokens) - 1:
+                        self.prefixes.keep(request.owner, tokens[:end], state)
+        text = AnswerText(self.tokenizer, [*document.context, *document.unfinished, *ids])
+        before = Document(
+            state=state,
+            unread=tuple(tokens[-1:]),
+            num_tokens=document.num_tokens + len(ids),
+            penalized_ids=document.penalized_ids.union(ids),
+            context=tuple(text.context),
+            unfinished=tuple(text.unfinished),
+        )
+        if request.max_new_tokens == 0:
+            self._dequeue(request.number, 0)
+            request.deliver(Read(before._replace(state=jax.device_get(state)), cached, scores))
+            return
+        request.deliver(Read(None, cached, scores))
+        for number in range(request.number):
+            text = AnswerText(self.tokenizer, before.context, stop=request.stop_ids, stop_texts=request.stop_texts)
+            text.unfinished = list(before.unfinished)
+            self._read.append(Answer(request, number, before, text))
+
+    def _ends(self, request: Request) -> list[int]:
+        """The numbers of tokens, with the unread one before the prompt, at which the parts of a prompt end; the last
+        token of all is not read."""
+        ends = np.cumsum([len(request.document.unread), *map(len, request.parts)]).tolist()[1:]
+        return [end for end in ends[:-1] if end > 0] + [ends[-1] - 1] if ends else []
+
+    def _known_prefix(self, request: Request, state: ModelState) -> tuple[int, ModelState]:
+        """The number of tokens whose state is known, and that state; 0 and the given state if there are none."""
+        if not request.is_new:
+            return 0, state
+        tokens = [*request.document.unread, *request.ids]
+        found = self.prefixes.longest(request.owner, tokens, self._ends(request)[:-1])
+        return (0, state) if found is None else (found[0], self._placed(found[1]))
+
+    def _pieces(self, tokens: list[int], state: ModelState) -> Generator[None, None, ModelState]:
+        """Read tokens, and return the state after them; yields after each piece."""
+        prompt, size = [np.array(tokens, np.int32)], self.settings.piece_length
+        for logits, after in prefill_pieces(self.config, self.params, prompt, state, size):
+            if not bool(can_be_chosen_from(logits).all()):
+                raise FailedError("the logits of the prompt are not finite")
+            state = after
+            yield
+        return state
+
+    def _fill_slots(self) -> None:
+        """Put answers whose prompt has been read into free slots."""
+        free = [index for index, answer in enumerate(self._answers) if answer is None]
+        for index in free[: len(self._read)]:
+            answer = self._read.popleft()
+            self._put(index, answer)
+            self._dequeue(1, 0)
+
+    def _put(self, index: int, answer: Answer) -> None:
+        document, options = answer.before, answer.request.options
+        seen = np.zeros(self.config.vocab_size, bool)
+        seen[list(document.penalized_ids)] = True
+        row = new_row(
+            self.config, document.state, document.unread[0], seen, options.row(answer.number, self.config.vocab_size)
+        )
+        assert self._slots is not None
+        self._slots = insert(self._slots, np.int32(index), row)
+        self._answers[index] = answer
+        self._offsets[index] = _offset(document.state)
+        if not answer.request.keep and not answer.request.stop_texts:
+            answer.before = document._replace(state=())  # pyright: ignore[reportArgumentType] # not needed any more
+
+    def _step(self) -> None:
+        """One decoding step of all slots."""
+        busy = [index for index, answer in enumerate(self._answers) if answer is not None]
+        if not busy:
+            return
+        assert self._slots is not None
+        segment = self.config.segment_length
+        offsets = self._offsets[busy]
+        at_boundary = bool(((offsets < 0) | (offsets % segment == segment - 1)).any())
+        alignment: Alignment = "any" if at_boundary else "mid_segment"
+        chosen, self._slots = step(self.config, alignment, self.params, self._slots)
+        self.steps += 1
+        chosen = jax.device_get(chosen)
+        self._offsets[busy] = np.where(offsets < 0, 1, (offsets + 1) % segment)
+        for index in busy:
+            answer = self._answers[index]
+            assert answer is not None
+            token = int(chosen.token[index])
+            if token == NOT_FINITE:
+                self._answers[index] = None
+                answer.request.cancelled = True  # its other answers, too
+                answer.request.deliver(FailedError("the logits of the answer are not finite"))
+                continue
+            number = answer.request.options.alternatives
+            alternatives = list(
+                zip(chosen.top_ids[index][:number].tolist(), chosen.top_logprobs[index][:number].tolist(), strict=True)
+            )
+            self._add(index, answer, token, float(chosen.logprob[index]), alternatives)
+        self._set_active()
+
+    def _add(
+        self, index: int, answer: Answer, token: int, logprob: float, alternatives: list[tuple[int, float]]
+    ) -> None:
+        """Append a token to an answer, and end it if it is the last."""
+        request, is_stop = answer.request, token in answer.request.stop_ids
+        answer.ids.append(token)
+        text = answer.text.push(token)
+        request.deliver(Token(answer.number, token, text, logprob, alternatives))
+        ends = is_stop or answer.text.stopped
+        if not ends and len(answer.ids) < request.max_new_tokens:
+            return
+        rest = answer.text.rest()
+        document = self._document_after(index, answer, is_stop) if request.keep else None
+        ids = answer.ids[:-1] if is_stop else answer.ids
+        self._answers[index] = None
+        took = time.monotonic() - request.arrived
+        self._seconds += 0.1 * (took - self._seconds)
+        request.deliver(Finished(answer.number, rest, "stop" if ends else "length", document, ids))
+
+    def _document_after(self, index: int, answer: Answer, is_stop: bool) -> Document:
+        """The document with an answer. It has read exactly what was returned."""
+        assert self._slots is not None
+        before, ids, text = answer.before, answer.ids, answer.text
+        if text.stopped:
+            ids = ids_of_text(self.tokenizer, before, ids, text.text)
+            tokens = [*before.unread, *ids]
+            state = _exhausted(self._pieces(tokens[:-1], before.state)) if len(tokens) > 1 else before.state
+            unread = tokens[-1:]
+        else:
+            state = extract(self._slots.state, np.int32(index))
+            unread, ids = ([], ids[:-1]) if is_stop else (ids[-1:], ids)
+        text = AnswerText(self.tokenizer, [*before.context, *before.unfinished, *ids])
+        return Document(
+            jax.device_get(state),
+            tuple(unread),
+            before.num_tokens + len(ids),
+            before.penalized_ids.union(ids),
+            tuple(text.context),
+            tuple(text.unfinished),
+        )
+
+    def _set_active(self) -> None:
+        """Rows without an answer neither read nor write."""
+        active = np.array([answer is not None for answer in self._answers])
+        assert self._slots is not None
+        if not np.array_equal(active, self._active):
+            self._slots, self._active = with_active(self._slots, active), active
+
+    def _deliver_failure(self, error: BaseException) -> None:
+        """Tell all requests that the thread has ended."""
+        requests = [*self._waiting, *(answer.request for answer in self._read)]
+        requests += [self._reading[0]] if self._reading else []
+        requests += [answer.request for answer in self._answers if answer is not None]
+        failure = FailedError(f"the engine has ended: {error}")
+        for request in {id(request): request for request in requests}.values():
+            request.deliver(failure)
+
+    def _warm_up(self) -> None:
+        """Compile every program that a request can need, by running it."""
+        segment, config = self.config.segment_length, self.config
+        piece = segment * max(1, self.settings.piece_length // segment)
+        sizes = [1, *(segment * 2**power for power in range((piece // segment).bit_length()))]
+        sizes = sorted({min(size, piece) for size in sizes})
+        state = self._placed(self.new_document().state)
+        inside = _exhausted(self._pieces([0], state)) if segment > 1 else state
+        for size in sizes:  # aligned where it is a whole number of segments, and at any offset
+            for start in (state, inside):
+                _exhausted(self._pieces([0] * size, start))
+        _exhausted(score_pieces(config, self.params, [0, 0], state, 0))
+        self._slots = self._placed(empty(config, self.settings.slots))
+        row = new_row(config, state, 0, np.zeros(config.vocab_size, bool), Options().row(0, config.vocab_size))
+        self._slots = insert(self._slots, np.int32(0), row)
+        for alignment in ("any", "mid_segment"):
+            chosen, self._slots = step(config, alignment, self.params, self._slots)
+            jax.block_until_ready(chosen)
+        assert self._slots is not None
+        jax.block_until_ready(extract(self._slots.state, np.int32(0)))
+        self._slots = with_active(self._slots, self._active)
+
+
+def _exhausted(steps: Generator[None, None, Result]) -> Result:
+    """What a generator returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def _offset(state: ModelState) -> int:
+    """Tokens of the open segment; -1 before the first token."""
+    streams = [layer.stream for layer in state.layers if layer.stream]
+    if not streams:
+        return 0
+    return -1 if bool(np.asarray(streams[0].fresh)[0]) else int(np.asarray(streams[0].offset)[0])
+
+
+def ids_of_text(tokenizer: Tokenizer, before: Document, ids: list[int], text: str) -> list[int]:
+    """The ids of the beginning `text` of an answer: those of the answer as far as they go, then those of the rest."""
+    kept, written = 0, ""
+    answer = AnswerText(tokenizer, before.context)
+    for number, token in enumerate(ids, start=1):
+        answer.push(token)
+        if not text.startswith(answer.text):
+            break
+        if not answer.unfinished:
+            kept, written = number, answer.text
+    return [*ids[:kept], *tokenizer.encode(text[len(written) :])]

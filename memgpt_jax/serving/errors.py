@@ -1,0 +1,102 @@
+"""Errors in the form of OpenAI's API; nothing of a request is repeated in them but names of fields."""
+
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from memgpt_jax.serving.engine import BusyError, CancelledError, FailedError
+from memgpt_jax.serving.store import NotFoundError
+
+TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+CODES = {401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 408: "timeout", 413: "request_too_large"}
+
+
+class ApiError(Exception):
+    """A request that is answered with an error."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        code: str | None = None,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ):
+        """Args: message, code, param: of the error object; status, headers: of the answer."""
+        super().__init__(message)
+        self.message, self.status, self.code, self.param, self.headers = message, status, code, param, headers or {}
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The error object."""
+        kind = TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        """The answer."""
+        return JSONResponse(self.body, self.status, self.headers)
+
+
+HANDLED = (
+    ApiError,
+    BusyError,
+    CancelledError,
+    FailedError,
+    NotFoundError,
+    RequestValidationError,
+    HTTPException,
+    ValueError,
+)
+"""The exceptions that are answered with an error that names the cause."""
+
+
+def as_api_error(error: BaseException) -> ApiError:
+    """An exception as the error that a client sees. Unknown ones say nothing of their cause."""
+    match error:
+        case ApiError():
+            return error
+        case BusyError():
+            seconds = max(1, round(error.retry_after))
+            return ApiError(str(error), status=429, code="queue_full", headers={"Retry-After": str(seconds)})
+        case NotFoundError():
+            return ApiError("there is no such id", status=404, code="response_not_found")
+        case RequestValidationError():
+            return _of_validation(error)
+        case HTTPException():
+            return ApiError(str(error.detail), status=error.status_code, code=CODES.get(error.status_code))
+        case CancelledError():
+            return ApiError("the request was cancelled", status=409, code="cancelled")
+        case FailedError():
+            return ApiError(str(error), status=500, code="no_answer")
+        case ValueError():
+            return ApiError(str(error).encode("utf-8", "replace").decode(), code="invalid_value")
+        case _:
+            return ApiError("the server failed to answer; its log has the reason", status=500, code="server_error")
+
+
+def _of_validation(error: RequestValidationError) -> ApiError:
+    """The first problem of a body, without the values in it."""
+    problems = [problem for problem in error.errors() if problem["type"] == "unsupported_parameter"] or error.errors()
+    problem = problems[0]
+    place = ".".join(str(part) for part in problem["loc"] if part != "body" and not str(part).startswith("function-"))
+    place = place.encode("utf-8", "replace").decode()[:200]
+    kinds = {"unsupported_parameter": "unsupported_parameter", "extra_forbidden": "unknown_parameter"}
+    code = kinds.get(problem["type"], "invalid_value")
+    if problem["type"] == "unsupported_parameter":
+        return ApiError(problem["msg"], code=code, param=problem["ctx"]["name"])
+    if problem["type"] == "extra_forbidden":
+        return ApiError(f"there is no field {place!r}", code=code, param=place)
+    return ApiError(f"{place}: {problem['msg']}" if place else problem["msg"], code=code, param=place or None)
+
+
+async def handle(request: Request, error: Exception) -> JSONResponse:
+    """The exception handler of the app."""
+    found = as_api_error(error)
+    metrics = getattr(request.app.state, "metrics", None)
+    if metrics is not None and found.status in (401, 413, 429, 503):
+        metrics.rejected(found.code or str(found.status))
+    return found.response()

@@ -1,0 +1,406 @@
+"""A model behind a server: it turns bodies into requests to the engine, and their events into results."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request as HttpRequest
+
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data import Tokenizer
+from memgpt_jax.generation.document import Document, from_bytes, to_bytes
+from memgpt_jax.generation.prompts import check_tokenizer
+from memgpt_jax.pipelines import FeatureExtraction
+from memgpt_jax.pipelines.base import Loaded
+from memgpt_jax.serving.chat import ChatTemplate, Message
+from memgpt_jax.serving.engine import Engine, EngineSettings, Event, Read, Request, Token
+from memgpt_jax.serving.errors import ApiError
+from memgpt_jax.serving.metrics import Metrics
+from memgpt_jax.serving.prompt_scores import PromptToken
+from memgpt_jax.serving.protocol import Generation
+from memgpt_jax.serving.sampling import Options
+from memgpt_jax.serving.settings import ServerSettings
+from memgpt_jax.serving.store import Entry, Store, new_id
+
+PING = 15.0
+"""Seconds without an event after which a stream sends a comment, so that proxies keep it open."""
+
+
+@dataclass
+class Choice:
+    """One answer, as far as it has arrived."""
+
+    prompt: int
+    """The number of its prompt."""
+    tokens: list[Token] = field(default_factory=list)
+    text: str = ""
+    finish_reason: str | None = None
+    document: Document | None = None
+
+    @property
+    def mean_logprob(self) -> float:
+        """The mean log-probability of its tokens."""
+        return sum(token.logprob for token in self.tokens) / max(1, len(self.tokens))
+
+
+@dataclass
+class Prompt:
+    """What is known of one prompt."""
+
+    num_tokens: int
+    cached_tokens: int = 0
+    scores: list[PromptToken] = field(default_factory=list)
+    document: Document | None = None
+
+
+class Run:
+    """The requests of one HTTP request, seen from asyncio: an iterator over events, and the results so far."""
+
+    def __init__(self, service: "Service", requests: Sequence[Request]):
+        """Submit the requests. Raises `BusyError` if they cannot wait; none of them then does."""
+        self._service, self._requests = service, requests
+        self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self._started = time.monotonic()
+        loop = asyncio.get_running_loop()
+
+        def deliver_of(number: int) -> Callable[[Event], None]:
+            def deliver(event: Event) -> None:
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
+                    loop.call_soon_threadsafe(self._queue.put_nowait, (number, event))
+
+            return deliver
+
+        self.prompts = [Prompt(len(request.ids)) for request in requests]
+        self.choices = [Choice(number) for number, request in enumerate(requests) for _ in range(request.number)]
+        self._first = [sum(request.number for request in requests[:number]) for number in range(len(requests))]
+        try:
+            for number, request in enumerate(requests):
+                request.deliver = deliver_of(number)
+                service.engine_or_refuse().submit(request)
+        except BaseException:
+            self.cancel()
+            raise
+
+    def cancel(self) -> None:
+        """End the requests within two steps."""
+        for request in self._requests:
+            request.cancelled = True
+
+    async def events(self) -> AsyncIterator[tuple[int, Event] | None]:
+        """The number of the choice (of the prompt, for `Read`) and each event; None every `PING` seconds without one.
+
+        Raises what an event says that went wrong. If the caller stops iterating, the requests are cancelled.
+        """
+        metrics, last = self._service.metrics, None
+        left = len(self._requests) if self._requests[0].max_new_tokens == 0 else len(self.choices)
+        completed = False
+        try:
+            while left:
+                try:
+                    number, event = await asyncio.wait_for(self._queue.get(), PING)
+                except TimeoutError:
+                    yield None
+                    continue
+                now = time.monotonic()
+                if isinstance(event, Exception):
+                    raise event
+                if isinstance(event, Read):
+                    prompt = self.prompts[number]
+                    prompt.cached_tokens, prompt.scores, prompt.document = (
+                        event.cached_tokens,
+                        event.scores,
+                        event.document,
+                    )
+                    left -= self._requests[number].max_new_tokens == 0
+                    metrics.read(prompt.num_tokens, event.cached_tokens, now - self._started)
+                    yield number, event
+                    continue
+                index = self._first[number] + event.choice
+                choice = self.choices[index]
+                choice.text += event.text
+                if isinstance(event, Token):
+                    choice.tokens.append(event)
+                    metrics.token(now - (last or self._started), is_first=last is None)
+                    last = now
+                else:
+                    choice.finish_reason, choice.document = event.reason, event.document
+                    left -= 1
+                    metrics.finished(event.reason, len(choice.tokens))
+                yield index, event
+            completed = True
+            metrics.latency.observe(time.monotonic() - self._started)
+        finally:
+            if not completed:
+                self.cancel()
+
+    async def result(self, http: HttpRequest) -> None:
+        """Wait for all events; if the client leaves before, the requests are cancelled."""
+
+        async def collect() -> None:
+            async for _ in self.events():
+                pass
+
+        work, gone = asyncio.create_task(collect()), asyncio.create_task(_disconnected(http))
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                self._service.metrics.cancelled()
+                raise ApiError("the client has left", status=499, code="cancelled")
+            await work
+        finally:
+            for task in (work, gone):
+                task.cancel()
+            self.cancel()
+
+    def usage(self) -> dict[str, Any]:
+        """The usage object of completions."""
+        prompt = sum(prompt.num_tokens for prompt in self.prompts)
+        answer = sum(len(choice.tokens) for choice in self.choices)
+        cached = sum(prompt.cached_tokens for prompt in self.prompts)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": answer,
+            "total_tokens": prompt + answer,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }
+
+
+async def _disconnected(http: HttpRequest) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
+
+
+class Service:
+    """One model, with its engine, its documents and its pipelines."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        name: str,
+        loaded: Loaded | None,
+        stop_ids: Sequence[int] = (),
+        pipelines: dict[str, Any] | None = None,
+    ):
+        """Args:
+            settings: of the server.
+            name: of the model.
+            loaded: the decoder that generates text; None: the server has pipelines alone.
+            stop_ids: the ids that end a text, if the tokenizer names none.
+            pipelines: functions by name.
+
+        Raises `ValueError` if the chat template or a setting is not valid.
+        """
+        self.settings, self.name, self.created = settings, name, int(time.time())
+        self.metrics = Metrics(name)
+        self.pipelines = dict(pipelines or {})
+        self.engine: Engine | None = None
+        self.template: ChatTemplate | None = None
+        self.draining = False
+        """True: no new work is taken."""
+        self._vectors: FeatureExtraction | None = None
+        if loaded is None:
+            self.store = Store(None, memory_bytes=0, seconds=0, encode=_none, decode=_none)
+            return
+        assert isinstance(loaded.config, ModelConfig)
+        check_tokenizer(loaded.config, loaded.tokenizer)
+        config, tokenizer = loaded.config, loaded.tokenizer
+        engine = EngineSettings(
+            slots=settings.slots,
+            piece_length=settings.piece_length,
+            queue_requests=settings.queue_requests,
+            queue_tokens=settings.queue_tokens,
+            prefix_bytes=settings.prefix_mb * 2**20,
+        )
+        self.engine = Engine(config, loaded.params, tokenizer, engine)
+        self._vectors = FeatureExtraction(loaded, pool="mean")
+        self._stop_ids = [*(tokenizer.stop_ids or stop_ids), tokenizer.start_id]
+        template = settings.template or getattr(tokenizer, "chat_template", None)
+        self.template = None if template is None else ChatTemplate(template, tokenizer)
+        self.store = Store(
+            settings.sessions,
+            memory_bytes=settings.session_mb * 2**20,
+            seconds=settings.session_hours * 3600,
+            encode=lambda document, notes: to_bytes(document, config, tokenizer, notes),
+            decode=lambda content, path: from_bytes(content, config, tokenizer, path),
+        )
+
+    def start(self) -> None:
+        """Compile everything, and begin to work."""
+        if self.engine is not None:
+            assert self._vectors is not None
+            self._vectors.mean([0, 0])
+            self.engine.start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether new work is taken."""
+        return not self.draining and (self.engine is None or self.engine.is_alive)
+
+    def engine_or_refuse(self) -> Engine:
+        """The engine. Raises `ApiError` if there is none, or no new work is taken."""
+        if self.engine is None:
+            raise ApiError(f"{self.name} generates no text: call /v1/pipelines/NAME", status=404, code="not_found")
+        if not self.ready:
+            raise ApiError("the server takes no new work", status=503, code="shutting_down")
+        return self.engine
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the model that generates text."""
+        return self.engine_or_refuse().tokenizer
+
+    def check_model(self, model: str | None) -> None:
+        """Raise `ApiError` unless the model is the one that is served."""
+        if model is not None and model != self.name:
+            raise ApiError(
+                f"there is no such model; the server has {self.name!r}",
+                status=404,
+                code="model_not_found",
+                param="model",
+            )
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text. Raises `ApiError` if it holds half a character."""
+        return list(self.tokenizer.encode(text))
+
+    def request(
+        self,
+        body: Generation,
+        parts: list[list[int]],
+        entry: Entry | None,
+        *,
+        owner: str,
+        max_new_tokens: int,
+        alternatives: int = 0,
+        number: int | None = None,
+        keep: bool | None = None,
+        score_prompt: bool = False,
+    ) -> Request:
+        """A request to the engine.
+
+        Args:
+            body: sampling and stops.
+            parts: ids to read.
+            entry: the document that they continue; None: they begin one.
+            owner: of the request.
+            max_new_tokens: most tokens of an answer.
+            alternatives: of each token.
+            number: answers; default: `n`.
+            keep: whether the document with the answer is wanted; default: if it continues another.
+            score_prompt: whether the tokens of the prompt are scored.
+
+        Raises `ApiError` if the prompt or the answer is longer than the server allows.
+        """
+        engine = self.engine_or_refuse()
+        document = engine.new_document() if entry is None else entry.document
+        self._check_lengths(document, sum(map(len, parts)), max_new_tokens)
+        try:
+            bias = {int(token): value for token, value in body.logit_bias.items()}
+        except ValueError:
+            raise ApiError("the keys of logit_bias must be ids", param="logit_bias", code="invalid_value") from None
+        vocab_size = engine.config.vocab_size
+        if not all(0 <= token < vocab_size for token in (*bias, *body.stop_token_ids)):
+            raise ApiError(f"ids must be from 0 to {vocab_size - 1}", code="invalid_value")
+        if "" in body.stops:
+            raise ApiError("stop holds an empty text", param="stop", code="invalid_value")
+        greedy = body.temperature == 0
+        options = Options(
+            temperature=body.temperature if greedy else max(body.temperature, 1e-6),
+            top_k=None if greedy else body.top_k,
+            top_p=None if greedy else body.top_p,
+            min_p=None if greedy else body.min_p,
+            repetition_penalty=body.repetition_penalty,
+            presence_penalty=body.presence_penalty,
+            frequency_penalty=body.frequency_penalty,
+            logit_bias=bias,
+            alternatives=alternatives,
+            seed=secrets.randbits(32) if body.seed is None else body.seed % 2**32,
+        )
+        return Request(
+            document=document,
+            parts=parts,
+            deliver=lambda event: None,
+            options=options,
+            number=body.n if number is None else number,
+            max_new_tokens=max_new_tokens,
+            stop_ids=frozenset(body.stop_token_ids + ([] if body.ignore_eos else self._stop_ids)),
+            stop_texts=body.stops,
+            keep=entry is not None if keep is None else keep,
+            score_prompt=score_prompt,
+            owner=owner,
+            is_new=entry is None,
+        )
+
+    def _check_lengths(self, document: Document, prompt: int, answer: int) -> None:
+        config, most = self.engine_or_refuse().config, self.settings.max_prompt_tokens
+        if prompt > most:
+            raise ApiError(
+                f"the prompt has {prompt} tokens, and the server reads at most {most} in one request",
+                code="context_length_exceeded",
+            )
+        most = self.settings.max_new_tokens
+        if answer > most:
+            raise ApiError(
+                f"at most {most} new tokens may be asked for, got {answer}", code="invalid_value", param="max_tokens"
+            )
+        total = document.num_tokens + prompt + answer
+        if config.position == "learned" and total > config.num_positions:
+            raise ApiError(
+                f"the document would have {total} tokens, and the model has learned {config.num_positions} positions",
+                code="context_length_exceeded",
+            )
+
+    def entry_of(self, id: str | None, owner: str) -> Entry | None:
+        """The document that a request continues. Raises `NotFoundError`."""
+        return None if id is None else self.store.get(id, owner)
+
+    def chat_parts(self, messages: Sequence[Message], entry: Entry | None) -> list[list[int]]:
+        """The ids of messages, by the chat template. Raises `ApiError` if the model has none."""
+        if self.template is None:
+            raise ApiError(
+                f"{self.name} has no chat template: use /v1/completions, or start the server with --chat-template FILE",
+                code="no_chat_template",
+            )
+        return self.template.beginning(messages) if entry is None else self.template.continuation(messages)
+
+    async def keep(self, document: Document, owner: str, kind: str = "sess", **values: Any) -> Entry:
+        """Store a document under a new id, or that of `values`."""
+        entry = Entry(**{"id": new_id(kind), "owner": owner, "document": document} | values)
+        await asyncio.to_thread(self.store.put, entry)
+        return entry
+
+    async def call(self, function: Callable[[], Any]) -> Any:
+        """Run a function that uses JAX, in the thread that owns it."""
+        if self.engine is None:
+            return await asyncio.to_thread(function)
+        return await asyncio.wrap_future(self.engine_or_refuse().call(function))
+
+    def vectors(self, prompts: list[list[int]]) -> list[Any]:
+        """The mean of the hidden states of each prompt, of length 1. To be run by `call`."""
+        assert self._vectors is not None
+        return [self._vectors.mean([self.tokenizer.start_id, *ids]) for ids in prompts]
+
+    def prompts_of(self, prompt: Any) -> list[list[int]]:
+        """The ids of a text, ids, or a list of either, without `start_id` at the beginning."""
+        if isinstance(prompt, str):
+            found = [self.encode(prompt)]
+        elif prompt and isinstance(prompt[0], str | list):
+            found = [self.encode(each) if isinstance(each, str) else list(each) for each in prompt]
+        else:
+            found = [list(prompt)]
+        start, vocab_size = self.tokenizer.start_id, self.engine_or_refuse().config.vocab_size
+        for ids in found:
+            if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
+                raise ApiError(
+                    f"the ids of a prompt must be from 0 to {vocab_size - 1}", param="prompt", code="invalid_value"
+                )
+        return [ids[1:] if ids[:1] == [start] else ids for ids in found]
+
+
+def _none(*arguments: Any) -> Any:
+    raise AssertionError("a server without a decoder stores nothing")

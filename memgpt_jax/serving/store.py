@@ -1,0 +1,191 @@
+"""Documents by id: in the memory of the host, and each in one immutable object of a folder or a bucket."""
+
+import contextlib
+import dataclasses
+import hashlib
+import re
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from memgpt_jax.generation.document import Document
+
+IDS = re.compile(r"(resp|sess)_[0-9a-f]{32}")
+"""Other ids are not looked for in the folder."""
+
+
+class NotFoundError(Exception):
+    """There is no such id, or another key made it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What an id names. It is never modified."""
+
+    id: str
+    owner: str
+    document: Document
+    response: dict[str, Any] = field(default_factory=dict)
+    """The object that was returned, for `GET`."""
+    items: list[dict[str, Any]] = field(default_factory=list)
+    """The input items of a response."""
+    created: float = field(default_factory=time.time)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the state."""
+        return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(self.document.state))
+
+
+Encode = Callable[[Document, dict[str, Any]], bytes]
+Decode = Callable[[bytes, str], tuple[Document, dict[str, Any]]]
+
+
+def new_id(kind: str) -> str:
+    """A random id of 128 bits: `resp_...` or `sess_...`."""
+    return f"{kind}_{secrets.token_hex(16)}"
+
+
+def owner_of(key: str) -> str:
+    """The name of the folder of an API key, from which the key cannot be found."""
+    return hashlib.sha256(b"memgpt_jax" + key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+class Store:
+    """Entries by id, each visible to the owner that made it alone.
+
+    The most recently used ones are in the memory of the host. With a folder, each is one object there before `put`
+    returns, so that a replica or a later process finds it.
+    """
+
+    def __init__(self, folder: str | None, *, memory_bytes: int, seconds: float, encode: Encode, decode: Decode):
+        """Args:
+        folder: where the objects are: a path, or a URL such as gs://bucket/sessions; None: nowhere.
+        memory_bytes: of the entries in memory; the least recently used ones leave first.
+        seconds: an entry is removed that long after its last use, and its object that long after it was written.
+        encode: the content of an object, of a document and notes.
+        decode: the reverse; the second argument is the object's name.
+        """
+        from etils import epath
+
+        self._folder = None if folder is None else epath.Path(folder)
+        self._memory_bytes, self._seconds = memory_bytes, seconds
+        self._encode, self._decode = encode, decode
+        self._entries: OrderedDict[str, tuple[Entry, float]] = OrderedDict()
+        self._lock = threading.Lock()
+        self.bytes = 0
+        """Bytes of the entries in memory."""
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def put(self, entry: Entry) -> None:
+        """Keep an entry. Raises `OSError` if its object cannot be written; it is then not kept."""
+        path = self._path(entry.id, entry.owner)
+        if path is not None:
+            notes = {"response": entry.response, "items": entry.items, "created": entry.created}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, self._encode(entry.document, notes))
+        with self._lock:
+            self._keep(entry)
+
+    def get(self, id: str, owner: str) -> Entry:
+        """The entry of an id.
+
+        Raises:
+            NotFoundError: there is none, or another key made it.
+            ValueError: its object is damaged, or belongs to another model.
+        """
+        with self._lock:
+            self._expire()
+            found = self._entries.get(id)
+            if found is not None:
+                if found[0].owner != owner:
+                    raise NotFoundError(id)
+                self._keep(found[0])
+                return found[0]
+        entry = self._read(id, owner)
+        if entry is None:
+            raise NotFoundError(id)
+        with self._lock:
+            self._keep(entry)
+        return entry
+
+    def delete(self, id: str, owner: str) -> None:
+        """Remove an entry and its object. Raises `NotFoundError`."""
+        self.get(id, owner)
+        with self._lock:
+            self._remove(id)
+        path = self._path(id, owner)
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+    def _keep(self, entry: Entry) -> None:
+        self._remove(entry.id)
+        self._entries[entry.id] = (entry, time.monotonic())
+        self.bytes += entry.nbytes
+        self._expire()
+
+    def _remove(self, id: str) -> None:
+        found = self._entries.pop(id, None)
+        self.bytes -= 0 if found is None else found[0].nbytes
+
+    def _expire(self) -> None:
+        """Remove the entries that are old, and the least recently used ones beyond the budget, but for the last."""
+        now = time.monotonic()
+        for id, (_, used) in list(self._entries.items()):
+            is_old = used + self._seconds <= now
+            if not is_old and (self.bytes <= self._memory_bytes or len(self._entries) == 1):
+                break
+            self._remove(id)
+
+    def _path(self, id: str, owner: str) -> Any:
+        """The object of an id. Only an id of our form becomes a part of a path."""
+        return None if self._folder is None or not IDS.fullmatch(id) else self._folder / owner / f"{id}.safetensors"
+
+    def _read(self, id: str, owner: str) -> Entry | None:
+        """The entry of an object; None: there is none, or it is too old."""
+        path = self._path(id, owner)
+        if path is None:
+            return None
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        document, notes = self._decode(content, str(path))
+        entry = Entry(id=id, owner=owner, document=document, **notes)
+        if entry.created + self._seconds < time.time():
+            path.unlink(missing_ok=True)
+            return None
+        return entry
+
+
+def on_host(document: Document) -> Document:
+    """The document with its state in the memory of the host."""
+    return document._replace(state=jax.device_get(document.state))
+
+
+def renamed(entry: Entry, kind: str) -> Entry:
+    """A fork: the same document under a new id."""
+    return dataclasses.replace(entry, id=new_id(kind), created=time.time())
+
+
+def _write(path: Any, content: bytes) -> None:
+    """Write an object; a reader finds either all of it or nothing."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
