@@ -62,7 +62,7 @@ def create_app(service: Service) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        max_body_size=service.settings.max_body_mb * 2**20,
+        strict_content_type=False,  # a JSON body is one under any name
     )
     app.state.service, app.state.metrics, app.state.active = service, service.metrics, {}
     for module in (completions, responses, documents, others):
@@ -78,10 +78,11 @@ def create_app(service: Service) -> FastAPI:
 
 
 class Guard:
-    """Names each request, refuses those without a key, and those whose body does not arrive."""
+    """Names each request, and refuses those without a key, and those whose body is too large or does not arrive."""
 
     def __init__(self, app: ASGIApp, service: Service):
         self._app, self._settings, self._metrics = app, service.settings, service.metrics
+        self._most_bytes = service.settings.max_body_mb * 2**20
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -102,11 +103,14 @@ class Guard:
             error = ApiError("give a valid API key: Authorization: Bearer KEY", status=401, code="invalid_api_key")
             await error.response()(scope, receive, named_send)
             return
+        if headers.get(b"content-length", b"").isdigit() and int(headers[b"content-length"]) > self._most_bytes:
+            await self._too_large().response()(scope, receive, named_send)
+            return
         scope.setdefault("state", {})["owner"] = owner or ""
-        arrived = False
+        arrived, size = False, 0
 
-        async def timely_receive() -> Message:
-            nonlocal arrived
+        async def checked_receive() -> Message:
+            nonlocal arrived, size
             if arrived:
                 return await receive()
             try:
@@ -114,9 +118,16 @@ class Guard:
             except TimeoutError:
                 raise ApiError("the body did not arrive in time", status=408, code="timeout") from None
             arrived = message["type"] != "http.request" or not message.get("more_body", False)
+            size += len(message.get("body", b""))
+            if size > self._most_bytes:
+                raise self._too_large()
             return message
 
-        await self._app(scope, timely_receive, named_send)
+        await self._app(scope, checked_receive, named_send)
+
+    def _too_large(self) -> ApiError:
+        message = f"a body may have {self._settings.max_body_mb} MiB"
+        return ApiError(message, status=413, code="request_too_large")
 
     def _owner(self, authorization: bytes) -> str | None:
         """The owner whom a key belongs to; "" if no key is asked for; None: the key is not valid."""

@@ -415,6 +415,7 @@ class Engine:
         )
         assert self._slots is not None
         self._slots = insert(self._slots, np.int32(index), row)
+        self._active[index] = True  # as in the row
         self._answers[index] = answer
         self._offsets[index] = _offset(document.state)
         if not answer.request.keep and not answer.request.stop_texts:
@@ -492,7 +493,7 @@ class Engine:
         )
 
     def _set_active(self) -> None:
-        """Rows without an answer neither read nor write."""
+        """Tell the device which rows have an answer; the others neither read nor write."""
         active = np.array([answer is not None for answer in self._answers])
         assert self._slots is not None
         if not np.array_equal(active, self._active):

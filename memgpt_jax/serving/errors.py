@@ -14,7 +14,7 @@ TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_e
 CODES = {401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 408: "timeout", 413: "request_too_large"}
 
 
-class ApiError(Exception):
+class ApiError(HTTPException):
     """A request that is answered with an error."""
 
     def __init__(
@@ -27,8 +27,8 @@ class ApiError(Exception):
         headers: dict[str, str] | None = None,
     ):
         """Args: message, code, param: of the error object; status, headers: of the answer."""
-        super().__init__(message)
-        self.message, self.status, self.code, self.param, self.headers = message, status, code, param, headers or {}
+        super().__init__(status, message, headers)
+        self.message, self.status, self.code, self.param = message, status, code, param
 
     @property
     def body(self) -> dict[str, Any]:
@@ -38,11 +38,10 @@ class ApiError(Exception):
 
     def response(self) -> JSONResponse:
         """The answer."""
-        return JSONResponse(self.body, self.status, self.headers)
+        return JSONResponse(self.body, self.status, dict(self.headers or {}))
 
 
 HANDLED = (
-    ApiError,
     BusyError,
     CancelledError,
     FailedError,

@@ -136,7 +136,7 @@ def choose(
     rows = jnp.arange(logits.shape[0])[:, None]
     biased = logits.at[rows, options.bias_ids].add(options.bias, mode="drop")
     penalized = penalize_repetition(biased, seen, options.repetition_penalty[:, None])
-    penalized = penalized - options.presence_penalty[:, None] * (written > 0)
+    penalized = penalized - options.presence_penalty[:, None] * (written > 0).astype(jnp.float32)
     penalized = penalized - options.frequency_penalty[:, None] * written.astype(jnp.float32)
     greedy = jnp.argmax(penalized, axis=-1).astype(jnp.int32)
     is_random = options.temperature > 0

@@ -101,7 +101,7 @@ def step(config: ModelConfig, alignment: Alignment, params: Params, slots: Slots
     return chosen, Slots(
         token=jnp.where(slots.active, token, slots.token),
         active=slots.active,
-        count=slots.count + slots.active,
+        count=slots.count + slots.active.astype(jnp.int32),
         seen=slots.seen.at[rows, token].max(slots.active),
         written=slots.written.at[rows, token].add(slots.active.astype(jnp.int32)),
         options=slots.options,

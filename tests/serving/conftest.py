@@ -1,0 +1,112 @@
+"""A server of a tiny model, and its engine."""
+
+import queue
+
+import pytest
+
+from memgpt_jax.serving.engine import Engine, EngineSettings, Finished, Read, Request, Token
+from memgpt_jax.serving.sampling import Options
+from tests.laws.rereading import Tiny
+
+fastapi = pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
+
+TEMPLATE = (
+    "{% for message in messages %}{{ message.role[0] }}: {{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}a: {% endif %}"
+)
+KEYS = ("first-key", "second-key")
+
+
+@pytest.fixture(scope="package")
+def tiny() -> Tiny:
+    return Tiny()
+
+
+@pytest.fixture(scope="package")
+def engine(tiny):
+    engine = Engine(tiny.config, tiny.params, tiny.tokenizer, EngineSettings(slots=3, piece_length=4, queue_requests=40))
+    engine.start()
+    yield engine
+    engine.stop()
+
+
+class Asked:
+    """A request to an engine, and what comes back."""
+
+    def __init__(self, engine: Engine, ids=(), *, parts=None, options=None, document=None, **fields):
+        self.events: queue.SimpleQueue = queue.SimpleQueue()
+        self.request = Request(
+            document=engine.new_document() if document is None else document,
+            parts=[list(ids)] if parts is None else parts,
+            deliver=self.events.put,
+            options=options or Options(temperature=0.0),
+            is_new=document is None,
+            **fields,
+        )
+        engine.submit(self.request)
+
+    def result(self) -> "Asked":
+        """Wait for all answers."""
+        self.tokens = [[] for _ in range(self.request.number)]
+        self.finished: list[Finished | None] = [None] * self.request.number
+        while None in self.finished:
+            event = self.events.get(timeout=120)
+            if isinstance(event, Exception):
+                raise event
+            if isinstance(event, Read):
+                self.read = event
+                if self.request.max_new_tokens == 0:
+                    break
+            elif isinstance(event, Token):
+                self.tokens[event.choice].append(event)
+            else:
+                self.finished[event.choice] = event
+        return self
+
+    @property
+    def ids(self) -> list[list[int]]:
+        return [[token.id for token in tokens] for tokens in self.tokens]
+
+    @property
+    def texts(self) -> list[str]:
+        ends = [finished.text for finished in self.finished]
+        return ["".join(token.text for token in tokens) + end for tokens, end in zip(self.tokens, ends, strict=True)]
+
+
+@pytest.fixture(scope="package")
+def service(tiny, tmp_path_factory):
+    from memgpt_jax.pipelines.base import Loaded
+    from memgpt_jax.serving.service import Service
+    from memgpt_jax.serving.settings import ServerSettings
+
+    settings = ServerSettings(
+        slots=3,
+        piece_length=4,
+        queue_requests=40,
+        max_prompt_tokens=300,
+        max_new_tokens=200,
+        default_new_tokens=6,
+        max_body_mb=1,
+        sessions=str(tmp_path_factory.mktemp("sessions")),
+        keys=KEYS,
+        template=TEMPLATE,
+    )
+    loaded = Loaded(tiny.config, tiny.params, tiny.tokenizer, 8)
+    return Service(settings, name="tiny", loaded=loaded, pipelines={"shout": lambda text, *, times=1: text.upper() * times})
+
+
+@pytest.fixture(scope="package")
+def client(service):
+    """A client with the first key."""
+    from starlette.testclient import TestClient
+
+    from memgpt_jax.serving.app import create_app
+
+    app = create_app(service)
+    with TestClient(app, raise_server_exceptions=False, headers={"Authorization": f"Bearer {KEYS[0]}"}) as client:
+        yield client
+
+
+@pytest.fixture
+def other_key() -> dict[str, str]:
+    return {"Authorization": f"Bearer {KEYS[1]}"}

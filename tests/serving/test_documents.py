@@ -1,0 +1,224 @@
+"""Ids of responses and sessions name documents that never change, and that belong to the key that made them."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import memgpt_jax as mg
+from memgpt_jax.generation.document import from_bytes
+from memgpt_jax.serving.store import Entry, NotFoundError, Store, new_id
+from tests.serving.test_protocol import completion, refused
+
+TURNS = ("Tell me of gardens", "and of memory", "and of both")
+
+
+def respond(client, text, previous=None, **body):
+    answer = client.post("/v1/responses", json={"input": text, "previous_response_id": previous, "temperature": 0} | body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def text_of(response) -> str:
+    return response["output"][0]["content"][0]["text"]
+
+
+def test_a_chain_of_responses_is_one_dialogue(client, tiny):
+    """Each answer is that of the whole text, as `mg.generate` continues it; every one can be continued again."""
+    text, previous, found = "", None, []
+    for turn in TURNS:
+        text += ("\n" if previous else "") + f"u: {turn}\na: "
+        response = respond(client, turn, previous)
+        model = (tiny.config, tiny.params)
+        whole = mg.generate(model, text, tokenizer=tiny.tokenizer, max_new_tokens=6).texts[0]
+        assert text_of(response) == whole.removeprefix(text)
+        text, previous = whole, response["id"]
+        found.append(response)
+    branch = respond(client, TURNS[1], found[0]["id"])
+    assert text_of(branch) == text_of(found[1]) and branch["id"] != found[1]["id"]
+    assert found[1]["previous_response_id"] == found[0]["id"]
+    assert client.get(f"/v1/responses/{found[1]['id']}").json() == found[1]
+    [item] = client.get(f"/v1/responses/{found[1]['id']}/input_items").json()["data"]
+    assert item["content"][0]["text"] == TURNS[1]
+
+
+def test_a_response_in_events(client):
+    body = {"input": TURNS[0], "temperature": 0, "stream": True}
+    answer = client.post("/v1/responses", json=body)
+    frames = [frame.split("\n") for frame in answer.text.split("\n\n") if frame]
+    events = [json.loads(data.removeprefix("data: ")) for _, data in frames]
+    assert [name.removeprefix("event: ") for name, _ in frames] == [event["type"] for event in events]
+    assert [event["sequence_number"] for event in events] == [*range(len(events))]
+    whole, last = respond(client, TURNS[0]), events[-1]["response"]
+    deltas = "".join(e["delta"] for e in events if e["type"] == "response.output_text.delta")
+    assert deltas == text_of(whole) == text_of(last)
+    assert (last["status"], last["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+    assert text_of(respond(client, "on", last["id"])) == text_of(respond(client, "on", whole["id"]))
+
+
+def test_instructions_are_a_memory(client):
+    first = respond(client, "Hi", instructions="Be brief.")
+    assert text_of(first) == completion(client, prompt="s: Be brief.\nu: Hi\na: ", max_tokens=6)["choices"][0]["text"]
+    second = respond(client, "again", first["id"], instructions="Be brief.")
+    assert second["instructions"] == "Be brief."
+    body = {"input": "x", "previous_response_id": first["id"], "instructions": "Be long."}
+    refused(client.post("/v1/responses", json=body), "invalid_value")
+
+
+def test_what_is_not_stored_cannot_be_continued(client):
+    response = respond(client, "Hi", store=False)
+    refused(client.get(f"/v1/responses/{response['id']}"), "response_not_found", 404)
+    body = {"input": "x", "previous_response_id": response["id"]}
+    refused(client.post("/v1/responses", json=body), "response_not_found", 404)
+
+
+def test_a_deleted_response_is_gone(client):
+    response = respond(client, "Hi")
+    child = respond(client, "x", response["id"])
+    assert client.delete(f"/v1/responses/{response['id']}").json()["deleted"]
+    for method in ("get", "delete"):
+        refused(getattr(client, method)(f"/v1/responses/{response['id']}"), "response_not_found", 404)
+    respond(client, "y", child["id"])  # what continues it is whole
+
+
+def test_the_ids_of_another_key_do_not_exist(client, other_key):
+    response = respond(client, "My secret is 4539")
+    for method, path in (
+        ("GET", ""),
+        ("DELETE", ""),
+        ("GET", "/input_items"),
+        ("POST", "/cancel"),
+    ):
+        answer = client.request(method, f"/v1/responses/{response['id']}{path}", headers=other_key)
+        refused(answer, "response_not_found", 404)
+    for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/export"), ("POST", "/fork")):
+        answer = client.request(method, f"/v1/sessions/{response['id']}{path}", headers=other_key)
+        refused(answer, "response_not_found", 404)
+    answer = client.post(f"/v1/sessions/{response['id']}/feed", json={"text": "x"}, headers=other_key)
+    refused(answer, "response_not_found", 404)
+    body = {"input": "x", "previous_response_id": response["id"]}
+    refused(client.post("/v1/responses", json=body, headers=other_key), "response_not_found", 404)
+    body = {"prompt": "x", "session": response["id"]}
+    refused(client.post("/v1/completions", json=body, headers=other_key), "response_not_found", 404)
+    respond(client, "x", response["id"])
+
+
+def test_a_session_is_fed_and_continued(client):
+    whole = completion(client, prompt="one two three", max_tokens=8)["choices"][0]["text"]
+    empty = client.post("/v1/sessions", json={}).json()
+    assert empty["num_tokens"] == 1
+    first = client.post("/v1/sessions", json={"text": "one"}).json()
+    second = client.post(f"/v1/sessions/{first['id']}/feed", json={"text": " two three"}).json()
+    assert (first["num_tokens"], second["num_tokens"]) == (4, 14)
+    half = completion(client, prompt="", session=second["id"], max_tokens=3)["choices"][0]
+    rest = completion(client, prompt="", session=half["session"], max_tokens=5)["choices"][0]
+    assert half["text"] + rest["text"] == whole
+    shown = client.get(f"/v1/sessions/{second['id']}").json()
+    assert shown["memory"][0]["occupancy"] > 0 and shown["bytes"] > 0
+    fork = client.post(f"/v1/sessions/{second['id']}/fork").json()
+    client.delete(f"/v1/sessions/{second['id']}")
+    assert completion(client, prompt="", session=fork["id"], max_tokens=3)["choices"][0]["text"] == half["text"]
+
+
+def test_a_session_leaves_and_comes_back(client, tiny, tmp_path):
+    """As a file that `Session.load` reads, and one that `Session.save` wrote."""
+    session = client.post("/v1/sessions", json={"text": "one two"}).json()
+    content = client.get(f"/v1/sessions/{session['id']}/export").content
+    (tmp_path / "file").write_bytes(content)
+    loaded = mg.Session.load(tmp_path / "file", (tiny.config, tiny.params), tiny.tokenizer)
+    text = loaded.fork().generate(max_new_tokens=5)
+    loaded.save(tmp_path / "other")
+    back = client.post("/v1/sessions/import", content=(tmp_path / "other").read_bytes()).json()
+    assert completion(client, prompt="", session=back["id"])["choices"][0]["text"] == text
+    for wrong in (b"", b"x" * 100, content[:-1], content[:200] + b"\0" + content[201:]):
+        refused(client.post("/v1/sessions/import", content=wrong), "invalid_value")
+
+
+def test_documents_outlive_the_process(client, service, tiny):
+    """Another server of the same folder goes on with them."""
+    response = respond(client, "Hi")
+    expected = text_of(respond(client, "on", response["id"]))
+    service.store._entries.clear()
+    assert text_of(respond(client, "on", response["id"])) == expected
+
+
+def store(folder, **options):
+    """A store whose objects are JSON."""
+    encode = lambda document, notes: json.dumps({"n": document.num_tokens, "notes": notes}).encode()  # noqa: E731
+
+    def decode(content, path):
+        values = json.loads(content)
+        return document(values["n"]), values["notes"]
+
+    return Store(folder, encode=encode, decode=decode, **{"memory_bytes": 10**6, "seconds": 60} | options)
+
+
+def document(number: int):
+    from memgpt_jax.generation.document import Document
+
+    return Document({"x": np.zeros(1000, np.int8)}, (), number, frozenset(), ())
+
+
+def entry(number: int, owner: str = "a") -> Entry:
+    return Entry(id=new_id("resp"), owner=owner, document=document(number))
+
+
+def test_memory_stays_within_its_budget():
+    kept = store(None, memory_bytes=3000)
+    entries = [entry(number) for number in range(100)]
+    for each in entries:
+        kept.put(each)
+        assert kept.bytes <= 3000
+    assert len(kept) == 3
+    with pytest.raises(NotFoundError):
+        kept.get(entries[0].id, "a")
+    kept.get(entries[97].id, "a")
+    kept.put(entry(1))
+    kept.get(entries[97].id, "a")  # the least recently used one left
+
+
+def test_old_entries_are_removed(tmp_path, monkeypatch):
+    import memgpt_jax.serving.store as module
+
+    kept, old = store(str(tmp_path), seconds=60), entry(1)
+    kept.put(old)
+    now = module.time.time()
+    monkeypatch.setattr(module.time, "time", lambda: now + 61)
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + 1e6)
+    with pytest.raises(NotFoundError):
+        kept.get(old.id, "a")
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_store_that_fails_keeps_nothing(tmp_path, monkeypatch):
+    import memgpt_jax.serving.store as module
+
+    kept, new = store(str(tmp_path)), entry(1)
+
+    def full(path, content):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(module, "_write", full)
+    with pytest.raises(OSError, match="no space"):
+        kept.put(new)
+    with pytest.raises(NotFoundError):
+        kept.get(new.id, "a")
+
+
+@pytest.mark.parametrize("id", ["../x", "resp_1", "resp_" + "0" * 31, "resp_" + "0" * 33, "", "resp_" + "G" * 32])
+def test_an_id_is_no_path(tmp_path, id):
+    with pytest.raises(NotFoundError):
+        store(str(tmp_path)).get(id, "a")
+
+
+def test_a_parent_is_unharmed(client, service, tiny):
+    """Its bytes are those before its children."""
+    parent = client.post("/v1/sessions", json={"text": "one two"}).json()["id"]
+    before = client.get(f"/v1/sessions/{parent}/export").content
+    for _ in range(2):
+        completion(client, prompt="x", session=parent, max_tokens=9)
+        client.post(f"/v1/sessions/{parent}/feed", json={"text": "y"})
+    assert client.get(f"/v1/sessions/{parent}/export").content == before
+    found, _ = from_bytes(before, tiny.config, tiny.tokenizer, "x")
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found.state))

@@ -1,0 +1,219 @@
+"""The engine: an answer is bitwise that of its request alone, and no state is past what was returned."""
+
+import jax
+import numpy as np
+import pytest
+
+import memgpt_jax as mg
+from memgpt_jax.serving.engine import BusyError, CancelledError, Engine, EngineSettings, FailedError
+from memgpt_jax.serving.sampling import Options
+from tests.laws.rereading import ids
+from tests.serving.conftest import Asked
+
+START = 256
+OPTIONS = [
+    {},
+    {"temperature": 3.0},
+    {"temperature": 3.0, "top_k": 5},
+    {"temperature": 2.0, "top_p": 0.8},
+    {"temperature": 2.0, "min_p": 0.05, "repetition_penalty": 1.7},
+    {"repetition_penalty": 3.0},
+    {"temperature": 4.0, "top_k": 40, "top_p": 0.95, "min_p": 0.001, "repetition_penalty": 1.1},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_answers_are_those_of_generate(engine, tiny, options):
+    """With the same seed, also of several answers to one prompt."""
+    number = 3 if "temperature" in options else 1
+    asked = Asked(
+        engine,
+        ids(9),
+        options=Options(**{"temperature": 0.0, "seed": 5} | options),
+        number=number,
+        max_new_tokens=14,
+    ).result()
+    model = (tiny.config, tiny.params)
+    want = mg.generate(model, [[START, *ids(9)]], max_new_tokens=14, seed=5, num_return_sequences=number, **options)
+    assert asked.ids == want.ids[:, 10:].tolist()
+
+
+def requests(number: int, seed: int = 0) -> list[dict]:
+    """Requests of all kinds."""
+    random = np.random.default_rng(seed)
+    found = []
+    for index in range(number):
+        options = dict(OPTIONS[random.integers(len(OPTIONS))])
+        if random.random() < 0.3:
+            options |= {"presence_penalty": 1.5, "frequency_penalty": 0.5}
+        if random.random() < 0.3:
+            options |= {"logit_bias": {int(token): 5.0 for token in random.integers(256, size=3)}}
+        if random.random() < 0.3:
+            options |= {"alternatives": int(random.integers(1, 20))}
+        found.append(
+            {
+                "ids": ids(int(random.integers(1, 30)), index),
+                "options": Options(**{"temperature": 0.0, "seed": index} | options),
+                "number": int(random.integers(1, 3)),
+                "max_new_tokens": int(random.integers(1, 12)),
+                "score_prompt": bool(random.random() < 0.2),
+            }
+        )
+    return found
+
+
+@pytest.mark.parametrize("number", [24, pytest.param(500, marks=pytest.mark.slow)])
+def test_an_answer_is_bitwise_that_of_its_request_alone(engine, number):
+    """Tokens, log-probabilities, alternatives and scores of the prompt, in any slot and beside any others."""
+    every = requests(number)
+    alone = [Asked(engine, **request).result() for request in every]
+    together = []
+    for start in range(0, number, 20):
+        group = [Asked(engine, **request) for request in every[start : start + 20]]
+        together += [asked.result() for asked in group]
+    for one, other in zip(alone, together, strict=True):
+        assert one.tokens == other.tokens and one.read.scores == other.read.scores
+
+
+def same_document(one, other) -> None:
+    assert one._replace(state=None) == other._replace(state=None)
+    jax.tree.map(np.testing.assert_array_equal, one.state, other.state)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 4, 9])
+def test_a_document_goes_on_where_it_ended(engine, cut):
+    whole = Asked(engine, ids(13), max_new_tokens=12).result()
+    before = Asked(engine, ids(13), max_new_tokens=cut, keep=True).result()
+    document = before.finished[0].document
+    copy = jax.tree.map(np.copy, document.state)
+    after = Asked(engine, [], document=document, max_new_tokens=12 - cut).result()
+    assert before.ids[0] + after.ids[0] == whole.ids[0]
+    jax.tree.map(np.testing.assert_array_equal, document.state, copy)  # the parent is unharmed
+    assert document.num_tokens == 14 + cut == int(document.state.position[0]) + len(document.unread)
+
+
+def test_a_stopped_answer_leaves_a_document_with_the_returned_text_alone(engine, tiny):
+    """A stop text over several tokens: those of its beginning have been read when it is found."""
+    options = Options(temperature=3.0, seed=1, logit_bias=dict.fromkeys(range(128, 257), -100.0))  # ASCII
+    free = Asked(engine, ids(8), options=options, max_new_tokens=30).result()
+    for start in (0, 3, 10, 19):
+        stop = free.texts[0][start : start + 3]
+        asked = Asked(engine, ids(8), options=options, max_new_tokens=30, stop_texts=(stop,), keep=True).result()
+        assert asked.finished[0].reason == "stop"
+        [text] = asked.texts
+        assert text == free.texts[0].partition(stop)[0]
+        document = asked.finished[0].document
+        fed = Asked(engine, ids(8), max_new_tokens=0).result().read.document
+        fed = Asked(engine, tiny.tokenizer.encode(text), document=fed, max_new_tokens=0).result().read.document
+        assert (document.num_tokens, document.unread) == (fed.num_tokens, fed.unread)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), document.state, fed.state)
+
+
+def test_a_stop_id_as_the_first_token_leaves_a_document_that_goes_on(engine):
+    """An answer of no tokens is one, too."""
+    [[first]] = Asked(engine, ids(8), max_new_tokens=1).result().ids
+    asked = Asked(engine, ids(8), max_new_tokens=5, stop_ids=frozenset([first]), keep=True).result()
+    document = asked.finished[0].document
+    assert asked.finished[0].ids == [] and document.unread == () and document.num_tokens == 9
+    again = Asked(engine, [first], document=document, max_new_tokens=3).result()
+    assert again.ids == [Asked(engine, [*ids(8), first], max_new_tokens=3).result().ids[0]]
+    with pytest.raises(ValueError, match="no token to continue"):
+        Asked(engine, [], document=document)
+
+
+def test_no_slot_keeps_what_was_in_it(engine):
+    """The answer after another in the same slot is that of a fresh engine."""
+    before = Asked(engine, ids(11, 3), max_new_tokens=6).result()
+    for secret in range(6):
+        Asked(engine, ids(25, 100 + secret), max_new_tokens=9).result()
+    assert Asked(engine, ids(11, 3), max_new_tokens=6).result().tokens == before.tokens
+
+
+def test_cancelled_requests_leave_no_slot_taken(engine):
+    """In the queue, while they are read, and while they are decoded."""
+    random = np.random.default_rng(0)
+    for _ in range(6):
+        group = [Asked(engine, ids(20, index), max_new_tokens=9999, number=2) for index in range(6)]
+        for index in random.permutation(6):
+            if index == 0 and random.random() < 0.5:
+                group[0].events.get(timeout=60)  # it has been read
+            group[index].request.cancelled = True
+        for asked in group:
+            with pytest.raises(CancelledError):
+                asked.result()
+        Asked(engine, [1], max_new_tokens=1).result()
+        assert engine.busy_slots == 0 and engine.waiting == 0
+
+
+def test_a_full_queue_refuses(engine):
+    group = [Asked(engine, ids(5), max_new_tokens=9999) for _ in range(40)]
+    with pytest.raises(BusyError) as caught:
+        for _ in range(10):
+            group.append(Asked(engine, ids(5), max_new_tokens=9999))
+    assert caught.value.retry_after >= 1
+    for asked in group:
+        asked.request.cancelled = True
+    for asked in group:
+        with pytest.raises(CancelledError):
+            asked.result()
+    Asked(engine, [1], max_new_tokens=1).result()
+
+
+def test_a_row_that_is_not_finite_fails_alone(engine):
+    alone = Asked(engine, ids(9), max_new_tokens=30).result()
+    healthy = Asked(engine, ids(9), max_new_tokens=30)
+    document = Asked(engine, ids(9), max_new_tokens=3, keep=True).result().finished[0].document
+    damaged = jax.tree.map(lambda x: x * np.float32("nan") if x.dtype == np.float32 else x, document.state)
+    for prompt in ([], ids(7)):  # found by the step, and by the reading of the prompt
+        with pytest.raises(FailedError, match="not finite"):
+            Asked(engine, prompt, document=document._replace(state=damaged), max_new_tokens=3, keep=True).result()
+    assert healthy.result().tokens == alone.tokens
+    assert engine.is_alive and engine.busy_slots == 0
+
+
+def test_prompts_are_scored(engine, tiny):
+    """As `score` does, and by the alternatives of the same calls."""
+    document = ids(9)
+    asked = Asked(
+        engine, document, max_new_tokens=0, score_prompt=True, options=Options(temperature=0.0, alternatives=3)
+    ).result()
+    logits = tiny.logits(np.array([[START, *document]]))[0]
+    want = np.asarray(jax.nn.log_softmax(logits))[np.arange(9), document]
+    np.testing.assert_allclose([score.logprob for score in asked.read.scores], want, atol=1e-4)
+    assert [score.id for score in asked.read.scores] == document
+    for row, score in zip(np.asarray(logits), asked.read.scores, strict=False):
+        assert [token for token, _ in score.alternatives] == np.argsort(-row, kind="stable")[:3].tolist()
+
+
+def test_a_known_beginning_is_not_read_again(engine):
+    """Nor does it change the answer; another owner does not have it."""
+    parts = [ids(10, 7), ids(6, 8), ids(5, 9)]
+
+    def ask(owner):
+        return Asked(engine, parts=parts, max_new_tokens=5, owner=owner).result()
+
+    first, second, third = ask("a"), ask("a"), ask("b")
+    assert [each.read.cached_tokens for each in (first, second, third)] == [0, 16, 0]
+    assert first.tokens == second.tokens == third.tokens
+
+
+@pytest.mark.parametrize("field, value", [("slots", 0), ("piece_length", 0), ("queue_requests", -1)])
+def test_sizes_that_cannot_be(field, value):
+    with pytest.raises(ValueError, match=f"{field} must be at least 1"):
+        EngineSettings(**{field: value})
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"temperature": -1.0}, "temperature"),
+        ({"presence_penalty": 3.0}, "presence_penalty must be from -2 to 2"),
+        ({"logit_bias": {1: 101.0}}, "logit_bias"),
+        ({"logit_bias": dict.fromkeys(range(257), 1.0)}, "256 ids"),
+        ({"alternatives": 21}, "from 0 to 20"),
+        ({"top_p": 0.0}, "top_p"),
+    ],
+)
+def test_options_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
+        Options(**options)

@@ -1,0 +1,328 @@
+"""What clients send: each field is used, ignored or refused, and no body is answered with a 5xx."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+
+PROMPT = "Das Gedächtnis 🧠 ist"
+
+
+def completion(client, **body):
+    answer = client.post("/v1/completions", json={"prompt": PROMPT, "max_tokens": 5, "temperature": 0} | body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def events(answer) -> list[dict]:
+    """The frames of a stream, which ends with [DONE]."""
+    assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/event-stream")
+    frames = [frame for frame in answer.text.split("\n\n") if frame]
+    assert frames[-1] == "data: [DONE]"
+    return [json.loads(frame.removeprefix("data: ")) for frame in frames[:-1]]
+
+
+def refused(answer, code: str, status: int = 400) -> dict:
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert error["code"] == code and set(error) == {"message", "type", "param", "code"}
+    return error
+
+
+NULLS = dict.fromkeys(
+    ["logprobs", "seed", "stop", "n", "best_of", "logit_bias", "user", "suffix", "stream_options", "top_p", "echo"]
+)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        NULLS,
+        {"user": "me", "metadata": {"a": 1}},
+        {"temperature": 0.0, "top_p": 0.5, "top_k": 3, "min_p": 0.1},
+        {"model": "tiny", "frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}},
+        {"stop": [], "stop_token_ids": [], "best_of": 1},
+    ],
+    ids=str,
+)
+def test_fields_that_change_nothing(client, fields):
+    assert completion(client, **fields)["choices"] == completion(client)["choices"]
+
+
+@pytest.mark.parametrize(
+    "body, code, param",
+    [
+        ({"suffix": "x"}, "unsupported_parameter", "suffix"),
+        ({"max_token": 3}, "unknown_parameter", "max_token"),
+        ({"n": 0}, "invalid_value", "n"),
+        ({"n": 1.0}, "invalid_value", "n"),
+        ({"n": 17}, "invalid_value", "n"),
+        ({"n": 3, "best_of": 2}, "invalid_value", "best_of"),
+        ({"best_of": 2, "stream": True}, "invalid_value", "best_of"),
+        ({"stream": 0}, "invalid_value", "stream"),
+        ({"stream": "yes"}, "invalid_value", "stream"),
+        ({"stream_options": {"include_usage": True}}, "invalid_value", "stream_options"),
+        ({"temperature": -1}, "invalid_value", "temperature"),
+        ({"top_p": 0}, "invalid_value", "top_p"),
+        ({"max_tokens": 0}, "invalid_value", "max_tokens"),
+        ({"max_tokens": 10**9}, "invalid_value", "max_tokens"),
+        ({"max_tokens": 2**70}, "invalid_value", "max_tokens"),
+        ({"logprobs": 21}, "invalid_value", "logprobs"),
+        ({"logprobs": -1}, "invalid_value", "logprobs"),
+        ({"stop": [""]}, "invalid_value", "stop"),
+        ({"stop": ["a"] * 5}, "invalid_value", None),
+        ({"logit_bias": {"a": 1}}, "invalid_value", "logit_bias"),
+        ({"logit_bias": {"99999": 1}}, "invalid_value", None),
+        ({"logit_bias": {"1": 1000}}, "invalid_value", None),
+        ({"stop_token_ids": [99999]}, "invalid_value", None),
+        ({"prompt": []}, "invalid_value", "prompt"),
+        ({"prompt": [[1, 99999]]}, "invalid_value", "prompt"),
+        ({"prompt": [-1]}, "invalid_value", "prompt"),
+        ({"prompt": {"a": 1}}, "invalid_value", None),
+        ({"prompt": ["a", 1]}, "invalid_value", None),
+        ({"prompt": ["a"] * 100, "n": 16}, "invalid_value", "n"),
+        ({"prompt": "x" * 400}, "context_length_exceeded", None),
+        ({"prompt": "\ud800"}, "invalid_value", None),
+        ({"stop": "\ud800"}, None, None),
+        ({"model": "gpt-4"}, "model_not_found", "model"),
+        ({"session": "resp_10"}, "response_not_found", None),
+        ({"session": "../../etc/passwd"}, "response_not_found", None),
+    ],
+    ids=str,
+)
+def test_values_that_are_refused(client, body, code, param):
+    content = json.dumps({"prompt": PROMPT, "max_tokens": 3} | body)
+    answer = client.post("/v1/completions", content=content)
+    assert answer.status_code < 500, answer.text
+    if code is not None:
+        error = refused(answer, code, 404 if code.endswith("not_found") else 400)
+        assert param is None or error["param"] == param
+    completion(client)  # the next request is served
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        '"text"',
+        '{"prompt": "a", "temperature": NaN}',
+        '{"prompt": "a", "temperature": 1e400}',
+        '{"prompt": "a", "seed": Infinity}',
+        '{"prompt": "\\ud800"}',
+        '{"\\ud800": 1}',
+        '{"prompt": "a", "prompt\\u0000": 1}',
+        "[" * 5000,
+        b"\xff\xfe",
+    ],
+    ids=range(13),
+)
+def test_bodies_that_are_no_request(client, content):
+    for path in ("/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/sessions"):
+        answer = client.post(path, content=content, headers={"Content-Type": "application/json"})
+        assert 400 <= answer.status_code < 500 and "error" in answer.json(), (path, answer.text)
+
+
+def test_prompts_in_every_form(client, tiny):
+    ids = tiny.tokenizer.encode(PROMPT)
+    found = [completion(client, prompt=each)["choices"] for each in (PROMPT, ids, [PROMPT], [ids], [256, *ids])]
+    assert all(each == found[0] for each in found)
+    both = completion(client, prompt=[PROMPT, "other"])
+    assert [choice["index"] for choice in both["choices"]] == [0, 1]
+    assert both["choices"][0] == found[0][0]
+    for empty in ("", [""], [[]]):
+        assert completion(client, prompt=empty)["choices"][0]["finish_reason"] in ("length", "stop")
+
+
+@pytest.mark.parametrize("echo", [True, False])
+def test_a_stream_is_the_whole_answer(client, echo):
+    """Folded by index; each choice ends once, and the usage comes last."""
+    body = {"n": 3, "temperature": 3.0, "seed": 4, "logprobs": 2, "max_tokens": 12, "echo": echo, "prompt": PROMPT}
+    whole = completion(client, **body)
+    answer = client.post("/v1/completions", json=body | {"stream": True, "stream_options": {"include_usage": True}})
+    chunks = events(answer)
+    assert len({chunk["id"] for chunk in chunks}) == 1 and len({chunk["created"] for chunk in chunks}) == 1
+    assert chunks[-1]["choices"] == [] and chunks[-1]["usage"] == whole["usage"]
+    assert all(chunk["usage"] is None for chunk in chunks[:-1])
+    for choice in whole["choices"]:
+        mine = [c["choices"][0] for c in chunks[:-1] if c["choices"][0]["index"] == choice["index"]]
+        assert "".join(each["text"] for each in mine) == choice["text"]
+        ends = [each["finish_reason"] for each in mine]
+        assert ends[-1] == choice["finish_reason"] and set(ends[:-1]) == {None}
+        logprobs = [each["logprobs"] for each in mine if each["logprobs"]]
+        for name in ("tokens", "token_logprobs", "top_logprobs"):
+            streamed = [value for each in logprobs for value in each[name]]
+            assert streamed == choice["logprobs"][name][-12:]
+
+
+def test_the_best_of_several(client):
+    every = completion(client, n=6, temperature=3.0, seed=2, logprobs=0)["choices"]
+    best = completion(client, n=2, best_of=6, temperature=3.0, seed=2, logprobs=0)["choices"]
+    mean = lambda choice: np.mean(choice["logprobs"]["token_logprobs"])  # noqa: E731
+    assert [each["text"] for each in best] == [each["text"] for each in sorted(every, key=mean)[:-3:-1]]
+
+
+def test_unseeded_answers_differ(client):
+    texts = {completion(client, temperature=2.0, max_tokens=12)["choices"][0]["text"] for _ in range(4)}
+    assert len(texts) == 4
+
+
+def test_the_log_likelihood_of_a_prompt(client, tiny):
+    """As evaluation harnesses ask for it: ids, echo, no new token."""
+    ids = tiny.tokenizer.encode(PROMPT)
+    found = completion(client, prompt=ids, echo=True, max_tokens=0, logprobs=1)["choices"][0]
+    logprobs = found["logprobs"]
+    assert found["text"] == PROMPT and len(logprobs["token_logprobs"]) == len(ids)
+    logits = tiny.logits(np.array([[256, *ids]]))[0]
+    assert logprobs["token_logprobs"][0] == pytest.approx(float(logits[0, ids[0]] - np.logaddexp.reduce(logits[0])))
+    one = completion(client, prompt=ids, echo=True, max_tokens=1, logprobs=1)["choices"][0]["logprobs"]
+    assert one["token_logprobs"][:-1] == logprobs["token_logprobs"]
+
+
+def chat(client, *texts, **body):
+    messages = [{"role": "user" if index % 2 == 0 else "assistant", "content": t} for index, t in enumerate(texts)]
+    answer = client.post("/v1/chat/completions", json={"messages": messages, "temperature": 0} | body)
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def test_a_dialogue(client):
+    whole = chat(client, "Hi").json()["choices"][0]
+    assert whole["message"]["role"] == "assistant"
+    assert whole["message"]["content"] == completion(client, prompt="u: Hi\na: ", max_tokens=6)["choices"][0]["text"]
+    chunks = events(chat(client, "Hi", stream=True, logprobs=True, top_logprobs=2))
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert deltas[0] == {"role": "assistant", "content": ""}
+    assert "".join(delta.get("content", "") for delta in deltas) == whole["message"]["content"]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks][-1] == "length"
+    logprobs = chat(client, "Hi", logprobs=True).json()["choices"][0]["logprobs"]["content"]
+    assert len(logprobs) == 6 and all(each["top_logprobs"] == [] for each in logprobs)
+    parts = [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]
+    same = client.post(
+        "/v1/chat/completions", json={"messages": [{"role": "user", "content": parts}], "temperature": 0, "tools": []}
+    )
+    assert same.json()["choices"][0] == whole
+
+
+@pytest.mark.parametrize(
+    "body, code",
+    [
+        ({"tools": [{"type": "function"}]}, "unsupported_parameter"),
+        ({"functions": [{}]}, "unsupported_parameter"),
+        ({"response_format": {"type": "json_object"}}, "invalid_value"),
+        ({"modalities": ["audio"]}, "invalid_value"),
+        ({"top_logprobs": 3}, "invalid_value"),
+        ({"messages": []}, "invalid_value"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "invalid_value"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]}, "invalid_value"),
+        ({"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]}, "unsupported_parameter"),
+    ],
+    ids=str,
+)
+def test_dialogues_that_are_refused(client, body, code):
+    base = {"messages": [{"role": "user", "content": "x"}]}
+    refused(client.post("/v1/chat/completions", json=base | body), code)
+
+
+def test_tools_that_may_not_be_used_are_harmless(client):
+    chat(client, "Hi", tools=[{"type": "function"}], tool_choice="none")
+
+
+def test_the_beginning_of_a_dialogue_is_read_once(client):
+    """Counted for the same key alone, and without an effect on the answer."""
+    texts = ["a long question about memory", "an answer", "and another"]
+    chat(client, texts[0])
+    first = chat(client, *texts).json()
+    again = chat(client, *texts).json()
+    counts = [each["usage"]["prompt_tokens_details"]["cached_tokens"] for each in (first, again)]
+    assert first["choices"] == again["choices"]
+    assert counts[1] >= counts[0]
+
+
+def test_vectors(client, tiny):
+    found = client.post("/v1/embeddings", json={"input": ["one", "two"], "model": "tiny"}).json()
+    assert [each["index"] for each in found["data"]] == [0, 1]
+    vectors = np.array([each["embedding"] for each in found["data"]])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+    packed = client.post("/v1/embeddings", json={"input": tiny.tokenizer.encode("one"), "encoding_format": "base64"})
+    packed = np.frombuffer(base64.b64decode(packed.json()["data"][0]["embedding"]), "<f4")
+    np.testing.assert_allclose(packed, vectors[0], atol=1e-6)
+    refused(client.post("/v1/embeddings", json={"input": "x", "dimensions": 3}), "invalid_value")
+
+
+def test_tokens(client, tiny):
+    found = client.post("/tokenize", json={"prompt": PROMPT}).json()
+    assert found["tokens"] == tiny.tokenizer.encode(PROMPT) and found["count"] == len(found["tokens"])
+    assert client.post("/detokenize", json={"tokens": found["tokens"]}).json() == {"prompt": PROMPT}
+    dialogue = client.post("/tokenize", json={"messages": [{"role": "user", "content": "Hi"}]}).json()
+    assert dialogue["tokens"] == tiny.tokenizer.encode("u: Hi\na: ")
+    refused(client.post("/tokenize", json={}), "invalid_value")
+
+
+def test_pipelines(client):
+    assert [each["id"] for each in client.get("/v1/pipelines").json()["data"]] == ["shout"]
+    call = lambda **body: client.post("/v1/pipelines/shout", json=body)  # noqa: E731
+    assert call(inputs="a", parameters={"times": 2}).json()["result"] == "AA"
+    refused(call(inputs="a", parameters={"pitch": 2}), "invalid_value")
+    refused(client.post("/v1/pipelines/whisper", json={}), "pipeline_not_found", 404)
+
+
+def test_models(client):
+    [model] = client.get("/v1/models").json()["data"]
+    assert model["id"] == "tiny" and client.get("/v1/models/tiny").json() == model
+    refused(client.get("/v1/models/other"), "model_not_found", 404)
+    refused(client.get("/v1/nothing"), "not_found", 404)
+    refused(client.get("/v1/completions"), "method_not_allowed", 405)
+
+
+def test_a_body_that_is_too_large(client):
+    content = json.dumps({"prompt": "x" * 2_000_000}).encode()
+    for body in (content, iter([content[:1_000_000], content[1_000_000:]])):  # with its length, and in parts
+        refused(client.post("/v1/completions", content=body), "request_too_large", 413)
+
+
+def test_all_routes_but_two_need_a_key(client):
+    bare = {"Authorization": ""}
+    for route in client.app.routes:
+        for method in getattr(route, "methods", None) or ():
+            path = route.path.replace("{id}", "resp_1").replace("{name}", "x").replace("{name:path}", "x")
+            answer = client.request(method, path, headers=bare)
+            if path in ("/health", "/ready"):
+                assert answer.status_code == 200 or method == "HEAD"
+            elif method == "HEAD":
+                assert answer.status_code == 401
+            else:
+                refused(answer, "invalid_api_key", 401)
+    for key in ("Bearer wrong", "Basic first-key", "Bearer", "first-key", "Bearer first-key-and-more"):
+        refused(client.get("/v1/models", headers={"Authorization": key}), "invalid_api_key", 401)
+
+
+def test_measurements(client):
+    before = client.get("/metrics").text
+    completion(client, max_tokens=7)
+    after = client.get("/metrics").text
+
+    def value(text, name):
+        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(f"{name}{{"))
+
+    assert value(after, "memgpt_generation_tokens_total") == value(before, "memgpt_generation_tokens_total") + 7
+    assert value(after, "memgpt_compilations") == value(before, "memgpt_compilations")
+    assert value(after, "memgpt_num_requests_running") == 0
+    assert client.get("/version").json().keys() == {"version"}
+
+
+def test_no_request_compiles_anything(client):
+    """Whatever its lengths and options are."""
+    compilations = client.app.state.compilations
+    random, before = np.random.default_rng(0), compilations.number
+    for length in range(1, 40, 3):
+        options = {"temperature": float(random.random() * 2), "top_k": int(random.integers(1, 50))}
+        options |= {"n": int(random.integers(1, 4)), "logprobs": int(random.integers(20)), "echo": bool(length % 2)}
+        options |= {"top_p": float(random.random() * 0.9 + 0.1), "repetition_penalty": 1.0 + float(random.random())}
+        completion(client, prompt=random.integers(256, size=length).tolist(), stop=["zz"][: length % 3], **options)
+    completion(client, session=client.post("/v1/sessions", json={"text": "a b c"}).json()["id"])
+    client.post("/v1/embeddings", json={"input": "some text of any length"})
+    assert compilations.number == before
