@@ -28,6 +28,7 @@ FLOORS = {
         "knowledge",
         "training",
         "pipelines",
+        "serving",
     ],
     "doors": ["studies", ""],  # "": memgpt_jax/__init__.py
 }
@@ -47,7 +48,13 @@ ONLY_IN = {
     "torch": ["studies/benchmark/peers.py"],
     "transformers": ["studies/benchmark/peers.py"],
     "tensorflow": [],
-    "safetensors": ["interop/tensors.py", "generation/session.py"],
+    "safetensors": ["interop/tensors.py", "generation/document.py"],
+    "fastapi": ["serving/"],
+    "starlette": ["serving/"],
+    "pydantic": ["serving/"],
+    "jinja2": ["serving/chat.py"],
+    "prometheus_client": ["serving/"],
+    "uvicorn": ["studies/commands/serve.py"],
     "gguf": ["interop/gguf.py", "data/tokenizers/gguf_reader.py"],
     "tokenizers": ["data/tokenizers/json_file.py"],
     "huggingface_hub": ["data/hub.py"],

@@ -27,7 +27,7 @@ from memgpt_jax.generation.request import (
     default_end_ids,
 )
 from memgpt_jax.generation.sampling import Sampling, SamplingOptions
-from memgpt_jax.generation.text import AnswerText
+from memgpt_jax.generation.text import AnswerText, ids_of_text
 from memgpt_jax.models import ModelState, Params
 
 
@@ -178,12 +178,20 @@ class Session:
 
     def _accept(self, answers: Answers, end_ids: list[int]) -> None:
         """Append the answer to the document."""
-        new = answers.new[0]
+        new, text = answers.new[0], answers.texts[0]
         new = new[new >= 0].tolist()
-        ended = new[-1] in end_ids
-        self.state, self.unread, self._text = answers.state, [] if ended else new[-1:], answers.texts[0]
-        written = new[:-1] if ended else new
-        self.num_tokens, self.penalized_ids = self.num_tokens + len(written), self.penalized_ids.union(written)
+        if text.stopped:  # tokens of the stop text have been read: read again what was returned
+            new = ids_of_text(self.tokenizer, self._text.context, new, text.text)
+            tokens = [*self.unread, *new]
+            if len(tokens) > 1:
+                _, self.state = prefill(self.config, self.params, [np.array(tokens[:-1], np.int32)], self.state)
+            self.unread = tokens[-1:]
+            self._text = AnswerText(self.tokenizer, [*self._text.context, *new])
+        else:
+            ended = new[-1] in end_ids
+            self.state, self.unread, self._text = answers.state, [] if ended else new[-1:], text
+            new = new[:-1] if ended else new
+        self.num_tokens, self.penalized_ids = self.num_tokens + len(new), self.penalized_ids.union(new)
 
     def _end_stream(self) -> None:
         """End a streamed answer with the pieces that were returned."""

@@ -114,3 +114,20 @@ class AnswerText:
         """Number of last characters that are the beginning of a stop text."""
         beginnings = (stop[:length] for stop in self._stop_texts for length in range(1, len(stop)))
         return max((len(text) for text in beginnings if self._held.endswith(text)), default=0)
+
+
+def ids_of_text(tokenizer: Tokenizer, context: Sequence[int], ids: Sequence[int], text: str) -> list[int]:
+    """The ids of the beginning of an answer: those of the answer as far as they go, then those of the rest of the text.
+
+    Args:
+        tokenizer: of the answer.
+        context: ids before the answer.
+        ids: of the answer.
+        text: the beginning of its text.
+    """
+    before, ids = len(tokenizer.decode(context)), [int(token) for token in ids]
+    for kept in range(len(ids), -1, -1):
+        written = tokenizer.decode([*context, *ids[:kept]])[before:]
+        if text.startswith(written):
+            break
+    return [*ids[:kept], *tokenizer.encode(text[len(written) :])]

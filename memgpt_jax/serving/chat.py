@@ -82,18 +82,19 @@ class ChatTemplate:
         parts: list[list[int]] = []
         ids, run = [], ""
         for number, template in zip([-1, *numbers], pieces[::2], strict=True):
-            if number == after and after >= 0:
+            if number == after:
                 ids, run, parts = [], "", []
             elif number >= 0:
                 run += messages[number].text
+            ends_message = number > after
             for before, control in self._controls_in(template):
                 run += before
                 if control is not None:
                     ids += [*self._encoded(run), control]
                     run = ""
-            if number > after and not run:  # the message ends with a control token
-                parts.append(ids)
-                ids = []
+                    if ends_message:
+                        parts.append(ids)
+                        ids, ends_message = [], False
         last = [*ids, *self._encoded(run)]
         return [part for part in [*parts, last] if part]
 
@@ -109,12 +110,10 @@ class ChatTemplate:
         return [*found, (template[start:], None)]
 
     def _rendered(self, messages: Sequence[Message]) -> str:
-        from jinja2 import TemplateError
-
         turns = [{"role": message.role, "content": f"{OPEN}{number}{CLOSE}"} for number, message in enumerate(messages)]
         try:
             return self._template.render(messages=turns, add_generation_prompt=True, tools=None, **self._tokens)
-        except (TemplateError, TypeError, ValueError) as error:
+        except Exception as error:  # a template is a program
             raise ValueError(f"the chat template of the model refuses the messages: {error}") from None
 
 

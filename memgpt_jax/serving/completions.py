@@ -11,10 +11,10 @@ from fastapi.responses import Response
 
 from memgpt_jax.data import Tokenizer
 from memgpt_jax.serving.chat import Message
-from memgpt_jax.serving.engine import Finished, Token
 from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.prompt_scores import PromptToken
 from memgpt_jax.serving.protocol import ChatCompletion, Completion, Generation
+from memgpt_jax.serving.requests import Finished, Token
 from memgpt_jax.serving.service import Choice, Run, Service
 from memgpt_jax.serving.sse import PING, frame, streamed
 

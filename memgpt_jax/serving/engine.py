@@ -7,8 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -21,115 +21,16 @@ from memgpt_jax.generation.document import Document, new_document
 from memgpt_jax.generation.prefill import prefill_pieces
 from memgpt_jax.generation.prompts import checked_ids
 from memgpt_jax.generation.sampling import NOT_FINITE, can_be_chosen_from
-from memgpt_jax.generation.text import AnswerText
+from memgpt_jax.generation.text import AnswerText, ids_of_text
 from memgpt_jax.models import ModelState, Params
 from memgpt_jax.serving.prefixes import Prefixes
 from memgpt_jax.serving.prompt_scores import PromptToken, score_pieces
+from memgpt_jax.serving.requests import Answer, BusyError, CancelledError, FailedError, Finished, Read, Request, Token
 from memgpt_jax.serving.sampling import Options
 from memgpt_jax.serving.slots import Slots, empty, extract, insert, new_row, step, with_active
 
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
-
-
-class BusyError(Exception):
-    """The queue is full."""
-
-    def __init__(self, retry_after: float):
-        super().__init__("the server has as many requests as it may keep waiting")
-        self.retry_after = retry_after
-        """Seconds after which a place may be free."""
-
-
-class CancelledError(Exception):
-    """The request was cancelled."""
-
-
-class FailedError(Exception):
-    """The logits of a request are not finite: it has no answer."""
-
-
-class Token(NamedTuple):
-    """One new token of an answer."""
-
-    choice: int
-    id: int
-    text: str
-    """The text that it adds, often empty."""
-    logprob: float
-    alternatives: list[tuple[int, float]]
-    """The most probable ids with their log-probabilities."""
-
-
-class Finished(NamedTuple):
-    """The end of an answer."""
-
-    choice: int
-    text: str
-    """The text that was held back."""
-    reason: str
-    """`stop` or `length`."""
-    document: Document | None
-    """The document with the answer, on the host; None: it is not kept."""
-    ids: list[int]
-    """The ids of the answer that the document has; without the end."""
-
-
-class Read(NamedTuple):
-    """The prompt has been read."""
-
-    document: Document | None
-    """The document with the prompt, for an answer without tokens."""
-    cached_tokens: int
-    """Tokens of the prompt whose state was known."""
-    scores: list[PromptToken]
-    """Of each token of the prompt, if they are wanted."""
-
-
-Event = Token | Finished | Read | Exception
-
-
-@dataclass(kw_only=True)
-class Request:
-    """What a client asks for: read `parts` after `document`, and write n answers."""
-
-    document: Document
-    parts: list[list[int]]
-    """Ids to read; the states after the parts but the last are kept for later requests that begin alike."""
-    deliver: Callable[[Event], None]
-    """Called in the engine's thread for each event."""
-    options: Options = field(default_factory=Options)
-    number: int = 1
-    max_new_tokens: int = 16
-    stop_ids: frozenset[int] = frozenset()
-    stop_texts: tuple[str, ...] = ()
-    keep: bool = False
-    """Whether the documents with the answers are wanted."""
-    score_prompt: bool = False
-    owner: str = ""
-    is_new: bool = True
-    """Whether `document` is empty, so that prefixes of it may be known."""
-    cancelled: bool = False
-    """Set by any thread: the request ends within two steps."""
-    arrived: float = field(default_factory=time.monotonic)
-    started: float | None = None
-
-    @property
-    def ids(self) -> list[int]:
-        """All ids to read."""
-        return [token for part in self.parts for token in part]
-
-
-@dataclass
-class Answer:
-    """One answer that is decoded in a slot, or waits for one."""
-
-    request: Request
-    number: int
-    before: Document
-    """The document up to the answer, on the device; its last token is unread."""
-    text: AnswerText
-    ids: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -377,7 +278,8 @@ class Engine:
     def _ends(self, request: Request) -> list[int]:
         """The numbers of tokens, with the unread one before the prompt, at which the parts of a prompt end; the last
         token of all is not read."""
-        ends = np.cumsum([len(request.document.unread), *map(len, request.parts)]).tolist()[1:]
+        parts = request.parts if request.is_new else [request.ids]  # states are kept of new documents alone
+        ends = np.cumsum([len(request.document.unread), *map(len, parts)]).tolist()[1:]
         return [end for end in ends[:-1] if end > 0] + [ends[-1] - 1] if ends else []
 
     def _known_prefix(self, request: Request, state: ModelState) -> tuple[int, ModelState]:
@@ -475,7 +377,7 @@ class Engine:
         assert self._slots is not None
         before, ids, text = answer.before, answer.ids, answer.text
         if text.stopped:
-            ids = ids_of_text(self.tokenizer, before, ids, text.text)
+            ids = ids_of_text(self.tokenizer, before.context, ids, text.text)
             tokens = [*before.unread, *ids]
             state = _exhausted(self._pieces(tokens[:-1], before.state)) if len(tokens) > 1 else before.state
             unread = tokens[-1:]
@@ -546,16 +448,3 @@ def _offset(state: ModelState) -> int:
     if not streams:
         return 0
     return -1 if bool(np.asarray(streams[0].fresh)[0]) else int(np.asarray(streams[0].offset)[0])
-
-
-def ids_of_text(tokenizer: Tokenizer, before: Document, ids: list[int], text: str) -> list[int]:
-    """The ids of the beginning `text` of an answer: those of the answer as far as they go, then those of the rest."""
-    kept, written = 0, ""
-    answer = AnswerText(tokenizer, before.context)
-    for number, token in enumerate(ids, start=1):
-        answer.push(token)
-        if not text.startswith(answer.text):
-            break
-        if not answer.unfinished:
-            kept, written = number, answer.text
-    return [*ids[:kept], *tokenizer.encode(text[len(written) :])]

@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from memgpt_jax.serving.engine import BusyError, CancelledError, FailedError
+from memgpt_jax.serving.requests import BusyError, CancelledError, FailedError
 from memgpt_jax.serving.store import NotFoundError
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}

@@ -10,9 +10,9 @@ from fastapi.responses import Response as HttpResponse
 
 from memgpt_jax.serving.chat import Message
 from memgpt_jax.serving.completions import messages_of, refuse_unless, service_of, token_logprob
-from memgpt_jax.serving.engine import Finished, Token
 from memgpt_jax.serving.errors import ApiError, as_api_error
 from memgpt_jax.serving.protocol import Generation, InputTokens, Response
+from memgpt_jax.serving.requests import Finished, Token
 from memgpt_jax.serving.service import Choice, Run, Service
 from memgpt_jax.serving.sse import PING, frame, streamed
 from memgpt_jax.serving.store import Entry, NotFoundError, new_id

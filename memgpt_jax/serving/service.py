@@ -17,11 +17,12 @@ from memgpt_jax.generation.prompts import check_tokenizer
 from memgpt_jax.pipelines import FeatureExtraction
 from memgpt_jax.pipelines.base import Loaded
 from memgpt_jax.serving.chat import ChatTemplate, Message
-from memgpt_jax.serving.engine import Engine, EngineSettings, Event, Read, Request, Token
+from memgpt_jax.serving.engine import Engine, EngineSettings
 from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.metrics import Metrics
 from memgpt_jax.serving.prompt_scores import PromptToken
 from memgpt_jax.serving.protocol import Generation
+from memgpt_jax.serving.requests import Event, Read, Request, Token
 from memgpt_jax.serving.sampling import Options
 from memgpt_jax.serving.settings import ServerSettings
 from memgpt_jax.serving.store import Entry, Store, new_id

@@ -117,6 +117,20 @@ def test_an_interrupt_leaves_state_and_tokens_that_belong_together(session, tiny
     same_state(session, fork)
 
 
+def test_an_answer_that_a_text_stops_leaves_the_document_with_the_returned_text_alone(session, tiny):
+    """The tokens of a stop text that begins before the last one have been read when it is found."""
+    prompt = [tiny.tokenizer.start_id, *tiny.tokenizer.encode(TEXT)]
+    new = generate(tiny.model, [prompt], max_new_tokens=12).ids[0, len(prompt) :].tolist()
+    kept, stop = new[:10], tiny.tokenizer.decode(new[10:])
+    assert len(stop) == 2  # the first of its two ids has been read when the second is found
+    assert session.generate(max_new_tokens=12, stop=stop) == tiny.tokenizer.decode(kept)
+    assert (session.num_tokens, session.unread) == (len(prompt) + 10, kept[-1:])
+    assert int(np.asarray(session.state.position)[0]) + len(session.unread) == session.num_tokens
+    after = generate(tiny.model, [[*prompt, *kept]], max_new_tokens=6).ids[0, len(prompt) + 10 :]
+    answer = session.generate(max_new_tokens=6)  # without an incomplete character at its end
+    assert answer.rstrip("\ufffd") == tiny.tokenizer.decode(after.tolist()).rstrip("\ufffd")
+
+
 def test_the_end_of_the_document(tiny):
     probable = dict(tiny.params)
     probable["embedding"] = tiny.params["embedding"].at[tiny.tokenizer.start_id].multiply(30.0)

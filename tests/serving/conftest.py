@@ -4,7 +4,8 @@ import queue
 
 import pytest
 
-from memgpt_jax.serving.engine import Engine, EngineSettings, Finished, Read, Request, Token
+from memgpt_jax.serving.engine import Engine, EngineSettings
+from memgpt_jax.serving.requests import Finished, Read, Request, Token
 from memgpt_jax.serving.sampling import Options
 from tests.laws.rereading import Tiny
 
@@ -24,7 +25,9 @@ def tiny() -> Tiny:
 
 @pytest.fixture(scope="package")
 def engine(tiny):
-    engine = Engine(tiny.config, tiny.params, tiny.tokenizer, EngineSettings(slots=3, piece_length=4, queue_requests=40))
+    engine = Engine(
+        tiny.config, tiny.params, tiny.tokenizer, EngineSettings(slots=3, piece_length=4, queue_requests=40)
+    )
     engine.start()
     yield engine
     engine.stop()
@@ -92,7 +95,9 @@ def service(tiny, tmp_path_factory):
         template=TEMPLATE,
     )
     loaded = Loaded(tiny.config, tiny.params, tiny.tokenizer, 8)
-    return Service(settings, name="tiny", loaded=loaded, pipelines={"shout": lambda text, *, times=1: text.upper() * times})
+    return Service(
+        settings, name="tiny", loaded=loaded, pipelines={"shout": lambda text, *, times=1: text.upper() * times}
+    )
 
 
 @pytest.fixture(scope="package")

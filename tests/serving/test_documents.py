@@ -15,7 +15,9 @@ TURNS = ("Tell me of gardens", "and of memory", "and of both")
 
 
 def respond(client, text, previous=None, **body):
-    answer = client.post("/v1/responses", json={"input": text, "previous_response_id": previous, "temperature": 0} | body)
+    answer = client.post(
+        "/v1/responses", json={"input": text, "previous_response_id": previous, "temperature": 0} | body
+    )
     assert answer.status_code == 200, answer.text
     return answer.json()
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import memgpt_jax as mg
-from memgpt_jax.serving.engine import BusyError, CancelledError, Engine, EngineSettings, FailedError
+from memgpt_jax.serving.engine import EngineSettings
+from memgpt_jax.serving.requests import BusyError, CancelledError, FailedError
 from memgpt_jax.serving.sampling import Options
 from tests.laws.rereading import ids
 from tests.serving.conftest import Asked

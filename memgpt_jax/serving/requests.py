@@ -1,0 +1,111 @@
+"""What the engine is asked for, and what it tells."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from memgpt_jax.generation.document import Document
+from memgpt_jax.generation.text import AnswerText
+from memgpt_jax.serving.prompt_scores import PromptToken
+from memgpt_jax.serving.sampling import Options
+
+
+class BusyError(Exception):
+    """The queue is full."""
+
+    def __init__(self, retry_after: float):
+        super().__init__("the server has as many requests as it may keep waiting")
+        self.retry_after = retry_after
+        """Seconds after which a place may be free."""
+
+
+class CancelledError(Exception):
+    """The request was cancelled."""
+
+
+class FailedError(Exception):
+    """The logits of a request are not finite: it has no answer."""
+
+
+class Token(NamedTuple):
+    """One new token of an answer."""
+
+    choice: int
+    id: int
+    text: str
+    """The text that it adds, often empty."""
+    logprob: float
+    alternatives: list[tuple[int, float]]
+    """The most probable ids with their log-probabilities."""
+
+
+class Finished(NamedTuple):
+    """The end of an answer."""
+
+    choice: int
+    text: str
+    """The text that was held back."""
+    reason: str
+    """`stop` or `length`."""
+    document: Document | None
+    """The document with the answer, on the host; None: it is not kept."""
+    ids: list[int]
+    """The ids of the answer that the document has; without the end."""
+
+
+class Read(NamedTuple):
+    """The prompt has been read."""
+
+    document: Document | None
+    """The document with the prompt, for an answer without tokens."""
+    cached_tokens: int
+    """Tokens of the prompt whose state was known."""
+    scores: list[PromptToken]
+    """Of each token of the prompt, if they are wanted."""
+
+
+Event = Token | Finished | Read | Exception
+
+
+@dataclass(kw_only=True)
+class Request:
+    """What a client asks for: read `parts` after `document`, and write n answers."""
+
+    document: Document
+    parts: list[list[int]]
+    """Ids to read; the states after the parts but the last are kept for later requests that begin alike."""
+    deliver: Callable[[Event], None]
+    """Called in the engine's thread for each event."""
+    options: Options = field(default_factory=Options)
+    number: int = 1
+    max_new_tokens: int = 16
+    stop_ids: frozenset[int] = frozenset()
+    stop_texts: tuple[str, ...] = ()
+    keep: bool = False
+    """Whether the documents with the answers are wanted."""
+    score_prompt: bool = False
+    owner: str = ""
+    is_new: bool = True
+    """Whether `document` is empty, so that prefixes of it may be known."""
+    cancelled: bool = False
+    """Set by any thread: the request ends within two steps."""
+    arrived: float = field(default_factory=time.monotonic)
+    started: float | None = None
+
+    @property
+    def ids(self) -> list[int]:
+        """All ids to read."""
+        return [token for part in self.parts for token in part]
+
+
+@dataclass
+class Answer:
+    """One answer that is decoded in a slot, or waits for one."""
+
+    request: Request
+    number: int
+    before: Document
+    """The document up to the answer, on the device; its last token is unread."""
+    text: AnswerText
+    ids: list[int] = field(default_factory=list)

@@ -1,0 +1,125 @@
+"""A server on a socket: clients that leave, clients that are slow, and the client that most programs use."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from memgpt_jax.serving.app import create_app
+from memgpt_jax.serving.service import Service
+from memgpt_jax.serving.settings import ServerSettings
+from tests.serving.conftest import TEMPLATE
+
+uvicorn = pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
+WAIT = 20.0
+
+
+@pytest.fixture(scope="module")
+def live(tiny):
+    """A service, its server and its port."""
+    from memgpt_jax.pipelines.base import Loaded
+
+    settings = ServerSettings(
+        slots=3, piece_length=4, max_new_tokens=100_000, template=TEMPLATE, body_seconds=1.0, max_prompt_tokens=100_000
+    )
+    service = Service(settings, name="tiny", loaded=Loaded(tiny.config, tiny.params, tiny.tokenizer, 8))
+    server = uvicorn.Server(uvicorn.Config(create_app(service), port=0, log_config=None, timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    thread.start()
+    until(lambda: server.started)
+    yield service, server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    thread.join(WAIT)
+
+
+def until(condition, seconds: float = WAIT) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def connect(port: int, body: dict | bytes, path: str = "/v1/completions", length: int | None = None) -> socket.socket:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(content) if length is None else length}\r\n\r\n"
+    connection = socket.create_connection(("127.0.0.1", port), timeout=WAIT)
+    connection.sendall(head.encode() + content)
+    return connection
+
+
+LONG = {"prompt": "x", "max_tokens": 100_000, "temperature": 0, "ignore_eos": True}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_frees_its_slot(live, stream):
+    service, port = live
+    engine = service.engine
+    connection = connect(port, LONG | {"stream": stream})
+    until(lambda: engine.busy_slots == 1)
+    if stream:
+        assert connection.recv(10)
+    connection.close()
+    until(lambda: engine.busy_slots == 0)
+    steps = engine.steps
+    time.sleep(0.2)
+    assert engine.steps == steps
+
+
+def test_clients_that_leave_before_their_first_token(live):
+    """While their prompt is read, and while they wait."""
+    service, port = live
+    engine = service.engine
+    long = LONG | {"prompt": "x" * 90_000}
+    connections = [connect(port, long) for _ in range(4)]
+    until(lambda: engine.waiting == 4)
+    started = time.monotonic()
+    with socket.create_connection(("127.0.0.1", port), timeout=WAIT) as probe:  # the loop is not blocked
+        probe.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in probe.recv(100)
+    assert time.monotonic() - started < 5
+    for connection in connections:
+        connection.close()
+    until(lambda: engine.waiting == 0 and engine.busy_slots == 0)
+
+
+def test_a_body_that_does_not_arrive(live):
+    _, port = live
+    with connect(port, b'{"prompt": ', length=1000) as connection:
+        assert b"408" in connection.recv(1000)
+
+
+def test_the_openai_client(live):
+    openai = pytest.importorskip("openai", reason="openai is not installed")
+    _, port = live
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0) as client:
+        assert [model.id for model in client.models.list()] == ["tiny"]
+        options = {"model": "tiny", "max_tokens": 8, "temperature": 0}
+        whole = client.completions.create(prompt="Hello", **options).choices[0].text
+        parts = client.completions.create(prompt="Hello", stream=True, **options)
+        assert "".join(part.choices[0].text for part in parts) == whole
+        messages = [{"role": "user", "content": "Hi"}]
+        answer = client.chat.completions.create(messages=messages, **options).choices[0].message.content
+        parts = client.chat.completions.create(messages=messages, stream=True, **options)
+        assert "".join(part.choices[0].delta.content or "" for part in parts) == answer
+        first = client.responses.create(model="tiny", input="Hi", temperature=0, max_output_tokens=5)
+        assert first.status == "incomplete" and first.usage.output_tokens == 5
+        second = client.responses.create(
+            model="tiny", input="on", previous_response_id=first.id, temperature=0, max_output_tokens=5
+        )
+        with client.responses.stream(
+            model="tiny", input="on", previous_response_id=first.id, temperature=0, max_output_tokens=5
+        ) as stream:
+            last = list(stream)[-1]
+        assert last.response.output[0].content[0].text == second.output_text
+        assert client.responses.retrieve(first.id).output_text == first.output_text
+        vectors = client.embeddings.create(model="tiny", input=["a", "b"]).data
+        assert len(vectors) == 2 and len(vectors[0].embedding) == 16
+        client.responses.delete(first.id)
+        with pytest.raises(openai.NotFoundError):
+            client.responses.retrieve(first.id)
+        with pytest.raises(openai.BadRequestError, match="suffix is not supported"):
+            client.completions.create(prompt="x", suffix="y", **options)
