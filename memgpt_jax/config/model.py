@@ -178,7 +178,7 @@ class StackConfig(MemoryLayerConfig, BaseModelConfig):
     """Feed-forward activation: `gelu` (tanh approximation), `gelu_exact` (erf), `relu`; with a gate `swiglu`,
     `geglu`."""
     attention_bias: AttentionBias = "none"
-    """Which projections of self-attention have a bias."""
+    """Which projections of attention have a bias."""
     feed_forward_bias: bool = False
     """Whether the two projections of the feed-forward layer have a bias."""
     adapter_rank: int | None = None
@@ -454,7 +454,10 @@ class XLNetConfig(StackConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Seq2SeqConfig(BaseModelConfig):
-    """An encoder that reads a source, and a decoder that cross-attends to it. They share the token embedding."""
+    """An encoder that reads a source, and a decoder that cross-attends to it.
+
+    They share the token embedding. Tokens of the source with raw features have no embedding beside these.
+    """
 
     encoder: EncoderConfig
     """The encoder; its `heads` must be ()."""

@@ -15,6 +15,7 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.interop.families import Family, Weight
+from memgpt_jax.interop.families.base import ZERO
 from memgpt_jax.interop.tensors import Tensors
 from memgpt_jax.models.model_functions import abstract_model
 from memgpt_jax.ops.trees import named_leaves
@@ -107,8 +108,8 @@ def params_from_tensors(plan: Plan, tensors: Tensors, path: Path) -> models.Para
     bare = plan.family.bare if plan.family else str
     shapes, wrong, needed = shapes_of(plan.config), [], set()
     for weight in plan.table:
-        for name, part_shape in _part_shapes(weight, shapes[weight.parameter]).items():
-            original, shape = plan.names.get(bare(name)), weight.shape or part_shape
+        for name, shape in _tensor_shapes(weight, shapes[weight.parameter]).items():
+            original = plan.names.get(bare(name))
             needed.add(bare(name))
             if original is None:
                 wrong.append(f"missing: {name} {list(shape)}")
@@ -131,9 +132,10 @@ def params_from_tensors(plan: Plan, tensors: Tensors, path: Path) -> models.Para
     for weight in plan.table:
         parts = []
         for name, shape in _part_shapes(weight, shapes[weight.parameter]).items():
-            part = arrays.pop(plan.names[bare(name)]).reshape(shape)
+            part = np.zeros(shape) if name == ZERO else arrays.pop(plan.names[bare(name)]).reshape(shape)
             parts.append(part.T if weight.transposed else part)
-        params[weight.parameter] = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+        join = np.stack if weight.rows else functools.partial(np.concatenate, axis=-1)
+        params[weight.parameter] = join(parts) if len(parts) > 1 else parts[0]
     for name in plan.drawn:
         if name in shapes:
             normal = jax.nn.initializers.normal(shapes[name][0] ** -0.5)
@@ -188,8 +190,18 @@ def _warn_of_missing_heads(config: BaseModelConfig, fitted: BaseModelConfig, pat
         logger.warning("%s has no tensors for these parts of the model, which are omitted: %s", path, ", ".join(heads))
 
 
+def _tensor_shapes(weight: Weight, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of a parameter in the file."""
+    if weight.rows:
+        return dict(zip(weight.tensors, weight.rows, strict=True))
+    parts = _part_shapes(weight, shape)
+    return {name: weight.shape or part for name, part in parts.items() if name != ZERO}
+
+
 def _part_shapes(weight: Weight, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor of a parameter, its axes joined as in the parameter (see `Weight.shape`)."""
+    if weight.rows:
+        return dict.fromkeys(weight.tensors, shape[1:])
     widths = weight.widths or shape[-1:]
     shapes = ((*shape[:-1], width) for width in widths)
     turned = (part[::-1] if weight.transposed else part for part in shapes)
@@ -198,7 +210,10 @@ def _part_shapes(weight: Weight, shape: tuple[int, ...]) -> dict[str, tuple[int,
 
 def _parts(weight: Weight, array: np.ndarray) -> dict[str, np.ndarray]:
     """The tensors that one parameter becomes."""
+    if weight.rows:
+        return {name: row.reshape(own) for name, row, own in zip(weight.tensors, array, weight.rows, strict=True)}
     cuts = np.cumsum(weight.widths)[:-1]
     parts = np.split(array, cuts, axis=-1) if weight.widths else [array]
     turned = (part.T if weight.transposed else part for part in parts)
-    return dict(zip(weight.tensors, (part.reshape(weight.shape or part.shape) for part in turned), strict=True))
+    named = zip(weight.tensors, turned, strict=True)
+    return {name: part.reshape(weight.shape or part.shape) for name, part in named if name != ZERO}

@@ -19,7 +19,7 @@ class TaskHead(NamedTuple):
     """A head of transformers as a head of this library."""
 
     kind: Literal["text", "words", "spans"]
-    """What it labels: texts, words, or the spans that answer questions."""
+    """What it labels: texts (or pictures), words, or the spans that answer questions."""
     layers: str
     """`StreamHeadConfig.layers`."""
     tensors: tuple[tuple[str, str], ...]
@@ -34,6 +34,7 @@ TASK_HEADS = {
     ),
     "BertForTokenClassification": TaskHead("words", "linear", OUTPUT),
     "RobertaForTokenClassification": TaskHead("words", "linear", OUTPUT),
+    "ViTForImageClassification": TaskHead("text", "linear", OUTPUT),
     "BertForQuestionAnswering": TaskHead("spans", "linear", (("output", "qa_outputs"),)),
 }
 """The head of each class of transformers."""

@@ -24,7 +24,7 @@ class SourceCache(NamedTuple):
 
 
 class CrossAttention(nnx.Module):
-    """Attention to all tokens of a source y, without positions.
+    """Attention to all tokens of a source y, without positions. Its biases are those of self-attention.
 
     out_i = W_o concat_h sum_j softmax_j(W_q x_i . W_k y_j / sqrt(K)) W_v y_j
     """
@@ -32,10 +32,11 @@ class CrossAttention(nnx.Module):
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         assert config.source_length is not None
         self.config, self.source_length = config, config.source_length
-        width, heads = config.attention_head_dim, config.num_heads
-        self.query = adapted_linear(config, config.d_model, heads * width, rngs)
-        self.key_value = adapted_linear(config, config.d_model, 2 * config.kv_heads * width, rngs)
-        self.output = adapted_linear(config, heads * width, config.d_model, rngs)
+        width, heads, bias = config.attention_head_dim, config.num_heads, config.attention_bias
+        inputs, outputs = {"use_bias": bias != "none"}, {"use_bias": bias == "all"}
+        self.query = adapted_linear(config, config.d_model, heads * width, rngs, **inputs)
+        self.key_value = adapted_linear(config, config.d_model, 2 * config.kv_heads * width, rngs, **inputs)
+        self.output = adapted_linear(config, heads * width, config.d_model, rngs, **outputs)
 
     def init_state(self, batch_size: int) -> SourceCache:
         """No source: reads are 0."""

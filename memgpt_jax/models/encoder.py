@@ -47,10 +47,14 @@ class Encoder(Model[EncoderState]):
     decayed: ClassVar[tuple[str, ...]] = ("embedding", "position_embedding", "relative_embedding", "type_embedding")
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs, own_embedding: bool = True):
-        """Args: own_embedding: whether the encoder has a token embedding; if not, it is an argument of each call."""
+        """Args: own_embedding: whether the encoder has a token embedding; if not, it is an argument of each call.
+
+        The embedding of the decoder says nothing about features: their tokens then have none.
+        """
         self.config = config = resolved(config)
         width = config.d_model
         normal = jax.nn.initializers.normal(width**-0.5)
+        self.owns_embedding = own_embedding
         if own_embedding:
             self.embedding = nnx.Param(normal(rngs.params(), (config.vocab_size, width)))
         if config.position == "learned":
@@ -159,6 +163,8 @@ class Encoder(Model[EncoderState]):
         """
         config, scale = self.config, jnp.float32(self.config.stream_scale)
         x = split_vocabulary(embedding)[tokens] * scale
+        if config.features is not None and not self.owns_embedding:
+            x = jnp.where((tokens == config.features.token)[..., None], 0, x)
         if config.position == "learned":
             x = x + jnp.asarray(self.position_embedding[...])[positions + (config.position_offset or 0)] * scale
         elif config.position == "sinusoidal":

@@ -299,7 +299,7 @@ FEATURES = FramesConfig(num_mels=3)
 
 def test_features_are_a_source_and_their_padding_is_not():
     """Nor is what features hold there, NaN included."""
-    config = pair(NoMemoryConfig(), encoder={"features": FEATURES, "position": "sinusoidal"}, num_layers=1)
+    config = pair(NoMemoryConfig(), encoder={"features": FEATURES, "position": "sinusoidal"})
     assert config.inputs[-1] == "source_features" and CONFIGS["plain"].inputs[-1] == "source_valid"
     params, (_, _, tokens) = params_of(config), inputs(config)
     model = models.from_params(config, params)

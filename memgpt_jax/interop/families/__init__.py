@@ -8,6 +8,8 @@ from memgpt_jax.interop.families.bert import BERT
 from memgpt_jax.interop.families.gpt2 import GPT2
 from memgpt_jax.interop.families.llama import LLAMA
 from memgpt_jax.interop.families.t5 import T5
+from memgpt_jax.interop.families.vit import VIT
+from memgpt_jax.interop.families.whisper import WHISPER
 from memgpt_jax.interop.families.xlnet import XLNET
 
 FAMILIES: Registry[Family[Any]] = Registry("family of pretrained models", Family, instances=True)
@@ -32,7 +34,15 @@ def register_family(name: str, family: Family[Any]) -> None:
             raise ValueError(f"model_type {', '.join(map(repr, taken))} belongs to the family {other!r} already")
 
 
-for _name, _family in (("bert", BERT), ("gpt2", GPT2), ("llama", LLAMA), ("t5", T5), ("xlnet", XLNET)):
+for _name, _family in (
+    ("bert", BERT),
+    ("gpt2", GPT2),
+    ("llama", LLAMA),
+    ("t5", T5),
+    ("vit", VIT),
+    ("whisper", WHISPER),
+    ("xlnet", XLNET),
+):
     register_family(_name, _family)
 
 __all__ = ["FAMILIES", "Family", "Weight", "register_family"]

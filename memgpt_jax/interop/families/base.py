@@ -19,19 +19,26 @@ ACTIVATIONS = {
 """The activation for each name in transformers. The first name of an activation is used for writing."""
 
 
+ZERO = ""
+"""The name of a part that is 0, such as the bias of keys in a model without one: the softmax does not depend on it."""
+
+
 class Weight(NamedTuple):
     """One parameter, and the tensors of a file that contain it."""
 
     parameter: str
     """Path in the tree of parameters, such as "blocks/0/attention/query_key_value/kernel"."""
     tensors: tuple[str, ...]
-    """Names in the file; several are joined along the last axis, each transposed first if `transposed`."""
+    """Names in the file; several are joined along the last axis, each transposed first if `transposed`. A part with the
+    name `ZERO` is 0, and is not in the file."""
     transposed: bool = False
     """Whether the tensors are [out, in]; the parameter is [in, out]."""
     widths: tuple[int, ...] = ()
     """Width of the last axis of each part, after transposition; optional for a single tensor."""
     shape: tuple[int, ...] = ()
     """Shape of each tensor, if it is not that of its part of the parameter (transposed if `transposed`)."""
+    rows: tuple[tuple[int, ...], ...] = ()
+    """Shape of each tensor, if the tensors are the rows of the parameter instead of being joined."""
 
 
 def _no_tensors(config: BaseModelConfig) -> dict[str, str]:

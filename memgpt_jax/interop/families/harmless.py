@@ -15,7 +15,9 @@ STATES = "mem_len reuse_len use_mems use_mems_eval use_mems_train"
 """Settings of XLNet's cache between calls, which this library does not have."""
 TRAINING = """
     initializer_range initializer_factor attention_dropout hidden_dropout hidden_dropout_prob classifier_dropout
-    attention_probs_dropout_prob attn_pdrop embd_pdrop resid_pdrop dropout dropout_rate
+    attention_probs_dropout_prob attn_pdrop embd_pdrop resid_pdrop dropout dropout_rate init_std activation_dropout
+    encoder_layerdrop decoder_layerdrop apply_spec_augment mask_feature_length mask_feature_min_masks mask_feature_prob
+    mask_time_length mask_time_min_masks mask_time_prob
 """
 TOKENS = """
     bos_token_id eos_token_id pad_token_id sep_token_id cls_token_id unk_token_id mask_token_id decoder_start_token_id
@@ -27,12 +29,12 @@ GENERATION = """
     exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id max_length max_new_tokens min_length
     min_new_tokens min_p no_repeat_ngram_size num_assistant_tokens num_assistant_tokens_schedule num_beam_groups
     num_beams num_return_sequences output_scores remove_invalid_values repetition_penalty return_dict_in_generate
-    suppress_tokens target_lookbehind temperature top_k top_p typical_p
+    suppress_tokens forced_decoder_ids median_filter_width target_lookbehind temperature top_k top_p typical_p
 """
 HEADS = """
     summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout summary_last_dropout
     start_n_top end_n_top directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
-    pooler_size_per_head pooler_type
+    pooler_size_per_head pooler_type encoder_stride classifier_proj_size
 """
 """Settings of heads that are not read."""
 
