@@ -18,6 +18,8 @@ class HeadConfig:
 
     target: ClassVar[str] = "labels"
     """Over a `HeadedConfig`: the name of its targets in a batch."""
+    inputs: ClassVar[tuple[str, ...]] = ()
+    """Over a `HeadedConfig`: further inputs of the model's call that the head reads, and the backbone does not."""
 
     @property
     def mixes_texts(self) -> bool:
@@ -88,6 +90,11 @@ class HeadedConfig(BaseModelConfig):
     def __post_init__(self) -> None:
         check_positive(self)
         check(not isinstance(self.backbone, HeadedConfig), "backbone has a head already: give the model without one")
+        check(
+            self.call_length is None or not self.head.inputs,
+            f"call_length={self.call_length} divides a call by its tokens; the input {' and '.join(self.head.inputs)} "
+            "of the head has none: take call_length=None",
+        )
 
     @property
     def heads(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -138,4 +145,4 @@ class HeadedConfig(BaseModelConfig):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return self.backbone.inputs
+        return self.backbone.inputs + self.head.inputs

@@ -16,7 +16,7 @@ class Batch(NamedTuple):
     inputs: dict[str, Array]
     """Keywords of the model's call. Always: `tokens` [B, L] int32 and `reset` [B, L] bool, true where a document
     begins. Depending on the objective: `valid` [B, L] bool, false for padding on the right; `token_types` [B, L]
-    int32; `features` [B, L, F] float32, raw features of tokens;
+    int32; `features` [B, L, F] float32, raw features of tokens; `triples` [B, E, 3] int32, the memory of a `WalkHead`;
     `order` [B, L] int32, the rank of each token; `source` [B, S] int32 with `source_reset` and `source_valid`
     [B, S] bool."""
     targets: dict[str, Array]

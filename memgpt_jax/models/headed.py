@@ -62,7 +62,7 @@ class Headed(Model[HeadedState]):
     ) -> Hidden[HeadedState]:
         """The backbone's `hidden`: the last hidden states, the state after the call and the fusion gates."""
         state = self.started(state, len(tokens))
-        options = self._with_source(tokens, reset, valid, options)
+        options = self._with_source(tokens, reset, valid, self._of_backbone(options))
         found = self.backbone.hidden(tokens, state.backbone, reset, valid, **options)
         return Hidden(found.stream, state._replace(backbone=found.state), found.gates)
 
@@ -86,7 +86,7 @@ class Headed(Model[HeadedState]):
             valid: False for padding on the right.
             dropout_key: a PRNG key; default: no dropout.
             alignment: as in `MemGPT.__call__`.
-            **inputs: further inputs of the backbone.
+            **inputs: further inputs of the backbone, and of the head (`HeadConfig.inputs`).
 
         Raises:
             ValueError: there are more than `call_length` tokens and not a multiple of it, or as in the backbone's call.
@@ -109,6 +109,10 @@ class Headed(Model[HeadedState]):
         state, outputs = jax.lax.scan(read, state, (calls, keys))
         return jnp.swapaxes(outputs, 0, 1).reshape(*tokens.shape, -1), state
 
+    def _of_backbone(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options without the inputs of the head."""
+        return {name: value for name, value in options.items() if name not in self.config.head.inputs}
+
     def _with_source(
         self, tokens: Tokens, reset: Flags | None, valid: Flags | None, options: dict[str, Any]
     ) -> dict[str, Any]:
@@ -125,7 +129,8 @@ class Headed(Model[HeadedState]):
         stream, state, _ = self.hidden(**arrays, state=state, dropout_key=keys[0], alignment=alignment)
         reset, valid = arrays.get("reset"), arrays.get("valid")
         embedding = {"embedding": self._embedding()} if self.head.reads_embedding else {}
-        outputs, head = self.head(stream, state.head, reset, valid, dropout_key=keys[1], **embedding)
+        own = {name: arrays[name] for name in self.config.head.inputs if name in arrays}
+        outputs, head = self.head(stream, state.head, reset, valid, dropout_key=keys[1], **embedding, **own)
         return outputs, state._replace(head=head)
 
     def _embedding(self) -> Float[Array, "V D"]:
@@ -182,7 +187,7 @@ class Headed(Model[HeadedState]):
     ) -> dict[str, Array]:
         """The backbone's `diagnostics`."""
         state = self.started(state, len(tokens))
-        options = self._with_source(tokens, reset, None, options)
+        options = self._with_source(tokens, reset, None, self._of_backbone(options))
         return self.backbone.diagnostics(tokens, state.backbone, reset, **options)
 
 

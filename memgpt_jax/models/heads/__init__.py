@@ -23,6 +23,7 @@ from memgpt_jax.models.heads.spans import SpanHead, SpanHeadConfig
 from memgpt_jax.models.heads.streams import StreamHead
 from memgpt_jax.models.heads.transcripts import CTCHead, CTCHeadConfig
 from memgpt_jax.models.heads.vectors import VectorHead, VectorHeadConfig
+from memgpt_jax.models.heads.walks import WalkHead, WalkHeadConfig
 
 HEADS: Registry[type[Head]] = Registry("head", Head, HeadConfig)
 """The heads by name, as in `EncoderConfig.heads` and on the command line."""
@@ -38,6 +39,7 @@ register_head("spans", SpanHeadConfig, SpanHead)
 register_head("vectors", VectorHeadConfig, VectorHead)
 register_head("links", LinkHeadConfig, LinkHead)
 register_head("transcript", CTCHeadConfig, CTCHead)
+register_head("walks", WalkHeadConfig, WalkHead)
 
 
 def make_heads(config: EncoderConfig, *, rngs: nnx.Rngs) -> nnx.Dict:
@@ -95,6 +97,8 @@ __all__ = [
     "StreamHead",
     "VectorHead",
     "VectorHeadConfig",
+    "WalkHead",
+    "WalkHeadConfig",
     "in_order",
     "make_head",
     "make_heads",
