@@ -37,6 +37,7 @@ from memgpt_jax.data.tasks.copy import CopyConfig
 from memgpt_jax.data.tasks.ctc_transcripts import CTCTranscriptsConfig
 from memgpt_jax.data.tasks.dictionary import DictionaryConfig
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
+from memgpt_jax.data.tasks.graph_questions import GraphQuestionsConfig
 from memgpt_jax.data.tasks.item_recall import ItemRecallConfig
 from memgpt_jax.data.tasks.json_recall import JsonRecallConfig
 from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig
@@ -99,6 +100,7 @@ from memgpt_jax.models.heads.scalars import ScalarHeadConfig
 from memgpt_jax.models.heads.spans import SpanHeadConfig
 from memgpt_jax.models.heads.transcripts import CTCHeadConfig
 from memgpt_jax.models.heads.vectors import VectorHeadConfig
+from memgpt_jax.models.heads.walks import WalkHeadConfig
 from memgpt_jax.pipelines import pipeline
 from memgpt_jax.training import finetune, train
 
@@ -180,6 +182,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "HeadedConfig",
     "LabelHeadConfig",
     "LinkHeadConfig",
+    "WalkHeadConfig",
     "ScalarHeadConfig",
     "SpanHeadConfig",
     "VectorHeadConfig",
@@ -233,6 +236,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "AugmentConfig",
     "TextPairsConfig",
     "TriplesConfig",
+    "GraphQuestionsConfig",
     "PicturesConfig",
     "SoundsConfig",
     "CaptionsConfig",

@@ -11,6 +11,11 @@ from memgpt_jax.evaluation.document_questions import (
     check_document_questions,
     evaluate_document_questions,
 )
+from memgpt_jax.evaluation.graph_questions import (
+    GraphQuestionsResult,
+    check_graph_questions,
+    evaluate_graph_questions,
+)
 from memgpt_jax.evaluation.labels import LabelResult, check_labels, evaluate_labels
 from memgpt_jax.evaluation.links import LinkResult, check_links, evaluate_links
 from memgpt_jax.evaluation.long_stream import RecallPoint, recall_along_stream
@@ -47,6 +52,7 @@ Result = (
     | ReplyResult
     | DocumentQuestionsResult
     | LinkResult
+    | GraphQuestionsResult
 )
 
 
@@ -85,6 +91,7 @@ TASK_EVALUATORS = {
     "replies": TaskEvaluator(evaluate_replies, check_replies),
     "document_questions": TaskEvaluator(evaluate_document_questions, check_document_questions),
     "links": TaskEvaluator(evaluate_links, check_links),
+    "graph_questions": TaskEvaluator(evaluate_graph_questions, check_graph_questions),
 }
 """The evaluator for each value of `Task.evaluation`."""
 
@@ -103,8 +110,8 @@ def evaluate(config: ExperimentConfig, params: Params, tokenizer: data.Tokenizer
     Returns:
         A dictionary that JSON can hold: a `TaskResult`, `LabelResult`, `MultiLabelResult`, `TagResult`, `NumberResult`,
         `RankingResult`, `PairResult`, `SpanResult`, `PreferenceResult`, `RetrievalResult`, `ReplyResult`,
-        `DocumentQuestionsResult` or `LinkResult` for tasks, a `TextResult` for causal language modelling, an
-        `ObjectiveResult` for other objectives.
+        `DocumentQuestionsResult`, `LinkResult` or `GraphQuestionsResult` for tasks, a `TextResult` for causal language
+        modelling, an `ObjectiveResult` for other objectives.
 
     Raises:
         ValueError: there is nothing to evaluate, or a loss is NaN or infinite.
@@ -129,6 +136,7 @@ __all__ = [
     "HELD_OUT_SEED",
     "METRICS",
     "DocumentQuestionsResult",
+    "GraphQuestionsResult",
     "LabelResult",
     "LinkResult",
     "Metric",
@@ -150,6 +158,7 @@ __all__ = [
     "evaluate",
     "evaluate_batches",
     "evaluate_document_questions",
+    "evaluate_graph_questions",
     "evaluate_labels",
     "evaluate_links",
     "evaluate_multi_labels",

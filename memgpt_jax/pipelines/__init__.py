@@ -18,9 +18,11 @@ from memgpt_jax.models.heads.links import LinkHeadConfig
 from memgpt_jax.models.heads.scalars import ScalarHeadConfig
 from memgpt_jax.models.heads.spans import SpanHeadConfig
 from memgpt_jax.models.heads.vectors import VectorHeadConfig
+from memgpt_jax.models.heads.walks import WalkHeadConfig
 from memgpt_jax.pipelines.base import Loaded, load
 from memgpt_jax.pipelines.document_questions import DocumentQuestions, Reading
 from memgpt_jax.pipelines.feature_extraction import FeatureExtraction
+from memgpt_jax.pipelines.graph_questions import GraphQuestions
 from memgpt_jax.pipelines.knowledge_questions import KnowledgeQuestions
 from memgpt_jax.pipelines.link_prediction import LinkPrediction
 from memgpt_jax.pipelines.media_to_text import ImageToText, SpeechRecognition
@@ -42,6 +44,7 @@ PIPELINES: dict[str, Callable[..., Any]] = {
     "text-generation": TextGeneration,
     "feature-extraction": FeatureExtraction,
     "link-prediction": LinkPrediction,
+    "graph-questions": GraphQuestions,
     "summarization": Summarization,
     "translation": Translation,
     "text2text-generation": TextToText,
@@ -114,6 +117,8 @@ def _task_of(loaded: Loaded) -> str:
             return "feature-extraction"
         if isinstance(config.head, LinkHeadConfig):
             return "link-prediction"
+        if isinstance(config.head, WalkHeadConfig):
+            return "graph-questions"
         tags = isinstance(config.head, StreamHeadConfig) and config.head.pool == "none"
         return "token-classification" if tags else "text-classification"
     if isinstance(loaded.data, TextPairsConfig):

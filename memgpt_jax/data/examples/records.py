@@ -31,6 +31,7 @@ Form = Literal[
     "squality",
     "qmsum",
     "lambada",
+    "metaqa",
 ]
 """`auto`: by the suffix .jsonl, .json (a list of objects, or an object of objects), .csv, .tsv or .parquet, perhaps
 with .gz. `label_first`: lines `LABEL text`, or `COARSE:FINE text` (TREC). `conll`: lines of a word and its columns; a
@@ -40,7 +41,8 @@ train.de.gz. `squad`: the JSON file of SQuAD, a record for each question. `sgd`:
 dataset, a .jsonl or .json file, a record for each dialogue; `sgd_confirmed`: a record for each value that the system
 confirms and that was said before. `trec`: documents and topics of TREC in XML, a record for each <doc> or <top>.
 `fairytaleqa` (a folder of files of questions), `squality` and `qmsum` (.jsonl or .json): a record for each document
-with its questions. `lambada` (.jsonl or .json): a record for each passage, without its last word."""
+with its questions. `lambada` (.jsonl or .json): a record for each passage, without its last word. `metaqa`: lines of a
+question, a tab and its answers, separated by `|`."""
 OBJECTS = {"sgd": dialogue_words, "squality": squality, "qmsum": qmsum, "lambada": last_word}
 """The columns of an object (fields, place for messages), by the form of its file."""
 SEVERAL = {"sgd_confirmed": confirmed_values}
@@ -163,6 +165,8 @@ def read_records(path: Path, form: Form = "auto", encoding: Encoding = "utf-8") 
         yield from _label_first(path, encoding)
     elif form == "conll" and kind != "jsonl":
         yield from _conll(path, encoding)
+    elif form == "metaqa" and kind != "jsonl":
+        yield from _metaqa(path, encoding)
     elif form == "squad" and kind != "jsonl":
         yield from (Record(where, path, values) for where, values in read_squad(path))
     elif form == "trec":
@@ -240,6 +244,16 @@ def _label_first(path: Path, encoding: Encoding) -> Iterator[Record]:
         if not rest:
             raise ValueError(f"{where} must be a label, a space and a text, got {line[:80]!r}")
         yield Record(where, path, {"label": label, "coarse": label.partition(":")[0], "text": rest[0].strip()})
+
+
+def _metaqa(path: Path, encoding: Encoding) -> Iterator[Record]:
+    for where, line in _lines(path, encoding):
+        if not line.strip():
+            continue
+        fields = line.split("\t")
+        if len(fields) != 2:
+            raise ValueError(f"{where} must be a question, a tab and its answers, got {line[:80]!r}")
+        yield Record(where, path, {"question": fields[0], "answers": fields[1].split("|")})
 
 
 def _conll(path: Path, encoding: Encoding) -> Iterator[Record]:

@@ -1,7 +1,7 @@
 """Files of triples of a knowledge graph, one a line, and their ids."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,49 +25,54 @@ class Triple(NamedTuple):
 def read_triples(path: Path) -> dict[Triple, str]:
     """The place (file and line, for messages) of each triple of a file, in the order of the file.
 
-    A line is HEAD, RELATION and TAIL, separated by tabs; empty lines are skipped. A repeated triple counts once, and
-    the log says how many were repeated.
+    A line is HEAD, RELATION and TAIL, separated by tabs, or without tabs by `|`; empty lines are skipped. A repeated
+    triple counts once, and the log says how many were repeated.
 
     Raises:
         ValueError: the file cannot be read, has no triples, or a line is none.
     """
     found: dict[Triple, str] = {}
-    repeated = 0
+    repeated, name = 0, shown(path)
     for number, line, _ in numbered_lines(path):
-        where = f"{shown(path)}, line {number}"
+        where = f"{name}, line {number}"
         try:
             text = line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise ValueError(f"{where} is not valid UTF-8 at byte {error.start} of the line") from None
-        fields = [field.strip() for field in text.split("\t")]
+        fields = [field.strip() for field in text.split("\t" if "\t" in text else "|")]
         if not any(fields):
             continue
         check(
             len(fields) == 3 and all(fields),
-            f"{where} must be HEAD, RELATION and TAIL, separated by tabs, got {text[:80]!r}",
+            f"{where} must be HEAD, RELATION and TAIL, separated by tabs or by |, got {text[:80]!r}",
         )
         triple = Triple(*fields)
         repeated += triple in found
         found.setdefault(triple, where)
-    check(bool(found), f"{shown(path)} has no triples")
+    check(bool(found), f"{name} has no triples")
     if repeated:
-        logger.warning("%s repeats %d triples, which count once", shown(path), repeated)
+        logger.warning("%s repeats %d triples, which count once", name, repeated)
     return found
 
 
 class Graph:
-    """The ids of the entities and the relations of a training file, in alphabetical order.
+    """The ids of the entities and the relations of triples, such as those of a training file, in alphabetical order.
 
     Of C entities and R relations, entities have the ids 0 to C - 1, relations C to C + R - 1, and the inverse of a
     relation has its id + R.
     """
 
-    def __init__(self, triples: Iterable[Triple]):
+    def __init__(self, triples: Iterable[Triple], relations: Sequence[str] | None = None):
+        """Args: relations: their names in the order of their ids; default: those of the triples."""
         triples = list(triples)
         self.entities = sorted({entity for triple in triples for entity in (triple.head, triple.tail)})
-        self.relations = sorted({triple.relation for triple in triples})
+        self.relations = sorted({triple.relation for triple in triples}) if relations is None else list(relations)
         self._entity_ids = {name: number for number, name in enumerate(self.entities)}
         self._relation_ids = {name: len(self.entities) + number for number, name in enumerate(self.relations)}
+
+    def number_of(self, name: str) -> int | None:
+        """The id of an entity; None if it is in no triple."""
+        return self._entity_ids.get(name)
 
     def entity(self, name: str, where: str) -> int:
         """The id of an entity. Raises `ValueError` with the place if it is in no training triple."""

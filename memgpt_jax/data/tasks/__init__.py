@@ -12,6 +12,7 @@ from memgpt_jax.data.tasks.copy import CopyConfig, CopyTask
 from memgpt_jax.data.tasks.ctc_transcripts import CTCTranscriptsConfig, CTCTranscriptsTask
 from memgpt_jax.data.tasks.dictionary import DictionaryConfig, DictionaryTask
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig, DocumentQuestionsTask
+from memgpt_jax.data.tasks.graph_questions import GraphQuestionsConfig, GraphQuestionsTask
 from memgpt_jax.data.tasks.item_recall import ItemRecallConfig, ItemRecallTask
 from memgpt_jax.data.tasks.json_recall import JsonRecallConfig, JsonRecallTask
 from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig, LabelledTextTask
@@ -63,6 +64,7 @@ register_task("retrieval", RetrievalConfig, RetrievalTask)
 register_task("replies", RepliesConfig, RepliesTask)
 register_task("preferences", PreferencesConfig, PreferencesTask)
 register_task("document_questions", DocumentQuestionsConfig, DocumentQuestionsTask)
+register_task("graph_questions", GraphQuestionsConfig, GraphQuestionsTask)
 register_task("pictures", PicturesConfig, PicturesTask)
 register_task("sounds", SoundsConfig, SoundsTask)
 register_task("captions", CaptionsConfig, CaptionsTask)
@@ -88,6 +90,8 @@ __all__ = [
     "CaptionsTask",
     "DocumentQuestionsConfig",
     "DocumentQuestionsTask",
+    "GraphQuestionsConfig",
+    "GraphQuestionsTask",
     "JsonRecallTask",
     "LabelledTextConfig",
     "LabelledTextTask",

@@ -27,6 +27,7 @@ from memgpt_jax.models.heads import (
     ScalarHeadConfig,
     SpanHeadConfig,
     VectorHeadConfig,
+    WalkHeadConfig,
 )
 from tests.laws.models import random_params
 
@@ -113,6 +114,8 @@ def test_a_config_reads_back_from_json(name):
         model = HeadedConfig(backbone=model, head=CTCHeadConfig())
     elif "links" in config.objective.heads:
         model = HeadedConfig(backbone=model, head=LinkHeadConfig())
+    elif "entities" in config.objective.heads:
+        model = HeadedConfig(backbone=model, head=WalkHeadConfig())
     training = TrainingConfig(sequence_length=1024)
     experiment = ExperimentConfig(data=config, model=model, training=training)
     assert from_json(json.loads(json.dumps(to_json(experiment)))) == experiment and hash(experiment) is not None
