@@ -1,7 +1,10 @@
 """Texts to knowledge: a model reads each text alone, and its Writers give the entries."""
 
+import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,8 +18,9 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.progress_bar import track
 from memgpt_jax.data.tokenizers.base import Tokenizer
 from memgpt_jax.generation.prompts import checked_ids
-from memgpt_jax.generation.request import GenerativeModel, decoder_of
+from memgpt_jax.generation.request import DecoderModel, GenerativeModel, decoder_of
 from memgpt_jax.knowledge.entries import Knowledge, LayerEntries, sha256_of
+from memgpt_jax.knowledge.files import load, save_parts
 from memgpt_jax.models import ModelState, Params
 from memgpt_jax.ops.trees import where_rows
 from memgpt_jax.shapes import Array, Bool, Flags, Tokens
@@ -24,11 +28,12 @@ from memgpt_jax.shapes import Array, Bool, Flags, Tokens
 
 def encode(
     model: GenerativeModel,
-    texts: Sequence[str] | Sequence[Sequence[int]],
+    texts: Iterable[str] | Iterable[Sequence[int]],
     tokenizer: Tokenizer | None = None,
     *,
-    sources: Sequence[int] | None = None,
+    sources: Iterable[int] | None = None,
     batch_size: int = 16,
+    path: str | Path | None = None,
 ) -> Knowledge:
     """The entries that the Writers of a model's memories make of texts, each text read alone from an empty memory.
 
@@ -37,37 +42,64 @@ def encode(
 
     Args:
         model: a `MemGPT`, or `(config, params)` of one, whose memory is `kv`.
-        texts: texts, or without `tokenizer` ids.
+        texts: texts, or without `tokenizer` ids; an iterator is read batch by batch.
         tokenizer: encodes the texts.
         sources: the number of each text, at least 1; default: from 1 on.
         batch_size: texts that are read at the same time.
+        path: a folder, into which entries are written batch by batch, as `save` does at once; the arrays of the result
+            are memory-mapped. Host memory holds the entries of one batch, and the texts.
 
     Raises:
         ValueError: there is no text, one is empty or does not fit the model, numbers repeat or are below 1, the memory
-            is not `kv` or holds fewer entries than a segment writes.
+            is not `kv` or holds fewer entries than a segment writes, or the folder holds something else.
+        OSError: the folder cannot be written. It is then unchanged.
     """
-    decoder = decoder_of(model)
-    config, params = decoder.config, decoder.params
-    memory = _checked_memory(config)
-    ids = [_ids(config, number, text, tokenizer) for number, text in enumerate(texts)]
-    check(bool(ids), "there are no texts")
-    numbers = range(1, len(ids) + 1) if sources is None else [whole("sources", number, 1) for number in sources]
-    check(len(numbers) == len(ids), f"{len(ids)} texts have {len(numbers)} sources")
-    check(len({*numbers}) == len(ids), "two texts have the same number in sources")
-    skip_start = tokenizer is not None and memory.select == "all"
-    groups = range(0, len(ids), whole("batch_size", batch_size, 1))
-    found = []
-    for first in track(groups, "texts"):
-        group = ids[first : first + batch_size]
+    decoder, number = decoder_of(model), len(texts) if isinstance(texts, Sized) else None
+    if number is not None and isinstance(sources, Sized):
+        check(len(sources) == number, f"{number} texts have {len(sources)} sources")
+    numbers = itertools.count(1) if sources is None else sources
+    parts = _parts(
+        decoder, zip(texts, numbers, strict=sources is not None), tokenizer, whole("batch_size", batch_size, 1)
+    )
+    parts = track(parts, "batches of texts", None if number is None else -(-number // batch_size))
+    if path is not None:
+        save_parts(parts, path)
+        return load(path, model)
+    found = [*parts]
+    check(bool(found), "there are no texts")
+    layers = [
+        LayerEntries(*map(np.concatenate, zip(*of_layer, strict=True)))
+        for of_layer in zip(*(part.layers for part in found), strict=True)
+    ]
+    return Knowledge(tuple(layers), dict(item for part in found for item in part.texts.items()), found[0].model)
+
+
+def _parts(
+    decoder: DecoderModel, items: Iterable[tuple[Any, int]], tokenizer: Tokenizer | None, batch_size: int
+) -> Iterator[Knowledge]:
+    """The knowledge of each batch of texts with their numbers."""
+    params, memory = decoder.params, _checked_memory(decoder.config)
+    config = dataclasses.replace(decoder.config, memory=dataclasses.replace(memory, knowledge_size=0))  # none is read
+    skip_start = memory.select == "all" and tokenizer is not None
+    fingerprint, known, place = sha256_of(params), set[int](), 0
+    items = iter(items)
+    while batch := [*itertools.islice(items, batch_size)]:
+        names, group = {}, []
+        for text, source in batch:
+            source = whole("sources", source, 1)
+            check(source not in known, "two texts have the same number in sources")
+            known.add(source)
+            group.append(_ids(config, place, text, tokenizer))
+            names[source] = text if isinstance(text, str) else " ".join(map(str, text))
+            place += 1
         rows = _of_group(config, params, group + [group[-1]] * (batch_size - len(group)), skip_start)
-        found += list(zip(*(layer[: len(group)] for layer in rows), strict=True))
-    layers = []
-    for of_layer in zip(*found, strict=True):
-        keys, values, log_gate = (np.concatenate(parts) for parts in zip(*of_layer, strict=True))
-        source = np.repeat(np.array(numbers, np.int32), [len(part[0]) for part in of_layer])
-        layers.append(LayerEntries(keys, values, log_gate, source))
-    names = [text if isinstance(text, str) else " ".join(map(str, text)) for text in texts]
-    return Knowledge(tuple(layers), dict(zip(numbers, names, strict=True)), sha256_of(params))
+        layers = []
+        for of_layer in rows:
+            of_texts = of_layer[: len(group)]
+            keys, values, log_gate = (np.concatenate(arrays) for arrays in zip(*of_texts, strict=True))
+            sizes = [len(arrays[0]) for arrays in of_texts]
+            layers.append(LayerEntries(keys, values, log_gate, np.repeat(np.array([*names], np.int32), sizes)))
+        yield Knowledge(tuple(layers), names, fingerprint)
 
 
 def _checked_memory(config: ModelConfig) -> KVMemoryConfig:

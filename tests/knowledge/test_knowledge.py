@@ -169,6 +169,18 @@ def test_saved_knowledge_is_read_back(model, facts, tmp_path):
         mg.knowledge.load(tmp_path / "other", pair(model))
 
 
+def test_knowledge_encoded_into_a_folder_is_that_of_one_call(model, facts, tmp_path):
+    texts, options = ["sea is", "a", "blue hats"], {"batch_size": 2, "path": tmp_path / "facts"}
+    found = mg.knowledge.encode(pair(model), iter(texts), TOKENIZER, **options)
+    assert same(found, facts) and isinstance(found.layers[0].keys, np.memmap)
+    for wrong, message in ((["new", "text", " "], "text 2 is empty"), ([], "there are no texts")):
+        with pytest.raises(ValueError, match=message):  # the folder is unchanged
+            mg.knowledge.encode(pair(model), iter(wrong), TOKENIZER, **options)
+    assert same(mg.knowledge.load(tmp_path / "facts", pair(model)), facts)
+    with pytest.raises(ValueError, match="holds no knowledge"):
+        mg.knowledge.encode(pair(model), texts, TOKENIZER, path=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
