@@ -17,7 +17,7 @@ Fusion = Literal["gated", "gated_heads", "gated_add", "concat", "add", "attentio
 Remat = Literal["none", "block", "dots"]
 NormPosition = Literal["pre", "post", "parallel"]
 Norm = Literal["rmsnorm", "layernorm"]
-Activation = Literal["gelu", "gelu_exact", "relu", "swiglu", "geglu"]
+Activation = Literal["gelu", "gelu_exact", "gelu_quick", "relu", "swiglu", "geglu"]
 Position = Literal["rotary", "learned", "sinusoidal", "relative", "none"]
 AttentionBias = Literal["none", "query_key_value", "all"]
 ComputeType = Literal["float32", "bfloat16"]
@@ -175,8 +175,8 @@ class StackConfig(MemoryLayerConfig, BaseModelConfig):
     embedding_scale: float | None = None
     """Multiplier of embeddings; default: sqrt(d_model), which gives embeddings of unit RMS."""
     activation: Activation = "gelu"
-    """Feed-forward activation: `gelu` (tanh approximation), `gelu_exact` (erf), `relu`; with a gate `swiglu`,
-    `geglu`."""
+    """Feed-forward activation: `gelu` (tanh approximation), `gelu_exact` (erf), `gelu_quick` (x sigmoid(1.702 x)),
+    `relu`; with a gate `swiglu`, `geglu`."""
     attention_bias: AttentionBias = "none"
     """Which projections of attention have a bias."""
     feed_forward_bias: bool = False

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax import models
+from memgpt_jax.config.checks import check
 from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.interop.families import Family, Weight
 from memgpt_jax.interop.families.base import ZERO
@@ -193,7 +194,7 @@ def _warn_of_missing_heads(config: BaseModelConfig, fitted: BaseModelConfig, pat
 def _tensor_shapes(weight: Weight, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor of a parameter in the file."""
     if weight.rows:
-        return dict(zip(weight.tensors, weight.rows, strict=True))
+        return {name: own for name, own in zip(weight.tensors, weight.rows, strict=True) if name != ZERO}
     parts = _part_shapes(weight, shape)
     return {name: weight.shape or part for name, part in parts.items() if name != ZERO}
 
@@ -211,7 +212,13 @@ def _part_shapes(weight: Weight, shape: tuple[int, ...]) -> dict[str, tuple[int,
 def _parts(weight: Weight, array: np.ndarray) -> dict[str, np.ndarray]:
     """The tensors that one parameter becomes."""
     if weight.rows:
-        return {name: row.reshape(own) for name, row, own in zip(weight.tensors, array, weight.rows, strict=True)}
+        named = dict(zip(weight.tensors, array, strict=True))
+        unknown = named.pop(ZERO, None)
+        check(
+            unknown is None or not unknown.any(),
+            f"{weight.parameter}: the family has no place for a row that is not 0; save the run itself instead",
+        )
+        return {name: row.reshape(_tensor_shapes(weight, array.shape)[name]) for name, row in named.items()}
     cuts = np.cumsum(weight.widths)[:-1]
     parts = np.split(array, cuts, axis=-1) if weight.widths else [array]
     turned = (part.T if weight.transposed else part for part in parts)

@@ -20,6 +20,7 @@ from memgpt_jax.data.tokenizers.files import OF_TOKENIZERS
 from memgpt_jax.files.saved_files import replacing_files
 from memgpt_jax.interop.adapters import SETTINGS, read_adapters, save_adapters, with_adapters
 from memgpt_jax.interop.assembly import OURS, params_from_tensors, plan_of, shapes_of, table_of, tensors_from_params
+from memgpt_jax.interop.families.clip import part_of
 from memgpt_jax.interop.folder import named, read_recorded, writable, write_json
 from memgpt_jax.interop.origin import CONFIG, GENERATION, Origin, read_origin
 from memgpt_jax.interop.task_heads import has_task_head, with_task_head
@@ -53,6 +54,7 @@ def from_pretrained(
     revision: str | None = None,
     adapters: str | Path | None = None,
     task_head: bool = False,
+    part: str | None = None,
     **changes: Any,
 ) -> Model:
     """A pretrained model, of the transformers library or of this one.
@@ -69,6 +71,8 @@ def from_pretrained(
         task_head: True: also read the head of a class for labels, tags or answers to questions, such as
             `BertForSequenceClassification`; the model is then a `Headed`. Other classes are read as without it. Not
             together with adapters, which have a head of their own.
+        part: of a `CLIPModel`: `text`, a decoder, or `vision`, an encoder; with `task_head=True` under its projection.
+            Other models have no parts.
         changes: new values of fields of `ModelConfig` that do not change the shapes of parameters, such as
             `window_size=2048` or `dtype="bfloat16"`. They change both stacks of an encoder-decoder.
 
@@ -83,7 +87,7 @@ def from_pretrained(
     """
     check(not task_head or adapters is None, "task_head=True and adapters: give one of them, adapters have their head")
     with _openable():
-        found = describe(source, revision, task_head=task_head)
+        found = describe(source, revision, task_head=task_head, part=part)
         config, params = found.config, found.params()
         if adapters is not None:
             trained = read_adapters(adapters)
@@ -161,13 +165,18 @@ def save_pretrained(
         write_tensors(new, tensors, shard_bytes)
 
 
-def describe(source: str | Path, revision: str | None = None, *, task_head: bool = False) -> Pretrained:
+def describe(
+    source: str | Path, revision: str | None = None, *, task_head: bool = False, part: str | None = None
+) -> Pretrained:
     """The settings and the names of the tensors of a pretrained model: see `from_pretrained`."""
     path = find(source, revision)
     if (path / "checkpoints").is_dir():
         return _run(path)
     _refuse_adapters(path)
     values, tensors = _read(path)
+    if part is not None:
+        with named(path):
+            values = part_of(values, part)
     theirs = {name: value for name, value in values.items() if name != OURS}
     origin = read_origin(path, theirs) if path.is_dir() else Origin(theirs)
     with named(path):

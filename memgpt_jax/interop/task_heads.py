@@ -6,24 +6,29 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from memgpt_jax.config.checks import check
-from memgpt_jax.config.heads import HeadedConfig
+from memgpt_jax.config.heads import HeadedConfig, PoolName
 from memgpt_jax.config.model import EncoderConfig
 from memgpt_jax.interop.assembly import Plan
-from memgpt_jax.interop.families.base import Weight, linear_weights
+from memgpt_jax.interop.families.base import ZERO, Weight, linear_weights
 from memgpt_jax.interop.tensors import Tensors
 from memgpt_jax.models.heads.labels import LabelHeadConfig
 from memgpt_jax.models.heads.spans import SpanHeadConfig
+from memgpt_jax.models.heads.vectors import VectorHeadConfig
 
 
 class TaskHead(NamedTuple):
     """A head of transformers as a head of this library."""
 
-    kind: Literal["text", "words", "spans"]
-    """What it labels: texts (or pictures), words, or the spans that answer questions."""
+    kind: Literal["text", "words", "spans", "vector"]
+    """What it labels: texts (or pictures), words, or the spans that answer questions; `vector`: it projects one token
+    of a text or picture, without bias."""
     layers: str
     """`StreamHeadConfig.layers`."""
     tensors: tuple[tuple[str, str], ...]
     """(path of a linear layer in the head, its name in the file without prefix), the output last."""
+
+    pool: PoolName = "first"
+    """The token that a head `vector` projects."""
 
 
 OUTPUT = (("output", "classifier"),)
@@ -35,6 +40,8 @@ TASK_HEADS = {
     "BertForTokenClassification": TaskHead("words", "linear", OUTPUT),
     "RobertaForTokenClassification": TaskHead("words", "linear", OUTPUT),
     "ViTForImageClassification": TaskHead("text", "linear", OUTPUT),
+    "CLIPTextModelWithProjection": TaskHead("vector", "linear", (("output", "text_projection"),), "last"),
+    "CLIPVisionModelWithProjection": TaskHead("vector", "linear", (("output", "visual_projection"),)),
     "BertForQuestionAnswering": TaskHead("spans", "linear", (("output", "qa_outputs"),)),
 }
 """The head of each class of transformers."""
@@ -46,10 +53,10 @@ def has_task_head(values: Mapping[str, Any]) -> bool:
 
 
 def with_task_head(plan: Plan, values: Mapping[str, Any], tensors: Tensors, path: Path) -> Plan:
-    """The plan for the encoder and its head, a `HeadedConfig`.
+    """The plan for the model and its head, a `HeadedConfig`.
 
     Args:
-        plan: the plan for the encoder.
+        plan: the plan for the model.
         values: the values of config.json; `has_task_head` is true for them.
         tensors: the tensors of the file.
         path: the file, for messages.
@@ -58,15 +65,17 @@ def with_task_head(plan: Plan, values: Mapping[str, Any], tensors: Tensors, path
         ValueError: the head is missing, predicts numbers, or its labels do not fit its outputs.
     """
     head, backbone = TASK_HEADS[_class_of(values)], plan.config
-    assert isinstance(backbone, EncoderConfig)
     last = f"{head.tensors[-1][1]}.weight"
     check(last in plan.names, f"{path} has no tensor {last!r}: the model was not saved with its head")
     number = tensors.shapes[plan.names[last]][0]
-    of_spans = SpanHeadConfig(question_types=(backbone.token_types or 0) > 1)
-    config = HeadedConfig(
-        backbone=dataclasses.replace(backbone, heads=()),
-        head=of_spans if head.kind == "spans" else _label_head(head, values, number, path),
-    )
+    if head.kind == "vector":
+        settings = VectorHeadConfig(pool=head.pool, num_outputs=number)
+    elif head.kind == "spans":
+        settings = SpanHeadConfig(question_types=(getattr(backbone, "token_types", None) or 0) > 1)
+    else:
+        settings = _label_head(head, values, number, path)
+    bare = dataclasses.replace(backbone, heads=()) if isinstance(backbone, EncoderConfig) else backbone
+    config = HeadedConfig(backbone=bare, head=settings)
     table = [
         weight._replace(parameter=f"backbone/{weight.parameter}")
         for weight in plan.table
@@ -94,7 +103,11 @@ def _class_of(values: Mapping[str, Any]) -> str:
 
 
 def _weights(head: TaskHead) -> list[Weight]:
-    return [weight for place, name in head.tensors for weight in linear_weights(f"head/{place}", name, bias=True)]
+    bias, found = head.kind != "vector", []
+    for place, name in head.tensors:
+        found += linear_weights(f"head/{place}", name, bias=bias)
+        found += [] if bias else [Weight(f"head/{place}/bias", (ZERO,))]
+    return found
 
 
 def _names(values: Mapping[str, Any], number: int, path: Path) -> tuple[str, ...]:

@@ -22,6 +22,8 @@ def family_of(kind: Any) -> Family[Any]:
     for family in families:
         if isinstance(kind, str) and kind in family.architectures:
             return family
+    if kind == "clip":
+        raise ValueError("config.json: a CLIPModel is two models: give part='text' or part='vision'")
     known = ", ".join(kind for family in families for kind in family.architectures)
     raise ValueError(f"config.json: model_type={kind!r} is not supported; valid: {known}")
 

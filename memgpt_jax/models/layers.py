@@ -34,6 +34,7 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
 ACTIVATIONS = {
     "gelu": jax.nn.gelu,
     "gelu_exact": partial(jax.nn.gelu, approximate=False),
+    "gelu_quick": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "relu": jax.nn.relu,
     "swiglu": jax.nn.silu,
     "geglu": jax.nn.gelu,

@@ -42,7 +42,41 @@ WHISPER = {
     "eos_token_id": 1,
     "decoder_start_token_id": 0,
 }
+TOWERS = {
+    "text": {
+        "vocab_size": 37,
+        "hidden_size": 20,
+        "intermediate_size": 44,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 5,
+        "max_position_embeddings": 12,
+        "pad_token_id": 1,
+        "bos_token_id": 35,
+        "eos_token_id": 36,
+        "projection_dim": 14,
+    },
+    "vision": {
+        "hidden_size": 24,
+        "intermediate_size": 44,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": 12,
+        "patch_size": 4,
+        "num_channels": 3,
+        "projection_dim": 14,
+    },
+}
 CASES = {
+    "clip_text": TOWERS["text"] | {"model_type": "clip_text_model", "architectures": ["CLIPTextModelWithProjection"]},
+    "clip_vision": TOWERS["vision"]
+    | {"model_type": "clip_vision_model", "architectures": ["CLIPVisionModelWithProjection"]},
+    "clip": {
+        "model_type": "clip",
+        "architectures": ["CLIPModel"],
+        "projection_dim": 14,
+        "text_config": TOWERS["text"] | {"model_type": "clip_text_model"},
+        "vision_config": TOWERS["vision"] | {"model_type": "clip_vision_model"},
+    },
     "vit": VIT,
     "vit_labels": VIT
     | {
@@ -53,13 +87,20 @@ CASES = {
     },
     "whisper": WHISPER,
 }
-OUTPUTS = ("last_hidden_state", "pooler_output", "logits", "encoder_last_hidden_state")
+OUTPUTS = {
+    "vit": ("last_hidden_state", "pooler_output", "logits"),
+    "whisper": ("logits", "encoder_last_hidden_state"),
+    "clip_text_model": ("last_hidden_state", "text_embeds"),
+    "clip_vision_model": ("image_embeds",),  # its last hidden states are not normalised there
+    "clip": ("text_embeds", "image_embeds"),
+}
+"""The outputs that are compared, by model_type."""
 
 
 def pixels_of(case: str) -> np.ndarray:
     """Pictures [2, Y, X, C]."""
-    size = CASES[case]["image_size"]
-    return np.random.default_rng(3).normal(size=(2, size, size, CASES[case]["num_channels"])).astype(np.float32)
+    size = CASES[case].get("image_size", TOWERS["vision"]["image_size"])
+    return np.random.default_rng(3).normal(size=(2, size, size, 3)).astype(np.float32)
 
 
 def frames_of(case: str) -> np.ndarray:
@@ -73,6 +114,15 @@ def tokens_of(case: str) -> np.ndarray:
     return np.random.default_rng(5).integers(CASES[case]["vocab_size"], size=(2, 9))
 
 
+def text_of() -> tuple[np.ndarray, np.ndarray]:
+    """Ids [2, 9] of texts with their end, and which are not padding: the second text is shorter."""
+    values = TOWERS["text"]
+    tokens = np.random.default_rng(6).integers(2, values["bos_token_id"], (2, 9))
+    tokens[0, -1] = tokens[1, 5] = values["eos_token_id"]
+    tokens[1, 6:] = values["pad_token_id"]
+    return tokens, tokens != values["pad_token_id"]
+
+
 def write(case: str, folder: Path) -> Path:
     """The model in a folder, in the layout of the transformers library."""
     return _write(case, folder, json.loads(STORED.read_text())[case]["shapes"])
@@ -83,7 +133,7 @@ def _write(case: str, folder: Path, shapes: dict[str, list[int]]) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(CASES[case]))
-    tensors = {name: tensor(name, shape) for name, shape in shapes.items()}
+    tensors = {name: np.asarray(tensor(name, shape)) for name, shape in shapes.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
@@ -102,13 +152,17 @@ def library_outputs(case: str, folder: Path) -> dict[str, np.ndarray]:
     kind = getattr(transformers, CASES[case]["architectures"][0])
     model, notes = kind.from_pretrained(folder, attn_implementation="eager", output_loading_info=True)
     assert not any(notes[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys")), notes
-    if CASES[case]["model_type"] == "whisper":
+    type_of, inputs = CASES[case]["model_type"], {}
+    if type_of == "whisper":
         inputs = {"input_features": frames_of(case).transpose(0, 2, 1), "decoder_input_ids": tokens_of(case)}
-    else:
-        inputs = {"pixel_values": pixels_of(case).transpose(0, 3, 1, 2)}
+    if type_of in ("clip", "clip_text_model"):
+        tokens, valid = text_of()
+        inputs |= {"input_ids": tokens, "attention_mask": valid.astype(np.int64)}
+    if type_of in ("clip", "clip_vision_model", "vit"):
+        inputs |= {"pixel_values": pixels_of(case).transpose(0, 3, 1, 2)}
     with torch.no_grad():
         found = model.eval()(**{name: torch.from_numpy(values.copy()) for name, values in inputs.items()})
-    return {name: found[name].numpy() for name in OUTPUTS if found.get(name) is not None}
+    return {name: found[name].numpy() for name in OUTPUTS[type_of] if found.get(name) is not None}
 
 
 def _saved_shapes(case: str) -> dict[str, list[int]]:

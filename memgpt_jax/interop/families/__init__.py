@@ -5,6 +5,7 @@ from typing import Any
 from memgpt_jax.config.registry import Registry
 from memgpt_jax.interop.families.base import Family, Weight
 from memgpt_jax.interop.families.bert import BERT
+from memgpt_jax.interop.families.clip import CLIP_TEXT, CLIP_VISION
 from memgpt_jax.interop.families.gpt2 import GPT2
 from memgpt_jax.interop.families.llama import LLAMA
 from memgpt_jax.interop.families.t5 import T5
@@ -39,9 +40,11 @@ for _name, _family in (
     ("gpt2", GPT2),
     ("llama", LLAMA),
     ("t5", T5),
+    ("xlnet", XLNET),
+    ("clip_text", CLIP_TEXT),
+    ("clip_vision", CLIP_VISION),
     ("vit", VIT),
     ("whisper", WHISPER),
-    ("xlnet", XLNET),
 ):
     register_family(_name, _family)
 

@@ -38,7 +38,8 @@ class Weight(NamedTuple):
     shape: tuple[int, ...] = ()
     """Shape of each tensor, if it is not that of its part of the parameter (transposed if `transposed`)."""
     rows: tuple[tuple[int, ...], ...] = ()
-    """Shape of each tensor, if the tensors are the rows of the parameter instead of being joined."""
+    """Shape of each tensor, if the tensors are the rows of the parameter instead of being joined. A row `ZERO` must be
+    0 when it is written."""
 
 
 def _no_tensors(config: BaseModelConfig) -> dict[str, str]:
