@@ -150,6 +150,9 @@ class KVMemoryConfig(AttendedMemoryConfig):
     knowledge_size: int = 0
     """Number of entries of knowledge (`memgpt_jax.knowledge`) that a row can hold beside its M entries. They are read
     together with these, are never evicted, and outlive a reset."""
+    knowledge_top_k: int | None = None
+    """Entries of knowledge that a head reads for a token, in one softmax with those of the memory: the ones with the
+    highest logits, by an exact search; default: all."""
     recency_bias: bool = False
     """Subtract a learned multiple (per head, at least 0) of log(1 + age in segments) from an entry's logit."""
     read_implementation: Implementation = "auto"
@@ -168,6 +171,11 @@ class KVMemoryConfig(AttendedMemoryConfig):
             f"initial_entries must be between 0 and memory_size={self.memory_size}, got {self.initial_entries}",
         )
         check(self.knowledge_size >= 0, f"knowledge_size must be at least 0, got {self.knowledge_size}")
+        check(
+            self.knowledge_top_k is None or (self.knowledge_top_k >= 1 and self.evict != "least_read"),
+            f"knowledge_top_k must be at least 1, without evict='least_read', got {self.knowledge_top_k} and "
+            f"{self.evict!r}",
+        )
         check(
             self.read_implementation in ("auto", "portable")
             or (

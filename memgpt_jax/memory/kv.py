@@ -12,9 +12,11 @@ from memgpt_jax.memory.base import Explanation, Origins, OwnSegment, Segment, fl
 from memgpt_jax.memory.linear import linear
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops.attention.dense import MASKED
+from memgpt_jax.ops.fusion import joint_softmax
 from memgpt_jax.ops.memory import (
     Entries,
     KnowledgeEntries,
+    NearestRead,
     ReadableEntries,
     SeenEntries,
     Source,
@@ -27,6 +29,7 @@ from memgpt_jax.ops.memory import (
     read_entries,
     read_entries_with_lse,
     read_mass,
+    read_nearest,
     read_segments,
     read_segments_with_lse,
     read_weights,
@@ -141,7 +144,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             written = self._gated(self._entries(own_segment.x, convolved, own_segment.document >= 0))
             sources.append(self._source(written, causal_visibility(own_segment.document, own_segment.position)))
         sources += self._knowledge_source(state, x.shape[1])
-        found = (read_entries_with_lse if self.joins_attention else read_entries)(query, sources, *self._extras())
+        found = (read_entries_with_lse if self._needs_lse(state) else read_entries)(query, sources, *self._extras())
+        found = self._with_nearest(query, state, found)
         if entries.read_mass is not None:  # evict="least_read"
             mass = read_mass(query, sources, *self._extras(), update_mask)[:, : self.config.memory_size]
             entries = entries._replace(read_mass=entries.read_mass + jax.lax.stop_gradient(mass))
@@ -163,7 +167,17 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         entries, values, valid = state.entries, state.entries.values, state.entries.valid
         visible = jnp.broadcast_to(valid[:, None], (*x.shape[:2], valid.shape[1]))
         sources = [self._source(entries, visible), *self._knowledge_source(state, x.shape[1])]
-        weights = read_weights(self.queries(x), sources, *self._extras())
+        query = self.queries(x)
+        weights = read_weights(query, sources, *self._extras())
+        if (nearest := self._nearest(query, state)) is not None:
+            _, lse = read_entries_with_lse(query, sources, *self._extras())
+            share = jax.nn.sigmoid(lse - nearest.lse)[..., None]
+            batch, length, heads, top_k = nearest.place.shape
+            rows = jnp.arange(batch * length * heads)[:, None]
+            known = jnp.zeros((len(rows), self.config.knowledge_size), jnp.float32)
+            known = known.at[rows, nearest.place.reshape(-1, top_k)].add(nearest.weights.reshape(-1, top_k))
+            weights = [share * weights, (1 - share) * known.reshape(batch, length, heads, -1)]
+            weights = jnp.concatenate(weights, axis=-1)
         if state.knowledge is not None:
             values = jnp.concatenate([values, state.knowledge.values], axis=1)
             valid = jnp.concatenate([valid, state.knowledge.source > 0], axis=1)
@@ -241,9 +255,10 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         own = own_document = None
         if self.config.visibility == "token":
             own, own_document = self._own_entries(written, call.document, per_segment)
-        knowledge = None if state.knowledge is None else self._readable_knowledge(state.knowledge)
-        found = (read_segments_with_lse if self.joins_attention else read_segments)(
-            self.queries(call.x).reshape(*per_segment, self.config.num_heads, -1),
+        query, whole = self.queries(call.x), self.config.knowledge_top_k is None
+        knowledge = self._readable_knowledge(state.knowledge) if state.knowledge is not None and whole else None
+        found = (read_segments_with_lse if self._needs_lse(state) else read_segments)(
+            query.reshape(*per_segment, self.config.num_heads, -1),
             self._stored(in_play),
             seen,
             jnp.cumsum(segments.reset, axis=2) > 0,
@@ -257,6 +272,10 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             contiguous=self.config.evict == "oldest" and self.config.initial_entries == 0 < self.config.memory_size,
             implementation=self.config.read_implementation,
         )
+        if self._searches(state):
+            out, lse = (x.reshape(batch, -1, *x.shape[3:]) for x in found)
+            found = self._with_nearest(query, state, (out, lse))
+            found = jax.tree.map(lambda x: x.reshape(*per_segment, *x.shape[2:]), found)
         entries = gather_entries(in_play, final.place)._replace(valid=final.valid, age=final.age)
         return self._packed(found), KVState(_clean(entries), conv_cache, state.knowledge)
 
@@ -378,11 +397,35 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
 
     def _knowledge_source(self, state: KVState, length: int) -> list[Source]:
         """Knowledge as a `Source` of the Reader for Q tokens, of age 0; none if there is no place for it."""
-        if state.knowledge is None:
+        if state.knowledge is None or self._searches(state):
             return []
         batch, number = state.knowledge.source.shape
         visible = jnp.ones((batch, length, number), bool)
         return [Source(*self._readable_knowledge(state.knowledge), jnp.zeros((batch, number), jnp.int32), visible)]
+
+    def _searches(self, state: KVState) -> bool:
+        """Whether the state has knowledge, of which only the nearest entries are read."""
+        return state.knowledge is not None and self.config.knowledge_top_k is not None
+
+    def _needs_lse(self, state: KVState) -> bool:
+        return self.joins_attention or self._searches(state)
+
+    def _nearest(self, query: Float[Array, "B L H K"], state: KVState) -> NearestRead | None:
+        """The read of the nearest entries of knowledge; None: all are read, or there are none."""
+        top_k, knowledge = self.config.knowledge_top_k, state.knowledge
+        if top_k is None or knowledge is None:
+            return None
+        number = jnp.sum(knowledge.source > 0, axis=1, dtype=jnp.int32)
+        return read_nearest(query, self._stored(knowledge), number, top_k)
+
+    def _with_nearest(self, query: Float[Array, "B L H K"], state: KVState, found: Any) -> Any:
+        """What has been found, and with `knowledge_top_k` the nearest entries of knowledge, in one softmax."""
+        nearest = self._nearest(query, state)
+        if nearest is None:
+            return found
+        out, lse = found
+        out, _ = joint_softmax(out, lse, nearest.out, nearest.lse)
+        return (out, jnp.logaddexp(lse, nearest.lse)) if self.joins_attention else out
 
     def _per_head(self, values: Float[Array, "B M G K"]) -> Float[Array, "B M H K"]:
         """The value that each head reads."""

@@ -1,5 +1,8 @@
 """Knowledge: what is encoded, written, edited, cited and saved."""
 
+import dataclasses
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,6 +93,27 @@ def test_knowledge_is_read_after_any_cut_and_reset(model, facts):
     assert np.all(change > 1e-4)  # the tokens after the reset, too
     gone = mg.knowledge.write(pair(model), start, facts.without([1, 2, 3]))
     assert np.array_equal(read(model, ids, gone), read(model, ids, model.fresh(1)))
+
+
+@pytest.mark.parametrize("top_k", [3, PLACES])
+def test_the_nearest_entries_are_read_in_one_softmax_with_the_others(model, facts, top_k):
+    """All of them: as without a search. Three: for each token and head, those with the highest weights."""
+    memory = dataclasses.replace(model.config.memory, knowledge_top_k=top_k)
+    config = dataclasses.replace(model.config, memory=memory)
+    searching, ids = build(config), list(b"the blue sea")
+    assert jax.tree.all(jax.tree.map(np.array_equal, searching.params, model.params))
+    start = mg.knowledge.write(pair(model), model.fresh(1), facts)
+    found = read(searching, ids, start)
+    if top_k == PLACES:
+        np.testing.assert_allclose(found, read(model, ids, start), atol=2e-5)
+        return
+    np.testing.assert_allclose(read(searching, ids, start, cuts=(3, 6, 9)), found, atol=2e-5)
+    cited, every = (mg.knowledge.cite(pair(m), start, facts, ids[:4], top=10**6) for m in (searching, model))
+    for head, (some, of_all) in itertools.product(range(2), zip(cited, every, strict=True)):
+        weights, best = ([c.weight for c in part if c.head == head] for part in (some, of_all))  # in descending order
+        assert not np.any(weights[top_k:])
+        weights, best = np.array(weights[:top_k]), np.array(best[:top_k])
+        np.testing.assert_allclose(weights / weights.sum(), best / best.sum(), atol=1e-4)
 
 
 def test_an_edited_knowledge_is_one_that_never_had_the_text(model, facts):
@@ -199,6 +223,10 @@ def test_knowledge_encoded_into_a_folder_is_that_of_one_call(model, facts, tmp_p
         (lambda m, f: mg.knowledge.cite(pair(m), m.fresh(1), f, [1]), "the state holds other knowledge"),
         (lambda m, f: mg.knowledge.cite(pair(m), m.fresh(2), f, [1]), "the state has 2 rows, must have 1"),
         (lambda m, f: mg.knowledge.write(pair(m), m.fresh(1), f + many(f)), "48 entries, .*knowledge_size=40 is less"),
+        (
+            lambda m, f: mg.KVMemoryConfig(knowledge_top_k=0),
+            "knowledge_top_k must be at least 1, .*, got 0",
+        ),
         (lambda m, f: mg.KVMemoryConfig(knowledge_size=-1), "knowledge_size must be at least 0, got -1"),
     ],
 )

@@ -18,7 +18,7 @@ from memgpt_jax.ops.memory.compression import compress, select_most_used
 from memgpt_jax.ops.memory.fast_weights import Writes, scan_fast_weight_heads, scan_fast_weights, unit_features
 from memgpt_jax.ops.memory.hops import Hops, multi_hop_read, multi_hop_weights, position_encoding
 from memgpt_jax.ops.memory.inner_learning import Pairs, inner_network, inner_update
-from memgpt_jax.ops.memory.nearest import find_nearest, find_nearest_in_groups, read_chosen
+from memgpt_jax.ops.memory.nearest import NearestRead, find_nearest, find_nearest_in_groups, read_chosen, read_nearest
 from memgpt_jax.ops.memory.reader import (
     ReadableEntries,
     Source,
@@ -49,6 +49,7 @@ __all__ = [
     "Entries",
     "Hops",
     "KnowledgeEntries",
+    "NearestRead",
     "Pairs",
     "ReadableEntries",
     "SeenEntries",
@@ -81,6 +82,7 @@ __all__ = [
     "read_entries",
     "read_entries_with_lse",
     "read_mass",
+    "read_nearest",
     "read_segments",
     "read_segments_with_lse",
     "read_slots",

@@ -2,12 +2,14 @@
 
 import math
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from memgpt_jax.ops.attention.dense import attend, masked_bias
+from memgpt_jax.ops.attention.dense import MASKED, attend, attend_with_lse, attention_weights, masked_bias
+from memgpt_jax.ops.memory.reader import ReadableEntries
 from memgpt_jax.ops.mesh import ENTRIES, num_entry_parts
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
@@ -22,11 +24,12 @@ def find_nearest(
     end: Int32[Array, ""],
     *,
     top_k: int,
+    bias: Float32[Array, " E"] | None = None,
     most: int | None = None,
     recall_target: float | None = None,
     block_size: int = BLOCK,
 ) -> tuple[Int32[Array, "Q {top_k}"], Bool[Array, "Q {top_k}"]]:
-    """Places of the `top_k` entries e with the highest q . k_e, first <= e < end, the best first.
+    """Places of the `top_k` entries e with the highest q . k_e + bias_e, first <= e < end, the best first.
 
     Of equal scores the earlier entry wins. At most Q * (block_size + top_k) scores exist at a time; blocks after the
     end of the range are not computed. With `recall_target` the search is approximate: entries are assigned to L bins in
@@ -41,6 +44,7 @@ def find_nearest(
         query, keys: any float dtype; scores are float32. Not differentiable.
         first, end: the range of entries that is searched.
         top_k: at most `most`.
+        bias: added to the scores; None: 0.
         most: upper bound of end - first; None: E.
         recall_target: expected recall of the approximate search; None: exact search.
         block_size: entries per block of scores.
@@ -60,6 +64,8 @@ def find_nearest(
         place = slice_start + jnp.arange(block, dtype=jnp.int32)
         searched = jax.lax.dynamic_slice_in_dim(keys, slice_start, block)
         scores = jnp.einsum("qk,ek->qe", query, searched, preferred_element_type=jnp.float32)
+        if bias is not None:
+            scores = scores + jax.lax.dynamic_slice_in_dim(bias, slice_start, block)[None]
         return jnp.where(((place >= start) & (place < end))[None, :], scores, -jnp.inf), place
 
     def body(number, best):
@@ -169,3 +175,46 @@ def read_chosen(
 ) -> Float[Array, "Q K"]:
     """Attention of each query over its own entries: r_q = sum_j softmax_j(q . k_qj) v_qj; 0 if none is found."""
     return attend(query[:, None, None], keys, values, masked_bias(found)[:, None, None])[:, 0, 0]
+
+
+class NearestRead(NamedTuple):
+    """A read of the nearest entries of each head."""
+
+    out: Float[Array, "B L H K"]
+    lse: Float32[Array, "B L H"]
+    """The log-sum-exp of its logits; `MASKED` if there are no entries."""
+    place: Int32[Array, "B L H top_k"]
+    weights: Float32[Array, "B L H top_k"]
+
+
+def read_nearest(
+    query: Float[Array, "B L H K"], entries: ReadableEntries, number: Int32[Array, "B"], top_k: int
+) -> NearestRead:
+    """Attention of each head over the `top_k` of the first `number` of E entries with the highest logits.
+
+        r = sum_{e in N} softmax_N(q . k_e + bias_e) v_e,    N = the top_k entries e < number by q . k_e + bias_e
+
+    The search has no gradient; the read of the entries that it finds has.
+    """
+    batch, length, heads, width = query.shape
+    groups, top_k = entries.keys.shape[2], min(top_k, entries.keys.shape[1])
+    grouped = query.reshape(batch, length, groups, -1, width).swapaxes(1, 2).reshape(batch, groups, -1, width)
+
+    def one_group(query: Array, keys: Array, values: Array, bias: Array, number: Array) -> tuple[Array, ...]:
+        place, found = find_nearest(query, keys, jnp.zeros_like(number), number, top_k=top_k, bias=bias)
+        biases = jnp.where(found, bias[place], jnp.float32(MASKED))[:, None, None]
+        arguments = query[:, None, None], keys[place]
+        out, lse = attend_with_lse(*arguments, values[place], biases)
+        return out[:, 0, 0], lse[:, 0, 0], place, attention_weights(*arguments, biases)[:, 0, 0]
+
+    over_groups = jax.vmap(one_group, in_axes=(0, 1, 1, None, None))
+    found = jax.vmap(over_groups)(grouped, entries.keys, entries.values, entries.bias, number)
+
+    def heads_last(x: Array) -> Array:
+        return (
+            x.reshape(batch, groups, length, -1, *x.shape[3:])
+            .swapaxes(1, 2)
+            .reshape(batch, length, heads, *x.shape[3:])
+        )
+
+    return NearestRead(*map(heads_last, found))

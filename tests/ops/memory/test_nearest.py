@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memgpt_jax.ops.memory import find_nearest, find_nearest_in_groups, read_chosen
+from memgpt_jax.ops.memory import ReadableEntries, find_nearest, find_nearest_in_groups, read_chosen, read_nearest
 
 
 def brute_force(query, keys, first, end, top_k):
@@ -108,3 +108,24 @@ def test_read_chosen_equals_its_equation():
     weights = np.exp(logits) * found
     expected = np.einsum("qe,qek->qk", weights / np.maximum(weights.sum(1, keepdims=True), 1e-30), values)
     np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("number", [[7, 2], [0, 9]])
+def test_read_nearest_equals_loops(number):
+    """Four heads on two keys, three of nine entries, and fewer than three."""
+    rng, top_k = np.random.default_rng(0), 3
+    query, keys, values, bias = (
+        rng.normal(size=shape).astype(np.float32) for shape in ((2, 5, 4, 6), (2, 9, 2, 6), (2, 9, 2, 6), (2, 9))
+    )
+    entries = ReadableEntries(*map(jnp.asarray, (keys, values, bias)))
+    found = jax.jit(read_nearest, static_argnums=3)(jnp.asarray(query), entries, jnp.array(number, jnp.int32), top_k)
+    for b, q, h in np.ndindex(2, 5, 4):
+        scores = keys[b, : number[b], h // 2] @ query[b, q, h] + bias[b, : number[b]]
+        best = np.argsort(-scores)[:top_k]
+        logits = scores[best]
+        weights = np.exp(logits) / np.exp(logits).sum()
+        np.testing.assert_allclose(found.out[b, q, h], weights @ values[b, best, h // 2], atol=1e-5)
+        assert found.place[b, q, h, : len(best)].tolist() == best.tolist()
+        np.testing.assert_allclose(found.weights[b, q, h], np.pad(weights, (0, top_k - len(best))), atol=1e-5)
+        lse = np.log(np.exp(logits).sum()) if len(best) else -1e30
+        np.testing.assert_allclose(found.lse[b, q, h], lse, rtol=1e-4, atol=1e-5)
