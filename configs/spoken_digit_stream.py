@@ -25,8 +25,8 @@ def config() -> ExperimentConfig:
     base = load_config("spoken_digit_words")
     decoder = ModelConfig(
         vocab_size=257,
-        d_model=128,
-        num_layers=4,
+        d_model=96,
+        num_layers=3,
         num_heads=4,
         segment_length=32,
         window_size=32,  # 0.64 s
@@ -39,5 +39,5 @@ def config() -> ExperimentConfig:
         base,
         model=HeadedConfig(backbone=decoder, head=CTCHeadConfig()),
         data=CTCTranscriptsConfig(**fields | {"center": False}),
-        evaluation=dataclasses.replace(base.evaluation, chunk_length=288),
+        evaluation=dataclasses.replace(base.evaluation, chunk_length=256),
     )

@@ -13,7 +13,7 @@ from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig
 from memgpt_jax.data.tasks.transcripts import TranscriptsConfig
 
-SOURCE, LENGTH, CLIPS = 288, 48, 8
+SOURCE, LENGTH, CLIPS = 256, 48, 8
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -51,7 +51,7 @@ def config() -> ExperimentConfig:
         ),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100, weight_decay=0.05),
         training=TrainingConfig(
-            steps=3000, batch_size=16, sequence_length=LENGTH, carry_state=False, checkpoint_every=500
+            steps=2000, batch_size=16, sequence_length=LENGTH, carry_state=False, checkpoint_every=500
         ),
         evaluation=EvaluationConfig(
             batch_size=32, chunk_length=LENGTH, max_documents=None, max_tokens=None, every=500, metric="wer"

@@ -29,19 +29,19 @@ def evaluate_transcripts(config: ExperimentConfig, params: models.Params, task: 
     model, settings = instance_of(config.model, HeadedConfig, "model"), config.evaluation
     examples = task.examples[: settings.max_documents]
     rows = [task.row(index) for index in range(len(examples))]
-    outputs = head_outputs(
+    losses, texts = np.zeros(len(rows)), [""] * len(rows)
+    for index, outputs in head_outputs(
         model,
         params,
         [row["features"] for row in rows],
         rows=settings.batch_size,
         call=min(settings.chunk_length, task.config.source_length),
         noun="sounds",
-    )
-    labels = [row["targets"] for row in rows]
-    losses = np.array([transcript_loss(*pair) for pair in zip(outputs, labels, strict=True)])
+    ):
+        losses[index] = transcript_loss(outputs, rows[index]["targets"])
+        texts[index] = task.tokens.text(np.array(BestPath(model.vocab_size).add(outputs), np.int32))
     check_finite(losses)
-    number = sum(int((row >= 0).sum()) for row in labels)
-    texts = [task.tokens.text(np.array(BestPath(model.vocab_size).add(found))) for found in outputs]
+    number = sum(int((row["targets"] >= 0).sum()) for row in rows)
     return written_result(task, examples, texts, metric("loss", nats=float(losses.sum()), targets=number), number)
 
 

@@ -1,7 +1,7 @@
 """Transcripts of sounds by a head for transcripts: the best path, read in calls with the state carried."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -21,8 +21,10 @@ def head_outputs(
     rows: int,
     call: int,
     noun: str = "",
-) -> list[np.ndarray]:
-    """The outputs [s, C] of the head for each source, read in calls of `call` tokens with the state carried.
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The index of each source, the longest first, and the outputs [s, C] of the head for it.
+
+    Sources are read in calls of `call` tokens with the state carried.
 
     Args:
         config: the model.
@@ -32,21 +34,17 @@ def head_outputs(
         call: tokens of a call.
         noun: of the sources, for a progress bar; empty: no bar.
     """
-    found = [np.zeros(0)] * len(sources)
     by_length = sorted(range(len(sources)), key=lambda index: -len(sources[index]))
     groups = [by_length[first : first + rows] for first in range(0, len(sources), rows)]
     for group in track(groups, noun) if noun else groups:
         chosen, parts = [sources[index] for index in group], []
         state = models.functional(config).init_state(rows)
         for first in range(0, len(chosen[0]), call):
-            outputs, state = read_features(
-                config, params, [x[first : first + call] for x in chosen], state, call, first
-            )
+            part = [source[first : first + call] for source in chosen]
+            outputs, state = read_features(config, params, part, state, call, first)
             parts.append(outputs)
         outputs = np.concatenate(parts, axis=1)
-        for row, index in enumerate(group):
-            found[index] = outputs[row, : len(sources[index])]
-    return found
+        yield from ((index, outputs[row, : len(sources[index])]) for row, index in enumerate(group))
 
 
 def read_features(

@@ -26,8 +26,8 @@ class CTCSpeechRecognition(SpeechRecognition):
 
     def texts(self, sources: Sequence[np.ndarray], longest: int, **options: Any) -> list[str]:
         check(options == {"num_beams": 1}, f"the best path is taken, without search and sampling: got {options}")
-        outputs = head_outputs(self.model, self.params, sources, rows=self.rows, call=self.call)
-        return [self._text(BestPath(self.model.vocab_size).add(found)) for found in outputs]
+        found = dict(head_outputs(self.model, self.params, sources, rows=self.rows, call=self.call))
+        return [self._text(BestPath(self.model.vocab_size).add(found[index])) for index in range(len(sources))]
 
     def check_length(self, source: np.ndarray) -> None:
         """A sound of any length is read, call by call."""

@@ -1,5 +1,6 @@
 """Pictures and sounds with texts: cells of a sheet, strings of clips by hand, batches, and what is refused."""
 
+import dataclasses
 import json
 
 import jax
@@ -10,7 +11,8 @@ from memgpt_jax.config.experiment import TrainingConfig
 from memgpt_jax.data import ByteTokenizer, batch_shapes, make_task, sound, tokenizer_of, train_batches
 from memgpt_jax.data.tasks import CaptionsConfig, CTCTranscriptsConfig, TranscriptsConfig
 from memgpt_jax.data.tasks.ctc_transcripts import needed_tokens
-from tests.data.test_media import png, wav, written
+from memgpt_jax.studies.command_line import load_config
+from tests.data.test_media import DATA, png, wav, written
 
 Image = pytest.importorskip("PIL.Image", reason="the extra `senses` is not installed")
 pytest.importorskip("soundfile", reason="the extra `senses` is not installed")
@@ -141,3 +143,21 @@ def test_a_tokenizer_of_the_texts_can_be_trained(clips, tmp_path):
     config = TranscriptsConfig(**clips | {"words": words}, tokenizer="bpe", tokenizer_vocab_size=300)
     config = TranscriptsConfig(**vars(config) | {"cache_dir": str(tmp_path / "cache")})
     assert len(tokenizer_of(config).encode("abcdefgh" * 9)) < 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "folder", "sizes"),
+    [("emoji_captions", "image/emoji32", (2871, 319, 591)), ("spoken_digit_stream", "audio", (1350, 150, 500))],
+)
+def test_the_splits_of_the_configs(monkeypatch, tmp_path, name, folder, sizes):
+    if not (DATA / folder).is_dir():
+        pytest.skip(f"MEMGPT_DATA does not name a folder with {folder}")
+    monkeypatch.setenv("MEMGPT_DATA", str(DATA))
+    data = dataclasses.replace(load_config(name).data, tokenizer="byte")
+    found = [make_task(data, split) for split in ("train", "valid", "test")]
+    assert tuple(len(task.examples) for task in found) == sizes
+    if name == "emoji_captions":
+        assert found[2].examples[0].targets == ("keycap 1",) and found[2].decoded[0].std() > 10
+    else:
+        assert {len(example.files) for example in found[2].examples} == {*range(1, 9)}
