@@ -62,6 +62,7 @@ from memgpt_jax.data.tasks.triples import TriplesConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.evaluation import evaluate, register_metric
 from memgpt_jax.generation import Generated, Piece, Sampling, Session, generate, stream_generate
+from memgpt_jax.inspector import Trace, forget, trace, write_page
 from memgpt_jax.interop import add_memory, from_pretrained, save_pretrained, wrap
 from memgpt_jax.interop.families import register_family
 from memgpt_jax.memory import MEMORIES, Memory, memory_bytes_per_row, register_memory
@@ -148,6 +149,11 @@ __all__ = [  # noqa: RUF022 — in groups
     "Piece",
     "Sampling",
     "Session",
+    # inspection
+    "trace",
+    "Trace",
+    "write_page",
+    "forget",
     # extensions
     "MEMORIES",
     "Memory",

@@ -22,6 +22,7 @@ FLOORS = {
         "parallel",
         "data",
         "generation",
+        "inspector",
         "evaluation",
         "checkpoint",
         "interop",

@@ -158,6 +158,9 @@ class AssociativeMemory(ProjectedMemory[AssociativeMemoryConfig]):
         read, matrix = self._run(segments.x, writes, state, in_segment, segments.full, self.bptt_segments)
         return read, AssociativeState(matrix, conv_cache)
 
+    def write_gates(self, x: Float[Array, "B L D"]) -> Float32[Array, "B L"]:
+        return jnp.mean(jax.nn.sigmoid(self.write_gate(x.astype(jnp.float32))), axis=-1)
+
     def stats(self, state: AssociativeState) -> dict[str, Array]:
         matrix = state.matrix[..., : self.config.head_dim]
         norms = jnp.sqrt(jnp.sum(matrix * matrix, axis=(2, 3)))

@@ -176,7 +176,7 @@ class Memory(nnx.Module, Generic[ConfigT]):
         Raises:
             NotImplementedError: the mechanism has no entries, or does not implement this.
         """
-        raise NotImplementedError(self._no_hook("explain"))
+        raise NotImplementedError(self.missing("explain"))
 
     def origins(self, state: State) -> Origins:
         """Optional: the tokens from which the entries of `explain` come, derived from counters of the state.
@@ -187,7 +187,14 @@ class Memory(nnx.Module, Generic[ConfigT]):
             NotImplementedError: the mechanism has no entries of tokens, or does not implement this.
             ValueError: the entries of this configuration cannot be assigned to tokens.
         """
-        raise NotImplementedError(self._no_hook("origins"))
+        raise NotImplementedError(self.missing("origins"))
+
+    def write_gates(self, x: Float[Array, "B L D"]) -> Float32[Array, "B L"]:
+        """Optional: how strongly each token is written, from 0 to 1; with several heads their mean.
+
+        Raises `NotImplementedError` if the mechanism has no such gate, or does not implement this.
+        """
+        raise NotImplementedError(self.missing("write_gates"))
 
     def write_entries(
         self,
@@ -207,7 +214,7 @@ class Memory(nnx.Module, Generic[ConfigT]):
         Raises:
             NotImplementedError: the mechanism has no key-value entries.
         """
-        raise NotImplementedError(self._no_hook("write_entries"))
+        raise NotImplementedError(self.missing("write_entries"))
 
     def join_attention(self, query_bias: bool) -> None:
         """Optional: share self-attention's softmax and its output projection.
@@ -218,9 +225,11 @@ class Memory(nnx.Module, Generic[ConfigT]):
         Raises:
             NotImplementedError: the mechanism cannot share a softmax.
         """
-        raise NotImplementedError(self._no_hook("join_attention"))
+        raise NotImplementedError(self.missing("join_attention"))
 
-    def _no_hook(self, name: str) -> str:
+    def missing(self, name: str) -> str:
+        """The message that the mechanism does not implement an optional method; it names those that do."""
+
         def subclasses(cls):
             return [cls, *(other for child in cls.__subclasses__() for other in subclasses(child))]
 

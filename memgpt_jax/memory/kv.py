@@ -36,7 +36,7 @@ from memgpt_jax.ops.memory import (
     select_highest_gate,
 )
 from memgpt_jax.ops.trees import where_rows
-from memgpt_jax.shapes import Array, Bool, Float, Int32
+from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
 class KVState(NamedTuple):
@@ -182,6 +182,11 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             values = jnp.concatenate([values, state.knowledge.values], axis=1)
             valid = jnp.concatenate([valid, state.knowledge.source > 0], axis=1)
         return Explanation(weights, self._per_head(values)[:, None], valid)
+
+    def write_gates(self, x: Float[Array, "B L D"]) -> Float32[Array, "B L"]:
+        if self.config.gate == "none":
+            return jnp.ones(x.shape[:2], jnp.float32)
+        return jax.nn.sigmoid(self.write_gate(x.astype(jnp.float32))[..., 0])
 
     def origins(self, state: KVState) -> Origins:
         """The token of each entry; its segment, if tokens of the segment have been pooled, left out or evicted.

@@ -136,6 +136,9 @@ class TitansMemory(ProjectedMemory[TitansMemoryConfig]):
         read, learned, momentum = self._run(call.x, pairs, state, after_reset, segments.full, cut)
         return read.reshape(*after_reset.shape, -1), TitansState(learned, momentum, conv_cache)
 
+    def write_gates(self, x: Float[Array, "B L D"]) -> Float32[Array, "B L"]:
+        return jnp.mean(jax.nn.sigmoid(self.rate_gate(x.astype(jnp.float32))), axis=-1)
+
     def stats(self, state: TitansState) -> dict[str, Array]:
         def norm(layers: tuple[Array, ...]) -> Array:
             return jnp.mean(jnp.sqrt(sum(jnp.sum(layer * layer, axis=(2, 3)) for layer in layers)))

@@ -186,10 +186,14 @@ class MemGPT(Model[ModelState]):
         last = jnp.sum(valid, axis=1, dtype=jnp.int32)[:, None] - 1
         after = jnp.take_along_axis(positions, jnp.maximum(last, 0), axis=1)[:, 0] + 1
         position = jnp.where(last[:, 0] >= 0, after, state.position)
+        return Hidden(self.finished(x), state._replace(layers=layers, position=position), gates)
+
+    def finished(self, x: Stream) -> Stream:
+        """The last hidden states of the stream after the last block: normalised, times `logit_scale`."""
         x = x if self.final_norm is None else self.final_norm(x)
         if self.config.logit_scale != 1.0:
             x = (x.astype(jnp.float32) * self.config.logit_scale).astype(x.dtype)
-        return Hidden(x, state._replace(layers=layers, position=position), gates)
+        return x
 
     def next_logits(
         self,

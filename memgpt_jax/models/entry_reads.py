@@ -1,5 +1,6 @@
 """How much the tokens of a call read each entry of each memory of a decoder."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -60,29 +61,84 @@ def explained_reads(
     With fusion `attention`, weights are those of the softmax that entries share with the window. Arguments and errors
     as in `entry_reads`.
     """
+    traced, found = trace_call(model, tokens, state, valid), []
+    for layer in traced.layers:
+        if layer is not None:
+            if layer.explanation is None:
+                raise NotImplementedError(layer.memory.missing("explain"))
+            found.append((layer.memory, layer.before, layer.explanation))
+    return found, traced.state
+
+
+class LayerTrace(NamedTuple):
+    """What the memory of one layer did in a call."""
+
+    memory: Memory[Any]
+    before: Any
+    """Its state before the call."""
+    explanation: Explanation | None
+    """Its reads; None: the mechanism does not implement `Memory.explain`."""
+    write_gates: Float32[Array, "B L"] | None
+    """None: the mechanism does not implement `Memory.write_gates`."""
+    fusion_gates: Float32[Array, "B L"]
+    """Mean over the width."""
+
+
+class CallTrace(NamedTuple):
+    """What the memories of a decoder did in a call."""
+
+    layers: list[LayerTrace | None]
+    """None: the layer has no memory."""
+    stream: Stream
+    """The last hidden states [B, L, D], normalised."""
+    state: ModelState
+    """The state after the call."""
+
+
+def trace_call(model: MemGPT, tokens: Tokens, state: ModelState, valid: Flags) -> CallTrace:
+    """Run a decoder, and keep what its memories do. Arguments as in `entry_reads`."""
     reset = jnp.zeros(tokens.shape, bool)
     positions = document_positions(state.position, reset)
     inputs = call_inputs(reset, valid, positions=positions, distance_bias=model.distance_bias())
     x, found, layers = model.embed(tokens, positions, valid), [], []
     for block, layer in zip(model.blocks, state.layers, strict=True):
+        y, after, gates = block(x, layer, inputs, "any", None)
+        traced = None
         if not isinstance(block.memory_layer, NoMemoryLayer):
-            found.append((block.memory_layer.memory, layer.stream.memory, _explained(block, x, layer, inputs)))
-        x, after, _ = block(x, layer, inputs, "any", None)
+            memory = block.memory_layer.memory
+            explanation, write_gates = _explained(block, x, layer, inputs)
+            traced = LayerTrace(memory, layer.stream.memory, explanation, write_gates, gates)
+        found.append(traced)
         layers.append(after)
+        x = y
     position = state.position + jnp.sum(valid, axis=1, dtype=jnp.int32)
-    return found, state._replace(layers=tuple(layers), position=position)
+    return CallTrace(found, model.finished(x), state._replace(layers=tuple(layers), position=position))
 
 
-def _explained(block: Block, x: Stream, state: LayerState, inputs: CallInputs) -> Explanation:
-    """The reads of a block's memory for the stream x: its weights as part of the whole softmax."""
+def _explained(
+    block: Block, x: Stream, state: LayerState, inputs: CallInputs
+) -> tuple[Explanation | None, Float32[Array, "B L"] | None]:
+    """The reads and the write gates of a block's memory for the stream x; weights are part of the whole softmax."""
     layer = block.memory_layer
     before = x if block.config.norm_position == "post" else block.attention_norm(x)
     if isinstance(layer, SharedSoftmaxMemory):
         assert isinstance(block.attention, SelfAttention)
         _, lse, _ = block.attention.attend_with_lse(before, state.window, inputs)
-        return layer.explain(lse, before, state.stream, inputs)
+        explanation = _or_none(lambda: layer.explain(lse, before, state.stream, inputs))
+        return explanation, _or_none(lambda: layer.memory.write_gates(before))
     assert isinstance(layer, MemoryLayer)
     if block.parallel:
-        return explain(layer.memory, before, state.stream)
-    attended, _ = block.attention(before, state.window, inputs)
-    return layer.explain(block.add_attention(x, attended, state, (None, None)), state.stream)
+        read = before
+    else:
+        attended, _ = block.attention(before, state.window, inputs)
+        read = layer.normalised(block.add_attention(x, attended, state, (None, None)))
+    explanation = _or_none(lambda: explain(layer.memory, read, state.stream))
+    return explanation, _or_none(lambda: layer.memory.write_gates(read))
+
+
+def _or_none(hook: Callable[[], Any]) -> Any:
+    """What an optional hook of a mechanism returns; None if the mechanism does not implement it."""
+    try:
+        return hook()
+    except NotImplementedError:
+        return None

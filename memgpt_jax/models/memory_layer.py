@@ -220,7 +220,11 @@ class MemoryLayer(nnx.Module):
         Raises:
             NotImplementedError: the mechanism does not implement `Memory.explain`.
         """
-        return explain(self.memory, self.norm(h.astype(self.config.dtype)), state)
+        return explain(self.memory, self.normalised(h), state)
+
+    def normalised(self, h: Stream) -> Stream:
+        """What the memory reads and writes: norm(h)."""
+        return self.norm(h.astype(self.config.dtype))
 
     def write_entries(
         self,

@@ -18,14 +18,14 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from memgpt_jax.serving import completions, documents, others, responses
+from memgpt_jax.serving import completions, documents, inspection, others, responses
 from memgpt_jax.serving.errors import HANDLED, ApiError, handle
 from memgpt_jax.serving.service import Service
 from memgpt_jax.serving.store import owner_of
 
 logger = logging.getLogger(__name__)
 
-OPEN = frozenset({"/health", "/ready"})
+OPEN = frozenset({"/health", "/ready", "/inspect"})
 """Paths that need no key."""
 REQUEST_ID = re.compile(rb"[\w.:-]{1,128}")
 
@@ -67,6 +67,8 @@ def create_app(service: Service) -> FastAPI:
     app.state.service, app.state.metrics, app.state.active = service, service.metrics, {}
     for module in (completions, responses, documents, others):
         app.include_router(module.router)
+    if service.settings.inspector:
+        app.include_router(inspection.router)
     for kind in (*HANDLED, Exception):
         app.add_exception_handler(kind, handle)
     app.add_middleware(Guard, service=service)

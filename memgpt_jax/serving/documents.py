@@ -41,7 +41,7 @@ async def fork(id: str, http: Request) -> dict[str, Any]:
     service, owner = service_of(http)
     entry = renamed(service.store.get(id, owner), "sess")
     entry = await service.keep(entry.document, owner, id=entry.id)
-    return _shown(service, entry)
+    return shown(service, entry)
 
 
 @router.get("/v1/sessions/{id}")
@@ -50,7 +50,7 @@ async def get(id: str, http: Request) -> dict[str, Any]:
     service, owner = service_of(http)
     entry = service.store.get(id, owner)
     memory = await service.call(lambda: memory_stats(service, entry))
-    return _shown(service, entry) | {"memory": memory}
+    return shown(service, entry) | {"memory": memory}
 
 
 @router.delete("/v1/sessions/{id}")
@@ -79,7 +79,7 @@ async def bring(http: Request) -> dict[str, Any]:
     document, _ = from_bytes(await http.body(), engine.config, engine.tokenizer, "the file")
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(document.state) if _is_float(leaf)):
         raise ApiError("the state holds values that are not finite", code="invalid_value")
-    return _shown(service, await service.keep(document, owner))
+    return shown(service, await service.keep(document, owner))
 
 
 async def _fed(entry: Entry | None, body: Feed, http: Request) -> dict[str, Any]:
@@ -88,16 +88,16 @@ async def _fed(entry: Entry | None, body: Feed, http: Request) -> dict[str, Any]
     ids = service.encode(body.text)
     if not ids:  # nothing to read
         document = service.engine_or_refuse().new_document() if entry is None else entry.document
-        return _shown(service, await service.keep(document, owner))
+        return shown(service, await service.keep(document, owner))
     request = service.request(Generation.model_validate({}), [ids], entry, owner=owner, max_new_tokens=0)
     run = Run(service, [request])
     await run.result(http)
     document = run.prompts[0].document
     assert document is not None
-    return _shown(service, await service.keep(document, owner)) | {"usage": run.usage()}
+    return shown(service, await service.keep(document, owner)) | {"usage": run.usage()}
 
 
-def _shown(service: Service, entry: Entry) -> dict[str, Any]:
+def shown(service: Service, entry: Entry) -> dict[str, Any]:
     """A document as an object."""
     return {
         "id": entry.id,

@@ -70,7 +70,7 @@ class Engine:
         settings: sizes and limits.
         """
         self._device = jax.devices()[0]
-        self.config, self.params, self.tokenizer = config, self._placed(params), tokenizer
+        self.config, self.params, self.tokenizer = config, self.placed(params), tokenizer
         self.settings = settings or EngineSettings()
         self.prefixes = Prefixes(self.settings.prefix_bytes)
         self.steps = 0
@@ -147,7 +147,7 @@ class Engine:
         """Whether the thread works."""
         return self._thread.is_alive()
 
-    def _placed(self, tree: Any) -> Any:
+    def placed(self, tree: Any) -> Any:
         """Arrays on the device. They are committed to it: a program is compiled again for those that are not."""
         return jax.device_put(tree, self._device)
 
@@ -241,7 +241,7 @@ class Engine:
         """Read the prompt of a request, and queue its answers; yields after each piece."""
         document, ids, scores, cached = request.document, request.ids, [], 0
         tokens = [*document.unread, *ids]
-        state = self._placed(document.state)
+        state = self.placed(document.state)
         if request.score_prompt:
             scores = [PromptToken(ids[0], None, [])] if ids and not document.unread else []
             number = request.options.alternatives
@@ -288,7 +288,7 @@ class Engine:
             return 0, state
         tokens = [*request.document.unread, *request.ids]
         found = self.prefixes.longest(request.owner, tokens, self._ends(request)[:-1])
-        return (0, state) if found is None else (found[0], self._placed(found[1]))
+        return (0, state) if found is None else (found[0], self.placed(found[1]))
 
     def _pieces(self, tokens: list[int], state: ModelState) -> Generator[None, None, ModelState]:
         """Read tokens, and return the state after them; yields after each piece."""
@@ -416,13 +416,13 @@ class Engine:
         piece = segment * max(1, self.settings.piece_length // segment)
         sizes = [1, *(segment * 2**power for power in range((piece // segment).bit_length()))]
         sizes = sorted({min(size, piece) for size in sizes})
-        state = self._placed(self.new_document().state)
+        state = self.placed(self.new_document().state)
         inside = _exhausted(self._pieces([0], state)) if segment > 1 else state
         for size in sizes:  # aligned where it is a whole number of segments, and at any offset
             for start in (state, inside):
                 _exhausted(self._pieces([0] * size, start))
         _exhausted(score_pieces(config, self.params, [0, 0], state, 0))
-        self._slots = self._placed(empty(config, self.settings.slots))
+        self._slots = self.placed(empty(config, self.settings.slots))
         row = new_row(config, state, 0, np.zeros(config.vocab_size, bool), Options().row(0, config.vocab_size))
         self._slots = insert(self._slots, np.int32(0), row)
         for alignment in ("any", "mid_segment"):

@@ -304,6 +304,35 @@ class Feed(Body):
     """A text to read."""
 
 
+class Inspect(Feed):
+    """The body of `/v1/inspect`."""
+
+    session: str | None = None
+    """The document that the text continues."""
+
+
+class Next(Body):
+    """The body of `/v1/inspect/next`: what is taken from the memory."""
+
+    session: str
+    all: bool = False
+    """Everything."""
+    start: int | None = None
+    """Or the segments with the tokens from here,"""
+    end: int | None = None
+    """up to here."""
+
+
+class Forget(Body):
+    """The body of `/v1/inspect/forget`."""
+
+    session: str
+    start: int
+    """The first token to forget; 0 begins the document."""
+    end: int
+    """The token after the last one."""
+
+
 class PipelineCall(BaseModel):
     """The body of `/v1/pipelines/{name}`: the arguments of the pipeline."""
 

@@ -14,6 +14,7 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import Tokenizer
 from memgpt_jax.generation.document import Document, from_bytes, to_bytes
 from memgpt_jax.generation.prompts import check_tokenizer
+from memgpt_jax.inspector import trace
 from memgpt_jax.pipelines import FeatureExtraction
 from memgpt_jax.pipelines.base import Loaded
 from memgpt_jax.serving.chat import ChatTemplate, Message
@@ -236,6 +237,9 @@ class Service:
             assert self._vectors is not None
             self._vectors.mean([0, 0])
             self.engine.start()
+            if self.settings.inspector and self.engine.config.memory.stores:
+                model = (self.engine.config, self.engine.params)
+                trace(model, [0, 0], tokenizer=self.engine.tokenizer)
 
     @property
     def ready(self) -> bool:

@@ -42,6 +42,8 @@ class ServerSettings:
     """A chat template in place of the model's."""
     origins: tuple[str, ...] = ()
     """Origins of web pages that may call the server."""
+    inspector: bool = False
+    """Whether /inspect shows the page that looks into memories."""
     watchdog_seconds: float = 120.0
     """The process ends if the engine does nothing for so long while it has work; 0: never."""
 

@@ -12,6 +12,7 @@ COMMANDS = {
     "generate": "continue a prompt with a trained model",
     "predict": "predict tokens, masked tokens or the answers of a task",
     "serve": "serve a model over HTTP, in the form of OpenAI's API",
+    "inspect_memory": "show what the memories of a model do with a text, on one page",
     "ablate": "train and evaluate every combination of a sweep",
     "adapt": "give a pretrained model a memory, and measure the gain",
     "needle": "ask trained runs for facts after long streams of text",
@@ -22,7 +23,7 @@ COMMANDS = {
     "demo": "train with and without memory, and compare",
 }
 """The commands and what each does."""
-SHORT = {"bench": "benchmark"}
+SHORT = {"bench": "benchmark", "inspect": "inspect_memory"}
 
 
 def usage() -> str:

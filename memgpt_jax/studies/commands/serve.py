@@ -4,6 +4,7 @@
     memgpt-jax serve HuggingFaceTB/SmolLM2-135M-Instruct --port 8000 --sessions sessions
     memgpt-jax serve runs/sst2
     memgpt-jax serve runs/stdlib --pipelines runs/sst2 runs/squad
+    memgpt-jax serve runs/stdlib --inspector True       # http://127.0.0.1:8000/inspect
 
 MODEL is the folder of a run or of a saved model, a GGUF file, or a name on the Hugging Face Hub. A run whose task has a
 pipeline (labels, tags, answers) is served at /v1/pipelines/NAME, where NAME is the name of its folder. The API keys are
@@ -77,6 +78,8 @@ class Arguments:
     """Memory for states at the ends of messages."""
     origins: tuple[str, ...] = ()
     """Origins of web pages that may call the server."""
+    inspector: bool = False
+    """Show the page that looks into memories at /inspect."""
     watchdog_seconds: float = 120.0
     """The process ends if the engine does nothing for so long while it has work; 0: never."""
     drain_seconds: int = 45

@@ -1,0 +1,70 @@
+"""Memories from which something has been taken: everything, or what came from a part of the document."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from memgpt_jax import models
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.memory.kv import KVMemory, KVState
+from memgpt_jax.models import ModelState, Params
+from memgpt_jax.ops.memory import gather_entries
+from memgpt_jax.ops.trees import where_rows
+
+
+def without_memory(model: tuple[ModelConfig, Params], state: ModelState) -> ModelState:
+    """The state with empty memories. Windows and the tokens of the open segment stay."""
+    config, params = model
+    layers = []
+    for block, layer in zip(models.from_params(config, params).blocks, state.layers, strict=True):
+        if layer.stream:
+            empty = block.memory_layer.memory.initial_state(layer.stream.offset.shape[0])
+            layer = layer._replace(stream=layer.stream._replace(memory=empty))
+        layers.append(layer)
+    return state._replace(layers=tuple(layers))
+
+
+def forget(model: tuple[ModelConfig, Params], state: ModelState, start: int, end: int) -> ModelState:
+    """The state without the entries of all segments that hold one of the tokens `start` to `end` - 1 of the document.
+
+    Whole segments are forgotten, because an entry is known by the age of its segment. What later entries have taken
+    over from them remains, and so do the windows and the open segment.
+
+    Args:
+        model: a decoder and its parameters.
+        state: any number of rows, all at the same token. It is not modified.
+        start: the first token; 0 is the one that begins the document.
+        end: the token after the last one.
+
+    Raises:
+        ValueError: the memory is no `kv` memory, or the range is empty or beyond what has been read.
+    """
+    config, params = model
+    read = int(np.asarray(state.position)[0])
+    check(0 <= start < end <= read, f"start and end must be from 0 to {read} and rise, got {start} and {end}")
+    layers: list[Any] = []
+    for block, layer in zip(models.from_params(config, params).blocks, state.layers, strict=True):
+        if layer.stream:
+            memory, stream = block.memory_layer.memory, layer.stream
+            check(isinstance(memory, KVMemory), f"only a `kv` memory can forget, got {type(memory).__name__}")
+            written = state.position - (stream.offset - stream.start)  # tokens up to the last written segment
+            layer = layer._replace(stream=stream._replace(memory=_without(stream.memory, config, written, start, end)))
+        layers.append(layer)
+    return state._replace(layers=tuple(layers))
+
+
+def _without(memory: KVState, config: ModelConfig, written: Any, start: int, end: int) -> KVState:
+    """The memory without the entries of the segments of tokens; the rest stays in order, at the end of the array."""
+    length, entries = config.segment_length, memory.entries
+    first = written[:, None] - length * entries.age  # the first token of the entry's segment
+    hit = (first < end) & (first + length > start)
+    kept = entries._replace(valid=entries.valid & ~hit)
+    kept = where_rows(kept.valid, kept, _zeros(kept))
+    order = jnp.argsort(kept.valid, axis=1, stable=True).astype(jnp.int32)  # empty places first
+    return memory._replace(entries=gather_entries(kept, order))
+
+
+def _zeros(entries: Any) -> Any:
+    return type(entries)(*(None if leaf is None else jnp.zeros_like(leaf) for leaf in entries))

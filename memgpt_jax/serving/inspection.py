@@ -1,0 +1,114 @@
+"""`/inspect`: the page that looks into a memory, and what it asks."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from memgpt_jax import models
+from memgpt_jax.generation.document import Document
+from memgpt_jax.inspector import forget, trace, without_memory
+from memgpt_jax.inspector.page import page
+from memgpt_jax.serving.completions import refuse_unless, service_of
+from memgpt_jax.serving.documents import shown
+from memgpt_jax.serving.errors import ApiError
+from memgpt_jax.serving.protocol import Forget, Inspect, Next
+from memgpt_jax.serving.service import Service
+from memgpt_jax.serving.store import on_host
+
+router = APIRouter()
+MOST_TOKENS = 20_000
+"""Tokens of a text to inspect: nothing is decoded meanwhile."""
+ALTERNATIVES = 10
+
+
+@router.get("/inspect", include_in_schema=False)
+async def show() -> HTMLResponse:
+    """The page; it holds no data."""
+    return HTMLResponse(page())
+
+
+@router.post("/v1/inspect")
+async def inspect(body: Inspect, http: Request) -> dict[str, Any]:
+    """The trace of a text, and the id of the document after it."""
+    service, owner = service_of(http)
+    engine, entry = service.engine_or_refuse(), service.entry_of(body.session, owner)
+    document = engine.new_document() if entry is None else entry.document
+    ids = [*document.unread, *service.encode(body.text)]
+    if not 1 < len(ids) <= MOST_TOKENS:
+        raise ApiError(f"the text may have 1 to {MOST_TOKENS} tokens", param="text", code="invalid_value")
+    model = (engine.config, engine.params)
+
+    def read() -> tuple[Any, Document]:
+        found, state = trace(model, ids[:-1], tokenizer=engine.tokenizer, state=engine.placed(document.state))
+        new = ids[len(document.unread) :]
+        after = document._replace(
+            state=state,
+            unread=tuple(ids[-1:]),
+            num_tokens=document.num_tokens + len(new),
+            penalized_ids=document.penalized_ids.union(new),
+            context=tuple([*document.context, *document.unfinished, *new][-32:]),
+            unfinished=(),
+        )
+        return found, on_host(after)
+
+    found, after = await service.call(read)
+    entry = await service.keep(after, owner)
+    return {"object": "trace", "session": entry.id, "trace": found.encoded()}
+
+
+@router.post("/v1/inspect/next")
+async def compare(body: Next, http: Request) -> dict[str, Any]:
+    """The most probable next tokens of a document, and those without a part of its memory."""
+    service, owner = service_of(http)
+    entry = service.store.get(body.session, owner)
+    has_range = body.start is not None and body.end is not None
+    refuse_unless(
+        [
+            (body.all != has_range, "start", "give all=true, or start and end"),
+            (bool(entry.document.unread), "session", "the document has ended: there is no next token"),
+        ]
+    )
+    return await service.call(lambda: _compared(service, entry.document, body))
+
+
+@router.post("/v1/inspect/forget")
+async def cut(body: Forget, http: Request) -> dict[str, Any]:
+    """The document without the entries of a part of it, under a new id."""
+    service, owner = service_of(http)
+    engine, entry = service.engine_or_refuse(), service.store.get(body.session, owner)
+
+    def edited() -> Document:
+        state = forget((engine.config, engine.params), engine.placed(entry.document.state), body.start, body.end)
+        return on_host(entry.document._replace(state=state))
+
+    return shown(service, await service.keep(await service.call(edited), owner))
+
+
+def _compared(service: Service, document: Document, body: Next) -> dict[str, Any]:
+    engine = service.engine_or_refuse()
+    model, state = (engine.config, engine.params), engine.placed(document.state)
+    if body.all:
+        changed = without_memory(model, state)
+    else:
+        assert body.start is not None and body.end is not None
+        changed = forget(model, state, body.start, body.end)
+    tokens = jnp.asarray([document.unread], jnp.int32)
+    model_fn = models.functional(engine.config)
+    both = [
+        np.asarray(jax.nn.log_softmax(model_fn.apply(engine.params, tokens, each)[0][0, -1]))
+        for each in (state, changed)
+    ]
+    divergence = float(np.sum(np.exp(both[0]) * (both[0] - both[1])) / np.log(2))
+
+    def top(logprobs: np.ndarray) -> list[dict[str, Any]]:
+        order = np.argsort(-logprobs, kind="stable")[:ALTERNATIVES]
+        return [
+            {"token": engine.tokenizer.decode([int(i)]), "id": int(i), "probability": float(np.exp(logprobs[i]))}
+            for i in order
+        ]
+
+    return {"object": "comparison", "with": top(both[0]), "without": top(both[1]), "divergence": divergence}

@@ -1,0 +1,162 @@
+"""The page in a browser, with the keyboard and the mouse."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import memgpt_jax as mg
+from memgpt_jax.inspector.trace import LayerRecord
+from tests.laws.rereading import Tiny
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+TEXT = "Das Gedächtnis ist ein Garten, das Gedächtnis. " * 3
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as programs:
+        browser = programs.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser):
+    """A function that opens a page, and asserts at the end that it asked nobody and had no error."""
+    wrong, pages = [], []
+
+    def open_page(address: str, **options):
+        page = browser.new_page(**options)
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: wrong.append(request.url) if request.url != address else None)
+        page.goto(address)
+        page.wait_for_selector("body[data-ready=true]")
+        pages.append(page)
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert wrong == []
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory) -> str:
+    tiny = Tiny()
+    found, _ = mg.trace(tiny.model, TEXT, tokenizer=tiny.tokenizer, top=4)
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    mg.write_page(found, path)
+    return path.as_uri()
+
+
+def test_a_token_shows_what_it_reads_and_who_reads_it(opened, address):
+    page = opened(address)
+    shown = page.locator("#document").inner_text()
+    assert "Garten" in shown
+    page.click("span[data-token='60']")
+    panel = page.locator("#detail").inner_text()
+    assert "Token 60" in panel and "without memory" in panel and "write gate" in panel
+    assert page.locator("#detail tr.link").count() > 0 and page.locator(".token.source").count() > 0
+    page.locator("#detail tr.link").first.click()
+    chosen = page.locator(".token.selected").get_attribute("data-token")
+    assert int(chosen) < 60
+    assert "Tokens that read its entry" in page.locator("#detail").inner_text()
+    assert page.locator(".token.reader[data-token='60']").count() == 1
+
+
+def test_the_keyboard(opened, address):
+    page = opened(address)
+    page.click("span[data-token='60']")
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".token.selected").get_attribute("data-token") == "61"
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+    assert int(page.locator(".token.selected").get_attribute("data-token")) < 60
+    page.keyboard.press("Escape")
+    assert page.locator(".token.selected").count() == 0
+    seen = set()
+    for _ in range(5):
+        page.keyboard.press("c")
+        seen.add(page.locator("#legend").inner_text())
+    assert len(seen) == 5
+    before = page.evaluate("document.documentElement.dataset.theme")
+    page.keyboard.press("t")
+    assert page.evaluate("document.documentElement.dataset.theme") != before
+    page.keyboard.press("?")
+    assert page.locator("dialog[open]").count() == 1
+
+
+def test_a_phone_has_no_sideways_scrolling(opened, address):
+    page = opened(address, viewport={"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def long_trace(number: int) -> mg.Trace:
+    """A made-up trace of many tokens."""
+    random, calls = np.random.default_rng(0), np.arange(0, number + 1, 100, dtype=np.int32)
+    entry = np.maximum(np.arange(number)[:, None] - random.integers(1, 5000, (number, 8)), -1).astype(np.int32)
+    gate = random.random(number).astype(np.float32)
+    record = LayerRecord(
+        layer=0,
+        fusion_gate=gate,
+        write_gate=gate,
+        read_mass=random.random((number, 4)).astype(np.float32),
+        top_entry=entry,
+        top_length=np.ones_like(entry),
+        top_weight=np.sort(random.random((number, 8)).astype(np.float32))[:, ::-1] / 8,
+        top_head=np.zeros_like(entry),
+        has_places=True,
+        evicted=np.full(number, -1, np.int32),
+        stats={"occupancy": random.random(len(calls) - 1).astype(np.float32)},
+    )
+    words = ["memory ", "of ", "a\n", "garden ", "🌱 "]
+    return mg.Trace(
+        mechanism="kv",
+        segment_length=100,
+        first=0,
+        tokens=np.zeros(number, np.int32),
+        texts=[words[index] for index in random.integers(len(words), size=number)],
+        calls=calls,
+        bits=10 * gate,
+        bits_without=12 * gate,
+        layers=[record],
+    )
+
+
+PAUSE = """async (work) => {
+  let longest = 0, last = performance.now(), running = true;
+  const tick = () => {
+    const now = performance.now();
+    longest = Math.max(longest, now - last);
+    last = now;
+    if (running) setTimeout(tick, 0);
+  };
+  tick();
+  const view = document.getElementById("document");
+  for (let step = 1; step <= 40; step++) {
+    view.scrollTop = view.scrollHeight * step / 40;
+    await new Promise((done) => setTimeout(done, 30));
+  }
+  running = false;
+  return [longest, document.querySelectorAll(".token").length];
+}"""
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_tokens(opened, tmp_path, slowness):
+    """Only the tokens in view are in the document, and no step of scrolling takes long."""
+    path = tmp_path / "page.html"
+    mg.write_page(long_trace(100_000), path)
+    page = opened(path.as_uri())
+    pauses = []
+    for _ in range(4):  # other programs on the machine only add to a pause
+        longest, drawn = page.evaluate(PAUSE)
+        assert drawn < 4_000
+        pauses.append(longest)
+    assert min(pauses) < 100 * slowness, f"{pauses} ms"
+    page.click(".token >> nth=5")
+    assert page.locator(".token.selected").count() == 1

@@ -1,0 +1,161 @@
+"""A trace says what a memory did: gates, reads and losses are those of the model, whatever the mechanism."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import memgpt_jax as mg
+from memgpt_jax import models
+from memgpt_jax.inspector import forget, trace, without_memory
+from memgpt_jax.inspector.page import page
+from memgpt_jax.memory import MEMORIES
+from tests.laws.models import random_params
+from tests.laws.rereading import Tiny, ids
+
+TEXT = "Das Gedächtnis ist ein Garten 🌱, das Gedächtnis."
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Tiny:
+    return Tiny()
+
+
+@pytest.fixture(scope="module")
+def traced(tiny):
+    return trace(tiny.model, TEXT, tokenizer=tiny.tokenizer, top=3)
+
+
+def test_losses_are_those_of_the_model(tiny, traced):
+    found, state = traced
+    tokens = np.array([[256, *tiny.tokenizer.encode(TEXT)]])
+    assert found.tokens.tolist() == tokens[0].tolist() and "".join(found.texts) == TEXT
+    logprobs = np.asarray(jax.nn.log_softmax(tiny.logits(tokens)[0]))
+    want = -logprobs[np.arange(len(found.tokens) - 1), found.tokens[1:]] / np.log(2)
+    assert np.isnan(found.bits[0])
+    np.testing.assert_allclose(found.bits[1:], want, atol=1e-3)
+    _, whole = models.functional(tiny.config).apply(tiny.params, tokens, models.functional(tiny.config).init_state(1))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), state, whole)
+
+
+def test_losses_without_memory_are_those_of_a_window(tiny, traced):
+    """A model whose memory has no entries."""
+    found, _ = traced
+    config = dataclasses.replace(tiny.config, memory=dataclasses.replace(tiny.config.memory, memory_size=0))
+    empty, _ = trace((config, tiny.params), TEXT, tokenizer=tiny.tokenizer, compare=False)
+    np.testing.assert_allclose(found.bits_without[1:], empty.bits[1:], atol=1e-3)
+    assert np.abs(found.bits[1:] - empty.bits[1:]).max() > 0.1 and empty.bits_without is None
+
+
+def test_entries_are_named_by_their_tokens(tiny, traced):
+    """By hand: after 7 segments of 4 tokens a memory of 10 entries holds the tokens 18 to 27."""
+    found, _ = traced
+    [layer] = found.layers
+    assert layer.has_places and found.calls[:8].tolist() == [0, 4, 8, 12, 16, 20, 24, 28]
+    reads = layer.top_entry[28:32]
+    assert (
+        set(reads.ravel().tolist()) - {-1} <= set(range(18, 28))
+        and reads.max() > 20
+        and (layer.top_length[28:32] == 1).all()
+    )
+    assert (layer.top_entry[:4] == -1).all()
+    assert (np.diff(layer.top_weight, axis=1) <= 0).all()
+    assert (layer.top_weight.sum(axis=1) <= layer.read_mass.mean(axis=1) + 1e-5).all()
+    # tokens 0 and 1 leave when 12 tokens have been written to 10 entries
+    assert layer.evicted[:6].tolist() == [3, 3, 4, 4, 4, 4]
+    assert (layer.evicted[-12:] == -1).all()
+    np.testing.assert_allclose(layer.stats["occupancy"][:4], [0.4, 0.8, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("cut", [1, 7, 30])
+def test_a_text_in_two_parts_is_one_text(tiny, traced, cut):
+    whole, last = traced
+    tokens = whole.tokens.tolist()
+    first, state = trace(tiny.model, tokens[:cut], tokenizer=tiny.tokenizer, top=3)
+    second, state = trace(tiny.model, tokens[cut:], tokenizer=tiny.tokenizer, state=state, top=3)
+    assert second.first == cut
+    for name in ("fusion_gate", "write_gate", "top_entry", "read_mass"):
+        both = np.concatenate([getattr(each.layers[0], name) for each in (first, second)])
+        np.testing.assert_allclose(both, getattr(whole.layers[0], name), atol=1e-4, err_msg=name)
+    np.testing.assert_allclose(second.bits[1:], whole.bits[cut + 1 :], atol=1e-3)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), state, last)
+
+
+FAST = ("none", "compressive", "tokens", "associative")  # no memory; places; entries without places; no entries
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in MEMORIES if name != "kv"]
+)
+def test_every_mechanism_has_a_trace(tiny, name, tmp_path):
+    memory = mg.NoMemoryConfig() if name == "none" else MEMORIES[name].config()
+    config = dataclasses.replace(tiny.config, memory=memory)
+    found, _ = trace((config, random_params(config)), ids(30), tokenizer=tiny.tokenizer, top=2)
+    assert len(found.bits) == 31 and np.isfinite(found.bits[1:]).all() and found.mechanism == name
+    found.save(tmp_path / "trace.json")
+    again = mg.Trace.load(tmp_path / "trace.json")
+    assert [layer.stats.keys() for layer in again.layers] == [layer.stats.keys() for layer in found.layers]
+    assert len(found.layers) == (name != "none")
+
+
+def test_a_trace_is_saved_and_loaded(traced, tmp_path):
+    found, _ = traced
+    found.save(tmp_path / "trace.json")
+    again = mg.Trace.load(tmp_path / "trace.json")
+    for name, value in vars(found).items():
+        if name != "layers":
+            np.testing.assert_array_equal(getattr(again, name), value)
+    for one, other in zip(found.layers, again.layers, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, vars(one), vars(other))
+    for content in ("", "[]", "{}", '{"format": 2}', '{"format": 1}'):
+        (tmp_path / "wrong.json").write_text(content)
+        with pytest.raises(ValueError, match=r"trace|format"):
+            mg.Trace.load(tmp_path / "wrong.json")
+
+
+def test_the_text_of_a_stranger_is_no_part_of_the_page(tiny):
+    hostile = "</script><script>alert(1)</script><!--"
+    html = page(trace(tiny.model, hostile, tokenizer=tiny.tokenizer)[0])
+    assert (
+        html.count("</script>") == 2 and "alert(1)</script" not in html and "http" not in html.replace("http-equiv", "")
+    )
+
+
+def test_forgotten_segments_have_left_no_entry(tiny):
+    """The entries are those of the others; what they have read is left."""
+    model, tokens = tiny.model, ids(30)
+    _, state = trace(model, tokens, tokenizer=tiny.tokenizer)
+    cut = forget(model, state, 21, 22)
+    entries, kept = (each.layers[0].stream.memory.entries for each in (state, cut))
+    # 28 tokens are written; entries 18 to 27; the segment 20 to 23 goes
+    assert kept.valid[0].tolist() == [False] * 4 + [True] * 6
+    np.testing.assert_array_equal(kept.keys[0, 4:], np.delete(entries.keys[0], [2, 3, 4, 5], axis=0))
+    assert not kept.keys[0, :4].any() and not kept.log_gate[0, :4].any()
+    again = forget(model, cut, 21, 22)
+    jax.tree.map(np.testing.assert_array_equal, again, cut)
+    found, _ = trace(model, ids(3), tokenizer=tiny.tokenizer, state=cut)
+    assert not set(range(20, 24)) & set(found.layers[0].top_entry.ravel().tolist())
+    for start, end in ((5, 5), (-1, 3), (0, 99)):
+        with pytest.raises(ValueError, match="start and end must be from 0 to 31"):
+            forget(model, state, start, end)
+
+
+def test_a_document_that_is_forgotten_whole_is_an_empty_memory(tiny):
+    _, state = trace(tiny.model, ids(31), tokenizer=tiny.tokenizer)
+    every, empty = forget(tiny.model, state, 0, 32), without_memory(tiny.model, state)
+    one, other = (each.layers[0].stream.memory.entries for each in (every, empty))
+    np.testing.assert_array_equal(one.valid, other.valid)
+    np.testing.assert_array_equal(one.keys, other.keys)
+
+
+def test_what_cannot_be_traced(tiny):
+    for text, message in (([], "the text is empty"), ([999], "must be from 0 to 256")):
+        state = models.functional(tiny.config).init_state(1)
+        with pytest.raises(ValueError, match=message):
+            trace(tiny.model, text, tokenizer=tiny.tokenizer, state=state)
+    config = dataclasses.replace(tiny.config, memory=MEMORIES["tokens"].config())
+    params = random_params(config)
+    _, state = trace((config, params), ids(9), tokenizer=tiny.tokenizer, compare=False)
+    with pytest.raises(ValueError, match="only a `kv` memory can forget"):
+        forget((config, params), state, 0, 3)

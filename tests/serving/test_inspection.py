@@ -1,0 +1,65 @@
+"""The inspector of a server: what it shows of a document, and what it takes away."""
+
+import json
+
+import numpy as np
+import pytest
+
+from memgpt_jax.inspector.trace import Trace
+from tests.serving.conftest import KEYS, TEMPLATE
+from tests.serving.test_protocol import completion, refused
+
+
+@pytest.fixture(scope="module")
+def inspected(tiny):
+    from starlette.testclient import TestClient
+
+    from memgpt_jax.pipelines.base import Loaded
+    from memgpt_jax.serving.app import create_app
+    from memgpt_jax.serving.service import Service
+    from memgpt_jax.serving.settings import ServerSettings
+
+    settings = ServerSettings(slots=3, piece_length=4, keys=KEYS, template=TEMPLATE, inspector=True)
+    service = Service(settings, name="tiny", loaded=Loaded(tiny.config, tiny.params, tiny.tokenizer, 8))
+    with TestClient(create_app(service), headers={"Authorization": f"Bearer {KEYS[0]}"}) as client:
+        yield client
+
+
+def test_a_text_is_traced_and_continued(inspected, tmp_path):
+    found = inspected.post("/v1/inspect", json={"text": "one two three four five six"}).json()
+    (tmp_path / "trace.json").write_text(json.dumps(found["trace"]))
+    trace = Trace.load(tmp_path / "trace.json")
+    assert "".join(trace.texts) == "one two three four five si" and len(trace.layers) == 1
+    text = completion(inspected, prompt="one two three four five six")["choices"][0]["text"]
+    assert completion(inspected, prompt="", session=found["session"])["choices"][0]["text"] == text
+    more = inspected.post("/v1/inspect", json={"text": " seven", "session": found["session"]}).json()
+    assert more["trace"]["first"] == len(trace.tokens)
+
+
+def test_what_memory_does_for_the_next_token(inspected):
+    session = inspected.post("/v1/inspect", json={"text": "one two three four five six"}).json()["session"]
+    ask = lambda **cut: inspected.post("/v1/inspect/next", json={"session": session} | cut)  # noqa: E731
+    found = ask(all=True).json()
+    assert len(found["with"]) == len(found["without"]) == 10 and found["divergence"] > 0
+    first = completion(inspected, prompt="", session=session, max_tokens=1, logprobs=5)["choices"][0]["logprobs"]
+    assert np.exp(first["token_logprobs"][0]) == pytest.approx(found["with"][0]["probability"], abs=1e-4)
+    one = ask(start=20, end=21).json()
+    assert one["divergence"] >= 0 and one["with"] == found["with"]
+    refused(ask(), "invalid_value")
+    refused(ask(all=True, start=1, end=2), "invalid_value")
+    refused(ask(start=5, end=5), "invalid_value")
+
+
+def test_a_segment_is_forgotten_in_a_new_document(inspected, other_key):
+    session = inspected.post("/v1/inspect", json={"text": "one two three four five six"}).json()["session"]
+    body = {"session": session, "start": 20, "end": 21}
+    cut = inspected.post("/v1/inspect/forget", json=body).json()["id"]
+    memory = [inspected.get(f"/v1/sessions/{id}").json()["memory"][0]["occupancy"] for id in (session, cut)]
+    assert memory[1] == pytest.approx(memory[0] - 0.4)  # 4 of 10 entries
+    refused(inspected.post("/v1/inspect/forget", json=body, headers=other_key), "response_not_found", 404)
+
+
+def test_the_page_needs_no_key_and_holds_nothing(inspected, client):
+    page = inspected.get("/inspect", headers={"Authorization": ""})
+    assert page.status_code == 200 and "Memory inspector" in page.text and "null</script>" in page.text
+    assert client.get("/inspect").status_code == 404  # it is off unless it is asked for
