@@ -4,7 +4,7 @@
     memgpt-jax serve HuggingFaceTB/SmolLM2-135M-Instruct --port 8000 --sessions sessions
     memgpt-jax serve runs/sst2
     memgpt-jax serve runs/stdlib --pipelines runs/sst2 runs/squad
-    memgpt-jax serve runs/stdlib --inspector True       # http://127.0.0.1:8000/inspect
+    memgpt-jax serve runs/stdlib --inspector       # http://127.0.0.1:8000/inspect
 
 MODEL is the folder of a run or of a saved model, a GGUF file, or a name on the Hugging Face Hub. A run whose task has a
 pipeline (labels, tags, answers) is served at /v1/pipelines/NAME, where NAME is the name of its folder. The API keys are
@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     keys = api_keys(arguments.keys)
     check(
         bool(keys) or is_local(arguments.host) or arguments.without_keys,
-        f"host={arguments.host} can be reached by other machines: give --keys FILE, or --without-keys True",
+        f"host={arguments.host} can be reached by other machines: give --keys FILE, or --without-keys",
     )
     template = None if arguments.chat_template is None else arguments.chat_template.read_text(encoding="utf-8")
     shared = {field.name for field in fields(ServerSettings)} & {field.name for field in fields(Arguments)}
