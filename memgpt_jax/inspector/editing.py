@@ -1,7 +1,9 @@
 """Memories from which something has been taken: everything, or what came from a part of the document."""
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,7 +18,11 @@ from memgpt_jax.ops.trees import where_rows
 
 def without_memory(model: tuple[ModelConfig, Params], state: ModelState) -> ModelState:
     """The state with empty memories. Windows and the tokens of the open segment stay."""
-    config, params = model
+    return _emptied(*model, state)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _emptied(config: ModelConfig, params: Params, state: ModelState) -> ModelState:
     layers = []
     for block, layer in zip(models.from_params(config, params).blocks, state.layers, strict=True):
         if layer.stream:
@@ -44,11 +50,18 @@ def forget(model: tuple[ModelConfig, Params], state: ModelState, start: int, end
     config, params = model
     read = int(np.asarray(state.position)[0])
     check(0 <= start < end <= read, f"start and end must be from 0 to {read} and rise, got {start} and {end}")
-    layers: list[Any] = []
     for block, layer in zip(models.from_params(config, params).blocks, state.layers, strict=True):
+        memory = block.memory_layer.memory if layer.stream else None
+        check(isinstance(memory, KVMemory | None), f"only a `kv` memory can forget, got {type(memory).__name__}")
+    return _forgotten(config, state, start, end)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _forgotten(config: ModelConfig, state: ModelState, start: Any, end: Any) -> ModelState:
+    layers: list[Any] = []
+    for layer in state.layers:
         if layer.stream:
-            memory, stream = block.memory_layer.memory, layer.stream
-            check(isinstance(memory, KVMemory), f"only a `kv` memory can forget, got {type(memory).__name__}")
+            stream = layer.stream
             written = state.position - (stream.offset - stream.start)  # tokens up to the last written segment
             layer = layer._replace(stream=stream._replace(memory=_without(stream.memory, config, written, start, end)))
         layers.append(layer)

@@ -8,8 +8,8 @@ import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from memgpt_jax import models
 from memgpt_jax.generation.document import Document
+from memgpt_jax.generation.prefill import compiled_read
 from memgpt_jax.inspector import forget, trace, without_memory
 from memgpt_jax.inspector.page import page
 from memgpt_jax.serving.completions import refuse_unless, service_of
@@ -96,10 +96,12 @@ def _compared(service: Service, document: Document, body: Next) -> dict[str, Any
     else:
         assert body.start is not None and body.end is not None
         changed = forget(model, state, body.start, body.end)
-    tokens = jnp.asarray([document.unread], jnp.int32)
-    model_fn = models.functional(engine.config)
+    tokens, present = np.array([document.unread], np.int32), np.ones(1, np.int64)
+    logits = jnp.zeros((1, engine.config.vocab_size), jnp.float32)
     both = [
-        np.asarray(jax.nn.log_softmax(model_fn.apply(engine.params, tokens, each)[0][0, -1]))
+        np.asarray(
+            jax.nn.log_softmax(compiled_read(engine.config, "any", engine.params, tokens, present, logits, each)[0][0])
+        )
         for each in (state, changed)
     ]
     divergence = float(np.sum(np.exp(both[0]) * (both[0] - both[1])) / np.log(2))

@@ -35,7 +35,8 @@ def test_losses_are_those_of_the_model(tiny, traced):
     want = -logprobs[np.arange(len(found.tokens) - 1), found.tokens[1:]] / np.log(2)
     assert np.isnan(found.bits[0])
     np.testing.assert_allclose(found.bits[1:], want, atol=1e-3)
-    _, whole = models.functional(tiny.config).apply(tiny.params, tokens, models.functional(tiny.config).init_state(1))
+    model_fn = models.functional(tiny.config)
+    _, whole = jax.jit(model_fn.apply)(tiny.params, tokens, model_fn.init_state(1))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), state, whole)
 
 

@@ -140,7 +140,7 @@ def test_bad_records_are_refused(tmp_path, change, message):
     [
         ({"prompt": "{document}"}, "data.prompt must hold {document} and, after it, {question}, each once"),
         ({"prompt": "{question} {document}"}, "data.prompt must hold {document} and, after it, {question}"),
-        ({"metrics": ("meteor",)}, "data.metrics must be distinct names of bleu, chrf, rouge, exact, first_word"),
+        ({"metrics": ("meteor",)}, "data.metrics must be distinct names of bleu, chrf, rouge, exact"),
         ({"context": "part"}, "context must be one of 'document', 'given'"),
         ({"read_again": 0}, "read_again must be at least 1, got 0"),
     ],

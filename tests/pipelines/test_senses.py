@@ -108,6 +108,7 @@ def written_experiment(data, model):
     )
 
 
+@pytest.mark.slow
 def test_captions_are_learned_and_written(tmp_path, capsys):
     """Of the colours of both halves of a picture, in all orders."""
     rng, colours, files = np.random.default_rng(0), {"red": (200, 30, 30), "sky": (30, 90, 220)}, {}

@@ -23,7 +23,11 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [*OPTIONS[:1], OPTIONS[-1], *(pytest.param(each, marks=pytest.mark.slow) for each in OPTIONS[1:-1])],
+    ids=str,
+)
 def test_answers_are_those_of_generate(engine, tiny, options):
     """With the same seed, also of several answers to one prompt."""
     number = 3 if "temperature" in options else 1
