@@ -42,9 +42,16 @@ def prefill(
 
 
 def prefill_pieces(
-    config: ModelConfig, params: Params, prompts: list[np.ndarray], state: ModelState, piece_length: int
+    config: ModelConfig,
+    params: Params,
+    prompts: list[np.ndarray],
+    state: ModelState,
+    piece_length: int,
+    logits: Float32[Array, "B V"] | None = None,
 ) -> Iterator[tuple[Float32[Array, "B V"], ModelState]]:
     """`prefill` one piece at a time: the logits so far, and the state after each piece.
+
+    Args: logits: of empty prompts; default: 0.
 
     A piece without padding that begins at a segment boundary in every row is read on the aligned path, as in training.
     The last piece is padded to a power of two segments, so that few shapes are compiled. Logits are not checked.
@@ -53,7 +60,7 @@ def prefill_pieces(
     segment = config.segment_length
     piece = segment * max(1, piece_length // segment)
     at_boundary = all((np.asarray(layer.stream.offset) == 0).all() for layer in state.layers if layer.stream)
-    logits = jnp.zeros((len(prompts), config.vocab_size), jnp.float32)
+    found = jnp.zeros((len(prompts), config.vocab_size), jnp.float32) if logits is None else logits
     for start in range(0, lengths.max(), piece):
         rest = lengths.max() - start
         size = 1 if rest == 1 else min(piece, power_of_two(-(-rest // segment)) * segment)
@@ -62,8 +69,8 @@ def prefill_pieces(
         for row, (prompt, number) in enumerate(zip(prompts, present, strict=True)):
             tokens[row, :number] = prompt[start : start + number]
         aligned = at_boundary and size % segment == 0 and bool((present == size).all())
-        logits, state = compiled_read(config, "aligned" if aligned else "any", params, tokens, present, logits, state)
-        yield logits, state
+        found, state = compiled_read(config, "aligned" if aligned else "any", params, tokens, present, found, state)
+        yield found, state
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

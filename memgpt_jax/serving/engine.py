@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax.config.checks import check
@@ -71,6 +72,8 @@ class Engine:
         """
         self._device = jax.devices()[0]
         self.config, self.params, self.tokenizer = config, self.placed(params), tokenizer
+        self.no_logits = self.placed(jnp.zeros((1, config.vocab_size), jnp.float32))
+        """Logits before the first token. They are on the device like all other arguments of the programs."""
         self.settings = settings or EngineSettings()
         self.prefixes = Prefixes(self.settings.prefix_bytes)
         self.steps = 0
@@ -222,7 +225,6 @@ class Engine:
             if not self._waiting or self._read or (self.busy_slots == len(self._answers)):
                 return
             request = self._waiting.popleft()
-            request.started = time.monotonic()
             self._reading = request, self._reading_of(request)
         request, pieces = self._reading
         try:
@@ -293,7 +295,7 @@ class Engine:
     def _pieces(self, tokens: list[int], state: ModelState) -> Generator[None, None, ModelState]:
         """Read tokens, and return the state after them; yields after each piece."""
         prompt, size = [np.array(tokens, np.int32)], self.settings.piece_length
-        for logits, after in prefill_pieces(self.config, self.params, prompt, state, size):
+        for logits, after in prefill_pieces(self.config, self.params, prompt, state, size, self.no_logits):
             if not bool(can_be_chosen_from(logits).all()):
                 raise FailedError("the logits of the prompt are not finite")
             state = after

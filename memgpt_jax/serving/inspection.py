@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
@@ -97,10 +96,11 @@ def _compared(service: Service, document: Document, body: Next) -> dict[str, Any
         assert body.start is not None and body.end is not None
         changed = forget(model, state, body.start, body.end)
     tokens, present = np.array([document.unread], np.int32), np.ones(1, np.int64)
-    logits = jnp.zeros((1, engine.config.vocab_size), jnp.float32)
     both = [
         np.asarray(
-            jax.nn.log_softmax(compiled_read(engine.config, "any", engine.params, tokens, present, logits, each)[0][0])
+            jax.nn.log_softmax(
+                compiled_read(engine.config, "any", engine.params, tokens, present, engine.no_logits, each)[0][0]
+            )
         )
         for each in (state, changed)
     ]

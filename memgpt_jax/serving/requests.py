@@ -91,7 +91,6 @@ class Request:
     cancelled: bool = False
     """Set by any thread: the request ends within two steps."""
     arrived: float = field(default_factory=time.monotonic)
-    started: float | None = None
 
     @property
     def ids(self) -> list[int]:
