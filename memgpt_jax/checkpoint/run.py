@@ -69,13 +69,20 @@ def load_best_run(workdir: str | Path, step: int | None = None) -> Run:
 
 def _tokenizer(config: ExperimentConfig, workdir: str | Path) -> Tokenizer | None:
     with refused():
-        has_tokenizer = config.text is not None and (run_folder(workdir) / "tokenizer").exists()
+        has_tokenizer = config.text is not None and _tokenizer_folder(workdir).exists()
         return load_run_tokenizer(workdir) if has_tokenizer else None
+
+
+def _tokenizer_folder(workdir: str | Path) -> Path:
+    """The folder of a run's tokenizer; for the sub-folder `best` of a run, that of the run."""
+    folder = run_folder(workdir)
+    own = folder / "tokenizer"
+    return folder.parent / "tokenizer" if folder.name == BEST and not own.exists() else own
 
 
 def load_run_tokenizer(workdir: str | Path) -> Tokenizer:
     """The tokenizer of a run. Raises `ValueError` if it is missing, damaged or cannot be read."""
-    folder = run_folder(workdir) / "tokenizer"
+    folder = _tokenizer_folder(workdir)
     try:
         return read_tokenizer(folder)
     except OSError as error:
