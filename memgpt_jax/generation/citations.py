@@ -142,8 +142,8 @@ def segment_calls(
 
     Yields the place of the call in the rows, tokens [B, T] and which of them are valid.
     """
-    stream = next(layer.stream for layer in state.layers if layer.stream)
-    batch, segment, offset, place = len(stream.offset), config.segment_length, int(stream.offset[0]), 0
+    offset = next((int(layer.stream.offset[0]) for layer in state.layers if layer.stream), 0)
+    batch, segment, place = len(state.position), config.segment_length, 0
     while place < max(map(len, rows)):
         tokens, valid = np.zeros((batch, segment), np.int32), np.zeros((batch, segment), bool)
         for row, ids in enumerate(rows):

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,8 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.config.serialization import differences, from_json, to_json
 from memgpt_jax.data import Tokenizer
 from memgpt_jax.files.checksums import DamagedError
-from memgpt_jax.models import ModelState
+from memgpt_jax.generation.text import AnswerText
+from memgpt_jax.models import ModelState, Params
 from memgpt_jax.ops.trees import named_leaves
 
 KEY, NO_SUM = "memgpt_jax.session", "0" * 64
@@ -43,6 +44,36 @@ def new_document(config: ModelConfig, tokenizer: Tokenizer) -> Document:
     """A document without text."""
     state = models.functional(config).init_state(batch_size=1)
     return Document(state, (tokenizer.start_id,), 1, frozenset(), ())
+
+
+def continued(
+    document: Document, tokenizer: Tokenizer, state: ModelState, ids: Sequence[int], unread: Sequence[int]
+) -> Document:
+    """The document with more tokens.
+
+    Args:
+        document: before them.
+        tokenizer: of the model.
+        state: the state after all tokens but those in `unread`.
+        ids: the new tokens.
+        unread: the last token; () after the end of the document.
+    """
+    text = AnswerText(tokenizer, [*document.context, *document.unfinished, *ids])
+    return Document(
+        state,
+        tuple(unread),
+        document.num_tokens + len(ids),
+        document.penalized_ids.union(ids),
+        tuple(text.context),
+        tuple(text.unfinished),
+    )
+
+
+def memory_stats(config: ModelConfig, params: Params, state: ModelState) -> list[dict[str, Any]]:
+    """The `stats` of each layer's memory (occupancy, write gates, ages, bytes); {} for a layer without one."""
+    layers = zip(models.from_params(config, params).blocks, state.layers, strict=True)
+    measured = [block.memory_layer.memory.stats(s.stream.memory) if s.stream else {} for block, s in layers]
+    return jax.tree.map(lambda x: np.asarray(x).tolist(), measured)
 
 
 def to_bytes(

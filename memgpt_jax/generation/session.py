@@ -9,13 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memgpt_jax import models
 from memgpt_jax.config.checks import check, whole
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import Tokenizer
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.generation.answers import Answers
-from memgpt_jax.generation.document import Document, from_bytes, is_document, new_document, to_bytes
+from memgpt_jax.generation.document import (
+    Document,
+    from_bytes,
+    is_document,
+    memory_stats,
+    new_document,
+    to_bytes,
+)
 from memgpt_jax.generation.prefill import prefill
 from memgpt_jax.generation.prompts import Prompts, check_tokenizer, checked_ids
 from memgpt_jax.generation.request import (
@@ -208,10 +214,7 @@ class Session:
 
     def memory(self) -> list[dict[str, Any]]:
         """The `stats` of each layer's memory (occupancy, write gates, ages, bytes); {} for a layer without one."""
-        blocks = models.from_params(self.config, self.params).blocks
-        layers = zip(blocks, self.state.layers, strict=True)
-        measured = [block.memory_layer.memory.stats(s.stream.memory) if s.stream else {} for block, s in layers]
-        return jax.tree.map(lambda x: np.asarray(x).tolist(), measured)
+        return memory_stats(self.config, self.params, self.state)
 
     def document(self) -> Document:
         """The document so far, as a value. A streamed answer ends with the last piece that was returned."""

@@ -168,7 +168,7 @@ def _traced(
     first = int(np.asarray(state.position)[0])
     recorder, other = _Recorder(config, params, tokens, first), state
     nats, nats_without = np.full(len(tokens), np.nan, np.float32), np.full(len(tokens), np.nan, np.float32)
-    calls = list(_calls(config, state, tokens))
+    calls = list(segment_calls(config, state, [tokens]))
     for number, (place, part, valid) in enumerate(track(calls, noun) if noun else calls):
         following = np.zeros_like(part)
         later = tokens[place + 1 : place + 1 + int(valid.sum())]
@@ -193,19 +193,6 @@ def _traced(
         layers=recorder.layers(len(calls)),
     )
     return found, state
-
-
-def _calls(config: ModelConfig, state: ModelState, tokens: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """The tokens in calls that end with segments; a model without memory reads calls of `segment_length`."""
-    if any(layer.stream for layer in state.layers):
-        return list(segment_calls(config, state, [tokens]))
-    size, found = config.segment_length, []
-    for place in range(0, len(tokens), size):
-        part, valid = np.zeros((1, size), np.int32), np.zeros((1, size), bool)
-        part[0, : len(tokens[place : place + size])] = tokens[place : place + size]
-        valid[0, : len(tokens[place : place + size])] = True
-        found.append((place, part, valid))
-    return found
 
 
 def _texts(tokenizer: Tokenizer, tokens: np.ndarray) -> list[str]:

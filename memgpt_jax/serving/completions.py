@@ -15,7 +15,8 @@ from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.prompt_scores import PromptToken
 from memgpt_jax.serving.protocol import ChatCompletion, Completion, Generation
 from memgpt_jax.serving.requests import Finished, Token
-from memgpt_jax.serving.service import Choice, Run, Service
+from memgpt_jax.serving.runs import Choice, Run
+from memgpt_jax.serving.service import Service
 from memgpt_jax.serving.sse import PING, frame, streamed
 
 router = APIRouter()
@@ -28,8 +29,9 @@ async def completions(body: Completion, http: Request) -> Response | dict[str, A
     """Continue texts."""
     service, owner = service_of(http)
     service.check_model(body.model)
-    if body.prompt == [] or not len(prompts := service.prompts_of(body.prompt)) >= 1:
+    if body.prompt == []:
         raise ApiError("prompt is an empty list", param="prompt", code="invalid_value")
+    prompts = service.prompts_of(body.prompt)
     best_of = body.n if body.best_of is None else body.best_of
     checks = [
         (best_of >= body.n, "best_of", "best_of must be at least n"),
@@ -216,7 +218,7 @@ class _Chat(_Form):
     def choice(self, choice: Choice, run: Run) -> dict[str, Any]:
         logprobs = None
         if self.body.logprobs:
-            content = [self._logprob(token) for token in choice.tokens]
+            content = [with_alternatives(self.service.tokenizer, token) for token in choice.tokens]
             logprobs = {"content": content, "refusal": None}
         message = {"role": "assistant", "content": choice.text, "refusal": None}
         return {"message": message, "logprobs": logprobs, "finish_reason": choice.finish_reason}
@@ -230,18 +232,18 @@ class _Chat(_Form):
     def delta(self, token: Token, choice: Choice) -> dict[str, Any] | None:
         if not self.body.logprobs:
             return self.text(token.text) if token.text else None
-        return {"delta": {"content": token.text}, "logprobs": {"content": [self._logprob(token)], "refusal": None}}
-
-    def _logprob(self, token: Token) -> dict[str, Any]:
-        return token_logprob(self.service.tokenizer, token.id, token.logprob) | {
-            "top_logprobs": [token_logprob(self.service.tokenizer, id, value) for id, value in token.alternatives]
-        }
+        found = with_alternatives(self.service.tokenizer, token)
+        return {"delta": {"content": token.text}, "logprobs": {"content": [found], "refusal": None}}
 
 
-def token_logprob(tokenizer: Tokenizer, id: int, logprob: float) -> dict[str, Any]:
-    """A token with its log-probability, as chat completions and responses have it."""
-    text = tokenizer.decode([id])
-    return {"token": text, "bytes": list(text.encode("utf-8", "replace")), "logprob": logprob}
+def with_alternatives(tokenizer: Tokenizer, token: Token) -> dict[str, Any]:
+    """A token with its log-probability and those of others, as chat completions and responses have it."""
+
+    def one(id: int, logprob: float) -> dict[str, Any]:
+        text = tokenizer.decode([id])
+        return {"token": text, "bytes": list(text.encode("utf-8", "replace")), "logprob": logprob}
+
+    return one(token.id, token.logprob) | {"top_logprobs": [one(*pair) for pair in token.alternatives]}
 
 
 def token_logprobs(

@@ -11,13 +11,13 @@ import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from memgpt_jax import models
-from memgpt_jax.generation.document import from_bytes, to_bytes
+from memgpt_jax.generation.document import from_bytes, memory_stats, to_bytes
 from memgpt_jax.serving.completions import service_of
 from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.protocol import Feed, Generation
-from memgpt_jax.serving.service import Run, Service
-from memgpt_jax.serving.store import Entry, renamed
+from memgpt_jax.serving.runs import Run
+from memgpt_jax.serving.service import Service
+from memgpt_jax.serving.store import Entry
 
 router = APIRouter()
 
@@ -39,9 +39,7 @@ async def feed(id: str, body: Feed, http: Request) -> dict[str, Any]:
 async def fork(id: str, http: Request) -> dict[str, Any]:
     """The same document under a new id."""
     service, owner = service_of(http)
-    entry = renamed(service.store.get(id, owner), "sess")
-    entry = await service.keep(entry.document, owner, id=entry.id)
-    return shown(service, entry)
+    return shown(service, await service.keep(service.store.get(id, owner).document, owner))
 
 
 @router.get("/v1/sessions/{id}")
@@ -49,7 +47,8 @@ async def get(id: str, http: Request) -> dict[str, Any]:
     """A document: its number of tokens, and statistics of each layer's memory."""
     service, owner = service_of(http)
     entry = service.store.get(id, owner)
-    memory = await service.call(lambda: memory_stats(service, entry))
+    engine = service.engine_or_refuse()
+    memory = await service.call(lambda: memory_stats(engine.config, engine.params, entry.document.state))
     return shown(service, entry) | {"memory": memory}
 
 
@@ -107,15 +106,6 @@ def shown(service: Service, entry: Entry) -> dict[str, Any]:
         "num_tokens": entry.document.num_tokens,
         "bytes": entry.nbytes,
     }
-
-
-def memory_stats(service: Service, entry: Entry) -> list[dict[str, Any]]:
-    """The `stats` of each layer's memory; {} for a layer without one. To be run by `Service.call`."""
-    engine = service.engine_or_refuse()
-    blocks = models.from_params(engine.config, engine.params).blocks
-    layers = zip(blocks, entry.document.state.layers, strict=True)
-    measured = [block.memory_layer.memory.stats(layer.stream.memory) if layer.stream else {} for block, layer in layers]
-    return jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), measured)
 
 
 def _is_float(leaf: Any) -> bool:

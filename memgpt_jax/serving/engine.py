@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import jax
@@ -18,7 +17,7 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import Tokenizer
-from memgpt_jax.generation.document import Document, new_document
+from memgpt_jax.generation.document import Document, continued, new_document
 from memgpt_jax.generation.prefill import prefill_pieces
 from memgpt_jax.generation.prompts import checked_ids
 from memgpt_jax.generation.sampling import NOT_FINITE, can_be_chosen_from
@@ -28,30 +27,11 @@ from memgpt_jax.serving.prefixes import Prefixes
 from memgpt_jax.serving.prompt_scores import PromptToken, score_pieces
 from memgpt_jax.serving.requests import Answer, BusyError, CancelledError, FailedError, Finished, Read, Request, Token
 from memgpt_jax.serving.sampling import Options
+from memgpt_jax.serving.settings import EngineSettings
 from memgpt_jax.serving.slots import Slots, empty, extract, insert, new_row, step, with_active
 
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineSettings:
-    """Sizes and limits of an engine."""
-
-    slots: int = 8
-    """Answers that are decoded at the same time."""
-    piece_length: int = 256
-    """Tokens of a prompt that are read between two decoding steps."""
-    queue_requests: int = 64
-    """Answers that may wait."""
-    queue_tokens: int = 1_000_000
-    """Tokens of prompts that may wait."""
-    prefix_bytes: int = 256 * 2**20
-    """Memory for the states at the ends of messages."""
-
-    def __post_init__(self) -> None:
-        for name in ("slots", "piece_length", "queue_requests", "queue_tokens"):
-            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 class Engine:
@@ -75,7 +55,7 @@ class Engine:
         self.no_logits = self.placed(jnp.zeros((1, config.vocab_size), jnp.float32))
         """Logits before the first token. They are on the device like all other arguments of the programs."""
         self.settings = settings or EngineSettings()
-        self.prefixes = Prefixes(self.settings.prefix_bytes)
+        self.prefixes = Prefixes(self.settings.prefix_mb * 2**20)
         self.steps = 0
         """Decoding steps so far."""
         self.last_step = time.monotonic()
@@ -258,15 +238,7 @@ class Engine:
                     start = end
                     if request.is_new and end < len(tokens) - 1:
                         self.prefixes.keep(request.owner, tokens[:end], state)
-        text = AnswerText(self.tokenizer, [*document.context, *document.unfinished, *ids])
-        before = Document(
-            state=state,
-            unread=tuple(tokens[-1:]),
-            num_tokens=document.num_tokens + len(ids),
-            penalized_ids=document.penalized_ids.union(ids),
-            context=tuple(text.context),
-            unfinished=tuple(text.unfinished),
-        )
+        before = continued(document, self.tokenizer, state, ids, tokens[-1:])
         if request.max_new_tokens == 0:
             self._dequeue(request.number, 0)
             request.deliver(Read(before._replace(state=jax.device_get(state)), cached, scores))
@@ -386,15 +358,7 @@ class Engine:
         else:
             state = extract(self._slots.state, np.int32(index))
             unread, ids = ([], ids[:-1]) if is_stop else (ids[-1:], ids)
-        text = AnswerText(self.tokenizer, [*before.context, *before.unfinished, *ids])
-        return Document(
-            jax.device_get(state),
-            tuple(unread),
-            before.num_tokens + len(ids),
-            before.penalized_ids.union(ids),
-            tuple(text.context),
-            tuple(text.unfinished),
-        )
+        return continued(before, self.tokenizer, jax.device_get(state), ids, unread)
 
     def _set_active(self) -> None:
         """Tell the device which rows have an answer; the others neither read nor write."""

@@ -7,7 +7,7 @@ import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from memgpt_jax.generation.document import Document
+from memgpt_jax.generation.document import Document, continued
 from memgpt_jax.generation.prefill import compiled_read
 from memgpt_jax.inspector import forget, trace, without_memory
 from memgpt_jax.inspector.page import page
@@ -43,15 +43,7 @@ async def inspect(body: Inspect, http: Request) -> dict[str, Any]:
 
     def read() -> tuple[Any, Document]:
         found, state = trace(model, ids[:-1], tokenizer=engine.tokenizer, state=engine.placed(document.state))
-        new = ids[len(document.unread) :]
-        after = document._replace(
-            state=state,
-            unread=tuple(ids[-1:]),
-            num_tokens=document.num_tokens + len(new),
-            penalized_ids=document.penalized_ids.union(new),
-            context=tuple([*document.context, *document.unfinished, *new][-32:]),
-            unfinished=(),
-        )
+        after = continued(document, engine.tokenizer, state, ids[len(document.unread) :], ids[-1:])
         return found, on_host(after)
 
     found, after = await service.call(read)

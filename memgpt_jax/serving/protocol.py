@@ -159,10 +159,8 @@ HARMLESS = frozenset(
 
 def _without_unused_tools(values: Any) -> Any:
     """Tools are harmless where the client forbids their use, or the list is empty."""
-    if isinstance(values, dict) and (values.get("tool_choice") in ("none", None) or not values.get("tools")):
-        allowed = values.get("tool_choice") == "none" or not values.get("tools")
-        dropped = {"tools", "tool_choice"} if allowed else {"tool_choice"}
-        values = {name: value for name, value in values.items() if name not in dropped}
+    if isinstance(values, dict) and (values.get("tool_choice") == "none" or not values.get("tools")):
+        return {name: value for name, value in values.items() if name not in ("tools", "tool_choice")}
     return values
 
 

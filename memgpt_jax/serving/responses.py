@@ -2,18 +2,19 @@
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response as HttpResponse
 
 from memgpt_jax.serving.chat import Message
-from memgpt_jax.serving.completions import messages_of, refuse_unless, service_of, token_logprob
+from memgpt_jax.serving.completions import messages_of, refuse_unless, service_of, with_alternatives
 from memgpt_jax.serving.errors import ApiError, as_api_error
 from memgpt_jax.serving.protocol import Generation, InputTokens, Response
 from memgpt_jax.serving.requests import Finished, Token
-from memgpt_jax.serving.service import Choice, Run, Service
+from memgpt_jax.serving.runs import Choice, Run
+from memgpt_jax.serving.service import Service
 from memgpt_jax.serving.sse import PING, frame, streamed
 from memgpt_jax.serving.store import Entry, NotFoundError, new_id
 
@@ -219,7 +220,11 @@ class _Form:
                     continue
                 _, each = found
                 if isinstance(each, Token | Finished) and each.text:
-                    logprobs = [self._logprob(each)] if self.wants and isinstance(each, Token) else []
+                    logprobs = (
+                        [with_alternatives(self.service.tokenizer, each)]
+                        if self.wants and isinstance(each, Token)
+                        else []
+                    )
                     yield event("response.output_text.delta", delta=each.text, logprobs=logprobs, **place)
             response = await self.completed(run)
             choice = run.choices[0]
@@ -241,10 +246,6 @@ class _Form:
         return {"id": self.message, "type": "message", "role": "assistant", "status": status, "content": content}
 
     def _part(self, choice: Choice) -> dict[str, Any]:
-        logprobs: Sequence[dict[str, Any]] = [self._logprob(token) for token in choice.tokens] if self.wants else []
+        tokens = choice.tokens if self.wants else []
+        logprobs = [with_alternatives(self.service.tokenizer, token) for token in tokens]
         return {"type": "output_text", "text": choice.text, "annotations": [], "logprobs": logprobs}
-
-    def _logprob(self, token: Token) -> dict[str, Any]:
-        tokenizer = self.service.tokenizer
-        top = [token_logprob(tokenizer, id, value) for id, value in token.alternatives]
-        return token_logprob(tokenizer, token.id, token.logprob) | {"top_logprobs": top}

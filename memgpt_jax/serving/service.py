@@ -1,14 +1,10 @@
-"""A model behind a server: it turns bodies into requests to the engine, and their events into results."""
+"""A model behind a server: it turns bodies into requests to the engine."""
 
 import asyncio
-import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
-
-from starlette.requests import Request as HttpRequest
 
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import Tokenizer
@@ -18,162 +14,14 @@ from memgpt_jax.inspector import trace
 from memgpt_jax.pipelines import FeatureExtraction
 from memgpt_jax.pipelines.base import Loaded
 from memgpt_jax.serving.chat import ChatTemplate, Message
-from memgpt_jax.serving.engine import Engine, EngineSettings
+from memgpt_jax.serving.engine import Engine
 from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.metrics import Metrics
-from memgpt_jax.serving.prompt_scores import PromptToken
 from memgpt_jax.serving.protocol import Generation
-from memgpt_jax.serving.requests import Event, Read, Request, Token
+from memgpt_jax.serving.requests import Request
 from memgpt_jax.serving.sampling import Options
 from memgpt_jax.serving.settings import ServerSettings
 from memgpt_jax.serving.store import Entry, Store, new_id
-
-PING = 15.0
-"""Seconds without an event after which a stream sends a comment, so that proxies keep it open."""
-
-
-@dataclass
-class Choice:
-    """One answer, as far as it has arrived."""
-
-    prompt: int
-    """The number of its prompt."""
-    tokens: list[Token] = field(default_factory=list)
-    text: str = ""
-    finish_reason: str | None = None
-    document: Document | None = None
-
-    @property
-    def mean_logprob(self) -> float:
-        """The mean log-probability of its tokens."""
-        return sum(token.logprob for token in self.tokens) / max(1, len(self.tokens))
-
-
-@dataclass
-class Prompt:
-    """What is known of one prompt."""
-
-    num_tokens: int
-    cached_tokens: int = 0
-    scores: list[PromptToken] = field(default_factory=list)
-    document: Document | None = None
-
-
-class Run:
-    """The requests of one HTTP request, seen from asyncio: an iterator over events, and the results so far."""
-
-    def __init__(self, service: "Service", requests: Sequence[Request]):
-        """Submit the requests. Raises `BusyError` if they cannot wait; none of them then does."""
-        self._service, self._requests = service, requests
-        self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
-        self._started = time.monotonic()
-        loop = asyncio.get_running_loop()
-
-        def deliver_of(number: int) -> Callable[[Event], None]:
-            def deliver(event: Event) -> None:
-                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
-                    loop.call_soon_threadsafe(self._queue.put_nowait, (number, event))
-
-            return deliver
-
-        self.prompts = [Prompt(len(request.ids)) for request in requests]
-        self.choices = [Choice(number) for number, request in enumerate(requests) for _ in range(request.number)]
-        self._first = [sum(request.number for request in requests[:number]) for number in range(len(requests))]
-        try:
-            for number, request in enumerate(requests):
-                request.deliver = deliver_of(number)
-                service.engine_or_refuse().submit(request)
-        except BaseException:
-            self.cancel()
-            raise
-
-    def cancel(self) -> None:
-        """End the requests within two steps."""
-        for request in self._requests:
-            request.cancelled = True
-
-    async def events(self) -> AsyncIterator[tuple[int, Event] | None]:
-        """The number of the choice (of the prompt, for `Read`) and each event; None every `PING` seconds without one.
-
-        Raises what an event says that went wrong. If the caller stops iterating, the requests are cancelled.
-        """
-        metrics, last = self._service.metrics, None
-        left = len(self._requests) if self._requests[0].max_new_tokens == 0 else len(self.choices)
-        completed = False
-        try:
-            while left:
-                try:
-                    number, event = await asyncio.wait_for(self._queue.get(), PING)
-                except TimeoutError:
-                    yield None
-                    continue
-                now = time.monotonic()
-                if isinstance(event, Exception):
-                    raise event
-                if isinstance(event, Read):
-                    prompt = self.prompts[number]
-                    prompt.cached_tokens, prompt.scores, prompt.document = (
-                        event.cached_tokens,
-                        event.scores,
-                        event.document,
-                    )
-                    left -= self._requests[number].max_new_tokens == 0
-                    metrics.read(prompt.num_tokens, event.cached_tokens, now - self._started)
-                    yield number, event
-                    continue
-                index = self._first[number] + event.choice
-                choice = self.choices[index]
-                choice.text += event.text
-                if isinstance(event, Token):
-                    choice.tokens.append(event)
-                    metrics.token(now - (last or self._started), is_first=last is None)
-                    last = now
-                else:
-                    choice.finish_reason, choice.document = event.reason, event.document
-                    left -= 1
-                    metrics.finished(event.reason, len(choice.tokens))
-                yield index, event
-            completed = True
-            metrics.latency.observe(time.monotonic() - self._started)
-        finally:
-            if not completed:
-                self.cancel()
-
-    async def result(self, http: HttpRequest) -> None:
-        """Wait for all events; if the client leaves before, the requests are cancelled."""
-
-        async def collect() -> None:
-            async for _ in self.events():
-                pass
-
-        work, gone = asyncio.create_task(collect()), asyncio.create_task(_disconnected(http))
-        try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                self._service.metrics.cancelled()
-                raise ApiError("the client has left", status=499, code="cancelled")
-            await work
-        finally:
-            for task in (work, gone):
-                task.cancel()
-            self.cancel()
-
-    def usage(self) -> dict[str, Any]:
-        """The usage object of completions."""
-        prompt = sum(prompt.num_tokens for prompt in self.prompts)
-        answer = sum(len(choice.tokens) for choice in self.choices)
-        cached = sum(prompt.cached_tokens for prompt in self.prompts)
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": answer,
-            "total_tokens": prompt + answer,
-            "prompt_tokens_details": {"cached_tokens": cached},
-        }
-
-
-async def _disconnected(http: HttpRequest) -> None:
-    while (await http.receive())["type"] != "http.disconnect":
-        pass
 
 
 class Service:
@@ -185,14 +33,12 @@ class Service:
         *,
         name: str,
         loaded: Loaded | None,
-        stop_ids: Sequence[int] = (),
         pipelines: dict[str, Any] | None = None,
     ):
         """Args:
             settings: of the server.
             name: of the model.
             loaded: the decoder that generates text; None: the server has pipelines alone.
-            stop_ids: the ids that end a text, if the tokenizer names none.
             pipelines: functions by name.
 
         Raises `ValueError` if the chat template or a setting is not valid.
@@ -211,16 +57,9 @@ class Service:
         assert isinstance(loaded.config, ModelConfig)
         check_tokenizer(loaded.config, loaded.tokenizer)
         config, tokenizer = loaded.config, loaded.tokenizer
-        engine = EngineSettings(
-            slots=settings.slots,
-            piece_length=settings.piece_length,
-            queue_requests=settings.queue_requests,
-            queue_tokens=settings.queue_tokens,
-            prefix_bytes=settings.prefix_mb * 2**20,
-        )
-        self.engine = Engine(config, loaded.params, tokenizer, engine)
+        self.engine = Engine(config, loaded.params, tokenizer, settings)
         self._vectors = FeatureExtraction(loaded, pool="mean")
-        self._stop_ids = [*(tokenizer.stop_ids or stop_ids), tokenizer.start_id]
+        self._stop_ids = [*tokenizer.stop_ids, tokenizer.start_id]
         template = settings.template or getattr(tokenizer, "chat_template", None)
         self.template = None if template is None else ChatTemplate(template, tokenizer)
         self.store = Store(
@@ -373,9 +212,9 @@ class Service:
             )
         return self.template.beginning(messages) if entry is None else self.template.continuation(messages)
 
-    async def keep(self, document: Document, owner: str, kind: str = "sess", **values: Any) -> Entry:
+    async def keep(self, document: Document, owner: str, **values: Any) -> Entry:
         """Store a document under a new id, or that of `values`."""
-        entry = Entry(**{"id": new_id(kind), "owner": owner, "document": document} | values)
+        entry = Entry(**{"id": new_id("sess"), "owner": owner, "document": document} | values)
         await asyncio.to_thread(self.store.put, entry)
         return entry
 

@@ -7,8 +7,8 @@ from memgpt_jax.config.checks import check
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerSettings:
-    """The settings of a server. Raises `ValueError` for values out of range."""
+class EngineSettings:
+    """Sizes and limits of an engine. Raises `ValueError` for values out of range."""
 
     slots: int = 8
     """Answers that are decoded at the same time."""
@@ -18,6 +18,19 @@ class ServerSettings:
     """Answers that may wait for a slot; more are refused (429)."""
     queue_tokens: int = 1_000_000
     """Tokens of prompts that may wait."""
+    prefix_mb: int = 256
+    """Memory for states at the ends of messages, which later dialogues may begin with."""
+
+    def __post_init__(self) -> None:
+        for name in ("slots", "piece_length", "queue_requests", "queue_tokens"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(self.prefix_mb >= 0, f"prefix_mb must not be negative, got {self.prefix_mb}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings(EngineSettings):
+    """The settings of a server."""
+
     max_prompt_tokens: int = 1_000_000
     """Most tokens of the prompt of one request."""
     max_new_tokens: int = 8192
@@ -34,8 +47,6 @@ class ServerSettings:
     """Memory for documents; the least recently used ones leave it first."""
     session_hours: float = 24.0
     """Time after which an unused document is removed."""
-    prefix_mb: int = 256
-    """Memory for states at the ends of messages, which later dialogues may begin with."""
     keys: tuple[str, ...] = ()
     """API keys; each sees its own documents alone. (): no key is asked for."""
     template: str | None = None
@@ -48,19 +59,10 @@ class ServerSettings:
     """The process ends if the engine does nothing for so long while it has work; 0: never."""
 
     def __post_init__(self) -> None:
-        at_least_one = (
-            "slots",
-            "piece_length",
-            "queue_requests",
-            "queue_tokens",
-            "max_prompt_tokens",
-            "max_new_tokens",
-            "default_new_tokens",
-            "max_body_mb",
-        )
-        for name in at_least_one:
+        super().__post_init__()
+        for name in ("max_prompt_tokens", "max_new_tokens", "default_new_tokens", "max_body_mb"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("session_mb", "prefix_mb", "watchdog_seconds"):
+        for name in ("session_mb", "watchdog_seconds"):
             check(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("body_seconds", "session_hours"):
             check(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")

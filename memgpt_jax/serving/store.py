@@ -1,7 +1,6 @@
 """Documents by id: in the memory of the host, and each in one immutable object of a folder or a bucket."""
 
 import contextlib
-import dataclasses
 import hashlib
 import re
 import secrets
@@ -172,11 +171,6 @@ class Store:
 def on_host(document: Document) -> Document:
     """The document with its state in the memory of the host."""
     return document._replace(state=jax.device_get(document.state))
-
-
-def renamed(entry: Entry, kind: str) -> Entry:
-    """A fork: the same document under a new id."""
-    return dataclasses.replace(entry, id=new_id(kind), created=time.time())
 
 
 def _write(path: Any, content: bytes) -> None:

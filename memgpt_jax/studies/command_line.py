@@ -228,3 +228,16 @@ def spell_out(arguments: type, words: list[str]) -> list[str]:
 def run_tyro(target, words, booleans=tyro.conf.FlagConversionOff, **options):
     """Let tyro parse the words; a boolean of a config is written `--field True`, as every other field is."""
     return tyro.cli(target, args=words, config=(tyro.conf.AvoidSubcommands, booleans), **options)
+
+
+def text_argument(name: str, value: str) -> str:
+    """A text of the command line: itself, or with `@FILE` the content of a file.
+
+    Raises `ValueError` with the name of the option if the file cannot be read.
+    """
+    if not value.startswith("@"):
+        return value
+    try:
+        return Path(value.removeprefix("@")).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{name} {value} cannot be read as UTF-8 text: {error}") from None

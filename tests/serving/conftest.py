@@ -4,9 +4,10 @@ import queue
 
 import pytest
 
-from memgpt_jax.serving.engine import Engine, EngineSettings
+from memgpt_jax.serving.engine import Engine
 from memgpt_jax.serving.requests import Finished, Read, Request, Token
 from memgpt_jax.serving.sampling import Options
+from memgpt_jax.serving.settings import EngineSettings
 from tests.laws.rereading import Tiny
 
 fastapi = pytest.importorskip("fastapi", reason="the extra `serve` is not installed")

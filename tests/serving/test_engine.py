@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import memgpt_jax as mg
-from memgpt_jax.serving.engine import EngineSettings
 from memgpt_jax.serving.requests import BusyError, CancelledError, FailedError
 from memgpt_jax.serving.sampling import Options
+from memgpt_jax.serving.settings import EngineSettings
 from tests.laws.rereading import ids
 from tests.serving.conftest import Asked
 

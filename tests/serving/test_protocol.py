@@ -6,6 +6,9 @@ import json
 import numpy as np
 import pytest
 
+from memgpt_jax.data import ByteTokenizer
+from memgpt_jax.serving.chat import ChatTemplate
+
 PROMPT = "Das Gedächtnis 🧠 ist"
 
 
@@ -231,15 +234,23 @@ def test_tools_that_may_not_be_used_are_harmless(client):
     chat(client, "Hi", tools=[{"type": "function"}], tool_choice="none")
 
 
-def test_the_beginning_of_a_dialogue_is_read_once(client):
+class Controls(ByteTokenizer):
+    """Bytes, of which 2 is a control token."""
+
+    control_ids = {"\x02": 2}  # noqa: RUF012
+
+
+def test_the_beginning_of_a_dialogue_is_read_once(client, service, other_key, monkeypatch):
     """Counted for the same key alone, and without an effect on the answer."""
+    content = "{% for message in messages %}{{ message.content }}\x02{% endfor %}"
+    monkeypatch.setattr(service, "template", ChatTemplate(content, Controls()))
     texts = ["a long question about memory", "an answer", "and another"]
-    chat(client, texts[0])
-    first = chat(client, *texts).json()
-    again = chat(client, *texts).json()
-    counts = [each["usage"]["prompt_tokens_details"]["cached_tokens"] for each in (first, again)]
-    assert first["choices"] == again["choices"]
-    assert counts[1] >= counts[0]
+    answers = [chat(client, *texts).json() for _ in range(2)]
+    messages = [{"role": "user", "content": texts[0]}]
+    other = client.post("/v1/chat/completions", json={"messages": messages}, headers=other_key).json()
+    counts = [each["usage"]["prompt_tokens_details"]["cached_tokens"] for each in (*answers, other)]
+    assert counts == [0, len("".join(texts[:2])) + 2, 0]
+    assert answers[0]["choices"] == answers[1]["choices"]
 
 
 def test_vectors(client, tiny):

@@ -320,17 +320,15 @@
 
   // ---- charts -----------------------------------------------------------------------------------------------------
   function prepared(canvas) {
-    const scale = window.devicePixelRatio || 1, width = canvas.clientWidth, height = Number(canvas.getAttribute("height"));
-    canvas.style.height = `${height}px`;
+    const scale = window.devicePixelRatio || 1, width = canvas.clientWidth;
+    canvas.dataset.height ??= canvas.getAttribute("height"); // the attribute is overwritten below
+    const height = Number(canvas.dataset.height), context = canvas.getContext("2d");
     canvas.width = width * scale;
-    if (!canvas.dataset.height) canvas.dataset.height = height;
-    const context = canvas.getContext("2d");
-    canvas.height = Number(canvas.dataset.height) * scale;
-    canvas.style.height = `${canvas.dataset.height}px`;
+    canvas.height = height * scale;
+    canvas.style.height = `${height}px`;
     context.scale(scale, scale);
-    context.clearRect(0, 0, width, Number(canvas.dataset.height));
     const style = getComputedStyle(document.documentElement);
-    return { context, width, height: Number(canvas.dataset.height), front: style.getPropertyValue("--front"), soft: style.getPropertyValue("--soft"), accent: style.getPropertyValue("--accent") };
+    return { context, width, height, soft: style.getPropertyValue("--soft"), accent: style.getPropertyValue("--accent") };
   }
 
   function charts() {

@@ -21,7 +21,7 @@ from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.generation import Sampling, Session
-from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
+from memgpt_jax.studies.command_line import one_line_errors, parse_arguments, text_argument
 
 COMMANDS = """\
 /memory      show occupancy and bytes of each layer's memory
@@ -154,12 +154,7 @@ def show_memory(session: Session, console: Console) -> None:
 @one_line_errors((RunError, ValueError))
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(Arguments, __doc__, argv)
-    prompt = arguments.prompt
-    if prompt.startswith("@"):
-        try:
-            prompt = Path(prompt.removeprefix("@")).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"prompt {prompt} cannot be read as UTF-8 text: {error}") from None
+    prompt = text_argument("prompt", arguments.prompt)
     session = open_session(arguments.workdir, arguments.step)
     session.feed(prompt)
     print(prompt, end="", flush=True)

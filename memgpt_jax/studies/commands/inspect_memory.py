@@ -19,7 +19,7 @@ from memgpt_jax.errors import RunError
 from memgpt_jax.files.paths import shown
 from memgpt_jax.inspector import trace, write_page
 from memgpt_jax.pipelines.base import load
-from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
+from memgpt_jax.studies.command_line import one_line_errors, parse_arguments, text_argument
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +48,7 @@ class Arguments:
 @one_line_errors((RunError, ValueError, OSError))
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(Arguments, __doc__, argv)
-    text = arguments.text
-    if text.startswith("@"):
-        try:
-            text = Path(text.removeprefix("@")).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"text {text} cannot be read as UTF-8 text: {error}") from None
+    text = text_argument("text", arguments.text)
     loaded = load(arguments.model, step=arguments.step)
     if not isinstance(loaded.config, ModelConfig) or loaded.tokenizer is None:
         raise RunError(f"{arguments.model} is no decoder that reads text")

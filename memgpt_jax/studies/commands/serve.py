@@ -15,10 +15,10 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -27,11 +27,12 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.pipelines import pipeline
 from memgpt_jax.pipelines.base import Loaded, load
+from memgpt_jax.serving.settings import ServerSettings, is_local
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(ServerSettings):
     """Options of this command."""
 
     model: tyro.conf.Positional[str]
@@ -46,44 +47,14 @@ class Arguments:
     """Folders of runs that are served as pipelines."""
     chat_template: Path | None = None
     """File with a chat template in Jinja; default: that of the model."""
-    keys: Path | None = None
+    key_file: Annotated[Path | None, tyro.conf.arg(name="keys")] = None
     """File with one API key per line."""
     without_keys: bool = False
     """Listen at an address that other machines can reach although no API key is asked for."""
-    sessions: str | None = None
-    """Folder or bucket (gs://, s3://) for documents; without it they are lost at the end."""
-    slots: int = 8
-    """Answers that are decoded at the same time."""
-    piece_length: int = 256
-    """Tokens of a prompt that are read between two decoding steps."""
-    queue_requests: int = 64
-    """Answers that may wait for a slot."""
-    queue_tokens: int = 1_000_000
-    """Tokens of prompts that may wait."""
-    max_prompt_tokens: int = 1_000_000
-    """Most tokens of the prompt of one request."""
-    max_new_tokens: int = 8192
-    """Most tokens of one answer."""
-    default_new_tokens: int = 512
-    """Most tokens of an answer in a dialogue that names no limit."""
-    max_body_mb: int = 16
-    """Largest body of a request."""
-    body_seconds: float = 30.0
-    """Seconds in which the next part of a body must arrive."""
-    session_mb: int = 1024
-    """Memory for documents."""
-    session_hours: float = 24.0
-    """Time after which an unused document is removed."""
-    prefix_mb: int = 256
-    """Memory for states at the ends of messages."""
-    origins: tuple[str, ...] = ()
-    """Origins of web pages that may call the server."""
-    inspector: bool = False
-    """Show the page that looks into memories at /inspect."""
-    watchdog_seconds: float = 120.0
-    """The process ends if the engine does nothing for so long while it has work; 0: never."""
     drain_seconds: int = 45
     """Time for the requests that are being answered when the server is told to end."""
+    keys: tyro.conf.Suppress[tuple[str, ...]] = ()
+    template: tyro.conf.Suppress[str | None] = None
 
 
 def api_keys(path: Path | None) -> tuple[str, ...]:
@@ -122,18 +93,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         from memgpt_jax.serving.app import create_app
         from memgpt_jax.serving.service import Service
-        from memgpt_jax.serving.settings import ServerSettings, is_local
     except ImportError as error:
         raise RunError(f"{error.name} is missing: pip install 'memgpt-jax[serve]'") from None
-    keys = api_keys(arguments.keys)
+    keys = api_keys(arguments.key_file)
     check(
         bool(keys) or is_local(arguments.host) or arguments.without_keys,
         f"host={arguments.host} can be reached by other machines: give --keys FILE, or --without-keys",
     )
     template = None if arguments.chat_template is None else arguments.chat_template.read_text(encoding="utf-8")
-    shared = {field.name for field in fields(ServerSettings)} & {field.name for field in fields(Arguments)}
-    values = {name: getattr(arguments, name) for name in shared - {"keys"}}
-    settings = ServerSettings(keys=keys, template=template, **values)
+    settings = replace(arguments, keys=keys, template=template)
     loaded, pipelines = open_model(arguments)
     name = arguments.name or Path(arguments.model).resolve().name
     service = Service(settings, name=name, loaded=loaded, pipelines=pipelines)
