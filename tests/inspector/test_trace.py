@@ -83,7 +83,7 @@ def test_a_text_in_two_parts_is_one_text(tiny, traced, cut):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), state, last)
 
 
-FAST = ("none", "compressive", "associative")  # no memory; entries with places; no entries
+FAST = ("none", "associative")  # no memory; no entries
 
 
 @pytest.mark.parametrize(

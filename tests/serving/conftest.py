@@ -24,7 +24,7 @@ def tiny() -> Tiny:
     return Tiny()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # `small_heap` may drop compiled programs after a module
 def engine(tiny):
     engine = Engine(
         tiny.config, tiny.params, tiny.tokenizer, EngineSettings(slots=3, piece_length=4, queue_requests=40)
@@ -77,7 +77,7 @@ class Asked:
         return ["".join(token.text for token in tokens) + end for tokens, end in zip(self.tokens, ends, strict=True)]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # `small_heap` may drop compiled programs after a module
 def service(tiny, tmp_path_factory):
     from memgpt_jax.pipelines.base import Loaded
     from memgpt_jax.serving.service import Service
@@ -101,7 +101,7 @@ def service(tiny, tmp_path_factory):
     )
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # `small_heap` may drop compiled programs after a module
 def client(service):
     """A client with the first key."""
     from starlette.testclient import TestClient
