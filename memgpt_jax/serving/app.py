@@ -97,7 +97,10 @@ class Guard:
 
         async def named_send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), (b"x-request-id", name)]
+                named = [(b"x-request-id", name)]
+                if root := scope.get("state", {}).get("root"):
+                    named.append((b"x-session-id", root.encode()))
+                message["headers"] = [*message.get("headers", []), *named]
             await send(message)
 
         if owner is None and scope["path"] not in OPEN:

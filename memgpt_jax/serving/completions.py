@@ -18,6 +18,7 @@ from memgpt_jax.serving.requests import Finished, Token
 from memgpt_jax.serving.runs import Choice, Run
 from memgpt_jax.serving.service import Service
 from memgpt_jax.serving.sse import PING, frame, streamed
+from memgpt_jax.serving.store import Entry
 
 router = APIRouter()
 MOST_CHOICES = 128
@@ -42,15 +43,15 @@ async def completions(body: Completion, http: Request) -> Response | dict[str, A
         (body.stream or body.stream_options is None, "stream_options", "stream_options needs stream=true"),
     ]
     refuse_unless(checks)
-    entry = service.entry_of(body.session, owner)
+    entry = None if body.session is None else entry_of(body.session, http)
     options: dict[str, Any] = {"owner": owner, "max_new_tokens": body.max_tokens, "number": best_of}
     options |= {"alternatives": body.logprobs or 0, "score_prompt": body.echo and body.logprobs is not None}
     run = Run(service, [service.request(body, [ids], entry, **options) for ids in prompts])
-    form = _Completions(service, body, [service.tokenizer.decode(ids) for ids in prompts])
+    form = _Completions(service, body, owner, entry, [service.tokenizer.decode(ids) for ids in prompts])
     if body.stream:
-        return streamed(form.chunks(run, owner))
+        return streamed(form.chunks(run))
     await run.result(http)
-    return await form.whole(run, best_of, owner)
+    return await form.whole(run, best_of)
 
 
 @router.post("/v1/chat/completions", response_model=None)
@@ -64,22 +65,30 @@ async def chat_completions(body: ChatCompletion, http: Request) -> Response | di
             (body.stream or body.stream_options is None, "stream_options", "stream_options needs stream=true"),
         ]
     )
-    entry = service.entry_of(body.session, owner)
+    entry = None if body.session is None else entry_of(body.session, http)
     parts = service.chat_parts(messages_of(body.messages), entry)
     limit = body.max_completion_tokens or body.max_tokens or service.settings.default_new_tokens
     request = service.request(
         body, parts, entry, owner=owner, max_new_tokens=limit, alternatives=body.top_logprobs or 0
     )
-    run, form = Run(service, [request]), _Chat(service, body)
+    run, form = Run(service, [request]), _Chat(service, body, owner, entry)
     if body.stream:
-        return streamed(form.chunks(run, owner))
+        return streamed(form.chunks(run))
     await run.result(http)
-    return await form.whole(run, body.n, owner)
+    return await form.whole(run, body.n)
 
 
 def service_of(http: Request) -> tuple[Service, str]:
     """The service, and the owner of the request."""
     return http.app.state.service, http.state.owner
+
+
+def entry_of(id: str, http: Request) -> Entry:
+    """The document of an id, whose root becomes the header `x-session-id`. Raises `NotFoundError`."""
+    service, owner = service_of(http)
+    entry = service.store.get(id, owner)
+    http.state.root = entry.root
+    return entry
 
 
 def messages_of(messages: Sequence[Any]) -> list[Message]:
@@ -101,17 +110,16 @@ class _Form:
     chunk_name: str
     prefix: str
 
-    def __init__(self, service: Service, body: Generation):
-        self.service, self.body = service, body
+    def __init__(self, service: Service, body: Generation, owner: str, entry: Entry | None):
+        self.service, self.body, self.owner, self.entry = service, body, owner, entry
         self.head = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": service.name}
 
-    async def whole(self, run: Run, tried: int, owner: str) -> dict[str, Any]:
+    async def whole(self, run: Run, tried: int) -> dict[str, Any]:
         """The answer in one object.
 
         Args:
             run: the results.
             tried: answers for each prompt, of which the best n are returned.
-            owner: of new documents.
         """
         choices = []
         for first in range(0, len(run.choices), tried):
@@ -119,7 +127,7 @@ class _Form:
             if tried > self.body.n:
                 group = sorted(group, key=lambda choice: -choice.mean_logprob)[: self.body.n]
             for choice in group:
-                session = await self._session(choice, owner)
+                session = await self._session(choice)
                 choices.append({"index": len(choices)} | self.choice(choice, run) | session)
         if not choices:  # max_new_tokens = 0
             choices = [
@@ -128,7 +136,7 @@ class _Form:
             ]
         return self.head | {"object": self.name, "choices": choices, "usage": run.usage()}
 
-    async def chunks(self, run: Run, owner: str) -> AsyncIterator[str]:
+    async def chunks(self, run: Run) -> AsyncIterator[str]:
         """The answer in events."""
         usage = self.body.stream_options is not None and self.body.stream_options.include_usage
         more = {"usage": None} if usage else {}
@@ -152,16 +160,16 @@ class _Form:
             elif isinstance(event, Finished):
                 if event.text:
                     yield chunk(index, **self.text(event.text))
-                session = await self._session(run.choices[index], owner)
+                session = await self._session(run.choices[index])
                 yield chunk(index, **self.text(""), finish_reason=event.reason, **session)
         if usage:
             yield frame(self.head | {"object": self.chunk_name, "choices": [], "usage": run.usage()})
 
-    async def _session(self, choice: Choice, owner: str) -> dict[str, Any]:
+    async def _session(self, choice: Choice) -> dict[str, Any]:
         """The id of the document with an answer, if it continues a session."""
         if choice.document is None:
             return {}
-        return {"session": (await self.service.keep(choice.document, owner)).id}
+        return {"session": (await self.service.keep(choice.document, self.owner, self.entry)).id}
 
     def choice(self, choice: Choice, run: Run) -> dict[str, Any]:
         """A choice of the whole answer."""
@@ -184,8 +192,8 @@ class _Completions(_Form):
     name = chunk_name = "text_completion"
     prefix = "cmpl"
 
-    def __init__(self, service: Service, body: Completion, prompts: list[str]):
-        super().__init__(service, body)
+    def __init__(self, service: Service, body: Completion, owner: str, entry: Entry | None, prompts: list[str]):
+        super().__init__(service, body, owner, entry)
         self.wants, self.echo, self.prompts = body.logprobs, body.echo, prompts
 
     def choice(self, choice: Choice, run: Run) -> dict[str, Any]:

@@ -12,11 +12,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from memgpt_jax.generation.document import from_bytes, memory_stats, to_bytes
-from memgpt_jax.serving.completions import service_of
+from memgpt_jax.serving.completions import entry_of, service_of
 from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.protocol import Feed, Generation
 from memgpt_jax.serving.runs import Run
-from memgpt_jax.serving.service import Service
 from memgpt_jax.serving.store import Entry
 
 router = APIRouter()
@@ -31,25 +30,24 @@ async def create(body: Feed, http: Request) -> dict[str, Any]:
 @router.post("/v1/sessions/{id}/feed")
 async def feed(id: str, body: Feed, http: Request) -> dict[str, Any]:
     """The document of an id with more text, under a new id."""
-    service, owner = service_of(http)
-    return await _fed(service.store.get(id, owner), body, http)
+    return await _fed(entry_of(id, http), body, http)
 
 
 @router.post("/v1/sessions/{id}/fork")
 async def fork(id: str, http: Request) -> dict[str, Any]:
     """The same document under a new id."""
     service, owner = service_of(http)
-    return shown(service, await service.keep(service.store.get(id, owner).document, owner))
+    entry = entry_of(id, http)
+    return shown(await service.keep(entry.document, owner, entry), http)
 
 
 @router.get("/v1/sessions/{id}")
 async def get(id: str, http: Request) -> dict[str, Any]:
     """A document: its number of tokens, and statistics of each layer's memory."""
-    service, owner = service_of(http)
-    entry = service.store.get(id, owner)
+    service, entry = service_of(http)[0], entry_of(id, http)
     engine = service.engine_or_refuse()
     memory = await service.call(lambda: memory_stats(engine.config, engine.params, entry.document.state))
-    return shown(service, entry) | {"memory": memory}
+    return shown(entry, http) | {"memory": memory}
 
 
 @router.delete("/v1/sessions/{id}")
@@ -63,8 +61,7 @@ async def delete(id: str, http: Request) -> dict[str, Any]:
 @router.get("/v1/sessions/{id}/export")
 async def export(id: str, http: Request) -> Response:
     """The document as a file, which `Session.load` and `/v1/sessions/import` read."""
-    service, owner = service_of(http)
-    engine, entry = service.engine_or_refuse(), service.store.get(id, owner)
+    engine, entry = service_of(http)[0].engine_or_refuse(), entry_of(id, http)
     content = to_bytes(entry.document, engine.config, engine.tokenizer)
     headers = {"Content-Disposition": f'attachment; filename="{entry.id}.safetensors"'}
     return Response(content, media_type="application/octet-stream", headers=headers)
@@ -78,7 +75,7 @@ async def bring(http: Request) -> dict[str, Any]:
     document, _ = from_bytes(await http.body(), engine.config, engine.tokenizer, "the file")
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(document.state) if _is_float(leaf)):
         raise ApiError("the state holds values that are not finite", code="invalid_value")
-    return shown(service, await service.keep(document, owner))
+    return shown(await service.keep(document, owner, None), http)
 
 
 async def _fed(entry: Entry | None, body: Feed, http: Request) -> dict[str, Any]:
@@ -87,22 +84,23 @@ async def _fed(entry: Entry | None, body: Feed, http: Request) -> dict[str, Any]
     ids = service.encode(body.text)
     if not ids:  # nothing to read
         document = service.engine_or_refuse().new_document() if entry is None else entry.document
-        return shown(service, await service.keep(document, owner))
+        return shown(await service.keep(document, owner, entry), http)
     request = service.request(Generation.model_validate({}), [ids], entry, owner=owner, max_new_tokens=0)
     run = Run(service, [request])
     await run.result(http)
     document = run.prompts[0].document
     assert document is not None
-    return shown(service, await service.keep(document, owner)) | {"usage": run.usage()}
+    return shown(await service.keep(document, owner, entry), http) | {"usage": run.usage()}
 
 
-def shown(service: Service, entry: Entry) -> dict[str, Any]:
-    """A document as an object."""
+def shown(entry: Entry, http: Request) -> dict[str, Any]:
+    """A document as an object. Its root becomes the header `x-session-id`."""
+    http.state.root = entry.root
     return {
         "id": entry.id,
         "object": "session",
         "created_at": int(entry.created),
-        "model": service.name,
+        "model": service_of(http)[0].name,
         "num_tokens": entry.document.num_tokens,
         "bytes": entry.nbytes,
     }

@@ -11,7 +11,7 @@ from memgpt_jax.generation.document import Document, continued
 from memgpt_jax.generation.prefill import compiled_read
 from memgpt_jax.inspector import forget, trace, without_memory
 from memgpt_jax.inspector.page import page
-from memgpt_jax.serving.completions import refuse_unless, service_of
+from memgpt_jax.serving.completions import entry_of, refuse_unless, service_of
 from memgpt_jax.serving.documents import shown
 from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.protocol import Forget, Inspect, Next
@@ -34,7 +34,7 @@ async def show() -> HTMLResponse:
 async def inspect(body: Inspect, http: Request) -> dict[str, Any]:
     """The trace of a text, and the id of the document after it."""
     service, owner = service_of(http)
-    engine, entry = service.engine_or_refuse(), service.entry_of(body.session, owner)
+    engine, entry = service.engine_or_refuse(), None if body.session is None else entry_of(body.session, http)
     document = engine.new_document() if entry is None else entry.document
     ids = [*document.unread, *service.encode(body.text)]
     if not 1 < len(ids) <= MOST_TOKENS:
@@ -47,15 +47,15 @@ async def inspect(body: Inspect, http: Request) -> dict[str, Any]:
         return found, on_host(after)
 
     found, after = await service.call(read)
-    entry = await service.keep(after, owner)
+    entry = await service.keep(after, owner, entry)
+    http.state.root = entry.root
     return {"object": "trace", "session": entry.id, "trace": found.encoded()}
 
 
 @router.post("/v1/inspect/next")
 async def compare(body: Next, http: Request) -> dict[str, Any]:
     """The most probable next tokens of a document, and those without a part of its memory."""
-    service, owner = service_of(http)
-    entry = service.store.get(body.session, owner)
+    service, entry = service_of(http)[0], entry_of(body.session, http)
     has_range = body.start is not None and body.end is not None
     refuse_unless(
         [
@@ -70,13 +70,13 @@ async def compare(body: Next, http: Request) -> dict[str, Any]:
 async def cut(body: Forget, http: Request) -> dict[str, Any]:
     """The document without the entries of a part of it, under a new id."""
     service, owner = service_of(http)
-    engine, entry = service.engine_or_refuse(), service.store.get(body.session, owner)
+    engine, entry = service.engine_or_refuse(), entry_of(body.session, http)
 
     def edited() -> Document:
         state = forget((engine.config, engine.params), engine.placed(entry.document.state), body.start, body.end)
         return on_host(entry.document._replace(state=state))
 
-    return shown(service, await service.keep(await service.call(edited), owner))
+    return shown(await service.keep(await service.call(edited), owner, entry), http)
 
 
 def _compared(service: Service, document: Document, body: Next) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response as HttpResponse
 
 from memgpt_jax.serving.chat import Message
-from memgpt_jax.serving.completions import messages_of, refuse_unless, service_of, with_alternatives
+from memgpt_jax.serving.completions import entry_of, messages_of, refuse_unless, service_of, with_alternatives
 from memgpt_jax.serving.errors import ApiError, as_api_error
 from memgpt_jax.serving.protocol import Generation, InputTokens, Response
 from memgpt_jax.serving.requests import Finished, Token
@@ -27,7 +27,7 @@ async def create(body: Response, http: Request) -> HttpResponse | dict[str, Any]
     """Answer a text or messages, as a continuation of an earlier response or of none."""
     service, owner = service_of(http)
     service.check_model(body.model)
-    entry, parts, items = _prompt(service, body, owner)
+    entry, parts, items = _prompt(service, body, http)
     limit = body.max_output_tokens or service.settings.default_new_tokens
     names = ("temperature", "top_p", "top_k", "seed")
     generation = Generation(**{name: getattr(body, name) for name in names})
@@ -40,7 +40,8 @@ async def create(body: Response, http: Request) -> HttpResponse | dict[str, Any]
         alternatives=(body.top_logprobs or 0),
         keep=body.store,
     )
-    form = _Form(service, body, owner, items)
+    form = _Form(service, body, owner, entry, items)
+    http.state.root = form.id if entry is None else entry.root
     run = Run(service, [request])
     active = http.app.state.active
     active[form.id] = owner, run
@@ -56,9 +57,9 @@ async def create(body: Response, http: Request) -> HttpResponse | dict[str, Any]
 @router.post("/v1/responses/input_tokens")
 async def input_tokens(body: InputTokens, http: Request) -> dict[str, Any]:
     """The number of tokens that a response would read."""
-    service, owner = service_of(http)
+    service, _ = service_of(http)
     service.check_model(body.model)
-    _, parts, _ = _prompt(service, body, owner)
+    _, parts, _ = _prompt(service, body, http)
     return {"object": "response.input_tokens", "input_tokens": sum(map(len, parts))}
 
 
@@ -99,16 +100,17 @@ async def cancel(id: str, http: Request) -> dict[str, Any]:
 
 
 async def _entry(id: str, http: Request) -> Entry:
-    service, owner = service_of(http)
-    entry = service.store.get(id, owner)
+    entry = entry_of(id, http)
     if not entry.response:
         raise NotFoundError(id)
     return entry
 
 
-def _prompt(service: Service, body: Response, owner: str) -> tuple[Entry | None, list[list[int]], list[dict[str, Any]]]:
+def _prompt(
+    service: Service, body: Response, http: Request
+) -> tuple[Entry | None, list[list[int]], list[dict[str, Any]]]:
     """The document that a response continues, the ids that it reads, and its input items."""
-    entry = service.entry_of(body.previous_response_id, owner)
+    entry = None if body.previous_response_id is None else entry_of(body.previous_response_id, http)
     before = None if entry is None else entry.response.get("instructions")
     refuse_unless(
         [
@@ -144,13 +146,11 @@ def _item(message: Message) -> dict[str, Any]:
 class _Form:
     """The objects and events of one response."""
 
-    def __init__(self, service: Service, body: Response, owner: str, items: list[dict[str, Any]]):
-        self.service, self.body, self.owner, self.items = service, body, owner, items
+    def __init__(self, service: Service, body: Response, owner: str, entry: Entry | None, items: list[dict[str, Any]]):
+        self.service, self.body, self.owner, self.entry, self.items = service, body, owner, entry, items
         self.id, self.message = new_id("resp"), f"msg_{uuid.uuid4().hex}"
         self.wants = bool(body.include)
-        instructions = body.instructions
-        if body.previous_response_id is not None:
-            instructions = service.store.get(body.previous_response_id, owner).response.get("instructions")
+        instructions = body.instructions if entry is None else entry.response.get("instructions")
         self.head: dict[str, Any] = {
             "id": self.id,
             "object": "response",
@@ -195,7 +195,8 @@ class _Form:
         else:
             found = self.response("completed", run)
         if choice.document is not None:
-            await self.service.keep(choice.document, self.owner, id=self.id, response=found, items=self.items)
+            values = {"response": found, "items": self.items}
+            await self.service.keep(choice.document, self.owner, self.entry, self.id, **values)
         return found
 
     async def events(self, run: Run, active: dict[str, Any]) -> AsyncIterator[str]:

@@ -199,10 +199,6 @@ class Service:
                 code="context_length_exceeded",
             )
 
-    def entry_of(self, id: str | None, owner: str) -> Entry | None:
-        """The document that a request continues. Raises `NotFoundError`."""
-        return None if id is None else self.store.get(id, owner)
-
     def chat_parts(self, messages: Sequence[Message], entry: Entry | None) -> list[list[int]]:
         """The ids of messages, by the chat template. Raises `ApiError` if the model has none."""
         if self.template is None:
@@ -212,9 +208,21 @@ class Service:
             )
         return self.template.beginning(messages) if entry is None else self.template.continuation(messages)
 
-    async def keep(self, document: Document, owner: str, **values: Any) -> Entry:
-        """Store a document under a new id, or that of `values`."""
-        entry = Entry(**{"id": new_id("sess"), "owner": owner, "document": document} | values)
+    async def keep(
+        self, document: Document, owner: str, after: Entry | None, id: str | None = None, **values: Any
+    ) -> Entry:
+        """Store a document.
+
+        Args:
+            document: to be stored.
+            owner: the owner.
+            after: the document that it continues; None: none.
+            id: its id; default: a new one.
+            values: of the `Entry`.
+        """
+        id = id or new_id("sess")
+        root, parent = (id, None) if after is None else (after.root, after.id)
+        entry = Entry(id=id, owner=owner, document=document, root=root, parent=parent, **values)
         await asyncio.to_thread(self.store.put, entry)
         return entry
 

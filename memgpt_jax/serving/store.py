@@ -31,6 +31,10 @@ class Entry:
     id: str
     owner: str
     document: Document
+    root: str
+    """The id of the first document of the chain; its own for the first."""
+    parent: str | None = None
+    """The id of the document that this one continues."""
     response: dict[str, Any] = field(default_factory=dict)
     """The object that was returned, for `GET`."""
     items: list[dict[str, Any]] = field(default_factory=list)
@@ -91,7 +95,8 @@ class Store:
         """Keep an entry. Raises `OSError` if its object cannot be written; it is then not kept."""
         path = self._path(entry.id, entry.owner)
         if path is not None:
-            notes = {"response": entry.response, "items": entry.items, "created": entry.created}
+            names = ("root", "parent", "response", "items", "created")
+            notes = {name: getattr(entry, name) for name in names}
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, self._encode(entry.document, notes))
         with self._lock:

@@ -1,6 +1,10 @@
 """A server of a tiny model, and its engine."""
 
+import asyncio
+import contextlib
 import queue
+import threading
+import time
 
 import pytest
 
@@ -17,6 +21,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}a: {% endif %}"
 )
 KEYS = ("first-key", "second-key")
+WAIT = 20.0
 
 
 @pytest.fixture(scope="package")
@@ -116,3 +121,44 @@ def client(service):
 @pytest.fixture
 def other_key() -> dict[str, str]:
     return {"Authorization": f"Bearer {KEYS[1]}"}
+
+
+@contextlib.contextmanager
+def served(tiny: Tiny, **settings):
+    """A server on a socket: its service and its port."""
+    uvicorn = pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
+    from memgpt_jax.pipelines.base import Loaded
+    from memgpt_jax.serving.app import create_app
+    from memgpt_jax.serving.service import Service
+    from memgpt_jax.serving.settings import ServerSettings
+
+    service = Service(
+        ServerSettings(**{"piece_length": 4, "template": TEMPLATE} | settings),
+        name="tiny",
+        loaded=Loaded(tiny.config, tiny.params, tiny.tokenizer, 8),
+    )
+    server = uvicorn.Server(uvicorn.Config(create_app(service), port=0, log_config=None, timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    thread.start()
+    until(lambda: server.started)
+    try:
+        yield service, server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(WAIT)
+
+
+@pytest.fixture(scope="module")
+def live(tiny):
+    """A server on a socket."""
+    sizes = {"slots": 3, "max_new_tokens": 100_000, "max_prompt_tokens": 100_000}
+    with served(tiny, **sizes, body_seconds=1.0, session_mb=8) as found:
+        yield found
+
+
+def until(condition, seconds: float = WAIT) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)

@@ -58,6 +58,25 @@ def test_a_response_in_events(client):
     assert text_of(respond(client, "on", last["id"])) == text_of(respond(client, "on", whole["id"]))
 
 
+def test_every_answer_of_a_chain_names_its_root(client):
+    """A router that hashes `x-session-id` sends a chain to the server that has its documents in memory."""
+    first = client.post("/v1/responses", json={"input": "Hi"})
+    root, last = first.headers["x-session-id"], first.json()["id"]
+    assert root == last
+    for body in ({"input": "on"}, {"input": "on", "stream": True}):
+        answer = client.post("/v1/responses", json=body | {"previous_response_id": last})
+        assert answer.headers["x-session-id"] == root
+    session = client.post("/v1/sessions", json={"text": "one"})
+    id = session.json()["id"]
+    assert session.headers["x-session-id"] == id
+    for path in ("feed", "fork"):
+        answer = client.post(f"/v1/sessions/{id}/{path}", json={"text": "x"})
+        assert answer.headers["x-session-id"] == id != answer.json()["id"]
+    answer = client.post("/v1/completions", json={"prompt": "x", "max_tokens": 1, "session": answer.json()["id"]})
+    assert answer.headers["x-session-id"] == id
+    assert "x-session-id" not in client.post("/v1/completions", json={"prompt": "x", "max_tokens": 1}).headers
+
+
 def test_instructions_are_a_memory(client):
     first = respond(client, "Hi", instructions="Be brief.")
     assert text_of(first) == completion(client, prompt="s: Be brief.\nu: Hi\na: ", max_tokens=6)["choices"][0]["text"]
@@ -162,7 +181,8 @@ def document(number: int):
 
 
 def entry(number: int, owner: str = "a") -> Entry:
-    return Entry(id=new_id("resp"), owner=owner, document=document(number))
+    id = new_id("resp")
+    return Entry(id=id, root=id, owner=owner, document=document(number))
 
 
 def test_memory_stays_within_its_budget():

@@ -1,45 +1,12 @@
 """A server on a socket: clients that leave, clients that are slow, and the client that most programs use."""
 
-import asyncio
 import json
 import socket
-import threading
 import time
 
 import pytest
 
-from memgpt_jax.serving.app import create_app
-from memgpt_jax.serving.service import Service
-from memgpt_jax.serving.settings import ServerSettings
-from tests.serving.conftest import TEMPLATE
-
-uvicorn = pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
-WAIT = 20.0
-
-
-@pytest.fixture(scope="module")
-def live(tiny):
-    """A service, its server and its port."""
-    from memgpt_jax.pipelines.base import Loaded
-
-    settings = ServerSettings(
-        slots=3, piece_length=4, max_new_tokens=100_000, template=TEMPLATE, body_seconds=1.0, max_prompt_tokens=100_000
-    )
-    service = Service(settings, name="tiny", loaded=Loaded(tiny.config, tiny.params, tiny.tokenizer, 8))
-    server = uvicorn.Server(uvicorn.Config(create_app(service), port=0, log_config=None, timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
-    thread.start()
-    until(lambda: server.started)
-    yield service, server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    thread.join(WAIT)
-
-
-def until(condition, seconds: float = WAIT) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
+from tests.serving.conftest import WAIT, until
 
 
 def connect(port: int, body: dict | bytes, path: str = "/v1/completions", length: int | None = None) -> socket.socket:

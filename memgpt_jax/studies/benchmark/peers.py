@@ -20,9 +20,9 @@ def training_peers(config: ExperimentConfig) -> dict[str, Callable[[], Case]]:
     """For each installed library, a function that makes training steps on as many tokens as ours (on the GPU if torch
     has one)."""
     peers = {}
-    if _installed("torch", "transformers"):
+    if installed("torch", "transformers"):
         peers["GPT-2 of transformers"] = lambda: _gpt2_training(config)
-    if _installed("torch", "recurrent_memory_transformer_pytorch"):
+    if installed("torch", "recurrent_memory_transformer_pytorch"):
         peers["RMT of recurrent-memory-transformer-pytorch"] = lambda: _rmt_training(config)
     return peers
 
@@ -30,12 +30,13 @@ def training_peers(config: ExperimentConfig) -> dict[str, Callable[[], Case]]:
 def decoding_peers(config: ExperimentConfig, rows: int) -> dict[str, Callable[[], Case]]:
     """For each installed library, a function that makes greedy decoding with a key-value cache, after `window_size`
     tokens."""
-    if not _installed("torch", "transformers"):
+    if not installed("torch", "transformers"):
         return {}
     return {"GPT-2 of transformers": lambda: _gpt2_decoding(config, rows)}
 
 
-def _installed(*packages: str) -> bool:
+def installed(*packages: str) -> bool:
+    """Whether all packages can be imported."""
     return all(importlib.util.find_spec(package) for package in packages)
 
 
@@ -68,7 +69,8 @@ def _training(model, config: ExperimentConfig, shape: tuple[int, int], loss: Cal
     return Case(run=run, tokens=tokens.numel(), facts={"parameters": sum(p.numel() for p in model.parameters())})
 
 
-def _gpt2(model: ModelConfig, num_positions: int) -> Any:
+def gpt2(model: ModelConfig, num_positions: int) -> Any:
+    """A GPT-2 of transformers with the widths of ours and random weights."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     sizes = {"vocab_size": model.vocab_size, "n_embd": model.d_model, "n_inner": model.feed_forward_dim}
@@ -86,7 +88,7 @@ def _gpt2_training(config: ExperimentConfig) -> Case:
     def loss(model, tokens):
         return model(tokens, labels=tokens, use_cache=False).loss
 
-    return _training(_gpt2(model, context), config, (rows, context), loss)
+    return _training(gpt2(model, context), config, (rows, context), loss)
 
 
 def _rmt_training(config: ExperimentConfig) -> Case:
@@ -113,7 +115,7 @@ def _gpt2_decoding(config: ExperimentConfig, rows: int) -> Case:
     context = ours.window_size
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = getattr(torch, ours.dtype)
-    model = _gpt2(ours, context + NEW).to(device, dtype).eval()
+    model = gpt2(ours, context + NEW).to(device, dtype).eval()
     tokens, cache = torch.randint(ours.vocab_size, (rows, context), device=device), DynamicCache()
     # Newer releases of transformers call the argument `cache`.
     reuse = {"cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values": cache}

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -29,6 +29,9 @@ from memgpt_jax.pipelines import pipeline
 from memgpt_jax.pipelines.base import Loaded, load
 from memgpt_jax.serving.settings import ServerSettings, is_local
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
+
+if TYPE_CHECKING:
+    from memgpt_jax.serving.service import Service
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +88,17 @@ def open_model(arguments: Arguments) -> tuple[Loaded | None, dict[str, Any]]:
     return None, pipelines | {name: pipeline(arguments.model)}
 
 
-@one_line_errors((RunError, ValueError))
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse_arguments(Arguments, __doc__, argv)
-    try:
-        import uvicorn
+def parsed(argv: Sequence[str] | None = None) -> Arguments:
+    """The options of a command line."""
+    return parse_arguments(Arguments, __doc__, argv)
 
-        from memgpt_jax.serving.app import create_app
+
+def open_service(arguments: Arguments) -> "Service":
+    """The model and the pipelines of these options, behind a server.
+
+    Raises `RunError` if the extra `serve` is not installed, and `ValueError` if an option is not valid.
+    """
+    try:
         from memgpt_jax.serving.service import Service
     except ImportError as error:
         raise RunError(f"{error.name} is missing: pip install 'memgpt-jax[serve]'") from None
@@ -104,7 +111,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = replace(arguments, keys=keys, template=template)
     loaded, pipelines = open_model(arguments)
     name = arguments.name or Path(arguments.model).resolve().name
-    service = Service(settings, name=name, loaded=loaded, pipelines=pipelines)
+    return Service(settings, name=name, loaded=loaded, pipelines=pipelines)
+
+
+@one_line_errors((RunError, ValueError))
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parsed(argv)
+    service = open_service(arguments)
+    import uvicorn
+
+    from memgpt_jax.serving.app import create_app
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     config = uvicorn.Config(
         create_app(service),
