@@ -10,7 +10,7 @@ import pytest
 
 from memgpt_jax.config.model import EncoderConfig, Seq2SeqConfig, XLNetConfig
 from memgpt_jax.models import Encoder, EncoderDecoder, MemGPT, XLNet, from_params, functional, to_params
-from tests.laws.models import tiny
+from tests.laws.models import random_params, tiny
 
 ENCODER = EncoderConfig(vocab_size=11, d_model=8, num_layers=1, num_heads=2, segment_length=4)
 CONFIGS = {
@@ -26,7 +26,7 @@ CONFIGS = {
 
 def test_equal_configurations_share_one_compilation():
     config, traced = tiny(), []
-    params = functional(config).init(jax.random.key(0))
+    params = random_params(config)
     tokens = jnp.ones((2, 5), jnp.int32)
     for same in (config, copy.deepcopy(config)):
         apply = jax.jit(functional(same).apply)
@@ -36,22 +36,10 @@ def test_equal_configurations_share_one_compilation():
     assert functional(config) is not functional(dataclasses.replace(config, segment_length=3))
 
 
-def test_without_a_state_a_stream_begins():
-    model_fn, tokens = functional(tiny()), jnp.arange(14, dtype=jnp.int32).reshape(2, 7) % 11
-    params = model_fn.init(jax.random.key(0))
-    apply = jax.jit(model_fn.apply)
-    one, other = apply(params, tokens), apply(params, tokens, model_fn.init_state(2))
-    jax.tree.map(np.testing.assert_array_equal, one, other)
-    scores, state = jax.jit(model_fn.score)(params, tokens, {"tokens": tokens})
-    jax.tree.map(np.testing.assert_array_equal, state, one[1])
-    chosen = jnp.take_along_axis(jax.nn.log_softmax(one[0]), tokens[..., None], axis=2)[..., 0]
-    np.testing.assert_allclose(scores["tokens"].losses, -chosen, atol=1e-4)
-
-
 @pytest.mark.parametrize(("kind", "config"), CONFIGS.items(), ids=lambda x: getattr(x, "__name__", ""))
 def test_every_family_has_its_functions(kind, config):
     model_fn = functional(config)
-    params = model_fn.init(jax.random.key(0))
+    params = random_params(config)
     model = from_params(config, params)
     assert type(model) is kind and model.config == config
     jax.tree.map(np.testing.assert_array_equal, to_params(model), params)

@@ -69,10 +69,10 @@ def test_sources_are_sentences_of_the_text(pipeline, tmp_path):
 
 
 def test_a_memory_without_entries_of_tokens_is_refused():
-    config = with_fields(MODEL, {"memory": mg.TitansMemoryConfig()})
+    config = with_fields(MODEL, {"memory": mg.AssociativeMemoryConfig()})
     params = jax.jit(mg.functional(config).init)(jax.random.key(0))
     ask = mg.pipeline("document-questions", model=(config, params), tokenizer=BYTES).read("Ada.")
-    with pytest.raises(ValueError, match=r"sources need a memory .*: kv, compressive; the model has titans"):
+    with pytest.raises(ValueError, match=r"sources need a memory .*: kv, compressive; the model has associative"):
         ask("Who?", sources=1, max_new_tokens=1)
 
 

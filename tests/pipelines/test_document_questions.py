@@ -216,8 +216,9 @@ def test_limits_of_documents_and_tokens(tmp_path, params):
             mg.ExperimentConfig(model=SMALL, data=written(tmp_path), evaluation=settings(**changes)), params, BYTES
         )
 
-    assert result(max_documents=1)["questions"] == 4
-    assert result(max_tokens=5)["loss"] != result()["loss"] and "same_answers" not in result(max_documents=1)
+    whole, cut = result(max_documents=1), result(max_documents=1, max_tokens=5)
+    assert whole["questions"] == cut["questions"] == 4 and "same_answers" not in whole
+    assert whole["loss"] != cut["loss"]
 
 
 def test_questions_leave_a_reading_unchanged(tmp_path, params):

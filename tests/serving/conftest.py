@@ -24,12 +24,17 @@ KEYS = ("first-key", "second-key")
 WAIT = 20.0
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_heap():
+    """Programs stay compiled from module to module, as the server does."""
+
+
 @pytest.fixture(scope="package")
 def tiny() -> Tiny:
     return Tiny()
 
 
-@pytest.fixture(scope="module")  # `small_heap` may drop compiled programs after a module
+@pytest.fixture(scope="package")
 def engine(tiny):
     engine = Engine(
         tiny.config, tiny.params, tiny.tokenizer, EngineSettings(slots=3, piece_length=4, queue_requests=40)
@@ -82,7 +87,7 @@ class Asked:
         return ["".join(token.text for token in tokens) + end for tokens, end in zip(self.tokens, ends, strict=True)]
 
 
-@pytest.fixture(scope="module")  # `small_heap` may drop compiled programs after a module
+@pytest.fixture(scope="package")
 def service(tiny, tmp_path_factory):
     from memgpt_jax.pipelines.base import Loaded
     from memgpt_jax.serving.service import Service
@@ -99,6 +104,7 @@ def service(tiny, tmp_path_factory):
         sessions=str(tmp_path_factory.mktemp("sessions")),
         keys=KEYS,
         template=TEMPLATE,
+        inspector=True,
     )
     loaded = Loaded(tiny.config, tiny.params, tiny.tokenizer, 8)
     return Service(
@@ -106,7 +112,7 @@ def service(tiny, tmp_path_factory):
     )
 
 
-@pytest.fixture(scope="module")  # `small_heap` may drop compiled programs after a module
+@pytest.fixture(scope="package")
 def client(service):
     """A client with the first key."""
     from starlette.testclient import TestClient

@@ -4,44 +4,32 @@ import json
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from memgpt_jax.inspector.trace import Trace
-from tests.serving.conftest import KEYS, TEMPLATE
+from memgpt_jax.serving.app import create_app
+from memgpt_jax.serving.service import Service
+from memgpt_jax.serving.settings import ServerSettings
 from tests.serving.test_protocol import completion, refused
 
 
-@pytest.fixture(scope="module")
-def inspected(tiny):
-    from starlette.testclient import TestClient
-
-    from memgpt_jax.pipelines.base import Loaded
-    from memgpt_jax.serving.app import create_app
-    from memgpt_jax.serving.service import Service
-    from memgpt_jax.serving.settings import ServerSettings
-
-    settings = ServerSettings(slots=3, piece_length=4, keys=KEYS, template=TEMPLATE, inspector=True)
-    service = Service(settings, name="tiny", loaded=Loaded(tiny.config, tiny.params, tiny.tokenizer, 8))
-    with TestClient(create_app(service), headers={"Authorization": f"Bearer {KEYS[0]}"}) as client:
-        yield client
-
-
-def test_a_text_is_traced_and_continued(inspected, tmp_path):
-    found = inspected.post("/v1/inspect", json={"text": "one two three four five six"}).json()
+def test_a_text_is_traced_and_continued(client, tmp_path):
+    found = client.post("/v1/inspect", json={"text": "one two three four five six"}).json()
     (tmp_path / "trace.json").write_text(json.dumps(found["trace"]))
     trace = Trace.load(tmp_path / "trace.json")
     assert "".join(trace.texts) == "one two three four five si" and len(trace.layers) == 1
-    text = completion(inspected, prompt="one two three four five six")["choices"][0]["text"]
-    assert completion(inspected, prompt="", session=found["session"])["choices"][0]["text"] == text
-    more = inspected.post("/v1/inspect", json={"text": " seven", "session": found["session"]}).json()
+    text = completion(client, prompt="one two three four five six")["choices"][0]["text"]
+    assert completion(client, prompt="", session=found["session"])["choices"][0]["text"] == text
+    more = client.post("/v1/inspect", json={"text": " seven", "session": found["session"]}).json()
     assert more["trace"]["first"] == len(trace.tokens)
 
 
-def test_what_memory_does_for_the_next_token(inspected):
-    session = inspected.post("/v1/inspect", json={"text": "one two three four five six"}).json()["session"]
-    ask = lambda **cut: inspected.post("/v1/inspect/next", json={"session": session} | cut)  # noqa: E731
+def test_what_memory_does_for_the_next_token(client):
+    session = client.post("/v1/inspect", json={"text": "one two three four five six"}).json()["session"]
+    ask = lambda **cut: client.post("/v1/inspect/next", json={"session": session} | cut)  # noqa: E731
     found = ask(all=True).json()
     assert len(found["with"]) == len(found["without"]) == 10 and found["divergence"] > 0
-    first = completion(inspected, prompt="", session=session, max_tokens=1, logprobs=5)["choices"][0]["logprobs"]
+    first = completion(client, prompt="", session=session, max_tokens=1, logprobs=5)["choices"][0]["logprobs"]
     assert np.exp(first["token_logprobs"][0]) == pytest.approx(found["with"][0]["probability"], abs=1e-4)
     one = ask(start=20, end=21).json()
     assert one["divergence"] >= 0 and one["with"] == found["with"]
@@ -50,16 +38,21 @@ def test_what_memory_does_for_the_next_token(inspected):
     refused(ask(start=5, end=5), "invalid_value")
 
 
-def test_a_segment_is_forgotten_in_a_new_document(inspected, other_key):
-    session = inspected.post("/v1/inspect", json={"text": "one two three four five six"}).json()["session"]
+def test_a_segment_is_forgotten_in_a_new_document(client, other_key):
+    session = client.post("/v1/inspect", json={"text": "one two three four five six"}).json()["session"]
     body = {"session": session, "start": 20, "end": 21}
-    cut = inspected.post("/v1/inspect/forget", json=body).json()["id"]
-    memory = [inspected.get(f"/v1/sessions/{id}").json()["memory"][0]["occupancy"] for id in (session, cut)]
+    cut = client.post("/v1/inspect/forget", json=body).json()["id"]
+    memory = [client.get(f"/v1/sessions/{id}").json()["memory"][0]["occupancy"] for id in (session, cut)]
     assert memory[1] == pytest.approx(memory[0] - 0.4)  # 4 of 10 entries
-    refused(inspected.post("/v1/inspect/forget", json=body, headers=other_key), "response_not_found", 404)
+    refused(client.post("/v1/inspect/forget", json=body, headers=other_key), "response_not_found", 404)
 
 
-def test_the_page_needs_no_key_and_holds_nothing(inspected, client):
-    page = inspected.get("/inspect", headers={"Authorization": ""})
+def test_the_page_needs_no_key_and_holds_nothing(client):
+    page = client.get("/inspect", headers={"Authorization": ""})
     assert page.status_code == 200 and "Memory inspector" in page.text and "null</script>" in page.text
-    assert client.get("/inspect").status_code == 404  # it is off unless it is asked for
+
+
+def test_it_is_off_unless_it_is_asked_for():
+    service = Service(ServerSettings(), name="none", loaded=None)
+    with TestClient(create_app(service)) as client:
+        assert client.get("/health").status_code == 200 and client.get("/inspect").status_code == 404

@@ -6,7 +6,7 @@ import random
 import resource
 import time
 
-import httpx
+import httpx2 as httpx
 import jax
 import numpy as np
 import pytest

@@ -6,15 +6,17 @@
 import asyncio
 import contextlib
 import dataclasses
+import http.client
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Annotated, Any
 
 import numpy as np
 
-from memgpt_jax.config.checks import instance_of
+from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.pipelines.base import Loaded
 from memgpt_jax.serving.settings import ServerSettings
@@ -34,7 +36,6 @@ def serving_cases(loaded: Loaded, *, slots: int, context: int, new: int, peers: 
         peers: also a FastAPI application that calls `generate` of GPT-2 of transformers for each request, if it is
             installed.
     """
-    import httpx
     import uvicorn
     from fastapi import FastAPI
 
@@ -77,14 +78,19 @@ def serving_cases(loaded: Loaded, *, slots: int, context: int, new: int, peers: 
         return run
 
     def over_http(port: int) -> Callable[[], float]:
-        async def ask() -> None:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=None) as client:
-                bodies = [{"prompt": ids, "max_tokens": new, "temperature": 0, "ignore_eos": True} for ids in rows]
-                for answer in await asyncio.gather(*(client.post("/v1/completions", json=body) for body in bodies)):
-                    answer.raise_for_status()
+        bodies = [json.dumps({"prompt": ids, "max_tokens": new, "temperature": 0, "ignore_eos": True}) for ids in rows]
+
+        def ask(body: str) -> None:
+            connection = http.client.HTTPConnection("127.0.0.1", port)
+            connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            check(answer.status == 200, f"the server answered {answer.status}: {answer.read()!r}")
+            answer.read()
+            connection.close()
 
         def run() -> float:
-            asyncio.run(ask())
+            with ThreadPoolExecutor(slots) as threads:
+                list(threads.map(ask, bodies))
             return 0.0
 
         return run
