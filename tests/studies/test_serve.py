@@ -67,7 +67,9 @@ def server(model: Path, sessions: Path, environment: dict[str, str], *words: str
         port = free.getsockname()[1]
     command = [sys.executable, str(ROOT / "experiments" / "serve.py"), str(model), "--port", str(port)]
     command += ["--sessions", str(sessions), "--name", "tiny", "--slots", "3", "--piece-length", "4", *words]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    logged = sessions.with_name(f"server-{port}.log")  # a full pipe would stop the server
+    with logged.open("w") as log:
+        process = subprocess.Popen(command, env=environment, stderr=log)
 
     def ask(path: str, body: dict | None = None):
         content = None if body is None else json.dumps(body).encode()
@@ -81,13 +83,13 @@ def server(model: Path, sessions: Path, environment: dict[str, str], *words: str
             with contextlib.suppress(urllib.error.URLError, ConnectionError):
                 ask("/ready")
                 break
-            assert process.poll() is None, process.stderr.read()
+            assert process.poll() is None, logged.read_text()
             time.sleep(0.2)
+        assert " INFO memgpt_jax.serving.app: ready" in logged.read_text()
         yield process, ask
     finally:
         process.kill()
         process.wait()
-        process.stderr.close()
 
 
 @pytest.mark.slow

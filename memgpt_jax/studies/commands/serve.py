@@ -122,7 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from memgpt_jax.serving.app import create_app
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # `force`: an imported library has given the root a handler.
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr, force=True)
     config = uvicorn.Config(
         create_app(service),
         host=arguments.host,
