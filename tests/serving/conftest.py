@@ -146,7 +146,7 @@ def served(tiny: Tiny, **settings):
     server = uvicorn.Server(uvicorn.Config(create_app(service), port=0, log_config=None, timeout_graceful_shutdown=1))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
-    until(lambda: server.started)
+    until(lambda: server.started, seconds=300)  # it compiles
     try:
         yield service, server.servers[0].sockets[0].getsockname()[1]
     finally:
@@ -158,7 +158,7 @@ def served(tiny: Tiny, **settings):
 def live(tiny):
     """A server on a socket."""
     sizes = {"slots": 3, "max_new_tokens": 100_000, "max_prompt_tokens": 100_000}
-    with served(tiny, **sizes, body_seconds=1.0, session_mb=8) as found:
+    with served(tiny, **sizes, body_seconds=1.0, session_mb=8, prefix_mb=8) as found:
         yield found
 
 
