@@ -48,6 +48,9 @@ def create_app(service: Service) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(service.start)
+        if service.settings.inspector and service.engine is not None:
+            engine = service.engine
+            await service.call(lambda: inspection.warm_up(engine))
         app.state.compilations = Compilations()
         if service.settings.watchdog_seconds and service.engine is not None:
             threading.Thread(target=_watch, args=(service,), daemon=True).start()

@@ -11,7 +11,7 @@ import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from memgpt_jax.generation.document import from_bytes, memory_stats, to_bytes
+from memgpt_jax.generation.document import from_bytes, to_bytes
 from memgpt_jax.serving.completions import entry_of, service_of
 from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.protocol import Feed, Generation
@@ -45,8 +45,7 @@ async def fork(id: str, http: Request) -> dict[str, Any]:
 async def get(id: str, http: Request) -> dict[str, Any]:
     """A document: its number of tokens, and statistics of each layer's memory."""
     service, entry = service_of(http)[0], entry_of(id, http)
-    engine = service.engine_or_refuse()
-    memory = await service.call(lambda: memory_stats(engine.config, engine.params, entry.document.state))
+    memory = await service.call(lambda: service.memory_stats(entry.document))
     return shown(entry, http) | {"memory": memory}
 
 

@@ -7,15 +7,17 @@ import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
+from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.generation.document import Document, continued
 from memgpt_jax.generation.prefill import compiled_read
 from memgpt_jax.inspector import forget, trace, without_memory
 from memgpt_jax.inspector.page import page
+from memgpt_jax.inspector.trace import Trace
 from memgpt_jax.serving.completions import entry_of, refuse_unless, service_of
 from memgpt_jax.serving.documents import shown
+from memgpt_jax.serving.engine import Engine
 from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.protocol import Forget, Inspect, Next
-from memgpt_jax.serving.service import Service
 from memgpt_jax.serving.store import on_host
 
 router = APIRouter()
@@ -39,14 +41,7 @@ async def inspect(body: Inspect, http: Request) -> dict[str, Any]:
     ids = [*document.unread, *service.encode(body.text)]
     if not 1 < len(ids) <= MOST_TOKENS:
         raise ApiError(f"the text may have 1 to {MOST_TOKENS} tokens", param="text", code="invalid_value")
-    model = (engine.config, engine.params)
-
-    def read() -> tuple[Any, Document]:
-        found, state = trace(model, ids[:-1], tokenizer=engine.tokenizer, state=engine.placed(document.state))
-        after = continued(document, engine.tokenizer, state, ids[len(document.unread) :], ids[-1:])
-        return found, on_host(after)
-
-    found, after = await service.call(read)
+    found, after = await service.call(lambda: _traced(engine, document, ids))
     entry = await service.keep(after, owner, entry)
     http.state.root = entry.root
     return {"object": "trace", "session": entry.id, "trace": found.encoded()}
@@ -63,7 +58,8 @@ async def compare(body: Next, http: Request) -> dict[str, Any]:
             (bool(entry.document.unread), "session", "the document has ended: there is no next token"),
         ]
     )
-    return await service.call(lambda: _compared(service, entry.document, body))
+    engine = service.engine_or_refuse()
+    return await service.call(lambda: _compared(engine, entry.document, body))
 
 
 @router.post("/v1/inspect/forget")
@@ -71,16 +67,32 @@ async def cut(body: Forget, http: Request) -> dict[str, Any]:
     """The document without the entries of a part of it, under a new id."""
     service, owner = service_of(http)
     engine, entry = service.engine_or_refuse(), entry_of(body.session, http)
-
-    def edited() -> Document:
-        state = forget((engine.config, engine.params), engine.placed(entry.document.state), body.start, body.end)
-        return on_host(entry.document._replace(state=state))
-
-    return shown(await service.keep(await service.call(edited), owner, entry), http)
+    after = await service.call(lambda: _cut(engine, entry.document, body.start, body.end))
+    return shown(await service.keep(after, owner, entry), http)
 
 
-def _compared(service: Service, document: Document, body: Next) -> dict[str, Any]:
-    engine = service.engine_or_refuse()
+def warm_up(engine: Engine) -> None:
+    """Compile what the page asks for."""
+    _, document = _traced(engine, engine.new_document(), [0, 0, 0])
+    _compared(engine, document, Next(session="", all=True))
+    if isinstance(engine.config.memory, KVMemoryConfig | NoMemoryConfig):  # the others cannot forget
+        _compared(engine, document, Next(session="", start=0, end=1))
+        _cut(engine, document, 0, 1)
+
+
+def _traced(engine: Engine, document: Document, ids: list[int]) -> tuple[Trace, Document]:
+    """The trace of all ids but the last, and the document after them. The first ids are the document's unread ones."""
+    model, state = (engine.config, engine.params), engine.placed(document.state)
+    found, state = trace(model, ids[:-1], tokenizer=engine.tokenizer, state=state)
+    return found, on_host(continued(document, engine.tokenizer, state, ids[len(document.unread) :], ids[-1:]))
+
+
+def _cut(engine: Engine, document: Document, start: int, end: int) -> Document:
+    state = forget((engine.config, engine.params), engine.placed(document.state), start, end)
+    return on_host(document._replace(state=state))
+
+
+def _compared(engine: Engine, document: Document, body: Next) -> dict[str, Any]:
     model, state = (engine.config, engine.params), engine.placed(document.state)
     if body.all:
         changed = without_memory(model, state)

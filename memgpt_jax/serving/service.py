@@ -8,9 +8,8 @@ from typing import Any
 
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import Tokenizer
-from memgpt_jax.generation.document import Document, from_bytes, to_bytes
+from memgpt_jax.generation.document import Document, from_bytes, memory_stats, to_bytes
 from memgpt_jax.generation.prompts import check_tokenizer
-from memgpt_jax.inspector import trace
 from memgpt_jax.pipelines import FeatureExtraction
 from memgpt_jax.pipelines.base import Loaded
 from memgpt_jax.serving.chat import ChatTemplate, Message
@@ -21,7 +20,7 @@ from memgpt_jax.serving.protocol import Generation
 from memgpt_jax.serving.requests import Request
 from memgpt_jax.serving.sampling import Options
 from memgpt_jax.serving.settings import ServerSettings
-from memgpt_jax.serving.store import Entry, Store, new_id
+from memgpt_jax.serving.store import Entry, Store, new_id, on_host
 
 
 class Service:
@@ -75,10 +74,8 @@ class Service:
         if self.engine is not None:
             assert self._vectors is not None
             self._vectors.mean([0, 0])
+            self.memory_stats(on_host(self.engine.new_document()))
             self.engine.start()
-            if self.settings.inspector and self.engine.config.memory.stores:
-                model = (self.engine.config, self.engine.params)
-                trace(model, [0, 0], tokenizer=self.engine.tokenizer)
 
     @property
     def ready(self) -> bool:
@@ -231,6 +228,11 @@ class Service:
         if self.engine is None:
             return await asyncio.to_thread(function)
         return await asyncio.wrap_future(self.engine_or_refuse().call(function))
+
+    def memory_stats(self, document: Document) -> list[dict[str, Any]]:
+        """Statistics of each layer's memory. To be run by `call`."""
+        assert self.engine is not None
+        return memory_stats(self.engine.config, self.engine.params, document.state)
 
     def vectors(self, prompts: list[list[int]]) -> list[Any]:
         """The mean of the hidden states of each prompt, of length 1. To be run by `call`."""

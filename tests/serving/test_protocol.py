@@ -334,6 +334,13 @@ def test_no_request_compiles_anything(client):
         options |= {"n": int(random.integers(1, 4)), "logprobs": int(random.integers(20)), "echo": bool(length % 2)}
         options |= {"top_p": float(random.random() * 0.9 + 0.1), "repetition_penalty": 1.0 + float(random.random())}
         completion(client, prompt=random.integers(256, size=length).tolist(), stop=["zz"][: length % 3], **options)
-    completion(client, session=client.post("/v1/sessions", json={"text": "a b c"}).json()["id"])
+    session = client.post("/v1/sessions", json={"text": "a b c"}).json()["id"]
+    completion(client, session=session)
+    client.get(f"/v1/sessions/{session}")
+    client.post("/v1/sessions/import", content=client.get(f"/v1/sessions/{session}/export").content)
     client.post("/v1/embeddings", json={"input": "some text of any length"})
+    session = client.post("/v1/inspect", json={"text": "some text of any length"}).json()["session"]
+    client.post("/v1/inspect/next", json={"session": session, "all": True})
+    client.post("/v1/inspect/next", json={"session": session, "start": 3, "end": 9})
+    client.post("/v1/inspect/forget", json={"session": session, "start": 3, "end": 9})
     assert compilations.number == before
