@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import functools
+import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,6 +100,12 @@ class Trace:
     def encoded(self) -> dict[str, Any]:
         """The values in the file of `save`."""
         return {"format": FORMAT} | _encoded(_fields(self))
+
+    def _repr_html_(self) -> str:
+        """The page, as notebooks show it below a cell."""
+        from memgpt_jax.inspector.page import page
+
+        return f'<iframe srcdoc="{html.escape(page(self))}" style="width: 100%; height: 720px; border: 0"></iframe>'
 
     @classmethod
     def load(cls, path: str | Path) -> "Trace":

@@ -45,12 +45,25 @@ def opened(browser):
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory) -> str:
+def trace() -> mg.Trace:
     tiny = Tiny()
-    found, _ = mg.trace(tiny.model, TEXT, tokenizer=tiny.tokenizer, top=4)
+    return mg.trace(tiny.model, TEXT, tokenizer=tiny.tokenizer, top=4)[0]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, trace) -> str:
     path = tmp_path_factory.mktemp("page") / "page.html"
-    mg.write_page(found, path)
+    mg.write_page(trace, path)
     return path.as_uri()
+
+
+def test_a_notebook_shows_the_page_of_a_trace(browser, trace):
+    page = browser.new_page()
+    page.set_content(trace._repr_html_())
+    frame = page.frame_locator("iframe")
+    frame.locator("span[data-token='60']").click()
+    assert "Token 60" in frame.locator("#detail").inner_text()
+    page.close()
 
 
 def test_a_token_shows_what_it_reads_and_who_reads_it(opened, address):
