@@ -19,7 +19,7 @@ from memgpt_jax.config.experiment import (
     PrivateConfig,
     TrainingConfig,
 )
-from memgpt_jax.config.features import FramesConfig, PatchesConfig
+from memgpt_jax.config.features import FramesConfig, PatchesConfig, SensesConfig, VectorsConfig
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, SizedMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
@@ -53,6 +53,7 @@ from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.data.tasks.replies import RepliesConfig
 from memgpt_jax.data.tasks.retrieval import RetrievalConfig
 from memgpt_jax.data.tasks.scored_text import ScoredTextConfig
+from memgpt_jax.data.tasks.shapes import ShapesConfig
 from memgpt_jax.data.tasks.sounds import SoundsConfig
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
@@ -78,15 +79,18 @@ from memgpt_jax.models import (
     Encoder,
     EncoderDecoder,
     EncoderState,
+    GraphNetwork,
     Headed,
     MemGPT,
     MemoryLayer,
+    ModalityFusion,
     ModelFunctions,
     ModelState,
     Params,
     Seq2SeqState,
     TokenFlags,
     XLNet,
+    alignment,
     count_parameters,
     flags_from_segment_ids,
     from_params,
@@ -95,6 +99,7 @@ from memgpt_jax.models import (
     to_params,
 )
 from memgpt_jax.models.heads import register_head, register_head_layer
+from memgpt_jax.models.heads.fusion import FusionHeadConfig, GraphHeadConfig
 from memgpt_jax.models.heads.labels import LabelHeadConfig
 from memgpt_jax.models.heads.links import LinkHeadConfig
 from memgpt_jax.models.heads.scalars import ScalarHeadConfig
@@ -122,6 +127,8 @@ __all__ = [  # noqa: RUF022 — in groups
     "XLNet",
     "Headed",
     "MemoryLayer",
+    "ModalityFusion",
+    "GraphNetwork",
     "ModelState",
     "EncoderState",
     "Seq2SeqState",
@@ -154,6 +161,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "Trace",
     "write_page",
     "forget",
+    "alignment",
     # extensions
     "MEMORIES",
     "Memory",
@@ -187,6 +195,8 @@ __all__ = [  # noqa: RUF022 — in groups
     "XLNetConfig",
     "HeadedConfig",
     "LabelHeadConfig",
+    "FusionHeadConfig",
+    "GraphHeadConfig",
     "LinkHeadConfig",
     "WalkHeadConfig",
     "ScalarHeadConfig",
@@ -195,6 +205,8 @@ __all__ = [  # noqa: RUF022 — in groups
     "CTCHeadConfig",
     "PatchesConfig",
     "FramesConfig",
+    "VectorsConfig",
+    "SensesConfig",
     # configurations of memory mechanisms
     "MemoryConfig",
     "SizedMemoryConfig",
@@ -243,6 +255,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "TextPairsConfig",
     "TriplesConfig",
     "GraphQuestionsConfig",
+    "ShapesConfig",
     "PicturesConfig",
     "SoundsConfig",
     "CaptionsConfig",

@@ -1,6 +1,6 @@
-"""Raw features of tokens: patches of pictures and frames of sound, which a model projects to its width."""
+"""Raw features of tokens: patches of pictures, frames of sound and vectors, which a model projects to its width."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from memgpt_jax.config.checks import at_least, check, check_positive
 
@@ -17,6 +17,11 @@ class FeaturesConfig:
 
     def __post_init__(self) -> None:
         check_positive(self)
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The ids of all tokens that have features."""
+        return (self.token,)
 
     @property
     def size(self) -> int:
@@ -102,3 +107,48 @@ class FramesConfig(FeaturesConfig):
     @property
     def layout(self) -> tuple[int, ...]:
         return (self.num_mels,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorsConfig(FeaturesConfig):
+    """Vectors of any numbers, such as colour, shape and place of an object; each is projected by itself."""
+
+    size: int = 16  # pyright: ignore[reportIncompatibleMethodOverride]
+    """Numbers F of a token."""
+
+    @property
+    def layout(self) -> tuple[int, ...]:
+        return (self.size,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensesConfig(FeaturesConfig):
+    """Pictures and sound in one stream: patches and frames are tokens of different ids.
+
+    F is the larger of their sizes; what is beyond the size of a token is ignored.
+    """
+
+    pictures: PatchesConfig = field(default_factory=PatchesConfig)
+    """The patches."""
+    sound: FramesConfig = field(default_factory=lambda: FramesConfig(token=1))
+    """The frames."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(
+            self.token == self.pictures.token != self.sound.token,
+            f"features.token={self.token} must be features.pictures.token={self.pictures.token}, and "
+            f"features.sound.token={self.sound.token} must be another id",
+        )
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return self.pictures.token, self.sound.token
+
+    @property
+    def size(self) -> int:
+        return max(self.pictures.size, self.sound.size)
+
+    @property
+    def layout(self) -> tuple[int, ...]:
+        return (*self.pictures.layout, *self.sound.layout)

@@ -10,6 +10,7 @@ from memgpt_jax.config.texts import CleanConfig
 
 PoolName = Literal["none", "first", "last", "mean", "max", "attention"]
 TruncationSide = Literal["left", "right"]
+ModalityFusionName = Literal["concat", "gate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,8 @@ class HeadConfig:
     """Over a `HeadedConfig`: the name of its targets in a batch."""
     inputs: ClassVar[tuple[str, ...]] = ()
     """Over a `HeadedConfig`: further inputs of the model's call that the head reads, and the backbone does not."""
+    token_inputs: ClassVar[tuple[str, ...]] = ()
+    """Over a `HeadedConfig`: inputs of the model's call [B, L] that the head reads; the backbone may read them, too."""
 
     @property
     def mixes_texts(self) -> bool:
@@ -145,4 +148,4 @@ class HeadedConfig(BaseModelConfig):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return self.backbone.inputs + self.head.inputs
+        return tuple(dict.fromkeys(self.backbone.inputs + self.head.inputs + self.head.token_inputs))

@@ -323,13 +323,14 @@ class PositionedStackConfig(StackConfig):
     `parallel`: attention, memory and feed-forward read one normalisation of the block's input, and are added to it."""
     features: FeaturesConfig | None = None
     """Raw features of some tokens, the further input `features` of a call, which are projected and added to the
-    embeddings: `PatchesConfig` (pictures) or `FramesConfig` (sound). Default: none."""
+    embeddings: `PatchesConfig` (pictures), `FramesConfig` (sound), `SensesConfig` (both) or `VectorsConfig` (any
+    numbers). Default: none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(
-            self.features is None or self.features.token < self.vocab_size,
-            f"features.token={self.features and self.features.token} must be below vocab_size={self.vocab_size}",
+            self.features is None or max(self.features.tokens) < self.vocab_size,
+            f"features.token={self.features and max(self.features.tokens)} must be below vocab_size={self.vocab_size}",
         )
         check(
             self.position != "rotary" or self.attention_head_dim % 2 == 0,
@@ -401,7 +402,11 @@ class EncoderConfig(PositionedStackConfig):
     embedding_norm: bool = False
     """Whether the sum of embeddings is normalised."""
     token_types: int | None = at_least(0)
-    """Number of token types (sentence A or B), each with an embedding. None or 0: no such embeddings."""
+    """Number of token types (sentence A or B, text or picture), each with an embedding. None or 0: no such
+    embeddings."""
+    separate_types: bool = False
+    """Whether a token attends to tokens of its own type alone, so that a head can fuse them later. A memory holds the
+    tokens of all types."""
     position_offset: int | None = at_least(0)
     """Index of the first token in the table of learned positions; default: 0."""
     heads: tuple[str, ...] = ("masked",)
@@ -413,6 +418,10 @@ class EncoderConfig(PositionedStackConfig):
         for name in ("token_types", "position_offset"):
             object.__setattr__(self, name, getattr(self, name) or None)  # equal, because 0 and None mean the same
         object.__setattr__(self, "heads", tuple(self.heads))
+        check(
+            not self.separate_types or (self.token_types or 0) >= 2,
+            f"separate_types needs token_types >= 2, got {self.token_types}",
+        )
         check(len(set(self.heads)) == len(self.heads), f"heads must be distinct, got {self.heads}")
 
     @property

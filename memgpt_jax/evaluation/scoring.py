@@ -8,6 +8,7 @@ import numpy as np
 
 from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.data import Batch
@@ -44,24 +45,27 @@ class RowScores(NamedTuple):
 
 
 def score_rows(config: ExperimentConfig, params: models.Params, batch: Batch) -> RowScores:
-    """The scores of the head `tokens`; each row starts from a fresh state.
+    """The scores of the head with targets; each row starts from a fresh state.
 
     Rows longer than `evaluation.chunk_length` are read in chunks with carried state, so that device memory does not
     grow with their length.
     """
-    segment, chunk = config.model.segment_length, config.evaluation.chunk_length
     rows, length = batch.inputs["tokens"].shape
+    whole = config.model.head.inputs if isinstance(config.model, HeadedConfig) else ()  # not divided by tokens
+    chunk = length if any(name in batch.inputs for name in whole) else config.evaluation.chunk_length
     state, parts = models.functional(config.model).init_state(rows), []
+    (head,) = batch.targets
     for first in range(0, length, chunk):
         inputs, targets = (
-            {name: array[:, first : first + chunk] for name, array in arrays.items()}
+            {name: array if name in whole else array[:, first : first + chunk] for name, array in arrays.items()}
             for arrays in (batch.inputs, batch.targets)
         )
         # A chunk starts at a segment boundary only if the chunk length is a multiple of the segment length.
-        aligned = chunk % segment == 0 and inputs["tokens"].shape[1] % segment == 0
-        options = {"targets": targets, "state": state, "alignment": "aligned" if aligned else "any"}
+        aligned = config.model.alignment_of(inputs["tokens"].shape[1], padded="valid" in inputs)
+        aligned = aligned if chunk % config.model.segment_length == 0 else "any"
+        options = {"targets": targets, "state": state, "alignment": aligned}
         scores, state = score_chunk(config.model, params, **inputs, **options)
-        parts.append(jax.device_get(scores["tokens"]))
+        parts.append(jax.device_get(scores[head]))
     return RowScores(*(np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True)))
 
 

@@ -35,7 +35,7 @@ def evaluate_task(config: ExperimentConfig, params: models.Params, task: data.Ta
     nats, tokens, right, answers = (np.zeros(max(1, len(task.groups))) for _ in range(4))
     for batch in task.held_out(HELD_OUT_SEED, rows, length, config.evaluation.num_batches):
         losses, correct = score_rows(config, params, batch)
-        weights, group = batch.weights["tokens"], batch.info.get("group", np.zeros(rows, np.int32))
+        (weights,), group = batch.weights.values(), batch.info.get("group", np.zeros(rows, np.int32))
         check_finite(losses[weights > 0])
         counts = count_answers(correct, weights, batch.info.get("answer"))
         for total, values in (

@@ -1,5 +1,6 @@
 """Models, their states, and functions on their parameters."""
 
+from memgpt_jax.models.alignment import alignment
 from memgpt_jax.models.decoder import LayerState, MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder, EncoderState
 from memgpt_jax.models.headed import Headed, HeadedState
@@ -12,6 +13,7 @@ from memgpt_jax.models.model_functions import (
     model_state_bytes,
     to_params,
 )
+from memgpt_jax.models.multimodal import GraphNetwork, ModalityFusion
 from memgpt_jax.models.parameters import count_parameters
 from memgpt_jax.models.seq2seq import EncoderDecoder, Seq2SeqState
 from memgpt_jax.models.token_flags import TokenFlags, flags_from_segment_ids
@@ -21,17 +23,20 @@ __all__ = [
     "Encoder",
     "EncoderDecoder",
     "EncoderState",
+    "GraphNetwork",
     "Headed",
     "HeadedState",
     "LayerState",
     "MemGPT",
     "MemoryLayer",
+    "ModalityFusion",
     "ModelFunctions",
     "ModelState",
     "Params",
     "Seq2SeqState",
     "TokenFlags",
     "XLNet",
+    "alignment",
     "count_parameters",
     "flags_from_segment_ids",
     "from_params",

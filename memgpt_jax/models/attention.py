@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -191,9 +192,25 @@ class FullAttention(Attention):
         inputs: CallInputs,
     ) -> tuple[Stream, tuple[()]]:
         query, key, value = self.project_in(x, inputs.positions)
-        documents = inputs.document, jnp.where(inputs.valid, inputs.document, -1)
-        out = full_attention(query, key, value, *documents, distance_bias=inputs.distance_bias)
+        out = full_attention(query, key, value, *self._documents(inputs), distance_bias=inputs.distance_bias)
         return self.project_out(out), state
+
+    def weights(self, x: Stream, inputs: CallInputs) -> Float32[Array, "B H L L"]:
+        """The weight softmax_j(...) of each token j for each token i, float32; 0 where a token attends to none."""
+        query, key, _ = self.project_in(x, inputs.positions)
+        of_query, of_key = self._documents(inputs)
+        length, bias = x.shape[1], inputs.distance_bias
+        key = jnp.repeat(key, query.shape[2] // key.shape[2], axis=2)
+        logits = jnp.einsum("blhk,bmhk->bhlm", query, key).astype(jnp.float32) * query.shape[-1] ** -0.5
+        if bias is not None:
+            place = jnp.arange(length, dtype=jnp.int32)
+            logits = logits + bias[None, :, length - 1 + place[:, None] - place[None, :]]
+        reached = (of_query[:, :, None] == of_key[:, None, :])[:, None]
+        return jnp.where(reached, jax.nn.softmax(jnp.where(reached, logits, jnp.finfo(jnp.float32).min)), 0)
+
+    def _documents(self, inputs: CallInputs) -> tuple[Int32[Array, "B L"], Int32[Array, "B L"]]:
+        """The document of each token as a query and as a key."""
+        return inputs.document, jnp.where(inputs.valid, inputs.document, -1)
 
 
 def ring_places(first: Int32[Array, "B"], size: int) -> Int32[Array, "B W"]:

@@ -13,7 +13,7 @@ from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import EncoderConfig
 from memgpt_jax.memory import resolved
 from memgpt_jax.models.arguments import check_numbers, check_targets, check_tokens, filled_flags, poisoned
-from memgpt_jax.models.attention import call_inputs
+from memgpt_jax.models.attention import CallInputs, call_inputs
 from memgpt_jax.models.base import Hidden, Model
 from memgpt_jax.models.blocks import Block, LayerState, run_blocks
 from memgpt_jax.models.features import make_features, read_features
@@ -108,6 +108,36 @@ class Encoder(Model[EncoderState]):
             ValueError: the call has more than `num_positions` tokens and positions are learned, a token type is not
                 valid, or as in `MemGPT.__call__`.
         """
+        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        inputs = {"token_types": token_types, "features": features, "embedding": embedding}
+        x, state, called = self.started_call(tokens, state, reset, valid, **inputs)
+        x, layers, gates = run_blocks(
+            self.blocks,
+            dropout(x, self.config.dropout, keys[0]),
+            state.layers,
+            called,
+            alignment=alignment,
+            dropout_key=keys[1],
+            scanned=self.config.scan_layers,
+        )
+        x = x if self.config.norm_position == "post" else self.final_norm(x)
+        return Hidden(x, state._replace(layers=layers), gates)
+
+    def started_call(
+        self,
+        tokens: Tokens,
+        state: EncoderState | None,
+        reset: Flags | None,
+        valid: Flags | None,
+        *,
+        token_types: Int32[Array, "B L"] | None = None,
+        features: Float32[Array, "B L F"] | None = None,
+        embedding: Float32[Array, "V D"] | None = None,
+    ) -> tuple[Stream, EncoderState, CallInputs]:
+        """What the first block of a call receives: the stream, the state, and the inputs of all blocks.
+
+        Args and errors: as in `hidden`. In the state, that of the features is the one after the call.
+        """
         config = self.config
         tokens = check_tokens(tokens, config.vocab_size, valid)
         state = self.started(state, len(tokens))
@@ -124,22 +154,12 @@ class Encoder(Model[EncoderState]):
             token_types = check_numbers("token_types", token_types, tokens.shape, config.token_types)
         positions = document_positions(jnp.zeros(tokens.shape[0], jnp.int32), reset)
         added, after = read_features(self.features, features, tokens, state.features, reset, valid)
-        state = state._replace(features=after)
         x = self.embed(tokens, positions, token_types, self.embedding[...] if embedding is None else embedding, added)
         x = poisoned(x, tokens, config.vocab_size, valid)
-        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        x = dropout(x, config.dropout, keys[0])
-        x, layers, gates = run_blocks(
-            self.blocks,
-            x,
-            state.layers,
-            call_inputs(reset, valid, positions=positions, distance_bias=self._distance_bias(tokens.shape[1])),
-            alignment=alignment,
-            dropout_key=keys[1],
-            scanned=config.scan_layers,
-        )
-        x = x if config.norm_position == "post" else self.final_norm(x)
-        return Hidden(x, state._replace(layers=layers), gates)
+        called = call_inputs(reset, valid, positions=positions, distance_bias=self._distance_bias(tokens.shape[1]))
+        if config.separate_types and token_types is not None:
+            called = called._replace(document=called.document * (config.token_types or 1) + token_types)
+        return x, state._replace(features=after), called
 
     def _distance_bias(self, length: int) -> Float32[Array, "H 2*L-1"] | None:
         """Bias of attention logits for each head and the distances from 1 - L to L - 1."""
@@ -164,7 +184,7 @@ class Encoder(Model[EncoderState]):
         config, scale = self.config, jnp.float32(self.config.stream_scale)
         x = split_vocabulary(embedding)[tokens] * scale
         if config.features is not None and not self.owns_embedding:
-            x = jnp.where((tokens == config.features.token)[..., None], 0, x)
+            x = jnp.where(jnp.isin(tokens, jnp.array(config.features.tokens))[..., None], 0, x)
         if config.position == "learned":
             x = x + jnp.asarray(self.position_embedding[...])[positions + (config.position_offset or 0)] * scale
         elif config.position == "sinusoidal":

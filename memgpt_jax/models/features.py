@@ -1,6 +1,7 @@
-"""Raw features of tokens, projected to the width of the model: patches of pictures, and frames of sound."""
+"""Raw features of tokens, projected to the width of the model: patches of pictures, frames of sound, and vectors."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from memgpt_jax.config.checks import check
-from memgpt_jax.config.features import FRAMES, FeaturesConfig, FramesConfig, PatchesConfig
+from memgpt_jax.config.features import FRAMES, FeaturesConfig, FramesConfig, PatchesConfig, SensesConfig, VectorsConfig
 from memgpt_jax.config.model import PositionedStackConfig
 from memgpt_jax.models.arguments import on_host
 from memgpt_jax.models.layers import adapted_linear, norm
@@ -20,10 +21,15 @@ Raw = Float32[Array, "B L F"]
 
 
 class Features(nnx.Module):
-    """The projection of features."""
+    """The projection of features of one kind."""
 
     config: Any
     """A `FeaturesConfig`."""
+
+    @property
+    def parts(self) -> tuple["Features", ...]:
+        """The projections of all kinds of features, each with its own token: this one."""
+        return (self,)
 
     def init_state(self, batch_size: int) -> Any:
         """The state before the first token, batch axis first. Default: none."""
@@ -40,6 +46,18 @@ class Features(nnx.Module):
             valid: False for padding on the right.
         """
         raise NotImplementedError
+
+
+class Vectors(Features):
+    """y = W x of each vector x."""
+
+    def __init__(self, config: PositionedStackConfig, rngs: nnx.Rngs):
+        assert config.features is not None
+        self.config, self.dtype = config.features, jnp.dtype(config.dtype)
+        self.projection = adapted_linear(config, self.config.size, config.d_model, rngs)
+
+    def __call__(self, features: Raw, state: Any, present: Flags, reset: Flags, valid: Flags) -> tuple[Stream, Any]:
+        return self.projection(features.astype(self.dtype)), state
 
 
 class Patches(Features):
@@ -169,9 +187,28 @@ def _last_tokens(
     return FramesState(jnp.where(known[..., None], last, 0), known)
 
 
+class Senses(Features):
+    """Patches and frames in one stream."""
+
+    def __init__(self, config: PositionedStackConfig, rngs: nnx.Rngs):
+        assert isinstance(config.features, SensesConfig)
+        self.config = config.features
+        self.pictures = Patches(replace(config, features=self.config.pictures), rngs)
+        self.sound = Frames(replace(config, features=self.config.sound), rngs)
+
+    @property
+    def parts(self) -> tuple[Features, ...]:
+        return self.pictures, self.sound
+
+    def init_state(self, batch_size: int) -> Any:
+        return self.sound.init_state(batch_size)  # patches have none
+
+
 MODULES: dict[type[FeaturesConfig], Callable[[PositionedStackConfig, nnx.Rngs], Features]] = {
     PatchesConfig: Patches,
     FramesConfig: Frames,
+    VectorsConfig: Vectors,
+    SensesConfig: Senses,
 }
 """The module of each class of configuration."""
 
@@ -198,12 +235,13 @@ def read_features(
         check(features is None, "features: this model has none (features=None in its configuration)")
         return None, state
     config = module.config
-    present = (tokens == config.token) & valid
+    present = jnp.isin(tokens, jnp.array(config.tokens)) & valid
     if features is None:
         known = on_host(present)
         check(
             known is None or not known.any(),
-            f"features are missing: tokens of id {config.token} need features [B, L, {config.size}]",
+            f"features are missing: tokens of id {' and '.join(map(str, config.tokens))} need features "
+            f"[B, L, {config.size}]",
         )
         return jnp.where(present, jnp.float32(jnp.nan), 0)[..., None], state
     is_array = isinstance(features, np.ndarray | jax.Array)
@@ -215,6 +253,11 @@ def read_features(
     if values is not None and known is not None:
         wrong = np.argwhere(known & ~np.isfinite(values).all(axis=-1))
         check(not len(wrong), f"features are not finite: row {wrong[:1, 0]}, token {wrong[:1, 1]}")
-    x = jnp.where(present[..., None], jnp.asarray(features, jnp.float32), 0)
-    y, state = module(x, state, present, reset, valid)
-    return jnp.where(present[..., None], y, 0), state
+    total = None
+    for part in module.parts:
+        own = (tokens == part.config.token) & valid
+        x = jnp.where(own[..., None], jnp.asarray(features, jnp.float32)[..., : part.config.size], 0)
+        y, state = part(x, state, own, reset, valid)
+        y = jnp.where(own[..., None], y, 0)
+        total = y if total is None else total + y
+    return total, state

@@ -86,7 +86,7 @@ class Headed(Model[HeadedState]):
             valid: False for padding on the right.
             dropout_key: a PRNG key; default: no dropout.
             alignment: as in `MemGPT.__call__`.
-            **inputs: further inputs of the backbone, and of the head (`HeadConfig.inputs`).
+            **inputs: further inputs of the backbone, and of the head (`HeadConfig.inputs`, `token_inputs`).
 
         Raises:
             ValueError: there are more than `call_length` tokens and not a multiple of it, or as in the backbone's call.
@@ -110,8 +110,9 @@ class Headed(Model[HeadedState]):
         return jnp.swapaxes(outputs, 0, 1).reshape(*tokens.shape, -1), state
 
     def _of_backbone(self, options: dict[str, Any]) -> dict[str, Any]:
-        """The options without the inputs of the head."""
-        return {name: value for name, value in options.items() if name not in self.config.head.inputs}
+        """The options without the inputs of the head alone."""
+        own = {*self.config.head.inputs, *self.config.head.token_inputs} - {*self.config.backbone.inputs}
+        return {name: value for name, value in options.items() if name not in own}
 
     def _with_source(
         self, tokens: Tokens, reset: Flags | None, valid: Flags | None, options: dict[str, Any]
@@ -129,7 +130,8 @@ class Headed(Model[HeadedState]):
         stream, state, _ = self.hidden(**arrays, state=state, dropout_key=keys[0], alignment=alignment)
         reset, valid = arrays.get("reset"), arrays.get("valid")
         embedding = {"embedding": self._embedding()} if self.head.reads_embedding else {}
-        own = {name: arrays[name] for name in self.config.head.inputs if name in arrays}
+        names = self.config.head.inputs + self.config.head.token_inputs
+        own = {name: arrays[name] for name in names if name in arrays}
         outputs, head = self.head(stream, state.head, reset, valid, dropout_key=keys[1], **embedding, **own)
         return outputs, state._replace(head=head)
 

@@ -6,7 +6,8 @@ positions, and `ops.mesh` splits arrays over devices.
 
 from memgpt_jax.ops import attention, memory, mesh
 from memgpt_jax.ops.attention import positions
-from memgpt_jax.ops.fusion import gated_fusion, joint_softmax
+from memgpt_jax.ops.fusion import gated_fusion, gated_modalities, joint_softmax
+from memgpt_jax.ops.graph import messages
 from memgpt_jax.ops.linear import flat_dot_general, matmul
 from memgpt_jax.ops.loss import Scores, cross_entropy, logit_scores
 
@@ -16,10 +17,12 @@ __all__ = [
     "cross_entropy",
     "flat_dot_general",
     "gated_fusion",
+    "gated_modalities",
     "joint_softmax",
     "logit_scores",
     "matmul",
     "memory",
     "mesh",
+    "messages",
     "positions",
 ]

@@ -1,4 +1,4 @@
-"""Fusion of a memory read with the residual stream, or with another read."""
+"""Fusion of a memory read with the residual stream or with another read, and of the vectors of several modalities."""
 
 import jax
 import jax.numpy as jnp
@@ -33,3 +33,15 @@ def gated_fusion(
     gate = jax.nn.sigmoid(gate_logit.astype(jnp.float32))
     spread = jnp.repeat(gate, stream.shape[-1] // gate.shape[-1], axis=-1).astype(stream.dtype)
     return spread * stream + (1 - spread) * read, gate
+
+
+def gated_modalities(
+    vectors: Float[Array, "*b M D"], gate_logits: Float[Array, "*b M D"]
+) -> tuple[Float[Array, "*b D"], Float32[Array, "*b M D"]]:
+    """f = sum_m g_m * v_m over M modalities, with gates g = softmax_m(gate_logits), in float32; returns (f, g).
+
+    Each channel has gates of its own. For M = 2 it is `gated_fusion` with the difference of the two logits: Arevalo et
+    al., "Gated Multimodal Units for Information Fusion" (2017), section 3.
+    """
+    gates = jax.nn.softmax(gate_logits.astype(jnp.float32), axis=-2)
+    return jnp.sum(gates.astype(vectors.dtype) * vectors, axis=-2), gates

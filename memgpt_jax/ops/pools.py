@@ -41,6 +41,7 @@ def pool(
     reset: Flags,
     valid: Flags,
     logits: Float32[Array, "B L"] | None = None,
+    present: Flags | None = None,
 ) -> tuple[Float32[Array, "B L D"], Element]:
     """The pooled vector of each token's document up to and including the token, and the state after the call.
 
@@ -51,11 +52,12 @@ def pool(
         reset: True for the first token of a document.
         valid: False for padding, which adds nothing.
         logits: of each token, for `attention`; default: 0.
+        present: the tokens that are pooled; default: all that are valid.
     """
     x = h.astype(jnp.float32)
     items = pool.element(x, jnp.zeros(x.shape[:2], jnp.float32) if logits is None else logits)
     nothing = jax.tree.map(lambda leaf: leaf[:, None], pool.empty(x.shape[0], x.shape[2]))
-    items = where_rows(valid, items, nothing)
+    items = where_rows(valid if present is None else valid & present, items, nothing)
     items = jax.tree.map(lambda first, rest: jnp.concatenate([first[:, None], rest], axis=1), state, items)
     begins = jnp.pad(reset & valid, ((0, 0), (1, 0)))
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memgpt_jax.config.features import FramesConfig, PatchesConfig
+from memgpt_jax.config.features import FramesConfig, PatchesConfig, SensesConfig
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig
@@ -177,6 +177,29 @@ def test_a_stem_is_a_stack_of_convolutions_of_each_picture():
     present, flags = jnp.asarray(tokens == 0), jnp.zeros((1, 6), bool)
     found, _ = model.features(jnp.asarray(features), (), present, flags, ~flags)
     np.testing.assert_allclose(found[0, tokens[0] == 0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_patches_and_frames_in_one_stream_of_any_cut():
+    senses = SensesConfig(pictures=dataclasses.replace(PICTURES, stem=()), sound=dataclasses.replace(FRAMES, token=1))
+    config = dataclasses.replace(CAUSAL, features=senses)
+    call, fresh = call_of(config)
+    tokens = np.array([[1, 1, 0, 0, 1, 2, 1, 0, 1, 1, 2, 0], [0, 0, 1, 1, 1, 1, 2, 2, 0, 1, 1, 1]], np.int32)
+    features = np.random.default_rng(0).normal(size=(2, LENGTH, senses.size)).astype(np.float32)
+    reset = np.zeros(tokens.shape, bool)
+    reset[1, 4] = True
+    used = np.arange(senses.size) < np.array([senses.pictures.size, senses.sound.size, 0])[tokens][..., None]
+    whole, after = call(tokens, np.where(used, features, 7), fresh(2), reset, np.ones(tokens.shape, bool))
+    state, parts = fresh(2), []
+    for first in range(0, LENGTH, 4):
+        part = slice(first, first + 4)
+        out, state = call(tokens[:, part], np.where(used, features, 0)[:, part], state, reset[:, part], ~reset[:, :4])
+        parts.append(out)
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, atol=1e-5)
+    assert state_difference(after, state) < 1e-5
+    moved, _ = call(tokens, np.where(used, features + 1, 7), fresh(2), reset, np.ones(tokens.shape, bool))
+    assert np.any(moved != whole, axis=-1)[tokens < 2].all()
+    with pytest.raises(ValueError, match=r"features\.sound\.token=0 must be another id"):
+        SensesConfig(sound=FRAMES)
 
 
 def test_patches_are_in_the_order_of_rows():

@@ -56,6 +56,33 @@ def test_a_size_that_nothing_fits_ends_it_at_once(tmp_path, memgpt):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_sweep_of_configs_applies_the_options_to_each(tmp_path, monkeypatch, memgpt, figures):
+    def train(config, workdir):
+        head = type(config.model.head).__name__
+        groups = {"all": 0.9, "without text": 0.5} if head == "GraphHeadConfig" else {"all": 0.8}
+        assert config.training.steps == 20 and config.seed in (0, 1)
+        return {"evaluation": {"accuracy": 0.5 + config.seed / 10, "groups": groups}}
+
+    monkeypatch.setattr(ablate, "train", train)
+    words = [
+        "--training.steps",
+        "20",
+        "--sweep",
+        "config=shapes,shapes_graph",
+        "seed=0,1",
+        "--workdir",
+        tmp_path / "new",
+    ]
+    printed = " ".join(memgpt("ablate", "shapes", *words).split())
+    assert "config" in printed and "without text" in printed
+    with open(tmp_path / "new" / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["config"] for row in rows] == ["shapes"] * 2 + ["shapes_graph"] * 2
+    assert [row["groups.all"] for row in rows] == ["0.8"] * 2 + ["0.9"] * 2 and rows[0]["groups.without text"] == ""
+    words[3] = "config=shapes,nothing"
+    assert "there is no config 'nothing'" in memgpt("ablate", "shapes", *words, code=2)
+
+
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, memgpt):
     def train(config, workdir):
         workdir.mkdir(parents=True)

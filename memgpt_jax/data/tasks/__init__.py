@@ -28,6 +28,7 @@ from memgpt_jax.data.tasks.recall import RecallConfig, RecallTask, recall_batch
 from memgpt_jax.data.tasks.replies import RepliesConfig, RepliesTask
 from memgpt_jax.data.tasks.retrieval import RetrievalConfig, RetrievalTask
 from memgpt_jax.data.tasks.scored_text import ScoredTextConfig, ScoredTextTask
+from memgpt_jax.data.tasks.shapes import ShapesConfig, ShapesTask
 from memgpt_jax.data.tasks.sounds import SoundsConfig, SoundsTask
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig, TaggedTextTask
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig, TextPairsTask
@@ -48,6 +49,7 @@ register_task("mqar", MQARConfig, MQARTask)
 register_task("dictionary", DictionaryConfig, DictionaryTask)
 register_task("noise_needle", NoiseNeedleConfig, NoiseNeedleTask)
 register_task("tracking", TrackingConfig, TrackingTask)
+register_task("shapes", ShapesConfig, ShapesTask)
 register_task("needle", NeedleConfig, NeedleTask)
 register_task("babi", BabiConfig, BabiTask)
 register_task("babilong", BabiLongConfig, BabiLongTask)
@@ -113,6 +115,8 @@ __all__ = [
     "RetrievalTask",
     "ScoredTextConfig",
     "ScoredTextTask",
+    "ShapesConfig",
+    "ShapesTask",
     "SoundsConfig",
     "SoundsTask",
     "TaggedTextConfig",

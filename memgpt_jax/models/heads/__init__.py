@@ -13,6 +13,7 @@ from memgpt_jax.config.heads import HeadConfig
 from memgpt_jax.config.model import EncoderConfig, StackConfig
 from memgpt_jax.config.registry import Registry
 from memgpt_jax.models.heads.base import Head
+from memgpt_jax.models.heads.fusion import FusionHead, FusionHeadConfig, GraphHead, GraphHeadConfig
 from memgpt_jax.models.heads.labels import LabelHead, LabelHeadConfig
 from memgpt_jax.models.heads.layers import HEAD_LAYERS, HeadLayer, register_head_layer
 from memgpt_jax.models.heads.links import LinkHead, LinkHeadConfig
@@ -40,6 +41,8 @@ register_head("vectors", VectorHeadConfig, VectorHead)
 register_head("links", LinkHeadConfig, LinkHead)
 register_head("transcript", CTCHeadConfig, CTCHead)
 register_head("walks", WalkHeadConfig, WalkHead)
+register_head("fusion", FusionHeadConfig, FusionHead)
+register_head("graph", GraphHeadConfig, GraphHead)
 
 
 def make_heads(config: EncoderConfig, *, rngs: nnx.Rngs) -> nnx.Dict:
@@ -84,6 +87,10 @@ __all__ = [
     "HEAD_LAYERS",
     "CTCHead",
     "CTCHeadConfig",
+    "FusionHead",
+    "FusionHeadConfig",
+    "GraphHead",
+    "GraphHeadConfig",
     "Head",
     "HeadLayer",
     "LabelHead",

@@ -85,8 +85,9 @@ class StreamHead(Head):
         valid: Flags | None = None,
         *,
         dropout_key: Array | None = None,
+        **of_pool: Any,
     ) -> tuple[Float32[Array, "B L W"], StreamHeadState]:
-        """The pooled outputs of the layers, float32, and the state after the call."""
+        """The pooled outputs of the layers, float32, and the state after the call. Args: of_pool: see `pooled`."""
         reset, valid = filled_flags(h.shape[:2], reset, valid)
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         x, rate = h, self.settings.dropout
@@ -95,14 +96,22 @@ class StreamHead(Head):
         for layer, before in zip(self.layers, state.layers, strict=True):
             x, after = layer(x, before, reset, valid)
             states.append(after)
-        pooled = state.pool
-        if self.settings.pool == "none":
-            x = x.astype(jnp.float32)
-        else:
-            has_logits = self.settings.pool == "attention"
-            logits = self.pool_logits(x)[..., 0].astype(jnp.float32) if has_logits else None
-            x, pooled = pool(POOLS[self.settings.pool], x, state.pool, reset, valid, logits)
+        x, pooled = self.pooled(x, state.pool, reset, valid, **of_pool)
         return dropout(x, rate, keys[1]), StreamHeadState(tuple(states), pooled)
+
+    def pooled(
+        self, x: Stream, state: Any, reset: Flags, valid: Flags, *, present: Flags | None = None
+    ) -> tuple[Float32[Array, "B L W"], Any]:
+        """The outputs of the layers, pooled, and the state of the pool after the call.
+
+        Args:
+            present: the tokens that are pooled; default: all.
+        """
+        name = self.settings.pool
+        if name == "none":
+            return x.astype(jnp.float32), state
+        logits = self.pool_logits(x)[..., 0].astype(jnp.float32) if name == "attention" else None
+        return pool(POOLS[name], x, state, reset, valid, logits, present)
 
     def project(self, x: Float32[Array, "B L W"]) -> Float32[Array, "B L C"]:
         """W x + b."""

@@ -4,6 +4,9 @@ r"""Train and evaluate every combination of a sweep: one folder per run, one CSV
     memgpt-jax ablate recall --workdir runs/mechanisms \
         --sweep model.memory=none,kv model.memory.match_state_bytes=4096,16384 seed=0,1,2
 
+    memgpt-jax ablate shapes --sweep config=shapes,shapes_concat,shapes_graph seed=0,1,2 --workdir runs/fusion
+
+The field `config` is the name of the config itself, to which all other options are applied.
 The first field is the axis of the plot, seeds give error bars (standard deviation), further fields give lines. If runs
 differ in the size of their state, a second plot has the size as its axis and a line for each mechanism. A mechanism
 without a swept field (`none` has no size) runs once for all values of the field. The same command resumes an
@@ -12,7 +15,8 @@ interrupted sweep: finished runs are read back, an unfinished run is resumed. A 
 
 import csv
 import statistics
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.memory import layer_memory_bytes
 from memgpt_jax.studies.command_line import one_line_errors, override, parse, sweep, sweep_words
 from memgpt_jax.studies.plots import plot_ablation, plot_curves, plot_state_bytes
@@ -85,7 +90,9 @@ def by_state_bytes(
 def write_csv(path: Path, combinations: list[dict[str, str]], results: list[dict[str, Any]]) -> None:
     """One line for each run: the swept fields, then every number of its evaluation, and the bytes of its state."""
     rows = [
-        values | {name: value for name, value in result.items() if isinstance(value, int | float)}
+        values
+        | {name: value for name, value in result.items() if isinstance(value, int | float)}
+        | {f"groups.{name}": value for name, value in result.get("groups", {}).items()}
         for values, result in zip(combinations, results, strict=True)
     ]
     names = dict.fromkeys([*fields_of(combinations), *(name for row in rows for name in row)])
@@ -101,13 +108,16 @@ def report(combinations: list[dict[str, str]], results: list[dict[str, Any]], wo
     metric, groups = metric_of(results), grouped(combinations, results)
     axis = next((field for field in fields_of(combinations) if field != "seed"), "seed")
     lines, curves = {}, {}
-    table = Table(axis, "other fields", "state bytes", metric, "± (seeds)", "runs")
+    parts = list(dict.fromkeys(name for run in results for name in run.get("groups", {})))
+    table = Table(axis, "other fields", "state bytes", metric, "± (seeds)", "runs", *parts)
     for (value, label), runs in groups.items():
         scores = [run[metric] for run in runs]
         lines.setdefault(label, {})[value] = scores
         spread = f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
         sizes = dict.fromkeys(f"{run['state_bytes']:,}" for run in runs)
-        table.add_row(value, label, ", ".join(sizes), f"{statistics.mean(scores):.4f}", spread, str(len(scores)))
+        row = [value, label, ", ".join(sizes), f"{statistics.mean(scores):.4f}", spread, str(len(scores))]
+        found = [[run["groups"][name] for run in runs if name in run.get("groups", {})] for name in parts]
+        table.add_row(*row, *(f"{statistics.mean(values):.4f}" if values else "" for values in found))
         if runs[0].get("curve"):
             name = f"{axis.rpartition('.')[2]} {value}" + (f", {label}" if label else "")
             curves[name] = [run["curve"] for run in runs]
@@ -119,11 +129,22 @@ def report(combinations: list[dict[str, str]], results: list[dict[str, Any]], wo
     return table
 
 
+def config_of(
+    config: ExperimentConfig, named: Mapping[str, ExperimentConfig], values: Mapping[str, str]
+) -> ExperimentConfig:
+    """The config of a combination, with its swept fields. Args: config: unless `config` is swept; named: by name."""
+    fields = {name: word for name, word in values.items() if name != "config"}
+    return override(named.get(values.get("config", ""), config), sweep_words(fields))
+
+
 @one_line_errors((RunError, ValueError))
 def main(argv: Sequence[str] | None = None) -> None:
-    config, arguments = parse(Arguments, __doc__, argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    config, arguments = parse(Arguments, __doc__, words)
     combinations = sweep(arguments.sweep)
-    configs = [override(config, sweep_words(values)) for values in combinations]  # refuses wrong values
+    names = {values["config"] for values in combinations if "config" in values}
+    named = {name: parse(Arguments, __doc__, [name, *words[1:]])[0] for name in names}
+    configs = [config_of(config, named, values) for values in combinations]  # refuses wrong values
     sizes = [layer_memory_bytes(run_config.model) for run_config in configs]
     console, done, results, failed, table = Console(markup=False), [], [], [], ""
     for number, (values, run_config, size) in enumerate(zip(combinations, configs, sizes, strict=True), start=1):

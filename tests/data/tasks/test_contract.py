@@ -64,14 +64,16 @@ def test_batches(name):
     assert (batch.inputs["tokens"] != other.inputs["tokens"]).any()
 
     expected = batch_shapes(config, TrainingConfig(batch_size=ROWS, sequence_length=length))
-    shared = batch._replace(info={"target_bytes": batch.info["target_bytes"]})
+    shared = batch._replace(info={name: batch.info[name] for name in expected.info})
     shapes = [jax.tree.map(lambda array: (array.shape, array.dtype), b) for b in (shared, expected)]
     assert shapes[0] == shapes[1]
     assert set(batch.info) <= {"target_bytes", "group", "answer"}
-    ids = np.concatenate([batch.inputs["tokens"], batch.targets["tokens"]])
-    assert 0 <= ids.min() <= ids.max() < config.num_ids
+    ((head, targets),) = batch.targets.items()
+    tokens, weights = batch.inputs["tokens"], batch.weights[head]
+    assert 0 <= tokens.min() <= tokens.max() < config.num_ids
+    scored = targets[weights > 0]
+    assert 0 <= scored.min() <= scored.max() < (config.num_ids if head == "tokens" else len(config.output_names))
     assert batch.inputs["reset"][:, 0].all()
-    weights = batch.weights["tokens"]
     assert (weights >= 0).all() and weights.any()
     if task.groups:
         assert ((batch.info["group"] >= 0) & (batch.info["group"] < len(task.groups))).all()
@@ -94,7 +96,8 @@ def test_a_config_reads_back_from_json(name):
     config = TASKS[name].config()
     model = ModelConfig(vocab_size=config.num_ids + 4096)
     if "features" in config.objective.inputs:
-        features = PatchesConfig() if name == "pictures" else FramesConfig()
+        default = PatchesConfig() if name == "pictures" else FramesConfig()
+        features = getattr(config, "features_config", default)
         model = dataclasses.replace(model, features=features)
     if "source_features" in config.objective.inputs:
         encoder = EncoderConfig(vocab_size=model.vocab_size, features=config.features_config, heads=())

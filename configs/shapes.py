@@ -1,0 +1,38 @@
+r"""Is "there is a red circle" true of a picture: fusion by attention of words and patches in one encoder.
+
+Command: python experiments/train.py shapes --workdir runs/shapes
+         all fusions in one table: python experiments/ablate.py shapes --workdir runs/fusion \
+             --sweep config=shapes,shapes_concat,shapes_gate,shapes_graph,shapes_memory seed=0,1,2
+Time:    not measured
+Result:  not measured
+"""
+
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.heads import HeadedConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import EncoderConfig
+from memgpt_jax.data.tasks.shapes import ShapesConfig
+from memgpt_jax.models.heads import LabelHeadConfig
+
+
+def config() -> ExperimentConfig:
+    data = ShapesConfig()
+    backbone = EncoderConfig(
+        vocab_size=data.num_ids,
+        d_model=64,
+        num_layers=2,
+        num_heads=4,
+        segment_length=9,
+        position="learned",
+        num_positions=18,
+        features=data.features_config,
+        memory=NoMemoryConfig(),
+        heads=(),
+    )
+    return ExperimentConfig(
+        model=HeadedConfig(backbone=backbone, head=LabelHeadConfig(pool="mean")),
+        data=data,
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
+        training=TrainingConfig(steps=600, batch_size=64, carry_state=False, steps_per_call=10),
+        evaluation=EvaluationConfig(batch_size=96, num_batches=32, chunk_length=18),
+    )

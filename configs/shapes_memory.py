@@ -1,0 +1,21 @@
+"""Is "there is a red circle" true of a picture: the picture is read first, the statement in a later call from memory.
+
+Command: python experiments/train.py shapes_memory --workdir runs/shapes_memory
+Time:    not measured
+Result:  not measured
+"""
+
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.fields import with_fields
+from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.models.heads import LabelHeadConfig
+from memgpt_jax.studies.command_line import load_config
+
+
+def config() -> ExperimentConfig:
+    changes = {
+        "model.backbone.memory": KVMemoryConfig(memory_size=9),
+        "model.head": LabelHeadConfig(pool="last"),  # a mean would show the picture to the head without the memory
+        "model.call_length": 9,
+    }
+    return with_fields(load_config("shapes"), changes)
