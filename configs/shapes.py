@@ -20,7 +20,7 @@ def config() -> ExperimentConfig:
     backbone = EncoderConfig(
         vocab_size=data.num_ids,
         d_model=64,
-        num_layers=2,
+        num_layers=1,
         num_heads=4,
         segment_length=9,
         position="learned",
@@ -32,7 +32,7 @@ def config() -> ExperimentConfig:
     return ExperimentConfig(
         model=HeadedConfig(backbone=backbone, head=LabelHeadConfig(pool="mean")),
         data=data,
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
-        training=TrainingConfig(steps=600, batch_size=64, carry_state=False, steps_per_call=10),
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, gate_lr_multiplier=1.0),
+        training=TrainingConfig(steps=1600, batch_size=64, carry_state=False, steps_per_call=10),
         evaluation=EvaluationConfig(batch_size=96, num_batches=32, chunk_length=18),
     )

@@ -1,4 +1,4 @@
-"""Is "there is a red circle" true of a picture: words and patches encoded apart, their means fused by `concat`.
+"""Is "there is a red circle" true of a picture: words and patches encoded apart, their maxima fused by `concat`.
 
 Command: python experiments/train.py shapes_concat --workdir runs/shapes_concat
 Time:    not measured
@@ -16,6 +16,6 @@ def config() -> ExperimentConfig:
         "data.token_types": True,
         "model.backbone.token_types": 2,
         "model.backbone.separate_types": True,
-        "model.head": FusionHeadConfig(fusion="concat", pool="mean"),
+        "model.head": FusionHeadConfig(fusion="concat", pool="max"),
     }
     return with_fields(load_config("shapes"), changes)

@@ -14,7 +14,8 @@ from memgpt_jax.studies.command_line import load_config
 
 def config() -> ExperimentConfig:
     changes = {
-        "model.backbone.memory": KVMemoryConfig(memory_size=9),
+        "model.backbone.memory": KVMemoryConfig(memory_size=9, num_heads=4, head_dim=16, writer_conv=1),
+        "model.backbone.fusion": "add",
         "model.head": LabelHeadConfig(pool="last"),  # a mean would show the picture to the head without the memory
         "model.call_length": 9,
     }

@@ -44,9 +44,10 @@ class ModalityFusion(nnx.Module):
 class GraphNetwork(nnx.Module):
     """Rounds of message passing between nodes of width D, by edges of R kinds.
 
-        n_i = norm(x_i),   m_ik as in `memgpt_jax.ops.messages`,   x_i <- x_i + gelu(W [n_i; m_i1; ...; m_iR] + b)
+        n_i = norm(x_i),   m = messages(n),   x_i <- x_i + gelu(W [n_i; m_i1; ...; m_iR] + b)
 
-    Nodes are tokens, patches, frames or objects. Their order, and that of edges, does not matter.
+    `messages` is `memgpt_jax.ops.messages`. Nodes are tokens, patches, frames or objects. Their order, and that of
+    edges, does not matter.
     """
 
     def __init__(self, width: int, *, num_kinds: int = 1, rounds: int = 2, dtype: Any = "float32", rngs: nnx.Rngs):

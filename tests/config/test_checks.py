@@ -56,6 +56,7 @@ def test_fields_that_may_be_0():
         ("FramesConfig", "token"),
         ("QuestionsConfig", "test_fold"),
         ("TriplesConfig", "facts"),
+        ("VectorsConfig", "token"),
     }
     sizes = {"d_model": 16, "num_heads": 2, "position": "learned"}
     plain = EncoderConfig(**sizes)

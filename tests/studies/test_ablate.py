@@ -58,6 +58,7 @@ def test_a_size_that_nothing_fits_ends_it_at_once(tmp_path, memgpt):
 
 def test_a_sweep_of_configs_applies_the_options_to_each(tmp_path, monkeypatch, memgpt, figures):
     def train(config, workdir):
+        workdir.mkdir(parents=True)
         head = type(config.model.head).__name__
         groups = {"all": 0.9, "without text": 0.5} if head == "GraphHeadConfig" else {"all": 0.8}
         assert config.training.steps == 20 and config.seed in (0, 1)

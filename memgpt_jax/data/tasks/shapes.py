@@ -189,8 +189,7 @@ class ShapesTask(Task[ShapesConfig]):
         targets, weights = np.full(shape, -1, np.int32), np.zeros(shape, np.float32)
         targets[np.arange(batch_size), ends - 1] = labels
         weights[np.arange(batch_size), ends - 1] = 1
-        info = {} if self.drops else {"group": group}
-        return Batch(inputs, {"labels": targets}, {"labels": weights}, info)
+        return Batch(inputs, {"labels": targets}, {"labels": weights}, {"group": group})
 
     def _scenes(self, rng: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The coloured shapes of each picture [rows, objects], the one that is asked for, and the answers [rows].
