@@ -56,6 +56,11 @@ class LayerRecord:
     """[n, k] float32: their weights, mean over heads."""
     top_head: np.ndarray | None
     """[n, k] int32: the head that gives the entry the largest weight."""
+    window_token: np.ndarray
+    """[n, k] int32: the tokens of the document to which self-attention gives the largest weights, mean over heads; -1:
+    none."""
+    window_weight: np.ndarray
+    """[n, k] float32: their weights, mean over heads."""
     has_places: bool
     """Whether entries are known by the tokens of the document."""
     evicted: np.ndarray | None
@@ -238,7 +243,10 @@ def _score(
 def _kept(layer: LayerTrace, after: Any, top: int) -> dict[str, Any]:
     """What is kept of a layer, whose memory has the state `after`; the batch axis is dropped."""
     stats = {name: value for name, value in layer.memory.stats(after).items() if value.ndim == 0}
+    window = jnp.mean(layer.window[0], axis=1)  # [L, W + L]
+    window_weight, window_token = jax.lax.top_k(window, min(top, window.shape[-1]))
     found: dict[str, Any] = {"fusion_gate": layer.fusion_gates[0], "stats": stats}
+    found |= {"window_weight": window_weight, "window_token": window_token}
     if layer.write_gates is not None:
         found["write_gate"] = layer.write_gates[0]
     if layer.explanation is not None:
@@ -266,7 +274,7 @@ class _Recorder:
     """Collects the reads of all calls."""
 
     def __init__(self, config: ModelConfig, params: Params, tokens: np.ndarray, first: int):
-        self._first, self._number = first, len(tokens)
+        self._first, self._number, self._window_size = first, len(tokens), config.window_size
         blocks = models.from_params(config, params).blocks
         owners = [
             layer for layer, block in enumerate(blocks) if getattr(block.memory_layer, "memory", None) is not None
@@ -285,6 +293,8 @@ class _Recorder:
                 name: value[:size] for name, value in read.items() if name not in ("valid", "start", "length", "stats")
             }
             part["stats"] = read["stats"]
+            oldest = self._first + place - self._window_size
+            part["window_token"] = np.where(part["window_weight"] > 0, oldest + part["window_token"], -1)
             if "start" in read:
                 self._places.add(layer)
                 stream = before.layers[layer].stream
@@ -322,9 +332,11 @@ class _Recorder:
                     "top_length",
                     "top_weight",
                     "top_head",
+                    "window_token",
+                    "window_weight",
                 )
             }
-            for name in ("top_entry", "top_length", "top_head"):
+            for name in ("top_entry", "top_length", "top_head", "window_token"):
                 values[name] = None if values[name] is None else values[name].astype(np.int32)
             stats = {name: np.array([part["stats"][name] for part in parts], np.float32) for name in parts[0]["stats"]}
             has_places = layer in self._places

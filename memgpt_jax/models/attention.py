@@ -15,6 +15,7 @@ from memgpt_jax.ops.attention import (
     masked_bias,
     window_attention,
     window_attention_with_lse,
+    window_weights,
 )
 from memgpt_jax.ops.attention.positions import compute_frequencies, rotate
 from memgpt_jax.ops.memory import gather_entries
@@ -152,6 +153,23 @@ class SelfAttention(Attention):
         """The output of each head before W_o, the log-sum-exp of its logits, and the new window."""
         return self._attend(x, cache, inputs, needs_lse=True)
 
+    def weights(self, x: Stream, cache: WindowCache, inputs: CallInputs) -> Float32[Array, "B L H W+L"]:
+        """The softmax weights of a call's tokens: of the W tokens before the call, oldest first, and of its own."""
+        query, key, value = self.project_in(x, inputs.positions)
+        keys, _, documents = self._from_oldest(cache, key, value, inputs.document)
+        options = {"window_size": self.config.window_size, "distance_bias": inputs.distance_bias}
+        return window_weights(query, keys, inputs.document, documents, **options)
+
+    def _from_oldest(
+        self, cache: WindowCache, key: Float[Array, "B L G K"], value: Float[Array, "B L G K"], document: Array
+    ) -> tuple[Float[Array, "B W+L G K"], Float[Array, "B W+L G K"], Int32[Array, "B W+L"]]:
+        """Keys, values and documents of the W tokens before a call and of its own; document -1: there is no token."""
+        slot = ring_places(cache.cursor, self.config.window_size)  # from the oldest token to the newest
+        before = jnp.where(gather_entries(cache.valid, slot), 0, -1)
+        keys = jnp.concatenate([gather_entries(cache.keys, slot), key], axis=1)
+        values = jnp.concatenate([gather_entries(cache.values, slot), value], axis=1)
+        return keys, values, jnp.concatenate([before, document], axis=1)
+
     def _attend(
         self, x: Stream, cache: WindowCache, inputs: CallInputs, needs_lse: bool
     ) -> tuple[Float[Array, "B L H K"], Any, WindowCache]:
@@ -163,10 +181,7 @@ class SelfAttention(Attention):
             cache = push_token(cache, key, value, inputs.reset, valid)
             out, lse = read_window(query, cache, inputs.distance_bias)
         else:
-            slot = ring_places(cache.cursor, config.window_size)  # from the oldest token to the newest
-            keys = jnp.concatenate([gather_entries(cache.keys, slot), key], axis=1)
-            values = jnp.concatenate([gather_entries(cache.values, slot), value], axis=1)
-            documents = jnp.concatenate([jnp.where(gather_entries(cache.valid, slot), 0, -1), document], axis=1)
+            keys, values, documents = self._from_oldest(cache, key, value, document)
             options = {"window_size": config.window_size, "implementation": config.attention_implementation}
             options |= {"distance_bias": inputs.distance_bias}
             if needs_lse:

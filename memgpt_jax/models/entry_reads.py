@@ -82,6 +82,8 @@ class LayerTrace(NamedTuple):
     """None: the mechanism does not implement `Memory.write_gates`."""
     fusion_gates: Float32[Array, "B L"]
     """Mean over the width."""
+    window: Float32[Array, "B L H W+L"]
+    """Weights of self-attention: of the W tokens before the call, oldest first, and of the call's own."""
 
 
 class CallTrace(NamedTuple):
@@ -107,7 +109,8 @@ def trace_call(model: MemGPT, tokens: Tokens, state: ModelState, valid: Flags) -
         if not isinstance(block.memory_layer, NoMemoryLayer):
             memory = block.memory_layer.memory
             explanation, write_gates = _explained(block, x, layer, inputs)
-            traced = LayerTrace(memory, layer.stream.memory, explanation, write_gates, gates)
+            window = _window_weights(block, x, layer, inputs, explanation)
+            traced = LayerTrace(memory, layer.stream.memory, explanation, write_gates, gates, window)
         found.append(traced)
         layers.append(after)
         x = y
@@ -134,6 +137,18 @@ def _explained(
         read = layer.normalised(block.add_attention(x, attended, state, (None, None)))
     explanation = _or_none(lambda: explain(layer.memory, read, state.stream))
     return explanation, _or_none(lambda: layer.memory.write_gates(read))
+
+
+def _window_weights(
+    block: Block, x: Stream, state: LayerState, inputs: CallInputs, explanation: Explanation | None
+) -> Float32[Array, "B L H W+L"]:
+    """The weights of self-attention for the stream x; with fusion `attention`, of the softmax shared with entries."""
+    assert isinstance(block.attention, SelfAttention)
+    before = x if block.config.norm_position == "post" else block.attention_norm(x)
+    weights = block.attention.weights(before, state.window, inputs)
+    if isinstance(block.memory_layer, SharedSoftmaxMemory) and explanation is not None:
+        weights = weights * (1 - jnp.sum(explanation.weights, axis=-1, keepdims=True))
+    return weights
 
 
 def _or_none(hook: Callable[[], Any]) -> Any:

@@ -73,6 +73,7 @@ def test_a_token_shows_what_it_reads_and_who_reads_it(opened, address):
     page.click("span[data-token='60']")
     panel = page.locator("#detail").inner_text()
     assert "Token 60" in panel and "without memory" in panel and "write gate" in panel
+    assert "Tokens that self-attention reads most" in panel
     assert page.locator("#detail tr.link").count() > 0 and page.locator(".token.source").count() > 0
     page.locator("#detail tr.link").first.click()
     chosen = page.locator(".token.selected").get_attribute("data-token")
@@ -122,6 +123,8 @@ def long_trace(number: int) -> mg.Trace:
         top_length=np.ones_like(entry),
         top_weight=np.sort(random.random((number, 8)).astype(np.float32))[:, ::-1] / 8,
         top_head=np.zeros_like(entry),
+        window_token=entry,
+        window_weight=np.full(entry.shape, 0.125, np.float32),
         has_places=True,
         evicted=np.full(number, -1, np.int32),
         stats={"occupancy": random.random(len(calls) - 1).astype(np.float32)},

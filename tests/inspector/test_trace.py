@@ -69,6 +69,18 @@ def test_entries_are_named_by_their_tokens(tiny, traced):
     np.testing.assert_allclose(layer.stats["occupancy"][:4], [0.4, 0.8, 1.0, 1.0])
 
 
+@pytest.mark.parametrize("fusion", [pytest.param("gated", marks=pytest.mark.slow), "attention"])
+def test_a_token_reads_the_last_tokens_of_its_window(tiny, fusion):
+    """The window of 6 tokens; with fusion `attention`, entries have the rest of the one softmax."""
+    config = dataclasses.replace(tiny.config, fusion=fusion)
+    found, _ = trace((config, random_params(config)), ids(20), tokenizer=tiny.tokenizer, top=6)
+    [layer] = found.layers
+    for token, (tokens, weights) in enumerate(zip(layer.window_token, layer.window_weight, strict=True)):
+        assert set(tokens.tolist()) - {-1} == set(range(max(0, token - 5), token + 1))
+        rest = layer.read_mass[token].mean() if fusion == "attention" else 0
+        assert weights.sum() == pytest.approx(1 - rest, abs=1e-5)
+
+
 @pytest.mark.parametrize("cut", [1, 7, 30])
 def test_a_text_in_two_parts_is_one_text(tiny, traced, cut):
     whole, last = traced
@@ -76,7 +88,7 @@ def test_a_text_in_two_parts_is_one_text(tiny, traced, cut):
     first, state = trace(tiny.model, tokens[:cut], tokenizer=tiny.tokenizer, top=3)
     second, state = trace(tiny.model, tokens[cut:], tokenizer=tiny.tokenizer, state=state, top=3)
     assert second.first == cut
-    for name in ("fusion_gate", "write_gate", "top_entry", "read_mass"):
+    for name in ("fusion_gate", "write_gate", "top_entry", "read_mass", "window_token", "window_weight"):
         both = np.concatenate([getattr(each.layers[0], name) for each in (first, second)])
         np.testing.assert_allclose(both, getattr(whole.layers[0], name), atol=1e-4, err_msg=name)
     np.testing.assert_allclose(second.bits[1:], whole.bits[cut + 1 :], atol=1e-3)

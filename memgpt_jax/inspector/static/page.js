@@ -210,6 +210,14 @@
     return [...own, ...segment].sort((a, b) => b.weight - a.weight).slice(0, 30);
   }
 
+  /** The tokens to which the window's attention gives the largest weights. */
+  function windowOf(i) {
+    const { window_token: tokens, window_weight: weights } = layerOf(), found = [];
+    for (let at = i * tokens.width; at < (i + 1) * tokens.width; at++)
+      if (tokens[at] >= 0) found.push({ token: tokens[at] - trace.first, weight: weights[at] });
+    return found;
+  }
+
   function callOf(i) {
     let low = 0, high = trace.calls.length - 2;
     while (low < high) {
@@ -302,6 +310,11 @@
             : table(["", "weight", "tokens"], later.slice(0, 12).map((reader) => row(reader.weight, reader.token, 1, []))),
         );
       }
+    }
+    if (record) {
+      const near = windowOf(i);
+      parts.push(element("h2", { textContent: "Tokens that self-attention reads most" }));
+      parts.push(table(["", "weight", "distance", "tokens"], near.map((each) => row(each.weight, each.token, 1, [String(i - each.token)]))));
     }
     panel.replaceChildren(...parts);
   }

@@ -5,7 +5,7 @@ from memgpt_jax.ops.attention.dense import attend, attend_with_lse, attention_we
 from memgpt_jax.ops.attention.full import full_attention
 from memgpt_jax.ops.attention.intervals import Interval, Recency, default_blocks, interval_attention
 from memgpt_jax.ops.attention.relative import RelativeTerms, relative_bias, relative_bucket, relative_logits
-from memgpt_jax.ops.attention.window import window_attention, window_attention_with_lse
+from memgpt_jax.ops.attention.window import window_attention, window_attention_with_lse, window_weights
 
 __all__ = [
     "Implementation",
@@ -26,4 +26,5 @@ __all__ = [
     "relative_logits",
     "window_attention",
     "window_attention_with_lse",
+    "window_weights",
 ]

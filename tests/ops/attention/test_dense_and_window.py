@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memgpt_jax.ops.attention import attend, attention_weights, masked_bias, window_attention
+from memgpt_jax.ops.attention import attend, attention_weights, masked_bias, window_attention, window_weights
 from memgpt_jax.ops.attention.window import _by_library, _Tokens
 from tests.references import ops as reference
 
@@ -43,6 +43,17 @@ def test_window_attention_equals_loops(length, past, heads, kv_heads, window, bl
     arrays = inputs(np.random.default_rng(length), 2, length, past, heads, kv_heads)
     run = jax.jit(lambda *arrays: window_attention(*arrays, window_size=window, block_size=block))
     np.testing.assert_allclose(run(*arrays), reference.window_attention(*arrays, window), atol=2e-6)
+
+
+@pytest.mark.parametrize("heads, kv_heads, window", [(4, 2, 5), (2, 2, 64)])
+def test_the_sum_of_values_by_the_weights_is_window_attention(heads, kv_heads, window):
+    rng = np.random.default_rng(window)
+    query, keys, values, *documents = in_jax(inputs(rng, 2, 9, 4, heads, kv_heads))
+    bias = jnp.asarray(rng.normal(size=(heads, window)), jnp.float32)
+    options = {"window_size": window, "distance_bias": bias}
+    weights = window_weights(query, keys, *documents, **options)
+    out = np.einsum("blhe,behk->blhk", weights, np.repeat(values, heads // kv_heads, axis=2))
+    np.testing.assert_allclose(out, window_attention(query, keys, values, *documents, **options), atol=2e-6)
 
 
 @given(seed=st.integers(0, 2**32 - 1), breaks=st.sampled_from([0.0, 0.1, 0.5, 1.0]))
