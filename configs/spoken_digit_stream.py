@@ -22,17 +22,19 @@ from memgpt_jax.data.tasks.ctc_transcripts import CTCTranscriptsConfig
 from memgpt_jax.models.heads import CTCHeadConfig
 from memgpt_jax.studies.command_line import load_config
 
+VOCAB_SIZE = 320  # the digits are tokens, each is written as a whole
+
 
 def config() -> ExperimentConfig:
     base = load_config("spoken_digit_words")
     decoder = ModelConfig(
-        vocab_size=257,
+        vocab_size=VOCAB_SIZE,
         d_model=96,
         num_layers=3,
         num_heads=4,
         segment_length=32,
         window_size=32,  # 0.64 s
-        features=FramesConfig(num_mels=40),
+        features=FramesConfig(num_mels=40, center=True),
         memory=NoMemoryConfig(),
         dropout=0.1,
     )
@@ -40,6 +42,6 @@ def config() -> ExperimentConfig:
     return dataclasses.replace(
         base,
         model=HeadedConfig(backbone=decoder, head=CTCHeadConfig()),
-        data=CTCTranscriptsConfig(**fields | {"center": False}),
+        data=CTCTranscriptsConfig(**fields | {"center": False, "tokenizer": "bpe", "tokenizer_vocab_size": VOCAB_SIZE}),
         evaluation=dataclasses.replace(base.evaluation, chunk_length=256),
     )

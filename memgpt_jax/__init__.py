@@ -55,6 +55,7 @@ from memgpt_jax.data.tasks.retrieval import RetrievalConfig
 from memgpt_jax.data.tasks.scored_text import ScoredTextConfig
 from memgpt_jax.data.tasks.shapes import ShapesConfig
 from memgpt_jax.data.tasks.sounds import SoundsConfig
+from memgpt_jax.data.tasks.speech_synthesis import SpeechSynthesisConfig
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.data.tasks.tracking import TrackingConfig
@@ -99,6 +100,7 @@ from memgpt_jax.models import (
     to_params,
 )
 from memgpt_jax.models.heads import register_head, register_head_layer
+from memgpt_jax.models.heads.frames import FramesHeadConfig
 from memgpt_jax.models.heads.fusion import FusionHeadConfig, GraphHeadConfig
 from memgpt_jax.models.heads.labels import LabelHeadConfig
 from memgpt_jax.models.heads.links import LinkHeadConfig
@@ -203,6 +205,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "SpanHeadConfig",
     "VectorHeadConfig",
     "CTCHeadConfig",
+    "FramesHeadConfig",
     "PatchesConfig",
     "FramesConfig",
     "VectorsConfig",
@@ -261,6 +264,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "CaptionsConfig",
     "TranscriptsConfig",
     "CTCTranscriptsConfig",
+    "SpeechSynthesisConfig",
 ]
 
 

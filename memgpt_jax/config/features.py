@@ -99,6 +99,9 @@ class FramesConfig(FeaturesConfig):
 
     num_mels: int = 80
     """Bands of a frame."""
+    center: bool = False
+    """In a decoder: subtract from each band its mean over the frames of the document so far, which is part of the
+    state: neither loudness nor microphone then change the features. `data.center` needs whole sounds instead."""
 
     @property
     def size(self) -> int:

@@ -14,6 +14,7 @@ from memgpt_jax.data.batches import (
     without_paths,
 )
 from memgpt_jax.data.corpora.text import TokenizedText, documents, make_tokenizer
+from memgpt_jax.data.griffin_lim import waveform
 from memgpt_jax.data.objectives import OBJECTIVES, Objective, make_objective, register_objective
 from memgpt_jax.data.pictures import patches, read_picture
 from memgpt_jax.data.sound import log_mel, read_sound
@@ -85,6 +86,7 @@ __all__ = [
     "text_batches",
     "tokenizer_of",
     "train_batches",
+    "waveform",
     "without_paths",
     "write_vectors",
 ]

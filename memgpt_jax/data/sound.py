@@ -112,7 +112,7 @@ def changed(
     """
     factor, bend = np.exp(rng.uniform(-1, 1) * np.log1p(stretch)), 1 + rng.uniform(-warp, warp)
     number = 2 * max(1, round(len(frames) * factor / 2))
-    frames = _at(frames, np.linspace(0, len(frames) - 1, number))
+    frames = stretched(frames, number)
     frames = np.ascontiguousarray(_at(frames.T, np.arange(frames.shape[1]) * bend).T, np.float32)
     mean = frames.mean()
     for lines in (frames, frames.T) if mask else ():
@@ -120,6 +120,11 @@ def changed(
         first = rng.integers(len(lines) - size + 1)
         lines[first : first + size] = mean
     return frames
+
+
+def stretched(frames: np.ndarray, number: int) -> np.ndarray:
+    """The frames [T, M] at `number` equal distances from the first to the last, by linear interpolation."""
+    return _at(frames, np.linspace(0, len(frames) - 1, number))
 
 
 def _at(rows: np.ndarray, places: np.ndarray) -> np.ndarray:

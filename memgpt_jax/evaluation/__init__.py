@@ -29,6 +29,7 @@ from memgpt_jax.evaluation.replies import ReplyResult, check_replies, evaluate_r
 from memgpt_jax.evaluation.retrieval import RetrievalResult, check_retrieval, evaluate_retrieval
 from memgpt_jax.evaluation.scoring import HELD_OUT_SEED
 from memgpt_jax.evaluation.spans import SpanResult, check_spans, evaluate_spans
+from memgpt_jax.evaluation.speech import SpeechResult, check_speech, evaluate_speech
 from memgpt_jax.evaluation.tags import TagResult, check_tags, evaluate_tags
 from memgpt_jax.evaluation.tasks import TaskResult, check_task, evaluate_task
 from memgpt_jax.evaluation.text import TextResult, check_text, evaluate_text
@@ -46,6 +47,7 @@ Result = (
     | NumberResult
     | RankingResult
     | PairResult
+    | SpeechResult
     | SpanResult
     | PreferenceResult
     | RetrievalResult
@@ -85,6 +87,7 @@ TASK_EVALUATORS = {
     "ranking": TaskEvaluator(evaluate_ranking, check_ranking),
     "texts": TaskEvaluator(evaluate_texts, check_texts),
     "transcripts": TaskEvaluator(evaluate_transcripts, check_transcripts),
+    "speech": TaskEvaluator(evaluate_speech, check_speech),
     "spans": TaskEvaluator(evaluate_spans, check_spans),
     "preferences": TaskEvaluator(evaluate_preferences, check_preferences),
     "retrieval": TaskEvaluator(evaluate_retrieval, check_retrieval),
@@ -109,9 +112,9 @@ def evaluate(config: ExperimentConfig, params: Params, tokenizer: data.Tokenizer
 
     Returns:
         A dictionary that JSON can hold: a `TaskResult`, `LabelResult`, `MultiLabelResult`, `TagResult`, `NumberResult`,
-        `RankingResult`, `PairResult`, `SpanResult`, `PreferenceResult`, `RetrievalResult`, `ReplyResult`,
-        `DocumentQuestionsResult`, `LinkResult` or `GraphQuestionsResult` for tasks, a `TextResult` for causal language
-        modelling, an `ObjectiveResult` for other objectives.
+        `RankingResult`, `PairResult`, `SpeechResult`, `SpanResult`, `PreferenceResult`, `RetrievalResult`,
+        `ReplyResult`, `DocumentQuestionsResult`, `LinkResult` or `GraphQuestionsResult` for tasks, a `TextResult` for
+        causal language modelling, an `ObjectiveResult` for other objectives.
 
     Raises:
         ValueError: there is nothing to evaluate, or a loss is NaN or infinite.
@@ -151,6 +154,7 @@ __all__ = [
     "Result",
     "RetrievalResult",
     "SpanResult",
+    "SpeechResult",
     "TagResult",
     "TaskResult",
     "TextResult",
@@ -168,6 +172,7 @@ __all__ = [
     "evaluate_replies",
     "evaluate_retrieval",
     "evaluate_spans",
+    "evaluate_speech",
     "evaluate_tags",
     "evaluate_task",
     "evaluate_text",

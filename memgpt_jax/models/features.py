@@ -15,6 +15,7 @@ from memgpt_jax.config.model import PositionedStackConfig
 from memgpt_jax.models.arguments import on_host
 from memgpt_jax.models.layers import adapted_linear, norm
 from memgpt_jax.ops.memory import gather_entries
+from memgpt_jax.ops.pools import POOLS, Element, pool
 from memgpt_jax.shapes import Array, Bool, Flags, Float, Float32, Int32, Stream
 
 Raw = Float32[Array, "B L F"]
@@ -110,10 +111,11 @@ def neighbours(x: Float[Array, "N Y X C"], *, stride: int) -> Float[Array, "N Y/
 
 
 class FramesState(NamedTuple):
-    """The last two tokens of the open document."""
+    """The last two tokens of the open document, and with `center` the sums of its frames."""
 
     features: Float32[Array, "B 2 F"]
     known: Bool[Array, "B 2"]  # whether there was such a token, with features
+    sums: Element | tuple[()]  # of the pool `mean`: of the bands, and of the tokens with features
 
 
 REACH = 2
@@ -125,11 +127,17 @@ class Frames(Features):
 
     o = -1, 0, 1 in an encoder, where frames outside of the call are 0; o = -2, -1, 0 in a decoder, so that token i sees
     no frame after its own 2i and 2i + 1. Frames of other documents, x and h, are 0.
+
+    With `center`, x_t is the frame minus the mean of the frames of its document up to the end of its token.
     """
 
     def __init__(self, config: PositionedStackConfig, rngs: nnx.Rngs):
         assert isinstance(config.features, FramesConfig)
         self.config, self.causal, self.dtype = config.features, config.causal, jnp.dtype(config.dtype)
+        check(
+            self.causal or not self.config.center,
+            "features.center=True needs a decoder; for an encoder, data.center=True centers whole sounds",
+        )
         width = config.d_model
         self.first = adapted_linear(config, 3 * self.config.num_mels, width, rngs, use_bias=True)
         self.second = adapted_linear(config, 3 * width, width, rngs, use_bias=True)
@@ -138,15 +146,19 @@ class Frames(Features):
         if not self.causal:
             return ()
         shape = (batch_size, REACH, self.config.size)
-        return FramesState(jnp.zeros(shape, jnp.float32), jnp.zeros(shape[:2], bool))
+        sums = POOLS["mean"].empty(batch_size, self.config.num_mels + 1) if self.config.center else ()
+        return FramesState(jnp.zeros(shape, jnp.float32), jnp.zeros(shape[:2], bool), sums)
 
     def __call__(self, features: Raw, state: Any, present: Flags, reset: Flags, valid: Flags) -> tuple[Stream, Any]:
         document = jnp.cumsum(reset, axis=1, dtype=jnp.int32)
         x, documents = features, jnp.where(present, document, -1)  # tokens without frames belong to no document
         if self.causal:
+            sums = state.sums
+            if self.config.center:
+                x, sums = centered(x, sums, present, reset, valid)
             x = jnp.concatenate([state.features, x], axis=1)
             documents = jnp.concatenate([jnp.where(state.known, 0, -1), documents], axis=1)
-            state = _last_tokens(x, documents, document, valid)
+            state = _last_tokens(x, documents, document, valid, sums)
         frames = x.astype(self.dtype).reshape(len(x), -1, self.config.num_mels)
         of_frames = jnp.repeat(documents, FRAMES, axis=1)
         h = jax.nn.gelu(
@@ -154,6 +166,22 @@ class Frames(Features):
         )
         y = jax.nn.gelu(self.second(taps(h, of_frames, (-1, 0, 1), stride=FRAMES)), approximate=False)
         return y[:, -features.shape[1] :], state
+
+
+def centered(x: Raw, sums: Element, present: Flags, reset: Flags, valid: Flags) -> tuple[Raw, Element]:
+    """The frames minus the mean of each band over the document up to and including the token, and the sums after it.
+
+    Args:
+        x: frames of tokens, 0 where `present` is False.
+        sums: those of the tokens before.
+        present, reset, valid: as in `Features.__call__`.
+    """
+    frames = x.reshape(*x.shape[:2], FRAMES, -1)
+    counted = jnp.concatenate([frames.mean(axis=2), present[..., None].astype(jnp.float32)], axis=-1)
+    mean, sums = pool(POOLS["mean"], counted, sums, reset, valid)
+    share = mean[..., -1:]  # of the tokens that have features
+    mean = mean[..., :-1] / jnp.where(share > 0, share, 1.0)
+    return jnp.where(present[..., None], (frames - mean[:, :, None]).reshape(x.shape), 0.0), sums
 
 
 def taps(
@@ -176,7 +204,7 @@ def taps(
 
 
 def _last_tokens(
-    features: Raw, documents: Int32[Array, "B L"], document: Int32[Array, "B L-2"], valid: Flags
+    features: Raw, documents: Int32[Array, "B L"], document: Int32[Array, "B L-2"], valid: Flags, sums: Any
 ) -> FramesState:
     """The state after a call, given the tokens of the state before it and of the call."""
     number = jnp.sum(valid, axis=1, dtype=jnp.int32)[:, None]
@@ -184,7 +212,7 @@ def _last_tokens(
     is_open = jnp.take_along_axis(before, number, axis=1)
     last, of_last = gather_entries((features, documents), number + jnp.arange(REACH, dtype=jnp.int32)[None])
     known = of_last == is_open
-    return FramesState(jnp.where(known[..., None], last, 0), known)
+    return FramesState(jnp.where(known[..., None], last, 0), known, sums)
 
 
 class Senses(Features):

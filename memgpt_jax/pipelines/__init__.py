@@ -11,6 +11,9 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig
 from memgpt_jax.data.tasks.captions import CaptionsConfig
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
+from memgpt_jax.data.tasks.pictures import PicturesConfig
+from memgpt_jax.data.tasks.sounds import SoundsConfig
+from memgpt_jax.data.tasks.speech_synthesis import SpeechSynthesisConfig
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.data.tasks.transcripts import TranscriptsConfig
 from memgpt_jax.data.tasks.triples import TriplesConfig
@@ -25,12 +28,14 @@ from memgpt_jax.pipelines.feature_extraction import FeatureExtraction
 from memgpt_jax.pipelines.graph_questions import GraphQuestions
 from memgpt_jax.pipelines.knowledge_questions import KnowledgeQuestions
 from memgpt_jax.pipelines.link_prediction import LinkPrediction
+from memgpt_jax.pipelines.media_classification import AudioClassification, ImageClassification
 from memgpt_jax.pipelines.media_to_text import ImageToText, SpeechRecognition
 from memgpt_jax.pipelines.question_answering import QuestionAnswering
 from memgpt_jax.pipelines.speech_streams import CTCSpeechRecognition, speech_recognition
 from memgpt_jax.pipelines.text_classification import TextClassification
 from memgpt_jax.pipelines.text_generation import TextGeneration
 from memgpt_jax.pipelines.text_regression import TextRegression
+from memgpt_jax.pipelines.text_to_speech import TextToSpeech
 from memgpt_jax.pipelines.text_to_text import Summarization, TextToText, Translation
 from memgpt_jax.pipelines.token_classification import TokenClassification
 
@@ -50,6 +55,9 @@ PIPELINES: dict[str, Callable[..., Any]] = {
     "text2text-generation": TextToText,
     "image-to-text": ImageToText,
     "automatic-speech-recognition": speech_recognition,
+    "image-classification": ImageClassification,
+    "audio-classification": AudioClassification,
+    "text-to-speech": TextToSpeech,
 }
 """The pipelines by name."""
 
@@ -106,6 +114,12 @@ def pipeline(
 
 def _task_of(loaded: Loaded) -> str:
     config = loaded.config
+    if isinstance(loaded.data, SpeechSynthesisConfig):
+        return "text-to-speech"
+    if isinstance(loaded.data, PicturesConfig):
+        return "image-classification"
+    if isinstance(loaded.data, SoundsConfig):
+        return "audio-classification"
     if isinstance(loaded.data, TranscriptsConfig):
         return "automatic-speech-recognition"
     if isinstance(config, HeadedConfig):
@@ -133,9 +147,11 @@ def _task_of(loaded: Loaded) -> str:
 
 __all__ = [
     "PIPELINES",
+    "AudioClassification",
     "CTCSpeechRecognition",
     "DocumentQuestions",
     "FeatureExtraction",
+    "ImageClassification",
     "ImageToText",
     "LinkPrediction",
     "QuestionAnswering",
@@ -145,6 +161,7 @@ __all__ = [
     "TextClassification",
     "TextGeneration",
     "TextRegression",
+    "TextToSpeech",
     "TextToText",
     "TokenClassification",
     "Translation",

@@ -10,6 +10,7 @@ from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.data import DataConfig
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.model import BaseModelConfig
+from memgpt_jax.data.tasks.labelled_media import LabelledMediaConfig
 from memgpt_jax.data.tasks.triples import TriplesConfig
 from memgpt_jax.data.tokenizers.base import Tokenizer
 from memgpt_jax.data.tokenizers.load import load_tokenizer, read_tokenizer
@@ -28,7 +29,7 @@ class Loaded(NamedTuple):
     config: BaseModelConfig
     params: models.Params
     tokenizer: Tokenizer
-    """For a knowledge graph, whose pipeline reads no text: None."""
+    """None for a knowledge graph, and for labels of pictures and sounds: their pipelines read no text."""
     length: int
     """Tokens of a call: those of the run's evaluation, or of `HeadedConfig.call_length`."""
     data: DataConfig | None = None
@@ -66,7 +67,7 @@ def load(
         run = load_best_run(model, step)
         config, params, length = run.config.model, run.params, run.config.evaluation.chunk_length
         data = run.config.data
-        if isinstance(data, TriplesConfig):
+        if isinstance(data, TriplesConfig | LabelledMediaConfig):
             return Loaded(config.with_kernels("auto"), params, tokenizer, length, data)
         tokenizer = tokenizer or load_run_tokenizer(model)
     elif isinstance(model, str | Path):

@@ -1,21 +1,18 @@
 """Captions of pictures and transcripts of sounds, with the calls and results of the transformers library."""
 
-import io
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
 from memgpt_jax.config.checks import check, instance_of, whole
-from memgpt_jax.config.extras import library
 from memgpt_jax.config.model import BaseModelConfig, Seq2SeqConfig
-from memgpt_jax.data.examples.media import MediaFile
 from memgpt_jax.data.tasks.captions import CaptionsConfig
 from memgpt_jax.data.tasks.media_texts import MediaTextsConfig
 from memgpt_jax.data.tasks.transcripts import TranscriptsConfig
 from memgpt_jax.generation.targets import write_targets
 from memgpt_jax.pipelines.base import Loaded, check_sizes
+from memgpt_jax.pipelines.media import picture_features, sound_features
 
 Config = TypeVar("Config", bound=MediaTextsConfig)
 
@@ -102,16 +99,7 @@ class ImageToText(MediaToText[CaptionsConfig]):
         return [[result] for result in found] if several else found
 
     def features(self, item: Any) -> np.ndarray:
-        if isinstance(item, str | Path):
-            file = MediaFile(str(item), "", None, _content(item))
-        else:
-            image = library("PIL.Image", "pictures", "senses")
-            picture = image.fromarray(item) if isinstance(item, np.ndarray) else item
-            picture = instance_of(picture, image.Image, "a picture")
-            with io.BytesIO() as buffer:
-                picture.save(buffer, "PNG")
-                file = MediaFile("the picture", "", None, buffer.getvalue())
-        return self.config.features(self.config.pixels(file))
+        return picture_features(self.config, item)
 
 
 class SpeechRecognition(MediaToText[TranscriptsConfig]):
@@ -144,26 +132,4 @@ class SpeechRecognition(MediaToText[TranscriptsConfig]):
         return found if several else found[0]
 
     def features(self, item: Any) -> np.ndarray:
-        config = self.config
-        if isinstance(item, str | Path):
-            samples = config.samples(MediaFile(str(item), "", None, _content(item)))
-        else:
-            given = item if isinstance(item, Mapping) else {"raw": item, "sampling_rate": config.sample_rate}
-            check(
-                {*given} == {"raw", "sampling_rate"},
-                f"a sound must be a path, an array or {{'raw': ..., 'sampling_rate': ...}}, got the keys {[*given]}",
-            )
-            samples = np.asarray(given["raw"], np.float32)
-            check(samples.ndim == 1 and samples.size > 0, f"samples must be floats [n], got {list(samples.shape)}")
-            check(bool(np.isfinite(samples).all()), "a sample is NaN or infinite")
-            if given["sampling_rate"] != config.sample_rate:
-                soxr = library("soxr", "sounds of another rate", "senses")
-                samples = soxr.resample(samples, given["sampling_rate"], config.sample_rate)
-        return config.features(config.log_mel(samples))
-
-
-def _content(path: str | Path) -> bytes:
-    try:
-        return Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise ValueError(f"the file {str(path)!r} cannot be read: {error.strerror}") from None
+        return sound_features(self.config, item)

@@ -13,7 +13,7 @@ from memgpt_jax.evaluation import evaluate
 from memgpt_jax.files.replacement import replace_file
 
 RECORDS = "validations.jsonl"
-LOWER_IS_BETTER = ("loss", "bits_per_byte", "perplexity", "rmse", "mae", "wer")
+LOWER_IS_BETTER = ("loss", "bits_per_byte", "perplexity", "rmse", "mae", "wer", "l1")
 """Metrics of which a lower value is better; of all others, a higher one."""
 
 

@@ -16,7 +16,9 @@ from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig
 from memgpt_jax.data.pictures import patches
 from memgpt_jax.models import from_params
+from memgpt_jax.models.features import centered
 from memgpt_jax.models.heads import LabelHeadConfig
+from memgpt_jax.ops.pools import POOLS
 from tests.laws.models import random_params, state_difference
 
 BANDS, WIDTH, LENGTH = 3, 8, 12
@@ -108,6 +110,45 @@ def test_any_cut_gives_the_same_hidden_states_and_state():
         jax.tree.map(np.testing.assert_array_equal, after.features, state.features)
 
     law()
+
+
+def test_centered_frames_equal_loops_in_any_cut():
+    """The mean of each band over the frames so far of the document, whether its tokens have features or not."""
+    for seed in range(2):
+        tokens, x, reset = inputs(seed, breaks=0.2)
+        present, valid = tokens == 0, np.ones(tokens.shape, bool)
+        x = np.where(present[..., None], x, 0)
+        expected = np.zeros_like(x)
+        for row in range(2):
+            seen: list[np.ndarray] = []
+            for place in range(LENGTH):
+                seen = [] if reset[row, place] else seen
+                if present[row, place]:
+                    seen += [*x[row, place].reshape(2, BANDS)]
+                    expected[row, place] = x[row, place] - np.tile(np.mean(seen, axis=0), 2)
+        sums, parts = POOLS["mean"].empty(2, BANDS + 1), []
+        for part in (slice(0, 4), slice(4, 8), slice(8, LENGTH)):
+            arrays = [jnp.asarray(array[:, part]) for array in (x, present, reset, valid)]
+            found, sums = centered(arrays[0], sums, *arrays[1:])
+            parts.append(found)
+        np.testing.assert_allclose(np.concatenate(parts, axis=1), expected, atol=1e-5)
+
+
+def test_centered_frames_are_those_of_a_louder_sound_through_another_microphone():
+    config = dataclasses.replace(CAUSAL, features=dataclasses.replace(FRAMES, center=True))
+    params, model = model_of(config)
+    other = from_params(CAUSAL, params)
+    tokens, x, reset = inputs(1)
+    present, change = jnp.asarray(tokens == 0), np.tile(np.float32([0.5, -1.0, 2.0]), 2)
+
+    def read(model, x):
+        x = jnp.where(present[..., None], jnp.asarray(x), 0)
+        return model.features(x, model.features.init_state(2), present, jnp.asarray(reset), jnp.ones_like(present))[0]
+
+    np.testing.assert_allclose(read(model, x + change), read(model, x), atol=1e-5)
+    assert np.abs(read(other, x + change) - read(other, x)).max() > 0.1  # it can fail
+    with pytest.raises(ValueError, match=r"features\.center=True needs a decoder"):
+        model_of(dataclasses.replace(ENCODER, features=config.features))
 
 
 def test_an_encoder_reads_calls_of_equal_length_as_one_long_call():

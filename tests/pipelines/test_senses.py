@@ -10,7 +10,7 @@ import memgpt_jax as mg
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation import evaluate
-from memgpt_jax.pipelines import SpeechRecognition
+from memgpt_jax.pipelines import AudioClassification, SpeechRecognition, TextToSpeech
 from memgpt_jax.pipelines.base import Loaded
 from memgpt_jax.studies import entry
 from tests.data.test_media import png, wav, written
@@ -52,6 +52,13 @@ def test_pictures_are_learned(tmp_path):
     on_test = dataclasses.replace(config.evaluation, split="test")
     found = evaluate(dataclasses.replace(run.config, evaluation=on_test), run.params)
     assert found["examples"] == 16 and found["accuracy"] > 0.85 and all("/" in m["where"] for m in found["mistakes"])
+    see, test = mg.pipeline(tmp_path / "run"), [str(tmp_path / f"data/{label}/23.png") for label in (0, 1)]
+    first, second = see(test)
+    assert [row["label"] for row in first] == ["0", "1"] and [row["label"] for row in second] == ["1", "0"]
+    assert {*first[0]} == {"score", "label"} and abs(sum(row["score"] for row in first) - 1) < 1e-5
+    assert see(Image.open(test[1]), top_k=1) == see(test[1])[:1] and see.record(test[0], top=1)["labels"] == first[:1]
+    with pytest.raises(ValueError, match="the task of the run must be a SoundsConfig"):
+        mg.pipeline("audio-classification", model=tmp_path / "run")
 
 
 @pytest.mark.slow
@@ -157,6 +164,42 @@ def test_transcripts_have_the_arguments_and_results_of_transformers(tmp_path):
             hear(bad)
 
 
+def test_sounds_are_labelled_with_the_results_of_transformers():
+    data = mg.SoundsConfig(sample_rate=8000, num_mels=4, labels=("x", "y", "z"))
+    backbone = mg.EncoderConfig(**SIZES, memory=mg.NoMemoryConfig(), features=mg.FramesConfig(num_mels=4))
+    head = mg.LabelHeadConfig(num_outputs=3, output_names=data.labels)
+    model = mg.HeadedConfig(backbone=backbone, head=head)
+    label = AudioClassification(Loaded(model, random_params(model), ByteTokenizer(), 8, data))
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 1000).astype(np.float32)
+    found = label(samples)
+    assert {row["label"] for row in found} == {"x", "y", "z"} and found[0]["score"] > found[2]["score"]
+    assert label([samples, {"raw": samples, "sampling_rate": 8000}], top_k=2) == [found[:2]] * 2
+    with pytest.raises(ValueError, match="top_k must be at least 1"):
+        label(samples, top_k=0)
+
+
+def test_texts_are_said_with_the_results_of_transformers():
+    data = mg.SpeechSynthesisConfig(sample_rate=8000, num_mels=4, source_length=6, speakers=("ann", "bo"))
+    decoder = mg.ModelConfig(**BOTH | {"vocab_size": 259}, segment_length=8, features=mg.FramesConfig(num_mels=4))
+    model = mg.HeadedConfig(backbone=decoder, head=mg.FramesHeadConfig())
+    say = TextToSpeech(Loaded(model, random_params(model), ByteTokenizer(), 8, data), rows=2)
+    found = say("no", speaker="ann")
+    assert {*found} == {"audio", "sampling_rate"} and found["sampling_rate"] == 8000
+    assert found["audio"].dtype == np.float32 and found["audio"].size % 160 == 0 and np.isfinite(found["audio"]).all()
+    first, second = say([" no ", "one"])
+    np.testing.assert_array_equal(first["audio"], found["audio"])
+    assert not np.array_equal(say("no", speaker="bo")["audio"], found["audio"])
+    assert say("no", max_new_tokens=1)["audio"].shape == (160,) and say.record("no")["audio"] == found["audio"].tolist()
+    for call, message in (
+        (lambda: say("no", speaker="cy"), "speaker must be one of ann, bo, got 'cy'"),
+        (lambda: say(" "), "a text is empty"),
+        (lambda: say("no", max_new_tokens=0), "max_new_tokens"),
+        (lambda: say(3), "inputs must be a text or a list of texts"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
@@ -203,3 +246,40 @@ def test_transcripts_are_learned_and_written_while_they_are_heard(tmp_path):
     assert hear(samples) == whole and len(whole["text"].split()) > 3
     with pytest.raises(ValueError, match=r"a chunk must be frames \[t, 20\]"):
         next(hear.stream([np.zeros((2, 3))]))
+
+
+@pytest.mark.slow
+def test_tones_are_said(tmp_path):
+    """Two speakers, a low and a high one, say a falling or a rising tone; the pipeline says what was learned."""
+    rng, files = np.random.default_rng(0), {}
+    for name, pitch in (("ann", 1000), ("bo", 2000)):
+        for word, bend in (("up", 1500), ("down", -1500)):
+            for take in range(8):
+                time = np.arange(rng.integers(2400, 3600)) / 8000
+                tone = 0.3 * np.sin(2 * np.pi * time * (pitch + bend * time)) * np.hanning(len(time))
+                files[f"{word}_{name}_{take}.wav"] = wav(tone, 8000)
+    data = mg.SpeechSynthesisConfig(
+        path=str(written(tmp_path / "data", files)), pattern=r"(?P<label>[a-z]+)_(?P<group>[a-z]+)_\d\.wav$",
+        test_last=2, valid_every=6, sample_rate=8000, num_mels=20, source_length=32, align=True, noise=0.1,
+    )  # fmt: skip
+    decoder = mg.ModelConfig(
+        **BOTH | {"vocab_size": 259, "num_layers": 2}, segment_length=32, window_size=32,
+        features=mg.FramesConfig(num_mels=20),
+    )  # fmt: skip
+    config = written_experiment(data, mg.HeadedConfig(backbone=decoder, head=mg.FramesHeadConfig()))
+    training = dataclasses.replace(config.training, steps=300, sequence_length=64, checkpoint_every=300)
+    evaluation = dataclasses.replace(config.evaluation, split="test", chunk_length=32)
+    config = dataclasses.replace(config, training=training, evaluation=evaluation)
+    found = mg.train(config, tmp_path / "run", print_progress=False)["evaluation"]
+    assert found["examples"] == 8 and found["finished"] == 1 and found["l1"] < 1.5
+
+    say = mg.pipeline(tmp_path / "run")
+    pitches = {}
+    for name in ("ann", "bo"):
+        for word in ("up", "down"):
+            sound = say(word, speaker=name)
+            halves = np.array_split(sound["audio"], 2)
+            pitches[name, word] = [np.abs(np.fft.rfft(half, 8000)).argmax() for half in halves]
+    for name in ("ann", "bo"):
+        assert pitches[name, "up"][0] < pitches[name, "up"][1] and pitches[name, "down"][0] > pitches[name, "down"][1]
+    assert all(pitches["ann", word][0] < pitches["bo", word][0] for word in ("up", "down"))

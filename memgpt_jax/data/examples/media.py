@@ -22,7 +22,7 @@ TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".csv.gz", ".tsv.gz", "
 class MediaConfig(TaskConfig):
     """Base of the tasks that are learned from files of pictures or sound with a label each.
 
-    `test` holds the files of `test_groups` and the last `test_last` files of each label, `valid` those of
+    `test` holds the files of `test_groups` and the last `test_last` files of each label and group, `valid` those of
     `valid_groups`, or without them every `valid_every`-th of the others, in the order of their names.
     """
 
@@ -44,7 +44,7 @@ class MediaConfig(TaskConfig):
     test_groups: tuple[str, ...] = ()
     """Groups whose files are the test split."""
     test_last: int | None = None
-    """Number of files of each label, the last by name, that are in the test split."""
+    """Number of files of each label, and of each group, that are in the test split: the last by name."""
     valid_groups: tuple[str, ...] = ()
     """Groups whose files are the validation split."""
     valid_every: int = 10
@@ -122,11 +122,12 @@ class _Entry(NamedTuple):
 
 def _splits(entries: Sequence[_Entry], config: MediaConfig) -> list[str]:
     """The split of each file."""
-    last, found, number = dict.fromkeys((entry.label for entry in entries), config.test_last or 0), [], 0
+    kinds = [(entry.label, entry.group) for entry in entries]
+    last, found, number = dict.fromkeys(kinds, config.test_last or 0), [], 0
     is_last = []
-    for entry in reversed(entries):
-        is_last.append(last[entry.label] > 0)
-        last[entry.label] -= 1
+    for kind in reversed(kinds):
+        is_last.append(last[kind] > 0)
+        last[kind] -= 1
     for entry, late in zip(entries, reversed(is_last), strict=True):
         if late or entry.group in config.test_groups:
             found.append("test")

@@ -30,6 +30,7 @@ from memgpt_jax.data.tasks.retrieval import RetrievalConfig, RetrievalTask
 from memgpt_jax.data.tasks.scored_text import ScoredTextConfig, ScoredTextTask
 from memgpt_jax.data.tasks.shapes import ShapesConfig, ShapesTask
 from memgpt_jax.data.tasks.sounds import SoundsConfig, SoundsTask
+from memgpt_jax.data.tasks.speech_synthesis import SpeechSynthesisConfig, SpeechSynthesisTask
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig, TaggedTextTask
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig, TextPairsTask
 from memgpt_jax.data.tasks.tracking import TrackingConfig, TrackingTask
@@ -72,6 +73,7 @@ register_task("sounds", SoundsConfig, SoundsTask)
 register_task("captions", CaptionsConfig, CaptionsTask)
 register_task("transcripts", TranscriptsConfig, TranscriptsTask)
 register_task("ctc_transcripts", CTCTranscriptsConfig, CTCTranscriptsTask)
+register_task("speech_synthesis", SpeechSynthesisConfig, SpeechSynthesisTask)
 
 
 def make_task(config: TaskConfig, split: str, tokenizer: Tokenizer | None = None) -> Task[Any]:
@@ -119,6 +121,8 @@ __all__ = [
     "ShapesTask",
     "SoundsConfig",
     "SoundsTask",
+    "SpeechSynthesisConfig",
+    "SpeechSynthesisTask",
     "TaggedTextConfig",
     "TaggedTextTask",
     "Task",

@@ -42,6 +42,10 @@ class LabelledMediaConfig(MediaConfig):
         """The labels."""
         return self.labels
 
+    def document(self, features: np.ndarray) -> dict[str, np.ndarray]:
+        """The inputs of the model for a file: `features` [n, F], and `tokens` [n], all 0: the id of such tokens."""
+        return {"tokens": np.zeros(len(features), np.int32), "features": features}
+
 
 Config = TypeVar("Config", bound=LabelledMediaConfig)
 
@@ -108,15 +112,10 @@ class LabelledMediaTask(Task[Config]):
         """The features [n, F] float32 of a file; rng: of its random changes, None: there are none."""
         raise NotImplementedError
 
-    def tokens(self, number: int) -> np.ndarray:
-        """The ids of a document with this number of tokens: 0, the id of tokens with features."""
-        return np.zeros(number, np.int32)
-
     @property
     def documents(self) -> Sequence[dict[str, np.ndarray]]:
         """`tokens` [n] and `features` [n, F] of each file."""
-        found = map(self.features, range(len(self.examples)))
-        return [{"tokens": self.tokens(len(features)), "features": features} for features in found]
+        return [self.config.document(self.features(index)) for index in range(len(self.examples))]
 
     @classmethod
     def labelled_shapes(cls, rows: int, length: int, size: int) -> Batch:
@@ -136,11 +135,10 @@ class LabelledMediaTask(Task[Config]):
 
     def row(self, index: int, length: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """The arrays of a file, cut to `length` tokens: `tokens`, `features`, `targets` and `weights`."""
-        features = self.features(index, rng)[:length]
-        weights = np.zeros(len(features), np.float32)
+        row = {name: array[:length] for name, array in self.config.document(self.features(index, rng)).items()}
+        weights = np.zeros(len(row["tokens"]), np.float32)
         weights[-1] = 1
-        targets = np.full(len(features), self.examples[index].label, np.int32)
-        return {"tokens": self.tokens(len(features)), "features": features, "targets": targets, "weights": weights}
+        return row | {"targets": np.full(len(weights), self.examples[index].label, np.int32), "weights": weights}
 
     def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
         """The first batch of `batches` with a random seed."""

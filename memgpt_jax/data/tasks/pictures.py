@@ -34,6 +34,12 @@ class PicturesConfig(PictureFilesConfig, LabelledMediaConfig):
         rows, columns = self.patches.grid
         return rows * columns + self.class_token
 
+    def document(self, features: np.ndarray) -> dict[str, np.ndarray]:
+        """The inputs of the model for a picture: `tokens` and `features`, those of the class token first."""
+        found, first = super().document(features), int(self.class_token)
+        padding = {"tokens": np.ones(first, np.int32), "features": np.zeros((first, features.shape[1]), np.float32)}
+        return {name: np.concatenate([padding[name], array]) for name, array in found.items()}
+
 
 class PicturesTask(LabelledMediaTask[PicturesConfig]):
     """The pictures of one split."""
@@ -50,10 +56,4 @@ class PicturesTask(LabelledMediaTask[PicturesConfig]):
         return self.config.pixels(file)
 
     def features(self, index: int, rng: np.random.Generator | None = None) -> np.ndarray:
-        found = self.config.features(self.decoded[index], rng)
-        return np.pad(found, ((1, 0), (0, 0))) if self.config.class_token else found
-
-    def tokens(self, number: int) -> np.ndarray:
-        ids = np.zeros(number, np.int32)
-        ids[: int(self.config.class_token)] = 1
-        return ids
+        return self.config.features(self.decoded[index], rng)

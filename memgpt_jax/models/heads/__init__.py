@@ -13,6 +13,7 @@ from memgpt_jax.config.heads import HeadConfig
 from memgpt_jax.config.model import EncoderConfig, StackConfig
 from memgpt_jax.config.registry import Registry
 from memgpt_jax.models.heads.base import Head
+from memgpt_jax.models.heads.frames import FramesHead, FramesHeadConfig
 from memgpt_jax.models.heads.fusion import FusionHead, FusionHeadConfig, GraphHead, GraphHeadConfig
 from memgpt_jax.models.heads.labels import LabelHead, LabelHeadConfig
 from memgpt_jax.models.heads.layers import HEAD_LAYERS, HeadLayer, register_head_layer
@@ -40,6 +41,7 @@ register_head("spans", SpanHeadConfig, SpanHead)
 register_head("vectors", VectorHeadConfig, VectorHead)
 register_head("links", LinkHeadConfig, LinkHead)
 register_head("transcript", CTCHeadConfig, CTCHead)
+register_head("frames", FramesHeadConfig, FramesHead)
 register_head("walks", WalkHeadConfig, WalkHead)
 register_head("fusion", FusionHeadConfig, FusionHead)
 register_head("graph", GraphHeadConfig, GraphHead)
@@ -87,6 +89,8 @@ __all__ = [
     "HEAD_LAYERS",
     "CTCHead",
     "CTCHeadConfig",
+    "FramesHead",
+    "FramesHeadConfig",
     "FusionHead",
     "FusionHeadConfig",
     "GraphHead",

@@ -44,6 +44,8 @@ COLUMNS = (
     "word_f1",
     "phrase",
     "wer",
+    "l1",
+    "finished",
     "first_word",
     "seconds_per_question",
     "seconds_per_question_read_again",
