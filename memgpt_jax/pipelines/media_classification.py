@@ -69,7 +69,7 @@ class ImageClassification(MediaClassification):
 
     >>> see = mg.pipeline("image-classification", model="runs/cifar10")
     >>> see("cat.png", top_k=1)
-    [{"score": 0.71, "label": "cat"}]
+    [{"score": 0.98, "label": "cat"}]
     """
 
     kind = PicturesConfig
@@ -84,7 +84,7 @@ class AudioClassification(MediaClassification):
 
     >>> hear = mg.pipeline("audio-classification", model="runs/spoken_digits")
     >>> hear("number.wav", top_k=1)
-    [{"score": 0.93, "label": "7"}]
+    [{"score": 0.98, "label": "7"}]
     """
 
     kind = SoundsConfig

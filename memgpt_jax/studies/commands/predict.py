@@ -11,7 +11,8 @@
     memgpt-jax predict runs/recall --rows 4
 
 A decoder predicts the token after each text; an encoder with a `masked` head predicts the token at each `<mask>`; a
-model with a head labels each text, tags its words, gives a number, or answers a question by a part of the text; a model
+model with a head labels each text, tags its words, gives a number, or answers a question by a part of the text; with
+pictures or sounds, whose paths are given as the texts, it labels these; a model of speech says each text; a model
 of pairs of texts writes the translation or the summary of each text; a model of captions or transcripts writes the text
 of each picture or sound, whose path is given as the text; a model of questions about documents writes the answer; a
 model of a knowledge graph completes each ENTITY<tab>RELATION. A run on a generated task answers rows of its held-out
