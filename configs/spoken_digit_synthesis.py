@@ -2,8 +2,9 @@
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py spoken_digit_synthesis --workdir runs/speak
          python experiments/evaluate.py runs/speak/best --split test
-Time:    not measured
-Result:  not measured
+Time:    2.3 minutes of CPU time for training (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
+Result:  l1 1.121 nats on 400 held-out sounds of the four speakers, seed 0 alone; all sounds end by themselves. The
+         median of the training sounds of the digit and the speaker has 1.087, their mean 1.108, another take 1.508
 """
 
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
@@ -27,7 +28,6 @@ def config() -> ExperimentConfig:
         window_size=64,
         features=FramesConfig(num_mels=40),
         memory=NoMemoryConfig(),
-        dropout=0.1,
     )
     return ExperimentConfig(
         model=HeadedConfig(backbone=decoder, head=FramesHeadConfig()),
@@ -40,13 +40,13 @@ def config() -> ExperimentConfig:
             num_mels=40,
             source_length=128,
             align=True,
-            noise=0.2,
+            noise=0.5,
         ),
-        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100, weight_decay=0.05),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, weight_decay=0.05),
         training=TrainingConfig(
-            steps=1500, batch_size=16, sequence_length=128, carry_state=False, checkpoint_every=500
+            steps=1200, batch_size=8, sequence_length=128, carry_state=False, checkpoint_every=400
         ),
         evaluation=EvaluationConfig(
-            batch_size=40, chunk_length=128, max_documents=None, max_tokens=None, every=500, metric="l1"
+            batch_size=40, chunk_length=128, max_documents=None, max_tokens=None, every=400, metric="l1"
         ),
     )
