@@ -4,7 +4,8 @@ Command: MEMGPT_DATA=FOLDER python experiments/train.py spoken_digit_synthesis -
          python experiments/evaluate.py runs/speak/best --split test
 Time:    2.3 minutes of CPU time for training (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  l1 1.121 nats on 400 held-out sounds of the four speakers, seed 0 alone; all sounds end by themselves. The
-         median of the training sounds of the digit and the speaker has 1.087, their mean 1.108, another take 1.508
+         median of the training sounds of the digit and the speaker has 1.087, their mean 1.108, another take 1.508.
+         `spoken_digits` of the same speakers recognises all 40 digits in the waveforms
 """
 
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
