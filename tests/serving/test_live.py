@@ -65,11 +65,13 @@ def test_the_openai_client(live):
     with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0) as client:
         assert [model.id for model in client.models.list()] == ["tiny"]
         options = {"model": "tiny", "max_tokens": 8, "temperature": 0}
-        whole = client.completions.create(prompt="Hello", **options).choices[0].text
+        completion = client.completions.create(prompt="Hello", logprobs=2, **options)
+        whole = completion.choices[0].text
         parts = client.completions.create(prompt="Hello", stream=True, **options)
         assert "".join(part.choices[0].text for part in parts) == whole
         messages = [{"role": "user", "content": "Hi"}]
-        answer = client.chat.completions.create(messages=messages, **options).choices[0].message.content
+        chat = client.chat.completions.create(messages=messages, logprobs=True, top_logprobs=2, **options)
+        answer = chat.choices[0].message.content
         parts = client.chat.completions.create(messages=messages, stream=True, **options)
         assert "".join(part.choices[0].delta.content or "" for part in parts) == answer
         first = client.responses.create(model="tiny", input="Hi", temperature=0, max_output_tokens=5)
@@ -83,6 +85,8 @@ def test_the_openai_client(live):
             last = list(stream)[-1]
         assert last.response.output[0].content[0].text == second.output_text
         assert client.responses.retrieve(first.id).output_text == first.output_text
+        for found in (completion, chat, first, second):  # no field is missing or of another type
+            type(found).model_validate_json(found.model_dump_json(exclude_unset=True), strict=True)
         vectors = client.embeddings.create(model="tiny", input=["a", "b"]).data
         assert len(vectors) == 2 and len(vectors[0].embedding) == 16
         client.responses.delete(first.id)

@@ -5,9 +5,14 @@ import json
 
 import numpy as np
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
 from memgpt_jax.data import ByteTokenizer
 from memgpt_jax.serving.chat import ChatTemplate
+from memgpt_jax.serving.requests import BusyError, FailedError
+from memgpt_jax.serving.sse import frame, streamed
 
 PROMPT = "Das Gedächtnis 🧠 ist"
 
@@ -287,6 +292,30 @@ def test_models(client):
     refused(client.get("/v1/models/other"), "model_not_found", 404)
     refused(client.get("/v1/nothing"), "not_found", 404)
     refused(client.get("/v1/completions"), "method_not_allowed", 405)
+
+
+async def _frames_then(error: Exception):
+    yield frame({"text": "half"})
+    raise error
+
+
+@pytest.mark.parametrize(
+    "error, code", [(FailedError("the logits are not finite"), "no_answer"), (KeyError("secret"), "server_error")]
+)
+def test_an_error_within_a_stream_is_its_last_event(error, code):
+    app = Starlette(routes=[Route("/", lambda request: streamed(_frames_then(error)))])
+    first, last = events(TestClient(app).get("/"))
+    assert first == {"text": "half"} and last["error"]["code"] == code and "secret" not in last["error"]["message"]
+
+
+def test_a_full_queue_says_when_to_come_again(client, service, monkeypatch):
+    def full(request):
+        raise BusyError(3.4)
+
+    monkeypatch.setattr(service.engine, "submit", full)
+    answer = client.post("/v1/completions", json={"prompt": PROMPT})
+    refused(answer, "queue_full", 429)
+    assert answer.headers["retry-after"] == "3"
 
 
 def test_a_body_that_is_too_large(client):
