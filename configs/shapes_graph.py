@@ -7,7 +7,7 @@ Result:  not measured
 
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.fields import with_fields
-from memgpt_jax.data.tasks.shapes import EDGES
+from memgpt_jax.data.shapes import EDGES
 from memgpt_jax.models.heads import GraphHeadConfig
 from memgpt_jax.studies.command_line import load_config
 

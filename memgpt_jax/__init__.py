@@ -91,7 +91,7 @@ from memgpt_jax.models import (
     Seq2SeqState,
     TokenFlags,
     XLNet,
-    alignment,
+    attention_weights,
     count_parameters,
     flags_from_segment_ids,
     from_params,
@@ -163,7 +163,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "Trace",
     "write_page",
     "forget",
-    "alignment",
+    "attention_weights",
     # extensions
     "MEMORIES",
     "Memory",

@@ -1,6 +1,6 @@
 """Models, their states, and functions on their parameters."""
 
-from memgpt_jax.models.alignment import alignment
+from memgpt_jax.models.attention_weights import attention_weights
 from memgpt_jax.models.decoder import LayerState, MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder, EncoderState
 from memgpt_jax.models.headed import Headed, HeadedState
@@ -36,7 +36,7 @@ __all__ = [
     "Seq2SeqState",
     "TokenFlags",
     "XLNet",
-    "alignment",
+    "attention_weights",
     "count_parameters",
     "flags_from_segment_ids",
     "from_params",

@@ -12,7 +12,7 @@ from memgpt_jax.config.features import VectorsConfig
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig
-from memgpt_jax.models import alignment, from_params, functional
+from memgpt_jax.models import attention_weights, from_params, functional
 from memgpt_jax.models.heads import FusionHeadConfig, GraphHeadConfig, LabelHeadConfig, make_head
 from memgpt_jax.models.multimodal import GraphNetwork, ModalityFusion
 from memgpt_jax.ops.trees import named_leaves
@@ -190,7 +190,9 @@ def test_separate_types_see_only_each_other_and_the_alignment_is_what_attention_
     assert np.any(apart[0, :4] != moved_apart[0, :4]) and np.any(together[0, 4:7] != moved[0, 4:7], axis=-1).all()
 
     inputs = {"reset": reset, "valid": valid, "token_types": types, "features": features}
-    align = jax.jit(lambda separate: alignment(model_of(separate_types=separate), tokens, **inputs), static_argnums=0)
+    align = jax.jit(
+        lambda separate: attention_weights(model_of(separate_types=separate), tokens, **inputs), static_argnums=0
+    )
     weights = np.asarray(align(False))
     assert weights.shape == (BATCH, 2, LENGTH, LENGTH)
     np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=1e-5)
@@ -207,7 +209,7 @@ def test_separate_types_see_only_each_other_and_the_alignment_is_what_attention_
 
     np.testing.assert_allclose(*attended(), atol=1e-5)
     with pytest.raises(ValueError, match="layer must be from -1 to 0, got 1"):
-        alignment(encoder, tokens, layer=1, **inputs)
+        attention_weights(encoder, tokens, layer=1, **inputs)
 
 
 @pytest.mark.parametrize("has_memory", [True, False])

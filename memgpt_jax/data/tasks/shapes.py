@@ -11,25 +11,12 @@ from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.features import FeaturesConfig, PatchesConfig, VectorsConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.pictures import normalised, patches
+from memgpt_jax.data.shapes import COLOURS, SHAPES, TEXT_LENGTH, WORDS, drawn_shape, edges_of_rows
 from memgpt_jax.data.tasks.base import Task, choose
 from memgpt_jax.data.tasks.labelled_media import FeatureLabelsConfig
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
-COLOURS = {
-    "red": (230, 40, 40),
-    "green": (40, 200, 60),
-    "blue": (50, 80, 240),
-    "yellow": (240, 220, 40),
-    "purple": (170, 60, 200),
-    "white": (255, 255, 255),
-}
-SHAPES = ("circle", "square", "triangle", "cross")
 ANSWERS = {"statement": ("false", "true"), "colour": tuple(COLOURS)}
-WORDS = ("there", "is", "a", "what", "colour", "the", *COLOURS, *SHAPES)
-TEXT_LENGTH = 5
-"""Words of "there is a red circle" and of "what colour is the circle"."""
-EDGES = ("word to word", "word to picture", "picture to word", "picture to picture")
-"""The kinds of edges: a word and the next, words and all patches or objects, neighbouring patches or all objects."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +66,8 @@ class ShapesConfig(TaskConfig):
     token_types: bool = False
     """Whether batches have token types: 0 for words, 1 for patches or objects."""
     edges: bool = False
-    """Whether batches have the edges of a graph of words and patches or objects, of the four kinds `EDGES`."""
+    """Whether batches have the edges of a graph of words and patches or objects, of four kinds:
+    `memgpt_jax.data.shapes.EDGES`."""
 
     def __post_init__(self) -> None:
         check_positive(self)
@@ -152,7 +140,7 @@ class ShapesTask(Task[ShapesConfig]):
         if config.token_types:
             inputs["token_types"] = (shape, np.int32)
         if config.edges:
-            inputs["edges"] = ((rows, *_edges(config)[0].shape), np.int32)
+            inputs["edges"] = ((rows, *_edges(config).shape[1:]), np.int32)
         return zeros(inputs, {"labels": shape})
 
     def batch(self, rng: np.random.Generator | int, batch_size: int, length: int) -> Batch:
@@ -248,35 +236,6 @@ class ShapesTask(Task[ShapesConfig]):
         return _edges(self.config)
 
 
-def drawn_shape(shape: str, colour: tuple[int, int, int], size: int) -> np.ndarray:
-    """The pixels, uint8 [size, size, 3], of a shape of `SHAPES` in a black cell with a margin of a pixel."""
-    y, x = np.indices((size, size)) - (size - 1) / 2
-    radius = size / 2 - 1
-    inside = {
-        "circle": x**2 + y**2 <= radius**2,
-        "square": np.maximum(abs(x), abs(y)) <= radius,
-        "triangle": (abs(y) <= radius) & (abs(x) <= (y + radius) / 2 + 0.5),
-        "cross": (np.minimum(abs(x), abs(y)) < 1) & (np.maximum(abs(x), abs(y)) <= radius),
-    }[shape]
-    return np.where(inside[..., None], np.array(colour, np.uint8), np.uint8(0))
-
-
 def _edges(config: ShapesConfig) -> np.ndarray:
-    """The edges [3, E, 3] of a row of each of `ShapesTask.groups`; the kind -1 fills up."""
-    number, side = config.picture_length, config.grid
-    words, picture = np.arange(number, number + TEXT_LENGTH), np.arange(number)
-    if config.view == "objects":
-        pairs = [(i, j) for i in picture for j in picture if i < j]
-    else:
-        pairs = [(i, i + 1) for i in picture if (i + 1) % side] + [(i, i + side) for i in picture if i + side < number]
-    kinds = [
-        [pair for i in words[:-1] for pair in ((i, i + 1), (i + 1, i))],
-        [(word, place) for word in words for place in picture],
-        [(place, word) for word in words for place in picture],
-        [pair for i, j in pairs for pair in ((i, j), (j, i))],
-    ]
-    whole = np.array([(i, kind, j) for kind, found in enumerate(kinds) for i, j in found], np.int32)
-    in_text, in_picture = whole[:, 1] == 0, whole[:, 1] == 3
-    none = np.array([0, -1, 0], np.int32)
-    without_picture = np.where(in_text[:, None], whole - np.array([number, 0, number], np.int32), none)
-    return np.stack([whole, without_picture, np.where(in_picture[:, None], whole, none)])
+    """`edges_of_rows` of the task."""
+    return edges_of_rows(config.picture_length, None if config.view == "objects" else config.grid)

@@ -7,7 +7,8 @@ from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.config.model import EncoderConfig
 from memgpt_jax.data import make_task
-from memgpt_jax.data.tasks.shapes import COLOURS, SHAPES, WORDS, ShapesConfig, drawn_shape
+from memgpt_jax.data.shapes import COLOURS, SHAPES, WORDS, drawn_shape
+from memgpt_jax.data.tasks.shapes import ShapesConfig
 from memgpt_jax.models.heads import GraphHeadConfig, LabelHeadConfig
 
 ROWS = 3000

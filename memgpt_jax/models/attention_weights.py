@@ -8,7 +8,7 @@ from memgpt_jax.models.encoder import Encoder
 from memgpt_jax.shapes import Array, Flags, Float32, Tokens
 
 
-def alignment(
+def attention_weights(
     encoder: Encoder,
     tokens: Tokens,
     *,
@@ -35,7 +35,7 @@ def alignment(
     Raises:
         ValueError: the model is no encoder, it has no such layer, or as in `Encoder.hidden`.
     """
-    check(isinstance(encoder, Encoder), f"alignment needs an Encoder, got {type(encoder).__name__}")
+    check(isinstance(encoder, Encoder), f"attention_weights needs an Encoder, got {type(encoder).__name__}")
     number = len(encoder.blocks)
     check(-number <= layer < number, f"layer must be from {-number} to {number - 1}, got {layer}")
     index = layer % number
