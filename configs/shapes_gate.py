@@ -1,8 +1,8 @@
 """Is "there is a red circle" true of a picture: words and patches encoded apart, their maxima fused by `gate`.
 
 Command: python experiments/train.py shapes_gate --workdir runs/shapes_gate
-Time:    not measured
-Result:  not measured
+Time:    94 s of CPU time (Python 3.11, jax 0.10.2, one shared core)
+Result:  accuracy 1.000; without the picture 0.525, without the text 0.537 (1,024 pictures each, seed 0 alone)
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig
@@ -16,6 +16,7 @@ def config() -> ExperimentConfig:
         "data.token_types": True,
         "model.backbone.token_types": 2,
         "model.backbone.separate_types": True,
+        "training.steps": 3200,  # with 1,600 its accuracy is 0.893
         "model.head": FusionHeadConfig(fusion="gate", pool="max"),
     }
     return with_fields(load_config("shapes"), changes)

@@ -1,8 +1,8 @@
 """Is "there is a red circle" true of a picture: words and patches encoded apart, then the nodes of a graph.
 
 Command: python experiments/train.py shapes_graph --workdir runs/shapes_graph
-Time:    not measured
-Result:  not measured
+Time:    60 s of CPU time (Python 3.11, jax 0.10.2, one shared core)
+Result:  accuracy 1.000; without the picture 0.510, without the text 0.496 (1,024 pictures each, seed 0 alone)
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig
