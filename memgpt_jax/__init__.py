@@ -97,6 +97,8 @@ from memgpt_jax.models import (
     from_params,
     functional,
     model_state_bytes,
+    parameter_bytes,
+    quantize,
     to_params,
 )
 from memgpt_jax.models.heads import register_head, register_head_layer
@@ -137,6 +139,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "TokenFlags",
     "flags_from_segment_ids",
     "count_parameters",
+    "parameter_bytes",
     "model_state_bytes",
     "memory_bytes_per_row",
     # models as pure functions
@@ -150,6 +153,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "save_pretrained",
     "load_tokenizer",
     "add_memory",
+    "quantize",
     "wrap",
     # generation
     "generate",

@@ -23,10 +23,12 @@ from memgpt_jax.interop.assembly import OURS, params_from_tensors, plan_of, shap
 from memgpt_jax.interop.families.clip import part_of
 from memgpt_jax.interop.folder import named, read_recorded, writable, write_json
 from memgpt_jax.interop.origin import CONFIG, GENERATION, Origin, read_origin
+from memgpt_jax.interop.quantized import bits_of, quantization_values, quantized_params, quantized_tensors
 from memgpt_jax.interop.task_heads import has_task_head, with_task_head
-from memgpt_jax.interop.tensors import Contents, open_tensors, write_tensors
+from memgpt_jax.interop.tensors import FLOATS, INTEGERS, Contents, open_tensors, write_tensors
 from memgpt_jax.interop.values import check_agreement, family_of, saved_config
 from memgpt_jax.models.model_functions import MODELS, Model
+from memgpt_jax.models.quantization import quantized_bits
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 WEIGHT_FILES = r"model(-.*-of-.*)?\.safetensors(\.index\.json)?"
@@ -46,6 +48,8 @@ class Pretrained(NamedTuple):
     """Reads the parameters; errors as in `from_pretrained`."""
     origin: Origin | None
     """The settings that `save_pretrained` writes back; None for a model of this library."""
+    bits: int | None = None
+    """Bits per weight of a quantised model (`models.quantize`); None: it is float32."""
 
 
 def from_pretrained(
@@ -77,7 +81,7 @@ def from_pretrained(
             `window_size=2048` or `dtype="bfloat16"`. They change both stacks of an encoder-decoder.
 
     Returns:
-        The model, its parameters float32.
+        The model, its parameters float32, or quantised as it was saved.
 
     Raises:
         DamagedError: a file that this library wrote differs from its recorded checksum.
@@ -90,6 +94,7 @@ def from_pretrained(
         found = describe(source, revision, task_head=task_head, part=part)
         config, params = found.config, found.params()
         if adapters is not None:
+            check(found.bits is None, f"{source} is quantised: give the adapters to the model itself, then quantize it")
             trained = read_adapters(adapters)
             config, params = trained.config, with_adapters(trained, str(source), config, params)
         model = models.from_params(_changed(config, changes), params)
@@ -114,8 +119,8 @@ def save_pretrained(
     """Write a model for `from_pretrained`, and for the transformers library if it has such models.
 
     A memory and its fusion are saved as tensors "memgpt.*", which transformers ignores: it reads the base model. A
-    model that no family of transformers can express is saved under the names of this library. Settings that came
-    with a pretrained model and are not used here (`model.origin`) are written back.
+    model that no family of transformers can express, or that is quantised, is saved under the names of this library.
+    Settings that came with a pretrained model and are not used here (`model.origin`) are written back.
 
     A model in the folder is replaced after all new files are written; their checksums are recorded.
 
@@ -146,8 +151,13 @@ def save_pretrained(
     if (folder / "checkpoints").is_dir():
         raise ValueError(f"{folder} holds a run (checkpoints/): choose another folder for the model")
     origin = getattr(model, "origin", None)
-    saved = saved_config(model.config, origin, tokenizer)
-    tensors = tensors_from_params(table_of(model.config, saved.family), models.to_params(model))
+    params = models.to_params(model)
+    bits = quantized_bits(params)
+    saved = saved_config(model.config, origin, tokenizer, as_ours=bits is not None)
+    if bits is None:
+        tensors = tensors_from_params(table_of(model.config, saved.family), params)
+    else:
+        tensors = quantized_tensors(params)
     stale = {GENERATION} if tokenizer is None else OF_TOKENIZERS
 
     def is_stale(name: str) -> bool:
@@ -161,7 +171,7 @@ def save_pretrained(
             generation = json.loads((new / GENERATION).read_text(encoding="utf-8"))
         if generation is not None:
             write_json(new / GENERATION, dict(generation))
-        write_json(new / CONFIG, saved.values)
+        write_json(new / CONFIG, saved.values | quantization_values(bits))
         write_tensors(new, tensors, shard_bytes)
 
 
@@ -188,6 +198,8 @@ def describe(
             if ours is not None:
                 check_agreement(family, theirs, ours)
             config = ours or family.from_hf(theirs)
+        if ours is not None and (bits := bits_of(values, path / CONFIG)) is not None:
+            return Pretrained(ours, lambda: quantized_params(ours, bits, tensors, path), origin, bits)
         plan = plan_of(config, family, theirs.get("architectures"), tensors, path)
         if task_head and ours is None and has_task_head(theirs):
             plan = with_task_head(plan, theirs, tensors, path)
@@ -234,10 +246,8 @@ def _read(path: Path) -> Contents:
     if files:
         logger.warning("%s: %s is read, %s is not", path, weights[0].name, ", ".join(file.name for file in files))
     values = read_recorded(path / CONFIG)
-    for name in ("quantization_config", "compression_config"):
-        if values.get(name) is not None:
-            raise ValueError(f"{path / CONFIG}: {name} is not supported: save the model without quantisation first")
-    return Contents(values, open_tensors(path))
+    kinds = FLOATS if bits_of(values, path / CONFIG) is None else (*FLOATS, *INTEGERS)
+    return Contents(values, open_tensors(path, kinds))
 
 
 def _gguf(path: Path) -> Contents:

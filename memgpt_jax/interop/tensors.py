@@ -17,6 +17,8 @@ METADATA = {"format": "pt", "written_by": "memgpt_jax"}
 """Metadata of the files that are written here; transformers requires the format. Other programs drop `written_by`."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 """The types of tensors that are read, as safetensors names them."""
+INTEGERS = ("I8", "U8")
+"""The types of quantised weights."""
 
 
 class Tensors(NamedTuple):
@@ -25,7 +27,7 @@ class Tensors(NamedTuple):
     shapes: dict[str, tuple[int, ...]]
     """The shape of every tensor by its name."""
     read: Callable[[Iterable[str]], dict[str, np.ndarray]]
-    """Read tensors by name, as float32. Raises `ValueError` if one is damaged or has an unsupported type."""
+    """Read tensors by name, floats as float32. Raises `ValueError` if one is damaged or has an unsupported type."""
 
 
 class Contents(NamedTuple):
@@ -45,29 +47,33 @@ class Entry(NamedTuple):
     shape: tuple[int, ...]
 
 
-def open_tensors(folder: Path) -> Tensors:
+def open_tensors(folder: Path, kinds: tuple[str, ...] = FLOATS) -> Tensors:
     """The tensors of a folder.
+
+    Args:
+        folder: the folder.
+        kinds: the types that can be read.
 
     Raises:
         DamagedError: a file differs from its recorded checksum.
         ValueError: there are none, there are two sets that differ, or a file is damaged.
     """
-    return open_files(_files(folder))
+    return open_files(_files(folder), kinds)
 
 
-def open_files(files: list[Path]) -> Tensors:
-    """The tensors of safetensors files. Errors as in `open_tensors`."""
+def open_files(files: list[Path], kinds: tuple[str, ...] = FLOATS) -> Tensors:
+    """The tensors of safetensors files. Arguments and errors as in `open_tensors`."""
     entries = _entries(files)
 
     def read(names: Iterable[str]) -> dict[str, np.ndarray]:
         names = tuple(names)
         for name in names:
-            _check_kind(name, entries[name])
+            _check_kind(name, entries[name], kinds)
         found = {}
         for path in dict.fromkeys(entries[name].path for name in names):
             with _opened(path) as file:
                 here = (name for name in names if entries[name].path == path)
-                found |= {name: np.asarray(file.get_tensor(name), np.float32) for name in here}
+                found |= {name: _as_float32(file.get_tensor(name), entries[name].kind) for name in here}
         return found
 
     return Tensors({name: entry.shape for name, entry in entries.items()}, read)
@@ -143,10 +149,14 @@ def _equal(entries: dict[str, Entry], others: dict[str, Entry]) -> bool:
     return True
 
 
-def _check_kind(name: str, entry: Entry) -> None:
-    if entry.kind not in FLOATS:
+def _as_float32(tensor: Any, kind: str) -> np.ndarray:
+    return np.asarray(tensor, np.float32) if kind in FLOATS else np.asarray(tensor)
+
+
+def _check_kind(name: str, entry: Entry, kinds: tuple[str, ...]) -> None:
+    if entry.kind not in kinds:
         raise ValueError(
-            f"{entry.path}: {name} has the type {entry.kind}, which is not supported; valid: {', '.join(FLOATS)}. "
+            f"{entry.path}: {name} has the type {entry.kind}, which is not supported; valid: {', '.join(kinds)}. "
             "Save the model without quantisation first"
         )
 

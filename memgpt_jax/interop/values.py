@@ -37,15 +37,18 @@ class SavedConfig(NamedTuple):
     """The family that can express the model without its memory; None: there is none."""
 
 
-def saved_config(config: BaseModelConfig, origin: Origin | None, tokenizer: Tokenizer | None) -> SavedConfig:
+def saved_config(
+    config: BaseModelConfig, origin: Origin | None, tokenizer: Tokenizer | None, *, as_ours: bool = False
+) -> SavedConfig:
     """The config.json for a model.
 
     Settings of the origin are kept unless they contradict the model. Ids of special tokens that the origin lacks are
-    taken from the tokenizer, if one is given.
+    taken from the tokenizer, if one is given. With `as_ours`, no family is chosen.
     """
     old = {} if origin is None else {name: value for name, value in origin.config.items() if name != OURS}
     plain = _architecture(config)
-    family, values = next(_expressed(plain), (None, {"model_type": OURS}))
+    expressed = iter(()) if as_ours else _expressed(plain)
+    family, values = next(expressed, (None, {"model_type": OURS}))
     ids = {name: old[name] for name in TOKEN_IDS if old.get(name) is not None}
     for name, field in TOKEN_IDS.items():
         found = getattr(tokenizer, field, None)

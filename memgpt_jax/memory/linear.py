@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.ops.linear import flat_dot_general
+from memgpt_jax.ops.quantized import QuantizedMatrix
 
 
 def linear(
@@ -36,8 +38,14 @@ def linear(
         "bias_init": bias_init,
         "dtype": dtype,
         "dot_general": flat_dot_general,
+        "promote_dtype": _promoted,
         "rngs": rngs,
     }
     if adapter_rank is None:
         return nnx.Linear(d_in, d_out, **options)
     return nnx.LoRALinear(d_in, d_out, lora_rank=adapter_rank, lora_dtype=dtype, **options)
+
+
+def _promoted(arrays: tuple[Any, ...], *, dtype: Any) -> tuple[Any, ...]:
+    """The arrays in the compute type; a quantised kernel, and the None of no bias, are unchanged."""
+    return tuple(x if x is None or isinstance(x, QuantizedMatrix) else jnp.asarray(x, dtype) for x in arrays)

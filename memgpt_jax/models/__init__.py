@@ -14,7 +14,8 @@ from memgpt_jax.models.model_functions import (
     to_params,
 )
 from memgpt_jax.models.multimodal import GraphNetwork, ModalityFusion
-from memgpt_jax.models.parameters import count_parameters
+from memgpt_jax.models.parameters import count_parameters, parameter_bytes
+from memgpt_jax.models.quantization import quantize
 from memgpt_jax.models.seq2seq import EncoderDecoder, Seq2SeqState
 from memgpt_jax.models.token_flags import TokenFlags, flags_from_segment_ids
 from memgpt_jax.models.xlnet import XLNet
@@ -42,5 +43,7 @@ __all__ = [
     "from_params",
     "functional",
     "model_state_bytes",
+    "parameter_bytes",
+    "quantize",
     "to_params",
 ]

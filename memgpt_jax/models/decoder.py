@@ -32,6 +32,7 @@ from memgpt_jax.ops.attention.positions import document_positions, sinusoidal
 from memgpt_jax.ops.linear import matmul
 from memgpt_jax.ops.memory import gather_entries
 from memgpt_jax.ops.mesh import split_vocabulary
+from memgpt_jax.ops.quantized import QuantizedMatrix
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Rows, Stream, Targets, Tokens
 
 
@@ -113,8 +114,7 @@ class MemGPT(Model[ModelState]):
         """
         options: dict[str, Any] = {"features": features, "alignment": alignment, "dropout_key": dropout_key}
         x, state, _ = self.hidden(tokens, state, reset, valid, **options)
-        logits = matmul(x, self.output_embedding().T)
-        return logits.astype(jnp.float32), state
+        return self.logits(x), state
 
     def hidden(
         self,
@@ -209,7 +209,7 @@ class MemGPT(Model[ModelState]):
             jnp.full(x.shape[0], x.shape[1], jnp.int32) if valid is None else jnp.sum(valid, axis=1, dtype=jnp.int32)
         )
         x = gather_entries(x, jnp.maximum(tokens_read - 1, 0)[:, None])[:, 0]
-        return matmul(x, self.output_embedding().T).astype(jnp.float32), state
+        return self.logits(x), state
 
     def embed(self, tokens: Tokens, positions: Int32[Array, "B L"] | None = None, valid: Flags | None = None) -> Stream:
         """The embeddings of tokens and positions, multiplied by `embedding_scale`: the input of `run`.
@@ -249,10 +249,17 @@ class MemGPT(Model[ModelState]):
         distance = np.arange(config.window_size)
         return relative_bias(self.relative_embedding[...], distance, config.relative_max_distance, causal=True)
 
-    def output_embedding(self) -> Float[Array, "V D"]:
-        """Output projection: logits are its product with hidden states; in the compute type."""
-        weights = self.embedding[...] if self.config.tie_embeddings else self.output.kernel[...].T
-        return weights.astype(self.config.dtype)
+    def output_embedding(self) -> Float[Array, "V D"] | QuantizedMatrix:
+        """Output projection: logits are its product with hidden states; in the compute type, or quantised."""
+        weights = self.embedding[...] if self.config.tie_embeddings else self.output.kernel[...]
+        if isinstance(weights, QuantizedMatrix):  # also of the output, stored as [V, D]
+            return weights
+        return (weights if self.config.tie_embeddings else weights.T).astype(self.config.dtype)
+
+    def logits(self, x: Float[Array, "*b D"]) -> Float32[Array, "*b V"]:
+        """Logits of the last hidden states."""
+        weights = self.output_embedding()
+        return matmul(x, weights if isinstance(weights, QuantizedMatrix) else weights.T).astype(jnp.float32)
 
     def score(
         self,

@@ -19,6 +19,7 @@ from memgpt_jax.models.layers import dropout as dropped
 from memgpt_jax.models.layers import norm as make_norm
 from memgpt_jax.ops import gated_fusion
 from memgpt_jax.ops.linear import matmul
+from memgpt_jax.ops.quantized import QuantizedMatrix
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Stream
 
 
@@ -207,8 +208,8 @@ class MemoryLayer(nnx.Module):
         found, state = stream(self.memory, normed, state, reset, valid, alignment)
         read, rate = self.memory.project_out(found), self.config.dropout
         is_dropped = rate > 0 and dropout_key is not None
-        output = None if is_dropped else self.memory.output
-        factors = None if output is None else Unprojected(found, output.kernel[...])
+        output = None if is_dropped or self.memory.output is None else self.memory.output.kernel[...]
+        factors = None if output is None or isinstance(output, QuantizedMatrix) else Unprojected(found, output)
         fused, gate = self.fusion(h, normed, dropped(read, rate, dropout_key), factors)
         return fused, state, gate
 

@@ -1,18 +1,25 @@
-"""The number of parameters of a model, and a baseline without memory that has the same number."""
+"""The number and the bytes of the parameters of a model, and a baseline without memory of the same number."""
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import BaseModelConfig, ModelConfig
-from memgpt_jax.models.model_functions import functional
+from memgpt_jax.models.model_functions import functional, to_params
+from memgpt_jax.ops.trees import tree_bytes
 
 
 def count_parameters(config: BaseModelConfig) -> int:
     """Number of trainable values of a model, from the shapes of its parameters: nothing is allocated."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(functional(config).param_shapes()))
+
+
+def parameter_bytes(model: Any) -> int:
+    """Bytes of the parameters that a model has: 4 for each value, fewer if it is quantised."""
+    return tree_bytes(to_params(model))
 
 
 def match_parameters(config: ModelConfig, tolerance: float = 0.02) -> ModelConfig:

@@ -1,18 +1,21 @@
-"""Matmuls on flattened operands."""
+"""Matmuls on flattened operands, and with quantised weights."""
 
 from typing import Any
 
 import jax
 
+from memgpt_jax.ops.quantized import QuantizedMatrix, quantized_matmul
 from memgpt_jax.shapes import Array, Float
 
 
-def flat_dot_general(lhs: Array, rhs: Array, dimension_numbers: Any, **options: Any) -> Array:
+def flat_dot_general(lhs: Array, rhs: Array | QuantizedMatrix, dimension_numbers: Any, **options: Any) -> Array:
     """`lax.dot_general` of [..., D] with [D, F] as one two-dimensional matmul, which is twice as fast on CPU.
 
     For the `dot_general` argument of `nnx.Linear`. Arguments are those of `lax.dot_general`; if they describe another
-    product, it is computed by `lax.dot_general` itself.
+    product, it is computed by `lax.dot_general` itself. A quantised matrix is stored as [F, D].
     """
+    if isinstance(rhs, QuantizedMatrix):
+        return quantized_matmul(lhs, rhs).astype(lhs.dtype)
     (contracted, _), _ = dimension_numbers
     if lhs.ndim == 2 or tuple(contracted) != (lhs.ndim - 1,):
         return jax.lax.dot_general(lhs, rhs, dimension_numbers, **options)
@@ -21,6 +24,8 @@ def flat_dot_general(lhs: Array, rhs: Array, dimension_numbers: Any, **options: 
     return out.reshape(*lhs.shape[:-1], out.shape[-1])
 
 
-def matmul(x: Float[Array, "*b D"], kernel: Float[Array, "D F"], **options: Any) -> Float[Array, "*b F"]:
-    """x W with the last axis of x [..., D] and W [D, F]; options are those of `lax.dot_general`."""
+def matmul(
+    x: Float[Array, "*b D"], kernel: Float[Array, "D F"] | QuantizedMatrix, **options: Any
+) -> Float[Array, "*b F"]:
+    """x W with the last axis of x [..., D] and W [D, F] (quantised: [F, D]); options are those of `lax.dot_general`."""
     return flat_dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), **options)

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from memgpt_jax.ops.quantized import QuantizedMatrix
+
 ROWS = ("data", "fsdp")
 """Axes over which batch rows are split. With `fsdp`, too, each device processes its own rows."""
 HEADS = "tensor"
@@ -90,7 +92,9 @@ def is_single_device() -> bool:
 
 
 def split_vocabulary(embedding: Any) -> Any:
-    """Split embeddings [V, D] and their gradients over V, so that each device holds whole vectors."""
+    """Split embeddings [V, D] and their gradients over V, so that each device holds whole vectors; not if quantised."""
+    if isinstance(embedding, QuantizedMatrix):
+        return embedding
     if not is_multi_device():
         return jnp.asarray(embedding)  # a NumPy array cannot be indexed by a tracer
     _, words = row_and_head_axes(1, embedding.shape[0])

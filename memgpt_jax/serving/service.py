@@ -10,6 +10,7 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import Tokenizer
 from memgpt_jax.generation.document import Document, from_bytes, memory_stats, to_bytes
 from memgpt_jax.generation.prompts import check_tokenizer
+from memgpt_jax.models.quantization import quantize_params
 from memgpt_jax.pipelines import FeatureExtraction
 from memgpt_jax.pipelines.base import Loaded
 from memgpt_jax.serving.chat import ChatTemplate, Message
@@ -35,7 +36,7 @@ class Service:
         pipelines: dict[str, Any] | None = None,
     ):
         """Args:
-            settings: of the server.
+            settings: of the server; with `quantize`, the decoder is rounded, the pipelines are not.
             name: of the model.
             loaded: the decoder that generates text; None: the server has pipelines alone.
             pipelines: functions by name.
@@ -55,6 +56,8 @@ class Service:
             return
         assert isinstance(loaded.config, ModelConfig)
         check_tokenizer(loaded.config, loaded.tokenizer)
+        if settings.quantize is not None:
+            loaded = loaded._replace(params=quantize_params(loaded.config, loaded.params, settings.quantize))
         config, tokenizer = loaded.config, loaded.tokenizer
         self.engine = Engine(config, loaded.params, tokenizer, settings)
         self._vectors = FeatureExtraction(loaded, pool="mean")

@@ -2,6 +2,7 @@
 
 import ipaddress
 from dataclasses import dataclass
+from typing import Literal
 
 from memgpt_jax.config.checks import check
 
@@ -31,6 +32,8 @@ class EngineSettings:
 class ServerSettings(EngineSettings):
     """The settings of a server."""
 
+    quantize: Literal[8, 4] | None = None
+    """Bits per weight to which the model is rounded; default: as it is saved."""
     max_prompt_tokens: int = 1_000_000
     """Most tokens of the prompt of one request."""
     max_new_tokens: int = 8192

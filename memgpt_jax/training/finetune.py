@@ -121,7 +121,9 @@ def finetune(
         check(tokenizer is not None, "a model in memory needs a tokenizer: give tokenizer=")
         save_pretrained(model, workdir / "base", tokenizer=tokenizer)
         model = workdir / "base"
-    backbone = describe(model).config
+    found = describe(model)
+    backbone = found.config
+    check(found.bits is None, f"model={str(model)!r} is quantised and cannot be trained: train the model itself")
     check(
         not isinstance(backbone, HeadedConfig),
         f"model={str(model)!r} has a head already: fine-tune the model without one, or train the run for more steps",

@@ -72,6 +72,10 @@ def pretrained_start(config: ExperimentConfig) -> PretrainedStart:
     if config.pretrained is None:
         raise ValueError("pretrained must name a pretrained model, got None")
     base = describe(config.pretrained)
+    check(
+        base.bits is None,
+        f"pretrained={config.pretrained!r} is quantised and cannot be trained: train the model itself",
+    )
     model = config.model
     gets_head = isinstance(model, HeadedConfig) and not isinstance(base.config, HeadedConfig)
     if isinstance(model, HeadedConfig) and gets_head:

@@ -1,0 +1,66 @@
+"""Decoders whose large matrices have 8 or 4 bits per weight."""
+
+import re
+from typing import Any
+
+import jax
+
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.model import BaseModelConfig, ModelConfig
+from memgpt_jax.models.decoder import MemGPT
+from memgpt_jax.models.model_functions import Params, from_params, to_params
+from memgpt_jax.ops.quantized import QuantizedMatrix, quantize_matrix
+from memgpt_jax.ops.trees import path_name
+
+KERNELS = re.compile(
+    r"(blocks/\d+/(attention|cross_attention|feed_forward|memory_layer/memory)/)?"
+    r"(query_key_value|query|key_value|key|value|input|output)/kernel"
+)
+"""The kernels that are quantised: projections of attention, feed-forward and memory, and the output. Gates,
+convolutions and controllers of memories, adapters, norms and biases are not."""
+EMBEDDING = "embedding"
+"""Token embeddings; also the output if it is tied. They always get 8 bits."""
+
+
+def quantize(model: MemGPT, bits: int = 8) -> MemGPT:
+    """A decoder whose large matrices are rounded to 8 bits with a scale per row, or to 4 with scales per 32 weights.
+
+    >>> small = mg.quantize(mg.from_pretrained(NAME))
+
+    It has the config and the state of the model: it generates, scores and continues sessions in the same calls.
+    `save_pretrained` keeps its bits. It cannot be trained. `memgpt_jax.ops.quantized` has the equations and bounds.
+
+    Args:
+        model: the decoder, with or without a memory or adapters.
+        bits: 8, or 4 for the projections (embeddings and output have 8).
+
+    Raises:
+        ValueError: `bits` is another number, or the model is no decoder or has been quantised already.
+    """
+    found = from_params(model.config, quantize_params(model.config, to_params(model), bits))
+    if hasattr(model, "origin"):
+        found.origin = model.origin
+    return found
+
+
+def quantize_params(config: BaseModelConfig, params: Params, bits: int) -> Params:
+    """`quantize` of parameters: matrices of `ops.quantized` in the places of arrays."""
+    check(isinstance(config, ModelConfig), f"only decoders can be quantised, got a {type(config).__name__}")
+    check(bits in (8, 4), f"bits must be 8 or 4, got {bits!r}")
+    check(quantized_bits(params) is None, "the model has been quantised already")
+
+    def place(path: tuple[Any, ...], leaf: Any) -> Any:
+        name = path_name(path)
+        if name == EMBEDDING:
+            return quantize_matrix(leaf, 8)
+        if KERNELS.fullmatch(name):
+            return quantize_matrix(leaf.T, 8 if name.startswith("output/") else bits)
+        return leaf
+
+    return jax.tree.map_with_path(place, params)
+
+
+def quantized_bits(params: Params) -> int | None:
+    """The smallest number of bits of a quantised parameter; None: none is quantised."""
+    leaves = jax.tree.leaves(params, is_leaf=lambda leaf: isinstance(leaf, QuantizedMatrix))
+    return min((leaf.bits for leaf in leaves if isinstance(leaf, QuantizedMatrix)), default=None)
