@@ -5,9 +5,11 @@ import contextlib
 import queue
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
+from memgpt_jax.models.quantization import quantize_params
 from memgpt_jax.serving.engine import Engine
 from memgpt_jax.serving.requests import Finished, Read, Request, Token
 from memgpt_jax.serving.sampling import Options
@@ -36,9 +38,16 @@ def tiny() -> Tiny:
 
 @pytest.fixture(scope="package")
 def engine(tiny):
-    engine = Engine(
-        tiny.config, tiny.params, tiny.tokenizer, EngineSettings(slots=3, piece_length=4, queue_requests=40)
-    )
+    yield from running(tiny, tiny.params)
+
+
+@pytest.fixture(scope="module")
+def quantized_engine(tiny):
+    yield from running(tiny, quantize_params(tiny.config, tiny.params, 8))
+
+
+def running(tiny, params) -> Iterator[Engine]:
+    engine = Engine(tiny.config, params, tiny.tokenizer, EngineSettings(slots=3, piece_length=4, queue_requests=40))
     engine.start()
     yield engine
     engine.stop()

@@ -70,6 +70,15 @@ def requests(number: int, seed: int = 0) -> list[dict]:
 @pytest.mark.parametrize("number", [24, pytest.param(500, marks=pytest.mark.slow)])
 def test_an_answer_is_bitwise_that_of_its_request_alone(engine, number):
     """Tokens, log-probabilities, alternatives and scores of the prompt, in any slot and beside any others."""
+    check_batch_invariance(engine, number)
+
+
+@pytest.mark.slow
+def test_an_answer_of_a_quantised_model_is_bitwise_that_of_its_request_alone(quantized_engine):
+    check_batch_invariance(quantized_engine, 100)
+
+
+def check_batch_invariance(engine, number: int) -> None:
     every = requests(number)
     alone = [Asked(engine, **request).result() for request in every]
     together = []

@@ -162,4 +162,4 @@ def test_the_script_writes_table_and_plot(tmp_path):
     assert text.count("```sh\npython experiments/benchmark.py") == 2 and "| kv | 16 |" in text
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"train.png", "decode.png"}
     wrong = run("fly", "benchmark")
-    assert wrong.returncode == 2 and "train, decode, stream or serve" in wrong.stderr
+    assert wrong.returncode == 2 and "train, decode, stream, serve or quantized" in wrong.stderr

@@ -17,15 +17,17 @@ from memgpt_jax.studies.benchmark.interleaving import Case, timed
 NEW = 64  # tokens per run
 
 
-def decoding_case(config: ModelConfig, context: int, rows: int) -> Case:
+def decoding_case(config: ModelConfig, context: int, rows: int, params: models.Params | None = None) -> Case:
     """Greedy decoding of NEW tokens in each of `rows` rows after a random context; each run continues the previous one.
 
     Args:
         config: the model.
         context: tokens read before decoding starts.
         rows: rows decoded together.
+        params: parameters; default: initial ones.
     """
-    params, never = models.functional(config).init(jax.random.key(0)), jnp.zeros(0, jnp.int32)
+    params = models.functional(config).init(jax.random.key(0)) if params is None else params
+    never = jnp.zeros(0, jnp.int32)
     text = np.random.default_rng(0).integers(config.vocab_size, size=context, dtype=np.int32)
     logits, state = prefill(config, params, [text], models.functional(config).init_state(1))
     endless = jnp.full(1, 2**30, jnp.int32)

@@ -6,6 +6,7 @@ r"""Speed and memory, measured side by side: table, plot, `benchmarks.json` and 
     memgpt-jax benchmark decode benchmark --sweep model.memory=none,kv --contexts 1024 16384 --rows 1 8
     memgpt-jax benchmark stream
     memgpt-jax benchmark serve runs/stdlib --slots 8 --peers
+    memgpt-jax benchmark quantized HuggingFaceTB/SmolLM2-135M-Instruct --text book.txt
 
 `train` and `decode` take a config, overrides, and a sweep as in `memgpt-jax ablate` over any fields, such as
 `parallel.data=1,2,4`. The first combination is the reference. The reference, each other combination, and a probe of the
@@ -13,6 +14,7 @@ machine's peak rate (matmuls for training, memory bandwidth for decoding) are ti
 a busy machine. `stream` reads and generates a million tokens: time per token, growth of memory, compilations.
 `serve` answers as many requests as there are slots, by the engine of a server, one after the other and together, and
 over HTTP; the reference is the engine with one slot.
+`quantized` compares a pretrained decoder with its forms of 8 and 4 bits: bytes, bits per byte of a text, speed.
 
 Columns: `relative speed` is the ratio of tokens/s to the reference; `by multiply-adds` the ratio predicted from matmul
 FLOPs alone.
@@ -87,6 +89,28 @@ class ServeArguments:
     """Tokens of each answer."""
     peers: bool = False
     """Also measure a FastAPI application that calls `generate` of transformers, if it is installed."""
+    rounds: int = 3
+    """Rounds; in each round a case runs four times, and the first run is not counted."""
+    output: Path = Path("runs/benchmark")
+    """Folder of `BENCHMARKS.md` and `benchmarks.json`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedArguments:
+    """Options of `quantized`."""
+
+    model: tyro.conf.Positional[str]
+    """Folder, GGUF file or name of a decoder."""
+    text: Path
+    """A text file, in UTF-8."""
+    characters: int = 20_000
+    """Characters of the text that are read, from its middle."""
+    rows: tuple[int, ...] = (1, 8)
+    """Rows decoded together."""
+    context: int = 64
+    """Tokens read before decoding."""
+    window: int | None = None
+    """Tokens of the window; default: as the model has."""
     rounds: int = 3
     """Rounds; in each round a case runs four times, and the first run is not counted."""
     output: Path = Path("runs/benchmark")
@@ -209,6 +233,23 @@ def serve(words: Sequence[str]) -> None:
     benchmark.add_section(arguments.output, command(words), about, rows)
 
 
+def quantized(words: Sequence[str]) -> None:
+    """Measure a pretrained decoder in float32, 8 and 4 bits."""
+    arguments = parse_arguments(QuantizedArguments, __doc__, words[1:])
+    text = arguments.text.read_text(encoding="utf-8")
+    start = max(0, (len(text) - arguments.characters) // 2)
+    rows = benchmark.quantized_rows(
+        arguments.model,
+        text[start : start + arguments.characters],
+        arguments.rows,
+        arguments.context,
+        arguments.window,
+        arguments.rounds,
+    )
+    print(benchmark.table(rows))
+    benchmark.add_section(arguments.output, command(words), "A decoder in float32, and quantised.", rows)
+
+
 def command(words: Sequence[str]) -> str:
     """The command that repeats this measurement; `--output` is left out."""
     if "--output" in words:
@@ -223,10 +264,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     mode = words[0] if words else "--help"
     if mode in ("-h", "--help"):
         return print(__doc__)
-    if mode in ("stream", "serve"):
-        return {"stream": stream, "serve": serve}[mode](words)
+    if mode in ("stream", "serve", "quantized"):
+        return {"stream": stream, "serve": serve, "quantized": quantized}[mode](words)
     if mode not in ("train", "decode"):
-        raise ValueError(f"the first argument must be train, decode, stream or serve, got {mode!r}")
+        raise ValueError(f"the first argument must be train, decode, stream, serve or quantized, got {mode!r}")
     config, arguments = parse(Arguments, __doc__, words[1:])
     cases_of = cases_of_train if mode == "train" else cases_of_decode
     combinations = sweep(arguments.sweep)

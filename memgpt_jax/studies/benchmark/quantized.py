@@ -1,0 +1,64 @@
+"""A pretrained decoder in float32 and quantised: bytes, bits per byte of a text, and decoding side by side."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from memgpt_jax import models
+from memgpt_jax.config.checks import instance_of
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig
+from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.data import load_tokenizer
+from memgpt_jax.evaluation.metrics import metric
+from memgpt_jax.evaluation.text import document_losses
+from memgpt_jax.interop import from_pretrained
+from memgpt_jax.models.quantization import quantize_params
+from memgpt_jax.ops.trees import tree_bytes
+from memgpt_jax.studies.benchmark.decoding import decoding_case
+from memgpt_jax.studies.benchmark.interleaving import interleave
+
+FORMS = {"float32": None, "8 bits": 8, "4 bits": 4}
+CALL = 512
+"""Approximate tokens of a call that scores the text."""
+
+
+def quantized_rows(
+    source: str, text: str, rows: Sequence[int], context: int, window: int | None, rounds: int
+) -> list[dict[str, Any]]:
+    """A row for each form of a decoder.
+
+    Args:
+        source: the model, as in `from_pretrained`.
+        text: a document; its bits per byte are measured.
+        rows: numbers of rows that are decoded together, after `context` tokens; all forms are timed in turns.
+        context: tokens read before decoding.
+        window: `window_size`; None: as the model has.
+        rounds: rounds of timing.
+    """
+    model = from_pretrained(source, **({} if window is None else {"window_size": window}))
+    config, tokenizer = instance_of(model.config, ModelConfig, "the model"), load_tokenizer(source)
+    params = models.to_params(model)
+    forms = {name: params if bits is None else quantize_params(config, params, bits) for name, bits in FORMS.items()}
+    found: dict[str, dict[str, Any]] = {name: {"weights": name} for name in forms}
+    ids, size = np.array(tokenizer.encode(text), np.int32), len(text.encode())
+    for name, tree in forms.items():
+        bits = bits_per_byte(config, tree, tokenizer.start_id, ids, size)
+        first = found["float32"].setdefault("bits per byte", bits)
+        found[name] |= {"MB": tree_bytes(tree) / 1e6, "share of bytes": tree_bytes(tree) / tree_bytes(params)}
+        found[name] |= {"bits per byte": bits, "worse by, %": 100 * (bits / first - 1)}
+    for number in rows:
+        cases = {name: decoding_case(config, context, number, tree) for name, tree in forms.items()}
+        times = interleave(cases, rounds)
+        for name, case in cases.items():
+            speed, first = case.tokens / times[name].whole, case.tokens / times["float32"].whole
+            found[name] |= {f"tokens/s, {number} rows": speed, f"relative, {number} rows": speed / first}
+    return list(found.values())
+
+
+def bits_per_byte(config: ModelConfig, params: models.Params, start_id: int, ids: np.ndarray, size: int) -> float:
+    """Bits per byte of one document of `size` bytes."""
+    length = config.segment_length * max(1, CALL // config.segment_length)
+    evaluation = ExperimentConfig(model=config, evaluation=EvaluationConfig(batch_size=1, chunk_length=length))
+    [losses] = document_losses(evaluation, params, start_id, [ids])
+    return metric("bits_per_byte", nats=float(losses.sum()), bytes=size)
