@@ -1,14 +1,13 @@
 """Decoders whose large matrices have 8 or 4 bits per weight."""
 
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.model import BaseModelConfig, ModelConfig
-from memgpt_jax.models.decoder import MemGPT
-from memgpt_jax.models.model_functions import Params, from_params, to_params
+from memgpt_jax.models.model_functions import Model, Params, from_params, to_params
 from memgpt_jax.ops.quantized import QuantizedMatrix, quantize_matrix
 from memgpt_jax.ops.trees import path_name
 
@@ -22,7 +21,10 @@ EMBEDDING = "embedding"
 """Token embeddings; also the output if it is tied. They always get 8 bits."""
 
 
-def quantize(model: MemGPT, bits: int = 8) -> MemGPT:
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+
+def quantize(model: AnyModel, bits: int = 8) -> AnyModel:
     """A decoder whose large matrices are rounded to 8 bits with a scale per row, or to 4 with scales per 32 weights.
 
     >>> small = mg.quantize(mg.from_pretrained(NAME))

@@ -10,8 +10,11 @@ from memgpt_jax.ops.fusion import gated_fusion, gated_modalities, joint_softmax
 from memgpt_jax.ops.graph import messages
 from memgpt_jax.ops.linear import flat_dot_general, matmul
 from memgpt_jax.ops.loss import Scores, cross_entropy, logit_scores
+from memgpt_jax.ops.quantized import Int4Matrix, Int8Matrix, quantize_matrix, quantized_matmul
 
 __all__ = [
+    "Int4Matrix",
+    "Int8Matrix",
     "Scores",
     "attention",
     "cross_entropy",
@@ -25,4 +28,6 @@ __all__ = [
     "mesh",
     "messages",
     "positions",
+    "quantize_matrix",
+    "quantized_matmul",
 ]

@@ -56,9 +56,9 @@ class Service:
             return
         assert isinstance(loaded.config, ModelConfig)
         check_tokenizer(loaded.config, loaded.tokenizer)
-        if settings.quantize is not None:
-            loaded = loaded._replace(params=quantize_params(loaded.config, loaded.params, settings.quantize))
         config, tokenizer = loaded.config, loaded.tokenizer
+        if settings.quantize is not None:
+            loaded = loaded._replace(params=quantize_params(config, loaded.params, settings.quantize))
         self.engine = Engine(config, loaded.params, tokenizer, settings)
         self._vectors = FeatureExtraction(loaded, pool="mean")
         self._stop_ids = [*tokenizer.stop_ids, tokenizer.start_id]

@@ -18,35 +18,36 @@ from memgpt_jax.ops.trees import tree_bytes
 from memgpt_jax.studies.benchmark.decoding import decoding_case
 from memgpt_jax.studies.benchmark.interleaving import interleave
 
-FORMS = {"float32": None, "8 bits": 8, "4 bits": 4}
 CALL = 512
 """Approximate tokens of a call that scores the text."""
 
 
 def quantized_rows(
-    source: str, text: str, rows: Sequence[int], context: int, window: int | None, rounds: int
+    source: str, bits: Sequence[int], text: str, rows: Sequence[int], context: int, window: int | None, rounds: int
 ) -> list[dict[str, Any]]:
-    """A row for each form of a decoder.
+    """A row for a decoder in float32, and one for each number of bits.
 
     Args:
         source: the model, as in `from_pretrained`.
+        bits: numbers of bits per weight.
         text: a document; its bits per byte are measured.
         rows: numbers of rows that are decoded together, after `context` tokens; all forms are timed in turns.
         context: tokens read before decoding.
         window: `window_size`; None: as the model has.
         rounds: rounds of timing.
     """
-    model = from_pretrained(source, **({} if window is None else {"window_size": window}))
+    changes: dict[str, Any] = {} if window is None else {"window_size": window}
+    model = from_pretrained(source, **changes)
     config, tokenizer = instance_of(model.config, ModelConfig, "the model"), load_tokenizer(source)
     params = models.to_params(model)
-    forms = {name: params if bits is None else quantize_params(config, params, bits) for name, bits in FORMS.items()}
+    forms = {"float32": params} | {f"{number} bits": quantize_params(config, params, number) for number in bits}
     found: dict[str, dict[str, Any]] = {name: {"weights": name} for name in forms}
     ids, size = np.array(tokenizer.encode(text), np.int32), len(text.encode())
     for name, tree in forms.items():
-        bits = bits_per_byte(config, tree, tokenizer.start_id, ids, size)
-        first = found["float32"].setdefault("bits per byte", bits)
+        measured = bits_per_byte(config, tree, tokenizer.start_id, ids, size)
         found[name] |= {"MB": tree_bytes(tree) / 1e6, "share of bytes": tree_bytes(tree) / tree_bytes(params)}
-        found[name] |= {"bits per byte": bits, "worse by, %": 100 * (bits / first - 1)}
+        first = found["float32"].setdefault("bits per byte", measured)
+        found[name] |= {"bits per byte": measured, "worse by, %": 100 * (measured / first - 1)}
     for number in rows:
         cases = {name: decoding_case(config, context, number, tree) for name, tree in forms.items()}
         times = interleave(cases, rounds)

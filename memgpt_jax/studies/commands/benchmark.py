@@ -14,7 +14,8 @@ machine's peak rate (matmuls for training, memory bandwidth for decoding) are ti
 a busy machine. `stream` reads and generates a million tokens: time per token, growth of memory, compilations.
 `serve` answers as many requests as there are slots, by the engine of a server, one after the other and together, and
 over HTTP; the reference is the engine with one slot.
-`quantized` compares a pretrained decoder with its forms of 8 and 4 bits: bytes, bits per byte of a text, speed.
+`quantized` compares a pretrained decoder with its forms of 8 and 4 bits: bytes, bits per byte of a text, and with
+`--rows` speed.
 
 Columns: `relative speed` is the ratio of tokens/s to the reference; `by multiply-adds` the ratio predicted from matmul
 FLOPs alone.
@@ -26,7 +27,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import tyro
@@ -101,12 +102,14 @@ class QuantizedArguments:
 
     model: tyro.conf.Positional[str]
     """Folder, GGUF file or name of a decoder."""
+    bits: tuple[Literal[8, 4], ...] = (8, 4)
+    """Bits per weight that are compared with float32."""
     text: Path
     """A text file, in UTF-8."""
     characters: int = 20_000
     """Characters of the text that are read, from its middle."""
-    rows: tuple[int, ...] = (1, 8)
-    """Rows decoded together."""
+    rows: tuple[int, ...] = ()
+    """Rows decoded together; default: no speed is measured."""
     context: int = 64
     """Tokens read before decoding."""
     window: int | None = None
@@ -240,6 +243,7 @@ def quantized(words: Sequence[str]) -> None:
     start = max(0, (len(text) - arguments.characters) // 2)
     rows = benchmark.quantized_rows(
         arguments.model,
+        arguments.bits,
         text[start : start + arguments.characters],
         arguments.rows,
         arguments.context,

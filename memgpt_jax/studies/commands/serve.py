@@ -4,6 +4,7 @@
     memgpt-jax serve HuggingFaceTB/SmolLM2-135M-Instruct --port 8000 --sessions sessions
     memgpt-jax serve runs/sst2
     memgpt-jax serve runs/stdlib --pipelines runs/sst2 runs/squad
+    memgpt-jax serve runs/stdlib --quantize 8      # a quarter of the memory
     memgpt-jax serve runs/stdlib --inspector       # http://127.0.0.1:8000/inspect
 
 MODEL is the folder of a run or of a saved model, a GGUF file, or a name on the Hugging Face Hub. A run whose task has a
