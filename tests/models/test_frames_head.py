@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from memgpt_jax.config.features import FramesConfig
 from memgpt_jax.config.heads import HeadedConfig
@@ -13,7 +14,7 @@ from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig
 from memgpt_jax.generation.speech import speak
 from memgpt_jax.models import functional
-from memgpt_jax.models.heads import FramesHeadConfig
+from memgpt_jax.models.heads import FramesHead, FramesHeadConfig
 from memgpt_jax.models.heads.frames import frame_scores
 from tests.laws.models import random_params
 
@@ -89,6 +90,6 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match=r"head\.pool must be 'none'"):
         FramesHeadConfig(pool="mean")
     encoder = EncoderConfig(**SIZES, memory=MEMORY, features=BACKBONE.features, heads=())
-    for backbone in (encoder, dataclasses.replace(BACKBONE, features=None)):
+    for stack in (encoder, dataclasses.replace(BACKBONE, features=None)):
         with pytest.raises(ValueError, match="FramesHeadConfig needs a decoder with features=FramesConfig"):
-            jax.eval_shape(functional(HeadedConfig(backbone=backbone, head=FramesHeadConfig())).init, jax.random.key(0))
+            FramesHead(FramesHeadConfig(), stack, rngs=nnx.Rngs(0))

@@ -186,10 +186,11 @@ def test_texts_are_said_with_the_results_of_transformers():
     found = say("no", speaker="ann")
     assert {*found} == {"audio", "sampling_rate"} and found["sampling_rate"] == 8000
     assert found["audio"].dtype == np.float32 and found["audio"].size % 160 == 0 and np.isfinite(found["audio"]).all()
-    first, second = say([" no ", "one"])
+    first, second = say([" no ", "on"])
+    assert second["audio"].size > 0
     np.testing.assert_array_equal(first["audio"], found["audio"])
     assert not np.array_equal(say("no", speaker="bo")["audio"], found["audio"])
-    assert say("no", max_new_tokens=1)["audio"].shape == (160,) and say.record("no")["audio"] == found["audio"].tolist()
+    assert say.record("no", top=1) == {"text": "no", "audio": say("no")["audio"].tolist(), "sampling_rate": 8000}
     for call, message in (
         (lambda: say("no", speaker="cy"), "speaker must be one of ann, bo, got 'cy'"),
         (lambda: say(" "), "a text is empty"),
@@ -263,7 +264,7 @@ def test_tones_are_said(tmp_path):
         test_last=2, valid_every=6, sample_rate=8000, num_mels=20, source_length=32, align=True, noise=0.1,
     )  # fmt: skip
     decoder = mg.ModelConfig(
-        **BOTH | {"vocab_size": 259, "num_layers": 2}, segment_length=32, window_size=32,
+        **BOTH | {"vocab_size": 259, "num_layers": 2}, segment_length=8, window_size=32,
         features=mg.FramesConfig(num_mels=20),
     )  # fmt: skip
     config = written_experiment(data, mg.HeadedConfig(backbone=decoder, head=mg.FramesHeadConfig()))
