@@ -7,9 +7,10 @@ Command: MEMGPT_DATA=FOLDER python experiments/train.py spoken_digit_stream --wo
              data.source_length=4000
 Time:    10 minutes of CPU time for training (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  not measured. After 500 steps on strings of up to four digits (--data.max_clips 4 --data.source_length 128
-         --training.steps 500), 2 minutes: word error rate 0.390 on 60 strings of theo, who is not in training, 0.205 on
-         the validation strings of the other speakers. Without features.center, 2,000 steps of this config gave 0.958
-         and 0.030: theo is recorded 15 to 17 dB below the others
+         --training.steps 500), 2 minutes, word error rate on 60 strings of theo, who is not in training, and on the
+         validation strings of the other speakers: 0.258 and 0.046 with the loudness drawn from -25 to 10 dB, 0.390 and
+         0.205 with --model.backbone.features.center True in its place. With neither, and letters as tokens, 2,000 steps
+         on whole strings gave 0.958 and 0.030: theo is recorded 15 to 17 dB below the others
 """
 
 import dataclasses
@@ -35,14 +36,15 @@ def config() -> ExperimentConfig:
         num_heads=4,
         segment_length=32,
         window_size=32,  # 0.64 s
-        features=FramesConfig(num_mels=40, center=True),
+        features=FramesConfig(num_mels=40),
         memory=NoMemoryConfig(),
         dropout=0.1,
     )
     fields = {item.name: getattr(base.data, item.name) for item in dataclasses.fields(base.data)}
+    fields |= {"center": False, "gain": 25.0, "tokenizer": "bpe", "tokenizer_vocab_size": VOCAB_SIZE}
     return dataclasses.replace(
         base,
         model=HeadedConfig(backbone=decoder, head=CTCHeadConfig()),
-        data=CTCTranscriptsConfig(**fields | {"center": False, "tokenizer": "bpe", "tokenizer_vocab_size": VOCAB_SIZE}),
+        data=CTCTranscriptsConfig(**fields),
         evaluation=dataclasses.replace(base.evaluation, chunk_length=256),
     )

@@ -15,6 +15,8 @@ from memgpt_jax.config.extras import library
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 WINDOW_SECONDS, HOP_SECONDS = 0.025, 0.01
+DECIBELS = 40
+"""Decibels of 1 in a log-mel frame, (log10(power) + 4) / 4."""
 
 
 def read_sound(content: bytes, sample_rate: int, *, where: str = "the sound") -> np.ndarray:
@@ -97,9 +99,15 @@ def log_mel(samples: Any, sample_rate: int = 16000, num_mels: int = 80) -> Any:
 
 
 def changed(
-    frames: np.ndarray, rng: np.random.Generator, *, stretch: float = 0, warp: float = 0, mask: float = 0
+    frames: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    stretch: float = 0,
+    warp: float = 0,
+    mask: float = 0,
+    gain: float = 0,
 ) -> np.ndarray:
-    """Frames [T, M] with another speed and another pitch, by linear interpolation, and with gaps.
+    """Frames [T, M] with another speed and another pitch, by linear interpolation, with gaps, and louder or softer.
 
     Args:
         frames: log-mel frames.
@@ -109,6 +117,7 @@ def changed(
         warp: band m becomes band m (1 + w), w from -warp to warp.
         mask: up to this share of consecutive frames, and of consecutive bands, are replaced by the mean of all (Park et
             al., "SpecAugment", 2019).
+        gain: the sound is louder by g decibels, g from -gain to gain.
     """
     factor, bend = np.exp(rng.uniform(-1, 1) * np.log1p(stretch)), 1 + rng.uniform(-warp, warp)
     number = 2 * max(1, round(len(frames) * factor / 2))
@@ -119,7 +128,7 @@ def changed(
         size = rng.integers(int(mask * len(lines)) + 1)
         first = rng.integers(len(lines) - size + 1)
         lines[first : first + size] = mean
-    return frames
+    return frames + np.float32(rng.uniform(-gain, gain) / DECIBELS) if gain else frames
 
 
 def stretched(frames: np.ndarray, number: int) -> np.ndarray:

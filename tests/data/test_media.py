@@ -221,6 +221,10 @@ def test_changed_frames_have_another_speed_and_pitch():
     for axis, most in ((0, 8), (1, 20)):
         sizes = {int(gap.all(axis=axis).sum()) for gap in gaps}
         assert 0 in sizes and max(sizes) <= most and len(sizes) > most // 2
+    louder = [sound.changed(frames, np.random.default_rng(seed), gain=20) - frames for seed in range(40)]
+    assert all(np.ptp(change) < 1e-5 for change in louder)  # equal in all frames
+    steps = [change.mean() for change in louder]
+    assert -0.5 < min(steps) < -0.3 and 0.3 < max(steps) < 0.5  # 20 dB are 2 in log10(power)
     np.testing.assert_array_equal(found[3], sound.changed(frames, np.random.default_rng(3), stretch=0.5, warp=0.2))
 
 

@@ -31,10 +31,14 @@ class SoundFilesConfig(MediaConfig):
     -warp to warp."""
     mask: float = 0.0
     """In training, replace up to this share of the consecutive frames, and of the bands, of each sound by its mean."""
+    gain: float = 0.0
+    """In training, make each sound louder or softer by up to this number of decibels, drawn anew in every epoch."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.stretch >= 0, f"data.stretch must be at least 0, got {self.stretch}")
+        for name in ("stretch", "gain"):
+            value = getattr(self, name)
+            check(0 <= value < float("inf"), f"data.{name} must be at least 0, got {value}")
         for name in ("warp", "mask"):
             value = getattr(self, name)
             check(0 <= value < 1, f"data.{name} must be in [0, 1), got {value}")
@@ -48,7 +52,7 @@ class SoundFilesConfig(MediaConfig):
     @property
     def is_changed(self) -> bool:
         """Whether training sounds are changed at random."""
-        return max(self.stretch, self.warp, self.mask) > 0
+        return max(self.stretch, self.warp, self.mask, self.gain) > 0
 
     def samples(self, file: MediaFile) -> np.ndarray:
         """The samples of a file, float32 [n]. Raises `ValueError` if it is not valid sound."""
@@ -62,5 +66,6 @@ class SoundFilesConfig(MediaConfig):
     def features(self, frames: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """The tokens [T / 2, 2 M] of frames; rng: of random changes, None: there are none."""
         if rng is not None:
-            frames = sound.changed(frames, rng, stretch=self.stretch, warp=self.warp, mask=self.mask)
+            changes = {name: getattr(self, name) for name in ("stretch", "warp", "mask", "gain")}
+            frames = sound.changed(frames, rng, **changes)
         return frames.reshape(-1, FRAMES * self.num_mels)
