@@ -1,7 +1,6 @@
 """What a memory does with a text: a trace, its file, and the page that shows it."""
 
 from memgpt_jax.inspector.editing import forget, without_memory
-from memgpt_jax.inspector.page import write_page
-from memgpt_jax.inspector.trace import LayerRecord, Trace, trace
+from memgpt_jax.inspector.trace import LayerRecord, Trace, trace, write_page
 
 __all__ = ["LayerRecord", "Trace", "forget", "trace", "without_memory", "write_page"]

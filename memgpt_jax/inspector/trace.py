@@ -25,6 +25,7 @@ from memgpt_jax.generation.prompts import check_tokenizer, checked_ids
 from memgpt_jax.generation.request import DecoderModel, GenerativeModel, decoder_of
 from memgpt_jax.generation.text import AnswerText
 from memgpt_jax.inspector.editing import without_memory
+from memgpt_jax.inspector.page import page
 from memgpt_jax.memory import MEMORIES
 from memgpt_jax.models import ModelState, Params
 from memgpt_jax.models.decoder import MemGPT
@@ -108,9 +109,9 @@ class Trace:
 
     def _repr_html_(self) -> str:
         """The page, as notebooks show it below a cell."""
-        from memgpt_jax.inspector.page import page
-
-        return f'<iframe srcdoc="{html.escape(page(self))}" style="width: 100%; height: 720px; border: 0"></iframe>'
+        return (
+            f'<iframe srcdoc="{html.escape(page(self.json()))}" style="width: 100%; height: 720px; border: 0"></iframe>'
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> "Trace":
@@ -122,6 +123,11 @@ class Trace:
             return cls(**values | {"layers": [LayerRecord(**layer) for layer in values["layers"]]})
         except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a trace: {error}") from None
+
+
+def write_page(trace: Trace, path: str | Path) -> None:
+    """Write the page with a trace into one HTML file. Raises `OSError`."""
+    replace_file(Path(path), page(trace.json()))
 
 
 def trace(

@@ -129,7 +129,7 @@ def test_a_trace_is_saved_and_loaded(traced, tmp_path):
 
 def test_the_text_of_a_stranger_is_no_part_of_the_page(tiny):
     hostile = "</script><script>alert(1)</script><!--"
-    html = page(trace(tiny.model, hostile, tokenizer=tiny.tokenizer)[0])
+    html = page(trace(tiny.model, hostile, tokenizer=tiny.tokenizer)[0].json())
     assert (
         html.count("</script>") == 2 and "alert(1)</script" not in html and "http" not in html.replace("http-equiv", "")
     )

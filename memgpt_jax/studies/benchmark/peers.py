@@ -69,6 +69,22 @@ def _training(model, config: ExperimentConfig, shape: tuple[int, int], loss: Cal
     return Case(run=run, tokens=tokens.numel(), facts={"parameters": sum(p.numel() for p in model.parameters())})
 
 
+def gpt2_generation(model: ModelConfig, num_positions: int) -> Callable[[list[int], int], list[int]]:
+    """Greedy `generate` of a GPT-2 of transformers with the widths of ours: ids and a number to new ids."""
+    import torch
+
+    decoder = gpt2(model, num_positions).eval()
+
+    def generate(prompt: list[int], number: int) -> list[int]:
+        ids = torch.tensor([prompt])
+        options = {"max_new_tokens": number, "min_new_tokens": number, "do_sample": False, "pad_token_id": 0}
+        with torch.inference_mode():
+            found = decoder.generate(ids, attention_mask=torch.ones_like(ids), **options)
+        return found[0, len(prompt) :].tolist()
+
+    return generate
+
+
 def gpt2(model: ModelConfig, num_positions: int) -> Any:
     """A GPT-2 of transformers with the widths of ours and random weights."""
     from transformers import GPT2Config, GPT2LMHeadModel

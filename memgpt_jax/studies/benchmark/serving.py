@@ -1,8 +1,5 @@
 """As many requests as a server has slots: by its engine alone, over HTTP, and by a server that calls transformers."""
 
-# transformers and torch are optional:
-# pyright: reportMissingImports=false
-
 import asyncio
 import contextlib
 import dataclasses
@@ -21,7 +18,7 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.pipelines.base import Loaded
 from memgpt_jax.serving.settings import ServerSettings
 from memgpt_jax.studies.benchmark.interleaving import Case
-from memgpt_jax.studies.benchmark.peers import gpt2, installed
+from memgpt_jax.studies.benchmark.peers import gpt2_generation, installed
 
 
 @contextlib.contextmanager
@@ -122,24 +119,19 @@ def serving_cases(loaded: Loaded, *, slots: int, context: int, new: int, peers: 
         cases[f"engine, {slots} slots"] = Case(run=by_engine(service.engine), tokens=tokens)
         cases[f"HTTP, {slots} slots"] = Case(run=over_http(port), tokens=tokens)
         if peers and installed("torch", "transformers"):
-            other = stack.enter_context(listening(_generating(config, context, new)))
+            other = stack.enter_context(listening(_generating(gpt2_generation(config, context + new))))
             cases["HTTP, generate of transformers"] = Case(run=over_http(other), tokens=tokens)
         yield cases
 
 
-def _generating(config: ModelConfig, context: int, new: int) -> Any:
+def _generating(generate: Callable[[list[int], int], list[int]]) -> Any:
     """An application that answers each request by `generate`, in the threads of FastAPI."""
-    import torch
     from fastapi import Body, FastAPI
 
-    model, app = gpt2(config, context + new).eval(), FastAPI()
+    app = FastAPI()
 
     @app.post("/v1/completions")
     def complete(body: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
-        with torch.inference_mode():
-            ids = torch.tensor([body["prompt"]])
-            options = {"max_new_tokens": body["max_tokens"], "min_new_tokens": body["max_tokens"], "do_sample": False}
-            found = model.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **options)
-        return {"ids": found[0, ids.shape[1] :].tolist()}
+        return {"ids": generate(body["prompt"], body["max_tokens"])}
 
     return app
