@@ -1,5 +1,6 @@
 """Pictures and sounds as pipelines take them, with the types of the transformers library."""
 
+import base64
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +16,12 @@ from memgpt_jax.data.examples.sound_files import SoundFilesConfig
 
 
 def picture_features(config: PictureFilesConfig, item: Any) -> np.ndarray:
-    """The features [s, F] of a picture: a path, an image of Pillow, or a uint8 array [Y, X, C].
+    """The features [s, F] of a picture: a path, the bytes of a file, an image of Pillow, or a uint8 array [Y, X, C].
 
     Raises `ValueError` if it is not a valid picture.
     """
-    if isinstance(item, str | Path):
-        file = MediaFile(str(item), "", None, _content(item))
+    if isinstance(item, str | Path | bytes):
+        file = _file(item, "the picture")
     else:
         image = library("PIL.Image", "pictures", "senses")
         picture = image.fromarray(item) if isinstance(item, np.ndarray) else item
@@ -32,13 +33,13 @@ def picture_features(config: PictureFilesConfig, item: Any) -> np.ndarray:
 
 
 def sound_features(config: SoundFilesConfig, item: Any) -> np.ndarray:
-    """The features [s, F] of a sound: a path, floats [n] at the sample rate of the task, or
+    """The features [s, F] of a sound: a path, the bytes of a file, floats [n] at the sample rate of the task, or
     {"raw": floats, "sampling_rate": samples a second}.
 
     Raises `ValueError` if it is not valid sound.
     """
-    if isinstance(item, str | Path):
-        samples = config.samples(MediaFile(str(item), "", None, _content(item)))
+    if isinstance(item, str | Path | bytes):
+        samples = config.samples(_file(item, "the sound"))
     else:
         given = item if isinstance(item, Mapping) else {"raw": item, "sampling_rate": config.sample_rate}
         check(
@@ -54,8 +55,27 @@ def sound_features(config: SoundFilesConfig, item: Any) -> np.ndarray:
     return config.features(config.log_mel(samples))
 
 
-def _content(path: str | Path) -> bytes:
+def _file(item: str | Path | bytes, name: str) -> MediaFile:
+    """A file by its path, or by its content, whose name in messages is `name`."""
+    if isinstance(item, bytes):
+        return MediaFile(name, "", None, item)
     try:
-        return Path(path).expanduser().read_bytes()
+        return MediaFile(str(item), "", None, Path(item).expanduser().read_bytes())
     except OSError as error:
-        raise ValueError(f"the file {str(path)!r} cannot be read: {error.strerror}") from None
+        raise ValueError(f"the file {str(item)!r} cannot be read: {error.strerror}") from None
+
+
+def without_paths(inputs: Any) -> Any:
+    """Inputs of strangers: the content of a file in base64, perhaps with `data:...;base64,` before it, becomes bytes.
+
+    Raises `ValueError` for other texts, such as paths.
+    """
+    if isinstance(inputs, list):
+        return [without_paths(item) for item in inputs]
+    if not isinstance(inputs, str):
+        return inputs
+    _, _, content = inputs.rpartition(",")
+    try:
+        return base64.b64decode(content, validate=True)
+    except ValueError:
+        raise ValueError("a picture or a sound must be the content of its file in base64") from None

@@ -86,7 +86,7 @@ class ImageToText(MediaToText[CaptionsConfig]):
         """Write a caption.
 
         Args:
-            inputs: a picture or a list of pictures: paths, images of Pillow, or uint8 arrays [Y, X, C].
+            inputs: a picture or a list of pictures: paths, bytes of files, images of Pillow, or uint8 arrays [Y, X, C].
             max_new_tokens: maximum number of new tokens; default: that of the run's task.
             num_beams: beams of the search, 1: greedy; default: that of the run's task.
             options: further options of `mg.generate`, such as `length_penalty`.
@@ -118,8 +118,8 @@ class SpeechRecognition(MediaToText[TranscriptsConfig]):
         """Write a transcript.
 
         Args:
-            inputs: a sound or a list of sounds: paths; float arrays [n] at the sample rate of the task; or
-                {"raw": array, "sampling_rate": samples a second}.
+            inputs: a sound or a list of sounds: paths; bytes of files; float arrays [n] at the sample rate of the
+                task; or {"raw": array, "sampling_rate": samples a second}.
             max_new_tokens: maximum number of new tokens; default: that of the run's task.
             num_beams: beams of the search, 1: greedy; default: that of the run's task.
             options: further options of `mg.generate`.

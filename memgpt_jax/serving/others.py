@@ -11,6 +11,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from memgpt_jax.pipelines.media import without_paths
+from memgpt_jax.pipelines.media_classification import MediaClassification
+from memgpt_jax.pipelines.media_to_text import MediaToText
 from memgpt_jax.serving.completions import messages_of, service_of
 from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.protocol import Detokenize, Embedding, PipelineCall, Tokenize
@@ -108,8 +111,12 @@ async def call_pipeline(name: str, body: PipelineCall, http: Request) -> dict[st
         raise ApiError(f"there is no such pipeline; the server has {names}", status=404, code="pipeline_not_found")
     if service.draining:
         raise ApiError("the server takes no new work", status=503, code="shutting_down")
-    inputs = [] if body.inputs is None else [body.inputs]
     parameters = body.parameters | (body.model_extra or {})
+    if "inputs" in parameters:
+        raise ApiError("inputs are a field of the body", code="invalid_value", param="parameters")
+    inputs = [] if body.inputs is None else [body.inputs]
+    if isinstance(pipeline, MediaToText | MediaClassification):
+        inputs = [without_paths(each) for each in inputs]  # a client reads no file of this machine
     try:
         found = await service.call(lambda: pipeline(*inputs, **parameters))
     except TypeError as error:  # a wrong name or number of arguments

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from memgpt_jax.models.quantization import quantize_params
+from memgpt_jax.pipelines.media_classification import MediaClassification
 from memgpt_jax.serving.engine import Engine
 from memgpt_jax.serving.requests import Finished, Read, Request, Token
 from memgpt_jax.serving.sampling import Options
@@ -51,6 +52,16 @@ def running(tiny, params) -> Iterator[Engine]:
     engine.start()
     yield engine
     engine.stop()
+
+
+class Look(MediaClassification):
+    """Says what it is given."""
+
+    def __init__(self):
+        pass
+
+    def __call__(self, inputs, **options):
+        return [repr(item) for item in (inputs if isinstance(inputs, list) else [inputs])]
 
 
 class Asked:
@@ -116,9 +127,8 @@ def service(tiny, tmp_path_factory):
         inspector=True,
     )
     loaded = Loaded(tiny.config, tiny.params, tiny.tokenizer, 8)
-    return Service(
-        settings, name="tiny", loaded=loaded, pipelines={"shout": lambda text, *, times=1: text.upper() * times}
-    )
+    pipelines = {"shout": lambda text, *, times=1: text.upper() * times, "look": Look()}
+    return Service(settings, name="tiny", loaded=loaded, pipelines=pipelines)
 
 
 @pytest.fixture(scope="package")

@@ -279,11 +279,24 @@ def test_tokens(client, tiny):
 
 
 def test_pipelines(client):
-    assert [each["id"] for each in client.get("/v1/pipelines").json()["data"]] == ["shout"]
+    assert [each["id"] for each in client.get("/v1/pipelines").json()["data"]] == ["shout", "look"]
     call = lambda **body: client.post("/v1/pipelines/shout", json=body)  # noqa: E731
     assert call(inputs="a", parameters={"times": 2}).json()["result"] == "AA"
     refused(call(inputs="a", parameters={"pitch": 2}), "invalid_value")
     refused(client.post("/v1/pipelines/whisper", json={}), "pipeline_not_found", 404)
+
+
+def test_a_pipeline_of_pictures_reads_no_file_of_the_server(client, tmp_path):
+    (tmp_path / "here.png").write_bytes(b"secret")
+    call = lambda **body: client.post("/v1/pipelines/look", json=body)  # noqa: E731
+    content = base64.b64encode(b"picture").decode()
+    for given in (content, f"data:image/png;base64,{content}"):
+        assert call(inputs=given).json()["result"] == [repr(b"picture")]
+        assert call(inputs=[given, given]).json()["result"] == [repr(b"picture")] * 2
+    for path in (str(tmp_path / "here.png"), "~/.bashrc", "../x"):
+        refused(call(inputs=path), "invalid_value")
+        refused(call(inputs=[content, path]), "invalid_value")
+        refused(call(parameters={"inputs": path}), "invalid_value")
 
 
 def test_models(client):
