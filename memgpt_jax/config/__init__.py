@@ -14,7 +14,8 @@ from memgpt_jax.config.experiment import (
     TrainingConfig,
 )
 from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig, NoMemoryConfig, SizedMemoryConfig
-from memgpt_jax.config.model import EncoderConfig, ModelConfig, RotaryScalingConfig, Seq2SeqConfig, XLNetConfig
+from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig, XLNetConfig
+from memgpt_jax.config.rotary import RotaryScalingConfig
 
 __all__ = [
     "DataConfig",

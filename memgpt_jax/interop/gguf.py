@@ -226,7 +226,7 @@ def _halves(array: np.ndarray, heads: int) -> np.ndarray:
 
 def _llama3(factors: np.ndarray, values: dict[str, Any], where: str) -> dict[str, Any]:
     """The scaling of Llama 3.1 that gives these rotary factors; `ValueError` if there is none."""
-    from memgpt_jax.config.model import RotaryScalingConfig
+    from memgpt_jax.config.rotary import RotaryScalingConfig
     from memgpt_jax.ops.attention.positions import scale_frequencies
 
     pairs, base, largest = values["head_dim"] // 2, values["rope_theta"], float(np.max(factors, initial=0))

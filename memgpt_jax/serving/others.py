@@ -105,7 +105,7 @@ async def pipelines(http: Request) -> dict[str, Any]:
 async def call_pipeline(name: str, body: PipelineCall, http: Request) -> dict[str, Any]:
     """Call a pipeline: `inputs` is its first argument, `parameters` are its others by name."""
     service, _ = service_of(http)
-    pipeline = service.pipelines.get(name)
+    pipeline: Any = service.pipelines.get(name)
     if pipeline is None:
         names = ", ".join(service.pipelines) or "none"
         raise ApiError(f"there is no such pipeline; the server has {names}", status=404, code="pipeline_not_found")
@@ -115,7 +115,8 @@ async def call_pipeline(name: str, body: PipelineCall, http: Request) -> dict[st
     if "inputs" in parameters:
         raise ApiError("inputs are a field of the body", code="invalid_value", param="parameters")
     inputs = [] if body.inputs is None else [body.inputs]
-    if isinstance(pipeline, MediaToText | MediaClassification):
+    reads_files = isinstance(pipeline, MediaToText | MediaClassification)
+    if reads_files:
         inputs = [without_paths(each) for each in inputs]  # a client reads no file of this machine
     try:
         found = await service.call(lambda: pipeline(*inputs, **parameters))

@@ -55,6 +55,8 @@ def test_a_model_is_traced_and_read_once(tmp_path, monkeypatch):
     pretrained.shapes_of.cache_clear()
     opened = []
     open_tensors = pretrained.open_tensors
-    monkeypatch.setattr(pretrained, "open_tensors", lambda path: opened.append(path) or open_tensors(path))
+    monkeypatch.setattr(
+        pretrained, "open_tensors", lambda path, *kinds: opened.append(path) or open_tensors(path, *kinds)
+    )
     mg.from_pretrained(tmp_path)
     assert model_functions.abstract_model.cache_info().misses == 1 and opened == [tmp_path]

@@ -86,6 +86,7 @@ def test_next_tokens_are_those_of_the_model(trained, memgpt, tmp_path):
     assert (first["tokens"], second["text"], second["tokens"]) == (tokens.size, "one", 4)
 
 
+@pytest.mark.slow
 def test_masked_tokens_are_predicted_in_their_places(trained, memgpt, tmp_path):
     workdir = trained("masked")
     memgpt("predict", workdir, "--text", "o<mask>e t<mask>", "--top", 2, "--output", tmp_path / "out.jsonl")

@@ -7,7 +7,7 @@ are still read.
 import math
 from typing import Any, NamedTuple
 
-from memgpt_jax.config.model import RotaryScalingConfig
+from memgpt_jax.config.rotary import RotaryScalingConfig
 from memgpt_jax.interop.families.settings import mapping, number, only, read, size, word
 
 SETTINGS = {

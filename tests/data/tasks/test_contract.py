@@ -22,6 +22,7 @@ from memgpt_jax.data.tasks.base import scored_rows
 from memgpt_jax.evaluation import HELD_OUT_SEED, evaluate
 from memgpt_jax.models.heads import (
     CTCHeadConfig,
+    FramesHeadConfig,
     LabelHeadConfig,
     LinkHeadConfig,
     ScalarHeadConfig,
@@ -115,6 +116,8 @@ def test_a_config_reads_back_from_json(name):
         model = HeadedConfig(backbone=model, head=VectorHeadConfig())
     elif "transcript" in config.objective.heads:
         model = HeadedConfig(backbone=model, head=CTCHeadConfig())
+    elif "frames" in config.objective.heads:
+        model = HeadedConfig(backbone=model, head=FramesHeadConfig())
     elif "links" in config.objective.heads:
         model = HeadedConfig(backbone=model, head=LinkHeadConfig())
     elif "entities" in config.objective.heads:
