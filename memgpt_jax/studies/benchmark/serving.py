@@ -45,7 +45,7 @@ def serving_cases(loaded: Loaded, *, slots: int, context: int, new: int, peers: 
     config = instance_of(loaded.config, ModelConfig, "model")
     rows = np.random.default_rng(0).integers(config.vocab_size, size=(slots, context)).tolist()
     tokens = slots * new
-    settings = ServerSettings(slots=slots, queue_requests=slots, max_new_tokens=new)
+    settings = ServerSettings(slots=slots, queue_requests=slots, max_new_tokens=new, default_new_tokens=new)
 
     def by_engine(engine: Engine) -> Callable[[], float]:
         def run() -> float:
