@@ -8,9 +8,9 @@ Command: MEMGPT_DATA=FOLDER python experiments/train.py spoken_digit_stream --wo
 Time:    10 minutes of CPU time for training (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  not measured. After 500 steps on strings of up to four digits (--data.max_clips 4 --data.source_length 128
          --training.steps 500), 2 minutes, word error rate on the strings of theo, who is not in training, and on the
-         validation strings of the other speakers: 0.385 and 0.126; with the loudness drawn from -25 to 10 dB 0.237
-         and 0.046; with --data.gain 0 --model.backbone.features.center True 0.373 and 0.205. With neither, and letters
-         as tokens, 2,000 steps on whole strings gave 0.958 and 0.030: theo is recorded 15 to 17 dB below the others
+         validation strings of the other speakers: 0.385 and 0.126; with --data.gain 0
+         --model.backbone.features.center True 0.373 and 0.205. With neither, and letters as tokens, 2,000 steps on
+         whole strings gave 0.958 and 0.030: theo is recorded 15 to 17 dB below the others
 """
 
 import dataclasses
