@@ -249,7 +249,7 @@ def _score(
 def _kept(layer: LayerTrace, after: Any, top: int) -> dict[str, Any]:
     """What is kept of a layer, whose memory has the state `after`; the batch axis is dropped."""
     stats = {name: value for name, value in layer.memory.stats(after).items() if value.ndim == 0}
-    window = jnp.mean(layer.window[0], axis=1)  # [L, W + L]
+    window = jnp.mean(layer.window[0], axis=0)  # [L, W + L]
     window_weight, window_token = jax.lax.top_k(window, min(top, window.shape[-1]))
     found: dict[str, Any] = {"fusion_gate": layer.fusion_gates[0], "stats": stats}
     found |= {"window_weight": window_weight, "window_token": window_token}

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -13,6 +12,7 @@ from memgpt_jax.ops.attention import (
     attend_with_lse,
     full_attention,
     masked_bias,
+    weights_by_head,
     window_attention,
     window_attention_with_lse,
     window_weights,
@@ -153,7 +153,7 @@ class SelfAttention(Attention):
         """The output of each head before W_o, the log-sum-exp of its logits, and the new window."""
         return self._attend(x, cache, inputs, needs_lse=True)
 
-    def weights(self, x: Stream, cache: WindowCache, inputs: CallInputs) -> Float32[Array, "B L H W+L"]:
+    def weights(self, x: Stream, cache: WindowCache, inputs: CallInputs) -> Float32[Array, "B H L W+L"]:
         """The softmax weights of a call's tokens: of the W tokens before the call, oldest first, and of its own."""
         query, key, value = self.project_in(x, inputs.positions)
         keys, _, documents = self._from_oldest(cache, key, value, inputs.document)
@@ -214,14 +214,11 @@ class FullAttention(Attention):
         """The weight softmax_j(...) of each token j for each token i, float32; 0 where a token attends to none."""
         query, key, _ = self.project_in(x, inputs.positions)
         of_query, of_key = self._documents(inputs)
-        length, bias = x.shape[1], inputs.distance_bias
-        key = jnp.repeat(key, query.shape[2] // key.shape[2], axis=2)
-        logits = jnp.einsum("blhk,bmhk->bhlm", query, key).astype(jnp.float32) * query.shape[-1] ** -0.5
-        if bias is not None:
-            place = jnp.arange(length, dtype=jnp.int32)
-            logits = logits + bias[None, :, length - 1 + place[:, None] - place[None, :]]
-        reached = (of_query[:, :, None] == of_key[:, None, :])[:, None]
-        return jnp.where(reached, jax.nn.softmax(jnp.where(reached, logits, jnp.finfo(jnp.float32).min)), 0)
+        bias = masked_bias(of_query[:, :, None] == of_key[:, None, :])[:, None]
+        if inputs.distance_bias is not None:
+            length, place = x.shape[1], jnp.arange(x.shape[1], dtype=jnp.int32)
+            bias = bias + inputs.distance_bias[None, :, length - 1 + place[:, None] - place[None, :]]
+        return weights_by_head(query, key, bias)
 
     def _documents(self, inputs: CallInputs) -> tuple[Int32[Array, "B L"], Int32[Array, "B L"]]:
         """The document of each token as a query and as a key."""

@@ -82,7 +82,7 @@ class LayerTrace(NamedTuple):
     """None: the mechanism does not implement `Memory.write_gates`."""
     fusion_gates: Float32[Array, "B L"]
     """Mean over the width."""
-    window: Float32[Array, "B L H W+L"]
+    window: Float32[Array, "B H L W+L"]
     """Weights of self-attention: of the W tokens before the call, oldest first, and of the call's own."""
 
 
@@ -108,8 +108,7 @@ def trace_call(model: MemGPT, tokens: Tokens, state: ModelState, valid: Flags) -
         traced = None
         if not isinstance(block.memory_layer, NoMemoryLayer):
             memory = block.memory_layer.memory
-            explanation, write_gates = _explained(block, x, layer, inputs)
-            window = _window_weights(block, x, layer, inputs, explanation)
+            explanation, write_gates, window = _explained(block, x, layer, inputs)
             traced = LayerTrace(memory, layer.stream.memory, explanation, write_gates, gates, window)
         found.append(traced)
         layers.append(after)
@@ -120,15 +119,20 @@ def trace_call(model: MemGPT, tokens: Tokens, state: ModelState, valid: Flags) -
 
 def _explained(
     block: Block, x: Stream, state: LayerState, inputs: CallInputs
-) -> tuple[Explanation | None, Float32[Array, "B L"] | None]:
-    """The reads and the write gates of a block's memory for the stream x; weights are part of the whole softmax."""
+) -> tuple[Explanation | None, Float32[Array, "B L"] | None, Float32[Array, "B H L W+L"]]:
+    """The reads and the write gates of a block's memory for the stream x, and the weights of its self-attention.
+
+    With fusion `attention`, both weights are those of the one softmax.
+    """
     layer = block.memory_layer
     before = x if block.config.norm_position == "post" else block.attention_norm(x)
+    assert isinstance(block.attention, SelfAttention)
+    window = block.attention.weights(before, state.window, inputs)
     if isinstance(layer, SharedSoftmaxMemory):
-        assert isinstance(block.attention, SelfAttention)
         _, lse, _ = block.attention.attend_with_lse(before, state.window, inputs)
-        explanation = _or_none(lambda: layer.explain(lse, before, state.stream, inputs))
-        return explanation, _or_none(lambda: layer.memory.write_gates(before))
+        explanation = layer.explain(lse, before, state.stream, inputs)
+        of_entries = jnp.moveaxis(jnp.sum(explanation.weights, axis=-1, keepdims=True), 1, 2)
+        return explanation, _or_none(lambda: layer.memory.write_gates(before)), window * (1 - of_entries)
     assert isinstance(layer, MemoryLayer)
     if block.parallel:
         read = before
@@ -136,19 +140,7 @@ def _explained(
         attended, _ = block.attention(before, state.window, inputs)
         read = layer.normalised(block.add_attention(x, attended, state, (None, None)))
     explanation = _or_none(lambda: explain(layer.memory, read, state.stream))
-    return explanation, _or_none(lambda: layer.memory.write_gates(read))
-
-
-def _window_weights(
-    block: Block, x: Stream, state: LayerState, inputs: CallInputs, explanation: Explanation | None
-) -> Float32[Array, "B L H W+L"]:
-    """The weights of self-attention for the stream x; with fusion `attention`, of the softmax shared with entries."""
-    assert isinstance(block.attention, SelfAttention)
-    before = x if block.config.norm_position == "post" else block.attention_norm(x)
-    weights = block.attention.weights(before, state.window, inputs)
-    if isinstance(block.memory_layer, SharedSoftmaxMemory) and explanation is not None:
-        weights = weights * (1 - jnp.sum(explanation.weights, axis=-1, keepdims=True))
-    return weights
+    return explanation, _or_none(lambda: layer.memory.write_gates(read)), window
 
 
 def _or_none(hook: Callable[[], Any]) -> Any:

@@ -1,7 +1,15 @@
 """Attention within a call: dense, windowed and full attention, kernels, and positions."""
 
 from memgpt_jax.config.kernels import Implementation
-from memgpt_jax.ops.attention.dense import attend, attend_with_lse, attention_weights, map_rows, masked_bias, normalize
+from memgpt_jax.ops.attention.dense import (
+    attend,
+    attend_with_lse,
+    attention_weights,
+    map_rows,
+    masked_bias,
+    normalize,
+    weights_by_head,
+)
 from memgpt_jax.ops.attention.full import full_attention
 from memgpt_jax.ops.attention.intervals import Interval, Recency, default_blocks, interval_attention
 from memgpt_jax.ops.attention.relative import RelativeTerms, relative_bias, relative_bucket, relative_logits
@@ -24,6 +32,7 @@ __all__ = [
     "relative_bias",
     "relative_bucket",
     "relative_logits",
+    "weights_by_head",
     "window_attention",
     "window_attention_with_lse",
     "window_weights",

@@ -52,6 +52,18 @@ def attention_weights(
     return weights / total[..., None]
 
 
+def weights_by_head(
+    query: Float[Array, "B L H K"], keys: Float[Array, "B E G K"], bias: Float32[Array, "#B #H L E"]
+) -> Float32[Array, "B H L E"]:
+    """`attention_weights` of each query head for keys with G heads, which divides H; the scale K^-1/2 is applied."""
+    (batch, length, heads, width), groups = query.shape, keys.shape[2]
+    scaled = jnp.moveaxis(query * jnp.asarray(width**-0.5, query.dtype), 1, 2)
+    shape = (batch, groups, heads // groups, length)
+    grouped = jnp.broadcast_to(bias, (batch, heads, *bias.shape[2:])).reshape(*shape, bias.shape[3])
+    weights = attention_weights(scaled.reshape(*shape, width), jnp.moveaxis(keys, 1, 2), grouped)
+    return weights.reshape(batch, heads, length, bias.shape[3])
+
+
 def attend(
     query: Float[Array, "*b R Q K"],
     keys: Float[Array, "*b E K"],

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from memgpt_jax.ops.attention.dense import attend, attend_with_lse, attention_weights, map_rows, masked_bias
+from memgpt_jax.ops.attention.dense import attend, attend_with_lse, map_rows, masked_bias, weights_by_head
 from memgpt_jax.ops.attention.implementation import Implementation, choose
 from memgpt_jax.ops.attention.intervals import Interval, default_blocks, interval_attention
 from memgpt_jax.ops.mesh import on_each_device, row_and_head_axes
@@ -82,19 +82,15 @@ def window_weights(
     *,
     window_size: int,
     distance_bias: Float32[Array, "H {window_size}"] | None = None,
-) -> Float32[Array, "B L H E"]:
+) -> Float32[Array, "B H L E"]:
     """The softmax weights of `window_attention`, of each query and each key: memory grows with L E."""
-    (batch, length, heads, width), (entries, groups) = query.shape, keys.shape[1:3]
+    length, entries = query.shape[1], keys.shape[1]
     distance = jnp.arange(length)[:, None] + entries - length - jnp.arange(entries)[None, :]
     in_window = ((distance >= 0) & (distance < window_size))[None]
-    bias = masked_bias((query_document[:, :, None] == key_document[:, None, :]) & in_window)[:, None, None]
+    bias = masked_bias((query_document[:, :, None] == key_document[:, None, :]) & in_window)[:, None]
     if distance_bias is not None:
-        by_head = distance_bias[:, jnp.clip(distance, 0, window_size - 1)]
-        bias = bias + by_head.reshape(1, groups, heads // groups, length, entries)
-    query = jnp.moveaxis(query * jnp.asarray(width**-0.5, query.dtype), 1, 2)
-    grouped = query.reshape(batch, groups, heads // groups, length, width)
-    weights = attention_weights(grouped, jnp.moveaxis(keys, 1, 2), bias)
-    return jnp.moveaxis(weights.reshape(batch, heads, length, entries), 1, 2)
+        bias = bias + distance_bias[None, :, jnp.clip(distance, 0, window_size - 1)]
+    return weights_by_head(query, keys, bias)
 
 
 class _Tokens(NamedTuple):

@@ -52,7 +52,7 @@ def test_the_sum_of_values_by_the_weights_is_window_attention(heads, kv_heads, w
     bias = jnp.asarray(rng.normal(size=(heads, window)), jnp.float32)
     options = {"window_size": window, "distance_bias": bias}
     weights = window_weights(query, keys, *documents, **options)
-    out = np.einsum("blhe,behk->blhk", weights, np.repeat(values, heads // kv_heads, axis=2))
+    out = np.einsum("bhle,behk->blhk", weights, np.repeat(values, heads // kv_heads, axis=2))
     np.testing.assert_allclose(out, window_attention(query, keys, values, *documents, **options), atol=2e-6)
 
 
