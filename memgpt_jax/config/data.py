@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
 from memgpt_jax.config.checks import check, check_literals
+from memgpt_jax.config.features import check_features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,21 @@ class ObjectiveConfig:
             model.causal or not self.causal,
             f"{name} needs a causal model, not a {type(model).__name__}",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesObjectiveConfig(ObjectiveConfig):
+    """Base of objectives of raw features, for a `HeadedConfig` over a model that reads such features."""
+
+    inputs: ClassVar[tuple[str, ...]] = ("features",)
+
+    layout: tuple[int, ...] = ()
+    """`FeaturesConfig.layout` of the data."""
+
+    def check_model(self, model: Any, length: int) -> None:
+        """Raise `ValueError` if the model has no such head, or other features than the data."""
+        super().check_model(model, length)
+        check_features(model.last_stack.features, self.layout, "model.backbone.features")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from memgpt_jax.serving.store import owner_of
 from tests.serving.conftest import KEYS, served, until
 from tests.serving.test_live import LONG, connect
 
@@ -71,7 +72,8 @@ def test_two_hundred_sessions_keep_their_secrets(keyed):
     assert len({id for id, _ in found}) == SESSIONS
     assert asyncio.run(by_the_other_key([id for id, _ in found])) == {404}
     for number, ((id, _), (other, _)) in enumerate(zip(found, expected, strict=True)):  # what is kept is its own, too
-        pair = [service.store.get(each, service.store._entries[each][0].owner).document for each in (id, other)]
+        owners = owner_of(KEYS[number % 2]), owner_of(KEYS[0])
+        pair = [service.store.get(*each).document for each in zip((id, other), owners, strict=True)]
         for a, b in zip(*(jax.tree.leaves(document.state) for document in pair), strict=True):
             np.testing.assert_array_equal(a, b, err_msg=str(number))
 

@@ -6,8 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from memgpt_jax.config.checks import check
-from memgpt_jax.config.data import ObjectiveConfig
-from memgpt_jax.config.features import check_features
+from memgpt_jax.config.data import FeaturesObjectiveConfig, ObjectiveConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.examples.rows import padded_rows
 from memgpt_jax.data.tasks.transcripts import TranscriptsConfig, TranscriptsTask
@@ -16,19 +15,10 @@ HEAD = "transcript"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureTranscriptsConfig(ObjectiveConfig):
+class FeatureTranscriptsConfig(FeaturesObjectiveConfig):
     """Predict the labels of raw features. Needs a `HeadedConfig` with a `CTCHeadConfig` over a model with them."""
 
     heads: ClassVar[tuple[str, ...]] = (HEAD,)
-    inputs: ClassVar[tuple[str, ...]] = ("features",)
-
-    layout: tuple[int, ...] = ()
-    """`FeaturesConfig.layout` of the data."""
-
-    def check_model(self, model: Any, length: int) -> None:
-        """Raise `ValueError` if the model has no such head, or other features than the data."""
-        super().check_model(model, length)
-        check_features(model.last_stack.features, self.layout, "model.backbone.features")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
 from memgpt_jax.config.checks import check
-from memgpt_jax.config.features import check_features
+from memgpt_jax.config.data import FeaturesObjectiveConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.examples.files import LabelsConfig
 from memgpt_jax.data.examples.media import MediaConfig, MediaFile, read_media
@@ -51,18 +51,8 @@ Config = TypeVar("Config", bound=LabelledMediaConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureLabelsConfig(LabelsConfig):
+class FeatureLabelsConfig(FeaturesObjectiveConfig, LabelsConfig):
     """Predict the label of raw features, at the last token. Needs a `HeadedConfig` over a model with such features."""
-
-    inputs: ClassVar[tuple[str, ...]] = ("features",)
-
-    layout: tuple[int, ...] = ()
-    """`FeaturesConfig.layout` of the data."""
-
-    def check_model(self, model: Any, length: int) -> None:
-        """Raise `ValueError` if the model has no head, or other features than the data."""
-        super().check_model(model, length)
-        check_features(model.last_stack.features, self.layout, "model.backbone.features")
 
 
 class MediaExample(NamedTuple):

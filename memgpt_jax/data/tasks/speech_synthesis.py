@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from memgpt_jax.config.checks import check
-from memgpt_jax.config.data import ObjectiveConfig
-from memgpt_jax.config.features import FRAMES, check_features
+from memgpt_jax.config.data import FeaturesObjectiveConfig, ObjectiveConfig
+from memgpt_jax.config.features import FRAMES
 from memgpt_jax.data import sound
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.examples.media import MediaFile, read_media
@@ -21,19 +21,10 @@ HEAD = "frames"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureFramesConfig(ObjectiveConfig):
+class FeatureFramesConfig(FeaturesObjectiveConfig):
     """Predict the next frames. Needs a `HeadedConfig` with a `FramesHeadConfig` over a decoder with such frames."""
 
     heads: ClassVar[tuple[str, ...]] = (HEAD,)
-    inputs: ClassVar[tuple[str, ...]] = ("features",)
-
-    layout: tuple[int, ...] = ()
-    """`FeaturesConfig.layout` of the data."""
-
-    def check_model(self, model: Any, length: int) -> None:
-        """Raise `ValueError` if the model has no such head, or other features than the data."""
-        super().check_model(model, length)
-        check_features(model.last_stack.features, self.layout, "model.backbone.features")
 
 
 @dataclass(frozen=True, kw_only=True)

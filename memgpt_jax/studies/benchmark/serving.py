@@ -38,7 +38,7 @@ def serving_cases(loaded: Loaded, *, slots: int, context: int, new: int, peers: 
 
     from memgpt_jax.serving.app import create_app
     from memgpt_jax.serving.engine import Engine
-    from memgpt_jax.serving.requests import Request
+    from memgpt_jax.serving.requests import Finished, Request
     from memgpt_jax.serving.sampling import Options
     from memgpt_jax.serving.service import Service
 
@@ -56,7 +56,7 @@ def serving_cases(loaded: Loaded, *, slots: int, context: int, new: int, peers: 
                 def deliver(event: Any, done: Future = done) -> None:
                     if isinstance(event, Exception):
                         done.set_exception(event)
-                    elif getattr(event, "reason", None):
+                    elif isinstance(event, Finished):
                         done.set_result(None)
 
                 answers.append(done)
