@@ -68,9 +68,9 @@ class Read(NamedTuple):
 Event = Token | Finished | Read | Exception
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Request:
-    """What a client asks for: read `parts` after `document`, and write n answers."""
+    """What a client asks for: read `parts` after `document`, and write n answers. Equal to itself alone."""
 
     document: Document
     parts: list[list[int]]
@@ -98,9 +98,9 @@ class Request:
         return [token for part in self.parts for token in part]
 
 
-@dataclass
+@dataclass(eq=False)
 class Answer:
-    """One answer that is decoded in a slot, or waits for one."""
+    """One answer that is decoded in a slot, or waits for one. Equal to itself alone."""
 
     request: Request
     number: int

@@ -1,11 +1,13 @@
 """The engine: an answer is bitwise that of its request alone, and no state is past what was returned."""
 
+from collections import deque
+
 import jax
 import numpy as np
 import pytest
 
 import memgpt_jax as mg
-from memgpt_jax.serving.requests import BusyError, CancelledError, FailedError
+from memgpt_jax.serving.requests import BusyError, CancelledError, FailedError, Request
 from memgpt_jax.serving.sampling import Options
 from memgpt_jax.serving.settings import EngineSettings
 from tests.laws.rereading import ids
@@ -141,6 +143,14 @@ def test_no_slot_keeps_what_was_in_it(engine):
     for secret in range(6):
         Asked(engine, ids(25, 100 + secret), max_new_tokens=9).result()
     assert Asked(engine, ids(11, 3), max_new_tokens=6).result().tokens == before.tokens
+
+
+def test_requests_with_the_same_content_are_different_ones(engine):
+    """As in the queue, from which a cancelled one is taken; their documents hold arrays, which have no truth value."""
+    one, other = (Request(document=engine.new_document(), parts=[[1]], deliver=print, arrived=0.0) for _ in range(2))
+    queue = deque([one, other])
+    queue.remove(other)
+    assert [*queue] == [one] and one != other
 
 
 def test_cancelled_requests_leave_no_slot_taken(engine):
