@@ -36,7 +36,7 @@ FORMAT = 1
 """Version of the file."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class LayerRecord:
     """What the memory of one layer did with n tokens, in c calls that end with segments. NumPy arrays."""
 
@@ -70,7 +70,7 @@ class LayerRecord:
     """Statistics of the memory after each call, [c] float32 each, such as occupancy."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Trace:
     """What the memories of a decoder did with a text of n tokens."""
 

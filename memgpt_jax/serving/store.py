@@ -24,7 +24,7 @@ class NotFoundError(Exception):
     """There is no such id, or another key made it."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Entry:
     """What an id names. It is never modified."""
 
