@@ -24,6 +24,8 @@ from memgpt_jax.data.tokenizers.files import (
 SPACE_MARK = "\u2581"
 BEGINS = ("bos_token", "eos_token", "cls_token")
 """Documents start with the first of these special tokens that the settings name."""
+TURNS = ("<|im_start|>", "<|im_end|>")
+"""Tokens around the turns of dialogues (ChatML): they start documents only if no token of `USUAL` can."""
 USUAL = ("<|endoftext|>", "<s>", "<|begin_of_text|>", "[CLS]", "</s>")
 """If the settings name none, documents start with the first of these special tokens in the vocabulary."""
 ENDS = ("<|endoftext|>", "</s>")
@@ -48,7 +50,7 @@ class JsonTokenizer:
         """Args:
             content: of a tokenizer.json.
             document_token: the special token that starts documents; default: the first of `BEGINS` that the settings
-                name, else the first of `USUAL` in the vocabulary.
+                name and that is not in `TURNS`, else the first of `USUAL` in the vocabulary.
             settings: the files beside it; default: the document token starts and ends texts.
 
         Raises `ValueError` if the content is not a tokenizer, or has no such token.
@@ -175,8 +177,9 @@ class JsonTokenizer:
         """Args: unknown: the id of text outside of the vocabulary; None: the vocabulary can express every text."""
         special = {text: token for text, token in vocabulary.items() if token in self._special}
         self.control_ids, self.chat_template = special, self._settings.chat_template
-        named = map(self._settings.token, BEGINS)
-        begins = [document_token] if document_token is not None else [*named, *USUAL]
+        named = [text for text in map(self._settings.token, BEGINS) if text is not None]
+        plain = [text for text in named if text not in TURNS]
+        begins = [document_token] if document_token is not None else [*plain, *USUAL, *named]
         begins = [text for text in begins if text in special and special[text] != unknown]
         if document_token is not None and not begins:
             raise ValueError(f"the tokenizer has no special token {document_token!r}")
@@ -186,8 +189,7 @@ class JsonTokenizer:
                 f"has none of {', '.join(USUAL)}"
             )
         self.start_id = special[begins[0]]
-        is_named = any(map(self._settings.token, BEGINS))
-        own = {"eos": self.start_id} if begins[0] in ENDS and not is_named else {}
+        own = {"eos": self.start_id} if begins[0] in ENDS and not named else {}
         roles = self._settings.roles(special, self.vocab_size, own)
         self.bos_id, self.eos_id, self.pad_id, self.stop_ids = roles
         texts = {name: (self._settings.token(f"{name}_token"), *usual) for name, usual in SPECIAL.items()}

@@ -10,6 +10,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from memgpt_jax.data import ByteTokenizer, read_tokenizer
+from memgpt_jax.data.tokenizers.files import Settings
+from memgpt_jax.data.tokenizers.json_file import JsonTokenizer
 from memgpt_jax.files import checksums
 from tests.references.tokenizers import LINES, added, bert, byte_level, llama, make, pieces_of, unigram
 
@@ -91,6 +93,15 @@ def test_special_ids_without_settings(tmp_path):
     assert ids_of(read_tokenizer(write(tmp_path / "d", make("pieces, T5")))) == (None, 1, 0, (1,), 1)
     assert ids_of(read_tokenizer(write(tmp_path / "e", make("bpe of tabs")))) == (1, 1, None, (1,), 1)
     assert ids_of(ByteTokenizer()) == (256, 256, None, (256,), 256)
+
+
+@pytest.mark.parametrize(("other", "start"), [("<|endoftext|>", 256), ("<|other|>", 260)])
+def test_marks_of_turns_start_documents_only_if_no_usual_token_can(other, start, tmp_path):
+    chat = byte_level(more=added({"<|im_start|>": 260, "<|im_end|>": 261}))
+    chat.save(tmp_path)
+    content = (tmp_path / "tokenizer.json").read_text("utf-8").replace("<|endoftext|>", other)
+    names = Settings.naming(bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>")
+    assert ids_of(JsonTokenizer(content, settings=names)) == (260, 261, 261, (261,), start)
 
 
 def test_no_text_is_encoded_to_an_end_token_that_is_an_ordinary_piece():
