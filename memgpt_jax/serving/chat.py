@@ -54,14 +54,21 @@ class ChatTemplate:
         self._tokens = {name: by_id.get(number, "") if number is not None else "" for name, number in names.items()}
 
     def beginning(self, messages: Sequence[Message]) -> list[list[int]]:
-        """The ids of a dialogue up to where the assistant answers, without `start_id`, in parts that end with messages.
+        """The ids of a dialogue up to where the assistant answers, in parts that end with messages.
 
         Raises `ValueError` if the template refuses the messages.
         """
-        parts = self._parts(messages)
-        if parts and parts[0][:1] == [self._tokenizer.start_id]:
-            parts[0] = parts[0][1:]
-        return parts
+        return self._parts(messages)
+
+    def opened(self, parts: list[list[int]]) -> tuple[int, list[list[int]]]:
+        """The token that starts the document of a dialogue, and the rest of its parts.
+
+        A special token at the beginning of the template takes the place of `start_id`, as in the model's training.
+        """
+        if not parts or parts[0][0] not in self._controls.values():
+            return self._tokenizer.start_id, parts
+        first, *rest = parts[0]
+        return first, [part for part in (rest, *parts[1:]) if part]
 
     def continuation(self, messages: Sequence[Message]) -> list[list[int]]:
         """The ids after an answer: its end, more messages, and the beginning of the next answer.

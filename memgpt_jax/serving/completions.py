@@ -69,7 +69,13 @@ async def chat_completions(body: ChatCompletion, http: Request) -> Response | di
     parts = service.chat_parts(messages_of(body.messages), entry)
     limit = body.max_completion_tokens or body.max_tokens or service.settings.default_new_tokens
     request = service.request(
-        body, parts, entry, owner=owner, max_new_tokens=limit, alternatives=body.top_logprobs or 0
+        body,
+        parts,
+        entry,
+        owner=owner,
+        max_new_tokens=limit,
+        alternatives=body.top_logprobs or 0,
+        is_dialogue=True,
     )
     run, form = Run(service, [request]), _Chat(service, body, owner, entry)
     if body.stream:

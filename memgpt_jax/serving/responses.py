@@ -36,6 +36,7 @@ async def create(body: Response, http: Request) -> HttpResponse | dict[str, Any]
         parts,
         entry,
         owner=owner,
+        is_dialogue=True,
         max_new_tokens=limit,
         alternatives=(body.top_logprobs or 0),
         keep=body.store,

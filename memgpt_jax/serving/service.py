@@ -124,6 +124,7 @@ class Service:
         number: int | None = None,
         keep: bool | None = None,
         score_prompt: bool = False,
+        is_dialogue: bool = False,
     ) -> Request:
         """A request to the engine.
 
@@ -137,11 +138,15 @@ class Service:
             number: answers; default: `n`.
             keep: whether the document with the answer is wanted; default: if it continues another.
             score_prompt: whether the tokens of the prompt are scored.
+            is_dialogue: whether the parts are from the chat template, which may name the first token of a new document.
 
         Raises `ApiError` if the prompt or the answer is longer than the server allows.
         """
         engine = self.engine_or_refuse()
         document = engine.new_document() if entry is None else entry.document
+        if is_dialogue and entry is None and self.template is not None:
+            start_id, parts = self.template.opened(parts)
+            document = document._replace(unread=(start_id,))
         self._check_lengths(document, sum(map(len, parts)), max_new_tokens)
         try:
             bias = {int(token): value for token, value in body.logit_bias.items()}

@@ -41,6 +41,15 @@ def test_a_dialogue_in_parts(template):
         assert template.beginning(messages)[: end - 1] == template.beginning(messages[:end])[: end - 1]
 
 
+def test_a_special_token_at_the_beginning_starts_the_document(template):
+    parts = template.beginning([Message("user", "Hi")])
+    start_id, rest = template.opened(parts)
+    assert (start_id, [[start_id, *rest[0]], *rest[1:]]) == (300, parts)
+    plain = ChatTemplate("{{ messages[0].content }}<|im_end|>", Controls())
+    assert plain.opened(plain.beginning([Message("user", "Hi")])) == (256, [[*b"Hi", 301]])
+    assert template.opened([[300], [72]]) == (300, [[72]])
+
+
 def test_what_follows_an_answer(template):
     found = shown(template.continuation([Message("user", "Why?")]))
     assert "".join(found) == "[end]\n[start]user\nWhy?[end]\n[start]assistant\n"

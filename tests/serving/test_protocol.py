@@ -258,6 +258,19 @@ def test_the_beginning_of_a_dialogue_is_read_once(client, service, other_key, mo
     assert answers[0]["choices"] == answers[1]["choices"]
 
 
+@pytest.mark.parametrize("url", ["/v1/chat/completions", "/v1/responses"])
+def test_a_special_token_of_the_template_starts_the_document(url, client, service, monkeypatch):
+    """It takes the place of `start_id`; the same ids after `start_id` have other logits."""
+    content = "\x02{% for message in messages %}{{ message.content }}{% endfor %}"
+    monkeypatch.setattr(service, "template", ChatTemplate(content, Controls()))
+    read = []
+    made = service.request
+    monkeypatch.setattr(service, "request", lambda *args, **values: read.append(made(*args, **values)) or read[-1])
+    body = {"input": "Hi"} if "responses" in url else {"messages": [{"role": "user", "content": "Hi"}]}
+    assert client.post(url, json=body).status_code == 200
+    assert (read[0].document.unread, read[0].ids) == ((2,), list(b"Hi"))
+
+
 def test_vectors(client, tiny):
     found = client.post("/v1/embeddings", json={"input": ["one", "two"], "model": "tiny"}).json()
     assert [each["index"] for each in found["data"]] == [0, 1]
