@@ -18,9 +18,10 @@ def config() -> ExperimentConfig:
     entries = load_config("lambada_entries").model
     changes = {
         "model": with_fields(entries, {"memory.memory_size": 4096}),
+        "data.context": "document",
         "data.cite": True,
         "data.max_new_tokens": 8,
-        "data.read_again": None,
+        "evaluation.max_documents": None,
         "training.sequence_length": entries.segment_length,
         "evaluation.batch_size": 4,
     }

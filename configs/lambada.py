@@ -21,7 +21,7 @@ def config() -> ExperimentConfig:
         valid="$MEMGPT_DATA/lambada/lambada_first2576.jsonl",
         form="lambada",
         prompt="{source} ",
-        metrics=("first_word",),
+        metrics=("begins",),
         max_new_tokens=6,
     )
     return ExperimentConfig(

@@ -23,4 +23,5 @@ def config() -> ExperimentConfig:
         max_new_tokens=96,
         read_again=2,
     )
-    return with_fields(load_config("fairytaleqa"), {"data": data})
+    changes = {"data": data, "model.memory.memory_size": 4096, "evaluation.max_documents": None}
+    return with_fields(load_config("fairytaleqa"), changes)

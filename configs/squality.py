@@ -21,4 +21,5 @@ def config() -> ExperimentConfig:
         max_new_tokens=320,
         read_again=2,
     )
-    return with_fields(load_config("fairytaleqa"), {"data": data})
+    changes = {"data": data, "model.memory.memory_size": 4096, "evaluation.max_documents": None}
+    return with_fields(load_config("fairytaleqa"), changes)

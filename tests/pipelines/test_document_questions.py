@@ -16,7 +16,6 @@ from memgpt_jax.data.examples.records import read_records
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig, documents
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation import evaluate
-from memgpt_jax.evaluation.metrics.texts import text_metrics
 from memgpt_jax.pipelines import Reading
 from memgpt_jax.studies import entry
 from memgpt_jax.studies.command_line import load_config
@@ -183,6 +182,20 @@ def test_rows_are_streams_of_documents_with_a_question_each(tmp_path):
     assert task.training_tokens(8) == 8 * 15
 
 
+def test_several_questions_follow_one_reading(tmp_path):
+    task = make_task(written(tmp_path, questions_per_reading=3), "train", BYTES)
+    first, rest = task.row(0), task.row(1)
+    ids = [START if character == "." else ord(character) for character in "|Ada? Rome.|Tom? Oslo.|Eva? Bern."]
+    document = task.tokens.document(task.documents[0].text)
+    assert [*first["tokens"], first["targets"][-1]] == [*document, *ids]
+    answers = [*np.flatnonzero(first["weights"])]
+    assert "".join(chr(token) if token < 256 else "." for token in first["targets"][answers]) == " Rome. Oslo. Bern."
+    assert bytes(int(token) for token in rest["tokens"][len(document) :]) == b"|Bob? Lima"
+    assert len(task.readings) == 2 * len(task.documents)
+    with pytest.raises(ValueError, match="questions_per_reading must be at least 1, got 0"):
+        written(tmp_path, questions_per_reading=0)
+
+
 def settings(**options):
     return mg.EvaluationConfig(**{"max_documents": None, "max_tokens": None, "batch_size": 4} | options)
 
@@ -196,7 +209,7 @@ def test_one_reading_gives_the_losses_and_answers_of_whole_rows(tmp_path, params
     for document in task.documents:
         ids = task.tokens.document(document.text)
         for question in document.questions:
-            row = task.tokens.row(ids, question.text, question.answers[0])
+            row = task.tokens.row(ids, [(question.text, question.answers[0])])
             logits, _ = apply(params, row["tokens"][None], None, None)
             log_p = np.asarray(jax.nn.log_softmax(logits[0]))[np.arange(len(row["tokens"])), row["targets"]]
             losses.append(-log_p[row["weights"] > 0])
@@ -251,11 +264,6 @@ def test_calls_that_are_refused(params, call, message):
     pipeline = mg.pipeline("document-questions", model=(SMALL, params), tokenizer=BYTES)
     with pytest.raises(ValueError, match=message):
         call(pipeline)
-
-
-def test_the_first_word():
-    found = text_metrics(("first_word",), ["Ada, she", "ada", "", "Adas"], [["Ada"], ["x", "Ada"], ["Ada"], ["Ada"]])
-    assert found["first_word"] == 0.5 and len(found["first_word_interval"]) == 2
 
 
 @pytest.fixture(scope="module")

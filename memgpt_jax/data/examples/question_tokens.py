@@ -1,5 +1,7 @@
 """Documents, questions and answers as token ids of a decoder."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from memgpt_jax.data.examples.pair_tokens import PLACE, PairTokens
@@ -54,9 +56,9 @@ class QuestionTokens:
         ids, weights = self.answered(question, answer)
         return {"tokens": ids[:-1], "targets": ids[1:], "weights": weights[1:]}
 
-    def row(self, document: np.ndarray, question: str, answer: str) -> dict[str, np.ndarray]:
-        """The arrays of a document's ids, a question and an answer: `tokens`, `targets` and `weights` [n]."""
-        ids, weights = self.answered(question, answer)
-        every = np.concatenate([document, ids])
-        weights = np.concatenate([np.zeros(len(document) - 1, np.float32), weights])
+    def row(self, document: np.ndarray, pairs: Sequence[tuple[str, str]]) -> dict[str, np.ndarray]:
+        """The arrays of a document's ids and (question, answer) pairs: `tokens`, `targets` and `weights` [n]."""
+        ids, weights = zip(*(self.answered(*pair) for pair in pairs), strict=True)
+        every = np.concatenate([document, *ids])
+        weights = np.concatenate([np.zeros(len(document) - 1, np.float32), *weights])
         return {"tokens": every[:-1], "targets": every[1:], "weights": weights}

@@ -38,9 +38,9 @@ class DocumentQuestionsConfig(ExamplesConfig):
     with `question`, `answers` (a list of texts) and perhaps `context`, the part of the document that holds the answer.
     Only tokens of answers, and the end after each, have a weight.
 
-    In training, a document, a question and its first answer are a document of the stream, which is read in calls of
-    `training.sequence_length` tokens with the memory carried. In evaluation, a document is read once, and each question
-    is a fork of the state after it.
+    In training, a document, up to `questions_per_reading` questions and their first answers are a document of the
+    stream, which is read in calls of `training.sequence_length` tokens with the memory carried. In evaluation, a
+    document is read once, and each question is a fork of the state after it.
     """
 
     carries: ClassVar[bool] = True
@@ -51,6 +51,10 @@ class DocumentQuestionsConfig(ExamplesConfig):
     """The text before the answer. Spaces at its end are the beginning of the answer."""
     document_tokens: int | None = None
     """In training, longer documents are cut to this number of tokens; default: no document is cut."""
+    questions_per_reading: int = 1
+    """In training, maximum number of questions that follow one reading of their document, each with its answer. More
+    questions use the tokens of a long document better, but a question also reads the questions and answers before it,
+    which it does not in evaluation."""
     metrics: tuple[PairMetric, ...] = ("rouge", "exact")
     """Metrics of the answers in evaluation; of several references, ROUGE and exact match take the best one."""
     max_new_tokens: int = 64
@@ -66,6 +70,8 @@ class DocumentQuestionsConfig(ExamplesConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_metrics(self)
+        number = self.questions_per_reading
+        check(number >= 1, f"data.questions_per_reading must be at least 1, got {number}")
         places = self.prompt.count(DOCUMENT), self.prompt.count(QUESTION)
         check(
             places == (1, 1) and self.prompt.index(DOCUMENT) < self.prompt.index(QUESTION),
@@ -132,8 +138,9 @@ class DocumentQuestionsTask(ExamplesTask[DocumentQuestionsConfig]):
         self.documents = documents(self.config, split)
         self.content = digest(*((document.text, document.questions) for document in self.documents))
         self.tokens = self.config.tokens(self.tokenizer)
-        self.asked = [(d, q) for d, document in enumerate(self.documents) for q in range(len(document.questions))]
-        """The indices (document, question) of every question."""
+        step = self.config.questions_per_reading
+        self.readings = [(d, q) for d, each in enumerate(self.documents) for q in range(0, len(each.questions), step)]
+        """Of each reading in training, the indices of the document and of the first question."""
         self._ids: dict[int, np.ndarray] = {}
 
     @classmethod
@@ -148,21 +155,21 @@ class DocumentQuestionsTask(ExamplesTask[DocumentQuestionsConfig]):
         return zeros({"tokens": (shape, np.int32), "reset": (shape, bool)}, {"tokens": shape})
 
     def batches(self, seed: int, rows: int, length: int) -> Any:
-        """Endless batches, a Grain `IterDataset`: every question once in each epoch, in random order, each after its
-        document. Rows are streams, which continue in the next batch."""
-        return streamed_rows(self.row, len(self.asked), seed, rows, length)
+        """Endless batches, a Grain `IterDataset`: every question once in each epoch, the readings in random order.
+        Rows are streams, which continue in the next batch."""
+        return streamed_rows(self.row, len(self.readings), seed, rows, length)
 
     def training_tokens(self, length: int) -> int:
-        return sum(len(self.row(number)["tokens"]) for number in range(len(self.asked)))
+        return sum(len(self.row(number)["tokens"]) for number in range(len(self.readings)))
 
     def row(self, number: int) -> dict[str, np.ndarray]:
-        """`QuestionTokens.row` of a question."""
-        document, place = self.asked[number]
+        """`QuestionTokens.row` of a reading."""
+        document, first = self.readings[number]
         if document not in self._ids:
             text = self.documents[document].text
             self._ids[document] = self.tokens.document(text, self.config.document_tokens)
-        question = self.documents[document].questions[place]
-        return self.tokens.row(self._ids[document], question.text, question.answers[0])
+        asked = self.documents[document].questions[first : first + self.config.questions_per_reading]
+        return self.tokens.row(self._ids[document], [(question.text, question.answers[0]) for question in asked])
 
 
 def documents(config: DocumentQuestionsConfig, split: str) -> list[Document]:

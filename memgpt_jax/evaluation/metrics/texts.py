@@ -37,10 +37,6 @@ class TextMetrics(TypedDict):
     """Fraction of the texts that equal a reference."""
     exact_match_interval: NotRequired[list[float]]
     """95% confidence interval, by bootstrap over texts."""
-    first_word: NotRequired[float]
-    """Fraction of the texts whose first word is that of a reference, without case and punctuation."""
-    first_word_interval: NotRequired[list[float]]
-    """95% confidence interval, by bootstrap over texts."""
     begins: NotRequired[float]
     """Fraction of the texts that begin with a reference, followed by the end of a word, without regard to case."""
     begins_interval: NotRequired[list[float]]
@@ -136,11 +132,6 @@ def _exact(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMet
     return TextMetrics(exact_match=share, exact_match_interval=interval)
 
 
-def _first_word(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
-    share, interval = _share(_word(text) in map(_word, row) for text, row in zip(texts, references, strict=True))
-    return TextMetrics(first_word=share, first_word_interval=interval)
-
-
 def _begins(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
     share, interval = _share(
         any(re.match(re.escape(reference) + r"(?!\w)", text, re.IGNORECASE) for reference in row)
@@ -155,11 +146,6 @@ def _share(right: Iterable[bool]) -> tuple[float, list[float]]:
     return float(found.mean()), bootstrap_interval(lambda chosen: float(found[chosen].mean()), len(found))
 
 
-def _word(text: str) -> str:
-    """The first word in lower case, without signs other than letters, digits and underscores."""
-    return re.sub(r"\W+", "", " ".join(text.split()[:1])).lower()
-
-
 METRICS_OF_TEXTS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], TextMetrics]] = {
     "bleu": _bleu,
     "chrf": _chrf,
@@ -167,7 +153,6 @@ METRICS_OF_TEXTS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], T
     "exact": _exact,
     "word_f1": _word_f1,
     "wer": _wer,
-    "first_word": _first_word,
     "begins": _begins,
 }
 """The metrics by the names of `TextPairsConfig.metrics`."""

@@ -46,7 +46,7 @@ COLUMNS = (
     "wer",
     "l1",
     "finished",
-    "first_word",
+    "begins",
     "seconds_per_question",
     "seconds_per_question_read_again",
     "same_answers",
