@@ -2,8 +2,8 @@
 
 The 232 stories of the training split train (every tenth is the validation split), the 23 stories of the published
 validation split with 1,025 questions are the test split, as in the baselines. Text is read with a window of 128 tokens;
-the keys and values of earlier tokens are entries of the memory, which share the softmax of self-attention. Training and
-the first evaluation read the sections that hold the answer; the second evaluation reads whole stories.
+the keys and values of earlier tokens are entries of the memory, which continues the window. Training and the first
+evaluation read the sections that hold the answer; the second evaluation reads whole stories.
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py fairytaleqa --pretrained MODEL --workdir runs/fairytaleqa
          python experiments/evaluate.py runs/fairytaleqa --split test
@@ -34,11 +34,10 @@ def config() -> ExperimentConfig:
         "window_size": 128,
         "segment_length": 64,
         "memory.memory_size": LENGTH,
-        "memory.evict": "oldest",
         "adapter_rank": 8,
     }
     return ExperimentConfig(
-        model=with_fields(load_config("adapt").model, changes),  # all else is that of the pretrained model
+        model=with_fields(load_config("lambada_entries").model, changes),  # all else is that of the pretrained model
         data=data,
         pretrained="HuggingFaceTB/SmolLM2-135M-Instruct",
         optimizer=OptimizerConfig(

@@ -155,6 +155,11 @@ class KVMemoryConfig(AttendedMemoryConfig):
     highest logits, by an exact search; default: all."""
     recency_bias: bool = False
     """Subtract a learned multiple (per head, at least 0) of log(1 + age in segments) from an entry's logit."""
+    continues_window: bool = False
+    """With `fusion="attention"`: a token is read from the window until its segment is full, and after that from the
+    memory, at the same rotary position. With `gate="none"`, `writer_conv=1`, attention's own projections, and room for
+    all tokens, this is full attention, exactly. Default: entries have no positions, and the window keeps tokens that
+    are entries already."""
     read_implementation: Implementation = "auto"
     """Implementation of reads in calls with whole segments: any `Implementation` but `cudnn`."""
 
@@ -169,6 +174,18 @@ class KVMemoryConfig(AttendedMemoryConfig):
         check(
             0 <= self.initial_entries <= self.memory_size,
             f"initial_entries must be between 0 and memory_size={self.memory_size}, got {self.initial_entries}",
+        )
+        check(
+            not self.continues_window
+            or (
+                self.select != "pool"
+                and not self.null_entry
+                and self.initial_entries == self.knowledge_size == 0
+                and self.visibility == "segment"
+            ),
+            "continues_window=True needs entries of tokens alone: select='all' or 'highest_gate', null_entry=False, "
+            f"initial_entries=0, knowledge_size=0 and visibility='segment', got {self.select!r}, {self.null_entry}, "
+            f"{self.initial_entries}, {self.knowledge_size} and {self.visibility!r}",
         )
         check(self.knowledge_size >= 0, f"knowledge_size must be at least 0, got {self.knowledge_size}")
         check(

@@ -64,6 +64,15 @@ class MemoryLayerConfig:
             f"fusion='gated_heads' needs num_heads={self.num_heads} to divide d_model={self.d_model}",
         )
         self.memory.check_layer(d_model=self.d_model, segment_length=self.segment_length)
+        check(
+            self.fusion == "attention" or not self._continues_window,
+            f"memory.continues_window=True needs fusion='attention', got {self.fusion!r}",
+        )
+
+    @property
+    def _continues_window(self) -> bool:
+        """Whether a token is either in the window or in the memory."""
+        return isinstance(self.memory, KVMemoryConfig) and self.memory.continues_window
 
 
 class BaseModelConfig:
@@ -352,6 +361,13 @@ class ModelConfig(PositionedStackConfig):
                 f"attention_implementation={self.attention_implementation!r} does not support {feature}; "
                 "valid: 'auto', 'portable'",
             )
+        if self._continues_window:
+            check(
+                self.window_size >= self.segment_length,
+                f"memory.continues_window=True needs window_size={self.window_size} to be at least "
+                f"segment_length={self.segment_length}",
+            )
+            check(self.position != "relative", "memory.continues_window=True does not support position='relative'")
 
     @property
     def causal(self) -> bool:

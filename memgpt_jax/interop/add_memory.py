@@ -15,7 +15,7 @@ from memgpt_jax.config.memory import KVMemoryConfig, MemoryConfig
 from memgpt_jax.config.model import BaseModelConfig, Fusion, ModelConfig
 from memgpt_jax.interop.adapters import ADDED_PARTS, head_parameters
 from memgpt_jax.interop.pretrained import with_origin
-from memgpt_jax.models.attention import SelfAttention
+from memgpt_jax.models.attention import SelfAttention, rotary_of
 from memgpt_jax.models.quantization import quantized_bits
 from memgpt_jax.ops.trees import named_leaves
 
@@ -45,7 +45,8 @@ def add_memory(
     parameters of the memory get one as soon as W_o is not 0.
 
     With `fusion="attention"`, memory entries and window tokens share the softmax of self-attention, and the memory's
-    projections are initialised from those of attention. Queries read an entry at the distance `window_size`. The model
+    projections are initialised from those of attention. Queries read an entry at the distance `window_size`, with
+    `memory.continues_window` at its own distance. The model
     can then use tokens that have left its window without any training; with `fusion_bias=20` its outputs are unchanged
     at first. Biases of `relative` positions are not copied.
 
@@ -145,7 +146,7 @@ def with_base(config: BaseModelConfig, base: models.Params, key: jax.Array) -> m
 
 
 def _like_attention(attention: SelfAttention) -> models.Params:
-    """The projections of a memory whose entries are read like tokens at the distance `window_size`.
+    """The projections of a memory whose entries are read like tokens at the distance `window_size`, or their own one.
 
     Rotary positions are linear maps of queries and keys, so they can be part of W_q and W_k. The Writer's convolution
     starts as the identity, and its gate as g = sigmoid(b_g).
@@ -157,8 +158,11 @@ def _like_attention(attention: SelfAttention) -> models.Params:
         "fusion='attention' on a pretrained model needs memory.qk_norm=False, and a model without qk_norm",
     )
     x = jnp.eye(width + 1, width)[None]  # the rows of W, and 0 for b
-    query, _, _ = attention.project_in(x, jnp.full(x.shape[:2], config.window_size, jnp.int32))
+    distance = 0 if memory.continues_window else config.window_size
+    query, _, _ = attention.project_in(x, jnp.full(x.shape[:2], distance, jnp.int32))
     _, key, value = attention.project_in(x, jnp.zeros(x.shape[:2], jnp.int32))
+    if memory.continues_window and (rotary := rotary_of(config)) is not None:  # the memory rotates and scales them
+        query, key = query / rotary.scaling.attention_factor, key / rotary.scaling.attention_factor
     new = {}
     for name, projected in (("query", query), ("key", key), ("value", value)):
         heads = projected[0].reshape(width + 1, -1)

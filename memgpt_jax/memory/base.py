@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.config.memory import MemoryConfig
+from memgpt_jax.ops.attention.positions import Rotary
 from memgpt_jax.ops.trees import where_rows
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
@@ -216,11 +217,12 @@ class Memory(nnx.Module, Generic[ConfigT]):
         """
         raise NotImplementedError(self.missing("write_entries"))
 
-    def join_attention(self, query_bias: bool) -> None:
+    def join_attention(self, query_bias: bool, rotary: Rotary | None = None) -> None:
         """Optional: share self-attention's softmax and its output projection.
 
         Args:
             query_bias: queries have a bias, q = W_q x + b_q.
+            rotary: the rotary positions of self-attention; None: it has others, or none.
 
         Raises:
             NotImplementedError: the mechanism cannot share a softmax.

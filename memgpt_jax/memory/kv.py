@@ -12,6 +12,7 @@ from memgpt_jax.memory.base import Explanation, Origins, OwnSegment, Segment, fl
 from memgpt_jax.memory.linear import linear
 from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops.attention.dense import MASKED
+from memgpt_jax.ops.attention.positions import Rotary
 from memgpt_jax.ops.fusion import joint_softmax
 from memgpt_jax.ops.memory import (
     Entries,
@@ -40,7 +41,8 @@ from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
 class KVState(NamedTuple):
-    """Bytes per row: M (2 G K itemsize + 9) + (writer_conv - 1) D itemsize, with 4 M more for `least_read`.
+    """Bytes per row: M (2 G K itemsize + 9) + (writer_conv - 1) D itemsize, with 4 M more for `least_read`, 4 more with
+    `continues_window`.
 
     N entries of knowledge add N (2 G K itemsize + 8).
     """
@@ -48,6 +50,7 @@ class KVState(NamedTuple):
     entries: Entries
     conv_cache: Float[Array, "B reach D"]  # the last writer_conv - 1 tokens before the segment
     knowledge: KnowledgeEntries | None = None  # if `knowledge_size` is not 0
+    clock: Int32[Array, "B"] | None = None  # with `continues_window`: tokens of all full segments, also before a reset
 
 
 class KVMemory(AttendedMemory[KVMemoryConfig]):
@@ -57,8 +60,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         Writer   g = sigmoid(W_g x + b_g),  k = W_k conv(x) + b_k,  v = W_v x + b_v;  append
 
     `x` is the normalised stream. With `qk_norm`, q and k have unit length and t_h is learned, else t = K^-1/2.
-    Keys carry no positions. Each of the G keys and values of an entry is read by H / G heads. See `KVMemoryConfig` for
-    the choices.
+    Keys carry no positions, except with `continues_window`. Each of the G keys and values of an entry is read by H / G
+    heads. See `KVMemoryConfig` for the choices.
     """
 
     gates: ClassVar[tuple[str, ...]] = ("write_gate",)
@@ -87,9 +90,13 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             shape = (config.select_size, heads, width)
             self.pool_queries = nnx.Param(normal(width**-0.5)(rngs.params(), shape))
 
-    def join_attention(self, query_bias: bool) -> None:
+    rotary: Rotary | None = None
+    """Rotates queries and keys with `continues_window`, if self-attention has rotary positions."""
+
+    def join_attention(self, query_bias: bool, rotary: Rotary | None = None) -> None:
         """Share self-attention's softmax and output projection; with `query_bias`, q = W_q x + b_q."""
         self.joins_attention, self.output = True, None
+        self.rotary = rotary if self.config.continues_window else None
         if query_bias:
             kernel = self.query.kernel
             self.query = linear(*kernel.shape, use_bias=True, dtype=self.dtype, rngs=nnx.Rngs(0))
@@ -115,7 +122,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
                 log_gate=jnp.zeros(stored[:2], jnp.float32),
                 source=jnp.zeros(stored[:2], jnp.int32),
             )
-        return KVState(entries, self.conv.init_state(batch_size), knowledge)
+        clock = jnp.zeros(batch_size, jnp.int32) if config.continues_window else None
+        return KVState(entries, self.conv.init_state(batch_size), knowledge, clock)
 
     def initial_state(self, batch_size: int) -> KVState:
         state, num = self.init_state(batch_size), self.config.initial_entries
@@ -131,12 +139,12 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         return state._replace(entries=entries)
 
     def restarted(self, state: KVState, batch_size: int) -> KVState:
-        return self.initial_state(batch_size)._replace(knowledge=state.knowledge)
+        return self.initial_state(batch_size)._replace(knowledge=state.knowledge, clock=state.clock)
 
     def read(
         self, x: Float[Array, "B Q D"], state: KVState, own_segment: OwnSegment, update_mask: Bool[Array, "B Q"]
     ) -> tuple[Float[Array, "B Q R"], KVState]:
-        query, entries = self.queries(x), state.entries
+        query, entries = self._turned(self.queries(x), state.clock, own_segment.position), state.entries
         visible = jnp.broadcast_to(entries.valid[:, None], (*x.shape[:2], entries.valid.shape[1]))
         sources = [self._source(entries, visible)]
         if self.config.visibility == "token":
@@ -153,21 +161,28 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
 
     def write(self, x: Float[Array, "B T D"], state: KVState, write_mask: Bool[Array, "B T"]) -> KVState:
         new, conv_cache = self.new_entries(x, state, write_mask)
-        return state._replace(entries=append_entries(state.entries, new, self.config.evict), conv_cache=conv_cache)
+        clock = None if state.clock is None else state.clock + self.segment_length
+        entries = append_entries(state.entries, new, self.config.evict)
+        return state._replace(entries=entries, conv_cache=conv_cache, clock=clock)
 
     def new_entries(
         self, x: Float[Array, "B T D"], state: KVState, write_mask: Bool[Array, "B T"]
     ) -> tuple[Entries, Float[Array, "B reach D"]]:
         """The N entries that `write` appends, and the convolution's cache after them."""
         convolved, conv_cache = self.convolve_segment(x, write_mask, state.conv_cache)
-        return self._select(self._entries(x, convolved, write_mask)), conv_cache
+        entries = self._entries(x, convolved, write_mask)
+        place = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
+        return self._select(entries._replace(keys=self._turned(entries.keys, state.clock, place))), conv_cache
 
     def explain(self, x: Float[Array, "B Q D"], state: KVState) -> Explanation:
-        """Weights over the M entries, then those of knowledge; the null entry has the rest of each softmax."""
+        """Weights over the M entries, then those of knowledge; the null entry has the rest of each softmax.
+
+        With `continues_window`, x are the tokens at `clock` and after it.
+        """
         entries, values, valid = state.entries, state.entries.values, state.entries.valid
         visible = jnp.broadcast_to(valid[:, None], (*x.shape[:2], valid.shape[1]))
         sources = [self._source(entries, visible), *self._knowledge_source(state, x.shape[1])]
-        query = self.queries(x)
+        query = self._turned(self.queries(x), state.clock, jnp.arange(x.shape[1], dtype=jnp.int32)[None])
         weights = read_weights(query, sources, *self._extras())
         if (nearest := self._nearest(query, state)) is not None:
             _, lse = read_entries_with_lse(query, sources, *self._extras())
@@ -215,6 +230,9 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         """Append entries with a gate of 1, as one segment; `evict` decides what leaves a full memory."""
         batch, num = keys.shape[:2]
         valid = jnp.ones((batch, num), bool) if valid is None else valid
+        check(
+            not self.config.continues_window, "entries without tokens have no positions: continues_window must be False"
+        )
         new = Entries(
             keys=self.unit(keys).astype(self.dtype),
             values=values.astype(self.dtype),
@@ -246,6 +264,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         call = flatten_segments(segments)
         convolved, conv_cache = self.convolve_call(call, state.conv_cache)
         written = self._entries(call.x, convolved, call.document >= 0)
+        place = jnp.arange(call.x.shape[1], dtype=jnp.int32)[None]
+        written = written._replace(keys=self._turned(written.keys, state.clock, place))
         new = written._replace(valid=call.write_mask)
         new = jax.tree.map(lambda x: x.reshape(batch * num_segments, length, *x.shape[2:]), new)
         new = jax.tree.map(lambda x: x.reshape(batch, num_segments, *x.shape[1:]), self._select(new))
@@ -260,7 +280,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         own = own_document = None
         if self.config.visibility == "token":
             own, own_document = self._own_entries(written, call.document, per_segment)
-        query, whole = self.queries(call.x), self.config.knowledge_top_k is None
+        query, whole = self._turned(self.queries(call.x), state.clock, place), self.config.knowledge_top_k is None
         knowledge = self._readable_knowledge(state.knowledge) if state.knowledge is not None and whole else None
         found = (read_segments_with_lse if self._needs_lse(state) else read_segments)(
             query.reshape(*per_segment, self.config.num_heads, -1),
@@ -282,7 +302,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             found = self._with_nearest(query, state, (out, lse))
             found = jax.tree.map(lambda x: x.reshape(*per_segment, *x.shape[2:]), found)
         entries = gather_entries(in_play, final.place)._replace(valid=final.valid, age=final.age)
-        return self._packed(found), KVState(_clean(entries), conv_cache, state.knowledge)
+        clock = None if state.clock is None else state.clock + call.num_written[:, 0]
+        return self._packed(found), KVState(_clean(entries), conv_cache, state.knowledge, clock)
 
     def _places(self, segments: Segment, old: Entries, start: Entries, new: Entries) -> tuple[SeenEntries, SeenEntries]:
         """The places of the entries that the memory holds, among the E entries of `sequence`.
@@ -337,6 +358,12 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             found = jnp.concatenate([out.astype(jnp.float32), lse[..., None]], axis=-1)
         packed = found.reshape(*found.shape[:-2], -1)
         return packed if self.joins_attention else packed.astype(self.dtype)
+
+    def _turned(
+        self, x: Float[Array, "B L heads K"], clock: Int32[Array, "B"] | None, place: Int32[Array, "#B L"]
+    ) -> Float[Array, "B L heads K"]:
+        """Queries or keys, rotated to the position clock + place if self-attention has rotary positions."""
+        return x if self.rotary is None or clock is None else self.rotary(x, clock[:, None] + place)
 
     def _extras(self):
         """The null entry's key and the recency slopes; None if not configured."""

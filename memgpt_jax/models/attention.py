@@ -1,6 +1,5 @@
 """Self-attention: causal in a sliding window, or full within a call."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from memgpt_jax.ops.attention import (
     window_attention_with_lse,
     window_weights,
 )
-from memgpt_jax.ops.attention.positions import compute_frequencies, rotate
+from memgpt_jax.ops.attention.positions import Rotary
 from memgpt_jax.ops.memory import gather_entries
 from memgpt_jax.ops.mesh import HEADS, declare_axes
 from memgpt_jax.shapes import Array, Bool, Flags, Float, Float32, Int32, Stream
@@ -96,12 +95,9 @@ class Attention(nnx.Module):
         query, key, value = jnp.split(heads, [config.num_heads, config.num_heads + config.kv_heads], axis=2)
         if config.qk_norm:
             query, key = self.query_norm(query).astype(x.dtype), self.key_norm(key).astype(x.dtype)
-        if isinstance(config, PositionedStackConfig) and config.position == "rotary":
+        if (rotary := rotary_of(config)) is not None:
             assert positions is not None
-            scaling = dataclasses.asdict(config.rotary_scaling)
-            amplitude = scaling.pop("attention_factor")
-            frequencies = compute_frequencies(config.attention_head_dim // 2, config.rotary_base, **scaling)
-            query, key = (rotate(x, positions, frequencies, amplitude) for x in (query, key))
+            query, key = rotary(query, positions), rotary(key, positions)
         return scaled(query, config), key, value
 
     def project_out(self, out: Float[Array, "B L H K"]) -> Stream:
@@ -115,6 +111,13 @@ class Attention(nnx.Module):
     def __call__(self, x: Stream, state: Any, inputs: CallInputs) -> tuple[Any, Any]:
         """The output of self-attention, and the state after the call."""
         raise NotImplementedError
+
+
+def rotary_of(config: StackConfig) -> Rotary | None:
+    """The rotary positions of a stack; None: it has others, or none."""
+    if not isinstance(config, PositionedStackConfig) or config.position != "rotary":
+        return None
+    return Rotary(config.attention_head_dim, config.rotary_base, config.rotary_scaling)
 
 
 class SelfAttention(Attention):

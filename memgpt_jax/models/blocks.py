@@ -86,7 +86,8 @@ class Block(nnx.Module):
         of_memory: Any = None
         if isinstance(self.memory_layer, SharedSoftmaxMemory):
             assert isinstance(self.attention, SelfAttention)
-            out, lse, window = self.attention.attend_with_lse(before, state.window, inputs)
+            of_window = self.memory_layer.window_inputs(inputs, state.stream)
+            out, lse, window = self.attention.attend_with_lse(before, state.window, of_window)
             out, *of_memory = self.memory_layer(out, lse, before, state.stream, inputs, alignment)
             attended = self.attention.project_out(out)
         else:

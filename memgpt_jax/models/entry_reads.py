@@ -127,9 +127,11 @@ def _explained(
     layer = block.memory_layer
     before = x if block.config.norm_position == "post" else block.attention_norm(x)
     assert isinstance(block.attention, SelfAttention)
-    window = block.attention.weights(before, state.window, inputs)
-    if isinstance(layer, SharedSoftmaxMemory):
-        _, lse, _ = block.attention.attend_with_lse(before, state.window, inputs)
+    shares = isinstance(layer, SharedSoftmaxMemory)
+    of_window = layer.window_inputs(inputs, state.stream) if shares else inputs
+    window = block.attention.weights(before, state.window, of_window)
+    if shares:
+        _, lse, _ = block.attention.attend_with_lse(before, state.window, of_window)
         explanation = layer.explain(lse, before, state.stream, inputs)
         of_entries = jnp.moveaxis(jnp.sum(explanation.weights, axis=-1, keepdims=True), 1, 2)
         return explanation, _or_none(lambda: layer.memory.write_gates(before)), window * (1 - of_entries)

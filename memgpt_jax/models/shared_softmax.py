@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import StackConfig
 from memgpt_jax.memory import make_memory
 from memgpt_jax.memory.base import Explanation
 from memgpt_jax.memory.streaming import StreamAlignment, StreamState, explain, init_stream_state, stream
-from memgpt_jax.models.attention import CallInputs
+from memgpt_jax.models.attention import CallInputs, rotary_of
 from memgpt_jax.ops import joint_softmax
 from memgpt_jax.shapes import Array, Float, Float32, Stream
 
@@ -22,7 +23,8 @@ class SharedSoftmaxMemory(nnx.Module):
 
     with the log-sum-exp (lse) of the logits of the window and of the memory. b = 0 is one softmax over the window's
     tokens and the memory's entries; in general, the weights of entries are multiplied by e^-b before normalisation.
-    The memory reads and writes the input of self-attention, whose W_o also projects the memory's reads.
+    The memory reads and writes the input of self-attention, whose W_o also projects the memory's reads. With
+    `continues_window` the window begins anew with each segment, so that a token is in the window or in the memory.
     """
 
     gates: ClassVar[tuple[str, ...]] = ("fusion_gate",)
@@ -31,7 +33,7 @@ class SharedSoftmaxMemory(nnx.Module):
         self.config = config
         shapes = {"d_model": config.d_model, "segment_length": config.segment_length, "dtype": config.dtype}
         self.memory = make_memory(config.effective_memory, **shapes, rngs=rngs)
-        self.memory.join_attention(query_bias=config.attention_bias != "none")
+        self.memory.join_attention(query_bias=config.attention_bias != "none", rotary=rotary_of(config))
         self.fusion_gate = nnx.Param(jnp.full(config.num_heads, config.fusion_bias, jnp.float32))
 
     def init_state(self, batch_size: int) -> StreamState:
@@ -40,6 +42,17 @@ class SharedSoftmaxMemory(nnx.Module):
         return init_stream_state(
             self.memory, batch_size, config.segment_length, config.d_model, jnp.dtype(config.dtype)
         )
+
+    def window_inputs(self, inputs: CallInputs, state: StreamState) -> CallInputs:
+        """The inputs of self-attention: with `continues_window`, each segment is a document to it."""
+        memory, length = self.config.effective_memory, self.config.segment_length
+        if not (isinstance(memory, KVMemoryConfig) and memory.continues_window):
+            return inputs
+        place = state.offset[:, None] + jnp.cumsum(inputs.valid, axis=1, dtype=jnp.int32) - 1
+        at_boundary = state.offset[:, None] == 0  # the tokens before the call are of another segment
+        starts = inputs.valid & (place % length == 0)
+        document = inputs.document + place // length + at_boundary.astype(jnp.int32)
+        return inputs._replace(reset=inputs.reset | starts, document=document)
 
     def __call__(
         self,
@@ -68,5 +81,7 @@ class SharedSoftmaxMemory(nnx.Module):
         found, _ = stream(self.memory, x, state, inputs.reset, inputs.valid)
         read_lse = found.reshape(*lse.shape, -1)[..., -1]
         share = jax.nn.sigmoid(read_lse - lse - self.fusion_gate[...][None, None])
+        if (clock := getattr(state.memory, "clock", None)) is not None:
+            state = state._replace(memory=state.memory._replace(clock=clock + state.offset))
         explanation = explain(self.memory, x, state)
         return explanation._replace(weights=explanation.weights * share[..., None])

@@ -9,7 +9,9 @@ import pytest
 
 import memgpt_jax as mg
 from memgpt_jax import models
+from memgpt_jax.config.rotary import RotaryScalingConfig
 from memgpt_jax.memory import MEMORIES
+from memgpt_jax.models.entry_reads import trace_call
 from memgpt_jax.training.optimizer import check_trainable, is_trained, make_optimizer, parameter_groups
 from tests.references import foreign
 
@@ -94,6 +96,36 @@ def test_entries_are_read_at_the_distance_of_the_window(tmp_path):
     full = mg.from_pretrained(foreign.write("llama", tmp_path), window_size=2)
     model = mg.add_memory(mg.from_pretrained(tmp_path, window_size=1), IN_ATTENTION, fusion="attention")
     np.testing.assert_allclose(logits_of(model, TOKENS[:, :2]), logits_of(full, TOKENS[:, :2]), atol=1e-5)
+
+
+CONTINUING = mg.KVMemoryConfig(
+    memory_size=24, qk_norm=False, null_entry=False, gate="none", writer_conv=1, continues_window=True
+)
+YARN = RotaryScalingConfig(kind="yarn", factor=4.0, original_positions=16, attention_factor=1.2)
+
+
+@pytest.mark.parametrize("family, changes", [("llama", {}), ("llama", {"rotary_scaling": YARN}), ("gpt2", {})])
+def test_a_memory_of_all_tokens_that_continues_the_window_is_full_attention(family, changes, tmp_path):
+    """The logits, and the attention weights: those of the entries, in order, then those of the open segment."""
+    full = mg.from_pretrained(foreign.write(family, tmp_path), window_size=24)
+    full = models.from_params(dataclasses.replace(full.config, **changes), models.to_params(full))
+    model = mg.add_memory(full, CONTINUING, window_size=7, segment_length=5, fusion="attention")
+    expected = logits_of(full, TOKENS)
+    np.testing.assert_allclose(logits_of(model, TOKENS), expected, atol=1e-5)
+
+    read, rest = TOKENS[:, :17], TOKENS[:, 17:19]  # 15 entries, two tokens of the open segment, and two more
+    valid = jnp.ones(rest.shape, bool)
+    layers = [trace_call(m, rest, m(read)[1], valid).layers[-1] for m in (model, with_no_effect(full))]
+    (of_entries, window), (_, whole) = [(layer.explanation, np.asarray(layer.window)) for layer in layers]
+    entries = np.moveaxis(np.asarray(of_entries.weights)[..., -15:], 1, 2)
+    np.testing.assert_allclose(entries, whole[..., 24 - 17 : 24 - 2], atol=1e-5)
+    np.testing.assert_allclose(window[..., -4:], whole[..., -4:], atol=1e-5)
+    assert np.abs(window[..., :-4]).max() == 0
+
+
+def with_no_effect(model):
+    """The model with a memory that adds nothing, so that its attention can be traced."""
+    return mg.add_memory(model, small("kv"), segment_length=5)
 
 
 @pytest.mark.parametrize(

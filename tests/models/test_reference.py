@@ -38,6 +38,12 @@ MEMORY_OPTIONS = {
     "evict": ["oldest", "lowest_gate", "least_read"],
     "visibility": ["segment", "token"],
 }
+CONTINUING = (
+    {"evict": "oldest", "gate": "log_bias", "position": "rotary", "num_kv_heads": 1},
+    {"evict": "least_read", "select": "highest_gate", "select_size": 2, "position": "rotary", "window_size": 4},
+    {"evict": "lowest_gate", "gate": "scale", "qk_norm": False, "position": "learned", "norm_position": "parallel"},
+)
+"""Options of models whose memory continues the window."""
 LENGTH = 23
 
 
@@ -55,6 +61,14 @@ def config_of(row):
     return tiny(memory, num_positions=LENGTH, relative_buckets=4, relative_max_distance=5, **model)
 
 
+def continuing(options):
+    fields = KVMemoryConfig.__dataclass_fields__
+    memory = {name: value for name, value in options.items() if name in fields and name != "num_kv_heads"}
+    model = {name: value for name, value in options.items() if name not in memory}
+    memory = KVMemoryConfig(memory_size=7, continues_window=True, null_entry=False, **memory)
+    return tiny(memory, fusion="attention", num_positions=LENGTH, **model)
+
+
 def configs():
     """By default, rows in which each value of each option occurs; the other pairs are slow."""
     chosen = each_value(rows())
@@ -63,6 +77,8 @@ def configs():
         yield pytest.param(config_of(row), marks=marks, id=name_of(row))
     yield pytest.param(tiny(num_layers=3, memory_layers=(0, 2)), marks=pytest.mark.slow, id="memory in layers 0 and 2")
     yield pytest.param(tiny(NoMemoryConfig(), num_layers=2), id="no memory")
+    for options in CONTINUING:
+        yield pytest.param(continuing(options), id=f"continues_window, {name_of(options)}")
 
 
 @pytest.mark.parametrize("config", list(configs()))

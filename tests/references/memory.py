@@ -23,9 +23,10 @@ class ReferenceKVMemory:
     One that `joins` attention reads, for each head, a list of pairs of a logit and a value.
     """
 
-    def __init__(self, config, params, segment_length, knowledge=(), joins=False):
+    def __init__(self, config, params, segment_length, knowledge=(), joins=False, rotary_base=None):
         self.knowledge = knowledge  # entries that outlive a reset
         self.config, self.params, self.segment_length, self.joins = config, params, segment_length, joins
+        self.rotary_base = rotary_base if config.continues_window else None  # queries and keys are rotated
         self.tokens_seen = 0
         self.begin_document()
 
@@ -71,7 +72,12 @@ class ReferenceKVMemory:
         if config.gate != "none":
             gate = params["write_gate"]
             log_gate = float(np.log(reference.sigmoid(x @ f64(gate["kernel"]) + f64(gate["bias"])))[0])
-        return Entry(self.unit(key), value, log_gate)
+        return Entry(self.turned(self.unit(key)), value, log_gate)
+
+    def turned(self, heads):
+        if self.rotary_base is None:
+            return heads
+        return reference.rotate(heads[None, None], np.array([[self.tokens_seen]]), self.rotary_base)[0, 0]
 
     def selected(self, own):
         size = self.config.select_size
@@ -96,7 +102,7 @@ class ReferenceKVMemory:
 
     def read(self, x):
         config, params = self.config, self.params
-        query = self.unit(self.heads(x @ f64(params["query"]["kernel"])))
+        query = self.turned(self.unit(self.heads(x @ f64(params["query"]["kernel"]))))
         scale = config.head_dim**-0.5
         if config.qk_norm:
             scale = np.exp(f64(params["log_temperature"]))[:, None]

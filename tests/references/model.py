@@ -22,6 +22,7 @@ class ReferenceDecoder:
                 params["blocks"][str(i)]["memory_layer"]["memory"],
                 config.segment_length,
                 joins=config.fusion == "attention",
+                rotary_base=config.rotary_base if config.position == "rotary" else None,
             )
             if isinstance(config.memory, KVMemoryConfig) and config.layer_has_memory(i)
             else None
@@ -38,6 +39,8 @@ class ReferenceDecoder:
             normed, memory, entries = self.norm(x, params["attention_norm"]), self.memories[layer], None
             if memory is not None and memory.joins:
                 bias = f64(params["memory_layer"]["fusion_gate"])
+                if self.config.memory.continues_window and memory.tokens_seen % self.config.segment_length == 0:
+                    self.windows[layer].clear()
                 found = zip(memory.step(normed, reset), bias, strict=True)
                 entries = [[(logit - bias, value) for logit, value in pairs] for pairs, bias in found]
             attended = self.attention(normed, params["attention"], self.windows[layer], entries)

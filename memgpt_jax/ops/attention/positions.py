@@ -4,12 +4,15 @@ Frequencies are fixed-point numbers: multiples of 2^-32 turns per token. The pha
 unsigned 32-bit integers. It is exact for every p, also after the position counter has wrapped around.
 """
 
+import dataclasses
+from dataclasses import dataclass
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memgpt_jax.config.rotary import RotaryScalingConfig
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 Scaling = Literal["none", "linear", "llama3", "yarn"]
@@ -93,6 +96,21 @@ def rotate(
     )
     a, b = x[..., :half], x[..., half:]
     return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """The rotary positions of self-attention: `rotate` with its frequencies."""
+
+    head_dim: int
+    base: float
+    scaling: RotaryScalingConfig
+
+    def __call__(self, x: Float[Array, "B L heads K"], positions: Int32[Array, "B L"]) -> Float[Array, "B L heads K"]:
+        """Queries or keys, rotated to their positions."""
+        scaling = dataclasses.asdict(self.scaling)
+        amplitude = scaling.pop("attention_factor")
+        return rotate(x, positions, compute_frequencies(self.head_dim // 2, self.base, **scaling), amplitude)
 
 
 def sinusoidal(positions: Int32[Array, "B L"], d_model: int, base: float) -> Float32[Array, "B L {d_model}"]:
