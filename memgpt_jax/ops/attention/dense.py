@@ -6,11 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from memgpt_jax.ops.fusion import joint_softmax
 from memgpt_jax.ops.mesh import is_single_device
 from memgpt_jax.shapes import Array, Bool, Float, Float32
 
 MASKED = -1e30  # in place of minus infinity: sums and differences of masked logits stay finite
 FEW_QUERIES = 16  # with fewer, as in decoding, transposing the keys costs more than multiplying them
+BLOCK = 512  # entries that decoding reads or skips together
 FLOOR = -1e20  # the running maximum never goes below this, so a fully masked row has weights 0, not uniform ones
 
 
@@ -90,6 +92,39 @@ def attend_with_lse(
     summed = jnp.einsum("...rqe,...ek->...rqk", weights.astype(values.dtype), values)
     out = summed / total[..., None].astype(values.dtype)  # dividing [Q, K] is cheaper than dividing [Q, E]
     return out, jnp.where(highest > FLOOR, highest + jnp.log(total), MASKED)
+
+
+def read_visible(
+    read: Callable[[Any, Array], tuple[Array, Array]], entries: Any, bias: Float32[Array, "*b E"]
+) -> tuple[Array, Array]:
+    """`read(entries, bias)`, which is an `attend_with_lse` over E entries, without blocks that are hidden everywhere.
+
+    A single CPU device, whose decoding time is that of reading memory, goes through many entries block by block, merges
+    the reads by their log-sum-exp, and skips a block that the bias hides from every query. What it skips would have
+    been added with weight 0, so a row does not depend on the blocks that other rows need.
+
+    Args:
+        read: of entries and their bias.
+        entries: pytree of arrays [B, E, ...].
+        bias: `MASKED` where an entry is hidden.
+    """
+    size = bias.shape[-1]
+    if not (jax.default_backend() == "cpu" and is_single_device() and size > BLOCK and size % BLOCK == 0):
+        return read(entries, bias)
+
+    def merged(found: tuple[Array, Array], start: Array) -> tuple[tuple[Array, Array], None]:
+        def of(x: Array, axis: int) -> Array:
+            return jax.lax.dynamic_slice_in_dim(x, start, BLOCK, axis)
+
+        def with_block(found: tuple[Array, Array]) -> tuple[Array, Array]:
+            out, lse = read(jax.tree.map(lambda x: of(x, 1), entries), of(bias, -1))
+            return joint_softmax(found[0], found[1], out, lse)[0], jnp.logaddexp(found[1], lse)
+
+        return jax.lax.cond(jnp.any(of(bias, -1) > FLOOR), with_block, lambda found: found, found), None
+
+    out, lse = jax.eval_shape(read, jax.tree.map(lambda x: x[:, :BLOCK], entries), bias[..., :BLOCK])
+    nothing = jnp.zeros(out.shape, out.dtype), jnp.full(lse.shape, MASKED, lse.dtype)
+    return jax.lax.scan(merged, nothing, jnp.arange(0, size, BLOCK))[0]
 
 
 def null_logits(query: Float[Array, "*b G R Q K"], null_key: Float[Array, "G K"]) -> Float32[Array, "*b G R Q"]:

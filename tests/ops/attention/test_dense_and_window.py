@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memgpt_jax.ops.attention import attend, attention_weights, masked_bias, window_attention, window_weights
+from memgpt_jax.ops.attention import (
+    attend,
+    attend_with_lse,
+    attention_weights,
+    dense,
+    masked_bias,
+    read_visible,
+    window_attention,
+    window_weights,
+)
 from memgpt_jax.ops.attention.window import _by_library, _Tokens
 from tests.references import ops as reference
 
@@ -159,3 +168,47 @@ def test_bfloat16_keeps_its_type_and_a_float32_softmax():
         out.astype(jnp.float32), reference.window_attention(query, keys, values, *documents, 4), atol=0.05
     )
     assert attention_weights(half[0], half[1][:, :, 0], jnp.zeros((1, 1, 1, 6))).dtype == jnp.float32
+
+
+def in_blocks(query, keys, values, bias):
+    """`read_visible` of [B, E, G, K] entries by [B, G, R, Q, K] queries."""
+
+    def read(entries, bias):
+        return attend_with_lse(query, *(x.swapaxes(1, 2) for x in entries), bias)
+
+    return read_visible(read, (keys, values), bias)
+
+
+def blocked(seed=0):
+    """Two rows of three blocks of four entries: the last block is hidden from both, the second from the first row."""
+    rng = np.random.default_rng(seed)
+    query, *entries = (
+        jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in [(2, 2, 2, 1, 4), (2, 12, 2, 4), (2, 12, 2, 4)]
+    )
+    visible = np.array([[1, 0, 1, 1] + [0] * 8, [1, 1, 0, 1, 0, 1, 1, 0] + [0] * 4], bool)
+    return query, *entries, masked_bias(jnp.asarray(visible))[:, None, None, None]
+
+
+def test_reads_of_blocks_are_merged_and_hidden_blocks_are_not_read(monkeypatch):
+    query, keys, values, bias = blocked()
+    expected = in_blocks(query, keys, values, bias)
+    monkeypatch.setattr(dense, "BLOCK", 4)
+    for found, whole in zip(in_blocks(query, keys, values, bias), expected, strict=True):
+        np.testing.assert_allclose(found, whole, atol=1e-6)
+    keys, values = (x.at[:, 8:].set(jnp.nan) for x in (keys, values))
+    for found, whole in zip(in_blocks(query, keys, values, bias), expected, strict=True):
+        np.testing.assert_allclose(found, whole, atol=1e-6)
+    alone = in_blocks(query[:1], keys[:1], values[:1], bias[:1])  # without the row that needs the second block
+    together = in_blocks(query, keys, values, bias)
+    assert all(np.array_equal(a[0], b[0]) for a, b in zip(alone, together, strict=True))
+    nothing = in_blocks(query, keys, values, jnp.full_like(bias, dense.MASKED))
+    assert not np.any(nothing[0]) and np.all(nothing[1] == dense.MASKED)
+
+
+def test_gradients_through_blocks_are_those_of_one_read(monkeypatch):
+    *arrays, bias = blocked()
+    gradients = jax.grad(lambda arrays: sum(jnp.sum(jnp.sin(x)) for x in in_blocks(*arrays, bias)))
+    expected = gradients(arrays)
+    monkeypatch.setattr(dense, "BLOCK", 4)
+    for found, whole in zip(gradients(arrays), expected, strict=True):
+        np.testing.assert_allclose(found, whole, atol=1e-5)
