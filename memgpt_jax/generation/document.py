@@ -15,6 +15,7 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.config.serialization import differences, from_json, to_json
 from memgpt_jax.data import Tokenizer
 from memgpt_jax.files.checksums import DamagedError
+from memgpt_jax.generation.packing import pack, packed_array, starts_of
 from memgpt_jax.generation.text import AnswerText
 from memgpt_jax.models import ModelState, Params
 from memgpt_jax.ops.trees import named_leaves
@@ -81,8 +82,9 @@ def to_bytes(
 ) -> bytes:
     """The content of a file in the safetensors format with the document.
 
-    Its header holds the model's configuration, the tokenizer's fingerprint, the SHA-256 of the file, and `notes`: what
-    JSON can express, which `from_bytes` returns.
+    Its header holds the model's configuration, the tokenizer's fingerprint, the SHA-256 of the file, the first slot of
+    arrays that are stored without empty slots (see `pack`), and `notes`: what JSON can express, which `from_bytes`
+    returns.
     """
     from safetensors.numpy import save
 
@@ -90,8 +92,9 @@ def to_bytes(
     values["notes"] = dict(notes or {})
     values |= {name: value for name, value in document._asdict().items() if name != "state"}
     values |= {"penalized_ids": sorted(document.penalized_ids)}
-    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in named_leaves(document.state).items()}
-    content = save(arrays, {KEY: json.dumps(values)})
+    arrays = named_leaves(pack(document.state))
+    values["starts"] = starts_of(arrays)
+    content = save({name: array.slots for name, array in arrays.items()}, {KEY: json.dumps(values)})
     return content.replace(NO_SUM.encode(), hashlib.sha256(content).hexdigest().encode(), 1)
 
 
@@ -118,17 +121,19 @@ def from_bytes(
     check(not changed, f"the session in {name} belongs to another model:\n  " + "\n  ".join(changed))
     check(values.pop("tokenizer") == tokenizer.fingerprint, f"the session in {name} belongs to another tokenizer")
     try:
-        found = {key: array["data"] for key, array in deserialize(content)}
+        found = dict(deserialize(content))
     except SafetensorError as error:
         raise DamagedError(f"{name} cannot be read: {error}") from None
     like = jax.eval_shape(lambda: models.functional(config).init_state(1))
-    wanted = named_leaves(like)
-    sizes = {key: x.size * x.dtype.itemsize for key, x in wanted.items()}
-    check(
-        sizes == {key: len(data) for key, data in found.items()},
-        f"{name} does not hold the state of such a model: its arrays have other names or sizes",
-    )
-    arrays = [np.frombuffer(found[key], x.dtype).reshape(x.shape) for key, x in wanted.items()]
+    wanted, starts = named_leaves(like), values.pop("starts")
+    check(wanted.keys() == found.keys(), f"{name} does not hold the state of such a model: its arrays have other names")
+    try:
+        arrays = [
+            packed_array(found[key]["data"], found[key]["shape"], starts.get(key, 0), x).whole()
+            for key, x in wanted.items()
+        ]
+    except ValueError as error:
+        raise ValueError(f"{name} does not hold the state of such a model: {error}") from None
     state = jax.tree.unflatten(jax.tree.structure(like), arrays)
     sequences = {key: tuple(values[key]) for key in ("unread", "context", "unfinished")}
     penalized_ids = frozenset(values["penalized_ids"])

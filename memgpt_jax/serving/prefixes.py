@@ -6,9 +6,9 @@ import threading
 from collections import OrderedDict
 from typing import Any
 
-import jax
 import numpy as np
 
+from memgpt_jax.generation.packing import pack, packed_bytes, unpack
 from memgpt_jax.models import ModelState
 
 
@@ -22,35 +22,37 @@ class Prefixes:
     def __init__(self, most_bytes: int):
         """Args: most_bytes: of all states; 0: none is kept."""
         self._most_bytes = most_bytes
-        self._states: OrderedDict[bytes, ModelState] = OrderedDict()
+        self._states: OrderedDict[bytes, Any] = OrderedDict()
         self._lock = threading.Lock()
         self.bytes = 0
-        """Bytes of the states."""
+        """Bytes of the states, which are packed."""
 
     def longest(self, owner: str, ids: list[int], ends: list[int]) -> tuple[int, ModelState] | None:
         """The longest known beginning of a document, of `ends` many tokens: its length and state."""
         for end, key in reversed(list(zip(ends, _keys(owner, ids, ends), strict=True))):
             with self._lock:
-                state = self._states.get(key)
-                if state is not None:
+                packed = self._states.get(key)
+                if packed is not None:
                     self._states.move_to_end(key)
-                    return end, state
+            if packed is not None:
+                return end, unpack(packed)
         return None
 
     def keep(self, owner: str, ids: list[int], state: ModelState) -> None:
         """Keep the state that has read a document of these ids."""
-        size = _nbytes(state)
-        if size > self._most_bytes:
-            return
         [key] = _keys(owner, ids, [len(ids)])
         with self._lock:
             if key in self._states:
                 self._states.move_to_end(key)
                 return
-            self._states[key] = jax.device_get(state)
-            self.bytes += size
+        packed = pack(state) if self._most_bytes else None
+        if packed is None or packed_bytes(packed) > self._most_bytes:
+            return
+        with self._lock:
+            self._states[key] = packed
+            self.bytes += packed_bytes(packed)
             while self.bytes > self._most_bytes:
-                self.bytes -= _nbytes(self._states.popitem(last=False)[1])
+                self.bytes -= packed_bytes(self._states.popitem(last=False)[1])
 
 
 def _keys(owner: str, ids: list[int], ends: list[int]) -> list[bytes]:
@@ -60,7 +62,3 @@ def _keys(owner: str, ids: list[int], ends: list[int]) -> list[bytes]:
         digest.update(np.array(ids[start:end], "<i4").tobytes())
         keys.append(digest.digest())
     return keys
-
-
-def _nbytes(state: Any) -> int:
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(state))

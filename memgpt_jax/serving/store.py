@@ -8,13 +8,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from memgpt_jax.generation.document import Document
+from memgpt_jax.generation.packing import pack, packed_bytes, unpack
 
 IDS = re.compile(r"(resp|sess)_[0-9a-f]{32}")
 """Other ids are not looked for in the folder."""
@@ -45,6 +46,17 @@ class Entry:
     def nbytes(self) -> int:
         """Bytes of the state."""
         return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(self.document.state))
+
+
+class _Kept(NamedTuple):
+    """An entry in memory."""
+
+    entry: Entry
+    """Without its state."""
+    packed: Any
+    """Its state, by `pack`."""
+    used: float
+    """When it was used last, on the clock of `time.monotonic`."""
 
 
 Encode = Callable[[Document, dict[str, Any]], bytes]
@@ -81,10 +93,10 @@ class Store:
         self._folder = None if folder is None else epath.Path(folder)
         self._memory_bytes, self._seconds = memory_bytes, seconds
         self._encode, self._decode = encode, decode
-        self._entries: OrderedDict[str, tuple[Entry, float]] = OrderedDict()
+        self._entries: OrderedDict[str, _Kept] = OrderedDict()
         self._lock = threading.Lock()
         self.bytes = 0
-        """Bytes of the entries in memory."""
+        """Bytes of the entries in memory, whose states are packed."""
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
 
@@ -99,8 +111,7 @@ class Store:
             notes = {name: getattr(entry, name) for name in names}
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, self._encode(entry.document, notes))
-        with self._lock:
-            self._keep(entry)
+        self._keep(entry)
 
     def get(self, id: str, owner: str) -> Entry:
         """The entry of an id.
@@ -113,15 +124,16 @@ class Store:
             self._expire()
             found = self._entries.get(id)
             if found is not None:
-                if found[0].owner != owner:
+                if found.entry.owner != owner:
                     raise NotFoundError(id)
-                self._keep(found[0])
-                return found[0]
+                self._entries[id] = found._replace(used=time.monotonic())
+                self._entries.move_to_end(id)
+        if found is not None:
+            return replace(found.entry, document=found.entry.document._replace(state=unpack(found.packed)))
         entry = self._read(id, owner)
         if entry is None:
             raise NotFoundError(id)
-        with self._lock:
-            self._keep(entry)
+        self._keep(entry)
         return entry
 
     def delete(self, id: str, owner: str) -> None:
@@ -134,20 +146,24 @@ class Store:
             path.unlink(missing_ok=True)
 
     def _keep(self, entry: Entry) -> None:
-        self._remove(entry.id)
-        self._entries[entry.id] = (entry, time.monotonic())
-        self.bytes += entry.nbytes
-        self._expire()
+        packed = pack(entry.document.state)
+        empty: Any = ()
+        with self._lock:
+            self._remove(entry.id)
+            stateless = replace(entry, document=entry.document._replace(state=empty))
+            self._entries[entry.id] = _Kept(stateless, packed, time.monotonic())
+            self.bytes += packed_bytes(packed)
+            self._expire()
 
     def _remove(self, id: str) -> None:
         found = self._entries.pop(id, None)
-        self.bytes -= 0 if found is None else found[0].nbytes
+        self.bytes -= 0 if found is None else packed_bytes(found.packed)
 
     def _expire(self) -> None:
         """Remove the entries that are old, and the least recently used ones beyond the budget, but for the last."""
         now = time.monotonic()
-        for id, (_, used) in list(self._entries.items()):
-            is_old = used + self._seconds <= now
+        for id, kept in list(self._entries.items()):
+            is_old = kept.used + self._seconds <= now
             if not is_old and (self.bytes <= self._memory_bytes or len(self._entries) == 1):
                 break
             self._remove(id)
