@@ -285,9 +285,9 @@ def read_window(
         age = (cache.cursor[:, None] - 1 - jnp.arange(size, dtype=jnp.int32)[None, :]) % size
         bias = bias + distance_bias.T[age].swapaxes(1, 2).reshape(*query.shape[:3], 1, size)
 
-    def read(tokens: tuple[Array, Array], bias: Array) -> tuple[Array, Array]:
+    def read(tokens: tuple[Array, Array], bias: Array, sink: Array | None) -> tuple[Array, Array]:
         keys, values = (x.swapaxes(1, 2) for x in tokens)
-        return attend_with_lse(query, keys, values, bias)
+        return attend_with_lse(query, keys, values, bias, sink)
 
     out, lse = read_visible(read, (cache.keys, cache.values), bias)
     return out.reshape(batch, 1, num_heads, head_dim), lse.reshape(batch, 1, num_heads)

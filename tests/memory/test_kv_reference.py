@@ -99,7 +99,7 @@ def config_of(row):
 
 def assert_state_equals(state, memories, config):
     """The stored entries, in order, and the convolution's conv_cache."""
-    entries, conv_cache, _ = jax.device_get(state.memory)
+    entries, conv_cache, *_ = jax.device_get(state.memory)
     for b, memory in enumerate(memories):
         valid = entries.valid[b]
 

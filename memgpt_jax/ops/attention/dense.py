@@ -95,36 +95,43 @@ def attend_with_lse(
 
 
 def read_visible(
-    read: Callable[[Any, Array], tuple[Array, Array]], entries: Any, bias: Float32[Array, "*b E"]
+    read: Callable[[Any, Array, Array | None], tuple[Array, Array]],
+    entries: Any,
+    bias: Float32[Array, "*b E"],
+    sink: Float32[Array, "*c"] | None = None,
 ) -> tuple[Array, Array]:
-    """`read(entries, bias)`, which is an `attend_with_lse` over E entries, without blocks that are hidden everywhere.
+    """`read(entries, bias, sink)`, an `attend_with_lse` over E entries, without blocks that are hidden everywhere.
 
     A single CPU device, whose decoding time is that of reading memory, goes through many entries block by block, merges
     the reads by their log-sum-exp, and skips a block that the bias hides from every query. What it skips would have
     been added with weight 0, so a row does not depend on the blocks that other rows need.
 
     Args:
-        read: of entries and their bias.
+        read: of entries, their bias, and a sink or None.
         entries: pytree of arrays [B, E, ...].
         bias: `MASKED` where an entry is hidden.
+        sink: as in `attend_with_lse`.
     """
     size = bias.shape[-1]
     if not (jax.default_backend() == "cpu" and is_single_device() and size > BLOCK and size % BLOCK == 0):
-        return read(entries, bias)
+        return read(entries, bias, sink)
 
     def merged(found: tuple[Array, Array], start: Array) -> tuple[tuple[Array, Array], None]:
         def of(x: Array, axis: int) -> Array:
             return jax.lax.dynamic_slice_in_dim(x, start, BLOCK, axis)
 
         def with_block(found: tuple[Array, Array]) -> tuple[Array, Array]:
-            out, lse = read(jax.tree.map(lambda x: of(x, 1), entries), of(bias, -1))
+            out, lse = read(jax.tree.map(lambda x: of(x, 1), entries), of(bias, -1), None)
             return joint_softmax(found[0], found[1], out, lse)[0], jnp.logaddexp(found[1], lse)
 
         return jax.lax.cond(jnp.any(of(bias, -1) > FLOOR), with_block, lambda found: found, found), None
 
-    out, lse = jax.eval_shape(read, jax.tree.map(lambda x: x[:, :BLOCK], entries), bias[..., :BLOCK])
+    out, lse = jax.eval_shape(read, jax.tree.map(lambda x: x[:, :BLOCK], entries), bias[..., :BLOCK], None)
     nothing = jnp.zeros(out.shape, out.dtype), jnp.full(lse.shape, MASKED, lse.dtype)
-    return jax.lax.scan(merged, nothing, jnp.arange(0, size, BLOCK))[0]
+    out, lse = jax.lax.scan(merged, nothing, jnp.arange(0, size, BLOCK))[0]
+    if sink is None:
+        return out, lse
+    return joint_softmax(out, lse, jnp.zeros_like(out), sink)[0], jnp.logaddexp(lse, sink)
 
 
 def null_logits(query: Float[Array, "*b G R Q K"], null_key: Float[Array, "G K"]) -> Float32[Array, "*b G R Q"]:
