@@ -229,6 +229,14 @@ class Memory(nnx.Module, Generic[ConfigT]):
         """
         raise NotImplementedError(self.missing("join_attention"))
 
+    def after(self, state: State, tokens: Int32[Array, "B"]) -> State:
+        """The state for an `explain` of tokens that come this number of tokens after the last full segment.
+
+        Default: the state, as reads do not depend on the place of a token in its segment.
+        """
+        del tokens
+        return state
+
     def missing(self, name: str) -> str:
         """The message that the mechanism does not implement an optional method; it names those that do."""
 

@@ -177,7 +177,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
     def explain(self, x: Float[Array, "B Q D"], state: KVState) -> Explanation:
         """Weights over the M entries, then those of knowledge; the null entry has the rest of each softmax.
 
-        With `continues_window`, x are the tokens at `clock` and after it.
+        With `continues_window`, x are the tokens from `clock` on; `after` moves it behind those of an open segment.
         """
         entries, values, valid = state.entries, state.entries.values, state.entries.valid
         visible = jnp.broadcast_to(valid[:, None], (*x.shape[:2], valid.shape[1]))
@@ -197,6 +197,9 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             values = jnp.concatenate([values, state.knowledge.values], axis=1)
             valid = jnp.concatenate([valid, state.knowledge.source > 0], axis=1)
         return Explanation(weights, self._per_head(values)[:, None], valid)
+
+    def after(self, state: KVState, tokens: Int32[Array, "B"]) -> KVState:
+        return state if state.clock is None else state._replace(clock=state.clock + tokens)
 
     def write_gates(self, x: Float[Array, "B L D"]) -> Float32[Array, "B L"]:
         if self.config.gate == "none":

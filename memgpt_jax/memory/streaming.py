@@ -80,8 +80,8 @@ def stream(
 
 
 def explain(memory: Memory[Any], x: Float[Array, "B Q D"], state: StreamState) -> Explanation:
-    """`Memory.explain` for a stream; tokens of the open segment are not included."""
-    return memory.explain(x, _restarted(memory, state.memory, state.fresh))
+    """`Memory.explain` for the next tokens of a stream; those of the open segment are not read."""
+    return memory.explain(x, memory.after(_restarted(memory, state.memory, state.fresh), state.offset))
 
 
 def write_entries(

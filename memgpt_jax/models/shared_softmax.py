@@ -81,7 +81,5 @@ class SharedSoftmaxMemory(nnx.Module):
         found, _ = stream(self.memory, x, state, inputs.reset, inputs.valid)
         read_lse = found.reshape(*lse.shape, -1)[..., -1]
         share = jax.nn.sigmoid(read_lse - lse - self.fusion_gate[...][None, None])
-        if (clock := getattr(state.memory, "clock", None)) is not None:
-            state = state._replace(memory=state.memory._replace(clock=clock + state.offset))
         explanation = explain(self.memory, x, state)
         return explanation._replace(weights=explanation.weights * share[..., None])
