@@ -52,6 +52,7 @@ from memgpt_jax.data.tasks.ratings import RatingsConfig
 from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.data.tasks.replies import RepliesConfig
 from memgpt_jax.data.tasks.retrieval import RetrievalConfig
+from memgpt_jax.data.tasks.scenes import ScenesConfig
 from memgpt_jax.data.tasks.scored_text import ScoredTextConfig
 from memgpt_jax.data.tasks.shapes import ShapesConfig
 from memgpt_jax.data.tasks.sounds import SoundsConfig
@@ -255,6 +256,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "RepliesConfig",
     "RetrievalConfig",
     "DocumentQuestionsConfig",
+    "ScenesConfig",
     "ScoredTextConfig",
     "RatingsConfig",
     "CleanConfig",

@@ -27,6 +27,7 @@ from memgpt_jax.data.tasks.ratings import RatingsConfig, RatingsTask
 from memgpt_jax.data.tasks.recall import RecallConfig, RecallTask, recall_batch
 from memgpt_jax.data.tasks.replies import RepliesConfig, RepliesTask
 from memgpt_jax.data.tasks.retrieval import RetrievalConfig, RetrievalTask
+from memgpt_jax.data.tasks.scenes import ScenesConfig, ScenesTask
 from memgpt_jax.data.tasks.scored_text import ScoredTextConfig, ScoredTextTask
 from memgpt_jax.data.tasks.shapes import ShapesConfig, ShapesTask
 from memgpt_jax.data.tasks.sounds import SoundsConfig, SoundsTask
@@ -51,6 +52,7 @@ register_task("dictionary", DictionaryConfig, DictionaryTask)
 register_task("noise_needle", NoiseNeedleConfig, NoiseNeedleTask)
 register_task("tracking", TrackingConfig, TrackingTask)
 register_task("shapes", ShapesConfig, ShapesTask)
+register_task("scenes", ScenesConfig, ScenesTask)
 register_task("needle", NeedleConfig, NeedleTask)
 register_task("babi", BabiConfig, BabiTask)
 register_task("babilong", BabiLongConfig, BabiLongTask)
@@ -115,6 +117,8 @@ __all__ = [
     "RepliesTask",
     "RetrievalConfig",
     "RetrievalTask",
+    "ScenesConfig",
+    "ScenesTask",
     "ScoredTextConfig",
     "ScoredTextTask",
     "ShapesConfig",

@@ -1,0 +1,44 @@
+r"""Is "there is one tower with a blue block on top" true of a scene: generated statements, the nodes of a graph.
+
+Words are encoded apart from boxes and objects; their nodes exchange messages.
+
+Command: python experiments/train.py nlvr_statements --workdir runs/nlvr_statements
+         both fusions in one table: python experiments/ablate.py nlvr_statements --workdir runs/nlvr_fusion \
+             --sweep config=nlvr_statements,nlvr_statements_attention seed=0,1,2
+Time:    not measured: not run yet
+Result:  not measured: not run yet
+"""
+
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from memgpt_jax.config.heads import HeadedConfig
+from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.config.model import EncoderConfig
+from memgpt_jax.data.scenes import EDGES
+from memgpt_jax.data.tasks.scenes import ScenesConfig
+from memgpt_jax.models.heads import GraphHeadConfig
+
+
+def config() -> ExperimentConfig:
+    data = ScenesConfig(token_types=True, edges=True)
+    backbone = EncoderConfig(
+        vocab_size=256,  # with room for the words of sentences of people
+        d_model=64,
+        num_layers=2,
+        num_heads=4,
+        segment_length=data.row_length,
+        position="learned",
+        num_positions=data.row_length,
+        features=data.features_config,
+        token_types=2,
+        separate_types=True,
+        memory=NoMemoryConfig(),
+        heads=(),
+    )
+    head = GraphHeadConfig(edge_kinds=len(EDGES), rounds=3, pool="attention")
+    return ExperimentConfig(
+        model=HeadedConfig(backbone=backbone, head=head),
+        data=data,
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100, gate_lr_multiplier=1.0),
+        training=TrainingConfig(steps=4000, batch_size=32, carry_state=False, steps_per_call=10),
+        evaluation=EvaluationConfig(batch_size=64, num_batches=16, chunk_length=data.row_length),
+    )

@@ -1,0 +1,23 @@
+r"""Is "there is one tower with a blue block on top" true of a scene: generated statements, fusion by attention.
+
+Words, boxes and objects attend to each other in one encoder.
+
+Command: python experiments/train.py nlvr_statements_attention --workdir runs/nlvr_statements_attention
+Time:    not measured: not run yet
+Result:  not measured: not run yet
+"""
+
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.fields import with_fields
+from memgpt_jax.models.heads import LabelHeadConfig
+from memgpt_jax.studies.command_line import load_config
+
+
+def config() -> ExperimentConfig:
+    changes = {
+        "data.edges": False,
+        "model.backbone.separate_types": False,
+        "model.backbone.num_layers": 4,
+        "model.head": LabelHeadConfig(pool="attention"),
+    }
+    return with_fields(load_config("nlvr_statements"), changes)
