@@ -68,13 +68,10 @@ class Draw:
 
     def boxes(self) -> Statement:
         """Such as "there is at least one tower with a blue block at the top"."""
-        name = self.pick(
-            ("tower{s}", "tower{s}", "tower{s}", "box{es}") if self.towers else ("box{es}", "grey box{es}")
-        )
+        names = ("tower{s}", "tower{s}", "tower{s}", "box{es}") if self.towers else ("box{es}", "grey box{es}")
         content = self.content()
-        kind = self.pick(AMOUNTS)
-        found = content._replace(text=f"{name} {content.text}")
-        return of.there_are(of.amount(kind, int(self.rng.integers(1, 3))), found)
+        found = content._replace(text=f"{self.pick(names)} {content.text}")
+        return of.there_are(of.amount(self.pick(AMOUNTS), int(self.rng.integers(1, 3))), found)
 
     def content(self) -> Phrase:
         """What a box holds."""
@@ -137,9 +134,8 @@ class Draw:
         """Such as "each box has at least one black item"."""
         name = "tower" if self.towers else self.pick(("box", "grey box"))
         plural = f"{name}s" if self.towers else f"{name}es"
-        content = of.holding(
-            of.amount(self.pick(("some", "plain", "at least", "exactly")), self.upto(3)), self.objects(), ""
-        )
+        many = of.amount(self.pick(("some", "plain", "at least", "exactly")), self.upto(3))
+        content = of.holding(many, self.objects(), "")
         text = self.pick(
             (f"each {name} has", f"each {name} contains", f"all {plural} contain", f"all three {plural} have")
         )
@@ -166,9 +162,8 @@ class Draw:
     def one_of(self) -> Statement:
         """Such as "one of the grey square contains exactly three objects"."""
         name = "one of the towers" if self.towers else self.pick(("one of the grey square", "one of the grey box"))
-        exactly = of.holding(
-            of.amount("exactly", self.upto(7)), of.objects(noun=self.noun()), self.pick(("has", "contains"))
-        )
+        number, link = of.amount("exactly", self.upto(7)), self.pick(("has", "contains"))
+        exactly = of.holding(number, of.objects(noun=self.noun()), link)
         return of.there_are(of.amount("plain", 1), exactly._replace(text=f"{name} {exactly.text}"), prefix="")
 
     def base(self) -> Statement:

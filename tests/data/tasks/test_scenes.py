@@ -254,10 +254,12 @@ def test_what_does_not_fit_is_named(tmp_path):
 
 def test_neither_the_order_of_edges_nor_what_is_masked_changes_the_answer():
     data = ScenesConfig(token_types=True, edges=True)
-    sizes = {"d_model": 16, "num_layers": 1, "num_heads": 2, "segment_length": 40}
     backbone = EncoderConfig(
         vocab_size=data.num_ids,
-        **sizes,
+        d_model=16,
+        num_layers=1,
+        num_heads=2,
+        segment_length=40,
         memory=NoMemoryConfig(),
         heads=(),
         features=data.features_config,
