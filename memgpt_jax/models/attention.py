@@ -8,6 +8,7 @@ from flax import nnx
 from memgpt_jax.config.model import ModelConfig, PositionedStackConfig, StackConfig
 from memgpt_jax.models.layers import adapted_linear
 from memgpt_jax.ops.attention import (
+    attend_one_query,
     attend_with_lse,
     full_attention,
     masked_bias,
@@ -285,9 +286,11 @@ def read_window(
         age = (cache.cursor[:, None] - 1 - jnp.arange(size, dtype=jnp.int32)[None, :]) % size
         bias = bias + distance_bias.T[age].swapaxes(1, 2).reshape(*query.shape[:3], 1, size)
 
+    attend = attend_with_lse if batch == 1 else attend_one_query  # XLA copies the whole window of a single row
+
     def read(tokens: tuple[Array, Array], bias: Array, sink: Array | None) -> tuple[Array, Array]:
         keys, values = (x.swapaxes(1, 2) for x in tokens)
-        return attend_with_lse(query, keys, values, bias, sink)
+        return attend(query, keys, values, bias, sink)
 
     out, lse = read_visible(read, (cache.keys, cache.values), bias)
     return out.reshape(batch, 1, num_heads, head_dim), lse.reshape(batch, 1, num_heads)

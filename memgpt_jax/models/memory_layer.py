@@ -65,7 +65,10 @@ class Fusion(nnx.Module):
             unprojected: the factors of the read, if it is a product.
         """
         if self.kind.startswith("gated"):
-            logits = self._gate_logits(normed, *self._gate_operands(read, unprojected))
+            if h.shape[1] == 1:  # a concatenation of few numbers costs less than the copies of the kernel's halves
+                logits = self.gate(jnp.concatenate([normed, read], axis=-1))
+            else:
+                logits = self._gate_logits(normed, *self._gate_operands(read, unprojected))
             kept = jnp.zeros_like(h) if self.kind == "gated_add" else h
             fused, gate = jax.checkpoint(gated_fusion)(kept, read, logits)  # recomputing is cheaper than storing
             return h + fused if self.kind == "gated_add" else fused, jnp.mean(gate, axis=-1)

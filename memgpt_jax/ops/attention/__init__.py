@@ -3,6 +3,7 @@
 from memgpt_jax.config.kernels import Implementation
 from memgpt_jax.ops.attention.dense import (
     attend,
+    attend_one_query,
     attend_with_lse,
     attention_weights,
     map_rows,
@@ -22,6 +23,7 @@ __all__ = [
     "Recency",
     "RelativeTerms",
     "attend",
+    "attend_one_query",
     "attend_with_lse",
     "attention_weights",
     "default_blocks",

@@ -94,6 +94,32 @@ def attend_with_lse(
     return out, jnp.where(highest > FLOOR, highest + jnp.log(total), MASKED)
 
 
+def attend_one_query(
+    query: Float[Array, "B G R 1 K"],
+    keys: Float[Array, "B G E K"],
+    values: Float[Array, "B G E K"],
+    bias: Float32[Array, "B #G #R 1 E"],
+    sink: Float32[Array, "B G R 1"] | None = None,
+) -> tuple[Float[Array, "B G R 1 K"], Float32[Array, "B G R 1"]]:
+    """`attend_with_lse` of the newest token alone, where keys and values are transposed from [B, E, G, K].
+
+    A CPU copies transposed keys and values to multiply them. It does not if the query of each head is widened by zeros
+    to [G K]: one product then takes all G heads at once, with G times the multiplications, and is 2 to 5 times faster.
+    """
+    batch, groups, heads, _, width = query.shape
+    is_cpu = jax.default_backend() == "cpu" and is_single_device()
+    if groups == 1 or groups * heads >= FEW_QUERIES or not is_cpu:
+        return attend_with_lse(query, keys, values, bias, sink)
+    own = jnp.eye(groups, dtype=bool)[None, :, None, :, None]
+    wide = jnp.where(own, query, 0).reshape(batch, groups * heads, 1, groups * width)
+    keys, values = (x.swapaxes(1, 2).reshape(batch, -1, groups * width) for x in (keys, values))
+    bias = jnp.broadcast_to(bias, (*query.shape[:4], bias.shape[-1])).reshape(batch, groups * heads, 1, -1)
+    sink = None if sink is None else sink.reshape(batch, groups * heads, 1)
+    out, lse = attend_with_lse(wide, keys, values, bias, sink)
+    out = jnp.sum(jnp.where(own, out.reshape(batch, groups, heads, groups, width), 0), axis=3)
+    return out[..., None, :], lse.reshape(batch, groups, heads, 1)
+
+
 def read_visible(
     read: Callable[[Any, Array, Array | None], tuple[Array, Array]],
     entries: Any,

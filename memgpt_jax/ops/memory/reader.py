@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from memgpt_jax.ops.attention.dense import (
     attend,
+    attend_one_query,
     attend_with_lse,
     attention_weights,
     masked_bias,
@@ -98,7 +99,7 @@ def _read_visible(query, sources, null_key, recency):
 
     def read(entries, bias, sink):
         keys, values = (x.swapaxes(1, 2) for x in entries)
-        return attend_with_lse(query, keys, values, bias, sink)
+        return attend_one_query(query, keys, values, bias, sink)
 
     return read_visible(read, entries, bias, sink)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from memgpt_jax.ops.attention import (
     attend,
+    attend_one_query,
     attend_with_lse,
     attention_weights,
     dense,
@@ -215,3 +216,22 @@ def test_gradients_through_blocks_are_those_of_one_read(monkeypatch):
     monkeypatch.setattr(dense, "BLOCK", 4)
     for found, whole in zip(gradients(arrays), expected, strict=True):
         np.testing.assert_allclose(found, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups, heads", [(3, 2), (2, 1), (1, 4)])
+def test_one_query_with_widened_heads_equals_one_for_each_head(groups, heads):
+    """With biases of all heads or of each, a sink or none; a row that sees nothing reads 0."""
+    rng, batch, width, entries = np.random.default_rng(groups), 3, 4, 7
+    shape = (batch, groups, heads, 1)
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    query, keys, values = normal(*shape, width), *normal(2, batch, entries, groups, width)
+    shared = masked_bias(jnp.asarray(rng.random((batch, 1, 1, 1, entries)) < 0.5).at[1].set(False))
+    for bias in (shared, shared + normal(*shape, entries)):
+        for sink in (None, normal(*shape)):
+            arguments = query, keys.swapaxes(1, 2), values.swapaxes(1, 2), bias, sink
+            one, other = attend_one_query(*arguments), attend_with_lse(*arguments)
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), one, other)
+            assert np.all(np.asarray(one[0])[1] == 0)
