@@ -1,5 +1,6 @@
 """Sampling with options of its own in each row, in one compiled program for all of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -116,6 +117,7 @@ def _key(seed: Array, number: Array) -> Array:
 
 def choose(
     logits: Float32[Array, "R V"],
+    active: Bool[Array, " R"],
     options: RowSampling,
     count: Int32[Array, " R"],
     seen: Bool[Array, "R V"],
@@ -128,6 +130,7 @@ def choose(
 
     Args:
         logits: of the next token.
+        active: rows whose token is wanted. Logits are sorted only if the options of one of them need it.
         options: of each row.
         count: tokens of each row's answer so far, which its key is folded with.
         seen: ids of the document, to which the repetition penalty applies.
@@ -139,10 +142,10 @@ def choose(
     penalized = penalized - options.presence_penalty[:, None] * (written > 0).astype(jnp.float32)
     penalized = penalized - options.frequency_penalty[:, None] * written.astype(jnp.float32)
     greedy = jnp.argmax(penalized, axis=-1).astype(jnp.int32)
-    is_random = options.temperature > 0
+    is_random = active & (options.temperature > 0)
 
     def draw() -> tuple[Array, Array]:
-        kept = jax.vmap(_kept)(penalized, options)
+        kept = _kept(penalized, options, is_random)
         keys = jax.vmap(jax.random.fold_in)(options.key, count)
         return jax.vmap(jax.random.categorical)(keys, kept).astype(jnp.int32), can_be_chosen_from(kept)
 
@@ -161,13 +164,27 @@ def choose(
         shape = (logits.shape[0], number)
         return jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
 
-    return Chosen(token, logprob, *jax.lax.cond(jnp.any(options.alternatives), alternatives, none))
+    return Chosen(token, logprob, *jax.lax.cond(jnp.any(active & options.alternatives), alternatives, none))
 
 
-def _kept(logits: Float32[Array, " V"], options: RowSampling) -> Float32[Array, " V"]:
-    """The logits of one row to draw from; those of other tokens are -inf."""
-    logits = (logits - jnp.max(logits)) / jnp.where(options.temperature > 0, options.temperature, 1.0)
-    least = jnp.sort(logits)[logits.shape[0] - options.top_k]
-    logits = jnp.where(logits >= least, logits, -jnp.inf)
-    logits = keep_top_p(logits, options.top_p)
-    return keep_min_p(logits, options.min_p)
+def _kept(logits: Float32[Array, "R V"], options: RowSampling, is_random: Bool[Array, " R"]) -> Float32[Array, "R V"]:
+    """The logits to draw from; those of other tokens are -inf. A filter that no random row has is not computed: it
+    would change nothing."""
+    vocab_size = logits.shape[1]
+    temperature = jnp.where(options.temperature > 0, options.temperature, 1.0)[:, None]
+    logits = (logits - jnp.max(logits, axis=1, keepdims=True)) / temperature
+
+    def top_k(logits: Array) -> Array:
+        least = jnp.take_along_axis(jnp.sort(logits, axis=1), vocab_size - options.top_k[:, None], axis=1)
+        return jnp.where(logits >= least, logits, -jnp.inf)
+
+    def top_p(logits: Array) -> Array:
+        return jax.vmap(keep_top_p)(logits, options.top_p)
+
+    logits = _if_any(is_random & (options.top_k < vocab_size), top_k, logits)
+    logits = _if_any(is_random & (options.top_p < 1), top_p, logits)
+    return jax.vmap(keep_min_p)(logits, options.min_p)
+
+
+def _if_any(rows: Bool[Array, " R"], change: Callable[[Array], Array], logits: Array) -> Array:
+    return jax.lax.cond(jnp.any(rows), change, lambda same: same, logits)

@@ -96,7 +96,7 @@ def step(config: ModelConfig, alignment: Alignment, params: Params, slots: Slots
     """
     model = models.from_params(config, params)
     logits, state = model(slots.token[:, None], slots.state, valid=slots.active[:, None], alignment=alignment)
-    chosen = choose(logits[:, 0], slots.options, slots.count, slots.seen, slots.written)
+    chosen = choose(logits[:, 0], slots.active, slots.options, slots.count, slots.seen, slots.written)
     rows, token = jnp.arange(slots.token.shape[0]), jnp.maximum(chosen.token, 0)
     return chosen, Slots(
         token=jnp.where(slots.active, token, slots.token),
