@@ -30,7 +30,10 @@ class PackedArray:
 
 
 def pack(state: Any) -> Any:
-    """The state with a `PackedArray` in place of each array."""
+    """The state with a `PackedArray` in place of each array.
+
+    They own their slots: a view of a JAX array on a CPU keeps its buffer, about 1.5 kB more.
+    """
     return jax.tree.map(_packed, jax.device_get(state))
 
 
@@ -72,10 +75,10 @@ def starts_of(arrays: Mapping[str, PackedArray]) -> dict[str, int]:
 def _packed(array: np.ndarray) -> PackedArray:
     array = np.asarray(array)
     if array.ndim < 2 or not array.size:
-        return PackedArray(array, 0, array.shape)
+        return PackedArray(array.copy(), 0, array.shape)
     used = np.flatnonzero(_bytes_of_slots(array).any(axis=(0, 2)))
     start, end = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
-    return PackedArray(np.ascontiguousarray(array[:, start:end]), start, array.shape)
+    return PackedArray(array[:, start:end].copy(), start, array.shape)
 
 
 def _bytes_of_slots(array: np.ndarray) -> np.ndarray:

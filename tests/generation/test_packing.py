@@ -38,6 +38,12 @@ def test_arrays_without_slots_are_kept_whole(shape):
     assert unpack(pack(array)).shape == shape and packed_bytes(pack(array)) == array.nbytes
 
 
+def test_packed_arrays_own_their_slots():
+    """Views would keep the buffers of JAX."""
+    packed = pack([jnp.ones(3), jnp.ones((2, 4)), jnp.zeros((2, 4)).at[:, 1].set(1)])
+    assert all(array.slots.flags.owndata for array in packed)
+
+
 @pytest.mark.parametrize(
     ("size", "shape", "start"), [(16, (1, 2, 2), 3), (16, (1, 2, 2), -1), (16, (1, 1, 4), 0), (12, (1, 2, 2), 0)]
 )
