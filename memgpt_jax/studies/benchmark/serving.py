@@ -23,7 +23,7 @@ from memgpt_jax.studies.benchmark.peers import gpt2_generation, installed
 
 @contextlib.contextmanager
 def serving_cases(loaded: Loaded, *, slots: int, context: int, new: int, peers: bool) -> Iterator[dict[str, Case]]:
-    """Cases that answer `slots` requests of random ids, greedily.
+    """Cases that answer `slots` requests of random ids, greedily; one of them reads their prompts alone.
 
     Args:
         loaded: the decoder.
@@ -47,7 +47,7 @@ def serving_cases(loaded: Loaded, *, slots: int, context: int, new: int, peers: 
     tokens = slots * new
     settings = ServerSettings(slots=slots, queue_requests=slots, max_new_tokens=new, default_new_tokens=new)
 
-    def by_engine(engine: Engine) -> Callable[[], float]:
+    def by_engine(engine: Engine, new: int = new) -> Callable[[], float]:
         def run() -> float:
             answers: list[Future] = []
             for ids in rows:
@@ -56,7 +56,7 @@ def serving_cases(loaded: Loaded, *, slots: int, context: int, new: int, peers: 
                 def deliver(event: Any, done: Future = done) -> None:
                     if isinstance(event, Exception):
                         done.set_exception(event)
-                    elif isinstance(event, Finished):
+                    elif isinstance(event, Finished) or new == 0:
                         done.set_result(None)
 
                 answers.append(done)
@@ -117,6 +117,7 @@ def serving_cases(loaded: Loaded, *, slots: int, context: int, new: int, peers: 
         port = stack.enter_context(listening(create_app(service)))
         assert service.engine is not None
         cases[f"engine, {slots} slots"] = Case(run=by_engine(service.engine), tokens=tokens)
+        cases["engine, the prompts read alone"] = Case(run=by_engine(service.engine, new=0))
         cases[f"HTTP, {slots} slots"] = Case(run=over_http(port), tokens=tokens)
         if peers and installed("torch", "transformers"):
             other = stack.enter_context(listening(_generating(gpt2_generation(config, context + new))))

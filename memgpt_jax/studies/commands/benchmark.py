@@ -85,7 +85,7 @@ class ServeArguments:
     slots: int = 8
     """Requests at the same time."""
     context: int = 128
-    """Tokens of each prompt."""
+    """Tokens of each prompt. Prompts are read one after the other, so speeds depend on it; 1: decoding alone."""
     new: int = 64
     """Tokens of each answer."""
     peers: bool = False
@@ -228,9 +228,13 @@ def serve(words: Sequence[str]) -> None:
     sizes = {"slots": arguments.slots, "context": arguments.context, "new": arguments.new}
     with benchmark.serving_cases(load(arguments.model), peers=arguments.peers, **sizes) as cases:
         times = benchmark.interleave(cases, arguments.rounds)
-        speeds = {name: case.tokens / times[name].whole for name, case in cases.items()}
-    reference = next(iter(speeds.values()))
-    rows = [{"server": name, "relative speed": each / reference, "tokens/s": each} for name, each in speeds.items()]
+    reference = next(iter(times.values())).whole
+    rows = []
+    for name, case in cases.items():
+        seconds, row = times[name].whole, {"server": name}
+        if case.tokens:
+            row |= {"relative speed": reference / seconds, "tokens/s": case.tokens / seconds}
+        rows.append(row | {"seconds": seconds})
     print(benchmark.table(rows))
     about = f"Answers of {arguments.new} tokens to prompts of {arguments.context} tokens, {arguments.slots} at a time."
     benchmark.add_section(arguments.output, command(words), about, rows)
