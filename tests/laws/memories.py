@@ -21,7 +21,7 @@ def build(config, dtype="float32", segment_length=SEGMENT, jitter=0.3):
     rng = np.random.default_rng(1)
 
     def noise(x):
-        return x + jnp.asarray(jitter * rng.normal(size=x.shape), x.dtype)
+        return jax.device_put(np.asarray(x) + (jitter * rng.normal(size=x.shape)).astype(x.dtype))
 
     return graph, jax.tree.map(noise, nnx.to_pure_dict(params))
 

@@ -55,7 +55,7 @@ def random_params(config, seed=0, jitter=0.2):
         matrix = leaf.ndim > 1 and "null_key" not in name
         spread = leaf.shape["embedding" in name] ** -0.5 if matrix else jitter
         mean = float(leaf.ndim == 1 and ("norm" in name or "scale" in name))
-        return jnp.asarray(mean + spread * rng.normal(size=leaf.shape), jnp.float32)
+        return jax.device_put(np.asarray(mean + spread * rng.normal(size=leaf.shape), np.float32))
 
     return jax.tree.map_with_path(value, functional(config).param_shapes())
 

@@ -20,7 +20,7 @@ from memgpt_jax.evaluation import HELD_OUT_SEED, evaluate
 from memgpt_jax.studies import runs as run_folders
 from memgpt_jax.studies.commands import evaluate as command
 from memgpt_jax.studies.plots import plot_recall
-from memgpt_jax.training import train
+from tests.laws.runs import untrained_run
 
 TASK = CopyConfig(num_symbols=4, max_length=3)
 
@@ -40,10 +40,10 @@ def config(task) -> ExperimentConfig:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> list[Path]:
-    """A trained run, and a copy of it, which `script` takes for one of seed 1."""
+    """A run, and a copy of it, which `script` takes for one of seed 1."""
     folder = tmp_path_factory.mktemp("lengths")
-    train(config(TASK), folder / "copy-0")
-    return [folder / "copy-0", Path(shutil.copytree(folder / "copy-0", folder / "copy-1"))]
+    run = untrained_run(config(TASK), folder / "copy-0")
+    return [run, Path(shutil.copytree(run, folder / "copy-1"))]
 
 
 @pytest.fixture

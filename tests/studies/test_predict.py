@@ -13,15 +13,16 @@ from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import EncoderConfig, ModelConfig
 from memgpt_jax.data.objectives.masked import MaskedConfig
 from memgpt_jax.data.tasks.copy import CopyConfig
+from memgpt_jax.evaluation import evaluate
 from memgpt_jax.studies.runs import reopen
-from memgpt_jax.training import train
+from tests.laws.runs import untrained_run
 
 SIZES = {"d_model": 16, "num_layers": 1, "num_heads": 2, "segment_length": 8}
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A function that trains a tiny run of a kind, once."""
+def run_of(tmp_path_factory):
+    """A function that makes a tiny run of a kind, once."""
     folder = tmp_path_factory.mktemp("predict")
     for split in ("train", "valid", "test"):
         (folder / "corpus" / split).mkdir(parents=True)
@@ -51,7 +52,7 @@ def trained(tmp_path_factory):
                     max_documents=1, max_tokens=16, batch_size=2, num_batches=1, chunk_length=8
                 ),
             )
-            train(config, workdir, print_progress=False)
+            untrained_run(config, workdir)
         return workdir
 
     return make
@@ -72,8 +73,8 @@ def expected(logits: np.ndarray, top: int) -> list[tuple[int, float]]:
     return [(int(token), float(probabilities[token])) for token in np.argsort(-probabilities, kind="stable")[:top]]
 
 
-def test_next_tokens_are_those_of_the_model(trained, memgpt, tmp_path):
-    workdir, text = trained("text"), "two three four five"  # longer than two segments
+def test_next_tokens_are_those_of_the_model(run_of, memgpt, tmp_path):
+    workdir, text = run_of("text"), "two three four five"  # longer than two segments
     (tmp_path / "more.txt").write_text("one\n")
     words = ["--text", text, "--input", tmp_path / "more.txt", "--top", 3]
     first, second = objects(memgpt("predict", workdir, *words))
@@ -87,8 +88,8 @@ def test_next_tokens_are_those_of_the_model(trained, memgpt, tmp_path):
 
 
 @pytest.mark.slow
-def test_masked_tokens_are_predicted_in_their_places(trained, memgpt, tmp_path):
-    workdir = trained("masked")
+def test_masked_tokens_are_predicted_in_their_places(run_of, memgpt, tmp_path):
+    workdir = run_of("masked")
     memgpt("predict", workdir, "--text", "o<mask>e t<mask>", "--top", 2, "--output", tmp_path / "out.jsonl")
     (found,) = objects((tmp_path / "out.jsonl").read_text())
     config, params, tokenizer = reopen(workdir)[:3]
@@ -100,18 +101,18 @@ def test_masked_tokens_are_predicted_in_their_places(trained, memgpt, tmp_path):
     assert "the text has no <mask>" in memgpt("predict", workdir, "--text", "one", code=2)
 
 
-def test_answers_of_a_task_agree_with_its_accuracy(trained, memgpt):
-    workdir = trained("copy")
+def test_answers_of_a_task_agree_with_its_accuracy(run_of, memgpt):
+    workdir = run_of("copy")
     rows = objects(memgpt("predict", workdir, "--rows", 2))
     answers = [answer for row in rows for answer in row["answers"]]
-    evaluation = json.loads((workdir / "evaluation.json").read_text())
+    evaluation = evaluate(*reopen(workdir)[:2])
     assert len(answers) == evaluation["answers"] and [row["row"] for row in rows] == [0, 1]
     assert sum(answer["correct"] for answer in answers) / len(answers) == pytest.approx(evaluation["accuracy"])
     assert len(objects(memgpt("predict", workdir, "--rows", 1))) == 1
 
 
-def test_errors_are_one_line(trained, memgpt, tmp_path):
-    assert "--text or --input is missing" in memgpt("predict", trained("text"), code=2)
-    assert "CopyConfig, which has no text" in memgpt("predict", trained("copy"), "--text", "one", code=2)
-    assert "cannot be read" in memgpt("predict", trained("text"), "--input", tmp_path / "nowhere", code=2)
-    assert "rows and top must be at least 1" in memgpt("predict", trained("text"), "--top", 0, code=2)
+def test_errors_are_one_line(run_of, memgpt, tmp_path):
+    assert "--text or --input is missing" in memgpt("predict", run_of("text"), code=2)
+    assert "CopyConfig, which has no text" in memgpt("predict", run_of("copy"), "--text", "one", code=2)
+    assert "cannot be read" in memgpt("predict", run_of("text"), "--input", tmp_path / "nowhere", code=2)
+    assert "rows and top must be at least 1" in memgpt("predict", run_of("text"), "--top", 0, code=2)

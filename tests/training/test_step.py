@@ -12,6 +12,7 @@ from memgpt_jax import data, models
 from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.memory.knn import KNNMemoryConfig
+from memgpt_jax.training.loop import stack
 from memgpt_jax.training.metrics import fault, summary
 from memgpt_jax.training.optimizer import parameter_names
 from memgpt_jax.training.state import state_of
@@ -28,22 +29,21 @@ def compiled(config):
 
 def batches(config, count=1, first=0):
     """[count, B, L] arrays of the config's own task."""
-    drawn = [data.recall_batch(config.data, first + i, config.training.batch_size) for i in range(count)]
-    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *drawn)
+    return stack([data.recall_batch(config.data, first + i, config.training.batch_size) for i in range(count)])
 
 
 def assert_close(a, b, atol=0.0, rtol=0.0):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=atol, rtol=rtol), a, b)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=atol, rtol=rtol), *jax.device_get((a, b)))
 
 
 def test_metrics_are_those_of_the_scores(make_config):
     config = make_config()
     (step, state), batch = compiled(config), batches(config)
-    batch.info["target_bytes"] = jnp.full_like(batch.info["target_bytes"], 3)
+    batch.info["target_bytes"][:] = 3
     one = jax.tree.map(lambda array: array[0], batch)
     score = jax.jit(models.functional(config.model).score)
     scores = score(state.params, targets=one.targets, state=state.model_state, **one.inputs)[0]["tokens"]
-    scored = np.asarray(batch.weights["tokens"][0]) > 0
+    scored = one.weights["tokens"] > 0
     figures = summary(jax.device_get(step(state, batch)[1]))
     loss = np.asarray(scores.losses)[scored].mean()
     assert figures["loss"] == pytest.approx(loss, rel=1e-5)
@@ -67,7 +67,7 @@ def test_accumulated_batches_equal_one_large_batch(make_config):
     small = make_config(**settings, batch_size=2, optimizer={"accumulate_steps": 3, "name": "sgd"})
     large = make_config(**settings, batch_size=6, optimizer={"name": "sgd"})
     three = batches(small, count=3)
-    three.weights["tokens"] = three.weights["tokens"].at[1, 0].set(0.0)  # unequal weights: a mean of means would differ
+    three.weights["tokens"][1, 0] = 0.0  # unequal weights: a mean of means would differ
     one = jax.tree.map(lambda array: array.reshape(1, 6, -1), three)
     step, state = compiled(small)
     accumulated, few = step(state, three)
@@ -76,7 +76,8 @@ def test_accumulated_batches_equal_one_large_batch(make_config):
     assert_close(accumulated.params, at_once.params, atol=1e-6)
     assert_close((few.gradient_norm, few.totals), (many.gradient_norm, many.totals), rtol=1e-5)
     moved = max(
-        np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (accumulated.params, state.params)), strict=True)
+        np.abs(a - b).max()
+        for a, b in zip(*map(jax.tree.leaves, jax.device_get((accumulated.params, state.params))), strict=True)
     )
     assert moved > 1e-5
     assert_close(accumulated.model_state, state.model_state)  # carry_state=False: it stays fresh
@@ -87,7 +88,7 @@ def test_memory_goes_through_the_batches_of_a_step_in_order(make_config, accumul
     config = make_config(optimizer={"accumulate_steps": accumulate_steps} if accumulate_steps > 1 else {})
     step, state = compiled(config)
     sequence = batches(config, count=accumulate_steps)
-    sequence.inputs["reset"] = sequence.inputs["reset"].at[:, 1:].set(False)  # new documents begin in row 0 alone
+    sequence.inputs["reset"][:, 1:] = False  # new documents begin in row 0 alone
     apply = jax.jit(models.functional(config.model).apply)
     expected = state.model_state
     for tokens, reset in zip(sequence.inputs["tokens"], sequence.inputs["reset"], strict=True):
@@ -98,7 +99,7 @@ def test_memory_goes_through_the_batches_of_a_step_in_order(make_config, accumul
 def test_dropout_differs_by_step_and_is_reproducible(make_config):
     config = make_config(model=PLAIN | {"dropout": 0.5}, log_every=1)
     (step, state), batch = compiled(config), batches(config)
-    losses = [float(step(state._replace(step=jnp.int32(n)), batch)[1].totals.loss) for n in (3, 3, 4)]
+    losses = [float(step(state._replace(step=np.int32(n)), batch)[1].totals.loss) for n in (3, 3, 4)]
     assert losses[0] == losses[1] != losses[2]
 
 
@@ -107,8 +108,9 @@ def test_a_loss_that_is_not_finite_changes_nothing_but_the_count(make_config):
     step, start = compiled(config)
     good, _ = step(start, batches(config))
     bad_batch = batches(config, first=1)
-    bad_batch.weights["tokens"] = bad_batch.weights["tokens"].at[0, 0, -2].set(jnp.nan)
-    bad_batch.inputs["reset"] = jnp.zeros_like(bad_batch.inputs["reset"]).at[0, 1, 5].set(True)
+    bad_batch.weights["tokens"][0, 0, -2] = np.nan
+    bad_batch.inputs["reset"][:] = False
+    bad_batch.inputs["reset"][0, 1, 5] = True
     bad, metrics = step(good, bad_batch)
     assert_close((bad.params, bad.opt_state), (good.params, good.opt_state))
     assert (int(bad.skipped), int(bad.skipped_in_a_row), int(bad.step)) == (1, 1, 2)
@@ -116,7 +118,8 @@ def test_a_loss_that_is_not_finite_changes_nothing_but_the_count(make_config):
 
     # Memory stays too, except in the row where a document began: it would see the one before.
     for row, before in ((0, good.model_state), (1, start.model_state), (2, good.model_state)):
-        jax.tree.map(lambda a, b, row=row: np.testing.assert_array_equal(a[row], b[row]), bad.model_state, before)
+        states = jax.device_get((bad.model_state, before))
+        jax.tree.map(lambda a, b, row=row: np.testing.assert_array_equal(a[row], b[row]), *states)
 
     after, metrics = step(bad, batches(config, first=2))
     assert (int(after.skipped), int(after.skipped_in_a_row)) == (1, 0)
@@ -171,7 +174,7 @@ def test_of_a_large_store_the_new_entries_are_scanned():
     state = state_after_40_tokens()  # its ring has wrapped
     check = jax.jit(holds_nan, static_argnums=1)
     store = state.layers[0].stream.memory
-    newest, oldest = (store.next - 1) % 32, store.next % 32
+    newest, oldest = (np.asarray(store.next) - 1) % 32, np.asarray(store.next) % 32
     for place, expected in ((newest, True), (newest - 7, True), (oldest, False)):
         keys = np.array(store.ring_keys)
         keys[1, 0, place[1], 0] = np.nan

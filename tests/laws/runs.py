@@ -1,0 +1,27 @@
+"""Folders of runs, made without training."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from memgpt_jax.checkpoint import Checkpoints
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.training.saving import save_run
+from memgpt_jax.training.start import run_tokenizer
+from memgpt_jax.training.state import abstract_state
+from tests.laws.models import random_params
+
+
+def untrained_run(config: ExperimentConfig, workdir: Path) -> Path:
+    """Make the folder of a run whose last checkpoint is that of step 0, and return it. No program is compiled.
+
+    Parameters are drawn by `random_params`; the states of optimizer and model are zeros.
+    """
+    run_tokenizer(config, workdir)
+    shapes = abstract_state(config)._replace(key=None)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    state = zeros._replace(params=random_params(config.model), key=jax.random.key(config.seed))
+    with Checkpoints(workdir) as checkpoints:
+        save_run(checkpoints, config, state, None)
+    return workdir
