@@ -10,16 +10,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import memgpt_jax as mg
-from memgpt_jax.checkpoint import Checkpoints
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.files import checksums
 from memgpt_jax.interop.adapters import SETTINGS, TENSORS, added_parameters, fingerprint
 from memgpt_jax.ops.trees import named_leaves
 from memgpt_jax.training.optimizer import is_trained
 from memgpt_jax.training.pretrained import pretrained_start
-from memgpt_jax.training.saving import save_run
-from memgpt_jax.training.state import state_of
 from tests.laws.models import random_params
+from tests.laws.runs import untrained_run
 
 SIZES = {"vocab_size": 257, "d_model": 16, "num_layers": 1, "num_heads": 2, "segment_length": 16}
 REVIEWS = [{"text": f"a {word} film {n}", "label": word} for n in range(6) for word in ("fine", "dull")]
@@ -47,14 +45,11 @@ def made_run(base, workdir, trainable=TRAINABLE):
         )
     )
     params, rng = start.params(start.config), np.random.default_rng(0)
-    new = jax.tree.map(lambda leaf: np.float32(leaf + rng.normal(scale=0.1, size=leaf.shape)), params)
+    new = jax.tree.map(lambda leaf: np.float32(np.asarray(leaf) + rng.normal(scale=0.1, size=leaf.shape)), params)
     params = jax.tree.map(
         lambda old, new, trained: new if trained else old, params, new, is_trained(start.config.optimizer, params)
     )
-    with Checkpoints(workdir) as checkpoints:
-        save_run(checkpoints, start.config, state_of(start.config, params), None)
-    ByteTokenizer().save(workdir / "tokenizer")
-    return workdir
+    return untrained_run(start.config, workdir, params)
 
 
 @pytest.fixture(scope="module")
@@ -211,9 +206,7 @@ def test_adapters_keep_the_task_of_their_run_without_its_paths(tmp_path):
             optimizer=mg.OptimizerConfig(trainable=("lora",)),
         )
     )
-    with Checkpoints(tmp_path / "run") as checkpoints:
-        save_run(checkpoints, start.config, state_of(start.config, start.params(start.config)), None)
-    ByteTokenizer().save(tmp_path / "run" / "tokenizer")
+    untrained_run(start.config, tmp_path / "run", start.params(start.config))
     mg.save_pretrained(tmp_path / "run", tmp_path / "adapters", only="trained")
     assert "mine" not in (tmp_path / "adapters" / SETTINGS).read_text()
     write = mg.pipeline("translation", model=tmp_path / "base", adapters=tmp_path / "adapters")

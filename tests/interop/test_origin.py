@@ -14,7 +14,7 @@ from memgpt_jax.data import ByteTokenizer
 from memgpt_jax.interop.origin import Origin
 from memgpt_jax.training.pretrained import pretrained_start
 from memgpt_jax.training.saving import save_run
-from memgpt_jax.training.state import create
+from memgpt_jax.training.state import state_of
 from tests.references import foreign
 
 EXTRA = {
@@ -100,7 +100,7 @@ def test_a_run_keeps_the_origin(tmp_path):
     np.testing.assert_array_equal(params["embedding"], mg.from_pretrained(folder).embedding[...])
     start.keep_origin(tmp_path / "run")
     with Checkpoints(tmp_path / "run") as checkpoints:
-        save_run(checkpoints, start.config, create(start.config)._replace(params=params), None)
+        save_run(checkpoints, start.config, state_of(start.config, params), None)
     run = mg.from_pretrained(tmp_path / "run")
     assert run.origin.stop_ids == (2, 7)
     mg.save_pretrained(run, tmp_path / "again")

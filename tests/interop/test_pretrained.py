@@ -13,11 +13,8 @@ import pytest
 
 import memgpt_jax as mg
 from memgpt_jax import models
-from memgpt_jax.checkpoint import Checkpoints
-from memgpt_jax.data import ByteTokenizer
-from memgpt_jax.training.saving import save_run
-from memgpt_jax.training.state import create
 from tests.laws.models import random_params
+from tests.laws.runs import untrained_run
 from tests.references import foreign
 
 CASES = list(foreign.CASES)
@@ -260,13 +257,11 @@ def test_a_run_is_read_as_a_model(tmp_path):
     memory = mg.KVMemoryConfig(memory_size=8, head_dim=4)
     model = mg.ModelConfig(vocab_size=257, d_model=8, num_heads=2, num_layers=1, memory=memory)
     config = mg.ExperimentConfig(model=model, data=mg.TextConfig(tokenizer="byte"))
-    state = create(config)
-    with Checkpoints(tmp_path) as checkpoints:
-        save_run(checkpoints, config, state, None)
-    ByteTokenizer().save(tmp_path / "tokenizer")
+    params = random_params(model)
+    untrained_run(config, tmp_path, params)
     run = mg.from_pretrained(tmp_path)
     assert run.config == model
-    jax.tree.map(np.testing.assert_array_equal, models.to_params(run), state.params)
+    jax.tree.map(np.testing.assert_array_equal, models.to_params(run), params)
     assert mg.load_tokenizer(tmp_path).encode("abc") == [97, 98, 99]
 
 

@@ -1,6 +1,7 @@
 """Folders of runs, made without training."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,15 +14,22 @@ from memgpt_jax.training.state import abstract_state
 from tests.laws.models import random_params
 
 
-def untrained_run(config: ExperimentConfig, workdir: Path) -> Path:
+def untrained_run(config: ExperimentConfig, workdir: Path, params: Any = None, position: Any = None) -> Path:
     """Make the folder of a run whose last checkpoint is that of step 0, and return it. No program is compiled.
 
-    Parameters are drawn by `random_params`; the states of optimizer and model are zeros.
+    The states of the optimizer and of the model are zeros.
+
+    Args:
+        config: the experiment.
+        workdir: the folder.
+        params: the parameters of the model; default: drawn by `random_params`.
+        position: the position in the data, a JSON value.
     """
     run_tokenizer(config, workdir)
     shapes = abstract_state(config)._replace(key=None)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    state = zeros._replace(params=random_params(config.model), key=jax.random.key(config.seed))
+    params = random_params(config.model) if params is None else params
+    state = zeros._replace(params=params, key=jax.random.key(config.seed))
     with Checkpoints(workdir) as checkpoints:
-        save_run(checkpoints, config, state, None)
+        save_run(checkpoints, config, state, position)
     return workdir

@@ -157,7 +157,7 @@ def test_a_longer_run_follows_the_longer_schedule(tmp_path, make_config, capsys)
 
 
 def test_a_finished_run_is_evaluated_again_under_other_settings(tmp_path, make_config):
-    config = make_config(model={"memory": NoMemoryConfig()}, steps=2)
+    config = make_config(model={"memory": NoMemoryConfig()})
     results = [
         train(dataclasses.replace(config, evaluation=evaluation), tmp_path, print_progress=False)["evaluation"]
         for evaluation in (

@@ -56,7 +56,7 @@ def test_a_mesh_splits_what_a_device_holds(make_config, axis):
 
 
 def test_the_compiler_reports_more_than_is_held_and_the_step_is_compiled_once(make_config):
-    config, mesh = make_config(**SIZES), one_device()
+    config, mesh = make_config(), one_device()
     with jax.set_mesh(mesh):
         shapes = loop.call_shapes(config, data.batch_shapes(config.data, config.training))
         compiled = compiled_step(config, mesh, shapes)
@@ -69,7 +69,7 @@ def test_the_compiler_reports_more_than_is_held_and_the_step_is_compiled_once(ma
 
 
 def test_a_step_that_does_not_fit_is_refused_before_the_first_update(tmp_path, make_config, monkeypatch, capsys):
-    config = make_config(steps=2, log_every=2)
+    config = make_config()
     held = held_bytes(config, one_device()).total
     for limit, message in ((held - 1, "training step needs at least .* of parameters,"), (held + 1, "compiled train")):
         monkeypatch.setattr(start, "device_memory", lambda mesh, limit=limit: limit)
@@ -102,9 +102,9 @@ def test_bytes_are_written_with_three_digits(number, text):
 
 
 def test_a_lost_log_is_noticed_when_the_run_is_resumed(tmp_path, make_config):
-    config = make_config(steps=2, log_every=2)
+    config = make_config()
     train(config, tmp_path, print_progress=False)
     (tmp_path / "metrics.jsonl").unlink()
-    longer = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=4))
-    with pytest.raises(RunError, match=r"a run of 2 steps, but no metrics\.jsonl"):
+    longer = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=14))
+    with pytest.raises(RunError, match=r"a run of 12 steps, but no metrics\.jsonl"):
         train(longer, tmp_path, extend=True, print_progress=False)

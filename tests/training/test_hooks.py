@@ -15,6 +15,7 @@ from memgpt_jax.training.state import state_of
 from tests.examples.distillation import distillation_loss
 from tests.examples.own_batches import Countdown
 from tests.laws.models import random_params
+from tests.laws.runs import untrained_run
 
 
 def timeless(workdir):
@@ -76,9 +77,10 @@ def test_batches_that_do_not_keep_the_protocol_are_refused(tmp_path, make_config
 
 
 def test_another_stream_is_refused_when_the_run_is_resumed(tmp_path, make_config):
-    train(make_config(steps=2), tmp_path, batches=Countdown(4, 32, 20), print_progress=False)
+    config = make_config()
+    untrained_run(config, tmp_path, position=Countdown(4, 32, 20).get_state())
     with pytest.raises(RunError, match="belongs to seed 0, but this is seed 1"):
-        train(make_config(steps=4), tmp_path, batches=Countdown(4, 32, 20, seed=1), extend=True, print_progress=False)
+        train(config, tmp_path, batches=Countdown(4, 32, 20, seed=1), print_progress=False)
 
 
 def batches_of(number):
