@@ -4,7 +4,6 @@ import functools
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -31,7 +30,7 @@ PROMPT = [1, 3, 0, 2, 1]
 @pytest.fixture(scope="module", params=[0, 1], ids=["one model", "another"])
 def model(request):
     params = random_params(CONFIG, request.param)
-    return CONFIG, jax.tree.map(lambda x: x * jnp.float32(1.5), params)
+    return CONFIG, jax.tree.map(lambda x: np.float32(1.5) * np.asarray(x), params)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -119,7 +118,7 @@ def textbook_beam_search(model, num_beams: int, early_stopping) -> list[list[int
 
 
 def test_rows_are_searched_independently(model):
-    prompts = [PROMPT, [0, 1, 0, 1, 0, 1], [3, 3, 3, 3, 3, 3, 3]]
+    prompts = [PROMPT, [3, 3, 3, 3, 3, 3, 3]]
     options = {"num_beams": 3, "num_return_sequences": 2, "stop": [STOP], "pad_token_id": 0}
     together = generate(model, prompts, max_length=10, **options).ids
     for i, prompt in enumerate(prompts):

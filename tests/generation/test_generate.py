@@ -103,7 +103,9 @@ def test_repetition_penalty_counts_prompt_and_answer(tiny):
 
 
 def test_decoding_is_compiled_once(tiny):
-    run = lambda seed, number: generate(tiny.model, [ids(6)], max_new_tokens=number, top_k=5, seed=seed).ids  # noqa: E731
+    def run(seed, number):
+        return generate(tiny.model, [ids(6)], max_new_tokens=number, temperature=1.0, seed=seed).ids
+
     run(0, 30)
     compiled = [decode.advance._cache_size(), decode.begin._cache_size(), prefill.compiled_read._cache_size()]
     for seed, number in ((1, 300), (2, 2), (3, 24)):
@@ -112,7 +114,7 @@ def test_decoding_is_compiled_once(tiny):
 
 
 def test_other_numbers_do_not_compile_again(tiny):
-    run = lambda **options: generate(tiny.model, [ids(6)], max_new_tokens=3, **options).ids  # noqa: E731
+    run = lambda **options: generate(tiny.model, [ids(7), ids(9)], max_new_tokens=3, **options).ids  # noqa: E731
     run(temperature=0.5, top_p=0.9, seed=0)
     compiled = decode.advance._cache_size(), decode.begin._cache_size()
     run(temperature=np.float32(0.7), top_p=1, seed=np.int64(2**32 - 1))

@@ -1,5 +1,6 @@
 """Filters on bare logits, and the frequencies of what is drawn."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from memgpt_jax.generation import Sampling, generate, keep_min_p, keep_top_k, keep_top_p, penalize_repetition
 from tests.laws.rereading import ids
 
-LOGITS = jnp.log(jnp.array([[0.5, 0.1, 0.3, 0.1], [0.1, 0.2, 0.3, 0.4]], jnp.float32))
+keep_top_k = jax.jit(keep_top_k, static_argnums=1)
+keep_top_p, keep_min_p = jax.jit(keep_top_p), jax.jit(keep_min_p)
+LOGITS = np.log(np.array([[0.5, 0.1, 0.3, 0.1], [0.1, 0.2, 0.3, 0.4]], np.float32))
 
 
 def kept(logits) -> list[list[int]]:
@@ -45,25 +48,25 @@ def nucleus(logits, p: float) -> tuple[int, int, list[int]]:
 def test_top_p_keeps_the_fewest_also_among_equals(logits, p):
     logits[0] = max(logits[0], 0.0)  # not all are ruled out
     fewest, most, order = nucleus(logits, p)  # two numbers where the sum is p but for rounding
-    [found] = kept(keep_top_p(jnp.asarray([logits], jnp.float32), p))
+    [found] = kept(keep_top_p(np.array([logits], np.float32), p))
     assert fewest <= len(found) <= most and found == sorted(order[: len(found)])
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 0.5, 0.9]))
 def test_top_p_of_logits_rounded_to_bfloat16(seed, p):
-    logits = np.asarray(jnp.asarray(np.random.default_rng(seed).normal(size=500), jnp.bfloat16), np.float32)
+    logits = np.random.default_rng(seed).normal(size=500).astype(jnp.bfloat16).astype(np.float32)
     fewest, most, order = nucleus(logits, p)
-    [found] = kept(keep_top_p(jnp.asarray([logits]), p))
+    [found] = kept(keep_top_p(logits[None], p))
     assert fewest <= len(found) <= most and found == sorted(order[: len(found)])
     assert len(set(logits.tolist())) < 500  # some are equal
 
 
 def test_filters_at_their_ends():
-    flat, single = jnp.zeros((1, 5), jnp.float32), jnp.asarray([[-jnp.inf, 2.0, -jnp.inf]], jnp.float32)
+    flat, single = np.zeros((1, 5), np.float32), np.array([[-np.inf, 2.0, -np.inf]], np.float32)
     assert kept(keep_top_p(flat, 1.0)) == kept(keep_top_k(flat, 1)) == kept(keep_min_p(flat, 1.0)) == [[0, 1, 2, 3, 4]]
     assert kept(keep_top_p(flat, 1e-30)) == [[0]] and kept(keep_top_p(flat, 0.41)) == [[0, 1, 2]]
     for keep in (lambda x: keep_top_k(x, 2), lambda x: keep_top_p(x, 0.99), lambda x: keep_min_p(x, 0.5)):
-        assert kept(keep(single)) == [[1]] and kept(keep(jnp.full((1, 3), -jnp.inf))) == [[]]
+        assert kept(keep(single)) == [[1]] and kept(keep(np.full((1, 3), -np.inf, np.float32))) == [[]]
 
 
 def test_min_p():
@@ -72,15 +75,20 @@ def test_min_p():
     assert kept(keep_min_p(LOGITS, 0.01)) == [[0, 1, 2, 3]] * 2
 
 
+@jax.jit
+def filtered(sampling: Sampling, logits):
+    return sampling(logits, None)
+
+
 def test_filters_compose_in_order():
     assert kept(keep_top_p(keep_top_k(LOGITS, 2), 0.5)) == [[0], [3]]
-    assert kept(Sampling(top_k=2, top_p=0.5)(LOGITS, None)) == [[0], [3]]
-    assert kept(Sampling(temperature=9.0, top_p=0.5)(LOGITS, None)) == [[0, 2], [2, 3]]  # flat, so half of them
+    assert kept(filtered(Sampling(top_k=2, top_p=0.5), LOGITS)) == [[0], [3]]
+    assert kept(filtered(Sampling(temperature=9.0, top_p=0.5), LOGITS)) == [[0, 2], [2, 3]]  # flat, so half of them
 
 
 def test_repetition_penalty():
-    logits, penalized = jnp.array([2.0, -2.0, 4.0], jnp.float32), jnp.array([True, True, False])
-    assert penalize_repetition(logits, penalized, 2.0).tolist() == [1.0, -4.0, 4.0]
+    logits, penalized = np.array([2.0, -2.0, 4.0], np.float32), np.array([True, True, False])
+    assert jax.jit(penalize_repetition)(logits, penalized, 2.0).tolist() == [1.0, -4.0, 4.0]
 
 
 def test_what_is_greedy():
@@ -96,7 +104,8 @@ def test_what_is_greedy():
 def test_frequencies_are_those_of_the_filtered_distribution(tiny, filters):
     filters, number, prompt = {"temperature": 20.0} | filters, 4000, ids(6)  # the tiny model is very sure
     drawn = generate(tiny.model, [prompt], max_new_tokens=1, num_return_sequences=number, **filters).ids[:, -1]
-    logits = np.asarray(Sampling(**filters)(tiny.logits(np.array([prompt]))[:, -1], None))[0].astype(np.float64)
+    logits = np.asarray(tiny.logits(np.array([prompt])))[:, -1]
+    logits = np.asarray(filtered(Sampling(**filters), logits))[0].astype(np.float64)
     expected = number * np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     counted = np.bincount(drawn, minlength=len(expected))
     assert not counted[expected == 0].any()
