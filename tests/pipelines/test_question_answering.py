@@ -78,12 +78,16 @@ def test_the_pipeline_has_the_results_of_transformers(places):
     assert named(question="where?", context=text)["start"] == 10
 
 
+@pytest.fixture(scope="module")
+def ask_in_short_windows(places):
+    return mg.pipeline(places.workdir, length=32, rows=2)
+
+
 @given(text=st.text(max_size=90), question=st.text(min_size=1, max_size=90))
 @settings(max_examples=25)
-def test_the_answer_is_always_the_text_at_its_place(places, text, question):
-    ask = mg.pipeline(places.workdir, length=32, rows=2)
+def test_the_answer_is_always_the_text_at_its_place(ask_in_short_windows, text, question):
     text = f"\U0001f468\u200d\U0001f469 cafe\u0301 {text}"
-    for found in ask(question=f"? {question}", context=text, top_k=4):
+    for found in ask_in_short_windows(question=f"? {question}", context=text, top_k=4):
         assert found["answer"] and text[found["start"] : found["end"]] == found["answer"]
 
 

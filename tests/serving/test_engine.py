@@ -91,11 +91,6 @@ def check_batch_invariance(engine, number: int) -> None:
         assert one.tokens == other.tokens and one.read.scores == other.read.scores
 
 
-def same_document(one, other) -> None:
-    assert one._replace(state=None) == other._replace(state=None)
-    jax.tree.map(np.testing.assert_array_equal, one.state, other.state)
-
-
 @pytest.mark.parametrize("cut", [1, 3, 4, 9])
 def test_a_document_goes_on_where_it_ended(engine, cut):
     whole = Asked(engine, ids(13), max_new_tokens=12).result()

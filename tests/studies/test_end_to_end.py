@@ -30,7 +30,7 @@ def config():
         evaluation=EvaluationConfig(max_documents=2, max_tokens=128, batch_size=2, chunk_length=64),
     )
 """
-STEPS = 60
+STEPS = 40
 
 
 @pytest.fixture(scope="module")
