@@ -159,8 +159,8 @@ def test_scores_are_log_softmax_in_value_and_gradient(tied):
     params = built(config).params
     tokens, reset = stream_inputs(0, config, LENGTH)
     targets = np.roll(tokens, -1, axis=1)
-    weights = jnp.asarray(np.random.default_rng(0).random(tokens.shape), jnp.float32)
-    state = functional(config).init_state(BATCH)
+    weights = np.random.default_rng(0).random(tokens.shape).astype(np.float32)
+    state = built(config).fresh()
 
     @jax.jit
     @functools.partial(jax.value_and_grad, has_aux=True)
@@ -180,6 +180,7 @@ def test_scores_are_log_softmax_in_value_and_gradient(tied):
     assert difference((value, scores.losses, gradients), (expected, losses, expected_gradients)) < 1e-4
     assert difference(after, expected_after) < 1e-5
     np.testing.assert_array_equal(scores.correct, np.argmax(logits, axis=-1) == targets)
+    logits = np.asarray(logits)
     slow = [[reference.cross_entropy(logits[b, t], targets[b, t]) for t in range(LENGTH)] for b in range(BATCH)]
     np.testing.assert_allclose(scores.losses, slow, atol=1e-5)
 

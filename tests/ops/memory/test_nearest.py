@@ -1,6 +1,5 @@
 """The top-k search against brute force, and what it costs."""
 
-import functools
 import sys
 from unittest import mock
 
@@ -20,9 +19,12 @@ def brute_force(query, keys, first, end, top_k):
     return [sorted(range(first, end), key=lambda e: (-row[e], e))[:top_k] for row in scores]
 
 
+search = jax.jit(find_nearest, static_argnames=("top_k", "recall_target", "most", "block_size"))
+search_in_groups = jax.jit(find_nearest_in_groups, static_argnames="top_k")
+
+
 def found_places(query, keys, first, end, **options):
-    search = jax.jit(functools.partial(find_nearest, **options))
-    index, found = search(jnp.asarray(query), jnp.asarray(keys), jnp.int32(first), jnp.int32(end))
+    index, found = search(query, keys, np.int32(first), np.int32(end), **options)
     assert index.shape == found.shape == (len(query), options["top_k"])
     return [list(row[there]) for row, there in zip(np.asarray(index), np.asarray(found), strict=True)]
 
@@ -47,10 +49,9 @@ def test_the_search_of_groups_takes_entries_in_any_order(seed, groups, top_k):
     rng = np.random.default_rng(seed)
     query, keys = rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=(24, 3)).astype(np.float32)
     number, (first, end) = rng.permutation(24), sorted(rng.integers(0, 25, size=2))
-    parts = (jnp.asarray(x.reshape(groups, -1, *x.shape[1:])) for x in (keys, number.astype(np.int32)))
-    search = jax.jit(find_nearest_in_groups, static_argnames="top_k")
+    parts = (x.reshape(groups, -1, *x.shape[1:]) for x in (keys, number.astype(np.int32)))
     with mock.patch.object(sys.modules["memgpt_jax.ops.memory.nearest"], "BLOCK", 5):  # does not divide the entries
-        scores, place = search(jnp.asarray(query), *parts, jnp.int32(first), jnp.int32(end), top_k=top_k)
+        scores, place = search_in_groups(query, *parts, np.int32(first), np.int32(end), top_k=top_k)
     scores, place = np.asarray(scores), np.asarray(place)
     expected = brute_force(query, keys[np.argsort(number)], first, end, top_k)
     for q in range(4):
@@ -95,15 +96,15 @@ def test_scores_exist_a_block_at_a_time():
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((512, 64), (65536, 64))]
     arguments += [jax.ShapeDtypeStruct((), jnp.int32)] * 2
     for recall_target in (None, 0.95):
-        search = jax.jit(functools.partial(find_nearest, top_k=32, recall_target=recall_target))
-        assert search.lower(*arguments).compile().memory_analysis().temp_size_in_bytes < 40e6
+        compiled = search.lower(*arguments, top_k=32, recall_target=recall_target).compile()
+        assert compiled.memory_analysis().temp_size_in_bytes < 40e6
 
 
 def test_read_chosen_equals_its_equation():
     rng = np.random.default_rng(0)
     query, keys, values = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 4), (3, 5, 4), (3, 5, 4)))
     found = np.array([[1, 1, 1, 1, 1], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]], bool)
-    got = read_chosen(*map(jnp.asarray, (query, keys, values, found)))
+    got = jax.jit(read_chosen)(query, keys, values, found)
     logits = np.einsum("qk,qek->qe", query, keys)
     weights = np.exp(logits) * found
     expected = np.einsum("qe,qek->qk", weights / np.maximum(weights.sum(1, keepdims=True), 1e-30), values)
@@ -117,8 +118,9 @@ def test_read_nearest_equals_loops(number):
     query, keys, values, bias = (
         rng.normal(size=shape).astype(np.float32) for shape in ((2, 5, 4, 6), (2, 9, 2, 6), (2, 9, 2, 6), (2, 9))
     )
-    entries = ReadableEntries(*map(jnp.asarray, (keys, values, bias)))
-    found = jax.jit(read_nearest, static_argnums=3)(jnp.asarray(query), entries, jnp.array(number, jnp.int32), top_k)
+    entries = ReadableEntries(keys, values, bias)
+    read = jax.jit(read_nearest, static_argnums=3)
+    found = jax.device_get(read(query, entries, np.array(number, np.int32), top_k))
     for b, q, h in np.ndindex(2, 5, 4):
         scores = keys[b, : number[b], h // 2] @ query[b, q, h] + bias[b, : number[b]]
         best = np.argsort(-scores)[:top_k]
