@@ -114,10 +114,16 @@ def test_a_memory_of_all_tokens_that_continues_the_window_is_full_attention(fami
     np.testing.assert_allclose(logits_of(model, TOKENS), expected, atol=1e-5)
 
     read, rest = TOKENS[:, :17], TOKENS[:, 17:19]  # 15 entries, two tokens of the open segment, and two more
-    valid = jnp.ones(rest.shape, bool)
-    layers = [trace_call(m, rest, m(read)[1], valid).layers[-1] for m in (model, with_no_effect(full))]
-    (of_entries, window), (_, whole) = [(layer.explanation, np.asarray(layer.window)) for layer in layers]
-    entries = np.moveaxis(np.asarray(of_entries.weights)[..., -15:], 1, 2)
+    valid = np.ones(rest.shape, bool)
+
+    def weights_of(model):
+        layer = trace_call(model, rest, model(read)[1], valid).layers[-1]
+        return layer.explanation.weights, layer.window
+
+    (of_entries, window), (_, whole) = (
+        jax.device_get(jax.jit(lambda m=m: weights_of(m))()) for m in (model, with_no_effect(full))
+    )
+    entries = np.moveaxis(of_entries[..., -15:], 1, 2)
     np.testing.assert_allclose(entries, whole[..., 24 - 17 : 24 - 2], atol=1e-5)
     np.testing.assert_allclose(window[..., -4:], whole[..., -4:], atol=1e-5)
     assert np.abs(window[..., :-4]).max() == 0
