@@ -288,9 +288,9 @@ def read_window(
 
     attend = attend_with_lse if batch == 1 else attend_one_query  # XLA copies the whole window of a single row
 
-    def read(tokens: tuple[Array, Array], bias: Array, sink: Array | None) -> tuple[Array, Array]:
+    def read(tokens: tuple[Array, Array], bias: Array) -> tuple[Array, Array]:
         keys, values = (x.swapaxes(1, 2) for x in tokens)
-        return attend(query, keys, values, bias, sink)
+        return attend(query, keys, values, bias)
 
     out, lse = read_visible(read, (cache.keys, cache.values), bias)
     return out.reshape(batch, 1, num_heads, head_dim), lse.reshape(batch, 1, num_heads)

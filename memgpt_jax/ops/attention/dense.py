@@ -121,43 +121,37 @@ def attend_one_query(
 
 
 def read_visible(
-    read: Callable[[Any, Array, Array | None], tuple[Array, Array]],
-    entries: Any,
-    bias: Float32[Array, "*b E"],
-    sink: Float32[Array, "*c"] | None = None,
+    read: Callable[[Any, Array], tuple[Array, Array]], entries: Any, bias: Float32[Array, "*b E"]
 ) -> tuple[Array, Array]:
-    """`read(entries, bias, sink)`, an `attend_with_lse` over E entries, without blocks that are hidden everywhere.
+    """`read(entries, bias)`, an `attend_with_lse` over E entries, without blocks that are hidden everywhere.
 
     A single CPU device, whose decoding time is that of reading memory, goes through many entries block by block, merges
     the reads by their log-sum-exp, and skips a block that the bias hides from every query. What it skips would have
-    been added with weight 0, so a row does not depend on the blocks that other rows need.
+    been added with weight 0, so a row does not depend on the blocks that other rows need. It copies the blocks that it
+    reads, so this is for entries of which most are usually hidden.
 
     Args:
-        read: of entries, their bias, and a sink or None.
+        read: of entries and their bias.
         entries: pytree of arrays [B, E, ...].
         bias: `MASKED` where an entry is hidden.
-        sink: as in `attend_with_lse`.
     """
     size = bias.shape[-1]
     if not (jax.default_backend() == "cpu" and is_single_device() and size > BLOCK and size % BLOCK == 0):
-        return read(entries, bias, sink)
+        return read(entries, bias)
 
     def merged(found: tuple[Array, Array], start: Array) -> tuple[tuple[Array, Array], None]:
         def of(x: Array, axis: int) -> Array:
             return jax.lax.dynamic_slice_in_dim(x, start, BLOCK, axis)
 
         def with_block(found: tuple[Array, Array]) -> tuple[Array, Array]:
-            out, lse = read(jax.tree.map(lambda x: of(x, 1), entries), of(bias, -1), None)
+            out, lse = read(jax.tree.map(lambda x: of(x, 1), entries), of(bias, -1))
             return joint_softmax(found[0], found[1], out, lse)[0], jnp.logaddexp(found[1], lse)
 
         return jax.lax.cond(jnp.any(of(bias, -1) > FLOOR), with_block, lambda found: found, found), None
 
-    out, lse = jax.eval_shape(read, jax.tree.map(lambda x: x[:, :BLOCK], entries), bias[..., :BLOCK], None)
+    out, lse = jax.eval_shape(read, jax.tree.map(lambda x: x[:, :BLOCK], entries), bias[..., :BLOCK])
     nothing = jnp.zeros(out.shape, out.dtype), jnp.full(lse.shape, MASKED, lse.dtype)
-    out, lse = jax.lax.scan(merged, nothing, jnp.arange(0, size, BLOCK))[0]
-    if sink is None:
-        return out, lse
-    return joint_softmax(out, lse, jnp.zeros_like(out), sink)[0], jnp.logaddexp(lse, sink)
+    return jax.lax.scan(merged, nothing, jnp.arange(0, size, BLOCK))[0]
 
 
 def null_logits(query: Float[Array, "*b G R Q K"], null_key: Float[Array, "G K"]) -> Float32[Array, "*b G R Q"]:

@@ -5,13 +5,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from memgpt_jax.ops.attention.dense import (
-    attend,
     attend_one_query,
     attend_with_lse,
     attention_weights,
     masked_bias,
     null_logits,
-    read_visible,
 )
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
@@ -48,9 +46,7 @@ def read_entries(
 
     recency: slope of each head, at least 0; None: no penalty of age.
     """
-    if query.shape[1] == 1:
-        return read_entries_with_lse(query, sources, null_key, recency)[0]
-    return _heads_last(attend(*_prepare(query, sources, null_key, recency)))
+    return read_entries_with_lse(query, sources, null_key, recency)[0]
 
 
 def read_entries_with_lse(
@@ -60,10 +56,8 @@ def read_entries_with_lse(
     recency: Float32[Array, "H"] | None = None,
 ) -> tuple[Float[Array, "B Q H K"], Float32[Array, "B Q H"]]:
     """`read_entries`, and the log-sum-exp of each query's logits (see `attend_with_lse`)."""
-    if query.shape[1] == 1:  # decoding
-        out, lse = _read_visible(query, sources, null_key, recency)
-    else:
-        out, lse = attend_with_lse(*_prepare(query, sources, null_key, recency))
+    attend = attend_one_query if query.shape[1] == 1 else attend_with_lse
+    out, lse = attend(*_prepare(query, sources, null_key, recency))
     return _heads_last(out), _heads_last(lse[..., None])[..., 0]
 
 
@@ -92,41 +86,22 @@ def read_mass(
     return jnp.einsum("bgrqe,bq->be", weights, counts.astype(jnp.float32)) / heads
 
 
-def _read_visible(query, sources, null_key, recency):
-    """`attend_with_lse` of one token, without blocks of entries that are hidden everywhere."""
-    entries = _entries(sources)
-    query, bias, sink = _query_and_biases(query, sources, null_key, recency)
-
-    def read(entries, bias, sink):
-        keys, values = (x.swapaxes(1, 2) for x in entries)
-        return attend_one_query(query, keys, values, bias, sink)
-
-    return read_visible(read, entries, bias, sink)
-
-
 def _prepare(query, sources, null_key, recency):
     """The arguments of `attend`, with batch axes [B, G]: heads first, sources concatenated."""
-    keys, values = (x.swapaxes(1, 2) for x in _entries(sources))
-    query, bias, sink = _query_and_biases(query, sources, null_key, recency)
-    return query, keys, values, bias, sink
-
-
-def _entries(sources):
-    """The keys and the values of all sources, [B, E, G, K]."""
-    return tuple(jnp.concatenate([getattr(source, name) for source in sources], axis=1) for name in ("keys", "values"))
-
-
-def _query_and_biases(query, sources, null_key, recency):
-    """The query [B, G, R, Q, K], the biases of the entries, and the logit of the null entry."""
     kv_heads = sources[0].keys.shape[2]
     query = _heads_first(query, kv_heads)
+    keys, values = (
+        jnp.concatenate([getattr(source, name) for source in sources], axis=1).swapaxes(1, 2)
+        for name in ("keys", "values")
+    )
     bias = [masked_bias(source.visible) + source.bias[:, None, :] for source in sources]
     bias = jnp.concatenate(bias, axis=2)[:, None, None]  # [B, 1, 1, Q, E]
     if recency is not None:
         age = jnp.concatenate([source.age for source in sources], axis=1).astype(jnp.float32)
         slope = recency.reshape(1, kv_heads, -1, 1, 1)
         bias = bias - slope * jnp.log1p(age)[:, None, None, None, :]
-    return query, bias, None if null_key is None else null_logits(query, null_key)
+    sink = None if null_key is None else null_logits(query, null_key)
+    return query, keys, values, bias, sink
 
 
 def null_sink(query: Float[Array, "B Q H K"], null_key: Float[Array, "G K"] | None) -> Float32[Array, "B Q H"] | None:
