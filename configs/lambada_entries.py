@@ -6,7 +6,8 @@ it has room for a passage, this is the full attention of the config `lambada`; w
 
 Command: MEMGPT_DATA=FOLDER python experiments/zero_shot.py lambada_entries --pretrained MODEL
 Time:    not measured: not run yet
-Result:  not measured: not run yet
+Result:  that of `lambada` as long as nothing is evicted (tests/interop/test_add_memory.py); with fewer entries not
+         measured
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig
