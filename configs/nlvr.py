@@ -5,11 +5,13 @@ Half of each training batch are generated statements. The rules of these stateme
 sentences of all folds.
 
 Command: python experiments/train.py nlvr_statements --workdir runs/nlvr_statements
-         MEMGPT_DATA=FOLDER python experiments/train.py nlvr --pretrained runs/nlvr_statements --data.fold 0 \
-             --workdir runs/nlvr_0
-         python experiments/evaluate.py runs/nlvr_0 --split test
-Time:    not measured: not run yet
-Result:  not measured: not run yet
+         MEMGPT_DATA=FOLDER python experiments/train.py nlvr --pretrained runs/nlvr_statements --workdir runs/nlvr
+         all folds: MEMGPT_DATA=FOLDER python experiments/ablate.py nlvr --pretrained runs/nlvr_statements \
+             --evaluation.split test --sweep data.fold=0,1,2,3,4 --workdir runs/nlvr_folds
+Time:    about 25 s of CPU time a fold, after 202 s (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
+Result:  accuracy 0.615 on the 989 sentences (folds 0.602, 0.625, 0.613, 0.590, 0.644), seed 0 alone, from the model of
+         2,400 steps whose accuracy on generated statements is 0.745. Baselines: always true 0.553; boosted trees on
+         counts of objects and words 0.533
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig
@@ -21,6 +23,6 @@ def config() -> ExperimentConfig:
     changes = {
         "data.path": "$MEMGPT_DATA/image/nlvr_dev.jsonl.gz",
         "optimizer.learning_rate": 5e-4,
-        "training.steps": 300,
+        "training.steps": 200,
     }
     return with_fields(load_config("nlvr_statements"), changes)

@@ -5,8 +5,10 @@ Words are encoded apart from boxes and objects; their nodes exchange messages.
 Command: python experiments/train.py nlvr_statements --workdir runs/nlvr_statements
          both fusions in one table: python experiments/ablate.py nlvr_statements --workdir runs/nlvr_fusion \
              --sweep config=nlvr_statements,nlvr_statements_attention seed=0,1,2
-Time:    not measured: not run yet
-Result:  not measured: not run yet
+         longer: --training.steps 20000 (not measured: not run yet)
+Time:    202 s of CPU time (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
+Result:  accuracy 0.745 on 1,024 held-out statements, seed 0 alone; it was still rising. The scene or the sentence alone
+         gives 0.5
 """
 
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
@@ -23,7 +25,7 @@ def config() -> ExperimentConfig:
     backbone = EncoderConfig(
         vocab_size=256,  # with room for the words of sentences of people
         d_model=64,
-        num_layers=2,
+        num_layers=1,
         num_heads=4,
         segment_length=data.row_length,
         position="learned",
@@ -34,11 +36,11 @@ def config() -> ExperimentConfig:
         memory=NoMemoryConfig(),
         heads=(),
     )
-    head = GraphHeadConfig(edge_kinds=len(EDGES), rounds=3, pool="attention")
+    head = GraphHeadConfig(edge_kinds=len(EDGES), rounds=5, pool="attention")
     return ExperimentConfig(
         model=HeadedConfig(backbone=backbone, head=head),
         data=data,
-        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100, gate_lr_multiplier=1.0),
-        training=TrainingConfig(steps=4000, batch_size=32, carry_state=False, steps_per_call=10),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=100, gate_lr_multiplier=1.0),
+        training=TrainingConfig(steps=2400, batch_size=32, carry_state=False, steps_per_call=10),
         evaluation=EvaluationConfig(batch_size=64, num_batches=16, chunk_length=data.row_length),
     )

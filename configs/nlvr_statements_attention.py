@@ -3,8 +3,9 @@ r"""Is "there is one tower with a blue block on top" true of a scene: generated 
 Words, boxes and objects attend to each other in one encoder.
 
 Command: python experiments/train.py nlvr_statements_attention --workdir runs/nlvr_statements_attention
-Time:    not measured: not run yet
-Result:  not measured: not run yet
+Time:    not measured to the end
+Result:  not measured to the end: stopped after 580 of 2,400 steps (53 s of CPU time; Python 3.11, jax 0.10.2, one core
+         of an Intel Xeon, shared), when nothing had been learned (accuracy 0.53 in training, seed 0)
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig
@@ -18,6 +19,7 @@ def config() -> ExperimentConfig:
         "data.edges": False,
         "model.backbone.separate_types": False,
         "model.backbone.num_layers": 4,
+        "optimizer.learning_rate": 2e-3,
         "model.head": LabelHeadConfig(pool="attention"),
     }
     return with_fields(load_config("nlvr_statements"), changes)

@@ -24,13 +24,15 @@ EDGES = (
     "object to the next above",
     "object to the next below",
     "word to object",
+    "word to other object",
     "object to word",
     "word to box",
     "box to word",
     "word to the next",
     "word to the one before",
 )
-"""The kinds of edges. Words have edges to objects that they name: a colour, a shape or a size.
+"""The kinds of edges. Words that name a colour, a shape or a size have edges to the objects that have it, and edges of
+another kind to those that have not: an object is what several words name if it has no edge of that kind.
 
 Loops fill up the edges from objects to their box, and to a word, to the largest number of objects: the mean of messages
 then is a sum, from which nodes can count.
@@ -40,8 +42,13 @@ NAMES = {
     **{f"{name}s": len(COLOURS) + number for number, name in enumerate(SHAPES)},
 }
 """What words name: the number of a colour, 3 + that of a shape, 6 + that of a size."""
-FEATURES = len(COLOURS) + len(SHAPES) + len(SIZES) + len(WALLS) + BOXES + 3
-"""Features of an object or a box: colour, shape, size, walls that it touches, box, centre and whether it is a box."""
+OBJECT_FEATURES = len(COLOURS) + len(SHAPES) + len(SIZES) + len(WALLS) + BOXES + 3
+"""Features of an object: colour, shape, size, walls that it touches, box, centre; the last is 1 for a box."""
+COUNTED = (1 + len(COLOURS)) * (1 + len(SHAPES))
+"""What is counted in a box: objects of any or each colour and any or each shape."""
+FEATURES = OBJECT_FEATURES + COUNTED * SLOTS
+"""Features of a token: those of an object, and for a box whether it has at least 1, ..., 8 objects of each colour and
+shape."""
 
 
 class Scenes(NamedTuple):
@@ -72,15 +79,20 @@ class Scenes(NamedTuple):
     @property
     def features(self) -> tuple[np.ndarray, np.ndarray]:
         """Features of boxes [N, 3, F] and of objects [N, 3, 8, F], float32."""
-        half = 5 * (self.size + 1)
+        half, shape = 5 * (self.size + 1), self.colour.shape
         centre = np.stack([self.x + half, self.y + half], axis=-1) / (SIDE / 2) - 1
-        box = np.broadcast_to(np.eye(BOXES)[:, None], (*self.colour.shape, BOXES))
         one_hot = [np.eye(3)[numbers] for numbers in (self.colour, self.shape, self.size)]
-        flag = np.zeros((*self.colour.shape, 1))
-        objects = np.concatenate([*one_hot, self.walls, box, centre, flag], axis=-1).astype(np.float32)
-        boxes = np.zeros((BOXES, FEATURES), np.float32)
-        boxes[:, -3 - BOXES : -3], boxes[:, -1] = np.eye(BOXES), 1
-        return np.broadcast_to(boxes, (len(objects), *boxes.shape)), objects
+        box = np.broadcast_to(np.eye(BOXES)[:, None], (*shape, BOXES))
+        blank = np.zeros((*shape, 1 + COUNTED * SLOTS))
+        objects = np.concatenate([*one_hot, self.walls, box, centre, blank], axis=-1)
+        any_of = [np.concatenate([np.ones((*shape, 1)), values], axis=-1) for values in one_hot[:2]]
+        pairs = any_of[0][..., :, None] * any_of[1][..., None, :] * self.present[..., None, None]
+        counts = pairs.sum(axis=2).reshape(*shape[:2], COUNTED, 1)
+        boxes = np.zeros((*shape[:2], FEATURES))
+        boxes[..., OBJECT_FEATURES - 3 - BOXES : OBJECT_FEATURES - 3] = np.eye(BOXES)
+        boxes[..., OBJECT_FEATURES - 1] = 1
+        boxes[..., OBJECT_FEATURES:] = (counts > np.arange(SLOTS)).reshape(*shape[:2], -1)
+        return boxes.astype(np.float32), objects.astype(np.float32)
 
     def at(self, rows: np.ndarray) -> Self:
         """The scenes of these numbers."""
@@ -172,6 +184,7 @@ def edges_of(scenes: Scenes, lengths: np.ndarray, named: np.ndarray) -> np.ndarr
     word = np.where(what >= 0, naming[..., None], -1)
     kinds = np.stack([scenes.colour, 3 + scenes.shape, 6 + scenes.size], axis=-1).reshape(rows, 1, -1, 3)
     fits = (kinds == what[..., None]).any(axis=-1) & present[:, None]
+    misses = ~fits & present[:, None]
     thing = np.broadcast_to(item[:, None], fits.shape)
     pairs = (
         (np.where(present, item, own_box), own_box),
@@ -179,6 +192,7 @@ def edges_of(scenes: Scenes, lengths: np.ndarray, named: np.ndarray) -> np.ndarr
         (item, above),
         (above, item),
         (np.where(fits, word, -1), thing),
+        (np.where(misses, word, -1), thing),
         (np.where(fits, thing, word), np.broadcast_to(word, fits.shape)),
         (place[:, :, None], box[:, None]),
         (box[:, None], place[:, :, None]),
@@ -197,4 +211,4 @@ def edges_of(scenes: Scenes, lengths: np.ndarray, named: np.ndarray) -> np.ndarr
 def num_edges(words: int) -> int:
     """The number of edges E of sentences of at most W words."""
     objects = BOXES * SLOTS
-    return 4 * objects + 2 * min(NAMING, words) * objects + 2 * BOXES * words + 2 * words
+    return 4 * objects + 3 * min(NAMING, words) * objects + 2 * BOXES * words + 2 * words

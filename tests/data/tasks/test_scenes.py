@@ -194,8 +194,11 @@ def test_rows_hold_words_boxes_and_objects_with_their_edges(tmp_path):
     assert [words[i - 2] for i in tokens[:7]] == ["there", "is", "a", "yellow", "blob", "on", "two"]
     assert valid.sum() == 8 + BOXES + 6 and tokens[8:].sum() == 0 and types[8:17].all() and types.sum() == 9
     features = inputs["features"][0]
-    assert (features[~valid] == 0).all() and (features[8:11, -1] == 1).all() and (features[11:, -1] == 0).all()
+    assert (features[~valid] == 0).all() and (features[8:11, 18] == 1).all() and (features[11:, 18:] == 0).all()
     np.testing.assert_array_equal(features[11:17, :3].argmax(axis=1), [BLACK, BLUE, BLUE, YELLOW, YELLOW, BLUE])
+    counts = features[8, 19:].reshape(4, 4, 8)  # any colour, yellow, black, blue; any shape, circle, square, triangle
+    np.testing.assert_array_equal(counts.sum(axis=2), [[2, 0, 2, 0], [0] * 4, [1, 0, 1, 0], [1, 0, 1, 0]])
+    np.testing.assert_array_equal(counts[0, 0, :3], [1, 1, 0])  # at least one, at least two, not three
     np.testing.assert_array_equal(batch.targets["labels"][0, 16], 1)
     edges = inputs["edges"][0]
     named = {name: edges[edges[:, 1] == kind][:, ::2].tolist() for kind, name in enumerate(EDGES)}
