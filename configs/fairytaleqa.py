@@ -1,7 +1,7 @@
 """Questions about fairy tales, answered in words: FairytaleQA, a pretrained decoder with a memory and adapters.
 
 The 232 stories of the training split train (every tenth is the validation split), the 23 stories of the published
-validation split with 1,025 questions are the test split, as in the baselines. Text is read with a window of 128 tokens;
+validation split with 1,025 questions are the test split, as in the baselines. Text is read with a window of 64 tokens;
 the keys and values of earlier tokens are entries of the memory, which continues the window. Training and the first
 evaluation read the sections that hold the answer; the second evaluation reads whole stories.
 
@@ -31,7 +31,7 @@ def config() -> ExperimentConfig:
         max_new_tokens=32,
     )
     changes = {
-        "window_size": 128,
+        "window_size": 64,
         "segment_length": 64,
         "memory.memory_size": LENGTH,
         "adapter_rank": 8,
@@ -44,5 +44,5 @@ def config() -> ExperimentConfig:
             learning_rate=3e-4, warmup_steps=20, weight_decay=0.0, trainable=("lora", "memory_layer")
         ),
         training=TrainingConfig(steps=300, batch_size=2, sequence_length=LENGTH),
-        evaluation=EvaluationConfig(batch_size=16, chunk_length=LENGTH, max_documents=200, max_tokens=None),
+        evaluation=EvaluationConfig(batch_size=16, chunk_length=LENGTH, max_documents=None, max_tokens=None),
     )

@@ -21,7 +21,6 @@ def config() -> ExperimentConfig:
         "data.context": "document",
         "data.cite": True,
         "data.max_new_tokens": 8,
-        "evaluation.max_documents": None,
         "training.sequence_length": entries.segment_length,
         "evaluation.batch_size": 4,
     }

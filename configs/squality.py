@@ -21,5 +21,4 @@ def config() -> ExperimentConfig:
         max_new_tokens=320,
         read_again=2,
     )
-    changes = {"data": data, "model.memory.memory_size": 4096, "evaluation.max_documents": None}
-    return with_fields(load_config("fairytaleqa"), changes)
+    return with_fields(load_config("fairytaleqa"), {"data": data, "model.memory.memory_size": 8192})

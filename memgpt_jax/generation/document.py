@@ -125,7 +125,7 @@ def from_bytes(
     except SafetensorError as error:
         raise DamagedError(f"{name} cannot be read: {error}") from None
     like = jax.eval_shape(lambda: models.functional(config).init_state(1))
-    wanted, starts = named_leaves(like), values.pop("starts")
+    wanted, starts = named_leaves(like), values.pop("starts", {})
     check(wanted.keys() == found.keys(), f"{name} does not hold the state of such a model: its arrays have other names")
     try:
         arrays = [

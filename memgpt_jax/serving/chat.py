@@ -60,12 +60,14 @@ class ChatTemplate:
         """
         return self._parts(messages)
 
-    def opened(self, parts: list[list[int]]) -> tuple[int, list[list[int]]]:
-        """The token that starts the document of a dialogue, and the rest of its parts.
+    def opened(self, messages: Sequence[Message]) -> tuple[int, list[list[int]]]:
+        """The token that starts the document of a dialogue, and the rest of `beginning`.
 
         A special token at the beginning of the template takes the place of `start_id`, as in the model's training.
+        Raises `ValueError` if the template refuses the messages.
         """
-        if not parts or parts[0][0] not in self._controls.values():
+        parts = self.beginning(messages)
+        if self._control is None or not self._control.match(self._rendered(messages)):
             return self._tokenizer.start_id, parts
         first, *rest = parts[0]
         return first, [part for part in (rest, *parts[1:]) if part]

@@ -66,7 +66,7 @@ async def chat_completions(body: ChatCompletion, http: Request) -> Response | di
         ]
     )
     entry = None if body.session is None else entry_of(body.session, http)
-    parts = service.chat_parts(messages_of(body.messages), entry)
+    start_id, parts = service.chat_parts(messages_of(body.messages), entry)
     limit = body.max_completion_tokens or body.max_tokens or service.settings.default_new_tokens
     request = service.request(
         body,
@@ -75,7 +75,7 @@ async def chat_completions(body: ChatCompletion, http: Request) -> Response | di
         owner=owner,
         max_new_tokens=limit,
         alternatives=body.top_logprobs or 0,
-        is_dialogue=True,
+        start_id=start_id,
     )
     run, form = Run(service, [request]), _Chat(service, body, owner, entry)
     if body.stream:

@@ -73,11 +73,12 @@ async def embeddings(body: Embedding, http: Request) -> dict[str, Any]:
 
 @router.post("/tokenize")
 async def tokenize(body: Tokenize, http: Request) -> dict[str, Any]:
-    """The ids of a text, or of a dialogue up to where the assistant answers."""
+    """The ids of a text, or of a dialogue up to the next answer, without the token that starts the document."""
     service, _ = service_of(http)
     service.check_model(body.model)
     if body.messages is not None:
-        ids = [token for part in service.chat_parts(messages_of(body.messages), None) for token in part]
+        _, parts = service.chat_parts(messages_of(body.messages), None)
+        ids = [token for part in parts for token in part]
     else:
         ids = service.encode(body.prompt or "")
     return {"tokens": ids, "count": len(ids), "max_model_len": service.settings.max_prompt_tokens}

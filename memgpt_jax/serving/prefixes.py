@@ -49,6 +49,8 @@ class Prefixes:
         if packed is None or packed_bytes(packed) > self._most_bytes:
             return
         with self._lock:
+            if key in self._states:
+                return
             self._states[key] = packed
             self.bytes += packed_bytes(packed)
             while self.bytes > self._most_bytes:

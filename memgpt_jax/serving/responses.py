@@ -27,7 +27,7 @@ async def create(body: Response, http: Request) -> HttpResponse | dict[str, Any]
     """Answer a text or messages, as a continuation of an earlier response or of none."""
     service, owner = service_of(http)
     service.check_model(body.model)
-    entry, parts, items = _prompt(service, body, http)
+    entry, start_id, parts, items = _prompt(service, body, http)
     limit = body.max_output_tokens or service.settings.default_new_tokens
     names = ("temperature", "top_p", "top_k", "seed")
     generation = Generation(**{name: getattr(body, name) for name in names})
@@ -36,7 +36,7 @@ async def create(body: Response, http: Request) -> HttpResponse | dict[str, Any]
         parts,
         entry,
         owner=owner,
-        is_dialogue=True,
+        start_id=start_id,
         max_new_tokens=limit,
         alternatives=(body.top_logprobs or 0),
         keep=body.store,
@@ -60,7 +60,7 @@ async def input_tokens(body: InputTokens, http: Request) -> dict[str, Any]:
     """The number of tokens that a response would read."""
     service, _ = service_of(http)
     service.check_model(body.model)
-    _, parts, _ = _prompt(service, body, http)
+    _, _, parts, _ = _prompt(service, body, http)
     return {"object": "response.input_tokens", "input_tokens": sum(map(len, parts))}
 
 
@@ -109,8 +109,8 @@ async def _entry(id: str, http: Request) -> Entry:
 
 def _prompt(
     service: Service, body: Response, http: Request
-) -> tuple[Entry | None, list[list[int]], list[dict[str, Any]]]:
-    """The document that a response continues, the ids that it reads, and its input items."""
+) -> tuple[Entry | None, int | None, list[list[int]], list[dict[str, Any]]]:
+    """The document that a response continues, the first token of a new one, the ids to read, and the input items."""
     entry = None if body.previous_response_id is None else entry_of(body.previous_response_id, http)
     before = None if entry is None else entry.response.get("instructions")
     refuse_unless(
@@ -132,10 +132,10 @@ def _prompt(
                 (body.instructions is None, "instructions", f"{NO_TEMPLATE}: no instructions"),
             ]
         )
-        return entry, [service.encode(message.text) for message in messages], items
+        return entry, None, [service.encode(message.text) for message in messages], items
     if body.instructions is not None and entry is None:
         messages = [Message("system", body.instructions), *messages]
-    return entry, service.chat_parts(messages, entry), items
+    return entry, *service.chat_parts(messages, entry), items
 
 
 def _item(message: Message) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class Service:
         number: int | None = None,
         keep: bool | None = None,
         score_prompt: bool = False,
-        is_dialogue: bool = False,
+        start_id: int | None = None,
     ) -> Request:
         """A request to the engine.
 
@@ -138,14 +138,13 @@ class Service:
             number: answers; default: `n`.
             keep: whether the document with the answer is wanted; default: if it continues another.
             score_prompt: whether the tokens of the prompt are scored.
-            is_dialogue: whether the parts are from the chat template, which may name the first token of a new document.
+            start_id: the first token of a new document; None: the tokenizer's `start_id`.
 
         Raises `ApiError` if the prompt or the answer is longer than the server allows.
         """
         engine = self.engine_or_refuse()
         document = engine.new_document() if entry is None else entry.document
-        if is_dialogue and entry is None and self.template is not None:
-            start_id, parts = self.template.opened(parts)
+        if entry is None and start_id is not None:
             document = document._replace(unread=(start_id,))
         self._check_lengths(document, sum(map(len, parts)), max_new_tokens)
         try:
@@ -204,14 +203,17 @@ class Service:
                 code="context_length_exceeded",
             )
 
-    def chat_parts(self, messages: Sequence[Message], entry: Entry | None) -> list[list[int]]:
-        """The ids of messages, by the chat template. Raises `ApiError` if the model has none."""
+    def chat_parts(self, messages: Sequence[Message], entry: Entry | None) -> tuple[int | None, list[list[int]]]:
+        """The first token of a new document, and the ids of messages, by the chat template.
+
+        Raises `ApiError` if the model has no template.
+        """
         if self.template is None:
             raise ApiError(
                 f"{self.name} has no chat template: use /v1/completions, or start the server with --chat-template FILE",
                 code="no_chat_template",
             )
-        return self.template.beginning(messages) if entry is None else self.template.continuation(messages)
+        return self.template.opened(messages) if entry is None else (None, self.template.continuation(messages))
 
     async def keep(
         self, document: Document, owner: str, after: Entry | None, id: str | None = None, **values: Any

@@ -42,12 +42,20 @@ def test_a_dialogue_in_parts(template):
 
 
 def test_a_special_token_at_the_beginning_starts_the_document(template):
-    parts = template.beginning([Message("user", "Hi")])
-    start_id, rest = template.opened(parts)
-    assert (start_id, [[start_id, *rest[0]], *rest[1:]]) == (300, parts)
+    messages = [Message("user", "Hi")]
+    start_id, rest = template.opened(messages)
+    assert (start_id, [[start_id, *rest[0]], *rest[1:]]) == (300, template.beginning(messages))
     plain = ChatTemplate("{{ messages[0].content }}<|im_end|>", Controls())
-    assert plain.opened(plain.beginning([Message("user", "Hi")])) == (256, [[*b"Hi", 301]])
-    assert template.opened([[300], [72]]) == (300, [[72]])
+    assert plain.opened(messages) == (256, [[*b"Hi", 301]])
+    alone = ChatTemplate("<|im_start|>{{ messages[0].content }}", Controls())
+    assert alone.opened(messages) == (300, [[*b"Hi"]])
+
+
+def test_a_special_token_that_a_text_is_encoded_to_does_not_start_the_document(monkeypatch):
+    """A tokenizer may encode what its vocabulary lacks to a special token, here "?"."""
+    monkeypatch.setattr(Controls, "control_ids", {"<unk>": ord("?")})
+    template = ChatTemplate("{{ messages[0].content }}", Controls())
+    assert template.opened([Message("user", "?a")]) == (256, [[*b"?a"]])
 
 
 def test_what_follows_an_answer(template):

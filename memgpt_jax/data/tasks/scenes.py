@@ -13,9 +13,9 @@ from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.features import VectorsConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.corpora.sources import SPLITS, expand
-from memgpt_jax.data.drawn_statements import WORDS, drawn_rows
+from memgpt_jax.data.drawn_statements import LONGEST, WORDS, drawn_rows
 from memgpt_jax.data.examples.nlvr import LABELS, Sentence, read_nlvr
-from memgpt_jax.data.scenes import BOXES, COLOURS, FEATURES, NAMES, Scenes, edges_of, joined, num_edges
+from memgpt_jax.data.scenes import BOXES, COLOURS, FEATURES, NAMES, SCATTERED, Scenes, edges_of, joined, num_edges
 from memgpt_jax.data.tasks.base import Task, digest
 from memgpt_jax.data.tasks.shapes import ShapesLabelsConfig
 from memgpt_jax.data.tokenizers.base import Tokenizer
@@ -57,6 +57,10 @@ class ScenesConfig(TaskConfig):
     def __post_init__(self) -> None:
         check_positive(self)
         object.__setattr__(self, "words", tuple(self.words))  # a list is also accepted
+        most = self.most_words
+        check(most >= LONGEST, f"data.most_words must be at least {LONGEST}, the longest statement, got {most}")
+        longest = LONGEST + BOXES + SCATTERED
+        check(self.length >= longest, f"data.length must be at least {longest}, got {self.length}")
         check(self.fold < FOLDS, f"data.fold must be from 0 to {FOLDS - 1}, got {self.fold}")
         check(
             not self.words or {*WORDS} <= {*self.words},

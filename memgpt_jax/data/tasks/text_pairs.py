@@ -21,7 +21,7 @@ from memgpt_jax.data.tokenizers.base import Tokenizer
 PairMetric = Literal["bleu", "chrf", "rouge", "exact", "word_f1", "wer", "begins"]
 """Metrics of generated texts: BLEU and chrF of a corpus (sacrebleu); ROUGE-1, -2, -L and -Lsum with stemming
 (rouge-score); the fraction of texts that equal a reference; the mean F1 of words; the word error rate of a corpus
-(jiwer); the fraction of texts whose first word is that of a reference, and that begin with a reference."""
+(jiwer); the fraction of texts that begin with a reference."""
 
 
 @dataclass(frozen=True, kw_only=True)

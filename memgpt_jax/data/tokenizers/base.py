@@ -22,9 +22,9 @@ class Tokenizer(Protocol):
 
     @property
     def start_id(self) -> int:
-        """The id at the start of every document: `bos_id` if there is one, else `eos_id` or the id of [CLS]. In a
-        vocabulary with `<|endoftext|>`, the marks of turns `<|im_start|>` and `<|im_end|>` do not start documents.
-        `encode` never returns it."""
+        """The id at the start of every document: `bos_id` if there is one, else `eos_id` or the id of [CLS]. The
+        marks of turns `<|im_start|>` and `<|im_end|>` start documents only if no other token can. `encode` never
+        returns it."""
         ...
 
     @property

@@ -145,13 +145,15 @@ def read_visible(
 
         def with_block(found: tuple[Array, Array]) -> tuple[Array, Array]:
             out, lse = read(jax.tree.map(lambda x: of(x, 1), entries), of(bias, -1))
+            out = out.astype(jnp.float32)
             return joint_softmax(found[0], found[1], out, lse)[0], jnp.logaddexp(found[1], lse)
 
         return jax.lax.cond(jnp.any(of(bias, -1) > FLOOR), with_block, lambda found: found, found), None
 
     out, lse = jax.eval_shape(read, jax.tree.map(lambda x: x[:, :BLOCK], entries), bias[..., :BLOCK])
-    nothing = jnp.zeros(out.shape, out.dtype), jnp.full(lse.shape, MASKED, lse.dtype)
-    return jax.lax.scan(merged, nothing, jnp.arange(0, size, BLOCK))[0]
+    nothing = jnp.zeros(out.shape, jnp.float32), jnp.full(lse.shape, MASKED, lse.dtype)
+    found, lse = jax.lax.scan(merged, nothing, jnp.arange(0, size, BLOCK))[0]
+    return found.astype(out.dtype), lse
 
 
 def null_logits(query: Float[Array, "*b G R Q K"], null_key: Float[Array, "G K"]) -> Float32[Array, "*b G R Q"]:

@@ -14,7 +14,7 @@ from memgpt_jax.config.memory import NoMemoryConfig
 from memgpt_jax.config.model import EncoderConfig
 from memgpt_jax.data import make_task
 from memgpt_jax.data import statements as of
-from memgpt_jax.data.drawn_statements import WORDS, drawn_rows
+from memgpt_jax.data.drawn_statements import LONGEST, WORDS, drawn_rows
 from memgpt_jax.data.examples.nlvr import read_nlvr
 from memgpt_jax.data.scenes import BOXES, COLOURS, EDGES, scattered_scenes, tower_scenes
 from memgpt_jax.data.tasks.scenes import ScenesConfig, read_split
@@ -242,17 +242,20 @@ def test_what_does_not_fit_is_named(tmp_path):
     for settings, message in (
         ({"fold": 5}, "data.fold must be from 0 to 4, got 5"),
         ({"generated": 1.5}, "data.generated must be from 0 to 1, got 1.5"),
+        ({"most_words": 20}, "data.most_words must be at least 21, the longest statement, got 20"),
+        ({"length": 38}, "data.length must be at least 39, got 38"),
         ({"words": ("red",)}, "data.words must have the words of generated statements"),
     ):
         with pytest.raises(ValueError, match=message):
             ScenesConfig(**settings)
-    path = written(tmp_path / "scenes.jsonl", *(TOWERS * 10))
-    for settings, message in (
-        ({"most_words": 3}, "line 1: the sentence has 4 words, data.most_words is 3"),
-        ({"length": 12}, "line 1: the row has 13 tokens, data.length is 12"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            make_task(ScenesConfig(path=path, **settings), "train")
+    path = written(tmp_path / "scenes.jsonl", *(TOWERS * 10), sentence="there " * 22)
+    with pytest.raises(ValueError, match=r"line 1: the sentence has 22 words, data\.most_words is 21"):
+        make_task(ScenesConfig(path=path, most_words=21), "train")
+
+
+def test_no_generated_statement_is_longer_than_the_longest():
+    statements = drawn_rows(np.random.default_rng(0), 2_000).statements
+    assert max(len(statement.text.split()) for statement in statements) <= LONGEST
 
 
 def test_neither_the_order_of_edges_nor_what_is_masked_changes_the_answer():
