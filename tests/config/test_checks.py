@@ -55,6 +55,7 @@ def test_fields_that_may_be_0():
         ("FeaturesConfig", "token"),
         ("FramesConfig", "token"),
         ("QuestionsConfig", "test_fold"),
+        ("ScenesConfig", "fold"),
         ("TriplesConfig", "facts"),
         ("VectorsConfig", "token"),
     }
