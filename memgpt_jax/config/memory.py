@@ -157,9 +157,10 @@ class KVMemoryConfig(AttendedMemoryConfig):
     """Subtract a learned multiple (per head, at least 0) of log(1 + age in segments) from an entry's logit."""
     continues_window: bool = False
     """With `fusion="attention"`: a token is read from the window until its segment is full, and after that from the
-    memory, at the same rotary position. The window is never longer than a segment. With `gate="none"`, `writer_conv=1`,
-    `qk_norm=False`, `fusion_bias=0`, attention's own projections, and room for all tokens in every layer, this is full
-    attention. Default: entries have no positions, and the window keeps tokens that are entries already."""
+    memory, at the same rotary position. The window is never longer than a segment. Full attention is a special case, up
+    to rounding: `gate="none"`, `select="all"`, `writer_conv=1`, `qk_norm=False`, `recency_bias=False`,
+    `fusion_bias=0`, attention's own projections, and room for all tokens in every layer. Default: entries have no
+    positions, and the window keeps tokens that are entries already."""
     read_implementation: Implementation = "auto"
     """Implementation of reads in calls with whole segments: any `Implementation` but `cudnn`."""
 

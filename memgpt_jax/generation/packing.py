@@ -32,7 +32,7 @@ class PackedArray:
 def pack(state: Any) -> Any:
     """The state with a `PackedArray` in place of each array.
 
-    They own their slots: a view of a JAX array on a CPU keeps its buffer, about 1.5 kB more.
+    They own their slots, as a view of a JAX array on a CPU keeps the array's buffer.
     """
     return jax.tree.map(_packed, jax.device_get(state))
 

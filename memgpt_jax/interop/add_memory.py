@@ -46,9 +46,8 @@ def add_memory(
 
     With `fusion="attention"`, memory entries and window tokens share the softmax of self-attention, and the memory's
     projections are initialised from those of attention. Queries read an entry at the distance `window_size`, with
-    `memory.continues_window` at its own distance. The model
-    can then use tokens that have left its window without any training; with `fusion_bias=20` its outputs are unchanged
-    at first. Biases of `relative` positions are not copied.
+    `memory.continues_window` at its own distance. The model can then use tokens that have left its window without any
+    training; with `fusion_bias=20` its outputs are unchanged at first. Biases of `relative` positions are not copied.
 
     Args:
         model: a model without memory, for example from `from_pretrained`; it is not modified. The memory of an

@@ -69,6 +69,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
     joins_attention = False
     """True when the memory shares self-attention's softmax. Reads are then float32 [..., H (K + 1)]: the output of each
     head, followed by its log-sum-exp."""
+    rotary: Rotary | None = None
+    """Rotates queries and keys with `continues_window`, if self-attention has rotary positions."""
 
     def __init__(self, config: KVMemoryConfig, *, d_model: int, segment_length: int, dtype: Any, rngs: nnx.Rngs):
         super().__init__(config, d_model=d_model, segment_length=segment_length, dtype=dtype, rngs=rngs)
@@ -89,9 +91,6 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         if config.select == "pool":
             shape = (config.select_size, heads, width)
             self.pool_queries = nnx.Param(normal(width**-0.5)(rngs.params(), shape))
-
-    rotary: Rotary | None = None
-    """Rotates queries and keys with `continues_window`, if self-attention has rotary positions."""
 
     def join_attention(self, query_bias: bool, rotary: Rotary | None = None) -> None:
         """Share self-attention's softmax and output projection; with `query_bias`, q = W_q x + b_q."""
