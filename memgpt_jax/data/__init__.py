@@ -14,6 +14,7 @@ from memgpt_jax.data.batches import (
     without_paths,
 )
 from memgpt_jax.data.corpora.text import TokenizedText, documents, make_tokenizer
+from memgpt_jax.data.examples.triple_lines import parse_triples
 from memgpt_jax.data.griffin_lim import waveform
 from memgpt_jax.data.objectives import OBJECTIVES, Objective, make_objective, register_objective
 from memgpt_jax.data.pictures import patches, read_picture
@@ -73,6 +74,7 @@ __all__ = [
     "make_objective",
     "make_task",
     "make_tokenizer",
+    "parse_triples",
     "patches",
     "personal",
     "read_picture",

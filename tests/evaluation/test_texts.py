@@ -38,7 +38,7 @@ def test_all_references_of_a_text_count():
 
 
 def test_every_metric_names_the_library_that_it_needs():
-    assert set(texts.LIBRARIES) == set(texts.METRICS_OF_TEXTS) - {"exact", "word_f1", "begins"}
+    assert set(texts.LIBRARIES) == set(texts.METRICS_OF_TEXTS) - {"exact", "word_f1", "begins", "triples"}
 
 
 def test_a_text_begins_with_a_reference_at_the_end_of_a_word():
@@ -62,3 +62,21 @@ def test_word_errors_f1_and_phrases_by_hand():
     tones, pattern = [["a dark cat"], ["a light dog"], ["a cow"], ["dark light"]], "dark|light"
     assert same_phrase(pattern, ["dark", "dark", "light", "the dark"], tones) == pytest.approx(2 / 3)
     assert same_phrase(pattern, ["dark"], [["a cow"]]) is None
+
+
+def test_triples_by_hand():
+    """3 of the 5 triples written are right, of 4; case and spaces do not matter, two malformed lines are counted."""
+    written = [
+        "City|rome\nday |  the  1st\nday | the 1st\nday | the 2nd\n| Rome\nRome",  # 2 of 3 are right
+        "Ada | wrote | it\nAda | wrote | it | all\nnone",  # as the second, there is no triple of four fields
+        "none\n",
+    ]
+    references = [["city | Rome\nday | the 1st"], ["Ada | wrote | It\nAda | is | here"], ["none"]]
+    found = text_metrics(["triples"], [*written, "a | b"], [*references, ["none"]])
+    assert found["malformed_lines"] == 3
+    assert (found["triple_precision"], found["triple_recall"]) == (3 / 5, 3 / 4)
+    assert found["triple_f1"] == 2 * 3 / (5 + 4)
+    low, high = found["triple_f1_interval"]
+    assert 0 == low < found["triple_f1"] < high < 1
+    silent = text_metrics(["triples"], ["none", "?"], [["none"], ["none"]])
+    assert silent["triple_f1"] == silent["triple_precision"] == silent["triple_recall"] == 0

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 from memgpt_jax.data.corpora.reading import DEFAULT, kind_of, numbered_lines, read_tables
 from memgpt_jax.data.examples.json_objects import is_json, read_objects
-from memgpt_jax.data.examples.sgd import confirmed_values, dialogue_words
+from memgpt_jax.data.examples.sgd import confirmed_values, dialogue_triples, dialogue_words
 from memgpt_jax.data.examples.squad import read_squad
 from memgpt_jax.data.examples.stories import fairytale, last_word, qmsum, squality
 from memgpt_jax.data.examples.trec import read_trec
+from memgpt_jax.data.examples.triple_lines import text_and_triples
 from memgpt_jax.files.paths import shown
 
 Form = Literal[
@@ -26,6 +27,8 @@ Form = Literal[
     "squad",
     "sgd",
     "sgd_confirmed",
+    "sgd_triples",
+    "triples",
     "trec",
     "fairytaleqa",
     "squality",
@@ -39,11 +42,19 @@ blank line ends a record. `parallel`: text files whose lines with the same numbe
 column; the name of the files holds `*` in the place of the column, such as `train.*.gz` for train.en.gz and
 train.de.gz. `squad`: the JSON file of SQuAD, a record for each question. `sgd`: dialogues of the Schema-Guided Dialogue
 dataset, a .jsonl or .json file, a record for each dialogue; `sgd_confirmed`: a record for each value that the system
-confirms and that was said before. `trec`: documents and topics of TREC in XML, a record for each <doc> or <top>.
-`fairytaleqa` (a folder of files of questions), `squality` and `qmsum` (.jsonl or .json): a record for each document
-with its questions. `lambada` (.jsonl or .json): a record for each passage, without its last word. `metaqa`: lines of a
-question, a tab and its answers, separated by `|`."""
-OBJECTS = {"sgd": dialogue_words, "squality": squality, "qmsum": qmsum, "lambada": last_word}
+confirms and that was said before; `sgd_triples`: dialogues, with the (slot, value) pairs that the user says as lines.
+`triples` (.jsonl or .json): texts, each with a list of triples, which become lines. `trec`: documents and topics of
+TREC in XML, a record for each <doc> or <top>. `fairytaleqa` (a folder of files of questions), `squality` and `qmsum`
+(.jsonl or .json): a record for each document with its questions. `lambada` (.jsonl or .json): a record for each
+passage, without its last word. `metaqa`: lines of a question, a tab and its answers, separated by `|`."""
+OBJECTS = {
+    "sgd": dialogue_words,
+    "sgd_triples": dialogue_triples,
+    "triples": text_and_triples,
+    "squality": squality,
+    "qmsum": qmsum,
+    "lambada": last_word,
+}
 """The columns of an object (fields, place for messages), by the form of its file."""
 SEVERAL = {"sgd_confirmed": confirmed_values}
 """The columns of each record of an object (fields, place for messages), by the form of its file."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from memgpt_jax.data.examples.json_objects import field_of
+from memgpt_jax.data.examples.triple_lines import triple_lines
 from memgpt_jax.data.text.words import word_pattern
 
 TAGGED_SPEAKER = "USER"
@@ -73,6 +74,30 @@ def _tag(start: int, end: int, spans: list[Span]) -> str:
     if span is None:
         return "O"
     return f"{'B' if start <= span.start else 'I'}-{span.slot}"
+
+
+def dialogue_triples(dialogue: Mapping[str, Any], where: str) -> dict[str, str]:
+    """A dialogue and the (slot, value) pairs that the user says.
+
+    Args:
+        dialogue, where: as in `dialogue_words`.
+
+    Returns:
+        The columns `source`, a line `SPEAKER: utterance` for each turn, and `target`, a line `slot | value` for each
+        distinct pair in the order of their first mention, with the value as the user says it (`triple_lines`).
+
+    Raises:
+        ValueError: as `dialogue_words`, or a value holds `|`.
+    """
+    lines, pairs = [], []
+    for number, turn in enumerate(field_of(dialogue, "turns", list, where), start=1):
+        at = f"{where}, turn {number}"
+        speaker, utterance = (field_of(turn, name, str, at) for name in ("speaker", "utterance"))
+        lines.append(f"{speaker}: {utterance}")
+        if speaker == TAGGED_SPEAKER:
+            spans = sorted(_spans(turn, utterance, at))
+            pairs += [(span.slot, utterance[span.start : span.end]) for span in spans]
+    return {"source": "\n".join(lines), "target": triple_lines(pairs, where)}
 
 
 def confirmed_values(dialogue: Mapping[str, Any], where: str) -> list[dict[str, str]]:

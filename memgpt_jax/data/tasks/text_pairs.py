@@ -18,10 +18,10 @@ from memgpt_jax.data.tasks.base import digest
 from memgpt_jax.data.tasks.examples import ExamplesTask, tokenizer_of_texts
 from memgpt_jax.data.tokenizers.base import Tokenizer
 
-PairMetric = Literal["bleu", "chrf", "rouge", "exact", "word_f1", "wer", "begins"]
+PairMetric = Literal["bleu", "chrf", "rouge", "exact", "word_f1", "wer", "begins", "triples"]
 """Metrics of generated texts: BLEU and chrF of a corpus (sacrebleu); ROUGE-1, -2, -L and -Lsum with stemming
 (rouge-score); the fraction of texts that equal a reference; the mean F1 of words; the word error rate of a corpus
-(jiwer); the fraction of texts that begin with a reference."""
+(jiwer); the fraction of texts that begin with a reference; precision, recall and F1 of triples, which are lines."""
 
 
 @dataclass(frozen=True, kw_only=True)

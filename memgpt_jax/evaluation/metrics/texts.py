@@ -6,6 +6,8 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
+from memgpt_jax.data.examples.triple_lines import Parsed, parse_triples
+from memgpt_jax.evaluation.metrics.base import ratio
 from memgpt_jax.evaluation.metrics.libraries import bootstrap_interval, library
 from memgpt_jax.evaluation.metrics.spans import word_f1
 
@@ -41,6 +43,17 @@ class TextMetrics(TypedDict):
     """Fraction of the texts that begin with a reference, followed by the end of a word, without regard to case."""
     begins_interval: NotRequired[list[float]]
     """95% confidence interval, by bootstrap over texts."""
+    triple_precision: NotRequired[float]
+    """Fraction of the triples of the texts that are in the first reference of their text; 0 if there are none. Triples
+    are lines, as `parse_triples` reads them, and are compared without regard to case; each counts once in a text."""
+    triple_recall: NotRequired[float]
+    """Fraction of the triples of the first references that their text has; 0 if there are none."""
+    triple_f1: NotRequired[float]
+    """2 right / (triples of the texts + triples of the references); 0 if there are none."""
+    triple_f1_interval: NotRequired[list[float]]
+    """95% confidence interval of `triple_f1`, by bootstrap over texts."""
+    malformed_lines: NotRequired[int]
+    """Number of lines of the texts that are no triples; they count neither as right nor as wrong."""
 
 
 class GroupMetrics(TextMetrics):
@@ -140,6 +153,31 @@ def _begins(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMe
     return TextMetrics(begins=share, begins_interval=interval)
 
 
+def _triples(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
+    written = [parse_triples(text) for text in texts]
+    pairs = [
+        (_without_case(own), _without_case(parse_triples(row[0]))) for own, row in zip(written, references, strict=True)
+    ]
+    counts = np.array([(len(found & true), len(found), len(true)) for found, true in pairs])  # [texts, 3]
+    right, found, true = counts.sum(axis=0)
+
+    def f1(chosen: np.ndarray) -> float:
+        right, found, true = counts[chosen].sum(axis=0)
+        return ratio(2 * right, found + true) or 0.0
+
+    return TextMetrics(
+        triple_precision=ratio(right, found) or 0.0,
+        triple_recall=ratio(right, true) or 0.0,
+        triple_f1=f1(np.arange(len(counts))),
+        triple_f1_interval=bootstrap_interval(f1, len(counts)),
+        malformed_lines=sum(len(parsed.malformed) for parsed in written),
+    )
+
+
+def _without_case(parsed: Parsed) -> set[tuple[str, ...]]:
+    return {tuple(field.lower() for field in triple) for triple in parsed.triples}
+
+
 def _share(right: Iterable[bool]) -> tuple[float, list[float]]:
     """The fraction that is right, and its interval."""
     found = np.array(list(right))
@@ -154,6 +192,7 @@ METRICS_OF_TEXTS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], T
     "word_f1": _word_f1,
     "wer": _wer,
     "begins": _begins,
+    "triples": _triples,
 }
 """The metrics by the names of `TextPairsConfig.metrics`."""
 LIBRARIES = {

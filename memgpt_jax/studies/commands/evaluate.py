@@ -47,6 +47,7 @@ COLUMNS = (
     "l1",
     "finished",
     "begins",
+    "triple_f1",
     "seconds_per_question",
     "seconds_per_question_read_again",
     "same_answers",
