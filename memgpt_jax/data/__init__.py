@@ -14,6 +14,7 @@ from memgpt_jax.data.batches import (
     without_paths,
 )
 from memgpt_jax.data.corpora.text import TokenizedText, documents, make_tokenizer
+from memgpt_jax.data.examples.entity_pairs import EntityPair, entity_pairs
 from memgpt_jax.data.examples.triple_lines import parse_triples
 from memgpt_jax.data.griffin_lim import waveform
 from memgpt_jax.data.objectives import OBJECTIVES, Objective, make_objective, register_objective
@@ -55,6 +56,7 @@ __all__ = [
     "BatchIterator",
     "ByteTokenizer",
     "Cleaned",
+    "EntityPair",
     "JsonRecallTask",
     "NeedleTask",
     "Objective",
@@ -69,6 +71,7 @@ __all__ = [
     "clean",
     "clean_words",
     "documents",
+    "entity_pairs",
     "load_tokenizer",
     "log_mel",
     "make_objective",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from memgpt_jax.data.corpora.reading import DEFAULT, kind_of, numbered_lines, read_tables
+from memgpt_jax.data.examples.entity_pairs import pairs_of_entities, words_of_entities
 from memgpt_jax.data.examples.json_objects import is_json, read_objects
 from memgpt_jax.data.examples.sgd import confirmed_values, dialogue_triples, dialogue_words
 from memgpt_jax.data.examples.squad import read_squad
@@ -29,6 +30,8 @@ Form = Literal[
     "sgd_confirmed",
     "sgd_triples",
     "triples",
+    "entities",
+    "entity_pairs",
     "trec",
     "fairytaleqa",
     "squality",
@@ -43,20 +46,23 @@ column; the name of the files holds `*` in the place of the column, such as `tra
 train.de.gz. `squad`: the JSON file of SQuAD, a record for each question. `sgd`: dialogues of the Schema-Guided Dialogue
 dataset, a .jsonl or .json file, a record for each dialogue; `sgd_confirmed`: a record for each value that the system
 confirms and that was said before; `sgd_triples`: dialogues, with the (slot, value) pairs that the user says as lines.
-`triples` (.jsonl or .json): texts, each with a list of triples, which become lines. `trec`: documents and topics of
-TREC in XML, a record for each <doc> or <top>. `fairytaleqa` (a folder of files of questions), `squality` and `qmsum`
-(.jsonl or .json): a record for each document with its questions. `lambada` (.jsonl or .json): a record for each
-passage, without its last word. `metaqa`: lines of a question, a tab and its answers, separated by `|`."""
+`triples` (.jsonl or .json): texts, each with a list of triples, which become lines. `entities` (.jsonl or .json):
+texts, each with entities and relations, as tagged words; `entity_pairs`: a record for each pair of their entities.
+`trec`: documents and topics of TREC in XML, a record for each <doc> or <top>. `fairytaleqa` (a folder of files of
+questions), `squality` and `qmsum` (.jsonl or .json): a record for each document with its questions. `lambada` (.jsonl
+or .json): a record for each passage, without its last word. `metaqa`: lines of a question, a tab and its answers,
+separated by `|`."""
 OBJECTS = {
     "sgd": dialogue_words,
     "sgd_triples": dialogue_triples,
     "triples": text_and_triples,
+    "entities": words_of_entities,
     "squality": squality,
     "qmsum": qmsum,
     "lambada": last_word,
 }
 """The columns of an object (fields, place for messages), by the form of its file."""
-SEVERAL = {"sgd_confirmed": confirmed_values}
+SEVERAL = {"sgd_confirmed": confirmed_values, "entity_pairs": pairs_of_entities}
 """The columns of each record of an object (fields, place for messages), by the form of its file."""
 Encoding = Literal["utf-8", "latin-1"]
 

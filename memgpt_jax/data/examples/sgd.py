@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from memgpt_jax.data.examples.json_objects import field_of
+from memgpt_jax.data.examples.span_tags import Span, word_tag
 from memgpt_jax.data.examples.triple_lines import triple_lines
 from memgpt_jax.data.text.words import word_pattern
 
@@ -12,14 +13,6 @@ TAGGED_SPEAKER = "USER"
 """The speaker whose words have tags."""
 DISTANCES = (32, 64, 128)
 """Upper bounds, in words, of the groups of distances of `confirmed_values`; the last group has none."""
-
-
-class Span(NamedTuple):
-    """A slot in the characters `start` to `end` of an utterance."""
-
-    start: int
-    end: int
-    slot: str
 
 
 def dialogue_words(dialogue: Mapping[str, Any], where: str) -> dict[str, list[str]]:
@@ -48,7 +41,7 @@ def dialogue_words(dialogue: Mapping[str, Any], where: str) -> dict[str, list[st
         found = [match.span() for match in word_pattern().finditer(utterance)]
         is_tagged = speaker == TAGGED_SPEAKER
         words += [speaker, ":", *(utterance[start:end] for start, end in found)]
-        tags += ["", "", *(_tag(start, end, spans) if is_tagged else "" for start, end in found)]
+        tags += ["", "", *(word_tag(start, end, spans) if is_tagged else "" for start, end in found)]
     return {"words": words, "slots": tags}
 
 
@@ -61,19 +54,11 @@ def _spans(turn: Any, utterance: str, where: str) -> list[Span]:
             span = Span(start, end, field_of(slot, "slot", str, where))
             if not 0 <= start < end <= len(utterance):
                 raise ValueError(
-                    f"{where}: slot {span.slot!r} has the characters {start} to {end} of an utterance of "
+                    f"{where}: slot {span.name!r} has the characters {start} to {end} of an utterance of "
                     f"{len(utterance)} characters"
                 )
             spans.append(span)
     return spans
-
-
-def _tag(start: int, end: int, spans: list[Span]) -> str:
-    """The tag of the word with the characters `start` to `end`."""
-    span = next((span for span in spans if span.start < end and start < span.end), None)
-    if span is None:
-        return "O"
-    return f"{'B' if start <= span.start else 'I'}-{span.slot}"
 
 
 def dialogue_triples(dialogue: Mapping[str, Any], where: str) -> dict[str, str]:
@@ -96,7 +81,7 @@ def dialogue_triples(dialogue: Mapping[str, Any], where: str) -> dict[str, str]:
         lines.append(f"{speaker}: {utterance}")
         if speaker == TAGGED_SPEAKER:
             spans = sorted(_spans(turn, utterance, at))
-            pairs += [(span.slot, utterance[span.start : span.end]) for span in spans]
+            pairs += [(span.name, utterance[span.start : span.end]) for span in spans]
     return {"source": "\n".join(lines), "target": triple_lines(pairs, where)}
 
 
