@@ -65,7 +65,7 @@ from memgpt_jax.data.tasks.triples import TriplesConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.evaluation import evaluate, register_metric
 from memgpt_jax.generation import Generated, Piece, Sampling, Session, generate, stream_generate
-from memgpt_jax.inspector import Trace, forget, trace, write_page
+from memgpt_jax.inspector import EntryList, Trace, edit_entry, forget, list_entries, trace, write_page
 from memgpt_jax.interop import add_memory, from_pretrained, save_pretrained, wrap
 from memgpt_jax.interop.families import register_family
 from memgpt_jax.memory import MEMORIES, Memory, memory_bytes_per_row, register_memory
@@ -168,6 +168,9 @@ __all__ = [  # noqa: RUF022 — in groups
     "Trace",
     "write_page",
     "forget",
+    "list_entries",
+    "EntryList",
+    "edit_entry",
     "attention_weights",
     # extensions
     "MEMORIES",

@@ -12,8 +12,9 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.memory.kv import KVMemory, KVState
 from memgpt_jax.models import ModelState, Params
-from memgpt_jax.ops.memory import gather_entries
+from memgpt_jax.ops.memory import Entries
 from memgpt_jax.ops.trees import where_rows
+from memgpt_jax.shapes import Array, Bool
 
 
 def without_memory(model: tuple[ModelConfig, Params], state: ModelState) -> ModelState:
@@ -36,7 +37,8 @@ def forget(model: tuple[ModelConfig, Params], state: ModelState, start: int, end
     """The state without the entries of all segments that hold one of the tokens `start` to `end` - 1 of the document.
 
     Whole segments are forgotten, because an entry is known by the age of its segment. What later entries have taken
-    over from them remains, and so do the windows and the open segment.
+    over from them remains, and so do the windows and the open segment. With `evict="oldest"` their places
+    stay empty until they would be evicted; the other rules fill them first.
 
     Args:
         model: a decoder and its parameters.
@@ -69,15 +71,14 @@ def _forgotten(config: ModelConfig, state: ModelState, start: Any, end: Any) -> 
 
 
 def _without(memory: KVState, config: ModelConfig, written: Any, start: int, end: int) -> KVState:
-    """The memory without the entries of the segments of tokens; the rest stays in order, at the end of the array."""
+    """The memory without the entries of the segments of tokens; the others keep their places."""
     length, entries = config.segment_length, memory.entries
     first = written[:, None] - length * entries.age  # the first token of the entry's segment
     hit = (first < end) & (first + length > start)
-    kept = entries._replace(valid=entries.valid & ~hit)
-    kept = where_rows(kept.valid, kept, _zeros(kept))
-    order = jnp.argsort(kept.valid, axis=1, stable=True).astype(jnp.int32)  # empty places first
-    return memory._replace(entries=gather_entries(kept, order))
+    return memory._replace(entries=emptied(entries, hit))
 
 
-def _zeros(entries: Any) -> Any:
-    return type(entries)(*(None if leaf is None else jnp.zeros_like(leaf) for leaf in entries))
+def emptied(entries: Entries, places: Bool[Array, "B M"]) -> Entries:
+    """Entries without those at some places, which hold zeros as places do that were never written."""
+    kept = entries._replace(valid=entries.valid & ~places)
+    return where_rows(kept.valid, kept, jax.tree.map(jnp.zeros_like, kept))

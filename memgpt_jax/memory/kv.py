@@ -216,9 +216,12 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         check(
             config.initial_entries == 0, f"memory.initial_entries={config.initial_entries} have no origins: take none"
         )
-        age = state.entries.age
+        age, size = state.entries.age, config.memory_size
+        if config.select == "all" and config.evict == "oldest":  # a place for each token, M - 1 for the last
+            start = jnp.broadcast_to(size - jnp.arange(size, dtype=jnp.int32), age.shape)
+            return Origins(start, jnp.ones_like(start))
         rank, number = jax.vmap(_rank_of_equal)(jnp.where(state.entries.valid, age, 0))
-        known = (config.select == "all") & ((number == length) | (config.evict == "oldest"))
+        known = (config.select == "all") & (number == length)
         start = length * age - jnp.where(known, length - number + rank, 0)
         return Origins(start, jnp.where(known, 1, jnp.full_like(start, length)))
 

@@ -1,5 +1,6 @@
 """`/inspect`: the page that looks into a memory, and what it asks."""
 
+import contextlib
 from typing import Any
 
 import jax
@@ -10,14 +11,14 @@ from fastapi.responses import HTMLResponse
 from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.generation.document import Document, continued
 from memgpt_jax.generation.prefill import compiled_read
-from memgpt_jax.inspector import forget, trace, without_memory
+from memgpt_jax.inspector import edit_entry, forget, list_entries, trace, without_memory
 from memgpt_jax.inspector.page import page
 from memgpt_jax.inspector.trace import Trace
 from memgpt_jax.serving.completions import entry_of, refuse_unless, service_of
 from memgpt_jax.serving.documents import shown
 from memgpt_jax.serving.engine import Engine
 from memgpt_jax.serving.errors import ApiError
-from memgpt_jax.serving.protocol import Forget, Inspect, Next
+from memgpt_jax.serving.protocol import EditEntry, Forget, Inspect, ListEntries, Next
 from memgpt_jax.serving.store import on_host
 
 router = APIRouter()
@@ -51,10 +52,12 @@ async def inspect(body: Inspect, http: Request) -> dict[str, Any]:
 async def compare(body: Next, http: Request) -> dict[str, Any]:
     """The most probable next tokens of a document, and those without a part of its memory."""
     service, entry = service_of(http)[0], entry_of(body.session, http)
-    has_range = body.start is not None and body.end is not None
+    is_range, is_entry = (None not in pair for pair in ((body.start, body.end), (body.layer, body.place)))
+    ways = "give all=true, or start and end, or layer and place"
     refuse_unless(
         [
-            (body.all != has_range, "start", "give all=true, or start and end"),
+            (body.all + is_range + is_entry == 1, "start", ways),
+            (body.gate is None or is_entry, "gate", "gate needs layer and place"),
             (bool(entry.document.unread), "session", "the document has ended: there is no next token"),
         ]
     )
@@ -71,13 +74,38 @@ async def cut(body: Forget, http: Request) -> dict[str, Any]:
     return shown(await service.keep(after, owner, entry), http)
 
 
+@router.post("/v1/inspect/entries")
+async def entries(body: ListEntries, http: Request) -> dict[str, Any]:
+    """The entries of one layer's memory of a document, with the tokens that they come from."""
+    service, entry = service_of(http)[0], entry_of(body.session, http)
+    engine = service.engine_or_refuse()
+    found = await service.call(lambda: list_entries((engine.config, engine.params), entry.document.state, body.layer))
+    rows = (dict(zip(found._fields, row, strict=True)) for row in zip(*(each.tolist() for each in found), strict=True))
+    data = [row for row in rows if body.token is None or 0 <= body.token - row["token"] < row["length"]]
+    return {"object": "list", "data": data}
+
+
+@router.post("/v1/inspect/edit")
+async def edit(body: EditEntry, http: Request) -> dict[str, Any]:
+    """The document with another write gate at one entry, or without the entry, under a new id."""
+    service, owner = service_of(http)
+    engine, entry = service.engine_or_refuse(), entry_of(body.session, http)
+    after = await service.call(lambda: _edited(engine, entry.document, body))
+    return shown(await service.keep(after, owner, entry), http)
+
+
 def warm_up(engine: Engine) -> None:
     """Compile what the page asks for."""
-    _, document = _traced(engine, engine.new_document(), [0, 0, 0])
+    _, document = _traced(engine, engine.new_document(), [0] * (engine.config.segment_length + 2))
     _compared(engine, document, Next(session="", all=True))
     if isinstance(engine.config.memory, KVMemoryConfig | NoMemoryConfig):  # the others cannot forget
         _compared(engine, document, Next(session="", start=0, end=1))
         _cut(engine, document, 0, 1)
+    if isinstance(engine.config.memory, KVMemoryConfig):
+        layer = next(number for number, each in enumerate(document.state.layers) if each.stream)
+        with contextlib.suppress(ValueError):  # entries of this configuration cannot be assigned to tokens
+            for place in list_entries((engine.config, engine.params), document.state, layer).place[:1].tolist():
+                _edited(engine, document, EditEntry(session="", layer=layer, place=place))
 
 
 def _traced(engine: Engine, document: Document, ids: list[int]) -> tuple[Trace, Document]:
@@ -92,10 +120,18 @@ def _cut(engine: Engine, document: Document, start: int, end: int) -> Document:
     return on_host(document._replace(state=state))
 
 
+def _edited(engine: Engine, document: Document, body: EditEntry | Next) -> Document:
+    assert body.layer is not None and body.place is not None
+    model, state = (engine.config, engine.params), engine.placed(document.state)
+    return on_host(document._replace(state=edit_entry(model, state, body.layer, body.place, gate=body.gate or 0.0)))
+
+
 def _compared(engine: Engine, document: Document, body: Next) -> dict[str, Any]:
     model, state = (engine.config, engine.params), engine.placed(document.state)
     if body.all:
         changed = without_memory(model, state)
+    elif body.place is not None:
+        changed = engine.placed(_edited(engine, document, body).state)
     else:
         assert body.start is not None and body.end is not None
         changed = forget(model, state, body.start, body.end)

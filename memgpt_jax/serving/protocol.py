@@ -310,7 +310,7 @@ class Inspect(Feed):
 
 
 class Next(Body):
-    """The body of `/v1/inspect/next`: what is taken from the memory."""
+    """The body of `/v1/inspect/next`: what is taken from the memory, in one of three ways."""
 
     session: str
     all: bool = False
@@ -319,6 +319,12 @@ class Next(Body):
     """Or the segments with the tokens from here,"""
     end: int | None = None
     """up to here."""
+    layer: int | None = None
+    """Or one entry: the number of its layer,"""
+    place: int | None = None
+    """its place there, from `/v1/inspect/entries`,"""
+    gate: float | None = Field(default=None, ge=0, le=1)
+    """and the write gate that it has instead; default: 0, without the entry."""
 
 
 class Forget(Body):
@@ -329,6 +335,28 @@ class Forget(Body):
     """The first token to forget; 0 begins the document."""
     end: int
     """The token after the last one."""
+
+
+class ListEntries(Body):
+    """The body of `/v1/inspect/entries`."""
+
+    session: str
+    layer: int
+    """Number of the layer."""
+    token: int | None = None
+    """Only the entries that come from this token of the document."""
+
+
+class EditEntry(Body):
+    """The body of `/v1/inspect/edit`."""
+
+    session: str
+    layer: int
+    """Number of the layer."""
+    place: int
+    """Of the entry, from `/v1/inspect/entries`."""
+    gate: float = Field(default=0.0, ge=0, le=1)
+    """The write gate that the entry then has; 0 deletes it."""
 
 
 class PipelineCall(BaseModel):

@@ -109,6 +109,36 @@ def test_a_phone_has_no_sideways_scrolling(opened, address):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.slow
+def test_an_entry_of_a_live_document_is_taken_out_and_deleted(browser):
+    pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
+    from tests.serving.conftest import served
+
+    with served(Tiny(), slots=1, inspector=True) as (_, port):
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{port}/inspect")
+        page.fill("#text", TEXT)
+        page.click("#ask button")
+        page.wait_for_selector("span[data-token='100']")
+        said = lambda: page.locator("#status").inner_text()  # noqa: E731
+        page.wait_for_function("document.getElementById('status').textContent.includes('sess_')")
+        before = said().split()[-1]
+        last = page.evaluate("document.querySelectorAll('.token').length") - 1
+        for back in range(1, 12):  # the youngest token with an entry
+            page.click(f"span[data-token='{last - back}']")
+            page.wait_for_selector("#entries h2")
+            if page.locator("#entries button").count():
+                break
+        page.click("#entries >> text=Without it")
+        page.wait_for_selector("#comparison >> text=without the entry")
+        page.click("#entries >> text=Delete")
+        page.wait_for_selector("#entries >> text=none: not written yet, or no longer there")
+        after, is_, parent, *how = said().split()
+        assert after != before == parent and (is_, *how) == ("is", "without", "the", "entry")
+        assert page.locator("#status.error").count() == 0
+        page.close()
+
+
 def long_trace(number: int) -> mg.Trace:
     """A made-up trace of many tokens."""
     random, calls = np.random.default_rng(0), np.arange(0, number + 1, 100, dtype=np.int32)

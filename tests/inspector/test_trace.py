@@ -8,7 +8,7 @@ import pytest
 
 import memgpt_jax as mg
 from memgpt_jax import models
-from memgpt_jax.inspector import forget, trace, without_memory
+from memgpt_jax.inspector import forget, list_entries, trace, without_memory
 from memgpt_jax.inspector.page import page
 from memgpt_jax.memory import MEMORIES
 from tests.laws.models import random_params
@@ -142,13 +142,14 @@ def test_forgotten_segments_have_left_no_entry(tiny):
     cut = forget(model, state, 21, 22)
     entries, kept = (each.layers[0].stream.memory.entries for each in (state, cut))
     # 28 tokens are written; entries 18 to 27; the segment 20 to 23 goes
-    assert kept.valid[0].tolist() == [False] * 4 + [True] * 6
-    np.testing.assert_array_equal(kept.keys[0, 4:], np.delete(entries.keys[0], [2, 3, 4, 5], axis=0))
-    assert not kept.keys[0, :4].any() and not kept.log_gate[0, :4].any()
+    assert kept.valid[0].tolist() == [True] * 2 + [False] * 4 + [True] * 4
+    np.testing.assert_array_equal(kept.keys[0, [0, 1, 6, 7, 8, 9]], np.delete(entries.keys[0], [2, 3, 4, 5], axis=0))
+    assert not kept.keys[0, 2:6].any() and not kept.log_gate[0, 2:6].any()
     again = forget(model, cut, 21, 22)
     jax.tree.map(np.testing.assert_array_equal, again, cut)
     found, _ = trace(model, ids(3), tokenizer=tiny.tokenizer, state=cut)
     assert not set(range(20, 24)) & set(found.layers[0].top_entry.ravel().tolist())
+    assert list_entries(model, cut, 0).token.tolist() == [18, 19, *range(24, 28)]
     for start, end in ((5, 5), (-1, 3), (0, 99)):
         with pytest.raises(ValueError, match="start and end must be from 0 to 31"):
             forget(model, state, start, end)

@@ -47,6 +47,41 @@ def test_a_segment_is_forgotten_in_a_new_document(client, other_key):
     refused(client.post("/v1/inspect/forget", json=body, headers=other_key), "response_not_found", 404)
 
 
+def test_a_single_entry_is_edited_in_a_new_document(client, other_key):
+    """The one before is unharmed, and its id names what it named."""
+    session = client.post("/v1/inspect", json={"text": "one two three four five six"}).json()["session"]
+    ask = lambda path, **body: client.post(f"/v1/inspect/{path}", json={"session": session} | body)  # noqa: E731
+    before = client.get(f"/v1/sessions/{session}/export").content
+    every = ask("entries", layer=0).json()["data"]
+    assert [entry["token"] for entry in every] == [*range(14, 24)]
+    [entry] = ask("entries", layer=0, token=20).json()["data"]
+    assert entry == every[6] and entry["place"] == 6
+    place = {"layer": 0, "place": 6}
+    cut = ask("edit", **place).json()["id"]
+    assert cut != session and client.get(f"/v1/sessions/{session}/export").content == before
+    left = client.post("/v1/inspect/entries", json={"session": cut, "layer": 0}).json()["data"]
+    assert left == every[:6] + every[7:]
+    one, none = (ask("next", **place, **more).json() for more in ({}, {"gate": 1.0}))
+    assert one["with"] == none["with"] and one["divergence"] > 0 and one["without"] != none["without"]
+    after = client.post("/v1/inspect/next", json={"session": cut, "all": True}).json()
+    assert after["with"] == one["without"]
+    weak = ask("edit", **place, gate=0.25).json()["id"]
+    [entry] = client.post("/v1/inspect/entries", json={"session": weak, "layer": 0, "token": 20}).json()["data"]
+    assert entry["gate"] == pytest.approx(0.25)
+    for path, body in (
+        ("edit", {"layer": 1, "place": 0}),
+        ("edit", {"layer": 0, "place": 99}),
+        ("edit", place | {"gate": 2.0}),
+        ("next", place | {"all": True}),
+        ("next", {"all": True, "gate": 0.5}),
+        ("entries", {"layer": 7}),
+    ):
+        refused(ask(path, **body), "invalid_value")
+    refused(
+        client.post("/v1/inspect/edit", json={"session": session} | place, headers=other_key), "response_not_found", 404
+    )
+
+
 def test_the_page_needs_no_key_and_holds_nothing(client):
     page = client.get("/inspect", headers={"Authorization": ""})
     assert page.status_code == 200 and "Memory inspector" in page.text and "null</script>" in page.text

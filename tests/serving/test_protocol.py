@@ -398,4 +398,7 @@ def test_no_request_compiles_anything(client):
     client.post("/v1/inspect/next", json={"session": session, "all": True})
     client.post("/v1/inspect/next", json={"session": session, "start": 3, "end": 9})
     client.post("/v1/inspect/forget", json={"session": session, "start": 3, "end": 9})
+    client.post("/v1/inspect/entries", json={"session": session, "layer": 0})
+    client.post("/v1/inspect/next", json={"session": session, "layer": 0, "place": 7})
+    client.post("/v1/inspect/edit", json={"session": session, "layer": 0, "place": 8, "gate": 0.5})
     assert compilations.number == before

@@ -329,6 +329,7 @@
     }
     remark();
     detail();
+    listEntries();
   }
 
   // ---- charts -----------------------------------------------------------------------------------------------------
@@ -425,6 +426,7 @@
     repaint();
     remark();
     detail();
+    listEntries();
     series();
   }
 
@@ -450,12 +452,15 @@
     return content;
   }
 
-  async function attempt(work) {
+  async function attempt(work, says = true) {
     const status = $("status");
-    status.className = "";
-    status.textContent = "…";
+    if (says) {
+      status.className = "";
+      status.textContent = "…";
+    }
     try {
-      status.textContent = (await work()) ?? "";
+      const text = await work();
+      if (says) status.textContent = text ?? "";
     } catch (error) {
       status.className = "error";
       status.textContent = error.message;
@@ -480,10 +485,66 @@
     return { start: trace.first + trace.calls[call], end: trace.first + trace.calls[call + 1] };
   };
 
-  async function compare(cut) {
+  async function compare(cut, name = "without the segment") {
     const found = await call("/v1/inspect/next", { session, ...cut });
-    compared(cut.all ? { "with memory": found.with, "without memory": found.without } : { "as it is": found.with, "without the segment": found.without });
+    compared(cut.all ? { "with memory": found.with, "without memory": found.without } : { "as it is": found.with, [name]: found.without });
     return `${found.divergence.toFixed(3)} bits from the one distribution to the other`;
+  }
+
+  let listing = 0;
+
+  /** The entries that come from the selected token, as the document holds them now, once the selection rests. */
+  function listEntries() {
+    const token = selected, number = layerOf()?.layer;
+    $("entries").replaceChildren();
+    clearTimeout(listing);
+    if (!session || token < 0 || trace.mechanism !== "kv" || number === undefined) return;
+    listing = setTimeout(
+      () => attempt(async () => {
+        const found = await call("/v1/inspect/entries", { session, layer: number, token: trace.first + token });
+        if (token === selected && number === layerOf()?.layer) showEntries(number, found.data);
+      }, false),
+      200,
+    );
+  }
+  function showEntries(number, entries) {
+    const title = element("h2", { textContent: `Entries of the selected token in layer ${number}` });
+    if (entries.length === 0) {
+      $("entries").replaceChildren(title, element("p", { textContent: "none: not written yet, or no longer there" }));
+      return;
+    }
+    const rows = entries.map((entry) => {
+      const gate = element("input", { type: "number", min: 0, max: 1, step: 0.05, value: entry.gate.toFixed(3), ariaLabel: "write gate" });
+      const place = { layer: number, place: entry.place };
+      const button = (text, work) => {
+        const made = element("button", { type: "button", textContent: text });
+        made.addEventListener("click", () => attempt(work));
+        return made;
+      };
+      return element(
+        "tr", {},
+        element("td", { className: "number", textContent: String(entry.place) }),
+        element("td", { className: "number", textContent: String(entry.age) }),
+        element("td", {}, gate),
+        element(
+          "td", {},
+          button("Without it", () => compare(place, "without the entry")),
+          button("With this gate", () => compare({ ...place, gate: Number(gate.value) }, "with the gate")),
+          button("Set gate", () => changed("edit", { ...place, gate: Number(gate.value) }, "with the gate")),
+          button("Delete", () => changed("edit", place, "without the entry")),
+        ),
+      );
+    });
+    $("entries").replaceChildren(title, table(["place", "age", "write gate", ""], rows));
+  }
+
+  /** Change the document, whose id is then a new one. */
+  async function changed(path, body, name) {
+    const found = await call(`/v1/inspect/${path}`, { session, ...body });
+    const before = session;
+    session = found.id;
+    listEntries();
+    return `${session} is ${before} ${name}`;
   }
 
   $("ask").addEventListener("submit", (event) => {
@@ -502,13 +563,7 @@
     attempt(async () => (selected < 0 ? "choose a token" : compare(segmentOf(selected)))),
   );
   $("forget").addEventListener("click", () =>
-    attempt(async () => {
-      if (selected < 0) return "choose a token";
-      const found = await call("/v1/inspect/forget", { session, ...segmentOf(selected) });
-      const before = session;
-      session = found.id;
-      return `${session} is ${before} without the segment`;
-    }),
+    attempt(async () => (selected < 0 ? "choose a token" : changed("forget", segmentOf(selected), "without the segment"))),
   );
 
   // ---- the user ---------------------------------------------------------------------------------------------------
