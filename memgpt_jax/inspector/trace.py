@@ -66,6 +66,11 @@ class LayerRecord:
     """Whether entries are known by the tokens of the document."""
     evicted: np.ndarray | None
     """[n] int32: with places, the call before which the entry of a token has left the memory; -1: it has not."""
+    slot_reads: np.ndarray | None = None
+    """[n, M] uint8: the weight with which each token reads each slot, mean over read heads, in 255ths; None: the
+    mechanism does not write slots token by token."""
+    slot_writes: np.ndarray | None = None
+    """[n, M] uint8: the weight with which it writes each slot, mean over write heads, in 255ths."""
     stats: dict[str, np.ndarray]
     """Statistics of the memory after each call, [c] float32 each, such as occupancy."""
 
@@ -268,12 +273,19 @@ def _kept(layer: LayerTrace, after: Any, top: int) -> dict[str, Any]:
             "top_head": jnp.argmax(by_head, axis=1),
             "valid": layer.explanation.valid[0],
         }
+        if layer.explanation.writes is not None:
+            writes = jnp.mean(layer.explanation.writes[0], axis=1)
+            found |= {"slot_reads": _in_255ths(mean), "slot_writes": _in_255ths(writes)}
         try:
             origins = layer.memory.origins(layer.before)
             found |= {"start": origins.start[0], "length": origins.length[0]}
         except (NotImplementedError, ValueError):  # the mechanism or the configuration has entries without a place
             pass
     return found
+
+
+def _in_255ths(weights: Array) -> Array:
+    return jnp.round(255 * jnp.clip(weights, 0, 1)).astype(jnp.uint8)
 
 
 class _Recorder:
@@ -340,6 +352,8 @@ class _Recorder:
                     "top_head",
                     "window_token",
                     "window_weight",
+                    "slot_reads",
+                    "slot_writes",
                 )
             }
             for name in ("top_entry", "top_length", "top_head", "window_token"):

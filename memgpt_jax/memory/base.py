@@ -63,6 +63,9 @@ class Explanation(NamedTuple):
     """False where there is no entry: its weight is 0."""
     residual: Float[Array, "B Q R"] | None = None
     """The part of the read that comes from no entry; None: 0."""
+    writes: Float32[Array, "B Q U M"] | None = None
+    """The weights with which each of U write heads writes the entries at the token, which sum to at most 1; None: whole
+    segments are written."""
 
     def read(self) -> Float[Array, "B Q R"]:
         """The unprojected read. Where the residual is narrower than H V, groups of heads (hops) are summed."""

@@ -118,12 +118,12 @@ class DNCMemory(RecurrentMemory[DNCMemoryConfig]):
 
     def address(self, interface: DNCInterface, slots: DNCSlots) -> Addressed:
         if self.config.order == "write_read":
-            slots = _write(interface, slots)
-        slots = slots._replace(read_weights=_read_weights(interface, slots))
-        weights, matrix = slots.read_weights, slots.matrix
-        if self.config.order == "read_write":
-            slots = _write(interface, slots)
-        return Addressed(weights, matrix, slots)
+            writes, slots = _write(interface, slots)
+            slots = slots._replace(read_weights=_read_weights(interface, slots))
+            return Addressed(slots.read_weights, writes, slots.matrix, slots)
+        read = slots._replace(read_weights=_read_weights(interface, slots))
+        writes, slots = _write(interface, read)
+        return Addressed(read.read_weights, writes, read.matrix, slots)
 
     def stats(self, state: RecurrentState) -> dict[str, Array]:
         slots = state.slots
@@ -134,14 +134,15 @@ class DNCMemory(RecurrentMemory[DNCMemoryConfig]):
         } | super().stats(state)
 
 
-def _write(interface: DNCInterface, slots: DNCSlots) -> DNCSlots:
+def _write(interface: DNCInterface, slots: DNCSlots) -> tuple[Float32[Array, "B 1 M"], DNCSlots]:
+    """The weights of a write, and the slots after it."""
     usage = free_usage(slots.usage, slots.read_weights, interface.free_gates)
     by_content = content_weights(slots.matrix, interface.write_key, interface.write_strength)[:, 0]
     where = interface.allocation_gate
     weights = interface.write_gate * (where * allocation_weights(usage) + (1.0 - where) * by_content)
     link, precedence = link_writes(slots.link, slots.precedence, weights)
     matrix = erase_and_add(slots.matrix, weights[:, None], interface.erase, interface.add)
-    return DNCSlots(matrix, update_usage(usage, weights), link, precedence, slots.read_weights)
+    return weights[:, None], DNCSlots(matrix, update_usage(usage, weights), link, precedence, slots.read_weights)
 
 
 def _read_weights(interface: DNCInterface, slots: DNCSlots) -> Float32[Array, "B R M"]:

@@ -118,11 +118,12 @@ class NTMMemory(RecurrentMemory[NTMMemoryConfig]):
         if self.config.order == "read_write":
             weights = _address(interface, slots.matrix, slots.weights)
             matrix = erase_and_add(slots.matrix, weights[:, readers:], interface.erase, interface.add)
-            return Addressed(weights[:, :readers], slots.matrix, NTMSlots(matrix, weights))
+            return Addressed(weights[:, :readers], weights[:, readers:], slots.matrix, NTMSlots(matrix, weights))
         writing = _address(interface, slots.matrix, slots.weights, slice(readers, None))
         matrix = erase_and_add(slots.matrix, writing, interface.erase, interface.add)
         reading = _address(interface, matrix, slots.weights, slice(readers))
-        return Addressed(reading, matrix, NTMSlots(matrix, jnp.concatenate([reading, writing], axis=1)))
+        weights = jnp.concatenate([reading, writing], axis=1)
+        return Addressed(reading, writing, matrix, NTMSlots(matrix, weights))
 
     def stats(self, state: RecurrentState) -> dict[str, Array]:
         slots, readers = state.slots, self.config.num_read_heads

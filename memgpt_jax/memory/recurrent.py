@@ -82,9 +82,10 @@ class InterfacePart(NamedTuple):
 
 
 class Addressed(NamedTuple):
-    """The read of one token of each row: r = weights matrix, and the slots after the token's write."""
+    """The read and the write of one token of each row: r = weights matrix, and the slots after the write."""
 
     weights: Float32[Array, "B R M"]
+    writes: Float32[Array, "B U M"]  # weights of the U write heads
     matrix: Float32[Array, "B M W"]
     slots: State
 
@@ -244,13 +245,13 @@ class RecurrentMemory(Memory[RecurrentT]):
         """
         nothing = jnp.zeros(x.shape[:2], bool)
 
-        def parts(addressed: Addressed) -> tuple[Array, Array]:
-            return addressed.weights, addressed.matrix
+        def parts(addressed: Addressed) -> tuple[Array, Array, Array]:
+            return addressed.weights, addressed.writes, addressed.matrix
 
         _, found, _ = self._scan(parts, x, state, nothing, ~nothing)
-        weights, matrix = (jnp.swapaxes(a, 0, 1) for a in found)
+        weights, writes, matrix = (jnp.swapaxes(a, 0, 1) for a in found)
         valid = jnp.ones((len(x), matrix.shape[2]), bool)
-        return Explanation(weights, matrix[:, :, :, None], valid)
+        return Explanation(weights, matrix[:, :, :, None], valid, writes=writes)
 
     def sequence(self, segments: Segment, state: RecurrentState) -> tuple[Float[Array, "B S T R"], RecurrentState]:
         """One scan over all tokens, equal to the scan over `segment`."""

@@ -1,5 +1,6 @@
 """The page in a browser, with the keyboard and the mouse."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -107,6 +108,24 @@ def test_the_keyboard(opened, address):
 def test_a_phone_has_no_sideways_scrolling(opened, address):
     page = opened(address, viewport={"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_map_of_slots(opened, tmp_path):
+    """Token i reads slot i mod 5 and writes the next one."""
+    trace, slots = long_trace(200), np.eye(5, dtype=np.uint8)[np.arange(200) % 5] * 255
+    maps = {"slot_reads": slots, "slot_writes": np.roll(slots, 1, axis=1) // 2}
+    [layer] = trace.layers
+    trace = dataclasses.replace(trace, layers=[dataclasses.replace(layer, **maps)])
+    mg.write_page(trace, tmp_path / "page.html")
+    page = opened((tmp_path / "page.html").as_uri())
+    box = page.locator("#slot-map").bounding_box()
+    place = {"x": 30 + (box["width"] - 30) * 58.5 / 200, "y": 40}
+    page.locator("#slot-map").click(position=place)
+    assert page.locator("#slot-text").inner_text() == "Token 58 reads slot 3 (1.00); it writes slot 4 (0.50)."
+    page.check("#slot-near")
+    assert "tokens 0 to 127" in page.locator("#slot-legend").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#slot-text").inner_text().startswith("Token 59 reads slot 4")
 
 
 @pytest.mark.slow

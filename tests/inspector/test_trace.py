@@ -110,6 +110,13 @@ def test_every_mechanism_has_a_trace(tiny, name, tmp_path):
     again = mg.Trace.load(tmp_path / "trace.json")
     assert [layer.stats.keys() for layer in again.layers] == [layer.stats.keys() for layer in found.layers]
     assert len(found.layers) == (name != "none")
+    if name in ("ntm", "dnc"):  # the heaviest read of each token is that of the slots
+        [layer] = again.layers
+        heaviest = np.take_along_axis(layer.slot_reads, layer.top_entry[:, :1], axis=1)
+        np.testing.assert_allclose(heaviest / 255, layer.top_weight[:, :1], atol=0.5 / 255 + 1e-6)
+        assert layer.slot_writes.shape == layer.slot_reads.shape == (31, config.memory.memory_size)
+    else:
+        assert all(layer.slot_reads is None is layer.slot_writes for layer in again.layers)
 
 
 def test_a_trace_is_saved_and_loaded(traced, tmp_path):

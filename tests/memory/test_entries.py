@@ -81,6 +81,24 @@ def test_the_explained_read_is_the_read(name, options):
     assert np.abs(explained).max() > 1e-3 or small(name, **options).memory_size == 0
 
 
+@pytest.mark.parametrize("name", ["ntm", "dnc"])
+def test_the_explained_writes_are_those_of_the_state(name):
+    """The state holds where its last token wrote: `ntm` as positions of its write heads, `dnc` after one token as
+    precedence."""
+    memory = nnx.merge(*build(small(name)))
+    x = jnp.asarray(random_inputs(0, BATCH, 3)[0])
+    number = 1 if name == "dnc" else 3
+    state, queries = memory.initial_state(BATCH), x[:, :number]
+    writes = memory.explain(queries, state).writes[:, -1]
+    position = jnp.broadcast_to(jnp.arange(number, dtype=jnp.int32), (BATCH, number))
+    own = OwnSegment(jnp.zeros((BATCH, SEGMENT, WIDTH)), jnp.full((BATCH, SEGMENT), -1, jnp.int32), position)
+    _, after = memory.read(queries, state, own, jnp.ones((BATCH, number), bool))
+    slots = after.slots
+    want = slots.precedence[:, None] if name == "dnc" else slots.weights[:, memory.config.num_read_heads :]
+    np.testing.assert_allclose(writes, want, atol=1e-6)
+    assert (np.asarray(writes).sum(axis=2) > 0.3).all()
+
+
 @pytest.mark.parametrize("method", ["explain", "write_entries"])
 def test_mechanisms_without_entries_name_those_that_have_them(method):
     entries = jnp.zeros((1, 2, 1, 4))

@@ -4,7 +4,7 @@
   const $ = (id) => document.getElementById(id);
 
   // ---- data -------------------------------------------------------------------------------------------------------
-  const TYPES = { float32: Float32Array, int32: Int32Array, bool: Uint8Array };
+  const TYPES = { float32: Float32Array, int32: Int32Array, uint8: Uint8Array, bool: Uint8Array };
 
   function decoded(value) {
     if (Array.isArray(value)) return value.map(decoded);
@@ -329,6 +329,7 @@
     }
     remark();
     detail();
+    slots();
     listEntries();
   }
 
@@ -366,6 +367,72 @@
       }
     });
     series();
+    slots();
+  }
+
+  const NEAR = 128; // tokens that it shows around the selected one
+  const MAP_LEFT = 30; // pixels for the numbers of slots
+  const MAPS = [
+    { name: "reads", key: "slot_reads", colour: [0, 114, 178] },
+    { name: "writes", key: "slot_writes", colour: [230, 159, 0] },
+  ];
+
+  /** The tokens that the map of slots shows: all, or those around the selected one. */
+  function slotRange() {
+    const number = trace.tokens.length, near = $("slot-near").checked && selected >= 0 && number > NEAR;
+    if (!near) return { start: 0, end: number };
+    const start = Math.min(Math.max(0, selected - NEAR / 2), number - NEAR);
+    return { start, end: start + NEAR };
+  }
+  /** One map for reads and one for writes: tokens from left to right, slots from top to bottom. */
+  function slots() {
+    const record = layerOf();
+    $("slots").hidden = !record?.slot_reads;
+    if (!record?.slot_reads) return;
+    const { context, width, height, soft, accent } = prepared($("slot-map"));
+    const range = slotRange(), number = range.end - range.start, size = record.slot_reads.width;
+    const left = MAP_LEFT, columns = Math.min(number, Math.floor(width - left)), each = height / MAPS.length;
+    context.font = "11px system-ui";
+    context.imageSmoothingEnabled = false;
+    MAPS.forEach(({ name, key, colour }, index) => {
+      const rows = Math.min(size, Math.floor(each - 18)), image = new ImageData(columns, rows), values = record[key];
+      for (let i = range.start; i < range.end; i++) {
+        const x = Math.floor(((i - range.start) * columns) / number);
+        for (let slot = 0; slot < size; slot++) {
+          const at = 4 * (Math.floor((slot * rows) / size) * columns + x) + 3;
+          image.data[at] = Math.max(image.data[at], values[i * size + slot]); // of several in one place the heaviest
+        }
+      }
+      for (let at = 0; at < image.data.length; at += 4) image.data.set(colour, at);
+      const buffer = element("canvas", { width: columns, height: rows });
+      buffer.getContext("2d").putImageData(image, 0, 0);
+      const top = index * each + 14;
+      context.fillStyle = soft;
+      context.fillText(name, left, top - 4);
+      context.fillText("0", 0, top + 9);
+      context.fillText(String(size - 1), 0, top + each - 18);
+      context.drawImage(buffer, left, top, width - left, each - 18);
+      context.strokeStyle = soft;
+      context.strokeRect(left + 0.5, top + 0.5, width - left - 1, each - 19);
+      if (selected < range.start || selected >= range.end) return;
+      const cell = (width - left) / number;
+      context.strokeStyle = accent;
+      context.strokeRect(left + (selected - range.start) * cell - 0.5, top - 2, Math.max(cell, 1) + 1, each - 14);
+    });
+    const first = trace.first + range.start;
+    $("slot-legend").textContent = `tokens ${first} to ${first + number - 1} from left to right, ${size} slots from top to bottom; mean over heads`;
+    $("slot-text").textContent = selected < 0 ? "" : slotText(record);
+  }
+
+  /** The heaviest slots of the selected token. */
+  function slotText(record) {
+    const parts = MAPS.map(({ name, key }) => {
+      const size = record[key].width, values = Array.from(record[key].subarray(selected * size, (selected + 1) * size));
+      const order = values.map((value, slot) => [value / 255, slot]).sort((a, b) => b[0] - a[0]).slice(0, 3);
+      const heaviest = order.filter(([value]) => value > 0).map(([value, slot]) => `slot ${slot} (${value.toFixed(2)})`);
+      return `${name} ${heaviest.join(", ") || "nothing"}`;
+    });
+    return `Token ${trace.first + selected} ${parts.join("; it ")}.`;
   }
 
   function series() {
@@ -428,6 +495,7 @@
     detail();
     listEntries();
     series();
+    slots();
   }
 
   function changeColour(name) {
@@ -574,11 +642,17 @@
   $("colour").addEventListener("change", (event) => changeColour(event.target.value));
   $("layer").addEventListener("change", (event) => changeLayer(Number(event.target.value)));
   $("statistic").addEventListener("change", series);
+  $("slot-near").addEventListener("change", slots);
+  $("slot-map").addEventListener("click", (event) => {
+    const range = slotRange(), left = MAP_LEFT, width = $("slot-map").clientWidth;
+    const place = (event.offsetX - left) / (width - left);
+    if (0 <= place && place < 1) select(range.start + Math.floor(place * (range.end - range.start)));
+  });
   $("theme").addEventListener("click", changeTheme);
   $("help").addEventListener("click", () => $("keys").showModal());
   window.addEventListener("resize", () => trace && charts());
   document.addEventListener("keydown", (event) => {
-    if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.matches("input:not([type=checkbox]), textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
     const keys = {
       ArrowRight: () => select(Math.min(trace.tokens.length - 1, selected + 1)),
       ArrowLeft: () => select(Math.max(0, selected - 1)),
