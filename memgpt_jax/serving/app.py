@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from memgpt_jax.serving import completions, documents, inspection, others, responses
 from memgpt_jax.serving.errors import HANDLED, ApiError, handle
+from memgpt_jax.serving.idempotency import Answers
 from memgpt_jax.serving.service import Service
 from memgpt_jax.serving.store import owner_of
 
@@ -68,6 +69,7 @@ def create_app(service: Service) -> FastAPI:
         strict_content_type=False,  # a JSON body is one under any name
     )
     app.state.service, app.state.metrics, app.state.active = service, service.metrics, {}
+    app.state.answers = Answers()
     for module in (completions, responses, documents, others):
         app.include_router(module.router)
     if service.settings.inspector:

@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from memgpt_jax.data import Tokenizer
 from memgpt_jax.serving.chat import Message
 from memgpt_jax.serving.errors import ApiError
+from memgpt_jax.serving.idempotency import idempotent
 from memgpt_jax.serving.prompt_scores import PromptToken
 from memgpt_jax.serving.protocol import ChatCompletion, Completion, Generation
 from memgpt_jax.serving.requests import Finished, Token
@@ -26,6 +27,7 @@ MOST_CHOICES = 128
 
 
 @router.post("/v1/completions", response_model=None)
+@idempotent
 async def completions(body: Completion, http: Request) -> Response | dict[str, Any]:
     """Continue texts."""
     service, owner = service_of(http)
@@ -55,6 +57,7 @@ async def completions(body: Completion, http: Request) -> Response | dict[str, A
 
 
 @router.post("/v1/chat/completions", response_model=None)
+@idempotent
 async def chat_completions(body: ChatCompletion, http: Request) -> Response | dict[str, Any]:
     """Answer in a dialogue."""
     service, owner = service_of(http)

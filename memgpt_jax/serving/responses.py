@@ -11,6 +11,7 @@ from fastapi.responses import Response as HttpResponse
 from memgpt_jax.serving.chat import Message
 from memgpt_jax.serving.completions import entry_of, messages_of, refuse_unless, service_of, with_alternatives
 from memgpt_jax.serving.errors import ApiError, as_api_error
+from memgpt_jax.serving.idempotency import idempotent
 from memgpt_jax.serving.protocol import Generation, InputTokens, Response
 from memgpt_jax.serving.requests import Finished, Token
 from memgpt_jax.serving.runs import Choice, Run
@@ -23,6 +24,7 @@ NO_TEMPLATE = "the model has no chat template"
 
 
 @router.post("/v1/responses", response_model=None)
+@idempotent
 async def create(body: Response, http: Request) -> HttpResponse | dict[str, Any]:
     """Answer a text or messages, as a continuation of an earlier response or of none."""
     service, owner = service_of(http)

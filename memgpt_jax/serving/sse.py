@@ -21,6 +21,11 @@ def frame(content: dict[str, Any], event: str | None = None) -> str:
     return f"{name}data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
+def ends_with_error(content: bytes) -> bool:
+    """Whether a whole stream holds the event of an error. Texts in it cannot look like one: JSON has no line ends."""
+    return any(line.startswith((b'data: {"error":', b"event: response.failed")) for line in content.split(b"\n"))
+
+
 def streamed(frames: AsyncIterator[str], *, done: bool = True) -> StreamingResponse:
     """A stream of frames. After an error there is one frame with it, and the stream ends.
 
