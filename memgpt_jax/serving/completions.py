@@ -1,5 +1,6 @@
 """`/v1/completions` and `/v1/chat/completions`."""
 
+import asyncio
 import itertools
 import time
 import uuid
@@ -45,7 +46,7 @@ async def completions(body: Completion, http: Request) -> Response | dict[str, A
         (body.stream or body.stream_options is None, "stream_options", "stream_options needs stream=true"),
     ]
     refuse_unless(checks)
-    entry = None if body.session is None else entry_of(body.session, http)
+    entry = None if body.session is None else await entry_of(body.session, http)
     options: dict[str, Any] = {"owner": owner, "max_new_tokens": body.max_tokens, "number": best_of}
     options |= {"alternatives": body.logprobs or 0, "score_prompt": body.echo and body.logprobs is not None}
     run = Run(service, [service.request(body, [ids], entry, **options) for ids in prompts])
@@ -68,7 +69,7 @@ async def chat_completions(body: ChatCompletion, http: Request) -> Response | di
             (body.stream or body.stream_options is None, "stream_options", "stream_options needs stream=true"),
         ]
     )
-    entry = None if body.session is None else entry_of(body.session, http)
+    entry = None if body.session is None else await entry_of(body.session, http)
     start_id, parts = service.chat_parts(messages_of(body.messages), entry)
     limit = body.max_completion_tokens or body.max_tokens or service.settings.default_new_tokens
     request = service.request(
@@ -92,10 +93,10 @@ def service_of(http: Request) -> tuple[Service, str]:
     return http.app.state.service, http.state.owner
 
 
-def entry_of(id: str, http: Request) -> Entry:
+async def entry_of(id: str, http: Request) -> Entry:
     """The document of an id, whose root becomes the header `x-session-id`. Raises `NotFoundError`."""
     service, owner = service_of(http)
-    entry = service.store.get(id, owner)
+    entry = await asyncio.to_thread(service.store.get, id, owner)  # perhaps from a bucket
     http.state.root = entry.root
     return entry
 

@@ -4,6 +4,7 @@ Each id names a document that never changes: feeding one gives a new id. Ids of 
 each other.
 """
 
+import asyncio
 from typing import Any
 
 import jax
@@ -30,21 +31,21 @@ async def create(body: Feed, http: Request) -> dict[str, Any]:
 @router.post("/v1/sessions/{id}/feed")
 async def feed(id: str, body: Feed, http: Request) -> dict[str, Any]:
     """The document of an id with more text, under a new id."""
-    return await _fed(entry_of(id, http), body, http)
+    return await _fed(await entry_of(id, http), body, http)
 
 
 @router.post("/v1/sessions/{id}/fork")
 async def fork(id: str, http: Request) -> dict[str, Any]:
     """The same document under a new id."""
     service, owner = service_of(http)
-    entry = entry_of(id, http)
+    entry = await entry_of(id, http)
     return shown(await service.keep(entry.document, owner, entry), http)
 
 
 @router.get("/v1/sessions/{id}")
 async def get(id: str, http: Request) -> dict[str, Any]:
     """A document: its number of tokens, and statistics of each layer's memory."""
-    service, entry = service_of(http)[0], entry_of(id, http)
+    service, entry = service_of(http)[0], await entry_of(id, http)
     memory = await service.call(lambda: service.memory_stats(entry.document))
     return shown(entry, http) | {"memory": memory}
 
@@ -53,14 +54,14 @@ async def get(id: str, http: Request) -> dict[str, Any]:
 async def delete(id: str, http: Request) -> dict[str, Any]:
     """Remove a document."""
     service, owner = service_of(http)
-    service.store.delete(id, owner)
+    await asyncio.to_thread(service.store.delete, id, owner)
     return {"id": id, "object": "session", "deleted": True}
 
 
 @router.get("/v1/sessions/{id}/export")
 async def export(id: str, http: Request) -> Response:
     """The document as a file, which `Session.load` and `/v1/sessions/import` read."""
-    engine, entry = service_of(http)[0].engine_or_refuse(), entry_of(id, http)
+    engine, entry = service_of(http)[0].engine_or_refuse(), await entry_of(id, http)
     content = to_bytes(entry.document, engine.config, engine.tokenizer)
     headers = {"Content-Disposition": f'attachment; filename="{entry.id}.safetensors"'}
     return Response(content, media_type="application/octet-stream", headers=headers)

@@ -37,7 +37,7 @@ async def show() -> HTMLResponse:
 async def inspect(body: Inspect, http: Request) -> dict[str, Any]:
     """The trace of a text, and the id of the document after it."""
     service, owner = service_of(http)
-    engine, entry = service.engine_or_refuse(), None if body.session is None else entry_of(body.session, http)
+    engine, entry = service.engine_or_refuse(), None if body.session is None else await entry_of(body.session, http)
     document = engine.new_document() if entry is None else entry.document
     ids = [*document.unread, *service.encode(body.text)]
     if not 1 < len(ids) <= MOST_TOKENS:
@@ -51,7 +51,7 @@ async def inspect(body: Inspect, http: Request) -> dict[str, Any]:
 @router.post("/v1/inspect/next")
 async def compare(body: Next, http: Request) -> dict[str, Any]:
     """The most probable next tokens of a document, and those without a part of its memory."""
-    service, entry = service_of(http)[0], entry_of(body.session, http)
+    service, entry = service_of(http)[0], await entry_of(body.session, http)
     is_range, is_entry = (None not in pair for pair in ((body.start, body.end), (body.layer, body.place)))
     ways = "give all=true, or start and end, or layer and place"
     refuse_unless(
@@ -69,7 +69,7 @@ async def compare(body: Next, http: Request) -> dict[str, Any]:
 async def cut(body: Forget, http: Request) -> dict[str, Any]:
     """The document without the entries of a part of it, under a new id."""
     service, owner = service_of(http)
-    engine, entry = service.engine_or_refuse(), entry_of(body.session, http)
+    engine, entry = service.engine_or_refuse(), await entry_of(body.session, http)
     after = await service.call(lambda: _cut(engine, entry.document, body.start, body.end))
     return shown(await service.keep(after, owner, entry), http)
 
@@ -77,7 +77,7 @@ async def cut(body: Forget, http: Request) -> dict[str, Any]:
 @router.post("/v1/inspect/entries")
 async def entries(body: ListEntries, http: Request) -> dict[str, Any]:
     """The entries of one layer's memory of a document, with the tokens that they come from."""
-    service, entry = service_of(http)[0], entry_of(body.session, http)
+    service, entry = service_of(http)[0], await entry_of(body.session, http)
     engine = service.engine_or_refuse()
     found = await service.call(lambda: list_entries((engine.config, engine.params), entry.document.state, body.layer))
     rows = (dict(zip(found._fields, row, strict=True)) for row in zip(*(each.tolist() for each in found), strict=True))
@@ -89,7 +89,7 @@ async def entries(body: ListEntries, http: Request) -> dict[str, Any]:
 async def edit(body: EditEntry, http: Request) -> dict[str, Any]:
     """The document with another write gate at one entry, or without the entry, under a new id."""
     service, owner = service_of(http)
-    engine, entry = service.engine_or_refuse(), entry_of(body.session, http)
+    engine, entry = service.engine_or_refuse(), await entry_of(body.session, http)
     after = await service.call(lambda: _edited(engine, entry.document, body))
     return shown(await service.keep(after, owner, entry), http)
 

@@ -1,5 +1,6 @@
 """`/v1/responses`: the id of a response names a document that never changes and can be continued many times."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -29,7 +30,7 @@ async def create(body: Response, http: Request) -> HttpResponse | dict[str, Any]
     """Answer a text or messages, as a continuation of an earlier response or of none."""
     service, owner = service_of(http)
     service.check_model(body.model)
-    entry, start_id, parts, items = _prompt(service, body, http)
+    entry, start_id, parts, items = await _prompt(service, body, http)
     limit = body.max_output_tokens or service.settings.default_new_tokens
     names = ("temperature", "top_p", "top_k", "seed")
     generation = Generation(**{name: getattr(body, name) for name in names})
@@ -62,7 +63,7 @@ async def input_tokens(body: InputTokens, http: Request) -> dict[str, Any]:
     """The number of tokens that a response would read."""
     service, _ = service_of(http)
     service.check_model(body.model)
-    _, _, parts, _ = _prompt(service, body, http)
+    _, _, parts, _ = await _prompt(service, body, http)
     return {"object": "response.input_tokens", "input_tokens": sum(map(len, parts))}
 
 
@@ -85,7 +86,7 @@ async def delete(id: str, http: Request) -> dict[str, Any]:
     """Remove a response, and what it has read."""
     service, owner = service_of(http)
     await _entry(id, http)
-    service.store.delete(id, owner)
+    await asyncio.to_thread(service.store.delete, id, owner)
     return {"id": id, "object": "response", "deleted": True}
 
 
@@ -103,17 +104,17 @@ async def cancel(id: str, http: Request) -> dict[str, Any]:
 
 
 async def _entry(id: str, http: Request) -> Entry:
-    entry = entry_of(id, http)
+    entry = await entry_of(id, http)
     if not entry.response:
         raise NotFoundError(id)
     return entry
 
 
-def _prompt(
+async def _prompt(
     service: Service, body: Response, http: Request
 ) -> tuple[Entry | None, int | None, list[list[int]], list[dict[str, Any]]]:
     """The document that a response continues, the first token of a new one, the ids to read, and the input items."""
-    entry = None if body.previous_response_id is None else entry_of(body.previous_response_id, http)
+    entry = None if body.previous_response_id is None else await entry_of(body.previous_response_id, http)
     before = None if entry is None else entry.response.get("instructions")
     refuse_unless(
         [

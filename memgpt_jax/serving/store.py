@@ -1,6 +1,5 @@
 """Documents by id: in the memory of the host, and each in one immutable object of a folder or a bucket."""
 
-import contextlib
 import hashlib
 import re
 import secrets
@@ -16,6 +15,7 @@ import numpy as np
 
 from memgpt_jax.generation.document import Document
 from memgpt_jax.generation.packing import pack, packed_bytes, unpack
+from memgpt_jax.serving.objects import Objects
 
 IDS = re.compile(r"(resp|sess)_[0-9a-f]{32}")
 """Other ids are not looked for in the folder."""
@@ -82,35 +82,29 @@ class Store:
 
     def __init__(self, folder: str | None, *, memory_bytes: int, seconds: float, encode: Encode, decode: Decode):
         """Args:
-        folder: where the objects are: a path, or a URL such as gs://bucket/sessions; None: nowhere.
+        folder: where the objects are: a path, or an address such as gs://bucket/sessions; None: nowhere.
         memory_bytes: of the entries in memory; the least recently used ones leave first.
         seconds: an entry is removed that long after its last use, and its object that long after it was written.
         encode: the content of an object, of a document and notes.
         decode: the reverse; the second argument is the object's name.
         """
-        from etils import epath
-
-        self._folder = None if folder is None else epath.Path(folder)
+        self._objects = None if folder is None else Objects(folder)
         self._memory_bytes, self._seconds = memory_bytes, seconds
         self._encode, self._decode = encode, decode
         self._entries: OrderedDict[str, _Kept] = OrderedDict()
         self._lock = threading.Lock()
         self.bytes = 0
         """Bytes of the entries in memory, whose states are packed."""
-        if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def put(self, entry: Entry) -> None:
         """Keep an entry. Raises `OSError` if its object cannot be written; it is then not kept."""
-        path = self._path(entry.id, entry.owner)
-        if path is not None:
+        if self._objects is not None:
             names = ("root", "parent", "response", "items", "created")
             notes = {name: getattr(entry, name) for name in names}
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, self._encode(entry.document, notes))
+            self._objects.write(_name(entry.id, entry.owner), self._encode(entry.document, notes))
         self._keep(entry)
 
     def get(self, id: str, owner: str) -> Entry:
@@ -141,9 +135,8 @@ class Store:
         self.get(id, owner)
         with self._lock:
             self._remove(id)
-        path = self._path(id, owner)
-        if path is not None:
-            path.unlink(missing_ok=True)
+        if self._objects is not None:
+            self._objects.delete(_name(id, owner))
 
     def _keep(self, entry: Entry) -> None:
         packed = pack(entry.document.state)
@@ -168,23 +161,17 @@ class Store:
                 break
             self._remove(id)
 
-    def _path(self, id: str, owner: str) -> Any:
-        """The object of an id. Only an id of our form becomes a part of a path."""
-        return None if self._folder is None or not IDS.fullmatch(id) else self._folder / owner / f"{id}.safetensors"
-
     def _read(self, id: str, owner: str) -> Entry | None:
         """The entry of an object; None: there is none, or it is too old."""
-        path = self._path(id, owner)
-        if path is None:
+        if self._objects is None or not IDS.fullmatch(id):  # only an id of our form becomes a part of a name
             return None
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
+        content = self._objects.read(_name(id, owner))
+        if content is None:
             return None
-        document, notes = self._decode(content, str(path))
+        document, notes = self._decode(content, id)
         entry = Entry(id=id, owner=owner, document=document, **notes)
         if entry.created + self._seconds < time.time():
-            path.unlink(missing_ok=True)
+            self._objects.delete(_name(id, owner))
             return None
         return entry
 
@@ -194,13 +181,6 @@ def on_host(document: Document) -> Document:
     return document._replace(state=jax.device_get(document.state))
 
 
-def _write(path: Any, content: bytes) -> None:
-    """Write an object; a reader finds either all of it or nothing."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
+def _name(id: str, owner: str) -> str:
+    """The name of the object of an id."""
+    return f"{owner}/{id}.safetensors"

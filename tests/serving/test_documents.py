@@ -8,6 +8,7 @@ import pytest
 
 import memgpt_jax as mg
 from memgpt_jax.generation.document import from_bytes
+from memgpt_jax.serving.objects import Objects
 from memgpt_jax.serving.store import Entry, NotFoundError, Store, new_id
 from tests.serving.test_protocol import completion, refused
 
@@ -213,14 +214,12 @@ def test_old_entries_are_removed(tmp_path, monkeypatch):
 
 
 def test_a_store_that_fails_keeps_nothing(tmp_path, monkeypatch):
-    import memgpt_jax.serving.store as module
-
     kept, new = store(str(tmp_path)), entry(1)
 
-    def full(path, content):
+    def full(self, name, content):
         raise OSError("no space left")
 
-    monkeypatch.setattr(module, "_write", full)
+    monkeypatch.setattr(Objects, "write", full)
     with pytest.raises(OSError, match="no space"):
         kept.put(new)
     with pytest.raises(NotFoundError):
