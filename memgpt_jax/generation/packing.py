@@ -29,12 +29,22 @@ class PackedArray:
         return array
 
 
-def pack(state: Any) -> Any:
-    """The state with a `PackedArray` in place of each array.
+def pack(state: Any, most_bytes: int | None = None) -> Any:
+    """The state with a `PackedArray` in place of each array; None: its slots take more than `most_bytes`.
 
-    They own their slots, as a view of a JAX array on a CPU keeps the array's buffer.
+    They own their slots, as a view of a JAX array on a CPU keeps the array's buffer. Nothing is copied before all are
+    known to fit, and no array is fetched from the device after the first one that does not.
     """
-    return jax.tree.map(_packed, jax.device_get(state))
+    leaves, structure = jax.tree.flatten(state)
+    used, total = [], 0
+    for leaf in leaves:
+        array = np.asarray(leaf)
+        slots, start = _used(array)
+        total += slots.nbytes
+        if most_bytes is not None and total > most_bytes:
+            return None
+        used.append((slots, start, array.shape))
+    return structure.unflatten(PackedArray(slots.copy(), start, shape) for slots, start, shape in used)
 
 
 def unpack(packed: Any) -> Any:
@@ -72,13 +82,13 @@ def starts_of(arrays: Mapping[str, PackedArray]) -> dict[str, int]:
     return {name: array.start for name, array in arrays.items() if array.slots.shape != array.shape}
 
 
-def _packed(array: np.ndarray) -> PackedArray:
-    array = np.asarray(array)
+def _used(array: np.ndarray) -> tuple[np.ndarray, int]:
+    """A view of the slots that `PackedArray` keeps, and the first of them."""
     if array.ndim < 2 or not array.size:
-        return PackedArray(array.copy(), 0, array.shape)
+        return array, 0
     used = np.flatnonzero(_bytes_of_slots(array).any(axis=(0, 2)))
     start, end = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
-    return PackedArray(array[:, start:end].copy(), start, array.shape)
+    return array[:, start:end], start
 
 
 def _bytes_of_slots(array: np.ndarray) -> np.ndarray:

@@ -45,8 +45,8 @@ class Prefixes:
             if key in self._states:
                 self._states.move_to_end(key)
                 return
-        packed = pack(state) if self._most_bytes else None
-        if packed is None or packed_bytes(packed) > self._most_bytes:
+        packed = pack(state, self._most_bytes) if self._most_bytes else None
+        if packed is None:
             return
         with self._lock:
             if key in self._states:

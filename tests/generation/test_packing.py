@@ -44,6 +44,20 @@ def test_packed_arrays_own_their_slots():
     assert all(array.slots.flags.owndata for array in packed)
 
 
+class Untouchable:
+    """An array that must not be fetched."""
+
+    def __array__(self, *arguments, **options):
+        raise AssertionError("it was fetched")
+
+
+def test_what_is_too_large_is_not_packed():
+    """Empty slots do not count, and nothing is fetched after what is too large."""
+    state = [jnp.ones((2, 4)), jnp.zeros((2, 4)).at[:, 1:3].set(1), jnp.zeros((2, 9))]
+    assert packed_bytes(pack(state, 48)) == packed_bytes(pack(state)) == 48
+    assert pack(state, 47) is None and pack([*state[:2], Untouchable()], 47) is None
+
+
 @pytest.mark.parametrize(
     ("size", "shape", "start"), [(16, (1, 2, 2), 3), (16, (1, 2, 2), -1), (16, (1, 1, 4), 0), (12, (1, 2, 2), 0)]
 )
