@@ -19,6 +19,14 @@ def config() -> ExperimentConfig:
         form="squality",
         metrics=("rouge",),
         max_new_tokens=320,
+        questions_per_reading=8,
         read_again=2,
     )
-    return with_fields(load_config("fairytaleqa"), {"data": data, "model.memory.memory_size": 8192})
+    changes = {
+        "data": data,
+        "model.memory.memory_size": 8192,
+        "training.batch_size": 1,
+        "training.skip_backward": True,
+        "optimizer.accumulate_steps": 8,
+    }
+    return with_fields(load_config("fairytaleqa"), changes)

@@ -102,6 +102,9 @@ class TrainingConfig:
     carry_state: bool = True
     """Carry memory and attention window from step to step; gradients stop at the start of a step. False: every step
     starts from a fresh state."""
+    skip_backward: bool = False
+    """Compute no gradient of a batch whose weights are all 0: for long documents with short answers. The results are the
+    same; the program holds the forward pass twice."""
     steps_per_call: int = 1
     """Training steps per jitted call (an inner scan). Larger values raise the throughput of very small models, for
     which the host is the bottleneck."""
@@ -272,6 +275,7 @@ class ExperimentConfig:
         for name, value, needed in (
             ("optimizer.accumulate_steps", self.optimizer.accumulate_steps, 1),
             ("training.carry_state", self.training.carry_state, False),  # no memory goes from text to text
+            ("training.skip_backward", self.training.skip_backward, False),
         ):
             check(value == needed, f"optimizer.private needs {name}={needed}, got {value}")
 

@@ -68,9 +68,7 @@ def train_step(
         gradients, totals, memory = carry
         batch, key = inputs
         start = memory if training.carry_state else fresh
-        (_, (new_totals, memory)), new_gradients = jax.value_and_grad(batch_loss, argnums=1, has_aux=True)(
-            config, state.params, start, batch, key, loss_fn
-        )
+        new_gradients, (new_totals, memory) = batch_gradients(config, state.params, start, batch, key, loss_fn)
         return (optax.tree.add(gradients, new_gradients), optax.tree.add(totals, new_totals), memory), None
 
     if config.optimizer.private is None:
@@ -162,6 +160,28 @@ def train_steps(
     by_step = jax.tree.map(lambda array: array.reshape(number, -1, *array.shape[1:]), batches)
     state, metrics = jax.lax.scan(partial(train_step, config, loss_fn=loss_fn), state, by_step)
     return state, jax.tree.map(lambda array: array[-1], metrics)
+
+
+def batch_gradients(
+    config: ExperimentConfig,
+    params: Any,
+    memory: Any,
+    batch: data.Batch,
+    key: jax.Array,
+    loss_fn: LossFunction | None = None,
+) -> tuple[Any, tuple[Totals | DistilledTotals, Any]]:
+    """The gradient of `batch_loss`, with (its totals, the model's state after it).
+
+    With `training.skip_backward`, a batch without targets is read by the forward pass alone: its gradient is 0.
+    """
+    loss = partial(batch_loss, config, memory=memory, batch=batch, key=key, loss_fn=loss_fn)
+    differentiated = jax.grad(loss, has_aux=True)
+    if not config.training.skip_backward:
+        return differentiated(params)
+    has_targets = jnp.stack([jnp.any(weights != 0) for weights in batch.weights.values()]).any()
+    return jax.lax.cond(
+        has_targets, differentiated, lambda params: (optax.tree.zeros_like(params), loss(params)[1]), params
+    )
 
 
 def batch_loss(

@@ -169,6 +169,7 @@ def test_texts_are_drawn_independently():
         ({"data": {"sample_rows": 7}}, "data.sample_rows=7 must be at most training.batch_size=6"),
         ({"optimizer": {"accumulate_steps": 2}}, "optimizer.private needs optimizer.accumulate_steps=1, got 2"),
         ({"training": {"carry_state": True}}, "optimizer.private needs training.carry_state=False, got True"),
+        ({"training": {"skip_backward": True}}, "optimizer.private needs training.skip_backward=False, got True"),
     ],
 )
 def test_experiments_that_are_refused(config, changes, message):

@@ -16,7 +16,7 @@ from memgpt_jax.training.loop import stack
 from memgpt_jax.training.metrics import fault, summary
 from memgpt_jax.training.optimizer import parameter_names
 from memgpt_jax.training.state import state_of
-from memgpt_jax.training.step import holds_nan, train_step
+from memgpt_jax.training.step import batch_gradients, holds_nan, train_step
 from tests.laws.models import random_params
 
 PLAIN = {"memory": NoMemoryConfig()}
@@ -81,6 +81,24 @@ def test_accumulated_batches_equal_one_large_batch(make_config):
     )
     assert moved > 1e-5
     assert_close(accumulated.model_state, state.model_state)  # carry_state=False: it stays fresh
+
+
+def test_no_gradient_is_computed_of_a_batch_without_targets(make_config):
+    both = make_config(optimizer={"accumulate_steps": 3})
+    some = dataclasses.replace(both, training=dataclasses.replace(both.training, skip_backward=True))
+    three = batches(both, count=3)
+    three.weights["tokens"][1] = 0.0
+    (step, state), (skipping, _) = compiled(both), compiled(some)
+    (expected, metrics), (found, few) = step(state, three), skipping(state, three)
+    assert_close(found.params, expected.params, atol=1e-7)
+    assert_close(found.model_state, expected.model_state, atol=1e-6)
+    assert_close((few.gradient_norm, few.totals), (metrics.gradient_norm, metrics.totals), rtol=1e-6)
+
+    batch = jax.tree.map(lambda array: array[1], three)
+    gradients = functools.partial(batch_gradients, some, memory=state.model_state, batch=batch, key=state.key)
+    (conditional,) = (e for e in jax.make_jaxpr(gradients)(state.params).eqns if e.primitive.name == "cond")
+    forward, backward = (str(branch).count("dot_general") for branch in conditional.params["branches"])
+    assert 0 < forward < backward / 2
 
 
 @pytest.mark.parametrize("accumulate_steps", [pytest.param(1, marks=pytest.mark.slow), 2])
