@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import gc
+import os
 import random
 import resource
 import time
@@ -17,7 +18,9 @@ from tests.serving.conftest import KEYS, served, until
 from tests.serving.test_live import LONG, connect
 
 pytestmark = pytest.mark.slow
-SESSIONS, CANCELS, REQUESTS, CLIENTS = 200, 1000, 20_000, 16
+SESSIONS, CANCELS, CLIENTS = 200, 1000, 16
+REQUESTS = int(os.environ.get("MEMGPT_SOAK_REQUESTS", "20000"))
+"""Requests of the longest test; fewer for a trial of it."""
 OPTIONS = (
     {"temperature": 0},
     {"temperature": 1.0, "seed": 1, "top_k": 5},
@@ -93,9 +96,39 @@ def test_a_thousand_clients_that_leave(live):
     assert answer.status_code == 200
 
 
-def test_twenty_thousand_requests(live):
-    """No error, no compilation, at most 20 MB more memory than after the first tenth."""
+def seconds_of_work(number: int = 2000) -> list[float]:
+    """The time of the same arithmetic again and again, about as long as a decoding step of the tiny model."""
+    times = []
+    for _ in range(number):
+        started = time.perf_counter()
+        sum(range(50_000))
+        times.append(time.perf_counter() - started)
+    return times
+
+
+def tail_of(seconds: list[float]) -> float:
+    """The 99th percentile, in medians."""
+    median, last = np.percentile(seconds, [50, 99])
+    return float(last / median)
+
+
+def test_twenty_thousand_requests(live, monkeypatch, record_property):
+    """No error, no compilation, at most 20 MB more memory than after the first tenth.
+
+    The 99th percentile of the time between two tokens, in medians, is reported (`-rP`, or `--junit-xml`) and not
+    asserted, although 2 is the aim: where other programs share the cores, that of plain arithmetic, which is reported
+    beside it, is several times as large. On two cores with a load of 6, `MEMGPT_SOAK_REQUESTS=600 pytest -m slow -rP -k
+    twenty_thousand tests/serving/test_load.py` gave 9 to 28 for tokens, and 11 and 21 for arithmetic.
+    """
     service, port = live
+    times, observe = [], service.metrics.token
+
+    def token(seconds: float, *, is_first: bool) -> None:
+        observe(seconds, is_first=is_first)
+        if not is_first:
+            times.append(seconds)
+
+    monkeypatch.setattr(service.metrics, "token", token)
     draw, after = random.Random(1), {}
     metrics = f"http://127.0.0.1:{port}/metrics"
 
@@ -132,3 +165,8 @@ def test_twenty_thousand_requests(live):
     text = httpx.get(metrics).text
     assert 'memgpt_compilations{model_name="tiny"} 0.0' in text
     assert service.engine.busy_slots == 0 and service.engine.waiting == 0
+    for name, seconds in (("tokens", times), ("arithmetic", seconds_of_work())):
+        record_property(f"p99_over_median_of_{name}", tail_of(seconds))
+        print(
+            f"time of {name}: median {np.median(seconds) * 1e3:.2f} ms, 99th percentile {tail_of(seconds):.1f} times it"
+        )
