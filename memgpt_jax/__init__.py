@@ -41,6 +41,7 @@ from memgpt_jax.data.tasks.graph_questions import GraphQuestionsConfig
 from memgpt_jax.data.tasks.item_recall import ItemRecallConfig
 from memgpt_jax.data.tasks.json_recall import JsonRecallConfig
 from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig
+from memgpt_jax.data.tasks.moving_shapes import MovingShapesConfig
 from memgpt_jax.data.tasks.mqar import MQARConfig
 from memgpt_jax.data.tasks.multi_label_text import MultiLabelTextConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
@@ -268,6 +269,7 @@ __all__ = [  # noqa: RUF022 — in groups
     "TriplesConfig",
     "GraphQuestionsConfig",
     "ShapesConfig",
+    "MovingShapesConfig",
     "PicturesConfig",
     "SoundsConfig",
     "CaptionsConfig",

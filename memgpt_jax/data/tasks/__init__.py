@@ -16,6 +16,7 @@ from memgpt_jax.data.tasks.graph_questions import GraphQuestionsConfig, GraphQue
 from memgpt_jax.data.tasks.item_recall import ItemRecallConfig, ItemRecallTask
 from memgpt_jax.data.tasks.json_recall import JsonRecallConfig, JsonRecallTask
 from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig, LabelledTextTask
+from memgpt_jax.data.tasks.moving_shapes import MovingShapesConfig, MovingShapesTask
 from memgpt_jax.data.tasks.mqar import MQARConfig, MQARTask
 from memgpt_jax.data.tasks.multi_label_text import MultiLabelTextConfig, MultiLabelTextTask
 from memgpt_jax.data.tasks.needle import NeedleConfig, NeedleTask
@@ -52,6 +53,7 @@ register_task("dictionary", DictionaryConfig, DictionaryTask)
 register_task("noise_needle", NoiseNeedleConfig, NoiseNeedleTask)
 register_task("tracking", TrackingConfig, TrackingTask)
 register_task("shapes", ShapesConfig, ShapesTask)
+register_task("moving_shapes", MovingShapesConfig, MovingShapesTask)
 register_task("scenes", ScenesConfig, ScenesTask)
 register_task("needle", NeedleConfig, NeedleTask)
 register_task("babi", BabiConfig, BabiTask)
@@ -101,6 +103,8 @@ __all__ = [
     "JsonRecallTask",
     "LabelledTextConfig",
     "LabelledTextTask",
+    "MovingShapesConfig",
+    "MovingShapesTask",
     "MultiLabelTextConfig",
     "MultiLabelTextTask",
     "NeedleTask",
