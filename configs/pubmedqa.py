@@ -18,20 +18,20 @@ from memgpt_jax.studies.command_line import load_config
 def config() -> ExperimentConfig:
     data = LabelledTextConfig(
         train="$MEMGPT_DATA/pubmedqa/pqal_600.json",
-        text_column="QUESTION",
-        more_columns=("CONTEXTS",),
+        text_column="CONTEXTS",
+        more_columns=("QUESTION",),
         label_column="final_decision",
         test_every=4,
-        max_length=256,
+        max_length=160,
+        truncation_side="left",
     )
     changes = {
         "data": data,
-        "model.backbone.segment_length": 256,
-        "training.steps": 100,
+        "model.backbone.segment_length": 160,
+        "training.steps": 120,
         "training.batch_size": 8,
-        "training.sequence_length": 256,
+        "training.sequence_length": 320,
         "evaluation.batch_size": 16,
-        "evaluation.chunk_length": 256,
-        "optimizer.learning_rate": 0.0002,
+        "evaluation.chunk_length": 160,
     }
     return with_fields(load_config("sst2"), changes)

@@ -103,8 +103,8 @@ class TrainingConfig:
     """Carry memory and attention window from step to step; gradients stop at the start of a step. False: every step
     starts from a fresh state."""
     skip_backward: bool = False
-    """Compute no gradient of a batch whose weights are all 0: for long documents with short answers. The results are the
-    same; the program holds the forward pass twice."""
+    """Compute no gradient of a batch whose weights are all 0: for long documents with short answers. The results are
+    the same; the program holds the forward pass twice."""
     steps_per_call: int = 1
     """Training steps per jitted call (an inner scan). Larger values raise the throughput of very small models, for
     which the host is the bottleneck."""

@@ -56,7 +56,7 @@ class TextClassification:
         if not texts:
             return []
         cleaned = [clean(text, self.head.clean).text for text in texts]
-        ids = [document_ids(self.tokenizer, text, self.head.max_length) for text in cleaned]
+        ids = [document_ids(self.tokenizer, text, self.head.max_length, self.head.truncation_side) for text in cleaned]
         logits = end_outputs(self.config, self.params, ids, rows=self.rows, length=self.length)
         found = [self._labels(row)[:top_k] for row in logits]
         if top_k == 1:
@@ -74,9 +74,11 @@ class TextClassification:
 
         Raises:
             ValueError: the backbone is not causal; it would have to read the whole text again for each answer. Or texts
-                are cleaned, which needs the whole text.
+                are cleaned or cut on the left, which needs the whole text.
         """
         check(self.config.streams, "stream needs a causal backbone: a decoder reads each token once")
+        kept_whole = self.head.max_length is None or self.head.truncation_side == "right"
+        check(kept_whole, "stream cannot keep the last tokens of a text, and the run does: truncation_side='left'")
         check(self.head.clean == CleanConfig(), f"stream cannot clean texts, and the run does: {self.head.clean}")
         state = models.functional(self.config).init_state(1)
         end = self.tokenizer.special_ids.get("sep")

@@ -40,7 +40,7 @@ class TextRegression:
         Raises `ValueError` if an output is NaN or infinite.
         """
         texts = [clean(text, self.head.clean).text for text in texts_of(inputs)]
-        ids = [document_ids(self.tokenizer, text, self.head.max_length) for text in texts]
+        ids = [document_ids(self.tokenizer, text, self.head.max_length, self.head.truncation_side) for text in texts]
         outputs = end_outputs(self.config, self.params, ids, rows=self.rows, length=self.length)
         for output in outputs:
             check_finite(output)

@@ -124,14 +124,10 @@ def completed(config: ExperimentConfig) -> ExperimentConfig:
     names, settings = data_config.output_names, dict(data_config.head_settings)
     if names:
         settings |= {"output_names": names, "num_outputs": len(names)}
+    texts = ("max_length", "truncation_side", "case_as_token_type", "tag_token", "clean")
+    settings |= {name: getattr(data_config, name) for name in texts if hasattr(data_config, name)}
     if isinstance(model, HeadedConfig) and isinstance(model.head, StreamHeadConfig) and settings:
-        texts = {
-            name: getattr(data_config, name)
-            for name in ("max_length", "case_as_token_type", "tag_token", "clean")
-            if hasattr(data_config, name)
-        }
-        head = dataclasses.replace(model.head, **settings | texts)
-        model = dataclasses.replace(model, head=head)
+        model = dataclasses.replace(model, head=dataclasses.replace(model.head, **settings))
     return with_noise(dataclasses.replace(config, data=data_config, model=model))
 
 

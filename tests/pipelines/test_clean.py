@@ -26,12 +26,10 @@ TEXTS = ["<p>A  FINE\x00 \ufb01lm, write to ada@example.org</p>", "Dull.", "<br>
 CLEANED = ["a fine film, write to [mail]", "dull.", ""]
 
 
-def pipelines(name, head=mg.LabelHeadConfig(num_outputs=3)):  # noqa: B008 — it is frozen
-    """The same model with and without cleaning."""
-    configs = [
-        mg.HeadedConfig(backbone=BACKBONE, head=dataclasses.replace(head, clean=clean))
-        for clean in (CLEAN, mg.CleanConfig())
-    ]
+def pipelines(name, head=mg.LabelHeadConfig(num_outputs=3), **changes):  # noqa: B008 — it is frozen
+    """The same model with changes of its head, by default with cleaning, and without."""
+    heads = dataclasses.replace(head, **(changes or {"clean": CLEAN})), head
+    configs = [mg.HeadedConfig(backbone=BACKBONE, head=head) for head in heads]
     params = random_params(configs[0])
     return [mg.pipeline(name, model=(config, params), tokenizer=BYTES) for config in configs]
 
@@ -50,6 +48,18 @@ def test_numbers_and_vectors_are_those_of_the_cleaned_text():
     cleaning, plain = pipelines("feature-extraction")
     for found, same in zip(cleaning(TEXTS), plain(CLEANED), strict=True):
         np.testing.assert_array_equal(found, same)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [("text-classification", mg.LabelHeadConfig(num_outputs=3)), ("text-regression", mg.ScalarHeadConfig())],
+)
+def test_the_end_of_a_long_text_is_read_where_the_head_says_so(name, head):
+    cut, plain = pipelines(name, head, max_length=9, truncation_side="left")
+    assert cut("It was not a dull film") == plain("ull film") != plain("It was n")
+    if name == "text-classification":
+        with pytest.raises(ValueError, match="truncation_side='left'"):
+            next(cut.stream(["a"]))
 
 
 def test_tagged_words_are_cleaned_and_keep_their_places():

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from memgpt_jax.config.checks import at_least, check, check_literals, check_positive
 from memgpt_jax.config.data import ObjectiveConfig, TaskConfig, TextConfig
+from memgpt_jax.config.heads import TruncationSide
 from memgpt_jax.data.corpora.sources import SPLITS, expand
 from memgpt_jax.data.examples.records import Encoding, Form, Record, read_parallel, read_records
 
@@ -164,6 +165,27 @@ class ExamplesConfig(TaskConfig):
             tokenizer_vocab_size=self.tokenizer_vocab_size,
             cache_dir=self.cache_dir,
             objective=self.objective,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutTextsConfig(ExamplesConfig):
+    """Base of the tasks whose texts are each read as one document of limited length."""
+
+    length_fields: ClassVar[tuple[str, ...]] = ("max_length",)
+
+    max_length: int | None = None
+    """Texts are cut to this number of tokens, special tokens included, in all splits; in training also to the length of
+    a row. Default: no limit."""
+    truncation_side: TruncationSide = "right"
+    """The end at which they are cut: `left` keeps the last tokens."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_literals(self)
+        check(
+            self.max_length is None or self.max_length >= 3,
+            f"data.max_length must be at least 3, got {self.max_length}",
         )
 
 

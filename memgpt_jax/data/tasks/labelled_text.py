@@ -10,7 +10,7 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.heads import TruncationSide
 from memgpt_jax.config.texts import AugmentConfig, CleanConfig
 from memgpt_jax.data.batch import Batch, zeros
-from memgpt_jax.data.examples.files import ExamplesConfig, LabelsConfig, read_split
+from memgpt_jax.data.examples.files import CutTextsConfig, LabelsConfig, read_split
 from memgpt_jax.data.examples.records import Record
 from memgpt_jax.data.examples.rows import packed_rows, sampled_rows
 from memgpt_jax.data.tasks.base import digest
@@ -20,13 +20,12 @@ from memgpt_jax.data.tokenizers.base import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledTextConfig(ExamplesConfig):
+class LabelledTextConfig(CutTextsConfig):
     """Predict the label of a text of any length, from a file with a text and a label in each record.
 
     A training row holds whole texts, one after the other, and the label is the target at the last token of its text.
     """
 
-    length_fields: ClassVar[tuple[str, ...]] = ("max_length",)
     objective: ClassVar[LabelsConfig] = LabelsConfig()
 
     more_columns: tuple[str, ...] = ()
@@ -39,9 +38,6 @@ class LabelledTextConfig(ExamplesConfig):
     ask_every: int | None = None
     """Train on the label also after every so many tokens, so that the model learns to answer early. Default: only at
     the last token."""
-    max_length: int | None = None
-    """Texts are cut to this number of tokens, special tokens included, in all splits; in training also to the length of
-    a row. Default: no limit."""
     clean: CleanConfig = field(default_factory=CleanConfig)
     """How texts are cleaned, in all splits, and by the pipelines of the run."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -61,10 +57,6 @@ class LabelledTextConfig(ExamplesConfig):
         for name in ("labels", "more_columns"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # a list is also accepted
         check(len(set(self.labels)) == len(self.labels), f"data.labels must be distinct, got {self.labels}")
-        check(
-            self.max_length is None or self.max_length >= 3,
-            f"data.max_length must be at least 3, got {self.max_length}",
-        )
 
     def completed(self) -> Self:
         """The configuration with `labels` filled in from the training split."""
@@ -116,7 +108,7 @@ class LabelledTextTask(ExamplesTask[LabelledTextConfig]):
         changes = () if self.augmentation is None else self.augmentation.content
         pairs = ((example.text, self.target(index).tolist()) for index, example in enumerate(self.examples))
         self.content = digest(*pairs, *changes)
-        self.ids = [document_ids(self.tokenizer, example.text, self.config.max_length) for example in self.examples]
+        self.ids = [self._document_ids(example.text) for example in self.examples]
         """Token ids of each text, special tokens included."""
 
     @property
@@ -137,6 +129,9 @@ class LabelledTextTask(ExamplesTask[LabelledTextConfig]):
         check(bool(text.strip()), f"{record.where}: the text is empty")
         cleaned = clean(text, self.config.clean).text
         return LabelledExample(record.where, cleaned, tuple(sorted(map(known.index, labels))))
+
+    def _document_ids(self, text: str) -> np.ndarray:
+        return document_ids(self.tokenizer, text, self.config.max_length, self.config.truncation_side)
 
     def target(self, index: int) -> np.ndarray:
         """The number of the label of a text, int32 []."""
@@ -178,8 +173,8 @@ class LabelledTextTask(ExamplesTask[LabelledTextConfig]):
         ids = self.ids[index]
         if rng is not None and self.augmentation is not None:
             text = self.augmentation.text(self.examples[index].text, rng)
-            ids = document_ids(self.tokenizer, text, self.config.max_length)
-        ids = cut(self.tokenizer, ids, length)
+            ids = self._document_ids(text)
+        ids = cut(self.tokenizer, ids, length, self.config.truncation_side)
         weights = np.zeros(len(ids), np.float32)
         weights[-1] = 1
         if self.config.ask_every is not None:

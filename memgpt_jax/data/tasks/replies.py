@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from memgpt_jax.config.checks import check
-from memgpt_jax.data.examples.files import ExamplesConfig, read_split
+from memgpt_jax.config.heads import TruncationSide
+from memgpt_jax.data.examples.files import CutTextsConfig, read_split
 from memgpt_jax.data.examples.json_objects import field_of
 from memgpt_jax.data.examples.records import Record
 from memgpt_jax.data.tasks.base import digest
@@ -18,12 +19,10 @@ from memgpt_jax.data.tokenizers.base import Tokenizer
 
 DRAWS_SEED = 0
 """Seed of the other turns among which a reply is ranked."""
-KEPT = "left"
-"""The end at which texts are cut: the last turns of a history matter most."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RepliesConfig(ExamplesConfig):
+class RepliesConfig(CutTextsConfig):
     """Choose the next turn of a dialogue among others, by the products of the vectors of turns and history.
 
     A record is a dialogue. Every turn of `reply_speaker` that another precedes is a reply, and its history is all turns
@@ -43,24 +42,14 @@ class RepliesConfig(ExamplesConfig):
     reply_speaker: str | None = None
     """The speaker whose turns are replies, such as "SYSTEM"; default: those of every speaker."""
     max_length: int | None = 128
-    """Histories and replies are cut to their last tokens of this number, special tokens included, and in training to
-    the length of a row; None: no limit but the row."""
+    truncation_side: TruncationSide = "left"  # the last turns of a history matter most
     candidates: int = 20
     """Turns among which a reply is ranked in evaluation: itself, and others drawn from the replies of the split. Drawn
     turns that equal it are left out."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(
-            self.max_length is None or self.max_length >= 3,
-            f"data.max_length must be at least 3, got {self.max_length}",
-        )
         check(self.candidates >= 2, f"data.candidates must be at least 2, got {self.candidates}")
-
-    @property
-    def head_settings(self) -> dict[str, Any]:
-        """The length to which texts are cut, and where."""
-        return {"max_length": self.max_length, "truncation_side": KEPT}
 
 
 class Turn(NamedTuple):
@@ -120,12 +109,15 @@ class RepliesTask(VectorsTask[RepliesConfig]):
     def pair(self, index: int, length: int) -> RowPair:
         """A history and its reply; the number is that of the text of the reply."""
         reply = self.replies[index]
-        ids = (cut(self.tokenizer, self.ids(text), length, KEPT) for text in (reply.history, reply.text))
+        ids = (
+            cut(self.tokenizer, self.ids(text), length, self.config.truncation_side)
+            for text in (reply.history, reply.text)
+        )
         return RowPair(1 + int(self.answers[index]), *ids)
 
     def ids(self, text: str) -> np.ndarray:
-        """The ids of a history or a reply, of which the last `max_length` are kept."""
-        return document_ids(self.tokenizer, text, self.config.max_length, KEPT)
+        """The ids of a history or a reply, cut to `max_length`."""
+        return document_ids(self.tokenizer, text, self.config.max_length, self.config.truncation_side)
 
     def choices(self) -> np.ndarray:
         """[replies, candidates] int64: indices in `texts`, that of the reply first, and those of drawn replies."""

@@ -1,13 +1,13 @@
 """Retrieval: queries, documents, and which document answers which query."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.data.corpora.sources import expand
-from memgpt_jax.data.examples.files import ExamplesConfig, read_split
+from memgpt_jax.data.examples.files import CutTextsConfig, read_split
 from memgpt_jax.data.examples.records import Record, read_records
 from memgpt_jax.data.examples.trec import Judgement, read_judgements
 from memgpt_jax.data.tasks.base import digest
@@ -17,7 +17,7 @@ from memgpt_jax.data.tokenizers.base import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalConfig(ExamplesConfig):
+class RetrievalConfig(CutTextsConfig):
     """Find the documents that are relevant for a query, by the products of the vectors of both.
 
     A record of `train`, `valid` and `test` is a query. A training batch holds queries in rows 0, 2, ... and after
@@ -37,7 +37,6 @@ class RetrievalConfig(ExamplesConfig):
     query_id_column: str = "id"
     """The column of the queries that holds the name by which judgements refer to them."""
     max_length: int | None = 128
-    """Texts are cut to this number of tokens, special tokens included; None: no limit but the row in training."""
     bm25_weight: float = 0.0
     """In evaluation, documents are ranked by z(products) + `bm25_weight` z(BM25), where z subtracts the mean over the
     documents and divides by the standard deviation. BM25 reads whole texts. 0: by the products alone."""
@@ -46,16 +45,7 @@ class RetrievalConfig(ExamplesConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(
-            self.max_length is None or self.max_length >= 3,
-            f"data.max_length must be at least 3, got {self.max_length}",
-        )
         check(self.bm25_weight >= 0, f"data.bm25_weight must be at least 0, got {self.bm25_weight}")
-
-    @property
-    def head_settings(self) -> dict[str, Any]:
-        """The length to which texts are cut."""
-        return {"max_length": self.max_length}
 
 
 class Query(NamedTuple):
@@ -111,11 +101,12 @@ class RetrievalTask(VectorsTask[RetrievalConfig]):
         """A query and a document that is relevant for it; the number is that of the query."""
         number, document = self.pairs[index]
         texts = self.queries[number].text, self.documents[document]
-        return RowPair(1 + number, *(cut(self.tokenizer, self.ids(text), length) for text in texts))
+        side = self.config.truncation_side
+        return RowPair(1 + number, *(cut(self.tokenizer, self.ids(text), length, side) for text in texts))
 
     def ids(self, text: str) -> np.ndarray:
         """The ids of a query or a document, cut to `max_length`."""
-        return document_ids(self.tokenizer, text, self.config.max_length)
+        return document_ids(self.tokenizer, text, self.config.max_length, self.config.truncation_side)
 
 
 def _by_name(records: list[Record], name: str, column: str) -> dict[str, str]:

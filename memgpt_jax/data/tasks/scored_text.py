@@ -8,7 +8,7 @@ import numpy as np
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.texts import CleanConfig
 from memgpt_jax.data.batch import Batch, zeros
-from memgpt_jax.data.examples.files import ExamplesConfig, NumbersConfig, read_split
+from memgpt_jax.data.examples.files import CutTextsConfig, NumbersConfig, read_split
 from memgpt_jax.data.examples.records import Record
 from memgpt_jax.data.examples.rows import packed_rows
 from memgpt_jax.data.tasks.base import digest
@@ -19,7 +19,7 @@ from memgpt_jax.data.tokenizers.base import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoredTextConfig(ExamplesConfig):
+class ScoredTextConfig(CutTextsConfig):
     """Predict a number for a text of any length, from a file with a text and a number in each record.
 
     A training row holds whole texts, one after the other, and the number is the target at the last token of its text.
@@ -29,22 +29,12 @@ class ScoredTextConfig(ExamplesConfig):
 
     number_column: str = "number"
     """The column that holds the number."""
-    max_length: int | None = None
-    """Texts are cut to this number of tokens, special tokens included, in all splits; in training also to the length of
-    a row. Default: no limit."""
     clean: CleanConfig = field(default_factory=CleanConfig)
     """How texts are cleaned, in all splits, and by the pipelines of the run."""
     mean: float | None = None
     """Mean of the numbers of the training split; default: from the data."""
     std: float | None = None
     """Their standard deviation; default: from the data."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(
-            self.max_length is None or self.max_length >= 3,
-            f"data.max_length must be at least 3, got {self.max_length}",
-        )
 
     def completed(self) -> Self:
         """The configuration with `mean` and `std` filled in from the training split."""
@@ -70,7 +60,10 @@ class ScoredTextTask(ExamplesTask[ScoredTextConfig]):
         super().__init__(config, split, tokenizer)
         examples = [self._example(record) for record in read_split(self.config, split)]
         self.content = digest(*examples)
-        ids = [document_ids(self.tokenizer, text, self.config.max_length) for text, _ in examples]
+        ids = [
+            document_ids(self.tokenizer, text, self.config.max_length, self.config.truncation_side)
+            for text, _ in examples
+        ]
         self.documents = [{"tokens": tokens} for tokens in ids]
         """The tokens of each text, special tokens included."""
         self.places = [np.array([len(tokens) - 1]) for tokens in ids]
@@ -100,7 +93,7 @@ class ScoredTextTask(ExamplesTask[ScoredTextConfig]):
 
     def row(self, index: int, length: int) -> dict[str, np.ndarray]:
         """The arrays of one text, cut to `length` tokens: `tokens`, `targets` and `weights`."""
-        ids = cut(self.tokenizer, self.documents[index]["tokens"], length)
+        ids = cut(self.tokenizer, self.documents[index]["tokens"], length, self.config.truncation_side)
         weights = np.zeros(len(ids), np.float32)
         weights[-1] = 1
         return {"tokens": ids, "targets": np.full(len(ids), self.targets[index][0]), "weights": weights}

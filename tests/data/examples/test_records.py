@@ -10,6 +10,7 @@ import pytest
 
 from memgpt_jax.data.examples.records import read_records
 from memgpt_jax.data.tasks.labelled_text import LabelledTextConfig, LabelledTextTask, document_ids
+from memgpt_jax.data.tasks.scored_text import ScoredTextConfig, ScoredTextTask
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig, TaggedTextTask, encode_words
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 
@@ -177,6 +178,20 @@ def test_rows_hold_each_text_once_with_its_label_at_the_end(tmp_path):
 
 def test_a_cut_text_keeps_its_end_token():
     assert document_ids(BYTES, "abcdef", 4).tolist() == [BYTES.start_id, *b"abc"]
+
+
+@pytest.mark.parametrize("task", [LabelledTextTask, ScoredTextTask])
+def test_texts_are_cut_at_the_side_that_is_asked_for(tmp_path, task):
+    rows = [{"text": text, "label": text[0], "number": ord(text[0])} for text in ("abcdef", "uvwxyz")]
+    kind = LabelledTextConfig if task is LabelledTextTask else ScoredTextConfig
+    path = str(written(tmp_path / "a.jsonl", json_lines(rows)))
+    ends = {"right": (b"abcd", b"ab"), "left": (b"cdef", b"ef")}
+    for side, (of_text, of_row) in ends.items():
+        cut = task(kind(train=path, max_length=5, truncation_side=side), "train", BYTES)
+        assert cut.documents[0]["tokens"].tolist() == [BYTES.start_id, *of_text]
+        assert cut.row(0, 3)["tokens"].tolist() == [BYTES.start_id, *of_row]
+    with pytest.raises(ValueError, match="truncation_side must be one of 'left', 'right', got 'end'"):
+        kind(train=path, truncation_side="end")
 
 
 def test_tags_are_targets_at_the_last_token_of_each_word(tmp_path):
