@@ -62,6 +62,10 @@ class OptimizerConfig:
     """Maximum global norm of the gradient; 0: no clipping."""
     gate_lr_multiplier: float = 3.0
     """Learning-rate multiplier of parameters that are declared as gates, such as write gates and fusion gates."""
+    lr_multipliers: tuple[str, ...] = ()
+    """Learning-rate multipliers of parameters, each PATTERN=FACTOR, for example `memory_layer=10 head=10`: a parameter
+    whose path the regular expression matches has the factor; of several, the first. For parts that begin untrained
+    over a pretrained model."""
     trainable: tuple[str, ...] = ()
     """Regular expressions, for example `memory_layer lora`: train only the parameters whose path matches one of them;
     default: all. The optimizer has no state for the other parameters."""
@@ -80,13 +84,37 @@ class OptimizerConfig:
             0 <= self.final_lr_fraction <= 1,
             f"final_lr_fraction must be between 0 and 1, got {self.final_lr_fraction}",
         )
-        object.__setattr__(self, "trainable", tuple(self.trainable))  # a list is also accepted
+        for name in ("trainable", "lr_multipliers"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # a list is also accepted
         for pattern in self.trainable:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"trainable: {pattern!r} is not a regular expression: {error}") from None
+            _check_pattern("trainable", pattern)
+        for pattern, factor in self.factors:
+            _check_pattern("lr_multipliers", pattern)
+            check(
+                0 < factor < float("inf"), f"lr_multipliers: the factor of {pattern!r} must be positive, got {factor}"
+            )
         check_literals(self)
+
+    @property
+    def factors(self) -> tuple[tuple[str, float], ...]:
+        """The patterns of `lr_multipliers` with their factors."""
+        return tuple(map(_pattern_and_factor, self.lr_multipliers))
+
+
+def _pattern_and_factor(text: str) -> tuple[str, float]:
+    pattern, _, factor = text.rpartition("=")
+    try:
+        return pattern, float(factor)
+    except ValueError:
+        raise ValueError(f"lr_multipliers: {text!r} is not PATTERN=FACTOR, such as memory_layer=10") from None
+
+
+def _check_pattern(name: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{name}: {pattern!r} is not a regular expression: {error}") from None
+    check(bool(pattern), f"{name}: a pattern is empty")
 
 
 @dataclass(frozen=True, kw_only=True)

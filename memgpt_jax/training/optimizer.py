@@ -99,7 +99,7 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> Callable[[Arr
 
 
 def make_optimizer(config: OptimizerConfig, steps: int, groups: Groups) -> optax.GradientTransformation:
-    """The chain: clip by global norm, update rule, decoupled weight decay, learning rate, multiplier of gates.
+    """The chain: clip by global norm, update rule, decoupled weight decay, learning rate, multipliers.
 
     Args:
         config: the optimizer's settings. `clip_norm=0` leaves gradients unchanged; only `adamw` has weight decay.
@@ -119,11 +119,22 @@ def make_optimizer(config: OptimizerConfig, steps: int, groups: Groups) -> optax
         *rules[config.name],
         optax.scale_by_learning_rate(learning_rate_schedule(config, steps)),
         optax.masked(optax.scale(config.gate_lr_multiplier), groups.gate),
+        *([optax.stateless(lambda updates, params: _multiplied(config, updates))] if config.factors else []),
     )
     if not config.trainable:
         return rule
     is_trained_of = functools.partial(is_trained, config)
     return optax.multi_transform({True: rule, False: optax.set_to_zero()}, is_trained_of)
+
+
+def _multiplied(config: OptimizerConfig, updates: Any) -> Any:
+    """The updates times their factors of `lr_multipliers`."""
+
+    def factor(path):
+        name = "/".join(path_names(path))
+        return next((factor for pattern, factor in config.factors if re.search(pattern, name)), 1.0)
+
+    return jax.tree.map_with_path(lambda path, update: update * factor(path), updates)
 
 
 def stacked(rule: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -184,12 +195,14 @@ def is_trained(config: OptimizerConfig, params: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(params), list(map(trained, parameter_names(params))))
 
 
-def check_trainable(config: OptimizerConfig, params: Any) -> None:
-    """Raise `ValueError` if a pattern of `config.trainable` matches no parameter."""
+def check_patterns(config: OptimizerConfig, params: Any) -> None:
+    """Raise `ValueError` if a pattern of `trainable` or `lr_multipliers` matches no parameter."""
     names = parameter_names(params)
-    for pattern in config.trainable:
-        if not any(re.search(pattern, name) for name in names):
-            raise ValueError(f"optimizer.trainable: {pattern!r} is in no parameter's path, such as {names[0]}")
+    fields = {"trainable": config.trainable, "lr_multipliers": [pattern for pattern, _ in config.factors]}
+    for field, patterns in fields.items():
+        for pattern in patterns:
+            if not any(re.search(pattern, name) for name in names):
+                raise ValueError(f"optimizer.{field}: {pattern!r} is in no parameter's path, such as {names[0]}")
 
 
 def parameter_names(params: Any) -> list[str]:

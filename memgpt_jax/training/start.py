@@ -25,7 +25,7 @@ from memgpt_jax.training.device_memory import (
     held_bytes,
 )
 from memgpt_jax.training.distillation import distilled
-from memgpt_jax.training.optimizer import check_trainable
+from memgpt_jax.training.optimizer import check_patterns
 from memgpt_jax.training.own_batches import Batches, check_batches
 from memgpt_jax.training.pretrained import PretrainedStart, pretrained_start
 from memgpt_jax.training.privacy import with_noise
@@ -89,7 +89,7 @@ def prepare(config: ExperimentConfig, hooks: Hooks) -> Setup:
         config, teachers = with_teachers(config)
         parallel.check_divides(dataclasses.replace(config, model=resolved(config.model)), mesh)
         if config.optimizer.trainable:
-            check_trainable(config.optimizer, models.functional(config.model).param_shapes())
+            check_patterns(config.optimizer, models.functional(config.model).param_shapes())
         if hooks.batches is None:
             batch = data.batch_shapes(config.data, config.training)
         else:

@@ -12,7 +12,7 @@ from memgpt_jax import models
 from memgpt_jax.config.rotary import RotaryScalingConfig
 from memgpt_jax.memory import MEMORIES
 from memgpt_jax.models.entry_reads import trace_call
-from memgpt_jax.training.optimizer import check_trainable, is_trained, make_optimizer, parameter_groups
+from memgpt_jax.training.optimizer import check_patterns, is_trained, make_optimizer, parameter_groups
 from tests.references import foreign
 
 MECHANISMS = [name for name in MEMORIES if name != "none"]
@@ -198,7 +198,7 @@ def test_training_changes_only_trainable_parameters_and_lowers_the_loss(trainabl
 
 def test_a_pattern_that_matches_no_parameter_is_refused(llama):
     with pytest.raises(ValueError, match=r"optimizer.trainable: 'memory' is in no parameter's path"):
-        check_trainable(mg.OptimizerConfig(trainable=("memory",)), models.to_params(llama))
+        check_patterns(mg.OptimizerConfig(trainable=("memory",)), models.to_params(llama))
     with pytest.raises(ValueError, match=r"trainable: '\(' is not a regular expression"):
         mg.OptimizerConfig(trainable=("(",))
 

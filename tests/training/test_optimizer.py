@@ -15,6 +15,7 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.memory import MEMORIES, make_memory
 from memgpt_jax.training.optimizer import (
     Groups,
+    check_patterns,
     groups_of,
     learning_rate_schedule,
     make_optimizer,
@@ -83,6 +84,39 @@ def test_weight_decay_reaches_kernels_alone():
 def test_gates_move_faster_by_their_multiplier(name):
     step = updates(name=name, weight_decay=0.0, gate_lr_multiplier=5.0)
     np.testing.assert_allclose(step["gate"]["kernel"], 5 * step["norm"]["scale"][:, None], rtol=1e-6)
+
+
+@pytest.mark.parametrize("trainable", [(), ("norm", "feed_forward")])
+def test_the_first_pattern_that_matches_multiplies_the_learning_rate(trainable):
+    plain = updates(trainable=trainable)
+    step = updates(trainable=trainable, lr_multipliers=("bias$=0.5", "feed_forward=3", "gate=2"))
+    factors = {"kernel": 3.0, "bias": 0.5}
+    for name, factor in factors.items():
+        np.testing.assert_allclose(step["feed_forward"][name], factor * plain["feed_forward"][name], rtol=1e-6)
+    np.testing.assert_array_equal(step["norm"]["scale"], plain["norm"]["scale"])
+    np.testing.assert_allclose(step["gate"]["kernel"], 2 * plain["gate"]["kernel"], rtol=1e-6)
+    assert np.all(step["gate"]["kernel"] != 0) == (not trainable)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("memory", "'memory' is not PATTERN=FACTOR, such as memory_layer=10"),
+        ("memory=fast", "'memory=fast' is not PATTERN=FACTOR"),
+        ("memory=0", "the factor of 'memory' must be positive, got 0.0"),
+        ("memory=inf", "the factor of 'memory' must be positive, got inf"),
+        ("(=2", r"'\(' is not a regular expression"),
+        ("=2", "a pattern is empty"),
+    ],
+)
+def test_bad_multipliers_are_named(pattern, message):
+    with pytest.raises(ValueError, match=message):
+        OptimizerConfig(lr_multipliers=(pattern,))
+    config = OptimizerConfig(lr_multipliers=("gate=2", "memory=2"))
+    with pytest.raises(
+        ValueError, match=r"optimizer.lr_multipliers: 'memory' is in no parameter's path, such as layer"
+    ):
+        check_patterns(config, PARAMS)
 
 
 def test_gradients_are_clipped_by_global_norm():
