@@ -6,11 +6,13 @@ the keys and values of earlier tokens are entries of the memory, which continues
 evaluation read the sections that hold the answer; the second evaluation reads whole stories.
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py fairytaleqa --pretrained MODEL --workdir runs/fairytaleqa
-         python experiments/evaluate.py runs/fairytaleqa --split test
+         python experiments/evaluate.py runs/fairytaleqa --split test --change evaluation.max_documents=100
          python experiments/evaluate.py runs/fairytaleqa --split test --change data.context=document \
-             model.memory.memory_size=4096 data.read_again=2
-Time:    not measured: not run yet
-Result:  not measured: not run yet
+             model.memory.memory_size=4096 evaluation.batch_size=4 evaluation.max_documents=WHOLE
+Time:    45 minutes of CPU time, the second command 15 (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
+Result:  with the right sections, the first 100 texts with 188 of the 1,025 questions: ROUGE-1, -2, -L 0.454, 0.288,
+         0.442, exact 0.191; seed 0 alone, from SmolLM2-135M-Instruct (4 bits a weight). Baseline, the nearest sentence
+         of these sections by TF-IDF, all questions: ROUGE-L 0.224
 """
 
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
@@ -43,6 +45,6 @@ def config() -> ExperimentConfig:
         optimizer=OptimizerConfig(
             learning_rate=3e-4, warmup_steps=20, weight_decay=0.0, trainable=("lora", "memory_layer")
         ),
-        training=TrainingConfig(steps=300, batch_size=2, sequence_length=LENGTH),
-        evaluation=EvaluationConfig(batch_size=16, chunk_length=LENGTH, max_documents=None, max_tokens=None),
+        training=TrainingConfig(steps=150, batch_size=2, sequence_length=LENGTH),
+        evaluation=EvaluationConfig(batch_size=8, chunk_length=LENGTH, max_documents=None, max_tokens=None),
     )
