@@ -88,7 +88,7 @@ def prepare(config: ExperimentConfig, hooks: Hooks) -> Setup:
         mesh = parallel.make_mesh(config.parallel)
         config, teachers = with_teachers(config)
         parallel.check_divides(dataclasses.replace(config, model=resolved(config.model)), mesh)
-        if config.optimizer.trainable:
+        if config.optimizer.trainable or config.optimizer.lr_multipliers:
             check_patterns(config.optimizer, models.functional(config.model).param_shapes())
         if hooks.batches is None:
             batch = data.batch_shapes(config.data, config.training)

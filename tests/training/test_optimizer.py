@@ -12,6 +12,7 @@ from memgpt_jax import parallel
 from memgpt_jax.config.experiment import OptimizerConfig, ParallelConfig
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.errors import RunError
 from memgpt_jax.memory import MEMORIES, make_memory
 from memgpt_jax.training.optimizer import (
     Groups,
@@ -23,6 +24,7 @@ from memgpt_jax.training.optimizer import (
     parameter_names,
     stacked,
 )
+from memgpt_jax.training.start import Hooks, prepare
 from tests.laws.models import random_params
 
 PARAMS = {
@@ -117,6 +119,13 @@ def test_bad_multipliers_are_named(pattern, message):
         ValueError, match=r"optimizer.lr_multipliers: 'memory' is in no parameter's path, such as layer"
     ):
         check_patterns(config, PARAMS)
+
+
+@pytest.mark.parametrize("field", ["trainable", "lr_multipliers"])
+def test_a_run_is_refused_if_a_pattern_matches_nothing(make_config, field):
+    config = make_config(optimizer={field: ("memery=2",)})
+    with pytest.raises(RunError, match=rf"optimizer.{field}: 'memery.*' is in no parameter's path"):
+        prepare(config, Hooks(None, None))
 
 
 def test_gradients_are_clipped_by_global_norm():
