@@ -93,6 +93,7 @@ class Store:
         self._encode, self._decode = encode, decode
         self._entries: OrderedDict[str, _Kept] = OrderedDict()
         self._lock = threading.Lock()
+        self._deletions = 0
         self.bytes = 0
         """Bytes of the entries in memory, whose states are packed."""
 
@@ -116,6 +117,7 @@ class Store:
         """
         with self._lock:
             self._expire()
+            deletions = self._deletions
             found = self._entries.get(id)
             if found is not None:
                 if found.entry.owner != owner:
@@ -127,21 +129,25 @@ class Store:
         entry = self._read(id, owner)
         if entry is None:
             raise NotFoundError(id)
-        self._keep(entry)
+        self._keep(entry, deletions)
         return entry
 
     def delete(self, id: str, owner: str) -> None:
         """Remove an entry and its object. Raises `NotFoundError`."""
         self.get(id, owner)
-        with self._lock:
-            self._remove(id)
         if self._objects is not None:
             self._objects.delete(_name(id, owner))
+        with self._lock:
+            self._remove(id)
+            self._deletions += 1
 
-    def _keep(self, entry: Entry) -> None:
+    def _keep(self, entry: Entry, deletions: int | None = None) -> None:
+        """Keep an entry in memory, unless there have been more `deletions` since it was read: it may be among them."""
         packed = pack(entry.document.state)
         empty: Any = ()
         with self._lock:
+            if deletions not in (None, self._deletions):
+                return
             self._remove(entry.id)
             stateless = replace(entry, document=entry.document._replace(state=empty))
             self._entries[entry.id] = _Kept(stateless, packed, time.monotonic())

@@ -83,6 +83,37 @@ def test_two_stores_of_one_place(address, monkeypatch):
     assert Objects(address).read(f"a/{old.id}.safetensors") is None
 
 
+def test_a_reader_during_a_deletion_does_not_bring_a_document_back(tmp_path, monkeypatch):
+    """Each part of the deletion may meet a reader in another thread."""
+    docs, new = store(str(tmp_path)), entry(3)
+    docs.put(new)
+    delete, read = docs._objects.delete, docs._objects.read
+
+    def delete_while_it_is_read(name):
+        docs.get(new.id, "a")
+        delete(name)
+
+    monkeypatch.setattr(docs._objects, "delete", delete_while_it_is_read)
+    docs.delete(new.id, "a")
+    with pytest.raises(NotFoundError):
+        docs.get(new.id, "a")
+
+    docs.put(new)
+    docs._remove(new.id)  # it has left memory
+
+    def read_while_it_is_deleted(name):
+        content = read(name)
+        monkeypatch.setattr(docs._objects, "read", read)
+        docs.delete(new.id, "a")
+        return content
+
+    monkeypatch.setattr(docs._objects, "delete", delete)
+    monkeypatch.setattr(docs._objects, "read", read_while_it_is_deleted)
+    assert docs.get(new.id, "a").document.num_tokens == 3  # it was read before
+    with pytest.raises(NotFoundError):
+        docs.get(new.id, "a")
+
+
 def test_an_address_that_cannot_be_used(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere://x cannot be reached: Protocol not known: nowhere"):
         Objects("nowhere://x")
