@@ -65,6 +65,8 @@ class Answers:
     def begin(self, name: Name, fingerprint: bytes) -> _Answer | None:
         """The answer of a key; None: there is none, and the caller computes it, and calls `end` in any case.
 
+        fingerprint: of the fields of the request; the object itself tells the request from later ones with its key.
+
         Raises `ApiError` if the key belongs to other fields, or its answer is being computed.
         """
         self._expire()
@@ -90,11 +92,18 @@ class Answers:
         return found
 
     def end(
-        self, name: Name, content: bytes | None = None, headers: dict[str, str] | None = None, root: str | None = None
+        self,
+        name: Name,
+        fingerprint: bytes,
+        content: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        root: str | None = None,
     ) -> None:
-        """The answer of a key is complete; without content there is none."""
-        fingerprint = self._running.pop(name, None)
-        if content is None or headers is None or fingerprint is None:
+        """The answer to the request with this fingerprint is complete; without content there is none."""
+        if self._running.get(name) is not fingerprint:
+            return  # it has ended before
+        del self._running[name]
+        if content is None or headers is None:
             return
         kept = {key: value for key, value in headers.items() if key != "content-length"}
         answer = _Answer(fingerprint, content, kept, root, time.monotonic())
@@ -129,7 +138,8 @@ def idempotent(endpoint: Endpoint) -> Endpoint:
             raise ApiError(message, code="invalid_value", param=HEADER)
         answers: Answers = http.app.state.answers
         name = (http.state.owner, http.url.path, key)
-        found = answers.begin(name, hashlib.sha256(body.model_dump_json().encode()).digest())
+        fingerprint = hashlib.sha256(body.model_dump_json().encode()).digest()
+        found = answers.begin(name, fingerprint)
         if found is not None:
             http.state.root = found.root
             return Response(found.content, headers=found.headers | {"Idempotent-Replayed": "true"})
@@ -137,21 +147,22 @@ def idempotent(endpoint: Endpoint) -> Endpoint:
             answer = await endpoint(body, http)
             root = getattr(http.state, "root", None)
             if isinstance(answer, StreamingResponse):
-                answer.body_iterator = _recorded(answer.body_iterator, answers, name, dict(answer.headers), root)
-                weakref.finalize(answer.body_iterator, answers.end, name)  # a client left before the first part
+                end = functools.partial(answers.end, name, fingerprint)
+                answer.body_iterator = _recorded(answer.body_iterator, end, dict(answer.headers), root)
+                weakref.finalize(answer.body_iterator, end)  # a client left before the first part
                 return answer
             answer = JSONResponse(answer)
         except BaseException:
-            answers.end(name)
+            answers.end(name, fingerprint)
             raise
-        answers.end(name, bytes(answer.body), dict(answer.headers), root)
+        answers.end(name, fingerprint, bytes(answer.body), dict(answer.headers), root)
         return answer
 
     return once
 
 
 async def _recorded(
-    stream: AsyncIterable[Any], answers: Answers, name: Name, headers: dict[str, str], root: str | None
+    stream: AsyncIterable[Any], end: Callable[..., None], headers: dict[str, str], root: str | None
 ) -> AsyncIterator[Any]:
     """The parts of a stream, which is kept when it has ended without an error."""
     parts: list[bytes] = []
@@ -163,4 +174,4 @@ async def _recorded(
             yield part
         whole = b"".join(parts)
     finally:
-        answers.end(name, None if whole is None or ends_with_error(whole) else whole, headers, root)
+        end(None if whole is None or ends_with_error(whole) else whole, headers, root)

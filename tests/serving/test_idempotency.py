@@ -141,18 +141,47 @@ def test_a_stream_is_kept_if_it_has_ended_without_an_error():
     asyncio.run(run())
 
 
+def test_an_earlier_stream_does_not_end_a_later_one():
+    """Its iterator may live on after an error, when the key is already being answered again."""
+    answers, calls = Answers(), []
+
+    async def run():
+        @idempotent
+        async def endpoint(body, http):
+            calls.append(body.text)
+
+            async def parts():
+                yield b'data: {"error":{}}\n\n' if len(calls) == 1 else b'data: {"text":"a"}\n\n'
+
+            return StreamingResponse(parts())
+
+        async def ask():
+            return await endpoint(Feed(text="x"), request_of(answers, "k"))
+
+        first = await ask()
+        assert [part async for part in first.body_iterator] == [b'data: {"error":{}}\n\n']
+        second = await ask()
+        del first
+        with pytest.raises(ApiError, match="still being answered"):
+            await ask()
+        assert [part async for part in second.body_iterator] == [b'data: {"text":"a"}\n\n']
+        assert (await ask()).body == b'data: {"text":"a"}\n\n' and calls == ["x", "x"]
+
+    asyncio.run(run())
+
+
 def test_answers_are_kept_within_bytes_and_seconds(monkeypatch):
-    now = [0.0]
+    now, fingerprint = [0.0], b"fingerprint"
     monkeypatch.setattr(idempotency.time, "monotonic", lambda: now[0])
     answers = Answers(most_bytes=3 * (idempotency.OVERHEAD + 100), seconds=60)
     for number in range(5):
-        assert answers.begin(("a", "/", str(number)), b"f") is None
-        answers.end(("a", "/", str(number)), b"x" * 100, {})
+        assert answers.begin(("a", "/", str(number)), fingerprint) is None
+        answers.end(("a", "/", str(number)), fingerprint, b"x" * 100, {})
         assert answers.bytes <= 3 * (idempotency.OVERHEAD + 100)
     known = [number for number in range(5) if answers._answers.get(("a", "/", str(number)))]
     assert known == [2, 3, 4]
-    answers.begin(("a", "/", "large"), b"f")
-    answers.end(("a", "/", "large"), b"x" * 10_000, {})
+    answers.begin(("a", "/", "large"), fingerprint)
+    answers.end(("a", "/", "large"), fingerprint, b"x" * 10_000, {})
     assert len(answers._answers) == 3
     now[0] = 60.0
     assert answers.begin(("a", "/", "4"), b"another") is None and answers.bytes == 0
