@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from memgpt_jax.config.checks import check
 from memgpt_jax.data.examples.json_objects import field_of
-from memgpt_jax.data.examples.span_tags import Span, word_tag
+from memgpt_jax.data.examples.span_tags import Span, word_tags
 from memgpt_jax.data.text.words import word_pattern
 
 NO_RELATION = "none"
@@ -75,7 +75,7 @@ def words_of_entities(values: Mapping[str, Any], where: str) -> dict[str, list[s
     places = [match.span() for match in word_pattern().finditer(text)]
     return {
         "words": [text[start:end] for start, end in places],
-        "tags": [word_tag(start, end, spans) for start, end in places],
+        "tags": word_tags(places, spans),
     }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from memgpt_jax.data.examples.json_objects import field_of
-from memgpt_jax.data.examples.span_tags import Span, word_tag
+from memgpt_jax.data.examples.span_tags import Span, word_tags
 from memgpt_jax.data.examples.triple_lines import triple_lines
 from memgpt_jax.data.text.words import word_pattern
 
@@ -41,7 +41,7 @@ def dialogue_words(dialogue: Mapping[str, Any], where: str) -> dict[str, list[st
         found = [match.span() for match in word_pattern().finditer(utterance)]
         is_tagged = speaker == TAGGED_SPEAKER
         words += [speaker, ":", *(utterance[start:end] for start, end in found)]
-        tags += ["", "", *(word_tag(start, end, spans) if is_tagged else "" for start, end in found)]
+        tags += ["", "", *(word_tags(found, spans) if is_tagged else [""] * len(found))]
     return {"words": words, "slots": tags}
 
 

@@ -1,6 +1,6 @@
 """Spans of characters, such as entities, as tags of words."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 
@@ -13,12 +13,14 @@ class Span(NamedTuple):
     """The slot, or the type of the entity."""
 
 
-def word_tag(start: int, end: int, spans: Iterable[Span]) -> str:
-    """The tag of the word with the characters `start` to `end`: `O`, `B-name` or `I-name` (IOB2).
+def word_tags(places: Iterable[tuple[int, int]], spans: Sequence[Span]) -> list[str]:
+    """The tags of words with these characters: `O`, `B-name` for the first word of a span, or `I-name` (IOB2).
 
     Of spans that overlap, the first counts.
     """
-    span = next((span for span in spans if span.start < end and start < span.end), None)
-    if span is None:
-        return "O"
-    return f"{'B' if start <= span.start else 'I'}-{span.name}"
+    tags, before = [], None
+    for start, end in places:
+        number = next((number for number, span in enumerate(spans) if span.start < end and start < span.end), None)
+        tags.append("O" if number is None else f"{'I' if number == before else 'B'}-{spans[number].name}")
+        before = number
+    return tags

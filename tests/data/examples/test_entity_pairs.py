@@ -5,6 +5,7 @@ import json
 import pytest
 
 import memgpt_jax as mg
+from memgpt_jax.data.examples.entity_pairs import words_of_entities
 from memgpt_jax.data.examples.files import read_split
 from memgpt_jax.data.examples.records import read_records
 from tests.data.examples.test_dialogues import written
@@ -25,6 +26,20 @@ def test_a_record_is_words_with_tags_and_pairs_with_labels(tmp_path):
         {"text": "[head person] Ada L. [/head] met [tail person] Bob [/tail].", "label": "none"},
         {"text": "[tail person] Ada L. [/tail] met [head person] Bob [/head].", "label": "was met by"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("spans", "tags"),
+    [
+        ([(3, 6, "x")], ["O", "B-x", "O"]),  # with the space before it
+        ([(0, 6, "x"), (4, 9, "y")], ["B-x", "I-x", "B-y"]),
+        ([(4, 6, "x"), (0, 9, "y")], ["B-y", "B-x", "B-y"]),
+        ([(0, 3, "x"), (4, 6, "x")], ["B-x", "B-x", "O"]),
+    ],
+)
+def test_the_first_word_of_an_entity_has_the_tag_of_a_beginning(spans, tags):
+    entities = [dict(zip(("start", "end", "type"), span, strict=True)) for span in spans]
+    assert words_of_entities({"text": "One two six", "entities": entities}, "x")["tags"] == tags
 
 
 def test_marks_of_entities_that_touch_or_lie_in_each_other():
