@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import memgpt_jax as mg
+from memgpt_jax.inspector.page import page as html_of
 from memgpt_jax.inspector.trace import LayerRecord
 from tests.laws.rereading import Tiny
 
@@ -126,6 +127,34 @@ def test_the_map_of_slots(opened, tmp_path):
     assert "tokens 0 to 127" in page.locator("#slot-legend").inner_text()
     page.keyboard.press("ArrowRight")
     assert page.locator("#slot-text").inner_text().startswith("Token 59 reads slot 4")
+
+
+def test_a_gate_that_is_small_or_missing_does_not_delete_an_entry(browser):
+    """The page asks a server that is made up here."""
+    edits = []
+
+    def answer(route):
+        path, body = route.request.url.rpartition("/")[2], route.request.post_data_json
+        if path == "page":
+            return route.fulfill(body=html_of(), content_type="text/html")
+        if path == "edit":
+            edits.append(body)
+        entry = {"place": 3, "token": 5, "length": 1, "age": 1, "gate": 0.0004321}
+        found = {"inspect": {"session": "sess_0", "trace": long_trace(200).encoded()}, "entries": {"data": [entry]}}
+        return route.fulfill(json=found.get(path, {"id": "sess_1"}))
+
+    page = browser.new_page()
+    page.route("http://page.test/**", answer)
+    page.goto("http://page.test/page")
+    page.click("#ask button")
+    page.click("span[data-token='5']")
+    page.click("#entries >> text=Set gate")
+    page.wait_for_selector("#status >> text=with the gate")
+    page.fill("#entries input", "")
+    page.click("#entries >> text=Set gate")
+    assert page.locator("#status.error").inner_text() == "give a write gate from 0 to 1"
+    assert edits == [{"session": "sess_0", "layer": 0, "place": 3, "gate": 0.000432}]
+    page.close()
 
 
 @pytest.mark.slow

@@ -582,8 +582,12 @@
       return;
     }
     const rows = entries.map((entry) => {
-      const gate = element("input", { type: "number", min: 0, max: 1, step: 0.05, value: entry.gate.toFixed(3), ariaLabel: "write gate" });
+      const gate = element("input", { type: "number", min: 0, max: 1, step: 0.05, value: entry.gate.toPrecision(3), ariaLabel: "write gate" });
       const place = { layer: number, place: entry.place };
+      const withGate = () => {
+        if (gate.value === "") throw new Error("give a write gate from 0 to 1"); // as a number it would be 0
+        return { ...place, gate: Number(gate.value) };
+      };
       const button = (text, work) => {
         const made = element("button", { type: "button", textContent: text });
         made.addEventListener("click", () => attempt(work));
@@ -597,8 +601,8 @@
         element(
           "td", {},
           button("Without it", () => compare(place, "without the entry")),
-          button("With this gate", () => compare({ ...place, gate: Number(gate.value) }, "with the gate")),
-          button("Set gate", () => changed("edit", { ...place, gate: Number(gate.value) }, "with the gate")),
+          button("With this gate", async () => compare(withGate(), "with the gate")),
+          button("Set gate", async () => changed("edit", withGate(), "with the gate")),
           button("Delete", () => changed("edit", place, "without the entry")),
         ),
       );
