@@ -64,8 +64,8 @@ class OptimizerConfig:
     """Learning-rate multiplier of parameters that are declared as gates, such as write gates and fusion gates."""
     lr_multipliers: tuple[str, ...] = ()
     """Learning-rate multipliers of parameters, each PATTERN=FACTOR, for example `memory_layer=10 head=10`: a parameter
-    whose path the regular expression matches has the factor; of several, the first. For parts that begin untrained
-    over a pretrained model."""
+    whose path the regular expression matches has the factor; of several, the first. Gates also have
+    `gate_lr_multiplier`. For parts that begin untrained over a pretrained model."""
     trainable: tuple[str, ...] = ()
     """Regular expressions, for example `memory_layer lora`: train only the parameters whose path matches one of them;
     default: all. The optimizer has no state for the other parameters."""
@@ -132,7 +132,7 @@ class TrainingConfig:
     starts from a fresh state."""
     skip_backward: bool = False
     """Compute no gradient of a batch whose weights are all 0: for long documents with short answers. The results are
-    the same; the program holds the forward pass twice."""
+    the same, unless a loss of your own does not multiply by the weights; the program holds the forward pass twice."""
     steps_per_call: int = 1
     """Training steps per jitted call (an inner scan). Larger values raise the throughput of very small models, for
     which the host is the bottleneck."""
