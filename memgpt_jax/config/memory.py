@@ -13,7 +13,7 @@ Gate = Literal["log_bias", "scale", "scale_value", "none"]
 Select = Literal["all", "highest_gate", "pool"]
 Evict = Literal["oldest", "lowest_gate", "least_read"]
 Visibility = Literal["segment", "token"]
-Alignment = Literal["any", "aligned", "mid_segment"]
+Alignment = Literal["any", "aligned", "mid_segment", "unwritten"]
 """What the caller of a model guarantees about where a call begins and ends; see `models.MemGPT.__call__`."""
 
 

@@ -17,6 +17,8 @@ StreamAlignment = Alignment | Literal["detached", "detached_aligned"]
 - any: no guarantee.
 - aligned: every row is at a segment boundary, every token is valid, and T divides L.
 - mid_segment: one token per row, which is neither the first of a stream or document nor the last of a segment.
+- unwritten: one token per row, which is not the first of a stream or document. A segment that it fills is not written:
+  `write_full` does it before the next token.
 - detached: no guarantee; all tokens read the memory as it was before the call (needed by XLNet), see `_detached`.
 - detached_aligned: both `detached` and `aligned`.
 """
@@ -28,7 +30,7 @@ class StreamState(NamedTuple):
 
     memory: State
     pending: Float[Array, "B T D"]  # tokens of the open segment at their positions, followed by zeros
-    offset: Int32[Array, "B"]  # number of pending tokens, 0 <= offset < T
+    offset: Int32[Array, "B"]  # number of pending tokens, 0 <= offset < T; T only between `unwritten` and `write_full`
     start: Int32[Array, "B"]  # position of the first pending token of the open document
     fresh: Bool[Array, "B"]  # no token or entry so far; at the first token, `restarted` replaces `memory`
 
@@ -62,7 +64,7 @@ def stream(
         state: the state before the call.
         reset: True for the first token of a document.
         valid: False for padding on the right (checked by `models.arguments`).
-        alignment: see `StreamAlignment`. `aligned` tokens are not moved; a `mid_segment` token does not write.
+        alignment: see `StreamAlignment`. `aligned` tokens are not moved.
 
     Raises:
         ValueError: the alignment is unknown, or does not fit the number of tokens.
@@ -71,12 +73,28 @@ def stream(
     if alignment in ("detached", "detached_aligned"):
         return _detached(memory, x, state, reset, valid, "aligned" if alignment == "detached_aligned" else "any")
     if x.shape[1] == 1 and alignment != "aligned":
-        return _one_token(memory, x, state, reset, valid, alignment == "mid_segment")
-    if alignment == "mid_segment":
-        raise ValueError(f"alignment='mid_segment' takes exactly one token per row, got {x.shape[1]}")
-    begins = state.fresh & jnp.any(valid, axis=1)
-    state = state._replace(memory=_restarted(memory, state.memory, begins), fresh=state.fresh & ~begins)
+        return _one_token(memory, x, state, reset, valid, alignment)
+    if alignment in ("mid_segment", "unwritten"):
+        raise ValueError(f"alignment={alignment!r} takes exactly one token per row, got {x.shape[1]}")
+    state = _begun(memory, state, jnp.any(valid, axis=1))
     return (_aligned if alignment == "aligned" else _unaligned)(memory, x, state, reset, valid)
+
+
+def begin(memory: Memory[Any], state: StreamState) -> StreamState:
+    """The state with an initial memory where there has been no token, which an `unwritten` token expects."""
+    return _begun(memory, state, jnp.ones_like(state.fresh))
+
+
+def write_full(memory: Memory[Any], state: StreamState) -> StreamState:
+    """The state after the segments that `unwritten` tokens have filled have been written."""
+    length = state.pending.shape[1]
+    full, write_mask = state.offset == length, jnp.arange(length)[None, :] >= state.start[:, None]
+    return state._replace(
+        memory=where_rows(full, memory.write(state.pending, state.memory, write_mask), state.memory),
+        pending=jnp.where(full[:, None, None], 0, state.pending),
+        offset=jnp.where(full, 0, state.offset),
+        start=jnp.where(full, 0, state.start),
+    )
 
 
 def explain(memory: Memory[Any], x: Float[Array, "B Q D"], state: StreamState) -> Explanation:
@@ -104,6 +122,12 @@ def _restarted(memory: Memory[Any], state: State, rows: Bool[Array, "B"]) -> Sta
         return where_rows(rows, memory.restarted(state, rows.shape[0]), state)
 
     return jax.lax.cond(jnp.any(rows), restart, _unchanged, state)
+
+
+def _begun(memory: Memory[Any], state: StreamState, rows: Bool[Array, "B"]) -> StreamState:
+    """The state with an initial memory in those of the given rows that have none."""
+    begins = state.fresh & rows
+    return state._replace(memory=_restarted(memory, state.memory, begins), fresh=state.fresh & ~begins)
 
 
 def _unchanged(state: Any) -> Any:
@@ -150,41 +174,45 @@ def _one_token(
     state: StreamState,
     reset: Bool[Array, "B L"],
     valid: Bool[Array, "B L"],
-    mid_segment: bool,
+    alignment: str,
 ) -> tuple[Float[Array, "B L R"], StreamState]:
     """Decoding: read for one token of each row, and write the rows whose segment is full now.
 
-    A `cond` copies the state that it returns. With `mid_segment`, no state is replaced or written and there is no
-    `cond`; decoding uses it for all tokens but the first and last of a segment.
+    A `cond` copies the state that it returns. With `mid_segment` and `unwritten`, no state is replaced or written and
+    there is no `cond`.
     """
+    reads_only = alignment in ("mid_segment", "unwritten")
     batch, segment_length, _ = state.pending.shape
     present, begins = valid[:, 0], reset[:, 0] & valid[:, 0]
     starts = begins | (state.fresh & present)
     full = present & (state.offset + 1 == segment_length)
-    if mid_segment:
-        x = jnp.where(jnp.any(starts | full), jnp.nan, x)
-    before = state.memory if mid_segment else _restarted(memory, state.memory, starts)
+    if reads_only:
+        unexpected = full if alignment == "mid_segment" else present & (state.offset == segment_length)
+        x = jnp.where(jnp.any(starts | unexpected), jnp.nan, x)
+    before = state.memory if reads_only else _restarted(memory, state.memory, starts)
     start = jnp.where(begins, state.offset, state.start)
     position = jnp.arange(segment_length)[None, :]
     write_mask = position >= start[:, None]
-    pending = state.pending if mid_segment else jnp.where(begins[:, None, None], 0, state.pending)
+    pending = state.pending if reads_only else jnp.where(begins[:, None, None], 0, state.pending)
     here = jnp.where(present, state.offset, segment_length)  # out of range: dropped
     pending = pending.at[jnp.arange(batch), here].set(x[:, 0].astype(pending.dtype), mode="drop")
 
     document = jnp.where(write_mask & (position <= state.offset[:, None]), 0, -1)
     read, after = memory.read(x, before, OwnSegment(pending, document, state.offset[:, None]), valid)
-    if not mid_segment:
+    offset = state.offset + 1
+    if not reads_only:
 
         def write(kept: State) -> State:
             return where_rows(full, memory.write(pending, kept, write_mask), kept)
 
         after = jax.lax.cond(jnp.any(full), write, _unchanged, after)
         pending = jnp.where(full[:, None, None], 0, pending)
+        start, offset = jnp.where(full, 0, start), offset % segment_length
     return jnp.where(valid[..., None], read, 0), StreamState(
         memory=after,
         pending=pending,
-        offset=jnp.where(present, (state.offset + 1) % segment_length, state.offset),
-        start=jnp.where(full, 0, start),
+        offset=jnp.where(present, offset, state.offset),
+        start=start,
         fresh=state.fresh & ~present,
     )
 

@@ -1,5 +1,6 @@
 """MemGPT: a GPT decoder whose layers have a memory."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -10,7 +11,9 @@ from flax import nnx
 from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.memory import resolved
+from memgpt_jax.memory.base import Memory
 from memgpt_jax.memory.linear import linear
+from memgpt_jax.memory.streaming import StreamState, begin, write_full
 from memgpt_jax.models.arguments import (
     check_context,
     check_stream,
@@ -26,6 +29,7 @@ from memgpt_jax.models.base import Hidden, Model
 from memgpt_jax.models.blocks import Block, LayerState, run_blocks
 from memgpt_jax.models.features import make_features, read_features
 from memgpt_jax.models.layers import norm
+from memgpt_jax.models.memory_layer import NoMemoryLayer
 from memgpt_jax.ops import Scores, cross_entropy
 from memgpt_jax.ops.attention import relative_bias
 from memgpt_jax.ops.attention.positions import document_positions, sinusoidal
@@ -104,7 +108,8 @@ class MemGPT(Model[ModelState]):
             alignment: a guarantee that makes the call faster; if it does not hold, the result is NaN.
                 `any`: no guarantee. `aligned`: each row is at a segment boundary, the segment length divides L, and all
                 tokens are valid. `mid_segment`: L = 1, and no token is the first of a stream or document or the last of
-                a segment.
+                a segment. `unwritten`: L = 1, and no token is the first of a stream or document; the segments that
+                they fill are not written, and `write_full` does it before the next call.
             dropout_key: a PRNG key; default: no dropout.
 
         Raises:
@@ -210,6 +215,22 @@ class MemGPT(Model[ModelState]):
         )
         x = gather_entries(x, jnp.maximum(tokens_read - 1, 0)[:, None])[:, 0]
         return self.logits(x), state
+
+    def begin(self, state: ModelState) -> ModelState:
+        """The state with initial memories in rows without a token, which the alignment `unwritten` expects."""
+        return self._with_streams(state, begin)
+
+    def write_full(self, state: ModelState) -> ModelState:
+        """The state after the segments that tokens of the alignment `unwritten` have filled have been written."""
+        return self._with_streams(state, write_full)
+
+    def _with_streams(self, state: ModelState, change: Callable[[Memory[Any], StreamState], StreamState]) -> ModelState:
+        layers: list[LayerState] = []
+        for block, layer in zip(self.blocks, state.layers, strict=True):
+            if not isinstance(block.memory_layer, NoMemoryLayer):
+                layer = layer._replace(stream=change(block.memory_layer.memory, layer.stream))
+            layers.append(layer)
+        return state._replace(layers=tuple(layers))
 
     def embed(self, tokens: Tokens, positions: Int32[Array, "B L"] | None = None, valid: Flags | None = None) -> Stream:
         """The embeddings of tokens and positions, multiplied by `embedding_scale`: the input of `run`.

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax.config.checks import check
-from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import Tokenizer
 from memgpt_jax.generation.document import Document, continued, new_document
@@ -28,7 +27,7 @@ from memgpt_jax.serving.prompt_scores import PromptToken, score_pieces
 from memgpt_jax.serving.requests import Answer, BusyError, CancelledError, FailedError, Finished, Read, Request, Token
 from memgpt_jax.serving.sampling import Options
 from memgpt_jax.serving.settings import EngineSettings
-from memgpt_jax.serving.slots import Slots, empty, extract, insert, new_row, step, with_active
+from memgpt_jax.serving.slots import Slots, begin, empty, extract, insert, new_row, step, with_active, write_segment
 
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
@@ -283,12 +282,12 @@ class Engine:
             self._dequeue(1, 0)
 
     def _put(self, index: int, answer: Answer) -> None:
-        document, options = answer.before, answer.request.options
+        document = answer.before
         seen = np.zeros(self.config.vocab_size, bool)
         seen[list(document.penalized_ids)] = True
-        row = new_row(
-            self.config, document.state, document.unread[0], seen, options.row(answer.number, self.config.vocab_size)
-        )
+        state = begin(self.config, self.params, document.state)
+        options = answer.request.options.row(answer.number, self.config.vocab_size)
+        row = new_row(self.config, state, document.unread[0], seen, options)
         assert self._slots is not None
         self._slots = insert(self._slots, np.int32(index), row)
         self._active[index] = True  # as in the row
@@ -303,14 +302,15 @@ class Engine:
         if not busy:
             return
         assert self._slots is not None
-        segment = self.config.segment_length
-        offsets = self._offsets[busy]
-        at_boundary = bool(((offsets < 0) | (offsets % segment == segment - 1)).any())
-        alignment: Alignment = "any" if at_boundary else "mid_segment"
-        chosen, self._slots = step(self.config, alignment, self.params, self._slots)
+        chosen, self._slots = step(self.config, self.params, self._slots)
+        self._offsets[busy] += 1
+        for index in busy:
+            if self._offsets[index] == self.config.segment_length:
+                assert self._slots is not None
+                self._slots = write_segment(self.config, self.params, self._slots, np.int32(index))
+                self._offsets[index] = 0
         self.steps += 1
         chosen = jax.device_get(chosen)
-        self._offsets[busy] = np.where(offsets < 0, 1, (offsets + 1) % segment)
         for index in busy:
             answer = self._answers[index]
             assert answer is not None
@@ -389,12 +389,13 @@ class Engine:
                 _exhausted(self._pieces([0] * size, start))
         _exhausted(score_pieces(config, self.params, [0, 0], state, 0))
         self._slots = self.placed(empty(config, self.settings.slots))
+        state = begin(config, self.params, state)
         row = new_row(config, state, 0, np.zeros(config.vocab_size, bool), Options().row(0, config.vocab_size))
         self._slots = insert(self._slots, np.int32(0), row)
-        for alignment in ("any", "mid_segment"):
-            chosen, self._slots = step(config, alignment, self.params, self._slots)
-            jax.block_until_ready(chosen)
+        chosen, self._slots = step(config, self.params, self._slots)
         assert self._slots is not None
+        self._slots = write_segment(config, self.params, self._slots, np.int32(0))
+        jax.block_until_ready((chosen, self._slots))
         jax.block_until_ready(extract(self._slots.state, np.int32(0)))
         self._slots = with_active(self._slots, self._active)
 
@@ -409,8 +410,6 @@ def _exhausted(steps: Generator[None, None, Result]) -> Result:
 
 
 def _offset(state: ModelState) -> int:
-    """Tokens of the open segment; -1 before the first token."""
+    """Tokens of the open segment."""
     streams = [layer.stream for layer in state.layers if layer.stream]
-    if not streams:
-        return 0
-    return -1 if bool(np.asarray(streams[0].fresh)[0]) else int(np.asarray(streams[0].offset)[0])
+    return int(np.asarray(streams[0].offset)[0]) if streams else 0

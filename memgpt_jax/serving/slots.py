@@ -1,7 +1,7 @@
 """R fixed rows of one compiled decoding step: whatever is in a row does not depend on what is in the others."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Int32
 
 from memgpt_jax import models
-from memgpt_jax.config.memory import Alignment
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.models import ModelState, Params
 from memgpt_jax.serving.sampling import Chosen, Options, RowSampling, choose
+
+Tree = TypeVar("Tree")
 
 
 class Slots(NamedTuple):
@@ -44,9 +45,9 @@ def empty(config: ModelConfig, rows: int) -> Slots:
 
 
 @partial(jax.jit, donate_argnums=0)
-def insert(slots: Slots, index: Int32[Array, ""], row: Slots) -> Slots:
-    """Put one row, whose arrays have a leading axis of 1, into a slot. The buffers of `slots` are donated."""
-    return jax.tree.map(lambda all_rows, one: jax.lax.dynamic_update_slice_in_dim(all_rows, one, index, 0), slots, row)
+def insert(rows: Tree, index: Int32[Array, ""], row: Tree) -> Tree:
+    """Put one row, whose arrays have a leading axis of 1, into a place of others. The buffers of `rows` are donated."""
+    return jax.tree.map(lambda all_rows, one: jax.lax.dynamic_update_slice_in_dim(all_rows, one, index, 0), rows, row)
 
 
 def new_row(config: ModelConfig, state: ModelState, token: int, seen: np.ndarray, options: RowSampling) -> Slots:
@@ -81,21 +82,44 @@ def with_active(slots: Slots, active: Bool[Array, " R"]) -> Slots:
     return slots._replace(active=active)
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-def step(config: ModelConfig, alignment: Alignment, params: Params, slots: Slots) -> tuple[Chosen, Slots]:
+@partial(jax.jit, static_argnums=0)
+def begin(config: ModelConfig, params: Params, state: ModelState) -> ModelState:
+    """The state of one row, for `new_row`: the row's first token can be one of `step`."""
+    return models.from_params(config, params).begin(state)
+
+
+def write_segment(config: ModelConfig, params: Params, slots: Slots, index: np.int32) -> Slots:
+    """Write the segment that `step` has filled in one slot. The buffers of `slots` are donated.
+
+    Only the slot is copied. A program that writes some of all rows copies the memories of all (`lax.cond`), and so does
+    one that reads and replaces the row at once.
+    """
+    layers = slots.state.layers
+    rows = slots.state._replace(layers=tuple(layer._replace(window=()) for layer in layers))  # they do not change
+    rows = insert(rows, index, _written(config, params, extract(rows, index)))
+    windows = zip(rows.layers, layers, strict=True)
+    return slots._replace(state=rows._replace(layers=tuple(new._replace(window=old.window) for new, old in windows)))
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=2)
+def _written(config: ModelConfig, params: Params, row: ModelState) -> ModelState:
+    return models.from_params(config, params).write_full(row)
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=2)
+def step(config: ModelConfig, params: Params, slots: Slots) -> tuple[Chosen, Slots]:
     """Read the newest token of each active row and choose the next one. The buffers of `slots` are donated.
 
-    A row gives the same bits in every slot and beside any other rows, because the shape never changes.
+    A row gives the same bits in every slot and beside any other rows, because the shape never changes. Before the next
+    step, `write_segment` is called for each row whose segment is full.
 
     Args:
         config: the decoder's configuration.
-        alignment: `mid_segment` if no active row is at the first token of a stream or the last one of a segment, else
-            `any`.
         params: the decoder's parameters.
         slots: the rows.
     """
     model = models.from_params(config, params)
-    logits, state = model(slots.token[:, None], slots.state, valid=slots.active[:, None], alignment=alignment)
+    logits, state = model(slots.token[:, None], slots.state, valid=slots.active[:, None], alignment="unwritten")
     chosen = choose(logits[:, 0], slots.active, slots.options, slots.count, slots.seen, slots.written)
     rows, token = jnp.arange(slots.token.shape[0]), jnp.maximum(chosen.token, 0)
     return chosen, Slots(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
-from memgpt_jax.models import functional
+from memgpt_jax.models import from_params, functional
 from tests.laws.memories import difference, leaks
 from tests.laws.models import (
     BATCH,
@@ -174,6 +174,30 @@ def test_mid_segment_tokens(config):
         assert np.all(np.isnan(steps(model.params, tokens[:, :1], broken, alignment="mid_segment")[0]))
     with pytest.raises(ValueError, match="alignment='mid_segment' takes exactly one token per row, got 2"):
         steps(model.params, tokens[:, :2], first, alignment="mid_segment")
+
+
+@pytest.mark.slow
+@both
+def test_segments_that_are_written_after_their_last_token(config):
+    """Each row is written by itself, as soon as its segment is full; without that, the next token is refused."""
+    model_fn = functional(config)
+    steps = jax.jit(model_fn.apply, static_argnames="alignment")
+    change = jax.jit(lambda params, state, name: getattr(from_params(config, params), name)(state), static_argnums=2)
+    model, (tokens, _) = built(config), stream_inputs(0, config, LENGTH)
+    (whole, after), logits = model(tokens), []
+    state = change(model.params, model.fresh(), "begin")
+    for i in range(tokens.shape[1]):
+        step, state = steps(model.params, tokens[:, i : i + 1], state, alignment="unwritten")
+        logits.append(step)
+        if (i + 1) % config.segment_length == 0:
+            refused, _ = steps(model.params, tokens[:, :1], state, alignment="unwritten")
+            assert np.all(np.isnan(refused))
+            state = change(model.params, state, "write_full")
+    assert difference(whole, np.concatenate(logits, axis=1)) < 1e-4
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), state, after)
+    assert np.all(np.isnan(steps(model.params, tokens[:, :1], model.fresh(), alignment="unwritten")[0]))
+    with pytest.raises(ValueError, match="alignment='unwritten' takes exactly one token per row, got 2"):
+        steps(model.params, tokens[:, :2], state, alignment="unwritten")
 
 
 @pytest.mark.parametrize(
