@@ -8,9 +8,10 @@ Time:    28 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an Intel X
 Result:  F1 of entities in the 20 test documents 0.628 (95% interval 0.592 to 0.660; precision 0.610, recall 0.647), of
          the set of a document's entities 0.574; in the validation documents 0.677. After 300 steps 0.607. Seed 0 alone,
          from all-MiniLM-L6-v2 with a memory. Without memory (--model.backbone.memory none, 20 minutes): 0.631 (0.592 to
-         0.669; precision 0.610, recall 0.653), set 0.579, validation 0.681: this memory adds nothing. Of 616 and 613
-         mentions of a name that was found before, 0.914 and 0.909 get the same type; later mentions of a name are found
-         with a recall of 0.782 and 0.785, first ones of 0.586 and 0.594
+         0.669; precision 0.610, recall 0.653), set 0.579, validation 0.681: this memory adds nothing. Both learn the
+         training documents by heart (loss of the last 100 steps 0.007 and 0.005). Of 616 and 613 mentions of a name
+         that was found before, 0.914 and 0.909 get the same type; later mentions of a name are found with a recall of
+         0.782 and 0.785, first ones of 0.586 and 0.594
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig
