@@ -54,7 +54,7 @@ def read_segments(
         knowledge: entries of age 0 that every token reads.
         null_key, recency: as in `read_entries`.
         bptt_segments: entries older than this many segments get no gradient; None: all get it.
-        contiguous: each segment sees M neighbours among the entries in play, the valid ones last.
+        contiguous: each segment sees M neighbours among the entries in play, in the order of their places.
         implementation: see `Implementation`. The kernels take neither `initial` nor `own` entries nor `knowledge`.
             They copy no entries; the portable implementation gathers M for each segment.
 

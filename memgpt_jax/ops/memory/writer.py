@@ -110,7 +110,8 @@ def pool_entries(entries: Entries, queries: Float[Array, "N G K"]) -> Entries:
 def places_to_keep(memory: Entries, new: Entries, evict: str) -> Int32[Array, "B M"]:
     """Which M of the M + N entries of [memory, new] stay, as increasing places among them.
 
-    Invalid entries come before the valid ones, in `memory` and in `new`; those of `new` take no place.
+    The invalid entries of `new` come before its valid ones and take no place. Those of `memory` come first, too, except
+    for entries that have been deleted: their places are between the others.
     - `oldest`: the last M stay.
     - `lowest_gate`: the M with the highest gates stay, invalid ones last; the newer of two equal ones stays.
     - `least_read`: new entries stay; of the old ones those with the highest read mass per segment of age.
