@@ -3,7 +3,7 @@
 Every fifth dialogue is a test dialogue, as in `sgd_slots`, whose `distinct_f1` is the F1 of the same pairs by tagging.
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py sgd_triples --pretrained FOLDER_OR_NAME --workdir runs/triples
-         python experiments/evaluate.py runs/triples --split test
+         python experiments/evaluate.py runs/triples --split test --change evaluation.max_documents=None
          window alone: --model.window_size 64
 Time:    not measured: not run yet
 Result:  not measured: not run yet
