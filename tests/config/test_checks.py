@@ -54,6 +54,7 @@ def test_fields_that_may_be_0():
         ("ExamplesConfig", "test_fold"),
         ("FeaturesConfig", "token"),
         ("FramesConfig", "token"),
+        ("MovingShapesConfig", "gap"),
         ("QuestionsConfig", "test_fold"),
         ("ScenesConfig", "fold"),
         ("TriplesConfig", "facts"),
