@@ -65,6 +65,7 @@ def finetune(
     batch_size: int = 16,
     sequence_length: int = 128,
     learning_rate: float = 1e-4,
+    lr_multipliers: str | Sequence[str] = (),
     weight_decay: float = 0.01,
     dropout: float = 0.1,
     seed: int = 0,
@@ -102,6 +103,7 @@ def finetune(
         sequence_length: tokens L of a row; longer texts are cut to it in training, but documents with questions are
             read in several steps with the memory carried.
         learning_rate: the peak; it rises in a tenth of the steps and then decays.
+        lr_multipliers: PATTERN=FACTOR for parameters with another rate, such as ("memory_layer=10",).
         weight_decay: of kernels and embeddings.
         dropout: dropout rate of the model and, by default, of the head.
         seed: of new parameters, order and dropout.
@@ -146,9 +148,10 @@ def finetune(
         pretrained=str(model),
         optimizer=OptimizerConfig(
             learning_rate=learning_rate,
+            lr_multipliers=_patterns(lr_multipliers),
             warmup_steps=max(1, steps // 10),
             weight_decay=weight_decay,
-            trainable=(trainable,) if isinstance(trainable, str) else tuple(trainable),
+            trainable=_patterns(trainable),
         ),
         training=TrainingConfig(
             steps=steps,
@@ -183,6 +186,10 @@ def _default_head(evaluation: str, dropout: float) -> StreamHeadConfig:
     if evaluation == "multi_labels":
         return LabelHeadConfig(pool="mean", dropout=dropout, loss="binary")
     return LabelHeadConfig(pool="none" if evaluation == "tags" else "mean", dropout=dropout)
+
+
+def _patterns(values: str | Sequence[str]) -> tuple[str, ...]:
+    return (values,) if isinstance(values, str) else tuple(values)
 
 
 def _with_rows(task: ExamplesConfig, workdir: Path, given: Mapping[str, Rows | None]) -> ExamplesConfig:

@@ -337,8 +337,9 @@ def test_arguments_of_finetune_that_are_refused(tmp_path, options, message):
 def test_a_memory_of_the_pretrained_model_is_kept(tmp_path):
     config = mg.ModelConfig(**SIZES, window_size=16, memory=mg.KVMemoryConfig(memory_size=16, head_dim=8))
     model = mg.from_params(config, random_params(config, 3))
-    task, options = mg.LabelledTextConfig(), OPTIONS | {"epochs": 0.1, "trainable": "head"}
+    task, options = mg.LabelledTextConfig(), OPTIONS | {"epochs": 0.1, "trainable": "head", "lr_multipliers": "head=2"}
     run = mg.finetune(model, task, train=REVIEWS, workdir=tmp_path, tokenizer=ByteTokenizer(), **options)
+    assert run.config.optimizer.lr_multipliers == ("head=2",)
     assert run.config.model.backbone.memory == config.memory and run.config.data.labels == ("bad", "good")
     kept = mg.load_run(tmp_path).params["backbone"]
     jax.tree.map(np.testing.assert_array_equal, kept, mg.to_params(model))  # and only the head is trained
