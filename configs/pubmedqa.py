@@ -4,9 +4,11 @@ Every fourth question is a test question; `--data.test_fold` 0 to 3 gives the fo
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py pubmedqa --data.test_fold 0 --workdir runs/pubmedqa_0
          python experiments/evaluate.py runs/pubmedqa_0 --split test
-Time:    5 minutes of CPU time a fold (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
-Result:  nothing learned: in folds 0 and 1 the model gives every question of the validation tenth (45) the most frequent
-         answer, accuracy 0.578 and 0.444, seed 0 alone, from all-MiniLM-L6-v2. The test splits have not been looked at
+Time:    8 minutes of CPU time a fold (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
+Result:  not solved: accuracy on the test parts 0.540, 0.493, 0.507 and 0.480, mean 0.505 (validation tenths 0.578,
+         0.556, 0.489 and 0.578), seed 0 alone, from all-MiniLM-L6-v2. The most frequent answer has 0.528, a linear SVM
+         on TF-IDF 0.540 on one part. The training questions are learned (accuracy 0.92 to 0.98). By the first 256
+         tokens, question first, in 100 steps at a rate of 2e-4, nothing but the most frequent answer was learned
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig
