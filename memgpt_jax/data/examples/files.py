@@ -176,7 +176,7 @@ class CutTextsConfig(ExamplesConfig):
 
     max_length: int | None = None
     """Texts are cut to this number of tokens, special tokens included, in all splits; in training also to the length of
-    a row. Default: no limit."""
+    a row. None: no limit."""
     truncation_side: TruncationSide = "right"
     """The end at which they are cut: `left` keeps the last tokens."""
 
