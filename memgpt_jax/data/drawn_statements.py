@@ -19,9 +19,9 @@ least left medium more no none not object objects of on one only over right same
 squares than that the there three top touching tower towers triangle triangles two wall where which with yellow
 """
 WORDS = tuple(LINES.split())
+"""The words of statements, in alphabetical order."""
 LONGEST = 21
 """Words of the longest statement."""
-"""The words of statements, in alphabetical order."""
 
 
 class Draw:

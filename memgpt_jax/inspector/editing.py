@@ -37,8 +37,8 @@ def forget(model: tuple[ModelConfig, Params], state: ModelState, start: int, end
     """The state without the entries of all segments that hold one of the tokens `start` to `end` - 1 of the document.
 
     Whole segments are forgotten, because an entry is known by the age of its segment. What later entries have taken
-    over from them remains, and so do the windows and the open segment. With `evict="oldest"` their places
-    stay empty until they would be evicted; the other rules fill them first.
+    over from them remains, and so do the windows and the open segment. With `evict="oldest"` the places of
+    forgotten entries stay empty until they would be evicted; the other rules fill them first.
 
     Args:
         model: a decoder and its parameters.

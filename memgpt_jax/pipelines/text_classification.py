@@ -77,8 +77,8 @@ class TextClassification:
                 are cleaned or cut on the left, which needs the whole text.
         """
         check(self.config.streams, "stream needs a causal backbone: a decoder reads each token once")
-        kept_whole = self.head.max_length is None or self.head.truncation_side == "right"
-        check(kept_whole, "stream cannot keep the last tokens of a text, and the run does: truncation_side='left'")
+        keeps_first = self.head.max_length is None or self.head.truncation_side == "right"
+        check(keeps_first, "stream cannot keep the last tokens of a text, and the run does: truncation_side='left'")
         check(self.head.clean == CleanConfig(), f"stream cannot clean texts, and the run does: {self.head.clean}")
         state = models.functional(self.config).init_state(1)
         end = self.tokenizer.special_ids.get("sep")

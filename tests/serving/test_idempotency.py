@@ -104,20 +104,30 @@ def test_a_duplicate_of_a_request_that_is_being_answered(monkeypatch):
     asyncio.run(run())
 
 
+ANSWER, ERROR = b'data: {"text":"a"}\n\n', b'data: {"error":{}}\n\n'
+
+
+def streaming(calls, frames):
+    """An endpoint that streams the frames of a text, and appends the text to `calls`."""
+
+    @idempotent
+    async def endpoint(body, http):
+        calls.append(body.text)
+
+        async def parts():
+            for frame in frames(body.text):
+                yield frame
+
+        return StreamingResponse(parts())
+
+    return endpoint
+
+
 def test_a_stream_is_kept_if_it_has_ended_without_an_error():
     answers, calls = Answers(), []
 
     async def run():
-        @idempotent
-        async def endpoint(body, http):
-            calls.append(body.text)
-
-            async def parts():
-                yield b'data: {"text":"a"}\n\n'
-                if body.text == "wrong":
-                    yield b'data: {"error":{}}\n\n'
-
-            return StreamingResponse(parts())
+        endpoint = streaming(calls, lambda text: [ANSWER, ERROR] if text == "wrong" else [ANSWER])
 
         async def ask(text, number=9):
             """The first parts of the stream."""
@@ -146,14 +156,7 @@ def test_an_earlier_stream_does_not_end_a_later_one():
     answers, calls = Answers(), []
 
     async def run():
-        @idempotent
-        async def endpoint(body, http):
-            calls.append(body.text)
-
-            async def parts():
-                yield b'data: {"error":{}}\n\n' if len(calls) == 1 else b'data: {"text":"a"}\n\n'
-
-            return StreamingResponse(parts())
+        endpoint = streaming(calls, lambda text: [ERROR if len(calls) == 1 else ANSWER])
 
         async def ask():
             return await endpoint(Feed(text="x"), request_of(answers, "k"))

@@ -18,7 +18,7 @@ class Parsed(NamedTuple):
     triples: list[tuple[str, ...]]
     """Distinct triples in the order of their lines."""
     malformed: list[str]
-    """The lines that are none."""
+    """The other lines, but those that are empty or `none`."""
 
 
 def triple_lines(triples: Iterable[Sequence[str]], where: str) -> str:
@@ -67,7 +67,7 @@ def text_and_triples(values: Mapping[str, Any], where: str) -> dict[str, str]:
         where: its place, for messages.
 
     Raises:
-        ValueError: a field is missing or has another type, or a triple is none.
+        ValueError: a field is missing or has another type, or a triple is not valid.
     """
     triples = field_of(values, "triples", list, where)
     for triple in triples:

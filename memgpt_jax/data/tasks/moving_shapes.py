@@ -120,7 +120,7 @@ class MovingShapesTask(Task[MovingShapesConfig]):
     def _places(self, rng: np.random.Generator, rows: int) -> tuple[np.ndarray, ...]:
         """Of each visible shape in each frame: its row, its number in the row, the frame, and its place (`_pictures`).
 
-        The place moves by a speed of `SPEEDS` in each frame, upwards or downwards.
+        In each frame, the place increases or decreases by the speed of the shape, one of `SPEEDS`.
         """
         config, shape = self.config, (rows, self.config.passes)
         room = config.frames - config.gap - config.passes * (LONGEST - 1)

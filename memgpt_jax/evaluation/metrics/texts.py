@@ -53,7 +53,7 @@ class TextMetrics(TypedDict):
     triple_f1_interval: NotRequired[list[float]]
     """95% confidence interval of `triple_f1`, by bootstrap over texts."""
     malformed_lines: NotRequired[int]
-    """Number of lines of the texts that are no triples; they count neither as right nor as wrong."""
+    """Number of lines of the texts that are not triples; they count neither as right nor as wrong."""
 
 
 class GroupMetrics(TextMetrics):
