@@ -1,7 +1,7 @@
 """Held-out evaluation of questions about documents: each document is read once, each question is a fork."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, NotRequired, TypeVar
 
 import numpy as np
@@ -14,7 +14,8 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.progress_bar import track
 from memgpt_jax.data.tasks.document_questions import Document, DocumentQuestionsTask
 from memgpt_jax.evaluation.metrics import metric
-from memgpt_jax.evaluation.metrics.texts import TextMetrics, check_libraries, text_metrics
+from memgpt_jax.evaluation.metrics.by_length import ByLength
+from memgpt_jax.evaluation.metrics.texts import TextMetrics, check_libraries, text_metrics, texts_by_length
 from memgpt_jax.evaluation.row_losses import row_losses
 from memgpt_jax.generation.citations import check_citable, question_weights, sources
 from memgpt_jax.generation.questions import answer_prompts, read_document
@@ -34,6 +35,9 @@ class DocumentQuestionsResult(TextMetrics):
     """Number of documents."""
     questions: int
     """Number of questions."""
+    by_length: NotRequired[ByLength]
+    """The first of `data.metrics` that is a mean over texts, by the number of words between the evidence and the
+    question, of the questions whose context the document holds; if there are none, by the words of the document."""
     seconds_per_question: NotRequired[float]
     """With `data.read_again`: seconds of reading these documents once and answering their questions, per question.
     Each document's computations are compiled, and run once, before they are measured."""
@@ -92,7 +96,8 @@ def evaluate_document_questions(
             timings.append(reader.timing(document))
     nats = np.concatenate(losses)
     references = [question.answers for document in documents for question in document.questions]
-    found = text_metrics(task.config.metrics, [text for texts in answers for text in texts], references)
+    written = [text for texts in answers for text in texts]
+    found = text_metrics(task.config.metrics, written, references)
     result = DocumentQuestionsResult(
         loss=metric("loss", nats=float(nats.sum(dtype=np.float64)), targets=len(nats)),
         targets=len(nats),
@@ -100,6 +105,8 @@ def evaluate_document_questions(
         questions=len(references),
         **found,
     )
+    if (by_length := _by_length(task, documents, written)) is not None:
+        result["by_length"] = by_length
     if timings:
         number = sum(len(document.questions) for document in documents[: len(timings)])
         result["seconds_per_question"] = sum(timing.once for timing in timings) / number
@@ -110,6 +117,18 @@ def evaluate_document_questions(
         result["source_chance"] = sum(citation.share for citation in cited) / len(cited)
         result["source_questions"] = len(cited)
     return result
+
+
+def _by_length(task: DocumentQuestionsTask, documents: Sequence[Document], written: list[str]) -> ByLength | None:
+    asked = [(document, number) for document in documents for number in range(len(document.questions))]
+    unit, lengths = "words of the document", [len(document.text.split()) for document, _ in asked]
+    places = [document.places(number) for document, number in asked]
+    chosen = range(len(asked))
+    if task.config.context == "document" and any(places):
+        unit, chosen = "words after the evidence", [index for index in chosen if places[index]]
+        lengths = [len(asked[index][0].text[places[index][-1][1] :].split()) for index in chosen]
+    references = [asked[index][0].questions[asked[index][1]].answers for index in chosen]
+    return texts_by_length(task.config.metrics, [written[index] for index in chosen], references, unit, lengths)
 
 
 def check_document_questions(config: ExperimentConfig, task: DocumentQuestionsTask) -> None:

@@ -10,6 +10,7 @@ from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.evaluation.documents import document_outputs
 from memgpt_jax.evaluation.metrics import metric
+from memgpt_jax.evaluation.metrics.by_length import ByLength, by_length
 from memgpt_jax.evaluation.metrics.classification import ClassificationMetrics, classification_metrics
 from memgpt_jax.evaluation.metrics.libraries import library
 from memgpt_jax.evaluation.mistakes import Mistake, worst
@@ -34,6 +35,8 @@ class LabelResult(ClassificationMetrics):
     """Cross-entropy in nats per text, without label smoothing and class weights."""
     examples: int
     """Number of texts."""
+    by_length: ByLength
+    """`accuracy` by the number of words."""
     mistakes: list[Mistake]
     """The wrong predictions with the highest losses."""
 
@@ -53,7 +56,8 @@ def evaluate_labels(config: ExperimentConfig, params: models.Params, task: Label
     targets = np.array([example.label for example in task.examples[:number]])
     log_p = np.asarray(jax.nn.log_softmax(logits))
     losses, best = -log_p[np.arange(len(targets)), targets].astype(np.float64), log_p.argmax(axis=1)
-    found = classification_metrics(np.exp(log_p), targets, task.config.labels)
+    found, right = classification_metrics(np.exp(log_p), targets, task.config.labels), best == targets
+    sizes = [len(example.text.split()) for example in task.examples[:number]]
     mistakes = worst(
         Mistake(
             where=example.where,
@@ -66,7 +70,13 @@ def evaluate_labels(config: ExperimentConfig, params: models.Params, task: Label
         if label != example.label
     )
     loss = metric("loss", nats=losses.sum(), targets=len(targets))
-    return LabelResult(loss=loss, examples=len(targets), mistakes=mistakes, **found)
+    return LabelResult(
+        loss=loss,
+        examples=len(targets),
+        by_length=by_length("accuracy", "words", sizes, lambda chosen: float(right[chosen].mean())),
+        mistakes=mistakes,
+        **found,
+    )
 
 
 def check_labels(config: ExperimentConfig, task: LabelledDocuments) -> None:

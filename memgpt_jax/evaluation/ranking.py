@@ -8,7 +8,8 @@ from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.tasks.ratings import RatingsTask
 from memgpt_jax.evaluation.documents import document_outputs
 from memgpt_jax.evaluation.metrics import metric
-from memgpt_jax.evaluation.metrics.ranking import RankingMetrics, ranking_metrics, ranks_of
+from memgpt_jax.evaluation.metrics.by_length import ByLength, by_length
+from memgpt_jax.evaluation.metrics.ranking import CUTOFF, RankingMetrics, ranking_metrics, ranks_of
 from memgpt_jax.evaluation.scoring import check_finite
 
 
@@ -21,6 +22,8 @@ class RankingResult(RankingMetrics):
     """Number of items asked for."""
     users: int
     """Number of histories."""
+    by_length: ByLength
+    """`hit_rate_10` by the number of items that have been read."""
 
 
 def evaluate_ranking(config: ExperimentConfig, params: models.Params, task: RatingsTask) -> RankingResult:
@@ -44,11 +47,12 @@ def evaluate_ranking(config: ExperimentConfig, params: models.Params, task: Rati
         for row, place in enumerate(history.asked):
             seen[row, history.items[:place]] = True
         ranks.append(ranks_of(logits[:, task.items], targets - task.items.start, seen[:, task.items]))
-    predictions = sum(map(len, ranks))
+    hits, read = np.concatenate(ranks) <= CUTOFF, np.concatenate([history.asked for history in chosen])
     return RankingResult(
-        loss=metric("loss", nats=nats, targets=predictions),
-        predictions=predictions,
+        loss=metric("loss", nats=nats, targets=len(hits)),
+        predictions=len(hits),
         users=len(ranks),
+        by_length=by_length("hit_rate_10", "items before", read.tolist(), lambda some: float(hits[some].mean())),
         **ranking_metrics(ranks),
     )
 

@@ -11,6 +11,7 @@ from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.tasks.replies import RepliesTask
 from memgpt_jax.evaluation.documents import end_outputs
+from memgpt_jax.evaluation.metrics.by_length import ByLength, by_length
 from memgpt_jax.evaluation.metrics.ranking import ReplyMetrics, ranks_of, reply_metrics
 from memgpt_jax.evaluation.scoring import check_finite
 from memgpt_jax.models.heads.vectors import VectorHeadConfig
@@ -23,6 +24,8 @@ class ReplyResult(ReplyMetrics):
     """Nats per reply: -ln of its probability among the candidates, by the head's temperature."""
     replies: int
     """Number of replies that are ranked."""
+    by_length: ByLength
+    """`recall_1` by the number of words of the whole history."""
 
 
 def evaluate_replies(config: ExperimentConfig, params: models.Params, task: RepliesTask) -> ReplyResult:
@@ -47,10 +50,12 @@ def evaluate_replies(config: ExperimentConfig, params: models.Params, task: Repl
     ranks = ranks_of(scores, np.zeros(len(scores), int), excluded)
     head = instance_of(instance_of(config.model, HeadedConfig, "model").head, VectorHeadConfig, "model.head")
     logits = np.where(excluded, -np.inf, scores / head.temperature)
+    sizes, first = [len(reply.history.split()) for reply in replies], ranks < 2
     dialogues = itertools.groupby(range(len(replies)), lambda index: replies[index].dialogue)
     return ReplyResult(
         loss=-float(np.mean(np.asarray(jax.nn.log_softmax(logits))[:, 0], dtype=np.float64)),
         replies=len(replies),
+        by_length=by_length("recall_1", "words of the history", sizes, lambda some: float(first[some].mean())),
         **reply_metrics([ranks[list(group)] for _, group in dialogues]),
     )
 

@@ -1,6 +1,6 @@
 """Held-out evaluation of tagged words: each document is read once, whole."""
 
-from typing import NamedTuple
+from typing import NamedTuple, NotRequired
 
 import jax
 import numpy as np
@@ -12,7 +12,8 @@ from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.tasks.tagged_text import CONTEXT, TaggedExample, TaggedTextTask
 from memgpt_jax.evaluation.documents import document_outputs
 from memgpt_jax.evaluation.metrics import metric
-from memgpt_jax.evaluation.metrics.entities import EntityMetrics, entity_metrics
+from memgpt_jax.evaluation.metrics.by_length import ByLength, by_length
+from memgpt_jax.evaluation.metrics.entities import EntityMetrics, entity_counts, entity_metrics, f1_of, marks_entities
 from memgpt_jax.evaluation.metrics.libraries import library
 from memgpt_jax.evaluation.metrics.mentions import MentionMetrics, mention_metrics
 from memgpt_jax.evaluation.mistakes import Mistake, worst
@@ -30,6 +31,8 @@ class TagResult(EntityMetrics, MentionMetrics):
     """Number of words that have a tag."""
     documents: int
     """Number of documents."""
+    by_length: NotRequired[ByLength]
+    """`f1` by the number of words of a document, if the tags mark entities."""
     mistakes: list[Mistake]
     """The documents with wrong tags that have the highest losses; `expected` and `predicted` list the wrong words."""
 
@@ -83,7 +86,7 @@ def evaluate_tags(config: ExperimentConfig, params: models.Params, task: TaggedT
         predicted.append(_with_context(task.examples[index], [task.config.tags[tag] for tag in decoded.tags]))
     examples = task.examples[:number]
     texts, expected = [example.words for example in examples], [example.tags for example in examples]
-    return TagResult(
+    result = TagResult(
         loss=metric("loss", nats=sum(losses), targets=words),
         words=words,
         documents=len(logits),
@@ -91,6 +94,10 @@ def evaluate_tags(config: ExperimentConfig, params: models.Params, task: TaggedT
         **entity_metrics(predicted, expected),
         **mention_metrics(texts, predicted, expected),
     )
+    if marks_entities(tag for tags in [*predicted, *expected] for tag in tags if tag):
+        counts, sizes = entity_counts(predicted, expected), [len(example.words) for example in examples]
+        result["by_length"] = by_length("f1", "words", sizes, lambda chosen: f1_of(counts[chosen]))
+    return result
 
 
 def _with_context(example: TaggedExample, tags: list[str]) -> list[str]:

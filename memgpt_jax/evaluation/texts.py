@@ -10,6 +10,7 @@ from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.tasks.media_texts import MediaText, MediaTextsTask
 from memgpt_jax.data.tasks.text_pairs import TextPair, TextPairsTask
 from memgpt_jax.evaluation.metrics import metric
+from memgpt_jax.evaluation.metrics.by_length import ByLength
 from memgpt_jax.evaluation.metrics.texts import (
     GroupMetrics,
     TextMetrics,
@@ -17,6 +18,7 @@ from memgpt_jax.evaluation.metrics.texts import (
     metrics_by_group,
     same_phrase,
     text_metrics,
+    texts_by_length,
 )
 from memgpt_jax.evaluation.row_losses import row_losses
 from memgpt_jax.generation.targets import write_targets
@@ -33,6 +35,8 @@ class PairResult(TextMetrics):
     """Number of pairs."""
     phrase: NotRequired[float]
     """With `data.phrase`: of the texts whose first reference has a match, the fraction with the same match."""
+    by_length: NotRequired[ByLength]
+    """The first of `data.metrics` that is a mean over texts, by the number of words of the source."""
     groups: NotRequired[dict[str, GroupMetrics]]
     """With `data.group_column`: the metrics by the name of the group."""
 
@@ -74,6 +78,9 @@ def written_result(
     result = PairResult(loss=loss, targets=targets, examples=len(examples), **text_metrics(names, texts, references))
     if task.config.phrase is not None and (share := same_phrase(task.config.phrase, texts, references)) is not None:
         result["phrase"] = share
+    sizes = [len(example.source.split()) for example in examples if isinstance(example, TextPair)]
+    if sizes and (by_length := texts_by_length(names, texts, references, "words of the source", sizes)) is not None:
+        result["by_length"] = by_length
     if any(example.group for example in examples):
         result["groups"] = metrics_by_group(names, texts, references, [example.group for example in examples])
     return result

@@ -81,6 +81,30 @@ def plot_recall(
     save(figure, path)
 
 
+def plot_by_length(lines: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path, title: str = "") -> None:
+    """A metric by length, one line for each label.
+
+    `lines` maps a label to one `ByLength` for each seed. The error bars of one seed are its 95% confidence intervals,
+    those of several seeds the standard deviation around their mean.
+    """
+    first = next(iter(lines.values()))[0]
+    figure, axes = new_figure(title, first["unit"], first["metric"].replace("_", " "))
+    for label, seeds in lines.items():
+        lengths = [group["mean_length"] for group in seeds[0]["groups"]]
+        groups = list(zip(*(result["groups"] for result in seeds), strict=True))
+        values = [[group["value"] for group in of_seeds] for of_seeds in groups]
+        if len(seeds) > 1:
+            draw_line(axes, lengths, values, label)
+            continue
+        below, above = ([abs(group["value"] - group["interval"][side]) for (group,) in groups] for side in (0, 1))
+        means = [value for (value,) in values]
+        axes.errorbar(lengths, means, yerr=[below, above], label=label, marker="o", markersize=4, capsize=3)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.legend(frameon=False)
+    save(figure, path)
+
+
 def plot_confusion(counts: Sequence[Sequence[int]], labels: Sequence[str], path: str | Path, title: str = "") -> None:
     """A confusion matrix: the share of each class (row) by predicted class (column); up to 12 classes with counts."""
     size = max(4.0, 0.35 * len(labels) + 2)

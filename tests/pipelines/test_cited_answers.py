@@ -127,6 +127,9 @@ def test_the_right_source_is_in_the_context(tmp_path, params, monkeypatch):
     monkeypatch.setattr(document_questions, "question_weights", second)
     found = evaluate(experiment, params, BYTES)
     assert found["source_right"] == pytest.approx(1 / 3) and calls == [["Who?"] * 3]
+    words = sorted([len(" ".join(SENTENCES[2:]).split()), len(" ".join(SENTENCES[1:]).split()), 0])
+    assert found["by_length"]["unit"] == "words after the evidence" and found["by_length"]["metric"] == "exact_match"
+    assert [group["mean_length"] for group in found["by_length"]["groups"]] == words
     assert "source_right" not in evaluate(with_fields(experiment, {"data.cite": False}), params, BYTES)
 
 

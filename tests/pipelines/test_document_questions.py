@@ -219,6 +219,8 @@ def test_one_reading_gives_the_losses_and_answers_of_whole_rows(tmp_path, params
     assert found["loss"] == pytest.approx(np.concatenate(losses).mean(), abs=1e-4)
     assert found["targets"] == sum(map(len, losses)) and found["documents"] == 2 and found["questions"] == 8
     assert found["exact_match"] == np.mean(right)
+    assert found["by_length"]["unit"] == "words of the document"
+    assert sum(group["number"] for group in found["by_length"]["groups"]) == 8
     assert found["same_answers"] == 1 and found["seconds_per_question"] > 0
     assert found["seconds_per_question_read_again"] > 0
 

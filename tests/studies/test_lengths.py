@@ -12,10 +12,12 @@ from memgpt_jax import data
 from memgpt_jax.checkpoint import load_run
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
-from memgpt_jax.config.memory import KVMemoryConfig
+from memgpt_jax.config.fields import with_fields
+from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.tasks.copy import CopyConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
+from memgpt_jax.data.tasks.ratings import RatingsConfig
 from memgpt_jax.evaluation import HELD_OUT_SEED, evaluate
 from memgpt_jax.studies import runs as run_folders
 from memgpt_jax.studies.commands import evaluate as command
@@ -112,6 +114,29 @@ def test_runs_without_a_length_are_refused(name, kind, script, capsys):
     message = capsys.readouterr().err
     assert error.value.code == 2
     assert message == f"error: {name} was trained on {kind}, which has no length for --lengths to set\n"
+
+
+def test_results_by_length_are_a_table_and_a_plot(tmp_path, capsys, monkeypatch):
+    """Two runs that differ in the memory are two lines; results of another metric are not set side by side."""
+    ratings = tmp_path / "ratings.csv"
+    rows = [f"{user},{item},3,{item}" for user in range(6) for item in range(1, 9)]
+    ratings.write_text("userId,movieId,rating,timestamp\n" + "\n".join(rows) + "\n")
+    task = RatingsConfig(path=str(ratings), min_ratings=1, held_out=2)
+    with_memory = with_fields(config(task), {"model.vocab_size": task.completed().num_ids, "evaluation.split": "test"})
+    without = with_fields(with_memory, {"model.memory": NoMemoryConfig()})
+    runs = [untrained_run(with_memory, tmp_path / "kv"), untrained_run(without, tmp_path / "none")]
+    plotted = []
+    monkeypatch.setattr(command, "plot_by_length", lambda *words: plotted.append(words))
+    command.main([*map(str, runs), "--output", str(tmp_path)])
+    results = json.loads((tmp_path / "comparison.json").read_text())
+    ((lines, path, _),) = plotted
+    assert path == tmp_path / "comparison.png"
+    assert lines == {str(run): [results[str(run)]["by_length"]] for run in runs}
+    table = capsys.readouterr().out
+    assert "hit rate 10 by items before" in " ".join(table.split()) and "6 to 6" in table and "7 to 7" in table
+    found = {label: result["by_length"] for label, result in results.items()}
+    other = {"a": {"by_length": found[str(runs[0])] | {"metric": "f1"}}, "b": {"by_length": found[str(runs[1])]}}
+    assert command.comparable(results) == found and command.comparable(other) == command.comparable({"a": {}}) == {}
 
 
 def test_impossible_lengths_are_refused(runs, script, capsys):

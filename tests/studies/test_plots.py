@@ -30,6 +30,31 @@ def test_curves(tmp_path, figures):
     assert axes.containers[0].has_yerr and not axes.containers[1].has_yerr
 
 
+def test_results_by_length(tmp_path, figures):
+    """One seed has the interval of its groups as error bars, two seeds have their standard deviation."""
+
+    def result(*values):
+        groups = [
+            {"mean_length": 10.0**place, "value": value, "interval": [value - 0.1, value + 0.3]}
+            for place, value in enumerate(values)
+        ]
+        return {"metric": "hit_rate_10", "unit": "items before", "groups": groups}
+
+    lines = {"a": [result(0.4, 0.5)], "b": [result(0.2, 0.4), result(0.4, 0.4)]}
+    plots.plot_by_length(lines, tmp_path / "lengths.png")
+    assert (tmp_path / "lengths.png").read_bytes().startswith(b"\x89PNG")
+    (axes,) = figures[0].axes
+    assert axes.get_xlabel() == "items before" and axes.get_ylabel() == "hit rate 10"
+    one, two = axes.containers
+    assert one.lines[0].get_xdata().tolist() == [1, 10] and two.lines[0].get_ydata().tolist() == pytest.approx(
+        [0.3, 0.4]
+    )
+    bars = [[y for _, y in segment] for segment in one.lines[2][0].get_segments()]
+    assert bars == [pytest.approx([0.3, 0.7]), pytest.approx([0.4, 0.8])]
+    bars = [[y for _, y in segment] for segment in two.lines[2][0].get_segments()]
+    assert bars == [pytest.approx([0.3 - 0.02**0.5, 0.3 + 0.02**0.5]), pytest.approx([0.4, 0.4])]
+
+
 def test_ablation(tmp_path, figures):
     lines = {"": {"0": [0.5, 0.7], "64": [0.9]}}
     plots.plot_ablation(lines, tmp_path / "results.png", "model.memory.memory_size", "accuracy")

@@ -61,17 +61,22 @@ def entity_metrics(predicted: Sequence[list[str]], expected: Sequence[list[str]]
         return _tag_metrics(*counted)
     metrics = library("seqeval.metrics")
     found = [[[tag or "O" for tag in tags] for tags in side] for side in (expected, predicted)]
-    entities = [[set(entities_of(tags)) for tags in side] for side in found]
-    counts = np.array([(len(a & b), len(a), len(b)) for a, b in zip(*entities, strict=True)])
+    counts = entity_counts(predicted, expected)
     report = metrics.classification_report(*found, output_dict=True, zero_division=0) if counts.any() else {}
     return EntityMetrics(
         precision=float(metrics.precision_score(*found, zero_division=0)),
         recall=float(metrics.recall_score(*found, zero_division=0)),
         f1=float(metrics.f1_score(*found, zero_division=0)),
-        f1_interval=bootstrap_interval(lambda chosen: _f1(counts[chosen]), len(counts)),
+        f1_interval=bootstrap_interval(lambda chosen: f1_of(counts[chosen]), len(counts)),
         accuracy=float(metrics.accuracy_score(*counted)),
         types=_types(report),
     )
+
+
+def entity_counts(predicted: Sequence[list[str]], expected: Sequence[list[str]]) -> np.ndarray:
+    """The number of right, of expected and of predicted entities of each document, [documents, 3]."""
+    entities = [[set(entities_of(tags)) for tags in side] for side in (expected, predicted)]
+    return np.array([(len(a & b), len(a), len(b)) for a, b in zip(*entities, strict=True)])
 
 
 def _tag_metrics(predicted: Sequence[list[str]], expected: Sequence[list[str]]) -> EntityMetrics:
@@ -122,7 +127,7 @@ def _macro_f1(counts: np.ndarray) -> float:
     return float(np.mean(2 * right[present] / (expected + predicted)[present])) if present.any() else 0.0
 
 
-def _f1(counts: np.ndarray) -> float:
-    """F1 of counts [documents, 3]: right, expected and predicted entities; 0 if there are none."""
+def f1_of(counts: np.ndarray) -> float:
+    """F1 of `entity_counts`; 0 if there are no entities."""
     right, expected, predicted = counts.sum(axis=0)
     return float(2 * right / (expected + predicted)) if expected + predicted else 0.0

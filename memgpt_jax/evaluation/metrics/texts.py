@@ -1,5 +1,6 @@
 """Metrics of generated texts: BLEU and chrF by sacrebleu, ROUGE by rouge-score, word error rates by jiwer."""
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NotRequired, TypedDict
@@ -8,6 +9,7 @@ import numpy as np
 
 from memgpt_jax.data.examples.triple_lines import Parsed, parse_triples
 from memgpt_jax.evaluation.metrics.base import ratio
+from memgpt_jax.evaluation.metrics.by_length import ByLength, by_length
 from memgpt_jax.evaluation.metrics.libraries import bootstrap_interval, library
 from memgpt_jax.evaluation.metrics.spans import word_f1
 
@@ -110,15 +112,17 @@ def _chrf(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetr
 
 
 def _rouge(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
+    rows = [rouge_scores(text, tuple(row)) for text, row in zip(texts, references, strict=True)]
+    rouge1, rouge2, rouge_l, rouge_lsum = (float(np.mean(column)) for column in zip(*rows, strict=True))
+    return TextMetrics(rouge1=rouge1, rouge2=rouge2, rouge_l=rouge_l, rouge_lsum=rouge_lsum)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def rouge_scores(text: str, references: tuple[str, ...]) -> tuple[float, ...]:
+    """F1 of ROUGE-1, -2, -L and -Lsum of a text, each by its best reference."""
     scorer = library("rouge_score.rouge_scorer").RougeScorer(list(ROUGE), use_stemmer=True)
-    rows = [scorer.score_multi(list(row), text) for text, row in zip(texts, references, strict=True)]
-
-    def mean(name: str) -> float:
-        return float(np.mean([row[name].fmeasure for row in rows]))
-
-    return TextMetrics(
-        rouge1=mean("rouge1"), rouge2=mean("rouge2"), rouge_l=mean("rougeL"), rouge_lsum=mean("rougeLsum")
-    )
+    found = scorer.score_multi(list(references), text)
+    return tuple(found[name].fmeasure for name in ROUGE)
 
 
 def _wer(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
@@ -140,16 +144,23 @@ def same_phrase(pattern: str, texts: Sequence[str], references: Sequence[Sequenc
     return float(np.mean(same)) if same else None
 
 
+def is_exact(text: str, references: Sequence[str]) -> bool:
+    """Whether a text equals a reference."""
+    return text in references
+
+
+def begins_with(text: str, references: Sequence[str]) -> bool:
+    """Whether a text begins with a reference, followed by the end of a word, without regard to case."""
+    return any(re.match(re.escape(reference) + r"(?!\w)", text, re.IGNORECASE) for reference in references)
+
+
 def _exact(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
-    share, interval = _share(text in row for text, row in zip(texts, references, strict=True))
+    share, interval = _share(map(is_exact, texts, references))
     return TextMetrics(exact_match=share, exact_match_interval=interval)
 
 
 def _begins(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
-    share, interval = _share(
-        any(re.match(re.escape(reference) + r"(?!\w)", text, re.IGNORECASE) for reference in row)
-        for text, row in zip(texts, references, strict=True)
-    )
+    share, interval = _share(map(begins_with, texts, references))
     return TextMetrics(begins=share, begins_interval=interval)
 
 
@@ -195,6 +206,33 @@ METRICS_OF_TEXTS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], T
     "triples": _triples,
 }
 """The metrics by the names of `TextPairsConfig.metrics`."""
+SCORES: dict[str, tuple[str, Callable[[str, Sequence[str]], float]]] = {
+    "rouge": ("rouge_l", lambda text, references: rouge_scores(text, tuple(references))[2]),
+    "begins": ("begins", begins_with),
+    "word_f1": ("word_f1", word_f1),
+    "exact": ("exact_match", is_exact),
+}
+"""Of the metrics that are means over texts: the name of their result and the score of one text."""
+
+
+def texts_by_length(
+    names: Sequence[str], texts: Sequence[str], references: Sequence[Sequence[str]], unit: str, lengths: Sequence[int]
+) -> ByLength | None:
+    """The first of the metrics that is in `SCORES`, by length; None if none of them is.
+
+    Args:
+        names, texts, references: as in `text_metrics`.
+        unit: of the lengths.
+        lengths: one for each text.
+    """
+    found = next((SCORES[name] for name in names if name in SCORES), None)
+    if found is None:
+        return None
+    key, score = found
+    scores = np.array(list(map(score, texts, references)), np.float64)
+    return by_length(key, unit, lengths, lambda chosen: float(scores[chosen].mean()))
+
+
 LIBRARIES = {
     "bleu": "sacrebleu.metrics",
     "chrf": "sacrebleu.metrics",

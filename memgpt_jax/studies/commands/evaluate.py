@@ -5,12 +5,13 @@
     memgpt-jax evaluate runs/sst2 --split test --report sst2.md
     memgpt-jax evaluate runs/copy-0 runs/copy-1 runs/copy-2 --lengths 20 40 80 160
 
+Results on texts and histories are also given by length, in four groups of about equal size, as a table and a plot.
 `--lengths` evaluates tasks at other lengths than in training, texts by their first tokens, and plots accuracy against
 length; runs whose configs differ only in the seed become one line. All results are written to `comparison.json` and
 `comparison.png` in the folder of the first run or in `--output`."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,9 +23,10 @@ from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.evaluation import evaluate
+from memgpt_jax.evaluation.metrics.by_length import ByLength, LengthGroup
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
 from memgpt_jax.studies.comparison import Lines, RunsArguments, write_results
-from memgpt_jax.studies.plots import plot_curves, plot_recall
+from memgpt_jax.studies.plots import plot_by_length, plot_curves, plot_recall
 from memgpt_jax.studies.report import write_report
 from memgpt_jax.studies.runs import reopen
 from memgpt_jax.training import RunError
@@ -173,6 +175,28 @@ def groups_table(results: dict[str, dict[str, Any]]) -> Table:
     return table
 
 
+def lengths_table(results: dict[str, ByLength]) -> Table:
+    """One row for each result, one column for each range of lengths that any result has."""
+    metric, unit = next((found["metric"].replace("_", " "), found["unit"]) for found in results.values())
+    ranges = sorted({_range(group) for found in results.values() for group in found["groups"]})
+    table = Table(f"{metric} by {unit}", *(f"{first:,} to {last:,}" for first, last in ranges))
+    for label, found in results.items():
+        values = {_range(group): group["value"] for group in found["groups"]}
+        table.add_row(label, *(number(values.get(range_)) for range_ in ranges))
+    return table
+
+
+def _range(group: LengthGroup) -> tuple[int, int]:
+    return group["shortest"], group["longest"]
+
+
+def comparable(results: Mapping[str, Mapping[str, Any]]) -> dict[str, ByLength]:
+    """The results by length that have several groups, if they are of one metric and one unit; otherwise none."""
+    found = {label: result["by_length"] for label, result in results.items() if "by_length" in result}
+    kinds = {(each["metric"], each["unit"]) for each in found.values()}
+    return {label: each for label, each in found.items() if len(each["groups"]) > 1} if len(kinds) == 1 else {}
+
+
 def number(value: float | int | None) -> str:
     """Counts in full, other numbers with four decimals, or four digits from 1,000 on; empty for None."""
     if value is None:
@@ -185,10 +209,12 @@ def number(value: float | int | None) -> str:
 @one_line_errors((RunError, ValueError))
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(Arguments, __doc__, argv)
-    results, lines, units = {}, Lines(), {}
+    results, lines, groups, units = {}, Lines(), Lines(), {}
     for workdir in arguments.workdirs:
         for label, config, result in evaluate_run(workdir, arguments):
             results[f"{workdir}{label}" + (f" length {result['length']}" if arguments.lengths else "")] = result
+            if "by_length" in result:
+                groups.add(workdir, config, [result["by_length"]], label)
             if arguments.lengths:
                 lines.add(workdir, config, [result], label)
                 units[instance_of(config.data, TaskConfig, "data").length_fields[-1]] = True
@@ -196,11 +222,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     console.print(results_table(results))
     if grouped:
         console.print(groups_table(grouped))
+    divided = comparable(results)
+    if divided:
+        console.print(lengths_table(divided))
     if arguments.report is not None:
         write_report(arguments.report, results)
     plot = write_results(arguments.folder, "comparison", results)
     curves = {label: [result["curve"]] for label, result in results.items() if result.get("curve")}
     if curves:
         plot_curves(curves, plot, "Held-out documents, each from an empty memory")
+    if divided and not arguments.lengths:
+        seeds = {label: [by_length for (by_length,) in runs] for label, runs in groups.labelled().items()}
+        plot_by_length(seeds, plot, "Held-out results by length")
     if arguments.lengths:
         plot_recall(lines.labelled(), plot, "Tasks at other lengths than in training", ", ".join(units))
