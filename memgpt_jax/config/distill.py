@@ -15,11 +15,16 @@ class DistillConfig:
     / T), z their logits, q the softmax of the student's logits / T. x and y are the last hidden states of the student
     and of a teacher; P is the linear projection that fits the batch best, found in closed form. Teachers get no
     gradient, and each has its own state.
+
+    With `by_spans` the loss of the teachers is that of Minixhofer et al., "Cross-Tokenizer Distillation via Approximate
+    Likelihood Matching" (2025): w T KL(p^(1/T) || q^(1/T)) for each span of text whose two ends are ends of tokens of
+    the student and of all teachers, where p and q are the probabilities of the whole span, and KL is that of two
+    outcomes. For large T it is w (a ln(a / b) - a + b), a = -ln p, b = -ln q.
     """
 
     teachers: tuple[str, ...] = ()
-    """Folders of runs, or other sources of `from_pretrained`, with the tokenizer and the vocabulary of the model; the
-    teachers of a head have a head for the same classes. Default: no distillation."""
+    """Folders of runs, or other sources of `from_pretrained`, with the tokenizer and the vocabulary of the model (not
+    with `by_spans`); the teachers of a head have a head for the same classes. Default: no distillation."""
     weight: float = 0.5
     """w. With 0 (and `hidden_weight=0`) the teachers are not read."""
     temperature: float = 2.0
@@ -29,9 +34,13 @@ class DistillConfig:
     top_k: int | None = None
     """Cache the outputs of the teachers for all training batches before the first step: the probabilities of the k
     likeliest tokens, and the sum of all others. Default: no cache; the teachers run in each step."""
+    by_spans: bool = False
+    """Compare the probabilities of spans of text in place of those of tokens: for teachers with another tokenizer. The
+    text is that of a corpus (`TextConfig`). Before the first step, the teachers read each document whole; a cache holds
+    the probabilities of all spans. Of a span that begins in one batch and ends in the next one nothing is learned."""
     cache: str | None = None
-    """The folder of this cache, which runs with the same teachers and batches may share; default: `WORKDIR/teachers`.
-    `~` is expanded."""
+    """The folder of the cache of `top_k` or `by_spans`, which runs with the same teachers and batches may share;
+    default: `WORKDIR/teachers`. `~` is expanded."""
     fingerprints: tuple[str, ...] = ()
     """Hashes of the teachers' parameters, which training sets: a run is resumed with the same teachers only."""
     architectures: tuple[str, ...] = ()
@@ -47,15 +56,26 @@ class DistillConfig:
         check(self.temperature > 0, f"distill.temperature must be positive, got {self.temperature}")
         check(self.top_k is None or self.top_k >= 1, f"distill.top_k must be at least 1, got {self.top_k}")
         check(
-            self.top_k is not None or self.cache is None,
-            f"distill.cache={self.cache!r} needs distill.top_k, the number of probabilities to keep for each token",
+            not self.by_spans or self.top_k is None,
+            f"distill.by_spans=True compares spans, not tokens: it needs distill.top_k=None, got {self.top_k}",
         )
         check(
-            self.top_k is None or not self.hidden_weight,
-            f"distill.hidden_weight={self.hidden_weight} needs the teachers in each step: distill.top_k=None",
+            self.cached or self.cache is None,
+            f"distill.cache={self.cache!r} needs distill.top_k, the number of probabilities to keep for each token, or "
+            "distill.by_spans=True",
+        )
+        check(
+            not (self.cached and self.hidden_weight),
+            f"distill.hidden_weight={self.hidden_weight} needs the teachers in each step: distill.top_k=None and "
+            "distill.by_spans=False",
         )
 
     @property
     def active(self) -> bool:
         """Whether there are teachers that change the loss."""
         return bool(self.teachers and (self.weight or self.hidden_weight))
+
+    @property
+    def cached(self) -> bool:
+        """Whether the teachers read all batches before the first step, and do not run in the steps."""
+        return self.top_k is not None or self.by_spans

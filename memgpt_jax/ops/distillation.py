@@ -58,6 +58,16 @@ def likeliest_divergence(p: Likeliest, logits: Float32[Array, "... V"], temperat
     return _divergence(p.log_probs, jnp.concatenate([top, _others(log_q, p.ids)], axis=-1))
 
 
+def binary_divergence(
+    log_p: Float32[Array, "..."], log_q: Float32[Array, "..."], temperature: float
+) -> Float32[Array, "..."]:
+    """KL(p^(1/T) || q^(1/T)) in nats, of two outcomes: one of probability p^(1/T), and all others."""
+    tiny = jnp.finfo(jnp.float32).tiny  # ln p = 0 would have an infinite ln(1 - p)
+    log_p, log_q = (jnp.minimum(part / temperature, -tiny) for part in (log_p, log_q))
+    rest_p, rest_q = (jnp.log(-jnp.expm1(part)) for part in (log_p, log_q))
+    return jnp.exp(log_p) * (log_p - log_q) + jnp.exp(rest_p) * (rest_p - rest_q)
+
+
 def projection_errors(
     hidden: Float[Array, "B L D"], wanted: Float[Array, "B L E"], weights: Float32[Array, "B L"]
 ) -> Float32[Array, "B L"]:

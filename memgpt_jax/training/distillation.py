@@ -12,6 +12,7 @@ from memgpt_jax.config.distill import DistillConfig
 from memgpt_jax.models.headed import Headed
 from memgpt_jax.ops.distillation import (
     Likeliest,
+    binary_divergence,
     divergence,
     likeliest,
     likeliest_divergence,
@@ -22,6 +23,7 @@ from memgpt_jax.ops.loss import by_chunks, logit_scores, token_logits
 from memgpt_jax.ops.mesh import split_vocabulary
 from memgpt_jax.training.state import DistilledTotals
 from memgpt_jax.training.step import call_options, totals_of
+from memgpt_jax.training.teacher_spans import SPAN_LOG_PROBS, SPAN_TOKENS
 from memgpt_jax.training.teachers import Taught, student_state, teacher_models
 
 IDS, LOG_PROBS = "teacher_ids", "teacher_log_probs"
@@ -72,13 +74,13 @@ def distilled(distill: DistillConfig) -> Callable[..., tuple[DistilledTotals, An
 
     With a cache, these are (). Equal configurations give the same object, so that a step is compiled once.
     """
-    return functools.partial(_loss, distill)
+    return functools.partial(_loss_by_spans if distill.by_spans else _loss, distill)
 
 
 def _loss(
     distill: DistillConfig, params: tuple[models.Params, ...], model: Any, batch: data.Batch, state: Any, key: jax.Array
 ) -> tuple[DistilledTotals, Any]:
-    teachers = [] if distill.top_k is not None else teachers_outputs(distill, params, state.teachers, batch)
+    teachers = [] if distill.cached else teachers_outputs(distill, params, state.teachers, batch)
     student = outputs_of(model, student_state(state), call_options(model.config, batch, key))
     (name,) = batch.targets
     targets, weights = batch.targets[name], batch.weights[name]
@@ -105,6 +107,22 @@ def _loss(
     totals = totals_of({name: scores}, batch)
     after = Taught(student.state, tuple(outputs.state for outputs in teachers)) if teachers else student.state
     return DistilledTotals(*totals, distillation=jnp.sum(loss * weights)), after
+
+
+def _loss_by_spans(
+    distill: DistillConfig, params: tuple[models.Params, ...], model: Any, batch: data.Batch, state: Any, key: jax.Array
+) -> tuple[DistilledTotals, Any]:
+    """As `_loss`, from the cached probabilities of spans of text: the divergence of each, at its last token."""
+    scores, after = model.score(targets=batch.targets, state=state, **call_options(model.config, batch, key))
+    (name,) = batch.targets
+    losses, tokens, log_p = scores[name].losses, batch.info[SPAN_TOKENS], batch.info[SPAN_LOG_PROBS]
+    first = jnp.arange(1, losses.shape[1] + 1)[None] - tokens  # of each span
+    sums = jnp.pad(jnp.cumsum(losses, axis=1), ((0, 0), (1, 0)))
+    log_q = jnp.take_along_axis(sums, jnp.maximum(first, 0), axis=1) - sums[:, 1:]
+    known = (tokens > 0) & (first >= 0)  # a span that begins in the batch before is left out
+    found = jnp.where(known, binary_divergence(log_p, jnp.where(known, log_q, 0), distill.temperature), 0)
+    loss = distill.weight * distill.temperature * found
+    return DistilledTotals(*totals_of(scores, batch), distillation=jnp.sum(loss * batch.weights[name])), after
 
 
 def teachers_likeliest(

@@ -97,7 +97,7 @@ def prepare(config: ExperimentConfig, hooks: Hooks) -> Setup:
         if config.distill.active:
             check_hooks(config, hooks)
             batch = taught_shapes(config, batch)
-            used, teachers = ((), teachers) if config.distill.top_k is not None else (teachers, ())
+            used, teachers = ((), teachers) if config.distill.cached else (teachers, ())
             used = jax.device_put(used, parallel.parameter_shardings(used, mesh))
             hooks = hooks._replace(loss_fn=jax.tree_util.Partial(distilled(config.distill), used))
         held, limit = held_bytes(config, mesh, batch), device_memory(mesh)
@@ -111,8 +111,9 @@ def check_hooks(config: ExperimentConfig, hooks: Hooks) -> None:
     """Raise `ValueError` if the caller replaces what a distillation needs."""
     check(hooks.loss_fn is None, "loss_fn replaces the loss: it needs distill.teachers=()")
     check(
-        hooks.batches is None or config.distill.top_k is None,
-        f"distill.top_k={config.distill.top_k} caches teachers for the batches of the config: own batches need None",
+        hooks.batches is None or not config.distill.cached,
+        "distill.top_k and distill.by_spans cache teachers for the batches of the config: own batches need top_k=None "
+        "and by_spans=False",
     )
 
 

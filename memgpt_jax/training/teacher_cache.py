@@ -1,6 +1,8 @@
 """A cache of the teachers' outputs for all training batches of a run, in files that are mapped into memory."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from memgpt_jax.files.paths import shown
 from memgpt_jax.files.saved_files import replacing_files
 from memgpt_jax.training.distillation import IDS, LOG_PROBS, teachers_likeliest
 from memgpt_jax.training.own_batches import Batches
+from memgpt_jax.training.teacher_spans import SPAN_LOG_PROBS, SPAN_TOKENS, SpanReader, spans_of_batches
 from memgpt_jax.training.teachers import initial_teacher_states
 
 KEY = "key.json"
@@ -32,13 +35,16 @@ class TaughtBatches:
     def __init__(self, batches: Batches, folder: Path, number: int):
         """Args: number: of the next batch, counted from the first of the run."""
         self.batches, self.folder, self.number = batches, folder, number
-        self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (IDS, LOG_PROBS)}
+        self.arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
 
     def __next__(self) -> data.Batch:
         batch, number = next(self.batches), self.number
         self.number += 1
-        found = {IDS: self.arrays[IDS][number].astype(np.int32), LOG_PROBS: np.array(self.arrays[LOG_PROBS][number])}
-        return batch._replace(info=batch.info | found)
+        found = {name: array[number] for name, array in self.arrays.items()}
+        whole = {
+            name: array.astype(np.int32 if array.dtype.kind == "u" else array.dtype) for name, array in found.items()
+        }
+        return batch._replace(info=batch.info | whole)
 
     def get_state(self) -> Any:
         """The position in the data alone: the number of the next batch follows from the step."""
@@ -51,12 +57,15 @@ class TaughtBatches:
 
 def taught_shapes(config: ExperimentConfig, batch: data.Batch) -> data.Batch:
     """A batch of zeros with the arrays of the teachers, if they are cached."""
-    k = config.distill.top_k
-    if not config.distill.active or k is None:
+    k, shape = config.distill.top_k, batch.inputs["tokens"].shape
+    if not (config.distill.active and config.distill.cached):
         return batch
-    shape = batch.inputs["tokens"].shape
-    added = zeros({IDS: ((*shape, k), np.int32), LOG_PROBS: ((*shape, k + 1), np.float32)}, {})
-    return batch._replace(info=batch.info | added.inputs)
+    arrays: dict[str, tuple[tuple[int, ...], type]]
+    if k is None:
+        arrays = {SPAN_TOKENS: (shape, np.int32), SPAN_LOG_PROBS: (shape, np.float32)}
+    else:
+        arrays = {IDS: ((*shape, k), np.int32), LOG_PROBS: ((*shape, k + 1), np.float32)}
+    return batch._replace(info=batch.info | zeros(arrays, {}).inputs)
 
 
 def with_cache(
@@ -83,7 +92,7 @@ def with_cache(
         RunError: the cache in the folder is of other teachers or batches, or it is damaged.
     """
     distill, accumulated = config.distill, config.optimizer.accumulate_steps
-    if not distill.active or distill.top_k is None:
+    if not (distill.active and distill.cached):
         return batches
     folder = workdir / NAME if distill.cache is None else expand(distill.cache).absolute()
     number = config.training.steps * accumulated
@@ -95,9 +104,15 @@ def with_cache(
         "carry_state": config.training.carry_state,
         "temperature": distill.temperature,
         "top_k": distill.top_k,
+        "by_spans": distill.by_spans,
     }
     if not parallel.broadcast_from_main((folder / KEY).exists()):
-        _write(config, params, mesh, folder, first, key | {"batches": number})
+        if distill.by_spans:
+            assert tokenizer is not None  # the data are texts
+            found = _spans(config, params, tokenizer, first, number)
+        else:
+            found = _likeliest(config, params, mesh, first, number)
+        _write(folder, found, key | {"batches": number})
         parallel.barrier("teachers")
     _check(folder, key, number)
     return TaughtBatches(batches, folder, done * accumulated)
@@ -120,16 +135,15 @@ def _check(folder: Path, key: dict[str, Any], number: int) -> None:
         raise RunError("\n".join([*lines, "delete this one to make it again. What differs:", *changed]))
 
 
-def _write(
-    config: ExperimentConfig,
-    params: tuple[models.Params, ...],
-    mesh: jax.sharding.Mesh,
-    folder: Path,
-    batches: Batches,
-    key: dict[str, Any],
-) -> None:
-    """Run the teachers over the batches and write their outputs; all processes compute, and the main one writes."""
-    distill, rows, number = config.distill, config.training.batch_size, key["batches"]
+Arrays = dict[str, np.ndarray]
+"""The outputs of the teachers for one batch."""
+
+
+def _likeliest(
+    config: ExperimentConfig, params: tuple[models.Params, ...], mesh: jax.sharding.Mesh, batches: Batches, number: int
+) -> Iterator[Arrays]:
+    """The likeliest tokens of each batch; all processes run the teachers together."""
+    distill, rows = config.distill, config.training.batch_size
     params = jax.device_put(params, parallel.parameter_shardings(params, mesh))
     split = parallel.state_shardings(jax.eval_shape(lambda: initial_teacher_states(distill, rows)), mesh)
     fresh = jax.jit(lambda: initial_teacher_states(distill, rows), out_shardings=split)()
@@ -138,32 +152,46 @@ def _write(
     def read(params, states, batch):
         return teachers_likeliest(distill, params, states, batch)
 
-    read = jax.jit(read, out_shardings=(everywhere, split))
+    read, states = jax.jit(read, out_shardings=(everywhere, split)), fresh
+    dtype = np.min_scalar_type(config.model.vocab_size)
+    for _ in range(number):
+        batch = parallel.split_rows(next(batches)._replace(info={}), mesh, batch_axis=0)
+        found, after = read(params, states, batch)
+        states = after if config.training.carry_state else fresh
+        found = jax.device_get(found)
+        yield {IDS: np.asarray(found.ids).astype(dtype), LOG_PROBS: np.asarray(found.log_probs)}
 
-    def outputs():
-        states = fresh
-        for _ in track(range(number), "Reading with the teachers", number):
-            batch = parallel.split_rows(next(batches)._replace(info={}), mesh, batch_axis=0)
-            found, after = read(params, states, batch)
-            states = after if config.training.carry_state else fresh
-            yield jax.device_get(found)
 
+def _spans(
+    config: ExperimentConfig,
+    params: tuple[models.Params, ...],
+    tokenizer: data.Tokenizer,
+    batches: Batches,
+    number: int,
+) -> Iterator[Arrays]:
+    """The spans of each batch; the main process alone runs the teachers."""
+    if parallel.is_main():
+        others = [data.load_tokenizer(source) for source in config.distill.teachers]
+        yield from spans_of_batches(SpanReader(config, params, tokenizer, others), batches, number)
+
+
+def _write(folder: Path, found: Iterator[Arrays], key: dict[str, Any]) -> None:
+    """Write the outputs of the teachers; all processes compute them, and the main one writes."""
+    found = iter(track(found, "Reading with the teachers", key["batches"]))
     if not parallel.is_main():
-        for _ in outputs():
+        for _ in found:
             pass
         return
-    dtypes = {IDS: np.min_scalar_type(config.model.vocab_size), LOG_PROBS: np.float32}
-    with (
-        replacing_files(folder) as new,
-        (new / f"{IDS}.npy").open("wb") as ids,
-        (new / f"{LOG_PROBS}.npy").open("wb") as log_probs,
-    ):
+    with replacing_files(folder) as new, contextlib.ExitStack() as files:
         # Written in sequence: a full disk is an error here, and would end the process in a mapped file.
-        for count, found in enumerate(outputs()):
-            for name, file, array in ((IDS, ids, found.ids), (LOG_PROBS, log_probs, found.log_probs)):
-                array = np.asarray(array).astype(dtypes[name])
-                if count == 0:
-                    header = {"descr": array.dtype.str, "fortran_order": False, "shape": (number, *array.shape)}
-                    np.lib.format.write_array_header_1_0(file, header)
-                file.write(array.tobytes())
+        opened: dict[str, Any] = {}
+        for arrays in found:
+            for name, array in arrays.items():
+                if name not in opened:
+                    opened[name] = files.enter_context((new / f"{name}.npy").open("wb"))
+                    shape = (key["batches"], *array.shape)
+                    header = {"descr": array.dtype.str, "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(opened[name], header)
+                opened[name].write(array.tobytes())
+        files.close()  # before their checksums
         (new / KEY).write_text(json.dumps(key), encoding="utf-8")

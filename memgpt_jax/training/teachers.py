@@ -9,6 +9,7 @@ import jax
 
 from memgpt_jax import data, models
 from memgpt_jax.config.checks import check
+from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.distill import DistillConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.heads import HeadedConfig
@@ -48,7 +49,7 @@ def student_state(model_state: Any) -> Any:
 def running_teachers(config: ExperimentConfig) -> tuple[BaseModelConfig, ...]:
     """The configurations of the teachers that run in each step."""
     distill = config.distill
-    return teacher_models(distill) if distill.active and distill.top_k is None else ()
+    return teacher_models(distill) if distill.active and not distill.cached else ()
 
 
 @functools.lru_cache
@@ -81,14 +82,22 @@ def with_teachers(config: ExperimentConfig) -> tuple[ExperimentConfig, tuple[mod
 
 
 def check_tokenizers(distill: DistillConfig, tokenizer: data.Tokenizer | None) -> None:
-    """Raise `ValueError` if a teacher has another tokenizer than the run; tasks without text have none."""
+    """Raise `ValueError` if a teacher has another tokenizer than the run; with `by_spans`, if one is not lossless.
+
+    Tasks without text have no tokenizer.
+    """
     if tokenizer is None or not distill.active:
+        return
+    if distill.by_spans:
+        named = {"the run": tokenizer} | {source: data.load_tokenizer(source) for source in distill.teachers}
+        for source, each in named.items():
+            check(each.lossless, f"distill.by_spans=True needs lossless tokenizers; that of {source} is not")
         return
     for source in distill.teachers:
         check(
             data.load_tokenizer(source).fingerprint == tokenizer.fingerprint,
             f"distill.teachers: {source} has another tokenizer than the run; train the student with the tokenizer of "
-            f"its teacher: data.tokenizer={source!r}",
+            f"its teacher: data.tokenizer={source!r}, or compare spans of text: distill.by_spans=True",
         )
 
 
@@ -110,6 +119,11 @@ def _check_student(config: ExperimentConfig) -> None:
             isinstance(model, ModelConfig) and config.data.objective.causal,
             f"distill needs a decoder, or a model with a head for classes, not a {type(model).__name__}",
         )
+    check(
+        not distill.by_spans or (isinstance(config.data, TextConfig) and config.data.objective.causal),
+        "distill.by_spans=True needs a corpus as data (TextConfig) and the objective CausalConfig, got "
+        f"{type(config.data).__name__} with {type(config.data.objective).__name__}",
+    )
     outputs = _outputs(model)
     check(
         distill.top_k is None or distill.top_k <= outputs,
@@ -123,7 +137,7 @@ def _check_teacher(source: str, teacher: BaseModelConfig, config: ExperimentConf
         isinstance(teacher, HeadedConfig if isinstance(model, HeadedConfig) else ModelConfig),
         f"distill.teachers: {source} is a {type(teacher).__name__}, the model is a {type(model).__name__}",
     )
-    named = [("vocab_size", teacher.vocab_size, model.vocab_size)]
+    named = [] if config.distill.by_spans else [("vocab_size", teacher.vocab_size, model.vocab_size)]
     if isinstance(model, HeadedConfig) and isinstance(teacher, HeadedConfig):
         names = [getattr(part.head, "output_names", ()) for part in (teacher, model)]
         named += [("head.output_names", *names), ("the number of classes", _outputs(teacher), _outputs(model))]

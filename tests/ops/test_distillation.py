@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from memgpt_jax.ops.distillation import (
+    binary_divergence,
     divergence,
     likeliest,
     likeliest_divergence,
@@ -96,3 +97,26 @@ def test_the_projection_is_the_best_one():
     np.testing.assert_allclose(errors.reshape(-1)[used], np.mean(residual**2, axis=1), rtol=1e-3)
     exact = (hidden @ RNG.normal(size=(4, 6))).astype(np.float32)
     np.testing.assert_allclose(np.asarray(errors_of(hidden, exact, weights))[weights > 0], 0, atol=1e-6)
+
+
+def test_divergence_of_two_outcomes():
+    """Equal to plain NumPy; for large T, T times it is a ln(a / b) - a + b of a = -ln p and b = -ln q."""
+    log_p, log_q = -RNG.exponential(4, (2, 20)).astype(np.float32)
+    for temperature in (1.0, 3.0):
+        p, q = (np.exp(np.float64(part) / temperature) for part in (log_p, log_q))
+        expected = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+        found = jax.jit(binary_divergence, static_argnums=2)(log_p, log_q, temperature)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    a, b = -np.float64(log_p), -np.float64(log_q)
+    limit = 1000 * jax.jit(binary_divergence, static_argnums=2)(log_p, log_q, 1000.0)
+    np.testing.assert_allclose(limit, a * np.log(a / b) - a + b, rtol=0.02, atol=2e-3)
+
+
+def test_certain_outcomes_have_a_finite_divergence_and_gradient():
+    values = jnp.array([0.0, -1e-30, -1e-7, -1.0, -200.0, -1e4])
+    pair = jnp.meshgrid(values, values)
+    found, gradient = jax.jit(jax.vmap(jax.value_and_grad(lambda q, p: binary_divergence(p, q, 1.0))))(
+        pair[0].ravel(), pair[1].ravel()
+    )
+    assert np.isfinite(found).all() and np.isfinite(gradient).all() and np.all(found >= -1e-6)
+    np.testing.assert_allclose(found.reshape(6, 6).diagonal(), 0, atol=1e-6)

@@ -340,7 +340,7 @@ def test_an_encoder_is_refused():
     [
         ({"top_k": 21}, {}, "distill.top_k=21 must be at most 20"),
         ({}, {"loss_fn": print}, "loss_fn replaces the loss"),
-        ({"top_k": 4}, {"batches": Countdown(4, 32, 20)}, "own batches need None"),
+        ({"top_k": 4}, {"batches": Countdown(4, 32, 20)}, "own batches need top_k=None"),
     ],
 )
 def test_experiments_that_are_refused(make_config, teacher, tmp_path, changes, hooks, message):
