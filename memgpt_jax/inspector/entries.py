@@ -27,9 +27,9 @@ class EntryList(NamedTuple):
     place: np.ndarray
     """int32: the place in the memory, by which `edit_entry` finds the entry."""
     token: np.ndarray
-    """int32: the first token of the document that the entry comes from."""
+    """int32: the first token of the document that the entry comes from; -1: not known."""
     length: np.ndarray
-    """int32: the number of tokens from which it comes: 1, or those of a segment."""
+    """int32: the number of tokens from which it comes: 1, or those of a segment; 0: not known."""
     age: np.ndarray
     """int32: segments since it was written; 1 for the last one."""
     gate: np.ndarray
@@ -39,26 +39,31 @@ class EntryList(NamedTuple):
 def list_entries(model: tuple[ModelConfig, Params], state: ModelState, layer: int) -> EntryList:
     """The entries of the memory of one layer.
 
+    With `visibility="token"` or `initial_entries`, the tokens of entries are not known.
+
     Args:
         model: a decoder and its parameters.
         state: one row.
         layer: number of the layer.
 
     Raises:
-        ValueError: the layer has no `kv` memory, the state has several rows, or entries of this configuration cannot be
-            assigned to tokens (`Memory.origins`).
+        ValueError: the layer has no `kv` memory, or the state has several rows.
     """
     config, params = model
-    _memory_config(config, state, layer)
+    settings = _memory_config(config, state, layer)
     memory = models.from_params(config, params).blocks[layer].memory_layer.memory
     stream = jax.device_get(state.layers[layer].stream)
-    origins, entries = jax.device_get(memory.origins(stream.memory)), stream.memory.entries
-    written = np.asarray(state.position)[0] - (stream.offset - stream.start)[0]
+    entries = stream.memory.entries
     place = np.flatnonzero(entries.valid[0]).astype(np.int32)
+    token, length = np.full_like(place, -1), np.zeros_like(place)
+    if settings.visibility == "segment" and settings.initial_entries == 0:
+        origins = jax.device_get(memory.origins(stream.memory))
+        written = np.asarray(state.position)[0] - (stream.offset - stream.start)[0]
+        token, length = written - origins.start[0, place], origins.length[0, place]
     return EntryList(
         place=place,
-        token=written - origins.start[0, place],
-        length=origins.length[0, place],
+        token=token,
+        length=length,
         age=entries.age[0, place],
         gate=np.exp(entries.log_gate[0, place]),
     )

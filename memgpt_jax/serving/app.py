@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 OPEN = frozenset({"/health", "/ready", "/inspect"})
 """Paths that need no key."""
+HOUR = 3600.0
 REQUEST_ID = re.compile(rb"[\w.:-]{1,128}")
 
 
@@ -55,8 +56,10 @@ def create_app(service: Service) -> FastAPI:
         app.state.compilations = Compilations()
         if service.settings.watchdog_seconds and service.engine is not None:
             threading.Thread(target=_watch, args=(service,), daemon=True).start()
+        sweeping = asyncio.create_task(_sweep(service))
         logger.info("ready")
         yield
+        sweeping.cancel()
         service.draining = True
         if service.engine is not None:
             await asyncio.to_thread(service.engine.stop)
@@ -82,6 +85,16 @@ def create_app(service: Service) -> FastAPI:
             CORSMiddleware, allow_origins=list(service.settings.origins), allow_methods=["*"], allow_headers=["*"]
         )
     return app
+
+
+async def _sweep(service: Service) -> None:
+    """Remove old documents at the start and every hour."""
+    while True:
+        try:
+            await asyncio.to_thread(service.store.sweep)
+        except OSError as error:
+            logger.warning("documents that are too old cannot be removed: %s", error)
+        await asyncio.sleep(min(HOUR, service.settings.session_hours * HOUR))
 
 
 class Guard:

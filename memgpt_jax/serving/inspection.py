@@ -52,11 +52,13 @@ async def inspect(body: Inspect, http: Request) -> dict[str, Any]:
 async def compare(body: Next, http: Request) -> dict[str, Any]:
     """The most probable next tokens of a document, and those without a part of its memory."""
     service, entry = service_of(http)[0], await entry_of(body.session, http)
-    is_range, is_entry = (None not in pair for pair in ((body.start, body.end), (body.layer, body.place)))
-    ways = "give all=true, or start and end, or layer and place"
+    pairs = (body.start, body.end), (body.layer, body.place)
+    is_range, is_entry = (pair != (None, None) for pair in pairs)
+    is_whole = all((first is None) == (second is None) for first, second in pairs)
+    ways = "give all=true, or start and end, or layer and place, and nothing else"
     refuse_unless(
         [
-            (body.all + is_range + is_entry == 1, "start", ways),
+            (is_whole and body.all + is_range + is_entry == 1, "start", ways),
             (body.gate is None or is_entry, "gate", "gate needs layer and place"),
             (bool(entry.document.unread), "session", "the document has ended: there is no next token"),
         ]

@@ -10,8 +10,8 @@ from memgpt_jax.files.replacement import replace_file
 class Objects:
     """Objects that a reader finds either whole or not at all.
 
-    In a bucket, an object is written in one call, and is there when the service has all of it. No listing is asked for:
-    fsspec's file systems cache listings, which would hide what another server has written.
+    In a bucket, an object is written in one call, and is there when the service has all of it. Objects are read without
+    a listing: fsspec's file systems cache listings, which would hide what another server has written.
     """
 
     def __init__(self, address: str):
@@ -53,6 +53,15 @@ class Objects:
         """Remove an object, if there is one. Raises `OSError`."""
         with contextlib.suppress(FileNotFoundError):
             self._files.rm_file(self._path(name))
+
+    def written(self) -> dict[str, float]:
+        """When each object was written, in seconds since 1970, by its name. Raises `OSError`."""
+        self._files.invalidate_cache()
+        found: Any = {}
+        for path in self._files.find(self._root):
+            with contextlib.suppress(FileNotFoundError):  # another server has removed it
+                found[path.removeprefix(self._root).lstrip("/")] = self._files.modified(path).timestamp()
+        return found
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"

@@ -18,6 +18,7 @@ from memgpt_jax.generation.packing import pack, packed_bytes, unpack
 from memgpt_jax.serving.objects import Objects
 
 IDS = re.compile(r"(resp|sess)_[0-9a-f]{32}")
+OBJECTS = re.compile(rf"[0-9a-f]{{32}}/{IDS.pattern}\.safetensors")
 """Other ids are not looked for in the folder."""
 
 
@@ -140,6 +141,21 @@ class Store:
         with self._lock:
             self._remove(id)
             self._deletions += 1
+
+    def sweep(self) -> int:
+        """Remove the entries and objects that are too old, also those that nobody asks for; returns how many objects.
+
+        Other files in the folder stay. Raises `OSError`.
+        """
+        with self._lock:
+            self._expire()
+        if self._objects is None:
+            return 0
+        limit = time.time() - self._seconds
+        old = [name for name, at in self._objects.written().items() if OBJECTS.fullmatch(name) and at < limit]
+        for name in old:
+            self._objects.delete(name)
+        return len(old)
 
     def _keep(self, entry: Entry, deletions: int | None = None) -> None:
         """Keep an entry in memory, unless there have been more `deletions` since it was read: it may be among them."""

@@ -104,3 +104,17 @@ def test_what_cannot_be_edited(tiny, state):
         model=other,
         state=models.functional(config).init_state(1),
     )
+
+
+@pytest.mark.parametrize("changes", [{"visibility": "token"}, {"initial_entries": 4}])
+def test_entries_whose_tokens_are_not_known_are_listed_and_edited(tiny, changes):
+    config = dataclasses.replace(tiny.config, memory=dataclasses.replace(tiny.config.memory, **changes))
+    params = random_params(config)
+    tokens = np.array([ids(12)])
+    _, state = jax.jit(models.functional(config).apply)(params, tokens, models.functional(config).init_state(1))
+    listed = list_entries((config, params), state, 0)
+    assert len(listed.place) > 4 and set(listed.token.tolist()) == {-1} and set(listed.length.tolist()) == {0}
+    deleted = edit_entry((config, params), state, 0, int(listed.place[2]))
+    left = list_entries((config, params), deleted, 0)
+    assert left.place.tolist() == np.delete(listed.place, 2).tolist()
+    np.testing.assert_array_equal(left.gate, np.delete(listed.gate, 2))

@@ -74,6 +74,9 @@ def test_a_single_entry_is_edited_in_a_new_document(client, other_key):
         ("edit", place | {"gate": 2.0}),
         ("next", place | {"all": True}),
         ("next", {"all": True, "gate": 0.5}),
+        ("next", {"all": True, "layer": 0}),
+        ("next", {"start": 20, "end": 21, "place": 6}),
+        ("next", {"start": 20}),
         ("entries", {"layer": 7}),
     ):
         refused(ask(path, **body), "invalid_value")

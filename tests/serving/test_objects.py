@@ -5,6 +5,9 @@ The tests of S3 need `pip install moto[server] s3fs`, which the extra `dev` does
 
 import importlib.util
 import itertools
+import os
+import time
+from dataclasses import replace
 
 import httpx2 as httpx
 import pytest
@@ -81,6 +84,41 @@ def test_two_stores_of_one_place(address, monkeypatch):
         with pytest.raises(NotFoundError):
             store(address).get(old.id, "a")
     assert Objects(address).read(f"a/{old.id}.safetensors") is None
+
+
+def test_what_nobody_asks_for_is_removed(address, monkeypatch):
+    """Objects that are too old, from any store of the place; new ones and other files stay."""
+    import memgpt_jax.serving.store as module
+
+    one, other, owner, files = store(address), store(address), "0" * 32, Objects(address)
+    olds = [replace(entry(size), owner=owner) for size in (3, 4)]
+    for old in olds:
+        one.put(old)
+    files.write("notes.txt", b"of someone else")
+    assert other.sweep() == 0 and set(files.written()) == {f"{owner}/{old.id}.safetensors" for old in olds} | {
+        "notes.txt"
+    }
+    now = module.time.time()
+    monkeypatch.setattr(module.time, "time", lambda: now + 61)
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + 61)
+    assert other.sweep() == 2 and set(files.written()) == {"notes.txt"} and one.sweep() == len(one) == 0
+    for old in olds:
+        with pytest.raises(NotFoundError):
+            one.get(old.id, owner)
+
+
+def test_a_server_removes_what_is_old_at_its_start(tiny, tmp_path):
+    folder, owner = tmp_path / "sessions", "0" * 32
+    old, new = (folder / owner / f"sess_{digit * 32}.safetensors" for digit in "ab")
+    old.parent.mkdir(parents=True)
+    for path in (old, new):
+        path.write_bytes(b"")
+    os.utime(old, (0, 0))
+    with served(tiny, sessions=str(folder)):
+        deadline = time.monotonic() + 10
+        while old.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert new.exists() and not old.exists()
 
 
 def test_a_reader_during_a_deletion_does_not_bring_a_document_back(tmp_path, monkeypatch):
