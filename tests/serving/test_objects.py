@@ -95,9 +95,8 @@ def test_what_nobody_asks_for_is_removed(address, monkeypatch):
     for old in olds:
         one.put(old)
     files.write("notes.txt", b"of someone else")
-    assert other.sweep() == 0 and set(files.written()) == {f"{owner}/{old.id}.safetensors" for old in olds} | {
-        "notes.txt"
-    }
+    names = {f"{owner}/{old.id}.safetensors" for old in olds}
+    assert other.sweep() == 0 and set(files.written()) == names | {"notes.txt"}
     now = module.time.time()
     monkeypatch.setattr(module.time, "time", lambda: now + 61)
     monkeypatch.setattr(module.time, "monotonic", lambda: now + 61)
