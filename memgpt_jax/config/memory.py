@@ -152,7 +152,10 @@ class KVMemoryConfig(AttendedMemoryConfig):
     together with these, are never evicted, and outlive a reset."""
     knowledge_top_k: int | None = None
     """Entries of knowledge that a head reads for a token, in one softmax with those of the memory: the ones with the
-    highest logits, by an exact search; default: all."""
+    highest logits; default: all."""
+    knowledge_recall: float | None = None
+    """For an approximate search: the expected share of these entries that it finds, above 0 and below 1. Entries are
+    distributed over bins, and only the best one of each bin is kept. Default: an exact search."""
     recency_bias: bool = False
     """Subtract a learned multiple (per head, at least 0) of log(1 + age in segments) from an entry's logit."""
     continues_window: bool = False
@@ -193,6 +196,11 @@ class KVMemoryConfig(AttendedMemoryConfig):
             self.knowledge_top_k is None or (self.knowledge_top_k >= 1 and self.evict != "least_read"),
             f"knowledge_top_k must be at least 1, without evict='least_read', got {self.knowledge_top_k} and "
             f"{self.evict!r}",
+        )
+        check(
+            self.knowledge_recall is None or (0 < self.knowledge_recall < 1 and self.knowledge_top_k is not None),
+            "knowledge_recall must be above 0 and below 1, and needs knowledge_top_k, got "
+            f"{self.knowledge_recall} and {self.knowledge_top_k}",
         )
         check(
             self.read_implementation in ("auto", "portable")

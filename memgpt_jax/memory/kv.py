@@ -453,7 +453,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         if top_k is None or knowledge is None:
             return None
         number = jnp.sum(knowledge.source > 0, axis=1, dtype=jnp.int32)
-        return read_nearest(query, self._stored(knowledge), number, top_k)
+        return read_nearest(query, self._stored(knowledge), number, top_k, self.config.knowledge_recall)
 
     def _with_nearest(self, query: Float[Array, "B L H K"], state: KVState, found: Any) -> Any:
         """What has been found, and with `knowledge_top_k` the nearest entries of knowledge, in one softmax."""

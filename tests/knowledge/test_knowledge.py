@@ -95,10 +95,13 @@ def test_knowledge_is_read_after_any_cut_and_reset(model, facts):
     assert np.array_equal(read(model, ids, gone), read(model, ids, model.fresh(1)))
 
 
-@pytest.mark.parametrize("top_k", [3, PLACES])
-def test_the_nearest_entries_are_read_in_one_softmax_with_the_others(model, facts, top_k):
-    """All of them: as without a search. Three: for each token and head, those with the highest weights."""
-    memory = dataclasses.replace(model.config.memory, knowledge_top_k=top_k)
+@pytest.mark.parametrize(("top_k", "recall"), [(3, None), (PLACES, None), (3, 0.9), (PLACES, 0.9)])
+def test_the_nearest_entries_are_read_in_one_softmax_with_the_others(model, facts, top_k, recall):
+    """All of them: as without a search. Three: for each token and head, those with the highest weights.
+
+    There are fewer entries than bins, so that an approximate search finds all.
+    """
+    memory = dataclasses.replace(model.config.memory, knowledge_top_k=top_k, knowledge_recall=recall)
     config = dataclasses.replace(model.config, memory=memory)
     searching, ids = build(config), list(b"the blue sea")
     assert jax.tree.all(jax.tree.map(np.array_equal, searching.params, model.params))
@@ -227,6 +230,11 @@ def test_knowledge_encoded_into_a_folder_is_that_of_one_call(model, facts, tmp_p
             lambda m, f: mg.KVMemoryConfig(knowledge_top_k=0),
             "knowledge_top_k must be at least 1, .*, got 0",
         ),
+        (
+            lambda m, f: mg.KVMemoryConfig(knowledge_top_k=4, knowledge_recall=1.0),
+            "knowledge_recall must be above 0 and below 1, and needs knowledge_top_k, got 1.0 and 4",
+        ),
+        (lambda m, f: mg.KVMemoryConfig(knowledge_recall=0.9), "needs knowledge_top_k, got 0.9 and None"),
         (lambda m, f: mg.KVMemoryConfig(knowledge_size=-1), "knowledge_size must be at least 0, got -1"),
     ],
 )

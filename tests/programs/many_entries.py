@@ -1,6 +1,6 @@
 """Knowledge of many entries: encoded into a folder, written into a state and read. Prints a line of JSON.
 
-Run by `tests/knowledge/test_many_entries.py`: python -m tests.programs.many_entries NUMBER FOLDER [TOP_K]
+Run by `tests/knowledge/test_many_entries.py`: python -m tests.programs.many_entries NUMBER FOLDER [TOP_K [RECALL]]
 """
 
 import json
@@ -29,9 +29,14 @@ def texts(number: int) -> Iterator[list[int]]:
         yield np.random.default_rng(seed).integers(256, size=LENGTH).tolist()
 
 
-def main(number: int, folder: Path, top_k: int | None = None) -> None:
+def main(number: int, folder: Path, top_k: int | None = None, recall: float | None = None) -> None:
     memory = mg.KVMemoryConfig(
-        memory_size=LENGTH, knowledge_size=number, knowledge_top_k=top_k, num_heads=2, head_dim=16
+        memory_size=LENGTH,
+        knowledge_size=number,
+        knowledge_top_k=top_k,
+        knowledge_recall=recall,
+        num_heads=2,
+        head_dim=16,
     )
     sizes = {"vocab_size": 256, "d_model": 32, "num_layers": 1, "num_heads": 2}
     config = mg.ModelConfig(**sizes, window_size=LENGTH, segment_length=LENGTH, memory=memory)
@@ -55,4 +60,4 @@ def main(number: int, folder: Path, top_k: int | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:4]), *map(float, sys.argv[4:]))

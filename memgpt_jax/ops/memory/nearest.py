@@ -188,20 +188,27 @@ class NearestRead(NamedTuple):
 
 
 def read_nearest(
-    query: Float[Array, "B L H K"], entries: ReadableEntries, number: Int32[Array, "B"], top_k: int
+    query: Float[Array, "B L H K"],
+    entries: ReadableEntries,
+    number: Int32[Array, "B"],
+    top_k: int,
+    recall_target: float | None = None,
 ) -> NearestRead:
     """Attention of each head over the `top_k` of the first `number` of E entries with the highest logits.
 
         r = sum_{e in N} softmax_N(q . k_e + bias_e) v_e,    N = the top_k entries e < number by q . k_e + bias_e
 
-    The search has no gradient; the read of the entries that it finds has.
+    With `recall_target` the search is approximate, as in `find_nearest`. It has no gradient; the read of the entries
+    that it finds has.
     """
     batch, length, heads, width = query.shape
     groups, top_k = entries.keys.shape[2], min(top_k, entries.keys.shape[1])
     grouped = query.reshape(batch, length, groups, -1, width).swapaxes(1, 2).reshape(batch, groups, -1, width)
 
     def one_group(query: Array, keys: Array, values: Array, bias: Array, number: Array) -> tuple[Array, ...]:
-        place, found = find_nearest(query, keys, jnp.zeros_like(number), number, top_k=top_k, bias=bias)
+        place, found = find_nearest(
+            query, keys, jnp.zeros_like(number), number, top_k=top_k, bias=bias, recall_target=recall_target
+        )
         biases = jnp.where(found, bias[place], jnp.float32(MASKED))[:, None, None]
         arguments = query[:, None, None], keys[place]
         out, lse = attend_with_lse(*arguments, values[place], biases)

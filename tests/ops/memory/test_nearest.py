@@ -131,3 +131,19 @@ def test_read_nearest_equals_loops(number):
         np.testing.assert_allclose(found.weights[b, q, h], np.pad(weights, (0, top_k - len(best))), atol=1e-5)
         lse = np.log(np.exp(logits).sum()) if len(best) else -1e30
         np.testing.assert_allclose(found.lse[b, q, h], lse, rtol=1e-4, atol=1e-5)
+
+
+def test_an_approximate_read_finds_its_share_and_reads_what_it_found():
+    rng, top_k, size = np.random.default_rng(0), 16, 10_000
+    query, keys, values = (
+        rng.normal(size=shape).astype(np.float32) for shape in ((1, 8, 2, 8), (1, size, 1, 8), (1, size, 1, 8))
+    )
+    entries = ReadableEntries(keys, values, np.zeros((1, size), np.float32))
+    read, number = jax.jit(read_nearest, static_argnums=(3, 4)), np.array([size - 1000], np.int32)
+    exact, found = (jax.device_get(read(query, entries, number, top_k, recall)) for recall in (None, 0.8))
+    shares = [len(np.intersect1d(exact.place[0, q, h], found.place[0, q, h])) / top_k for q, h in np.ndindex(8, 2)]
+    assert 0.75 < np.mean(shares) < 1 and found.place.max() < size - 1000
+    for q, h in np.ndindex(8, 2):
+        logits = keys[0, found.place[0, q, h], 0] @ query[0, q, h]
+        weights = np.exp(logits) / np.exp(logits).sum()
+        np.testing.assert_allclose(found.out[0, q, h], weights @ values[0, found.place[0, q, h], 0], atol=1e-5)
