@@ -120,13 +120,15 @@ def evaluate_document_questions(
 
 
 def _by_length(task: DocumentQuestionsTask, documents: Sequence[Document], written: list[str]) -> ByLength | None:
+    """A metric of the answers by the distance to the evidence, where a split knows it, else by the document."""
     asked = [(document, number) for document in documents for number in range(len(document.questions))]
     unit, lengths = "words of the document", [len(document.text.split()) for document, _ in asked]
     places = [document.places(number) for document, number in asked]
     chosen = range(len(asked))
     if task.config.context == "document" and any(places):
         unit, chosen = "words after the evidence", [index for index in chosen if places[index]]
-        lengths = [len(asked[index][0].text[places[index][-1][1] :].split()) for index in chosen]
+        ends = {index: max(end for _, end in places[index]) for index in chosen}
+        lengths = [len(asked[index][0].text[end:].split()) for index, end in ends.items()]
     references = [asked[index][0].questions[asked[index][1]].answers for index in chosen]
     return texts_by_length(task.config.metrics, [written[index] for index in chosen], references, unit, lengths)
 

@@ -1,5 +1,6 @@
 """The probabilities that teachers with another tokenizer give to spans of the text of training batches."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,24 @@ SPAN_TOKENS, SPAN_LOG_PROBS = "span_tokens", "span_log_probs"
 """Names in `Batch.info` of the arrays of `spans_of_batches`."""
 
 
+class Spans(NamedTuple):
+    """The spans of n tokens of the student, each given at its last token."""
+
+    tokens: np.ndarray
+    """[n] int32: number of the student's tokens of the span that ends here; 0: none does."""
+    log_probs: np.ndarray
+    """[n] float32: ln p of this span, T ln (mean of p^(1/T) over the teachers); 0: none ends here."""
+
+
+class _Read(NamedTuple):
+    """A text that a teacher has read: where its tokens end."""
+
+    ends: np.ndarray
+    """Bytes, rising."""
+    log_probs: np.ndarray
+    """ln p of the text up to each of them, float64."""
+
+
 class SpanReader:
     """Divides documents into the shortest spans whose ends are ends of tokens for the student and for all teachers."""
 
@@ -29,58 +48,51 @@ class SpanReader:
         self.rows, self.temperature = evaluation.batch_size, config.distill.temperature
         self.params, self.tokenizer, self.others = jax.device_put(params), tokenizer, others
 
-    def spans(self, documents: Sequence[np.ndarray]) -> list["Spans"]:
+    def spans(self, documents: Sequence[np.ndarray]) -> list[Spans]:
         """The spans of documents, at least one, each given by its ids of the student, at least one.
 
         They are read whole, from an empty memory.
         """
         texts, ends = zip(*(self._text(ids) for ids in documents), strict=True)
-        by_teacher = [self._cumulative(number, texts) for number in range(len(self.teachers))]
+        by_teacher = [self._read(number, texts) for number in range(len(self.teachers))]
         return [self._aligned(own, [found[index] for found in by_teacher]) for index, own in enumerate(ends)]
 
     def _text(self, ids: np.ndarray) -> tuple[str, np.ndarray]:
         """The text of ids, and the byte at which each ends; an incomplete character at the end is left out."""
-        sizes, unfinished = self.tokenizer.token_bytes[ids], len(self.tokenizer.unfinished_bytes(ids.tolist()))
-        ends = np.cumsum(sizes, dtype=np.int64)
+        unfinished = len(self.tokenizer.unfinished_bytes(ids.tolist()))
+        ends = np.cumsum(self.tokenizer.token_bytes[ids], dtype=np.int64)
         whole = int(np.searchsorted(ends, ends[-1] - unfinished, side="right"))
         return self.tokenizer.decode(ids[:whole].tolist()), ends[:whole]
 
-    def _cumulative(self, number: int, texts: Sequence[str]) -> list[dict[int, float]]:
-        """For each text, ln p of the text up to each byte at which a token of a teacher ends, by that byte."""
+    def _read(self, number: int, texts: Sequence[str]) -> list[_Read]:
+        """The texts, read by a teacher."""
         tokenizer, rows = self.others[number], []
         for text in texts:
             ids = np.array(tokenizer.encode(text), np.int32)
             tokens = np.concatenate([[tokenizer.start_id], ids[:-1]]).astype(np.int32)
             rows.append({"tokens": tokens, "targets": ids, "weights": np.ones(len(ids), np.float32)})
-        losses = row_losses(self.teachers[number], self.params[number], rows)
-        found: list[dict[int, float]] = []
+        losses, found = row_losses(self.teachers[number], self.params[number], rows), []
         for row, of_row in zip(rows, losses, strict=True):
             ends = np.cumsum(tokenizer.token_bytes[row["targets"]], dtype=np.int64)
-            found.append(dict(zip(ends.tolist(), (-np.cumsum(of_row, dtype=np.float64)).tolist(), strict=True)))
+            last = _last_of_equal(ends)
+            found.append(_Read(ends[last], -np.cumsum(of_row, dtype=np.float64)[last]))
         return found
 
-    def _aligned(self, ends: np.ndarray, teachers: list[dict[int, float]]) -> "Spans":
+    def _aligned(self, ends: np.ndarray, teachers: list[_Read]) -> Spans:
         """The spans of one document, from the byte at which each token of the student ends."""
+        last = _last_of_equal(ends)
+        shared = functools.reduce(np.intersect1d, [ends[last], *(read.ends for read in teachers)])
+        places = last[np.searchsorted(ends[last], shared)]
+        nats = [np.diff(read.log_probs[np.searchsorted(read.ends, shared)], prepend=0.0) for read in teachers]
+        tempered = np.logaddexp.reduce(np.stack(nats) / self.temperature) - np.log(len(teachers))
         tokens, log_probs = np.zeros(len(ends), np.int32), np.zeros(len(ends), np.float32)
-        first, before = 0, np.zeros(len(teachers))
-        for place, end in enumerate(ends.tolist()):
-            # Of several tokens that end at one byte, the last one ends the span.
-            last = place + 1 == len(ends) or ends[place + 1] > end
-            if last and all(end in teacher for teacher in teachers):
-                now = np.array([teacher[end] for teacher in teachers])
-                tempered = np.logaddexp.reduce((now - before) / self.temperature) - np.log(len(teachers))
-                tokens[place], log_probs[place] = place + 1 - first, self.temperature * tempered
-                first, before = place + 1, now
+        tokens[places], log_probs[places] = np.diff(places, prepend=-1), self.temperature * tempered
         return Spans(tokens, log_probs)
 
 
-class Spans(NamedTuple):
-    """The spans of n tokens of the student, each given at its last token."""
-
-    tokens: np.ndarray
-    """[n] int32: number of the student's tokens of the span that ends here; 0: none does."""
-    log_probs: np.ndarray
-    """[n] float32: ln p of this span, T ln (mean of p^(1/T) over the teachers); 0: none ends here."""
+def _last_of_equal(ends: np.ndarray) -> np.ndarray:
+    """The indices of values that differ from the next one; the values do not fall."""
+    return np.flatnonzero(np.append(np.diff(ends) > 0, True)) if len(ends) else np.zeros(0, int)
 
 
 class _Document:

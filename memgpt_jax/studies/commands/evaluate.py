@@ -232,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if curves:
         plot_curves(curves, plot, "Held-out documents, each from an empty memory")
     if divided and not arguments.lengths:
-        seeds = {label: [by_length for (by_length,) in runs] for label, runs in groups.labelled().items()}
+        seeds = {label: [points[-1] for points in runs] for label, runs in groups.labelled().items()}
         plot_by_length(seeds, plot, "Held-out results by length")
     if arguments.lengths:
         plot_recall(lines.labelled(), plot, "Tasks at other lengths than in training", ", ".join(units))
