@@ -99,9 +99,10 @@ def plot_by_length(lines: Mapping[str, Sequence[Mapping[str, Any]]], path: str |
         below, above = ([abs(group["value"] - group["interval"][side]) for (group,) in groups] for side in (0, 1))
         means = [value for (value,) in values]
         axes.errorbar(lengths, means, yerr=[below, above], label=label, marker="o", markersize=4, capsize=3)
-    shortest = min(result["groups"][0]["mean_length"] for seeds in lines.values() for result in seeds)
-    axes.set_xscale("log" if shortest > 0 else "symlog")
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    ticks = sorted({group["mean_length"] for seeds in lines.values() for group in seeds[0]["groups"]})
+    axes.set_xscale("log" if ticks[0] > 0 else "symlog")
+    axes.set_xticks(ticks, [f"{length:,.0f}" for length in ticks])
+    axes.minorticks_off()
     axes.legend(frameon=False)
     save(figure, path)
 
