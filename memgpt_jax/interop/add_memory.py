@@ -125,11 +125,11 @@ def with_base(config: BaseModelConfig, base: models.Params, key: jax.Array) -> m
             if kept is not None and kept.shape == new.shape:
                 return kept
             return jnp.zeros_like(new) if names[-4:-1] == ["memory_layer", "memory", "output"] else new
-        if names[0] not in base and "/".join(names) in heads:
+        if "/".join(names) in heads and names[1] not in base.get("heads", {}):
             return new
         found: Any = base
         for name in names:
-            check(name in found, f"the model without memory has no {'/'.join(names)}")
+            check(name in found, f"the pretrained model has no {'/'.join(names)}")
             found = found[name]
         check(found.shape == new.shape, f"{'/'.join(names)} is {found.shape}, must be {new.shape}")
         return found

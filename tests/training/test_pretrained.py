@@ -153,18 +153,23 @@ def test_special_tokens_are_those_of_the_tokenizer(make):
     assert (target[:, 0] == 101).all() and (source == 101).any(axis=1).all()  # <extra_id_0>
 
 
-def test_a_head_that_the_file_lacks_is_drawn_anew(make, tmp_path):
+@pytest.mark.parametrize("heads", [(), ("pooler",)])
+def test_a_head_that_the_file_lacks_is_drawn_anew(make, tmp_path, heads):
+    """Also beside a head that it has, such as that of a sentence encoder, which is left out."""
     config, _ = make("masked")
     base = from_pretrained(tmp_path / "base")
-    plain = dataclasses.replace(base.config, heads=())
-    bare = models.functional(plain).param_shapes()
-    given = {name: part for name, part in models.to_params(base).items() if name in bare}
+    plain = dataclasses.replace(base.config, heads=heads)
+    given = random_params(plain)
     save_pretrained(models.from_params(plain, given), tmp_path / "base")
     start = pretrained_start(config)
-    assert start.config.model.heads == ("masked",)
+    assert start.config.model.heads == start.new_heads == ("masked",)
     params = start.params(start.config)
+    whole = models.functional(start.config.model).param_shapes()
+    assert jax.tree.structure(params) == jax.tree.structure(whole) and set(params["heads"]) == {"masked"}
     np.testing.assert_array_equal(params["embedding"], given["embedding"])
-    assert params.keys() - given.keys() == models.to_params(base).keys() - given.keys() != set()
+    model = models.from_params(start.config.model, params)
+    logits, _ = model(np.arange(8, dtype=np.int32)[None])
+    assert np.isfinite(logits).all() and np.std(logits) > 0
 
 
 def test_a_model_of_another_kind_is_refused(make, tmp_path):
