@@ -1,7 +1,7 @@
 """Held-out evaluation of questions about documents: each document is read once, each question is a fork."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, NotRequired, TypeVar
 
 import numpy as np
@@ -15,7 +15,13 @@ from memgpt_jax.data.progress_bar import track
 from memgpt_jax.data.tasks.document_questions import Document, DocumentQuestionsTask
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.by_length import ByLength
-from memgpt_jax.evaluation.metrics.texts import TextMetrics, check_libraries, text_metrics, texts_by_length
+from memgpt_jax.evaluation.metrics.texts import (
+    TextMetrics,
+    check_libraries,
+    scores_by_length,
+    text_metrics,
+    text_scores,
+)
 from memgpt_jax.evaluation.row_losses import row_losses
 from memgpt_jax.generation.citations import check_citable, question_weights, sources
 from memgpt_jax.generation.questions import answer_prompts, read_document
@@ -97,7 +103,8 @@ def evaluate_document_questions(
     nats = np.concatenate(losses)
     references = [question.answers for document in documents for question in document.questions]
     written = [text for texts in answers for text in texts]
-    found = text_metrics(task.config.metrics, written, references)
+    scores = text_scores(task.config.metrics, written, references)
+    found = text_metrics(task.config.metrics, written, references, scores)
     result = DocumentQuestionsResult(
         loss=metric("loss", nats=float(nats.sum(dtype=np.float64)), targets=len(nats)),
         targets=len(nats),
@@ -105,7 +112,7 @@ def evaluate_document_questions(
         questions=len(references),
         **found,
     )
-    if (by_length := _by_length(task, documents, written)) is not None:
+    if (by_length := _by_length(task, documents, scores)) is not None:
         result["by_length"] = by_length
     if timings:
         number = sum(len(document.questions) for document in documents[: len(timings)])
@@ -119,18 +126,21 @@ def evaluate_document_questions(
     return result
 
 
-def _by_length(task: DocumentQuestionsTask, documents: Sequence[Document], written: list[str]) -> ByLength | None:
+def _by_length(
+    task: DocumentQuestionsTask, documents: Sequence[Document], scores: Mapping[str, np.ndarray]
+) -> ByLength | None:
     """A metric of the answers by the distance to the evidence, where a split knows it, else by the document."""
-    asked = [(document, number) for document in documents for number in range(len(document.questions))]
-    unit, lengths = "words of the document", [len(document.text.split()) for document, _ in asked]
-    places = [document.places(number) for document, number in asked]
-    chosen = range(len(asked))
+    asked = [(index, document, q) for index, document in enumerate(documents) for q in range(len(document.questions))]
+    places = [document.places(q) for _, document, q in asked]
     if task.config.context == "document" and any(places):
-        unit, chosen = "words after the evidence", [index for index in chosen if places[index]]
-        ends = {index: max(end for _, end in places[index]) for index in chosen}
-        lengths = [len(asked[index][0].text[end:].split()) for index, end in ends.items()]
-    references = [asked[index][0].questions[asked[index][1]].answers for index in chosen]
-    return texts_by_length(task.config.metrics, [written[index] for index in chosen], references, unit, lengths)
+        known = [number for number, place in enumerate(places) if place]
+        ends = [max(end for _, end in places[number]) for number in known]
+        asked = [asked[number] for number in known]
+        lengths = [len(document.text[end:].split()) for (_, document, _), end in zip(asked, ends, strict=True)]
+        unit, scores = "words after the evidence", {name: found[known] for name, found in scores.items()}
+    else:
+        unit, lengths = "words of the document", [len(document.text.split()) for _, document, _ in asked]
+    return scores_by_length(scores, unit, lengths, [index for index, _, _ in asked])
 
 
 def check_document_questions(config: ExperimentConfig, task: DocumentQuestionsTask) -> None:
@@ -197,7 +207,7 @@ class Reader:
     def losses(self, document: Document, state: ModelState) -> np.ndarray:
         """The losses of the tokens of all first references, [targets] float32, from the state after the document."""
         rows = [self.task.tokens.after_document(q.text, q.answers[0]) for q in document.questions]
-        return np.concatenate(row_losses(self.config, self.params, rows, state=state))
+        return np.concatenate(row_losses(self.config.model, self.params, self.settings, rows, state=state))
 
 
 def _timed(call: Callable[[], Value]) -> tuple[float, Value]:

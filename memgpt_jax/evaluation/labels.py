@@ -1,13 +1,14 @@
 """Held-out evaluation of labelled texts, pictures and sounds: each is read once, whole."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NotRequired, Protocol
 
 import jax
 import numpy as np
 
 from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.data.tasks.labelled_text import LabelledTextTask
 from memgpt_jax.evaluation.documents import document_outputs
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.by_length import ByLength, by_length
@@ -35,8 +36,8 @@ class LabelResult(ClassificationMetrics):
     """Cross-entropy in nats per text, without label smoothing and class weights."""
     examples: int
     """Number of texts."""
-    by_length: ByLength
-    """`accuracy` by the number of words."""
+    by_length: NotRequired[ByLength]
+    """`accuracy` by the number of words, of texts alone."""
     mistakes: list[Mistake]
     """The wrong predictions with the highest losses."""
 
@@ -56,8 +57,7 @@ def evaluate_labels(config: ExperimentConfig, params: models.Params, task: Label
     targets = np.array([example.label for example in task.examples[:number]])
     log_p = np.asarray(jax.nn.log_softmax(logits))
     losses, best = -log_p[np.arange(len(targets)), targets].astype(np.float64), log_p.argmax(axis=1)
-    found, right = classification_metrics(np.exp(log_p), targets, task.config.labels), best == targets
-    sizes = [len(example.text.split()) for example in task.examples[:number]]
+    found = classification_metrics(np.exp(log_p), targets, task.config.labels)
     mistakes = worst(
         Mistake(
             where=example.where,
@@ -70,13 +70,11 @@ def evaluate_labels(config: ExperimentConfig, params: models.Params, task: Label
         if label != example.label
     )
     loss = metric("loss", nats=losses.sum(), targets=len(targets))
-    return LabelResult(
-        loss=loss,
-        examples=len(targets),
-        by_length=by_length("accuracy", "words", sizes, lambda chosen: float(right[chosen].mean())),
-        mistakes=mistakes,
-        **found,
-    )
+    result = LabelResult(loss=loss, examples=len(targets), mistakes=mistakes, **found)
+    if isinstance(task, LabelledTextTask):
+        sizes, right = [len(example.text.split()) for example in task.examples[:number]], best == targets
+        result["by_length"] = by_length("accuracy", "words", sizes, lambda chosen: float(right[chosen].mean()))
+    return result
 
 
 def check_labels(config: ExperimentConfig, task: LabelledDocuments) -> None:

@@ -46,7 +46,7 @@ def evaluate_preferences(config: ExperimentConfig, params: models.Params, task: 
             found = task.masked_rows(text, scored) if masked else [task.row(text, scored=scored)]
             rows += found
             numbers += [number] * len(found)
-    losses = row_losses(config, params, rows, head="masked" if masked else "tokens")
+    losses = row_losses(config.model, params, config.evaluation, rows, head="masked" if masked else "tokens")
     sums = [losses_of_row.sum(dtype=np.float64) for losses_of_row in losses]
     nats = np.bincount(numbers, sums, minlength=2 * len(examples)).reshape(-1, 2)
     metrics = preference_metrics(nats[:, 1] - nats[:, 0], [example.group for example in examples])

@@ -48,11 +48,12 @@ def evaluate_ranking(config: ExperimentConfig, params: models.Params, task: Rati
             seen[row, history.items[:place]] = True
         ranks.append(ranks_of(logits[:, task.items], targets - task.items.start, seen[:, task.items]))
     hits, read = np.concatenate(ranks) <= CUTOFF, np.concatenate([history.asked for history in chosen])
+    users = np.repeat(np.arange(len(ranks)), [len(of_user) for of_user in ranks])
     return RankingResult(
         loss=metric("loss", nats=nats, targets=len(hits)),
         predictions=len(hits),
         users=len(ranks),
-        by_length=by_length("hit_rate_10", "items before", read.tolist(), lambda some: float(hits[some].mean())),
+        by_length=by_length("hit_rate_10", "items before", read, lambda some: float(hits[some].mean()), users),
         **ranking_metrics(ranks),
     )
 

@@ -50,13 +50,15 @@ def evaluate_replies(config: ExperimentConfig, params: models.Params, task: Repl
     ranks = ranks_of(scores, np.zeros(len(scores), int), excluded)
     head = instance_of(instance_of(config.model, HeadedConfig, "model").head, VectorHeadConfig, "model.head")
     logits = np.where(excluded, -np.inf, scores / head.temperature)
-    sizes, first = [len(reply.history.split()) for reply in replies], ranks < 2
     dialogues = itertools.groupby(range(len(replies)), lambda index: replies[index].dialogue)
+    by_dialogue = [list(group) for _, group in dialogues]
+    owners = np.repeat(np.arange(len(by_dialogue)), [len(group) for group in by_dialogue])
+    sizes, first = [len(reply.history.split()) for reply in replies], ranks < 2
     return ReplyResult(
         loss=-float(np.mean(np.asarray(jax.nn.log_softmax(logits))[:, 0], dtype=np.float64)),
         replies=len(replies),
-        by_length=by_length("recall_1", "words of the history", sizes, lambda some: float(first[some].mean())),
-        **reply_metrics([ranks[list(group)] for _, group in dialogues]),
+        by_length=by_length("recall_1", "words of the history", sizes, lambda some: float(first[some].mean()), owners),
+        **reply_metrics([ranks[group] for group in by_dialogue]),
     )
 
 

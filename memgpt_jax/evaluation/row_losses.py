@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from memgpt_jax import models
-from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.experiment import EvaluationConfig
+from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.data.examples.pair_tokens import source_inputs
 from memgpt_jax.evaluation.scoring import check_finite, score_chunk
 from memgpt_jax.generation.decode import fork
@@ -17,8 +18,9 @@ Row = dict[str, np.ndarray]
 
 
 def row_losses(
-    config: ExperimentConfig,
+    model: BaseModelConfig,
     params: models.Params,
+    settings: EvaluationConfig,
     rows: Sequence[Row],
     source_length: int | None = None,
     state: ModelState | None = None,
@@ -26,11 +28,13 @@ def row_losses(
 ) -> list[np.ndarray]:
     """The losses -ln p of the targets with a weight, in nats, one float32 array for each row.
 
-    Rows are read in calls of `evaluation.chunk_length` tokens with the state carried, the longest rows first.
+    Rows are read in calls of `chunk_length` tokens with the state carried, `batch_size` at the same time, the longest
+    rows first.
 
     Args:
-        config: the experiment.
-        params: the parameters of its model.
+        model: the configuration of the model.
+        params: its parameters.
+        settings: `chunk_length` and `batch_size`.
         rows: the rows.
         source_length: largest number of tokens of the sources, which an encoder reads in the first call; None: there
             are none.
@@ -40,14 +44,14 @@ def row_losses(
     Raises:
         ValueError: a loss is NaN or infinite.
     """
-    settings, segment = config.evaluation, config.model.segment_length
+    segment = model.segment_length
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index]["tokens"]))
     size, found = settings.batch_size, [np.zeros(0, np.float32)] * len(rows)
     chunk = min(settings.chunk_length, -(-len(rows[order[0]]["tokens"]) // segment) * segment)
     for start in range(0, len(order), size):
         places = order[start : start + size]
         group = [rows[index] for index in places]
-        carried = models.functional(config.model).init_state(size) if state is None else fork(state, size)
+        carried = models.functional(model).init_state(size) if state is None else fork(state, size)
         sources = {}
         if source_length is not None:
             sources = source_inputs([row["source"] for row in group], size, source_length)
@@ -56,9 +60,7 @@ def row_losses(
             arrays["reset"][:, 0] = first == 0 and state is None
             weights, targets = arrays.pop("weights"), {head: arrays.pop("targets")}
             inputs = arrays | (sources if first == 0 else {})
-            scores, carried = score_chunk(
-                config.model, params, targets=targets, state=carried, alignment="any", **inputs
-            )
+            scores, carried = score_chunk(model, params, targets=targets, state=carried, alignment="any", **inputs)
             losses = np.asarray(scores[head].losses)
             for row, index in enumerate(places):
                 found[index] = np.concatenate([found[index], losses[row][weights[row] > 0]])

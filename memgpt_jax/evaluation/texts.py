@@ -17,8 +17,9 @@ from memgpt_jax.evaluation.metrics.texts import (
     check_libraries,
     metrics_by_group,
     same_phrase,
+    scores_by_length,
     text_metrics,
-    texts_by_length,
+    text_scores,
 )
 from memgpt_jax.evaluation.row_losses import row_losses
 from memgpt_jax.generation.targets import write_targets
@@ -55,7 +56,7 @@ def evaluate_texts(config: ExperimentConfig, params: models.Params, task: Writin
     check_texts(config, task)
     settings, examples = config.evaluation, task.examples[: config.evaluation.max_documents]
     rows = [task.row(index) for index in range(len(examples))]
-    losses = np.concatenate(row_losses(config, params, rows, task.tokens.source_length))
+    losses = np.concatenate(row_losses(config.model, params, settings, rows, task.tokens.source_length))
     texts = write_targets(
         config.model,
         params,
@@ -75,11 +76,13 @@ def written_result(
 ) -> PairResult:
     """The results of texts that were written for examples. Args: loss: nats per token of the references."""
     names, references = task.config.metrics, [example.targets for example in examples]
-    result = PairResult(loss=loss, targets=targets, examples=len(examples), **text_metrics(names, texts, references))
+    scores = text_scores(names, texts, references)
+    found = text_metrics(names, texts, references, scores)
+    result = PairResult(loss=loss, targets=targets, examples=len(examples), **found)
     if task.config.phrase is not None and (share := same_phrase(task.config.phrase, texts, references)) is not None:
         result["phrase"] = share
     sizes = [len(example.source.split()) for example in examples if isinstance(example, TextPair)]
-    if sizes and (by_length := texts_by_length(names, texts, references, "words of the source", sizes)) is not None:
+    if sizes and (by_length := scores_by_length(scores, "words of the source", sizes)) is not None:
         result["by_length"] = by_length
     if any(example.group for example in examples):
         result["groups"] = metrics_by_group(names, texts, references, [example.group for example in examples])

@@ -68,6 +68,25 @@ def binary_divergence(
     return jnp.exp(log_p) * (log_p - log_q) + jnp.exp(rest_p) * (rest_p - rest_q)
 
 
+def span_sums(values: Float32[Array, "B L"], sizes: Int32[Array, "B L"]) -> Float32[Array, "B L"]:
+    """The sum of the values of each span, at its last place; 0 at other places.
+
+    Each span is summed by itself: a difference of sums of the whole row would lose small values.
+
+    Args:
+        values: one for each place.
+        sizes: number of the places of the span that ends at a place, 0: none does. Of a span that begins before the
+            row, the places in the row count.
+    """
+    length, ends = values.shape[1], sizes > 0
+    place = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), sizes.shape)
+    end = jax.lax.cummin(jnp.where(ends, place, length), axis=1, reverse=True)  # of the span around a place
+    size = jnp.take_along_axis(jnp.pad(sizes, ((0, 0), (0, 1))), end, axis=1)
+    inside = jnp.where(place > end - size, values, 0)
+    sums = jax.vmap(lambda row, span: jax.ops.segment_sum(row, span, length + 1))(inside, end)
+    return jnp.where(ends, sums[:, :-1], 0)
+
+
 def projection_errors(
     hidden: Float[Array, "B L D"], wanted: Float[Array, "B L E"], weights: Float32[Array, "B L"]
 ) -> Float32[Array, "B L"]:

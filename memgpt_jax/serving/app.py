@@ -92,8 +92,8 @@ async def _sweep(service: Service) -> None:
     while True:
         try:
             await asyncio.to_thread(service.store.sweep)
-        except OSError as error:
-            logger.warning("documents that are too old cannot be removed: %s", error)
+        except Exception:  # of any kind: the file systems of fsspec have errors of their own
+            logger.exception("documents that are too old could not be looked for")
         await asyncio.sleep(min(HOUR, service.settings.session_hours * HOUR))
 
 

@@ -1,6 +1,5 @@
 """`/inspect`: the page that looks into a memory, and what it asks."""
 
-import contextlib
 from typing import Any
 
 import jax
@@ -105,9 +104,8 @@ def warm_up(engine: Engine) -> None:
         _cut(engine, document, 0, 1)
     if isinstance(engine.config.memory, KVMemoryConfig):
         layer = next(number for number, each in enumerate(document.state.layers) if each.stream)
-        with contextlib.suppress(ValueError):  # entries of this configuration cannot be assigned to tokens
-            for place in list_entries((engine.config, engine.params), document.state, layer).place[:1].tolist():
-                _edited(engine, document, EditEntry(session="", layer=layer, place=place))
+        for place in list_entries((engine.config, engine.params), document.state, layer).place[:1].tolist():
+            _edited(engine, document, EditEntry(session="", layer=layer, place=place))
 
 
 def _traced(engine: Engine, document: Document, ids: list[int]) -> tuple[Trace, Document]:

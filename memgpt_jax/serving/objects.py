@@ -54,14 +54,17 @@ class Objects:
         with contextlib.suppress(FileNotFoundError):
             self._files.rm_file(self._path(name))
 
-    def written(self) -> dict[str, float]:
-        """When each object was written, in seconds since 1970, by its name. Raises `OSError`."""
+    def names(self) -> list[str]:
+        """The names of all objects. Raises `OSError`, or an error of the file system."""
         self._files.invalidate_cache()
-        found: Any = {}
-        for path in self._files.find(self._root):
-            with contextlib.suppress(FileNotFoundError):  # another server has removed it
-                found[path.removeprefix(self._root).lstrip("/")] = self._files.modified(path).timestamp()
-        return found
+        try:
+            return [path.removeprefix(self._root).lstrip("/") for path in self._files.find(self._root)]
+        finally:
+            self._files.invalidate_cache()
+
+    def written(self, name: str) -> float:
+        """When an object was written, in seconds since 1970. Raises `OSError`, or an error of the file system."""
+        return self._files.modified(self._path(name)).timestamp()
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"

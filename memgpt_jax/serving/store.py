@@ -1,6 +1,7 @@
 """Documents by id: in the memory of the host, and each in one immutable object of a folder or a bucket."""
 
 import hashlib
+import logging
 import re
 import secrets
 import threading
@@ -17,9 +18,12 @@ from memgpt_jax.generation.document import Document
 from memgpt_jax.generation.packing import pack, packed_bytes, unpack
 from memgpt_jax.serving.objects import Objects
 
+logger = logging.getLogger(__name__)
+
 IDS = re.compile(r"(resp|sess)_[0-9a-f]{32}")
-OBJECTS = re.compile(rf"[0-9a-f]{{32}}/{IDS.pattern}\.safetensors")
 """Other ids are not looked for in the folder."""
+OBJECTS = re.compile(rf"[0-9a-f]{{32}}/{IDS.pattern}\.safetensors(\.partial)?")
+"""The names of objects, and of those that a server could not finish."""
 
 
 class NotFoundError(Exception):
@@ -145,17 +149,24 @@ class Store:
     def sweep(self) -> int:
         """Remove the entries and objects that are too old, also those that nobody asks for; returns how many objects.
 
-        Other files in the folder stay. Raises `OSError`.
+        Other files in the folder stay. An object that cannot be removed is reported in the log. Raises the errors of
+        `Objects.names`.
         """
         with self._lock:
             self._expire()
         if self._objects is None:
             return 0
-        limit = time.time() - self._seconds
-        old = [name for name, at in self._objects.written().items() if OBJECTS.fullmatch(name) and at < limit]
-        for name in old:
-            self._objects.delete(name)
-        return len(old)
+        limit, removed = time.time() - self._seconds, 0
+        for name in filter(OBJECTS.fullmatch, self._objects.names()):
+            try:
+                if self._objects.written(name) < limit:
+                    self._objects.delete(name)
+                    removed += 1
+            except FileNotFoundError:  # another server has removed it
+                continue
+            except Exception:  # of any kind: the file systems of fsspec have errors of their own
+                logger.exception("%s may be too old, but could not be removed", name)
+        return removed
 
     def _keep(self, entry: Entry, deletions: int | None = None) -> None:
         """Keep an entry in memory, unless there have been more `deletions` since it was read: it may be among them."""

@@ -18,6 +18,7 @@ from memgpt_jax.ops.distillation import (
     likeliest_divergence,
     mean_log_probs,
     projection_errors,
+    span_sums,
 )
 from memgpt_jax.ops.loss import by_chunks, logit_scores, token_logits
 from memgpt_jax.ops.mesh import split_vocabulary
@@ -115,12 +116,10 @@ def _loss_by_spans(
     """As `_loss`, from the cached probabilities of spans of text: the divergence of each, at its last token."""
     scores, after = model.score(targets=batch.targets, state=state, **call_options(model.config, batch, key))
     (name,) = batch.targets
-    losses, tokens, log_p = scores[name].losses, batch.info[SPAN_TOKENS], batch.info[SPAN_LOG_PROBS]
-    first = jnp.arange(1, losses.shape[1] + 1)[None] - tokens  # of each span
-    sums = jnp.pad(jnp.cumsum(losses, axis=1), ((0, 0), (1, 0)))
-    log_q = jnp.take_along_axis(sums, jnp.maximum(first, 0), axis=1) - sums[:, 1:]
-    known = (tokens > 0) & (first >= 0)  # a span that begins in the batch before is left out
-    found = jnp.where(known, binary_divergence(log_p, jnp.where(known, log_q, 0), distill.temperature), 0)
+    tokens, log_p = batch.info[SPAN_TOKENS], batch.info[SPAN_LOG_PROBS]
+    known = (tokens > 0) & (tokens <= jnp.arange(1, tokens.shape[1] + 1)[None])  # others began in the batch before
+    nats = span_sums(scores[name].losses, tokens)
+    found = jnp.where(known, binary_divergence(log_p, -nats, distill.temperature), 0)
     loss = distill.weight * distill.temperature * found
     return DistilledTotals(*totals_of(scores, batch), distillation=jnp.sum(loss * batch.weights[name])), after
 

@@ -204,7 +204,8 @@ def open_batches(
             set_position(config, batches, resumed.position)
     if is_finished(config, resumed):
         return batches
-    return with_cache(config, setup.teachers, setup.mesh, workdir, tokenizer, batches, steps_done(resumed))
+    with refused():
+        return with_cache(config, setup.teachers, setup.mesh, workdir, tokenizer, batches, steps_done(resumed))
 
 
 def is_finished(config: ExperimentConfig, resumed: Resumed | None) -> bool:

@@ -104,12 +104,11 @@ def with_cache(
         "carry_state": config.training.carry_state,
         "temperature": distill.temperature,
         "top_k": distill.top_k,
-        "by_spans": distill.by_spans,
-    }
+    } | ({"by_spans": True} if distill.by_spans else {})
     if not parallel.broadcast_from_main((folder / KEY).exists()):
         if distill.by_spans:
             assert tokenizer is not None  # the data are texts
-            found = _spans(config, params, tokenizer, first, number)
+            found = _spans(config, params, mesh, tokenizer, first, number)
         else:
             found = _likeliest(config, params, mesh, first, number)
         _write(folder, found, key | {"batches": number})
@@ -165,14 +164,15 @@ def _likeliest(
 def _spans(
     config: ExperimentConfig,
     params: tuple[models.Params, ...],
+    mesh: jax.sharding.Mesh,
     tokenizer: data.Tokenizer,
     batches: Batches,
     number: int,
 ) -> Iterator[Arrays]:
-    """The spans of each batch; the main process alone runs the teachers."""
-    if parallel.is_main():
-        others = [data.load_tokenizer(source) for source in config.distill.teachers]
-        yield from spans_of_batches(SpanReader(config, params, tokenizer, others), batches, number)
+    """The spans of each batch; all processes run the teachers together."""
+    params = jax.device_put(params, parallel.parameter_shardings(params, mesh))
+    others = [data.load_tokenizer(source) for source in config.distill.teachers]
+    return spans_of_batches(SpanReader(config, params, tokenizer, others), batches, number)
 
 
 def _write(folder: Path, found: Iterator[Arrays], key: dict[str, Any]) -> None:

@@ -4,11 +4,11 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.data.tokenizers.base import Tokenizer
 from memgpt_jax.evaluation.row_losses import row_losses
 from memgpt_jax.training.own_batches import Batches
@@ -42,11 +42,15 @@ class SpanReader:
     def __init__(
         self, config: ExperimentConfig, params: tuple[models.Params, ...], tokenizer: Tokenizer, others: list[Tokenizer]
     ):
-        """Args: params, others: the parameters and the tokenizer of each teacher. tokenizer: of the student."""
-        evaluation, teachers = config.evaluation, teacher_models(config.distill)
-        self.teachers = [ExperimentConfig(model=teacher, evaluation=evaluation) for teacher in teachers]
-        self.rows, self.temperature = evaluation.batch_size, config.distill.temperature
-        self.params, self.tokenizer, self.others = jax.device_put(params), tokenizer, others
+        """Args:
+        config: the experiment, with its teachers, which read by the settings of `evaluation`.
+        params: the parameters of each teacher, on the devices.
+        tokenizer: of the student.
+        others: the tokenizer of each teacher.
+        """
+        self.teachers = [*zip(teacher_models(config.distill), params, others, strict=True)]
+        self.tokenizer, self.temperature = tokenizer, config.distill.temperature
+        self.settings, self.rows = config.evaluation, config.evaluation.batch_size
 
     def spans(self, documents: Sequence[np.ndarray]) -> list[Spans]:
         """The spans of documents, at least one, each given by its ids of the student, at least one.
@@ -54,7 +58,7 @@ class SpanReader:
         They are read whole, from an empty memory.
         """
         texts, ends = zip(*(self._text(ids) for ids in documents), strict=True)
-        by_teacher = [self._read(number, texts) for number in range(len(self.teachers))]
+        by_teacher = [self._read(*teacher, texts) for teacher in self.teachers]
         return [self._aligned(own, [found[index] for found in by_teacher]) for index, own in enumerate(ends)]
 
     def _text(self, ids: np.ndarray) -> tuple[str, np.ndarray]:
@@ -64,14 +68,16 @@ class SpanReader:
         whole = int(np.searchsorted(ends, ends[-1] - unfinished, side="right"))
         return self.tokenizer.decode(ids[:whole].tolist()), ends[:whole]
 
-    def _read(self, number: int, texts: Sequence[str]) -> list[_Read]:
+    def _read(
+        self, model: BaseModelConfig, params: models.Params, tokenizer: Tokenizer, texts: Sequence[str]
+    ) -> list[_Read]:
         """The texts, read by a teacher."""
-        tokenizer, rows = self.others[number], []
+        rows = []
         for text in texts:
             ids = np.array(tokenizer.encode(text), np.int32)
             tokens = np.concatenate([[tokenizer.start_id], ids[:-1]]).astype(np.int32)
             rows.append({"tokens": tokens, "targets": ids, "weights": np.ones(len(ids), np.float32)})
-        losses, found = row_losses(self.teachers[number], self.params[number], rows), []
+        losses, found = row_losses(model, params, self.settings, rows), []
         for row, of_row in zip(rows, losses, strict=True):
             ends = np.cumsum(tokenizer.token_bytes[row["targets"]], dtype=np.int64)
             last = _last_of_equal(ends)

@@ -1,7 +1,10 @@
 """Metrics of generated texts against hand-made cases and the libraries."""
 
+from typing import get_args
+
 import pytest
 
+from memgpt_jax.data.tasks.text_pairs import PairMetric
 from memgpt_jax.evaluation.metrics import texts
 from memgpt_jax.evaluation.metrics.texts import metrics_by_group, same_phrase, text_metrics
 
@@ -38,7 +41,11 @@ def test_all_references_of_a_text_count():
 
 
 def test_every_metric_names_the_library_that_it_needs():
-    assert set(texts.LIBRARIES) == set(texts.METRICS_OF_TEXTS) - {"exact", "word_f1", "begins", "triples"}
+    every = {*texts.SCORES, *texts.METRICS_OF_TEXTS}
+    assert set(texts.LIBRARIES) == every - {"exact", "word_f1", "begins", "triples"} and every == set(
+        get_args(PairMetric)
+    )
+    assert texts.SCORES.keys() == texts.MEANS.keys() == {"rouge", *texts.RESULTS}
 
 
 def test_a_text_begins_with_a_reference_at_the_end_of_a_word():

@@ -14,6 +14,7 @@ from memgpt_jax.ops.distillation import (
     likeliest_divergence,
     mean_log_probs,
     projection_errors,
+    span_sums,
 )
 
 RNG = np.random.default_rng(0)
@@ -120,3 +121,26 @@ def test_certain_outcomes_have_a_finite_divergence_and_gradient():
     )
     assert np.isfinite(found).all() and np.isfinite(gradient).all() and np.all(found >= -1e-6)
     np.testing.assert_allclose(found.reshape(6, 6).diagonal(), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [7, 4096])
+def test_sums_of_spans_equal_loops(length):
+    """Also of small values beside large ones, with places in no span, and of a span that begins before the row."""
+    rng = np.random.default_rng(length)
+    values = np.where(rng.random((2, length)) < 0.5, 1e-4, 5.0).astype(np.float32)
+    sizes = np.zeros((2, length), np.int32)
+    for row in range(2):
+        begin = -2 * row
+        while (end := max(1, begin + int(rng.integers(1, 4)))) <= length:
+            sizes[row, end - 1] = end - begin
+            begin = end + int(rng.random() < 0.1)
+    found = jax.jit(span_sums)(values, sizes)
+    expected = np.zeros((2, length))
+    for row, last in zip(*np.nonzero(sizes), strict=True):
+        expected[row, last] = values[row, max(0, last + 1 - sizes[row, last]) : last + 1].sum(dtype=np.float64)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(span_sums(x, jnp.asarray(sizes)))))(values)
+    inside = np.zeros((2, length))
+    for row, last in zip(*np.nonzero(sizes), strict=True):
+        inside[row, max(0, last + 1 - sizes[row, last]) : last + 1] = 1
+    np.testing.assert_array_equal(gradient, inside)

@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
 
+import memgpt_jax as mg
 from memgpt_jax import parallel
 from memgpt_jax.checkpoint import Checkpoints, load_run
 from memgpt_jax.config.experiment import ExperimentConfig, ParallelConfig
+from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.training import read_metrics, train
 from memgpt_jax.training.saving import restore_run
+from tests.laws.models import random_params
 from tests.programs.restored_on_meshes import digest
-from tests.programs.small_run import HEADS, STEPS, config, headed_config, taught_config
+from tests.programs.small_run import HEADS, STEPS, config, headed_config, spans_config, taught_config
 
 SCRIPT = Path(__file__).parents[1] / "programs" / "small_run.py"
 MESHES = [
@@ -114,12 +117,36 @@ def test_a_student_on_a_mesh_is_that_of_one_device(top_k, one_device, tmp_path):
     train(taught_config(teacher, top_k, ParallelConfig()), tmp_path / "one", print_progress=False)
     finish(start(8, tmp_path / "many", "--mesh", "data=2,fsdp=2,tensor=2", "--teacher", teacher, top_k))
     finish(*start_two(tmp_path / "two", "--teacher", teacher, top_k))
-    expected = read_metrics(tmp_path / "one")
-    assert len(expected) == STEPS and expected[-1]["distillation"] < expected[0]["distillation"]
+    found = read_metrics(tmp_path / "one")
+    assert found[-1]["distillation"] < found[0]["distillation"]
+    assert_equal_distillation(tmp_path)
+
+
+def assert_equal_distillation(folder: Path) -> None:
+    """The runs `many` and `two` learn as the run `one`."""
+    expected = read_metrics(folder / "one")
+    assert len(expected) == STEPS and all(record["distillation"] > 0 for record in expected)
     for name in ("many", "two"):
-        found = read_metrics(tmp_path / name)
+        found = read_metrics(folder / name)
         for key in ("loss", "distillation"):
             np.testing.assert_allclose([r[key] for r in found], [r[key] for r in expected], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_student_by_spans_on_a_mesh_is_that_of_one_device(tmp_path):
+    """All processes read with the teacher, whose segments are others than those of the student."""
+    sizes = {"vocab_size": 257, "d_model": 8, "num_layers": 1, "num_heads": 2, "window_size": 24, "segment_length": 24}
+    teacher = mg.ModelConfig(**sizes, memory=mg.KVMemoryConfig(memory_size=48))
+    mg.save_pretrained(mg.from_params(teacher, random_params(teacher)), tmp_path / "teacher", tokenizer=ByteTokenizer())
+    for split, number in (("train", 8), ("valid", 1)):
+        (tmp_path / "texts" / split).mkdir(parents=True)
+        for index in range(number):
+            (tmp_path / "texts" / split / f"{index}.txt").write_text(f"text {index} of {split}. " * (index + 2))
+    words = str(tmp_path / "teacher"), str(tmp_path / "texts")
+    train(spans_config(*words, ParallelConfig()), tmp_path / "one", print_progress=False)
+    finish(start(8, tmp_path / "many", "--mesh", "data=2,fsdp=2,tensor=2", "--spans", *words))
+    finish(*start_two(tmp_path / "two", "--spans", *words))
+    assert_equal_distillation(tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """A small run, trained as the command line says, in a process of its own: how many devices there are is fixed early.
 
 python small_run.py DEVICES WORKDIR [--steps N] [--mesh data=2,fsdp=4] [--join ADDRESS COUNT ID] [--stuck_after N]
-                    [--head NAME FILE] [--teacher RUN TOP_K]
+                    [--head NAME FILE] [--teacher RUN TOP_K] [--spans MODEL TEXTS]
 """
 
 import argparse
@@ -11,6 +11,7 @@ import threading
 import jax
 
 from memgpt_jax import parallel
+from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.distill import DistillConfig
 from memgpt_jax.config.experiment import (
     EvaluationConfig,
@@ -76,6 +77,18 @@ def taught_config(teacher: str, top_k: int, parallel: ParallelConfig) -> Experim
     )
 
 
+def spans_config(teacher: str, texts: str, parallel: ParallelConfig) -> ExperimentConfig:
+    """Of a student of the model `teacher`, by spans of the texts of a folder."""
+    run = config(STEPS, parallel)
+    data = TextConfig(corpus="folder", path=texts, tokenizer="byte", cache_dir=f"{texts}-cache")
+    training = dataclasses.replace(run.training, sequence_length=16)
+    model = dataclasses.replace(run.model, vocab_size=257)
+    distill = DistillConfig(teachers=(teacher,), by_spans=True, temperature=5.0)
+    evaluation = dataclasses.replace(run.evaluation, max_documents=1, max_tokens=16, chunk_length=16)
+    changes = {"data": data, "training": training, "model": model, "distill": distill, "evaluation": evaluation}
+    return dataclasses.replace(run, **changes)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("devices", type=int)
@@ -86,6 +99,7 @@ def main() -> None:
     parser.add_argument("--stuck_after", type=int, help="the data stops coming after so many batches")
     parser.add_argument("--head", nargs=2)
     parser.add_argument("--teacher", nargs=2)
+    parser.add_argument("--spans", nargs=2)
     arguments = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", arguments.devices)
     if arguments.join:
@@ -107,6 +121,8 @@ def main() -> None:
         run = headed_config(name, file, mesh)
     elif arguments.teacher:
         run = taught_config(arguments.teacher[0], int(arguments.teacher[1]), mesh)
+    elif arguments.spans:
+        run = spans_config(*arguments.spans, mesh)
     else:
         run = config(arguments.steps, mesh)
     train(run, arguments.workdir, print_progress=False)

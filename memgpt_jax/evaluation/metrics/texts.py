@@ -2,8 +2,8 @@
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import NotRequired, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -65,21 +65,57 @@ class GroupMetrics(TextMetrics):
     """Number of texts."""
 
 
-def text_metrics(names: Sequence[str], texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
+def text_metrics(
+    names: Sequence[str],
+    texts: Sequence[str],
+    references: Sequence[Sequence[str]],
+    scores: Mapping[str, np.ndarray] | None = None,
+) -> TextMetrics:
     """The metrics of generated texts.
 
     Args:
-        names: of `METRICS_OF_TEXTS`.
+        names: of `SCORES` and `METRICS_OF_TEXTS`.
         texts: generated texts.
         references: for each text at least one reference.
+        scores: the `text_scores`, if they are known.
 
     Raises:
         ValueError: a library is not installed.
     """
-    found = TextMetrics()
+    scores, found = text_scores(names, texts, references) if scores is None else scores, TextMetrics()
     for name in names:
-        found |= METRICS_OF_TEXTS[name](texts, references)
+        found |= MEANS[name](scores[name]) if name in MEANS else METRICS_OF_TEXTS[name](texts, references)
     return found
+
+
+def text_scores(
+    names: Sequence[str], texts: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, np.ndarray]:
+    """The scores of single texts, by the names of those metrics that are means over texts: `rouge` [n, 4], others [n].
+
+    Args: names, texts, references: as in `text_metrics`.
+    """
+    return {
+        name: np.array([SCORES[name](*pair) for pair in zip(texts, references, strict=True)], np.float64)
+        for name in names
+        if name in SCORES
+    }
+
+
+def scores_by_length(
+    scores: Mapping[str, np.ndarray], unit: str, lengths: Sequence[int], owners: Sequence[int] | None = None
+) -> ByLength | None:
+    """The first of the `text_scores` by length; None: there are none.
+
+    Args:
+        scores: of the texts.
+        unit, lengths, owners: as in `by_length`.
+    """
+    if not scores:
+        return None
+    name, found = next(iter(scores.items()))
+    key, values = ("rouge_l", found[:, ROUGE.index("rougeL")]) if name == "rouge" else (RESULTS[name], found)
+    return by_length(key, unit, lengths, lambda chosen: float(values[chosen].mean()), owners)
 
 
 def metrics_by_group(
@@ -111,26 +147,8 @@ def _chrf(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetr
     return TextMetrics(chrf=float(metric.corpus_score(list(texts), _by_position(references)).score))
 
 
-def _rouge(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
-    rows = [rouge_scores(text, tuple(row)) for text, row in zip(texts, references, strict=True)]
-    rouge1, rouge2, rouge_l, rouge_lsum = (float(np.mean(column)) for column in zip(*rows, strict=True))
-    return TextMetrics(rouge1=rouge1, rouge2=rouge2, rouge_l=rouge_l, rouge_lsum=rouge_lsum)
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def rouge_scores(text: str, references: tuple[str, ...]) -> tuple[float, ...]:
-    """F1 of ROUGE-1, -2, -L and -Lsum of a text, each by its best reference."""
-    scorer = library("rouge_score.rouge_scorer").RougeScorer(list(ROUGE), use_stemmer=True)
-    found = scorer.score_multi(list(references), text)
-    return tuple(found[name].fmeasure for name in ROUGE)
-
-
 def _wer(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
     return TextMetrics(wer=float(library("jiwer").wer([row[0] for row in references], list(texts))))
-
-
-def _word_f1(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
-    return TextMetrics(word_f1=float(np.mean([word_f1(*pair) for pair in zip(texts, references, strict=True)])))
 
 
 def same_phrase(pattern: str, texts: Sequence[str], references: Sequence[Sequence[str]]) -> float | None:
@@ -144,24 +162,23 @@ def same_phrase(pattern: str, texts: Sequence[str], references: Sequence[Sequenc
     return float(np.mean(same)) if same else None
 
 
-def is_exact(text: str, references: Sequence[str]) -> bool:
-    """Whether a text equals a reference."""
+def _rouge(text: str, references: Sequence[str]) -> list[float]:
+    """F1 of each of `ROUGE`, by the best reference."""
+    found = _rouge_scorer().score_multi(list(references), text)
+    return [found[name].fmeasure for name in ROUGE]
+
+
+@functools.cache
+def _rouge_scorer() -> Any:
+    return library("rouge_score.rouge_scorer").RougeScorer(list(ROUGE), use_stemmer=True)
+
+
+def _is_exact(text: str, references: Sequence[str]) -> bool:
     return text in references
 
 
-def begins_with(text: str, references: Sequence[str]) -> bool:
-    """Whether a text begins with a reference, followed by the end of a word, without regard to case."""
+def _begins_with(text: str, references: Sequence[str]) -> bool:
     return any(re.match(re.escape(reference) + r"(?!\w)", text, re.IGNORECASE) for reference in references)
-
-
-def _exact(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
-    share, interval = _share(map(is_exact, texts, references))
-    return TextMetrics(exact_match=share, exact_match_interval=interval)
-
-
-def _begins(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
-    share, interval = _share(map(begins_with, texts, references))
-    return TextMetrics(begins=share, begins_interval=interval)
 
 
 def _triples(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextMetrics:
@@ -189,50 +206,38 @@ def _without_case(parsed: Parsed) -> set[tuple[str, ...]]:
     return {tuple(field.lower() for field in triple) for triple in parsed.triples}
 
 
-def _share(right: Iterable[bool]) -> tuple[float, list[float]]:
-    """The fraction that is right, and its interval."""
-    found = np.array(list(right))
-    return float(found.mean()), bootstrap_interval(lambda chosen: float(found[chosen].mean()), len(found))
+def _mean_rouge(scores: np.ndarray) -> TextMetrics:
+    rouge1, rouge2, rouge_l, rouge_lsum = map(float, scores.mean(axis=0))
+    return TextMetrics(rouge1=rouge1, rouge2=rouge2, rouge_l=rouge_l, rouge_lsum=rouge_lsum)
 
 
+def _interval(scores: np.ndarray) -> list[float]:
+    return bootstrap_interval(lambda chosen: float(scores[chosen].mean()), len(scores))
+
+
+SCORES: dict[str, Callable[[str, Sequence[str]], Any]] = {
+    "rouge": _rouge,
+    "exact": _is_exact,
+    "word_f1": word_f1,
+    "begins": _begins_with,
+}
+"""The scores of single texts of those metrics that are means over texts."""
+MEANS: dict[str, Callable[[np.ndarray], TextMetrics]] = {
+    "rouge": _mean_rouge,
+    "exact": lambda scores: TextMetrics(exact_match=float(scores.mean()), exact_match_interval=_interval(scores)),
+    "word_f1": lambda scores: TextMetrics(word_f1=float(scores.mean())),
+    "begins": lambda scores: TextMetrics(begins=float(scores.mean()), begins_interval=_interval(scores)),
+}
+"""The results of such metrics, from the scores of all texts."""
+RESULTS = {"exact": "exact_match", "word_f1": "word_f1", "begins": "begins"}
+"""The names of their results."""
 METRICS_OF_TEXTS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], TextMetrics]] = {
     "bleu": _bleu,
     "chrf": _chrf,
-    "rouge": _rouge,
-    "exact": _exact,
-    "word_f1": _word_f1,
     "wer": _wer,
-    "begins": _begins,
     "triples": _triples,
 }
-"""The metrics by the names of `TextPairsConfig.metrics`."""
-SCORES: dict[str, tuple[str, Callable[[str, Sequence[str]], float]]] = {
-    "rouge": ("rouge_l", lambda text, references: rouge_scores(text, tuple(references))[2]),
-    "begins": ("begins", begins_with),
-    "word_f1": ("word_f1", word_f1),
-    "exact": ("exact_match", is_exact),
-}
-"""Of the metrics that are means over texts: the name of their result and the score of one text."""
-
-
-def texts_by_length(
-    names: Sequence[str], texts: Sequence[str], references: Sequence[Sequence[str]], unit: str, lengths: Sequence[int]
-) -> ByLength | None:
-    """The first of the metrics that is in `SCORES`, by length; None if none of them is.
-
-    Args:
-        names, texts, references: as in `text_metrics`.
-        unit: of the lengths.
-        lengths: one for each text.
-    """
-    found = next((SCORES[name] for name in names if name in SCORES), None)
-    if found is None:
-        return None
-    key, score = found
-    scores = np.array(list(map(score, texts, references)), np.float64)
-    return by_length(key, unit, lengths, lambda chosen: float(scores[chosen].mean()))
-
-
+"""The other metrics."""
 LIBRARIES = {
     "bleu": "sacrebleu.metrics",
     "chrf": "sacrebleu.metrics",

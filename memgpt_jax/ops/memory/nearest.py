@@ -1,5 +1,6 @@
 """Top-k search over a large store, with temporary memory independent of its size, and attention over the results."""
 
+import itertools
 import math
 from functools import partial
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from memgpt_jax.ops.mesh import ENTRIES, num_entry_parts
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 BLOCK = 4096  # entries per block of scores
-LANES = 128  # the number of bins is a multiple of this, so that they fill vector registers
+LANES = 128  # the number of bins is just below a multiple of this, so that they fill vector registers
 
 
 def find_nearest(
@@ -37,8 +38,10 @@ def find_nearest(
 
         L = 1 / (1 - recall_target ^ (1 / (top_k - 1))),    so that E[share found] >= recall_target
 
-    if entries are in random order; L is rounded up to a multiple of `LANES` (the partial reduction of Chern et al.,
-    "TPU-KNN", 2022; `jax.lax.approx_max_k` does the same on TPU, but sorts everything elsewhere).
+    if entries are in random order (the partial reduction of Chern et al., "TPU-KNN", 2022; `jax.lax.approx_max_k` does
+    the same on TPU, but sorts everything elsewhere). L is made a prime number of at least that size, the largest one
+    below a multiple of `LANES`: similar entries at equal distances, as the same places of texts of 256 tokens, are then
+    in different bins.
 
     Args:
         query, keys: any float dtype; scores are float32. Not differentiable.
@@ -85,7 +88,13 @@ def find_nearest(
 
 def _num_bins(top_k: int, recall_target: float) -> int:
     enough = 1 if top_k == 1 else 1 / (1 - recall_target ** (1 / (top_k - 1)))
-    return LANES * math.ceil(enough / LANES)
+    multiples = itertools.count(LANES * math.ceil(enough / LANES), LANES)
+    primes = (next(number for number in range(most, 1, -1) if _is_prime(number)) for most in multiples)
+    return next(number for number in primes if number >= enough)
+
+
+def _is_prime(number: int) -> bool:
+    return all(number % factor for factor in range(2, math.isqrt(number) + 1))
 
 
 def _top(scores: Float32[Array, "Q E"], place: Int32[Array, " E"], top_k: int):

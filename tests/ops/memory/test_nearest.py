@@ -147,3 +147,17 @@ def test_an_approximate_read_finds_its_share_and_reads_what_it_found():
         logits = keys[0, found.place[0, q, h], 0] @ query[0, q, h]
         weights = np.exp(logits) / np.exp(logits).sum()
         np.testing.assert_allclose(found.out[0, q, h], weights @ values[0, found.place[0, q, h], 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [100, 128, 256, 384, 512, 640])
+@pytest.mark.parametrize(("top_k", "recall"), [(8, 0.9), (32, 0.95)])
+def test_an_approximate_search_of_texts_of_equal_length_finds_its_share(length, top_k, recall):
+    """Entries at the same place of all texts are similar, and the best ones of a query."""
+    rng = np.random.default_rng(length)
+    places = rng.normal(size=(length, 8)).astype(np.float32)
+    keys = np.tile(places, (20_000 // length, 1)) + 0.1 * rng.normal(size=(20_000 // length * length, 8))
+    search = jax.jit(find_nearest, static_argnames=("top_k", "recall_target"))
+    arguments = places[:16], keys.astype(np.float32), np.int32(0), np.int32(len(keys))
+    exact, found = (np.asarray(search(*arguments, top_k=top_k, recall_target=each)[0]) for each in (None, recall))
+    shares = [len(np.intersect1d(*pair)) / top_k for pair in zip(exact, found, strict=True)]
+    assert np.mean(shares) > recall - 0.08
