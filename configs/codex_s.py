@@ -5,8 +5,9 @@ Command: MEMGPT_DATA=FOLDER python experiments/train.py codex_s --workdir runs/c
          a shallow model, not run yet: --model.backbone.num_layers 0 --model.head.scorer complex
 Time:    5.4 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  MRR of the 1,828 test triples 0.386 (95% interval 0.372 to 0.399), Hits@1 0.273, Hits@10 0.610, on the
-         validation triples 0.388; seed 0 alone. Baseline: ComplEx 0.434, Hits@10 0.648. With 6,000 steps and more dropout
-         (--training.steps 6000 --model.backbone.dropout 0.3 --model.head.dropout 0.3, 11 minutes): 0.388 and 0.391
+         validation triples 0.388; seed 0 alone. Baseline: ComplEx 0.434, Hits@10 0.648. With 6,000 steps and more
+         dropout (--training.steps 6000 --model.backbone.dropout 0.3 --model.head.dropout 0.3, 11 minutes): 0.388 and
+         0.391
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig
