@@ -2,8 +2,10 @@
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py emoji_captions --workdir runs/emoji_captions
          python experiments/evaluate.py runs/emoji_captions/best --split test
-Time:    not measured
-Result:  not measured
+Time:    6 minutes of CPU time for 930 of the 1,500 steps (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
+Result:  whole training not measured. The parameters of step 750, seed 0, on 591 test pictures: exact 0.284, word F1
+         0.509, BLEU 60.4, the right skin tone 0.918. Baseline, the name of the nearest picture: exact 0.000, word F1
+         0.515, BLEU 44.0, skin tone 0.163
 """
 
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
