@@ -237,7 +237,7 @@ METRICS_OF_TEXTS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], T
     "wer": _wer,
     "triples": _triples,
 }
-"""The other metrics."""
+"""The metrics of all texts together, which are not means over texts."""
 LIBRARIES = {
     "bleu": "sacrebleu.metrics",
     "chrf": "sacrebleu.metrics",

@@ -40,8 +40,8 @@ def find_nearest(
 
     if entries are in random order (the partial reduction of Chern et al., "TPU-KNN", 2022; `jax.lax.approx_max_k` does
     the same on TPU, but sorts everything elsewhere). L is made a prime number of at least that size, the largest one
-    below a multiple of `LANES`: similar entries at equal distances, as the same places of texts of 256 tokens, are then
-    in different bins.
+    below a multiple of `LANES`. Similar entries at equal distances, such as those at the same place of texts of 256
+    tokens, are then in different bins.
 
     Args:
         query, keys: any float dtype; scores are float32. Not differentiable.
