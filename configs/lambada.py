@@ -21,6 +21,7 @@ def config() -> ExperimentConfig:
         form="lambada",
         prompt="{source} ",
         metrics=("begins",),
+        start_token=False,
         max_new_tokens=6,
     )
     return ExperimentConfig(

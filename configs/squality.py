@@ -20,7 +20,7 @@ def config() -> ExperimentConfig:
         metrics=("rouge",),
         max_new_tokens=320,
         questions_per_reading=8,
-        read_again=2,
+        repetition_penalty=1.2,
     )
     changes = {
         "data": data,

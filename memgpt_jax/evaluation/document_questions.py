@@ -180,6 +180,7 @@ class Reader:
             state,
             rows=self.settings.batch_size,
             max_new_tokens=self.task.config.max_new_tokens,
+            repetition_penalty=self.task.config.repetition_penalty,
         )
 
     def citations(self, document: Document, state: ModelState, answers: list[str]) -> list[Citation]:

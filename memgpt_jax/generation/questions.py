@@ -26,6 +26,7 @@ def answer_prompts(
     *,
     rows: int,
     max_new_tokens: int,
+    repetition_penalty: float | None = None,
 ) -> list[str]:
     """The answers to prompts, by greedy decoding.
 
@@ -36,6 +37,7 @@ def answer_prompts(
         state: one row, which has read the document; it is not modified. Default: nothing was read.
         rows: prompts that are answered at the same time.
         max_new_tokens: maximum number of tokens of an answer.
+        repetition_penalty: see `Sampling`; it applies to ids of the prompt and of the answer so far.
 
     Raises:
         ValueError: an option is not valid, or logits are not finite.
@@ -52,6 +54,7 @@ def answer_prompts(
             tokenizer=tokens.tokenizer,
             state=None if state is None else fork(state, number),
             max_new_tokens=max_new_tokens,
+            repetition_penalty=repetition_penalty,
             stop=[tokens.answers.end_id],
         )
         rows_found = zip(group, answers.ids, answers.lengths, strict=False)

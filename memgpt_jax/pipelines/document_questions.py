@@ -98,6 +98,7 @@ class Reading:
             self.session.state,
             rows=pipeline.rows,
             max_new_tokens=longest,
+            repetition_penalty=pipeline.config.repetition_penalty,
         )
         results: list[dict[str, Any]] = [{"answer": answer} for answer in found]
         if sources is not None:

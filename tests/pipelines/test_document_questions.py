@@ -16,6 +16,7 @@ from memgpt_jax.data.examples.records import read_records
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig, documents
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation import evaluate
+from memgpt_jax.evaluation.document_questions import Reader
 from memgpt_jax.pipelines import Reading
 from memgpt_jax.studies import entry
 from memgpt_jax.studies.command_line import load_config
@@ -142,6 +143,11 @@ def test_bad_records_are_refused(tmp_path, change, message):
         ({"metrics": ("meteor",)}, "data.metrics must be distinct names of bleu, chrf, rouge, exact"),
         ({"context": "part"}, "context must be one of 'document', 'given'"),
         ({"read_again": 0}, "read_again must be at least 1, got 0"),
+        ({"repetition_penalty": 0.5}, "data.repetition_penalty must be from 1 .* to 1000, got 0.5"),
+        (
+            {"repetition_penalty": 1.2, "read_again": 1},
+            "data.read_again cannot be compared with",
+        ),
     ],
 )
 def test_options_that_are_refused(options, message):
@@ -234,6 +240,29 @@ def test_limits_of_documents_and_tokens(tmp_path, params):
     whole, cut = result(max_documents=1), result(max_documents=1, max_tokens=5)
     assert whole["questions"] == cut["questions"] == 4 and "same_answers" not in whole
     assert whole["loss"] != cut["loss"]
+
+
+def test_a_repetition_penalty_applies_to_question_and_answer(tmp_path, params):
+    """Not to the document: answers equal those of `generate` from the state after the document."""
+    config = mg.ExperimentConfig(
+        model=SMALL, data=written(tmp_path, repetition_penalty=100.0), evaluation=settings(max_documents=1)
+    )
+    task = make_task(config.data, "valid", BYTES)
+    (document,) = task.documents[:1]
+    reader = Reader(config, params, task)
+    state = reader.read(document)
+    found, plain = reader.answers(document, state), []
+    for question in document.questions:
+        prompt = task.tokens.question(question.text)
+        options = {"max_new_tokens": 6, "stop": [START], "repetition_penalty": 100.0}
+        ids = mg.generate((SMALL, params), prompt[None], state=state, **options).ids[0, len(prompt) :]
+        plain.append(task.tokens.answers.text(ids))
+        assert not set(ids.tolist()) & set(prompt.tolist()) and len(set(ids.tolist())) == len(ids)
+    assert found == plain
+    pipeline = mg.pipeline("document-questions", model=(SMALL, params), tokenizer=BYTES)
+    pipeline.config = config.data
+    pipeline.tokens = task.tokens
+    assert [pipeline.read(document.text)(question.text)["answer"] for question in document.questions] == plain
 
 
 def test_questions_leave_a_reading_unchanged(tmp_path, params):

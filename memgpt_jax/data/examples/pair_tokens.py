@@ -17,18 +17,20 @@ PLACE = "{source}"
 class PairTokens:
     """Sources and targets as token ids."""
 
-    def __init__(self, tokenizer: Tokenizer, template: str, source_length: int | None = None):
-        """Args: template: the prompt, with PLACE once. source_length: tokens of an encoder; None: for a decoder."""
+    def __init__(self, tokenizer: Tokenizer, template: str, source_length: int | None = None, *, start: bool = True):
+        """Args: template: the prompt, with PLACE once. source_length: tokens of an encoder; None: for a decoder.
+        start: a decoder reads `start_id` before the prompt."""
         before, after = template.split(PLACE)
         self.tokenizer, self.source_length = tokenizer, source_length
         self.before, self.after = (np.array(tokenizer.encode(part), np.int32) for part in (before, after.rstrip(" ")))
+        self.start = [tokenizer.start_id] if start and source_length is None else []
         self.spaces = after[len(after.rstrip(" ")) :]
         self.end_id = tokenizer.stop_ids[0] if tokenizer.stop_ids else tokenizer.start_id
         """The id after each target: the first of the tokenizer's `stop_ids`, else its `start_id`."""
 
     def source(self, text: str | np.ndarray, room: int | None = None) -> np.ndarray:
-        """What is read before a target, int32: for a decoder `start_id` and the prompt, for an encoder the prompt and
-        the end, at most `source_length` ids. Features are returned as they are.
+        """What is read before a target, int32: for a decoder `start_id`, if any, and the prompt, for an encoder the
+        prompt and the end, at most `source_length` ids. Features are returned as they are.
 
         Args:
             text: the source.
@@ -37,7 +39,7 @@ class PairTokens:
         if isinstance(text, np.ndarray):
             return text
         room = self.source_length if self.source_length is not None else room
-        start, end = ([], [self.end_id]) if self.source_length is not None else ([self.tokenizer.start_id], [])
+        start, end = self.start, [] if self.source_length is None else [self.end_id]
         ids = np.array(self.tokenizer.encode(text), np.int32)
         if room is not None:
             ids = ids[: max(0, room - len(start) - len(self.before) - len(self.after) - len(end))]
@@ -62,7 +64,7 @@ class PairTokens:
             return {name: array[:length] for name, array in row.items()} | {"source": self.source(source)}
         prompt = self.source(source, None if length is None else length + 1 - len(answer))
         ids, weights = np.concatenate([prompt, answer]), np.ones(len(prompt) + len(answer) - 1, np.float32)
-        weights[: len(prompt) - 1] = 0
+        weights[: max(0, len(prompt) - 1)] = 0  # without a prompt, the first id of the target is not predicted
         return {"tokens": ids[:-1][:length], "targets": ids[1:][:length], "weights": weights[:length]}
 
     def text(self, ids: np.ndarray) -> str:

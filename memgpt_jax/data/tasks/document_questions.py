@@ -59,6 +59,9 @@ class DocumentQuestionsConfig(ExamplesConfig):
     """Metrics of the answers in evaluation; of several references, ROUGE and exact match take the best one."""
     max_new_tokens: int = 64
     """Maximum number of tokens of an answer in evaluation."""
+    repetition_penalty: float | None = None
+    """In evaluation, the logits of ids of the question and of the answer so far are reduced by this factor, see
+    `mg.Sampling`: against loops in answers of several sentences. Default: none."""
     read_again: int | None = None
     """In evaluation, the questions of this number of documents are also answered by reading the document again for each
     question, and the seconds of both ways are compared; default: of none."""
@@ -70,6 +73,16 @@ class DocumentQuestionsConfig(ExamplesConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_metrics(self)
+        penalty = self.repetition_penalty
+        check(
+            penalty is None or 1 <= penalty <= 1000,
+            f"data.repetition_penalty must be from 1 (no penalty) to 1000, got {penalty}",
+        )
+        check(
+            penalty is None or self.read_again is None,
+            "data.read_again cannot be compared with data.repetition_penalty, which then also penalizes the ids of the "
+            "document: leave out one of them",
+        )
         number = self.questions_per_reading
         check(number >= 1, f"data.questions_per_reading must be at least 1, got {number}")
         places = self.prompt.count(DOCUMENT), self.prompt.count(QUESTION)

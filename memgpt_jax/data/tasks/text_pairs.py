@@ -99,6 +99,9 @@ class TextPairsConfig(ExamplesConfig, WrittenTextsConfig):
     prompt: str | None = None
     """The text that is read before the target, with `{source}` in the place of the source. Spaces at its end are the
     beginning of the target. Default: `{source}`, and for decoders a line break after it."""
+    start_token: bool = True
+    """Decoders read the tokenizer's `start_id` before the prompt. False: the prompt comes first, for pretrained models
+    whose tokenizer adds no token before a text, such as SmolLM2. An encoder-decoder always reads `start_id`."""
     pipeline: Literal["summarization", "translation", "text2text-generation"] = "text2text-generation"
     """The pipeline of a run."""
 
@@ -106,6 +109,10 @@ class TextPairsConfig(ExamplesConfig, WrittenTextsConfig):
         super().__post_init__()
         WrittenTextsConfig.__post_init__(self)
         check(self.template.count(PLACE) == 1, f"data.prompt must hold {PLACE} once, got {self.prompt!r}")
+        check(
+            self.start_token or self.source_length is None,
+            "data.start_token=False is for decoders; with data.source_length, targets begin with the start token",
+        )
         check(
             self.source_column != self.target_column,
             f"data.source_column and data.target_column must differ, both are {self.source_column!r}",
@@ -118,7 +125,7 @@ class TextPairsConfig(ExamplesConfig, WrittenTextsConfig):
 
     def tokens(self, tokenizer: Tokenizer) -> PairTokens:
         """Encodes the pairs by a tokenizer."""
-        return PairTokens(tokenizer, self.template, self.source_length)
+        return PairTokens(tokenizer, self.template, self.source_length, start=self.start_token)
 
     @property
     def objective(self) -> PairsConfig:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -96,6 +96,7 @@ def test_bad_records_are_refused(tmp_path, row, message):
         ({"source_column": "target"}, "data.source_column and data.target_column must differ"),
         ({"num_beams": 0}, "num_beams"),
         ({"source_length": 0}, "source_length"),
+        ({"source_length": 4, "start_token": False}, "data.start_token=False is for decoders"),
     ],
 )
 def test_options_that_are_refused(options, message):
@@ -130,6 +131,17 @@ def test_a_row_of_a_decoder():
     assert row["targets"].tolist() == [*b"<ab> xy", END]
     assert row["weights"].tolist() == [0] * 4 + [1] * 4  # " ", "x", "y" and the end
     assert tokens.text(np.array([*b" xy", END])) == "xy"
+
+
+def test_a_row_without_the_start_token():
+    """The prompt comes first; without a prompt, the target's first id is not predicted."""
+    tokens = TextPairsConfig(prompt="<{source}> ", start_token=False).tokens(ByteTokenizer())
+    row = tokens.row("ab", "xy")
+    assert row["tokens"].tolist() == [*b"<ab> xy"] and row["targets"].tolist() == [*b"ab> xy", END]
+    assert row["weights"].tolist() == [0] * 3 + [1] * 4 and tokens.source("ab").tolist() == [*b"<ab>"]
+    row = TextPairsConfig(prompt="{source}", start_token=False).tokens(ByteTokenizer()).row("ab", "xy", length=2)
+    assert row["tokens"].tolist() == [*b"xy"] and row["targets"].tolist() == [ord("y"), END]
+    assert row["weights"].tolist() == [1, 1]
 
 
 def test_long_sources_are_cut_so_that_the_row_holds_the_target():
