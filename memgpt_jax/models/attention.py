@@ -88,15 +88,21 @@ class Attention(nnx.Module):
         if config.qk_norm:
             self.query_norm, self.key_norm = nnx.RMSNorm(width, rngs=rngs), nnx.RMSNorm(width, rngs=rngs)
 
-    def project_in(
-        self, x: Stream, positions: Int32[Array, "B L"] | None
-    ) -> tuple[Float[Array, "B L H K"], Float[Array, "B L G K"], Float[Array, "B L G K"]]:
-        """Queries, keys and values of x; with rotary positions, queries and keys are rotated by them."""
+    def heads(self, x: Stream) -> tuple[Float[Array, "B L H K"], Float[Array, "B L G K"], Float[Array, "B L G K"]]:
+        """Queries, keys and values of x, without positions."""
         config = self.config
         heads = split_heads(self.query_key_value(x), config.attention_head_dim)
         query, key, value = jnp.split(heads, [config.num_heads, config.num_heads + config.kv_heads], axis=2)
         if config.qk_norm:
             query, key = self.query_norm(query).astype(x.dtype), self.key_norm(key).astype(x.dtype)
+        return query, key, value
+
+    def project_in(
+        self, x: Stream, positions: Int32[Array, "B L"] | None
+    ) -> tuple[Float[Array, "B L H K"], Float[Array, "B L G K"], Float[Array, "B L G K"]]:
+        """Queries, keys and values of x; with rotary positions, queries and keys are rotated by them."""
+        config = self.config
+        query, key, value = self.heads(x)
         if (rotary := rotary_of(config)) is not None:
             assert positions is not None
             query, key = rotary(query, positions), rotary(key, positions)

@@ -43,6 +43,5 @@ def attention_weights(
     for block, before in zip(encoder.blocks[:index], state.layers[:index], strict=True):
         x, _, _ = block(x, before, called, "any", None)
     block = encoder.blocks[index]
-    x = x if block.config.norm_position == "post" else block.attention_norm(x)
     assert isinstance(block.attention, FullAttention)
-    return block.attention.weights(x, called)
+    return block.attention.weights(block.attention_input(x), called)

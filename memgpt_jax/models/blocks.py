@@ -68,6 +68,10 @@ class Block(nnx.Module):
             self.feed_forward_norm = norm(config, config.d_model, rngs)
         self.feed_forward = FeedForward(config, rngs)
 
+    def attention_input(self, x: Stream) -> Stream:
+        """What self-attention reads of the stream before the block."""
+        return x if self.config.norm_position == "post" else self.attention_norm(x)
+
     def init_state(self, batch_size: int) -> LayerState:
         """An empty window, an empty memory and no source."""
         source = self.cross_attention.init_state(batch_size) if self.config.attends_to_source else ()
@@ -82,7 +86,7 @@ class Block(nnx.Module):
         dropout_key: Array | None,
     ) -> tuple[Stream, LayerState, Float32[Array, "B L"]]:
         """The output stream, the state after the call, and the mean fusion gate of each token."""
-        before = x if self.config.norm_position == "post" else self.attention_norm(x)
+        before = self.attention_input(x)
         of_memory: Any = None
         if isinstance(self.memory_layer, SharedSoftmaxMemory):
             assert isinstance(self.attention, SelfAttention)
@@ -187,6 +191,18 @@ CALLS = {
 """The function that calls a block, for each value of `StackConfig.remat`."""
 
 
+class BlocksRun(NamedTuple):
+    """What a call of the blocks gives."""
+
+    stream: Any
+    """After the last block."""
+    layers: tuple[LayerState, ...]
+    gates: tuple[Float32[Array, "B L"], ...]
+    """The mean fusion gate of each token in each block."""
+    last_input: Any
+    """The stream before the last block."""
+
+
 def run_blocks(
     blocks: Sequence[Block],
     x: Any,
@@ -196,19 +212,16 @@ def run_blocks(
     alignment: StreamAlignment,
     dropout_key: Array | None,
     scanned: bool,
-) -> tuple[Any, tuple[LayerState, ...], tuple[Float32[Array, "B L"], ...]]:
+) -> BlocksRun:
     """Run the blocks one after the other.
 
     Args:
         x: the stream [B, L, D]; for `TwoStreamBlock`, a pair of streams.
         scanned: whether the blocks run as one loop (`StackConfig.scan_layers`).
-
-    Returns:
-        The stream, the state of each block, and the mean fusion gate of each token in each block.
     """
     run = _scanned if scanned and blocks else _unrolled
-    x, layers, gates = run(blocks, x, states, inputs, alignment, dropout_key)
-    return split_rows(x), layers, gates
+    found = run(blocks, x, states, inputs, alignment, dropout_key)
+    return found._replace(stream=split_rows(found.stream))
 
 
 def _unrolled(
@@ -218,14 +231,15 @@ def _unrolled(
     inputs: CallInputs,
     alignment: StreamAlignment,
     dropout_key: Array | None,
-) -> tuple[Any, tuple[LayerState, ...], tuple[Array, ...]]:
-    layers, gates = [], []
+) -> BlocksRun:
+    layers, gates, before = [], [], x
     for index, (block, state) in enumerate(zip(blocks, states, strict=True)):
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
+        before = x
         x, state, gate = CALLS[block.config.remat](block, x, state, inputs, alignment, key)
         layers.append(state)
         gates.append(gate)
-    return x, tuple(layers), tuple(gates)
+    return BlocksRun(x, tuple(layers), tuple(gates), before)
 
 
 def _scanned(
@@ -235,25 +249,26 @@ def _scanned(
     inputs: CallInputs,
     alignment: StreamAlignment,
     dropout_key: Array | None,
-) -> tuple[Any, tuple[LayerState, ...], tuple[Array, ...]]:
+) -> BlocksRun:
     """`_unrolled` as one loop.
 
     Parameters and states are stacked inside; arguments and results have one array per layer."""
     number, (structure, _) = len(blocks), nnx.split(blocks[0])
 
-    def step(x: Any, layer: tuple[Array, Any, LayerState]) -> tuple[Any, tuple[LayerState, Array]]:
-        index, params, state = layer
+    def step(carried: tuple[Any, Any], layer: tuple[Array, Any, LayerState]) -> Any:
+        (x, _), (index, params, state) = carried, layer
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
         block = nnx.merge(structure, params)
-        x, state, gate = CALLS[block.config.remat](block, x, state, inputs, alignment, key)
-        return x, (state, gate)
+        y, state, gate = CALLS[block.config.remat](block, x, state, inputs, alignment, key)
+        return (y, x), (state, gate)
 
     def stacked(trees: Sequence[Any]) -> Any:
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
     params = [nnx.split(block)[1] for block in blocks]
-    x, (layers, gates) = jax.lax.scan(step, x, (jnp.arange(number), stacked(params), stacked(states)))
-    return x, tuple(jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(number)), tuple(gates)
+    (x, before), (layers, gates) = jax.lax.scan(step, (x, x), (jnp.arange(number), stacked(params), stacked(states)))
+    of_layers = tuple(jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(number))
+    return BlocksRun(x, of_layers, tuple(gates), before)
 
 
 def memory_stats(

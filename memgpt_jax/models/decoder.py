@@ -133,6 +133,21 @@ class MemGPT(Model[ModelState]):
         dropout_key: Array | None = None,
     ) -> Hidden[ModelState]:
         """The last hidden states, normalised and multiplied by `logit_scale`. Arguments and errors as in `__call__`."""
+        options: dict[str, Any] = {"features": features, "alignment": alignment, "dropout_key": dropout_key}
+        return self.hidden_with_input(tokens, state, reset, valid, **options)[0]
+
+    def hidden_with_input(
+        self,
+        tokens: Tokens,
+        state: ModelState | None = None,
+        reset: Flags | None = None,
+        valid: Flags | None = None,
+        *,
+        features: Float32[Array, "B L F"] | None = None,
+        alignment: Alignment = "any",
+        dropout_key: Array | None = None,
+    ) -> tuple[Hidden[ModelState], Stream]:
+        """`hidden`, and the stream before the last block."""
         tokens = check_tokens(tokens, self.config.vocab_size, valid)
         state = self.started(state, len(tokens))
         reset, valid = filled_flags(tokens.shape, reset, valid)
@@ -165,7 +180,7 @@ class MemGPT(Model[ModelState]):
         positions = document_positions(state.position, reset)
         check_context(self.config, positions, valid)
         x = jnp.where(padding_leads(valid)[:, None, None], jnp.nan, x.astype(self.config.dtype))
-        return self._run(x, state, positions, reset, valid, alignment=alignment, dropout_key=dropout_key)
+        return self._run(x, state, positions, reset, valid, alignment=alignment, dropout_key=dropout_key)[0]
 
     def _run(
         self,
@@ -177,9 +192,9 @@ class MemGPT(Model[ModelState]):
         *,
         alignment: Alignment,
         dropout_key: Array | None,
-    ) -> Hidden[ModelState]:
-        """`run` with checked arguments."""
-        x, layers, gates = run_blocks(
+    ) -> tuple[Hidden[ModelState], Stream]:
+        """`run` with checked arguments, and the stream before the last block."""
+        found = run_blocks(
             self.blocks,
             x,
             state.layers,
@@ -191,7 +206,8 @@ class MemGPT(Model[ModelState]):
         last = jnp.sum(valid, axis=1, dtype=jnp.int32)[:, None] - 1
         after = jnp.take_along_axis(positions, jnp.maximum(last, 0), axis=1)[:, 0] + 1
         position = jnp.where(last[:, 0] >= 0, after, state.position)
-        return Hidden(self.finished(x), state._replace(layers=layers, position=position), gates)
+        state = state._replace(layers=found.layers, position=position)
+        return Hidden(self.finished(found.stream), state, found.gates), found.last_input
 
     def finished(self, x: Stream) -> Stream:
         """The last hidden states of the stream after the last block: normalised, times `logit_scale`."""

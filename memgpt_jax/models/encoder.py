@@ -111,7 +111,7 @@ class Encoder(Model[EncoderState]):
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         inputs = {"token_types": token_types, "features": features, "embedding": embedding}
         x, state, called = self.started_call(tokens, state, reset, valid, **inputs)
-        x, layers, gates = run_blocks(
+        found = run_blocks(
             self.blocks,
             dropout(x, self.config.dropout, keys[0]),
             state.layers,
@@ -120,8 +120,8 @@ class Encoder(Model[EncoderState]):
             dropout_key=keys[1],
             scanned=self.config.scan_layers,
         )
-        x = x if self.config.norm_position == "post" else self.final_norm(x)
-        return Hidden(x, state._replace(layers=layers), gates)
+        x = found.stream if self.config.norm_position == "post" else self.final_norm(found.stream)
+        return Hidden(x, state._replace(layers=found.layers), found.gates)
 
     def started_call(
         self,

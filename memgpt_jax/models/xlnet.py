@@ -201,7 +201,7 @@ class XLNet(Model[EncoderState]):
         h = poisoned(h, tokens, config.vocab_size, valid)
         if order is not None:
             g = scaled_and_dropped(jnp.broadcast_to(self.query_embedding[...][None], h.shape), keys[1])
-        (h, g), layers, gates = run_blocks(
+        found = run_blocks(
             self.blocks,
             (h, g),
             state.layers,
@@ -210,7 +210,8 @@ class XLNet(Model[EncoderState]):
             dropout_key=keys[2],
             scanned=config.scan_layers,
         )
-        return Hidden(h if g is None else g, state._replace(layers=layers), gates)
+        h, g = found.stream
+        return Hidden(h if g is None else g, state._replace(layers=found.layers), found.gates)
 
     def __call__(
         self,

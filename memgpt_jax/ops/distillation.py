@@ -1,4 +1,4 @@
-"""Divergences of a student's distribution from that of its teachers, and the distance of their hidden states."""
+"""Divergences of a student's distributions from those of its teachers, and the distance of their hidden states."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -101,3 +101,28 @@ def projection_errors(
     cross = jnp.einsum("bl,bld,ble->de", weights, fixed, y)
     projection = jax.scipy.linalg.solve(gram + ridge * jnp.eye(len(gram)), cross, assume_a="pos")
     return jnp.mean(jnp.square(jnp.einsum("bld,de->ble", h, projection) - y), axis=-1)
+
+
+def relation_divergence(
+    ours: Float[Array, "B L H K"], theirs: Float[Array, "B L I J"], document: Int32[Array, "B L"], heads: int
+) -> Float32[Array, "B L"]:
+    """KL(p_i || q_i) of each token i in nats, the mean over the relation heads: how tokens relate to each other.
+
+    Of each relation head, p_i = softmax_j(y_i . y_j / sqrt(n)) over the tokens j <= i of the same document, y the
+    teacher's vectors of n dimensions, and q_i the same of the student's. Wang et al., "MiniLMv2: Multi-Head
+    Self-Attention Relation Distillation for Compressing Pretrained Transformers" (2021).
+
+    Args:
+        ours: queries, keys or values of the student.
+        theirs: those of the teacher, with any number and size of heads; they get no gradient.
+        document: the number of each token's document; padding is on the right.
+        heads: relation heads, which divide H K and I J.
+    """
+    related = (document[:, :, None] == document[:, None, :]) & jnp.tri(document.shape[1], dtype=bool)[None]
+
+    def log_probs(vectors: Array) -> Array:
+        vectors = vectors.astype(jnp.float32).reshape(*document.shape, heads, -1)
+        logits = jnp.einsum("bihn,bjhn->bhij", vectors, vectors) * vectors.shape[-1] ** -0.5
+        return jax.nn.log_softmax(jnp.where(related[:, None], logits, jnp.finfo(jnp.float32).min))
+
+    return jnp.mean(_divergence(log_probs(jax.lax.stop_gradient(theirs)), log_probs(ours)), axis=1)

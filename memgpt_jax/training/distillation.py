@@ -18,6 +18,7 @@ from memgpt_jax.ops.distillation import (
     likeliest_divergence,
     mean_log_probs,
     projection_errors,
+    relation_divergence,
     span_sums,
 )
 from memgpt_jax.ops.loss import by_chunks, logit_scores, token_logits
@@ -40,16 +41,21 @@ class Outputs(NamedTuple):
     """[N, ...] -> [N, V]."""
     state: Any
     """The state after the call."""
+    heads: tuple[jax.Array, ...] = ()
+    """Queries, keys and values of the last layer, for `DistillConfig.attention_weight`."""
 
 
-def outputs_of(model: Any, state: Any, options: dict[str, Any]) -> Outputs:
+def outputs_of(distill: DistillConfig, model: Any, state: Any, options: dict[str, Any]) -> Outputs:
     """Call a decoder or a model with a head; `options` are those of `call_options`."""
     if isinstance(model, Headed):
         logits, state = model(state=state, **options)
         return Outputs(logits, jnp.asarray, state)
-    hidden = model.hidden(state=state, **options)
-    embedding = split_vocabulary(model.output_embedding())
-    return Outputs(hidden.stream, functools.partial(token_logits, embedding=embedding), hidden.state)
+    hidden, last_input = model.hidden_with_input(state=state, **options)
+    embedding, heads = split_vocabulary(model.output_embedding()), ()
+    if distill.attention_weight:
+        last = model.blocks[-1]
+        heads = last.attention.heads(last.attention_input(last_input))
+    return Outputs(hidden.stream, functools.partial(token_logits, embedding=embedding), hidden.state, heads)
 
 
 def teachers_outputs(
@@ -59,7 +65,7 @@ def teachers_outputs(
     found = []
     for config, tree, state in zip(teacher_models(distill), params, states, strict=True):
         model = models.from_params(config, jax.lax.stop_gradient(tree))
-        found.append(outputs_of(model, state, call_options(config, batch, None)))
+        found.append(outputs_of(distill, model, state, call_options(config, batch, None)))
     return found
 
 
@@ -82,7 +88,7 @@ def _loss(
     distill: DistillConfig, params: tuple[models.Params, ...], model: Any, batch: data.Batch, state: Any, key: jax.Array
 ) -> tuple[DistilledTotals, Any]:
     teachers = [] if distill.cached else teachers_outputs(distill, params, state.teachers, batch)
-    student = outputs_of(model, student_state(state), call_options(model.config, batch, key))
+    student = outputs_of(distill, model, student_state(state), call_options(model.config, batch, key))
     (name,) = batch.targets
     targets, weights = batch.targets[name], batch.weights[name]
 
@@ -105,6 +111,12 @@ def _loss(
         for outputs in teachers:
             errors = projection_errors(student.stream, outputs.stream, weights)
             loss = loss + distill.hidden_weight / len(teachers) * errors
+    if distill.attention_weight:
+        document = jnp.cumsum(batch.inputs["reset"], axis=1, dtype=jnp.int32)
+        pairs = [pair for outputs in teachers for pair in zip(student.heads, outputs.heads, strict=True)]
+        for ours, theirs in pairs:
+            relations = relation_divergence(ours, theirs, document, distill.relation_heads)
+            loss = loss + distill.attention_weight / len(pairs) * relations
     totals = totals_of({name: scores}, batch)
     after = Taught(student.state, tuple(outputs.state for outputs in teachers)) if teachers else student.state
     return DistilledTotals(*totals, distillation=jnp.sum(loss * weights)), after

@@ -110,10 +110,9 @@ def _check_student(config: ExperimentConfig) -> None:
             "distill needs a LabelHeadConfig with loss='cross_entropy' and crf=False as model.head, got "
             f"{type(head).__name__}",
         )
-        check(
-            not distill.hidden_weight,
-            f"distill.hidden_weight={distill.hidden_weight} needs a decoder; a model with a head needs 0",
-        )
+        for name in ("hidden_weight", "attention_weight"):
+            value = getattr(distill, name)
+            check(not value, f"distill.{name}={value} needs a decoder; a model with a head needs 0")
     else:
         check(
             isinstance(model, ModelConfig) and config.data.objective.causal,
@@ -141,8 +140,24 @@ def _check_teacher(source: str, teacher: BaseModelConfig, config: ExperimentConf
     if isinstance(model, HeadedConfig) and isinstance(teacher, HeadedConfig):
         names = [getattr(part.head, "output_names", ()) for part in (teacher, model)]
         named += [("head.output_names", *names), ("the number of classes", _outputs(teacher), _outputs(model))]
+    if config.distill.attention_weight:
+        for name, each in (("the model", model), (source, teacher)):
+            _check_relations(name, each, config.distill.relation_heads)
     for name, theirs, ours in named:
         check(theirs == ours, f"distill.teachers: {source} differs from the model in {name}: {theirs}, not {ours}")
+
+
+def _check_relations(name: str, model: BaseModelConfig, heads: int) -> None:
+    """Raise `ValueError` unless queries, keys and values of the last layer can be split into relation heads."""
+    assert isinstance(model, ModelConfig)
+    check(model.num_layers > 0, f"distill.attention_weight: {name} has no layers")
+    width = model.attention_head_dim
+    sizes = {"queries": model.num_heads * width, "keys": model.kv_heads * width}
+    for kind, size in sizes.items():
+        check(
+            size % heads == 0,
+            f"distill.relation_heads={heads} does not divide the {size} dimensions of the {kind} of {name}",
+        )
 
 
 def _outputs(model: BaseModelConfig) -> int:

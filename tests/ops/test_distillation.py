@@ -14,6 +14,7 @@ from memgpt_jax.ops.distillation import (
     likeliest_divergence,
     mean_log_probs,
     projection_errors,
+    relation_divergence,
     span_sums,
 )
 
@@ -98,6 +99,42 @@ def test_the_projection_is_the_best_one():
     np.testing.assert_allclose(errors.reshape(-1)[used], np.mean(residual**2, axis=1), rtol=1e-3)
     exact = (hidden @ RNG.normal(size=(4, 6))).astype(np.float32)
     np.testing.assert_allclose(np.asarray(errors_of(hidden, exact, weights))[weights > 0], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_relations_equal_loops(heads):
+    """Of each token to the tokens of its document up to itself; heads of another number and size."""
+    ours, theirs = RNG.normal(size=(2, 6, 2, 4)), RNG.normal(size=(2, 6, 3, 2))
+    document = np.array([[0, 0, 0, 1, 1, 1], [0, 1, 1, 1, 1, 2]], np.int32)
+    found = relation_divergence(*(jnp.float32(part) for part in (ours, theirs)), jnp.asarray(document), heads)
+    expected = np.zeros((2, 6))
+    for row, token, head in np.ndindex(2, 6, heads):
+        before = [j for j in range(token + 1) if document[row, j] == document[row, token]]
+        q, p = (_relations(vectors[row], token, before, head, heads) for vectors in (ours, theirs))
+        expected[row, token] += np.sum(p * np.log(p / q)) / heads
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.all(np.asarray(found)[:, [0]] == 0) and found[0, 3] == 0  # a first token relates to itself alone
+
+
+def _relations(vectors, token, before, head, heads):
+    parts = vectors.reshape(len(vectors), heads, -1)[:, head]
+    logits = parts[before] @ parts[token] / np.sqrt(parts.shape[1])
+    powers = np.exp(logits - logits.max())
+    return powers / powers.sum()
+
+
+def test_relations_of_the_teacher_have_no_gradient_and_equal_ones_no_divergence():
+    x, y = (jnp.float32(RNG.normal(size=(1, 5, 2, 4))) for _ in range(2))
+    document = jnp.zeros((1, 5), jnp.int32)
+
+    @jax.jit
+    def gradients(ours, theirs):
+        return jax.value_and_grad(lambda *parts: relation_divergence(*parts, document, 2).sum(), (0, 1))(ours, theirs)
+
+    value, (ours, theirs) = gradients(x, y)
+    assert value > 0.1 and np.abs(ours).max() > 1e-3 and not np.any(theirs)
+    value, (ours, _) = gradients(x, x)
+    assert abs(value) < 1e-6 and np.abs(ours).max() < 1e-6
 
 
 def test_divergence_of_two_outcomes():

@@ -16,6 +16,9 @@ from memgpt_jax import data, models, parallel
 from memgpt_jax.config.fields import with_fields
 from memgpt_jax.data import make_task
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
+from memgpt_jax.models.attention import call_inputs
+from memgpt_jax.ops.attention.positions import document_positions
+from memgpt_jax.ops.distillation import relation_divergence
 from memgpt_jax.training import RunError, read_metrics, train
 from memgpt_jax.training.distillation import distilled, teachers_likeliest
 from memgpt_jax.training.loop import call_shapes
@@ -108,8 +111,35 @@ def test_the_loss_is_that_of_the_equation(make_config, teacher):
     assert float(value) == pytest.approx(0.7 * float(totals.loss) + float(totals.distillation), rel=1e-6)
 
 
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_the_loss_on_attention_is_that_of_the_last_layer(make_config, teacher, scan_layers):
+    """The mean over two teachers of the divergences of queries, keys and values; only `attention_weight` is set."""
+    base = make_config(model=PLAIN | {"d_model": 8, "scan_layers": scan_layers})
+    sources = teacher(**WIDER | PLAIN), teacher(2, **PLAIN)
+    settings = {"weight": 0.0, "attention_weight": 0.5, "relation_heads": 2}
+    config, loss_fn = prepared(taught(base, *sources, **settings))
+    params, batch, state = random_params(config.model), batch_of(config), initial_model_state(config)
+    every = zip((config.model, *teacher_models(config.distill)), (params, *loss_fn.args[0]), strict=True)
+    _, (totals, _) = jax.jit(batch_loss, static_argnums=0)(config, params, state, batch, jax.random.key(0), loss_fn)
+    heads = []
+    for model_config, tree in every:
+        model = models.from_params(model_config, tree)
+        tokens, reset = batch.inputs["tokens"], batch.inputs["reset"]
+        positions = document_positions(jnp.zeros(len(tokens), jnp.int32), reset)
+        x, called = model.embed(tokens, positions), call_inputs(reset, jnp.ones_like(reset), positions=positions)
+        for block, layer in zip(model.blocks[:-1], model.init_state(len(tokens)).layers, strict=False):
+            x, _, _ = block(x, layer, called, "any", None)
+        last = model.blocks[-1]
+        heads.append(last.attention.heads(last.attention_norm(x)))
+    document = np.cumsum(batch.inputs["reset"], axis=1)
+    ours, *theirs = heads
+    found = [relation_divergence(x, y, document, 2) for other in theirs for x, y in zip(ours, other, strict=True)]
+    expected = 0.5 * float(np.sum(np.mean(found, axis=0) * batch.weights["tokens"]))
+    assert expected > 0.01 and float(totals.distillation) == pytest.approx(expected, rel=1e-4)
+
+
 def test_a_teacher_has_nothing_to_teach_itself(make_config, teacher):
-    config, loss_fn = prepared(taught(make_config(), teacher(), weight=1.0))
+    config, loss_fn = prepared(taught(make_config(), teacher(), weight=1.0, attention_weight=1.0))
     (params,) = loss_fn.args[0]
     memory = initial_model_state(config)
 
@@ -320,7 +350,10 @@ def test_another_tokenizer_or_vocabulary_is_refused(make_config, teacher, tmp_pa
         ({"temperature": 0.0}, "distill.temperature must be positive"),
         ({"top_k": 0}, "distill.top_k must be at least 1"),
         ({"cache": "folder"}, "distill.cache='folder' needs distill.top_k"),
-        ({"top_k": 4, "hidden_weight": 1.0}, "needs the teachers in each step"),
+        ({"top_k": 4, "hidden_weight": 1.0}, "distill.hidden_weight=1.0 needs the teachers in each step"),
+        ({"top_k": 4, "attention_weight": 1.0}, "distill.attention_weight=1.0 needs the teachers in each step"),
+        ({"attention_weight": -1.0}, "distill.attention_weight must be a number of at least 0"),
+        ({"relation_heads": 0}, "distill.relation_heads must be at least 1, got 0"),
     ],
 )
 def test_values_that_are_refused(values, message):
@@ -339,6 +372,7 @@ def test_an_encoder_is_refused():
     ("changes", "hooks", "message"),
     [
         ({"top_k": 21}, {}, "distill.top_k=21 must be at most 20"),
+        ({"attention_weight": 1.0, "relation_heads": 5}, {}, "distill.relation_heads=5 does not divide the 16 dim"),
         ({}, {"loss_fn": print}, "loss_fn replaces the loss"),
         ({"top_k": 4}, {"batches": Countdown(4, 32, 20)}, "own batches need top_k=None"),
     ],
