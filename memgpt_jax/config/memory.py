@@ -12,6 +12,7 @@ from memgpt_jax.config.kernels import Implementation
 Gate = Literal["log_bias", "scale", "scale_value", "none"]
 Select = Literal["all", "highest_gate", "pool"]
 Evict = Literal["oldest", "lowest_gate", "least_read"]
+Compression = Literal["merge", "gate", "oldest"]
 Visibility = Literal["segment", "token"]
 Alignment = Literal["any", "aligned", "mid_segment", "unwritten"]
 """What the caller of a model guarantees about where a call begins and ends; see `models.MemGPT.__call__`."""
@@ -166,6 +167,8 @@ class KVMemoryConfig(AttendedMemoryConfig):
     positions, and the window keeps tokens that are entries already."""
     read_implementation: Implementation = "auto"
     """Implementation of reads in calls with whole segments: any `Implementation` but `cudnn`."""
+    compressed: bool = False
+    """Set by `mg.compress_memory`: an entry may stand for several tokens."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

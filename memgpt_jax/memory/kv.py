@@ -23,6 +23,7 @@ from memgpt_jax.ops.memory import (
     Source,
     append_entries,
     causal_visibility,
+    clean_entries,
     gather_entries,
     make_source,
     places_to_keep,
@@ -208,7 +209,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
     def origins(self, state: KVState) -> Origins:
         """The token of each entry; its segment, if tokens of the segment have been pooled, left out or evicted.
 
-        With `select="all"` and `evict="oldest"` the token is always known. Raises `ValueError` with
+        With `select="all"` and `evict="oldest"` the token is always known, except in a `compressed` memory, where an
+        entry may stand for several: its origin is the segment of one of them. Raises `ValueError` with
         `visibility="token"`, whose reads `explain` does not describe, and with `initial_entries`, which have no token.
         """
         config, length = self.config, self.segment_length
@@ -217,11 +219,13 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             config.initial_entries == 0, f"memory.initial_entries={config.initial_entries} have no origins: take none"
         )
         age, size = state.entries.age, config.memory_size
-        if config.select == "all" and config.evict == "oldest":  # a place for each token, M - 1 for the last
+        if (
+            config.select == "all" and config.evict == "oldest" and not config.compressed
+        ):  # a place for each token, M - 1 for the last
             start = jnp.broadcast_to(size - jnp.arange(size, dtype=jnp.int32), age.shape)
             return Origins(start, jnp.ones_like(start))
         rank, number = jax.vmap(_rank_of_equal)(jnp.where(state.entries.valid, age, 0))
-        known = (config.select == "all") & (number == length)
+        known = (config.select == "all" and not config.compressed) & (number == length)
         start = length * age - jnp.where(known, length - number + rank, 0)
         return Origins(start, jnp.where(known, 1, jnp.full_like(start, length)))
 
@@ -249,7 +253,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         new = gather_entries(
             new, jnp.argsort(valid, axis=1, stable=True).astype(jnp.int32)
         )  # `append_entries` expects invalid entries first
-        return state._replace(entries=append_entries(state.entries, _clean(new), self.config.evict))
+        return state._replace(entries=append_entries(state.entries, clean_entries(new), self.config.evict))
 
     def segment(self, segment: Segment, state: KVState) -> tuple[Float[Array, "B T R"], KVState]:
         """`Memory.segment`, recomputed in the backward pass, which is faster and halves peak memory."""
@@ -308,7 +312,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             found = jax.tree.map(lambda x: x.reshape(*per_segment, *x.shape[2:]), found)
         entries = gather_entries(in_play, final.place)._replace(valid=final.valid, age=final.age)
         clock = None if state.clock is None else state.clock + call.num_written[:, 0]
-        return self._packed(found), KVState(_clean(entries), conv_cache, state.knowledge, clock)
+        return self._packed(found), KVState(clean_entries(entries), conv_cache, state.knowledge, clock)
 
     def _places(self, segments: Segment, old: Entries, start: Entries, new: Entries) -> tuple[SeenEntries, SeenEntries]:
         """The places of the entries that the memory holds, among the E entries of `sequence`.
@@ -407,7 +411,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             entries = entries._replace(keys=self.unit(entries.keys).astype(self.dtype))
             if self.config.gate == "none":  # exactly 1, not a rounded sum of weights, so that the newer of two stays
                 entries = entries._replace(log_gate=jnp.zeros_like(entries.log_gate))
-        return _clean(self._gated(entries))
+        return clean_entries(self._gated(entries))
 
     def _gated(self, entries: Entries) -> Entries:
         """Entries scaled by their gates; with gate `log_bias`, the read logits change instead."""
@@ -474,8 +478,3 @@ def _rank_of_equal(values: Int32[Array, " M"]) -> tuple[Int32[Array, " M"], Int3
     order = jnp.argsort(values, stable=True)
     first, last = (jnp.searchsorted(values[order], values, side=side).astype(jnp.int32) for side in ("left", "right"))
     return jnp.argsort(order).astype(jnp.int32) - first, last - first
-
-
-def _clean(entries: Entries) -> Entries:
-    """Entries with zeros where they are not valid, so that equal memories are equal arrays."""
-    return where_rows(entries.valid, entries, jax.tree.map(jnp.zeros_like, entries))

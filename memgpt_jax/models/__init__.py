@@ -4,6 +4,7 @@ from memgpt_jax.models.attention_weights import attention_weights
 from memgpt_jax.models.decoder import LayerState, MemGPT, ModelState
 from memgpt_jax.models.encoder import Encoder, EncoderState
 from memgpt_jax.models.headed import Headed, HeadedState
+from memgpt_jax.models.memory_compression import compress_memory
 from memgpt_jax.models.memory_layer import MemoryLayer
 from memgpt_jax.models.model_functions import (
     ModelFunctions,
@@ -38,6 +39,7 @@ __all__ = [
     "TokenFlags",
     "XLNet",
     "attention_weights",
+    "compress_memory",
     "count_parameters",
     "flags_from_segment_ids",
     "from_params",

@@ -7,19 +7,26 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
+import memgpt_jax as mg
+from memgpt_jax import data
+from memgpt_jax.checkpoint import load_run
+from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig, TrainingConfig
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import batch_shapes
 from memgpt_jax.memory import layer_memory_bytes
+from memgpt_jax.models import from_params
 from memgpt_jax.models.parameters import count_parameters
 from memgpt_jax.studies import benchmark
 from memgpt_jax.studies.benchmark import Case, interleaving
 from memgpt_jax.studies.benchmark.training import forward_flops
 from memgpt_jax.studies.command_line import load_config, override
 from memgpt_jax.studies.commands import benchmark as command
+from memgpt_jax.training import train
 
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "benchmark.py"
 TINY = [
@@ -131,6 +138,47 @@ def test_candidates_are_our_training_step_and_our_decoding():
 
 
 @pytest.mark.slow
+def test_a_run_with_compressed_memories(tmp_path):
+    """The row of a size and a way is the loss of a model of this size that goes on from the compressed state."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(80):
+        (folder / f"{number}.txt").write_text(f"{number} bottles of beer on the wall, " * 8)
+    config = ExperimentConfig(
+        model=ModelConfig(
+            vocab_size=257,
+            d_model=16,
+            num_layers=1,
+            num_heads=2,
+            window_size=8,
+            segment_length=8,
+            memory=KVMemoryConfig(memory_size=32, num_heads=2, head_dim=8),
+        ),
+        data=TextConfig(corpus="folder", path=str(folder), tokenizer="byte", cache_dir=str(tmp_path / "cache")),
+        training=TrainingConfig(steps=2, batch_size=2, sequence_length=32),
+    )
+    train(config, tmp_path / "run", print_progress=False)
+    found = benchmark.compressed_rows(tmp_path / "run", (16, 8), ("merge", "oldest"), 64, 24, 2)
+    assert [(row["entries"], row["by"]) for row in found] == [
+        (32, "all"),
+        *((size, by) for size in (16, 8) for by in ("merge", "oldest")),
+    ]
+    assert found[1]["share of bytes"] < 0.6 and found[3]["kB"] < found[1]["kB"] < found[0]["kB"]
+    assert len({row["bits per byte"] for row in found}) == 5 and found[0]["worse by, %"] == 0
+    run = load_run(tmp_path / "run")
+    model, texts = from_params(run.config.model, run.params), data.documents(config.data, "valid", run.tokenizer)
+    nats = 0.0
+    for index in range(2):
+        ids = np.array([256, *texts[index]], np.int32)[None]
+        small, state = mg.compress_memory(model, model(ids[:, :64])[1], 8)
+        scores, _ = small.score(ids[:, 64:88], {"tokens": ids[:, 65:89]}, state)
+        nats += float(scores["tokens"].losses.sum())
+    assert found[3]["bits per byte"] == pytest.approx(nats / np.log(2) / 48, rel=1e-4)
+    with pytest.raises(ValueError, match="no document of the validation split has 100,000 tokens"):
+        benchmark.compressed_rows(tmp_path / "run", (8,), ("merge",), 99_000, 1000, 2)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["span_corruption", pytest.param("permutation", marks=pytest.mark.slow)])
 def test_a_step_of_other_objectives_has_all_their_arrays(name):
     stacks = ("encoder.", "decoder.") if name == "span_corruption" else ("",)
@@ -162,4 +210,4 @@ def test_the_script_writes_table_and_plot(tmp_path):
     assert text.count("```sh\npython experiments/benchmark.py") == 2 and "| kv | 16 |" in text
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"train.png", "decode.png"}
     wrong = run("fly", "benchmark")
-    assert wrong.returncode == 2 and "train, decode, stream, serve or quantized" in wrong.stderr
+    assert wrong.returncode == 2 and "train, decode, stream, serve, quantized, compressed" in wrong.stderr

@@ -18,6 +18,7 @@ from memgpt_jax.ops.memory.compression import compress, select_most_used
 from memgpt_jax.ops.memory.fast_weights import Writes, scan_fast_weight_heads, scan_fast_weights, unit_features
 from memgpt_jax.ops.memory.hops import Hops, multi_hop_read, multi_hop_weights, position_encoding
 from memgpt_jax.ops.memory.inner_learning import Pairs, inner_network, inner_update
+from memgpt_jax.ops.memory.merging import highest_gates, merge_entries, merge_older_entries, newest_entries
 from memgpt_jax.ops.memory.nearest import NearestRead, find_nearest, find_nearest_in_groups, read_chosen, read_nearest
 from memgpt_jax.ops.memory.reader import (
     ReadableEntries,
@@ -39,6 +40,7 @@ from memgpt_jax.ops.memory.writer import (
     KnowledgeEntries,
     append_entries,
     causal_conv,
+    clean_entries,
     gather_entries,
     places_to_keep,
     pool_entries,
@@ -60,6 +62,7 @@ __all__ = [
     "append_entries",
     "causal_conv",
     "causal_visibility",
+    "clean_entries",
     "compress",
     "content_weights",
     "erase_and_add",
@@ -68,13 +71,17 @@ __all__ = [
     "follow_links",
     "free_usage",
     "gather_entries",
+    "highest_gates",
     "inner_network",
     "inner_update",
     "interpolate_weights",
     "link_writes",
     "make_source",
+    "merge_entries",
+    "merge_older_entries",
     "multi_hop_read",
     "multi_hop_weights",
+    "newest_entries",
     "places_to_keep",
     "pool_entries",
     "position_encoding",

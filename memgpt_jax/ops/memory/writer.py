@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from memgpt_jax.ops.attention.dense import attention_weights, masked_bias
 from memgpt_jax.ops.mesh import ENTRIES, HEADS, declare_axes
+from memgpt_jax.ops.trees import where_rows
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
@@ -15,7 +16,7 @@ class Entries(NamedTuple):
 
     keys: Float[Array, "B M G K"]
     values: Float[Array, "B M G K"]
-    log_gate: Float32[Array, "B M"]  # log of the write gate g in (0, 1]
+    log_gate: Float32[Array, "B M"]  # log of the write gate g in (0, 1]; of a merged entry, of the sum of gates
     valid: Bool[Array, "B M"]
     age: Int32[Array, "B M"]  # segments since it was written; 1 for the segment right after
     read_mass: Float32[Array, "B M"] | None  # attention weight received, summed over tokens, mean over heads
@@ -148,6 +149,11 @@ def append_entries(memory: Entries, new: Entries, evict: str, places: Int32[Arra
         fading = jnp.where(kept.age >= READ_HORIZON, jnp.float32(1 - 1 / READ_HORIZON), jnp.float32(1))
         kept = kept._replace(read_mass=kept.read_mass * fading)
     return kept._replace(age=jnp.where(kept.valid, jnp.minimum(kept.age + 1, OLDEST_AGE), 0))
+
+
+def clean_entries(entries: Entries) -> Entries:
+    """Entries with zeros where they are not valid, so that equal memories are equal arrays."""
+    return where_rows(entries.valid, entries, jax.tree.map(jnp.zeros_like, entries))
 
 
 def gather_entries(entries, index: Int32[Array, "B N"]):

@@ -1,5 +1,6 @@
 """Speed of training and decoding, interleaved on one machine, and its share of the machine's peak rates."""
 
+from memgpt_jax.studies.benchmark.compressed import compressed_rows
 from memgpt_jax.studies.benchmark.decoding import decoding_case
 from memgpt_jax.studies.benchmark.interleaving import Case, Medians, interleave
 from memgpt_jax.studies.benchmark.long_stream import long_stream_measurements
@@ -14,6 +15,7 @@ __all__ = [
     "Case",
     "Medians",
     "add_section",
+    "compressed_rows",
     "copy_probe",
     "decoding_case",
     "decoding_peers",

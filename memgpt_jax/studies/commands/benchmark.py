@@ -7,6 +7,7 @@ r"""Speed and memory, measured side by side: table, plot, `benchmarks.json` and 
     memgpt-jax benchmark stream
     memgpt-jax benchmark serve runs/stdlib --slots 8 --peers
     memgpt-jax benchmark quantized HuggingFaceTB/SmolLM2-135M-Instruct --text book.txt
+    memgpt-jax benchmark compressed runs/stdlib --sizes 512 256 128
 
 `train` and `decode` take a config, overrides, and a sweep as in `memgpt-jax ablate` over any fields, such as
 `parallel.data=1,2,4`. The first combination is the reference. The reference, each other combination, and a probe of the
@@ -16,6 +17,8 @@ a busy machine. `stream` reads and generates a million tokens: time per token, g
 over HTTP; the reference is the engine with one slot.
 `quantized` compares a pretrained decoder with its forms of 8 and 4 bits: bytes, bits per byte of a text, and with
 `--rows` speed.
+`compressed` reads documents by a run, compresses the memories (`mg.compress_memory`), and reads on: bytes of the
+memories, and bits per byte of what follows.
 
 Columns: `relative speed` is the ratio of tokens/s to the reference; `by multiply-adds` the ratio predicted from matmul
 FLOPs alone.
@@ -35,6 +38,7 @@ from rich.progress import track
 
 from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.memory import Compression
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.pipelines.base import load
 from memgpt_jax.studies import benchmark
@@ -116,6 +120,26 @@ class QuantizedArguments:
     """Tokens of the window; default: as the model has."""
     rounds: int = 3
     """Rounds; in each round a case runs four times, and the first run is not counted."""
+    output: Path = Path("runs/benchmark")
+    """Folder of `BENCHMARKS.md` and `benchmarks.json`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressedArguments:
+    """Options of `compressed`."""
+
+    workdir: tyro.conf.Positional[Path]
+    """Folder of a run on text, with a `kv` memory."""
+    sizes: tuple[int, ...] = (512, 256, 128)
+    """Entries of each layer after compression."""
+    by: tuple[Compression, ...] = ("merge", "gate", "oldest")
+    """Ways to compress, see `mg.compress_memory`."""
+    read: int = 4096
+    """Tokens of each document that are read before."""
+    scored: int = 512
+    """Tokens after them, whose bits per byte are measured."""
+    documents: int = 32
+    """Documents of the validation split, of those that are long enough."""
     output: Path = Path("runs/benchmark")
     """Folder of `BENCHMARKS.md` and `benchmarks.json`."""
 
@@ -258,6 +282,19 @@ def quantized(words: Sequence[str]) -> None:
     benchmark.add_section(arguments.output, command(words), "A decoder in float32, and quantised.", rows)
 
 
+def compressed(words: Sequence[str]) -> None:
+    """Measure a run whose memories are compressed after a part of each document."""
+    arguments = parse_arguments(CompressedArguments, __doc__, words[1:])
+    rows = benchmark.compressed_rows(
+        arguments.workdir, arguments.sizes, arguments.by, arguments.read, arguments.scored, arguments.documents
+    )
+    print(benchmark.table(rows))
+    about = (
+        f"Memories compressed after {arguments.read:,} tokens; bits per byte of the {arguments.scored:,} that follow."
+    )
+    benchmark.add_section(arguments.output, command(words), about, rows)
+
+
 def command(words: Sequence[str]) -> str:
     """The command that repeats this measurement; `--output` is left out."""
     if "--output" in words:
@@ -272,10 +309,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     mode = words[0] if words else "--help"
     if mode in ("-h", "--help"):
         return print(__doc__)
-    if mode in ("stream", "serve", "quantized"):
-        return {"stream": stream, "serve": serve, "quantized": quantized}[mode](words)
+    own = {"stream": stream, "serve": serve, "quantized": quantized, "compressed": compressed}
+    if mode in own:
+        return own[mode](words)
     if mode not in ("train", "decode"):
-        raise ValueError(f"the first argument must be train, decode, stream, serve or quantized, got {mode!r}")
+        raise ValueError(f"the first argument must be train, decode, {', '.join(own)}, got {mode!r}")
     config, arguments = parse(Arguments, __doc__, words[1:])
     cases_of = cases_of_train if mode == "train" else cases_of_decode
     combinations = sweep(arguments.sweep)
