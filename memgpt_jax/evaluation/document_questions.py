@@ -26,6 +26,7 @@ from memgpt_jax.evaluation.row_losses import row_losses
 from memgpt_jax.generation.citations import check_citable, question_weights, sources
 from memgpt_jax.generation.questions import answer_prompts, read_document
 from memgpt_jax.models import ModelState
+from memgpt_jax.models.quantization import laid_out
 
 Value = TypeVar("Value")
 
@@ -157,8 +158,9 @@ class Reader:
     """Reads the documents of a task and answers their questions."""
 
     def __init__(self, config: ExperimentConfig, params: models.Params, task: DocumentQuestionsTask):
-        self.config, self.settings, self.task, self.params = config, config.evaluation, task, params
+        self.config, self.settings, self.task = config, config.evaluation, task
         self.model = instance_of(config.model, ModelConfig, "model")
+        self.params = laid_out(self.model, params, self.settings.batch_size)
 
     def read(self, document: Document) -> ModelState:
         """The state after a document, one row."""

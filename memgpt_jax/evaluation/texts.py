@@ -23,6 +23,7 @@ from memgpt_jax.evaluation.metrics.texts import (
 )
 from memgpt_jax.evaluation.row_losses import row_losses
 from memgpt_jax.generation.targets import write_targets
+from memgpt_jax.models.quantization import laid_out
 
 
 class PairResult(TextMetrics):
@@ -59,7 +60,7 @@ def evaluate_texts(config: ExperimentConfig, params: models.Params, task: Writin
     losses = np.concatenate(row_losses(config.model, params, settings, rows, task.tokens.source_length))
     texts = write_targets(
         config.model,
-        params,
+        laid_out(config.model, params, settings.batch_size * task.config.num_beams),
         task.tokens,
         [task.source(index) for index in range(len(examples))],
         rows=settings.batch_size,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from memgpt_jax.ops.linear import flat_dot_general
-from memgpt_jax.ops.quantized import QuantizedMatrix
+from memgpt_jax.ops.quantized import StoredMatrix
 
 
 def linear(
@@ -48,4 +48,4 @@ def linear(
 
 def _promoted(arrays: tuple[Any, ...], *, dtype: Any) -> tuple[Any, ...]:
     """The arrays in the compute type; a quantised kernel, and the None of no bias, are unchanged."""
-    return tuple(x if x is None or isinstance(x, QuantizedMatrix) else jnp.asarray(x, dtype) for x in arrays)
+    return tuple(x if x is None or isinstance(x, StoredMatrix) else jnp.asarray(x, dtype) for x in arrays)

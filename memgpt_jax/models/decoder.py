@@ -36,7 +36,7 @@ from memgpt_jax.ops.attention.positions import document_positions, sinusoidal
 from memgpt_jax.ops.linear import matmul
 from memgpt_jax.ops.memory import gather_entries
 from memgpt_jax.ops.mesh import split_vocabulary
-from memgpt_jax.ops.quantized import QuantizedMatrix
+from memgpt_jax.ops.quantized import StoredMatrix
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Int32, Rows, Stream, Targets, Tokens
 
 
@@ -286,17 +286,17 @@ class MemGPT(Model[ModelState]):
         distance = np.arange(config.window_size)
         return relative_bias(self.relative_embedding[...], distance, config.relative_max_distance, causal=True)
 
-    def output_embedding(self) -> Float[Array, "V D"] | QuantizedMatrix:
+    def output_embedding(self) -> Float[Array, "V D"] | StoredMatrix:
         """Output projection: logits are its product with hidden states; in the compute type, or quantised."""
         weights = self.embedding[...] if self.config.tie_embeddings else self.output.kernel[...]
-        if isinstance(weights, QuantizedMatrix):  # also of the output, stored as [V, D]
+        if isinstance(weights, StoredMatrix):  # also of the output, stored as [V, D]
             return weights
         return (weights if self.config.tie_embeddings else weights.T).astype(self.config.dtype)
 
     def logits(self, x: Float[Array, "*b D"]) -> Float32[Array, "*b V"]:
         """Logits of the last hidden states."""
         weights = self.output_embedding()
-        return matmul(x, weights if isinstance(weights, QuantizedMatrix) else weights.T).astype(jnp.float32)
+        return matmul(x, weights if isinstance(weights, StoredMatrix) else weights.T).astype(jnp.float32)
 
     def score(
         self,

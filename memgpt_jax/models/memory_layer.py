@@ -19,7 +19,7 @@ from memgpt_jax.models.layers import dropout as dropped
 from memgpt_jax.models.layers import norm as make_norm
 from memgpt_jax.ops import gated_fusion
 from memgpt_jax.ops.linear import matmul
-from memgpt_jax.ops.quantized import QuantizedMatrix
+from memgpt_jax.ops.quantized import StoredMatrix
 from memgpt_jax.shapes import Array, Flags, Float, Float32, Stream
 
 
@@ -212,7 +212,7 @@ class MemoryLayer(nnx.Module):
         read, rate = self.memory.project_out(found), self.config.dropout
         is_dropped = rate > 0 and dropout_key is not None
         output = None if is_dropped or self.memory.output is None else self.memory.output.kernel[...]
-        factors = None if output is None or isinstance(output, QuantizedMatrix) else Unprojected(found, output)
+        factors = None if output is None or isinstance(output, StoredMatrix) else Unprojected(found, output)
         fused, gate = self.fusion(h, normed, dropped(read, rate, dropout_key), factors)
         return fused, state, gate
 

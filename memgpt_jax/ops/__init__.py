@@ -10,7 +10,7 @@ from memgpt_jax.ops.fusion import gated_fusion, gated_modalities, joint_softmax
 from memgpt_jax.ops.graph import messages
 from memgpt_jax.ops.linear import flat_dot_general, matmul
 from memgpt_jax.ops.loss import Scores, cross_entropy, logit_scores
-from memgpt_jax.ops.quantized import Int4Matrix, Int8Matrix, quantize_matrix, quantized_matmul
+from memgpt_jax.ops.quantized import Int4Matrix, Int8Matrix, quantize_matrix, stored_matmul
 
 __all__ = [
     "Int4Matrix",
@@ -29,5 +29,5 @@ __all__ = [
     "messages",
     "positions",
     "quantize_matrix",
-    "quantized_matmul",
+    "stored_matmul",
 ]

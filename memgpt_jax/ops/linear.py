@@ -4,18 +4,18 @@ from typing import Any
 
 import jax
 
-from memgpt_jax.ops.quantized import QuantizedMatrix, quantized_matmul
+from memgpt_jax.ops.quantized import StoredMatrix, stored_matmul
 from memgpt_jax.shapes import Array, Float
 
 
-def flat_dot_general(lhs: Array, rhs: Array | QuantizedMatrix, dimension_numbers: Any, **options: Any) -> Array:
+def flat_dot_general(lhs: Array, rhs: Array | StoredMatrix, dimension_numbers: Any, **options: Any) -> Array:
     """`lax.dot_general` of [..., D] with [D, F] as one two-dimensional matmul, which is twice as fast on CPU.
 
     For the `dot_general` argument of `nnx.Linear`. Arguments are those of `lax.dot_general`; if they describe another
     product, it is computed by `lax.dot_general` itself. A quantised matrix is stored as [F, D].
     """
-    if isinstance(rhs, QuantizedMatrix):
-        return quantized_matmul(lhs, rhs).astype(lhs.dtype)
+    if isinstance(rhs, StoredMatrix):
+        return stored_matmul(lhs, rhs).astype(lhs.dtype)
     (contracted, _), _ = dimension_numbers
     if lhs.ndim == 2 or tuple(contracted) != (lhs.ndim - 1,):
         return jax.lax.dot_general(lhs, rhs, dimension_numbers, **options)
@@ -24,8 +24,6 @@ def flat_dot_general(lhs: Array, rhs: Array | QuantizedMatrix, dimension_numbers
     return out.reshape(*lhs.shape[:-1], out.shape[-1])
 
 
-def matmul(
-    x: Float[Array, "*b D"], kernel: Float[Array, "D F"] | QuantizedMatrix, **options: Any
-) -> Float[Array, "*b F"]:
+def matmul(x: Float[Array, "*b D"], kernel: Float[Array, "D F"] | StoredMatrix, **options: Any) -> Float[Array, "*b F"]:
     """x W with the last axis of x [..., D] and W [D, F] (quantised: [F, D]); options are those of `lax.dot_general`."""
     return flat_dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), **options)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax.ops.mesh import num_row_parts, split_rows, split_vocabulary
-from memgpt_jax.ops.quantized import QuantizedMatrix, quantized_matmul
+from memgpt_jax.ops.quantized import StoredMatrix, stored_matmul
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
@@ -36,7 +36,7 @@ def logit_scores(logits: Float32[Array, "B V"], targets: Int32[Array, "B"]) -> S
 
 def cross_entropy(
     hidden: Float[Array, "B L D"],
-    embedding: Float[Array | np.ndarray, "V D"] | QuantizedMatrix,
+    embedding: Float[Array | np.ndarray, "V D"] | StoredMatrix,
     targets: Int32[Array, "B L"],
     chunk_size: int = 1024,
     bias: Float32[Array, "V"] | None = None,
@@ -58,12 +58,12 @@ def cross_entropy(
 
 def token_logits(
     hidden: Float[Array, "N D"],
-    embedding: Float[Array | np.ndarray, "V D"] | QuantizedMatrix,
+    embedding: Float[Array | np.ndarray, "V D"] | StoredMatrix,
     bias: Float32[Array, "V"] | None = None,
 ) -> Float32[Array, "N V"]:
     """embedding @ h + bias."""
-    if isinstance(embedding, QuantizedMatrix):
-        logits = quantized_matmul(hidden, embedding)
+    if isinstance(embedding, StoredMatrix):
+        logits = stored_matmul(hidden, embedding)
     else:
         logits = jnp.einsum("nd,vd->nv", hidden, embedding, preferred_element_type=jnp.float32)
     return logits if bias is None else logits + bias[None]

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from memgpt_jax.ops.quantized import QuantizedMatrix
+from memgpt_jax.ops.quantized import StoredMatrix
 
 ROWS = ("data", "fsdp")
 """Axes over which batch rows are split. With `fsdp`, too, each device processes its own rows."""
@@ -93,7 +93,7 @@ def is_single_device() -> bool:
 
 def split_vocabulary(embedding: Any) -> Any:
     """Split embeddings [V, D] and their gradients over V, so that each device holds whole vectors; not if quantised."""
-    if isinstance(embedding, QuantizedMatrix):
+    if isinstance(embedding, StoredMatrix):
         return embedding
     if not is_multi_device():
         return jnp.asarray(embedding)  # a NumPy array cannot be indexed by a tracer

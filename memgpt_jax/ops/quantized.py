@@ -1,7 +1,8 @@
-"""Matrices of 8 or 4 bits per weight, and their products with vectors of floats.
+"""Matrices that are stored by output, of 8 or 4 bits or floats, and their products with vectors of floats.
 
     Int8Matrix  (W H)[n, k] ~ s[n] q[n, k]           q: -127 to 127;  one scale per row
     Int4Matrix  W[n, k] ~ d[n, g] q[n, k] + m[n, g]  q: 0 to 15;  scale and minimum of each group g of 32 columns
+    FloatMatrix W[n, k]                              as it is
 
 W [N, K] has one row per output: y = W x. An 8-bit product also rounds the vectors, (H x)[r, k] ~ t[r] a[r, k] with
 t[r] = max_k |(H x)[r, k]| / 127, so that its sums are of integers (Dettmers et al., "LLM.int8()", 2022, section 2.1):
@@ -39,14 +40,17 @@ GROUP = 32
 """Columns of a group of 4-bit weights."""
 LARGEST_WIDTH = (2**31 - 1) // 127**2
 """Columns whose products of 8 bits always fit an int32."""
+FEW_ROWS = 64
+"""Most vectors of which a `FloatMatrix` takes the product as W x^T."""
 RESTORED_ROWS = 64
 """Most rows of a 4-bit matrix that are floats at a time."""
 
 
-class QuantizedMatrix:
+class StoredMatrix:
     """Base of the matrices here: `matrix[...]` is the matrix itself, `matrix[ids]` its rows as float32 [..., K]."""
 
     bits: ClassVar[int]
+    """Bits of a weight; 32: it is not quantised."""
 
     def __getitem__(self, ids: Any) -> Any:
         return self if isinstance(ids, EllipsisType) else self.rows(ids)
@@ -62,7 +66,7 @@ class QuantizedMatrix:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
-class Int8Matrix(QuantizedMatrix):
+class Int8Matrix(StoredMatrix):
     """(W H)[n, k] ~ s[n] q[n, k]."""
 
     bits = 8
@@ -83,7 +87,7 @@ class Int8Matrix(QuantizedMatrix):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
-class Int4Matrix(QuantizedMatrix):
+class Int4Matrix(StoredMatrix):
     """W[n, k] ~ d[n, g] q[n, k] + m[n, g]; byte j of a row holds q[n, j] below q[n, K / 2 + j]."""
 
     bits = 4
@@ -107,6 +111,24 @@ class Int4Matrix(QuantizedMatrix):
         return jnp.moveaxis(y, 0, 1).reshape(len(x), number)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class FloatMatrix(StoredMatrix):
+    """W itself. On CPU, W x^T for a few rows x is faster than x W^T, and than the product with W stored as [K, N]."""
+
+    bits = 32
+    values: Array  # [N, K]
+
+    def rows(self, ids: Array) -> Array:
+        return self.values[ids]
+
+    def product(self, x: Array) -> Array:
+        values = self.values.astype(x.dtype)
+        if 1 < len(x) <= FEW_ROWS:  # the barrier keeps XLA from folding the transpositions into x W^T
+            return jax.lax.optimization_barrier(values @ x.T).T.astype(jnp.float32)
+        return (x @ values.T).astype(jnp.float32)
+
+
 def rotate(x: Float32[Array, "*b K"]) -> Float32[Array, "*b K"]:
     """H x: each block of 64 columns (`BLOCKS`) times a Hadamard matrix, divided by 8."""
     width = x.shape[-1]
@@ -127,7 +149,7 @@ def round_rows(x: Float32[Array, "R K"]) -> tuple[Array, Array]:
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def quantize_matrix(weights: Float32[Array, "N K"], bits: int) -> QuantizedMatrix:
+def quantize_matrix(weights: Float32[Array, "N K"], bits: int) -> StoredMatrix:
     """The nearest `Int8Matrix` of these scales, or `Int4Matrix`.
 
     4 bits need a number of columns that 64 divides; other matrices get 8 bits.
@@ -152,12 +174,12 @@ def quantize_matrix(weights: Float32[Array, "N K"], bits: int) -> QuantizedMatri
 
 
 @jax.custom_jvp
-def quantized_matmul(x: Float[Array, "*b K"], matrix: QuantizedMatrix) -> Float32[Array, "*b N"]:
-    """W x with the last axis of x [..., K] and a quantised W [N, K], as float32 [..., N]."""
+def stored_matmul(x: Float[Array, "*b K"], matrix: StoredMatrix) -> Float32[Array, "*b N"]:
+    """W x with the last axis of x [..., K] and a stored W [N, K], as float32 [..., N]."""
     y = matrix.product(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]))
     return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
-@quantized_matmul.defjvp
+@stored_matmul.defjvp
 def _no_gradient(primals: Any, tangents: Any) -> Any:
-    raise ValueError("quantised weights have no gradient: train the model first, then quantize it")
+    raise ValueError("weights stored for inference have no gradient: train the model first, then quantize it")

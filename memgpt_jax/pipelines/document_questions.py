@@ -12,6 +12,7 @@ from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
 from memgpt_jax.generation.citations import Source, question_weights, sources
 from memgpt_jax.generation.questions import answer_prompts
 from memgpt_jax.generation.session import Session
+from memgpt_jax.models.quantization import laid_out
 from memgpt_jax.pipelines.base import Loaded, check_sizes, texts_of
 
 
@@ -33,8 +34,9 @@ class DocumentQuestions:
         config = loaded.data if isinstance(loaded.data, DocumentQuestionsConfig) else DocumentQuestionsConfig()
         if prompt is not None:
             config = dataclasses.replace(config, prompt=prompt)
-        self.config, self.rows, self.params = config, rows, loaded.params
+        self.config, self.rows = config, rows
         self.model = instance_of(loaded.config, ModelConfig, "model")
+        self.params = laid_out(self.model, loaded.params, rows)
         self.tokens = config.tokens(loaded.tokenizer)
 
     def read(self, document: str) -> "Reading":

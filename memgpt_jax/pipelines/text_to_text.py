@@ -8,6 +8,7 @@ from memgpt_jax.config.checks import check, whole
 from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.generation.targets import write_targets
+from memgpt_jax.models.quantization import laid_out
 from memgpt_jax.pipelines.base import Loaded, check_sizes, texts_of
 
 
@@ -42,7 +43,8 @@ class TextToText:
             config = TextPairsConfig(source_length=length)
         if prompt is not None:
             config = dataclasses.replace(config, prompt=prompt)
-        self.config, self.model, self.params, self.rows = config, model, loaded.params, rows
+        self.config, self.model, self.rows = config, model, rows
+        self.params = laid_out(model, loaded.params, rows)
         self.tokens = config.tokens(loaded.tokenizer)
 
     def __call__(

@@ -10,7 +10,7 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import Tokenizer
 from memgpt_jax.generation.document import Document, from_bytes, memory_stats, to_bytes
 from memgpt_jax.generation.prompts import check_tokenizer
-from memgpt_jax.models.quantization import quantize_params
+from memgpt_jax.models.quantization import laid_out, quantize_params
 from memgpt_jax.pipelines import FeatureExtraction
 from memgpt_jax.pipelines.base import Loaded
 from memgpt_jax.serving.chat import ChatTemplate, Message
@@ -59,6 +59,7 @@ class Service:
         config, tokenizer = loaded.config, loaded.tokenizer
         if settings.quantize is not None:
             loaded = loaded._replace(params=quantize_params(config, loaded.params, settings.quantize))
+        loaded = loaded._replace(params=laid_out(config, loaded.params, settings.slots))
         self.engine = Engine(config, loaded.params, tokenizer, settings)
         self._vectors = FeatureExtraction(loaded, pool="mean")
         self._stop_ids = [*tokenizer.stop_ids, tokenizer.start_id]

@@ -1,5 +1,6 @@
 """Quantised decoders: what is rounded, the law of streaming, no float copy of the weights, and folders."""
 
+import dataclasses
 import json
 from functools import partial
 
@@ -13,7 +14,7 @@ from memgpt_jax.data import ByteTokenizer
 from memgpt_jax.generation.decode import Decoding, advance
 from memgpt_jax.generation.sampling import Sampling
 from memgpt_jax.interop.pretrained import describe
-from memgpt_jax.models.quantization import quantize_params
+from memgpt_jax.models.quantization import laid_out, quantize_params, stored_bits
 from memgpt_jax.ops.trees import named_leaves, tree_bytes
 from memgpt_jax.training.pretrained import pretrained_start
 
@@ -155,3 +156,24 @@ def test_what_cannot_be_quantised(model):
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), mg.functional(plain).param_shapes())
     with pytest.raises(ValueError, match="add the memory first"):
         mg.add_memory(mg.quantize(mg.from_params(plain, params)))
+
+
+def test_matrices_by_output_change_nothing_but_rounding(model):
+    """For any number of rows in a product, with tied embeddings or not; one row keeps its parameters."""
+    for config in (CONFIG, dataclasses.replace(CONFIG, tie_embeddings=True)):
+        params = jax.jit(mg.functional(config).init)(jax.random.key(1))
+        stored = laid_out(config, params, 2)
+        assert stored_bits(stored) == 32 and laid_out(config, params, 1) is params
+        assert laid_out(config, stored, 2) is stored
+        for length in (1, 3, 40):  # 2, 6 and 80 vectors
+            tokens = np.random.default_rng(length).integers(257, size=(2, length))
+            (expected, _), (found, _) = (call(config, tree, tokens, None) for tree in (params, stored))
+            np.testing.assert_allclose(found, expected, atol=2e-5)
+        whole, again = (mg.generate((config, tree), TOKENS, max_new_tokens=12).ids for tree in (params, stored))
+        np.testing.assert_array_equal(whole, again)
+    with pytest.raises(ValueError, match="has been quantised already"):
+        quantize_params(config, stored, 8)
+    small = quantize_params(config, params, 8)
+    assert laid_out(config, small, 8) is small
+    encoder = mg.EncoderConfig(vocab_size=20, d_model=16, num_layers=1, num_heads=2)
+    assert laid_out(encoder, params, 8) is params

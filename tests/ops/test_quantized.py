@@ -15,8 +15,8 @@ def quantize_matrix(weights, bits):
     return quantized.quantize_matrix(jnp.asarray(weights), bits)
 
 
-def quantized_matmul(x, matrix):
-    return quantized.quantized_matmul(jnp.asarray(x), matrix)
+def stored_matmul(x, matrix):
+    return quantized.stored_matmul(jnp.asarray(x), matrix)
 
 
 def normal(*shape) -> np.ndarray:
@@ -31,14 +31,14 @@ def test_sums_of_8_bits_are_exact(rows):
     x[0], weights[0] = 127, 127  # a sum beyond 2 ** 24, where float32 has no odd integers
     matrix = quantize_matrix(weights.astype(np.float32), 8)
     np.testing.assert_array_equal(matrix.values, weights)
-    got = quantized_matmul(x.astype(np.float32), matrix)
+    got = stored_matmul(x.astype(np.float32), matrix)
     np.testing.assert_array_equal(got, (x.astype(np.int32) @ weights.astype(np.int32).T).astype(np.float32))
 
 
 @pytest.mark.parametrize("width", [128, 20])
 def test_a_product_of_8_bits_is_that_of_numpy_within_its_bound(width):
     x, weights = normal(3, width), normal(5, width)
-    got = np.asarray(quantized_matmul(x[None], quantize_matrix(weights, 8)))[0]
+    got = np.asarray(stored_matmul(x[None], quantize_matrix(weights, 8)))[0]
     want, bound = reference.product(x, weights)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
     assert (np.abs(got - x @ weights.T) <= bound).all()
@@ -47,7 +47,7 @@ def test_a_product_of_8_bits_is_that_of_numpy_within_its_bound(width):
 def test_one_large_channel_leaves_the_others_their_precision():
     x, weights = normal(4, 128), normal(6, 128)
     x[:, 17], weights[:, 17] = 50.0, 0.0
-    got, want = quantized_matmul(x, quantize_matrix(weights, 8)), x @ weights.T
+    got, want = stored_matmul(x, quantize_matrix(weights, 8)), x @ weights.T
     assert np.std(got - want) < 0.07 * np.std(want)  # 0.12 without H
 
 
@@ -71,14 +71,14 @@ def test_groups_of_a_gguf_file_are_restored_exactly():
     matrix = quantize_matrix(weights, 4)
     np.testing.assert_array_equal(matrix[jnp.arange(12)], weights)
     x = normal(3, 128)
-    np.testing.assert_allclose(quantized_matmul(x, matrix), x @ weights.T, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(stored_matmul(x, matrix), x @ weights.T, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(quantize_matrix(jnp.ones((2, 64)), 4)[jnp.arange(2)], np.ones((2, 64)))
 
 
 def test_rows_that_are_0_or_not_finite():
     x = normal(4, 64)
     x[1], x[2, 5], x[3, 5] = 0.0, np.nan, np.inf
-    got = np.asarray(quantized_matmul(x, quantize_matrix(normal(7, 64), 8)))
+    got = np.asarray(stored_matmul(x, quantize_matrix(normal(7, 64), 8)))
     assert np.isfinite(got[0]).all() and (got[1] == 0).all() and np.isnan(got[2:]).all()
 
 
@@ -87,7 +87,7 @@ def test_a_quantised_matrix_takes_the_place_of_a_kernel_and_of_an_embedding():
     matrix = quantize_matrix(weights, 8)
     got = matmul(jnp.asarray(x, jnp.bfloat16), matrix)
     assert got.dtype == jnp.bfloat16
-    logits = quantized_matmul(x, matrix)
+    logits = stored_matmul(x, matrix)
     want = jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
     np.testing.assert_allclose(
         cross_entropy(jnp.asarray(x), matrix, targets, chunk_size=4).losses, want, rtol=1e-5, atol=1e-5
@@ -97,7 +97,7 @@ def test_a_quantised_matrix_takes_the_place_of_a_kernel_and_of_an_embedding():
 def test_what_cannot_be_done():
     matrix = quantize_matrix(normal(4, 64), 8)
     with pytest.raises(ValueError, match="no gradient: train the model first"):
-        jax.grad(lambda x: jnp.sum(quantized_matmul(x, matrix)))(jnp.ones((2, 64)))
+        jax.grad(lambda x: jnp.sum(stored_matmul(x, matrix)))(jnp.ones((2, 64)))
     with pytest.raises(ValueError, match="bits must be 8 or 4, got 5"):
         quantize_matrix(normal(4, 64), 5)
     with pytest.raises(ValueError, match="133145 columns cannot have 8 bits; the largest has 133144"):
