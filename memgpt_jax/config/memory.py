@@ -157,6 +157,11 @@ class KVMemoryConfig(AttendedMemoryConfig):
     knowledge_recall: float | None = None
     """For an approximate search: the expected share of these entries that it finds, above 0 and below 1. Entries are
     distributed over bins, and only the best one of each bin is kept. Default: an exact search."""
+    knowledge_cells: int | None = None
+    """For an index: the number of cells, a power of 2, into which entries of knowledge are divided by their keys. A
+    head reads the nearest of the entries of `knowledge_probes` cells alone. Default: no index."""
+    knowledge_probes: int = 8
+    """With `knowledge_cells`: cells that a head searches for a token, those whose mean keys have the highest logits."""
     recency_bias: bool = False
     """Subtract a learned multiple (per head, at least 0) of log(1 + age in segments) from an entry's logit."""
     continues_window: bool = False
@@ -167,8 +172,9 @@ class KVMemoryConfig(AttendedMemoryConfig):
     positions, and the window keeps tokens that are entries already."""
     read_implementation: Implementation = "auto"
     """Implementation of reads in calls with whole segments: any `Implementation` but `cudnn`."""
-    compressed: bool = False
-    """Set by `mg.compress_memory`: an entry may stand for several tokens."""
+    compressed: Literal["gate", "merge"] | None = None
+    """Set by `mg.compress_memory`: how it made the memory smaller. With `merge`, an entry may stand for several
+    tokens."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -204,6 +210,19 @@ class KVMemoryConfig(AttendedMemoryConfig):
             self.knowledge_recall is None or (0 < self.knowledge_recall < 1 and self.knowledge_top_k is not None),
             "knowledge_recall must be above 0 and below 1, and needs knowledge_top_k, got "
             f"{self.knowledge_recall} and {self.knowledge_top_k}",
+        )
+        check(self.knowledge_probes >= 1, f"knowledge_probes must be at least 1, got {self.knowledge_probes}")
+        cells = self.knowledge_cells
+        check(
+            cells is None
+            or (
+                1 <= cells <= (self.knowledge_size or cells)
+                and cells & (cells - 1) == 0
+                and self.knowledge_top_k is not None
+                and self.knowledge_recall is None
+            ),
+            "knowledge_cells must be a power of 2 of at most knowledge_size, with knowledge_top_k and without "
+            f"knowledge_recall, got {cells}, {self.knowledge_size}, {self.knowledge_top_k} and {self.knowledge_recall}",
         )
         check(
             self.read_implementation in ("auto", "portable")

@@ -47,7 +47,8 @@ def forget(model: tuple[ModelConfig, Params], state: ModelState, start: int, end
         end: the token after the last one.
 
     Raises:
-        ValueError: the memory is no `kv` memory, or the range is empty or beyond what has been read.
+        ValueError: the memory is no `kv` memory, its entries have been merged (`mg.compress_memory`), or the range is
+            empty or beyond what has been read.
     """
     config, params = model
     read = int(np.asarray(state.position)[0])
@@ -55,6 +56,11 @@ def forget(model: tuple[ModelConfig, Params], state: ModelState, start: int, end
     for block, layer in zip(models.from_params(config, params).blocks, state.layers, strict=True):
         memory = block.memory_layer.memory if layer.stream else None
         check(isinstance(memory, KVMemory | None), f"only a `kv` memory can forget, got {type(memory).__name__}")
+        check(
+            not isinstance(memory, KVMemory) or memory.config.compressed != "merge",
+            "merged entries hold several tokens, of which single ones cannot be forgotten: forget before "
+            "`mg.compress_memory(..., by='merge')`",
+        )
     return _forgotten(config, state, start, end)
 
 

@@ -28,7 +28,7 @@ from memgpt_jax.interop.task_heads import has_task_head, with_task_head
 from memgpt_jax.interop.tensors import FLOATS, INTEGERS, Contents, open_tensors, write_tensors
 from memgpt_jax.interop.values import check_agreement, family_of, saved_config
 from memgpt_jax.models.model_functions import MODELS, Model
-from memgpt_jax.models.quantization import stored_bits
+from memgpt_jax.models.quantization import loadable, stored_bits
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 WEIGHT_FILES = r"model(-.*-of-.*)?\.safetensors(\.index\.json)?"
@@ -151,7 +151,7 @@ def save_pretrained(
     if (folder / "checkpoints").is_dir():
         raise ValueError(f"{folder} holds a run (checkpoints/): choose another folder for the model")
     origin = getattr(model, "origin", None)
-    params = models.to_params(model)
+    params = loadable(models.to_params(model))
     bits = stored_bits(params)
     saved = saved_config(model.config, origin, tokenizer, as_ours=bits is not None)
     if bits is None:

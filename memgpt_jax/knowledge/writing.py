@@ -6,9 +6,10 @@ import numpy as np
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.generation.request import GenerativeModel, decoder_of
+from memgpt_jax.knowledge.cells import cells_of
 from memgpt_jax.knowledge.entries import Knowledge, LayerEntries
 from memgpt_jax.models import ModelState
-from memgpt_jax.ops.memory import KnowledgeEntries
+from memgpt_jax.ops.memory import KnowledgeCells, KnowledgeEntries
 from memgpt_jax.shapes import Array
 
 
@@ -41,15 +42,15 @@ def write(model: GenerativeModel, state: ModelState, knowledge: Knowledge) -> Mo
     layers = list(state.layers)
     for number, entries in zip(places, knowledge.layers, strict=True):
         stream = layers[number].stream
-        written = _written(stream.memory.knowledge, entries)
+        written = _written(stream.memory.knowledge, entries, size)
         layers[number] = layers[number]._replace(
             stream=stream._replace(memory=stream.memory._replace(knowledge=written))
         )
     return state._replace(layers=tuple(layers))
 
 
-def _written(before: KnowledgeEntries, entries: LayerEntries) -> KnowledgeEntries:
-    """The entries from place 0 on, in every row, followed by zeros."""
+def _written(before: KnowledgeEntries, entries: LayerEntries, size: int) -> KnowledgeEntries:
+    """The entries from place 0 on, in every row, followed by zeros, `size` places in all, and their index."""
 
     def padded(new: np.ndarray, old: Array) -> Array:
         check(
@@ -60,4 +61,15 @@ def _written(before: KnowledgeEntries, entries: LayerEntries) -> KnowledgeEntrie
         filled[: len(new)] = new
         return jnp.broadcast_to(filled[None], old.shape)
 
-    return KnowledgeEntries(*map(padded, entries, before))
+    found = KnowledgeEntries(
+        keys=padded(entries.keys, before.keys),
+        values=padded(entries.values, before.values),
+        log_gate=padded(entries.log_gate, before.log_gate),
+        source=padded(entries.source, before.source),
+    )
+    if before.cells is None:
+        return found
+    rows, _, number, places = before.cells.members.shape
+    index = cells_of(entries.keys, (number, places), size)
+    means, members = (jnp.broadcast_to(new[None], (rows, *new.shape)) for new in index)
+    return found._replace(cells=KnowledgeCells(means, members))

@@ -16,6 +16,7 @@ from memgpt_jax.ops.attention.positions import Rotary
 from memgpt_jax.ops.fusion import joint_softmax
 from memgpt_jax.ops.memory import (
     Entries,
+    KnowledgeCells,
     KnowledgeEntries,
     NearestRead,
     ReadableEntries,
@@ -45,7 +46,7 @@ class KVState(NamedTuple):
     """Bytes per row: M (2 G K itemsize + 9) + (writer_conv - 1) D itemsize, with 4 M more for `least_read`, 4 more with
     `continues_window`.
 
-    N entries of knowledge add N (2 G K itemsize + 8).
+    N entries of knowledge add N (2 G K itemsize + 8), and an index of C cells about 4 G (C K + N) more.
     """
 
     entries: Entries
@@ -121,6 +122,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
                 values=jnp.zeros(stored, self.dtype),
                 log_gate=jnp.zeros(stored[:2], jnp.float32),
                 source=jnp.zeros(stored[:2], jnp.int32),
+                cells=self._no_cells(batch_size),
             )
         clock = jnp.zeros(batch_size, jnp.int32) if config.continues_window else None
         return KVState(entries, self.conv.init_state(batch_size), knowledge, clock)
@@ -209,8 +211,9 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
     def origins(self, state: KVState) -> Origins:
         """The token of each entry; its segment, if tokens of the segment have been pooled, left out or evicted.
 
-        With `select="all"` and `evict="oldest"` the token is always known, except in a `compressed` memory, where an
-        entry may stand for several: its origin is the segment of one of them. Raises `ValueError` with
+        With `select="all"` and `evict="oldest"` the token is always known, but not in a `compressed` memory: origins
+        are then segments where entries are missing, and after `merge` everywhere, of a merged entry the segment of one
+        of its tokens. Raises `ValueError` with
         `visibility="token"`, whose reads `explain` does not describe, and with `initial_entries`, which have no token.
         """
         config, length = self.config, self.segment_length
@@ -220,12 +223,12 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         )
         age, size = state.entries.age, config.memory_size
         if (
-            config.select == "all" and config.evict == "oldest" and not config.compressed
+            config.select == "all" and config.evict == "oldest" and config.compressed is None
         ):  # a place for each token, M - 1 for the last
             start = jnp.broadcast_to(size - jnp.arange(size, dtype=jnp.int32), age.shape)
             return Origins(start, jnp.ones_like(start))
         rank, number = jax.vmap(_rank_of_equal)(jnp.where(state.entries.valid, age, 0))
-        known = (config.select == "all" and not config.compressed) & (number == length)
+        known = (config.select == "all" and config.compressed != "merge") & (number == length)
         start = length * age - jnp.where(known, length - number + rank, 0)
         return Origins(start, jnp.where(known, 1, jnp.full_like(start, length)))
 
@@ -380,6 +383,18 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         recency = jax.nn.softplus(self.recency_bias[...]) if self.config.recency_bias else None
         return null_key, recency
 
+    def _no_cells(self, batch_size: int) -> KnowledgeCells | None:
+        """An index without entries; None: there is none."""
+        config, cells = self.config, self.config.knowledge_cells
+        if cells is None:
+            return None
+        shape = (batch_size, config.kv_heads, cells)
+        places = -(-config.knowledge_size // cells)
+        return KnowledgeCells(
+            means=jnp.zeros((*shape, config.head_dim), jnp.float32),
+            members=jnp.full((*shape, places), config.knowledge_size, jnp.int32),
+        )
+
     def _no_mass(self, batch_size: int, num: int) -> Float[Array, "B N"] | None:
         """Read statistics of new entries: 0, or None if eviction does not use them."""
         return jnp.zeros((batch_size, num), jnp.float32) if self.config.evict == "least_read" else None
@@ -456,8 +471,11 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         top_k, knowledge = self.config.knowledge_top_k, state.knowledge
         if top_k is None or knowledge is None:
             return None
-        number = jnp.sum(knowledge.source > 0, axis=1, dtype=jnp.int32)
-        return read_nearest(query, self._stored(knowledge), number, top_k, self.config.knowledge_recall)
+        number = jnp.full(len(query), self.config.knowledge_size, jnp.int32)
+        if knowledge.cells is None:  # cells hold entries alone
+            number = jnp.sum(knowledge.source > 0, axis=1, dtype=jnp.int32)
+        options = {"recall_target": self.config.knowledge_recall, "probes": self.config.knowledge_probes}
+        return read_nearest(query, self._stored(knowledge), number, top_k, cells=knowledge.cells, **options)
 
     def _with_nearest(self, query: Float[Array, "B L H K"], state: KVState, found: Any) -> Any:
         """What has been found, and with `knowledge_top_k` the nearest entries of knowledge, in one softmax."""

@@ -47,5 +47,5 @@ def linear(
 
 
 def _promoted(arrays: tuple[Any, ...], *, dtype: Any) -> tuple[Any, ...]:
-    """The arrays in the compute type; a quantised kernel, and the None of no bias, are unchanged."""
+    """The arrays in the compute type; a stored kernel, and the None of no bias, are unchanged."""
     return tuple(x if x is None or isinstance(x, StoredMatrix) else jnp.asarray(x, dtype) for x in arrays)

@@ -287,7 +287,7 @@ class MemGPT(Model[ModelState]):
         return relative_bias(self.relative_embedding[...], distance, config.relative_max_distance, causal=True)
 
     def output_embedding(self) -> Float[Array, "V D"] | StoredMatrix:
-        """Output projection: logits are its product with hidden states; in the compute type, or quantised."""
+        """Output projection: logits are its product with hidden states; in the compute type, or a `StoredMatrix`."""
         weights = self.embedding[...] if self.config.tie_embeddings else self.output.kernel[...]
         if isinstance(weights, StoredMatrix):  # also of the output, stored as [V, D]
             return weights

@@ -22,8 +22,8 @@ def compress_memory(
     >>> small, state = mg.compress_memory(model, state, 256)
     >>> mg.generate(small, prompt, state=state, max_new_tokens=8)
 
-    The model has the same parameters; its `memory_size` is another, so that a state takes less memory, and goes on from
-    there. Windows, open segments and knowledge stay as they are.
+    The model has the same parameters and a smaller `memory_size`, and continues from the returned state. Windows, open
+    segments and knowledge stay as they are.
 
     Args:
         model: a decoder with `kv` memories.
@@ -35,11 +35,11 @@ def compress_memory(
             values by gate; pairs with the lowest g_a g_b / (g_a + g_b) |k_a - k_b|^2 are merged. Needs
             `gate="log_bias"`, which gives a merged entry the weight of both.
             `gate`: the entries with the highest write gates. Needs a gate.
-            `oldest`: the oldest entries go.
+            `oldest`: the newest entries; the oldest ones go.
 
     Raises:
-        ValueError: the model has no `kv` memory, or its gate does not fit `by`; or the size is not below that of the
-            model.
+        ValueError: the model has no `kv` memory, or its gate does not fit `by`; or the state has not more entries than
+            the size.
     """
     config, valid = model.config, get_args(Compression)
     check(isinstance(config, ModelConfig), f"only memories of decoders can be compressed, got a {type(model).__name__}")
@@ -52,7 +52,7 @@ def compress_memory(
     check(by in valid, f"by must be one of {', '.join(map(repr, valid))}, got {by!r}")
     gates = {"merge": ("log_bias",), "gate": ("log_bias", "scale", "scale_value")}.get(by, (memory.gate,))
     check(memory.gate in gates, f"by={by!r} needs memory.gate {' or '.join(map(repr, gates))}, got {memory.gate!r}")
-    compressed = memory.compressed or by != "oldest"
+    compressed = memory.compressed if by == "oldest" or memory.compressed == "merge" else by
     smaller = dataclasses.replace(memory, memory_size=size, match_state_bytes=None, compressed=compressed)
     found = from_params(dataclasses.replace(config, memory=smaller), to_params(model))
     if hasattr(model, "origin"):

@@ -1,4 +1,4 @@
-"""Decoders whose large matrices have 8 or 4 bits per weight."""
+"""Decoders whose large matrices have 8 or 4 bits per weight, or are stored by output."""
 
 import re
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.model import BaseModelConfig, ModelConfig
 from memgpt_jax.models.model_functions import Model, Params, from_params, to_params
-from memgpt_jax.ops.quantized import FloatMatrix, StoredMatrix, quantize_matrix
+from memgpt_jax.ops.quantized import FEW_ROWS, FloatMatrix, StoredMatrix, quantize_matrix
 from memgpt_jax.ops.trees import path_name
 from memgpt_jax.shapes import Array
 
@@ -52,6 +52,7 @@ def quantize_params(config: BaseModelConfig, params: Params, bits: int) -> Param
     """`quantize` of parameters: matrices of `ops.quantized` in the places of arrays."""
     check(isinstance(config, ModelConfig), f"only decoders can be quantised, got a {type(config).__name__}")
     check(bits in (8, 4), f"bits must be 8 or 4, got {bits!r}")
+    params = loadable(params)
     check(stored_bits(params) is None, "the model has been quantised already")
     large = ("output/", EMBEDDING)
     return _with_matrices(params, lambda name, weights: quantize_matrix(weights, 8 if name.startswith(large) else bits))
@@ -64,17 +65,29 @@ def stored_bits(params: Params) -> int | None:
 
 
 def laid_out(config: BaseModelConfig, params: Params, rows: int) -> Params:
-    """The parameters in the layout that decodes `rows` rows fastest: the products are equal up to rounding.
+    """The parameters in a layout that decodes `rows` rows faster: the products are equal up to rounding.
 
-    On CPU, the large matrices of a decoder are stored by output for 2 or more rows, which takes a copy of them. With
-    one row, on other or several devices, with quantised weights and for other models the parameters stay as they are.
+    On CPU, the large matrices of a decoder are stored by output for 2 to 64 rows, which takes a copy of them. For other
+    numbers of rows, on other or several devices, with quantised weights and for other models the parameters stay as
+    they are. `loadable` gives the parameters back.
     """
     several = any(len(leaf.devices()) > 1 for leaf in jax.tree.leaves(params) if isinstance(leaf, Array))
-    if rows < 2 or jax.default_backend() != "cpu" or several or not isinstance(config, ModelConfig):
+    if not 1 < rows <= FEW_ROWS or jax.default_backend() != "cpu" or several or not isinstance(config, ModelConfig):
         return params
     if stored_bits(params) is not None:
         return params
     return _with_matrices(params, lambda name, weights: FloatMatrix(jnp.asarray(weights)))
+
+
+def loadable(params: Params) -> Params:
+    """Parameters whose matrices are stored by output (`laid_out`) as they were before, equal bitwise."""
+
+    def place(path: tuple[Any, ...], leaf: Any) -> Any:
+        if not isinstance(leaf, FloatMatrix):
+            return leaf
+        return leaf.values if path_name(path) == EMBEDDING else leaf.values.T
+
+    return jax.tree.map_with_path(place, params, is_leaf=lambda leaf: isinstance(leaf, StoredMatrix))
 
 
 def _with_matrices(params: Params, make: Callable[[str, Array], StoredMatrix]) -> Params:

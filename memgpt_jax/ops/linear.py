@@ -1,4 +1,4 @@
-"""Matmuls on flattened operands, and with quantised weights."""
+"""Matmuls on flattened operands, and with stored matrices."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def flat_dot_general(lhs: Array, rhs: Array | StoredMatrix, dimension_numbers: A
     """`lax.dot_general` of [..., D] with [D, F] as one two-dimensional matmul, which is twice as fast on CPU.
 
     For the `dot_general` argument of `nnx.Linear`. Arguments are those of `lax.dot_general`; if they describe another
-    product, it is computed by `lax.dot_general` itself. A quantised matrix is stored as [F, D].
+    product, it is computed by `lax.dot_general` itself. A `StoredMatrix` is [F, D].
     """
     if isinstance(rhs, StoredMatrix):
         return stored_matmul(lhs, rhs).astype(lhs.dtype)
@@ -25,5 +25,5 @@ def flat_dot_general(lhs: Array, rhs: Array | StoredMatrix, dimension_numbers: A
 
 
 def matmul(x: Float[Array, "*b D"], kernel: Float[Array, "D F"] | StoredMatrix, **options: Any) -> Float[Array, "*b F"]:
-    """x W with the last axis of x [..., D] and W [D, F] (quantised: [F, D]); options are those of `lax.dot_general`."""
+    """x W with the last axis of x [..., D] and W [D, F] (stored: [F, D]); options are those of `lax.dot_general`."""
     return flat_dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), **options)

@@ -92,7 +92,7 @@ def is_single_device() -> bool:
 
 
 def split_vocabulary(embedding: Any) -> Any:
-    """Split embeddings [V, D] and their gradients over V, so that each device holds whole vectors; not if quantised."""
+    """Split embeddings [V, D], if they are an array, and their gradients over V: each device holds whole vectors."""
     if isinstance(embedding, StoredMatrix):
         return embedding
     if not is_multi_device():

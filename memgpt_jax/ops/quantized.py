@@ -125,8 +125,8 @@ class FloatMatrix(StoredMatrix):
     def product(self, x: Array) -> Array:
         values = self.values.astype(x.dtype)
         if 1 < len(x) <= FEW_ROWS:  # the barrier keeps XLA from folding the transpositions into x W^T
-            return jax.lax.optimization_barrier(values @ x.T).T.astype(jnp.float32)
-        return (x @ values.T).astype(jnp.float32)
+            return jax.lax.optimization_barrier(jnp.matmul(values, x.T, preferred_element_type=jnp.float32)).T
+        return jnp.matmul(x, values.T, preferred_element_type=jnp.float32)
 
 
 def rotate(x: Float32[Array, "*b K"]) -> Float32[Array, "*b K"]:
@@ -182,4 +182,7 @@ def stored_matmul(x: Float[Array, "*b K"], matrix: StoredMatrix) -> Float32[Arra
 
 @stored_matmul.defjvp
 def _no_gradient(primals: Any, tangents: Any) -> Any:
-    raise ValueError("weights stored for inference have no gradient: train the model first, then quantize it")
+    raise ValueError(
+        "quantised weights, and those that are stored by output for decoding, have no gradient: train the model first, "
+        "then quantize it"
+    )

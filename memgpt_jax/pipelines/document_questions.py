@@ -10,6 +10,7 @@ from memgpt_jax.config.checks import check, instance_of, whole
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
 from memgpt_jax.generation.citations import Source, question_weights, sources
+from memgpt_jax.generation.prefill import prefill
 from memgpt_jax.generation.questions import answer_prompts
 from memgpt_jax.generation.session import Session
 from memgpt_jax.models.quantization import laid_out
@@ -90,17 +91,18 @@ class Reading:
             check(bool(text.strip()), "a question is empty")
         default = pipeline.config.max_new_tokens
         longest = default if max_new_tokens is None else whole("max_new_tokens", max_new_tokens, 1)
-        prompts = [
-            np.concatenate([self.session.unread, pipeline.tokens.question(text)]).astype(np.int32) for text in questions
-        ]
+        state, unread, penalty = self.session.state, self.session.unread, pipeline.config.repetition_penalty
+        if penalty is not None:  # it applies to the question, not to the end of the document
+            state, unread = prefill(pipeline.model, pipeline.params, [np.array(unread, np.int32)], state)[1], []
+        prompts = [np.concatenate([unread, pipeline.tokens.question(text)]).astype(np.int32) for text in questions]
         found = answer_prompts(
             (pipeline.model, pipeline.params),
             pipeline.tokens,
             prompts,
-            self.session.state,
+            state,
             rows=pipeline.rows,
             max_new_tokens=longest,
-            repetition_penalty=pipeline.config.repetition_penalty,
+            repetition_penalty=penalty,
         )
         results: list[dict[str, Any]] = [{"answer": answer} for answer in found]
         if sources is not None:

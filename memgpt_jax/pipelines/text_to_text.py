@@ -44,7 +44,7 @@ class TextToText:
         if prompt is not None:
             config = dataclasses.replace(config, prompt=prompt)
         self.config, self.model, self.rows = config, model, rows
-        self.params = laid_out(model, loaded.params, rows)
+        self.params = laid_out(model, loaded.params, rows * config.num_beams)
         self.tokens = config.tokens(loaded.tokenizer)
 
     def __call__(

@@ -119,6 +119,29 @@ def test_the_nearest_entries_are_read_in_one_softmax_with_the_others(model, fact
         np.testing.assert_allclose(weights / weights.sum(), best / best.sum(), atol=1e-4)
 
 
+@pytest.mark.parametrize("top_k", [3, PLACES])
+def test_an_index_that_searches_all_cells_is_exact(model, facts, top_k):
+    """In any cut of a text, after edits, and in citations; with one cell of four it finds others."""
+    ids = list(b"the blue sea")
+
+    def searched(**index):
+        memory = dataclasses.replace(model.config.memory, knowledge_top_k=top_k, **index)
+        found = build(dataclasses.replace(model.config, memory=memory))
+        return found, mg.knowledge.write(pair(found), found.fresh(1), facts)
+
+    exact, start = searched()
+    indexed, with_cells = searched(knowledge_cells=4, knowledge_probes=4)
+    expected = read(exact, ids, start)
+    np.testing.assert_allclose(read(indexed, ids, with_cells), expected, atol=2e-5)
+    np.testing.assert_allclose(read(indexed, ids, with_cells, cuts=(3, 6, 9)), expected, atol=2e-5)
+    one, start_of_one = searched(knowledge_cells=4, knowledge_probes=1)
+    assert np.abs(read(one, ids, start_of_one) - expected).max() > 1e-4
+    edited = [mg.knowledge.write(pair(m), s, facts.without([1])) for m, s in ((exact, start), (indexed, with_cells))]
+    np.testing.assert_allclose(read(indexed, ids, edited[1]), read(exact, ids, edited[0]), atol=2e-5)
+    cites = [mg.knowledge.cite(pair(m), s, facts, ids[:4]) for m, s in ((exact, start), (indexed, with_cells))]
+    assert [[c.text for c in part] for part in cites[0]] == [[c.text for c in part] for part in cites[1]]
+
+
 def test_an_edited_knowledge_is_one_that_never_had_the_text(model, facts):
     ids = list(b"the sea was blue")
     other = mg.knowledge.encode(pair(model), ["red"], TOKENIZER, sources=[7], batch_size=2)
@@ -235,6 +258,16 @@ def test_knowledge_encoded_into_a_folder_is_that_of_one_call(model, facts, tmp_p
             "knowledge_recall must be above 0 and below 1, and needs knowledge_top_k, got 1.0 and 4",
         ),
         (lambda m, f: mg.KVMemoryConfig(knowledge_recall=0.9), "needs knowledge_top_k, got 0.9 and None"),
+        (
+            lambda m, f: mg.KVMemoryConfig(knowledge_size=8, knowledge_top_k=2, knowledge_cells=3),
+            "knowledge_cells must be a power of 2 of at most knowledge_size, .*, got 3, 8, 2 and None",
+        ),
+        (
+            lambda m, f: mg.KVMemoryConfig(knowledge_size=8, knowledge_top_k=2, knowledge_cells=16),
+            "knowledge_cells must be a power of 2 of at most knowledge_size, .*, got 16, 8, 2 and None",
+        ),
+        (lambda m, f: mg.KVMemoryConfig(knowledge_size=8, knowledge_cells=4), "with knowledge_top_k and without"),
+        (lambda m, f: mg.KVMemoryConfig(knowledge_probes=0), "knowledge_probes must be at least 1, got 0"),
         (lambda m, f: mg.KVMemoryConfig(knowledge_size=-1), "knowledge_size must be at least 0, got -1"),
     ],
 )

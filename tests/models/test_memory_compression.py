@@ -50,7 +50,7 @@ def test_the_smaller_model_goes_on(by):
     assert np.isfinite(logits).all() and np.abs(logits - whole).max() > 1e-4
     twice, least = mg.compress_memory(small, after, 2, by)
     assert least.layers[0].stream.memory.entries.valid.shape == (2, 2) and twice.config.memory.compressed == (
-        by != "oldest"
+        None if by == "oldest" else by
     )
 
 
@@ -71,6 +71,27 @@ def test_merged_entries_have_the_origin_of_a_segment():
     assert (np.asarray(origins.length) == 4).all()
     _, newest = small(TOKENS[:, :8], after)
     assert (np.asarray(memory.origins(newest.layers[0].stream.memory).length) == 4).all()
+
+
+def test_a_memory_that_fits_is_not_changed():
+    """Empty places go first: eight entries of 16 tokens fit in 8 places."""
+    model, _ = read()
+    _, state = model(TOKENS[:, :9])
+    small, after = mg.compress_memory(model, state, 8)
+    (expected, _), (found, _) = model(TOKENS[:, 9:12], state), small(TOKENS[:, 9:12], after)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_merged_entries_cannot_be_forgotten():
+    model, state = read()
+    for by in ("gate", "oldest", "merge"):
+        small, after = mg.compress_memory(model, state, 6, by)
+        pair = (small.config, models.to_params(small))
+        if by == "merge":
+            with pytest.raises(ValueError, match="merged entries hold several tokens"):
+                mg.forget(pair, after, 8, 12)
+        else:
+            assert not jax.tree.all(jax.tree.map(np.array_equal, mg.forget(pair, after, 0, 28), after))
 
 
 def encoder():

@@ -1,6 +1,8 @@
 """Knowledge of many entries: encoded into a folder, written into a state and read. Prints a line of JSON.
 
-Run by `tests/knowledge/test_many_entries.py`: python -m tests.programs.many_entries NUMBER FOLDER [TOP_K [RECALL]]
+Run by `tests/knowledge/test_many_entries.py`:
+
+python -m tests.programs.many_entries NUMBER FOLDER [TOP_K [RECALL [CELLS]]], 0: none
 """
 
 import json
@@ -9,11 +11,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 import memgpt_jax as mg
+from memgpt_jax.ops.memory import ReadableEntries, read_nearest
 
 LENGTH, CALLS = 16, 5
 """Tokens of a text, each an entry; calls of which the fastest is reported."""
@@ -29,12 +33,32 @@ def texts(number: int) -> Iterator[list[int]]:
         yield np.random.default_rng(seed).integers(256, size=LENGTH).tolist()
 
 
-def main(number: int, folder: Path, top_k: int | None = None, recall: float | None = None) -> None:
+def recall_of_index(model: tuple, state: Any, top_k: int) -> dict[str, float]:
+    """The share of the nearest entries of random queries that the index finds, for numbers of probes."""
+    config, params = model
+    knowledge = state.layers[0].stream.memory.knowledge
+    stored = ReadableEntries(knowledge.keys, knowledge.values, knowledge.log_gate)
+    number = jax.numpy.array([config.memory.knowledge_size], "int32")
+    rng, found = np.random.default_rng(0), {}
+    ids = rng.integers(256, size=(1, 64)).astype(np.int32)
+    layer = mg.from_params(config, params).blocks[0].memory_layer
+    hidden = mg.from_params(config, params).embed(jax.numpy.asarray(ids))
+    query = layer.memory.queries(layer.norm(hidden))
+    exact = np.asarray(read_nearest(query, stored, number, top_k).place)
+    for probes in (1, 2, 4, 8, 16, 32):
+        some = np.asarray(read_nearest(query, stored, number, top_k, cells=knowledge.cells, probes=probes).place)
+        shares = [np.isin(a, b).mean() for a, b in zip(exact.reshape(-1, top_k), some.reshape(-1, top_k), strict=True)]
+        found[f"recall_{probes}_probes"] = float(np.mean(shares))
+    return found
+
+
+def main(number: int, folder: Path, top_k: int | None = None, recall: float | None = None, cells: int = 0) -> None:
     memory = mg.KVMemoryConfig(
         memory_size=LENGTH,
         knowledge_size=number,
         knowledge_top_k=top_k,
-        knowledge_recall=recall,
+        knowledge_recall=recall or None,
+        knowledge_cells=cells or None,
         num_heads=2,
         head_dim=16,
     )
@@ -49,15 +73,23 @@ def main(number: int, folder: Path, top_k: int | None = None, recall: float | No
     found |= {"cpu_seconds_encoding": time.process_time() - start, "mb_encoding": peak()}
     assert len(facts) == number and np.array_equal(facts.layers[0].keys[: len(few)], few.layers[0].keys)
     state = mg.knowledge.write(model, mg.functional(config).init_state(1), facts)
-    apply, tokens = jax.jit(mg.functional(config).apply), np.arange(4, dtype=np.int32)[None]
+    apply, tokens = jax.jit(mg.functional(config).apply, donate_argnums=2), np.arange(4, dtype=np.int32)[None]
     seconds = []
     for _ in range(CALLS):
         start = time.perf_counter()
-        jax.block_until_ready(apply(params, tokens, state))
+        _, state = jax.block_until_ready(apply(params, tokens, state))
         seconds.append(time.perf_counter() - start)
     found |= {"ms_per_token_reading": 1000 * min(seconds) / tokens.size, "mb_reading": peak()}
+    if cells:
+        found |= recall_of_index(model, state, top_k or 1)
     print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:4]), *map(float, sys.argv[4:]))
+    main(
+        int(sys.argv[1]),
+        Path(sys.argv[2]),
+        *map(int, sys.argv[3:4]),
+        *map(float, sys.argv[4:5]),
+        *map(int, sys.argv[5:]),
+    )

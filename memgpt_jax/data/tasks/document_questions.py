@@ -60,8 +60,8 @@ class DocumentQuestionsConfig(ExamplesConfig):
     max_new_tokens: int = 64
     """Maximum number of tokens of an answer in evaluation."""
     repetition_penalty: float | None = None
-    """In evaluation, the logits of ids of the question and of the answer so far are reduced by this factor, see
-    `mg.Sampling`: against loops in answers of several sentences. Default: none."""
+    """In evaluation and in pipelines, the logits of ids of the question and of the answer so far are reduced by this
+    factor, see `mg.Sampling`: against loops in answers of several sentences. Default: none."""
     read_again: int | None = None
     """In evaluation, the questions of this number of documents are also answered by reading the document again for each
     question, and the seconds of both ways are compared; default: of none."""
@@ -79,7 +79,7 @@ class DocumentQuestionsConfig(ExamplesConfig):
             f"data.repetition_penalty must be from 1 (no penalty) to 1000, got {penalty}",
         )
         check(
-            penalty is None or self.read_again is None,
+            penalty in (None, 1) or self.read_again is None,
             "data.read_again cannot be compared with data.repetition_penalty, which then also penalizes the ids of the "
             "document: leave out one of them",
         )

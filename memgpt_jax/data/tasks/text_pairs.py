@@ -100,8 +100,9 @@ class TextPairsConfig(ExamplesConfig, WrittenTextsConfig):
     """The text that is read before the target, with `{source}` in the place of the source. Spaces at its end are the
     beginning of the target. Default: `{source}`, and for decoders a line break after it."""
     start_token: bool = True
-    """Decoders read the tokenizer's `start_id` before the prompt. False: the prompt comes first, for pretrained models
-    whose tokenizer adds no token before a text, such as SmolLM2. An encoder-decoder always reads `start_id`."""
+    """Decoders read the tokenizer's `start_id` before the prompt. False: the prompt, which must then hold a token,
+    comes first, for pretrained models whose tokenizer adds no token before a text, such as SmolLM2. An encoder-decoder
+    always reads `start_id`."""
     pipeline: Literal["summarization", "translation", "text2text-generation"] = "text2text-generation"
     """The pipeline of a run."""
 

@@ -37,6 +37,7 @@ from memgpt_jax.ops.memory.segments import (
 )
 from memgpt_jax.ops.memory.writer import (
     Entries,
+    KnowledgeCells,
     KnowledgeEntries,
     append_entries,
     causal_conv,
@@ -50,6 +51,7 @@ from memgpt_jax.ops.memory.writer import (
 __all__ = [
     "Entries",
     "Hops",
+    "KnowledgeCells",
     "KnowledgeEntries",
     "NearestRead",
     "Pairs",

@@ -10,6 +10,10 @@ CANDIDATES = 512
 """Entries that are compared with all others at a time, which bounds the memory that `merge_entries` needs."""
 
 
+LEAST = 1e-30
+"""The least weight of an entry."""
+
+
 def newest_entries(entries: Entries, num: int) -> Entries:
     """The `num` last entries."""
     return jax.tree.map(lambda x: x[:, x.shape[1] - num :], entries)
@@ -26,14 +30,14 @@ def merge_entries(entries: Entries, num: int) -> Entries:
     """`num` entries in order of time, made by merging pairs whose keys are closest for the weight that they have.
 
     Entries a and b of gates g become one of gate g_a + g_b, whose key and value are their means weighted by g. Reads
-    with the bias log g are the same as before if the keys are equal. Each round pairs every second entry with the one
-    of the others that costs least, and merges the pairs of the lowest cost
+    with the bias log g, and without `recency_bias`, are the same as before if the keys are equal. Each round pairs
+    every second entry with the one of the others that costs least, and merges the pairs of the lowest cost
 
         g_a g_b / (g_a + g_b) |k_a - k_b|^2,
 
     by which the weighted variance of the keys grows (Ward, 1963). Pairs by halves: Bolya et al., "Token Merging: Your
     ViT But Faster" (2023). A merged entry has the place and the age of the one that had an odd place, and the read mass
-    of both. No valid entry is dropped.
+    of both. Empty places go first; no valid entry is dropped, and none is merged if all fit.
 
     Args:
         entries: M entries, invalid ones anywhere. `log_gate` is the weight of an entry.
@@ -56,22 +60,23 @@ def merge_older_entries(entries: Entries, num: int) -> Entries:
 
 
 def _merged_once(entries: Entries, fewer: int) -> Entries:
-    """Entries with `fewer` of their even places merged into odd ones."""
+    """Entries in `fewer` places less: empty places go, and where they are too few, even places merge into odd ones."""
     size = entries.valid.shape[1]
     first, second = (jax.tree.map(lambda x, start=start: x[:, start::2], entries) for start in (0, 1))
     cost, partner = jax.vmap(_closest)(_vectors(first), _mass(first), _vectors(second), _mass(second))
-    merged = jnp.argsort(cost, axis=1)[:, :fewer].astype(jnp.int32)  # places in `first`; those without an entry cost 0
-    target = jnp.take_along_axis(partner, merged, axis=1)
-    second = jax.vmap(_with_merged)(second, gather_entries(first, merged), target)
-    gone = jax.vmap(lambda places: jnp.zeros(cost.shape[1], bool).at[places].set(True))(merged)
+    too_many = jnp.sum(entries.valid, axis=1, dtype=jnp.int32)[:, None] - (size - fewer)
+    rank = jnp.argsort(jnp.argsort(jnp.where(first.valid, cost, jnp.inf), axis=1), axis=1)
+    merged = first.valid & (rank < too_many)
+    second = jax.vmap(_with_merged)(second, first._replace(valid=merged), partner)
     both = jax.tree.map(lambda old, new: old.at[:, 1::2].set(new), entries, second)
-    stays = jnp.ones((len(gone), size), bool).at[:, 0::2].set(~gone)
-    return gather_entries(both, jnp.argsort(~stays, axis=1, stable=True).astype(jnp.int32)[:, : size - fewer])
+    gone = jnp.zeros_like(entries.valid).at[:, 0::2].set(merged)
+    order = jnp.argsort(both.valid.astype(jnp.int32) - 2 * gone.astype(jnp.int32), axis=1, stable=True)
+    return gather_entries(both, jnp.sort(order[:, fewer:], axis=1).astype(jnp.int32))
 
 
-def _mass(entries: Entries) -> Float32[Array, "B M"]:
-    """The weight of each entry; 0: there is none."""
-    return jnp.where(entries.valid, jnp.exp(entries.log_gate), 0)
+def _mass(entries: Entries) -> Float32[Array, "*b M"]:
+    """The weight of each entry, above 0; 0: there is none."""
+    return jnp.where(entries.valid, jnp.maximum(jnp.exp(entries.log_gate), LEAST), 0)
 
 
 def _vectors(entries: Entries) -> Float32[Array, "B M GK"]:
@@ -91,7 +96,7 @@ def _closest(
         distance = jnp.maximum(jnp.sum(jnp.square(x)) - 2 * (others @ x) + square, 0)
         total = weight + others_mass
         cost = weight * others_mass / jnp.where(total > 0, total, 1) * distance
-        cost = jnp.where((others_mass > 0) | (weight == 0), cost, jnp.inf)  # an entry does not move to an empty place
+        cost = jnp.where(others_mass > 0, cost, jnp.inf)  # an entry does not move to an empty place
         best = jnp.argmin(cost)
         return cost[best], best.astype(jnp.int32)
 
@@ -104,7 +109,7 @@ def _with_merged(entries: Entries, added: Entries, place: Int32[Array, " N"]) ->
     def total(own: Array, new: Array) -> Array:
         return own + jax.ops.segment_sum(new, place, len(own))
 
-    masses = [jnp.where(part.valid, jnp.exp(part.log_gate), 0) for part in (entries, added)]
+    masses = [_mass(part) for part in (entries, added)]
     mass = total(*masses)
     changed: Bool[Array, " C"] = mass > masses[0]
 
@@ -116,12 +121,10 @@ def _with_merged(entries: Entries, added: Entries, place: Int32[Array, " N"]) ->
     log_mass = jnp.log(jnp.where(mass > 0, mass, 1))
     read = None
     if entries.read_mass is not None and added.read_mass is not None:
-        read = total(entries.read_mass, added.read_mass)
+        read = total(entries.read_mass, jnp.where(added.valid, added.read_mass, 0))
     return entries._replace(
         keys=mean(entries.keys, added.keys),
         values=mean(entries.values, added.values),
         log_gate=jnp.where(changed, log_mass, entries.log_gate),
-        valid=mass > 0,
-        age=jnp.where(entries.valid, entries.age, jax.ops.segment_max(added.age, place, len(mass))),
         read_mass=read,
     )

@@ -31,6 +31,15 @@ class Entries(NamedTuple):
     )
 
 
+class KnowledgeCells(NamedTuple):
+    """An index of N entries: for each head, C cells of entries whose keys are similar."""
+
+    means: Float32[Array, "B G C K"]  # the mean key of the cell
+    members: Int32[Array, "B G C S"]  # places of its entries, in order, followed by N
+
+    mesh_axes = declare_axes(means=(HEADS,), members=(HEADS,))
+
+
 class KnowledgeEntries(NamedTuple):
     """N entries that were written before the stream, in the order of writing from place 0 on, followed by zeros."""
 
@@ -38,6 +47,7 @@ class KnowledgeEntries(NamedTuple):
     values: Float[Array, "B N G K"]
     log_gate: Float32[Array, "B N"]
     source: Int32[Array, "B N"]  # at least 1: number of the text that the entry comes from; 0: no entry
+    cells: KnowledgeCells | None = None  # with `knowledge_cells`
 
     mesh_axes = declare_axes(keys=(None, HEADS), values=(None, HEADS))
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from memgpt_jax import data, models
 from memgpt_jax.checkpoint import load_run
-from memgpt_jax.config.checks import check, instance_of
+from memgpt_jax.config.checks import check, instance_of, whole
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import EvaluationConfig
 from memgpt_jax.config.memory import Compression, KVMemoryConfig
@@ -37,6 +37,8 @@ def compressed_rows(
     Raises:
         ValueError: no document is long enough, or as in `compress_memory`.
     """
+    for name, value in (("read", read), ("scored", scored), ("documents", documents)):
+        whole(name, value, 1)
     run = load_run(workdir)
     config, tokenizer = instance_of(run.config.model, ModelConfig, "the model of the run"), run.tokenizer
     instance_of(config.memory, KVMemoryConfig, "the memory of the run")

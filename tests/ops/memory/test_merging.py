@@ -69,20 +69,34 @@ def test_merging_equals_loops(num):
 
 
 @pytest.mark.parametrize("valid", [0.0, 0.2, 0.6])
-@pytest.mark.parametrize("num", [1, 4, 9])
+@pytest.mark.parametrize("num", [1, 2, 4, 9])
 def test_no_entry_is_lost(valid, num):
     """Whatever places are empty: the sums of weights, of weighted keys and values, and of reads stay."""
     entries = drawn(rows=40, valid=valid, read=True)
     merged = jax.jit(merge_entries, static_argnums=1)(entries, num)
     for row in range(40):
         before, after = of_row(entries, row), of_row(merged, row)
-        assert (len(after) > 0) == (len(before) > 0) and len(after) <= num
+        assert len(after) == min(len(before), num)
         for which in (1, 2):
             sums = [sum((e[3] * e[which] for e in every), np.zeros((2, 3))) for every in (before, after)]
             np.testing.assert_allclose(*sums, atol=1e-5)
         np.testing.assert_allclose(sum(e[3] for e in before), sum(e[3] for e in after), rtol=1e-5)
         reads = [np.sum(np.where(e.valid[row], e.read_mass[row], 0)) for e in (entries, merged)]
         np.testing.assert_allclose(*reads, atol=1e-5)
+
+
+def test_entries_that_fit_stay_as_they_are():
+    """Wherever the empty places are: nothing is merged, by halves of the newest entries neither."""
+    entries = drawn(rows=40, size=16, valid=0.4)
+    number = int(entries.valid.sum(axis=1).max())
+    assert number < 16
+    for found in (merge_entries(entries, number), merge_older_entries(entries, 15)):
+        for row in range(40):
+            for (_, *ours), (_, *before) in zip(of_row(found, row), of_row(entries, row), strict=True):
+                for part, wanted in zip(ours, before, strict=True):
+                    np.testing.assert_array_equal(part, wanted)
+    least = entries._replace(log_gate=jnp.full_like(entries.log_gate, -200.0))
+    np.testing.assert_array_equal(merge_entries(least, 3).valid.sum(axis=1), np.minimum(3, entries.valid.sum(axis=1)))
 
 
 def test_reads_of_merged_duplicates_stay():

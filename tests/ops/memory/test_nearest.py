@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memgpt_jax.ops.memory import ReadableEntries, find_nearest, find_nearest_in_groups, read_chosen, read_nearest
+from memgpt_jax.knowledge.cells import cells_of
+from memgpt_jax.ops.memory import (
+    KnowledgeCells,
+    ReadableEntries,
+    find_nearest,
+    find_nearest_in_groups,
+    read_chosen,
+    read_nearest,
+)
+from memgpt_jax.ops.memory.nearest import find_in_cells
 
 
 def brute_force(query, keys, first, end, top_k):
@@ -161,3 +170,55 @@ def test_an_approximate_search_of_texts_of_equal_length_finds_its_share(length, 
     exact, found = (np.asarray(search(*arguments, top_k=top_k, recall_target=each)[0]) for each in (None, recall))
     shares = [len(np.intersect1d(*pair)) / top_k for pair in zip(exact, found, strict=True)]
     assert np.mean(shares) > recall - 0.08
+
+
+@pytest.mark.parametrize(("number", "cells", "size"), [(37, 8, 5), (64, 4, 20), (3, 8, 2), (0, 2, 3), (9, 1, 9)])
+def test_cells_hold_every_entry_once(number, cells, size):
+    keys = np.random.default_rng(0).normal(size=(number, 2, 3)).astype(np.float32)
+    means, members = cells_of(keys, (cells, size), 1000)
+    assert means.shape == (2, cells, 3) and members.shape == (2, cells, size)
+    for head in range(2):
+        parts = [cell[cell < 1000] for cell in members[head]]
+        assert sorted(np.concatenate(parts).tolist()) == list(range(number))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        for part, mean in zip(parts, means[head], strict=True):
+            np.testing.assert_allclose(mean, keys[part, head].mean(axis=0) if len(part) else 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("probes", "top_k"), [(1, 4), (3, 1), (3, 12), (8, 6), (20, 6)])
+def test_a_search_of_cells_equals_loops(probes, top_k):
+    """The entries of the cells whose means are nearest, some cells and places being empty."""
+    rng, number, size = np.random.default_rng(1), 50, 64
+    keys = np.zeros((size, 3), np.float32)
+    keys[:number] = rng.normal(size=(number, 3))
+    query, bias = rng.normal(size=(7, 3)).astype(np.float32), rng.normal(size=size).astype(np.float32)
+    means, members = (part[0] for part in cells_of(keys[:number, None], (8, 8), size))
+    arrays = jax.tree.map(jnp.asarray, (query, keys, bias, np.int32(size), KnowledgeCells(means, members)))
+    place, found = find_in_cells(*arrays, top_k=top_k, probes=probes)
+    for row in range(7):
+        cells = np.argsort(-(means @ query[row]))[:probes]
+        inside = [entry for cell in cells for entry in members[cell] if entry < size]
+        best = sorted(inside, key=lambda entry: -(keys[entry] @ query[row] + bias[entry]))[:top_k]
+        assert np.asarray(place)[row][np.asarray(found)[row]].tolist() == best
+
+
+def test_similar_keys_share_a_cell():
+    """Of keys in clusters, one cell of 16 finds most of the nearest; one of cells without order, few."""
+    rng = np.random.default_rng(2)
+    centres = rng.normal(size=(16, 8))
+    keys = (np.repeat(centres, 64, axis=0) + 0.05 * rng.normal(size=(1024, 8))).astype(np.float32)
+    keys = keys[rng.permutation(1024), None]
+    means, members = cells_of(keys, (16, 64), 1024)
+    query = jnp.asarray(centres + 0.05 * rng.normal(size=(16, 8)), jnp.float32)[None, :, None]
+    entries = ReadableEntries(jnp.asarray(keys)[None], jnp.asarray(keys)[None], jnp.zeros((1, 1024)))
+    number, index = jnp.array([1024], jnp.int32), KnowledgeCells(jnp.asarray(means)[None], jnp.asarray(members)[None])
+
+    def recall(members):
+        cells = index._replace(members=members)
+        some = read_nearest(query, entries, number, 16, cells=cells, probes=1).place
+        exact = read_nearest(query, entries, number, 16).place
+        return np.mean([np.isin(a, b).mean() for a, b in zip(exact[0, :, 0], some[0, :, 0], strict=True)])
+
+    assert recall(index.members) > 0.7
+    mixed = rng.permutation(1024).astype(np.int32).reshape(index.members.shape)
+    assert recall(jnp.asarray(mixed)) < 0.2
