@@ -104,7 +104,13 @@ CONTINUING = mg.KVMemoryConfig(
 YARN = RotaryScalingConfig(kind="yarn", factor=4.0, original_positions=16, attention_factor=1.2)
 
 
-@pytest.mark.parametrize("family, changes", [("llama", {}), ("llama", {"rotary_scaling": YARN}), ("gpt2", {})])
+SLOW = [
+    pytest.param("llama", {"rotary_scaling": YARN}, marks=pytest.mark.slow),
+    pytest.param("gpt2", {}, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("family, changes", [("llama", {}), *SLOW])
 def test_a_memory_of_all_tokens_that_continues_the_window_is_full_attention(family, changes, tmp_path):
     """The logits, and the attention weights: those of the entries, in order, then those of the open segment."""
     full = mg.from_pretrained(foreign.write(family, tmp_path), window_size=24)

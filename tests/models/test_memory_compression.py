@@ -31,7 +31,7 @@ def read(**memory):
     return model, jax.jit(models.functional(config).apply)(params, TOKENS, None)[1]
 
 
-@pytest.mark.parametrize("by", ["merge", "gate", "oldest"])
+@pytest.mark.parametrize("by", ["merge", pytest.param("gate", marks=pytest.mark.slow), "oldest"])
 def test_the_smaller_model_goes_on(by):
     """State and calls are those of a model of this size; windows, open segments and the old state stay."""
     model, state = read()

@@ -84,6 +84,7 @@ def log_probs_of_bytes(folder, seed, text):
     return np.asarray(jax.nn.log_softmax(logits))[np.arange(len(ids)), ids].astype(np.float64)
 
 
+@pytest.mark.slow
 def test_spans_are_the_tokens_of_the_student_where_teachers_read_bytes(folder):
     """Every token ends at the end of a byte, so each is a span; p is the mean over two teachers at T = 3."""
     reader = reader_of(experiment(folder), folder, 1, 2)
