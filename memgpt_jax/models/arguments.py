@@ -144,7 +144,7 @@ def check_context(config: ModelConfig, positions: Tokens, valid: Flags | None) -
     if places is None or (valid is not None and present is None):
         return
     warn_beyond_context(
-        config, 1 + int(np.max(places if present is None else places[present], initial=-1)), stacklevel=5
+        config, 1 + int(np.max(places if present is None else places[present], initial=-1)), stacklevel=6
     )
 
 

@@ -117,6 +117,7 @@ def textbook_beam_search(model, num_beams: int, early_stopping) -> list[list[int
     return [text for _, text in finished]
 
 
+@pytest.mark.slow
 def test_rows_are_searched_independently(model):
     prompts = [PROMPT, [3, 3, 3, 3, 3, 3, 3]]
     options = {"num_beams": 3, "num_return_sequences": 2, "stop": [STOP], "pad_token_id": 0}

@@ -119,7 +119,7 @@ def test_the_nearest_entries_are_read_in_one_softmax_with_the_others(model, fact
         np.testing.assert_allclose(weights / weights.sum(), best / best.sum(), atol=1e-4)
 
 
-@pytest.mark.parametrize("top_k", [3, PLACES])
+@pytest.mark.parametrize("top_k", [3, pytest.param(PLACES, marks=pytest.mark.slow)])
 def test_an_index_that_searches_all_cells_is_exact(model, facts, top_k):
     """In any cut of a text, after edits, and in citations; with one cell of four it finds others."""
     ids = list(b"the blue sea")

@@ -23,12 +23,17 @@ LAYERS = mg.ModelConfig(
 TOKENS = np.random.default_rng(0).integers(0, 20, (2, 30)).astype(np.int32)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def call(config, params, tokens, state):
+    return models.functional(config).apply(params, tokens, state)
+
+
 def read(**memory):
     """A model, and the state after 30 tokens."""
     config = dataclasses.replace(LAYERS, memory=dataclasses.replace(LAYERS.memory, **memory))
     params = random_params(config)
     model = models.from_params(config, params)
-    return model, jax.jit(models.functional(config).apply)(params, TOKENS, None)[1]
+    return model, call(config, params, TOKENS, None)[1]
 
 
 @pytest.mark.parametrize("by", ["merge", pytest.param("gate", marks=pytest.mark.slow), "oldest"])
@@ -45,8 +50,8 @@ def test_the_smaller_model_goes_on(by):
     rest = lambda layer: layer._replace(stream=layer.stream._replace(memory=()))  # noqa: E731
     jax.tree.map(np.testing.assert_array_equal, rest(old), rest(new))
     assert new.stream.memory.entries.valid.all()
-    logits, _ = small(TOKENS[:, :9], after)
-    whole, _ = model(TOKENS[:, :9], state)
+    params = models.to_params(model)
+    (logits, _), (whole, _) = (call(m.config, params, TOKENS[:, :9], s) for m, s in ((small, after), (model, state)))
     assert np.isfinite(logits).all() and np.abs(logits - whole).max() > 1e-4
     twice, least = mg.compress_memory(small, after, 2, by)
     assert least.layers[0].stream.memory.entries.valid.shape == (2, 2) and twice.config.memory.compressed == (
@@ -58,7 +63,7 @@ def test_without_the_oldest_it_is_a_smaller_memory_from_the_start():
     """Of one layer, whose entries do not depend on what was read."""
     model, state = read()
     small, after = mg.compress_memory(model, state, 6, "oldest")
-    _, expected = small(TOKENS)
+    _, expected = call(small.config, models.to_params(model), TOKENS, None)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), after, expected)
 
 
@@ -69,16 +74,19 @@ def test_merged_entries_have_the_origin_of_a_segment():
     origins, entries = memory.origins(after.layers[0].stream.memory), after.layers[0].stream.memory.entries
     np.testing.assert_array_equal(origins.start, 4 * np.asarray(entries.age))
     assert (np.asarray(origins.length) == 4).all()
-    _, newest = small(TOKENS[:, :8], after)
+    _, newest = call(small.config, models.to_params(model), TOKENS[:, :8], after)
     assert (np.asarray(memory.origins(newest.layers[0].stream.memory).length) == 4).all()
 
 
 def test_a_memory_that_fits_is_not_changed():
     """Empty places go first: eight entries of 16 tokens fit in 8 places."""
     model, _ = read()
-    _, state = model(TOKENS[:, :9])
+    params = models.to_params(model)
+    _, state = call(model.config, params, TOKENS[:, :9], None)
     small, after = mg.compress_memory(model, state, 8)
-    (expected, _), (found, _) = model(TOKENS[:, 9:12], state), small(TOKENS[:, 9:12], after)
+    (expected, _), (found, _) = (
+        call(m.config, params, TOKENS[:, 9:12], s) for m, s in ((model, state), (small, after))
+    )
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 

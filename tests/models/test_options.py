@@ -71,9 +71,8 @@ def test_remat_saves_less_for_the_backward_pass():
     assert saved("block") < saved("dots") < saved("none")
 
 
-@pytest.mark.parametrize(
-    "memory, remat", [(None, "block"), pytest.param(NoMemoryConfig(), "none", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("memory, remat", [(None, "block"), (NoMemoryConfig(), "none")])
 def test_scanned_layers_equal_unrolled_ones(memory, remat):
     config = tiny(memory, num_layers=2, dropout=0.2)
     tokens, reset = stream_inputs(0, config, LENGTH)

@@ -203,6 +203,7 @@ def test_gradients_reach_every_parameter_through_the_source(name):
         assert difference((value, gradients), again) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_decoder_generates_from_its_source():
     """Greedy, each token is the best of all that was read again from the start; beams find no worse a text."""
     config = CONFIGS["memory"]

@@ -44,6 +44,7 @@ def pipeline(params):
     return mg.pipeline("document-questions", model=(MODEL, params), tokenizer=BYTES)
 
 
+@pytest.mark.slow
 def test_sources_are_sentences_of_the_text(pipeline, tmp_path):
     ask = pipeline.read(STORY)
     before = jax.tree.map(np.array, ask.session.state)

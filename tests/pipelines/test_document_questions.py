@@ -263,7 +263,7 @@ def test_a_repetition_penalty_applies_to_question_and_answer(tmp_path, params):
     pipeline.config = config.data
     pipeline.tokens = task.tokens
     assert [pipeline.read(document.text)(question.text)["answer"] for question in document.questions] == plain
-    for seed in range(30):  # some of the answers hold the last id of the document, which is not penalized
+    for seed in range(8):  # some of the answers hold the last id of the document, which is not penalized
         tree = random_params(SMALL, seed)
         pipeline.params = tree
         reader = Reader(config, tree, task)

@@ -115,6 +115,7 @@ def test_metrics_by_hand():
     assert nothing["micro_f1"] == nothing["macro_f1"] == 0 and nothing["accuracy"] == 1
 
 
+@pytest.mark.slow
 def test_labels_are_learned_and_the_pipeline_gives_all_probabilities(tmp_path):
     pytest.importorskip("sklearn", reason="the extra `tasks` is not installed")
     config = mg.EncoderConfig(**SIZES, memory=mg.NoMemoryConfig(), heads=())

@@ -173,7 +173,10 @@ def test_sounds_are_labelled_with_the_results_of_transformers():
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, 1000).astype(np.float32)
     found = label(samples)
     assert {row["label"] for row in found} == {"x", "y", "z"} and found[0]["score"] > found[2]["score"]
-    assert label([samples, {"raw": samples, "sampling_rate": 8000}], top_k=2) == [found[:2]] * 2
+    both = label([samples, {"raw": samples, "sampling_rate": 8000}], top_k=2)
+    assert both[0] == both[1] and [row["label"] for row in both[0]] == [row["label"] for row in found[:2]]
+    # Two rows at once: some machines sum them in another order than one.
+    assert [row["score"] for row in both[0]] == pytest.approx([row["score"] for row in found[:2]], abs=1e-6)
     with pytest.raises(ValueError, match="top_k must be at least 1"):
         label(samples, top_k=0)
 

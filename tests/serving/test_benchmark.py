@@ -10,6 +10,7 @@ from memgpt_jax.studies.benchmark import interleaving, serving
 from memgpt_jax.studies.commands import benchmark as command
 
 
+@pytest.mark.slow
 def test_engines_and_the_server_answer_the_same_requests(tiny, monkeypatch, tmp_path, capsys):
     pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
     monkeypatch.setattr(serving, "ServerSettings", partial(ServerSettings, piece_length=4))  # as in the other tests

@@ -199,6 +199,7 @@ def test_a_teacher_has_nothing_to_teach_itself(folder, tmp_path):
         assert abs(float(value)) < 1e-4 and float(totals.loss) > 10
 
 
+@pytest.mark.slow
 def test_a_run_learns_from_a_teacher_and_resumes_bitwise(folder, tmp_path):
     config = taught(experiment(folder, keep_checkpoints=3), folder, 1, 2, weight=0.5, temperature=20.0)
     train(config, tmp_path / "run", print_progress=False)

@@ -9,6 +9,7 @@ from memgpt_jax.ops.memory import Entries, highest_gates, make_source, merge_ent
 from memgpt_jax.ops.memory.reader import ReadableEntries
 
 RNG = np.random.default_rng(0)
+merged_to = jax.jit(merge_entries, static_argnums=1)
 
 
 def drawn(rows=2, size=9, valid=1.0, read=False):
@@ -60,7 +61,7 @@ def by_loops(entries, row, num):
 @pytest.mark.parametrize("num", [8, 5, 3, 1])
 def test_merging_equals_loops(num):
     entries = drawn()
-    merged = jax.jit(merge_entries, static_argnums=1)(entries, num)
+    merged = merged_to(entries, num)
     assert merged.valid.shape == (2, num) and merged.valid.all()
     for row in range(2):
         for (_, *ours), expected in zip(of_row(merged, row), by_loops(entries, row, num), strict=True):
@@ -73,7 +74,7 @@ def test_merging_equals_loops(num):
 def test_no_entry_is_lost(valid, num):
     """Whatever places are empty: the sums of weights, of weighted keys and values, and of reads stay."""
     entries = drawn(rows=40, valid=valid, read=True)
-    merged = jax.jit(merge_entries, static_argnums=1)(entries, num)
+    merged = merged_to(entries, num)
     for row in range(40):
         before, after = of_row(entries, row), of_row(merged, row)
         assert len(after) == min(len(before), num)
@@ -90,13 +91,13 @@ def test_entries_that_fit_stay_as_they_are():
     entries = drawn(rows=40, size=16, valid=0.4)
     number = int(entries.valid.sum(axis=1).max())
     assert number < 16
-    for found in (merge_entries(entries, number), merge_older_entries(entries, 15)):
+    for found in (merged_to(entries, number), jax.jit(merge_older_entries, static_argnums=1)(entries, 15)):
         for row in range(40):
             for (_, *ours), (_, *before) in zip(of_row(found, row), of_row(entries, row), strict=True):
                 for part, wanted in zip(ours, before, strict=True):
                     np.testing.assert_array_equal(part, wanted)
     least = entries._replace(log_gate=jnp.full_like(entries.log_gate, -200.0))
-    np.testing.assert_array_equal(merge_entries(least, 3).valid.sum(axis=1), np.minimum(3, entries.valid.sum(axis=1)))
+    np.testing.assert_array_equal(merged_to(least, 3).valid.sum(axis=1), np.minimum(3, entries.valid.sum(axis=1)))
 
 
 def test_reads_of_merged_duplicates_stay():
@@ -104,7 +105,7 @@ def test_reads_of_merged_duplicates_stay():
     entries = drawn(size=8)
     order = np.array([0, 0, 2, 2, 4, 4, 6, 6])
     entries = entries._replace(keys=entries.keys[:, order])
-    merged = merge_entries(entries, 4)
+    merged = merged_to(entries, 4)
     query = jnp.float32(RNG.normal(size=(2, 5, 2, 3)))
 
     def read(part):
@@ -113,7 +114,7 @@ def test_reads_of_merged_duplicates_stay():
         return read_entries(query, [make_source(stored, part.age, visible, None)], None, None)
 
     np.testing.assert_allclose(read(merged), read(entries), atol=1e-6)
-    assert np.abs(read(merge_entries(entries, 3)) - read(entries)).max() > 1e-3
+    assert np.abs(read(merged_to(entries, 3)) - read(entries)).max() > 1e-3
 
 
 def test_only_older_entries_are_merged():
