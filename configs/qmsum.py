@@ -2,10 +2,19 @@
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py qmsum --pretrained MODEL --workdir runs/qmsum
          python experiments/evaluate.py runs/qmsum --split test
-Time:    not measured: not run yet
-Result:  ROUGE not measured: not run yet. Seconds a query of the first test meeting (15,398 words, 7 queries), measured
-         with a random decoder of 2 layers of width 64 over bytes (docs/documents.md): 0.34 by one reading, 3.03 by
-         reading the meeting again for each query, with equal answers, on two shared cores
+Time:    30 minutes of CPU time for 45 updates, 20 for two test meetings (Python 3.11, jax 0.10.2, one core of an AMD
+         EPYC, shared)
+Result:  the first two test meetings with 12 queries: ROUGE-1, -2, -L 0.190, 0.027, 0.161; seed 0 alone, from
+         SmolLM2-135M-Instruct (4 bits a weight), trained on the turns of the queries alone (--data.context given
+         --data.document_tokens 1024 --data.questions_per_reading 1 --model.memory.memory_size 1024
+         --optimizer.accumulate_steps 4 --training.steps 100, stopped after 45) and evaluated with 4,096 entries
+         (--change data.context=document data.read_again=None model.memory.memory_size=4096 evaluation.max_documents=2
+         evaluation.max_tokens=16384 evaluation.batch_size=4). Baseline, sentences near the query by TF-IDF, all 272
+         queries: 0.203, 0.041, 0.129. The evidence is 5,100 to 14,200 words before the query, and 4,096 entries hold
+         about the last 3,000 words: the model answers without it.
+         Seconds a query of the first test meeting (15,398 words, 7 queries), measured with a random decoder of 2 layers
+         of width 64 over bytes (docs/documents.md): 0.34 by one reading, 3.03 by reading the meeting again for each
+         query, with equal answers, on two shared cores
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig
