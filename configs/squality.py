@@ -2,8 +2,10 @@
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py squality --pretrained MODEL --workdir runs/squality
          python experiments/evaluate.py runs/squality --split test
-Time:    not measured: not run yet
-Result:  not measured: not run yet
+Time:    32 minutes of CPU time for 31 updates (Python 3.11, jax 0.10.2, one core of an AMD EPYC, shared), with
+         --data.document_tokens 2048 --data.questions_per_reading 5 --model.memory.memory_size 4096
+         --optimizer.accumulate_steps 4; eight test stories with 8,192 entries and eight questions at once: above 45
+Result:  not measured: no evaluation has been run to its end
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig
