@@ -38,8 +38,8 @@ class DistillConfig:
     attention_weight: float = 0.0
     """a, for decoders. Its memory grows with the square of the tokens of a call."""
     relation_heads: int = 4
-    """Into so many heads the queries, keys and values of the last layer are split, for `attention_weight`. The number
-    divides their dimensions, (query or key) heads times `head_dim`, in the student and in the teachers."""
+    """For `attention_weight`: number of heads into which the queries, keys and values of the last layer are split. It
+    must divide their widths, `num_heads` and `num_kv_heads` times `head_dim`, in the student and in the teachers."""
     top_k: int | None = None
     """Cache the outputs of the teachers for all training batches before the first step: the probabilities of the k
     likeliest tokens, and the sum of all others. Default: no cache; the teachers run in each step."""

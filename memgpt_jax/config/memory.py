@@ -161,7 +161,8 @@ class KVMemoryConfig(AttendedMemoryConfig):
     """For an index: the number of cells, a power of 2, into which entries of knowledge are divided by their keys. A
     head reads the nearest of the entries of `knowledge_probes` cells alone. Default: no index."""
     knowledge_probes: int = 8
-    """With `knowledge_cells`: cells that a head searches for a token, those whose mean keys have the highest logits."""
+    """With `knowledge_cells`: number of cells that a head searches for a token: those whose mean keys have the highest
+    logits."""
     recency_bias: bool = False
     """Subtract a learned multiple (per head, at least 0) of log(1 + age in segments) from an entry's logit."""
     continues_window: bool = False

@@ -222,9 +222,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             config.initial_entries == 0, f"memory.initial_entries={config.initial_entries} have no origins: take none"
         )
         age, size = state.entries.age, config.memory_size
-        if (
-            config.select == "all" and config.evict == "oldest" and config.compressed is None
-        ):  # a place for each token, M - 1 for the last
+        # A place for each token, M - 1 for the last.
+        if config.select == "all" and config.evict == "oldest" and config.compressed is None:
             start = jnp.broadcast_to(size - jnp.arange(size, dtype=jnp.int32), age.shape)
             return Origins(start, jnp.ones_like(start))
         rank, number = jax.vmap(_rank_of_equal)(jnp.where(state.entries.valid, age, 0))

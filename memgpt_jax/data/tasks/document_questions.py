@@ -80,8 +80,8 @@ class DocumentQuestionsConfig(ExamplesConfig):
         )
         check(
             penalty in (None, 1) or self.read_again is None,
-            "data.read_again cannot be compared with data.repetition_penalty, which then also penalizes the ids of the "
-            "document: leave out one of them",
+            "data.read_again cannot be compared with data.repetition_penalty, which would then also penalize the ids "
+            "of the document: leave out one of them",
         )
         number = self.questions_per_reading
         check(number >= 1, f"data.questions_per_reading must be at least 1, got {number}")

@@ -8,8 +8,6 @@ from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 CANDIDATES = 512
 """Entries that are compared with all others at a time, which bounds the memory that `merge_entries` needs."""
-
-
 LEAST = 1e-30
 """The least weight of an entry."""
 

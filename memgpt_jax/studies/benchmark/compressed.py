@@ -30,9 +30,9 @@ def compressed_rows(
         workdir: a run on text.
         sizes: entries per layer that stay.
         ways: values of `by` of `compress_memory`.
-        read: tokens of a document that are read before.
+        read: tokens of a document that are read before the memories are compressed.
         scored: tokens after them, whose bits per byte are measured.
-        documents: the number of documents of the validation split, those that are long enough, in order.
+        documents: maximum number of documents: the first ones of the validation split that are long enough.
 
     Raises:
         ValueError: no document is long enough, or as in `compress_memory`.
