@@ -10,7 +10,7 @@ N  entries that one segment adds   E  entries in play during a call: M old ones,
 A stream is cut into segments of T tokens; boundaries count from the first token that a state ever saw.
 """
 
-from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Shaped
+from jaxtyping import Array, Bool, Float, Float32, Int, Int8, Int32, Shaped
 
 Tokens = Int[Array, "B L"]  # token ids
 Stream = Float[Array, "B L D"]  # activations of a call
@@ -25,6 +25,7 @@ __all__ = [
     "Float",
     "Float32",
     "Int",
+    "Int8",
     "Int32",
     "Rows",
     "Shaped",

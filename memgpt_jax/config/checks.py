@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 
@@ -37,10 +38,11 @@ def check_positive(config: Any) -> None:
 
 
 def check_literals(config: Any) -> None:
-    """Check every field with a `Literal` type against its valid values."""
+    """Check every field with a type of `Literal`s, or of these and None, against its valid values."""
     for item in dataclasses.fields(config):
-        valid = getattr(item.type, "__args__", ())
-        if getattr(item.type, "__origin__", None) is Literal:
+        types = get_args(item.type) if get_origin(item.type) in (Union, UnionType) else (item.type,)
+        if all(get_origin(each) is Literal or each is NoneType for each in types):
+            valid = [value for each in types for value in get_args(each) or (None,)]
             value = getattr(config, item.name)
             check(value in valid, f"{item.name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
 

@@ -173,6 +173,9 @@ class KVMemoryConfig(AttendedMemoryConfig):
     positions, and the window keeps tokens that are entries already."""
     read_implementation: Implementation = "auto"
     """Implementation of reads in calls with whole segments: any `Implementation` but `cudnn`."""
+    entry_bits: Literal[8] | None = None
+    """Bits of each stored key and value: 8, with a power of 2 per vector (`memgpt_jax.ops.int8_vectors`), in calls and
+    in the state. Default: those of the compute type. Knowledge is stored in the compute type."""
     compressed: Literal["gate", "merge"] | None = None
     """Set by `mg.compress_memory`: how it made the memory smaller. With `merge`, an entry may stand for several
     tokens."""

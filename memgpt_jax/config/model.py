@@ -341,6 +341,9 @@ class ModelConfig(PositionedStackConfig):
     """Number of blocks; 0: the hidden states are the embeddings, without normalisation."""
     window_size: int = 128
     """Sliding self-attention window W: a token attends to itself and the W - 1 tokens before it."""
+    window_bits: Literal[8] | None = None
+    """Bits of each key and value in the window: 8, with a power of 2 per vector (`memgpt_jax.ops.int8_vectors`), in
+    calls and in the state. Default: those of `dtype`."""
     context_length: int | None = None
     """Context length in tokens of a pretrained model without a sliding window: `generate` and `Session` warn about
     longer texts. None: no warning."""

@@ -15,6 +15,7 @@ from memgpt_jax.inspector.editing import emptied
 from memgpt_jax.memory import MEMORIES
 from memgpt_jax.memory.kv import KVState
 from memgpt_jax.models import ModelState, Params
+from memgpt_jax.ops.int8_vectors import as_floats, in_form_of
 from memgpt_jax.shapes import Array, Float, Float32
 
 SMALLEST_SCALE = 1e-6
@@ -133,13 +134,14 @@ def _edited(config: ModelConfig, state: ModelState, layer: Any, place: Any, gate
 
 def _with_gate(memory: KVState, kind: Gate, here: Any, gate: Any) -> KVState:
     """The memory with a gate at the entries where `here` holds."""
-    entries = memory.entries
+    entries = as_floats(memory.entries, jnp.float32)
     factor = jnp.where(here, gate * jnp.exp(-entries.log_gate), 1.0)[..., None, None]
     if kind == "scale":
         entries = entries._replace(keys=_scaled(entries.keys, factor))
     if kind in ("scale", "scale_value"):
         entries = entries._replace(values=_scaled(entries.values, factor))
     entries = entries._replace(log_gate=jnp.where(here, jnp.log(gate), entries.log_gate))
+    entries = in_form_of(memory.entries, entries)
     return memory._replace(entries=emptied(entries, here & (gate == 0)))
 
 

@@ -14,6 +14,7 @@ from memgpt_jax.memory.projected import AttendedMemory
 from memgpt_jax.ops.attention.dense import MASKED
 from memgpt_jax.ops.attention.positions import Rotary
 from memgpt_jax.ops.fusion import joint_softmax
+from memgpt_jax.ops.int8_vectors import as_floats, in_form_of, rounded, zero_vectors
 from memgpt_jax.ops.memory import (
     Entries,
     KnowledgeCells,
@@ -44,12 +45,12 @@ from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 class KVState(NamedTuple):
     """Bytes per row: M (2 G K itemsize + 9) + (writer_conv - 1) D itemsize, with 4 M more for `least_read`, 4 more with
-    `continues_window`.
+    `continues_window`; with `entry_bits=8`, 2 G (K + 1) bytes are in the place of 2 G K itemsize.
 
     N entries of knowledge add N (2 G K itemsize + 8), and an index of C cells about 4 G (C K + N) more.
     """
 
-    entries: Entries
+    entries: Entries  # with `entry_bits=8`, keys and values are `Int8Vectors`
     conv_cache: Float[Array, "B reach D"]  # the last writer_conv - 1 tokens before the segment
     knowledge: KnowledgeEntries | None = None  # if `knowledge_size` is not 0
     clock: Int32[Array, "B"] | None = None  # with `continues_window`: tokens of all full segments, also before a reset
@@ -107,8 +108,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         config, size = self.config, self.config.memory_size
         stored = (batch_size, size, config.kv_heads, config.head_dim)
         entries = Entries(
-            keys=jnp.zeros(stored, self.dtype),
-            values=jnp.zeros(stored, self.dtype),
+            keys=zero_vectors(stored, self.dtype, config.entry_bits),
+            values=zero_vectors(stored, self.dtype, config.entry_bits),
             log_gate=jnp.zeros((batch_size, size), jnp.float32),
             valid=jnp.zeros((batch_size, size), bool),
             age=jnp.zeros((batch_size, size), jnp.int32),
@@ -131,17 +132,20 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         state, num = self.init_state(batch_size), self.config.initial_entries
         if num == 0:
             return state
+        entries = as_floats(state.entries, self.dtype)
         keys = self.unit(self.initial_keys[...]).astype(self.dtype)
         values = self.initial_values[...].astype(self.dtype)
-        entries = state.entries._replace(
-            keys=state.entries.keys.at[:, -num:].set(keys[None]),
-            values=state.entries.values.at[:, -num:].set(values[None]),
-            valid=state.entries.valid.at[:, -num:].set(True),
+        entries = entries._replace(
+            keys=entries.keys.at[:, -num:].set(keys[None]),
+            values=entries.values.at[:, -num:].set(values[None]),
+            valid=entries.valid.at[:, -num:].set(True),
         )
-        return state._replace(entries=entries)
+        return state._replace(entries=in_form_of(state.entries, self._rounded(entries)))
 
     def restarted(self, state: KVState, batch_size: int) -> KVState:
-        return self.initial_state(batch_size)._replace(knowledge=state.knowledge, clock=state.clock)
+        initial = self.initial_state(batch_size)
+        entries = in_form_of(state.entries, as_floats(initial.entries, self.dtype))
+        return initial._replace(entries=entries, knowledge=state.knowledge, clock=state.clock)
 
     def read(
         self, x: Float[Array, "B Q D"], state: KVState, own_segment: OwnSegment, update_mask: Bool[Array, "B Q"]
@@ -151,7 +155,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         sources = [self._source(entries, visible)]
         if self.config.visibility == "token":
             convolved = self.convolve_own(own_segment.x, own_segment.document, state.conv_cache)
-            written = self._gated(self._entries(own_segment.x, convolved, own_segment.document >= 0))
+            written = self._rounded(self._gated(self._entries(own_segment.x, convolved, own_segment.document >= 0)))
             sources.append(self._source(written, causal_visibility(own_segment.document, own_segment.position)))
         sources += self._knowledge_source(state, x.shape[1])
         found = (read_entries_with_lse if self._needs_lse(state) else read_entries)(query, sources, *self._extras())
@@ -164,13 +168,13 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
     def write(self, x: Float[Array, "B T D"], state: KVState, write_mask: Bool[Array, "B T"]) -> KVState:
         new, conv_cache = self.new_entries(x, state, write_mask)
         clock = None if state.clock is None else state.clock + self.segment_length
-        entries = append_entries(state.entries, new, self.config.evict)
+        entries = append_entries(state.entries, in_form_of(state.entries, new), self.config.evict)
         return state._replace(entries=entries, conv_cache=conv_cache, clock=clock)
 
     def new_entries(
         self, x: Float[Array, "B T D"], state: KVState, write_mask: Bool[Array, "B T"]
     ) -> tuple[Entries, Float[Array, "B reach D"]]:
-        """The N entries that `write` appends, and the convolution's cache after them."""
+        """The N entries that `write` appends, keys and values as arrays, and the convolution's cache after them."""
         convolved, conv_cache = self.convolve_segment(x, write_mask, state.conv_cache)
         entries = self._entries(x, convolved, write_mask)
         place = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
@@ -181,7 +185,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
 
         With `continues_window`, x are the tokens from `clock` on; `after` moves it behind those of an open segment.
         """
-        entries, values, valid = state.entries, state.entries.values, state.entries.valid
+        entries = as_floats(state.entries, self.dtype)
+        values, valid = entries.values, entries.valid
         visible = jnp.broadcast_to(valid[:, None], (*x.shape[:2], valid.shape[1]))
         sources = [self._source(entries, visible), *self._knowledge_source(state, x.shape[1])]
         query = self._turned(self.queries(x), state.clock, jnp.arange(x.shape[1], dtype=jnp.int32)[None])
@@ -245,8 +250,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             not self.config.continues_window, "entries without tokens have no positions: continues_window must be False"
         )
         new = Entries(
-            keys=self.unit(keys).astype(self.dtype),
-            values=values.astype(self.dtype),
+            keys=in_form_of(state.entries.keys, self.unit(keys).astype(self.dtype)),
+            values=in_form_of(state.entries.values, values.astype(self.dtype)),
             log_gate=jnp.zeros((batch, num), jnp.float32),
             valid=valid,
             age=jnp.zeros((batch, num), jnp.int32),
@@ -268,8 +273,10 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         their places among E entries: M old ones, the initial ones, S N new ones. Only `least_read` depends on reads; it
         uses the scan over `segment`.
         """
+        stored, state = state.entries, state._replace(entries=as_floats(state.entries, self.dtype))
         if self.config.evict == "least_read":
-            return super().sequence(segments, state)
+            reads, state = super().sequence(segments, state)
+            return reads, state._replace(entries=in_form_of(stored, state.entries))
         batch, num_segments, length, _ = segments.x.shape
         per_segment = (batch, num_segments, length)
         call = flatten_segments(segments)
@@ -281,7 +288,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         new = jax.tree.map(lambda x: x.reshape(batch * num_segments, length, *x.shape[2:]), new)
         new = jax.tree.map(lambda x: x.reshape(batch, num_segments, *x.shape[1:]), self._select(new))
 
-        start = self.initial_state(batch).entries
+        start = as_floats(self.initial_state(batch).entries, self.dtype)
         initial = jax.tree.map(lambda x: x[:, self.config.memory_size - self.config.initial_entries :], start)
         flat_new = jax.tree.map(lambda x: x.reshape(batch, -1, *x.shape[3:]), new)
         in_play = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), state.entries, initial, flat_new)
@@ -314,7 +321,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             found = jax.tree.map(lambda x: x.reshape(*per_segment, *x.shape[2:]), found)
         entries = gather_entries(in_play, final.place)._replace(valid=final.valid, age=final.age)
         clock = None if state.clock is None else state.clock + call.num_written[:, 0]
-        return self._packed(found), KVState(clean_entries(entries), conv_cache, state.knowledge, clock)
+        entries = in_form_of(stored, clean_entries(entries))
+        return self._packed(found), KVState(entries, conv_cache, state.knowledge, clock)
 
     def _places(self, segments: Segment, old: Entries, start: Entries, new: Entries) -> tuple[SeenEntries, SeenEntries]:
         """The places of the entries that the memory holds, among the E entries of `sequence`.
@@ -348,7 +356,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         self, written: Entries, document: Int32[Array, "B L"], per_segment: tuple[int, int, int]
     ) -> tuple[ReadableEntries, Int32[Array, "B S T"]]:
         """The entries of each segment's own tokens, as these tokens read them."""
-        stored = jax.tree.map(lambda x: x.reshape(*per_segment, *x.shape[2:]), self._stored(self._gated(written)))
+        own = self._stored(self._rounded(self._gated(written)))
+        stored = jax.tree.map(lambda x: x.reshape(*per_segment, *x.shape[2:]), own)
         return stored, document.reshape(per_segment)
 
     def stats(self, state: KVState) -> dict[str, Array]:
@@ -425,7 +434,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             entries = entries._replace(keys=self.unit(entries.keys).astype(self.dtype))
             if self.config.gate == "none":  # exactly 1, not a rounded sum of weights, so that the newer of two stays
                 entries = entries._replace(log_gate=jnp.zeros_like(entries.log_gate))
-        return clean_entries(self._gated(entries))
+        return clean_entries(self._rounded(self._gated(entries)))
 
     def _gated(self, entries: Entries) -> Entries:
         """Entries scaled by their gates; with gate `log_bias`, the read logits change instead."""
@@ -436,6 +445,12 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             entries = entries._replace(values=entries.values * gate)
         return entries
 
+    def _rounded(self, entries: Entries) -> Entries:
+        """Entries with keys and values as they are stored: rounded to `entry_bits`."""
+        if self.config.entry_bits is None:
+            return entries
+        return entries._replace(keys=rounded(entries.keys), values=rounded(entries.values))
+
     def _stored(self, entries: Entries | KnowledgeEntries) -> ReadableEntries:
         """Entries with the logit bias of their gates."""
         bias = entries.log_gate if self.config.gate == "log_bias" else jnp.zeros_like(entries.log_gate)
@@ -443,7 +458,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
 
     def _source(self, entries: Entries, visible: Bool[Array, "B Q E"]) -> Source:
         """Entries as a `Source` of the Reader."""
-        return make_source(self._stored(entries), entries.age, visible, self.bptt_segments)
+        return make_source(self._stored(as_floats(entries, self.dtype)), entries.age, visible, self.bptt_segments)
 
     def _readable_knowledge(self, knowledge: KnowledgeEntries) -> ReadableEntries:
         """Knowledge with the logit biases of its gates; `MASKED` at empty places."""

@@ -6,7 +6,7 @@ Shapes and types are always checked; values are checked only if they are on the 
 
 import warnings
 from collections.abc import Container, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,8 @@ import numpy as np
 from jax.core import Tracer
 
 from memgpt_jax.config.checks import check
-from memgpt_jax.config.model import MemoryLayerConfig, ModelConfig
+from memgpt_jax.config.model import ComputeType, MemoryLayerConfig, ModelConfig
+from memgpt_jax.ops.int8_vectors import Int8Vectors, is_int8
 from memgpt_jax.shapes import Array, Flags, Stream, Targets, Tokens
 
 
@@ -162,6 +163,8 @@ def warn_beyond_context(config: ModelConfig, tokens: int, stacklevel: int) -> No
 def check_state(state: Any, expected: Any, rows: int, others: str) -> None:
     """Raise `ValueError` unless the state has the class, structure, shapes and types of the expected state.
 
+    Vectors of 8 bits may be floats, with which a call is differentiable.
+
     Args:
         state: the state to check.
         expected: a state of the model, or its shapes.
@@ -175,15 +178,31 @@ def check_state(state: Any, expected: Any, rows: int, others: str) -> None:
     same_rows = found.keys() != wanted.keys() or len(batches) != 1 or batches == {rows}
     check(same_rows, f"state has {next(iter(batches), 0)} rows, {others}")
     for name in [*wanted, *found]:
-        if found.get(name) != wanted.get(name):
-            pair = found.get(name), wanted.get(name)
+        pair = found.get(name), wanted.get(name)
+        if pair[0] != pair[1] and not _are_floats_of(*pair):
             got, must = (f"{leaf[1]}{list(leaf[0])}" if leaf else "absent" for leaf in pair)
             raise ValueError(f"state does not fit the config of this model: state{name} is {got}, must be {must}")
-    got, must = jax.tree.structure(state), jax.tree.structure(expected)
+    got, must = (jax.tree.structure(tree, is_leaf=is_int8) for tree in (state, expected))
     check(got == must, f"state does not fit the config of this model: its structure is {got}, must be {must}")
 
 
-def _leaves(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+Leaf = tuple[tuple[int, ...], str]  # shape and type
+
+
+def _leaves(tree: Any) -> dict[str, Leaf]:
     """Shape and type of each array by its path."""
-    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
-    return {name: (np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for name, leaf in leaves.items()}
+
+    def describe(leaf: Any) -> Leaf:
+        if is_int8(leaf):
+            return leaf.shape, Int8Vectors.__name__
+        return np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))
+
+    leaves = jax.tree.leaves_with_path(tree, is_leaf=is_int8)
+    return {jax.tree_util.keystr(path): describe(leaf) for path, leaf in leaves}
+
+
+def _are_floats_of(found: Leaf | None, wanted: Leaf | None) -> bool:
+    """Whether the array holds the floats of the vectors of 8 bits that are wanted."""
+    if found is None or wanted is None or wanted[1] != Int8Vectors.__name__:
+        return False
+    return found[0] == wanted[0] and found[1] in get_args(ComputeType)

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -19,6 +20,7 @@ from memgpt_jax.ops.attention import (
     window_weights,
 )
 from memgpt_jax.ops.attention.positions import Rotary
+from memgpt_jax.ops.int8_vectors import as_floats, in_form_of, rounded, zero_vectors
 from memgpt_jax.ops.memory import gather_entries
 from memgpt_jax.ops.mesh import HEADS, declare_axes
 from memgpt_jax.shapes import Array, Bool, Flags, Float, Float32, Int32, Stream
@@ -56,8 +58,8 @@ def call_inputs(reset: Flags, valid: Flags, **others: Any) -> CallInputs:
 class WindowCache(NamedTuple):
     """The last W tokens' keys and values: a ring of W slots per row."""
 
-    keys: Float[Array, "B W G K"]  # rotated to their own positions
-    values: Float[Array, "B W G K"]
+    keys: Any  # rotated to their own positions: Float[Array, "B W G K"], or its `Int8Vectors` with `window_bits=8`
+    values: Any  # Float[Array, "B W G K"], or its `Int8Vectors`
     valid: Bool[Array, "B W"]  # the slot holds a token of the open document
     cursor: Int32[Array, "B"]  # the slot that the next token takes
 
@@ -137,14 +139,21 @@ class SelfAttention(Attention):
 
     config: ModelConfig
 
+    def project_in(
+        self, x: Stream, positions: Int32[Array, "B L"] | None
+    ) -> tuple[Float[Array, "B L H K"], Float[Array, "B L G K"], Float[Array, "B L G K"]]:
+        """`Attention.project_in`, with keys and values rounded to `window_bits`."""
+        query, key, value = super().project_in(x, positions)
+        return (query, key, value) if self.config.window_bits is None else (query, rounded(key), rounded(value))
+
     def init_state(self, batch_size: int) -> WindowCache:
         """An empty window."""
         config = self.config
         shape = (batch_size, config.window_size, config.kv_heads, config.attention_head_dim)
         dtype = jnp.dtype(config.dtype)
         return WindowCache(  # separate arrays, so that a state can be donated
-            keys=jnp.zeros(shape, dtype),
-            values=jnp.zeros(shape, dtype),
+            keys=zero_vectors(shape, dtype, config.window_bits),
+            values=zero_vectors(shape, dtype, config.window_bits),
             valid=jnp.zeros(shape[:2], bool),
             cursor=jnp.zeros(batch_size, jnp.int32),
         )
@@ -176,9 +185,12 @@ class SelfAttention(Attention):
     ) -> tuple[Float[Array, "B W+L G K"], Float[Array, "B W+L G K"], Int32[Array, "B W+L"]]:
         """Keys, values and documents of the W tokens before a call and of its own; document -1: there is no token."""
         slot = ring_places(cache.cursor, self.config.window_size)  # from the oldest token to the newest
-        before = jnp.where(gather_entries(cache.valid, slot), 0, -1)
-        keys = jnp.concatenate([gather_entries(cache.keys, slot), key], axis=1)
-        values = jnp.concatenate([gather_entries(cache.values, slot), value], axis=1)
+        valid, *vectors = gather_entries((cache.valid, cache.keys, cache.values), slot)
+        before = jnp.where(valid, 0, -1)
+        keys, values = (
+            jnp.concatenate([as_floats(old, new.dtype), new], axis=1)
+            for old, new in zip(vectors, (key, value), strict=True)
+        )
         return keys, values, jnp.concatenate([before, document], axis=1)
 
     def _attend(
@@ -199,7 +211,7 @@ class SelfAttention(Attention):
                 out, lse = window_attention_with_lse(query, keys, values, document, documents, **options)
             else:
                 out = window_attention(query, keys, values, document, documents, **options)
-            cache = last_window(keys, values, documents, cache.cursor, valid)
+            cache = last_window(keys, values, documents, cache, valid)
         return out, lse, cache
 
 
@@ -253,8 +265,8 @@ def push_token(
         return old.at[row, slot].set(new, mode="drop")
 
     return WindowCache(
-        keys=put(cache.keys, key[:, 0]),
-        values=put(cache.values, value[:, 0]),
+        keys=jax.tree.map(put, cache.keys, in_form_of(cache.keys, key[:, 0])),
+        values=jax.tree.map(put, cache.values, in_form_of(cache.values, value[:, 0])),
         valid=put(cache.valid & ~reset, True),
         cursor=(cache.cursor + valid[:, 0].astype(jnp.int32)) % size,
     )
@@ -264,16 +276,17 @@ def last_window(
     keys: Float[Array, "B W+L G K"],
     values: Float[Array, "B W+L G K"],
     documents: Int32[Array, "B W+L"],
-    cursor: Int32[Array, "B"],
+    before: WindowCache,
     valid: Flags,
 ) -> WindowCache:
     """The window after a call, given the W tokens before the call and the L tokens of the call in order."""
     size = keys.shape[1] - valid.shape[1]
     tokens = jnp.sum(valid, axis=1, dtype=jnp.int32)
-    cursor = (cursor + tokens) % size
+    cursor = (before.cursor + tokens) % size
     place = tokens[:, None] + ring_places(-cursor, size)  # slot s holds the token (s - cursor) % W after the oldest
     newest = gather_entries(documents, (tokens + size - 1)[:, None])
     keys, values, documents = gather_entries((keys, values, documents), place)
+    keys, values = in_form_of(before.keys, keys), in_form_of(before.values, values)
     return WindowCache(keys, values, (documents == newest) & (newest >= 0), cursor)
 
 
@@ -294,8 +307,8 @@ def read_window(
 
     attend = attend_with_lse if batch == 1 else attend_one_query  # XLA copies the whole window of a single row
 
-    def read(tokens: tuple[Array, Array], bias: Array) -> tuple[Array, Array]:
-        keys, values = (x.swapaxes(1, 2) for x in tokens)
+    def read(tokens: tuple[Any, Any], bias: Array) -> tuple[Array, Array]:
+        keys, values = (as_floats(x, query.dtype).swapaxes(1, 2) for x in tokens)
         return attend(query, keys, values, bias)
 
     out, lse = read_visible(read, (cache.keys, cache.values), bias)

@@ -14,6 +14,7 @@ from memgpt_jax.memory import resolved
 from memgpt_jax.models.base import Hidden, Model
 from memgpt_jax.models.heads import StreamHead, make_head
 from memgpt_jax.ops import Scores
+from memgpt_jax.ops.int8_vectors import as_floats, in_form_of
 from memgpt_jax.shapes import Array, Flags, Float, Targets, Tokens
 
 
@@ -91,11 +92,11 @@ class Headed(Model[HeadedState]):
         Raises:
             ValueError: there are more than `call_length` tokens and not a multiple of it, or as in the backbone's call.
         """
-        state, length = self.started(state, len(tokens)), self.config.call_length
+        before, length = self.started(state, len(tokens)), self.config.call_length
         arrays = {"tokens": tokens, "reset": reset, "valid": valid, **inputs}
         arrays = {name: array for name, array in arrays.items() if array is not None}
         if length is None or tokens.shape[1] <= length:
-            return self._one_call(state, arrays, dropout_key, alignment)
+            return self._one_call(before, arrays, dropout_key, alignment)
         number, rest = divmod(tokens.shape[1], length)
         if rest:
             raise ValueError(f"tokens must be a multiple of call_length={length}, got {tokens.shape[1]}")
@@ -106,8 +107,10 @@ class Headed(Model[HeadedState]):
             return state, outputs
 
         calls = {name: _by_call(array, number) for name, array in arrays.items()}
-        state, outputs = jax.lax.scan(read, state, (calls, keys))
-        return jnp.swapaxes(outputs, 0, 1).reshape(*tokens.shape, -1), state
+        # As floats, what a call stores gets a gradient from later calls.
+        floats = as_floats(before, jnp.dtype(self.config.last_stack.dtype))
+        after, outputs = jax.lax.scan(read, floats, (calls, keys))
+        return jnp.swapaxes(outputs, 0, 1).reshape(*tokens.shape, -1), in_form_of(before, after)
 
     def _of_backbone(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options without the inputs of the head alone."""

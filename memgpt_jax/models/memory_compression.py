@@ -5,12 +5,14 @@ import functools
 from typing import get_args
 
 import jax
+import jax.numpy as jnp
 
 from memgpt_jax.config.checks import check, whole
 from memgpt_jax.config.memory import Compression, KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.models.decoder import MemGPT, ModelState
 from memgpt_jax.models.model_functions import from_params, to_params
+from memgpt_jax.ops.int8_vectors import as_floats, in_form_of
 from memgpt_jax.ops.memory import clean_entries, highest_gates, merge_older_entries, newest_entries
 
 
@@ -69,7 +71,8 @@ def _compressed(state: ModelState, by: Compression, size: int) -> ModelState:
     for layer in state.layers:
         if layer.stream:
             memory = layer.stream.memory
-            memory = memory._replace(entries=clean_entries(CHANGES[by](memory.entries, size)))
+            entries = clean_entries(CHANGES[by](as_floats(memory.entries, jnp.float32), size))
+            memory = memory._replace(entries=in_form_of(memory.entries, entries))
             layer = layer._replace(stream=layer.stream._replace(memory=memory))
         layers.append(layer)
     return state._replace(layers=tuple(layers))

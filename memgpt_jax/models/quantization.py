@@ -1,13 +1,15 @@
-"""Decoders whose large matrices have 8 or 4 bits per weight, or are stored by output."""
+"""Decoders whose large matrices have 8 or 4 bits per weight, or are stored by output, and states of 8 bits."""
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from memgpt_jax.config.checks import check
+from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import BaseModelConfig, ModelConfig
 from memgpt_jax.models.model_functions import Model, Params, from_params, to_params
 from memgpt_jax.ops.quantized import FEW_ROWS, FloatMatrix, StoredMatrix, quantize_matrix
@@ -27,7 +29,7 @@ EMBEDDING = "embedding"
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
-def quantize(model: AnyModel, bits: int = 8) -> AnyModel:
+def quantize(model: AnyModel, bits: int | None = 8, *, state_bits: int | None = None) -> AnyModel:
     """A decoder whose large matrices are rounded to 8 bits with a scale per row, or to 4 with scales per 32 weights.
 
     >>> small = mg.quantize(mg.from_pretrained(NAME))
@@ -35,17 +37,35 @@ def quantize(model: AnyModel, bits: int = 8) -> AnyModel:
     It has the config and the state of the model: it generates, scores and continues sessions in the same calls.
     `save_pretrained` keeps its bits. It cannot be trained. `memgpt_jax.ops.quantized` has the equations and bounds.
 
+    With `state_bits=8` its state has 8 bits per key and value in windows (`ModelConfig.window_bits`) and in `kv`
+    memories (`KVMemoryConfig.entry_bits`). It then has a config of its own, and begins with a new state.
+
     Args:
         model: the decoder, with or without a memory or adapters.
-        bits: 8, or 4 for the projections (embeddings and output have 8).
+        bits: 8, or 4 for the projections (embeddings and output have 8); None: the weights stay as they are.
+        state_bits: 8; default: the state has the type of the model.
 
     Raises:
-        ValueError: `bits` is another number, or the model is no decoder or has been quantised already.
+        ValueError: there is nothing to round; `bits` or `state_bits` is another number; or the model is no decoder, or
+            its weights have been quantised already.
     """
-    found = from_params(model.config, quantize_params(model.config, to_params(model), bits))
+    check(bits is not None or state_bits is not None, "nothing to quantize: give bits, state_bits or both")
+    params = to_params(model) if bits is None else quantize_params(model.config, to_params(model), bits)
+    found = from_params(model.config if state_bits is None else with_state_bits(model.config, state_bits), params)
     if hasattr(model, "origin"):
         found.origin = model.origin
     return found
+
+
+def with_state_bits(config: BaseModelConfig, bits: int) -> ModelConfig:
+    """The config of a decoder whose windows and `kv` memories have 8 bits per key and value."""
+    check(isinstance(config, ModelConfig), f"only states of decoders have 8 bits, got a {type(config).__name__}")
+    assert isinstance(config, ModelConfig)
+    check(bits == 8, f"state_bits must be 8, got {bits!r}")
+    memory = config.memory
+    if isinstance(memory, KVMemoryConfig):
+        memory = replace(memory, entry_bits=8)
+    return replace(config, window_bits=8, memory=memory)
 
 
 def quantize_params(config: BaseModelConfig, params: Params, bits: int) -> Params:

@@ -10,7 +10,7 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import Tokenizer
 from memgpt_jax.generation.document import Document, from_bytes, memory_stats, to_bytes
 from memgpt_jax.generation.prompts import check_tokenizer
-from memgpt_jax.models.quantization import laid_out, quantize_params
+from memgpt_jax.models.quantization import laid_out, quantize_params, with_state_bits
 from memgpt_jax.pipelines import FeatureExtraction
 from memgpt_jax.pipelines.base import Loaded
 from memgpt_jax.serving.chat import ChatTemplate, Message
@@ -36,7 +36,7 @@ class Service:
         pipelines: dict[str, Any] | None = None,
     ):
         """Args:
-            settings: of the server; with `quantize`, the decoder is rounded, the pipelines are not.
+            settings: of the server; `quantize` and `state_bits` round the decoder, not the pipelines.
             name: of the model.
             loaded: the decoder that generates text; None: the server has pipelines alone.
             pipelines: functions by name.
@@ -59,6 +59,9 @@ class Service:
         config, tokenizer = loaded.config, loaded.tokenizer
         if settings.quantize is not None:
             loaded = loaded._replace(params=quantize_params(config, loaded.params, settings.quantize))
+        if settings.state_bits is not None:
+            config = with_state_bits(config, settings.state_bits)
+            loaded = loaded._replace(config=config)
         loaded = loaded._replace(params=laid_out(config, loaded.params, settings.slots))
         self.engine = Engine(config, loaded.params, tokenizer, settings)
         self._vectors = FeatureExtraction(loaded, pool="mean")

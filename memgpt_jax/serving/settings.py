@@ -34,6 +34,9 @@ class ServerSettings(EngineSettings):
 
     quantize: Literal[8, 4] | None = None
     """Bits per weight to which the model is rounded; default: as it is saved."""
+    state_bits: Literal[8] | None = None
+    """Bits per key and value of windows and `kv` memories; default: as the model has been saved. Documents that were
+    saved with other bits cannot be continued."""
     max_prompt_tokens: int = 1_000_000
     """Most tokens of the prompt of one request."""
     max_new_tokens: int = 8192

@@ -51,8 +51,8 @@ def plant(monkeypatch, fault):
         new = cache(*arrays)
         return new._replace(valid=new.valid & (jnp.arange(new.valid.shape[1]) > 0)[None])
 
-    def padding_moves(keys, values, documents, cursor, valid):
-        return cache(keys, values, documents, cursor, valid | True)
+    def padding_moves(keys, values, documents, before, valid):
+        return cache(keys, values, documents, before, valid | True)
 
     def frozen_positions(start, reset):
         return positions(start * 0, reset)

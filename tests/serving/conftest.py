@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from memgpt_jax.models.quantization import quantize_params
+from memgpt_jax.models.quantization import quantize_params, with_state_bits
 from memgpt_jax.pipelines.media_classification import MediaClassification
 from memgpt_jax.serving.engine import Engine
 from memgpt_jax.serving.requests import Finished, Read, Request, Token
@@ -39,16 +39,17 @@ def tiny() -> Tiny:
 
 @pytest.fixture(scope="package")
 def engine(tiny):
-    yield from running(tiny, tiny.params)
+    yield from running(tiny, tiny.config, tiny.params)
 
 
 @pytest.fixture(scope="module")
 def quantized_engine(tiny):
-    yield from running(tiny, quantize_params(tiny.config, tiny.params, 8))
+    """Weights and states of 8 bits."""
+    yield from running(tiny, with_state_bits(tiny.config, 8), quantize_params(tiny.config, tiny.params, 8))
 
 
-def running(tiny, params) -> Iterator[Engine]:
-    engine = Engine(tiny.config, params, tiny.tokenizer, EngineSettings(slots=3, piece_length=4, queue_requests=40))
+def running(tiny, config, params) -> Iterator[Engine]:
+    engine = Engine(config, params, tiny.tokenizer, EngineSettings(slots=3, piece_length=4, queue_requests=40))
     engine.start()
     yield engine
     engine.stop()

@@ -1,6 +1,6 @@
 """The Writer: from the activations of a segment to entries, and from entries to the next memory."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 class Entries(NamedTuple):
     """M entries of a memory. If `valid` is False, the other fields have no meaning."""
 
-    keys: Float[Array, "B M G K"]
-    values: Float[Array, "B M G K"]
+    keys: Any  # Float[Array, "B M G K"], or its `Int8Vectors`
+    values: Any  # Float[Array, "B M G K"], or its `Int8Vectors`
     log_gate: Float32[Array, "B M"]  # log of the write gate g in (0, 1]; of a merged entry, of the sum of gates
     valid: Bool[Array, "B M"]
     age: Int32[Array, "B M"]  # segments since it was written; 1 for the segment right after
