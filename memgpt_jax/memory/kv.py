@@ -144,7 +144,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
 
     def restarted(self, state: KVState, batch_size: int) -> KVState:
         initial = self.initial_state(batch_size)
-        entries = in_form_of(state.entries, as_floats(initial.entries, self.dtype))
+        entries = in_form_of(state.entries, initial.entries)
         return initial._replace(entries=entries, knowledge=state.knowledge, clock=state.clock)
 
     def read(
@@ -288,7 +288,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         new = jax.tree.map(lambda x: x.reshape(batch * num_segments, length, *x.shape[2:]), new)
         new = jax.tree.map(lambda x: x.reshape(batch, num_segments, *x.shape[1:]), self._select(new))
 
-        start = as_floats(self.initial_state(batch).entries, self.dtype)
+        start = in_form_of(state.entries, self.initial_state(batch).entries)
         initial = jax.tree.map(lambda x: x[:, self.config.memory_size - self.config.initial_entries :], start)
         flat_new = jax.tree.map(lambda x: x.reshape(batch, -1, *x.shape[3:]), new)
         in_play = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), state.entries, initial, flat_new)

@@ -75,8 +75,14 @@ def as_floats(tree: Any, dtype: Any) -> Any:
 
 
 def in_form_of(stored: Any, tree: Any) -> Any:
-    """The tree with `Int8Vectors` in the place of each array that the other tree holds as `Int8Vectors`."""
-    return jax.tree.map(lambda old, new: round_vectors(new) if is_int8(old) else new, stored, tree, is_leaf=is_int8)
+    """The tree with its vectors as `Int8Vectors` or as arrays, whichever the other tree holds in their places."""
+
+    def convert(old: Any, new: Any) -> Any:
+        if is_int8(old):
+            return new if is_int8(new) else round_vectors(new)
+        return as_floats(new, old.dtype) if is_int8(new) else new
+
+    return jax.tree.map(convert, stored, tree, is_leaf=is_int8)
 
 
 def zero_vectors(shape: tuple[int, ...], dtype: Any, bits: int | None) -> Any:

@@ -75,5 +75,7 @@ def test_trees_keep_their_form():
     assert floats["k"].dtype == floats["n"].dtype == jnp.bfloat16 and not floats["k"].any()
     back = in_form_of(empty, floats)
     assert isinstance(back["k"], Int8Vectors) and isinstance(back["n"], jax.Array) and back["none"] is None
-    jax.tree.map(np.testing.assert_array_equal, back, empty)
+    for again in (back, in_form_of(empty, empty)):
+        jax.tree.map(np.testing.assert_array_equal, again, empty)
+    jax.tree.map(np.testing.assert_array_equal, in_form_of(floats, empty), floats)
     assert math.prod(floats["k"].shape) + 2 * 3 == sum(leaf.nbytes for leaf in back["k"])

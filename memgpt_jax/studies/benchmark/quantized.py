@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from memgpt_jax import models
@@ -13,7 +14,7 @@ from memgpt_jax.data import load_tokenizer
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.text import document_losses
 from memgpt_jax.interop import from_pretrained
-from memgpt_jax.models.quantization import quantize_params
+from memgpt_jax.models.quantization import quantize_params, with_state_bits
 from memgpt_jax.ops.trees import tree_bytes
 from memgpt_jax.studies.benchmark.decoding import decoding_case
 from memgpt_jax.studies.benchmark.interleaving import interleave
@@ -23,13 +24,21 @@ CALL = 512
 
 
 def quantized_rows(
-    source: str, bits: Sequence[int], text: str, rows: Sequence[int], context: int, window: int | None, rounds: int
+    source: str,
+    bits: Sequence[int],
+    state_bits: int | None,
+    text: str,
+    rows: Sequence[int],
+    context: int,
+    window: int | None,
+    rounds: int,
 ) -> list[dict[str, Any]]:
     """A row for a decoder in float32, and one for each number of bits.
 
     Args:
         source: the model, as in `from_pretrained`.
         bits: numbers of bits per weight.
+        state_bits: also a row for float32 weights with states of this number of bits; None: no such row.
         text: a document; its bits per byte are measured.
         rows: numbers of rows that are decoded together, after `context` tokens; all forms are timed in turns.
         context: tokens read before decoding.
@@ -40,16 +49,21 @@ def quantized_rows(
     model = from_pretrained(source, **changes)
     config, tokenizer = instance_of(model.config, ModelConfig, "the model"), load_tokenizer(source)
     params = models.to_params(model)
-    forms = {"float32": params} | {f"{number} bits": quantize_params(config, params, number) for number in bits}
+    forms = {"float32": (config, params)}
+    forms |= {f"{number} bits": (config, quantize_params(config, params, number)) for number in bits}
+    if state_bits is not None:
+        forms[f"float32, states of {state_bits} bits"] = with_state_bits(config, state_bits), params
     found: dict[str, dict[str, Any]] = {name: {"weights": name} for name in forms}
     ids, size = np.array(tokenizer.encode(text), np.int32), len(text.encode())
-    for name, tree in forms.items():
-        measured = bits_per_byte(config, tree, tokenizer.start_id, ids, size)
+    for name, (form, tree) in forms.items():
+        measured = bits_per_byte(form, tree, tokenizer.start_id, ids, size)
+        state = jax.eval_shape(lambda form=form: models.functional(form).init_state(1))
         found[name] |= {"MB": tree_bytes(tree) / 1e6, "share of bytes": tree_bytes(tree) / tree_bytes(params)}
+        found[name] |= {"state of a row, MB": tree_bytes(state) / 1e6}
         first = found["float32"].setdefault("bits per byte", measured)
         found[name] |= {"bits per byte": measured, "worse by, %": 100 * (measured / first - 1)}
     for number in rows:
-        cases = {name: decoding_case(config, context, number, tree) for name, tree in forms.items()}
+        cases = {name: decoding_case(form, context, number, tree) for name, (form, tree) in forms.items()}
         times = interleave(cases, rounds)
         for name, case in cases.items():
             speed, first = case.tokens / times[name].whole, case.tokens / times["float32"].whole

@@ -15,8 +15,8 @@ machine's peak rate (matmuls for training, memory bandwidth for decoding) are ti
 a busy machine. `stream` reads and generates a million tokens: time per token, growth of memory, compilations.
 `serve` answers as many requests as there are slots, by the engine of a server, one after the other and together, and
 over HTTP; the reference is the engine with one slot.
-`quantized` compares a pretrained decoder with its forms of 8 and 4 bits: bytes, bits per byte of a text, and with
-`--rows` speed.
+`quantized` compares a pretrained decoder with its forms of 8 and 4 bits, and with `--state-bits 8` with a state of 8
+bits: bytes, bits per byte of a text, and with `--rows` speed.
 `compressed` reads documents by a run, compresses the memories (`mg.compress_memory`), and reads on: bytes of the
 memories, and bits per byte of what follows.
 
@@ -108,6 +108,8 @@ class QuantizedArguments:
     """Folder, GGUF file or name of a decoder."""
     bits: tuple[Literal[8, 4], ...] = (8, 4)
     """Bits per weight that are compared with float32."""
+    state_bits: Literal[8] | None = None
+    """Also float32 weights with this number of bits per key and value of windows and memories."""
     text: Path
     """A text file, in UTF-8."""
     characters: int = 20_000
@@ -272,6 +274,7 @@ def quantized(words: Sequence[str]) -> None:
     rows = benchmark.quantized_rows(
         arguments.model,
         arguments.bits,
+        arguments.state_bits,
         text[start : start + arguments.characters],
         arguments.rows,
         arguments.context,
