@@ -19,6 +19,7 @@ def config() -> ExperimentConfig:
     changes = {
         "model": EncoderConfig(memory=NoMemoryConfig(), segment_length=32),
         "data.shared_only": True,
+        "training.sequence_length": 512,  # the positions of a BERT; nothing is trained
         "pretrained": "google-bert/bert-base-uncased",
     }
     return with_fields(load_config("crows_pairs"), changes)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax.config.checks import check, whole
+from memgpt_jax.config.memory import Compression
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import Tokenizer
 from memgpt_jax.files.replacement import replace_file
@@ -34,7 +35,7 @@ from memgpt_jax.generation.request import (
 )
 from memgpt_jax.generation.sampling import Sampling, SamplingOptions
 from memgpt_jax.generation.text import AnswerText, ids_of_text
-from memgpt_jax.models import ModelState, Params
+from memgpt_jax.models import ModelState, Params, compress_memory, from_params
 
 
 class Session:
@@ -210,6 +211,16 @@ class Session:
         self._end_stream()
         other = object.__new__(Session)
         other.__dict__.update(self.__dict__, unread=list(self.unread))
+        return other
+
+    def compressed(self, memory_size: int, by: Compression = "merge") -> "Session":
+        """A second session with the same document, whose memories have fewer entries.
+
+        Its model has the smaller memories, too. Arguments and errors are those of `compress_memory`.
+        """
+        other = self.fork()
+        model, other.state = compress_memory(from_params(self.config, self.params), self.state, memory_size, by)
+        other._model = decoder_of(model)
         return other
 
     def memory(self) -> list[dict[str, Any]]:

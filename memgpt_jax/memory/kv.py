@@ -9,17 +9,13 @@ from flax import nnx
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.memory.base import Explanation, Origins, OwnSegment, Segment, flatten_segments
+from memgpt_jax.memory.knowing import KnowingMemory
 from memgpt_jax.memory.linear import linear
-from memgpt_jax.memory.projected import AttendedMemory
-from memgpt_jax.ops.attention.dense import MASKED
 from memgpt_jax.ops.attention.positions import Rotary
-from memgpt_jax.ops.fusion import joint_softmax
 from memgpt_jax.ops.int8_vectors import as_floats, in_form_of, rounded, zero_vectors
 from memgpt_jax.ops.memory import (
     Entries,
-    KnowledgeCells,
     KnowledgeEntries,
-    NearestRead,
     ReadableEntries,
     SeenEntries,
     Source,
@@ -33,7 +29,6 @@ from memgpt_jax.ops.memory import (
     read_entries,
     read_entries_with_lse,
     read_mass,
-    read_nearest,
     read_segments,
     read_segments_with_lse,
     read_weights,
@@ -56,7 +51,7 @@ class KVState(NamedTuple):
     clock: Int32[Array, "B"] | None = None  # with `continues_window`: tokens of all full segments, also before a reset
 
 
-class KVMemory(AttendedMemory[KVMemoryConfig]):
+class KVMemory(KnowingMemory):
     """Gated append key-value memory.
 
         Reader   r = W_o sum_i softmax_i(t_h q . k_i + [log g_i]) v_i,                q = W_q x
@@ -69,9 +64,6 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
 
     gates: ClassVar[tuple[str, ...]] = ("write_gate",)
     cuts_by_age = True
-    joins_attention = False
-    """True when the memory shares self-attention's softmax. Reads are then float32 [..., H (K + 1)]: the output of each
-    head, followed by its log-sum-exp."""
     rotary: Rotary | None = None
     """Rotates queries and keys with `continues_window`, if self-attention has rotary positions."""
 
@@ -115,18 +107,8 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             age=jnp.zeros((batch_size, size), jnp.int32),
             read_mass=self._no_mass(batch_size, size),
         )
-        knowledge = None
-        if config.knowledge_size:
-            stored = (batch_size, config.knowledge_size, *stored[2:])
-            knowledge = KnowledgeEntries(
-                keys=jnp.zeros(stored, self.dtype),
-                values=jnp.zeros(stored, self.dtype),
-                log_gate=jnp.zeros(stored[:2], jnp.float32),
-                source=jnp.zeros(stored[:2], jnp.int32),
-                cells=self._no_cells(batch_size),
-            )
         clock = jnp.zeros(batch_size, jnp.int32) if config.continues_window else None
-        return KVState(entries, self.conv.init_state(batch_size), knowledge, clock)
+        return KVState(entries, self.conv.init_state(batch_size), self.no_knowledge(batch_size), clock)
 
     def initial_state(self, batch_size: int) -> KVState:
         state, num = self.init_state(batch_size), self.config.initial_entries
@@ -157,9 +139,9 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             convolved = self.convolve_own(own_segment.x, own_segment.document, state.conv_cache)
             written = self._rounded(self._gated(self._entries(own_segment.x, convolved, own_segment.document >= 0)))
             sources.append(self._source(written, causal_visibility(own_segment.document, own_segment.position)))
-        sources += self._knowledge_source(state, x.shape[1])
+        sources += self.knowledge_source(state.knowledge, x.shape[1])
         found = (read_entries_with_lse if self._needs_lse(state) else read_entries)(query, sources, *self._extras())
-        found = self._with_nearest(query, state, found)
+        found = self.with_nearest(query, state.knowledge, found)
         if entries.read_mass is not None:  # evict="least_read"
             mass = read_mass(query, sources, *self._extras(), update_mask)[:, : self.config.memory_size]
             entries = entries._replace(read_mass=entries.read_mass + jax.lax.stop_gradient(mass))
@@ -188,10 +170,10 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         entries = as_floats(state.entries, self.dtype)
         values, valid = entries.values, entries.valid
         visible = jnp.broadcast_to(valid[:, None], (*x.shape[:2], valid.shape[1]))
-        sources = [self._source(entries, visible), *self._knowledge_source(state, x.shape[1])]
+        sources = [self._source(entries, visible), *self.knowledge_source(state.knowledge, x.shape[1])]
         query = self._turned(self.queries(x), state.clock, jnp.arange(x.shape[1], dtype=jnp.int32)[None])
         weights = read_weights(query, sources, *self._extras())
-        if (nearest := self._nearest(query, state)) is not None:
+        if (nearest := self.nearest(query, state.knowledge)) is not None:
             _, lse = read_entries_with_lse(query, sources, *self._extras())
             share = jax.nn.sigmoid(lse - nearest.lse)[..., None]
             batch, length, heads, top_k = nearest.place.shape
@@ -299,13 +281,13 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         if self.config.visibility == "token":
             own, own_document = self._own_entries(written, call.document, per_segment)
         query, whole = self._turned(self.queries(call.x), state.clock, place), self.config.knowledge_top_k is None
-        knowledge = self._readable_knowledge(state.knowledge) if state.knowledge is not None and whole else None
+        knowledge = self.readable_knowledge(state.knowledge) if state.knowledge is not None and whole else None
         found = (read_segments_with_lse if self._needs_lse(state) else read_segments)(
             query.reshape(*per_segment, self.config.num_heads, -1),
-            self._stored(in_play),
+            self.readable(in_play),
             seen,
             jnp.cumsum(segments.reset, axis=2) > 0,
-            initial=self._stored(initial) if self.config.initial_entries else None,
+            initial=self.readable(initial) if self.config.initial_entries else None,
             own=own,
             own_document=own_document,
             knowledge=knowledge,
@@ -315,9 +297,9 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             contiguous=self.config.evict == "oldest" and self.config.initial_entries == 0 < self.config.memory_size,
             implementation=self.config.read_implementation,
         )
-        if self._searches(state):
+        if self.searches(state.knowledge):
             out, lse = (x.reshape(batch, -1, *x.shape[3:]) for x in found)
-            found = self._with_nearest(query, state, (out, lse))
+            found = self.with_nearest(query, state.knowledge, (out, lse))
             found = jax.tree.map(lambda x: x.reshape(*per_segment, *x.shape[2:]), found)
         entries = gather_entries(in_play, final.place)._replace(valid=final.valid, age=final.age)
         clock = None if state.clock is None else state.clock + call.num_written[:, 0]
@@ -356,7 +338,7 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         self, written: Entries, document: Int32[Array, "B L"], per_segment: tuple[int, int, int]
     ) -> tuple[ReadableEntries, Int32[Array, "B S T"]]:
         """The entries of each segment's own tokens, as these tokens read them."""
-        own = self._stored(self._rounded(self._gated(written)))
+        own = self.readable(self._rounded(self._gated(written)))
         stored = jax.tree.map(lambda x: x.reshape(*per_segment, *x.shape[2:]), own)
         return stored, document.reshape(per_segment)
 
@@ -390,18 +372,6 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
         null_key = self.null_key[...] if self.config.null_entry else None
         recency = jax.nn.softplus(self.recency_bias[...]) if self.config.recency_bias else None
         return null_key, recency
-
-    def _no_cells(self, batch_size: int) -> KnowledgeCells | None:
-        """An index without entries; None: there is none."""
-        config, cells = self.config, self.config.knowledge_cells
-        if cells is None:
-            return None
-        shape = (batch_size, config.kv_heads, cells)
-        places = -(-config.knowledge_size // cells)
-        return KnowledgeCells(
-            means=jnp.zeros((*shape, config.head_dim), jnp.float32),
-            members=jnp.full((*shape, places), config.knowledge_size, jnp.int32),
-        )
 
     def _no_mass(self, batch_size: int, num: int) -> Float[Array, "B N"] | None:
         """Read statistics of new entries: 0, or None if eviction does not use them."""
@@ -451,54 +421,12 @@ class KVMemory(AttendedMemory[KVMemoryConfig]):
             return entries
         return entries._replace(keys=rounded(entries.keys), values=rounded(entries.values))
 
-    def _stored(self, entries: Entries | KnowledgeEntries) -> ReadableEntries:
-        """Entries with the logit bias of their gates."""
-        bias = entries.log_gate if self.config.gate == "log_bias" else jnp.zeros_like(entries.log_gate)
-        return ReadableEntries(entries.keys, entries.values, bias)
-
     def _source(self, entries: Entries, visible: Bool[Array, "B Q E"]) -> Source:
         """Entries as a `Source` of the Reader."""
-        return make_source(self._stored(as_floats(entries, self.dtype)), entries.age, visible, self.bptt_segments)
-
-    def _readable_knowledge(self, knowledge: KnowledgeEntries) -> ReadableEntries:
-        """Knowledge with the logit biases of its gates; `MASKED` at empty places."""
-        stored = self._stored(knowledge)
-        return stored._replace(bias=jnp.where(knowledge.source > 0, stored.bias, jnp.float32(MASKED)))
-
-    def _knowledge_source(self, state: KVState, length: int) -> list[Source]:
-        """Knowledge as a `Source` of the Reader for Q tokens, of age 0; none if there is no place for it."""
-        if state.knowledge is None or self._searches(state):
-            return []
-        batch, number = state.knowledge.source.shape
-        visible = jnp.ones((batch, length, number), bool)
-        return [Source(*self._readable_knowledge(state.knowledge), jnp.zeros((batch, number), jnp.int32), visible)]
-
-    def _searches(self, state: KVState) -> bool:
-        """Whether the state has knowledge, of which only the nearest entries are read."""
-        return state.knowledge is not None and self.config.knowledge_top_k is not None
+        return make_source(self.readable(as_floats(entries, self.dtype)), entries.age, visible, self.bptt_segments)
 
     def _needs_lse(self, state: KVState) -> bool:
-        return self.joins_attention or self._searches(state)
-
-    def _nearest(self, query: Float[Array, "B L H K"], state: KVState) -> NearestRead | None:
-        """The read of the nearest entries of knowledge; None: all are read, or there are none."""
-        top_k, knowledge = self.config.knowledge_top_k, state.knowledge
-        if top_k is None or knowledge is None:
-            return None
-        number = jnp.full(len(query), self.config.knowledge_size, jnp.int32)
-        if knowledge.cells is None:  # cells hold entries alone
-            number = jnp.sum(knowledge.source > 0, axis=1, dtype=jnp.int32)
-        options = {"recall_target": self.config.knowledge_recall, "probes": self.config.knowledge_probes}
-        return read_nearest(query, self._stored(knowledge), number, top_k, cells=knowledge.cells, **options)
-
-    def _with_nearest(self, query: Float[Array, "B L H K"], state: KVState, found: Any) -> Any:
-        """What has been found, and with `knowledge_top_k` the nearest entries of knowledge, in one softmax."""
-        nearest = self._nearest(query, state)
-        if nearest is None:
-            return found
-        out, lse = found
-        out, _ = joint_softmax(out, lse, nearest.out, nearest.lse)
-        return (out, jnp.logaddexp(lse, nearest.lse)) if self.joins_attention else out
+        return self.joins_attention or self.searches(state.knowledge)
 
     def _per_head(self, values: Float[Array, "B M G K"]) -> Float[Array, "B M H K"]:
         """The value that each head reads."""

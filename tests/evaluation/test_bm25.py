@@ -53,6 +53,7 @@ def test_languages_that_have_no_stemmer():
         bm25_scores(["a"], ["b"], "klingon")
 
 
+@pytest.mark.slow
 def test_a_large_weight_ranks_by_words(tmp_path):
     """Untrained vectors do not find the document; shared words do, and the loss stays that of the products."""
     rows = {

@@ -98,6 +98,7 @@ def test_losses_that_are_not_finite_are_refused(config):
         recall_along_stream(config, params, (112,))
 
 
+@pytest.mark.slow
 def test_evaluate_uses_held_out_rows(config):
     params = random_params(config.model)
     result = evaluate(config, params, ByteTokenizer())

@@ -116,6 +116,7 @@ def test_losses_that_are_not_finite_are_refused():
         evaluate_task(CONFIG, params, Words(CONFIG.data, "test"))
 
 
+@pytest.mark.slow
 def test_rows_are_read_in_chunks(monkeypatch):
     seen, score = [], models.ModelFunctions.score
 

@@ -87,6 +87,7 @@ def test_a_stream_ends_with_the_error():
     assert [piece.texts for piece in pieces] == [["b"], ["c"], ["d"]]
 
 
+@pytest.mark.slow
 def test_the_prompt_is_named_however_many_answers_it_has():
     prompts = [[ord("x")], [ord("a")], [ord("y")]]
     for options in ({}, {"num_beams": 2}, {"temperature": 0.1, "num_return_sequences": 3}):

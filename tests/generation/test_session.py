@@ -293,6 +293,7 @@ def test_every_type_of_a_state_is_saved(tiny, tmp_path):
     same_state(loaded, session)
 
 
+@pytest.mark.slow
 def test_a_document_longer_than_its_learned_positions_is_refused(tiny):
     config = dataclasses.replace(tiny.config, position="learned", num_positions=20)
     model = config, random_params(config)

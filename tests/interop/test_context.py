@@ -29,6 +29,7 @@ def test_context_length_of_a_pretrained_model(case, tmp_path):
     assert mg.from_pretrained(tmp_path / "free").config == free.config
 
 
+@pytest.mark.slow
 def test_a_call_beyond_the_context_is_reported(tmp_path):
     """A warning is logged for long documents, in one call or several; not for short documents or padding."""
     decoder = mg.from_pretrained(foreign.write("llama", tmp_path))

@@ -115,6 +115,7 @@ def test_a_layer_reads_tokens_outside_of_every_window(calls, x):
     assert np.abs(after - before)[0, -1].max() > 1e-4 and np.array_equal(after[1], before[1])
 
 
+@pytest.mark.slow
 def test_reset_and_valid_are_optional(x):
     layer = memory_layer()
     state, call = layer.init_state(B), run_nnx(layer)
@@ -128,6 +129,7 @@ def test_reset_and_valid_are_optional(x):
     assert difference(short[1], padded[1]) < 1e-6 and difference(short[0], np.asarray(padded[0])[:, :8]) < 1e-6
 
 
+@pytest.mark.slow
 @jax.numpy_dtype_promotion("standard")  # Flax's norms multiply bfloat16 by float32
 def test_the_compute_type_and_dropout(x):
     half = memory_layer(dtype="bfloat16")

@@ -76,6 +76,7 @@ print(mg.MEMORIES.name_of(config.model.memory), config.model.memory.decay)
 """
 
 
+@pytest.mark.slow
 def test_its_module_is_imported_where_it_can_be_found_and_named_where_not(mean):
     assert to_json(mean)["model"]["memory"]["import"] == "mean_memory:MeanMemoryConfig"
     memory = dataclasses.replace(mean.model.memory, decay=0.25)

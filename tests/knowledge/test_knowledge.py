@@ -182,6 +182,7 @@ def sharp():
     return config, params
 
 
+@pytest.mark.slow
 def test_a_token_cites_the_text_that_holds_it(sharp):
     facts = mg.knowledge.encode(sharp, [[11, 12], [21, 22, 23], [31]])
     state = mg.knowledge.write(sharp, mg.functional(sharp[0]).init_state(1), facts)

@@ -204,6 +204,7 @@ def test_masked_features_change_nothing(name):
     assert np.abs(call(tokens, moved, fresh(2), reset, valid)[0] - one)[:, :8].max() > 1e-3  # it can fail
 
 
+@pytest.mark.slow
 def test_a_stem_is_a_stack_of_convolutions_of_each_picture():
     config = dataclasses.replace(PLAIN, features=PICTURES)
     params, model = model_of(config)

@@ -78,6 +78,7 @@ def test_merged_entries_have_the_origin_of_a_segment():
     assert (np.asarray(memory.origins(newest.layers[0].stream.memory).length) == 4).all()
 
 
+@pytest.mark.slow
 def test_a_memory_that_fits_is_not_changed():
     """Empty places go first: eight entries of 16 tokens fit in 8 places."""
     model, _ = read()

@@ -138,6 +138,7 @@ def test_who_depends_on_whom(name, two_streams):
     assert not np.any(reached) if name == "none" else np.mean(reached) > 0.3
 
 
+@pytest.mark.slow
 def test_one_memory_carries_all_tokens_of_the_first_call():
     orders, resets = drawn_orders(), np.zeros((2, BATCH, LENGTH), bool)
     flow = influence(tiny(memory_layers=[1]), orders, resets)

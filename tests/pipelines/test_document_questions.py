@@ -231,6 +231,7 @@ def test_one_reading_gives_the_losses_and_answers_of_whole_rows(tmp_path, params
     assert found["seconds_per_question_read_again"] > 0
 
 
+@pytest.mark.slow
 def test_limits_of_documents_and_tokens(tmp_path, params):
     def result(**changes):
         return evaluate(
@@ -242,6 +243,7 @@ def test_limits_of_documents_and_tokens(tmp_path, params):
     assert whole["loss"] != cut["loss"]
 
 
+@pytest.mark.slow
 def test_a_repetition_penalty_applies_to_question_and_answer(tmp_path, params):
     """Not to the document: answers equal those of `generate` from the state after the document."""
     config = mg.ExperimentConfig(

@@ -133,6 +133,7 @@ def test_predictions_are_written_resumed_and_bad_lines_are_named(reviews, tmp_pa
     assert "is not the output of this command" in memgpt_command("predict", *words, code=2)
 
 
+@pytest.mark.slow
 def test_evaluations_by_the_first_tokens_of_each_text(reviews, tmp_path, memgpt_command):
     memgpt_command("evaluate", reviews.workdir, "--lengths", 3, 64, "--output", tmp_path)
     results = json.loads((tmp_path / "comparison.json").read_text())

@@ -128,6 +128,7 @@ def test_candidates_are_those_of_the_draws(task):
         assert [valid.texts[place] for place in row] == [reply.text, *(valid.replies[place].text for place in drawn)]
 
 
+@pytest.mark.slow
 def test_the_evaluation_is_that_of_plain_loops_for_any_calls(task):
     """Each history against its candidates, without those that equal the reply; a decoder may read in any calls."""
     memory = mg.KVMemoryConfig(memory_size=8, head_dim=8)

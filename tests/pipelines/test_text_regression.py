@@ -40,6 +40,7 @@ def test_a_small_set_is_learned_in_its_own_unit(trained):
     assert found["loss"] == pytest.approx((found["rmse"] / head.std) ** 2, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_pipeline_gives_numbers_whatever_the_calls(trained, capsys):
     rate = mg.pipeline(trained.workdir)
     good, bad = rate(["a lovely film 2", "an awful film 2"])

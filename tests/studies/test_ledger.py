@@ -86,7 +86,7 @@ def test_an_order_is_for_every_seed(order, sign):
         ({"cases": (case("kv"),)}, "needs a case with `expected`, or an order"),
         ({"cases": (case("kv"),), "order": "falls"}, "needs a case with `expected`, or an order of several"),
         ({"cases": (CASE, CASE)}, "labels of cases must be distinct"),
-        ({"order": "up"}, "order must be 'rises' or 'falls', got 'up'"),
+        ({"order": "up"}, "order must be one of 'rises', 'falls', None, got 'up'"),
         ({"tier": "tpu"}, "tier must be one of 'cpu', 'cpu-long', 'gpu', got 'tpu'"),
     ],
 )
@@ -231,6 +231,7 @@ def test_every_claim_can_be_run_and_has_a_source(claims, tmp_path):
             assert f"experiments/train.py {case.config}" in case.command(tmp_path, claimed.seeds)
 
 
+@pytest.mark.slow
 def test_the_read_only_memory_of_the_claim_takes_nothing_in(claims):
     read_only, written = (case.experiment(0).model.memory for case in claims["writing_matters"].cases)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 24, 8)), jnp.float32)

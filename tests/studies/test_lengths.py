@@ -87,6 +87,7 @@ def test_table_json_and_plot(runs, script, capsys, tmp_path):
     assert direct["answers"] == sum(int(np.sum(batch.weights["tokens"])) for batch in batches) == 4 * 6
 
 
+@pytest.mark.slow
 def test_every_memory_size_is_a_line(runs, script, tmp_path):
     lines, *_ = script(runs[0], "--lengths", 3, 6, "--memory-size", 0, 8, "--output", tmp_path)
     assert list(lines) == [f"{runs[0]} memory {size}" for size in (0, 8)]

@@ -101,6 +101,7 @@ def test_masked_tokens_are_predicted_in_their_places(run_of, memgpt, tmp_path):
     assert "the text has no <mask>" in memgpt("predict", workdir, "--text", "one", code=2)
 
 
+@pytest.mark.slow
 def test_answers_of_a_task_agree_with_its_accuracy(run_of, memgpt):
     workdir = run_of("copy")
     rows = objects(memgpt("predict", workdir, "--rows", 2))

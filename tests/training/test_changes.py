@@ -156,6 +156,7 @@ def test_a_longer_run_follows_the_longer_schedule(tmp_path, make_config, capsys)
         train(config, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_evaluated_again_under_other_settings(tmp_path, make_config):
     config = make_config(model={"memory": NoMemoryConfig()})
     results = [

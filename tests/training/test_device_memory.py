@@ -55,6 +55,7 @@ def test_a_mesh_splits_what_a_device_holds(make_config, axis):
     assert (half.parameters < 0.7 * whole.parameters) == (axis in ("fsdp", "tensor"))
 
 
+@pytest.mark.slow
 def test_the_compiler_reports_more_than_is_held_and_the_step_is_compiled_once(make_config):
     config, mesh = make_config(), one_device()
     with jax.set_mesh(mesh):

@@ -156,6 +156,7 @@ def test_a_teacher_has_nothing_to_teach_itself(make_config, teacher):
         jax.tree.map(np.testing.assert_array_equal, memory.student, memory.teachers[0])
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_teacher_does_not_depend_on_the_cut(make_config, teacher):
     """Batches of 8 tokens, segments of 12: what a teacher says is what it says of the whole stream."""
     base = make_config(sequence_length=8, batch_size=2)

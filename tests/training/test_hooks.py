@@ -98,6 +98,7 @@ def test_the_default_loss_given_by_hand_is_the_same_bitwise(make_config):
     jax.tree.map(np.testing.assert_array_equal, default[1].totals, by_hand[1].totals)
 
 
+@pytest.mark.slow
 def test_accumulation_is_exact_for_batches_of_unequal_weight(make_config):
     """Gradients of Σ losses / Σ weights over all batches, not of a mean of means."""
 

@@ -138,6 +138,7 @@ def test_a_start_traces_the_state_twice_and_a_restart_once(tmp_path, make_config
     assert len(traced) == 3
 
 
+@pytest.mark.slow
 def test_diagnostics_are_means_over_the_batches_of_a_call(make_config):
     config = make_config(optimizer={"accumulate_steps": 2})
     start, mesh = jax.jit(partial(state.create, config))(), parallel.make_mesh(config.parallel)

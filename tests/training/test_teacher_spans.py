@@ -181,6 +181,7 @@ def test_the_loss_is_that_of_the_equation(folder):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow
 def test_a_teacher_has_nothing_to_teach_itself(folder, tmp_path):
     """With the student's own parameters and tokenizer, the divergence is 0.
 

@@ -54,6 +54,7 @@ def test_a_run_that_no_longer_improves_stops_and_keeps_its_best(tmp_path, monkey
     assert train(config, tmp_path / "run", print_progress=False)["step"] == 16  # it is finished
 
 
+@pytest.mark.slow
 def test_the_last_parameters_and_those_of_a_killed_run_are_compared_too(tmp_path, monkeypatch):
     config = validated(tmp_path, {"steps": 6, "checkpoint_every": 4, "log_every": 2})
     evaluated = validation.evaluate

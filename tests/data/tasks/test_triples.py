@@ -95,6 +95,7 @@ def experiment(paths, facts, chunk, **settings):
     )
 
 
+@pytest.mark.slow
 def test_filtered_ranks_equal_loops_whatever_the_calls(paths):
     config, calls = experiment(paths, 2, 9), experiment(paths, 2, 3)
     task, model = TriplesTask(config.data, "test"), functional(config.model)
