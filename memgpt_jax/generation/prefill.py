@@ -16,6 +16,8 @@ from memgpt_jax.shapes import Array, Float32, Int, Tokens
 
 PIECE_LENGTH = 1024
 """Approximate number of tokens of a piece: the device memory needed does not grow with the prompt."""
+SHORTEST = 32
+"""Fewest tokens of a piece that is shorter than a segment, if it has more than one."""
 
 
 def prefill(
@@ -53,23 +55,29 @@ def prefill_pieces(
 
     Args: logits: of empty prompts; default: 0.
 
-    A piece without padding that begins at a segment boundary in every row is read on the aligned path, as in training.
-    The last piece is padded to a power of two segments, so that few shapes are compiled. Logits are not checked.
+    A piece without padding that begins at a segment boundary in every row is read on the aligned path, as in training;
+    a short one inside the open segment of every row on a path that writes nothing. The last piece is padded to one of
+    the `piece_sizes`, so that few shapes are compiled. Logits are not checked.
     """
-    lengths = np.array([len(prompt) for prompt in prompts])
-    segment = config.segment_length
-    piece = segment * max(1, piece_length // segment)
-    at_boundary = all((np.asarray(layer.stream.offset) == 0).all() for layer in state.layers if layer.stream)
+    lengths, segment = np.array([len(prompt) for prompt in prompts]), config.segment_length
+    sizes = piece_sizes(config, piece_length)
+    stream = next((layer.stream for layer in state.layers if layer.stream), None)  # the offsets of all layers are equal
+    first = np.zeros(len(prompts), np.int32) if stream is None else np.asarray(stream.offset)
     found = jnp.zeros((len(prompts), config.vocab_size), jnp.float32) if logits is None else logits
-    for start in range(0, lengths.max(), piece):
-        rest = lengths.max() - start
-        size = 1 if rest == 1 else min(piece, power_of_two(-(-rest // segment)) * segment)
+    for start in range(0, lengths.max(), sizes[-1]):
+        size = next((size for size in sizes if size >= lengths.max() - start), sizes[-1])
         tokens = np.zeros((len(prompts), size), np.int32)
         present = np.clip(lengths - start, 0, size)
         for row, (prompt, number) in enumerate(zip(prompts, present, strict=True)):
             tokens[row, :number] = prompt[start : start + number]
-        aligned = at_boundary and size % segment == 0 and bool((present == size).all())
-        found, state = compiled_read(config, "aligned" if aligned else "any", params, tokens, present, found, state)
+        offset = (first + np.minimum(lengths, start)) % segment
+        inside = ((offset > 0) & (offset + present < segment)) | (present == 0)
+        alignment: Alignment = "any"
+        if size % segment == 0 and ((offset == 0) & (present == size)).all():
+            alignment = "aligned"
+        elif size < segment and inside.all():
+            alignment = "mid_segment"
+        found, state = compiled_read(config, alignment, params, tokens, present, found, state)
         yield found, state
 
 
@@ -87,6 +95,18 @@ def compiled_read(
     valid = jnp.arange(tokens.shape[1])[None, :] < present[:, None]
     new, state = models.from_params(config, params).next_logits(tokens, state, valid=valid, alignment=alignment)
     return jnp.where(present[:, None] > 0, new, logits), state
+
+
+def piece_sizes(config: ModelConfig, piece_length: int) -> list[int]:
+    """The numbers of tokens of pieces, in increasing order.
+
+    They are 1; a sixteenth and a quarter of a segment where these are at least `SHORTEST`; 1, 2, 4 and more segments;
+    and the largest one, the most segments within `piece_length`, or one.
+    """
+    segment = config.segment_length
+    largest = max(1, piece_length // segment)
+    parts = [segment // parts for parts in (16, 4) if segment // parts >= SHORTEST]
+    return sorted({1, *parts, *(segment * 2**power for power in range(largest.bit_length())), segment * largest})
 
 
 def power_of_two(number: int) -> int:

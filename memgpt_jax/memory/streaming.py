@@ -16,7 +16,7 @@ StreamAlignment = Alignment | Literal["detached", "detached_aligned"]
 
 - any: no guarantee.
 - aligned: every row is at a segment boundary, every token is valid, and T divides L.
-- mid_segment: one token per row, which is neither the first of a stream or document nor the last of a segment.
+- mid_segment: no token is the first of a stream or document, or the last of a segment.
 - unwritten: one token per row, which is not the first of a stream or document. A segment that it fills is not written:
   `write_full` does it before the next token.
 - detached: no guarantee; all tokens read the memory as it was before the call (needed by XLNet), see `_detached`.
@@ -72,9 +72,11 @@ def stream(
     check(alignment in ALIGNMENTS, f"alignment must be one of {', '.join(map(repr, ALIGNMENTS))}, got {alignment!r}")
     if alignment in ("detached", "detached_aligned"):
         return _detached(memory, x, state, reset, valid, "aligned" if alignment == "detached_aligned" else "any")
+    if alignment == "mid_segment":
+        return _mid_segment(memory, x, state, reset, valid)
     if x.shape[1] == 1 and alignment != "aligned":
-        return _one_token(memory, x, state, reset, valid, alignment)
-    if alignment in ("mid_segment", "unwritten"):
+        return _one_token(memory, x, state, reset, valid, reads_only=alignment == "unwritten")
+    if alignment == "unwritten":
         raise ValueError(f"alignment={alignment!r} takes exactly one token per row, got {x.shape[1]}")
     state = _begun(memory, state, jnp.any(valid, axis=1))
     return (_aligned if alignment == "aligned" else _unaligned)(memory, x, state, reset, valid)
@@ -168,27 +170,47 @@ def _detached(
     return jnp.where(valid[..., None], read, 0), state
 
 
+def _mid_segment(
+    memory: Memory[Any],
+    x: Float[Array, "B L D"],
+    state: StreamState,
+    reset: Bool[Array, "B L"],
+    valid: Bool[Array, "B L"],
+) -> tuple[Float[Array, "B L R"], StreamState]:
+    """Read for tokens inside the open segment of each row; no memory is replaced or written."""
+    segment_length = state.pending.shape[1]
+    after = state.offset + jnp.sum(valid, axis=1, dtype=jnp.int32)
+    unexpected = jnp.any(valid & (reset | state.fresh[:, None] | (after >= segment_length)[:, None]))
+    x = jnp.where(unexpected, jnp.nan, x)
+    place = state.offset[:, None] + jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1
+    here = jnp.where(valid, place, segment_length)  # out of range: dropped
+    pending = state.pending.at[jnp.arange(len(x))[:, None], here].set(x.astype(state.pending.dtype), mode="drop")
+    position = jnp.arange(segment_length)[None, :]
+    document = jnp.where((position >= state.start[:, None]) & (position < after[:, None]), 0, -1)
+    own_segment = OwnSegment(pending, document, jnp.clip(place, 0, segment_length - 1))
+    read, kept = memory.read(x, state.memory, own_segment, valid)
+    return jnp.where(valid[..., None], read, 0), state._replace(memory=kept, pending=pending, offset=after)
+
+
 def _one_token(
     memory: Memory[Any],
     x: Float[Array, "B L D"],
     state: StreamState,
     reset: Bool[Array, "B L"],
     valid: Bool[Array, "B L"],
-    alignment: str,
+    reads_only: bool,
 ) -> tuple[Float[Array, "B L R"], StreamState]:
     """Decoding: read for one token of each row, and write the rows whose segment is full now.
 
-    A `cond` copies the state that it returns. With `mid_segment` and `unwritten`, no state is replaced or written and
-    there is no `cond`.
+    A `cond` copies the state that it returns. With `reads_only`, no state is replaced or written and there is no
+    `cond`: no token is the first of a stream or document, and a segment that it fills is not written.
     """
-    reads_only = alignment in ("mid_segment", "unwritten")
     batch, segment_length, _ = state.pending.shape
     present, begins = valid[:, 0], reset[:, 0] & valid[:, 0]
     starts = begins | (state.fresh & present)
     full = present & (state.offset + 1 == segment_length)
     if reads_only:
-        unexpected = full if alignment == "mid_segment" else present & (state.offset == segment_length)
-        x = jnp.where(jnp.any(starts | unexpected), jnp.nan, x)
+        x = jnp.where(jnp.any(starts | (present & (state.offset == segment_length))), jnp.nan, x)
     before = state.memory if reads_only else _restarted(memory, state.memory, starts)
     start = jnp.where(begins, state.offset, state.start)
     position = jnp.arange(segment_length)[None, :]

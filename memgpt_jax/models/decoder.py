@@ -107,9 +107,9 @@ class MemGPT(Model[ModelState]):
             features: raw features of each token, with `ModelConfig.features`.
             alignment: a guarantee that makes the call faster; if it does not hold, the result is NaN.
                 `any`: no guarantee. `aligned`: each row is at a segment boundary, the segment length divides L, and all
-                tokens are valid. `mid_segment`: L = 1, and no token is the first of a stream or document or the last of
-                a segment. `unwritten`: L = 1, and no token is the first of a stream or document; the segments that
-                they fill are not written, and `write_full` does it before the next call.
+                tokens are valid. `mid_segment`: no token is the first of a stream or document or the last of a segment.
+                `unwritten`: L = 1, and no token is the first of a stream or document; the segments that they fill are
+                not written, and `write_full` does it before the next call.
             dropout_key: a PRNG key; default: no dropout.
 
         Raises:

@@ -17,7 +17,7 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import Tokenizer
 from memgpt_jax.generation.document import Document, continued, new_document
-from memgpt_jax.generation.prefill import prefill_pieces
+from memgpt_jax.generation.prefill import piece_sizes, prefill_pieces
 from memgpt_jax.generation.prompts import checked_ids
 from memgpt_jax.generation.sampling import NOT_FINITE, can_be_chosen_from
 from memgpt_jax.generation.text import AnswerText, ids_of_text
@@ -379,12 +379,9 @@ class Engine:
     def _warm_up(self) -> None:
         """Compile every program that a request can need, by running it."""
         segment, config = self.config.segment_length, self.config
-        piece = segment * max(1, self.settings.piece_length // segment)
-        sizes = [1, *(segment * 2**power for power in range((piece // segment).bit_length()))]
-        sizes = sorted({min(size, piece) for size in sizes})
         state = self.placed(self.new_document().state)
         inside = _exhausted(self._pieces([0], state)) if segment > 1 else state
-        for size in sizes:  # aligned where it is a whole number of segments, and at any offset
+        for size in piece_sizes(config, self.settings.piece_length):  # at a boundary, and inside a segment
             for start in (state, inside):
                 _exhausted(self._pieces([0] * size, start))
         _exhausted(score_pieces(config, self.params, [0, 0], state, 0))

@@ -223,6 +223,22 @@ def test_rows_of_different_lengths(name, built, seed, lengths):
 
 
 @every_memory
+def test_tokens_inside_a_segment(name, built):
+    """`mid_segment` gives what any alignment gives, for any number of tokens of each row; NaN if one more fills it."""
+    (params, run), graph = built(name), built_graph(name)[0]
+    inside = jax.jit(lambda params, *call: stream(nnx.merge(graph, params), *call, alignment="mid_segment"))
+    x, reset = random_inputs(2, BATCH, 12, breaks=0.0)
+    before = np.arange(6)[None] < 1 + np.arange(BATCH)[:, None] % 2  # one or two tokens
+    more = np.arange(6)[None] < SEGMENT - 2 - np.arange(BATCH)[:, None] % 2  # all but the last of the segment
+    _, state = run(params, x[:, :6], reset[:, :6], before, None)
+    expected, after = run(params, x[:, 6:], reset[:, 6:], more, state)
+    read, found = inside(params, x[:, 6:], state, reset[:, 6:], more)
+    assert difference(expected, merged(name).project_out(read)) < 1e-5 and difference(after, found) < 1e-5
+    more[1] = np.arange(6) < SEGMENT - before[1].sum()
+    assert np.isnan(np.asarray(inside(params, x[:, 6:], state, reset[:, 6:], more)[1].pending)).any()
+
+
+@every_memory
 def test_a_token_that_is_not_valid_moves_nothing(name, built):
     params, run = built(name)
     x, reset = random_inputs(3, BATCH, 6, breaks=0.5)

@@ -169,11 +169,20 @@ def test_mid_segment_tokens(config):
         logits.append(step)
     assert difference(whole, np.concatenate(logits, axis=1)) < 1e-4
 
+    size, state, logits = config.segment_length, model.fresh(), []
+    parts = ((0, 1, "any"), (1, size - 1, "mid_segment"), (size - 1, size, "any"))  # of a segment
+    for start in range(0, tokens.shape[1] - size + 1, size):
+        for begin, stop, alignment in parts:
+            step, state = steps(model.params, tokens[:, start + begin : start + stop], state, alignment=alignment)
+            logits.append(step)
+    found = np.concatenate(logits, axis=1)
+    assert difference(whole[:, : found.shape[1]], found) < 1e-4
+
     first, end = model.fresh(), model(tokens[:, : config.segment_length - 1])[1]
     for broken in (first, end):
         assert np.all(np.isnan(steps(model.params, tokens[:, :1], broken, alignment="mid_segment")[0]))
-    with pytest.raises(ValueError, match="alignment='mid_segment' takes exactly one token per row, got 2"):
-        steps(model.params, tokens[:, :2], first, alignment="mid_segment")
+    with pytest.raises(ValueError, match="alignment='unwritten' takes exactly one token per row, got 2"):
+        steps(model.params, tokens[:, :2], first, alignment="unwritten")
 
 
 @pytest.mark.slow
