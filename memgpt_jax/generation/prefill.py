@@ -56,13 +56,13 @@ def prefill_pieces(
     Args: logits: of empty prompts; default: 0.
 
     A piece without padding that begins at a segment boundary in every row is read on the aligned path, as in training;
-    a short one inside the open segment of every row on a path that writes nothing. The last piece is padded to one of
-    the `piece_sizes`, so that few shapes are compiled. Logits are not checked.
+    a short one that fills no segment, on a path that writes nothing. The last piece is padded to one of the
+    `piece_sizes`, so that few shapes are compiled. Logits are not checked.
     """
     lengths, segment = np.array([len(prompt) for prompt in prompts]), config.segment_length
     sizes = piece_sizes(config, piece_length)
     stream = next((layer.stream for layer in state.layers if layer.stream), None)  # the offsets of all layers are equal
-    first = np.zeros(len(prompts), np.int32) if stream is None else np.asarray(stream.offset)
+    first, fresh = (0, False) if stream is None else (np.asarray(stream.offset), np.asarray(stream.fresh))
     found = jnp.zeros((len(prompts), config.vocab_size), jnp.float32) if logits is None else logits
     for start in range(0, lengths.max(), sizes[-1]):
         size = next((size for size in sizes if size >= lengths.max() - start), sizes[-1])
@@ -71,12 +71,13 @@ def prefill_pieces(
         for row, (prompt, number) in enumerate(zip(prompts, present, strict=True)):
             tokens[row, :number] = prompt[start : start + number]
         offset = (first + np.minimum(lengths, start)) % segment
-        inside = ((offset > 0) & (offset + present < segment)) | (present == 0)
         alignment: Alignment = "any"
         if size % segment == 0 and ((offset == 0) & (present == size)).all():
             alignment = "aligned"
-        elif size < segment and inside.all():
+        elif size < segment and (offset + present < segment).all() and not np.any(fresh & (lengths == 0)):
             alignment = "mid_segment"
+            if start == 0 and np.any(fresh):
+                state = begin(config, params, state)
         found, state = compiled_read(config, alignment, params, tokens, present, found, state)
         yield found, state
 
@@ -95,6 +96,12 @@ def compiled_read(
     valid = jnp.arange(tokens.shape[1])[None, :] < present[:, None]
     new, state = models.from_params(config, params).next_logits(tokens, state, valid=valid, alignment=alignment)
     return jnp.where(present[:, None] > 0, new, logits), state
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def begin(config: ModelConfig, params: Params, state: ModelState) -> ModelState:
+    """The state with initial memories in rows without a token; their first token can then be `unwritten`."""
+    return models.from_params(config, params).begin(state)
 
 
 def piece_sizes(config: ModelConfig, piece_length: int) -> list[int]:

@@ -125,7 +125,8 @@ def _architecture(config: BaseModelConfig) -> BaseModelConfig:
 def _plain(config: StackConfig) -> StackConfig:
     """`_architecture` of one stack."""
     default = ModelConfig(memory=NoMemoryConfig())
-    names = ("memory", "memory_layers", "fusion", "fusion_bias", "segment_length", "adapter_rank", "dropout", "dtype")
+    names = ["memory", "memory_layers", "fusion", "fusion_bias", "segment_length", "adapter_rank", "dropout", "dtype"]
+    names += ["window_bits"] if isinstance(config, ModelConfig) else []
     widths = {
         "num_kv_heads": config.kv_heads,
         "head_dim": config.attention_head_dim,

@@ -22,6 +22,7 @@ from memgpt_jax.generation.request import DecoderModel, GenerativeModel, decoder
 from memgpt_jax.knowledge.entries import Knowledge, LayerEntries, sha256_of
 from memgpt_jax.knowledge.files import load, save_parts
 from memgpt_jax.models import ModelState, Params
+from memgpt_jax.ops.int8_vectors import as_floats
 from memgpt_jax.ops.trees import where_rows
 from memgpt_jax.shapes import Array, Bool, Flags, Tokens
 
@@ -168,7 +169,7 @@ def _read_segment(
             full = full._replace(valid=full.valid & (full.age == 1))
             present = (place >= stream.start[:, None]) & (place < stream.offset[:, None])
             still_open, _ = block.memory_layer.memory.new_entries(stream.pending, stream.memory, present)
-            entries = where_rows(stream.offset > 0, still_open, full)
+            entries = where_rows(stream.offset > 0, still_open, as_floats(full, still_open.keys.dtype))
             new = entries.valid & jnp.any(valid, axis=1)[:, None]
             found.append(((entries.keys, entries.values, entries.log_gate), new))
     return found, state

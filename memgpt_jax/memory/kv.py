@@ -111,23 +111,27 @@ class KVMemory(KnowingMemory):
         return KVState(entries, self.conv.init_state(batch_size), self.no_knowledge(batch_size), clock)
 
     def initial_state(self, batch_size: int) -> KVState:
-        state, num = self.init_state(batch_size), self.config.initial_entries
-        if num == 0:
+        state = self.init_state(batch_size)
+        if self.config.initial_entries == 0:
             return state
-        entries = as_floats(state.entries, self.dtype)
-        keys = self.unit(self.initial_keys[...]).astype(self.dtype)
-        values = self.initial_values[...].astype(self.dtype)
-        entries = entries._replace(
-            keys=entries.keys.at[:, -num:].set(keys[None]),
-            values=entries.values.at[:, -num:].set(values[None]),
-            valid=entries.valid.at[:, -num:].set(True),
-        )
-        return state._replace(entries=in_form_of(state.entries, self._rounded(entries)))
+        return state._replace(entries=in_form_of(state.entries, self._initial_entries(batch_size)))
 
     def restarted(self, state: KVState, batch_size: int) -> KVState:
-        initial = self.initial_state(batch_size)
-        entries = in_form_of(state.entries, initial.entries)
+        initial = self.init_state(batch_size)
+        entries = self._initial_entries(batch_size) if self.config.initial_entries else initial.entries
+        entries = in_form_of(state.entries, entries)
         return initial._replace(entries=entries, knowledge=state.knowledge, clock=state.clock)
+
+    def _initial_entries(self, batch_size: int) -> Entries:
+        """The entries at the start of a document, with keys and values as arrays."""
+        config, empty, num = self.config, self.init_state(batch_size).entries, self.config.initial_entries
+        keys = values = jnp.zeros((batch_size, config.memory_size, config.kv_heads, config.head_dim), self.dtype)
+        valid = empty.valid
+        if num:
+            keys = keys.at[:, -num:].set(self.unit(self.initial_keys[...]).astype(self.dtype)[None])
+            values = values.at[:, -num:].set(self.initial_values[...].astype(self.dtype)[None])
+            valid = valid.at[:, -num:].set(True)
+        return self._rounded(empty._replace(keys=keys, values=values, valid=valid))
 
     def read(
         self, x: Float[Array, "B Q D"], state: KVState, own_segment: OwnSegment, update_mask: Bool[Array, "B Q"]
@@ -255,10 +259,8 @@ class KVMemory(KnowingMemory):
         their places among E entries: M old ones, the initial ones, S N new ones. Only `least_read` depends on reads; it
         uses the scan over `segment`.
         """
-        stored, state = state.entries, state._replace(entries=as_floats(state.entries, self.dtype))
         if self.config.evict == "least_read":
-            reads, state = super().sequence(segments, state)
-            return reads, state._replace(entries=in_form_of(stored, state.entries))
+            return super().sequence(segments, state)
         batch, num_segments, length, _ = segments.x.shape
         per_segment = (batch, num_segments, length)
         call = flatten_segments(segments)
@@ -270,7 +272,7 @@ class KVMemory(KnowingMemory):
         new = jax.tree.map(lambda x: x.reshape(batch * num_segments, length, *x.shape[2:]), new)
         new = jax.tree.map(lambda x: x.reshape(batch, num_segments, *x.shape[1:]), self._select(new))
 
-        start = in_form_of(state.entries, self.initial_state(batch).entries)
+        start = self._initial_entries(batch)
         initial = jax.tree.map(lambda x: x[:, self.config.memory_size - self.config.initial_entries :], start)
         flat_new = jax.tree.map(lambda x: x.reshape(batch, -1, *x.shape[3:]), new)
         in_play = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), state.entries, initial, flat_new)
@@ -303,8 +305,7 @@ class KVMemory(KnowingMemory):
             found = jax.tree.map(lambda x: x.reshape(*per_segment, *x.shape[2:]), found)
         entries = gather_entries(in_play, final.place)._replace(valid=final.valid, age=final.age)
         clock = None if state.clock is None else state.clock + call.num_written[:, 0]
-        entries = in_form_of(stored, clean_entries(entries))
-        return self._packed(found), KVState(entries, conv_cache, state.knowledge, clock)
+        return self._packed(found), KVState(clean_entries(entries), conv_cache, state.knowledge, clock)
 
     def _places(self, segments: Segment, old: Entries, start: Entries, new: Entries) -> tuple[SeenEntries, SeenEntries]:
         """The places of the entries that the memory holds, among the E entries of `sequence`.

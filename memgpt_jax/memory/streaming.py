@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import Alignment
 from memgpt_jax.memory.base import Explanation, Memory, OwnSegment, Segment, State
+from memgpt_jax.ops.int8_vectors import as_floats, in_form_of
 from memgpt_jax.ops.trees import where_rows
 from memgpt_jax.shapes import Array, Bool, Float, Int32
 
@@ -78,8 +79,11 @@ def stream(
         return _one_token(memory, x, state, reset, valid, reads_only=alignment == "unwritten")
     if alignment == "unwritten":
         raise ValueError(f"alignment={alignment!r} takes exactly one token per row, got {x.shape[1]}")
-    state = _begun(memory, state, jnp.any(valid, axis=1))
-    return (_aligned if alignment == "aligned" else _unaligned)(memory, x, state, reset, valid)
+    # As floats, vectors of 8 bits that the call itself stores have a gradient.
+    floats = state._replace(memory=as_floats(state.memory, state.pending.dtype))
+    floats = _begun(memory, floats, jnp.any(valid, axis=1))
+    read, after = (_aligned if alignment == "aligned" else _unaligned)(memory, x, floats, reset, valid)
+    return read, after._replace(memory=in_form_of(state.memory, after.memory))
 
 
 def begin(memory: Memory[Any], state: StreamState) -> StreamState:

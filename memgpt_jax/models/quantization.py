@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import BaseModelConfig, ModelConfig
+from memgpt_jax.memory import resolved
 from memgpt_jax.models.model_functions import Model, Params, from_params, to_params
 from memgpt_jax.ops.quantized import FEW_ROWS, FloatMatrix, StoredMatrix, quantize_matrix
 from memgpt_jax.ops.trees import path_name
@@ -38,7 +39,8 @@ def quantize(model: AnyModel, bits: int | None = 8, *, state_bits: int | None = 
     `save_pretrained` keeps its bits. It cannot be trained. `memgpt_jax.ops.quantized` has the equations and bounds.
 
     With `state_bits=8` its state has 8 bits per key and value in windows (`ModelConfig.window_bits`) and in `kv`
-    memories (`KVMemoryConfig.entry_bits`). It then has a config of its own, and begins with a new state.
+    memories (`KVMemoryConfig.entry_bits`). It then has a config of its own, and begins with a new state; a state of
+    floats is continued as floats.
 
     Args:
         model: the decoder, with or without a memory or adapters.
@@ -62,6 +64,7 @@ def with_state_bits(config: BaseModelConfig, bits: int) -> ModelConfig:
     check(isinstance(config, ModelConfig), f"only states of decoders have 8 bits, got a {type(config).__name__}")
     assert isinstance(config, ModelConfig)
     check(bits == 8, f"state_bits must be 8, got {bits!r}")
+    config = resolved(config)  # the memory keeps its size, also with `match_state_bytes`
     memory = config.memory
     if isinstance(memory, KVMemoryConfig):
         memory = replace(memory, entry_bits=8)

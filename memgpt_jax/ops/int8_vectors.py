@@ -2,12 +2,12 @@
 
     x[k] ~ q[k] 2^e,    e = ceil(log2(max_k |x[k]| / 127)),    q[k] = round(x[k] / 2^e), from -127 to 127
 
-    |x[k] - q[k] 2^e| <= 2^e / 2 < max_k |x[k]| / 127
+    |x[k] - q[k] 2^e| <= 2^e / 2 < max_k |x[k]| / 127        (largest values from 2^-119 to 2^127)
 
 This is the format MXINT8 of the "OCP Microscaling Formats (MX) Specification", version 1.0, 2023, with one block per
 vector. As the scale is a power of 2, float32 and bfloat16 hold q 2^e exactly, and rounding twice is rounding once: what
 a call reads of its own tokens is bitwise what later calls read of the stored ones. A vector with a value that is not
-finite becomes NaN. e is from -126 to 126; smaller values become 0.
+finite becomes NaN. e is from -126 to 126: values below 2^-127 become 0.
 """
 
 from typing import Any, NamedTuple

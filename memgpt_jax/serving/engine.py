@@ -17,7 +17,7 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import Tokenizer
 from memgpt_jax.generation.document import Document, continued, new_document
-from memgpt_jax.generation.prefill import piece_sizes, prefill_pieces
+from memgpt_jax.generation.prefill import begin, piece_sizes, prefill_pieces
 from memgpt_jax.generation.prompts import checked_ids
 from memgpt_jax.generation.sampling import NOT_FINITE, can_be_chosen_from
 from memgpt_jax.generation.text import AnswerText, ids_of_text
@@ -27,7 +27,7 @@ from memgpt_jax.serving.prompt_scores import PromptToken, score_pieces
 from memgpt_jax.serving.requests import Answer, BusyError, CancelledError, FailedError, Finished, Read, Request, Token
 from memgpt_jax.serving.sampling import Options
 from memgpt_jax.serving.settings import EngineSettings
-from memgpt_jax.serving.slots import Slots, begin, empty, extract, insert, new_row, step, with_active, write_segment
+from memgpt_jax.serving.slots import Slots, empty, extract, insert, new_row, step, with_active, write_segment
 
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
@@ -380,9 +380,9 @@ class Engine:
         """Compile every program that a request can need, by running it."""
         segment, config = self.config.segment_length, self.config
         state = self.placed(self.new_document().state)
-        inside = _exhausted(self._pieces([0], state)) if segment > 1 else state
-        for size in piece_sizes(config, self.settings.piece_length):  # at a boundary, and inside a segment
-            for start in (state, inside):
+        last = _exhausted(self._pieces([0] * (segment - 1), state)) if segment > 1 else state
+        for size in piece_sizes(config, self.settings.piece_length):  # at a boundary, and across one
+            for start in (state, last):
                 _exhausted(self._pieces([0] * size, start))
         _exhausted(score_pieces(config, self.params, [0, 0], state, 0))
         self._slots = self.placed(empty(config, self.settings.slots))

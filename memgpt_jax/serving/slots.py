@@ -82,12 +82,6 @@ def with_active(slots: Slots, active: Bool[Array, " R"]) -> Slots:
     return slots._replace(active=active)
 
 
-@partial(jax.jit, static_argnums=0)
-def begin(config: ModelConfig, params: Params, state: ModelState) -> ModelState:
-    """The state of one row, for `new_row`: the row's first token can be one of `step`."""
-    return models.from_params(config, params).begin(state)
-
-
 def write_segment(config: ModelConfig, params: Params, slots: Slots, index: np.int32) -> Slots:
     """Write the segment that `step` has filled in one slot. The buffers of `slots` are donated.
 

@@ -26,6 +26,7 @@ EXPERIMENT_FIELDS = (
     "fusion",
     "fusion_bias",
     "window_size",
+    "window_bits",
     "segment_length",
     "adapter_rank",
     "dropout",

@@ -11,6 +11,7 @@ from memgpt_jax import data, models
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.ops import Scores
+from memgpt_jax.ops.int8_vectors import NOT_FINITE, is_int8
 from memgpt_jax.ops.trees import where_rows
 from memgpt_jax.training.optimizer import is_trained, learning_rate_schedule, make_optimizer, parameter_groups
 from memgpt_jax.training.privacy import private_gradients
@@ -133,7 +134,7 @@ def train_step(
 
 
 def holds_nan(memory: Any, tokens: int) -> jax.Array:
-    """Whether a state holds NaN, a bool. It may hold -inf (the log of a closed gate).
+    """Whether a state holds NaN, a bool, also in vectors of 8 bits. It may hold -inf (the log of a closed gate).
 
     Every step is checked, because a NaN that is found later cannot be undone. Of a large store, whose class has a
     method `newest`, only the entries of the last `tokens` tokens are read: the others were checked when they were
@@ -143,11 +144,13 @@ def holds_nan(memory: Any, tokens: int) -> jax.Array:
     def is_store(part: Any) -> bool:
         return hasattr(part, "newest")
 
-    parts = (part.newest(tokens) if is_store(part) else part for part in jax.tree.leaves(memory, is_leaf=is_store))
-    leaves = [leaf for leaf in jax.tree.leaves(list(parts)) if leaf.size and jnp.issubdtype(leaf.dtype, jnp.floating)]
-    if not leaves:  # an encoder without memory has no state
-        return jnp.bool_(False)
-    return jnp.stack([jnp.isnan(leaf.max()) for leaf in leaves]).any()
+    parts = jax.tree.leaves(memory, is_leaf=lambda part: is_store(part) or is_int8(part))
+    parts = [part.newest(tokens) if is_store(part) else part for part in parts]
+    leaves = jax.tree.leaves(parts, is_leaf=is_int8)
+    found = [jnp.any(leaf.exponent == NOT_FINITE) for leaf in leaves if is_int8(leaf)]
+    others = (leaf for leaf in leaves if not is_int8(leaf))
+    found += [jnp.isnan(leaf.max()) for leaf in others if leaf.size and jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.stack(found).any() if found else jnp.bool_(False)  # an encoder without memory has no state
 
 
 def train_steps(

@@ -13,10 +13,12 @@ import memgpt_jax as mg
 from memgpt_jax.config.experiment import ParallelConfig
 from memgpt_jax.data import ByteTokenizer
 from memgpt_jax.inspector.entries import edit_entry
+from memgpt_jax.memory import resolved
 from memgpt_jax.models.quantization import with_state_bits
-from memgpt_jax.ops.int8_vectors import Int8Vectors, as_floats, rounded
+from memgpt_jax.ops.int8_vectors import Int8Vectors, as_floats, round_vectors, rounded
 from memgpt_jax.ops.trees import named_leaves, tree_bytes
 from memgpt_jax.parallel import make_mesh, state_shardings
+from memgpt_jax.training.step import holds_nan
 from tests.laws.models import build, built, random_params, stream_inputs, tiny
 
 MEMORY = mg.KVMemoryConfig(memory_size=7, num_heads=2, head_dim=4, temperature=3.0)
@@ -130,11 +132,43 @@ def test_what_an_earlier_call_has_stored_gets_its_gradient(form):
             outputs, _ = mg.functional(config).apply(params, tokens)
             return jnp.sum(jnp.sin(outputs[:, -8:]))  # the last call alone: values are stored by the calls before it
 
-        return named_leaves(jax.jit(jax.grad(loss))(params))["backbone/blocks/0/memory_layer/memory/value/kernel"]
+        found = named_leaves(jax.jit(jax.grad(loss))(params))
+        names = (
+            "value/kernel",
+            *(("initial_keys", "initial_values") if config.backbone.memory.initial_entries else ()),
+        )
+        return [np.ravel(found[f"backbone/blocks/0/memory_layer/memory/{name}"]) for name in names]
 
     config = config_of(form, window_size=4, segment_length=4)
-    expected, found = (np.ravel(gradient(c)) for c in (config, with_state_bits(config, 8)))
-    assert found @ expected > 0.95 * np.linalg.norm(found) * np.linalg.norm(expected) > 0
+    for expected, found in zip(*(gradient(c) for c in (config, with_state_bits(config, 8))), strict=True):
+        assert found @ expected > 0.95 * np.linalg.norm(found) * np.linalg.norm(expected) > 0
+
+
+@pytest.mark.parametrize("form", ["own tokens", pytest.param("least read", marks=pytest.mark.slow)])
+def test_every_parameter_has_its_gradient_in_one_call(form):
+    """Initial entries too, which are stored before they are read."""
+
+    def gradients(config):
+        params = random_params(config)
+        tokens, _ = stream_inputs(1, config, LENGTH)
+        loss = lambda params: jnp.sum(jnp.sin(mg.functional(config).apply(params, tokens)[0]))  # noqa: E731
+        return named_leaves(jax.jit(jax.grad(loss))(params))
+
+    config = config_of(form)
+    found, expected = gradients(with_state_bits(config, 8)), gradients(config)
+    for name, one in expected.items():
+        one, other = np.ravel(one), np.ravel(found[name])
+        assert one @ other > 0.9 * np.linalg.norm(one) * np.linalg.norm(other), name
+        assert np.any(one) == np.any(other), name
+
+
+def test_nan_in_a_state_is_found():
+    """A training step whose state holds NaN is skipped."""
+    config = with_state_bits(config_of("kv"), 8)
+    state = mg.functional(config).init_state(2)
+    layer = state.layers[0]
+    window = layer.window._replace(values=round_vectors(jnp.full(layer.window.values.shape, jnp.nan)))
+    assert not holds_nan(state, 8) and holds_nan(state._replace(layers=(layer._replace(window=window),)), 8)
 
 
 def test_sessions_files_and_changes_of_a_state(tmp_path):
@@ -173,6 +207,21 @@ def test_heads_and_entries_are_split_over_a_mesh():
         assert part.spec == PartitionSpec(rows, None, "tensor")
     for part in split.stream.memory.entries.values:
         assert part.spec == PartitionSpec(rows, "sequence", "tensor")
+
+
+def test_knowledge_is_that_of_the_rounded_entries():
+    """As it is stored in a memory: also of the last, open segment."""
+    memory = dataclasses.replace(MEMORY, knowledge_size=16, entry_bits=8)
+    config = tiny(memory, vocab_size=257)
+    model = mg.from_params(config, random_params(config))
+    (entries,) = mg.knowledge.encode(model, ["nine tokens"], ByteTokenizer()).layers
+    np.testing.assert_array_equal(rounded(jnp.asarray(entries.keys)), entries.keys)
+
+
+def test_a_memory_keeps_its_size():
+    """Where the size follows from a number of bytes, rounding makes the state smaller, not the memory larger."""
+    memory = mg.KVMemoryConfig(match_state_bytes=4000, num_heads=2, head_dim=4)
+    assert with_state_bits(tiny(memory), 8).memory.memory_size == resolved(tiny(memory)).memory.memory_size < 1024
 
 
 def test_what_has_no_bits_is_refused():
