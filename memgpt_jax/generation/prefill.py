@@ -71,15 +71,21 @@ def prefill_pieces(
         for row, (prompt, number) in enumerate(zip(prompts, present, strict=True)):
             tokens[row, :number] = prompt[start : start + number]
         offset = (first + np.minimum(lengths, start)) % segment
-        alignment: Alignment = "any"
-        if size % segment == 0 and ((offset == 0) & (present == size)).all():
-            alignment = "aligned"
-        elif size < segment and (offset + present < segment).all() and not np.any(fresh & (lengths == 0)):
-            alignment = "mid_segment"
-            if start == 0 and np.any(fresh):
+        alignment = "any" if stream is None else _alignment(segment, size, offset, present)
+        if alignment == "mid_segment" and np.any(fresh & (start == 0)):
+            if np.any(fresh & (present == 0)):
+                alignment = "any"  # a row without tokens keeps its state
+            else:
                 state = begin(config, params, state)
         found, state = compiled_read(config, alignment, params, tokens, present, found, state)
         yield found, state
+
+
+def _alignment(segment: int, size: int, offset: np.ndarray, present: np.ndarray) -> Alignment:
+    """What holds for a piece of `size` tokens, of which `present` [B] of each row are tokens, from `offset` [B] on."""
+    if size % segment == 0 and ((offset == 0) & (present == size)).all():
+        return "aligned"
+    return "mid_segment" if size < segment and (offset + present < segment).all() else "any"
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
