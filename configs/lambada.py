@@ -8,8 +8,8 @@ Time:    9 minutes of CPU time for 500 passages (Python 3.11, jax 0.10.2, one co
          --model.segment_length 64 --evaluation.chunk_length 64 --evaluation.max_documents 500
 Result:  of the first 500 passages the last word of 0.294 is right (95% interval 0.254 to 0.336), by
          SmolLM2-135M-Instruct (4 bits a weight); with a start token before the passage (--data.start_token True) 0.282.
-         Adapters of rank 8, trained on 1,000 of the passages, 45 steps, seed 0, 25 minutes on one shared core: of the 515
-         passages that are held out (every fifth), 0.468 (0.425 to 0.509), by python experiments/train.py lambada
+         Adapters of rank 8, trained on 1,000 of the passages, 45 steps, seed 0, 25 minutes on one shared core: of the
+         515 passages that are held out (every fifth), 0.468 (0.425 to 0.509), by python experiments/train.py lambada
          --pretrained MODEL --data.train FILE --data.valid None --data.valid_every 5 --data.max_examples 1000
          --model.segment_length 64 --model.adapter_rank 8 --optimizer.trainable lora --optimizer.learning_rate 3e-4
          --optimizer.warmup_steps 5 --optimizer.weight_decay 0 --training.steps 45 --training.batch_size 8
