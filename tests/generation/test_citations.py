@@ -55,7 +55,7 @@ def test_a_query_that_equals_one_key_cites_its_token(fusion):
     np.testing.assert_allclose(found[3, : 20 - SIZE], 0, atol=1e-12)  # the entry of token 2 has been overwritten
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", [pytest.param("gated", marks=pytest.mark.slow), "attention"])
 def test_weights_are_a_share_of_the_reads_of_entries(fusion):
     """Those of overwritten tokens are 0. Tokens of the open segment are read once the question has filled it."""
     found = weights(fusion)

@@ -95,7 +95,10 @@ def test_knowledge_is_read_after_any_cut_and_reset(model, facts):
     assert np.array_equal(read(model, ids, gone), read(model, ids, model.fresh(1)))
 
 
-@pytest.mark.parametrize(("top_k", "recall"), [(3, None), (PLACES, None), (3, 0.9), (PLACES, 0.9)])
+@pytest.mark.parametrize(
+    ("top_k", "recall"),
+    [(3, None), (PLACES, None), pytest.param(3, 0.9, marks=pytest.mark.slow), (PLACES, 0.9)],
+)
 def test_the_nearest_entries_are_read_in_one_softmax_with_the_others(model, facts, top_k, recall):
     """All of them: as without a search. Three: for each token and head, those with the highest weights.
 

@@ -222,7 +222,7 @@ def test_rows_of_different_lengths(name, built, seed, lengths):
         assert difference(np.asarray(whole)[b], got) < 1e-5
 
 
-@every_memory
+@some_memories
 def test_tokens_inside_a_segment(name, built):
     """`mid_segment` gives what any alignment gives, for any number of tokens of each row; NaN if one more fills it."""
     (params, run), graph = built(name), built_graph(name)[0]

@@ -30,7 +30,7 @@ FORMS = {
 }
 LENGTH = 24
 some_forms = pytest.mark.parametrize(
-    "form", ["kv", "own tokens", *(pytest.param(form, marks=pytest.mark.slow) for form in ("least read", "pooled"))]
+    "form", [pytest.param(form, marks=[pytest.mark.slow] * (form != "kv")) for form in FORMS]
 )
 
 

@@ -184,7 +184,9 @@ BACKBONES = {
 }
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("pair", "xlnet"))) for name in BACKBONES]
+)
 def test_every_backbone_is_scored_with_a_head(name):
     config = HeadedConfig(backbone=BACKBONES[name], head=LabelHeadConfig(num_outputs=CLASSES))
     model = functional(config)
