@@ -4,7 +4,7 @@ Command: MEMGPT_DATA=FOLDER python experiments/train.py squality --pretrained MO
          python experiments/evaluate.py runs/squality --split test
 Time:    32 minutes of CPU time for 31 updates (Python 3.11, jax 0.10.2, one core of an AMD EPYC, shared), with
          --data.document_tokens 2048 --data.questions_per_reading 5 --model.memory.memory_size 4096
-         --optimizer.accumulate_steps 4; the evaluation of 4 stories: 45
+         --optimizer.accumulate_steps 4; the evaluation of 4 stories: about 40
 Result:  ROUGE-1, -2, -L 0.305, 0.041, 0.130 on 20 questions about 4 of the 25 test stories, of 4,246 to 6,572 words,
          SmolLM2-135M-Instruct (GGUF, Q4_1), seed 0, after these 31 updates, with --change evaluation.max_documents=4
          model.memory.memory_size=8192 data.repetition_penalty=1.2 data.read_again=None.

@@ -123,7 +123,7 @@ class KVMemory(KnowingMemory):
         return initial._replace(entries=entries, knowledge=state.knowledge, clock=state.clock)
 
     def _initial_entries(self, batch_size: int) -> Entries:
-        """The entries at the start of a document, with keys and values as arrays."""
+        """The learned entries, if there are any, in an otherwise empty memory; keys and values are arrays."""
         config, empty, num = self.config, self.init_state(batch_size).entries, self.config.initial_entries
         keys = values = jnp.zeros((batch_size, config.memory_size, config.kv_heads, config.head_dim), self.dtype)
         valid = empty.valid

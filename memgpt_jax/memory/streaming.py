@@ -79,7 +79,7 @@ def stream(
         return _one_token(memory, x, state, reset, valid, reads_only=alignment == "unwritten")
     if alignment == "unwritten":
         raise ValueError(f"alignment={alignment!r} takes exactly one token per row, got {x.shape[1]}")
-    # As floats, vectors of 8 bits that the call itself stores have a gradient.
+    # As floats, keys and values that the call stores in 8 bits get a gradient from the call's later tokens.
     floats = state._replace(memory=as_floats(state.memory, state.pending.dtype))
     floats = _begun(memory, floats, jnp.any(valid, axis=1))
     read, after = (_aligned if alignment == "aligned" else _unaligned)(memory, x, floats, reset, valid)

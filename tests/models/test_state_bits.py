@@ -18,6 +18,7 @@ from memgpt_jax.models.quantization import with_state_bits
 from memgpt_jax.ops.int8_vectors import Int8Vectors, as_floats, round_vectors, rounded
 from memgpt_jax.ops.trees import named_leaves, tree_bytes
 from memgpt_jax.parallel import make_mesh, state_shardings
+from memgpt_jax.training.pretrained import pretrained_start
 from memgpt_jax.training.step import holds_nan
 from tests.laws.models import build, built, random_params, stream_inputs, tiny
 
@@ -196,6 +197,14 @@ def test_sessions_files_and_changes_of_a_state(tmp_path):
     for changed in (merged, edit_entry(pair, state, 0, 15, gate=0.5), mg.forget(pair, state, 0, 8)):
         assert jax.tree.structure(changed) == jax.tree.structure(state)
         assert len(vectors_of(changed)) == 4
+
+
+def test_an_experiment_rounds_the_states_of_a_pretrained_model(tmp_path):
+    plain = tiny(MEMORY, vocab_size=257)
+    mg.save_pretrained(mg.from_params(plain, random_params(plain)), tmp_path, tokenizer=ByteTokenizer())
+    for config in (plain, with_state_bits(plain, 8)):
+        found = pretrained_start(mg.ExperimentConfig(model=config, pretrained=str(tmp_path))).config.model
+        assert (found.window_bits, found.memory.entry_bits) == (config.window_bits, config.memory.entry_bits)
 
 
 def test_heads_and_entries_are_split_over_a_mesh():
