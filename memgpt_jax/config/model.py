@@ -279,8 +279,8 @@ class StackConfig(MemoryLayerConfig, BaseModelConfig):
         return replace(self, memory=self.memory.with_execution_of(other.memory), **options)
 
 
-EXECUTION = {"attention_implementation", "remat", "scan_layers", "context_length"}
-"""Fields that change neither parameters nor, except for rounding, results."""
+EXECUTION = {"attention_implementation", "remat", "scan_layers", "context_length", "read_implementation"}
+"""Fields, also of memories, that change neither parameters nor, except for rounding, results."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,9 @@ module is imported when the configuration is read.
 
 import dataclasses
 import importlib
+import json
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from memgpt_jax.config.experiment import ExperimentConfig
@@ -28,10 +29,14 @@ def to_json(config: Any) -> dict[str, Any]:
     if cls.__module__.partition(".")[0] != PACKAGE:
         values[IMPORT] = _import_name(cls)
     for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        is_config = dataclasses.is_dataclass(value)
-        values[item.name] = to_json(value) if is_config else list(value) if isinstance(value, tuple) else value
+        values[item.name] = _json_value(getattr(config, item.name))
     return values
+
+
+def _json_value(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_json(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def from_json(values: dict[str, Any], classes: tuple[type, ...] = (ExperimentConfig,)) -> Any:
@@ -104,11 +109,48 @@ def _with_subclasses(classes: Iterable[type]) -> Iterator[type]:
 def differences(old: Any, new: Any) -> list[str]:
     """One line `path.of.field: old → new` for each field in which two configurations differ."""
     before, after = _flat(to_json(old)), _flat(to_json(new))
+    return [f"{path}: {before.get(path, 'absent')} → {after.get(path, 'absent')}" for path in _changed(before, after)]
+
+
+def differences_from_json(values: Any, config: Any, ignored: Collection[str] = ()) -> list[str]:
+    """The `differences` between what `to_json` wrote, with defaults for absent fields, and a configuration.
+
+    Nothing is built from the stored values, and no module is imported: anybody may have written them.
+
+    Args:
+        values: what a file holds in the place of the result of `to_json`.
+        config: the configuration.
+        ignored: names of fields that may differ, at any depth.
+    """
+    if not isinstance(values, dict):
+        return [f"{type(values).__name__} → {type(config).__name__}"]
+    before = _flat(_with_defaults(values, config))
+    after = _flat(json.loads(json.dumps(to_json(config))))
     return [
         f"{path}: {before.get(path, 'absent')} → {after.get(path, 'absent')}"
-        for path in before | after
-        if before.get(path, "absent") != after.get(path, "absent")
+        for path in _changed(before, after)
+        if path.rpartition(".")[2] not in ignored
     ]
+
+
+def _with_defaults(values: dict[str, Any], like: Any) -> dict[str, Any]:
+    """Stored values with the defaults of the class of `like` for absent fields, if they are of a class of its name."""
+    if values.get("type") != type(like).__name__:
+        return values
+    values = dict(values)
+    for item in dataclasses.fields(like):
+        own, default = getattr(like, item.name), item.default
+        if default is dataclasses.MISSING and item.default_factory is not dataclasses.MISSING:
+            default = item.default_factory()
+        if default is not dataclasses.MISSING:
+            values.setdefault(item.name, json.loads(json.dumps(_json_value(default))))
+        if isinstance(values.get(item.name), dict) and dataclasses.is_dataclass(own):
+            values[item.name] = _with_defaults(values[item.name], own)
+    return values
+
+
+def _changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    return [path for path in before | after if before.get(path, "absent") != after.get(path, "absent")]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -11,8 +11,8 @@ import numpy as np
 
 from memgpt_jax import models
 from memgpt_jax.config.checks import check
-from memgpt_jax.config.model import ModelConfig
-from memgpt_jax.config.serialization import differences, from_json, to_json
+from memgpt_jax.config.model import EXECUTION, ModelConfig
+from memgpt_jax.config.serialization import differences_from_json, to_json
 from memgpt_jax.data import Tokenizer
 from memgpt_jax.files.checksums import DamagedError
 from memgpt_jax.generation.packing import pack, packed_array, starts_of
@@ -116,10 +116,9 @@ def from_bytes(
     from safetensors import SafetensorError, deserialize
 
     values = _values(content, name)
-    saved = from_json(values.pop("config"), (ModelConfig,)).with_execution_of(config)
-    changed = differences(saved, config)
+    changed = differences_from_json(values["config"], config, EXECUTION)
     check(not changed, f"the session in {name} belongs to another model:\n  " + "\n  ".join(changed))
-    check(values.pop("tokenizer") == tokenizer.fingerprint, f"the session in {name} belongs to another tokenizer")
+    check(values["tokenizer"] == tokenizer.fingerprint, f"the session in {name} belongs to another tokenizer")
     try:
         found = dict(deserialize(content))
     except SafetensorError as error:

@@ -9,7 +9,7 @@ from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.config.model import ModelConfig
-from memgpt_jax.config.serialization import differences, from_json, to_json
+from memgpt_jax.config.serialization import differences, differences_from_json, from_json, to_json
 from memgpt_jax.data.tasks.recall import RecallConfig
 
 CONFIGS = [
@@ -76,3 +76,20 @@ def test_differences_name_each_field_with_both_values():
     changed = differences(old, dataclasses.replace(old, model=model))
     assert "model.memory.type: 'KVMemoryConfig' → 'NoMemoryConfig'" in changed
     assert "model.memory.memory_size: 1024 → absent" in changed
+
+
+def test_a_stored_config_is_compared_without_being_built(tmp_path, monkeypatch):
+    """Absent fields have their defaults; no module is imported."""
+    for config in CONFIGS:
+        assert differences_from_json(json.loads(json.dumps(to_json(config))), config) == []
+    values = to_json(CONFIGS[2])
+    del values["model"]["memory"]["evict"], values["model"]["norm"], values["seed"]
+    assert differences_from_json(values, CONFIGS[2]) == []
+    values["model"]["memory"]["gate"], values["model"]["d_model"] = "none", "wide"
+    found = differences_from_json(values, CONFIGS[2], ignored=("gate",))
+    assert found == ["model.d_model: 'wide' → 128"]
+    (tmp_path / "forged_module.py").write_text("raise SystemExit\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    values["model"]["memory"] |= {"type": "X", "import": "forged_module:X"}
+    assert "model.memory.type: 'X' → 'KVMemoryConfig'" in differences_from_json(values, CONFIGS[2])
+    assert differences_from_json(3, CONFIGS[2]) == ["int → ExperimentConfig"]

@@ -1,5 +1,6 @@
 """Ids of responses and sessions name documents that never change, and that belong to the key that made them."""
 
+import hashlib
 import json
 
 import jax
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 
 import memgpt_jax as mg
-from memgpt_jax.generation.document import from_bytes
+from memgpt_jax.config.serialization import to_json
+from memgpt_jax.generation.document import KEY, NO_SUM, from_bytes
 from memgpt_jax.serving.objects import Objects
 from memgpt_jax.serving.store import Entry, NotFoundError, Store, new_id
 from tests.serving.test_protocol import completion, refused
@@ -154,6 +156,32 @@ def test_a_session_leaves_and_comes_back(client, tiny, tmp_path):
     assert completion(client, prompt="", session=back["id"])["choices"][0]["text"] == text
     for wrong in (b"", b"x" * 100, content[:-1], content[:200] + b"\0" + content[201:]):
         refused(client.post("/v1/sessions/import", content=wrong), "invalid_value")
+
+
+def forged(content: bytes, **changes) -> bytes:
+    """The file with other values in its header, and the checksum of this content."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    values = json.loads(header["__metadata__"][KEY]) | changes | {"sha256": NO_SUM}
+    header["__metadata__"][KEY] = json.dumps({name: value for name, value in values.items() if value is not None})
+    start = json.dumps(header).encode()
+    start += b" " * (-len(start) % 8)
+    content = len(start).to_bytes(8, "little") + start + content[end:]
+    return content.replace(NO_SUM.encode(), hashlib.sha256(content).hexdigest().encode(), 1)
+
+
+def exported(client, text: str = "one two") -> bytes:
+    session = client.post("/v1/sessions", json={"text": text}).json()["id"]
+    return client.get(f"/v1/sessions/{session}/export").content
+
+
+def test_a_file_imports_no_module(client, tiny, tmp_path, monkeypatch):
+    (tmp_path / "module_of_someone.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = to_json(tiny.config) | {"type": "Config", "import": "module_of_someone:Config"}
+    content = forged(exported(client), config=config)
+    error = refused(client.post("/v1/sessions/import", content=content), "invalid_value")
+    assert "belongs to another model" in error["message"] and not (tmp_path / "trace").exists()
 
 
 def test_documents_outlive_the_process(client, service, tiny):
