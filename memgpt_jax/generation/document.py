@@ -24,6 +24,9 @@ KEY, NO_SUM = "memgpt_jax.session", "0" * 64
 """The entry of a file's header with its values as JSON, and what its checksum `sha256` is while it is computed."""
 
 
+MOST_TOKENS = 2**63
+
+
 class Document(NamedTuple):
     """A document as far as a model has read it."""
 
@@ -119,12 +122,13 @@ def from_bytes(
     changed = differences_from_json(values["config"], config, EXECUTION)
     check(not changed, f"the session in {name} belongs to another model:\n  " + "\n  ".join(changed))
     check(values["tokenizer"] == tokenizer.fingerprint, f"the session in {name} belongs to another tokenizer")
+    _check_values(values, config.vocab_size, name)
     try:
         found = dict(deserialize(content))
     except SafetensorError as error:
         raise DamagedError(f"{name} cannot be read: {error}") from None
     like = jax.eval_shape(lambda: models.functional(config).init_state(1))
-    wanted, starts = named_leaves(like), values.pop("starts", {})
+    wanted, starts = named_leaves(like), values["starts"]
     check(wanted.keys() == found.keys(), f"{name} does not hold the state of such a model: its arrays have other names")
     try:
         arrays = [
@@ -138,6 +142,27 @@ def from_bytes(
     penalized_ids = frozenset(values["penalized_ids"])
     document = Document(state, penalized_ids=penalized_ids, num_tokens=values["num_tokens"], **sequences)
     return document, values["notes"]
+
+
+def _check_values(values: dict[str, Any], vocab_size: int, name: str | Path) -> None:
+    """Raise `DamagedError` unless a header holds what `to_bytes` writes: its checksum proves no author."""
+
+    def is_whole(value: Any, below: int) -> bool:
+        return type(value) is int and 0 <= value < below
+
+    ids = [values[key] for key in ("unread", "context", "unfinished", "penalized_ids")]
+    starts = values["starts"]
+    holds = (
+        all(isinstance(each, list) and all(is_whole(token, vocab_size) for token in each) for each in ids)
+        and len(values["unread"]) <= 1
+        and is_whole(values["num_tokens"], MOST_TOKENS)
+        and values["num_tokens"] >= 1
+        and isinstance(starts, dict)
+        and all(is_whole(start, MOST_TOKENS) for start in starts.values())
+        and isinstance(values["notes"], dict)
+    )
+    if not holds:
+        raise DamagedError(f"{name} is no session that this library wrote: its header has values that cannot be")
 
 
 def is_document(path: Path) -> bool:
@@ -158,7 +183,11 @@ def _values(content: bytes, name: str | Path) -> dict[str, Any]:
         length = int.from_bytes(content[:8], "little")
         values = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][KEY])
         recorded = values.pop("sha256").encode()
-    except (ValueError, KeyError, TypeError, AttributeError):
+        values = {"starts": {}} | values
+        missing = {"config", "tokenizer", "notes", *Document._fields} - {"state"} - values.keys()
+        if missing:
+            raise KeyError(missing)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DamagedError(f"{name} is no session that this library wrote, or is damaged") from None
     if hashlib.sha256(content.replace(recorded, NO_SUM.encode(), 1)).hexdigest().encode() != recorded:
         raise DamagedError(f"{name} is damaged: it differs from its checksum")

@@ -93,6 +93,7 @@ class Engine:
 
         Raises:
             BusyError: the queue is full.
+            FailedError: the thread has ended with an error.
             ValueError: an id is not in the vocabulary, or the prompt is empty where there is nothing to continue.
         """
         ids = request.ids
@@ -105,14 +106,21 @@ class Engine:
             is_full = answers > self.settings.queue_requests + max(free, 0)
             if is_full or (tokens > self.settings.queue_tokens and self._queued_tokens > 0):
                 raise BusyError(max(1.0, self._seconds * self._queued_answers / self.settings.slots))
+            self._refuse_after_failure()
             self._queued_answers, self._queued_tokens = answers, tokens
-        self._commands.put(request)
+            self._commands.put(request)
 
     def call(self, function: Callable[[], Any]) -> Future:
-        """Run a function in the engine's thread between two steps."""
+        """Run a function in the engine's thread between two steps. Raises `FailedError` if the thread has failed."""
         future: Future = Future()
-        self._commands.put((function, future))
+        with self._lock:
+            self._refuse_after_failure()
+            self._commands.put((function, future))
         return future
+
+    def _refuse_after_failure(self) -> None:
+        if self.failure is not None:
+            raise FailedError(f"the engine has ended: {self.failure}")
 
     @property
     def busy_slots(self) -> int:
@@ -148,7 +156,8 @@ class Engine:
                 self._step()
         except BaseException as error:
             logger.exception("the engine has ended")
-            self.failure = error
+            with self._lock:
+                self.failure = error
             self._deliver_failure(error)
 
     def _take_commands(self, block: bool) -> bool:
@@ -278,8 +287,12 @@ class Engine:
         free = [index for index, answer in enumerate(self._answers) if answer is None]
         for index in free[: len(self._read)]:
             answer = self._read.popleft()
-            self._put(index, answer)
+            self._answers[index] = answer
             self._dequeue(1, 0)
+            try:
+                self._put(index, answer)
+            except Exception as error:  # of this request alone
+                self._fail(index, error)
 
     def _put(self, index: int, answer: Answer) -> None:
         document = answer.before
@@ -291,7 +304,6 @@ class Engine:
         assert self._slots is not None
         self._slots = insert(self._slots, np.int32(index), row)
         self._active[index] = True  # as in the row
-        self._answers[index] = answer
         self._offsets[index] = _offset(document.state)
         if not answer.request.keep and not answer.request.stop_texts:
             answer.before = document._replace(state=())  # pyright: ignore[reportArgumentType] # not needed any more
@@ -316,16 +328,27 @@ class Engine:
             assert answer is not None
             token = int(chosen.token[index])
             if token == NOT_FINITE:
-                self._answers[index] = None
-                answer.request.cancelled = True  # its other answers, too
-                answer.request.deliver(FailedError("the logits of the answer are not finite"))
+                self._fail(index, FailedError("the logits of the answer are not finite"))
                 continue
             number = answer.request.options.alternatives
             alternatives = list(
                 zip(chosen.top_ids[index][:number].tolist(), chosen.top_logprobs[index][:number].tolist(), strict=True)
             )
-            self._add(index, answer, token, float(chosen.logprob[index]), alternatives)
+            try:
+                self._add(index, answer, token, float(chosen.logprob[index]), alternatives)
+            except Exception as error:  # of this request alone
+                self._fail(index, error)
         self._set_active()
+
+    def _fail(self, index: int, error: Exception) -> None:
+        """End an answer, and the others of its request, with an error."""
+        answer = self._answers[index]
+        assert answer is not None
+        self._answers[index] = None
+        if not isinstance(error, FailedError):
+            logger.error("an answer could not be written", exc_info=error)
+        answer.request.cancelled = True
+        answer.request.deliver(error)
 
     def _add(
         self, index: int, answer: Answer, token: int, logprob: float, alternatives: list[tuple[int, float]]
@@ -368,11 +391,17 @@ class Engine:
             self._slots, self._active = with_active(self._slots, active), active
 
     def _deliver_failure(self, error: BaseException) -> None:
-        """Tell all requests that the thread has ended."""
+        """Tell all requests and calls that the thread has ended."""
+        failure = FailedError(f"the engine has ended: {error}")
+        while not self._commands.empty():
+            command = self._commands.get()
+            if isinstance(command, Request):
+                self._waiting.append(command)
+            elif command is not None and command[1].set_running_or_notify_cancel():
+                command[1].set_exception(failure)
         requests = [*self._waiting, *(answer.request for answer in self._read)]
         requests += [self._reading[0]] if self._reading else []
         requests += [answer.request for answer in self._answers if answer is not None]
-        failure = FailedError(f"the engine has ended: {error}")
         for request in {id(request): request for request in requests}.values():
             request.deliver(failure)
 

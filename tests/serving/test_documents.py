@@ -184,6 +184,34 @@ def test_a_file_imports_no_module(client, tiny, tmp_path, monkeypatch):
     assert "belongs to another model" in error["message"] and not (tmp_path / "trace").exists()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"penalized_ids": [10**6]},
+        {"penalized_ids": [-1]},
+        {"penalized_ids": 3},
+        {"penalized_ids": None},
+        {"unread": [10**12]},
+        {"unread": [1, 2, 3]},
+        {"unread": [True]},
+        {"context": ["a"]},
+        {"unfinished": [[1]]},
+        {"num_tokens": "a"},
+        {"num_tokens": 0},
+        {"starts": [1]},
+        {"starts": {"x": "a"}},
+        {"notes": 3},
+        {"config": 3},
+        {"config": None},
+    ],
+    ids=str,
+)
+def test_a_file_with_values_that_cannot_be_is_refused(client, changes):
+    content = exported(client)
+    assert client.post("/v1/sessions/import", content=forged(content, num_tokens=9)).status_code == 200
+    refused(client.post("/v1/sessions/import", content=forged(content, **changes)), "invalid_value")
+
+
 def test_documents_outlive_the_process(client, service, tiny):
     """Another server of the same folder goes on with them."""
     response = respond(client, "Hi")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import memgpt_jax as mg
+from memgpt_jax.serving.engine import Engine
 from memgpt_jax.serving.requests import BusyError, CancelledError, FailedError, Request
 from memgpt_jax.serving.sampling import Options
 from memgpt_jax.serving.settings import EngineSettings
@@ -188,6 +189,50 @@ def test_a_row_that_is_not_finite_fails_alone(engine):
             Asked(engine, prompt, document=document._replace(state=damaged), max_new_tokens=3, keep=True).result()
     assert healthy.result().tokens == alone.tokens
     assert engine.is_alive and engine.busy_slots == 0
+
+
+def test_an_error_while_an_answer_is_begun_or_continued_ends_that_answer_alone(engine, monkeypatch):
+    alone = Asked(engine, ids(9), max_new_tokens=30).result()
+    healthy = Asked(engine, ids(9), max_new_tokens=30)
+    document = Asked(engine, ids(9), max_new_tokens=0).result().read.document
+    with pytest.raises(IndexError):
+        Asked(engine, [], document=document._replace(penalized_ids=frozenset([10**6])), max_new_tokens=3).result()
+    add = engine._add
+
+    def failing(index, answer, *values):
+        if answer.request.max_new_tokens == 7:
+            raise KeyError(7)
+        add(index, answer, *values)
+
+    monkeypatch.setattr(engine, "_add", failing)
+    with pytest.raises(KeyError):
+        Asked(engine, ids(5), max_new_tokens=7).result()
+    assert healthy.result().tokens == alone.tokens
+    assert engine.is_alive and engine.busy_slots == engine.waiting == 0
+
+
+def test_the_end_of_the_engine_is_told_to_all(tiny, monkeypatch):
+    """To what it works on, to what waits, and to what comes later."""
+    engine = Engine(tiny.config, tiny.params, tiny.tokenizer, EngineSettings(slots=1, piece_length=4))
+    engine._warm_up()
+    asked = [Asked(engine, ids(9), max_new_tokens=9999) for _ in range(3)]
+    late = []
+
+    def failing():
+        late.extend([Asked(engine, ids(9)), engine.call(list)])
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(engine, "_step", failing)
+    engine._thread.start()
+    engine._thread.join(60)
+    for each in [*asked, late[0]]:
+        with pytest.raises(FailedError, match="no memory"):
+            each.result()
+    with pytest.raises(FailedError, match="no memory"):
+        late[1].result(timeout=60)
+    for use in (lambda: engine.call(list), lambda: Asked(engine, ids(9))):
+        with pytest.raises(FailedError, match="no memory"):
+            use()
 
 
 def test_prompts_are_scored(engine, tiny):
