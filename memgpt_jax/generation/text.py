@@ -112,8 +112,12 @@ class AnswerText:
 
     def _may_become_stop(self) -> int:
         """Number of last characters that are the beginning of a stop text."""
-        beginnings = (stop[:length] for stop in self._stop_texts for length in range(1, len(stop)))
-        return max((len(text) for text in beginnings if self._held.endswith(text)), default=0)
+        return max(map(self._beginning_of, self._stop_texts), default=0)
+
+    def _beginning_of(self, stop: str) -> int:
+        """The length of the longest beginning of a stop text with which the held text ends; 0: there is none."""
+        lengths = range(min(len(stop) - 1, len(self._held)), 0, -1)
+        return next((length for length in lengths if self._held.endswith(stop[:length])), 0)
 
 
 def ids_of_text(tokenizer: Tokenizer, context: Sequence[int], ids: Sequence[int], text: str) -> list[int]:

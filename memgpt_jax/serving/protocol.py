@@ -5,11 +5,12 @@ A field that is in none of the three lists is refused. `null` means that a field
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 MOST_CHOICES = 16
 MOST_STOPS = 4
+LONGEST_STOP = 1000
 
 Text = Annotated[str, Field(max_length=20_000_000)]
 Ids = Annotated[list[int], Field(max_length=4_000_000)]
@@ -79,7 +80,7 @@ class Generation(Body):
     seed: int | None = None
     """Seed of the draws; default: another one each time."""
     stop: Text | Annotated[list[Text], Field(max_length=MOST_STOPS)] = Field([])
-    """Texts that end the answer and are not in it."""
+    """Texts of at most `LONGEST_STOP` characters that end the answer and are not in it."""
     stop_token_ids: list[int] = Field([], max_length=64)
     """Ids that end the answer and are not in it."""
     ignore_eos: bool = False
@@ -90,6 +91,13 @@ class Generation(Body):
     """Only with `stream`."""
     session: str | None = None
     """The id of a session or response that this continues. The answer has a new id in the field `session`."""
+
+    @field_validator("stop")
+    @classmethod
+    def _short(cls, stop: str | list[str]) -> str | list[str]:
+        if any(len(text) > LONGEST_STOP for text in ([stop] if isinstance(stop, str) else stop)):
+            raise PydanticCustomError("long", "a stop text may have at most {most} characters", {"most": LONGEST_STOP})
+        return stop
 
     @property
     def stops(self) -> tuple[str, ...]:

@@ -137,3 +137,9 @@ def test_what_may_become_a_stop_text_is_held_back():
 def test_bad_input_is_refused_by_name(tiny, prompt, options, message):
     with pytest.raises(ValueError, match=message):
         generate(tiny.model, prompt, **OPTIONS | options)
+
+
+def test_a_long_stop_text_costs_no_more_than_the_text_that_is_held_back():
+    stop = "b" * 3_000_000
+    answer = AnswerText(ByteTokenizer(), [256], stop_texts=[stop])
+    assert pushed(answer, "aabbabb") == ["a", "a", "", "", "bba", "", ""] and answer.rest() == "bb"

@@ -80,6 +80,8 @@ def test_fields_that_change_nothing(client, fields):
         ({"logprobs": -1}, "invalid_value", "logprobs"),
         ({"stop": [""]}, "invalid_value", "stop"),
         ({"stop": ["a"] * 5}, "invalid_value", None),
+        ({"stop": "a" * 1001}, "invalid_value", "stop"),
+        ({"stop": ["a", "b" * 1001]}, "invalid_value", "stop"),
         ({"logit_bias": {"a": 1}}, "invalid_value", "logit_bias"),
         ({"logit_bias": {"99999": 1}}, "invalid_value", None),
         ({"logit_bias": {"1": 1000}}, "invalid_value", None),
