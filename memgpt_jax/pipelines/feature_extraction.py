@@ -1,7 +1,7 @@
 """Vectors of texts, with the calls and results of the transformers library's pipeline."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Literal
 
 import jax
@@ -80,19 +80,34 @@ class FeatureExtraction:
 
     def mean(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """The mean of the hidden states of a document of these ids, [D] of length 1."""
-        mean = self._hidden(ids).mean(axis=0)
-        return mean / np.linalg.norm(mean)
+        return _unit_mean([*self._parts(ids)])
+
+    def mean_in_pieces(self, ids: Sequence[int] | np.ndarray) -> Generator[None, None, np.ndarray]:
+        """`mean`; yields after each call of the model."""
+        parts = []
+        for part in self._parts(ids):
+            parts.append(part)
+            yield
+        return _unit_mean(parts)
 
     def _hidden(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """[tokens, D] float32."""
-        state, parts = models.functional(self.config).init_state(1), []
+        return np.concatenate([*self._parts(ids)])
+
+    def _parts(self, ids: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
+        """`_hidden`, one array for each call of the model."""
+        state = models.functional(self.config).init_state(1)
         for first in range(0, len(ids), self.length):
             part = ids[first : first + self.length]
             tokens, valid = np.zeros((1, self.length), np.int32), np.arange(self.length)[None] < len(part)
             tokens[0, : len(part)] = part
             hidden, state = _read(self.config, self.params, tokens, state, valid)
-            parts.append(np.asarray(hidden)[0, : len(part)])
-        return np.concatenate(parts)
+            yield np.asarray(hidden)[0, : len(part)]
+
+
+def _unit_mean(parts: list[np.ndarray]) -> np.ndarray:
+    mean = np.concatenate(parts).mean(axis=0)
+    return mean / np.linalg.norm(mean)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -19,6 +19,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from memgpt_jax.serving import completions, documents, inspection, others, responses
+from memgpt_jax.serving.engine import Engine
 from memgpt_jax.serving.errors import HANDLED, ApiError, handle
 from memgpt_jax.serving.idempotency import Answers
 from memgpt_jax.serving.service import Service
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 OPEN = frozenset({"/health", "/ready", "/inspect"})
 """Paths that need no key."""
 HOUR = 3600.0
+CALLS = 10
+"""Times as long as a decoding step that a pipeline or an inspection may take before the engine is said to hang."""
 REQUEST_ID = re.compile(rb"[\w.:-]{1,128}")
 
 
@@ -167,8 +170,13 @@ def _watch(service: Service) -> None:
     assert engine is not None
     while not service.draining:
         time.sleep(min(5.0, limit / 4))
-        has_work = engine.waiting or engine.busy_slots
-        if engine.failure is not None or (has_work and time.monotonic() - engine.last_step > limit):
+        if engine.failure is not None or hangs(engine, limit):
             logger.critical("the engine does nothing: the process ends")
             faulthandler.dump_traceback()
             os._exit(70)
+
+
+def hangs(engine: Engine, limit: float) -> bool:
+    """Whether an engine has work and has done nothing for `limit` seconds; `CALLS` times as many within a call."""
+    seconds = time.monotonic() - engine.last_step
+    return engine.has_work and seconds > limit * (CALLS if engine.in_call else 1)

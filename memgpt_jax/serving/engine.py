@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,15 @@ from memgpt_jax.serving.slots import Slots, empty, extract, insert, new_row, ste
 
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
+
+
+class Work(NamedTuple):
+    """What others want to be done in the engine's thread."""
+
+    pieces: Generator[None, None, Any]
+    """Each is done between two steps."""
+    future: Future
+    """Of what the generator returns."""
 
 
 class Engine:
@@ -61,12 +70,15 @@ class Engine:
         """When the thread last did something."""
         self.failure: BaseException | None = None
         """Why the thread has ended, if it was an error."""
-        self._commands: queue.SimpleQueue[Request | tuple[Callable[[], Any], Future] | None] = queue.SimpleQueue()
+        self.in_call = False
+        """Whether the thread does something for `call`, which may take long."""
+        self._commands: queue.SimpleQueue[Request | Work | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._queued_answers = self._queued_tokens = 0
         self._waiting: deque[Request] = deque()
         self._reading: tuple[Request, Generator[None, None, None]] | None = None
         self._read: deque[Answer] = deque()
+        self._work: deque[Work] = deque()
         self._answers: list[Answer | None] = [None] * self.settings.slots
         self._offsets = np.zeros(self.settings.slots, np.int64)
         self._seconds = 0.1
@@ -112,10 +124,14 @@ class Engine:
 
     def call(self, function: Callable[[], Any]) -> Future:
         """Run a function in the engine's thread between two steps. Raises `FailedError` if the thread has failed."""
+        return self.call_in_pieces(_one_piece(function))
+
+    def call_in_pieces(self, pieces: Generator[None, None, Any]) -> Future:
+        """`call` of a generator: each of its pieces is run between two steps, and others may be run in between."""
         future: Future = Future()
         with self._lock:
             self._refuse_after_failure()
-            self._commands.put((function, future))
+            self._commands.put(Work(pieces, future))
         return future
 
     def _refuse_after_failure(self) -> None:
@@ -133,6 +149,11 @@ class Engine:
         return self._queued_answers
 
     @property
+    def has_work(self) -> bool:
+        """Whether there is something to do."""
+        return bool(self.waiting or self.busy_slots or self._work)
+
+    @property
     def is_alive(self) -> bool:
         """Whether the thread works."""
         return self._thread.is_alive()
@@ -145,12 +166,13 @@ class Engine:
         stopping = False
         try:
             while True:
-                idle = not (self._waiting or self._reading or self._read or self.busy_slots)
+                idle = not (self._waiting or self._reading or self._read or self.busy_slots or self._work)
                 if stopping and idle:
                     return
                 stopping = self._take_commands(block=idle and not stopping) or stopping
                 self.last_step = time.monotonic()
                 self._drop_cancelled()
+                self._work_a_piece()
                 self._read_a_piece()
                 self._fill_slots()
                 self._step()
@@ -161,7 +183,7 @@ class Engine:
             self._deliver_failure(error)
 
     def _take_commands(self, block: bool) -> bool:
-        """Queue new requests and run functions. True: the thread is to end."""
+        """Queue new requests and work. True: the thread is to end."""
         ends = False
         while True:
             try:
@@ -174,12 +196,27 @@ class Engine:
             elif isinstance(command, Request):
                 self._waiting.append(command)
             else:
-                function, future = command
-                if future.set_running_or_notify_cancel():
-                    try:
-                        future.set_result(function())
-                    except Exception as error:
-                        future.set_exception(error)
+                self._work.append(command)
+
+    def _work_a_piece(self) -> None:
+        """Do one piece of the work in turn."""
+        if not self._work:
+            return
+        work = self._work[0]
+        self.in_call = True
+        try:
+            if not work.future.cancelled():
+                next(work.pieces)
+                self._work.append(work)
+        except StopIteration as end:
+            if work.future.set_running_or_notify_cancel():
+                work.future.set_result(end.value)
+        except Exception as error:
+            if work.future.set_running_or_notify_cancel():
+                work.future.set_exception(error)
+        self._work.popleft()
+        self.last_step = time.monotonic()
+        self.in_call = False
 
     def _drop_cancelled(self) -> None:
         """End what was cancelled, wherever it is."""
@@ -397,8 +434,11 @@ class Engine:
             command = self._commands.get()
             if isinstance(command, Request):
                 self._waiting.append(command)
-            elif command is not None and command[1].set_running_or_notify_cancel():
-                command[1].set_exception(failure)
+            elif command is not None:
+                self._work.append(command)
+        for work in self._work:
+            if work.future.set_running_or_notify_cancel():
+                work.future.set_exception(failure)
         requests = [*self._waiting, *(answer.request for answer in self._read)]
         requests += [self._reading[0]] if self._reading else []
         requests += [answer.request for answer in self._answers if answer is not None]
@@ -424,6 +464,12 @@ class Engine:
         jax.block_until_ready((chosen, self._slots))
         jax.block_until_ready(extract(self._slots.state, np.int32(0)))
         self._slots = with_active(self._slots, self._active)
+
+
+def _one_piece(function: Callable[[], Any]) -> Generator[None, None, Any]:
+    """A generator that calls a function and returns its result."""
+    yield from ()
+    return function()
 
 
 def _exhausted(steps: Generator[None, None, Result]) -> Result:

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from memgpt_jax.config.model import ModelConfig
@@ -243,15 +243,22 @@ class Service:
             return await asyncio.to_thread(function)
         return await asyncio.wrap_future(self.engine_or_refuse().call(function))
 
+    async def call_in_pieces(self, pieces: Generator[None, None, Any]) -> Any:
+        """Run a generator that uses JAX in the thread that owns it, between the steps of answers."""
+        return await asyncio.wrap_future(self.engine_or_refuse().call_in_pieces(pieces))
+
     def memory_stats(self, document: Document) -> list[dict[str, Any]]:
         """Statistics of each layer's memory. To be run by `call`."""
         assert self.engine is not None
         return memory_stats(self.engine.config, self.engine.params, document.state)
 
-    def vectors(self, prompts: list[list[int]]) -> list[Any]:
-        """The mean of the hidden states of each prompt, of length 1. To be run by `call`."""
+    def vectors(self, prompts: list[list[int]]) -> Generator[None, None, list[Any]]:
+        """The mean of the hidden states of each prompt, of length 1. To be run by `call_in_pieces`."""
         assert self._vectors is not None
-        return [self._vectors.mean([self.tokenizer.start_id, *ids]) for ids in prompts]
+        found = []
+        for ids in prompts:
+            found.append((yield from self._vectors.mean_in_pieces([self.tokenizer.start_id, *ids])))
+        return found
 
     def prompts_of(self, prompt: Any) -> list[list[int]]:
         """The ids of a text, ids, or a list of either, without `start_id` at the beginning."""

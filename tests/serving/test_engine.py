@@ -1,5 +1,7 @@
 """The engine: an answer is bitwise that of its request alone, and no state is past what was returned."""
 
+import threading
+import time
 from collections import deque
 
 import jax
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 import memgpt_jax as mg
+from memgpt_jax.serving.app import hangs
 from memgpt_jax.serving.engine import Engine
 from memgpt_jax.serving.requests import BusyError, CancelledError, FailedError, Request
 from memgpt_jax.serving.sampling import Options
@@ -233,6 +236,45 @@ def test_the_end_of_the_engine_is_told_to_all(tiny, monkeypatch):
     for use in (lambda: engine.call(list), lambda: Asked(engine, ids(9))):
         with pytest.raises(FailedError, match="no memory"):
             use()
+
+
+def test_work_of_others_is_done_between_the_steps(engine):
+    """One piece a step; an answer goes on beside it, and an error or a cancelled call ends itself alone."""
+    order, written = [], []
+
+    def pieces(name):
+        for _ in range(5):
+            order.append(name)
+            written.append(engine.steps)
+            yield
+        return name
+
+    answer = Asked(engine, ids(5), max_new_tokens=9999)
+    answer.events.get(timeout=60)
+    first, second = (engine.call_in_pieces(pieces(name)) for name in "ab")
+    failed = engine.call(lambda: 1 // 0)
+    assert [first.result(timeout=60), second.result(timeout=60)] == [*"ab"]
+    with pytest.raises(ZeroDivisionError):
+        failed.result(timeout=60)
+    assert order.count("a") == order.count("b") == 5 and "ab" * 2 in "".join(order)
+    assert len(set(written)) == 10
+    answer.request.cancelled = True
+    with pytest.raises(CancelledError):
+        answer.result()
+
+
+def test_a_long_call_is_no_hanging_engine(engine):
+    assert not hangs(engine, 0.0)
+    begun, ended = threading.Event(), threading.Event()
+    future = engine.call(lambda: begun.set() or ended.wait(60))
+    assert begun.wait(60)
+    time.sleep(0.02)
+    assert not hangs(engine, 10.0) and hangs(engine, 0.001)
+    engine.last_step -= 50
+    assert not hangs(engine, 10.0) and hangs(engine, 1.0)
+    ended.set()
+    future.result(timeout=60)
+    assert not engine.in_call
 
 
 def test_prompts_are_scored(engine, tiny):
