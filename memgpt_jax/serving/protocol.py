@@ -252,7 +252,9 @@ class Response(Body):
     stream: bool = False
     store: bool = True
     """Keep the response: it can be continued by its id."""
-    metadata: dict[str, str] = Field({}, max_length=16)
+    metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
+        {}, max_length=16
+    )
     text: TextFormat | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     include: list[Literal["message.output_text.logprobs"]] = []

@@ -1,6 +1,7 @@
 """Documents by id: in the memory of the host, and each in one immutable object of a folder or a bucket."""
 
 import hashlib
+import json
 import logging
 import re
 import secrets
@@ -24,6 +25,10 @@ IDS = re.compile(r"(resp|sess)_[0-9a-f]{32}")
 """Other ids are not looked for in the folder."""
 OBJECTS = re.compile(rf"[0-9a-f]{{32}}/{IDS.pattern}\.safetensors(\.partial)?")
 """The names of objects, and of those that a server could not finish."""
+
+
+BYTES_OF_ID = 64
+"""An integer of Python and its place in a set."""
 
 
 class NotFoundError(Exception):
@@ -60,6 +65,8 @@ class _Kept(NamedTuple):
     """Without its state."""
     packed: Any
     """Its state, by `pack`."""
+    bytes: int
+    """Of all that."""
     used: float
     """When it was used last, on the clock of `time.monotonic`."""
 
@@ -100,7 +107,7 @@ class Store:
         self._lock = threading.Lock()
         self._deletions = 0
         self.bytes = 0
-        """Bytes of the entries in memory, whose states are packed."""
+        """Bytes of the entries in memory, whose states are packed; those beside the states are estimates."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -171,19 +178,20 @@ class Store:
     def _keep(self, entry: Entry, deletions: int | None = None) -> None:
         """Keep an entry in memory, unless there have been more `deletions` since it was read: it may be among them."""
         packed = pack(entry.document.state)
+        size = packed_bytes(packed) + _bytes_beside_the_state(entry)
         empty: Any = ()
         with self._lock:
             if deletions not in (None, self._deletions):
                 return
             self._remove(entry.id)
             stateless = replace(entry, document=entry.document._replace(state=empty))
-            self._entries[entry.id] = _Kept(stateless, packed, time.monotonic())
-            self.bytes += packed_bytes(packed)
+            self._entries[entry.id] = _Kept(stateless, packed, size, time.monotonic())
+            self.bytes += size
             self._expire()
 
     def _remove(self, id: str) -> None:
         found = self._entries.pop(id, None)
-        self.bytes -= 0 if found is None else packed_bytes(found.packed)
+        self.bytes -= 0 if found is None else found.bytes
 
     def _expire(self) -> None:
         """Remove the entries that are old, and the least recently used ones beyond the budget, but for the last."""
@@ -212,6 +220,13 @@ class Store:
 def on_host(document: Document) -> Document:
     """The document with its state in the memory of the host."""
     return document._replace(state=jax.device_get(document.state))
+
+
+def _bytes_beside_the_state(entry: Entry) -> int:
+    """About the bytes of the JSON values and of the ids."""
+    document, values = entry.document, [entry.response, entry.items]
+    ids = len(document.penalized_ids) + len(document.context) + len(document.unfinished)
+    return len(json.dumps(values, ensure_ascii=False).encode("utf-8", "replace")) + BYTES_OF_ID * ids
 
 
 def _name(id: str, owner: str) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -243,17 +244,39 @@ def entry(number: int, owner: str = "a") -> Entry:
 
 
 def test_memory_stays_within_its_budget():
-    kept = store(None, memory_bytes=3000)
+    kept = store(None, memory_bytes=3100)
     entries = [entry(number) for number in range(100)]
     for each in entries:
         kept.put(each)
-        assert kept.bytes <= 3000
+        assert kept.bytes <= 3100
     assert len(kept) == 3
     with pytest.raises(NotFoundError):
         kept.get(entries[0].id, "a")
     kept.get(entries[97].id, "a")
     kept.put(entry(1))
     kept.get(entries[97].id, "a")  # the least recently used one left
+
+
+def test_what_is_kept_beside_the_state_counts():
+    kept, long = store(None, memory_bytes=1000), "x" * 5000
+    for values in ({"response": {"text": long}}, {"items": [{"text": long}]}):
+        first, second = (replace(entry(number), **values) for number in range(2))
+        for each in (first, second):
+            each = replace(each, document=each.document._replace(state={}))
+            kept.put(each)
+            assert len(kept) == 1 and 5000 < kept.bytes < 5200
+    ids = frozenset(range(100))
+    kept.put(replace(entry(1), document=document(1)._replace(state={}, penalized_ids=ids)))
+    assert len(kept) == 1 and 6400 <= kept.bytes < 6500
+    kept.delete(*next((each.entry.id, "a") for each in kept._entries.values()))
+    assert kept.bytes == 0
+
+
+def test_metadata_has_the_limits_of_the_api(client):
+    most = {f"{number:064}": "v" * 512 for number in range(16)}
+    assert respond(client, "Hi", metadata=most)["metadata"] == most
+    for wrong in (most | {"x": ""}, {"k" * 65: ""}, {"k": "v" * 513}):
+        refused(client.post("/v1/responses", json={"input": "Hi", "metadata": wrong}), "invalid_value")
 
 
 def test_old_entries_are_removed(tmp_path, monkeypatch):
