@@ -53,9 +53,9 @@ async def create(body: Response, http: Request) -> HttpResponse | dict[str, Any]
         return streamed(form.events(run, active), done=False)
     try:
         await run.result(http)
+        return await form.completed(run)
     finally:
         active.pop(form.id, None)
-    return await form.completed(run)
 
 
 @router.post("/v1/responses/input_tokens")
@@ -95,10 +95,12 @@ async def cancel(id: str, http: Request) -> dict[str, Any]:
     """End a response that is being written. What it continues is unharmed."""
     service, owner = service_of(http)
     found = http.app.state.active.get(id)
-    if found is None or found[0] != owner:
+    run = found[1] if found is not None and found[0] == owner else None
+    if run is None:
         await _entry(id, http)
+    if run is None or run.ended:
         raise ApiError("the response has ended", code="invalid_value")
-    found[1].cancel()
+    run.cancel()
     service.metrics.cancelled()
     return {"id": id, "object": "response", "status": "cancelled"}
 

@@ -12,7 +12,7 @@ from starlette.requests import Request as HttpRequest
 from memgpt_jax.generation.document import Document
 from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.prompt_scores import PromptToken
-from memgpt_jax.serving.requests import Event, Read, Request, Token
+from memgpt_jax.serving.requests import CancelledError, Event, Read, Request, Token
 from memgpt_jax.serving.service import Service
 
 PING_SECONDS = 15.0
@@ -54,6 +54,8 @@ class Run:
         self._service, self._requests = service, requests
         self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._started = time.monotonic()
+        self.ended = False
+        """Whether all events have arrived; it is then too late to cancel."""
         loop = asyncio.get_running_loop()
 
         def deliver_of(number: int) -> Callable[[Event], None]:
@@ -117,7 +119,9 @@ class Run:
                     left -= 1
                     metrics.finished(event.reason, len(choice.tokens))
                 yield index, event
-            completed = True
+            if any(request.cancelled for request in self._requests):  # after the last event
+                raise CancelledError()
+            completed = self.ended = True
             metrics.latency.observe(time.monotonic() - self._started)
         finally:
             if not completed:

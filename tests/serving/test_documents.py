@@ -97,6 +97,39 @@ def test_what_is_not_stored_cannot_be_continued(client):
     refused(client.post("/v1/responses", json=body), "response_not_found", 404)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_response_that_is_being_stored_has_ended(client, service, monkeypatch, stream):
+    put, answers = service.store.put, []
+
+    def put_and_cancel(entry):
+        answers.append(client.post(f"/v1/responses/{entry.id}/cancel"))
+        put(entry)
+
+    monkeypatch.setattr(service.store, "put", put_and_cancel)
+    assert client.post("/v1/responses", json={"input": "Hi", "stream": stream}).status_code == 200
+    assert "has ended" in refused(answers[0], "invalid_value")["message"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_response_that_was_cancelled_is_not_stored(client, service, monkeypatch, stream):
+    """Even if its last token has arrived."""
+    ids, stored = [], []
+
+    def cancel(reason, tokens):
+        for id, (_, run) in client.app.state.active.items():
+            ids.append(id)
+            run.cancel()
+
+    monkeypatch.setattr(service.metrics, "finished", cancel)
+    monkeypatch.setattr(service.store, "put", stored.append)
+    answer = client.post("/v1/responses", json={"input": "Hi", "stream": stream})
+    if stream:
+        assert "event: response.failed" in answer.text and "event: response.incomplete" not in answer.text
+    else:
+        refused(answer, "cancelled", 409)
+    assert len(ids) == 1 and not stored and not client.app.state.active
+
+
 def test_a_deleted_response_is_gone(client):
     response = respond(client, "Hi")
     child = respond(client, "x", response["id"])
