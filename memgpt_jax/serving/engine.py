@@ -174,6 +174,7 @@ class Engine:
                 self._drop_cancelled()
                 self._work_a_piece()
                 self._read_a_piece()
+                self._reread_a_piece()
                 self._fill_slots()
                 self._step()
         except BaseException as error:
@@ -347,7 +348,7 @@ class Engine:
 
     def _step(self) -> None:
         """One decoding step of all slots."""
-        busy = [index for index, answer in enumerate(self._answers) if answer is not None]
+        busy = [index for index, answer in enumerate(self._answers) if answer is not None and not answer.rereading]
         if not busy:
             return
         assert self._slots is not None
@@ -398,31 +399,52 @@ class Engine:
         ends = is_stop or answer.text.stopped
         if not ends and len(answer.ids) < request.max_new_tokens:
             return
-        rest = answer.text.rest()
+        if request.keep and answer.text.stopped:
+            answer.rereading = self._reread(answer)
+            return
         document = self._document_after(index, answer, is_stop) if request.keep else None
-        ids = answer.ids[:-1] if is_stop else answer.ids
+        rest, ids = answer.text.rest(), answer.ids[:-1] if is_stop else answer.ids
+        self._finish(index, answer, Finished(answer.number, rest, "stop" if ends else "length", document, ids))
+
+    def _finish(self, index: int, answer: Answer, end: Finished) -> None:
         self._answers[index] = None
-        took = time.monotonic() - request.arrived
+        took = time.monotonic() - answer.request.arrived
         self._seconds += 0.1 * (took - self._seconds)
-        request.deliver(Finished(answer.number, rest, "stop" if ends else "length", document, ids))
+        answer.request.deliver(end)
 
     def _document_after(self, index: int, answer: Answer, is_stop: bool) -> Document:
-        """The document with an answer. It has read exactly what was returned."""
+        """The document with an answer that no stop text has ended. It has read exactly what was returned."""
         assert self._slots is not None
-        before, ids, text = answer.before, answer.ids, answer.text
-        if text.stopped:
-            ids = ids_of_text(self.tokenizer, before.context, ids, text.text)
-            tokens = [*before.unread, *ids]
-            state = _exhausted(self._pieces(tokens[:-1], before.state)) if len(tokens) > 1 else before.state
-            unread = tokens[-1:]
-        else:
-            state = extract(self._slots.state, np.int32(index))
-            unread, ids = ([], ids[:-1]) if is_stop else (ids[-1:], ids)
-        return continued(before, self.tokenizer, jax.device_get(state), ids, unread)
+        state, ids = extract(self._slots.state, np.int32(index)), answer.ids
+        unread, ids = ([], ids[:-1]) if is_stop else (ids[-1:], ids)
+        return continued(answer.before, self.tokenizer, jax.device_get(state), ids, unread)
+
+    def _reread(self, answer: Answer) -> Generator[None, None, Document]:
+        """The document with the text of an answer before a stop text; yields after each piece that is read."""
+        before = answer.before
+        ids = ids_of_text(self.tokenizer, before.context, answer.ids, answer.text.text)
+        tokens, state = [*before.unread, *ids], before.state
+        if len(tokens) > 1:
+            state = yield from self._pieces(tokens[:-1], state)
+        return continued(before, self.tokenizer, jax.device_get(state), ids, tokens[-1:])
+
+    def _reread_a_piece(self) -> None:
+        """Read one piece of the oldest answer that a stop text has ended."""
+        found = [(index, answer) for index, answer in enumerate(self._answers) if answer and answer.rereading]
+        if not found:
+            return
+        index, answer = min(found, key=lambda each: each[1].request.arrived)
+        assert answer.rereading is not None
+        try:
+            next(answer.rereading)
+        except StopIteration as end:
+            self._finish(index, answer, Finished(answer.number, "", "stop", end.value, answer.ids))
+        except Exception as error:  # of this request alone
+            self._fail(index, error)
 
     def _set_active(self) -> None:
         """Tell the device which rows have an answer; the others neither read nor write."""
-        active = np.array([answer is not None for answer in self._answers])
+        active = np.array([answer is not None and not answer.rereading for answer in self._answers])
         assert self._slots is not None
         if not np.array_equal(active, self._active):
             self._slots, self._active = with_active(self._slots, active), active

@@ -1,7 +1,7 @@
 """What the engine is asked for, and what it tells."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -108,3 +108,6 @@ class Answer:
     """The document up to the answer, on the device; its last token is unread."""
     text: AnswerText
     ids: list[int] = field(default_factory=list)
+    rereading: Generator[None, None, Document] | None = None
+    """Reads what was returned again, a piece a step, after a stop text whose beginning the slot has read; it returns
+    the document with the answer."""

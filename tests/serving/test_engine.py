@@ -124,6 +124,33 @@ def test_a_stopped_answer_leaves_a_document_with_the_returned_text_alone(engine,
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), document.state, fed.state)
 
 
+def test_others_go_on_while_a_stopped_answer_is_read_again(engine, monkeypatch):
+    """A piece of 4 tokens a step; a cancelled one frees its slot."""
+    options = Options(temperature=3.0, seed=1, logit_bias=dict.fromkeys(range(128, 257), -100.0))  # ASCII
+    text = Asked(engine, ids(8), options=options, max_new_tokens=60).result().texts[0]
+    other = Asked(engine, ids(5), max_new_tokens=9999, stop_ids=frozenset())
+    fields = {"options": options, "max_new_tokens": 60, "stop_texts": (text[40:46],), "keep": True}
+    stopped = Asked(engine, ids(8), **fields)
+    steps = []
+    stopped.request.deliver = lambda event: (steps.append(engine.steps), stopped.events.put(event))
+    assert stopped.result().texts == [text[:40]] and stopped.finished[0].document.num_tokens == 49
+    assert steps[-1] - steps[-2] >= 10
+    again, read = Asked(engine, ids(8), **fields), engine._reread_a_piece
+
+    def read_and_cancel():
+        again.request.cancelled |= any(answer and answer.rereading for answer in engine._answers)
+        read()
+
+    monkeypatch.setattr(engine, "_reread_a_piece", read_and_cancel)
+    with pytest.raises(CancelledError):
+        again.result()
+    other.request.cancelled = True
+    with pytest.raises(CancelledError):
+        other.result()
+    Asked(engine, [1], max_new_tokens=1).result()
+    assert engine.busy_slots == 0
+
+
 def test_a_stop_id_as_the_first_token_leaves_a_document_that_goes_on(engine):
     """An answer of no tokens is one, too."""
     [[first]] = Asked(engine, ids(8), max_new_tokens=1).result().ids
