@@ -24,7 +24,7 @@ from memgpt_jax.serving.store import Entry
 
 router = APIRouter()
 MOST_CHOICES = 128
-"""Answers of one request, over all of its prompts."""
+"""Answers of one request, over all of its prompts; fewer where the queue is shorter."""
 
 
 @router.post("/v1/completions", response_model=None)
@@ -37,12 +37,16 @@ async def completions(body: Completion, http: Request) -> Response | dict[str, A
         raise ApiError("prompt is an empty list", param="prompt", code="invalid_value")
     prompts = service.prompts_of(body.prompt)
     best_of = body.n if body.best_of is None else body.best_of
+    engine = service.engine_or_refuse()
+    most, most_tokens = min(MOST_CHOICES, engine.most_answers), engine.settings.queue_tokens
+    is_short = len(prompts) == 1 or sum(map(len, prompts)) <= most_tokens
     checks = [
         (best_of >= body.n, "best_of", "best_of must be at least n"),
         (body.best_of in (None, body.n) or not body.stream, "best_of", "best_of cannot be streamed"),
         (body.max_tokens > 0 or body.echo, "max_tokens", "max_tokens=0 needs echo=true"),
         (body.session is None or len(prompts) == 1, "prompt", "a session continues with one prompt"),
-        (len(prompts) * best_of <= MOST_CHOICES, "n", f"one request may have {MOST_CHOICES} answers"),
+        (len(prompts) * best_of <= most, "n", f"one request may have {most} answers, over all of its prompts"),
+        (is_short, "prompt", f"the prompts of one request may have {most_tokens} tokens together"),
         (body.stream or body.stream_options is None, "stream_options", "stream_options needs stream=true"),
     ]
     refuse_unless(checks)
@@ -63,10 +67,12 @@ async def chat_completions(body: ChatCompletion, http: Request) -> Response | di
     """Answer in a dialogue."""
     service, owner = service_of(http)
     service.check_model(body.model)
+    most = service.engine_or_refuse().most_answers
     refuse_unless(
         [
             (body.logprobs or body.top_logprobs is None, "top_logprobs", "top_logprobs needs logprobs=true"),
             (body.stream or body.stream_options is None, "stream_options", "stream_options needs stream=true"),
+            (body.n <= most, "n", f"one request may have {most} answers"),
         ]
     )
     entry = None if body.session is None else await entry_of(body.session, http)

@@ -100,6 +100,11 @@ class Engine:
         """A document without text."""
         return new_document(self.config, self.tokenizer)
 
+    @property
+    def most_answers(self) -> int:
+        """Answers that requests may have together when nothing else is asked for."""
+        return self.settings.queue_requests + self.settings.slots
+
     def submit(self, request: Request) -> None:
         """Queue a request, from any thread.
 
@@ -114,8 +119,8 @@ class Engine:
         with self._lock:
             answers = self._queued_answers + request.number
             tokens = self._queued_tokens + len(ids)
-            free = sum(answer is None for answer in self._answers) - len(self._read)
-            is_full = answers > self.settings.queue_requests + max(free, 0)
+            free = sum(answer is None for answer in self._answers)
+            is_full = answers > self.settings.queue_requests + free
             if is_full or (tokens > self.settings.queue_tokens and self._queued_tokens > 0):
                 raise BusyError(max(1.0, self._seconds * self._queued_answers / self.settings.slots))
             self._refuse_after_failure()
@@ -325,8 +330,9 @@ class Engine:
         free = [index for index, answer in enumerate(self._answers) if answer is None]
         for index in free[: len(self._read)]:
             answer = self._read.popleft()
-            self._answers[index] = answer
-            self._dequeue(1, 0)
+            with self._lock:
+                self._answers[index] = answer
+                self._queued_answers -= 1
             try:
                 self._put(index, answer)
             except Exception as error:  # of this request alone

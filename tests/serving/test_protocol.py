@@ -346,6 +346,14 @@ def test_a_full_queue_says_when_to_come_again(client, service, monkeypatch):
     assert answer.headers["retry-after"] == "3"
 
 
+def test_answers_that_the_queue_can_never_take_are_refused(client):
+    """With the limit; as many as it takes have their turn. The queue has 40 places, and there are 3 slots."""
+    for body in ({"prompt": ["a"] * 44}, {"prompt": ["a"] * 4, "n": 11}):
+        answer = client.post("/v1/completions", json=body | {"max_tokens": 1})
+        assert "may have 43 answers" in refused(answer, "invalid_value")["message"]
+    assert len(completion(client, prompt=["a"] * 43, max_tokens=1)["choices"]) == 43
+
+
 def test_a_body_that_is_too_large(client):
     content = json.dumps({"prompt": "x" * 2_000_000}).encode()
     for body in (content, iter([content[:1_000_000], content[1_000_000:]])):  # with its length, and in parts
