@@ -16,7 +16,7 @@ from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.idempotency import idempotent
 from memgpt_jax.serving.prompt_scores import PromptToken
 from memgpt_jax.serving.protocol import ChatCompletion, Completion, Generation
-from memgpt_jax.serving.requests import Finished, Token
+from memgpt_jax.serving.requests import Finished, Read, Token
 from memgpt_jax.serving.runs import Choice, Run
 from memgpt_jax.serving.service import Service
 from memgpt_jax.serving.sse import PING, frame, streamed
@@ -145,11 +145,6 @@ class _Form:
             for choice in group:
                 session = await self._session(choice)
                 choices.append({"index": len(choices)} | self.choice(choice, run) | session)
-        if not choices:  # max_new_tokens = 0
-            choices = [
-                {"index": number} | self.choice(Choice(number, finish_reason="length"), run)
-                for number in range(len(run.prompts))
-            ]
         return self.head | {"object": self.name, "choices": choices, "usage": run.usage()}
 
     async def chunks(self, run: Run) -> AsyncIterator[str]:
@@ -169,17 +164,26 @@ class _Form:
                 yield PING
                 continue
             index, event = found
-            if isinstance(event, Token):
+            if isinstance(event, Read):
+                for number, choice in enumerate(run.choices):
+                    if choice.prompt == index:
+                        for values in self.read(choice, event):
+                            yield chunk(number, **values)
+                        if choice.finish_reason is not None:  # an answer without tokens
+                            yield chunk(number, **self.text(""), **await self._end(choice))
+            elif isinstance(event, Token):
                 values = self.delta(event, run.choices[index])
                 if values is not None:
                     yield chunk(index, **values)
             elif isinstance(event, Finished):
                 if event.text:
                     yield chunk(index, **self.text(event.text))
-                session = await self._session(run.choices[index])
-                yield chunk(index, **self.text(""), finish_reason=event.reason, **session)
+                yield chunk(index, **self.text(""), **await self._end(run.choices[index]))
         if usage:
             yield frame(self.head | {"object": self.chunk_name, "choices": [], "usage": run.usage()})
+
+    async def _end(self, choice: Choice) -> dict[str, Any]:
+        return {"finish_reason": choice.finish_reason} | await self._session(choice)
 
     async def _session(self, choice: Choice) -> dict[str, Any]:
         """The id of the document with an answer, if it continues a session."""
@@ -194,6 +198,10 @@ class _Form:
     def first(self, choice: Choice) -> list[dict[str, Any]]:
         """What the first chunks of a choice hold."""
         raise NotImplementedError
+
+    def read(self, choice: Choice, read: Read) -> list[dict[str, Any]]:
+        """What the chunks of a choice hold once its prompt has been read."""
+        return []
 
     def text(self, text: str) -> dict[str, Any]:
         """What a chunk with a text holds."""
@@ -222,7 +230,13 @@ class _Completions(_Form):
         return {"text": text, "logprobs": logprobs, "finish_reason": choice.finish_reason}
 
     def first(self, choice: Choice) -> list[dict[str, Any]]:
-        return [self.text(self.prompts[choice.prompt])] if self.echo else []
+        return [self.text(self.prompts[choice.prompt])] if self.echo and self.wants is None else []
+
+    def read(self, choice: Choice, read: Read) -> list[dict[str, Any]]:
+        if not self.echo or self.wants is None:
+            return []
+        found = token_logprobs(self.service.tokenizer, read.scores, self.wants, 0)
+        return [self.text(self.prompts[choice.prompt]) | {"logprobs": found}]
 
     def text(self, text: str) -> dict[str, Any]:
         return {"text": text}
@@ -265,7 +279,13 @@ def with_alternatives(tokenizer: Tokenizer, token: Token) -> dict[str, Any]:
 
     def one(id: int, logprob: float) -> dict[str, Any]:
         text = tokenizer.decode([id])
-        return {"token": text, "bytes": list(text.encode("utf-8", "replace")), "logprob": logprob}
+        bytes_of = getattr(tokenizer, "bytes_of", None)
+        own = None if bytes_of is None else bytes_of(id)
+        return {
+            "token": text,
+            "bytes": list(text.encode("utf-8", "replace") if own is None else own),
+            "logprob": logprob,
+        }
 
     return one(token.id, token.logprob) | {"top_logprobs": [one(*pair) for pair in token.alternatives]}
 

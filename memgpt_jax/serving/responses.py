@@ -216,6 +216,7 @@ class _Form:
 
         place = {"item_id": self.message, "output_index": 0, "content_index": 0}
         item = {"id": self.message, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+        logprobs: list[dict[str, Any]] = []  # of tokens whose text has not been sent
         try:
             yield event("response.created", response=self.response("in_progress"))
             yield event("response.in_progress", response=self.response("in_progress"))
@@ -226,13 +227,12 @@ class _Form:
                     yield PING
                     continue
                 _, each = found
-                if isinstance(each, Token | Finished) and each.text:
-                    logprobs = (
-                        [with_alternatives(self.service.tokenizer, each)]
-                        if self.wants and isinstance(each, Token)
-                        else []
-                    )
+                if self.wants and isinstance(each, Token):
+                    logprobs.append(with_alternatives(self.service.tokenizer, each))
+                is_end = isinstance(each, Finished)
+                if isinstance(each, Token | Finished) and (each.text or (is_end and logprobs)):
                     yield event("response.output_text.delta", delta=each.text, logprobs=logprobs, **place)
+                    logprobs = []
             response = await self.completed(run)
             choice = run.choices[0]
             part = self._part(choice)

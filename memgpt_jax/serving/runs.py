@@ -103,7 +103,9 @@ class Run:
                     prompt = self.prompts[number]
                     prompt.cached_tokens, prompt.scores = event.cached_tokens, event.scores
                     prompt.document = event.document
-                    left -= self._requests[number].max_new_tokens == 0
+                    if self._requests[number].max_new_tokens == 0:
+                        left -= 1
+                        self._end_without_tokens(number, event)
                     metrics.read(prompt.num_tokens, event.cached_tokens, now - self._started)
                     yield number, event
                     continue
@@ -126,6 +128,14 @@ class Run:
         finally:
             if not completed:
                 self.cancel()
+
+    def _end_without_tokens(self, number: int, event: Read) -> None:
+        """The answers of a prompt of which no token is wanted."""
+        document = event.document if self._requests[number].keep else None
+        for choice in self.choices:
+            if choice.prompt == number:
+                choice.finish_reason, choice.document = "length", document
+                self._service.metrics.finished("length", 0)
 
     async def result(self, http: HttpRequest) -> None:
         """Wait for all events; if the client leaves before, the requests are cancelled."""

@@ -79,6 +79,20 @@ def test_a_stop_text_ends_the_answer_at_its_first_occurrence(kind, data):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_bytes_of_ids_are_those_of_their_text(kind):
+    """Those inside a character, too."""
+    tokenizer = make(kind)
+    for text in ("é€🙂", "a猫 the"):
+        ids = tokenizer.encode(text)
+        own = [tokenizer.bytes_of(token) for token in ids]
+        if None not in own:
+            assert b"".join(own).decode().strip() == tokenizer.decode(ids).strip()
+    for token in range(tokenizer.vocab_size):
+        if begun := tokenizer.unfinished_bytes([token]):
+            assert tokenizer.bytes_of(token).endswith(begun)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_answer_continued_by_another_keeps_its_characters(kind):
     tokenizer = make(kind)
     ids = tokenizer.encode("the é€🙂 猫 the")

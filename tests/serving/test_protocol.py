@@ -165,7 +165,7 @@ def test_a_stream_is_the_whole_answer(client, echo):
         logprobs = [each["logprobs"] for each in mine if each["logprobs"]]
         for name in ("tokens", "token_logprobs", "top_logprobs"):
             streamed = [value for each in logprobs for value in each[name]]
-            assert streamed == choice["logprobs"][name][-12:]
+            assert streamed == choice["logprobs"][name]
 
 
 def test_the_best_of_several(client):
@@ -190,6 +190,34 @@ def test_the_log_likelihood_of_a_prompt(client, tiny):
     assert logprobs["token_logprobs"][0] == pytest.approx(float(logits[0, ids[0]] - np.logaddexp.reduce(logits[0])))
     one = completion(client, prompt=ids, echo=True, max_tokens=1, logprobs=1)["choices"][0]["logprobs"]
     assert one["token_logprobs"][:-1] == logprobs["token_logprobs"]
+
+
+@pytest.mark.parametrize("logprobs", [None, 1])
+def test_an_answer_without_tokens_ends(client, logprobs):
+    """In one object and in events; a session is continued by the prompt."""
+    session = client.post("/v1/sessions", json={"text": "x"}).json()["id"]
+    body = {"prompt": "abc", "echo": True, "max_tokens": 0, "logprobs": logprobs, "session": session}
+    [whole] = completion(client, **body)["choices"]
+    assert whole["text"] == "abc" and whole["finish_reason"] == "length"
+    assert client.get(f"/v1/sessions/{whole['session']}").json()["num_tokens"] == 5
+    chunks = [each["choices"][0] for each in events(client.post("/v1/completions", json=body | {"stream": True}))]
+    assert [chunk["finish_reason"] for chunk in chunks] == [None, "length"] and chunks[0]["text"] == "abc"
+    assert chunks[0]["logprobs"] == whole["logprobs"] and chunks[1]["session"] != session
+    three = completion(client, **body | {"n": 3, "prompt": "ab"})["choices"]
+    assert [choice["finish_reason"] for choice in three] == ["length"] * 3
+
+
+def test_a_token_inside_a_character_has_its_own_bytes(client):
+    """Also in a stream of a response, whose deltas have the tokens of the whole answer."""
+    body = {"max_tokens": 2, "logprobs": True, "top_logprobs": 1, "logit_bias": {"195": 100}}
+    for each in chat(client, "Hi", **body).json()["choices"][0]["logprobs"]["content"]:
+        assert each["bytes"] == [195] and len(each["top_logprobs"][0]["bytes"]) == 1
+    body = {"input": "Hi", "temperature": 3, "include": ["message.output_text.logprobs"], "stream": True}
+    for seed in range(4):
+        text = client.post("/v1/responses", json=body | {"seed": seed}).text
+        found = [json.loads(frame.split("data: ")[1]) for frame in text.split("\n\n") if frame]
+        deltas = [each for event in found if event["type"].endswith("text.delta") for each in event["logprobs"]]
+        assert deltas == found[-1]["response"]["output"][0]["content"][0]["logprobs"] and deltas
 
 
 def chat(client, *texts, **body):

@@ -12,7 +12,8 @@ class Tokenizer(Protocol):
 
     A tokenizer may also have `encode_pieces(pieces)`, which yields the ids of a text in pieces as arrays, whose
     concatenation is `encode` of the whole text; and, for dialogues, `control_ids`, the ids of its special tokens by
-    their text, and `chat_template`, the Jinja template of its model or None.
+    their text, and `chat_template`, the Jinja template of its model or None; and `bytes_of(id)`, the bytes of an id
+    that is perhaps a part of a character, or None if they are those of its text.
     """
 
     @property

@@ -44,6 +44,10 @@ class ByteTokenizer:
         """The text of byte ids; other ids are ignored, and invalid UTF-8 becomes U+FFFD."""
         return bytes(token for token in map(int, ids) if 0 <= token < 256).decode("utf-8", "replace")
 
+    def bytes_of(self, id: int) -> bytes:
+        """The bytes of an id."""
+        return bytes([id]) if 0 <= id < 256 else b""
+
     def unfinished_bytes(self, ids: Sequence[int]) -> bytes:
         """The bytes of an incomplete UTF-8 character at the end of the ids."""
         return unfinished(bytes(token for token in ids if 0 <= token < 256)[-3:])

@@ -91,18 +91,24 @@ class JsonTokenizer:
                 return self.tokenizer.decode(known, skip_special_tokens=True)
             return self.tokenizer.decoder.decode([*self._whole_characters(known)])
 
+    def bytes_of(self, id: int) -> bytes | None:
+        """The bytes of an id that is perhaps a part of a character; None: they are those of its text."""
+        if id in self._bytes:
+            return bytes([self._bytes[id]])
+        text = self.tokenizer.id_to_token(id) or ""
+        if self._is_byte_level and id not in self._special and set(text) <= ALPHABET.keys():
+            return bytes(ALPHABET[character] for character in text)
+        return None
+
     def unfinished_bytes(self, ids: Sequence[int]) -> bytes:
         """The bytes of an incomplete UTF-8 character at the end of the ids."""
         known = (token for token in reversed(ids) if 0 <= token < self.vocab_size and token not in self._special)
         ending = b""
         while len(ending) < 3 and (token := next(known, None)) is not None:
-            text = self.tokenizer.id_to_token(token) or ""
-            if token in self._bytes:
-                ending = bytes([self._bytes[token]]) + ending
-            elif self._is_byte_level and set(text) <= ALPHABET.keys():
-                ending = bytes(ALPHABET[character] for character in text) + ending
-            else:
+            own = self.bytes_of(token)
+            if own is None:
                 break
+            ending = own + ending
         return unfinished(ending[-3:])
 
     def save(self, folder: str | Path) -> None:

@@ -119,12 +119,16 @@ class SentencePieceTokenizer:
             parts.append(self._decode_pieces(pieces, bool(parts)) if text is None else text * len(pieces))
         return "".join(parts)
 
+    def bytes_of(self, id: int) -> bytes | None:
+        """The byte of an id that is one; None: its bytes are those of its text."""
+        is_byte = self._has_text(id) and id not in self._texts and self._kinds[id] == BYTE
+        return bytes([int(self.processor.id_to_piece(id)[3:5], 16)]) if is_byte else None
+
     def unfinished_bytes(self, ids: Sequence[int]) -> bytes:
         """The bytes of an incomplete UTF-8 character at the end of the ids."""
         known = (token for token in reversed(ids) if self._has_text(token))
-        ending = itertools.takewhile(lambda token: token not in self._texts and self._kinds[token] == BYTE, known)
-        values = [int(self.processor.id_to_piece(token)[3:5], 16) for token in itertools.islice(ending, 3)]
-        return unfinished(bytes(reversed(values)))
+        ending = itertools.takewhile(lambda own: own is not None, map(self.bytes_of, known))
+        return unfinished(b"".join(reversed([own for own in itertools.islice(ending, 3) if own is not None])))
 
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.model` and the files beside it into the folder, replacing any other tokenizer."""
