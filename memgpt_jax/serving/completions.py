@@ -35,7 +35,7 @@ async def completions(body: Completion, http: Request) -> Response | dict[str, A
     service.check_model(body.model)
     if body.prompt == []:
         raise ApiError("prompt is an empty list", param="prompt", code="invalid_value")
-    prompts = service.prompts_of(body.prompt)
+    prompts = service.prompts_of(body.prompt, is_new=body.session is None)
     best_of = body.n if body.best_of is None else body.best_of
     engine = service.engine_or_refuse()
     most, most_tokens = min(MOST_CHOICES, engine.most_answers), engine.settings.queue_tokens
@@ -86,6 +86,7 @@ async def chat_completions(body: ChatCompletion, http: Request) -> Response | di
         max_new_tokens=limit,
         alternatives=body.top_logprobs or 0,
         start_id=start_id,
+        limit_field="max_completion_tokens" if body.max_completion_tokens else "max_tokens",
     )
     run, form = Run(service, [request]), _Chat(service, body, owner, entry)
     if body.stream:

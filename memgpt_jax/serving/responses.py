@@ -43,6 +43,7 @@ async def create(body: Response, http: Request) -> HttpResponse | dict[str, Any]
         max_new_tokens=limit,
         alternatives=(body.top_logprobs or 0),
         keep=body.store,
+        limit_field="max_output_tokens",
     )
     form = _Form(service, body, owner, entry, items)
     http.state.root = form.id if entry is None else entry.root
@@ -117,7 +118,7 @@ async def _prompt(
 ) -> tuple[Entry | None, int | None, list[list[int]], list[dict[str, Any]]]:
     """The document that a response continues, the first token of a new one, the ids to read, and the input items."""
     entry = None if body.previous_response_id is None else await entry_of(body.previous_response_id, http)
-    before = None if entry is None else entry.response.get("instructions")
+    before = None if entry is None else entry.instructions
     refuse_unless(
         [
             (
@@ -156,7 +157,7 @@ class _Form:
         self.service, self.body, self.owner, self.entry, self.items = service, body, owner, entry, items
         self.id, self.message = new_id("resp"), f"msg_{uuid.uuid4().hex}"
         self.wants = bool(body.include)
-        instructions = body.instructions if entry is None else entry.response.get("instructions")
+        instructions = body.instructions if entry is None else entry.instructions
         self.head: dict[str, Any] = {
             "id": self.id,
             "object": "response",
@@ -201,7 +202,7 @@ class _Form:
         else:
             found = self.response("completed", run)
         if choice.document is not None:
-            values = {"response": found, "items": self.items}
+            values = {"response": found, "items": self.items, "instructions": self.head["instructions"]}
             await self.service.keep(choice.document, self.owner, self.entry, self.id, **values)
         return found
 

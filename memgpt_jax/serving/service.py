@@ -129,6 +129,7 @@ class Service:
         keep: bool | None = None,
         score_prompt: bool = False,
         start_id: int | None = None,
+        limit_field: str = "max_tokens",
     ) -> Request:
         """A request to the engine.
 
@@ -143,6 +144,7 @@ class Service:
             keep: whether the document with the answer is wanted; default: if it continues another.
             score_prompt: whether the tokens of the prompt are scored.
             start_id: the first token of a new document; None: the tokenizer's `start_id`.
+            limit_field: the field of the body with `max_new_tokens`, for messages.
 
         Raises `ApiError` if the prompt or the answer is longer than the server allows.
         """
@@ -150,7 +152,7 @@ class Service:
         document = engine.new_document() if entry is None else entry.document
         if entry is None and start_id is not None:
             document = document._replace(unread=(start_id,))
-        self._check_lengths(document, sum(map(len, parts)), max_new_tokens)
+        self._check_lengths(document, sum(map(len, parts)), max_new_tokens, limit_field)
         try:
             bias = {int(token): value for token, value in body.logit_bias.items()}
         except ValueError:
@@ -188,7 +190,7 @@ class Service:
             is_new=entry is None,
         )
 
-    def _check_lengths(self, document: Document, prompt: int, answer: int) -> None:
+    def _check_lengths(self, document: Document, prompt: int, answer: int, limit_field: str) -> None:
         config, most = self.engine_or_refuse().config, self.settings.max_prompt_tokens
         if prompt > most:
             raise ApiError(
@@ -198,7 +200,7 @@ class Service:
         most = self.settings.max_new_tokens
         if answer > most:
             raise ApiError(
-                f"at most {most} new tokens may be asked for, got {answer}", code="invalid_value", param="max_tokens"
+                f"at most {most} new tokens may be asked for, got {answer}", code="invalid_value", param=limit_field
             )
         total = document.num_tokens + prompt + answer
         if config.position == "learned" and total > config.num_positions:
@@ -233,6 +235,8 @@ class Service:
         """
         id = id or new_id("sess")
         root, parent = (id, None) if after is None else (after.root, after.id)
+        if after is not None:
+            values.setdefault("instructions", after.instructions)
         entry = Entry(id=id, owner=owner, document=document, root=root, parent=parent, **values)
         await asyncio.to_thread(self.store.put, entry)
         return entry
@@ -260,8 +264,8 @@ class Service:
             found.append((yield from self._vectors.mean_in_pieces([self.tokenizer.start_id, *ids])))
         return found
 
-    def prompts_of(self, prompt: Any) -> list[list[int]]:
-        """The ids of a text, ids, or a list of either, without `start_id` at the beginning."""
+    def prompts_of(self, prompt: Any, *, is_new: bool = True) -> list[list[int]]:
+        """The ids of a text, ids, or a list of either; of new documents without `start_id` at the beginning."""
         if isinstance(prompt, str):
             found = [self.encode(prompt)]
         elif prompt and isinstance(prompt[0], str | list):
@@ -274,7 +278,7 @@ class Service:
                 raise ApiError(
                     f"the ids of a prompt must be from 0 to {vocab_size - 1}", param="prompt", code="invalid_value"
                 )
-        return [ids[1:] if ids[:1] == [start] else ids for ids in found]
+        return [ids[1:] if is_new and ids[:1] == [start] else ids for ids in found]
 
 
 def _none(*arguments: Any) -> Any:

@@ -50,6 +50,8 @@ class Entry:
     """The object that was returned, for `GET`."""
     items: list[dict[str, Any]] = field(default_factory=list)
     """The input items of a response."""
+    instructions: str | None = None
+    """What the document begins with, for the responses that continue it."""
     created: float = field(default_factory=time.time)
 
     @property
@@ -115,7 +117,7 @@ class Store:
     def put(self, entry: Entry) -> None:
         """Keep an entry. Raises `OSError` if its object cannot be written; it is then not kept."""
         if self._objects is not None:
-            names = ("root", "parent", "response", "items", "created")
+            names = ("root", "parent", "response", "items", "instructions", "created")
             notes = {name: getattr(entry, name) for name in names}
             self._objects.write(_name(entry.id, entry.owner), self._encode(entry.document, notes))
         self._keep(entry)
@@ -210,6 +212,7 @@ class Store:
         if content is None:
             return None
         document, notes = self._decode(content, id)
+        notes.setdefault("instructions", notes["response"].get("instructions"))  # older versions wrote no others
         entry = Entry(id=id, owner=owner, document=document, **notes)
         if entry.created + self._seconds < time.time():
             self._objects.delete(_name(id, owner))
@@ -224,7 +227,7 @@ def on_host(document: Document) -> Document:
 
 def _bytes_beside_the_state(entry: Entry) -> int:
     """About the bytes of the JSON values and of the ids."""
-    document, values = entry.document, [entry.response, entry.items]
+    document, values = entry.document, [entry.response, entry.items, entry.instructions]
     ids = len(document.penalized_ids) + len(document.context) + len(document.unfinished)
     return len(json.dumps(values, ensure_ascii=False).encode("utf-8", "replace")) + BYTES_OF_ID * ids
 

@@ -81,11 +81,17 @@ def test_every_answer_of_a_chain_names_its_root(client):
     assert "x-session-id" not in client.post("/v1/completions", json={"prompt": "x", "max_tokens": 1}).headers
 
 
-def test_instructions_are_a_memory(client):
+def test_instructions_are_a_memory(client, service):
     first = respond(client, "Hi", instructions="Be brief.")
     assert text_of(first) == completion(client, prompt="s: Be brief.\nu: Hi\na: ", max_tokens=6)["choices"][0]["text"]
     second = respond(client, "again", first["id"], instructions="Be brief.")
     assert second["instructions"] == "Be brief."
+    for path in ("fork", "feed"):
+        id = client.post(f"/v1/sessions/{first['id']}/{path}", json={"text": "x"}).json()["id"]
+        for memory in ("warm", "cold"):
+            assert respond(client, "on", id, instructions="Be brief.")["instructions"] == "Be brief.", memory
+            service.store._entries.clear()
+        refused(client.get(f"/v1/responses/{id}"), "response_not_found", 404)
     body = {"input": "x", "previous_response_id": first["id"], "instructions": "Be long."}
     refused(client.post("/v1/responses", json=body), "invalid_value")
 
@@ -168,6 +174,8 @@ def test_a_session_is_fed_and_continued(client):
     first = client.post("/v1/sessions", json={"text": "one"}).json()
     second = client.post(f"/v1/sessions/{first['id']}/feed", json={"text": " two three"}).json()
     assert (first["num_tokens"], second["num_tokens"]) == (4, 14)
+    answer = completion(client, prompt=[256, 65], session=first["id"], max_tokens=1)  # a start token in the middle
+    assert client.get(f"/v1/sessions/{answer['choices'][0]['session']}").json()["num_tokens"] == 7
     half = completion(client, prompt="", session=second["id"], max_tokens=3)["choices"][0]
     rest = completion(client, prompt="", session=half["session"], max_tokens=5)["choices"][0]
     assert half["text"] + rest["text"] == whole
@@ -308,8 +316,9 @@ def test_what_is_kept_beside_the_state_counts():
 def test_metadata_has_the_limits_of_the_api(client):
     most = {f"{number:064}": "v" * 512 for number in range(16)}
     assert respond(client, "Hi", metadata=most)["metadata"] == most
-    for wrong in (most | {"x": ""}, {"k" * 65: ""}, {"k": "v" * 513}):
-        refused(client.post("/v1/responses", json={"input": "Hi", "metadata": wrong}), "invalid_value")
+    for wrong in (most | {"x": ""}, {"k" * 65: ""}, {"k": "v" * 513}, {"k": "\ud800"}):
+        content = json.dumps({"input": "Hi", "metadata": wrong})
+        assert refused(client.post("/v1/responses", content=content), "invalid_value")["param"].startswith("metadata")
 
 
 def test_old_entries_are_removed(tmp_path, monkeypatch):

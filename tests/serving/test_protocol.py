@@ -265,6 +265,21 @@ def test_dialogues_that_are_refused(client, body, code):
     refused(client.post("/v1/chat/completions", json=base | body), code)
 
 
+@pytest.mark.parametrize(
+    "url, field",
+    [
+        ("completions", "max_tokens"),
+        ("chat/completions", "max_tokens"),
+        ("chat/completions", "max_completion_tokens"),
+        ("responses", "max_output_tokens"),
+    ],
+)
+def test_a_limit_that_is_too_large_is_named(client, url, field):
+    body = {"responses": {"input": "x"}, "completions": {"prompt": "x"}}
+    body = body.get(url, {"messages": [{"role": "user", "content": "x"}]})
+    assert refused(client.post(f"/v1/{url}", json=body | {field: 10**6}), "invalid_value")["param"] == field
+
+
 def test_tools_that_may_not_be_used_are_harmless(client):
     chat(client, "Hi", tools=[{"type": "function"}], tool_choice="none")
 
