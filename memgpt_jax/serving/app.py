@@ -130,6 +130,7 @@ class Guard:
             await error.response()(scope, receive, named_send)
             return
         if headers.get(b"content-length", b"").isdigit() and int(headers[b"content-length"]) > self._most_bytes:
+            self._metrics.rejected("request_too_large")
             await self._too_large().response()(scope, receive, named_send)
             return
         scope.setdefault("state", {})["owner"] = owner or ""

@@ -20,8 +20,12 @@ class Metrics:
             metric = kind(f"memgpt_{name}", text, ("model_name", *labels), registry=self.registry, **options)
             return metric if labels else metric.labels(model)
 
-        self.first_token = made(Histogram, "time_to_first_token_seconds", "Arrival to first token", buckets=SECONDS)
-        self.inter_token = made(Histogram, "inter_token_latency_seconds", "Between two tokens", buckets=SECONDS)
+        self.first_token = made(
+            Histogram, "time_to_first_token_seconds", "Arrival to first token of an answer", buckets=SECONDS
+        )
+        self.inter_token = made(
+            Histogram, "inter_token_latency_seconds", "Between two tokens of an answer", buckets=SECONDS
+        )
         self.latency = made(Histogram, "e2e_request_latency_seconds", "Arrival to end", buckets=SECONDS)
         self.prefilled = made(Histogram, "request_prefill_time_seconds", "Arrival to prompt read", buckets=SECONDS)
         self.prompt_tokens = made(Counter, "prompt_tokens", "Tokens of prompts")
@@ -47,7 +51,7 @@ class Metrics:
         self.prefilled.observe(seconds)
 
     def token(self, seconds: float, *, is_first: bool) -> None:
-        """A token has been written, so long after the one before it or the arrival."""
+        """A token has been written, so long after the one before it in its answer, or the arrival."""
         self.generation_tokens.inc()
         (self.first_token if is_first else self.inter_token).observe(seconds)
 

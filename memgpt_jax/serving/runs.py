@@ -86,7 +86,7 @@ class Run:
 
         Raises what an event says that went wrong. If the caller stops iterating, the requests are cancelled.
         """
-        metrics, last = self._service.metrics, None
+        metrics, last = self._service.metrics, dict[int, float]()
         left = len(self._requests) if self._requests[0].max_new_tokens == 0 else len(self.choices)
         completed = False
         try:
@@ -114,8 +114,8 @@ class Run:
                 choice.text += event.text
                 if isinstance(event, Token):
                     choice.tokens.append(event)
-                    metrics.token(now - (last or self._started), is_first=last is None)
-                    last = now
+                    metrics.token(now - last.get(index, self._started), is_first=index not in last)
+                    last[index] = now
                 else:
                     choice.finish_reason, choice.document = event.reason, event.document
                     left -= 1
@@ -125,6 +125,9 @@ class Run:
                 raise CancelledError()
             completed = self.ended = True
             metrics.latency.observe(time.monotonic() - self._started)
+        except (GeneratorExit, asyncio.CancelledError):
+            metrics.cancelled()
+            raise
         finally:
             if not completed:
                 self.cancel()
@@ -148,7 +151,6 @@ class Run:
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                self._service.metrics.cancelled()
                 raise ApiError("the client has left", status=499, code="cancelled")
             await work
         finally:

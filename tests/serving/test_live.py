@@ -25,12 +25,14 @@ LONG = {"prompt": "x", "max_tokens": 100_000, "temperature": 0, "ignore_eos": Tr
 def test_a_client_that_leaves_frees_its_slot(live, stream):
     service, port = live
     engine = service.engine
-    connection = connect(port, LONG | {"stream": stream})
+    cancelled = service.metrics._cancelled._value.get
+    before, connection = cancelled(), connect(port, LONG | {"stream": stream})
     until(lambda: engine.busy_slots == 1)
     if stream:
         assert connection.recv(10)
     connection.close()
     until(lambda: engine.busy_slots == 0)
+    until(lambda: cancelled() == before + 1)
     steps = engine.steps
     time.sleep(0.2)
     assert engine.steps == steps

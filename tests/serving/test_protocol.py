@@ -399,8 +399,10 @@ def test_answers_that_the_queue_can_never_take_are_refused(client):
 
 def test_a_body_that_is_too_large(client):
     content = json.dumps({"prompt": "x" * 2_000_000}).encode()
+    before = value_of(client, "memgpt_requests_rejected_total")
     for body in (content, iter([content[:1_000_000], content[1_000_000:]])):  # with its length, and in parts
         refused(client.post("/v1/completions", content=body), "request_too_large", 413)
+    assert value_of(client, "memgpt_requests_rejected_total") == before + 2
 
 
 def test_all_routes_but_two_need_a_key(client):
@@ -419,17 +421,25 @@ def test_all_routes_but_two_need_a_key(client):
         refused(client.get("/v1/models", headers={"Authorization": key}), "invalid_api_key", 401)
 
 
+def value_of(client, name: str) -> float:
+    """The sum of a measurement over its labels."""
+    lines = client.get("/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{"))
+
+
+def test_times_between_tokens_are_those_of_one_answer(client):
+    names = [f"memgpt_{name}_seconds_count" for name in ("inter_token_latency", "time_to_first_token")]
+    before = [value_of(client, name) for name in names]
+    completion(client, n=3, max_tokens=5, ignore_eos=True)
+    assert [value_of(client, name) - old for name, old in zip(names, before, strict=True)] == [12, 3]
+
+
 def test_measurements(client):
-    before = client.get("/metrics").text
+    names = "memgpt_generation_tokens_total", "memgpt_compilations"
+    before = [value_of(client, name) for name in names]
     completion(client, max_tokens=7)
-    after = client.get("/metrics").text
-
-    def value(text, name):
-        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(f"{name}{{"))
-
-    assert value(after, "memgpt_generation_tokens_total") == value(before, "memgpt_generation_tokens_total") + 7
-    assert value(after, "memgpt_compilations") == value(before, "memgpt_compilations")
-    assert value(after, "memgpt_num_requests_running") == 0
+    assert [value_of(client, name) - old for name, old in zip(names, before, strict=True)] == [7, 0]
+    assert value_of(client, "memgpt_num_requests_running") == 0
     assert client.get("/version").json().keys() == {"version"}
 
 
