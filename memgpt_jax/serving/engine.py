@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,18 +28,10 @@ from memgpt_jax.serving.requests import Answer, BusyError, CancelledError, Faile
 from memgpt_jax.serving.sampling import Options
 from memgpt_jax.serving.settings import EngineSettings
 from memgpt_jax.serving.slots import Slots, empty, extract, insert, new_row, step, with_active, write_segment
+from memgpt_jax.serving.work import Work, one_piece
 
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
-
-
-class Work(NamedTuple):
-    """What others want to be done in the engine's thread."""
-
-    pieces: Generator[None, None, Any]
-    """Each is done between two steps."""
-    future: Future
-    """Of what the generator returns."""
 
 
 class Engine:
@@ -129,7 +121,7 @@ class Engine:
 
     def call(self, function: Callable[[], Any]) -> Future:
         """Run a function in the engine's thread between two steps. Raises `FailedError` if the thread has failed."""
-        return self.call_in_pieces(_one_piece(function))
+        return self.call_in_pieces(one_piece(function))
 
     def call_in_pieces(self, pieces: Generator[None, None, Any]) -> Future:
         """`call` of a generator: each of its pieces is run between two steps, and others may be run in between."""
@@ -210,16 +202,8 @@ class Engine:
             return
         work = self._work[0]
         self.in_call = True
-        try:
-            if not work.future.cancelled():
-                next(work.pieces)
-                self._work.append(work)
-        except StopIteration as end:
-            if work.future.set_running_or_notify_cancel():
-                work.future.set_result(end.value)
-        except Exception as error:
-            if work.future.set_running_or_notify_cancel():
-                work.future.set_exception(error)
+        if work.advance():
+            self._work.append(work)
         self._work.popleft()
         self.last_step = time.monotonic()
         self.in_call = False
@@ -465,8 +449,7 @@ class Engine:
             elif command is not None:
                 self._work.append(command)
         for work in self._work:
-            if work.future.set_running_or_notify_cancel():
-                work.future.set_exception(failure)
+            work.fail(failure)
         requests = [*self._waiting, *(answer.request for answer in self._read)]
         requests += [self._reading[0]] if self._reading else []
         requests += [answer.request for answer in self._answers if answer is not None]
@@ -492,12 +475,6 @@ class Engine:
         jax.block_until_ready((chosen, self._slots))
         jax.block_until_ready(extract(self._slots.state, np.int32(0)))
         self._slots = with_active(self._slots, self._active)
-
-
-def _one_piece(function: Callable[[], Any]) -> Generator[None, None, Any]:
-    """A generator that calls a function and returns its result."""
-    yield from ()
-    return function()
 
 
 def _exhausted(steps: Generator[None, None, Result]) -> Result:
