@@ -262,13 +262,6 @@ class Response(Body):
     """Without effect: the state never grows, and no input is cut."""
     background: Literal[False] = False
 
-    @field_validator("metadata")
-    @classmethod
-    def _whole(cls, metadata: dict[str, str]) -> dict[str, str]:
-        if any("\ud800" <= character <= "\udfff" for pair in metadata.items() for text in pair for character in text):
-            raise PydanticCustomError("surrogate", "a text holds half a character")
-        return metadata
-
     @model_validator(mode="before")
     @classmethod
     def _tools(cls, values: Any) -> Any:

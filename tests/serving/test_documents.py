@@ -316,7 +316,7 @@ def test_what_is_kept_beside_the_state_counts():
 def test_metadata_has_the_limits_of_the_api(client):
     most = {f"{number:064}": "v" * 512 for number in range(16)}
     assert respond(client, "Hi", metadata=most)["metadata"] == most
-    for wrong in (most | {"x": ""}, {"k" * 65: ""}, {"k": "v" * 513}, {"k": "\ud800"}):
+    for wrong in (most | {"x": ""}, {"k" * 65: ""}, {"k": "v" * 513}, {"k": "\ud800"}, {"\ud800": "v"}):
         content = json.dumps({"input": "Hi", "metadata": wrong})
         assert refused(client.post("/v1/responses", content=content), "invalid_value")["param"].startswith("metadata")
 
