@@ -17,7 +17,7 @@ from memgpt_jax.studies.command_line import load_config
 
 def config() -> ExperimentConfig:
     changes = {
-        "model": EncoderConfig(memory=NoMemoryConfig(), segment_length=32),
+        "model": EncoderConfig(memory=NoMemoryConfig(), segment_length=8),
         "data.shared_only": True,
         "training.sequence_length": 512,  # the positions of a BERT; nothing is trained
         "pretrained": "google-bert/bert-base-uncased",

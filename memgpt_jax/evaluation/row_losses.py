@@ -29,7 +29,7 @@ def row_losses(
     """The losses -ln p of the targets with a weight, in nats, one float32 array for each row.
 
     Rows are read in calls of `chunk_length` tokens with the state carried, `batch_size` at the same time, the longest
-    rows first.
+    rows first. Rows that are shorter than a call are read in one of as many whole segments as the longest of them fills.
 
     Args:
         model: the configuration of the model.
@@ -47,10 +47,10 @@ def row_losses(
     segment = model.segment_length
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index]["tokens"]))
     size, found = settings.batch_size, [np.zeros(0, np.float32)] * len(rows)
-    chunk = min(settings.chunk_length, -(-len(rows[order[0]]["tokens"]) // segment) * segment)
     for start in range(0, len(order), size):
         places = order[start : start + size]
         group = [rows[index] for index in places]
+        chunk = min(settings.chunk_length, -(-len(group[0]["tokens"]) // segment) * segment)
         carried = models.functional(model).init_state(size) if state is None else fork(state, size)
         sources = {}
         if source_length is not None:
