@@ -1,6 +1,7 @@
 """Adding a memory does not change a model's outputs until the memory is trained; training changes only the memory."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -209,9 +210,14 @@ def test_a_pattern_that_matches_no_parameter_is_refused(llama):
         mg.OptimizerConfig(trainable=("(",))
 
 
-def test_the_memory_is_saved_with_the_base_model(llama, tmp_path):
+@pytest.mark.parametrize("state_bits", [None, 8])
+def test_the_memory_is_saved_with_the_base_model(state_bits, llama, tmp_path):
+    """In the form of the model's family, which other programs read, whatever the bits of a state."""
     model = mg.add_memory(llama, small("kv"), layers=[1], segment_length=4, adapter_rank=2)
+    if state_bits:
+        model = mg.quantize(model, None, state_bits=state_bits)
     mg.save_pretrained(model, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "mistral"  # a Llama with a window
     again = mg.from_pretrained(tmp_path)
     assert again.config == model.config
     jax.tree.map(np.testing.assert_array_equal, models.to_params(again), models.to_params(model))
