@@ -29,7 +29,7 @@ def row_losses(
     """The losses -ln p of the targets with a weight, in nats, one float32 array for each row.
 
     Rows are read in calls of `chunk_length` tokens with the state carried, `batch_size` at the same time, the longest
-    rows first. Rows that are shorter than a call are read in one of as many whole segments as the longest of them fills.
+    rows first. Rows that are shorter than a call are read in one of as few whole segments as hold the longest of them.
 
     Args:
         model: the configuration of the model.

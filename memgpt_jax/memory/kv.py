@@ -424,7 +424,7 @@ class KVMemory(KnowingMemory):
 
     def _source(self, entries: Entries, visible: Bool[Array, "B Q E"]) -> Source:
         """Entries as a `Source` of the Reader."""
-        return make_source(self.readable(as_floats(entries, self.dtype)), entries.age, visible, self.bptt_segments)
+        return make_source(self.readable(entries), entries.age, visible, self.bptt_segments)
 
     def _needs_lse(self, state: KVState) -> bool:
         return self.joins_attention or self.searches(state.knowledge)

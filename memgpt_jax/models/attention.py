@@ -10,10 +10,8 @@ from memgpt_jax.config.model import ModelConfig, PositionedStackConfig, StackCon
 from memgpt_jax.models.layers import adapted_linear
 from memgpt_jax.ops.attention import (
     attend_one_query,
-    attend_with_lse,
     full_attention,
     masked_bias,
-    read_visible,
     weights_by_head,
     window_attention,
     window_attention_with_lse,
@@ -293,10 +291,7 @@ def last_window(
 def read_window(
     query: Float[Array, "B 1 H K"], cache: WindowCache, distance_bias: Float32[Array, "H W"] | None = None
 ) -> tuple[Float[Array, "B 1 H K"], Float32[Array, "B 1 H"]]:
-    """Attention of one token over a window that includes it, and the log-sum-exp of its logits.
-
-    On one CPU, blocks of a large window that hold no token of any row are not read.
-    """
+    """Attention of one token over a window that includes it, and the log-sum-exp of its logits."""
     batch, _, num_heads, head_dim = query.shape
     query = (query * jnp.asarray(head_dim**-0.5, query.dtype)).reshape(batch, cache.keys.shape[2], -1, 1, head_dim)
     bias = masked_bias(cache.valid)[:, None, None, None, :]
@@ -304,12 +299,5 @@ def read_window(
         size = distance_bias.shape[1]
         age = (cache.cursor[:, None] - 1 - jnp.arange(size, dtype=jnp.int32)[None, :]) % size
         bias = bias + distance_bias.T[age].swapaxes(1, 2).reshape(*query.shape[:3], 1, size)
-
-    attend = attend_with_lse if batch == 1 else attend_one_query  # XLA copies the whole window of a single row
-
-    def read(tokens: tuple[Any, Any], bias: Array) -> tuple[Array, Array]:
-        keys, values = (as_floats(x, query.dtype).swapaxes(1, 2) for x in tokens)
-        return attend(query, keys, values, bias)
-
-    out, lse = read_visible(read, (cache.keys, cache.values), bias)
+    out, lse = attend_one_query(query, cache.keys, cache.values, bias)
     return out.reshape(batch, 1, num_heads, head_dim), lse.reshape(batch, 1, num_heads)

@@ -9,7 +9,6 @@ from memgpt_jax.ops.attention.dense import (
     map_rows,
     masked_bias,
     normalize,
-    read_visible,
     weights_by_head,
 )
 from memgpt_jax.ops.attention.full import full_attention
@@ -32,7 +31,6 @@ __all__ = [
     "map_rows",
     "masked_bias",
     "normalize",
-    "read_visible",
     "relative_bias",
     "relative_bucket",
     "relative_logits",

@@ -1,18 +1,19 @@
 """Softmax attention in its dense form, for small blocks of queries and entries."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from memgpt_jax.ops.fusion import joint_softmax
+from memgpt_jax.ops.int8_vectors import as_floats
 from memgpt_jax.ops.mesh import is_single_device
 from memgpt_jax.shapes import Array, Bool, Float, Float32
 
 MASKED = -1e30  # in place of minus infinity: sums and differences of masked logits stay finite
 FEW_QUERIES = 16  # with fewer, as in decoding, transposing the keys costs more than multiplying them
-BLOCK = 512  # entries that decoding reads or skips together
+PARTS, FEWEST = (1, 2, 4, 8, 16), 64  # decoding reads all entries or one of these parts of them, at least so many
 FLOOR = -1e20  # the running maximum never goes below this, so a fully masked row has weights 0, not uniform ones
 
 
@@ -96,64 +97,67 @@ def attend_with_lse(
 
 def attend_one_query(
     query: Float[Array, "B G R 1 K"],
-    keys: Float[Array, "B G E K"],
-    values: Float[Array, "B G E K"],
+    keys: Any,
+    values: Any,
     bias: Float32[Array, "B #G #R 1 E"],
     sink: Float32[Array, "B G R 1"] | None = None,
 ) -> tuple[Float[Array, "B G R 1 K"], Float32[Array, "B G R 1"]]:
-    """`attend_with_lse` of the newest token alone, where keys and values are transposed from [B, E, G, K].
+    """`attend_with_lse` of one token to entries in the order in which states store them.
+
+    On a single CPU device, whose decoding time is that of reading memory, each row reads the smallest of E, E / 2,
+    E / 4, ... consecutive entries that holds all that its token sees. So places without an entry take no time, and a
+    row does not depend on what other rows see.
+
+    Args:
+        keys, values: Float[Array, "B E G K"], or its `Int8Vectors`.
+        query, bias, sink: as in `attend_with_lse`.
+    """
+    size, on_cpu = bias.shape[-1], jax.default_backend() == "cpu" and is_single_device()
+    sizes = [-(-size // part) for part in PARTS if size // part >= FEWEST]
+    if not on_cpu or len(sizes) < 2:
+        return _attend_stored(query, (keys, values), bias, sink, on_cpu)
+    seen, lengths = jnp.any(bias > FLOOR, axis=(1, 2, 3)), jnp.array(sizes, jnp.int32)
+    first, behind = jnp.argmax(seen, axis=1), size - jnp.argmax(seen[:, ::-1], axis=1)
+    span = jnp.where(jnp.any(seen, axis=1), behind - first, 0)
+    chosen = jnp.sum(span[:, None] <= lengths[None], axis=1, dtype=jnp.int32) - 1
+    start = jnp.minimum(first, size - lengths[chosen]).astype(jnp.int32)
+
+    def of_row(arguments: Any) -> tuple[Array, Array]:
+        row, start, chosen, inputs = arguments
+
+        def read(number: int) -> tuple[Array, Array]:
+            def some(x: Array) -> Array:
+                return jax.lax.dynamic_slice(x, (row, start, *[0] * (x.ndim - 2)), (1, number, *x.shape[2:]))
+
+            query, bias, sink = jax.tree.map(lambda x: x[None], inputs)
+            bias = jax.lax.dynamic_slice_in_dim(bias, start, number, axis=-1)
+            return _attend_stored(query, jax.tree.map(some, (keys, values)), bias, sink, on_cpu)
+
+        found = jax.lax.switch(chosen, [partial(read, number) for number in sizes])
+        return jax.tree.map(lambda x: x[0], found)
+
+    rows = jnp.arange(len(query), dtype=jnp.int32)
+    return jax.lax.map(of_row, (rows, start, chosen, (query, bias, sink)))
+
+
+def _attend_stored(query: Array, entries: Any, bias: Array, sink: Array | None, on_cpu: bool) -> tuple[Array, Array]:
+    """`attend_one_query` of all entries.
 
     A CPU copies transposed keys and values to multiply them. It does not if the query of each head is widened by zeros
     to [G K]: one product then takes all G heads at once, with G times the multiplications.
     """
     batch, groups, heads, _, width = query.shape
-    is_cpu = jax.default_backend() == "cpu" and is_single_device()
-    if groups == 1 or groups * heads >= FEW_QUERIES or not is_cpu:
-        return attend_with_lse(query, keys, values, bias, sink)
+    keys, values = as_floats(entries, query.dtype)
+    if not on_cpu or groups == 1 or groups * heads >= FEW_QUERIES:
+        return attend_with_lse(query, keys.swapaxes(1, 2), values.swapaxes(1, 2), bias, sink)
     own = jnp.eye(groups, dtype=bool)[None, :, None, :, None]
     wide = jnp.where(own, query, 0).reshape(batch, groups * heads, 1, groups * width)
-    keys, values = (x.swapaxes(1, 2).reshape(batch, -1, groups * width) for x in (keys, values))
+    keys, values = (x.reshape(batch, -1, groups * width) for x in (keys, values))
     bias = jnp.broadcast_to(bias, (*query.shape[:4], bias.shape[-1])).reshape(batch, groups * heads, 1, -1)
     sink = None if sink is None else sink.reshape(batch, groups * heads, 1)
     out, lse = attend_with_lse(wide, keys, values, bias, sink)
     out = jnp.sum(jnp.where(own, out.reshape(batch, groups, heads, groups, width), 0), axis=3)
     return out[..., None, :], lse.reshape(batch, groups, heads, 1)
-
-
-def read_visible(
-    read: Callable[[Any, Array], tuple[Array, Array]], entries: Any, bias: Float32[Array, "*b E"]
-) -> tuple[Array, Array]:
-    """`read(entries, bias)`, an `attend_with_lse` over E entries, without blocks that are hidden everywhere.
-
-    A single CPU device, whose decoding time is that of reading memory, goes through many entries block by block, merges
-    the reads by their log-sum-exp, and skips a block that the bias hides from every query. What it skips would have
-    been added with weight 0, so a row does not depend on the blocks that other rows need. It copies the blocks that it
-    reads, so this is for entries of which most are usually hidden.
-
-    Args:
-        read: of entries and their bias.
-        entries: pytree of arrays [B, E, ...].
-        bias: `MASKED` where an entry is hidden.
-    """
-    size = bias.shape[-1]
-    if not (jax.default_backend() == "cpu" and is_single_device() and size > BLOCK and size % BLOCK == 0):
-        return read(entries, bias)
-
-    def merged(found: tuple[Array, Array], start: Array) -> tuple[tuple[Array, Array], None]:
-        def of(x: Array, axis: int) -> Array:
-            return jax.lax.dynamic_slice_in_dim(x, start, BLOCK, axis)
-
-        def with_block(found: tuple[Array, Array]) -> tuple[Array, Array]:
-            out, lse = read(jax.tree.map(lambda x: of(x, 1), entries), of(bias, -1))
-            out = out.astype(jnp.float32)
-            return joint_softmax(found[0], found[1], out, lse)[0], jnp.logaddexp(found[1], lse)
-
-        return jax.lax.cond(jnp.any(of(bias, -1) > FLOOR), with_block, lambda found: found, found), None
-
-    out, lse = jax.eval_shape(read, jax.tree.map(lambda x: x[:, :BLOCK], entries), bias[..., :BLOCK])
-    nothing = jnp.zeros(out.shape, jnp.float32), jnp.full(lse.shape, MASKED, lse.dtype)
-    found, lse = jax.lax.scan(merged, nothing, jnp.arange(0, size, BLOCK))[0]
-    return found.astype(out.dtype), lse
 
 
 def null_logits(query: Float[Array, "*b G R Q K"], null_key: Float[Array, "G K"]) -> Float32[Array, "*b G R Q"]:

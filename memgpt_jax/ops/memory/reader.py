@@ -1,6 +1,7 @@
 """The Reader: attention of a block of tokens over the entries of a memory."""
 
-from typing import NamedTuple
+from functools import reduce
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -11,22 +12,24 @@ from memgpt_jax.ops.attention.dense import (
     masked_bias,
     null_logits,
 )
+from memgpt_jax.ops.fusion import joint_softmax
+from memgpt_jax.ops.int8_vectors import as_floats
 from memgpt_jax.shapes import Array, Bool, Float, Float32, Int32
 
 
 class ReadableEntries(NamedTuple):
     """Keys, values and logit biases of entries."""
 
-    keys: Float[Array, "B E G K"]
-    values: Float[Array, "B E G K"]
+    keys: Any  # Float[Array, "B E G K"], or its `Int8Vectors`
+    values: Any  # Float[Array, "B E G K"], or its `Int8Vectors`
     bias: Float32[Array, "B E"]  # added to the logits: log g, or 0
 
 
 class Source(NamedTuple):
     """Entries that a block of Q tokens may read: their biases, their ages, and which of them each token sees."""
 
-    keys: Float[Array, "B E G K"]
-    values: Float[Array, "B E G K"]
+    keys: Any  # Float[Array, "B E G K"], or its `Int8Vectors`
+    values: Any  # Float[Array, "B E G K"], or its `Int8Vectors`
     bias: Float32[Array, "B E"]  # log g, or 0
     age: Int32[Array, "B E"]  # segments since the entry was written
     visible: Bool[Array, "B Q E"]
@@ -56,8 +59,8 @@ def read_entries_with_lse(
     recency: Float32[Array, "H"] | None = None,
 ) -> tuple[Float[Array, "B Q H K"], Float32[Array, "B Q H"]]:
     """`read_entries`, and the log-sum-exp of each query's logits (see `attend_with_lse`)."""
-    attend = attend_one_query if query.shape[1] == 1 else attend_with_lse
-    out, lse = attend(*_prepare(query, sources, null_key, recency))
+    one = query.shape[1] == 1
+    out, lse = (_read_by_one if one else _read_by_several)(query, sources, null_key, recency)
     return _heads_last(out), _heads_last(lse[..., None])[..., 0]
 
 
@@ -86,22 +89,48 @@ def read_mass(
     return jnp.einsum("bgrqe,bq->be", weights, counts.astype(jnp.float32)) / heads
 
 
+def _read_by_several(query, sources, null_key, recency):
+    return attend_with_lse(*_prepare(query, sources, null_key, recency))
+
+
+def _read_by_one(query, sources, null_key, recency):
+    """Each source by itself: in decoding, a copy of all entries in one array would take as long as the read."""
+    query = _heads_first(query, sources[0].keys.shape[2])
+    sink = None if null_key is None else null_logits(query, null_key)
+    found = []
+    for source in sources:
+        bias = _bias(source, query.shape[1], recency)
+        found.append(attend_one_query(query, source.keys, source.values, bias, None if found else sink))
+    return reduce(_merged, found)
+
+
+def _merged(first, second):
+    """Two reads as one softmax over the entries of both."""
+    (out, lse), (other, other_lse) = first, second
+    both, _ = joint_softmax(out.astype(jnp.float32), lse, other.astype(jnp.float32), other_lse)
+    return both.astype(out.dtype), jnp.logaddexp(lse, other_lse)
+
+
 def _prepare(query, sources, null_key, recency):
     """The arguments of `attend`, with batch axes [B, G]: heads first, sources concatenated."""
     kv_heads = sources[0].keys.shape[2]
-    query = _heads_first(query, kv_heads)
+    query, dtype = _heads_first(query, kv_heads), query.dtype
     keys, values = (
-        jnp.concatenate([getattr(source, name) for source in sources], axis=1).swapaxes(1, 2)
+        jnp.concatenate([as_floats(getattr(source, name), dtype) for source in sources], axis=1).swapaxes(1, 2)
         for name in ("keys", "values")
     )
-    bias = [masked_bias(source.visible) + source.bias[:, None, :] for source in sources]
-    bias = jnp.concatenate(bias, axis=2)[:, None, None]  # [B, 1, 1, Q, E]
-    if recency is not None:
-        age = jnp.concatenate([source.age for source in sources], axis=1).astype(jnp.float32)
-        slope = recency.reshape(1, kv_heads, -1, 1, 1)
-        bias = bias - slope * jnp.log1p(age)[:, None, None, None, :]
+    bias = [_bias(source, kv_heads, recency) for source in sources]
     sink = None if null_key is None else null_logits(query, null_key)
-    return query, keys, values, bias, sink
+    return query, keys, values, jnp.concatenate(bias, axis=-1), sink
+
+
+def _bias(source, kv_heads, recency):
+    """What is added to the logits of the entries of a source: [B, 1, 1, Q, E], or with `recency` [B, G, R, Q, E]."""
+    bias = (masked_bias(source.visible) + source.bias[:, None, :])[:, None, None]
+    if recency is None:
+        return bias
+    slope = recency.reshape(1, kv_heads, -1, 1, 1)
+    return bias - slope * jnp.log1p(source.age.astype(jnp.float32))[:, None, None, None, :]
 
 
 def null_sink(query: Float[Array, "B Q H K"], null_key: Float[Array, "G K"] | None) -> Float32[Array, "B Q H"] | None:

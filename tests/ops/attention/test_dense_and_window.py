@@ -1,12 +1,13 @@
 """Window attention against plain loops: documents, grouped heads, a cached past, block sizes."""
 
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memgpt_jax.ops.attention import (
@@ -16,11 +17,11 @@ from memgpt_jax.ops.attention import (
     attention_weights,
     dense,
     masked_bias,
-    read_visible,
     window_attention,
     window_weights,
 )
 from memgpt_jax.ops.attention.window import _by_library, _Tokens
+from memgpt_jax.ops.int8_vectors import round_vectors, rounded
 from tests.references import ops as reference
 
 run_fixed_shape = jax.jit(lambda *arrays: window_attention(*arrays, window_size=6, block_size=4))
@@ -171,64 +172,74 @@ def test_bfloat16_keeps_its_type_and_a_float32_softmax():
     assert attention_weights(half[0], half[1][:, :, 0], jnp.zeros((1, 1, 1, 6))).dtype == jnp.float32
 
 
-def in_blocks(query, keys, values, bias):
-    """`read_visible` of [B, E, G, K] entries by [B, G, R, Q, K] queries."""
-
-    def read(entries, bias):
-        return attend_with_lse(query, *(x.swapaxes(1, 2) for x in entries), bias)
-
-    return read_visible(read, (keys, values), bias)
+@pytest.fixture
+def small_parts(monkeypatch):
+    """`attend_one_query` reads 2, 4 or 8 of 8 entries, or 3, 6 or 12 of 12."""
+    monkeypatch.setattr(dense, "FEWEST", 2)
 
 
-def blocked(seed=0):
-    """Two rows of three blocks of four entries: the last block is hidden from both, the second from the first row."""
+def one_query(seed, groups, heads, size):
+    """Queries, keys and values of three rows, as `attend_one_query` takes them."""
     rng = np.random.default_rng(seed)
-    query, *entries = (
-        jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in [(2, 2, 2, 1, 4), (2, 12, 2, 4), (2, 12, 2, 4)]
-    )
-    visible = np.array([[1, 0, 1, 1] + [0] * 8, [1, 1, 0, 1, 0, 1, 1, 0] + [0] * 4], bool)
-    return query, *entries, masked_bias(jnp.asarray(visible))[:, None, None, None]
+    shapes = [(3, groups, heads, 1, 4), *[(3, size, groups, 4)] * 2]
+    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes], rng
 
 
-def test_reads_of_blocks_are_merged_and_hidden_blocks_are_not_read(monkeypatch):
-    query, keys, values, bias = blocked()
-    expected = in_blocks(query, keys, values, bias)
-    monkeypatch.setattr(dense, "BLOCK", 4)
-    for found, whole in zip(in_blocks(query, keys, values, bias), expected, strict=True):
-        np.testing.assert_allclose(found, whole, atol=1e-6)
-    keys, values = (x.at[:, 8:].set(jnp.nan) for x in (keys, values))
-    for found, whole in zip(in_blocks(query, keys, values, bias), expected, strict=True):
-        np.testing.assert_allclose(found, whole, atol=1e-6)
-    alone = in_blocks(query[:1], keys[:1], values[:1], bias[:1])  # without the row that needs the second block
-    together = in_blocks(query, keys, values, bias)
-    assert all(np.array_equal(a[0], b[0]) for a, b in zip(alone, together, strict=True))
-    nothing = in_blocks(query, keys, values, jnp.full_like(bias, dense.MASKED))
-    assert not np.any(nothing[0]) and np.all(nothing[1] == dense.MASKED)
+def heads_first(query, keys, values, bias, sink=None):
+    """`attend_with_lse` of the arguments of `attend_one_query`."""
+    return attend_with_lse(query, keys.swapaxes(1, 2), values.swapaxes(1, 2), bias, sink)
 
 
-def test_gradients_through_blocks_are_those_of_one_read(monkeypatch):
-    *arrays, bias = blocked()
-    gradients = jax.grad(lambda arrays: sum(jnp.sum(jnp.sin(x)) for x in in_blocks(*arrays, bias)))
-    expected = gradients(arrays)
-    monkeypatch.setattr(dense, "BLOCK", 4)
-    for found, whole in zip(gradients(arrays), expected, strict=True):
-        np.testing.assert_allclose(found, whole, atol=1e-5)
-
-
-@pytest.mark.parametrize("groups, heads", [(3, 2), (2, 1), (1, 4)])
-def test_one_query_with_widened_heads_equals_one_for_each_head(groups, heads):
+@pytest.mark.parametrize("groups, heads", [(3, 2), (2, 1), (1, 4), (4, 4)])
+@pytest.mark.parametrize("size", [7, 8])
+def test_one_query_reads_what_it_sees(groups, heads, size, small_parts):
     """With biases of all heads or of each, a sink or none; a row that sees nothing reads 0."""
-    rng, batch, width, entries = np.random.default_rng(groups), 3, 4, 7
-    shape = (batch, groups, heads, 1)
-
-    def normal(*shape):
-        return jnp.asarray(rng.normal(size=shape), jnp.float32)
-
-    query, keys, values = normal(*shape, width), *normal(2, batch, entries, groups, width)
-    shared = masked_bias(jnp.asarray(rng.random((batch, 1, 1, 1, entries)) < 0.5).at[1].set(False))
-    for bias in (shared, shared + normal(*shape, entries)):
-        for sink in (None, normal(*shape)):
-            arguments = query, keys.swapaxes(1, 2), values.swapaxes(1, 2), bias, sink
-            one, other = attend_one_query(*arguments), attend_with_lse(*arguments)
+    arrays, rng = one_query(groups, groups, heads, size)
+    shared = masked_bias(jnp.asarray(rng.random((3, 1, 1, 1, size)) < 0.5).at[1].set(False))
+    for bias in (shared, shared + rng.normal(size=(3, groups, heads, 1, size)).astype(np.float32)):
+        for sink in (None, jnp.asarray(rng.normal(size=(3, groups, heads, 1)), jnp.float32)):
+            one, other = attend_one_query(*arrays, bias, sink), heads_first(*arrays, bias, sink)
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), one, other)
             assert np.all(np.asarray(one[0])[1] == 0)
+
+
+@given(visible=st.lists(st.lists(st.booleans(), min_size=12, max_size=12), min_size=3, max_size=3))
+@settings(max_examples=30)
+def test_places_outside_of_what_a_row_sees_are_not_read(visible):
+    """They hold NaN here; and a row is bitwise the same alone and among others."""
+    arrays, _ = one_query(0, 2, 2, 12)
+    visible = np.array(visible)
+    spans = [np.flatnonzero(row) for row in visible]
+    unread = np.ones_like(visible)
+    for row, span in enumerate(spans):
+        number = next(size for size in (3, 6, 12) if not len(span) or span[-1] - span[0] < size)
+        start = min(span[0], 12 - number) if len(span) else 0
+        unread[row, start : start + number] = False
+    query, *entries = arrays
+    entries = [jnp.where(unread[:, :, None, None], jnp.nan, x) for x in entries]
+    bias = masked_bias(jnp.asarray(visible))[:, None, None, None]
+    with mock.patch.object(dense, "FEWEST", 2):
+        found = jax.jit(attend_one_query)(query, *entries, bias)
+        alone = [jax.jit(attend_one_query)(*(x[row : row + 1] for x in (query, *entries, bias))) for row in range(3)]
+    for x, expected in zip(found, heads_first(*arrays, bias), strict=True):
+        np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-6)
+    jax.tree.map(lambda x, *rows: np.testing.assert_array_equal(x, np.concatenate(rows)), found, *alone)
+
+
+def test_one_query_reads_vectors_of_8_bits(small_parts):
+    (query, *entries), rng = one_query(1, 2, 2, 8)
+    bias = masked_bias(jnp.asarray(rng.random((3, 1, 1, 1, 8)) < 0.3))
+    found = attend_one_query(query, *map(round_vectors, entries), bias)
+    expected = attend_one_query(query, *map(rounded, entries), bias)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_gradients_of_one_query_are_those_of_a_read_of_everything(small_parts):
+    arrays, rng = one_query(2, 2, 2, 8)
+    bias = masked_bias(jnp.asarray(rng.random((3, 1, 1, 1, 8)) < 0.3))
+
+    def gradients(read):
+        return jax.grad(lambda arrays: sum(jnp.sum(jnp.sin(x)) for x in read(*arrays, bias)))(arrays)
+
+    for found, whole in zip(gradients(attend_one_query), gradients(heads_first), strict=True):
+        np.testing.assert_allclose(found, whole, atol=1e-5)
