@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from memgpt_jax.evaluation.metrics import libraries
-from memgpt_jax.evaluation.metrics.entities import entity_metrics
+from memgpt_jax.evaluation.metrics.entities import entities_of, entity_metrics
 
 
 def test_tags_that_mark_no_entities():
@@ -15,6 +15,21 @@ def test_tags_that_mark_no_entities():
     pytest.importorskip("seqeval", reason="the extra `tasks` is not installed")
     entities = entity_metrics([["B-a", "I-a", "O"], ["B-b"]], [["B-a", "O", "O"], ["B-b"]])
     assert (entities["precision"], entities["recall"], entities["f1"]) == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "expected", "f1"),
+    [
+        (["U-a", "U-a", "L-a"], ["U-a", "U-a", "U-a"], 1.0),  # an end without a beginning is an entity of one word
+        (["U-a", "U-a"], ["B-a", "L-a"], 0.0),
+        (["B-a", "I-a", "L-a", "U-b"], ["B-a", "I-a", "L-a", "U-b"], 1.0),
+        (["S-a", "S-a"], ["B-a", "E-a"], 0.0),
+    ],
+)
+def test_entities_of_one_word_and_ends_are_marked_by_either_letters(predicted, expected, f1):
+    pytest.importorskip("seqeval", reason="the extra `tasks` is not installed")
+    assert entity_metrics([predicted], [expected])["f1"] == pytest.approx(f1)
+    assert entities_of(["B-a", "L-a", "U-a", "O", "U-b"]) == [("a", 0, 1), ("a", 2, 2), ("b", 4, 4)]
 
 
 def test_the_interval_of_tags_is_that_of_the_library_by_resampling(monkeypatch):

@@ -48,7 +48,12 @@ def marks_entities(tags: Iterable[str]) -> bool:
 
 def entities_of(tags: Iterable[str]) -> list[tuple[str, int, int]]:
     """The entities of a document by seqeval: type, first and last word; words with the empty tag end entities."""
-    return library("seqeval.metrics.sequence_labeling").get_entities([tag or "O" for tag in tags])
+    return library("seqeval.metrics.sequence_labeling").get_entities([_seqeval_tag(tag) for tag in tags])
+
+
+def _seqeval_tag(tag: str) -> str:
+    """The tag as seqeval knows it: `E-` for `L-`, `S-` for `U-`, `O` for the empty tag."""
+    return (tag[:2].replace("L-", "E-").replace("U-", "S-") + tag[2:]) or "O"
 
 
 def entity_metrics(predicted: Sequence[list[str]], expected: Sequence[list[str]]) -> EntityMetrics:
@@ -60,7 +65,7 @@ def entity_metrics(predicted: Sequence[list[str]], expected: Sequence[list[str]]
     if not marks_entities({tag for side in counted for tags in side for tag in tags}):
         return _tag_metrics(*counted)
     metrics = library("seqeval.metrics")
-    found = [[[tag or "O" for tag in tags] for tags in side] for side in (expected, predicted)]
+    found = [[list(map(_seqeval_tag, tags)) for tags in side] for side in (expected, predicted)]
     counts = entity_counts(predicted, expected)
     report = metrics.classification_report(*found, output_dict=True, zero_division=0) if counts.any() else {}
     return EntityMetrics(
