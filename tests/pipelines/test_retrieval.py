@@ -205,12 +205,23 @@ def test_documents_and_topics_in_xml(tmp_path):
         {"docno": "7", "text": "a\nb", "number": "1"},
         {"docno": "9", "text": "", "number": "2"},
     ]
+    content = "<DOC><ID>d1</ID><TEXT><P>Lift <b>of</b> wings.</P> <P>More.</P></TEXT><P>A</P><P>B</P></DOC>"
+    path.write_text(f'\ufeff<?xml version="1.0"?>{content}')
+    assert [values for _, values in read_trec(path)] == [
+        {"id": "d1", "text": "Lift of wings. More.", "p": "A\nB", "number": "1"}
+    ]
     path.write_text("<doc><docno>")
     with pytest.raises(ValueError, match="cannot be read as XML"):
         list(read_trec(path))
     path.write_text("<other/>")
     with pytest.raises(ValueError, match="has no element <doc> or <top>"):
         list(read_trec(path))
+
+
+def test_judgements_after_a_byte_order_mark(tmp_path):
+    path = tmp_path / "judgements"
+    path.write_text("\ufeffq1 0 d1 1\nq2 0 d2 0\n")
+    assert read_judgements(path) == [("q1", "d1", 1), ("q2", "d2", 0)]
 
 
 def test_the_published_files():

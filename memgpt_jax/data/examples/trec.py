@@ -17,14 +17,15 @@ def read_trec(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """The (place for messages, values) of every `<doc>` and `<top>` element of an XML file, with or without a root.
 
     Yields:
-        The text of each child element by its name in lower case, without spaces around it, empty if it has none, and
-        `number`, the place of the record among all of the file, "1", "2", ...
+        The text of each child element, with that of the elements in it, by its name in lower case, without spaces
+        around it, empty if it has none; those of one name one after the other, on lines of their own. And `number`, the
+        place of the record among all of the file, "1", "2", ...
 
     Raises:
         ValueError: the file cannot be read, is not XML, or has no such element.
     """
     try:
-        content = re.sub(r"^\s*<\?xml[^>]*\?>", "", path.read_text(encoding="utf-8"))
+        content = re.sub(r"^\s*<\?xml[^>]*\?>", "", path.read_text(encoding="utf-8-sig"))
         root = ElementTree.fromstring(f"<root>{content}</root>")
     except (OSError, UnicodeDecodeError, ElementTree.ParseError) as error:
         raise ValueError(f"{shown(path)} cannot be read as XML: {error}") from None
@@ -32,7 +33,10 @@ def read_trec(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     for element in root.iter():
         if element.tag.lower() in ELEMENTS:
             number += 1
-            values = {child.tag.lower(): (child.text or "").strip() for child in element}
+            texts: dict[str, list[str]] = {}
+            for child in element:
+                texts.setdefault(child.tag.lower(), []).append("".join(child.itertext()).strip())
+            values = {name: "\n".join(filter(None, parts)) for name, parts in texts.items()}
             yield f"{shown(path)}, {element.tag} {number}", values | {"number": str(number)}
     check(number > 0, f"{shown(path)} has no element {' or '.join(f'<{name}>' for name in ELEMENTS)}")
 
@@ -53,7 +57,7 @@ def read_judgements(path: Path) -> list[Judgement]:
     """
     found: dict[tuple[str, str], Judgement] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{shown(path)} cannot be read: {error}") from None
     for number, line in enumerate(lines, start=1):
