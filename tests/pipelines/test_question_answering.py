@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import memgpt_jax as mg
+from memgpt_jax.data.corpora.sources import SPLITS
 from memgpt_jax.data.tasks.questions import QuestionsConfig, QuestionsTask
 from memgpt_jax.data.tasks.windows import Windows, encode_text
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
@@ -228,11 +229,32 @@ def row_of(text, answer, start=0, question="who?"):
         (row_of("a b", "b", 2, question=" "), "line 1: the question is empty"),
         (row_of("a b", 3, 2), "line 1: column 'answer' must be a string"),
         ({"question": "who?", "context": "a"}, "line 1 has no column 'answer'; it has 'question', 'context'"),
+        (row_of("a b", {"text": ["b"]}), "line 1: column 'answer' must be an answer, or a dictionary of the lists"),
+        (row_of("a b", {"text": ["b"], "answer_start": [1]}), "the answer is 'b', but the text at start=1 is ' '"),
+        (row_of("a b", {"text": [], "answer_start": []}), "line 1: the question has no answer"),
     ],
 )
 def test_rows_that_are_refused(tmp_path, row, message):
     with pytest.raises(ValueError, match=message):
         task_of(tmp_path, [row])
+
+
+def test_answers_may_have_the_form_of_hugging_face(tmp_path):
+    """And a column that is not asked for, such as `answers` beside `answer`, is not read."""
+    several = {"text": ["b", "c", "b"], "answer_start": [2, 4, 2]}
+    for column, row in (("answers", {"answers": several}), ("answer", {"answer": several, "answers": ["c"]})):
+        task = task_of(tmp_path, [row_of("a b c", "b") | row], answer_column=column)
+        assert task.examples[0].answers == [("b", 2), ("c", 4), ("b", 2)]
+
+
+def test_no_text_is_in_two_splits_whatever_the_order(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = [row_of(f"text {number}", "text", question=f"{ask}?") for ask in range(4) for number in range(5)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = QuestionsConfig(train=str(path), valid_every=2, test_every=3)
+    texts = [{example.text for example in QuestionsTask(config, split, BYTES).examples} for split in SPLITS]
+    assert sorted(itertools.chain(*texts)) == [f"text {number}" for number in range(5)]
+    assert [len(QuestionsTask(config, split, BYTES).examples) for split in SPLITS] == [8, 8, 4]
 
 
 def squad(tmp_path, change=lambda content: None, name="squad.json.gz"):

@@ -74,6 +74,17 @@ def test_a_target_stands_at_the_last_token_of_its_text(tmp_path):
         assert batch.targets["numbers"][row, end] == np.float32(expected)
 
 
+def numbered(*numbers):
+    return "".join(json.dumps({"text": "a", "number": number}) + "\n" for number in numbers)
+
+
+def test_given_statistics_are_kept(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(numbered(1, 2, 3))
+    config = mg.ScoredTextConfig(train=str(path), mean=10.0).completed()
+    assert (config.mean, config.std) == (10.0, pytest.approx(np.std([1, 2, 3])))
+
+
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
@@ -89,6 +100,14 @@ def test_a_target_stands_at_the_last_token_of_its_text(tmp_path):
         ('{"text": "a", "number": 1}\n{"text": "b", "number": 1}\n', {}, "has only the number 1.0"),
         ('{"text": " ", "number": 1}\n{"text": "b", "number": 2}\n', {}, "line 1: the text is empty"),
         ("", {"max_length": 2}, "data.max_length must be at least 3"),
+        ("", {"std": 0.0}, "data.std must be positive, got 0.0"),
+        ("", {"mean": float("nan")}, "data.mean must be finite, got nan"),
+        (
+            numbered(1.7e9, 1.7e9 + 9),
+            {},
+            r"numbers of up to 1.7e\+09 with .* are too large for float32, whose step .* 128",
+        ),
+        (numbered(1, 1e40), {}, "numbers of up to 1e\\+40 .* are too large for float32"),
     ],
 )
 def test_bad_files_are_named(tmp_path, content, options, message):

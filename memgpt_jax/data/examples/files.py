@@ -1,6 +1,5 @@
 """The files of a task's examples, and their splits."""
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -200,8 +199,8 @@ def read_split(
 
     Args:
         join: makes one record of all records of a file, before records are counted; default: records stay as they are.
-        unit: what parts of a file are made of: consecutive records of an equal unit are counted as one; default: each
-            record is counted.
+        unit: what parts of a file are made of: records of an equal unit are counted as one, where the first of them
+            is; default: each record is counted.
 
     Raises:
         ValueError: a file cannot be read, there is no such split, or it is empty.
@@ -233,17 +232,20 @@ def _part(
     records: Iterable[Record], config: ExamplesConfig, split: str, unit: Callable[[Record], object]
 ) -> Iterator[Record]:
     """The records of a split: every `test_every`-th one for `test`; for the others a part of `train`."""
-    count = 0
-    for number, (_, group) in enumerate(itertools.groupby(records, unit), start=1):
-        is_test = config.test_every is not None and (number + config.test_fold) % config.test_every == 0
-        if split == "test" and is_test:
-            yield from group
-        if split == "test" or (is_test and config.test is None):
-            continue
-        count += 1
-        is_valid = config.valid is None and count % config.valid_every == 0
-        if split == ("valid" if is_valid else "train"):
-            yield from group
+    splits: dict[object, str] = {}
+    others, with_test = 0, config.test_every is not None and (split == "test" or config.test is None)
+    for record in records:
+        name = unit(record)
+        if name not in splits:
+            number = len(splits) + 1
+            if with_test and (number + config.test_fold) % (config.test_every or 1) == 0:
+                splits[name] = "test"
+            else:
+                others += 1
+                is_valid = config.valid is None and others % config.valid_every == 0
+                splits[name] = "valid" if is_valid else "train"
+        if splits[name] == split:
+            yield record
 
 
 def _read(name: str, config: ExamplesConfig, join: Callable[[list[Record]], Record] | None) -> Iterator[Record]:

@@ -119,15 +119,7 @@ class Record:
 
         Raises `ValueError` if it is empty or of another type.
         """
-        value = self.get(column)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)  # JSON and Parquet may hold 1 as 1.0
-        if not isinstance(value, str | int | float) or value != value:
-            raise ValueError(f"{self.where}: column {column!r} must be a label, it is {_kind(value)}")
-        label = str(value).strip()
-        if not label:
-            raise ValueError(f"{self.where}: column {column!r} must be a label, it is empty")
-        return label
+        return as_label(self.get(column), f"{self.where}: column {column!r}")
 
     def labels(self, column: str, separator: str) -> list[str]:
         """The labels of a column: a list, or a string in which they are separated. It may be empty.
@@ -153,6 +145,28 @@ class Record:
             got = repr(value[:40]) if isinstance(value, str) else _kind(value)
             raise ValueError(f"{self.where}: column {column!r} must be a finite number, it is {got}")
         return number
+
+
+def as_label(value: Any, where: str) -> str:
+    """A string, number or truth value as a label. Raises `ValueError` if it is empty or of another type."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # JSON and Parquet may hold 1 as 1.0
+    if not isinstance(value, str | int | float) or value != value:
+        raise ValueError(f"{where} must be a label, it is {_kind(value)}")
+    label = str(value).strip()
+    if not label:
+        raise ValueError(f"{where} must be a label, it is empty")
+    return label
+
+
+def as_labels(values: Any, where: str) -> tuple[str, ...]:
+    """A list or tuple of distinct labels. Raises `ValueError` if it is something else."""
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"{where} must be a list of labels, got {values!r}")
+    labels = tuple(as_label(value, f"a label of {where}") for value in values)
+    if len(set(labels)) != len(labels):
+        raise ValueError(f"{where} must be distinct, got {labels}")
+    return labels
 
 
 def _kind(value: Any) -> str:

@@ -12,8 +12,8 @@ def read_squad(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The (place for messages, values) of every question of a .json or .json.gz file.
 
     Yields:
-        The columns `id`, `title` (of the article), `context`, `question`, and `answers`, a list of (text, offset of its
-        first character in the context), empty if the question has no answer.
+        The columns `id`, `title` (of the article), `context`, `question`, and `answer`: the lists `text` and
+        `answer_start`, the offsets of the first characters in the context, empty if the question has no answer.
 
     Raises:
         ValueError: the file cannot be read or does not have the format, or two questions have the same id.
@@ -33,6 +33,8 @@ def read_squad(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 if name in seen:
                     raise ValueError(f"{at_question}: another question has the same id")
                 seen.add(name)
+                answers = field_of(question, "answers", list, at_question)
+                parts = {"text": str, "answer_start": int}
                 yield (
                     at_question,
                     {
@@ -40,12 +42,9 @@ def read_squad(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                         "title": str(title),
                         "context": context,
                         "question": field_of(question, "question", str, at_question),
-                        "answers": [
-                            (
-                                field_of(answer, "text", str, at_question),
-                                field_of(answer, "answer_start", int, at_question),
-                            )
-                            for answer in field_of(question, "answers", list, at_question)
-                        ],
+                        "answer": {
+                            key: [field_of(answer, key, kind, at_question) for answer in answers]
+                            for key, kind in parts.items()
+                        },
                     },
                 )

@@ -11,6 +11,7 @@ from memgpt_jax.config.data import FeaturesObjectiveConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.examples.files import LabelsConfig
 from memgpt_jax.data.examples.media import MediaConfig, MediaFile, read_media
+from memgpt_jax.data.examples.records import as_labels
 from memgpt_jax.data.examples.rows import packed_rows
 from memgpt_jax.data.tasks.base import Task, digest
 from memgpt_jax.data.tokenizers.base import Tokenizer
@@ -25,9 +26,7 @@ class LabelledMediaConfig(MediaConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(not isinstance(self.labels, str), f"data.labels must be a list, got {self.labels!r}")
-        object.__setattr__(self, "labels", tuple(self.labels))
-        check(len(set(self.labels)) == len(self.labels), f"data.labels must be distinct, got {self.labels}")
+        object.__setattr__(self, "labels", as_labels(self.labels, "data.labels"))
 
     def completed(self) -> Self:
         """The configuration with `labels` filled in from the training split."""

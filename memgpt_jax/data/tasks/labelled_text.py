@@ -11,7 +11,7 @@ from memgpt_jax.config.heads import TruncationSide
 from memgpt_jax.config.texts import AugmentConfig, CleanConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.examples.files import CutTextsConfig, LabelsConfig, read_split
-from memgpt_jax.data.examples.records import Record
+from memgpt_jax.data.examples.records import Record, as_labels
 from memgpt_jax.data.examples.rows import packed_rows, sampled_rows
 from memgpt_jax.data.tasks.base import digest
 from memgpt_jax.data.tasks.examples import ExamplesTask
@@ -49,14 +49,12 @@ class LabelledTextConfig(CutTextsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(not isinstance(self.labels, str), f"data.labels must be a list of labels, got {self.labels!r}")
         check(
             not isinstance(self.more_columns, str),
             f"data.more_columns must be a list of columns, got {self.more_columns!r}",
         )
-        for name in ("labels", "more_columns"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # a list is also accepted
-        check(len(set(self.labels)) == len(self.labels), f"data.labels must be distinct, got {self.labels}")
+        object.__setattr__(self, "more_columns", tuple(self.more_columns))  # a list is also accepted
+        object.__setattr__(self, "labels", as_labels(self.labels, "data.labels"))
 
     def completed(self) -> Self:
         """The configuration with `labels` filled in from the training split."""

@@ -1,7 +1,7 @@
 """Questions to a text, whose answers are spans of it."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +30,8 @@ class QuestionsConfig(ExamplesConfig):
     question_column: str = "question"
     """The column that holds the question."""
     answer_column: str = "answer"
-    """The column that holds the answer, a part of the text; with `no_answer`, empty or null if there is none."""
+    """The column that holds the answer, a part of the text; with `no_answer`, empty or null if there is none. Several
+    are a dictionary of the lists `text` and `answer_start`, as in the SQuAD of Hugging Face's datasets."""
     start_column: str = "start"
     """The column that holds the offset of the answer in the text, in characters (Unicode code points)."""
     no_answer: bool = False
@@ -107,7 +108,7 @@ class QuestionsTask(ExamplesTask[QuestionsConfig]):
         config = self.config
         text, question = record.text(config.text_column), record.text(config.question_column)
         check(bool(question.strip()), f"{record.where}: the question is empty")
-        answers = record.values["answers"] if "answers" in record.values else _answer(record, config)
+        answers = _answers(record, config)
         check(
             bool(answers) or config.no_answer,
             f"{record.where}: the question has no answer; set data.no_answer=True if the text may hold none",
@@ -119,7 +120,7 @@ class QuestionsTask(ExamplesTask[QuestionsConfig]):
             check(
                 found == answer, f"{record.where}: the answer is {answer!r}, but the text at start={start} is {found!r}"
             )
-        return Question(record.where, question, text, list(answers))
+        return Question(record.where, question, text, answers)
 
     def _words(self, example: Question) -> tuple[int, int] | None:
         encoded, target = self.texts[example.text], example.target
@@ -180,17 +181,28 @@ class QuestionsTask(ExamplesTask[QuestionsConfig]):
         return window.inputs | {"targets": targets, "weights": weights}
 
 
-def _answer(record: Record, config: QuestionsConfig) -> list[tuple[str, int]]:
-    """The answer of a row of a table. Raises `ValueError` if its offset is not a whole number."""
+def _answers(record: Record, config: QuestionsConfig) -> list[tuple[str, int]]:
+    """The answers of a record. Raises `ValueError` if an offset is not a whole number."""
     answer = record.get(config.answer_column)
     if answer is None or answer == "":
         return []
-    start = record.get(config.start_column)
+    if not isinstance(answer, dict):
+        return [_answer(record, config.answer_column, config.start_column)]
+    texts, starts = answer.get("text"), answer.get("answer_start")
+    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+        raise ValueError(
+            f"{record.where}: column {config.answer_column!r} must be an answer, or a dictionary of the lists 'text' "
+            f"and 'answer_start' of equal length, got {answer!r}"
+        )
+    parts = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
+    return [_answer(replace(record, values=part), "text", "answer_start") for part in parts]
+
+
+def _answer(record: Record, answer_column: str, start_column: str) -> tuple[str, int]:
+    start = record.get(start_column)
     try:
         number = int(start)
         check(not isinstance(start, bool) and number == float(start), "")
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(
-            f"{record.where}: column {config.start_column!r} must be a whole number, got {start!r}"
-        ) from None
-    return [(record.text(config.answer_column), number)]
+        raise ValueError(f"{record.where}: column {start_column!r} must be a whole number, got {start!r}") from None
+    return record.text(answer_column), number

@@ -1,6 +1,7 @@
 """Recommendation: what does a user choose next, and how does the user rate it?"""
 
 import dataclasses
+import math
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -67,6 +68,8 @@ class RatingsConfig(TaskConfig):
             f"data.held_out must be a whole number or below 1, got {self.held_out}",
         )
         check(0 <= self.drop < 1, f"data.drop must be in [0, 1), got {self.drop}")
+        check(self.mean is None or math.isfinite(self.mean), f"data.mean must be finite, got {self.mean}")
+        check(self.std is None or 0 < self.std < math.inf, f"data.std must be positive, got {self.std}")
         check(self.valid_every >= 2, f"data.valid_every must be at least 2, got {self.valid_every}")
 
     @property
@@ -86,11 +89,18 @@ class RatingsConfig(TaskConfig):
         return {"mean": self.mean, "std": self.std} if known else {}
 
     def completed(self) -> Self:
-        """The configuration with `num_items`, `levels`, `mean` and `std` filled in from the file."""
-        if self.num_items is not None and self.mean is not None:
+        """The configuration with `num_items`, `levels`, `mean` and `std`, where they are not given, from the file."""
+        if self.levels and None not in (self.num_items, self.mean, self.std):
             return self
         ratings = self.ratings()
-        levels = tuple(sorted({rating.value for rating in ratings}))
+        found = {rating.value for rating in ratings}
+        unknown = sorted(found.difference(self.levels)) if self.levels else []
+        check(not unknown, f"{self.path!r} holds the ratings {unknown[:5]}, which data.levels={self.levels} lacks")
+        levels, items = self.levels or tuple(sorted(found)), len(item_ids(ratings, self.min_ratings))
+        check(
+            self.num_items is None or self.num_items >= items,
+            f"{self.path!r} holds {items} items, data.num_items={self.num_items} is less",
+        )
         check(
             len(levels) <= MOST_LEVELS,
             f"{self.path!r} holds {len(levels)} distinct ratings, at most {MOST_LEVELS} are possible: round them",
@@ -100,10 +110,10 @@ class RatingsConfig(TaskConfig):
         values = np.concatenate(learned).astype(np.float64)
         return dataclasses.replace(
             self,
-            num_items=len(item_ids(ratings, self.min_ratings)),
+            num_items=items if self.num_items is None else self.num_items,
             levels=levels,
-            mean=float(values.mean()),
-            std=float(values.std()) or 1.0,
+            mean=float(values.mean()) if self.mean is None else self.mean,
+            std=float(values.std()) or 1.0 if self.std is None else self.std,
         )
 
     def ratings(self) -> list[Rating]:

@@ -1,5 +1,7 @@
 """Texts with a number: the stars of a review, the price of an offer, the difficulty of a question."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -34,15 +36,21 @@ class ScoredTextConfig(CutTextsConfig):
     mean: float | None = None
     """Mean of the numbers of the training split; default: from the data."""
     std: float | None = None
-    """Their standard deviation; default: from the data."""
+    """Their standard deviation, positive; default: from the data."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.mean is None or math.isfinite(self.mean), f"data.mean must be finite, got {self.mean}")
+        check(self.std is None or 0 < self.std < math.inf, f"data.std must be positive, got {self.std}")
 
     def completed(self) -> Self:
-        """The configuration with `mean` and `std` filled in from the training split."""
+        """The configuration with `mean` and `std`, where they are None, filled in from the training split."""
         if self.mean is not None and self.std is not None:
             return self
         numbers = np.array([record.number(self.number_column) for record in read_split(self, "train")])
         check(np.ptp(numbers) > 0, f"the training split of {self.train!r} has only the number {numbers[0]}")
-        return replace(self, mean=float(numbers.mean()), std=float(numbers.std()))
+        mean = float(numbers.mean()) if self.mean is None else self.mean
+        return replace(self, mean=mean, std=float(numbers.std()) if self.std is None else self.std)
 
     @property
     def head_settings(self) -> dict[str, Any]:
@@ -59,6 +67,7 @@ class ScoredTextTask(ExamplesTask[ScoredTextConfig]):
         """Raises `ValueError` if a record has no text or no number, or there is no tokenizer."""
         super().__init__(config, split, tokenizer)
         examples = [self._example(record) for record in read_split(self.config, split)]
+        check_precision([number for _, number in examples], self.config.std or 1.0)
         self.content = digest(*examples)
         ids = [
             document_ids(self.tokenizer, text, self.config.max_length, self.config.truncation_side)
@@ -97,3 +106,14 @@ class ScoredTextTask(ExamplesTask[ScoredTextConfig]):
         weights = np.zeros(len(ids), np.float32)
         weights[-1] = 1
         return {"tokens": ids, "targets": np.full(len(ids), self.targets[index][0]), "weights": weights}
+
+
+def check_precision(numbers: Sequence[float], std: float) -> None:
+    """Raise `ValueError` if float32, in which models compute, cannot tell numbers apart that differ by `std` / 100."""
+    largest = max(map(abs, numbers))
+    step = float(np.spacing(np.float32(largest))) if largest < float(np.finfo(np.float32).max) else math.inf
+    check(
+        100 * step <= std,
+        f"numbers of up to {largest:.6g} with a standard deviation of {std:.6g} are too large for float32, whose step "
+        f"there is {step:.3g}: subtract their mean, or give them in another unit",
+    )

@@ -10,7 +10,7 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.texts import AugmentConfig, CleanConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.examples.files import ExamplesConfig, LabelsConfig, read_split
-from memgpt_jax.data.examples.records import Record
+from memgpt_jax.data.examples.records import Record, as_labels
 from memgpt_jax.data.examples.rows import packed_rows
 from memgpt_jax.data.tasks.base import digest
 from memgpt_jax.data.tasks.examples import ExamplesTask
@@ -52,9 +52,7 @@ class TaggedTextConfig(ExamplesConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(not isinstance(self.tags, str), f"data.tags must be a list of tags, got {self.tags!r}")
-        object.__setattr__(self, "tags", tuple(self.tags))  # a list is also accepted
-        check(len(set(self.tags)) == len(self.tags), f"data.tags must be distinct, got {self.tags}")
+        object.__setattr__(self, "tags", as_labels(self.tags, "data.tags"))
         check_words(self.clean)
         check(
             self.form != "sgd" or not self.augment.is_on,

@@ -114,6 +114,18 @@ def test_bad_files_are_named(tmp_path, name, content, options, message):
         LabelledTextTask(labelled(path, **options), split, BYTES)
 
 
+def test_labels_may_be_numbers_as_in_files(tmp_path):
+    path = written(tmp_path / "a.jsonl", two({"text": "x"}) * 10)
+    assert LabelledTextTask(labelled(path, labels=(1, 0.0)), "train", BYTES).config.labels == ("1", "0")
+    for config, name in ((LabelledTextConfig, "labels"), (TaggedTextConfig, "tags")):
+        for labels, message in (
+            (("a", None), f"a label of data.{name} must be a label, it is null"),
+            ((1, "1"), "distinct"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                config(train=str(path), **{name: labels})
+
+
 def test_large_numbers_and_tabs(tmp_path):
     path = written(tmp_path / "a.jsonl", json_lines([{"text": "x", "label": 10**17 + i} for i in range(4)]))
     assert len(labelled(path).completed().labels) == 4

@@ -218,6 +218,21 @@ def test_missing_files_and_distinct_ratings_without_end_are_named(tmp_path, smal
         RatingsTask(config_of(many), "train")
 
 
+def test_given_statistics_and_levels_are_kept(small):
+    levels = (0.5, 1.0, 2.0, 3.0, 3.5, 4.0, 5.0, 6.0)
+    config = config_of(small, ask="rating", mean=2.0, levels=levels).completed()
+    assert (config.mean, config.levels) == (2.0, levels) and config.std and config.num_items == 7
+    again = config_of(small, ask="rating", num_items=9, mean=2.0).completed()
+    assert again.num_items == 9 and again.levels == levels[:-1] and again.std == config.std
+    for wrong, message in (
+        ({"num_items": 5}, "holds 7 items"),
+        ({"levels": (1.0,)}, r"holds the ratings \[0.5, 2.0"),
+        ({"std": 0.0}, "std"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            config_of(small, ask="rating", **wrong).completed()
+
+
 def test_a_model_that_would_read_the_answer_is_refused():
     sizes = {"vocab_size": 64, "memory": mg.NoMemoryConfig()}
     head = mg.ScalarHeadConfig(pool="none")
