@@ -187,6 +187,10 @@ class EvaluationConfig:
             self.patience is None or self.every is not None,
             f"evaluation.patience={self.patience} needs evaluation.every, the steps between evaluations",
         )
+        check(
+            self.metric == "loss" or self.every is not None,
+            f"evaluation.metric={self.metric!r} needs evaluation.every: it chooses among several evaluations",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

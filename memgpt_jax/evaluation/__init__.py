@@ -1,9 +1,10 @@
 """Held-out evaluation of text, objectives, tasks, and of recall in one long stream."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 from memgpt_jax import data
+from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.evaluation.document_questions import (
@@ -127,12 +128,33 @@ def evaluate(config: ExperimentConfig, params: Params, tokenizer: data.Tokenizer
 
 
 def check_evaluation(config: ExperimentConfig, tokenizer: data.Tokenizer | None) -> None:
-    """Open the held-out data and make the first batch; `ValueError` if `evaluate` would raise it for the data."""
+    """Open the held-out data and make the first batch.
+
+    Raises `ValueError` if `evaluate` would raise it for the data, or its results have no `evaluation.metric`.
+    """
     if isinstance(config.data, TaskConfig):
         task = data.make_task(config.data, config.evaluation.split, tokenizer)
-        return TASK_EVALUATORS[task.evaluation].check(config, task)
+        evaluator = TASK_EVALUATORS[task.evaluation]
+        _check_metric(config, evaluator.evaluate)
+        return evaluator.check(config, task)
     tokenizer = data.make_tokenizer(config.data) if tokenizer is None else tokenizer
-    return EVALUATORS[data.make_objective(config.data.objective).evaluation].check(config, tokenizer)
+    evaluator = EVALUATORS[data.make_objective(config.data.objective).evaluation]
+    _check_metric(config, evaluator.evaluate)
+    return evaluator.check(config, tokenizer)
+
+
+def measured_names(evaluation: Callable[..., Any]) -> list[str]:
+    """The names of the numbers that an evaluation measures, without those that it counts."""
+    results = get_type_hints(get_type_hints(evaluation)["return"])
+    return [name for name, kind in results.items() if kind in (float, float | None)]
+
+
+def _check_metric(config: ExperimentConfig, evaluation: Callable[..., Any]) -> None:
+    valid = measured_names(evaluation)
+    check(
+        config.evaluation.metric in valid,
+        f"evaluation.metric={config.evaluation.metric!r} is not in the results; valid: {', '.join(valid)}",
+    )
 
 
 __all__ = [

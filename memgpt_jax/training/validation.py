@@ -1,6 +1,7 @@
 """Evaluations during training: the best parameters are kept, and a run that no longer improves is stopped."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,22 @@ from memgpt_jax.evaluation import evaluate
 from memgpt_jax.files.replacement import replace_file
 
 RECORDS = "validations.jsonl"
-LOWER_IS_BETTER = ("loss", "bits_per_byte", "perplexity", "rmse", "mae", "wer", "l1")
+LOWER_IS_BETTER = (
+    "loss",
+    "unigram_loss",
+    "next_sentence_loss",
+    "bits_per_byte",
+    "perplexity_per_token",
+    "perplexity_per_word",
+    "rmse",
+    "mae",
+    "wer",
+    "l1",
+    "calibration_error",
+    "preferred_error",
+    "seconds_per_question",
+    "seconds_per_question_read_again",
+)
 """Metrics of which a lower value is better; of all others, a higher one."""
 
 
@@ -41,7 +57,7 @@ class Validation:
         result: dict[str, Any] = dict(evaluate(self.config, params, self.tokenizer))
         numbers = {name: value for name, value in result.items() if isinstance(value, int | float)}
         check(
-            settings.metric in numbers,
+            settings.metric in result,
             f"evaluation.metric={settings.metric!r} is not in the results; valid: {', '.join(numbers)}",
         )
         self.records.append({"step": step} | numbers)
@@ -62,9 +78,9 @@ class Validation:
 
 
 def best_record(records: list[dict[str, Any]], metric: str) -> dict[str, Any]:
-    """The first record with the best value of a metric."""
-    choose = min if metric in LOWER_IS_BETTER else max
-    return choose(records, key=lambda record: record[metric])
+    """The first record with the best value of a metric; one in which it is undefined is the worst."""
+    sign = 1 if metric in LOWER_IS_BETTER else -1
+    return min(records, key=lambda record: sign * record[metric] if metric in record else math.inf)
 
 
 def read_validations(workdir: Path) -> list[dict[str, Any]]:

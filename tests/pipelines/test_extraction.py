@@ -29,7 +29,7 @@ def test_triples_are_learned_written_and_parsed(tmp_path):
         valid=RECORDS,
         workdir=tmp_path,
         tokenizer=ByteTokenizer(),
-        **OPTIONS | {"metric": "triple_f1", "sequence_length": 16, "epochs": 200},
+        **OPTIONS | {"sequence_length": 16, "epochs": 200},
     )
     found = run.evaluation
     assert found["triple_f1"] == found["triple_precision"] == 1 and found["malformed_lines"] == 0

@@ -28,7 +28,7 @@ MODELS = {
 }
 PAIRS = [{"source": "".join(word), "target": "".join(word)[::-1]} for word in product("abc", repeat=3)]
 TASK = mg.TextPairsConfig(metrics=("exact", "bleu"), max_new_tokens=6, pipeline="translation")
-OPTIONS = {"batch_size": 16, "learning_rate": 5e-3, "dropout": 0.0, "print_progress": False, "metric": "exact_match"}
+OPTIONS = {"batch_size": 16, "learning_rate": 5e-3, "dropout": 0.0, "print_progress": False}
 LENGTHS = {"decoder": {"sequence_length": 32, "epochs": 200}, "encoder-decoder": {"sequence_length": 8, "epochs": 60}}
 
 

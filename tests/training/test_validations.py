@@ -8,6 +8,8 @@ import pytest
 
 import memgpt_jax as mg
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
+from memgpt_jax.errors import RunError
+from memgpt_jax.evaluation import EVALUATORS, TASK_EVALUATORS, measured_names
 from memgpt_jax.training import train, validation
 
 pytest.importorskip("sklearn", reason="the extra `tasks` is not installed")
@@ -84,8 +86,34 @@ def config_of(workdir):
     [
         ({"every": 3}, "evaluation.every=3 must be a multiple of training.checkpoint_every=100"),
         ({"patience": 1}, "evaluation.patience=1 needs evaluation.every"),
+        ({"metric": "accuracy"}, "evaluation.metric='accuracy' needs evaluation.every"),
     ],
 )
 def test_evaluations_that_do_not_fit(changes, message):
     with pytest.raises(ValueError, match=message):
         mg.ExperimentConfig(evaluation=mg.EvaluationConfig(**changes))
+
+
+def test_a_metric_that_the_results_lack_is_refused_before_training(tmp_path):
+    for name in ("acuracy", "examples", "accuracy_interval"):
+        config = validated(tmp_path, {"steps": 4, "checkpoint_every": 2}, metric=name)
+        with pytest.raises(
+            RunError, match=f"evaluation.metric='{name}' is not in the results; valid: accuracy, macro_f1"
+        ):
+            train(config, tmp_path / "run", print_progress=False)
+        assert not validation.read_validations(tmp_path / "run")
+
+
+def test_the_best_record_has_the_lowest_error_or_the_highest_score():
+    records = [{"step": 1}, {"step": 2, "mae": 0.1, "pearson": 0.5}, {"step": 3, "mae": 0.2, "pearson": 0.6}]
+    assert [validation.best_record(records, name)["step"] for name in ("mae", "pearson", "undefined")] == [2, 3, 1]
+
+
+def test_every_error_that_an_evaluation_has_is_known_as_one():
+    """The names of the results that a run can be chosen by, of all evaluations."""
+    names = set()
+    for evaluator in (*TASK_EVALUATORS.values(), *EVALUATORS.values()):
+        names.update(measured_names(evaluator.evaluate))
+    of_errors = ("loss", "perplexity", "bits", "error", "rmse", "mae", "wer", "l1", "seconds")
+    errors = {name for name in names if any(part in name.split("_") for part in of_errors)}
+    assert errors == set(validation.LOWER_IS_BETTER)
