@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax import models
-from memgpt_jax.config.model import BaseModelConfig
+from memgpt_jax.config.checks import check
+from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.model import BaseModelConfig, ModelConfig
 from memgpt_jax.data.progress_bar import track
 from memgpt_jax.ops.mesh import replicate
 
@@ -41,15 +43,19 @@ def document_outputs(
         length: most tokens of a call; shorter documents are read in shorter calls. An encoder sees the tokens of a
             call, and earlier ones only through its memory.
         noun: of the documents, for a progress bar; empty: no bar.
+
+    Raises:
+        ValueError: as `check_lengths`.
     """
     sizes = [len(document["tokens"]) for document in documents]
+    check_lengths(model, sizes, length)
     found: list[Any] = [None] * len(documents)
     rows = 1 if len(documents) == 1 else rows
     by_length = sorted(range(len(documents)), key=lambda index: -sizes[index])
     groups = [by_length[first : first + rows] for first in range(0, len(documents), rows)]
     for group in track(groups, noun) if noun else groups:
         state, longest = models.functional(model).init_state(rows), sizes[group[0]]
-        size = min(length, 1 << (longest - 1).bit_length())  # a power of two, so that few shapes are compiled
+        size = call_size(model, longest, length)
         for first in range(0, longest, size):
             inputs = call_inputs([documents[index] for index in group], first, rows, size)
             outputs, state = read_call(model, params, inputs, state)
@@ -60,6 +66,42 @@ def document_outputs(
                 here = (places[index] >= first) & (places[index] < first + size)
                 found[index][here] = outputs[row, places[index][here] - first]
     return found
+
+
+def check_lengths(model: BaseModelConfig, sizes: Sequence[int], length: int) -> None:
+    """Raise `ValueError` if the model cannot read documents of so many tokens in calls of `length` tokens."""
+    call, positions = getattr(model, "call_length", None), learned_positions(model)
+    check(
+        call is None or length <= call or length % call == 0,
+        f"calls of {length} tokens must be a multiple of model.call_length={call}",
+    )
+    longest = max(sizes, default=0)
+    check(
+        positions is None or longest <= positions,
+        f"a text has {longest} tokens, and the model has learned positions for num_positions={positions}: cut texts by "
+        f"max_length={positions}",
+    )
+
+
+def check_documents(config: ExperimentConfig, documents: Sequence[Document]) -> None:
+    """`check_lengths` of the documents that an evaluation reads."""
+    sizes = [len(document["tokens"]) for document in documents[: config.evaluation.max_documents]]
+    check_lengths(config.model, sizes, config.evaluation.chunk_length)
+
+
+def call_size(model: BaseModelConfig, longest: int, length: int) -> int:
+    """Tokens of the calls that read documents: a power of two, so that few shapes are compiled, but at most `length`.
+
+    Above `call_length` it is a multiple of that.
+    """
+    size, call = min(length, 1 << (longest - 1).bit_length()), getattr(model, "call_length", None)
+    return size if call is None or size <= call else -(-size // call) * call
+
+
+def learned_positions(model: BaseModelConfig) -> int | None:
+    """The most tokens of a document of a decoder with learned positions; None: the model has no such limit."""
+    stack = getattr(model, "backbone", model)
+    return stack.num_positions if isinstance(stack, ModelConfig) and stack.position == "learned" else None
 
 
 def end_outputs(

@@ -9,7 +9,7 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.tasks.labelled_text import LabelledTextTask
-from memgpt_jax.evaluation.documents import document_outputs
+from memgpt_jax.evaluation.documents import check_documents, document_outputs
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.by_length import ByLength, by_length
 from memgpt_jax.evaluation.metrics.classification import ClassificationMetrics, classification_metrics
@@ -78,5 +78,6 @@ def evaluate_labels(config: ExperimentConfig, params: models.Params, task: Label
 
 
 def check_labels(config: ExperimentConfig, task: LabelledDocuments) -> None:
-    """Raise `ValueError` if a library that the metrics need is missing."""
+    """Raise `ValueError` if a library that the metrics need is missing, or a text is too long for the model."""
     library("sklearn.metrics")
+    check_documents(config, task.documents)

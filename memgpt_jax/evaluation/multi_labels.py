@@ -6,7 +6,7 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.tasks.multi_label_text import MultiLabelTextTask
-from memgpt_jax.evaluation.documents import end_outputs
+from memgpt_jax.evaluation.documents import check_documents, end_outputs
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.libraries import library
 from memgpt_jax.evaluation.metrics.multi_labels import MultiLabelMetrics, multi_label_metrics
@@ -61,5 +61,6 @@ def evaluate_multi_labels(
 
 
 def check_multi_labels(config: ExperimentConfig, task: MultiLabelTextTask) -> None:
-    """Raise `ValueError` if a library that the metrics need is missing."""
+    """Raise `ValueError` if a library that the metrics need is missing, or a text is too long for the model."""
     library("sklearn.metrics")
+    check_documents(config, task.documents)

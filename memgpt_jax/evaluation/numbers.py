@@ -10,7 +10,7 @@ from memgpt_jax import models
 from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.heads import HeadedConfig
-from memgpt_jax.evaluation.documents import document_outputs
+from memgpt_jax.evaluation.documents import check_documents, document_outputs
 from memgpt_jax.evaluation.metrics.libraries import library
 from memgpt_jax.evaluation.metrics.numbers import NumberMetrics, number_metrics
 from memgpt_jax.evaluation.scoring import check_finite
@@ -63,5 +63,6 @@ def evaluate_numbers(config: ExperimentConfig, params: models.Params, task: Numb
 
 
 def check_numbers(config: ExperimentConfig, task: NumberedDocuments) -> None:
-    """Raise `ValueError` if a library that the metrics need is missing."""
+    """Raise `ValueError` if a library that the metrics need is missing, or a text is too long for the model."""
     library("sklearn.metrics")
+    check_documents(config, task.documents)

@@ -10,7 +10,7 @@ from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.tasks.tagged_text import CONTEXT, TaggedExample, TaggedTextTask
-from memgpt_jax.evaluation.documents import document_outputs
+from memgpt_jax.evaluation.documents import check_documents, document_outputs
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.by_length import ByLength, by_length
 from memgpt_jax.evaluation.metrics.entities import EntityMetrics, entity_counts, entity_metrics, f1_of, marks_entities
@@ -123,5 +123,6 @@ def _mistake(example: TaggedExample, predicted: list[str], loss: float) -> Mista
 
 
 def check_tags(config: ExperimentConfig, task: TaggedTextTask) -> None:
-    """Raise `ValueError` if a library that the metrics need is missing."""
+    """Raise `ValueError` if a library that the metrics need is missing, or a document is too long for the model."""
     library("seqeval.metrics")
+    check_documents(config, [item.inputs for item in task.encoded])

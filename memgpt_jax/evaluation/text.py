@@ -19,7 +19,7 @@ from memgpt_jax import data, models
 from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.experiment import ExperimentConfig
-from memgpt_jax.config.model import BaseModelConfig, PositionedStackConfig
+from memgpt_jax.evaluation.documents import learned_positions
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.scoring import check_finite, score_chunk
 
@@ -109,13 +109,6 @@ def check_text(config: ExperimentConfig, tokenizer: data.Tokenizer) -> None:
             f"model.num_positions={positions}: set training.carry_state=False, so that every batch starts at position "
             "0, take shorter documents, or set model.num_positions",
         )
-
-
-def learned_positions(model: BaseModelConfig) -> int | None:
-    """Size of the model's table of learned positions; None: it has none."""
-    if isinstance(model, PositionedStackConfig) and model.position == "learned":
-        return model.num_positions
-    return None
 
 
 def check_positions(config: ExperimentConfig, longest: int) -> None:

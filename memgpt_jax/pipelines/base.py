@@ -9,7 +9,7 @@ from memgpt_jax.checkpoint import load_best_run, load_run_tokenizer
 from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.data import DataConfig
 from memgpt_jax.config.heads import HeadedConfig
-from memgpt_jax.config.model import BaseModelConfig
+from memgpt_jax.config.model import BaseModelConfig, EncoderConfig, ModelConfig
 from memgpt_jax.data.tasks.labelled_media import LabelledMediaConfig
 from memgpt_jax.data.tasks.triples import TriplesConfig
 from memgpt_jax.data.tokenizers.base import Tokenizer
@@ -19,8 +19,9 @@ from memgpt_jax.interop.adapters import read_adapters
 from memgpt_jax.models.heads.labels import LabelHeadConfig
 from memgpt_jax.models.model_functions import Model
 
-CALL = 128
-"""Tokens of a call, if the model does not determine them."""
+CALL, ENCODER_CALL = 128, 512
+"""Most tokens of a call of a decoder, and of a model whose tokens see later ones of the call, if neither a run nor the
+model determines them."""
 
 
 class Loaded(NamedTuple):
@@ -31,7 +32,8 @@ class Loaded(NamedTuple):
     tokenizer: Tokenizer
     """None for a knowledge graph, and for labels of pictures and sounds: their pipelines read no text."""
     length: int
-    """Tokens of a call: those of the run's evaluation, or of `HeadedConfig.call_length`."""
+    """Tokens of a call: those of the run's evaluation, or of `HeadedConfig.call_length`; else as many as an encoder has
+    learned positions, or `CALL` or `ENCODER_CALL`."""
     data: DataConfig | None = None
     """The data of a run or of adapters; None: the model is neither."""
 
@@ -84,8 +86,17 @@ def load(
         tokenizer.vocab_size <= config.vocab_size,
         f"the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size}: give the tokenizer of the model",
     )
-    length = length or getattr(config, "call_length", None) or CALL
+    length = length or getattr(config, "call_length", None) or _most_tokens(config)
     return Loaded(config.with_kernels("auto"), params, tokenizer, length, data)
+
+
+def _most_tokens(config: BaseModelConfig) -> int:
+    """The tokens of a call: what an encoder does not read at once, its tokens do not see together."""
+    stacks = [*config.stacks.values()]
+    if all(isinstance(stack, ModelConfig) for stack in stacks):
+        return CALL
+    encoders = [stack for stack in stacks if isinstance(stack, EncoderConfig)]
+    return min((stack.num_positions for stack in encoders if stack.position == "learned"), default=ENCODER_CALL)
 
 
 def labelling(loaded: Loaded, *, of_words: bool) -> tuple[HeadedConfig, LabelHeadConfig, tuple[str, ...]]:

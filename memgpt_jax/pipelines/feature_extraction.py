@@ -11,10 +11,10 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig, TruncationSide
-from memgpt_jax.config.model import BaseModelConfig
+from memgpt_jax.config.model import BaseModelConfig, ModelConfig
 from memgpt_jax.data.tasks.labelled_text import document_ids
 from memgpt_jax.data.text import clean
-from memgpt_jax.evaluation.documents import end_outputs
+from memgpt_jax.evaluation.documents import call_size, check_lengths, end_outputs
 from memgpt_jax.models.heads.vectors import VectorHeadConfig
 from memgpt_jax.pipelines.base import Loaded, check_sizes, texts_of
 
@@ -67,9 +67,12 @@ class FeatureExtraction:
             its array. With `mean` and `head` an array [texts, D] of unit vectors; for a single text [D].
         """
         single, texts = isinstance(inputs, str), [clean(text, self.clean).text for text in texts_of(inputs)]
+        if not texts and self.pool != "none":
+            return self([""])[:0]
         if self.pool == "head":
             ids = [document_ids(self.tokenizer, text, self.max_length, self.truncation_side) for text in texts]
-            vectors = np.array(end_outputs(self.config, self.params, ids, rows=ROWS, length=self.length))
+            found = end_outputs(self.config, self.params, ids, rows=ROWS, length=self.length)
+            vectors = _checked(np.array(found))
             return vectors[0] if single else vectors
         documents = [document_ids(self.tokenizer, text) for text in texts]
         if self.pool == "none":
@@ -96,13 +99,23 @@ class FeatureExtraction:
 
     def _parts(self, ids: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
         """`_hidden`, one array for each call of the model."""
+        check_lengths(self.config, [len(ids)], self.length)
+        # One shape is compiled for a decoder, whose vectors do not depend on the division into calls.
+        one_shape = isinstance(self.config, ModelConfig)
+        length = self.length if one_shape else call_size(self.config, len(ids), self.length)
         state = models.functional(self.config).init_state(1)
-        for first in range(0, len(ids), self.length):
-            part = ids[first : first + self.length]
-            tokens, valid = np.zeros((1, self.length), np.int32), np.arange(self.length)[None] < len(part)
+        for first in range(0, len(ids), length):
+            part = ids[first : first + length]
+            tokens, valid = np.zeros((1, length), np.int32), np.arange(length)[None] < len(part)
             tokens[0, : len(part)] = part
             hidden, state = _read(self.config, self.params, tokens, state, valid)
-            yield np.asarray(hidden)[0, : len(part)]
+            yield _checked(np.asarray(hidden)[0, : len(part)])
+
+
+def _checked(vectors: np.ndarray) -> np.ndarray:
+    """The vectors. Raises `ValueError` if a number is NaN or infinite."""
+    check(bool(np.isfinite(vectors).all()), "a vector has NaN or infinite numbers: the parameters may have, too")
+    return vectors
 
 
 def _unit_mean(parts: list[np.ndarray]) -> np.ndarray:

@@ -13,7 +13,7 @@ from memgpt_jax.config.texts import CleanConfig
 from memgpt_jax.data.corpora.text import encode_pieces
 from memgpt_jax.data.tasks.labelled_text import document_ids
 from memgpt_jax.data.text import clean
-from memgpt_jax.evaluation.documents import call_inputs, end_outputs, read_call
+from memgpt_jax.evaluation.documents import call_inputs, check_lengths, end_outputs, read_call
 from memgpt_jax.evaluation.scoring import check_finite
 from memgpt_jax.pipelines.base import Loaded, check_sizes, labelling, texts_of
 
@@ -85,7 +85,10 @@ class TextClassification:
         most, begin = self.head.max_length, [self.tokenizer.start_id]
         room = None if most is None else most - 1 - (end is not None)
         pieces = encode_pieces(self.tokenizer, filter(None, map(_text, chunks)))
+        number = 0
         for ids in _at_most(pieces, room):
+            number += len(begin) + len(ids)
+            check_lengths(self.config, [number], self.length)
             logits, state = self._read([*begin, *ids], state, bool(begin))
             begin = []
             yield self._labels(logits)[0]

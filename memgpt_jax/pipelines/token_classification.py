@@ -75,6 +75,7 @@ class TokenClassification:
 
     def of_words(self, words: Sequence[str]) -> list[dict[str, Any]]:
         """The results for a text of given words; `start` and `end` are places in the words joined by spaces."""
+        check(not isinstance(words, str), f"words must be a list of words, got the text {words!r}")
         words = texts_of(list(words))
         ends = np.cumsum([len(word) + 1 for word in words]) - 1
         spans = [(int(end) - len(word), int(end)) for word, end in zip(words, ends, strict=True)]

@@ -267,6 +267,52 @@ def test_an_encoder_reads_long_texts_in_calls_as_it_was_trained():
         model.apply(params, tokens[:, :20])
 
 
+@pytest.mark.parametrize("call", [24, 16])
+def test_a_text_of_any_length_is_read_in_calls_of_any_length(call):
+    """Calls of a power of two would not do for calls of 24 tokens."""
+    backbone = mg.EncoderConfig(**SIZES, memory=mg.KVMemoryConfig(memory_size=16, head_dim=8), heads=())
+    config = mg.HeadedConfig(backbone=backbone, head=mg.LabelHeadConfig(num_outputs=3), call_length=call)
+    model = config, random_params(config)
+    found = [
+        mg.pipeline("text-classification", model=model, tokenizer=ByteTokenizer(), length=length)("a" * 27)[0]["score"]
+        for length in (call, 2 * call)
+    ]
+    assert found[0] == pytest.approx(found[1])
+    with pytest.raises(ValueError, match=f"calls of {call + 8} tokens must be a multiple of model.call_length={call}"):
+        mg.pipeline("text-classification", model=model, tokenizer=ByteTokenizer(), length=call + 8)("a")
+
+
+@pytest.mark.parametrize("name", ["feature-extraction", "text-classification", "stream"])
+def test_a_text_beyond_learned_positions_is_refused(name):
+    backbone = mg.ModelConfig(**SIZES, memory=mg.NoMemoryConfig(), position="learned", num_positions=16)
+    config = mg.HeadedConfig(backbone=backbone, head=mg.LabelHeadConfig(num_outputs=3))
+    read = mg.pipeline(
+        name.replace("stream", "text-classification"), model=(config, random_params(config)), tokenizer=ByteTokenizer()
+    )
+    with pytest.raises(
+        ValueError, match=r"a text has \d+ tokens, and the model has learned positions for num_positions=16"
+    ):
+        [*read.stream("a text " for _ in range(5))] if name == "stream" else read("a text " * 5)
+
+
+def test_an_encoder_reads_as_many_tokens_in_a_call_as_it_has_positions():
+    for positions in (48, 600):
+        backbone = mg.EncoderConfig(
+            **SIZES, memory=mg.NoMemoryConfig(), heads=(), num_positions=positions, position="learned"
+        )
+        config = mg.HeadedConfig(backbone=backbone, head=mg.LabelHeadConfig(num_outputs=3))
+        assert (
+            mg.pipeline("text-classification", model=(config, random_params(config)), tokenizer=ByteTokenizer()).length
+            == positions
+        )
+
+
+def test_no_texts_have_no_vectors():
+    for pool, shape in (("mean", (0, 32)), ("none", (0,))):
+        vectors = mg.pipeline("feature-extraction", model=base("decoder"), tokenizer=ByteTokenizer(), pool=pool)
+        assert np.shape(vectors([])) == shape
+
+
 def test_vectors_are_the_hidden_states():
     model, tokenizer, text = base("decoder"), ByteTokenizer(), "two words of a text"
     ids = np.array([[tokenizer.start_id, *text.encode()]], np.int32)
