@@ -14,11 +14,15 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.generation.citations import segment_calls
 from memgpt_jax.generation.decode import fork
 from memgpt_jax.generation.prefill import power_of_two
+from memgpt_jax.generation.prompts import checked_ids
 from memgpt_jax.generation.request import GenerativeModel, decoder_of
 from memgpt_jax.knowledge.entries import Knowledge
 from memgpt_jax.models import ModelState, Params
 from memgpt_jax.models.entry_reads import explained_reads
 from memgpt_jax.shapes import Array, Flags, Float32, Int32, Tokens
+
+COMPARED = 64
+"""Keys by which knowledge in a state is recognised."""
 
 
 class Citation(NamedTuple):
@@ -55,11 +59,10 @@ def cite(
         top: reads of each token.
 
     Raises:
-        ValueError: the state has more than one row or other knowledge, or there are no ids.
+        ValueError: the state has more than one row or other knowledge, there are no ids, or one is not of the model.
     """
     decoder, top = decoder_of(model), whole("top", top, 1)
-    rows = [np.asarray(ids, np.int32)]
-    check(len(rows[0]) > 0, "there are no ids")
+    rows = [_checked_row(decoder.config, ids)]
     _check_state(state, knowledge)
     found = []
     for _, tokens, valid in segment_calls(decoder.config, state, rows):
@@ -87,6 +90,7 @@ def source_weights(
         number: rows that are read at the same time.
     """
     decoder = decoder_of(model)
+    rows = [_checked_row(decoder.config, row) for row in rows]
     _check_state(state, knowledge)
     column = {source: place for place, source in enumerate(knowledge.texts)}
     found = np.zeros((len(rows), len(column)), np.float32)
@@ -103,14 +107,29 @@ def source_weights(
     return found / (lengths[:, None] * len(knowledge.layers))
 
 
+def _checked_row(config: ModelConfig, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The ids as an array. Raises `ValueError` if there are none, or one is not of the model."""
+    row = np.asarray(ids)
+    check(row.size > 0, "there are no ids")
+    fits = row.ndim == 1 and row.dtype.kind in "iu"
+    check(fits, f"ids must be a list of whole numbers, got {row.dtype}{list(row.shape)}")
+    return checked_ids(config, "ids", row)
+
+
 def _check_state(state: ModelState, knowledge: Knowledge) -> None:
-    """Raise `ValueError` unless the state is one row that holds this knowledge."""
+    """Raise `ValueError` unless the state is one row that holds this knowledge.
+
+    Compared are the numbers of the texts, and up to `COMPARED` of the keys: all of a million take long.
+    """
     streams = [layer.stream for layer in state.layers if layer.stream]
     check(state.position.shape[0] == 1, f"the state has {state.position.shape[0]} rows, must have 1")
     for stream, layer in zip(streams, knowledge.layers, strict=True):
         held = stream.memory.knowledge
         sources = np.zeros(0, np.int32) if held is None else np.asarray(held.source[0])
         same = np.array_equal(sources[sources > 0], layer.source)
+        if same and held is not None:
+            some = np.linspace(0, len(layer.source) - 1, min(COMPARED, len(layer.source)), dtype=np.int64)
+            same = np.array_equal(np.asarray(held.keys[0, some]), layer.keys[some].astype(held.keys.dtype))
         check(same, "the state holds other knowledge: write it first (`mg.knowledge.write`)")
 
 

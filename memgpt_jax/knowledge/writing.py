@@ -23,7 +23,7 @@ def write(model: GenerativeModel, state: ModelState, knowledge: Knowledge) -> Mo
     Args:
         model: a `MemGPT` or `(config, params)`, with `memory.knowledge_size` of at least the number of entries.
         state: any state of the model; it is not modified.
-        knowledge: of the same parameters.
+        knowledge: of the same parameters, which is not checked here; `load` checks it.
 
     Raises:
         ValueError: the memory has no place for so many entries, or the entries are not those of such a model.

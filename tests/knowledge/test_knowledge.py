@@ -235,6 +235,17 @@ def test_knowledge_encoded_into_a_folder_is_that_of_one_call(model, facts, tmp_p
         mg.knowledge.encode(pair(model), texts, TOKENIZER, path=tmp_path)
 
 
+def cited(model, facts, ids, written=None):
+    """The citations of ids that continue a state with facts, or with other knowledge."""
+    state = mg.knowledge.write(pair(model), model.fresh(1), facts if written is None else written)
+    return mg.knowledge.cite(pair(model), state, facts, ids)
+
+
+def others(model):
+    """Three other texts of as many tokens."""
+    return mg.knowledge.encode(pair(model), ["sky is", "b", "green hat"], TOKENIZER)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -252,6 +263,11 @@ def test_knowledge_encoded_into_a_folder_is_that_of_one_call(model, facts, tmp_p
         (lambda m, f: f + f, "both have the texts 1, 2, 3"),
         (lambda m, f: mg.knowledge.cite(pair(m), m.fresh(1), f, [1]), "the state holds other knowledge"),
         (lambda m, f: mg.knowledge.cite(pair(m), m.fresh(2), f, [1]), "the state has 2 rows, must have 1"),
+        (lambda m, f: cited(m, f, [1], written=others(m)), "the state holds other knowledge"),
+        (lambda m, f: cited(m, f, [99_999]), "ids must be from 0 to"),
+        (lambda m, f: cited(m, f, [1.5]), r"ids must be a list of whole numbers, got float64\[1\]"),
+        (lambda m, f: cited(m, f, []), "there are no ids"),
+        (lambda m, f: mg.knowledge.source_weights(pair(m), m.fresh(1), f, [[1], []]), "there are no ids"),
         (lambda m, f: mg.knowledge.write(pair(m), m.fresh(1), f + many(f)), "48 entries, .*knowledge_size=40 is less"),
         (
             lambda m, f: mg.KVMemoryConfig(knowledge_top_k=0),
