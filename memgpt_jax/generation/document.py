@@ -51,7 +51,12 @@ def new_document(config: ModelConfig, tokenizer: Tokenizer) -> Document:
 
 
 def continued(
-    document: Document, tokenizer: Tokenizer, state: ModelState, ids: Sequence[int], unread: Sequence[int]
+    document: Document,
+    tokenizer: Tokenizer,
+    state: ModelState,
+    ids: Sequence[int],
+    unread: Sequence[int],
+    text: AnswerText | None = None,
 ) -> Document:
     """The document with more tokens.
 
@@ -61,15 +66,18 @@ def continued(
         state: the state after all tokens but those in `unread`.
         ids: the new tokens.
         unread: the last token; () after the end of the document.
+        text: of the answer that the tokens are, whose last character may be incomplete; default: they are a prompt.
     """
-    text = AnswerText(tokenizer, [*document.context, *document.unfinished, *ids])
+    if text is None and ids:
+        text = AnswerText(tokenizer, [*document.context, *document.unfinished, *ids])
+    settled, unfinished = (document.context, document.unfinished) if text is None else (text.context, text.unfinished)
     return Document(
         state,
         tuple(unread),
         document.num_tokens + len(ids),
         document.penalized_ids.union(ids),
-        tuple(text.context),
-        tuple(text.unfinished),
+        tuple(settled),
+        tuple(unfinished),
     )
 
 

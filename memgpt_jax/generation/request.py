@@ -19,8 +19,6 @@ from memgpt_jax.models.arguments import check_state as check_same_state
 from memgpt_jax.models.arguments import warn_beyond_context
 from memgpt_jax.models.cross_attention import SourceCache
 
-GenerativeModel = MemGPT | EncoderDecoder | tuple[ModelConfig, Params]
-
 
 class DecoderModel(NamedTuple):
     """A model that generates: a decoder's configuration and parameters."""
@@ -29,6 +27,9 @@ class DecoderModel(NamedTuple):
     params: Params
     stop_ids: tuple[int, ...]
     """The ids that end a text according to the files that `from_pretrained` read; () if there are none."""
+
+
+GenerativeModel = MemGPT | EncoderDecoder | tuple[ModelConfig, Params] | DecoderModel
 
 
 class Request(NamedTuple):
@@ -87,6 +88,8 @@ def request_of(
 
 def decoder_of(model: GenerativeModel) -> DecoderModel:
     """The decoder of a model, or of an encoder-decoder. Raises `ValueError` if the model has none."""
+    if isinstance(model, DecoderModel):
+        return model
     stop_ids: tuple[int, ...] = ()
     if isinstance(model, tuple) and len(model) == 2:
         config, params = model

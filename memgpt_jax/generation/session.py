@@ -187,13 +187,15 @@ class Session:
         """Append the answer to the document."""
         new, text = answers.new[0], answers.texts[0]
         new = new[new >= 0].tolist()
-        if text.stopped:  # tokens of the stop text have been read: read again what was returned
-            new = ids_of_text(self.tokenizer, self._text.context, new, text.text)
+        if text.stopped or text.holds:  # tokens behind what was returned have been read: read again what was returned
+            context, unfinished = self._text.context, self._text.unfinished
+            new = ids_of_text(self.tokenizer, context, unfinished, new, text.text)
             tokens = [*self.unread, *new]
             if len(tokens) > 1:
                 _, self.state = prefill(self.config, self.params, [np.array(tokens[:-1], np.int32)], self.state)
             self.unread = tokens[-1:]
-            self._text = AnswerText(self.tokenizer, [*self._text.context, *new])
+            if new:
+                self._text = AnswerText(self.tokenizer, [*context, *unfinished, *new])
         else:
             ended = new[-1] in end_ids
             self.state, self.unread, self._text = answers.state, [] if ended else new[-1:], text
@@ -220,7 +222,7 @@ class Session:
         """
         other = self.fork()
         model, other.state = compress_memory(from_params(self.config, self.params), self.state, memory_size, by)
-        other._model = decoder_of(model)
+        other._model = decoder_of(model)._replace(stop_ids=self._model.stop_ids)
         return other
 
     def memory(self) -> list[dict[str, Any]]:

@@ -69,6 +69,11 @@ class AnswerText:
         self.stopped = bool(positions)
         return self._release(min(positions) if positions else len(self._held) - self._may_become_stop())
 
+    @property
+    def holds(self) -> bool:
+        """Whether text is held back."""
+        return bool(self._held)
+
     def rest(self) -> str:
         """End the answer, and return the text that was held back."""
         return "" if self.stopped else self._release(len(self._held))
@@ -120,18 +125,21 @@ class AnswerText:
         return next((length for length in lengths if self._held.endswith(stop[:length])), 0)
 
 
-def ids_of_text(tokenizer: Tokenizer, context: Sequence[int], ids: Sequence[int], text: str) -> list[int]:
+def ids_of_text(
+    tokenizer: Tokenizer, context: Sequence[int], unfinished: Sequence[int], ids: Sequence[int], text: str
+) -> list[int]:
     """The ids of the beginning of an answer: those of the answer as far as they go, then those of the rest of the text.
 
     Args:
         tokenizer: of the answer.
-        context: ids before the answer.
+        context: ids before the answer whose text is settled.
+        unfinished: ids after them, before the answer, whose character the answer completes.
         ids: of the answer.
         text: the beginning of its text.
     """
     before, ids = len(tokenizer.decode(context)), [int(token) for token in ids]
     for kept in range(len(ids), -1, -1):
-        written = tokenizer.decode([*context, *ids[:kept]])[before:]
+        written = tokenizer.decode([*context, *unfinished, *ids[:kept]])[before:]
         if text.startswith(written):
             break
     return [*ids[:kept], *tokenizer.encode(text[len(written) :])]

@@ -36,6 +36,8 @@ class Loaded(NamedTuple):
     learned positions, or `CALL` or `ENCODER_CALL`."""
     data: DataConfig | None = None
     """The data of a run or of adapters; None: the model is neither."""
+    stop_ids: tuple[int, ...] = ()
+    """The ids that end a text by the files of a pretrained model; those of the tokenizer come first."""
 
 
 def load(
@@ -57,13 +59,13 @@ def load(
         ValueError: there is no such model, no tokenizer, the tokenizer has ids that the model lacks, or the adapters
             were trained over another model.
     """
-    length = data = None
+    length = data = opened = None
     if adapters is not None:
         check(isinstance(model, str | Path), "adapters= needs model=, the folder or the name of their pretrained model")
         check(step is None, f"step={step} is of runs: adapters have no steps")
-        found = from_pretrained(str(model), adapters=adapters)
+        opened = from_pretrained(str(model), adapters=adapters)
         saved = read_adapters(adapters)
-        config, params, length, data = found.config, models.to_params(found), saved.call_length, saved.data
+        config, params, length, data = opened.config, models.to_params(opened), saved.call_length, saved.data
         tokenizer = tokenizer or read_tokenizer(adapters)
     elif isinstance(model, str | Path) and (Path(model).expanduser() / "checkpoints").is_dir():
         run = load_best_run(model, step)
@@ -73,12 +75,13 @@ def load(
             return Loaded(config.with_kernels("auto"), params, tokenizer, length, data)
         tokenizer = tokenizer or load_run_tokenizer(model)
     elif isinstance(model, str | Path):
-        found = from_pretrained(model, task_head=True)
-        config, params = found.config, models.to_params(found)
+        opened = from_pretrained(model, task_head=True)
+        config, params = opened.config, models.to_params(opened)
         tokenizer = tokenizer or load_tokenizer(model)
     elif isinstance(model, tuple):
         config, params = model
     else:
+        opened = model
         config, params = model.config, models.to_params(model)
     check(tokenizer is not None, "a model in memory needs a tokenizer: give tokenizer=")
     tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer
@@ -87,7 +90,8 @@ def load(
         f"the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size}: give the tokenizer of the model",
     )
     length = length or getattr(config, "call_length", None) or _most_tokens(config)
-    return Loaded(config.with_kernels("auto"), params, tokenizer, length, data)
+    stop_ids = tuple(getattr(getattr(opened, "origin", None), "stop_ids", ()))
+    return Loaded(config.with_kernels("auto"), params, tokenizer, length, data, stop_ids)
 
 
 def _most_tokens(config: BaseModelConfig) -> int:

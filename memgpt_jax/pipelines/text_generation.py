@@ -5,6 +5,7 @@ from typing import Any
 
 from memgpt_jax import models
 from memgpt_jax.generation import generate
+from memgpt_jax.generation.request import decoder_of
 from memgpt_jax.pipelines.base import Loaded, texts_of
 
 
@@ -17,7 +18,8 @@ class TextGeneration:
     """
 
     def __init__(self, loaded: Loaded):
-        self.model: Any = models.from_params(loaded.config, loaded.params)
+        model: Any = models.from_params(loaded.config, loaded.params)
+        self.model = decoder_of(model)._replace(stop_ids=loaded.stop_ids)
         self.tokenizer = loaded.tokenizer
 
     def __call__(

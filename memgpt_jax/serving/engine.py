@@ -407,12 +407,12 @@ class Engine:
         assert self._slots is not None
         state, ids = extract(self._slots.state, np.int32(index)), answer.ids
         unread, ids = ([], ids[:-1]) if is_stop else (ids[-1:], ids)
-        return continued(answer.before, self.tokenizer, jax.device_get(state), ids, unread)
+        return continued(answer.before, self.tokenizer, jax.device_get(state), ids, unread, answer.text)
 
     def _reread(self, answer: Answer) -> Generator[None, None, Document]:
         """The document with the text of an answer before a stop text; yields after each piece that is read."""
         before = answer.before
-        ids = ids_of_text(self.tokenizer, before.context, answer.ids, answer.text.text)
+        ids = ids_of_text(self.tokenizer, before.context, before.unfinished, answer.ids, answer.text.text)
         tokens, state = [*before.unread, *ids], before.state
         if len(tokens) > 1:
             state = yield from self._pieces(tokens[:-1], state)

@@ -65,7 +65,7 @@ class Service:
         loaded = loaded._replace(params=laid_out(config, loaded.params, settings.slots))
         self.engine = Engine(config, loaded.params, tokenizer, settings)
         self._vectors = FeatureExtraction(loaded, pool="mean")
-        self._stop_ids = [*tokenizer.stop_ids, tokenizer.start_id]
+        self._stop_ids = [*(tokenizer.stop_ids or loaded.stop_ids), tokenizer.start_id]
         template = settings.template or getattr(tokenizer, "chat_template", None)
         self.template = None if template is None else ChatTemplate(template, tokenizer)
         self.store = Store(

@@ -14,10 +14,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+import memgpt_jax as mg
 from memgpt_jax.config.memory import NoMemoryConfig
+from memgpt_jax.data import ByteTokenizer
+from memgpt_jax.data.tokenizers.files import unfinished
 from memgpt_jax.files import checksums
 from memgpt_jax.generation import Session, generate
+from memgpt_jax.generation.document import continued
 from memgpt_jax.generation.text import AnswerText
+from memgpt_jax.interop.origin import Origin
+from memgpt_jax.pipelines.base import load
 from tests.laws.models import random_params
 
 TEXT = "Das Gedächtnis ist ein Garten, "
@@ -129,6 +135,72 @@ def test_an_answer_that_a_text_stops_leaves_the_document_with_the_returned_text_
     after = generate(tiny.model, [[*prompt, *kept]], max_new_tokens=6).ids[0, len(prompt) + 10 :]
     answer = session.generate(max_new_tokens=6)  # without an incomplete character at its end
     assert answer.rstrip("\ufffd") == tiny.tokenizer.decode(after.tolist()).rstrip("\ufffd")
+
+
+class Spelled(ByteTokenizer):
+    """The byte tokenizer, in which some ids stand for other bytes and no id ends a text."""
+
+    stop_ids = ()
+
+    def __init__(self, spelling: dict[int, bytes]):
+        super().__init__()
+        self.spelling = spelling
+
+    def _bytes(self, ids) -> bytes:
+        return b"".join(self.spelling.get(int(token), bytes([token])) for token in ids if 0 <= token < 256)
+
+    def decode(self, ids):
+        return self._bytes(ids).decode("utf-8", "replace")
+
+    def unfinished_bytes(self, ids):
+        return unfinished(self._bytes(ids)[-3:])
+
+
+def about_to_write(tiny, *spelling: bytes) -> Session:
+    """A session whose next tokens have these bytes."""
+    new = generate(tiny.model, [[256, ord("z")]], max_new_tokens=len(spelling)).ids[0, 2:].tolist()
+    session = Session(tiny.model, Spelled(dict(zip(new, spelling, strict=True))))
+    session.feed("z")
+    return session
+
+
+def test_a_character_may_be_written_by_two_answers(tiny):
+    session = about_to_write(tiny, b"\xc5", b"\xa4", b"V")
+    assert session.generate(max_new_tokens=1) == ""
+    document = session.document()
+    after = continued(document, session.tokenizer, document.state, [], document.unread)  # an empty prompt
+    session.open(after)
+    stopped, nothing = session.fork(), session.fork()
+    assert session.fork().generate(max_new_tokens=2) == "\u0164V"
+    assert stopped.generate(max_new_tokens=2, stop="V") == "\u0164"
+    assert session.generate(max_new_tokens=1) == "\u0164"
+    same_state(stopped, session)
+    assert nothing.generate(max_new_tokens=2, stop="\u0164") == ""
+    assert (nothing.num_tokens, nothing.unread) == (document.num_tokens, list(document.unread))
+    assert nothing.generate(max_new_tokens=2) == "\u0164V"
+
+
+def test_a_stream_left_while_text_is_held_back_ends_with_what_was_returned(tiny):
+    session, again = about_to_write(tiny, b"xa", b"b"), Session(tiny.model, tiny.tokenizer)
+    stream = session.stream(max_new_tokens=2, stop="ac")
+    assert next(stream) == "x"
+    stream.close()
+    again.feed("z")
+    again.feed("x")
+    same_state(session, again)
+
+
+def test_a_smaller_session_and_a_pipeline_stop_at_the_ids_of_the_model(tiny):
+    model = mg.from_params(*tiny.model)
+    (first,) = generate(model, [[256, ord("z")]], max_new_tokens=1).ids[0, 2:].tolist()
+    model.origin = Origin({"eos_token_id": first})
+    session = Session(model, Spelled({}))
+    session.feed("z")
+    for other in (session.fork(), session.compressed(8)):
+        assert other.generate(max_new_tokens=3) == "" and not other.unread
+    write = mg.pipeline("text-generation", model=model, tokenizer=Spelled({}))
+    assert write("z", return_full_text=False) == [{"generated_text": ""}]
+    assert load(model, Spelled({})).stop_ids == (first,)
 
 
 def test_the_end_of_the_document(tiny):

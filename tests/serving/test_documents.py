@@ -186,6 +186,21 @@ def test_a_session_is_fed_and_continued(client):
     assert completion(client, prompt="", session=fork["id"], max_tokens=3)["choices"][0]["text"] == half["text"]
 
 
+def test_a_character_may_be_written_by_two_requests(client):
+    def written(session, byte, **options):
+        options |= {"prompt": "", "session": session, "max_tokens": 1, "logit_bias": {byte: 100}}
+        return completion(client, **options)["choices"][0]
+
+    first = written(client.post("/v1/sessions", json={"text": "x"}).json()["id"], 0xC5)
+    second = written(first["session"], 0xA4)
+    assert (first["text"], second["text"]) == ("", "\u0164")
+    stopped = written(first["session"], 0xA4, stop="\u0164")
+    assert stopped["text"] == "" and stopped["finish_reason"] == "stop"
+    tokens = [client.get(f"/v1/sessions/{found['session']}").json()["num_tokens"] for found in (first, second, stopped)]
+    assert tokens == [3, 4, 3]
+    assert written(stopped["session"], 0xA4)["text"] == "\u0164"
+
+
 def test_a_session_leaves_and_comes_back(client, tiny, tmp_path):
     """As a file that `Session.load` reads, and one that `Session.save` wrote."""
     session = client.post("/v1/sessions", json={"text": "one two"}).json()
