@@ -8,10 +8,12 @@ module is imported when the configuration is read.
 import dataclasses
 import importlib
 import json
+import sys
 import typing
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
+from memgpt_jax.config.checks import check
 from memgpt_jax.config.experiment import ExperimentConfig
 
 PACKAGE = __name__.partition(".")[0]
@@ -75,9 +77,11 @@ def _find_class(values: dict[str, Any], classes: tuple[type, ...]) -> type:
         raise ValueError(f"unknown configuration type {kind!r}; valid: {', '.join(cls.__name__ for cls in valid)}")
     problem = None
     if source not in map(_import_name, valid):
+        module = str(source).partition(":")[0]
         try:
-            importlib.import_module(str(source).partition(":")[0])
-        except Exception as error:  # the module is the user's: any error may come from it
+            check(not _runs_code(module), "it is no module that defines configurations")
+            importlib.import_module(module)
+        except (Exception, SystemExit) as error:  # the module is the user's: any error may come from it
             problem = f"{type(error).__name__}: {error}"
         valid = _dataclasses(classes)
     found = [cls for cls in valid if _import_name(cls) == source]
@@ -88,6 +92,15 @@ def _find_class(values: dict[str, Any], classes: tuple[type, ...]) -> type:
             "the module that defines and registers it before reading, or add its folder to PYTHONPATH"
         )
     return found[-1]
+
+
+def _runs_code(module: str) -> bool:
+    """Whether importing a module may do more than define something: those of Python, and those that are programs.
+
+    The file that names the module may come from anybody.
+    """
+    parts = module.split(".")
+    return parts[0] in sys.stdlib_module_names or "__main__" in parts
 
 
 def _import_name(cls: type) -> str:

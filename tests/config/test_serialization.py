@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 
 import pytest
 
@@ -63,9 +64,19 @@ def test_a_class_outside_of_the_package_is_imported_by_name(tmp_path, monkeypatc
     values["model"]["memory"]["import"] = "broken_of_someone:Config"
     with pytest.raises(ValueError, match="ZeroDivisionError"):
         from_json(values)
-    values["model"]["memory"]["import"] = "json:JSONDecoder"
-    with pytest.raises(ValueError, match=r"json:JSONDecoder, which is no configuration that is valid here"):
+    values["model"]["memory"]["import"] = "numpy:ndarray"
+    with pytest.raises(ValueError, match=r"numpy:ndarray, which is no configuration that is valid here"):
         from_json(values)
+
+
+@pytest.mark.parametrize("module", ["unittest.__main__", "this", "pip.__main__"])
+def test_a_module_of_python_and_a_program_are_not_imported(module, capsys):
+    values = to_json(ModelConfig())
+    values["memory"] |= {"import": f"{module}:Config"}
+    imported = set(sys.modules)
+    with pytest.raises(ValueError, match=r"cannot be imported \(ValueError: it is no module that defines"):
+        from_json(values, (ModelConfig,))
+    assert not capsys.readouterr().out and module not in set(sys.modules) - imported
 
 
 def test_differences_name_each_field_with_both_values():
