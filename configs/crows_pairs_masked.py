@@ -5,8 +5,8 @@ al., 2020). MODEL is an encoder that was saved with its head for masked tokens, 
 
 Command: MEMGPT_DATA=FOLDER python experiments/zero_shot.py crows_pairs_masked --pretrained MODEL
 Time:    12 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an AMD EPYC, shared)
-Result:  all-MiniLM-L6-v2, trained as a masked model on books (held-out accuracy 0.227), finds the first sentence likelier
-         in 0.501 of the 1,508 pairs, standard error 0.013; 0.5 is without this bias. Its training:
+Result:  all-MiniLM-L6-v2, trained as a masked model on books (held-out accuracy 0.227), finds the first sentence
+         likelier in 0.501 of the 1,508 pairs, standard error 0.013; 0.5 is without this bias. Its training:
          python experiments/train.py masked --pretrained MODEL --data.corpus folder --data.path BOOKS --data.tokenizer
          pretrained --training.steps 300 --training.batch_size 16 --training.sequence_length 128
          --optimizer.learning_rate 1e-4 --optimizer.warmup_steps 30 --model.segment_length 64

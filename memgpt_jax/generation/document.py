@@ -23,8 +23,8 @@ from memgpt_jax.ops.trees import named_leaves
 KEY, NO_SUM = "memgpt_jax.session", "0" * 64
 """The entry of a file's header with its values as JSON, and what its checksum `sha256` is while it is computed."""
 
-
 MOST_TOKENS = 2**63
+"""Above the number of tokens of any document."""
 
 
 class Document(NamedTuple):
