@@ -98,7 +98,7 @@ def finetune(
         epochs: passes over the training examples, about: packing decides how many rows they fill.
         patience: evaluate after each quarter of an epoch, keep the best parameters, and stop after this number of
             evaluations without improvement; default: evaluate at the end only.
-        metric: the result that chooses the best parameters, such as "accuracy", "f1" or "bleu".
+        metric: with `patience`, the result that chooses the best parameters, such as "accuracy", "f1" or "bleu".
         batch_size: rows B of a batch.
         sequence_length: tokens L of a row; longer texts are cut to it in training, but documents with questions are
             read in several steps with the memory carried.
