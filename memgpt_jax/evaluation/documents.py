@@ -1,7 +1,7 @@
 """The outputs of a head for whole documents, read in calls of fixed length."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -83,10 +83,11 @@ def check_lengths(model: BaseModelConfig, sizes: Sequence[int], length: int) -> 
     )
 
 
-def check_documents(config: ExperimentConfig, documents: Sequence[Document]) -> None:
-    """`check_lengths` of the documents that an evaluation reads."""
-    sizes = [len(document["tokens"]) for document in documents[: config.evaluation.max_documents]]
-    check_lengths(config.model, sizes, config.evaluation.chunk_length)
+def check_documents(config: ExperimentConfig, documents: Callable[[], Sequence[Document]]) -> None:
+    """`check_lengths` of the documents that an evaluation reads, which are only made if their length matters."""
+    is_limited = learned_positions(config.model) is not None
+    read = documents()[: config.evaluation.max_documents] if is_limited else []
+    check_lengths(config.model, [len(document["tokens"]) for document in read], config.evaluation.chunk_length)
 
 
 def call_size(model: BaseModelConfig, longest: int, length: int) -> int:

@@ -80,4 +80,4 @@ def evaluate_labels(config: ExperimentConfig, params: models.Params, task: Label
 def check_labels(config: ExperimentConfig, task: LabelledDocuments) -> None:
     """Raise `ValueError` if a library that the metrics need is missing, or a text is too long for the model."""
     library("sklearn.metrics")
-    check_documents(config, task.documents)
+    check_documents(config, lambda: task.documents)

@@ -63,4 +63,4 @@ def evaluate_multi_labels(
 def check_multi_labels(config: ExperimentConfig, task: MultiLabelTextTask) -> None:
     """Raise `ValueError` if a library that the metrics need is missing, or a text is too long for the model."""
     library("sklearn.metrics")
-    check_documents(config, task.documents)
+    check_documents(config, lambda: task.documents)

@@ -65,4 +65,4 @@ def evaluate_numbers(config: ExperimentConfig, params: models.Params, task: Numb
 def check_numbers(config: ExperimentConfig, task: NumberedDocuments) -> None:
     """Raise `ValueError` if a library that the metrics need is missing, or a text is too long for the model."""
     library("sklearn.metrics")
-    check_documents(config, task.documents)
+    check_documents(config, lambda: task.documents)

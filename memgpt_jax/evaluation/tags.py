@@ -125,4 +125,4 @@ def _mistake(example: TaggedExample, predicted: list[str], loss: float) -> Mista
 def check_tags(config: ExperimentConfig, task: TaggedTextTask) -> None:
     """Raise `ValueError` if a library that the metrics need is missing, or a document is too long for the model."""
     library("seqeval.metrics")
-    check_documents(config, [item.inputs for item in task.encoded])
+    check_documents(config, lambda: [item.inputs for item in task.encoded])
