@@ -297,24 +297,12 @@ def test_a_text_beyond_learned_positions_is_refused(name):
 
 def test_a_validation_text_beyond_learned_positions_is_refused_before_training(tmp_path):
     config = mg.ModelConfig(**SIZES, memory=mg.NoMemoryConfig(), position="learned", num_positions=16)
+    model = mg.from_params(config, random_params(config))
     rows = [{"text": f"text {number}", "label": number % 2} for number in range(4)]
-    options = {
-        "workdir": tmp_path / "run",
-        "tokenizer": ByteTokenizer(),
-        "sequence_length": 16,
-        "print_progress": False,
-    }
-    with pytest.raises(
-        RunError, match="a text has 31 tokens, and the model has learned positions for num_positions=16"
-    ):
-        mg.finetune(
-            mg.from_params(config, random_params(config)),
-            mg.LabelledTextConfig(),
-            train=rows,
-            valid=[rows[0] | {"text": "a" * 30}],
-            sequence_length=16,
-            **options,
-        )
+    texts = {"train": rows, "valid": [rows[0] | {"text": "a" * 30}], "tokenizer": ByteTokenizer()}
+    options = {"workdir": tmp_path / "run", "sequence_length": 16, "print_progress": False}
+    with pytest.raises(mg.RunError, match="a text has 31 tokens, and the model has learned positions for"):
+        mg.finetune(model, mg.LabelledTextConfig(), **texts, **options)
     assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
