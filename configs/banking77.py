@@ -3,8 +3,8 @@
 Command: MEMGPT_DATA=FOLDER python experiments/train.py banking77 --workdir runs/banking77
          python experiments/evaluate.py runs/banking77 --split test
 Time:    9.6 minutes of CPU time for 245 of the 500 steps (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
-Result:  accuracy and macro F1 on the 3,080 test texts 0.930, 0.933, accuracy on the validation tenth 0.932, 0.917; seeds
-         0 and 2, from all-MiniLM-L6-v2 (22.6 million parameters)
+Result:  accuracy and macro F1 on the 3,080 test texts 0.930, 0.933, accuracy on the validation tenth 0.932, 0.917;
+         seeds 0 and 2, from all-MiniLM-L6-v2 (22.6 million parameters)
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig
