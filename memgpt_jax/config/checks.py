@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -73,3 +74,9 @@ def dtype_name(dtype: Any) -> Any:
         return np.dtype(dtype).name
     except TypeError:
         return dtype
+
+
+def check_statistics(mean: float | None, std: float | None) -> None:
+    """Raise `ValueError` unless `data.mean` is finite and `data.std` positive; None: taken from the data."""
+    check(mean is None or math.isfinite(mean), f"data.mean must be finite, got {mean}")
+    check(std is None or 0 < std < math.inf, f"data.std must be positive, got {std}")

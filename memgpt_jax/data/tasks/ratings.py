@@ -1,12 +1,11 @@
 """Recommendation: what does a user choose next, and how does the user rate it?"""
 
 import dataclasses
-import math
 from typing import Any, Literal, Self
 
 import numpy as np
 
-from memgpt_jax.config.checks import check, check_literals, check_positive
+from memgpt_jax.config.checks import check, check_literals, check_positive, check_statistics
 from memgpt_jax.config.data import CausalConfig, ObjectiveConfig, TaskConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.corpora.sources import SPLITS, expand
@@ -68,8 +67,7 @@ class RatingsConfig(TaskConfig):
             f"data.held_out must be a whole number or below 1, got {self.held_out}",
         )
         check(0 <= self.drop < 1, f"data.drop must be in [0, 1), got {self.drop}")
-        check(self.mean is None or math.isfinite(self.mean), f"data.mean must be finite, got {self.mean}")
-        check(self.std is None or 0 < self.std < math.inf, f"data.std must be positive, got {self.std}")
+        check_statistics(self.mean, self.std)
         check(self.valid_every >= 2, f"data.valid_every must be at least 2, got {self.valid_every}")
 
     @property

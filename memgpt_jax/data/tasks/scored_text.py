@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from memgpt_jax.config.checks import check
+from memgpt_jax.config.checks import check, check_statistics
 from memgpt_jax.config.texts import CleanConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.examples.files import CutTextsConfig, NumbersConfig, read_split
@@ -40,8 +40,7 @@ class ScoredTextConfig(CutTextsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.mean is None or math.isfinite(self.mean), f"data.mean must be finite, got {self.mean}")
-        check(self.std is None or 0 < self.std < math.inf, f"data.std must be positive, got {self.std}")
+        check_statistics(self.mean, self.std)
 
     def completed(self) -> Self:
         """The configuration with `mean` and `std`, where they are None, filled in from the training split."""
