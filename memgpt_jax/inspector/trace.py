@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from memgpt_jax.data import Tokenizer
 from memgpt_jax.data.progress_bar import track
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.generation.citations import segment_calls
+from memgpt_jax.generation.pieces import result_of
 from memgpt_jax.generation.prompts import check_tokenizer, checked_ids
 from memgpt_jax.generation.request import DecoderModel, GenerativeModel, decoder_of
 from memgpt_jax.generation.text import AnswerText
@@ -164,6 +165,20 @@ def trace(
     Raises:
         ValueError: the text is empty or does not fit the model, or logits are not finite.
     """
+    return result_of(trace_pieces(model, text, tokenizer=tokenizer, state=state, top=top, compare=compare, noun=noun))
+
+
+def trace_pieces(
+    model: GenerativeModel,
+    text: str | Sequence[int] | np.ndarray,
+    *,
+    tokenizer: Tokenizer,
+    state: ModelState | None = None,
+    top: int = 8,
+    compare: bool = True,
+    noun: str = "",
+) -> Generator[None, None, tuple[Trace, ModelState]]:
+    """`trace`; yields after each call of the model. Arguments and errors are the same."""
     decoder = decoder_of(model)
     config = decoder.config
     check_tokenizer(config, tokenizer)
@@ -174,7 +189,7 @@ def trace(
         state = models.functional(config).init_state(1)
     check(bool(ids), "the text is empty: give at least one token")
     tokens = checked_ids(config, "token ids", np.array(ids, np.int64))
-    return _traced(decoder, tokens, tokenizer, state, top, compare, noun)
+    return (yield from _traced(decoder, tokens, tokenizer, state, top, compare, noun))
 
 
 def _traced(
@@ -185,8 +200,8 @@ def _traced(
     top: int,
     compare: bool,
     noun: str,
-) -> tuple[Trace, ModelState]:
-    """`trace` with checked arguments."""
+) -> Generator[None, None, tuple[Trace, ModelState]]:
+    """`trace_pieces` with checked arguments."""
     config, params, _ = decoder
     first = int(np.asarray(state.position)[0])
     recorder, other = _Recorder(config, params, tokens, first), state
@@ -203,6 +218,7 @@ def _traced(
         if compare:
             losses, other = _score(config, params, part, following, valid, other)
             nats_without[place + 1 : place + 1 + len(later)] = np.asarray(losses)[0, : len(later)]
+        yield
     check(bool(np.isfinite(nats[1:]).all()), "losses are not finite: the parameters or the state hold such values")
     found = Trace(
         mechanism=MEMORIES.name_of(config.memory),

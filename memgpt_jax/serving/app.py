@@ -31,7 +31,7 @@ OPEN = frozenset({"/health", "/ready", "/inspect"})
 """Paths that need no key."""
 HOUR = 3600.0
 CALLS = 10
-"""Times as long as a decoding step that a pipeline or an inspection may take before the engine is said to hang."""
+"""Times as long as a decoding step that a call may take, which may compile, before the engine is said to hang."""
 REQUEST_ID = re.compile(rb"[\w.:-]{1,128}")
 
 
@@ -63,9 +63,7 @@ def create_app(service: Service) -> FastAPI:
         logger.info("ready")
         yield
         sweeping.cancel()
-        service.draining = True
-        if service.engine is not None:
-            await asyncio.to_thread(service.engine.stop)
+        await asyncio.to_thread(service.stop)
 
     app = FastAPI(
         title="memgpt_jax",

@@ -1,4 +1,4 @@
-"""One thread that owns JAX: it reads prompts in pieces, and decodes R slots together, one token a step."""
+"""One thread that owns the model: it reads prompts in pieces, and decodes R slots together, one token a step."""
 
 import logging
 import queue
@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import Tokenizer
 from memgpt_jax.generation.document import Document, continued, new_document
+from memgpt_jax.generation.pieces import result_of
 from memgpt_jax.generation.prefill import begin, piece_sizes, prefill_pieces
 from memgpt_jax.generation.prompts import checked_ids
 from memgpt_jax.generation.sampling import NOT_FINITE, can_be_chosen_from
@@ -30,7 +31,6 @@ from memgpt_jax.serving.settings import EngineSettings
 from memgpt_jax.serving.slots import Slots, empty, extract, insert, new_row, step, with_active, write_segment
 from memgpt_jax.serving.work import Work, one_piece
 
-Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 
@@ -460,11 +460,11 @@ class Engine:
         """Compile every program that a request can need, by running it."""
         segment, config = self.config.segment_length, self.config
         state = self.placed(self.new_document().state)
-        last = _exhausted(self._pieces([0] * (segment - 1), state)) if segment > 1 else state
+        last = result_of(self._pieces([0] * (segment - 1), state)) if segment > 1 else state
         for size in piece_sizes(config, self.settings.piece_length):  # at a boundary, and across one
             for start in (state, last):
-                _exhausted(self._pieces([0] * size, start))
-        _exhausted(score_pieces(config, self.params, [0, 0], state, 0))
+                result_of(self._pieces([0] * size, start))
+        result_of(score_pieces(config, self.params, [0, 0], state, 0))
         self._slots = self.placed(empty(config, self.settings.slots))
         state = begin(config, self.params, state)
         row = new_row(config, state, 0, np.zeros(config.vocab_size, bool), Options().row(0, config.vocab_size))
@@ -475,15 +475,6 @@ class Engine:
         jax.block_until_ready((chosen, self._slots))
         jax.block_until_ready(extract(self._slots.state, np.int32(0)))
         self._slots = with_active(self._slots, self._active)
-
-
-def _exhausted(steps: Generator[None, None, Result]) -> Result:
-    """What a generator returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 def _offset(state: ModelState) -> int:

@@ -1,5 +1,6 @@
 """`/inspect`: the page that looks into a memory, and what it asks."""
 
+from collections.abc import Generator
 from typing import Any
 
 import jax
@@ -9,10 +10,11 @@ from fastapi.responses import HTMLResponse
 
 from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.generation.document import Document, continued
+from memgpt_jax.generation.pieces import result_of
 from memgpt_jax.generation.prefill import compiled_read
-from memgpt_jax.inspector import edit_entry, forget, list_entries, trace, without_memory
+from memgpt_jax.inspector import edit_entry, forget, list_entries, without_memory
 from memgpt_jax.inspector.page import page
-from memgpt_jax.inspector.trace import Trace
+from memgpt_jax.inspector.trace import Trace, trace_pieces
 from memgpt_jax.serving.completions import entry_of, refuse_unless, service_of
 from memgpt_jax.serving.documents import shown
 from memgpt_jax.serving.engine import Engine
@@ -22,7 +24,7 @@ from memgpt_jax.serving.store import on_host
 
 router = APIRouter()
 MOST_TOKENS = 20_000
-"""Tokens of a text to inspect: nothing is decoded meanwhile."""
+"""Tokens of a text to inspect; the answer has about 1 kB for each token and layer."""
 ALTERNATIVES = 10
 
 
@@ -41,7 +43,7 @@ async def inspect(body: Inspect, http: Request) -> dict[str, Any]:
     ids = [*document.unread, *service.encode(body.text)]
     if not 1 < len(ids) <= MOST_TOKENS:
         raise ApiError(f"the text may have 1 to {MOST_TOKENS} tokens", param="text", code="invalid_value")
-    found, after = await service.call(lambda: _traced(engine, document, ids))
+    found, after = await service.call_in_pieces(_traced(engine, document, ids))
     entry = await service.keep(after, owner, entry)
     http.state.root = entry.root
     return {"object": "trace", "session": entry.id, "trace": found.encoded()}
@@ -97,7 +99,7 @@ async def edit(body: EditEntry, http: Request) -> dict[str, Any]:
 
 def warm_up(engine: Engine) -> None:
     """Compile what the page asks for."""
-    _, document = _traced(engine, engine.new_document(), [0] * (engine.config.segment_length + 2))
+    _, document = result_of(_traced(engine, engine.new_document(), [0] * (engine.config.segment_length + 2)))
     _compared(engine, document, Next(session="", all=True))
     if isinstance(engine.config.memory, KVMemoryConfig | NoMemoryConfig):  # the others cannot forget
         _compared(engine, document, Next(session="", start=0, end=1))
@@ -108,10 +110,10 @@ def warm_up(engine: Engine) -> None:
             _edited(engine, document, EditEntry(session="", layer=layer, place=place))
 
 
-def _traced(engine: Engine, document: Document, ids: list[int]) -> tuple[Trace, Document]:
+def _traced(engine: Engine, document: Document, ids: list[int]) -> Generator[None, None, tuple[Trace, Document]]:
     """The trace of all ids but the last, and the document after them. The first ids are the document's unread ones."""
     model, state = (engine.config, engine.params), engine.placed(document.state)
-    found, state = trace(model, ids[:-1], tokenizer=engine.tokenizer, state=state)
+    found, state = yield from trace_pieces(model, ids[:-1], tokenizer=engine.tokenizer, state=state)
     return found, on_host(continued(document, engine.tokenizer, state, ids[len(document.unread) :], ids[-1:]))
 
 

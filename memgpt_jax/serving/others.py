@@ -120,7 +120,7 @@ async def call_pipeline(name: str, body: PipelineCall, http: Request) -> dict[st
     if reads_files:
         inputs = [without_paths(each) for each in inputs]  # a client reads no file of this machine
     try:
-        found = await service.call(lambda: pipeline(*inputs, **parameters))
+        found = await service.call_pipeline(lambda: pipeline(*inputs, **parameters))
     except TypeError as error:  # a wrong name or number of arguments
         raise ApiError(f"the arguments do not fit the pipeline: {error}", code="invalid_value") from None
     return {"object": "pipeline.result", "result": _json(found)}

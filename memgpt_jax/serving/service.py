@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from memgpt_jax.config.model import ModelConfig
@@ -18,7 +19,7 @@ from memgpt_jax.serving.engine import Engine
 from memgpt_jax.serving.errors import ApiError
 from memgpt_jax.serving.metrics import Metrics
 from memgpt_jax.serving.protocol import Generation
-from memgpt_jax.serving.requests import Request
+from memgpt_jax.serving.requests import BusyError, Request
 from memgpt_jax.serving.sampling import Options
 from memgpt_jax.serving.settings import ServerSettings
 from memgpt_jax.serving.store import Entry, Store, new_id, on_host
@@ -46,6 +47,9 @@ class Service:
         self.settings, self.name, self.created = settings, name, int(time.time())
         self.metrics = Metrics(name)
         self.pipelines = dict(pipelines or {})
+        self._pipeline_thread = ThreadPoolExecutor(1, "pipelines")  # one call at a time, beside the engine
+        self.pipeline_calls = 0
+        """Calls of pipelines that run or wait."""
         self.engine: Engine | None = None
         self.template: ChatTemplate | None = None
         self.draining = False
@@ -83,6 +87,13 @@ class Service:
             self._vectors.mean([0, 0])
             self.memory_stats(on_host(self.engine.new_document()))
             self.engine.start()
+
+    def stop(self) -> None:
+        """Take no new work, and wait for the work that has begun."""
+        self.draining = True
+        self._pipeline_thread.shutdown(cancel_futures=True)
+        if self.engine is not None:
+            self.engine.stop()
 
     @property
     def ready(self) -> bool:
@@ -241,14 +252,25 @@ class Service:
         await asyncio.to_thread(self.store.put, entry)
         return entry
 
+    async def call_pipeline(self, function: Callable[[], Any]) -> Any:
+        """Run a call of a pipeline in the thread of the pipelines, while the engine goes on.
+
+        Raises `BusyError` if `queue_requests` calls wait.
+        """
+        if self.pipeline_calls > self.settings.queue_requests:
+            raise BusyError(1.0)
+        self.pipeline_calls += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pipeline_thread, function)
+        finally:
+            self.pipeline_calls -= 1
+
     async def call(self, function: Callable[[], Any]) -> Any:
-        """Run a function that uses JAX, in the thread that owns it."""
-        if self.engine is None:
-            return await asyncio.to_thread(function)
+        """Run a function of the model and its documents in the engine's thread, between two steps."""
         return await asyncio.wrap_future(self.engine_or_refuse().call(function))
 
     async def call_in_pieces(self, pieces: Generator[None, None, Any]) -> Any:
-        """Run a generator that uses JAX in the thread that owns it, between the steps of answers."""
+        """`call` of a generator: each of its pieces is run between two steps."""
         return await asyncio.wrap_future(self.engine_or_refuse().call_in_pieces(pieces))
 
     def memory_stats(self, document: Document) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from memgpt_jax.inspector.trace import Trace
+from memgpt_jax.serving import inspection
 from memgpt_jax.serving.app import create_app
 from memgpt_jax.serving.service import Service
 from memgpt_jax.serving.settings import ServerSettings
@@ -22,6 +23,14 @@ def test_a_text_is_traced_and_continued(client, tmp_path):
     assert completion(client, prompt="", session=found["session"])["choices"][0]["text"] == text
     more = client.post("/v1/inspect", json={"text": " seven", "session": found["session"]}).json()
     assert more["trace"]["first"] == len(trace.tokens)
+
+
+def test_a_text_is_traced_between_the_steps_of_answers(service):
+    """One call of the model at a time."""
+    engine = service.engine
+    length = 5 * engine.config.segment_length
+    pieces = inspection._traced(engine, engine.new_document(), [0] * (length + 1))
+    assert len([*pieces]) == 5
 
 
 def test_what_memory_does_for_the_next_token(client):

@@ -1,7 +1,10 @@
 """What clients send: each field is used, ignored or refused, and no body is answered with a 5xx."""
 
 import base64
+import dataclasses
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from memgpt_jax.data import ByteTokenizer
 from memgpt_jax.serving.chat import ChatTemplate
 from memgpt_jax.serving.requests import BusyError, FailedError
 from memgpt_jax.serving.sse import frame, streamed
+from tests.serving.conftest import until
 
 PROMPT = "Das Gedächtnis 🧠 ist"
 
@@ -342,6 +346,22 @@ def test_pipelines(client):
     assert call(inputs="a", parameters={"times": 2}).json()["result"] == "AA"
     refused(call(inputs="a", parameters={"pitch": 2}), "invalid_value")
     refused(client.post("/v1/pipelines/whisper", json={}), "pipeline_not_found", 404)
+
+
+def test_answers_go_on_while_a_pipeline_runs(client, service, monkeypatch):
+    begun, ended = threading.Event(), threading.Event()
+    monkeypatch.setitem(service.pipelines, "wait", lambda: begun.set() or ended.wait(60))
+    monkeypatch.setattr(service, "settings", dataclasses.replace(service.settings, queue_requests=1))
+    call = lambda _: client.post("/v1/pipelines/wait", json={})  # noqa: E731
+    with ThreadPoolExecutor(2) as threads:
+        calls = threads.map(call, range(2))  # one runs, one waits
+        assert begun.wait(60)
+        until(lambda: service.pipeline_calls == 2)
+        assert completion(client, prompt="a")["usage"]["completion_tokens"] == 5
+        refused(call(0), "queue_full", 429)
+        ended.set()
+        assert [each.json()["result"] for each in calls] == [True, True]
+    assert service.pipeline_calls == 0
 
 
 def test_a_pipeline_of_pictures_reads_no_file_of_the_server(client, tmp_path):
