@@ -2,7 +2,7 @@
 
 Command: python experiments/benchmark.py train benchmark --sweep model.memory=none,kv --peers True
 Time:    126 s with `--rounds 1` (Python 3.11, jax 0.10.2, two cores of an AMD EPYC, other work beside it)
-Result:  the tables under "Speed and memory" of the README
+Result:  docs/performance.md and docs/results/BENCHMARKS.md
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig, TrainingConfig

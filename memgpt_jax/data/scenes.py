@@ -10,14 +10,14 @@ SIZES = ("small", "medium", "big")
 """Objects of 10, 20 and 30 pixels."""
 BOXES = 3
 SLOTS = 8
-"""Objects of a box, as most."""
+"""Maximum number of objects of a box."""
 SCATTERED = 15
-"""Objects of a scene that is drawn, as most."""
+"""Maximum number of objects of a scene that is drawn."""
 SIDE = 100
 """Width and height of a box in pixels."""
 WALLS = ("bottom", "top", "left", "right")
 NAMING = 6
-"""The words of a sentence that have edges to the objects that they name, as most: the first ones."""
+"""Maximum number of words of a sentence that have edges to the objects that they name: the first ones."""
 EDGES = (
     "object to box",
     "box to object",

@@ -1,6 +1,6 @@
 """Pipelines: a trained model as one function of texts, pictures or sounds.
 
-Names and results are those of the transformers library.
+Names, arguments and results are those of the transformers library, where it has such a pipeline.
 """
 
 from collections.abc import Callable

@@ -8,7 +8,7 @@ import numpy as np
 from memgpt_jax.data.examples.triples import Graph, Triple
 
 VISITS = 16
-"""For each triple of a neighbourhood, triples that the walk looks at in a step, as most."""
+"""Maximum number of triples that the walk looks at in a step, for each triple of a neighbourhood."""
 
 
 class Neighbourhood(NamedTuple):

@@ -49,9 +49,9 @@ class GraphQuestionsConfig(ExamplesConfig):
     hops: int = 1
     """Triples n from the topic to an answer."""
     graph_size: int = 4096
-    """Triples in memory in evaluation, as most, inverses included."""
+    """Maximum number of triples in memory in evaluation, inverses included."""
     training_graph_size: int = 256
-    """Triples in memory in training, as most."""
+    """Maximum number of triples in memory in training."""
     relations: tuple[str, ...] = ()
     """Names of the R relations; default: from the file of the triples."""
     edits: int | None = None

@@ -44,9 +44,9 @@ class ScenesConfig(TaskConfig):
     generated: float = 0.5
     """Fraction of generated statements in the training batches with `path`."""
     most_words: int = 24
-    """Words of a sentence, as most."""
+    """Maximum number of words of a sentence."""
     length: int = 40
-    """Tokens of a row, as most: the words of a sentence, three boxes, and the objects of its scene."""
+    """Maximum number of tokens of a row: the words of a sentence, three boxes, and the objects of its scene."""
     words: tuple[str, ...] = ()
     """The vocabulary; default: the words of generated statements, and those of at least two training sentences."""
     token_types: bool = False

@@ -55,7 +55,7 @@ class TriplesConfig(TaskConfig):
     test: str | None = None
     """File of the test triples."""
     facts: int = at_least(0, default=0)
-    """Training triples of the same entity that are read before a query, as most; 0: the query alone."""
+    """Maximum number of training triples of the same entity that are read before a query; 0: the query alone."""
     num_entities: int | None = None
     """Number of entities C; default: from the training file."""
     num_relations: int | None = None

@@ -20,8 +20,9 @@ bits: bytes, bits per byte of a text, and with `--rows` speed.
 `compressed` reads documents by a run, compresses the memories (`mg.compress_memory`), and reads on: bytes of the
 memories, and bits per byte of what follows.
 
-Columns: `relative speed` is the ratio of tokens/s to the reference; `by multiply-adds` the ratio predicted from matmul
-FLOPs alone.
+Columns: `relative speed` is the ratio of tokens/s to the reference, which is timed again in turns with each case;
+`by multiply-adds` the ratio predicted from matmul FLOPs alone. On a machine with other work, tokens/s of different rows
+must not be compared.
 """
 
 import shlex
