@@ -12,17 +12,18 @@ from memgpt_jax.evaluation.document_questions import (
     check_document_questions,
     evaluate_document_questions,
 )
+from memgpt_jax.evaluation.documents import check_scored_documents
 from memgpt_jax.evaluation.graph_questions import (
     GraphQuestionsResult,
     check_graph_questions,
     evaluate_graph_questions,
 )
-from memgpt_jax.evaluation.labels import LabelResult, check_labels, evaluate_labels
+from memgpt_jax.evaluation.labels import LabelResult, evaluate_labels
 from memgpt_jax.evaluation.links import LinkResult, check_links, evaluate_links
 from memgpt_jax.evaluation.long_stream import RecallPoint, recall_along_stream
 from memgpt_jax.evaluation.metrics import METRICS, Metric, register_metric
-from memgpt_jax.evaluation.multi_labels import MultiLabelResult, check_multi_labels, evaluate_multi_labels
-from memgpt_jax.evaluation.numbers import NumberResult, check_numbers, evaluate_numbers
+from memgpt_jax.evaluation.multi_labels import MultiLabelResult, evaluate_multi_labels
+from memgpt_jax.evaluation.numbers import NumberResult, evaluate_numbers
 from memgpt_jax.evaluation.objectives import ObjectiveResult, check_batches, evaluate_batches
 from memgpt_jax.evaluation.preferences import PreferenceResult, check_preferences, evaluate_preferences
 from memgpt_jax.evaluation.ranking import RankingResult, check_ranking, evaluate_ranking
@@ -81,10 +82,10 @@ class TaskEvaluator(NamedTuple):
 
 TASK_EVALUATORS = {
     "answers": TaskEvaluator(evaluate_task, check_task),
-    "labels": TaskEvaluator(evaluate_labels, check_labels),
-    "multi_labels": TaskEvaluator(evaluate_multi_labels, check_multi_labels),
+    "labels": TaskEvaluator(evaluate_labels, check_scored_documents),
+    "multi_labels": TaskEvaluator(evaluate_multi_labels, check_scored_documents),
     "tags": TaskEvaluator(evaluate_tags, check_tags),
-    "numbers": TaskEvaluator(evaluate_numbers, check_numbers),
+    "numbers": TaskEvaluator(evaluate_numbers, check_scored_documents),
     "ranking": TaskEvaluator(evaluate_ranking, check_ranking),
     "texts": TaskEvaluator(evaluate_texts, check_texts),
     "transcripts": TaskEvaluator(evaluate_transcripts, check_transcripts),

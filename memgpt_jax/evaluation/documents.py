@@ -11,6 +11,7 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.extras import library
 from memgpt_jax.config.model import BaseModelConfig, ModelConfig
 from memgpt_jax.data.progress_bar import track
 from memgpt_jax.ops.mesh import replicate
@@ -88,6 +89,12 @@ def check_documents(config: ExperimentConfig, documents: Callable[[], Sequence[D
     is_limited = learned_positions(config.model) is not None
     read = documents()[: config.evaluation.max_documents] if is_limited else []
     check_lengths(config.model, [len(document["tokens"]) for document in read], config.evaluation.chunk_length)
+
+
+def check_scored_documents(config: ExperimentConfig, task: Any) -> None:
+    """Raise `ValueError` if a library that the metrics need is missing, or one of `task.documents` is too long."""
+    library("sklearn.metrics")
+    check_documents(config, lambda: task.documents)
 
 
 def call_size(model: BaseModelConfig, longest: int, length: int) -> int:

@@ -9,11 +9,10 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.tasks.labelled_text import LabelledTextTask
-from memgpt_jax.evaluation.documents import check_documents, document_outputs
+from memgpt_jax.evaluation.documents import check_scored_documents, document_outputs
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.by_length import ByLength, by_length
 from memgpt_jax.evaluation.metrics.classification import ClassificationMetrics, classification_metrics
-from memgpt_jax.evaluation.metrics.libraries import library
 from memgpt_jax.evaluation.mistakes import Mistake, worst
 from memgpt_jax.evaluation.scoring import check_finite
 
@@ -47,7 +46,7 @@ def evaluate_labels(config: ExperimentConfig, params: models.Params, task: Label
 
     Raises `ValueError` if an output is NaN or infinite, or scikit-learn is not installed.
     """
-    check_labels(config, task)
+    check_scored_documents(config, task)
     number, settings = config.evaluation.max_documents, config.evaluation
     options = {"rows": settings.batch_size, "length": settings.chunk_length, "noun": "texts"}
     documents = task.documents[:number]
@@ -75,9 +74,3 @@ def evaluate_labels(config: ExperimentConfig, params: models.Params, task: Label
         sizes, right = [len(example.text.split()) for example in task.examples[:number]], best == targets
         result["by_length"] = by_length("accuracy", "words", sizes, lambda chosen: float(right[chosen].mean()))
     return result
-
-
-def check_labels(config: ExperimentConfig, task: LabelledDocuments) -> None:
-    """Raise `ValueError` if a library that the metrics need is missing, or a text is too long for the model."""
-    library("sklearn.metrics")
-    check_documents(config, lambda: task.documents)

@@ -6,9 +6,8 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.tasks.multi_label_text import MultiLabelTextTask
-from memgpt_jax.evaluation.documents import check_documents, end_outputs
+from memgpt_jax.evaluation.documents import check_scored_documents, end_outputs
 from memgpt_jax.evaluation.metrics import metric
-from memgpt_jax.evaluation.metrics.libraries import library
 from memgpt_jax.evaluation.metrics.multi_labels import MultiLabelMetrics, multi_label_metrics
 from memgpt_jax.evaluation.mistakes import Mistake, worst
 from memgpt_jax.evaluation.scoring import check_finite
@@ -32,7 +31,7 @@ def evaluate_multi_labels(
 
     Raises `ValueError` if an output is NaN or infinite, or scikit-learn is not installed.
     """
-    check_multi_labels(config, task)
+    check_scored_documents(config, task)
     number, settings = config.evaluation.max_documents, config.evaluation
     options = {"rows": settings.batch_size, "length": settings.chunk_length, "noun": "texts"}
     logits = np.stack(end_outputs(config.model, params, task.ids[:number], **options))
@@ -58,9 +57,3 @@ def evaluate_multi_labels(
     loss = metric("loss", nats=losses.sum(), targets=len(targets))
     found = multi_label_metrics(predicted, targets, task.config.labels)
     return MultiLabelResult(loss=loss, examples=len(targets), mistakes=mistakes, **found)
-
-
-def check_multi_labels(config: ExperimentConfig, task: MultiLabelTextTask) -> None:
-    """Raise `ValueError` if a library that the metrics need is missing, or a text is too long for the model."""
-    library("sklearn.metrics")
-    check_documents(config, lambda: task.documents)

@@ -10,8 +10,7 @@ from memgpt_jax import models
 from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.heads import HeadedConfig
-from memgpt_jax.evaluation.documents import check_documents, document_outputs
-from memgpt_jax.evaluation.metrics.libraries import library
+from memgpt_jax.evaluation.documents import check_scored_documents, document_outputs
 from memgpt_jax.evaluation.metrics.numbers import NumberMetrics, number_metrics
 from memgpt_jax.evaluation.scoring import check_finite
 from memgpt_jax.models.heads.scalars import ScalarHeadConfig, number_scores
@@ -44,7 +43,7 @@ def evaluate_numbers(config: ExperimentConfig, params: models.Params, task: Numb
 
     Raises `ValueError` if an output is NaN or infinite, or scikit-learn is not installed.
     """
-    check_numbers(config, task)
+    check_scored_documents(config, task)
     number, settings = config.evaluation.max_documents, config.evaluation
     documents, places, expected = task.documents[:number], task.places[:number], task.targets[:number]
     options = {"rows": settings.batch_size, "length": settings.chunk_length, "noun": "documents"}
@@ -60,9 +59,3 @@ def evaluate_numbers(config: ExperimentConfig, params: models.Params, task: Numb
         documents=len(documents),
         **number_metrics(predicted, expected),
     )
-
-
-def check_numbers(config: ExperimentConfig, task: NumberedDocuments) -> None:
-    """Raise `ValueError` if a library that the metrics need is missing, or a text is too long for the model."""
-    library("sklearn.metrics")
-    check_documents(config, lambda: task.documents)

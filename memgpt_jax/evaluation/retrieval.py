@@ -5,11 +5,11 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.extras import library
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.tasks.retrieval import Query, RetrievalTask
 from memgpt_jax.evaluation.documents import end_outputs
 from memgpt_jax.evaluation.metrics.bm25 import bm25_scores, standard_scores, stemmer
-from memgpt_jax.evaluation.metrics.libraries import library
 from memgpt_jax.evaluation.metrics.retrieval import RetrievalMetrics, retrieval_metrics
 from memgpt_jax.evaluation.scoring import check_finite
 from memgpt_jax.models.heads.vectors import VectorHeadConfig

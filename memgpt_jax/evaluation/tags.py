@@ -8,13 +8,13 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.config.checks import instance_of
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.extras import library
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.tasks.tagged_text import CONTEXT, TaggedExample, TaggedTextTask
 from memgpt_jax.evaluation.documents import check_documents, document_outputs
 from memgpt_jax.evaluation.metrics import metric
 from memgpt_jax.evaluation.metrics.by_length import ByLength, by_length
 from memgpt_jax.evaluation.metrics.entities import EntityMetrics, entity_counts, entity_metrics, f1_of, marks_entities
-from memgpt_jax.evaluation.metrics.libraries import library
 from memgpt_jax.evaluation.metrics.mentions import MentionMetrics, mention_metrics
 from memgpt_jax.evaluation.mistakes import Mistake, worst
 from memgpt_jax.evaluation.scoring import check_finite

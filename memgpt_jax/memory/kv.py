@@ -9,7 +9,7 @@ from flax import nnx
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.memory.base import Explanation, Origins, OwnSegment, Segment, flatten_segments
-from memgpt_jax.memory.knowing import KnowingMemory
+from memgpt_jax.memory.knowledge import KnowledgeMemory
 from memgpt_jax.memory.linear import linear
 from memgpt_jax.ops.attention.positions import Rotary
 from memgpt_jax.ops.int8_vectors import as_floats, in_form_of, rounded, zero_vectors
@@ -51,7 +51,7 @@ class KVState(NamedTuple):
     clock: Int32[Array, "B"] | None = None  # with `continues_window`: tokens of all full segments, also before a reset
 
 
-class KVMemory(KnowingMemory):
+class KVMemory(KnowledgeMemory):
     """Gated append key-value memory.
 
         Reader   r = W_o sum_i softmax_i(t_h q . k_i + [log g_i]) v_i,                q = W_q x

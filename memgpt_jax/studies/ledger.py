@@ -94,8 +94,9 @@ class Case:
         return override(self.experiment(seed), sweep_words(assignments(self.change)))
 
     def workdir(self, root: Path, seed: int | str) -> Path:
-        """The folder of a run. Cases with equal training configs share it."""
-        return root / ",".join([Path(self.config).stem, run_name(assignments(self.overrides) | {"seed": str(seed)})])
+        """The folder of a run. Cases with equal training configs share it; a shell finds no variable in its name."""
+        overrides = {field: value.replace("$", "") for field, value in assignments(self.overrides).items()}
+        return root / ",".join([Path(self.config).stem, run_name(overrides | {"seed": str(seed)})])
 
     def command(self, root: Path, seeds: Sequence[int]) -> str:
         """The shell command that trains and measures all seeds."""

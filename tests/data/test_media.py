@@ -2,10 +2,8 @@
 
 import io
 import json
-import os
 import tarfile
 import zipfile
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,11 +12,11 @@ import pytest
 from memgpt_jax.config.experiment import TrainingConfig
 from memgpt_jax.data import batch_shapes, make_task, pictures, sound
 from memgpt_jax.data.tasks import PicturesConfig, SoundsConfig
+from tests.laws.real_data import DATA
 
 Image = pytest.importorskip("PIL.Image", reason="the extra `senses` is not installed")
 soundfile = pytest.importorskip("soundfile", reason="the extra `senses` is not installed")
 pytest.importorskip("soxr", reason="the extra `senses` is not installed")
-DATA = Path(os.environ.get("MEMGPT_DATA", "../shared/data"))
 COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255)}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from memgpt_jax.evaluation.metrics import libraries
+from memgpt_jax.evaluation.metrics import intervals
 from memgpt_jax.evaluation.metrics.entities import entities_of, entity_metrics
 
 
@@ -35,7 +35,7 @@ def test_entities_of_one_word_and_ends_are_marked_by_either_letters(predicted, e
 def test_the_interval_of_tags_is_that_of_the_library_by_resampling(monkeypatch):
     """Tags that a resample does not have are not in its mean."""
     scores = pytest.importorskip("sklearn.metrics", reason="the extra `tasks` is not installed")
-    monkeypatch.setattr(libraries, "RESAMPLES", 50)
+    monkeypatch.setattr(intervals, "RESAMPLES", 50)
     rng = np.random.default_rng(0)
     predicted = [rng.choice(["a", "b", "c", "d"], size=n).tolist() for n in rng.integers(4, size=9)]
     expected = [rng.choice(["a", "bb", "c"], size=len(tags)).tolist() for tags in predicted]
@@ -45,5 +45,5 @@ def test_the_interval_of_tags_is_that_of_the_library_by_resampling(monkeypatch):
         return scores.f1_score(*pair, average="macro", zero_division=0)
 
     found = entity_metrics(predicted, expected)
-    assert found["f1_interval"] == pytest.approx(libraries.bootstrap_interval(f1, len(expected)))
+    assert found["f1_interval"] == pytest.approx(intervals.bootstrap_interval(f1, len(expected)))
     assert found["f1"] == pytest.approx(f1(range(len(expected))))

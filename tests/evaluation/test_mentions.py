@@ -1,15 +1,12 @@
 """Mentions of entities: distinct entities of documents, equal types, first and later mentions."""
 
-import os
-from pathlib import Path
-
 import pytest
 
 from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig
 from memgpt_jax.evaluation.metrics.mentions import mention_metrics
+from tests.laws.real_data import DATA
 
 pytest.importorskip("seqeval", reason="the extra `tasks` is not installed")
-DATA = Path(os.environ.get("MEMGPT_DATA", "../shared/data"))
 WORDS = [
     ["Ada", "saw", "Ada", "in", "Rome", ".", "Ada", ",", "ROME"],
     ["New", "York", ",", "new", "York"],

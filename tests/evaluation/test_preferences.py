@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation import evaluate
 from memgpt_jax.evaluation.metrics.preferences import preference_metrics
 from tests.laws.models import random_params
+from tests.laws.real_data import DATA
 
-BIAS = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "bias"
+BIAS = DATA / "bias"
 SIZES = {"vocab_size": 257, "d_model": 16, "num_layers": 1, "num_heads": 2, "segment_length": 8}
 PAIRS = [
     ("the cats sleep", "the cats slept!", "verb"),

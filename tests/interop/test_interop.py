@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import memgpt_jax as mg
-from memgpt_jax.memory.base import whole_segment
-from tests.laws.memories import difference
+from tests.laws.memories import difference, whole_segment
 from tests.laws.models import stream_inputs, tiny
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

@@ -1,7 +1,6 @@
 """Questions about documents: from files to answers of one reading."""
 
 import json
-import os
 from itertools import islice
 from pathlib import Path
 
@@ -21,11 +20,11 @@ from memgpt_jax.pipelines import Reading
 from memgpt_jax.studies import entry
 from memgpt_jax.studies.command_line import load_config
 from tests.laws.models import random_params
+from tests.laws.real_data import DATA
 from tests.pipelines.resuming import check_resuming
 
 BYTES = ByteTokenizer()
 START = BYTES.start_id
-REAL = Path(os.environ.get("MEMGPT_DATA", "../shared/data"))
 MODEL = mg.ModelConfig(
     vocab_size=257,
     d_model=32,
@@ -354,9 +353,9 @@ def test_predictions_of_the_command(learned, tmp_path, capsys):
     [("fairytaleqa", (209, 23), (23, 1025)), ("squality", (45, 5), (25, 125)), ("qmsum", (54, 6), (35, 272))],
 )
 def test_the_splits_of_the_configs(monkeypatch, name, train, test):
-    if not (REAL / name).is_dir():
+    if not (DATA / name).is_dir():
         pytest.skip(f"MEMGPT_DATA does not name a folder with {name}")
-    monkeypatch.setenv("MEMGPT_DATA", str(REAL))
+    monkeypatch.setenv("MEMGPT_DATA", str(DATA))
     config = load_config(name).data
     found = {split: documents(config, split) for split in ("train", "valid", "test")}
     assert (len(found["train"]), len(found["valid"])) == train

@@ -3,8 +3,6 @@
 import gzip
 import itertools
 import json
-import os
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -21,9 +19,10 @@ from memgpt_jax.evaluation.answers import SpanLogits, _joined
 from memgpt_jax.evaluation.metrics.spans import exact_match, normal, span_metrics, word_f1
 from memgpt_jax.studies import entry
 from tests.laws.models import random_params
+from tests.laws.real_data import DATA
 
 BYTES = ByteTokenizer()
-REAL = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "squad" / "squad-dev-v1.1.part.json.gz"
+REAL = DATA / "squad" / "squad-dev-v1.1.part.json.gz"
 SIZES = {"vocab_size": 257, "d_model": 32, "num_layers": 1, "num_heads": 2, "segment_length": 32}
 NAMES, PLACES = ("Ada", "Tom", "Eva", "Bob"), ("Rome", "Oslo", "Bern", "Lima", "Kiev")
 ROWS = [

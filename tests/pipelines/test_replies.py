@@ -1,8 +1,6 @@
 """The choice of a dialogue's next turn, from data to prediction: the first turn decides which reply is right."""
 
 import json
-import os
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +17,10 @@ from memgpt_jax.evaluation.documents import end_outputs
 from memgpt_jax.evaluation.metrics.ranking import reply_metrics
 from memgpt_jax.models.heads.vectors import contrast
 from tests.laws.models import random_params
+from tests.laws.real_data import DATA
 from tests.pipelines.resuming import check_resuming
 
-SGD = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "dialogue" / "sgd_multi"
+SGD = DATA / "dialogue" / "sgd_multi"
 BYTES = ByteTokenizer()
 SIZES = {"vocab_size": 257, "d_model": 32, "num_layers": 1, "num_heads": 2, "segment_length": 16}
 ANSWERS = {"train": "A seat?", "hotel": "A room?", "film": "Which one?", "bank": "How much?"}

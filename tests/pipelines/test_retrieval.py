@@ -1,8 +1,6 @@
 """Vectors of texts from data to prediction: queries find the document that has their word."""
 
 import json
-import os
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +17,11 @@ from memgpt_jax.evaluation.metrics.retrieval import retrieval_metrics
 from memgpt_jax.models.heads import make_head
 from memgpt_jax.models.heads.vectors import contrast
 from tests.laws.models import random_params
+from tests.laws.real_data import DATA
 from tests.pipelines.resuming import check_resuming
 
 pytest.importorskip("ir_measures", reason="the extra `tasks` is not installed")
-CRANFIELD = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "retrieval" / "cranfield"
+CRANFIELD = DATA / "retrieval" / "cranfield"
 SIZES = {"vocab_size": 257, "d_model": 32, "num_layers": 1, "num_heads": 2, "segment_length": 16}
 WORDS = ("wing", "heat", "flow", "drag", "jets", "mach")
 

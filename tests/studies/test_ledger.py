@@ -211,6 +211,8 @@ def test_commands_are_what_a_user_types(tmp_path):
     assert again.workdir(tmp_path, 1) == folder
     assert lines[2] == f"experiments/train.py|recall|--model.memory_layers|0|1|--seed|1|--workdir|{folder}|"
     assert lines[3] == f"experiments/evaluate.py|{folder}|--change|seed=4|data.gap_length=2|"
+    named = Case(label="named", config="babi", overrides=("data.path=$FOLDER/en",))
+    assert typed(named)[0].endswith(f"|--data.path|$FOLDER/en|--seed|0|--workdir|{named.workdir(tmp_path, 0)}|")
     words = "--lengths|1000|--num-needles|9|--change|data.num_needles=9|"
     assert typed(needle)[1] == f"experiments/needle.py|{tmp_path}/needle,seed=0|{words}"
 

@@ -36,6 +36,7 @@ class Task(Generic[Config]):
     evaluation: Literal[
         "answers",
         "labels",
+        "multi_labels",
         "tags",
         "numbers",
         "ranking",
@@ -50,14 +51,14 @@ class Task(Generic[Config]):
         "links",
         "graph_questions",
     ] = "answers"
-    """How it is evaluated: `answers`, the rows of `held_out`; `labels`, whole documents with a label
-    each; `tags`, whole documents with a tag for each word; `numbers`, whole documents with a number at some tokens;
-    `ranking`, whole histories of items, of which some have to be ranked first; `texts`, generated texts
-    and their references; `transcripts`, the texts of a head for transcripts and their references; `speech`,
-    spoken texts and sounds of them; `spans`, questions
-    with a text each; `preferences`, pairs of texts of which one is likelier; `retrieval`, queries whose documents are
-    searched; `replies`, turns of dialogues among others; `document_questions`, documents with questions; `links`,
-    triples of which an entity is asked; `graph_questions`, questions whose answers are entities of a graph."""
+    """How it is evaluated: `answers`, the rows of `held_out`; `labels`, whole documents with a label each;
+    `multi_labels`, with any number of labels; `tags`, whole documents with a tag for each word; `numbers`, whole
+    documents with a number at some tokens; `ranking`, whole histories of items, of which some have to be ranked first;
+    `texts`, generated texts and their references; `transcripts`, the texts of a head for transcripts and their
+    references; `speech`, spoken texts and sounds of them; `spans`, questions with a text each; `preferences`, pairs of
+    texts of which one is likelier; `retrieval`, queries whose documents are searched; `replies`, turns of dialogues
+    among others; `document_questions`, documents with questions; `links`, triples of which an entity is asked;
+    `graph_questions`, questions whose answers are entities of a graph."""
     groups: tuple[str, ...] = ()
     """Names of the groups of rows whose accuracies are reported separately; batches then have `group`."""
     passing_accuracy: float | None = None

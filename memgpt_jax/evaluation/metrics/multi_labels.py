@@ -5,8 +5,9 @@ from typing import TypedDict
 
 import numpy as np
 
+from memgpt_jax.config.extras import library
 from memgpt_jax.evaluation.metrics.classification import ClassMetrics
-from memgpt_jax.evaluation.metrics.libraries import bootstrap_interval, library
+from memgpt_jax.evaluation.metrics.intervals import bootstrap_interval
 
 
 class MultiLabelMetrics(TypedDict):

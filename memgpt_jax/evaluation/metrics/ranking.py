@@ -5,7 +5,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from memgpt_jax.evaluation.metrics.libraries import bootstrap_interval
+from memgpt_jax.evaluation.metrics.intervals import bootstrap_interval
 
 CUTOFF = 10
 """Length of the list of recommendations."""

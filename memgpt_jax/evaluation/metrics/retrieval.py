@@ -5,7 +5,8 @@ from typing import TypedDict
 
 import numpy as np
 
-from memgpt_jax.evaluation.metrics.libraries import bootstrap_interval, library
+from memgpt_jax.config.extras import library
+from memgpt_jax.evaluation.metrics.intervals import bootstrap_interval
 
 DEPTH = 1000
 """Documents of a ranking that count, as in TREC."""

@@ -11,7 +11,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from memgpt_jax.evaluation.metrics.libraries import bootstrap_interval
+from memgpt_jax.evaluation.metrics.intervals import bootstrap_interval
 
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 ARTICLES = re.compile(r"\b(a|an|the)\b")

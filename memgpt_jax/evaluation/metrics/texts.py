@@ -7,10 +7,11 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
+from memgpt_jax.config.extras import library
 from memgpt_jax.data.examples.triple_lines import Parsed, parse_triples
 from memgpt_jax.evaluation.metrics.base import ratio
 from memgpt_jax.evaluation.metrics.by_length import ByLength, by_length
-from memgpt_jax.evaluation.metrics.libraries import bootstrap_interval, library
+from memgpt_jax.evaluation.metrics.intervals import bootstrap_interval
 from memgpt_jax.evaluation.metrics.spans import word_f1
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")

@@ -5,7 +5,7 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from memgpt_jax.evaluation.metrics.libraries import bootstrap_interval
+from memgpt_jax.evaluation.metrics.intervals import bootstrap_interval
 
 TIE = 1e-4
 """Scores that differ by less are equal, whatever the order of sums was."""

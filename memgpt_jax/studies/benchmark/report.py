@@ -37,8 +37,8 @@ def markdown(sections: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Each table is one command. `relative speed` is against a reference that took turns with the case; `tokens/s` of",
-        "different rows are of different times on a machine with other work, and must not be compared.",
+        "Each table is one command. `relative speed` is against a reference that took turns with the case; `tokens/s`",
+        "of different rows are of different times on a machine with other work, and must not be compared.",
     ]
     for command, section in sections.items():
         lines += ["", section["about"], "", "```sh", command, "```", "", f"Measured on: {section['machine']}.", ""]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import gzip
-import os
 import subprocess
 import sys
 import tracemalloc
@@ -20,8 +19,9 @@ from memgpt_jax.data.corpora.reading import Document
 from memgpt_jax.data.corpora.text import TokenizedText, encode_pieces
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.data.tokenizers.sentencepiece_file import train_sentencepiece
+from tests.laws.real_data import DATA
 
-BOOKS = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "books_pg"
+BOOKS = DATA / "books_pg"
 
 
 def decoded(config, split="train"):

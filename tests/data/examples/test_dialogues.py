@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +14,9 @@ from memgpt_jax.data.tasks.tagged_text import TaggedTextConfig, TaggedTextTask
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation.metrics.entities import entity_metrics
 from memgpt_jax.evaluation.metrics.mentions import mention_metrics
+from tests.laws.real_data import DATA
 
 BYTES = ByteTokenizer()
-DATA = Path(os.environ.get("MEMGPT_DATA", "../shared/data"))
 
 
 def turn(speaker, utterance, **slots):

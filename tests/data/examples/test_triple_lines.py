@@ -1,8 +1,6 @@
 """Triples as lines of text: written, read back, of dialogues and of records, and as a file of a graph."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +11,8 @@ from memgpt_jax.data.examples.triples import read_triples
 from memgpt_jax.data.tasks.text_pairs import pairs
 from memgpt_jax.studies.command_line import load_config
 from tests.data.examples.test_dialogues import DIALOGUE, turn, written
+from tests.laws.real_data import DATA
 
-DATA = Path(os.environ.get("MEMGPT_DATA", "../shared/data"))
 TRIPLES = [("Ada", "wrote", "the first program"), ("Grace", "found", "a moth"), ("city", "Rome")]
 
 

@@ -1,8 +1,6 @@
 """bAbI: parsing of files and stories, rows by brute force, and the published files."""
 
 import gzip
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +10,10 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data import BabiTask, train_batches
 from memgpt_jax.data.tasks.babi import BLANK, PADDING, BabiConfig
 from memgpt_jax.data.tasks.babi_files import Line, babi_files, parse_stories, read_stories, words_of
+from tests.laws.real_data import DATA
 from tests.references.batches import arrays_of
 
-REAL = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "babi" / "en"
+REAL = DATA / "babi" / "en"
 NAMES = ("Mary", "John", "Sandra")
 ROOMS = ("office", "garden", "kitchen")
 

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,10 @@ import pytest
 
 from memgpt_jax.data import JsonRecallTask
 from memgpt_jax.data.tasks.json_recall import JSON_CHARACTERS, JsonRecallConfig
+from tests.laws.real_data import DATA
 from tests.references.batches import arrays_of
 
-REAL = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "recall" / "kv-retrieval-75_keys.jsonl.gz"
+REAL = DATA / "recall" / "kv-retrieval-75_keys.jsonl.gz"
 CONFIGS = [
     JsonRecallConfig(),
     JsonRecallConfig(num_pairs=16, key_length=1, value_length=3, num_questions=16),

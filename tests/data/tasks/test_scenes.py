@@ -1,7 +1,6 @@
 """Statements about scenes: what they mean, their balance, the rows, and models that read them."""
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -21,8 +20,9 @@ from memgpt_jax.data.tasks.scenes import ScenesConfig, read_split
 from memgpt_jax.models import from_params
 from memgpt_jax.models.heads import GraphHeadConfig
 from tests.laws.models import random_params
+from tests.laws.real_data import DATA
 
-REAL = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "image" / "nlvr_dev.jsonl.gz"
+REAL = DATA / "image" / "nlvr_dev.jsonl.gz"
 YELLOW, BLACK, BLUE = range(3)
 NAMES = ("Yellow", "Black", "#0099ff")
 

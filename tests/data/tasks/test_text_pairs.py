@@ -2,9 +2,7 @@
 
 import gzip
 import json
-import os
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +14,9 @@ from memgpt_jax.config.model import EncoderConfig, ModelConfig, Seq2SeqConfig
 from memgpt_jax.data import ByteTokenizer, batch_shapes, make_task, tokenizer_of, train_batches
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig, pairs
 from memgpt_jax.studies.command_line import load_config
+from tests.laws.real_data import DATA
 
 START = END = ByteTokenizer.start_id
-REAL = Path(os.environ.get("MEMGPT_DATA", "../shared/data"))
 WORDS = ["one", "two", "three", "four", "five", "six"]
 SIZES = {"vocab_size": 257, "d_model": 8, "num_layers": 1, "num_heads": 1, "memory": NoMemoryConfig()}
 
@@ -204,9 +202,9 @@ def test_bpe_is_trained_on_both_columns(tmp_path):
     ],
 )
 def test_the_splits_of_the_configs(monkeypatch, name, folder, sizes):
-    if not (REAL / folder).is_dir():
+    if not (DATA / folder).is_dir():
         pytest.skip(f"MEMGPT_DATA does not name a folder with {folder}")
-    monkeypatch.setenv("MEMGPT_DATA", str(REAL))
+    monkeypatch.setenv("MEMGPT_DATA", str(DATA))
     found = {split: pairs(load_config(name).data, split) for split in ("train", "valid", "test")}
     assert tuple(map(len, found.values())) == sizes
     if folder == "multi30k":

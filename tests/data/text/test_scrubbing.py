@@ -2,9 +2,7 @@
 
 import gzip
 import json
-import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +10,11 @@ import pytest
 import memgpt_jax as mg
 from memgpt_jax.config.texts import PERSONAL
 from memgpt_jax.data.text import personal, scrub
+from tests.laws.real_data import DATA
 
 personal_values = pytest.importorskip("tests.references.personal", reason="the extra `tasks` is not installed")
 pytest.importorskip("stdnum", reason="the extra `tasks` is not installed")
-BBC = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "classification" / "bbcnews_2225.jsonl.gz"
+BBC = DATA / "classification" / "bbcnews_2225.jsonl.gz"
 
 
 def test_a_text_with_each_kind():

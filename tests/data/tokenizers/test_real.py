@@ -1,17 +1,16 @@
 """Published vocabularies in the folder `MEMGPT_DATA`: GPT-2's, BERT's, and sentencepiece's own example."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 
 from memgpt_jax.data import read_tokenizer
 from memgpt_jax.generation.text import AnswerText
+from tests.laws.real_data import DATA
 from tests.references.tokenizers import AWKWARD, LEVEL, TEXTS, added, of_json
 
-FOLDER = Path(os.environ.get("MEMGPT_DATA", "../shared/data")) / "tokenizers"
+FOLDER = DATA / "tokenizers"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"there is no folder {FOLDER}")
 
 

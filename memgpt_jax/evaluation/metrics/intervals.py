@@ -1,12 +1,8 @@
-"""The libraries that compute metrics of tasks; they are installed with the extra `tasks`."""
+"""Confidence intervals by bootstrap."""
 
 from collections.abc import Callable
 
 import numpy as np
-
-from memgpt_jax.config.extras import library
-
-__all__ = ["RESAMPLES", "bootstrap_interval", "library"]
 
 RESAMPLES = 1000
 """Bootstrap resamples of a confidence interval."""

@@ -20,7 +20,7 @@ from memgpt_jax.ops.memory import (
 from memgpt_jax.shapes import Array, Float
 
 
-class KnowingMemory(AttendedMemory[KVMemoryConfig]):
+class KnowledgeMemory(AttendedMemory[KVMemoryConfig]):
     """Base of `KVMemory`: N entries of knowledge, in one softmax with those of the memory.
 
     All are read, or with `knowledge_top_k` the nearest ones. Methods take None where there is no place for knowledge.
