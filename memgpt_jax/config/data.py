@@ -1,5 +1,6 @@
 """Configurations of the training data: text with its objective, and the base class of all generated tasks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -176,6 +177,13 @@ class TaskConfig:
     def num_ids(self) -> int:
         """Number of token ids that the task adds to the tokenizer's; without a text, the number of all its ids."""
         raise NotImplementedError
+
+    def id_texts(self) -> Sequence[str]:
+        """Texts of the ids 0, 1, ...: training from scratch begins with similar embeddings where texts share words.
+
+        (): the embeddings are drawn independently. Raises `ValueError` if the texts cannot be read.
+        """
+        return ()
 
     @property
     def row_length(self) -> int | None:

@@ -12,6 +12,7 @@ import numpy as np
 from memgpt_jax import data, parallel
 from memgpt_jax.checkpoint import BEST, Checkpoints, run_folder
 from memgpt_jax.checkpoint.folder import check_space
+from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.corpora.sources import expand
 from memgpt_jax.errors import RunError, refused, usable
@@ -19,6 +20,7 @@ from memgpt_jax.evaluation import check_evaluation
 from memgpt_jax.files.paths import shown
 from memgpt_jax.models.parameters import count_parameters
 from memgpt_jax.training.compilation import compiled_step, jitted_diagnostics
+from memgpt_jax.training.described import described
 from memgpt_jax.training.device_memory import check_peak, in_bytes
 from memgpt_jax.training.evaluation import held_out, kept_evaluation
 from memgpt_jax.training.metrics import MetricsLog, Reporter, WallTime, read_metrics
@@ -258,6 +260,10 @@ def first_state(setup: Setup, files: RunFiles, batches: Batches) -> TrainState:
             state = state._replace(params=jax.device_put(setup.pretrained.params(config), split.params))
             if parallel.is_main():
                 setup.pretrained.keep_origin(files.workdir)
+    elif texts := config.data.id_texts() if isinstance(config.data, TaskConfig) else ():
+        with refused():
+            params = described(state.params, texts, config.seed)
+            state = state._replace(params=jax.device_put(params, split.params))
     save_run(files.checkpoints, config, state, batches.get_state())
     files.checkpoints.wait()  # a checkpoint that cannot be written stops the run before the first step
     return state

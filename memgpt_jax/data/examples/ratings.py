@@ -72,6 +72,25 @@ def item_ids(ratings: Sequence[Rating], min_ratings: int) -> dict[str, int]:
     return {item: FIRST_ITEM + place for item, place in kept.items()}
 
 
+def read_item_texts(path: Path, item: str, columns: Sequence[str]) -> dict[str, str]:
+    """The text of each item of a file: that of all columns.
+
+    Args:
+        path: .csv, .tsv, .jsonl or .parquet, an item in each record.
+        item: name of the column that names the item.
+        columns: names of the columns with a text, or a list of texts.
+
+    Raises:
+        ValueError: the file cannot be read, lacks a column, or holds an item twice.
+    """
+    texts = {}
+    for record in read_records(path):
+        name = record.label(item)
+        check(name not in texts, f"{record.where}: a second record of the item {name!r}")
+        texts[name] = record.joined(columns)
+    return texts
+
+
 def histories(
     ratings: Sequence[Rating],
     ids: Mapping[str, int],

@@ -1,6 +1,8 @@
 """Recommendation: what does a user choose next, and how does the user rate it?"""
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -10,7 +12,16 @@ from memgpt_jax.config.data import CausalConfig, ObjectiveConfig, TaskConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.corpora.sources import SPLITS, expand
 from memgpt_jax.data.examples.files import NumbersConfig
-from memgpt_jax.data.examples.ratings import FIRST_ITEM, START, History, Rating, histories, item_ids, read_ratings
+from memgpt_jax.data.examples.ratings import (
+    FIRST_ITEM,
+    START,
+    History,
+    Rating,
+    histories,
+    item_ids,
+    read_item_texts,
+    read_ratings,
+)
 from memgpt_jax.data.examples.rows import packed_rows
 from memgpt_jax.data.tasks.base import Task, digest
 from memgpt_jax.data.tokenizers.base import Tokenizer
@@ -49,6 +60,12 @@ class RatingsConfig(TaskConfig):
     """Each user whose number (from 1, in order of their ids) is a multiple of this is in `valid`."""
     drop: float = 0.0
     """In training, each item of a history is left out with this probability, drawn anew in every epoch."""
+    items_path: str | None = None
+    """File of the items, one in each record, with the `item_column`: .csv, .tsv, .jsonl or .parquet. Items whose texts
+    share words begin training with similar embeddings (`memgpt_jax.training.described`); it is not read again later.
+    Needs the extra `tasks`. None: embeddings are drawn independently."""
+    text_columns: tuple[str, ...] = ("title", "genres")
+    """The columns of `items_path` with the texts."""
     num_items: int | None = None
     """Number of items with an id of their own; default: from the data."""
     levels: tuple[float, ...] = ()
@@ -61,7 +78,8 @@ class RatingsConfig(TaskConfig):
     def __post_init__(self) -> None:
         check_positive(self)
         check_literals(self)
-        object.__setattr__(self, "levels", tuple(self.levels))  # a list is also accepted
+        for name in ("levels", "text_columns"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # a list is also accepted
         check(
             self.held_out < 1 or self.held_out == int(self.held_out),
             f"data.held_out must be a whole number or below 1, got {self.held_out}",
@@ -117,10 +135,16 @@ class RatingsConfig(TaskConfig):
     def ratings(self) -> list[Rating]:
         """`read_ratings` of the file. Raises `ValueError` if there is none."""
         check(self.path is not None, "data.path must name a file of ratings, got None")
-        assert self.path is not None
-        path = expand(self.path)
-        check(path.is_file(), f"data.path: there is no file {self.path!r}")
+        path = _file("data.path", self.path)
         return read_ratings(path, self.user_column, self.item_column, self.rating_column, self.time_column)
+
+    def id_texts(self) -> Sequence[str]:
+        """The text of each item of `items_path`; "" for the start, rare items, and items that the file lacks."""
+        if self.items_path is None:
+            return ()
+        texts = read_item_texts(_file("data.items_path", self.items_path), self.item_column, self.text_columns)
+        ids = item_ids(self.ratings(), self.min_ratings)
+        return [""] * FIRST_ITEM + [texts.get(item, "") for item in ids]
 
     def histories(self, ratings: list[Rating], split: str) -> list[History]:
         """The `histories` of a split."""
@@ -132,6 +156,14 @@ class RatingsConfig(TaskConfig):
             held_out=self.held_out,
             valid_every=self.valid_every,
         )
+
+
+def _file(field: str, path: str | None) -> Path:
+    """The file that a field names. Raises `ValueError` if there is none."""
+    assert path is not None
+    found = expand(path)
+    check(found.is_file(), f"{field}: there is no file {path!r}")
+    return found
 
 
 class RatingsTask(Task[RatingsConfig]):

@@ -1,6 +1,7 @@
 """Histories of ratings: splits, tokens and targets by hand, rankings against loops, bad files, and real data."""
 
 import os
+import re
 from pathlib import Path
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import memgpt_jax as mg
+from memgpt_jax.checkpoint import load_run
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, TrainingConfig
 from memgpt_jax.data.examples.ratings import FIRST_ITEM, RARE, START
 from memgpt_jax.data.tasks.ratings import RatingsConfig, RatingsTask
@@ -62,6 +64,55 @@ def test_next_items_by_hand(small):
     assert train.row(1, 3, 3)["tokens"].tolist() == [second[2]]
     learned = [value for h in train.histories for value in h.ratings[h.asked]]
     assert config.mean == pytest.approx(np.mean(learned)) and config.std == pytest.approx(np.std(learned))
+
+
+def items_file(tmp_path, text="movieId,title,genres\n"):
+    lines = [f"{item},Film {item} ({1990 + item}),{'Comedy|Crime' if item % 2 else 'Drama'}\n" for item in range(9, 33)]
+    path = tmp_path / "items.csv"
+    path.write_text(text + "".join(lines))
+    return str(path)
+
+
+def test_texts_of_items(small, tmp_path):
+    """In the order of the ids; items without an own id, and ids without a record, have none."""
+    texts = config_of(small, items_path=items_file(tmp_path)).id_texts()
+    assert texts[:FIRST_ITEM] == [""] * FIRST_ITEM and len(texts) == FIRST_ITEM + 7
+    assert texts[FIRST_ITEM : FIRST_ITEM + 2] == ["Film 9 (1999) Comedy|Crime", "Film 10 (2000) Drama"]
+    (tmp_path / "items.csv").write_text("movieId,title,genres\n10,Ten,Drama\n")
+    assert config_of(small, items_path=str(tmp_path / "items.csv")).id_texts()[FIRST_ITEM:][:3] == ["", "Ten Drama", ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("movieId,title,genres\n9,Again,Drama\n", {}, "items.csv, line 3: a second record of the item '9'"),
+        ("item,title,genres\n", {}, "no column 'movieId'"),
+        ("movieId,title,genres\n", {"text_columns": ("plot",)}, "no column 'plot'"),
+        ("", {"items_path": "none.csv"}, "data.items_path: there is no file 'none.csv'"),
+    ],
+)
+def test_bad_files_of_items(small, tmp_path, text, options, message):
+    config = config_of(small, **{"items_path": items_file(tmp_path, text)} | options)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        config.id_texts()
+
+
+def test_training_begins_with_the_texts_of_items(small, tmp_path):
+    """Films of one genre are nearer to each other than to others; the run is resumed without the file."""
+    config = ExperimentConfig(
+        model=mg.ModelConfig(vocab_size=9, d_model=64, num_layers=1, window_size=8, segment_length=8),
+        data=config_of(small, items_path=items_file(tmp_path)),
+        training=TrainingConfig(steps=1, batch_size=2, sequence_length=8, carry_state=False),
+        evaluation=EvaluationConfig(batch_size=2, chunk_length=8),
+    )
+    mg.train(config, tmp_path / "run")
+    vectors = np.asarray(load_run(tmp_path / "run", step=0).params["embedding"])[FIRST_ITEM:]
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines, odd = vectors @ vectors.T, np.array([9, 10, 20, 21, 30, 31, 32]) % 2
+    same = (odd[:, None] == odd) & ~np.eye(7, dtype=bool)
+    assert cosines[same].mean() > cosines[odd[:, None] != odd].mean() + 0.2
+    (tmp_path / "items.csv").unlink()
+    mg.train(mg.with_fields(config, {"training.steps": 2}), tmp_path / "run", extend=True)
 
 
 def test_ratings_by_hand(small):
