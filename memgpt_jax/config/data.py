@@ -1,8 +1,9 @@
 """Configurations of the training data: text with its objective, and the base class of all generated tasks."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
 
 from memgpt_jax.config.checks import check, check_literals
 from memgpt_jax.config.features import check_features
@@ -133,6 +134,15 @@ class TextConfig:
         check_literals(self)
 
 
+class Descriptions(NamedTuple):
+    """Texts and numbers of the ids 0, 1, ..., such as the genres and the years of films."""
+
+    texts: tuple[str, ...]
+    """A text for each id; "": none."""
+    numbers: np.ndarray
+    """A number for each id; NaN: none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
     """Base of the configuration of every task: rows of tokens in which some targets are scored answers."""
@@ -178,12 +188,12 @@ class TaskConfig:
         """Number of token ids that the task adds to the tokenizer's; without a text, the number of all its ids."""
         raise NotImplementedError
 
-    def id_texts(self) -> Sequence[str]:
-        """Texts of the ids 0, 1, ...: training from scratch begins with similar embeddings where texts share words.
+    def descriptions(self) -> "Descriptions | None":
+        """What is known of the ids; training from scratch begins with similar embeddings where it is alike.
 
-        (): the embeddings are drawn independently. Raises `ValueError` if the texts cannot be read.
+        None: the embeddings are drawn independently. Raises `ValueError` if it cannot be read.
         """
-        return ()
+        return None
 
     @property
     def row_length(self) -> int | None:

@@ -1,55 +1,77 @@
-"""Embeddings that begin alike where the texts of their ids share words."""
-
-from collections.abc import Sequence
+"""Embeddings that begin alike where the descriptions of their ids are alike."""
 
 import jax.numpy as jnp
 import numpy as np
 
 from memgpt_jax.config.checks import check
+from memgpt_jax.config.data import Descriptions
 from memgpt_jax.config.extras import library
 from memgpt_jax.models import Params
-from memgpt_jax.shapes import Array, Float32
 
-SHARE = 0.8
-"""Share s of the words in an embedding: s^2 of its variance."""
+SHARE = 0.64
+"""Share of the descriptions in the variance of an embedding."""
+NUMBERS = 0.7
+"""Share of the numbers in the descriptions."""
+WIDTHS = (0.6, 0.25, 0.1)
+"""Distances at which numbers cease to be alike, in standard deviations; a third of the channels each."""
 
 
-def described(params: Params, texts: Sequence[str], seed: int) -> Params:
-    """The parameters with token embeddings that begin near each other where texts share words.
+def described(params: Params, descriptions: Descriptions, seed: int) -> Params:
+    """The parameters with token embeddings that begin near each other where descriptions are alike.
 
-        e_i = s a P^T f_i + sqrt(1 - s^2) n_i,   s = `SHARE`
+        e_i = a (sqrt(s r) x_i + sqrt(s (1 - r)) y_i) + sqrt(1 - s) n_i,   s = `SHARE`, r = `NUMBERS`
+        x_i = sqrt(2) cos(z_i v + b),   v_d ~ N(0, 1 / h_d^2), b_d uniform in [0, 2 pi], h_d one of `WIDTHS`
+        y_i = P^T f_i,   P [W, D] ~ N(0, 1)
 
-    f_i [W]: the words of text i, weighted by TF-IDF, of length 1; words of a single text are left out. P [W, D]: drawn
-    from N(0, 1). n_i: the embedding that was drawn; a: the standard deviation of these. So embeddings have the variance
-    that they had, and those of two texts the mean cosine s^2 f_i . f_j. An id with an empty text keeps n_i.
+    z_i: the number, standardised over all ids that have one. f_i [W]: the words of the text, weighted by TF-IDF, of
+    length 1; words of a single text are left out. n_i: the embedding that was drawn; a: the standard deviation of
+    these. So embeddings keep their variance, and those of two ids have the mean cosine (Rahimi and Recht, "Random
+    Features for Large-Scale Kernel Machines", 2007)
+
+        s (r mean_h exp(-(z_i - z_j)^2 / 2 h^2) + (1 - r) f_i . f_j)
+
+    Where an id has no number, or no word, more of n_i takes its place.
 
     Args:
         params: of a model that has token embeddings [V, D], or of its backbone.
-        texts: of the ids 0, 1, ..., at most V.
-        seed: of P.
+        descriptions: of the ids 0, 1, ..., at most V.
+        seed: of v, b and P.
 
     Raises:
-        ValueError: the model has no token embeddings of its own, there are more texts than ids, or no word is in two
-            texts.
+        ValueError: the model has no token embeddings, or there are more descriptions than ids.
         ImportError: scikit-learn is not installed.
     """
     if "backbone" in params:
-        return params | {"backbone": described(params["backbone"], texts, seed)}
-    check("embedding" in params, "texts of ids need a model with token embeddings: a decoder, an encoder or XLNet")
-    drawn = params["embedding"]
-    number, (vocab_size, width) = len(texts), drawn.shape
-    check(number <= vocab_size, f"there are {number} texts of ids, and model.vocab_size={vocab_size} is less")
-    words = library("sklearn.feature_extraction.text").TfidfVectorizer(token_pattern=r"\w+", min_df=2)
+        return params | {"backbone": described(params["backbone"], descriptions, seed)}
+    check("embedding" in params, "descriptions of ids need a model with token embeddings: a decoder, encoder or XLNet")
+    drawn, number = params["embedding"], len(descriptions.texts)
+    vocab_size, width = drawn.shape
+    check(number <= vocab_size, f"{number} ids are described, and model.vocab_size={vocab_size} is less")
+    rng = np.random.default_rng(seed)
+    parts = [_numbers(descriptions.numbers, width, rng) * NUMBERS**0.5]
+    parts.append(_words(descriptions.texts, width, rng) * (1 - NUMBERS) ** 0.5)
+    shares = np.where([part.any(axis=1) for part in parts], SHARE * np.array([[NUMBERS], [1 - NUMBERS]]), 0)  # [2, V]
+    own = np.asarray(drawn[:number])
+    found = own.std() * SHARE**0.5 * sum(parts) + np.sqrt(1 - shares.sum(axis=0))[:, None] * own
+    return params | {"embedding": drawn.at[:number].set(jnp.asarray(found, drawn.dtype))}
+
+
+def _numbers(numbers: np.ndarray, width: int, rng: np.random.Generator) -> np.ndarray:
+    """x [V, D]; zeros where there is no number."""
+    frequencies = rng.normal(size=width) / np.resize(WIDTHS, width)
+    phases = rng.uniform(0, 2 * np.pi, width)
+    known = np.isfinite(numbers)
+    if not known.any():
+        return np.zeros((len(numbers), width))
+    standard = (numbers - numbers[known].mean()) / (numbers[known].std() or 1.0)
+    return np.where(known[:, None], np.sqrt(2) * np.cos(standard[:, None] * frequencies + phases), 0)
+
+
+def _words(texts: tuple[str, ...], width: int, rng: np.random.Generator) -> np.ndarray:
+    """y [V, D]; zeros where there is no word of another text."""
+    weigh = library("sklearn.feature_extraction.text").TfidfVectorizer(token_pattern=r"\w+", min_df=2)
     try:
-        weights = words.fit_transform(texts)  # sparse [V, W]
-    except ValueError as error:
-        raise ValueError(f"the texts of ids share no words: {error}") from None
-    projection = np.random.default_rng(seed).normal(size=(weights.shape[1], width))
-    found = jnp.asarray(weights @ projection, jnp.float32)
-    return params | {"embedding": drawn.at[:number].set(_mixed(drawn[:number], found))}
-
-
-def _mixed(drawn: Float32[Array, "V D"], described: Float32[Array, "V D"]) -> Float32[Array, "V D"]:
-    has_words = jnp.any(described != 0, axis=1, keepdims=True)
-    mixed = SHARE * jnp.std(drawn) * described + np.sqrt(1 - SHARE**2) * drawn
-    return jnp.where(has_words, mixed, drawn)
+        weights = weigh.fit_transform(texts)  # sparse [V, W]
+    except ValueError:  # no word is in two texts
+        return np.zeros((len(texts), width))
+    return weights @ rng.normal(size=(weights.shape[1], width))

@@ -260,10 +260,12 @@ def first_state(setup: Setup, files: RunFiles, batches: Batches) -> TrainState:
             state = state._replace(params=jax.device_put(setup.pretrained.params(config), split.params))
             if parallel.is_main():
                 setup.pretrained.keep_origin(files.workdir)
-    elif texts := config.data.id_texts() if isinstance(config.data, TaskConfig) else ():
+    elif isinstance(config.data, TaskConfig):
         with refused():
-            params = described(state.params, texts, config.seed)
-            state = state._replace(params=jax.device_put(params, split.params))
+            descriptions = config.data.descriptions()
+            if descriptions is not None:
+                params = described(state.params, descriptions, config.seed)
+                state = state._replace(params=jax.device_put(params, split.params))
     save_run(files.checkpoints, config, state, batches.get_state())
     files.checkpoints.wait()  # a checkpoint that cannot be written stops the run before the first step
     return state

@@ -1,53 +1,67 @@
-"""Embeddings that begin with the words of texts, against the equation."""
+"""Embeddings that begin with descriptions, against the cosines of the equation."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memgpt_jax.training.described import SHARE, described
+from memgpt_jax.config.data import Descriptions
+from memgpt_jax.training.described import NUMBERS, SHARE, WIDTHS, described
 
-TEXTS = ["", "red fox", "red hen", "blue hen", "alone"]
+NAN = np.nan
+TEXTS = ("", "red fox", "red hen", "blue hen", "alone", "", "red fox")
+YEARS = np.array([NAN, 1990.0, 1992, NAN, NAN, 1990, 2010])
+IDF = 1 + np.log((1 + len(TEXTS)) / (1 + np.array([3, 2, 2])))  # of red, fox, hen; smoothed, as scikit-learn has it
+VECTORS = np.array([[0, 0, 0], [1, 1, 0], [1, 0, 1], [0, 0, 1], [0, 0, 0], [0, 0, 0], [1, 1, 0]]) * IDF
 
 
 @pytest.fixture
 def params():
     pytest.importorskip("sklearn", reason="the extra `tasks` is not installed")
-    return {"embedding": 0.3 * jax.random.normal(jax.random.key(0), (7, 4_000)), "other": jnp.ones(3)}
+    return {"embedding": 0.3 * jax.random.normal(jax.random.key(0), (9, 30_000)), "other": jnp.ones(3)}
+
+
+def kernels() -> np.ndarray:
+    """The mean cosine of the descriptions of two ids, times the share of the descriptions."""
+    lengths = np.linalg.norm(VECTORS, axis=1, keepdims=True)
+    unit = VECTORS / np.where(lengths, lengths, 1)
+    z = (YEARS - np.nanmean(YEARS)) / np.nanstd(YEARS)
+    near = np.mean([np.exp(-((z[:, None] - z) ** 2) / 2 / h**2) for h in WIDTHS], axis=0)
+    return SHARE * (NUMBERS * np.nan_to_num(near) + (1 - NUMBERS) * unit @ unit.T)
 
 
 def test_cosines_and_variances(params):
-    """Those of the TF-IDF weights of words in two texts or more; smoothed idf, as scikit-learn has it."""
-    found = described(params, TEXTS, 0)
+    found = described(params, Descriptions(TEXTS, YEARS), 0)
     drawn, vectors = np.asarray(params["embedding"]), np.asarray(found["embedding"])
-    kept = [0, 4, 5, 6]  # no text, a word of one text alone, ids without a text
-    np.testing.assert_array_equal(vectors[kept], drawn[kept])
-    np.testing.assert_allclose(vectors.std(axis=1), drawn.std(), rtol=0.05)
-    idf = 1 + np.log((1 + len(TEXTS)) / (1 + 2))  # red, hen: in two texts each
-    red, both, hen = np.array([idf, 0]) / idf, np.array([idf, idf]) / (idf * 2**0.5), np.array([0, idf]) / idf
-    pairs = {(1, 2): red @ both, (2, 3): both @ hen, (1, 3): red @ hen}
-    for (first, second), cosine in pairs.items():
-        a, b = vectors[first], vectors[second]
-        assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) == pytest.approx(SHARE**2 * cosine, abs=0.05)
+    undescribed = [0, 4, 7, 8]  # without text and number, with a word of one text alone, beyond the descriptions
+    np.testing.assert_allclose(vectors[undescribed], drawn[undescribed], rtol=1e-6)
+    np.testing.assert_allclose(vectors.std(axis=1), drawn.std(), rtol=0.03)
+    unit = vectors[:7] / np.linalg.norm(vectors[:7], axis=1, keepdims=True)
+    others = ~np.eye(7, dtype=bool)
+    np.testing.assert_allclose((unit @ unit.T)[others], kernels()[others], atol=0.03)
     assert found["other"] is params["other"]
 
 
 def test_the_backbone_of_a_head_and_a_seed(params):
-    inner = described({"backbone": params, "head": jnp.ones(2)}, TEXTS, 3)["backbone"]["embedding"]
-    np.testing.assert_array_equal(inner, described(params, TEXTS, 3)["embedding"])
-    assert (inner != described(params, TEXTS, 4)["embedding"]).any()
+    descriptions = Descriptions(TEXTS, YEARS)
+    inner = described({"backbone": params, "head": jnp.ones(2)}, descriptions, 3)["backbone"]["embedding"]
+    np.testing.assert_array_equal(inner, described(params, descriptions, 3)["embedding"])
+    assert (inner != described(params, descriptions, 4)["embedding"]).any()
 
 
-@pytest.mark.parametrize(
-    ("change", "texts", "message"),
-    [
-        ({"embedding": None}, TEXTS, "need a model with token embeddings"),
-        ({}, TEXTS * 2, "there are 10 texts of ids, and model.vocab_size=7 is less"),
-        ({}, ["a", "b"], "share no words"),
-        ({}, ["", ""], "share no words"),
-    ],
-)
-def test_what_cannot_be_described(params, change, texts, message):
-    params = {name: value for name, value in (params | change).items() if value is not None}
-    with pytest.raises(ValueError, match=message):
-        described(params, texts, 0)
+def test_words_or_numbers_alone(params):
+    """Ids of which nothing is known keep what was drawn."""
+    drawn = np.asarray(params["embedding"])
+    for texts, years in ((TEXTS, np.full(7, NAN)), (("",) * 7, YEARS), (("a", "b", ""), np.full(3, 1990.0))):
+        vectors = np.asarray(described(params, Descriptions(texts, years), 0)["embedding"])
+        assert np.isfinite(vectors).all()
+        np.testing.assert_allclose(vectors.std(axis=1), drawn.std(), rtol=0.03)
+    unchanged = described(params, Descriptions(("a", "b"), np.full(2, NAN)), 0)["embedding"]
+    np.testing.assert_allclose(unchanged, drawn, rtol=1e-6)
+
+
+def test_what_cannot_be_described(params):
+    with pytest.raises(ValueError, match="need a model with token embeddings"):
+        described({"other": params["other"]}, Descriptions(TEXTS, YEARS), 0)
+    with pytest.raises(ValueError, match=r"14 ids are described, and model\.vocab_size=9 is less"):
+        described(params, Descriptions(TEXTS * 2, np.tile(YEARS, 2)), 0)

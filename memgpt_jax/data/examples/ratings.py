@@ -1,5 +1,7 @@
 """Tables of ratings, one in each record, and the histories of their users."""
 
+import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -72,23 +74,25 @@ def item_ids(ratings: Sequence[Rating], min_ratings: int) -> dict[str, int]:
     return {item: FIRST_ITEM + place for item, place in kept.items()}
 
 
-def read_item_texts(path: Path, item: str, columns: Sequence[str]) -> dict[str, str]:
-    """The text of each item of a file: that of all columns.
+def read_items(path: Path, item: str, texts: Sequence[str], number: str | None) -> dict[str, tuple[str, float]]:
+    """The text and the number of each item of a file.
 
     Args:
         path: .csv, .tsv, .jsonl or .parquet, an item in each record.
         item: name of the column that names the item.
-        columns: names of the columns with a text, or a list of texts.
+        texts: names of the columns with a text, or a list of texts.
+        number: name of a column; its last whole number counts, NaN where it has none. None: all are NaN.
 
     Raises:
         ValueError: the file cannot be read, lacks a column, or holds an item twice.
     """
-    texts = {}
+    items = {}
     for record in read_records(path):
         name = record.label(item)
-        check(name not in texts, f"{record.where}: a second record of the item {name!r}")
-        texts[name] = record.joined(columns)
-    return texts
+        check(name not in items, f"{record.where}: a second record of the item {name!r}")
+        found = re.findall(r"\d+", str(record.get(number))) if number else []
+        items[name] = record.joined(texts), float(found[-1]) if found else math.nan
+    return items
 
 
 def histories(

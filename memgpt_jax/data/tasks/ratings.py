@@ -1,14 +1,14 @@
 """Recommendation: what does a user choose next, and how does the user rate it?"""
 
 import dataclasses
-from collections.abc import Sequence
+import math
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 
 from memgpt_jax.config.checks import check, check_literals, check_positive, check_statistics
-from memgpt_jax.config.data import CausalConfig, ObjectiveConfig, TaskConfig
+from memgpt_jax.config.data import CausalConfig, Descriptions, ObjectiveConfig, TaskConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.corpora.sources import SPLITS, expand
 from memgpt_jax.data.examples.files import NumbersConfig
@@ -19,7 +19,7 @@ from memgpt_jax.data.examples.ratings import (
     Rating,
     histories,
     item_ids,
-    read_item_texts,
+    read_items,
     read_ratings,
 )
 from memgpt_jax.data.examples.rows import packed_rows
@@ -61,11 +61,13 @@ class RatingsConfig(TaskConfig):
     drop: float = 0.0
     """In training, each item of a history is left out with this probability, drawn anew in every epoch."""
     items_path: str | None = None
-    """File of the items, one in each record, with the `item_column`: .csv, .tsv, .jsonl or .parquet. Items whose texts
-    share words begin training with similar embeddings (`memgpt_jax.training.described`); it is not read again later.
-    Needs the extra `tasks`. None: embeddings are drawn independently."""
-    text_columns: tuple[str, ...] = ("title", "genres")
-    """The columns of `items_path` with the texts."""
+    """File of the items, one in each record, with the `item_column`: .csv, .tsv, .jsonl or .parquet. Items with common
+    words and near numbers begin training with similar embeddings; it is not read again later. Needs the extra `tasks`.
+    None: embeddings are drawn independently."""
+    text_columns: tuple[str, ...] = ("genres",)
+    """The columns of `items_path` with the words."""
+    number_column: str | None = "title"
+    """The column of `items_path` whose last whole number counts, such as the year in the titles of MovieLens."""
     num_items: int | None = None
     """Number of items with an id of their own; default: from the data."""
     levels: tuple[float, ...] = ()
@@ -138,13 +140,15 @@ class RatingsConfig(TaskConfig):
         path = _file("data.path", self.path)
         return read_ratings(path, self.user_column, self.item_column, self.rating_column, self.time_column)
 
-    def id_texts(self) -> Sequence[str]:
-        """The text of each item of `items_path`; "" for the start, rare items, and items that the file lacks."""
+    def descriptions(self) -> Descriptions | None:
+        """Of the items in `items_path`; none of the start, of rare items, and of items that the file lacks."""
         if self.items_path is None:
-            return ()
-        texts = read_item_texts(_file("data.items_path", self.items_path), self.item_column, self.text_columns)
-        ids = item_ids(self.ratings(), self.min_ratings)
-        return [""] * FIRST_ITEM + [texts.get(item, "") for item in ids]
+            return None
+        path, none = _file("data.items_path", self.items_path), ("", math.nan)
+        items = read_items(path, self.item_column, self.text_columns, self.number_column)
+        found = [none] * FIRST_ITEM + [items.get(item, none) for item in item_ids(self.ratings(), self.min_ratings)]
+        texts, numbers = zip(*found, strict=True)
+        return Descriptions(texts, np.array(numbers))
 
     def histories(self, ratings: list[Rating], split: str) -> list[History]:
         """The `histories` of a split."""
