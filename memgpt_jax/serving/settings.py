@@ -16,11 +16,11 @@ class EngineSettings:
     piece_length: int = 256
     """Tokens of a prompt that are read between two decoding steps."""
     queue_requests: int = 64
-    """Answers that may wait for a slot; more are refused (429)."""
+    """Answers that may wait for a slot, and calls of pipelines that may wait; more are refused (429)."""
     queue_tokens: int = 1_000_000
     """Tokens of prompts that may wait."""
     prefix_mb: int = 256
-    """Memory for states at the ends of messages, which later dialogues may begin with."""
+    """Memory in MiB for states at the ends of messages, which later dialogues may begin with."""
 
     def __post_init__(self) -> None:
         for name in ("slots", "piece_length", "queue_requests", "queue_tokens"):
@@ -44,13 +44,13 @@ class ServerSettings(EngineSettings):
     default_new_tokens: int = 512
     """Most tokens of an answer in a dialogue that names no limit."""
     max_body_mb: int = 16
-    """Largest body of a request."""
+    """Largest body of a request in MiB."""
     body_seconds: float = 30.0
     """Seconds in which the next part of a body must arrive."""
     sessions: str | None = None
     """Folder or bucket (gs://, s3://) for documents; without it they are lost at the end."""
     session_mb: int = 1024
-    """Memory for documents; the least recently used ones leave it first."""
+    """Memory in MiB for documents; the least recently used ones leave it first."""
     session_hours: float = 24.0
     """Time after which an unused document is removed."""
     keys: tuple[str, ...] = ()
