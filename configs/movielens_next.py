@@ -15,6 +15,8 @@ from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.tasks.ratings import RatingsConfig
 
+FOLDER = "$MEMGPT_DATA/recommendation/ml-latest-small"
+
 
 def config() -> ExperimentConfig:
     return ExperimentConfig(
@@ -28,9 +30,9 @@ def config() -> ExperimentConfig:
             dropout=0.3,
             memory=KVMemoryConfig(memory_size=256),
         ),
-        data=RatingsConfig(path="$MEMGPT_DATA/recommendation/ml-latest-small/ratings.csv.gz", drop=0.5),
+        data=RatingsConfig(path=f"{FOLDER}/ratings.csv.gz", items_path=f"{FOLDER}/movies.csv.gz", drop=0.5),
         optimizer=OptimizerConfig(learning_rate=1.5e-3, warmup_steps=50, weight_decay=0.1),
-        training=TrainingConfig(steps=600, batch_size=16, sequence_length=200, carry_state=False, checkpoint_every=120),
+        training=TrainingConfig(steps=360, batch_size=16, sequence_length=200, carry_state=False, checkpoint_every=120),
         evaluation=EvaluationConfig(
             batch_size=16,
             chunk_length=100,

@@ -13,8 +13,8 @@ Command: MEMGPT_DATA=FOLDER python experiments/train.py sgd_replies --workdir ru
 Time:    8 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  recall@1 on the 1,223 test turns 0.686 (95% interval 0.655 to 0.716), 0.693 and 0.689, MRR 0.806, 0.813 and
          0.809; on the validation dialogues 0.785, 0.770, 0.782 and 0.873, 0.864, 0.872; seeds 0, 1, 2, from
-         all-MiniLM-L6-v2 (22.6 million parameters). Without training, by the last 128 tokens (--data.max_length 128), 0.330 and 0.481; by the last 32
-         tokens 0.388 and 0.541
+         all-MiniLM-L6-v2 (22.6 million parameters). Without training, by the last 128 tokens (--data.max_length 128),
+         0.330 and 0.481; by the last 32 tokens 0.388 and 0.541
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig

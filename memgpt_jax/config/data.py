@@ -137,8 +137,8 @@ class TextConfig:
 class Descriptions(NamedTuple):
     """Texts and numbers of the ids 0, 1, ..., such as the genres and the years of films."""
 
-    texts: tuple[str, ...]
-    """A text for each id; "": none."""
+    texts: tuple[tuple[str, ...], ...]
+    """One or more kinds of texts, each with a text for each id; "": none."""
     numbers: np.ndarray
     """A number for each id; NaN: none."""
 

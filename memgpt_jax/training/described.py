@@ -8,10 +8,10 @@ from memgpt_jax.config.data import Descriptions
 from memgpt_jax.config.extras import library
 from memgpt_jax.models import Params
 
-SHARE = 0.64
+SHARE = 0.8
 """Share of the descriptions in the variance of an embedding."""
-NUMBERS = 0.7
-"""Share of the numbers in the descriptions."""
+NUMBERS = 0.5
+"""Share of the numbers in the descriptions; the kinds of texts have equal shares of the rest."""
 WIDTHS = (0.6, 0.25, 0.1)
 """Distances at which numbers cease to be alike, in standard deviations; a third of the channels each."""
 
@@ -19,23 +19,23 @@ WIDTHS = (0.6, 0.25, 0.1)
 def described(params: Params, descriptions: Descriptions, seed: int) -> Params:
     """The parameters with token embeddings that begin near each other where descriptions are alike.
 
-        e_i = a (sqrt(s r) x_i + sqrt(s (1 - r)) y_i) + sqrt(1 - s) n_i,   s = `SHARE`, r = `NUMBERS`
+        e_i = a sqrt(s) (sqrt(r) x_i + sum_k sqrt((1 - r) / K) y_ik) + sqrt(1 - s) n_i,   s = `SHARE`, r = `NUMBERS`
         x_i = sqrt(2) cos(z_i v + b),   v_d ~ N(0, 1 / h_d^2), b_d uniform in [0, 2 pi], h_d one of `WIDTHS`
-        y_i = P^T f_i,   P [W, D] ~ N(0, 1)
+        y_ik = P_k^T f_ik,   P_k [W_k, D] ~ N(0, 1)
 
-    z_i: the number, standardised over all ids that have one. f_i [W]: the words of the text, weighted by TF-IDF, of
-    length 1; words of a single text are left out. n_i: the embedding that was drawn; a: the standard deviation of
-    these. So embeddings keep their variance, and those of two ids have the mean cosine (Rahimi and Recht, "Random
-    Features for Large-Scale Kernel Machines", 2007)
+    z_i: the number, standardised over all ids that have one. f_ik [W_k]: the words of the text of kind k of K, weighted
+    by TF-IDF, of length 1; words of a single text are left out. n_i: the embedding that was drawn; a: the standard
+    deviation of these. So embeddings keep their variance, and those of two ids have the mean cosine (Rahimi and Recht,
+    "Random Features for Large-Scale Kernel Machines", 2007)
 
-        s (r mean_h exp(-(z_i - z_j)^2 / 2 h^2) + (1 - r) f_i . f_j)
+        s (r mean_h exp(-(z_i - z_j)^2 / 2 h^2) + (1 - r) mean_k f_ik . f_jk)
 
-    Where an id has no number, or no word, more of n_i takes its place.
+    Where an id has no number, or no word of a kind, more of n_i takes its place.
 
     Args:
         params: of a model that has token embeddings [V, D], or of its backbone.
         descriptions: of the ids 0, 1, ..., at most V.
-        seed: of v, b and P.
+        seed: of v, b and P_k.
 
     Raises:
         ValueError: the model has no token embeddings, or there are more descriptions than ids.
@@ -44,15 +44,19 @@ def described(params: Params, descriptions: Descriptions, seed: int) -> Params:
     if "backbone" in params:
         return params | {"backbone": described(params["backbone"], descriptions, seed)}
     check("embedding" in params, "descriptions of ids need a model with token embeddings: a decoder, encoder or XLNet")
-    drawn, number = params["embedding"], len(descriptions.texts)
+    drawn, number = params["embedding"], len(descriptions.numbers)
     vocab_size, width = drawn.shape
     check(number <= vocab_size, f"{number} ids are described, and model.vocab_size={vocab_size} is less")
     rng = np.random.default_rng(seed)
-    parts = [_numbers(descriptions.numbers, width, rng) * NUMBERS**0.5]
-    parts.append(_words(descriptions.texts, width, rng) * (1 - NUMBERS) ** 0.5)
-    shares = np.where([part.any(axis=1) for part in parts], SHARE * np.array([[NUMBERS], [1 - NUMBERS]]), 0)  # [2, V]
-    own = np.asarray(drawn[:number])
-    found = own.std() * SHARE**0.5 * sum(parts) + np.sqrt(1 - shares.sum(axis=0))[:, None] * own
+    parts = [_numbers(descriptions.numbers, width, rng)]
+    parts += [_words(texts, width, rng) for texts in descriptions.texts]
+    shares = SHARE * np.array([NUMBERS, *[(1 - NUMBERS) / len(descriptions.texts)] * len(descriptions.texts)])
+    own, left = np.asarray(drawn[:number]), np.ones((number, 1))
+    found = np.zeros_like(own)
+    for share, part in zip(shares, parts, strict=True):
+        found += own.std() * share**0.5 * part
+        left -= share * part.any(axis=1, keepdims=True)
+    found += np.sqrt(left) * own
     return params | {"embedding": drawn.at[:number].set(jnp.asarray(found, drawn.dtype))}
 
 

@@ -1,5 +1,6 @@
 """One training step, a pure function of arrays."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -74,12 +75,7 @@ def train_step(
 
     if config.optimizer.private is None:
         zeros = optax.tree.zeros_like((state.params, state.totals))
-        (gradients, totals, memory), _ = jax.lax.scan(
-            accumulate,
-            (*zeros, state.model_state),
-            (batches, keys),
-            unroll=config.optimizer.accumulate_steps == 1,  # no loop to compile where there is one batch
-        )
+        (gradients, totals, memory), _ = scan_batches(accumulate, (*zeros, state.model_state), (batches, keys))
         gradients = optax.tree.scale(1 / jnp.where(totals.weight > 0, totals.weight, 1), gradients)
     else:
         batch, memory = jax.tree.map(lambda array: array[0], batches), state.model_state
@@ -161,8 +157,28 @@ def train_steps(
     if number == 1:
         return train_step(config, state, batches, loss_fn)
     by_step = jax.tree.map(lambda array: array.reshape(number, -1, *array.shape[1:]), batches)
-    state, metrics = jax.lax.scan(partial(train_step, config, loss_fn=loss_fn), state, by_step)
+    state, metrics = scan_batches(partial(train_step, config, loss_fn=loss_fn), state, by_step)
     return state, jax.tree.map(lambda array: array[-1], metrics)
+
+
+def scan_batches(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, batches: Any) -> tuple[Any, Any]:
+    """`jax.lax.scan` over batches, without a loop where there is one.
+
+    The batch of an iteration is carried. Otherwise XLA fuses the choice of the batch into whatever reads it, and on CPU
+    jaxlib 0.10.2 crashes in such fusions of many arrays.
+    """
+
+    def carried(carry: Any, following: Any) -> tuple[Any, Any]:
+        carry, outputs = step(*carry)
+        return (carry, following), outputs
+
+    first = jax.tree.map(lambda array: array[0], batches)
+    if len(jax.tree.leaves(batches)[0]) == 1:
+        carry, outputs = step(carry, first)
+        return carry, jax.tree.map(lambda array: array[None], outputs)
+    following = jax.tree.map(lambda array: jnp.roll(array, -1, axis=0), batches)
+    (carry, _), outputs = jax.lax.scan(carried, (carry, first), following)
+    return carry, outputs
 
 
 def batch_gradients(

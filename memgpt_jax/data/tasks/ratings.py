@@ -14,6 +14,7 @@ from memgpt_jax.data.corpora.sources import SPLITS, expand
 from memgpt_jax.data.examples.files import NumbersConfig
 from memgpt_jax.data.examples.ratings import (
     FIRST_ITEM,
+    RARE,
     START,
     History,
     Rating,
@@ -62,8 +63,8 @@ class RatingsConfig(TaskConfig):
     """In training, each item of a history is left out with this probability, drawn anew in every epoch."""
     items_path: str | None = None
     """File of the items, one in each record, with the `item_column`: .csv, .tsv, .jsonl or .parquet. Items with common
-    words and near numbers begin training with similar embeddings; it is not read again later. Needs the extra `tasks`.
-    None: embeddings are drawn independently."""
+    words, near numbers or users in common (in the training split) begin training with similar embeddings; it is not
+    read again later. Needs the extra `tasks`. None: embeddings are drawn independently."""
     text_columns: tuple[str, ...] = ("genres",)
     """The columns of `items_path` with the words."""
     number_column: str | None = "title"
@@ -141,14 +142,23 @@ class RatingsConfig(TaskConfig):
         return read_ratings(path, self.user_column, self.item_column, self.rating_column, self.time_column)
 
     def descriptions(self) -> Descriptions | None:
-        """Of the items in `items_path`; none of the start, of rare items, and of items that the file lacks."""
+        """Of the items: the texts of `items_path`, the users who have rated them in training, and their numbers.
+
+        None of the start, of rare items, and of items that the file lacks.
+        """
         if self.items_path is None:
             return None
         path, none = _file("data.items_path", self.items_path), ("", math.nan)
         items = read_items(path, self.item_column, self.text_columns, self.number_column)
-        found = [none] * FIRST_ITEM + [items.get(item, none) for item in item_ids(self.ratings(), self.min_ratings)]
-        texts, numbers = zip(*found, strict=True)
-        return Descriptions(texts, np.array(numbers))
+        ratings = self.ratings()
+        ids = item_ids(ratings, self.min_ratings)
+        texts, numbers = zip(*[none] * FIRST_ITEM, *(items.get(item, none) for item in ids), strict=True)
+        users: list[list[str]] = [[] for _ in texts]
+        for place, history in enumerate(self.histories(ratings, "train")):
+            for item in history.items[history.asked]:
+                users[item].append(str(place))
+        users[RARE] = []
+        return Descriptions((texts, tuple(map(" ".join, users))), np.array(numbers))
 
     def histories(self, ratings: list[Rating], split: str) -> list[History]:
         """The `histories` of a split."""

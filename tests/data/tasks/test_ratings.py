@@ -77,11 +77,13 @@ def items_file(tmp_path, text="movieId,title,genres\n"):
 def test_texts_of_items(small, tmp_path):
     """In the order of the ids; the start, rare items and items without a record have none."""
     found = config_of(small, items_path=items_file(tmp_path)).descriptions()
-    assert found.texts == ("", "", "Comedy|Crime", "Drama", "Drama", "Comedy|Crime", "Drama", "Comedy|Crime", "Drama")
+    genres = ("", "", "Comedy|Crime", "Drama", "Drama", "Comedy|Crime", "Drama", "Comedy|Crime", "Drama")
+    everybody, even, odd = "0 1 2 3 4 5 6 7 8", "1 5", "0 2 4 6 8"  # of users 4 and 8, two films more are validation
+    assert found.texts == (genres, ("", "", everybody, everybody, even, odd, "0 1 2 4 5 6 8", "", ""))
     np.testing.assert_array_equal(found.numbers, [np.nan, np.nan, 1999, 2000, 2010, 2011, 2020, 2021, 2022])
     (tmp_path / "items.csv").write_text("movieId,title,genres\n10,Ten,Drama\n")
     config = config_of(small, items_path=str(tmp_path / "items.csv"), text_columns=["genres", "title"])
-    assert config.descriptions().texts[FIRST_ITEM:][:3] == ("", "Drama Ten", "")
+    assert config.descriptions().texts[0][FIRST_ITEM:][:3] == ("", "Drama Ten", "")
     assert np.isnan(config.descriptions().numbers).all() and config_of(small).descriptions() is None
 
 
