@@ -54,7 +54,8 @@ class PatchesConfig(FeaturesConfig):
     """Numbers of a pixel: 3 for colours, 1 for grey."""
     stem: tuple[int, ...] = ()
     """Widths of 3x3 convolutions over the picture, after which a patch is a pixel: the last log2(patch_size) of them
-    have stride 2. Pictures must then be whole in a call. Default: none, each patch is projected by itself (ViT)."""
+    have stride 2. All patches of a picture must then be in one call and in one document: those of other pictures are
+    refused, inside `jit` they are NaN. Default: none, each patch is projected by itself (ViT)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from memgpt_jax.models.frames import Frames
 from memgpt_jax.models.layers import adapted_linear, norm
 from memgpt_jax.models.projections import Features, Raw
 from memgpt_jax.ops.memory import gather_entries
-from memgpt_jax.shapes import Array, Flags, Float, Stream
+from memgpt_jax.shapes import Array, Flags, Float, Int32, Stream
 
 
 class Vectors(Features):
@@ -36,7 +36,8 @@ class Patches(Features):
     """y = W x of each patch x; with a stem, x is a pixel of the convolved picture.
 
     stem: for each width, p <- gelu(norm(conv_3x3(p))), Xiao et al., "Early Convolutions Help Transformers See Better"
-    (2021). The patches of a row of the batch are cut into pictures of N = grid[0] grid[1] consecutive patches.
+    (2021). The patches of a document are cut into pictures of N = grid[0] grid[1] consecutive patches, which must be
+    whole in a call.
     """
 
     def __init__(self, config: PositionedStackConfig, rngs: nnx.Rngs):
@@ -51,24 +52,64 @@ class Patches(Features):
 
     def __call__(self, features: Raw, state: Any, present: Flags, reset: Flags, valid: Flags) -> tuple[Stream, Any]:
         x = features.astype(self.dtype)
-        return self.projection(self._convolved(x, present) if self.config.stem else x), state
+        return self.projection(self._convolved(x, present, reset) if self.config.stem else x), state
 
-    def _convolved(self, x: Float[Array, "B L F"], present: Flags) -> Float[Array, "B L C"]:
-        """The stem. A patch beyond the whole pictures that fit into the call is NaN."""
-        (rows, columns), size, length = self.config.grid, self.config.patch_size, x.shape[1]
-        number = max(1, length // (rows * columns))  # pictures of a row of the batch
-        rank = jnp.cumsum(present, axis=1, dtype=jnp.int32) - 1
-        order = jnp.argsort(~present, axis=1, stable=True)[:, : number * rows * columns]  # patches come first
-        x = gather_entries(x, order)
-        x = jnp.pad(x, ((0, 0), (0, number * rows * columns - x.shape[1]), (0, 0)))
+    def _convolved(self, x: Float[Array, "B L F"], present: Flags, reset: Flags) -> Float[Array, "B L C"]:
+        """The stem. A patch of a picture that is not whole in the call is NaN, with values on the host an error."""
+        (rows, columns), size = self.config.grid, self.config.patch_size
+        found = pictures(present, reset, rows * columns)
+        wrong = on_host(present & (found.place < 0))
+        check(
+            wrong is None or not wrong.any(),
+            f"features.stem: a picture must be whole in a call, all its {rows * columns} patches in one document",
+        )
+        x = gather_entries(x, found.patches)
         x = x.reshape(-1, rows, columns, self.config.channels, size, size).transpose(0, 1, 4, 2, 5, 3)
         x = x.reshape(-1, self.config.height, self.config.width, self.config.channels)
         first = len(self.stem) - (size.bit_length() - 1)  # with stride 2
         for index, (kernel, normalise) in enumerate(zip(self.stem, self.norms, strict=True)):
             x = jax.nn.gelu(normalise(kernel(neighbours(x, stride=1 + (index >= first)))))
-        x = x.reshape(len(present), number * rows * columns, -1)
-        beyond = (rank >= x.shape[1])[..., None]
-        return jnp.where(beyond, jnp.nan, gather_entries(x, jnp.clip(rank, 0, x.shape[1] - 1)))
+        x = gather_entries(x.reshape(len(present), found.patches.shape[1], -1), jnp.maximum(found.place, 0))
+        return jnp.where((present & (found.place < 0))[..., None], jnp.nan, x)
+
+
+class Pictures(NamedTuple):
+    """The whole pictures in a call, P in a row at most."""
+
+    patches: Int32[Array, "B P*N"]
+    """The token of each patch, picture by picture; any tokens in the place of pictures that there are not."""
+    place: Int32[Array, "B L"]
+    """The place of each token in `patches`; -1 if it is no patch of a whole picture."""
+
+
+def pictures(present: Flags, reset: Flags, size: int) -> Pictures:
+    """The pictures of `size` consecutive patches of each document, P = max(1, L // size).
+
+    Args:
+        present: True for the tokens that are patches.
+        reset: True for the first token of a document.
+        size: N, patches of a picture.
+    """
+
+    def earlier(flags: Flags) -> Int32[Array, "B L"]:
+        return jnp.cumsum(flags, axis=1, dtype=jnp.int32) - flags.astype(jnp.int32)
+
+    length = present.shape[1]
+    number = max(1, length // size)
+    before = earlier(present)
+    rank = before - jax.lax.cummax(jnp.where(reset, before, 0), axis=1)  # the patch of its document that a token is
+    document = jnp.where(present, jnp.cumsum(reset, axis=1, dtype=jnp.int32), -1)
+    order = jnp.argsort(~present, axis=1, stable=True)  # patches come first
+    ranks, documents = (jnp.take_along_axis(array, order, axis=1) for array in (rank, document))
+    last = jnp.pad(documents, ((0, 0), (0, size)), constant_values=-1)[:, size - 1 : size - 1 + length]
+    whole = (documents >= 0) & (ranks % size == 0) & (last == documents)  # at the first patch of a whole picture
+    firsts = jnp.argsort(~whole, axis=1, stable=True)[:, :number]
+    places = firsts[..., None] + jnp.arange(size, dtype=jnp.int32)[None, None]
+    places = jnp.minimum(places, length - 1).reshape(len(present), number * size)
+    first = jnp.clip(before - rank % size, 0, length - 1)  # of the picture of each token, among the patches
+    picture, is_whole = (jnp.take_along_axis(array, first, axis=1) for array in (earlier(whole), whole))
+    place = jnp.where(present & is_whole, picture * size + rank % size, -1)
+    return Pictures(jnp.take_along_axis(order, places, axis=1), place)
 
 
 def neighbours(x: Float[Array, "N Y X C"], *, stride: int) -> Float[Array, "N Y/s X/s 9*C"]:

@@ -190,6 +190,7 @@ def test_masked_features_change_nothing(name):
     config = ENCODERS[name]
     call, fresh = call_of(config)
     tokens, features, _ = inputs(1, config.features.size)
+    tokens[:, :8] = [[0, 0, 1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, 0, 0, 1]]  # whole pictures of two patches
     reset = np.zeros(tokens.shape, bool)
     valid = np.broadcast_to(np.arange(LENGTH) < 8, tokens.shape)
     masked = ~valid | (tokens == 1)
@@ -224,6 +225,29 @@ def test_a_stem_is_a_stack_of_convolutions_of_each_picture():
     present, flags = jnp.asarray(tokens == 0), jnp.zeros((1, 6), bool)
     found, _ = model.features(jnp.asarray(features), (), present, flags, ~flags)
     np.testing.assert_allclose(found[0, tokens[0] == 0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_stem_sees_whole_pictures_of_one_document():
+    """A picture that is cut by the end of its document or of the call is refused, traced NaN, and changes no other."""
+    config = dataclasses.replace(PLAIN, features=PICTURES)
+    _, model = model_of(config)
+    all_of_two = np.ones((1, 2), bool)
+    stem = jax.jit(lambda *arrays: model.features(arrays[0], (), *arrays[1:])[0])
+    rng = np.random.default_rng(0)
+    present = np.array([[1, 0, 1, 0, 1, 1, 1, 1, 0, 1], [1, 1, 1, 1, 1, 0, 0, 1, 1, 0]], bool)
+    reset = np.zeros(present.shape, bool)
+    reset[0, [3, 7]], reset[1, [3, 4]] = True, True  # in a picture, at a token without features, at a picture
+    features = np.where(present[..., None], rng.normal(size=(*present.shape, PICTURES.size)), 0).astype(np.float32)
+    whole = np.array([[1, 0, 1, 0, 1, 1, 0, 1, 0, 1], [1, 1, 0, 0, 1, 0, 0, 1, 0, 0]], bool)
+    found = stem(features, present, reset, np.ones(present.shape, bool))
+    np.testing.assert_array_equal(np.isnan(found).any(axis=-1), present & ~whole)
+    for pair in ((0, [0, 2]), (0, [4, 5]), (0, [7, 9]), (1, [0, 1]), (1, [4, 7])):
+        alone = stem(features[pair][None], all_of_two, ~all_of_two, all_of_two)
+        np.testing.assert_allclose(found[pair], alone[0], atol=1e-6)
+    with pytest.raises(ValueError, match="a picture must be whole in a call, all its 2 patches in one document"):
+        model.hidden(np.where(present, 0, 1), model.init_state(2), reset, features=features)
+    kept = np.where(whole, 0, 1).astype(np.int32)
+    assert np.isfinite(model.hidden(kept, model.init_state(2), reset, features=features).stream).all()
 
 
 def test_patches_and_frames_in_one_stream_of_any_cut():
