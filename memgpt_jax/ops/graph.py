@@ -14,7 +14,8 @@ def messages(
         m_ik = 1 / c_ik sum_{edges (j, k, i)} x_j,    c_ik the number of edges of the kind k that end at i
 
     m_ik is 0 where there is no such edge. This is the sum in equation 2 of Schlichtkrull et al., "Modeling Relational
-    Data with Graph Convolutional Networks" (2018), before the kernels. Loops and repeated edges count like others.
+    Data with Graph Convolutional Networks" (2018), before the kernels. Loops and repeated edges count like others. Sums
+    and counts are float32, the mean has the type of the nodes.
 
     Args:
         x: the nodes.
@@ -34,9 +35,9 @@ def messages(
         of_source, of_target = group[jnp.clip(ends, 0, nodes - 1)]
         known = known & (of_source == of_target) & (of_source >= 0)
         place = jnp.where(known, target * num_kinds + kind, nodes * num_kinds)  # beyond the last place: dropped
-        sent = x[jnp.clip(source, 0, nodes - 1)]
+        sent = x.astype(jnp.float32)[jnp.clip(source, 0, nodes - 1)]
         total = jax.ops.segment_sum(sent, place, nodes * num_kinds)
-        count = jax.ops.segment_sum(known.astype(x.dtype), place, nodes * num_kinds)
-        return (total / jnp.maximum(count, 1)[:, None]).reshape(nodes, num_kinds, -1)
+        count = jax.ops.segment_sum(known.astype(jnp.float32), place, nodes * num_kinds)
+        return (total / jnp.maximum(count, 1)[:, None]).astype(x.dtype).reshape(nodes, num_kinds, -1)
 
     return jax.vmap(row)(x, edges, numbers)

@@ -62,3 +62,12 @@ def test_a_masked_node_sends_and_receives_nothing_and_gradients_are_finite(argum
 
     gradient = jax.jit(jax.grad(lambda x: jnp.sum(receive(x, edges, KINDS, group) ** 2)))(x)
     assert np.isfinite(gradient).all() and not gradient[1, 2].any() and gradient[1, 0].any()
+
+
+def test_sums_of_bfloat16_are_float32():
+    """Of 1,000 neighbours: neither the sum nor their number, of which bfloat16 has 8 bits, is rounded on the way."""
+    x = jnp.asarray(np.random.default_rng(0).random((1, 1000, 1)) + 1, jnp.bfloat16)
+    edges = np.stack([np.arange(1000), np.zeros(1000), np.zeros(1000)], axis=1).astype(np.int32)[None]
+    found = receive(x, edges, 1)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(float(found[0, 0, 0, 0]), np.asarray(x, np.float64).mean(), rtol=4e-3)
