@@ -147,6 +147,15 @@ def checked_ids(config: ModelConfig, name: str, ids: np.ndarray) -> Int32[np.nda
     return ids.astype(np.int32)
 
 
+def row_of_ids(config: ModelConfig, name: str, ids: Any) -> Int32[np.ndarray, " L"]:
+    """A list of ids as int32. Raises `ValueError` if it is none, is empty, or an id is not in the vocabulary."""
+    row = np.asarray(ids)
+    check(row.size > 0, f"{name}: there are no ids")
+    fits = row.ndim == 1 and row.dtype.kind in "iu"
+    check(fits, f"{name} must be a list of whole numbers, got {row.dtype}{list(row.shape)}")
+    return checked_ids(config, name, row)
+
+
 def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer) -> None:
     """Raise `ValueError` if the tokenizer can encode a text to ids that the model's vocabulary lacks.
 

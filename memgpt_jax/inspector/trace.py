@@ -183,7 +183,7 @@ def trace_pieces(
     config = decoder.config
     check_tokenizer(config, tokenizer)
     top = whole("top", top, 1)
-    ids = tokenizer.encode(text) if isinstance(text, str) else [int(token) for token in text]
+    ids = tokenizer.encode(text) if isinstance(text, str) else [whole("token ids", token, 0) for token in text]
     if state is None:
         ids = ids if ids[:1] == [tokenizer.start_id] else [tokenizer.start_id, *ids]
         state = models.functional(config).init_state(1)

@@ -14,15 +14,16 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.generation.citations import segment_calls
 from memgpt_jax.generation.decode import fork
 from memgpt_jax.generation.prefill import power_of_two
-from memgpt_jax.generation.prompts import checked_ids
+from memgpt_jax.generation.prompts import row_of_ids
 from memgpt_jax.generation.request import GenerativeModel, decoder_of
-from memgpt_jax.knowledge.entries import Knowledge
+from memgpt_jax.knowledge.entries import Knowledge, LayerEntries
 from memgpt_jax.models import ModelState, Params
 from memgpt_jax.models.entry_reads import explained_reads
+from memgpt_jax.ops.memory import KnowledgeEntries
 from memgpt_jax.shapes import Array, Flags, Float32, Int32, Tokens
 
-COMPARED = 64
-"""Keys by which knowledge in a state is recognised."""
+COMPARED = 65536
+"""Entries that are compared at a time."""
 
 
 class Citation(NamedTuple):
@@ -62,7 +63,7 @@ def cite(
         ValueError: the state has more than one row or other knowledge, there are no ids, or one is not of the model.
     """
     decoder, top = decoder_of(model), whole("top", top, 1)
-    rows = [_checked_row(decoder.config, ids)]
+    rows = [row_of_ids(decoder.config, "ids", ids)]
     _check_state(state, knowledge)
     found = []
     for _, tokens, valid in segment_calls(decoder.config, state, rows):
@@ -89,8 +90,8 @@ def source_weights(
         rows: ids, each of which continues the state.
         number: rows that are read at the same time.
     """
-    decoder = decoder_of(model)
-    rows = [_checked_row(decoder.config, row) for row in rows]
+    decoder, number = decoder_of(model), whole("number", number, 1)
+    rows = [row_of_ids(decoder.config, "ids", row) for row in rows]
     _check_state(state, knowledge)
     column = {source: place for place, source in enumerate(knowledge.texts)}
     found = np.zeros((len(rows), len(column)), np.float32)
@@ -107,30 +108,28 @@ def source_weights(
     return found / (lengths[:, None] * len(knowledge.layers))
 
 
-def _checked_row(config: ModelConfig, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-    """The ids as an array. Raises `ValueError` if there are none, or one is not of the model."""
-    row = np.asarray(ids)
-    check(row.size > 0, "there are no ids")
-    fits = row.ndim == 1 and row.dtype.kind in "iu"
-    check(fits, f"ids must be a list of whole numbers, got {row.dtype}{list(row.shape)}")
-    return checked_ids(config, "ids", row)
-
-
 def _check_state(state: ModelState, knowledge: Knowledge) -> None:
-    """Raise `ValueError` unless the state is one row that holds this knowledge.
-
-    Compared are the numbers of the texts, and up to `COMPARED` of the keys: all of a million take long.
-    """
+    """Raise `ValueError` unless the state is one row that holds exactly these entries, in the types of the state."""
     streams = [layer.stream for layer in state.layers if layer.stream]
     check(state.position.shape[0] == 1, f"the state has {state.position.shape[0]} rows, must have 1")
-    for stream, layer in zip(streams, knowledge.layers, strict=True):
-        held = stream.memory.knowledge
-        sources = np.zeros(0, np.int32) if held is None else np.asarray(held.source[0])
-        same = np.array_equal(sources[sources > 0], layer.source)
-        if same and held is not None:
-            some = np.linspace(0, len(layer.source) - 1, min(COMPARED, len(layer.source)), dtype=np.int64)
-            same = np.array_equal(np.asarray(held.keys[0, some]), layer.keys[some].astype(held.keys.dtype))
-        check(same, "the state holds other knowledge: write it first (`mg.knowledge.write`)")
+    same = len(streams) == len(knowledge.layers) and all(
+        _holds(stream.memory.knowledge, layer) for stream, layer in zip(streams, knowledge.layers, strict=True)
+    )
+    check(same, "the state holds other knowledge: write it first (`mg.knowledge.write`)")
+
+
+def _holds(held: KnowledgeEntries | None, entries: LayerEntries) -> bool:
+    """Whether the first row of a memory holds these entries and no others."""
+    number = len(entries.source)
+    if held is None or np.count_nonzero(held.source[0]) != number:
+        return held is None and number == 0
+    for start in range(0, number, COMPARED):
+        for name, array in entries._asdict().items():
+            part = array[start : start + COMPARED]
+            of_state = np.asarray(getattr(held, name)[0, start : start + len(part)])
+            if not np.array_equal(of_state, part.astype(of_state.dtype)):
+                return False
+    return True
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -17,7 +17,7 @@ from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.progress_bar import track
 from memgpt_jax.data.tokenizers.base import Tokenizer
-from memgpt_jax.generation.prompts import checked_ids
+from memgpt_jax.generation.prompts import row_of_ids
 from memgpt_jax.generation.request import DecoderModel, GenerativeModel, decoder_of
 from memgpt_jax.knowledge.entries import Knowledge, LayerEntries, sha256_of
 from memgpt_jax.knowledge.files import load, save_parts
@@ -43,7 +43,7 @@ def encode(
 
     Args:
         model: a `MemGPT`, or `(config, params)` of one, whose memory is `kv`.
-        texts: texts, or without `tokenizer` ids; an iterator is read batch by batch.
+        texts: texts, or without `tokenizer` whole numbers, the ids of each; an iterator is read batch by batch.
         tokenizer: encodes the texts.
         sources: the number of each text, at least 1; default: from 1 on.
         batch_size: texts that are read at the same time.
@@ -52,16 +52,15 @@ def encode(
 
     Raises:
         ValueError: there is no text, one is empty or does not fit the model, numbers repeat or are below 1, the memory
-            is not `kv` or holds fewer entries than a segment writes, or the folder holds something else.
+            is not `kv` or holds fewer entries than a segment writes, with `evict="lowest_gate"` it holds fewer than a
+            text writes, or the folder holds something else.
         OSError: the folder cannot be written. It is then unchanged.
     """
+    check(not isinstance(texts, str | bytes), f"texts must be a list of texts, got one text, {texts!r:.40}")
     decoder, number = decoder_of(model), len(texts) if isinstance(texts, Sized) else None
     if number is not None and isinstance(sources, Sized):
         check(len(sources) == number, f"{number} texts have {len(sources)} sources")
-    numbers = itertools.count(1) if sources is None else sources
-    parts = _parts(
-        decoder, zip(texts, numbers, strict=sources is not None), tokenizer, whole("batch_size", batch_size, 1)
-    )
+    parts = _parts(decoder, _numbered(texts, sources), tokenizer, whole("batch_size", batch_size, 1))
     parts = track(parts, "batches of texts", None if number is None else -(-number // batch_size))
     if path is not None:
         save_parts(parts, path)
@@ -73,6 +72,18 @@ def encode(
         for of_layer in zip(*(part.layers for part in found), strict=True)
     ]
     return Knowledge(tuple(layers), dict(item for part in found for item in part.texts.items()), found[0].model)
+
+
+def _numbered(texts: Iterable[Any], sources: Iterable[int] | None) -> Iterator[tuple[Any, Any]]:
+    """The texts with their numbers, from 1 on if none are given."""
+    if sources is None:
+        yield from zip(texts, itertools.count(1), strict=False)
+        return
+    missing = object()
+    for place, (text, source) in enumerate(itertools.zip_longest(texts, sources, fillvalue=missing)):
+        more, fewer = ("texts", "sources") if source is missing else ("sources", "texts")
+        check(text is not missing and source is not missing, f"there are more {more} than {place} {fewer}")
+        yield text, source
 
 
 def _parts(
@@ -91,6 +102,7 @@ def _parts(
             check(source not in known, "two texts have the same number in sources")
             known.add(source)
             group.append(_ids(config, place, text, tokenizer))
+            _check_length(config, memory, place, len(group[-1]))
             names[source] = text if isinstance(text, str) else " ".join(map(str, text))
             place += 1
         rows = _of_group(config, params, group + [group[-1]] * (batch_size - len(group)), skip_start)
@@ -103,9 +115,24 @@ def _parts(
         yield Knowledge(tuple(layers), names, fingerprint)
 
 
+def _written(config: ModelConfig, memory: KVMemoryConfig) -> int:
+    """The entries that a segment writes."""
+    return config.segment_length if memory.select == "all" else memory.select_size
+
+
+def _check_length(config: ModelConfig, memory: KVMemoryConfig, number: int, tokens: int) -> None:
+    """Raise `ValueError` if entries of a text would leave the memory as soon as they are written."""
+    kept = (memory.memory_size - memory.initial_entries) // _written(config, memory)  # segments
+    check(
+        memory.evict != "lowest_gate" or tokens // config.segment_length <= kept,
+        f"text {number} has {tokens} tokens, at most {config.segment_length * (kept + 1) - 1} are possible with "
+        f"model.memory.evict='lowest_gate' and memory_size={memory.memory_size}: divide the text",
+    )
+
+
 def _checked_memory(config: ModelConfig) -> KVMemoryConfig:
     memory = instance_of(config.memory, KVMemoryConfig, "model.memory")
-    written = config.segment_length if memory.select == "all" else memory.select_size
+    written = _written(config, memory)
     check(
         memory.memory_size >= written,
         f"model.memory.memory_size={memory.memory_size} must be at least {written}, the entries of a segment",
@@ -120,8 +147,8 @@ def _ids(config: ModelConfig, number: int, text: Any, tokenizer: Tokenizer | Non
         text = [tokenizer.start_id, *tokenizer.encode(text)]
     else:
         check(not isinstance(text, str), "texts need tokenizer=")
-    ids = checked_ids(config, f"the ids of text {number}", np.asarray(text, np.int64))
-    check(len(ids) > 0, f"text {number} is empty")
+    check(not isinstance(text, Sized) or len(text) > 0, f"text {number} is empty")
+    ids = row_of_ids(config, f"the ids of text {number}", text)
     return ids
 
 

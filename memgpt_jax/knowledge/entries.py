@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from memgpt_jax.config.checks import check
+from memgpt_jax.config.checks import as_list, check
 from memgpt_jax.interop.adapters import fingerprint
 from memgpt_jax.models import Params
 from memgpt_jax.ops.trees import named_leaves
@@ -61,8 +61,8 @@ class Knowledge:
         ]
         return Knowledge(tuple(layers), {**self.texts, **other.texts}, self.model)
 
-    def without(self, sources: Iterable[int]) -> Knowledge:
-        """All texts but these: the same, bitwise, as if they had never been encoded.
+    def without(self, sources: Iterable[int] | int) -> Knowledge:
+        """All texts but these, or this one: the same, bitwise, as if they had never been encoded.
 
         Raises:
             ValueError: there is no text of such a number.
@@ -70,8 +70,8 @@ class Knowledge:
         removed = self._known(sources)
         return self.only(number for number in self.texts if number not in removed)
 
-    def only(self, sources: Iterable[int]) -> Knowledge:
-        """These texts, in the order in which they are. Raises `ValueError` if there is none of such a number."""
+    def only(self, sources: Iterable[int] | int) -> Knowledge:
+        """These texts, or this one, in their order. Raises `ValueError` if there is none of such a number."""
         kept = self._known(sources)
         chosen = np.array(sorted(kept), np.int32)
         layers = []
@@ -80,8 +80,8 @@ class Knowledge:
             layers.append(LayerEntries(*(array[here] for array in layer)))
         return Knowledge(tuple(layers), {n: text for n, text in self.texts.items() if n in kept}, self.model)
 
-    def _known(self, sources: Iterable[int]) -> set[int]:
-        numbers = set(sources)
+    def _known(self, sources: Iterable[int] | int) -> set[int]:
+        numbers = set(as_list(sources))
         unknown = numbers - self.texts.keys()
         check(not unknown, f"there are no texts {_some(unknown)}; there are {len(self.texts)} texts")
         return numbers

@@ -26,7 +26,7 @@ def write(model: GenerativeModel, state: ModelState, knowledge: Knowledge) -> Mo
         knowledge: of the same parameters, which is not checked here; `load` checks it.
 
     Raises:
-        ValueError: the memory has no place for so many entries, or the entries are not those of such a model.
+        ValueError: the memory has no place for so many entries, or the entries or the state are not those of the model.
     """
     config = decoder_of(model).config
     size = config.memory.knowledge_size if isinstance(config.memory, KVMemoryConfig) else 0
@@ -39,6 +39,12 @@ def write(model: GenerativeModel, state: ModelState, knowledge: Knowledge) -> Mo
         len(places) == len(knowledge.layers),
         f"the knowledge is of {len(knowledge.layers)} memories, the model has {len(places)}",
     )
+    for number in places:
+        held = getattr(state.layers[number].stream.memory, "knowledge", None)
+        room = 0 if held is None else held.source.shape[1]
+        check(room == size, f"the state is of knowledge_size={room}, the model of model.memory.knowledge_size={size}")
+    if not size:
+        return state  # there is nothing to write
     layers = list(state.layers)
     for number, entries in zip(places, knowledge.layers, strict=True):
         stream = layers[number].stream

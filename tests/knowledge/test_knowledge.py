@@ -253,22 +253,46 @@ def others(model):
         (lambda m, f: mg.knowledge.encode(pair(m), ["a", " "], TOKENIZER), "text 1 is empty"),
         (lambda m, f: mg.knowledge.encode(pair(m), ["a"]), "texts need tokenizer="),
         (lambda m, f: mg.knowledge.encode(pair(m), [[300]]), "the ids of text 0 must be from 0 to 299, got 300 to 300"),
+        (
+            lambda m, f: mg.knowledge.encode(pair(m), "sea", TOKENIZER),
+            "texts must be a list of texts, got one text, 'sea'",
+        ),
+        (lambda m, f: mg.knowledge.encode(pair(m), [[1.7, 2]]), "the ids of text 0 must be a list of whole numbers"),
+        (
+            lambda m, f: mg.knowledge.encode(pair(m), [[True, False]]),
+            "text 0 must be a list of whole numbers, got bool",
+        ),
+        (lambda m, f: mg.knowledge.encode(pair(m), [1, 2]), "text 0 must be a list of whole numbers, got int64"),
         (lambda m, f: mg.knowledge.encode(pair(m), [[1], [2]], sources=[1]), "2 texts have 1 sources"),
+        (
+            lambda m, f: mg.knowledge.encode(pair(m), [[1], [2]], sources=iter([1])),
+            "there are more texts than 1 sources",
+        ),
+        (lambda m, f: mg.knowledge.encode(pair(m), iter([[1]]), sources=[1, 2]), "there are more sources than 1 texts"),
         (lambda m, f: mg.knowledge.encode(pair(m), [[1], [2]], sources=[4, 4]), "two texts have the same number"),
         (
             lambda m, f: mg.knowledge.encode(pair(m), [[1]], sources=[0]),
             "sources must be a whole number from 1 to .*, got 0",
         ),
         (lambda m, f: f.without([9]), "there are no texts 9; there are 3 texts"),
+        (lambda m, f: f.without(9), "there are no texts 9; there are 3 texts"),
         (lambda m, f: f + f, "both have the texts 1, 2, 3"),
         (lambda m, f: mg.knowledge.cite(pair(m), m.fresh(1), f, [1]), "the state holds other knowledge"),
         (lambda m, f: mg.knowledge.cite(pair(m), m.fresh(2), f, [1]), "the state has 2 rows, must have 1"),
         (lambda m, f: cited(m, f, [1], written=others(m)), "the state holds other knowledge"),
+        (lambda m, f: cited(m, f, [1], written=f.only(2)), "the state holds other knowledge"),
+        (lambda m, f: cited(m, f, [1], written=changed(f, "keys")), "the state holds other knowledge"),
+        (lambda m, f: cited(m, f, [1], written=changed(f, "values")), "the state holds other knowledge"),
         (lambda m, f: cited(m, f, [99_999]), "ids must be from 0 to"),
         (lambda m, f: cited(m, f, [1.5]), r"ids must be a list of whole numbers, got float64\[1\]"),
         (lambda m, f: cited(m, f, []), "there are no ids"),
         (lambda m, f: mg.knowledge.source_weights(pair(m), m.fresh(1), f, [[1], []]), "there are no ids"),
         (lambda m, f: mg.knowledge.write(pair(m), m.fresh(1), f + many(f)), "48 entries, .*knowledge_size=40 is less"),
+        (lambda m, f: mg.knowledge.source_weights(pair(m), m.fresh(1), f, [[1]], number=0), "number must be a whole"),
+        (
+            lambda m, f: mg.knowledge.write(pair(m), made(knowledge_size=8).fresh(1), f),
+            "the state is of knowledge_size=8, the model of model.memory.knowledge_size=40",
+        ),
         (
             lambda m, f: mg.KVMemoryConfig(knowledge_top_k=0),
             "knowledge_top_k must be at least 1, .*, got 0",
@@ -294,6 +318,39 @@ def others(model):
 def test_what_is_refused(model, facts, call, message):
     with pytest.raises(ValueError, match=message):
         call(model, facts)
+
+
+def changed(facts, name):
+    """The same texts, with one number of one entry of 16 changed."""
+    first, *others = facts.layers
+    array = getattr(first, name).copy()
+    array[5, 0, 0] += 1
+    return dataclasses.replace(facts, layers=(first._replace(**{name: array}), *others))
+
+
+def test_no_knowledge_is_written_into_a_memory_without_places(facts):
+    plain = made(knowledge_size=0)
+    state = plain.fresh(1)
+    assert mg.knowledge.write(pair(plain), state, facts.without([1, 2, 3])) is state
+    with pytest.raises(ValueError, match="the state is of knowledge_size=40"):
+        mg.knowledge.write(pair(plain), made().fresh(1), facts.only([]))
+
+
+@pytest.mark.parametrize("select", ["all", "pool"])
+def test_no_entry_of_a_text_is_lost_by_eviction(select):
+    """`lowest_gate` could drop an entry as soon as it is written: texts of which it could drop one are refused."""
+    size = {"memory_size": 8, "select": select, "select_size": 2}
+    new = SEGMENT if select == "all" else 2  # entries of a segment
+    longest = 8 // new * SEGMENT + SEGMENT - 1
+    model = made(evict="lowest_gate", **size)
+    ids = np.random.default_rng(0).integers(1, 250, longest + 1).tolist()
+    found = mg.knowledge.encode(pair(model), [ids[:-1], [1]])
+    wanted = mg.knowledge.encode(pair(made(evict="oldest", **size)), [ids[:-1], [1]])
+    assert same(found, dataclasses.replace(wanted, texts=found.texts))
+    number = longest if select == "all" else new * (longest + 1) // SEGMENT
+    assert np.count_nonzero(found.layers[0].source == 1) == number
+    with pytest.raises(ValueError, match=rf"text 1 has {longest + 1} tokens, at most {longest} are possible with"):
+        mg.knowledge.encode(pair(model), [[1], ids])
 
 
 def many(facts):
