@@ -26,8 +26,6 @@ class Sentence(NamedTuple):
 
     where: str
     """File and line."""
-    identifier: str
-    """Of the sentence: it is equal for the scenes of a sentence."""
     words: tuple[str, ...]
     """Lower-case words; digits are written out."""
     label: int
@@ -43,17 +41,17 @@ def words_of(text: str) -> tuple[str, ...]:
 def read_nlvr(path: Path) -> tuple[list[Sentence], Scenes]:
     """The sentences of a .jsonl file of NLVR, and the scene of each.
 
-    Raises `ValueError` with file and line if a field is missing, or not valid: `sentence`, `identifier`, `label` (true
-    or false), and `structured_rep`, three lists of at most 8 objects with `x_loc`, `y_loc`, `size`, `type`, `color`.
+    Raises `ValueError` with file and line if a field is missing, or not valid: `sentence`, `label` (true or false), and
+    `structured_rep`, three lists of at most 8 objects with `x_loc`, `y_loc`, `size`, `type`, `color`.
     """
     check(kind_of(path.name) == "jsonl", f"{shown(path)}: its suffix must be .jsonl or .jsonl.gz")
     sentences, scenes = [], []
     for where, values in read_tables(path, "jsonl", DEFAULT):
-        text, identifier, label = (field_of(values, name, str, where) for name in ("sentence", "identifier", "label"))
+        text, label = (field_of(values, name, str, where) for name in ("sentence", "label"))
         check(label in LABELS, f"{where}: the label must be 'true' or 'false', got {label!r}")
         words = words_of(text)
         check(bool(words), f"{where}: the sentence has no words")
-        sentences.append(Sentence(where, identifier.rpartition("-")[0] or identifier, words, LABELS.index(label)))
+        sentences.append(Sentence(where, words, LABELS.index(label)))
         scenes.append(_scene(field_of(values, "structured_rep", list, where), where))
     check(bool(sentences), f"{shown(path)} has no sentences")
     return sentences, in_order(Scenes(*np.stack(scenes, axis=1)))

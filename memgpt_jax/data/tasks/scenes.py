@@ -40,7 +40,7 @@ class ScenesConfig(TaskConfig):
     """File of sentences of NLVR with the objects of their scenes, .jsonl, perhaps with .gz; default: generated
     statements alone. `~` and `$VARIABLES` are expanded."""
     fold: int = at_least(0, default=0)
-    """Which fifth of the sentences of `path` is the test split. All scenes of a sentence are in one split."""
+    """Which fifth of the sentences of `path` is the test split. All scenes of equal words are in one split."""
     generated: float = 0.5
     """Fraction of generated statements in the training batches with `path`."""
     most_words: int = 24
@@ -123,8 +123,8 @@ def read_split(config: ScenesConfig, split: str) -> tuple[list[Sentence], Scenes
         check(words <= most, f"{where}: the sentence has {words} words, data.most_words is {most}")
         tokens = words + BOXES + objects
         check(tokens <= config.length, f"{where}: the row has {tokens} tokens, data.length is {config.length}")
-    numbers: dict[str, int] = {}
-    place = np.array([numbers.setdefault(sentence.identifier, len(numbers)) for sentence in sentences])
+    numbers: dict[tuple[str, ...], int] = {}  # NLVR has equal sentences of several identifiers
+    place = np.array([numbers.setdefault(sentence.words, len(numbers)) for sentence in sentences])
     is_test, rank = place % FOLDS == config.fold, place - (place + FOLDS - 1 - config.fold) // FOLDS
     is_valid = ~is_test & (rank % VALID_EVERY == VALID_EVERY - 1)
     kept = np.flatnonzero({"test": is_test, "valid": is_valid, "train": ~is_test & ~is_valid}[split])

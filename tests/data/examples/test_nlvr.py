@@ -30,7 +30,7 @@ def test_a_sentence_and_its_scene(tmp_path):
     path.write_text(json.dumps(ROW) + "\n")
     (sentence,), scenes = read_nlvr(path)
     assert sentence.words == ("there", "are", "two", "blocks", "at", "least")
-    assert (sentence.identifier, sentence.label) == ("31", 1)
+    assert sentence.label == 1
     np.testing.assert_array_equal(scenes.present.sum(axis=2), [[2, 1, 0]])
     np.testing.assert_array_equal(scenes.colour[0, :, :2], [[1, 0], [2, -1], [-1, -1]])  # the lowest comes first
     np.testing.assert_array_equal(scenes.y[0, :2, 0], [80, 3])
@@ -54,7 +54,7 @@ def test_a_sentence_and_its_scene(tmp_path):
         (("structured_rep",), [[], []], "structured_rep must be 3 boxes, got 2"),
         (("label",), "maybe", "the label must be 'true' or 'false', got 'maybe'"),
         (("sentence",), " . ", "the sentence has no words"),
-        (("identifier",), 31, "field 'identifier' must be a str, it is a int"),
+        (("sentence",), 31, "field 'sentence' must be a str, it is a int"),
     ],
 )
 def test_what_is_not_valid_is_named_with_its_line(tmp_path, place, value, message):

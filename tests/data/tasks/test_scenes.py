@@ -36,8 +36,14 @@ def tower(*colours):
 
 
 def written(path, *scenes, sentence="there is a tower", label="true"):
+    """A file of scenes, two for each sentence: the given one, then others with one more word. Identifiers say nothing."""
     rows = [
-        {"sentence": sentence, "label": label, "identifier": f"{i // 2}-{i % 2}", "structured_rep": list(boxes)}
+        {
+            "sentence": f"{sentence} {'x' * (i // 2)}",
+            "label": label,
+            "identifier": str(i),
+            "structured_rep": list(boxes),
+        }
         for i, boxes in enumerate(scenes)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -216,9 +222,9 @@ def test_training_rows_change_colours_in_sentence_and_scene_alike(tmp_path):
     task = make_task(ScenesConfig(path=path, generated=0.0), "train")
     batch = task.batch(0, 60, 0)
     seen = set()
-    for tokens, features in zip(batch.inputs["tokens"], batch.inputs["features"], strict=True):
+    for tokens, features, valid in zip(*(batch.inputs[name] for name in ("tokens", "features", "valid")), strict=True):
         name = task.config.vocabulary[tokens[3] - 2]
-        objects = features[12:18, :3].argmax(axis=1)
+        objects = features[valid][-6:, :3].argmax(axis=1)
         seen.add(name)
         counts = np.bincount(objects, minlength=3)
         assert counts[COLOURS.index(name)] == 2 and sorted(counts) == [1, 2, 3]
@@ -230,7 +236,7 @@ def test_splits_are_disjoint_in_sentences_and_folds_cover_them(tmp_path):
     tests = []
     for fold in range(5):
         parts = [
-            {s.identifier for s in read_split(ScenesConfig(path=path, fold=fold), name)[0]}
+            {s.words for s in read_split(ScenesConfig(path=path, fold=fold), name)[0]}
             for name in ("train", "valid", "test")
         ]
         assert sum(map(len, parts)) == 33 == len(set.union(*parts))
@@ -290,7 +296,9 @@ def test_neither_the_order_of_edges_nor_what_is_masked_changes_the_answer():
 def test_the_sentences_of_nlvr_are_read():
     sentences, scenes = read_nlvr(REAL)
     assert (len(sentences), sum(sentence.label for sentence in sentences)) == (989, 547)
-    assert len({sentence.identifier for sentence in sentences}) == 267
+    assert len({sentence.words for sentence in sentences}) == 245
     np.testing.assert_array_equal(np.bincount(scenes.colour[scenes.present]), [2871, 2959, 3046])
     parts = [read_split(ScenesConfig(path=str(REAL), fold=fold), "test")[0] for fold in range(5)]
+    words = [{sentence.words for sentence in part} for part in parts]
+    assert sum(map(len, words)) == 245 == len(set.union(*words))
     assert sum(map(len, parts)) == 989 and min(map(len, parts)) > 180
