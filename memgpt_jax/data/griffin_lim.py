@@ -8,6 +8,8 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.data.sound import HOP_SECONDS, WINDOW_SECONDS, mel_filters
 
 ITERATIONS, MOMENTUM = 60, 0.99
+LOUDEST = 10
+"""The greatest number of a frame, 320 dB above a full-scale tone: samples of louder frames are not finite."""
 
 
 def waveform(frames: Any, sample_rate: int = 16000) -> np.ndarray:
@@ -24,7 +26,7 @@ def waveform(frames: Any, sample_rate: int = 16000) -> np.ndarray:
         sample_rate: samples a second.
 
     Raises:
-        ValueError: frames have another shape, or a number that is not finite.
+        ValueError: frames have another shape, or a number that is not finite or above 10.
     """
     from scipy.signal import ShortTimeFFT
     from scipy.signal.windows import hann
@@ -32,6 +34,10 @@ def waveform(frames: Any, sample_rate: int = 16000) -> np.ndarray:
     frames = np.asarray(frames, np.float64)
     check(frames.ndim == 2 and frames.size > 0, f"frames must be [T, M] with T, M >= 1, got {list(frames.shape)}")
     check(bool(np.isfinite(frames).all()), "a frame has a number that is NaN or infinite")
+    check(frames.max() <= LOUDEST, f"a frame has {frames.max()}, which is too loud: at most {LOUDEST} is possible")
+    if len(frames) == 1:  # shorter than the window: silence, 80 dB softer, is added and cut off
+        silence = np.full_like(frames, frames.max() - 2)
+        return waveform(np.concatenate([frames, silence]), sample_rate)[: round(sample_rate * HOP_SECONDS)]
     window, hop = round(sample_rate * WINDOW_SECONDS), round(sample_rate * HOP_SECONDS)
     magnitude = np.sqrt(spectrum(10.0 ** (4 * frames - 4), mel_filters(sample_rate, frames.shape[1], window))).T
     transform, number = ShortTimeFFT(hann(window, sym=False), hop, sample_rate), hop * len(frames)

@@ -1,6 +1,9 @@
 """Pictures as arrays: files to pixels, pixels to patches, and random changes. Pillow is imported on first use."""
 
+import contextlib
 import io
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -29,15 +32,21 @@ def read_picture(
     Raises:
         ValueError: it is not a picture, is damaged, has more than 8 bits a channel, or Pillow is not installed.
     """
+    with readable(where):
+        picture = library("PIL.Image", "pictures", "senses").open(io.BytesIO(content))
+    return picture_pixels(picture, height, width, channels, where=where)
+
+
+def picture_pixels(
+    picture: Any, height: int, width: int, channels: int = 3, *, where: str = "the picture"
+) -> np.ndarray:
+    """The pixels of an image of Pillow, turned as its EXIF data say: see `read_picture`."""
     image, ops = (library(f"PIL.{name}", "pictures", "senses") for name in ("Image", "ImageOps"))
     check(channels in (1, 3), f"channels must be 1 or 3, got {channels}")
-    try:
-        picture = image.open(io.BytesIO(content))
+    check_depth(picture, where)
+    with readable(where):
         picture.load()
         picture = ops.exif_transpose(picture)
-    except (OSError, ValueError, SyntaxError, image.DecompressionBombError) as error:
-        raise ValueError(f"{where}: it is not a picture, or it is damaged: {error}") from None
-    check(picture.mode in MODES, f"{where}: pixels of mode {picture.mode!r}; valid: {', '.join(MODES)}")
     if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = image.alpha_composite(image.new("RGBA", picture.size, "white"), picture)
@@ -45,6 +54,26 @@ def read_picture(
     if picture.size != (width, height):
         picture = picture.resize((width, height), image.Resampling.BILINEAR)
     return np.asarray(picture, np.uint8).reshape(height, width, channels)
+
+
+@contextlib.contextmanager
+def readable(where: str) -> Iterator[None]:
+    """Errors of Pillow as a `ValueError`."""
+    image = library("PIL.Image", "pictures", "senses")
+    try:
+        yield
+    except (OSError, ValueError, SyntaxError, image.DecompressionBombError) as error:
+        raise ValueError(f"{where}: it is not a picture, or it is damaged: {error}") from None
+
+
+def check_depth(picture: Any, where: str) -> None:
+    """Raise `ValueError` if an image of Pillow that has not been loaded has more than 8 bits a channel.
+
+    Pillow reads 16 bits of several channels as 8, without a warning; how pixels are packed in the file says so.
+    """
+    check(picture.mode in MODES, f"{where}: pixels of mode {picture.mode!r}; valid: {', '.join(MODES)}")
+    packed = " ".join(str(tile[3]) for tile in getattr(picture, "tile", ()))
+    check(";16" not in packed, f"{where}: it has 16 bits a channel, at most 8 are read")
 
 
 def patches(pixels: np.ndarray, patch_size: int) -> np.ndarray:

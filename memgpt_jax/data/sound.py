@@ -4,6 +4,7 @@ Libraries are imported on first use.
 `log_mel` computes with the library of its argument: NumPy for data, JAX inside compiled programs.
 """
 
+import contextlib
 import io
 from functools import lru_cache
 from typing import Any
@@ -28,8 +29,8 @@ def read_sound(content: bytes, sample_rate: int, *, where: str = "the sound") ->
         where: name of the file, for messages.
 
     Raises:
-        ValueError: it is not sound, is damaged or empty, has a sample that is not finite, or soundfile or soxr, which
-            it needs, is not installed.
+        ValueError: it is not sound, is damaged or empty, has a sample that is not finite, is shorter than a sample at
+            `sample_rate`, or soundfile or soxr, which it needs, is not installed.
     """
     soundfile = library("soundfile", "sounds", "senses")
     try:
@@ -39,9 +40,42 @@ def read_sound(content: bytes, sample_rate: int, *, where: str = "the sound") ->
     samples = samples.mean(axis=1)
     check(samples.size > 0, f"{where}: the sound is empty")
     check(bool(np.isfinite(samples).all()), f"{where}: a sample is NaN or infinite")
+    return resampled(samples, rate, sample_rate, where=where)
+
+
+def resampled(samples: np.ndarray, rate: int, sample_rate: int, *, where: str = "the sound") -> np.ndarray:
+    """Samples of `rate` a second as float32 of `sample_rate` a second.
+
+    Raises `ValueError` if none are left, or soxr is not installed.
+    """
     if rate != sample_rate:
         samples = library("soxr", f"sounds of another rate ({rate} Hz)", "senses").resample(samples, rate, sample_rate)
+    check(samples.size > 0, f"{where}: the sound is shorter than a sample at {sample_rate} Hz")
     return np.asarray(samples, np.float32)
+
+
+FULL_SCALE = {"int16": 2**15, "int32": 2**31}
+"""What is 1 in samples of whole numbers, as readers of WAV files return them."""
+
+
+def as_samples(samples: Any) -> Any:
+    """Samples as float32 [n] from -1 to 1: int16 and int32 are divided by their full scale.
+
+    Args:
+        samples: an array [n] of NumPy or JAX.
+
+    Raises:
+        ValueError: they have another shape or type, there are none, or one, with values on the host, is not finite.
+    """
+    fits = getattr(samples, "ndim", 0) == 1 and samples.shape[0] > 0
+    check(fits, f"samples must be floats [n] with n >= 1, got {list(np.shape(samples))}")
+    kind = np.dtype(samples.dtype).name
+    scale = FULL_SCALE.get(kind, 1)
+    check("float" in kind or scale > 1, f"samples must be floats from -1 to 1, int16 or int32, got {kind}")
+    with contextlib.suppress(TypeError):  # traced
+        check(bool(np.isfinite(np.asarray(samples, np.float32)).all()), "a sample is NaN or infinite")
+    xp = samples.__array_namespace__()
+    return xp.asarray(samples, dtype=xp.float32) / np.float32(scale)
 
 
 def hertz_to_mel(frequency: Any) -> np.ndarray:
@@ -79,17 +113,17 @@ def log_mel(samples: Any, sample_rate: int = 16000, num_mels: int = 80) -> Any:
     The end is filled with silence to a whole number of tokens of two frames; both ends are mirrored for the windows.
 
     Args:
-        samples: floats [n], n >= 1, of NumPy or JAX.
+        samples: floats [n], n >= 1, of NumPy or JAX; int16 and int32 are divided by their full scale.
         sample_rate: samples a second.
         num_mels: bands M.
 
     Raises:
-        ValueError: samples have another shape, or there are none.
+        ValueError: samples have another shape or type, there are none, or one, with values on the host, is not finite.
     """
-    check(getattr(samples, "ndim", 0) == 1 and samples.shape[0] > 0, "samples must be floats [n] with n >= 1")
+    samples = as_samples(samples)
     xp = samples.__array_namespace__()
     window, hop = round(sample_rate * WINDOW_SECONDS), round(sample_rate * HOP_SECONDS)
-    x = xp.pad(xp.asarray(samples, dtype=xp.float32), (0, -samples.shape[0] % (2 * hop)))
+    x = xp.pad(samples, (0, -samples.shape[0] % (2 * hop)))
     places = np.arange(0, x.shape[0], hop)[:, None] + np.arange(window)[None]
     hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)
     spectrum = xp.fft.rfft(xp.pad(x, (window // 2, window // 2), mode="reflect")[places] * hann[None])

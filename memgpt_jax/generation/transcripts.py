@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from memgpt_jax import models
+from memgpt_jax.config.checks import check
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.progress_bar import track
 from memgpt_jax.ops.ctc import is_label
@@ -83,7 +84,14 @@ class BestPath:
         self.labels: list[int] = []
 
     def add(self, outputs: np.ndarray) -> list[int]:
-        """All labels so far, those of the next outputs [s, C] included."""
+        """All labels so far, those of the next outputs [s, C] included.
+
+        Raises `ValueError` if the greatest output of a token is NaN or infinite.
+        """
+        check(
+            bool(np.isfinite(np.max(outputs, axis=-1)).all()),
+            "an output for a token is NaN or infinite: the features or the parameters may be, too",
+        )
         best = np.asarray(outputs).argmax(axis=-1)[None]
         self.labels += best[is_label(best, np.array([self.last]), self.blank)].tolist()
         self.last = int(best[0, -1]) if best.size else self.last

@@ -1,40 +1,42 @@
 """Pictures and sounds as pipelines take them, with the types of the transformers library."""
 
 import base64
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from memgpt_jax.config.checks import check, instance_of
+from memgpt_jax.config.checks import check, instance_of, whole
 from memgpt_jax.config.extras import library
 from memgpt_jax.data.examples.media import MediaFile
 from memgpt_jax.data.examples.picture_files import PictureFilesConfig
 from memgpt_jax.data.examples.sound_files import SoundFilesConfig
+from memgpt_jax.data.sound import as_samples, resampled
 
 
 def picture_features(config: PictureFilesConfig, item: Any) -> np.ndarray:
-    """The features [s, F] of a picture: a path, the bytes of a file, an image of Pillow, or a uint8 array [Y, X, C].
+    """The features [s, F] of a picture: a path, the bytes of a file, an image of Pillow, or a uint8 array [Y, X] or
+    [Y, X, C].
 
     Raises `ValueError` if it is not a valid picture.
     """
     if isinstance(item, str | Path | bytes):
-        file = _file(item, "the picture")
-    else:
-        image = library("PIL.Image", "pictures", "senses")
-        picture = image.fromarray(item) if isinstance(item, np.ndarray) else item
-        picture = instance_of(picture, image.Image, "a picture")
-        with io.BytesIO() as buffer:
-            picture.save(buffer, "PNG")
-            file = MediaFile("the picture", "", None, buffer.getvalue())
-    return config.features(config.pixels(file))
+        return config.features(config.pixels(_file(item, "the picture")))
+    image = library("PIL.Image", "pictures", "senses")
+    if isinstance(item, np.ndarray):
+        fits = item.dtype == np.uint8 and (item.ndim == 2 or (item.ndim == 3 and item.shape[2] in (1, 2, 3, 4)))
+        check(
+            fits and item.size > 0,
+            f"an array must be uint8 [Y, X] or [Y, X, C] with C from 1 to 4, got {item.dtype}{list(item.shape)}",
+        )
+        item = image.fromarray(item[..., 0] if item.shape[2:] == (1,) else item)
+    return config.features(config.pixels_of(instance_of(item, image.Image, "a picture")))
 
 
 def sound_features(config: SoundFilesConfig, item: Any) -> np.ndarray:
-    """The features [s, F] of a sound: a path, the bytes of a file, floats [n] at the sample rate of the task, or
-    {"raw": floats, "sampling_rate": samples a second}.
+    """The features [s, F] of a sound: a path, the bytes of a file, samples [n] at the sample rate of the task, or
+    {"raw": samples, "sampling_rate": samples a second}. Samples are floats from -1 to 1, or int16 or int32.
 
     Raises `ValueError` if it is not valid sound.
     """
@@ -46,12 +48,8 @@ def sound_features(config: SoundFilesConfig, item: Any) -> np.ndarray:
             {*given} == {"raw", "sampling_rate"},
             f"a sound must be a path, an array or {{'raw': ..., 'sampling_rate': ...}}, got the keys {[*given]}",
         )
-        samples = np.asarray(given["raw"], np.float32)
-        check(samples.ndim == 1 and samples.size > 0, f"samples must be floats [n], got {list(samples.shape)}")
-        check(bool(np.isfinite(samples).all()), "a sample is NaN or infinite")
-        if given["sampling_rate"] != config.sample_rate:
-            soxr = library("soxr", "sounds of another rate", "senses")
-            samples = soxr.resample(samples, given["sampling_rate"], config.sample_rate)
+        rate = whole("sampling_rate", given["sampling_rate"], 1)
+        samples = resampled(as_samples(np.asarray(given["raw"])), rate, config.sample_rate)
     return config.features(config.log_mel(samples))
 
 

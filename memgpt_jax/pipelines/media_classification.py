@@ -90,5 +90,5 @@ class AudioClassification(MediaClassification):
     kind = SoundsConfig
 
     def features(self, item: Any) -> np.ndarray:
-        """The frames of a path, of floats [n] at the sample rate of the task, or of {"raw", "sampling_rate"}."""
+        """The frames of a path, of samples [n] at the sample rate of the task, or of {"raw", "sampling_rate"}."""
         return sound_features(self.config, item)

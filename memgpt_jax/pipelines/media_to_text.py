@@ -118,8 +118,8 @@ class SpeechRecognition(MediaToText[TranscriptsConfig]):
         """Write a transcript.
 
         Args:
-            inputs: a sound or a list of sounds: paths; bytes of files; float arrays [n] at the sample rate of the
-                task; or {"raw": array, "sampling_rate": samples a second}.
+            inputs: a sound or a list of sounds: paths; bytes of files; arrays [n] of floats, int16 or int32 at
+                the sample rate of the task; or {"raw": array, "sampling_rate": samples a second}.
             max_new_tokens: maximum number of new tokens; default: that of the run's task.
             num_beams: beams of the search, 1: greedy; default: that of the run's task.
             options: further options of `mg.generate`.

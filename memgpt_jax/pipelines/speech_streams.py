@@ -39,7 +39,8 @@ class CTCSpeechRecognition(SpeechRecognition):
             chunks: log-mel frames [t, num_mels] of a sound (`mg.data.log_mel`), t >= 1.
 
         Raises:
-            ValueError: a chunk has another shape, or the run has `center`, which needs the whole sound.
+            ValueError: a chunk has another shape or a number that is NaN or infinite, an output is not finite, or the
+                run has `center`, which needs the whole sound.
         """
         check(not self.config.center, "data.center=True needs the whole sound: train with center=False to stream")
         path, state = BestPath(self.model.vocab_size), models.functional(self.model).init_state(1)
@@ -47,6 +48,8 @@ class CTCSpeechRecognition(SpeechRecognition):
         for chunk in chunks:
             fits = isinstance(chunk, np.ndarray) and chunk.ndim == 2 and chunk.shape[1] == self.config.num_mels
             check(fits, f"a chunk must be frames [t, {self.config.num_mels}], got {np.shape(chunk)}")
+            known = chunk.dtype.kind == "f" and bool(np.isfinite(chunk).all())
+            check(known, f"a chunk must be floats that are finite, got {chunk.dtype}; a number may be NaN or infinite")
             waiting = np.concatenate([waiting, chunk.astype(np.float32)])
             number = len(waiting) // FRAMES
             tokens, waiting = self.config.features(waiting[: FRAMES * number]), waiting[FRAMES * number :]

@@ -43,12 +43,20 @@ def test_the_spectrum_is_positive_and_has_the_bands():
     np.testing.assert_allclose(found @ filters, bands, rtol=0.02)
 
 
+@pytest.mark.parametrize("frames", [np.zeros((1, 40)), np.full((3, 40), 10.0), np.full((3, 40), -1e6)])
+def test_samples_of_short_loud_and_silent_frames_are_finite(frames):
+    samples = waveform(frames, RATE)
+    assert samples.shape == (80 * len(frames),) and np.isfinite(samples).all()
+    assert np.any(samples) == (frames[0, 0] >= 0)
+
+
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
         (np.zeros(4), r"frames must be \[T, M\] with T, M >= 1, got \[4\]"),
         (np.zeros((0, 4)), r"got \[0, 4\]"),
         (np.full((2, 4), np.nan), "NaN or infinite"),
+        (np.full((2, 4), 100.0), r"a frame has 100\.0, which is too loud: at most 10"),
     ],
 )
 def test_bad_frames_are_refused(frames, message):

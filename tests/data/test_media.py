@@ -2,9 +2,12 @@
 
 import io
 import json
+import struct
 import tarfile
 import zipfile
+import zlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -118,6 +121,17 @@ def test_random_changes_are_seeded_and_of_training_alone(tmp_path, files):
     assert seen == {view.tobytes() for view in views}
 
 
+def deep_png(kind, numbers):
+    """A grey picture of 2 x 2 pixels of the colour type, with 16 bits a number."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    rows = 2 * (b"\0" + np.full(2 * numbers, 0x12F0, ">u2").tobytes())
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, kind, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
 def test_pictures_of_every_kind():
     def read(image, *size, **options):
         return pictures.read_picture(png(image), *(size or (2, 2)), **options)
@@ -135,6 +149,9 @@ def test_pictures_of_every_kind():
     assert pictures.read_picture(png(half, exif=turned), 2, 1)[:, 0, 0].tolist() == [255, 0]
     with pytest.raises(ValueError, match=r"x\.png: pixels of mode 'I;16'"):
         pictures.read_picture(png(Image.fromarray(np.zeros((2, 2), np.uint16))), 2, 2, where="x.png")
+    for kind, numbers in ((2, 3), (4, 2), (6, 4)):  # Pillow reads them as 8 bits: RGB, RGBA, RGBA
+        with pytest.raises(ValueError, match=r"x\.png: it has 16 bits a channel, at most 8 are read"):
+            pictures.read_picture(deep_png(kind, numbers), 2, 2, where="x.png")
     for content in (b"", b"text", png(Image.new("RGB", (64, 64)))[:60]):
         with pytest.raises(ValueError, match=r"x\.png: it is not a picture, or it is damaged"):
             pictures.read_picture(content, 2, 2, where="x.png")
@@ -157,8 +174,29 @@ def test_sounds_of_every_kind():
     ):
         with pytest.raises(ValueError, match=f"x.wav: {message}"):
             sound.read_sound(content, 16000, where="x.wav")
+    with pytest.raises(ValueError, match=r"x\.wav: the sound is shorter than a sample at 1000 Hz"):
+        sound.read_sound(wav(np.ones(1), 48000), 1000, where="x.wav")
     for samples in (np.zeros(0, np.float32), np.zeros((2, 3), np.float32)):
         with pytest.raises(ValueError, match=r"samples must be floats \[n\]"):
+            sound.log_mel(samples)
+
+
+def test_samples_of_whole_numbers_have_their_full_scale():
+    """As readers of WAV files return them, in any order of bytes."""
+    tone = (0.5 * np.sin(np.arange(800))).astype(np.float32)
+    expected = sound.log_mel(tone)
+    for kind, scale in (("int16", 2**15), (">i2", 2**15), ("int32", 2**31)):
+        whole = np.round(tone.astype(np.float64) * scale).astype(kind)
+        np.testing.assert_allclose(sound.log_mel(whole), expected, atol=1e-2)
+    np.testing.assert_allclose(sound.log_mel(jnp.asarray(whole)), expected, atol=1e-2)
+    np.testing.assert_allclose(jax.jit(sound.log_mel)(tone), expected, atol=1e-3)
+    for kind in (np.int64, np.uint8, bool, np.complex64):
+        with pytest.raises(
+            ValueError, match=f"samples must be floats from -1 to 1, int16 or int32, got {kind.__name__}"
+        ):
+            sound.log_mel(tone.astype(kind))
+    for samples in (np.array([0.0, np.nan]), jnp.array([jnp.inf])):
+        with pytest.raises(ValueError, match="a sample is NaN or infinite"):
             sound.log_mel(samples)
 
 

@@ -1,8 +1,10 @@
 """A model learns to label and to describe pictures and sounds, from files to results; what does not fit is refused."""
 
 import dataclasses
+import io
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,6 +14,8 @@ from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.evaluation import evaluate
 from memgpt_jax.pipelines import AudioClassification, SpeechRecognition, TextToSpeech
 from memgpt_jax.pipelines.base import Loaded
+from memgpt_jax.pipelines.media import picture_features
+from memgpt_jax.pipelines.speech_streams import CTCSpeechRecognition
 from memgpt_jax.studies import entry
 from tests.data.test_media import png, wav, written
 from tests.laws.models import random_params
@@ -153,15 +157,50 @@ def test_transcripts_have_the_arguments_and_results_of_transformers(tmp_path):
     assert {*found} == {"text"} and type(found["text"]) is str
     assert hear([samples, {"raw": samples, "sampling_rate": 8000}]) == [found, found]
     assert {*hear({"raw": samples, "sampling_rate": 16000})} == {"text"}
+    scaled = {"raw": np.round(samples * 2**15).astype(np.int16), "sampling_rate": 8000}
+    np.testing.assert_allclose(hear.features(scaled), hear.features(samples), atol=1e-2)
     for bad, message in (
-        (np.zeros((2, 9)), r"samples must be floats \[n\], got \[2, 9\]"),
+        (np.zeros((2, 9)), r"samples must be floats \[n\] with n >= 1, got \[2, 9\]"),
         (np.zeros(0), r"got \[0\]"),
+        (samples + 1j, "samples must be floats from -1 to 1, int16 or int32, got complex64"),
+        ({"raw": [0, 1], "sampling_rate": 8000}, "got int64"),
+        ({"raw": samples, "sampling_rate": 0}, "sampling_rate must be a whole number from 1"),
+        ({"raw": samples[:1], "sampling_rate": 10**6}, "the sound is shorter than a sample at 8000 Hz"),
         (np.full(9, np.nan), "a sample is NaN or infinite"),
         ({"raw": samples}, "a sound must be a path"),
         (np.zeros(8000), "an input of 50 tokens is longer than the 8 that the model reads"),
     ):
         with pytest.raises(ValueError, match=message):
             hear(bad)
+
+
+def test_pictures_of_pillow_and_arrays_are_read_like_files():
+    """Turned as their EXIF data say, in any colours; an array of other shapes or types is refused."""
+    config = mg.PicturesConfig(height=8, width=8, patch_size=8)
+    pixels = np.random.default_rng(0).integers(256, size=(8, 8, 3)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    turned = Image.open(io.BytesIO(png(Image.fromarray(pixels), exif=exif)))
+    wanted = picture_features(config, np.rot90(pixels, 3).copy())
+    np.testing.assert_array_equal(picture_features(config, turned), wanted)
+    for mode in ("CMYK", "YCbCr"):
+        image = Image.fromarray(pixels).convert(mode)
+        found, expected = picture_features(config, image), picture_features(config, image.convert("RGB"))
+        np.testing.assert_array_equal(found, expected)
+    grey = pixels[..., :1]
+    np.testing.assert_array_equal(picture_features(config, grey), picture_features(config, grey[..., 0]))
+    for bad in (
+        pixels / 255,
+        pixels.astype(int),
+        pixels.transpose(2, 0, 1),
+        pixels[:0],
+        pixels[0, 0],
+        np.ones((4, 4)) > 0,
+    ):
+        with pytest.raises(ValueError, match=r"an array must be uint8 \[Y, X\] or \[Y, X, C\] with C from 1 to 4, got"):
+            picture_features(config, bad)
+    with pytest.raises(ValueError, match="pixels of mode 'F'"):
+        picture_features(config, Image.new("F", (8, 8)))
 
 
 def test_sounds_are_labelled_with_the_results_of_transformers():
@@ -250,6 +289,23 @@ def test_transcripts_are_learned_and_written_while_they_are_heard(tmp_path):
     assert hear(samples) == whole and len(whole["text"].split()) > 3
     with pytest.raises(ValueError, match=r"a chunk must be frames \[t, 20\]"):
         next(hear.stream([np.zeros((2, 3))]))
+
+
+def test_what_is_not_finite_gives_no_transcript():
+    data = mg.CTCTranscriptsConfig(sample_rate=8000, num_mels=4, source_length=8)
+    backbone = mg.ModelConfig(**BOTH, segment_length=8, window_size=8, features=mg.FramesConfig(num_mels=4))
+    model = mg.HeadedConfig(backbone=backbone, head=mg.CTCHeadConfig())
+    params = random_params(model)
+    hear = CTCSpeechRecognition(Loaded(model, params, ByteTokenizer(), 8, data))
+    frames = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    assert [{*part} for part in hear.stream([frames, frames])] == [{"text"}] * 2
+    for bad in (np.where(frames == frames[3], np.float32(np.nan), frames), frames.astype(int)):
+        with pytest.raises(ValueError, match="a chunk must be floats that are finite"):
+            [*hear.stream([frames, bad])]
+    broken = CTCSpeechRecognition(Loaded(model, jax.tree.map(lambda x: x * np.nan, params), ByteTokenizer(), 8, data))
+    for call in (lambda: broken(frames[:, 0]), lambda: [*broken.stream([frames])]):
+        with pytest.raises(ValueError, match="an output for a token is NaN or infinite"):
+            call()
 
 
 @pytest.mark.slow

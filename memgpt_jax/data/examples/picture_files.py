@@ -65,6 +65,10 @@ class PictureFilesConfig(MediaConfig):
         """The pixels of a file, uint8 [Y, X, C]. Raises `ValueError` if it is not a valid picture."""
         return pictures.read_picture(file.content, self.height, self.width, self.channels, where=file.where)
 
+    def pixels_of(self, picture: Any) -> np.ndarray:
+        """The pixels of an image of Pillow, uint8 [Y, X, C]. Raises `ValueError` if it is not a valid picture."""
+        return pictures.picture_pixels(picture, self.height, self.width, self.channels)
+
     def features(self, pixels: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """The patches [N, F] of pixels [Y, X, C]; rng: of random changes, None: there are none."""
         if rng is not None:
@@ -98,10 +102,11 @@ def _number(record: Record, column: str) -> int:
 def _sheet(path: Path) -> Any:
     """The picture of all cells. Raises `ValueError` if it is none."""
     check(path.is_file(), f"data.sheet: there is no file {path.name!r} in {path.parent.name!r}")
-    try:
-        return library("PIL.Image", "pictures", "senses").open(path).convert("RGBA")
-    except OSError as error:
-        raise ValueError(f"{path.name}: it is not a picture, or it is damaged: {error}") from None
+    with pictures.readable(path.name):
+        sheet = library("PIL.Image", "pictures", "senses").open(path)
+    pictures.check_depth(sheet, path.name)
+    with pictures.readable(path.name):
+        return sheet.convert("RGBA")
 
 
 def _crop(sheet: Any, box: tuple[int, int, int, int]) -> bytes:

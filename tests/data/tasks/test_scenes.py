@@ -36,7 +36,7 @@ def tower(*colours):
 
 
 def written(path, *scenes, sentence="there is a tower", label="true"):
-    """A file of scenes, two for each sentence: the given one, then others with one more word. Identifiers say nothing."""
+    """A file of scenes, two for each sentence: the given one, then longer ones; identifiers differ."""
     rows = [
         {
             "sentence": f"{sentence} {'x' * (i // 2)}",
