@@ -8,7 +8,7 @@ import numpy as np
 from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.examples.neighbourhoods import Neighbourhoods
-from memgpt_jax.data.examples.triples import Graph, Triple
+from memgpt_jax.data.examples.triples import Graph, Triple, as_triple
 from memgpt_jax.data.tasks.graph_questions import GraphQuestionsConfig, asked, question_ids
 from memgpt_jax.evaluation.walks import answer
 from memgpt_jax.models.heads.walks import WalkHeadConfig
@@ -61,8 +61,8 @@ class GraphQuestions:
         return results
 
     def add(self, triples: Iterable[tuple[str, str, str]]) -> None:
-        """Add triples. Raises `ValueError` if one has a relation that the model has not learned."""
-        new = [Triple(*triple) for triple in triples]
+        """Add triples of three texts. Raises `ValueError` if one is none, or has a relation that is not learned."""
+        new = [as_triple(triple, "a triple") for triple in triples]
         for triple in new:
             names = ", ".join(self.data.relations)
             check(
@@ -71,8 +71,8 @@ class GraphQuestions:
         self._hold(self.triples | dict.fromkeys(new, "add"))
 
     def remove(self, triples: Iterable[tuple[str, str, str]]) -> None:
-        """Remove triples. Raises `ValueError` if one is not there, or none is left."""
-        removed = {Triple(*triple) for triple in triples}
+        """Remove triples. Raises `ValueError` if one is none or not there, or none is left."""
+        removed = {as_triple(triple, "a triple") for triple in triples}
         for triple in removed:
             check(triple in self.triples, f"there is no triple {tuple(triple)}")
         left = {triple: where for triple, where in self.triples.items() if triple not in removed}

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,16 @@ class Triple(NamedTuple):
     head: str
     relation: str
     tail: str
+
+
+def as_triple(fields: Any, where: str) -> Triple:
+    """A triple of three texts, without spaces around them. Raises `ValueError` with the place of what is none."""
+    texts = [field.strip() for field in fields if isinstance(field, str)] if isinstance(fields, list | tuple) else []
+    check(
+        len(texts) == 3 == len(fields) and all(texts),
+        f"{where} must be three texts (head, relation, tail), none of them empty, got {fields!r:.80}",
+    )
+    return Triple(*texts)
 
 
 def read_triples(path: Path) -> dict[Triple, str]:

@@ -57,9 +57,9 @@ class TriplesConfig(TaskConfig):
     facts: int = at_least(0, default=0)
     """Maximum number of training triples of the same entity that are read before a query; 0: the query alone."""
     num_entities: int | None = None
-    """Number of entities C; default: from the training file."""
+    """Number of entities C, which must be that of the training file; default: this number."""
     num_relations: int | None = None
-    """Number of relations R; default: from the training file."""
+    """Number of relations R, which must be that of the training file; default: this number."""
 
     def __post_init__(self) -> None:
         check_positive(self)
@@ -89,7 +89,17 @@ class TriplesConfig(TaskConfig):
         if self.num_entities is not None and self.num_relations is not None:
             return self
         graph = Graph(self.triples("train"))
+        self.check_numbers(graph)
         return dataclasses.replace(self, num_entities=len(graph.entities), num_relations=len(graph.relations))
+
+    def check_numbers(self, graph: Graph) -> None:
+        """Raise `ValueError` if the graph of the training file has other numbers of entities or relations."""
+        for name in ("entities", "relations"):
+            given, found = getattr(self, f"num_{name}"), len(getattr(graph, name))
+            check(
+                given in (None, found),
+                f"data.train holds {found} {name}, data.num_{name}={given}; the file may have changed",
+            )
 
     def triples(self, split: str) -> dict[Triple, str]:
         """`read_triples` of the file of a split. Raises `ValueError` if there is none."""
@@ -111,7 +121,8 @@ class TriplesTask(Task[TriplesConfig]):
     evaluation = "links"
 
     def __init__(self, config: TriplesConfig, split: str, tokenizer: Tokenizer | None = None):
-        """Raises `ValueError` if a file is not valid, or holds a triple of `train` or what no triple of `train` has."""
+        """Raises `ValueError` if a file is not valid, holds a triple of `train` or what no triple of `train` has, or
+        `train` holds other numbers of entities or relations than the configuration."""
         check(split in SPLITS, f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         super().__init__(config.completed(), split, tokenizer)
         files = {name: config.triples(name) for name in SPLITS if getattr(config, name) or name in ("train", split)}
@@ -121,6 +132,7 @@ class TriplesTask(Task[TriplesConfig]):
         self.content = digest(*(tuple(triples) for triples in files.values()))
         self.graph = Graph(files["train"])
         """The entities and relations."""
+        self.config.check_numbers(self.graph)
         queries = {name: self.graph.queries(triples) for name, triples in files.items()}
         self.queries = queries[split]
         """[2 N, 3] the queries of the split: first those for the N tails, then those for the heads."""

@@ -151,7 +151,7 @@ def test_answers_follow_the_triples_that_a_user_changes(planted):
         0.5, abs=0.01
     )
     ask.remove([("hat", "by", "ann")])
-    ask.add([("hat", "by", "eve"), ("moon", "by", "eve")])
+    ask.add([("hat", "by", " eve "), ["moon", "by", "eve"]])
     assert ask("who wrote [hat]", top_k=1)[0]["entity"] == "eve"
     assert ask("who wrote [moon]")[0]["triple"] == ("moon", "by", "eve") and ask("who wrote [sun]") == []
     assert ask("who wrote [sea]") == before
@@ -159,6 +159,11 @@ def test_answers_follow_the_triples_that_a_user_changes(planted):
     for call, message in (
         (lambda: ask("who wrote hat"), r"the question must have one topic in brackets, \[TOPIC\], got 'who wrote hat'"),
         (lambda: ask.add([("hat", "of", "ann")]), "the model has no relation 'of'; it has by, in"),
+        (lambda: ask.add([("hat", "by", "  ")]), "a triple must be three texts .*, none of them empty"),
+        (lambda: ask.add([("hat", "by")]), "a triple must be three texts"),
+        (lambda: ask.add([("hat", "by", 1950)]), "a triple must be three texts"),
+        (lambda: ask.add(["cat"]), "a triple must be three texts .*, got 'cat'"),
+        (lambda: ask.add(("hat", "by", "ann")), "a triple must be three texts .*, got 'hat'"),
         (lambda: ask.remove([("hat", "by", "ann")]), r"there is no triple \('hat', 'by', 'ann'\)"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -164,7 +164,7 @@ def test_a_shallow_model_learns_the_training_triples(paths, tmp_path):
     with pytest.raises(ValueError, match="use the pipeline 'link-prediction', not 'feature-extraction'"):
         mg.pipeline("feature-extraction", model=tmp_path / "run")
     written(tmp_path, train=TRAIN, valid=VALID)
-    with pytest.raises(ValueError, match=r"data\.train holds 4 entities, the model has 7"):
+    with pytest.raises(ValueError, match=r"data\.train holds 4 entities, data\.num_entities=7"):
         mg.pipeline("link-prediction", model=tmp_path / "run")
 
 
@@ -193,6 +193,12 @@ def test_missing_files_and_settings_that_do_not_fit_are_named(paths):
         TriplesTask(TriplesConfig(train=paths["train"], test=paths["test"]), "valid")
     with pytest.raises(ValueError, match="facts must be at least 0"):
         TriplesConfig(facts=-1)
+    for given, message in (
+        ({"num_entities": 2, "num_relations": 2}, r"data\.train holds 4 entities, data\.num_entities=2"),
+        ({"num_relations": 1}, r"data\.train holds 2 relations, data\.num_relations=1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TriplesTask(TriplesConfig(**paths, **given), "train")
     encoder = mg.EncoderConfig(vocab_size=8, d_model=8, heads=(), memory=mg.NoMemoryConfig())
     with pytest.raises(ValueError, match="needs a decoder: this EncoderConfig reads the answer after its query"):
         ExperimentConfig(data=TriplesConfig(), model=mg.HeadedConfig(backbone=encoder, head=mg.LinkHeadConfig()))
