@@ -86,6 +86,39 @@ def test_splits_by_hand(tmp_path, files):
     assert [len(found) for found in names_of(named).values()] == [len(found) for found in by_group.values()]
 
 
+def test_a_file_is_in_one_split_and_read_once(tmp_path, files):
+    """Of members of an archive with the same name, the last counts; rows of a table follow the first of their file."""
+    archive = tmp_path / "files.tar"
+    with tarfile.open(archive, "w") as tar:
+        for name, content in [*files.items(), ("red/0_a.png", files["blue/0_a.png"])]:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    sizes = {"height": 8, "width": 8}
+    task = make_task(PicturesConfig(path=str(archive), **sizes), "train")
+    assert len(task.examples) == 11 and (task.decoded[6][0, 0] == [0, 0, 255]).all()  # the 10th of 12 is in `valid`
+
+    written(tmp_path, files)
+    names = [*files] + [f"red/../{name}" for name in files]
+    table = tmp_path / "table.csv"
+
+    def named(rows, **options):
+        table.write_text("path,label,group\n" + "".join(f"{','.join(row)}\n" for row in rows))
+        return PicturesConfig(path=str(table), **options, **sizes)
+
+    rows = [(name, name.split("/")[-2], "x") for name in names]
+    splits = names_of(named(rows, valid_every=3, test_last=2))
+    seen = [{*found} for found in splits.values()]
+    assert [len(found) for found in splits.values()] == [12, 4, 8] and sum(map(len, seen)) == len(
+        set.union(*seen)
+    ) == 12
+    for column, noun in ((1, "labels"), (2, "groups")):
+        other = [*rows[-1]]
+        other[column] = "blue" if column == 1 else "y"
+        with pytest.raises(ValueError, match=rf"table.csv, line 25 .*: the file has other {noun} than in .*, line 13"):
+            make_task(named([*rows[:-1], other], group_column="group"), "train")
+
+
 def test_batches_of_pictures(tmp_path, files):
     config = PicturesConfig(path=str(written(tmp_path, files)), height=8, width=8, class_token=True, valid_every=3)
     task, length = make_task(config, "train"), config.row_length

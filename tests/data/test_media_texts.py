@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -48,6 +49,17 @@ def test_cells_of_a_sheet_and_their_captions(sheet):
     assert found["test"].source(0).shape == (4, 48) and config.source_tokens == 4
 
 
+def test_all_captions_of_a_picture_are_in_one_split(sheet):
+    path = Path(sheet["path"])
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row | {"caption": text}) + "\n" for text in "ab" for row in rows))
+    texts = [
+        [example.where.partition("(")[2] for example in make_task(CaptionsConfig(**sheet), split).examples]
+        for split in ("train", "valid", "test")
+    ]
+    assert [len(part) for part in texts] == [4, 2, 6] and [len({*part}) for part in texts] == [2, 1, 3]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -55,6 +67,8 @@ def test_cells_of_a_sheet_and_their_captions(sheet):
         ({"height": 12}, r"sheet.png of 30 x 20 pixels has no cell \(0, 1\) of 10 x 14 pixels"),
         ({"label_column": "name"}, "has no column 'name'"),
         ({"words": ("cell 0 0= ",)}, "its text is empty"),
+        ({"words": ("cell 0 0=a", "cell 0 0=b")}, "data.words has several texts of cell 0 0"),
+        ({"words": ("cell 0 0=a", "cell 9 9=b")}, "data.words: no file has the label of cell 9 9=b"),
         ({"words": ("cell",)}, "data.words must be texts LABEL=TEXT, got 'cell'"),
         ({"metrics": ("taste",)}, "data.metrics must be distinct names"),
         ({"phrase": "("}, "data.phrase='\\(' is not a regular expression"),

@@ -1,6 +1,7 @@
 """Files of pictures and of sound with a label each: a folder, an archive, or a table of paths; and their splits."""
 
 import io
+import posixpath
 import re
 import tarfile
 import zipfile
@@ -23,11 +24,14 @@ class MediaConfig(TaskConfig):
     """Base of the tasks that are learned from files of pictures or sound with a label each.
 
     `test` holds the files of `test_groups` and the last `test_last` files of each label and group, `valid` those of
-    `valid_groups`, or without them every `valid_every`-th of the others, in the order of their names.
+    `valid_groups`, or without them every `valid_every`-th of the others, in the order of their names. A file that a
+    table names in several rows is in the split of its first row.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = ()
     """Suffixes of the files that are read; others are skipped."""
+    one_label: ClassVar[bool] = True
+    """Whether a file has one label; False: the rows of a table may give it several."""
 
     path: str | None = None
     """A folder, a .tar, .tar.gz or .zip archive, or a table (.csv, .tsv, .jsonl, .parquet) of paths relative to its
@@ -97,12 +101,7 @@ def read_media(config: MediaConfig, split: str) -> list[MediaFile]:
     Raises `ValueError` if there are none, a file cannot be read, or the pattern does not fit its path.
     """
     check(split in SPLITS, f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    check(config.path is not None, "data.path must name a folder, an archive or a table of files, got None")
-    assert config.path is not None
-    path = expand(config.path)
-    check(path.exists(), f"data.path: there is no file or folder {config.path!r}")
-    is_table = path.is_file() and path.name.lower().endswith(TABLES)
-    entries = list(_from_table(path, config) if is_table else _from_names(path, config))
+    entries = _entries(config)
     groups = {entry.group for entry in entries}
     for name in (*config.test_groups, *config.valid_groups):
         known = ", ".join(sorted(map(str, groups))[:20])
@@ -113,15 +112,46 @@ def read_media(config: MediaConfig, split: str) -> list[MediaFile]:
     return [MediaFile(entry.where, entry.label, entry.group, entry.read()) for entry in chosen]
 
 
+def media_labels(config: MediaConfig) -> set[str]:
+    """The labels of the files of all splits. Raises `ValueError` as `read_media`."""
+    return {entry.label for entry in _entries(config)}
+
+
+def _entries(config: MediaConfig) -> list["_Entry"]:
+    """The files of all splits."""
+    check(config.path is not None, "data.path must name a folder, an archive or a table of files, got None")
+    assert config.path is not None
+    path = expand(config.path)
+    check(path.exists(), f"data.path: there is no file or folder {config.path!r}")
+    is_table = path.is_file() and path.name.lower().endswith(TABLES)
+    return list(_from_table(path, config) if is_table else _from_names(path, config))
+
+
 class _Entry(NamedTuple):
     where: str
     label: str
     group: str | None
     read: Callable[[], bytes]
+    name: str
+    """Of the file: it is equal for the rows of a table that name the same file."""
 
 
 def _splits(entries: Sequence[_Entry], config: MediaConfig) -> list[str]:
-    """The split of each file."""
+    """The split of each entry. Raises `ValueError` if a file has several groups, or several labels where it has one."""
+    first: dict[str, _Entry] = {}
+    for entry in entries:
+        other = first.setdefault(entry.name, entry)
+        for noun, differ in (
+            ("groups", entry.group != other.group),
+            ("labels", config.one_label and entry.label != other.label),
+        ):
+            check(not differ, f"{entry.where}: the file has other {noun} than in {other.where}")
+    splits = dict(zip(first, _splits_of_files([*first.values()], config), strict=True))
+    return [splits[entry.name] for entry in entries]
+
+
+def _splits_of_files(entries: Sequence[_Entry], config: MediaConfig) -> list[str]:
+    """The split of each of some different files."""
     kinds = [(entry.label, entry.group) for entry in entries]
     last, found, number = dict.fromkeys(kinds, config.test_last or 0), [], 0
     is_last = []
@@ -141,7 +171,7 @@ def _splits(entries: Sequence[_Entry], config: MediaConfig) -> list[str]:
 
 def _from_names(path: Path, config: MediaConfig) -> Iterator[_Entry]:
     pattern = re.compile(config.pattern)
-    for name, read in sorted(_files(path)):
+    for name, read in sorted(dict(_files(path)).items()):  # of members of the same name, the last
         hidden = any(part.startswith(".") for part in name.split("/"))
         if hidden or not name.lower().endswith(config.suffixes):
             continue
@@ -149,7 +179,7 @@ def _from_names(path: Path, config: MediaConfig) -> Iterator[_Entry]:
         if found is None:
             raise ValueError(f"{shown(path)}: data.pattern={config.pattern!r} does not fit the path {name!r}")
         parts = found.groupdict()
-        yield _Entry(f"{shown(path)}/{name}", parts["label"], parts.get("group"), read)
+        yield _Entry(f"{shown(path)}/{name}", parts["label"], parts.get("group"), read, name)
 
 
 def _files(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
@@ -175,4 +205,5 @@ def _from_table(path: Path, config: MediaConfig) -> Iterator[_Entry]:
     for record in read_records(path):
         name, read = config.table_file(record, path.parent)
         group = None if config.group_column is None else record.label(config.group_column)
-        yield _Entry(f"{record.where} ({name})", record.label(config.label_column), group, read)
+        where = f"{record.where} ({name})"
+        yield _Entry(where, record.label(config.label_column), group, read, posixpath.normpath(name))

@@ -9,7 +9,7 @@ from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import TextConfig
 from memgpt_jax.config.features import FeaturesConfig, check_features
 from memgpt_jax.data.batch import Batch, zeros
-from memgpt_jax.data.examples.media import MediaConfig, MediaFile, read_media
+from memgpt_jax.data.examples.media import MediaConfig, MediaFile, media_labels, read_media
 from memgpt_jax.data.examples.pair_tokens import PLACE, PairTokens, row_batch, source_shapes
 from memgpt_jax.data.examples.rows import padded_rows
 from memgpt_jax.data.tasks.base import Task, digest
@@ -40,8 +40,10 @@ class MediaTextsConfig(MediaConfig, WrittenTextsConfig):
     The encoder of an encoder-decoder reads the features, its decoder writes the text.
     """
 
+    one_label: ClassVar[bool] = False
+
     words: tuple[str, ...] = ()
-    """Texts of labels, each as `LABEL=TEXT`; other labels are the texts themselves."""
+    """Texts of labels of the files, each as `LABEL=TEXT`; other labels are the texts themselves."""
     tokenizer: str = "byte"
     """As `TextConfig.tokenizer`, of the texts; `bpe` is trained on those of the training split."""
     tokenizer_vocab_size: int = 2048
@@ -56,6 +58,9 @@ class MediaTextsConfig(MediaConfig, WrittenTextsConfig):
         object.__setattr__(self, "words", tuple(self.words))
         for item in self.words:
             check("=" in item, f"data.words must be texts LABEL=TEXT, got {item!r}")
+        labels = [item.split("=", 1)[0] for item in self.words]
+        repeated = ", ".join(sorted({label for label in labels if labels.count(label) > 1}))
+        check(not repeated, f"data.words has several texts of {repeated}")
 
     @property
     def features_config(self) -> FeaturesConfig:
@@ -93,6 +98,12 @@ class MediaTextsConfig(MediaConfig, WrittenTextsConfig):
         """Encodes the texts by a tokenizer."""
         return PairTokens(tokenizer, PLACE, self.source_tokens)
 
+    def check_words(self) -> None:
+        """Raise `ValueError` if `words` has a label that no file has."""
+        known = media_labels(self) if self.words else set()
+        unknown = [item for item in self.words if item.split("=", 1)[0] not in known]
+        check(not unknown, f"data.words: no file has the label of {', '.join(unknown)}")
+
     def text_of(self, file: MediaFile) -> str:
         """The text of a file. Raises `ValueError` if it is empty."""
         text = dict(item.split("=", 1) for item in self.words).get(file.label, file.label).strip()
@@ -122,8 +133,9 @@ class MediaTextsTask(Task[Config]):
     evaluation = "texts"
 
     def __init__(self, config: Config, split: str, tokenizer: Tokenizer | None = None):
-        """Raises `ValueError` if a file is not valid or has no text, or there is no tokenizer."""
+        """Raises `ValueError` if a file is not valid or has no text, or `words` has a label of no file."""
         super().__init__(config, split, tokenizer)
+        config.check_words()
         self.tokenizer = self.make_tokenizer(config) if tokenizer is None else tokenizer
         self.tokens = config.tokens(self.tokenizer)
         self.files = read_media(config, split)
