@@ -57,7 +57,10 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         for name in ("teachers", "fingerprints", "architectures"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # a list is also accepted
+            value = getattr(self, name)
+            object.__setattr__(
+                self, name, (value,) if isinstance(value, str) else tuple(value)
+            )  # a list is also accepted
         check(all(self.teachers), f"distill.teachers must be names of models, got {self.teachers}")
         check(0 <= self.weight <= 1, f"distill.weight must be between 0 and 1, got {self.weight}")
         for name in ("temperature", "hidden_weight", "attention_weight"):

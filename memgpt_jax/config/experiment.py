@@ -85,7 +85,10 @@ class OptimizerConfig:
             f"final_lr_fraction must be between 0 and 1, got {self.final_lr_fraction}",
         )
         for name in ("trainable", "lr_multipliers"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # a list is also accepted
+            value = getattr(self, name)
+            object.__setattr__(
+                self, name, (value,) if isinstance(value, str) else tuple(value)
+            )  # a list is also accepted
         for pattern in self.trainable:
             _check_pattern("trainable", pattern)
         for pattern, factor in self.factors:

@@ -59,6 +59,7 @@ class PatchesConfig(FeaturesConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(not isinstance(self.stem, str), f"features.stem must be a list of numbers, got {self.stem!r}")
         object.__setattr__(self, "stem", tuple(self.stem))  # a list is also accepted
         for name in ("height", "width"):
             value = getattr(self, name)

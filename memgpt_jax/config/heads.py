@@ -64,6 +64,7 @@ class StreamHeadConfig(HeadConfig):
     """Dropout rate on the inputs of the layers and of the projection."""
 
     def __post_init__(self) -> None:
+        check(not isinstance(self.output_names, str), f"head.output_names must be a list, got {self.output_names!r}")
         object.__setattr__(self, "output_names", tuple(self.output_names))  # a list is also accepted
         check_positive(self)
         check_literals(self)

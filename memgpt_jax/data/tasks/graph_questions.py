@@ -60,6 +60,7 @@ class GraphQuestionsConfig(ExamplesConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(not isinstance(self.relations, str), f"data.relations must be a list, got {self.relations!r}")
         object.__setattr__(self, "relations", tuple(self.relations))  # a list is also accepted
         check(
             self.training_graph_size <= self.graph_size,

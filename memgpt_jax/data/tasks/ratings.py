@@ -81,8 +81,10 @@ class RatingsConfig(TaskConfig):
     def __post_init__(self) -> None:
         check_positive(self)
         check_literals(self)
-        for name in ("levels", "text_columns"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # a list is also accepted
+        check(not isinstance(self.levels, str), f"data.levels must be a list of numbers, got {self.levels!r}")
+        columns = (self.text_columns,) if isinstance(self.text_columns, str) else tuple(self.text_columns)
+        object.__setattr__(self, "text_columns", columns)
+        object.__setattr__(self, "levels", tuple(self.levels))  # a list is also accepted
         check(
             self.held_out < 1 or self.held_out == int(self.held_out),
             f"data.held_out must be a whole number or below 1, got {self.held_out}",

@@ -56,6 +56,7 @@ class ScenesConfig(TaskConfig):
 
     def __post_init__(self) -> None:
         check_positive(self)
+        check(not isinstance(self.words, str), f"data.words must be a list, got {self.words!r}")
         object.__setattr__(self, "words", tuple(self.words))  # a list is also accepted
         most = self.most_words
         check(most >= LONGEST, f"data.most_words must be at least {LONGEST}, the longest statement, got {most}")

@@ -42,6 +42,10 @@ class LabelHeadConfig(StreamHeadConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(
+            not isinstance(self.class_weights, str),
+            f"head.class_weights must be a list of numbers, got {self.class_weights!r}",
+        )
         object.__setattr__(self, "class_weights", tuple(self.class_weights))  # a list is also accepted
         check(0.0 <= self.label_smoothing < 1.0, f"head.label_smoothing must be in [0, 1), got {self.label_smoothing}")
         check(
