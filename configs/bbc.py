@@ -8,7 +8,7 @@ Result:  accuracy on the 445 test articles 0.982, 0.975, macro F1 0.981, 0.975, 
          minutes) 0.975, and so in calls of 256 tokens (--model.call_length 256 --model.backbone.segment_length 256
          --evaluation.chunk_length 256, too, 10 minutes). By the words of the article, up to 235, 319, 460, 2,969:
          0.982, 0.964, 0.982, 0.973, without memory, by both, 0.982, 0.973, 0.982, 0.964: no difference. The pool of the
-         head reads whole articles
+         head reads whole articles. 29 of the test articles are in the training split, too: BBC has them twice
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig

@@ -97,7 +97,8 @@ class ExamplesConfig(TaskConfig):
     """Base of the tasks that are learned from files of examples.
 
     Without a file of its own, a split is a part of `train`: every `test_every`-th record, and of the others every
-    `valid_every`-th. With a file of its own, the test split is all of it, or every `test_every`-th record.
+    `valid_every`-th. With a file of its own, the test split is all of it, or every `test_every`-th record. Records of
+    equal texts are not held together, unless the task says so: leave repeated ones out of the file.
     """
 
     train: str | None = None
