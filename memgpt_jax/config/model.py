@@ -409,8 +409,7 @@ class EncoderConfig(PositionedStackConfig):
         super().__post_init__()
         for name in ("token_types", "position_offset"):
             object.__setattr__(self, name, getattr(self, name) or None)  # equal, because 0 and None mean the same
-        heads = (self.heads,) if isinstance(self.heads, str) else tuple(self.heads)
-        object.__setattr__(self, "heads", heads)
+        object.__setattr__(self, "heads", (self.heads,) if isinstance(self.heads, str) else tuple(self.heads))
         check(
             not self.separate_types or (self.token_types or 0) >= 2,
             f"separate_types needs token_types >= 2, got {self.token_types}",
