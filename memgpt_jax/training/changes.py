@@ -10,7 +10,7 @@ from memgpt_jax.errors import RunError
 FREE = (
     r"parallel\..+",
     r"training\.(log_every|checkpoint_every|keep_checkpoints|max_skipped)",
-    r"evaluation\..+",
+    r"evaluation\..+",  # `validation.check_settings` compares those of evaluations during training
     r"data\.(text\.)?(path|cache_dir|train|valid|test)",  # the saved position holds a fingerprint of the content
     r"data\.(text\.)?tokenizer",  # `check_tokenizer` compares the content
     r"distill\.(teachers|cache)",  # `distill.fingerprints` and `architectures` show another teacher

@@ -7,7 +7,7 @@ from memgpt_jax import parallel
 from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.config.serialization import to_json
 from memgpt_jax.data.examples.files import ExamplesConfig
-from memgpt_jax.errors import RunError, usable
+from memgpt_jax.errors import RunError, refused, usable
 from memgpt_jax.evaluation import evaluate
 from memgpt_jax.files.paths import shown
 from memgpt_jax.files.replacement import replace_file
@@ -18,12 +18,16 @@ SETTINGS = "settings"
 
 
 def held_out(config: ExperimentConfig, params: Any, tokenizer: Any, workdir: Path) -> dict[str, Any]:
-    """The evaluation of a finished run, kept in `evaluation.json` and repeated if `config.evaluation` has changed."""
+    """The evaluation of a finished run, kept in `evaluation.json` and repeated if `config.evaluation` has changed.
+
+    Raises `RunError` if the data is not valid, or the outputs of the model are not finite.
+    """
     kept = kept_evaluation(config, workdir)
     if parallel.broadcast_from_main(kept is not None):
         assert kept is not None
         return kept
-    result = dict(evaluate(config, params, tokenizer))
+    with refused():
+        result = dict(evaluate(config, params, tokenizer))
     if parallel.is_main():
         replace_file(workdir / "evaluation.json", seal(result | {SETTINGS: to_json(config.evaluation)}) + "\n")
     return result

@@ -65,7 +65,8 @@ def train(
     Args:
         config: the experiment. When a run is resumed, settings that do not change the results of training
             (`memgpt_jax.training.changes.FREE`) may differ from before. The paths of data and tokenizer may differ if
-            their content is the same; `pretrained` may differ, because it is read only when a run begins.
+            their content is the same; `pretrained` may differ, because it is read only when a run begins. A run with
+            evaluations during training keeps the settings of these, but for `every` and `patience`.
         workdir: the folder, made if missing, that gets checkpoints/, tokenizer/, metrics.jsonl, tensorboard/ and
             evaluation.json.
         batches: an endless iterator of `memgpt_jax.data.Batch` with `get_state` and `set_state`, see
@@ -86,8 +87,9 @@ def train(
         RunError: before the first step: `parallel` does not fit the devices or the model, the devices have too little
             memory or the disk too little space, the folder cannot be used, another trainer uses it, it holds a run with
             another config, no checkpoint can be read, the training or held-out data is not valid, or the tokenizer does
-            not fit the model. Later: a file cannot be written, or `training.max_skipped` updates in a row were skipped;
-            the latest checkpoint is then intact, and the run can be started again.
+            not fit the model. Later: a file cannot be written, `training.max_skipped` updates in a row were skipped, or
+            an evaluation finds outputs that are not finite; the latest checkpoint is then intact, and the run can be
+            started again.
     """
     workdir = run_folder(workdir)
     draws = parallel.is_main() and (sys.stdout.isatty() if print_progress is None else print_progress)
@@ -130,16 +132,16 @@ def _train(config: ExperimentConfig, workdir: Path, hooks: Hooks, extend: bool, 
         resumed = restore(setup, checkpoints, extend)
         tokenizer = open_tokenizer(setup, workdir, resumed)
         batches = open_batches(setup, workdir, tokenizer, resumed)
-        finished = is_finished(config, resumed)
-        if hooks.batches is None and not (finished and kept_evaluation(config, workdir) is not None):
+        known = is_finished(config, resumed) and kept_evaluation(config, workdir) is not None
+        if hooks.batches is None and not known:
             with refused(), parallel.main_first("evaluation data"):
                 check_evaluation(config, tokenizer)
         validation = None
         if hooks.batches is None and config.evaluation.every is not None:
             validation = Validation(config, tokenizer, workdir, steps_done(resumed))
         if validation is not None and resumed is not None:
-            validation(int(resumed.state.step), resumed.state.params)  # the run may have been killed before it
-        if resumed is not None and finished:
+            resumed = with_evaluation(config, resumed, validation)
+        if resumed is not None and is_finished(config, resumed):
             params = resumed.state.params
         else:
             assert batches is not None  # open_batches gives none only to a finished run
@@ -149,6 +151,13 @@ def _train(config: ExperimentConfig, workdir: Path, hooks: Hooks, extend: bool, 
         if hooks.batches is None:
             evaluation = held_out(config, best_params(workdir, params), tokenizer, workdir)
         return last_record(workdir, int(checkpoints.find(None))) | {"evaluation": evaluation}
+
+
+def with_evaluation(config: ExperimentConfig, resumed: Resumed, validation: Validation) -> Resumed:
+    """The resumed run after the evaluation of its step, before which it may have been killed or stopped."""
+    stops = validation(steps_done(resumed), resumed.state.params)
+    extended = resumed.config.training.steps != config.training.steps  # now: it goes on from where it was stopped
+    return resumed._replace(stopped=resumed.stopped or (stops and not extended))
 
 
 def best_params(workdir: Path, params: Any) -> Any:

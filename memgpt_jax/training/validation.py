@@ -2,18 +2,25 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 from memgpt_jax import data, parallel
 from memgpt_jax.checkpoint import BEST, Checkpoints
 from memgpt_jax.config.checks import check
-from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig
 from memgpt_jax.config.serialization import to_json
+from memgpt_jax.errors import RunError, refused
 from memgpt_jax.evaluation import evaluate
+from memgpt_jax.files.paths import shown
 from memgpt_jax.files.replacement import replace_file
 
 RECORDS = "validations.jsonl"
+SETTINGS = "settings"
+"""The field of a record that holds the settings of its evaluation."""
+WHEN = ("every", "patience")
+"""Settings that do not change the result of an evaluation: they may differ when a run is resumed."""
 LOWER_IS_BETTER = (
     "loss",
     "unigram_loss",
@@ -37,9 +44,14 @@ class Validation:
     """The evaluations of a run every `evaluation.every` steps and after the last: lines of validations.jsonl."""
 
     def __init__(self, config: ExperimentConfig, tokenizer: data.Tokenizer | None, workdir: Path, done: int):
-        """Args: done: steps that the run has taken; records of later steps are removed."""
+        """Args: done: steps that the run has taken; records of later steps are removed.
+
+        Raises `RunError` if the run has evaluations by other settings, with which new ones cannot be compared.
+        """
         self.config, self.tokenizer, self.workdir = config, tokenizer, workdir
         self.records = [record for record in read_validations(workdir) if record["step"] <= done]
+        self._settings = settings_of(config.evaluation)
+        check_settings(self.records, self._settings, workdir)
 
     def __call__(self, step: int, params: Any) -> bool:
         """Evaluate the parameters after every `evaluation.every` steps and after the last one, unless it has been done.
@@ -47,40 +59,70 @@ class Validation:
         Returns whether training stops here.
 
         Raises:
-            ValueError: the results have no `evaluation.metric`.
+            RunError: the results have no `evaluation.metric`, or the outputs of the model are not finite.
         """
         settings = self.config.evaluation
         assert settings.every is not None
         due = step % settings.every == 0 or step >= self.config.training.steps
         if not due or any(record["step"] == step for record in self.records):
             return False
-        result: dict[str, Any] = dict(evaluate(self.config, params, self.tokenizer))
-        numbers = {name: value for name, value in result.items() if isinstance(value, int | float)}
-        check(
-            settings.metric in result,
-            f"evaluation.metric={settings.metric!r} is not in the results; valid: {', '.join(numbers)}",
-        )
+        with refused():
+            result: dict[str, Any] = dict(evaluate(self.config, params, self.tokenizer))
+            numbers = {name: value for name, value in result.items() if isinstance(value, int | float)}
+            check(
+                settings.metric in result,
+                f"evaluation.metric={settings.metric!r} is not in the results; valid: {', '.join(numbers)}",
+            )
         self.records.append({"step": step} | numbers)
         best = best_record(self.records, settings.metric)
-        if best["step"] == step:
+        if parallel.broadcast_from_main(best["step"] == step):  # times differ between processes
             self._keep(step, params)
         waited = sum(record["step"] > best["step"] for record in self.records)
-        stops = settings.patience is not None and waited >= settings.patience
-        self.records[-1]["stopped"] = stops
+        stops = parallel.broadcast_from_main(settings.patience is not None and waited >= settings.patience)
+        self.records[-1] |= {"stopped": stops, SETTINGS: self._settings}
         if parallel.is_main():
             lines = "".join(json.dumps(record) + "\n" for record in self.records)
             replace_file(self.workdir / RECORDS, lines)
         return stops
 
     def _keep(self, step: int, params: Any) -> None:
-        with Checkpoints(self.workdir / BEST, keep=1) as checkpoints:
+        folder = self.workdir / BEST
+        with parallel.main_first("best parameters"):
+            steps = [int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdecimal()]
+            if max(steps, default=0) > step:  # the run went on from an earlier step: Orbax saves none before the latest
+                shutil.rmtree(folder)
+        with Checkpoints(folder, keep=1) as checkpoints:
             checkpoints.save(step, {"params": params}, {"config": to_json(self.config)})
 
 
+def settings_of(config: EvaluationConfig) -> dict[str, Any]:
+    """The settings on which the results of an evaluation and the choice of the best one depend."""
+    return {name: value for name, value in to_json(config).items() if name not in (*WHEN, "type")}
+
+
+def check_settings(records: list[dict[str, Any]], settings: dict[str, Any], workdir: Path) -> None:
+    """Raise `RunError` if a record was made with other settings."""
+    for record in records:
+        kept = record.get(SETTINGS, settings)  # earlier versions did not record them
+        changed = [name for name in settings if kept.get(name, settings[name]) != settings[name]]
+        if changed:
+            lines = [f"  evaluation.{name}: {kept[name]!r} before, now {settings[name]!r}" for name in changed]
+            raise RunError(
+                f"{shown(workdir)} holds evaluations during training by other settings, which cannot be compared with "
+                f"new ones. Restore these values, or move {RECORDS} and {BEST}/ elsewhere to begin a new comparison "
+                "at this step:\n" + "\n".join(lines)
+            )
+
+
 def best_record(records: list[dict[str, Any]], metric: str) -> dict[str, Any]:
-    """The first record with the best value of a metric; one in which it is undefined is the worst."""
+    """The first record with the best value of a metric; one in which it is undefined or NaN is the worst."""
     sign = 1 if metric in LOWER_IS_BETTER else -1
-    return min(records, key=lambda record: sign * record[metric] if metric in record else math.inf)
+
+    def rank(record: dict[str, Any]) -> float:
+        value = sign * record.get(metric, math.nan)
+        return math.inf if math.isnan(value) else value
+
+    return min(records, key=rank)
 
 
 def read_validations(workdir: Path) -> list[dict[str, Any]]:

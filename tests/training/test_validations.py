@@ -1,8 +1,11 @@
 """A run is evaluated while it is trained, and keeps its best parameters."""
 
+import dataclasses
 import json
+import math
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,9 +13,10 @@ import memgpt_jax as mg
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.errors import RunError
 from memgpt_jax.evaluation import EVALUATORS, TASK_EVALUATORS, measured_names
-from memgpt_jax.training import train, validation
+from memgpt_jax.training import evaluation, train, validation
 
 pytest.importorskip("sklearn", reason="the extra `tasks` is not installed")
+validation_evaluate = validation.evaluate
 SIZES = {"vocab_size": 257, "d_model": 16, "num_layers": 1, "num_heads": 2, "segment_length": 16}
 REVIEWS = [
     {"text": f"a {word} film {number}", "label": label}
@@ -54,6 +58,93 @@ def test_a_run_that_no_longer_improves_stops_and_keeps_its_best(tmp_path, monkey
     pipeline = mg.pipeline(tmp_path / "run")
     np.testing.assert_array_equal(pipeline.params["head"]["output"]["kernel"], best.params["head"]["output"]["kernel"])
     assert train(config, tmp_path / "run", print_progress=False)["step"] == 16  # it is finished
+
+
+@pytest.fixture
+def validated_by(monkeypatch):
+    """Makes validations with given losses, one after another; an exception in their place is raised."""
+
+    def replace(*losses):
+        values, evaluated = iter(losses), validation_evaluate
+
+        def evaluate(*arguments):
+            value = next(values)
+            if isinstance(value, BaseException):
+                raise value
+            return evaluated(*arguments) | {"loss": value}
+
+        monkeypatch.setattr(validation, "evaluate", evaluate)
+
+    return replace
+
+
+def test_a_run_that_is_killed_at_the_evaluation_that_stops_it_ends_as_if_it_was_not(tmp_path, validated_by):
+    config = validated(tmp_path, {"steps": 40, "checkpoint_every": 4, "log_every": 4}, patience=1, metric="loss")
+    validated_by(2.0, 3.0)
+    whole = train(config, tmp_path / "whole", print_progress=False)
+    validated_by(2.0, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "killed", print_progress=False)
+    validated_by(3.0)
+    killed = train(config, tmp_path / "killed", print_progress=False)
+    assert killed["evaluation"] == whole["evaluation"] and killed["step"] == whole["step"] == 8
+    validations = [(tmp_path / name / "validations.jsonl").read_text() for name in ("whole", "killed")]
+    assert validations[0] == validations[1]
+    for best in ("", "best"):
+        params = [mg.load_run(tmp_path / name / best).params for name in ("whole", "killed")]
+        jax.tree.map(np.testing.assert_array_equal, *params)
+
+    longer = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=48))
+    validated_by(2.0, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "extended", print_progress=False)
+    validated_by(3.0, 4.0)  # at the steps 8, where the run would have stopped, and 12
+    assert train(longer, tmp_path / "extended", extend=True, print_progress=False)["step"] == 12
+
+
+def test_evaluations_by_other_settings_are_not_compared(tmp_path, validated_by):
+    config = validated(tmp_path, {"steps": 12, "checkpoint_every": 4, "log_every": 4}, metric="loss")
+    validated_by(2.0, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", print_progress=False)
+    for name, value in (("metric", "accuracy"), ("max_documents", 4)):
+        changed = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **{name: value}))
+        with pytest.raises(RunError, match=rf"move validations.jsonl .*\n  evaluation.{name}: .* before, now"):
+            train(changed, tmp_path / "run", print_progress=False)
+    validated_by(1.0, 3.0, 4.0)
+    patient = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, patience=2))
+    train(patient, tmp_path / "run", print_progress=False)
+    assert best_step(tmp_path / "run") == 8
+
+
+def test_the_best_of_a_run_that_went_on_from_an_earlier_step_replaces_a_later_one(tmp_path, validated_by):
+    config = validated(tmp_path, {"steps": 12, "checkpoint_every": 2, "keep_checkpoints": 9, "log_every": 2})
+    validated_by(3.0, 2.0, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", print_progress=False)
+    assert best_step(tmp_path / "run") == 8
+    for step in (6, 8, 10, 12):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / str(step), ignore_errors=True)
+    often = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, every=6))
+    validated_by(1.0, 4.0)
+    train(often, tmp_path / "run", print_progress=False)
+    assert best_step(tmp_path / "run") == 6
+
+
+def best_step(workdir):
+    return mg.load_run(workdir / "best").step
+
+
+def test_a_model_that_diverged_is_an_error_of_the_run(tmp_path, monkeypatch):
+    def diverged(*arguments):
+        raise ValueError("the outputs of the model are not finite")
+
+    config = validated(tmp_path, {"steps": 4, "checkpoint_every": 4, "log_every": 4})
+    for module, every in ((validation, 4), (evaluation, None)):
+        monkeypatch.setattr(module, "evaluate", diverged)
+        settings = dataclasses.replace(config.evaluation, every=every)
+        with pytest.raises(RunError, match="not finite"):
+            train(dataclasses.replace(config, evaluation=settings), tmp_path / "run", print_progress=False)
 
 
 @pytest.mark.slow
@@ -107,6 +198,7 @@ def test_a_metric_that_the_results_lack_is_refused_before_training(tmp_path):
 def test_the_best_record_has_the_lowest_error_or_the_highest_score():
     records = [{"step": 1}, {"step": 2, "mae": 0.1, "pearson": 0.5}, {"step": 3, "mae": 0.2, "pearson": 0.6}]
     assert [validation.best_record(records, name)["step"] for name in ("mae", "pearson", "undefined")] == [2, 3, 1]
+    assert validation.best_record([{"step": 1, "loss": math.nan}, {"step": 2, "loss": 3.0}], "loss")["step"] == 2
 
 
 def test_every_error_that_an_evaluation_has_is_known_as_one():
