@@ -1,7 +1,7 @@
 """What a picture shows: 4,000 pictures of CIFAR-10, ten classes, from scratch.
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py cifar10 --workdir runs/cifar10
-         python experiments/evaluate.py runs/cifar10/best --split test
+         python experiments/evaluate.py runs/cifar10 --split test
 Time:    5.2 minutes of CPU time (Python 3.11, jax 0.10.2, one shared core), with the validations
 Result:  accuracy on 1,000 test pictures 0.574, on the 300 validation pictures 0.623, seed 0 alone; the parameters of
          step 1,200: as good as logistic regression on 200 random whitened patches (0.573), not better

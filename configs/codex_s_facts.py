@@ -4,7 +4,7 @@ A triple is a segment, and the window holds entity and relation, so that facts a
 training the triples of an entity ask for each other: each is predicted before it is read.
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py codex_s_facts --workdir runs/codex_s_facts
-         python experiments/evaluate.py runs/codex_s_facts/best --split test
+         python experiments/evaluate.py runs/codex_s_facts --split test
          control, the same model with an empty memory: --model.backbone.memory.memory_size 0
 Time:    not measured
 Result:  not measured

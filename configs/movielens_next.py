@@ -1,7 +1,7 @@
 """The next film of a user: MovieLens, ml-latest-small, from scratch.
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py movielens_next --workdir runs/movielens_next
-         python experiments/evaluate.py runs/movielens_next/best --split test
+         python experiments/evaluate.py runs/movielens_next --split test
 Time:    10 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  the last ten films of 602 users (6,020 predictions): HR@10 0.150 (95% interval 0.136 to 0.164), NDCG@10 0.080,
          MRR 0.071, seed 0 alone; the parameters of step 600, chosen by the loss on the validation. With an empty

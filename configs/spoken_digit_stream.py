@@ -2,8 +2,8 @@
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py spoken_digit_stream --workdir runs/stream
              --data.test_groups theo
-         python experiments/evaluate.py runs/stream/best --split test
-         python experiments/evaluate.py runs/stream/best --split test --change data.min_clips=100 data.max_clips=100
+         python experiments/evaluate.py runs/stream --split test
+         python experiments/evaluate.py runs/stream --split test --change data.min_clips=100 data.max_clips=100
              data.source_length=4000
 Time:    10 minutes of CPU time for training (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  not measured. After 500 steps on strings of up to four digits (--data.max_clips 4 --data.source_length 128

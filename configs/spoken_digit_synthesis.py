@@ -1,7 +1,7 @@
 """A spoken digit in the voice of one of four speakers: a decoder says log-mel frames one after the other.
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py spoken_digit_synthesis --workdir runs/speak
-         python experiments/evaluate.py runs/speak/best --split test
+         python experiments/evaluate.py runs/speak --split test
 Time:    2.3 minutes of CPU time for training (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  l1 1.121 nats on 400 held-out sounds of the four speakers, seed 0 alone; all sounds end by themselves. The
          median of the training sounds of the digit and the speaker has 1.087, their mean 1.108, another take 1.508.

@@ -2,7 +2,7 @@
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py spoken_digit_words --workdir runs/words
              --data.test_groups theo
-         python experiments/evaluate.py runs/words/best --split test
+         python experiments/evaluate.py runs/words --split test
 Time:    not measured
 Result:  not measured
 """

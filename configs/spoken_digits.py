@@ -1,7 +1,7 @@
 """Which digit is spoken, by a speaker who was not heard before: the free spoken digit dataset, from scratch.
 
 Command: MEMGPT_DATA=FOLDER python experiments/train.py spoken_digits --data.test_groups theo --workdir runs/theo
-         python experiments/evaluate.py runs/theo/best --split test
+         python experiments/evaluate.py runs/theo --split test
 Time:    about 1 minute of CPU time (Python 3.11, jax 0.10.2, one core of an Intel Xeon, shared)
 Result:  accuracy on the 500 digits of a speaker who is not in training, seed 0: theo 0.808, jackson 0.764, nicolas
          0.662, george 0.644, mean 0.720. The settings were chosen with george as the validation speaker

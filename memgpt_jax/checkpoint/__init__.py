@@ -5,14 +5,13 @@ This package alone uses Orbax. It reads and writes trees of arrays and JSON valu
 
 from memgpt_jax.checkpoint.checkpoints import DAMAGED, Checkpoints
 from memgpt_jax.checkpoint.folder import run_folder
-from memgpt_jax.checkpoint.run import BEST, Run, load_best_run, load_run, load_run_tokenizer
+from memgpt_jax.checkpoint.run import BEST, Run, load_run, load_run_tokenizer
 
 __all__ = [
     "BEST",
     "DAMAGED",
     "Checkpoints",
     "Run",
-    "load_best_run",
     "load_run",
     "load_run_tokenizer",
     "run_folder",

@@ -34,8 +34,8 @@ def load_run(workdir: str | Path, step: int | None = None) -> Run:
 
     Args:
         workdir: the folder of the run.
-        step: the step of the checkpoint; default: the latest checkpoint that is not damaged. Damaged checkpoints are
-            named in warnings.
+        step: the step of the checkpoint; default: the best of the run's validations (`evaluation.every`), else the
+            latest checkpoint that is not damaged. Damaged checkpoints are named in warnings.
 
     Returns:
         Config, parameters, tokenizer and step.
@@ -43,7 +43,7 @@ def load_run(workdir: str | Path, step: int | None = None) -> Run:
     Raises:
         RunError: there is no such checkpoint, or the checkpoint or the tokenizer cannot be read.
     """
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with Checkpoints(_checkpoints_folder(run_folder(workdir), step), read_only=True) as checkpoints:
 
         def read(step: int) -> tuple[ExperimentConfig, Any, int]:
             checkpoints.verify(step, ("params", "config"))
@@ -58,13 +58,12 @@ def load_run(workdir: str | Path, step: int | None = None) -> Run:
     return Run(config, params, _tokenizer(config, workdir), step)
 
 
-def load_best_run(workdir: str | Path, step: int | None = None) -> Run:
-    """`load_run` at the step of the best validation; if `step` is given or there were no validations, `load_run`."""
-    best = run_folder(workdir) / BEST
-    if step is not None or not best.is_dir():
-        return load_run(workdir, step)
-    run = load_run(best)
-    return run._replace(tokenizer=_tokenizer(run.config, workdir))
+def _checkpoints_folder(workdir: Path, step: int | None) -> Path:
+    """The folder of the run, or its sub-folder `best` if that has the step, for None any complete step."""
+    best = workdir / BEST
+    kept = [int(path.name) for path in best.glob("checkpoints/*") if path.name.isdecimal()]
+    own = step is not None and (workdir / "checkpoints" / str(step)).is_dir()
+    return best if kept and (step is None or step in kept) and not own else workdir
 
 
 def _tokenizer(config: ExperimentConfig, workdir: str | Path) -> Tokenizer | None:

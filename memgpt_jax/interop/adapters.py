@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from memgpt_jax import models
-from memgpt_jax.checkpoint import load_best_run
+from memgpt_jax.checkpoint import load_run
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.data import DataConfig, TaskConfig, TextConfig
 from memgpt_jax.config.heads import HeadedConfig
@@ -65,7 +65,7 @@ def save_adapters(workdir: str | Path, folder: str | Path) -> None:
     folder = Path(folder).expanduser()
     for name, noun in (("checkpoints", "a run"), (CONFIG, "a model")):
         check(not (folder / name).exists(), f"{folder} holds {noun} ({name}): choose another folder")
-    run = load_best_run(workdir)
+    run = load_run(workdir)
     pretrained, patterns = run.config.pretrained, run.config.optimizer.trainable
     check(pretrained is not None, f"{workdir} did not start from a pretrained model: save it without only='trained'")
     params = {name: np.asarray(array) for name, array in named_leaves(run.params).items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from memgpt_jax import models
-from memgpt_jax.checkpoint import load_best_run
+from memgpt_jax.checkpoint import load_run
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.model import BaseModelConfig
 from memgpt_jax.config.serialization import from_json
@@ -145,7 +145,7 @@ def save_pretrained(
         save_adapters(model, folder)
         return
     if isinstance(model, str | Path):
-        tokenizer = tokenizer or load_best_run(model).tokenizer
+        tokenizer = tokenizer or load_run(model).tokenizer
         model = from_pretrained(model)
     folder = Path(folder).expanduser()
     if (folder / "checkpoints").is_dir():
@@ -210,7 +210,7 @@ def _run(workdir: Path) -> Pretrained:
     """The model of a run, with the origin of the model that it started from."""
     if (workdir / CONFIG).is_file():
         raise ValueError(f"{workdir} holds a run (checkpoints/) and a model ({CONFIG}): move one of them elsewhere")
-    run = load_best_run(workdir)
+    run = load_run(workdir)
     origin = workdir / RUN_ORIGIN
     return Pretrained(
         run.config.model, lambda: run.params, read_origin(origin) if (origin / CONFIG).is_file() else None

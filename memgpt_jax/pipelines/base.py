@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from memgpt_jax import models
-from memgpt_jax.checkpoint import load_best_run, load_run_tokenizer
+from memgpt_jax.checkpoint import load_run, load_run_tokenizer
 from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.data import DataConfig
 from memgpt_jax.config.heads import HeadedConfig
@@ -68,7 +68,7 @@ def load(
         config, params, length, data = opened.config, models.to_params(opened), saved.call_length, saved.data
         tokenizer = tokenizer or read_tokenizer(adapters)
     elif isinstance(model, str | Path) and (Path(model).expanduser() / "checkpoints").is_dir():
-        run = load_best_run(model, step)
+        run = load_run(model, step)
         config, params, length = run.config.model, run.params, run.config.evaluation.chunk_length
         data = run.config.data
         if isinstance(data, TriplesConfig | LabelledMediaConfig):

@@ -25,7 +25,7 @@ class RunsArguments:
     workdirs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of the runs, one or more."""
     step: int | None = None
-    """Step of the checkpoint to read; default: the latest."""
+    """Step of the checkpoint to read; default: the best of the run's validations, else the latest."""
     change: tuple[str, ...] = ()
     """Changes of the runs' configs, each `field=value`, such as `model.memory.memory_size=1024`."""
     output: Path | None = None

@@ -19,7 +19,7 @@ def reopen(workdir: str | Path, change: Sequence[str] = (), step: int | None = N
     Args:
         workdir: the folder of the run.
         change: changes of the run's config, each `field=value`.
-        step: the step of the checkpoint; default: the latest.
+        step: the step of the checkpoint; default: the best of the run's validations, else the latest.
 
     Raises:
         RunError: there is no such checkpoint, or it cannot be read.

@@ -13,6 +13,7 @@ import memgpt_jax as mg
 from memgpt_jax.data.tokenizers.byte import ByteTokenizer
 from memgpt_jax.errors import RunError
 from memgpt_jax.evaluation import EVALUATORS, TASK_EVALUATORS, measured_names
+from memgpt_jax.studies.runs import reopen
 from memgpt_jax.training import evaluation, train, validation
 
 pytest.importorskip("sklearn", reason="the extra `tasks` is not installed")
@@ -50,9 +51,14 @@ def test_a_run_that_no_longer_improves_stops_and_keeps_its_best(tmp_path, monkey
     result = train(config, tmp_path / "run", print_progress=False)
     records = validation.read_validations(tmp_path / "run")
     assert [(record["step"], record["loss"]) for record in records] == [(4, 3.0), (8, 2.0), (12, 2.5), (16, 2.6)]
-    assert result["step"] == 16 and mg.load_run(tmp_path / "run").step == 16
-    best = mg.load_run(tmp_path / "run" / "best")
-    assert best.step == 8
+    assert result["step"] == 16 and mg.load_run(tmp_path / "run", step=16).step == 16
+    best = mg.load_run(tmp_path / "run")
+    assert best.step == reopen(tmp_path / "run").step == mg.load_run(tmp_path / "run", step=8).step == 8
+    with pytest.raises(RunError, match="no checkpoint of step 2"):
+        mg.load_run(tmp_path / "run", step=2)
+    (tmp_path / "first" / "best" / "checkpoints" / "4.orbax-checkpoint-tmp-0").mkdir(parents=True)  # killed at its save
+    shutil.copytree(tmp_path / "run" / "checkpoints", tmp_path / "first" / "checkpoints")
+    assert mg.load_run(tmp_path / "first").step == 16
     at_8 = evaluated(config_of(tmp_path / "run"), best.params, ByteTokenizer())
     assert result["evaluation"]["loss"] == at_8["loss"]
     pipeline = mg.pipeline(tmp_path / "run")
@@ -90,8 +96,8 @@ def test_a_run_that_is_killed_at_the_evaluation_that_stops_it_ends_as_if_it_was_
     assert killed["evaluation"] == whole["evaluation"] and killed["step"] == whole["step"] == 8
     validations = [(tmp_path / name / "validations.jsonl").read_text() for name in ("whole", "killed")]
     assert validations[0] == validations[1]
-    for best in ("", "best"):
-        params = [mg.load_run(tmp_path / name / best).params for name in ("whole", "killed")]
+    for step in (4, 8):
+        params = [mg.load_run(tmp_path / name, step).params for name in ("whole", "killed")]
         jax.tree.map(np.testing.assert_array_equal, *params)
 
     longer = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=48))
@@ -132,7 +138,7 @@ def test_the_best_of_a_run_that_went_on_from_an_earlier_step_replaces_a_later_on
 
 
 def best_step(workdir):
-    return mg.load_run(workdir / "best").step
+    return mg.load_run(workdir).step
 
 
 def test_a_model_that_diverged_is_an_error_of_the_run(tmp_path, monkeypatch):

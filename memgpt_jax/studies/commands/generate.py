@@ -62,7 +62,7 @@ class Arguments:
     seed: int = 0
     """Seed of sampling."""
     step: int | None = None
-    """Step of the checkpoint; default: the latest."""
+    """Step of the checkpoint; default: the best of the run's validations, else the latest."""
 
     def __post_init__(self) -> None:
         Sampling(**{name: vars(self)[name] for name in vars(Sampling())})

@@ -64,7 +64,7 @@ class Arguments:
     top: int = 5
     """Tokens or labels listed for each prediction."""
     step: int | None = None
-    """Step of the checkpoint; default: the latest."""
+    """Step of the checkpoint; default: the best of the run's validations, else the latest."""
     output: Path | None = None
     """The file for the predictions; default: standard output."""
 
