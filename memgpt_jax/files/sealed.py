@@ -31,7 +31,7 @@ def unseal(text: str) -> dict[str, Any]:
         raise DamagedError("its checksum differs")
     try:
         values = json.loads(f"{match[1]}}}" if match else text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedError(f"it is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise DamagedError("it is not a JSON object")

@@ -127,7 +127,7 @@ class Trace:
             check(values.pop("format") == FORMAT, f"{path} has another format than {FORMAT}")
             values = _decoded(values)
             return cls(**values | {"layers": [LayerRecord(**layer) for layer in values["layers"]]})
-        except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a trace: {error}") from None
 
 

@@ -128,7 +128,7 @@ def test_a_trace_is_saved_and_loaded(traced, tmp_path):
             np.testing.assert_array_equal(getattr(again, name), value)
     for one, other in zip(found.layers, again.layers, strict=True):
         jax.tree.map(np.testing.assert_array_equal, vars(one), vars(other))
-    for content in ("", "[]", "{}", '{"format": 2}', '{"format": 1}'):
+    for content in ("", "[]", "[" * 200_000, "{}", '{"format": 2}', '{"format": 1}'):
         (tmp_path / "wrong.json").write_text(content)
         with pytest.raises(ValueError, match=r"trace|format"):
             mg.Trace.load(tmp_path / "wrong.json")

@@ -127,7 +127,7 @@ def test_predictions_are_written_resumed_and_bad_lines_are_named(reviews, tmp_pa
     (tmp_path / "out.jsonl").write_text(first + "\n" + '{"line": 4, "la')  # killed while it wrote
     memgpt_command("predict", *words)
     assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().split("\n")[:-1]] == found
-    (tmp_path / "out.jsonl").write_text('{"line": 1, "text": "another text"}\n')
+    (tmp_path / "out.jsonl").write_text(first.replace("a dull film 1", "another text") + "\n")
     assert "the output holds line 1 of another input" in memgpt_command("predict", *words, code=2)
     (tmp_path / "out.jsonl").write_text("something else\n")
     assert "is not the output of this command" in memgpt_command("predict", *words, code=2)

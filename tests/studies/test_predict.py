@@ -116,4 +116,49 @@ def test_errors_are_one_line(run_of, memgpt, tmp_path):
     assert "--text or --input is missing" in memgpt("predict", run_of("text"), code=2)
     assert "CopyConfig, which has no text" in memgpt("predict", run_of("copy"), "--text", "one", code=2)
     assert "cannot be read" in memgpt("predict", run_of("text"), "--input", tmp_path / "nowhere", code=2)
-    assert "rows and top must be at least 1" in memgpt("predict", run_of("text"), "--top", 0, code=2)
+    assert "top must be at least 1" in memgpt("predict", run_of("text"), "--top", 0, code=2)
+    (tmp_path / "a.txt").write_text("one\n")
+    for words in (["--text", "one"], ["--text", "one", "--input", tmp_path / "a.txt"]):
+        assert "--column needs" in memgpt("predict", run_of("text"), *words, "--column", "review", code=2)
+    assert "--rows is for runs on" in memgpt("predict", run_of("text"), "--text", "one", "--rows", 3, code=2)
+
+
+def test_a_file_of_another_command_is_not_changed(run_of, memgpt, tmp_path):
+    output = tmp_path / "notes.txt"
+    for content in (b"no line end", b'[{"line": 1}]', b'{"lines": 3}', b"\xff\xfe", b'{"line": 1, "text": "a"}\nmine'):
+        output.write_bytes(content)
+        words = ["--text", "one", "--output", output]
+        assert "is not the output of this command" in memgpt("predict", run_of("text"), *words, code=2)
+        assert output.read_bytes() == content
+
+
+def test_an_output_is_continued_for_the_same_model_and_kind_of_input_alone(run_of, memgpt, tmp_path):
+    output, workdir = tmp_path / "out.jsonl", run_of("copy")
+    memgpt("predict", workdir, "--rows", 2, "--output", output)
+    written = output.read_bytes()
+    assert [row["row"] for row in objects(written.decode())] == [0, 1]
+    output.write_bytes(written[:20])  # killed within the first line
+    memgpt("predict", workdir, "--rows", 2, "--output", output)
+    assert output.read_bytes() == written
+    config = reopen(workdir).config
+    params = jax.tree.map(lambda leaf: leaf + 1, reopen(workdir).params)
+    untrained_run(config, tmp_path / "other", params)
+    for other in (tmp_path / "other", run_of("text")):
+        words = ["--rows", 3] if other.name == "other" else ["--text", "one"]
+        assert "of another run or step" in memgpt("predict", other, *words, "--output", output, code=2)
+    assert output.read_bytes() == written
+
+    output.unlink()
+    text = run_of("text")
+    (tmp_path / "in.txt").write_text("é\nü\n")
+    memgpt("predict", text, "--input", tmp_path / "in.txt", "--output", output)
+    written = output.read_bytes()
+    output.write_bytes(written[: written.rfind("ü".encode()) + 1])  # killed within a character
+    memgpt("predict", text, "--input", tmp_path / "in.txt", "--output", output)
+    assert output.read_bytes() == written
+
+
+def test_a_line_that_is_nested_too_deeply_is_skipped(run_of, memgpt, tmp_path):
+    (tmp_path / "in.jsonl").write_text("[" * 200_000 + '\n{"text": "one"}\n')
+    memgpt("predict", run_of("text"), "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl")
+    assert [row["line"] for row in objects((tmp_path / "out.jsonl").read_text())] == [2]

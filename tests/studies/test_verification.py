@@ -16,6 +16,7 @@ from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, Tra
 from memgpt_jax.config.memory import KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.files import checksums
+from memgpt_jax.files.checksums import DamagedError
 from memgpt_jax.files.sealed import seal, unseal
 from memgpt_jax.studies.verification import verify_folder
 from memgpt_jax.training import RunError, read_metrics, train
@@ -99,6 +100,8 @@ def test_seal():
     values = {"loss": 0.1, "list": [1, None], "text": 'ü"}'}
     assert unseal(seal(values)) == values
     assert unseal('{"step": 3, "gates": [0.5]}') == {"step": 3, "gates": [0.5]}  # of an earlier version
+    with pytest.raises(DamagedError, match="JSON"):
+        unseal("[" * 200_000)
 
 
 def test_a_finished_run_with_damaged_files_is_refused(run, tmp_path):

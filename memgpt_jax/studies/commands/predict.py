@@ -17,8 +17,9 @@ of pairs of texts writes the translation or the summary of each text; a model of
 of each picture or sound, whose path is given as the text; a model of questions about documents writes the answer; a
 model of a knowledge graph completes each ENTITY<tab>RELATION. A run on a generated task answers rows of its held-out
 set.
-With --output, each prediction is written as soon as it is made, with the number of its line; started again, the command
-goes on after the last line of the output. A line that cannot be used is reported by its number, and skipped.
+With --output, each prediction is written as soon as it is made, with the number of its line and a checksum of the
+parameters (`model`); started again with the same run, the command goes on after the last line of the output. A line
+that cannot be used is reported by its number, and skipped.
 """
 
 import json
@@ -30,6 +31,7 @@ from typing import Any, NamedTuple
 
 import tyro
 
+from memgpt_jax.config.checks import check, check_positive
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.progress_bar import track
@@ -37,6 +39,7 @@ from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
 from memgpt_jax.data.tasks.text_pairs import WrittenTextsConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.files.replacement import replace_file
+from memgpt_jax.knowledge.entries import sha256_of
 from memgpt_jax.pipelines import DocumentQuestions, QuestionAnswering, pipeline
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
 from memgpt_jax.studies.predictions import predict_text, task_answers
@@ -54,13 +57,13 @@ class Arguments:
     input: Path | None = None
     """A file with one text per line, or a .jsonl file of objects; `-`: standard input."""
     column: str | None = None
-    """The field of a .jsonl file that holds the text; default: `text`, or `context` for a model that answers
+    """The field of the .jsonl file `input` that holds the text; default: `text`, or `context` for a model that answers
     questions."""
     question: str | None = None
     """For a model that answers questions: the question to each text; default: the field `question` of a .jsonl
     file."""
-    rows: int = 8
-    """Rows of a task's held-out set."""
+    rows: int | None = None
+    """Of a run on a generated task, without texts: rows of its held-out set; default: 8."""
     top: int = 5
     """Tokens or labels listed for each prediction."""
     step: int | None = None
@@ -69,8 +72,15 @@ class Arguments:
     """The file for the predictions; default: standard output."""
 
     def __post_init__(self) -> None:
-        if min(self.rows, self.top) < 1:
-            raise ValueError(f"rows and top must be at least 1, got {self.rows} and {self.top}")
+        check_positive(self)
+        named = self.input is not None and self.input.suffix.lower() == ".jsonl"
+        check(self.column is None or named, "--column needs --input FILE.jsonl: it names a field of its objects")
+
+
+ROWS = 8
+START = b'{"line": '
+"""The start of each line of the output."""
+OTHER_INPUT = "the output holds {} of another input: choose another file"
 
 
 class Line(NamedTuple):
@@ -131,6 +141,8 @@ def _json_line(number: int, content: str, column: str, asks: bool) -> Line:
         record = json.loads(content)
     except ValueError as error:
         return Line(number, None, f"it is not JSON: {error}")
+    except RecursionError:
+        return Line(number, None, "it is not JSON: it is nested too deeply to be read")
     text = record.get(column) if isinstance(record, dict) else None
     if not isinstance(text, str):
         return Line(number, None, f"it has no field {column!r} that is a string")
@@ -143,16 +155,22 @@ def _json_line(number: int, content: str, column: str, asks: bool) -> Line:
 def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """One object for each line of the input that is not done, or for each row of a task.
 
-    Raises `ValueError` if the lines that are done belong to another input.
+    Raises `ValueError` if the lines that are done belong to another model or another input.
     """
     run = reopen(arguments.workdir, step=arguments.step)
     config = run.config
     has_texts = bool(arguments.text) or arguments.input is not None
     writes = isinstance(config.data, WrittenTextsConfig | DocumentQuestionsConfig)
     reads_texts = isinstance(config.model, HeadedConfig) or writes
+    model = {} if arguments.output is None else {"model": sha256_of(run.params)[:16]}
+    check_model(done, model)
     if isinstance(config.data, TaskConfig) and not has_texts and not reads_texts:
-        yield from list(task_answers(config, run.params, run.tokenizer, arguments.rows))[len(done) :]
+        check(arguments.question is None, "--question needs --text or --input")
+        check([row.get("row") for row in done] == [*range(len(done))], OTHER_INPUT.format("lines"))
+        for row in list(task_answers(config, run.params, run.tokenizer, arguments.rows or ROWS))[len(done) :]:
+            yield {"line": row.pop("line")} | model | row
         return
+    check(arguments.rows is None, "--rows is for runs on generated tasks, without texts")
     predict = pipeline(arguments.workdir, step=arguments.step) if reads_texts else None
     asks = isinstance(predict, QuestionAnswering | DocumentQuestions)
     if arguments.question is not None and not asks:
@@ -172,7 +190,7 @@ def predictions(arguments: Arguments, done: list[dict[str, Any]]) -> Iterator[di
                 raise
             print(f"line {line.number} is skipped: {error}", file=sys.stderr)
             continue
-        yield {"line": line.number} | found
+        yield {"line": line.number} | model | found
 
 
 def done_lines(output: Path | None) -> list[dict[str, Any]]:
@@ -184,12 +202,13 @@ def done_lines(output: Path | None) -> list[dict[str, Any]]:
         return []
     if output.is_dir():
         raise ValueError(f"output {output} is a folder: give the path of a file")
-    content = output.read_text(encoding="utf-8")
-    complete = content[: content.rfind("\n") + 1]
+    content = output.read_bytes()
+    complete = content[: content.rfind(b"\n") + 1]
+    rest = content[len(complete) :][: len(START)]
     try:
-        rows = [json.loads(line) for line in complete.removesuffix("\n").split("\n")] if complete else []
-        are_rows = all(isinstance(row["line"], int) for row in rows)
-    except (ValueError, KeyError, TypeError):
+        rows = [json.loads(line) for line in complete.removesuffix(b"\n").split(b"\n")] if complete else []
+        are_rows = all(isinstance(row["line"], int) for row in rows) and START.startswith(rest)
+    except (ValueError, KeyError, TypeError, RecursionError):
         are_rows = False
     if not are_rows:
         raise ValueError(f"{output} exists and is not the output of this command: choose another file")
@@ -198,13 +217,19 @@ def done_lines(output: Path | None) -> list[dict[str, Any]]:
     return rows
 
 
+def check_model(done: list[dict[str, Any]], model: dict[str, str]) -> None:
+    """Raise `ValueError` unless all lines that are done have the checksum of this model."""
+    others = [row["line"] for row in done if row.get("model") != model.get("model")]
+    check(not others, f"the output holds lines {others[:3]} of another run or step: choose another file")
+
+
 def check_done(done: list[dict[str, Any]], lines: list[Line]) -> None:
     """Raise `ValueError` unless the lines that are done have the texts of these lines."""
     for row in done:
         number = row["line"]
         line = lines[number - 1] if 1 <= number <= len(lines) else None
         if line is None or (row.get("text"), row.get("question")) != (line.text, line.question):
-            raise ValueError(f"the output holds line {number} of another input: choose another file")
+            raise ValueError(OTHER_INPUT.format(f"line {number}"))
 
 
 @one_line_errors((RunError, ValueError))
