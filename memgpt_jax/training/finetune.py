@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from memgpt_jax.checkpoint import load_run
+from memgpt_jax import models
+from memgpt_jax.checkpoint import Checkpoints, load_run
 from memgpt_jax.config.checks import check, instance_of
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
 from memgpt_jax.config.heads import HeadedConfig, StreamHeadConfig
@@ -19,8 +20,10 @@ from memgpt_jax.data.examples.files import ExamplesConfig
 from memgpt_jax.data.tasks.document_questions import DocumentQuestionsConfig
 from memgpt_jax.data.tasks.text_pairs import TextPairsConfig
 from memgpt_jax.data.tokenizers.base import Tokenizer
+from memgpt_jax.data.tokenizers.load import read_tokenizer
 from memgpt_jax.files.paths import shown
 from memgpt_jax.files.replacement import replace_file
+from memgpt_jax.interop.adapters import fingerprint
 from memgpt_jax.interop.add_memory import ADDABLE
 from memgpt_jax.interop.pretrained import describe, save_pretrained
 from memgpt_jax.models.heads.labels import LabelHeadConfig
@@ -28,8 +31,11 @@ from memgpt_jax.models.heads.scalars import ScalarHeadConfig
 from memgpt_jax.models.heads.spans import SpanHeadConfig
 from memgpt_jax.models.heads.vectors import VectorHeadConfig
 from memgpt_jax.models.model_functions import Model
+from memgpt_jax.models.quantization import stored_bits
+from memgpt_jax.ops.trees import named_leaves
 from memgpt_jax.training.loop import train as train_run
 
+OTHER_MODEL = "{} holds a run of another model, {}: give that model, or choose another workdir"
 Rows = str | Path | Sequence[Mapping[str, Any]]
 """Examples: a file or folder, or a list of dictionaries by column."""
 
@@ -110,7 +116,8 @@ def finetune(
         print_progress: as in `train`.
 
     Raises:
-        ValueError: an argument, a file, a column or a label is not valid, which the message names.
+        ValueError: an argument, a file, a column or a label is not valid, which the message names; or the folder holds
+            a run of another model, of other examples or with another tokenizer.
         RunError: as in `train`.
     """
     task = instance_of(task, ExamplesConfig, "task")
@@ -121,8 +128,10 @@ def finetune(
     task = _with_rows(task, workdir, {"train": train, "valid": valid, "test": test})
     if not isinstance(model, str | Path):
         check(tokenizer is not None, "a model in memory needs a tokenizer: give tokenizer=")
-        save_pretrained(model, workdir / "base", tokenizer=tokenizer)
-        model = workdir / "base"
+        assert tokenizer is not None
+        model = _saved(model, tokenizer, workdir)
+    else:
+        _check_start(workdir, str(model))
     found = describe(model)
     backbone = found.config
     check(found.bits is None, f"model={str(model)!r} is quantised and cannot be trained: train the model itself")
@@ -173,6 +182,45 @@ def finetune(
     )
     result = train_run(config, workdir, print_progress=print_progress)
     return Finetuned(workdir, load_run(workdir).config, result["evaluation"])
+
+
+def _saved(model: Model, tokenizer: Tokenizer, workdir: Path) -> Path:
+    """The folder `base` of the run with a model in memory. Raises `ValueError` if it holds another one."""
+    base, params = workdir / "base", models.to_params(model)
+    check(stored_bits(params) is None, "model is quantised and cannot be trained: train the model itself")
+    if not (base / "config.json").is_file():
+        before = _started_from(workdir)
+        check(before is None, OTHER_MODEL.format(shown(workdir), repr(before)))
+        save_pretrained(model, base, tokenizer=tokenizer)
+        return base
+    kept = describe(base)
+    same = kept.config == model.config and kept.bits is None
+    same = same and fingerprint(named_leaves(kept.params())) == fingerprint(named_leaves(params))
+    check(same, OTHER_MODEL.format(shown(workdir), f"the one in {shown(base)}"))
+    check(
+        read_tokenizer(base).fingerprint == tokenizer.fingerprint,
+        f"{shown(workdir)} holds a run with another tokenizer, the one in {shown(base)}: choose another workdir",
+    )
+    return base
+
+
+def _started_from(workdir: Path) -> str | None:
+    """The pretrained model of the run in a folder; None if there is no run."""
+    if not (workdir / "checkpoints").is_dir():
+        return None
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        return None if checkpoints.latest_step() is None else checkpoints.first_good(checkpoints.config).pretrained
+
+
+def _check_start(workdir: Path, model: str) -> None:
+    """Raise `ValueError` if the folder holds a run that started from another model; its folder may have moved."""
+    before = _started_from(workdir)
+    if before is None or before == model:
+        return
+    old, new = Path(before).expanduser(), Path(model).expanduser()
+    moved = new.exists() and not old.exists() and old.name == new.name
+    same = new.samefile(old) if new.exists() and old.exists() else moved
+    check(same, OTHER_MODEL.format(shown(workdir), repr(before)))
 
 
 def _default_head(evaluation: str, dropout: float) -> StreamHeadConfig:

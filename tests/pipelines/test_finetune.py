@@ -1,6 +1,8 @@
 """Fine-tuning on one's own data, and the pipelines of the result."""
 
+import dataclasses
 import json
+import types
 
 import jax
 import numpy as np
@@ -87,6 +89,29 @@ def test_scores_do_not_depend_on_calls_rows_and_chunks(reviews):
         assert one["label"] == other["label"] and one["score"] == pytest.approx(other["score"], abs=1e-5)
     streamed = [*classify.stream(["a du", "", "ll film", " 1", " and then", " some more", ""])]
     assert len(streamed) > 1 and streamed[-1]["score"] == pytest.approx(alone[1]["score"], abs=1e-5)
+
+
+def test_a_run_of_another_model_is_refused_and_its_model_kept(reviews, tmp_path):
+    """Other weights, another tokenizer, another folder; the same model is accepted."""
+    workdir = reviews.workdir
+    saved = {path.name: path.stat().st_mtime_ns for path in (workdir / "base").iterdir()}
+    options = OPTIONS | {"train": REVIEWS, "workdir": workdir, "memory": mg.KVMemoryConfig(memory_size=16, head_dim=8)}
+    config = MODELS["decoder"]
+    weights = jax.tree.map(lambda leaf: leaf + 1, random_params(config))
+    narrow = dataclasses.replace(config, window_size=32)
+    for message, model, tokenizer in (
+        ("another model", mg.from_params(config, weights), ByteTokenizer()),
+        ("another model", mg.from_params(narrow, random_params(config)), ByteTokenizer()),
+        ("another tokenizer", base("decoder"), types.SimpleNamespace(fingerprint="other")),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mg.finetune(model, mg.LabelledTextConfig(), tokenizer=tokenizer, **options)
+    mg.save_pretrained(base("decoder"), tmp_path / "other", tokenizer=ByteTokenizer())
+    with pytest.raises(ValueError, match="holds a run of another model"):
+        mg.finetune(tmp_path / "other", mg.LabelledTextConfig(), **options)
+    again = mg.finetune(base("decoder"), mg.LabelledTextConfig(), tokenizer=ByteTokenizer(), **options)
+    assert again.evaluation == reviews.evaluation
+    assert {path.name: path.stat().st_mtime_ns for path in (workdir / "base").iterdir()} == saved
 
 
 def test_a_resumed_run_is_the_same_bitwise(reviews, tmp_path):
