@@ -30,16 +30,52 @@ def at_least(least: int, default: int | None = None) -> Any:
     return dataclasses.field(default=default, metadata={"least": least})
 
 
+def positive(default: float) -> Any:
+    """A dataclass field for a number, which `check_positive` requires to be positive."""
+    return dataclasses.field(default=default, metadata={"positive": True})
+
+
+def check_types(config: Any) -> None:
+    """Check that every field of bool, int, float or str has such a value, or None if it may be None; floats are finite.
+
+    An int is also a float; a bool is neither.
+    """
+    for item in dataclasses.fields(config):
+        value, types = getattr(config, item.name), set(get_args(item.type) or (item.type,))
+        kind = next(iter(types - {NoneType})) if len(types - {NoneType}) == 1 else None
+        if kind not in TYPES or (value is None and NoneType in types):
+            continue
+        valid, noun = TYPES[kind]
+        fits = isinstance(value, valid) and (kind is bool or not isinstance(value, bool))
+        check(fits, f"{item.name} must be {noun}{' or None' * (NoneType in types)}, got {value!r}")
+        check(kind is not float or math.isfinite(value), f"{item.name} must be finite, got {value!r}")
+
+
+TYPES: dict[Any, tuple[Any, str]] = {
+    bool: (bool, "True or False"),
+    int: (int, "a whole number"),
+    float: (float | int, "a number"),
+    str: (str, "a text"),
+}
+"""The valid classes of the values of a field, and their name, by the type of the field."""
+
+
 def check_positive(config: Any) -> None:
-    """Check that every integer field is None or at least 1, or at least the bound that `at_least` gives the field."""
+    """`check_types`, and that every integer field is None or at least 1, or the bound that `at_least` gives the field.
+
+    Fields of `positive` are above 0.
+    """
+    check_types(config)
     for item in dataclasses.fields(config):
         value, least = getattr(config, item.name), item.metadata.get("least", 1)
         if item.type in (int, int | None) and value is not None:
             check(value >= least, f"{item.name} must be at least {least}, got {value}")
+        check("positive" not in item.metadata or value > 0, f"{item.name} must be positive, got {value}")
 
 
 def check_literals(config: Any) -> None:
-    """Check every field with a type of `Literal`s, or of these and None, against its valid values."""
+    """`check_types`, and that every field with a type of `Literal`s, or of these and None, has one of its values."""
+    check_types(config)
     for item in dataclasses.fields(config):
         types = get_args(item.type) if get_origin(item.type) in (Union, UnionType) else (item.type,)
         if all(get_origin(each) is Literal or each is NoneType for each in types):

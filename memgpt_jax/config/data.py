@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 
-from memgpt_jax.config.checks import check, check_literals
+from memgpt_jax.config.checks import check, check_literals, check_types
 from memgpt_jax.config.features import check_features
 
 
@@ -22,6 +22,9 @@ class ObjectiveConfig:
     """Keywords of the model's call that batches contain in addition to `tokens` and `reset`."""
     causal: ClassVar[bool] = False
     """Whether the model must be causal, because the targets of a token are later tokens."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     def check_model(self, model: Any, length: int) -> None:
         """Raise `ValueError` if a model cannot be trained with this objective.
@@ -105,6 +108,7 @@ class TextConfig:
     """Folder that caches prepared data sets, tokenizers and tokenized corpora."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("include", "exclude"):
             patterns = getattr(self, name)
             patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
@@ -157,6 +161,9 @@ class TaskConfig:
 
     carries: ClassVar[bool] = False
     """Whether rows continue in the next batch, so that training must carry the state."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     def at_length(self, length: int) -> Self:
         """The same task with its length fields set to `length`.

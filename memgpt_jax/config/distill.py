@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from memgpt_jax.config.checks import check
+from memgpt_jax.config.checks import check, check_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,7 @@ class DistillConfig:
     """Configurations of the teachers' models as JSON, which training sets."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("teachers", "fingerprints", "architectures"):
             value = getattr(self, name)
             object.__setattr__(

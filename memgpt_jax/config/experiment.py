@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from memgpt_jax.config.checks import check, check_literals, check_positive
+from memgpt_jax.config.checks import at_least, check, check_literals, check_positive, check_types, positive
 from memgpt_jax.config.data import DataConfig, TaskConfig, TextConfig
 from memgpt_jax.config.distill import DistillConfig
 from memgpt_jax.config.model import BaseModelConfig, ModelConfig, PositionedStackConfig, StackConfig
@@ -29,6 +29,7 @@ class PrivateConfig:
     """C, the largest norm of the gradient of a text."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         check(
             (self.epsilon is None) != (self.noise_multiplier is None),
             f"optimizer.private needs either epsilon or noise_multiplier, got {self.epsilon} and "
@@ -46,9 +47,9 @@ class OptimizerConfig:
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
     """Update rule."""
-    learning_rate: float = 3e-3
+    learning_rate: float = positive(3e-3)
     """Peak learning rate."""
-    warmup_steps: int = 100
+    warmup_steps: int = at_least(0, 100)
     """Steps of linear warm-up from 0."""
     final_lr_fraction: float = 0.1
     """Learning rate at the last step as a fraction of the peak, to which it decays along a half cosine."""
@@ -60,7 +61,7 @@ class OptimizerConfig:
     """Decay of the second moment."""
     clip_norm: float = 1.0
     """Maximum global norm of the gradient; 0: no clipping."""
-    gate_lr_multiplier: float = 3.0
+    gate_lr_multiplier: float = positive(3.0)
     """Learning-rate multiplier of parameters that are declared as gates, such as write gates and fusion gates."""
     lr_multipliers: tuple[str, ...] = ()
     """Learning-rate multipliers of parameters, each PATTERN=FACTOR, for example `memory_layer=10 head=10`: a parameter
@@ -75,9 +76,9 @@ class OptimizerConfig:
     """Differentially private training on texts with `data.sample_rows`; needs the extra `private`."""
 
     def __post_init__(self) -> None:
-        check(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
-        check(self.warmup_steps >= 0, f"warmup_steps must be at least 0, got {self.warmup_steps}")
-        check(self.accumulate_steps >= 1, f"accumulate_steps must be at least 1, got {self.accumulate_steps}")
+        check_positive(self)
+        for name in ("b1", "b2"):
+            check(0 <= getattr(self, name) < 1, f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
         check(self.weight_decay >= 0, f"weight_decay must be at least 0, got {self.weight_decay}")
         check(self.clip_norm >= 0, f"clip_norm must be at least 0, got {self.clip_norm}")
         check(
@@ -244,6 +245,7 @@ class ExperimentConfig:
     """Seed of parameters, data order and dropout."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         segment = self.model.segment_length
         for name, length in (
             ("training.sequence_length", self.training.sequence_length),

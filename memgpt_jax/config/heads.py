@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
-from memgpt_jax.config.checks import check, check_literals, check_positive
+from memgpt_jax.config.checks import check, check_literals, check_positive, check_types
 from memgpt_jax.config.model import BaseModelConfig, ModelConfig, StackConfig
 from memgpt_jax.config.texts import CleanConfig
 
@@ -23,6 +23,9 @@ class HeadConfig:
     """Over a `HeadedConfig`: further inputs of the model's call that the head reads, and the backbone does not."""
     token_inputs: ClassVar[tuple[str, ...]] = ()
     """Over a `HeadedConfig`: inputs of the model's call [B, L] that the head reads; the backbone may read them, too."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     @property
     def mixes_texts(self) -> bool:

@@ -6,7 +6,7 @@ The configurations of the other mechanisms are beside their modules; `memgpt_jax
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
-from memgpt_jax.config.checks import check, check_literals
+from memgpt_jax.config.checks import check, check_literals, check_types
 from memgpt_jax.config.kernels import Implementation
 
 Gate = Literal["log_bias", "scale", "scale_value", "none"]
@@ -26,6 +26,9 @@ class MemoryConfig:
     """Whether the layer has a memory; False only for the baseline."""
     token_recurrent: ClassVar[bool] = False
     """Whether each token's read depends on the read of the token before it."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     def check_layer(self, *, d_model: int, segment_length: int) -> None:
         """Raise `ValueError` if the mechanism does not fit a layer of width D and segments of T tokens."""
@@ -67,6 +70,7 @@ class SizedMemoryConfig(MemoryConfig):
     """Number of segments through which gradients flow back via the memory. 0: none; default: all segments of a call."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         check(self.memory_size >= 0, f"memory_size must be at least 0, got {self.memory_size}")
         check(
             self.match_state_bytes is None or self.match_state_bytes >= 0,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Self, cast
 
-from memgpt_jax.config.checks import at_least, check, check_literals, check_positive, dtype_name
+from memgpt_jax.config.checks import at_least, check, check_literals, check_positive, dtype_name, positive
 from memgpt_jax.config.features import FeaturesConfig
 from memgpt_jax.config.kernels import Implementation
 from memgpt_jax.config.memory import Alignment, KVMemoryConfig, MemoryConfig
@@ -46,7 +46,7 @@ class MemoryLayerConfig:
     the weights of entries are initially multiplied by exp(-fusion_bias); 0: entries and tokens have equal weight."""
     norm: Norm = "rmsnorm"
     """Normalisation."""
-    norm_epsilon: float = 1e-6
+    norm_epsilon: float = positive(1e-6)
     """Constant added to the variance in normalisations."""
     dropout: float = 0.0
     """Dropout rate on the outputs of attention, memory and feed-forward; active when a dropout key is given."""
@@ -292,7 +292,7 @@ class PositionedStackConfig(StackConfig):
     bias of attention logits for each head and each bucket of distances, shared by all layers."""
     num_positions: int = 1024
     """Size of the table of learned positions: maximum tokens of a document, or of a call of an encoder."""
-    rotary_base: float = 10000.0
+    rotary_base: float = positive(10000.0)
     """Base of the rotary and sinusoidal wavelengths."""
     rotary_scaling: RotaryScalingConfig = field(default_factory=RotaryScalingConfig)
     """Stretching of rotary wavelengths."""
@@ -349,7 +349,7 @@ class ModelConfig(PositionedStackConfig):
     longer texts. None: no warning."""
     tie_embeddings: bool = True
     """Whether the token embedding is also the output projection."""
-    logit_scale: float = 1.0
+    logit_scale: float = positive(1.0)
     """Multiplier of logits."""
     source_length: int | None = None
     """Maximum length in tokens of a source sequence, to which all layers cross-attend; default: no cross-attention."""

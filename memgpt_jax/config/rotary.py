@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from memgpt_jax.config.checks import check, check_literals, check_positive
+from memgpt_jax.config.checks import check, check_literals, check_positive, check_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,7 @@ class RotaryScalingConfig:
     """`yarn`: multiplier of rotated queries and keys."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         check(self.factor >= 1, f"rotary_scaling.factor must be at least 1, got {self.factor}")
         check(
             0 < self.slow_turns < self.fast_turns,

@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from memgpt_jax.config.checks import check
+from memgpt_jax.config.checks import check, check_types
 from memgpt_jax.config.data import ObjectiveConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.objectives.base import Objective
@@ -31,6 +31,7 @@ class MaskedConfig(ObjectiveConfig):
     """Fraction of the tokens that are chosen to be predicted."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         check(0 < self.mask_rate < 1, f"mask_rate must be between 0 and 1, got {self.mask_rate}")
 
 

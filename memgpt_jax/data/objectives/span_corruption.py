@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from memgpt_jax.config.checks import check
+from memgpt_jax.config.checks import check, check_types
 from memgpt_jax.config.data import ObjectiveConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.objectives.base import Objective
@@ -31,6 +31,7 @@ class SpanCorruptionConfig(ObjectiveConfig):
     """Mean length of the spans in tokens."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         check(0 < self.mask_rate < 1, f"mask_rate must be between 0 and 1, got {self.mask_rate}")
         check(self.span_length >= 1, f"span_length must be at least 1, got {self.span_length}")
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from memgpt_jax.config.checks import check, check_literals
+from memgpt_jax.config.checks import check, check_literals, check_types
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.corpora.reading import read_text
@@ -49,6 +49,7 @@ class BabiConfig(TaskConfig):
     length, no segment contains words of two sentences. Default: no padding."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         object.__setattr__(self, "tasks", tuple(self.tasks))
         check_babi(self)
         check(self.num_words >= 1, f"num_words must be at least 1, got {self.num_words}")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from memgpt_jax.config.checks import check
+from memgpt_jax.config.checks import check, check_types
 from memgpt_jax.config.data import TaskConfig, TextConfig
 from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.corpora.text import documents, make_tokenizer
@@ -43,6 +43,7 @@ class BabiLongConfig(TaskConfig):
     """Fraction of the training file's stories that are used for validation, taken from its end."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         object.__setattr__(self, "tasks", tuple(self.tasks))
         check_babi(self)
         check(self.num_answers >= 1, f"num_answers must be at least 1, got {self.num_answers}")

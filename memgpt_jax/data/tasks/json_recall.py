@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from memgpt_jax.config.checks import check
+from memgpt_jax.config.checks import check, check_types
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.corpora.reading import read_text
@@ -44,6 +44,7 @@ class JsonRecallConfig(TaskConfig):
     characters each), instead of generated objects. Training always uses generated objects."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("num_pairs", "key_length", "value_length", "num_questions"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         check(

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from memgpt_jax.config.checks import check, check_literals
+from memgpt_jax.config.checks import check, check_literals, check_types
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.tasks.base import Task, choose, scored_rows, writes
@@ -39,6 +39,7 @@ class MQARConfig(TaskConfig):
     """Number of filler ids if `filler` is `own`."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("num_pairs", "num_fillers"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         check(self.num_rewrites >= 0, f"num_rewrites must be at least 0, got {self.num_rewrites}")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from memgpt_jax.config.checks import check
+from memgpt_jax.config.checks import check, check_types
 from memgpt_jax.config.data import TaskConfig, TextConfig
 from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.corpora.text import documents, make_tokenizer
@@ -42,6 +42,7 @@ class NeedleConfig(TaskConfig):
     tokenizer's ids."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("num_needles", "num_questions", "num_words"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         check(self.gap_length >= 0, f"gap_length must be at least 0, got {self.gap_length}")

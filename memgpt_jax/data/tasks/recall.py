@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from memgpt_jax.config.checks import check
+from memgpt_jax.config.checks import check, check_types
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.data.batch import Batch
 from memgpt_jax.data.tasks.base import Task, choose, scored_rows, writes
@@ -36,6 +36,7 @@ class RecallConfig(TaskConfig):
     """Tokens of the queries: key, value, key, value, ...; an even number, at most 2 num_pairs."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("num_pairs", "num_keys", "num_values", "num_fillers", "context_length", "query_length"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("gap_length", "num_rewrites"):

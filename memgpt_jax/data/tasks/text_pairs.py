@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from memgpt_jax.config.checks import check
+from memgpt_jax.config.checks import check, check_types
 from memgpt_jax.config.data import ObjectiveConfig, TaskConfig
 from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
 from memgpt_jax.data.batch import Batch, zeros
@@ -70,6 +70,7 @@ class WrittenTextsConfig(TaskConfig):
     """Beams of generation; 1: greedy."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_metrics(self)
         try:
             re.compile(self.phrase or "")
