@@ -5,13 +5,14 @@ This package alone uses Orbax. It reads and writes trees of arrays and JSON valu
 
 from memgpt_jax.checkpoint.checkpoints import DAMAGED, Checkpoints
 from memgpt_jax.checkpoint.folder import run_folder
-from memgpt_jax.checkpoint.run import BEST, Run, load_run, load_run_tokenizer
+from memgpt_jax.checkpoint.run import BEST, Run, check_run, load_run, load_run_tokenizer
 
 __all__ = [
     "BEST",
     "DAMAGED",
     "Checkpoints",
     "Run",
+    "check_run",
     "load_run",
     "load_run_tokenizer",
     "run_folder",

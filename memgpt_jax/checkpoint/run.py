@@ -58,6 +58,12 @@ def load_run(workdir: str | Path, step: int | None = None) -> Run:
     return Run(config, params, _tokenizer(config, workdir), step)
 
 
+def check_run(workdir: str | Path, step: int | None = None) -> None:
+    """Raise `RunError` unless a folder holds a run that `load_run` can open at this step. No array is read."""
+    with Checkpoints(_checkpoints_folder(run_folder(workdir), step), read_only=True) as checkpoints:
+        checkpoints.find(step)
+
+
 def _checkpoints_folder(workdir: Path, step: int | None) -> Path:
     """The folder of the run, or its sub-folder `best` if that has the step, for None any complete step."""
     best = workdir / BEST

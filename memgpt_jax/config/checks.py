@@ -48,7 +48,7 @@ def check_types(config: Any) -> None:
         valid, noun = TYPES[kind]
         fits = isinstance(value, valid) and (kind is bool or not isinstance(value, bool))
         check(fits, f"{item.name} must be {noun}{' or None' * (NoneType in types)}, got {value!r}")
-        check(kind is not float or math.isfinite(value), f"{item.name} must be finite, got {value!r}")
+        check(not isinstance(value, float) or math.isfinite(value), f"{item.name} must be finite, got {value!r}")
 
 
 TYPES: dict[Any, tuple[Any, str]] = {
@@ -68,7 +68,9 @@ def check_positive(config: Any) -> None:
     check_types(config)
     for item in dataclasses.fields(config):
         value, least = getattr(config, item.name), item.metadata.get("least", 1)
-        if item.type in (int, int | None) and value is not None:
+        if value is None:
+            continue
+        if item.type in (int, int | None):
             check(value >= least, f"{item.name} must be at least {least}, got {value}")
         check("positive" not in item.metadata or value > 0, f"{item.name} must be positive, got {value}")
 

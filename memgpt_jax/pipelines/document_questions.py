@@ -65,7 +65,7 @@ class Reading:
     """A document that has been read. Each question is a fork of the state, which stays as it is."""
 
     def __init__(self, pipeline: DocumentQuestions, session: Session, document: str | None = None):
-        """Args: session: the document; it may have been loaded from a folder (`Session.load`). document: its text, for
+        """Args: session: the document; it may have been loaded from a file (`Session.load`). document: its text, for
         sources."""
         self.pipeline, self.session, self.document = pipeline, session, document
 

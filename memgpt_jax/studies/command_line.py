@@ -30,6 +30,8 @@ from memgpt_jax.memory import MEMORIES
 PACKAGED = Path(__file__).resolve().parents[1] / "configs"  # in an installed wheel
 CONFIGS = PACKAGED if PACKAGED.is_dir() else Path(__file__).resolve().parents[2] / "configs"
 """The folder of named configs: inside an installed package, or `configs/` of the repository."""
+MEMORY_FIELD = r"model(\.\w+)*\.memory"
+"""Fields that choose a mechanism, by their paths in any model."""
 MECHANISM, OBJECTIVE = "--model.memory", "--data.objective"
 
 Arguments = TypeVar("Arguments")
@@ -150,8 +152,9 @@ def sweep(words: Sequence[str]) -> list[dict[str, str]]:
     """All combinations of `["model.memory.memory_size=0,64", "seed=0,1"]`, the last field varying fastest.
 
     Values are words of the command line; the parts of a tuple are separated by spaces: `"field=0 1,2 3"`. If
-    `model.memory` is swept, a field that a mechanism does not have is left out of its combinations, and equal
-    combinations are merged. `ValueError` if a word has another form, or no mechanism has a field.
+    a memory such as `model.memory` or `model.backbone.memory` is swept, a field that a mechanism does not have is left
+    out of its combinations, and equal combinations are merged. `ValueError` if a word has another form, or no
+    mechanism has a field.
     """
     fields = {name: values.split(",") for name, values in assignments(words, "a sweep").items()}
     for name, values in fields.items():
@@ -169,9 +172,10 @@ def sweep(words: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _applicable(values: dict[str, str]) -> dict[str, str]:
-    """The values without the fields that the implementation chosen by them, if any, does not have."""
-    for part, registry in (("model.memory", MEMORIES), ("data.objective", OBJECTIVES)):
-        entry = registry.get(values.get(part, ""))
+    """The values without the fields that the implementations chosen by them, if any, do not have."""
+    for part, chosen in list(values.items()):
+        registry = MEMORIES if re.fullmatch(MEMORY_FIELD, part) else OBJECTIVES if part == "data.objective" else {}
+        entry = registry.get(chosen)
         if entry is not None and entry.config is not None:
             names = {f"{part}.{field.name}" for field in dataclasses.fields(entry.config)}
             values = {name: word for name, word in values.items() if not name.startswith(f"{part}.") or name in names}

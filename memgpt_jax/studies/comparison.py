@@ -3,16 +3,19 @@
 Runs whose configs differ in the seed alone become one line of the plot, with seeds as error bars.
 """
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
 
+from memgpt_jax.checkpoint import check_run
 from memgpt_jax.config.experiment import ExperimentConfig
+from memgpt_jax.errors import RunError
 from memgpt_jax.files.replacement import replace_file
 from memgpt_jax.studies.command_line import assignments
 from memgpt_jax.studies.plots import label_of_seeds
@@ -23,7 +26,7 @@ class RunsArguments:
     """Options of a command that measures runs; all other settings are those of each run's own config."""
 
     workdirs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of the runs, one or more."""
+    """Folders of the runs, one or more; of all runs of an ablation: `FOLDER/*/`."""
     step: int | None = None
     """Step of the checkpoint to read; default: the best of the run's validations, else the latest."""
     change: tuple[str, ...] = ()
@@ -40,6 +43,32 @@ class RunsArguments:
     def folder(self) -> Path:
         """The folder of the JSON file and the plot."""
         return self.output or self.workdirs[0]
+
+
+def check_runs(arguments: RunsArguments) -> None:
+    """Raise `RunError` unless each folder holds a run with the checkpoint to read."""
+    for workdir in arguments.workdirs:
+        if workdir.is_file():
+            raise RunError(
+                f"{workdir} is a file, not the folder of a run; all runs of an ablation: {workdir.parent}/*/"
+            )
+        check_run(workdir, arguments.step)
+
+
+@contextlib.contextmanager
+def others_go_on(failed: list[str]) -> Iterator[None]:
+    """Add the message of a run that fails to the list, so that the other runs are measured."""
+    try:
+        yield
+    except (RunError, ValueError) as error:
+        failed.append(str(error))
+
+
+def check_failed(failed: list[str], number: int) -> None:
+    """Raise `RunError` with the messages of the runs, of `number`, that failed, if any."""
+    if failed:
+        first = f"{len(failed)} of {number} runs failed:\n" if number > 1 else ""
+        raise RunError(first + "\n".join(failed))
 
 
 class Lines:

@@ -66,6 +66,9 @@ def with_teachers(config: ExperimentConfig) -> tuple[ExperimentConfig, tuple[mod
         ValueError: the model cannot be a student, or a teacher does not fit it.
     """
     distill = config.distill
+    given = [item.name for item in dataclasses.fields(distill) if getattr(distill, item.name) != item.default]
+    unused = ", ".join(f"distill.{name}={getattr(distill, name)!r}" for name in given)
+    check(bool(distill.teachers or not unused), f"{unused} needs distill.teachers, the models that teach")
     if not distill.active:
         return config, ()
     _check_student(config)

@@ -192,5 +192,7 @@ def test_a_sweep_over_mechanisms_leaves_out_what_one_does_not_have():
     assert len(sweep(["model.memory=none", *sizes[1:]])) == 2
     with pytest.raises(ValueError, match=r"none of the swept mechanisms has model\.memory\.slots"):
         sweep(["model.memory=none,kv", "model.memory.slots=1"])
+    headed = sweep(["model.backbone.memory=none,kv", "model.backbone.memory.memory_size=64,128"])
+    assert headed[0] == {"model.backbone.memory": "none"} and len(headed) == 3
     config = override(ExperimentConfig(), sweep_words(swept[-1]))
     assert config.model.memory == KVMemoryConfig(match_state_bytes=128)

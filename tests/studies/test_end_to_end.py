@@ -133,6 +133,12 @@ def test_a_folder_without_a_run_is_one_clear_line(command, tmp_path, memgpt):
     assert error.startswith("error: there is no checkpoint") and "Traceback" not in error
 
 
+@pytest.mark.parametrize(("option", "least"), [("max-tokens", 1), ("top", 1), ("step", 0)])
+def test_numbers_of_an_inspection_are_checked(option, least, tmp_path, memgpt):
+    words = [tmp_path, "--text", "a", "--json", tmp_path / "trace.json", f"--{option}", least - 1]
+    assert f"must be at least {least}, got {least - 1}" in memgpt("inspect", *words, code=2)
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=lambda path: path.name)
 def test_every_script_is_a_command(path):
     module = runpy.run_path(str(path))

@@ -18,7 +18,9 @@ from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.data.tasks.copy import CopyConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.data.tasks.ratings import RatingsConfig
+from memgpt_jax.data.tasks.recall import RecallConfig
 from memgpt_jax.evaluation import HELD_OUT_SEED, evaluate
+from memgpt_jax.studies import comparison
 from memgpt_jax.studies import runs as run_folders
 from memgpt_jax.studies.commands import evaluate as command
 from memgpt_jax.studies.plots import plot_recall
@@ -94,6 +96,39 @@ def test_every_memory_size_is_a_line(runs, script, tmp_path):
     assert [[point["length"] for point in seeds[0]] for seeds in lines.values()] == [[3, 6], [3, 6]]
 
 
+def test_no_result_is_lost_by_a_run_that_cannot_be_measured(runs, tmp_path, capsys, monkeypatch):
+    """All folders are checked before the first is measured; a run that fails later does not stop the others."""
+    measured = []
+    monkeypatch.setattr(command, "evaluate", lambda config, *_: measured.append(config) or {"accuracy": 0.5})
+    (tmp_path / "results.csv").write_text("x")
+
+    def fails(*words):
+        with pytest.raises(SystemExit):
+            command.main([*map(str, words), "--output", str(tmp_path)])
+        return capsys.readouterr().err
+
+    assert f"results.csv is a file, not the folder of a run; all runs of an ablation: {tmp_path}/*/" in fails(
+        runs[0], tmp_path / "results.csv"
+    )
+    assert "there is no checkpoint in" in fails(runs[0], tmp_path / "nowhere")
+    assert "no checkpoint of step 3" in fails(runs[0], "--step", 3) and not measured
+    untrained_run(dataclasses.replace(config(TASK), data=RecallConfig()), tmp_path / "recall")
+    error = fails(runs[0], tmp_path / "recall", runs[1], "--change", "data.num_symbols=4")
+    assert "1 of 3 runs failed" in error and len(measured) == 2
+    assert list(json.loads((tmp_path / "comparison.json").read_text())) == [str(run) for run in runs]
+
+
+def test_all_documents_are_read_by_one_spelling(runs, tmp_path, monkeypatch, capsys):
+    measured = []
+    monkeypatch.setattr(command, "evaluate", lambda config, *_: measured.append(config.evaluation) or {"loss": 0.5})
+    for words in ([], ["--max-documents", "None"], ["--max-documents", "3", "--max-tokens", "None"]):
+        command.main([str(runs[0]), *words, "--output", str(tmp_path)])
+    assert [(found.max_documents, found.max_tokens) for found in measured] == [(1, 8), (None, 8), (3, None)]
+    with pytest.raises(SystemExit):
+        command.main([str(runs[0]), "--max-documents", "0", "--output", str(tmp_path)])
+    assert "max_documents must be at least 1, got 0" in capsys.readouterr().err
+
+
 @pytest.fixture
 def other_runs(tmp_path, runs, script, monkeypatch):
     """Runs of text and of needles: checkpoints whose config says so."""
@@ -105,6 +140,7 @@ def other_runs(tmp_path, runs, script, monkeypatch):
         return saved._replace(config=changed[Path(workdir).name], tokenizer=data.ByteTokenizer())
 
     monkeypatch.setattr(run_folders, "load_run", load)
+    monkeypatch.setattr(comparison, "check_run", lambda workdir, step: None)
 
 
 @pytest.mark.usefixtures("other_runs")

@@ -362,6 +362,12 @@ def test_values_that_are_refused(values, message):
         mg.DistillConfig(teachers=("a",), **values)
 
 
+def test_options_without_teachers_are_refused(make_config, tmp_path):
+    config = taught(make_config(), weight=0.9, temperature=7.0)
+    with pytest.raises(RunError, match=r"distill.weight=0.9, distill.temperature=7.0 needs distill.teachers"):
+        train(config, tmp_path / "run", print_progress=False)
+
+
 def test_an_encoder_is_refused():
     model = mg.EncoderConfig(vocab_size=260)
     data = mg.TextConfig(tokenizer="byte", objective=mg.MaskedConfig())

@@ -18,7 +18,14 @@ from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.tasks.babilong import BabiLongConfig
 from memgpt_jax.evaluation import evaluate
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
-from memgpt_jax.studies.comparison import Lines, RunsArguments, write_results
+from memgpt_jax.studies.comparison import (
+    Lines,
+    RunsArguments,
+    check_failed,
+    check_runs,
+    others_go_on,
+    write_results,
+)
 from memgpt_jax.studies.plots import plot_recall
 from memgpt_jax.studies.runs import reopen
 from memgpt_jax.training import RunError
@@ -55,21 +62,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(Arguments, __doc__, argv)
     lengths = sorted(set(arguments.lengths))
     table = Table(Column("run", overflow="fold"), *(f"{length:,}" for length in lengths), "answers")
-    results, lines = {}, Lines()
+    check_runs(arguments)
+    results, lines, failed = {}, Lines(), []
     for workdir in arguments.workdirs:
-        config, params, tokenizer, _ = reopen(workdir, arguments.change, arguments.step)
-        if not isinstance(config.data, BabiLongConfig):
-            raise RunError(f"{workdir} was not trained on BABILong, as `configs/babilong.py` is")
-        points = []
-        for length in lengths:
-            result = evaluate(at_length(config, length, arguments.num_rows), params, tokenizer)
-            points.append({"length": length} | result)
-            print(f"{workdir}: {length:,} tokens: {points[-1]['accuracy']:.3f}", flush=True)
+        with others_go_on(failed):
+            config, params, tokenizer, _ = reopen(workdir, arguments.change, arguments.step)
+            if not isinstance(config.data, BabiLongConfig):
+                raise RunError(f"{workdir} was not trained on BABILong, as `configs/babilong.py` is")
+            points = []
+            for length in lengths:
+                result = evaluate(at_length(config, length, arguments.num_rows), params, tokenizer)
+                points.append({"length": length} | result)
+                print(f"{workdir}: {length:,} tokens: {points[-1]['accuracy']:.3f}", flush=True)
+            results[str(workdir)] = points
+            lines.add(workdir, config, points)
+            accuracies = (f"{point['accuracy']:.3f}" for point in points)
+            table.add_row(str(workdir), *accuracies, str(points[0]["answers"]))
         jax.clear_caches()  # later runs do not use these compiled functions
-        results[str(workdir)] = points
-        lines.add(workdir, config, points)
-        accuracies = (f"{point['accuracy']:.3f}" for point in points)
-        table.add_row(str(workdir), *accuracies, str(points[0]["answers"]))
-    Console(markup=False).print(table)
-    plot = write_results(arguments.folder, "babilong", results)
-    plot_recall(lines.labelled(), plot, "bAbI's questions at the end of held-out text")
+    if results:
+        Console(markup=False).print(table)
+        plot = write_results(arguments.folder, "babilong", results)
+        plot_recall(lines.labelled(), plot, "bAbI's questions at the end of held-out text")
+    check_failed(failed, len(arguments.workdirs))

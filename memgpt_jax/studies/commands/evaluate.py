@@ -25,7 +25,14 @@ from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.evaluation import evaluate
 from memgpt_jax.evaluation.metrics.by_length import ByLength, LengthGroup
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
-from memgpt_jax.studies.comparison import Lines, RunsArguments, write_results
+from memgpt_jax.studies.comparison import (
+    Lines,
+    RunsArguments,
+    check_failed,
+    check_runs,
+    others_go_on,
+    write_results,
+)
 from memgpt_jax.studies.plots import plot_by_length, plot_curves, plot_recall
 from memgpt_jax.studies.report import write_report
 from memgpt_jax.studies.runs import reopen
@@ -103,10 +110,10 @@ class Arguments(RunsArguments):
     texts are cut."""
     split: Literal["valid", "test"] | None = None
     """The split to read."""
-    max_documents: int | None = None
-    """Number of documents; 0: all."""
-    max_tokens: int | None = None
-    """Tokens read of each document; 0: all."""
+    max_documents: int | Literal["config"] | None = "config"
+    """Number of documents, None: all; default: as in the run's config."""
+    max_tokens: int | Literal["config"] | None = "config"
+    """Tokens read of each document, None: all; default: as in the run's config."""
     report: Path | None = None
     """Markdown file for a report on labels, tags or answers: results by class, confusion matrix, the 20 worst
     mistakes."""
@@ -117,8 +124,8 @@ def settings_of(config: ExperimentConfig, arguments: Arguments) -> ExperimentCon
     changes: dict[str, Any] = {} if arguments.split is None else {"split": arguments.split}
     for name in ("max_documents", "max_tokens"):
         value = getattr(arguments, name)
-        if value is not None:
-            changes[name] = value or None
+        if value != "config":
+            changes[name] = value
     return dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **changes))
 
 
@@ -206,18 +213,18 @@ def number(value: float | int | None) -> str:
     return f"{value:.4f}" if value < 1000 else f"{value:.4g}"
 
 
-@one_line_errors((RunError, ValueError))
-def main(argv: Sequence[str] | None = None) -> None:
-    arguments = parse_arguments(Arguments, __doc__, argv)
-    results, lines, groups, units = {}, Lines(), Lines(), {}
-    for workdir in arguments.workdirs:
-        for label, config, result in evaluate_run(workdir, arguments):
-            results[f"{workdir}{label}" + (f" length {result['length']}" if arguments.lengths else "")] = result
-            if "by_length" in result:
-                groups.add(workdir, config, [result["by_length"]], label)
-            if arguments.lengths:
-                lines.add(workdir, config, [result], label)
-                units[instance_of(config.data, TaskConfig, "data").length_fields[-1]] = True
+def show(
+    arguments: Arguments, results: dict[str, dict[str, Any]], lines: Lines, groups: Lines, units: dict[str, bool]
+) -> None:
+    """Print the tables, and write the JSON file, the report and the plots.
+
+    Args:
+        arguments: of the command.
+        results: by the label of each row.
+        lines: with `lengths`: the results of each line of the plot.
+        groups: the results by length of the runs.
+        units: with `lengths`: the names of their units.
+    """
     console, grouped = Console(markup=False), {label: result for label, result in results.items() if "groups" in result}
     console.print(results_table(results))
     if grouped:
@@ -236,3 +243,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         plot_by_length(seeds, plot, "Held-out results by length")
     if arguments.lengths:
         plot_recall(lines.labelled(), plot, "Tasks at other lengths than in training", ", ".join(units))
+
+
+@one_line_errors((RunError, ValueError))
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(Arguments, __doc__, argv)
+    check_runs(arguments)
+    results, lines, groups, units, failed = {}, Lines(), Lines(), {}, []
+    for workdir in arguments.workdirs:
+        with others_go_on(failed):
+            for label, config, result in evaluate_run(workdir, arguments):
+                results[f"{workdir}{label}" + (f" length {result['length']}" if arguments.lengths else "")] = result
+                if "by_length" in result:
+                    groups.add(workdir, config, [result["by_length"]], label)
+                if arguments.lengths:
+                    lines.add(workdir, config, [result], label)
+                    units[instance_of(config.data, TaskConfig, "data").length_fields[-1]] = True
+    if results:
+        show(arguments, results, lines, groups, units)
+    check_failed(failed, len(arguments.workdirs))

@@ -27,7 +27,7 @@ COMMANDS = """\
 /memory      show occupancy and bytes of each layer's memory
 /fork        save a point of the session
 /back        return to the last saved point
-/save PATH   save the session in a folder
+/save PATH   save the session in a file
 /load PATH   load a saved session
 /reset       start a new document
 /quit        quit"""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tyro
 
-from memgpt_jax.config.checks import check
+from memgpt_jax.config.checks import at_least, check, check_positive
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.errors import RunError
 from memgpt_jax.files.paths import shown
@@ -38,10 +38,11 @@ class Arguments:
     """Entries that are kept for each token."""
     max_tokens: int | None = None
     """Most tokens of the text; default: all."""
-    step: int | None = None
+    step: int | None = at_least(0)
     """Of a run: the step of the checkpoint; default: the best of its validations, else the latest."""
 
     def __post_init__(self) -> None:
+        check_positive(self)
         check(self.html is not None or self.json is not None, "give --html FILE, --json FILE or both")
 
 

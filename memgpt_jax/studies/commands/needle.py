@@ -20,7 +20,14 @@ from memgpt_jax.config.experiment import ExperimentConfig
 from memgpt_jax.data.tasks.needle import NeedleConfig
 from memgpt_jax.evaluation import RecallPoint, recall_along_stream
 from memgpt_jax.studies.command_line import one_line_errors, parse_arguments
-from memgpt_jax.studies.comparison import Lines, RunsArguments, write_results
+from memgpt_jax.studies.comparison import (
+    Lines,
+    RunsArguments,
+    check_failed,
+    check_runs,
+    others_go_on,
+    write_results,
+)
 from memgpt_jax.studies.plots import plot_recall
 from memgpt_jax.studies.runs import reopen
 from memgpt_jax.training import RunError
@@ -64,16 +71,21 @@ def recall_of_run(
 @one_line_errors((RunError, ValueError))
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(Arguments, __doc__, argv)
-    console, results, lines, table = Console(markup=False), {}, Lines(), None
+    check_runs(arguments)
+    console, results, lines, table, failed = Console(markup=False), {}, Lines(), None, []
     with Progress(console=console) as progress:
         for workdir in arguments.workdirs:
-            config, recall = recall_of_run(workdir, arguments, progress)
+            with others_go_on(failed):
+                config, recall = recall_of_run(workdir, arguments, progress)
+                results[str(workdir)] = recall
+                lines.add(workdir, config, recall)
+                lengths = [f"{point['length']:,}" for point in recall]
+                table = table or Table(Column("run", overflow="fold"), *lengths, "answers")
+                accuracies = (f"{point['accuracy']:.3f}" for point in recall)
+                table.add_row(str(workdir), *accuracies, str(recall[0]["answers"]))
             jax.clear_caches()  # later runs do not use these compiled functions
-            results[str(workdir)] = recall
-            lines.add(workdir, config, recall)
-            lengths = [f"{point['length']:,}" for point in recall]
-            table = table or Table(Column("run", overflow="fold"), *lengths, "answers")
-            table.add_row(str(workdir), *(f"{point['accuracy']:.3f}" for point in recall), str(recall[0]["answers"]))
-    console.print(table)
-    plot = write_results(arguments.folder, "needle", results)
-    plot_recall(lines.labelled(), plot, "Needles in the first chunk, asked for after held-out text")
+    if results:
+        console.print(table)
+        plot = write_results(arguments.folder, "needle", results)
+        plot_recall(lines.labelled(), plot, "Needles in the first chunk, asked for after held-out text")
+    check_failed(failed, len(arguments.workdirs))

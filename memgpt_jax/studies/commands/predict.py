@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from memgpt_jax.config.checks import check, check_positive
+from memgpt_jax.config.checks import at_least, check, check_positive
 from memgpt_jax.config.data import TaskConfig
 from memgpt_jax.config.heads import HeadedConfig
 from memgpt_jax.data.progress_bar import track
@@ -66,7 +66,7 @@ class Arguments:
     """Of a run on a generated task, without texts: rows of its held-out set; default: 8."""
     top: int = 5
     """Tokens or labels listed for each prediction."""
-    step: int | None = None
+    step: int | None = at_least(0)
     """Step of the checkpoint; default: the best of the run's validations, else the latest."""
     output: Path | None = None
     """The file for the predictions; default: standard output."""
