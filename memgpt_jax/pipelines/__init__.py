@@ -3,6 +3,7 @@
 Names, arguments and results are those of the transformers library, where it has such a pipeline.
 """
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ def pipeline(
         options: of the pipeline, such as `aggregation_strategy`.
 
     Raises:
-        ValueError: there is no such pipeline, model or tokenizer, or the model does not fit the pipeline.
+        ValueError: there is no such pipeline, model or tokenizer, the model does not fit the pipeline, or an option is
+            unknown, missing or not valid.
     """
     names = ", ".join(map(repr, PIPELINES))
     if model is not None:
@@ -98,7 +100,7 @@ def pipeline(
             task == "link-prediction" or not isinstance(loaded.data, TriplesConfig),
             f"the model predicts links: use the pipeline 'link-prediction', not {task!r}",
         )
-        return PIPELINES[str(task)](loaded, **options)
+        return _pipeline(str(task), loaded, options)
     check(adapters is None, "adapters= needs model=, the folder or the name of their pretrained model")
     check(
         str(task) not in PIPELINES,
@@ -109,7 +111,18 @@ def pipeline(
         f"pipeline({task!r}): there is no such folder; for a pipeline by name, one of {names}, give model=",
     )
     loaded = load(task, tokenizer, step)
-    return PIPELINES[_task_of(loaded)](loaded, **options)
+    return _pipeline(_task_of(loaded), loaded, options)
+
+
+def _pipeline(task: str, loaded: Loaded, options: dict[str, Any]) -> Any:
+    """The pipeline of a name. Raises `ValueError` if an option is none of it, or one that it needs is missing."""
+    found = inspect.signature(PIPELINES[task]).parameters.values()
+    valid = {option.name: option for option in found if option.kind is option.KEYWORD_ONLY}
+    needed = {name for name, option in valid.items() if option.default is option.empty}
+    for names, problem in ((options.keys() - valid.keys(), "is no option"), (needed - options.keys(), "is missing")):
+        listed = ", ".join(valid) or "none"
+        check(not names, f"{', '.join(sorted(names))} {problem}: the pipeline {task!r} has the options {listed}")
+    return PIPELINES[task](loaded, **options)
 
 
 def _task_of(loaded: Loaded) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from memgpt_jax import models
 from memgpt_jax.checkpoint import load_run, load_run_tokenizer
 from memgpt_jax.config.checks import check, instance_of
@@ -127,7 +129,9 @@ def texts_of(inputs: str | Sequence[str]) -> list[str]:
     return texts
 
 
-def check_sizes(**sizes: int) -> None:
-    """Raise `ValueError` unless all sizes are at least 1."""
+def check_sizes(**sizes: Any) -> None:
+    """Raise `ValueError` unless all sizes are whole numbers of at least 1."""
     for name, size in sizes.items():
+        is_whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
+        check(is_whole, f"{name} must be a whole number, got {size!r}")
         check(size >= 1, f"{name} must be at least 1, got {size}")

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from memgpt_jax.config.checks import check, instance_of
+from memgpt_jax.config.checks import instance_of
 from memgpt_jax.data.tasks.labelled_media import LabelledMediaConfig
 from memgpt_jax.data.tasks.pictures import PicturesConfig
 from memgpt_jax.data.tasks.sounds import SoundsConfig
@@ -45,7 +45,8 @@ class MediaClassification:
         Returns:
             A list of {"score", "label"} for one input, a list of such lists for a list of inputs.
         """
-        check(top_k is None or top_k >= 1, f"top_k must be at least 1 or None, got {top_k}")
+        if top_k is not None:
+            check_sizes(top_k=top_k)
         several = isinstance(inputs, list | tuple)
         documents = [self.config.document(self.features(item)) for item in (inputs if several else [inputs])]
         places = [np.array([len(document["tokens"]) - 1]) for document in documents]

@@ -64,7 +64,7 @@ class CTCSpeechRecognition(SpeechRecognition):
         return self.tokens.text(np.array(labels, np.int32))
 
 
-def speech_recognition(loaded: Loaded, **options: Any) -> SpeechRecognition:
-    """The pipeline of a run on transcripts. Args: options: those of `SpeechRecognition`."""
+def speech_recognition(loaded: Loaded, *, rows: int = 16) -> SpeechRecognition:
+    """The pipeline of a run on transcripts. Args: rows: as in `SpeechRecognition`."""
     is_headed = isinstance(loaded.config, HeadedConfig)
-    return (CTCSpeechRecognition if is_headed else SpeechRecognition)(loaded, **options)
+    return (CTCSpeechRecognition if is_headed else SpeechRecognition)(loaded, rows=rows)

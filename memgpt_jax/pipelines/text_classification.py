@@ -52,7 +52,8 @@ class TextClassification:
             Otherwise a list of such labels for each text; for a single text, its list.
         """
         texts = texts_of(inputs)
-        check(top_k is None or top_k >= 1, f"top_k must be at least 1 or None, got {top_k}")
+        if top_k is not None:
+            check_sizes(top_k=top_k)
         if not texts:
             return []
         cleaned = [clean(text, self.head.clean).text for text in texts]

@@ -266,8 +266,22 @@ def test_what_does_not_fit_is_refused(reviews, people, tmp_path):
                 call(inputs)
     with pytest.raises(ValueError, match="half of a surrogate pair"):
         classify("a \ud83d")
-    with pytest.raises(ValueError, match="top_k must be at least 1 or None, got 0"):
+    with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
         classify("a", top_k=0)
+    for top_k in (2.5, True, "1"):
+        with pytest.raises(ValueError, match="top_k must be a whole number, got"):
+            classify("a", top_k=top_k)
+    for rows in (2.5, True, "2"):
+        with pytest.raises(ValueError, match="rows must be a whole number, got"):
+            mg.pipeline(reviews.workdir, rows=rows)
+    with pytest.raises(ValueError, match="length must be at least 1, got 0"):
+        mg.pipeline(reviews.workdir, length=0)
+    message = "batch is no option: the pipeline 'text-classification' has the options rows, length"
+    with pytest.raises(ValueError, match=message):
+        mg.pipeline(reviews.workdir, batch=4)
+    memory = mg.ModelConfig(**SIZES, memory=mg.KVMemoryConfig(memory_size=16, head_dim=8))
+    with pytest.raises(ValueError, match="knowledge is missing: the pipeline 'knowledge-question-answering' has"):
+        mg.pipeline("knowledge-question-answering", model=(memory, {}), tokenizer=ByteTokenizer())
     with pytest.raises(ValueError, match="rows must be at least 1, got 0"):
         mg.pipeline(reviews.workdir, rows=0)
     with pytest.raises(ValueError, match="there is no such folder; for a pipeline by name, one of 'text-class"):

@@ -101,7 +101,7 @@ def test_given_statistics_are_kept(tmp_path):
         ('{"text": " ", "number": 1}\n{"text": "b", "number": 2}\n', {}, "line 1: the text is empty"),
         ("", {"max_length": 2}, "data.max_length must be at least 3"),
         ("", {"std": 0.0}, "data.std must be positive, got 0.0"),
-        ("", {"mean": float("nan")}, "data.mean must be finite, got nan"),
+        ("", {"mean": float("nan")}, "mean must be finite, got nan"),
         (
             numbered(1.7e9, 1.7e9 + 9),
             {},
