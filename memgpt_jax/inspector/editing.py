@@ -10,6 +10,7 @@ import numpy as np
 from memgpt_jax import models
 from memgpt_jax.config.checks import check
 from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.generation.request import GenerativeModel, decoder_of
 from memgpt_jax.memory.kv import KVMemory, KVState
 from memgpt_jax.models import ModelState, Params
 from memgpt_jax.ops.memory import Entries
@@ -17,9 +18,13 @@ from memgpt_jax.ops.trees import where_rows
 from memgpt_jax.shapes import Array, Bool
 
 
-def without_memory(model: tuple[ModelConfig, Params], state: ModelState) -> ModelState:
-    """The state with empty memories. Windows and the tokens of the open segment stay."""
-    return _emptied(*model, state)
+def without_memory(model: GenerativeModel, state: ModelState) -> ModelState:
+    """The state with empty memories. Windows and the tokens of the open segment stay.
+
+    Args: model: a `MemGPT`, or `(config, params)` of one.
+    """
+    decoder = decoder_of(model)
+    return _emptied(decoder.config, decoder.params, state)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -33,7 +38,7 @@ def _emptied(config: ModelConfig, params: Params, state: ModelState) -> ModelSta
     return state._replace(layers=tuple(layers))
 
 
-def forget(model: tuple[ModelConfig, Params], state: ModelState, start: int, end: int) -> ModelState:
+def forget(model: GenerativeModel, state: ModelState, start: int, end: int) -> ModelState:
     """The state without the entries of all segments that hold one of the tokens `start` to `end` - 1 of the document.
 
     Whole segments are forgotten, because an entry is known by the age of its segment. What later entries have taken
@@ -41,7 +46,7 @@ def forget(model: tuple[ModelConfig, Params], state: ModelState, start: int, end
     forgotten entries stay empty until they would be evicted; the other rules fill them first.
 
     Args:
-        model: a decoder and its parameters.
+        model: a `MemGPT`, or `(config, params)` of one.
         state: any number of rows, all at the same token. It is not modified.
         start: the first token; 0 is the one that begins the document.
         end: the token after the last one.
@@ -50,7 +55,7 @@ def forget(model: tuple[ModelConfig, Params], state: ModelState, start: int, end
         ValueError: the memory is no `kv` memory, its entries have been merged (`mg.compress_memory`), or the range is
             empty or beyond what has been read.
     """
-    config, params = model
+    config, params, _ = decoder_of(model)
     read = int(np.asarray(state.position)[0])
     check(0 <= start < end <= read, f"start and end must be from 0 to {read} and rise, got {start} and {end}")
     for block, layer in zip(models.from_params(config, params).blocks, state.layers, strict=True):

@@ -11,10 +11,11 @@ from memgpt_jax import models
 from memgpt_jax.config.checks import check, whole
 from memgpt_jax.config.memory import Gate, KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
+from memgpt_jax.generation.request import GenerativeModel, decoder_of
 from memgpt_jax.inspector.editing import emptied
 from memgpt_jax.memory import MEMORIES
 from memgpt_jax.memory.kv import KVState
-from memgpt_jax.models import ModelState, Params
+from memgpt_jax.models import ModelState
 from memgpt_jax.ops.int8_vectors import as_floats, in_form_of
 from memgpt_jax.shapes import Array, Float, Float32
 
@@ -37,20 +38,20 @@ class EntryList(NamedTuple):
     """float32: its write gate."""
 
 
-def list_entries(model: tuple[ModelConfig, Params], state: ModelState, layer: int) -> EntryList:
+def list_entries(model: GenerativeModel, state: ModelState, layer: int) -> EntryList:
     """The entries of the memory of one layer.
 
     With `visibility="token"` or `initial_entries`, the tokens of entries are not known.
 
     Args:
-        model: a decoder and its parameters.
+        model: a `MemGPT`, or `(config, params)` of one.
         state: one row.
         layer: number of the layer.
 
     Raises:
         ValueError: the layer has no `kv` memory, or the state has several rows.
     """
-    config, params = model
+    config, params, _ = decoder_of(model)
     settings = _memory_config(config, state, layer)
     memory = models.from_params(config, params).blocks[layer].memory_layer.memory
     stream = jax.device_get(state.layers[layer].stream)
@@ -70,9 +71,7 @@ def list_entries(model: tuple[ModelConfig, Params], state: ModelState, layer: in
     )
 
 
-def edit_entry(
-    model: tuple[ModelConfig, Params], state: ModelState, layer: int, place: int, *, gate: float = 0.0
-) -> ModelState:
+def edit_entry(model: GenerativeModel, state: ModelState, layer: int, place: int, *, gate: float = 0.0) -> ModelState:
     """The state with another write gate at one entry of one layer; 0 deletes the entry.
 
     After a deletion, whatever follows is bitwise as if the entry had never been valid. With `evict="oldest"` its place
@@ -80,7 +79,7 @@ def edit_entry(
     it remains, and so does its token in the window.
 
     Args:
-        model: a decoder and its parameters.
+        model: a `MemGPT`, or `(config, params)` of one.
         state: one row. It is not modified.
         layer: number of the layer.
         place: of the entry, from `list_entries`.
@@ -91,7 +90,7 @@ def edit_entry(
             gate is out of range; or it is not 0, and the memory has no gates, or the gate that the entry has is below
             1e-6 and has been multiplied into its keys or values.
     """
-    config, _ = model
+    config = decoder_of(model).config
     kind = _memory_config(config, state, layer).gate
     check(0 <= gate <= 1, f"gate must be from 0 to 1, got {gate}")
     entries, number = state.layers[layer].stream.memory.entries, whole("place", place, 0)

@@ -11,13 +11,13 @@ from memgpt_jax.config.checks import check, whole
 from memgpt_jax.config.memory import Compression, KVMemoryConfig
 from memgpt_jax.config.model import ModelConfig
 from memgpt_jax.models.decoder import MemGPT, ModelState
-from memgpt_jax.models.model_functions import from_params, to_params
+from memgpt_jax.models.model_functions import Params, from_params, to_params
 from memgpt_jax.ops.int8_vectors import as_floats, in_form_of
 from memgpt_jax.ops.memory import clean_entries, highest_gates, merge_older_entries, newest_entries
 
 
 def compress_memory(
-    model: MemGPT, state: ModelState, memory_size: int, by: Compression = "merge"
+    model: MemGPT | tuple[ModelConfig, Params], state: ModelState, memory_size: int, by: Compression = "merge"
 ) -> tuple[MemGPT, ModelState]:
     """A model whose memories have fewer entries, and a state with the compressed memories.
 
@@ -28,7 +28,7 @@ def compress_memory(
     segments and knowledge stay as they are.
 
     Args:
-        model: a decoder with `kv` memories.
+        model: a `MemGPT` with `kv` memories, or `(config, params)` of one.
         state: any number of rows. It is not modified.
         memory_size: entries of each layer afterwards, fewer than before.
         by: what stays.
@@ -43,8 +43,10 @@ def compress_memory(
         ValueError: the model has no `kv` memory, or its gate does not fit `by`; or the state has not more entries than
             the size.
     """
-    config, valid = model.config, get_args(Compression)
-    check(isinstance(config, ModelConfig), f"only memories of decoders can be compressed, got a {type(model).__name__}")
+    decoder = from_params(*model) if isinstance(model, tuple) else model
+    config, valid = decoder.config, get_args(Compression)
+    kind = type(decoder).__name__
+    check(isinstance(config, ModelConfig), f"only memories of decoders can be compressed, got a {kind}")
     memory = config.memory
     check(isinstance(memory, KVMemoryConfig), f"only `kv` memories can be compressed, got a {type(memory).__name__}")
     assert isinstance(memory, KVMemoryConfig)
@@ -56,9 +58,9 @@ def compress_memory(
     check(memory.gate in gates, f"by={by!r} needs memory.gate {' or '.join(map(repr, gates))}, got {memory.gate!r}")
     compressed = memory.compressed if by == "oldest" or memory.compressed == "merge" else by
     smaller = dataclasses.replace(memory, memory_size=size, match_state_bytes=None, compressed=compressed)
-    found = from_params(dataclasses.replace(config, memory=smaller), to_params(model))
-    if hasattr(model, "origin"):
-        found.origin = model.origin
+    found = from_params(dataclasses.replace(config, memory=smaller), to_params(decoder))
+    if hasattr(decoder, "origin"):
+        found.origin = decoder.origin
     return found, _compressed(state, by, size)
 
 

@@ -134,4 +134,4 @@ def check_sizes(**sizes: Any) -> None:
     for name, size in sizes.items():
         is_whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
         check(is_whole, f"{name} must be a whole number, got {size!r}")
-        check(size >= 1, f"{name} must be at least 1, got {size}")
+        check(bool(size >= 1), f"{name} must be at least 1, got {size}")

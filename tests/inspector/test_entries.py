@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import memgpt_jax as mg
-from memgpt_jax import models
+from memgpt_jax import inspector, models
 from memgpt_jax.inspector import edit_entry, list_entries, trace
 from tests.laws.models import random_params
 from tests.laws.rereading import Tiny, ids
@@ -51,6 +51,21 @@ def test_a_deleted_entry_is_as_one_that_was_never_valid(tiny, state):
     assert difference[:5].min() > 1e-3 and difference[5:].max() == 0
     jax.tree.map(np.testing.assert_array_equal, cut[1], want[1])  # 48 tokens are written: the place has been used
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), before)
+
+
+def test_a_module_and_its_parameters_are_the_same_model(tiny, state):
+    module = models.from_params(tiny.config, tiny.params)
+    for name, arguments in {
+        "list_entries": (0,),
+        "edit_entry": (0, 5),
+        "forget": (20, 22),
+        "without_memory": (),
+    }.items():
+        change = getattr(inspector, name)
+        found = [change(model, state, *arguments) for model in (module, (tiny.config, tiny.params))]
+        jax.tree.map(np.testing.assert_array_equal, *found)
+    with pytest.raises(ValueError, match="model must be a MemGPT"):
+        mg.forget(None, state, 20, 22)
 
 
 def test_the_others_keep_their_names(tiny, state):

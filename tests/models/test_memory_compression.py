@@ -42,6 +42,9 @@ def test_the_smaller_model_goes_on(by):
     model, state = read()
     before = jax.tree.map(np.array, state)
     small, after = mg.compress_memory(model, state, 6, by)
+    pair, again = mg.compress_memory((model.config, mg.to_params(model)), state, 6, by)
+    assert pair.config == small.config
+    jax.tree.map(np.testing.assert_array_equal, again, after)
     jax.tree.map(np.testing.assert_array_equal, before, state)
     empty = small.init_state(2)
     assert jax.tree.map(np.shape, after) == jax.tree.map(np.shape, empty) and small.config.memory.memory_size == 6
