@@ -2,6 +2,10 @@
 
 import dataclasses
 import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +23,7 @@ from memgpt_jax.training.state import state_of
 from memgpt_jax.training.step import batch_gradients, holds_nan, train_step
 from tests.laws.models import random_params
 
+ROOT = Path(__file__).parents[2]
 PLAIN = {"memory": NoMemoryConfig()}
 
 
@@ -201,3 +206,13 @@ def test_of_a_large_store_the_new_entries_are_scanned():
         assert bool(check(broken, 8)) == expected, place
         assert bool(check(broken, 64))  # all of it
     assert not check(state, 8)
+
+
+@pytest.mark.slow
+def test_a_call_of_several_steps_of_many_arrays(tmp_path):
+    """In a process of its own: where the choice of a batch was fused into its readers, jaxlib 0.10.2 crashed on CPU."""
+    sizes = ["--training.steps", "10", "--training.checkpoint_every", "10", "--training.batch_size", "8"]
+    command = [sys.executable, "experiments/train.py", "shapes_concat", "--workdir", str(tmp_path / "run"), *sizes]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert found.returncode == 0, found.stderr[-2000:]
