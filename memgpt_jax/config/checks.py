@@ -38,9 +38,11 @@ def positive(default: float) -> Any:
 def check_types(config: Any) -> None:
     """Check that every field of bool, int, float or str has such a value, or None if it may be None; floats are finite.
 
-    An int is also a float; a bool is neither.
+    An int is also a float; a bool is neither. Scalars of NumPy become those of Python.
     """
     for item in dataclasses.fields(config):
+        if isinstance(getattr(config, item.name), np.generic):
+            object.__setattr__(config, item.name, getattr(config, item.name).item())
         value, types = getattr(config, item.name), set(get_args(item.type) or (item.type,))
         kind = next(iter(types - {NoneType})) if len(types - {NoneType}) == 1 else None
         if kind not in TYPES or (value is None and NoneType in types):

@@ -8,6 +8,7 @@ import pkgutil
 from types import NoneType
 from typing import get_args
 
+import numpy as np
 import pytest
 
 import memgpt_jax
@@ -109,6 +110,14 @@ def test_numbers_that_make_no_sense_are_refused(kind, values):
             with pytest.raises(ValueError, match=f"^{name} must be .*, got {value}$"):
                 kind(**{name: value})
     assert OptimizerConfig(b1=0, b2=0, weight_decay=0, clip_norm=0, warmup_steps=0).b1 == 0
+
+
+def test_scalars_of_numpy_become_those_of_python():
+    config = ModelConfig(d_model=np.int64(32), norm_epsilon=np.float32(0.5), tie_embeddings=np.bool_(False))
+    assert [type(x) for x in (config.d_model, config.norm_epsilon, config.tie_embeddings)] == [int, float, bool]
+    assert config == ModelConfig(d_model=32, norm_epsilon=0.5, tie_embeddings=False)
+    with pytest.raises(ValueError, match="d_model must be a whole number, got 32.5"):
+        ModelConfig(d_model=np.float64(32.5))
 
 
 def test_fields_that_may_be_0():
