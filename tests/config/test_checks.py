@@ -116,7 +116,7 @@ def test_scalars_of_numpy_become_those_of_python():
     config = ModelConfig(d_model=np.int64(32), norm_epsilon=np.float32(0.5), tie_embeddings=np.bool_(False))
     assert [type(x) for x in (config.d_model, config.norm_epsilon, config.tie_embeddings)] == [int, float, bool]
     assert config == ModelConfig(d_model=32, norm_epsilon=0.5, tie_embeddings=False)
-    with pytest.raises(ValueError, match="d_model must be a whole number, got 32.5"):
+    with pytest.raises(ValueError, match=r"d_model must be a whole number, got 32\.5"):
         ModelConfig(d_model=np.float64(32.5))
 
 
