@@ -35,6 +35,15 @@ def test_docstring_gives_command_time_and_result(name):
     )
 
 
+@pytest.mark.parametrize("name", config_names())
+def test_the_page_of_the_data_names_the_files_of_the_config(name):
+    page, source = (CONFIGS.parent / "docs" / "data.md").read_text(), (CONFIGS / f"{name}.py").read_text()
+    if "MEMGPT_DATA" in source:
+        assert f"`{name}`" in page
+    for path in re.findall(r"\$MEMGPT_DATA/([\w./-]+)", source):
+        assert path.partition("/")[0] + "/" in page and path.rsplit("/", 1)[-1] in page
+
+
 @pytest.mark.parametrize("name", ["stdlib", "books"])
 def test_baseline_has_as_many_parameters(name):
     config, baseline = load_config(name), load_config(f"{name}_none")
