@@ -89,6 +89,16 @@ class Origins(NamedTuple):
     length: Int32[Array, "B M"]
 
 
+def whole_segment(
+    x: Float[Array, "B T D"], reset: Bool[Array, "B T"] | None = None, valid: Bool[Array, "B T"] | None = None
+) -> Segment:
+    """The `Segment` of T tokens that all arrive in one call."""
+    batch, length, _ = x.shape
+    reset = jnp.zeros((batch, length), bool) if reset is None else reset
+    valid = jnp.ones((batch, length), bool) if valid is None else valid
+    return Segment(x, reset, valid, valid, jnp.ones(batch, bool))
+
+
 def flatten_segments(segments: Segment) -> CallTokens:
     """The `CallTokens` of a `Segment` whose arrays have an S axis after the batch axis."""
     batch, _, length, _ = segments.x.shape

@@ -8,17 +8,10 @@ import numpy as np
 from flax import nnx
 
 from memgpt_jax.memory import Memory, make_memory
-from memgpt_jax.memory.base import Segment
+from memgpt_jax.memory.base import Segment, whole_segment
 from memgpt_jax.memory.streaming import init_stream_state, stream
 
 SEGMENT, WIDTH = 4, 6
-
-
-def whole_segment(x, reset=None):
-    """The `Segment` of T tokens x [B, T, D] that all arrive in one call."""
-    valid = jnp.ones(x.shape[:2], bool)
-    reset = jnp.zeros(x.shape[:2], bool) if reset is None else reset
-    return Segment(x, reset, valid, valid, jnp.ones(len(x), bool))
 
 
 def build(config, dtype="float32", segment_length=SEGMENT, jitter=0.3):

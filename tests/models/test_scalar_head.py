@@ -93,7 +93,7 @@ def test_bad_targets_are_named(tokens, targets, message):
     [
         ({"num_outputs": 2}, "head.num_outputs must be 1"),
         ({"std": 0.0}, "head.std positive"),
-        ({"mean": float("nan")}, "head.mean must be finite"),
+        ({"mean": float("nan")}, "^mean must be finite, got nan$"),
         ({"loss": "huber"}, "loss"),
     ],
 )
