@@ -123,6 +123,7 @@ def test_evaluations_by_other_settings_are_not_compared(tmp_path, validated_by):
     assert best_step(tmp_path / "run") == 8
 
 
+@pytest.mark.slow
 def test_the_best_of_a_run_that_went_on_from_an_earlier_step_replaces_a_later_one(tmp_path, validated_by):
     config = validated(tmp_path, {"steps": 12, "checkpoint_every": 2, "keep_checkpoints": 9, "log_every": 2})
     validated_by(3.0, 2.0, KeyboardInterrupt())
