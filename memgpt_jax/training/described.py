@@ -51,13 +51,13 @@ def described(params: Params, descriptions: Descriptions, seed: int) -> Params:
     parts = [_numbers(descriptions.numbers, width, rng)]
     parts += [_words(texts, width, rng) for texts in descriptions.texts]
     shares = SHARE * np.array([NUMBERS, *[(1 - NUMBERS) / len(descriptions.texts)] * len(descriptions.texts)])
-    own, left = np.asarray(drawn[:number]), np.ones((number, 1))
-    found = np.zeros_like(own)
+    left, known = np.ones((number, 1), np.float32), np.zeros((number, width), np.float32)
     for share, part in zip(shares, parts, strict=True):
-        found += own.std() * share**0.5 * part
         left -= share * part.any(axis=1, keepdims=True)
-    found += np.sqrt(left) * own
-    return params | {"embedding": drawn.at[:number].set(jnp.asarray(found, drawn.dtype))}
+        known += share**0.5 * part
+    own = drawn[:number]
+    found = jnp.std(own) * known + np.sqrt(left) * own
+    return params | {"embedding": drawn.at[:number].set(found.astype(drawn.dtype))}
 
 
 def _numbers(numbers: np.ndarray, width: int, rng: np.random.Generator) -> np.ndarray:
