@@ -4,7 +4,8 @@ Command: python experiments/train.py shapes --workdir runs/shapes
          all fusions in one table: python experiments/ablate.py shapes --workdir runs/fusion \
              --sweep config=shapes,shapes_concat,shapes_gate,shapes_graph,shapes_memory seed=0,1,2
 Time:    36 s of CPU time (Python 3.11, jax 0.10.2, one shared core)
-Result:  accuracy 0.997; without the picture 0.519, without the text 0.489 (1,024 pictures each, seed 0 alone)
+Result:  accuracy 0.999, 0.981, 1.000; without the picture 0.519, 0.481, 0.494, without the text
+         0.496, 0.477, 0.502 (1,024 pictures each, seeds 0, 1, 2)
 """
 
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig

@@ -2,7 +2,8 @@
 
 Command: python experiments/train.py shapes_gate --workdir runs/shapes_gate
 Time:    94 s of CPU time (Python 3.11, jax 0.10.2, one shared core)
-Result:  accuracy 1.000; without the picture 0.525, without the text 0.537 (1,024 pictures each, seed 0 alone)
+Result:  accuracy 1.000, 1.000, 1.000; without the picture 0.497, 0.519, 0.505, without the text
+         0.508, 0.539, 0.493 (1,024 pictures each, seeds 0, 1, 2)
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig

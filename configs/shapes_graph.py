@@ -2,7 +2,8 @@
 
 Command: python experiments/train.py shapes_graph --workdir runs/shapes_graph
 Time:    60 s of CPU time (Python 3.11, jax 0.10.2, one shared core)
-Result:  accuracy 1.000; without the picture 0.510, without the text 0.496 (1,024 pictures each, seed 0 alone)
+Result:  accuracy 1.000, 1.000, 1.000; without the picture 0.510, 0.481, 0.466, without the text
+         0.499, 0.501, 0.503 (1,024 pictures each, seeds 0, 1, 2)
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig

@@ -2,7 +2,8 @@
 
 Command: python experiments/train.py shapes_memory --workdir runs/shapes_memory
 Time:    99 s of CPU time (Python 3.11, jax 0.10.2, one shared core)
-Result:  accuracy 1.000; without the picture 0.519, without the text 0.505 (1,024 pictures each, seed 0 alone)
+Result:  accuracy 1.000, 1.000, 1.000; without the picture 0.519, 0.481, 0.481, without the text
+         0.499, 0.490, 0.491 (1,024 pictures each, seeds 0, 1, 2)
 """
 
 from memgpt_jax.config.experiment import ExperimentConfig
