@@ -36,7 +36,7 @@ def read(**memory):
     return model, call(config, params, TOKENS, None)[1]
 
 
-@pytest.mark.parametrize("by", ["merge", pytest.param("gate", marks=pytest.mark.slow), "oldest"])
+@pytest.mark.parametrize("by", ["merge", *(pytest.param(by, marks=pytest.mark.slow) for by in ("gate", "oldest"))])
 def test_the_smaller_model_goes_on(by):
     """State and calls are those of a model of this size; windows, open segments and the old state stay."""
     model, state = read()

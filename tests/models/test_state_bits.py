@@ -120,7 +120,8 @@ def test_rounding_changes_little_and_takes_a_quarter_of_the_bytes():
     assert bytes_ < 0.29 * plain_bytes
 
 
-@pytest.mark.parametrize("form", ["kv", pytest.param("least read", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["kv", "least read"])
 def test_what_an_earlier_call_has_stored_gets_its_gradient(form):
     """Where the calls of a training step follow each other, and in the scan over segments: as without rounding."""
 

@@ -138,6 +138,7 @@ def timeless(workdir):
     return [record | dict.fromkeys(CLOCKED) for record in read_metrics(workdir)]
 
 
+@pytest.mark.slow
 def test_a_longer_run_follows_the_longer_schedule(tmp_path, make_config, capsys):
     config, longer = (
         make_config(model={"memory": NoMemoryConfig()}),
