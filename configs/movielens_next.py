@@ -3,13 +3,13 @@
 Command: MEMGPT_DATA=FOLDER python experiments/train.py movielens_next --workdir runs/movielens_next
          python experiments/evaluate.py runs/movielens_next --split test
 Time:    6 minutes of CPU time (Python 3.11, jax 0.10.2, one core of an AMD EPYC, shared)
-Result:  the last ten films of 602 users (6,020 predictions): HR@10 0.170, 0.165, 0.175 (95% interval of the first 0.155 to 0.186),
-         NDCG@10 0.090, 0.088, 0.092, MRR 0.079, 0.079, 0.080, seeds 0, 1, 2; on the 960 of the
+Result:  the last ten films of 602 users (6,020 predictions): HR@10 0.170, 0.165, 0.175 (95% interval of the first
+         0.155 to 0.186), NDCG@10 0.090, 0.088, 0.092, MRR 0.079, 0.079, 0.080, seeds 0, 1, 2; on the 960 of the
          validation HR@10 0.148, 0.152, 0.174. Of seed 0 after 10 to 29, 30 to 64, 65 to 156 and 157 to 2,131 films
-         HR@10 0.262, 0.199, 0.137 and 0.083. With an empty memory, at equal parameters
-         (--model.memory.memory_size 0), 0.174, 0.090 and 0.079, seed 0 alone. With embeddings that are drawn
-         independently (--data.items_path None --training.steps 600) 0.150, 0.080 and 0.071, on the validation 0.140,
-         seed 0 alone; with --data.drop 0.75 --training.steps 1000, too, 0.121 on the validation
+         HR@10 0.262, 0.199, 0.137 and 0.083. With an empty memory, at equal parameters (--model.memory.memory_size
+         0), 0.174, 0.090 and 0.079, seed 0 alone. With embeddings that are drawn independently (--data.items_path
+         None --training.steps 600) 0.150, 0.080 and 0.071, on the validation 0.140, seed 0 alone; with --data.drop
+         0.75 --training.steps 1000, too, 0.121 on the validation
 """
 
 from memgpt_jax.config.experiment import EvaluationConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
