@@ -88,6 +88,13 @@ def check_literals(config: Any) -> None:
             check(value in valid, f"{item.name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
 
 
+def set_tuples(config: Any, *names: str) -> None:
+    """Make fields tuples: a list is also accepted, and one text becomes a tuple of it."""
+    for name in names:
+        value = getattr(config, name)
+        object.__setattr__(config, name, (value,) if isinstance(value, str) else tuple(value))
+
+
 def as_list(value: Any) -> list[Any]:
     """A list of the values of an argument that accepts one value, an iterable of values, or None (no values)."""
     is_one = (

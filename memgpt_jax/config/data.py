@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 
-from memgpt_jax.config.checks import check, check_literals, check_types
+from memgpt_jax.config.checks import check, check_literals, check_types, set_tuples
 from memgpt_jax.config.features import check_features
 
 
@@ -109,10 +109,9 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
+        set_tuples(self, "include", "exclude")
         for name in ("include", "exclude"):
             patterns = getattr(self, name)
-            patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
-            object.__setattr__(self, name, patterns)  # a list is also accepted
             check(all(patterns), f"data.{name} must be non-empty patterns of files, got {patterns}")
             check(
                 not patterns or self.corpus == "folder",
@@ -195,7 +194,7 @@ class TaskConfig:
         """Number of token ids that the task adds to the tokenizer's; without a text, the number of all its ids."""
         raise NotImplementedError
 
-    def descriptions(self) -> "Descriptions | None":
+    def descriptions(self) -> Descriptions | None:
         """What is known of the ids; training from scratch begins with similar embeddings where it is alike.
 
         None: the embeddings are drawn independently. Raises `ValueError` if it cannot be read.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from memgpt_jax.config.checks import check, check_types
+from memgpt_jax.config.checks import check, check_types, set_tuples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +57,7 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("teachers", "fingerprints", "architectures"):
-            value = getattr(self, name)
-            object.__setattr__(
-                self, name, (value,) if isinstance(value, str) else tuple(value)
-            )  # a list is also accepted
+        set_tuples(self, "teachers", "fingerprints", "architectures")
         check(all(self.teachers), f"distill.teachers must be names of models, got {self.teachers}")
         check(0 <= self.weight <= 1, f"distill.weight must be between 0 and 1, got {self.weight}")
         for name in ("temperature", "hidden_weight", "attention_weight"):

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from memgpt_jax.config.checks import at_least, check, check_literals, check_positive, check_types, positive
+from memgpt_jax.config.checks import at_least, check, check_literals, check_positive, check_types, positive, set_tuples
 from memgpt_jax.config.data import DataConfig, TaskConfig, TextConfig
 from memgpt_jax.config.distill import DistillConfig
 from memgpt_jax.config.model import BaseModelConfig, ModelConfig, PositionedStackConfig, StackConfig
@@ -85,11 +85,7 @@ class OptimizerConfig:
             0 <= self.final_lr_fraction <= 1,
             f"final_lr_fraction must be between 0 and 1, got {self.final_lr_fraction}",
         )
-        for name in ("trainable", "lr_multipliers"):
-            value = getattr(self, name)
-            object.__setattr__(
-                self, name, (value,) if isinstance(value, str) else tuple(value)
-            )  # a list is also accepted
+        set_tuples(self, "trainable", "lr_multipliers")
         for pattern in self.trainable:
             _check_pattern("trainable", pattern)
         for pattern, factor in self.factors:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Self, cast
 
-from memgpt_jax.config.checks import at_least, check, check_literals, check_positive, dtype_name, positive
+from memgpt_jax.config.checks import at_least, check, check_literals, check_positive, dtype_name, positive, set_tuples
 from memgpt_jax.config.features import FeaturesConfig
 from memgpt_jax.config.kernels import Implementation
 from memgpt_jax.config.memory import Alignment, KVMemoryConfig, MemoryConfig
@@ -409,7 +409,7 @@ class EncoderConfig(PositionedStackConfig):
         super().__post_init__()
         for name in ("token_types", "position_offset"):
             object.__setattr__(self, name, getattr(self, name) or None)  # equal, because 0 and None mean the same
-        object.__setattr__(self, "heads", (self.heads,) if isinstance(self.heads, str) else tuple(self.heads))
+        set_tuples(self, "heads")
         check(
             not self.separate_types or (self.token_types or 0) >= 2,
             f"separate_types needs token_types >= 2, got {self.token_types}",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from memgpt_jax.config.checks import check, check_literals, check_positive
+from memgpt_jax.config.checks import check, check_literals, check_positive, set_tuples
 
 Personal = Literal["mail", "phone", "card", "iban"]
 PERSONAL: tuple[Personal, ...] = ("iban", "card", "mail", "phone")
@@ -34,9 +34,7 @@ class CleanConfig:
 
     def __post_init__(self) -> None:
         check_literals(self)
-        for name in ("scrub", "phone_regions"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+        set_tuples(self, "scrub", "phone_regions")
         for kind in self.scrub:
             check(kind in PERSONAL, f"clean.scrub must be of {', '.join(PERSONAL)}, got {kind!r}")
         for region in self.phone_regions:

@@ -165,20 +165,6 @@ def trace(
     Raises:
         ValueError: the text is empty or does not fit the model, or logits are not finite.
     """
-    return result_of(trace_pieces(model, text, tokenizer=tokenizer, state=state, top=top, compare=compare, noun=noun))
-
-
-def trace_pieces(
-    model: GenerativeModel,
-    text: str | Sequence[int] | np.ndarray,
-    *,
-    tokenizer: Tokenizer,
-    state: ModelState | None = None,
-    top: int = 8,
-    compare: bool = True,
-    noun: str = "",
-) -> Generator[None, None, tuple[Trace, ModelState]]:
-    """`trace`; yields after each call of the model. Arguments and errors are the same."""
     decoder = decoder_of(model)
     config = decoder.config
     check_tokenizer(config, tokenizer)
@@ -189,19 +175,20 @@ def trace_pieces(
         state = models.functional(config).init_state(1)
     check(bool(ids), "the text is empty: give at least one token")
     tokens = checked_ids(config, "token ids", np.array(ids, np.int64))
-    return (yield from _traced(decoder, tokens, tokenizer, state, top, compare, noun))
+    return result_of(trace_pieces(decoder, tokens, tokenizer, state, top=top, compare=compare, noun=noun))
 
 
-def _traced(
+def trace_pieces(
     decoder: DecoderModel,
     tokens: np.ndarray,
     tokenizer: Tokenizer,
     state: ModelState,
-    top: int,
-    compare: bool,
-    noun: str,
+    *,
+    top: int = 8,
+    compare: bool = True,
+    noun: str = "",
 ) -> Generator[None, None, tuple[Trace, ModelState]]:
-    """`trace_pieces` with checked arguments."""
+    """`trace` of valid ids [n], n >= 1; yields after each call of the model."""
     config, params, _ = decoder
     first = int(np.asarray(state.position)[0])
     recorder, other = _Recorder(config, params, tokens, first), state

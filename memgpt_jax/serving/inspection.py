@@ -12,6 +12,7 @@ from memgpt_jax.config.memory import KVMemoryConfig, NoMemoryConfig
 from memgpt_jax.generation.document import Document, continued
 from memgpt_jax.generation.pieces import result_of
 from memgpt_jax.generation.prefill import compiled_read
+from memgpt_jax.generation.request import decoder_of
 from memgpt_jax.inspector import edit_entry, forget, list_entries, without_memory
 from memgpt_jax.inspector.page import page
 from memgpt_jax.inspector.trace import Trace, trace_pieces
@@ -24,7 +25,7 @@ from memgpt_jax.serving.store import on_host
 
 router = APIRouter()
 MOST_TOKENS = 20_000
-"""Tokens of a text to inspect; the answer has about 1 kB for each token and layer."""
+"""Tokens of a text to inspect: the answer holds what each of them has read."""
 ALTERNATIVES = 10
 
 
@@ -112,8 +113,8 @@ def warm_up(engine: Engine) -> None:
 
 def _traced(engine: Engine, document: Document, ids: list[int]) -> Generator[None, None, tuple[Trace, Document]]:
     """The trace of all ids but the last, and the document after them. The first ids are the document's unread ones."""
-    model, state = (engine.config, engine.params), engine.placed(document.state)
-    found, state = yield from trace_pieces(model, ids[:-1], tokenizer=engine.tokenizer, state=state)
+    decoder, tokens = decoder_of((engine.config, engine.params)), np.array(ids[:-1], np.int32)
+    found, state = yield from trace_pieces(decoder, tokens, engine.tokenizer, engine.placed(document.state))
     return found, on_host(continued(document, engine.tokenizer, state, ids[len(document.unread) :], ids[-1:]))
 
 

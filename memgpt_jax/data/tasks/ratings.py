@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from memgpt_jax.config.checks import check, check_literals, check_positive, check_statistics
+from memgpt_jax.config.checks import check, check_literals, check_positive, check_statistics, set_tuples
 from memgpt_jax.config.data import CausalConfig, Descriptions, ObjectiveConfig, TaskConfig
 from memgpt_jax.data.batch import Batch, zeros
 from memgpt_jax.data.corpora.sources import SPLITS, expand
@@ -82,9 +82,7 @@ class RatingsConfig(TaskConfig):
         check_positive(self)
         check_literals(self)
         check(not isinstance(self.levels, str), f"data.levels must be a list of numbers, got {self.levels!r}")
-        columns = (self.text_columns,) if isinstance(self.text_columns, str) else tuple(self.text_columns)
-        object.__setattr__(self, "text_columns", columns)
-        object.__setattr__(self, "levels", tuple(self.levels))  # a list is also accepted
+        set_tuples(self, "levels", "text_columns")
         check(
             self.held_out < 1 or self.held_out == int(self.held_out),
             f"data.held_out must be a whole number or below 1, got {self.held_out}",

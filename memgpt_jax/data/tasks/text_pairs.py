@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from memgpt_jax.config.checks import check, check_types
+from memgpt_jax.config.checks import check, check_types, set_tuples
 from memgpt_jax.config.data import ObjectiveConfig, TaskConfig
 from memgpt_jax.config.model import ModelConfig, Seq2SeqConfig
 from memgpt_jax.data.batch import Batch, zeros
@@ -142,9 +142,8 @@ class TextPairsConfig(ExamplesConfig, WrittenTextsConfig):
 
 def check_metrics(config: Any) -> None:
     """Make `config.metrics` a tuple; `ValueError` unless it holds distinct names of metrics."""
-    metrics = (config.metrics,) if isinstance(config.metrics, str) else tuple(config.metrics)
-    object.__setattr__(config, "metrics", metrics)  # a list is also accepted
-    valid = PairMetric.__args__
+    set_tuples(config, "metrics")
+    metrics, valid = config.metrics, PairMetric.__args__
     check(
         bool(metrics) and set(metrics) <= set(valid) and len(set(metrics)) == len(metrics),
         f"data.metrics must be distinct names of {', '.join(valid)}, got {metrics}",
